@@ -1,0 +1,62 @@
+# appmux. `make demo` and `make test` set everything up first, in .venv, and are quick afterwards.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PIP_NO_INPUT := 1
+
+.PHONY: help demo test check format constraints clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo 'make demo         two clients on one app-server, without network: see what appmux does'
+	@echo 'make test         all tests; ARGS="-k name" for some'
+	@echo 'make check        format, lint, types, import rules'
+	@echo 'make format       put the source into the form that check wants'
+	@echo 'make constraints  pin the newest versions of all dependencies, with hashes'
+	@echo 'make clean        remove what make made'
+	@echo 'Needs Python 3.11 or newer; another one than python3: make PYTHON=python3.13 ...'
+
+demo: $(STAMP)
+	$(BIN)/appmux demo $(ARGS)
+
+test: $(STAMP)
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(STAMP)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy mux tests
+	$(BIN)/python -m pytest -q tests/test_imports.py
+
+format: $(STAMP)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+# Every wheel is checked against a hash of constraints.txt; the package itself comes last, built by
+# the pinned hatchling. The stamp makes the second `make` quick.
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "appmux needs Python 3.11 or newer, and '$(PYTHON)' isn't: make PYTHON=python3.13 $(MAKECMDGOALS)" >&2; exit 1; }
+	@$(BIN)/python -c 'import pip' 2>/dev/null || $(PYTHON) -m venv --clear $(VENV) || { \
+	  echo "'$(PYTHON) -m venv' failed; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+	$(BIN)/python -m pip install --quiet --require-hashes --only-binary :all: -r constraints.txt
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
+# Resolved for every platform and Python that pyproject.toml allows; the URLs and paths of the
+# machine that does it stay out of the file.
+constraints:
+	$(PYTHON) -m venv --clear $(VENV)-uv
+	$(VENV)-uv/bin/python -m pip install --quiet uv
+	$(VENV)-uv/bin/uv pip compile pyproject.toml --extra dev --universal --upgrade --no-config \
+	  --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --no-header \
+	  --no-emit-package appserver-mux --quiet --output-file constraints.txt
+	rm -rf $(VENV)-uv
+
+clean:
+	rm -rf $(VENV) $(VENV)-uv .pytest_cache .mypy_cache .ruff_cache .hypothesis dist
+	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +

@@ -1,0 +1,342 @@
+"""Authentication: an ``Authorization`` header becomes a ``Principal``, or a refusal that says why.
+
+Hands to: ``door``, the ``Principal`` of the client that is about to attach.
+Hears from: ``server``, which opens one ``Authenticator`` by ``config.Auth`` and reloads it on
+SIGHUP; ``door``, one header at a time.
+
+The flags, their errors, the refusals and the order of the checks are the app-server's own, so that
+a client made for it needs no change. Two departures. Tokens are compared by digest in constant
+time. A JWT must be plain: whatever in it two parsers could read differently (a doubled key, bytes
+that aren't UTF-8, a ``crit`` extension) is refused, where the app-server overlooks some of it.
+
+No secret and no token appears in an error, a log line or a ``repr``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import attrs
+import jwt
+from jwt.utils import base64url_decode
+
+from mux.core.principal import Principal
+from mux.errors import AppmuxError
+
+if TYPE_CHECKING:
+    from mux.config import Auth
+
+DEFAULT_CLOCK_SKEW = 30
+"""Seconds by which ``exp`` and ``nbf`` may be off: the app-server's own default."""
+
+LONGEST_CLOCK_SKEW = 2**63 - 1
+"""Seconds; the app-server keeps the skew in a signed 64-bit integer."""
+
+SHORTEST_SHARED_SECRET = 32
+"""Bytes: an HS256 key shorter than the digest can be guessed offline from one token."""
+
+LONGEST_PRINCIPAL_NAME = 128
+"""Characters of a JWT's ``sub`` that operators get to see; more would break every table."""
+
+JWT_ALGORITHM = "HS256"
+
+_SHA256_HEX = re.compile(r"[0-9a-fA-F]{64}")
+_INTEGER_DATES = range(-(2**63), 2**63)
+_TEXT_JWT_HEADERS = ("typ", "cty", "jku", "kid", "x5u", "x5t", "x5t#S256")
+
+
+class AuthConfigError(AppmuxError):
+    """Auth flags that contradict each other, or a secret that can't be used. Exit status 1."""
+
+
+class AuthError(AppmuxError):
+    """A client that isn't let in; the text is the body of its 401."""
+
+
+# -- from flags to rules ---------------------------------------------------------------------------
+
+
+def open_auth(auth: Auth) -> Authenticator:
+    """Judge the auth settings and read their secret.
+
+    Raises ``AuthConfigError`` with the app-server's wording.
+    """
+    _require_consistent(auth)
+    return Authenticator(auth, _read_rules(auth))
+
+
+def _require_consistent(auth: Auth) -> None:
+    capability = auth.token_file is not None or auth.token_sha256 is not None
+    signed = (
+        auth.shared_secret_file is not None
+        or auth.issuer is not None
+        or auth.audience is not None
+        or auth.max_clock_skew_seconds is not None
+    )
+    if auth.mode is None and (capability or signed):
+        raise AuthConfigError(
+            "websocket auth flags require `--ws-auth capability-token`"
+            " or `--ws-auth signed-bearer-token`"
+        )
+    if auth.mode == "capability-token":
+        _require_consistent_capability(auth, signed=signed)
+    if auth.mode == "signed-bearer-token":
+        _require_consistent_signed(auth, capability=capability)
+
+
+def _require_consistent_capability(auth: Auth, *, signed: bool) -> None:
+    if signed:
+        raise AuthConfigError(
+            "`--ws-shared-secret-file`, `--ws-issuer`, `--ws-audience`, and"
+            " `--ws-max-clock-skew-seconds` require `--ws-auth signed-bearer-token`"
+        )
+    if auth.token_file is not None and auth.token_sha256 is not None:
+        raise AuthConfigError("`--ws-token-file` and `--ws-token-sha256` are mutually exclusive")
+    if auth.token_file is None and auth.token_sha256 is None:
+        raise AuthConfigError(
+            "`--ws-token-file` or `--ws-token-sha256` is required"
+            " when `--ws-auth capability-token` is set"
+        )
+
+
+def _require_consistent_signed(auth: Auth, *, capability: bool) -> None:
+    if capability:
+        raise AuthConfigError(
+            "`--ws-token-file` and `--ws-token-sha256` require"
+            " `--ws-auth capability-token`, not `signed-bearer-token`"
+        )
+    if auth.shared_secret_file is None:
+        raise AuthConfigError(
+            "`--ws-shared-secret-file` is required when `--ws-auth signed-bearer-token` is set"
+        )
+    if (auth.max_clock_skew_seconds or 0) > LONGEST_CLOCK_SKEW:
+        raise AuthConfigError("websocket auth clock skew must fit in a signed 64-bit integer")
+    if (auth.max_clock_skew_seconds or 0) < 0:
+        raise AuthConfigError("websocket auth clock skew must not be negative")
+
+
+@attrs.frozen
+class _Open:
+    """No auth mode: whoever reaches the listener is in."""
+
+
+@attrs.frozen
+class _CapabilityToken:
+    digest: bytes = attrs.field(repr=False)
+
+
+@attrs.frozen
+class _SignedBearer:
+    secret: bytes = attrs.field(repr=False)
+    issuer: str | None
+    audience: str | None
+    skew: int
+
+
+_Rules = _Open | _CapabilityToken | _SignedBearer
+
+
+def _read_rules(auth: Auth) -> _Rules:
+    if auth.mode == "capability-token":
+        if auth.token_file is None:
+            return _CapabilityToken(_parse_digest(auth.token_sha256 or ""))
+        return _CapabilityToken(hashlib.sha256(_read_secret(auth.token_file)).digest())
+    if auth.mode == "signed-bearer-token" and auth.shared_secret_file is not None:
+        secret = _read_secret(auth.shared_secret_file)
+        if len(secret) < SHORTEST_SHARED_SECRET:
+            raise AuthConfigError(
+                f"signed websocket bearer secret {_absolute(auth.shared_secret_file)}"
+                f" must be at least {SHORTEST_SHARED_SECRET} bytes"
+            )
+        skew = auth.max_clock_skew_seconds
+        return _SignedBearer(
+            secret=secret,
+            # Blank is natively the same as not given.
+            issuer=(auth.issuer or "").strip() or None,
+            audience=(auth.audience or "").strip() or None,
+            skew=DEFAULT_CLOCK_SKEW if skew is None else skew,
+        )
+    return _Open()
+
+
+def _parse_digest(text: str) -> bytes:
+    text = text.strip()
+    if not _SHA256_HEX.fullmatch(text):
+        raise AuthConfigError("--ws-token-sha256 must be a 64-character hex SHA-256 digest")
+    return bytes.fromhex(text)
+
+
+def _read_secret(path: Path) -> bytes:
+    path = _absolute(path)
+    try:
+        secret = path.read_text(encoding="utf-8").strip()
+    except UnicodeDecodeError:
+        # Unchained: the decoding error quotes the file's bytes.
+        raise AuthConfigError(
+            f"failed to read websocket auth secret {path}: stream did not contain valid UTF-8"
+        ) from None
+    except OSError as failure:
+        raise AuthConfigError(
+            f"failed to read websocket auth secret {path}:"
+            f" {failure.strerror} (os error {failure.errno})"
+        ) from failure
+    if not secret:
+        raise AuthConfigError(f"websocket auth secret {path} must not be empty")
+    return secret.encode()
+
+
+def _absolute(path: Path) -> Path:
+    return Path.cwd() / path
+
+
+# -- from a header to a principal ------------------------------------------------------------------
+
+
+@attrs.define
+class Authenticator:
+    """The rules in force. Made by ``open_auth``; one for all WebSocket listeners."""
+
+    _auth: Auth = attrs.field(repr=False)
+    _rules: _Rules
+
+    def authenticate(self, authorization: bytes | None, now: float) -> Principal:
+        """Say whom the value of an ``Authorization`` header stands for.
+
+        ``now`` is Unix seconds. Raises ``AuthError``, whose text is safe to send to anybody.
+        """
+        match self._rules:
+            case _Open():
+                return Principal("local", "open")
+            case _CapabilityToken(digest=digest):
+                return _check_token(_bearer(authorization), digest)
+            case _SignedBearer() as rules:
+                return _check_jwt(_bearer(authorization), rules, int(now))
+
+    def reload(self) -> None:
+        """Read the token or secret file again; who is attached already stays so.
+
+        Raises ``AuthConfigError`` if it can't be used, and then goes by the old one.
+        """
+        self._rules = _read_rules(self._auth)
+
+
+def local_user() -> Principal:
+    """The principal of a unix socket: the file's mode and the peer's uid have proved it."""
+    return Principal("local", "local-user")
+
+
+def _bearer(authorization: bytes | None) -> str:
+    if authorization is None:
+        raise AuthError("missing websocket bearer token")
+    if not authorization.isascii():
+        raise AuthError("invalid authorization header")
+    scheme, _, token = authorization.decode("ascii").strip().partition(" ")
+    token = token.strip()
+    if scheme.lower() != "bearer" or not token:
+        raise AuthError("invalid authorization header")
+    return token
+
+
+def _check_token(token: str, digest: bytes) -> Principal:
+    if not hmac.compare_digest(hashlib.sha256(token.encode()).digest(), digest):
+        raise AuthError("invalid websocket bearer token")
+    return Principal("capability-token", "capability-token")
+
+
+def _check_jwt(token: str, rules: _SignedBearer, now: int) -> Principal:
+    claims = _verified_claims(token, rules.secret)
+    expires, not_before = _date(claims, "exp"), _date(claims, "nbf")
+    issuer, audience = _issuer(claims), _audience(claims)
+    if expires is None:
+        _refuse_jwt()
+    # The order of the causes is the app-server's.
+    if expires < now - rules.skew:
+        raise AuthError("expired websocket jwt")
+    if not_before is not None and not_before > now + rules.skew:
+        raise AuthError("websocket jwt is not valid yet")
+    if rules.issuer is not None and issuer != rules.issuer:
+        raise AuthError("websocket jwt issuer mismatch")
+    if rules.audience is not None and rules.audience not in audience:
+        raise AuthError("websocket jwt audience mismatch")
+    return Principal(_subject(claims), "jwt", float(expires))
+
+
+def _verified_claims(token: str, secret: bytes) -> dict[str, Any]:
+    try:
+        verified = jwt.PyJWS().decode_complete(token, secret, algorithms=[JWT_ALGORITHM])
+        head = token.partition(".")[0]
+        # PyJWT has decoded the header, but forgivingly: a doubled key or a NaN got past it.
+        header = _strict_object(base64url_decode(head))
+        claims = _strict_object(verified["payload"])
+    except (jwt.InvalidTokenError, ValueError, RecursionError):
+        # Unchained: their texts may quote the token.
+        _refuse_jwt()
+    if "=" in token or not all(isinstance(header.get(n), str | None) for n in _TEXT_JWT_HEADERS):
+        _refuse_jwt()
+    return claims
+
+
+def _strict_object(encoded: bytes) -> dict[str, Any]:
+    """Decode a JSON object in which nothing is said twice. Raises ``ValueError``."""
+    decoded = json.loads(
+        encoded.decode("utf-8"), object_pairs_hook=_without_doubles, parse_constant=_no_constant
+    )
+    if isinstance(decoded, dict):
+        return decoded
+    raise ValueError("not a JSON object")
+
+
+def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    decoded = dict(pairs)
+    if len(decoded) != len(pairs):
+        raise ValueError("a doubled key")
+    return decoded
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _date(claims: dict[str, Any], name: str) -> int | None:
+    date = claims.get(name)
+    if date is None:
+        return None
+    # bool is an int to Python; 1.0 is a number to JSON but no integer to the app-server.
+    if type(date) is not int or date not in _INTEGER_DATES:
+        _refuse_jwt()
+    return date
+
+
+def _issuer(claims: dict[str, Any]) -> str | None:
+    issuer = claims.get("iss")
+    if not isinstance(issuer, str | None):
+        _refuse_jwt()
+    return issuer
+
+
+def _audience(claims: dict[str, Any]) -> list[str]:
+    audience = claims.get("aud")
+    if audience is None:
+        return []
+    audiences = audience if isinstance(audience, list) else [audience]
+    if not all(isinstance(each, str) for each in audiences):
+        _refuse_jwt()
+    return audiences
+
+
+def _subject(claims: dict[str, Any]) -> str:
+    subject = claims.get("sub")
+    if not isinstance(subject, str) or not subject.strip():
+        return "jwt"
+    # What can't be printed could move an operator's cursor, or can't be encoded at all.
+    shown = subject.strip()[:LONGEST_PRINCIPAL_NAME]
+    return "".join(letter if letter.isprintable() else "?" for letter in shown)
+
+
+def _refuse_jwt() -> NoReturn:
+    raise AuthError("invalid websocket jwt") from None

@@ -1,0 +1,124 @@
+"""Finding the ``codex`` binary and its home, and asking for its version.
+
+Hands to: ``cli`` (``serve``, ``demo``) the paths; ``upstream`` runs it.
+Hears from: the configuration, the environment, PATH, the ``openai-codex-cli-bin`` package.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+import trio
+
+from mux.errors import AppmuxError
+
+CODEX_BIN_VARIABLE = "APPMUX_CODEX_BIN"
+
+VERSION_DEADLINE = 20.0
+"""Seconds. The binary answers in milliseconds; npm's wrapper on a cold disk takes a few seconds."""
+
+HOW_TO_GET_ONE = (
+    "install it beside appmux with `pip install 'appserver-mux[codex]'`, or for the whole machine"
+    " with `npm install -g @openai/codex`; or name yours with --codex-bin or APPMUX_CODEX_BIN"
+)
+
+
+class CodexError(AppmuxError):
+    """There is no ``codex`` to run, or what was named isn't one."""
+
+
+def find_codex(
+    config_bin: Path | None, environ: Mapping[str, str], origin: str = "codex_bin"
+) -> Path:
+    """The absolute path of the binary to run.
+
+    In this order: ``config_bin`` (``origin`` says who set it, for an error), ``APPMUX_CODEX_BIN``,
+    ``codex`` on PATH, the package. One that is named but can't be run is an error, not a reason to
+    look further: a person who names a binary doesn't want another one.
+    """
+    search = environ.get("PATH")
+    if config_bin is not None:
+        return _named(str(config_bin), origin, search)
+    named = environ.get(CODEX_BIN_VARIABLE)
+    if named:
+        return _named(named, f"environment {CODEX_BIN_VARIABLE}", search)
+    on_path = shutil.which("codex", path=search)
+    if on_path is not None:
+        return Path(on_path).absolute()
+    packaged = _packaged()
+    if packaged is not None:
+        return packaged
+    raise CodexError(f"no `codex` on PATH, and no codex package: {HOW_TO_GET_ONE}")
+
+
+def _named(name: str, origin: str, search: str | None) -> Path:
+    """The binary that somebody named: a path, or (without a slash) a command on PATH."""
+    if os.sep not in name:
+        on_path = shutil.which(name, path=search)
+        if on_path is None:
+            raise CodexError(f"no `{name}` on PATH ({origin}): {HOW_TO_GET_ONE}")
+        return Path(on_path).absolute()
+    path = Path(name).expanduser().absolute()
+    if not path.exists():
+        raise CodexError(f"the codex binary {path} ({origin}) doesn't exist: {HOW_TO_GET_ONE}")
+    if not path.is_file():
+        raise CodexError(
+            f"the codex binary {path} ({origin}) is not a file: name the program itself"
+        )
+    if not os.access(path, os.X_OK):
+        raise CodexError(
+            f"the codex binary {path} ({origin}) is not executable: `chmod +x` it, or name another"
+        )
+    return path
+
+
+def _packaged() -> Path | None:
+    """The binary of ``openai-codex-cli-bin``, or None where that isn't installed."""
+    try:
+        package = importlib.import_module("codex_cli_bin")
+    except ModuleNotFoundError:
+        return None
+    try:
+        path = Path(package.bundled_codex_path())
+    except FileNotFoundError as error:
+        raise CodexError(
+            f"{error}: reinstall it with `pip install --force-reinstall openai-codex-cli-bin`"
+        ) from error
+    return _named(str(path), "the package openai-codex-cli-bin", None)
+
+
+def codex_home(environ: Mapping[str, str]) -> Path:
+    """Codex's own directory: ``CODEX_HOME``, else ``~/.codex``. It may not exist yet."""
+    named = environ.get("CODEX_HOME")
+    return Path(named).absolute() if named else Path.home() / ".codex"
+
+
+async def codex_version(path: Path) -> str:
+    """What ``path --version`` says, as ``0.163.0``. Raises ``CodexError`` if it isn't codex."""
+    with trio.move_on_after(VERSION_DEADLINE) as deadline:
+        try:
+            done = await trio.run_process(
+                [path, "--version"],
+                stdin=b"",
+                capture_stdout=True,
+                stderr=subprocess.DEVNULL,
+                check=False,
+            )
+        except OSError as error:
+            raise CodexError(f"{path} can't be run: {error.strerror or error}") from error
+    if deadline.cancelled_caught:
+        raise CodexError(f"`{path} --version` gave no answer in {VERSION_DEADLINE:.0f} s")
+    said = done.stdout.decode(errors="replace")
+    found = re.match(r"codex\S*\s+(\d+\.\d+\.\d+\S*)", said)
+    if found is None:
+        raise CodexError(
+            f"{path} is not codex: `--version` exited with {done.returncode} and said"
+            f" {said[:80].strip()!r}"
+        )
+    return found[1]

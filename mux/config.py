@@ -1,0 +1,169 @@
+"""The settings of one broker: what can be set, its default, and the reason.
+
+Hands to: everything, as one frozen ``Config``. ``settings`` fills it from flags, environment, file.
+Hears from: ``core.limits`` for the limits and their defaults.
+
+A key is written with dots (``limits.in_flight``). Its variable is the same in capitals
+(``APPMUX_LIMITS_IN_FLIGHT``). To add a setting, add a field here; a flag for it goes into ``FLAGS``
+and ``cli``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, get_args, get_type_hints
+
+import attrs
+import platformdirs
+
+from mux.core.limits import Limits
+
+APP_NAME = "appmux"
+ENV_PREFIX = "APPMUX_"
+
+AuthMode = Literal["capability-token", "signed-bearer-token"]
+LogLevel = Literal["debug", "info", "warning", "error"]
+LogFormat = Literal["auto", "console", "json"]
+
+FLAGS: Mapping[str, str] = {
+    "listen": "--listen",
+    "codex_bin": "--codex-bin",
+    "codex_args": "arguments after --",
+    "state_dir": "--state-dir",
+    "auth.mode": "--ws-auth",
+    "auth.token_file": "--ws-token-file",
+    "auth.token_sha256": "--ws-token-sha256",
+    "auth.shared_secret_file": "--ws-shared-secret-file",
+    "auth.issuer": "--ws-issuer",
+    "auth.audience": "--ws-audience",
+    "auth.max_clock_skew_seconds": "--ws-max-clock-skew-seconds",
+    "log.level": "--log-level",
+    "log.format": "--log-format",
+}
+"""Which flag sets which key, as an error or ``appmux config`` names it."""
+
+MAX_IN_FLIGHT = 128
+"""Past this many queued requests the app-server answers overload and loses some of the answers."""
+
+MAX_SECONDS = 7 * 24 * 3600
+"""A week. A longer wait is a slip of the unit (milliseconds), not a wish."""
+
+BOUNDS: Mapping[str, tuple[float, float | None]] = {
+    "auth.max_clock_skew_seconds": (0, MAX_SECONDS),
+    "limits.in_flight": (1, MAX_IN_FLIGHT),
+    "limits.overload_retries": (0, 100),
+    "limits.held_early": (0, None),
+}
+"""Least and greatest value of a number, where it isn't what its type says (``bounds``)."""
+
+
+def _because(reason: str, default: Any, **more: Any) -> Any:
+    return attrs.field(default=default, metadata={"reason": reason, **more})
+
+
+@attrs.frozen
+class Auth:
+    """Who may connect over WebSocket. The unix socket serves its owner and asks for nothing."""
+
+    mode: AuthMode | None = _because("on loopback the native listener asks for nothing", None)
+    token_file: Path | None = _because("a file keeps the token out of the process list", None)
+    token_sha256: str | None = _because("64 hex digits, where even a file is too open", None)
+    shared_secret_file: Path | None = _because("HS256 key of the bearer JWTs", None)
+    issuer: str | None = _because("unset: any ``iss`` is taken", None)
+    audience: str | None = _because("unset: any ``aud`` is taken", None)
+    max_clock_skew_seconds: int | None = _because(
+        "unset: 30 s, as natively; set without signed-bearer-token it is an error", None
+    )
+
+
+@attrs.frozen
+class Upstream:
+    """What the broker says of itself to the app-server."""
+
+    client_name: str = _because("the app-server shows it as originator", APP_NAME)
+    request_attestation: bool = _because("only if a client can make attestations", False)
+    form_elicitation: bool = _because("only if every client can show an MCP form", False)
+
+
+@attrs.frozen
+class Log:
+    """How much is logged to stderr, and in which form."""
+
+    level: LogLevel = _because("debug costs a line for every message each way", "info")
+    format: LogFormat = _because("a person on a terminal, a machine elsewhere", "auto")
+
+
+def _default_state_dir() -> Path:
+    return platformdirs.user_state_path(APP_NAME)
+
+
+@attrs.frozen
+class Config:
+    """Every setting of one broker. Paths are absolute, except a bare command name."""
+
+    listen: tuple[str, ...] = _because(
+        "Codex's own control socket, so that plain `codex` attaches; and loopback for the rest",
+        ("unix://", "ws://127.0.0.1:14500"),
+    )
+    codex_bin: Path | None = _because(
+        "unset: `codex` on PATH, then the codex package", None, command=True
+    )
+    codex_args: tuple[str, ...] = _because("appended to `codex app-server`", ())
+    state_dir: Path = _because(
+        "where the platform keeps an application's state", attrs.Factory(_default_state_dir)
+    )
+    auth: Auth = attrs.field(factory=Auth)
+    limits: Limits = attrs.field(factory=Limits)
+    upstream: Upstream = attrs.field(factory=Upstream)
+    log: Log = attrs.field(factory=Log)
+
+
+@attrs.frozen
+class Leaf:
+    """One setting: its dotted key, its type, and whether a bare name in it is a command on PATH."""
+
+    key: str
+    type: Any
+    command: bool = False
+
+    @property
+    def variable(self) -> str:
+        return ENV_PREFIX + self.key.upper().replace(".", "_")
+
+    @property
+    def plain(self) -> Any:
+        """The type without its ``| None``."""
+        kinds = [kind for kind in get_args(self.type) if kind is not type(None)]
+        optional = type(None) in get_args(self.type)
+        return kinds[0] if optional else self.type
+
+
+@cache
+def leaves() -> Mapping[str, Leaf]:
+    """Every setting by its dotted key."""
+    return {leaf.key: leaf for leaf in _leaves_of(Config, "")}
+
+
+def _leaves_of(cls: type, prefix: str) -> Iterator[Leaf]:
+    hints = get_type_hints(cls)
+    for field in attrs.fields(cls):
+        kind = hints[field.name]
+        if attrs.has(kind):
+            yield from _leaves_of(kind, f"{prefix}{field.name}.")
+        else:
+            yield Leaf(prefix + field.name, kind, bool(field.metadata.get("command")))
+
+
+@cache
+def sections() -> frozenset[str]:
+    """The names of the tables: ``auth``, ``limits``, …"""
+    return frozenset(key.partition(".")[0] for key in leaves() if "." in key)
+
+
+def bounds(leaf: Leaf) -> tuple[float, float | None]:
+    """Least and greatest value of a number; a time must also be above 0."""
+    if leaf.key in BOUNDS:
+        return BOUNDS[leaf.key]
+    return (0, MAX_SECONDS) if leaf.plain is float else (1, None)

@@ -1,0 +1,166 @@
+"""What a valid answer to each kind of server request looks like.
+
+Natively a malformed answer from any client ends an approval for everybody. Here it counts as that
+client's abstaining, so somebody has to know what is well formed. The shapes are those of the
+app-server's own schema; an answer that fits is passed on as the bytes that came.
+
+A method that isn't listed is judged by the one rule that holds for all of them: a JSON object.
+
+Heard from: ``approvals``.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+
+class _ExecPolicy(msgspec.Struct):
+    execpolicy_amendment: list[str]
+
+
+class _NetworkPolicy(msgspec.Struct):
+    action: Literal["allow", "deny"]
+    host: str
+
+
+class _NetworkPolicyAmendment(msgspec.Struct):
+    network_policy_amendment: _NetworkPolicy
+
+
+class _CommandAmendment(msgspec.Struct, forbid_unknown_fields=True):
+    acceptWithExecpolicyAmendment: _ExecPolicy | None = None
+    applyNetworkPolicyAmendment: _NetworkPolicyAmendment | None = None
+
+
+_Decision = Literal["accept", "acceptForSession", "decline", "cancel"]
+
+
+class _CommandAnswer(msgspec.Struct):
+    decision: _Decision | _CommandAmendment
+
+
+class _FileChangeAnswer(msgspec.Struct):
+    decision: _Decision
+
+
+class _Input(msgspec.Struct):
+    answers: list[str]
+
+
+class _InputAnswer(msgspec.Struct):
+    answers: dict[str, _Input]
+
+
+class _ElicitationAnswer(msgspec.Struct):
+    action: Literal["accept", "decline", "cancel"]
+
+
+class _PermissionsAnswer(msgspec.Struct):
+    permissions: dict[str, msgspec.Raw]
+    scope: Literal["turn", "session"] = "turn"
+
+
+class _ContentItem(msgspec.Struct):
+    type: str
+
+
+class _ToolAnswer(msgspec.Struct):
+    contentItems: list[_ContentItem]
+    success: bool
+
+
+class _TokensAnswer(msgspec.Struct):
+    accessToken: str
+    chatgptAccountId: str
+
+
+class _AttestationAnswer(msgspec.Struct):
+    token: str
+
+
+class _TimeAnswer(msgspec.Struct):
+    currentTimeAt: int
+
+
+class _ReviewAmendment(msgspec.Struct, forbid_unknown_fields=True):
+    approved_execpolicy_amendment: dict[str, msgspec.Raw] | None = None
+    network_policy_amendment: dict[str, msgspec.Raw] | None = None
+    denied: dict[str, msgspec.Raw] | None = None
+
+
+class _ReviewAnswer(msgspec.Struct):
+    decision: (
+        Literal["approved", "approved_for_session", "approved_mcp_policy_amendment"]
+        | Literal["timed_out", "abort", "denied"]
+        | _ReviewAmendment
+    )
+
+
+_AnyAnswer = dict[str, msgspec.Raw]
+
+_DECODERS: dict[str, msgspec.json.Decoder[object]] = {
+    method: msgspec.json.Decoder(shape)
+    for method, shape in {
+        "item/commandExecution/requestApproval": _CommandAnswer,
+        "item/fileChange/requestApproval": _FileChangeAnswer,
+        "item/permissions/requestApproval": _PermissionsAnswer,
+        "item/tool/requestUserInput": _InputAnswer,
+        "item/tool/call": _ToolAnswer,
+        "mcpServer/elicitation/request": _ElicitationAnswer,
+        "account/chatgptAuthTokens/refresh": _TokensAnswer,
+        "attestation/generate": _AttestationAnswer,
+        "currentTime/read": _TimeAnswer,
+        "execCommandApproval": _ReviewAnswer,
+        "applyPatchApproval": _ReviewAnswer,
+    }.items()
+}
+_any_decoder: msgspec.json.Decoder[object] = msgspec.json.Decoder(_AnyAnswer)
+
+
+class _AvailableDecisions(msgspec.Struct):
+    availableDecisions: list[msgspec.Raw] | None = None
+
+
+class _Offer(msgspec.Struct):
+    params: _AvailableDecisions
+
+
+class _Decided(msgspec.Struct):
+    decision: msgspec.Raw
+
+
+def fault(method: str, offer: bytes, result: bytes) -> str | None:
+    """What is wrong with ``result`` as the answer to ``offer``; None if nothing is.
+
+    ``offer`` is the server request's message: a decision that it lists itself is always valid, so
+    a newer app-server's decisions need no newer broker.
+    """
+    try:
+        answer = _DECODERS.get(method, _any_decoder).decode(result)
+    except msgspec.ValidationError as error:
+        return None if _lists_it(offer, result) else str(error)
+    if isinstance(answer, _CommandAnswer | _ReviewAnswer) and not _amends_one(answer.decision):
+        return "Object names no decision - at `$.decision`"
+    return None
+
+
+def _amends_one(decision: object) -> bool:
+    if not isinstance(decision, _CommandAmendment | _ReviewAmendment):
+        return True
+    return len([part for part in msgspec.structs.astuple(decision) if part is not None]) == 1
+
+
+def _lists_it(offer: bytes, result: bytes) -> bool:
+    try:
+        listed = _offer_decoder.decode(offer).params.availableDecisions or []
+        decision = _decided_decoder.decode(result).decision
+    except msgspec.DecodeError:
+        return False
+    chosen = msgspec.json.decode(decision)
+    return any(msgspec.json.decode(one) == chosen for one in listed)
+
+
+_offer_decoder = msgspec.json.Decoder(_Offer)
+_decided_decoder = msgspec.json.Decoder(_Decided)

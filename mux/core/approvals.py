@@ -1,0 +1,128 @@
+"""Server requests that await an answer: approvals, questions, tool calls.
+
+    OFFERED ──a valid answer──▶ ANSWERED ──serverRequest/resolved──▶ forgotten
+       ├──all that were offered it abstained──▶ ANSWERED (an error went upstream)
+       └──serverRequest/resolved (an interrupt, say)──▶ forgotten
+
+For ``item/tool/call`` the app-server never says ``resolved``: it is forgotten when answered, or
+with its turn.
+
+*Offered* to those who may answer, under an id of the broker's own: the app-server counts its ids
+from 0 in each life, and an answer meant for a dead one must not reach the next. The first valid
+answer wins and goes upstream, once. An error or a malformed result is that client's abstaining:
+it neither decides nor ends anything, unless nobody is left who could decide otherwise. A client
+that leaves has not abstained, so with nobody attached a server request simply waits.
+
+``answered`` is kept until the app-server says ``resolved``, because a resume in between makes it
+send the request again, with the same id; such a repetition is recognised and offered to nobody.
+
+Heard from: ``broker``, which turns verdicts into commands.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+
+import attrs
+
+from mux.core.events import ClientId
+from mux.core.methods import ServerRequestRule
+
+REMEMBERED_RESOLVED = 1024
+"""Upstream ids kept after their end, to recognise a repetition that was under way."""
+
+
+@attrs.define(eq=False)
+class ServerRequest:
+    """One request of the app-server. ``upstream``: its id there, as JSON text.
+
+    ``needs``: the capability that a client must have declared to be offered it.
+    ``offer`` is the message as clients get it. ``offered``: who has been given it and is still
+    attached. ``next_ones``: who is asked next, for a request put to one after another.
+    """
+
+    id: int
+    upstream: bytes
+    method: str
+    thread: str | None
+    rule: ServerRequestRule
+    offer: bytes
+    since: float
+    needs: str = ""
+    offered: dict[ClientId, None] = attrs.field(factory=dict)
+    abstained: set[ClientId] = attrs.field(factory=set)
+    answered: bool = False
+    answered_by: ClientId | None = None
+    next_ones: list[ClientId] = attrs.field(factory=list)
+    deadline: float = float("inf")
+
+    @property
+    def everybody_abstained(self) -> bool:
+        return self.abstained.issuperset(self.offered)
+
+
+@attrs.define(eq=False)
+class Approvals:
+    """The server requests of one app-server life. ``first_id``: see ``Broker``."""
+
+    next_id: int
+    _by_id: dict[int, ServerRequest] = attrs.field(factory=dict)
+    _by_upstream: dict[bytes, ServerRequest] = attrs.field(factory=dict)
+    _resolved: OrderedDict[bytes, None] = attrs.field(factory=OrderedDict)
+
+    def is_repetition(self, upstream: bytes) -> bool:
+        """Whether the app-server has sent this request before."""
+        return upstream in self._by_upstream or upstream in self._resolved
+
+    def take_id(self) -> int:
+        """A new id of the broker's own."""
+        self.next_id += 1
+        return self.next_id
+
+    def add(self, request: ServerRequest) -> None:
+        self._by_id[request.id] = request
+        self._by_upstream[request.upstream] = request
+
+    def offered_to(self, client: ClientId, id: bytes) -> ServerRequest | None:
+        """The unanswered request that this client answers under ``id`` (JSON text).
+
+        None for everything that an answer must not touch: unknown ids, those never offered to this
+        client, those answered already.
+        """
+        request = self._by_id.get(int(id)) if id[:1] != b'"' else None
+        if request is None or request.answered or client not in request.offered:
+            return None
+        return request
+
+    def resolve(self, upstream: bytes) -> ServerRequest | None:
+        """The app-server is done with it; None if it isn't known."""
+        request = self._by_upstream.pop(upstream, None)
+        if request is None:
+            return None
+        del self._by_id[request.id]
+        self._resolved[upstream] = None
+        if len(self._resolved) > REMEMBERED_RESOLVED:
+            self._resolved.popitem(last=False)
+        return request
+
+    def pending(self, thread: str | None = None) -> Iterator[ServerRequest]:
+        """Those not resolved yet, oldest first; of one thread, or of all."""
+        for request in self._by_id.values():
+            if thread is None or request.thread == thread:
+                yield request
+
+    def has_pending(self, thread: str) -> bool:
+        return next(self.pending(thread), None) is not None
+
+    def clear(self) -> list[ServerRequest]:
+        """The app-server is gone, and its requests with it."""
+        lost = list(self._by_id.values())
+        self._by_id.clear()
+        self._by_upstream.clear()
+        self._resolved.clear()
+        return lost
+
+    def next_moment(self) -> float:
+        """The earliest deadline of a request put to one client after another."""
+        return min((request.deadline for request in self._by_id.values()), default=float("inf"))

@@ -1,0 +1,125 @@
+"""The app-server's protocol state, as the broker sees it over its one connection.
+
+    STARTING ──UpstreamStarted──▶ INITIALIZING ──answer──▶ READY
+        ▲                              └──error──▶ (given up)
+        └───────────────UpstreamExited── from any ─┘
+
+One ``initialize`` goes upstream a life; every client's own is answered from its result. The
+``userAgent`` in it reads ``originator/VERSION (os) terminal (client; version)``; each client gets
+it with its own name in the last bracket, as natively.
+
+Heard from: ``broker``.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+
+import attrs
+import msgspec
+
+from mux.core.client import ClientInfo
+
+
+class State(enum.Enum):
+    """Where the app-server stands."""
+
+    STARTING = "starting"
+    INITIALIZING = "initializing"
+    READY = "ready"
+
+
+@attrs.frozen
+class Introduction:
+    """What the broker says of itself in ``initialize``.
+
+    ``name`` becomes the app-server's originator: it stands in logs, in every thread's record, and
+    first in the ``userAgent`` that clients get.
+    """
+
+    name: str
+    version: str
+    request_attestation: bool = False
+    form_elicitation: bool = False
+
+    def params(self) -> dict[str, object]:
+        """The params of ``initialize``.
+
+        Declared is only what the broker can honour by routing: experimental methods are each
+        client's own choice, and a ``humanCommand`` approval goes to clients that declared it.
+        Attestation is asked of a connection for good, so it is declared only if configured.
+        """
+        capabilities: dict[str, object] = {
+            "experimentalApi": True,
+            "requiredHumanApproval": True,
+            "requestAttestation": self.request_attestation,
+        }
+        if self.form_elicitation:
+            capabilities["extensions"] = {"openai/form": {}}
+        info = {"name": self.name, "title": None, "version": self.version}
+        return {"clientInfo": info, "capabilities": capabilities}
+
+
+@attrs.define(eq=False)
+class AppServer:
+    """The app-server's life number, state and saved ``initialize`` result."""
+
+    state: State = State.STARTING
+    generation: int = 0
+    started: float = 0.0
+    result: dict[str, msgspec.Raw] = attrs.field(factory=dict)
+    user_agent: str = ""
+    greetings: dict[str, list[bytes]] = attrs.field(factory=dict)
+
+    def begin(self, generation: int, now: float) -> None:
+        """A new process runs."""
+        self.state, self.generation, self.started = State.INITIALIZING, generation, now
+        self.greetings.clear()
+
+    def end(self) -> None:
+        """The process is gone. What is known of it goes on being said until the next one."""
+        self.state = State.STARTING
+
+    def initialized(self, answer: bytes) -> bool:
+        """Keep the ``initialize`` answer; False if it is none that clients could be given."""
+        try:
+            result = _answer_decoder.decode(answer).result
+            user_agent = msgspec.json.decode(result["userAgent"], type=str)
+        except (msgspec.DecodeError, KeyError):
+            return False
+        self.result, self.user_agent, self.state = result, user_agent, State.READY
+        return True
+
+    @property
+    def version(self) -> str:
+        """Codex's version, out of the user agent; empty before the first handshake."""
+        found = _VERSION.match(self.user_agent)
+        return found[1] if found else ""
+
+    def result_for(self, client: ClientInfo) -> dict[str, msgspec.Raw]:
+        """The ``initialize`` result as this client would natively get it."""
+        own = f"({client.name}; {client.version})"
+        agent = _LAST_BRACKET.sub(lambda _: own, self.user_agent, count=1)
+        return self.result | {"userAgent": msgspec.Raw(msgspec.json.encode(agent))}
+
+    def greet(self, method: str, line: bytes) -> None:
+        """Keep a notification that natively greets each connection.
+
+        Warnings add up; a status replaces the one before it.
+        """
+        kept = self.greetings.setdefault(method, [])
+        if method not in _ADD_UP:
+            kept.clear()
+        if line not in kept:
+            kept.append(line)
+
+
+class _Answer(msgspec.Struct):
+    result: dict[str, msgspec.Raw]
+
+
+_ADD_UP = frozenset({"configWarning"})
+_VERSION = re.compile(r"[^/]*/(\S+)")
+_LAST_BRACKET = re.compile(r"\([^()]*\)$")
+_answer_decoder = msgspec.json.Decoder(_Answer)

@@ -1,0 +1,90 @@
+"""One client's protocol state: who it is, what it declared, what it follows.
+
+    ATTACHED ──initialize──▶ READY
+        └───────connection gone──────▶ (forgotten by the broker)
+
+An ATTACHED client may only ask ``initialize`` and the broker's own methods; it hears nothing.
+A second ``initialize`` is an error and changes nothing, as natively. ``initialized`` is not waited
+for: natively, delivery starts after the answer to ``initialize``.
+
+Heard from: ``broker`` alone.
+"""
+
+from __future__ import annotations
+
+import enum
+
+import attrs
+import msgspec
+
+from mux.core.events import ClientId
+from mux.core.principal import Principal
+
+
+class State(enum.Enum):
+    """Where a client stands."""
+
+    ATTACHED = "attached"
+    READY = "ready"
+
+
+class ClientInfo(msgspec.Struct):
+    """``initialize.params.clientInfo``: how the program names itself."""
+
+    name: str
+    version: str
+    title: str | None = None
+
+
+class Capabilities(msgspec.Struct):
+    """``initialize.params.capabilities``, as far as the broker acts on them."""
+
+    experimentalApi: bool = False
+    requestAttestation: bool = False
+    requiredHumanApproval: bool = False
+    optOutNotificationMethods: list[str] | None = None
+    mcpServerOpenaiFormElicitation: bool = False
+    extensions: dict[str, msgspec.Raw] | None = None
+
+    @property
+    def openaiForm(self) -> bool:
+        """Either of the two ways to declare it."""
+        return self.mcpServerOpenaiFormElicitation or "openai/form" in (self.extensions or ())
+
+
+class InitializeParams(msgspec.Struct):
+    """``initialize.params``; a text that doesn't fit it is put to the app-server for its error."""
+
+    clientInfo: ClientInfo
+    capabilities: Capabilities | None = None
+
+
+@attrs.define(eq=False)
+class Client:
+    """One attached client. ``since``: seconds on the broker's clock."""
+
+    id: ClientId
+    principal: Principal
+    transport: str
+    peer: str
+    since: float
+    state: State = State.ATTACHED
+    info: ClientInfo | None = None
+    capabilities: Capabilities = attrs.field(factory=Capabilities)
+    opted_out: frozenset[str] = frozenset()
+    follows: dict[str, None] = attrs.field(factory=dict)
+
+    def initialize(self, params: InitializeParams) -> None:
+        """Become READY with what the client declared."""
+        self.state = State.READY
+        self.info = params.clientInfo
+        self.capabilities = params.capabilities or Capabilities()
+        self.opted_out = frozenset(self.capabilities.optOutNotificationMethods or ())
+
+    def declared(self, capability: str) -> bool:
+        """Whether it declared the capability; the empty name needs no declaration."""
+        return not capability or getattr(self.capabilities, capability) is True
+
+    def resembles(self, name: str, principal: Principal) -> bool:
+        """Whether it is the same program of the same principal: a client that came back."""
+        return self.info is not None and self.info.name == name and self.principal == principal

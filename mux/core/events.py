@@ -1,0 +1,68 @@
+"""All that the core can hear, in the past tense.
+
+Made by ``dispatcher`` from what the shells tell it; matched in ``broker``.
+msgspec structs, because one is made per line and per message: they cost a tenth of an attrs class.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from mux.core.principal import Principal
+
+ClientId = int
+"""The broker's own number for one attached client; never used again after it left."""
+
+
+class Event(msgspec.Struct, frozen=True):
+    """Something happened. Subclasses say what."""
+
+
+class UpstreamStarted(Event, frozen=True):
+    """A new app-server process runs; ``generation`` counts its lives from 1."""
+
+    generation: int
+
+
+class UpstreamSent(Event, frozen=True):
+    """One line from the app-server's stdout, without its line end."""
+
+    line: bytes
+
+
+class UpstreamExited(Event, frozen=True):
+    """The app-server is gone. ``reason`` is for people: status and last stderr lines."""
+
+    reason: str
+
+
+class ClientAttached(Event, frozen=True):
+    """A client passed the door. ``transport`` and ``peer`` are for people ("ws", "127.0.0.1:5")."""
+
+    client: ClientId
+    principal: Principal
+    transport: str
+    peer: str
+
+
+class ClientSent(Event, frozen=True):
+    """One text message from a client, UTF-8 already checked by the WebSocket layer."""
+
+    client: ClientId
+    text: bytes
+
+
+class ClientSentBinary(Event, frozen=True):
+    """A client sent a binary frame, which this protocol has no use for."""
+
+    client: ClientId
+
+
+class ClientLeft(Event, frozen=True):
+    """The client's connection is gone, whatever the cause."""
+
+    client: ClientId
+
+
+class TimePassed(Event, frozen=True):
+    """The moment named by ``Broker.wakeup`` has come."""

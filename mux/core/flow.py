@@ -1,0 +1,210 @@
+"""How many requests are upstream at once, and whose turn is next.
+
+The app-server answers overload past about 128 queued requests and then loses some of its answers,
+so at most ``in_flight`` are upstream and the rest wait here, in one queue a client. Clients take
+turns, and no client holds more than its share of the slots: one that pipelines a thousand requests
+delays another's by one answer, not by a thousand.
+
+Requests that wait for something outside (``RequestRule.waits``) take no slot, only a place among
+their client's ``waiting``. A client's own order is kept: what stands behind a request in its queue
+isn't sent before it.
+
+Pure state: ``submit`` and ``answered`` change it, ``due`` says what to send now.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Iterator
+
+import attrs
+
+from mux.core.events import ClientId
+from mux.core.limits import Limits
+from mux.core.requests import Request
+
+
+@attrs.define(eq=False)
+class _Line:
+    """One client's requests: those that queue, and how many are upstream."""
+
+    queue: deque[Request] = attrs.field(factory=deque)
+    queued_bytes: int = 0
+    in_flight: int = 0
+    waiting: int = 0
+    turns: bool = False  # whether it stands in the ring of those with a turn to come
+
+
+BROKER: ClientId = 0
+"""Stands for the broker itself among the clients (whose numbers start at 1)."""
+
+DEPARTED: ClientId = -1
+"""Stands for all that left while a request of theirs was upstream, where it still has a slot."""
+
+
+@attrs.define(eq=False)
+class Flow:
+    """All requests between a client's asking and its answer. Times on the broker's clock."""
+
+    limits: Limits
+    upstream: dict[int, Request] = attrs.field(factory=dict)
+    in_flight: int = 0
+    _lines: dict[ClientId, _Line] = attrs.field(factory=dict)
+    _ring: deque[ClientId] = attrs.field(factory=deque)
+    _deadlines: deque[Request] = attrs.field(factory=deque)
+    _retries: list[tuple[float, int, Request]] = attrs.field(factory=list)
+
+    @property
+    def queued(self) -> int:
+        """How many wait for their turn."""
+        return sum(len(line.queue) for line in self._lines.values())
+
+    def submit(self, request: Request) -> bool:
+        """Queue a request; False if its client has too much queued already."""
+        line = self._line(request)
+        full = (
+            len(line.queue) >= self.limits.queued_per_client
+            or (line.queue and line.queued_bytes >= self.limits.queued_bytes_per_client)
+            or (request.rule.waits and line.waiting >= self.limits.waiting_per_client)
+        )
+        if full:
+            return False
+        line.queue.append(request)
+        line.queued_bytes += len(request.line)
+        self._take_turns(request.account, line)
+        return True
+
+    def due(self, now: float, only: ClientId | None = None) -> Iterator[Request]:
+        """The requests to send now, in turn; each is upstream from the moment it is given out.
+
+        ``only``: give out none but this client's (the broker's own, during the handshake).
+        """
+        passed = 0  # clients in a row that couldn't use their turn
+        while self._ring and passed < len(self._ring):
+            client = self._ring.popleft()
+            line = self._lines[client]
+            if (only is not None and client != only) or not self._may_send(line):
+                self._ring.append(client)
+                passed += 1
+                continue
+            passed = 0
+            request = line.queue.popleft()
+            line.queued_bytes -= len(request.line)
+            if line.queue:
+                self._ring.append(client)
+            else:
+                line.turns = False
+            self._send(request, line, now)
+            yield request
+
+    def _may_send(self, line: _Line) -> bool:
+        if line.queue[0].rule.waits:
+            return line.waiting < self.limits.waiting_per_client
+        return (
+            self.in_flight < self.limits.in_flight
+            and line.in_flight < self.limits.in_flight_per_client
+        )
+
+    def _send(self, request: Request, line: _Line, now: float) -> None:
+        self.upstream[request.wire] = request
+        if request.rule.waits:
+            line.waiting += 1
+            return
+        line.in_flight += 1
+        self.in_flight += 1
+        request.deadline = now + self.limits.request_deadline
+        self._deadlines.append(request)  # one deadline for all, so the oldest stands first
+
+    def answered(self, wire: int) -> Request | None:
+        """The request with this wire id, which is upstream no more; None if there is none."""
+        request = self.upstream.pop(wire, None)
+        if request is not None and not request.expired:
+            self._free(request)
+        return request
+
+    def retry(self, request: Request, now: float) -> float | None:
+        """Send an overloaded request again later, returning when; None after the last attempt.
+
+        It keeps its slot meanwhile: an overloaded app-server is better served by fewer requests.
+        """
+        if request.attempts >= self.limits.overload_retries:
+            return None
+        at = now + self.limits.overload_first_wait * 2.0**request.attempts
+        request.attempts += 1
+        heapq.heappush(self._retries, (at, request.wire, request))
+        return at
+
+    def retries(self, now: float) -> Iterator[Request]:
+        """The requests whose wait after an overload is over."""
+        while self._retries and self._retries[0][0] <= now:
+            request = heapq.heappop(self._retries)[2]
+            if request.wire in self.upstream and not request.expired:
+                yield request
+
+    def expire(self, now: float) -> Iterator[Request]:
+        """The requests whose deadline passed: their slots are free, a late answer is known."""
+        while self._deadlines and self._deadlines[0].deadline <= now:
+            request = self._deadlines.popleft()
+            if self.upstream.get(request.wire) is request:
+                self._free(request)
+                request.expired = True
+                yield request
+
+    def next_moment(self) -> float:
+        """When ``retries`` or ``expire`` has something to give, at the earliest."""
+        while self._deadlines and self._deadlines[0].wire not in self.upstream:
+            self._deadlines.popleft()
+        deadline = self._deadlines[0].deadline if self._deadlines else float("inf")
+        retry = self._retries[0][0] if self._retries else float("inf")
+        return min(deadline, retry)
+
+    def leave(self, client: ClientId) -> list[Request]:
+        """Drop what the client has queued, returning it; what is upstream loses its asker."""
+        for request in self.upstream.values():
+            if request.client == client and not request.expired:
+                self._free(request)
+                request.client, request.account = None, DEPARTED
+                self._count(request, self._line(request), 1)
+            elif request.client == client:
+                request.client = None
+        line = self._lines.pop(client, None)
+        if line is None:
+            return []
+        if line.turns:
+            self._ring.remove(client)
+        return list(line.queue)
+
+    def clear(self) -> list[Request]:
+        """The app-server is gone: everything unanswered, upstream and queued."""
+        lost = [request for request in self.upstream.values() if not request.expired]
+        for line in self._lines.values():
+            lost.extend(line.queue)
+        self.upstream.clear()
+        self._lines.clear()
+        self._ring.clear()
+        self._deadlines.clear()
+        self._retries.clear()
+        self.in_flight = 0
+        return lost
+
+    def _free(self, request: Request) -> None:
+        line = self._lines[request.account]
+        self._count(request, line, -1)
+        if not line.queue and not line.in_flight and not line.waiting:
+            del self._lines[request.account]
+
+    def _count(self, request: Request, line: _Line, change: int) -> None:
+        if request.rule.waits:
+            line.waiting += change
+        else:
+            line.in_flight += change
+            self.in_flight += change
+
+    def _line(self, request: Request) -> _Line:
+        return self._lines.setdefault(request.account, _Line())
+
+    def _take_turns(self, client: ClientId, line: _Line) -> None:
+        if not line.turns:
+            line.turns = True
+            self._ring.append(client)

@@ -1,0 +1,279 @@
+"""The JSON-RPC envelope: read it, rewrite its id, leave everything else as the bytes that came.
+
+Hands to ``broker``: ``ClientMessage`` for what a client sent, ``UpstreamMessage`` for what the
+app-server sent. Neither looks inside ``params`` or ``result``.
+
+The two sides get different care. The app-server is trusted to write JSON, and its lines are the
+hot path: one pass of msgspec into a struct that skips all it doesn't name. A client is not
+trusted. What it sends must be one JSON object that the app-server can't read differently from us
+(no doubled keys) nor drop in silence (its parser refuses deep nesting and ids past 64 bits), and
+no line end may reach the app-server's stdin, where it would begin a second message.
+
+Ids are kept as the bytes of their JSON text. So ``1`` and ``"1"`` differ, as they must, and
+Python's ``1 == True == 1.0`` can't creep in.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+import msgspec
+
+MAX_DEPTH = 127
+"""Nesting that the app-server's JSON parser (serde_json) takes; deeper lines it drops silently."""
+
+MAX_ID = 2**63 - 1
+MIN_ID = -(2**63)
+"""Ids are signed 64-bit integers natively; a larger one would be dropped without an answer."""
+
+PARSE_ERROR = -32700
+INVALID_REQUEST = -32600
+METHOD_NOT_FOUND = -32601
+INTERNAL_ERROR = -32603
+OVERLOADED = -32001
+"""The app-server's own code for overload; the broker uses it in the same meaning."""
+
+APP_SERVER_GONE = -32010
+DEADLINE_PASSED = -32011
+
+NO_ID = b"null"
+
+_INTEGER = re.compile(rb"-?(?:0|[1-9][0-9]*)")
+_KEY = re.compile(rb'[ \t\r\n]*"(?:[^"\\]|\\.)*"[ \t\r\n]*:[ \t\r\n]*', re.DOTALL)
+_SEPARATOR = re.compile(rb"[ \t\r\n]*([,}])")
+_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_BRACES_AS_BRACKETS = bytes.maketrans(b"{}", b"[]")
+_NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_LINE_ENDS_AS_SPACES = bytes.maketrans(b"\r\n", b"  ")
+
+
+class BadMessageError(Exception):
+    """A client's message that can't be passed on. ``id`` is what the error answer carries."""
+
+    def __init__(self, code: int, text: str, id: bytes = NO_ID) -> None:
+        super().__init__(text)
+        self.code = code
+        self.id = id
+
+
+Kind = Literal["request", "notification", "response", "error"]
+
+
+class ClientMessage(msgspec.Struct, frozen=True):
+    """A client's message: its kind, and every top-level field as the bytes that came.
+
+    ``id`` is the JSON text of the id (``NO_ID`` for a notification), ``method`` is empty for
+    answers.
+    """
+
+    kind: Kind
+    id: bytes
+    method: str
+    fields: dict[str, bytes]
+
+    @property
+    def params(self) -> bytes:
+        """The JSON text of ``params``; ``null`` where there is none."""
+        return self.fields.get("params", b"null")
+
+
+def read_client(text: bytes) -> ClientMessage:
+    """Read one message of a client. Raises ``BadMessageError``, whose text says what is wrong."""
+    fields = _read_fields(text)
+    id = _read_id(fields)
+    if (method_text := fields.get("method")) is not None:
+        try:
+            method = msgspec.json.decode(method_text, type=str)
+        except msgspec.DecodeError:
+            raise BadMessageError(
+                INVALID_REQUEST, "`method` must be a string", id or NO_ID
+            ) from None
+        kind: Kind = "notification" if id is None else "request"
+    else:
+        method = ""
+        if id is None:
+            raise BadMessageError(
+                INVALID_REQUEST, "expected an object with `method`, or `id` and answer"
+            )
+        if ("result" in fields) == ("error" in fields):
+            raise BadMessageError(
+                INVALID_REQUEST, "expected exactly one of `method`, `result` and `error`", id
+            )
+        kind = "response" if "result" in fields else "error"
+    if fields.get("trace", b"null")[:1] not in (b"{", b"n"):
+        raise BadMessageError(INVALID_REQUEST, "`trace` must be an object", id or NO_ID)
+    _refuse_deep(text, id or NO_ID)
+    return ClientMessage(kind, NO_ID if id is None else id, method, fields)
+
+
+def _read_fields(text: bytes) -> dict[str, bytes]:
+    try:
+        raws = _fields_decoder.decode(text)
+    except msgspec.ValidationError:
+        raise BadMessageError(
+            INVALID_REQUEST, "expected one JSON object a message (batches are not supported)"
+        ) from None
+    except RecursionError:
+        raise BadMessageError(PARSE_ERROR, f"nested deeper than {MAX_DEPTH} levels") from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BadMessageError(PARSE_ERROR, f"not JSON: {error}") from None
+    fields = {name: bytes(raw) for name, raw in raws.items()}
+    if not _each_key_once(text, fields):
+        raise BadMessageError(INVALID_REQUEST, "a top-level key stands twice")
+    return fields
+
+
+def _each_key_once(text: bytes, fields: dict[str, bytes]) -> bool:
+    # The decoder keeps a doubled key's first place and last value, so walking the text along the
+    # fields stumbles at the first value that isn't the one kept, or has keys left at the end.
+    at = text.index(b"{") + 1
+    separator = b","
+    for value in fields.values():
+        key = _KEY.match(text, at)
+        if key is None or separator != b"," or not text.startswith(value, key.end()):
+            return False
+        behind = _SEPARATOR.match(text, key.end() + len(value))
+        if behind is None:
+            return False
+        separator, at = behind[1], behind.end()
+    return separator == b"}" or not fields
+
+
+def _read_id(fields: dict[str, bytes]) -> bytes | None:
+    """The id's JSON text, or None for a message without one."""
+    text = fields.get("id")
+    if text is None or text[:1] == b'"':
+        return text
+    if _INTEGER.fullmatch(text) and len(text) <= len(str(MIN_ID)) and MIN_ID <= int(text) <= MAX_ID:
+        return text
+    raise BadMessageError(INVALID_REQUEST, "`id` must be a string or a 64-bit integer")
+
+
+def _refuse_deep(text: bytes, id: bytes) -> None:
+    # Counting brackets is quick and nearly always enough; they may stand in strings, so only
+    # where there are many is it worth dropping the strings, and then peeling level by level.
+    if text.count(b"[") + text.count(b"{") <= MAX_DEPTH:
+        return
+    brackets = _STRING.sub(b"", text).translate(_BRACES_AS_BRACKETS, _NOT_BRACKETS)
+    for _ in range(MAX_DEPTH):
+        if not brackets:
+            return
+        brackets = brackets.replace(b"[]", b"")
+    if brackets:
+        raise BadMessageError(INVALID_REQUEST, f"nested deeper than {MAX_DEPTH} levels", id)
+
+
+class ThreadParams(msgspec.Struct):
+    """The one thing that routing needs from most params. ``conversationId`` is its v1 name."""
+
+    threadId: str | None = None
+    conversationId: str | None = None
+
+
+ABSENT = msgspec.Raw(b"")
+"""Stands for a field that isn't there; compare by identity. (None in a union defeats ``Raw``.)"""
+
+
+class UpstreamMessage(msgspec.Struct):
+    """A line of the app-server, as far as routing needs it.
+
+    ``id``, ``error``: raw JSON text, or ``ABSENT``.
+    """
+
+    method: str | None = None
+    id: msgspec.Raw = ABSENT
+    params: ThreadParams | None = None
+    error: msgspec.Raw = ABSENT
+
+    @property
+    def thread(self) -> str | None:
+        """The thread that it belongs to, if any."""
+        if self.params is None:
+            return None
+        return self.params.threadId or self.params.conversationId
+
+
+class _OpaqueUpstreamMessage(msgspec.Struct):
+    method: str | None = None
+    id: msgspec.Raw = ABSENT
+    error: msgspec.Raw = ABSENT
+
+
+def read_upstream(line: bytes) -> UpstreamMessage | None:
+    """Read one line of the app-server; None if it isn't a JSON object at all."""
+    try:
+        return _upstream_decoder.decode(line)
+    except msgspec.ValidationError:
+        # Params of a shape we don't know (a list, a thread id that isn't a string): a message
+        # that concerns no thread, but still one to pass on.
+        try:
+            opaque = _opaque_decoder.decode(line)
+        except msgspec.DecodeError:
+            return None
+        return UpstreamMessage(opaque.method, opaque.id, None, opaque.error)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        return None
+
+
+def with_id(line: bytes, old: bytes, new: bytes) -> bytes:
+    """The app-server's line with its top-level id ``old`` replaced by ``new``, the rest as is."""
+    start = b'{"id":' + old
+    if line.startswith(start) and line[len(start) : len(start) + 1] in (b",", b"}"):
+        return b'{"id":' + new + line[len(start) :]
+    raws = _fields_decoder.decode(line)
+    return write({name: new if name == "id" else bytes(raw) for name, raw in raws.items()})
+
+
+def read_fields(text: bytes) -> dict[str, bytes] | None:
+    """The fields of a JSON object, each as its JSON text; None if it is no object."""
+    try:
+        return {name: bytes(raw) for name, raw in _fields_decoder.decode(text).items()}
+    except (msgspec.DecodeError, RecursionError):
+        return None
+
+
+def read_text(value: bytes | None) -> str | None:
+    """A JSON string's value; None if it is no string."""
+    return msgspec.json.decode(value, type=str) if value and value[:1] == b'"' else None
+
+
+def write(fields: dict[str, bytes]) -> bytes:
+    """One JSON object from fields of JSON text, on one line."""
+    text = b"{" + b",".join(_key(name) + b":" + value for name, value in fields.items()) + b"}"
+    if b"\n" in text or b"\r" in text:
+        # Legal only between tokens (a string can't hold a raw one), where a space means the same.
+        text = text.translate(_LINE_ENDS_AS_SPACES)
+    return text
+
+
+def _key(name: str) -> bytes:
+    return msgspec.json.encode(name)
+
+
+def request(id: int, method: str, params: object) -> bytes:
+    """A request of the broker's own."""
+    return msgspec.json.encode({"id": id, "method": method, "params": params})
+
+
+def notification(method: str, params: object) -> bytes:
+    """A notification of the broker's own."""
+    return msgspec.json.encode({"method": method, "params": params})
+
+
+def result(id: bytes, value: object) -> bytes:
+    """An answer of the broker's own; ``value`` may be a ``msgspec.Raw``."""
+    return write({"id": id, "result": msgspec.json.encode(value)})
+
+
+def error(id: bytes, code: int, text: str, data: object = None) -> bytes:
+    """An error answer of the broker's own: ``{"id", "error": {"code", "message"[, "data"]}}``."""
+    body: dict[str, object] = {"code": code, "message": text}
+    if data is not None:
+        body["data"] = data
+    return write({"id": id, "error": msgspec.json.encode(body)})
+
+
+_fields_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_upstream_decoder = msgspec.json.Decoder(UpstreamMessage)
+_opaque_decoder = msgspec.json.Decoder(_OpaqueUpstreamMessage)

@@ -1,0 +1,292 @@
+"""THE TABLE: what the broker does with each method that it does more than pass through.
+
+Three parts: requests of clients, notifications of the app-server, requests of the app-server.
+A method that stands in none of them passes untouched: a request goes upstream and its answer comes
+back, a notification with a thread goes to the thread's followers and one without to everybody, a
+server request is put to the thread's followers like an approval.
+
+To teach the broker a method, add a line here; the meaning of each column stands at its class.
+"""
+
+from __future__ import annotations
+
+import enum
+
+import attrs
+
+
+class Route(enum.Enum):
+    """What a client's request means to the broker."""
+
+    PLAIN = "plain"
+    """Goes upstream, its answer comes back."""
+    INITIALIZE = "initialize"
+    """Answered by the broker from its own handshake."""
+    FOLLOW = "follow"
+    """Its answer names a thread, which the asker follows from then on."""
+    UNFOLLOW = "unfollow"
+    """Counted per client; goes upstream only for the last follower."""
+    STATUS = "status"
+    """The broker's own report on itself."""
+
+
+@attrs.frozen
+class OwnId:
+    """An id in params that belongs to one client, though the app-server sees one connection.
+
+    ``field`` is its name in params. A method with ``begins`` makes it and ``ended_by`` names the
+    request that ends what it stands for when its client leaves; one with ``ends`` frees it.
+    ``made_up`` ids are given by the broker where the client gave none, so that it can end them.
+    """
+
+    field: str
+    ended_by: str = ""
+    ends: bool = False
+    made_up: bool = False
+
+    @property
+    def begins(self) -> bool:
+        return bool(self.ended_by)
+
+
+@attrs.frozen
+class RequestRule:
+    """A client's request.
+
+    ``reads``: changes nothing, so an asker may repeat it when the app-server died with it.
+    ``waits``: its answer waits for something outside (a command's end, a person, a download), so
+    it takes no slot of those in flight and has no deadline.
+    ``own_id``: see ``OwnId``. ``names_request``: the params field that holds the id of another
+    request of the same client, to be rewritten like an id.
+    """
+
+    route: Route = Route.PLAIN
+    reads: bool = False
+    waits: bool = False
+    own_id: OwnId | None = None
+    names_request: str = ""
+
+
+class Audience(enum.Enum):
+    """Who gets a notification of the app-server."""
+
+    FOLLOWERS = "followers"
+    """The clients that follow its thread; everybody if it has none."""
+    EVERYBODY = "everybody"
+    """Every client past its handshake, follower or not, as natively."""
+    OWNER = "owner"
+    """The client that made the id in the params (see ``OwnId``)."""
+    ASKERS = "askers"
+    """Natively sent to the connection whose request caused it: those with one in flight."""
+
+
+@attrs.frozen
+class NotificationRule:
+    """A notification of the app-server. ``own_id`` is the params field for ``Audience.OWNER``.
+
+    ``greets``: natively sent to each connection right after its ``initialize``, so kept and
+    repeated to every newcomer.
+    """
+
+    audience: Audience = Audience.FOLLOWERS
+    own_id: str = ""
+    greets: bool = False
+
+
+class Asked(enum.Enum):
+    """To whom a server request is offered."""
+
+    FOLLOWERS = "followers"
+    """All followers of its thread at once; the first valid answer wins."""
+    TOOL_OWNER = "tool-owner"
+    """The client that registered the tool."""
+    ONE_AFTER_ANOTHER = "one-after-another"
+    """One client that can answer, then the next: a machine answers, no person is asked."""
+
+
+@attrs.frozen
+class ServerRequestRule:
+    """A request of the app-server.
+
+    ``needs`` names the capability (of ``client.Capabilities``) that a client must have declared to
+    be asked; with ``only_if``, a params field and its value, it is needed for such requests alone.
+    """
+
+    asked: Asked = Asked.FOLLOWERS
+    needs: str = ""
+    only_if: tuple[str, str] | None = None
+
+
+_READS = RequestRule(reads=True)
+_READS_SLOWLY = RequestRule(reads=True, waits=True)
+_WAITS = RequestRule(waits=True)
+
+_PROCESS = "processId"
+_HANDLE = "processHandle"
+_SEARCH = "sessionId"
+_STREAM = "subscriptionId"
+
+REQUESTS: dict[str, RequestRule] = {
+    "initialize": RequestRule(Route.INITIALIZE),
+    "mux/status": RequestRule(Route.STATUS),
+    # Threads: who follows what.
+    "thread/start": RequestRule(Route.FOLLOW),
+    "thread/fork": RequestRule(Route.FOLLOW),
+    "thread/resume": RequestRule(Route.FOLLOW),
+    "review/start": RequestRule(Route.FOLLOW),
+    "thread/unsubscribe": RequestRule(Route.UNFOLLOW),
+    # Ids that belong to one client.
+    "fs/watch": RequestRule(own_id=OwnId("watchId", ended_by="fs/unwatch")),
+    "fs/unwatch": RequestRule(own_id=OwnId("watchId", ends=True)),
+    "command/exec": RequestRule(
+        waits=True, own_id=OwnId(_PROCESS, ended_by="command/exec/terminate", made_up=True)
+    ),
+    "command/exec/write": RequestRule(own_id=OwnId(_PROCESS)),
+    "command/exec/resize": RequestRule(own_id=OwnId(_PROCESS)),
+    "command/exec/terminate": RequestRule(own_id=OwnId(_PROCESS)),
+    "process/spawn": RequestRule(own_id=OwnId(_HANDLE, ended_by="process/kill")),
+    "process/writeStdin": RequestRule(own_id=OwnId(_HANDLE)),
+    "process/resizePty": RequestRule(own_id=OwnId(_HANDLE)),
+    "process/kill": RequestRule(own_id=OwnId(_HANDLE)),
+    "fuzzyFileSearch": RequestRule(reads=True, waits=True, own_id=OwnId("cancellationToken")),
+    "fuzzyFileSearch/sessionStart": RequestRule(
+        own_id=OwnId(_SEARCH, ended_by="fuzzyFileSearch/sessionStop")
+    ),
+    "fuzzyFileSearch/sessionUpdate": RequestRule(own_id=OwnId(_SEARCH)),
+    "fuzzyFileSearch/sessionStop": RequestRule(own_id=OwnId(_SEARCH, ends=True)),
+    "mcpServer/event/stream/start": RequestRule(
+        waits=True, own_id=OwnId(_STREAM, ended_by="mcpServer/event/stream/stop")
+    ),
+    "mcpServer/event/stream/stop": RequestRule(own_id=OwnId(_STREAM, ends=True)),
+    # Requests that name another request of the same connection.
+    "userVerification/cancel": RequestRule(names_request="requestId"),
+    "thread/sample/cancel": RequestRule(names_request="requestId"),
+    # Answers that wait for a person, a model, a download or a foreign server.
+    "userVerification/enroll": _WAITS,
+    "userVerification/verify": _WAITS,
+    "thread/sample": _WAITS,
+    "thread/prediction/request": _WAITS,
+    "thread/guardianReview": _WAITS,
+    "mcpServer/tool/call": _WAITS,
+    "mcpServer/oauth/login": _WAITS,
+    "mcpServer/resource/read": _READS_SLOWLY,
+    "mcpServerStatus/list": _READS_SLOWLY,
+    "account/login/start": _WAITS,
+    "account/gatewayOAuth/login": _WAITS,
+    "account/bedrock/setup": _WAITS,
+    "account/gcp/setup": _WAITS,
+    "marketplace/add": _WAITS,
+    "marketplace/upgrade": _WAITS,
+    "plugin/install": _WAITS,
+    "plugin/reconcile": _WAITS,
+    "plugin/share/save": _WAITS,
+    "plugin/share/checkout": _WAITS,
+    "externalAgentConfig/import": _WAITS,
+    "feedback/upload": _WAITS,
+    "environment/add": _WAITS,
+    "rollout/compress": _WAITS,
+    "windowsSandbox/setupStart": _WAITS,
+    # What only reads.
+    **dict.fromkeys(
+        (
+            "account/gatewayOAuth/read",
+            "account/rateLimits/read",
+            "account/read",
+            "account/usage/read",
+            "account/workspaceMessages/read",
+            "app/installed",
+            "app/list",
+            "app/read",
+            "collaborationMode/list",
+            "config/read",
+            "configRequirements/read",
+            "experimentalFeature/list",
+            "fs/getMetadata",
+            "fs/readDirectory",
+            "fs/readFile",
+            "hooks/list",
+            "memory/status",
+            "model/list",
+            "modelProvider/capabilities/read",
+            "permissionProfile/list",
+            "plugin/installed",
+            "plugin/list",
+            "plugin/read",
+            "plugin/search",
+            "project/list",
+            "project/read",
+            "server/diagnostics",
+            "skills/list",
+            "thread/attachment/list",
+            "thread/backgroundTerminals/list",
+            "thread/goal/get",
+            "thread/items/list",
+            "thread/items/read",
+            "thread/list",
+            "thread/loaded/list",
+            "thread/queue/list",
+            "thread/read",
+            "thread/search",
+            "thread/searchOccurrences",
+            "thread/timeline/list",
+            "thread/turns/list",
+            "threadSection/list",
+        ),
+        _READS,
+    ),
+}
+
+_EVERYBODY = NotificationRule(Audience.EVERYBODY)
+
+NOTIFICATIONS: dict[str, NotificationRule] = {
+    "thread/started": _EVERYBODY,
+    "thread/status/changed": _EVERYBODY,
+    "thread/name/updated": _EVERYBODY,
+    "thread/archived": _EVERYBODY,
+    "thread/unarchived": _EVERYBODY,
+    "thread/deleted": _EVERYBODY,
+    "thread/closed": _EVERYBODY,
+    "thread/goal/cleared": _EVERYBODY,
+    "fs/changed": NotificationRule(Audience.OWNER, own_id="watchId"),
+    "command/exec/outputDelta": NotificationRule(Audience.OWNER, own_id=_PROCESS),
+    "process/outputDelta": NotificationRule(Audience.OWNER, own_id=_HANDLE),
+    "process/exited": NotificationRule(Audience.OWNER, own_id=_HANDLE),
+    "fuzzyFileSearch/sessionUpdated": NotificationRule(Audience.OWNER, own_id=_SEARCH),
+    "fuzzyFileSearch/sessionCompleted": NotificationRule(Audience.OWNER, own_id=_SEARCH),
+    "mcpServer/event/stream/notification": NotificationRule(Audience.OWNER, own_id=_STREAM),
+    "deprecationNotice": NotificationRule(Audience.ASKERS),
+    "configWarning": NotificationRule(Audience.EVERYBODY, greets=True),
+    "remoteControl/status/changed": NotificationRule(Audience.EVERYBODY, greets=True),
+}
+
+SERVER_REQUESTS: dict[str, ServerRequestRule] = {
+    "item/commandExecution/requestApproval": ServerRequestRule(
+        needs="requiredHumanApproval", only_if=("kind", "humanCommand")
+    ),
+    "mcpServer/elicitation/request": ServerRequestRule(
+        needs="openaiForm", only_if=("mode", "openai/form")
+    ),
+    "item/tool/call": ServerRequestRule(Asked.TOOL_OWNER),
+    "account/chatgptAuthTokens/refresh": ServerRequestRule(Asked.ONE_AFTER_ANOTHER),
+    "attestation/generate": ServerRequestRule(Asked.ONE_AFTER_ANOTHER, needs="requestAttestation"),
+    "currentTime/read": ServerRequestRule(Asked.ONE_AFTER_ANOTHER),
+}
+
+PLAIN = RequestRule()
+PUBLISHED = NotificationRule()
+OFFERED = ServerRequestRule()
+
+
+def request_rule(method: str) -> RequestRule:
+    """The rule for a client's request; ``PLAIN`` for one that the table doesn't name."""
+    return REQUESTS.get(method, PLAIN)
+
+
+def notification_rule(method: str) -> NotificationRule:
+    """The rule for a notification; ``PUBLISHED`` for one that the table doesn't name."""
+    return NOTIFICATIONS.get(method, PUBLISHED)
+
+
+def server_request_rule(method: str) -> ServerRequestRule:
+    """The rule for a server request; ``OFFERED`` for one that the table doesn't name."""
+    return SERVER_REQUESTS.get(method, OFFERED)

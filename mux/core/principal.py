@@ -1,0 +1,25 @@
+"""Who a client is, once authenticated.
+
+Made by ``auth`` (shell), carried by ``ClientAttached``, kept beside the client's protocol state.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import attrs
+
+PrincipalKind = Literal["local-user", "capability-token", "jwt", "open"]
+
+
+@attrs.frozen
+class Principal:
+    """One authenticated identity.
+
+    ``name`` is what operators see (a JWT's ``sub``, ``local`` for the unix socket's owner);
+    ``kind`` says how it was proved; ``expires_at`` is Unix seconds, or None for never.
+    """
+
+    name: str
+    kind: PrincipalKind
+    expires_at: float | None = None

@@ -1,0 +1,44 @@
+"""Requests on their way upstream: the wire id, who asked, under which id, and since when.
+
+A ``Request`` is made when a client (or the broker itself) asks, waits in ``flow`` for its turn,
+and is forgotten at its one answer. Its client may leave before that; the answer then reaches
+nobody, but what it began upstream is still ended (``broker`` looks at ``client is None``).
+"""
+
+from __future__ import annotations
+
+import attrs
+
+from mux.core.events import ClientId
+from mux.core.methods import RequestRule
+from mux.core.scoped import Claim
+
+
+@attrs.define(eq=False)
+class Request:
+    """One request. ``origin`` is the asker's id as JSON text, ``line`` what is written upstream.
+
+    ``client`` is None for the broker's own requests and for those whose asker left; ``account`` is
+    whom its slot is counted for in ``flow``.
+    ``deadline`` is on the broker's clock, set when it is sent; infinite for one that waits.
+    """
+
+    wire: int
+    method: str
+    rule: RequestRule
+    client: ClientId | None
+    account: ClientId
+    origin: bytes
+    line: bytes
+    since: float
+    thread: str | None = None
+    claim: Claim | None = None
+    params: bytes = b""
+    deadline: float = float("inf")
+    attempts: int = 0
+    expired: bool = False
+
+    @property
+    def wire_text(self) -> bytes:
+        """The wire id as it stands in the app-server's answer."""
+        return b"%d" % self.wire

@@ -1,0 +1,109 @@
+"""Ids that belong to one client: watches, processes, searches, event streams.
+
+Natively each connection has its own; behind the broker all clients share one connection. So an id
+``w1`` of client 3 is written upstream as ``3:w1``, and read back by its first colon. Nothing has to
+be remembered for that. What is remembered is what each client has running, to end it when the
+client leaves.
+
+Heard from: ``broker``. The table of such ids stands in ``methods``.
+"""
+
+from __future__ import annotations
+
+import attrs
+import msgspec
+
+from mux.core import jsonrpc
+from mux.core.events import ClientId
+from mux.core.methods import OwnId
+
+NEVER_A_CLIENTS_OWN = "~"
+"""Begins the ids that the broker makes up for a ``command/exec`` that came without one."""
+
+
+@attrs.frozen
+class Claim:
+    """Something that a client has running upstream. ``wire``: its id there."""
+
+    field: str
+    origin: str
+    wire: str
+    ended_by: str
+
+
+@attrs.define(eq=False)
+class Scoped:
+    """What each client has running, by client and by wire id."""
+
+    _running: dict[ClientId, dict[tuple[str, str], Claim]] = attrs.field(factory=dict)
+    _made_up: int = 0
+
+    def rewrite(self, client: ClientId, own_id: OwnId, params: bytes) -> tuple[bytes, Claim | None]:
+        """``params`` with the client's id turned into the wire's, and what it newly claims.
+
+        Params of another shape come back as they are: the app-server's error tells what is wrong.
+        """
+        fields = jsonrpc.read_fields(params)
+        origin = jsonrpc.read_text(fields.get(own_id.field)) if fields is not None else None
+        absent = fields is not None and fields.get(own_id.field, b"null") == b"null"
+        if absent and own_id.made_up:
+            self._made_up += 1
+            origin = f"{NEVER_A_CLIENTS_OWN}{self._made_up}"
+        if fields is None or origin is None:
+            return params, None
+        wire = f"{client}:{origin}"
+        fields[own_id.field] = msgspec.json.encode(wire)
+        claim = None
+        if own_id.begins:
+            claim = self._claim(client, Claim(own_id.field, origin, wire, own_id.ended_by))
+        elif own_id.ends:
+            self._running.get(client, {}).pop((own_id.field, wire), None)
+        return jsonrpc.write(fields), claim
+
+    def _claim(self, client: ClientId, claim: Claim) -> Claim | None:
+        # A second start under a running id is the app-server's to refuse; the first one's claim
+        # must outlive that refusal, so the second makes none.
+        running = self._running.setdefault(client, {})
+        if (claim.field, claim.wire) in running:
+            return None
+        running[claim.field, claim.wire] = claim
+        return claim
+
+    def release(self, client: ClientId, claim: Claim) -> None:
+        """What was claimed never began, or has ended by itself."""
+        self._running.get(client, {}).pop((claim.field, claim.wire), None)
+
+    def ended(self, client: ClientId, field: str, origin: str) -> None:
+        """The app-server says that it has ended by itself."""
+        self._running.get(client, {}).pop((field, f"{client}:{origin}"), None)
+
+    def leave(self, client: ClientId) -> list[Claim]:
+        """Forget the client; returns what it left running."""
+        return list(self._running.pop(client, {}).values())
+
+
+def unscope(line: bytes, field: str) -> tuple[ClientId, str, bytes] | None:
+    """Read an app-server's notification back: the owner, its own id, and the line in its terms.
+
+    None where the id is none of ours.
+    """
+    fields = jsonrpc.read_fields(line)
+    params = jsonrpc.read_fields(fields.get("params", b"null")) if fields is not None else None
+    wire = jsonrpc.read_text(params.get(field)) if params is not None else None
+    if fields is None or params is None or wire is None:
+        return None
+    owner, colon, origin = wire.partition(":")
+    if not colon or not owner.isdecimal():
+        return None
+    params[field] = msgspec.json.encode(origin)
+    fields["params"] = jsonrpc.write(params)
+    return int(owner), origin, jsonrpc.write(fields)
+
+
+def in_origin_terms(line: bytes, claim_wire: str, origin: str) -> bytes:
+    """An error answer that quotes the wire id, quoting the client's own instead."""
+    return line.replace(_inner(claim_wire), _inner(origin))
+
+
+def _inner(text: str) -> bytes:
+    return msgspec.json.encode(text)[1:-1]

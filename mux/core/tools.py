@@ -1,0 +1,95 @@
+"""Which client registered which dynamic tool: ``item/tool/call`` is for that one alone.
+
+Natively a tool call goes to every subscriber, and the first that doesn't know the tool makes it
+fail. A client registers tools in ``thread/start``; the app-server keeps them with the thread.
+
+Heard from: ``broker``.
+"""
+
+from __future__ import annotations
+
+import attrs
+import msgspec
+
+from mux.core.events import ClientId
+from mux.core.principal import Principal
+
+
+class _Tool(msgspec.Struct):
+    name: str
+    tools: list[_Tool] | None = None  # of a namespace
+
+
+class _StartParams(msgspec.Struct):
+    dynamicTools: list[_Tool] | None = None
+
+
+class ToolCall(msgspec.Struct):
+    """``item/tool/call`` params, as far as they name the tool."""
+
+    tool: str
+    namespace: str | None = None
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return (self.namespace or "", self.tool)
+
+
+class _CallMessage(msgspec.Struct):
+    params: ToolCall
+
+
+@attrs.frozen
+class Owner:
+    """Who registered a tool. The program's name and principal outlive its connection."""
+
+    client: ClientId
+    program: str
+    principal: Principal
+
+
+@attrs.define(eq=False)
+class Tools:
+    """Owners by thread and tool."""
+
+    _owners: dict[str, dict[tuple[str, str], Owner]] = attrs.field(factory=dict)
+
+    def register(self, thread: str, start_params: bytes, owner: Owner) -> None:
+        """The thread was started with these params by this client."""
+        try:
+            tools = _start_decoder.decode(start_params).dynamicTools or []
+        except msgspec.DecodeError:
+            return
+        keys: list[tuple[str, str]] = []
+        for tool in tools:
+            if tool.tools is None:
+                keys.append(("", tool.name))
+            else:
+                keys.extend((tool.name, inner.name) for inner in tool.tools)
+        if keys:
+            self._owners.setdefault(thread, {}).update(dict.fromkeys(keys, owner))
+
+    def owner(self, thread: str | None, call: ToolCall) -> Owner | None:
+        """Who registered it; None if nobody did in this broker's life."""
+        return self._owners.get(thread or "", {}).get(call.key)
+
+    def forget(self, thread: str) -> None:
+        """The thread is gone for good."""
+        self._owners.pop(thread, None)
+
+
+def read_call(line: bytes) -> ToolCall | None:
+    """The tool that an ``item/tool/call`` names."""
+    try:
+        return _call_decoder.decode(line).params
+    except msgspec.DecodeError:
+        return None
+
+
+def unavailable(text: str) -> dict[str, object]:
+    """A tool's result that says to the model, in words, why it couldn't run."""
+    return {"contentItems": [{"type": "inputText", "text": text}], "success": False}
+
+
+_start_decoder = msgspec.json.Decoder(_StartParams)
+_call_decoder = msgspec.json.Decoder(_CallMessage)

@@ -1,0 +1,146 @@
+"""The only caller of the core: event → ``Broker.handle`` → perform. Nothing here awaits.
+
+trio runs one task at a time, and everything between two awaits is one step. So whichever task
+heard something calls ``hear``, and it is decided and done before anybody else runs: one owner of
+all shared state, with no lock and no queue in between.
+
+Hands to: outboxes (of clients, of the app-server). Hears from: ``downstream`` and ``upstream``.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+import structlog
+import trio
+
+import mux
+from mux.core import jsonrpc
+from mux.core.appserver import State
+from mux.core.broker import Broker
+from mux.core.commands import Close, Command, Forward, GiveUp, Log, Publish, Report
+from mux.core.events import ClientAttached, ClientId, ClientLeft, Event, TimePassed
+from mux.core.principal import Principal
+from mux.core.report import report
+from mux.outbox import Outbox, text_frame
+
+log = structlog.get_logger()
+
+
+@attrs.define(eq=False)
+class Port:
+    """What the dispatcher needs of one connection. ``close(code, reason)`` doesn't wait."""
+
+    outbox: Outbox
+    close: Callable[[int, str], None]
+
+
+@attrs.define(eq=False)
+class Dispatcher:
+    """Carries events to the core and its commands to the shells.
+
+    ``upstream`` takes lines for the app-server, ``give_up`` ends it with a reason; ``facts`` adds
+    to a report what only the server knows (pid, listeners). ``debug``: log each message.
+    """
+
+    broker: Broker
+    debug: bool = False
+    upstream: Callable[[bytes], None] = attrs.field(default=lambda _line: None)
+    give_up: Callable[[str], None] = attrs.field(default=lambda _reason: None)
+    facts: Callable[[], dict[str, Any]] = attrs.field(default=dict)
+    _ports: dict[ClientId, Port] = attrs.field(factory=dict)
+    _numbers: itertools.count[int] = attrs.field(factory=lambda: itertools.count(1))
+    _alarm: trio.CancelScope = attrs.field(factory=trio.CancelScope)
+    _empty: trio.Event = attrs.field(factory=trio.Event)
+
+    def attach(self, port: Port, principal: Principal, transport: str, peer: str) -> ClientId:
+        """A client passed the door; returns its number."""
+        client = next(self._numbers)
+        self._ports[client] = port
+        self.hear(ClientAttached(client, principal, transport, peer))
+        return client
+
+    def detach(self, client: ClientId) -> None:
+        """Its connection is gone."""
+        del self._ports[client]
+        self.hear(ClientLeft(client))
+        if not self._ports:
+            self._empty.set()
+
+    async def wait_empty(self) -> None:
+        """Wait until no client is attached."""
+        while self._ports:
+            self._empty = trio.Event()
+            await self._empty.wait()
+
+    def ready(self) -> bool:
+        """Whether the app-server can be used."""
+        return self.broker.appserver.state is State.READY
+
+    def hear(self, event: Event) -> None:
+        """Let the core decide, and do what it says."""
+        for command in self.broker.handle(event, trio.current_time()):
+            self._perform(command)
+        if self.broker.wakeup < self._alarm.deadline:  # noqa: PLR1730 (setting it costs more)
+            self._alarm.deadline = self.broker.wakeup
+
+    def _perform(self, command: Command) -> None:
+        if type(command) is Publish:
+            ports = self._ports
+            frame = text_frame(command.message)
+            for client in command.recipients:
+                ports[client].outbox.append(frame)
+            if self.debug:
+                log.debug("to clients", clients=command.recipients, method=command.method)
+        else:
+            self._perform_rarer(command)
+
+    def _perform_rarer(self, command: Command) -> None:
+        match command:
+            case Forward(line, method):
+                self.upstream(line)
+                if self.debug:
+                    log.debug("to app-server", method=method)
+            case Log(level, event, fields):
+                getattr(log, level)(event, **fields)
+            case Report(client, origin):
+                answer = jsonrpc.result(origin, self.report())
+                self._ports[client].outbox.append(text_frame(answer))
+            case Close(client, code, reason):
+                self._ports[client].close(code, reason)
+            case GiveUp(reason):
+                self.give_up(reason)
+            case _:
+                raise TypeError(f"no such command: {command!r}")
+
+    def report(self) -> dict[str, Any]:
+        """The answer to ``mux/status``: what the core knows, and what the shells add."""
+        whole = report(self.broker, trio.current_time())
+        for client in whole["clients"]:
+            client["bytesOwed"] = self._ports[client["id"]].outbox.owed
+        broker = {"version": mux.__version__, "pid": os.getpid()}
+        facts = self.facts()
+        whole["appServer"] |= facts.pop("appServer", {})
+        return {"broker": broker, **facts, **whole}
+
+    def close_all(self, code: int, reason: str) -> None:
+        """Tell every client that its connection ends."""
+        for port in list(self._ports.values()):
+            port.close(code, reason)
+
+    @property
+    def attached(self) -> int:
+        """How many clients are attached."""
+        return len(self._ports)
+
+    async def keep_time(self) -> None:
+        """Tell the core whenever the moment that it wants to be told of has come."""
+        while True:
+            self._alarm = trio.CancelScope(deadline=self.broker.wakeup)
+            with self._alarm:
+                await trio.sleep_forever()
+            self.hear(TimePassed())

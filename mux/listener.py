@@ -1,0 +1,287 @@
+"""Listeners: from a ``--listen`` URL to accepted streams, over TCP and unix sockets.
+
+Hands to: ``server``, each accepted stream with the far end's name, as a task of its own.
+Hears from: ``config``, the URLs. The claim to a unix path is in ``socketpath``.
+
+The one crash barrier of the program is here: what a connection's task raises is logged and ends
+that connection, never the broker.
+"""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import os
+import re
+import socket
+from collections.abc import Awaitable, Callable, Iterable
+from pathlib import Path
+from typing import Literal, NoReturn
+
+import attrs
+import structlog
+import trio
+
+from mux.errors import AppmuxError
+from mux.socketpath import Claim, ListenError, claim_path, who_is_there
+
+CONTROL_SOCKET = Path("app-server-control", "app-server-control.sock")
+"""Below CODEX_HOME: where plain ``codex`` looks for a running app-server."""
+
+BACKLOG = 1024
+"""Connections the kernel holds until they are accepted: every client of a full broker may come
+back in the same moment."""
+
+KEEPALIVE_IDLE = 60
+KEEPALIVE_INTERVAL = 15
+KEEPALIVE_COUNT = 4
+"""Probe after a minute of silence, then 4 times 15 s apart (seconds; count): shorter than the NAT
+time-outs on a phone's way here, long enough not to wake its radio for nothing."""
+
+USER_TIMEOUT = 5 * 60 * 1000
+"""Milliseconds that sent bytes may stay unacknowledged, or a peer's window shut. Where there is
+this option it also decides when unanswered keepalives end a connection. Five minutes bridge a
+lift, a tunnel, or a laptop's lid."""
+
+LARGEST_PORT = 65535
+
+log = structlog.get_logger()
+
+
+class ListenUrlError(AppmuxError):
+    """A ``--listen`` URL that can't be read; the texts are the app-server's."""
+
+    exit_status = 2
+
+
+class OpenDoorError(AppmuxError):
+    """A listener that other machines can reach, with nothing that asks who they are."""
+
+
+# -- from a URL to an address ----------------------------------------------------------------------
+
+
+@attrs.frozen
+class TcpAddress:
+    """``ws://IP:PORT``; port 0 lets the kernel choose."""
+
+    ip: ipaddress.IPv4Address | ipaddress.IPv6Address
+    port: int
+
+    @property
+    def loopback(self) -> bool:
+        # Not ``is_loopback``: its answer for ::ffff:127.0.0.1 depends on Python's version.
+        return self.ip in _LOOPBACK_4 or self.ip == _LOOPBACK_6
+
+    def __str__(self) -> str:
+        host = f"[{self.ip}]" if self.ip.version == 6 else str(self.ip)  # noqa: PLR2004
+        return f"{host}:{self.port}"
+
+
+@attrs.frozen
+class UnixAddress:
+    """``unix://PATH``, absolute. ``control`` marks Codex's own control socket."""
+
+    path: Path
+    control: bool = False
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+
+Address = TcpAddress | UnixAddress
+
+_LOOPBACK_4 = ipaddress.IPv4Network("127.0.0.0/8")
+_LOOPBACK_6 = ipaddress.IPv6Address("::1")
+_IP_AND_PORT = re.compile(r"(?:(?P<v4>[0-9.]+)|\[(?P<v6>[0-9a-fA-F:.]+)\]):(?P<port>[0-9]+)")
+
+
+def parse_listen_url(url: str, codex_home: Path) -> Address:
+    """Read ``ws://IP:PORT``, ``unix://PATH`` (relative to the working directory) or ``unix://``.
+
+    Raises ``ListenUrlError``.
+    """
+    scheme, separator, rest = url.partition("://")
+    match scheme + separator:
+        case "ws://":
+            return _parse_ip_and_port(url, rest)
+        case "unix://" if not rest:
+            return UnixAddress(Path.cwd() / codex_home / CONTROL_SOCKET, control=True)
+        case "unix://" if "\0" not in rest:
+            return UnixAddress(Path.cwd() / rest)
+        case _:
+            raise ListenUrlError(
+                f"unsupported --listen URL `{url}`; expected `unix://`, `unix://PATH`,"
+                " `ws://IP:PORT`"
+            )
+
+
+def _parse_ip_and_port(url: str, rest: str) -> TcpAddress:
+    parts = _IP_AND_PORT.fullmatch(rest)
+    if parts is not None:
+        try:
+            ip = ipaddress.ip_address(parts["v4"] or parts["v6"])
+            port = int(parts["port"])
+        except ValueError:
+            pass
+        else:
+            if port <= LARGEST_PORT:
+                return TcpAddress(ip, port)
+    raise ListenUrlError(f"invalid websocket --listen URL `{url}`; expected `ws://IP:PORT`")
+
+
+def refuse_open_door(addresses: Iterable[Address], auth_mode: str | None) -> None:
+    """Raise ``OpenDoorError`` if another machine could connect without saying who it is."""
+    if auth_mode is not None:
+        return
+    for address in addresses:
+        if isinstance(address, TcpAddress) and not address.loopback:
+            raise OpenDoorError(
+                f"refusing to start non-loopback websocket listener {address} without auth;"
+                " configure `--ws-auth capability-token` or `--ws-auth signed-bearer-token`"
+            )
+
+
+# -- from an address to a listening socket ---------------------------------------------------------
+
+
+@attrs.define
+class Listener:
+    """A socket that already queues connections.
+
+    ``url`` is what a client is told: the real port, the absolute path.
+    """
+
+    url: str
+    kind: Literal["ws", "unix"]
+    trio_listener: trio.SocketListener
+    _claim: Claim | None = None
+
+    async def aclose(self) -> None:
+        """Stop listening; a unix path is removed if it is still this listener's. Idempotent."""
+        if self._claim is not None:
+            self._claim.release()
+        await self.trio_listener.aclose()
+
+
+async def open_listener(address: Address) -> Listener:
+    """Bind and listen. Raises ``ListenError``, which says what is in the way."""
+    if isinstance(address, TcpAddress):
+        return _open_tcp(address)
+    claim = claim_path(address.path, control=address.control, backlog=BACKLOG)
+    return Listener(
+        url=f"unix://{address}",
+        kind="unix",
+        trio_listener=_listen(claim.socket),
+        claim=claim,
+    )
+
+
+def _open_tcp(address: TcpAddress) -> Listener:
+    family = socket.AF_INET if address.ip.version == 4 else socket.AF_INET6  # noqa: PLR2004
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            # As natively on Linux: [::] serves IPv4 too.
+            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        bound.bind((str(address.ip), address.port))
+        bound.listen(BACKLOG)
+    except OSError as failure:
+        bound.close()
+        raise ListenError(_why_not(address, failure)) from failure
+    port = bound.getsockname()[1]
+    return Listener(
+        url=f"ws://{attrs.evolve(address, port=port)}", kind="ws", trio_listener=_listen(bound)
+    )
+
+
+def _why_not(address: TcpAddress, failure: OSError) -> str:
+    match failure.errno:
+        case errno.EADDRINUSE:
+            advice = (
+                "; another program listens there (perhaps an appmux or a `codex app-server`):"
+                " stop it, or choose another port"
+            )
+        case errno.EADDRNOTAVAIL:
+            advice = "; this machine has no such address: use one that it has, or 127.0.0.1"
+        case errno.EACCES:
+            advice = "; choose a port above 1023"
+        case _:
+            advice = ""
+    return f"can't listen on ws://{address}: {failure.strerror}{advice}"
+
+
+def _listen(bound: socket.socket) -> trio.SocketListener:
+    return trio.SocketListener(trio.socket.from_stdlib_socket(bound))
+
+
+# -- from a listening socket to connections --------------------------------------------------------
+
+
+async def serve(
+    listener: Listener,
+    handle_stream: Callable[[trio.SocketStream, str], Awaitable[object]],
+    connection_nursery: trio.Nursery,
+    *,
+    task_status: trio.TaskStatus[list[trio.SocketListener]] = trio.TASK_STATUS_IGNORED,
+) -> NoReturn:
+    """Accept until cancelled; then close the listener.
+
+    Every stream becomes a task in ``connection_nursery`` that awaits ``handle_stream(stream,
+    address)`` and closes the stream; ``address`` names the far end for people. Cancelling ``serve``
+    leaves those tasks alone.
+    """
+
+    async def attend(stream: trio.SocketStream) -> None:
+        address = _admit_peer(stream, listener.kind)
+        if address is None:
+            return
+        try:
+            await handle_stream(stream, address)
+        except* Exception:
+            log.exception("connection crashed", client=address, listener=listener.url)
+
+    try:
+        # Out of file descriptors, trio waits and tries again; the listener stays.
+        await trio.serve_listeners(
+            attend,
+            [listener.trio_listener],
+            handler_nursery=connection_nursery,
+            task_status=task_status,
+        )
+    finally:
+        await listener.aclose()
+
+
+def _admit_peer(stream: trio.SocketStream, kind: Literal["ws", "unix"]) -> str | None:
+    """Prepare an accepted socket; its far end's name, or None if it is to be closed."""
+    try:
+        if kind == "ws":
+            _tune(stream)
+            host, port = stream.socket.getpeername()[:2]
+            return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        uid = who_is_there(stream.getsockopt).uid
+    except OSError as failure:
+        # It has gone already.
+        log.debug("connection lost before its first byte", reason=failure.strerror)
+        return None
+    if uid is not None and uid != os.geteuid():
+        log.warning("refused another user's connection", uid=uid, own_uid=os.geteuid())
+        return None
+    return "unix"
+
+
+def _tune(stream: trio.SocketStream) -> None:
+    stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    stream.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for names, amount in (
+        # macOS calls the idle time TCP_KEEPALIVE.
+        (("TCP_KEEPIDLE", "TCP_KEEPALIVE"), KEEPALIVE_IDLE),
+        (("TCP_KEEPINTVL",), KEEPALIVE_INTERVAL),
+        (("TCP_KEEPCNT",), KEEPALIVE_COUNT),
+        (("TCP_USER_TIMEOUT",), USER_TIMEOUT),
+    ):
+        option = next((getattr(socket, name) for name in names if hasattr(socket, name)), None)
+        if option is not None:
+            stream.setsockopt(socket.IPPROTO_TCP, option, amount)

@@ -1,0 +1,99 @@
+"""Logs: lines on stderr, for a person on a terminal and as JSON elsewhere.
+
+Hands to: stderr.
+Hears from: every shell, by ``structlog.get_logger()``; the libraries, by ``logging``.
+
+A call below the level costs one no-op method (structlog's filtering logger), which is what makes a
+debug line for every message affordable. What people say to their agents never gets here: the keys
+in ``WITHHELD`` are replaced, so that a slip in one call shows as a slip and not as a leak.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from typing import TextIO
+
+import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+from mux.config import Log
+
+WITHHELD = frozenset(
+    {"params", "result", "payload", "frame", "headers", "authorization", "token", "secret"}
+)
+"""Keys whose values are a person's words or a way in. They are never printed, whoever logs them."""
+
+LEVELS = {
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warning": logging.WARNING,
+    "error": logging.ERROR,
+}
+
+LIBRARY_LEVEL = logging.WARNING
+"""Libraries log whole messages at DEBUG (trio-websocket does), so theirs is never lowered."""
+
+_CONTROLS = {
+    code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"
+}
+
+
+def configure(log: Log, stream: TextIO | None = None) -> None:
+    """Set up structlog and the libraries' ``logging`` for this process. Called once, at the start.
+
+    ``stream`` None means stderr.
+    """
+    stream = sys.stderr if stream is None else stream
+    structlog.configure(
+        processors=_processors(log, stream),
+        wrapper_class=structlog.make_filtering_bound_logger(LEVELS[log.level]),
+        logger_factory=structlog.WriteLoggerFactory(stream),
+        cache_logger_on_first_use=True,
+    )
+    logging.basicConfig(handlers=[_FromLibraries()], level=LIBRARY_LEVEL, force=True)
+
+
+def _processors(log: Log, stream: TextIO) -> list[Processor]:
+    terminal = stream.isatty()
+    console = log.format == "console" or (log.format == "auto" and terminal)
+    first: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        withhold,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+    ]
+    if not console:
+        return [*first, structlog.processors.JSONRenderer(ensure_ascii=True)]
+    colours = terminal and not os.environ.get("NO_COLOR")
+    return [*first, neutralize, structlog.dev.ConsoleRenderer(colors=colours)]
+
+
+def withhold(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Replace the values that must not be printed."""
+    for key in WITHHELD.intersection(event):
+        event[key] = "(withheld)"
+    return event
+
+
+def neutralize(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Write control characters out: a client's name must not drive the operator's terminal.
+
+    Line ends survive only in a traceback. JSON does all this by itself.
+    """
+    for key, value in event.items():
+        if isinstance(value, str):
+            text = value.translate(_CONTROLS)
+            event[key] = text if key == "exception" else text.replace("\n", "\\n")
+    return event
+
+
+class _FromLibraries(logging.Handler):
+    """Passes what libraries log on to structlog, so that stderr has one form."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        structlog.get_logger().log(
+            record.levelno, record.getMessage(), logger=record.name, exc_info=record.exc_info
+        )

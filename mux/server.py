@@ -1,0 +1,228 @@
+"""``serve(config)``: the whole broker, from its sockets to its end. Start reading here.
+
+    serve
+    ├─ upstream.run          the app-server; when it ends, so does everything
+    ├─ dispatcher.keep_time  tells the core that a moment has come
+    ├─ signals               SIGTERM and SIGINT drain, a second one ends at once; SIGHUP reloads
+    └─ connections           outlives the accept loops by the time to drain
+       └─ accept loops       cancelled first
+          └─ per connection: door → downstream
+
+Stop order: accept loops, clients told (1001) and flushed, the app-server's stdin closed, waited
+for, terminated.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import AsyncIterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import attrs
+import structlog
+import trio
+
+import mux
+from mux import downstream, listener, statedir
+from mux.auth import Authenticator, open_auth
+from mux.codex import find_codex
+from mux.config import Config
+from mux.core import appserver
+from mux.core.broker import CLOSE_GOING_AWAY, Broker
+from mux.dispatcher import Dispatcher
+from mux.door import knock
+from mux.errors import AppmuxError
+from mux.listener import Listener
+from mux.upstream import Upstream
+
+IDS_PER_SECOND = 2**20
+"""Server requests get ids from the broker's start in seconds times this: a broker that asks fewer a
+second never repeats an id of the one before it, and the ids stay exact in JavaScript (2**53)."""
+
+SIGNAL_STATUS = 128
+"""A shell's way to say "ended by signal N": 128 + N."""
+
+log = structlog.get_logger()
+
+
+class AppServerEndedError(AppmuxError):
+    """The app-server ended, and the broker with it. ``exit_status`` is the app-server's."""
+
+    def __init__(self, text: str, status: int) -> None:
+        super().__init__(text)
+        self.exit_status = status
+
+
+async def serve(config: Config) -> None:
+    """Run the broker until a signal drains it. Raises ``AppmuxError`` where it can't."""
+    codex = find_codex(config.codex_bin, os.environ)
+    addresses = [listener.parse_listen_url(url, _codex_home()) for url in config.listen]
+    listener.refuse_open_door(addresses, config.auth.mode)
+    authenticator = open_auth(config.auth)
+    state = statedir.claim(config.state_dir)
+    opened: list[Listener] = []
+    try:
+        for address in addresses:
+            opened.append(await listener.open_listener(address))  # noqa: PERF401 (closed on failure)
+        state.announce([each.url for each in opened])
+        server = _assemble(config, codex, authenticator, opened)
+        await server.run()
+    finally:
+        for each in opened:
+            with trio.CancelScope(shield=True):
+                await each.aclose()
+        state.release()
+
+
+def _codex_home() -> Path:
+    return Path(os.environ.get("CODEX_HOME") or Path.home() / ".codex").absolute()
+
+
+def _assemble(
+    config: Config, codex: Path, authenticator: Authenticator, opened: list[Listener]
+) -> _Server:
+    introduction = appserver.Introduction(
+        name=config.upstream.client_name,
+        version=mux.__version__,
+        request_attestation=config.upstream.request_attestation,
+        form_elicitation=config.upstream.form_elicitation,
+    )
+    broker = Broker(config.limits, introduction, first_id=int(time.time()) * IDS_PER_SECOND)
+    dispatcher = Dispatcher(broker, debug=config.log.level == "debug")
+    upstream = Upstream((codex, "app-server", *config.codex_args), dispatcher)
+    server = _Server(config, authenticator, opened, dispatcher, upstream)
+    dispatcher.upstream = upstream.send
+    dispatcher.give_up = upstream.give_up
+    dispatcher.facts = server.facts
+    return server
+
+
+@attrs.define(eq=False)
+class _Server:
+    """The parts of one broker, and the nursery tree that runs them."""
+
+    config: Config
+    authenticator: Authenticator
+    listeners: list[Listener]
+    dispatcher: Dispatcher
+    upstream: Upstream
+    _stop: trio.Event = attrs.field(factory=trio.Event)
+    _signal: signal.Signals | None = None
+
+    async def run(self) -> None:
+        """Serve until told to stop or the app-server ends, then stop in order."""
+        with trio.open_signal_receiver(*_SIGNALS) as signals:
+            async with trio.open_nursery() as root:
+                root.start_soon(self._obey, signals, root.cancel_scope)
+                root.start_soon(self.dispatcher.keep_time)
+                async with trio.open_nursery() as connections:
+                    await self._serve(connections)
+                    connections.cancel_scope.cancel()
+                root.cancel_scope.cancel()
+        if self._signal is None:
+            raise self._app_server_ended()
+
+    async def _serve(self, connections: trio.Nursery) -> None:
+        async with trio.open_nursery() as upstream:
+            upstream.start_soon(self._run_upstream)
+            async with trio.open_nursery() as accepting:
+                for each in self.listeners:
+                    attend = partial(self._attend, each)
+                    await accepting.start(listener.serve, each, attend, connections)
+                self._announce()
+                await self._stop.wait()
+                accepting.cancel_scope.cancel()
+            self.dispatcher.close_all(CLOSE_GOING_AWAY, "appmux is shutting down")
+            with trio.move_on_after(self.config.limits.drain):
+                await self.dispatcher.wait_empty()
+            upstream.cancel_scope.cancel()
+
+    async def _attend(self, each: Listener, stream: trio.SocketStream, address: str) -> None:
+        admission = await knock(
+            stream, each.kind, self.authenticator, address, ready=self.dispatcher.ready
+        )
+        if admission is not None:
+            await downstream.serve(
+                stream,
+                admission,
+                each.kind,
+                self.dispatcher,
+                message_bytes=self.config.limits.message_bytes,
+                outbox_bytes=self.config.limits.outbox_bytes,
+            )
+
+    async def _run_upstream(self) -> None:
+        try:
+            await self.upstream.run()
+        except OSError as failure:
+            self.upstream.ended_because = f"it can't be started: {failure}"
+        self._stop.set()
+
+    def _announce(self) -> None:
+        for each in self.listeners:
+            print(f"  listening on: {each.url}", file=sys.stderr, flush=True)  # noqa: T201 (API)
+        notify("READY=1")
+
+    async def _obey(self, signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
+        async for number in signals:
+            if number == signal.SIGHUP:
+                self._reload()
+            elif self._signal is None:
+                self._signal = signal.Signals(number)
+                log.info("draining", signal=self._signal.name, clients=self.dispatcher.attached)
+                notify("STOPPING=1")
+                self._stop.set()
+            else:
+                log.warning("ending at once", signal=signal.Signals(number).name)
+                self.upstream.kill()
+                scope.cancel()
+
+    def _reload(self) -> None:
+        try:
+            self.authenticator.reload()
+        except AppmuxError as failure:
+            log.error("secrets not read again, the old ones stay", why=str(failure))
+        else:
+            log.info("secrets read again")
+
+    def _app_server_ended(self) -> AppServerEndedError:
+        last = "\n".join(f"  {line}" for line in self.upstream.stderr)
+        text = f"codex app-server ended: {self.upstream.why_it_ended()}"
+        status = self.upstream.status or 1
+        return AppServerEndedError(
+            f"{text}; its last words:\n{last}" if last else text,
+            status if status > 0 else SIGNAL_STATUS - status,
+        )
+
+    def facts(self) -> dict[str, Any]:
+        """What only the server knows, for ``mux/status``."""
+        return {
+            "appServer": {"pid": self.upstream.pid},
+            "listeners": [{"url": each.url, "kind": each.kind} for each in self.listeners],
+        }
+
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+def notify(state: str) -> None:
+    """Tell systemd, where it started us with ``Type=notify``; else nothing.
+
+    The protocol (sd_notify(3)) is one datagram to the socket in ``NOTIFY_SOCKET``.
+    """
+    address = os.environ.get("NOTIFY_SOCKET")
+    if not address:
+        return
+    if address.startswith("@"):
+        address = "\0" + address[1:]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as datagrams:
+        try:
+            datagrams.sendto(state.encode(), address)
+        except OSError as failure:
+            log.warning("systemd not notified", why=str(failure))

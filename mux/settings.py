@@ -1,0 +1,405 @@
+"""From flags, environment and file to one ``Config``, and for each value where it came from.
+
+Hands to: ``cli``, a ``Settled``.
+Hears from: ``cli`` (flags), the environment, one TOML file; ``config`` says what can be set.
+
+Flags win over the environment, the environment over the file, the file over the defaults, key by
+key. Every wrong key of all sources is told of at once.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import os
+import re
+import shlex
+import tomllib
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+import attrs
+import platformdirs
+from cattrs import Converter
+from cattrs.errors import ClassValidationError, ForbiddenExtraKeysError
+from cattrs.gen import make_dict_structure_fn, override
+
+from mux.config import (
+    APP_NAME,
+    ENV_PREFIX,
+    FLAGS,
+    Auth,
+    Config,
+    Leaf,
+    Log,
+    Upstream,
+    bounds,
+    leaves,
+    sections,
+)
+from mux.core.limits import Limits
+from mux.errors import AppmuxError
+
+CONFIG_FILE_VARIABLE = "APPMUX_CONFIG"
+
+NOT_SHOWN = frozenset({"auth.token_sha256"})
+"""Keys where a person may have put a secret by mistake: what was found there is never printed."""
+
+_CLIENT_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_WRONG = object()
+
+
+class ConfigError(AppmuxError):
+    """A setting that can't be used. Each line names the source, the key and what was expected."""
+
+
+@attrs.frozen
+class Settled:
+    """A ``Config`` and, for each dotted key, the words that say where its value came from."""
+
+    config: Config
+    origins: Mapping[str, str]
+    file: Path | None = None
+
+    def items(self) -> Iterator[tuple[str, object, str]]:
+        """Every setting as (dotted key, value, origin), in the order of the classes above."""
+        for key in leaves():
+            yield key, _value_at(self.config, key), self.origins[key]
+
+
+def _value_at(config: Config, key: str) -> object:
+    value: object = config
+    for name in key.split("."):
+        value = getattr(value, name)
+    return value
+
+
+@attrs.frozen
+class Found:
+    """A value as a source gave it, and the words for that source."""
+
+    value: object
+    origin: str
+
+
+def load(
+    flags: Mapping[str, object], environ: Mapping[str, str], file: Path | None = None
+) -> Settled:
+    """Settle every key.
+
+    ``flags`` maps dotted keys to values; None and ``()`` mean that the flag wasn't given.
+    ``file`` None means ``$APPMUX_CONFIG``, else the platform's own place if there is a file there.
+    Raises ``ConfigError``, which tells of every wrong key at once.
+    """
+    path = _config_file(environ, file)
+    found: dict[str, Found] = {}
+    if path is not None:
+        found.update(_from_file(path))
+    found.update(_from_environ(environ))
+    found.update(_from_flags(flags))
+    config = _structure(found)
+    _check_together(config)
+    origins = {key: found[key].origin if key in found else "default" for key in leaves()}
+    return Settled(config, origins, path)
+
+
+def default_file() -> Path:
+    """Where the file is looked for when nobody names one."""
+    return platformdirs.user_config_path(APP_NAME) / "config.toml"
+
+
+def _config_file(environ: Mapping[str, str], file: Path | None) -> Path | None:
+    if file is not None:
+        return file
+    named = environ.get(CONFIG_FILE_VARIABLE)
+    if named:
+        return Path(named).expanduser()
+    path = default_file()
+    return path if path.is_file() else None
+
+
+def _from_file(path: Path) -> dict[str, Found]:
+    origin = f"file {_shown_path(path)}"
+    try:
+        document = tomllib.loads(path.read_bytes().decode())
+    except OSError as error:
+        raise ConfigError(f"{origin}: can't be read: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{origin}: is not UTF-8, at byte {error.start}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{origin}: is not TOML: {error}") from error
+    values: dict[str, object] = {}
+    for name, value in document.items():
+        if name not in sections():
+            values[name] = value
+        elif isinstance(value, dict):
+            values.update({f"{name}.{key}": inner for key, inner in value.items()})
+        else:
+            raise ConfigError(f"{origin}: {name}: expected a table, found {_shown(name, value)}")
+    base = path.absolute().parent
+    return {key: Found(_placed(key, value, base), origin) for key, value in values.items()}
+
+
+def _from_environ(environ: Mapping[str, str]) -> dict[str, Found]:
+    by_variable = {leaf.variable: leaf for leaf in leaves().values()}
+    found = {}
+    for variable, text in environ.items():
+        if not variable.startswith(ENV_PREFIX):
+            continue
+        origin = f"environment {variable}"
+        leaf = by_variable.get(variable)
+        if leaf is None:
+            _refuse_slip(variable, origin, by_variable)
+        elif text:  # an empty variable is how a shell says "unset"
+            value = _placed(leaf.key, _from_text(leaf, text), Path.cwd())
+            found[leaf.key] = Found(value, origin)
+    return found
+
+
+def _refuse_slip(variable: str, origin: str, known: Mapping[str, Leaf]) -> None:
+    """Refuse a variable inside one of our sections.
+
+    Others with our prefix may be somebody's own (a token for ``--remote-auth-token-env``).
+    """
+    section = variable.removeprefix(ENV_PREFIX).partition("_")[0].lower()
+    if section in sections():
+        raise ConfigError(f"{origin}: no such setting{_nearest(variable, list(known))}")
+
+
+def _from_flags(flags: Mapping[str, object]) -> dict[str, Found]:
+    found = {}
+    for key, value in flags.items():
+        if value is None or value == ():
+            continue
+        name = FLAGS[key]
+        origin = f"flag {name}" if name.startswith("--") else name
+        found[key] = Found(_placed(key, value, Path.cwd()), origin)
+    return found
+
+
+def _from_text(leaf: Leaf, text: str) -> object:
+    """What a variable's text means for this key; text that means nothing is left for the check."""
+    if leaf.plain is bool:
+        words = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+        return words.get(text.lower(), text)
+    if leaf.plain in (int, float):
+        try:
+            return leaf.plain(text)
+        except ValueError:
+            return text
+    if leaf.key == "codex_args":
+        try:
+            return shlex.split(text)
+        except ValueError:
+            return text
+    if get_origin(leaf.plain) is tuple:
+        return [part.strip() for part in text.split(",") if part.strip()]
+    return text
+
+
+def _placed(key: str, value: object, base: Path) -> object:
+    """``value``, made absolute if its key holds a path: the broker may be started from anywhere."""
+    leaf = leaves().get(key)
+    if leaf is None or leaf.plain is not Path or not isinstance(value, str | Path):
+        return value
+    if not str(value) or (leaf.command and os.sep not in str(value)):
+        return value
+    try:
+        return str(base / Path(value).expanduser())
+    except RuntimeError:  # no home directory for ~name: then it is a plain name
+        return str(base / value)
+
+
+# --- The check ------------------------------------------------------------------------------------
+
+
+def _structure(found: Mapping[str, Found]) -> Config:
+    tree: dict[str, Any] = {}
+    for key, item in found.items():
+        section, _, name = key.partition(".")
+        if section in sections():
+            tree.setdefault(section, {})[name] = item.value
+        else:
+            tree[key] = item.value
+    try:
+        return _converter().structure(tree, Config)
+    except ClassValidationError as error:
+        wrong = sorted(set(_wrong_keys(error, "")))
+        raise ConfigError("\n".join(_complaint(key, found) for key in wrong)) from None
+
+
+def _wrong_keys(error: ClassValidationError, prefix: str) -> Iterator[str]:
+    of_fields, of_class = error.group_exceptions()
+    for inner, note in of_fields:
+        if isinstance(inner, ClassValidationError):
+            yield from _wrong_keys(inner, f"{prefix}{note.name}.")
+        else:
+            yield prefix + note.name
+    for inner in of_class:
+        if not isinstance(inner, ForbiddenExtraKeysError):
+            raise inner
+        yield from (prefix + name for name in inner.extra_fields)
+
+
+def _complaint(key: str, found: Mapping[str, Found]) -> str:
+    item = found[key]
+    leaf = leaves().get(key)
+    if leaf is None:
+        return f"{item.origin}: {key}: unknown key{_nearest(key, list(leaves()))}"
+    return f"{item.origin}: {key}: expected {_expected(leaf)}, found {_shown(key, item.value)}"
+
+
+def _check_together(config: Config) -> None:
+    """What no single key can show to be wrong."""
+    limits = config.limits
+    for small, large in (
+        ("in_flight_per_client", "in_flight"),
+        ("message_bytes", "queued_bytes_per_client"),
+    ):
+        least, most = getattr(limits, small), getattr(limits, large)
+        if least > most:
+            raise ConfigError(
+                f"limits.{small} ({least}) must not be greater than limits.{large} ({most});"
+                " `appmux config` shows where each comes from"
+            )
+
+
+@cache
+def _converter() -> Converter:
+    """cattrs, made strict: "64" is no number, true is no integer, and no key goes unread."""
+    converter = Converter(forbid_extra_keys=True)
+    for cls in (Auth, Limits, Upstream, Log, Config):
+        prefix = "" if cls is Config else f"{cls.__name__.lower()}."
+        fields = {
+            field.name: _override(leaves()[prefix + field.name])
+            for field in attrs.fields(cls)
+            if prefix + field.name in leaves()
+        }
+        structure = make_dict_structure_fn(
+            cls,
+            converter,
+            _cattrs_forbid_extra_keys=True,
+            _cattrs_detailed_validation=True,
+            **fields,
+        )
+        converter.register_structure_hook(cls, structure)
+    return converter
+
+
+def _override(leaf: Leaf) -> Any:
+    return override(struct_hook=lambda value, _type: _checked(leaf, value))
+
+
+def _checked(leaf: Leaf, value: object) -> object:
+    """``value`` as this key's type. Raises ValueError (whose text nobody reads: see _complaint)."""
+    result = _WRONG
+    plain = leaf.plain
+    if get_origin(plain) is Literal:
+        result = value if value in get_args(plain) else _WRONG
+    elif get_origin(plain) is tuple:
+        result = _checked_texts(leaf, value)
+    elif plain is float or plain is int:
+        result = _checked_number(leaf, value)
+    elif plain is bool:
+        result = value if isinstance(value, bool) else _WRONG
+    elif isinstance(value, str | Path) and str(value):
+        result = plain(value) if _fits(leaf, str(value)) else _WRONG
+    if result is _WRONG:
+        raise ValueError(leaf.key)
+    return result
+
+
+def _checked_texts(leaf: Leaf, value: object) -> object:
+    if not isinstance(value, list | tuple) or not all(isinstance(part, str) for part in value):
+        return _WRONG
+    if leaf.key == "listen" and not value:
+        return _WRONG
+    return tuple(value)
+
+
+def _checked_number(leaf: Leaf, value: object) -> object:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return _WRONG
+    if leaf.plain is int and not isinstance(value, int):
+        return _WRONG
+    least, most = bounds(leaf)
+    if isinstance(value, float) and not math.isfinite(value):
+        return _WRONG
+    if value < least or (most is not None and value > most):
+        return _WRONG
+    if leaf.plain is float and value <= 0:
+        return _WRONG
+    return leaf.plain(value)
+
+
+def _fits(leaf: Leaf, text: str) -> bool:
+    if leaf.key == "upstream.client_name":
+        return _CLIENT_NAME.fullmatch(text) is not None
+    return "\0" not in text
+
+
+# --- Words ----------------------------------------------------------------------------------------
+
+
+def _expected(leaf: Leaf) -> str:
+    plain = leaf.plain
+    if get_origin(plain) is Literal:
+        return "one of " + ", ".join(f'"{choice}"' for choice in get_args(plain))
+    if plain in (int, float):
+        least, most = bounds(leaf)
+        number = "a whole number of at least" if plain is int else "a number of seconds above"
+        return f"{number} {least:g}" + ("" if most is None else f" and at most {most:g}")
+    if leaf.key == "upstream.client_name":
+        return "1 to 64 letters, digits, dots, dashes or underscores"
+    if leaf.key == "listen":
+        return 'a list of at least one URL, as ["unix://", "ws://127.0.0.1:14500"]'
+    if get_origin(plain) is tuple:
+        return "a list of texts"
+    if plain is bool:
+        return "true or false"
+    return "a path" if plain is Path else "a text that isn't empty"
+
+
+MAX_SHOWN = 80
+"""Characters of a wrong value that are printed: enough to recognise it."""
+
+
+_KINDS = {"dict": "a table", "list": "a list", "str": "a text"}
+
+
+def _shown(key: str, value: object) -> str:
+    kind = _KINDS.get(type(value).__name__, type(value).__name__)
+    if key in NOT_SHOWN:
+        return f"{kind} (not shown)"
+    text = toml_value(value) if isinstance(value, str | bool | int | float) else kind
+    return text if len(text) <= MAX_SHOWN else text[:MAX_SHOWN] + "…"
+
+
+def _shown_path(path: Path) -> str:
+    try:
+        return f"~/{path.absolute().relative_to(Path.home())}"
+    except (ValueError, RuntimeError):  # outside the home directory, or there is none
+        return str(path)
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
+    return f"; did you mean {near[0]}?" if near else "; `appmux config` prints every key"
+
+
+def toml_value(value: object) -> str:
+    """``value`` as TOML writes it. Texts, paths, numbers, booleans, and lists of them."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(toml_value(part) for part in value) + "]"
+    escapes = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r"}
+    return '"' + "".join(escapes.get(char) or _visible(char) for char in str(value)) + '"'
+
+
+def _visible(char: str) -> str:
+    return char if char.isprintable() else f"\\U{ord(char):08x}"

@@ -1,0 +1,253 @@
+"""The claim to a unix socket's path: whose it is, and that nobody else can take or use it.
+
+A path is claimed under a lock file beside it, so that of two brokers starting in the same moment
+one gets it and the other an error. Codex's own listener doesn't know this lock; against it there
+is only what the file system says: a socket that answers is in use, one that refuses is stale.
+
+Hands to: ``listener``, a bound and listening socket.
+Hears from: ``listener``, a path to claim, and when to let it go.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import socket
+import stat
+import struct
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import attrs
+import structlog
+
+from mux.errors import AppmuxError
+
+LONGEST_PATH = 107 if sys.platform == "linux" else 103
+"""Bytes: what fits into a ``sockaddr_un`` before its closing zero."""
+
+PRIVATE_DIRECTORY = 0o700
+PRIVATE_SOCKET = 0o600
+NOT_OWNER = 0o077
+
+_SOL_LOCAL, _LOCAL_PEERCRED, _XUCRED_BYTES = 0, 1, 76
+"""macOS: <sys/un.h> and <sys/ucred.h>; Python has no names for them."""
+
+log = structlog.get_logger()
+
+
+class ListenError(AppmuxError):
+    """A listener that can't be opened; the text names it, what is in the way, and the way out."""
+
+
+def claim_path(path: Path, *, control: bool, backlog: int) -> Claim:
+    """Bind and listen at an absolute path, readable by this user only.
+
+    A stale socket or a dangling symlink is replaced. ``control`` says that the directory is
+    Codex's and may be made private. Raises ``ListenError``.
+    """
+    if len(os.fsencode(path)) > LONGEST_PATH:
+        raise ListenError(
+            f"can't listen on unix://{path}: a socket's path has room for {LONGEST_PATH} bytes;"
+            " choose a shorter one"
+        )
+    try:
+        _prepare_directory(path.parent, control=control)
+        lock = _take_lock(path)
+        try:
+            _clear(path)
+            return _bind(path, lock, backlog)
+        except BaseException:
+            lock.release()
+            raise
+    except OSError as failure:
+        where = f" ({failure.filename})" if failure.filename else ""
+        raise ListenError(f"can't listen on unix://{path}: {failure.strerror}{where}") from failure
+
+
+def _prepare_directory(directory: Path, *, control: bool) -> None:
+    missing = [each for each in (directory, *directory.parents) if not each.exists()]
+    for each in reversed(missing):
+        # Another broker may be making it too.
+        each.mkdir(mode=PRIVATE_DIRECTORY, exist_ok=True)
+    status, own_uid = directory.stat(), os.geteuid()
+    if control and status.st_uid == own_uid:
+        if status.st_mode & NOT_OWNER:
+            directory.chmod(PRIVATE_DIRECTORY)
+        return
+    # The socket's own mode keeps others from connecting to it. These two could replace it.
+    if own_uid != 0 and status.st_uid not in (0, own_uid):
+        raise ListenError(
+            f"can't listen in {directory}: it belongs to another user (uid {status.st_uid}), who"
+            " could put another socket in this one's place; choose a directory of your own"
+        )
+    if status.st_mode & stat.S_IWOTH and not status.st_mode & stat.S_ISVTX:
+        raise ListenError(
+            f"can't listen in {directory}: everybody may write there and could put another socket"
+            f" in this one's place; `chmod o-w {directory}`, or choose a directory of your own"
+        )
+
+
+# -- the lock --------------------------------------------------------------------------------------
+
+
+@attrs.define
+class _Lock:
+    path: Path
+    descriptor: int | None
+
+    def release(self) -> None:
+        if self.descriptor is not None:
+            # Removed while still held: who opens it anew finds either this file, locked, or none.
+            self.path.unlink(missing_ok=True)
+            os.close(self.descriptor)
+            self.descriptor = None
+
+
+def _take_lock(path: Path) -> _Lock:
+    lock_path = path.with_name(f"{path.name}.lock")
+    while True:
+        descriptor = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, PRIVATE_SOCKET)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _still_there(lock_path, _identity(os.fstat(descriptor))):
+                return _Lock(lock_path, descriptor)
+        except BlockingIOError:
+            os.close(descriptor)
+            raise _in_use(path, _probe(path) or "an appmux that is just starting") from None
+        except OSError:
+            os.close(descriptor)
+            raise
+        # Locked, but its last holder had removed it by then: a newcomer wouldn't see this lock.
+        os.close(descriptor)
+
+
+# -- what is at the path already -------------------------------------------------------------------
+
+
+def _clear(path: Path) -> None:
+    """Remove what is stale. Raises ``ListenError`` for what isn't."""
+    try:
+        kind = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    if stat.S_ISLNK(kind):
+        # Codex's own listener puts a symlink here, to a socket in a directory for temporary files.
+        try:
+            kind = path.stat().st_mode
+        except FileNotFoundError:
+            path.unlink(missing_ok=True)
+            return
+    if not stat.S_ISSOCK(kind):
+        raise ListenError(
+            f"app-server control socket path exists and is not a socket: {path}; move it away, or"
+            " choose another path with --listen unix://PATH"
+        )
+    holder = _probe(path)
+    if holder is not None:
+        raise _in_use(path, holder)
+    path.unlink(missing_ok=True)
+
+
+def _probe(path: Path) -> str | None:
+    """Who listens at the path, in words; None if nobody does."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(str(path))
+        except (ConnectionRefusedError, FileNotFoundError):
+            return None
+        except OSError as failure:
+            # Its queue is full, it isn't ours to connect to, it isn't a stream: somebody's, anyway.
+            return f"a program that can't be asked ({failure.strerror})"
+        peer = who_is_there(probe.getsockopt)
+    return "another program" if peer.pid is None else f"process {peer.pid}"
+
+
+@attrs.frozen
+class Peer:
+    """The process at the far end of a unix socket; None for what the system doesn't tell."""
+
+    pid: int | None = None
+    uid: int | None = None
+
+
+def who_is_there(getsockopt: Callable[[int, int, int], bytes]) -> Peer:
+    """Ask a connected unix socket's ``getsockopt``. Raises ``OSError`` if the far end has gone."""
+    if sys.platform == "linux":
+        ucred = struct.Struct("3i")
+        raw = getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, ucred.size)
+        pid, uid, _gid = ucred.unpack(raw)
+        peer = Peer(pid, uid)
+    elif sys.platform == "darwin":
+        # struct xucred: version, uid, number of groups, 16 groups.
+        raw = getsockopt(_SOL_LOCAL, _LOCAL_PEERCRED, _XUCRED_BYTES)
+        peer = Peer(uid=struct.unpack_from("=II", raw)[1])
+    else:
+        peer = Peer()
+    return peer
+
+
+def _in_use(path: Path, holder: str) -> ListenError:
+    return ListenError(
+        f"app-server control socket is already in use at {path}: {holder} listens there; stop it"
+        " (if it is Codex's own daemon: `codex app-server daemon stop`), or choose another path"
+        " with --listen unix://PATH"
+    )
+
+
+# -- the socket ------------------------------------------------------------------------------------
+
+
+@attrs.define
+class Claim:
+    """A listening socket and the path that leads to it."""
+
+    path: Path
+    socket: socket.socket
+    _identity: tuple[int, int]
+    _lock: _Lock
+
+    def release(self) -> None:
+        """Remove the path, if it still leads to this socket, and the lock. Idempotent.
+
+        To be called before the socket is closed: until then its inode can't become another's.
+        """
+        try:
+            if self._lock.descriptor is not None and _still_there(self.path, self._identity):
+                self.path.unlink()
+            self._lock.release()
+        except OSError as failure:
+            log.warning("socket file left behind", path=str(self.path), reason=failure.strerror)
+
+
+def _bind(path: Path, lock: _Lock, backlog: int) -> Claim:
+    bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        # A socket is born with the mode that the mask leaves: no moment when others could connect.
+        former = os.umask(0o777 & ~PRIVATE_SOCKET)
+        try:
+            bound.bind(str(path))
+        finally:
+            os.umask(former)
+        bound.listen(backlog)
+        return Claim(path, bound, _identity(path.lstat()), lock)
+    except OSError as failure:
+        bound.close()
+        if failure.errno == errno.EADDRINUSE:
+            # Bound since it was cleared, by one that doesn't know the lock.
+            raise _in_use(path, _probe(path) or "a program that is just starting") from failure
+        raise
+
+
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
+
+
+def _still_there(path: Path, identity: tuple[int, int]) -> bool:
+    try:
+        return _identity(path.lstat()) == identity
+    except FileNotFoundError:
+        return False

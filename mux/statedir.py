@@ -1,0 +1,83 @@
+"""The state directory: one broker owns it, and says there how it can be reached.
+
+Hands to: ``server`` the claim; ``status`` the address of the broker that runs.
+Hears from: the configuration, the path.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+from pathlib import Path
+from typing import TextIO
+
+import attrs
+
+from mux.errors import AppmuxError
+
+LOCK = "broker.lock"
+ADDRESS = "broker.json"
+
+
+class StateDirError(AppmuxError):
+    """The state directory can't be used, or no broker has announced itself in it."""
+
+
+@attrs.define(eq=False)
+class StateDir:
+    """A state directory that is ours until ``release``."""
+
+    path: Path
+    _lock: TextIO
+
+    def announce(self, urls: list[str]) -> None:
+        """Say where this broker listens, for ``appmux status`` and its like."""
+        new = self.path / f"{ADDRESS}.new"
+        new.write_text(json.dumps({"pid": os.getpid(), "listeners": urls}))
+        new.replace(self.path / ADDRESS)
+
+    def release(self) -> None:
+        """Give it up. The lock goes with the process in any case."""
+        with contextlib.suppress(OSError):
+            (self.path / ADDRESS).unlink()
+        self._lock.close()
+
+
+def claim(path: Path) -> StateDir:
+    """Make the directory (mode 0700) and lock it. Raises ``StateDirError``, e.g. if it is taken."""
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = (path / LOCK).open("a+")
+    except OSError as failure:
+        raise StateDirError(
+            f"can't use the state directory {path}: {failure.strerror}; make it writable, or name"
+            " another with --state-dir"
+        ) from failure
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        lock.seek(0)
+        holder = lock.read().strip() or "unknown"
+        lock.close()
+        raise StateDirError(
+            f"another appmux (pid {holder}) uses the state directory {path}: stop it, or give this"
+            " one its own with --state-dir"
+        ) from None
+    lock.truncate(0)
+    lock.write(str(os.getpid()))
+    lock.flush()
+    return StateDir(path, lock)
+
+
+def listeners(path: Path) -> list[str]:
+    """Where the broker of this state directory listens. Raises ``StateDirError`` if none runs."""
+    try:
+        urls = json.loads((path / ADDRESS).read_text())["listeners"]
+    except (OSError, ValueError, KeyError):
+        raise StateDirError(
+            f"no appmux runs on the state directory {path}: start one with `appmux serve`, or name"
+            " its directory with --state-dir"
+        ) from None
+    return [str(url) for url in urls]

@@ -1,0 +1,67 @@
+"""The broker on a test bench: `appmux serve`, a real process, over the real app-server.
+
+Hands to: the tests, `bench/`. Hears from: `appmux serve`; homes and the model are `native`'s.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import attrs
+
+from tests.end_to_end.native import Native, codex_bin, launched
+from tests.end_to_end.peer import Peer, connect_ws
+
+
+@asynccontextmanager
+async def brokered(
+    *arguments: str, log_level: str = "info", codex: str | None = None, **options: Any
+) -> AsyncIterator[Native]:
+    """`appmux serve` on a port of its own (`url`) and the control socket (`socket`).
+
+    `arguments` are further ones of `serve`; options as in `native.launched`. `codex` names another
+    binary than the test bench's.
+    """
+    environ = {
+        "APPMUX_CODEX_BIN": codex or str(codex_bin()),
+        "APPMUX_LOG_LEVEL": log_level,
+        "APPMUX_LOG_FORMAT": "json",
+    } | options.pop("environ", {})
+    command = [sys.executable, "-m", "mux", "serve", "--listen", "ws://127.0.0.1:0"]
+    command += ["--listen", "unix://", *arguments]
+    async with launched(command, environ=environ, **options) as running:
+        running.url = (await running.wait_log(r"listening on: (ws://\S+)"))[1]
+        await running.wait_log(r"listening on: unix://")
+        control = running.home.codex_home / "app-server-control" / "app-server-control.sock"
+        running.socket = control
+        try:
+            yield running
+        except BaseException:
+            print(running.shown(), file=sys.stderr)  # pytest shows it with the failure
+            raise
+
+
+@asynccontextmanager
+async def client(running: Native, name: str, **capabilities: Any) -> AsyncIterator[Peer]:
+    """A client of the broker, past its handshake."""
+    async with connect_ws(running.url) as peer:
+        await peer.initialize(name, **capabilities)
+        yield peer
+
+
+@attrs.frozen
+class Logged:
+    """One line of the broker's JSON log."""
+
+    event: str
+    fields: dict[str, Any]
+
+
+def logged(running: Native) -> list[Logged]:
+    """What the broker has logged so far."""
+    lines = [line for line in running.shown().splitlines() if line.startswith("{")]
+    return [Logged(str(fields.get("event")), fields) for fields in map(json.loads, lines)]

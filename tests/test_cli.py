@@ -1,0 +1,291 @@
+"""The command line: what reaches the commands, what is printed, and what it exits with."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import structlog
+import trio
+from click.testing import CliRunner, Result
+
+from mux import __version__, cli
+from mux.config import FLAGS, Config
+from mux.errors import AppmuxError
+
+PATIENCE = 60
+"""Seconds for one process; it needs less than one."""
+
+
+@pytest.fixture(autouse=True)
+def _own_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the settings of whoever runs the tests out of them, and give each test a codex."""
+    for variable in [name for name in os.environ if name.startswith("APPMUX_")]:
+        monkeypatch.delenv(variable)
+    for variable in ("HOME", "XDG_CONFIG_HOME", "XDG_STATE_HOME"):
+        monkeypatch.setenv(variable, str(tmp_path / "home"))
+    codex = tmp_path / "bin" / "codex"
+    codex.parent.mkdir()
+    codex.write_text("#!/bin/sh\n")
+    codex.chmod(0o755)
+    monkeypatch.setenv("PATH", str(codex.parent), prepend=os.pathsep)
+
+
+def run(*args: str) -> Result:
+    """One command in this process; what isn't an exit comes out as itself."""
+    return CliRunner().invoke(cli.appmux, list(args), catch_exceptions=False)
+
+
+def process(*args: str) -> subprocess.CompletedProcess[str]:
+    """One command as a person runs it."""
+    return subprocess.run(
+        [sys.executable, "-m", "mux", *args],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+
+
+Standin = Callable[[str, str, Any], None]
+
+
+@pytest.fixture
+def standin(monkeypatch: pytest.MonkeyPatch) -> Standin:
+    """Put one function in the place of a module that a command runs."""
+
+    def put(module: str, name: str, function: Any) -> None:
+        stand = ModuleType(module)
+        monkeypatch.setattr(stand, name, function, raising=False)
+        monkeypatch.setitem(sys.modules, module, stand)
+
+    return put
+
+
+@pytest.fixture
+def served(standin: Standin) -> list[Config]:
+    """What ``serve`` was called with; the broker itself isn't started."""
+    configs: list[Config] = []
+
+    async def serve(config: Config) -> None:
+        await trio.lowlevel.checkpoint()
+        configs.append(config)
+
+    standin("mux.server", "serve", serve)
+    return configs
+
+
+def test_version() -> None:
+    done = process("--version")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"appmux {__version__}\n", "")
+
+
+def test_a_quick_command_does_not_load_the_broker() -> None:
+    script = "import sys, mux.cli; print([m for m in ('trio', 'rich', 'jwt') if m in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize("command", ["serve", "status", "demo", "config"])
+def test_every_command_is_listed_and_explains_itself(command: str) -> None:
+    assert f"\n  {command} " in run("--help").stdout
+    help_text = run(command, "-h").stdout
+    assert f"Usage: appmux {command}" in help_text
+
+
+def test_serve_hands_over_every_flag(
+    served: list[Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mux.logs.configure", [].append)
+    given = {
+        "--listen": "ws://127.0.0.1:0",
+        "--codex-bin": str(tmp_path / "bin" / "codex"),
+        "--state-dir": "/state",
+        "--ws-auth": "signed-bearer-token",
+        "--ws-token-file": "/token",
+        "--ws-token-sha256": "00ff",
+        "--ws-shared-secret-file": "/secret",
+        "--ws-issuer": "me",
+        "--ws-audience": "you",
+        "--ws-max-clock-skew-seconds": "7",
+        "--log-level": "warning",
+        "--log-format": "json",
+    }
+    assert set(given) == {flag for flag in FLAGS.values() if flag.startswith("--")}
+    flat = [word for pair in given.items() for word in pair]
+    done = run("serve", *flat, "--listen", "unix:///x.sock", "--", "-c", "a=1", "--", "--listen")
+    assert (done.exit_code, done.output) == (0, "")
+    (config,) = served
+    assert config.listen == ("ws://127.0.0.1:0", "unix:///x.sock")
+    assert config.codex_bin == tmp_path / "bin" / "codex"
+    assert config.codex_args == ("-c", "a=1", "--", "--listen")
+    assert config.state_dir == Path("/state")
+    auth = config.auth
+    assert (auth.mode, auth.token_file, auth.token_sha256, auth.shared_secret_file) == (
+        "signed-bearer-token", Path("/token"), "00ff", Path("/secret"),
+    )  # fmt: skip
+    assert (auth.issuer, auth.audience, auth.max_clock_skew_seconds) == ("me", "you", 7)
+    assert (config.log.level, config.log.format) == ("warning", "json")
+
+
+def test_serve_finds_codex_and_sets_up_the_log_before_it_starts(
+    served: list[Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logs: list[object] = []
+    monkeypatch.setattr("mux.logs.configure", logs.append)
+    assert run("serve").exit_code == 0
+    assert served[0].codex_bin == tmp_path / "bin" / "codex"
+    assert logs == [Config().log]
+
+
+def test_serve_takes_words_only_after_the_dashes() -> None:
+    done = run("serve", "status")
+    assert done.exit_code == 2
+    assert "unexpected extra argument" in done.stderr
+
+
+def test_a_wrong_listen_url_exits_2_in_the_app_servers_words(tmp_path: Path) -> None:
+    done = process("serve", "--listen", "unix://", "--listen", "ws://localhost:1")
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr == (
+        "error: invalid value 'ws://localhost:1' for '--listen <URL>': invalid websocket --listen"
+        " URL `ws://localhost:1`; expected `ws://IP:PORT`\n\n"
+        "For more information, try '--help'.\n"
+    )
+    (tmp_path / "c.toml").write_text('listen = ["tcp://x"]')
+    done = process("serve", "--config", str(tmp_path / "c.toml"))
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: invalid value 'tcp://x' for 'listen' (file ")
+
+
+def test_a_wrong_setting_exits_1_without_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("APPMUX_LIMITS_IN_FLIGHT", "many")
+    done = process("serve")
+    assert done.returncode == 1
+    assert done.stderr == (
+        "Error: environment APPMUX_LIMITS_IN_FLIGHT: limits.in_flight: expected a whole number of"
+        ' at least 1 and at most 128, found "many"\n'
+    )
+
+
+def test_a_codex_that_is_not_there_names_who_said_so(tmp_path: Path) -> None:
+    missing = tmp_path / "missing"
+    done = process("serve", "--codex-bin", str(missing))
+    assert done.returncode == 1
+    assert done.stderr.startswith(
+        f"Error: the codex binary {missing} (flag --codex-bin) doesn't exist: install it"
+    )
+
+
+class AppServerEnded(AppmuxError):
+    def __init__(self, status: int) -> None:
+        super().__init__("it ended")
+        self.exit_status = status
+
+
+@pytest.mark.parametrize("depth", [0, 1, 2])
+def test_an_expected_error_is_printed_also_from_inside_nurseries(
+    depth: int,
+    standin: Standin,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def serve(config: Config) -> None:
+        await trio.lowlevel.checkpoint()
+        error: Exception = AppServerEnded(3)
+        for _ in range(depth):
+            error = ExceptionGroup("nursery", [error])
+        raise error
+
+    standin("mux.server", "serve", serve)
+    monkeypatch.setattr("mux.logs.configure", [].append)
+    monkeypatch.setattr(sys, "argv", ["appmux", "serve"])
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    assert caught.value.code == 3
+    assert capsys.readouterr().err == "Error: it ended\n"
+
+
+def test_a_bug_is_shown_as_one(standin: Standin, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def serve(config: Config) -> None:
+        await trio.lowlevel.checkpoint()
+        raise ExceptionGroup("nursery", [AppServerEnded(3), ZeroDivisionError()])
+
+    standin("mux.server", "serve", serve)
+    monkeypatch.setattr("mux.logs.configure", [].append)
+    monkeypatch.setattr(sys, "argv", ["appmux", "serve"])
+    with pytest.raises(ExceptionGroup) as caught:
+        cli.main()
+    assert caught.value.subgroup(ZeroDivisionError) is not None
+
+
+def test_logging_is_left_alone_by_the_quick_commands() -> None:
+    run("config")
+    assert not structlog.is_configured()
+
+
+def test_status_and_demo_hand_over(
+    standin: Standin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[tuple[object, ...]] = []
+
+    async def called(*args: object) -> int:
+        await trio.lowlevel.checkpoint()
+        calls.append(args)
+        return 4
+
+    standin("mux.status", "run", called)
+    standin("mux.demo", "run", called)
+    assert run("status", "--json", "--state-dir", "/x").exit_code == 4
+    assert run("demo", "--hold", "--svg", "a.svg").exit_code == 4
+    (config, as_json), demo = calls
+    assert isinstance(config, Config)
+    assert (config.state_dir, as_json) == (Path("/x"), True)
+    assert demo == (tmp_path / "bin" / "codex", True, Path("a.svg"))
+
+
+def test_config_prints_toml_that_it_takes_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("APPMUX_LIMITS_DRAIN", "3")
+    monkeypatch.setenv("APPMUX_AUTH_ISSUER", 'a "b" \\ #c')
+    first = run("config", "--listen", "unix://", "--", "-c", "x=1")
+    assert first.exit_code == 0
+    values = tomllib.loads(first.stdout)
+    assert values["limits"]["drain"] == 3.0
+    assert values["auth"] == {"issuer": 'a "b" \\ #c'}
+    assert values["codex_args"] == ["-c", "x=1"]
+    origin = {
+        line.split()[0]: line.rpartition("  # from ")[2] for line in first.stdout.splitlines()
+    }
+    assert origin["listen"] == "flag --listen"
+    assert origin["limits.drain"] == "environment APPMUX_LIMITS_DRAIN"
+    assert origin["codex_args"] == "arguments after --"
+    assert origin["state_dir"] == "default"
+    monkeypatch.delenv("APPMUX_LIMITS_DRAIN")
+    monkeypatch.delenv("APPMUX_AUTH_ISSUER")
+    file = tmp_path / "again.toml"
+    file.write_text(first.stdout)
+    assert tomllib.loads(run("config", "--config", str(file)).stdout) == values
+
+
+def test_config_for_programs() -> None:
+    shown = json.loads(run("config", "--json", "--log-level", "debug").stdout)
+    assert shown["log.level"] == {"value": "debug", "from": "flag --log-level"}
+    assert shown["codex_bin"] == {"value": None, "from": "default"}
+    assert shown["listen"]["value"] == list(Config().listen)

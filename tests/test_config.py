@@ -1,0 +1,262 @@
+"""Where a setting comes from, which source wins, and what a wrong one is told."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+
+import attrs
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mux.config import BOUNDS, FLAGS, Auth, Config, Log, Upstream, leaves
+from mux.core.limits import Limits
+from mux.settings import ConfigError, load, toml_value
+
+
+@pytest.fixture(autouse=True)
+def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the settings of whoever runs the tests out of them."""
+    for variable in ("HOME", "XDG_CONFIG_HOME", "XDG_STATE_HOME"):
+        monkeypatch.setenv(variable, str(tmp_path / "home"))
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "config.toml"
+    path.write_text(text)
+    return path
+
+
+def complaint(
+    flags: Mapping[str, object], environ: Mapping[str, str], file: Path | None = None
+) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load(flags, environ, file)
+    assert caught.value.exit_status == 1
+    return str(caught.value)
+
+
+def test_defaults() -> None:
+    settled = load({}, {})
+    assert settled.config == Config()
+    assert settled.config.listen == ("unix://", "ws://127.0.0.1:14500")
+    assert settled.config.state_dir.name == "appmux"
+    assert settled.file is None
+    assert set(settled.origins.values()) == {"default"}
+    assert set(settled.origins) == set(leaves())
+
+
+def test_flag_wins_over_environment_over_file_over_default(tmp_path: Path) -> None:
+    file = write(
+        tmp_path,
+        'codex_args = ["a"]\n[limits]\nin_flight = 1\nin_flight_per_client = 1\n'
+        '[log]\nlevel = "error"\n[upstream]\nclient_name = "from-file"\n',
+    )
+    environ = {
+        "APPMUX_LIMITS_IN_FLIGHT": "2",
+        "APPMUX_LOG_LEVEL": "warning",
+        "APPMUX_LISTEN": "",
+        "HOME": "x",
+    }
+    settled = load({"log.level": "debug", "listen": (), "codex_bin": None}, environ, file)
+    assert settled.config.log.level == "debug"
+    assert settled.config.limits.in_flight == 2
+    assert settled.config.upstream.client_name == "from-file"
+    assert settled.config.codex_args == ("a",)
+    assert settled.config.listen == Config().listen
+    assert settled.origins["log.level"] == "flag --log-level"
+    assert settled.origins["limits.in_flight"] == "environment APPMUX_LIMITS_IN_FLIGHT"
+    assert settled.origins["upstream.client_name"] == f"file {file}"
+    assert settled.origins["listen"] == "default"
+
+
+def test_environment_has_every_type() -> None:
+    config = load(
+        {},
+        {
+            "APPMUX_LISTEN": "ws://127.0.0.1:0, unix:///run/x.sock",
+            "APPMUX_CODEX_ARGS": "-c 'a = \"b c\"'",
+            "APPMUX_CODEX_BIN": "/opt/codex",
+            "APPMUX_STATE_DIR": "/var/lib/x",
+            "APPMUX_AUTH_MODE": "signed-bearer-token",
+            "APPMUX_AUTH_MAX_CLOCK_SKEW_SECONDS": "0",
+            "APPMUX_LIMITS_REQUEST_DEADLINE": "1.5",
+            "APPMUX_UPSTREAM_REQUEST_ATTESTATION": "yes",
+        },
+    ).config
+    assert config.listen == ("ws://127.0.0.1:0", "unix:///run/x.sock")
+    assert config.codex_args == ("-c", 'a = "b c"')
+    assert config.codex_bin == Path("/opt/codex")
+    assert config.state_dir == Path("/var/lib/x")
+    assert config.auth == Auth(mode="signed-bearer-token", max_clock_skew_seconds=0)
+    assert config.limits.request_deadline == 1.5
+    assert config.upstream.request_attestation is True
+
+
+def test_paths_are_taken_from_where_they_were_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "etc").mkdir()
+    file = write(tmp_path / "etc", 'state_dir = "state"\n[auth]\ntoken_file = "~/token"\n')
+    flags = {"auth.shared_secret_file": Path("secret"), "codex_bin": "codex-nightly"}
+    config = load(flags, {}, file).config
+    assert config.state_dir == tmp_path / "etc" / "state"
+    assert config.auth.token_file == tmp_path / "home" / "token"
+    assert config.auth.shared_secret_file == tmp_path / "secret"
+    assert config.codex_bin == Path("codex-nightly")  # a command on PATH, not a file here
+
+
+def test_the_platforms_file_is_read_if_there_is_one(tmp_path: Path) -> None:
+    where = tmp_path / "home" / "appmux"
+    where.mkdir(parents=True)
+    write(where, '[log]\nformat = "json"\n')
+    settled = load({}, {})
+    if settled.file is None:
+        pytest.skip("this platform keeps configuration elsewhere")
+    assert settled.config.log == Log(format="json")
+    assert settled.origins["log.format"] == "file ~/appmux/config.toml"
+
+
+def test_environment_can_name_the_file(tmp_path: Path) -> None:
+    file = write(tmp_path, '[log]\nlevel = "debug"\n')
+    assert load({}, {"APPMUX_CONFIG": str(file)}).config.log.level == "debug"
+    assert "doesn't exist" not in complaint({}, {"APPMUX_CONFIG": str(tmp_path / "none.toml")})
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('lisen = ["unix://"]', "lisen: unknown key; did you mean listen?"),
+        (
+            "[limits]\nin_fligth = 3",
+            "limits.in_fligth: unknown key; did you mean limits.in_flight?",
+        ),
+        ("[wholly]\nother = 3", "wholly: unknown key; `appmux config` prints every key"),
+        ('"a.b" = 3', "a.b: unknown key"),
+        ('[limits]\n"" = 3', "limits.: unknown key"),
+        ('listen = "unix://"', 'listen: expected a list of at least one URL, as ["unix://",'),
+        ("listen = []", "listen: expected a list of at least one URL"),
+        ("codex_args = [1]", "codex_args: expected a list of texts, found a list"),
+        ("state_dir = 3", "state_dir: expected a path, found 3"),
+        ('state_dir = ""', 'state_dir: expected a path, found ""'),
+        ("limits = 3", "limits: expected a table, found 3"),
+        ("[log.level]\nx = 1", 'log.level: expected one of "debug", "info", "warning", "error",'),
+        ('[log]\nlevel = "loud"', 'found "loud"'),
+        (
+            '[limits]\nin_flight = "64"',
+            'limits.in_flight: expected a whole number of at least 1 and at most 128, found "64"',
+        ),
+        ("[limits]\nin_flight = true", "at most 128, found true"),
+        ("[limits]\nin_flight = 1.0", "at most 128, found 1.0"),
+        ("[limits]\nin_flight = 0", "at most 128, found 0"),
+        ("[limits]\nin_flight = 129", "at most 128, found 129"),
+        ("[limits]\nmessage_bytes = -1", "a whole number of at least 1, found -1"),
+        ("[limits]\ndrain = 0", "a number of seconds above 0 and at most 604800, found 0"),
+        ("[limits]\ndrain = nan", "found nan"),
+        ("[limits]\ndrain = inf", "found inf"),
+        ('[upstream]\nclient_name = "a b"', "1 to 64 letters, digits, dots, dashes or underscores"),
+        ('[upstream]\nrequest_attestation = "no"', "expected true or false"),
+        ('[auth]\nissuer = ""', "auth.issuer: expected a text that isn't empty"),
+        ("listen = [", "is not TOML"),
+        (
+            "[limits]\nin_flight_per_client = 65",
+            "limits.in_flight_per_client (65) must not be greater than limits.in_flight (64)",
+        ),
+    ],
+)
+def test_a_wrong_file_is_told_what_was_expected(tmp_path: Path, text: str, told: str) -> None:
+    file = write(tmp_path, text)
+    said = complaint({}, {}, file)
+    assert told in said
+    if "must not be" not in told:
+        assert said.startswith(f"file {file}: ")
+
+
+def test_all_wrong_keys_are_told_at_once(tmp_path: Path) -> None:
+    file = write(tmp_path, "nope = 1\n[limits]\ndrain = false\n")
+    said = complaint({"log.level": "x"}, {"APPMUX_LIMITS_HELD_EARLY": "many"}, file)
+    assert [line.partition(":")[0] for line in said.splitlines()] == [
+        f"file {file}",
+        "environment APPMUX_LIMITS_HELD_EARLY",
+        "flag --log-level",
+        f"file {file}",
+    ]
+
+
+def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
+    assert "No such file" in complaint({}, {}, tmp_path / "none.toml")
+    assert "Is a directory" in complaint({}, {}, tmp_path)
+    (tmp_path / "latin").write_bytes(b'state_dir = "\xe9"')
+    assert "is not UTF-8, at byte 13" in complaint({}, {}, tmp_path / "latin")
+
+
+def test_a_secret_in_the_wrong_place_is_not_printed(tmp_path: Path) -> None:
+    file = write(tmp_path, '[auth]\ntoken_sha256 = ["hunter2"]\ntoken = "hunter2"\n')
+    said = complaint({}, {}, file)
+    assert "hunter2" not in said
+    assert "auth.token:" in said
+    assert "auth.token_sha256:" in said
+
+
+def test_a_slip_in_a_variable_is_told_but_other_peoples_variables_are_theirs() -> None:
+    said = complaint({}, {"APPMUX_LIMITS_INFLIGHT": "3"})
+    assert said == (
+        "environment APPMUX_LIMITS_INFLIGHT: no such setting; did you mean APPMUX_LIMITS_IN_FLIGHT?"
+    )
+    assert load({}, {"APPMUX_TOKEN": "mine", "APPMUXX": "1"}).config == Config()
+
+
+def test_every_bound_and_flag_belongs_to_a_setting() -> None:
+    assert set(BOUNDS) <= set(leaves())
+    assert set(FLAGS) <= set(leaves())
+    variables = [leaf.variable for leaf in leaves().values()]
+    assert len(set(variables)) == len(variables)
+
+
+@pytest.mark.parametrize("cls", [Config, Auth, Limits, Upstream, Log])
+def test_every_setting_has_its_reason(cls: type) -> None:
+    sections = {"auth", "limits", "upstream", "log"}
+    for field in attrs.fields(cls):
+        assert field.metadata.get("reason") or field.name in sections, field.name
+
+
+def test_every_default_passes_the_checks_that_a_given_value_must_pass(tmp_path: Path) -> None:
+    settled = load({}, {})
+    lines = [
+        f"{key} = {toml_value(value)}" for key, value, _ in settled.items() if value is not None
+    ]
+    again = load({}, {}, write(tmp_path, "\n".join(lines)))
+    assert again.config == settled.config
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"])))
+def test_texts_survive_toml(text: str) -> None:
+    assert tomllib.loads(f"a = {toml_value(text)}") == {"a": text}
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from([*leaves(), "limits", "auth", "x", "limits.x", "auth.token"]),
+        st.one_of(st.integers(), st.floats(), st.text(), st.booleans(), st.lists(st.text())),
+    )
+)
+def test_whatever_stands_in_the_file_it_is_settled_or_told(
+    tmp_path_factory: pytest.TempPathFactory, values: dict[str, object]
+) -> None:
+    """Nothing but ConfigError comes out, and it names a key."""
+    plain = {key: value for key, value in values.items() if key not in ("limits", "auth")}
+    quoted = [f"{key} = {toml_value(value)}" for key, value in plain.items()]
+    file = tmp_path_factory.getbasetemp() / "any.toml"
+    file.write_text("\n".join(quoted), encoding="utf-8", errors="replace")
+    told = None
+    try:
+        load({}, {}, file)
+    except ConfigError as error:
+        told = str(error)
+    if told is None:
+        assert set(plain) <= set(leaves())
+    else:
+        assert any(key in told for key in plain)

@@ -1,0 +1,242 @@
+"""The architecture, as far as imports show it: ``docs/architecture.md`` says why.
+
+The core decides and touches nothing outside itself. Shells know what stands below them, never what
+stands above or beside. A new module, or a new line between two modules, is a decision: it is made
+in ``MAY_IMPORT``, where a reader sees them all.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import attrs
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "mux"
+
+PURE_LIBRARIES = {"attr", "attrs", "msgspec"}
+"""What the core may use beside the standard library: records and the JSON envelope."""
+
+PURE_STDLIB = {
+    "__future__", "abc", "base64", "bisect", "collections", "contextlib", "copy", "dataclasses",
+    "enum", "functools", "hashlib", "heapq", "itertools", "json", "math", "operator", "re",
+    "string", "struct", "types", "typing",
+}  # fmt: skip
+"""What the core may use of the standard library: nothing that reads a clock, draws at random,
+opens, sends, logs, waits, or knows the machine (os, sys, io, time, datetime, random, secrets, uuid,
+logging, pathlib, socket, subprocess, threading, asyncio, …)."""
+
+IMPURE_BUILTINS = {"open", "print", "input", "exec", "eval", "compile", "__import__", "breakpoint"}
+
+FOR_EVERYONE = {"mux", "mux.errors", "mux.config"}
+"""What any shell may import: the version, the errors, the settings. And all of ``mux.core``."""
+
+MAY_IMPORT: dict[str, set[str]] = {
+    # the command line, top first
+    "__main__": {"cli"},
+    "cli": {"codex", "demo", "listener", "logs", "server", "settings", "status"},
+    "demo": {"codex", "logs", "scripted_model", "scripted_steps", "server"},
+    "status": {"statedir"},
+    # the broker, in the order in which a message meets it
+    "server": {
+        "auth", "codex", "dispatcher", "door", "downstream", "listener", "outbox", "statedir",
+        "upstream",
+    },
+    "listener": {"socketpath"},
+    "socketpath": set(),
+    "door": {"auth"},
+    "auth": set(),
+    "downstream": {"dispatcher", "door", "outbox"},
+    "upstream": {"dispatcher", "outbox"},
+    "dispatcher": {"outbox"},
+    "outbox": set(),
+    # what stands beside that way
+    "codex": set(),
+    "logs": set(),
+    "statedir": set(),
+    "settings": set(),
+    "config": set(),
+    "errors": set(),
+    "__init__": set(),
+    # the model that demo and tests run on
+    "scripted_model": {"scripted_steps"},
+    "scripted_steps": set(),
+}  # fmt: skip
+
+
+@attrs.frozen
+class Import:
+    """One module named by an import statement, and its line."""
+
+    module: str
+    line: int
+
+
+def modules() -> dict[str, Path]:
+    """Every module of the package by its dotted name; a package by its own name."""
+    found = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+def imports(source: str, known: set[str]) -> Iterator[Import]:
+    """What ``source`` imports, wherever it does: at its top, in a function, for type checking."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (Import(alias.name, node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            if node.level or node.module is None:
+                yield Import("." * node.level + (node.module or ""), node.lineno)
+                continue
+            for alias in node.names:  # `from mux import x` may mean the module mux.x
+                inner = f"{node.module}.{alias.name}"
+                yield Import(inner if inner in known else node.module, node.lineno)
+
+
+def is_core(module: str) -> bool:
+    return module == "mux.core" or module.startswith("mux.core.")
+
+
+def faults(module: str, source: str, known: set[str]) -> list[str]:
+    """What is wrong with the imports of ``module``, each with its line and what to do."""
+    found = [
+        f"{module}, line {each.line}: {wrong}"
+        for each in imports(source, known)
+        if (wrong := wrong_import(module, each.module))
+    ]
+    if is_core(module):
+        found += [f"{module}, line {line}: {wrong}" for line, wrong in impure_words(source)]
+    return found
+
+
+def wrong_import(importer: str, imported: str) -> str | None:
+    if imported.startswith("."):
+        return "a relative import: write the whole name, so that a search finds it"
+    if is_core(importer):
+        return wrong_in_core(imported)
+    if imported.partition(".")[0] != "mux" or is_core(imported) or imported in FOR_EVERYONE:
+        return None
+    name = importer.removeprefix("mux.") if importer != "mux" else "__init__"
+    allowed = MAY_IMPORT.get(name)
+    if allowed is None:
+        return f"{importer} isn't in MAY_IMPORT: decide where it stands, and give it a line there"
+    if imported.removeprefix("mux.") in allowed:
+        return None
+    return (
+        f"{importer} may not import {imported}: pass what it needs as an argument, or move it"
+        " below both, or decide otherwise in MAY_IMPORT"
+    )
+
+
+def wrong_in_core(imported: str) -> str | None:
+    top = imported.partition(".")[0]
+    if is_core(imported) or top in PURE_LIBRARIES or top in PURE_STDLIB:
+        return None
+    if top == "mux":
+        return f"the core may not know the shell {imported}: let a shell hand it over in an event"
+    if top in sys.stdlib_module_names:
+        return (
+            f"the core may not import {imported}: time, randomness and the machine come to it in"
+            " events; a module that has none of them may be added to PURE_STDLIB"
+        )
+    return f"the core may not import {imported}: of libraries it uses only attrs and msgspec"
+
+
+def impure_words(source: str) -> Iterator[tuple[int, str]]:
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.AsyncFunctionDef | ast.Await | ast.AsyncFor | ast.AsyncWith):
+            yield node.lineno, "the core may not await: a decision is made at once"
+        elif isinstance(node, ast.Name) and node.id in IMPURE_BUILTINS:
+            yield node.lineno, f"the core may not use {node.id}()"
+
+
+@pytest.mark.parametrize("module", modules())
+def test_imports_go_one_way(module: str) -> None:
+    found = modules()
+    wrong = faults(module, found[module].read_text(encoding="utf-8"), set(found))
+    assert not wrong, "\n".join(wrong)
+
+
+def test_every_shell_has_its_place() -> None:
+    """Also one that imports nothing yet."""
+    shells = {name.removeprefix("mux.") for name in modules() if not is_core(name)} - {"mux"}
+    placeless = shells - MAY_IMPORT.keys()
+    assert not placeless, f"give each its line in MAY_IMPORT: {', '.join(sorted(placeless))}"
+
+
+def circle(graph: dict[str, set[str]]) -> list[str]:
+    """The names along one circle of ``graph``, or nothing."""
+    done: set[str] = set()
+
+    def walk(name: str, path: list[str]) -> list[str]:
+        if name in path:
+            return [*path[path.index(name) :], name]
+        if name in done:
+            return []
+        for below in sorted(graph.get(name, ())):
+            if found := walk(below, [*path, name]):
+                return found
+        done.add(name)
+        return []
+
+    return next((found for name in sorted(graph) if (found := walk(name, []))), [])
+
+
+def test_what_is_allowed_has_no_circle() -> None:
+    assert not circle(MAY_IMPORT)
+
+
+def test_what_is_imported_has_no_circle() -> None:
+    found = modules()
+    graph = {
+        name: {each.module for each in imports(path.read_text(encoding="utf-8"), set(found))}
+        & found.keys()
+        for name, path in found.items()
+    }
+    assert not circle(graph)
+
+
+@pytest.mark.parametrize(
+    ("module", "source", "told"),
+    [
+        ("mux.core.x", "import trio", "only attrs and msgspec"),
+        ("mux.core.x", "from os import path", "come to it in events"),
+        ("mux.core.x", "def f():\n    import time", "line 2"),
+        ("mux.core.x", "if TYPE_CHECKING:\n    from mux import server", "the shell mux.server"),
+        ("mux.core.x", "from mux.config import Config", "the shell mux.config"),
+        ("mux.core.x", "from . import y", "relative import"),
+        ("mux.core.x", "async def f(): ...", "may not await"),
+        ("mux.core.x", "f = open('y')", "may not use open()"),
+        ("mux.auth", "from mux.listener import Listener", "mux.auth may not import mux.listener"),
+        ("mux.auth", "from mux import listener", "mux.auth may not import mux.listener"),
+        ("mux.auth", "import mux.cli", "mux.auth may not import mux.cli"),
+        ("mux.errors", "import mux.cli", "mux.errors may not import mux.cli"),
+        ("mux", "import mux.cli", "mux may not import mux.cli"),
+        ("mux.novel", "import mux.auth", "mux.novel isn't in MAY_IMPORT"),
+    ],
+)
+def test_the_rules_can_be_broken(module: str, source: str, told: str) -> None:
+    (wrong,) = faults(module, source, {"mux.listener", "mux.server"})
+    assert told in wrong
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("mux.core.x", "import collections.abc, attrs, msgspec\nfrom mux.core import y"),
+        ("mux.auth", "import os, jwt\nfrom mux.core.principal import P\nfrom mux import config"),
+        ("mux.server", "from mux import __version__, listener"),
+    ],
+)
+def test_the_rules_can_be_kept(module: str, source: str) -> None:
+    assert not faults(module, source, {"mux.listener", "mux.config"})
+
+
+def test_a_circle_is_found() -> None:
+    assert circle({"a": {"b"}, "b": {"c", "d"}, "d": {"b"}}) == ["b", "d", "b"]
+    assert circle({"a": {"b", "c"}, "b": {"c"}}) == []
