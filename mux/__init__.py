@@ -10,4 +10,4 @@ from importlib.metadata import PackageNotFoundError, version
 try:
     __version__ = version("appserver-mux")
 except PackageNotFoundError:  # run from a source tree that was never installed
-    __version__ = "0+uninstalled"
+    __version__ = "0.0.0+uninstalled"

@@ -81,7 +81,7 @@ class _Connection:
 
     async def open(self, nursery: trio.Nursery, head: bytes, message_bytes: int) -> None:
         """The WebSocket handshake."""
-        self.wire.replay = head
+        self.wire.head, self.wire.rest = _split_head(head)
         with trio.fail_after(HANDSHAKE_DEADLINE):
             request = await trio_websocket.wrap_server_stream(
                 nursery,
@@ -155,25 +155,26 @@ def _method(text: bytes) -> str:
 class _Wire(trio.abc.Stream):
     """The stream that the WebSocket library is given: it reads the socket and writes the outbox.
 
-    First it replays the request's head, which the door has read. What comes after that waits until
-    the answer 101 is out: the library loses bytes that it reads before.
+    First it gives the request's head, which the door has read. The rest waits until the answer 101
+    is out: the library loses bytes that it reads before.
     """
 
     stream: trio.abc.Stream
     outbox: Outbox
     written: trio.Event
-    replay: bytes = b""
+    head: bytes = b""
+    rest: bytes = b""
     accepted: trio.Event = attrs.field(factory=trio.Event)
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        if self.replay:
+        if self.head:
             await trio.lowlevel.checkpoint()
-            head, self.replay = _split_head(self.replay)
+            head, self.head = self.head, b""
             return head
         await self.accepted.wait()
-        if self.replay:
-            first, self.replay = self.replay, b""
-            return first
+        if self.rest:
+            rest, self.rest = self.rest, b""
+            return rest
         return await self.stream.receive_some(max_bytes)
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:

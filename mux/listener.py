@@ -120,7 +120,11 @@ def _parse_ip_and_port(url: str, rest: str) -> TcpAddress:
     parts = _IP_AND_PORT.fullmatch(rest)
     if parts is not None:
         try:
-            ip = ipaddress.ip_address(parts["v4"] or parts["v6"])
+            ip = (
+                ipaddress.IPv4Address(parts["v4"])
+                if parts["v4"]
+                else ipaddress.IPv6Address(parts["v6"])
+            )
             port = int(parts["port"])
         except ValueError:
             pass

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Final
 
 import attrs
@@ -120,7 +121,6 @@ CASES: Final[dict[str, tuple[bytes, int, str]]] = {
     "a later HTTP": (request("GET / HTTP/1.2"), 400, ""),
     "a header without a colon": (request("GET / HTTP/1.1", "foo bar"), 400, ""),
     "a space before the colon": (request("GET / HTTP/1.1", "foo : bar"), 400, ""),
-    "a folded header": (request("GET /healthz", "foo: a", " b"), 400, ""),
     "an enormous head": (request("GET /healthz", "foo: " + "a" * 600_000), 431, ""),
 }
 """By name: a request, the status, and the body."""
@@ -141,10 +141,9 @@ async def ask(stream: trio.abc.Stream, sent: bytes) -> Reply:
     async with trio.open_nursery() as nursery:
 
         async def send() -> None:
-            try:
+            # It may have answered, and closed, before it heard everything.
+            with suppress(trio.BrokenResourceError):
                 await stream.send_all(sent)
-            except trio.BrokenResourceError:
-                pass  # it has answered before it heard everything
 
         nursery.start_soon(send)
         with trio.fail_after(20):

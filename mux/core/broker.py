@@ -259,7 +259,7 @@ class Broker:
     def _joins(self, request: Request, change: int) -> None:
         """Count requests under way that will follow a thread: it isn't let go meanwhile."""
         if request.rule.route is Route.FOLLOW and request.thread is not None:
-            self.threads.get(request.thread).joining += change
+            self.threads.joining[request.thread] += change
 
     def _pump(self) -> None:
         """Send upstream what may go now."""
@@ -373,14 +373,13 @@ class Broker:
 
     def _upstream_answered(self, line: bytes, message: UpstreamMessage) -> None:
         id = bytes(message.id)
-        request = self.flow.answered(int(id)) if id.isdigit() else None
+        request = self.flow.upstream.get(int(id)) if id.isdigit() else None
+        failed = message.error is not jsonrpc.ABSENT
         if request is None:
             self._log("warning", "answer to a request that isn't known", id=id.decode()[:40])
-            return
-        if message.error is not jsonrpc.ABSENT and self._retries(request, bytes(message.error)):
-            return
-        self._settle(request, line, failed=message.error is not jsonrpc.ABSENT)
-        self._pump()
+        elif not (failed and self._retries(request, bytes(message.error))):
+            self._settle(request, line, failed=failed)
+            self._pump()
 
     def _retries(self, request: Request, error: bytes) -> bool:
         """Whether the request was refused for overload and will be sent again."""
@@ -395,6 +394,7 @@ class Broker:
 
     def _settle(self, request: Request, line: bytes, *, failed: bool) -> None:
         """A request has its answer: what follows from it, and the answer to its asker."""
+        self.flow.answered(request)
         if request.method == "initialize" and request.client is None:
             self._upstream_initialized(line)
             return
@@ -460,7 +460,7 @@ class Broker:
         if (
             thread.subscribed
             and not thread.followers
-            and not thread.joining
+            and not self.threads.joining[thread.id]
             and thread.turn is None
             and not self.approvals.has_pending(thread.id)
         ):
@@ -619,8 +619,9 @@ class Broker:
         if recipients:
             own = jsonrpc.write(params | {"requestId": b"%d" % request.id})
             self._out.append(Publish(jsonrpc.write(fields | {"params": own}), recipients, method))
-        if request.thread is not None:
-            self._let_go(self.threads.get(request.thread))
+        thread = self.threads.known.get(request.thread or "")
+        if thread is not None:
+            self._let_go(thread)
 
     # ── time and ends ─────────────────────────────────────────────────────────────────────────
 
@@ -628,7 +629,6 @@ class Broker:
         for request in self.flow.retries(self._now):
             if request.client is None and request.account == DEPARTED:
                 self._settle(request, b"", failed=True)  # nobody wants it done any more
-                self.flow.answered(request.wire)
             else:
                 self._out.append(Forward(request.line, request.method))
         for request in self.flow.expire(self._now):

@@ -116,12 +116,11 @@ class Flow:
         request.deadline = now + self.limits.request_deadline
         self._deadlines.append(request)  # one deadline for all, so the oldest stands first
 
-    def answered(self, wire: int) -> Request | None:
-        """The request with this wire id, which is upstream no more; None if there is none."""
-        request = self.upstream.pop(wire, None)
-        if request is not None and not request.expired:
+    def answered(self, request: Request) -> None:
+        """It is upstream no more."""
+        del self.upstream[request.wire]
+        if not request.expired:
             self._free(request)
-        return request
 
     def retry(self, request: Request, now: float) -> float | None:
         """Send an overloaded request again later, returning when; None after the last attempt.

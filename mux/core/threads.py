@@ -11,6 +11,8 @@ follows or unfollows: the hot path only looks it up.
 
 from __future__ import annotations
 
+from collections import Counter
+
 import attrs
 import msgspec
 
@@ -64,7 +66,6 @@ class Thread:
     followers: dict[ClientId, None] = attrs.field(factory=dict)
     subscribed: bool = False
     claimed: bool = False
-    joining: int = 0
     status: str = "unknown"
     turn: str | None = None
 
@@ -76,10 +77,14 @@ class Thread:
 
 @attrs.define(eq=False)
 class Threads:
-    """All threads that the broker has heard of and the app-server may have loaded."""
+    """All threads that the broker has heard of and the app-server may have loaded.
+
+    ``joining`` counts the requests under way that will follow a thread.
+    """
 
     clients: dict[ClientId, Client]
     known: dict[str, Thread] = attrs.field(factory=dict)
+    joining: Counter[str] = attrs.field(factory=Counter)
     _recipients: dict[tuple[str | None, str], tuple[ClientId, ...]] = attrs.field(factory=dict)
 
     def get(self, id: str) -> Thread:

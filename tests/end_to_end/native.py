@@ -10,7 +10,6 @@ Hears from: `codex app-server`.
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import os
 import re
 import shutil
@@ -25,6 +24,7 @@ import attrs
 import trio
 
 from mux import scripted_model
+from mux.codex import find_codex
 from mux.scripted_model import Scripted
 from tests.end_to_end.peer import Peer, StdioLink, plainly
 
@@ -41,22 +41,8 @@ LOOK_SECONDS: Final = 0.01
 
 
 def codex_bin() -> Path:
-    """The codex binary: APPMUX_CODEX_BIN, else `codex` on PATH, else the PyPI package's.
-
-    Raises FileNotFoundError if there is none.
-    """
-    named = os.environ.get("APPMUX_CODEX_BIN") or shutil.which("codex")
-    if named:
-        return Path(named)
-    spec = importlib.util.find_spec("codex_cli_bin")
-    for place in (spec.submodule_search_locations or ()) if spec else ():
-        packaged = Path(place) / "bin" / "codex"
-        if packaged.is_file():
-            return packaged
-    raise FileNotFoundError(
-        "no codex binary: set APPMUX_CODEX_BIN, put codex on PATH, "
-        "or install the package openai-codex-cli-bin"
-    )
+    """The codex binary, found as `appmux serve` finds it without a flag."""
+    return find_codex(None, os.environ)
 
 
 @attrs.frozen
