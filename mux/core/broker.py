@@ -17,7 +17,7 @@ from __future__ import annotations
 import attrs
 import msgspec
 
-from mux.core import appserver, jsonrpc, scoped, threads, tools
+from mux.core import appserver, jsonrpc, running, scoped, threads, tools
 from mux.core import client as clients
 from mux.core.answers import fault
 from mux.core.approvals import Approvals, ServerRequest
@@ -57,6 +57,7 @@ CLOSE_GOING_AWAY = 1001
 CLOSE_INTERNAL = 1011
 
 _NOBODYS = RequestRule()
+_TURNING_POINTS = frozenset({"item/completed", "turn/completed", "thread/closed", "thread/deleted"})
 
 
 @attrs.define(eq=False)
@@ -299,8 +300,10 @@ class Broker:
                 self._unclaimed(thread, method, line)
         else:
             self._notify_others(line, method, rule)
-        if thread is not None:
-            self._note(thread, method, line)
+        if thread is not None and message.params is not None:
+            self.threads.note(thread, method, message.params, line)
+            if method in _TURNING_POINTS:
+                self._note(thread, method, line)
 
     def _notify_others(self, line: bytes, method: str, rule: NotificationRule) -> None:
         if rule.greets:
@@ -353,7 +356,6 @@ class Broker:
                 self._send(client.id, line, method)
 
     def _note(self, thread: str, method: str, line: bytes) -> None:
-        self.threads.note(thread, method, line)
         if method == "item/completed":
             for child in threads.spawned(line):
                 if not self.threads.get(child).claimed:
@@ -411,11 +413,23 @@ class Broker:
         for id in followed:
             self._followed(request, client, id)
         if client is not None:
+            if request.method == "thread/resume":
+                line = self._with_what_completed(line, followed)
             self._send(
                 client.id, jsonrpc.with_id(line, request.wire_text, request.origin), request.method
             )
         for id in followed:
             self._joined(client, id)
+
+    def _with_what_completed(self, line: bytes, followed: list[str]) -> bytes:
+        """A resume's answer, its running turn as everybody else has seen it."""
+        for id in followed:
+            current = self.threads.get(id).running
+            fields = jsonrpc.read_fields(line)
+            if current.turn is not None and fields is not None:
+                result = running.with_completed(fields["result"], current)
+                line = jsonrpc.write(fields | {"result": result})
+        return line
 
     def _followed(self, request: Request, client: Client | None, id: str) -> None:
         self.threads.claim(id)
@@ -429,11 +443,15 @@ class Broker:
         self._send_early(client, early)
 
     def _joined(self, client: Client | None, id: str) -> None:
-        """After the answer: what waits for somebody's word is offered; or the thread let go."""
+        """After the answer: what runs is introduced, what waits is offered."""
+        thread = self.threads.get(id)
         if client is None:
-            self._let_go(self.threads.get(id))
-        else:
-            self._offer_pending(client, id)
+            self._let_go(thread)
+            return
+        for method, line in thread.running.introduction():
+            if method not in client.opted_out:
+                self._send(client.id, line, method)
+        self._offer_pending(client, id)
 
     def _offer_pending(self, client: Client, thread: str) -> None:
         for request in list(self.approvals.pending(thread)):
@@ -461,7 +479,7 @@ class Broker:
             thread.subscribed
             and not thread.followers
             and not self.threads.joining[thread.id]
-            and thread.turn is None
+            and thread.running.turn is None
             and not self.approvals.has_pending(thread.id)
         ):
             thread.subscribed = False

@@ -164,15 +164,27 @@ def _refuse_deep(text: bytes, id: bytes) -> None:
         raise BadMessageError(INVALID_REQUEST, f"nested deeper than {MAX_DEPTH} levels", id)
 
 
-class ThreadParams(msgspec.Struct):
-    """The one thing that routing needs from most params. ``conversationId`` is its v1 name."""
-
-    threadId: str | None = None
-    conversationId: str | None = None
-
-
 ABSENT = msgspec.Raw(b"")
 """Stands for a field that isn't there; compare by identity. (None in a union defeats ``Raw``.)"""
+
+
+class ItemParams(msgspec.Struct):
+    """What is needed of most params: the thread to route by, the item and text to remember.
+
+    ``conversationId`` is the v1 name of ``threadId``.
+    """
+
+    threadId: str | None = None
+    itemId: str | None = None
+    delta: msgspec.Raw = ABSENT
+    summaryIndex: int | None = None
+    contentIndex: int | None = None
+    conversationId: str | None = None
+
+    @property
+    def index(self) -> int | None:
+        """Which of an item's streams of one kind a delta belongs to."""
+        return self.contentIndex if self.summaryIndex is None else self.summaryIndex
 
 
 class UpstreamMessage(msgspec.Struct):
@@ -183,7 +195,7 @@ class UpstreamMessage(msgspec.Struct):
 
     method: str | None = None
     id: msgspec.Raw = ABSENT
-    params: ThreadParams | None = None
+    params: ItemParams | None = None
     error: msgspec.Raw = ABSENT
 
     @property

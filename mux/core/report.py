@@ -54,7 +54,7 @@ def _thread(thread: Thread) -> dict[str, Any]:
     return {
         "id": thread.id,
         "status": thread.status,
-        "turn": thread.turn,
+        "turn": thread.running.turn,
         "followers": list(thread.followers),
     }
 

@@ -18,12 +18,8 @@ import msgspec
 
 from mux.core.client import Client, State
 from mux.core.events import ClientId
-
-
-class Turn(msgspec.Struct):
-    """A turn in a notification."""
-
-    id: str
+from mux.core.jsonrpc import ItemParams
+from mux.core.running import Running
 
 
 class Status(msgspec.Struct):
@@ -33,7 +29,6 @@ class Status(msgspec.Struct):
 
 
 class _StateParams(msgspec.Struct):
-    turn: Turn | None = None
     status: Status | None = None
 
 
@@ -67,12 +62,7 @@ class Thread:
     subscribed: bool = False
     claimed: bool = False
     status: str = "unknown"
-    turn: str | None = None
-
-    @property
-    def busy(self) -> bool:
-        """Whether something of it runs."""
-        return self.turn is not None or self.status == "active"
+    running: Running = attrs.field(factory=Running)
 
 
 @attrs.define(eq=False)
@@ -155,21 +145,16 @@ class Threads:
                 self.clients[follower].follows.pop(id, None)
             self.audience_changed()
 
-    def note(self, id: str, method: str, line: bytes) -> None:
+    def note(self, id: str, method: str, params: ItemParams, line: bytes) -> None:
         """Keep what a notification says of the thread's state."""
-        if method not in _TELLS_STATE:
-            return
         thread = self.get(id)
-        try:
-            params = _state_decoder.decode(line).params
-        except msgspec.DecodeError:
-            return  # of a shape that this version doesn't know: followers get it all the same
-        if method == "turn/started" and params.turn is not None:
-            thread.turn = params.turn.id
-        elif method == "turn/completed":
-            thread.turn = None
-        elif params.status is not None:
-            thread.status = params.status.type
+        thread.running.note(method, params, line)
+        if method == "thread/status/changed":
+            try:
+                status = _state_decoder.decode(line).params.status
+            except msgspec.DecodeError:
+                return  # of a shape that this version doesn't know: everybody gets it all the same
+            thread.status = status.type if status is not None else thread.status
 
 
 def spawned(line: bytes) -> list[str]:
@@ -196,7 +181,6 @@ class _Spawn(msgspec.Struct):
 
 _SPAWNS = b'"receiverThreadIds":["'
 _spawn_decoder = msgspec.json.Decoder(_Spawn)
-_TELLS_STATE = frozenset({"thread/status/changed", "turn/started", "turn/completed"})
 
 
 def threads_named(answer: bytes) -> list[str]:
