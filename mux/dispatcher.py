@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import attrs
 import structlog
@@ -22,8 +22,30 @@ import mux
 from mux.core import jsonrpc
 from mux.core.appserver import State
 from mux.core.broker import Broker
-from mux.core.commands import Close, Command, Forward, GiveUp, Log, Publish, Report
-from mux.core.events import ClientAttached, ClientId, ClientLeft, Event, TimePassed
+from mux.core.commands import (
+    Close,
+    Command,
+    Fetch,
+    Forward,
+    GiveUp,
+    KillUpstream,
+    Log,
+    Publish,
+    Report,
+    StartUpstream,
+    StopUpstream,
+    TellWhenDrained,
+)
+from mux.core.events import (
+    ClientAttached,
+    ClientDrained,
+    ClientId,
+    ClientLags,
+    ClientLeft,
+    Event,
+    TimePassed,
+)
+from mux.core.journal import Entry
 from mux.core.principal import Principal
 from mux.core.report import report
 from mux.outbox import Outbox, text_frame
@@ -39,21 +61,39 @@ class Port:
     close: Callable[[int, str], None]
 
 
+class AppServer(Protocol):
+    """What the dispatcher needs of the app-server's side; none of it waits."""
+
+    def send(self, line: bytes) -> None: ...
+    def start(self, after: float) -> None: ...
+    def stop(self) -> None: ...
+    def kill(self, reason: str) -> None: ...
+
+
+class Disk(Protocol):
+    """What the dispatcher needs of the store; none of it waits."""
+
+    def append(self, entry: Entry) -> None: ...
+    def fetch(self, wanted: Fetch) -> None: ...
+
+
 @attrs.define(eq=False)
 class Dispatcher:
-    """Carries events to the core and its commands to the shells.
+    """Carries events to the core and its commands to the shells, which are set once they exist.
 
-    ``upstream`` takes lines for the app-server, ``give_up`` ends it with a reason; ``facts`` adds
-    to a report what only the server knows (pid, listeners). ``debug``: log each message.
+    ``give_up`` ends the broker with a reason; ``facts`` adds to a report what only the server
+    knows (pid, listeners). ``debug``: log each message.
     """
 
     broker: Broker
     debug: bool = False
-    upstream: Callable[[bytes], None] = attrs.field(default=lambda _line: None)
-    give_up: Callable[[str], None] = attrs.field(default=lambda _reason: None)
+    upstream: AppServer = attrs.field(init=False)
+    disk: Disk = attrs.field(init=False)
+    give_up: Callable[[str], None] = attrs.field(init=False)
     facts: Callable[[], dict[str, Any]] = attrs.field(default=dict)
     _ports: dict[ClientId, Port] = attrs.field(factory=dict)
     _numbers: itertools.count[int] = attrs.field(factory=lambda: itertools.count(1))
+    _lagging: list[ClientId] = attrs.field(factory=list)
     _alarm: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     _empty: trio.Event = attrs.field(factory=trio.Event)
 
@@ -61,6 +101,9 @@ class Dispatcher:
         """A client passed the door; returns its number."""
         client = next(self._numbers)
         self._ports[client] = port
+        # A full outbox is found while a command is performed, when the core can't be asked.
+        port.outbox.on_full = lambda: self._lagging.append(client)
+        port.outbox.on_drained = lambda: self.hear(ClientDrained(client))
         self.hear(ClientAttached(client, principal, transport, peer))
         return client
 
@@ -79,30 +122,37 @@ class Dispatcher:
 
     def ready(self) -> bool:
         """Whether the app-server can be used."""
-        return self.broker.appserver.state is State.READY
+        return self.broker.state.appserver.state is State.READY
 
     def hear(self, event: Event) -> None:
         """Let the core decide, and do what it says."""
         for command in self.broker.handle(event, trio.current_time()):
             self._perform(command)
+        if self._lagging:
+            lagging, self._lagging = self._lagging, []
+            for client in lagging:
+                self.hear(ClientLags(client))
         if self.broker.wakeup < self._alarm.deadline:  # noqa: PLR1730 (setting it costs more)
             self._alarm.deadline = self.broker.wakeup
 
     def _perform(self, command: Command) -> None:
         if type(command) is Publish:
-            ports = self._ports
-            frame = text_frame(command.message)
-            for client in command.recipients:
-                ports[client].outbox.append(frame)
-            if self.debug:
-                log.debug("to clients", clients=command.recipients, method=command.method)
+            if command.recipients:
+                ports = self._ports
+                frame = text_frame(command.message)
+                for client in command.recipients:
+                    ports[client].outbox.append(frame)
+                if self.debug:
+                    log.debug("to clients", clients=command.recipients, method=command.method)
+            if command.entry is not None:
+                self.disk.append(command.entry)
         else:
             self._perform_rarer(command)
 
     def _perform_rarer(self, command: Command) -> None:
         match command:
             case Forward(line, method):
-                self.upstream(line)
+                self.upstream.send(line)
                 if self.debug:
                     log.debug("to app-server", method=method)
             case Log(level, event, fields):
@@ -112,6 +162,21 @@ class Dispatcher:
                 self._ports[client].outbox.append(text_frame(answer))
             case Close(client, code, reason):
                 self._ports[client].close(code, reason)
+            case TellWhenDrained(client):
+                self._ports[client].outbox.tell_when_drained()
+            case Fetch():
+                self.disk.fetch(command)
+            case _:
+                self._perform_on_app_server(command)
+
+    def _perform_on_app_server(self, command: Command) -> None:
+        match command:
+            case StartUpstream(after):
+                self.upstream.start(after)
+            case StopUpstream():
+                self.upstream.stop()
+            case KillUpstream(reason):
+                self.upstream.kill(reason)
             case GiveUp(reason):
                 self.give_up(reason)
             case _:

@@ -32,14 +32,15 @@ HANDSHAKE_DEADLINE = 10.0
 CLOSE_DEADLINE = 3.0
 """Seconds for a client to take what is owed and answer a close frame."""
 
-CLOSE_SLOW = 1013
-"""Close code ("try again later") for a client that let too much pile up."""
+STALL_DEADLINE = 5 * 60.0
+"""Seconds in which a socket takes nothing at all, after which its client is given up. A slow one is
+never cut; one behind a closed lid or in a tunnel for longer resumes."""
 
 log = structlog.get_logger()
 
 
 async def serve(
-    stream: trio.abc.Stream,
+    stream: trio.SocketStream,
     admission: Admission,
     transport: str,
     dispatcher: Dispatcher,
@@ -64,7 +65,7 @@ async def serve(
 class _Connection:
     """The parts of one connection, and what ends it."""
 
-    stream: trio.abc.Stream
+    stream: trio.SocketStream
     dispatcher: Dispatcher
     outbox_bytes: int
     scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
@@ -76,7 +77,7 @@ class _Connection:
     _written: trio.Event = attrs.field(factory=trio.Event)
 
     def __attrs_post_init__(self) -> None:
-        self.outbox = Outbox(self.outbox_bytes, self._too_slow)
+        self.outbox = Outbox(self.outbox_bytes)
         self.wire = _Wire(self.stream, self.outbox, self._written)
 
     async def open(self, nursery: trio.Nursery, head: bytes, message_bytes: int) -> None:
@@ -127,8 +128,8 @@ class _Connection:
     async def write(self) -> None:
         """Write what is owed; a socket that fails ends the connection."""
         try:
-            await self.outbox.write_to(self.stream)
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            await self.outbox.write_to(_Patient(self.stream))
+        except (trio.BrokenResourceError, trio.ClosedResourceError, OSError):
             self.scope.cancel()
         self._written.set()
 
@@ -138,17 +139,35 @@ class _Connection:
             self._ending = (code, reason)
             self._told_to_end.set()
 
-    def _too_slow(self) -> None:
-        # What is owed would come before a close frame, and it doesn't take even that.
-        log.warning("client cut: it takes nothing and is owed too much", owed=self.outbox.owed)
-        self.scope.cancel()
-
 
 def _method(text: bytes) -> str:
     try:
         return jsonrpc.read_client(text).method or "answer"
     except jsonrpc.BadMessageError:
         return "malformed"
+
+
+@attrs.define(eq=False)
+class _Patient(trio.abc.SendStream):
+    """A stream that takes its time: it is broken only once it took nothing for very long."""
+
+    stream: trio.SocketStream
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        with memoryview(data) as view:
+            sent = 0
+            while sent < len(view):
+                with trio.move_on_after(STALL_DEADLINE) as stalled:
+                    sent += await self.stream.socket.send(view[sent:])
+                if stalled.cancelled_caught:
+                    log.warning("client given up: its socket takes nothing", seconds=STALL_DEADLINE)
+                    raise trio.BrokenResourceError("took nothing for too long")
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self.stream.wait_send_all_might_not_block()
+
+    async def aclose(self) -> None:
+        await self.stream.aclose()
 
 
 @attrs.define(eq=False)

@@ -22,17 +22,28 @@ BATCH_BYTES = 256 * 1024
 """Joined into one write. A larger batch saves no time and holds a second copy of more bytes."""
 
 
+DRAINED_SHARE = 4
+"""An outbox has room again when it holds a quarter of its limit: enough to keep the socket busy
+while the next part is read."""
+
+
 @attrs.define(eq=False)
 class Outbox:
-    """Bytes owed to one peer. ``on_full`` is called once, when ``limit`` bytes are exceeded."""
+    """Bytes owed to one peer.
 
-    limit: float
-    on_full: Callable[[], None]
+    ``on_full``: called when more than ``limit`` bytes are owed, once until it has drained again.
+    ``on_drained``: called by the writer, once for each ``tell_when_drained``.
+    """
+
+    limit: float = float("inf")
+    on_full: Callable[[], None] = attrs.field(default=lambda: None)
+    on_drained: Callable[[], None] = attrs.field(default=lambda: None)
     owed: int = 0
     _frames: list[bytes] = attrs.field(factory=list)
     _idle: trio.Event | None = None
     _sealed: bool = False
     _full: bool = False
+    _tell: bool = False
 
     def append(self, frame: bytes) -> None:
         """Owe one more frame. Does nothing once sealed."""
@@ -45,6 +56,11 @@ class Outbox:
         if self.owed > self.limit and not self._full:
             self._full = True
             self.on_full()
+
+    def tell_when_drained(self) -> None:
+        """Have ``on_drained`` called once there is room; by the writer, so never from in here."""
+        self._tell = True
+        self._wake()
 
     def seal(self, last: bytes = b"") -> None:
         """Owe ``last`` and nothing after it; the writer ends once all is written."""
@@ -62,14 +78,22 @@ class Outbox:
     async def write_to(self, stream: trio.abc.SendStream) -> None:
         """Write what is owed until sealed. Raises what the stream raises."""
         while True:
-            if not self._frames:
-                if self._sealed:
-                    return
+            self._look_if_drained()
+            if self._frames:
+                frames, self._frames = self._frames, []
+                await self._write(stream, frames)
+            elif self._sealed:
+                return
+            elif not self._tell:
                 self._idle = trio.Event()
                 await self._idle.wait()
-                continue
-            frames, self._frames = self._frames, []
-            await self._write(stream, frames)
+
+    def _look_if_drained(self) -> None:
+        if self.owed <= self.limit / DRAINED_SHARE:
+            self._full = False
+            if self._tell:
+                self._tell = False
+                self.on_drained()
 
     async def _write(self, stream: trio.abc.SendStream, frames: list[bytes]) -> None:
         batch: list[bytes] = []
@@ -78,12 +102,15 @@ class Outbox:
             batch.append(frame)
             size += len(frame)
             if size >= BATCH_BYTES:
-                await stream.send_all(b"".join(batch))
-                self.owed -= size
+                await self._send(stream, batch, size)
                 batch, size = [], 0
         if batch:
-            await stream.send_all(b"".join(batch))
-            self.owed -= size
+            await self._send(stream, batch, size)
+
+    async def _send(self, stream: trio.abc.SendStream, batch: list[bytes], size: int) -> None:
+        await stream.send_all(b"".join(batch))
+        self.owed -= size
+        self._look_if_drained()
 
 
 def text_frame(message: bytes) -> bytes:

@@ -1,7 +1,8 @@
 """``serve(config)``: the whole broker, from its sockets to its end. Start reading here.
 
     serve
-    ├─ upstream.run          the app-server; when it ends, so does everything
+    ├─ upstream.run          the app-server, one life after another
+    ├─ store.run             the journal on disk, written behind
     ├─ dispatcher.keep_time  tells the core that a moment has come
     ├─ signals               SIGTERM and SIGINT drain, a second one ends at once; SIGHUP reloads
     └─ connections           outlives the accept loops by the time to drain
@@ -14,6 +15,7 @@ for, terminated.
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import socket
@@ -34,12 +36,18 @@ from mux.auth import Authenticator, open_auth
 from mux.codex import find_codex
 from mux.config import Config
 from mux.core import appserver
-from mux.core.broker import CLOSE_GOING_AWAY, Broker
+from mux.core.broker import Broker
+from mux.core.commands import Fetch
+from mux.core.events import Fetched, JournalKept
+from mux.core.journal import Entry
 from mux.dispatcher import Dispatcher
 from mux.door import knock
 from mux.errors import AppmuxError
 from mux.listener import Listener
+from mux.store import Store
 from mux.upstream import Upstream
+
+CLOSE_GOING_AWAY = 1001
 
 IDS_PER_SECOND = 2**20
 """Server requests get ids from the broker's start in seconds times this: a broker that asks fewer a
@@ -52,11 +60,14 @@ log = structlog.get_logger()
 
 
 class AppServerEndedError(AppmuxError):
-    """The app-server ended, and the broker with it. ``exit_status`` is the app-server's."""
+    """The app-server never came up, so the broker ends. ``exit_status`` is the app-server's."""
 
     def __init__(self, text: str, status: int) -> None:
         super().__init__(text)
         self.exit_status = status
+
+
+_Fetches = tuple[trio.MemorySendChannel[Fetch], trio.MemoryReceiveChannel[Fetch]]
 
 
 async def serve(config: Config) -> None:
@@ -68,10 +79,14 @@ async def serve(config: Config) -> None:
     state = statedir.claim(config.state_dir)
     opened: list[Listener] = []
     try:
+        limits = config.limits
+        store = Store.open(
+            config.state_dir, max_bytes=limits.journal_bytes, max_age=limits.journal_age
+        )
         for address in addresses:
             opened.append(await listener.open_listener(address))  # noqa: PERF401 (closed on failure)
         state.announce([each.url for each in opened])
-        server = _assemble(config, codex, authenticator, opened)
+        server = _assemble(config, codex, authenticator, opened, store)
         await server.run()
     finally:
         for each in opened:
@@ -85,7 +100,11 @@ def _codex_home() -> Path:
 
 
 def _assemble(
-    config: Config, codex: Path, authenticator: Authenticator, opened: list[Listener]
+    config: Config,
+    codex: Path,
+    authenticator: Authenticator,
+    opened: list[Listener],
+    store: Store,
 ) -> _Server:
     introduction = appserver.Introduction(
         name=config.upstream.client_name,
@@ -93,12 +112,19 @@ def _assemble(
         request_attestation=config.upstream.request_attestation,
         form_elicitation=config.upstream.form_elicitation,
     )
-    broker = Broker(config.limits, introduction, first_id=int(time.time()) * IDS_PER_SECOND)
+    broker = Broker(
+        config.limits,
+        introduction,
+        first_id=int(time.time()) * IDS_PER_SECOND,
+        epoch=store.epoch,
+        head=store.next_seq - 1,
+    )
     dispatcher = Dispatcher(broker, debug=config.log.level == "debug")
     upstream = Upstream((codex, "app-server", *config.codex_args), dispatcher)
-    server = _Server(config, authenticator, opened, dispatcher, upstream)
-    dispatcher.upstream = upstream.send
-    dispatcher.give_up = upstream.give_up
+    server = _Server(config, authenticator, opened, dispatcher, upstream, store)
+    dispatcher.upstream = upstream
+    dispatcher.disk = server
+    dispatcher.give_up = server.give_up
     dispatcher.facts = server.facts
     return server
 
@@ -112,8 +138,11 @@ class _Server:
     listeners: list[Listener]
     dispatcher: Dispatcher
     upstream: Upstream
+    store: Store
     _stop: trio.Event = attrs.field(factory=trio.Event)
     _signal: signal.Signals | None = None
+    _given_up: str | None = None
+    _fetches: _Fetches = attrs.field(factory=lambda: trio.open_memory_channel[Fetch](math.inf))
 
     async def run(self) -> None:
         """Serve until told to stop or the app-server ends, then stop in order."""
@@ -121,20 +150,23 @@ class _Server:
             async with trio.open_nursery() as root:
                 root.start_soon(self._obey, signals, root.cancel_scope)
                 root.start_soon(self.dispatcher.keep_time)
+                root.start_soon(self._read_for_those_behind)
+                await root.start(self.store.run)
                 async with trio.open_nursery() as connections:
                     await self._serve(connections)
                     connections.cancel_scope.cancel()
                 root.cancel_scope.cancel()
-        if self._signal is None:
-            raise self._app_server_ended()
+        if self._given_up is not None:
+            raise self._app_server_ended(self._given_up)
 
     async def _serve(self, connections: trio.Nursery) -> None:
         async with trio.open_nursery() as upstream:
-            upstream.start_soon(self._run_upstream)
+            upstream.start_soon(self.upstream.run)
             async with trio.open_nursery() as accepting:
                 for each in self.listeners:
                     attend = partial(self._attend, each)
                     await accepting.start(listener.serve, each, attend, connections)
+                self.dispatcher.hear(JournalKept(self.store.epoch, self.store.earliest))
                 self._announce()
                 await self._stop.wait()
                 accepting.cancel_scope.cancel()
@@ -144,9 +176,7 @@ class _Server:
             upstream.cancel_scope.cancel()
 
     async def _attend(self, each: Listener, stream: trio.SocketStream, address: str) -> None:
-        admission = await knock(
-            stream, each.kind, self.authenticator, address, ready=self.dispatcher.ready
-        )
+        admission = await knock(stream, each.kind, self.authenticator, address, ready=self.ready)
         if admission is not None:
             await downstream.serve(
                 stream,
@@ -157,12 +187,32 @@ class _Server:
                 outbox_bytes=self.config.limits.outbox_bytes,
             )
 
-    async def _run_upstream(self) -> None:
-        try:
-            await self.upstream.run()
-        except OSError as failure:
-            self.upstream.ended_because = f"it can't be started: {failure}"
+    def give_up(self, reason: str) -> None:
+        """The app-server never came up: nothing can be served."""
+        self._given_up = reason
         self._stop.set()
+
+    def append(self, entry: Entry) -> None:
+        """Keep an entry of the journal."""
+        self.store.append(entry)
+
+    def fetch(self, wanted: Fetch) -> None:
+        """Have entries read for a client that is behind."""
+        self._fetches[0].send_nowait(wanted)
+
+    async def _read_for_those_behind(self) -> None:
+        async for wanted in self._fetches[1]:
+            entries = await self.store.read(
+                wanted.after, wanted.until, wanted.threads, wanted.max_bytes
+            )
+            cut = sum(len(entry.message) for entry in entries) >= wanted.max_bytes
+            until = entries[-1].seq if entries and cut else wanted.until
+            self.dispatcher.hear(JournalKept(self.store.epoch, self.store.earliest))
+            self.dispatcher.hear(Fetched(wanted.client, tuple(entries), until))
+
+    def ready(self) -> bool:
+        """Whether all is well: what ``/readyz`` answers."""
+        return self.dispatcher.ready() and self.store.trouble is None
 
     def _announce(self) -> None:
         for each in self.listeners:
@@ -180,7 +230,7 @@ class _Server:
                 self._stop.set()
             else:
                 log.warning("ending at once", signal=signal.Signals(number).name)
-                self.upstream.kill()
+                self.upstream.kill("the broker was told to end at once")
                 scope.cancel()
 
     def _reload(self) -> None:
@@ -191,9 +241,9 @@ class _Server:
         else:
             log.info("secrets read again")
 
-    def _app_server_ended(self) -> AppServerEndedError:
+    def _app_server_ended(self, reason: str) -> AppServerEndedError:
         last = "\n".join(f"  {line}" for line in self.upstream.stderr)
-        text = f"codex app-server ended: {self.upstream.why_it_ended()}"
+        text = f"codex app-server did not come up: {reason}"
         status = self.upstream.status or 1
         return AppServerEndedError(
             f"{text}; its last words:\n{last}" if last else text,
@@ -203,7 +253,12 @@ class _Server:
     def facts(self) -> dict[str, Any]:
         """What only the server knows, for ``mux/status``."""
         return {
-            "appServer": {"pid": self.upstream.pid},
+            "appServer": {
+                "pid": self.upstream.pid,
+                "outdated": self.upstream.outdated,
+                "lastWords": list(self.upstream.stderr),
+            },
+            "store": self.store.facts(),
             "listeners": [{"url": each.url, "kind": each.kind} for each in self.listeners],
         }
 

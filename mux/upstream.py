@@ -15,8 +15,9 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import attrs
@@ -53,39 +54,61 @@ log = structlog.get_logger()
 
 @attrs.define(eq=False)
 class Upstream:
-    """One app-server process after another; at present, one."""
+    """One app-server process after another, each started when the core says so."""
 
     command: tuple[str | Path, ...]
     dispatcher: Dispatcher
     generation: int = 0
     pid: int | None = None
     status: int | None = None
-    ended_because: str | None = None
     stderr: deque[str] = attrs.field(factory=lambda: deque(maxlen=STDERR_KEPT))
-    _outbox: Outbox = attrs.field(factory=lambda: Outbox(float("inf"), lambda: None))
-    _stop: Callable[[], None] = attrs.field(default=lambda: None)
-    _kill: Callable[[], None] = attrs.field(default=lambda: None)
+    _outbox: Outbox = attrs.field(factory=Outbox)
+    _process: trio.Process | None = None
+    _killed_because: str | None = None
+    _stopping: trio.Event = attrs.field(factory=trio.Event)
+    _wait: float = 0.0
+    _wanted: trio.Event = attrs.field(factory=trio.Event)
+    _binary: tuple[int, int] | None = None
+
+    # ── what the core says ────────────────────────────────────────────────────────────────────
 
     def send(self, line: bytes) -> None:
         """Owe the app-server one line. Doesn't wait: what may be in flight bounds what is owed."""
         self._outbox.append(line + b"\n")
 
-    def kill(self) -> None:
-        """End it at once, without its own good-bye."""
-        self._kill()
+    def start(self, after: float) -> None:
+        """Start the next process, after so many seconds."""
+        self._wait = after
+        self._wanted.set()
 
-    def give_up(self, reason: str) -> None:
-        """It can't be used: end it."""
-        self.ended_because = reason
-        self._stop()
+    def stop(self) -> None:
+        """Let the process end in order: its stdin is closed once all is written."""
+        self._stopping.set()
+
+    def kill(self, reason: str) -> None:
+        """End the process at once, without its own good-bye."""
+        self._killed_because = reason
+        if self._process is not None:
+            self._process.kill()
+
+    # ── lives ─────────────────────────────────────────────────────────────────────────────────
 
     async def run(self) -> None:
-        """Run the process until it ends; ``status`` is then its exit status (negative: a signal).
+        """Run one process after another until cancelled; then end the one that runs, in order."""
+        while True:
+            self._stopping, self._killed_because = trio.Event(), None
+            try:
+                await self._live()
+            except OSError as failure:
+                self._killed_because = f"{self.command[0]} can't be started: {failure.strerror}"
+            self._wanted = trio.Event()
+            self.dispatcher.hear(UpstreamExited(self.why_it_ended(), time.time()))
+            await self._wanted.wait()
+            await trio.sleep(self._wait)
 
-        Raises OSError if it can't be started. When cancelled, ends the process in order: stdin
-        closed, waited for, terminated, killed.
-        """
-        self.generation += 1
+    async def _live(self) -> None:
+        self._outbox = Outbox()
+        self._binary = _identity(self.command[0])
         process = await trio.lowlevel.open_process(
             list(self.command),
             stdin=subprocess.PIPE,
@@ -97,14 +120,15 @@ class Upstream:
         assert process.stdin
         assert process.stdout
         assert process.stderr
-        self.pid, self._kill = process.pid, process.kill
+        self.generation += 1
+        self.pid, self._process = process.pid, process
         _widen(process.stdout)
         log.info("app-server started", pid=process.pid, generation=self.generation)
         try:
             async with trio.open_nursery() as nursery:
-                self._stop = nursery.cancel_scope.cancel
                 nursery.start_soon(self._write, process.stdin)
                 nursery.start_soon(self._read_errors, process.stderr)
+                nursery.start_soon(self._stop_when_told, process)
                 self.dispatcher.hear(UpstreamStarted(self.generation))
                 await self._read(process.stdout)
                 nursery.cancel_scope.cancel()
@@ -112,17 +136,31 @@ class Upstream:
             with trio.CancelScope(shield=True):
                 await _end(process)
                 await self._rest_of_errors(process.stderr)
-            self.pid, self.status = None, process.returncode
-        self.dispatcher.hear(UpstreamExited(self.why_it_ended()))
+            self.pid, self.status, self._process = None, process.returncode, None
+
+    async def _stop_when_told(self, process: trio.Process) -> None:
+        await self._stopping.wait()
+        self._outbox.seal()
+        await trio.sleep(EOF_DEADLINE)
+        log.warning("app-server did not end by itself", pid=process.pid)
+        process.terminate()
+        await trio.sleep(TERMINATE_DEADLINE)
+        process.kill()
 
     def why_it_ended(self) -> str:
         """For people: how the last process ended."""
-        return self.ended_because or _status_text(self.status)
+        return self._killed_because or _status_text(self.status)
+
+    @property
+    def outdated(self) -> bool:
+        """Whether the binary on disk is another than the one that runs."""
+        return self.pid is not None and self._binary != _identity(self.command[0])
 
     async def _write(self, stdin: trio.abc.SendStream) -> None:
         # A broken pipe is told by stdout's end, which comes with it.
         with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
             await self._outbox.write_to(stdin)
+            await stdin.aclose()
 
     async def _read(self, stdout: trio.abc.ReceiveStream) -> None:
         lines = Lines()
@@ -160,7 +198,7 @@ class Lines:
     _parts: list[bytes] = attrs.field(factory=list)
 
     def split(self, chunk: bytes | bytearray) -> Iterator[bytes]:
-        """The lines that ``chunk`` completes, without their ends. An unended last one never comes."""
+        """The lines that ``chunk`` completes, without ends. An unended last one never comes."""
         *whole, rest = bytes(chunk).split(b"\n")
         if whole and self._parts:
             whole[0] = b"".join((*self._parts, whole[0]))
@@ -194,6 +232,15 @@ async def _end(process: trio.Process) -> None:
 async def _drop(stream: trio.abc.ReceiveStream) -> None:
     while await stream.receive_some(CHUNK_BYTES):
         pass
+
+
+def _identity(binary: str | Path) -> tuple[int, int] | None:
+    """What tells one binary from its successor: its inode, and when it was last written."""
+    try:
+        found = Path(binary).stat()
+    except OSError:
+        return None  # between two versions, while an upgrade runs
+    return (found.st_ino, found.st_mtime_ns)
 
 
 def _status_text(status: int | None) -> str:

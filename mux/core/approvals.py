@@ -29,6 +29,9 @@ import attrs
 from mux.core.events import ClientId
 from mux.core.methods import ServerRequestRule
 
+RESOLVED = "serverRequest/resolved"
+"""The notification by which the app-server says that a request of its is over."""
+
 REMEMBERED_RESOLVED = 1024
 """Upstream ids kept after their end, to recognise a repetition that was under way."""
 
@@ -39,7 +42,8 @@ class ServerRequest:
 
     ``needs``: the capability that a client must have declared to be offered it.
     ``offer`` is the message as clients get it. ``offered``: who has been given it and is still
-    attached. ``next_ones``: who is asked next, for a request put to one after another.
+    attached. ``journaled``: whether it has been published, if to nobody. ``next_ones``: who is
+    asked next, for a request put to one after another.
     """
 
     id: int
@@ -52,6 +56,7 @@ class ServerRequest:
     needs: str = ""
     offered: dict[ClientId, None] = attrs.field(factory=dict)
     abstained: set[ClientId] = attrs.field(factory=set)
+    journaled: bool = False
     answered: bool = False
     answered_by: ClientId | None = None
     next_ones: list[ClientId] = attrs.field(factory=list)

@@ -1,8 +1,8 @@
 """The app-server's protocol state, as the broker sees it over its one connection.
 
-    STARTING ──UpstreamStarted──▶ INITIALIZING ──answer──▶ READY
-        ▲                              └──error──▶ (given up)
-        └───────────────UpstreamExited── from any ─┘
+    STARTING ──UpstreamStarted──▶ INITIALIZING ──answer──▶ RESUMING ──threads loaded──▶ READY
+        ▲
+        └── UpstreamExited, from any; to DOWN instead, if it dies too often ──▶ DOWN
 
 One ``initialize`` goes upstream a life; every client's own is answered from its result. The
 ``userAgent`` in it reads ``originator/VERSION (os) terminal (client; version)``; each client gets
@@ -27,7 +27,9 @@ class State(enum.Enum):
 
     STARTING = "starting"
     INITIALIZING = "initializing"
+    RESUMING = "resuming"
     READY = "ready"
+    DOWN = "down"
 
 
 @attrs.frozen
@@ -88,8 +90,18 @@ class AppServer:
             user_agent = msgspec.json.decode(result["userAgent"], type=str)
         except (msgspec.DecodeError, KeyError):
             return False
-        self.result, self.user_agent, self.state = result, user_agent, State.READY
+        self.result, self.user_agent = result, user_agent
         return True
+
+    @property
+    def runs(self) -> bool:
+        """Whether there is a process to ask."""
+        return self.state in (State.INITIALIZING, State.RESUMING, State.READY)
+
+    @property
+    def known(self) -> bool:
+        """Whether a client's ``initialize`` can be answered, now or from the last life."""
+        return bool(self.user_agent)
 
     @property
     def version(self) -> str:

@@ -17,8 +17,12 @@ import enum
 import attrs
 import msgspec
 
+from mux.core.backlog import Backlog
 from mux.core.events import ClientId
 from mux.core.principal import Principal
+
+EXTENSION = "appmux"
+"""What a client that knows the broker declares in ``capabilities.extensions``."""
 
 
 class State(enum.Enum):
@@ -61,7 +65,10 @@ class InitializeParams(msgspec.Struct):
 
 @attrs.define(eq=False)
 class Client:
-    """One attached client. ``since``: seconds on the broker's clock."""
+    """One attached client. ``since``: seconds on the broker's clock.
+
+    ``aware``: it knows the broker and gets numbered messages. ``backlog``: set while it is behind.
+    """
 
     id: ClientId
     principal: Principal
@@ -73,6 +80,8 @@ class Client:
     capabilities: Capabilities = attrs.field(factory=Capabilities)
     opted_out: frozenset[str] = frozenset()
     follows: dict[str, None] = attrs.field(factory=dict)
+    aware: bool = False
+    backlog: Backlog | None = None
 
     def initialize(self, params: InitializeParams) -> None:
         """Become READY with what the client declared."""
@@ -80,6 +89,7 @@ class Client:
         self.info = params.clientInfo
         self.capabilities = params.capabilities or Capabilities()
         self.opted_out = frozenset(self.capabilities.optOutNotificationMethods or ())
+        self.aware = EXTENSION in (self.capabilities.extensions or ())
 
     def declared(self, capability: str) -> bool:
         """Whether it declared the capability; the empty name needs no declaration."""

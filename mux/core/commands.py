@@ -11,6 +11,7 @@ from typing import Literal
 import msgspec
 
 from mux.core.events import ClientId
+from mux.core.journal import Entry
 
 Level = Literal["debug", "info", "warning", "error"]
 
@@ -22,12 +23,30 @@ class Command(msgspec.Struct, frozen=True):
 class Publish(Command, frozen=True):
     """Put ``message`` (one JSON text) into the outbox of every recipient, framed once.
 
-    ``method`` is for the log: the message's own, or that of the request it answers.
+    ``method`` is for the log: the message's own, or that of the request it answers. ``entry``: to
+    be kept in the journal; an entry that nobody gets now is published to nobody.
     """
 
     message: bytes
     recipients: tuple[ClientId, ...]
     method: str
+    entry: Entry | None = None
+
+
+class TellWhenDrained(Command, frozen=True):
+    """Tell ``ClientDrained`` once the client's outbox has room again, at once if it has."""
+
+    client: ClientId
+
+
+class Fetch(Command, frozen=True):
+    """Read entries after one seq up to another from disk, at most ``max_bytes``: ``Fetched``."""
+
+    client: ClientId
+    after: int
+    until: int
+    threads: frozenset[str]
+    max_bytes: int
 
 
 class Forward(Command, frozen=True):
@@ -52,8 +71,24 @@ class Close(Command, frozen=True):
     reason: str
 
 
+class StartUpstream(Command, frozen=True):
+    """Start the app-server again, ``after`` so many seconds."""
+
+    after: float
+
+
+class StopUpstream(Command, frozen=True):
+    """Let the app-server end in order: close its stdin."""
+
+
+class KillUpstream(Command, frozen=True):
+    """The app-server can't be used any more: end it at once."""
+
+    reason: str
+
+
 class GiveUp(Command, frozen=True):
-    """The app-server can't be used (it refused ``initialize``): end it, with this reason."""
+    """The app-server never came up: end the broker, with this reason."""
 
     reason: str
 

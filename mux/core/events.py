@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
+from mux.core.journal import Entry
 from mux.core.principal import Principal
 
 ClientId = int
@@ -31,9 +32,10 @@ class UpstreamSent(Event, frozen=True):
 
 
 class UpstreamExited(Event, frozen=True):
-    """The app-server is gone. ``reason`` is for people: status and last stderr lines."""
+    """The app-server is gone. ``reason`` is for people; ``unix_time`` in seconds."""
 
     reason: str
+    unix_time: float = 0.0
 
 
 class ClientAttached(Event, frozen=True):
@@ -62,6 +64,33 @@ class ClientLeft(Event, frozen=True):
     """The client's connection is gone, whatever the cause."""
 
     client: ClientId
+
+
+class ClientLags(Event, frozen=True):
+    """More is owed to the client than its outbox may hold."""
+
+    client: ClientId
+
+
+class ClientDrained(Event, frozen=True):
+    """The outbox of a client that lags has room again (asked for by ``TellWhenDrained``)."""
+
+    client: ClientId
+
+
+class Fetched(Event, frozen=True):
+    """Entries from disk, as ``Fetch`` asked; ``until``: nothing more stands up to this seq."""
+
+    client: ClientId
+    entries: tuple[Entry, ...]
+    until: int
+
+
+class JournalKept(Event, frozen=True):
+    """What is on disk: its epoch, and the earliest cursor that can be brought up to date."""
+
+    epoch: str
+    earliest: int
 
 
 class TimePassed(Event, frozen=True):

@@ -174,18 +174,53 @@ class Flow:
             self._ring.remove(client)
         return list(line.queue)
 
-    def clear(self) -> list[Request]:
-        """The app-server is gone: everything unanswered, upstream and queued."""
+    def lose(self) -> list[Request]:
+        """The app-server is gone: returns what was upstream, unanswered. The rest stays queued.
+
+        What the broker itself had queued was meant for that app-server, and goes with it.
+        """
         lost = [request for request in self.upstream.values() if not request.expired]
-        for line in self._lines.values():
-            lost.extend(line.queue)
         self.upstream.clear()
-        self._lines.clear()
-        self._ring.clear()
         self._deadlines.clear()
         self._retries.clear()
         self.in_flight = 0
+        for account in list(self._lines):
+            line = self._lines[account]
+            line.in_flight = line.waiting = 0
+            if account == BROKER:
+                line.queue.clear()
+                if line.turns:
+                    self._ring.remove(account)
+            if not line.queue:
+                del self._lines[account]
         return lost
+
+    def drop_queued(self, asked_before: float = float("inf")) -> list[Request]:
+        """Take out of the queues, and return, what clients asked before this moment."""
+        dropped: list[Request] = []
+        for account in [id for id in self._lines if id != BROKER]:
+            line = self._lines[account]
+            gone = [request for request in line.queue if request.since <= asked_before]
+            dropped += gone
+            for request in gone:
+                line.queue.remove(request)
+                line.queued_bytes -= len(request.line)
+            if not line.queue and line.turns:
+                line.turns = False
+                self._ring.remove(account)
+            if not line.queue and not line.in_flight and not line.waiting:
+                del self._lines[account]
+        return dropped
+
+    def oldest_queued(self) -> float:
+        """When the oldest queued request of a client was asked; infinite if there is none."""
+        asked = (line.queue[0].since for id, line in self._lines.items() if id > 0 and line.queue)
+        return min(asked, default=float("inf"))
+
+    @property
+    def busy(self) -> bool:
+        """Whether clients wait for answers from the app-server."""
+        return any(request.account != BROKER for request in self.upstream.values())
 
     def _free(self, request: Request) -> None:
         line = self._lines[request.account]

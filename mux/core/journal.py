@@ -1,11 +1,22 @@
 """The journal: every message of a thread, numbered; and how deltas merge for one who comes late.
 
-Made by ``broker`` at ``publish``; kept in memory here, on disk by the shell's ``store``.
+Numbers (``seq``) go up by one an entry and never start again within an ``epoch``, which is as long
+as a state directory lives. The recent past is held here, in memory, bounded in bytes; the rest is
+on disk, with the shell's ``store``. A client's place in it is its *cursor*: the last seq it has.
+
+Heard from: ``broker`` alone; it hands each entry to the store with the command that publishes it.
 """
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Iterable, Iterator
+from itertools import islice
+
+import attrs
 import msgspec
+
+from mux.core import jsonrpc
 
 
 class Entry(msgspec.Struct, frozen=True, gc=False):
@@ -33,3 +44,153 @@ MERGEABLE = frozenset(
 def is_delta(method: str) -> bool:
     """Whether an entry may be merged with its like, and dropped once its item is complete."""
     return method in MERGEABLE
+
+
+@attrs.define(eq=False)
+class Journal:
+    """The numbering, and the recent past. ``head``: the last number given.
+
+    ``on_disk_after``: the cursor from which on all is on disk; None without a disk.
+    """
+
+    epoch: str
+    head: int
+    memory_bytes: int
+    on_disk_after: int | None = None
+    _recent: deque[Entry] = attrs.field(factory=deque)
+    _bytes: int = 0
+
+    def add(self, thread: str | None, method: str, message: bytes) -> Entry:
+        """Number a message and keep it."""
+        self.head += 1
+        entry = Entry(self.head, thread, method, message)
+        recent = self._recent
+        recent.append(entry)
+        self._bytes += len(message)
+        while self._bytes > self.memory_bytes and len(recent) > 1:
+            self._bytes -= len(recent.popleft().message)
+        return entry
+
+    @property
+    def remembered_after(self) -> int:
+        """The cursor from which on all entries are in memory."""
+        return self.head - len(self._recent)
+
+    def kept(self, epoch: str, earliest: int) -> None:
+        """What the store has; it begins a new epoch when it lost the old one."""
+        self.epoch, self.on_disk_after = epoch, earliest
+
+    @property
+    def earliest(self) -> int:
+        """The earliest cursor that can be brought up to date."""
+        in_memory = self.remembered_after
+        return in_memory if self.on_disk_after is None else min(in_memory, self.on_disk_after)
+
+    def after(self, cursor: int, max_bytes: int) -> list[Entry] | None:
+        """Entries from memory, at most about ``max_bytes``; None if some are on disk alone."""
+        if cursor < self.remembered_after:
+            return None
+        taken: list[Entry] = []
+        size = 0
+        for entry in islice(self._recent, cursor - self.remembered_after, None):
+            taken.append(entry)
+            size += len(entry.message)
+            if size >= max_bytes:
+                break
+        return taken
+
+
+class _DeltaParams(msgspec.Struct):
+    threadId: str
+    itemId: str
+    delta: msgspec.Raw
+    summaryIndex: int | None = None
+    contentIndex: int | None = None
+
+
+class _Delta(msgspec.Struct):
+    params: _DeltaParams
+
+
+class Message(msgspec.Struct, frozen=True):
+    """What a late client is sent for one entry, or for several merged (``seq``: of the last)."""
+
+    seq: int
+    method: str
+    message: bytes
+
+
+def merge(entries: Iterable[Entry]) -> Iterator[Message]:
+    """Entries in order, with the consecutive deltas of each stream made one.
+
+    "Consecutive" is meant within a thread: what other threads say in between doesn't part them.
+    """
+    open_streams: dict[str | None, _Open] = {}
+    for entry in entries:
+        stream = open_streams.get(entry.thread)
+        delta = _read_delta(entry)
+        if delta is not None and stream is not None and stream.add(entry, delta):
+            continue
+        if stream is not None:
+            yield stream.message()
+            del open_streams[entry.thread]
+        if delta is None:
+            yield Message(entry.seq, entry.method, entry.message)
+        else:
+            open_streams[entry.thread] = _Open(entry, delta)
+    for stream in open_streams.values():
+        yield stream.message()
+
+
+class _Open:
+    """A stream of deltas that the next entry of its thread may go on with."""
+
+    __slots__ = ("_delta", "_entry", "_pieces", "_seq")
+
+    def __init__(self, entry: Entry, delta: _DeltaParams) -> None:
+        self._entry, self._delta, self._seq = entry, delta, entry.seq
+        self._pieces = [bytes(delta.delta)[1:-1]]
+
+    def add(self, entry: Entry, delta: _DeltaParams) -> bool:
+        """Take in a delta of the same stream; False if it is of another."""
+        mine = self._delta
+        if (
+            entry.method != self._entry.method
+            or delta.itemId != mine.itemId
+            or delta.summaryIndex != mine.summaryIndex
+            or delta.contentIndex != mine.contentIndex
+        ):
+            return False
+        self._pieces.append(bytes(delta.delta)[1:-1])
+        self._seq = entry.seq
+        return True
+
+    def message(self) -> Message:
+        line = self._entry.message
+        if len(self._pieces) > 1:
+            line = with_delta(line, b'"' + b"".join(self._pieces) + b'"')
+        return Message(self._seq, self._entry.method, line)
+
+
+def _read_delta(entry: Entry) -> _DeltaParams | None:
+    if entry.method not in MERGEABLE:
+        return None
+    try:
+        return _delta_decoder.decode(entry.message).params
+    except msgspec.DecodeError:
+        return None  # of a shape that this version doesn't know: passed on as it is
+
+
+def with_delta(line: bytes, delta: bytes) -> bytes:
+    """A delta's line with another text (a JSON string) in it."""
+    fields = jsonrpc.read_fields(line) or {}
+    params = jsonrpc.read_fields(fields.get("params", b"{}")) or {}
+    return jsonrpc.write(fields | {"params": jsonrpc.write(params | {"delta": delta})})
+
+
+def with_seq(message: bytes, seq: int) -> bytes:
+    """The message as clients that know the broker get it: its number in front."""
+    return b'{"seq":%d,' % seq + message[1:]
+
+
+_delta_decoder = msgspec.json.Decoder(_Delta)

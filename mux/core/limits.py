@@ -51,7 +51,28 @@ class Limits:
     held_early: int = _count(
         1024, "notifications of a thread whose creator isn't known yet, until its answer comes"
     )
-    outbox_bytes: int = _count(
-        64 * MIB, "owed to one client before it is cut; the native limit is 32,768 messages"
+    kept_for_return: float = _limit(
+        600.0, "a fresh or ephemeral thread is lost once let go: its client may reconnect till then"
     )
+    outbox_bytes: int = _count(
+        4 * MIB, "owed to one client; past it the client reads on from the journal"
+    )
+    catch_up_bytes: int = _count(
+        1 * MIB,
+        "read from the journal at once for a client that is behind",
+    )
+    journal_memory_bytes: int = _count(
+        32 * MIB, "the recent past at hand; older entries are read from disk"
+    )
+    journal_bytes: int = _count(512 * MIB, "of the journal on disk; months of one person's work")
+    journal_age: float = _limit(7 * 86400.0, "a week: nobody reads on after a longer holiday")
+    restart_first_wait: float = _limit(0.25, "before the second start after a crash; then doubled")
+    deaths_in_a_minute: int = _count(5, "past it the app-server stays down: it won't mend itself")
+    coming_up: float = _limit(60.0, "how long requests wait for an app-server that comes up")
+    probe_interval: float = _limit(30.0, "of silence, before the app-server is asked for a sign")
+    probe_deadline: float = _limit(20.0, "for that sign; a busy one answers in milliseconds")
+    remembered_messages: int = _count(
+        4096, "turns that were sent with an id, so that sending them again doesn't run them twice"
+    )
+    remembered_clients: int = _count(256, "that left, with what they followed, for their return")
     drain: float = _limit(10.0, "systemd's default stop timeout is 90 s; people wait less")

@@ -28,6 +28,10 @@ class Route(enum.Enum):
     """Counted per client; goes upstream only for the last follower."""
     STATUS = "status"
     """The broker's own report on itself."""
+    RESTART = "restart"
+    """A new app-server process, asked of the broker."""
+    REPLAY = "replay"
+    """What a client missed, out of the journal."""
 
 
 @attrs.frozen
@@ -53,6 +57,7 @@ class OwnId:
 class RequestRule:
     """A client's request.
 
+    ``begins``: begins work that a planned restart would cut short, so it waits for that.
     ``reads``: changes nothing, so an asker may repeat it when the app-server died with it.
     ``waits``: its answer waits for something outside (a command's end, a person, a download), so
     it takes no slot of those in flight and has no deadline.
@@ -63,6 +68,7 @@ class RequestRule:
     route: Route = Route.PLAIN
     reads: bool = False
     waits: bool = False
+    begins: bool = False
     own_id: OwnId | None = None
     names_request: str = ""
 
@@ -120,6 +126,7 @@ class ServerRequestRule:
 _READS = RequestRule(reads=True)
 _READS_SLOWLY = RequestRule(reads=True, waits=True)
 _WAITS = RequestRule(waits=True)
+_BEGINS = RequestRule(begins=True)
 
 _PROCESS = "processId"
 _HANDLE = "processHandle"
@@ -129,22 +136,33 @@ _STREAM = "subscriptionId"
 REQUESTS: dict[str, RequestRule] = {
     "initialize": RequestRule(Route.INITIALIZE),
     "mux/status": RequestRule(Route.STATUS),
+    "mux/restart": RequestRule(Route.RESTART),
+    "mux/replay": RequestRule(Route.REPLAY),
+    # What begins work.
+    "turn/start": _BEGINS,
+    "thread/compact/start": _BEGINS,
+    "thread/shellCommand": _BEGINS,
+    "thread/queue/start": _BEGINS,
+    "thread/goal/set": _BEGINS,
+    "thread/realtime/start": _BEGINS,
     # Threads: who follows what.
     "thread/start": RequestRule(Route.FOLLOW),
     "thread/fork": RequestRule(Route.FOLLOW),
     "thread/resume": RequestRule(Route.FOLLOW),
-    "review/start": RequestRule(Route.FOLLOW),
+    "review/start": RequestRule(Route.FOLLOW, begins=True),
     "thread/unsubscribe": RequestRule(Route.UNFOLLOW),
     # Ids that belong to one client.
     "fs/watch": RequestRule(own_id=OwnId("watchId", ended_by="fs/unwatch")),
     "fs/unwatch": RequestRule(own_id=OwnId("watchId", ends=True)),
     "command/exec": RequestRule(
-        waits=True, own_id=OwnId(_PROCESS, ended_by="command/exec/terminate", made_up=True)
+        waits=True,
+        begins=True,
+        own_id=OwnId(_PROCESS, ended_by="command/exec/terminate", made_up=True),
     ),
     "command/exec/write": RequestRule(own_id=OwnId(_PROCESS)),
     "command/exec/resize": RequestRule(own_id=OwnId(_PROCESS)),
     "command/exec/terminate": RequestRule(own_id=OwnId(_PROCESS)),
-    "process/spawn": RequestRule(own_id=OwnId(_HANDLE, ended_by="process/kill")),
+    "process/spawn": RequestRule(begins=True, own_id=OwnId(_HANDLE, ended_by="process/kill")),
     "process/writeStdin": RequestRule(own_id=OwnId(_HANDLE)),
     "process/resizePty": RequestRule(own_id=OwnId(_HANDLE)),
     "process/kill": RequestRule(own_id=OwnId(_HANDLE)),

@@ -14,24 +14,32 @@ from mux.core.threads import Thread
 
 
 def report(broker: Broker, now: float) -> dict[str, Any]:
-    """``{"appServer", "clients", "threads", "serverRequests"}``; times in seconds ago."""
+    """``{"appServer", "journal", "clients", "threads", "serverRequests"}``; times in seconds."""
+    state, recovery = broker.state, broker.recovery
+    head = state.journal.head
     return {
         "appServer": {
-            "version": broker.appserver.version,
-            "state": broker.appserver.state.value,
-            "generation": broker.appserver.generation,
-            "uptimeSeconds": round(now - broker.appserver.started, 3),
-            "requestsInFlight": broker.flow.in_flight,
-            "requestsWaiting": len(broker.flow.upstream) - broker.flow.in_flight,
-            "requestsQueued": broker.flow.queued,
+            "version": state.appserver.version,
+            "state": state.appserver.state.value,
+            "generation": state.appserver.generation,
+            "uptimeSeconds": round(now - state.appserver.started, 3),
+            "requestsInFlight": state.flow.in_flight,
+            "requestsWaiting": len(state.flow.upstream) - state.flow.in_flight,
+            "requestsQueued": state.flow.queued,
+            "restartWaitsFor": recovery.waits_for() if recovery.restart_asked else [],
         },
-        "clients": [_client(client, now) for client in broker.clients.values()],
-        "threads": [_thread(thread) for thread in broker.threads.known.values() if _shown(thread)],
-        "serverRequests": [_server_request(request, now) for request in broker.approvals.pending()],
+        "journal": {
+            "epoch": state.journal.epoch,
+            "seq": head,
+            "earliest": state.journal.earliest,
+        },
+        "clients": [_client(client, now, head) for client in state.clients.values()],
+        "threads": [_thread(thread) for thread in state.threads.known.values() if _shown(thread)],
+        "serverRequests": [_server_request(each, now) for each in state.approvals.pending()],
     }
 
 
-def _client(client: Client, now: float) -> dict[str, Any]:
+def _client(client: Client, now: float, head: int) -> dict[str, Any]:
     return {
         "id": client.id,
         "state": client.state.value,
@@ -43,6 +51,7 @@ def _client(client: Client, now: float) -> dict[str, Any]:
         "peer": client.peer,
         "sinceSeconds": round(now - client.since, 3),
         "threads": list(client.follows),
+        "behind": None if client.backlog is None else head - client.backlog.cursor,
     }
 
 

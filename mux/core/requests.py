@@ -20,7 +20,8 @@ class Request:
 
     ``client`` is None for the broker's own requests and for those whose asker left; ``account`` is
     whom its slot is counted for in ``flow``.
-    ``deadline`` is on the broker's clock, set when it is sent; infinite for one that waits.
+    ``sent``: see ``sent.Sent``. ``deadline`` is on the broker's clock, set when it goes upstream;
+    infinite for one that waits.
     """
 
     wire: int
@@ -37,6 +38,7 @@ class Request:
     deadline: float = float("inf")
     attempts: int = 0
     expired: bool = False
+    sent: tuple[str, str, str] | None = None
 
     @property
     def wire_text(self) -> bytes:

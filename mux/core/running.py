@@ -20,7 +20,7 @@ import attrs
 import msgspec
 
 from mux.core import jsonrpc
-from mux.core.journal import is_delta
+from mux.core.journal import is_delta, with_delta
 from mux.core.jsonrpc import ABSENT, ItemParams
 
 JOINED_AT = 512
@@ -99,6 +99,12 @@ class Running:
     items: dict[str, Item] = attrs.field(factory=dict)
     latest: dict[str, bytes] = attrs.field(factory=dict)
 
+    def begin(self, thread: str, turn: bytes) -> None:
+        """A turn begins: so says the answer to ``turn/start``, before the first line does."""
+        params = {"threadId": thread, "turn": msgspec.Raw(turn)}
+        self.started = jsonrpc.notification("turn/started", params)
+        self.turn = _turn_id(self.started)
+
     def note(self, method: str, params: ItemParams, line: bytes) -> None:
         """Keep what a notification of this thread says of it."""
         if params.itemId is not None:
@@ -126,6 +132,12 @@ class Running:
             item.completed = final
             item.parts.clear()
 
+    def forget(self) -> None:
+        """The app-server that ran it is gone."""
+        self.turn = None
+        self.items.clear()
+        self.latest.clear()
+
     def introduction(self) -> Iterator[tuple[str, bytes]]:
         """For a joiner, after its snapshot: every running item, and the latest of the turn."""
         for item in self.items.values():
@@ -152,13 +164,6 @@ class Running:
         if "emittedAtMs" in fields:
             fields["emittedAtMs"] = b"%d" % int(unix_time * 1000)
         return jsonrpc.write(fields)
-
-
-def with_delta(line: bytes, delta: bytes) -> bytes:
-    """A delta's line with another text in it."""
-    fields = jsonrpc.read_fields(line) or {}
-    params = jsonrpc.read_fields(fields.get("params", b"{}")) or {}
-    return jsonrpc.write(fields | {"params": jsonrpc.write(params | {"delta": delta})})
 
 
 def with_completed(result: bytes, running: Running) -> bytes:

@@ -23,12 +23,16 @@ NEVER_A_CLIENTS_OWN = "~"
 
 @attrs.frozen
 class Claim:
-    """Something that a client has running upstream. ``wire``: its id there."""
+    """Something that a client has running upstream. ``wire``: its id there.
+
+    ``params``: those that began it, as they went upstream.
+    """
 
     field: str
     origin: str
     wire: str
     ended_by: str
+    params: bytes = b""
 
 
 @attrs.define(eq=False)
@@ -55,7 +59,8 @@ class Scoped:
         fields[own_id.field] = msgspec.json.encode(wire)
         claim = None
         if own_id.begins:
-            claim = self._claim(client, Claim(own_id.field, origin, wire, own_id.ended_by))
+            begun = Claim(own_id.field, origin, wire, own_id.ended_by, jsonrpc.write(fields))
+            claim = self._claim(client, begun)
         elif own_id.ends:
             self._running.get(client, {}).pop((own_id.field, wire), None)
         return jsonrpc.write(fields), claim
@@ -76,6 +81,10 @@ class Scoped:
     def ended(self, client: ClientId, field: str, origin: str) -> None:
         """The app-server says that it has ended by itself."""
         self._running.get(client, {}).pop((field, f"{client}:{origin}"), None)
+
+    def running(self) -> list[tuple[ClientId, Claim]]:
+        """All that runs, and whose it is."""
+        return [(id, claim) for id, mine in self._running.items() for claim in mine.values()]
 
     def leave(self, client: ClientId) -> list[Claim]:
         """Forget the client; returns what it left running."""

@@ -5,8 +5,9 @@ there is one subscription for all: the broker's connection has it from the first
 until the last follower has left and nothing of the thread runs or waits. Then it is given back, so
 that the app-server unloads the thread as it natively would.
 
-Recipients of a notification are a tuple, cached by thread and method until somebody comes, leaves,
-follows or unfollows: the hot path only looks it up.
+Recipients of a notification are two tuples (those that want it numbered apart), cached by thread
+and method until somebody comes, leaves, follows, unfollows or falls behind: the hot path only looks
+them up.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from collections import Counter
 import attrs
 import msgspec
 
+from mux.core import jsonrpc
+from mux.core.births import Birth
 from mux.core.client import Client, State
 from mux.core.events import ClientId
 from mux.core.jsonrpc import ItemParams
@@ -49,12 +52,17 @@ class _FollowAnswer(msgspec.Struct):
     result: _FollowResult
 
 
+Recipients = tuple[tuple[ClientId, ...], tuple[ClientId, ...]]
+
+
 @attrs.define(eq=False)
 class Thread:
     """One thread. ``subscribed``: whether the app-server sends us its notifications.
 
     ``claimed``: whether anybody ever followed it; one that nobody did is a sub-agent's, to which
-    the app-server subscribes every connection by itself.
+    the app-server subscribes every connection by itself. ``birth``: known if it was started here.
+    ``kept_until``: one that couldn't be joined again isn't given back at once (broker's clock).
+    ``loaded_with``: the params of the request that last joined it, to load it anew like that.
     """
 
     id: str
@@ -63,19 +71,31 @@ class Thread:
     claimed: bool = False
     status: str = "unknown"
     running: Running = attrs.field(factory=Running)
+    birth: Birth | None = None
+    kept_until: float = 0.0
+    loaded_with: bytes = b""
+
+    @property
+    def only_here(self) -> bool:
+        """Whether the app-server, asked to resume it, would know nothing of it."""
+        return self.birth is not None and self.birth.only_here
 
 
 @attrs.define(eq=False)
 class Threads:
     """All threads that the broker has heard of and the app-server may have loaded.
 
-    ``joining`` counts the requests under way that will follow a thread.
+    ``joining`` counts the requests under way that will follow a thread, ``beginning`` those that
+    may begin a turn of it. ``behind``: clients that
+    aren't fed live (see ``backlog``).
     """
 
     clients: dict[ClientId, Client]
     known: dict[str, Thread] = attrs.field(factory=dict)
     joining: Counter[str] = attrs.field(factory=Counter)
-    _recipients: dict[tuple[str | None, str], tuple[ClientId, ...]] = attrs.field(factory=dict)
+    beginning: Counter[str] = attrs.field(factory=Counter)
+    behind: tuple[ClientId, ...] = ()
+    _recipients: dict[tuple[str | None, str], Recipients] = attrs.field(factory=dict)
 
     def get(self, id: str) -> Thread:
         """The thread's record, made at its first mention."""
@@ -84,10 +104,11 @@ class Threads:
             thread = self.known[id] = Thread(id)
         return thread
 
-    def recipients(self, thread: str | None, method: str) -> tuple[ClientId, ...]:
-        """Who gets this notification: the thread's followers that didn't opt out of it.
+    def recipients(self, thread: str | None, method: str) -> Recipients:
+        """Who gets this notification now: the thread's followers that didn't opt out of it.
 
-        Everybody past the handshake where ``thread`` is None.
+        Of everybody past the handshake where ``thread`` is None. First those that get it as it is,
+        then those that know the broker and get it numbered.
         """
         key = (thread, method)
         found = self._recipients.get(key)
@@ -95,21 +116,26 @@ class Threads:
             found = self._recipients[key] = self._select(thread, method)
         return found
 
-    def _select(self, thread: str | None, method: str) -> tuple[ClientId, ...]:
-        if thread is None:
-            candidates = list(self.clients)
-        else:
-            record = self.known.get(thread)
-            candidates = list(record.followers) if record is not None else []
-        return tuple(id for id in candidates if self._wants(self.clients[id], method))
+    def _select(self, thread: str | None, method: str) -> Recipients:
+        plain: list[ClientId] = []
+        aware: list[ClientId] = []
+        for id in self.audience(thread):
+            client = self.clients[id]
+            if client.backlog is None and method not in client.opted_out:
+                (aware if client.aware else plain).append(id)
+        return tuple(plain), tuple(aware)
 
-    @staticmethod
-    def _wants(client: Client, method: str) -> bool:
-        return client.state is State.READY and method not in client.opted_out
+    def audience(self, thread: str | None) -> tuple[ClientId, ...]:
+        """All that follow the thread, live or behind; everybody past the handshake for None."""
+        if thread is None:
+            return tuple(id for id, each in self.clients.items() if each.state is State.READY)
+        record = self.known.get(thread)
+        return tuple(record.followers) if record is not None else ()
 
     def audience_changed(self) -> None:
-        """Somebody came or left, or declared what it wants."""
+        """Somebody came or left, fell behind or caught up, or declared what it wants."""
         self._recipients.clear()
+        self.behind = tuple(id for id, each in self.clients.items() if each.backlog is not None)
 
     def follow(self, client: Client, id: str) -> Thread:
         """The client follows the thread from now on."""
@@ -137,6 +163,14 @@ class Threads:
         """Take a departed client off every thread, returning those that it followed."""
         return [self.unfollow(client, id) for id in list(client.follows)]
 
+    def kept(self) -> list[Thread]:
+        """Those without followers that are kept for a client's return."""
+        return [
+            thread
+            for thread in self.known.values()
+            if thread.kept_until and thread.subscribed and not thread.followers
+        ]
+
     def close(self, id: str) -> None:
         """The app-server has unloaded the thread: nobody follows it any more."""
         thread = self.known.pop(id, None)
@@ -148,6 +182,11 @@ class Threads:
     def note(self, id: str, method: str, params: ItemParams, line: bytes) -> None:
         """Keep what a notification says of the thread's state."""
         thread = self.get(id)
+        if thread.birth is not None:
+            if method == "turn/started":
+                thread.birth.fresh = False
+            elif method == "turn/completed":
+                thread.birth.completed(line, thread.running)
         thread.running.note(method, params, line)
         if method == "thread/status/changed":
             try:
@@ -155,6 +194,30 @@ class Threads:
             except msgspec.DecodeError:
                 return  # of a shape that this version doesn't know: everybody gets it all the same
             thread.status = status.type if status is not None else thread.status
+
+
+def turn_begun(answer: bytes) -> bytes | None:
+    """The running turn that the answer to ``turn/start`` and its like names, as JSON text."""
+    try:
+        turn = _begun_decoder.decode(answer).result.turn
+    except msgspec.DecodeError:
+        return None
+    if turn is None or turn.status != "inProgress":
+        return None
+    result = jsonrpc.read_fields((jsonrpc.read_fields(answer) or {})["result"]) or {}
+    return result["turn"]
+
+
+class _BegunTurn(msgspec.Struct):
+    status: str
+
+
+class _BegunResult(msgspec.Struct):
+    turn: _BegunTurn | None = None
+
+
+class _BegunAnswer(msgspec.Struct):
+    result: _BegunResult
 
 
 def spawned(line: bytes) -> list[str]:
@@ -193,5 +256,6 @@ def threads_named(answer: bytes) -> list[str]:
     return [id for id in named if id]
 
 
+_begun_decoder = msgspec.json.Decoder(_BegunAnswer)
 _state_decoder = msgspec.json.Decoder(_StateNotification)
 _follow_decoder = msgspec.json.Decoder(_FollowAnswer)

@@ -45,3 +45,48 @@ def _delta(message: Any) -> Any:
     if isinstance(message, dict) and message.get("method") == "item/agentMessage/delta":
         return message["params"]["delta"]
     return None
+
+
+async def test_a_fresh_thread_can_be_joined() -> None:
+    async with (
+        brokered() as broker,
+        client(broker, "desk") as desk,
+        client(broker, "phone") as phone,
+    ):
+        started = await desk.request("thread/start", {"cwd": str(broker.home.work)})
+        thread = started["thread"]["id"]
+        resumed = await phone.request("thread/resume", {"threadId": thread})
+        assert resumed["thread"]["turns"] == []
+        assert {key: resumed[key] for key in started if key != "thread"} == {
+            key: started[key] for key in started if key != "thread"
+        }
+        await phone.run_turn(thread, "hello from the phone")
+        await desk.wait_method("turn/completed", threadId=thread)
+        assert View(thread).hear_all(desk.inbox) == View(thread).hear_all(phone.inbox)
+
+
+async def test_an_ephemeral_thread_can_be_joined_with_its_past_and_while_it_runs() -> None:
+    model = Scripted()
+    model.on("first", Say("one"))
+    model.on("second", Say(chunks=("t", Hold("mid"), "wo")))
+    async with brokered(model=model) as broker, client(broker, "desk") as desk:
+        thread = await desk.start_thread(broker.home.work, ephemeral=True)
+        await desk.run_turn(thread, "first")
+        await desk.start_turn(thread, "second")
+        await model.reached("mid")
+        await desk.wait(lambda m: _delta(m) == "t")
+        async with client(broker, "phone") as phone:
+            answer = await phone.request("thread/resume", {"threadId": thread})
+            model.release("mid")
+            for peer in (desk, phone):
+                await peer.wait(lambda m: _text_of_completed(m) == "two")
+                await peer.wait_method("turn/completed", since=len(peer.inbox) - 2)
+            late = View(thread, answer).hear_all(phone.inbox)
+            whole = View(thread).hear_all(desk.inbox)
+            assert (late.items, late.turns) == (whole.items, whole.turns)
+
+
+def _text_of_completed(message: Any) -> Any:
+    if isinstance(message, dict) and message.get("method") == "item/completed":
+        return message["params"]["item"].get("text")
+    return None

@@ -1,0 +1,181 @@
+"""The journal's chunks: entries into rows, rows into entries, and their reader.
+
+Hands to: ``recorder``, rows to insert; ``store``, entries that were read.
+Hears from: ``store``, in a worker thread, what to read. The reader has a connection of its own, so
+nobody who catches up waits while the disk takes a write, or the other way round.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import heapq
+import sqlite3
+from collections.abc import Collection, Iterable, Iterator
+from itertools import groupby
+from operator import attrgetter, itemgetter
+from pathlib import Path
+
+import attrs
+import msgspec
+
+from mux import schema
+from mux.core.journal import Entry, is_delta
+
+BATCH_BYTES = 1024 * 1024
+"""Of messages in one batch, so also the most in a row, but for a single larger message. It bounds
+what a reader holds in memory to find the order of a batch's chunks."""
+
+MANY_THREADS = 8
+"""From so many threads on, one scan of everything is quicker than a search for each."""
+
+Row = tuple[int, int, int, str | None, str, int, bytes]
+_ROW = "first_seq, last_seq, batch, thread, kind, crc, body"
+_BATCH = itemgetter(2)
+
+_decode = msgspec.msgpack.Decoder(list[tuple[int, str, bytes]]).decode
+_encode = msgspec.msgpack.Encoder().encode
+
+
+def batches(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
+    """The same entries, in pieces of ``BATCH_BYTES``; a larger one is a piece by itself."""
+    batch: list[Entry] = []
+    size = 0
+    for entry in entries:
+        size += len(entry.message)
+        if size > BATCH_BYTES and batch:
+            yield batch
+            batch, size = [], len(entry.message)
+        batch.append(entry)
+    if batch:
+        yield batch
+
+
+def rows(batch: list[Entry], made_at: int) -> Iterator[tuple[object, ...]]:
+    """A batch as rows of the table ``chunk``, all columns in order."""
+    first = batch[0].seq
+    groups: dict[tuple[str | None, bool], list[tuple[int, str, bytes]]] = {}
+    for entry in batch:
+        group = groups.setdefault((entry.thread, is_delta(entry.method)), [])
+        group.append((entry.seq, entry.method, entry.message))
+    for (thread, delta), group in groups.items():
+        body = _encode(group)
+        key = (group[0][0], group[-1][0], first, thread, "delta" if delta else "event")
+        yield (*key, made_at, len(body), schema.checksum(body, *key), body)
+
+
+def fitting(entries: list[Entry], room: int) -> list[Entry]:
+    """The first of them, as many as ``room`` bytes hold, at least one."""
+    for index, entry in enumerate(entries):
+        room -= len(entry.message)
+        if room < 0 and index:
+            return entries[:index]
+    return entries
+
+
+@attrs.define(eq=False)
+class Reader:
+    """Reads the file that the writer has open."""
+
+    path: Path
+    _connection: sqlite3.Connection | None = None
+    _generation: int = 0
+
+    def read(
+        self,
+        generation: int,
+        after: int,
+        until: int,
+        threads: Collection[str] | None,
+        max_bytes: int,
+    ) -> tuple[list[Entry], bool]:
+        """Entries as `Store.read` gives them, and whether these are all.
+
+        Raises ``sqlite3.Error``; ``Broken`` if what is there isn't what was written.
+        """
+        if generation != self._generation:
+            self.end()
+            self._connection = schema.connect_to_read(self.path)
+            self._generation = generation
+        assert self._connection
+        # One transaction: all of its searches see the same batches.
+        self._connection.execute("BEGIN")
+        try:
+            return _read(self._connection, after, until, threads, max_bytes)
+        finally:
+            self._connection.execute("ROLLBACK")
+
+    def end(self) -> None:
+        """Close the connection. Never raises."""
+        connection, self._connection, self._generation = self._connection, None, 0
+        if connection:
+            with contextlib.suppress(sqlite3.Error):
+                connection.close()
+
+
+def _read(
+    connection: sqlite3.Connection,
+    after: int,
+    until: int,
+    threads: Collection[str] | None,
+    max_bytes: int,
+) -> tuple[list[Entry], bool]:
+    # Where the batch that holds after + 1 begins, or one before it.
+    nearest: Row | None = connection.execute(
+        f"SELECT {_ROW} FROM chunk WHERE first_seq <= ? ORDER BY first_seq DESC LIMIT 1",
+        (after + 1,),
+    ).fetchone()
+    start = after + 1 if nearest is None else _checked(nearest)[2]
+    found: list[Entry] = []
+    size = 0
+    for _, batch in groupby(_rows(connection, start, until, threads), _BATCH):
+        # Each chunk is in order, and together they are few runs, which is what sort is best at.
+        entries = sorted(
+            (entry for row in batch for entry in _entries(row) if after < entry.seq <= until),
+            key=attrgetter("seq"),
+        )
+        found += entries
+        size += sum(len(entry.message) for entry in entries)
+        if size > max_bytes:
+            return fitting(found, max_bytes), False
+    return found, True
+
+
+def _rows(
+    connection: sqlite3.Connection, start: int, until: int, threads: Collection[str] | None
+) -> Iterator[Row]:
+    """The chunks that begin in start..until, in the order of ``first_seq``, fetched as needed."""
+    span = "first_seq BETWEEN ? AND ?"
+    if threads is None:
+        return connection.execute(
+            f"SELECT {_ROW} FROM chunk WHERE {span} ORDER BY first_seq", (start, until)
+        )
+    if len(threads) > MANY_THREADS:
+        marks = ",".join("?" * len(threads))
+        return connection.execute(
+            f"SELECT {_ROW} FROM chunk NOT INDEXED WHERE {span}"
+            f" AND (thread IS NULL OR thread IN ({marks})) ORDER BY first_seq",
+            (start, until, *threads),
+        )
+    return heapq.merge(
+        *(
+            connection.execute(
+                f"SELECT {_ROW} FROM chunk INDEXED BY chunk_of_thread"
+                f" WHERE thread IS ? AND {span} ORDER BY first_seq",
+                (thread, start, until),
+            )
+            for thread in {None, *threads}
+        ),
+        key=itemgetter(0),
+    )
+
+
+def _entries(row: Row) -> Iterator[Entry]:
+    thread, body = _checked(row)[3], row[6]
+    return (Entry(seq, thread, method, message) for seq, method, message in _decode(body))
+
+
+def _checked(row: Row) -> Row:
+    *key, crc, body = row
+    if type(body) is not bytes or crc != schema.checksum(body, *key):
+        raise schema.Broken(f"what it holds at {row[0]} isn't what was written")
+    return row

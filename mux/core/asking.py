@@ -1,0 +1,200 @@
+"""Requests going up, and their answers coming down to whoever asked.
+
+The way of a request: ``ask`` rewrites what is the client's own in it (its id, ids of its things),
+``flow`` lets it wait for its turn, ``pump`` sends it. Its answer is looked up by wire id in
+``broker``, and ``settle``\\ d there. Overload is met by asking again, silence by an error.
+
+Heard from: ``broker`` and its other parts (``ask_for_broker``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import attrs
+import msgspec
+
+from mux.core import jsonrpc
+from mux.core.appserver import State as AppServerState
+from mux.core.client import Client
+from mux.core.commands import GiveUp
+from mux.core.events import ClientId
+from mux.core.flow import BROKER, DEPARTED
+from mux.core.jsonrpc import ClientMessage
+from mux.core.methods import RequestRule, Route, request_rule
+from mux.core.requests import Request
+from mux.core.state import State
+
+
+@attrs.define(eq=False)
+class Asking:
+    """Requests of clients and of the broker itself. ``_wire``: the last wire id given."""
+
+    state: State
+    _wire: int = 0
+
+    def ask(self, client: Client, message: ClientMessage, rule: RequestRule) -> None:
+        """A client's request, all the way."""
+        self.submit(self.request(client, message, rule))
+
+    def request(self, client: Client, message: ClientMessage, rule: RequestRule) -> Request:
+        """A client's request as it goes upstream: with its id, and ids of its things, rewritten."""
+        state = self.state
+        params, claim = message.params, None
+        if rule.own_id is not None:
+            params, claim = state.scoped.rewrite(client.id, rule.own_id, params)
+        if rule.names_request:
+            params = self._in_wire_terms(client.id, rule.names_request, params)
+        self._wire += 1
+        fields = message.fields | {"id": b"%d" % self._wire}
+        if "params" in fields:
+            fields["params"] = params
+        request = Request(
+            wire=self._wire,
+            method=message.method,
+            rule=rule,
+            client=client.id,
+            account=client.id,
+            origin=message.id,
+            line=jsonrpc.write(fields),
+            since=state.now,
+            claim=claim,
+        )
+        if rule.route is Route.FOLLOW or rule.begins:
+            request.thread = thread_in(params)
+        if rule.route is Route.FOLLOW:
+            request.params = params
+        return request
+
+    def submit(self, request: Request) -> None:
+        """Queue it; or refuse it, its client's queue being full."""
+        if self.state.flow.submit(request):
+            self.joins(request, 1)
+            self.pump()
+        elif request.client is not None:
+            if request.claim is not None:
+                self.state.scoped.release(request.client, request.claim)
+            text = "Server overloaded; retry later."
+            self.state.error(request.client, request.origin, jsonrpc.OVERLOADED, text)
+
+    def _in_wire_terms(self, client: ClientId, field: str, params: bytes) -> bytes:
+        """``params`` whose ``field`` names a request of the client by its wire id."""
+        fields = jsonrpc.read_fields(params) or {}
+        for request in self.state.flow.upstream.values():
+            if request.client == client and request.origin == fields.get(field):
+                return jsonrpc.write(fields | {field: request.wire_text})
+        return params
+
+    def load(self, thread: str, settings: dict[str, bytes]) -> Request:
+        """Have the app-server load a thread for us; ``settings`` as JSON texts."""
+        kept = {name: msgspec.Raw(text) for name, text in settings.items()}
+        params = {**kept, "threadId": thread, "excludeTurns": True}
+        return self.ask_for_broker("thread/resume", params)
+
+    def ask_for_broker(
+        self, method: str, params: object, rule: RequestRule | None = None
+    ) -> Request:
+        """Ask something of the broker's own."""
+        self._wire += 1
+        request = Request(
+            wire=self._wire,
+            method=method,
+            rule=rule or request_rule(method),
+            client=None,
+            account=BROKER,
+            origin=b"",
+            line=jsonrpc.request(self._wire, method, params),
+            since=self.state.now,
+        )
+        self.state.flow.submit(request)
+        self.pump()
+        return request
+
+    def joins(self, request: Request, change: int) -> None:
+        """Count requests under way that will follow a thread, or run it: it isn't let go then."""
+        if request.thread is None:
+            return
+        if request.rule.route is Route.FOLLOW:
+            self.state.threads.joining[request.thread] += change
+        if request.rule.begins:
+            self.state.threads.beginning[request.thread] += change
+
+    def pump(self) -> None:
+        """Send upstream what may go now."""
+        state = self.state
+        if not state.appserver.runs:
+            return
+        ready = state.appserver.state is AppServerState.READY
+        for request in state.flow.due(state.now, only=None if ready else BROKER):
+            state.forward(request.line, request.method)
+            state.arm(request.deadline)
+
+    # ── answers that aren't the answer ────────────────────────────────────────────────────────
+
+    def asks_again(self, request: Request, error: bytes) -> bool:
+        """Whether the request was refused for overload and will be sent again."""
+        if _code(error) != jsonrpc.OVERLOADED or request.expired:
+            return False
+        at = self.state.flow.retry(request, self.state.now)
+        if at is None:
+            return False
+        self.state.log("debug", "overloaded, sent again later", method=request.method)
+        self.state.arm(at)
+        return True
+
+    def retry(self) -> Iterator[Request]:
+        """Send again what waited long enough; yields those that nobody wants any more."""
+        for request in self.state.flow.retries(self.state.now):
+            if request.account == DEPARTED:
+                yield request
+            else:
+                self.state.forward(request.line, request.method)
+
+    def expire(self) -> None:
+        """Answer those that waited too long with an error."""
+        for request in self.state.flow.expire(self.state.now):
+            self.joins(request, -1)
+            self._tell_expired(request)
+
+    def _tell_expired(self, request: Request) -> None:
+        state, seconds = self.state, self.state.limits.request_deadline
+        state.log("warning", "no answer from the app-server in time", method=request.method)
+        if request.client is not None:
+            text = f"the app-server did not answer `{request.method}` within {seconds:g} s"
+            self.fail(request, jsonrpc.DEADLINE_PASSED, text)
+        elif request.method == "initialize":
+            state.out.append(GiveUp(f"no answer to `initialize` within {seconds:g} s"))
+
+    def fail(self, request: Request, code: int, text: str) -> None:
+        """Answer a client's request with an error of ours, saying whether to ask again is safe."""
+        if request.client is not None:
+            generation = self.state.appserver.generation
+            told = {"generation": generation, "retryable": request.rule.reads}
+            self.state.error(request.client, request.origin, code, text, told)
+
+
+class _ThreadParams(msgspec.Struct):
+    threadId: str | None = None
+
+
+class _ErrorCode(msgspec.Struct):
+    code: int
+
+
+def thread_in(params: bytes) -> str | None:
+    """The thread that a request's params name."""
+    try:
+        return _thread_decoder.decode(params).threadId
+    except msgspec.DecodeError:
+        return None
+
+
+def _code(error: bytes) -> int | None:
+    try:
+        return _code_decoder.decode(error).code
+    except msgspec.DecodeError:
+        return None
+
+
+_thread_decoder = msgspec.json.Decoder(_ThreadParams)
+_code_decoder = msgspec.json.Decoder(_ErrorCode)

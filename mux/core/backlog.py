@@ -1,0 +1,106 @@
+"""A client that is behind: one that lags, or one that came back and asks for what it missed.
+
+Such a client isn't fed live. It reads the journal: its place is its cursor, so what is held for it
+doesn't grow with what it has to come. When its outbox has drained it is given the next part, until
+it has caught up; then it is live again.
+
+What isn't in the journal, because it is for this client alone (answers, what is offered to it and
+resolved), is *pinned*: kept, and given out where it belongs between the entries. So is the latest
+notice about each thread that it doesn't follow.
+
+Heard from: ``broker``.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+
+import attrs
+
+from mux.core import jsonrpc
+from mux.core.approvals import RESOLVED
+from mux.core.journal import Entry, Message, is_delta, merge
+
+NOT_NUMBERED = 0
+"""The seq of a message that isn't in the journal."""
+
+
+@attrs.frozen
+class Pinned:
+    """A message for this client alone. ``after``: the last seq before it."""
+
+    after: int
+    message: Message
+
+
+@attrs.define(eq=False)
+class Backlog:
+    """One client's way through the journal.
+
+    ``follows``: by thread, the seq after which its entries are this client's. ``merged``: whether
+    deltas are. ``targeted_until``: up to here server requests and their resolutions are read from
+    the journal too (a replay); after it, those meant for this client are pinned.
+    """
+
+    cursor: int
+    follows: dict[str, int]
+    merged: bool = True
+    targeted_until: int = 0
+    fetching: bool = False
+    _pinned: deque[Pinned] = attrs.field(factory=deque)
+    _notices: dict[tuple[str | None, str], Message] = attrs.field(factory=dict)
+
+    def pin(self, head: int, method: str, message: bytes) -> None:
+        """Keep a message that is for this client alone, at this place."""
+        self._pinned.append(Pinned(head, Message(NOT_NUMBERED, method, message)))
+
+    def notice(self, head: int, thread: str | None, method: str, message: bytes) -> None:
+        """Keep a notice to everybody: the latest of its kind, where that says all."""
+        if method == "thread/started":
+            self.pin(head, method, message)
+        else:
+            self._notices[thread, method] = Message(NOT_NUMBERED, method, message)
+
+    def read(self, entries: Iterable[Entry], opted_out: frozenset[str], head: int) -> list[Message]:
+        """The messages for the next entries; the cursor moves behind them.
+
+        At ``head`` it has caught up, and all that is left comes out with it.
+        """
+        messages: list[Message] = []
+        mine: list[Entry] = []
+        for entry in entries:
+            while self._pinned and self._pinned[0].after < entry.seq:
+                messages += self._told(mine)
+                mine = []
+                messages.append(self._pinned.popleft().message)
+            self.cursor = entry.seq
+            if self._is_mine(entry) and entry.method not in opted_out:
+                mine.append(entry)
+        messages += self._told(mine)
+        if self.cursor >= head:
+            messages += [pinned.message for pinned in self._pinned]
+            messages += self._notices.values()
+            self._pinned.clear()
+            self._notices.clear()
+        return messages
+
+    def _is_mine(self, entry: Entry) -> bool:
+        if entry.thread is not None and entry.seq <= self.follows.get(entry.thread, entry.seq):
+            return False
+        return entry.seq <= self.targeted_until or not _is_targeted(entry)
+
+    def _told(self, entries: list[Entry]) -> Iterator[Message]:
+        if self.merged:
+            return merge(entries)
+        return (Message(entry.seq, entry.method, entry.message) for entry in entries)
+
+
+def _is_targeted(entry: Entry) -> bool:
+    """Whether it is a server request or its resolution: not meant for every follower."""
+    if is_delta(entry.method):
+        return False
+    if entry.method == RESOLVED:
+        return True
+    message = jsonrpc.read_upstream(entry.message)
+    return message is not None and message.id is not jsonrpc.ABSENT

@@ -1,0 +1,187 @@
+"""Following a thread: joining it, what a joiner is given, and letting go of it.
+
+A client joins by the answer to its ``thread/start``, ``fork``, ``resume`` or ``review/start``. What
+came before that answer and is the joiner's (a new thread's first notifications), it gets before it;
+what runs and what waits for a word, right after it. A sub-agent's thread, to which the app-server
+subscribes every connection by itself, is joined by those that follow its parent.
+
+Heard from: ``broker``.
+"""
+
+from __future__ import annotations
+
+import attrs
+
+from mux.core import births, jsonrpc, running, threads, tools
+from mux.core.asking import Asking, thread_in
+from mux.core.client import Client
+from mux.core.events import ClientId
+from mux.core.jsonrpc import ClientMessage
+from mux.core.methods import RequestRule
+from mux.core.offering import Offering
+from mux.core.requests import Request
+from mux.core.state import State
+from mux.core.threads import Thread
+
+
+@attrs.define(eq=False)
+class Following:
+    """Who joins and leaves which thread. ``_early``: of threads that nobody has followed yet."""
+
+    state: State
+    asking: Asking
+    offering: Offering
+    _early: dict[str, list[tuple[str, bytes]]] = attrs.field(factory=dict)
+
+    # ── joining by an answer ──────────────────────────────────────────────────────────────────
+
+    def before_answer(
+        self, request: Request, client: Client | None, line: bytes
+    ) -> tuple[list[str], bytes]:
+        """A following request succeeded: the threads that it names, and the answer to send."""
+        named = threads.threads_named(line)
+        for id in named:
+            self._follow(request, client, id, line)
+            current = self.state.threads.get(id).running
+            fields = jsonrpc.read_fields(line)
+            if request.method == "thread/resume" and current.turn is not None and fields:
+                result = running.with_completed(fields["result"], current)
+                line = jsonrpc.write(fields | {"result": result})
+        return named, line
+
+    def _follow(self, request: Request, client: Client | None, id: str, line: bytes) -> None:
+        thread = self.state.threads.claim(id)
+        thread.loaded_with = request.params or thread.loaded_with
+        if request.method in ("thread/start", "thread/fork"):
+            thread.birth = births.read_birth(line)
+            thread.status = "idle"
+        early = self._early.pop(id, [])
+        if client is None:
+            return
+        self._join(client, id)
+        if request.method == "thread/start" and client.info is not None:
+            owner = tools.Owner(client.id, client.info.name, client.principal)
+            self.state.tools.register(id, request.params, owner)
+        self._send_early(client, early)
+
+    def _join(self, client: Client, id: str) -> None:
+        self.state.threads.follow(client, id)
+        if client.backlog is not None:
+            client.backlog.follows[id] = self.state.journal.head
+
+    def after_answer(self, client: Client | None, named: list[str]) -> None:
+        """The answer is out: what runs is introduced, what waits is offered."""
+        for id in named:
+            thread = self.state.threads.get(id)
+            if client is None:
+                self.let_go(thread)  # its asker left meanwhile
+                continue
+            for method, line in thread.running.introduction():
+                if method not in client.opted_out:
+                    self.state.send(client.id, line, method)
+            self.offering.offer_pending(client, id)
+
+    def begun(self, request: Request, line: bytes) -> None:
+        """A request that begins a turn succeeded. Its ``turn/started`` comes only after that."""
+        thread = self.state.threads.known.get(request.thread or "")
+        turn = threads.turn_begun(line)
+        if thread is not None and turn is not None and thread.running.turn is None:
+            thread.running.begin(thread.id, turn)
+        elif thread is not None:
+            self.let_go(thread)
+
+    def resumed_here(self, request: Request) -> bytes | None:
+        """The answer to a ``thread/resume`` that the app-server can't give, and the broker can."""
+        thread = self.state.threads.known.get(request.thread or "")
+        if request.method != "thread/resume" or thread is None or not thread.subscribed:
+            return None
+        if thread.birth is None or not thread.birth.only_here:
+            return None
+        turns = (jsonrpc.read_fields(request.params) or {}).get("excludeTurns") != b"true"
+        result = thread.birth.resumed(thread.status, thread.running, turns=turns)
+        return jsonrpc.write({"id": request.wire_text, "result": result})
+
+    # ── threads that nobody asked for ─────────────────────────────────────────────────────────
+
+    def unclaimed(self, thread: str, method: str, line: bytes) -> None:
+        """A thread that nobody has followed yet: its creator's answer, or its parent's, follows.
+
+        One that runs a turn before that is a sub-agent's of no known parent. It is everybody's, as
+        natively every connection is subscribed to it.
+        """
+        self._early.setdefault(thread, []).append((method, line))
+        while sum(map(len, self._early.values())) > self.state.limits.held_early:
+            del self._early[next(iter(self._early))]  # the oldest: whoever made it isn't ours
+        if method == "turn/started":
+            self._adopt(thread, self.state.threads.audience(None))
+
+    def spawned(self, parent: str, line: bytes) -> None:
+        """An item of the parent's is complete: the sub-agents' threads that it names are joined."""
+        for child in threads.spawned(line):
+            if not self.state.threads.get(child).claimed:
+                self._adopt(child, tuple(self.state.threads.get(parent).followers))
+
+    def _adopt(self, thread: str, followers: tuple[ClientId, ...]) -> None:
+        self.state.threads.claim(thread)
+        early = self._early.pop(thread, [])
+        for id in followers:
+            client = self.state.clients[id]
+            self._join(client, thread)
+            self._send_early(client, early)
+            self.offering.offer_pending(client, thread)
+
+    def _send_early(self, client: Client, early: list[tuple[str, bytes]]) -> None:
+        for method, line in early:
+            if method not in client.opted_out:
+                self.state.send(client.id, line, method)
+
+    # ── following no more ─────────────────────────────────────────────────────────────────────
+
+    def client_unfollows(self, client: Client, message: ClientMessage, rule: RequestRule) -> None:
+        """``thread/unsubscribe``: counted per client, answered here."""
+        id = thread_in(message.params)
+        thread = self.state.threads.known.get(id) if id is not None else None
+        if thread is None or not thread.subscribed:
+            # Nobody has it, so nobody loses it; and the error, if it is one, is native.
+            self.asking.ask(client, message, rule)
+            return
+        status = "unsubscribed" if client.id in thread.followers else "notSubscribed"
+        self.state.threads.unfollow(client, thread.id)
+        self.offering.unfollowed(client, thread.id)
+        answer = jsonrpc.result(message.id, {"status": status})
+        self.state.send(client.id, answer, message.method)
+        self.let_go(thread)
+
+    def client_left(self, client: Client) -> None:
+        """Take it off its threads. One that couldn't be joined again is kept for its return."""
+        for thread in self.state.threads.leave(client):
+            if thread.only_here:
+                thread.kept_until = self.state.now + self.state.limits.kept_for_return
+                self.state.arm(thread.kept_until)
+            self.let_go(thread)
+
+    def let_go(self, thread: Thread) -> None:
+        """Give the subscription back once nobody follows and nothing runs or waits."""
+        if (
+            thread.subscribed
+            and not thread.followers
+            and not self.state.threads.joining[thread.id]
+            and thread.kept_until <= self.state.now
+            and not self.state.threads.beginning[thread.id]
+            and thread.running.turn is None
+            and not self.state.approvals.has_pending(thread.id)
+        ):
+            thread.subscribed = False
+            self.asking.ask_for_broker("thread/unsubscribe", {"threadId": thread.id})
+
+    def let_go_in_time(self) -> float:
+        """Let go of those kept long enough; returns when the next one is due."""
+        for thread in self.state.threads.kept():
+            self.let_go(thread)
+        kept = self.state.threads.kept()
+        return min((thread.kept_until for thread in kept), default=float("inf"))
+
+    def thread_closed(self, thread: str) -> None:
+        """The app-server has unloaded it."""
+        self.state.threads.close(thread)
+        self._early.pop(thread, None)

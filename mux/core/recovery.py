@@ -1,0 +1,294 @@
+"""The app-server's lives: what happens when one ends, and how the next one takes over.
+
+*Crash*: what was in flight fails with an error that says whether to ask again; what waits in queues
+stays there. Approvals are resolved and running turns ended for everybody who saw them, since the
+app-server can't say so any more. The next life is started after a wait, initialized, and given the
+followed threads, watches and searches; then the queues go on. Followers stay followers throughout.
+A life that ends five times in a minute isn't started again until somebody asks for it.
+
+*Planned* (``mux/restart``): new work is held back until nothing runs and nothing waits for a word;
+then the process is let go, and all goes on as after a crash, only that nothing was lost.
+
+*Hang*: an app-server that says nothing is asked for a sign, and killed if it gives none.
+
+Heard from: ``broker``.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+import attrs
+import msgspec
+
+from mux.core import jsonrpc
+from mux.core.appserver import State as AppServerState
+from mux.core.asking import Asking
+from mux.core.commands import GiveUp, KillUpstream, StartUpstream, StopUpstream
+from mux.core.events import ClientId
+from mux.core.methods import RequestRule
+from mux.core.offering import Offering
+from mux.core.requests import Request
+from mux.core.state import NEVER, State
+from mux.core.threads import Thread
+
+MINUTE = 60.0
+LONGEST_WAIT = 8.0
+"""Seconds before a start, at most: people wait for it."""
+
+KEPT_SETTINGS = (
+    "approvalPolicy",
+    "approvalsReviewer",
+    "baseInstructions",
+    "config",
+    "cwd",
+    "developerInstructions",
+    "model",
+    "modelProvider",
+    "permissions",
+    "personality",
+    "runtimeWorkspaceRoots",
+    "sandbox",
+    "serviceTier",
+)
+"""Params of the request that loaded a thread that its next loading is given too."""
+
+BEGUN_AGAIN = {
+    "fs/unwatch": "fs/watch",
+    "fuzzyFileSearch/sessionStop": "fuzzyFileSearch/sessionStart",
+    "mcpServer/event/stream/stop": "mcpServer/event/stream/start",
+}
+"""What ends a client's thing → what begins it: of those that the next life can go on with."""
+
+
+@attrs.define(eq=False)
+class Recovery:
+    """Ends and beginnings. ``restart_asked``: who waits for a planned restart, by (client, id)."""
+
+    state: State
+    asking: Asking
+    offering: Offering
+    restart_asked: list[tuple[ClientId, bytes]] = attrs.field(factory=list)
+    restart_now: bool = False
+    last_heard: float = 0.0
+    _stopping: bool = False
+    _deaths: deque[float] = attrs.field(factory=deque)
+    _resuming: dict[int, str] = attrs.field(factory=dict)
+    _probe: Request | None = None
+    _held: list[Request] = attrs.field(factory=list)
+
+    # ── an end ────────────────────────────────────────────────────────────────────────────────
+
+    def exited(self, reason: str, unix_time: float) -> None:
+        """The process is gone."""
+        state = self.state
+        state.appserver.end()
+        self._probe = None
+        self._resuming.clear()
+        for request in state.flow.lose():
+            self.asking.joins(request, -1)
+            text = f"the app-server ended before it answered `{request.method}`"
+            self.asking.fail(request, jsonrpc.APP_SERVER_GONE, text)
+        self.offering.resolve_all()
+        for thread in list(state.threads.known.values()):
+            self._end_thread(thread, unix_time)
+        self._end_processes()
+        self._begin_again(reason)
+
+    def _end_thread(self, thread: Thread, unix_time: float) -> None:
+        state, was_subscribed = self.state, thread.subscribed
+        thread.subscribed = False
+        if was_subscribed and thread.running.turn is not None:
+            self._tell_status(thread, "idle")
+            line = thread.running.interrupted(unix_time)
+            state.publish(thread.id, "turn/completed", line)
+        thread.running.forget()
+        if thread.only_here or not thread.followers:
+            self._lose(thread, told=was_subscribed)
+
+    def _lose(self, thread: Thread, *, told: bool = True) -> None:
+        """The next life won't know it."""
+        if told:
+            self._tell_status(thread, "notLoaded")
+            closed = jsonrpc.notification("thread/closed", {"threadId": thread.id})
+            self.state.publish_to_all(thread.id, "thread/closed", closed)
+        self.state.threads.close(thread.id)
+
+    def _tell_status(self, thread: Thread, status: str) -> None:
+        thread.status = status
+        method = "thread/status/changed"
+        params = {"threadId": thread.id, "status": {"type": status}}
+        self.state.publish_to_all(thread.id, method, jsonrpc.notification(method, params))
+
+    def _end_processes(self) -> None:
+        for client, claim in self.state.scoped.running():
+            if claim.ended_by not in BEGUN_AGAIN:
+                self.state.scoped.release(client, claim)
+            if claim.ended_by == "process/kill":
+                ended = _PROCESS_GONE | {claim.field: claim.origin}
+                message = jsonrpc.notification("process/exited", ended)
+                self.state.send(client, message, "process/exited")
+
+    def _begin_again(self, reason: str) -> None:
+        state = self.state
+        if self._stopping:
+            self._stopping = False
+            state.out.append(StartUpstream(0.0))
+            return
+        state.log("error", "app-server ended", why=reason, generation=state.appserver.generation)
+        if not state.appserver.user_agent:
+            state.out.append(GiveUp(reason))
+            return
+        self._deaths.append(state.now)
+        while self._deaths[0] < state.now - MINUTE:
+            self._deaths.popleft()
+        if len(self._deaths) >= state.limits.deaths_in_a_minute:
+            state.appserver.state = AppServerState.DOWN
+            state.log("error", "app-server stays down; `appmux restart` tries again")
+            self._fail_queued(reason)
+        else:
+            wait = state.limits.restart_first_wait * 2.0 ** (len(self._deaths) - 2)
+            state.out.append(StartUpstream(min(wait, LONGEST_WAIT) if self._deaths else 0.0))
+            state.arm(state.flow.oldest_queued() + state.limits.coming_up)
+
+    def _fail_queued(self, reason: str) -> None:
+        for request in self.state.flow.drop_queued():
+            self.asking.joins(request, -1)
+            self.asking.fail(request, jsonrpc.APP_SERVER_GONE, f"the app-server is down: {reason}")
+
+    # ── a beginning ───────────────────────────────────────────────────────────────────────────
+
+    def resume(self) -> None:
+        """The next life is initialized: give it what the last one had, before anything else."""
+        state = self.state
+        state.appserver.state = AppServerState.RESUMING
+        for thread in list(state.threads.known.values()):
+            if thread.followers and not thread.subscribed:
+                settings = jsonrpc.read_fields(thread.loaded_with) or {}
+                kept = {name: settings[name] for name in KEPT_SETTINGS if name in settings}
+                request = self.asking.load(thread.id, kept)
+                self._resuming[request.wire] = thread.id
+        for _client, claim in state.scoped.running():
+            begin = BEGUN_AGAIN.get(claim.ended_by)
+            if begin is not None:
+                self.asking.ask_for_broker(begin, msgspec.Raw(claim.params))
+        self._ready_if_resumed()
+
+    def resumed(self, request: Request, *, failed: bool) -> bool:
+        """An answer to one of ``resume``'s requests; False if it is none."""
+        if request is self._probe:
+            self._probe = None
+        id = self._resuming.pop(request.wire, None)
+        if id is None:
+            return False
+        thread = self.state.threads.known.get(id)
+        if thread is not None and failed:
+            self.state.log("warning", "thread not resumed after a restart", thread=id)
+            self._lose(thread)
+        elif thread is not None:
+            self.state.threads.claim(id)
+        self._ready_if_resumed()
+        return True
+
+    def _ready_if_resumed(self) -> None:
+        state = self.state
+        if self._resuming:
+            return
+        state.appserver.state = AppServerState.READY
+        self.last_heard = state.now
+        state.arm(state.now + state.limits.probe_interval)
+        told = {"generation": state.appserver.generation, "version": state.appserver.version}
+        for client, origin in self.restart_asked:
+            if client in state.clients:
+                state.send(client, jsonrpc.result(origin, told), "mux/restart")
+        self.restart_asked.clear()
+        self.restart_now = False
+        for request in self._held:
+            if request.client in state.clients:
+                state.flow.submit(request)
+        self._held.clear()
+        state.log("info", "app-server ready", generation=state.appserver.generation)
+
+    # ── a planned end ─────────────────────────────────────────────────────────────────────────
+
+    def asked_to_restart(self, client: ClientId, origin: bytes, *, now: bool) -> None:
+        """Somebody wants a new life; answered when it is ready."""
+        self.restart_asked.append((client, origin))
+        self.restart_now = self.restart_now or now
+        if self.state.appserver.state is AppServerState.DOWN:
+            self._deaths.clear()
+            self.state.appserver.state = AppServerState.STARTING
+            self.state.out.append(StartUpstream(0.0))
+
+    def holds(self, request: Request, thread: Thread | None) -> bool:
+        """Whether the request begins work that must wait for the restart; then it is kept."""
+        if not self.restart_asked or not request.rule.begins:
+            return False
+        if thread is not None and thread.running.turn is not None:
+            return False  # it joins a turn that runs, for which the restart waits anyway
+        self._held.append(request)
+        return True
+
+    def stop_if_quiet(self) -> None:
+        """A restart is wanted: stop the app-server once that disturbs nobody."""
+        ready = self.state.appserver.state is AppServerState.READY
+        if self.restart_asked and ready and not self._stopping and not self.waits_for():
+            self._stopping = True
+            self.state.out.append(StopUpstream())
+
+    def waits_for(self) -> list[str]:
+        """What a planned restart waits for, in words."""
+        if self.restart_now:
+            return []
+        state = self.state
+        turns = sum(each.running.turn is not None for each in state.threads.known.values())
+        asked = sum(1 for _ in state.approvals.pending())
+        processes = sum(claim.ended_by not in BEGUN_AGAIN for _, claim in state.scoped.running())
+        reasons = {
+            f"{turns} running turn(s)": turns,
+            f"{asked} server request(s)": asked,
+            f"{processes} process(es)": processes,
+            "requests in flight": state.flow.busy,
+        }
+        return [words for words, there in reasons.items() if there]
+
+    # ── time ──────────────────────────────────────────────────────────────────────────────────
+
+    def time_passed(self) -> float:
+        """Look after an app-server that is silent or absent; returns when to look again."""
+        state = self.state
+        if state.appserver.state is AppServerState.READY:
+            return self._look_for_a_sign()
+        since = state.now - state.limits.coming_up
+        for request in state.flow.drop_queued(asked_before=since):
+            self.asking.joins(request, -1)
+            text = f"the app-server did not come up within {state.limits.coming_up:g} s"
+            self.asking.fail(request, jsonrpc.APP_SERVER_GONE, text)
+        return state.flow.oldest_queued() + state.limits.coming_up
+
+    def _look_for_a_sign(self) -> float:
+        state, probe = self.state, self._probe
+        if probe is not None and probe.since < self.last_heard:
+            self._probe = probe = None  # it has said something else meanwhile
+        if probe is None:
+            due = self.last_heard + state.limits.probe_interval
+            if state.now < due:
+                return due
+            method, params = "thread/loaded/list", {"limit": 1}
+            self._probe = probe = self.asking.ask_for_broker(method, params, _PROBE)
+        if state.now < probe.since + state.limits.probe_deadline:
+            return probe.since + state.limits.probe_deadline
+        reason = f"no sign of life within {state.limits.probe_deadline:g} s"
+        state.out.append(KillUpstream(reason))
+        return NEVER
+
+
+_PROBE = RequestRule(waits=True)  # it must not wait for a slot: that none is free may be the cause
+
+_PROCESS_GONE: dict[str, object] = {
+    "exitCode": -1,
+    "stdout": "",
+    "stdoutCapReached": False,
+    "stderr": "the app-server that ran this process has ended",
+    "stderrCapReached": False,
+}

@@ -1,0 +1,178 @@
+"""``mux/replay``: a client that knows the broker comes back, and gets what it missed.
+
+The threads it names, or those that it followed before, are followed again (loaded, where the
+app-server has let go of them); then it is a client that is behind, reading the journal from its
+cursor on, until it is live. A cursor that the journal no longer reaches gets an answer that says
+so, and nothing else: then a snapshot (``thread/resume``) is the way.
+
+Heard from: ``broker``.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+import attrs
+import msgspec
+
+from mux.core import jsonrpc
+from mux.core.asking import Asking
+from mux.core.backlog import Backlog
+from mux.core.client import Client
+from mux.core.events import ClientId
+from mux.core.jsonrpc import ClientMessage
+from mux.core.requests import Request
+from mux.core.state import State
+
+
+class Cursor(msgspec.Struct):
+    """A client's place: the last seq that it has, and in which epoch that counts."""
+
+    epoch: str
+    seq: int
+
+
+class ReplayParams(msgspec.Struct):
+    """``mux/replay`` params. ``merged``: consecutive deltas of an item may come as one."""
+
+    after: Cursor
+    threadId: str | None = None
+    merged: bool = False
+
+
+@attrs.define(eq=False)
+class _Replay:
+    """One that waits for threads to be loaded."""
+
+    client: ClientId
+    origin: bytes
+    params: ReplayParams
+    threads: list[str]
+    missing: list[str] = attrs.field(factory=list)
+    loading: int = 0
+
+
+@attrs.define(eq=False)
+class Replaying:
+    """Replays under way, and what departed clients followed (by principal and program)."""
+
+    state: State
+    asking: Asking
+    _loading: dict[int, tuple[_Replay, str]] = attrs.field(factory=dict)
+    _left: OrderedDict[tuple[str, str], set[str]] = attrs.field(factory=OrderedDict)
+
+    def client_left(self, client: Client) -> None:
+        """Remember what it followed, for its return."""
+        if client.info is None or not client.follows:
+            return
+        key = (client.principal.name, client.info.name)
+        self._left[key] = set(client.follows)
+        self._left.move_to_end(key)
+        while len(self._left) > self.state.limits.remembered_clients:
+            self._left.popitem(last=False)
+
+    def asked(self, client: Client, message: ClientMessage) -> None:
+        """A client asks for what it missed."""
+        wrong, params = None, None
+        try:
+            params = _decoder.decode(message.params)
+        except msgspec.DecodeError as error:
+            wrong = str(error)
+        if not client.aware:
+            wrong = "declare `capabilities.extensions.appmux` in `initialize` first"
+        elif client.backlog is not None:
+            wrong = "this client is still catching up: ask again when it is live"
+        if wrong is not None or params is None:
+            text = f"Invalid request: {wrong}"
+            self.state.error(client.id, message.id, jsonrpc.INVALID_REQUEST, text)
+        elif not self._reaches(params.after):
+            answer = self._answer(complete=False)
+            self.state.send(client.id, jsonrpc.result(message.id, answer), message.method)
+        else:
+            self._load(client, _Replay(client.id, message.id, params, self._wanted(client, params)))
+
+    def _reaches(self, after: Cursor) -> bool:
+        journal = self.state.journal
+        return after.epoch == journal.epoch and journal.earliest <= after.seq <= journal.head
+
+    def _wanted(self, client: Client, params: ReplayParams) -> list[str]:
+        if params.threadId is not None:
+            return [params.threadId]
+        key = (client.principal.name, client.info.name if client.info else "")
+        return sorted(set(client.follows) | self._left.get(key, set()))
+
+    def _load(self, client: Client, replay: _Replay) -> None:
+        for id in replay.threads:
+            thread = self.state.threads.known.get(id)
+            if thread is None or not thread.subscribed:
+                request = self.asking.load(id, {})
+                self._loading[request.wire] = (replay, id)
+                self.state.threads.joining[id] += 1
+                replay.loading += 1
+            else:
+                self.state.threads.follow(client, id)
+        self._go_if_loaded(replay)
+
+    def loaded(self, request: Request, *, failed: bool) -> bool:
+        """An answer to one of ``_load``'s requests; False if it is none."""
+        found = self._loading.pop(request.wire, None)
+        if found is None:
+            return False
+        replay, id = found
+        self.state.threads.joining[id] -= 1
+        replay.loading -= 1
+        client = self.state.clients.get(replay.client)
+        if failed:
+            replay.threads.remove(id)
+            replay.missing.append(id)
+        else:
+            self.state.threads.claim(id)
+            if client is not None:
+                self.state.threads.follow(client, id)
+        self._go_if_loaded(replay)
+        return True
+
+    def upstream_gone(self) -> None:
+        """The app-server that was to load threads is gone: say so."""
+        for replay in {id(each): each for each, _ in self._loading.values()}.values():
+            if replay.client in self.state.clients:
+                text = "the app-server ended while it loaded the thread: ask again"
+                told = {"generation": self.state.appserver.generation, "retryable": True}
+                code = jsonrpc.APP_SERVER_GONE
+                self.state.error(replay.client, replay.origin, code, text, told)
+        for _replay, thread in self._loading.values():
+            self.state.threads.joining[thread] -= 1
+        self._loading.clear()
+
+    def _go_if_loaded(self, replay: _Replay) -> None:
+        client = self.state.clients.get(replay.client)
+        if replay.loading or client is None:
+            return
+        state, after = self.state, replay.params.after.seq
+        answer = self._answer(complete=True) | {
+            "threads": replay.threads,
+            "missing": replay.missing,
+        }
+        state.send(client.id, jsonrpc.result(replay.origin, answer), "mux/replay")
+        for request in state.approvals.pending():
+            # The journal holds it, or the client has it from before: it may answer, unasked anew.
+            if request.thread in replay.threads and client.declared(request.needs):
+                request.offered[client.id] = None
+        follows = dict.fromkeys(client.follows, state.journal.head)
+        follows |= dict.fromkeys(replay.threads, after)
+        backlog = Backlog(
+            after, follows, merged=replay.params.merged, targeted_until=state.journal.head
+        )
+        state.fall_behind(client, backlog)
+
+    def _answer(self, *, complete: bool) -> dict[str, object]:
+        journal = self.state.journal
+        return {
+            "complete": complete,
+            "epoch": journal.epoch,
+            "seq": journal.head,
+            "earliest": journal.earliest,
+        }
+
+
+_decoder = msgspec.json.Decoder(ReplayParams)

@@ -1,0 +1,186 @@
+"""What all parts of the broker share: who is attached, what is known, and what is being said.
+
+``broker`` makes one ``State`` and gives it to its parts (``asking``, ``offering``, ``following``,
+``recovery``, ``replaying``). They change it only while an event is handled, and speak only through
+it: ``send`` to one client, ``publish`` to those that follow, ``forward`` upstream.
+
+A client that lags or replays has a ``Backlog``: what is said to it then goes there (see
+``backlog``), and ``catch_up`` brings it on, part by part, until it is live again.
+"""
+
+from __future__ import annotations
+
+import attrs
+
+from mux.core import jsonrpc
+from mux.core.approvals import Approvals
+from mux.core.appserver import AppServer, Introduction
+from mux.core.backlog import NOT_NUMBERED, Backlog
+from mux.core.client import Client
+from mux.core.commands import Close, Command, Fetch, Forward, Level, Log, Publish, TellWhenDrained
+from mux.core.events import ClientId
+from mux.core.flow import Flow
+from mux.core.journal import Entry, Journal, with_seq
+from mux.core.limits import Limits
+from mux.core.scoped import Scoped
+from mux.core.threads import Threads
+from mux.core.tools import Tools
+
+NEVER = float("inf")
+
+CLOSE_TOO_FAR_BEHIND = 1013
+"""WebSocket's "try again later"."""
+
+
+@attrs.define(eq=False)
+class State:
+    """The broker's state. ``now``: of the event being handled; ``out``: the commands so far.
+
+    ``wakeup``: when ``TimePassed`` is wanted, on the same clock.
+    """
+
+    limits: Limits
+    introduction: Introduction
+    journal: Journal
+    approvals: Approvals
+    appserver: AppServer = attrs.field(factory=AppServer)
+    clients: dict[ClientId, Client] = attrs.field(factory=dict)
+    flow: Flow = attrs.field(init=False)
+    threads: Threads = attrs.field(init=False)
+    scoped: Scoped = attrs.field(factory=Scoped)
+    tools: Tools = attrs.field(factory=Tools)
+    now: float = 0.0
+    wakeup: float = NEVER
+    out: list[Command] = attrs.field(factory=list)
+
+    def __attrs_post_init__(self) -> None:
+        self.flow = Flow(self.limits)
+        self.threads = Threads(self.clients)
+
+    # ── saying ────────────────────────────────────────────────────────────────────────────────
+
+    def forward(self, line: bytes, method: str) -> None:
+        """To the app-server."""
+        self.out.append(Forward(line, method))
+
+    def send(self, client: ClientId, message: bytes, method: str) -> None:
+        """To one client alone."""
+        backlog = self.clients[client].backlog
+        if backlog is None:
+            self.out.append(Publish(message, (client,), method))
+        else:
+            backlog.pin(self.journal.head, method, message)
+
+    def error(self, client: ClientId, id: bytes, code: int, text: str, data: object = None) -> None:
+        """An error answer to one client."""
+        self.send(client, jsonrpc.error(id, code, text, data), "error")
+
+    def publish(self, thread: str, method: str, message: bytes) -> None:
+        """Number it, journal it, hand it to the thread's followers."""
+        entry = self.journal.add(thread, method, message)
+        live, aware = self.threads.recipients(thread, method)
+        self.out.append(Publish(message, live, method, entry))
+        if aware:
+            self.out.append(Publish(with_seq(message, entry.seq), aware, method))
+
+    def publish_to_all(self, thread: str | None, method: str, message: bytes) -> None:
+        """To everybody past the handshake; journaled if it is of a thread that somebody follows."""
+        live, aware = self.threads.recipients(None, method)
+        known = self.threads.known.get(thread) if thread is not None else None
+        entry = None
+        if known is not None and known.claimed:
+            entry = self.journal.add(thread, method, message)
+        self.out.append(Publish(message, live, method, entry))
+        if aware and entry is not None:
+            self.out.append(Publish(with_seq(message, entry.seq), aware, method))
+        elif aware:
+            self.out.append(Publish(message, aware, method))
+        for id in self.threads.behind:
+            client = self.clients[id]
+            reads_it = entry is not None and thread in client.follows
+            if client.backlog is not None and not reads_it and method not in client.opted_out:
+                client.backlog.notice(self.journal.head, thread, method, message)
+
+    def publish_to(
+        self, recipients: tuple[ClientId, ...], thread: str | None, method: str, message: bytes
+    ) -> None:
+        """Number it, journal it, hand it to these; that others follow the thread doesn't matter."""
+        if thread is None:
+            for client in recipients:
+                self.send(client, message, method)
+            return
+        entry = self.journal.add(thread, method, message)
+        live = tuple(id for id in recipients if self._is_live(id))
+        aware = tuple(id for id in live if self.clients[id].aware)
+        plain = tuple(id for id in live if not self.clients[id].aware) if aware else live
+        self.out.append(Publish(message, plain, method, entry))
+        if aware:
+            self.out.append(Publish(with_seq(message, entry.seq), aware, method))
+        for client in recipients:
+            if not self._is_live(client):
+                self.send(client, message, method)
+
+    def _is_live(self, client: ClientId) -> bool:
+        return self.clients[client].backlog is None
+
+    def log(self, level: Level, event: str, **fields: object) -> None:
+        """To the operator. ``fields`` never hold params, results or secrets."""
+        self.out.append(Log(level, event, fields))
+
+    def arm(self, moment: float) -> None:
+        """Want ``TimePassed`` at this moment, at the latest."""
+        self.wakeup = min(self.wakeup, moment)
+
+    # ── clients that are behind ───────────────────────────────────────────────────────────────
+
+    def fall_behind(self, client: Client, backlog: Backlog) -> None:
+        """The client reads the journal from now on, until it has caught up."""
+        client.backlog = backlog
+        self.threads.audience_changed()
+        self.out.append(TellWhenDrained(client.id))
+
+    def catch_up(self, client: Client) -> None:
+        """Give a client that is behind the next part."""
+        backlog = client.backlog
+        if backlog is None or backlog.fetching:
+            return
+        entries = self.journal.after(backlog.cursor, self.limits.catch_up_bytes)
+        if backlog.cursor < self.journal.earliest:
+            # Older than all there is: it can't be brought on, but a new connection can.
+            self.out.append(Close(client.id, CLOSE_TOO_FAR_BEHIND, "too far behind; reconnect"))
+        elif entries is None:
+            backlog.fetching = True
+            self.out.append(
+                Fetch(
+                    client.id,
+                    backlog.cursor,
+                    self.journal.remembered_after,
+                    frozenset(backlog.follows),
+                    self.limits.catch_up_bytes,
+                )
+            )
+        else:
+            self.tell(client, backlog, entries)
+
+    def fetched(self, client: Client, entries: tuple[Entry, ...], until: int) -> None:
+        """What was asked of the disk is here; up to ``until`` there is nothing more."""
+        backlog = client.backlog
+        if backlog is not None and backlog.fetching:
+            backlog.fetching = False
+            self.tell(client, backlog, list(entries), until)
+
+    def tell(self, client: Client, backlog: Backlog, entries: list[Entry], until: int = 0) -> None:
+        """Send what these entries hold for a client that is behind; live again at the head."""
+        messages = backlog.read(entries, client.opted_out, self.journal.head)
+        backlog.cursor = max(backlog.cursor, until)
+        for message in messages:
+            text = message.message
+            if client.aware and message.seq != NOT_NUMBERED:
+                text = with_seq(text, message.seq)
+            self.out.append(Publish(text, (client.id,), message.method))
+        if backlog.cursor >= self.journal.head:
+            client.backlog = None
+            self.threads.audience_changed()
+            self.log("info", "client is live again", client=client.id)
+        else:
+            self.out.append(TellWhenDrained(client.id))

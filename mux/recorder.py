@@ -1,0 +1,374 @@
+"""The one who changes the journal's file: writes batches, trims, gives space back, recovers.
+
+Hands to: ``schema``, what opens the file; ``store``, failures.
+Hears from: ``store``, which calls it in one worker thread at a time.
+
+What it keeps true, whatever fails: entries up to ``written`` are on disk, or counted as lost in
+``lost``; a batch is there whole or not at all; no number is handed out twice in an epoch, since
+numbers are only used below the mark ``reserved``, which is on disk before them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import cast
+
+import attrs
+import structlog
+
+from mux import schema
+from mux.chunks import batches, rows
+from mux.core.journal import Entry
+
+RESERVED = 2**30
+"""Numbers reserved ahead. After a kill the next life begins past them. So many that even a disk
+that is full for hours can't exhaust them (at 100,000 messages/s: three hours), and so few that
+8 million kills fit into the 53 bits which JSON's numbers have everywhere."""
+
+TRIMMED_SHARE = 16
+"""Trimming frees a 16th of the bound at once, so that it is rare; that is 32 MiB by default."""
+
+FREE_SHARE = 8
+"""Free pages of more than an eighth of the bound are given back; fewer are soon written again."""
+
+STEP_ROWS = 1000
+"""Trimmed in one transaction: some milliseconds, so that entries don't wait long to be written."""
+
+STEP_PAGES = 1024
+"""Given back in one transaction; as above. 4 MiB."""
+
+Victim = tuple[int, int, str]
+"""A chunk to delete: first_seq, last_seq, kind."""
+
+log = structlog.get_logger()
+
+
+@attrs.frozen
+class Life:
+    """What a file says of the lives before."""
+
+    epoch: str
+    reserved: int
+    earliest: int
+    last: int
+    """The number of the newest entry there is; 0: none."""
+
+
+@attrs.define(eq=False)
+class Recorder:
+    """The one who changes the file. ``written``, ``lost`` and the like may be read at any time."""
+
+    path: Path
+    max_bytes: int
+    max_age: float
+    wall_clock: Callable[[], float]
+    epoch: str
+    written: int = 0
+    """The last number that memory needn't keep any more."""
+    lost: int = 0
+    """The last number of an event (or of a running item's delta) that was there and isn't now."""
+    used: int = 0
+    """Bytes of the file that hold something, as of the last call."""
+    generation: int = 0
+    """Counts the times the file was opened; 0: it wasn't, so there is nothing to read."""
+    suspicion: tuple[int, str] | None = None
+    """A ``generation`` of the file, and why it is to be moved aside by the next call: the reader's
+    finding, or our own. Of an earlier generation, it means nothing."""
+    _connection: sqlite3.Connection | None = None
+    _identity: tuple[int, int] = (0, 0)
+    _reserved: int = 0
+    _saved: int = 0
+
+    # -- Opening ----------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Open the file at the start and go on with its epoch and numbers, if it has some.
+
+        Raises ``StoreError`` if a newer appmux made it. After any other ``sqlite3.Error`` or
+        ``OSError`` this life has an epoch of its own, which the file gets when it can be opened.
+        """
+        self._connect(adopt=True)
+
+    def work(self, entries: Sequence[Entry], floor: int, shed: int) -> bool:
+        """Write what of ``entries`` isn't written, and do one step of trimming; whether there is
+        more of that to do. Opens the file first if need be.
+
+        ``floor``: deltas from this number on are of running items. ``shed``: the last number that
+        memory had to drop. Raises ``sqlite3.Error``, ``OSError`` or ``StoreError``; what was
+        written until then is told by ``written``.
+        """
+        try:
+            connection = self._ready()
+            for batch in batches([entry for entry in entries if entry.seq > self.written]):
+                self._write(connection, batch, shed)
+            return self._trim(connection, floor) or self._shrink(connection)
+        except (sqlite3.Error, OSError) as failure:
+            self._give_up(failure)
+            raise
+
+    def end(self, last: int) -> None:
+        """Close the file; ``last`` is the last number handed out. Never raises."""
+        with contextlib.suppress(sqlite3.Error):
+            if self._connection and last <= self.written:
+                # An orderly end leaves no gap in the numbers.
+                _save(self._connection, last + 1, self.lost)
+                self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        self._close()
+
+    def _ready(self) -> sqlite3.Connection:
+        if self.suspicion and self.suspicion[0] == self.generation:
+            self._set_aside(self.suspicion[1])
+        if self._connection is None:
+            self._connect(adopt=False)
+        elif self._identity != _identity(self.path):
+            # Written entries would go nowhere: SQLite keeps writing into a file without a name.
+            raise FileNotFoundError(f"{self.path} was removed or replaced")
+        assert self._connection
+        return self._connection
+
+    def _connect(self, *, adopt: bool) -> None:
+        try:
+            self._connection = schema.connect(self.path)
+            life = _life(self._connection)
+        except sqlite3.Error as failure:
+            self._close()
+            if not schema.is_broken(failure):
+                raise
+            self._set_aside(str(failure))
+            self._connection, life = schema.connect(self.path), None
+        try:
+            self._take(self._connection, life, adopt=adopt)
+            self._identity = _identity(self.path)
+        except BaseException:
+            self._close()
+            raise
+        self.generation += 1
+
+    def _take(self, connection: sqlite3.Connection, life: Life | None, *, adopt: bool) -> None:
+        """Make the file that of our epoch, or our epoch that of the file; reserve numbers."""
+        if life and adopt:
+            written = max(life.reserved, life.last + 1) - 1
+            reserved = written + 1 + RESERVED
+            _save(connection, reserved, life.earliest)
+            self.epoch, self.written, self.lost = life.epoch, written, life.earliest
+            self._reserved, self._saved = reserved, life.earliest
+        elif life and life.epoch == self.epoch:
+            with transaction(connection):  # a commit that failed may have come true all the same
+                connection.execute("DELETE FROM chunk WHERE first_seq > ?", (self.written,))
+        else:
+            self.lost = max(self.lost, self.written)
+            self._start_over(connection)
+        # On the disk itself, so that not even a power cut takes it back.
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        self._used(connection)
+
+    def _start_over(self, connection: sqlite3.Connection) -> None:
+        reserved = self.written + 1 + RESERVED
+        with transaction(connection):
+            connection.execute("DELETE FROM chunk")
+            connection.execute("DELETE FROM life")
+            connection.execute(
+                "INSERT INTO life VALUES (?, ?, ?)", (self.epoch, reserved, self.lost)
+            )
+        self._reserved, self._saved = reserved, self.lost
+
+    # -- Writing ----------------------------------------------------------------------------------
+
+    def _write(self, connection: sqlite3.Connection, batch: list[Entry], shed: int) -> None:
+        last, lost = batch[-1].seq, max(self.lost, shed)
+        reserved = self._reserved
+        if last > reserved - RESERVED // 2:
+            reserved = last + RESERVED
+        with transaction(connection):
+            connection.executemany(
+                "INSERT INTO chunk VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                rows(batch, int(self.wall_clock())),
+            )
+            if (reserved, lost) != (self._reserved, self._saved):
+                _save(connection, reserved, lost)
+        self.written, self.lost = last, lost
+        self._reserved, self._saved = reserved, lost
+
+    # -- Trimming ---------------------------------------------------------------------------------
+
+    def _trim(self, connection: sqlite3.Connection, floor: int) -> bool:
+        victims = self._too_old(connection)
+        if not victims and (excess := self._used(connection) - self.max_bytes) > 0:
+            excess += self.max_bytes // TRIMMED_SHARE
+            victims = _finished_deltas(connection, floor, excess) or _oldest(connection, excess)
+        if not victims:
+            return False
+        # Deltas of items that are complete are no loss: the item's last event has the whole text.
+        losses = [last for _, last, kind in victims if kind != "delta" or last >= floor]
+        # Before they are gone, so that no reader finds them missing and unannounced.
+        self.lost = max(self.lost, *losses, 0)
+        with transaction(connection):
+            connection.executemany(
+                "DELETE FROM chunk WHERE first_seq = ?", [(first,) for first, _, _ in victims]
+            )
+            _save(connection, self._reserved, self.lost)
+        self._saved = self.lost
+        self._used(connection)
+        return True
+
+    def _too_old(self, connection: sqlite3.Connection) -> list[Victim]:
+        limit = self.wall_clock() - self.max_age
+        first = "FROM chunk ORDER BY first_seq LIMIT"
+        oldest = connection.execute(f"SELECT made_at {first} 1").fetchone()
+        if oldest is None or _whole(*oldest)[0] >= limit:
+            return []
+        return _until(
+            self.max_bytes,
+            connection.execute(
+                f"SELECT first_seq, last_seq, bytes, kind FROM (SELECT * {first} ?)"
+                " WHERE made_at < ?",
+                (STEP_ROWS, limit),
+            ),
+        )
+
+    def _used(self, connection: sqlite3.Connection) -> int:
+        pages, free, size = (
+            connection.execute(f"PRAGMA {name}").fetchone()[0]
+            for name in ("page_count", "freelist_count", "page_size")
+        )
+        self.used = (pages - free) * size
+        return self.used
+
+    def _shrink(self, connection: sqlite3.Connection) -> bool:
+        free, size = (
+            connection.execute(f"PRAGMA {name}").fetchone()[0]
+            for name in ("freelist_count", "page_size")
+        )
+        if free * size > self.max_bytes // FREE_SHARE:
+            connection.execute(f"PRAGMA incremental_vacuum({STEP_PAGES})").fetchall()
+            return True
+        if _size(self.path.with_name(self.path.name + "-wal")) > schema.WAL_BYTES:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        return False
+
+    # -- Trouble ----------------------------------------------------------------------------------
+
+    def _give_up(self, failure: BaseException) -> None:
+        """After a failure: go on with the connection only if the file itself is beyond doubt."""
+        if schema.is_broken(failure):
+            self.suspicion = (self.generation, str(failure))
+        self._saved = -1  # what was rolled back isn't saved
+        if schema.code(failure) not in {sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY}:
+            self._close()
+
+    def _set_aside(self, because: str) -> None:
+        self._close()
+        if self.path.exists():
+            aside = schema.move_aside(self.path, self.wall_clock())
+            log.error(
+                "the journal's file is broken: moved aside, and a new one begun; what it held can't"
+                " be caught up on",
+                file=str(aside),
+                because=because,
+            )
+        self.lost = max(self.lost, self.written)
+        self.suspicion = None
+
+    def _close(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection:
+            with contextlib.suppress(sqlite3.Error):
+                connection.close()
+
+
+@contextlib.contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """All of it or nothing."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        # A failed commit has often ended the transaction already.
+        with contextlib.suppress(sqlite3.Error):
+            connection.execute("ROLLBACK")
+        raise
+
+
+def _life(connection: sqlite3.Connection) -> Life | None:
+    """None in a new file. Raises ``Broken`` if it hasn't the tables of its version."""
+    try:
+        row = connection.execute("SELECT epoch, reserved, earliest FROM life").fetchone()
+        newest = connection.execute(
+            "SELECT batch FROM chunk ORDER BY first_seq DESC LIMIT 1"
+        ).fetchone()
+        last = (
+            newest
+            and connection.execute(
+                "SELECT max(last_seq) FROM chunk WHERE first_seq >= ?", newest
+            ).fetchone()
+        )
+    except sqlite3.OperationalError as failure:
+        if schema.code(failure) == sqlite3.SQLITE_ERROR:
+            raise schema.Broken(str(failure)) from failure
+        raise
+    if row is None:
+        return None
+    if type(row[0]) is not str or not row[0]:
+        raise schema.Broken("its epoch is garbled")
+    return Life(row[0], *_whole(*row[1:], *(last or (0,))))
+
+
+def _save(connection: sqlite3.Connection, reserved: int, earliest: int) -> None:
+    connection.execute("UPDATE life SET reserved = ?, earliest = ?", (reserved, earliest))
+
+
+def _finished_deltas(connection: sqlite3.Connection, floor: int, excess: int) -> list[Victim]:
+    """The oldest chunks of deltas whose items are all complete: some ``excess`` bytes of them."""
+    return _until(
+        excess,
+        connection.execute(
+            "SELECT first_seq, last_seq, bytes, kind FROM chunk"
+            " WHERE kind = 'delta' AND last_seq < ? ORDER BY first_seq LIMIT ?",
+            (floor, STEP_ROWS),
+        ),
+    )
+
+
+def _oldest(connection: sqlite3.Connection, excess: int) -> list[Victim]:
+    """The oldest chunks of any kind: some ``excess`` bytes of them."""
+    return _until(
+        excess,
+        connection.execute(
+            "SELECT first_seq, last_seq, bytes, kind FROM chunk ORDER BY first_seq LIMIT ?",
+            (STEP_ROWS,),
+        ),
+    )
+
+
+def _until(excess: int, found: sqlite3.Cursor) -> list[Victim]:
+    victims: list[Victim] = []
+    for first, last, size, kind in found.fetchall():
+        if excess <= 0:
+            break
+        _whole(last, size)
+        victims.append((first, last, kind))
+        excess -= size
+    return victims
+
+
+def _whole(*columns: object) -> tuple[int, ...]:
+    """The same. Raises ``Broken`` unless they are numbers: SQLite promises none."""
+    if not all(type(column) is int for column in columns):
+        raise schema.Broken("its numbers are garbled")
+    return cast("tuple[int, ...]", columns)
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_dev, status.st_ino
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0

@@ -1,0 +1,335 @@
+"""The journal on disk: takes entries at the pace of the app-server, and gives them back in order.
+
+Hands to: ``recorder`` and ``chunks``, in worker threads; the log, whether entries can be written.
+Hears from: ``dispatcher``, each entry, in the order of its number; who catches up, what to read.
+
+An entry is first in memory (``_pending``), then on its way (``_writing``), then in the file. A disk
+that doesn't take it isn't the clients' concern: entries stay in memory, bounded, and are written
+when the disk takes them again; `Store.trouble` says so meanwhile.
+
+*Epoch and numbers.* An epoch is continued only if numbers can be reserved in its file first. If not
+(the disk is full, the directory read-only), this life has an epoch of its own: else the next one
+would hand out the same numbers for something else.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import sys
+import time
+from bisect import bisect_right
+from collections.abc import Callable, Collection
+from operator import attrgetter
+from pathlib import Path
+from secrets import token_hex
+
+import attrs
+import structlog
+import trio
+
+from mux import schema
+from mux.chunks import Reader, fitting
+from mux.core.journal import Entry, is_delta
+from mux.recorder import Recorder
+from mux.schema import StoreError
+
+MIB = 1024 * 1024
+
+FLUSH_INTERVAL = 0.05
+"""Seconds that entries are gathered before they are written together. With the time that writing
+takes it stays below the 100 ms which a kill may cost."""
+
+UNWRITTEN_BYTES = 64 * MIB
+"""Kept in memory while the disk takes nothing: minutes of several busy threads."""
+
+SHED_SHARE = 4
+"""A quarter of them is dropped at once when they are too many: going through them costs some 30 ms,
+in which no message moves."""
+
+ENTRY_BYTES = 150
+"""What an entry costs in memory beside its message."""
+
+FIRST_RETRY, LAST_RETRY = 0.1, 5.0
+"""Seconds until the disk is tried again after a failure, doubled from the first to the last."""
+
+TIDY_INTERVAL = 3600.0
+"""Seconds until an idle broker looks for what has become too old."""
+
+LAST_FLUSH_SECONDS = 5.0
+"""For the last entries, at the end. A disk that takes them at all takes them at once."""
+
+_seq = attrgetter("seq")
+
+log = structlog.get_logger()
+
+
+@attrs.define(eq=False)
+class Store:
+    """The journal. All but what ``_recorder`` and ``_reader`` do happens in trio's thread."""
+
+    next_seq: int
+    """The first number of this life: above all that were handed out before in this epoch."""
+    trouble: str | None
+    """For people: why entries can't be written at present, and what to do. None: all is well."""
+    _recorder: Recorder
+    _reader: Reader
+    running_floor: int = sys.maxsize
+    """The number at which the oldest item that still runs began: deltas from there on are kept as
+    long as events are. Set by the dispatcher; as it stands, every delta may go."""
+    _last: int = 0
+    _shed: int = 0
+    _pending: list[Entry] = attrs.field(factory=list)
+    _pending_bytes: int = 0
+    _writing: list[Entry] = attrs.field(factory=list)
+    _writing_bytes: int = 0
+    _appended: trio.Event = attrs.field(factory=trio.Event)
+    _more: bool = True
+    _retry: float = 0.0
+    _milliseconds: float = 0.0
+    _one_writer: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(1))
+    _one_reader: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(1))
+
+    @classmethod
+    def open(
+        cls,
+        state_dir: Path,
+        *,
+        max_bytes: int,
+        max_age: float,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> Store:
+        """Open ``journal.sqlite3`` in ``state_dir``, making, migrating or replacing it as needed.
+
+        ``max_bytes`` and ``max_age`` (seconds) bound what is kept. Blocks: call it at the start.
+        Raises ``StoreError`` only if a newer appmux made the file; with any other failure it serves
+        from memory, says so in ``trouble``, and `run` tries again.
+        """
+        path = state_dir / schema.FILE
+        recorder = Recorder(path, max_bytes, max_age, wall_clock, token_hex(8))
+        failure: Exception | None = None
+        try:
+            recorder.begin()
+        except (sqlite3.Error, OSError) as caught:
+            failure = caught
+        store = cls(recorder.written + 1, None, recorder, Reader(path), last=recorder.written)
+        if failure:
+            store._failed(failure)
+        return store
+
+    @property
+    def epoch(self) -> str:
+        """Names the numbers: those of another epoch mean nothing here."""
+        return self._recorder.epoch
+
+    @property
+    def earliest(self) -> int:
+        """The smallest cursor that a client can catch up from: every event above it is here.
+
+        Deltas may be missing above it, but none of an item that still runs (``running_floor``).
+        It moves up when events are trimmed, or lost with a broken file or a full memory. 0: all.
+        """
+        return max(self._recorder.lost, self._shed)
+
+    def append(self, entry: Entry) -> None:
+        """Keep an entry; its number is above that of all before. Never blocks, never fails."""
+        if not self._pending:
+            self._appended.set()
+        self._pending.append(entry)
+        self._last = entry.seq
+        self._pending_bytes += len(entry.message) + ENTRY_BYTES
+        if self._pending_bytes + self._writing_bytes > UNWRITTEN_BYTES:
+            self._drop_some()
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Write what was appended, trim, recover, until cancelled; then write the rest and close.
+
+        Wakes only for entries, for trouble, and once an hour.
+        """
+        task_status.started()
+        try:
+            while True:
+                await self._until_due()
+                await self.flush()
+        finally:
+            await self.close()
+
+    async def close(self) -> None:
+        """Write what is left, and close the file. `run` does it at its end."""
+        with trio.CancelScope(
+            shield=True, deadline=trio.current_time() + LAST_FLUSH_SECONDS
+        ) as scope:
+            await self.flush()
+            await trio.to_thread.run_sync(
+                self._recorder.end, self._last, limiter=self._one_writer, abandon_on_cancel=True
+            )
+            await trio.to_thread.run_sync(
+                self._reader.end, limiter=self._one_reader, abandon_on_cancel=True
+            )
+        left = len(self._writing) + len(self._pending)
+        if scope.cancelled_caught or left:
+            log.error("the journal's last entries could not be written", entries=left)
+
+    async def flush(self) -> None:
+        """Write now. Failures become ``trouble``; what isn't written stays in memory."""
+        self._writing, self._pending = self._writing + self._pending, []
+        self._writing_bytes += self._pending_bytes
+        self._pending_bytes = 0
+        self._appended = trio.Event()
+        shed, begun = self._shed, time.perf_counter()
+        try:
+            # Abandoned only when `run` is cancelled, whose last flush then waits for its thread.
+            self._more = await trio.to_thread.run_sync(
+                self._recorder.work,
+                self._writing,
+                self.running_floor,
+                shed,
+                limiter=self._one_writer,
+                abandon_on_cancel=True,
+            )
+        except (sqlite3.Error, OSError, StoreError) as failure:
+            self._settle()
+            self._failed(failure)
+        else:
+            self._milliseconds = (time.perf_counter() - begun) * 1000
+            self._retry = 0.0
+            self._settle()
+            if self._shed == shed:
+                self._recovered()
+
+    async def read(
+        self, after: int, until: int, threads: Collection[str] | None, max_bytes: int
+    ) -> list[Entry]:
+        """Entries with ``after`` < seq <= ``until``, in order, written or not yet.
+
+        Of these ``threads`` (None: of all), and always those for everybody. At most ``max_bytes``
+        of messages, but at least one entry if there is one. To get all, ask again after the last
+        one's seq, until that is ``until`` or the answer is empty.
+
+        When the answer is there, compare ``after`` with `earliest`: only if it isn't below, nothing
+        is missing (entries may be trimmed, or turn out broken, while they are read).
+        Raises ``StoreError`` if the file can't be read at the moment.
+        """
+        generation = self._recorder.generation
+        fresh = fitting(self._unwritten(after, until, threads), max_bytes)
+        if after >= self._recorder.written:
+            await trio.lowlevel.checkpoint()
+            return fresh
+        if not generation:
+            raise StoreError(f"the journal can't be read yet: {self.trouble}")
+        try:
+            found, complete = await trio.to_thread.run_sync(
+                self._reader.read,
+                generation,
+                after,
+                until,
+                threads,
+                max_bytes,
+                limiter=self._one_reader,
+            )
+        except sqlite3.Error as failure:
+            self._suspect(generation, failure)
+            return fresh
+        if not complete:
+            return found
+        last = found[-1].seq if found else after
+        return fitting(found + [entry for entry in fresh if entry.seq > last], max_bytes)
+
+    def facts(self) -> dict[str, object]:
+        """For ``status``. ``bytes``: of the file; ``trouble`` as above."""
+        return {
+            "path": str(self._recorder.path),
+            "epoch": self.epoch,
+            "nextSeq": self._last + 1,
+            "earliest": self.earliest,
+            "bytes": self._recorder.used,
+            "unwrittenEntries": len(self._writing) + len(self._pending),
+            "trouble": self.trouble,
+            "lastWriteMilliseconds": round(self._milliseconds, 1),
+        }
+
+    # -- When to write ----------------------------------------------------------------------------
+
+    async def _until_due(self) -> None:
+        if self._retry:
+            await trio.sleep(self._retry)
+        elif self._more:  # at the start, or while trimming
+            await trio.lowlevel.checkpoint()
+        else:
+            with trio.move_on_after(TIDY_INTERVAL):
+                await self._appended.wait()
+                await trio.sleep(FLUSH_INTERVAL)
+
+    def _settle(self) -> None:
+        """Let go of what is written."""
+        done = bisect_right(self._writing, self._recorder.written, key=_seq)
+        self._writing = self._writing[done:]
+        self._writing_bytes = sum(len(entry.message) + ENTRY_BYTES for entry in self._writing)
+
+    # -- What memory holds ------------------------------------------------------------------------
+
+    def _unwritten(self, after: int, until: int, threads: Collection[str] | None) -> list[Entry]:
+        found = []
+        for entries in (self._writing, self._pending):
+            if entries and entries[0].seq <= until and entries[-1].seq > after:
+                start = bisect_right(entries, after, key=_seq)
+                end = bisect_right(entries, until, key=_seq)
+                found += entries[start:end]
+        if threads is None:
+            return found
+        return [entry for entry in found if entry.thread is None or entry.thread in threads]
+
+    def _drop_some(self) -> None:
+        """Memory is full: the oldest deltas of complete items go, or else the oldest entries.
+
+        What is on its way to the disk stays: the worker thread has it anyway.
+        """
+        excess = self._pending_bytes + self._writing_bytes
+        excess -= UNWRITTEN_BYTES - UNWRITTEN_BYTES // SHED_SHARE
+        kept = []
+        for entry in self._pending:
+            if excess > 0 and entry.seq < self.running_floor and is_delta(entry.method):
+                excess -= len(entry.message) + ENTRY_BYTES
+            else:
+                kept.append(entry)
+        gone = 0
+        while excess > 0 and gone < len(kept):
+            excess -= len(kept[gone].message) + ENTRY_BYTES
+            gone += 1
+        if gone:
+            self._shed = kept[gone - 1].seq
+        self._pending = kept[gone:]
+        self._pending_bytes = sum(len(entry.message) + ENTRY_BYTES for entry in self._pending)
+        if not self.trouble:
+            self._say(
+                f"the journal {self._recorder.path} takes entries more slowly than they come; some"
+                " were dropped; look after its disk"
+            )
+
+    # -- Trouble ----------------------------------------------------------------------------------
+
+    def _failed(self, failure: Exception) -> None:
+        self._retry = min(2 * self._retry, LAST_RETRY) or FIRST_RETRY
+        self._say(
+            f"the journal {self._recorder.path} can't be written ({failure}):"
+            f" {schema.advice(failure)}; until then the last {UNWRITTEN_BYTES // MIB} MiB are kept"
+            " in memory"
+        )
+
+    def _say(self, trouble: str) -> None:
+        if trouble != self.trouble:
+            self.trouble = trouble
+            log.error(trouble)
+
+    def _recovered(self) -> None:
+        if self.trouble:
+            self.trouble = None
+            log.info("the journal is written again", path=str(self._recorder.path))
+
+    def _suspect(self, generation: int, failure: sqlite3.Error) -> None:
+        """The reader failed: have the file replaced if it is broken, else tell who asked."""
+        if not schema.is_broken(failure):
+            raise StoreError(f"the journal {self._recorder.path} can't be read: {failure}")
+        self._recorder.suspicion = (generation, str(failure))
+        self._shed = max(self._shed, self._recorder.written)
+        self._more = True
+        self._appended.set()
