@@ -44,10 +44,14 @@ from mux.dispatcher import Dispatcher
 from mux.door import knock
 from mux.errors import AppmuxError
 from mux.listener import Listener
+from mux.schema import StoreError
 from mux.store import Store
 from mux.upstream import Upstream
 
 CLOSE_GOING_AWAY = 1001
+
+READ_AGAIN = 1.0
+"""Seconds before the disk is asked again for what a client missed, after it failed."""
 
 IDS_PER_SECOND = 2**20
 """Server requests get ids from the broker's start in seconds times this: a broker that asks fewer a
@@ -202,9 +206,15 @@ class _Server:
 
     async def _read_for_those_behind(self) -> None:
         async for wanted in self._fetches[1]:
-            entries = await self.store.read(
-                wanted.after, wanted.until, wanted.threads, wanted.max_bytes
-            )
+            try:
+                entries = await self.store.read(
+                    wanted.after, wanted.until, wanted.threads, wanted.max_bytes
+                )
+            except StoreError as failure:
+                log.warning("a client that is behind has to wait", why=str(failure))
+                await trio.sleep(READ_AGAIN)
+                self.fetch(wanted)
+                continue
             cut = sum(len(entry.message) for entry in entries) >= wanted.max_bytes
             until = entries[-1].seq if entries and cut else wanted.until
             self.dispatcher.hear(JournalKept(self.store.epoch, self.store.earliest))

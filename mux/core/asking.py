@@ -23,6 +23,7 @@ from mux.core.flow import BROKER, DEPARTED
 from mux.core.jsonrpc import ClientMessage
 from mux.core.methods import RequestRule, Route, request_rule
 from mux.core.requests import Request
+from mux.core.sent import Sent
 from mux.core.state import State
 
 
@@ -31,6 +32,7 @@ class Asking:
     """Requests of clients and of the broker itself. ``_wire``: the last wire id given."""
 
     state: State
+    sent: Sent
     _wire: int = 0
 
     def ask(self, client: Client, message: ClientMessage, rule: RequestRule) -> None:
@@ -70,12 +72,23 @@ class Asking:
         """Queue it; or refuse it, its client's queue being full."""
         if self.state.flow.submit(request):
             self.joins(request, 1)
+            self.state.arm(self.state.now + self.state.limits.coming_up)
             self.pump()
-        elif request.client is not None:
-            if request.claim is not None:
-                self.state.scoped.release(request.client, request.claim)
+        else:
+            self.refuse(request)
+
+    def refuse(self, request: Request) -> None:
+        """Too much is queued already: answer as the app-server does."""
+        self.drop(request)
+        if request.client is not None:
             text = "Server overloaded; retry later."
             self.state.error(request.client, request.origin, jsonrpc.OVERLOADED, text)
+
+    def drop(self, request: Request) -> None:
+        """It won't go upstream: what it began here is undone."""
+        if request.claim is not None and request.client is not None:
+            self.state.scoped.release(request.client, request.claim)
+        self.sent.settled(request, _NEVER_SENT)
 
     def _in_wire_terms(self, client: ClientId, field: str, params: bytes) -> bytes:
         """``params`` whose ``field`` names a request of the client by its wire id."""
@@ -165,12 +178,23 @@ class Asking:
         elif request.method == "initialize":
             state.out.append(GiveUp(f"no answer to `initialize` within {seconds:g} s"))
 
+    def lost(self, request: Request, text: str) -> None:
+        """The app-server, or what it was to become, is gone with it."""
+        self.joins(request, -1)
+        self.sent.settled(request, _NEVER_SENT)
+        self.fail(request, jsonrpc.APP_SERVER_GONE, text)
+
     def fail(self, request: Request, code: int, text: str) -> None:
         """Answer a client's request with an error of ours, saying whether to ask again is safe."""
         if request.client is not None:
             generation = self.state.appserver.generation
             told = {"generation": generation, "retryable": request.rule.reads}
             self.state.error(request.client, request.origin, code, text, told)
+
+
+_NEVER_SENT = (
+    b'{"error":{"code":-32010,"message":"it was lost with the app-server; send it again"}}'
+)
 
 
 class _ThreadParams(msgspec.Struct):

@@ -48,12 +48,14 @@ class Backlog:
     merged: bool = True
     targeted_until: int = 0
     fetching: bool = False
+    pinned_bytes: int = 0
     _pinned: deque[Pinned] = attrs.field(factory=deque)
     _notices: dict[tuple[str | None, str], Message] = attrs.field(factory=dict)
 
     def pin(self, head: int, method: str, message: bytes) -> None:
         """Keep a message that is for this client alone, at this place."""
         self._pinned.append(Pinned(head, Message(NOT_NUMBERED, method, message)))
+        self.pinned_bytes += len(message)
 
     def notice(self, head: int, thread: str | None, method: str, message: bytes) -> None:
         """Keep a notice to everybody: the latest of its kind, where that says all."""
@@ -73,17 +75,21 @@ class Backlog:
             while self._pinned and self._pinned[0].after < entry.seq:
                 messages += self._told(mine)
                 mine = []
-                messages.append(self._pinned.popleft().message)
+                messages.append(self._unpin())
             self.cursor = entry.seq
             if self._is_mine(entry) and entry.method not in opted_out:
                 mine.append(entry)
         messages += self._told(mine)
         if self.cursor >= head:
-            messages += [pinned.message for pinned in self._pinned]
+            messages += [self._unpin() for _ in range(len(self._pinned))]
             messages += self._notices.values()
-            self._pinned.clear()
             self._notices.clear()
         return messages
+
+    def _unpin(self) -> Message:
+        message = self._pinned.popleft().message
+        self.pinned_bytes -= len(message.message)
+        return message
 
     def _is_mine(self, entry: Entry) -> bool:
         if entry.thread is not None and entry.seq <= self.follows.get(entry.thread, entry.seq):

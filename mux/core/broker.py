@@ -88,12 +88,12 @@ class Broker:
         """
         journal = Journal(epoch, head, limits.journal_memory_bytes)
         self.state = State(limits, introduction, journal, Approvals(first_id))
-        self._asking = Asking(self.state)
+        self._sent = Sent(self.state)
+        self._asking = Asking(self.state, self._sent)
         self._offering = Offering(self.state)
         self._following = Following(self.state, self._asking, self._offering)
         self.recovery = Recovery(self.state, self._asking, self._offering)
         self._replaying = Replaying(self.state, self._asking)
-        self._sent = Sent(self.state)
         self._uninitialized: list[tuple[ClientId, ClientMessage]] = []
 
     @property
@@ -409,9 +409,9 @@ class Broker:
     def _client_left(self, client: Client) -> None:
         state = self.state
         for request in state.flow.leave(client.id):
-            self._asking.joins(request, -1)  # never sent
-            if request.claim is not None:
-                state.scoped.release(client.id, request.claim)
+            self._asking.joins(request, -1)
+            self._asking.drop(request)
+        self.recovery.client_left(client)
         for claim in state.scoped.leave(client.id):
             self._asking.ask_for_broker(claim.ended_by, {claim.field: claim.wire})
         self._replaying.client_left(client)

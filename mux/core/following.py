@@ -50,11 +50,14 @@ class Following:
         return named, line
 
     def _follow(self, request: Request, client: Client | None, id: str, line: bytes) -> None:
-        thread = self.state.threads.claim(id)
-        thread.loaded_with = request.params or thread.loaded_with
+        thread = self.state.threads.get(id)
+        if not thread.subscribed and request.method != "review/start":
+            thread.loaded_with = request.params  # of a loaded thread they are ignored
+        self.state.threads.claim(id)
         if request.method in ("thread/start", "thread/fork"):
             thread.birth = births.read_birth(line)
-            thread.status = "idle"
+        if thread.status == "unknown":
+            thread.status = threads.status_named(line)
         early = self._early.pop(id, [])
         if client is None:
             return

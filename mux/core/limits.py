@@ -57,6 +57,9 @@ class Limits:
     outbox_bytes: int = _count(
         4 * MIB, "owed to one client; past it the client reads on from the journal"
     )
+    pinned_bytes: int = _count(
+        64 * MIB, "answers to its own requests kept for a client that doesn't read; then it is cut"
+    )
     catch_up_bytes: int = _count(
         1 * MIB,
         "read from the journal at once for a client that is behind",

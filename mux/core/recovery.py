@@ -24,8 +24,10 @@ import msgspec
 from mux.core import jsonrpc
 from mux.core.appserver import State as AppServerState
 from mux.core.asking import Asking
+from mux.core.client import Client
 from mux.core.commands import GiveUp, KillUpstream, StartUpstream, StopUpstream
 from mux.core.events import ClientId
+from mux.core.flow import DEPARTED
 from mux.core.methods import RequestRule
 from mux.core.offering import Offering
 from mux.core.requests import Request
@@ -86,9 +88,8 @@ class Recovery:
         self._probe = None
         self._resuming.clear()
         for request in state.flow.lose():
-            self.asking.joins(request, -1)
             text = f"the app-server ended before it answered `{request.method}`"
-            self.asking.fail(request, jsonrpc.APP_SERVER_GONE, text)
+            self.asking.lost(request, text)
         self.offering.resolve_all()
         for thread in list(state.threads.known.values()):
             self._end_thread(thread, unix_time)
@@ -153,8 +154,7 @@ class Recovery:
 
     def _fail_queued(self, reason: str) -> None:
         for request in self.state.flow.drop_queued():
-            self.asking.joins(request, -1)
-            self.asking.fail(request, jsonrpc.APP_SERVER_GONE, f"the app-server is down: {reason}")
+            self.asking.lost(request, f"the app-server is down: {reason}")
 
     # ── a beginning ───────────────────────────────────────────────────────────────────────────
 
@@ -203,10 +203,9 @@ class Recovery:
                 state.send(client, jsonrpc.result(origin, told), "mux/restart")
         self.restart_asked.clear()
         self.restart_now = False
-        for request in self._held:
-            if request.client in state.clients:
-                state.flow.submit(request)
-        self._held.clear()
+        held, self._held = self._held, []
+        for request in held:
+            self.asking.submit(request)
         state.log("info", "app-server ready", generation=state.appserver.generation)
 
     # ── a planned end ─────────────────────────────────────────────────────────────────────────
@@ -226,8 +225,29 @@ class Recovery:
             return False
         if thread is not None and thread.running.turn is not None:
             return False  # it joins a turn that runs, for which the restart waits anyway
-        self._held.append(request)
+        if len(self._held) >= self.state.limits.queued_per_client:
+            self.asking.refuse(request)
+        else:
+            self._held.append(request)
+            self.state.arm(self.state.now + self.state.limits.request_deadline)
         return True
+
+    def client_left(self, client: Client) -> None:
+        """What it asked before it left is still done, as natively; nobody gets the answer."""
+        for request in self._held:
+            if request.client == client.id:
+                request.client, request.account = None, DEPARTED
+
+    def _expire_held(self) -> float:
+        state = self.state
+        since = state.now - state.limits.request_deadline
+        for request in [each for each in self._held if each.since <= since]:
+            self._held.remove(request)
+            self.asking.drop(request)
+            text = f"a restart of the app-server waits for {', '.join(self.waits_for())}: try again"
+            self.asking.fail(request, jsonrpc.DEADLINE_PASSED, text)
+        oldest = min((each.since for each in self._held), default=NEVER)
+        return oldest + state.limits.request_deadline
 
     def stop_if_quiet(self) -> None:
         """A restart is wanted: stop the app-server once that disturbs nobody."""
@@ -258,13 +278,12 @@ class Recovery:
         """Look after an app-server that is silent or absent; returns when to look again."""
         state = self.state
         if state.appserver.state is AppServerState.READY:
-            return self._look_for_a_sign()
+            return min(self._look_for_a_sign(), self._expire_held())
         since = state.now - state.limits.coming_up
         for request in state.flow.drop_queued(asked_before=since):
-            self.asking.joins(request, -1)
             text = f"the app-server did not come up within {state.limits.coming_up:g} s"
-            self.asking.fail(request, jsonrpc.APP_SERVER_GONE, text)
-        return state.flow.oldest_queued() + state.limits.coming_up
+            self.asking.lost(request, text)
+        return min(state.flow.oldest_queued() + state.limits.coming_up, self._expire_held())
 
     def _look_for_a_sign(self) -> float:
         state, probe = self.state, self._probe

@@ -23,9 +23,10 @@ NEVER_A_CLIENTS_OWN = "~"
 
 @attrs.frozen
 class Claim:
-    """Something that a client has running upstream. ``wire``: its id there.
+    """A thing of a client's that a request names. ``wire``: its id upstream.
 
-    ``params``: those that began it, as they went upstream.
+    ``holds``: the request began it, so it is the client's until released; ``params`` are those that
+    began it, as they went upstream.
     """
 
     field: str
@@ -33,6 +34,7 @@ class Claim:
     wire: str
     ended_by: str
     params: bytes = b""
+    holds: bool = False
 
 
 @attrs.define(eq=False)
@@ -43,40 +45,33 @@ class Scoped:
     _made_up: int = 0
 
     def rewrite(self, client: ClientId, own_id: OwnId, params: bytes) -> tuple[bytes, Claim | None]:
-        """``params`` with the client's id turned into the wire's, and what it newly claims.
+        """``params`` with the client's id turned into the wire's, and what that id names.
 
         Params of another shape come back as they are: the app-server's error tells what is wrong.
         """
         fields = jsonrpc.read_fields(params)
         origin = jsonrpc.read_text(fields.get(own_id.field)) if fields is not None else None
-        absent = fields is not None and fields.get(own_id.field, b"null") == b"null"
-        if absent and own_id.made_up:
+        if fields is not None and own_id.made_up and _may_be_named(fields, own_id.field):
             self._made_up += 1
             origin = f"{NEVER_A_CLIENTS_OWN}{self._made_up}"
         if fields is None or origin is None:
             return params, None
         wire = f"{client}:{origin}"
         fields[own_id.field] = msgspec.json.encode(wire)
-        claim = None
-        if own_id.begins:
-            begun = Claim(own_id.field, origin, wire, own_id.ended_by, jsonrpc.write(fields))
-            claim = self._claim(client, begun)
-        elif own_id.ends:
-            self._running.get(client, {}).pop((own_id.field, wire), None)
-        return jsonrpc.write(fields), claim
-
-    def _claim(self, client: ClientId, claim: Claim) -> Claim | None:
-        # A second start under a running id is the app-server's to refuse; the first one's claim
-        # must outlive that refusal, so the second makes none.
+        params = jsonrpc.write(fields)
+        claim = Claim(own_id.field, origin, wire, own_id.ended_by, params)
         running = self._running.setdefault(client, {})
-        if (claim.field, claim.wire) in running:
-            return None
-        running[claim.field, claim.wire] = claim
-        return claim
+        if own_id.begins and (claim.field, wire) not in running:
+            # A second start under a running id is the app-server's to refuse: it holds nothing.
+            claim = running[claim.field, wire] = attrs.evolve(claim, holds=True)
+        elif own_id.ends:
+            running.pop((own_id.field, wire), None)
+        return params, claim
 
     def release(self, client: ClientId, claim: Claim) -> None:
-        """What was claimed never began, or has ended by itself."""
-        self._running.get(client, {}).pop((claim.field, claim.wire), None)
+        """What it began, if it did, never began or has ended by itself."""
+        if claim.holds:
+            self._running.get(client, {}).pop((claim.field, claim.wire), None)
 
     def ended(self, client: ClientId, field: str, origin: str) -> None:
         """The app-server says that it has ended by itself."""
@@ -89,6 +84,16 @@ class Scoped:
     def leave(self, client: ClientId) -> list[Claim]:
         """Forget the client; returns what it left running."""
         return list(self._running.pop(client, {}).values())
+
+
+def _may_be_named(fields: dict[str, bytes], own: str) -> bool:
+    """Whether a command came without an id, and may have one that its client doesn't know."""
+    if fields.get(own, b"null") != b"null":
+        return False
+    # With these the app-server wants an id of the client's, and says so.
+    return b"true" not in (
+        fields.get(name) for name in ("tty", "streamStdin", "streamStdoutStderr")
+    )
 
 
 def unscope(line: bytes, field: str) -> tuple[ClientId, str, bytes] | None:

@@ -70,6 +70,12 @@ class State:
             self.out.append(Publish(message, (client,), method))
         else:
             backlog.pin(self.journal.head, method, message)
+            if backlog.pinned_bytes > self.limits.pinned_bytes:
+                self._cut(client)
+
+    def _cut(self, client: ClientId) -> None:
+        """It can't be brought on, but a new connection can."""
+        self.out.append(Close(client, CLOSE_TOO_FAR_BEHIND, "too far behind; reconnect"))
 
     def error(self, client: ClientId, id: bytes, code: int, text: str, data: object = None) -> None:
         """An error answer to one client."""
@@ -146,8 +152,7 @@ class State:
             return
         entries = self.journal.after(backlog.cursor, self.limits.catch_up_bytes)
         if backlog.cursor < self.journal.earliest:
-            # Older than all there is: it can't be brought on, but a new connection can.
-            self.out.append(Close(client.id, CLOSE_TOO_FAR_BEHIND, "too far behind; reconnect"))
+            self._cut(client.id)  # older than all there is
         elif entries is None:
             backlog.fetching = True
             self.out.append(

@@ -41,6 +41,7 @@ class _StateNotification(msgspec.Struct):
 
 class _Named(msgspec.Struct):
     id: str
+    status: Status | None = None
 
 
 class _FollowResult(msgspec.Struct):
@@ -194,6 +195,15 @@ class Threads:
             except msgspec.DecodeError:
                 return  # of a shape that this version doesn't know: everybody gets it all the same
             thread.status = status.type if status is not None else thread.status
+
+
+def status_named(answer: bytes) -> str:
+    """The status of the thread that the answer to a following request names."""
+    try:
+        thread = _follow_decoder.decode(answer).result.thread
+    except msgspec.DecodeError:
+        thread = None
+    return thread.status.type if thread is not None and thread.status is not None else "unknown"
 
 
 def turn_begun(answer: bytes) -> bytes | None:
