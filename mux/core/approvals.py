@@ -42,8 +42,8 @@ class ServerRequest:
 
     ``needs``: the capability that a client must have declared to be offered it.
     ``offer`` is the message as clients get it. ``offered``: who has been given it and is still
-    attached. ``journaled``: whether it has been published, if to nobody. ``next_ones``: who is
-    asked next, for a request put to one after another.
+    attached. ``journaled``: whether it has been published, if to nobody. ``present`` and
+    ``next_ones``: who is asked now and then, for a request put to one after another.
     """
 
     id: int
@@ -59,6 +59,7 @@ class ServerRequest:
     journaled: bool = False
     answered: bool = False
     answered_by: ClientId | None = None
+    present: ClientId | None = None
     next_ones: list[ClientId] = attrs.field(factory=list)
     deadline: float = float("inf")
 

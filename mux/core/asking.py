@@ -26,6 +26,8 @@ from mux.core.requests import Request
 from mux.core.sent import Sent
 from mux.core.state import State
 
+UNSUBSCRIBE = "thread/unsubscribe"
+
 
 @attrs.define(eq=False)
 class Asking:
@@ -104,8 +106,16 @@ class Asking:
         params = {**kept, "threadId": thread, "excludeTurns": True}
         return self.ask_for_broker("thread/resume", params)
 
+    def give_back(self, thread: str) -> Request:
+        """Give the subscription to a thread back, unless somebody wants it before that is sent."""
+        return self.ask_for_broker(UNSUBSCRIBE, {"threadId": thread}, thread=thread)
+
     def ask_for_broker(
-        self, method: str, params: object, rule: RequestRule | None = None
+        self,
+        method: str,
+        params: object,
+        rule: RequestRule | None = None,
+        thread: str | None = None,
     ) -> Request:
         """Ask something of the broker's own."""
         self._wire += 1
@@ -118,6 +128,7 @@ class Asking:
             origin=b"",
             line=jsonrpc.request(self._wire, method, params),
             since=self.state.now,
+            thread=thread,
         )
         self.state.flow.submit(request)
         self.pump()
@@ -131,6 +142,8 @@ class Asking:
             self.state.threads.joining[request.thread] += change
         if request.rule.begins:
             self.state.threads.beginning[request.thread] += change
+        if change < 0:
+            self.state.loose.add(request.thread)
 
     def pump(self) -> None:
         """Send upstream what may go now."""
@@ -139,8 +152,22 @@ class Asking:
             return
         ready = state.appserver.state is AppServerState.READY
         for request in state.flow.due(state.now, only=None if ready else BROKER):
-            state.forward(request.line, request.method)
-            state.arm(request.deadline)
+            if not self._overtaken(request):
+                state.forward(request.line, request.method)
+                state.arm(request.deadline)
+
+    def _overtaken(self, request: Request) -> bool:
+        """Whether it would take from somebody a thread that nobody had when it was made."""
+        if request.client is not None or request.method != UNSUBSCRIBE or request.thread is None:
+            return False
+        thread = self.state.threads.known.get(request.thread)
+        joining = self.state.threads.joining[request.thread]
+        if thread is None or not (thread.subscribed or joining):
+            return False
+        thread.subscribed = True  # it never was given back
+        self.state.loose.add(request.thread)
+        self.state.flow.answered(request)
+        return True
 
     # ── answers that aren't the answer ────────────────────────────────────────────────────────
 
@@ -160,7 +187,7 @@ class Asking:
         for request in self.state.flow.retries(self.state.now):
             if request.account == DEPARTED:
                 yield request
-            else:
+            elif not self._overtaken(request):
                 self.state.forward(request.line, request.method)
 
     def expire(self) -> None:

@@ -110,6 +110,8 @@ class Broker:
             self._upstream_sent(event.line)
         else:
             self._handle_rarer(event)
+        if state.loose:
+            self._following.let_go_of_loose()
         if self.recovery.restart_asked:
             self.recovery.stop_if_quiet()
         return out
@@ -323,16 +325,15 @@ class Broker:
             self._following.spawned(thread, line)
         elif method == "turn/completed":
             self._offering.turn_over(thread)
-            self._following.let_go(self.state.threads.get(thread))
+            self.state.loose.add(thread)
         else:
             self._offering.thread_closed(thread)
             self._following.thread_closed(thread)
 
     def _upstream_resolved(self, line: bytes) -> None:
         thread = self._offering.resolved(line)
-        record = self.state.threads.known.get(thread or "")
-        if record is not None:
-            self._following.let_go(record)
+        if thread is not None:
+            self.state.loose.add(thread)
 
     # ── answers, coming down ──────────────────────────────────────────────────────────────────
 

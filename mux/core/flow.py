@@ -60,6 +60,12 @@ class Flow:
         """How many wait for their turn."""
         return sum(len(line.queue) for line in self._lines.values())
 
+    def of(self, client: ClientId) -> list[Request]:
+        """All of a client's requests, upstream or queued."""
+        line = self._lines.get(client)
+        queued = list(line.queue) if line is not None else []
+        return [each for each in self.upstream.values() if each.client == client] + queued
+
     def submit(self, request: Request) -> bool:
         """Queue a request; False if its client has too much queued already."""
         line = self._line(request)

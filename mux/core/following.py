@@ -10,6 +10,8 @@ Heard from: ``broker``.
 
 from __future__ import annotations
 
+from collections import Counter
+
 import attrs
 
 from mux.core import births, jsonrpc, running, threads, tools
@@ -17,10 +19,10 @@ from mux.core.asking import Asking, thread_in
 from mux.core.client import Client
 from mux.core.events import ClientId
 from mux.core.jsonrpc import ClientMessage
-from mux.core.methods import RequestRule
+from mux.core.methods import RequestRule, Route
 from mux.core.offering import Offering
 from mux.core.requests import Request
-from mux.core.state import State
+from mux.core.state import NEVER, State
 from mux.core.threads import Thread
 
 
@@ -59,7 +61,8 @@ class Following:
         if thread.status == "unknown":
             thread.status = threads.status_named(line)
         early = self._early.pop(id, [])
-        if client is None:
+        if client is None or request.unwanted:
+            self.state.loose.add(id)
             return
         self._join(client, id)
         if request.method == "thread/start" and client.info is not None:
@@ -68,7 +71,7 @@ class Following:
         self._send_early(client, early)
 
     def _join(self, client: Client, id: str) -> None:
-        self.state.threads.follow(client, id)
+        self.state.threads.follow(client, id).kept_until = 0.0
         if client.backlog is not None:
             client.backlog.follows[id] = self.state.journal.head
 
@@ -76,8 +79,8 @@ class Following:
         """The answer is out: what runs is introduced, what waits is offered."""
         for id in named:
             thread = self.state.threads.get(id)
-            if client is None:
-                self.let_go(thread)  # its asker left meanwhile
+            if client is None or client.id not in thread.followers:
+                self.state.loose.add(id)  # its asker left, or wants it no more
                 continue
             for method, line in thread.running.introduction():
                 if method not in client.opted_out:
@@ -88,10 +91,10 @@ class Following:
         """A request that begins a turn succeeded. Its ``turn/started`` comes only after that."""
         thread = self.state.threads.known.get(request.thread or "")
         turn = threads.turn_begun(line)
-        if thread is not None and turn is not None and thread.running.turn is None:
+        if thread is None or turn is None or not thread.subscribed:
+            return  # of one that isn't subscribed nobody would hear the end
+        if thread.running.turn is None:
             thread.running.begin(thread.id, turn)
-        elif thread is not None:
-            self.let_go(thread)
 
     def resumed_here(self, request: Request) -> bytes | None:
         """The answer to a ``thread/resume`` that the app-server can't give, and the broker can."""
@@ -148,12 +151,20 @@ class Following:
             # Nobody has it, so nobody loses it; and the error, if it is one, is native.
             self.asking.ask(client, message, rule)
             return
-        status = "unsubscribed" if client.id in thread.followers else "notSubscribed"
+        joining = [
+            request
+            for request in self.state.flow.of(client.id)
+            if request.thread == thread.id and request.rule.route is Route.FOLLOW
+        ]
+        for request in joining:
+            request.unwanted = True
+        follows = client.id in thread.followers or joining
+        status = "unsubscribed" if follows else "notSubscribed"
         self.state.threads.unfollow(client, thread.id)
         self.offering.unfollowed(client, thread.id)
         answer = jsonrpc.result(message.id, {"status": status})
         self.state.send(client.id, answer, message.method)
-        self.let_go(thread)
+        self.state.loose.add(thread.id)
 
     def client_left(self, client: Client) -> None:
         """Take it off its threads. One that couldn't be joined again is kept for its return."""
@@ -161,28 +172,42 @@ class Following:
             if thread.only_here:
                 thread.kept_until = self.state.now + self.state.limits.kept_for_return
                 self.state.arm(thread.kept_until)
-            self.let_go(thread)
+            self.state.loose.add(thread.id)
 
-    def let_go(self, thread: Thread) -> None:
+    def let_go_of_loose(self) -> None:
+        """Look at the threads that lost something that held them."""
+        loose, self.state.loose = self.state.loose, set()
+        self.state.threads.joining += Counter()  # drops the zeros
+        self.state.threads.beginning += Counter()
+        for id in loose:
+            thread = self.state.threads.known.get(id)
+            if thread is not None:
+                self._let_go(thread)
+
+    def _let_go(self, thread: Thread) -> None:
         """Give the subscription back once nobody follows and nothing runs or waits."""
         if (
             thread.subscribed
             and not thread.followers
             and not self.state.threads.joining[thread.id]
-            and thread.kept_until <= self.state.now
+            and not thread.kept_until
             and not self.state.threads.beginning[thread.id]
             and thread.running.turn is None
             and not self.state.approvals.has_pending(thread.id)
         ):
             thread.subscribed = False
-            self.asking.ask_for_broker("thread/unsubscribe", {"threadId": thread.id})
+            self.asking.give_back(thread.id)
 
     def let_go_in_time(self) -> float:
         """Let go of those kept long enough; returns when the next one is due."""
+        next_one = NEVER
         for thread in self.state.threads.kept():
-            self.let_go(thread)
-        kept = self.state.threads.kept()
-        return min((thread.kept_until for thread in kept), default=float("inf"))
+            if thread.kept_until <= self.state.now:
+                thread.kept_until = 0.0
+                self.state.loose.add(thread.id)
+            else:
+                next_one = min(next_one, thread.kept_until)
+        return next_one
 
     def thread_closed(self, thread: str) -> None:
         """The app-server has unloaded it."""

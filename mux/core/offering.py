@@ -111,6 +111,7 @@ class Offering:
         while request.next_ones:
             id = request.next_ones.pop(0)
             if id in state.clients and state.clients[id].declared(request.needs):
+                request.present = id
                 request.deadline = state.now + state.limits.one_client_deadline
                 state.arm(request.deadline)
                 self._offer(request, (id,))
@@ -149,7 +150,8 @@ class Offering:
         log("warning", "client abstains", client=client.id, method=request.method, why=why)
         request.abstained.add(client.id)
         if request.rule.asked is Asked.ONE_AFTER_ANOTHER:
-            self.offer_to_next(request)
+            if request.present == client.id:
+                self.offer_to_next(request)
         elif request.everybody_abstained:
             self._give_up_on(request, f"every client that it was offered to abstained ({why})")
 
@@ -178,7 +180,8 @@ class Offering:
         if request.answered:
             return
         if request.rule.asked is Asked.ONE_AFTER_ANOTHER:
-            self.offer_to_next(request)
+            if request.present == client.id:
+                self.offer_to_next(request)
         elif request.rule.asked is Asked.TOOL_OWNER and not request.offered:
             name = client.info.name if client.info is not None else ""
             text = f"The client that provides this tool (`{name}`) left before it answered."
@@ -221,7 +224,8 @@ class Offering:
     def unfollowed(self, client: Client, thread: str) -> None:
         """Natively it hears no ``resolved`` then; and it may join again and be offered it anew."""
         for request in self.state.approvals.pending(thread):
-            request.offered.pop(client.id, None)
+            if request.rule.asked is Asked.FOLLOWERS:
+                request.offered.pop(client.id, None)
 
 
 def _applies(only_if: tuple[str, str] | None, line: bytes) -> bool:

@@ -120,6 +120,7 @@ class Replaying:
             return False
         replay, id = found
         self.state.threads.joining[id] -= 1
+        self.state.loose.add(id)
         replay.loading -= 1
         client = self.state.clients.get(replay.client)
         if failed:

@@ -20,6 +20,7 @@ class Request:
 
     ``client`` is None for the broker's own requests and for those whose asker left; ``account`` is
     whom its slot is counted for in ``flow``.
+    ``unwanted``: its client has unsubscribed from what it joins, before the answer.
     ``sent``: see ``sent.Sent``. ``deadline`` is on the broker's clock, set when it goes upstream;
     infinite for one that waits.
     """
@@ -38,6 +39,7 @@ class Request:
     deadline: float = float("inf")
     attempts: int = 0
     expired: bool = False
+    unwanted: bool = False
     sent: tuple[str, str, str] | None = None
 
     @property

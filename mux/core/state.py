@@ -36,7 +36,8 @@ CLOSE_TOO_FAR_BEHIND = 1013
 class State:
     """The broker's state. ``now``: of the event being handled; ``out``: the commands so far.
 
-    ``wakeup``: when ``TimePassed`` is wanted, on the same clock.
+    ``wakeup``: when ``TimePassed`` is wanted, on the same clock. ``loose``: threads that lost
+    something that held them; ``following`` looks at the end of the event whether to let go.
     """
 
     limits: Limits
@@ -52,6 +53,7 @@ class State:
     now: float = 0.0
     wakeup: float = NEVER
     out: list[Command] = attrs.field(factory=list)
+    loose: set[str] = attrs.field(factory=set)
 
     def __attrs_post_init__(self) -> None:
         self.flow = Flow(self.limits)

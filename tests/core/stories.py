@@ -1,0 +1,298 @@
+"""Stories for the core: events in, commands out, and both ends' words as parsed JSON.
+
+A ``Story`` is a broker with an app-server that is played by the test. Its verbs are what the two
+sides do (``story.notifies``, ``peer.asks``, ``peer.leaves``); ``story.written()`` is what the
+app-server has been written since the last look, ``peer.heard()`` what a client was sent.
+
+With every command a story checks what must hold always: one line upstream, one JSON text each way,
+recipients that are attached, each once.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from typing import Any
+
+import attrs
+
+from mux.core.appserver import Introduction
+from mux.core.broker import Broker
+from mux.core.commands import (
+    Close,
+    Command,
+    Forward,
+    GiveUp,
+    KillUpstream,
+    Log,
+    Publish,
+    Report,
+    StartUpstream,
+    StopUpstream,
+)
+from mux.core.events import (
+    ClientAttached,
+    ClientId,
+    ClientLeft,
+    ClientSent,
+    ClientSentBinary,
+    Event,
+    TimePassed,
+    UpstreamExited,
+    UpstreamSent,
+    UpstreamStarted,
+)
+from mux.core.limits import Limits
+from mux.core.principal import Principal
+
+Json = dict[str, Any]
+
+APPROVAL = "item/commandExecution/requestApproval"
+QUESTION = "item/tool/requestUserInput"
+TOOL_CALL = "item/tool/call"
+REFRESH = "account/chatgptAuthTokens/refresh"
+RESOLVED = "serverRequest/resolved"
+DELTA = "item/agentMessage/delta"
+
+LOCAL = Principal("local", "local-user")
+USER_AGENT = "appmux/0.163.0 (Debian 12.0.0; x86_64) xterm (appmux; 0.1)"
+INITIALIZED: Json = {
+    "userAgent": USER_AGENT,
+    "codexHome": "/home/someone/.codex",
+    "platformFamily": "unix",
+    "platformOs": "linux",
+}
+FIRST_ID = 7_000
+"""Where a story's broker begins to count the ids under which it offers server requests."""
+
+
+def dumps(value: object) -> bytes:
+    """JSON as the app-server writes it: compact, raw UTF-8."""
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+@attrs.define(eq=False)
+class Peer:
+    """One client, played by the test."""
+
+    story: Story
+    id: ClientId
+    inbox: list[Json] = attrs.field(factory=list)
+    raw: list[bytes] = attrs.field(factory=list)
+    closed: list[int] = attrs.field(factory=list)
+    _ids: itertools.count[int] = attrs.field(factory=lambda: itertools.count(1))
+
+    def says(self, text: bytes | str) -> None:
+        """Send one text message."""
+        self.story.tell(ClientSent(self.id, text.encode() if isinstance(text, str) else text))
+
+    def says_json(self, message: object) -> None:
+        self.says(dumps(message))
+
+    def says_binary(self) -> None:
+        self.story.tell(ClientSentBinary(self.id))
+
+    def asks(self, method: str, params: object = None, id: object = None) -> Any:
+        """Ask; returns the id under which it was asked."""
+        id = next(self._ids) if id is None else id
+        self.says_json({"id": id, "method": method, "params": {} if params is None else params})
+        return id
+
+    def notifies(self, method: str, params: object = None) -> None:
+        self.says_json({"method": method, "params": {} if params is None else params})
+
+    def answers(self, id: object, result: object) -> None:
+        """Answer a server request."""
+        self.says_json({"id": id, "result": result})
+
+    def refuses(self, id: object, message: str = "no such method") -> None:
+        """Answer a server request with an error."""
+        self.says_json({"id": id, "error": {"code": -32601, "message": message}})
+
+    def initializes(self, name: str = "peer", id: object = None, **capabilities: object) -> Any:
+        params = {"clientInfo": {"name": name, "version": "1.2"}, "capabilities": capabilities}
+        return self.asks("initialize", params, id)
+
+    def leaves(self) -> None:
+        self.story.tell(ClientLeft(self.id))
+
+    def heard(self, method: str | None = None) -> list[Json]:
+        """What it was sent since the last look; with ``method``, only that of it."""
+        heard, self.inbox, self.raw = self.inbox, [], []
+        return [each for each in heard if method is None or each.get("method") == method]
+
+    def heard_methods(self) -> list[str]:
+        """The methods of what it was sent since the last look; answers count as their ids."""
+        return [each.get("method") or str(each["id"]) for each in self.heard()]
+
+    def only(self, method: str | None = None) -> Json:
+        """The one message that it was sent since the last look."""
+        (message,) = self.heard(method)
+        return message
+
+
+@attrs.define(eq=False)
+class Story:
+    """A broker between an app-server and clients that the test plays."""
+
+    limits: Limits = attrs.field(factory=Limits)
+    introduction: Introduction = attrs.field(factory=lambda: Introduction("appmux", "0.1"))
+    now: float = 100.0
+    broker: Broker = attrs.field(init=False)
+    peers: dict[ClientId, Peer] = attrs.field(factory=dict)
+    lines: list[bytes] = attrs.field(factory=list)
+    logs: list[Log] = attrs.field(factory=list)
+    reports: list[Report] = attrs.field(factory=list)
+    given_up: list[str] = attrs.field(factory=list)
+    lives: list[StartUpstream | StopUpstream | KillUpstream] = attrs.field(factory=list)
+    _ids: itertools.count[int] = attrs.field(factory=lambda: itertools.count(1))
+
+    def __attrs_post_init__(self) -> None:
+        self.broker = Broker(self.limits, self.introduction, first_id=FIRST_ID)
+
+    @classmethod
+    def begun(cls, **limits: float) -> Story:
+        """A story whose app-server is ready, and has been written nothing else."""
+        story = cls(Limits(**limits))  # type: ignore[arg-type]
+        story.starts()
+        story.initialized()
+        story.written()
+        return story
+
+    # ── both ends speak ───────────────────────────────────────────────────────────────────────
+
+    def tell(self, event: Event) -> list[Command]:
+        """Let the broker hear an event, and hand what it commands to those it is for."""
+        if isinstance(event, ClientLeft):
+            del self.peers[event.client]
+        commands = self.broker.handle(event, self.now)
+        for command in commands:
+            self._perform(command)
+        return commands
+
+    def _perform(self, command: Command) -> None:  # noqa: PLR0912 (one case a command)
+        match command:
+            case Publish(message, recipients):
+                assert b"\n" not in message
+                parsed = json.loads(message)
+                assert len(set(recipients)) == len(recipients), "a recipient stands twice"
+                for id in recipients:
+                    self.peers[id].inbox.append(parsed)
+                    self.peers[id].raw.append(message)
+            case Forward(line):
+                assert b"\n" not in line
+                assert b"\r" not in line
+                json.loads(line)
+                self.lines.append(line)
+            case Close(client, code, reason):
+                assert len(reason.encode()) <= 123, "more than a close frame holds"
+                self.peers[client].closed.append(code)
+            case Log():
+                self.logs.append(command)
+            case Report():
+                self.reports.append(command)
+            case GiveUp(reason):
+                self.given_up.append(reason)
+            case StartUpstream() | StopUpstream() | KillUpstream():
+                self.lives.append(command)
+            case _:
+                raise AssertionError(f"no such command: {command!r}")
+
+    def written(self, method: str | None = None) -> list[Json]:
+        """What the app-server was written since the last look; with ``method``, only that."""
+        lines, self.lines = self.lines, []
+        messages = [json.loads(line) for line in lines]
+        return [each for each in messages if method is None or each.get("method") == method]
+
+    def only(self, method: str | None = None) -> Json:
+        """The one message that the app-server was written since the last look."""
+        (message,) = self.written(method)
+        return message
+
+    # ── the app-server ────────────────────────────────────────────────────────────────────────
+
+    def starts(self, generation: int = 1) -> None:
+        self.tell(UpstreamStarted(generation))
+
+    def initialized(self, result: object = None) -> None:
+        """Answer the broker's ``initialize``."""
+        asked = self.only("initialize")
+        self.answers(asked, INITIALIZED if result is None else result)
+
+    def says(self, line: bytes | str) -> None:
+        """One raw line of the app-server."""
+        self.tell(UpstreamSent(line.encode() if isinstance(line, str) else line))
+
+    def answers(self, asked: Json, result: object = None) -> None:
+        """Answer what it was asked (a message that ``written`` gave)."""
+        self.says(dumps({"id": asked["id"], "result": {} if result is None else result}))
+
+    def fails(self, asked: Json, code: int = -32600, message: str = "no") -> None:
+        """Answer it with an error, which natively stands before the id."""
+        self.says(dumps({"error": {"code": code, "message": message}, "id": asked["id"]}))
+
+    def notifies(self, method: str, params: object = None) -> None:
+        self.says(dumps({"method": method, "params": params or {}, "emittedAtMs": 1_795_398_334}))
+
+    def asks(self, id: int, method: str = APPROVAL, **params: object) -> None:
+        """A server request, as natively written: method, then id, then params."""
+        self.says(dumps({"method": method, "id": id, "params": params}))
+
+    def resolves(self, id: int, thread: str = "t") -> None:
+        self.notifies(RESOLVED, {"threadId": thread, "requestId": id})
+
+    def exits(self, reason: str = "exited with status 1") -> None:
+        self.tell(UpstreamExited(reason))
+
+    def delta(self, thread: str = "t", text: str = "…") -> None:
+        self.notifies(DELTA, {"threadId": thread, "turnId": "u", "itemId": "i", "delta": text})
+
+    def begins_turn(self, thread: str = "t") -> None:
+        turn = {"id": f"{thread}-turn", "status": "inProgress", "items": []}
+        self.notifies("turn/started", {"threadId": thread, "turn": turn})
+
+    def ends_turn(self, thread: str = "t") -> None:
+        turn = {"id": f"{thread}-turn", "status": "completed", "items": []}
+        self.notifies("turn/completed", {"threadId": thread, "turn": turn})
+
+    # ── clients ───────────────────────────────────────────────────────────────────────────────
+
+    def attach(self, principal: Principal = LOCAL) -> Peer:
+        """A client that passed the door."""
+        peer = self.peers[id] = Peer(self, id := next(self._ids))
+        self.tell(ClientAttached(id, principal, "ws", f"127.0.0.1:{id}"))
+        return peer
+
+    def peer(self, name: str = "peer", principal: Principal = LOCAL, **capabilities: object) -> Peer:
+        """A client that is past its handshake, and was sent nothing else."""
+        peer = self.attach(principal)
+        peer.initializes(name, **capabilities)
+        assert "result" in peer.heard()[0]
+        return peer
+
+    def follows(self, peer: Peer, thread: str = "t", **params: object) -> None:
+        """``thread/resume``, answered; the answer itself isn't left in the inbox."""
+        self._joined(peer, "thread/resume", thread, {"threadId": thread, **params})
+
+    def creates(self, peer: Peer, thread: str = "t", **params: object) -> None:
+        """``thread/start``, answered; the answer itself isn't left in the inbox."""
+        self._joined(peer, "thread/start", thread, params)
+
+    def _joined(self, peer: Peer, method: str, thread: str, params: Json) -> None:
+        id = peer.asks(method, params)
+        self.answers(self.written(method)[-1], {"thread": {"id": thread}})
+        at = next(at for at, each in enumerate(peer.inbox) if each.get("id") == id)
+        assert peer.inbox.pop(at)["result"]["thread"]["id"] == thread
+        del peer.raw[at]
+
+    # ── time ──────────────────────────────────────────────────────────────────────────────────
+
+    def waits(self, seconds: float) -> None:
+        """Let time pass, waking the broker whenever it wants to be woken."""
+        end = self.now + seconds
+        while self.broker.wakeup <= end:
+            self.now = max(self.now, self.broker.wakeup)
+            before = self.broker.wakeup
+            self.tell(TimePassed())
+            assert self.broker.wakeup > before, "the broker would be woken without end"
+        self.now = end

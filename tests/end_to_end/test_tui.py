@@ -1,0 +1,223 @@
+"""The real TUI beside another client of the broker, by each of the three ways to attach it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import attrs
+import pytest
+import trio
+
+from mux.scripted_model import Hold, Run, Say, Scripted
+from tests.end_to_end.brokered import brokered, client
+from tests.end_to_end.native import Native
+from tests.end_to_end.peer import PATIENCE, Json, Peer, connect_ws
+from tests.end_to_end.tui import LOOK_SECONDS, QUIET, Tui, cable, tmux_is_missing, tui
+
+pytestmark = pytest.mark.skipif(
+    tmux_is_missing(), reason="tmux, in which the TUI runs, is not installed"
+)
+each_way = pytest.mark.parametrize("way", ["ws", "unix", "plain"])
+
+# What the TUI shows.
+PROMPT = "Ask Codex to do anything"
+ASKS = "Would you like to run the following command?"
+RECONNECTING = "Reconnecting"
+
+DELTA = "item/agentMessage/delta"
+APPROVAL = "item/commandExecution/requestApproval"
+RESOLVED = "serverRequest/resolved"
+ACCEPT = {"decision": "accept"}
+
+
+def scripted() -> Scripted:
+    model = Scripted()
+    model.on("greet", Say("Hello from the one runtime"))
+    model.on("tell", Say(chunks=("The first half, ", Hold("middle"), "the second half.")))
+    run = Run("echo approved >> proof.txt", escalated=True)
+    model.on("run it", run, Say("It ran."))
+    model.on("later run it", (Hold("later"), run), Say("It ran."))
+    return model
+
+
+def way_in(broker: Native, way: str) -> list[str]:
+    """The arguments that attach the TUI; without any it looks for the control socket itself."""
+    return {
+        "ws": ["--remote", broker.url],
+        "unix": ["--remote", f"unix://{broker.socket}"],
+        "plain": [],
+    }[way]
+
+
+@attrs.frozen
+class Shared:
+    """A thread which the TUI and another client, the phone, both follow."""
+
+    model: Scripted
+    broker: Native
+    phone: Peer
+    tui: Tui
+    thread: str
+
+    async def ask_approval(self) -> Any:
+        """Have the phone say what takes an approval; the id under which the phone is asked."""
+        await self.phone.start_turn(self.thread, "run it")
+        asked = await self.phone.wait_method(APPROVAL, threadId=self.thread)
+        return asked["id"]
+
+    def proof(self) -> str:
+        """What the approved command has written: a line for each time that it ran."""
+        proof = self.broker.home.work / "proof.txt"
+        return proof.read_text() if proof.exists() else ""
+
+
+@asynccontextmanager
+async def shared(way: str) -> AsyncIterator[Shared]:
+    """The phone's thread, on which it has had one turn, resumed by the TUI."""
+    model = scripted()
+    async with brokered(model=model, config=QUIET) as broker, client(broker, "phone") as phone:
+        thread = await phone.start_thread(broker.home.work)
+        await phone.run_turn(thread, "greet")
+        async with tui(broker.home, "resume", thread, *way_in(broker, way)) as screen:
+            await screen.see(PROMPT, "› greet", "• Hello from the one runtime")
+            yield Shared(model, broker, phone, screen, thread)
+
+
+async def attached(peer: Peer, name: str) -> list[Json]:
+    """The clients of that name, as the broker reports them."""
+    report = await peer.request("mux/status")
+    return [each for each in report["clients"] if each["name"] == name]
+
+
+@each_way
+async def test_it_starts_through_the_broker_and_its_thread_can_be_joined(way: str) -> None:
+    async with (
+        brokered(model=scripted(), config=QUIET) as broker,
+        client(broker, "phone") as phone,
+        tui(broker.home, *way_in(broker, way)) as screen,
+    ):
+        await screen.see(PROMPT)
+        await screen.say("greet")
+        await screen.see("• Hello from the one runtime")
+        [of_tui] = await attached(phone, "codex-tui")
+        assert of_tui["transport"] == ("ws" if way == "ws" else "unix")
+        started = await phone.wait_method("thread/started")
+        thread = started["params"]["thread"]["id"]
+        assert thread in of_tui["threads"]
+
+        resumed = await phone.request("thread/resume", {"threadId": thread})
+        assert resumed["thread"]["turns"][0]["items"][0]["content"][0]["text"] == "greet"
+        await phone.start_turn(thread, "tell")
+        await screen.see("› tell", "• The first half,")
+
+
+@each_way
+async def test_it_shows_another_clients_turn_live(way: str) -> None:
+    async with shared(way) as on:
+        await on.phone.start_turn(on.thread, "tell")
+        held = await on.tui.see("› tell", "• The first half,")
+        assert "the second half" not in held
+        on.model.release("middle")
+        await on.tui.see("• The first half, the second half.")
+
+
+@each_way
+async def test_another_client_sees_live_what_it_says(way: str) -> None:
+    async with shared(way) as on:
+        since = len(on.phone.inbox)
+        await on.tui.say("tell")
+        delta = await on.phone.wait_method(DELTA, since=since, threadId=on.thread)
+        assert delta["params"]["delta"] == "The first half, "
+        item = on.phone.heard("item/started", since=since)[0]["params"]["item"]
+        assert (item["type"], item["content"][0]["text"]) == ("userMessage", "tell")
+        on.model.release("middle")
+        await on.phone.wait_method("turn/completed", since=since, threadId=on.thread)
+        deltas = on.phone.heard(DELTA, since=since, threadId=on.thread)
+        said = "".join(each["params"]["delta"] for each in deltas)
+        assert said == "The first half, the second half."
+        await on.tui.see("• The first half, the second half.")
+
+
+@each_way
+async def test_its_approval_vanishes_when_another_client_answers(way: str) -> None:
+    async with shared(way) as on:
+        asked = await on.ask_approval()
+        await on.tui.see(ASKS, "$ echo approved >> proof.txt")
+        await on.phone.respond(asked, ACCEPT)
+        await on.tui.gone(ASKS)
+        await on.tui.see("• Ran echo approved >> proof.txt", "• It ran.", PROMPT)
+        assert on.proof() == "approved\n"
+
+
+@each_way
+async def test_it_decides_an_approval_for_another_client(way: str) -> None:
+    async with shared(way) as on:
+        asked = await on.ask_approval()
+        await on.tui.see(ASKS)
+        await on.tui.answer(ASKS, "y")
+        resolved = await on.phone.wait_method(RESOLVED)
+        assert resolved["params"] == {"threadId": on.thread, "requestId": asked}
+        await on.phone.respond(asked, {"decision": "cancel"})  # too late to change anything
+        done = await on.phone.wait_method(
+            "turn/completed", since=on.phone.inbox.index(resolved), threadId=on.thread
+        )
+        assert done["params"]["turn"]["status"] == "completed"
+        await on.tui.see("✔ You approved codex to run", "• It ran.")
+        assert on.proof() == "approved\n"
+
+
+@each_way
+async def test_it_shows_an_approval_that_was_raised_with_nobody_attached(way: str) -> None:
+    async with brokered(model=(model := scripted()), config=QUIET) as broker:
+        async with client(broker, "phone") as phone:
+            thread = await phone.start_thread(broker.home.work)
+            await phone.run_turn(thread, "greet")
+            await phone.start_turn(thread, "later run it")
+        await broker.wait_log('"client left"')
+        model.release("later")
+        pending = await raised(broker)
+        assert (pending["method"], pending["offeredTo"]) == (APPROVAL, [])
+        async with tui(broker.home, "resume", thread, *way_in(broker, way)) as screen:
+            await screen.see(ASKS, "$ echo approved >> proof.txt")
+            await screen.answer(ASKS, "y")
+            await screen.see("• It ran.", PROMPT)
+            assert (broker.home.work / "proof.txt").read_text() == "approved\n"
+
+
+async def raised(broker: Native) -> Json:
+    """Wait until a server request is pending, without attaching a client to answer it."""
+    async with connect_ws(broker.url) as onlooker:
+        with trio.fail_after(PATIENCE):
+            while True:
+                report = await onlooker.request("mux/status")
+                for pending in report["serverRequests"]:
+                    return dict(pending)
+                await trio.sleep(LOOK_SECONDS)
+
+
+async def test_it_reconnects_by_itself_and_shows_the_approval_raised_meanwhile() -> None:
+    model = scripted()
+    async with (
+        brokered(model=model, config=QUIET) as broker,
+        client(broker, "phone") as phone,
+        cable(broker.url) as link,
+    ):
+        thread = await phone.start_thread(broker.home.work)
+        await phone.run_turn(thread, "greet")
+        async with tui(broker.home, "resume", thread, "--remote", link.url) as screen:
+            await screen.see(PROMPT, "• Hello from the one runtime")
+            link.cut()
+            await screen.see(RECONNECTING)
+            await phone.start_turn(thread, "run it")
+            asked = await phone.wait_method(APPROVAL)
+            link.mend()
+            await screen.see("› run it", ASKS)
+            await screen.gone(RECONNECTING)
+            await screen.answer(ASKS, "y")
+            await phone.wait_method(RESOLVED, requestId=asked["id"])
+            await screen.see("• It ran.")
+            since = len(phone.inbox)
+            await screen.say("greet")
+            await phone.wait_method("turn/completed", since=since, threadId=thread)
