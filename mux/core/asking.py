@@ -208,7 +208,7 @@ class Asking:
     def lost(self, request: Request, text: str) -> None:
         """The app-server, or what it was to become, is gone with it."""
         self.joins(request, -1)
-        self.sent.settled(request, _NEVER_SENT)
+        self.drop(request)
         self.fail(request, jsonrpc.APP_SERVER_GONE, text)
 
     def fail(self, request: Request, code: int, text: str) -> None:

@@ -386,12 +386,22 @@ class Broker:
         """The answer in the client's terms; what it claimed is released if it is over."""
         if request.claim is None:
             return line
-        over = failed or request.method == "command/exec"  # never began, or has ended
-        if client is not None and over:
-            self.state.scoped.release(client.id, request.claim)
+        if client is not None:
+            self._settle_hold(request, request.claim, client.id, failed=failed)
         if failed:
             return scoped.in_origin_terms(line, request.claim.wire, request.claim.origin)
         return line
+
+    def _settle_hold(
+        self, request: Request, claim: scoped.Claim, client: ClientId, *, failed: bool
+    ) -> None:
+        own_id = request.rule.own_id
+        if failed or request.method == "command/exec":  # never began, or has ended
+            self.state.scoped.release(client, claim)
+        elif own_id is not None and own_id.ends:
+            self.state.scoped.ended(client, claim.field, claim.origin)
+        else:
+            self.state.scoped.begun(client, claim)
 
     # ── clients that are behind, and those that leave ─────────────────────────────────────────
 

@@ -170,7 +170,7 @@ class Recovery:
                 self._resuming[request.wire] = thread.id
         for _client, claim in state.scoped.running():
             begin = BEGUN_AGAIN.get(claim.ended_by)
-            if begin is not None:
+            if begin is not None and claim.runs:
                 self.asking.ask_for_broker(begin, msgspec.Raw(claim.params))
         self._ready_if_resumed()
 

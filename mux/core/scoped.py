@@ -25,8 +25,8 @@ NEVER_A_CLIENTS_OWN = "~"
 class Claim:
     """A thing of a client's that a request names. ``wire``: its id upstream.
 
-    ``holds``: the request began it, so it is the client's until released; ``params`` are those that
-    began it, as they went upstream.
+    ``holds``: the request begins it, so it is the client's until released; ``runs``: the app-server
+    has said so. ``params`` are those that begin it, as they go upstream.
     """
 
     field: str
@@ -35,6 +35,7 @@ class Claim:
     ended_by: str
     params: bytes = b""
     holds: bool = False
+    runs: bool = False
 
 
 @attrs.define(eq=False)
@@ -64,21 +65,25 @@ class Scoped:
         if own_id.begins and (claim.field, wire) not in running:
             # A second start under a running id is the app-server's to refuse: it holds nothing.
             claim = running[claim.field, wire] = attrs.evolve(claim, holds=True)
-        elif own_id.ends:
-            running.pop((own_id.field, wire), None)
         return params, claim
+
+    def begun(self, client: ClientId, claim: Claim) -> None:
+        """The app-server has begun it."""
+        running = self._running.get(client, {})
+        if claim.holds and (claim.field, claim.wire) in running:
+            running[claim.field, claim.wire] = attrs.evolve(claim, runs=True)
 
     def release(self, client: ClientId, claim: Claim) -> None:
         """What it began, if it did, never began or has ended by itself."""
         if claim.holds:
-            self._running.get(client, {}).pop((claim.field, claim.wire), None)
+            self.ended(client, claim.field, claim.origin)
 
     def ended(self, client: ClientId, field: str, origin: str) -> None:
-        """The app-server says that it has ended by itself."""
+        """It has ended, by itself or by request."""
         self._running.get(client, {}).pop((field, f"{client}:{origin}"), None)
 
     def running(self) -> list[tuple[ClientId, Claim]]:
-        """All that runs, and whose it is."""
+        """All that is claimed, and whose it is."""
         return [(id, claim) for id, mine in self._running.items() for claim in mine.values()]
 
     def leave(self, client: ClientId) -> list[Claim]:
