@@ -64,11 +64,11 @@ def rows(batch: list[Entry], made_at: int) -> Iterator[tuple[object, ...]]:
 
 
 def fitting(entries: list[Entry], room: int) -> list[Entry]:
-    """The first of them, as many as ``room`` bytes hold, at least one."""
+    """The first of them, up to and with the one that fills ``room`` bytes."""
     for index, entry in enumerate(entries):
         room -= len(entry.message)
-        if room < 0 and index:
-            return entries[:index]
+        if room <= 0:
+            return entries[: index + 1]
     return entries
 
 
@@ -97,12 +97,15 @@ class Reader:
             self._connection = schema.connect_to_read(self.path)
             self._generation = generation
         assert self._connection
-        # One transaction: all of its searches see the same batches.
-        self._connection.execute("BEGIN")
         try:
-            return _read(self._connection, after, until, threads, max_bytes)
-        finally:
-            self._connection.execute("ROLLBACK")
+            # One transaction: all of its searches see the same batches.
+            self._connection.execute("BEGIN")
+            found = _read(self._connection, after, until, threads, max_bytes)
+            self._connection.execute("COMMIT")
+        except BaseException:
+            self.end()  # the next call begins with a new connection
+            raise
+        return found
 
     def end(self) -> None:
         """Close the connection. Never raises."""
@@ -135,7 +138,7 @@ def _read(
         )
         found += entries
         size += sum(len(entry.message) for entry in entries)
-        if size > max_bytes:
+        if size >= max_bytes:
             return fitting(found, max_bytes), False
     return found, True
 

@@ -1,6 +1,6 @@
-"""The command line: ``appmux serve``, ``demo``, ``status``, ``config``.
+"""The command line: ``appmux serve``, ``demo``, ``status``, ``restart``, ``config``.
 
-Hands to: ``server``, ``demo``, ``status``, with one settled ``Config``.
+Hands to: ``server``, ``demo``, ``status``, ``restart``, with one settled ``Config``.
 Hears from: a person's shell, or a service manager.
 
 Modules are imported inside the command that wants them: ``appmux --version`` shouldn't load trio.
@@ -173,11 +173,13 @@ def serve(config_file: Path | None, **flags: object) -> None:
     import trio
 
     from mux import logs
-    from mux.codex import find_codex
+    from mux.codex import find_codex, search_path
     from mux.server import serve as run
 
     config = settled.config
     binary = find_codex(config.codex_bin, os.environ, settled.origins["codex_bin"])
+    # npm's codex is a script that wants the `node` beside it, which a service's PATH may lack.
+    os.environ["PATH"] = search_path(os.environ) or os.defpath
     logs.configure(config.log)
     trio.run(run, attrs.evolve(config, codex_bin=binary))
 
@@ -218,6 +220,25 @@ def status(as_json: bool, config_file: Path | None, state_dir: Path | None) -> N
     from mux.status import run
 
     sys.exit(trio.run(run, settled.config, as_json))
+
+
+@appmux.command()
+@click.option("--now", is_flag=True, help="Wait for nothing: what runs is interrupted.")
+@click.option("--state-dir", type=PATH, metavar="DIR", help="The broker's, as in serve.")
+@config_flag
+def restart(now: bool, config_file: Path | None, state_dir: Path | None) -> None:
+    """Replace the app-server by a new process, after upgrading codex or changing its config.
+
+    Waits until no turn runs and no approval is pending, and holds new work back meanwhile. No
+    client loses its connection. Ctrl-C stops the waiting, not the restart.
+    """
+    settled = _settle(config_file, {"state_dir": state_dir})
+
+    import trio
+
+    from mux.restart import run
+
+    sys.exit(trio.run(run, settled.config, now))
 
 
 @appmux.command()

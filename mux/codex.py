@@ -39,10 +39,10 @@ def find_codex(
     """The absolute path of the binary to run.
 
     In this order: ``config_bin`` (``origin`` says who set it, for an error), ``APPMUX_CODEX_BIN``,
-    ``codex`` on PATH, the package. One that is named but can't be run is an error, not a reason to
+    ``codex`` on PATH, in the usual places, the package. One that is named but can't be run is an error, not a reason to
     look further: a person who names a binary doesn't want another one.
     """
-    search = environ.get("PATH")
+    search = search_path(environ)
     if config_bin is not None:
         return _named(str(config_bin), origin, search)
     named = environ.get(CODEX_BIN_VARIABLE)
@@ -55,6 +55,34 @@ def find_codex(
     if packaged is not None:
         return packaged
     raise CodexError(f"no `codex` on PATH, and no codex package: {HOW_TO_GET_ONE}")
+
+
+def search_path(environ: Mapping[str, str]) -> str | None:
+    """PATH, then where npm, brew and pip put programs: a service's PATH is often without those.
+
+    Without HOME it is PATH alone; None if that isn't set either.
+    """
+    path, home = environ.get("PATH"), environ.get("HOME")
+    if not home:
+        return path
+    named = [] if path is None else path.split(os.pathsep)
+    usual = [str(place) for place in usual_places(Path(home)) if place.is_dir()]
+    return os.pathsep.join([*named, *(place for place in usual if place not in named)])
+
+
+def usual_places(home: Path) -> list[Path]:
+    """Directories of programs, the likelier first; some may not exist.
+
+    nvm keeps one for each version of node, so they are looked up each time: the newest first.
+    """
+    fixed = [home / ".local/bin", home / ".npm-global/bin", home / "bin"]
+    of_all = [Path("/opt/homebrew/bin"), Path("/usr/local/bin")]
+    nodes = home.glob(".nvm/versions/node/*/bin")
+    return [*fixed, *of_all, *sorted(nodes, key=_version_of_node, reverse=True)]
+
+
+def _version_of_node(place: Path) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", place.parent.name)]
 
 
 def _named(name: str, origin: str, search: str | None) -> Path:

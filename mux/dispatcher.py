@@ -10,8 +10,10 @@ Hands to: outboxes (of clients, of the app-server). Hears from: ``downstream`` a
 from __future__ import annotations
 
 import itertools
+import math
 import os
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 import attrs
@@ -44,6 +46,7 @@ from mux.core.events import (
     ClientLeft,
     Event,
     TimePassed,
+    UpstreamSent,
 )
 from mux.core.journal import Entry
 from mux.core.principal import Principal
@@ -93,6 +96,8 @@ class Dispatcher:
     facts: Callable[[], dict[str, Any]] = attrs.field(default=dict)
     _ports: dict[ClientId, Port] = attrs.field(factory=dict)
     _numbers: itertools.count[int] = attrs.field(factory=lambda: itertools.count(1))
+    _frames: list[bytes] = attrs.field(factory=list)
+    _recipients: tuple[ClientId, ...] = ()
     _lagging: list[ClientId] = attrs.field(factory=list)
     _alarm: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     _empty: trio.Event = attrs.field(factory=trio.Event)
@@ -104,7 +109,8 @@ class Dispatcher:
         # A full outbox is found while a command is performed, when the core can't be asked.
         port.outbox.on_full = lambda: self._lagging.append(client)
         port.outbox.on_drained = lambda: self.hear(ClientDrained(client))
-        self.hear(ClientAttached(client, principal, transport, peer))
+        expires = math.inf if principal.expires_at is None else principal.expires_at - time.time()
+        self.hear(ClientAttached(client, principal, transport, peer, expires))
         return client
 
     def detach(self, client: ClientId) -> None:
@@ -126,28 +132,53 @@ class Dispatcher:
 
     def hear(self, event: Event) -> None:
         """Let the core decide, and do what it says."""
+        self._decide(event)
+        self._deliver()
+        self._tell_lagging()
+
+    def hear_lines(self, lines: Iterable[bytes]) -> None:
+        """Hear what the app-server wrote at once, line by line, and then deliver it at once.
+
+        To 32 clients that is half the work: of a hundred deltas each is appended once, not 32
+        times. Nobody waits longer for it, as no writer runs before the last line is decided.
+        """
+        for line in lines:
+            self._decide(UpstreamSent(line))
+        self._deliver()
+        self._tell_lagging()
+
+    def _decide(self, event: Event) -> None:
         for command in self.broker.handle(event, trio.current_time()):
             self._perform(command)
-        if self._lagging:
-            lagging, self._lagging = self._lagging, []
-            for client in lagging:
-                self.hear(ClientLags(client))
         if self.broker.wakeup < self._alarm.deadline:  # noqa: PLR1730 (setting it costs more)
             self._alarm.deadline = self.broker.wakeup
+
+    def _tell_lagging(self) -> None:
+        while self._lagging:
+            self.hear(ClientLags(self._lagging.pop(0)))
 
     def _perform(self, command: Command) -> None:
         if type(command) is Publish:
             if command.recipients:
-                ports = self._ports
-                frame = text_frame(command.message)
-                for client in command.recipients:
-                    ports[client].outbox.append(frame)
+                if command.recipients is not self._recipients:
+                    self._deliver()
+                    self._recipients = command.recipients
+                self._frames.append(text_frame(command.message))
                 if self.debug:
                     log.debug("to clients", clients=command.recipients, method=command.method)
             if command.entry is not None:
                 self.disk.append(command.entry)
         else:
+            self._deliver()
             self._perform_rarer(command)
+
+    def _deliver(self) -> None:
+        """Give the frames that go to the same clients to each of them as one piece."""
+        if self._frames:
+            frames = b"".join(self._frames)
+            self._frames.clear()
+            for client in self._recipients:
+                self._ports[client].outbox.append(frames)
 
     def _perform_rarer(self, command: Command) -> None:
         match command:
@@ -158,7 +189,7 @@ class Dispatcher:
             case Log(level, event, fields):
                 getattr(log, level)(event, **fields)
             case Report(client, origin):
-                answer = jsonrpc.result(origin, self.report())
+                answer = jsonrpc.result(origin, {"asker": client, **self.report()})
                 self._ports[client].outbox.append(text_frame(answer))
             case Close(client, code, reason):
                 self._ports[client].close(code, reason)

@@ -9,6 +9,8 @@ Hands to: ``dispatcher``, each message. Hears from: ``door``, an ``Admission`` t
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import attrs
 import structlog
 import trio
@@ -31,6 +33,12 @@ HANDSHAKE_DEADLINE = 10.0
 
 CLOSE_DEADLINE = 3.0
 """Seconds for a client to take what is owed and answer a close frame."""
+
+CLOSE_ABNORMAL = 1006
+"""Stands for a connection that ended without a close frame (RFC 6455, 7.4.1); never sent."""
+
+CLOSE_FRAME = b"\x88"
+"""The first byte of a close frame; its length is one byte (RFC 6455, 5.5: at most 125)."""
 
 STALL_DEADLINE = 5 * 60.0
 """Seconds in which a socket takes nothing at all, after which its client is given up. A slow one is
@@ -92,6 +100,7 @@ class _Connection:
                 receive_buffer_size=RECEIVE_BYTES,
             )
             self.websocket = await request.accept()
+        self.wire.goodbye = self._goodbye
         self.wire.accepted.set()
 
     async def attend(self, admission: Admission, transport: str) -> None:
@@ -109,6 +118,19 @@ class _Connection:
             code, reason = self._ending
             with trio.move_on_after(CLOSE_DEADLINE):
                 await self.websocket.aclose(code, reason)
+        else:
+            await self.wire.aclose()  # a close frame is still owed
+
+    def _goodbye(self) -> bytes:
+        """The close frame that says what was wrong with the client's own frames.
+
+        The library closes without one when they can't be parsed.
+        """
+        closed = self.websocket.closed
+        if closed is None or closed.code == CLOSE_ABNORMAL:
+            return b""
+        payload = closed.code.to_bytes(2, "big") + (closed.reason or "").encode()
+        return CLOSE_FRAME + bytes([len(payload)]) + payload
 
     async def _read(self, client: int, scope: trio.CancelScope) -> None:
         while True:
@@ -184,6 +206,8 @@ class _Wire(trio.abc.Stream):
     head: bytes = b""
     rest: bytes = b""
     accepted: trio.Event = attrs.field(factory=trio.Event)
+    goodbye: Callable[[], bytes] = bytes
+    _said_goodbye: bool = False
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
         if self.head:
@@ -198,6 +222,7 @@ class _Wire(trio.abc.Stream):
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         await trio.lowlevel.checkpoint()
+        self._said_goodbye |= bytes(data[:1]) == CLOSE_FRAME
         self.outbox.append(bytes(data))
 
     async def wait_send_all_might_not_block(self) -> None:
@@ -205,7 +230,7 @@ class _Wire(trio.abc.Stream):
 
     async def aclose(self) -> None:
         """Close the socket once what is owed is written (bounded)."""
-        self.outbox.seal()
+        self.outbox.seal(b"" if self._said_goodbye else self.goodbye())
         with trio.move_on_after(CLOSE_DEADLINE):
             await self.written.wait()
         await self.stream.aclose()

@@ -14,7 +14,7 @@ import ipaddress
 import os
 import re
 import socket
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from pathlib import Path
 from typing import Literal, NoReturn
 
@@ -44,6 +44,10 @@ this option it also decides when unanswered keepalives end a connection. Five mi
 lift, a tunnel, or a laptop's lid."""
 
 LARGEST_PORT = 65535
+
+INHERITED_VARIABLES = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
+FIRST_INHERITED = 3
+"""How systemd hands over sockets: how many, from which descriptor on, and for which process."""
 
 log = structlog.get_logger()
 
@@ -198,6 +202,53 @@ def _open_tcp(address: TcpAddress) -> Listener:
     return Listener(
         url=f"ws://{attrs.evolve(address, port=port)}", kind="ws", trio_listener=_listen(bound)
     )
+
+
+def inherited_listeners(environ: MutableMapping[str, str]) -> list[Listener]:
+    """The sockets that a service manager opened for this process, as of ``sd_listen_fds(3)``.
+
+    The variables that name them are removed: they aren't meant for the app-server. Raises
+    ``ListenError`` for a descriptor that doesn't listen for streams.
+    """
+    named = {name: environ.pop(name, "") for name in INHERITED_VARIABLES}
+    if named["LISTEN_PID"] != str(os.getpid()):
+        return []
+    try:
+        descriptors = range(FIRST_INHERITED, FIRST_INHERITED + int(named["LISTEN_FDS"]))
+    except ValueError:
+        raise ListenError(
+            f"can't inherit sockets: LISTEN_FDS is {named['LISTEN_FDS']!r}, which is no number"
+        ) from None
+    return [_inherit(descriptor) for descriptor in descriptors]
+
+
+def _inherit(descriptor: int) -> Listener:
+    try:
+        os.set_inheritable(descriptor, False)
+        inherited = socket.socket(fileno=descriptor)
+    except OSError as failure:
+        raise ListenError(
+            f"can't inherit descriptor {descriptor}: {failure.strerror}; LISTEN_FDS counts one that"
+            " isn't a socket"
+        ) from failure
+    name = inherited.getsockname()
+    unix = inherited.family == socket.AF_UNIX
+    if (
+        inherited.type != socket.SOCK_STREAM
+        or not inherited.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+        or (unix and not str(name).startswith("/"))
+        or not (unix or inherited.family in (socket.AF_INET, socket.AF_INET6))
+    ):
+        inherited.close()
+        raise ListenError(
+            f"can't inherit descriptor {descriptor}: it isn't a listening stream socket over TCP,"
+            " or over a unix path; let the socket unit have only `ListenStream=` lines"
+        )
+    if unix:
+        # No claim: the path and its removal are the service manager's.
+        return Listener(url=f"unix://{name}", kind="unix", trio_listener=_listen(inherited))
+    address = TcpAddress(ipaddress.ip_address(name[0]), name[1])
+    return Listener(url=f"ws://{address}", kind="ws", trio_listener=_listen(inherited))
 
 
 def _why_not(address: TcpAddress, failure: OSError) -> str:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -40,8 +40,8 @@ STEP_ROWS = 1000
 STEP_PAGES = 1024
 """Given back in one transaction; as above. 4 MiB."""
 
-Victim = tuple[int, int, str]
-"""A chunk to delete: first_seq, last_seq, kind."""
+Victim = tuple[int, int, int, str]
+"""A chunk to delete: first_seq, last_seq, bytes, kind."""
 
 log = structlog.get_logger()
 
@@ -125,47 +125,50 @@ class Recorder:
             self._connect(adopt=False)
         elif self._identity != _identity(self.path):
             # Written entries would go nowhere: SQLite keeps writing into a file without a name.
-            raise FileNotFoundError(f"{self.path} was removed or replaced")
+            raise schema.Removed("it was removed or replaced")
         assert self._connection
         return self._connection
 
     def _connect(self, *, adopt: bool) -> None:
         try:
-            self._connection = schema.connect(self.path)
-            life = _life(self._connection)
+            self._open(adopt=adopt)
         except sqlite3.Error as failure:
-            self._close()
             if not schema.is_broken(failure):
                 raise
             self._set_aside(str(failure))
-            self._connection, life = schema.connect(self.path), None
+            self._open(adopt=adopt)
+
+    def _open(self, *, adopt: bool) -> None:
+        self._connection = schema.connect(self.path)
         try:
-            self._take(self._connection, life, adopt=adopt)
+            life = _life(self._connection)
+            if life and adopt:
+                self._adopt(self._connection, life)
+            elif life and life.epoch == self.epoch:
+                with transaction(self._connection):  # a commit that failed may have come true
+                    self._connection.execute(
+                        "DELETE FROM chunk WHERE first_seq > ?", (self.written,)
+                    )
+            else:
+                self._start_over(self._connection)
             self._identity = _identity(self.path)
         except BaseException:
             self._close()
             raise
         self.generation += 1
 
-    def _take(self, connection: sqlite3.Connection, life: Life | None, *, adopt: bool) -> None:
-        """Make the file that of our epoch, or our epoch that of the file; reserve numbers."""
-        if life and adopt:
-            written = max(life.reserved, life.last + 1) - 1
-            reserved = written + 1 + RESERVED
-            _save(connection, reserved, life.earliest)
-            self.epoch, self.written, self.lost = life.epoch, written, life.earliest
-            self._reserved, self._saved = reserved, life.earliest
-        elif life and life.epoch == self.epoch:
-            with transaction(connection):  # a commit that failed may have come true all the same
-                connection.execute("DELETE FROM chunk WHERE first_seq > ?", (self.written,))
-        else:
-            self.lost = max(self.lost, self.written)
-            self._start_over(connection)
-        # On the disk itself, so that not even a power cut takes it back.
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-        self._used(connection)
+    def _adopt(self, connection: sqlite3.Connection, life: Life) -> None:
+        """Go on with the file's epoch; nothing of it is ours before the numbers are reserved."""
+        written = max(life.reserved, life.last + 1) - 1
+        reserved = written + 1 + RESERVED
+        _save(connection, reserved, life.earliest)
+        self._sync(connection)
+        self.epoch, self.written, self.lost = life.epoch, written, life.earliest
+        self._reserved, self._saved = reserved, life.earliest
 
     def _start_over(self, connection: sqlite3.Connection) -> None:
+        """Make the file that of our epoch. What was written elsewhere is lost."""
+        self.lost = max(self.lost, self.written)
         reserved = self.written + 1 + RESERVED
         with transaction(connection):
             connection.execute("DELETE FROM chunk")
@@ -173,7 +176,13 @@ class Recorder:
             connection.execute(
                 "INSERT INTO life VALUES (?, ?, ?)", (self.epoch, reserved, self.lost)
             )
+        self._sync(connection)
         self._reserved, self._saved = reserved, self.lost
+
+    def _sync(self, connection: sqlite3.Connection) -> None:
+        # On the disk itself, so that not even a power cut takes a reservation back.
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        self._used(connection)
 
     # -- Writing ----------------------------------------------------------------------------------
 
@@ -197,17 +206,16 @@ class Recorder:
     def _trim(self, connection: sqlite3.Connection, floor: int) -> bool:
         victims = self._too_old(connection)
         if not victims and (excess := self._used(connection) - self.max_bytes) > 0:
-            excess += self.max_bytes // TRIMMED_SHARE
-            victims = _finished_deltas(connection, floor, excess) or _oldest(connection, excess)
+            victims = _surplus(connection, floor, excess + self.max_bytes // TRIMMED_SHARE)
         if not victims:
             return False
         # Deltas of items that are complete are no loss: the item's last event has the whole text.
-        losses = [last for _, last, kind in victims if kind != "delta" or last >= floor]
+        losses = [last for _, last, _, kind in victims if kind != "delta" or last >= floor]
         # Before they are gone, so that no reader finds them missing and unannounced.
         self.lost = max(self.lost, *losses, 0)
         with transaction(connection):
             connection.executemany(
-                "DELETE FROM chunk WHERE first_seq = ?", [(first,) for first, _, _ in victims]
+                "DELETE FROM chunk WHERE first_seq = ?", [(first,) for first, _, _, _ in victims]
             )
             _save(connection, self._reserved, self.lost)
         self._saved = self.lost
@@ -321,36 +329,34 @@ def _save(connection: sqlite3.Connection, reserved: int, earliest: int) -> None:
     connection.execute("UPDATE life SET reserved = ?, earliest = ?", (reserved, earliest))
 
 
-def _finished_deltas(connection: sqlite3.Connection, floor: int, excess: int) -> list[Victim]:
-    """The oldest chunks of deltas whose items are all complete: some ``excess`` bytes of them."""
-    return _until(
+def _surplus(connection: sqlite3.Connection, floor: int, excess: int) -> list[Victim]:
+    """Some ``excess`` bytes of chunks: deltas whose items are all complete, then of any kind.
+
+    The oldest first, and no more than ``STEP_ROWS`` of each.
+    """
+    columns = "SELECT first_seq, last_seq, bytes, kind FROM chunk"
+    victims = _until(
         excess,
         connection.execute(
-            "SELECT first_seq, last_seq, bytes, kind FROM chunk"
-            " WHERE kind = 'delta' AND last_seq < ? ORDER BY first_seq LIMIT ?",
+            f"{columns} WHERE kind = 'delta' AND last_seq < ? ORDER BY first_seq LIMIT ?",
             (floor, STEP_ROWS),
         ),
     )
+    excess -= sum(size for _, _, size, _ in victims)
+    if excess <= 0 or len(victims) == STEP_ROWS:
+        return victims
+    marks = {first for first, _, _, _ in victims}
+    oldest = connection.execute(f"{columns} ORDER BY first_seq LIMIT ?", (STEP_ROWS,))
+    return victims + _until(excess, (row for row in oldest.fetchall() if row[0] not in marks))
 
 
-def _oldest(connection: sqlite3.Connection, excess: int) -> list[Victim]:
-    """The oldest chunks of any kind: some ``excess`` bytes of them."""
-    return _until(
-        excess,
-        connection.execute(
-            "SELECT first_seq, last_seq, bytes, kind FROM chunk ORDER BY first_seq LIMIT ?",
-            (STEP_ROWS,),
-        ),
-    )
-
-
-def _until(excess: int, found: sqlite3.Cursor) -> list[Victim]:
+def _until(excess: int, found: Iterable[Victim]) -> list[Victim]:
     victims: list[Victim] = []
-    for first, last, size, kind in found.fetchall():
+    for first, last, size, kind in found:
         if excess <= 0:
             break
         _whole(last, size)
-        victims.append((first, last, kind))
+        victims.append((first, last, size, kind))
         excess -= size
     return victims
 
@@ -363,7 +369,10 @@ def _whole(*columns: object) -> tuple[int, ...]:
 
 
 def _identity(path: Path) -> tuple[int, int]:
-    status = path.stat()
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return 0, 0
     return status.st_dev, status.st_ino
 
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import sqlite3
 import time
 import urllib.parse
@@ -72,6 +73,10 @@ class StoreError(AppmuxError):
 
 class Broken(sqlite3.DatabaseError):
     """The file isn't a journal, or isn't whole. It is to be moved aside."""
+
+
+class Removed(OSError):
+    """The file that is open isn't the one under its name any more."""
 
 
 def _first(connection: sqlite3.Connection) -> None:
@@ -182,23 +187,37 @@ def is_broken(failure: BaseException) -> bool:
         return True
     if not isinstance(failure, sqlite3.DatabaseError):
         return False
-    # Text that isn't UTF-8 is told without a code.
-    undecodable = code(failure) is None and "UTF-8" in str(failure)
-    return undecodable or code(failure) in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+    extended = getattr(failure, "sqlite_errorcode", None)
+    return (
+        code(failure) in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+        or extended == sqlite3.SQLITE_IOERR_SHORT_READ  # cut off while we have it open
+        or (extended is None and "UTF-8" in str(failure))  # text that isn't any
+    )
 
 
-def advice(failure: BaseException) -> str:
-    """For people: what to do about a failure to write."""
+def advice(path: Path, failure: BaseException) -> str:
+    """For people: what to do about a failure to write there."""
     number = failure.errno if isinstance(failure, OSError) else None
     if is_broken(failure):
         return "it is moved aside, and a new one begun"
+    if isinstance(failure, Removed):
+        return "a new one is begun"
     if code(failure) == sqlite3.SQLITE_FULL or number in {errno.ENOSPC, errno.EDQUOT}:
+        return "free some space on its disk"
+    if code(failure) == sqlite3.SQLITE_IOERR and _is_full(path):  # of its side files
         return "free some space on its disk"
     if code(failure) in {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM} or (
         number in {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENOENT}
     ):
         return "make its directory one that this user can write in"
     return "look after its disk"
+
+
+def _is_full(path: Path) -> bool:
+    try:
+        return shutil.disk_usage(path.parent).free < WAL_BYTES
+    except OSError:
+        return False
 
 
 def move_aside(path: Path, now: float) -> Path:
@@ -209,13 +228,13 @@ def move_aside(path: Path, now: float) -> Path:
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now))
     aside = path.with_name(f"{path.name}.broken-{stamp}")
     path.replace(aside)
-    for suffix in ("-wal", "-shm"):
-        side = path.with_name(path.name + suffix)
-        if side.exists():
-            side.replace(aside.with_name(aside.name + suffix))
+    wal = path.with_name(f"{path.name}-wal")
+    if wal.exists():
+        wal.replace(aside.with_name(f"{aside.name}-wal"))
+    path.with_name(f"{path.name}-shm").unlink(missing_ok=True)
     kept = [each for each in path.parent.glob(f"{path.name}.broken-*Z") if each != aside]
     for old in sorted(kept, reverse=True)[KEPT_BROKEN - 1 :]:
-        for suffix in ("", "-wal", "-shm"):
+        for suffix in ("", "-wal"):
             old.with_name(old.name + suffix).unlink(missing_ok=True)
     return aside
 

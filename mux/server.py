@@ -4,6 +4,7 @@
     ├─ upstream.run          the app-server, one life after another
     ├─ store.run             the journal on disk, written behind
     ├─ dispatcher.keep_time  tells the core that a moment has come
+    ├─ watchdog.keep         systemd told that all is well, where it asks
     ├─ signals               SIGTERM and SIGINT drain, a second one ends at once; SIGHUP reloads
     └─ connections           outlives the accept loops by the time to drain
        └─ accept loops       cancelled first
@@ -31,7 +32,7 @@ import structlog
 import trio
 
 import mux
-from mux import downstream, listener, statedir
+from mux import downstream, listener, statedir, watchdog
 from mux.auth import Authenticator, open_auth
 from mux.codex import find_codex
 from mux.config import Config
@@ -44,8 +45,7 @@ from mux.dispatcher import Dispatcher
 from mux.door import knock
 from mux.errors import AppmuxError
 from mux.listener import Listener
-from mux.schema import StoreError
-from mux.store import Store
+from mux.store import Store, StoreError
 from mux.upstream import Upstream
 
 CLOSE_GOING_AWAY = 1001
@@ -77,18 +77,21 @@ _Fetches = tuple[trio.MemorySendChannel[Fetch], trio.MemoryReceiveChannel[Fetch]
 async def serve(config: Config) -> None:
     """Run the broker until a signal drains it. Raises ``AppmuxError`` where it can't."""
     codex = find_codex(config.codex_bin, os.environ)
-    addresses = [listener.parse_listen_url(url, _codex_home()) for url in config.listen]
+    opened = listener.inherited_listeners(os.environ)
+    urls = [*config.listen, *(each.url for each in opened)]
+    addresses = [listener.parse_listen_url(url, _codex_home()) for url in urls]
     listener.refuse_open_door(addresses, config.auth.mode)
     authenticator = open_auth(config.auth)
     state = statedir.claim(config.state_dir)
-    opened: list[Listener] = []
+    there = {each.url.partition("://")[2] for each in opened}
     try:
         limits = config.limits
         store = Store.open(
             config.state_dir, max_bytes=limits.journal_bytes, max_age=limits.journal_age
         )
         for address in addresses:
-            opened.append(await listener.open_listener(address))  # noqa: PERF401 (closed on failure)
+            if str(address) not in there:
+                opened.append(await listener.open_listener(address))
         state.announce([each.url for each in opened])
         server = _assemble(config, codex, authenticator, opened, store)
         await server.run()
@@ -130,6 +133,7 @@ def _assemble(
     dispatcher.disk = server
     dispatcher.give_up = server.give_up
     dispatcher.facts = server.facts
+    store.before_flush = server.look_at_store
     return server
 
 
@@ -146,6 +150,7 @@ class _Server:
     _stop: trio.Event = attrs.field(factory=trio.Event)
     _signal: signal.Signals | None = None
     _given_up: str | None = None
+    _kept: JournalKept | None = None
     _fetches: _Fetches = attrs.field(factory=lambda: trio.open_memory_channel[Fetch](math.inf))
 
     async def run(self) -> None:
@@ -155,6 +160,7 @@ class _Server:
                 root.start_soon(self._obey, signals, root.cancel_scope)
                 root.start_soon(self.dispatcher.keep_time)
                 root.start_soon(self._read_for_those_behind)
+                root.start_soon(watchdog.keep, os.environ, self._state, self._attached, notify)
                 await root.start(self.store.run)
                 async with trio.open_nursery() as connections:
                     await self._serve(connections)
@@ -170,7 +176,7 @@ class _Server:
                 for each in self.listeners:
                     attend = partial(self._attend, each)
                     await accepting.start(listener.serve, each, attend, connections)
-                self.dispatcher.hear(JournalKept(self.store.epoch, self.store.earliest))
+                self.look_at_store()
                 self._announce()
                 await self._stop.wait()
                 accepting.cancel_scope.cancel()
@@ -196,6 +202,14 @@ class _Server:
         self._given_up = reason
         self._stop.set()
 
+    def look_at_store(self) -> None:
+        """Tell the store which deltas must stay, and the core what can still be replayed."""
+        self.store.running_floor = self.dispatcher.broker.running_floor
+        kept = JournalKept(self.store.epoch, self.store.earliest)
+        if kept != self._kept:
+            self._kept = kept
+            self.dispatcher.hear(kept)
+
     def append(self, entry: Entry) -> None:
         """Keep an entry of the journal."""
         self.store.append(entry)
@@ -217,8 +231,14 @@ class _Server:
                 continue
             cut = sum(len(entry.message) for entry in entries) >= wanted.max_bytes
             until = entries[-1].seq if entries and cut else wanted.until
-            self.dispatcher.hear(JournalKept(self.store.epoch, self.store.earliest))
+            self.look_at_store()
             self.dispatcher.hear(Fetched(wanted.client, tuple(entries), until))
+
+    def _state(self) -> appserver.State:
+        return self.dispatcher.broker.state.appserver.state
+
+    def _attached(self) -> int:
+        return self.dispatcher.attached
 
     def ready(self) -> bool:
         """Whether all is well: what ``/readyz`` answers."""

@@ -31,7 +31,7 @@ from mux import schema
 from mux.chunks import Reader, fitting
 from mux.core.journal import Entry, is_delta
 from mux.recorder import Recorder
-from mux.schema import StoreError
+from mux.schema import StoreError as StoreError  # noqa: PLC0414 (for those who read)
 
 MIB = 1024 * 1024
 
@@ -76,13 +76,15 @@ class Store:
     running_floor: int = sys.maxsize
     """The number at which the oldest item that still runs began: deltas from there on are kept as
     long as events are. Set by the dispatcher; as it stands, every delta may go."""
+    before_flush: Callable[[], None] = attrs.field(default=lambda: None)
+    """Called before each write: the moment to set ``running_floor`` and look at ``earliest``."""
     _last: int = 0
     _shed: int = 0
     _pending: list[Entry] = attrs.field(factory=list)
     _pending_bytes: int = 0
     _writing: list[Entry] = attrs.field(factory=list)
     _writing_bytes: int = 0
-    _appended: trio.Event = attrs.field(factory=trio.Event)
+    _wake: trio.Event = attrs.field(factory=trio.Event)
     _more: bool = True
     _retry: float = 0.0
     _milliseconds: float = 0.0
@@ -133,7 +135,7 @@ class Store:
     def append(self, entry: Entry) -> None:
         """Keep an entry; its number is above that of all before. Never blocks, never fails."""
         if not self._pending:
-            self._appended.set()
+            self._wake.set()
         self._pending.append(entry)
         self._last = entry.seq
         self._pending_bytes += len(entry.message) + ENTRY_BYTES
@@ -171,10 +173,10 @@ class Store:
 
     async def flush(self) -> None:
         """Write now. Failures become ``trouble``; what isn't written stays in memory."""
+        self.before_flush()
         self._writing, self._pending = self._writing + self._pending, []
         self._writing_bytes += self._pending_bytes
         self._pending_bytes = 0
-        self._appended = trio.Event()
         shed, begun = self._shed, time.perf_counter()
         try:
             # Abandoned only when `run` is cancelled, whose last flush then waits for its thread.
@@ -201,9 +203,9 @@ class Store:
     ) -> list[Entry]:
         """Entries with ``after`` < seq <= ``until``, in order, written or not yet.
 
-        Of these ``threads`` (None: of all), and always those for everybody. At most ``max_bytes``
-        of messages, but at least one entry if there is one. To get all, ask again after the last
-        one's seq, until that is ``until`` or the answer is empty.
+        Of these ``threads`` (None: of all), and always those for everybody. Up to and with the one
+        that fills ``max_bytes`` of messages: if they are less, there are no more; else ask again
+        after the last one's seq.
 
         When the answer is there, compare ``after`` with `earliest`: only if it isn't below, nothing
         is missing (entries may be trimmed, or turn out broken, while they are read).
@@ -214,8 +216,6 @@ class Store:
         if after >= self._recorder.written:
             await trio.lowlevel.checkpoint()
             return fresh
-        if not generation:
-            raise StoreError(f"the journal can't be read yet: {self.trouble}")
         try:
             found, complete = await trio.to_thread.run_sync(
                 self._reader.read,
@@ -255,9 +255,11 @@ class Store:
         elif self._more:  # at the start, or while trimming
             await trio.lowlevel.checkpoint()
         else:
-            with trio.move_on_after(TIDY_INTERVAL):
-                await self._appended.wait()
-                await trio.sleep(FLUSH_INTERVAL)
+            self._wake = trio.Event()
+            if not self._pending:
+                with trio.move_on_after(TIDY_INTERVAL):
+                    await self._wake.wait()
+            await trio.sleep(FLUSH_INTERVAL)
 
     def _settle(self) -> None:
         """Let go of what is written."""
@@ -309,11 +311,18 @@ class Store:
 
     def _failed(self, failure: Exception) -> None:
         self._retry = min(2 * self._retry, LAST_RETRY) or FIRST_RETRY
-        self._say(
-            f"the journal {self._recorder.path} can't be written ({failure}):"
-            f" {schema.advice(failure)}; until then the last {UNWRITTEN_BYTES // MIB} MiB are kept"
-            " in memory"
+        self._wake.set()
+        path, kept = (
+            self._recorder.path,
+            f"the last {UNWRITTEN_BYTES // MIB} MiB are kept in memory",
         )
+        if isinstance(failure, StoreError):
+            self._say(f"{failure}; until then {kept}")
+        else:
+            advice = schema.advice(path, failure)
+            self._say(
+                f"the journal {path} can't be written ({failure}): {advice}; until then {kept}"
+            )
 
     def _say(self, trouble: str) -> None:
         if trouble != self.trouble:
@@ -326,10 +335,10 @@ class Store:
             log.info("the journal is written again", path=str(self._recorder.path))
 
     def _suspect(self, generation: int, failure: sqlite3.Error) -> None:
-        """The reader failed: have the file replaced if it is broken, else tell who asked."""
+        """The reader failed: have the file looked at, and replaced if it is broken or gone."""
+        self._more = True
+        self._wake.set()
         if not schema.is_broken(failure):
             raise StoreError(f"the journal {self._recorder.path} can't be read: {failure}")
         self._recorder.suspicion = (generation, str(failure))
         self._shed = max(self._shed, self._recorder.written)
-        self._more = True
-        self._appended.set()

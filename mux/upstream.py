@@ -24,7 +24,7 @@ import attrs
 import structlog
 import trio
 
-from mux.core.events import UpstreamExited, UpstreamSent, UpstreamStarted
+from mux.core.events import UpstreamExited, UpstreamStarted
 from mux.dispatcher import Dispatcher
 from mux.outbox import Outbox
 
@@ -46,6 +46,9 @@ EOF_DEADLINE = 5.0
 
 TERMINATE_DEADLINE = 2.0
 """Seconds from SIGTERM to its exit, before it is killed."""
+
+LAST_LINES_DEADLINE = 1.0
+"""Seconds from its exit to the last line of it being read, of which the pipe holds 1 MiB at most."""
 
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -129,6 +132,7 @@ class Upstream:
                 nursery.start_soon(self._write, process.stdin)
                 nursery.start_soon(self._read_errors, process.stderr)
                 nursery.start_soon(self._stop_when_told, process)
+                nursery.start_soon(_see_its_end, process, nursery.cancel_scope)
                 self.dispatcher.hear(UpstreamStarted(self.generation))
                 await self._read(process.stdout)
                 nursery.cancel_scope.cancel()
@@ -164,10 +168,8 @@ class Upstream:
 
     async def _read(self, stdout: trio.abc.ReceiveStream) -> None:
         lines = Lines()
-        hear = self.dispatcher.hear
         while chunk := await stdout.receive_some(CHUNK_BYTES):
-            for line in lines.split(chunk):
-                hear(UpstreamSent(line))
+            self.dispatcher.hear_lines(lines.split(chunk))
 
     async def _read_errors(self, stderr: trio.abc.ReceiveStream) -> None:
         lines = Lines()
@@ -206,6 +208,13 @@ class Lines:
         yield from filter(None, whole)
         if rest:
             self._parts.append(rest)
+
+
+async def _see_its_end(process: trio.Process, reading: trio.CancelScope) -> None:
+    """Its stdout's end tells, which is read first; unless a child that outlives it has that too."""
+    await process.wait()
+    await trio.sleep(LAST_LINES_DEADLINE)
+    reading.cancel()
 
 
 async def _end(process: trio.Process) -> None:

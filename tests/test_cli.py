@@ -100,7 +100,7 @@ def test_a_quick_command_does_not_load_the_broker() -> None:
     assert done.stdout == "[]\n"
 
 
-@pytest.mark.parametrize("command", ["serve", "status", "demo", "config"])
+@pytest.mark.parametrize("command", ["serve", "status", "restart", "demo", "config"])
 def test_every_command_is_listed_and_explains_itself(command: str) -> None:
     assert f"\n  {command} " in run("--help").stdout
     help_text = run(command, "-h").stdout
@@ -239,7 +239,7 @@ def test_logging_is_left_alone_by_the_quick_commands() -> None:
     assert not structlog.is_configured()
 
 
-def test_status_and_demo_hand_over(
+def test_status_restart_and_demo_hand_over(
     standin: Standin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[tuple[object, ...]] = []
@@ -250,12 +250,15 @@ def test_status_and_demo_hand_over(
         return 4
 
     standin("mux.status", "run", called)
+    standin("mux.restart", "run", called)
     standin("mux.demo", "run", called)
     assert run("status", "--json", "--state-dir", "/x").exit_code == 4
+    assert run("restart", "--now", "--state-dir", "/x").exit_code == 4
     assert run("demo", "--hold", "--svg", "a.svg").exit_code == 4
-    (config, as_json), demo = calls
+    (config, as_json), restart, demo = calls
     assert isinstance(config, Config)
     assert (config.state_dir, as_json) == (Path("/x"), True)
+    assert restart == (config, True)
     assert demo == (tmp_path / "bin" / "codex", True, Path("a.svg"))
 
 

@@ -37,13 +37,16 @@ FOR_EVERYONE = {"mux", "mux.errors", "mux.config"}
 MAY_IMPORT: dict[str, set[str]] = {
     # the command line, top first
     "__main__": {"cli"},
-    "cli": {"codex", "demo", "listener", "logs", "server", "settings", "status"},
-    "demo": {"codex", "logs", "scripted_model", "scripted_steps", "server"},
-    "status": {"statedir"},
+    "cli": {"codex", "demo", "listener", "logs", "restart", "server", "settings", "status"},
+    "demo": {"client", "demo_picture", "demo_stage", "scripted_model"},
+    "demo_picture": set(),
+    "demo_stage": {"scripted_model"},
+    "status": {"client", "statedir"},
+    "restart": {"client", "statedir"},
     # the broker, in the order in which a message meets it
     "server": {
         "auth", "codex", "dispatcher", "door", "downstream", "listener", "outbox", "statedir",
-        "upstream",
+        "store", "upstream",
     },
     "listener": {"socketpath"},
     "socketpath": set(),
@@ -53,7 +56,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     "upstream": {"dispatcher", "outbox"},
     "dispatcher": {"outbox"},
     "outbox": set(),
+    # the journal on disk
+    "store": {"chunks", "recorder", "schema"},
+    "recorder": {"chunks", "schema"},
+    "chunks": {"schema"},
+    "schema": set(),
     # what stands beside that way
+    "client": set(),
     "codex": set(),
     "logs": set(),
     "statedir": set(),

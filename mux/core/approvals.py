@@ -63,10 +63,6 @@ class ServerRequest:
     next_ones: list[ClientId] = attrs.field(factory=list)
     deadline: float = float("inf")
 
-    @property
-    def everybody_abstained(self) -> bool:
-        return self.abstained.issuperset(self.offered)
-
 
 @attrs.define(eq=False)
 class Approvals:

@@ -17,7 +17,6 @@ import msgspec
 from mux.core import jsonrpc
 from mux.core.appserver import State as AppServerState
 from mux.core.client import Client
-from mux.core.commands import GiveUp
 from mux.core.events import ClientId
 from mux.core.flow import BROKER, DEPARTED
 from mux.core.jsonrpc import ClientMessage
@@ -87,7 +86,7 @@ class Asking:
             self.state.error(request.client, request.origin, jsonrpc.OVERLOADED, text)
 
     def drop(self, request: Request) -> None:
-        """It won't go upstream: what it began here is undone."""
+        """It won't be answered from upstream: what it began here is undone."""
         if request.claim is not None and request.client is not None:
             self.state.scoped.release(request.client, request.claim)
         self.sent.settled(request, _NEVER_SENT)
@@ -190,26 +189,23 @@ class Asking:
             elif not self._overtaken(request):
                 self.state.forward(request.line, request.method)
 
-    def expire(self) -> None:
-        """Answer those that waited too long with an error."""
-        for request in self.state.flow.expire(self.state.now):
-            self.joins(request, -1)
-            self._tell_expired(request)
-
-    def _tell_expired(self, request: Request) -> None:
+    def expire(self) -> list[Request]:
+        """Answer those that waited too long with an error; returns the broker's own."""
         state, seconds = self.state, self.state.limits.request_deadline
-        state.log("warning", "no answer from the app-server in time", method=request.method)
-        if request.client is not None:
+        expired = list(state.flow.expire(state.now))
+        for request in expired:
+            self.joins(request, -1)
+            state.log("warning", "no answer from the app-server in time", method=request.method)
             text = f"the app-server did not answer `{request.method}` within {seconds:g} s"
             self.fail(request, jsonrpc.DEADLINE_PASSED, text)
-        elif request.method == "initialize":
-            state.out.append(GiveUp(f"no answer to `initialize` within {seconds:g} s"))
+        return [request for request in expired if request.account == BROKER]
 
     def lost(self, request: Request, text: str) -> None:
         """The app-server, or what it was to become, is gone with it."""
-        self.joins(request, -1)
         self.drop(request)
-        self.fail(request, jsonrpc.APP_SERVER_GONE, text)
+        if not request.expired:  # one that expired has had its error
+            self.joins(request, -1)
+            self.fail(request, jsonrpc.APP_SERVER_GONE, text)
 
     def fail(self, request: Request, code: int, text: str) -> None:
         """Answer a client's request with an error of ours, saying whether to ask again is safe."""

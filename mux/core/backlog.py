@@ -21,6 +21,7 @@ import attrs
 from mux.core import jsonrpc
 from mux.core.approvals import RESOLVED
 from mux.core.journal import Entry, Message, is_delta, merge
+from mux.core.methods import Asked, server_request_rule
 
 NOT_NUMBERED = 0
 """The seq of a message that isn't in the journal."""
@@ -39,23 +40,47 @@ class Backlog:
     """One client's way through the journal.
 
     ``follows``: by thread, the seq after which its entries are this client's. ``merged``: whether
-    deltas are. ``targeted_until``: up to here server requests and their resolutions are read from
-    the journal too (a replay); after it, those meant for this client are pinned.
+    deltas are. ``numbered``: whether the client takes its cursor from its messages, so that their
+    numbers must go up. ``targeted_until``: up to here server requests and their resolutions are
+    read from the journal too (a replay); after it, those meant for this client are pinned.
     """
 
     cursor: int
     follows: dict[str, int]
     merged: bool = True
+    numbered: bool = False
     targeted_until: int = 0
     fetching: bool = False
     pinned_bytes: int = 0
+    _followed: dict[str, list[tuple[int, int]]] = attrs.field(factory=dict)
     _pinned: deque[Pinned] = attrs.field(factory=deque)
     _notices: dict[tuple[str | None, str], Message] = attrs.field(factory=dict)
 
-    def pin(self, head: int, method: str, message: bytes) -> None:
+    @property
+    def threads(self) -> frozenset[str]:
+        """Those whose entries it reads."""
+        return frozenset(self.follows.keys() | self._followed.keys())
+
+    def follow(self, thread: str, head: int) -> None:
+        """The client has joined the thread; one that it has followed before it just reads on."""
+        self.follows.setdefault(thread, head)
+
+    def unfollow(self, thread: str, head: int) -> None:
+        """The client follows the thread no more: what comes after this isn't its."""
+        since = self.follows.pop(thread, None)
+        if since is not None:
+            self._followed.setdefault(thread, []).append((since, head))
+
+    def pin(self, head: int, method: str, message: bytes, seq: int = NOT_NUMBERED) -> None:
         """Keep a message that is for this client alone, at this place."""
-        self._pinned.append(Pinned(head, Message(NOT_NUMBERED, method, message)))
+        self._pinned.append(Pinned(head, Message(seq, method, message)))
         self.pinned_bytes += len(message)
+
+    def number_last(self, head: int) -> None:
+        """The message pinned last brings the client up to here."""
+        last = self._pinned.pop()
+        numbered = Message(head, last.message.method, last.message.message)
+        self._pinned.append(Pinned(last.after, numbered))
 
     def notice(self, head: int, thread: str | None, method: str, message: bytes) -> None:
         """Keep a notice to everybody: the latest of its kind, where that says all."""
@@ -64,8 +89,10 @@ class Backlog:
         else:
             self._notices[thread, method] = Message(NOT_NUMBERED, method, message)
 
-    def read(self, entries: Iterable[Entry], opted_out: frozenset[str], head: int) -> list[Message]:
-        """The messages for the next entries; the cursor moves behind them.
+    def read(
+        self, entries: Iterable[Entry], opted_out: frozenset[str], head: int, until: int = 0
+    ) -> list[Message]:
+        """The messages for the next entries; the cursor moves behind them, and to ``until``.
 
         At ``head`` it has caught up, and all that is left comes out with it.
         """
@@ -80,6 +107,7 @@ class Backlog:
             if self._is_mine(entry) and entry.method not in opted_out:
                 mine.append(entry)
         messages += self._told(mine)
+        self.cursor = max(self.cursor, until)
         if self.cursor >= head:
             messages += [self._unpin() for _ in range(len(self._pinned))]
             messages += self._notices.values()
@@ -92,13 +120,20 @@ class Backlog:
         return message
 
     def _is_mine(self, entry: Entry) -> bool:
-        if entry.thread is not None and entry.seq <= self.follows.get(entry.thread, entry.seq):
-            return False
-        return entry.seq <= self.targeted_until or not _is_targeted(entry)
+        thread, seq = entry.thread, entry.seq
+        if thread is not None and seq <= self.follows.get(thread, seq):
+            followed = self._followed.get(thread, ())
+            if not any(since < seq <= until for since, until in followed):
+                return False
+        if not _is_targeted(entry):
+            return True
+        # Whoever replays wasn't there to be asked. What was put to one client alone isn't its.
+        to_all = server_request_rule(entry.method).asked is Asked.FOLLOWERS
+        return to_all and seq <= self.targeted_until
 
     def _told(self, entries: list[Entry]) -> Iterator[Message]:
         if self.merged:
-            return merge(entries)
+            return merge(entries, in_order=self.numbered)
         return (Message(entry.seq, entry.method, entry.message) for entry in entries)
 
 

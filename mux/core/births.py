@@ -20,44 +20,63 @@ HISTORY_BYTES = 16 * 1024 * 1024
 
 @attrs.define(eq=False)
 class Birth:
-    """How a thread began. ``result``: the result of its ``thread/start`` or ``fork``, as fields."""
+    """How a thread began. ``result``: the result of its ``thread/start`` or ``fork``, as fields.
+
+    ``turns``: by id, as JSON. ``fresh``: until its first turn begins; ``young``: until that ends.
+    """
 
     result: dict[str, bytes]
     thread: dict[str, bytes]
     ephemeral: bool
-    turns: list[bytes]
+    turns: dict[str, bytes]
     fresh: bool = True
+    young: bool = True
 
     @property
     def only_here(self) -> bool:
         """Whether nobody but the broker can tell of it."""
         return self.fresh or self.ephemeral
 
-    def completed(self, line: bytes, running: Running) -> None:
-        """A turn is over. ``line``: its ``turn/completed``; ``running``: as before that."""
-        if not self.ephemeral:
-            return
+    @property
+    def tells_all(self) -> bool:
+        """Whether all that there is of it is known here."""
+        return self.young or self.ephemeral
+
+    def note(self, method: str, line: bytes, running: Running) -> None:
+        """A notification of the thread; ``running``: as before that."""
+        if method == "turn/started":
+            self.fresh = False
+        elif method == "turn/completed":
+            self.young = False
+            if self.ephemeral and running.turn is not None:
+                self._ended(running.turn, line, running)
+        elif method == "item/completed" and self.turns:
+            self._outlived(line)
+
+    def _ended(self, id: str, line: bytes, running: Running) -> None:
+        self.turns[id] = jsonrpc.write(running.shown_ended(line))
+        while len(self.turns) > 1 and sum(map(len, self.turns.values())) > HISTORY_BYTES:
+            del self.turns[next(iter(self.turns))]
+
+    def _outlived(self, line: bytes) -> None:
+        """An item (a command in the background) is complete whose turn was over before."""
         fields = jsonrpc.read_fields(line) or {}
         params = jsonrpc.read_fields(fields.get("params", b"{}")) or {}
-        turn = jsonrpc.read_fields(params.get("turn", b"{}")) or {}
-        self.turns.append(_with_items(turn, running))
-        while len(self.turns) > 1 and sum(map(len, self.turns)) > HISTORY_BYTES:
-            del self.turns[0]
+        id = jsonrpc.read_text(params.get("turnId")) or ""
+        turn = jsonrpc.read_fields(self.turns.get(id, b"null"))
+        if turn is not None:
+            items = turn["items"][1:-1], params["item"]
+            turn["items"] = b"[" + b",".join(filter(None, items)) + b"]"
+            self.turns[id] = jsonrpc.write(turn)
 
-    def resumed(self, status: str, running: Running, *, turns: bool) -> bytes:
+    def resumed(self, status: bytes, running: Running, *, turns: bool) -> bytes:
         """The result of a ``thread/resume``: that of its start, brought up to date."""
         known: list[bytes] = []
         if turns:
-            known = list(self.turns)
-            if running.turn is not None:
-                known.append(_with_items(_started_turn(running), running))
-        state: dict[str, object] = {"type": status}
-        if status == "active":
-            state["activeFlags"] = []
-        thread = self.thread | {
-            "turns": b"[" + b",".join(known) + b"]",
-            "status": msgspec.json.encode(state),
-        }
+            known = list(self.turns.values())
+            if running.turn is not None and running.announced:
+                known.append(jsonrpc.write(running.shown()))
+        thread = self.thread | {"turns": b"[" + b",".join(known) + b"]", "status": status}
         return jsonrpc.write(self.result | {"thread": jsonrpc.write(thread)})
 
 
@@ -68,22 +87,15 @@ def read_birth(answer: bytes) -> Birth | None:
     thread = jsonrpc.read_fields((result or {}).get("thread", b"null"))
     if result is None or thread is None:
         return None
+    turns: dict[str, bytes] = {}
     try:
-        turns = [bytes(raw) for raw in _turns_decoder.decode(thread.get("turns", b"[]"))]
+        for raw in _turns_decoder.decode(thread.get("turns", b"[]")):
+            id = jsonrpc.read_text((jsonrpc.read_fields(bytes(raw)) or {}).get("id"))
+            turns[id or ""] = bytes(raw)
     except msgspec.DecodeError:
-        turns = []
-    return Birth(result, thread, thread.get("ephemeral") == b"true", turns, fresh=not turns)
-
-
-def _started_turn(running: Running) -> dict[str, bytes]:
-    fields = jsonrpc.read_fields(running.started) or {}
-    params = jsonrpc.read_fields(fields.get("params", b"{}")) or {}
-    return jsonrpc.read_fields(params.get("turn", b"{}")) or {}
-
-
-def _with_items(turn: dict[str, bytes], running: Running) -> bytes:
-    items = b"[" + b",".join(running.completed_items()) + b"]"
-    return jsonrpc.write(turn | {"items": items, "itemsView": b'"full"'})
+        pass  # of a shape that this version doesn't know
+    new = not turns
+    return Birth(result, thread, thread.get("ephemeral") == b"true", turns, fresh=new, young=new)
 
 
 _turns_decoder = msgspec.json.Decoder(list[msgspec.Raw])

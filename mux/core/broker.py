@@ -27,6 +27,7 @@ from mux.core.backlog import Backlog
 from mux.core.client import Client
 from mux.core.commands import Command, KillUpstream, Report
 from mux.core.events import (
+    AccessEnded,
     ClientAttached,
     ClientDrained,
     ClientId,
@@ -42,6 +43,7 @@ from mux.core.events import (
     UpstreamSent,
     UpstreamStarted,
 )
+from mux.core.flow import DEPARTED
 from mux.core.following import Following
 from mux.core.journal import Journal
 from mux.core.jsonrpc import BadMessageError, ClientMessage, ItemParams, UpstreamMessage
@@ -58,14 +60,17 @@ from mux.core.offering import Offering
 from mux.core.recovery import Recovery
 from mux.core.replaying import Replaying
 from mux.core.requests import Request
+from mux.core.scopes import needed
 from mux.core.sent import Sent
-from mux.core.state import State
+from mux.core.state import NEVER, State
 
 EXTENSION_VERSION = 1
 """Of what clients that know the broker get beyond the app-server's protocol."""
 
 _AS_IT_IS = RequestRule()
-_TURNING_POINTS = frozenset({"item/completed", "turn/completed", "thread/closed", "thread/deleted"})
+_TURNING_POINTS = frozenset(
+    {"turn/started", "item/completed", "turn/completed", "thread/closed", "thread/deleted"}
+)
 
 
 class Broker:
@@ -97,6 +102,11 @@ class Broker:
         self._uninitialized: list[tuple[ClientId, ClientMessage]] = []
 
     @property
+    def running_floor(self) -> int:
+        """The seq from which on deltas are of items that still run."""
+        return self.state.threads.running_floor(self.state.journal.head)
+
+    @property
     def wakeup(self) -> float:
         """When ``TimePassed`` is wanted, on the clock of ``now``; infinite for never."""
         return self.state.wakeup
@@ -117,31 +127,37 @@ class Broker:
         return out
 
     def _handle_rarer(self, event: Event) -> None:
+        state = self.state
         match event:
             case ClientSent(client, text):
-                self._client_sent(self.state.clients[client], text)
+                self._client_sent(state.clients[client], text)
             case ClientSentBinary(client):
                 bad = BadMessageError(jsonrpc.INVALID_REQUEST, "binary frame; send text")
                 self._refuse(client, bad)
             case TimePassed():
                 self._time_passed()
-            case ClientAttached(client, principal, transport, peer):
-                now = self.state.now
-                self.state.clients[client] = Client(client, principal, transport, peer, now)
+            case ClientAttached(client):
+                state.clients[client] = self._attached(event)
             case ClientLeft(client):
-                self._client_left(self.state.clients[client])
-            case ClientLags(client) | ClientDrained(client) | Fetched(client):
-                if client in self.state.clients:  # it may have left while the disk was read
-                    self._client_behind(self.state.clients[client], event)
+                self._client_left(state.clients[client])
+            case AccessEnded(client) | ClientLags(client) | ClientDrained(client) | Fetched(client):
+                if client in state.clients:  # it may have left meanwhile
+                    self._client_told_of(state.clients[client], event)
             case UpstreamStarted(generation):
                 self._upstream_started(generation)
             case UpstreamExited(reason, unix_time):
                 self.recovery.exited(reason, unix_time)
                 self._replaying.upstream_gone()
             case JournalKept(epoch, earliest):
-                self.state.journal.kept(epoch, earliest)
+                state.journal.kept(epoch, earliest)
             case _:
                 raise TypeError(f"no such event: {event!r}")
+
+    def _attached(self, event: ClientAttached) -> Client:
+        now = self.state.now
+        self.state.arm(now + event.expires_in)
+        who = (event.client, event.principal, event.transport, event.peer)
+        return Client(*who, since=now, expires=now + event.expires_in)
 
     # ── a client's message ────────────────────────────────────────────────────────────────────
 
@@ -165,6 +181,8 @@ class Broker:
 
     def _client_asked(self, client: Client, message: ClientMessage) -> None:
         rule = request_rule(message.method)
+        if rule.route is not Route.INITIALIZE and not self._may(client, message):
+            return
         match rule.route:
             case Route.STATUS:
                 self.state.out.append(Report(client.id, message.id))
@@ -182,6 +200,19 @@ class Broker:
                 self._replaying.asked(client, message)
             case _:
                 self._pass_on(client, message, rule)
+
+    def _may(self, client: Client, message: ClientMessage) -> bool:
+        """Whether the client's principal has the scope that its request needs; else it is told."""
+        held = client.principal.scopes
+        scope, why = needed(message.method, message.params)
+        if scope in held:
+            return True
+        has = sorted(held)
+        text = f"`{message.method}`{why} needs the scope `{scope}`; you have: {', '.join(has)}"
+        told = {"method": message.method, "needs": scope, "has": has}
+        self.state.error(client.id, message.id, jsonrpc.FORBIDDEN, text, told)
+        self.state.log("warning", "refused", client=client.id, method=message.method, needs=scope)
+        return False
 
     def _pass_on(self, client: Client, message: ClientMessage, rule: RequestRule) -> None:
         if self.state.appserver.state is AppServerState.DOWN:
@@ -235,6 +266,7 @@ class Broker:
                 "version": EXTENSION_VERSION,
                 "epoch": self.state.journal.epoch,
                 "seq": self.state.journal.head,
+                "began": self.state.journal.began,
                 "clientId": client.id,
                 "generation": self.state.appserver.generation,
             }
@@ -321,7 +353,11 @@ class Broker:
         self.state.threads.note(thread, method, params, line)
         if method not in _TURNING_POINTS:
             return
-        if method == "item/completed":
+        if method == "turn/started":
+            current = self.state.threads.get(thread).running
+            if not current.items:
+                current.since = self.state.journal.head
+        elif method == "item/completed":
             self._following.spawned(thread, line)
         elif method == "turn/completed":
             self._offering.turn_over(thread)
@@ -405,9 +441,11 @@ class Broker:
 
     # ── clients that are behind, and those that leave ─────────────────────────────────────────
 
-    def _client_behind(self, client: Client, event: Event) -> None:
+    def _client_told_of(self, client: Client, event: Event) -> None:
         state = self.state
         match event:
+            case AccessEnded(_, reason):
+                state.end(client, reason)
             case Fetched(_, entries, until):
                 state.fetched(client, entries, until)
             case ClientDrained(_):
@@ -415,13 +453,18 @@ class Broker:
             case _ if client.backlog is None:
                 follows = dict.fromkeys(client.follows, 0)
                 state.log("info", "client lags, reads on from the journal", client=client.id)
-                state.fall_behind(client, Backlog(state.journal.head, follows))
+                backlog = Backlog(state.journal.head, follows, numbered=client.aware)
+                state.fall_behind(client, backlog)
 
     def _client_left(self, client: Client) -> None:
         state = self.state
         for request in state.flow.leave(client.id):
             self._asking.joins(request, -1)
-            self._asking.drop(request)
+            if request.runs_alone:
+                request.client, request.account = None, DEPARTED
+                self._asking.submit(request)
+            else:
+                self._asking.drop(request)
         self.recovery.client_left(client)
         for claim in state.scoped.leave(client.id):
             self._asking.ask_for_broker(claim.ended_by, {claim.field: claim.wire})
@@ -437,19 +480,32 @@ class Broker:
 
     def _time_passed(self) -> None:
         state = self.state
+        for client in state.clients.values():
+            if client.expires <= state.now:
+                state.end(client, "what it authenticated with has expired")
         for request in self._asking.retry():
             self._settle(request, _NOBODY_WANTS_IT, failed=True)
-        self._asking.expire()
+        for request in self._asking.expire():
+            self._own_expired(request)
         for server_request in list(state.approvals.pending()):
             if server_request.deadline <= state.now:
                 self._offering.offer_to_next(server_request)
         self._asking.pump()
         state.wakeup = min(
             state.flow.next_moment(),
+            min((client.expires for client in state.clients.values()), default=NEVER),
             state.approvals.next_moment(),
             self._following.let_go_in_time(),
             self.recovery.time_passed(),
         )
+
+    def _own_expired(self, request: Request) -> None:
+        """The app-server has left a request of the broker's own unanswered for too long."""
+        if request.method == "initialize":
+            seconds = self.state.limits.request_deadline
+            self.state.out.append(KillUpstream(f"no answer to `initialize` within {seconds:g} s"))
+        else:
+            self._settle_own(request, b"", failed=True)
 
 
 _NOBODY_WANTS_IT = b'{"error":{"code":-32001,"message":"its asker left"}}'

@@ -65,7 +65,7 @@ class InitializeParams(msgspec.Struct):
 
 @attrs.define(eq=False)
 class Client:
-    """One attached client. ``since``: seconds on the broker's clock.
+    """One attached client. ``since`` and ``expires``: on the broker's clock.
 
     ``aware``: it knows the broker and gets numbered messages. ``backlog``: set while it is behind.
     """
@@ -75,6 +75,7 @@ class Client:
     transport: str
     peer: str
     since: float
+    expires: float = float("inf")
     state: State = State.ATTACHED
     info: ClientInfo | None = None
     capabilities: Capabilities = attrs.field(factory=Capabilities)

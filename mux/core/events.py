@@ -39,12 +39,23 @@ class UpstreamExited(Event, frozen=True):
 
 
 class ClientAttached(Event, frozen=True):
-    """A client passed the door. ``transport`` and ``peer`` are for people ("ws", "127.0.0.1:5")."""
+    """A client passed the door. ``transport`` and ``peer`` are for people ("ws", "127.0.0.1:5").
+
+    ``expires_in``: seconds for which what it authenticated with still holds.
+    """
 
     client: ClientId
     principal: Principal
     transport: str
     peer: str
+    expires_in: float = float("inf")
+
+
+class AccessEnded(Event, frozen=True):
+    """What the client authenticated with no longer holds: it is revoked, say."""
+
+    client: ClientId
+    reason: str
 
 
 class ClientSent(Event, frozen=True):

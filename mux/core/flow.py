@@ -74,7 +74,7 @@ class Flow:
             or (line.queue and line.queued_bytes >= self.limits.queued_bytes_per_client)
             or (request.rule.waits and line.waiting >= self.limits.waiting_per_client)
         )
-        if full:
+        if full and request.account != BROKER:  # what the broker asks ends what others began
             return False
         line.queue.append(request)
         line.queued_bytes += len(request.line)
@@ -181,11 +181,11 @@ class Flow:
         return list(line.queue)
 
     def lose(self) -> list[Request]:
-        """The app-server is gone: returns what was upstream, unanswered. The rest stays queued.
+        """The app-server is gone: returns what was upstream. The rest stays queued.
 
         What the broker itself had queued was meant for that app-server, and goes with it.
         """
-        lost = [request for request in self.upstream.values() if not request.expired]
+        lost = list(self.upstream.values())
         self.upstream.clear()
         self._deadlines.clear()
         self._retries.clear()
@@ -226,7 +226,9 @@ class Flow:
     @property
     def busy(self) -> bool:
         """Whether clients wait for answers from the app-server."""
-        return any(request.account != BROKER for request in self.upstream.values())
+        return any(
+            request.account != BROKER and not request.expired for request in self.upstream.values()
+        )
 
     def _free(self, request: Request) -> None:
         line = self._lines[request.account]

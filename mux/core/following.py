@@ -44,12 +44,17 @@ class Following:
         named = threads.threads_named(line)
         for id in named:
             self._follow(request, client, id, line)
-            current = self.state.threads.get(id).running
-            fields = jsonrpc.read_fields(line)
-            if request.method == "thread/resume" and current.turn is not None and fields:
-                result = running.with_completed(fields["result"], current)
-                line = jsonrpc.write(fields | {"result": result})
+            if request.method == "thread/resume":
+                line = self._up_to_date(request, self.state.threads.get(id), line)
         return named, line
+
+    def _up_to_date(self, request: Request, thread: Thread, line: bytes) -> bytes:
+        """The answer to a ``thread/resume``, with what happened while it was on its way."""
+        fields = jsonrpc.read_fields(line) or {}
+        status = thread.shown_status if thread.status in ("active", "idle") else None
+        turns = _asks_for_turns(request)
+        result = running.up_to_date(fields["result"], thread.running, status, turns=turns)
+        return jsonrpc.write(fields | {"result": result})
 
     def _follow(self, request: Request, client: Client | None, id: str, line: bytes) -> None:
         thread = self.state.threads.get(id)
@@ -60,20 +65,19 @@ class Following:
             thread.birth = births.read_birth(line)
         if thread.status == "unknown":
             thread.status = threads.status_named(line)
-        early = self._early.pop(id, [])
         if client is None or request.unwanted:
             self.state.loose.add(id)
-            return
-        self._join(client, id)
-        if request.method == "thread/start" and client.info is not None:
-            owner = tools.Owner(client.id, client.info.name, client.principal)
-            self.state.tools.register(id, request.params, owner)
-        self._send_early(client, early)
+        else:
+            self._join(client, id)
+            if request.method == "thread/start" and client.info is not None:
+                owner = tools.Owner(client.id, client.info.name, client.principal)
+                self.state.tools.register(id, request.params, owner)
+        self._publish_early(id)
 
     def _join(self, client: Client, id: str) -> None:
         self.state.threads.follow(client, id).kept_until = 0.0
         if client.backlog is not None:
-            client.backlog.follows[id] = self.state.journal.head
+            client.backlog.follow(id, self.state.journal.head)
 
     def after_answer(self, client: Client | None, named: list[str]) -> None:
         """The answer is out: what runs is introduced, what waits is offered."""
@@ -86,6 +90,7 @@ class Following:
                 if method not in client.opted_out:
                     self.state.send(client.id, line, method)
             self.offering.offer_pending(client, id)
+            self.state.complete_joining(client)
 
     def begun(self, request: Request, line: bytes) -> None:
         """A request that begins a turn succeeded. Its ``turn/started`` comes only after that."""
@@ -101,10 +106,10 @@ class Following:
         thread = self.state.threads.known.get(request.thread or "")
         if request.method != "thread/resume" or thread is None or not thread.subscribed:
             return None
-        if thread.birth is None or not thread.birth.only_here:
+        if thread.birth is None or not thread.birth.tells_all:
             return None
-        turns = (jsonrpc.read_fields(request.params) or {}).get("excludeTurns") != b"true"
-        result = thread.birth.resumed(thread.status, thread.running, turns=turns)
+        turns = _asks_for_turns(request)
+        result = thread.birth.resumed(thread.shown_status, thread.running, turns=turns)
         return jsonrpc.write({"id": request.wire_text, "result": result})
 
     # ── threads that nobody asked for ─────────────────────────────────────────────────────────
@@ -129,28 +134,29 @@ class Following:
 
     def _adopt(self, thread: str, followers: tuple[ClientId, ...]) -> None:
         self.state.threads.claim(thread)
-        early = self._early.pop(thread, [])
         for id in followers:
-            client = self.state.clients[id]
-            self._join(client, thread)
-            self._send_early(client, early)
-            self.offering.offer_pending(client, thread)
+            self._join(self.state.clients[id], thread)
+        self._publish_early(thread)
+        for id in followers:
+            self.offering.offer_pending(self.state.clients[id], thread)
 
-    def _send_early(self, client: Client, early: list[tuple[str, bytes]]) -> None:
-        for method, line in early:
-            if method not in client.opted_out:
-                self.state.send(client.id, line, method)
+    def _publish_early(self, thread: str) -> None:
+        """What came of it before anybody followed it."""
+        for method, line in self._early.pop(thread, []):
+            self.state.publish(thread, method, line)
 
     # ── following no more ─────────────────────────────────────────────────────────────────────
 
     def client_unfollows(self, client: Client, message: ClientMessage, rule: RequestRule) -> None:
         """``thread/unsubscribe``: counted per client, answered here."""
-        id = thread_in(message.params)
-        thread = self.state.threads.known.get(id) if id is not None else None
-        if thread is None or not thread.subscribed:
+        id = thread_in(message.params) or ""
+        thread = self.state.threads.known.get(id)
+        held = thread is not None and (thread.subscribed or thread.followers)
+        if not held and not self.state.threads.joining[id]:
             # Nobody has it, so nobody loses it; and the error, if it is one, is native.
             self.asking.ask(client, message, rule)
             return
+        thread = self.state.threads.get(id)
         joining = [
             request
             for request in self.state.flow.of(client.id)
@@ -160,7 +166,7 @@ class Following:
             request.unwanted = True
         follows = client.id in thread.followers or joining
         status = "unsubscribed" if follows else "notSubscribed"
-        self.state.threads.unfollow(client, thread.id)
+        self.state.unfollow(client, thread.id)
         self.offering.unfollowed(client, thread.id)
         answer = jsonrpc.result(message.id, {"status": status})
         self.state.send(client.id, answer, message.method)
@@ -211,5 +217,9 @@ class Following:
 
     def thread_closed(self, thread: str) -> None:
         """The app-server has unloaded it."""
-        self.state.threads.close(thread)
+        self.state.close(thread)
         self._early.pop(thread, None)
+
+
+def _asks_for_turns(request: Request) -> bool:
+    return (jsonrpc.read_fields(request.params) or {}).get("excludeTurns") != b"true"

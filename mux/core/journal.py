@@ -50,6 +50,7 @@ def is_delta(method: str) -> bool:
 class Journal:
     """The numbering, and the recent past. ``head``: the last number given.
 
+    ``began``: the cursor at which this broker's life began; what ran before it is over.
     ``on_disk_after``: the cursor from which on all is on disk; None without a disk.
     """
 
@@ -57,8 +58,12 @@ class Journal:
     head: int
     memory_bytes: int
     on_disk_after: int | None = None
+    began: int = attrs.field(init=False)
     _recent: deque[Entry] = attrs.field(factory=deque)
     _bytes: int = 0
+
+    def __attrs_post_init__(self) -> None:
+        self.began = self.head
 
     def add(self, thread: str | None, method: str, message: bytes) -> Entry:
         """Number a message and keep it."""
@@ -120,24 +125,26 @@ class Message(msgspec.Struct, frozen=True):
     message: bytes
 
 
-def merge(entries: Iterable[Entry]) -> Iterator[Message]:
+def merge(entries: Iterable[Entry], *, in_order: bool = False) -> Iterator[Message]:
     """Entries in order, with the consecutive deltas of each stream made one.
 
     "Consecutive" is meant within a thread: what other threads say in between doesn't part them.
+    Unless ``in_order``: then it does, so that the numbers of the messages go up.
     """
     open_streams: dict[str | None, _Open] = {}
     for entry in entries:
-        stream = open_streams.get(entry.thread)
+        key = None if in_order else entry.thread
+        stream = open_streams.get(key)
         delta = _read_delta(entry)
         if delta is not None and stream is not None and stream.add(entry, delta):
             continue
         if stream is not None:
             yield stream.message()
-            del open_streams[entry.thread]
+            del open_streams[key]
         if delta is None:
             yield Message(entry.seq, entry.method, entry.message)
         else:
-            open_streams[entry.thread] = _Open(entry, delta)
+            open_streams[key] = _Open(entry, delta)
     for stream in open_streams.values():
         yield stream.message()
 
@@ -156,6 +163,7 @@ class _Open:
         mine = self._delta
         if (
             entry.method != self._entry.method
+            or entry.thread != self._entry.thread
             or delta.itemId != mine.itemId
             or delta.summaryIndex != mine.summaryIndex
             or delta.contentIndex != mine.contentIndex
@@ -191,6 +199,11 @@ def with_delta(line: bytes, delta: bytes) -> bytes:
 def with_seq(message: bytes, seq: int) -> bytes:
     """The message as clients that know the broker get it: its number in front."""
     return b'{"seq":%d,' % seq + message[1:]
+
+
+def is_numbered(message: bytes) -> bool:
+    """Whether ``with_seq`` made it."""
+    return message.startswith(b'{"seq":')
 
 
 _delta_decoder = msgspec.json.Decoder(_Delta)

@@ -34,6 +34,9 @@ INTERNAL_ERROR = -32603
 OVERLOADED = -32001
 """The app-server's own code for overload; the broker uses it in the same meaning."""
 
+FORBIDDEN = -32003
+"""The principal lacks the scope that the request needs."""
+
 APP_SERVER_GONE = -32010
 DEADLINE_PASSED = -32011
 

@@ -21,6 +21,9 @@ from mux.core.jsonrpc import ClientMessage, UpstreamMessage
 from mux.core.methods import Asked, server_request_rule
 from mux.core.state import NEVER, State
 
+REFUSED = "mux/refused"
+"""Tells a client that its answer to a server request didn't count, and why."""
+
 
 @attrs.define(eq=False)
 class Offering:
@@ -131,10 +134,22 @@ class Offering:
             wrong: str | None = "answered with an error"
         else:
             wrong = fault(request.method, request.offer, message.fields["result"])
-        if wrong is None:
+        if request.rule.asked is Asked.FOLLOWERS and "approve" not in client.principal.scopes:
+            self._refuse(request, client)
+        elif wrong is None:
             self._answer(request, client.id, {"result": message.fields["result"]})
         else:
             self._abstains(request, client, wrong)
+
+    def _refuse(self, request: ServerRequest, client: Client) -> None:
+        """An answer from one that may not give it is none, and it is told so."""
+        params = {
+            "requestId": request.id,
+            "needs": "approve",
+            "has": sorted(client.principal.scopes),
+        }
+        self.state.send(client.id, jsonrpc.notification(REFUSED, params), REFUSED)
+        self.state.log("warning", "answer refused", client=client.id, method=request.method)
 
     def _answer(
         self, request: ServerRequest, by: ClientId | None, answer: dict[str, bytes]
@@ -152,8 +167,15 @@ class Offering:
         if request.rule.asked is Asked.ONE_AFTER_ANOTHER:
             if request.present == client.id:
                 self.offer_to_next(request)
-        elif request.everybody_abstained:
+        elif request.abstained.issuperset(self._able(request)):
             self._give_up_on(request, f"every client that it was offered to abstained ({why})")
+
+    def _able(self, request: ServerRequest) -> set[ClientId]:
+        """Those that were offered it and may answer; who only watches doesn't count."""
+        clients = self.state.clients
+        if request.rule.asked is not Asked.FOLLOWERS:
+            return set(request.offered)
+        return {id for id in request.offered if "approve" in clients[id].principal.scopes}
 
     def _give_up_on(self, request: ServerRequest, why: str) -> None:
         if request.rule.asked is Asked.TOOL_OWNER:

@@ -9,7 +9,9 @@ from typing import Literal
 
 import attrs
 
-PrincipalKind = Literal["local-user", "capability-token", "jwt", "open"]
+from mux.core.scopes import ALL, Scope
+
+PrincipalKind = Literal["local-user", "capability-token", "jwt", "device", "open"]
 
 
 @attrs.frozen
@@ -17,9 +19,11 @@ class Principal:
     """One authenticated identity.
 
     ``name`` is what operators see (a JWT's ``sub``, ``local`` for the unix socket's owner);
-    ``kind`` says how it was proved; ``expires_at`` is Unix seconds, or None for never.
+    ``kind`` says how it was proved; ``expires_at`` is Unix seconds, or None for never. ``scopes``:
+    what it may do (see ``scopes``).
     """
 
     name: str
     kind: PrincipalKind
     expires_at: float | None = None
+    scopes: frozenset[Scope] = ALL

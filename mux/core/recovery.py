@@ -21,7 +21,7 @@ from collections import deque
 import attrs
 import msgspec
 
-from mux.core import jsonrpc
+from mux.core import jsonrpc, kept
 from mux.core.appserver import State as AppServerState
 from mux.core.asking import Asking
 from mux.core.client import Client
@@ -37,23 +37,6 @@ from mux.core.threads import Thread
 MINUTE = 60.0
 LONGEST_WAIT = 8.0
 """Seconds before a start, at most: people wait for it."""
-
-KEPT_SETTINGS = (
-    "approvalPolicy",
-    "approvalsReviewer",
-    "baseInstructions",
-    "config",
-    "cwd",
-    "developerInstructions",
-    "model",
-    "modelProvider",
-    "permissions",
-    "personality",
-    "runtimeWorkspaceRoots",
-    "sandbox",
-    "serviceTier",
-)
-"""Params of the request that loaded a thread that its next loading is given too."""
 
 BEGUN_AGAIN = {
     "fs/unwatch": "fs/watch",
@@ -113,7 +96,7 @@ class Recovery:
             self._tell_status(thread, "notLoaded")
             closed = jsonrpc.notification("thread/closed", {"threadId": thread.id})
             self.state.publish_to_all(thread.id, "thread/closed", closed)
-        self.state.threads.close(thread.id)
+        self.state.close(thread.id)
 
     def _tell_status(self, thread: Thread, status: str) -> None:
         thread.status = status
@@ -125,7 +108,8 @@ class Recovery:
         for client, claim in self.state.scoped.running():
             if claim.ended_by not in BEGUN_AGAIN:
                 self.state.scoped.release(client, claim)
-            if claim.ended_by == "process/kill":
+            wanted = "process/exited" not in self.state.clients[client].opted_out
+            if claim.ended_by == "process/kill" and wanted:
                 ended = _PROCESS_GONE | {claim.field: claim.origin}
                 message = jsonrpc.notification("process/exited", ended)
                 self.state.send(client, message, "process/exited")
@@ -146,15 +130,25 @@ class Recovery:
         if len(self._deaths) >= state.limits.deaths_in_a_minute:
             state.appserver.state = AppServerState.DOWN
             state.log("error", "app-server stays down; `appmux restart` tries again")
-            self._fail_queued(reason)
+            self._fail_all_that_waits(f"the app-server is down: {reason}")
         else:
             wait = state.limits.restart_first_wait * 2.0 ** (len(self._deaths) - 2)
             state.out.append(StartUpstream(min(wait, LONGEST_WAIT) if self._deaths else 0.0))
             state.arm(state.flow.oldest_queued() + state.limits.coming_up)
 
-    def _fail_queued(self, reason: str) -> None:
-        for request in self.state.flow.drop_queued():
-            self.asking.lost(request, f"the app-server is down: {reason}")
+    def _fail_all_that_waits(self, why: str) -> None:
+        state = self.state
+        for request in state.flow.drop_queued():
+            self.asking.lost(request, why)
+        for request in self._held:
+            self.asking.drop(request)
+            self.asking.fail(request, jsonrpc.APP_SERVER_GONE, why)
+        for client, origin in self.restart_asked:
+            if client in state.clients:
+                state.error(client, origin, jsonrpc.APP_SERVER_GONE, why)
+        self._held.clear()
+        self.restart_asked.clear()
+        self.restart_now = False
 
     # ── a beginning ───────────────────────────────────────────────────────────────────────────
 
@@ -164,13 +158,13 @@ class Recovery:
         state.appserver.state = AppServerState.RESUMING
         for thread in list(state.threads.known.values()):
             if thread.followers and not thread.subscribed:
-                settings = jsonrpc.read_fields(thread.loaded_with) or {}
-                kept = {name: settings[name] for name in KEPT_SETTINGS if name in settings}
-                request = self.asking.load(thread.id, kept)
+                request = self.asking.load(
+                    thread.id, kept.to_load(thread.loaded_with, thread.settings)
+                )
                 self._resuming[request.wire] = thread.id
         for _client, claim in state.scoped.running():
             begin = BEGUN_AGAIN.get(claim.ended_by)
-            if begin is not None and claim.runs:
+            if begin is not None:
                 self.asking.ask_for_broker(begin, msgspec.Raw(claim.params))
         self._ready_if_resumed()
 
@@ -182,13 +176,23 @@ class Recovery:
         if id is None:
             return False
         thread = self.state.threads.known.get(id)
-        if thread is not None and failed:
-            self.state.log("warning", "thread not resumed after a restart", thread=id)
-            self._lose(thread)
-        elif thread is not None:
-            self.state.threads.claim(id)
+        if failed:
+            log = self.state.log
+            log("warning", "thread not as before the restart", thread=id, method=request.method)
+        if thread is not None and request.method != kept.UPDATE:
+            self._loaded(thread, failed=failed)
         self._ready_if_resumed()
         return True
+
+    def _loaded(self, thread: Thread, *, failed: bool) -> None:
+        if failed:
+            self._lose(thread)
+            return
+        self.state.threads.claim(thread.id)
+        if thread.settings:
+            params = kept.to_update(thread.id, thread.settings)
+            request = self.asking.ask_for_broker(kept.UPDATE, params)
+            self._resuming[request.wire] = thread.id
 
     def _ready_if_resumed(self) -> None:
         state = self.state
@@ -233,10 +237,13 @@ class Recovery:
         return True
 
     def client_left(self, client: Client) -> None:
-        """What it asked before it left is still done, as natively; nobody gets the answer."""
-        for request in self._held:
-            if request.client == client.id:
+        """The turns that it asked for before it left still begin; nobody gets the answer."""
+        for request in [each for each in self._held if each.client == client.id]:
+            if request.runs_alone:
                 request.client, request.account = None, DEPARTED
+            else:
+                self._held.remove(request)
+                self.asking.drop(request)
 
     def _expire_held(self) -> float:
         state = self.state

@@ -21,6 +21,7 @@ from mux.core.backlog import Backlog
 from mux.core.client import Client
 from mux.core.events import ClientId
 from mux.core.jsonrpc import ClientMessage
+from mux.core.methods import Asked
 from mux.core.requests import Request
 from mux.core.state import State
 
@@ -48,7 +49,6 @@ class _Replay:
     origin: bytes
     params: ReplayParams
     threads: list[str]
-    missing: list[str] = attrs.field(factory=list)
     loading: int = 0
 
 
@@ -80,8 +80,8 @@ class Replaying:
             wrong = str(error)
         if not client.aware:
             wrong = "declare `capabilities.extensions.appmux` in `initialize` first"
-        elif client.backlog is not None:
-            wrong = "this client is still catching up: ask again when it is live"
+        elif self._is_under_way(client):
+            wrong = _STILL_BEHIND
         if wrong is not None or params is None:
             text = f"Invalid request: {wrong}"
             self.state.error(client.id, message.id, jsonrpc.INVALID_REQUEST, text)
@@ -90,6 +90,10 @@ class Replaying:
             self.state.send(client.id, jsonrpc.result(message.id, answer), message.method)
         else:
             self._load(client, _Replay(client.id, message.id, params, self._wanted(client, params)))
+
+    def _is_under_way(self, client: Client) -> bool:
+        loading = any(replay.client == client.id for replay, _ in self._loading.values())
+        return loading or client.backlog is not None
 
     def _reaches(self, after: Cursor) -> bool:
         journal = self.state.journal
@@ -103,14 +107,12 @@ class Replaying:
 
     def _load(self, client: Client, replay: _Replay) -> None:
         for id in replay.threads:
+            self.state.threads.joining[id] += 1
             thread = self.state.threads.known.get(id)
             if thread is None or not thread.subscribed:
                 request = self.asking.load(id, {})
                 self._loading[request.wire] = (replay, id)
-                self.state.threads.joining[id] += 1
                 replay.loading += 1
-            else:
-                self.state.threads.follow(client, id)
         self._go_if_loaded(replay)
 
     def loaded(self, request: Request, *, failed: bool) -> bool:
@@ -119,50 +121,60 @@ class Replaying:
         if found is None:
             return False
         replay, id = found
-        self.state.threads.joining[id] -= 1
-        self.state.loose.add(id)
         replay.loading -= 1
-        client = self.state.clients.get(replay.client)
-        if failed:
-            replay.threads.remove(id)
-            replay.missing.append(id)
-        else:
+        if not failed:
             self.state.threads.claim(id)
-            if client is not None:
-                self.state.threads.follow(client, id)
         self._go_if_loaded(replay)
         return True
 
     def upstream_gone(self) -> None:
         """The app-server that was to load threads is gone: say so."""
         for replay in {id(each): each for each, _ in self._loading.values()}.values():
+            self._no_longer_joining(replay)
             if replay.client in self.state.clients:
                 text = "the app-server ended while it loaded the thread: ask again"
                 told = {"generation": self.state.appserver.generation, "retryable": True}
                 code = jsonrpc.APP_SERVER_GONE
                 self.state.error(replay.client, replay.origin, code, text, told)
-        for _replay, thread in self._loading.values():
-            self.state.threads.joining[thread] -= 1
         self._loading.clear()
 
+    def _no_longer_joining(self, replay: _Replay) -> None:
+        for thread in replay.threads:
+            self.state.threads.joining[thread] -= 1
+            self.state.loose.add(thread)
+
     def _go_if_loaded(self, replay: _Replay) -> None:
-        client = self.state.clients.get(replay.client)
-        if replay.loading or client is None:
+        if replay.loading:
             return
-        state, after = self.state, replay.params.after.seq
-        answer = self._answer(complete=True) | {
-            "threads": replay.threads,
-            "missing": replay.missing,
-        }
+        self._no_longer_joining(replay)
+        client = self.state.clients.get(replay.client)
+        if client is not None and client.backlog is not None:  # it fell behind meanwhile
+            code = jsonrpc.INVALID_REQUEST
+            self.state.error(client.id, replay.origin, code, f"Invalid request: {_STILL_BEHIND}")
+        elif client is not None:
+            self._go(client, replay)
+
+    def _go(self, client: Client, replay: _Replay) -> None:
+        state, after, known = self.state, replay.params.after.seq, self.state.threads.known
+        found = [id for id in replay.threads if id in known and known[id].subscribed]
+        missing = [id for id in replay.threads if id not in found]
+        answer = self._answer(complete=True) | {"threads": found, "missing": missing}
         state.send(client.id, jsonrpc.result(replay.origin, answer), "mux/replay")
+        follows = dict.fromkeys(client.follows, state.journal.head)
+        follows |= dict.fromkeys(found, after)
+        for id in found:
+            state.threads.follow(client, id)
         for request in state.approvals.pending():
             # The journal holds it, or the client has it from before: it may answer, unasked anew.
-            if request.thread in replay.threads and client.declared(request.needs):
+            by_any = request.rule.asked is Asked.FOLLOWERS and client.declared(request.needs)
+            if request.thread in found and by_any:
                 request.offered[client.id] = None
-        follows = dict.fromkeys(client.follows, state.journal.head)
-        follows |= dict.fromkeys(replay.threads, after)
         backlog = Backlog(
-            after, follows, merged=replay.params.merged, targeted_until=state.journal.head
+            after,
+            follows,
+            merged=replay.params.merged,
+            numbered=True,
+            targeted_until=state.journal.head,
         )
         state.fall_behind(client, backlog)
 
@@ -173,7 +185,9 @@ class Replaying:
             "epoch": journal.epoch,
             "seq": journal.head,
             "earliest": journal.earliest,
+            "began": journal.began,
         }
 
 
+_STILL_BEHIND = "this client is still catching up: ask again when it is live"
 _decoder = msgspec.json.Decoder(ReplayParams)

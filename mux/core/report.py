@@ -47,6 +47,7 @@ def _client(client: Client, now: float, head: int) -> dict[str, Any]:
         "version": client.info.version if client.info else None,
         "principal": client.principal.name,
         "principalKind": client.principal.kind,
+        "scopes": sorted(client.principal.scopes),
         "transport": client.transport,
         "peer": client.peer,
         "sinceSeconds": round(now - client.since, 3),

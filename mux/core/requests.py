@@ -43,6 +43,14 @@ class Request:
     sent: tuple[str, str, str] | None = None
 
     @property
+    def runs_alone(self) -> bool:
+        """Whether it is still done when its client has left before it went upstream, as natively.
+
+        A turn is; what would end with its client isn't begun, what only reads isn't asked.
+        """
+        return self.rule.begins and self.claim is None
+
+    @property
     def wire_text(self) -> bytes:
         """The wire id as it stands in the app-server's answer."""
         return b"%d" % self.wire

@@ -4,9 +4,8 @@ Natively the text that an item streamed before a joiner came is nowhere to be ha
 snapshot, not later. Here each running item is kept with all that it streamed, the deltas of one
 stream joined. A joiner gets, after its snapshot, an ``introduction``: for each running item
 ``item/started`` and what it streamed, as if it had been there. Items of the turn that are complete
-go into the snapshot itself (``with_completed``), under the ids that everybody else has seen;
-natively they stand there under others, and one that completes while the snapshot is made is
-missing.
+go into the snapshot itself (``up_to_date``), under the ids that everybody else has seen; natively
+they stand there under others. What happened while the snapshot was on its way is put into it too.
 
 Heard from: ``threads``, each notification of a thread. Kept until the turn is completed; an item
 that goes on after that (a command in the background), until it is.
@@ -59,9 +58,10 @@ class Stream:
 
 @attrs.define(eq=False)
 class Item:
-    """One item of a running turn. ``completed``: its final JSON, once it has one."""
+    """One item of the turn ``turn``. ``completed``: its final JSON, once it has one."""
 
     started: bytes
+    turn: str
     parts: list[Stream | tuple[str, bytes]] = attrs.field(factory=list)
     completed: bytes | None = None
 
@@ -92,17 +92,25 @@ class Item:
 
 @attrs.define(eq=False)
 class Running:
-    """What runs on one thread. ``turn``: the running turn's id; ``started``: its first line."""
+    """What runs on one thread. ``turn``: the running turn's id; ``started``: its first line.
+
+    ``since``: no item that runs began before this seq.
+    ``announced``: whether that line has come, or only the answer to ``turn/start`` so far.
+    ``ended``: id and fields of the last turn, if somebody waited for a snapshot when it ended.
+    """
 
     turn: str | None = None
+    since: int = 0
     started: bytes = b""
+    announced: bool = False
+    ended: tuple[str, dict[str, bytes]] | None = None
     items: dict[str, Item] = attrs.field(factory=dict)
     latest: dict[str, bytes] = attrs.field(factory=dict)
 
     def begin(self, thread: str, turn: bytes) -> None:
         """A turn begins: so says the answer to ``turn/start``, before the first line does."""
         params = {"threadId": thread, "turn": msgspec.Raw(turn)}
-        self.started = jsonrpc.notification("turn/started", params)
+        self.started, self.announced = jsonrpc.notification("turn/started", params), False
         self.turn = _turn_id(self.started)
 
     def note(self, method: str, params: ItemParams, line: bytes) -> None:
@@ -112,12 +120,12 @@ class Running:
             if item is not None and item.completed is None:
                 item.streamed(method, params, line)
         elif method == "item/started":
-            if (id := _item_id(line)) is not None:
-                self.items[id] = Item(line)
+            if (of := _read_item(line)) is not None:
+                self.items[of.item.id] = Item(line, of.turnId)
         elif method == "item/completed":
             self._completed(line)
         elif method == "turn/started":
-            self.turn, self.started = _turn_id(line), line
+            self.turn, self.started, self.announced = _turn_id(line), line, True
         elif method == "turn/completed":
             self.turn = None
             self.latest.clear()
@@ -126,9 +134,9 @@ class Running:
             self.latest[method] = line
 
     def _completed(self, line: bytes) -> None:
-        id, final = _item_id(line), _item(line)
-        if id is not None and final is not None:
-            item = self.items.setdefault(id, Item(line))
+        of, final = _read_item(line), _item(line)
+        if of is not None and final is not None:
+            item = self.items.setdefault(of.item.id, Item(line, of.turnId))
             item.completed = final
             item.parts.clear()
 
@@ -145,9 +153,26 @@ class Running:
                 yield from item.introduction()
         yield from self.latest.items()
 
-    def completed_items(self) -> list[bytes]:
-        """The JSON of the items that are complete, in the order in which they started."""
-        return [item.completed for item in self.items.values() if item.completed is not None]
+    def shown(self) -> dict[str, bytes]:
+        """The fields of the running turn, as a snapshot has them, with its completed items."""
+        return _turn_in(self.started) | self._completed_items()
+
+    def shown_ended(self, line: bytes) -> dict[str, bytes]:
+        """The same of a turn that ends by ``line``, its ``turn/completed``."""
+        return _turn_in(line) | self._completed_items()
+
+    def outlived(self) -> dict[str, bytes]:
+        """The final JSON of items that went on after their turn, by id."""
+        return {
+            id: item.completed
+            for id, item in self.items.items()
+            if item.completed is not None and item.turn != self.turn
+        }
+
+    def _completed_items(self) -> dict[str, bytes]:
+        mine = [item for item in self.items.values() if item.turn == self.turn]
+        completed = [item.completed for item in mine if item.completed is not None]
+        return {"items": b"[" + b",".join(completed) + b"]", "itemsView": b'"full"'}
 
     def interrupted(self, unix_time: float) -> bytes:
         """``turn/completed`` for a turn whose app-server died, in the shape of the native one."""
@@ -166,34 +191,73 @@ class Running:
         return jsonrpc.write(fields)
 
 
-def with_completed(result: bytes, running: Running) -> bytes:
-    """A ``thread/resume`` result whose running turn shows the completed items that we know.
+def up_to_date(result: bytes, running: Running, status: bytes | None, *, turns: bool) -> bytes:
+    """A ``thread/resume`` result whose status and latest turns are shown as we know them.
 
-    ``thread.turns`` and ``initialTurnsPage.data`` are looked through; a result without the turn
-    (``excludeTurns``) comes back as it is.
+    ``thread.turns`` and ``initialTurnsPage.data`` are looked through. ``turns``: whether all were
+    asked for (no ``excludeTurns``), so that one that began meanwhile is to be there.
     """
     fields = jsonrpc.read_fields(result)
-    if fields is None or running.turn is None:
+    if fields is None:
         return result
-    items = b"[" + b",".join(running.completed_items()) + b"]"
+    known = dict([running.ended]) if running.ended is not None else {}
+    if running.turn is not None and running.announced:
+        known[running.turn] = running.shown()
     for holder, key in (("thread", "turns"), ("initialTurnsPage", "data")):
         inner = jsonrpc.read_fields(fields.get(holder, b"null"))
-        if inner is not None and key in inner:
-            inner[key] = _with_items(inner[key], running.turn, items)
+        if inner is not None and inner.get(key, b"null")[:1] == b"[":
+            complete = turns and holder == "thread"
+            inner[key] = _with_known(inner[key], known, running.outlived(), complete=complete)
+            if status is not None and _type(inner.get("status")) != _type(status):
+                inner["status"] = status
             fields[holder] = jsonrpc.write(inner)
     return jsonrpc.write(fields)
 
 
-def _with_items(turns: bytes, id: str, items: bytes) -> bytes:
+def _with_known(
+    turns: bytes,
+    known: dict[str, dict[str, bytes]],
+    outlived: dict[str, bytes],
+    *,
+    complete: bool,
+) -> bytes:
+    each = _objects(turns)
+    missing = dict(known)
+    for turn in each:
+        if outlived and "items" in turn:
+            items = _objects(turn["items"])
+            texts = [outlived.get(_id(item)) or jsonrpc.write(item) for item in items]
+            turn["items"] = b"[" + b",".join(texts) + b"]"
+        newer = missing.pop(_id(turn), None)
+        if newer is not None and turn.get("itemsView") == b'"full"':
+            turn |= newer
+        elif newer is not None:  # the asker wanted less of each
+            turn |= {name: newer[name] for name in newer.keys() - {"items", "itemsView"}}
+    if complete:
+        each += missing.values()
+    return b"[" + b",".join(jsonrpc.write(turn) for turn in each) + b"]"
+
+
+def _objects(array: bytes) -> list[dict[str, bytes]]:
     try:
-        each = [bytes(raw) for raw in _list_decoder.decode(turns)]
+        return [jsonrpc.read_fields(bytes(raw)) or {} for raw in _list_decoder.decode(array)]
     except msgspec.DecodeError:
-        return turns
-    for place, text in enumerate(each):
-        fields = jsonrpc.read_fields(text) or {}
-        if jsonrpc.read_text(fields.get("id")) == id and fields.get("itemsView") == b'"full"':
-            each[place] = jsonrpc.write(fields | {"items": items})
-    return b"[" + b",".join(each) + b"]"
+        return []  # no array: nothing that we could bring up to date
+
+
+def _id(fields: dict[str, bytes]) -> str:
+    return jsonrpc.read_text(fields.get("id")) or ""
+
+
+def _type(status: bytes | None) -> bytes | None:
+    return (jsonrpc.read_fields(status or b"{}") or {}).get("type")
+
+
+def _turn_in(line: bytes) -> dict[str, bytes]:
+    """The fields of the turn that a ``turn/started`` or ``turn/completed`` names."""
+    fields = jsonrpc.read_fields(line) or {}
+    params = jsonrpc.read_fields(fields.get("params", b"{}")) or {}
+    return jsonrpc.read_fields(params.get("turn", b"{}")) or {}
 
 
 class _Named(msgspec.Struct):
@@ -202,6 +266,7 @@ class _Named(msgspec.Struct):
 
 class _ItemOnly(msgspec.Struct):
     item: _Named
+    turnId: str = ""
 
 
 class _ItemMessage(msgspec.Struct):
@@ -216,9 +281,9 @@ class _TurnMessage(msgspec.Struct):
     params: _TurnOnly
 
 
-def _item_id(line: bytes) -> str | None:
+def _read_item(line: bytes) -> _ItemOnly | None:
     try:
-        return _item_decoder.decode(line).params.item.id
+        return _item_decoder.decode(line).params
     except msgspec.DecodeError:
         return None
 

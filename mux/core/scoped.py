@@ -83,8 +83,9 @@ class Scoped:
         self._running.get(client, {}).pop((field, f"{client}:{origin}"), None)
 
     def running(self) -> list[tuple[ClientId, Claim]]:
-        """All that is claimed, and whose it is."""
-        return [(id, claim) for id, mine in self._running.items() for claim in mine.values()]
+        """All that runs, and whose it is."""
+        claimed = [(id, claim) for id, mine in self._running.items() for claim in mine.values()]
+        return [each for each in claimed if each[1].runs]
 
     def leave(self, client: ClientId) -> list[Claim]:
         """Forget the client; returns what it left running."""

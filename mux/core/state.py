@@ -20,13 +20,16 @@ from mux.core.client import Client
 from mux.core.commands import Close, Command, Fetch, Forward, Level, Log, Publish, TellWhenDrained
 from mux.core.events import ClientId
 from mux.core.flow import Flow
-from mux.core.journal import Entry, Journal, with_seq
+from mux.core.journal import Entry, Journal, is_numbered, with_seq
 from mux.core.limits import Limits
 from mux.core.scoped import Scoped
 from mux.core.threads import Threads
 from mux.core.tools import Tools
 
 NEVER = float("inf")
+
+CLOSE_ACCESS_ENDED = 4401
+"""What it authenticated with has expired or been revoked (HTTP's 401, in the range for our own)."""
 
 CLOSE_TOO_FAR_BEHIND = 1013
 """WebSocket's "try again later"."""
@@ -65,19 +68,24 @@ class State:
         """To the app-server."""
         self.out.append(Forward(line, method))
 
-    def send(self, client: ClientId, message: bytes, method: str) -> None:
-        """To one client alone."""
+    def send(self, client: ClientId, message: bytes, method: str, seq: int = NOT_NUMBERED) -> None:
+        """To one client alone. ``seq``: its number, if it has one; for one that is behind."""
         backlog = self.clients[client].backlog
         if backlog is None:
             self.out.append(Publish(message, (client,), method))
         else:
-            backlog.pin(self.journal.head, method, message)
+            backlog.pin(self.journal.head, method, message, seq)
             if backlog.pinned_bytes > self.limits.pinned_bytes:
                 self._cut(client)
 
     def _cut(self, client: ClientId) -> None:
         """It can't be brought on, but a new connection can."""
         self.out.append(Close(client, CLOSE_TOO_FAR_BEHIND, "too far behind; reconnect"))
+
+    def end(self, client: Client, reason: str) -> None:
+        """Close a client's connection: it may not be here any more."""
+        client.expires = NEVER
+        self.out.append(Close(client.id, CLOSE_ACCESS_ENDED, reason))
 
     def error(self, client: ClientId, id: bytes, code: int, text: str, data: object = None) -> None:
         """An error answer to one client."""
@@ -100,8 +108,11 @@ class State:
             entry = self.journal.add(thread, method, message)
         self.out.append(Publish(message, live, method, entry))
         if aware and entry is not None:
-            self.out.append(Publish(with_seq(message, entry.seq), aware, method))
-        elif aware:
+            # To others it is a notice: a number would move their cursors past what they miss.
+            follows = tuple(id for id in aware if thread in self.clients[id].follows)
+            aware = tuple(id for id in aware if id not in follows)
+            self.out.append(Publish(with_seq(message, entry.seq), follows, method))
+        if aware:
             self.out.append(Publish(message, aware, method))
         for id in self.threads.behind:
             client = self.clients[id]
@@ -126,7 +137,25 @@ class State:
             self.out.append(Publish(with_seq(message, entry.seq), aware, method))
         for client in recipients:
             if not self._is_live(client):
-                self.send(client, message, method)
+                self.send(client, message, method, entry.seq)
+
+    def complete_joining(self, client: Client) -> None:
+        """The client has just been sent all that brings it up to the head: the last says so.
+
+        So a client that knows the broker, cut off before that, comes back with an earlier cursor.
+        """
+        if not client.aware:
+            return
+        if client.backlog is not None:
+            client.backlog.number_last(self.journal.head)
+            return
+        for at in reversed(range(len(self.out))):
+            last = self.out[at]
+            if isinstance(last, Publish) and last.recipients == (client.id,):
+                if not is_numbered(last.message):
+                    numbered = with_seq(last.message, self.journal.head)
+                    self.out[at] = Publish(numbered, last.recipients, last.method, last.entry)
+                return
 
     def _is_live(self, client: ClientId) -> bool:
         return self.clients[client].backlog is None
@@ -138,6 +167,18 @@ class State:
     def arm(self, moment: float) -> None:
         """Want ``TimePassed`` at this moment, at the latest."""
         self.wakeup = min(self.wakeup, moment)
+
+    def unfollow(self, client: Client, thread: str) -> None:
+        """The client follows the thread no more, from here on."""
+        self.threads.unfollow(client, thread)
+        if client.backlog is not None:
+            client.backlog.unfollow(thread, self.journal.head)
+
+    def close(self, thread: str) -> None:
+        """The app-server has unloaded the thread: nobody follows it any more."""
+        for id in self.threads.audience(thread):
+            self.unfollow(self.clients[id], thread)
+        self.threads.close(thread)
 
     # ── clients that are behind ───────────────────────────────────────────────────────────────
 
@@ -162,7 +203,7 @@ class State:
                     client.id,
                     backlog.cursor,
                     self.journal.remembered_after,
-                    frozenset(backlog.follows),
+                    backlog.threads,
                     self.limits.catch_up_bytes,
                 )
             )
@@ -174,12 +215,14 @@ class State:
         backlog = client.backlog
         if backlog is not None and backlog.fetching:
             backlog.fetching = False
+            if backlog.cursor < self.journal.earliest:
+                self._cut(client.id)  # trimmed, or found broken, while it was read
+                return
             self.tell(client, backlog, list(entries), until)
 
     def tell(self, client: Client, backlog: Backlog, entries: list[Entry], until: int = 0) -> None:
         """Send what these entries hold for a client that is behind; live again at the head."""
-        messages = backlog.read(entries, client.opted_out, self.journal.head)
-        backlog.cursor = max(backlog.cursor, until)
+        messages = backlog.read(entries, client.opted_out, self.journal.head, until)
         for message in messages:
             text = message.message
             if client.aware and message.seq != NOT_NUMBERED:

@@ -17,7 +17,7 @@ from collections import Counter
 import attrs
 import msgspec
 
-from mux.core import jsonrpc
+from mux.core import jsonrpc, kept
 from mux.core.births import Birth
 from mux.core.client import Client, State
 from mux.core.events import ClientId
@@ -63,7 +63,8 @@ class Thread:
     ``claimed``: whether anybody ever followed it; one that nobody did is a sub-agent's, to which
     the app-server subscribes every connection by itself. ``birth``: known if it was started here.
     ``kept_until``: one that couldn't be joined again isn't given back at once (broker's clock).
-    ``loaded_with``: the params of the request that last joined it, to load it anew like that.
+    ``loaded_with``: the params of the request that loaded it; ``settings``: what it is run with,
+    if that was changed since (see ``kept``).
     """
 
     id: str
@@ -75,6 +76,13 @@ class Thread:
     birth: Birth | None = None
     kept_until: float = 0.0
     loaded_with: bytes = b""
+    settings: bytes = b""
+
+    @property
+    def shown_status(self) -> bytes:
+        """Its state as a snapshot has it."""
+        flags: dict[str, object] = {"activeFlags": []} if self.status == "active" else {}
+        return msgspec.json.encode({"type": self.status} | flags)
 
     @property
     def only_here(self) -> bool:
@@ -164,6 +172,11 @@ class Threads:
         """Take a departed client off every thread, returning those that it followed."""
         return [self.unfollow(client, id) for id in list(client.follows)]
 
+    def running_floor(self, head: int) -> int:
+        """The seq before which no running item began; ``head`` plus one if none runs."""
+        began = (each.running.since for each in self.known.values() if each.running.items)
+        return min(began, default=head) + 1
+
     def kept(self) -> list[Thread]:
         """Those without followers that are kept for a client's return."""
         return [
@@ -184,10 +197,11 @@ class Threads:
         """Keep what a notification says of the thread's state."""
         thread = self.get(id)
         if thread.birth is not None:
-            if method == "turn/started":
-                thread.birth.fresh = False
-            elif method == "turn/completed":
-                thread.birth.completed(line, thread.running)
+            thread.birth.note(method, line, thread.running)
+        if method == "turn/completed":
+            running, turn = thread.running, thread.running.turn
+            waited_for = turn is not None and self.joining[id]
+            running.ended = (turn, running.shown_ended(line)) if turn and waited_for else None
         thread.running.note(method, params, line)
         if method == "thread/status/changed":
             try:
@@ -195,6 +209,8 @@ class Threads:
             except msgspec.DecodeError:
                 return  # of a shape that this version doesn't know: everybody gets it all the same
             thread.status = status.type if status is not None else thread.status
+        elif method == kept.UPDATED:
+            thread.settings = kept.read_updated(line)
 
 
 def status_named(answer: bytes) -> str:

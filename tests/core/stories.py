@@ -71,7 +71,7 @@ def dumps(value: object) -> bytes:
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Peer:
     """One client, played by the test."""
 
@@ -131,7 +131,7 @@ class Peer:
         return message
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Story:
     """A broker between an app-server and clients that the test plays."""
 

@@ -522,6 +522,33 @@ def test_a_resume_and_an_unsubscribe_at_once_leave_it_unfollowed() -> None:
     assert None not in heard, "it heard of a thread that it follows no more"
 
 
+def test_a_strangers_unsubscribe_does_not_take_it_from_one_that_is_joining() -> None:
+    story = Story.begun()
+    a, stranger = story.peer("a"), story.peer("stranger")
+    a.asks("thread/resume", {"threadId": "t"}, id="r")
+    asked = story.only()
+    stranger.asks("thread/unsubscribe", {"threadId": "t"}, id="u")
+    assert given_back(story) == []
+    story.answers(asked, {"thread": {"id": "t"}})
+    assert stranger.only() == {"id": "u", "result": {"status": "notSubscribed"}}
+    story.delta()
+    assert a.heard_methods() == ["r", DELTA]
+
+
+def test_the_only_one_that_joins_and_unsubscribes_at_once_gives_it_back() -> None:
+    story = Story.begun()
+    a = story.peer()
+    a.asks("thread/resume", {"threadId": "t"}, id="r")
+    a.asks("thread/unsubscribe", {"threadId": "t"}, id="u")
+    for asked in story.written():
+        story.answers(asked, {"thread": {"id": "t"}} if "resume" in asked["method"] else {})
+    story.delta()
+    assert sorted(a.heard_methods()) == ["r", "u"]
+    a.leaves()
+    assert given_back(story) in ([], ["t"])
+    assert not any(each.subscribed for each in story.broker.state.threads.known.values())
+
+
 def test_who_unfollowed_hears_no_more_and_may_come_back() -> None:
     story = Story.begun()
     a, b = story.peer("a"), story.peer("b")

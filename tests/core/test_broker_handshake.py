@@ -7,6 +7,7 @@ import json
 import pytest
 
 from mux.core.appserver import Introduction
+from mux.core.commands import KillUpstream
 from tests.core.stories import DELTA, INITIALIZED, Story
 
 GREETINGS = [
@@ -169,7 +170,10 @@ def test_no_answer_to_initialize_is_given_up_on() -> None:
     silent = Story()
     silent.starts()
     silent.waits(silent.limits.request_deadline)
-    assert silent.given_up
+    [killed] = silent.lives
+    assert isinstance(killed, KillUpstream)
+    silent.exits(killed.reason)
+    assert silent.given_up == [killed.reason]
 
 
 def test_greetings_are_repeated_to_each_newcomer() -> None:

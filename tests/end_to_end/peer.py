@@ -333,8 +333,9 @@ async def connect(
     headers: Sequence[tuple[str, str]] = (),
 ) -> AsyncIterator[Peer]:
     """A client over a stream that is open. Raises what trio-websocket raises when refused."""
+    # Where the other end refuses or closes first, the library leaves the socket open.
     with plainly():
-        async with trio.open_nursery() as nursery:
+        async with stream, trio.open_nursery() as nursery:
             with trio.fail_after(PATIENCE):
                 connection = await wrap_client_stream(
                     nursery,

@@ -1,0 +1,130 @@
+"""Who may do what: four scopes, and the one that each method needs.
+
+    observe   list, read and follow threads
+    approve   answer server requests
+    drive     start, steer and interrupt turns; start, fork, rename, archive threads
+    admin     config, account, plugins, files, processes, shell, devices; and whatever isn't listed
+
+Each stands alone: ``admin`` doesn't include ``approve``. A method that isn't listed needs
+``admin``, so a new codex version's methods are closed to others until somebody has looked at them.
+
+Some requests are judged by what they do, too: one that loosens the sandbox or the approval policy,
+or brings its own config, needs ``admin`` whatever its method.
+
+Heard from: ``broker``, before a request goes anywhere.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+Scope = Literal["observe", "approve", "drive", "admin"]
+
+ALL: frozenset[Scope] = frozenset({"observe", "approve", "drive", "admin"})
+
+_OBSERVE = """
+    account/rateLimits/read account/read account/usage/read account/workspaceMessages/read
+    account/bedrock/checkGovCloudRequirements account/gatewayOAuth/read
+    app/installed app/list app/read collaborationMode/list configRequirements/read
+    experimentalFeature/list hooks/list initialize memory/status model/list modelProvider/list
+    modelProvider/capabilities/read mux/replay mux/status permissionProfile/list
+    plugin/installed plugin/list plugin/read plugin/search plugin/skill/read
+    project/list project/read server/diagnostics skills/list thread/attachment/list
+    thread/attachmentOwner/list thread/backgroundTerminals/list thread/goal/get thread/items/list
+    thread/items/read thread/list thread/loaded/list thread/memory/read thread/queue/list
+    thread/read thread/readState/update thread/realtime/listVoices thread/resume thread/search
+    thread/searchOccurrences thread/timeline/list thread/turns/list thread/unsubscribe
+    threadSection/list windowsSandbox/readiness mcpServerStatus/list currentTime/read
+    accountSession/list account/securitySetup/read
+"""
+
+_DRIVE = """
+    project/create project/import project/move project/update project/delete review/start
+    thread/archive thread/attachment/add thread/attachment/remove thread/compact/start thread/fork
+    thread/goal/clear thread/goal/set thread/guardianReview thread/inject_items thread/delete
+    thread/memoryMode/set thread/metadata/update thread/name/set thread/prediction/request
+    thread/prepareApprovedPlan thread/queue/add thread/queue/delete thread/queue/list
+    thread/queue/reorder thread/queue/start thread/queue/update thread/realtime/appendAudio
+    thread/realtime/appendSpeech thread/realtime/appendText thread/realtime/start
+    thread/realtime/stop thread/revert thread/sample thread/sample/cancel thread/section/move
+    thread/settings/update thread/start thread/unarchive threadSection/create
+    threadSection/delete threadSection/update turn/interrupt turn/settings/update turn/start
+    turn/steer thread/backgroundTerminals/clean thread/backgroundTerminals/terminate
+    thread/increment_elicitation thread/decrement_elicitation
+"""
+
+_APPROVE = "thread/approveGuardianDeniedAction"
+
+SCOPES: dict[str, Scope] = {
+    **dict.fromkeys(_OBSERVE.split(), "observe"),
+    **dict.fromkeys(_DRIVE.split(), "drive"),
+    **dict.fromkeys(_APPROVE.split(), "approve"),
+}
+
+
+class _Sandbox(msgspec.Struct):
+    type: str
+
+
+class _Overrides(msgspec.Struct):
+    """The params by which a request changes what a turn may do."""
+
+    approvalPolicy: msgspec.Raw = msgspec.Raw(b"null")
+    approvalsReviewer: str | None = None
+    sandbox: str | None = None
+    sandboxPolicy: _Sandbox | None = None
+    permissions: msgspec.Raw = msgspec.Raw(b"null")
+    config: msgspec.Raw = msgspec.Raw(b"null")
+    path: str | None = None
+    history: msgspec.Raw = msgspec.Raw(b"null")
+    runtimeWorkspaceRoots: msgspec.Raw = msgspec.Raw(b"null")
+
+
+_TIGHT_POLICIES = frozenset({b'"untrusted"', b'"on-request"', b"null"})
+"""Values of ``approvalPolicy`` that leave the asking to people."""
+
+_MAY_OVERRIDE = frozenset(
+    {
+        "thread/start",
+        "thread/resume",
+        "thread/fork",
+        "thread/settings/update",
+        "turn/start",
+        "turn/settings/update",
+    }
+)
+
+
+def needed(method: str, params: bytes) -> tuple[Scope, str]:
+    """The scope that a request needs, and a word on why where that isn't plain from its method."""
+    if method in _MAY_OVERRIDE:
+        loosens = _loosens(params)
+        if loosens:
+            return "admin", f" with `{loosens}`"
+    return SCOPES.get(method, "admin"), ""
+
+
+def _loosens(params: bytes) -> str:
+    """The param that loosens what the thread may do; empty if none does."""
+    try:
+        asked = _overrides_decoder.decode(params)
+    except msgspec.DecodeError:
+        # Of another shape than the schema's: the app-server will say so, or knows more than we.
+        return "params that can't be judged"
+    sandbox = asked.sandbox or (asked.sandboxPolicy.type if asked.sandboxPolicy else None)
+    found = {
+        "sandbox": sandbox not in (None, "read-only", "readOnly"),
+        "approvalPolicy": bytes(asked.approvalPolicy) not in _TIGHT_POLICIES,
+        "approvalsReviewer": asked.approvalsReviewer not in (None, "user"),
+        "permissions": bytes(asked.permissions) != b"null",
+        "path": asked.path is not None,  # of any file on the host
+        "history": bytes(asked.history) != b"null",
+        "config": bytes(asked.config) not in (b"null", b"{}"),
+        "runtimeWorkspaceRoots": bytes(asked.runtimeWorkspaceRoots) not in (b"null", b"[]"),
+    }
+    return next((name for name, loosened in found.items() if loosened), "")
+
+
+_overrides_decoder = msgspec.json.Decoder(_Overrides)

@@ -1,0 +1,221 @@
+"""What each of the demo's two clients saw: kept, drawn side by side, and judged.
+
+No sockets and no clock: messages come with the moment they were heard.
+
+Hands to: ``demo``, the picture (rich), and what is missing from it.
+Hears from: ``demo``, every message that a client heard.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Hashable, Iterable
+from typing import Any, Final
+
+import attrs
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+Json = dict[str, Any]
+
+APPROVAL: Final = "item/commandExecution/requestApproval"
+DELTA: Final = "item/agentMessage/delta"
+
+WIDTH: Final = 100
+"""Columns of the picture: two readable halves, and no wider than a README shows."""
+
+DIM, SAID, ASKED, DECIDED, RAN = "dim", "bold", "yellow", "green", "cyan"
+
+NOT_SEEN: Final = "·"
+
+
+@attrs.define(eq=False)
+class Line:
+    """One line of a client's half: when it began (seconds), what it says, how it looks."""
+
+    at: float
+    text: str
+    style: str = ""
+    growing: bool = False
+
+
+@attrs.define(eq=False)
+class Seen:
+    """What one client saw, by the messages that it heard and by what it did itself."""
+
+    name: str
+    transport: str
+    lines: dict[Hashable, Line] = attrs.field(factory=dict)
+    streamed: dict[str, str] = attrs.field(factory=dict)
+    """By item: the deltas joined."""
+    deltas: Counter[str] = attrs.field(factory=Counter)
+    """By turn: how many there were."""
+    agent: dict[str, list[Json]] = attrs.field(factory=dict)
+    """By turn: the agent's completed messages."""
+    commands: list[Json] = attrs.field(factory=list)
+    turns: dict[str, str] = attrs.field(factory=dict)
+    """By turn: the status that it completed with."""
+    offered: dict[int | str, float] = attrs.field(factory=dict)
+    resolved: dict[int | str, float] = attrs.field(factory=dict)
+    answered: list[int | str] = attrs.field(factory=list)
+    asked: list[str] = attrs.field(factory=list)
+    """The words of the turns that it started while the other was there."""
+
+    def did(self, text: str, at: float) -> None:
+        """Note something that the client did itself."""
+        self.lines["did", self.name, text] = Line(at, text, DIM)
+
+    def asks(self, words: str) -> None:
+        """Note that the client is about to start a turn that both see."""
+        self.asked.append(words)
+
+    def answers(self, id: int | str, decision: str, at: float) -> None:
+        """Note that the client answers an approval."""
+        self.answered.append(id)
+        self.lines["answer", id] = Line(at, f"→ answers: {decision}", DECIDED)
+
+    def hear(self, message: Json, at: float) -> None:
+        """Note a message from the broker."""
+        params = message.get("params") or {}
+        match message.get("method"):
+            case "item/agentMessage/delta":
+                self._delta(params["turnId"], params["itemId"], params["delta"], at)
+            case "item/started" if params["item"]["type"] == "userMessage":
+                self._user(params["item"], at)
+            case "item/completed":
+                self._completed(params["turnId"], params["item"], at)
+            case "item/commandExecution/requestApproval":
+                self.offered[message["id"]] = at
+                text = f"? may it run this?\n  {shown_command(params.get('command'))}"
+                self.lines["asked", message["id"]] = Line(at, text, ASKED)
+            case "serverRequest/resolved":
+                self._resolved(params["requestId"], at)
+            case "turn/completed":
+                turn = params["turn"]
+                self.turns[turn["id"]] = turn["status"]
+                self.lines["turn", turn["id"]] = Line(at, f"turn {turn['status']}", DIM)
+
+    def _delta(self, turn: str, item: str, delta: str, at: float) -> None:
+        self.deltas[turn] += 1
+        self.streamed[item] = self.streamed.get(item, "") + delta
+        line = self.lines.setdefault(("item", item), Line(at, "", growing=True))
+        line.text = f"• {self.streamed[item]}"
+
+    def _user(self, item: Json, at: float) -> None:
+        words = "".join(part.get("text", "") for part in item["content"])
+        here = " ← asked here" if words in self.asked else ""
+        self.lines["item", item["id"]] = Line(at, f"› {words}{here}", SAID)
+
+    def _completed(self, turn: str, item: Json, at: float) -> None:
+        if item["type"] == "agentMessage":
+            self.agent.setdefault(turn, []).append(item)
+            line = self.lines.setdefault(("item", item["id"]), Line(at, f"• {item['text']}"))
+            line.growing = False
+        elif item["type"] == "commandExecution":
+            self.commands.append(item)
+            output = (item.get("aggregatedOutput") or "").strip()
+            text = f"$ {shown_command(item['command'])}\n  {output}\n  exit {item.get('exitCode')}"
+            self.lines["item", item["id"]] = Line(at, text, RAN)
+
+    def _resolved(self, id: int | str, at: float) -> None:
+        self.resolved[id] = at
+        by = "here" if id in self.answered else "elsewhere, prompt gone"
+        self.lines["resolved", id] = Line(at, f"✓ decided {by}", DECIDED)
+
+
+def shown_command(command: str | None) -> str:
+    """The command without the login shell that Codex wraps around it."""
+    shell, flag, inner = (command or "?").partition(" -lc ")
+    if not flag or " " in shell:
+        return command or "?"
+    quote = inner[:1]
+    return inner[1:-1] if quote in "\"'" and quote == inner[-1:] else inner
+
+
+# -- the picture -----------------------------------------------------------------------------------
+
+
+def picture(first: Seen, second: Seen, *, last: int | None = None) -> RenderableType:
+    """Both halves side by side, the same thing in the same row; ``last``: only so many rows."""
+    table = Table(box=box.ROUNDED, show_lines=False, pad_edge=True, padding=(0, 1), expand=True)
+    for seen in (first, second):
+        table.add_column("s", justify="right", style=DIM, no_wrap=True)
+        table.add_column(f"{seen.name} ({seen.transport})", ratio=1, overflow="fold")
+    rows = _rows(first, second)
+    for key in rows if last is None else rows[-last:]:
+        table.add_row(*_half(first, key), *_half(second, key))
+    return table
+
+
+def _rows(first: Seen, second: Seen) -> list[Hashable]:
+    """What happened, in the order in which it first was seen by either."""
+    began: dict[Hashable, float] = {}
+    for seen in (first, second):
+        for key, line in seen.lines.items():
+            began[key] = min(line.at, began.get(key, line.at))
+    return sorted(began, key=began.__getitem__)
+
+
+def _half(seen: Seen, key: Hashable) -> tuple[Text, Text]:
+    line = seen.lines.get(key)
+    if line is None:
+        return Text(), Text(NOT_SEEN, style=DIM)
+    text = line.text + ("▌" if line.growing else "")
+    return Text(f"{line.at:.2f}"), Text(text, style=line.style)
+
+
+# -- the judgement ---------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class Expected:
+    """What both must have seen. ``said``: by turn, the agent's messages; ``note``: the output."""
+
+    said: dict[str, tuple[str, ...]]
+    note: str
+
+
+def missing(seen: Seen, expected: Expected) -> list[str]:
+    """What one client should have seen and didn't, or saw otherwise."""
+    found = []
+    for turn, said in expected.said.items():
+        items = seen.agent.get(turn, [])
+        streamed = tuple(seen.streamed.get(item["id"], "") for item in items)
+        if tuple(item["text"] for item in items) != said:
+            found.append(f"the agent's messages of turn {turn}")
+        elif streamed != said:
+            found.append(f"parts of the text while it streamed in turn {turn}: {streamed}")
+        if seen.turns.get(turn) != "completed":
+            found.append(f"the completion of turn {turn}")
+    if len(seen.offered) != 1:
+        found.append(f"the approval, once (it was offered {len(seen.offered)} times)")
+    if seen.resolved.keys() != seen.offered.keys():
+        found.append("that the approval was decided")
+    ran = [(item.get("exitCode"), item.get("aggregatedOutput")) for item in seen.commands]
+    if ran != [(0, expected.note)]:
+        found.append(f"the command's only run and its output (it saw {ran})")
+    return [f"{seen.name} didn't see {each}" for each in found]
+
+
+def summary(first: Seen, second: Seen, expected: Expected, facts: Iterable[str]) -> Group:
+    """The lines below a picture in which nothing is missing. The second has answered."""
+    (asked,) = second.answered
+    answered = second.lines["answer", asked].at
+    took = 1000 * (max(first.resolved[asked], second.resolved[asked]) - answered)
+    deltas = [sum(seen.deltas[turn] for turn in expected.said) for seen in (first, second)]
+    lines = [
+        f"Shared turns: {deltas[0]} deltas to the {first.name}, {deltas[1]} to the {second.name};"
+        " the texts are equal.",
+        f"Approval: offered to both, answered by the {second.name}, gone from both {took:.0f} ms"
+        " later. The command ran once.",
+        *facts,
+    ]
+    return Group(*map(Text, lines))
+
+
+def without_web_fonts(svg: str) -> str:
+    """The picture without the addresses of fonts: whoever looks at it asks nobody for them."""
+    return re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL)

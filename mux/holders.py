@@ -1,0 +1,256 @@
+"""Which process holds a lock, or listens at an address: what only the system knows.
+
+On Linux from ``/proc``, on macOS from ``lsof`` and ``ps``. Nothing is locked or connected to: a
+look must not disturb. Of other users' processes the system tells little; ``UNSEEN`` stands for one.
+
+Hands to: ``doctor`` and ``service``, each ``Holder``. Hears from: the system.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Final
+
+import attrs
+
+from mux.steps import Runner, run
+
+PROC: Final = Path("/proc")
+
+LISTENING: Final = {"tcp": "0A", "unix": "00010000"}
+"""As the kernel writes it: the state LISTEN, and the flag SO_ACCEPTCON."""
+
+LONGEST_COMMAND: Final = 120
+"""Characters of a command line that are shown."""
+
+
+@attrs.frozen
+class Holder:
+    """A process. ``since`` is when it started, in Unix seconds; None where that isn't known."""
+
+    pid: int
+    command: str = "?"
+    since: float | None = None
+
+    def __str__(self) -> str:
+        if self == UNSEEN:
+            return "a process of another user or container"
+        started = "" if self.since is None else f", since {_clock(self.since)}"
+        return f"process {self.pid} ({self.command}{started})"
+
+
+UNSEEN: Final = Holder(0)
+"""One that is there but can't be looked at."""
+
+
+def _clock(moment: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(moment))
+
+
+# -- locks -----------------------------------------------------------------------------------------
+
+
+def of_locks(paths: Iterable[Path], runner: Runner = run) -> dict[Path, list[Holder]]:
+    """Who holds a lock on each file; files that nobody locks are left out."""
+    present = [path for path in paths if path.exists()]
+    if not present:
+        return {}
+    if sys.platform == "darwin":
+        return _lsof_locks(present, runner)
+    wanted: dict[tuple[int, int], Path] = {}
+    for path in present:
+        status = path.stat()
+        wanted[status.st_dev, status.st_ino] = path
+    found: dict[Path, list[Holder]] = {}
+    for pid, descriptor in _descriptors():
+        path_there = wanted.get(_identity(descriptor))
+        if path_there is not None and _locks(pid, descriptor.name):
+            found.setdefault(path_there, []).append(describe(pid))
+    unseen = _locked_inodes() if len(found) < len(present) else set()
+    for (_device, inode), path in wanted.items():
+        if path not in found and inode in unseen:
+            found[path] = [UNSEEN]
+    return {path: _once(holders) for path, holders in found.items()}
+
+
+def _descriptors() -> Iterator[tuple[int, Path]]:
+    """Every open descriptor of every process that we may look at, as (pid, its link)."""
+    for process in PROC.iterdir():
+        if process.name.isdigit():
+            try:
+                links = list((process / "fd").iterdir())
+            except OSError:  # another user's, or gone
+                continue
+            for link in links:
+                yield int(process.name), link
+
+
+def _identity(link: Path) -> tuple[int, int]:
+    try:
+        status = link.stat()
+    except OSError:
+        return (-1, -1)
+    return status.st_dev, status.st_ino
+
+
+def _locks(pid: int, descriptor: str) -> bool:
+    """Whether the open file behind a descriptor is the one that has the lock."""
+    try:
+        return "\nlock:" in (PROC / str(pid) / "fdinfo" / descriptor).read_text()
+    except OSError:
+        return False
+
+
+def _locked_inodes() -> set[int]:
+    """Inodes that anybody has locked, also where the holder can't be looked at."""
+    inodes = set()
+    for line in (PROC / "locks").read_text().splitlines():
+        words = line.split()
+        if "->" not in words:  # that one only waits
+            inodes.add(int(words[5].rpartition(":")[2]))
+    return inodes
+
+
+def _lsof_locks(paths: list[Path], runner: Runner) -> dict[Path, list[Holder]]:
+    # -F: a letter and a value per line; p and c once per process, then l and n per file.
+    said = runner(("lsof", "-w", "-Fpcln", "--", *(str(path) for path in paths))).stdout
+    by_name = {os.path.realpath(path): path for path in paths}
+    found: dict[Path, list[Holder]] = {}
+    for fields in _lsof_files(said):
+        path = by_name.get(os.path.realpath(fields.get("n", "")))
+        if path is not None and fields.get("l", " ").strip():
+            found.setdefault(path, []).append(_from_ps(fields, runner))
+    return found
+
+
+# -- addresses -------------------------------------------------------------------------------------
+
+
+def of_unix_path(path: Path, runner: Runner = run) -> list[Holder]:
+    """Who listens on the unix socket that ``path`` leads to."""
+    real = os.path.realpath(path)
+    if sys.platform == "darwin":
+        files = _lsof_files(runner(("lsof", "-w", "-U", "-Fpcn")).stdout)
+        return [_from_ps(each, runner) for each in files if os.path.realpath(each["n"]) == real]
+    inodes = set()
+    for line in (PROC / "net" / "unix").read_text().splitlines()[1:]:
+        words = line.split(maxsplit=7)
+        here = len(words) == 8 and words[3] == LISTENING["unix"]  # noqa: PLR2004 (with its path)
+        if here and words[7].startswith("/") and os.path.realpath(words[7]) == real:
+            inodes.add(words[6])
+    return _of_sockets(inodes)
+
+
+def of_port(
+    ip: ipaddress.IPv4Address | ipaddress.IPv6Address, port: int, runner: Runner = run
+) -> list[Holder]:
+    """Who listens on a TCP port, at this address or at one that includes it."""
+    if sys.platform == "darwin":
+        said = runner(("lsof", "-w", "-nP", f"-iTCP:{port}", "-sTCP:LISTEN", "-Fpcn")).stdout
+        hosts = {f"{host}:{port}" for host in (ip, f"[{ip}]", "*")}
+        return [_from_ps(each, runner) for each in _lsof_files(said) if each["n"] in hosts]
+    inodes = set()
+    for table in ("tcp", "tcp6"):
+        try:
+            lines = (PROC / "net" / table).read_text().splitlines()[1:]
+        except OSError:  # no IPv6 here
+            continue
+        for line in lines:
+            words = line.split()
+            host, _, number = words[1].rpartition(":")
+            if words[3] == LISTENING["tcp"] and int(number, 16) == port:
+                bound = _kernels_address(host)
+                if bound == ip or bound.is_unspecified or ip.is_unspecified:
+                    inodes.add(words[9])
+    return _of_sockets(inodes)
+
+
+def _kernels_address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """An address as ``/proc/net/tcp`` has it: words of 32 bits, each in the machine's order."""
+    raw = b"".join(
+        int(text[at : at + 8], 16).to_bytes(4, sys.byteorder) for at in range(0, len(text), 8)
+    )
+    address = ipaddress.ip_address(raw)
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return mapped or address
+
+
+def _of_sockets(inodes: set[str]) -> list[Holder]:
+    if not inodes:
+        return []
+    names = {f"socket:[{inode}]" for inode in inodes}
+    found = []
+    for pid, descriptor in _descriptors():
+        try:
+            if os.readlink(descriptor) in names:
+                found.append(describe(pid))
+        except OSError:  # closed meanwhile
+            continue
+    return _once(found) or [UNSEEN]
+
+
+def _once(holders: list[Holder]) -> list[Holder]:
+    return list({holder.pid: holder for holder in holders}.values())
+
+
+# -- a process -------------------------------------------------------------------------------------
+
+
+def describe(pid: int, runner: Runner = run) -> Holder:
+    """A process by its number; what can't be learned is left open."""
+    if sys.platform == "darwin":
+        return _from_ps({"p": str(pid)}, runner)
+    try:
+        words = (PROC / str(pid) / "cmdline").read_bytes().rstrip(b"\0").split(b"\0")
+        command = b" ".join(words).decode(errors="replace")
+        # The name may hold blanks and brackets; what follows the last bracket doesn't.
+        fields = (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
+        started = _booted() + int(fields[19]) / os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError, IndexError):
+        return Holder(pid)
+    return Holder(pid, _shown(command or "?"), started)
+
+
+def _booted() -> float:
+    found = re.search(r"^btime (\d+)$", (PROC / "stat").read_text(), re.MULTILINE)
+    return float(found[1]) if found else 0.0
+
+
+def _from_ps(fields: dict[str, str], runner: Runner) -> Holder:
+    pid = int(fields["p"])
+    said = runner(("ps", "-ww", "-o", "lstart=,command=", "-p", str(pid))).stdout.strip()
+    # 24 characters, as `Mon Nov 23 02:35:00 2026`, then the command.
+    try:
+        since = time.mktime(time.strptime(said[:24]))
+    except ValueError:
+        return Holder(pid, _shown(fields.get("c", "?")))
+    return Holder(pid, _shown(said[24:].strip() or "?"), since)
+
+
+def _lsof_files(said: str) -> Iterator[dict[str, str]]:
+    """The open files that ``lsof -F`` tells of, each with its process's fields."""
+    process: dict[str, str] = {}
+    file: dict[str, str] = {}
+    for line in said.splitlines():
+        field, value = line[:1], line[1:]
+        if field == "p":
+            process, file = {"p": value}, {}
+        elif field == "c":
+            process["c"] = value
+        elif field == "f":
+            file = {}
+        elif field == "n":
+            yield process | file | {"n": value}
+        else:
+            file[field] = value
+
+
+def _shown(command: str) -> str:
+    plain = "".join(char if char.isprintable() else "?" for char in command)
+    return plain if len(plain) <= LONGEST_COMMAND else plain[:LONGEST_COMMAND] + "…"

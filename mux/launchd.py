@@ -1,0 +1,157 @@
+"""appmux as a LaunchAgent of macOS: the property list, and the commands that move it.
+
+Hands to: ``service``, files and steps. Hears from: ``service``, what is wanted; ``launchctl``.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+from xml.sax.saxutils import escape
+
+import attrs
+
+from mux.steps import Remove, Run, Runner, Step, run
+from mux.systemd import ManagerError
+from mux.templates import Wanted, template
+
+LABEL: Final = "dev.appmux"
+PLIST: Final = f"{LABEL}.plist"
+
+BOOTSTRAP_TRIES: Final = 30
+"""About as many seconds: what a broker may take to drain and end its app-server."""
+
+LOG: Final = Path("Library", "Logs", "appmux", "appmux.log")
+"""Below HOME."""
+
+
+@attrs.frozen
+class Launchd:
+    """The user's domain of launchd."""
+
+    environ: Mapping[str, str]
+    runner: Runner = run
+    uid: int = attrs.field(factory=os.getuid)
+
+    @property
+    def name(self) -> str:
+        return "launchd"
+
+    @property
+    def _domain(self) -> str:
+        return f"gui/{self.uid}"
+
+    def files(self, wanted: Wanted) -> dict[Path, str]:
+        """The property list, by where it goes."""
+        environ = "".join(
+            f"\n\t\t<key>{_text(name)}</key>\n\t\t<string>{_text(value)}</string>"
+            for name, value in wanted.environ.items()
+        )
+        words = "".join(f"\n\t\t<string>{_text(word)}</string>" for word in wanted.command)
+        text = template("launchd", PLIST).fill(
+            COMMAND=words + "\n\t",
+            ENVIRONMENT=environ + "\n\t",
+            STOP_SECONDS=str(wanted.stop_seconds),
+            LOG=_text(str(wanted.log)),
+        )
+        return {self.place(LABEL): text}
+
+    @property
+    def paths(self) -> list[Path]:
+        return [self.place(LABEL)]
+
+    def require(self) -> None:
+        """Raise ``ManagerError`` if the user has no domain, as over ssh without a desktop login."""
+        done = self.runner(("launchctl", "print", self._domain))
+        if done.returncode != 0:
+            raise ManagerError(
+                f"launchd has no {self._domain} ({(done.stderr or done.stdout).strip()}): log in at"
+                " the Mac's screen once, then try again"
+            )
+
+    def start(self) -> list[Step]:
+        """From the file to a running service, whether or not another version of it runs."""
+        return [
+            *([self._bootout(LABEL)] if self.running() else []),
+            Run(("launchctl", "enable", f"{self._domain}/{LABEL}")),
+            self._bootstrap(LABEL),
+        ]
+
+    def register(self) -> list[Step]:
+        """A LaunchAgent's file is all that the next login needs."""
+        return [Run(("launchctl", "enable", f"{self._domain}/{LABEL}"))]
+
+    def remove(self) -> list[Step]:
+        steps: list[Step] = [self._bootout(LABEL)] if self.running() else []
+        return [*steps, Remove(self.place(LABEL))]
+
+    def running(self) -> bool:
+        return self.knows_running(LABEL)
+
+    def status(self) -> list[tuple[str, str]]:
+        """What launchd says of the service, as (name, value)."""
+        done = self.runner(("launchctl", "print", f"{self._domain}/{LABEL}"))
+        if done.returncode != 0:
+            return [("state", "not loaded" if self.place(LABEL).exists() else "not installed")]
+        found = dict(re.findall(r"^\t(state|pid|runs|last exit code) = (.+)$", done.stdout, re.M))
+        return list(found.items())
+
+    def logs(self, lines: int, follow: bool) -> list[str]:
+        """The command that shows the log."""
+        path = str(Path(self.environ["HOME"]) / LOG)
+        # -F: also when the file is rotated away.
+        return ["tail", "-n", str(lines), *(["-F"] if follow else []), path]
+
+    # -- a service of somebody else's ----------------------------------------------------------
+
+    def place(self, label: str) -> Path:
+        return Path(self.environ["HOME"]) / "Library" / "LaunchAgents" / f"{label}.plist"
+
+    def knows_running(self, label: str) -> bool:
+        return self.runner(("launchctl", "print", f"{self._domain}/{label}")).returncode == 0
+
+    def knows_enabled(self, label: str) -> bool:
+        done = self.runner(("launchctl", "print-disabled", self._domain))
+        disabled = rf'"{re.escape(label)}" => (true|disabled)'
+        return self.place(label).exists() and not re.search(disabled, done.stdout)
+
+    def stop_other(self, label: str) -> list[Step]:
+        steps: list[Step] = [self._bootout(label)] if self.knows_running(label) else []
+        return [*steps, Run(("launchctl", "disable", f"{self._domain}/{label}"))]
+
+    def start_other(self, label: str, *, enabled: bool, running: bool) -> list[Step]:
+        steps: list[Step] = []
+        if enabled or running:
+            steps.append(Run(("launchctl", "enable", f"{self._domain}/{label}")))
+        if running:
+            steps.append(self._bootstrap(label))
+        return steps
+
+    # -- logged out ----------------------------------------------------------------------------
+
+    def lingers(self) -> bool:
+        return False
+
+    def linger(self) -> list[Step]:
+        return []
+
+    def after_logout(self) -> str:
+        return "a LaunchAgent runs while you are logged in at the Mac; it survives a locked screen"
+
+    def _bootstrap(self, label: str) -> Run:
+        # `bootout` comes back before the job has ended, and until then this fails.
+        argv = ("launchctl", "bootstrap", self._domain, str(self.place(label)))
+        return Run(argv, tries=BOOTSTRAP_TRIES)
+
+    def _bootout(self, label: str) -> Run:
+        return Run(("launchctl", "bootout", f"{self._domain}/{label}"))
+
+
+def _text(text: str) -> str:
+    """Text in XML. Raises ``ManagerError`` if XML can't hold it."""
+    if any(not char.isprintable() for char in text):
+        raise ManagerError(f"a property list can't hold {text!r}: there is a control character")
+    return escape(text)

@@ -1,0 +1,79 @@
+"""Whether codex can reach a model: logged in, or with a provider that asks for no login.
+
+Hands to: ``setup`` and ``doctor``, in words. Hears from: codex's own configuration, and codex.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+
+from mux.steps import Runner, run
+
+BUILT_IN: Final = "openai"
+LOCAL: Final = frozenset({"oss", "ollama", "lmstudio", "ollama-chat"})
+"""Providers of codex's own that run on this machine."""
+
+
+@attrs.frozen
+class Login:
+    """``well``: a turn can start. ``words`` say how, or what is missing and the remedy."""
+
+    well: bool
+    words: str
+    remedy: str = ""
+
+
+def look(
+    codex: Path, home: Path, environ: Mapping[str, str], file: Path, runner: Runner = run
+) -> Login:
+    """Ask codex's config in ``home``, then codex. ``file`` is the service's environment file."""
+    config = _config(home / "config.toml")
+    provider = str(config.get("model_provider", BUILT_IN))
+    if provider in LOCAL:
+        return Login(True, f"the model provider {provider!r} needs no login")
+    described = config.get("model_providers", {}).get(provider)
+    if isinstance(described, dict) and not described.get("requires_openai_auth"):
+        return _with_key(provider, described.get("env_key"), environ, file)
+    done = runner((str(codex), "login", "status"))
+    said = [line for line in (done.stdout + done.stderr).splitlines() if "WARNING" not in line]
+    words = said[-1].strip() if said else "codex said nothing"
+    if done.returncode == 0:
+        return Login(True, words)
+    return Login(False, f"codex is not logged in ({words})", "`codex login`")
+
+
+def _config(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # codex itself will say what is wrong with it
+        return {}
+
+
+def _with_key(provider: str, key: object, environ: Mapping[str, str], file: Path) -> Login:
+    if not isinstance(key, str) or not key:
+        return Login(True, f"the model provider {provider!r} needs no login")
+    if _has(file, key):
+        return Login(True, f"{key} for the model provider {provider!r} is in {file}")
+    if environ.get(key):
+        return Login(
+            True,
+            f"{key} for the model provider {provider!r} is in this shell's environment,"
+            f" which a service doesn't see: put `{key}=…` into {file} (mode 0600)",
+        )
+    return Login(
+        False,
+        f"the model provider {provider!r} wants {key}, which isn't set",
+        f"`{key}=…` in {file} (mode 0600) for the service, or in the environment of `appmux serve`",
+    )
+
+
+def _has(file: Path, key: str) -> bool:
+    try:
+        return any(line.startswith(f"{key}=") for line in file.read_text().splitlines())
+    except OSError:
+        return False

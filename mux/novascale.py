@@ -1,0 +1,195 @@
+"""NovaScale's vanilla app-server service: found, its place taken, and given back.
+
+Its host script leaves shell variables in ``~/.codex/novascale-codex-host.env``, a token, and a
+user service. appmux takes over the address, the port and the token, so that paired phones go on as
+they are. None of NovaScale's files is changed: its service is disabled and stopped, and a record
+of ours says what it was, so that it can be given its place back.
+
+Hands to: ``setup`` and ``service``, a ``Vanilla`` and steps. Hears from: NovaScale's files.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import plistlib
+import re
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+from xml.parsers.expat import ExpatError
+
+import attrs
+
+from mux.errors import AppmuxError
+from mux.launchd import Launchd
+from mux.steps import PRIVATE, Remove, Step, Write
+from mux.systemd import Systemd
+
+UNITS: Final = {"systemd": "novascale-codex.service", "launchd": "dev.galaxnet.novascale.codex"}
+VARIABLES: Final = Path(".codex", "novascale-codex-host.env")
+TOKEN: Final = Path(".codex", "novascale-app-server-token")
+"""Below HOME, wherever CODEX_HOME is: its script knows no other place."""
+
+PORT: Final = 14500
+RECORD: Final = "novascale.json"
+"""In appmux's state directory, from the take-over until the place is given back."""
+
+_ASSIGNMENT: Final = re.compile(r"^\s*(?:export\s+)?(NOVASCALE_CODEX_[A-Z_]+)=(.*)$")
+
+
+class NovascaleError(AppmuxError):
+    """NovaScale's service is there, but what it left can't be made sense of."""
+
+
+@attrs.frozen
+class Vanilla:
+    """NovaScale's service on this host. ``url`` is where it listens, ``host`` what phones dial."""
+
+    unit: str
+    url: str
+    host: str
+    port: int
+    name: str
+    token_file: Path
+    enabled: bool
+    running: bool
+
+
+def find(where: Systemd | Launchd, home: Path) -> Vanilla | None:
+    """The service, if it is installed. Raises ``NovascaleError`` if it can't be understood."""
+    unit = UNITS[where.name]
+    path = where.place(unit)
+    if not path.exists():
+        return None
+    variables = _variables(home / VARIABLES)
+    flags = _flags(path)
+    url = flags.get("--listen") or _url(variables)
+    if url is None:
+        raise NovascaleError(
+            f"NovaScale's service {path} is installed, but neither it nor {home / VARIABLES} says"
+            " where it listens: run NovaScale's host script again, or uninstall it"
+        )
+    host, port = _host_and_port(url, path)
+    token = flags.get("--ws-token-file") or variables.get("TOKEN_FILE")
+    token_file = Path(token).expanduser() if token else home / TOKEN
+    if not token_file.is_file():
+        raise NovascaleError(
+            f"NovaScale's service {path} is installed, but its token {token_file} isn't there:"
+            " without it phones would have to be paired again; run NovaScale's host script again"
+        )
+    return Vanilla(
+        unit=unit,
+        url=url,
+        host=variables.get("HOST") or host,
+        port=port,
+        name=variables.get("NAME", ""),
+        token_file=token_file,
+        enabled=where.knows_enabled(unit),
+        running=where.knows_running(unit),
+    )
+
+
+def _variables(path: Path) -> dict[str, str]:
+    """NovaScale's shell variables without their prefix. Nothing is executed for it."""
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return {}
+    found = {}
+    for line in lines:
+        if assignment := _ASSIGNMENT.match(line):
+            try:
+                words = shlex.split(assignment[2], comments=True)
+            except ValueError:
+                continue
+            name = assignment[1].removeprefix("NOVASCALE_CODEX_")
+            found[name] = words[0] if words else ""
+    return found
+
+
+def _flags(path: Path) -> dict[str, str]:
+    """The flags with values that the service gives to its app-server."""
+    try:
+        raw = path.read_bytes()
+        if path.suffix == ".plist":
+            words = [str(word) for word in plistlib.loads(raw).get("ProgramArguments", [])]
+        else:
+            text = raw.decode(errors="replace").replace("\\\n", " ")
+            started = re.search(r"^ExecStart=[-@:+!]*(.*)$", text, re.MULTILINE)
+            words = shlex.split(started[1]) if started else []
+    except (OSError, ValueError, AttributeError, ExpatError):
+        return {}
+    found = {}
+    for at, word in enumerate(words):
+        name, equals, value = word.partition("=")
+        if name.startswith("--"):
+            found[name] = value if equals else next(iter(words[at + 1 :]), "")
+    # A shell in between, or a variable of systemd's, leaves nothing that could be read here.
+    return {name: value for name, value in found.items() if value and "$" not in value}
+
+
+def _url(variables: Mapping[str, str]) -> str | None:
+    listen, port = variables.get("LISTEN", ""), variables.get("PORT") or str(PORT)
+    if listen.startswith("ws://"):
+        return listen
+    for host in (listen.partition(":")[0], variables.get("HOST", "")):
+        try:
+            ipaddress.IPv4Address(host)
+        except ValueError:
+            continue
+        return f"ws://{host}:{port}"
+    return None
+
+
+def _host_and_port(url: str, path: Path) -> tuple[str, int]:
+    parts = re.fullmatch(r"ws://(\[[0-9a-fA-F:.]+\]|[0-9.]+):([0-9]{1,5})/?", url)
+    if parts is None:
+        raise NovascaleError(
+            f"NovaScale's service {path} listens on {url!r}, which isn't `ws://IP:PORT`: appmux"
+            " can't take its place"
+        )
+    return parts[1].strip("[]"), int(parts[2])
+
+
+# -- its place, taken and given back ---------------------------------------------------------------
+
+
+def taking(where: Systemd | Launchd, vanilla: Vanilla, state_dir: Path) -> list[Step]:
+    """Steps that stop it and keep it from starting, the record first."""
+    record = {
+        "unit": vanilla.unit,
+        "enabled": vanilla.enabled,
+        "running": vanilla.running,
+        "url": vanilla.url,
+        "tokenFile": str(vanilla.token_file),
+    }
+    text = json.dumps(record, indent=2) + "\n"
+    return [Write(state_dir / RECORD, text, PRIVATE), *where.stop_other(vanilla.unit)]
+
+
+def taken(state_dir: Path) -> bool:
+    """Whether its place is ours just now."""
+    return (state_dir / RECORD).exists()
+
+
+def giving_back(where: Systemd | Launchd, state_dir: Path) -> list[Step]:
+    """Steps that make it what it was before; none if its place isn't ours."""
+    path = state_dir / RECORD
+    try:
+        record = json.loads(path.read_text())
+        unit, enabled, running = str(record["unit"]), record["enabled"], record["running"]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, KeyError, TypeError) as failure:
+        raise NovascaleError(
+            f"{path} can't be read ({failure}), so NovaScale's service isn't started again: start"
+            f" it by its helper `novascale-codex`, and remove {path}"
+        ) from failure
+    if unit not in UNITS.values() or not where.place(unit).exists():
+        return [Remove(path)]  # it was uninstalled meanwhile
+    return [
+        *where.start_other(unit, enabled=bool(enabled), running=bool(running)),
+        Remove(path),
+    ]

@@ -1,0 +1,93 @@
+"""``appmux restart``: a new app-server process, without one client losing its connection.
+
+It says what the restart waits for, and then which app-server runs. Who stops waiting (Ctrl-C) still
+gets the restart: the broker has the request, and does it once nothing runs.
+
+Hands to: stdout. Hears from: the broker of a state directory, by one ``mux/restart`` request, and
+by ``mux/status`` while that one waits.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import AsyncIterator
+from typing import Final
+
+import attrs
+import trio
+
+from mux import client, statedir
+from mux.client import Client, ClientError, Json
+from mux.config import Config
+
+LOOK_SECONDS: Final = 1.0
+"""Between two looks at what the restart waits for: a person reads along."""
+
+INTERRUPTED: Final = 130
+"""A shell's way to say "ended by SIGINT"."""
+
+
+async def run(config: Config, now: bool) -> int:
+    """Ask for a restart and tell of it; the exit status. Raises ``AppmuxError`` where it fails."""
+    urls = statedir.listeners(config.state_dir)
+    told = _Told()
+    with trio.open_signal_receiver(signal.SIGINT) as signals:
+        async with (
+            client.connect_any(urls) as asking,
+            client.connect_any(urls) as looking,
+            trio.open_nursery() as nursery,
+        ):
+            nursery.start_soon(told.interrupt, signals, nursery.cancel_scope)
+            nursery.start_soon(told.wait, asking, now, nursery.cancel_scope)
+            nursery.start_soon(_tell_what_it_waits_for, looking)
+    return told.end()
+
+
+@attrs.define
+class _Told:
+    """How the waiting ended: by an answer, a failure, or by neither."""
+
+    answer: Json | None = None
+    failure: ClientError | None = None
+
+    async def interrupt(self, signals: AsyncIterator[int], waiting: trio.CancelScope) -> None:
+        async for _number in signals:
+            waiting.cancel()
+
+    async def wait(self, asking: Client, now: bool, waiting: trio.CancelScope) -> None:
+        try:
+            self.answer = await asking.request("mux/restart", {"now": now})
+        except ClientError as failure:
+            self.failure = failure
+        waiting.cancel()
+
+    def end(self) -> int:
+        """Print it; the exit status."""
+        if self.answer is not None:
+            version, generation = self.answer["version"] or "?", self.answer["generation"]
+            _say(f"codex {version} runs, as generation {generation} of the app-server")
+            return 0
+        if self.failure is not None:
+            told = "`appmux status` shows what the app-server said last"
+            raise ClientError(f"{self.failure}; {told}")
+        _say("not waiting any more; the restart still happens once nothing runs")
+        return INTERRUPTED
+
+
+async def _tell_what_it_waits_for(looking: Client) -> None:
+    """Print it whenever it changes, until cancelled."""
+    before = ""
+    while True:
+        server = (await looking.request("mux/status"))["appServer"]
+        looking.inbox.clear()  # nobody looks back, and the wait may be long
+        words = f"waiting for {', '.join(waits)}" if (waits := server["restartWaitsFor"]) else ""
+        if words and words != before:
+            _say(words)
+        before = words
+        await trio.sleep(LOOK_SECONDS)
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()  # it may be a pipe that somebody watches

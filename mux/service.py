@@ -1,0 +1,219 @@
+"""appmux as a service: what `appmux service` and `appmux setup` do to the machine, as steps.
+
+A file of ours has ``templates.MARKER`` in it; what lacks that is somebody else's and is left alone.
+
+Hands to: ``steps``. Hears from: ``cli_service``, ``setup``; ``systemd`` or ``launchd``, how.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import os
+import shutil
+import stat
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final, Literal, TypeAlias
+
+import attrs
+import platformdirs
+
+from mux import holders
+from mux.codex import codex_home, usual_places
+from mux.config import APP_NAME, Config, leaves
+from mux.errors import AppmuxError
+from mux.launchd import LOG, Launchd
+from mux.listener import TcpAddress, UnixAddress, parse_listen_url
+from mux.settings import Settled, default_file
+from mux.steps import Remove, Runner, Step, Write, run
+from mux.systemd import Systemd
+from mux.templates import MARKER, Wanted
+
+Supervisor: TypeAlias = Systemd | Launchd
+
+CARRIED: Final = ("CODEX_HOME", "XDG_CONFIG_HOME", "XDG_STATE_HOME", "LANG")
+"""Variables that decide where things are; a service gets them as they are at its install."""
+
+AFTER_DRAIN: Final = 20
+"""Seconds from the drain's end to SIGKILL: flushing the journal, and ending the app-server."""
+
+
+class ServiceError(AppmuxError):
+    """The service can't be installed, or isn't ours to remove."""
+
+
+def supervisor(
+    environ: Mapping[str, str], runner: Runner = run, platform: str = sys.platform
+) -> Supervisor:
+    """The service manager of this machine. Raises ``ServiceError`` where there is none we know."""
+    if platform == "darwin":
+        return Launchd(environ, runner)
+    if platform.startswith("linux") and shutil.which("systemctl", path=environ.get("PATH")):
+        return Systemd(environ, runner)
+    raise ServiceError(
+        "no service manager that appmux knows (systemd on Linux, launchd on macOS): have your own"
+        " run `appmux serve`; it stops on SIGTERM and says READY=1 to a NOTIFY_SOCKET"
+    )
+
+
+# -- what is wanted --------------------------------------------------------------------------------
+
+
+def wanted(settled: Settled, environ: Mapping[str, str], *, allow_sudo: bool = False) -> Wanted:
+    """The service that runs with these settings."""
+    home = Path(environ["HOME"])
+    command = [*appmux_command(), "serve"]
+    if settled.file is not None and settled.file != default_file():
+        command += ["--config", str(settled.file.absolute())]
+    return Wanted(
+        command=tuple(command),
+        environ=_environ(settled, environ, home),
+        environment_file=platformdirs.user_config_path(APP_NAME) / "environment",
+        sockets=_sockets(settled.config, codex_home(environ)),
+        stop_seconds=math.ceil(settled.config.limits.drain) + AFTER_DRAIN,
+        hardened=not allow_sudo and not _setuid("bwrap", environ),
+        log=home / LOG,
+    )
+
+
+def appmux_command() -> list[str]:
+    """How this very appmux is run, by a path that outlives an upgrade."""
+    called = Path(sys.argv[0])
+    for script in (called, Path(sys.executable).with_name(APP_NAME)):
+        if script.name == APP_NAME and script.is_file() and os.access(script, os.X_OK):
+            return [str(script.absolute())]
+    # -P: a directory `mux` where the service happens to start isn't this program.
+    return [sys.executable, "-P", "-m", "mux"]
+
+
+def _environ(settled: Settled, environ: Mapping[str, str], home: Path) -> dict[str, str]:
+    kept = {"PATH": baked_path(environ, home)}
+    kept |= {name: environ[name] for name in CARRIED if environ.get(name)}
+    for leaf in leaves().values():
+        # What a person set in the shell would be lost otherwise: a service has no shell.
+        if settled.origins[leaf.key] == f"environment {leaf.variable}":
+            kept[leaf.variable] = environ[leaf.variable]
+    return kept
+
+
+def baked_path(environ: Mapping[str, str], home: Path) -> str:
+    """The PATH of a service: this shell's, without what won't last, then the usual places.
+
+    A directory of one version (of node, in nvm's tree) is left out: ``codex.search_path`` looks for
+    those at each start.
+    """
+    versions = home / ".nvm" / "versions"
+    fleeting = (versions, Path(tempfile.gettempdir()))
+    found: dict[str, None] = {}
+    for name in environ.get("PATH", os.defpath).split(os.pathsep):
+        place = Path(name)
+        if place.is_absolute() and place.is_dir():
+            if not any(place.is_relative_to(each) for each in fleeting):
+                found[str(place)] = None
+    for place in usual_places(home):
+        if not place.is_relative_to(versions):
+            found[str(place)] = None
+    return os.pathsep.join(found)
+
+
+def _sockets(config: Config, home: Path) -> tuple[str, ...]:
+    """The addresses that systemd opens. A port that the kernel chooses is the broker's to open."""
+    addresses = [parse_listen_url(url, home) for url in config.listen]
+    return tuple(str(each) for each in addresses if isinstance(each, UnixAddress) or each.port != 0)
+
+
+def _setuid(program: str, environ: Mapping[str, str]) -> bool:
+    path = shutil.which(program, path=environ.get("PATH"))
+    return path is not None and bool(Path(path).stat().st_mode & stat.S_ISUID)
+
+
+# -- what is there ---------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class Place:
+    """A file's path, what is there, and what shall be (None: nothing)."""
+
+    path: Path
+    new: str | None
+    old: str | None
+
+    @property
+    def state(self) -> Literal["absent", "same", "ours", "foreign"]:
+        if self.old is None:
+            return "absent"
+        if MARKER not in self.old:
+            return "foreign"
+        return "same" if self.old == self.new else "ours"
+
+    def difference(self) -> str:
+        """What would change, as a diff."""
+        old, new = (self.old or "").splitlines(True), (self.new or "").splitlines(True)
+        return "".join(difflib.unified_diff(old, new, f"{self.path} (now)", f"{self.path} (new)"))
+
+
+def look(files: Mapping[Path, str | None]) -> list[Place]:
+    """What is at each path. Raises ``ServiceError`` for what is somebody else's."""
+    places = [Place(path, new, _read(path)) for path, new in files.items()]
+    for place in places:
+        if place.state == "foreign":
+            raise ServiceError(
+                f"{place.path} isn't appmux's (it lacks the words {MARKER!r}), so it is left alone:"
+                " move it away first, if you don't need it"
+            )
+    return places
+
+
+def _read(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        # A dangling symlink is something, too.
+        return "" if path.is_symlink() else None
+    except OSError as failure:
+        raise ServiceError(f"can't read {path}: {failure.strerror}") from failure
+
+
+def refuse_occupied(config: Config, environ: Mapping[str, str]) -> None:
+    """Raise ``ServiceError`` if another program listens where the service shall.
+
+    systemd would not notice: it replaces a socket's file, whoever listens behind it.
+    """
+    for url in config.listen:
+        address = parse_listen_url(url, codex_home(environ))
+        if isinstance(address, TcpAddress):
+            there = holders.of_port(address.ip, address.port) if address.port else []
+        else:
+            there = holders.of_unix_path(address.path)
+        if there:
+            raise ServiceError(
+                f"{url} is in use: {there[0]} listens there; stop it first (Codex's own daemon:"
+                " `codex app-server daemon stop`), or take the address out of `listen`"
+            )
+
+
+# -- what to do ------------------------------------------------------------------------------------
+
+
+def installing(where: Supervisor, places: list[Place], *, start: bool) -> list[Step]:
+    """From what is there to a service that is installed, and runs if ``start``."""
+    steps: list[Step] = [
+        Write(place.path, place.new)
+        for place in places
+        if place.new is not None and place.state != "same"
+    ]
+    return [*steps, *(where.start() if start else where.register())]
+
+
+def uninstalling(where: Supervisor) -> list[Step]:
+    """From what is there to no service; nothing if there is none."""
+    places = look(dict.fromkeys(where.paths))
+    if all(place.state == "absent" for place in places):
+        return []
+    absent = {place.path for place in places if place.state == "absent"}
+    return [
+        step for step in where.remove() if not (isinstance(step, Remove) and step.path in absent)
+    ]

@@ -1,0 +1,224 @@
+"""``appmux status``: what the running broker says of itself, for a person or a program.
+
+Hands to: stdout. Hears from: the broker of a state directory, by one ``mux/status`` request.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from typing import Any, Final
+
+import attrs
+import trio
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from mux import client, statedir
+from mux.client import ClientError
+from mux.config import Config
+
+ANSWER_DEADLINE: Final = 10.0
+"""Seconds. The broker answers in a millisecond; one that takes longer needs a look of its own."""
+
+PIPED_WIDTH: Final = 200
+"""Columns where stdout is no terminal: a line that wraps is hard on ``grep``."""
+
+LAST_WORDS: Final = 5
+"""Lines of the app-server's stderr that are shown while it isn't ready."""
+
+READY: Final = "ready"
+DOWN: Final = "down"
+
+SECONDS: Final = (("d", 86_400), ("h", 3_600), ("min", 60))
+KIB: Final = 1024
+
+CONTROLS: Final = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))}
+"""Clients choose their own names, which must not drive the operator's terminal."""
+
+
+async def run(config: Config, as_json: bool) -> int:
+    """Ask and show; the exit status. Raises ``AppmuxError`` where no broker answers."""
+    report = await ask(statedir.listeners(config.state_dir))
+    if as_json:
+        sys.stdout.write(json.dumps(report, indent=2) + "\n")
+        return 0
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=PIPED_WIDTH)
+    console.print(render(report))
+    return 0
+
+
+# -- asking ----------------------------------------------------------------------------------------
+
+
+async def ask(urls: Iterable[str]) -> dict[str, Any]:
+    """The broker's answer, by the first of its listeners. Raises ``ClientError``."""
+    with trio.move_on_after(ANSWER_DEADLINE):
+        async with client.connect_any(urls) as connection:
+            return await connection.request("mux/status")
+    raise ClientError(f"the broker gave no answer within {ANSWER_DEADLINE:.0f} s")
+
+
+# -- showing ---------------------------------------------------------------------------------------
+
+
+def render(report: dict[str, Any]) -> RenderableType:
+    """The answer as tables; the connection that asked is left out of them."""
+    clients = {each["id"]: each for each in report["clients"]}
+    clients.pop(report.get("asker"), None)
+    names = _Names({id: each["name"] for id, each in clients.items()})
+    return Group(
+        _broker(report),
+        Text(),
+        _table(
+            "clients",
+            ["id", "name", "version", "principal", "transport", "since", "threads", "bytes owed"],
+            [_client(each) for each in clients.values()],
+        ),
+        _table(
+            "threads followed",
+            ["thread", "status", "running turn", "followers"],
+            [_thread(each, names) for each in report["threads"]],
+        ),
+        _table(
+            "server requests pending",
+            ["id", "method", "thread", "age", "offered to", "state"],
+            [_server_request(each, names) for each in report["serverRequests"]],
+        ),
+    )
+
+
+@attrs.frozen
+class _Names:
+    """Client ids as a person reads them."""
+
+    by_id: dict[int, str | None]
+
+    def of(self, ids: Iterable[int]) -> str:
+        return ", ".join(f"{self.by_id.get(id) or '?'} #{id}" for id in ids) or "nobody"
+
+
+def _broker(report: dict[str, Any]) -> RenderableType:
+    lines = Table.grid(padding=(0, 2))
+    lines.add_column(no_wrap=True)
+    lines.add_column(overflow="fold")
+    broker = report["broker"]
+    lines.add_row("appmux", _plain(f"{broker['version']}, pid {broker['pid']}"))
+    for name, told in (*_app_server(report["appServer"]), *_journal(report.get("store"))):
+        lines.add_row(name, _plain(told))
+    for number, each in enumerate(report["listeners"]):
+        lines.add_row("" if number else "listening on", _plain(each["url"]))
+    return lines
+
+
+def _app_server(server: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    pid = f"pid {server['pid']}" if server.get("pid") else "no process"
+    yield (
+        "app-server",
+        f"codex {server['version'] or '?'}, {server['state']}, {pid}, generation"
+        f" {server['generation']}"
+        + (f", up {_span(server['uptimeSeconds'])}" if server.get("pid") else ""),
+    )
+    if server["state"] == DOWN:
+        yield "", "it died too often and stays down; `appmux restart` tries again"
+    if server.get("outdated"):
+        yield "", "the binary on disk is another one than the one that runs: `appmux restart`"
+    if server.get("restartWaitsFor"):
+        yield "", f"a restart waits for {', '.join(server['restartWaitsFor'])}"
+    if server["state"] != READY:
+        for line in server.get("lastWords", ())[-LAST_WORDS:]:
+            yield "", f"it said: {line}"
+    yield (
+        "requests",
+        f"{server['requestsInFlight']} in flight, {server['requestsWaiting']} waiting for"
+        f" something outside, {server['requestsQueued']} queued",
+    )
+
+
+def _journal(store: dict[str, Any] | None) -> Iterator[tuple[str, str]]:
+    if store is None:
+        return
+    yield "journal", f"{store['nextSeq']} entries so far, {_bytes(store['bytes'])} on disk"
+    if store["trouble"]:
+        yield "", f"TROUBLE: {store['trouble']} ({store['unwrittenEntries']} entries in memory)"
+
+
+def _client(each: dict[str, Any]) -> list[str]:
+    name, kind, behind = each["principal"], each["principalKind"], each.get("behind")
+    return [
+        f"#{each['id']}",
+        each["name"] or f"({each['state']})",
+        each["version"] or "",
+        name if name == kind else f"{name} ({kind})",
+        _peer(each["transport"], each["peer"]),
+        _span(each["sinceSeconds"]),
+        str(len(each["threads"])),
+        _bytes(each["bytesOwed"]) + (f", {behind} entries behind" if behind is not None else ""),
+    ]
+
+
+def _peer(transport: str, peer: str) -> str:
+    return transport if peer == transport else f"{transport} {peer}"
+
+
+def _thread(each: dict[str, Any], names: _Names) -> list[str]:
+    return [each["id"], each["status"], each["turn"] or "", names.of(each["followers"])]
+
+
+def _server_request(each: dict[str, Any], names: _Names) -> list[str]:
+    state = "waits"
+    if each["answeredBy"] is not None:
+        state = f"answered by {names.of([each['answeredBy']])}"
+    elif each["abstained"]:
+        state = f"waits; abstained: {names.of(each['abstained'])}"
+    return [
+        str(each["id"]),
+        each["method"],
+        each["thread"] or "",
+        _span(each["ageSeconds"]),
+        names.of(each["offeredTo"]),
+        state,
+    ]
+
+
+def _table(title: str, columns: list[str], rows: list[list[str]]) -> RenderableType:
+    if not rows:
+        return Text(f"{title}: none\n")
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+    for column in columns:
+        # An id that is cut can't be copied.
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(_plain(cell) for cell in row))
+    return table
+
+
+def _plain(text: str) -> Text:
+    """Text as it is: no markup, no control characters."""
+    return Text(text.translate(CONTROLS))
+
+
+def _span(seconds: float) -> str:
+    """A length of time in its two greatest units: ``3 h 5 min``."""
+    rest = int(seconds)
+    if rest < SECONDS[-1][1]:
+        return f"{rest} s"
+    parts = []
+    for name, size in SECONDS:
+        if count := rest // size:
+            parts.append(f"{count} {name}")
+            rest -= count * size
+    return " ".join(parts[:2])
+
+
+def _bytes(count: int) -> str:
+    if count < KIB:
+        return f"{count} B"
+    if count < KIB * KIB:
+        return f"{count / KIB:.1f} KiB"
+    return f"{count / KIB / KIB:.1f} MiB"

@@ -1,0 +1,195 @@
+"""appmux as a systemd user service: the unit files, and the commands that move them.
+
+Hands to: ``service``, files and steps. Hears from: ``service``, what is wanted; ``systemctl``.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Final
+
+import attrs
+
+from mux.errors import AppmuxError
+from mux.steps import Remove, Run, Runner, Step, run
+from mux.templates import Wanted, template
+
+SERVICE: Final = "appmux.service"
+SOCKET: Final = "appmux.socket"
+BOTH: Final = (SOCKET, SERVICE)
+
+LINGERING: Final = Path("/var/lib/systemd/linger")
+"""A file for each user whose services run without a login."""
+
+
+class ManagerError(AppmuxError):
+    """The service manager can't be used by this user, here and now."""
+
+
+@attrs.frozen
+class Systemd:
+    """The user manager of systemd."""
+
+    environ: Mapping[str, str]
+    runner: Runner = run
+
+    @property
+    def name(self) -> str:
+        return "systemd"
+
+    def files(self, wanted: Wanted) -> dict[Path, str]:
+        """The unit files, by where they go."""
+        service = template("systemd", SERVICE).fill(
+            COMMAND=" ".join(quoted(word) for word in wanted.command),
+            ENVIRONMENT=" ".join(
+                quoted(f"{name}={value}", expands=False) for name, value in wanted.environ.items()
+            ),
+            ENVIRONMENT_FILE=specified(str(wanted.environment_file)),
+            STOP_SECONDS=str(wanted.stop_seconds),
+            HARDENED="yes" if wanted.hardened else "no",
+        )
+        listen = "\n".join(f"ListenStream={specified(each)}" for each in wanted.sockets)
+        socket = template("systemd", SOCKET).fill(LISTEN=listen)
+        return {self.directory / SERVICE: service, self.directory / SOCKET: socket}
+
+    @property
+    def directory(self) -> Path:
+        """Where the user's own units are."""
+        config = self.environ.get("XDG_CONFIG_HOME")
+        base = Path(config) if config else Path(self.environ["HOME"]) / ".config"
+        return base / "systemd" / "user"
+
+    @property
+    def paths(self) -> list[Path]:
+        return [self.directory / name for name in (SERVICE, SOCKET)]
+
+    def require(self) -> None:
+        """Raise ``ManagerError`` if no user manager answers."""
+        done = self.runner(("systemctl", "--user", "show-environment"))
+        if done.returncode != 0:
+            words = (done.stderr or done.stdout).strip()
+            raise ManagerError(
+                f"no systemd user manager answers ({words}): log in as this user itself (ssh, not"
+                " su or sudo), or `loginctl enable-linger` it; without systemd, have your own"
+                " supervisor run `appmux serve`"
+            )
+
+    def start(self) -> list[Step]:
+        """From the files to a running service, whether or not another version of it runs."""
+        # A socket whose service runs can't be given other addresses.
+        return [
+            self._control("daemon-reload"),
+            self._control("stop", *BOTH, may_fail=True),
+            self._control("enable", *BOTH),
+            self._control("start", *BOTH),
+        ]
+
+    def register(self) -> list[Step]:
+        """From the files to a service that starts with the next login."""
+        return [self._control("daemon-reload"), self._control("enable", *BOTH)]
+
+    def remove(self) -> list[Step]:
+        return [
+            self._control("stop", *BOTH, may_fail=True),
+            self._control("disable", *BOTH, may_fail=True),
+            *(Remove(path) for path in self.paths),
+            self._control("daemon-reload"),
+            self._control("reset-failed", *BOTH, may_fail=True),
+        ]
+
+    def running(self) -> bool:
+        return self._active(SERVICE)
+
+    def status(self) -> list[tuple[str, str]]:
+        """What the manager says of the service, as (name, value)."""
+        names = ("LoadState", "ActiveState", "SubState", "MainPID", "NRestarts", "Result")
+        shown = self._show(SERVICE, (*names, "StatusText", "UnitFileState"))
+        socket = self._show(SOCKET, ("ActiveState", "UnitFileState"))
+        state = f"{shown.get('ActiveState', '?')} ({shown.get('SubState', '?')})"
+        lines = [("state", f"{state}, {shown.get('UnitFileState') or 'not installed'}")]
+        if shown.get("MainPID", "0") != "0":
+            lines.append(("pid", shown["MainPID"]))
+        if shown.get("StatusText"):
+            lines.append(("says", shown["StatusText"]))
+        if shown.get("Result", "success") != "success":
+            lines.append(("last end", shown["Result"]))
+        if shown.get("NRestarts", "0") != "0":
+            lines.append(("restarts", shown["NRestarts"]))
+        lines.append(("sockets", socket.get("ActiveState", "?")))
+        lines.append(("lingers", "yes" if self.lingers() else f"no: {self.after_logout()}"))
+        return lines
+
+    def logs(self, lines: int, follow: bool) -> list[str]:
+        """The command that shows the log."""
+        command = ["journalctl", "--user", "--unit", SERVICE, "--lines", str(lines), "--no-pager"]
+        return [*command, "--follow"] if follow else command
+
+    # -- a service of somebody else's ----------------------------------------------------------
+
+    def place(self, unit: str) -> Path:
+        return self.directory / unit
+
+    def knows_running(self, unit: str) -> bool:
+        return self._active(unit)
+
+    def knows_enabled(self, unit: str) -> bool:
+        return self.runner(("systemctl", "--user", "is-enabled", "--quiet", unit)).returncode == 0
+
+    def stop_other(self, unit: str) -> list[Step]:
+        return [self._control("disable", "--now", unit)]
+
+    def start_other(self, unit: str, *, enabled: bool, running: bool) -> list[Step]:
+        steps: list[Step] = [self._control("enable", unit)] if enabled else []
+        return [*steps, self._control("start", unit)] if running else steps
+
+    # -- logged out ----------------------------------------------------------------------------
+
+    def lingers(self) -> bool:
+        return (LINGERING / _user()).exists()
+
+    def linger(self) -> list[Step]:
+        """Have the user's services run from boot on, and after the last logout."""
+        return [] if self.lingers() else [Run(("loginctl", "enable-linger", _user()), True)]
+
+    def after_logout(self) -> str:
+        return "it ends with your last logout; `loginctl enable-linger` keeps it running"
+
+    # -- systemctl -----------------------------------------------------------------------------
+
+    def _control(self, *words: str, may_fail: bool = False) -> Run:
+        return Run(("systemctl", "--user", *words), may_fail)
+
+    def _active(self, unit: str) -> bool:
+        done = self.runner(("systemctl", "--user", "is-active", unit))
+        return done.stdout.strip() in ("active", "activating", "reloading")
+
+    def _show(self, unit: str, names: Iterable[str]) -> dict[str, str]:
+        wanted = ",".join(names)
+        done = self.runner(("systemctl", "--user", "show", unit, f"--property={wanted}"))
+        lines = [line.partition("=") for line in done.stdout.splitlines()]
+        return {name: value for name, _, value in lines}
+
+
+def _user() -> str:
+    return pwd.getpwuid(os.getuid()).pw_name
+
+
+# -- words in a unit file ----------------------------------------------------------------------
+
+
+def specified(text: str) -> str:
+    """Text in which ``%`` means itself. Raises ``ManagerError`` if no unit file can hold it."""
+    if any(not char.isprintable() for char in text):
+        raise ManagerError(f"a unit file can't hold {text!r}: it has a control character in it")
+    return text.replace("%", "%%")
+
+
+def quoted(text: str, *, expands: bool = True) -> str:
+    """One word of a command line or of ``Environment=``; only the former expands ``$``."""
+    text = specified(text).replace("\\", "\\\\").replace('"', '\\"')
+    if expands:
+        text = text.replace("$", "$$")
+    return f'"{text}"'

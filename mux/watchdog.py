@@ -1,0 +1,70 @@
+"""The word to systemd that the broker is alive: ``WATCHDOG=1``, twice in each ``WatchdogSec=``.
+
+A broker that hangs can't say it, so systemd ends it and starts another. Nor is it said while the
+app-server has been neither up nor given up on for minutes: then the broker waits for something
+that doesn't come, and a fresh start is the remedy. A full disk or an app-server that is down for
+good are no reason: a new broker would be no better off, and clients would lose their connection.
+
+Hands to: ``server.notify``. Hears from: the environment, how often; ``server``, the state.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Mapping
+from typing import Final
+
+import structlog
+import trio
+
+from mux.core.appserver import State
+
+UNSETTLED_FOR: Final = 300.0
+"""Seconds. A start takes one or two, the longest back-off a minute."""
+
+SETTLED: Final = frozenset({State.READY, State.DOWN})
+MICROSECONDS: Final = 1_000_000
+
+log = structlog.get_logger()
+
+
+def interval(environ: Mapping[str, str]) -> float | None:
+    """Seconds between two words, half of what systemd waits; None if it doesn't watch us."""
+    if environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
+        return None
+    try:
+        seconds = int(environ.get("WATCHDOG_USEC", "")) / MICROSECONDS / 2
+    except ValueError:
+        return None
+    return seconds if seconds > 0 else None
+
+
+async def keep(
+    environ: Mapping[str, str],
+    state: Callable[[], State],
+    clients: Callable[[], int],
+    tell: Callable[[str], None],
+) -> None:
+    """Say it until cancelled, where systemd watches."""
+    every = interval(environ)
+    if every is None:
+        return
+    settled = trio.current_time()
+    silent = False
+    while True:
+        now, current = trio.current_time(), state()
+        if current in SETTLED:
+            settled = now
+        if now - settled < max(UNSETTLED_FOR, every):
+            # The text is what `systemctl status` shows.
+            tell(f"WATCHDOG=1\nSTATUS=app-server {current.value}, clients: {clients()}")
+            silent = False
+        elif not silent:
+            silent = True
+            log.error(
+                "the app-server doesn't settle: waiting for systemd to start the broker anew",
+                state=current.value,
+                seconds=math.floor(now - settled),
+            )
+        await trio.sleep(every)

@@ -1,0 +1,106 @@
+"""Stories in which clients lag: the story plays their outboxes, and the disk.
+
+A client takes what it is sent at once, unless the test says that it `lags`; then it waits for
+`drains`, and for `reads_disk` where the journal's memory doesn't reach back. `settles` does all that
+is still to be done.
+
+Hands to: the tests of the backlog and of replay. Hears from: `stories`.
+"""
+
+from __future__ import annotations
+
+import attrs
+
+from mux.core.commands import Command, Fetch, Publish, TellWhenDrained
+from mux.core.events import ClientDrained, ClientId, ClientLags, ClientLeft, Event, Fetched, JournalKept
+from mux.core.journal import Entry
+from tests.core.stories import Json, Peer, Story
+
+EPOCH = "an-epoch"
+AWARE: Json = {"extensions": {"appmux": {"version": 1}}}
+
+
+@attrs.define(eq=False)
+class PacedStory(Story):
+    """A story with a disk. ``disk``: all entries; ``trimmed``: the last seq that it lost."""
+
+    disk: list[Entry] = attrs.field(factory=list)
+    trimmed: int = 0
+    waiting: dict[ClientId, None] = attrs.field(factory=dict)
+    fetches: list[Fetch] = attrs.field(factory=list)
+
+    @classmethod
+    def with_disk(cls, **limits: float) -> PacedStory:
+        """A story whose app-server is ready and whose journal is kept."""
+        story = cls.begun(**limits)
+        assert isinstance(story, PacedStory)
+        story.tell(JournalKept(EPOCH, 0))
+        return story
+
+    def tell(self, event: Event) -> list[Command]:
+        if isinstance(event, ClientLeft):
+            self.waiting.pop(event.client, None)
+        return super().tell(event)
+
+    def _perform(self, command: Command) -> None:
+        match command:
+            case Publish(_, _, _, Entry() as entry):
+                assert not self.disk or entry.seq > self.disk[-1].seq
+                self.disk.append(entry)
+                super()._perform(command)
+            case TellWhenDrained(client):
+                self.waiting[client] = None
+            case Fetch():
+                self.fetches.append(command)
+            case _:
+                super()._perform(command)
+
+    def lags(self, peer: Peer) -> None:
+        """The peer's outbox is full."""
+        self.tell(ClientLags(peer.id))
+
+    def drains(self, peer: Peer) -> bool:
+        """The peer's outbox has room again; False if nobody waits for that."""
+        if peer.id not in self.waiting:
+            return False
+        del self.waiting[peer.id]
+        self.tell(ClientDrained(peer.id))
+        return True
+
+    def reads_disk(self) -> bool:
+        """The disk answers the oldest question; False if there is none."""
+        if not self.fetches:
+            return False
+        wanted = self.fetches.pop(0)
+        entries: list[Entry] = []
+        room, until = wanted.max_bytes, wanted.until
+        for entry in self.disk:
+            if max(wanted.after, self.trimmed) < entry.seq <= wanted.until:
+                if entry.thread is None or entry.thread in wanted.threads:
+                    entries.append(entry)
+                    room -= len(entry.message)
+                    if room <= 0:
+                        until = entry.seq
+                        break
+        self.tell(JournalKept(EPOCH, self.trimmed))
+        self.tell(Fetched(wanted.client, tuple(entries), until))
+        return True
+
+    def settles(self) -> None:
+        """All clients catch up."""
+        while self.fetches or self.waiting:
+            self.reads_disk()
+            for id in list(self.waiting):
+                self.drains(self.peers[id])
+
+    def is_behind(self, peer: Peer) -> bool:
+        return self.broker.state.clients[peer.id].backlog is not None
+
+    def returns(
+        self, name: str, after: int, thread: str | None = None, *, merged: bool = False
+    ) -> tuple[Peer, Json]:
+        """A client that knows the broker comes back with a cursor; it, and the answer so far."""
+        peer = self.peer(name, **AWARE)
+        params: Json = {"after": {"epoch": EPOCH, "seq": after}, "merged": merged}
+        peer.asks("mux/replay", params | ({"threadId": thread} if thread else {}), id="replay")
+        return peer, params

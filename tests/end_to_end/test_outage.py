@@ -1,0 +1,176 @@
+"""While no app-server runs: what waits, what is answered all the same, and when it is given up."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.end_to_end.brokered import brokered, client, logged
+from tests.end_to_end.lives import app_server, appmux, kill_app_server, life, staged, stood_in
+from tests.end_to_end.peer import Peer, RpcError, connect_ws
+from tests.end_to_end.scenes import TURN_COMPLETED, ended, shared_thread
+
+LAST_WORDS = "Error: config.toml is broken\nfix line 5\n"
+
+
+# --- Start-up ------------------------------------------------------------------------------------
+
+
+async def test_killed_during_its_start_up_another_one_is_started(tmp_path: Path) -> None:
+    async with (
+        staged(tmp_path) as stage,
+        client(stage.broker, "desk") as desk,
+        client(stage.broker, "phone") as phone,
+    ):
+        thread = await shared_thread(stage.broker, desk, phone)
+        stage.keep_back()
+        await kill_app_server(desk)
+        await stage.kept_back()
+        assert (await app_server(desk))["state"] == "initializing"
+        asked = await phone.ask("thread/loaded/list")
+        async with connect_ws(stage.broker.url) as newcomer:
+            hello = await newcomer.initialize("newcomer")  # is answered at once
+            assert hello["userAgent"].endswith("(newcomer; 0.1)")
+            begun = await newcomer.ask("thread/resume", {"threadId": thread})
+
+            await kill_app_server(desk)
+            await stage.kept_back()
+            assert (await app_server(desk))["generation"] == 3
+            await stage.let_go()
+            assert (await phone.result(asked))["data"] == [thread]
+            assert (await newcomer.result(begun))["thread"]["id"] == thread
+            mark = len(phone.inbox)
+            await desk.run_turn(thread, "go on")
+            for peer in (phone, newcomer):
+                await peer.wait_method(TURN_COMPLETED, since=mark if peer is phone else 0)
+
+
+async def test_what_waits_too_long_gets_an_error(tmp_path: Path) -> None:
+    limits = {"APPMUX_LIMITS_COMING_UP": "0.5"}
+    async with staged(tmp_path, environ=limits) as stage, client(stage.broker, "desk") as desk:
+        stage.keep_back()
+        await kill_app_server(desk)
+        await stage.kept_back()
+        for method, retryable in (("thread/list", True), ("thread/start", False)):
+            with pytest.raises(RpcError, match=r"did not come up within 0\.5 s") as failed:
+                await desk.request(method)
+            assert failed.value.data == {"generation": 2, "retryable": retryable}
+        await stage.let_go()
+        await life(desk, 2)
+        assert (await desk.request("thread/list"))["data"] == []
+
+
+# --- It stays down -------------------------------------------------------------------------------
+
+
+async def test_after_five_deaths_it_stays_down_until_somebody_asks() -> None:
+    async with (
+        brokered() as broker,
+        client(broker, "desk") as desk,
+        client(broker, "phone") as phone,
+    ):
+        thread = await shared_thread(broker, desk, phone)
+        for generation in range(1, 6):
+            await life(desk, generation)
+            await kill_app_server(desk)
+        assert (await life(desk, 5, "down"))["pid"] is None
+        for peer in (desk, phone):
+            with pytest.raises(RpcError, match="down, see `appmux status`; `appmux restart`"):
+                await peer.request("thread/list")
+        async with client(broker, "newcomer") as newcomer:
+            assert newcomer.hello["userAgent"].endswith("(newcomer; 0.1)")
+            told = await newcomer.request("mux/restart")
+            assert told == {"generation": 6, "version": version(newcomer)}
+        mark = len(phone.inbox)
+        await desk.run_turn(thread, "go on")
+        await phone.wait_method(TURN_COMPLETED, since=mark)
+
+
+def version(peer: Peer) -> str:
+    """The app-server's own, as every client is told it."""
+    return str(peer.hello["userAgent"]).partition("/")[2].partition(" ")[0]
+
+
+async def test_down_its_last_words_are_shown_and_a_restart_tries_again(tmp_path: Path) -> None:
+    limits = {"APPMUX_LIMITS_RESTART_FIRST_WAIT": "0.02"}
+    async with staged(tmp_path, environ=limits) as stage, client(stage.broker, "desk") as desk:
+        thread = await shared_thread(stage.broker, desk)
+        stage.spoil(LAST_WORDS)
+        await kill_app_server(desk)
+        server = await life(desk, 5, "down")
+        assert server["lastWords"][-2:] == LAST_WORDS.splitlines()
+        shown = await appmux(stage.broker, "status")
+        assert "down, no process, generation 5" in shown.stdout
+        assert "stays down; `appmux restart` tries again" in shown.stdout
+        assert "it said: Error: config.toml is broken" in shown.stdout
+
+        failed = await appmux(stage.broker, "restart")
+        assert (failed.returncode, failed.stdout) == (1, "")
+        assert "Error: mux/restart failed: the app-server is down: exit status 3" in failed.stderr
+        assert (await app_server(desk))["generation"] == 10
+        stage.mend()
+        done = await appmux(stage.broker, "restart")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout == (f"codex {version(desk)} runs, as generation 11 of the app-server\n")
+        assert (await desk.run_turn(thread, "go on"))["status"] == "completed"
+
+
+# --- Ends that are none --------------------------------------------------------------------------
+
+
+async def test_one_that_hangs_is_killed_and_another_one_started() -> None:
+    limits = {"APPMUX_LIMITS_PROBE_INTERVAL": "0.5", "APPMUX_LIMITS_PROBE_DEADLINE": "1.5"}
+    async with (
+        brokered(environ=limits) as broker,
+        client(broker, "desk") as desk,
+        client(broker, "phone") as phone,
+    ):
+        thread = await shared_thread(broker, desk, phone)
+        pid = await kill_app_server(desk, signal.SIGSTOP)
+        with pytest.raises(RpcError) as failed:
+            await phone.request("thread/list")
+        assert failed.value.data == {"generation": 1, "retryable": True}
+        await life(desk, 2)
+        assert ended(pid)
+        assert "no sign of life within 1.5 s" in [
+            each.fields.get("why") for each in logged(broker) if each.event == "app-server ended"
+        ]
+        assert (await desk.run_turn(thread, "go on"))["status"] == "completed"
+
+
+async def test_a_line_that_is_cut_by_the_end_is_dropped_whole(tmp_path: Path) -> None:
+    async with stood_in(tmp_path) as broker, client(broker, "desk") as desk:
+        cut = await desk.ask("fault/cutLine")
+        with pytest.raises(RpcError, match="ended before it answered"):
+            await desk.result(cut)
+        assert await desk.request("any", {"n": 1}) == {"n": 1, "asked": 1}
+        texts = [each["params"]["message"] for each in desk.heard("warning")]
+        assert texts == ["whole"]
+        assert "half a l" not in "".join(map(str, desk.raw))
+        assert "app-server wrote a line that is no message" not in broker.shown()
+        assert (await app_server(desk))["generation"] == 2
+
+
+async def test_one_that_closes_its_stdout_has_ended(tmp_path: Path) -> None:
+    async with stood_in(tmp_path) as broker, client(broker, "desk") as desk:
+        pid = (await app_server(desk))["pid"]
+        closed = await desk.ask("fault/closeStdout")
+        with pytest.raises(RpcError, match="ended before it answered"):
+            await desk.result(closed)
+        assert ended(pid)
+        assert await desk.request("any", {"n": 1}) == {"n": 1, "asked": 1}
+
+
+async def test_its_end_is_seen_though_a_child_of_it_has_its_pipes(tmp_path: Path) -> None:
+    async with stood_in(tmp_path) as broker, client(broker, "desk") as desk:
+        noted = tmp_path / "child"
+        left = await desk.ask("fault/leaveChild", {"into": str(noted)})
+        try:
+            with pytest.raises(RpcError, match="ended before it answered"):
+                await desk.result(left)
+            assert await desk.request("any", {"n": 1}) == {"n": 1, "asked": 1}
+        finally:
+            os.kill(int(noted.read_text()), signal.SIGKILL)

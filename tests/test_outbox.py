@@ -1,0 +1,204 @@
+"""The outbox: in order, in batches, bounded by somebody who is told, sealed once."""
+
+from __future__ import annotations
+
+import attrs
+import pytest
+import trio
+import trio.testing
+from hypothesis import given
+from hypothesis import strategies as st
+from wsproto.connection import Connection, ConnectionType
+from wsproto.events import TextMessage
+
+from mux.outbox import BATCH_BYTES, DRAINED_SHARE, Outbox, text_frame
+
+
+@attrs.define
+class Pipe(trio.abc.SendStream):
+    """Takes writes one by one: each waits until it is let through."""
+
+    writes: list[bytes] = attrs.field(factory=list)
+    broken: bool = False
+    gate: trio.Event = attrs.field(factory=trio.Event)
+    waiting: trio.Event = attrs.field(factory=trio.Event)
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        self.waiting.set()
+        await self.gate.wait()
+        if self.broken:
+            raise trio.BrokenResourceError
+        self.writes.append(bytes(data))
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async def aclose(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+
+def _open() -> Pipe:
+    pipe = Pipe()
+    pipe.gate.set()
+    return pipe
+
+
+# --- Writing --------------------------------------------------------------------------------------
+
+
+async def test_what_is_owed_before_the_writer_comes_is_one_write() -> None:
+    outbox, pipe = Outbox(), _open()
+    for frame in (b"one ", b"two ", b"three"):
+        outbox.append(frame)
+    assert outbox.owed == len(b"one two three")
+    outbox.seal()
+    await outbox.write_to(pipe)
+    assert pipe.writes == [b"one two three"]
+    assert outbox.owed == 0
+
+
+async def test_what_comes_while_a_write_waits_is_joined_behind_it() -> None:
+    outbox, pipe = Outbox(), Pipe()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(outbox.write_to, pipe)
+        await trio.testing.wait_all_tasks_blocked()
+        outbox.append(b"first")
+        await pipe.waiting.wait()
+        for n in range(1000):
+            outbox.append(b"%d," % n)
+        assert outbox.owed == 5 + sum(len(b"%d," % n) for n in range(1000))
+        pipe.gate.set()
+        outbox.seal(b"last")
+        outbox.append(b"never")
+    assert pipe.writes == [b"first", b"".join(b"%d," % n for n in range(1000)) + b"last"]
+    assert outbox.owed == 0
+
+
+async def test_an_idle_writer_sends_a_frame_at_once_and_alone() -> None:
+    outbox, pipe = Outbox(), _open()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(outbox.write_to, pipe)
+        for n in range(3):
+            await trio.testing.wait_all_tasks_blocked()
+            outbox.append(b"%d" % n)
+        await trio.testing.wait_all_tasks_blocked()
+        assert pipe.writes == [b"0", b"1", b"2"]
+        outbox.seal()
+
+
+@given(st.lists(st.integers(1, 2 * BATCH_BYTES), max_size=8))
+def test_batches_are_bounded_and_frames_whole(sizes: list[int]) -> None:
+    outbox, pipe = Outbox(), _open()
+    for size in sizes:
+        outbox.append(b"x" * size)
+    outbox.seal()
+    trio.run(outbox.write_to, pipe)
+    ends = {sum(sizes[:n]) for n in range(len(sizes) + 1)}
+    written = 0
+    for write in pipe.writes:
+        written += len(write)
+        assert written in ends  # a frame isn't cut
+        assert len(write) < BATCH_BYTES + max(sizes)
+    assert written == sum(sizes)
+    assert len(pipe.writes) <= sum(sizes) // BATCH_BYTES + 1
+
+
+async def test_a_broken_stream_is_the_writers_to_tell() -> None:
+    outbox, pipe = Outbox(), _open()
+    pipe.broken = True
+    outbox.append(b"x")
+    with pytest.raises(trio.BrokenResourceError):
+        await outbox.write_to(pipe)
+
+
+# --- Sealing --------------------------------------------------------------------------------------
+
+
+async def test_a_seal_is_for_good() -> None:
+    outbox, pipe = Outbox(), _open()
+    outbox.append(b"a")
+    outbox.seal(b"b")
+    outbox.seal(b"c")
+    outbox.append(b"d")
+    await outbox.write_to(pipe)
+    await outbox.write_to(pipe)
+    assert b"".join(pipe.writes) == b"ab"
+
+
+async def test_a_seal_wakes_an_idle_writer() -> None:
+    outbox, pipe = Outbox(), _open()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(outbox.write_to, pipe)
+        await trio.testing.wait_all_tasks_blocked()
+        outbox.seal(b"bye")
+    assert pipe.writes == [b"bye"]
+
+
+# --- Full and drained -----------------------------------------------------------------------------
+
+
+def _counted(limit: int) -> tuple[Outbox, list[str]]:
+    told: list[str] = []
+    outbox = Outbox(
+        limit, on_full=lambda: told.append("full"), on_drained=lambda: told.append("drained")
+    )
+    return outbox, told
+
+
+def test_full_is_told_once_past_the_limit() -> None:
+    outbox, told = _counted(10)
+    outbox.append(b"x" * 10)
+    assert told == []
+    for _ in range(5):
+        outbox.append(b"x")
+    assert told == ["full"]
+
+
+async def test_drained_is_told_once_for_each_wish_and_full_again_after_it() -> None:
+    outbox, told = _counted(100)
+    pipe = Pipe()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(outbox.write_to, pipe)
+        for _ in range(2):
+            told.clear()
+            pipe.gate, pipe.waiting = trio.Event(), trio.Event()
+            outbox.append(b"x" * 101)
+            outbox.tell_when_drained()
+            await pipe.waiting.wait()
+            assert told == ["full"]
+            pipe.gate.set()
+            await trio.testing.wait_all_tasks_blocked()
+            assert told == ["full", "drained"]
+            assert outbox.owed == 0
+        outbox.tell_when_drained()  # it is drained already
+        await trio.testing.wait_all_tasks_blocked()
+        assert told == ["full", "drained", "drained"]
+        outbox.seal()
+
+
+async def test_drained_means_a_share_of_the_limit() -> None:
+    limit = DRAINED_SHARE * BATCH_BYTES
+    outbox, told = _counted(limit)
+    pipe = _open()
+    still: list[int] = []
+    outbox.on_drained = lambda: still.append(outbox.owed)
+    for _ in range(2 * DRAINED_SHARE):
+        outbox.append(b"x" * BATCH_BYTES)
+    outbox.tell_when_drained()
+    outbox.seal()
+    await outbox.write_to(pipe)
+    assert told == ["full"]
+    assert still == [limit // DRAINED_SHARE]
+
+
+# --- Frames ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [0, 1, 125, 126, 127, 65535, 65536, 70000])
+def test_a_frame_is_what_a_websocket_client_reads(size: int) -> None:
+    library = Connection(ConnectionType.CLIENT)
+    library.receive_data(text_frame(b"x" * size) + text_frame(b"next"))
+    events = list(library.events())
+    assert all(isinstance(event, TextMessage) for event in events)
+    texts = [event.data for event in events if isinstance(event, TextMessage)]
+    assert texts == ["x" * size, "next"]

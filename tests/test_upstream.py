@@ -1,0 +1,189 @@
+"""The app-server's process: its lines, its stderr, and every way in which it ends."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import attrs
+import pytest
+import trio
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mux import upstream
+from mux.core.appserver import Introduction
+from mux.core.broker import Broker
+from mux.core.events import Event, UpstreamExited, UpstreamSent, UpstreamStarted
+from mux.core.limits import Limits
+from mux.dispatcher import Dispatcher
+from mux.upstream import STDERR_KEPT, STDERR_LINE_BYTES, Lines, Upstream
+
+FAULTY = str(Path(__file__).with_name("faulty_app_server.py"))
+PATIENCE = 20.0
+
+# --- Lines ----------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.binary(max_size=20), max_size=20), st.data())
+def test_lines_come_whole_however_they_are_cut(pieces: list[bytes], data: st.DataObject) -> None:
+    stream = b"\n".join(pieces)
+    cuts = data.draw(st.lists(st.integers(0, len(stream)), max_size=10).map(sorted))
+    lines = Lines()
+    found: list[bytes] = []
+    for start, end in zip([0, *cuts], [*cuts, len(stream)], strict=True):
+        found += lines.split(stream[start:end])
+    assert found == [line for line in stream.split(b"\n")[:-1] if line]
+
+
+def test_a_long_line_in_many_chunks_costs_its_length_once() -> None:
+    lines = Lines()
+    chunk = b"x" * 65536
+    for _ in range(3200):  # 200 MiB: copied with every chunk it would be 300 GiB
+        assert list(lines.split(chunk)) == []
+    [line] = lines.split(b"\nrest")
+    assert len(line) == 3200 * 65536
+
+
+# --- The process ----------------------------------------------------------------------------------
+
+
+@attrs.define(eq=False)
+class Listening(Dispatcher):
+    """Keeps what it hears, instead of having anything decided."""
+
+    heard: list[Event] = attrs.field(factory=list)
+    news: trio.Event = attrs.field(factory=trio.Event)
+
+    def hear(self, event: Event) -> None:
+        self.heard.append(event)
+        self.news.set()
+        self.news = trio.Event()
+
+    def hear_lines(self, lines: Iterable[bytes]) -> None:
+        for line in lines:
+            self.hear(UpstreamSent(line))
+
+    async def wait_for(self, kind: type[Event], count: int = 1) -> list[Event]:
+        """The events of a kind, once there are so many."""
+        with trio.fail_after(PATIENCE):
+            while len(found := [each for each in self.heard if type(each) is kind]) < count:
+                await self.news.wait()
+        return found
+
+
+@asynccontextmanager
+async def _running(*command: str) -> AsyncIterator[tuple[Upstream, Listening]]:
+    broker = Broker(Limits(), Introduction("appmux", "0"), first_id=0, epoch="e", head=0)
+    listening = Listening(broker)
+    runs = Upstream(command, listening)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(runs.run)
+        yield runs, listening
+        nursery.cancel_scope.cancel()
+
+
+def _faulty(fault: str) -> tuple[str, ...]:
+    return (sys.executable, FAULTY, fault)
+
+
+def _script(text: str) -> tuple[str, ...]:
+    return ("/bin/sh", "-c", text)
+
+
+async def _reason(listening: Listening, count: int = 1) -> str:
+    exited = (await listening.wait_for(UpstreamExited, count))[-1]
+    assert isinstance(exited, UpstreamExited)
+    return exited.reason
+
+
+async def test_lines_go_both_ways() -> None:
+    async with _running("cat") as (runs, listening):
+        await listening.wait_for(UpstreamStarted)
+        sent = [b'{"id":%d}' % n + b"x" * n * 100 for n in range(200)]
+        for line in sent:
+            runs.send(line)
+        heard = await listening.wait_for(UpstreamSent, len(sent))
+        assert [each.line for each in heard if isinstance(each, UpstreamSent)] == sent
+        runs.stop()
+        assert await _reason(listening) == "exit status 0"
+        assert (runs.pid, runs.status) == (None, 0)
+
+
+async def test_one_life_follows_another() -> None:
+    async with _running(*_script("exit 3")) as (runs, listening):
+        for life in range(1, 4):
+            assert await _reason(listening, life) == "exit status 3"
+            started = await listening.wait_for(UpstreamStarted, life)
+            assert started[-1] == UpstreamStarted(life)
+            runs.start(0.0)
+
+
+async def test_how_it_ended_is_told_in_words() -> None:
+    async with _running(*_script("kill -9 $$")) as (runs, listening):
+        assert await _reason(listening) == "killed by SIGKILL"
+        assert runs.status == -9
+    async with _running("cat") as (runs, listening):
+        await listening.wait_for(UpstreamStarted)
+        runs.kill("it said nothing")
+        assert await _reason(listening) == "it said nothing"
+    async with _running("/no/such/codex") as (_, listening):
+        reason = await _reason(listening)
+        assert reason == "/no/such/codex can't be started: No such file or directory"
+
+
+async def test_its_last_words_are_kept_without_colours() -> None:
+    async with _running(*_faulty("dies")) as (runs, listening):
+        assert await _reason(listening) == "exit status 7"
+        assert list(runs.stderr) == ["first words", "last words"]
+    wordy = f"for n in $(seq {STDERR_KEPT + 5}); do echo $n >&2; done; printf '%0100000d\\n' 0 >&2"
+    async with _running(*_script(wordy)) as (runs, listening):
+        await _reason(listening)
+        assert len(runs.stderr) == STDERR_KEPT
+        assert runs.stderr[0] == "7"
+        assert len(runs.stderr[-1]) == STDERR_LINE_BYTES
+
+
+async def test_one_that_closes_its_stdout_has_ended() -> None:
+    async with _running(*_script("exec >&-; cat >/dev/null; exit 5")) as (_, listening):
+        assert await _reason(listening) == "exit status 5"
+
+
+async def test_one_that_ignores_the_end_of_stdin_and_sigterm_is_killed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(upstream, "EOF_DEADLINE", 0.2)
+    monkeypatch.setattr(upstream, "TERMINATE_DEADLINE", 0.2)
+    async with _running(*_faulty("stubborn")) as (runs, listening):
+        await listening.wait_for(UpstreamStarted)
+        runs.send(b'{"id":1,"method":"x","params":{}}')
+        await listening.wait_for(UpstreamSent)  # so it ignores SIGTERM by now
+        runs.stop()
+        assert await _reason(listening) == "killed by SIGKILL"
+    # The same when the broker itself is cancelled.
+    async with _running(*_faulty("stubborn")) as (runs, listening):
+        await listening.wait_for(UpstreamStarted)
+        runs.send(b'{"id":1,"method":"x","params":{}}')
+        await listening.wait_for(UpstreamSent)
+    assert runs.status == -9
+
+
+async def test_one_that_is_blocked_on_a_full_pipe_ends_in_order() -> None:
+    talks = "dd if=/dev/zero bs=1048576 count=8 2>/dev/null; cat >/dev/null; exit 0"
+    async with _running(*_script(talks)) as (runs, listening):
+        await listening.wait_for(UpstreamStarted)
+    assert runs.status == 0
+
+
+async def test_a_grandchild_that_holds_stderr_open_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(upstream, "TERMINATE_DEADLINE", 0.2)
+    async with _running(*_script("sleep 3 >/dev/null & echo words >&2; exit 4")) as (
+        runs,
+        listening,
+    ):
+        assert await _reason(listening) == "exit status 4"
+        assert list(runs.stderr) == ["words"]
