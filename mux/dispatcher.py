@@ -33,7 +33,7 @@ from mux.core.commands import (
     KillUpstream,
     Log,
     Publish,
-    Report,
+    Serve,
     StartUpstream,
     StopUpstream,
     TellWhenDrained,
@@ -51,6 +51,7 @@ from mux.core.events import (
 from mux.core.journal import Entry
 from mux.core.principal import Principal
 from mux.core.report import report
+from mux.errors import AppmuxError
 from mux.outbox import Outbox, text_frame
 
 log = structlog.get_logger()
@@ -84,8 +85,9 @@ class Disk(Protocol):
 class Dispatcher:
     """Carries events to the core and its commands to the shells, which are set once they exist.
 
-    ``give_up`` ends the broker with a reason; ``facts`` adds to a report what only the server
-    knows (pid, listeners). ``debug``: log each message.
+    ``give_up`` ends the broker with a reason; ``answer`` gives the result of a request that the
+    shells answer, or raises ``AppmuxError`` with what is wrong; ``facts`` adds to a report what
+    only the server knows (pid, listeners). ``debug``: log each message.
     """
 
     broker: Broker
@@ -94,13 +96,13 @@ class Dispatcher:
     disk: Disk = attrs.field(init=False)
     give_up: Callable[[str], None] = attrs.field(init=False)
     facts: Callable[[], dict[str, Any]] = attrs.field(default=dict)
+    answer: Callable[[Serve], object] = attrs.field(init=False)
     _ports: dict[ClientId, Port] = attrs.field(factory=dict)
     _numbers: itertools.count[int] = attrs.field(factory=lambda: itertools.count(1))
     _frames: list[bytes] = attrs.field(factory=list)
     _recipients: tuple[ClientId, ...] = ()
     _lagging: list[ClientId] = attrs.field(factory=list)
     _alarm: trio.CancelScope = attrs.field(factory=trio.CancelScope)
-    _empty: trio.Event = attrs.field(factory=trio.Event)
 
     def attach(self, port: Port, principal: Principal, transport: str, peer: str) -> ClientId:
         """A client passed the door; returns its number."""
@@ -117,14 +119,6 @@ class Dispatcher:
         """Its connection is gone."""
         del self._ports[client]
         self.hear(ClientLeft(client))
-        if not self._ports:
-            self._empty.set()
-
-    async def wait_empty(self) -> None:
-        """Wait until no client is attached."""
-        while self._ports:
-            self._empty = trio.Event()
-            await self._empty.wait()
 
     def ready(self) -> bool:
         """Whether the app-server can be used."""
@@ -143,7 +137,12 @@ class Dispatcher:
         times. Nobody waits longer for it, as no writer runs before the last line is decided.
         """
         for line in lines:
-            self._decide(UpstreamSent(line))
+            try:
+                self._decide(UpstreamSent(line))
+            except Exception:
+                # What a newer codex writes and we can't handle costs one line, not everybody's
+                # runtime.
+                log.exception("a line of the app-server could not be handled", bytes=len(line))
         self._deliver()
         self._tell_lagging()
 
@@ -188,9 +187,8 @@ class Dispatcher:
                     log.debug("to app-server", method=method)
             case Log(level, event, fields):
                 getattr(log, level)(event, **fields)
-            case Report(client, origin):
-                answer = jsonrpc.result(origin, {"asker": client, **self.report()})
-                self._ports[client].outbox.append(text_frame(answer))
+            case Serve():
+                self._serve(command)
             case Close(client, code, reason):
                 self._ports[client].close(code, reason)
             case TellWhenDrained(client):
@@ -199,6 +197,13 @@ class Dispatcher:
                 self.disk.fetch(command)
             case _:
                 self._perform_on_app_server(command)
+
+    def _serve(self, asked: Serve) -> None:
+        try:
+            message = jsonrpc.result(asked.origin, self.answer(asked))
+        except AppmuxError as wrong:
+            message = jsonrpc.error(asked.origin, jsonrpc.INVALID_REQUEST, str(wrong))
+        self._ports[asked.client].outbox.append(text_frame(message))
 
     def _perform_on_app_server(self, command: Command) -> None:
         match command:

@@ -38,7 +38,7 @@ from mux.codex import find_codex
 from mux.config import Config
 from mux.core import appserver
 from mux.core.broker import Broker
-from mux.core.commands import Fetch
+from mux.core.commands import Fetch, Serve
 from mux.core.events import Fetched, JournalKept
 from mux.core.journal import Entry
 from mux.dispatcher import Dispatcher
@@ -133,6 +133,7 @@ def _assemble(
     dispatcher.disk = server
     dispatcher.give_up = server.give_up
     dispatcher.facts = server.facts
+    dispatcher.answer = server.answer
     store.before_flush = server.look_at_store
     return server
 
@@ -148,6 +149,8 @@ class _Server:
     upstream: Upstream
     store: Store
     _stop: trio.Event = attrs.field(factory=trio.Event)
+    _serving: int = 0
+    _served: trio.Event = attrs.field(factory=trio.Event)
     _signal: signal.Signals | None = None
     _given_up: str | None = None
     _kept: JournalKept | None = None
@@ -182,12 +185,17 @@ class _Server:
                 accepting.cancel_scope.cancel()
             self.dispatcher.close_all(CLOSE_GOING_AWAY, "appmux is shutting down")
             with trio.move_on_after(self.config.limits.drain):
-                await self.dispatcher.wait_empty()
+                while self._serving:  # until each has taken what it is owed, and its close frame
+                    self._served = trio.Event()
+                    await self._served.wait()
             upstream.cancel_scope.cancel()
 
     async def _attend(self, each: Listener, stream: trio.SocketStream, address: str) -> None:
         admission = await knock(stream, each.kind, self.authenticator, address, ready=self.ready)
-        if admission is not None:
+        if admission is None:
+            return
+        self._serving += 1
+        try:
             await downstream.serve(
                 stream,
                 admission,
@@ -196,6 +204,9 @@ class _Server:
                 message_bytes=self.config.limits.message_bytes,
                 outbox_bytes=self.config.limits.outbox_bytes,
             )
+        finally:
+            self._serving -= 1
+            self._served.set()
 
     def give_up(self, reason: str) -> None:
         """The app-server never came up: nothing can be served."""
@@ -274,11 +285,19 @@ class _Server:
     def _app_server_ended(self, reason: str) -> AppServerEndedError:
         last = "\n".join(f"  {line}" for line in self.upstream.stderr)
         text = f"codex app-server did not come up: {reason}"
-        status = self.upstream.status or 1
+        status = 1 if self.upstream.killed else self.upstream.status or 1
         return AppServerEndedError(
             f"{text}; its last words:\n{last}" if last else text,
             status if status > 0 else SIGNAL_STATUS - status,
         )
+
+    def answer(self, asked: Serve) -> object:
+        """The result of a request that the shells answer; its scope is checked already."""
+        match asked.method:
+            case "mux/status":
+                return {"asker": asked.client, **self.dispatcher.report()}
+            case _:
+                raise AppmuxError(f"nobody here answers `{asked.method}`")
 
     def facts(self) -> dict[str, Any]:
         """What only the server knows, for ``mux/status``."""

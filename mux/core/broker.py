@@ -25,7 +25,7 @@ from mux.core.appserver import State as AppServerState
 from mux.core.asking import Asking
 from mux.core.backlog import Backlog
 from mux.core.client import Client
-from mux.core.commands import Command, KillUpstream, Report
+from mux.core.commands import Command, KillUpstream, Serve
 from mux.core.events import (
     AccessEnded,
     ClientAttached,
@@ -184,8 +184,9 @@ class Broker:
         if rule.route is not Route.INITIALIZE and not self._may(client, message):
             return
         match rule.route:
-            case Route.STATUS:
-                self.state.out.append(Report(client.id, message.id))
+            case Route.SHELL:
+                served = Serve(client.id, message.id, message.method, message.params)
+                self.state.out.append(served)
             case Route.RESTART:
                 now = (jsonrpc.read_fields(message.params) or {}).get("now") == b"true"
                 self.recovery.asked_to_restart(client.id, message.id, now=now)

@@ -56,11 +56,16 @@ class Forward(Command, frozen=True):
     method: str
 
 
-class Report(Command, frozen=True):
-    """Answer a ``mux/status`` request: the shell adds what only it knows (pid, bytes owed)."""
+class Serve(Command, frozen=True):
+    """Answer a request that the shells answer (``Route.SHELL``), its scope already checked.
+
+    ``origin``: its id; ``params``: as JSON text.
+    """
 
     client: ClientId
     origin: bytes
+    method: str
+    params: bytes
 
 
 class Close(Command, frozen=True):

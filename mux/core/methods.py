@@ -26,8 +26,8 @@ class Route(enum.Enum):
     """Its answer names a thread, which the asker follows from then on."""
     UNFOLLOW = "unfollow"
     """Counted per client; goes upstream only for the last follower."""
-    STATUS = "status"
-    """The broker's own report on itself."""
+    SHELL = "shell"
+    """Answered by the shells: it takes what they know (pids, sockets, files)."""
     RESTART = "restart"
     """A new app-server process, asked of the broker."""
     REPLAY = "replay"
@@ -135,7 +135,7 @@ _STREAM = "subscriptionId"
 
 REQUESTS: dict[str, RequestRule] = {
     "initialize": RequestRule(Route.INITIALIZE),
-    "mux/status": RequestRule(Route.STATUS),
+    "mux/status": RequestRule(Route.SHELL),
     "mux/restart": RequestRule(Route.RESTART),
     "mux/replay": RequestRule(Route.REPLAY),
     # What begins work.

@@ -26,7 +26,7 @@ from mux.core.commands import (
     KillUpstream,
     Log,
     Publish,
-    Report,
+    Serve,
     StartUpstream,
     StopUpstream,
 )
@@ -142,7 +142,7 @@ class Story:
     peers: dict[ClientId, Peer] = attrs.field(factory=dict)
     lines: list[bytes] = attrs.field(factory=list)
     logs: list[Log] = attrs.field(factory=list)
-    reports: list[Report] = attrs.field(factory=list)
+    reports: list[Serve] = attrs.field(factory=list)
     given_up: list[str] = attrs.field(factory=list)
     lives: list[StartUpstream | StopUpstream | KillUpstream] = attrs.field(factory=list)
     _ids: itertools.count[int] = attrs.field(factory=lambda: itertools.count(1))
@@ -189,8 +189,8 @@ class Story:
                 self.peers[client].closed.append(code)
             case Log():
                 self.logs.append(command)
-            case Report():
-                self.reports.append(command)
+            case Serve():
+                self.served.append(command)
             case GiveUp(reason):
                 self.given_up.append(reason)
             case StartUpstream() | StopUpstream() | KillUpstream():

@@ -1,0 +1,113 @@
+"""The dispatcher: decides and performs in one step, and delivers what belongs together at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import attrs
+import pytest
+
+from mux.core.appserver import Introduction
+from mux.core.broker import Broker
+from mux.core.commands import Close, Command, Log, Publish
+from mux.core.events import ClientId, ClientLags, Event, UpstreamSent
+from mux.core.limits import Limits
+from mux.core.principal import Principal
+from mux.dispatcher import Dispatcher, Port
+from mux.outbox import Outbox, text_frame
+
+LOCAL = Principal("local", "local-user")
+
+
+class Scripted(Broker):
+    """A broker that answers each line with what the test gave it, and remembers what it heard."""
+
+    def __init__(self, script: dict[bytes, list[Command]]) -> None:
+        super().__init__(Limits(), Introduction("appmux", "0.1"))
+        self.script = script
+        self.heard: list[Event] = []
+
+    def handle(self, event: Event, now: float) -> list[Command]:
+        self.heard.append(event)
+        if isinstance(event, UpstreamSent):
+            if event.line == b"unheard of":
+                raise RuntimeError("a bug")
+            return self.script[event.line]
+        return super().handle(event, now)
+
+
+@attrs.define
+class Kept(Outbox):
+    """An outbox that keeps what it was given, piece by piece."""
+
+    pieces: list[bytes] = attrs.field(factory=list)
+
+    def append(self, frame: bytes) -> None:
+        self.pieces.append(frame)
+        super().append(frame)
+
+
+def attached(dispatcher: Dispatcher, limit: float = float("inf")) -> tuple[ClientId, Kept]:
+    """A client, and its outbox."""
+    outbox = Kept(limit)
+    closed: list[Any] = []
+    port = Port(outbox, lambda code, reason: closed.append((code, reason)))
+    return dispatcher.attach(port, LOCAL, "ws", "somewhere"), outbox
+
+
+def publish(text: bytes, to: tuple[ClientId, ...]) -> Publish:
+    return Publish(text, to, "x")
+
+
+async def test_frames_for_the_same_clients_go_out_as_one_piece_in_their_order() -> None:
+    both, first = (1, 2), (1,)
+    script: dict[bytes, list[Command]] = {
+        b"a": [publish(b"1", both)],
+        b"b": [publish(b"2", both)],
+        b"c": [publish(b"3", first)],
+        b"d": [publish(b"4", both)],
+    }
+    dispatcher = Dispatcher(Scripted(script))
+    outboxes = [attached(dispatcher)[1] for _ in range(2)]
+    dispatcher.hear_lines([b"a", b"b", b"c", b"d"])
+    one, two, three, four = (text_frame(text) for text in (b"1", b"2", b"3", b"4"))
+    assert outboxes[0].pieces == [one + two, three, four]
+    assert outboxes[1].pieces == [one + two, four]
+
+
+async def test_what_was_published_is_delivered_before_another_command() -> None:
+    ended: list[list[bytes]] = []
+    script: dict[bytes, list[Command]] = {b"a": [publish(b"1", (1,)), Close(1, 1000, "")]}
+    dispatcher = Dispatcher(Scripted(script))
+    outbox = Kept()
+    port = Port(outbox, lambda _code, _reason: ended.append(list(outbox.pieces)))
+    dispatcher.attach(port, LOCAL, "ws", "somewhere")
+    dispatcher.hear_lines([b"a"])
+    assert ended == [[text_frame(b"1")]]
+
+
+async def test_an_outbox_that_fills_is_told_once_and_after_the_lines() -> None:
+    script: dict[bytes, list[Command]] = {
+        text: [publish(b"x" * 100, (1,)), Log("debug", "parts them", {})] for text in (b"a", b"b")
+    }
+    broker = Scripted(script)
+    dispatcher = Dispatcher(broker)
+    attached(dispatcher, limit=50)
+    dispatcher.hear_lines([b"a", b"b"])
+    assert [each for each in broker.heard if isinstance(each, ClientLags)] == [ClientLags(1)]
+    assert isinstance(broker.heard[-1], ClientLags)
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+async def test_a_line_that_cannot_be_handled_costs_only_itself(place: int) -> None:
+    dispatcher = Dispatcher(Scripted({b"a": [publish(b"1", (1,))], b"b": [publish(b"2", (1,))]}))
+    _, outbox = attached(dispatcher)
+    lines = [b"a", b"b"]
+    lines.insert(place, b"unheard of")
+
+    def each() -> Iterator[bytes]:
+        yield from lines
+
+    dispatcher.hear_lines(each())
+    assert b"".join(outbox.pieces) == text_frame(b"1") + text_frame(b"2")
