@@ -16,6 +16,7 @@ help:
 	@echo 'make test         all tests; ARGS="-k name" for some'
 	@echo 'make check        format, lint, types, import rules'
 	@echo 'make format       put the source into the form that check wants'
+	@echo 'make bench-NAME   measure: fanout, core, store, journal; ARGS="--help" shows how'
 	@echo 'make constraints  pin the newest versions of all dependencies, with hashes'
 	@echo 'make clean        remove what make made'
 	@echo 'Needs Python 3.11 or newer; another one than python3: make PYTHON=python3.13 ...'
@@ -29,8 +30,14 @@ test: $(STAMP)
 check: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy mux tests
+	$(BIN)/mypy mux tests bench
 	$(BIN)/python -m pytest -q tests/test_imports.py
+
+# What the broker costs and saves. Quiet machine, please: other programs' work is measured too.
+BENCHES := bench-fanout bench-core bench-store bench-journal
+.PHONY: $(BENCHES)
+$(BENCHES): bench-%: $(STAMP)
+	$(BIN)/python -m bench.$* $(ARGS)
 
 format: $(STAMP)
 	$(BIN)/ruff format .

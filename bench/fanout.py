@@ -53,8 +53,11 @@ TICKS: Final = os.sysconf("SC_CLK_TCK")
 # --- What a process costs ------------------------------------------------------------------------
 
 
-def cpu_seconds(pid: int | None) -> float | None:
-    """User and system time of a process so far; None where there is no ``/proc``."""
+def cpu_seconds(pid: int | str | None) -> float | None:
+    """User and system time of a process so far; None where there is no ``/proc``.
+
+    Of a thread, if ``pid`` is ``PID/task/TID``.
+    """
     try:
         # The second field is the program's name in parentheses, which may hold blanks.
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -136,13 +139,14 @@ async def measure(kind: Kind, subscribers: int, deltas: int) -> Reading:
                 kind=kind, subscribers=subscribers, turn=tally.last - began,
                 lag=tally.last - tally.first, expected=deltas, received=min(tally.deltas),
                 deliveries=sum(tally.deltas), reads=tally.reads // subscribers, bytes=tally.bytes,
-                app_server_cpu=_since(before[0], cpu_seconds(app_server)),
-                broker_cpu=_since(before[1], cpu_seconds(broker)), broker_peak=peak_bytes(broker),
+                app_server_cpu=since(before[0], cpu_seconds(app_server)),
+                broker_cpu=since(before[1], cpu_seconds(broker)), broker_peak=peak_bytes(broker),
                 load_cpu=tally.cpu, model_cpu=time.process_time() - before[2],
             )  # fmt: skip
 
 
-def _since(before: float | None, now: float | None) -> float | None:
+def since(before: float | None, now: float | None) -> float | None:
+    """The difference of two readings, if there are two."""
     return None if before is None or now is None else now - before
 
 

@@ -8,7 +8,8 @@ server fragments a message this small; if one did, the count would come out shor
 Run as ``python -m bench.load URL THREAD SUBSCRIBERS``. Prints ``ready`` once all have resumed, and
 at the end a ``Tally`` as one line of JSON. Ends with the turn, or when its stdin is closed.
 
-Hands to: `fanout`, the tally. Hears from: the app-server's own listener, or the broker.
+Hands to: `fanout` and `journal`, the tally.
+Hears from: the app-server's own listener, or the broker.
 """
 
 from __future__ import annotations
@@ -61,6 +62,14 @@ class Tally:
 
 def subscribe(url: str, thread: str) -> socket.socket:
     """A socket past its handshakes that follows the thread. Raises RuntimeError if refused."""
+    connection = attach(url, {})
+    send(connection, 2, "thread/resume", {"threadId": thread, "excludeTurns": True})
+    _wait(connection, b'"id":2', b'{"id":2,"result"')
+    return connection
+
+
+def attach(url: str, capabilities: dict[str, Any]) -> socket.socket:
+    """A socket past its handshakes. Raises RuntimeError if refused."""
     address = urlsplit(url)
     assert address.hostname is not None
     assert address.port is not None
@@ -69,12 +78,10 @@ def subscribe(url: str, thread: str) -> socket.socket:
     connection.sendall(_upgrade(address.netloc))
     _wait(connection, b"\r\n\r\n", b" 101 ")
     client = {"name": "bench", "title": None, "version": "0.1"}
-    capabilities = {"experimentalApi": True}
-    _send(connection, 1, "initialize", {"clientInfo": client, "capabilities": capabilities})
+    declared = {"experimentalApi": True, **capabilities}
+    send(connection, 1, "initialize", {"clientInfo": client, "capabilities": declared})
     _wait(connection, b'"id":1', b'{"id":1,"result"')
-    _send(connection, None, "initialized", {})
-    _send(connection, 2, "thread/resume", {"threadId": thread, "excludeTurns": True})
-    _wait(connection, b'"id":2', b'{"id":2,"result"')
+    send(connection, None, "initialized", {})
     return connection
 
 
@@ -86,7 +93,8 @@ def _upgrade(host: str) -> bytes:
     ).encode()
 
 
-def _send(connection: socket.socket, id: int | None, method: str, params: Any) -> None:
+def send(connection: socket.socket, id: int | None, method: str, params: Any) -> None:
+    """Say one message. ``id`` None: a notification."""
     fields = {"method": method, "params": params} | ({} if id is None else {"id": id})
     connection.sendall(_text_frame(json.dumps(fields).encode()))
 

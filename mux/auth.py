@@ -9,6 +9,9 @@ a client made for it needs no change. Two departures. Tokens are compared by dig
 time. A JWT must be plain: whatever in it two parsers could read differently (a doubled key, bytes
 that aren't UTF-8, a ``crit`` extension) is refused, where the app-server overlooks some of it.
 
+Beyond the app-server's: a paired device's token is let in by every mode, as that device; and a
+JWT's ``scope`` claim limits it.
+
 No secret and no token appears in an error, a log line or a ``repr``.
 """
 
@@ -18,6 +21,7 @@ import hashlib
 import hmac
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -26,6 +30,8 @@ import jwt
 from jwt.utils import base64url_decode
 
 from mux.core.principal import Principal
+from mux.core.scopes import ALL, Scope
+from mux.devices import TOKEN_PREFIX, Device
 from mux.errors import AppmuxError
 
 if TYPE_CHECKING:
@@ -45,6 +51,8 @@ LONGEST_PRINCIPAL_NAME = 128
 
 JWT_ALGORITHM = "HS256"
 
+WRONG_TOKEN = "invalid websocket bearer token"
+
 _SHA256_HEX = re.compile(r"[0-9a-fA-F]{64}")
 _INTEGER_DATES = range(-(2**63), 2**63)
 _TEXT_JWT_HEADERS = ("typ", "cty", "jku", "kid", "x5u", "x5t", "x5t#S256")
@@ -61,13 +69,15 @@ class AuthError(AppmuxError):
 # -- from flags to rules ---------------------------------------------------------------------------
 
 
-def open_auth(auth: Auth) -> Authenticator:
-    """Judge the auth settings and read their secret.
+def open_auth(
+    auth: Auth, device: Callable[[str], Device | None] = lambda _token: None
+) -> Authenticator:
+    """Judge the auth settings and read their secret. ``device`` finds a paired one by its token.
 
     Raises ``AuthConfigError`` with the app-server's wording.
     """
     _require_consistent(auth)
-    return Authenticator(auth, _read_rules(auth))
+    return Authenticator(auth, device, _read_rules(auth))
 
 
 def _require_consistent(auth: Auth) -> None:
@@ -82,6 +92,11 @@ def _require_consistent(auth: Auth) -> None:
         raise AuthConfigError(
             "websocket auth flags require `--ws-auth capability-token`"
             " or `--ws-auth signed-bearer-token`"
+        )
+    if auth.mode == "device-token" and (capability or signed):
+        raise AuthConfigError(
+            "`--ws-auth device-token` lets in paired devices alone: `--ws-token-file`,"
+            " `--ws-token-sha256` and the flags of JWTs belong to the other modes"
         )
     if auth.mode == "capability-token":
         _require_consistent_capability(auth, signed=signed)
@@ -126,6 +141,11 @@ class _Open:
 
 
 @attrs.frozen
+class _DevicesOnly:
+    """Whoever isn't a paired device stays out."""
+
+
+@attrs.frozen
 class _CapabilityToken:
     digest: bytes = attrs.field(repr=False)
 
@@ -138,7 +158,7 @@ class _SignedBearer:
     skew: int
 
 
-_Rules = _Open | _CapabilityToken | _SignedBearer
+_Rules = _Open | _DevicesOnly | _CapabilityToken | _SignedBearer
 
 
 def _read_rules(auth: Auth) -> _Rules:
@@ -153,6 +173,7 @@ def _read_rules(auth: Auth) -> _Rules:
                 f"signed websocket bearer secret {_absolute(auth.shared_secret_file)}"
                 f" must be at least {SHORTEST_SHARED_SECRET} bytes"
             )
+        _refuse_public_key(secret, auth.shared_secret_file)
         skew = auth.max_clock_skew_seconds
         return _SignedBearer(
             secret=secret,
@@ -161,7 +182,18 @@ def _read_rules(auth: Auth) -> _Rules:
             audience=(auth.audience or "").strip() or None,
             skew=DEFAULT_CLOCK_SKEW if skew is None else skew,
         )
-    return _Open()
+    return _DevicesOnly() if auth.mode == "device-token" else _Open()
+
+
+def _refuse_public_key(secret: bytes, path: Path) -> None:
+    """A public key as secret would let in whoever has read it."""
+    try:
+        jwt.algorithms.HMACAlgorithm(jwt.algorithms.HMACAlgorithm.SHA256).prepare_key(secret)
+    except jwt.InvalidKeyError:
+        raise AuthConfigError(
+            f"signed websocket bearer secret {_absolute(path)} holds a key pair's key or a"
+            " certificate, which is no secret for HS256: make one by `openssl rand -base64 32`"
+        ) from None
 
 
 def _parse_digest(text: str) -> bytes:
@@ -202,6 +234,7 @@ class Authenticator:
     """The rules in force. Made by ``open_auth``; one for all WebSocket listeners."""
 
     _auth: Auth = attrs.field(repr=False)
+    _device: Callable[[str], Device | None] = attrs.field(repr=False)
     _rules: _Rules
 
     def authenticate(self, authorization: bytes | None, now: float) -> Principal:
@@ -209,13 +242,37 @@ class Authenticator:
 
         ``now`` is Unix seconds. Raises ``AuthError``, whose text is safe to send to anybody.
         """
+        if isinstance(self._rules, _Open):
+            return self._claimed(authorization, now) or Principal("local", "open")
+        token = _bearer(authorization)
+        device = self._device(token)
+        if device is not None:
+            return device_principal(device, now)
         match self._rules:
-            case _Open():
-                return Principal("local", "open")
+            case _DevicesOnly():
+                raise AuthError(WRONG_TOKEN)
             case _CapabilityToken(digest=digest):
-                return _check_token(_bearer(authorization), digest)
+                return _check_token(token, digest)
             case _SignedBearer() as rules:
-                return _check_jwt(_bearer(authorization), rules, int(now))
+                return _check_jwt(token, rules, int(now))
+
+    def _claimed(self, authorization: bytes | None, now: float) -> Principal | None:
+        """The device that a client of an open listener claims to be, so that its limits hold there.
+
+        Any other header means nothing there, as natively.
+        """
+        try:
+            token = _bearer(authorization)
+        except AuthError:
+            return None
+        device = self._device(token)
+        if device is not None:
+            return device_principal(device, now)
+        if token.startswith(
+            TOKEN_PREFIX
+        ):  # a device that was revoked must not get more than it had
+            raise AuthError(WRONG_TOKEN)
+        return None
 
     def reload(self) -> None:
         """Read the token or secret file again; who is attached already stays so.
@@ -228,6 +285,13 @@ class Authenticator:
 def local_user() -> Principal:
     """The principal of a unix socket: the file's mode and the peer's uid have proved it."""
     return Principal("local", "local-user")
+
+
+def device_principal(device: Device, now: float) -> Principal:
+    """A paired device, whose token was shown. Raises ``AuthError`` if its time is over."""
+    if device.expired(now):
+        raise AuthError("expired device token")
+    return Principal(device.name, "device", device.expires, device.scopes, device.id)
 
 
 def _bearer(authorization: bytes | None) -> str:
@@ -244,14 +308,14 @@ def _bearer(authorization: bytes | None) -> str:
 
 def _check_token(token: str, digest: bytes) -> Principal:
     if not hmac.compare_digest(hashlib.sha256(token.encode()).digest(), digest):
-        raise AuthError("invalid websocket bearer token")
+        raise AuthError(WRONG_TOKEN)
     return Principal("capability-token", "capability-token")
 
 
 def _check_jwt(token: str, rules: _SignedBearer, now: int) -> Principal:
     claims = _verified_claims(token, rules.secret)
     expires, not_before = _date(claims, "exp"), _date(claims, "nbf")
-    issuer, audience = _issuer(claims), _audience(claims)
+    issuer, audience, scopes = _issuer(claims), _audience(claims), _scopes(claims)
     if expires is None:
         _refuse_jwt()
     # The order of the causes is the app-server's.
@@ -263,7 +327,8 @@ def _check_jwt(token: str, rules: _SignedBearer, now: int) -> Principal:
         raise AuthError("websocket jwt issuer mismatch")
     if rules.audience is not None and rules.audience not in audience:
         raise AuthError("websocket jwt audience mismatch")
-    return Principal(_subject(claims), "jwt", float(expires))
+    # The skew counts at its end too, or one let in late would be shut out again at once.
+    return Principal(_subject(claims), "jwt", float(expires + rules.skew), scopes)
 
 
 def _verified_claims(token: str, secret: bytes) -> dict[str, Any]:
@@ -327,6 +392,22 @@ def _audience(claims: dict[str, Any]) -> list[str]:
     if not all(isinstance(each, str) for each in audiences):
         _refuse_jwt()
     return audiences
+
+
+def _scopes(claims: dict[str, Any]) -> frozenset[Scope]:
+    """Of the ``scope`` claim (RFC 8693, 4.2): all if there is none.
+
+    One that isn't known is refused: overlooked, a slip of the pen would make a JWT that can do less
+    than was meant.
+    """
+    claim = claims.get("scope")
+    if claim is None:
+        return ALL
+    named = set(claim.split(" ")) if isinstance(claim, str) else set()
+    granted = frozenset(scope for scope in ALL if scope in named)
+    if not named or granted != named:
+        _refuse_jwt()
+    return granted
 
 
 def _subject(claims: dict[str, Any]) -> str:

@@ -10,8 +10,9 @@ from __future__ import annotations
 import contextlib
 import heapq
 import sqlite3
-from collections.abc import Collection, Iterable, Iterator
-from itertools import groupby
+from bisect import bisect_right
+from collections.abc import Collection, Iterator, Sequence
+from itertools import accumulate, groupby
 from operator import attrgetter, itemgetter
 from pathlib import Path
 
@@ -30,33 +31,33 @@ MANY_THREADS = 8
 
 Row = tuple[int, int, int, str | None, str, int, bytes]
 _ROW = "first_seq, last_seq, batch, thread, kind, crc, body"
-_BATCH = itemgetter(2)
+_FIRST, _BATCH = itemgetter(0), itemgetter(2)
+_seq = attrgetter("seq")
+_message = attrgetter("message")
+_stream = attrgetter("thread", "method")
+_kept = attrgetter("seq", "method", "message")
 
 _decode = msgspec.msgpack.Decoder(list[tuple[int, str, bytes]]).decode
 _encode = msgspec.msgpack.Encoder().encode
 
 
-def batches(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
+def batches(entries: Sequence[Entry]) -> Iterator[Sequence[Entry]]:
     """The same entries, in pieces of ``BATCH_BYTES``; a larger one is a piece by itself."""
-    batch: list[Entry] = []
-    size = 0
-    for entry in entries:
-        size += len(entry.message)
-        if size > BATCH_BYTES and batch:
-            yield batch
-            batch, size = [], len(entry.message)
-        batch.append(entry)
-    if batch:
-        yield batch
+    ends = list(accumulate(map(len, map(_message, entries))))
+    start = size = 0
+    while start < len(entries):
+        end = max(bisect_right(ends, size + BATCH_BYTES), start + 1)
+        yield entries[start:end]
+        start, size = end, ends[end - 1]
 
 
-def rows(batch: list[Entry], made_at: int) -> Iterator[tuple[object, ...]]:
+def rows(batch: Sequence[Entry], made_at: int) -> Iterator[tuple[object, ...]]:
     """A batch as rows of the table ``chunk``, all columns in order."""
     first = batch[0].seq
     groups: dict[tuple[str | None, bool], list[tuple[int, str, bytes]]] = {}
-    for entry in batch:
-        group = groups.setdefault((entry.thread, is_delta(entry.method)), [])
-        group.append((entry.seq, entry.method, entry.message))
+    # Run by run, as a loop over entries in Python would hold up the event loop (by the GIL).
+    for (thread, method), run in groupby(batch, _stream):
+        groups.setdefault((thread, is_delta(method)), []).extend(map(_kept, run))
     for (thread, delta), group in groups.items():
         body = _encode(group)
         key = (group[0][0], group[-1][0], first, thread, "delta" if delta else "event")
@@ -132,10 +133,8 @@ def _read(
     size = 0
     for _, batch in groupby(_rows(connection, start, until, threads), _BATCH):
         # Each chunk is in order, and together they are few runs, which is what sort is best at.
-        entries = sorted(
-            (entry for row in batch for entry in _entries(row) if after < entry.seq <= until),
-            key=attrgetter("seq"),
-        )
+        entries = [entry for row in batch for entry in _entries(row, after, until)]
+        entries.sort(key=_seq)
         found += entries
         size += sum(len(entry.message) for entry in entries)
         if size >= max_bytes:
@@ -168,13 +167,15 @@ def _rows(
             )
             for thread in {None, *threads}
         ),
-        key=itemgetter(0),
+        key=_FIRST,
     )
 
 
-def _entries(row: Row) -> Iterator[Entry]:
-    thread, body = _checked(row)[3], row[6]
-    return (Entry(seq, thread, method, message) for seq, method, message in _decode(body))
+def _entries(row: Row, after: int, until: int) -> list[Entry]:
+    """Those of a chunk with ``after`` < seq <= ``until``."""
+    thread, kept = _checked(row)[3], _decode(row[6])
+    start, end = (bisect_right(kept, seq, key=_FIRST) for seq in (after, until))
+    return [Entry(seq, thread, method, message) for seq, method, message in kept[start:end]]
 
 
 def _checked(row: Row) -> Row:

@@ -19,7 +19,7 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar, get_args
 
 import click
 
-from mux import __version__
+from mux import __version__, cli_devices, cli_oversight, cli_service
 from mux.config import FLAGS, AuthMode, LogFormat, LogLevel
 from mux.errors import AppmuxError
 
@@ -69,6 +69,10 @@ def appmux() -> None:
     """Share one `codex app-server` between any number of clients."""
 
 
+for _command in (*cli_service.COMMANDS, *cli_devices.COMMANDS, *cli_oversight.COMMANDS):
+    appmux.add_command(_command)
+
+
 # --- Flags that several commands take -------------------------------------------------------------
 
 
@@ -94,8 +98,8 @@ def serve_flags(command: Decorated) -> Decorated:
             "--listen",
             multiple=True,
             metavar="URL",
-            help="ws://IP:PORT, unix://PATH, or unix:// for Codex's own control socket;"
-            " may be given several times.",
+            help="ws://IP:PORT, wss://IP:PORT (with --tls-cert and --tls-key), unix://PATH, or unix://"
+            " for Codex's own control socket; may be given several times.",
         ),
         click.option("--codex-bin", type=PATH, metavar="PATH", help="The codex binary to run."),
         click.option("--state-dir", type=PATH, metavar="DIR", help="What is kept over restarts."),
@@ -103,7 +107,8 @@ def serve_flags(command: Decorated) -> Decorated:
         click.option(
             "--ws-auth",
             type=click.Choice(get_args(AuthMode)),
-            help="How WebSocket clients prove who they are.",
+            help="How WebSocket clients prove who they are. Paired devices are let in by all;"
+            " device-token lets in nobody else.",
         ),
         click.option("--ws-token-file", type=PATH, metavar="PATH", help="Holds the token."),
         click.option("--ws-token-sha256", metavar="HEX", help="The token's SHA-256, instead."),
@@ -118,6 +123,13 @@ def serve_flags(command: Decorated) -> Decorated:
             metavar="SECONDS",
             help="How far a JWT's clock may be off (default 30).",
         ),
+        click.option(
+            "--tls-cert",
+            type=PATH,
+            metavar="PATH",
+            help="Of wss:// listeners: PEM, with its chain.",
+        ),
+        click.option("--tls-key", type=PATH, metavar="PATH", help="The certificate's key, PEM."),
         click.option("--log-level", type=click.Choice(get_args(LogLevel)), help="(default info)"),
         click.option(
             "--log-format",
@@ -164,7 +176,7 @@ def serve(config_file: Path | None, **flags: object) -> None:
     What follows `--` is handed to `codex app-server`.
 
     SIGTERM or SIGINT stops it in order (no new clients, the others are told, the app-server is
-    closed); a second one stops it at once. SIGHUP reads the token file again.
+    closed); a second one stops it at once. SIGHUP reads the token file and the certificate again.
     """
     settled = _settle(config_file, flags)
     _check_listen(settled)

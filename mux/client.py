@@ -68,10 +68,11 @@ class Client:
     _ids: Iterator[int] = attrs.field(factory=lambda: itertools.count(1))
     _news: trio.Event = attrs.field(factory=trio.Event)
 
-    async def initialize(self, name: str) -> Json:
+    async def initialize(self, name: str, capabilities: Json | None = None) -> Json:
         """Shake hands under ``name``; the broker's answer."""
         info = {"name": name, "title": None, "version": mux.__version__}
-        hello = await self.request("initialize", {"clientInfo": info, "capabilities": {}})
+        params = {"clientInfo": info, "capabilities": capabilities or {}}
+        hello = await self.request("initialize", params)
         await self.notify("initialized")
         return hello
 
@@ -197,6 +198,8 @@ async def connect(
 
 async def _open(url: str) -> trio.SocketStream:
     scheme, _, rest = url.partition("://")
+    if scheme == "wss":
+        raise ClientError(f"{url} isn't asked: let it listen on a unix socket too (`unix://`)")
     try:
         with trio.fail_after(CONNECT_DEADLINE):
             if scheme == "unix":

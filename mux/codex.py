@@ -39,8 +39,8 @@ def find_codex(
     """The absolute path of the binary to run.
 
     In this order: ``config_bin`` (``origin`` says who set it, for an error), ``APPMUX_CODEX_BIN``,
-    ``codex`` on PATH, in the usual places, the package. One that is named but can't be run is an error, not a reason to
-    look further: a person who names a binary doesn't want another one.
+    ``codex`` on PATH, then in the usual places, the package. One that is named but can't be run is
+    an error, not a reason to look further: a person who names a binary doesn't want another one.
     """
     search = search_path(environ)
     if config_bin is not None:
@@ -134,6 +134,7 @@ async def codex_version(path: Path) -> str:
             done = await trio.run_process(
                 [path, "--version"],
                 stdin=b"",
+                env=os.environ | {"CODEX_HOME": os.devnull},  # else it leaves files in there
                 capture_stdout=True,
                 stderr=subprocess.DEVNULL,
                 check=False,

@@ -23,7 +23,7 @@ from mux.core.limits import Limits
 APP_NAME = "appmux"
 ENV_PREFIX = "APPMUX_"
 
-AuthMode = Literal["capability-token", "signed-bearer-token"]
+AuthMode = Literal["capability-token", "signed-bearer-token", "device-token"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 LogFormat = Literal["auto", "console", "json"]
 
@@ -39,6 +39,8 @@ FLAGS: Mapping[str, str] = {
     "auth.issuer": "--ws-issuer",
     "auth.audience": "--ws-audience",
     "auth.max_clock_skew_seconds": "--ws-max-clock-skew-seconds",
+    "tls.cert": "--tls-cert",
+    "tls.key": "--tls-key",
     "log.level": "--log-level",
     "log.format": "--log-format",
 }
@@ -55,6 +57,7 @@ BOUNDS: Mapping[str, tuple[float, float | None]] = {
     "limits.in_flight": (1, MAX_IN_FLIGHT),
     "limits.overload_retries": (0, 100),
     "limits.held_early": (0, None),
+    "audit.max_age": (0, 10 * 365 * 24 * 3600),
 }
 """Least and greatest value of a number, where it isn't what its type says (``bounds``)."""
 
@@ -79,6 +82,14 @@ class Auth:
 
 
 @attrs.frozen
+class Tls:
+    """The certificate of ``wss://`` listeners, as PEM files; read again on SIGHUP."""
+
+    cert: Path | None = _because("needed by wss:// alone; the chain follows it in the file", None)
+    key: Path | None = _because("its private key, not encrypted", None)
+
+
+@attrs.frozen
 class Upstream:
     """What the broker says of itself to the app-server."""
 
@@ -93,6 +104,15 @@ class Log:
 
     level: LogLevel = _because("debug costs a line for every message each way", "info")
     format: LogFormat = _because("a person on a terminal, a machine elsewhere", "auto")
+
+
+@attrs.frozen
+class Audit:
+    """The audit log in the state directory: who came, asked, was asked, answered."""
+
+    text: bool = _because("prompts and commands may hold secrets; their digest is kept", False)
+    max_age: float = _because("a year; seconds", 365 * 86400.0)
+    max_bytes: int = _because("a client can't fill the disk; decades of one person's work", 2**30)
 
 
 def _default_state_dir() -> Path:
@@ -115,9 +135,11 @@ class Config:
         "where the platform keeps an application's state", attrs.Factory(_default_state_dir)
     )
     auth: Auth = attrs.field(factory=Auth)
+    tls: Tls = attrs.field(factory=Tls)
     limits: Limits = attrs.field(factory=Limits)
     upstream: Upstream = attrs.field(factory=Upstream)
     log: Log = attrs.field(factory=Log)
+    audit: Audit = attrs.field(factory=Audit)
 
 
 @attrs.frozen

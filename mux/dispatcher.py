@@ -33,6 +33,7 @@ from mux.core.commands import (
     KillUpstream,
     Log,
     Publish,
+    Record,
     Serve,
     StartUpstream,
     StopUpstream,
@@ -44,6 +45,7 @@ from mux.core.events import (
     ClientId,
     ClientLags,
     ClientLeft,
+    ClientSent,
     Event,
     TimePassed,
     UpstreamSent,
@@ -65,6 +67,17 @@ class Port:
     close: Callable[[int, str], None]
 
 
+@attrs.define
+class Traffic:
+    """Messages since the start, by direction; a message to three clients counts three times."""
+
+    from_clients: int = 0
+    to_app_server: int = 0
+    from_app_server: int = 0
+    to_clients: int = 0
+    bytes_to_clients: int = 0
+
+
 class AppServer(Protocol):
     """What the dispatcher needs of the app-server's side; none of it waits."""
 
@@ -72,6 +85,13 @@ class AppServer(Protocol):
     def start(self, after: float) -> None: ...
     def stop(self) -> None: ...
     def kill(self, reason: str) -> None: ...
+
+
+class Doorkeeper(Protocol):
+    """Who is told of each client that comes and goes; none of it waits."""
+
+    def came(self, client: ClientId, principal: Principal, peer: str) -> None: ...
+    def left(self, client: ClientId) -> None: ...
 
 
 class Disk(Protocol):
@@ -87,16 +107,22 @@ class Dispatcher:
 
     ``give_up`` ends the broker with a reason; ``answer`` gives the result of a request that the
     shells answer, or raises ``AppmuxError`` with what is wrong; ``facts`` adds to a report what
-    only the server knows (pid, listeners). ``debug``: log each message.
+    only the server knows (pid, listeners). ``record`` puts something into the audit log.
+    ``debug``: log each message.
     """
 
     broker: Broker
     debug: bool = False
     upstream: AppServer = attrs.field(init=False)
     disk: Disk = attrs.field(init=False)
+    doorkeeper: Doorkeeper | None = None
     give_up: Callable[[str], None] = attrs.field(init=False)
     facts: Callable[[], dict[str, Any]] = attrs.field(default=dict)
     answer: Callable[[Serve], object] = attrs.field(init=False)
+    traffic: Traffic = attrs.field(factory=Traffic)
+    record: Callable[[str, dict[str, object]], None] = attrs.field(
+        default=lambda _kind, _fields: None
+    )
     _ports: dict[ClientId, Port] = attrs.field(factory=dict)
     _numbers: itertools.count[int] = attrs.field(factory=lambda: itertools.count(1))
     _frames: list[bytes] = attrs.field(factory=list)
@@ -113,12 +139,16 @@ class Dispatcher:
         port.outbox.on_drained = lambda: self.hear(ClientDrained(client))
         expires = math.inf if principal.expires_at is None else principal.expires_at - time.time()
         self.hear(ClientAttached(client, principal, transport, peer, expires))
+        if self.doorkeeper is not None:
+            self.doorkeeper.came(client, principal, peer)
         return client
 
     def detach(self, client: ClientId) -> None:
         """Its connection is gone."""
         del self._ports[client]
         self.hear(ClientLeft(client))
+        if self.doorkeeper is not None:
+            self.doorkeeper.left(client)
 
     def ready(self) -> bool:
         """Whether the app-server can be used."""
@@ -126,6 +156,8 @@ class Dispatcher:
 
     def hear(self, event: Event) -> None:
         """Let the core decide, and do what it says."""
+        if type(event) is ClientSent:
+            self.traffic.from_clients += 1
         self._decide(event)
         self._deliver()
         self._tell_lagging()
@@ -136,6 +168,8 @@ class Dispatcher:
         To 32 clients that is half the work: of a hundred deltas each is appended once, not 32
         times. Nobody waits longer for it, as no writer runs before the last line is decided.
         """
+        lines = list(lines)
+        self.traffic.from_app_server += len(lines)
         for line in lines:
             try:
                 self._decide(UpstreamSent(line))
@@ -175,6 +209,8 @@ class Dispatcher:
         """Give the frames that go to the same clients to each of them as one piece."""
         if self._frames:
             frames = b"".join(self._frames)
+            self.traffic.to_clients += len(self._frames) * len(self._recipients)
+            self.traffic.bytes_to_clients += len(frames) * len(self._recipients)
             self._frames.clear()
             for client in self._recipients:
                 self._ports[client].outbox.append(frames)
@@ -182,11 +218,14 @@ class Dispatcher:
     def _perform_rarer(self, command: Command) -> None:
         match command:
             case Forward(line, method):
+                self.traffic.to_app_server += 1
                 self.upstream.send(line)
                 if self.debug:
                     log.debug("to app-server", method=method)
             case Log(level, event, fields):
                 getattr(log, level)(event, **fields)
+            case Record(kind, fields):
+                self.record(kind, fields)
             case Serve():
                 self._serve(command)
             case Close(client, code, reason):
@@ -203,7 +242,19 @@ class Dispatcher:
             message = jsonrpc.result(asked.origin, self.answer(asked))
         except AppmuxError as wrong:
             message = jsonrpc.error(asked.origin, jsonrpc.INVALID_REQUEST, str(wrong))
-        self._ports[asked.client].outbox.append(text_frame(message))
+        self._send(self._ports[asked.client], message)
+
+    def tell(self, client: ClientId, method: str, params: object) -> None:
+        """Notify one client of something that only the shells know; nothing if it has left."""
+        port = self._ports.get(client)
+        if port is not None:
+            self._send(port, jsonrpc.notification(method, params))
+
+    def _send(self, port: Port, message: bytes) -> None:
+        frame = text_frame(message)
+        self.traffic.to_clients += 1
+        self.traffic.bytes_to_clients += len(frame)
+        port.outbox.append(frame)
 
     def _perform_on_app_server(self, command: Command) -> None:
         match command:
@@ -232,6 +283,10 @@ class Dispatcher:
         """Tell every client that its connection ends."""
         for port in list(self._ports.values()):
             port.close(code, reason)
+
+    def owed(self) -> list[int]:
+        """The bytes owed to each client."""
+        return [port.outbox.owed for port in self._ports.values()]
 
     @property
     def attached(self) -> int:

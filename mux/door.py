@@ -6,13 +6,15 @@ own, measured on its ``ws://`` listener; three departures: the connection closes
 a head that doesn't come is answered 408, and unix sockets answer health checks too.
 
 Hands to: ``downstream``, an ``Admission`` whose ``head`` is what the WebSocket handshake is fed.
-Hears from: ``listener`` (by way of ``server``), one accepted stream at a time; ``auth``, who it is.
+Hears from: ``listener`` (by way of ``server``), one accepted stream at a time; ``auth``, who it is;
+``pairing``, what becomes of a device that wants to be let in.
 
-A route to come (``/v1/…``, ``/metrics``) is one more ``case`` in ``_route``.
+A route to come is one more ``case`` in ``_route``.
 """
 
 from __future__ import annotations
 
+import ipaddress
 import re
 import time
 from collections.abc import Callable
@@ -27,6 +29,8 @@ import trio
 
 from mux.auth import Authenticator, AuthError, local_user
 from mux.core.principal import Principal
+from mux.failures import Failures
+from mux.pairing import Pairing, Reply, malformed, too_many
 
 HEAD_BYTES = 32 * 1024
 """Of one request's head: four times what common servers take, for long JWTs."""
@@ -43,6 +47,9 @@ connection, and the peer may lose the answer with it."""
 
 LINGER_BYTES = 256 * 1024
 """Input thrown away while lingering; a peer that sends more has no use for the answer."""
+
+PAIR_BYTES = 4 * 1024
+"""Of the body of ``POST /v1/pair``: a ticket, a name and a nonce are a tenth of it."""
 
 WEBSOCKET_VERSION = b"13"
 
@@ -81,6 +88,19 @@ class _Answer:
     status: HTTPStatus
     body: str = ""
     headers: tuple[tuple[str, str], ...] = ()
+    content_type: str = "text/plain; charset=utf-8"
+
+
+@attrs.frozen
+class Exposition:
+    """The metrics as a scraper wants them."""
+
+    text: str
+    content_type: str
+
+
+class _ToPair:
+    """A device that brings its ticket, in the request's body."""
 
 
 async def knock(
@@ -90,18 +110,27 @@ async def knock(
     address: str,
     *,
     ready: Callable[[], bool],
+    metrics: Callable[[str], Exposition] | None = None,
+    pairing: Pairing | None = None,
+    failures: Failures | None = None,
 ) -> Admission | None:
     """Read one request; return its ``Admission``, or answer it, close the stream, return None.
 
-    ``address`` names the far end in logs. ``ready`` says whether ``/readyz`` is to answer 200.
-    A peer that breaks off is a None. Raises nothing of its own.
+    ``address`` names the far end in logs. ``ready`` says whether ``/readyz`` is to answer 200;
+    ``metrics`` writes them for a scraper's ``Accept``. ``failures`` counts who is refused, and
+    slows them. A peer that breaks off is a None. Raises nothing of its own.
     """
+    failures = Failures() if failures is None else failures
     head = await _read_head(stream)
     if isinstance(head, _Head):
-        outcome = _route(head, listener_kind, authenticator, address, ready)
+        outcome = _route(head, listener_kind, authenticator, address, ready, metrics=metrics)
         if isinstance(outcome, Admission):
             return outcome
-        await _answer(stream, outcome, head.request.method, address)
+        if isinstance(outcome, _ToPair):
+            await _pair(stream, head, pairing, failures, address)
+        else:
+            await _hold_back(outcome.status, failures, address)
+            await _answer(stream, outcome, head.request.method, address)
     elif head is not None:
         await _answer(stream, head, b"GET", address)
     await stream.aclose()
@@ -154,7 +183,9 @@ def _route(
     authenticator: Authenticator,
     address: str,
     ready: Callable[[], bool],
-) -> Admission | _Answer:
+    *,
+    metrics: Callable[[str], Exposition] | None,
+) -> Admission | _ToPair | _Answer:
     request = head.request
     # Only browsers send Origin, and a page must not reach a port of the machine that it is shown
     # on. They can't open unix sockets.
@@ -165,6 +196,12 @@ def _route(
             return _health(request, well=True)
         case b"/readyz":
             return _health(request, well=ready())
+        case b"/metrics" if metrics is not None:
+            return _refuse_metrics(request, listener_kind, authenticator, address) or _expose(
+                request, metrics
+            )
+        case b"/v1/pair" if request.method == b"POST":
+            return _ToPair()
         case _:
             return _malformed_upgrade(request) or _admit(
                 head, listener_kind, authenticator, address
@@ -181,6 +218,43 @@ def _health(request: h11.Request, *, well: bool) -> _Answer:
     if request.method not in (b"GET", b"HEAD"):
         return _Answer(HTTPStatus.METHOD_NOT_ALLOWED, headers=(("allow", "GET,HEAD"),))
     return _Answer(HTTPStatus.OK if well else HTTPStatus.SERVICE_UNAVAILABLE)
+
+
+def _refuse_metrics(
+    request: h11.Request,
+    listener_kind: Literal["ws", "unix"],
+    authenticator: Authenticator,
+    address: str,
+) -> _Answer | None:
+    """The refusal, if any. A scraper on this machine needs no token: it learns counts, no texts."""
+    if request.method not in (b"GET", b"HEAD"):
+        return _Answer(HTTPStatus.METHOD_NOT_ALLOWED, headers=(("allow", "GET,HEAD"),))
+    if listener_kind == "unix" or _is_loopback(address):
+        return None
+    try:
+        principal = authenticator.authenticate(_authorization(request), time.time())
+    except AuthError as refusal:
+        return _unauthorized(refusal)
+    if "admin" not in principal.scopes:
+        return _Answer(HTTPStatus.FORBIDDEN, "`/metrics` needs the scope `admin`")
+    return None
+
+
+def _expose(request: h11.Request, metrics: Callable[[str], Exposition]) -> _Answer:
+    accept = b",".join(_values(request, b"accept")).decode("latin-1")
+    exposition = metrics(accept)
+    return _Answer(HTTPStatus.OK, exposition.text, content_type=exposition.content_type)
+
+
+def _is_loopback(address: str) -> bool:
+    """Whether a far end's name (``127.0.0.1:5123``, ``[::1]:5123``) is of this machine."""
+    host = address.rpartition(":")[0].strip("[]").partition("%")[0]
+    try:
+        ip = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    mapped = ip.ipv4_mapped if isinstance(ip, ipaddress.IPv6Address) else None
+    return (mapped or ip).is_loopback
 
 
 def _malformed_upgrade(request: h11.Request) -> _Answer | None:
@@ -214,15 +288,14 @@ def _admit(
     head: _Head, listener_kind: Literal["ws", "unix"], authenticator: Authenticator, address: str
 ) -> Admission | _Answer:
     request = head.request
-    authorization = next(iter(_values(request, b"authorization")), None)
     try:
         principal = (
             local_user()
             if listener_kind == "unix"
-            else authenticator.authenticate(authorization, time.time())
+            else authenticator.authenticate(_authorization(request), time.time())
         )
     except AuthError as refusal:
-        return _Answer(HTTPStatus.UNAUTHORIZED, str(refusal), (("www-authenticate", "Bearer"),))
+        return _unauthorized(refusal)
     return Admission(
         principal=principal,
         address=address,
@@ -230,6 +303,14 @@ def _admit(
         headers=tuple((n, v) for n, v in request.headers if n != b"authorization"),
         head=_written_anew(request) + head.rest,
     )
+
+
+def _authorization(request: h11.Request) -> bytes | None:
+    return next(iter(_values(request, b"authorization")), None)
+
+
+def _unauthorized(refusal: AuthError) -> _Answer:
+    return _Answer(HTTPStatus.UNAUTHORIZED, str(refusal), (("www-authenticate", "Bearer"),))
 
 
 def _written_anew(request: h11.Request) -> bytes:
@@ -252,14 +333,100 @@ def _values(request: h11.Request, name: bytes) -> list[bytes]:
     return [value for each, value in request.headers if each == name]
 
 
+# -- pairing ---------------------------------------------------------------------------------------
+
+
+async def _pair(
+    stream: trio.abc.HalfCloseableStream,
+    head: _Head,
+    pairing: Pairing | None,
+    failures: Failures,
+    address: str,
+) -> None:
+    """Exchange a ticket. What was decided is undone if the answer doesn't reach the device."""
+    if pairing is None:
+        await _answer(stream, _Answer(HTTPStatus.NOT_FOUND), head.request.method, address)
+        return
+    reply = too_many() if failures.too_many(address, trio.current_time()) else None
+    if reply is None:
+        reply = await _exchange(stream, head, pairing, address)
+        if reply is None:
+            return
+    delivered = False
+    try:
+        await _hold_back(reply.status, failures, address)
+        answer = _Answer(
+            reply.status,
+            reply.body.decode(),
+            (("cache-control", "no-store"),),
+            "application/json",
+        )
+        delivered = await _answer(stream, answer, head.request.method, address)
+    finally:
+        pairing.conclude(reply, delivered=delivered)
+
+
+async def _exchange(
+    stream: trio.abc.HalfCloseableStream, head: _Head, pairing: Pairing, address: str
+) -> Reply | None:
+    """The broker's word on a ticket; None if the device left before."""
+    reply = None
+    async with trio.open_nursery() as nursery:
+        body = await _read_body(stream, head)
+        if not isinstance(body, bytes):
+            return body
+        nursery.start_soon(_until_it_leaves, stream, nursery.cancel_scope)
+        reply = await pairing.exchange(body, address)
+        nursery.cancel_scope.cancel()
+    return reply
+
+
+async def _read_body(stream: trio.abc.ReceiveStream, head: _Head) -> bytes | Reply | None:
+    lengths = _values(head.request, b"content-length")
+    if not lengths or _values(head.request, b"transfer-encoding"):
+        return malformed("the request needs a body, and its content-length")
+    length = int(lengths[0])  # h11 has checked it
+    if length > PAIR_BYTES:
+        return malformed(f"the body is longer than {PAIR_BYTES} bytes")
+    body = head.rest
+    with trio.move_on_after(HEAD_DEADLINE):
+        while len(body) < length:
+            try:
+                received = await stream.receive_some(length - len(body))
+            except trio.BrokenResourceError:
+                return None
+            if not received:
+                return None
+            body += received
+        return body[:length]
+    return malformed("the body didn't come in time")
+
+
+async def _until_it_leaves(stream: trio.abc.ReceiveStream, waiting: trio.CancelScope) -> None:
+    """Cancel the waiting once the device has hung up. A word more than its body counts as that."""
+    try:
+        await stream.receive_some(1)
+    except trio.BrokenResourceError:
+        log.debug("left while it was paired")
+    waiting.cancel()
+
+
+async def _hold_back(status: HTTPStatus, failures: Failures, address: str) -> None:
+    if status == HTTPStatus.UNAUTHORIZED:
+        count = await failures.pause(address)
+        log.warning("failed to authenticate", client=address, failures=count)
+
+
 # -- answering -------------------------------------------------------------------------------------
 
 
 async def _answer(
     stream: trio.abc.HalfCloseableStream, answer: _Answer, method: bytes, address: str
-) -> None:
-    level = log.debug if answer.status == HTTPStatus.OK else log.info
-    level("answered over HTTP", client=address, status=int(answer.status), reason=answer.body)
+) -> bool:
+    """Send it and close our side; whether the peer has taken it."""
+    well = answer.status == HTTPStatus.OK  # and then its body is nobody else's
+    level, reason = (log.debug, "") if well else (log.info, answer.body)
+    level("answered over HTTP", client=address, status=int(answer.status), reason=reason)
     with trio.move_on_after(ANSWER_DEADLINE):
         try:
             await stream.send_all(_encode(answer, method))
@@ -267,6 +434,9 @@ async def _answer(
             await _linger(stream)
         except trio.BrokenResourceError:
             log.debug("left before the answer", client=address)
+        else:
+            return True
+    return False
 
 
 def _encode(answer: _Answer, method: bytes) -> bytes:
@@ -274,7 +444,7 @@ def _encode(answer: _Answer, method: bytes) -> bytes:
     lines = [f"HTTP/1.1 {int(answer.status)} {answer.status.phrase}"]
     lines += [f"{name}: {value}" for name, value in answer.headers]
     if body:
-        lines.append("content-type: text/plain; charset=utf-8")
+        lines.append(f"content-type: {answer.content_type}")
     lines += [
         f"content-length: {len(body)}",
         "connection: close",

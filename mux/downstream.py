@@ -40,15 +40,11 @@ CLOSE_ABNORMAL = 1006
 CLOSE_FRAME = b"\x88"
 """The first byte of a close frame; its length is one byte (RFC 6455, 5.5: at most 125)."""
 
-STALL_DEADLINE = 5 * 60.0
-"""Seconds in which a socket takes nothing at all, after which its client is given up. A slow one is
-never cut; one behind a closed lid or in a tunnel for longer resumes."""
-
 log = structlog.get_logger()
 
 
 async def serve(
-    stream: trio.SocketStream,
+    stream: trio.abc.Stream,
     admission: Admission,
     transport: str,
     dispatcher: Dispatcher,
@@ -73,7 +69,7 @@ async def serve(
 class _Connection:
     """The parts of one connection, and what ends it."""
 
-    stream: trio.SocketStream
+    stream: trio.abc.Stream
     dispatcher: Dispatcher
     outbox_bytes: int
     scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
@@ -150,7 +146,7 @@ class _Connection:
     async def write(self) -> None:
         """Write what is owed; a socket that fails ends the connection."""
         try:
-            await self.outbox.write_to(_Patient(self.stream))
+            await self.outbox.write_to(self.stream)
         except (trio.BrokenResourceError, trio.ClosedResourceError, OSError):
             self.scope.cancel()
         self._written.set()
@@ -167,29 +163,6 @@ def _method(text: bytes) -> str:
         return jsonrpc.read_client(text).method or "answer"
     except jsonrpc.BadMessageError:
         return "malformed"
-
-
-@attrs.define(eq=False)
-class _Patient(trio.abc.SendStream):
-    """A stream that takes its time: it is broken only once it took nothing for very long."""
-
-    stream: trio.SocketStream
-
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        with memoryview(data) as view:
-            sent = 0
-            while sent < len(view):
-                with trio.move_on_after(STALL_DEADLINE) as stalled:
-                    sent += await self.stream.socket.send(view[sent:])
-                if stalled.cancelled_caught:
-                    log.warning("client given up: its socket takes nothing", seconds=STALL_DEADLINE)
-                    raise trio.BrokenResourceError("took nothing for too long")
-
-    async def wait_send_all_might_not_block(self) -> None:
-        await self.stream.wait_send_all_might_not_block()
-
-    async def aclose(self) -> None:
-        await self.stream.aclose()
 
 
 @attrs.define(eq=False)

@@ -188,7 +188,7 @@ def _of_sockets(inodes: set[str]) -> list[Holder]:
     found = []
     for pid, descriptor in _descriptors():
         try:
-            if os.readlink(descriptor) in names:
+            if str(descriptor.readlink()) in names:
                 found.append(describe(pid))
         except OSError:  # closed meanwhile
             continue
@@ -215,6 +215,22 @@ def describe(pid: int, runner: Runner = run) -> Holder:
     except (OSError, ValueError, IndexError):
         return Holder(pid)
     return Holder(pid, _shown(command or "?"), started)
+
+
+def ancestors(pid: int, runner: Runner = run) -> Iterator[int]:
+    """The process itself, its parent, and so on up to the first."""
+    while pid > 0:
+        yield pid
+        pid = _parent(pid, runner)
+
+
+def _parent(pid: int, runner: Runner) -> int:
+    try:
+        if sys.platform == "darwin":
+            return int(runner(("ps", "-o", "ppid=", "-p", str(pid))).stdout)
+        return int((PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()[1])
+    except (OSError, ValueError):  # it has gone
+        return 0
 
 
 def _booted() -> float:

@@ -91,6 +91,10 @@ class Launchd:
     def running(self) -> bool:
         return self.knows_running(LABEL)
 
+    def occupies(self) -> bool:
+        """Whether the service's addresses are its own already."""
+        return self.running()
+
     def status(self) -> list[tuple[str, str]]:
         """What launchd says of the service, as (name, value)."""
         done = self.runner(("launchctl", "print", f"{self._domain}/{LABEL}"))

@@ -1,7 +1,8 @@
-"""Listeners: from a ``--listen`` URL to accepted streams, over TCP and unix sockets.
+"""Listeners: from a ``--listen`` URL to accepted streams, over TCP, TLS and unix sockets.
 
 Hands to: ``server``, each accepted stream with the far end's name, as a task of its own.
-Hears from: ``config``, the URLs. The claim to a unix path is in ``socketpath``.
+Hears from: ``config``, the URLs; ``tls``, the certificate. The claim to a unix path is in
+``socketpath``, what a socket becomes in ``streams``.
 
 The one crash barrier of the program is here: what a connection's task raises is logged and ends
 that connection, never the broker.
@@ -24,6 +25,8 @@ import trio
 
 from mux.errors import AppmuxError
 from mux.socketpath import Claim, ListenError, claim_path, who_is_there
+from mux.streams import Encrypted, Patient
+from mux.tls import Certificate
 
 CONTROL_SOCKET = Path("app-server-control", "app-server-control.sock")
 """Below CODEX_HOME: where plain ``codex`` looks for a running app-server."""
@@ -67,10 +70,15 @@ class OpenDoorError(AppmuxError):
 
 @attrs.frozen
 class TcpAddress:
-    """``ws://IP:PORT``; port 0 lets the kernel choose."""
+    """``ws://IP:PORT``, or ``wss://IP:PORT`` (``tls``); port 0 lets the kernel choose."""
 
     ip: ipaddress.IPv4Address | ipaddress.IPv6Address
     port: int
+    tls: bool = False
+
+    @property
+    def url(self) -> str:
+        return f"{'wss' if self.tls else 'ws'}://{self}"
 
     @property
     def loopback(self) -> bool:
@@ -101,14 +109,15 @@ _IP_AND_PORT = re.compile(r"(?:(?P<v4>[0-9.]+)|\[(?P<v6>[0-9a-fA-F:.]+)\]):(?P<p
 
 
 def parse_listen_url(url: str, codex_home: Path) -> Address:
-    """Read ``ws://IP:PORT``, ``unix://PATH`` (relative to the working directory) or ``unix://``.
+    """Read ``ws://IP:PORT``, ``wss://IP:PORT``, ``unix://PATH`` (relative to the working directory)
+    or ``unix://``.
 
     Raises ``ListenUrlError``.
     """
     scheme, separator, rest = url.partition("://")
     match scheme + separator:
-        case "ws://":
-            return _parse_ip_and_port(url, rest)
+        case "ws://" | "wss://":
+            return _parse_ip_and_port(url, scheme, rest)
         case "unix://" if not rest:
             return UnixAddress(Path.cwd() / codex_home / CONTROL_SOCKET, control=True)
         case "unix://" if "\0" not in rest:
@@ -116,11 +125,11 @@ def parse_listen_url(url: str, codex_home: Path) -> Address:
         case _:
             raise ListenUrlError(
                 f"unsupported --listen URL `{url}`; expected `unix://`, `unix://PATH`,"
-                " `ws://IP:PORT`"
+                " `ws://IP:PORT`, `wss://IP:PORT`"
             )
 
 
-def _parse_ip_and_port(url: str, rest: str) -> TcpAddress:
+def _parse_ip_and_port(url: str, scheme: str, rest: str) -> TcpAddress:
     parts = _IP_AND_PORT.fullmatch(rest)
     if parts is not None:
         try:
@@ -134,8 +143,8 @@ def _parse_ip_and_port(url: str, rest: str) -> TcpAddress:
             pass
         else:
             if port <= LARGEST_PORT:
-                return TcpAddress(ip, port)
-    raise ListenUrlError(f"invalid websocket --listen URL `{url}`; expected `ws://IP:PORT`")
+                return TcpAddress(ip, port, tls=scheme == "wss")
+    raise ListenUrlError(f"invalid websocket --listen URL `{url}`; expected `{scheme}://IP:PORT`")
 
 
 def refuse_open_door(addresses: Iterable[Address], auth_mode: str | None) -> None:
@@ -157,13 +166,30 @@ def refuse_open_door(addresses: Iterable[Address], auth_mode: str | None) -> Non
 class Listener:
     """A socket that already queues connections.
 
-    ``url`` is what a client is told: the real port, the absolute path.
+    ``url`` is what a client is told: the real port, the absolute path. ``certificate``: of a
+    ``wss://`` one.
     """
 
     url: str
     kind: Literal["ws", "unix"]
     trio_listener: trio.SocketListener
     _claim: Claim | None = None
+    certificate: Certificate | None = None
+
+    @property
+    def transport(self) -> str:
+        """For people: ``ws``, ``wss``, ``unix``."""
+        return self.url.partition("://")[0]
+
+    def encrypt(self, certificate: Certificate | None) -> None:
+        """Make a ``ws://`` listener a ``wss://`` one. ``ListenError`` if there's no certificate."""
+        address = self.url.partition("://")[2]
+        if certificate is None:
+            raise ListenError(
+                f"can't listen on wss://{address} without a certificate: give `--tls-cert` and"
+                " `--tls-key`"
+            )
+        self.url, self.certificate = f"wss://{address}", certificate
 
     async def aclose(self) -> None:
         """Stop listening; a unix path is removed if it is still this listener's. Idempotent."""
@@ -172,10 +198,20 @@ class Listener:
         await self.trio_listener.aclose()
 
 
-async def open_listener(address: Address) -> Listener:
-    """Bind and listen. Raises ``ListenError``, which says what is in the way."""
+async def open_listener(address: Address, certificate: Certificate | None = None) -> Listener:
+    """Bind and listen. Raises ``ListenError``, which says what is in the way.
+
+    ``certificate``: for ``wss://``.
+    """
     if isinstance(address, TcpAddress):
-        return _open_tcp(address)
+        listener = _open_tcp(address)
+        if address.tls:
+            try:
+                listener.encrypt(certificate)
+            except ListenError:
+                await listener.aclose()
+                raise
+        return listener
     claim = claim_path(address.path, control=address.control, backlog=BACKLOG)
     return Listener(
         url=f"unix://{address}",
@@ -222,6 +258,18 @@ def inherited_listeners(environ: MutableMapping[str, str]) -> list[Listener]:
     return [_inherit(descriptor) for descriptor in descriptors]
 
 
+def encrypt_inherited(
+    inherited: Iterable[Listener], addresses: Iterable[Address], certificate: Certificate | None
+) -> None:
+    """Speak TLS on those that a configured ``wss://`` address means. Raises ``ListenError``."""
+    wanted = {
+        str(address) for address in addresses if isinstance(address, TcpAddress) and address.tls
+    }
+    for each in inherited:
+        if each.url.partition("://")[2] in wanted:
+            each.encrypt(certificate)
+
+
 def _inherit(descriptor: int) -> Listener:
     try:
         os.set_inheritable(descriptor, False)
@@ -264,7 +312,7 @@ def _why_not(address: TcpAddress, failure: OSError) -> str:
             advice = "; choose a port above 1023"
         case _:
             advice = ""
-    return f"can't listen on ws://{address}: {failure.strerror}{advice}"
+    return f"can't listen on {address.url}: {failure.strerror}{advice}"
 
 
 def _listen(bound: socket.socket) -> trio.SocketListener:
@@ -276,7 +324,7 @@ def _listen(bound: socket.socket) -> trio.SocketListener:
 
 async def serve(
     listener: Listener,
-    handle_stream: Callable[[trio.SocketStream, str], Awaitable[object]],
+    handle_stream: Callable[[trio.abc.HalfCloseableStream, str], Awaitable[object]],
     connection_nursery: trio.Nursery,
     *,
     task_status: trio.TaskStatus[list[trio.SocketListener]] = trio.TASK_STATUS_IGNORED,
@@ -293,7 +341,9 @@ async def serve(
         if address is None:
             return
         try:
-            await handle_stream(stream, address)
+            prepared = await _prepare(stream, listener.certificate, address)
+            if prepared is not None:
+                await handle_stream(prepared, address)
         except* Exception:
             log.exception("connection crashed", client=address, listener=listener.url)
 
@@ -325,6 +375,22 @@ def _admit_peer(stream: trio.SocketStream, kind: Literal["ws", "unix"]) -> str |
         log.warning("refused another user's connection", uid=uid, own_uid=os.geteuid())
         return None
     return "unix"
+
+
+async def _prepare(
+    stream: trio.SocketStream, certificate: Certificate | None, address: str
+) -> trio.abc.HalfCloseableStream | None:
+    """The stream to read and write; None if there is no talking TLS with the far end."""
+    patient = Patient(stream)
+    if certificate is None:
+        return patient
+    encrypted = Encrypted(patient, certificate.context)
+    try:
+        await encrypted.shake_hands()
+    except trio.BrokenResourceError as failure:
+        log.info("no TLS handshake", client=address, why=str(failure.__cause__ or failure))
+        return None
+    return encrypted
 
 
 def _tune(stream: trio.SocketStream) -> None:

@@ -15,6 +15,9 @@ import attrs
 from mux.steps import Runner, run
 
 BUILT_IN: Final = "openai"
+FILE: Final = "file"
+"""Codex's defaults: of the provider, and of where its login is kept."""
+
 LOCAL: Final = frozenset({"oss", "ollama", "lmstudio", "ollama-chat"})
 """Providers of codex's own that run on this machine."""
 
@@ -31,7 +34,7 @@ class Login:
 def look(
     codex: Path, home: Path, environ: Mapping[str, str], file: Path, runner: Runner = run
 ) -> Login:
-    """Ask codex's config in ``home``, then codex. ``file`` is the service's environment file."""
+    """Look into codex's ``home``. ``file`` is the service's environment file."""
     config = _config(home / "config.toml")
     provider = str(config.get("model_provider", BUILT_IN))
     if provider in LOCAL:
@@ -39,9 +42,18 @@ def look(
     described = config.get("model_providers", {}).get(provider)
     if isinstance(described, dict) and not described.get("requires_openai_auth"):
         return _with_key(provider, described.get("env_key"), environ, file)
+    if (home / "auth.json").exists():
+        return Login(True, "logged in")
+    if config.get("cli_auth_credentials_store", FILE) == FILE:
+        return Login(False, "codex is not logged in", "`codex login`")
+    return _asked(codex, runner)
+
+
+def _asked(codex: Path, runner: Runner) -> Login:
+    """By codex's own word: only it can read the system's keyring."""
     done = runner((str(codex), "login", "status"))
     said = [line for line in (done.stdout + done.stderr).splitlines() if "WARNING" not in line]
-    words = said[-1].strip() if said else "codex said nothing"
+    words = said[-1].strip() if said else "it said nothing"
     if done.returncode == 0:
         return Login(True, words)
     return Login(False, f"codex is not logged in ({words})", "`codex login`")

@@ -2,10 +2,13 @@
 
 Its host script leaves shell variables in ``~/.codex/novascale-codex-host.env``, a token, and a
 user service. appmux takes over the address, the port and the token, so that paired phones go on as
-they are. None of NovaScale's files is changed: its service is disabled and stopped, and a record
-of ours says what it was, so that it can be given its place back.
+they are. The token becomes a device, which can be renamed, limited and revoked like any other.
 
-Hands to: ``setup`` and ``service``, a ``Vanilla`` and steps. Hears from: NovaScale's files.
+None of NovaScale's files is changed: its service is disabled and stopped, and a record of ours says
+what it was, so that it can be given its place back.
+
+Hands to: ``setup`` and ``cli_service``, a ``Vanilla`` and steps; ``devices``, the token's digest.
+Hears from: NovaScale's files.
 """
 
 from __future__ import annotations
@@ -15,16 +18,20 @@ import json
 import plistlib
 import re
 import shlex
+import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Final
 from xml.parsers.expat import ExpatError
 
 import attrs
 
+from mux.core.scopes import ALL
+from mux.devices import digest_of, open_book
 from mux.errors import AppmuxError
 from mux.launchd import Launchd
-from mux.steps import PRIVATE, Remove, Step, Write
+from mux.steps import PRIVATE, Do, Remove, Step, Write
 from mux.systemd import Systemd
 
 UNITS: Final = {"systemd": "novascale-codex.service", "launchd": "dev.galaxnet.novascale.codex"}
@@ -33,6 +40,9 @@ TOKEN: Final = Path(".codex", "novascale-app-server-token")
 """Below HOME, wherever CODEX_HOME is: its script knows no other place."""
 
 PORT: Final = 14500
+DEVICE: Final = "NovaScale"
+"""The name of the device that stands for all phones with its token."""
+
 RECORD: Final = "novascale.json"
 """In appmux's state directory, from the take-over until the place is given back."""
 
@@ -158,15 +168,45 @@ def _host_and_port(url: str, path: Path) -> tuple[str, int]:
 
 def taking(where: Systemd | Launchd, vanilla: Vanilla, state_dir: Path) -> list[Step]:
     """Steps that stop it and keep it from starting, the record first."""
+    digest = digest_of(_token(vanilla.token_file))
     record = {
         "unit": vanilla.unit,
         "enabled": vanilla.enabled,
         "running": vanilla.running,
         "url": vanilla.url,
-        "tokenFile": str(vanilla.token_file),
+        "tokenDigest": digest,
     }
     text = json.dumps(record, indent=2) + "\n"
-    return [Write(state_dir / RECORD, text, PRIVATE), *where.stop_other(vanilla.unit)]
+    enter = partial(_enter, state_dir, digest)
+    return [
+        Write(state_dir / RECORD, text, PRIVATE),
+        Do(f"let in its phones: the token of {vanilla.token_file} becomes a device", enter),
+        *where.stop_other(vanilla.unit),
+    ]
+
+
+def _token(path: Path) -> str:
+    try:
+        token = path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as failure:
+        raise NovascaleError(f"NovaScale's token {path} can't be read: {failure}") from failure
+    if not token:
+        raise NovascaleError(f"NovaScale's token {path} is empty: run its host script again")
+    return token
+
+
+def _enter(state_dir: Path, digest: str) -> None:
+    """Make the token a device of all scopes, as it had natively, unless it is one already."""
+    book = open_book(state_dir, time.time)
+    if all(device.digest != digest for device in book):
+        book.add(book.name_like(DEVICE), "novascale", ALL, digest)
+
+
+def _strike_out(state_dir: Path, digest: str) -> None:
+    book = open_book(state_dir, time.time)
+    for device in list(book):
+        if device.digest == digest:
+            book.revoke(device)
 
 
 def taken(state_dir: Path) -> bool:
@@ -180,6 +220,7 @@ def giving_back(where: Systemd | Launchd, state_dir: Path) -> list[Step]:
     try:
         record = json.loads(path.read_text())
         unit, enabled, running = str(record["unit"]), record["enabled"], record["running"]
+        strike_out = partial(_strike_out, state_dir, str(record["tokenDigest"]))
     except FileNotFoundError:
         return []
     except (OSError, ValueError, KeyError, TypeError) as failure:
@@ -187,9 +228,7 @@ def giving_back(where: Systemd | Launchd, state_dir: Path) -> list[Step]:
             f"{path} can't be read ({failure}), so NovaScale's service isn't started again: start"
             f" it by its helper `novascale-codex`, and remove {path}"
         ) from failure
+    end: list[Step] = [Do("shut its token out of appmux", strike_out), Remove(path)]
     if unit not in UNITS.values() or not where.place(unit).exists():
-        return [Remove(path)]  # it was uninstalled meanwhile
-    return [
-        *where.start_other(unit, enabled=bool(enabled), running=bool(running)),
-        Remove(path),
-    ]
+        return end  # it was uninstalled meanwhile
+    return [*where.start_other(unit, enabled=bool(enabled), running=bool(running)), *end]

@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from operator import attrgetter
 from pathlib import Path
 from typing import cast
 
@@ -42,6 +44,8 @@ STEP_PAGES = 1024
 
 Victim = tuple[int, int, int, str]
 """A chunk to delete: first_seq, last_seq, bytes, kind."""
+
+_seq = attrgetter("seq")
 
 log = structlog.get_logger()
 
@@ -102,7 +106,7 @@ class Recorder:
         """
         try:
             connection = self._ready()
-            for batch in batches([entry for entry in entries if entry.seq > self.written]):
+            for batch in batches(entries[bisect_right(entries, self.written, key=_seq) :]):
                 self._write(connection, batch, shed)
             return self._trim(connection, floor) or self._shrink(connection)
         except (sqlite3.Error, OSError) as failure:
@@ -186,7 +190,7 @@ class Recorder:
 
     # -- Writing ----------------------------------------------------------------------------------
 
-    def _write(self, connection: sqlite3.Connection, batch: list[Entry], shed: int) -> None:
+    def _write(self, connection: sqlite3.Connection, batch: Sequence[Entry], shed: int) -> None:
         last, lost = batch[-1].seq, max(self.lost, shed)
         reserved = self._reserved
         if last > reserved - RESERVED // 2:

@@ -3,6 +3,7 @@
     serve
     ├─ upstream.run          the app-server, one life after another
     ├─ store.run             the journal on disk, written behind
+    ├─ audit.run             the audit log, likewise
     ├─ dispatcher.keep_time  tells the core that a moment has come
     ├─ watchdog.keep         systemd told that all is well, where it asks
     ├─ signals               SIGTERM and SIGINT drain, a second one ends at once; SIGHUP reloads
@@ -22,8 +23,9 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,8 @@ import trio
 
 import mux
 from mux import downstream, listener, statedir, watchdog
+from mux.access import Access
+from mux.audit import Audit
 from mux.auth import Authenticator, open_auth
 from mux.codex import find_codex
 from mux.config import Config
@@ -41,11 +45,15 @@ from mux.core.broker import Broker
 from mux.core.commands import Fetch, Serve
 from mux.core.events import Fetched, JournalKept
 from mux.core.journal import Entry
+from mux.devices import Book, open_book
 from mux.dispatcher import Dispatcher
 from mux.door import knock
 from mux.errors import AppmuxError
+from mux.failures import Failures
 from mux.listener import Listener
+from mux.metrics import Metrics
 from mux.store import Store, StoreError
+from mux.tls import Certificate, open_certificate
 from mux.upstream import Upstream
 
 CLOSE_GOING_AWAY = 1001
@@ -81,20 +89,38 @@ async def serve(config: Config) -> None:
     urls = [*config.listen, *(each.url for each in opened)]
     addresses = [listener.parse_listen_url(url, _codex_home()) for url in urls]
     listener.refuse_open_door(addresses, config.auth.mode)
-    authenticator = open_auth(config.auth)
+    certificate = open_certificate(config.tls)
+    listener.encrypt_inherited(opened, addresses, certificate)
     state = statedir.claim(config.state_dir)
     there = {each.url.partition("://")[2] for each in opened}
     try:
+        book = open_book(config.state_dir, time.time)
+        authenticator = open_auth(config.auth, book.by_token)
         limits = config.limits
         store = Store.open(
             config.state_dir, max_bytes=limits.journal_bytes, max_age=limits.journal_age
         )
+        audit = Audit.open(
+            config.state_dir, max_bytes=config.audit.max_bytes, max_age=config.audit.max_age
+        )
         for address in addresses:
             if str(address) not in there:
-                opened.append(await listener.open_listener(address))
+                opened.append(await listener.open_listener(address, certificate))
         state.announce([each.url for each in opened])
-        server = _assemble(config, codex, authenticator, opened, store)
-        await server.run()
+        server = _assemble(
+            config,
+            codex,
+            opened,
+            authenticator=authenticator,
+            certificate=certificate,
+            store=store,
+            book=book,
+            audit=audit,
+        )
+        try:
+            await server.run()
+        finally:
+            book.flush()
     finally:
         for each in opened:
             with trio.CancelScope(shield=True):
@@ -109,9 +135,13 @@ def _codex_home() -> Path:
 def _assemble(
     config: Config,
     codex: Path,
-    authenticator: Authenticator,
     opened: list[Listener],
+    *,
+    authenticator: Authenticator,
+    certificate: Certificate | None,
     store: Store,
+    book: Book,
+    audit: Audit,
 ) -> _Server:
     introduction = appserver.Introduction(
         name=config.upstream.client_name,
@@ -125,12 +155,18 @@ def _assemble(
         first_id=int(time.time()) * IDS_PER_SECOND,
         epoch=store.epoch,
         head=store.next_seq - 1,
+        audit_text=config.audit.text,
     )
     dispatcher = Dispatcher(broker, debug=config.log.level == "debug")
     upstream = Upstream((codex, "app-server", *config.codex_args), dispatcher)
-    server = _Server(config, authenticator, opened, dispatcher, upstream, store)
+    access = Access(book, dispatcher, config.auth.mode is None, audit.record)
+    server = _Server(
+        config, authenticator, opened, dispatcher, upstream, store, access, audit, certificate
+    )
     dispatcher.upstream = upstream
     dispatcher.disk = server
+    dispatcher.record = audit.record
+    dispatcher.doorkeeper = access
     dispatcher.give_up = server.give_up
     dispatcher.facts = server.facts
     dispatcher.answer = server.answer
@@ -148,6 +184,11 @@ class _Server:
     dispatcher: Dispatcher
     upstream: Upstream
     store: Store
+    access: Access
+    audit: Audit
+    certificate: Certificate | None
+    failures: Failures = attrs.field(factory=Failures)
+    metrics: Metrics = attrs.field(init=False)
     _stop: trio.Event = attrs.field(factory=trio.Event)
     _serving: int = 0
     _served: trio.Event = attrs.field(factory=trio.Event)
@@ -156,6 +197,11 @@ class _Server:
     _kept: JournalKept | None = None
     _fetches: _Fetches = attrs.field(factory=lambda: trio.open_memory_channel[Fetch](math.inf))
 
+    def __attrs_post_init__(self) -> None:
+        self.metrics = Metrics(
+            self.dispatcher, self.upstream, self.store, self.audit, self.failures
+        )
+
     async def run(self) -> None:
         """Serve until told to stop or the app-server ends, then stop in order."""
         with trio.open_signal_receiver(*_SIGNALS) as signals:
@@ -163,14 +209,32 @@ class _Server:
                 root.start_soon(self._obey, signals, root.cancel_scope)
                 root.start_soon(self.dispatcher.keep_time)
                 root.start_soon(self._read_for_those_behind)
-                root.start_soon(watchdog.keep, os.environ, self._state, self._attached, notify)
+                root.start_soon(watchdog.keep, os.environ, self._state, notify)
                 await root.start(self.store.run)
+                self._record_start()
+                await root.start(self.audit.run)
                 async with trio.open_nursery() as connections:
                     await self._serve(connections)
                     connections.cancel_scope.cancel()
+                self._record_end()
                 root.cancel_scope.cancel()
         if self._given_up is not None:
             raise self._app_server_ended(self._given_up)
+
+    def _record_start(self) -> None:
+        started = {
+            "version": mux.__version__,
+            "pid": os.getpid(),
+            "listeners": [each.url for each in self.listeners],
+            "auth": self.config.auth.mode,
+            # Another digest than at the last start: the settings were changed in between.
+            "config": sha256(repr(self.config).encode()).hexdigest(),
+        }
+        self.audit.record("broker/started", started)
+
+    def _record_end(self) -> None:
+        name = self._signal.name if self._signal is not None else None
+        self.audit.record("broker/stopped", {"signal": name, "why": self._given_up})
 
     async def _serve(self, connections: trio.Nursery) -> None:
         async with trio.open_nursery() as upstream:
@@ -190,8 +254,19 @@ class _Server:
                     await self._served.wait()
             upstream.cancel_scope.cancel()
 
-    async def _attend(self, each: Listener, stream: trio.SocketStream, address: str) -> None:
-        admission = await knock(stream, each.kind, self.authenticator, address, ready=self.ready)
+    async def _attend(
+        self, each: Listener, stream: trio.abc.HalfCloseableStream, address: str
+    ) -> None:
+        admission = await knock(
+            stream,
+            each.kind,
+            self.authenticator,
+            address,
+            ready=self.ready,
+            metrics=self.metrics.expose,
+            pairing=self.access.pairing,
+            failures=self.failures,
+        )
         if admission is None:
             return
         self._serving += 1
@@ -199,7 +274,7 @@ class _Server:
             await downstream.serve(
                 stream,
                 admission,
-                each.kind,
+                each.transport,
                 self.dispatcher,
                 message_bytes=self.config.limits.message_bytes,
                 outbox_bytes=self.config.limits.outbox_bytes,
@@ -248,12 +323,9 @@ class _Server:
     def _state(self) -> appserver.State:
         return self.dispatcher.broker.state.appserver.state
 
-    def _attached(self) -> int:
-        return self.dispatcher.attached
-
     def ready(self) -> bool:
         """Whether all is well: what ``/readyz`` answers."""
-        return self.dispatcher.ready() and self.store.trouble is None
+        return self.dispatcher.ready() and not (self.store.trouble or self.audit.trouble)
 
     def _announce(self) -> None:
         for each in self.listeners:
@@ -275,12 +347,19 @@ class _Server:
                 scope.cancel()
 
     def _reload(self) -> None:
+        self._read_again("secrets", self.authenticator.reload)
+        if self.certificate is not None:
+            self._read_again("certificate", self.certificate.reload)
+
+    def _read_again(self, what: str, reload: Callable[[], None]) -> None:
         try:
-            self.authenticator.reload()
+            reload()
         except AppmuxError as failure:
-            log.error("secrets not read again, the old ones stay", why=str(failure))
+            log.error(f"{what} not read again, what was there stays", why=str(failure))
+            self.audit.record("config/reload-failed", {"what": what, "why": str(failure)})
         else:
-            log.info("secrets read again")
+            log.info(f"{what} read again")
+            self.audit.record("config/reloaded", {"what": what})
 
     def _app_server_ended(self, reason: str) -> AppServerEndedError:
         last = "\n".join(f"  {line}" for line in self.upstream.stderr)
@@ -297,7 +376,7 @@ class _Server:
             case "mux/status":
                 return {"asker": asked.client, **self.dispatcher.report()}
             case _:
-                raise AppmuxError(f"nobody here answers `{asked.method}`")
+                return self.access.answer(asked)
 
     def facts(self) -> dict[str, Any]:
         """What only the server knows, for ``mux/status``."""
@@ -308,6 +387,8 @@ class _Server:
                 "lastWords": list(self.upstream.stderr),
             },
             "store": self.store.facts(),
+            "audit": self.audit.facts(),
+            "failedAuthentications": self.failures.facts(),
             "listeners": [{"url": each.url, "kind": each.kind} for each in self.listeners],
         }
 

@@ -71,12 +71,17 @@ def wanted(settled: Settled, environ: Mapping[str, str], *, allow_sudo: bool = F
     return Wanted(
         command=tuple(command),
         environ=_environ(settled, environ, home),
-        environment_file=platformdirs.user_config_path(APP_NAME) / "environment",
+        environment_file=environment_file(),
         sockets=_sockets(settled.config, codex_home(environ)),
         stop_seconds=math.ceil(settled.config.limits.drain) + AFTER_DRAIN,
         hardened=not allow_sudo and not _setuid("bwrap", environ),
         log=home / LOG,
     )
+
+
+def environment_file() -> Path:
+    """What a model provider wants in the environment; read by systemd, and it may be missing."""
+    return platformdirs.user_config_path(APP_NAME) / "environment"
 
 
 def appmux_command() -> list[str]:
@@ -110,9 +115,9 @@ def baked_path(environ: Mapping[str, str], home: Path) -> str:
     found: dict[str, None] = {}
     for name in environ.get("PATH", os.defpath).split(os.pathsep):
         place = Path(name)
-        if place.is_absolute() and place.is_dir():
-            if not any(place.is_relative_to(each) for each in fleeting):
-                found[str(place)] = None
+        lasting = not any(place.is_relative_to(each) for each in fleeting)
+        if lasting and place.is_absolute() and place.is_dir():
+            found[str(place)] = None
     for place in usual_places(home):
         if not place.is_relative_to(versions):
             found[str(place)] = None

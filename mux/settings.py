@@ -30,10 +30,12 @@ from mux.config import (
     APP_NAME,
     ENV_PREFIX,
     FLAGS,
+    Audit,
     Auth,
     Config,
     Leaf,
     Log,
+    Tls,
     Upstream,
     bounds,
     leaves,
@@ -270,7 +272,7 @@ def _check_together(config: Config) -> None:
 def _converter() -> Converter:
     """cattrs, made strict: "64" is no number, true is no integer, and no key goes unread."""
     converter = Converter(forbid_extra_keys=True)
-    for cls in (Auth, Limits, Upstream, Log, Config):
+    for cls in (Auth, Tls, Limits, Upstream, Log, Audit, Config):
         prefix = "" if cls is Config else f"{cls.__name__.lower()}."
         fields = {
             field.name: _override(leaves()[prefix + field.name])

@@ -4,26 +4,23 @@ First everything is looked at and decided (`plan`), then it is told, and then do
 before that. Nothing that is there is overwritten: a config file of the user's is only shown what it
 lacks.
 
-Hands to: ``steps``. Hears from: ``cli_service``; ``tailnet``, ``login``, ``novascale``, the machine.
+Hands to: ``steps``. Hears from: ``cli_service``; ``novascale``, ``service``, the machine.
 """
 
 from __future__ import annotations
 
-import http.client
 import secrets
-import socket
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
 import attrs
 
-from mux import novascale, service, steps
-from mux.codex import codex_home, find_codex
+from mux import novascale, ready, service, steps
+from mux.codex import find_codex
 from mux.config import Config
 from mux.errors import AppmuxError
-from mux.listener import Address, ListenUrlError, TcpAddress, parse_listen_url
+from mux.listener import ListenUrlError, parse_listen_url
 from mux.novascale import Vanilla
 from mux.service import Place, Supervisor
 from mux.settings import Settled, default_file, load, toml_value
@@ -33,15 +30,6 @@ PORT: Final = 14500
 """NovaScale's default: an app that is told only a host finds the broker."""
 
 TOKEN_BYTES: Final = 32
-READY_DEADLINE: Final = 90.0
-"""Seconds until `/readyz` answers 200: a first start of codex on a cold disk takes some."""
-
-LOOK_SECONDS: Final = 0.2
-ANSWER_DEADLINE: Final = 2.0
-HTTP_OK: Final = 200
-
-EVERYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}
-"""A listener on all addresses, and where to reach it from its own machine."""
 
 
 class SetupError(AppmuxError):
@@ -92,7 +80,7 @@ def plan(
     wanted = service.wanted(settled, environ, allow_sudo=allow_sudo)
     places = service.look(where.files(wanted))
     taking = [] if vanilla is None else novascale.taking(where, vanilla, settled.config.state_dir)
-    if not where.running() and vanilla is None:
+    if not where.occupies() and vanilla is None:
         service.refuse_occupied(settled.config, environ)
     return Plan(
         codex=codex,
@@ -129,7 +117,7 @@ def _settings(
 ) -> tuple[Settled, list[Step], tuple[str, ...]]:
     """The settings that the service gets, the files for them, and what the user's file lacks."""
     if before.file is not None:
-        lacks = _lacks(before, url, vanilla)
+        lacks = _lacks(before, url)
         if lacks and vanilla is not None:
             raise SetupError(
                 f"{before.file} is yours, so it isn't changed; to take the place of NovaScale's"
@@ -139,16 +127,20 @@ def _settings(
         token = before.config.auth.token_file
         return before, _token(token) if token is not None else [], lacks
     file = default_file()
-    token_file = vanilla.token_file if vanilla is not None else file.with_name("token")
+    token_file = file.with_name("token")
     values: dict[str, object] = {
         "listen": ("unix://", url),
         "auth.mode": "capability-token",
         "auth.token_file": token_file,
     }
-    # What the shell's variables set goes over the file, as it will in the service.
-    fresh = {key: value for key, value in values.items() if before.origins[key] == "default"}
+    for key in values:
+        if before.origins[key] != "default":
+            raise SetupError(
+                f"{key} is set by the {before.origins[key]}, which goes over the config file that"
+                " setup writes: unset it, or write the file yourself"
+            )
     files = [*_token(token_file), Write(file, _config_text(url, token_file))]
-    return load(fresh, environ), files, ()
+    return load(values, environ), files, ()
 
 
 def _config_text(url: str, token_file: Path) -> str:
@@ -172,27 +164,17 @@ def _token(path: Path) -> list[Step]:
     return [Write(path, secrets.token_urlsafe(TOKEN_BYTES) + "\n", PRIVATE, secret=True)]
 
 
-def _lacks(settled: Settled, url: str, vanilla: Vanilla | None) -> tuple[str, ...]:
+def _lacks(settled: Settled, url: str) -> tuple[str, ...]:
     """Lines that the user's own file should get, so that phones reach the broker there."""
     config = settled.config
     listens = [parse_listen_url(each, Path()) for each in config.listen]
     lines = []
     if parse_listen_url(url, Path()) not in listens:
         lines.append(f"listen = {toml_value((*config.listen, url))}")
-    file = settled.file or default_file()
-    token = file.with_name("token") if vanilla is None else vanilla.token_file
-    theirs = config.auth.token_file
-    if config.auth.mode is None or (vanilla is not None and not _same(theirs, token)):
+    if config.auth.mode is None:
+        token = (settled.file or default_file()).with_name("token")
         lines += ["[auth]", 'mode = "capability-token"', f"token_file = {toml_value(str(token))}"]
     return tuple(lines)
-
-
-def _same(one: Path | None, other: Path) -> bool:
-    """Whether both files hold the same token."""
-    try:
-        return one is not None and one.read_text().strip() == other.read_text().strip()
-    except OSError:
-        return False
 
 
 # -- doing it --------------------------------------------------------------------------------------
@@ -210,66 +192,16 @@ def perform(
         steps.perform(plan.steps, say, plan.where.runner)
         if start:
             say("wait until /readyz answers 200")
-            wait_ready(plan.config, environ)
+            said = ready.wait(plan.config, environ)
+            if said != ready.OK:
+                raise SetupError(
+                    f"the service is installed, but /readyz still says: {said}; see `appmux service"
+                    " logs` and `appmux doctor`"
+                )
     except AppmuxError as failure:
-        if not novascale.taken(plan.config.state_dir):
+        if plan.vanilla is None or not novascale.taken(plan.config.state_dir):
             raise
         say("that failed: NovaScale's service gets its place back")
         back = novascale.giving_back(plan.where, plan.config.state_dir)
         steps.perform([*service.uninstalling(plan.where), *back], say, plan.where.runner)
         raise SetupError(f"{failure}; NovaScale's service is as it was") from failure
-
-
-def wait_ready(
-    config: Config, environ: Mapping[str, str], patience: float = READY_DEADLINE
-) -> None:
-    """Wait until `/readyz` says 200. Raises ``SetupError`` with what it said last."""
-    deadline = time.monotonic() + patience
-    said = "nothing"
-    while time.monotonic() < deadline:
-        said = probe(config, environ, "/readyz")
-        if said == str(HTTP_OK):
-            return
-        time.sleep(LOOK_SECONDS)
-    raise SetupError(
-        f"the service is installed, but /readyz said {said} for {patience:.0f} s: see"
-        " `appmux service logs` and `appmux doctor`"
-    )
-
-
-def probe(config: Config, environ: Mapping[str, str], path: str) -> str:
-    """The status that the first reachable listener gives for ``path``, or why there is none."""
-    said = "nothing"
-    for url in sorted(config.listen, key=lambda url: not url.startswith("unix:")):
-        address = parse_listen_url(url, codex_home(environ))
-        try:
-            return str(_status(_connected(address), path))
-        except (OSError, http.client.HTTPException) as failure:
-            said = getattr(failure, "strerror", None) or str(failure) or type(failure).__name__
-    return said
-
-
-def _connected(address: Address) -> socket.socket:
-    if isinstance(address, TcpAddress):
-        ip = str(address.ip)
-        return socket.create_connection(
-            (EVERYWHERE.get(ip, ip), address.port), timeout=ANSWER_DEADLINE
-        )
-    there = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        there.settimeout(ANSWER_DEADLINE)
-        there.connect(str(address))
-    except BaseException:
-        there.close()
-        raise
-    return there
-
-
-def _status(there: socket.socket, path: str) -> int:
-    connection = http.client.HTTPConnection("localhost", timeout=ANSWER_DEADLINE)
-    connection.sock = there
-    try:
-        connection.request("GET", path)
-        return connection.getresponse().status
-    finally:
-        connection.close()

@@ -14,11 +14,14 @@ from pathlib import Path
 from typing import TextIO
 
 import attrs
+import structlog
 
 from mux.errors import AppmuxError
 
 LOCK = "broker.lock"
 ADDRESS = "broker.json"
+
+log = structlog.get_logger()
 
 
 class StateDirError(AppmuxError):
@@ -35,8 +38,12 @@ class StateDir:
     def announce(self, urls: list[str]) -> None:
         """Say where this broker listens, for ``appmux status`` and its like."""
         new = self.path / f"{ADDRESS}.new"
-        new.write_text(json.dumps({"pid": os.getpid(), "listeners": urls}))
-        new.replace(self.path / ADDRESS)
+        try:
+            new.write_text(json.dumps({"pid": os.getpid(), "listeners": urls}))
+            new.replace(self.path / ADDRESS)
+        except OSError as failure:
+            # A full disk is no reason to serve nobody.
+            log.error("`appmux status` won't find this broker", why=failure.strerror, path=str(new))
 
     def release(self) -> None:
         """Give it up. The lock goes with the process in any case."""
@@ -66,8 +73,9 @@ def claim(path: Path) -> StateDir:
             " one its own with --state-dir"
         ) from None
     lock.truncate(0)
-    lock.write(str(os.getpid()))
-    lock.flush()
+    with contextlib.suppress(OSError):  # the lock counts; the number is for people
+        lock.write(str(os.getpid()))
+        lock.flush()
     return StateDir(path, lock)
 
 

@@ -20,6 +20,7 @@ from rich.text import Text
 from mux import client, statedir
 from mux.client import ClientError
 from mux.config import Config
+from mux.shown import span, visible
 
 ANSWER_DEADLINE: Final = 10.0
 """Seconds. The broker answers in a millisecond; one that takes longer needs a look of its own."""
@@ -33,11 +34,7 @@ LAST_WORDS: Final = 5
 READY: Final = "ready"
 DOWN: Final = "down"
 
-SECONDS: Final = (("d", 86_400), ("h", 3_600), ("min", 60))
 KIB: Final = 1024
-
-CONTROLS: Final = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))}
-"""Clients choose their own names, which must not drive the operator's terminal."""
 
 
 async def run(config: Config, as_json: bool) -> int:
@@ -77,7 +74,17 @@ def render(report: dict[str, Any]) -> RenderableType:
         Text(),
         _table(
             "clients",
-            ["id", "name", "version", "principal", "transport", "since", "threads", "bytes owed"],
+            [
+                "id",
+                "name",
+                "version",
+                "principal",
+                "transport",
+                "since",
+                "drove",
+                "threads",
+                "bytes owed",
+            ],
             [_client(each) for each in clients.values()],
         ),
         _table(
@@ -109,7 +116,11 @@ def _broker(report: dict[str, Any]) -> RenderableType:
     lines.add_column(overflow="fold")
     broker = report["broker"]
     lines.add_row("appmux", _plain(f"{broker['version']}, pid {broker['pid']}"))
-    for name, told in (*_app_server(report["appServer"]), *_journal(report.get("store"))):
+    for name, told in (
+        *_app_server(report["appServer"]),
+        *_journal(report.get("store")),
+        *_audit(report.get("audit")),
+    ):
         lines.add_row(name, _plain(told))
     for number, each in enumerate(report["listeners"]):
         lines.add_row("" if number else "listening on", _plain(each["url"]))
@@ -122,7 +133,7 @@ def _app_server(server: dict[str, Any]) -> Iterator[tuple[str, str]]:
         "app-server",
         f"codex {server['version'] or '?'}, {server['state']}, {pid}, generation"
         f" {server['generation']}"
-        + (f", up {_span(server['uptimeSeconds'])}" if server.get("pid") else ""),
+        + (f", up {span(server['uptimeSeconds'])}" if server.get("pid") else ""),
     )
     if server["state"] == DOWN:
         yield "", "it died too often and stays down; `appmux restart` tries again"
@@ -148,6 +159,14 @@ def _journal(store: dict[str, Any] | None) -> Iterator[tuple[str, str]]:
         yield "", f"TROUBLE: {store['trouble']} ({store['unwrittenEntries']} entries in memory)"
 
 
+def _audit(audit: dict[str, Any] | None) -> Iterator[tuple[str, str]]:
+    if audit is None:
+        return
+    yield "audit log", f"{audit['records']} records so far, {_bytes(audit['bytes'])} on disk"
+    if audit["trouble"]:
+        yield "", f"TROUBLE: {audit['trouble']} ({audit['unwrittenRecords']} records in memory)"
+
+
 def _client(each: dict[str, Any]) -> list[str]:
     name, kind, behind = each["principal"], each["principalKind"], each.get("behind")
     return [
@@ -156,7 +175,8 @@ def _client(each: dict[str, Any]) -> list[str]:
         each["version"] or "",
         name if name == kind else f"{name} ({kind})",
         _peer(each["transport"], each["peer"]),
-        _span(each["sinceSeconds"]),
+        span(each["sinceSeconds"]),
+        "" if each.get("droveSeconds") is None else f"{span(each['droveSeconds'])} ago",
         str(len(each["threads"])),
         _bytes(each["bytesOwed"]) + (f", {behind} entries behind" if behind is not None else ""),
     ]
@@ -180,7 +200,7 @@ def _server_request(each: dict[str, Any], names: _Names) -> list[str]:
         str(each["id"]),
         each["method"],
         each["thread"] or "",
-        _span(each["ageSeconds"]),
+        span(each["ageSeconds"]),
         names.of(each["offeredTo"]),
         state,
     ]
@@ -200,20 +220,7 @@ def _table(title: str, columns: list[str], rows: list[list[str]]) -> RenderableT
 
 def _plain(text: str) -> Text:
     """Text as it is: no markup, no control characters."""
-    return Text(text.translate(CONTROLS))
-
-
-def _span(seconds: float) -> str:
-    """A length of time in its two greatest units: ``3 h 5 min``."""
-    rest = int(seconds)
-    if rest < SECONDS[-1][1]:
-        return f"{rest} s"
-    parts = []
-    for name, size in SECONDS:
-        if count := rest // size:
-            parts.append(f"{count} {name}")
-            rest -= count * size
-    return " ".join(parts[:2])
+    return Text(visible(text))
 
 
 def _bytes(count: int) -> str:

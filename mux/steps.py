@@ -65,7 +65,15 @@ class Run:
     tries: int = 1
 
 
-Step: TypeAlias = Write | Remove | Run
+@attrs.frozen
+class Do:
+    """Anything else: what it is, in the imperative, and a function that does it."""
+
+    words: str
+    act: Callable[[], object] = attrs.field(eq=False)
+
+
+Step: TypeAlias = Write | Remove | Run | Do
 
 
 def told(step: Step) -> str:
@@ -77,6 +85,8 @@ def told(step: Step) -> str:
             return f"remove {path}"
         case Run(argv):
             return f"run `{shlex.join(argv)}`"
+        case Do(words):
+            return words
 
 
 def perform(
@@ -92,6 +102,8 @@ def perform(
                 _remove(path)
             case Run():
                 _run(step, say, runner or run)
+            case Do():
+                step.act()
 
 
 def _write(step: Write) -> None:

@@ -32,6 +32,7 @@ from mux.chunks import Reader, fitting
 from mux.core.journal import Entry, is_delta
 from mux.recorder import Recorder
 from mux.schema import StoreError as StoreError  # noqa: PLC0414 (for those who read)
+from mux.times import Times
 
 MIB = 1024 * 1024
 
@@ -78,6 +79,8 @@ class Store:
     long as events are. Set by the dispatcher; as it stands, every delta may go."""
     before_flush: Callable[[], None] = attrs.field(default=lambda: None)
     """Called before each write: the moment to set ``running_floor`` and look at ``earliest``."""
+    writes: Times = attrs.field(factory=Times)
+    """How long writing took, each time that it succeeded."""
     _last: int = 0
     _shed: int = 0
     _pending: list[Entry] = attrs.field(factory=list)
@@ -192,7 +195,9 @@ class Store:
             self._settle()
             self._failed(failure)
         else:
-            self._milliseconds = (time.perf_counter() - begun) * 1000
+            seconds = time.perf_counter() - begun
+            self._milliseconds = seconds * 1000
+            self.writes.observe(seconds)
             self._retry = 0.0
             self._settle()
             if self._shed == shed:

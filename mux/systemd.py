@@ -103,17 +103,19 @@ class Systemd:
     def running(self) -> bool:
         return self._active(SERVICE)
 
+    def occupies(self) -> bool:
+        """Whether the service's addresses are its own already, be it by its sockets alone."""
+        return self._active(SERVICE) or self._active(SOCKET)
+
     def status(self) -> list[tuple[str, str]]:
         """What the manager says of the service, as (name, value)."""
         names = ("LoadState", "ActiveState", "SubState", "MainPID", "NRestarts", "Result")
-        shown = self._show(SERVICE, (*names, "StatusText", "UnitFileState"))
+        shown = self._show(SERVICE, (*names, "UnitFileState"))
         socket = self._show(SOCKET, ("ActiveState", "UnitFileState"))
         state = f"{shown.get('ActiveState', '?')} ({shown.get('SubState', '?')})"
         lines = [("state", f"{state}, {shown.get('UnitFileState') or 'not installed'}")]
         if shown.get("MainPID", "0") != "0":
             lines.append(("pid", shown["MainPID"]))
-        if shown.get("StatusText"):
-            lines.append(("says", shown["StatusText"]))
         if shown.get("Result", "success") != "success":
             lines.append(("last end", shown["Result"]))
         if shown.get("NRestarts", "0") != "0":

@@ -48,7 +48,7 @@ TERMINATE_DEADLINE = 2.0
 """Seconds from SIGTERM to its exit, before it is killed."""
 
 LAST_LINES_DEADLINE = 1.0
-"""Seconds from its exit to the last line of it being read, of which the pipe holds 1 MiB at most."""
+"""Seconds from its exit to its last line being read; the pipe holds 1 MiB at most."""
 
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -154,6 +154,11 @@ class Upstream:
     def why_it_ended(self) -> str:
         """For people: how the last process ended."""
         return self._killed_because or _status_text(self.status)
+
+    @property
+    def killed(self) -> bool:
+        """Whether the last process was ended by the broker, or never started."""
+        return self._killed_because is not None
 
     @property
     def outdated(self) -> bool:

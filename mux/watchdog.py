@@ -43,7 +43,6 @@ def interval(environ: Mapping[str, str]) -> float | None:
 async def keep(
     environ: Mapping[str, str],
     state: Callable[[], State],
-    clients: Callable[[], int],
     tell: Callable[[str], None],
 ) -> None:
     """Say it until cancelled, where systemd watches."""
@@ -57,8 +56,7 @@ async def keep(
         if current in SETTLED:
             settled = now
         if now - settled < max(UNSETTLED_FOR, every):
-            # The text is what `systemctl status` shows.
-            tell(f"WATCHDOG=1\nSTATUS=app-server {current.value}, clients: {clients()}")
+            tell("WATCHDOG=1")
             silent = False
         elif not silent:
             silent = True

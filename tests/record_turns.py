@@ -78,7 +78,10 @@ STORIES: Final[dict[str, tuple[Turn, ...]]] = {
             (
                 CallTool(
                     "exec_command",
-                    {"cmd": "for i in 1 2 3 4 5 6; do echo x$i; sleep 0.3; done", "yield_time_ms": 500},
+                    {
+                        "cmd": "for i in 1 2 3 4 5 6; do echo x$i; sleep 0.3; done",
+                        "yield_time_ms": 500,
+                    },
                 ),
                 Say("It goes on.", chunks=3),
             )

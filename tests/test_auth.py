@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from mux.auth import AuthConfigError, Authenticator, AuthError, local_user, open_auth
 from mux.config import Auth
 from mux.core.principal import Principal
+from mux.core.scopes import ALL
+from mux.devices import Device, digest_of
 from tests import jwts
 
 NOW = 1_800_000_000
@@ -249,7 +251,7 @@ def test_stricter_than_the_app_server(signed: Authenticator, token: str) -> None
 def test_subject_names_the_principal(signed: Authenticator, subject: object, name: str) -> None:
     token = jwts.signed(jwts.good(NOW, sub=subject))
     principal = signed.authenticate(b"Bearer " + token.encode(), NOW)
-    assert principal == Principal(name, "jwt", NOW + 600.0)
+    assert principal == Principal(name, "jwt", NOW + 600.0 + jwts.SKEW)
 
 
 @given(header=st.binary(max_size=200) | st.binary(max_size=200).map(b"Bearer ".__add__))
@@ -276,6 +278,159 @@ def test_a_jwt_with_one_letter_changed_is_refused(
     authenticator = open_auth(attrs.evolve(SIGNED, shared_secret_file=secret))
     expected = jwts.LET_IN if changed.strip() == token else jwts.INVALID
     assert said(authenticator, b"Bearer " + changed.encode()) == expected
+
+
+# -- scopes of a JWT -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("claim", "scopes"),
+    [
+        (..., ALL),
+        (None, ALL),
+        ("observe", {"observe"}),
+        ("observe drive", {"observe", "drive"}),
+        ("drive observe drive", {"observe", "drive"}),
+        ("admin approve drive observe", ALL),
+    ],
+)
+def test_scope_limits_a_jwt(signed: Authenticator, claim: object, scopes: set[str]) -> None:
+    token = jwts.signed(jwts.good(NOW, scope=claim))
+    assert signed.authenticate(b"Bearer " + token.encode(), NOW).scopes == scopes
+
+
+@pytest.mark.parametrize(
+    "claim",
+    [
+        "",
+        " ",
+        "root",
+        "observe root",
+        "Observe",
+        "observe,drive",
+        "observe  drive",
+        " observe",
+        "observe\tdrive",
+        "observe\u00a0drive",
+        "openid profile",
+        ["observe"],
+        {"observe": True},
+        5,
+        True,
+        False,
+        0,
+    ],
+)
+def test_a_scope_that_is_not_understood_grants_nothing(
+    signed: Authenticator, claim: object
+) -> None:
+    token = jwts.signed(jwts.good(NOW, scope=claim))
+    assert said(signed, b"Bearer " + token.encode()) == jwts.INVALID
+
+
+def test_a_scope_said_twice_grants_nothing(signed: Authenticator) -> None:
+    token = jwts.signed(GOOD + b',"scope":"admin","scope":"observe"}')
+    assert said(signed, b"Bearer " + token.encode()) == jwts.INVALID
+
+
+@given(claim=st.text(max_size=40) | st.lists(st.sampled_from(sorted(ALL))).map(" ".join))
+def test_a_scope_never_grants_what_it_does_not_name(
+    tmp_path_factory: pytest.TempPathFactory, claim: str
+) -> None:
+    secret = written(tmp_path_factory.getbasetemp() / "secret", jwts.SECRET)
+    authenticator = open_auth(attrs.evolve(SIGNED, shared_secret_file=secret))
+    token = jwts.signed({"exp": NOW + 9, "scope": claim})
+    named = set(claim.split(" "))
+    if named <= ALL:
+        assert authenticator.authenticate(b"Bearer " + token.encode(), NOW).scopes == named
+    else:
+        assert said(authenticator, b"Bearer " + token.encode()) == jwts.INVALID
+
+
+PUBLIC_KEY = b"-----BEGIN PUBLIC KEY-----\n" + b"A" * 360 + b"\n-----END PUBLIC KEY-----"
+
+
+@pytest.mark.parametrize("key", [PUBLIC_KEY, PUBLIC_KEY.replace(b"PUBLIC", b"RSA PRIVATE")])
+def test_a_public_key_is_no_secret(tmp_path: Path, key: bytes) -> None:
+    """The confusion by which whoever has a public key signs tokens with it, as if by HS256."""
+    path = written(tmp_path / "key", key)
+    with pytest.raises(AuthConfigError, match="is no secret for HS256") as raised:
+        open_auth(attrs.evolve(SIGNED, shared_secret_file=path))
+    assert "AAAA" not in str(raised.value)
+
+
+@pytest.mark.parametrize("algorithm", ["none", "None", "HS512", "HS384", "RS256", "ES256", "EdDSA"])
+@pytest.mark.parametrize("digest", ["sha256", "sha384", "sha512"])
+def test_no_other_algorithm(signed: Authenticator, algorithm: str, digest: str) -> None:
+    token = jwts.signed(jwts.good(NOW, scope="admin"), {"alg": algorithm}, digest=digest)
+    assert said(signed, b"Bearer " + token.encode()) == jwts.INVALID
+    unsigned = token.rpartition(".")[0] + "."
+    assert said(signed, b"Bearer " + unsigned.encode()) == jwts.INVALID
+
+
+# -- devices ---------------------------------------------------------------------------------------
+
+OBSERVER = Device(
+    "d1",
+    "Ada's phone",
+    "paired",
+    frozenset({"observe"}),
+    NOW - 9.0,
+    digest_of("amx_right"),
+    NOW + 9.0,
+)
+
+
+def with_devices(auth: Auth) -> Authenticator:
+    """In whose book stands one device, with the token ``amx_right``."""
+    return open_auth(auth, lambda token: OBSERVER if digest_of(token) == OBSERVER.digest else None)
+
+
+@pytest.fixture
+def every_mode(tmp_path: Path) -> dict[str, Authenticator]:
+    secret = written(tmp_path / "secret", jwts.SECRET)
+    return {
+        "open": with_devices(Auth()),
+        "capability": with_devices(attrs.evolve(CAPABILITY, token_sha256=DIGEST)),
+        "signed": with_devices(attrs.evolve(SIGNED, shared_secret_file=secret)),
+        "devices": with_devices(Auth(mode="device-token")),
+    }
+
+
+def test_a_device_is_let_in_by_every_mode_as_itself(every_mode: dict[str, Authenticator]) -> None:
+    known = Principal("Ada's phone", "device", NOW + 9.0, frozenset({"observe"}), "d1")
+    for authenticator in every_mode.values():
+        assert authenticator.authenticate(b"Bearer amx_right", NOW) == known
+        assert said(authenticator, b"Bearer amx_right", NOW + 9) == "expired device token"
+        # A token of ours that stands for nobody was revoked: no door may be wider for it.
+        assert said(authenticator, b"Bearer amx_wrong").startswith("invalid websocket")
+
+
+def test_device_mode_lets_in_nobody_else(every_mode: dict[str, Authenticator]) -> None:
+    authenticator = every_mode["devices"]
+    jwt = jwts.signed(jwts.good(NOW)).encode()
+    for header, text in (
+        (None, "missing websocket bearer token"),
+        (b"Basic amx_right", "invalid authorization header"),
+        (b"Bearer " + jwts.CAPABILITY_TOKEN.encode(), "invalid websocket bearer token"),
+        (b"Bearer " + jwt, "invalid websocket bearer token"),
+    ):
+        assert said(authenticator, header) == text
+
+
+def test_the_other_modes_go_on_beside_devices(every_mode: dict[str, Authenticator]) -> None:
+    capability = b"Bearer " + jwts.CAPABILITY_TOKEN.encode()
+    assert every_mode["capability"].authenticate(capability, NOW).scopes == ALL
+    jwt = b"Bearer " + jwts.signed({"exp": NOW + 9}).encode()
+    assert every_mode["signed"].authenticate(jwt, NOW).kind == "jwt"
+    for header in (None, b"Bearer amy_other", b"Basic amx_wrong", b"\xff"):
+        assert every_mode["open"].authenticate(header, NOW) == Principal("local", "open")
+
+
+@pytest.mark.parametrize("other", [Auth(token_file=ANY), Auth(issuer="x"), Auth(token_sha256="0")])
+def test_device_mode_takes_no_flags_of_the_others(other: Auth) -> None:
+    with pytest.raises(AuthConfigError, match="lets in paired devices alone"):
+        open_auth(attrs.evolve(other, mode="device-token"))
 
 
 # -- reloading and silence -------------------------------------------------------------------------

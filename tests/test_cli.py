@@ -122,6 +122,8 @@ def test_serve_hands_over_every_flag(
         "--ws-issuer": "me",
         "--ws-audience": "you",
         "--ws-max-clock-skew-seconds": "7",
+        "--tls-cert": "cert.pem",
+        "--tls-key": "cert.key",
         "--log-level": "warning",
         "--log-format": "json",
     }
@@ -139,6 +141,7 @@ def test_serve_hands_over_every_flag(
         "signed-bearer-token", Path("/token"), "00ff", Path("/secret"),
     )  # fmt: skip
     assert (auth.issuer, auth.audience, auth.max_clock_skew_seconds) == ("me", "you", 7)
+    assert (config.tls.cert, config.tls.key) == (Path.cwd() / "cert.pem", Path.cwd() / "cert.key")
     assert (config.log.level, config.log.format) == ("warning", "json")
 
 

@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 
-from mux.codex import CodexError, codex_home, codex_version, find_codex
+from mux.codex import CodexError, codex_home, codex_version, find_codex, search_path
 
 
 def program(path: Path, text: str = "echo codex-cli 1.2.3") -> Path:
@@ -53,6 +53,25 @@ def test_order_of_the_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert find_codex(None, environ) == named
     assert find_codex(None, {**environ, "APPMUX_CODEX_BIN": ""}) == on_path
     assert find_codex(None, {"PATH": str(tmp_path)}) == packaged
+
+
+def test_the_usual_places_after_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where npm, brew and pip put it, for a service whose PATH is short; npm's newest first."""
+    package(monkeypatch, None)
+    nvm = tmp_path / ".nvm" / "versions" / "node"
+    old, new = (program(nvm / version / "bin" / "codex") for version in ("v9.8.0", "v20.11.1"))
+    environ = {"PATH": str(tmp_path), "HOME": str(tmp_path)}
+    assert find_codex(None, environ) == new
+    found = (search_path(environ) or "").split(os.pathsep)
+    assert found[0] == str(tmp_path)
+    assert found[-2:] == [str(new.parent), str(old.parent)]
+    new.unlink()
+    assert find_codex(None, environ) == old
+    in_home = program(tmp_path / ".local" / "bin" / "codex")
+    assert find_codex(None, environ) == in_home
+    assert find_codex(None, {**environ, "PATH": str(old.parent)}) == old
+    assert search_path({"PATH": "x"}) == "x"
+    assert search_path({}) is None
 
 
 def test_a_bare_name_is_a_command_on_path(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mux.config import BOUNDS, FLAGS, Auth, Config, Log, Upstream, leaves
+from mux.config import BOUNDS, FLAGS, Audit, Auth, Config, Log, Tls, Upstream, leaves
 from mux.core.limits import Limits
 from mux.settings import ConfigError, load, toml_value
 
@@ -216,9 +216,9 @@ def test_every_bound_and_flag_belongs_to_a_setting() -> None:
     assert len(set(variables)) == len(variables)
 
 
-@pytest.mark.parametrize("cls", [Config, Auth, Limits, Upstream, Log])
+@pytest.mark.parametrize("cls", [Config, Audit, Auth, Limits, Tls, Upstream, Log])
 def test_every_setting_has_its_reason(cls: type) -> None:
-    sections = {"auth", "limits", "upstream", "log"}
+    sections = {"auth", "tls", "limits", "upstream", "log", "audit"}
     for field in attrs.fields(cls):
         assert field.metadata.get("reason") or field.name in sections, field.name
 

@@ -37,6 +37,7 @@ from mux.listener import (
     serve,
 )
 from mux.socketpath import LONGEST_PATH, ListenError
+from mux.streams import Patient
 
 HOME = Path("/the/codex/home")
 ANY_PORT = TcpAddress(ip_address("127.0.0.1"), 0)
@@ -85,13 +86,24 @@ def test_wrong_tcp_urls(url: str) -> None:
     assert raised.value.exit_status == 2
 
 
+def test_wss_urls() -> None:
+    address = parse_listen_url("wss://[::1]:4500", HOME)
+    assert isinstance(address, TcpAddress)
+    assert (address.url, str(address), address.tls) == ("wss://[::1]:4500", "[::1]:4500", True)
+    with pytest.raises(ListenUrlError, match="`wss://localhost:1`; expected `wss://IP:PORT`"):
+        parse_listen_url("wss://localhost:1", HOME)
+    everywhere = parse_listen_url("wss://0.0.0.0:4500", HOME)
+    with pytest.raises(OpenDoorError, match="without auth"):
+        refuse_open_door([everywhere], None)
+
+
 @pytest.mark.parametrize(
-    "url", ["", "foo", "WS://127.0.0.1:0", "wss://1.2.3.4:5", "unix:/x", "stdio://", "unix://a\0b"]
+    "url", ["", "foo", "WS://127.0.0.1:0", "wsss://1.2.3.4:5", "unix:/x", "stdio://", "unix://a\0b"]
 )
 def test_unsupported_urls(url: str) -> None:
     with pytest.raises(ListenUrlError) as raised:
         parse_listen_url(url, HOME)
-    expected = "expected `unix://`, `unix://PATH`, `ws://IP:PORT`"
+    expected = "expected `unix://`, `unix://PATH`, `ws://IP:PORT`, `wss://IP:PORT`"
     assert str(raised.value) == f"unsupported --listen URL `{url}`; {expected}"
 
 
@@ -376,7 +388,7 @@ def test_of_brokers_that_start_together_one_gets_the_path(path: Path) -> None:
 # -- accepting -------------------------------------------------------------------------------------
 
 
-async def echo(stream: trio.SocketStream, address: str) -> None:
+async def echo(stream: trio.abc.HalfCloseableStream, address: str) -> None:
     async for piece in stream:
         if piece == b"who":
             await stream.send_all(address.encode())
@@ -434,7 +446,7 @@ async def test_a_crash_while_the_broker_stops_stays_behind_the_barrier() -> None
         finally:
             raise ValueError("late")
 
-    async def attend(stream: trio.SocketStream, address: str) -> None:
+    async def attend(stream: trio.abc.HalfCloseableStream, address: str) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(crash_when_cancelled)
             nursery.start_soon(trio.sleep_forever)
@@ -468,7 +480,9 @@ async def test_far_ends_have_names_and_tcp_sockets_are_tuned() -> None:
     listener = await open_listener(ANY_PORT)
     options: dict[str, int] = {}
 
-    async def attend(stream: trio.SocketStream, address: str) -> None:
+    async def attend(patient: trio.abc.HalfCloseableStream, address: str) -> None:
+        assert isinstance(patient, Patient)
+        stream = patient.stream
         for level, name in (
             (socket.SOL_SOCKET, "SO_KEEPALIVE"),
             (socket.IPPROTO_TCP, "TCP_NODELAY"),
@@ -479,7 +493,7 @@ async def test_far_ends_have_names_and_tcp_sockets_are_tuned() -> None:
         if sys.platform == "linux":
             for name in ("TCP_KEEPIDLE", "TCP_USER_TIMEOUT"):
                 options[name] = stream.getsockopt(socket.IPPROTO_TCP, getattr(socket, name))
-        await echo(stream, address)
+        await echo(patient, address)
 
     async with trio.open_nursery() as connections, trio.open_nursery() as loops:
         await loops.start(serve, listener, attend, connections)

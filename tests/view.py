@@ -36,9 +36,9 @@ class View:
     """One thread as one client sees it.
 
     ``items``: by id, in the order in which they were introduced; ``turn_of`` names their turns.
-    ``streamed``: by id, the texts of those still running. ``turns``: their states. ``asked``: what
-    waits for an answer, by id; ``resolved``: what did. ``latest``: by method. ``unintroduced``:
-    deltas of items that weren't introduced. ``faults``: those, and whatever else must not happen.
+    ``streamed``: by id, the texts of those still running; ``told``: of those that completed.
+    ``turns``: their states. ``asked``: what waits for an answer, by id; ``resolved``: what did.
+    ``latest``: by method. ``faults``: whatever a client must not be sent.
     """
 
     thread: str
@@ -46,6 +46,7 @@ class View:
     items: dict[str, Any] = attrs.field(factory=dict)
     turn_of: dict[str, str] = attrs.field(factory=dict)
     streamed: dict[str, dict[Stream, str]] = attrs.field(factory=dict)
+    told: dict[str, dict[Stream, str]] = attrs.field(factory=dict)
     turns: dict[str, str] = attrs.field(factory=dict)
     asked: dict[Any, Any] = attrs.field(factory=dict)
     resolved: list[Any] = attrs.field(factory=list)
@@ -117,7 +118,9 @@ class View:
             self.turn_of[item["id"]] = params["turnId"]
             if method == "item/started":
                 self.streamed[item["id"]] = {}
-            elif self.streamed.pop(item["id"], None) is None:
+            elif item["id"] in self.streamed:
+                self.told[item["id"]] = self.streamed.pop(item["id"])
+            else:
                 self.faults.append(f"completed, not running: item {item['id']}")
         elif method in STREAMS:
             id = params["itemId"]

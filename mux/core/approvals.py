@@ -32,6 +32,9 @@ from mux.core.methods import ServerRequestRule
 RESOLVED = "serverRequest/resolved"
 """The notification by which the app-server says that a request of its is over."""
 
+LONGEST_ID = 19
+"""Digits: they fit into 64 bits."""
+
 REMEMBERED_RESOLVED = 1024
 """Upstream ids kept after their end, to recognise a repetition that was under way."""
 
@@ -96,6 +99,10 @@ class Approvals:
         if request is None or request.answered or client not in request.offered:
             return None
         return request
+
+    def get(self, id: bytes) -> ServerRequest | None:
+        """The one under this id of ours (JSON text), whoever was offered it."""
+        return self._by_id.get(int(id)) if id.isdigit() and len(id) <= LONGEST_ID else None
 
     def resolve(self, upstream: bytes) -> ServerRequest | None:
         """The app-server is done with it; None if it isn't known."""

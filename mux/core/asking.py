@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import attrs
 import msgspec
 
-from mux.core import jsonrpc
+from mux.core import jsonrpc, recording
 from mux.core.appserver import State as AppServerState
 from mux.core.client import Client
 from mux.core.events import ClientId
@@ -63,7 +63,7 @@ class Asking:
             since=state.now,
             claim=claim,
         )
-        if rule.route is Route.FOLLOW or rule.begins:
+        if rule.route in (Route.FOLLOW, Route.UNFOLLOW) or rule.begins:
             request.thread = thread_in(params)
         if rule.route is Route.FOLLOW:
             request.params = params
@@ -90,6 +90,7 @@ class Asking:
         if request.claim is not None and request.client is not None:
             self.state.scoped.release(request.client, request.claim)
         self.sent.settled(request, _NEVER_SENT)
+        recording.lost(self.state, request)
 
     def _in_wire_terms(self, client: ClientId, field: str, params: bytes) -> bytes:
         """``params`` whose ``field`` names a request of the client by its wire id."""
@@ -157,13 +158,17 @@ class Asking:
 
     def _overtaken(self, request: Request) -> bool:
         """Whether it would take from somebody a thread that nobody had when it was made."""
-        if request.client is not None or request.method != UNSUBSCRIBE or request.thread is None:
+        if request.method != UNSUBSCRIBE or request.thread is None:
             return False
         thread = self.state.threads.known.get(request.thread)
         joining = self.state.threads.joining[request.thread]
         if thread is None or not (thread.subscribed or joining):
             return False
-        thread.subscribed = True  # it never was given back
+        if request.client is not None:
+            answer = jsonrpc.result(request.origin, {"status": "notSubscribed"})
+            self.state.send(request.client, answer, request.method)
+        elif request.account == BROKER:
+            thread.subscribed = True  # it never was given back
         self.state.loose.add(request.thread)
         self.state.flow.answered(request)
         return True

@@ -13,18 +13,22 @@ Heard from: ``broker``.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
+from operator import attrgetter
 
 import attrs
 
 from mux.core import jsonrpc
 from mux.core.approvals import RESOLVED
-from mux.core.journal import Entry, Message, is_delta, merge
+from mux.core.journal import MERGEABLE, Entry, Message, is_delta, merge, with_cursor
 from mux.core.methods import Asked, server_request_rule
 
 NOT_NUMBERED = 0
 """The seq of a message that isn't in the journal."""
+
+_seq = attrgetter("seq")
 
 
 @attrs.frozen
@@ -76,11 +80,11 @@ class Backlog:
         self._pinned.append(Pinned(head, Message(seq, method, message)))
         self.pinned_bytes += len(message)
 
-    def number_last(self, head: int) -> None:
+    def mark_last(self, head: int) -> None:
         """The message pinned last brings the client up to here."""
-        last = self._pinned.pop()
-        numbered = Message(head, last.message.method, last.message.message)
-        self._pinned.append(Pinned(last.after, numbered))
+        after, last = self._pinned[-1].after, self._pinned.pop().message
+        self.pinned_bytes -= len(last.message)
+        self.pin(after, last.method, with_cursor(last.message, head), last.seq)
 
     def notice(self, head: int, thread: str | None, method: str, message: bytes) -> None:
         """Keep a notice to everybody: the latest of its kind, where that says all."""
@@ -90,23 +94,22 @@ class Backlog:
             self._notices[thread, method] = Message(NOT_NUMBERED, method, message)
 
     def read(
-        self, entries: Iterable[Entry], opted_out: frozenset[str], head: int, until: int = 0
-    ) -> list[Message]:
+        self, entries: Sequence[Entry], opted_out: frozenset[str], head: int, until: int = 0
+    ) -> list[Entry | Message]:
         """The messages for the next entries; the cursor moves behind them, and to ``until``.
 
         At ``head`` it has caught up, and all that is left comes out with it.
         """
-        messages: list[Message] = []
-        mine: list[Entry] = []
-        for entry in entries:
-            while self._pinned and self._pinned[0].after < entry.seq:
-                messages += self._told(mine)
-                mine = []
-                messages.append(self._unpin())
-            self.cursor = entry.seq
-            if self._is_mine(entry) and entry.method not in opted_out:
-                mine.append(entry)
-        messages += self._told(mine)
+        messages: list[Entry | Message] = []
+        start = 0
+        while self._pinned and entries and self._pinned[0].after < entries[-1].seq:
+            end = bisect_right(entries, self._pinned[0].after, start, key=_seq)
+            messages += self._told(entries[start:end], opted_out)
+            messages.append(self._unpin())
+            start = end
+        messages += self._told(entries[start:], opted_out)
+        if entries:
+            self.cursor = entries[-1].seq
         self.cursor = max(self.cursor, until)
         if self.cursor >= head:
             messages += [self._unpin() for _ in range(len(self._pinned))]
@@ -119,6 +122,24 @@ class Backlog:
         self.pinned_bytes -= len(message.message)
         return message
 
+    def _told(
+        self, entries: Sequence[Entry], opted_out: frozenset[str]
+    ) -> Iterable[Entry | Message]:
+        """What these entries, between two pinned messages, are for this client."""
+        if not entries:
+            return ()
+        # Nearly all are deltas of threads that it has followed all along: no need to look closer.
+        first = entries[0].seq
+        plain = {thread for thread, since in self.follows.items() if since < first}
+        streamed = MERGEABLE - opted_out
+        mine = [
+            entry
+            for entry in entries
+            if (entry.method in streamed and entry.thread in plain)
+            or (entry.method not in opted_out and self._is_mine(entry))
+        ]
+        return merge(mine, in_order=self.numbered) if self.merged else mine
+
     def _is_mine(self, entry: Entry) -> bool:
         thread, seq = entry.thread, entry.seq
         if thread is not None and seq <= self.follows.get(thread, seq):
@@ -130,11 +151,6 @@ class Backlog:
         # Whoever replays wasn't there to be asked. What was put to one client alone isn't its.
         to_all = server_request_rule(entry.method).asked is Asked.FOLLOWERS
         return to_all and seq <= self.targeted_until
-
-    def _told(self, entries: list[Entry]) -> Iterator[Message]:
-        if self.merged:
-            return merge(entries, in_order=self.numbered)
-        return (Message(entry.seq, entry.method, entry.message) for entry in entries)
 
 
 def _is_targeted(entry: Entry) -> bool:

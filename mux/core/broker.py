@@ -6,6 +6,7 @@ them. What an event means is decided here by THE TABLE (``methods``), and carrie
     asking      requests going up               following   joining and leaving threads
     offering    server requests going down      recovery    the app-server's lives
     sent        messages that come twice        replaying   clients that come back
+    recording   what the audit log is told      presence    who is here
 
 They share one ``State``, change it only while an event is handled, and speak only through it.
 
@@ -18,7 +19,7 @@ from __future__ import annotations
 import msgspec
 
 from mux.core import client as clients
-from mux.core import jsonrpc, scoped
+from mux.core import jsonrpc, recording, scoped
 from mux.core.approvals import RESOLVED, Approvals
 from mux.core.appserver import Introduction
 from mux.core.appserver import State as AppServerState
@@ -38,6 +39,7 @@ from mux.core.events import (
     Event,
     Fetched,
     JournalKept,
+    Renamed,
     TimePassed,
     UpstreamExited,
     UpstreamSent,
@@ -57,10 +59,11 @@ from mux.core.methods import (
     request_rule,
 )
 from mux.core.offering import Offering
+from mux.core.presence import Presence
 from mux.core.recovery import Recovery
 from mux.core.replaying import Replaying
 from mux.core.requests import Request
-from mux.core.scopes import needed
+from mux.core.scopes import Scope, needed
 from mux.core.sent import Sent
 from mux.core.state import NEVER, State
 
@@ -84,21 +87,24 @@ class Broker:
         first_id: int = 0,
         epoch: str = "",
         head: int = 0,
+        audit_text: bool = False,
     ) -> None:
         """A broker without clients or app-server.
 
         ``first_id`` seeds the ids under which server requests are offered. The shell takes it from
         the clock, so that an answer kept by a client over a restart of the broker fits nothing.
-        ``epoch`` and ``head``: of the journal, as the store left them.
+        ``epoch`` and ``head``: of the journal, as the store left them. ``audit_text``: see `State`.
         """
         journal = Journal(epoch, head, limits.journal_memory_bytes)
-        self.state = State(limits, introduction, journal, Approvals(first_id))
+        approvals = Approvals(first_id)
+        self.state = State(limits, introduction, journal, approvals, audit_text=audit_text)
         self._sent = Sent(self.state)
         self._asking = Asking(self.state, self._sent)
         self._offering = Offering(self.state)
         self._following = Following(self.state, self._asking, self._offering)
         self.recovery = Recovery(self.state, self._asking, self._offering)
         self._replaying = Replaying(self.state, self._asking)
+        self._presence = Presence(self.state)
         self._uninitialized: list[tuple[ClientId, ClientMessage]] = []
 
     @property
@@ -124,6 +130,8 @@ class Broker:
             self._following.let_go_of_loose()
         if self.recovery.restart_asked:
             self.recovery.stop_if_quiet()
+        if state.threads.changes != self._presence.seen:
+            self._presence.audience_changed()
         return out
 
     def _handle_rarer(self, event: Event) -> None:
@@ -140,12 +148,20 @@ class Broker:
                 state.clients[client] = self._attached(event)
             case ClientLeft(client):
                 self._client_left(state.clients[client])
-            case AccessEnded(client) | ClientLags(client) | ClientDrained(client) | Fetched(client):
+            case (
+                AccessEnded(client)
+                | Renamed(client)
+                | ClientLags(client)
+                | ClientDrained(client)
+                | Fetched(client)
+            ):
                 if client in state.clients:  # it may have left meanwhile
                     self._client_told_of(state.clients[client], event)
             case UpstreamStarted(generation):
                 self._upstream_started(generation)
             case UpstreamExited(reason, unix_time):
+                generation = state.appserver.generation
+                state.record("appserver/exited", generation=generation, why=reason)
                 self.recovery.exited(reason, unix_time)
                 self._replaying.upstream_gone()
             case JournalKept(epoch, earliest):
@@ -181,7 +197,8 @@ class Broker:
 
     def _client_asked(self, client: Client, message: ClientMessage) -> None:
         rule = request_rule(message.method)
-        if rule.route is not Route.INITIALIZE and not self._may(client, message):
+        scope = self._scope(client, message)
+        if scope is None:
             return
         match rule.route:
             case Route.SHELL:
@@ -189,7 +206,15 @@ class Broker:
                 self.state.out.append(served)
             case Route.RESTART:
                 now = (jsonrpc.read_fields(message.params) or {}).get("now") == b"true"
+                self.state.record("restart/asked", by=recording.by(client), now=now)
                 self.recovery.asked_to_restart(client.id, message.id, now=now)
+            case Route.PRESENCE:
+                picture = jsonrpc.result(message.id, self._presence.read())
+                self.state.send(client.id, picture, message.method)
+            case Route.APPROVALS:
+                self._offering.list_for(client, message)
+            case Route.ANSWER:
+                self._offering.answered_unasked(client, message)
             case Route.INITIALIZE:
                 self._client_initializes(client, message)
             case _ if client.state is clients.State.ATTACHED:
@@ -200,28 +225,34 @@ class Broker:
             case Route.REPLAY:
                 self._replaying.asked(client, message)
             case _:
-                self._pass_on(client, message, rule)
+                self._pass_on(client, message, rule, scope)
 
-    def _may(self, client: Client, message: ClientMessage) -> bool:
-        """Whether the client's principal has the scope that its request needs; else it is told."""
+    def _scope(self, client: Client, message: ClientMessage) -> Scope | None:
+        """The scope that the request needs; None if the client lacks it, and is told so."""
         held = client.principal.scopes
         scope, why = needed(message.method, message.params)
-        if scope in held:
-            return True
+        if scope in held or message.method == "initialize":
+            return scope
         has = sorted(held)
         text = f"`{message.method}`{why} needs the scope `{scope}`; you have: {', '.join(has)}"
         told = {"method": message.method, "needs": scope, "has": has}
         self.state.error(client.id, message.id, jsonrpc.FORBIDDEN, text, told)
         self.state.log("warning", "refused", client=client.id, method=message.method, needs=scope)
-        return False
+        recording.refused(self.state, client, message.method, scope)
+        return None
 
-    def _pass_on(self, client: Client, message: ClientMessage, rule: RequestRule) -> None:
+    def _pass_on(
+        self, client: Client, message: ClientMessage, rule: RequestRule, scope: Scope
+    ) -> None:
         if self.state.appserver.state is AppServerState.DOWN:
             text = "the app-server is down, see `appmux status`; `appmux restart` tries again"
             self.state.error(client.id, message.id, jsonrpc.APP_SERVER_GONE, text)
         elif not self._sent.is_again(client, message):
             request = self._asking.request(client, message, rule)
             request.sent = self._sent.first(client, message)
+            recording.asked(self.state, client, request, message, scope)
+            if recording.drives(message.method, begins=rule.begins):
+                self._presence.drove(client)
             thread = self.state.threads.known.get(request.thread or "")
             if not self.recovery.holds(request, thread):
                 self._asking.submit(request)
@@ -243,7 +274,7 @@ class Broker:
             params = msgspec.json.decode(message.params, type=clients.InitializeParams)
         except msgspec.ValidationError:
             # The app-server names what is wrong better than we could, and in its own words.
-            self._pass_on(client, message, _AS_IT_IS)
+            self._pass_on(client, message, _AS_IT_IS, "observe")
             return
         if client.state is clients.State.READY:
             text = "Already initialized"
@@ -259,6 +290,7 @@ class Broker:
         named = {"name": params.clientInfo.name, "version": params.clientInfo.version}
         principal = client.principal.name
         state.log("info", "client ready", client=client.id, principal=principal, **named)
+        recording.attached(state, client)
 
     def _welcome(self, client: Client, id: bytes, params: clients.InitializeParams) -> bytes:
         result: dict[str, object] = dict(self.state.appserver.result_for(params.clientInfo))
@@ -275,6 +307,7 @@ class Broker:
 
     def _upstream_started(self, generation: int) -> None:
         self.state.appserver.begin(generation, self.state.now)
+        self.state.record("appserver/started", generation=generation)
         self._asking.ask_for_broker("initialize", self.state.introduction.params())
 
     def _upstream_initialized(self, line: bytes) -> None:
@@ -388,6 +421,7 @@ class Broker:
     def _settle(self, request: Request, line: bytes, *, failed: bool) -> None:
         """A request has its answer: what follows from it, and the answer to its asker."""
         self.state.flow.answered(request)
+        recording.answered(self.state, request, line, failed=failed)
         if request.client is None and self._settle_own(request, line, failed=failed):
             return
         if failed and (known := self._following.resumed_here(request)) is not None:
@@ -436,7 +470,7 @@ class Broker:
         if failed or request.method == "command/exec":  # never began, or has ended
             self.state.scoped.release(client, claim)
         elif own_id is not None and own_id.ends:
-            self.state.scoped.ended(client, claim.field, claim.origin)
+            self.state.scoped.end(client, claim)
         else:
             self.state.scoped.begun(client, claim)
 
@@ -446,7 +480,9 @@ class Broker:
         state = self.state
         match event:
             case AccessEnded(_, reason):
-                state.end(client, reason)
+                self._end(client, reason)
+            case Renamed(_, principal):
+                client.principal = principal
             case Fetched(_, entries, until):
                 state.fetched(client, entries, until)
             case ClientDrained(_):
@@ -457,8 +493,13 @@ class Broker:
                 backlog = Backlog(state.journal.head, follows, numbered=client.aware)
                 state.fall_behind(client, backlog)
 
+    def _end(self, client: Client, reason: str) -> None:
+        self.state.record("client/cut", by=recording.by(client), why=reason)
+        self.state.end(client, reason)
+
     def _client_left(self, client: Client) -> None:
         state = self.state
+        recording.left(state, client)
         for request in state.flow.leave(client.id):
             self._asking.joins(request, -1)
             if request.runs_alone:
@@ -483,7 +524,7 @@ class Broker:
         state = self.state
         for client in state.clients.values():
             if client.expires <= state.now:
-                state.end(client, "what it authenticated with has expired")
+                self._end(client, "what it authenticated with has expired")
         for request in self._asking.retry():
             self._settle(request, _NOBODY_WANTS_IT, failed=True)
         for request in self._asking.expire():
@@ -497,7 +538,10 @@ class Broker:
             min((client.expires for client in state.clients.values()), default=NEVER),
             state.approvals.next_moment(),
             self._following.let_go_in_time(),
+            self._following.adopt_orphans(),
             self.recovery.time_passed(),
+            self._presence.time_passed(),
+            recording.time_passed(state),
         )
 
     def _own_expired(self, request: Request) -> None:

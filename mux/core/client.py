@@ -63,10 +63,19 @@ class InitializeParams(msgspec.Struct):
     capabilities: Capabilities | None = None
 
 
+@attrs.define
+class Refusals:
+    """How often a client was refused lately, and until when they are counted together."""
+
+    count: int = 0
+    until: float = 0.0
+
+
 @attrs.define(eq=False)
 class Client:
-    """One attached client. ``since`` and ``expires``: on the broker's clock.
+    """One attached client. ``since``, ``expires``, ``drove``: on the broker's clock.
 
+    ``drove``: when it last made a thread work.
     ``aware``: it knows the broker and gets numbered messages. ``backlog``: set while it is behind.
     """
 
@@ -83,6 +92,8 @@ class Client:
     follows: dict[str, None] = attrs.field(factory=dict)
     aware: bool = False
     backlog: Backlog | None = None
+    drove: float | None = None
+    refusals: Refusals = attrs.field(factory=Refusals)
 
     def initialize(self, params: InitializeParams) -> None:
         """Become READY with what the client declared."""
@@ -98,4 +109,5 @@ class Client:
 
     def resembles(self, name: str, principal: Principal) -> bool:
         """Whether it is the same program of the same principal: a client that came back."""
-        return self.info is not None and self.info.name == name and self.principal == principal
+        same = self.principal.identity == principal.identity
+        return same and self.info is not None and self.info.name == name

@@ -20,7 +20,7 @@ class Command(msgspec.Struct, frozen=True):
     """Something to do. Subclasses say what."""
 
 
-class Publish(Command, frozen=True):
+class Publish(Command, frozen=True, gc=False):
     """Put ``message`` (one JSON text) into the outbox of every recipient, framed once.
 
     ``method`` is for the log: the message's own, or that of the request it answers. ``entry``: to
@@ -66,6 +66,13 @@ class Serve(Command, frozen=True):
     origin: bytes
     method: str
     params: bytes
+
+
+class Record(Command, frozen=True):
+    """Put this into the audit log (see ``recording``). ``fields`` are JSON values."""
+
+    kind: str
+    fields: dict[str, object]
 
 
 class Close(Command, frozen=True):

@@ -25,7 +25,7 @@ class UpstreamStarted(Event, frozen=True):
     generation: int
 
 
-class UpstreamSent(Event, frozen=True):
+class UpstreamSent(Event, frozen=True, gc=False):
     """One line from the app-server's stdout, without its line end."""
 
     line: bytes
@@ -56,6 +56,13 @@ class AccessEnded(Event, frozen=True):
 
     client: ClientId
     reason: str
+
+
+class Renamed(Event, frozen=True):
+    """The client's device has another name from now on; nothing else about it changes."""
+
+    client: ClientId
+    principal: Principal
 
 
 class ClientSent(Event, frozen=True):

@@ -56,6 +56,11 @@ class Flow:
     _retries: list[tuple[float, int, Request]] = attrs.field(factory=list)
 
     @property
+    def waiting(self) -> int:
+        """How many are upstream and wait for something outside."""
+        return sum(each.rule.waits for each in self.upstream.values())
+
+    @property
     def queued(self) -> int:
         """How many wait for their turn."""
         return sum(len(line.queue) for line in self._lines.values())

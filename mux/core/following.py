@@ -28,12 +28,17 @@ from mux.core.threads import Thread
 
 @attrs.define(eq=False)
 class Following:
-    """Who joins and leaves which thread. ``_early``: of threads that nobody has followed yet."""
+    """Who joins and leaves which thread.
+
+    ``_early``: what was said on threads that nobody has followed yet; ``_orphans``: those of them
+    that run, and when they are taken for everybody's.
+    """
 
     state: State
     asking: Asking
     offering: Offering
     _early: dict[str, list[tuple[str, bytes]]] = attrs.field(factory=dict)
+    _orphans: dict[str, float] = attrs.field(factory=dict)
 
     # ── joining by an answer ──────────────────────────────────────────────────────────────────
 
@@ -61,6 +66,7 @@ class Following:
         if not thread.subscribed and request.method != "review/start":
             thread.loaded_with = request.params  # of a loaded thread they are ignored
         self.state.threads.claim(id)
+        self._orphans.pop(id, None)
         if request.method in ("thread/start", "thread/fork"):
             thread.birth = births.read_birth(line)
         if thread.status == "unknown":
@@ -98,8 +104,7 @@ class Following:
         turn = threads.turn_begun(line)
         if thread is None or turn is None or not thread.subscribed:
             return  # of one that isn't subscribed nobody would hear the end
-        if thread.running.turn is None:
-            thread.running.begin(thread.id, turn)
+        thread.running.begin(thread.id, turn)
 
     def resumed_here(self, request: Request) -> bytes | None:
         """The answer to a ``thread/resume`` that the app-server can't give, and the broker can."""
@@ -115,16 +120,24 @@ class Following:
     # ── threads that nobody asked for ─────────────────────────────────────────────────────────
 
     def unclaimed(self, thread: str, method: str, line: bytes) -> None:
-        """A thread that nobody has followed yet: its creator's answer, or its parent's, follows.
+        """A thread that nobody has followed yet: its creator's answer or its parent's item follows.
 
-        One that runs a turn before that is a sub-agent's of no known parent. It is everybody's, as
+        One that runs a turn is a sub-agent's. If no parent says so soon it is everybody's, as
         natively every connection is subscribed to it.
         """
         self._early.setdefault(thread, []).append((method, line))
         while sum(map(len, self._early.values())) > self.state.limits.held_early:
             del self._early[next(iter(self._early))]  # the oldest: whoever made it isn't ours
         if method == "turn/started":
-            self._adopt(thread, self.state.threads.audience(None))
+            self._orphans[thread] = self.state.now + self.state.limits.parent_wait
+            self.state.arm(self._orphans[thread])
+
+    def adopt_orphans(self) -> float:
+        """Those that no parent has named in time are everybody's; returns when to look again."""
+        for thread, moment in list(self._orphans.items()):
+            if moment <= self.state.now:
+                self._adopt(thread, self.state.threads.audience(None))
+        return min(self._orphans.values(), default=NEVER)
 
     def spawned(self, parent: str, line: bytes) -> None:
         """An item of the parent's is complete: the sub-agents' threads that it names are joined."""
@@ -133,6 +146,7 @@ class Following:
                 self._adopt(child, tuple(self.state.threads.get(parent).followers))
 
     def _adopt(self, thread: str, followers: tuple[ClientId, ...]) -> None:
+        self._orphans.pop(thread, None)
         self.state.threads.claim(thread)
         for id in followers:
             self._join(self.state.clients[id], thread)
@@ -219,6 +233,7 @@ class Following:
         """The app-server has unloaded it."""
         self.state.close(thread)
         self._early.pop(thread, None)
+        self._orphans.pop(thread, None)
 
 
 def _asks_for_turns(request: Request) -> bool:

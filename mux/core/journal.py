@@ -105,7 +105,7 @@ class Journal:
         return taken
 
 
-class _DeltaParams(msgspec.Struct):
+class _DeltaParams(msgspec.Struct, gc=False):
     threadId: str
     itemId: str
     delta: msgspec.Raw
@@ -113,19 +113,19 @@ class _DeltaParams(msgspec.Struct):
     contentIndex: int | None = None
 
 
-class _Delta(msgspec.Struct):
+class _Delta(msgspec.Struct, gc=False):
     params: _DeltaParams
 
 
-class Message(msgspec.Struct, frozen=True):
-    """What a late client is sent for one entry, or for several merged (``seq``: of the last)."""
+class Message(msgspec.Struct, frozen=True, gc=False):
+    """What a late client is sent for several entries merged (``seq``: of the last), or for none."""
 
     seq: int
     method: str
     message: bytes
 
 
-def merge(entries: Iterable[Entry], *, in_order: bool = False) -> Iterator[Message]:
+def merge(entries: Iterable[Entry], *, in_order: bool = False) -> Iterator[Entry | Message]:
     """Entries in order, with the consecutive deltas of each stream made one.
 
     "Consecutive" is meant within a thread: what other threads say in between doesn't part them.
@@ -134,55 +134,47 @@ def merge(entries: Iterable[Entry], *, in_order: bool = False) -> Iterator[Messa
     open_streams: dict[str | None, _Open] = {}
     for entry in entries:
         key = None if in_order else entry.thread
-        stream = open_streams.get(key)
-        delta = _read_delta(entry)
-        if delta is not None and stream is not None and stream.add(entry, delta):
-            continue
-        if stream is not None:
-            yield stream.message()
-            del open_streams[key]
+        open_stream = open_streams.get(key)
+        delta = _read_delta(entry) if entry.method in MERGEABLE else None
         if delta is None:
-            yield Message(entry.seq, entry.method, entry.message)
-        else:
-            open_streams[key] = _Open(entry, delta)
-    for stream in open_streams.values():
-        yield stream.message()
+            if open_stream is not None:
+                yield open_stream.message()
+                del open_streams[key]
+            yield entry
+            continue
+        stream = (
+            entry.method, entry.thread, delta.itemId, delta.summaryIndex, delta.contentIndex
+        )  # fmt: skip
+        if open_stream is not None:
+            if open_stream.stream == stream:
+                open_stream.pieces.append(delta.delta)
+                open_stream.last = entry
+                continue
+            yield open_stream.message()
+        open_streams[key] = _Open(stream, entry, delta.delta)
+    for each in open_streams.values():
+        yield each.message()
 
 
 class _Open:
     """A stream of deltas that the next entry of its thread may go on with."""
 
-    __slots__ = ("_delta", "_entry", "_pieces", "_seq")
+    __slots__ = ("first", "last", "pieces", "stream")
 
-    def __init__(self, entry: Entry, delta: _DeltaParams) -> None:
-        self._entry, self._delta, self._seq = entry, delta, entry.seq
-        self._pieces = [bytes(delta.delta)[1:-1]]
+    def __init__(self, stream: tuple[object, ...], first: Entry, piece: msgspec.Raw) -> None:
+        self.stream, self.first, self.last = stream, first, first
+        self.pieces = [piece]
 
-    def add(self, entry: Entry, delta: _DeltaParams) -> bool:
-        """Take in a delta of the same stream; False if it is of another."""
-        mine = self._delta
-        if (
-            entry.method != self._entry.method
-            or entry.thread != self._entry.thread
-            or delta.itemId != mine.itemId
-            or delta.summaryIndex != mine.summaryIndex
-            or delta.contentIndex != mine.contentIndex
-        ):
-            return False
-        self._pieces.append(bytes(delta.delta)[1:-1])
-        self._seq = entry.seq
-        return True
-
-    def message(self) -> Message:
-        line = self._entry.message
-        if len(self._pieces) > 1:
-            line = with_delta(line, b'"' + b"".join(self._pieces) + b'"')
-        return Message(self._seq, self._entry.method, line)
+    def message(self) -> Entry | Message:
+        """One delta that carries all pieces."""
+        if len(self.pieces) == 1:
+            return self.first
+        text = b"".join([bytes(piece)[1:-1] for piece in self.pieces])
+        line = with_delta(self.first.message, b'"%b"' % text)
+        return Message(self.last.seq, self.first.method, line)
 
 
 def _read_delta(entry: Entry) -> _DeltaParams | None:
-    if entry.method not in MERGEABLE:
-        return None
     try:
         return _delta_decoder.decode(entry.message).params
     except msgspec.DecodeError:
@@ -201,9 +193,9 @@ def with_seq(message: bytes, seq: int) -> bytes:
     return b'{"seq":%d,' % seq + message[1:]
 
 
-def is_numbered(message: bytes) -> bool:
-    """Whether ``with_seq`` made it."""
-    return message.startswith(b'{"seq":')
+def with_cursor(message: bytes, cursor: int) -> bytes:
+    """The last message of a joining, which brings its client up to this place in the journal."""
+    return b'{"cursor":%d,' % cursor + message[1:]
 
 
 _delta_decoder = msgspec.json.Decoder(_Delta)

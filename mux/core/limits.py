@@ -49,7 +49,10 @@ class Limits:
     overload_retries: int = _count(8, "with doubling waits this covers about 13 s of overload")
     overload_first_wait: float = _limit(0.05, "the app-server's queue drains in milliseconds")
     held_early: int = _count(
-        1024, "notifications of a thread whose creator isn't known yet, until its answer comes"
+        16384, "notifications of threads whose creator or parent isn't known yet: seconds of text"
+    )
+    parent_wait: float = _limit(
+        1.0, "for a parent's item to name a sub-agent that runs already; milliseconds, when well"
     )
     kept_for_return: float = _limit(
         600.0, "a fresh or ephemeral thread is lost once let go: its client may reconnect till then"

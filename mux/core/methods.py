@@ -32,6 +32,12 @@ class Route(enum.Enum):
     """A new app-server process, asked of the broker."""
     REPLAY = "replay"
     """What a client missed, out of the journal."""
+    PRESENCE = "presence"
+    """Who is attached."""
+    APPROVALS = "approvals"
+    """What waits for somebody's word."""
+    ANSWER = "answer"
+    """An answer to one of these, from a client that needn't have been offered it."""
 
 
 @attrs.frozen
@@ -136,8 +142,23 @@ _STREAM = "subscriptionId"
 REQUESTS: dict[str, RequestRule] = {
     "initialize": RequestRule(Route.INITIALIZE),
     "mux/status": RequestRule(Route.SHELL),
+    **dict.fromkeys(
+        (
+            "mux/pairing/begin",
+            "mux/pairing/confirm",
+            "mux/devices/list",
+            "mux/devices/add",
+            "mux/devices/revoke",
+            "mux/devices/rename",
+            "mux/devices/scope",
+        ),
+        RequestRule(Route.SHELL),
+    ),
     "mux/restart": RequestRule(Route.RESTART),
     "mux/replay": RequestRule(Route.REPLAY),
+    "mux/presence/read": RequestRule(Route.PRESENCE),
+    "mux/approvals/list": RequestRule(Route.APPROVALS),
+    "mux/approvals/answer": RequestRule(Route.ANSWER),
     # What begins work.
     "turn/start": _BEGINS,
     "thread/compact/start": _BEGINS,

@@ -12,7 +12,7 @@ from __future__ import annotations
 import attrs
 import msgspec
 
-from mux.core import jsonrpc, tools
+from mux.core import jsonrpc, recording, tools
 from mux.core.answers import fault
 from mux.core.approvals import RESOLVED, ServerRequest
 from mux.core.client import Client
@@ -23,6 +23,12 @@ from mux.core.state import NEVER, State
 
 REFUSED = "mux/refused"
 """Tells a client that its answer to a server request didn't count, and why."""
+
+LATE = "answer/late"
+"""Counted: an answer to what isn't there any more, or was answered before."""
+
+LONGEST_ITEM = 256 * 1024
+"""Bytes of an item that is listed with its approval: more of a change nobody reads in a list."""
 
 
 @attrs.define(eq=False)
@@ -51,6 +57,7 @@ class Offering:
             needs=rule.needs if _applies(rule.only_if, line) else "",
         )
         state.approvals.add(request)
+        recording.raised(state, request, _params(line))
         if rule.asked is Asked.FOLLOWERS:
             self._offer(request, self._followers(request))
         elif rule.asked is Asked.TOOL_OWNER:
@@ -129,17 +136,93 @@ class Offering:
         if request is None:
             # Late, double, unknown: natively ignored, and nothing that the client did wrong.
             self.state.log("debug", "answer that changes nothing", client=client.id)
+            self.state.count(LATE)
             return
-        if message.kind == "error":
-            wrong: str | None = "answered with an error"
-        else:
+        wrong: str | None = "answered with an error"
+        if message.kind == "response":
             wrong = fault(request.method, request.offer, message.fields["result"])
         if request.rule.asked is Asked.FOLLOWERS and "approve" not in client.principal.scopes:
             self._refuse(request, client)
         elif wrong is None:
-            self._answer(request, client.id, {"result": message.fields["result"]})
+            self._answer_counts(request, client, message.fields["result"])
         else:
             self._abstains(request, client, wrong)
+
+    def answered_unasked(self, client: Client, message: ClientMessage) -> None:
+        """``mux/approvals/answer``: from one that has the scope, offered it or not.
+
+        The same rules hold; but this one hears what became of its answer.
+        """
+        fields = jsonrpc.read_fields(message.params) or {}
+        request = self.state.approvals.get(fields.get("id", b""))
+        result = fields.get("result", b"null")
+        wrong = self._why_not(client, request, result)
+        if request is None or wrong is not None:
+            code = jsonrpc.INVALID_REQUEST
+            self.state.error(client.id, message.id, code, wrong or "no such approval")
+            return
+        self._answer_counts(request, client, result)
+        told = {"id": request.id, "method": request.method, "threadId": request.thread}
+        self.state.send(client.id, jsonrpc.result(message.id, told), message.method)
+
+    def _why_not(self, client: Client, request: ServerRequest | None, result: bytes) -> str | None:
+        """Why the answer doesn't count; None if it does."""
+        if request is None:
+            return "no such approval is pending: it was withdrawn, or answered a while ago"
+        if request.answered:
+            return f"answered already, by {self._named(request.answered_by)}"
+        if request.rule.asked is not Asked.FOLLOWERS:
+            return f"`{request.method}` is answered by a program, not by a person"
+        if not client.declared(request.needs):
+            return f"it needs a client that declares the capability `{request.needs}`"
+        wrong = fault(request.method, request.offer, result)
+        return None if wrong is None else f"`result` doesn't answer `{request.method}`: {wrong}"
+
+    def _named(self, id: ClientId | None) -> str:
+        client = self.state.clients.get(id or 0)
+        if client is None:
+            return "one that has left" if id is not None else "the broker"
+        name = client.info.name if client.info is not None else "unnamed"
+        return f"{name} ({client.principal.name}, client {client.id})"
+
+    def list_for(self, client: Client, message: ClientMessage) -> None:
+        """``mux/approvals/list``: what waits for a person's word, oldest first."""
+        waiting = [
+            self._shown(request)
+            for request in self.state.approvals.pending()
+            if request.rule.asked is Asked.FOLLOWERS and not request.answered
+        ]
+        answer = jsonrpc.result(message.id, {"approvals": waiting})
+        self.state.send(client.id, answer, message.method)
+
+    def _shown(self, request: ServerRequest) -> dict[str, object]:
+        params, clients = _params(request.offer), self.state.clients
+        return {
+            "id": request.id,
+            "method": request.method,
+            "threadId": request.thread,
+            "ageSeconds": round(self.state.now - request.since, 3),
+            "needs": request.needs or None,
+            "params": msgspec.Raw(params),
+            "item": msgspec.Raw(self._item(request, params)),
+            "offeredTo": [
+                {"id": id, "name": info.name if (info := clients[id].info) is not None else None}
+                for id in request.offered
+            ],
+        }
+
+    def _item(self, request: ServerRequest, params: bytes) -> bytes:
+        """The item that it is about, as it began: an approval of files doesn't name them."""
+        id = jsonrpc.read_text((jsonrpc.read_fields(params) or {}).get("itemId"))
+        thread = self.state.threads.known.get(request.thread or "")
+        item = thread.running.items.get(id or "") if thread is not None else None
+        if item is None or len(item.started) > LONGEST_ITEM:
+            return b"null"
+        return (jsonrpc.read_fields(_params(item.started)) or {}).get("item", b"null")
+
+    def _answer_counts(self, request: ServerRequest, client: Client, result: bytes) -> None:
+        recording.approved(self.state, request, client, result)
+        self._answer(request, client.id, {"result": result})
 
     def _refuse(self, request: ServerRequest, client: Client) -> None:
         """An answer from one that may not give it is none, and it is told so."""
@@ -150,6 +233,7 @@ class Offering:
         }
         self.state.send(client.id, jsonrpc.notification(REFUSED, params), REFUSED)
         self.state.log("warning", "answer refused", client=client.id, method=request.method)
+        recording.answer_refused(self.state, request, client)
 
     def _answer(
         self, request: ServerRequest, by: ClientId | None, answer: dict[str, bytes]
@@ -158,11 +242,12 @@ class Offering:
         line = jsonrpc.write({"id": request.upstream} | answer)
         self.state.forward(line, request.method)
         if request.thread is None or request.rule.asked is Asked.TOOL_OWNER:
-            self.state.approvals.resolve(request.upstream)  # of these no `resolved` comes
+            self._resolve(request.upstream)  # of these no `resolved` comes
 
     def _abstains(self, request: ServerRequest, client: Client, why: str) -> None:
         log = self.state.log
         log("warning", "client abstains", client=client.id, method=request.method, why=why)
+        recording.abstained(self.state, request, client, why)
         request.abstained.add(client.id)
         if request.rule.asked is Asked.ONE_AFTER_ANOTHER:
             if request.present == client.id:
@@ -182,6 +267,7 @@ class Offering:
             text = f"The client that provides this tool could not run it: {why}."
             self._answer_for_broker(request, tools.unavailable(text))
             return
+        recording.given_up(self.state, request, why)
         text = f"{request.method}: {why}"
         error = msgspec.json.encode({"code": jsonrpc.INTERNAL_ERROR, "message": text})
         self._answer(request, None, {"error": error})
@@ -213,12 +299,18 @@ class Offering:
         """The app-server is done with one; returns the thread that it was of."""
         fields = jsonrpc.read_fields(line) or {}
         params = jsonrpc.read_fields(fields.get("params", b"")) or {}
-        request = self.state.approvals.resolve(params.get("requestId", b""))
+        request = self._resolve(params.get("requestId", b""))
         if request is None:
             return None
         own = jsonrpc.write(params | {"requestId": b"%d" % request.id})
         self._tell_resolved(request, jsonrpc.write(fields | {"params": own}))
         return request.thread
+
+    def _resolve(self, upstream: bytes) -> ServerRequest | None:
+        request = self.state.approvals.resolve(upstream)
+        if request is not None:
+            recording.over(self.state, request)
+        return request
 
     def _tell_resolved(self, request: ServerRequest, message: bytes) -> None:
         clients = self.state.clients
@@ -228,6 +320,7 @@ class Offering:
     def resolve_all(self) -> None:
         """The app-server is gone, and its requests with it: nobody is to go on showing them."""
         for request in self.state.approvals.clear():
+            recording.over(self.state, request)
             if request.thread is not None and request.rule.asked is not Asked.TOOL_OWNER:
                 params = {"threadId": request.thread, "requestId": request.id}
                 self._tell_resolved(request, jsonrpc.notification(RESOLVED, params))
@@ -241,7 +334,7 @@ class Offering:
     def thread_closed(self, thread: str) -> None:
         """Nothing of it can be answered any more."""
         for request in list(self.state.approvals.pending(thread)):
-            self.state.approvals.resolve(request.upstream)
+            self._resolve(request.upstream)
 
     def unfollowed(self, client: Client, thread: str) -> None:
         """Natively it hears no ``resolved`` then; and it may join again and be offered it anew."""
@@ -254,5 +347,9 @@ def _applies(only_if: tuple[str, str] | None, line: bytes) -> bool:
     if only_if is None:
         return True
     field, value = only_if
-    params = jsonrpc.read_fields((jsonrpc.read_fields(line) or {}).get("params", b"")) or {}
+    params = jsonrpc.read_fields(_params(line)) or {}
     return jsonrpc.read_text(params.get(field)) == value
+
+
+def _params(line: bytes) -> bytes:
+    return (jsonrpc.read_fields(line) or {}).get("params", b"null")

@@ -20,10 +20,17 @@ class Principal:
 
     ``name`` is what operators see (a JWT's ``sub``, ``local`` for the unix socket's owner);
     ``kind`` says how it was proved; ``expires_at`` is Unix seconds, or None for never. ``scopes``:
-    what it may do (see ``scopes``).
+    what it may do (see ``scopes``). ``device``: the paired device's number, which outlives its
+    name; empty for others.
     """
 
     name: str
     kind: PrincipalKind
     expires_at: float | None = None
     scopes: frozenset[Scope] = ALL
+    device: str = ""
+
+    @property
+    def identity(self) -> tuple[str, str]:
+        """The same for whoever comes back: with a newer token, or under another device name."""
+        return (self.kind, self.device or self.name)

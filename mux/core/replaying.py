@@ -59,13 +59,13 @@ class Replaying:
     state: State
     asking: Asking
     _loading: dict[int, tuple[_Replay, str]] = attrs.field(factory=dict)
-    _left: OrderedDict[tuple[str, str], set[str]] = attrs.field(factory=OrderedDict)
+    _left: OrderedDict[tuple[tuple[str, str], str], set[str]] = attrs.field(factory=OrderedDict)
 
     def client_left(self, client: Client) -> None:
         """Remember what it followed, for its return."""
         if client.info is None or not client.follows:
             return
-        key = (client.principal.name, client.info.name)
+        key = (client.principal.identity, client.info.name)
         self._left[key] = set(client.follows)
         self._left.move_to_end(key)
         while len(self._left) > self.state.limits.remembered_clients:
@@ -102,8 +102,13 @@ class Replaying:
     def _wanted(self, client: Client, params: ReplayParams) -> list[str]:
         if params.threadId is not None:
             return [params.threadId]
-        key = (client.principal.name, client.info.name if client.info else "")
-        return sorted(set(client.follows) | self._left.get(key, set()))
+        name = client.info.name if client.info is not None else ""
+        wanted = set(self._left.get((client.principal.identity, name), ()))
+        for other in self.state.clients.values():
+            # Itself; or its connection before this one, which isn't known to be gone yet.
+            if other.resembles(name, client.principal):
+                wanted |= other.follows.keys()
+        return sorted(wanted)
 
     def _load(self, client: Client, replay: _Replay) -> None:
         for id in replay.threads:

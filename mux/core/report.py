@@ -24,7 +24,7 @@ def report(broker: Broker, now: float) -> dict[str, Any]:
             "generation": state.appserver.generation,
             "uptimeSeconds": round(now - state.appserver.started, 3),
             "requestsInFlight": state.flow.in_flight,
-            "requestsWaiting": len(state.flow.upstream) - state.flow.in_flight,
+            "requestsWaiting": state.flow.waiting,
             "requestsQueued": state.flow.queued,
             "restartWaitsFor": recovery.waits_for() if recovery.restart_asked else [],
         },
@@ -51,6 +51,7 @@ def _client(client: Client, now: float, head: int) -> dict[str, Any]:
         "transport": client.transport,
         "peer": client.peer,
         "sinceSeconds": round(now - client.since, 3),
+        "droveSeconds": None if client.drove is None else round(now - client.drove, 3),
         "threads": list(client.follows),
         "behind": None if client.backlog is None else head - client.backlog.cursor,
     }

@@ -14,6 +14,14 @@ from mux.core.methods import RequestRule
 from mux.core.scoped import Claim
 
 
+@attrs.frozen
+class Recorded:
+    """What every audit record about a request says of it. ``topic``: ``turn`` or ``admin``."""
+
+    topic: str
+    fields: dict[str, object]
+
+
 @attrs.define(eq=False)
 class Request:
     """One request. ``origin`` is the asker's id as JSON text, ``line`` what is written upstream.
@@ -21,7 +29,8 @@ class Request:
     ``client`` is None for the broker's own requests and for those whose asker left; ``account`` is
     whom its slot is counted for in ``flow``.
     ``unwanted``: its client has unsubscribed from what it joins, before the answer.
-    ``sent``: see ``sent.Sent``. ``deadline`` is on the broker's clock, set when it goes upstream;
+    ``sent``: see ``sent.Sent``. ``recorded``: see ``recording``, which clears it at the end.
+    ``deadline`` is on the broker's clock, set when it goes upstream;
     infinite for one that waits.
     """
 
@@ -40,7 +49,8 @@ class Request:
     attempts: int = 0
     expired: bool = False
     unwanted: bool = False
-    sent: tuple[str, str, str] | None = None
+    sent: tuple[tuple[str, str], str, str] | None = None
+    recorded: Recorded | None = None
 
     @property
     def runs_alone(self) -> bool:

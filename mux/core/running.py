@@ -32,6 +32,11 @@ REPLACED_IN_ITEM = frozenset({"item/fileChange/patchUpdated"})
 """Notifications of an item of which the last one says all."""
 
 
+OUTLIVES_ITS_TURN = frozenset({"commandExecution"})
+"""Items that may go on when their turn is over: a command in the background. What else isn't
+complete by then never will be, like a message that somebody's steering cut short."""
+
+
 @attrs.define(eq=False)
 class Stream:
     """Consecutive deltas of one stream of one item, e.g. its text, or one part of its summary."""
@@ -58,10 +63,11 @@ class Stream:
 
 @attrs.define(eq=False)
 class Item:
-    """One item of the turn ``turn``. ``completed``: its final JSON, once it has one."""
+    """One item. ``completed``: its final JSON, once it has one."""
 
     started: bytes
     turn: str
+    type: str
     parts: list[Stream | tuple[str, bytes]] = attrs.field(factory=list)
     completed: bytes | None = None
 
@@ -94,12 +100,13 @@ class Item:
 class Running:
     """What runs on one thread. ``turn``: the running turn's id; ``started``: its first line.
 
-    ``since``: no item that runs began before this seq.
+    ``over``: the turn that ended last. ``since``: no item that runs began before this seq.
     ``announced``: whether that line has come, or only the answer to ``turn/start`` so far.
     ``ended``: id and fields of the last turn, if somebody waited for a snapshot when it ended.
     """
 
     turn: str | None = None
+    over: str | None = None
     since: int = 0
     started: bytes = b""
     announced: bool = False
@@ -108,10 +115,15 @@ class Running:
     latest: dict[str, bytes] = attrs.field(factory=dict)
 
     def begin(self, thread: str, turn: bytes) -> None:
-        """A turn begins: so says the answer to ``turn/start``, before the first line does."""
+        """A turn begins: so says the answer to ``turn/start``, before the first line does.
+
+        Unless it has ended already: an answer may come late, of one that joined a running turn.
+        """
         params = {"threadId": thread, "turn": msgspec.Raw(turn)}
-        self.started, self.announced = jsonrpc.notification("turn/started", params), False
-        self.turn = _turn_id(self.started)
+        line = jsonrpc.notification("turn/started", params)
+        begun = _turn_id(line)
+        if self.turn is None and begun != self.over:
+            self.turn, self.started, self.announced = begun, line, False
 
     def note(self, method: str, params: ItemParams, line: bytes) -> None:
         """Keep what a notification of this thread says of it."""
@@ -121,22 +133,26 @@ class Running:
                 item.streamed(method, params, line)
         elif method == "item/started":
             if (of := _read_item(line)) is not None:
-                self.items[of.item.id] = Item(line, of.turnId)
+                self.items[of.item.id] = Item(line, of.turnId, of.item.type)
         elif method == "item/completed":
             self._completed(line)
         elif method == "turn/started":
             self.turn, self.started, self.announced = _turn_id(line), line, True
         elif method == "turn/completed":
-            self.turn = None
+            self.turn, self.over = None, _turn_id(line)
             self.latest.clear()
-            self.items = {id: item for id, item in self.items.items() if item.completed is None}
+            self.items = {
+                id: item
+                for id, item in self.items.items()
+                if item.completed is None and item.type in OUTLIVES_ITS_TURN
+            }
         elif method in LATEST_OF_TURN:
             self.latest[method] = line
 
     def _completed(self, line: bytes) -> None:
         of, final = _read_item(line), _item(line)
         if of is not None and final is not None:
-            item = self.items.setdefault(of.item.id, Item(line, of.turnId))
+            item = self.items.setdefault(of.item.id, Item(line, of.turnId, of.item.type))
             item.completed = final
             item.parts.clear()
 
@@ -160,6 +176,13 @@ class Running:
     def shown_ended(self, line: bytes) -> dict[str, bytes]:
         """The same of a turn that ends by ``line``, its ``turn/completed``."""
         return _turn_in(line) | self._completed_items()
+
+    def known(self) -> dict[str, dict[str, bytes]]:
+        """The fields of the latest turns, by id, where we know better than a snapshot may."""
+        known = dict([self.ended]) if self.ended is not None else {}
+        if self.turn is not None and self.announced:
+            known[self.turn] = self.shown()
+        return known
 
     def outlived(self) -> dict[str, bytes]:
         """The final JSON of items that went on after their turn, by id."""
@@ -200,29 +223,20 @@ def up_to_date(result: bytes, running: Running, status: bytes | None, *, turns: 
     fields = jsonrpc.read_fields(result)
     if fields is None:
         return result
-    known = dict([running.ended]) if running.ended is not None else {}
-    if running.turn is not None and running.announced:
-        known[running.turn] = running.shown()
     for holder, key in (("thread", "turns"), ("initialTurnsPage", "data")):
         inner = jsonrpc.read_fields(fields.get(holder, b"null"))
         if inner is not None and inner.get(key, b"null")[:1] == b"[":
             complete = turns and holder == "thread"
-            inner[key] = _with_known(inner[key], known, running.outlived(), complete=complete)
+            inner[key] = _with_known(inner[key], running, complete=complete)
             if status is not None and _type(inner.get("status")) != _type(status):
                 inner["status"] = status
             fields[holder] = jsonrpc.write(inner)
     return jsonrpc.write(fields)
 
 
-def _with_known(
-    turns: bytes,
-    known: dict[str, dict[str, bytes]],
-    outlived: dict[str, bytes],
-    *,
-    complete: bool,
-) -> bytes:
+def _with_known(turns: bytes, running: Running, *, complete: bool) -> bytes:
     each = _objects(turns)
-    missing = dict(known)
+    missing, outlived = running.known(), running.outlived()
     for turn in each:
         if outlived and "items" in turn:
             items = _objects(turn["items"])
@@ -233,6 +247,9 @@ def _with_known(
             turn |= newer
         elif newer is not None:  # the asker wanted less of each
             turn |= {name: newer[name] for name in newer.keys() - {"items", "itemsView"}}
+        elif turn.get("status") == b'"inProgress"' and running.turn not in (None, _id(turn)):
+            # It ended with its app-server; while another runs, the next one doesn't say so.
+            turn["status"] = b'"interrupted"'
     if complete:
         each += missing.values()
     return b"[" + b",".join(jsonrpc.write(turn) for turn in each) + b"]"
@@ -264,8 +281,13 @@ class _Named(msgspec.Struct):
     id: str
 
 
+class _Item(msgspec.Struct):
+    id: str
+    type: str = ""
+
+
 class _ItemOnly(msgspec.Struct):
-    item: _Named
+    item: _Item
     turnId: str = ""
 
 

@@ -26,7 +26,8 @@ class Claim:
     """A thing of a client's that a request names. ``wire``: its id upstream.
 
     ``holds``: the request begins it, so it is the client's until released; ``runs``: the app-server
-    has said so. ``params`` are those that begin it, as they go upstream.
+    has said so. ``params`` are those that begin it, as they go upstream. ``number``: tells one
+    holding of an id from the next; a request that ends one has the number of the one it ends.
     """
 
     field: str
@@ -36,6 +37,7 @@ class Claim:
     params: bytes = b""
     holds: bool = False
     runs: bool = False
+    number: int = 0
 
 
 @attrs.define(eq=False)
@@ -44,6 +46,8 @@ class Scoped:
 
     _running: dict[ClientId, dict[tuple[str, str], Claim]] = attrs.field(factory=dict)
     _made_up: int = 0
+    _numbers: int = 0
+    _ending: set[int] = attrs.field(factory=set)
 
     def rewrite(self, client: ClientId, own_id: OwnId, params: bytes) -> tuple[bytes, Claim | None]:
         """``params`` with the client's id turned into the wire's, and what that id names.
@@ -62,24 +66,42 @@ class Scoped:
         params = jsonrpc.write(fields)
         claim = Claim(own_id.field, origin, wire, own_id.ended_by, params)
         running = self._running.setdefault(client, {})
-        if own_id.begins and (claim.field, wire) not in running:
+        held = running.get((claim.field, wire))
+        if own_id.begins and (held is None or held.number in self._ending):
             # A second start under a running id is the app-server's to refuse: it holds nothing.
-            claim = running[claim.field, wire] = attrs.evolve(claim, holds=True)
+            self._numbers += 1
+            claim = attrs.evolve(claim, holds=True, number=self._numbers)
+            running[claim.field, wire] = claim
+        elif own_id.ends and held is not None:
+            claim = attrs.evolve(claim, number=held.number)
+            self._ending.add(held.number)
         return params, claim
 
     def begun(self, client: ClientId, claim: Claim) -> None:
         """The app-server has begun it."""
-        running = self._running.get(client, {})
-        if claim.holds and (claim.field, claim.wire) in running:
+        if claim.holds and self._holds(client, claim):
+            running = self._running[client]
             running[claim.field, claim.wire] = attrs.evolve(claim, runs=True)
 
     def release(self, client: ClientId, claim: Claim) -> None:
-        """What it began, if it did, never began or has ended by itself."""
+        """What it began never began, or has ended by itself; what it was to end wasn't ended."""
         if claim.holds:
-            self.ended(client, claim.field, claim.origin)
+            self.end(client, claim)
+        else:
+            self._ending.discard(claim.number)
+
+    def end(self, client: ClientId, claim: Claim) -> None:
+        """It has ended what it was to end."""
+        self._ending.discard(claim.number)
+        if self._holds(client, claim):
+            del self._running[client][claim.field, claim.wire]
+
+    def _holds(self, client: ClientId, claim: Claim) -> bool:
+        held = self._running.get(client, {}).get((claim.field, claim.wire))
+        return held is not None and held.number == claim.number
 
     def ended(self, client: ClientId, field: str, origin: str) -> None:
-        """It has ended, by itself or by request."""
+        """The app-server says that it has ended by itself."""
         self._running.get(client, {}).pop((field, f"{client}:{origin}"), None)
 
     def running(self) -> list[tuple[ClientId, Claim]]:

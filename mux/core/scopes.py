@@ -29,7 +29,8 @@ _OBSERVE = """
     account/bedrock/checkGovCloudRequirements account/gatewayOAuth/read
     app/installed app/list app/read collaborationMode/list configRequirements/read
     experimentalFeature/list hooks/list initialize memory/status model/list modelProvider/list
-    modelProvider/capabilities/read mux/replay mux/status permissionProfile/list
+    modelProvider/capabilities/read permissionProfile/list
+    mux/approvals/list mux/presence/read mux/replay mux/status
     plugin/installed plugin/list plugin/read plugin/search plugin/skill/read
     project/list project/read server/diagnostics skills/list thread/attachment/list
     thread/attachmentOwner/list thread/backgroundTerminals/list thread/goal/get thread/items/list
@@ -45,7 +46,7 @@ _DRIVE = """
     thread/archive thread/attachment/add thread/attachment/remove thread/compact/start thread/fork
     thread/goal/clear thread/goal/set thread/guardianReview thread/inject_items thread/delete
     thread/memoryMode/set thread/metadata/update thread/name/set thread/prediction/request
-    thread/prepareApprovedPlan thread/queue/add thread/queue/delete thread/queue/list
+    thread/prepareApprovedPlan thread/queue/add thread/queue/delete
     thread/queue/reorder thread/queue/start thread/queue/update thread/realtime/appendAudio
     thread/realtime/appendSpeech thread/realtime/appendText thread/realtime/start
     thread/realtime/stop thread/revert thread/sample thread/sample/cancel thread/section/move
@@ -55,7 +56,7 @@ _DRIVE = """
     thread/increment_elicitation thread/decrement_elicitation
 """
 
-_APPROVE = "thread/approveGuardianDeniedAction"
+_APPROVE = "thread/approveGuardianDeniedAction mux/approvals/answer"
 
 SCOPES: dict[str, Scope] = {
     **dict.fromkeys(_OBSERVE.split(), "observe"),
@@ -66,6 +67,10 @@ SCOPES: dict[str, Scope] = {
 
 class _Sandbox(msgspec.Struct):
     type: str
+
+
+class _Environment(msgspec.Struct):
+    runtimeWorkspaceRoots: msgspec.Raw = msgspec.Raw(b"null")
 
 
 class _Overrides(msgspec.Struct):
@@ -80,6 +85,20 @@ class _Overrides(msgspec.Struct):
     path: str | None = None
     history: msgspec.Raw = msgspec.Raw(b"null")
     runtimeWorkspaceRoots: msgspec.Raw = msgspec.Raw(b"null")
+    selectedCapabilityRoots: msgspec.Raw = msgspec.Raw(b"null")
+    environments: list[_Environment] | None = None
+
+
+class _Steering(msgspec.Struct):
+    """The params of ``thread/resume`` that change how the thread goes on."""
+
+    cwd: msgspec.Raw = msgspec.Raw(b"null")
+    model: msgspec.Raw = msgspec.Raw(b"null")
+    modelProvider: msgspec.Raw = msgspec.Raw(b"null")
+    serviceTier: msgspec.Raw = msgspec.Raw(b"null")
+    personality: msgspec.Raw = msgspec.Raw(b"null")
+    baseInstructions: msgspec.Raw = msgspec.Raw(b"null")
+    developerInstructions: msgspec.Raw = msgspec.Raw(b"null")
 
 
 _TIGHT_POLICIES = frozenset({b'"untrusted"', b'"on-request"', b"null"})
@@ -103,6 +122,8 @@ def needed(method: str, params: bytes) -> tuple[Scope, str]:
         loosens = _loosens(params)
         if loosens:
             return "admin", f" with `{loosens}`"
+    if method == "thread/resume" and (steers := _steers(params)):
+        return "drive", f" with `{steers}`"
     return SCOPES.get(method, "admin"), ""
 
 
@@ -122,9 +143,23 @@ def _loosens(params: bytes) -> str:
         "path": asked.path is not None,  # of any file on the host
         "history": bytes(asked.history) != b"null",
         "config": bytes(asked.config) not in (b"null", b"{}"),
-        "runtimeWorkspaceRoots": bytes(asked.runtimeWorkspaceRoots) not in (b"null", b"[]"),
+        "runtimeWorkspaceRoots": _some(asked.runtimeWorkspaceRoots),
+        "environments": any(_some(e.runtimeWorkspaceRoots) for e in asked.environments or ()),
+        "selectedCapabilityRoots": _some(asked.selectedCapabilityRoots),  # plugins of any folder
     }
     return next((name for name, loosened in found.items() if loosened), "")
 
 
+def _some(listed: msgspec.Raw) -> bool:
+    return bytes(listed) not in (b"null", b"[]")
+
+
+def _steers(params: bytes) -> str:
+    """The param by which a ``thread/resume`` does more than look on; empty if none does."""
+    asked = _steering_decoder.decode(params)  # `_loosens` has seen that it is an object
+    names = _Steering.__struct_fields__
+    return next((name for name in names if bytes(getattr(asked, name)) != b"null"), "")
+
+
 _overrides_decoder = msgspec.json.Decoder(_Overrides)
+_steering_decoder = msgspec.json.Decoder(_Steering)

@@ -25,7 +25,7 @@ from mux.core.state import State
 SENDS = frozenset({"turn/start", "turn/steer"})
 """The methods that carry a ``clientUserMessageId``."""
 
-Key = tuple[str, str, str]
+Key = tuple[tuple[str, str], str, str]
 
 
 @attrs.define(eq=False)
@@ -79,7 +79,7 @@ class Sent:
             return None
         if not params.clientUserMessageId:
             return None
-        return (client.principal.name, params.threadId, params.clientUserMessageId)
+        return (client.principal.identity, params.threadId, params.clientUserMessageId)
 
     def settled(self, request: Request, line: bytes) -> None:
         """The first one has its answer: ``line`` carries ``result`` or ``error``."""

@@ -17,10 +17,20 @@ from mux.core.approvals import Approvals
 from mux.core.appserver import AppServer, Introduction
 from mux.core.backlog import NOT_NUMBERED, Backlog
 from mux.core.client import Client
-from mux.core.commands import Close, Command, Fetch, Forward, Level, Log, Publish, TellWhenDrained
+from mux.core.commands import (
+    Close,
+    Command,
+    Fetch,
+    Forward,
+    Level,
+    Log,
+    Publish,
+    Record,
+    TellWhenDrained,
+)
 from mux.core.events import ClientId
 from mux.core.flow import Flow
-from mux.core.journal import Entry, Journal, is_numbered, with_seq
+from mux.core.journal import Entry, Journal, with_cursor, with_seq
 from mux.core.limits import Limits
 from mux.core.scoped import Scoped
 from mux.core.threads import Threads
@@ -41,6 +51,7 @@ class State:
 
     ``wakeup``: when ``TimePassed`` is wanted, on the same clock. ``loose``: threads that lost
     something that held them; ``following`` looks at the end of the event whether to let go.
+    ``audit_text``: whether the audit log may hold what was said, not only its digest.
     """
 
     limits: Limits
@@ -57,6 +68,8 @@ class State:
     wakeup: float = NEVER
     out: list[Command] = attrs.field(factory=list)
     loose: set[str] = attrs.field(factory=set)
+    counts: dict[str, int] = attrs.field(factory=dict)
+    audit_text: bool = False
 
     def __attrs_post_init__(self) -> None:
         self.flow = Flow(self.limits)
@@ -147,14 +160,13 @@ class State:
         if not client.aware:
             return
         if client.backlog is not None:
-            client.backlog.number_last(self.journal.head)
+            client.backlog.mark_last(self.journal.head)
             return
         for at in reversed(range(len(self.out))):
             last = self.out[at]
             if isinstance(last, Publish) and last.recipients == (client.id,):
-                if not is_numbered(last.message):
-                    numbered = with_seq(last.message, self.journal.head)
-                    self.out[at] = Publish(numbered, last.recipients, last.method, last.entry)
+                marked = with_cursor(last.message, self.journal.head)
+                self.out[at] = Publish(marked, last.recipients, last.method, last.entry)
                 return
 
     def _is_live(self, client: ClientId) -> bool:
@@ -163,6 +175,16 @@ class State:
     def log(self, level: Level, event: str, **fields: object) -> None:
         """To the operator. ``fields`` never hold params, results or secrets."""
         self.out.append(Log(level, event, fields))
+
+    def record(self, kind: str, **fields: object) -> None:
+        """To the audit log. What may stand in ``fields`` is decided in ``recording``."""
+        times = fields.get("times")
+        self.count(kind, times if isinstance(times, int) else 1)
+        self.out.append(Record(kind, fields))
+
+    def count(self, what: str, times: int = 1) -> None:
+        """To the metrics: by what is recorded, and a few things more."""
+        self.counts[what] = self.counts.get(what, 0) + times
 
     def arm(self, moment: float) -> None:
         """Want ``TimePassed`` at this moment, at the latest."""
@@ -223,11 +245,12 @@ class State:
     def tell(self, client: Client, backlog: Backlog, entries: list[Entry], until: int = 0) -> None:
         """Send what these entries hold for a client that is behind; live again at the head."""
         messages = backlog.read(entries, client.opted_out, self.journal.head, until)
+        recipients, aware = (client.id,), client.aware  # the same tuple: written as one piece
         for message in messages:
             text = message.message
-            if client.aware and message.seq != NOT_NUMBERED:
+            if aware and message.seq != NOT_NUMBERED:
                 text = with_seq(text, message.seq)
-            self.out.append(Publish(text, (client.id,), message.method))
+            self.out.append(Publish(text, recipients, message.method))
         if backlog.cursor >= self.journal.head:
             client.backlog = None
             self.threads.audience_changed()

@@ -96,7 +96,7 @@ class Threads:
 
     ``joining`` counts the requests under way that will follow a thread, ``beginning`` those that
     may begin a turn of it. ``behind``: clients that
-    aren't fed live (see ``backlog``).
+    aren't fed live (see ``backlog``). ``changes`` counts those of the audience.
     """
 
     clients: dict[ClientId, Client]
@@ -104,6 +104,7 @@ class Threads:
     joining: Counter[str] = attrs.field(factory=Counter)
     beginning: Counter[str] = attrs.field(factory=Counter)
     behind: tuple[ClientId, ...] = ()
+    changes: int = 0
     _recipients: dict[tuple[str | None, str], Recipients] = attrs.field(factory=dict)
 
     def get(self, id: str) -> Thread:
@@ -144,6 +145,7 @@ class Threads:
     def audience_changed(self) -> None:
         """Somebody came or left, fell behind or caught up, or declared what it wants."""
         self._recipients.clear()
+        self.changes += 1
         self.behind = tuple(id for id, each in self.clients.items() if each.backlog is not None)
 
     def follow(self, client: Client, id: str) -> Thread:

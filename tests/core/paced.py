@@ -1,8 +1,8 @@
 """Stories in which clients lag: the story plays their outboxes, and the disk.
 
 A client takes what it is sent at once, unless the test says that it `lags`; then it waits for
-`drains`, and for `reads_disk` where the journal's memory doesn't reach back. `settles` does all that
-is still to be done.
+`drains`, and for `reads_disk` where the journal's memory doesn't reach back. `settles` does all
+that is still to be done.
 
 Hands to: the tests of the backlog and of replay. Hears from: `stories`.
 """
@@ -11,10 +11,19 @@ from __future__ import annotations
 
 import attrs
 
+from mux.core.broker import Broker
 from mux.core.commands import Command, Fetch, Publish, TellWhenDrained
-from mux.core.events import ClientDrained, ClientId, ClientLags, ClientLeft, Event, Fetched, JournalKept
+from mux.core.events import (
+    ClientDrained,
+    ClientId,
+    ClientLags,
+    ClientLeft,
+    Event,
+    Fetched,
+    JournalKept,
+)
 from mux.core.journal import Entry
-from tests.core.stories import Json, Peer, Story
+from tests.core.stories import FIRST_ID, Json, Peer, Story
 
 EPOCH = "an-epoch"
 AWARE: Json = {"extensions": {"appmux": {"version": 1}}}
@@ -35,6 +44,20 @@ class PacedStory(Story):
         story = cls.begun(**limits)
         assert isinstance(story, PacedStory)
         story.tell(JournalKept(EPOCH, 0))
+        return story
+
+    @classmethod
+    def restarted(cls, before: PacedStory) -> PacedStory:
+        """The next broker on the same state directory, its app-server ready, nobody attached."""
+        story = cls(before.limits, disk=before.disk, trimmed=before.trimmed)
+        head = before.broker.state.journal.head + 1_000  # more than were ever handed out
+        story.broker = Broker(
+            before.limits, before.introduction, first_id=FIRST_ID * 2, epoch=EPOCH, head=head
+        )
+        story.starts()
+        story.initialized()
+        story.written()
+        story.tell(JournalKept(EPOCH, story.trimmed))
         return story
 
     def tell(self, event: Event) -> list[Command]:
@@ -74,14 +97,15 @@ class PacedStory(Story):
         wanted = self.fetches.pop(0)
         entries: list[Entry] = []
         room, until = wanted.max_bytes, wanted.until
+        after = max(wanted.after, self.trimmed)
         for entry in self.disk:
-            if max(wanted.after, self.trimmed) < entry.seq <= wanted.until:
-                if entry.thread is None or entry.thread in wanted.threads:
-                    entries.append(entry)
-                    room -= len(entry.message)
-                    if room <= 0:
-                        until = entry.seq
-                        break
+            mine = entry.thread is None or entry.thread in wanted.threads
+            if mine and after < entry.seq <= wanted.until:
+                entries.append(entry)
+                room -= len(entry.message)
+                if room <= 0:
+                    until = entry.seq
+                    break
         self.tell(JournalKept(EPOCH, self.trimmed))
         self.tell(Fetched(wanted.client, tuple(entries), until))
         return True
@@ -98,9 +122,19 @@ class PacedStory(Story):
 
     def returns(
         self, name: str, after: int, thread: str | None = None, *, merged: bool = False
-    ) -> tuple[Peer, Json]:
-        """A client that knows the broker comes back with a cursor; it, and the answer so far."""
+    ) -> Peer:
+        """A client that knows the broker comes back and asks for what came after this."""
         peer = self.peer(name, **AWARE)
         params: Json = {"after": {"epoch": EPOCH, "seq": after}, "merged": merged}
         peer.asks("mux/replay", params | ({"threadId": thread} if thread else {}), id="replay")
-        return peer, params
+        return peer
+
+    def loads(self, *, fails: bool = False) -> list[str]:
+        """Answer what the broker asks to have loaded; the threads' ids."""
+        asked = self.written("thread/resume")
+        for request in asked:
+            if fails:
+                self.fails(request)
+            else:
+                self.answers(request, {"thread": {"id": request["params"]["threadId"]}})
+        return [request["params"]["threadId"] for request in asked]

@@ -26,6 +26,7 @@ from mux.core.commands import (
     KillUpstream,
     Log,
     Publish,
+    Record,
     Serve,
     StartUpstream,
     StopUpstream,
@@ -62,6 +63,8 @@ INITIALIZED: Json = {
     "platformFamily": "unix",
     "platformOs": "linux",
 }
+TICK = 1e-6
+"""Seconds by which an alarm may come late; without it a rounded sum would never be reached."""
 FIRST_ID = 7_000
 """Where a story's broker begins to count the ids under which it offers server requests."""
 
@@ -133,7 +136,10 @@ class Peer:
 
 @attrs.define(eq=False, repr=False)
 class Story:
-    """A broker between an app-server and clients that the test plays."""
+    """A broker between an app-server and clients that the test plays.
+
+    ``intact``: whether the last event was handled without an exception.
+    """
 
     limits: Limits = attrs.field(factory=Limits)
     introduction: Introduction = attrs.field(factory=lambda: Introduction("appmux", "0.1"))
@@ -142,7 +148,9 @@ class Story:
     peers: dict[ClientId, Peer] = attrs.field(factory=dict)
     lines: list[bytes] = attrs.field(factory=list)
     logs: list[Log] = attrs.field(factory=list)
-    reports: list[Serve] = attrs.field(factory=list)
+    served: list[Serve] = attrs.field(factory=list)
+    records: list[Record] = attrs.field(factory=list)
+    intact: bool = True
     given_up: list[str] = attrs.field(factory=list)
     lives: list[StartUpstream | StopUpstream | KillUpstream] = attrs.field(factory=list)
     _ids: itertools.count[int] = attrs.field(factory=lambda: itertools.count(1))
@@ -165,12 +173,14 @@ class Story:
         """Let the broker hear an event, and hand what it commands to those it is for."""
         if isinstance(event, ClientLeft):
             del self.peers[event.client]
+        self.intact = False
         commands = self.broker.handle(event, self.now)
         for command in commands:
             self._perform(command)
+        self.intact = True
         return commands
 
-    def _perform(self, command: Command) -> None:  # noqa: PLR0912 (one case a command)
+    def _perform(self, command: Command) -> None:
         match command:
             case Publish(message, recipients):
                 assert b"\n" not in message
@@ -191,6 +201,8 @@ class Story:
                 self.logs.append(command)
             case Serve():
                 self.served.append(command)
+            case Record():
+                self.records.append(command)
             case GiveUp(reason):
                 self.given_up.append(reason)
             case StartUpstream() | StopUpstream() | KillUpstream():
@@ -247,23 +259,26 @@ class Story:
     def delta(self, thread: str = "t", text: str = "…") -> None:
         self.notifies(DELTA, {"threadId": thread, "turnId": "u", "itemId": "i", "delta": text})
 
-    def begins_turn(self, thread: str = "t") -> None:
-        turn = {"id": f"{thread}-turn", "status": "inProgress", "items": []}
+    def begins_turn(self, thread: str = "t", id: str | None = None) -> None:
+        turn = {"id": id or f"{thread}-turn", "status": "inProgress", "items": []}
         self.notifies("turn/started", {"threadId": thread, "turn": turn})
 
-    def ends_turn(self, thread: str = "t") -> None:
-        turn = {"id": f"{thread}-turn", "status": "completed", "items": []}
+    def ends_turn(self, thread: str = "t", id: str | None = None) -> None:
+        turn = {"id": id or f"{thread}-turn", "status": "completed", "items": []}
         self.notifies("turn/completed", {"threadId": thread, "turn": turn})
 
     # ── clients ───────────────────────────────────────────────────────────────────────────────
 
     def attach(self, principal: Principal = LOCAL) -> Peer:
         """A client that passed the door."""
-        peer = self.peers[id] = Peer(self, id := next(self._ids))
+        id = next(self._ids)
+        peer = self.peers[id] = Peer(self, id)
         self.tell(ClientAttached(id, principal, "ws", f"127.0.0.1:{id}"))
         return peer
 
-    def peer(self, name: str = "peer", principal: Principal = LOCAL, **capabilities: object) -> Peer:
+    def peer(
+        self, name: str = "peer", principal: Principal = LOCAL, **capabilities: object
+    ) -> Peer:
         """A client that is past its handshake, and was sent nothing else."""
         peer = self.attach(principal)
         peer.initializes(name, **capabilities)
@@ -289,10 +304,15 @@ class Story:
 
     def waits(self, seconds: float) -> None:
         """Let time pass, waking the broker whenever it wants to be woken."""
-        end = self.now + seconds
+        self.waits_until(self.now + seconds)
+
+    def waits_until(self, end: float) -> None:
+        """Let time pass up to this moment."""
+        idle = 0
         while self.broker.wakeup <= end:
-            self.now = max(self.now, self.broker.wakeup)
             before = self.broker.wakeup
+            self.now = max(self.now, before) + idle * TICK
             self.tell(TimePassed())
-            assert self.broker.wakeup > before, "the broker would be woken without end"
-        self.now = end
+            idle = 0 if self.broker.wakeup > before else idle + 1
+            assert idle < 3, "the broker would be woken without end"
+        self.now = max(self.now, end)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.core.stories import APPROVAL, RESOLVED, Story
 
 
@@ -161,3 +163,24 @@ def test_one_that_ends_before_it_ever_came_up_is_given_up_on() -> None:
     story.starts()
     story.exits("exited with status 1: no config")
     assert story.given_up == ["exited with status 1: no config"]
+
+
+@pytest.mark.parametrize("overloaded", [False, True])
+def test_a_thread_whose_last_follower_leaves_while_it_is_loaded_again_is_given_back(
+    overloaded: bool,
+) -> None:
+    story = Story.begun()
+    a = story.peer()
+    story.follows(a)
+    story.exits()
+    story.starts(2)
+    story.initialized()
+    asked = story.only("thread/resume")
+    if overloaded:
+        story.fails(asked, -32001, "Server overloaded; retry later.")
+    a.leaves()
+    if overloaded:
+        story.waits(1)
+    assert "thread/unsubscribe" not in [each["method"] for each in story.written()]
+    story.answers(asked, {"thread": {"id": "t"}})
+    assert story.only("thread/unsubscribe")["params"] == {"threadId": "t"}

@@ -7,11 +7,11 @@ import pytest
 from mux.core.state import NEVER
 from tests.core.stories import Json, Peer, Story
 
-OVERLOADED = {"code": -32001, "message": "Server overloaded; retry later."}
+OVERLOADED: Json = {"code": -32001, "message": "Server overloaded; retry later."}
 
 
 def overload(story: Story, asked: Json) -> None:
-    story.fails(asked, OVERLOADED["code"], str(OVERLOADED["message"]))
+    story.fails(asked, OVERLOADED["code"], OVERLOADED["message"])
 
 
 def pipelines(peer: Peer, count: int, method: str = "thread/list") -> list[int]:

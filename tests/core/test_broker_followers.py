@@ -240,12 +240,28 @@ def test_a_sub_agent_of_no_known_parent_is_everybodys() -> None:
     story.notifies("warning", {"threadId": "child"})
     story.begins_turn("child")
     story.asks(0, threadId="child")
+    story.delta("child")
+    assert a.heard() == b.heard() == []
+    story.waits(story.limits.parent_wait)
+    expected = ["warning", "turn/started", DELTA, APPROVAL]
+    assert a.heard_methods() == b.heard_methods() == expected
     newcomer = story.peer("late")
     story.delta("child")
-    expected = ["warning", "turn/started", APPROVAL, DELTA]
-    assert a.heard_methods() == b.heard_methods() == expected
     assert unready.heard() == []
     assert newcomer.heard() == []
+
+
+def test_a_sub_agent_that_runs_before_its_parent_names_it_is_still_its_parents_followers() -> None:
+    story = Story.begun()
+    a, stranger = story.peer("a"), story.peer("stranger")
+    story.follows(a, "parent")
+    story.notifies("warning", {"threadId": "child"})
+    story.begins_turn("child")
+    story.asks(0, threadId="child")
+    spawns(story, "parent", "child")
+    story.waits(story.limits.parent_wait)
+    assert a.heard_methods() == ["item/completed", "warning", "turn/started", APPROVAL]
+    assert stranger.heard() == []
 
 
 def test_who_opted_out_of_turns_still_joins_a_sub_agent_of_no_known_parent() -> None:
@@ -253,6 +269,7 @@ def test_who_opted_out_of_turns_still_joins_a_sub_agent_of_no_known_parent() -> 
     a = story.peer(optOutNotificationMethods=["turn/started"])
     story.begins_turn("child")
     story.asks(0, threadId="child")
+    story.waits(story.limits.parent_wait)
     assert a.heard_methods() == [APPROVAL]
 
 
@@ -350,6 +367,22 @@ def test_a_turn_that_was_asked_for_keeps_the_subscription() -> None:
     assert given_back(story) == []
     story.begins_turn()
     story.ends_turn()
+    assert given_back(story) == ["t"]
+
+
+def test_an_answer_that_comes_after_the_end_of_its_turn_begins_nothing() -> None:
+    story = Story.begun()
+    a, b = story.peer("a"), story.peer("b")
+    story.follows(a)
+    a.asks("turn/start", {"threadId": "t"})
+    turn = {"id": "t-turn", "status": "inProgress", "items": []}
+    story.answers(story.only("turn/start"), {"turn": turn})
+    story.begins_turn()
+    b.asks("turn/start", {"threadId": "t"})  # joins the turn that runs
+    asked = story.only("turn/start")
+    story.ends_turn()
+    story.answers(asked, {"turn": turn})
+    a.leaves()
     assert given_back(story) == ["t"]
 
 
@@ -533,6 +566,26 @@ def test_a_strangers_unsubscribe_does_not_take_it_from_one_that_is_joining() -> 
     assert stranger.only() == {"id": "u", "result": {"status": "notSubscribed"}}
     story.delta()
     assert a.heard_methods() == ["r", DELTA]
+
+
+@pytest.mark.parametrize("why", ["overload", "queue"])
+def test_a_strangers_unsubscribe_that_is_sent_late_does_not_take_it_either(why: str) -> None:
+    story = Story.begun(in_flight_per_client=1)
+    a, stranger = story.peer("a"), story.peer("stranger")
+    if why == "queue":
+        stranger.asks("x/y", id="first")
+    stranger.asks("thread/unsubscribe", {"threadId": "t"}, id="u")
+    first = story.only()
+    if why == "overload":
+        story.fails(first, -32001, "Server overloaded; retry later.")
+    story.follows(a)
+    if why == "queue":
+        story.answers(first)
+    story.waits(60)
+    assert given_back(story) == []
+    assert stranger.heard()[-1] == {"id": "u", "result": {"status": "notSubscribed"}}
+    story.delta()
+    assert a.heard_methods() == [DELTA]
 
 
 def test_the_only_one_that_joins_and_unsubscribes_at_once_gives_it_back() -> None:

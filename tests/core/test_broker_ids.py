@@ -57,7 +57,9 @@ def test_unknown_top_level_fields_and_the_bytes_of_params_pass_upstream() -> Non
     a = story.peer()
     params = '{"a":1.50,"b":"\\u00e9/\\/","c":1e999,"d":{"x":1,"x":2},"e" : [ ]}'
     story.lines.clear()
-    a.says('{"jsonrpc":"2.0","trace":{"t":1},"id":"q","method":"x/y","params":' + params + ',"z":0}')
+    a.says(
+        '{"jsonrpc":"2.0","trace":{"t":1},"id":"q","method":"x/y","params":' + params + ',"z":0}'
+    )
     (line,) = story.lines
     assert params.encode() in line
     (message,) = story.written()
@@ -131,7 +133,8 @@ def test_an_answer_that_nobody_waits_for_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    "field_and_method", [("requestId", "userVerification/cancel"), ("requestId", "thread/sample/cancel")]
+    "field_and_method",
+    [("requestId", "userVerification/cancel"), ("requestId", "thread/sample/cancel")],
 )
 def test_a_request_that_names_another_names_it_by_its_wire_id(
     field_and_method: tuple[str, str],
@@ -167,7 +170,11 @@ BAD = {
     "two documents": ('{"id":1,"method":"x"}{"id":2,"method":"x"}', -32700, None),
     "two lines": ('{"id":1,"method":"x"}\n{"id":2,"method":"x"}', -32700, None),
     "deep nesting": ('{"id":1,"method":"x","params":' + "[" * 500 + "]" * 500 + "}", -32600, 1),
-    "deepest nesting": ('{"id":1,"method":"x","params":' + "[" * 10**5 + "]" * 10**5 + "}", 0, None),
+    "deepest nesting": (
+        '{"id":1,"method":"x","params":' + "[" * 10**5 + "]" * 10**5 + "}",
+        0,
+        None,
+    ),
     "NaN": ('{"id":1,"method":"x","params":NaN}', -32700, None),
     "a lone surrogate": ('{"id":1,"method":"x","params":"\\ud800"}', -32700, None),
     "a doubled key": ('{"id":1,"method":"x","id":1}', -32600, None),

@@ -1,4 +1,4 @@
-"""Stories of server requests: offered, answered, resolved. Every sentence of the rules, told once."""
+"""Stories of server requests: offered, answered, resolved. Each sentence of the rules, once."""
 
 from __future__ import annotations
 

@@ -87,7 +87,9 @@ def test_what_happens_between_the_snapshot_and_its_answer_is_not_lost(name: str,
         for turns in (True, False):
             peer = playback.story.peer(f"{position}")
             viewer = Viewer(peer, View(playback.recording.thread))
-            asked[position + late].append((viewer, turns, playback.ask_to_join(viewer, turns=turns)))
+            asked[position + late].append(
+                (viewer, turns, playback.ask_to_join(viewer, turns=turns))
+            )
     assert len(joiners) > len(playback.recording.lines)
 
 

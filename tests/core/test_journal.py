@@ -8,7 +8,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mux.core.journal import Entry, Journal, Message, is_numbered, merge, with_delta, with_seq
+from mux.core.journal import Entry, Journal, Message, merge, with_cursor, with_delta, with_seq
 from tests.core.stories import dumps
 
 TEXT = "item/agentMessage/delta"
@@ -20,7 +20,9 @@ def delta(
     seq: int, text: str, thread: str = "t", item: str = "i", method: str = TEXT, **more: object
 ) -> Entry:
     params = {"threadId": thread, "turnId": "u", "itemId": item, "delta": text, **more}
-    return Entry(seq, thread, method, dumps({"method": method, "params": params, "emittedAtMs": seq}))
+    return Entry(
+        seq, thread, method, dumps({"method": method, "params": params, "emittedAtMs": seq})
+    )
 
 
 def event(seq: int, thread: str = "t", method: str = "item/completed") -> Entry:
@@ -168,15 +170,17 @@ def test_merging_loses_doubles_and_reorders_nothing_within_a_thread(
 # ── on the way out ────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_number_stands_in_front_and_can_be_told() -> None:
-    numbered = with_seq(b'{"method":"m","params":{}}', 12)
-    assert json.loads(numbered) == {"seq": 12, "method": "m", "params": {}}
-    assert is_numbered(numbered)
-    assert not is_numbered(b'{"method":"seq"}')
+def test_numbers_and_cursors_stand_in_front() -> None:
+    line = b'{"method":"m","params":{}}'
+    told = {"method": "m", "params": {}}
+    assert json.loads(with_seq(line, 12)) == {"seq": 12, **told}
+    assert json.loads(with_cursor(with_seq(line, 12), 15)) == {"cursor": 15, "seq": 12, **told}
 
 
 def test_a_delta_keeps_all_but_its_text() -> None:
-    line = dumps({"method": TEXT, "params": {"delta": "a", "new": [1]}, "emittedAtMs": 5, "x": None})
+    line = dumps(
+        {"method": TEXT, "params": {"delta": "a", "new": [1]}, "emittedAtMs": 5, "x": None}
+    )
     changed = json.loads(with_delta(line, b'"b"'))
     assert changed == {
         "method": TEXT,

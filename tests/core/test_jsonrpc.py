@@ -52,19 +52,20 @@ def layouts(draw: st.DrawFn) -> dict[str, Any]:
     }
 
 
-@given(ids, text, values, unknown_fields, layouts(), blanks, blanks)
+@given(ids, text, values, unknown_fields, st.tuples(layouts(), blanks, blanks))
 def test_a_request_means_the_same_after_its_way_through(
-    id: int | str, method: str, params: Any, unknown: Any, layout: Any, before: str, after: str
+    id: int | str, method: str, params: Any, unknown: Any, written: tuple[Any, str, str]
 ) -> None:
+    layout, before, after = written
     message = {"id": id, "method": method, **unknown, "params": params}
     read = read_client((before + json.dumps(message, **layout) + after).encode())
     assert (read.kind, read.method) == ("request", method)
     assert json.loads(read.id) == id
     assert type(json.loads(read.id)) is type(id)
-    written = jsonrpc.write(read.fields)
-    assert b"\n" not in written
-    assert b"\r" not in written
-    assert json.loads(written) == message
+    line = jsonrpc.write(read.fields)
+    assert b"\n" not in line
+    assert b"\r" not in line
+    assert json.loads(line) == message
 
 
 @given(ids, values, unknown_fields, layouts())
@@ -302,11 +303,10 @@ def test_escapes_in_keys_and_method_are_understood() -> None:
 def test_no_text_at_all_raises_anything_else(message: bytes) -> None:
     try:
         read = read_client(message)
-    except BadMessageError as bad:
-        assert bad.code in {PARSE_ERROR, INVALID_REQUEST}
-    else:
-        assert isinstance(json.loads(message), dict)
-        assert json.loads(jsonrpc.write(read.fields)) == json.loads(message)
+    except BadMessageError:
+        return
+    assert isinstance(json.loads(message), dict)
+    assert json.loads(jsonrpc.write(read.fields)) == json.loads(message)
 
 
 @given(st.text('{}[]":,\\ \n\r\tidmethox10-.eu\u00e9', max_size=30))
@@ -414,7 +414,8 @@ def test_own_messages() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "read"), [(None, None), (b"5", None), (b"null", None), (b'""', ""), (b'"\\u00e9"', "é")]
+    ("value", "read"),
+    [(None, None), (b"5", None), (b"null", None), (b'""', ""), (b'"\\u00e9"', "é")],
 )
 def test_read_text(value: bytes | None, read: str | None) -> None:
     assert jsonrpc.read_text(value) == read

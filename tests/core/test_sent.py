@@ -6,8 +6,8 @@ import pytest
 
 from mux.core.jsonrpc import APP_SERVER_GONE
 from mux.core.principal import Principal
+from tests.core.lives import next_life
 from tests.core.stories import Json, Peer, Story
-from tests.core.test_recovery import next_life
 
 STEER, START = "turn/steer", "turn/start"
 TURN: Json = {"turn": {"id": "t-turn", "status": "inProgress", "items": []}}

@@ -33,6 +33,7 @@ VALID: dict[Kind, Json] = {
     "refresh": {"accessToken": "secret", "chatgptAccountId": "account"},
 }
 OVERLOADED = -32001
+ROUNDING = 1e-6
 
 
 @attrs.define(eq=False)
@@ -99,7 +100,7 @@ class World:
     loaded: set[str] = attrs.field(factory=set)
     subscribed: set[str] = attrs.field(factory=set)
     announced: set[str] = attrs.field(factory=set)
-    running: set[str] = attrs.field(factory=set)
+    running: dict[str, str] = attrs.field(factory=dict)  # thread: its turn
     unannounced_turns: set[str] = attrs.field(factory=set)
     watches: set[str] = attrs.field(factory=set)
     asked: dict[int, Asked] = attrs.field(factory=dict)
@@ -160,7 +161,7 @@ class World:
         else:
             asked.result = self._do(message["method"], message["params"])
         # One that the broker gave up on has its slot back there.
-        since = self.story.now - self.limits.request_deadline
+        since = self.story.now - self.limits.request_deadline + ROUNDING
         in_flight = [
             each for each in self.asked.values() if each.since > since and not _waits(each.method)
         ]
@@ -183,10 +184,11 @@ class World:
                 if thread not in self.announced & self.loaded:
                     return None
                 if thread not in self.running:
-                    self.running.add(thread)
+                    self.serial += 1
+                    self.running[thread] = f"turn {self.serial}"
                     self.unannounced_turns.add(thread)
                     self.on_disk.add(thread)
-                return {"turn": {"id": f"{thread}-turn", "status": "inProgress", "items": []}}
+                return {"turn": {"id": self.running[thread], "status": "inProgress", "items": []}}
             case "fs/watch":
                 if params["watchId"] in self.watches:
                     return None
@@ -254,14 +256,23 @@ class World:
 
     def announce_turn(self, thread: str) -> None:
         self.unannounced_turns.discard(thread)
+        self._answer_what_began(thread)
         if thread in self.subscribed:
-            self.story.begins_turn(thread)
+            self.story.begins_turn(thread, self.running[thread])
+
+    def _answer_what_began(self, thread: str) -> None:
+        """The answer to what began a turn precedes it; of those that joined it, it needn't."""
+        for asked in list(self.asked.values()):
+            turn = (asked.result or {}).get("turn")
+            if turn is not None and turn["id"] == self.running[thread]:
+                self.deliver(asked)
+                return
 
     def end_turn(self, thread: str) -> None:
         """The turn is over, and with it what was pending; of tool calls nothing is said."""
-        self.running.discard(thread)
+        turn = self.running.pop(thread)
         if thread in self.subscribed:
-            self.story.ends_turn(thread)
+            self.story.ends_turn(thread, turn)
         for request in self.requests:
             if request.thread == thread and not request.resolved:
                 self.resolve(request)

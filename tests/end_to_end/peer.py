@@ -327,12 +327,16 @@ async def connect_unix(path: Path | str, resource: str = "/rpc") -> AsyncIterato
 
 @asynccontextmanager
 async def connect(
-    stream: trio.SocketStream,
+    stream: trio.abc.Stream,
     host: str,
     resource: str,
     headers: Sequence[tuple[str, str]] = (),
+    queue: int = RECEIVE_QUEUE,
 ) -> AsyncIterator[Peer]:
-    """A client over a stream that is open. Raises what trio-websocket raises when refused."""
+    """A client over a stream that is open. Raises what trio-websocket raises when refused.
+
+    `queue`: how many messages are taken from the socket before somebody wants them.
+    """
     # Where the other end refuses or closes first, the library leaves the socket open.
     with plainly():
         async with stream, trio.open_nursery() as nursery:
@@ -343,7 +347,7 @@ async def connect(
                     host,
                     resource,
                     extra_headers=[(name.encode(), value.encode()) for name, value in headers],
-                    message_queue_size=RECEIVE_QUEUE,
+                    message_queue_size=queue,
                     max_message_size=MAX_FRAME_BYTES,
                     receive_buffer_size=RECEIVE_BYTES,
                 )

@@ -61,8 +61,9 @@ async def status_shows(peer: Peer, condition: Callable[[Json], object]) -> Json:
 
 
 async def app_server_pid(peer: Peer) -> int:
-    """The process that the broker runs as its app-server."""
-    return int((await status(peer))["appServer"]["pid"])
+    """The process that the broker runs as its app-server, once it does."""
+    report = await status_shows(peer, lambda report: report["appServer"]["pid"])
+    return int(report["appServer"]["pid"])
 
 
 def alive(pid: int) -> bool:

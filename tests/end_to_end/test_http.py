@@ -48,7 +48,7 @@ async def test_a_client_need_not_wait_for_the_answer_to_its_upgrade() -> None:
     early = frame(TEXT, b'{"id":1,"method":"mux/status"}') + frame(PING, b"there?")
     async with brokered() as broker, framer(broker.url, "/any?a=b", early) as opened:
         answer = await opened.answer()
-        assert answer["result"]["appServer"]["generation"] == 1
+        assert "appServer" in answer["result"]
         assert await opened.receive() == (PONG, b"there?")
 
 

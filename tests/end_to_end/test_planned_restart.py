@@ -200,7 +200,11 @@ async def test_a_newer_binary_on_disk_is_told_of_and_runs_after_it(tmp_path: Pat
         assert done.returncode == 0, done.stderr
         server = await app_server(desk)
         assert server["outdated"] is False
-        assert Path(f"/proc/{server['pid']}/exe").readlink() == binary
+        assert executable(server["pid"]) == binary
+
+
+def executable(pid: int) -> Path:
+    return Path(f"/proc/{pid}/exe").readlink()
 
 
 async def test_a_crash_while_it_waits_does_as_well() -> None:

@@ -178,7 +178,11 @@ async def test_watches_go_on_and_spawned_processes_are_told_to_have_ended() -> N
         file.write_text("1")
         for peer in (desk, phone):
             await peer.request("fs/watch", {"watchId": "w", "path": str(file)})
-        spawned = {"processHandle": "h", "command": ["cat"], "cwd": str(broker.home.work)}
+        spawned = {
+            "processHandle": "h",
+            "command": ["sleep", "98763"],
+            "cwd": str(broker.home.work),
+        }
         await desk.request("process/spawn", spawned)
         await kill_app_server(desk)
         exited = (await desk.wait_method("process/exited"))["params"]

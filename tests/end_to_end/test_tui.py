@@ -12,6 +12,7 @@ import trio
 
 from mux.scripted_model import Hold, Run, Say, Scripted
 from tests.end_to_end.brokered import brokered, client
+from tests.end_to_end.lives import kill_app_server
 from tests.end_to_end.native import Native
 from tests.end_to_end.peer import PATIENCE, Json, Peer, connect_ws
 from tests.end_to_end.tui import LOOK_SECONDS, QUIET, Tui, cable, tmux_is_missing, tui
@@ -25,6 +26,8 @@ each_way = pytest.mark.parametrize("way", ["ws", "unix", "plain"])
 PROMPT = "Ask Codex to do anything"
 ASKS = "Would you like to run the following command?"
 RECONNECTING = "Reconnecting"
+WORKING = "Working"
+INTERRUPTED = "Conversation interrupted"
 
 DELTA = "item/agentMessage/delta"
 APPROVAL = "item/commandExecution/requestApproval"
@@ -35,6 +38,7 @@ ACCEPT = {"decision": "accept"}
 def scripted() -> Scripted:
     model = Scripted()
     model.on("greet", Say("Hello from the one runtime"))
+    model.on("think", (Hold("thought"), Say("Thought.")))
     model.on("tell", Say(chunks=("The first half, ", Hold("middle"), "the second half.")))
     run = Run("echo approved >> proof.txt", escalated=True)
     model.on("run it", run, Say("It ran."))
@@ -221,3 +225,54 @@ async def test_it_reconnects_by_itself_and_shows_the_approval_raised_meanwhile()
             since = len(phone.inbox)
             await screen.say("greet")
             await phone.wait_method("turn/completed", since=since, threadId=thread)
+
+
+# --- The app-server dies -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("way", "text", "shown"),
+    [
+        ("ws", "think", WORKING),
+        ("unix", "think", WORKING),
+        ("plain", "think", WORKING),
+        ("plain", "tell", "• The first half,"),
+    ],
+)
+async def test_its_turn_ends_when_the_app_server_is_killed(way: str, text: str, shown: str) -> None:
+    async with shared(way) as on:
+        await on.phone.start_turn(on.thread, text)
+        await on.tui.see(f"› {text}", shown)
+        await kill_app_server(on.phone)
+        await on.tui.see(INTERRUPTED)
+        await on.tui.gone(WORKING)
+        # It goes on, without another look at the thread.
+        since = len(on.phone.inbox)
+        await on.tui.say("greet")
+        await on.phone.wait_method("turn/completed", since=since, threadId=on.thread)
+        assert RECONNECTING not in await on.tui.gone(WORKING)
+
+
+async def test_its_approval_vanishes_when_the_app_server_is_killed() -> None:
+    async with shared("plain") as on:
+        await on.ask_approval()
+        await on.tui.see(ASKS)
+        await kill_app_server(on.phone)
+        await on.tui.gone(ASKS)
+        await on.tui.see(PROMPT)
+        await on.tui.gone(WORKING)
+        assert on.proof() == ""
+
+
+async def test_a_planned_restart_is_nothing_to_see() -> None:
+    async with shared("plain") as on:
+        before = await on.tui.see(PROMPT)
+        since = len(on.phone.inbox)
+        await on.phone.request("mux/restart")
+        await on.tui.say("think")
+        after = await on.tui.see("› think", WORKING)
+        talk = before[: before.index(f"› {PROMPT}")].rstrip()
+        assert after.startswith(talk)
+        assert RECONNECTING not in after
+        on.model.release("thought")
+        await on.phone.wait_method("turn/completed", since=since, threadId=on.thread)

@@ -1,0 +1,254 @@
+"""Who may be here: answers ``mux/pairing/*`` and ``mux/devices/*``, and acts on live connections.
+
+A change of the book counts at once: a device that is revoked, or gets other scopes, loses its
+connections (4401), a renamed one keeps them. Nobody can grant a scope that it hasn't itself.
+
+Hands to: ``devices`` and ``pairing``, what is asked; ``dispatcher``, whose access has ended.
+Hears from: ``dispatcher`` (as its ``Doorkeeper``), who comes and goes; ``server``, the requests.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any, Final, Literal, TypeVar
+
+import attrs
+import msgspec
+
+from mux.core.commands import Serve
+from mux.core.events import AccessEnded, ClientId, Renamed
+from mux.core.principal import Principal
+from mux.core.scopes import Scope
+from mux.devices import Book, Device, DeviceError, digest_of, new_token
+from mux.dispatcher import Dispatcher
+from mux.errors import AppmuxError
+from mux.pairing import TICKET_SECONDS, Pairing, Wanted
+
+LONGEST_LIFETIME: Final = 10 * 366 * 86_400.0
+"""Seconds. Longer is a slip of the unit, or means never."""
+
+REVOKED: Final = "this device was revoked"
+CHANGED: Final = "this device has other scopes now; reconnect"
+
+_SHA256_HEX: Final = re.compile(r"[0-9a-f]{64}")
+
+
+class AccessError(AppmuxError):
+    """A request about devices that can't be granted."""
+
+
+class _Grant(msgspec.Struct, rename="camel"):
+    scopes: list[Scope]
+    name: str = ""
+    lifetime_seconds: float | None = None
+
+
+class _Begin(_Grant, rename="camel"):
+    kind: Literal["paired", "invite"] = "paired"
+
+
+class _Confirm(msgspec.Struct):
+    id: int
+    accept: bool
+
+
+class _Add(_Grant, rename="camel"):
+    kind: Literal["novascale"] = "novascale"
+    token_sha256: str | None = None
+
+
+class _Named(msgspec.Struct):
+    name: str
+
+
+class _Rename(_Named):
+    to: str
+
+
+class _Scope(_Named):
+    scopes: list[Scope]
+
+
+_Params = TypeVar("_Params")
+
+
+@attrs.define(eq=False)
+class Access:
+    """``open_door``: a WebSocket listener lets in whoever brings no token.
+
+    ``record(kind, fields)`` puts a change into the audit log.
+    """
+
+    book: Book
+    dispatcher: Dispatcher
+    open_door: bool
+    record: Callable[[str, dict[str, object]], None]
+    pairing: Pairing = attrs.field(init=False)
+    _live: dict[ClientId, tuple[str, str]] = attrs.field(factory=dict)
+    """The connections of devices: which device, and from where."""
+
+    def __attrs_post_init__(self) -> None:
+        self.pairing = Pairing(self.book, self.dispatcher.tell, self.record)
+
+    # -- who comes and goes ------------------------------------------------------------------------
+
+    def came(self, client: ClientId, principal: Principal, peer: str) -> None:
+        """A client has attached. The book may have changed since it was at the door."""
+        if not principal.device:
+            return
+        device = self.book.by_id(principal.device)
+        if device is None:
+            self.dispatcher.hear(AccessEnded(client, REVOKED))
+        elif device.scopes != principal.scopes:
+            self.dispatcher.hear(AccessEnded(client, CHANGED))
+        else:
+            address = peer.rpartition(":")[0].strip("[]") or peer
+            self._live[client] = (device.id, address)
+            self.book.saw(device.id, address)
+            if device.name != principal.name:
+                self._rename(client, device)
+
+    def left(self, client: ClientId) -> None:
+        """Its connection is gone."""
+        self.pairing.called_off(client)
+        device, address = self._live.pop(client, ("", ""))
+        self.book.saw(device, address)
+
+    def _clients_of(self, device: Device) -> list[ClientId]:
+        return [client for client, (id, _) in self._live.items() if id == device.id]
+
+    def _end(self, device: Device, reason: str) -> int:
+        """Close the device's connections; how many those were."""
+        clients = self._clients_of(device)
+        for client in clients:
+            self.dispatcher.hear(AccessEnded(client, reason))
+        return len(clients)
+
+    def _rename(self, client: ClientId, device: Device) -> None:
+        before = self.dispatcher.broker.state.clients[client].principal
+        self.dispatcher.hear(Renamed(client, attrs.evolve(before, name=device.name)))
+
+    # -- requests ----------------------------------------------------------------------------------
+
+    def answer(self, asked: Serve) -> object:
+        """The result of a request about devices. Raises ``AppmuxError``."""
+        by = self.dispatcher.broker.state.clients[asked.client].principal
+        match asked.method:
+            case "mux/pairing/begin":
+                return self._begin(asked.client, by, _read(asked, _Begin))
+            case "mux/pairing/confirm":
+                word = _read(asked, _Confirm)
+                self.pairing.confirm(asked.client, word.id, accept=word.accept)
+                return {}
+            case "mux/devices/list":
+                return {"devices": [self._shown(each) for each in self.book]}
+            case "mux/devices/add":
+                return self._add(by, _read(asked, _Add))
+            case "mux/devices/revoke":
+                return self._revoke(by, _read(asked, _Named).name)
+            case "mux/devices/rename":
+                return self._renamed(by, _read(asked, _Rename))
+            case "mux/devices/scope":
+                return self._limit(by, _read(asked, _Scope))
+            case _:
+                raise AccessError(f"nobody here answers `{asked.method}`")
+
+    def _begin(self, client: ClientId, by: Principal, wanted: _Begin) -> dict[str, object]:
+        scopes, lifetime = _granted(wanted, by), _lifetime(wanted)
+        grant = Wanted(wanted.kind, scopes, wanted.name, lifetime, by.name)
+        ticket, text = self.pairing.begin(client, grant)
+        return {
+            "id": ticket.id,
+            "ticket": text,
+            "expiresInSeconds": TICKET_SECONDS,
+            "openDoor": self.open_door,
+        }
+
+    def _add(self, by: Principal, wanted: _Add) -> dict[str, object]:
+        """A device whose token is known: made here and shown once, or brought along as a digest."""
+        scopes, lifetime = _granted(wanted, by), _lifetime(wanted)
+        digest, token = wanted.token_sha256, ""
+        if digest is None:
+            token = new_token()
+            digest = digest_of(token)
+        elif not _SHA256_HEX.fullmatch(digest):
+            raise AccessError("tokenSha256 must be 64 hex digits in lower case")
+        name = wanted.name or self.book.name_like(wanted.kind)
+        device = self.book.add(name, wanted.kind, scopes, digest, lifetime)
+        self._record("device/added", device, by)
+        return {**self._shown(device), **({"token": token} if token else {})}
+
+    def _revoke(self, by: Principal, name: str) -> dict[str, object]:
+        device = self.book.by_name(name)
+        try:
+            self.book.revoke(device)
+        finally:
+            closed = self._end(device, REVOKED)
+            self._record("device/revoked", device, by)
+        return {"name": device.name, "closed": closed}
+
+    def _renamed(self, by: Principal, wanted: _Rename) -> dict[str, object]:
+        before = self.book.by_name(wanted.name)
+        device = self.book.rename(before, wanted.to)
+        for client in self._clients_of(device):
+            self._rename(client, device)
+        self._record("device/renamed", device, by, was=before.name)
+        return self._shown(device)
+
+    def _limit(self, by: Principal, wanted: _Scope) -> dict[str, object]:
+        before, scopes = self.book.by_name(wanted.name), frozenset(wanted.scopes)
+        _refuse_more_than_held(scopes - before.scopes, by)
+        if not scopes:
+            raise DeviceError("a device needs a scope; to shut it out, `appmux devices revoke` it")
+        device = self.book.limit(before, scopes)
+        closed = self._end(device, CHANGED) if scopes != before.scopes else 0
+        self._record("device/limited", device, by, had=sorted(before.scopes))
+        return {**self._shown(device), "closed": closed}
+
+    def _shown(self, device: Device) -> dict[str, Any]:
+        return {
+            "name": device.name,
+            "kind": device.kind,
+            "scopes": sorted(device.scopes),
+            "madeAt": device.made,
+            "expiresAt": device.expires,
+            "expired": device.expired(self.book.clock()),
+            "seenAt": device.seen,
+            "address": device.address,
+            "attached": len(self._clients_of(device)),
+        }
+
+    def _record(self, kind: str, device: Device, by: Principal, **more: object) -> None:
+        fields = {"device": device.name, "scopes": sorted(device.scopes), "by": by.name, **more}
+        self.record(kind, fields)
+
+
+def _read(asked: Serve, kind: type[_Params]) -> _Params:
+    try:
+        return msgspec.json.decode(asked.params, type=kind)
+    except msgspec.DecodeError as wrong:
+        raise AccessError(f"`{asked.method}`: {wrong}") from wrong
+
+
+def _granted(wanted: _Grant, by: Principal) -> frozenset[Scope]:
+    scopes = frozenset(wanted.scopes)
+    if not scopes:
+        raise AccessError("grant at least one scope")
+    _refuse_more_than_held(scopes, by)
+    return scopes
+
+
+def _refuse_more_than_held(scopes: frozenset[Scope], by: Principal) -> None:
+    more = scopes - by.scopes
+    if more:
+        raise AccessError(f"you can't grant what you haven't yourself: {', '.join(sorted(more))}")
+
+
+def _lifetime(wanted: _Grant) -> float | None:
+    seconds = wanted.lifetime_seconds
+    if seconds is not None and not 0 < seconds <= LONGEST_LIFETIME:
+        raise AccessError(
+            "a device lasts for more than 0 s and at most 10 years; leave it out for ever"
+        )
+    return seconds

@@ -1,0 +1,198 @@
+"""``appmux approvals``, ``approve``, ``decline``: what waits for a person's word, and giving it.
+
+The broker judges the answer as any client's: the principal needs the scope ``approve``, the first
+valid answer wins. What only a person may approve is approved only where a person was asked here.
+
+Hands to: stdout. Hears from: the broker of a state directory, by ``mux/approvals/list`` and
+``/answer``; ``cli_oversight``, what a person says in between.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from typing import Any, Final, Literal
+
+import trio
+
+from mux import client, statedir
+from mux.client import Client, ClientError, Json
+from mux.config import Config
+from mux.errors import AppmuxError
+from mux.shown import span, visible
+
+ANSWER_DEADLINE: Final = 10.0
+"""Seconds. The broker answers in a millisecond; one that takes longer needs a look of its own."""
+
+NAME: Final = "appmux"
+
+Word = Literal["approve", "decline"]
+
+COMMAND: Final = "item/commandExecution/requestApproval"
+FILES: Final = "item/fileChange/requestApproval"
+PERMISSIONS: Final = "item/permissions/requestApproval"
+QUESTION: Final = "item/tool/requestUserInput"
+ELICITATION: Final = "mcpServer/elicitation/request"
+REVIEWS: Final = ("execCommandApproval", "applyPatchApproval")
+
+HUMAN: Final = "requiredHumanApproval"
+"""The capability of a client at which a person answers: declared only if one is asked here."""
+
+
+class ApprovingError(AppmuxError):
+    """No such approval, or one that can't be answered with a plain yes or no."""
+
+
+async def list_pending(config: Config, as_json: bool) -> int:
+    """Print what waits; the exit status. Raises ``AppmuxError`` where no broker answers."""
+    async with _connected(config) as broker:
+        pending = await _pending(broker)
+    if as_json:
+        sys.stdout.write(json.dumps(pending, indent=2) + "\n")
+    elif not pending:
+        sys.stdout.write("nothing waits for an answer\n")
+    for each in [] if as_json else pending:
+        sys.stdout.write("\n".join(described(each)) + "\n\n")
+    return 0
+
+
+async def look(config: Config, id: str, word: Word, *, asks: bool) -> Json:
+    """The one that is to be answered with this word, to be shown before it is.
+
+    ``asks``: whether a person is asked in between. Raises ``AppmuxError``.
+    """
+    async with _connected(config) as broker:
+        approval = find(await _pending(broker), id, whole=not asks)
+    result_for(approval, word)
+    return approval
+
+
+async def give(config: Config, approval: Json, word: Word, *, asked: bool) -> int:
+    """Answer it; the exit status. ``asked``: a person has said so. Raises ``AppmuxError``."""
+    params = {"id": approval["id"], "result": result_for(approval, word)}
+    async with _connected(config, {HUMAN: True} if asked else {}) as broker:
+        await _ask_broker(broker, "mux/approvals/answer", params)
+    sys.stdout.write("approved\n" if word == "approve" else "declined\n")
+    return 0
+
+
+@asynccontextmanager
+async def _connected(config: Config, capabilities: Json | None = None) -> AsyncIterator[Client]:
+    async with client.connect_any(statedir.listeners(config.state_dir)) as broker:
+        await broker.initialize(NAME, capabilities)
+        yield broker
+
+
+async def _pending(broker: Client) -> list[Json]:
+    listed = await _ask_broker(broker, "mux/approvals/list", {})
+    return list(listed["approvals"])
+
+
+async def _ask_broker(broker: Client, method: str, params: Json) -> Json:
+    with trio.move_on_after(ANSWER_DEADLINE):
+        return await broker.request(method, params)
+    raise ClientError(f"the broker gave no answer within {ANSWER_DEADLINE:.0f} s")
+
+
+def find(pending: list[Json], id: str, *, whole: bool) -> Json:
+    """The one with this id, or whose id alone ends so (unless it must be the ``whole`` one).
+
+    Raises ``ApprovingError``.
+    """
+    found = [each for each in pending if str(each["id"]) == id]
+    if not found and not whole and id.isdigit():
+        found = [each for each in pending if str(each["id"]).endswith(id)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise ApprovingError(
+            f"{len(found)} of those that wait end in {id}: give more of its digits"
+        )
+    hint = "; with --yes the whole id is wanted" if whole else ""
+    raise ApprovingError(
+        f"no approval {visible(id)} waits for an answer: `appmux approvals` lists those that do,"
+        f" and it may have been answered or withdrawn meanwhile{hint}"
+    )
+
+
+# -- what an answer says ---------------------------------------------------------------------------
+
+
+def result_for(approval: Json, word: Word) -> Json:
+    """The result that says yes or no to this one. Raises ``ApprovingError`` if neither would do."""
+    method, params, yes = approval["method"], approval["params"] or {}, word == "approve"
+    if method in (COMMAND, FILES):
+        return {"decision": "accept" if yes else "decline"}
+    if method in REVIEWS:
+        return {"decision": "approved" if yes else "denied"}
+    if method == PERMISSIONS:
+        return {"permissions": _asked_for(params) if yes else {}, "scope": "turn"}
+    if method == ELICITATION and not yes:
+        return {"action": "decline"}
+    if method == ELICITATION and params.get("mode") == "url":
+        return {"action": "accept"}
+    raise ApprovingError(
+        f"this one ({method}) takes more than a yes or no: answer it in a client that follows the"
+        f" thread {approval['threadId']}"
+    )
+
+
+def _asked_for(params: Json) -> Json:
+    asked = params.get("permissions") or {}
+    return {name: value for name, value in asked.items() if value is not None}
+
+
+# -- what a person reads ---------------------------------------------------------------------------
+
+
+def described(approval: Json) -> list[str]:
+    """What is asked, in lines; everything that others wrote is made harmless."""
+    age = span(approval["ageSeconds"])
+    to = ", ".join(f"{each['name'] or '?'} #{each['id']}" for each in approval["offeredTo"])
+    lines = [
+        f"{approval['id']}  {approval['method']}",
+        f"  waiting {age}, offered to {to or 'nobody'}",
+        f"  thread: {approval['threadId']}",
+        *(f"  {name}: {text}" for name, text in _asked(approval)),
+    ]
+    return [visible(line) for text in lines for line in text.split("\n")]
+
+
+def _asked(approval: Json) -> Iterator[tuple[str, str]]:
+    params, item = approval["params"] or {}, approval["item"] or {}
+    command = params.get("command") or item.get("command")
+    if command is not None:
+        yield "command", _indented(_words(command))
+    cwd = params.get("cwd") or item.get("cwd")
+    if cwd is not None:
+        yield "directory", str(cwd)
+    for change in item.get("changes") or ():
+        yield "file", f"{_kind(change.get('kind'))} {change.get('path')}".strip()
+    for path in params.get("fileChanges") or ():
+        yield "file", str(path)
+    if params.get("grantRoot"):
+        yield "writes for the rest of the session under", str(params["grantRoot"])
+    for name in ("permissions", "additionalPermissions", "networkApprovalContext"):
+        if params.get(name):
+            yield name, json.dumps(params[name], ensure_ascii=False)
+    for question in params.get("questions") or ():
+        yield "question", _indented(str(question.get("question")))
+    for name in ("message", "url", "reason"):
+        if params.get(name):
+            yield name, _indented(str(params[name]))
+    if approval.get("needs"):
+        yield "needs", f"a client that declares {approval['needs']}"
+
+
+def _words(command: Any) -> str:
+    return " ".join(map(str, command)) if isinstance(command, list) else str(command)
+
+
+def _kind(kind: Any) -> str:
+    return str(kind.get("type", "")) if isinstance(kind, dict) else str(kind or "")
+
+
+def _indented(text: str) -> str:
+    return text.replace("\n", "\n    ")

@@ -1,0 +1,260 @@
+"""The audit log's files, as they are written: one thread at a time, and everything here blocks.
+
+Where the last broker ended, this one goes on. What a crash cut off is removed; what anybody else
+cut off or changed stays as it is, gets a record that tells of it, and a new file after it.
+
+Hands to: the files (see ``chain``). Hears from: ``audit``, what to write.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+import attrs
+import msgspec
+import structlog
+
+from mux import chain
+from mux.chain import BATCH, BROKEN, NOTHING, TRIMMED, Head
+
+FILE_BYTES = 16 * 1024 * 1024
+"""A file is begun each day, and past this: old ones are removed whole."""
+
+DAY = 86_400.0
+
+log = structlog.get_logger()
+
+
+@attrs.frozen
+class Said:
+    """A record before it has its number. ``at``: Unix seconds."""
+
+    at: float
+    kind: str
+    fields: dict[str, object]
+
+
+def _date(at: float) -> date:
+    return datetime.fromtimestamp(at, UTC).date()
+
+
+@attrs.define(eq=False)
+class Writer:
+    """The files. Everything here blocks, and runs in one thread at a time.
+
+    ``n`` and ``digest``: of the last record written; ``used``: bytes of all files. ``taken``: how
+    many of the records that `work` was given last are on the disk, even if it failed after that.
+    """
+
+    directory: Path
+    max_bytes: int
+    max_age: float
+    clock: Callable[[], float] = time.time
+    n: int = 0
+    digest: str = NOTHING
+    used: int = 0
+    taken: int = 0
+    _file: Path | None = None
+    _size: int = 0
+    _latest: date = date.min
+    _attempt: Path | None = None
+    _owed: list[Said] = attrs.field(factory=list)
+    _begun: bool = False
+    _head_owed: bool = False
+
+    def work(self, said: list[Said]) -> None:
+        """Write these and remove what is too old. Raises ``OSError``: try again (``taken``)."""
+        self.taken = 0
+        if not self._begun:
+            self._begin()
+        if self._head_owed:
+            self._write_head()
+        if self._owed or said:
+            self._write(self._owed + said, taken=len(said))
+        self._trim()
+
+    # ── where the last broker left it ─────────────────────────────────────────────────────────
+
+    def _begin(self) -> None:
+        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        head = chain.read_head(self.directory)
+        there = self._without_stillborn(head)
+        if head is None and not there:
+            self._write_head()
+        self.used = sum(path.stat().st_size for path in there)
+        found = self._find_end(head, there[-1]) if there else _none_of(head)
+        if not there and head is not None:
+            self.n, self.digest = head.n, head.digest
+        self._begun = True
+        if found:
+            log.error("the audit log isn't as it was left", found=found, path=str(self.directory))
+            self._owed.append(Said(self.clock(), BROKEN, {"found": found}))
+
+    def _without_stillborn(self, head: Head | None) -> list[Path]:
+        """The files there; the last one goes if a crash cut off its very first record."""
+        there = chain.files(self.directory)
+        if there:
+            last = there[-1]
+            self._latest = _date_of(last)
+            unknown = head is not None and head.n < _number_of(last)
+            if unknown and b"\n" not in last.read_bytes():
+                there.pop().unlink()
+        return there
+
+    def _find_end(self, head: Head | None, path: Path) -> str | None:
+        """Go on after the last record, or after what the head knows; what is wrong, if anything."""
+        text = path.read_bytes()
+        whole = text[: text.rfind(b"\n") + 1]
+        last = _last_line(whole)
+        record = chain.read(last)
+        if record is not None:
+            self.n, self.digest = record.n, chain.digest_of(last)
+            if head is not None and self._continues(head, whole):
+                if len(text) > len(whole):  # cut off by a crash: nobody has been told of it
+                    os.truncate(path, len(whole))
+                self._file, self._size = path, len(whole)
+                return None
+        # A new file, so that what is there stays as it is, and the next record is out of doubt.
+        if head is None:
+            return f"{chain.HEAD} is missing or no head"
+        if head.n >= self.n:
+            self.n, self.digest = head.n, head.digest
+        return f"the end isn't the record {head.n} that {chain.HEAD} knows"
+
+    def _continues(self, head: Head, whole: bytes) -> bool:
+        """Whether what the head knows is there, and what comes after it isn't more than a batch."""
+        if not 0 <= self.n - head.n <= BATCH:
+            return False
+        before = head.digest
+        for text in whole.split(b"\n")[:-1]:
+            record = chain.read(text)
+            if record is None:
+                return False
+            if record.n > head.n:
+                if record.before != before:
+                    return False
+                before = chain.digest_of(text)
+        return before == self.digest
+
+    # ── writing ───────────────────────────────────────────────────────────────────────────────
+
+    def _write(self, said: list[Said], taken: int = 0) -> None:
+        n, digest, texts = self.n, self.digest, []
+        for each in said:
+            n += 1
+            at = datetime.fromtimestamp(each.at, UTC).isoformat(timespec="milliseconds")
+            line = chain.write(n, at.replace("+00:00", "Z"), each.kind, each.fields, digest)
+            digest = chain.digest_of(line)
+            texts.append(line + b"\n")
+        self._append(b"".join(texts))
+        self.n, self.digest = n, digest
+        self.taken += taken
+        self._owed.clear()
+        self._write_head()
+
+    def _append(self, text: bytes) -> None:
+        path = self._present_file()
+        size = self._size if path == self._file else 0
+        new = 0 if size or path == self._attempt else os.O_EXCL
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | new, 0o600)
+        self._attempt = path
+        try:
+            os.ftruncate(descriptor, size)  # of what an attempt that failed left
+            os.lseek(descriptor, size, os.SEEK_SET)
+            view = memoryview(text)
+            while view:
+                view = view[os.write(descriptor, view) :]
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        if not size:
+            _sync(self.directory)
+        self._file, self._size, self._attempt = path, size + len(text), None
+        self._latest = _date_of(path)
+        self.used += len(text)
+        self._head_owed = True
+
+    def _present_file(self) -> Path:
+        """The file to go on with, or a new one: of today, of its size, and as we left it."""
+        today = _date(self.clock())
+        if self._file is not None and today <= self._latest and self._size < FILE_BYTES:
+            if self._is_as_left(self._file):
+                return self._file
+            text = "somebody else has changed the audit log; a new file is begun"
+            log.error(text, path=str(self._file))
+        # Names are in the order of the records, whatever the clock does.
+        today = max(today, self._latest)
+        return self.directory / f"{today.isoformat()}-{self.n + 1:012d}{chain.SUFFIX}"
+
+    def _is_as_left(self, path: Path) -> bool:
+        try:
+            size = path.stat().st_size
+        except FileNotFoundError:
+            return False
+        return size == self._size or (path == self._attempt and size > self._size)
+
+    def _write_head(self) -> None:
+        new = self.directory / f"{chain.HEAD}.new"
+        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            os.write(descriptor, msgspec.json.encode(Head(self.n, self.digest)))
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        new.replace(self.directory / chain.HEAD)
+        _sync(self.directory)
+        self._head_owed = False
+
+    # ── age and size ──────────────────────────────────────────────────────────────────────────
+
+    def _trim(self) -> None:
+        """Remove the oldest files, one at a time: first its anchor is on the disk, then it goes."""
+        there = chain.files(self.directory)
+        while len(there) > 1 and self._too_much(there):
+            oldest = there.pop(0)
+            text = oldest.read_bytes()
+            last = _last_line(text)
+            record = chain.read(last)
+            through = record.n if record is not None else _number_of(there[0]) - 1
+            anchor = {"file": oldest.name, "through": through, "digest": chain.digest_of(last)}
+            self._write([Said(self.clock(), TRIMMED, anchor)])
+            oldest.unlink()
+            _sync(self.directory)
+            self.used -= len(text)
+
+    def _too_much(self, there: list[Path]) -> bool:
+        ended = datetime.combine(_date_of(there[0]), datetime.min.time(), UTC).timestamp() + DAY
+        return ended + self.max_age < self.clock() or self.used > self.max_bytes
+
+
+def _none_of(head: Head | None) -> str | None:
+    return f"all of its {head.n} records are gone" if head is not None and head.n else None
+
+
+def _last_line(text: bytes) -> bytes:
+    return text.removesuffix(b"\n").rpartition(b"\n")[2]
+
+
+def _sync(directory: Path) -> None:
+    """Have the names in it on the disk."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _date_of(path: Path) -> date:
+    try:
+        return date.fromisoformat(path.name[:10])
+    except ValueError:  # not named by us
+        return date.min
+
+
+def _number_of(path: Path) -> int:
+    digits = path.name[11:].removesuffix(chain.SUFFIX)
+    return int(digits) if digits.isdigit() else 0

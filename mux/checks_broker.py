@@ -1,0 +1,229 @@
+"""What the doctor looks at around the broker: is it there, its app-server, addresses, threads.
+
+Hands to: ``doctor``, findings. Hears from: the broker's own report; ``holders``, who has what.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+from mux import holders, ready, statedir, status
+from mux.client import ClientError
+from mux.codex import codex_home
+from mux.config import Config
+from mux.errors import AppmuxError
+from mux.finding import Finding
+from mux.holders import UNSEEN, Holder
+from mux.listener import Address, TcpAddress, UnixAddress, parse_listen_url, refuse_open_door
+from mux.statedir import StateDirError
+
+THREAD_LOCKS: Final = "thread-writer-locks"
+"""Below CODEX_HOME: codex locks ``ID.lock`` while a process has the thread loaded."""
+
+LETS_GO: Final = 60
+"""Seconds after which codex lets go of an idle thread that nobody follows."""
+
+LAST_WORDS: Final = 3
+
+Report: TypeAlias = dict[str, Any]
+
+
+# -- the broker ------------------------------------------------------------------------------------
+
+
+async def broker(config: Config, environ: Mapping[str, str]) -> tuple[list[Finding], Report | None]:
+    """Whether one runs and is well; and its report, if it gave one."""
+    try:
+        report = await status.ask(_places(config, environ))
+    except StateDirError:
+        return [_no_address(config)], None
+    except ClientError as failure:
+        return [_no_answer(config, str(failure))], None
+    found = [_said(report), *_app_server(report["appServer"]), *_store(report.get("store"))]
+    said = ready.probe(config, environ)
+    if said != ready.OK and all(each.verdict != "wrong" for each in found):
+        remedy = "wait a moment; if it stays so, `appmux service logs`"
+        found.append(Finding("readiness", "wrong", f"/readyz says {said}", remedy))
+    return found, report
+
+
+def _places(config: Config, environ: Mapping[str, str]) -> list[str]:
+    """Where the broker can be asked. Raises ``StateDirError`` if there is none."""
+    try:
+        return statedir.listeners(config.state_dir)
+    except StateDirError:
+        if _lock_holder(config) is None:
+            raise
+        # On a full disk it couldn't write where it listens.
+        home = codex_home(environ)
+        sockets = [parse_listen_url(url, home) for url in config.listen if url[:5] == "unix:"]
+        there = [each for each in sockets if Path(str(each)).is_socket()]
+        if not there:
+            raise
+        return [f"unix://{each}" for each in there]
+
+
+def _lock_holder(config: Config) -> Holder | None:
+    lock = config.state_dir / statedir.LOCK
+    return next(iter(holders.of_locks([lock]).get(lock, [])), None)
+
+
+def _no_address(config: Config) -> Finding:
+    holder = _lock_holder(config)
+    if holder is None:
+        says = f"none runs on {config.state_dir}"
+        return Finding("broker", "wrong", says, "`appmux setup`, or `appmux serve` by hand")
+    says = f"{holder} has {config.state_dir}, but doesn't say where it listens"
+    remedy = f"it may be starting; if it stays so, end it: `kill {holder.pid}`"
+    return Finding("broker", "wrong", says, remedy, {"pid": holder.pid})
+
+
+def _no_answer(config: Config, why: str) -> Finding:
+    holder = _lock_holder(config)
+    if holder is None:
+        says = f"none runs; the last one on {config.state_dir} was killed"
+        return Finding("broker", "wrong", says, "`appmux serve`, or `appmux service install`")
+    remedy = f"it hangs: `kill {holder.pid}`, and `kill -9 {holder.pid}` if it stays"
+    return Finding("broker", "wrong", f"{holder} gives no answer: {why}", remedy)
+
+
+def _said(report: Report) -> Finding:
+    here = report["broker"]
+    clients = len(report["clients"]) - 1  # this one
+    pending = len(report["serverRequests"])
+    says = f"appmux {here['version']}, process {here['pid']}, {clients} clients"
+    if pending:
+        says += f", {pending} approvals pending"
+    return Finding("broker", "well", says, facts={"pid": here["pid"], "clients": clients})
+
+
+def _app_server(server: Report) -> Iterator[Finding]:
+    version, state = server["version"] or "?", server["state"]
+    facts = {name: server.get(name) for name in ("pid", "state", "version", "generation")}
+    if state != "ready":
+        words = " / ".join(server.get("lastWords", ())[-LAST_WORDS:])
+        says = f"codex {version} is {state}" + (f"; it said: {words}" if words else "")
+        remedy = "`appmux restart` tries again" if state == "down" else "wait a moment"
+        yield Finding("app-server", "wrong", says, remedy, facts)
+    elif server.get("restartWaitsFor"):
+        waits = ", ".join(server["restartWaitsFor"])
+        says = f"codex {version}; a restart waits for {waits}"
+        yield Finding("app-server", "note", says, "`appmux restart --now` doesn't wait", facts)
+    elif server.get("outdated"):
+        says = f"codex {version}; the binary on disk is another one by now"
+        yield Finding("app-server", "note", says, "`appmux restart`", facts)
+    else:
+        says = f"codex {version}, generation {server['generation']}"
+        yield Finding("app-server", "well", says, facts=facts)
+
+
+def _store(store: Report | None) -> Iterator[Finding]:
+    if store is None:
+        return
+    if store["trouble"]:
+        says = f"not written: {store['trouble']}"
+        remedy = "see the disk below; what isn't written is kept in memory, and tried again"
+        yield Finding("journal", "wrong", says, remedy, store)
+    else:
+        yield Finding("journal", "well", f"{store['bytes'] // 1024} KiB on disk", facts=store)
+
+
+# -- addresses -------------------------------------------------------------------------------------
+
+
+def addresses(
+    config: Config, environ: Mapping[str, str], report: Report | None
+) -> Iterator[Finding]:
+    """Each address of the settings: ours, free, or whose."""
+    home = codex_home(environ)
+    try:
+        parsed = [parse_listen_url(url, home) for url in config.listen]
+        refuse_open_door(parsed, config.auth.mode)
+    except AppmuxError as failure:
+        yield Finding("listen", "wrong", str(failure))
+        return
+    own = None if report is None else report["broker"]["pid"]
+    for address in parsed:
+        yield _address(address, own)
+
+
+def _address(address: Address, own: int | None) -> Finding:
+    if isinstance(address, TcpAddress):
+        about = address.url
+        there = holders.of_port(address.ip, address.port) if address.port else []
+    else:
+        about = "control socket" if address.control else f"unix://{address}"
+        there = holders.of_unix_path(address.path)
+    facts = {"address": str(address), "pids": [holder.pid for holder in there]}
+    if any(holder.pid == own for holder in there):
+        return Finding(about, "well", "the broker listens there", facts=facts)
+    if there:
+        return _taken(about, address, there, facts)
+    if isinstance(address, TcpAddress) and not _ours(address):
+        remedy = "`tailscale up`, if it is a Tailnet's; else change `listen`"
+        return Finding(about, "wrong", "this machine has no such address now", remedy, facts)
+    if own is not None and not (isinstance(address, TcpAddress) and address.port == 0):
+        says = "the broker doesn't listen there: it runs with other settings"
+        return Finding(about, "wrong", says, "restart it: `appmux service install`", facts)
+    return Finding(about, "well", "free", facts=facts)
+
+
+def _taken(about: str, address: Address, there: list[Holder], facts: Report) -> Finding:
+    names = "; ".join(str(holder) for holder in there)
+    if any("systemd" in holder.command.partition(" ")[0] for holder in there):
+        says = f"systemd has it for the service ({names})"
+        return Finding(about, "note", says, "it starts the broker at the first connection", facts)
+    pid = there[0].pid
+    remedy = f"stop it: `kill {pid}`" if there[0] != UNSEEN else "stop it as that user"
+    if isinstance(address, UnixAddress) and "app-server" in there[0].command:
+        remedy = f"`codex app-server daemon stop`; if it says it isn't managed, `kill {pid}`"
+    return Finding(about, "wrong", f"{names} listens there", remedy, facts)
+
+
+def _ours(address: TcpAddress) -> bool:
+    """Whether this machine has the address. Nothing is left bound."""
+    family = socket.AF_INET if address.ip.version == 4 else socket.AF_INET6  # noqa: PLR2004
+    with socket.socket(family, socket.SOCK_STREAM) as trial:
+        try:
+            trial.bind((str(address.ip), 0))
+        except OSError as failure:
+            return failure.errno != errno.EADDRNOTAVAIL
+    return True
+
+
+# -- threads ---------------------------------------------------------------------------------------
+
+
+def threads(environ: Mapping[str, str], report: Report | None) -> Iterator[Finding]:
+    """Threads that another process writes: for everybody else they "have an active writer"."""
+    directory = codex_home(environ) / THREAD_LOCKS
+    held = holders.of_locks(sorted(directory.glob("*.lock")))
+    own = None if report is None else report["broker"]["pid"]
+    here = 0
+    for path, there in held.items():
+        if own is not None and any(own in holders.ancestors(holder.pid) for holder in there):
+            here += 1
+        else:
+            yield _foreign(path, there)
+    if here or not held:
+        says = f"{here} loaded in the broker's app-server" if here else "none is loaded anywhere"
+        yield Finding("threads", "well", says, facts={"loaded": here})
+
+
+def _foreign(path: Path, there: list[Holder]) -> Finding:
+    thread = path.stem
+    names = "; ".join(str(holder) for holder in there)
+    pid = there[0].pid
+    end = f"end that program, or `kill {pid}`" if there[0] != UNSEEN else "end that program"
+    return Finding(
+        f"thread {thread}",
+        "wrong",
+        f"{names} writes it, so that all others are told it `already has an active writer`",
+        f"leave the thread there (codex lets go of it after {LETS_GO} s without followers), or"
+        f" {end}",
+        {"thread": thread, "pids": [holder.pid for holder in there], "since": there[0].since},
+    )

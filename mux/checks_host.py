@@ -1,0 +1,200 @@
+"""What the doctor looks at on the machine: codex, its login, disk, clock, the service.
+
+Hands to: ``doctor``, findings. Hears from: the machine; nothing on it is changed.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from mux import login, novascale, service
+from mux.codex import CodexError, codex_home, codex_version, find_codex
+from mux.core.methods import REQUESTS
+from mux.core.scopes import SCOPES
+from mux.errors import AppmuxError
+from mux.finding import Finding
+from mux.service import Supervisor
+from mux.settings import Settled
+from mux.steps import Runner, run
+
+LITTLE: Final = 1024**3
+TOO_LITTLE: Final = 100 * 1024**2
+"""Bytes free. Below the first a day of work may fill the disk; below the second an hour's."""
+
+CLOCK_OFF: Final = 120.0
+"""Seconds by which a file may seem to come from the future: no file server is further off."""
+
+SHOWN: Final = 5
+"""Methods that are named; the rest is counted, and in ``--json``."""
+
+MIB: Final = 1024**2
+
+
+# -- codex -----------------------------------------------------------------------------------------
+
+
+async def codex(
+    settled: Settled, environ: Mapping[str, str], runner: Runner = run
+) -> tuple[list[Finding], Path | None]:
+    """The binary, its login, its methods; and the binary's path, if there is one."""
+    try:
+        path = find_codex(settled.config.codex_bin, environ, settled.origins["codex_bin"])
+        version = await codex_version(path)
+    except CodexError as failure:
+        text, _, remedy = str(failure).partition(": ")
+        return [Finding("codex", "wrong", text, remedy)], None
+    facts = {"path": str(path), "version": version}
+    found = [Finding("codex", "well", f"{version}, {path}", facts=facts)]
+    in_there = login.look(path, codex_home(environ), environ, service.environment_file(), runner)
+    verdict = "well" if in_there.well else "wrong"
+    found.append(Finding("login", verdict, in_there.words, in_there.remedy))  # type: ignore[arg-type]
+    found.append(_methods(path, version, runner))
+    return found, path
+
+
+class _Named(msgspec.Struct):
+    enum: list[str]
+
+
+class _Properties(msgspec.Struct):
+    method: _Named
+
+
+class _Variant(msgspec.Struct):
+    properties: _Properties
+
+
+class _Requests(msgspec.Struct, rename={"variants": "oneOf"}):
+    variants: list[_Variant]
+
+
+def _methods(path: Path, version: str, runner: Runner) -> Finding:
+    """Which requests of this codex the broker has no line for."""
+    with tempfile.TemporaryDirectory(prefix="appmux-") as out:
+        schema = ("app-server", "generate-json-schema", "--experimental", "--out", out)
+        # In a CODEX_HOME of its own: codex leaves files of its own in the one it is started with.
+        runner(("env", f"CODEX_HOME={out}", str(path), *schema))
+        try:
+            raw = (Path(out) / "ClientRequest.json").read_bytes()
+            variants = msgspec.json.decode(raw, type=_Requests).variants
+        except (OSError, msgspec.DecodeError):
+            return Finding("methods", "note", f"codex {version} didn't tell its schema")
+    known = REQUESTS.keys() | SCOPES.keys()
+    names = {name for variant in variants for name in variant.properties.method.enum}
+    unknown = sorted(names - known)
+    facts: dict[str, Any] = {"of": len(names), "unknown": unknown}
+    if not unknown:
+        return Finding("methods", "well", f"all {len(names)} are in the route table", facts=facts)
+    some = ", ".join(unknown[:SHOWN]) + (", …" if len(unknown) > SHOWN else "")
+    says = f"{len(unknown)} of {len(names)} aren't in the route table: {some}"
+    remedy = "none needed: they pass as they are, and only for clients with the scope `admin`"
+    return Finding("methods", "note", says, remedy, facts)
+
+
+# -- disk and clock --------------------------------------------------------------------------------
+
+
+def disk(settled: Settled, environ: Mapping[str, str]) -> Iterator[Finding]:
+    """Room and leave to write, where the broker and codex write."""
+    for name, place in (
+        ("state directory", settled.config.state_dir),
+        ("CODEX_HOME", codex_home(environ)),
+    ):
+        yield _disk(name, place)
+
+
+def _disk(name: str, place: Path) -> Finding:
+    about = f"disk ({name})"
+    there = next(each for each in (place, *place.parents) if each.exists())
+    status = os.statvfs(there)
+    free = shutil.disk_usage(there).free
+    facts = {"path": str(place), "freeBytes": free, "freeFiles": status.f_favail}
+    if status.f_flag & os.ST_RDONLY or not os.access(there, os.W_OK):
+        remedy = f"make {there} writable, or name another place"
+        return Finding(about, "wrong", f"{place} can't be written", remedy, facts)
+    room = f"{free // MIB} MiB free at {place}"
+    if free < TOO_LITTLE:
+        return Finding(about, "wrong", room, "make room: the journal and threads are lost", facts)
+    # File systems without inodes say that they have none at all.
+    if status.f_files and not status.f_favail:
+        return Finding(about, "wrong", f"no inodes left at {place}", "remove some files", facts)
+    if free < LITTLE:
+        return Finding(about, "note", room, "make room soon", facts)
+    return Finding(about, "well", room, facts=facts)
+
+
+def clock(settled: Settled, environ: Mapping[str, str], runner: Runner = run) -> Finding:
+    """Whether the clock makes sense: expiry dates and the journal's age depend on it."""
+    now = time.time()
+    newest, path = max(_changed(settled, environ), default=(0.0, None))
+    ahead = newest - now
+    if ahead > CLOCK_OFF:
+        says = f"{ahead:.0f} s behind {path}, which was written before"
+        return Finding("clock", "wrong", says, "set it: `timedatectl set-ntp true`, or by hand")
+    asked = runner(("timedatectl", "show", "--property=NTPSynchronized", "--value"))
+    if asked.returncode == 0 and asked.stdout.strip() == "no":
+        return Finding("clock", "note", "not synchronized", "`timedatectl set-ntp true`")
+    return Finding("clock", "well", "no file is newer than now")
+
+
+def _changed(settled: Settled, environ: Mapping[str, str]) -> Iterator[tuple[float, Path]]:
+    """When files that were certainly written in the past were written."""
+    for directory in (settled.config.state_dir, codex_home(environ)):
+        if directory.is_dir():
+            with os.scandir(directory) as entries:
+                for entry in entries:
+                    yield entry.stat(follow_symlinks=False).st_mtime, Path(entry.path)
+    yield Path(__file__).stat().st_mtime, Path(__file__)
+
+
+# -- the service -----------------------------------------------------------------------------------
+
+
+def supervised(settled: Settled, environ: Mapping[str, str], runner: Runner = run) -> list[Finding]:
+    """The service, if it is installed; and NovaScale's beside it."""
+    try:
+        where = service.supervisor(environ, runner)
+        places = service.look(where.files(service.wanted(settled, environ)))
+    except AppmuxError as failure:
+        return [Finding("service", "note", str(failure))]
+    return [_service(where, places), *_novascale(where, settled, Path(environ["HOME"]))]
+
+
+def _service(where: Supervisor, places: list[service.Place]) -> Finding:
+    states = {place.state for place in places}
+    if states == {"absent"}:
+        return Finding("service", "note", "not installed", "`appmux setup`, to have it run always")
+    if not where.running():
+        says = f"installed, but {where.name} doesn't run it"
+        return Finding("service", "wrong", says, "`appmux service logs`, `appmux service install`")
+    if "ours" in states or "absent" in states:
+        says = "runs, but was installed with other settings than the present ones"
+        return Finding("service", "note", says, "`appmux service install`")
+    return Finding("service", "well", f"runs, by {where.name}")
+
+
+def _novascale(where: Supervisor, settled: Settled, home: Path) -> Iterator[Finding]:
+    try:
+        vanilla = novascale.find(where, home)
+    except AppmuxError as failure:
+        yield Finding("NovaScale", "note", str(failure))
+        return
+    if vanilla is not None and vanilla.running:
+        yield Finding(
+            "NovaScale",
+            "wrong",
+            f"its own app-server runs at {vanilla.url}: what it has loaded can't be used by the"
+            " broker's, and the other way round",
+            "`appmux setup` takes its place; phones go on as they are",
+        )
+    elif novascale.taken(settled.config.state_dir):
+        says = "appmux has its service's place"
+        yield Finding("NovaScale", "well", says, "`appmux service uninstall` gives it back")

@@ -1,0 +1,124 @@
+"""The commands by which a person watches over the runtime: ``audit``, ``approvals``, ``approve``.
+
+Hands to: ``audit_shown``, ``approving``. Hears from: ``cli``; a person, before an answer is given.
+
+Modules are imported inside the command that wants them, as in ``cli``.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from mux.errors import AppmuxError
+
+if TYPE_CHECKING:
+    from mux.approving import Word
+    from mux.config import Config
+
+PATH = click.Path(path_type=Path)
+
+
+class NobodyThereError(AppmuxError):
+    """A question that had to be asked, and no terminal to ask it at."""
+
+
+state_dir_flag = click.option(
+    "--state-dir", type=PATH, metavar="DIR", help="The broker's, as in serve."
+)
+config_flag = click.option(
+    "--config", "config_file", type=PATH, metavar="FILE", help="TOML, as in serve."
+)
+json_flag = click.option("--json", "as_json", is_flag=True, help="For programs.")
+yes_flag = click.option("--yes", "-y", is_flag=True, help="Ask nothing; takes the whole ID.")
+
+
+def _config(config_file: Path | None, state_dir: Path | None) -> Config:
+    from mux.settings import load
+
+    return load({"state_dir": state_dir}, os.environ, config_file).config
+
+
+@click.command()
+@click.option("--since", metavar="WHEN", help="30m, 2h, 7d ago, or a date such as 2026-11-23.")
+@json_flag
+@click.option("--verify", is_flag=True, help="Check the whole log; exit status 1 if it's damaged.")
+@state_dir_flag
+@config_flag
+def audit(
+    since: str | None, as_json: bool, verify: bool, state_dir: Path | None, config_file: Path | None
+) -> None:
+    """Show who came and went, asked for what, and who approved it.
+
+    Works on the files of the state directory, with or without a broker. Each record carries the
+    digest of the one before; --verify says which was changed, removed, moved or cut off.
+    """
+    from mux.audit_shown import run
+
+    directory = _config(config_file, state_dir).state_dir
+    sys.exit(run(directory, since=since, as_json=as_json, verify=verify))
+
+
+@click.command()
+@json_flag
+@state_dir_flag
+@config_flag
+def approvals(as_json: bool, state_dir: Path | None, config_file: Path | None) -> None:
+    """List what waits for a person's word: commands, file changes, questions."""
+    import trio
+
+    from mux.approving import list_pending
+
+    sys.exit(trio.run(list_pending, _config(config_file, state_dir), as_json))
+
+
+def _answer(
+    id: str, word: Word, *, yes: bool, state_dir: Path | None, config_file: Path | None
+) -> None:
+    import trio
+
+    from mux.approving import described, give, look
+
+    if not yes and not sys.stdin.isatty():
+        raise NobodyThereError("no terminal to ask at: --yes answers without asking")
+    config = _config(config_file, state_dir)
+    approval = trio.run(partial(look, config, id, word, asks=not yes))
+    click.echo("\n".join(described(approval)))
+    if not yes and not click.confirm(f"{word.capitalize()} it?"):
+        click.echo("not answered")
+        sys.exit(1)
+    sys.exit(trio.run(partial(give, config, approval, word, asked=not yes)))
+
+
+@click.command()
+@click.argument("id")
+@yes_flag
+@state_dir_flag
+@config_flag
+def approve(id: str, yes: bool, state_dir: Path | None, config_file: Path | None) -> None:
+    """Allow what the approval ID asks for, once. Shows it first.
+
+    ID may be the last digits of one, if no other ends so.
+    """
+    _answer(id, "approve", yes=yes, state_dir=state_dir, config_file=config_file)
+
+
+@click.command()
+@click.argument("id")
+@yes_flag
+@state_dir_flag
+@config_flag
+def decline(id: str, yes: bool, state_dir: Path | None, config_file: Path | None) -> None:
+    """Refuse what the approval ID asks for. Shows it first.
+
+    ID may be the last digits of one, if no other ends so.
+    """
+    _answer(id, "decline", yes=yes, state_dir=state_dir, config_file=config_file)
+
+
+COMMANDS = (audit, approvals, approve, decline)

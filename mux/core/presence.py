@@ -1,0 +1,113 @@
+"""Who is here: told to the clients that know the broker, whenever it changes.
+
+``mux/presence {"clients": […]}`` is a whole picture, never a difference, so one that was missed is
+made good by the next. It is not numbered and not journaled. Changes that come close together are
+told as one. A client that is behind gets the picture when it is live again.
+
+Heard from: ``broker``.
+"""
+
+from __future__ import annotations
+
+import attrs
+
+from mux.core import jsonrpc
+from mux.core.client import Client
+from mux.core.client import State as ClientState
+from mux.core.commands import Publish
+from mux.core.events import ClientId
+from mux.core.state import NEVER, State
+
+PRESENCE = "mux/presence"
+
+INTERVAL = 0.25
+"""Seconds between two pictures: a person doesn't see more, and a burst of joins is one picture."""
+
+BYTES_PER_SECOND = 4 * 1024 * 1024
+"""With hundreds of clients, each picture for each of them, pictures come more rarely instead."""
+
+Picture = tuple[tuple[ClientId, tuple[str, ...], float | None], ...]
+"""What makes two pictures differ: clients, what they follow, when they last drove."""
+
+
+@attrs.define(eq=False)
+class Presence:
+    """Who was told what. ``seen``: the change of the audience that was looked at last."""
+
+    state: State
+    seen: int = 0
+    _not_before: float = 0.0
+    _due: float = NEVER
+    _told: dict[ClientId, Picture] = attrs.field(factory=dict)
+
+    def drove(self, client: Client) -> None:
+        """It has made a thread work."""
+        client.drove = self.state.now
+        self._look()
+
+    def audience_changed(self) -> None:
+        """At the end of an event in which somebody came, left, followed or unfollowed."""
+        self.seen = self.state.threads.changes
+        self._look()
+
+    def time_passed(self) -> float:
+        """Tell what had to wait; returns when to come again."""
+        if self._due <= self.state.now:
+            self._look()
+        return self._due
+
+    def _look(self) -> None:
+        state = self.state
+        self._due = NEVER
+        hearers = [client for client in state.clients.values() if _hears(client)]
+        if not hearers:
+            self._told.clear()
+        elif state.now < self._not_before:
+            self._due = self._not_before
+            state.arm(self._due)
+        else:
+            self._tell(hearers)
+
+    def _tell(self, hearers: list[Client]) -> None:
+        state = self.state
+        picture = tuple((each.id, tuple(each.follows), each.drove) for each in self._present())
+        recipients = tuple(each.id for each in hearers if self._told.get(each.id) != picture)
+        self._told = {each.id: picture for each in hearers}
+        if recipients:
+            message = jsonrpc.notification(PRESENCE, self.read())
+            state.out.append(Publish(message, recipients, PRESENCE))
+            cost = len(message) * len(recipients) / BYTES_PER_SECOND
+            self._not_before = state.now + max(INTERVAL, cost)
+
+    def _present(self) -> list[Client]:
+        return [each for each in self.state.clients.values() if each.state is ClientState.READY]
+
+    def read(self) -> dict[str, object]:
+        """The picture, as ``mux/presence`` and ``mux/presence/read`` give it."""
+        return {"clients": [_shown(client, self.state.now) for client in self._present()]}
+
+
+def _hears(client: Client) -> bool:
+    return (
+        client.aware
+        and client.state is ClientState.READY
+        and client.backlog is None
+        and "observe" in client.principal.scopes
+        and PRESENCE not in client.opted_out
+    )
+
+
+def _shown(client: Client, now: float) -> dict[str, object]:
+    device = {"device": client.principal.name} if client.principal.kind == "device" else {}
+    return {
+        "id": client.id,
+        "name": client.info.name if client.info else None,
+        "version": client.info.version if client.info else None,
+        "principal": client.principal.name,
+        **device,
+        "scopes": sorted(client.principal.scopes),
+        "transport": client.transport,
+        "threads": list(client.follows),
+        "since": round(now - client.since, 3),
+        "lastDrove": None if client.drove is None else round(now - client.drove, 3),
+    }

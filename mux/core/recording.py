@@ -1,0 +1,321 @@
+"""What the audit log is told: who came and went, who asked for what, and who approved it.
+
+    client/attached  client/left          past its handshake; with where from, and for how long
+    client/cut                            what it authenticated with has ended
+    request/refused                       for want of a scope; a flood of them is counted
+    turn/asked  turn/answered  turn/lost  started, steered, interrupted, or work of another kind
+    admin/asked  admin/answered  …/lost   what needs ``admin`` and doesn't only read
+    approval/raised                       what the app-server wants a person's word on
+    approval/answered  approval/abstained  answer/refused      whose answer counted, or didn't
+    approval/given-up                     nobody was left who could answer
+    approval/resolved  approval/withdrawn it is over: after an answer, or without one
+    restart/asked  appserver/started  appserver/exited
+
+``by`` names the client in each. What was asked stands there as kinds, ids and a SHA-256 digest of
+the params as they came; their text only where the operator wants it (``audit.text``).
+
+Each is one ``Record`` command, which the shell numbers, dates and chains (``mux.audit``).
+Heard from: ``broker`` and its parts.
+"""
+
+from __future__ import annotations
+
+from hashlib import sha256
+
+import msgspec
+
+from mux.core import jsonrpc
+from mux.core.approvals import ServerRequest
+from mux.core.client import Client, Refusals
+from mux.core.jsonrpc import ClientMessage
+from mux.core.methods import Asked
+from mux.core.requests import Recorded, Request
+from mux.core.scopes import SCOPES, Scope
+from mux.core.state import NEVER, State
+
+TURNS = frozenset({"turn/steer", "turn/interrupt"})
+"""What drives a turn, beside what begins one (``RequestRule.begins``)."""
+
+NAME_CHARACTERS = 128
+"""Of what a client chose itself (its name, a method): as much as a person reads."""
+
+TEXT_CHARACTERS = 16 * 1024
+"""Of params, where text is wanted: a prompt with pictures in it is megabytes."""
+
+REFUSALS_TOLD = 16
+REFUSALS_SECONDS = 10.0
+"""A client that is refused more often than this in this time gets one record for the rest of it:
+it must not be able to fill the disk."""
+
+
+def by(client: Client) -> dict[str, object]:
+    """Who it was: the client, and what it authenticated as."""
+    name = client.info.name if client.info is not None else None
+    return {
+        "client": client.id,
+        "name": name and name[:NAME_CHARACTERS],
+        "principal": client.principal.name,
+        "kind": client.principal.kind,
+        "from": client.peer,
+    }
+
+
+def _text(state: State, params: bytes) -> dict[str, object]:
+    """What was said, as a digest; and as text, where that is wanted."""
+    told: dict[str, object] = {"digest": sha256(params).hexdigest()}
+    if state.audit_text:
+        told["text"] = params.decode(errors="replace")[:TEXT_CHARACTERS]
+    return told
+
+
+# ── clients ───────────────────────────────────────────────────────────────────────────────────
+
+
+def attached(state: State, client: Client) -> None:
+    """It is past its handshake."""
+    version = client.info.version[:NAME_CHARACTERS] if client.info is not None else None
+    told = {"version": version, "transport": client.transport}
+    scopes = sorted(client.principal.scopes)
+    state.record("client/attached", by=by(client), scopes=scopes, **told)
+
+
+def left(state: State, client: Client) -> None:
+    """Its connection is gone."""
+    _count_refusals(state, client)
+    if client.info is not None:
+        seconds = round(state.now - client.since, 3)
+        state.record("client/left", by=by(client), seconds=seconds)
+
+
+def refused(state: State, client: Client, method: str, needs: Scope) -> None:
+    """It asked for what it may not."""
+    if _is_told(state, client):
+        method = method[:NAME_CHARACTERS]
+        state.record("request/refused", by=by(client), method=method, needs=needs)
+
+
+def _is_told(state: State, client: Client) -> bool:
+    """Whether this refusal gets a record of its own; else it is counted."""
+    if client.refusals.until <= state.now:
+        _count_refusals(state, client)
+        client.refusals.until = state.now + REFUSALS_SECONDS
+    client.refusals.count += 1
+    if client.refusals.count <= REFUSALS_TOLD:
+        return True
+    state.arm(client.refusals.until)
+    return False
+
+
+def _count_refusals(state: State, client: Client) -> None:
+    more = client.refusals.count - REFUSALS_TOLD
+    if more > 0:
+        state.record("request/refused", by=by(client), method=None, needs=None, times=more)
+    client.refusals = Refusals()
+
+
+def time_passed(state: State) -> float:
+    """Record floods that are over; returns when the next one may be."""
+    next_one = NEVER
+    for client in state.clients.values():
+        if client.refusals.count > REFUSALS_TOLD:
+            if client.refusals.until <= state.now:
+                _count_refusals(state, client)
+            else:
+                next_one = min(next_one, client.refusals.until)
+    return next_one
+
+
+# ── requests ──────────────────────────────────────────────────────────────────────────────────
+
+
+def drives(method: str, *, begins: bool) -> bool:
+    """Whether the request makes a thread work, or changes what it works on."""
+    return (begins or method in TURNS) and SCOPES.get(method) == "drive"
+
+
+def asked(
+    state: State, client: Client, request: Request, message: ClientMessage, scope: Scope
+) -> None:
+    """A client's request goes its way; whether it is one to record is decided here."""
+    rule = request.rule
+    if drives(message.method, begins=rule.begins):
+        topic = "turn"
+    elif scope == "admin" and not rule.reads and (rule.own_id is None or rule.own_id.begins):
+        topic = "admin"
+    else:
+        return
+    named = _read_params(message.params)
+    request.recorded = Recorded(
+        topic,
+        {
+            "by": by(client),
+            "request": request.wire,
+            "method": message.method[:NAME_CHARACTERS],
+            "thread": named.threadId,
+            "turn": named.turnId or named.expectedTurnId,
+        },
+    )
+    _of_request(state, "asked", request.recorded, _text(state, message.params))
+
+
+def answered(state: State, request: Request, line: bytes, *, failed: bool) -> None:
+    """The app-server has answered a request that ``asked`` recorded."""
+    if request.recorded is None:
+        return
+    result = _read_answer(line)
+    if failed:
+        told: dict[str, object] = {"outcome": "failed", "code": result.code}
+    else:
+        told = {"outcome": "done"}
+        told |= {name: id for name, id in result.named().items() if id is not None}
+    _of_request(state, "answered", request.recorded, told)
+    request.recorded = None
+
+
+def lost(state: State, request: Request) -> None:
+    """It wasn't answered by the app-server: refused, dropped, or lost with it."""
+    if request.recorded is not None:
+        _of_request(state, "lost", request.recorded, {})
+        request.recorded = None
+
+
+def _of_request(state: State, what: str, recorded: Recorded, told: dict[str, object]) -> None:
+    state.record(f"{recorded.topic}/{what}", **(recorded.fields | told))
+
+
+class _Params(msgspec.Struct):
+    threadId: str | None = None
+    turnId: str | None = None
+    expectedTurnId: str | None = None
+
+
+class _Named(msgspec.Struct):
+    id: str | None = None
+
+
+class _Result(msgspec.Struct):
+    turn: _Named | None = None
+    turnId: str | None = None
+    thread: _Named | None = None
+
+
+class _Error(msgspec.Struct):
+    code: int | None = None
+
+
+class _Answer(msgspec.Struct):
+    result: _Result | None = None
+    error: _Error | None = None
+
+    @property
+    def code(self) -> int | None:
+        return self.error.code if self.error is not None else None
+
+    def named(self) -> dict[str, str | None]:
+        """The turn and the thread that the answer names."""
+        result = self.result or _Result()
+        turn = result.turnId or (result.turn.id if result.turn is not None else None)
+        return {"turn": turn, "thread": result.thread.id if result.thread is not None else None}
+
+
+def _read_params(params: bytes) -> _Params:
+    try:
+        return _params_decoder.decode(params)
+    except msgspec.DecodeError:
+        return _Params()
+
+
+def _read_answer(line: bytes) -> _Answer:
+    try:
+        return _answer_decoder.decode(line)
+    except msgspec.DecodeError:
+        return _Answer()  # of another shape than those that we look into
+
+
+# ── approvals ─────────────────────────────────────────────────────────────────────────────────
+
+
+def _is_approval(request: ServerRequest) -> bool:
+    """Whether a person answers it. What a program answers (tools, tokens) isn't recorded."""
+    return request.rule.asked is Asked.FOLLOWERS
+
+
+def _which(request: ServerRequest) -> dict[str, object]:
+    return {"approval": request.id, "method": request.method, "thread": request.thread}
+
+
+def raised(state: State, request: ServerRequest, params: bytes) -> None:
+    """The app-server asks for somebody's word."""
+    if _is_approval(request):
+        named = _read_offer(params)
+        told = {"item": named.itemId, "turn": named.turnId, "asks": named.kind or named.mode}
+        state.record("approval/raised", **_which(request), **told, **_text(state, params))
+
+
+def approved(state: State, request: ServerRequest, client: Client, result: bytes) -> None:
+    """The answer that counts."""
+    if _is_approval(request):
+        told = {"decision": decision(result), "after": round(state.now - request.since, 3)}
+        answer = _text(state, result)
+        state.record("approval/answered", by=by(client), **_which(request), **told, **answer)
+
+
+def abstained(state: State, request: ServerRequest, client: Client, why: str) -> None:
+    """An answer that is none: an error, or malformed."""
+    if _is_approval(request) and client.id not in request.abstained:
+        why = why[:NAME_CHARACTERS]
+        state.record("approval/abstained", by=by(client), **_which(request), why=why)
+
+
+def answer_refused(state: State, request: ServerRequest, client: Client) -> None:
+    """An answer from one that may not give it."""
+    if _is_told(state, client):
+        state.record("answer/refused", by=by(client), **_which(request), needs="approve")
+
+
+def given_up(state: State, request: ServerRequest, why: str) -> None:
+    """Nobody is left who could answer it, so the app-server is told so."""
+    if _is_approval(request):
+        why = why[: 2 * NAME_CHARACTERS]
+        state.record("approval/given-up", **_which(request), why=why)
+
+
+def over(state: State, request: ServerRequest) -> None:
+    """It is no longer there: because it was answered, or all the same."""
+    if _is_approval(request):
+        kind = "approval/resolved" if request.answered else "approval/withdrawn"
+        state.record(kind, **_which(request))
+
+
+def decision(result: bytes) -> str:
+    """What an answer decides, in one word of the app-server's own."""
+    fields = jsonrpc.read_fields(result) or {}
+    for name in ("decision", "action"):
+        value = fields.get(name, b"")
+        word = jsonrpc.read_text(value) or next(iter(jsonrpc.read_fields(value) or {}), None)
+        if word is not None:
+            return word[:NAME_CHARACTERS]
+    if "permissions" in fields:
+        granted = jsonrpc.read_fields(fields["permissions"]) or {}
+        given = [name for name, value in granted.items() if value != b"null"]
+        return f"grant {', '.join(given)}"[:NAME_CHARACTERS] if given else "grant nothing"
+    return "answered"
+
+
+class _OfferParams(msgspec.Struct):
+    itemId: str | None = None
+    turnId: str | None = None
+    kind: str | None = None
+    mode: str | None = None
+
+
+def _read_offer(params: bytes) -> _OfferParams:
+    try:
+        return _offer_decoder.decode(params)
+    except msgspec.DecodeError:
+        return _OfferParams()
+
+
+_params_decoder = msgspec.json.Decoder(_Params)
+_answer_decoder = msgspec.json.Decoder(_Answer)
+_offer_decoder = msgspec.json.Decoder(_OfferParams)

@@ -1,0 +1,104 @@
+"""``appmux devices``: who is paired, and changes of that.
+
+Hands to: stdout. Hears from: the broker of a state directory, by ``mux/devices/*`` requests.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import sys
+from typing import Any, Final
+
+import click
+import trio
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from mux import client, statedir
+from mux.client import ClientError, Json
+from mux.config import Config
+
+ANSWER_DEADLINE: Final = 10.0
+"""Seconds. The broker answers in milliseconds; one that takes longer needs a look of its own."""
+
+PIPED_WIDTH: Final = 200
+"""Columns where stdout is no terminal: a line that wraps is hard on ``grep``."""
+
+
+async def show(config: Config, as_json: bool) -> int:
+    """List the devices; the exit status. Raises ``AppmuxError`` where no broker answers."""
+    devices = (await ask(config, "mux/devices/list"))["devices"]
+    if as_json:
+        sys.stdout.write(json.dumps(devices, indent=2) + "\n")
+    elif not devices:
+        click.echo("no device is paired; `appmux pair` pairs one")
+    else:
+        console = Console()
+        (console if console.is_terminal else Console(width=PIPED_WIDTH)).print(table(devices))
+    return 0
+
+
+async def revoke(config: Config, names: tuple[str, ...]) -> int:
+    """Shut devices out, at once."""
+    for name in names:
+        done = await ask(config, "mux/devices/revoke", name=name)
+        click.echo(f'revoked "{done["name"]}"; {_closed(done["closed"])}')
+    return 0
+
+
+async def rename(config: Config, name: str, to: str) -> int:
+    """Give a device another name; its connections stay."""
+    done = await ask(config, "mux/devices/rename", name=name, to=to)
+    click.echo(f'"{name}" is now "{done["name"]}"')
+    return 0
+
+
+async def limit(config: Config, name: str, scopes: tuple[str, ...]) -> int:
+    """Give a device other scopes, at once."""
+    done = await ask(config, "mux/devices/scope", name=name, scopes=list(scopes))
+    click.echo(f'"{done["name"]}" may {", ".join(done["scopes"])}; {_closed(done["closed"])}')
+    return 0
+
+
+async def ask(config: Config, method: str, **params: Any) -> Json:
+    """The broker's answer. Raises ``AppmuxError``."""
+    urls = statedir.listeners(config.state_dir)
+    with trio.move_on_after(ANSWER_DEADLINE):
+        async with client.connect_any(urls) as connection:
+            return await connection.request(method, params)
+    raise ClientError(f"the broker gave no answer within {ANSWER_DEADLINE:.0f} s")
+
+
+def _closed(count: int) -> str:
+    return {0: "it wasn't attached", 1: "its connection is closed"}.get(
+        count, f"its {count} connections are closed"
+    )
+
+
+def table(devices: list[Json]) -> Table:
+    """The devices, those attached first, then by when they were seen last."""
+    shown = Table(box=box.SIMPLE_HEAD)
+    for column in ("name", "kind", "scopes", "paired", "expires", "last seen", "from", "attached"):
+        shown.add_column(column, overflow="fold")
+    for each in sorted(devices, key=lambda d: (-d["attached"], -(d["seenAt"] or d["madeAt"]))):
+        cells = (
+            each["name"],
+            each["kind"],
+            ", ".join(each["scopes"]),
+            _when(each["madeAt"]),
+            "expired" if each["expired"] else _when(each["expiresAt"]),
+            _when(each["seenAt"]),
+            each["address"] or "",
+            str(each["attached"] or "no"),
+        )
+        shown.add_row(*(Text(cell) for cell in cells))
+    return shown
+
+
+def _when(moment: float | None) -> str:
+    if moment is None:
+        return "never"
+    return datetime.datetime.fromtimestamp(moment).strftime("%Y-%m-%d %H:%M")

@@ -1,0 +1,79 @@
+"""``appmux doctor``: everything that can be wrong on a host, each with its remedy.
+
+It changes nothing, connects to nothing but the broker, and starts nothing but `codex` to ask its
+version, login and schema.
+
+Hands to: stdout. Hears from: ``checks_host`` and ``checks_broker``, findings.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+import attrs
+from rich.console import Console
+from rich.text import Text
+
+from mux import checks_broker, checks_host
+from mux.finding import Finding
+from mux.settings import ConfigError, load
+
+MARKS: Final = {"well": ("ok", "green"), "note": ("note", "yellow"), "wrong": ("WRONG", "bold red")}
+
+MARK_WIDTH: Final = 7
+
+
+async def run(
+    flags: Mapping[str, object], config_file: Path | None, environ: Mapping[str, str], as_json: bool
+) -> int:
+    """Look, and show; the exit status: 1 if anything is wrong."""
+    findings = await examine(flags, config_file, environ)
+    wrong = [each for each in findings if each.verdict == "wrong"]
+    if as_json:
+        shown = {"well": not wrong, "findings": [attrs.asdict(each) for each in findings]}
+        sys.stdout.write(json.dumps(shown, indent=2, default=str) + "\n")
+    else:
+        _show(findings, wrong)
+    return 1 if wrong else 0
+
+
+async def examine(
+    flags: Mapping[str, object], config_file: Path | None, environ: Mapping[str, str]
+) -> list[Finding]:
+    """All findings, in the order in which a cause comes before what it causes."""
+    try:
+        settled = load(flags, environ, config_file)
+    except ConfigError as failure:
+        remedy = "mend it; the rest is looked at once the settings can be read"
+        return [Finding("settings", "wrong", str(failure), remedy)]
+    where = "defaults" if settled.file is None else str(settled.file)
+    findings = [Finding("settings", "well", where)]
+    of_codex, _path = await checks_host.codex(settled, environ)
+    of_broker, report = await checks_broker.broker(settled.config, environ)
+    return [
+        *findings,
+        *of_codex,
+        *checks_host.disk(settled, environ),
+        checks_host.clock(settled, environ),
+        *checks_host.supervised(settled, environ),
+        *of_broker,
+        *checks_broker.addresses(settled.config, environ, report),
+        *checks_broker.threads(environ, report),
+    ]
+
+
+def _show(findings: list[Finding], wrong: list[Finding]) -> None:
+    console = Console(soft_wrap=True)
+    width = max(len(each.about) for each in findings) + 2
+    for each in findings:
+        mark, style = MARKS[each.verdict]
+        line = Text.assemble((mark.ljust(MARK_WIDTH), style), each.about.ljust(width), each.says)
+        console.print(line)
+        if each.remedy:
+            console.print(Text(" " * (MARK_WIDTH + width) + f"→ {each.remedy}"))
+    verdict = f"{len(wrong)} wrong" if wrong else "all is well"
+    console.print(Text(f"\n{verdict}", "bold red" if wrong else "bold green"))

@@ -1,0 +1,167 @@
+"""What a phone is shown: where the broker is, in a URI, as a QR code.
+
+Hands to: ``pair``, the place that phones can reach and the words and pictures for it.
+Hears from: the broker's listeners; ``tailnet``, this machine's addresses; ``--host``.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import ipaddress
+import json
+import re
+import socket
+from collections.abc import Callable, Iterable
+from typing import Final
+from urllib.parse import quote, urlencode
+
+import attrs
+import segno
+
+from mux.errors import AppmuxError
+from mux.tailnet import TAILNET
+
+DEFAULT_PORTS: Final = {"ws": 80, "wss": 443}
+
+QUIET_BORDER: Final = 2
+"""Modules of white around the code: the standard wants 4, cameras need less, screens are small."""
+
+_PLACE: Final = re.compile(
+    r"(?:(?P<scheme>wss?)://)?(?P<host>\[[0-9a-fA-F:.%\w]+\]|[^\s:/?#\[\]@]+)(?::(?P<port>[0-9]{1,5}))?/?"
+)
+_LARGEST_PORT: Final = 65535
+
+
+class PlaceError(AppmuxError):
+    """No address at which a phone could reach the broker."""
+
+
+@attrs.frozen
+class Place:
+    """Where a phone connects. ``host`` without brackets."""
+
+    scheme: str
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.scheme}://{host}:{self.port}"
+
+    @property
+    def loopback(self) -> bool:
+        """Whether only this machine reaches it."""
+        ip = _ip(self.host)
+        return self.host == "localhost" if ip is None else ip.is_loopback
+
+
+_Ip = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+def _ip(host: str) -> _Ip | None:
+    try:
+        return ipaddress.ip_address(host)
+    except ValueError:
+        return None
+
+
+# -- where -----------------------------------------------------------------------------------------
+
+
+def listening(urls: Iterable[str]) -> list[Place]:
+    """The WebSocket listeners among these, as they stand (``0.0.0.0`` and all)."""
+    matches = (_PLACE.fullmatch(url) for url in urls if url.startswith(("ws://", "wss://")))
+    return [
+        Place(match["scheme"], match["host"].strip("[]"), int(match["port"]))
+        for match in matches
+        if match is not None and match["port"]
+    ]
+
+
+def reachable(listeners: Iterable[Place], own: Iterable[str]) -> list[Place]:
+    """Where other machines reach the broker, in the Tailnet first. ``own``: our addresses there."""
+    places: list[Place] = []
+    for listener in listeners:
+        ip = _ip(listener.host)
+        if ip is not None and ip.is_unspecified:
+            places += [attrs.evolve(listener, host=each) for each in own]
+        elif not listener.loopback:
+            places.append(listener)
+    return sorted(dict.fromkeys(places), key=lambda place: _ip(place.host) not in TAILNET)
+
+
+def resolve(host: str) -> list[str]:
+    """The addresses of a name. Raises ``PlaceError``."""
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as failure:
+        raise PlaceError(
+            f"host unknown: {host!r} has no address; --host takes a name or an IP address of this"
+            " machine's"
+        ) from failure
+    return list(dict.fromkeys(str(each[4][0]) for each in found))
+
+
+def named(
+    host: str, listeners: list[Place], addresses: Callable[[str], list[str]] = resolve
+) -> Place:
+    """The place that ``--host`` names: ``HOST``, ``HOST:PORT``, or a whole ``wss://HOST[:PORT]``.
+
+    A whole one is taken as it is: something may pass it on. Otherwise one of the listeners must be
+    there. Raises ``PlaceError``.
+    """
+    bare = _ip(host)
+    match = _PLACE.fullmatch(f"[{host}]" if bare is not None and bare.version == 6 else host)  # noqa: PLR2004
+    if match is None or int(match["port"] or 0) > _LARGEST_PORT:
+        raise PlaceError(f"{host!r} is no host: write a name, an IP address, or wss://NAME:PORT")
+    name, port = match["host"].strip("[]"), match["port"] and int(match["port"])
+    if match["scheme"]:
+        return Place(match["scheme"], name, port or DEFAULT_PORTS[match["scheme"]])
+    ips = [_ip(each) for each in addresses(name)]
+    for listener in listeners:
+        at = _ip(listener.host)
+        served = at in ips or (at is not None and at.is_unspecified)
+        if served and (not port or port == listener.port):
+            return attrs.evolve(listener, host=name)
+    raise PlaceError(
+        f"the broker doesn't listen at {host}, but at {_listed(listeners)}: add `--listen"
+        f" ws://IP:14500` to `appmux serve`, or write the whole address (`--host wss://{name}:443`)"
+        " if a proxy there passes it on"
+    )
+
+
+def _listed(listeners: Iterable[Place]) -> str:
+    return ", ".join(map(str, listeners)) or "no TCP address"
+
+
+# -- how it is told --------------------------------------------------------------------------------
+
+
+def pair_uri(place: Place, ticket: str) -> str:
+    """``appmux://pair?…``: what an app needs to exchange the ticket."""
+    asked = {"scheme": place.scheme, "host": place.host, "port": place.port, "ticket": ticket}
+    return "appmux://pair?" + urlencode(asked, quote_via=quote)
+
+
+def novascale_uri(place: Place, name: str, token: str) -> str:
+    """What the NovaScale app imports."""
+    payload = {
+        "type": "novascale-codex-host",
+        "version": 1,
+        "name": name,
+        "host": place.host,
+        "port": place.port,
+        "scheme": place.scheme,
+        "auth": {"mode": "capability-token", "token": token},
+    }
+    text = json.dumps(payload, separators=(",", ":")).encode()
+    encoded = base64.urlsafe_b64encode(text).rstrip(b"=").decode()
+    return f"novascale-codex://import?payload={encoded}"
+
+
+def qr_code(text: str) -> list[str]:
+    """The lines of a QR code in half blocks, to be shown white on black."""
+    drawn = io.StringIO()
+    segno.make_qr(text, error="l").terminal(drawn, border=QUIET_BORDER, compact=True)
+    return drawn.getvalue().rstrip("\n").split("\n")

@@ -1,0 +1,224 @@
+"""The metrics, in Prometheus' format: read from the broker's state when somebody asks.
+
+Nothing is counted for their sake on the way of a message but a few plain integers (``Traffic``,
+``State.counts``, ``Times``). Labels have few values: no client, thread or path is one.
+
+Hands to: ``door``, an ``Exposition``. Hears from: ``door``, when it is scraped; it reads the core's
+state, ``dispatcher``, ``store``, ``audit``, ``upstream`` and ``failures``, and changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+import attrs
+import trio
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+)
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.metrics_core import Metric
+from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import Collector
+
+import mux
+from mux.audit import Audit
+from mux.core import client as clients
+from mux.core.appserver import State as AppServerState
+from mux.core.methods import Asked
+from mux.core.offering import LATE
+from mux.core.state import State
+from mux.dispatcher import Dispatcher
+from mux.door import Exposition
+from mux.failures import Failures
+from mux.store import Store
+from mux.upstream import Upstream
+
+OUTCOMES: Final = {
+    "accepted": "approval/answered",
+    "abstained": "approval/abstained",
+    "late": LATE,
+    "refused": "answer/refused",
+}
+"""What becomes of an answer to an approval, and as what it is counted."""
+
+
+@attrs.define(eq=False)
+class Metrics(Collector):
+    """Everything that is told of one broker."""
+
+    dispatcher: Dispatcher
+    upstream: Upstream
+    store: Store
+    audit: Audit
+    failures: Failures
+    _registry: CollectorRegistry = attrs.field(factory=CollectorRegistry)
+
+    def __attrs_post_init__(self) -> None:
+        self._registry.register(self)
+        # CPU, memory and descriptors, of both processes; nothing where there is no /proc.
+        ProcessCollector(registry=self._registry)
+        ProcessCollector("appmux_app_server", self._app_server, registry=self._registry)
+
+    def expose(self, accept: str) -> Exposition:
+        """All of them now, in the format that ``accept`` (HTTP's ``Accept``) asks for."""
+        encode, content_type = choose_encoder(accept)
+        return Exposition(encode(self._registry).decode(), content_type)
+
+    def describe(self) -> list[Metric]:
+        """Nothing: else the registry collects once at its making, when nothing is there yet."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        """One family of metrics after another."""
+        state = self.dispatcher.broker.state
+        yield from self._of_app_server(state)
+        yield from self._of_clients(state)
+        yield from self._of_messages(state)
+        yield from self._of_approvals(state)
+        yield from self._of_journal(state)
+        yield from self._of_refusals(state)
+
+    def _app_server(self) -> int | str:
+        return self.upstream.pid or "none"
+
+    def _of_app_server(self, state: State) -> Iterator[Metric]:
+        version = state.appserver.version or "unknown"
+        yield InfoMetricFamily(
+            "appmux_build", "What runs.", {"version": mux.__version__, "codex": version}
+        )
+        up = state.appserver.state is AppServerState.READY
+        yield _gauge("app_server_up", "Whether the app-server can be used.", up)
+        generation = state.appserver.generation
+        yield _gauge("app_server_generation", "Its lives so far.", generation)
+        yield _counter("app_server_restarts", "Its lives after the first.", max(0, generation - 1))
+        flow = state.flow
+        requests = GaugeMetricFamily(
+            "appmux_requests",
+            "Requests of clients: in_flight to the app-server, waiting there for something outside"
+            " (a command's end), queued here.",
+            labels=["state"],
+        )
+        requests.add_metric(["in_flight"], flow.in_flight)
+        requests.add_metric(["waiting"], len(flow.upstream) - flow.in_flight)
+        requests.add_metric(["queued"], flow.queued)
+        yield requests
+
+    def _of_clients(self, state: State) -> Iterator[Metric]:
+        attached = GaugeMetricFamily(
+            "appmux_clients",
+            "Clients: attached before their handshake, ready after it.",
+            labels=["state"],
+        )
+        for which in clients.State:
+            number = sum(each.state is which for each in state.clients.values())
+            attached.add_metric([which.value], number)
+        yield attached
+        yield _counter(
+            "clients_attached",
+            "Clients past their handshake.",
+            state.counts.get("client/attached", 0),
+        )
+        head = state.journal.head
+        behind = [
+            head - each.backlog.cursor
+            for each in state.clients.values()
+            if each.backlog is not None
+        ]
+        yield _gauge("clients_behind", "Clients that read on from the journal.", len(behind))
+        yield _gauge(
+            "client_lag_entries_max", "Entries to the head, of the client that lags most.",
+            max(behind, default=0),
+        )  # fmt: skip
+        owed = self.dispatcher.owed()
+        yield _gauge("client_owed_bytes", "Bytes that all clients are owed.", sum(owed))
+        yield _gauge(
+            "client_owed_bytes_max", "Bytes that one client is owed, at most.", max(owed, default=0)
+        )
+        followed = [each for each in state.threads.known.values() if each.followers]
+        yield _gauge("threads_followed", "Threads that some client follows.", len(followed))
+        running = [each for each in state.threads.known.values() if each.running.turn is not None]
+        yield _gauge("turns_running", "Turns that run.", len(running))
+
+    def _of_messages(self, state: State) -> Iterator[Metric]:
+        traffic = self.dispatcher.traffic
+        messages = CounterMetricFamily(
+            "appmux_messages",
+            "Messages, each to several clients counted as often.",
+            labels=["direction"],
+        )
+        messages.add_metric(["from_clients"], traffic.from_clients)
+        messages.add_metric(["to_app_server"], traffic.to_app_server)
+        messages.add_metric(["from_app_server"], traffic.from_app_server)
+        messages.add_metric(["to_clients"], traffic.to_clients)
+        yield messages
+        yield _counter(
+            "delivered_bytes", "Bytes put into clients' outboxes.", traffic.bytes_to_clients
+        )
+        yield _counter(
+            "turn_requests",
+            "Turns started, steered, interrupted.",
+            state.counts.get("turn/asked", 0),
+        )
+
+    def _of_approvals(self, state: State) -> Iterator[Metric]:
+        waiting = [
+            each.since
+            for each in state.approvals.pending()
+            if each.rule.asked is Asked.FOLLOWERS and not each.answered
+        ]
+        yield _gauge("approvals_pending", "Approvals that wait for an answer.", len(waiting))
+        age = trio.current_time() - min(waiting) if waiting else 0.0
+        yield _gauge("approvals_oldest_seconds", "How long the oldest of them has waited.", age)
+        yield _counter("approvals", "Approvals asked for.", state.counts.get("approval/raised", 0))
+        answers = CounterMetricFamily(
+            "appmux_answers", "Answers of clients to approvals.", labels=["outcome"]
+        )
+        for outcome, kind in OUTCOMES.items():
+            answers.add_metric([outcome], state.counts.get(kind, 0))
+        yield answers
+
+    def _of_journal(self, state: State) -> Iterator[Metric]:
+        facts = self.store.facts()
+        yield _gauge("journal_bytes", "What the journal takes on disk.", _number(facts["bytes"]))
+        yield _counter("journal_seq", "The last number given, in its epoch.", state.journal.head)
+        unwritten = _number(facts["unwrittenEntries"])
+        yield _gauge("journal_unwritten_entries", "Entries that are in memory alone.", unwritten)
+        writes = self.store.writes
+        yield HistogramMetricFamily(
+            "appmux_journal_write_seconds",
+            "How long writing entries to disk took.",
+            writes.buckets(),
+            writes.total,
+        )
+        trouble = GaugeMetricFamily(
+            "appmux_disk_trouble", "Whether something can't be written.", labels=["what"]
+        )
+        trouble.add_metric(["journal"], self.store.trouble is not None)
+        trouble.add_metric(["audit"], self.audit.trouble is not None)
+        yield trouble
+
+    def _of_refusals(self, state: State) -> Iterator[Metric]:
+        yield _counter(
+            "authentication_failures", "Connections of which nobody knows who.", self.failures.total
+        )
+        refused = state.counts.get("request/refused", 0)
+        yield _counter("requests_refused", "Requests that lacked a scope.", refused)
+
+
+def _gauge(name: str, text: str, value: float) -> Metric:
+    return GaugeMetricFamily(f"appmux_{name}", text, value=value)
+
+
+def _counter(name: str, text: str, value: float) -> Metric:
+    return CounterMetricFamily(f"appmux_{name}", text, value=value)
+
+
+def _number(value: object) -> float:
+    assert isinstance(value, int | float)
+    return value

@@ -1,0 +1,253 @@
+"""``appmux pair`` and ``appmux invite``: a device is let in, after a look at its code.
+
+Hands to: the terminal, a QR code and what becomes of it; the broker, the operator's word.
+Hears from: the broker, by ``mux/pairing/*``; the operator's terminal, yes or no.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator
+from typing import Any, Final
+
+import attrs
+import click
+import trio
+
+from mux import client, invitation, statedir, tailnet
+from mux.client import Client, Json
+from mux.config import Config
+from mux.errors import AppmuxError
+from mux.invitation import Place
+
+ASKED: Final = "mux/pairing/asked"
+ENDED: Final = "mux/pairing/ended"
+
+INTERRUPTED: Final = 130
+"""A shell's way to say "ended by SIGINT"."""
+
+ANSWER_BYTES: Final = 1024
+
+WHITE_ON_BLACK: Final = {"fg": (255, 255, 255), "bg": (0, 0, 0)}
+"""Whatever the terminal's own colours are: some cameras read no inverted code."""
+
+CONTROLS: Final = dict.fromkeys((*range(32), *range(127, 160)), "?")
+"""A device chooses its own name, which must not drive the operator's terminal."""
+
+
+class NotPairedError(AppmuxError):
+    """No device was let in; the text says why."""
+
+
+@attrs.frozen
+class Wish:
+    """What the operator asked for. ``seconds`` None: for ever; ``name`` empty: the device's own."""
+
+    kind: str
+    scopes: tuple[str, ...]
+    name: str = ""
+    seconds: float | None = None
+    host: str | None = None
+    yes: bool = False
+
+    def params(self) -> Json:
+        """As the broker wants it."""
+        scopes = list(self.scopes)
+        return {
+            "kind": self.kind,
+            "scopes": scopes,
+            "name": self.name,
+            "lifetimeSeconds": self.seconds,
+        }
+
+
+async def run(config: Config, wish: Wish) -> int:
+    """Pair one device; the exit status. Raises ``AppmuxError`` where it fails."""
+    urls = statedir.listeners(config.state_dir)
+    if not wish.yes and wish.kind != "novascale" and not sys.stdin.isatty():
+        raise NotPairedError(
+            "there is no terminal to compare the device's code on: run it on one, or say --yes to"
+            " let in whatever device brings the ticket"
+        )
+    place = await _place(wish, urls)
+    ended = INTERRUPTED
+    with trio.open_signal_receiver(signal.SIGINT) as signals:
+        async with client.connect_any(urls) as broker, trio.open_nursery() as nursery:
+            nursery.start_soon(_interrupt, signals, nursery.cancel_scope)
+            if wish.kind == "novascale":
+                await _novascale(broker, wish, place)
+            else:
+                await _pair(broker, wish, place)
+            ended = 0
+            nursery.cancel_scope.cancel()
+    if ended == INTERRUPTED:
+        click.echo("\ncalled off; nothing was paired")
+    return ended
+
+
+async def _interrupt(signals: AsyncIterator[int], everything: trio.CancelScope) -> None:
+    async for _number in signals:
+        everything.cancel()
+
+
+# -- where -----------------------------------------------------------------------------------------
+
+
+async def _place(wish: Wish, urls: list[str]) -> Place:
+    listeners = invitation.listening(urls)
+    if wish.host is not None:
+        return await trio.to_thread.run_sync(invitation.named, wish.host, listeners)
+    places = invitation.reachable(listeners, tailnet.own())
+    if places and (len(places) == 1 or not sys.stdin.isatty()):
+        return places[0]
+    if not listeners:
+        raise invitation.PlaceError(
+            "the broker listens on no TCP address, so that no phone reaches it: add `--listen"
+            " ws://IP:14500 --ws-auth device-token` to `appmux serve`"
+        )
+    if not sys.stdin.isatty():
+        raise invitation.PlaceError(
+            "the broker listens on loopback alone, where no phone reaches it: let it listen on the"
+            " Tailnet's address too, or name with --host what passes it on"
+        )
+    suggested = str(places[0]) if places else str(listeners[0])
+    click.echo("Where does the phone connect?")
+    for place in places:
+        click.echo(f"  {place}")
+    said = await _line(f"Address [{suggested}]: ") or suggested
+    return await trio.to_thread.run_sync(invitation.named, said, listeners)
+
+
+# -- a ticket --------------------------------------------------------------------------------------
+
+
+async def _pair(broker: Client, wish: Wish, place: Place) -> None:
+    begun = await broker.request("mux/pairing/begin", wish.params())
+    _show(invitation.pair_uri(place, begun["ticket"]))
+    minutes = begun["expiresInSeconds"] / 60
+    click.echo(f"Scan it, or open it on the device, within {minutes:.0f} minutes.")
+    _tell_terms(wish, place, open_door=begun["openDoor"])
+    with trio.move_on_after(begun["expiresInSeconds"]):
+        asked = (await _notified(broker, ASKED, begun["id"]))["params"]
+        await _decide(broker, wish, asked)
+        return
+    raise NotPairedError("no device came, and the ticket has expired; nothing was paired")
+
+
+def _tell_terms(wish: Wish, place: Place, *, open_door: bool) -> None:
+    until = "until it is revoked" if wish.seconds is None else f"for {span(wish.seconds)}"
+    click.echo(f"It may {', '.join(wish.scopes)}, {until}.")
+    if place.loopback:
+        click.echo(f"Note: {place} is reached from this machine alone.")
+    if open_door:
+        click.echo(
+            "Note: this broker lets in whoever reaches its port, even without a token;"
+            " `--ws-auth device-token` lets in paired devices alone."
+        )
+
+
+async def _decide(broker: Client, wish: Wish, asked: Json) -> None:
+    name, code, address = (str(asked[key]).translate(CONTROLS) for key in ("name", "code", "from"))
+    click.echo(f'\n"{name}" asks to be paired, from {address}. Its code: {code}')
+    async with trio.open_nursery() as nursery:
+        # A device may give up while its operator still thinks.
+        nursery.start_soon(_give_up_with_it, broker, asked["id"])
+        accept = wish.yes or await _yes(f"Does the device in your hand show {code}?")
+        nursery.cancel_scope.cancel()
+    await broker.request("mux/pairing/confirm", {"id": asked["id"], "accept": accept})
+    if not accept:
+        raise NotPairedError(
+            "declined; nothing was paired. If it wasn't your device, somebody else has seen the"
+            " ticket: it is of no use any more"
+        )
+    ended = await _end(broker, asked["id"])
+    if ended["outcome"] != "paired":
+        raise NotPairedError(_why_not(ended))
+    click.echo(f'paired "{ended["name"]}"; `appmux devices` lists it')
+
+
+async def _give_up_with_it(broker: Client, id: int) -> None:
+    ended = await _end(broker, id)
+    click.echo()
+    raise NotPairedError(_why_not(ended))
+
+
+async def _end(broker: Client, id: int) -> Json:
+    """How it ended. That the ticket was sent once more is told, but ends nothing."""
+    since = 0
+    while True:
+        ended = await _notified(broker, ENDED, id, since)
+        params: Json = ended["params"]
+        if params["outcome"] != "again":
+            return params
+        address = str(params["from"]).translate(CONTROLS)
+        click.echo(f"\nNote: the same ticket was sent once more, from {address}; it was refused.")
+        since = broker.inbox.index(ended) + 1
+
+
+async def _notified(broker: Client, method: str, id: int, since: int = 0) -> Json:
+    return await broker.wait(lambda m: m.get("method") == method and m["params"]["id"] == id, since)
+
+
+def _why_not(ended: Json) -> str:
+    match ended["outcome"]:
+        case "left":
+            return "the device broke off; nothing was paired. Begin again: a ticket is of one use"
+        case "unanswered":
+            return "the device waited too long for your word; nothing was paired"
+        case other:
+            return f"nothing was paired ({other})"
+
+
+# -- NovaScale -------------------------------------------------------------------------------------
+
+
+async def _novascale(broker: Client, wish: Wish, place: Place) -> None:
+    made = await broker.request("mux/devices/add", wish.params())
+    _show(invitation.novascale_uri(place, socket.gethostname(), made["token"]))
+    click.echo(
+        "Scan it in the NovaScale app. It holds the token itself: whoever sees it is let in, until"
+        f' `appmux devices revoke "{made["name"]}"`.'
+    )
+    _tell_terms(wish, place, open_door=False)
+
+
+# -- the terminal ----------------------------------------------------------------------------------
+
+
+def _show(uri: str) -> None:
+    if sys.stdout.isatty() and (sys.stdout.encoding or "").lower().startswith("utf"):
+        for line in invitation.qr_code(uri):
+            click.echo(click.style(line, **_colours()))
+    click.echo(f"\n{uri}\n")
+
+
+def _colours() -> dict[str, Any]:
+    return dict(WHITE_ON_BLACK)
+
+
+async def _yes(question: str) -> bool:
+    return (await _line(f"{question} [y/N]: ")).lower() in ("y", "yes")
+
+
+async def _line(question: str) -> str:
+    """A line from the terminal; empty at its end.
+
+    Not in a thread: one that blocks in ``input`` outlives the question, if the device gives up.
+    """
+    click.echo(question, nl=False)
+    descriptor = sys.stdin.fileno()
+    await trio.lowlevel.wait_readable(descriptor)
+    return os.read(descriptor, ANSWER_BYTES).decode(errors="replace").strip()
+
+
+_UNITS: Final = (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
+
+
+def span(seconds: float) -> str:
+    """A length of time, by its greatest whole unit: ``30 d``, ``90 min``."""
+    unit, size = next((each for each in _UNITS if seconds % each[1] == 0), _UNITS[-1])
+    return f"{seconds / size:g} {unit}"

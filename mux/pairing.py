@@ -1,0 +1,348 @@
+"""Pairing: a ticket of one use is exchanged for a device's own token, once the operator said yes.
+
+    operator            broker                       device
+    begin ───────────▶  ticket made  ─ ─ QR code ─ ▶ reads it
+                        looked up, used  ◀────────── POST /v1/pair {ticket, name, nonce}
+    name, code  ◀─────  waits                        shows the same code
+    confirm  ────────▶  device in the book  ───────▶ token
+
+Both sides compute the code from the ticket and what the device sent. So whoever else got hold of
+the ticket shows another code than the device in the operator's hand.
+
+Nothing is half-made: a ticket dies with the connection that asked for it, a device that left before
+it had its token isn't in the book.
+
+Hands to: ``devices``, who is paired; the operator's connection, who asks (by ``tell``).
+Hears from: ``access``, what the operator wants; ``door``, the bodies of ``POST /v1/pair``.
+"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+import itertools
+import secrets
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Any, Final
+
+import attrs
+import msgspec
+import structlog
+import trio
+
+from mux.core.events import ClientId
+from mux.core.scopes import Scope
+from mux.devices import Book, BookError, Device, Kind, digest_of, new_token, printable_name
+from mux.errors import AppmuxError
+
+TICKET_SECONDS: Final = 300.0
+"""Enough to find the phone and open its camera; short enough that a photo of the screen is of no
+use."""
+
+CONFIRM_SECONDS: Final = 120.0
+"""For the operator to compare two codes. The device waits with an open request."""
+
+TICKET_BYTES: Final = 16
+"""Nobody guesses 128 bits in five minutes, and the QR code stays small."""
+
+MOST_TICKETS: Final = 16
+"""At once. One operator needs one."""
+
+LONGEST_NONCE: Final = 128
+LONGEST_PROPOSAL: Final = 512
+"""Characters of what a device sends; its name is shortened afterwards."""
+
+CODE_DIGITS: Final = 6
+"""A code in which one of a million strangers looks like the device in hand."""
+
+ASKED: Final = "mux/pairing/asked"
+ENDED: Final = "mux/pairing/ended"
+"""Notifications to the operator: a device came, and what became of it."""
+
+log = structlog.get_logger()
+
+
+class PairingError(AppmuxError):
+    """A pairing that can't begin, or can't be confirmed."""
+
+
+class Outcome(enum.Enum):
+    """How a pairing ended."""
+
+    PAIRED = "paired"
+    DECLINED = "declined"
+    UNANSWERED = "unanswered"
+    LEFT = "left"
+    CALLED_OFF = "called-off"
+
+
+@attrs.frozen
+class Wanted:
+    """What the operator grants. ``name`` empty: the device's own; ``lifetime`` in seconds.
+
+    ``by``: the operator's name, for the audit log.
+    """
+
+    kind: Kind
+    scopes: frozenset[Scope]
+    name: str = ""
+    lifetime: float | None = None
+    by: str = ""
+
+
+@attrs.frozen
+class Reply:
+    """An answer to ``POST /v1/pair``; ``about``: the pairing that hangs on its delivery."""
+
+    status: HTTPStatus
+    body: bytes = attrs.field(repr=False)
+    about: Ticket | None = None
+
+
+@attrs.define(eq=False)
+class Ticket:
+    """One ticket. ``until`` on trio's clock; ``owner``: the operator's connection.
+
+    Unused until ``came`` (a device has sent it), open until ``outcome``.
+    """
+
+    id: int
+    owner: ClientId
+    wanted: Wanted
+    until: float
+    came: str = ""
+    outcome: Outcome | None = None
+    device: Device | None = None
+    token: str = attrs.field(default="", repr=False)
+    ended: trio.Event = attrs.field(factory=trio.Event)
+
+
+class _Sent(msgspec.Struct):
+    """The body of ``POST /v1/pair``. What else is in it is for a later version."""
+
+    ticket: str
+    name: str = ""
+    nonce: str = ""
+
+
+def code_of(ticket: str, name: str, nonce: str) -> str:
+    """The short code, as both sides show it: ``"493 027"``."""
+    text = "\n".join(("appmux pair", ticket, name, nonce))
+    number = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") % 10**CODE_DIGITS
+    digits = f"{number:0{CODE_DIGITS}}"
+    return f"{digits[:3]} {digits[3:]}"
+
+
+@attrs.define(eq=False)
+class Pairing:
+    """All tickets.
+
+    ``tell(client, method, params)`` notifies an operator's connection; ``record(kind, fields)``
+    puts what became of a device into the audit log.
+    """
+
+    book: Book
+    tell: Callable[[ClientId, str, dict[str, Any]], None]
+    record: Callable[[str, dict[str, object]], None]
+    _tickets: dict[str, Ticket] = attrs.field(factory=dict, repr=False)
+    """By the ticket's digest; for as long as it holds, used or not."""
+    _ids: itertools.count[int] = attrs.field(factory=lambda: itertools.count(1))
+
+    # -- the operator begins ---------------------------------------------------------------------
+
+    def begin(self, owner: ClientId, wanted: Wanted) -> tuple[Ticket, str]:
+        """A new ticket, and its text. Raises ``DeviceError``, ``PairingError``."""
+        if wanted.name:
+            wanted = attrs.evolve(wanted, name=self.book.free_name(wanted.name))
+        now = trio.current_time()
+        # One that is over is kept while it holds, so that a second use is called by its name.
+        self._tickets = {digest: each for digest, each in self._tickets.items() if _kept(each, now)}
+        if len(self._tickets) >= MOST_TICKETS:
+            raise PairingError(
+                f"{MOST_TICKETS} tickets are out already: wait until they expire (within"
+                f" {TICKET_SECONDS / 60:.0f} minutes)"
+            )
+        text = secrets.token_urlsafe(TICKET_BYTES)
+        ticket = Ticket(next(self._ids), owner, wanted, now + TICKET_SECONDS)
+        self._tickets[digest_of(text)] = ticket
+        return ticket, text
+
+    # -- a device comes --------------------------------------------------------------------------
+
+    async def exchange(self, body: bytes, address: str) -> Reply:
+        """The answer to a device, once the operator has said yes or no, or time is up.
+
+        Whoever asked must call ``conclude`` with it. Cancel it if the device leaves.
+        """
+        try:
+            sent = _read(body)
+        except ValueError:
+            text = 'send {"ticket": "…", "name": "…", "nonce": "…"} as JSON'
+            return _refusal(HTTPStatus.BAD_REQUEST, "malformed", text)
+        ticket = self._tickets.get(digest_of(sent.ticket))
+        if ticket is None:
+            return _refusal(HTTPStatus.UNAUTHORIZED, "unknown-ticket", "no such ticket")
+        if ticket.came:
+            self.tell(ticket.owner, ENDED, {"id": ticket.id, "outcome": "again", "from": address})
+            log.warning("a pairing ticket was used again", client=address)
+            text = "the ticket has been used: ask for a new one"
+            return _refusal(HTTPStatus.CONFLICT, "used-ticket", text)
+        if ticket.outcome is not None or ticket.until <= trio.current_time():
+            text = "the ticket holds no more: ask for a new one"
+            return _refusal(HTTPStatus.GONE, "expired-ticket", text)
+        return await self._await_word(ticket, sent, address)
+
+    async def _await_word(self, ticket: Ticket, sent: _Sent, address: str) -> Reply:
+        ticket.came = ticket.wanted.name or printable_name(sent.name)
+        asked = {
+            "id": ticket.id,
+            "name": ticket.came,
+            "code": code_of(sent.ticket, sent.name, sent.nonce),
+            "from": address,
+        }
+        log.info("a device asks to be paired", client=address, name=ticket.came)
+        self.tell(ticket.owner, ASKED, asked)
+        try:
+            with trio.move_on_after(CONFIRM_SECONDS):
+                await ticket.ended.wait()
+        except trio.Cancelled:
+            self._lost(ticket)
+            raise
+        if ticket.outcome is None:
+            self._end(ticket, Outcome.UNANSWERED)
+        if ticket.device is None:
+            return _no(ticket)
+        return _yes(ticket, ticket.device)
+
+    # -- the operator decides --------------------------------------------------------------------
+
+    def confirm(self, owner: ClientId, id: int, *, accept: bool) -> None:
+        """The operator's word on the device that came. ``ended`` follows, once that has its token.
+
+        Raises ``PairingError`` if there is none (any more); ``DeviceError`` and ``BookError`` if it
+        can't be entered, and then it is over.
+        """
+        ticket = next(
+            (each for each in self._tickets.values() if (each.id, each.owner) == (id, owner)), None
+        )
+        if ticket is None or not ticket.came:
+            raise PairingError("no device waits for your word on this")
+        if ticket.outcome is not None:
+            raise PairingError("the device isn't waiting any more; nothing was paired")
+        if not accept:
+            self._end(ticket, Outcome.DECLINED)
+            return
+        ticket.token = new_token()
+        try:
+            ticket.device = self._enter(ticket)
+        except AppmuxError:
+            self._end(ticket, Outcome.CALLED_OFF)
+            raise
+        ticket.outcome = Outcome.PAIRED
+        ticket.ended.set()
+
+    def _enter(self, ticket: Ticket) -> Device:
+        wanted, digest = ticket.wanted, digest_of(ticket.token)
+        name = wanted.name or self.book.name_like(ticket.came)
+        return self.book.add(name, wanted.kind, wanted.scopes, digest, wanted.lifetime)
+
+    def conclude(self, reply: Reply, *, delivered: bool) -> None:
+        """The reply has reached the device, or never will."""
+        ticket = reply.about
+        if ticket is None or ticket.device is None:
+            return
+        if delivered:
+            ticket.token = ""
+            self._record("device/paired", ticket, scopes=sorted(ticket.device.scopes))
+            self._tell_end(ticket)
+        else:
+            self._lost(ticket)
+
+    def _lost(self, ticket: Ticket) -> None:
+        """The device is gone without its token."""
+        if ticket.device is not None:
+            try:
+                self.book.revoke(ticket.device)
+            except BookError as failure:
+                log.error("a device that left before it was paired stays", why=str(failure))
+            ticket.device, ticket.outcome = None, None
+        self._end(ticket, Outcome.LEFT)
+
+    def called_off(self, owner: ClientId) -> None:
+        """The operator's connection is gone: nobody can say yes any more."""
+        for ticket in self._tickets.values():
+            if ticket.owner == owner and ticket.outcome is None:
+                ticket.outcome = Outcome.CALLED_OFF
+                ticket.ended.set()
+
+    def _end(self, ticket: Ticket, outcome: Outcome) -> None:
+        """It ends without a device."""
+        if ticket.outcome is None:
+            ticket.outcome = outcome
+            ticket.ended.set()
+            self._record("device/refused", ticket, why=outcome.value)
+            self._tell_end(ticket)
+
+    def _record(self, kind: str, ticket: Ticket, **more: object) -> None:
+        name = ticket.device.name if ticket.device is not None else ticket.came
+        fields = {"device": name, "kind": ticket.wanted.kind, "by": ticket.wanted.by}
+        self.record(kind, {**fields, **more})
+
+    def _tell_end(self, ticket: Ticket) -> None:
+        told: dict[str, Any] = {"id": ticket.id, "outcome": (ticket.outcome or Outcome.LEFT).value}
+        if ticket.device is not None:
+            told["name"] = ticket.device.name
+        self.tell(ticket.owner, ENDED, told)
+
+
+def _kept(ticket: Ticket, now: float) -> bool:
+    return ticket.until > now or (bool(ticket.came) and ticket.outcome is None)
+
+
+def _read(body: bytes) -> _Sent:
+    """Raises ``ValueError`` (msgspec's errors are some)."""
+    sent = msgspec.json.decode(body, type=_Sent)
+    if len(sent.nonce) > LONGEST_NONCE or len(sent.name) > LONGEST_PROPOSAL:
+        raise ValueError("too long")
+    return sent
+
+
+# -- replies ---------------------------------------------------------------------------------------
+
+
+def _refusal(status: HTTPStatus, error: str, message: str) -> Reply:
+    return Reply(status, msgspec.json.encode({"error": error, "message": message}))
+
+
+def _no(ticket: Ticket) -> Reply:
+    match ticket.outcome:
+        case Outcome.DECLINED:
+            return _refusal(HTTPStatus.FORBIDDEN, "declined", "the operator said no")
+        case Outcome.UNANSWERED:
+            text = f"the operator gave no word within {CONFIRM_SECONDS:.0f} s"
+            return _refusal(HTTPStatus.GONE, "unanswered", text)
+        case _:
+            text = "the pairing was called off: ask for a new ticket"
+            return _refusal(HTTPStatus.GONE, "called-off", text)
+
+
+def _yes(ticket: Ticket, device: Device) -> Reply:
+    granted = {
+        "token": ticket.token,
+        "name": device.name,
+        "scopes": sorted(device.scopes),
+        "expiresAt": device.expires,
+    }
+    return Reply(HTTPStatus.OK, msgspec.json.encode(granted), ticket)
+
+
+def too_many() -> Reply:
+    """To an address that has failed too often."""
+    text = "too many attempts from your address: wait ten minutes"
+    return _refusal(HTTPStatus.TOO_MANY_REQUESTS, "too-many", text)
+
+
+def malformed(text: str) -> Reply:
+    """To a request whose body can't be read."""
+    return _refusal(HTTPStatus.BAD_REQUEST, "malformed", text)

@@ -1,0 +1,95 @@
+"""Whether a broker is ready, by its own `/readyz`: asked as a load balancer would ask.
+
+Hands to: ``setup`` and ``doctor``, what it said. Hears from: the broker's listeners.
+"""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import ssl
+import time
+from collections.abc import Mapping
+from typing import Final
+
+from mux.codex import codex_home
+from mux.config import Config
+from mux.listener import Address, TcpAddress, parse_listen_url
+
+OK: Final = "200"
+
+PATIENCE: Final = 90.0
+"""Seconds until `/readyz` answers 200: a first start of codex on a cold disk takes some."""
+
+LOOK_SECONDS: Final = 0.2
+ANSWER_DEADLINE: Final = 2.0
+
+EVERYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+"""A listener on all addresses, and where to reach it from its own machine."""
+
+
+def wait(config: Config, environ: Mapping[str, str]) -> str:
+    """Wait until `/readyz` says ``OK``, for ``PATIENCE`` at most; what it said last."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        said = probe(config, environ)
+        if said == OK or time.monotonic() > deadline:
+            return said
+        time.sleep(LOOK_SECONDS)
+
+
+def probe(config: Config, environ: Mapping[str, str]) -> str:
+    """The status that `/readyz` has at the first listener that answers, or why none does."""
+    said = "nothing"
+    for url in sorted(config.listen, key=lambda url: not url.startswith("unix:")):
+        address = parse_listen_url(url, codex_home(environ))
+        try:
+            return str(_status(_connected(address)))
+        except (OSError, http.client.HTTPException) as failure:
+            said = getattr(failure, "strerror", None) or str(failure) or type(failure).__name__
+    return said
+
+
+def _unverified() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
+
+
+def _connected(address: Address) -> socket.socket:
+    if isinstance(address, TcpAddress):
+        ip = str(address.ip)
+        there = socket.create_connection(
+            (EVERYWHERE.get(ip, ip), address.port), timeout=ANSWER_DEADLINE
+        )
+        # The certificate names another host than an IP of this one; nothing secret is said here.
+        return _unverified().wrap_socket(there) if address.tls else there
+    there = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        there.settimeout(ANSWER_DEADLINE)
+        there.connect(str(address))
+    except BaseException:
+        there.close()
+        raise
+    return there
+
+
+def _encrypted(there: socket.socket) -> socket.socket:
+    """TLS without a look at the certificate: it is for names that phones use, not for this one."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    try:
+        return context.wrap_socket(there)
+    except BaseException:
+        there.close()
+        raise
+
+
+def _status(there: socket.socket) -> int:
+    connection = http.client.HTTPConnection("localhost", timeout=ANSWER_DEADLINE)
+    connection.sock = there
+    try:
+        connection.request("GET", "/readyz")
+        return connection.getresponse().status
+    finally:
+        connection.close()

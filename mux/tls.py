@@ -1,0 +1,104 @@
+"""The certificate of the ``wss://`` listeners: read at the start, and again on SIGHUP.
+
+A connection keeps what it began with; a new one gets what was read last. Files that can't be used
+are an error at the start, and change nothing later.
+
+Hands to: ``listener``, the context of each new connection.
+Hears from: ``server``, when to read again; ``config``, the files.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+import attrs
+
+from mux.errors import AppmuxError
+
+if TYPE_CHECKING:
+    from mux.config import Tls
+
+FIRST_VERSION = ssl.TLSVersion.TLSv1_2
+"""What is older has known holes; every client since 2014 knows this one (RFC 8996)."""
+
+PROTOCOL = "http/1.1"
+"""Told to clients that ask (ALPN): a WebSocket begins with it, and HTTP/2 isn't spoken here."""
+
+
+class TlsError(AppmuxError):
+    """A certificate or key that can't be used."""
+
+
+def open_certificate(tls: Tls) -> Certificate | None:
+    """Read the configured files; None if none are. Raises ``TlsError``."""
+    if tls.cert is None and tls.key is None:
+        return None
+    if tls.cert is None:
+        raise TlsError("`--tls-key` needs `--tls-cert`, the certificate that it belongs to")
+    if tls.key is None:
+        raise TlsError("`--tls-cert` needs `--tls-key`, its private key")
+    return Certificate(tls.cert, tls.key, _read(tls.cert, tls.key))
+
+
+@attrs.define(eq=False)
+class Certificate:
+    """A certificate, with its chain, and its key: PEM files. ``context``: for new connections."""
+
+    cert: Path
+    key: Path
+    context: ssl.SSLContext = attrs.field(repr=False)
+
+    def reload(self) -> None:
+        """Read the files again. Raises ``TlsError``, and then goes by what was read before."""
+        self.context = _read(self.cert, self.key)
+
+
+def _read(cert: Path, key: Path) -> ssl.SSLContext:
+    for what, path in (("certificate", cert), ("key", key)):
+        _require_pem(what, path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = FIRST_VERSION
+    context.set_alpn_protocols([PROTOCOL])
+    try:
+        context.load_cert_chain(cert, key, password=_ask_nobody(key))
+    except ssl.SSLError as failure:
+        reason = failure.reason or ""
+        if reason == "KEY_VALUES_MISMATCH":
+            raise TlsError(
+                f"the TLS key {key} isn't the key of the certificate {cert}: give the pair that was"
+                " made together, the server's own certificate first in its file"
+            ) from None
+        # Unchained, like all in here: OpenSSL's own words say nothing more.
+        said = reason.lower().replace("_", " ") or "not PEM"
+        raise TlsError(
+            f"the TLS certificate {cert} and key {key} can't be used ({said}): both must be PEM,"
+            " the key not encrypted"
+        ) from None
+    return context
+
+
+def _require_pem(what: str, path: Path) -> None:
+    try:
+        content = path.read_bytes()
+    except OSError as failure:
+        raise TlsError(f"can't read the TLS {what} {path}: {failure.strerror}") from failure
+    wanted = b"CERTIFICATE-----" if what == "certificate" else b"PRIVATE KEY-----"
+    if wanted not in content:
+        raise TlsError(
+            f"the TLS {what} {path} holds no `-----BEGIN …{wanted.decode()}`: it must be PEM"
+        )
+
+
+def _ask_nobody(key: Path) -> Callable[[], NoReturn]:
+    """Instead of OpenSSL's question on the terminal, which would hold up the whole broker."""
+
+    def refuse() -> NoReturn:
+        raise TlsError(
+            f"the TLS key {key} is encrypted; write it without (`openssl pkey -in … -out …`),"
+            " readable for you alone"
+        )
+
+    return refuse

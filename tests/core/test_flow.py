@@ -1,0 +1,245 @@
+"""Whose turn it is: fairness, bounds, back-off and deadlines, without anybody else."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mux.core.flow import BROKER, DEPARTED, Flow
+from mux.core.limits import Limits
+from mux.core.methods import RequestRule
+from mux.core.requests import Request
+
+PLAIN, WAITS = RequestRule(), RequestRule(waits=True)
+
+
+def request(wire: int, client: int, *, waits: bool = False, size: int = 1) -> Request:
+    return Request(
+        wire=wire,
+        method="x/y",
+        rule=WAITS if waits else PLAIN,
+        client=client if client > 0 else None,
+        account=client,
+        origin=b"1",
+        line=b"x" * size,
+        since=0.0,
+    )
+
+
+def flow(**limits: float) -> Flow:
+    return Flow(Limits(**limits))  # type: ignore[arg-type]
+
+
+def wires(of: Flow, now: float = 0.0, only: int | None = None) -> list[int]:
+    return [each.wire for each in of.due(now, only=only)]
+
+
+def test_clients_take_turns() -> None:
+    turns = flow(in_flight=100)
+    for wire in range(1, 7):
+        assert turns.submit(request(wire, client=1))
+    for wire in range(11, 13):
+        assert turns.submit(request(wire, client=2))
+    assert turns.submit(request(21, client=3))
+    assert wires(turns) == [1, 11, 21, 2, 12, 3, 4, 5, 6]
+    assert wires(turns) == []
+
+
+def test_the_cap_holds_over_all_and_per_client() -> None:
+    capped = flow(in_flight=3, in_flight_per_client=2)
+    for wire in range(5):
+        capped.submit(request(wire, client=1))
+        capped.submit(request(10 + wire, client=2))
+    sent = list(capped.due(0))
+    assert [each.wire for each in sent] == [0, 10, 1]
+    assert (capped.in_flight, capped.queued) == (3, 7)
+    capped.answered(sent[0])
+    assert wires(capped) == [11]
+    capped.answered(sent[2])
+    assert wires(capped) == [2]
+
+
+def test_a_slot_goes_to_whoever_can_use_it() -> None:
+    capped = flow(in_flight=10, in_flight_per_client=1)
+    capped.submit(request(1, client=1))
+    capped.submit(request(2, client=1))
+    capped.submit(request(3, client=2))
+    assert wires(capped) == [1, 3]
+
+
+def test_only_the_brokers_own_goes_during_the_handshake() -> None:
+    starting = flow()
+    starting.submit(request(1, client=1))
+    starting.submit(request(2, client=BROKER))
+    assert wires(starting, only=BROKER) == [2]
+    assert wires(starting) == [1]
+
+
+def test_what_waits_takes_no_slot_and_has_no_deadline() -> None:
+    waiting = flow(in_flight=1, waiting_per_client=2)
+    first, second = request(1, 1, waits=True), request(2, 1, waits=True)
+    assert waiting.submit(first)
+    assert waiting.submit(second)
+    assert wires(waiting) == [1, 2]
+    assert waiting.in_flight == 0
+    assert not waiting.submit(request(3, 1, waits=True))
+    assert waiting.submit(request(4, 2, waits=True))
+    assert waiting.submit(request(5, 1))
+    assert wires(waiting) == [4, 5]
+    assert first.deadline == float("inf")
+    assert next(iter(waiting.expire(1e9))).wire == 5
+    waiting.answered(first)
+    assert waiting.submit(request(6, 1, waits=True))
+
+
+def test_a_clients_order_is_kept_behind_what_waits() -> None:
+    mixed = flow(waiting_per_client=1, in_flight=10)
+    mixed.submit(request(1, 1))
+    mixed.submit(request(2, 1, waits=True))
+    mixed.submit(request(3, 1))
+    assert wires(mixed) == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("limits", "taken"),
+    [({"queued_per_client": 3}, 3), ({"queued_bytes_per_client": 25}, 3)],
+)
+def test_a_queue_is_bounded(limits: dict[str, float], taken: int) -> None:
+    bounded = flow(in_flight_per_client=1, **limits)
+    assert bounded.submit(request(0, 1, size=10))
+    assert wires(bounded) == [0]
+    asked = [bounded.submit(request(wire, 1, size=10)) for wire in range(1, 6)]
+    assert asked == [True] * taken + [False] * (5 - taken)
+    assert bounded.submit(request(9, 2, size=10))
+
+
+def test_overload_is_met_with_doubling_waits_up_to_an_end() -> None:
+    overloaded = flow(overload_first_wait=1.0, overload_retries=3)
+    (asked,) = [request(1, 1)]
+    overloaded.submit(asked)
+    assert wires(overloaded) == [1]
+    now, ats = 0.0, []
+    while (at := overloaded.retry(asked, now)) is not None:
+        ats.append(at - now)
+        assert overloaded.next_moment() == at
+        assert list(overloaded.retries(at - 0.01)) == []
+        assert list(overloaded.retries(at)) == [asked]
+        now = at
+    assert ats == [1.0, 2.0, 4.0]
+    assert overloaded.in_flight == 1
+    overloaded.answered(asked)
+    assert overloaded.in_flight == 0
+
+
+def test_a_deadline_frees_the_slot_once() -> None:
+    late = flow(in_flight=1, request_deadline=10.0)
+    first, second = request(1, 1), request(2, 1)
+    late.submit(first)
+    late.submit(second)
+    assert wires(late, now=5.0) == [1]
+    assert late.next_moment() == 15.0
+    assert list(late.expire(14.9)) == []
+    assert list(late.expire(15.0)) == [first]
+    assert list(late.expire(99.0)) == []
+    assert first.expired
+    assert wires(late, now=20.0) == [2]
+    late.answered(first)  # too late to free a second slot
+    assert late.in_flight == 1
+
+
+def test_who_leaves_takes_its_queue_along_and_keeps_its_slots_until_the_answers() -> None:
+    left = flow(in_flight=4, in_flight_per_client=2)
+    for wire in range(4):
+        left.submit(request(wire, client=1))
+    left.submit(request(9, client=1, waits=True))
+    sent = list(left.due(0))
+    queued = left.leave(1)
+    assert [each.wire for each in queued] == [2, 3, 9]
+    assert all(each.client is None and each.account == DEPARTED for each in sent)
+    assert left.in_flight == 2
+    for each in sent:
+        left.answered(each)
+    assert (left.in_flight, left.queued, left.upstream) == (0, 0, {})
+    assert left.leave(1) == []
+
+
+def test_what_dies_with_the_app_server_and_what_stays() -> None:
+    lost = flow(in_flight_per_client=1)
+    for wire in (1, 2):
+        lost.submit(request(wire, client=1))
+        lost.submit(request(10 + wire, client=BROKER))
+    assert sorted(wires(lost)) == [1, 11]
+    assert [each.wire for each in lost.lose()] == [1, 11]
+    assert (lost.in_flight, lost.upstream) == (0, {})
+    assert wires(lost) == [2]
+
+
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(["submit", "submit", "submit", "waits", "answer", "overload", "leave"]),
+        st.integers(1, 3),
+        st.sampled_from([0.0, 0.1, 3.0, 20.0]),
+    ),
+    max_size=60,
+)
+
+
+@given(STEPS)
+def test_every_request_is_given_out_at_most_once_and_freed(
+    steps: list[tuple[str, int, float]],
+) -> None:
+    limits = Limits(
+        in_flight=3, in_flight_per_client=2, waiting_per_client=2, queued_per_client=4,
+        request_deadline=15.0,
+    )  # fmt: skip
+    any_flow = Flow(limits)
+    now, given_out, taken = 0.0, Counter[int](), set[int]()
+    upstream: deque[Request] = deque()
+    owner: dict[int, int] = {}
+
+    def look() -> None:
+        for each in any_flow.expire(now):
+            assert each.deadline <= now
+        list(any_flow.retries(now))
+        for each in any_flow.due(now):
+            given_out[each.wire] += 1
+            upstream.append(each)
+        alive = [each for each in upstream if not each.expired]
+        slots = [each for each in alive if not each.rule.waits]
+        assert any_flow.in_flight == len(slots) <= limits.in_flight
+        per_client = Counter(each.account for each in slots if each.account != DEPARTED)
+        assert all(count <= limits.in_flight_per_client for count in per_client.values())
+        if any_flow.queued and len(slots) < limits.in_flight:
+            # A free slot beside a queue: only if all that queue have their share or wait.
+            heads = [line.queue[0] for line in any_flow._lines.values() if line.queue]
+            for head in heads:
+                waiting = [each for each in alive if each.rule.waits]
+                used = waiting if head.rule.waits else slots
+                share = limits.waiting_per_client if head.rule.waits else 2
+                assert len([each for each in used if each.account == head.account]) == share
+
+    for wire, (what, client, pause) in enumerate(steps):
+        now += pause
+        if what in ("submit", "waits"):
+            asked = request(wire, client, waits=what == "waits")
+            owner[wire] = client
+            if any_flow.submit(asked):
+                taken.add(wire)
+        elif what == "answer" and upstream:
+            any_flow.answered(upstream.popleft())
+        elif what == "overload" and upstream and not upstream[0].expired:
+            any_flow.retry(upstream[0], now)
+        elif what == "leave":
+            taken -= {each.wire for each in any_flow.leave(client)}
+        look()
+    while upstream:
+        any_flow.answered(upstream.popleft())
+        look()
+    assert set(given_out) == taken
+    assert set(given_out.values()) <= {1}
+    assert (any_flow.in_flight, any_flow.queued, any_flow.upstream) == (0, 0, {})
+    assert not any_flow._lines
+    assert any_flow.next_moment() == float("inf") or any_flow._retries

@@ -1,0 +1,61 @@
+"""THE TABLE against itself: its rows agree with each other and with what the core can do."""
+
+from __future__ import annotations
+
+import attrs
+import pytest
+
+from mux.core import methods
+from mux.core.client import Capabilities
+from mux.core.methods import (
+    NOTIFICATIONS,
+    REQUESTS,
+    SERVER_REQUESTS,
+    Audience,
+    Route,
+    notification_rule,
+    request_rule,
+    server_request_rule,
+)
+
+
+def test_a_method_that_the_table_does_not_name_passes_untouched() -> None:
+    assert request_rule("made/up") == methods.PLAIN
+    assert notification_rule("made/up").audience is Audience.FOLLOWERS
+    assert server_request_rule("made/up").asked is methods.Asked.FOLLOWERS
+    assert methods.PLAIN.route is Route.PLAIN
+    assert not methods.PLAIN.waits
+
+
+def test_what_ends_a_thing_takes_the_same_id() -> None:
+    for method, rule in REQUESTS.items():
+        own = rule.own_id
+        if own is not None and own.begins:
+            end = request_rule(own.ended_by).own_id
+            assert end is not None, method
+            assert end.field == own.field, method
+            assert not end.begins, method
+
+
+def test_each_notification_for_an_owner_names_an_id_that_a_request_begins() -> None:
+    begun = {rule.own_id.field for rule in REQUESTS.values() if rule.own_id and rule.own_id.begins}
+    for method, rule in NOTIFICATIONS.items():
+        assert bool(rule.own_id) == (rule.audience is Audience.OWNER), method
+        assert not rule.own_id or rule.own_id in begun, method
+
+
+@pytest.mark.parametrize("method", sorted(SERVER_REQUESTS))
+def test_each_capability_that_is_needed_can_be_declared(method: str) -> None:
+    needs = SERVER_REQUESTS[method].needs
+    assert not needs or isinstance(getattr(Capabilities(), needs), bool)
+
+
+def test_what_begins_work_does_not_only_read() -> None:
+    for method, rule in REQUESTS.items():
+        assert not (rule.reads and rule.begins), method
+        assert not (rule.reads and rule.route is not Route.PLAIN), method
+
+
+def test_rows_are_frozen() -> None:
+    with pytest.raises(attrs.exceptions.FrozenInstanceError):
+        methods.PLAIN.waits = True  # type: ignore[misc]

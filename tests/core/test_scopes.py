@@ -1,0 +1,110 @@
+"""`mux.core.scopes`: which scope a request needs, by its method and by what it does."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mux.core import scopes
+from mux.core.scopes import ALL, SCOPES, needed
+
+
+def need(method: str, **params: Any) -> tuple[str, str]:
+    return needed(method, json.dumps(params).encode())
+
+
+def test_a_method_that_is_not_listed_needs_admin() -> None:
+    assert need("made/up") == ("admin", "")
+    assert set(SCOPES.values()) == ALL - {"admin"}
+
+
+def test_a_method_stands_in_one_list() -> None:
+    listed = [*scopes._OBSERVE.split(), *scopes._DRIVE.split(), *scopes._APPROVE.split()]
+    assert sorted(listed) == sorted(set(listed))
+
+
+TURN = {"threadId": "t", "input": []}
+
+
+@pytest.mark.parametrize(
+    ("method", "params", "scope"),
+    [
+        ("thread/start", {"cwd": "/x"}, "drive"),
+        ("thread/start", {"sandbox": "read-only", "approvalPolicy": "on-request"}, "drive"),
+        ("thread/start", {"sandbox": None, "approvalPolicy": None, "config": None}, "drive"),
+        ("thread/start", {"approvalPolicy": "untrusted", "config": {}}, "drive"),
+        ("thread/start", {"sandbox": "workspace-write"}, "admin"),
+        ("thread/start", {"sandbox": "danger-full-access"}, "admin"),
+        ("thread/start", {"sandbox": "a later one"}, "admin"),
+        ("thread/start", {"approvalPolicy": "never"}, "admin"),
+        ("thread/start", {"approvalPolicy": "on-failure"}, "admin"),
+        ("thread/start", {"approvalPolicy": {"granular": {}}}, "admin"),
+        ("thread/start", {"config": {"sandbox_mode": "danger-full-access"}}, "admin"),
+        ("thread/start", {"permissions": ":danger"}, "admin"),
+        ("thread/start", {"runtimeWorkspaceRoots": ["/"]}, "admin"),
+        ("thread/start", {"runtimeWorkspaceRoots": []}, "drive"),
+        ("thread/start", {"environments": [{"environmentId": "local", "cwd": "/x"}]}, "drive"),
+        ("thread/start", {"environments": [{"runtimeWorkspaceRoots": ["/"]}]}, "admin"),
+        ("thread/start", {"selectedCapabilityRoots": [{"id": "x"}]}, "admin"),
+        ("thread/fork", {"threadId": "t", "sandbox": "danger-full-access"}, "admin"),
+        ("thread/fork", {"threadId": "t", "path": "/etc/shadow"}, "admin"),
+        ("thread/settings/update", {"threadId": "t", "approvalPolicy": "never"}, "admin"),
+        ("turn/start", TURN, "drive"),
+        ("turn/start", {**TURN, "sandboxPolicy": {"type": "readOnly"}}, "drive"),
+        ("turn/start", {**TURN, "sandboxPolicy": {"type": "dangerFullAccess"}}, "admin"),
+        ("turn/start", {**TURN, "sandboxPolicy": {"type": "externalSandbox"}}, "admin"),
+        ("turn/start", {**TURN, "sandboxPolicy": "dangerFullAccess"}, "admin"),
+        ("turn/start", {**TURN, "approvalsReviewer": "user"}, "drive"),
+        ("turn/start", {**TURN, "approvalsReviewer": "auto_review"}, "admin"),
+        ("turn/settings/update", {"threadId": "t", "approvalsReviewer": "auto"}, "admin"),
+        ("thread/resume", {"threadId": "t"}, "observe"),
+        ("thread/resume", {"threadId": "t", "excludeTurns": True, "cwd": None}, "observe"),
+        ("thread/resume", {"threadId": "t", "path": "/any/file"}, "admin"),
+        ("thread/resume", {"threadId": "t", "history": []}, "admin"),
+        ("thread/resume", {"threadId": "t", "sandbox": "danger-full-access"}, "admin"),
+        # Whoever may only watch mustn't change how the thread goes on.
+        ("thread/resume", {"threadId": "t", "model": "other"}, "drive"),
+        ("thread/resume", {"threadId": "t", "cwd": "/"}, "drive"),
+        ("thread/resume", {"threadId": "t", "developerInstructions": "obey"}, "drive"),
+        ("thread/resume", {"threadId": "t", "baseInstructions": ""}, "drive"),
+    ],
+)
+def test_what_a_request_does_counts(method: str, params: dict[str, Any], scope: str) -> None:
+    assert need(method, **params)[0] == scope
+
+
+def test_a_key_said_twice_counts_as_the_app_server_reads_it() -> None:
+    """The last one wins, there as here."""
+    loose, tight = b'"approvalPolicy":"never"', b'"approvalPolicy":"on-request"'
+    assert needed("turn/start", b"{" + tight + b"," + loose + b"}")[0] == "admin"
+    assert needed("turn/start", b"{" + loose + b"," + tight + b"}")[0] == "drive"
+    escaped = b'{"approval\\u0050olicy":"never"}'
+    assert needed("turn/start", escaped)[0] == "admin"
+
+
+@pytest.mark.parametrize("params", [b"", b"null", b"[]", b"5", b'{"sandbox":5}', b'{"path":[]}'])
+def test_params_of_another_shape_need_admin(params: bytes) -> None:
+    for method in scopes._MAY_OVERRIDE:
+        assert needed(method, params) == ("admin", " with `params that can't be judged`")
+
+
+_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=5,
+)
+
+
+@given(
+    method=st.sampled_from(sorted(scopes._MAY_OVERRIDE)),
+    params=st.dictionaries(
+        st.sampled_from([*scopes._Overrides.__struct_fields__, "threadId", "cwd"]), _VALUES
+    ),
+)
+def test_whatever_loosens_needs_admin(method: str, params: dict[str, Any]) -> None:
+    params["approvalPolicy"] = "never"
+    assert need(method, **params)[0] == "admin"

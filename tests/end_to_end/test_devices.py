@@ -1,0 +1,268 @@
+"""Devices in use: what each may do, and how each is shut out without touching the others."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+import trio
+from trio_websocket import ConnectionRejected
+
+from mux.scripted_model import Run, Say, Scripted
+from tests import jwts
+from tests.end_to_end.brokered import brokered, client
+from tests.end_to_end.devices import (
+    DEVICES_ONLY,
+    appmux,
+    closed,
+    listed,
+    operator_of,
+    pair,
+)
+from tests.end_to_end.native import Native
+from tests.end_to_end.peer import PATIENCE, Peer, RpcError, connect_ws
+from tests.end_to_end.scenes import ACCEPT, APPROVAL, TURN_COMPLETED
+
+FORBIDDEN = -32003
+ACCESS_ENDED = 4401
+
+
+async def refused(broker: Native, token: str | None) -> int:
+    """The status with which a token is turned away."""
+    with pytest.raises(ConnectionRejected) as rejected:
+        async with connect_ws(broker.url, token):
+            pass
+    return int(rejected.value.status_code)
+
+
+async def turned_away(peer: Peer, method: str, scope: str, **params: object) -> None:
+    with pytest.raises(RpcError, match=f"needs the scope `{scope}`") as error:
+        await peer.request(method, params)
+    assert error.value.code == FORBIDDEN
+    assert error.value.data["needs"] == scope
+
+
+async def test_who_may_only_watch_sees_everything_and_changes_nothing() -> None:
+    model = Scripted()
+    model.on("run it", Run("echo ran >> ran.txt", escalated=True), Say("Over."))
+    async with (
+        brokered(*DEVICES_ONLY, model=model) as broker,
+        operator_of(broker) as operator,
+    ):
+        watching = await pair(broker, operator, "guest", "observe")
+        driving = await pair(broker, operator, "desk", "observe", "drive", "approve")
+        async with (
+            connect_ws(broker.url, watching) as guest,
+            connect_ws(broker.url, driving) as desk,
+        ):
+            await guest.initialize("guest")
+            await desk.initialize("desk")
+            thread = await desk.start_thread(broker.home.work)
+            await guest.request("thread/resume", {"threadId": thread})
+            await desk.start_turn(thread, "run it")
+            seen = await guest.wait_method(APPROVAL)
+
+            text = [{"type": "text", "text": "stop", "text_elements": []}]
+            await turned_away(guest, "turn/start", "drive", threadId=thread, input=text)
+            await turned_away(guest, "turn/interrupt", "drive", threadId=thread, turnId="x")
+            await turned_away(guest, "thread/start", "drive", cwd=str(broker.home.work))
+            await turned_away(guest, "thread/resume", "drive", threadId=thread, model="other")
+            await turned_away(guest, "command/exec", "admin", command=["true"])
+            await turned_away(guest, "mux/restart", "admin")
+            await turned_away(desk, "fs/readFile", "admin", path="/etc/passwd")
+            await turned_away(
+                desk, "turn/start", "admin", threadId=thread, input=text, approvalPolicy="never"
+            )
+            await guest.respond(seen["id"], ACCEPT)
+            told = await guest.wait_method("mux/refused")
+            assert told["params"]["needs"] == "approve"
+            assert not (broker.home.work / "ran.txt").exists()
+
+            approval = await desk.wait_method(APPROVAL)
+            await desk.respond(approval["id"], ACCEPT)
+            await guest.wait_method(TURN_COMPLETED)
+            assert (broker.home.work / "ran.txt").read_text() == "ran\n"
+
+
+async def test_revoked_while_attached() -> None:
+    async with brokered(*DEVICES_ONLY) as broker, operator_of(broker) as operator:
+        lost = await pair(broker, operator, "lost phone", "observe", "drive")
+        kept = await pair(broker, operator, "tablet", "observe", "drive")
+        async with (
+            connect_ws(broker.url, lost) as one,
+            connect_ws(broker.url, lost) as two,
+            connect_ws(broker.url, kept) as other,
+        ):
+            await one.initialize("one")
+            await other.initialize("other")
+            thread = await one.start_thread(broker.home.work)
+            await other.request("thread/resume", {"threadId": thread})
+            await one.start_turn(thread, "hello")
+            done = await appmux(broker, "devices", "revoke", "Lost Phone")
+            assert (done.returncode, done.stderr) == (0, "")
+            assert done.stdout == 'revoked "lost phone"; its 2 connections are closed\n'
+            await one.wait_gone()
+            await two.wait_gone()
+            assert closed(one) == closed(two) == (ACCESS_ENDED, "this device was revoked")
+            assert await refused(broker, lost) == 401
+            # The turn that it started and the other device go on.
+            await other.wait_method(TURN_COMPLETED)
+            await other.run_turn(thread, "again")
+        listing = await appmux(broker, "devices", "--json")
+        assert [each["name"] for each in json.loads(listing.stdout)] == ["tablet"]
+        again = await appmux(broker, "devices", "revoke", "lost phone")
+        assert again.returncode == 1
+        assert "no device is named 'lost phone'" in again.stderr
+
+
+async def test_an_open_listener_is_no_way_around_a_revocation() -> None:
+    async with brokered() as broker, operator_of(broker) as operator:
+        token = await pair(broker, operator, "phone", "observe")
+        async with connect_ws(broker.url, token) as phone:
+            await phone.initialize("phone")
+            await turned_away(phone, "thread/start", "drive")
+        await operator.request("mux/devices/revoke", {"name": "phone"})
+        assert await refused(broker, token) == 401
+        async with client(broker, "anybody") as anybody:  # as natively
+            await anybody.start_thread(broker.home.work)
+
+
+async def test_other_scopes_count_at_once() -> None:
+    async with brokered(*DEVICES_ONLY) as broker, operator_of(broker) as operator:
+        token = await pair(broker, operator, "phone", "observe", "drive")
+        async with connect_ws(broker.url, token) as phone:
+            await phone.initialize("phone")
+            await phone.start_thread(broker.home.work)
+            done = await appmux(broker, "devices", "scope", "phone", "observe")
+            assert done.stdout == '"phone" may observe; its connection is closed\n'
+            await phone.wait_gone()
+            assert closed(phone)[0] == ACCESS_ENDED
+        async with connect_ws(broker.url, token) as phone:
+            await phone.initialize("phone")
+            await turned_away(phone, "thread/start", "drive")
+            done = await appmux(broker, "devices", "scope", "phone", "observe")  # the same again
+            assert done.stdout == '"phone" may observe; it wasn\'t attached\n'
+            await phone.request("thread/list")
+        done = await appmux(broker, "devices", "scope", "phone", "observe,drive", "approve")
+        assert done.stdout == '"phone" may approve, drive, observe; it wasn\'t attached\n'
+        async with connect_ws(broker.url, token) as phone:
+            await phone.initialize("phone")
+            await phone.start_thread(broker.home.work)
+
+
+async def test_a_renamed_device_stays() -> None:
+    async with brokered(*DEVICES_ONLY) as broker, operator_of(broker) as operator:
+        token = await pair(broker, operator, "phone", "observe", "drive")
+        async with connect_ws(broker.url, token) as phone:
+            await phone.initialize("phone")
+            done = await appmux(broker, "devices", "rename", "phone", "Ada's phone")
+            assert done.stdout == '"phone" is now "Ada\'s phone"\n'
+            clients = (await operator.request("mux/status"))["clients"]
+            assert "Ada's phone" in [each["principal"] for each in clients]
+            await phone.start_thread(broker.home.work)
+            taken = await appmux(broker, "devices", "rename", "Ada's phone", "local")
+            assert taken.returncode == 1
+            device = listed(await operator.request("mux/devices/list"))["Ada's phone"]
+            assert device["attached"] == 1
+
+
+async def test_a_device_expires_while_it_is_attached() -> None:
+    async with brokered(*DEVICES_ONLY) as broker, operator_of(broker) as operator:
+        kept = await pair(broker, operator, "desk", "observe")
+        short = await pair(broker, operator, "guest", "observe", lifetimeSeconds=3.0)
+        async with (
+            connect_ws(broker.url, short) as guest,
+            connect_ws(broker.url, kept) as desk,
+        ):
+            await guest.initialize("guest")
+            await desk.initialize("desk")
+            await guest.wait_gone()
+            assert closed(guest)[0] == ACCESS_ENDED
+            await desk.request("thread/list")
+        assert await refused(broker, short) == 401
+        devices = listed(await operator.request("mux/devices/list"))
+        assert [devices[name]["expired"] for name in ("guest", "desk")] == [True, False]
+
+
+async def test_a_jwt_expires_while_it_is_attached(tmp_path: Path) -> None:
+    """And until then it may do what its scope claim says."""
+    secret = tmp_path / "secret"
+    secret.write_bytes(jwts.SECRET)
+    flags = ("--ws-auth", "signed-bearer-token", "--ws-shared-secret-file", str(secret))
+    async with brokered(*flags, "--ws-max-clock-skew-seconds", "2") as broker:
+        claims = {"exp": int(time.time()) + 1, "scope": "observe", "sub": "Ada"}
+        async with connect_ws(broker.url, jwts.signed(claims)) as peer:
+            await peer.initialize("app")
+            await turned_away(peer, "thread/start", "drive")
+            await peer.wait_gone()
+            assert closed(peer)[0] == ACCESS_ENDED
+
+
+async def test_devices_outlive_the_broker() -> None:
+    async with brokered(*DEVICES_ONLY) as first:
+        async with operator_of(first) as operator:
+            token = await pair(first, operator, "phone", "observe")
+            gone = await pair(first, operator, "old phone", "observe")
+            async with connect_ws(first.url, token) as phone:
+                await phone.initialize("phone")
+            await operator.request("mux/devices/revoke", {"name": "old phone"})
+        first.process.kill()  # with no time to write anything
+        await first.process.wait()
+        async with brokered(*DEVICES_ONLY, home=first.home, model=first.model) as second:
+            async with connect_ws(second.url, token) as phone:
+                await phone.initialize("phone")
+            assert await refused(second, gone) == 401
+            listing = await appmux(second, "devices")
+            assert listing.returncode == 0
+            (row,) = [line for line in listing.stdout.splitlines() if "phone" in line]
+            for cell in ("paired", "observe", "never", "127.0.0.1", time.strftime("%Y-")):
+                assert cell in row
+
+
+async def test_a_book_that_is_damaged_lets_nobody_in() -> None:
+    async with brokered(*DEVICES_ONLY) as first:
+        async with operator_of(first) as operator:
+            await pair(first, operator, "phone", "observe")
+        (book,) = first.home.root.rglob("devices.json")
+        first.process.terminate()
+        await first.process.wait()
+        book.write_text(book.read_text().replace("observe", "root"))
+        done = await appmux(first, "serve", "--listen", "ws://127.0.0.1:0")
+        assert done.returncode == 1
+        assert "can't read the device book" in done.stderr
+        assert "remove it" in done.stderr
+
+
+async def test_the_listing_without_devices_and_without_a_broker() -> None:
+    async with brokered() as broker:
+        done = await appmux(broker, "devices")
+        assert done.stdout == "no device is paired; `appmux pair` pairs one\n"
+        assert json.loads((await appmux(broker, "devices", "--json")).stdout) == []
+        done = await appmux(broker, "devices", "--state-dir", "elsewhere", "revoke", "x")
+        assert done.returncode == 1
+        assert "no appmux runs" in done.stderr
+
+
+async def test_a_device_that_is_revoked_on_its_way_in() -> None:
+    """Let in at the door, shut out before it is attached: whatever comes first, it isn't in."""
+    async with brokered(*DEVICES_ONLY) as broker, operator_of(broker) as operator:
+        for attempt in range(8):
+            token = await pair(broker, operator, f"phone {attempt}", "observe")
+            ended: list[bool] = []
+
+            async def come(token: str = token, ended: list[bool] = ended) -> None:
+                try:
+                    async with connect_ws(broker.url, token) as phone:
+                        await phone.wait_gone()
+                        ended.append(closed(phone)[0] == ACCESS_ENDED)
+                except ConnectionRejected as rejected:
+                    ended.append(rejected.status_code == 401)
+
+            with trio.fail_after(PATIENCE):
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(come)
+                    await trio.lowlevel.checkpoint()
+                    await operator.request("mux/devices/revoke", {"name": f"phone {attempt}"})
+            assert ended == [True]

@@ -1,0 +1,306 @@
+"""`mux.devices`: the book, its file, names and tokens."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mux import devices
+from mux.core.scopes import ALL, Scope
+from mux.devices import (
+    Book,
+    BookError,
+    DeviceError,
+    digest_of,
+    new_token,
+    open_book,
+    printable_name,
+    proper_name,
+)
+
+OBSERVE: frozenset[Scope] = frozenset({"observe"})
+
+
+@attrs.define
+class Clock:
+    """Unix seconds, as the test says."""
+
+    now: float = 1_800_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def book(tmp_path: Path, clock: Clock) -> Book:
+    return open_book(tmp_path, clock)
+
+
+def add(book: Book, name: str, token: str = "", **more: Any) -> devices.Device:
+    given: dict[str, Any] = {"kind": "paired", "scopes": OBSERVE} | more
+    return book.add(name, digest=digest_of(token or new_token()), **given)
+
+
+# -- tokens ----------------------------------------------------------------------------------------
+
+
+def test_a_token_opens_and_is_kept_nowhere(book: Book) -> None:
+    token = new_token()
+    device = add(book, "phone", token)
+    assert book.by_token(token) == device
+    assert token.startswith("amx_")
+    assert len(token) == len("amx_") + 43  # 32 bytes
+    assert token not in book.path.read_text() + repr(book) + repr(device)
+    assert digest_of(token) not in repr(book) + repr(device)
+
+
+@given(st.text())
+def test_no_other_text_opens(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
+    book = open_book(tmp_path_factory.mktemp("book"), Clock())
+    token = new_token()
+    add(book, "phone", token)
+    if text.isascii():  # what a header can bring
+        assert book.by_token(text) is None
+        assert book.by_token(token + text) is None or not text
+
+
+def test_tokens_differ() -> None:
+    assert len({new_token() for _ in range(100)}) == 100
+
+
+def test_a_token_belongs_to_one_device(book: Book) -> None:
+    add(book, "phone", "same")
+    with pytest.raises(DeviceError, match="'phone' has this token already"):
+        add(book, "tablet", "same")
+    assert [each.name for each in book] == ["phone"]
+
+
+# -- names -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name", ["", "  ", "a\x1b[2J", "a\nb\x00", "x" * 65, "local", "JWT", "\ud800"]
+)
+def test_what_is_no_name(book: Book, name: str) -> None:
+    with pytest.raises(DeviceError):
+        add(book, name)
+    assert not book.path.exists()
+
+
+def test_names_are_one_whatever_their_case_and_spaces(book: Book) -> None:
+    device = add(book, "  Ada's \t phone ")
+    assert device.name == "Ada's phone"
+    assert book.by_name("ADA'S  PHONE") == device
+    with pytest.raises(DeviceError, match="is taken"):
+        add(book, "ada's phone")
+    with pytest.raises(DeviceError, match="no device is named 'x'"):
+        book.by_name("x")
+
+
+def test_a_proposed_name_is_made_free(book: Book) -> None:
+    for wanted in ("phone", "phone 2", "phone 3"):
+        assert book.name_like("Phone").casefold() == wanted
+        add(book, book.name_like("Phone"))
+    add(book, "y" * 64)
+    assert book.name_like("y" * 64) == "y" * 62 + " 2"
+
+
+@given(st.text(max_size=200))
+def test_any_proposal_makes_a_proper_name(text: str) -> None:
+    name = printable_name(text)
+    assert proper_name(name) == name
+
+
+def test_an_expired_devices_name_is_free(book: Book, clock: Clock) -> None:
+    first = add(book, "guest", lifetime=60.0)
+    clock.now += 60
+    second = add(book, "guest")
+    assert list(book) == [second]
+    assert book.by_id(first.id) is None
+
+
+# -- changes ---------------------------------------------------------------------------------------
+
+
+def test_every_change_is_in_the_file_at_once(book: Book, tmp_path: Path, clock: Clock) -> None:
+    def kept() -> list[devices.Device]:
+        return list(open_book(tmp_path, clock))
+
+    device = add(book, "phone", lifetime=90.5, kind="invite", scopes=ALL)
+    assert kept() == [device]
+    assert (device.made, device.expires) == (clock.now, clock.now + 90.5)
+    assert stat.S_IMODE(book.path.stat().st_mode) == 0o600
+    device = book.rename(device, "Telefon")
+    assert kept() == [device]
+    device = book.limit(device, OBSERVE)
+    assert kept() == [device]
+    assert device.scopes == OBSERVE
+    book.revoke(device)
+    assert kept() == []
+
+
+def test_a_device_may_change_the_case_of_its_name(book: Book) -> None:
+    add(book, "tablet")
+    device = add(book, "phone")
+    assert book.rename(device, "Phone").name == "Phone"
+    with pytest.raises(DeviceError, match="is taken"):
+        book.rename(device, "Tablet")
+
+
+def test_when_it_was_seen_is_written_now_and_then(book: Book, tmp_path: Path, clock: Clock) -> None:
+    device = add(book, "phone")
+
+    def kept() -> tuple[float | None, str | None]:
+        (each,) = open_book(tmp_path, clock)
+        return each.seen, each.address
+
+    first = clock.now
+    book.saw(device.id, "10.0.0.7")
+    assert kept() == (first, "10.0.0.7")
+    clock.now += devices.SEEN_EVERY - 1
+    book.saw(device.id, "10.0.0.8")
+    assert kept() == (first, "10.0.0.7")
+    book.flush()
+    assert kept() == (clock.now, "10.0.0.8")
+    book.saw("another", "10.0.0.9")
+    book.flush()
+    assert kept() == (clock.now, "10.0.0.8")
+
+
+def test_those_expired_long_ago_are_forgotten(book: Book, clock: Clock) -> None:
+    old = add(book, "old", lifetime=1.0)
+    clock.now += devices.EXPIRED_KEPT
+    add(book, "younger")
+    assert book.by_id(old.id) == old
+    clock.now += 1
+    add(book, "young")
+    assert book.by_id(old.id) is None
+
+
+def test_the_book_is_bounded(book: Book, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "MOST_DEVICES", 2)
+    add(book, "one")
+    add(book, "two")
+    with pytest.raises(DeviceError, match="2 devices already"):
+        add(book, "three")
+
+
+# -- trouble with the file -------------------------------------------------------------------------
+
+
+def test_what_cannot_be_written_is_not_done(
+    book: Book, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = new_token()
+    device = add(book, "phone", token)
+
+    def full(_descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(BookError, match=r"nothing was changed: .*No space left"):
+        add(book, "tablet")
+    with pytest.raises(BookError):
+        book.rename(device, "tablet")
+    with pytest.raises(BookError):
+        book.limit(device, ALL)
+    assert list(book) == [device]
+    # Shutting somebody out can't wait for the disk.
+    with pytest.raises(BookError, match="after a restart it would be let in again"):
+        book.revoke(device)
+    assert book.by_token(token) is None
+
+
+def test_a_disk_that_is_full_keeps_nobody_out(book: Book, monkeypatch: pytest.MonkeyPatch) -> None:
+    device = add(book, "phone")
+
+    def full(*_given: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "open", full)
+    book.saw(device.id, "10.0.0.7")  # logged, and tried again
+    monkeypatch.undo()
+    book.flush()
+    assert "10.0.0.7" in book.path.read_text()
+
+
+def changed(document: dict[str, Any], key: str, value: object) -> dict[str, Any]:
+    device = document["devices"][0] | {key: value}
+    return document | {"devices": [device]}
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("name", None),
+        ("name", 5),
+        ("kind", "guest"),
+        ("scopes", []),
+        ("scopes", ["root"]),
+        ("scopes", "observe"),
+        ("scopes", None),
+        ("made", "then"),
+        ("made", True),
+        ("expires", "never"),
+        ("digest", None),
+        ("address", 5),
+        ("more", 1),
+    ],
+)
+def test_a_damaged_entry_is_refused(book: Book, clock: Clock, key: str, value: object) -> None:
+    """Never read as something that might allow more."""
+    add(book, "phone")
+    document = json.loads(book.path.read_text())
+    book.path.write_text(json.dumps(changed(document, key, value)))
+    with pytest.raises(BookError, match="an entry in it is damaged"):
+        open_book(book.path.parent, clock)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("", "isn't a device book"),
+        ("[]", "isn't a device book"),
+        ("{}", "isn't a device book"),
+        ('{"version": 1}', "damaged"),
+        ('{"version": 1, "devices": {}}', "damaged"),
+        ('{"version": 2, "devices": []}', "version 2, written by a newer appmux"),
+        ("[" * 100_000, "isn't a device book"),
+    ],
+)
+def test_another_file_is_refused(book: Book, clock: Clock, text: str, why: str) -> None:
+    book.path.write_text(text)
+    with pytest.raises(BookError, match=why):
+        open_book(book.path.parent, clock)
+
+
+def test_a_device_that_stands_there_twice_is_refused(book: Book, clock: Clock) -> None:
+    add(book, "phone")
+    document = json.loads(book.path.read_text())
+    document["devices"] *= 2
+    book.path.write_text(json.dumps(document))
+    with pytest.raises(BookError, match="twice"):
+        open_book(book.path.parent, clock)
+
+
+def test_a_book_that_cannot_be_read_is_refused(book: Book, clock: Clock) -> None:
+    book.path.mkdir()
+    with pytest.raises(BookError, match="can't read the device book"):
+        open_book(book.path.parent, clock)
+    book.path.rmdir()
+    book.path.write_bytes(b"\xff")
+    with pytest.raises(BookError, match="can't read the device book"):
+        open_book(book.path.parent, clock)

@@ -1,0 +1,82 @@
+"""`mux.failures`: who fails is counted, and waits."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+import trio.testing
+
+from mux import failures
+from mux.failures import Failures, network
+
+
+def test_the_pauses_grow_to_a_limit_and_are_forgotten() -> None:
+    failed = Failures()
+    pauses = [failed.count("10.0.0.7:1", 100.0)[1] for _ in range(12)]
+    assert pauses[:6] == [0.0, 0.0, 0.0, 0.1, 0.2, 0.4]
+    assert pauses[-1] == failures.LONGEST_PAUSE
+    assert failed.count("10.0.0.8:1", 100.0) == (1, 0.0)
+    assert failed.count("10.0.0.7:2", 100.0 + failures.FORGOTTEN_AFTER) == (1, 0.0)
+    assert failed.total == 14
+
+
+def test_however_often_it_failed_a_pause_is_a_number() -> None:
+    failed = Failures()
+    for _ in range(2000):
+        _, pause = failed.count("10.0.0.7:1", 0.0)
+    assert pause == failures.LONGEST_PAUSE
+
+
+def test_an_address_that_failed_too_often_is_told_from_others() -> None:
+    failed = Failures()
+    for _ in range(failures.TOO_MANY):
+        assert not failed.too_many("10.0.0.7:1", 0.0)
+        failed.count("10.0.0.7:1", 0.0)
+    assert failed.too_many("10.0.0.7:9", 0.0)
+    assert not failed.too_many("10.0.0.8:1", 0.0)
+    assert not failed.too_many("10.0.0.7:1", failures.FORGOTTEN_AFTER)
+
+
+def test_the_table_is_bounded_and_the_oldest_goes_first() -> None:
+    failed = Failures()
+    for number in range(failures.MOST_ADDRESSES + 1):
+        failed.count(f"10.0.{number // 256}.{number % 256}:1", 0.0)
+        failed.count("10.9.9.9:1", 0.0)
+    addresses = failed.facts()["addresses"]
+    assert len(addresses) == failures.MOST_ADDRESSES
+    assert "10.0.0.0" not in addresses
+    assert addresses["10.9.9.9"] == failures.MOST_ADDRESSES + 1
+
+
+@pytest.mark.parametrize(
+    ("address", "counted"),
+    [
+        ("10.0.0.7:5123", "10.0.0.7"),
+        ("[fd7a:115c:a1e0:1:2:3:4:5]:5123", "fd7a:115c:a1e0:1::/64"),
+        ("[fd7a:115c:a1e0:1::9]:1", "fd7a:115c:a1e0:1::/64"),
+        ("[::ffff:10.0.0.7]:5123", "10.0.0.7"),
+        ("[fe80::1%eth0]:5", "fe80::/64"),
+        ("unix", "unix"),
+    ],
+)
+def test_what_is_counted_of_an_address(address: str, counted: str) -> None:
+    assert network(address) == counted
+
+
+async def test_few_wait_at_once(autojump_clock: trio.testing.MockClock) -> None:
+    """An attacker's connections must not pile up for the sake of their pauses."""
+    failed = Failures()
+    for _ in range(10):
+        failed.count("10.0.0.7:1", trio.current_time())
+    start = trio.current_time()
+    waited: list[float] = []
+
+    async def fail() -> None:
+        await failed.pause("10.0.0.7:1")
+        waited.append(trio.current_time() - start)
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(failures.MOST_WAITING + 5):
+            nursery.start_soon(fail)
+    assert waited.count(0.0) == 5
+    assert waited.count(failures.LONGEST_PAUSE) == failures.MOST_WAITING
