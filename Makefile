@@ -8,7 +8,7 @@ STAMP  := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 
-.PHONY: help demo test check format constraints clean
+.PHONY: help demo test check soak format constraints clean
 .DEFAULT_GOAL := help
 
 help:
@@ -16,6 +16,7 @@ help:
 	@echo 'make test         all tests; ARGS="-k name" for some'
 	@echo 'make check        format, lint, types, import rules'
 	@echo 'make format       put the source into the form that check wants'
+	@echo 'make soak         clients come and go at random; MINUTES=2 CLIENTS=8 SEED=1'
 	@echo 'make bench-NAME   measure: fanout, core, store, journal; ARGS="--help" shows how'
 	@echo 'make constraints  pin the newest versions of all dependencies, with hashes'
 	@echo 'make clean        remove what make made'
@@ -32,6 +33,13 @@ check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/mypy mux tests bench
 	$(BIN)/python -m pytest -q tests/test_imports.py
+
+MINUTES ?= 2
+CLIENTS ?= 8
+SEED    ?= 1
+
+soak: $(STAMP)
+	$(BIN)/python -m tests.soak.soak --minutes $(MINUTES) --clients $(CLIENTS) --seed $(SEED)
 
 # What the broker costs and saves. Quiet machine, please: other programs' work is measured too.
 BENCHES := bench-fanout bench-core bench-store bench-journal

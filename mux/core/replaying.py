@@ -89,7 +89,7 @@ class Replaying:
             answer = self._answer(complete=False)
             self.state.send(client.id, jsonrpc.result(message.id, answer), message.method)
         else:
-            self._load(client, _Replay(client.id, message.id, params, self._wanted(client, params)))
+            self._load(_Replay(client.id, message.id, params, self._wanted(client, params)))
 
     def _is_under_way(self, client: Client) -> bool:
         loading = any(replay.client == client.id for replay, _ in self._loading.values())
@@ -110,7 +110,7 @@ class Replaying:
                 wanted |= other.follows.keys()
         return sorted(wanted)
 
-    def _load(self, client: Client, replay: _Replay) -> None:
+    def _load(self, replay: _Replay) -> None:
         for id in replay.threads:
             self.state.threads.joining[id] += 1
             thread = self.state.threads.known.get(id)

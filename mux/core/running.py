@@ -244,9 +244,9 @@ def _with_known(turns: bytes, running: Running, *, complete: bool) -> bytes:
             turn["items"] = b"[" + b",".join(texts) + b"]"
         newer = missing.pop(_id(turn), None)
         if newer is not None and turn.get("itemsView") == b'"full"':
-            turn |= newer
+            turn.update(newer)
         elif newer is not None:  # the asker wanted less of each
-            turn |= {name: newer[name] for name in newer.keys() - {"items", "itemsView"}}
+            turn.update({name: newer[name] for name in newer.keys() - {"items", "itemsView"}})
         elif turn.get("status") == b'"inProgress"' and running.turn not in (None, _id(turn)):
             # It ended with its app-server; while another runs, the next one doesn't say so.
             turn["status"] = b'"interrupted"'

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from itertools import pairwise
 
 from hypothesis import given
@@ -83,7 +84,7 @@ def test_reading_on_in_parts_gives_each_entry_once(
 # ── merging ───────────────────────────────────────────────────────────────────────────────────
 
 
-def deltas(messages: list[Message]) -> list[str]:
+def deltas(messages: Iterable[Entry | Message]) -> list[str]:
     return [json.loads(each.message)["params"].get("delta", "|") for each in messages]
 
 
@@ -140,7 +141,7 @@ def histories(draw: st.DrawFn) -> list[Entry]:
     return entries
 
 
-def retold(messages: list[Message] | list[Entry]) -> dict[str, list[tuple[str, str]]]:
+def retold(messages: Iterable[Entry | Message]) -> dict[str, list[tuple[str, str]]]:
     """By thread: its events in order, and between them what its items streamed."""
     told: dict[str, list[tuple[str, str]]] = {}
     for each in messages:

@@ -41,7 +41,7 @@ async def brokered(
         try:
             yield running
         except BaseException:
-            print(running.shown(), file=sys.stderr)  # pytest shows it with the failure
+            sys.stderr.write(running.shown())  # pytest shows it with the failure
             raise
 
 

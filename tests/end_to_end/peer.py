@@ -327,7 +327,7 @@ async def connect_unix(path: Path | str, resource: str = "/rpc") -> AsyncIterato
 
 @asynccontextmanager
 async def connect(
-    stream: trio.abc.Stream,
+    stream: trio.SocketStream | trio.SSLStream[trio.SocketStream],
     host: str,
     resource: str,
     headers: Sequence[tuple[str, str]] = (),

@@ -11,6 +11,7 @@ import socket
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import attrs
 import trio
@@ -76,7 +77,7 @@ async def connect_stalling(url: str) -> AsyncIterator[Staller]:
 
 
 @asynccontextmanager
-async def stalling(running: Native, name: str, **capabilities: object) -> AsyncIterator[Staller]:
+async def stalling(running: Native, name: str, **capabilities: Any) -> AsyncIterator[Staller]:
     """Such a client of the broker, past its handshake."""
     async with connect_stalling(running.url) as staller:
         await staller.peer.initialize(name, **capabilities)

@@ -25,7 +25,7 @@ from tests.end_to_end.scenes import (
 from tests.end_to_end.stalling import memory, stalling
 from tests.view import View
 
-AWARE: Final = {"extensions": {"appmux": {"version": 1}}}
+AWARE: Final[dict[str, Any]] = {"extensions": {"appmux": {"version": 1}}}
 SMALL: Final = {
     "APPMUX_LIMITS_OUTBOX_BYTES": str(256 * 1024),
     "APPMUX_LIMITS_JOURNAL_MEMORY_BYTES": str(2 * 1024 * 1024),

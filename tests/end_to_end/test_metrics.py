@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 
+import pytest
 import trio
 
 from mux.scripted_model import Hold, Run, Say, Scripted
@@ -40,8 +41,7 @@ async def _scrape(broker: Native) -> Mapping[str, float]:
 
 async def test_a_turn_an_approval_and_a_restart_are_counted() -> None:
     model = Scripted()
-    gate = Hold()
-    model.on("talk", Say("abcd " * CHUNKS, chunks=CHUNKS), gate)
+    model.on("talk", Say(chunks=(*["abcd "] * CHUNKS, Hold("mid"), "over")))
     model.on("run it", Run("echo no", escalated=True), Say("Over."))
     async with brokered(model=model) as broker, client(broker, "desk") as desk:
         async with client(broker, "phone") as phone:
@@ -53,13 +53,15 @@ async def test_a_turn_an_approval_and_a_restart_are_counted() -> None:
             assert before["appmux_threads_followed"] == 1
             assert before["appmux_turns_running"] == 0
 
+            since = len(phone.inbox)
             await desk.start_turn(thread, "talk")
-            await phone.wait(lambda m: m.get("method") == DELTA and m["params"]["delta"])
+            await phone.wait_method(DELTA, since=since)
             during = await _scrape(broker)
             assert during["appmux_turns_running"] == 1
             assert during["appmux_turn_requests_total"] == before["appmux_turn_requests_total"] + 1
-            gate.release()
-            await phone.wait_method(TURN_COMPLETED, since=len(phone.inbox) - 1)
+            since = len(desk.inbox)
+            model.release("mid")
+            await desk.wait_method(TURN_COMPLETED, since=since)
 
             since = len(desk.inbox)
             await desk.start_turn(thread, "run it")
@@ -138,8 +140,7 @@ async def test_refusals_are_counted() -> None:
         seen = await _scrape(broker)
         assert seen["appmux_authentication_failures_total"] == 1
         async with connect_ws(broker.url, knocks.TOKEN) as peer:
-            try:
+            with pytest.raises(RpcError):
                 await peer.request("thread/list")  # before its handshake
-            except RpcError:
-                seen = await _scrape(broker)
-                assert seen["appmux_clients{state=attached}"] == 1
+            seen = await _scrape(broker)
+            assert seen["appmux_clients{state=attached}"] == 1

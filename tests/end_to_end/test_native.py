@@ -208,8 +208,8 @@ async def test_lines_that_are_dropped_without_an_answer() -> None:
     ]
     lines = [f'{{{top},"method":"{LIST}","params":{{}}}}' for top in tops]
     deep = "[" * 126 + "]" * 126
-    for odd in ("NaN", '"\\ud800"', '"\t"', "01", deep):
-        lines.append(f'{{"id":1,"method":"{LIST}","params":{{"x":{odd}}}}}')
+    odd = ("NaN", '"\\ud800"', '"\t"', "01", deep)
+    lines += [f'{{"id":1,"method":"{LIST}","params":{{"x":{each}}}}}' for each in odd]
     lines += ["[]", "5", "[" * 100_000, '{"id":1}', ""]
     async with native_stdio() as app_server:
         peer = app_server.peer

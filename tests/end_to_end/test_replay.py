@@ -29,7 +29,7 @@ from tests.end_to_end.scenes import (
 )
 from tests.view import View
 
-AWARE: Final = {"extensions": {"appmux": {"version": 1}}}
+AWARE: Final[dict[str, Any]] = {"extensions": {"appmux": {"version": 1}}}
 SMALL: Final = {"APPMUX_LIMITS_JOURNAL_MEMORY_BYTES": "20000"}
 """Less than one turn: the past is on disk alone."""
 

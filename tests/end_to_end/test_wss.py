@@ -17,7 +17,7 @@ from tests import knocks
 from tests.certificates import Issued, issue
 from tests.end_to_end.brokered import brokered, client
 from tests.end_to_end.native import Native, codex_bin
-from tests.end_to_end.peer import Peer, connect
+from tests.end_to_end.peer import PATIENCE, Peer, connect
 from tests.end_to_end.scenes import DELTA, shared_thread
 
 TEXT = "Hello over TLS. " * 2000
@@ -36,16 +36,24 @@ async def _place(broker: Native) -> tuple[str, int]:
     return found[1], int(found[2])
 
 
-async def _encrypted(broker: Native, context: ssl.SSLContext) -> trio.SSLStream[trio.SocketStream]:
+@asynccontextmanager
+async def _encrypted(
+    broker: Native, context: ssl.SSLContext
+) -> AsyncIterator[trio.SSLStream[trio.SocketStream]]:
     host, port = await _place(broker)
-    bare = await trio.open_tcp_stream(host, port)
-    return trio.SSLStream(bare, context, server_hostname=host, https_compatible=True)
+    async with await trio.open_tcp_stream(host, port) as bare:
+        stream = trio.SSLStream(bare, context, server_hostname=host, https_compatible=True)
+        with trio.fail_after(PATIENCE):
+            await stream.do_handshake()
+        yield stream
 
 
 @asynccontextmanager
 async def _client(broker: Native, issued: Issued, name: str) -> AsyncIterator[Peer]:
-    stream = await _encrypted(broker, issued.trusting())
-    async with connect(stream, "localhost", "/") as peer:
+    async with (
+        _encrypted(broker, issued.trusting()) as stream,
+        connect(stream, "localhost", "/") as peer,
+    ):
         await peer.initialize(name)
         yield peer
 
@@ -80,9 +88,8 @@ async def test_http_is_answered_over_tls(tmp_path: Path) -> None:
     issued = issue(tmp_path)
     async with _serving(tmp_path) as broker:
         for path in ("/healthz", "/metrics"):
-            stream = await _encrypted(broker, issued.trusting())
-            async with stream:
-                with trio.fail_after(20):
+            async with _encrypted(broker, issued.trusting()) as stream:
+                with trio.fail_after(PATIENCE):
                     await stream.send_all(knocks.request(f"GET {path}"))
                     said = b""
                     while piece := await stream.receive_some():

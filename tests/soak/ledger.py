@@ -72,22 +72,20 @@ class Past:
         past._stand(items, latest, asked)
         for event in events(messages, thread):
             method, params, name = event["method"], event["params"], canonical(event)
-            if method == RESOLVED:
+            if method == RESOLVED:  # who came in just before it was still offered it
                 asked.pop(params["requestId"], None)
-                past.running.pop()
-                past.asked.pop()
-            else:
-                past.told.append(name)
-                if "id" in event:
-                    asked[event["id"]] = name
-                elif method in LATEST:
-                    latest[method] = name
-                elif method == "turn/completed":
-                    latest.clear()
-                    ended = params["turn"]["id"]
-                    items = {id: item for id, item in items.items() if item[0] != ended}
-                elif method.startswith("item/"):
-                    _run(items, method, params, name)
+                continue
+            past.told.append(name)
+            if "id" in event:
+                asked[event["id"]] = name
+            elif method in LATEST:
+                latest[method] = name
+            elif method == "turn/completed":
+                latest.clear()
+                ended = params["turn"]["id"]
+                items = {id: item for id, item in items.items() if item[0] != ended}
+            elif method.startswith("item/"):
+                _run(items, method, params, name)
             past._stand(items, latest, asked)
         return past
 

@@ -124,7 +124,7 @@ class Roamer:
         self.stays.pop(thread, None)
 
     async def _speak(self) -> None:
-        words = [{"type": "text", "text": self.rng.choice(WORDS), "text_elements": []}]
+        words: list[Json] = [{"type": "text", "text": self.rng.choice(WORDS), "text_elements": []}]
         thread = self.rng.choice(self.threads)
         await self._ask("turn/start", {"threadId": thread, "input": words})
 

@@ -1,0 +1,99 @@
+"""Threads that only the broker knows: answered from their birth."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from mux.core.births import HISTORY_BYTES, Birth, read_birth
+from mux.core.running import Running
+from tests.core.stories import Json, dumps
+from tests.core.test_running import begins, completes, ends, starts
+
+IDLE = b'{"type":"idle"}'
+
+
+def birth(*turns: Json, ephemeral: bool = False) -> Birth:
+    thread = {"id": "t", "ephemeral": ephemeral, "turns": turns, "status": {"type": "idle"}}
+    found = read_birth(dumps({"id": 1, "result": {"thread": thread, "model": "m", "new": [1]}}))
+    assert found is not None
+    return found
+
+
+def lives(birth: Birth, running: Running, turn: str, *items: str) -> None:
+    """A whole turn."""
+    begins(running, turn)
+    birth.note("turn/started", b"{}", running)
+    for item in items:
+        completes(running, item, turn=turn)
+    line = dumps({"params": {"turn": {"id": turn, "status": "completed", "items": []}}})
+    birth.note("turn/completed", line, running)
+    ends(running, turn)
+
+
+def turns(birth: Birth, running: Running, *, asked: bool = True) -> list[tuple[str, list[str]]]:
+    told = json.loads(birth.resumed(IDLE, running, turns=asked))["thread"]["turns"]
+    return [(turn["id"], [item["id"] for item in turn["items"]]) for turn in told]
+
+
+def test_a_fresh_one_is_told_with_all_that_its_start_said() -> None:
+    told = json.loads(birth().resumed(IDLE, Running(), turns=True))
+    assert told["model"] == "m"
+    assert told["new"] == [1]
+    assert told["thread"] == {
+        "id": "t",
+        "ephemeral": False,
+        "turns": [],
+        "status": {"type": "idle"},
+    }
+
+
+def test_it_is_fresh_until_its_first_turn_begins_and_young_until_that_ends() -> None:
+    born, running = birth(), Running()
+    assert (born.only_here, born.tells_all) == (True, True)
+    begins(running)
+    born.note("turn/started", b"{}", running)
+    assert (born.only_here, born.tells_all) == (False, True)
+    assert turns(born, running) == [("u", [])]
+    born.note("turn/completed", b"{}", running)
+    assert born.tells_all is False
+
+
+def test_a_fork_with_a_past_is_not_fresh() -> None:
+    assert not birth({"id": "before", "items": []}).only_here
+
+
+def test_an_ephemeral_one_is_told_with_its_past() -> None:
+    born, running = birth(ephemeral=True), Running()
+    lives(born, running, "u1", "a", "b")
+    begins(running, "u2")
+    born.note("turn/started", b"{}", running)
+    completes(running, "c", turn="u2")
+    assert turns(born, running) == [("u1", ["a", "b"]), ("u2", ["c"])]
+    assert turns(born, running, asked=False) == []
+    assert born.only_here
+
+
+def test_a_command_that_outlives_its_turn_is_in_it_once_it_is_complete() -> None:
+    born, running = birth(ephemeral=True), Running()
+    begins(running, "u1")
+    completes(running, "a", turn="u1")
+    starts(running, "c", "commandExecution", turn="u1")
+    born.note("turn/completed", dumps({"params": {"turn": {"id": "u1", "items": []}}}), running)
+    ends(running, "u1")
+    done = dumps({"params": {"turnId": "u1", "item": {"id": "c", "type": "commandExecution"}}})
+    born.note("item/completed", done, running)
+    assert turns(born, running) == [("u1", ["a", "c"])]
+
+
+def test_the_oldest_of_a_long_past_is_forgotten() -> None:
+    born, running = birth(ephemeral=True), Running()
+    for turn in ("u1", "u2"):
+        lives(born, running, turn, "x" * (HISTORY_BYTES * 2 // 3))
+    assert [id for id, _ in turns(born, running)] == ["u2"]
+
+
+@pytest.mark.parametrize("odd", [{"error": {}}, {"result": None}, {"result": {"thread": None}}])
+def test_an_answer_without_a_thread_is_no_birth(odd: Json) -> None:
+    assert read_birth(dumps(odd)) is None

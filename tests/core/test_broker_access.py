@@ -1,0 +1,67 @@
+"""The broker and who its clients are: what has ended, what was renamed, who came back."""
+
+from __future__ import annotations
+
+from mux.core.events import AccessEnded, ClientAttached, Renamed
+from mux.core.principal import Principal
+from mux.core.scopes import ALL
+from tests.core.stories import Peer, Story
+
+PHONE = Principal("phone", "device", None, ALL, "d1")
+CLOSED = 4401
+
+
+def test_access_that_has_ended_closes_this_client_alone() -> None:
+    story = Story.begun()
+    phone, other = story.peer(principal=PHONE), story.peer()
+    story.tell(AccessEnded(phone.id, "revoked"))
+    assert (phone.closed, other.closed) == ([CLOSED], [])
+    phone.leaves()
+    story.tell(AccessEnded(phone.id, "revoked"))  # it was quicker
+
+
+def test_a_renamed_device_goes_on_under_its_new_name() -> None:
+    story = Story.begun()
+    phone = story.peer(principal=PHONE)
+    renamed = Principal("Ada's phone", "device", None, ALL, "d1")
+    story.tell(Renamed(phone.id, renamed))
+    assert phone.closed == []
+    assert story.broker.state.clients[phone.id].principal == renamed
+    phone.leaves()
+    story.tell(Renamed(phone.id, renamed))
+
+
+def test_a_client_is_closed_at_the_moment_it_expires() -> None:
+    story = Story.begun()
+    id = 77
+    phone = story.peers[id] = Peer(story, id)
+    story.tell(ClientAttached(id, PHONE, "ws", "10.0.0.7:5", 60.0))
+    story.waits(59.9)
+    assert phone.closed == []
+    story.waits(0.2)
+    assert phone.closed == [CLOSED]
+    story.waits(600)
+    assert phone.closed == [CLOSED]  # said once
+
+
+def test_a_device_is_itself_under_another_name_and_with_a_newer_token() -> None:
+    newer = Principal("Ada's phone", "device", 9.0, frozenset({"observe"}), "d1")
+    another = Principal("phone", "device", None, ALL, "d2")
+    namesake = Principal("phone", "jwt")
+    assert PHONE.identity == newer.identity
+    assert len({each.identity for each in (PHONE, another, namesake)}) == 3
+
+
+def test_what_a_phone_sent_again_under_another_name_is_run_once() -> None:
+    story = Story.begun()
+    sent = {"threadId": "t", "input": [], "clientUserMessageId": "m1"}
+    phone = story.peer(principal=PHONE)
+    story.creates(phone)
+    phone.asks("turn/start", sent)
+    story.answers(story.only("turn/start"), {"turn": {"id": "u", "status": "inProgress"}})
+    phone.leaves()
+    renamed = Principal("Ada's phone", "device", None, ALL, "d1")
+    phone = story.peer(principal=renamed)
+    phone.asks("turn/start", sent)
+    assert not story.written("turn/start")
+    assert phone.only()["result"]["turn"]["id"] == "u"

@@ -1,0 +1,194 @@
+"""`mux.invitation`: where phones connect, and how they are told; and the flags of `appmux pair`."""
+
+from __future__ import annotations
+
+import base64
+import json
+from urllib.parse import parse_qs, urlsplit
+
+import click
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mux.cli_devices import Scopes, Span
+from mux.invitation import (
+    Place,
+    PlaceError,
+    listening,
+    named,
+    novascale_uri,
+    pair_uri,
+    qr_code,
+    reachable,
+    resolve,
+)
+from mux.pair import span
+
+TAIL = Place("ws", "100.64.0.7", 14500)
+LOOP = Place("ws", "127.0.0.1", 9000)
+ALL = Place("ws", "0.0.0.0", 14501)
+SIX = Place("wss", "fd7a:115c:a1e0::7", 14502)
+OWN = ["100.64.0.7", "100.64.0.8"]
+HOME = Place("ws", "192.168.1.5", 14500)
+
+
+def test_listeners_are_read_from_their_urls() -> None:
+    urls = [str(TAIL), "unix:///run/x.sock", str(ALL), str(SIX), str(LOOP)]
+    assert urls[3] == "wss://[fd7a:115c:a1e0::7]:14502"
+    assert listening(urls) == [TAIL, ALL, SIX, LOOP]
+
+
+@pytest.mark.parametrize(
+    ("listeners", "own", "places"),
+    [
+        ([LOOP], OWN, []),
+        ([LOOP, HOME, TAIL], OWN, [TAIL, HOME]),
+        ([ALL], OWN, [Place("ws", ip, 14501) for ip in OWN]),
+        ([ALL], [], []),
+        ([Place("wss", "::", 7)], OWN[:1], [Place("wss", OWN[0], 7)]),
+        ([TAIL, TAIL], OWN, [TAIL]),
+        ([SIX], [], [SIX]),
+    ],
+)
+def test_where_other_machines_reach_it(
+    listeners: list[Place], own: list[str], places: list[Place]
+) -> None:
+    assert reachable(listeners, own) == places
+
+
+@pytest.mark.parametrize(
+    ("host", "ips", "place"),
+    [
+        ("100.64.0.7", ["100.64.0.7"], TAIL),
+        ("100.64.0.7:14500", ["100.64.0.7"], TAIL),
+        ("desk.tail.ts.net", ["100.64.0.7"], Place("ws", "desk.tail.ts.net", 14500)),
+        ("100.64.0.7:14501", ["100.64.0.7"], Place("ws", "100.64.0.7", 14501)),
+        ("192.168.1.9", ["192.168.1.9"], Place("ws", "192.168.1.9", 14501)),
+        ("fd7a:115c:a1e0::7", ["fd7a:115c:a1e0::7"], SIX),
+        ("[fd7a:115c:a1e0::7]:14502", ["fd7a:115c:a1e0::7"], SIX),
+        ("wss://phones.example.net", [], Place("wss", "phones.example.net", 443)),
+        ("ws://phones.example.net/", [], Place("ws", "phones.example.net", 80)),
+        ("ws://[::1]:5", [], Place("ws", "::1", 5)),
+    ],
+)
+def test_a_host_that_is_named(host: str, ips: list[str], place: Place) -> None:
+    assert named(host, [TAIL, SIX, ALL], lambda _name: ips) == place
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "",
+        " ",
+        "a b",
+        "http://x",
+        "x:99999",
+        "x:",
+        "x/y",
+        "user@x",
+        "ws://",
+        "[::1",
+        "100.64.0.7:1:2",
+    ],
+)
+def test_what_is_no_host(host: str) -> None:
+    with pytest.raises(PlaceError, match="is no host"):
+        named(host, [ALL], lambda _name: ["1.2.3.4"])
+
+
+def test_a_host_where_nobody_listens() -> None:
+    with pytest.raises(
+        PlaceError, match=r"doesn't listen at desk, but at ws://100\.64\.0\.7:14500"
+    ):
+        named("desk", [TAIL], lambda _name: ["100.64.0.9"])
+    with pytest.raises(PlaceError, match="no TCP address"):
+        named("desk", [], lambda _name: ["100.64.0.9"])
+    with pytest.raises(PlaceError, match="doesn't listen"):
+        named("desk:14501", [TAIL], lambda _name: ["100.64.0.7"])
+
+
+def test_names_are_resolved() -> None:
+    assert "127.0.0.1" in resolve("127.0.0.1")
+    for unknown in ("no.such.host.invalid", "x" * 300, "a..b"):
+        with pytest.raises(PlaceError, match="host unknown"):
+            resolve(unknown)
+
+
+def test_the_uri_of_a_ticket() -> None:
+    uri = urlsplit(pair_uri(SIX, "a-_b"))
+    assert (uri.scheme, uri.netloc) == ("appmux", "pair")
+    assert {name: value for name, (value,) in parse_qs(uri.query).items()} == {
+        "scheme": "wss",
+        "host": "fd7a:115c:a1e0::7",
+        "port": "14502",
+        "ticket": "a-_b",
+    }
+
+
+@given(name=st.text(), token=st.text(min_size=1))
+def test_the_uri_that_novascale_imports(name: str, token: str) -> None:
+    uri = novascale_uri(TAIL, name, token)
+    assert uri.isascii()
+    start, _, payload = uri.partition("payload=")
+    assert start == "novascale-codex://import?"
+    assert "=" not in payload
+    decoded = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+    assert decoded == {
+        "type": "novascale-codex-host",
+        "version": 1,
+        "name": name,
+        "host": "100.64.0.7",
+        "port": 14500,
+        "scheme": "ws",
+        "auth": {"mode": "capability-token", "token": token},
+    }
+
+
+def test_the_picture_fits_a_terminal() -> None:
+    lines = qr_code(
+        pair_uri(Place("wss", "a-rather-long-name.tailnet-1234.ts.net", 14500), "x" * 22)
+    )
+    assert len(lines) <= 24
+    assert {len(line) for line in lines} == {len(lines[0])}
+    assert len(lines[0]) <= 80
+    assert set("".join(lines)) <= set(" ▀▄█")
+
+
+# -- flags -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("30d", 30 * 86_400),
+        ("2h", 7_200),
+        ("90min", 5_400),
+        ("90m", 5_400),
+        ("1w", 604_800),
+        ("45 s", 45),
+        ("Never", float("inf")),
+    ],
+)
+def test_lengths_of_time(text: str, seconds: float) -> None:
+    assert Span().convert(text, None, None) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "30", "0d", "-1d", "1.5h", "h", "1y", "1e9s", "٣d"])
+def test_what_is_no_length_of_time(text: str) -> None:
+    with pytest.raises(click.BadParameter, match="no length of time"):
+        Span().convert(text, None, None)
+
+
+def test_scopes_with_commas() -> None:
+    assert Scopes().convert("observe, drive", None, None) == ("observe", "drive")
+    for wrong in ("", ",", "root", "observe,root", "Observe"):
+        with pytest.raises(click.BadParameter, match="the scopes are"):
+            Scopes().convert(wrong, None, None)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(30 * 86_400, "30 d"), (5_400, "90 min"), (7_200, "2 h"), (1.5, "1.5 s")]
+)
+def test_a_length_of_time_is_told_by_its_greatest_unit(seconds: float, text: str) -> None:
+    assert span(seconds) == text
