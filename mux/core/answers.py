@@ -11,7 +11,7 @@ Heard from: ``approvals``.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -58,7 +58,7 @@ class _ElicitationAnswer(msgspec.Struct):
 
 
 class _PermissionsAnswer(msgspec.Struct):
-    permissions: dict[str, msgspec.Raw]
+    permissions: dict[str, Any]
     scope: Literal["turn", "session"] = "turn"
 
 
@@ -143,7 +143,43 @@ def fault(method: str, offer: bytes, result: bytes) -> str | None:
         return None if _lists_it(offer, result) else str(error)
     if isinstance(answer, _CommandAnswer | _ReviewAnswer) and not _amends_one(answer.decision):
         return "Object names no decision - at `$.decision`"
+    if isinstance(answer, _PermissionsAnswer) and not _is_within(answer.permissions, offer):
+        return "Object grants more than was asked for - at `$.permissions`"
     return None
+
+
+def _is_within(granted: dict[str, Any], offer: bytes) -> bool:
+    """Whether a granted permission profile is part of the one that was asked for."""
+    try:
+        asked = _asked_decoder.decode(offer).params.permissions
+    except msgspec.DecodeError:
+        return False
+    return _part_of(granted, asked)
+
+
+def _part_of(granted: Any, asked: Any) -> bool:
+    match granted:
+        case None | False | [] | "deny":
+            return True  # grants nothing
+        case dict():
+            whole = asked if isinstance(asked, dict) else {}
+            return all(_part_of(value, whole.get(name)) for name, value in granted.items())
+        case list():
+            whole_list = asked if isinstance(asked, list) else []
+            return all(any(_covers(one, each) for one in whole_list) for each in granted)
+        case _:
+            return bool(granted == asked)
+
+
+def _covers(asked: Any, granted: Any) -> bool:
+    """Whether an entry that was asked for covers a granted one; writing covers reading."""
+    if not (isinstance(asked, dict) and isinstance(granted, dict)):
+        return bool(asked == granted)
+    if granted.get("access") == "deny":
+        return True
+    if asked.get("access") == "write" and granted.get("access") == "read":
+        asked = asked | {"access": "read"}
+    return bool(asked == granted)
 
 
 def _amends_one(decision: object) -> bool:
@@ -162,5 +198,14 @@ def _lists_it(offer: bytes, result: bytes) -> bool:
     return any(msgspec.json.decode(one) == chosen for one in listed)
 
 
+class _AskedPermissions(msgspec.Struct):
+    permissions: Any = None
+
+
+class _PermissionsOffer(msgspec.Struct):
+    params: _AskedPermissions
+
+
+_asked_decoder = msgspec.json.Decoder(_PermissionsOffer)
 _offer_decoder = msgspec.json.Decoder(_Offer)
 _decided_decoder = msgspec.json.Decoder(_Decided)

@@ -81,7 +81,8 @@ MALFORMED: list[tuple[str, Any]] = [
 
 
 def judge(method: str, answer: object, **params: object) -> str | None:
-    offer = dumps({"method": method, "id": 7001, "params": {"threadId": "t", **params}})
+    asked = {"threadId": "t", "permissions": {"network": {"enabled": True}}}
+    offer = dumps({"method": method, "id": 7001, "params": asked | params})
     return fault(method, offer, dumps(answer))
 
 
