@@ -102,6 +102,7 @@ class World:
     announced: set[str] = attrs.field(factory=set)
     running: dict[str, str] = attrs.field(factory=dict)  # thread: its turn
     unannounced_turns: set[str] = attrs.field(factory=set)
+    told_running: set[str] = attrs.field(factory=set)
     watches: set[str] = attrs.field(factory=set)
     asked: dict[int, Asked] = attrs.field(factory=dict)
     refused: set[int] = attrs.field(factory=set)
@@ -123,6 +124,7 @@ class World:
         self.up = False
         for kept in (
             self.loaded, self.subscribed, self.announced, self.running, self.unannounced_turns,
+            self.told_running,
             self.watches, self.asked, self.refused,
         ):  # fmt: skip
             kept.clear()
@@ -178,6 +180,7 @@ class World:
             case "thread/resume":
                 return self._join(thread) if thread in self.on_disk else None
             case "thread/unsubscribe":
+                self._check_idle(thread)
                 self.subscribed.discard(thread)
                 return {"status": "unsubscribed"}
             case "turn/start":
@@ -200,6 +203,12 @@ class World:
             case "made/up":
                 return None
         return {"of": params.get("of")}
+
+    def _check_idle(self, thread: str) -> None:
+        """Whether the thread may be given back, as far as was told of it."""
+        assert thread not in self.told_running, "given back while a turn runs"
+        waits = [each for each in self.requests if each.thread == thread and not each.resolved]
+        assert not waits, "given back while a server request waits"
 
     def _join(self, thread: str) -> Json:
         self.loaded.add(thread)
@@ -258,6 +267,7 @@ class World:
         self.unannounced_turns.discard(thread)
         self._answer_what_began(thread)
         if thread in self.subscribed:
+            self.told_running.add(thread)
             self.story.begins_turn(thread, self.running[thread])
 
     def _answer_what_began(self, thread: str) -> None:
@@ -271,6 +281,7 @@ class World:
     def end_turn(self, thread: str) -> None:
         """The turn is over, and with it what was pending; of tool calls nothing is said."""
         turn = self.running.pop(thread)
+        self.told_running.discard(thread)
         if thread in self.subscribed:
             self.story.ends_turn(thread, turn)
         for request in self.requests:
