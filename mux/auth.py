@@ -231,10 +231,13 @@ def _absolute(path: Path) -> Path:
 
 @attrs.define
 class Authenticator:
-    """The rules in force. Made by ``open_auth``; one for all WebSocket listeners."""
+    """The rules in force. Made by ``open_auth``; one for all WebSocket listeners.
+
+    ``device`` finds a paired one by its token; set once the device book is open.
+    """
 
     _auth: Auth = attrs.field(repr=False)
-    _device: Callable[[str], Device | None] = attrs.field(repr=False)
+    device: Callable[[str], Device | None] = attrs.field(repr=False)
     _rules: _Rules
 
     def authenticate(self, authorization: bytes | None, now: float) -> Principal:
@@ -245,7 +248,7 @@ class Authenticator:
         if isinstance(self._rules, _Open):
             return self._claimed(authorization, now) or Principal("local", "open")
         token = _bearer(authorization)
-        device = self._device(token)
+        device = self.device(token)
         if device is not None:
             return device_principal(device, now)
         match self._rules:
@@ -265,7 +268,7 @@ class Authenticator:
             token = _bearer(authorization)
         except AuthError:
             return None
-        device = self._device(token)
+        device = self.device(token)
         if device is not None:
             return device_principal(device, now)
         if token.startswith(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import heapq
 import sqlite3
-from bisect import bisect_left, bisect_right
+from bisect import bisect_right
 from collections.abc import Collection, Iterator, Sequence
 from itertools import accumulate, groupby
 from operator import attrgetter, itemgetter
@@ -31,7 +31,7 @@ MANY_THREADS = 8
 
 Row = tuple[int, int, int, str | None, str, int, bytes]
 _ROW = "first_seq, last_seq, batch, thread, kind, crc, body"
-_FIRST, _BATCH, _MESSAGE = itemgetter(0), itemgetter(2), itemgetter(2)
+_FIRST, _BATCH = itemgetter(0), itemgetter(2)
 _seq = attrgetter("seq")
 _message = attrgetter("message")
 _stream = attrgetter("thread", "method")
@@ -133,8 +133,7 @@ def _read(
     size = 0
     for _, batch in groupby(_rows(connection, start, until, threads), _BATCH):
         # Each chunk is in order, and together they are few runs, which is what sort is best at.
-        room = max_bytes - size
-        entries = [entry for row in batch for entry in _entries(row, after, until, room)]
+        entries = [entry for row in batch for entry in _entries(row, after, until)]
         entries.sort(key=_seq)
         found += entries
         size += sum(len(entry.message) for entry in entries)
@@ -172,14 +171,11 @@ def _rows(
     )
 
 
-def _entries(row: Row, after: int, until: int, room: int) -> list[Entry]:
-    """Those of a chunk with ``after`` < seq <= ``until``, no more of them than fill ``room``."""
+def _entries(row: Row, after: int, until: int) -> list[Entry]:
+    """Those of a chunk with ``after`` < seq <= ``until``."""
     thread, kept = _checked(row)[3], _decode(row[6])
     start, end = (bisect_right(kept, seq, key=_FIRST) for seq in (after, until))
-    kept = kept[start:end]
-    filled = list(accumulate(map(len, map(_MESSAGE, kept))))
-    kept = kept[: bisect_left(filled, room) + 1]
-    return [Entry(seq, thread, method, message) for seq, method, message in kept]
+    return [Entry(seq, thread, method, message) for seq, method, message in kept[start:end]]
 
 
 def _checked(row: Row) -> Row:

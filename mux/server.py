@@ -91,11 +91,12 @@ async def serve(config: Config) -> None:
     listener.refuse_open_door(addresses, config.auth.mode)
     certificate = open_certificate(config.tls)
     listener.encrypt_inherited(opened, addresses, certificate)
+    authenticator = open_auth(config.auth)  # wrong settings are told before anything is claimed
     state = statedir.claim(config.state_dir)
     there = {each.url.partition("://")[2] for each in opened}
     try:
         book = open_book(config.state_dir, time.time)
-        authenticator = open_auth(config.auth, book.by_token)
+        authenticator.device = book.by_token
         limits = config.limits
         store = Store.open(
             config.state_dir, max_bytes=limits.journal_bytes, max_age=limits.journal_age

@@ -238,6 +238,7 @@ def test_a_bug_is_shown_as_one(standin: Standin, monkeypatch: pytest.MonkeyPatch
 
 
 def test_logging_is_left_alone_by_the_quick_commands() -> None:
+    structlog.reset_defaults()  # other tests look at what is logged, and leave it configured
     run("config")
     assert not structlog.is_configured()
 

@@ -540,6 +540,26 @@ def test_giving_back_what_was_overloaded_does_not_take_it_from_a_newcomer() -> N
     assert given_back(story) == []
 
 
+@pytest.mark.parametrize("what", ["a turn", "an approval"])
+def test_giving_back_is_thought_over_when_it_was_put_off(what: str) -> None:
+    story = Story.begun()
+    a = story.peer()
+    story.follows(a)
+    a.leaves()
+    story.fails(story.only("thread/unsubscribe"), -32001, "Server overloaded; retry later.")
+    if what == "a turn":
+        story.begins_turn()
+    else:
+        story.asks(0, threadId="t")
+    story.waits(20)
+    assert given_back(story) == []
+    if what == "a turn":
+        story.ends_turn()
+    else:
+        story.resolves(0)
+    assert given_back(story) == ["t"]
+
+
 def test_a_resume_and_an_unsubscribe_at_once_leave_it_unfollowed() -> None:
     story = Story.begun()
     a, b = story.peer("a"), story.peer("b")

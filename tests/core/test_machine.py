@@ -187,8 +187,8 @@ class AnyStory(RuleBasedStateMachine):
 
     # ── clients ───────────────────────────────────────────────────────────────────────────────
 
-    @initialize(clients=st.integers(0, 3), threads=st.integers(0, 2))
-    def begin(self, clients: int, threads: int) -> None:
+    @initialize(clients=st.integers(0, 3), threads=st.integers(0, 2), asked=st.booleans())
+    def begin(self, clients: int, threads: int, asked: bool) -> None:
         """Some way into a story; without clients, at its very beginning."""
         if not clients:
             return
@@ -205,9 +205,16 @@ class AnyStory(RuleBasedStateMachine):
                 self._asks(other, "thread/resume", {"threadId": f"t{at + 1}"}, other.joins)
                 self.answer_all()
 
+            if asked:
+                self.world.raise_request("approval", f"t{at + 1}")
+                self.look()
+
     def answer_all(self) -> None:
-        while self.world.asked:
+        for _ in range(1000):
+            if not self.world.asked:
+                return
             self.deliver(next(iter(self.world.asked.values())))
+        raise AssertionError("the broker never stops asking")
 
     @precondition(lambda self: len(self.views) < 5)
     @rule(
@@ -510,15 +517,20 @@ class AnyStory(RuleBasedStateMachine):
         for request in self.world.requests:  # what is waited for no longer has abstained
             if request.kind == "refresh":
                 request.abstained |= request.offered
-        for asked in list(self.world.asked.values()):  # a refusal comes at once
-            if asked.overloaded:
-                self.deliver(asked)
         end = self.story.now + seconds
+        self._refuse()
         while self.story.broker.wakeup < end:
             self.story.waits_until(self.story.broker.wakeup)
             self.look()
+            self._refuse()
         self.story.waits_until(end)
         self.look()
+
+    def _refuse(self) -> None:
+        """An app-server that is overloaded says so at once."""
+        for asked in list(self.world.asked.values()):
+            if asked.overloaded:
+                self.deliver(asked)
 
     # ── the end ───────────────────────────────────────────────────────────────────────────────
 
@@ -536,7 +548,10 @@ class AnyStory(RuleBasedStateMachine):
 
     def _settle(self) -> None:
         world = self.world
+        rounds = 0
         while world.asked or world.refused or world.running or self._unresolved():
+            rounds += 1
+            assert rounds < 100, "it never settles"
             for asked in list(world.asked.values()):
                 if asked.wire in world.asked:
                     self.deliver(asked)

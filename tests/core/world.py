@@ -174,9 +174,7 @@ class World:
         match method:
             case "thread/start":
                 self.serial += 1
-                thread = f"t{self.serial}"
-                self.threads.append(thread)
-                return self._join(thread)
+                return self._join(f"t{self.serial}")
             case "thread/resume":
                 return self._join(thread) if thread in self.on_disk else None
             case "thread/unsubscribe":
@@ -230,6 +228,8 @@ class World:
         else:
             if asked.thread is not None:
                 self.announced.add(asked.thread)
+                if asked.thread not in self.threads:  # nobody can name it before
+                    self.threads.append(asked.thread)
             self.story.answers(asked.message, asked.result)
 
     def repeat(self, thread: str) -> None:

@@ -1,0 +1,36 @@
+"""What is counted for the metrics: whatever is recorded, and late answers."""
+
+from __future__ import annotations
+
+from mux.core.offering import LATE
+from mux.core.principal import Principal
+from mux.core.recording import REFUSALS_TOLD
+from tests.core.stories import Story
+
+WATCHER = Principal("ann", "device", scopes=frozenset({"observe"}))
+MORE = 7
+
+
+def test_a_late_answer_is_counted_and_so_is_the_one_that_counts() -> None:
+    story = Story.begun()
+    first, second = story.peer(), story.peer()
+    for peer in (first, second):
+        story.follows(peer)
+    story.asks(0)
+    asked = first.only("item/commandExecution/requestApproval")["id"]
+    first.answers(asked, {"decision": "accept"})
+    second.answers(asked, {"decision": "decline"})
+    counts = story.broker.state.counts
+    assert counts["approval/raised"] == counts["approval/answered"] == counts[LATE] == 1
+
+
+def test_every_refusal_of_a_flood_is_counted_in_the_end() -> None:
+    story = Story.begun()
+    peer = story.attach(WATCHER)
+    peer.initializes("watcher")
+    counts = story.broker.state.counts
+    for _ in range(REFUSALS_TOLD + MORE):
+        peer.asks("thread/start", {})
+    assert counts["request/refused"] == REFUSALS_TOLD
+    peer.leaves()
+    assert counts["request/refused"] == REFUSALS_TOLD + MORE
