@@ -80,8 +80,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "restart": {"client", "statedir"},
     # the broker, in the order in which a message meets it
     "server": {
-        "access", "audit", "auth", "codex", "devices", "dispatcher", "door", "downstream", "failures",
-        "listener", "metrics", "outbox", "statedir", "store", "tls", "upstream", "watchdog",
+        "access", "audit", "auth", "codex", "devices", "dispatcher", "door", "downstream",
+        "failures", "listener", "metrics", "outbox", "statedir", "store", "tls", "upstream",
+        "watchdog",
     },
     "metrics": {"audit", "dispatcher", "door", "failures", "store", "upstream"},
     "times": set(),
