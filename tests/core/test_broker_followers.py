@@ -608,6 +608,22 @@ def test_a_strangers_unsubscribe_that_is_sent_late_does_not_take_it_either(why: 
     assert a.heard_methods() == [DELTA]
 
 
+def test_a_strangers_unsubscribe_that_is_sent_behind_a_resume_does_not_take_it() -> None:
+    story = Story.begun(in_flight_per_client=1)
+    a, stranger = story.peer("a"), story.peer("stranger")
+    stranger.asks("x/y")
+    first = story.only()
+    stranger.asks("thread/unsubscribe", {"threadId": "t"}, id="u")
+    a.asks("thread/resume", {"threadId": "t"}, id="r")
+    asked = story.only("thread/resume")
+    story.answers(first)
+    assert given_back(story) == []
+    story.answers(asked, {"thread": {"id": "t"}})
+    assert stranger.heard()[-1] == {"id": "u", "result": {"status": "notSubscribed"}}
+    story.delta()
+    assert a.heard_methods() == ["r", DELTA]
+
+
 def test_the_only_one_that_joins_and_unsubscribes_at_once_gives_it_back() -> None:
     story = Story.begun()
     a = story.peer()
