@@ -161,13 +161,16 @@ class Asking:
         if request.method != UNSUBSCRIBE or request.thread is None:
             return False
         thread = self.state.threads.known.get(request.thread)
+        own = request.account == BROKER
         joining = self.state.threads.joining[request.thread]
-        if thread is None or not (thread.subscribed or joining):
+        if not joining and (
+            thread is None or not (thread.subscribed or (own and self.state.is_held(thread)))
+        ):
             return False
         if request.client is not None:
             answer = jsonrpc.result(request.origin, {"status": "notSubscribed"})
             self.state.send(request.client, answer, request.method)
-        elif request.account == BROKER:
+        elif own and thread is not None:
             thread.subscribed = True  # it never was given back
         self.state.loose.add(request.thread)
         self.state.flow.answered(request)

@@ -189,7 +189,8 @@ class Following:
     def client_left(self, client: Client) -> None:
         """Take it off its threads. One that couldn't be joined again is kept for its return."""
         for thread in self.state.threads.leave(client):
-            if thread.only_here:
+            thread.kept_until = 0.0
+            if thread.only_here and not thread.followers:
                 thread.kept_until = self.state.now + self.state.limits.kept_for_return
                 self.state.arm(thread.kept_until)
             self.state.loose.add(thread.id)
@@ -206,15 +207,7 @@ class Following:
 
     def _let_go(self, thread: Thread) -> None:
         """Give the subscription back once nobody follows and nothing runs or waits."""
-        if (
-            thread.subscribed
-            and not thread.followers
-            and not self.state.threads.joining[thread.id]
-            and not thread.kept_until
-            and not self.state.threads.beginning[thread.id]
-            and thread.running.turn is None
-            and not self.state.approvals.has_pending(thread.id)
-        ):
+        if thread.subscribed and not self.state.is_held(thread):
             thread.subscribed = False
             self.asking.give_back(thread.id)
 

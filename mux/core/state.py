@@ -33,7 +33,7 @@ from mux.core.flow import Flow
 from mux.core.journal import Entry, Journal, with_cursor, with_seq
 from mux.core.limits import Limits
 from mux.core.scoped import Scoped
-from mux.core.threads import Threads
+from mux.core.threads import Thread, Threads
 from mux.core.tools import Tools
 
 NEVER = float("inf")
@@ -189,6 +189,17 @@ class State:
     def arm(self, moment: float) -> None:
         """Want ``TimePassed`` at this moment, at the latest."""
         self.wakeup = min(self.wakeup, moment)
+
+    def is_held(self, thread: Thread) -> bool:
+        """Whether somebody follows or joins it, or something of it runs or waits."""
+        return bool(
+            thread.followers
+            or self.threads.joining[thread.id]
+            or self.threads.beginning[thread.id]
+            or thread.kept_until
+            or thread.running.turn is not None
+            or self.approvals.has_pending(thread.id)
+        )
 
     def unfollow(self, client: Client, thread: str) -> None:
         """The client follows the thread no more, from here on."""

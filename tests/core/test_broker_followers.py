@@ -697,6 +697,18 @@ def test_one_that_is_kept_and_still_busy_is_given_back_when_it_is_done(what: str
     assert given_back(story) == ["t"]
 
 
+def test_a_thread_is_kept_for_a_return_only_while_there_is_a_reason() -> None:
+    story = Story.begun()
+    a, b = story.peer("a"), story.peer("b")
+    story.creates(a)
+    story.follows(b)
+    a.leaves()  # nobody could load the thread yet
+    story.begins_turn()
+    story.ends_turn()
+    b.leaves()
+    assert given_back(story) == ["t"]
+
+
 def test_one_that_is_only_here_is_given_back_at_once_by_who_unsubscribes() -> None:
     story = Story.begun()
     a = story.peer()
