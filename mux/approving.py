@@ -126,7 +126,7 @@ def result_for(approval: Json, word: Word) -> Json:
     if method in (COMMAND, FILES):
         return {"decision": "accept" if yes else "decline"}
     if method in REVIEWS:
-        return {"decision": "approved" if yes else "denied"}
+        return {"decision": "approved" if yes else {"denied": {"rejection": "declined"}}}
     if method == PERMISSIONS:
         return {"permissions": _asked_for(params) if yes else {}, "scope": "turn"}
     if method == ELICITATION and not yes:

@@ -69,7 +69,11 @@ PROFILE = {"network": {"enabled": True}, "fileSystem": None}
     [
         (approval(COMMAND), {"decision": "accept"}, {"decision": "decline"}),
         (approval(FILES), {"decision": "accept"}, {"decision": "decline"}),
-        (approval("execCommandApproval"), {"decision": "approved"}, {"decision": "denied"}),
+        (
+            approval("execCommandApproval"),
+            {"decision": "approved"},
+            {"decision": {"denied": {"rejection": "declined"}}},
+        ),
         (
             approval(PERMISSIONS, permissions=PROFILE),
             {"permissions": {"network": {"enabled": True}}, "scope": "turn"},
@@ -81,7 +85,8 @@ PROFILE = {"network": {"enabled": True}, "fileSystem": None}
 def test_yes_and_no_are_answers_that_the_broker_takes(asked: Any, yes: Any, no: Any) -> None:
     for word, result in (("approve", yes), ("decline", no)):
         assert result_for(asked, word) == result  # type: ignore[arg-type]
-        assert fault(asked["method"], b"{}", json.dumps(result).encode()) is None
+        offer = json.dumps({"params": asked["params"]}).encode()
+        assert fault(asked["method"], offer, json.dumps(result).encode()) is None
 
 
 @pytest.mark.parametrize(

@@ -93,7 +93,7 @@ class _ReviewAmendment(msgspec.Struct, forbid_unknown_fields=True):
 class _ReviewAnswer(msgspec.Struct):
     decision: (
         Literal["approved", "approved_for_session", "approved_mcp_policy_amendment"]
-        | Literal["timed_out", "abort", "denied"]
+        | Literal["timed_out", "abort"]
         | _ReviewAmendment
     )
 

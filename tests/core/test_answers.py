@@ -44,7 +44,7 @@ VALID: list[tuple[str, Any]] = [
     (REFRESH, {"accessToken": "x", "chatgptAccountId": "y"}),
     ("attestation/generate", {"token": "x"}),
     ("currentTime/read", {"currentTimeAt": 5}),
-    *((OLD_COMMAND, {"decision": each}) for each in ("approved", "denied", "abort", "timed_out")),
+    *((OLD_COMMAND, {"decision": each}) for each in ("approved", "abort", "timed_out")),
     (OLD_PATCH, {"decision": "approved_for_session"}),
     ("made/up", {}),
     ("made/up", {"any": ["thing"]}),
