@@ -58,10 +58,36 @@ _DRIVE = """
 
 _APPROVE = "thread/approveGuardianDeniedAction mux/approvals/answer"
 
+_ADMIN = """
+    account/bedrock/discover account/bedrock/setup account/gatewayOAuth/cancel
+    account/gatewayOAuth/login account/gcp/setup account/login/cancel account/login/start
+    account/logout account/rateLimitResetCredit/consume account/sendAddCreditsNudgeEmail
+    accountSession/switch command/exec command/exec/resize command/exec/terminate
+    command/exec/write config/batchWrite config/mcpServer/reload config/read config/value/write
+    environment/add environment/info environment/status experimentalFeature/enablement/set
+    externalAgentConfig/detect externalAgentConfig/import
+    externalAgentConfig/import/readHistories externalAgentConfig/import/recordHistory
+    feedback/save feedback/upload fs/copy fs/createDirectory fs/getMetadata fs/readDirectory
+    fs/readFile fs/remove fs/unwatch fs/watch fs/writeFile fuzzyFileSearch
+    fuzzyFileSearch/sessionStart fuzzyFileSearch/sessionStop fuzzyFileSearch/sessionUpdate
+    marketplace/add marketplace/remove marketplace/upgrade mcpServer/event/stream/start
+    mcpServer/event/stream/stop mcpServer/oauth/login mcpServer/resource/read
+    mcpServer/tool/call memory/reset mock/experimentalMethod modelProvider/config/write
+    mux/restart plugin/install plugin/reconcile plugin/share/checkout plugin/share/delete
+    plugin/share/list plugin/share/save plugin/share/updateTargets plugin/uninstall process/kill
+    process/resizePty process/spawn process/writeStdin remoteControl/client/list
+    remoteControl/client/revoke remoteControl/disable remoteControl/enable
+    remoteControl/pairing/start remoteControl/pairing/status remoteControl/status/read
+    rollout/compress skills/config/write skills/extraRoots/set thread/shellCommand
+    userVerification/cancel userVerification/delete userVerification/enroll
+    userVerification/status userVerification/verify windowsSandbox/setupStart
+"""
+
 SCOPES: dict[str, Scope] = {
     **dict.fromkeys(_OBSERVE.split(), "observe"),
     **dict.fromkeys(_DRIVE.split(), "drive"),
     **dict.fromkeys(_APPROVE.split(), "approve"),
+    **dict.fromkeys(_ADMIN.split(), "admin"),
 }
 
 
