@@ -17,7 +17,7 @@ help:
 	@echo 'make check        format, lint, types, import rules'
 	@echo 'make format       put the source into the form that check wants'
 	@echo 'make soak         clients come and go at random; MINUTES=2 CLIENTS=8 SEED=1'
-	@echo 'make bench-NAME   measure: fanout, core, store, journal; ARGS="--help" shows how'
+	@echo 'make bench-NAME   measure: fanout, core, store, journal, stall; ARGS="--help" shows how'
 	@echo 'make constraints  pin the newest versions of all dependencies, with hashes'
 	@echo 'make clean        remove what make made'
 	@echo 'Needs Python 3.11 or newer; another one than python3: make PYTHON=python3.13 ...'
@@ -42,7 +42,7 @@ soak: $(STAMP)
 	$(BIN)/python -m tests.soak.soak --minutes $(MINUTES) --clients $(CLIENTS) --seed $(SEED)
 
 # What the broker costs and saves. Quiet machine, please: other programs' work is measured too.
-BENCHES := bench-fanout bench-core bench-store bench-journal
+BENCHES := bench-fanout bench-core bench-store bench-journal bench-stall
 .PHONY: $(BENCHES)
 $(BENCHES): bench-%: $(STAMP)
 	$(BIN)/python -m bench.$* $(ARGS)

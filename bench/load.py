@@ -45,11 +45,13 @@ SETUP_PATIENCE: Final = 30.0
 class Tally:
     """What the subscribers got. Times on the machine's monotonic clock, in seconds.
 
-    ``deltas``: how many each of them received; ``first``, ``last``: when the first and the last of
-    them saw the turn's end; ``cpu``: what all of them together cost, from ``ready`` on.
+    ``deltas``: how many each of them received; ``gaps``: the longest that each waited for more of
+    them; ``first``, ``last``: when the first and the last of them saw the turn's end; ``cpu``: what
+    all of them together cost, from ``ready`` on.
     """
 
     deltas: list[int]
+    gaps: list[float]
     bytes: int
     reads: int
     first: float
@@ -130,6 +132,8 @@ def count(connections: list[socket.socket], stop: int) -> Tally:
     space = memoryview(buffer)[TAIL:]
     tails = [bytes(TAIL)] * len(connections)
     deltas = [0] * len(connections)
+    gaps = [0.0] * len(connections)
+    heard = [0.0] * len(connections)
     ends: list[float] = []
     total = reads = 0
     cpu = time.process_time()
@@ -150,12 +154,18 @@ def count(connections: list[socket.socket], stop: int) -> Tally:
                 total += size
                 reads += 1
                 buffer[:TAIL] = tails[place]
-                deltas[place] += buffer.count(DELTA, 0, TAIL + size)
+                new = buffer.count(DELTA, 0, TAIL + size)
+                now = time.monotonic()
+                if new and deltas[place]:
+                    gaps[place] = max(gaps[place], now - heard[place])
+                if new:
+                    heard[place] = now
+                deltas[place] += new
                 if buffer.find(COMPLETED, 0, TAIL + size) >= 0:
-                    ends.append(time.monotonic())
+                    ends.append(now)
                     selector.unregister(connection)
                 tails[place] = bytes(buffer[size : TAIL + size])
-    return Tally(deltas, total, reads, ends[0], ends[-1], time.process_time() - cpu)
+    return Tally(deltas, gaps, total, reads, ends[0], ends[-1], time.process_time() - cpu)
 
 
 def main(url: str, thread: str, subscribers: str) -> None:
