@@ -316,3 +316,19 @@ class Story:
             idle = 0 if self.broker.wakeup > before else idle + 1
             assert idle < 3, "the broker would be woken without end"
         self.now = max(self.now, end)
+
+
+def two_followers() -> tuple[Story, Peer, Peer]:
+    """A story with two clients that follow the thread ``t``."""
+    story = Story.begun()
+    a, b = story.peer("a"), story.peer("b")
+    for peer in (a, b):
+        story.follows(peer)
+    story.written()
+    return story, a, b
+
+
+def offered(peer: Peer) -> Json:
+    """The one server request that it was sent since the last look."""
+    (offer,) = [each for each in peer.heard() if "method" in each and "id" in each]
+    return offer

@@ -1,6 +1,6 @@
 """Any story at all: clients and an app-server do what they like, and what must hold, holds.
 
-The rules here are what may happen; ``watched`` judges what comes of it, ``world`` is the app-server.
+The rules here are what may happen. ``world`` is the app-server; ``watched`` judges what came of it.
 In the end everything settles (answers come, turns end), and nothing may be left over.
 """
 
@@ -26,27 +26,40 @@ class AnyStory(Watched, RuleBasedStateMachine):
 
     # ── clients ───────────────────────────────────────────────────────────────────────────────
 
-    @initialize(clients=st.integers(0, 3), threads=st.integers(0, 2), asked=st.booleans())
-    def begin(self, clients: int, threads: int, asked: bool) -> None:
+    @initialize(
+        clients=st.integers(0, 3), threads=st.integers(0, 2), old=st.booleans(), asked=st.booleans()
+    )
+    def begin(self, clients: int, threads: int, old: bool, asked: bool) -> None:
         """Some way into a story; without clients, at its very beginning."""
         if not clients:
             return
         self.start(settles=True)
         for _ in range(clients):
             self.client_attaches(opted_out=set(), human=False, now=True)
-        for at in range(threads):
-            view = self.views[1 + at % clients]
-            self._asks(view, "thread/start", {"dynamicTools": [TOOL]}, view.joins)
-            self.answer_all()
-            for other in self.views.values():
-                self._asks(other, "turn/start", {"threadId": f"t{at + 1}"})
-                self.answer_all()
-                self._asks(other, "thread/resume", {"threadId": f"t{at + 1}"}, other.joins)
-                self.answer_all()
-
+        for at in range(1, threads + 1):
+            thread = self._begin_old(f"old{at}") if old else self._begin_new(at)
             if asked:
-                self.world.raise_request("approval", f"t{at + 1}")
+                self.world.raise_request("approval", thread)
                 self.look()
+
+    def _begin_new(self, at: int) -> str:
+        """A thread of the first client's, with a turn; the last one doesn't follow it."""
+        first, *others = self.views.values()
+        self._asks(first, "thread/start", {"dynamicTools": [TOOL]}, first.joins)
+        self.answer_all()
+        thread = self.world.threads[-1]
+        self._asks(first, "turn/start", {"threadId": thread})
+        for other in others[:-1]:
+            self._asks(other, "thread/resume", {"threadId": thread}, other.joins)
+            self.answer_all()
+        return thread
+
+    def _begin_old(self, thread: str) -> str:
+        """A thread on which nothing runs; the first client follows it."""
+        first = self.views[1]
+        self._asks(first, "thread/resume", {"threadId": thread}, first.joins)
+        self.answer_all()
+        return thread
 
     @precondition(lambda self: len(self.views) < 5)
     @rule(
@@ -146,7 +159,8 @@ class AnyStory(Watched, RuleBasedStateMachine):
         self._asks(view, method, {"watchId": own, "path": "/x"})
 
     def _client_and_thread(self, data: st.DataObject) -> tuple[View, str]:
-        thread = st.sampled_from([*self.world.threads, "nowhere"])
+        alive = sorted(self.world.announced)
+        thread = st.sampled_from([*alive, *alive, *self.world.threads, "nowhere"])
         return self._client(data), data.draw(thread)
 
     def _client(self, data: st.DataObject) -> View:
