@@ -42,9 +42,13 @@ class Claim:
 
 @attrs.define(eq=False)
 class Scoped:
-    """What each client has running, by client and by wire id."""
+    """What each client has running, by client and by wire id.
 
-    _running: dict[ClientId, dict[tuple[str, str], Claim]] = attrs.field(factory=dict)
+    There may be several holdings of one id: what is ended and begun again in one breath is held
+    twice until the answers come. The last is the one that counts.
+    """
+
+    _running: dict[ClientId, dict[tuple[str, str], list[Claim]]] = attrs.field(factory=dict)
     _made_up: int = 0
     _numbers: int = 0
     _ending: set[int] = attrs.field(factory=set)
@@ -65,23 +69,28 @@ class Scoped:
         fields[own_id.field] = msgspec.json.encode(wire)
         params = jsonrpc.write(fields)
         claim = Claim(own_id.field, origin, wire, own_id.ended_by, params)
-        running = self._running.setdefault(client, {})
-        held = running.get((claim.field, wire))
+        return params, self._hold(client, own_id, claim)
+
+    def _hold(self, client: ClientId, own_id: OwnId, claim: Claim) -> Claim:
+        holdings = self._holdings(client, claim)
+        held = holdings[-1] if holdings else None
         if own_id.begins and (held is None or held.number in self._ending):
             # A second start under a running id is the app-server's to refuse: it holds nothing.
             self._numbers += 1
             claim = attrs.evolve(claim, holds=True, number=self._numbers)
-            running[claim.field, wire] = claim
+            holdings = [*holdings, claim]
+            self._running.setdefault(client, {})[claim.field, claim.wire] = holdings
         elif own_id.ends and held is not None:
             claim = attrs.evolve(claim, number=held.number)
             self._ending.add(held.number)
-        return params, claim
+        return claim
 
     def begun(self, client: ClientId, claim: Claim) -> None:
         """The app-server has begun it."""
-        if claim.holds and self._holds(client, claim):
-            running = self._running[client]
-            running[claim.field, claim.wire] = attrs.evolve(claim, runs=True)
+        holdings = self._holdings(client, claim)
+        for place, held in enumerate(holdings):
+            if claim.holds and held.number == claim.number:
+                holdings[place] = attrs.evolve(held, runs=True)
 
     def release(self, client: ClientId, claim: Claim) -> None:
         """What it began never began, or has ended by itself; what it was to end wasn't ended."""
@@ -93,12 +102,14 @@ class Scoped:
     def end(self, client: ClientId, claim: Claim) -> None:
         """It has ended what it was to end."""
         self._ending.discard(claim.number)
-        if self._holds(client, claim):
-            del self._running[client][claim.field, claim.wire]
+        left = [held for held in self._holdings(client, claim) if held.number != claim.number]
+        if left:
+            self._running[client][claim.field, claim.wire] = left
+        else:
+            self.ended(client, claim.field, claim.origin)
 
-    def _holds(self, client: ClientId, claim: Claim) -> bool:
-        held = self._running.get(client, {}).get((claim.field, claim.wire))
-        return held is not None and held.number == claim.number
+    def _holdings(self, client: ClientId, claim: Claim) -> list[Claim]:
+        return self._running.get(client, {}).get((claim.field, claim.wire), [])
 
     def ended(self, client: ClientId, field: str, origin: str) -> None:
         """The app-server says that it has ended by itself."""
@@ -106,12 +117,17 @@ class Scoped:
 
     def running(self) -> list[tuple[ClientId, Claim]]:
         """All that runs, and whose it is."""
-        claimed = [(id, claim) for id, mine in self._running.items() for claim in mine.values()]
-        return [each for each in claimed if each[1].runs]
+        return [
+            (client, holdings[-1])
+            for client, mine in self._running.items()
+            for holdings in mine.values()
+            if holdings[-1].runs
+        ]
 
     def leave(self, client: ClientId) -> list[Claim]:
         """Forget the client; returns what it left running."""
-        return list(self._running.pop(client, {}).values())
+        mine = self._running.pop(client, {})
+        return [holdings[-1] for holdings in mine.values()]
 
 
 def _may_be_named(fields: dict[str, bytes], own: str) -> bool:

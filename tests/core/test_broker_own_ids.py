@@ -335,3 +335,15 @@ def test_what_is_ended_and_begun_again_in_one_breath_is_ended_at_last(
         story.answers(asked)
     a.leaves()
     assert story.only("fs/unwatch")["params"] == ended["params"]
+
+
+def test_a_second_beginning_that_was_never_sent_does_not_hide_the_first() -> None:
+    story = Story.begun(in_flight_per_client=1)
+    a = story.peer()
+    a.asks("fs/watch", {"watchId": "w1"})
+    first = story.only()
+    a.asks("fs/unwatch", {"watchId": "w1"})
+    a.asks("fs/watch", {"watchId": "w1"})
+    a.leaves()
+    story.answers(first)
+    assert story.only("fs/unwatch")["params"] == first["params"]

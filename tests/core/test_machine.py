@@ -37,12 +37,12 @@ class AnyStory(Watched, RuleBasedStateMachine):
         for _ in range(clients):
             self.client_attaches(opted_out=set(), human=False, now=True)
         for at in range(1, threads + 1):
-            thread = self._begin_old(f"old{at}") if old else self._begin_new(at)
+            thread = self._begin_old(f"old{at}") if old else self._begin_new()
             if asked:
                 self.world.raise_request("approval", thread)
                 self.look()
 
-    def _begin_new(self, at: int) -> str:
+    def _begin_new(self) -> str:
         """A thread of the first client's, with a turn; the last one doesn't follow it."""
         first, *others = self.views.values()
         self._asks(first, "thread/start", {"dynamicTools": [TOOL]}, first.joins)
@@ -129,24 +129,28 @@ class AnyStory(Watched, RuleBasedStateMachine):
         view = self._client(data)
         params: Json = {"dynamicTools": [TOOL]} if tools else {}
         self._asks(view, "thread/start", params, view.joins)
+        self._answer_some(data)
 
     @precondition(lambda self: self.ready())
     @rule(data=st.data())
     def client_resumes(self, data: st.DataObject) -> None:
         view, thread = self._client_and_thread(data)
         self._asks(view, "thread/resume", {"threadId": thread}, view.joins)
+        self._answer_some(data)
 
     @precondition(lambda self: self.ready())
     @rule(data=st.data())
     def client_unsubscribes(self, data: st.DataObject) -> None:
         view, thread = self._client_and_thread(data)
         self._asks(view, "thread/unsubscribe", {"threadId": thread}, view.leaves)
+        self._answer_some(data)
 
     @precondition(lambda self: self.ready())
     @rule(data=st.data())
     def client_starts_a_turn(self, data: st.DataObject) -> None:
         view, thread = self._client_and_thread(data)
         self._asks(view, "turn/start", {"threadId": thread})
+        self._answer_some(data)
 
     @precondition(lambda self: self.ready())
     @rule(
@@ -157,6 +161,11 @@ class AnyStory(Watched, RuleBasedStateMachine):
     def client_watches(self, data: st.DataObject, method: str, own: str) -> None:
         view = self._client(data)
         self._asks(view, method, {"watchId": own, "path": "/x"})
+
+    def _answer_some(self, data: st.DataObject) -> None:
+        """Mostly there is nothing in between; what is, is the point of the other half."""
+        if data.draw(st.booleans()):
+            self.answer_all()
 
     def _client_and_thread(self, data: st.DataObject) -> tuple[View, str]:
         alive = sorted(self.world.announced)
@@ -345,7 +354,7 @@ class AnyStory(Watched, RuleBasedStateMachine):
 
 EXPLORES = settings.get_current_profile_name() == "explore"
 AnyStory.TestCase.settings = settings(
-    stateful_step_count=40,
+    stateful_step_count=50,
     # To find the shortest story that fails takes minutes, longer than a test may take.
     phases=[phase for phase in Phase if EXPLORES or phase is not Phase.shrink],
 )
