@@ -47,6 +47,7 @@ from mux.core.events import (
     ClientLeft,
     ClientSent,
     Event,
+    Served,
     TimePassed,
     UpstreamSent,
 )
@@ -127,15 +128,14 @@ class Dispatcher:
     _numbers: itertools.count[int] = attrs.field(factory=lambda: itertools.count(1))
     _frames: list[bytes] = attrs.field(factory=list)
     _recipients: tuple[ClientId, ...] = ()
-    _lagging: list[ClientId] = attrs.field(factory=list)
+    _next: list[Event] = attrs.field(factory=list)
     _alarm: trio.CancelScope = attrs.field(factory=trio.CancelScope)
 
     def attach(self, port: Port, principal: Principal, transport: str, peer: str) -> ClientId:
         """A client passed the door; returns its number."""
         client = next(self._numbers)
         self._ports[client] = port
-        # A full outbox is found while a command is performed, when the core can't be asked.
-        port.outbox.on_full = lambda: self._lagging.append(client)
+        port.outbox.on_full = lambda: self._next.append(ClientLags(client))
         port.outbox.on_drained = lambda: self.hear(ClientDrained(client))
         expires = math.inf if principal.expires_at is None else principal.expires_at - time.time()
         self.hear(ClientAttached(client, principal, transport, peer, expires))
@@ -160,7 +160,7 @@ class Dispatcher:
             self.traffic.from_clients += 1
         self._decide(event)
         self._deliver()
-        self._tell_lagging()
+        self._hear_next()
 
     def hear_lines(self, lines: Iterable[bytes]) -> None:
         """Hear what the app-server wrote at once, line by line, and then deliver it at once.
@@ -178,7 +178,7 @@ class Dispatcher:
                 # runtime.
                 log.exception("a line of the app-server could not be handled", bytes=len(line))
         self._deliver()
-        self._tell_lagging()
+        self._hear_next()
 
     def _decide(self, event: Event) -> None:
         for command in self.broker.handle(event, trio.current_time()):
@@ -186,9 +186,10 @@ class Dispatcher:
         if self.broker.wakeup < self._alarm.deadline:  # noqa: PLR1730 (setting it costs more)
             self._alarm.deadline = self.broker.wakeup
 
-    def _tell_lagging(self) -> None:
-        while self._lagging:
-            self.hear(ClientLags(self._lagging.pop(0)))
+    def _hear_next(self) -> None:
+        """What came up while commands were performed, when the core couldn't be asked."""
+        while self._next:
+            self.hear(self._next.pop(0))
 
     def _perform(self, command: Command) -> None:
         if type(command) is Publish:
@@ -242,7 +243,8 @@ class Dispatcher:
             message = jsonrpc.result(asked.origin, self.answer(asked))
         except AppmuxError as wrong:
             message = jsonrpc.error(asked.origin, jsonrpc.INVALID_REQUEST, str(wrong))
-        self._send(self._ports[asked.client], message)
+        # By way of the core: for one that is behind it belongs among what it is owed.
+        self._next.append(Served(asked.client, message, asked.method))
 
     def tell(self, client: ClientId, method: str, params: object) -> None:
         """Notify one client of something that only the shells know; nothing if it has left."""

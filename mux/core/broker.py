@@ -40,6 +40,7 @@ from mux.core.events import (
     Fetched,
     JournalKept,
     Renamed,
+    Served,
     TimePassed,
     UpstreamExited,
     UpstreamSent,
@@ -157,6 +158,8 @@ class Broker:
             ):
                 if client in state.clients:  # it may have left meanwhile
                     self._client_told_of(state.clients[client], event)
+            case Served(client, message, method):
+                state.send(client, message, method)
             case UpstreamStarted(generation):
                 self._upstream_started(generation)
             case UpstreamExited(reason, unix_time):

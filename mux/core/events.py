@@ -84,6 +84,14 @@ class ClientLeft(Event, frozen=True):
     client: ClientId
 
 
+class Served(Event, frozen=True):
+    """The answer to a request that the shells answer (see ``Serve``), ready to be sent."""
+
+    client: ClientId
+    message: bytes
+    method: str
+
+
 class ClientLags(Event, frozen=True):
     """More is owed to the client than its outbox may hold."""
 
