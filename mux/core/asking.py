@@ -22,6 +22,7 @@ from mux.core.flow import BROKER, DEPARTED
 from mux.core.jsonrpc import ClientMessage
 from mux.core.methods import RequestRule, Route, request_rule
 from mux.core.requests import Request
+from mux.core.scoped import Claim
 from mux.core.sent import Sent
 from mux.core.state import State
 
@@ -116,6 +117,7 @@ class Asking:
         params: object,
         rule: RequestRule | None = None,
         thread: str | None = None,
+        claim: Claim | None = None,
     ) -> Request:
         """Ask something of the broker's own."""
         self._wire += 1
@@ -129,6 +131,7 @@ class Asking:
             line=jsonrpc.request(self._wire, method, params),
             since=self.state.now,
             thread=thread,
+            claim=claim,
         )
         self.state.flow.submit(request)
         self.pump()
@@ -157,7 +160,16 @@ class Asking:
                 state.arm(request.deadline)
 
     def _overtaken(self, request: Request) -> bool:
-        """Whether it would take from somebody a thread that nobody had when it was made."""
+        """Whether what happened since it was made leaves no sense in sending it.
+
+        It would take from somebody a thread that nobody had then; or begin again, for a client that
+        has left, what was its own.
+        """
+        if request.account == BROKER and request.claim is not None:
+            gone = not self.state.scoped.is_held(request.claim)
+            if gone:
+                self.state.flow.answered(request)
+            return gone
         if request.method != UNSUBSCRIBE or request.thread is None:
             return False
         thread = self.state.threads.known.get(request.thread)

@@ -165,7 +165,7 @@ class Recovery:
         for _client, claim in state.scoped.running():
             begin = BEGUN_AGAIN.get(claim.ended_by)
             if begin is not None:
-                self.asking.ask_for_broker(begin, msgspec.Raw(claim.params))
+                self.asking.ask_for_broker(begin, msgspec.Raw(claim.params), claim=claim)
         self._ready_if_resumed()
 
     def resumed(self, request: Request, *, failed: bool) -> bool:

@@ -108,6 +108,11 @@ class Scoped:
         else:
             self.ended(client, claim.field, claim.origin)
 
+    def is_held(self, claim: Claim) -> bool:
+        """Whether what it stands for is still its client's."""
+        client = int(claim.wire.partition(":")[0])
+        return any(held.number == claim.number for held in self._holdings(client, claim))
+
     def _holdings(self, client: ClientId, claim: Claim) -> list[Claim]:
         return self._running.get(client, {}).get((claim.field, claim.wire), [])
 

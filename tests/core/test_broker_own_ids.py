@@ -347,3 +347,19 @@ def test_a_second_beginning_that_was_never_sent_does_not_hide_the_first() -> Non
     a.leaves()
     story.answers(first)
     assert story.only("fs/unwatch")["params"] == first["params"]
+
+
+def test_what_is_begun_again_for_one_that_left_is_not_begun() -> None:
+    story = Story.begun()
+    a = story.peer()
+    begins(story, a, "fs/watch", "watchId")
+    story.exits()
+    story.starts(2)
+    story.initialized()
+    story.fails(story.only("fs/watch"), -32001, "Server overloaded; retry later.")
+    a.leaves()
+    for asked in story.written("fs/unwatch"):
+        story.answers(asked)
+    story.waits(20)
+    ends = [each["method"] for each in story.written() if each["method"].startswith("fs/")]
+    assert ends in ([], ["fs/watch", "fs/unwatch"])

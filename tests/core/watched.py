@@ -87,11 +87,11 @@ class Watched:
     def look(self) -> None:
         """Take in what was written to each side, and check it."""
         self.intact = False
+        for message in self.story.written():
+            self.world.receive(message)
         if self.story.lives and isinstance(self.story.lives[-1], KillUpstream) and self.world.up:
             self.story.lives.clear()
             self.world.exit()
-        for message in self.story.written():
-            self.world.receive(message)
         for view in self.views.values():
             before = set(view.follows)
             for message in view.peer.heard():
