@@ -38,7 +38,7 @@ from mux import downstream, listener, statedir, watchdog
 from mux.access import Access
 from mux.audit import Audit
 from mux.auth import Authenticator, open_auth
-from mux.codex import find_codex
+from mux.codex import codex_home, find_codex
 from mux.config import Config
 from mux.core import appserver
 from mux.core.broker import Broker
@@ -87,7 +87,8 @@ async def serve(config: Config) -> None:
     codex = find_codex(config.codex_bin, os.environ)
     opened = listener.inherited_listeners(os.environ)
     urls = [*config.listen, *(each.url for each in opened)]
-    addresses = [listener.parse_listen_url(url, _codex_home()) for url in urls]
+    home = codex_home(os.environ)
+    addresses = [listener.parse_listen_url(url, home) for url in urls]
     listener.refuse_open_door(addresses, config.auth.mode)
     certificate = open_certificate(config.tls)
     listener.encrypt_inherited(opened, addresses, certificate)
@@ -127,10 +128,6 @@ async def serve(config: Config) -> None:
             with trio.CancelScope(shield=True):
                 await each.aclose()
         state.release()
-
-
-def _codex_home() -> Path:
-    return Path(os.environ.get("CODEX_HOME") or Path.home() / ".codex").absolute()
 
 
 def _assemble(
