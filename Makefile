@@ -52,13 +52,14 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix .
 
 # Every wheel is checked against a hash of constraints.txt; the package itself comes last, built by
-# the pinned hatchling. The stamp makes the second `make` quick.
+# the pinned hatchling. (http-ece, a library of the tests, is there as source only.) The stamp makes the second `make` quick.
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "appmux needs Python 3.11 or newer, and '$(PYTHON)' isn't: make PYTHON=python3.13 $(MAKECMDGOALS)" >&2; exit 1; }
 	@$(BIN)/python -c 'import pip' 2>/dev/null || $(PYTHON) -m venv --clear $(VENV) || { \
 	  echo "'$(PYTHON) -m venv' failed; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
-	$(BIN)/python -m pip install --quiet --require-hashes --only-binary :all: -r constraints.txt
+	$(BIN)/python -m pip install --quiet --require-hashes --only-binary :all: \
+	  --no-binary http-ece -r constraints.txt
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
 	@touch $@
 
