@@ -13,7 +13,7 @@ export PIP_NO_INPUT := 1
 
 help:
 	@echo 'make demo         two clients on one app-server, without network: see what appmux does'
-	@echo 'make test         all tests; ARGS="-k name" for some'
+	@echo 'make test         all tests; ARGS="-k name" for some; WORKERS=1 one after another'
 	@echo 'make check        format, lint, types, import rules'
 	@echo 'make format       put the source into the form that check wants'
 	@echo 'make soak         clients come and go at random; MINUTES=2 CLIENTS=8 SEED=1'
@@ -25,8 +25,11 @@ help:
 demo: $(STAMP)
 	$(BIN)/appmux demo $(ARGS)
 
+# Most tests wait for processes, so one worker more than there are cores keeps the cores busy.
+WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2) + 1)
+
 test: $(STAMP)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .
