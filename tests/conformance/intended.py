@@ -1,0 +1,135 @@
+"""What may differ between the broker and the real thing, and why: the table in `docs/protocol.md`.
+
+Each row there has a key. Here stands for each key how a difference is recognised as that one, and
+which other test shows it where a story can't (a full queue, a slow client, plain HTTP).
+
+Hands to: the test. Hears from: `comparing`, `docs/protocol.md`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final
+
+import attrs
+
+from tests.conformance.comparing import MISSING, Difference
+
+ROOT: Final = Path(__file__).parents[2]
+HEADING: Final = "## Intended differences"
+
+
+@attrs.frozen
+class Intended:
+    """How one is recognised. `elsewhere` is the test that shows what no story does.
+
+    One that is `anywhere` may be seen in any story, so that none has to name it.
+    """
+
+    covers: Callable[[Difference], bool] = lambda _: False
+    elsewhere: str = ""
+    anywhere: bool = False
+
+
+def _named_process(found: Difference) -> bool:
+    """The first client names the process natively; here it is `upstream.client_name`."""
+    if found.path.endswith("originator"):
+        return bool(found.broker == "appmux")
+    if found.path != "result.userAgent":
+        return False
+    own_name, rest = str(found.broker).split("/", 1)
+    return own_name == "appmux" and rest == str(found.native).split("/", 1)[1]
+
+
+def _more_rate_limits(found: Difference) -> bool:
+    return found.method == "account/rateLimits/updated" and found.native is MISSING
+
+
+_END: Final = "tests/end_to_end"
+
+INTENDED: Final[Mapping[str, Intended]] = {
+    "user-agent": Intended(_named_process, anywhere=True),
+    "late-text": Intended(
+        elsewhere=f"{_END}/test_late_join.py::test_a_late_view_is_that_of_one_that_was_there"
+    ),
+    "joiner-items": Intended(
+        elsewhere=f"{_END}/test_late_join.py::test_a_late_view_is_that_of_one_that_was_there"
+    ),
+    "only-here": Intended(elsewhere=f"{_END}/test_late_join.py::test_a_fresh_thread_can_be_joined"),
+    "abstaining": Intended(
+        elsewhere=f"{_END}/test_server_requests.py::test_what_is_no_answer_leaves_it_to_the_other"
+    ),
+    "who-may-answer": Intended(
+        elsewhere=f"{_END}/test_server_requests.py::test_answers_that_change_nothing"
+    ),
+    "granted-permissions": Intended(
+        elsewhere="tests/core/test_granting.py::test_more_than_was_asked_is_no_answer"
+    ),
+    "request-ids": Intended(
+        elsewhere="tests/core/test_broker_server_requests.py"
+        "::test_ids_are_unique_over_restarts_of_the_app_server"
+    ),
+    "tool-owner": Intended(
+        elsewhere=f"{_END}/test_questions.py::test_a_tool_call_goes_to_the_client_that_registered_it"
+    ),
+    "asked-of-one": Intended(
+        elsewhere="tests/core/test_broker_asked_of_one.py"
+        "::test_a_machines_request_goes_to_one_client_and_then_the_next"
+    ),
+    "sub-agents": Intended(
+        elsewhere=f"{_END}/test_followers.py::test_a_sub_agent_is_its_parents_followers_business"
+    ),
+    "searches": Intended(elsewhere=f"{_END}/test_own_ids.py::test_searches_of_the_same_session"),
+    "overload": Intended(
+        elsewhere=f"{_END}/test_flow.py::test_what_is_past_the_queue_is_refused_and_the_rest_answered"
+    ),
+    "deadline": Intended(
+        elsewhere="tests/core/test_broker_flow.py"
+        "::test_an_answer_that_never_comes_becomes_an_error_after_a_deadline"
+    ),
+    "invalid-messages": Intended(
+        elsewhere=f"{_END}/test_bad_input.py::test_what_is_refused_with_an_error"
+    ),
+    "deprecation-notice": Intended(
+        elsewhere="tests/core/test_broker_followers.py"
+        "::test_deprecation_notices_go_to_those_that_ask_something"
+    ),
+    "rate-limits": Intended(
+        _more_rate_limits,
+        elsewhere="tests/core/test_broker_followers.py::test_what_has_no_thread_goes_to_everybody",
+        anywhere=True,
+    ),
+    "slow-client": Intended(
+        elsewhere=f"{_END}/test_lag.py"
+        "::test_one_of_three_stops_reading_while_100_000_notifications_stream"
+    ),
+    "http": Intended(
+        elsewhere="tests/test_door.py::test_a_head_that_never_ends_is_given_up",
+    ),
+}
+
+
+def keys_in_docs() -> list[str]:
+    """The keys of the table in `docs/protocol.md`, in its order."""
+    text = (ROOT / "docs" / "protocol.md").read_text()
+    section = text.split(HEADING, 1)[1].split("\n## ", 1)[0]
+    return re.findall(r"^\| `([a-z-]+)` \|", section, re.MULTILINE)
+
+
+def is_there(test: str) -> bool:
+    """Whether the test `path::function` exists."""
+    path, function = test.split("::")
+    return f"def {function}(" in (ROOT / path).read_text()
+
+
+def sort_out(found: list[Difference]) -> tuple[set[str], list[Difference]]:
+    """The keys that cover what was found, and what no key covers."""
+    shown, uncovered = set[str](), list[Difference]()
+    for difference in found:
+        keys = {key for key, each in INTENDED.items() if each.covers(difference)}
+        shown |= keys
+        if not keys:
+            uncovered.append(difference)
+    return shown, uncovered

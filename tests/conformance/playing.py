@@ -1,0 +1,167 @@
+"""Plays stories against the native listener and against the broker, several at a time.
+
+Hands to: the test. Hears from: `stage`, `native` and `brokered`.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+import trio
+
+from tests.conformance.stage import Player, Stage, Story
+from tests.conformance.transcript import Transcript, paths_of, transcript
+from tests.end_to_end.brokered import brokered
+from tests.end_to_end.native import Native, native_ws
+from tests.end_to_end.peer import plainly
+
+# How many stories are played at a time: more don't help on two cores.
+AT_A_TIME: Final = 4
+# A story takes about a second; one that hangs shall fail alone.
+STORY_PATIENCE: Final = 45.0
+
+
+@attrs.define
+class Play:
+    """One story, played against one side. `failure` is what went wrong, as a traceback."""
+
+    story: Story
+    home: Path
+    players: list[Player] = attrs.field(factory=list)
+    failure: str = ""
+
+
+@attrs.define
+class Side:
+    """A running app-server or broker, and what was played against it."""
+
+    running: Native
+    plays: list[Play] = attrs.field(factory=list)
+
+    async def play(self, story: Story) -> Play:
+        """Play a story to its end, or until it fails."""
+        played = Play(story, self.running.home.root)
+        self.plays.append(played)
+        try:
+            with plainly(), trio.fail_after(STORY_PATIENCE):
+                async with trio.open_nursery() as nursery:
+                    stage = Stage(story.name, self.running, nursery)
+                    played.players = stage.players
+                    await story.play(stage)
+                    await stage.end()
+        except Exception:  # noqa: BLE001 (it is the story's outcome, shown by its test)
+            played.failure = traceback.format_exc()
+        return played
+
+    def told(self, play: Play) -> Transcript:
+        """The transcript of a play, once all plays of this side are over."""
+        owners = {thread: each.story for each in self.plays for thread in _made_by(each)}
+
+        def is_foreign(thread: str) -> bool:
+            return owners.get(thread, play.story) is not play.story
+
+        return transcript(play.players, paths_of(play.home, play.story.name), is_foreign)
+
+
+def _made_by(play: Play) -> set[str]:
+    """The threads that came to be in the story's own directory."""
+    own = str(play.home / "work" / play.story.name)
+    found = set()
+    for player in play.players:
+        for message in player.peer.inbox:
+            if not isinstance(message, dict):
+                continue
+            for holder in (message.get("params"), message.get("result")):
+                thread = holder.get("thread") if isinstance(holder, dict) else None
+                if isinstance(thread, dict) and str(thread.get("cwd", "")).startswith(own):
+                    found.add(str(thread["id"]))
+    return found
+
+
+@attrs.frozen
+class Outcome:
+    """A story on both sides: what each heard, and how it failed if it did."""
+
+    story: Story
+    native: Transcript
+    broker: Transcript
+    failures: Mapping[str, str]
+
+
+@asynccontextmanager
+async def both_sides(config: Mapping[str, Any]) -> AsyncIterator[tuple[Side, Side]]:
+    """A native listener and a broker, side by side."""
+    config = dict(config)
+    async with native_ws(config=config) as native, brokered(config=config) as broker:
+        yield Side(native), Side(broker)
+
+
+async def perform(stories: Sequence[Story]) -> dict[str, Outcome]:
+    """Play all stories on both sides; outcomes by the story's name."""
+    outcomes: dict[str, Outcome] = {}
+    turn = trio.CapacityLimiter(AT_A_TIME)
+    with plainly():
+        async with trio.open_nursery() as nursery:
+            for story in stories:
+                if story.alone or story.config:
+                    nursery.start_soon(_on_own_sides, [story], turn, outcomes)
+            shared = [story for story in stories if not (story.alone or story.config)]
+            if shared:
+                nursery.start_soon(_on_own_sides, shared, turn, outcomes)
+    return outcomes
+
+
+async def _on_own_sides(
+    stories: Sequence[Story], turn: trio.CapacityLimiter, outcomes: dict[str, Outcome]
+) -> None:
+    plays: dict[str, list[Play]] = {}
+
+    async def play(story: Story, sides: Sequence[Side]) -> None:
+        async with turn:
+            await _on_both(story, sides, plays)
+
+    if len(stories) == 1:  # its processes are started when it is its turn
+        async with turn, both_sides(stories[0].config) as sides:
+            await _on_both(stories[0], sides, plays)
+            _note(stories, sides, plays, outcomes)
+        return
+    async with both_sides({}) as sides:
+        async with trio.open_nursery() as nursery:
+            for story in stories:
+                nursery.start_soon(play, story, sides)
+        _note(stories, sides, plays, outcomes)
+
+
+async def _on_both(story: Story, sides: Sequence[Side], plays: dict[str, list[Play]]) -> None:
+    found: dict[int, Play] = {}
+
+    async def on(at: int, side: Side) -> None:
+        found[at] = await side.play(story)
+
+    async with trio.open_nursery() as nursery:
+        for at, side in enumerate(sides):
+            nursery.start_soon(on, at, side)
+    plays[story.name] = [found[at] for at in range(len(sides))]
+
+
+def _note(
+    stories: Sequence[Story],
+    sides: Sequence[Side],
+    plays: Mapping[str, list[Play]],
+    outcomes: dict[str, Outcome],
+) -> None:
+    for story in stories:
+        native, broker = (
+            side.told(play) for side, play in zip(sides, plays[story.name], strict=True)
+        )
+        failures = {
+            name: play.failure
+            for name, play in zip(("native", "broker"), plays[story.name], strict=True)
+            if play.failure
+        }
+        outcomes[story.name] = Outcome(story, native, broker, failures)

@@ -1,0 +1,61 @@
+"""A client can't tell the broker from the real thing, except where `docs/protocol.md` says so.
+
+Each story is played against the native listener and against the broker at once, and what its
+clients heard is compared (`transcript` says in what form). How to add one: `docs/contributing.md`.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import pytest
+import trio
+
+from tests.conformance import stories_turns
+from tests.conformance.comparing import differences
+from tests.conformance.intended import INTENDED, is_there, keys_in_docs, sort_out
+from tests.conformance.playing import Outcome, perform
+from tests.conformance.stage import Story
+
+STORIES: Final = (*stories_turns.STORIES,)
+
+
+@pytest.fixture(scope="session")
+def outcomes(request: pytest.FixtureRequest) -> dict[str, Outcome]:
+    """All stories that were chosen, played: several at a time, so not one test after the other."""
+    chosen = [
+        item.callspec.params["story"]
+        for item in request.session.items
+        if isinstance(item, pytest.Function)
+        and item.function is test_both_sides_tell_it_alike
+        and isinstance(item.callspec.params["story"], Story)
+    ]
+    return trio.run(perform, chosen)
+
+
+@pytest.mark.parametrize("story", [pytest.param(story, id=story.name) for story in STORIES])
+def test_both_sides_tell_it_alike(story: Story, outcomes: dict[str, Outcome]) -> None:
+    outcome = outcomes[story.name]
+    for side, failure in outcome.failures.items():
+        pytest.fail(f"the story broke off on the {side} side:\n{failure}", pytrace=False)
+    shown, uncovered = sort_out(differences(outcome.native, outcome.broker))
+    if uncovered:
+        told = "\n".join(map(str, uncovered))
+        pytest.fail(f"differences that no key of the story covers:\n{told}", pytrace=False)
+    named = {key for key in shown if not INTENDED[key].anywhere}
+    assert named == set(story.shows), "the keys that the story names aren't those that it shows"
+
+
+def test_names_of_stories_are_their_own() -> None:
+    names = [story.name for story in STORIES]
+    assert len(set(names)) == len(names)
+
+
+def test_each_intended_difference_stands_in_the_docs_and_is_shown() -> None:
+    assert list(INTENDED) == keys_in_docs()
+    by_stories = {key for story in STORIES for key in story.shows}
+    for key, intended in INTENDED.items():
+        if intended.elsewhere:
+            assert is_there(intended.elsewhere), key
+        else:
+            assert intended.anywhere or key in by_stories, f"no story shows `{key}` any more"

@@ -1,0 +1,210 @@
+"""What the clients of a story heard, in a form in which two plays can be compared.
+
+A *transcript* holds for each client named *channels*, each a list of events:
+
+- one channel for each request, with its answer alone;
+- one for each thread, with all that names it: notifications, server requests, resolutions. Its
+  order is compared;
+- one for each thing of a client's own (a watch, a process, a search): the same;
+- one for each method of notifications that name none of these, and one for stray answers.
+
+So the order is total within a thread, and nothing is said of the order between threads, or between
+answers and notifications (natively it varies from play to play). Deltas of one item (or one
+process's stream) are joined, and stand where the first stood: how a text is cut up is chance.
+
+Ids, times, paths of the home and ports are replaced by names, in the order of their first
+appearance when the transcript is read client by client, answers first.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+
+from tests.conformance.stage import BARRIER, Player
+from tests.end_to_end.peer import Json
+
+Channels = dict[str, list[Json]]
+Transcript = dict[str, Channels]
+
+# ── names in the place of what differs in every run ───────────────────────────────────────────────
+
+_ID: Final = re.compile(
+    r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"  # threads, turns, items
+    r"|\b(?:msg|rs|fc|call|resp)_\d+\b"  # the model's
+)
+_SINGLE: Final = (
+    (re.compile(r"\b127\.0\.0\.1:\d+"), "<host:port>"),
+    (re.compile(r"/sessions/\d{4}/\d\d/\d\d/"), "/sessions/<date>/"),
+    (re.compile(r"rollout-\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d-"), "rollout-<time>-"),
+)
+_TIME: Final = re.compile(r"(At|AtMs|Ms|Seconds)$")
+# Where an id stands says what it is of: the letter of its name.
+_LETTERS: Final = {"thread": "t", "turn": "u", "item": "i"}
+
+
+@attrs.define
+class Names:
+    """Names given so far. `paths` are those of this side's home, longest first."""
+
+    paths: Mapping[str, str]
+    _given: dict[Any, str] = attrs.field(factory=dict)
+    _counts: dict[str, int] = attrs.field(factory=dict)
+
+    def name(self, what: Any, letter: str) -> str:
+        """The name of an id."""
+        if what not in self._given:
+            self._counts[letter] = self._counts.get(letter, 0) + 1
+            self._given[what] = f"{letter}{self._counts[letter]}"
+        return self._given[what]
+
+    def plain(self, value: Any, key: str = "", holder: str = "") -> Any:
+        """`value` with names in it. `key`: under which it stands, in what stands under `holder`."""
+        if isinstance(value, dict):
+            return {self._text(k, ""): self.plain(v, k, key) for k, v in value.items()}
+        if isinstance(value, list):
+            return [self.plain(each, key, holder) for each in value]
+        if isinstance(value, str):
+            if key == "processId" and value.isdigit():
+                return self.name((key, value), "p")
+            if key.lower().endswith("cursor"):
+                return "<cursor>"
+            return self._text(value, holder if key == "id" else key.removesuffix("Id"))
+        if isinstance(value, int | float) and not isinstance(value, bool) and _TIME.search(key):
+            return "<time>"
+        return value
+
+    def _text(self, text: str, of: str) -> str:
+        for path, name in self.paths.items():
+            text = text.replace(path, name)
+        for pattern, name in _SINGLE:
+            text = pattern.sub(name, text)
+        letter = _LETTERS.get(of, "x")
+        return _ID.sub(lambda found: self.name(found[0], letter), text)
+
+
+def paths_of(home: Path, story: str) -> dict[str, str]:
+    """The paths of a side's home that stand in messages, longest first."""
+    return {str(home / "work" / story): "<work>", str(home): "<home>"}
+
+
+# ── channels ──────────────────────────────────────────────────────────────────────────────────────
+
+_OWN: Final = ("processHandle", "processId", "watchId", "sessionId", "subscriptionId")
+
+
+def transcript(
+    players: list[Player], paths: Mapping[str, str], is_foreign: Callable[[str], bool]
+) -> Transcript:
+    """What each client heard. `is_foreign` tells of a thread id whether another story made it."""
+    names = Names(paths)
+    sorted_out = {player.name: _channels(player, is_foreign) for player in players}
+    told: Transcript = {player.name: {} for player in players}
+    # Answers first, for all, so that names don't depend on what was heard when.
+    for answers in (True, False):
+        for player, channels in sorted_out.items():
+            for key, events in channels.items():
+                if key.startswith("answer") is answers:
+                    name = str(names.plain(key, "thread"))
+                    told[player][name] = [_named(names, each) for each in events]
+    return told
+
+
+def _named(names: Names, event: Json) -> Json:
+    if "method" in event and "id" in event:
+        event = event | {"id": names.name(("request", event["id"]), "r")}
+    if event.get("method") == "serverRequest/resolved":
+        request = names.name(("request", event["params"]["requestId"]), "r")
+        event = event | {"params": event["params"] | {"requestId": request}}
+    return names.plain(event)  # type: ignore[no-any-return]
+
+
+def _channels(player: Player, is_foreign: Callable[[str], bool]) -> Channels:
+    channels: Channels = {}
+    asked = list(player.asked)
+    for message in player.peer.inbox:
+        if not isinstance(message, dict):
+            channels.setdefault("stray", []).append({"text": message})
+        elif "method" in message:
+            thread = thread_of(message)
+            if thread is None or not is_foreign(thread):
+                channels.setdefault(_channel(message, thread), []).append(message)
+        elif message.get("id") != BARRIER:
+            at = next((n for n, (id, _) in enumerate(asked) if _same(id, message.get("id"))), None)
+            if at is None:
+                channels.setdefault("stray", []).append(message)
+                continue
+            number = next(n for n, each in enumerate(player.asked) if each is asked[at])
+            key = f"answer {number + 1} {asked.pop(at)[1]}"
+            channels[key] = [{part: message[part] for part in message if part != "id"}]
+    for id, method in asked:
+        number = next(n for n, each in enumerate(player.asked) if each == (id, method))
+        channels[f"answer {number + 1} {method}"] = []
+    return {key: list(_joined(events)) for key, events in sorted(channels.items(), key=_place)}
+
+
+def _place(item: tuple[str, list[Json]]) -> tuple[int, str]:
+    """Answers in the order of their questions; the rest in that of the alphabet."""
+    words = item[0].split()
+    return (int(words[1]), "") if words[0] == "answer" else (1 << 30, "")
+
+
+def _same(one: Any, other: Any) -> bool:
+    return one == other and type(one) is type(other)
+
+
+def thread_of(message: Json) -> str | None:
+    """The thread that a notification or server request names."""
+    params = message.get("params") or {}
+    thread = params.get("threadId") or params.get("conversationId")
+    return thread or (params.get("thread") or {}).get("id")
+
+
+def _channel(message: Json, thread: str | None) -> str:
+    if thread is not None:
+        return f"thread {thread}"
+    for field in _OWN:
+        if field in message.get("params", {}):
+            return f"{field} {message['params'][field]}"
+    return f"of no thread: {message['method']}"
+
+
+# ── deltas ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _joined(events: list[Json]) -> Iterator[Json]:
+    """The events, deltas of one stream as one."""
+    streams: dict[tuple[Any, ...], Json] = {}
+    kept: list[Json] = []
+    for event in events:
+        key = _stream(event)
+        if key is None:
+            kept.append(event)
+        elif key in streams:
+            _append(streams[key]["params"], event["params"])
+        else:
+            streams[key] = event | {"params": dict(event["params"])}
+            kept.append(streams[key])
+    yield from kept
+
+
+def _stream(event: Json) -> tuple[Any, ...] | None:
+    params = event.get("params")
+    if not isinstance(params, dict) or not {"delta", "deltaBase64"} & params.keys():
+        return None
+    fields = ("itemId", "summaryIndex", "contentIndex", "stream", *_OWN)
+    return (event["method"], *(json.dumps(params.get(field)) for field in fields))
+
+
+def _append(params: Json, more: Json) -> None:
+    if "delta" in params:
+        params["delta"] += more["delta"]
+    else:
+        whole = base64.b64decode(params["deltaBase64"]) + base64.b64decode(more["deltaBase64"])
+        params["deltaBase64"] = base64.b64encode(whole).decode()
