@@ -8,7 +8,7 @@ STAMP  := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 
-.PHONY: help demo test check soak format constraints clean
+.PHONY: help demo test check soak format schema constraints clean
 .DEFAULT_GOAL := help
 
 help:
@@ -16,6 +16,7 @@ help:
 	@echo 'make test         all tests; ARGS="-k name" for some; WORKERS=1 one after another'
 	@echo 'make check        format, lint, types, import rules'
 	@echo 'make format       put the source into the form that check wants'
+	@echo 'make schema       write docs/schema from the classes in mux/core/extension'
 	@echo 'make soak         clients come and go at random; MINUTES=2 CLIENTS=8 SEED=1'
 	@echo 'make bench-NAME   measure: fanout, core, store, journal, stall; ARGS="--help" shows how'
 	@echo 'make constraints  pin the newest versions of all dependencies, with hashes'
@@ -53,6 +54,9 @@ $(BENCHES): bench-%: $(STAMP)
 format: $(STAMP)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+schema: $(STAMP)
+	$(BIN)/python -m tests.extension_schemas
 
 # Every wheel is checked against a hash of constraints.txt; the package itself comes last, built by
 # the pinned hatchling. (http-ece, a library of the tests, is there as source only.) The stamp makes the second `make` quick.

@@ -11,13 +11,30 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any, Final, Literal, TypeVar
+from typing import Final, TypeVar
 
 import attrs
 import msgspec
+from msgspec import structs
 
 from mux.core.commands import Serve
 from mux.core.events import AccessEnded, ClientId, Renamed
+from mux.core.extension.devices import (
+    Added,
+    AddParams,
+    BeginParams,
+    Begun,
+    Confirm,
+    Devices,
+    DeviceShown,
+    Grant,
+    Limited,
+    Named,
+    RenameParams,
+    Revoked,
+    ScopeParams,
+)
+from mux.core.extension.parts import Done
 from mux.core.principal import Principal
 from mux.core.scopes import Scope
 from mux.devices import Book, Device, DeviceError, digest_of, new_token
@@ -36,38 +53,6 @@ _SHA256_HEX: Final = re.compile(r"[0-9a-f]{64}")
 
 class AccessError(AppmuxError):
     """A request about devices that can't be granted."""
-
-
-class _Grant(msgspec.Struct, rename="camel"):
-    scopes: list[Scope]
-    name: str = ""
-    lifetime_seconds: float | None = None
-
-
-class _Begin(_Grant, rename="camel"):
-    kind: Literal["paired", "invite"] = "paired"
-
-
-class _Confirm(msgspec.Struct):
-    id: int
-    accept: bool
-
-
-class _Add(_Grant, rename="camel"):
-    kind: Literal["novascale"] = "novascale"
-    token_sha256: str | None = None
-
-
-class _Named(msgspec.Struct):
-    name: str
-
-
-class _Rename(_Named):
-    to: str
-
-
-class _Scope(_Named):
-    scopes: list[Scope]
 
 
 _Params = TypeVar("_Params")
@@ -136,36 +121,31 @@ class Access:
         by = self.dispatcher.broker.state.clients[asked.client].principal
         match asked.method:
             case "mux/pairing/begin":
-                return self._begin(asked.client, by, _read(asked, _Begin))
+                return self._begin(asked.client, by, _read(asked, BeginParams))
             case "mux/pairing/confirm":
-                word = _read(asked, _Confirm)
+                word = _read(asked, Confirm)
                 self.pairing.confirm(asked.client, word.id, accept=word.accept)
-                return {}
+                return Done()
             case "mux/devices/list":
-                return {"devices": [self._shown(each) for each in self.book]}
+                return Devices([self._shown(each) for each in self.book])
             case "mux/devices/add":
-                return self._add(by, _read(asked, _Add))
+                return self._add(by, _read(asked, AddParams))
             case "mux/devices/revoke":
-                return self._revoke(by, _read(asked, _Named).name)
+                return self._revoke(by, _read(asked, Named).name)
             case "mux/devices/rename":
-                return self._renamed(by, _read(asked, _Rename))
+                return self._renamed(by, _read(asked, RenameParams))
             case "mux/devices/scope":
-                return self._limit(by, _read(asked, _Scope))
+                return self._limit(by, _read(asked, ScopeParams))
             case _:
                 raise AccessError(f"nobody here answers `{asked.method}`")
 
-    def _begin(self, client: ClientId, by: Principal, wanted: _Begin) -> dict[str, object]:
+    def _begin(self, client: ClientId, by: Principal, wanted: BeginParams) -> Begun:
         scopes, lifetime = _granted(wanted, by), _lifetime(wanted)
         grant = Wanted(wanted.kind, scopes, wanted.name, lifetime, by.name)
         ticket, text = self.pairing.begin(client, grant)
-        return {
-            "id": ticket.id,
-            "ticket": text,
-            "expiresInSeconds": TICKET_SECONDS,
-            "openDoor": self.open_door,
-        }
+        return Begun(ticket.id, text, TICKET_SECONDS, self.open_door)
 
-    def _add(self, by: Principal, wanted: _Add) -> dict[str, object]:
+    def _add(self, by: Principal, wanted: AddParams) -> Added:
         """A device whose token is known: made here and shown once, or brought along as a digest."""
         scopes, lifetime = _granted(wanted, by), _lifetime(wanted)
         digest, token = wanted.token_sha256, ""
@@ -177,18 +157,18 @@ class Access:
         name = wanted.name or self.book.name_like(wanted.kind)
         device = self.book.add(name, wanted.kind, scopes, digest, lifetime)
         self._record("device/added", device, by)
-        return {**self._shown(device), **({"token": token} if token else {})}
+        return Added(**structs.asdict(self._shown(device)), token=token or msgspec.UNSET)
 
-    def _revoke(self, by: Principal, name: str) -> dict[str, object]:
+    def _revoke(self, by: Principal, name: str) -> Revoked:
         device = self.book.by_name(name)
         try:
             self.book.revoke(device)
         finally:
             closed = self._end(device, REVOKED)
             self._record("device/revoked", device, by)
-        return {"name": device.name, "closed": closed}
+        return Revoked(device.name, closed)
 
-    def _renamed(self, by: Principal, wanted: _Rename) -> dict[str, object]:
+    def _renamed(self, by: Principal, wanted: RenameParams) -> DeviceShown:
         before = self.book.by_name(wanted.name)
         device = self.book.rename(before, wanted.to)
         for client in self._clients_of(device):
@@ -196,7 +176,7 @@ class Access:
         self._record("device/renamed", device, by, was=before.name)
         return self._shown(device)
 
-    def _limit(self, by: Principal, wanted: _Scope) -> dict[str, object]:
+    def _limit(self, by: Principal, wanted: ScopeParams) -> Limited:
         before, scopes = self.book.by_name(wanted.name), frozenset(wanted.scopes)
         _refuse_more_than_held(scopes - before.scopes, by)
         if not scopes:
@@ -204,20 +184,20 @@ class Access:
         device = self.book.limit(before, scopes)
         closed = self._end(device, CHANGED) if scopes != before.scopes else 0
         self._record("device/limited", device, by, had=sorted(before.scopes))
-        return {**self._shown(device), "closed": closed}
+        return Limited(**structs.asdict(self._shown(device)), closed=closed)
 
-    def _shown(self, device: Device) -> dict[str, Any]:
-        return {
-            "name": device.name,
-            "kind": device.kind,
-            "scopes": sorted(device.scopes),
-            "madeAt": device.made,
-            "expiresAt": device.expires,
-            "expired": device.expired(self.book.clock()),
-            "seenAt": device.seen,
-            "address": device.address,
-            "attached": len(self._clients_of(device)),
-        }
+    def _shown(self, device: Device) -> DeviceShown:
+        return DeviceShown(
+            name=device.name,
+            kind=device.kind,
+            scopes=sorted(device.scopes),
+            made_at=device.made,
+            expires_at=device.expires,
+            expired=device.expired(self.book.clock()),
+            seen_at=device.seen,
+            address=device.address,
+            attached=len(self._clients_of(device)),
+        )
 
     def _record(self, kind: str, device: Device, by: Principal, **more: object) -> None:
         fields = {"device": device.name, "scopes": sorted(device.scopes), "by": by.name, **more}
@@ -231,7 +211,7 @@ def _read(asked: Serve, kind: type[_Params]) -> _Params:
         raise AccessError(f"`{asked.method}`: {wrong}") from wrong
 
 
-def _granted(wanted: _Grant, by: Principal) -> frozenset[Scope]:
+def _granted(wanted: Grant, by: Principal) -> frozenset[Scope]:
     scopes = frozenset(wanted.scopes)
     if not scopes:
         raise AccessError("grant at least one scope")
@@ -245,7 +225,7 @@ def _refuse_more_than_held(scopes: frozenset[Scope], by: Principal) -> None:
         raise AccessError(f"you can't grant what you haven't yourself: {', '.join(sorted(more))}")
 
 
-def _lifetime(wanted: _Grant) -> float | None:
+def _lifetime(wanted: Grant) -> float | None:
     seconds = wanted.lifetime_seconds
     if seconds is not None and not 0 < seconds <= LONGEST_LIFETIME:
         raise AccessError(

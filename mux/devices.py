@@ -19,12 +19,13 @@ import secrets
 import unicodedata
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import attrs
 import structlog
 from cattrs import BaseValidationError, Converter
 
+from mux.core.extension.devices import Kind
 from mux.core.scopes import ALL, Scope
 from mux.errors import AppmuxError
 
@@ -57,7 +58,6 @@ SEEN_EVERY: Final = 60.0
 """Seconds between two writes of when a device was last seen: one that comes and goes costs no
 more."""
 
-Kind = Literal["paired", "novascale", "invite"]
 
 log = structlog.get_logger()
 

@@ -18,13 +18,12 @@ Hears from: ``access``, what the operator wants; ``door``, the bodies of ``POST 
 
 from __future__ import annotations
 
-import enum
 import hashlib
 import itertools
 import secrets
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Final
 
 import attrs
 import msgspec
@@ -32,8 +31,18 @@ import structlog
 import trio
 
 from mux.core.events import ClientId
+from mux.core.extension.devices import (
+    Asked,
+    Ended,
+    Kind,
+    NotPaired,
+    Outcome,
+    Paired,
+    PairRequest,
+    WhyNot,
+)
 from mux.core.scopes import Scope
-from mux.devices import Book, BookError, Device, Kind, digest_of, new_token, printable_name
+from mux.devices import Book, BookError, Device, digest_of, new_token, printable_name
 from mux.errors import AppmuxError
 
 TICKET_SECONDS: Final = 300.0
@@ -65,16 +74,6 @@ log = structlog.get_logger()
 
 class PairingError(AppmuxError):
     """A pairing that can't begin, or can't be confirmed."""
-
-
-class Outcome(enum.Enum):
-    """How a pairing ended."""
-
-    PAIRED = "paired"
-    DECLINED = "declined"
-    UNANSWERED = "unanswered"
-    LEFT = "left"
-    CALLED_OFF = "called-off"
 
 
 @attrs.frozen
@@ -118,14 +117,6 @@ class Ticket:
     ended: trio.Event = attrs.field(factory=trio.Event)
 
 
-class _Sent(msgspec.Struct):
-    """The body of ``POST /v1/pair``. What else is in it is for a later version."""
-
-    ticket: str
-    name: str = ""
-    nonce: str = ""
-
-
 def code_of(ticket: str, name: str, nonce: str) -> str:
     """The short code, as both sides show it: ``"493 027"``."""
     text = "\n".join(("appmux pair", ticket, name, nonce))
@@ -143,7 +134,7 @@ class Pairing:
     """
 
     book: Book
-    tell: Callable[[ClientId, str, dict[str, Any]], None]
+    tell: Callable[[ClientId, str, object], None]
     record: Callable[[str, dict[str, object]], None]
     _tickets: dict[str, Ticket] = attrs.field(factory=dict, repr=False)
     """By the ticket's digest; for as long as it holds, used or not."""
@@ -184,7 +175,7 @@ class Pairing:
         if ticket is None:
             return _refusal(HTTPStatus.UNAUTHORIZED, "unknown-ticket", "no such ticket")
         if ticket.came:
-            self.tell(ticket.owner, ENDED, {"id": ticket.id, "outcome": "again", "from": address})
+            self.tell(ticket.owner, ENDED, Ended(ticket.id, Outcome.AGAIN, origin=address))
             log.warning("a pairing ticket was used again", client=address)
             text = "the ticket has been used: ask for a new one"
             return _refusal(HTTPStatus.CONFLICT, "used-ticket", text)
@@ -193,16 +184,11 @@ class Pairing:
             return _refusal(HTTPStatus.GONE, "expired-ticket", text)
         return await self._await_word(ticket, sent, address)
 
-    async def _await_word(self, ticket: Ticket, sent: _Sent, address: str) -> Reply:
+    async def _await_word(self, ticket: Ticket, sent: PairRequest, address: str) -> Reply:
         ticket.came = ticket.wanted.name or printable_name(sent.name)
-        asked = {
-            "id": ticket.id,
-            "name": ticket.came,
-            "code": code_of(sent.ticket, sent.name, sent.nonce),
-            "from": address,
-        }
+        code = code_of(sent.ticket, sent.name, sent.nonce)
         log.info("a device asks to be paired", client=address, name=ticket.came)
-        self.tell(ticket.owner, ASKED, asked)
+        self.tell(ticket.owner, ASKED, Asked(ticket.id, ticket.came, code, address))
         try:
             with trio.move_on_after(CONFIRM_SECONDS):
                 await ticket.ended.wait()
@@ -290,19 +276,17 @@ class Pairing:
         self.record(kind, {**fields, **more})
 
     def _tell_end(self, ticket: Ticket) -> None:
-        told: dict[str, Any] = {"id": ticket.id, "outcome": (ticket.outcome or Outcome.LEFT).value}
-        if ticket.device is not None:
-            told["name"] = ticket.device.name
-        self.tell(ticket.owner, ENDED, told)
+        name = ticket.device.name if ticket.device is not None else msgspec.UNSET
+        self.tell(ticket.owner, ENDED, Ended(ticket.id, ticket.outcome or Outcome.LEFT, name))
 
 
 def _kept(ticket: Ticket, now: float) -> bool:
     return ticket.until > now or (bool(ticket.came) and ticket.outcome is None)
 
 
-def _read(body: bytes) -> _Sent:
+def _read(body: bytes) -> PairRequest:
     """Raises ``ValueError`` (msgspec's errors are some)."""
-    sent = msgspec.json.decode(body, type=_Sent)
+    sent = msgspec.json.decode(body, type=PairRequest)
     if len(sent.nonce) > LONGEST_NONCE or len(sent.name) > LONGEST_PROPOSAL:
         raise ValueError("too long")
     return sent
@@ -311,8 +295,8 @@ def _read(body: bytes) -> _Sent:
 # -- replies ---------------------------------------------------------------------------------------
 
 
-def _refusal(status: HTTPStatus, error: str, message: str) -> Reply:
-    return Reply(status, msgspec.json.encode({"error": error, "message": message}))
+def _refusal(status: HTTPStatus, error: WhyNot, message: str) -> Reply:
+    return Reply(status, msgspec.json.encode(NotPaired(error, message)))
 
 
 def _no(ticket: Ticket) -> Reply:
@@ -328,12 +312,7 @@ def _no(ticket: Ticket) -> Reply:
 
 
 def _yes(ticket: Ticket, device: Device) -> Reply:
-    granted = {
-        "token": ticket.token,
-        "name": device.name,
-        "scopes": sorted(device.scopes),
-        "expiresAt": device.expires,
-    }
+    granted = Paired(ticket.token, device.name, sorted(device.scopes), device.expires)
     return Reply(HTTPStatus.OK, msgspec.json.encode(granted), ticket)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import attrs
 import pytest
 import trio
+from msgspec import to_builtins
 
 from mux import door
 from mux.auth import open_auth
@@ -41,8 +42,8 @@ class Porch:
     def __attrs_post_init__(self) -> None:
         self.pairing = Pairing(self.book, self.tell, lambda _kind, _fields: None)
 
-    def tell(self, _client: int, method: str, params: dict[str, Any]) -> None:
-        self.told.append((method, params))
+    def tell(self, _client: int, method: str, params: object) -> None:
+        self.told.append((method, to_builtins(params)))
         self.news.set()
         self.news = trio.Event()
 

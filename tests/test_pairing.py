@@ -14,6 +14,7 @@ import trio
 import trio.testing
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec import to_builtins
 
 from mux import pairing
 from mux.devices import Book, BookError, DeviceError, open_book
@@ -36,7 +37,7 @@ class Desk:
     def __attrs_post_init__(self) -> None:
         self.pairing = Pairing(
             self.book,
-            lambda client, method, params: self.told.append((client, method, params)),
+            lambda client, method, params: self.told.append((client, method, to_builtins(params))),
             lambda kind, fields: self.records.append((kind, fields)),
         )
 

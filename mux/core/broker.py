@@ -46,6 +46,7 @@ from mux.core.events import (
     UpstreamSent,
     UpstreamStarted,
 )
+from mux.core.extension.runtime import Welcome
 from mux.core.flow import DEPARTED
 from mux.core.following import Following
 from mux.core.journal import Journal
@@ -298,14 +299,14 @@ class Broker:
     def _welcome(self, client: Client, id: bytes, params: clients.InitializeParams) -> bytes:
         result: dict[str, object] = dict(self.state.appserver.result_for(params.clientInfo))
         if client.aware:
-            result["appmux"] = {
-                "version": EXTENSION_VERSION,
-                "epoch": self.state.journal.epoch,
-                "seq": self.state.journal.head,
-                "began": self.state.journal.began,
-                "clientId": client.id,
-                "generation": self.state.appserver.generation,
-            }
+            result["appmux"] = Welcome(
+                version=EXTENSION_VERSION,
+                epoch=self.state.journal.epoch,
+                seq=self.state.journal.head,
+                began=self.state.journal.began,
+                clientId=client.id,
+                generation=self.state.appserver.generation,
+            )
         return jsonrpc.result(id, result)
 
     def _upstream_started(self, generation: int) -> None:

@@ -10,12 +10,14 @@ Heard from: ``broker``.
 from __future__ import annotations
 
 import attrs
+import msgspec
 
 from mux.core import jsonrpc
 from mux.core.client import Client
 from mux.core.client import State as ClientState
 from mux.core.commands import Publish
 from mux.core.events import ClientId
+from mux.core.extension import following as extension
 from mux.core.state import NEVER, State
 
 PRESENCE = "mux/presence"
@@ -82,9 +84,9 @@ class Presence:
     def _present(self) -> list[Client]:
         return [each for each in self.state.clients.values() if each.state is ClientState.READY]
 
-    def read(self) -> dict[str, object]:
+    def read(self) -> extension.Presence:
         """The picture, as ``mux/presence`` and ``mux/presence/read`` give it."""
-        return {"clients": [_shown(client, self.state.now) for client in self._present()]}
+        return extension.Presence([_shown(client, self.state.now) for client in self._present()])
 
 
 def _hears(client: Client) -> bool:
@@ -97,17 +99,17 @@ def _hears(client: Client) -> bool:
     )
 
 
-def _shown(client: Client, now: float) -> dict[str, object]:
-    device = {"device": client.principal.name} if client.principal.kind == "device" else {}
-    return {
-        "id": client.id,
-        "name": client.info.name if client.info else None,
-        "version": client.info.version if client.info else None,
-        "principal": client.principal.name,
-        **device,
-        "scopes": sorted(client.principal.scopes),
-        "transport": client.transport,
-        "threads": list(client.follows),
-        "since": round(now - client.since, 3),
-        "lastDrove": None if client.drove is None else round(now - client.drove, 3),
-    }
+def _shown(client: Client, now: float) -> extension.Present:
+    is_device = client.principal.kind == "device"
+    return extension.Present(
+        id=client.id,
+        name=client.info.name if client.info else None,
+        version=client.info.version if client.info else None,
+        principal=client.principal.name,
+        scopes=sorted(client.principal.scopes),
+        transport=client.transport,
+        threads=list(client.follows),
+        since=round(now - client.since, 3),
+        lastDrove=None if client.drove is None else round(now - client.drove, 3),
+        device=client.principal.name if is_device else msgspec.UNSET,
+    )

@@ -27,6 +27,7 @@ from mux.core.asking import Asking
 from mux.core.client import Client
 from mux.core.commands import GiveUp, KillUpstream, StartUpstream, StopUpstream
 from mux.core.events import ClientId
+from mux.core.extension.runtime import Restarted
 from mux.core.flow import DEPARTED
 from mux.core.methods import RequestRule
 from mux.core.offering import Offering
@@ -202,7 +203,7 @@ class Recovery:
         state.appserver.state = AppServerState.READY
         self.last_heard = state.now
         state.arm(state.now + state.limits.probe_interval)
-        told = {"generation": state.appserver.generation, "version": state.appserver.version}
+        told = Restarted(state.appserver.generation, state.appserver.version)
         for client, origin in self.restart_asked:
             if client in state.clients:
                 state.send(client, jsonrpc.result(origin, told), "mux/restart")

@@ -20,25 +20,11 @@ from mux.core.asking import Asking
 from mux.core.backlog import Backlog
 from mux.core.client import Client
 from mux.core.events import ClientId
+from mux.core.extension.following import Cursor, Replayed, ReplayParams
 from mux.core.jsonrpc import ClientMessage
 from mux.core.methods import Asked
 from mux.core.requests import Request
 from mux.core.state import State
-
-
-class Cursor(msgspec.Struct):
-    """A client's place: the last seq that it has, and in which epoch that counts."""
-
-    epoch: str
-    seq: int
-
-
-class ReplayParams(msgspec.Struct):
-    """``mux/replay`` params. ``merged``: consecutive deltas of an item may come as one."""
-
-    after: Cursor
-    threadId: str | None = None
-    merged: bool = False
 
 
 @attrs.define(eq=False)
@@ -163,7 +149,8 @@ class Replaying:
         state, after, known = self.state, replay.params.after.seq, self.state.threads.known
         found = [id for id in replay.threads if id in known and known[id].subscribed]
         missing = [id for id in replay.threads if id not in found]
-        answer = self._answer(complete=True) | {"threads": found, "missing": missing}
+        answer = self._answer(complete=True)
+        answer.threads, answer.missing = found, missing
         state.send(client.id, jsonrpc.result(replay.origin, answer), "mux/replay")
         follows = dict.fromkeys(client.follows, state.journal.head)
         follows |= dict.fromkeys(found, after)
@@ -183,15 +170,9 @@ class Replaying:
         )
         state.fall_behind(client, backlog)
 
-    def _answer(self, *, complete: bool) -> dict[str, object]:
+    def _answer(self, *, complete: bool) -> Replayed:
         journal = self.state.journal
-        return {
-            "complete": complete,
-            "epoch": journal.epoch,
-            "seq": journal.head,
-            "earliest": journal.earliest,
-            "began": journal.began,
-        }
+        return Replayed(complete, journal.epoch, journal.head, journal.earliest, journal.began)
 
 
 _STILL_BEHIND = "this client is still catching up: ask again when it is live"

@@ -1,0 +1,110 @@
+"""``mux/replay`` and ``mux/presence``: what was missed, and who is here."""
+
+from __future__ import annotations
+
+import msgspec
+
+from mux.core.extension.parts import Described, Nothing, method, notification
+from mux.core.scopes import Scope
+
+# ── mux/replay ────────────────────────────────────────────────────────────────────────────────────
+
+
+class Cursor(msgspec.Struct):
+    """A client's place: the last seq that it has, and in which epoch that counts."""
+
+    epoch: str
+    seq: int
+
+
+class ReplayParams(msgspec.Struct):
+    """``merged``: consecutive deltas of an item may come as one.
+
+    Without ``threadId``: those that you follow, and those that your predecessor followed.
+    """
+
+    after: Cursor
+    threadId: str | None = None
+    merged: bool = False
+
+
+class Replayed(msgspec.Struct):
+    """``seq`` is the journal's head, ``earliest`` the earliest cursor that can be replayed.
+
+    With ``complete: false`` nothing is sent or followed: take a snapshot. Else ``threads`` are
+    followed now, and ``missing`` couldn't be loaded; what was missed comes next.
+    """
+
+    complete: bool
+    epoch: str
+    seq: int
+    earliest: int
+    began: int
+    threads: list[str] | msgspec.UnsetType = msgspec.UNSET
+    missing: list[str] | msgspec.UnsetType = msgspec.UNSET
+
+
+# ── mux/presence ──────────────────────────────────────────────────────────────────────────────────
+
+
+class Present(msgspec.Struct):
+    """A client past ``initialize``. ``device``: its name, of one that was paired.
+
+    ``since`` and ``lastDrove`` are seconds ago; ``lastDrove`` is null for one that hasn't driven.
+    """
+
+    id: int
+    name: str | None
+    version: str | None
+    principal: str
+    scopes: list[Scope]
+    transport: str
+    threads: list[str]
+    since: float
+    lastDrove: float | None
+    device: str | msgspec.UnsetType = msgspec.UNSET
+
+
+class Presence(msgspec.Struct):
+    """The whole picture, always."""
+
+    clients: list[Present]
+
+
+# ── examples ──────────────────────────────────────────────────────────────────────────────────────
+
+_EPOCH = "1b0c3d5e7f90a2b4"
+_THREAD = "0199f3a2-51c4-7a10-8f6e-3d2b1c0a9e87"
+_PHONE = Present(
+    id=8,
+    name="phone",
+    version="2.0",
+    principal="Ada's phone",
+    scopes=["approve", "observe"],
+    transport="ws",
+    threads=[_THREAD],
+    since=40.25,
+    lastDrove=None,
+    device="Ada's phone",
+)
+
+METHODS: dict[str, Described] = {
+    "mux/replay": method(
+        "Follow threads again and get what came after the cursor, in order, then live.",
+        ReplayParams(Cursor(_EPOCH, 4711), _THREAD, merged=True),
+        Replayed(
+            complete=True,
+            epoch=_EPOCH,
+            seq=4999,
+            earliest=12,
+            began=12,
+            threads=[_THREAD],
+            missing=[],
+        ),
+    ),
+    "mux/presence/read": method("Who is here.", Nothing(), Presence([_PHONE])),
+}
+
+NOTIFICATIONS: dict[str, Described] = {
+    "mux/presence": notification("Who is here now.", Presence([_PHONE])),
+}

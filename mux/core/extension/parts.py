@@ -1,0 +1,36 @@
+"""What a description of the extension is made of: each part of a message, by an example of it.
+
+An example is an instance of the class that describes the part, so it can't be of another shape;
+the class gives the JSON Schema. Nothing here is on a message's way.
+"""
+
+from __future__ import annotations
+
+import attrs
+import msgspec
+
+
+@attrs.frozen
+class Described:
+    """What a client's author reads of one thing. ``about``: one sentence; ``parts``: by name."""
+
+    about: str
+    parts: dict[str, msgspec.Struct]
+
+
+class Nothing(msgspec.Struct):
+    """No fields; what is sent nevertheless is ignored."""
+
+
+class Done(msgspec.Struct):
+    """Done, and nothing more to say."""
+
+
+def method(about: str, params: msgspec.Struct, result: msgspec.Struct) -> Described:
+    """A ``mux/*`` request, by an example of its params and one of its result."""
+    return Described(about, {"params": params, "result": result})
+
+
+def notification(about: str, params: msgspec.Struct) -> Described:
+    """A ``mux/*`` notification, by an example of its params."""
+    return Described(about, {"params": params})

@@ -1,0 +1,312 @@
+"""``mux/status``, ``mux/restart``; and what ``initialize``, errors and numbered messages carry."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from mux.core.extension.parts import Described, Nothing, method
+from mux.core.scopes import Scope
+
+# ── initialize ────────────────────────────────────────────────────────────────────────────────────
+
+
+class Declared(msgspec.Struct):
+    """``initialize.params.capabilities.extensions.appmux``: this client knows the broker."""
+
+    version: int = 1
+
+
+class Welcome(msgspec.Struct):
+    """``appmux`` in the answer to ``initialize``, for a client that declared to know the broker.
+
+    ``epoch``, ``seq``: a cursor, the journal's head; ``began``: where this broker's life began.
+    ``generation``: which life of the app-server this is.
+    """
+
+    version: int
+    epoch: str
+    seq: int
+    began: int
+    clientId: int
+    generation: int
+
+
+class Numbered(msgspec.Struct):
+    """Top-level fields of a message, for a client that knows the broker; most carry one at most.
+
+    ``seq``: the number of a journaled message. ``cursor``: up to there it has all of the thread.
+    """
+
+    seq: int | msgspec.UnsetType = msgspec.UNSET
+    cursor: int | msgspec.UnsetType = msgspec.UNSET
+
+
+# ── errors ────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Forbidden(msgspec.Struct):
+    """``data`` of error -32003: the scope that the request ``needs``, and those that you have."""
+
+    method: str
+    needs: Scope
+    has: list[Scope]
+
+
+class Lost(msgspec.Struct):
+    """``data`` of errors -32010 and -32011. ``retryable``: the method only reads: ask again.
+
+    ``generation``: the life of the app-server that was asked.
+    """
+
+    generation: int
+    retryable: bool
+
+
+# ── mux/restart ───────────────────────────────────────────────────────────────────────────────────
+
+
+class RestartParams(msgspec.Struct):
+    """``now``: don't wait until nothing runs."""
+
+    now: bool = False
+
+
+class Restarted(msgspec.Struct):
+    """The new process is ready: its number and codex's version."""
+
+    generation: int
+    version: str
+
+
+# ── mux/status ────────────────────────────────────────────────────────────────────────────────────
+
+
+class BrokerShown(msgspec.Struct):
+    """The broker's own process."""
+
+    version: str
+    pid: int
+
+
+class AppServerShown(msgspec.Struct):
+    """The app-server. ``outdated``: the binary on disk is another than the one that runs.
+
+    ``lastWords``: the last lines of its stderr. ``restartWaitsFor``: in words, if one is asked for.
+    """
+
+    version: str
+    state: Literal["starting", "initializing", "resuming", "ready", "down"]
+    generation: int
+    uptimeSeconds: float
+    requestsInFlight: int
+    requestsWaiting: int
+    requestsQueued: int
+    restartWaitsFor: list[str]
+    pid: int | None
+    outdated: bool
+    lastWords: list[str]
+
+
+class JournalShown(msgspec.Struct):
+    """The journal: its epoch, its head, the earliest cursor that can be replayed."""
+
+    epoch: str
+    seq: int
+    earliest: int
+
+
+class StoreShown(msgspec.Struct):
+    """The journal on disk. ``trouble``: why nothing is written, or null."""
+
+    path: str
+    epoch: str
+    nextSeq: int
+    earliest: int
+    bytes: int
+    unwrittenEntries: int
+    trouble: str | None
+    lastWriteMilliseconds: float
+
+
+class AuditShown(msgspec.Struct):
+    """The audit log. ``digest``: of the last record; ``trouble``: why nothing is written."""
+
+    path: str
+    records: int
+    digest: str
+    bytes: int
+    unwrittenRecords: int
+    lastWriteMilliseconds: float
+    trouble: str | None
+
+
+class FailuresShown(msgspec.Struct):
+    """Failed authentications, in all and by address (those that are remembered)."""
+
+    total: int
+    addresses: dict[str, int]
+
+
+class ListenerShown(msgspec.Struct):
+    """Where clients may connect."""
+
+    url: str
+    kind: Literal["ws", "unix"]
+
+
+class ClientShown(msgspec.Struct):
+    """A connection. ``behind``: entries of the journal that it hasn't been given, null if live.
+
+    ``droveSeconds``: since it last made a thread work, null for never.
+    """
+
+    id: int
+    state: Literal["attached", "ready"]
+    name: str | None
+    version: str | None
+    principal: str
+    principalKind: Literal["local-user", "capability-token", "jwt", "device", "open"]
+    scopes: list[Scope]
+    transport: str
+    peer: str
+    sinceSeconds: float
+    droveSeconds: float | None
+    threads: list[str]
+    behind: int | None
+    bytesOwed: int
+
+
+class ThreadShown(msgspec.Struct):
+    """A thread that is loaded or followed: its running turn, the ids of its followers."""
+
+    id: str
+    status: str
+    turn: str | None
+    followers: list[int]
+
+
+class ServerRequestShown(msgspec.Struct):
+    """A server request that isn't over; ``offeredTo`` and the like are ids of clients."""
+
+    id: int
+    method: str
+    thread: str | None
+    ageSeconds: float
+    offeredTo: list[int]
+    abstained: list[int]
+    answeredBy: int | None
+
+
+class Status(msgspec.Struct):
+    """The runtime. ``asker``: the id of the client that asked."""
+
+    asker: int
+    broker: BrokerShown
+    appServer: AppServerShown
+    store: StoreShown
+    audit: AuditShown
+    failedAuthentications: FailuresShown
+    listeners: list[ListenerShown]
+    journal: JournalShown
+    clients: list[ClientShown]
+    threads: list[ThreadShown]
+    serverRequests: list[ServerRequestShown]
+
+
+# ── examples ──────────────────────────────────────────────────────────────────────────────────────
+
+_EPOCH = "1b0c3d5e7f90a2b4"
+_THREAD = "0199f3a2-51c4-7a10-8f6e-3d2b1c0a9e87"
+
+_STATUS = Status(
+    asker=7,
+    broker=BrokerShown("0.1.0", 4711),
+    appServer=AppServerShown(
+        version="0.163.0",
+        state="ready",
+        generation=1,
+        uptimeSeconds=3600.5,
+        requestsInFlight=1,
+        requestsWaiting=0,
+        requestsQueued=0,
+        restartWaitsFor=[],
+        pid=4712,
+        outdated=False,
+        lastWords=[],
+    ),
+    store=StoreShown(
+        "/home/ada/.local/state/appmux/journal.sqlite", _EPOCH, 4712, 12, 65536, 0, None, 0.8
+    ),
+    audit=AuditShown(
+        "/home/ada/.local/state/appmux/audit", 34, "5f4dcc3b5aa765d6", 9120, 0, 0.4, None
+    ),
+    failedAuthentications=FailuresShown(2, {"192.0.2.7": 2}),
+    listeners=[ListenerShown("ws://127.0.0.1:4500", "ws")],
+    journal=JournalShown(_EPOCH, 4711, 12),
+    clients=[
+        ClientShown(
+            id=7,
+            state="ready",
+            name="desk",
+            version="1.2",
+            principal="local",
+            principalKind="local-user",
+            scopes=["admin", "approve", "drive", "observe"],
+            transport="unix",
+            peer="unix",
+            sinceSeconds=12.0,
+            droveSeconds=3.5,
+            threads=[_THREAD],
+            behind=None,
+            bytesOwed=0,
+        )
+    ],
+    threads=[ThreadShown(_THREAD, "active", "0199f3a2-6001-7f20-9a11-0c0d0e0f1011", [7])],
+    serverRequests=[
+        ServerRequestShown(
+            1880000000000001,
+            "item/commandExecution/requestApproval",
+            _THREAD,
+            4.2,
+            [7],
+            [],
+            None,
+        )
+    ],
+)
+
+METHODS: dict[str, Described] = {
+    "mux/status": method(
+        "The runtime as `appmux status --json` shows it; no `initialize` needed.",
+        Nothing(),
+        _STATUS,
+    ),
+    "mux/restart": method(
+        "A new app-server process; answered when it is ready.",
+        RestartParams(now=True),
+        Restarted(2, "0.169.0"),
+    ),
+}
+
+NOTIFICATIONS: dict[str, Described] = {}
+
+SHAPES: dict[str, Described] = {
+    "initialize": Described(
+        "How a client declares that it knows the broker, and what it is told then.",
+        {"declared": Declared(), "appmux": Welcome(1, _EPOCH, 4711, 12, 7, 1)},
+    ),
+    "numbered": Described(
+        "The top-level fields that messages carry for a client that knows the broker.",
+        {"numbered": Numbered(seq=4712), "last of a joining": Numbered(cursor=4712)},
+    ),
+    "errors": Described(
+        "`error.data` of the broker's own errors, by code. Those that aren't here have none.",
+        {
+            "-32003": Forbidden("turn/start", "drive", ["observe"]),
+            "-32010": Lost(1, retryable=True),
+            "-32011": Lost(1, retryable=False),
+        },
+    ),
+}

@@ -1,0 +1,157 @@
+"""How the examples of the extension are played: each request is sent to a real broker.
+
+An example that needs something there before (a device, an approval that waits) has a play in
+`PLAYS`: it sets that up, and sends the example with the ids that there are. The others are sent as
+they stand. A play also makes the broker send the notifications that belong to it.
+
+Hands to: `test_extension`. Hears from: the broker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+import attrs
+import trio
+
+from mux.core import extension
+from mux.scripted_model import Run, Say, Scripted
+from tests.end_to_end.brokered import brokered
+from tests.end_to_end.devices import DEVICES_ONLY, pair, post
+from tests.end_to_end.native import Native
+from tests.end_to_end.peer import Json, Peer, connect_unix, connect_ws
+from tests.end_to_end.scenes import APPROVAL, join
+from tests.extension_schemas import example
+
+AWARE: Final[Json] = {"extensions": {"appmux": {"version": 1}}}
+
+
+@attrs.define
+class Stage:
+    """A broker with two clients that know it: `operator`, who may everything; `guest` observes.
+
+    Both hear what happens; `posted` holds the bodies of `POST /v1/pair`, by part of the schema.
+    """
+
+    broker: Native
+    operator: Peer
+    guest: Peer
+    posted: list[tuple[str, Json]] = attrs.field(factory=list)
+
+    async def play(self, method: str) -> Any:
+        """The real answer to the example of a method."""
+        play = PLAYS.get(method, _as_it_stands)
+        return await play(self, method, example(extension.METHODS[method])["params"])
+
+    async def thread(self, says: str | None = None) -> str:
+        """A thread that both follow; with a turn running on it, if something is said."""
+        thread = await self.operator.start_thread(self.broker.home.work)
+        await join(self.guest, thread)
+        if says is not None:
+            await self.operator.start_turn(thread, says)
+        return thread
+
+    async def approval(self) -> Json:
+        """An approval that both have before them."""
+        thread = await self.thread("run it")
+        await self.guest.wait_method(APPROVAL, threadId=thread)
+        return await self.operator.wait_method(APPROVAL, threadId=thread)  # type: ignore[no-any-return]
+
+    async def device(self, name: str) -> None:
+        """A device in the book."""
+        await self.operator.request("mux/devices/add", {"name": name, "scopes": ["observe"]})
+
+
+@asynccontextmanager
+async def stage() -> AsyncIterator[Stage]:
+    """A broker, its operator, and a guest."""
+    model = Scripted()
+    model.on("run it", Run("echo > proof.txt", escalated=True), Say("Done."))
+    async with brokered(*DEVICES_ONLY, model=model) as broker, connect_unix(broker.socket) as op:
+        await op.initialize("operator", **AWARE)
+        token = await pair(broker, op, "guest", "observe")
+        async with connect_ws(broker.url, token) as guest:
+            await guest.initialize("guest", **AWARE)
+            yield Stage(broker, op, guest)
+
+
+# --- Examples that need something there before ------------------------------------------------
+
+
+async def _as_it_stands(on: Stage, method: str, params: Json) -> Any:
+    return await on.operator.request(method, params)
+
+
+async def _replay(on: Stage, method: str, params: Json) -> Any:
+    thread = await on.thread()
+    async with aware(on, "come back") as peer:
+        after = {name: peer.hello["appmux"][name] for name in ("epoch", "seq")}
+        answer = await peer.request(method, params | {"after": after, "threadId": thread})
+        gap = await peer.request(method, params | {"threadId": thread})  # of another epoch
+        assert not gap["complete"]
+    return answer
+
+
+async def _list(on: Stage, method: str, params: Json) -> Any:
+    await on.approval()
+    answer = await on.operator.request(method, params)
+    assert answer["approvals"]
+    return answer
+
+
+async def _answer(on: Stage, method: str, params: Json) -> Any:
+    approval = await on.approval()
+    await on.guest.respond(approval["id"], params["result"])
+    await on.guest.wait_method("mux/refused", requestId=approval["id"])
+    return await on.operator.request(method, params | {"id": approval["id"]})
+
+
+async def _confirm(on: Stage, method: str, params: Json) -> Any:
+    """A device is paired; the same ticket again is refused."""
+    begin = example(extension.METHODS["mux/pairing/begin"])["params"]
+    begun = await on.operator.request("mux/pairing/begin", begin | {"name": "paired here"})
+    body = example(extension.SHAPES["pair"])["request"] | {"ticket": begun["ticket"]}
+    on.posted.append(("request", body))
+
+    async def device() -> None:
+        status, granted = await post(on.broker.url, body)
+        on.posted.append(("paired" if status == 200 else "refused", granted))
+
+    answer = None
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(device)
+        await on.operator.wait_method("mux/pairing/asked", id=begun["id"])
+        answer = await on.operator.request(method, params | {"id": begun["id"]})
+    await device()
+    await on.operator.wait_method("mux/pairing/ended", id=begun["id"], outcome="again")
+    return answer
+
+
+async def _of_a_device(on: Stage, method: str, params: Json) -> Any:
+    name = f"for {method}"
+    await on.device(name)
+    again = {"to": f"{name}, again"} if "to" in params else {}
+    return await on.operator.request(method, params | {"name": name} | again)
+
+
+@asynccontextmanager
+async def aware(on: Stage, name: str) -> AsyncIterator[Peer]:
+    """Another client of the operator's, which knows the broker."""
+    async with connect_unix(on.broker.socket) as peer:
+        await peer.initialize(name, **AWARE)
+        yield peer
+
+
+Play = Callable[[Stage, str, Json], Awaitable[Any]]
+
+PLAYS: Final[dict[str, Play]] = {
+    "mux/replay": _replay,
+    "mux/approvals/list": _list,
+    "mux/approvals/answer": _answer,
+    "mux/pairing/confirm": _confirm,
+    "mux/devices/revoke": _of_a_device,
+    "mux/devices/rename": _of_a_device,
+    "mux/devices/scope": _of_a_device,
+}
