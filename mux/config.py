@@ -26,6 +26,8 @@ ENV_PREFIX = "APPMUX_"
 AuthMode = Literal["capability-token", "signed-bearer-token", "device-token"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 LogFormat = Literal["auto", "console", "json"]
+ContentLevel = Literal["opaque", "title", "full"]
+"""How much a push tells: kind and count alone; the thread's title too; the command as well."""
 
 FLAGS: Mapping[str, str] = {
     "listen": "--listen",
@@ -58,6 +60,8 @@ BOUNDS: Mapping[str, tuple[float, float | None]] = {
     "limits.overload_retries": (0, 100),
     "limits.held_early": (0, None),
     "audit.max_age": (0, 10 * 365 * 24 * 3600),
+    "push.timeout": (0, 300),
+    "push.exec.timeout": (0, 300),
 }
 """Least and greatest value of a number, where it isn't what its type says (``bounds``)."""
 
@@ -115,6 +119,85 @@ class Audit:
     max_bytes: int = _because("a client can't fill the disk; decades of one person's work", 2**30)
 
 
+@attrs.frozen
+class Apns:
+    """Apple's push service, by token: one key serves all apps of a team."""
+
+    key_file: Path | None = _because("the team's .p8 file, mode 0600; unset: no APNs", None)
+    key_id: str | None = _because("10 characters, in the file's name as Apple gives it", None)
+    team_id: str | None = _because("10 characters, from the developer account's page", None)
+    topic: str | None = _because("the app's bundle id", None)
+    url: str | None = _because("unset: Apple's two, as each device says which", None)
+
+
+@attrs.frozen
+class Fcm:
+    """Firebase Cloud Messaging, HTTP v1."""
+
+    service_account_file: Path | None = _because(
+        "the project's .json, mode 0600; unset: none", None
+    )
+    url: str | None = _because("unset: Google's", None)
+
+
+@attrs.frozen
+class WebPush:
+    """Browsers, and UnifiedPush with encryption: who we are to their push services (VAPID)."""
+
+    subject: str | None = _because(
+        "mailto: or https:, where a push service's operator reaches you; some demand it", None
+    )
+    key_file: Path | None = _because("PEM, P-256; unset: made in the state directory once", None)
+
+
+@attrs.frozen
+class Ntfy:
+    """A topic of an ntfy server that is the host's own; devices may register others."""
+
+    server: str | None = _because("as https://ntfy.sh; unset: no topic of the host's own", None)
+    topic: str | None = _because("whoever knows its name reads it: a long random one", None)
+    token_file: Path | None = _because("access token (tk_…), mode 0600, if the topic asks", None)
+    level: ContentLevel = _because("the server reads what it passes on", "opaque")
+
+
+@attrs.frozen
+class Webhook:
+    """Your own program, by HTTP: each push as signed JSON."""
+
+    url: str | None = _because("unset: no webhook", None)
+    secret_file: Path | None = _because("of the HMAC, mode 0600; an unsigned one isn't sent", None)
+    level: ContentLevel = _because("where it goes isn't known here", "opaque")
+
+
+@attrs.frozen
+class Exec:
+    """Your own program on this host: each push as JSON on its stdin."""
+
+    command: tuple[str, ...] = _because("program and arguments, without a shell; empty: none", ())
+    timeout: float = _because("then its whole process group is killed", 10.0)
+    level: ContentLevel = _because("the command may send it anywhere", "opaque")
+
+
+@attrs.frozen
+class Push:
+    """Notices on their way to devices: the services that this host may use."""
+
+    url: str | None = _because(
+        "https:, where devices reach this broker: for links and buttons in ntfy", None
+    )
+    timeout: float = _because("a service that takes longer for one push is tried again", 20.0)
+    private_hosts: tuple[str, ...] = _because(
+        "hosts (NAME or NAME:PORT) that a device may name although they aren't public", ()
+    )
+    ca_file: Path | None = _because("a private authority's, beside the public ones", None)
+    apns: Apns = attrs.field(factory=Apns)
+    fcm: Fcm = attrs.field(factory=Fcm)
+    webpush: WebPush = attrs.field(factory=WebPush)
+    ntfy: Ntfy = attrs.field(factory=Ntfy)
+    webhook: Webhook = attrs.field(factory=Webhook)
+    exec: Exec = attrs.field(factory=Exec)
+
+
 def _default_state_dir() -> Path:
     return platformdirs.user_state_path(APP_NAME)
 
@@ -140,6 +223,7 @@ class Config:
     upstream: Upstream = attrs.field(factory=Upstream)
     log: Log = attrs.field(factory=Log)
     audit: Audit = attrs.field(factory=Audit)
+    push: Push = attrs.field(factory=Push)
 
 
 @attrs.frozen
@@ -165,23 +249,34 @@ class Leaf:
 @cache
 def leaves() -> Mapping[str, Leaf]:
     """Every setting by its dotted key."""
-    return {leaf.key: leaf for leaf in _leaves_of(Config, "")}
+    found = {}
+    for prefix, cls in tables().items():
+        hints = get_type_hints(cls)
+        for field in attrs.fields(cls):
+            if not attrs.has(hints[field.name]):
+                key = prefix + field.name
+                found[key] = Leaf(key, hints[field.name], bool(field.metadata.get("command")))
+    return found
 
 
-def _leaves_of(cls: type, prefix: str) -> Iterator[Leaf]:
+@cache
+def tables() -> Mapping[str, type]:
+    """Every class of settings by the prefix of its keys: ``""``, ``auth.``, ``push.apns.``, …"""
+    return dict(_tables_of(Config, ""))
+
+
+def _tables_of(cls: type, prefix: str) -> Iterator[tuple[str, type]]:
+    yield prefix, cls
     hints = get_type_hints(cls)
     for field in attrs.fields(cls):
-        kind = hints[field.name]
-        if attrs.has(kind):
-            yield from _leaves_of(kind, f"{prefix}{field.name}.")
-        else:
-            yield Leaf(prefix + field.name, kind, bool(field.metadata.get("command")))
+        if attrs.has(hints[field.name]):
+            yield from _tables_of(hints[field.name], f"{prefix}{field.name}.")
 
 
 @cache
 def sections() -> frozenset[str]:
-    """The names of the tables: ``auth``, ``limits``, …"""
-    return frozenset(key.partition(".")[0] for key in leaves() if "." in key)
+    """The dotted names of the tables: ``auth``, ``limits``, ``push.apns``, …"""
+    return frozenset(prefix.removesuffix(".") for prefix in tables() if prefix)
 
 
 def bounds(leaf: Leaf) -> tuple[float, float | None]:

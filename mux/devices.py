@@ -14,7 +14,6 @@ import contextlib
 import hashlib
 import hmac
 import json
-import os
 import secrets
 import unicodedata
 from collections.abc import Callable, Iterator
@@ -25,6 +24,7 @@ import attrs
 import structlog
 from cattrs import BaseValidationError, Converter
 
+from mux import wholefile
 from mux.core.extension.devices import Kind
 from mux.core.scopes import ALL, Scope
 from mux.errors import AppmuxError
@@ -296,31 +296,12 @@ class Book:
     def _write(self, *, safely: bool) -> None:
         """Replace the file as a whole; ``safely``: it outlives a power cut."""
         text = json.dumps(_converter.unstructure(_File(VERSION, list(self))), indent=2) + "\n"
-        new = self.path.with_name(self.path.name + ".new")
-        # A file left by an earlier life may have another mode.
-        new.unlink(missing_ok=True)
-        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-            if safely:
-                file.flush()
-                os.fsync(file.fileno())
-        new.replace(self.path)
+        wholefile.replace(self.path, text, safely=safely)
         self._unwritten = False
-        if safely:
-            _sync(self.path.parent)
 
 
 def _forgotten(device: Device, now: float) -> bool:
     return device.expires is not None and device.expires + EXPIRED_KEPT <= now
-
-
-def _sync(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 # -- the file --------------------------------------------------------------------------------------

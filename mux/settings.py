@@ -30,18 +30,13 @@ from mux.config import (
     APP_NAME,
     ENV_PREFIX,
     FLAGS,
-    Audit,
-    Auth,
     Config,
     Leaf,
-    Log,
-    Tls,
-    Upstream,
     bounds,
     leaves,
     sections,
+    tables,
 )
-from mux.core.limits import Limits
 from mux.errors import AppmuxError
 
 CONFIG_FILE_VARIABLE = "APPMUX_CONFIG"
@@ -132,16 +127,23 @@ def _from_file(path: Path) -> dict[str, Found]:
         raise ConfigError(f"{origin}: is not UTF-8, at byte {error.start}") from error
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{origin}: is not TOML: {error}") from error
-    values: dict[str, object] = {}
-    for name, value in document.items():
-        if name not in sections():
-            values[name] = value
-        elif isinstance(value, dict):
-            values.update({f"{name}.{key}": inner for key, inner in value.items()})
-        else:
-            raise ConfigError(f"{origin}: {name}: expected a table, found {_shown(name, value)}")
     base = path.absolute().parent
-    return {key: Found(_placed(key, value, base), origin) for key, value in values.items()}
+    return {
+        key: Found(_placed(key, value, base), origin) for key, value in _flat(document, "", origin)
+    }
+
+
+def _flat(table: Mapping[str, object], prefix: str, origin: str) -> Iterator[tuple[str, object]]:
+    """Every value in the tables that we know, by its dotted key."""
+    for name, value in table.items():
+        key = prefix + name
+        # A quoted name may have dots in it; then it isn't the path that it looks like.
+        if "." in name or key not in sections():
+            yield key, value
+        elif isinstance(value, dict):
+            yield from _flat(value, f"{key}.", origin)
+        else:
+            raise ConfigError(f"{origin}: {key}: expected a table, found {_shown(key, value)}")
 
 
 def _from_environ(environ: Mapping[str, str]) -> dict[str, Found]:
@@ -220,16 +222,23 @@ def _placed(key: str, value: object, base: Path) -> object:
 def _structure(found: Mapping[str, Found]) -> Config:
     tree: dict[str, Any] = {}
     for key, item in found.items():
-        section, _, name = key.partition(".")
-        if section in sections():
-            tree.setdefault(section, {})[name] = item.value
-        else:
-            tree[key] = item.value
+        inner, name = tree, key
+        while (section := _section_of(name, key)) is not None:
+            inner = inner.setdefault(section, {})
+            name = name.removeprefix(f"{section}.")
+        inner[name] = item.value
     try:
         return _converter().structure(tree, Config)
     except ClassValidationError as error:
         wrong = sorted(set(_wrong_keys(error, "")))
         raise ConfigError("\n".join(_complaint(key, found) for key in wrong)) from None
+
+
+def _section_of(name: str, key: str) -> str | None:
+    """The first table that is named in ``name``, the end of ``key``; None: it is in no further."""
+    before = key.removesuffix(name)
+    first, dot, _ = name.partition(".")
+    return first if dot and before + first in sections() else None
 
 
 def _wrong_keys(error: ClassValidationError, prefix: str) -> Iterator[str]:
@@ -272,14 +281,13 @@ def _check_together(config: Config) -> None:
 def _converter() -> Converter:
     """cattrs, made strict: "64" is no number, true is no integer, and no key goes unread."""
     converter = Converter(forbid_extra_keys=True)
-    for cls in (Auth, Tls, Limits, Upstream, Log, Audit, Config):
-        prefix = "" if cls is Config else f"{cls.__name__.lower()}."
+    for prefix, cls in reversed(list(tables().items())):  # the inner ones before those they are in
         fields = {
             field.name: _override(leaves()[prefix + field.name])
             for field in attrs.fields(cls)
             if prefix + field.name in leaves()
         }
-        structure = make_dict_structure_fn(
+        structure: Any = make_dict_structure_fn(
             cls,
             converter,
             _cattrs_forbid_extra_keys=True,

@@ -11,8 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mux.config import BOUNDS, FLAGS, Audit, Auth, Config, Log, Tls, Upstream, leaves
-from mux.core.limits import Limits
+from mux.config import BOUNDS, FLAGS, Apns, Auth, Config, Log, Push, leaves, sections, tables
 from mux.settings import ConfigError, load, toml_value
 
 
@@ -143,6 +142,10 @@ def test_environment_can_name_the_file(tmp_path: Path) -> None:
         ("state_dir = 3", "state_dir: expected a path, found 3"),
         ('state_dir = ""', 'state_dir: expected a path, found ""'),
         ("limits = 3", "limits: expected a table, found 3"),
+        ("[push]\napns = 3", "push.apns: expected a table, found 3"),
+        ('[push.apns]\ntopik = "x"', "push.apns.topik: unknown key; did you mean push.apns.topic?"),
+        ('[push]\n"apns.topic" = 3', "push.apns.topic: expected a text that isn't empty"),
+        ("[push.appns]\ntopic = 3", "push.appns: unknown key; did you mean push.apns.url?"),
         ("[log.level]\nx = 1", 'log.level: expected one of "debug", "info", "warning", "error",'),
         ('[log]\nlevel = "loud"', 'found "loud"'),
         (
@@ -216,11 +219,21 @@ def test_every_bound_and_flag_belongs_to_a_setting() -> None:
     assert len(set(variables)) == len(variables)
 
 
-@pytest.mark.parametrize("cls", [Config, Audit, Auth, Limits, Tls, Upstream, Log])
-def test_every_setting_has_its_reason(cls: type) -> None:
-    sections = {"auth", "tls", "limits", "upstream", "log", "audit"}
-    for field in attrs.fields(cls):
-        assert field.metadata.get("reason") or field.name in sections, field.name
+@pytest.mark.parametrize("prefix", tables())
+def test_every_setting_has_its_reason(prefix: str) -> None:
+    for field in attrs.fields(tables()[prefix]):
+        key = prefix + field.name
+        assert field.metadata.get("reason") or key in sections(), key
+
+
+def test_a_table_in_a_table(tmp_path: Path) -> None:
+    file = write(
+        tmp_path, '[push]\ntimeout = 3\n[push.apns]\nkey_file = "a.p8"\ntopic = "org.app"\n'
+    )
+    settled = load({}, {"APPMUX_PUSH_APNS_KEY_ID": "ABC"}, file)
+    apns = Apns(key_file=tmp_path / "a.p8", topic="org.app", key_id="ABC")
+    assert settled.config.push == Push(timeout=3.0, apns=apns)
+    assert settled.origins["push.apns.key_id"] == "environment APPMUX_PUSH_APNS_KEY_ID"
 
 
 def test_every_default_passes_the_checks_that_a_given_value_must_pass(tmp_path: Path) -> None:

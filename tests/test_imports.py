@@ -96,7 +96,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "failures": set(),
     "access": {"devices", "dispatcher", "pairing"},
     "pairing": {"devices"},
-    "devices": set(),
+    "devices": {"wholefile"},
+    "wholefile": set(),
     "downstream": {"dispatcher", "door", "outbox"},
     "upstream": {"dispatcher", "outbox"},
     "dispatcher": {"outbox"},
@@ -105,6 +106,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     "audit": {"audit_writer", "chain"},
     "audit_writer": {"chain"},
     "chain": set(),
+    # push: how a notice reaches a device that isn't connected
+    "push": set(),
+    "push.push": set(),
+    "push.outcome": set(),
+    "push.addresses": {"push.endpoints", "push.push"},
+    "push.endpoints": {"push.push", "wholefile"},
+    "push.sender": {"push.addresses", "push.endpoints", "push.push"},
     # the journal on disk
     "store": {"chunks", "recorder", "schema", "times"},
     "recorder": {"chunks", "schema"},

@@ -1,0 +1,269 @@
+"""Where a device is reached: which endpoints each has registered, kept in the state directory.
+
+An address is as good as a secret: who has it may push to the device. So the file's mode is 0600,
+and no address stands in a log, a list or an error.
+
+Hands to: ``sender``, the endpoints of a device.
+Hears from: ``sender``, registrations and what services said; ``push.json``, read at the start.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final, Literal, get_args
+
+import attrs
+import structlog
+from cattrs import BaseValidationError, Converter
+
+from mux import wholefile
+from mux.config import ContentLevel
+from mux.push.push import PushError
+
+FILE: Final = "push.json"
+VERSION: Final = 1
+"""Of the file's form. A newer one is refused: it may hold limits that this code would ignore."""
+
+ID_BYTES: Final = 8
+
+MOST_OF_A_DEVICE: Final = 8
+"""A phone has one or two, a browser one for each profile."""
+
+MOST: Final = 512
+"""In all; the whole file is written at each change."""
+
+HOST: Final = "host"
+"""The device that stands for the host itself: what its settings name (webhook, command, topic)."""
+
+Service = Literal["apns", "fcm", "webpush", "unifiedpush", "ntfy", "webhook", "exec"]
+
+SERVICES: Final[tuple[Service, ...]] = get_args(Service)
+
+WITH_OWN_TOKEN: Final = frozenset({"apns", "fcm", "webpush", "unifiedpush"})
+"""Services whose addresses stand for one installation of an app: whoever registers one has it."""
+
+log = structlog.get_logger()
+
+
+@attrs.frozen
+class Endpoint:
+    """One place where a device is reached. Times in Unix seconds.
+
+    ``address``: what the service needs to find it (see ``addresses``). ``said``: the last outcome
+    in words, at ``said_at``; None before the first.
+    """
+
+    id: str
+    device: str
+    service: Service
+    address: Mapping[str, str] = attrs.field(repr=False)
+    level: ContentLevel
+    created: float
+    said: str | None = None
+    said_at: float | None = None
+
+    def shown(self) -> dict[str, Any]:
+        """For lists: everything but the address."""
+        return {
+            "id": self.id,
+            "device": self.device,
+            "service": self.service,
+            "level": self.level,
+            "created": self.created,
+            "said": self.said,
+            "saidAt": self.said_at,
+        }
+
+
+@attrs.define(eq=False)
+class Endpoints:
+    """All endpoints. Made by ``open_endpoints``; one for a broker.
+
+    ``configured``: those of the settings; they are listed, but can't be added or removed.
+    """
+
+    path: Path
+    clock: Callable[[], float]
+    configured: tuple[Endpoint, ...] = ()
+    _registered: dict[str, Endpoint] = attrs.field(factory=dict)
+    _unwritten: bool = False
+
+    def all(self) -> list[Endpoint]:
+        """Every endpoint, the settings' first."""
+        return [*self.configured, *self._registered.values()]
+
+    def of(self, device: str) -> list[Endpoint]:
+        """The endpoints of one device."""
+        return [each for each in self.all() if each.device == device]
+
+    def by_id(self, id: str) -> Endpoint | None:
+        """The endpoint with this id, if it is still there."""
+        return next((each for each in self.all() if each.id == id), None)
+
+    def add(
+        self, device: str, service: Service, address: Mapping[str, str], level: ContentLevel
+    ) -> Endpoint:
+        """Register one whose address was checked. Known already: it keeps its id.
+
+        An app's own address leaves the device that had it: the app was paired anew. Raises
+        ``PushError`` if there are too many, or if it can't be written: then nothing was changed.
+        """
+        known = next((each for each in self.of(device) if _same(each, service, address)), None)
+        kept = {
+            id: each
+            for id, each in self._registered.items()
+            if not (service in WITH_OWN_TOKEN and _same(each, service, address))
+        }
+        if known is None:
+            if sum(each.device == device for each in kept.values()) >= MOST_OF_A_DEVICE:
+                raise PushError(
+                    f"this device has {MOST_OF_A_DEVICE} push registrations already: remove one"
+                    " first (`mux/push/unregister`)"
+                )
+            if len(kept) >= MOST:
+                raise PushError(
+                    f"there are {MOST} push registrations already: revoke devices that are gone"
+                )
+        made = Endpoint(
+            id=known.id if known else secrets.token_hex(ID_BYTES),
+            device=device,
+            service=service,
+            address=dict(address),
+            level=level,
+            created=known.created if known else self.clock(),
+        )
+        self._change({**kept, made.id: made})
+        return made
+
+    def remove(self, id: str) -> bool:
+        """Take one away; whether it was there. Raises ``PushError`` if that can't be written."""
+        if id not in self._registered:
+            return False
+        self._change({key: each for key, each in self._registered.items() if key != id})
+        return True
+
+    def forget(self, device: str) -> None:
+        """Take away all of a device, at once; a file that can't be written is only logged."""
+        left = {id: each for id, each in self._registered.items() if each.device != device}
+        if len(left) != len(self._registered):
+            self._registered = left
+            self._unwritten = True
+            self.flush()
+
+    def gone(self, id: str) -> None:
+        """A service said that there is nobody any more. As `forget`: it would say so again."""
+        if self._registered.pop(id, None):
+            self._unwritten = True
+            self.flush()
+
+    def note(self, id: str, said: str) -> None:
+        """Keep what a service said; written with the next change, as nothing depends on it."""
+        now = self.clock()
+        if id in self._registered:
+            self._registered[id] = attrs.evolve(self._registered[id], said=said, said_at=now)
+            self._unwritten = True
+        self.configured = tuple(
+            attrs.evolve(each, said=said, said_at=now) if each.id == id else each
+            for each in self.configured
+        )
+
+    def flush(self) -> None:
+        """Write what isn't written yet."""
+        if not self._unwritten:
+            return
+        try:
+            self._write(safely=False)
+        except OSError as failure:
+            log.warning("push registrations not written", path=str(self.path), why=failure.strerror)
+
+    def _change(self, registered: dict[str, Endpoint]) -> None:
+        before, self._registered = self._registered, registered
+        try:
+            self._write(safely=True)
+        except OSError as failure:
+            self._registered = before
+            raise PushError(
+                f"nothing was changed: {self.path} can't be written ({failure.strerror}): make room"
+                " for it"
+            ) from failure
+
+    def _write(self, *, safely: bool) -> None:
+        file = _File(VERSION, list(self._registered.values()))
+        text = json.dumps(_converter.unstructure(file), indent=2) + "\n"
+        wholefile.replace(self.path, text, safely=safely)
+        self._unwritten = False
+
+
+def _same(endpoint: Endpoint, service: Service, address: Mapping[str, str]) -> bool:
+    """Whether it is the same place: for Web Push, its keys may have changed."""
+    place = "endpoint" if "endpoint" in address else "token"
+    if service == "ntfy":
+        there = ("server", "topic")
+        return endpoint.service == service and all(
+            endpoint.address.get(name) == address.get(name) for name in there
+        )
+    return endpoint.service == service and endpoint.address.get(place) == address.get(place)
+
+
+# -- the file --------------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class _File:
+    version: int
+    endpoints: list[Endpoint]
+
+
+def open_endpoints(
+    state_dir: Path, clock: Callable[[], float], configured: tuple[Endpoint, ...] = ()
+) -> Endpoints:
+    """The endpoints of a state directory. Raises ``PushError`` if the file can't be read."""
+    opened = Endpoints(state_dir / FILE, clock, configured)
+    try:
+        text = opened.path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return opened
+    except (OSError, UnicodeDecodeError) as failure:
+        raise _unreadable(opened.path, str(failure)) from failure
+    try:
+        document = json.loads(text)
+        version = document["version"]
+    except (ValueError, KeyError, TypeError, RecursionError) as failure:
+        raise _unreadable(opened.path, "it isn't a list of registrations") from failure
+    if version != VERSION:
+        raise PushError(
+            f"{opened.path} is of version {version!r}, written by a newer appmux: run that one"
+        )
+    try:
+        endpoints = _converter.structure(document, _File).endpoints
+    except (BaseValidationError, ValueError, TypeError) as failure:
+        raise _unreadable(opened.path, "an entry in it is damaged") from failure
+    opened._registered = {each.id: each for each in endpoints}
+    return opened
+
+
+def _unreadable(path: Path, why: str) -> PushError:
+    return PushError(
+        f"can't read the push registrations {path}: {why}. Restore it from a backup, or remove it:"
+        " apps register again when they next connect"
+    )
+
+
+def _make_converter() -> Converter:
+    converter = Converter(forbid_extra_keys=True)
+    for kind in (str, int, float):
+        converter.register_structure_hook(kind, _checked)
+    return converter
+
+
+def _checked(value: Any, kind: Any) -> Any:
+    """The value, which must be of the kind already: cattrs would make ``"None"`` of a null."""
+    if type(value) is not kind and not (kind is float and type(value) is int):
+        raise ValueError("of another type")
+    return kind(value)
+
+
+_converter = _make_converter()
