@@ -86,6 +86,8 @@ class Replaying:
         return after.epoch == journal.epoch and journal.earliest <= after.seq <= journal.head
 
     def _wanted(self, client: Client, params: ReplayParams) -> list[str]:
+        if params.threadIds is not None:
+            return sorted({*params.threadIds, *([params.threadId] if params.threadId else [])})
         if params.threadId is not None:
             return [params.threadId]
         name = client.info.name if client.info is not None else ""

@@ -21,6 +21,7 @@ import msgspec
 from mux.core import jsonrpc
 from mux.core.journal import is_delta, with_delta
 from mux.core.jsonrpc import ABSENT, ItemParams
+from mux.core.turns import interrupted_turn, started_turn
 
 JOINED_AT = 512
 """Pieces of a stream are joined when there are this many: each costs more than its text."""
@@ -119,8 +120,7 @@ class Running:
 
         Unless it has ended already: an answer may come late, of one that joined a running turn.
         """
-        params = {"threadId": thread, "turn": msgspec.Raw(turn)}
-        line = jsonrpc.notification("turn/started", params)
+        line = started_turn(thread, turn)
         begun = _turn_id(line)
         if self.turn is None and begun != self.over:
             self.turn, self.started, self.announced = begun, line, False
@@ -199,19 +199,7 @@ class Running:
 
     def interrupted(self, unix_time: float) -> bytes:
         """``turn/completed`` for a turn whose app-server died, in the shape of the native one."""
-        fields = jsonrpc.read_fields(self.started) or {}
-        params = jsonrpc.read_fields(fields.get("params", b"{}")) or {}
-        turn = jsonrpc.read_fields(params.get("turn", b"{}")) or {}
-        turn["status"] = b'"interrupted"'
-        turn["completedAt"] = b"%d" % int(unix_time)
-        began = turn.get("startedAt", b"null")
-        if began.isdigit():
-            turn["durationMs"] = b"%d" % max(0, int(unix_time - int(began)) * 1000)
-        params["turn"] = jsonrpc.write(turn)
-        fields |= {"method": b'"turn/completed"', "params": jsonrpc.write(params)}
-        if "emittedAtMs" in fields:
-            fields["emittedAtMs"] = b"%d" % int(unix_time * 1000)
-        return jsonrpc.write(fields)
+        return interrupted_turn(self.started, unix_time)
 
 
 def up_to_date(result: bytes, running: Running, status: bytes | None, *, turns: bool) -> bytes:

@@ -196,6 +196,23 @@ def test_a_thread_that_cannot_be_loaded_is_named_as_missing() -> None:
     assert (answer(back)["threads"], answer(back)["missing"]) == ([], ["t"])
 
 
+def test_several_threads_may_be_named_and_others_of_the_like_stay_out() -> None:
+    """Two programs of one name: neither is given what the other follows."""
+    story, phone = followed("t", "s")
+    twin = story.peer("phone", **AWARE)
+    joins(story, twin, "twin's")
+    for thread in ("t", "s", "twin's"):
+        story.delta(thread)
+    phone.leaves()
+    back = story.peer("phone", **AWARE)
+    params = {"after": {"epoch": EPOCH, "seq": 0}, "threadIds": ["t", "s"]}
+    back.asks("mux/replay", params, id="replay")
+    story.loads()
+    story.settles()
+    assert answer(back)["threads"] == ["s", "t"]
+    assert {each["params"]["threadId"] for each in back.inbox[1:]} == {"s", "t"}
+
+
 def test_one_that_is_closed_while_another_loads_is_missing() -> None:
     story, phone = followed("t", "s")
     desk = story.peer("desk")

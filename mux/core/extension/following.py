@@ -20,12 +20,14 @@ class Cursor(msgspec.Struct):
 class ReplayParams(msgspec.Struct):
     """``merged``: consecutive deltas of an item may come as one.
 
-    Without ``threadId``: those that you follow, and those that your predecessor followed.
+    The threads: ``threadIds``, or ``threadId`` for one. Without either: those that you follow, and
+    those that your predecessor followed.
     """
 
     after: Cursor
     threadId: str | None = None
     merged: bool = False
+    threadIds: list[str] | None = None
 
 
 class Replayed(msgspec.Struct):

@@ -1,0 +1,33 @@
+"""A turn that ended with its app-server: the ``turn/completed`` that nobody else can say any more.
+
+Heard from: ``running``; and from the stdio door, whose broker may be gone with the app-server.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from mux.core import jsonrpc
+
+
+def started_turn(thread: str, turn: bytes) -> bytes:
+    """``turn/started`` of a turn (its JSON text) that is known from an answer alone."""
+    params = {"threadId": thread, "turn": msgspec.Raw(turn)}
+    return jsonrpc.notification("turn/started", params)
+
+
+def interrupted_turn(started: bytes, unix_time: float) -> bytes:
+    """``turn/completed`` in the shape of the native one, from the turn's ``turn/started``."""
+    fields = jsonrpc.read_fields(started) or {}
+    params = jsonrpc.read_fields(fields.get("params", b"{}")) or {}
+    turn = jsonrpc.read_fields(params.get("turn", b"{}")) or {}
+    turn["status"] = b'"interrupted"'
+    turn["completedAt"] = b"%d" % int(unix_time)
+    began = turn.get("startedAt", b"null")
+    if began.isdigit():
+        turn["durationMs"] = b"%d" % max(0, int(unix_time - int(began)) * 1000)
+    params["turn"] = jsonrpc.write(turn)
+    fields |= {"method": b'"turn/completed"', "params": jsonrpc.write(params)}
+    if "emittedAtMs" in fields:
+        fields["emittedAtMs"] = b"%d" % int(unix_time * 1000)
+    return jsonrpc.write(fields)
