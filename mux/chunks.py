@@ -19,7 +19,7 @@ from pathlib import Path
 import attrs
 import msgspec
 
-from mux import schema
+from mux import database, schema
 from mux.core.journal import Entry, is_delta
 
 BATCH_BYTES = 1024 * 1024
@@ -181,5 +181,5 @@ def _entries(row: Row, after: int, until: int) -> list[Entry]:
 def _checked(row: Row) -> Row:
     *key, crc, body = row
     if type(body) is not bytes or crc != schema.checksum(body, *key):
-        raise schema.Broken(f"what it holds at {row[0]} isn't what was written")
+        raise database.Broken(f"what it holds at {row[0]} isn't what was written")
     return row

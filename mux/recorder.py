@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from operator import attrgetter
 from pathlib import Path
 from typing import cast
@@ -21,9 +21,10 @@ from typing import cast
 import attrs
 import structlog
 
-from mux import schema
+from mux import database, schema
 from mux.chunks import batches, rows
 from mux.core.journal import Entry
+from mux.database import transaction
 
 RESERVED = 2**30
 """Numbers reserved ahead. After a kill the next life begins past them. So many that even a disk
@@ -127,9 +128,9 @@ class Recorder:
             self._set_aside(self.suspicion[1])
         if self._connection is None:
             self._connect(adopt=False)
-        elif self._identity != _identity(self.path):
+        elif self._identity != database.identity(self.path):
             # Written entries would go nowhere: SQLite keeps writing into a file without a name.
-            raise schema.Removed("it was removed or replaced")
+            raise database.Removed("it was removed or replaced")
         assert self._connection
         return self._connection
 
@@ -137,7 +138,7 @@ class Recorder:
         try:
             self._open(adopt=adopt)
         except sqlite3.Error as failure:
-            if not schema.is_broken(failure):
+            if not database.is_broken(failure):
                 raise
             self._set_aside(str(failure))
             self._open(adopt=adopt)
@@ -155,7 +156,7 @@ class Recorder:
                     )
             else:
                 self._start_over(self._connection)
-            self._identity = _identity(self.path)
+            self._identity = database.identity(self.path)
         except BaseException:
             self._close()
             raise
@@ -257,7 +258,7 @@ class Recorder:
         if free * size > self.max_bytes // FREE_SHARE:
             connection.execute(f"PRAGMA incremental_vacuum({STEP_PAGES})").fetchall()
             return True
-        if _size(self.path.with_name(self.path.name + "-wal")) > schema.WAL_BYTES:
+        if _size(self.path.with_name(self.path.name + "-wal")) > database.WAL_BYTES:
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         return False
 
@@ -265,16 +266,16 @@ class Recorder:
 
     def _give_up(self, failure: BaseException) -> None:
         """After a failure: go on with the connection only if the file itself is beyond doubt."""
-        if schema.is_broken(failure):
+        if database.is_broken(failure):
             self.suspicion = (self.generation, str(failure))
         self._saved = -1  # what was rolled back isn't saved
-        if schema.code(failure) not in {sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY}:
+        if database.code(failure) not in {sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY}:
             self._close()
 
     def _set_aside(self, because: str) -> None:
         self._close()
         if self.path.exists():
-            aside = schema.move_aside(self.path, self.wall_clock())
+            aside = database.move_aside(self.path, self.wall_clock())
             log.error(
                 "the journal's file is broken: moved aside, and a new one begun; what it held can't"
                 " be caught up on",
@@ -291,20 +292,6 @@ class Recorder:
                 connection.close()
 
 
-@contextlib.contextmanager
-def transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    """All of it or nothing."""
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-        connection.execute("COMMIT")
-    except BaseException:
-        # A failed commit has often ended the transaction already.
-        with contextlib.suppress(sqlite3.Error):
-            connection.execute("ROLLBACK")
-        raise
-
-
 def _life(connection: sqlite3.Connection) -> Life | None:
     """None in a new file. Raises ``Broken`` if it hasn't the tables of its version."""
     try:
@@ -319,13 +306,13 @@ def _life(connection: sqlite3.Connection) -> Life | None:
             ).fetchone()
         )
     except sqlite3.OperationalError as failure:
-        if schema.code(failure) == sqlite3.SQLITE_ERROR:
-            raise schema.Broken(str(failure)) from failure
+        if database.code(failure) == sqlite3.SQLITE_ERROR:
+            raise database.Broken(str(failure)) from failure
         raise
     if row is None:
         return None
     if type(row[0]) is not str or not row[0]:
-        raise schema.Broken("its epoch is garbled")
+        raise database.Broken("its epoch is garbled")
     return Life(row[0], *_whole(*row[1:], *(last or (0,))))
 
 
@@ -368,16 +355,8 @@ def _until(excess: int, found: Iterable[Victim]) -> list[Victim]:
 def _whole(*columns: object) -> tuple[int, ...]:
     """The same. Raises ``Broken`` unless they are numbers: SQLite promises none."""
     if not all(type(column) is int for column in columns):
-        raise schema.Broken("its numbers are garbled")
+        raise database.Broken("its numbers are garbled")
     return cast("tuple[int, ...]", columns)
-
-
-def _identity(path: Path) -> tuple[int, int]:
-    try:
-        status = path.stat()
-    except FileNotFoundError:
-        return 0, 0
-    return status.st_dev, status.st_ino
 
 
 def _size(path: Path) -> int:

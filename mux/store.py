@@ -27,11 +27,11 @@ import attrs
 import structlog
 import trio
 
-from mux import schema
+from mux import database, schema
 from mux.chunks import Reader, fitting
 from mux.core.journal import Entry, is_delta
+from mux.database import StoreError as StoreError  # noqa: PLC0414 (for those who read)
 from mux.recorder import Recorder
-from mux.schema import StoreError as StoreError  # noqa: PLC0414 (for those who read)
 from mux.times import Times
 
 MIB = 1024 * 1024
@@ -324,7 +324,7 @@ class Store:
         if isinstance(failure, StoreError):
             self._say(f"{failure}; until then {kept}")
         else:
-            advice = schema.advice(path, failure)
+            advice = database.advice(path, failure)
             self._say(
                 f"the journal {path} can't be written ({failure}): {advice}; until then {kept}"
             )
@@ -343,7 +343,7 @@ class Store:
         """The reader failed: have the file looked at, and replaced if it is broken or gone."""
         self._more = True
         self._wake.set()
-        if not schema.is_broken(failure):
+        if not database.is_broken(failure):
             raise StoreError(f"the journal {self._recorder.path} can't be read: {failure}")
         self._recorder.suspicion = (generation, str(failure))
         self._shed = max(self._shed, self._recorder.written)

@@ -114,10 +114,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "push.endpoints": {"push.push", "wholefile"},
     "push.sender": {"push.addresses", "push.endpoints", "push.push"},
     # the journal on disk
-    "store": {"chunks", "recorder", "schema", "times"},
-    "recorder": {"chunks", "schema"},
-    "chunks": {"schema"},
-    "schema": set(),
+    "store": {"chunks", "database", "recorder", "schema", "times"},
+    "recorder": {"chunks", "database", "schema"},
+    "chunks": {"database", "schema"},
+    "schema": {"database"},
+    "database": set(),
     # what stands beside that way
     "client": set(),
     "codex": set(),

@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from mux import schema
 from mux.chunks import BATCH_BYTES
 from mux.core.journal import Entry
+from mux.database import WAL_BYTES, StoreError
 from mux.recorder import RESERVED
-from mux.schema import FILE, StoreError
+from mux.schema import FILE
 from mux.store import FLUSH_INTERVAL, Store
 from tests.entries import (
     DAY,
@@ -417,7 +418,7 @@ async def test_the_write_ahead_log_is_bounded_too(tmp_path: Path) -> None:
     async with opened(tmp_path) as store:
         for seq in range(1, 121):
             await put(store, entry(seq, size=MIB // 2))
-            assert (tmp_path / f"{FILE}-wal").stat().st_size <= schema.WAL_BYTES + 2 * MIB
+            assert (tmp_path / f"{FILE}-wal").stat().st_size <= WAL_BYTES + 2 * MIB
 
 
 # --- All of it against a plain list ---------------------------------------------------------------

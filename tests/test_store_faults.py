@@ -23,8 +23,9 @@ from structlog.typing import EventDict
 
 from mux import schema
 from mux import store as store_module
+from mux.database import KEPT_BROKEN, StoreError
 from mux.recorder import Recorder
-from mux.schema import FILE, KEPT_BROKEN, StoreError
+from mux.schema import FILE
 from mux.store import Store
 from tests.entries import (
     DAY,

@@ -1,0 +1,229 @@
+"""A SQLite file of ours: how it is opened, its version, and what becomes of one that can't be used.
+
+Hands to: ``schema`` (the journal), ``push.queue_file``: open connections. All of it blocks: outside
+of the start it is called in a worker thread.
+Hears from: them, which file it is, and the tables of each of its versions.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import sqlite3
+import time
+import urllib.parse
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import attrs
+
+from mux.errors import AppmuxError
+
+BUSY_SECONDS = 2.0
+"""Waited for a lock. Reader and writer of one broker hardly meet; an operator's ``sqlite3`` may."""
+
+WAL_BYTES = 16 * 1024 * 1024
+"""What the write-ahead log may keep on disk once its pages are in the file: SQLite moves them there
+at 4 MiB, so it grows further only in a burst."""
+
+KEPT_BROKEN = 2
+"""Files kept that turned out broken, for whoever wants to know why. Each may be as big as the
+journal."""
+
+
+class StoreError(AppmuxError):
+    """A file of ours can't be used, or not now; its text says why and what to do."""
+
+
+class Broken(sqlite3.DatabaseError):
+    """The file isn't a journal, or isn't whole. It is to be moved aside."""
+
+
+class Removed(OSError):
+    """The file that is open isn't the one under its name any more."""
+
+
+@attrs.frozen
+class Form:
+    """What a file is.
+
+    ``what`` it holds, for errors; ``application``: four letters in its header, so that a foreign or
+    garbled file isn't taken for one of a newer version; ``without``: what is lost without it.
+
+    ``migrations``: each takes the file one version further, in a transaction of its own; the first
+    from nothing. A file's version is the number of those it has seen (``PRAGMA user_version``).
+    """
+
+    what: str
+    application: int
+    migrations: Sequence[Callable[[sqlite3.Connection], None]]
+    without: str
+
+
+def connect(path: Path, form: Form) -> sqlite3.Connection:
+    """Open the file for writing, making or migrating it as needed.
+
+    Raises ``StoreError`` if a newer appmux made it (then nothing is changed), ``Broken`` if it is
+    to be moved aside, other ``sqlite3.Error`` or ``OSError`` if it can't be opened now.
+    """
+    if path.exists():
+        _refuse_newer(path, form)
+        path.chmod(0o600)
+    else:
+        # Not by SQLite, whose files anybody may read; its side files take over this one's mode.
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+    connection = open_file(path, "rw")
+    try:
+        # Before there is a table, or it has no effect; needed so that the file can shrink.
+        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        connection.execute("PRAGMA journal_mode = WAL")
+        # A commit then doesn't wait for the disk. It survives our death, not the machine's; the
+        # file stays whole in both.
+        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute(f"PRAGMA journal_size_limit = {WAL_BYTES}")
+        # Pages of deleted rows are overwritten only where that costs no further write.
+        connection.execute("PRAGMA secure_delete = FAST")
+        _migrate(connection, form)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def open_file(path: Path, mode: str) -> sqlite3.Connection:
+    """A connection for one worker thread at a time. Raises ``sqlite3.Error`` without a file."""
+    return sqlite3.connect(
+        f"file:{urllib.parse.quote(str(path))}?mode={mode}",
+        uri=True,
+        timeout=BUSY_SECONDS,
+        isolation_level=None,  # transactions are begun and ended where one can read it
+        check_same_thread=False,  # one worker thread at a time, not always the same
+    )
+
+
+def _refuse_newer(path: Path, form: Form) -> None:
+    connection = open_file(path, "ro")
+    try:
+        (ours,) = connection.execute("PRAGMA application_id").fetchone()
+        version = _version(connection)
+    finally:
+        connection.close()
+    if ours == form.application and version > len(form.migrations):
+        raise StoreError(
+            f"{form.what} {path} was made by a newer appmux: its format is {version}, and this"
+            f" appmux knows those up to {len(form.migrations)}; nothing was changed; install that"
+            " appmux again, or name another --state-dir, or move the file away"
+            f" ({form.without})"
+        )
+
+
+def _version(connection: sqlite3.Connection) -> int:
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    return int(version)
+
+
+def _migrate(connection: sqlite3.Connection, form: Form) -> None:
+    version = _version(connection)
+    if version > len(form.migrations):
+        raise Broken("its header is garbled")
+    for number, migration in enumerate(form.migrations[version:], start=version + 1):
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            migration(connection)
+            connection.execute(f"PRAGMA application_id = {form.application}")
+            connection.execute(f"PRAGMA user_version = {number}")
+            connection.execute("COMMIT")
+        except sqlite3.OperationalError as failure:
+            connection.execute("ROLLBACK")
+            if code(failure) == sqlite3.SQLITE_ERROR:  # other tables than that version has
+                raise Broken(str(failure)) from failure
+            raise
+
+
+@contextlib.contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """All of it or nothing."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        # A failed commit has often ended the transaction already.
+        with contextlib.suppress(sqlite3.Error):
+            connection.execute("ROLLBACK")
+        raise
+
+
+def code(failure: BaseException) -> int | None:
+    """SQLite's primary result code, if there is one."""
+    extended: int | None = getattr(failure, "sqlite_errorcode", None)
+    return None if extended is None else extended & 0xFF
+
+
+def is_broken(failure: BaseException) -> bool:
+    """Whether the file itself is at fault: trying again won't help, a new file will."""
+    if isinstance(failure, Broken):
+        return True
+    if not isinstance(failure, sqlite3.DatabaseError):
+        return False
+    extended = getattr(failure, "sqlite_errorcode", None)
+    return (
+        code(failure) in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+        or extended == sqlite3.SQLITE_IOERR_SHORT_READ  # cut off while we have it open
+        or (extended is None and "UTF-8" in str(failure))  # text that isn't any
+    )
+
+
+def advice(path: Path, failure: BaseException) -> str:
+    """For people: what to do about a failure to write there."""
+    number = failure.errno if isinstance(failure, OSError) else None
+    if is_broken(failure):
+        return "it is moved aside, and a new one begun"
+    if isinstance(failure, Removed):
+        return "a new one is begun"
+    if code(failure) == sqlite3.SQLITE_FULL or number in {errno.ENOSPC, errno.EDQUOT}:
+        return "free some space on its disk"
+    if code(failure) == sqlite3.SQLITE_IOERR and _is_full(path):  # of its side files
+        return "free some space on its disk"
+    if code(failure) in {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM} or (
+        number in {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENOENT}
+    ):
+        return "make its directory one that this user can write in"
+    return "look after its disk"
+
+
+def _is_full(path: Path) -> bool:
+    try:
+        return shutil.disk_usage(path.parent).free < WAL_BYTES
+    except OSError:
+        return False
+
+
+def move_aside(path: Path, now: float) -> Path:
+    """Rename the file (and its write-ahead log) to ``….broken-<UTC>``; where it is now.
+
+    Of those only the newest ``KEPT_BROKEN`` stay. Raises OSError.
+    """
+    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now))
+    aside = path.with_name(f"{path.name}.broken-{stamp}")
+    path.replace(aside)
+    wal = path.with_name(f"{path.name}-wal")
+    if wal.exists():
+        wal.replace(aside.with_name(f"{aside.name}-wal"))
+    path.with_name(f"{path.name}-shm").unlink(missing_ok=True)
+    kept = [each for each in path.parent.glob(f"{path.name}.broken-*Z") if each != aside]
+    for old in sorted(kept, reverse=True)[KEPT_BROKEN - 1 :]:
+        for suffix in ("", "-wal"):
+            old.with_name(old.name + suffix).unlink(missing_ok=True)
+    return aside
+
+
+def identity(path: Path) -> tuple[int, int]:
+    """Tells a file from another one that has its name by now."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return 0, 0
+    return status.st_dev, status.st_ino
