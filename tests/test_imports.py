@@ -112,7 +112,35 @@ MAY_IMPORT: dict[str, set[str]] = {
     "push.outcome": set(),
     "push.addresses": {"push.endpoints", "push.push"},
     "push.endpoints": {"push.push", "wholefile"},
-    "push.sender": {"push.addresses", "push.endpoints", "push.push"},
+    "push.queue": {"push.endpoints", "push.outcome", "push.push"},
+    "push.queue_file": {"database", "push.push", "push.queue"},
+    "push.keeper": {"database", "push.queue", "push.queue_file"},
+    "push.sender": {
+        "push.addresses", "push.endpoints", "push.keeper", "push.outcome", "push.push",
+        "push.queue", "push.queue_file", "push.services", "push.vapid",
+    },
+    "push.services": {
+        "push.apns", "push.endpoints", "push.exec", "push.fcm", "push.ntfy", "push.outcome",
+        "push.push", "push.unifiedpush", "push.web", "push.webhook", "push.webpush",
+    },
+    # the services: each knows its own protocol, and how to call
+    "push.web": {"push.addresses", "push.outcome", "push.push"},
+    "push.keyfile": {"push.push"},
+    "push.apns": {"push.endpoints", "push.keyfile", "push.outcome", "push.push", "push.web"},
+    "push.fcm": {"push.endpoints", "push.keyfile", "push.outcome", "push.push", "push.web"},
+    "push.webpush": {
+        "push.addresses", "push.encryption", "push.endpoints", "push.outcome", "push.push",
+        "push.vapid", "push.web",
+    },
+    "push.encryption": set(),
+    "push.vapid": {"push.encryption", "push.keyfile", "push.push", "wholefile"},
+    "push.unifiedpush": {
+        "push.encryption", "push.endpoints", "push.outcome", "push.push", "push.web",
+        "push.webpush",
+    },
+    "push.ntfy": {"push.endpoints", "push.keyfile", "push.outcome", "push.push", "push.web"},
+    "push.webhook": {"push.endpoints", "push.keyfile", "push.outcome", "push.push", "push.web"},
+    "push.exec": {"push.endpoints", "push.outcome", "push.push", "push.web"},
     # the journal on disk
     "store": {"chunks", "database", "recorder", "schema", "times"},
     "recorder": {"chunks", "database", "schema"},

@@ -1,47 +1,103 @@
 """Sends what waits, by the service of each endpoint, and keeps what became of it.
 
-Hands to: the services, one push at a time for each endpoint; the log, whether all is well.
+One task looks for what is due; each push is sent by a task of its own, so that one that is slow
+delays its own endpoint alone. Nothing of this is imported or done before there is an endpoint.
+
+Hands to: ``services``, one push at a time for each endpoint; the log, whether all is well.
 Hears from: ``server``, what a device is to be told, and what is to be taken back.
 """
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
+import structlog
 import trio
 
 from mux import config
 from mux.push.addresses import check
-from mux.push.endpoints import Endpoint, Endpoints, open_endpoints
+from mux.push.endpoints import HOST, Endpoint, Endpoints, open_endpoints
+from mux.push.keeper import Keeper
+from mux.push.outcome import Delivered, Failed, Gone, Outcome, Retry, words
 from mux.push.push import Push, PushError
+from mux.push.queue import Queue, Row
+from mux.push.queue_file import FILE, QueueFile
+
+if TYPE_CHECKING:
+    from mux.push.services import Services
+
+SLOTS: Final = 8
+"""Pushes on their way at once by one service: one that is slow has no more than its own."""
+
+LONGEST_NAP: Final = 30.0
+"""Seconds after which the clock is looked at again: it is a wall's, and may be set, or have stood
+still for us while the machine slept."""
+
+LAST_WORDS_SECONDS: Final = 2.0
+"""For closing connections, at the end."""
+
+SHORTEST_SECRET: Final = 8
+"""Characters: shorter texts are in any answer by chance."""
+
+log = structlog.get_logger()
 
 
 @attrs.define(eq=False)
 class Pushes:
-    """All pushes of one broker. ``trouble``: for people, what is wrong now; None: nothing."""
+    """All pushes of one broker. Made by ``open``."""
 
     settings: config.Push
+    state_dir: Path
     endpoints: Endpoints
+    queue: Queue
+    keeper: Keeper
     clock: Callable[[], float]
-    trouble: str | None = None
+    _services: Services | None = None
+    _faults: dict[str, str] = attrs.field(factory=dict)
+    _busy: dict[str, int] = attrs.field(factory=dict)
+    _wake: trio.Event = attrs.field(factory=trio.Event)
 
     @classmethod
     def open(
-        cls, state_dir: Path, settings: config.Push, *, clock: Callable[[], float] = time.time
+        cls,
+        state_dir: Path,
+        settings: config.Push,
+        *,
+        clock: Callable[[], float] = time.time,
+        chance: Callable[[], float] = random.random,
     ) -> Pushes:
-        """Those of a state directory. Blocks: call it at the start. Raises ``PushError``."""
-        return cls(settings, open_endpoints(state_dir, clock), clock)
+        """Those of a state directory. Blocks: call it at the start. ``chance``: from 0 to 1.
+
+        Raises ``PushError`` if registrations can't be read, ``StoreError`` if a newer appmux made
+        the queue; with any other failure of the disk it works from memory, and says so.
+        """
+        endpoints = open_endpoints(state_dir, clock, configured(settings, clock()))
+        # Above what any earlier life has used, also if its file can't be read just now.
+        queue = Queue(chance, next_n=int(clock() * 1000))
+        keeper = Keeper(queue, QueueFile(state_dir / FILE, clock))
+        if endpoints.all() or keeper.file.path.exists():
+            keeper.load()
+        return cls(settings, state_dir, endpoints, queue, keeper, clock)
 
     # -- registrations ----------------------------------------------------------------------------
 
     def services(self) -> dict[str, dict[str, str]]:
         """The services that a device may register for, each with what an app needs to know first
-        (Web Push: ``applicationServerKey``; APNs: ``topic``)."""
-        return {}
+        (Web Push: ``applicationServerKey``; APNs: ``topic``). Raises ``PushError``."""
+        from mux.push.vapid import open_vapid  # noqa: PLC0415 (cryptography, once it is wanted)
+
+        key = {"applicationServerKey": open_vapid(self.settings.webpush, self.state_dir).public_key}
+        found: dict[str, dict[str, str]] = {"webpush": key, "unifiedpush": key, "ntfy": {}}
+        if self.settings.apns.key_file is not None:
+            found["apns"] = {"topic": self.settings.apns.topic or ""}
+        if self.settings.fcm.service_account_file is not None:
+            found["fcm"] = {}
+        return found
 
     def register(
         self,
@@ -53,18 +109,36 @@ class Pushes:
         """Reach this device there from now on. ``address``: the service's fields, as a client gave
         them. Raises ``PushError``, whose text may go to the client."""
         known, checked = check(service, address, self.settings.private_hosts)
-        return self.endpoints.add(device, known, checked, level)
+        missing = {
+            "apns": self.settings.apns.key_file is None and "[push.apns]",
+            "fcm": self.settings.fcm.service_account_file is None and "[push.fcm]",
+        }.get(known)
+        if missing:
+            raise PushError(
+                f"this host has no key for {known}: its operator sets {missing} (see docs/push.md)"
+            )
+        made = self.endpoints.add(device, known, checked, level)
+        self._drop_homeless()
+        return made
 
     def unregister(self, device: str, endpoint: str) -> bool:
         """No longer there; whether it was. What waits for it isn't sent. Raises ``PushError``."""
         found = self.endpoints.by_id(endpoint)
-        if found is None or found.device != device:
+        if found is None or found.device != device or not self.endpoints.remove(endpoint):
             return False
-        return self.endpoints.remove(endpoint)
+        self._drop_homeless()
+        return True
 
     def forget(self, device: str) -> None:
         """The device was revoked: nothing goes there any more."""
         self.endpoints.forget(device)
+        self._drop_homeless()
+
+    def _drop_homeless(self) -> None:
+        there = {each.id for each in self.endpoints.all()}
+        for endpoint in {row.endpoint for row in self.queue.waiting()} - there:
+            self.queue.drop(endpoint, "no longer registered", self.clock())
+        self._changed()
 
     # -- sending ----------------------------------------------------------------------------------
 
@@ -74,7 +148,11 @@ class Pushes:
         Each gets no more than its own content level allows. It takes the place of one with the same
         ``collapse`` that isn't sent yet.
         """
-        return len([push.at(each.level) for each in self.endpoints.of(device)])
+        there = self.endpoints.of(device)
+        for endpoint in there:
+            self.queue.put(endpoint, push, self.clock())
+        self._changed()
+        return len(there)
 
     def withdraw(self, device: str, collapse: str, count: int = 0) -> None:
         """Take back what the device was told under ``collapse``. Doesn't wait.
@@ -82,6 +160,8 @@ class Pushes:
         What isn't sent is never sent; where something was, or may have been, a silent push goes
         after it. ``count``: how many things wait there still.
         """
+        self.queue.withdraw(self.endpoints.of(device), collapse, count, self.clock())
+        self._changed()
 
     async def try_now(self, where: str, push: Push) -> list[tuple[Endpoint, str]]:
         """Send at once, past the queue, to one endpoint (its id) or all of a device; what each
@@ -89,26 +169,184 @@ class Pushes:
         found = self.endpoints.by_id(where)
         there = self.endpoints.of(where) if found is None else [found]
         if not there:
-            raise PushError(f"nothing is registered for {where!r}")
-        await trio.lowlevel.checkpoint()
-        return [(each, f"not yet: {push.kind}") for each in there]
+            raise PushError(
+                f"nothing is registered for {where!r}: an app registers when it is paired; what is"
+                " the host's own is in the settings under [push]"
+            )
+        services = await self._open_services()
+        said: dict[str, str] = {}
+
+        async def one(endpoint: Endpoint) -> None:
+            outcome = await self._deliver(services, endpoint, push)
+            self._note(endpoint, outcome)
+            said[endpoint.id] = words(outcome)
+
+        async with trio.open_nursery() as nursery:
+            for endpoint in there:
+                nursery.start_soon(one, endpoint)
+        return [(each, said[each.id]) for each in there]
+
+    def look(self) -> None:
+        """Look again at what is due: the clock was set, or the network is back."""
+        self._wake.set()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Send what waits, until cancelled."""
-        task_status.started()
-        await trio.sleep_forever()
+        """Send what waits, until cancelled. What is on its way then is sent again in the next
+        life, unless the service had answered."""
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self.keeper.run)
+                task_status.started()
+                while True:
+                    self._wake = trio.Event()
+                    await self._start_due(nursery)
+                    await self._until_moment()
+        finally:
+            self.endpoints.flush()
+            await self.keeper.close()
+            if self._services is not None:
+                with trio.move_on_after(LAST_WORDS_SECONDS, shield=True):
+                    await self._services.web.aclose()
+
+    async def _start_due(self, nursery: trio.Nursery) -> None:
+        now = self.clock()
+        self.queue.expire(now)
+        for row in self.queue.ready(now):
+            if self._busy.get(row.service, 0) >= SLOTS:
+                continue
+            if self._services is None:
+                try:
+                    await self._open_services()
+                except PushError as failure:
+                    self._fault("settings", str(failure))
+                    return
+            if row.state == "queued":  # it may have been withdrawn meanwhile
+                self._busy[row.service] = self._busy.get(row.service, 0) + 1
+                push = row.push
+                self.queue.begin(row)
+                nursery.start_soon(self._attempt, row, push)
+        self.keeper.changed()
+
+    async def _until_moment(self) -> None:
+        now = self.clock()
+        moment = self.queue.next_moment(now)
+        nap = LONGEST_NAP if moment is None else min(LONGEST_NAP, max(0.0, moment - now))
+        if moment is None and not self.queue.waiting():
+            await self._wake.wait()
+            return
+        with trio.move_on_after(nap):
+            await self._wake.wait()
+
+    async def _open_services(self) -> Services:
+        if self._services is None:
+            # Two may do it at once: then the second one's count, and nothing is wrong with that.
+            self._services = await trio.to_thread.run_sync(
+                _open_services, self.settings, self.state_dir
+            )
+            self._faults.pop("settings", None)
+        return self._services
+
+    async def _attempt(self, row: Row, push: Push) -> None:
+        try:
+            # So that after a kill it is known that the service may have it.
+            await self.keeper.kept(row)
+            endpoint = self.endpoints.by_id(row.endpoint)
+            if row.state != "queued" or self._services is None:
+                return
+            if endpoint is None:
+                self.queue.settle(row, Gone("no longer registered"), self.clock())
+                return
+            outcome = await self._deliver(self._services, endpoint, push)
+            self.queue.settle(row, outcome, self.clock())
+            self._note(endpoint, outcome)
+        finally:
+            self.queue.let_go(row)
+            self._busy[row.service] -= 1
+            self._changed()
+
+    async def _deliver(self, services: Services, endpoint: Endpoint, push: Push) -> Outcome:
+        fitting = push.at(endpoint.level)  # it may have been changed since it was put
+        outcome = await services.deliver(endpoint, fitting, self.clock())
+        return _without_secrets(outcome, endpoint, push)
+
+    def _note(self, endpoint: Endpoint, outcome: Outcome) -> None:
+        said, service = words(outcome), endpoint.service
+        self.endpoints.note(endpoint.id, said)
+        match outcome:
+            case Delivered():
+                if self._faults.pop(service, None):
+                    log.info("pushes are sent again", service=service)
+            case Gone():
+                self.endpoints.gone(endpoint.id)
+                log.info("a push registration was dropped", service=service, why=outcome.why)
+            case Failed(ours=False):
+                log.warning("a push was given up", service=service, why=outcome.why)
+            case Retry(ours=True) | Failed():
+                self._fault(service, outcome.why)
+
+    def _fault(self, service: str, why: str) -> None:
+        if self._faults.get(service) != why:
+            self._faults[service] = why
+            log.error("pushes can't be sent", service=service, why=why)
+
+    def _changed(self) -> None:
+        self.keeper.changed()
+        self._wake.set()
 
     # -- for people -------------------------------------------------------------------------------
 
+    @property
+    def trouble(self) -> str | None:
+        """What is wrong at present, and what to do; None: nothing."""
+        faults = [f"{service}: {why}" for service, why in sorted(self._faults.items())]
+        return "; ".join([*([self.keeper.trouble] if self.keeper.trouble else []), *faults]) or None
+
     def facts(self) -> dict[str, Any]:
-        """For ``mux/status``."""
+        """For ``mux/status``. ``pushes``: how many of those remembered are in which state."""
+        counts: dict[str, int] = {}
+        for endpoint in self.endpoints.all():
+            counts[endpoint.service] = counts.get(endpoint.service, 0) + 1
+        oldest = min((row.raised for row in self.queue.waiting()), default=None)
         return {
-            "endpoints": len(self.endpoints.all()),
-            "queued": 0,
+            "endpoints": counts,
+            "pushes": self.queue.facts(),
+            "oldestQueuedSeconds": None if oldest is None else round(self.clock() - oldest, 1),
             "trouble": self.trouble,
         }
 
     def history(self) -> list[dict[str, Any]]:
         """What was to be told lately, the newest first: ``id``, ``kind``, ``device``, ``endpoint``,
         ``service``, ``withdraw``, ``raised``, ``state``, ``attempts``, ``settled``, ``said``."""
-        return []
+        return [row.shown() for row in reversed(self.queue.rows.values())]
+
+
+def configured(settings: config.Push, now: float) -> tuple[Endpoint, ...]:
+    """The host's own endpoints: those that its settings name."""
+    found = []
+    ntfy = settings.ntfy
+    if ntfy.server and ntfy.topic:
+        address = {"server": ntfy.server.rstrip("/"), "topic": ntfy.topic}
+        found.append(Endpoint("host-ntfy", HOST, "ntfy", address, ntfy.level, now))
+    if settings.webhook.url:
+        found.append(Endpoint("host-webhook", HOST, "webhook", {}, settings.webhook.level, now))
+    if settings.exec.command:
+        found.append(Endpoint("host-exec", HOST, "exec", {}, settings.exec.level, now))
+    return tuple(found)
+
+
+def _open_services(settings: config.Push, state_dir: Path) -> Services:
+    from mux.push.services import open_services  # noqa: PLC0415 (httpx takes its time)
+
+    return open_services(settings, state_dir)
+
+
+def _without_secrets(outcome: Outcome, endpoint: Endpoint, push: Push) -> Outcome:
+    """A service may repeat in its answer what it was told; people aren't told that."""
+    secrets = [*endpoint.address.values(), push.ticket, push.title, push.body]
+    text = outcome.detail if isinstance(outcome, Delivered) else outcome.why
+    for secret in secrets:
+        if secret and len(secret) >= SHORTEST_SECRET:
+            text = text.replace(secret, "…")
+    if isinstance(outcome, Delivered):
+        return attrs.evolve(outcome, detail=text)
+    return attrs.evolve(outcome, why=text)

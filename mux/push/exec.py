@@ -1,0 +1,87 @@
+"""A command of the operator's: the document as JSON on its stdin, for whatever else there is.
+
+It is run without a shell, in a process group of its own, which is killed as a whole at the time
+limit. Exit status 0: delivered. Any other: tried again, until the push expires.
+
+Hands to: ``sender``, an outcome. Hears from: ``sender``, a push.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import IO, Final
+
+import attrs
+import trio
+
+from mux import config
+from mux.push.endpoints import Endpoint
+from mux.push.outcome import Delivered, Failed, Outcome, Retry
+from mux.push.push import Push, encoded
+from mux.push.web import SHOWN, Web
+
+TOLD_BYTES: Final = 4096
+"""Of the end of its stderr, where the reason stands."""
+
+
+@attrs.define(eq=False)
+class Exec:
+    """The service."""
+
+    settings: config.Exec
+
+    async def deliver(self, _web: Web, _endpoint: Endpoint, push: Push, _now: float) -> Outcome:
+        """Run the command once."""
+        # Files, not pipes: what it leaves running in the background may hold a pipe for ever.
+        with tempfile.TemporaryFile() as told, tempfile.TemporaryFile() as said:
+            told.write(encoded(push.document()) + b"\n")
+            told.seek(0)
+            try:
+                status = await _run(self.settings.command, told, said, self.settings.timeout)
+            except OSError as failure:
+                why = f"{self.settings.command[0]}: {failure.strerror}"
+                return Failed(f"{why}; see push.exec.command", ours=True)
+            last = _last_line(said)
+        if status is None:
+            why = f"no end after {self.settings.timeout:g} s: killed, with its group"
+            return Retry(None, why, ours=True)
+        if status != 0:
+            how = f"exit status {status}" if status > 0 else f"killed by signal {-status}"
+            return Retry(None, f"{how}: {last}".rstrip(": "), ours=True)
+        return Delivered("exit status 0")
+
+
+async def _run(
+    command: Sequence[str], told: IO[bytes], said: IO[bytes], timeout: float
+) -> int | None:
+    """Its exit status; None: it was killed at the time limit. Raises ``OSError``."""
+    process = await trio.lowlevel.open_process(
+        list(command),
+        stdin=told,
+        stdout=subprocess.DEVNULL,
+        stderr=said,
+        start_new_session=True,
+    )
+    try:
+        with trio.move_on_after(timeout):
+            return await process.wait()
+        return None
+    finally:
+        if process.returncode is None:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            with trio.CancelScope(shield=True):  # a process that was killed ends at once
+                await process.wait()
+
+
+def _last_line(said: IO[bytes]) -> str:
+    size = said.seek(0, os.SEEK_END)
+    said.seek(max(0, size - TOLD_BYTES))
+    lines = said.read().decode(errors="replace").split("\n")
+    last = next((line for line in reversed(lines) if line.strip()), "")
+    return "".join(char if char.isprintable() else "?" for char in last.strip())[:SHOWN]

@@ -1,0 +1,220 @@
+"""Firebase Cloud Messaging, HTTP v1: a service account signs for a token, the token for messages.
+
+A message has ``data`` alone, no ``notification``: so the app shows it itself, as the level allows,
+and can take it away again.
+
+Hands to: ``sender``, an outcome. Hears from: ``sender``, an endpoint and a push.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote, urlencode
+
+import attrs
+import jwt
+
+from mux import config
+from mux.push import keyfile
+from mux.push.endpoints import Endpoint
+from mux.push.outcome import Delivered, Failed, Gone, Outcome, Retry
+from mux.push.push import Push, PushError, encoded, fitting
+from mux.push.web import TOO_MANY, Answer, Web, verdict
+
+HOST: Final = "https://fcm.googleapis.com"
+SCOPE: Final = "https://www.googleapis.com/auth/firebase.messaging"
+GRANT: Final = "urn:ietf:params:oauth:grant-type:jwt-bearer"
+
+DATA_BYTES: Final = 4096
+"""Of ``data``, keys and values."""
+
+ASSERTION_SECONDS: Final = 3600.0
+RENEW_BEFORE: Final = 300.0
+"""Seconds before a token's end: our clock, and Google's, may be off."""
+
+SHORTEST_QUOTA_WAIT: Final = 60.0
+"""Seconds after 429 without ``Retry-After``, as Google asks."""
+
+LONGEST_TTL: Final = 28 * 86_400
+"""Seconds that FCM keeps a message at most."""
+
+SETTING: Final = "push.fcm.service_account_file"
+
+OK: Final = 200
+BAD: Final = 400
+UNAUTHORIZED: Final = 401
+FORBIDDEN: Final = 403
+
+
+@attrs.frozen
+class Account:
+    """What is needed of a service account's file."""
+
+    email: str
+    key: str = attrs.field(repr=False)
+    key_id: str
+    project: str
+    token_url: str
+
+
+def read_account(path: Path) -> Account:
+    """Raises ``PushError``."""
+    try:
+        found = json.loads(keyfile.read(path, SETTING))
+        names = ("client_email", "private_key", "private_key_id", "project_id", "token_uri")
+        values = [found[name] for name in names]
+        if not all(isinstance(value, str) and value for value in values):
+            raise ValueError("not texts")
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise PushError(
+            f"{SETTING}: {path} isn't the JSON of a service account, as the Firebase console's"
+            " `Generate new private key` gives it"
+        ) from None
+    return Account(*values)
+
+
+@attrs.define(eq=False)
+class Fcm:
+    """The service, and the access token that it uses at present."""
+
+    settings: config.Fcm
+    _account: Account | None = None
+    _token: str = attrs.field(default="", repr=False)
+    _until: float = 0.0
+
+    async def deliver(self, web: Web, endpoint: Endpoint, push: Push, now: float) -> Outcome:
+        """Send one push. Raises ``PushError`` if the settings can't be used, ``Unreachable``."""
+        if self.settings.service_account_file is None:
+            raise PushError(f"FCM needs {SETTING}: see docs/push.md")
+        if self._account is None:
+            self._account = read_account(self.settings.service_account_file)
+        account = self._account
+        stale = not now < self._until - RENEW_BEFORE < now + ASSERTION_SECONDS
+        if stale and (refused := await self._renew(web, account, now)) is not None:
+            return refused
+        answer = await self._send(web, account, endpoint, push, now)
+        if answer.status == UNAUTHORIZED and _error(answer) != "THIRD_PARTY_AUTH_ERROR":
+            if (refused := await self._renew(web, account, now)) is not None:
+                return refused
+            answer = await self._send(web, account, endpoint, push, now)
+        return _outcome(answer, now)
+
+    async def _renew(self, web: Web, account: Account, now: float) -> Outcome | None:
+        claims = {
+            "iss": account.email,
+            "scope": SCOPE,
+            "aud": account.token_url,
+            "iat": int(now),
+            "exp": int(now + ASSERTION_SECONDS),
+        }
+        try:
+            assertion = jwt.encode(
+                claims, account.key, algorithm="RS256", headers={"kid": account.key_id}
+            )
+        except (ValueError, TypeError, jwt.PyJWTError):
+            raise PushError(f"{SETTING}: its private_key isn't an RSA key in PEM") from None
+        answer = await web.send(
+            account.token_url,
+            headers={"content-type": "application/x-www-form-urlencoded"},
+            content=urlencode({"grant_type": GRANT, "assertion": assertion}).encode(),
+        )
+        said = _object(answer)
+        token, seconds = said.get("access_token"), said.get("expires_in")
+        if answer.status == OK and isinstance(token, str) and isinstance(seconds, int):
+            self._token, self._until = token, now + seconds
+            return None
+        self._account = None  # the file may be another one the next time
+        self._until = 0.0
+        general = verdict(answer, now)
+        if isinstance(general, Retry):
+            return general
+        why = f"{answer.status} {said.get('error', '')}".rstrip()
+        return Failed(f"Google gave no access token: {why}; see {SETTING}", ours=True)
+
+    async def _send(
+        self, web: Web, account: Account, endpoint: Endpoint, push: Push, now: float
+    ) -> Answer:
+        host = self.settings.url or HOST
+        ttl = max(0, min(int(push.expires_at - now), LONGEST_TTL))
+        data = json.loads(fitting(push, DATA_BYTES, lambda each: encoded(_data(each))))
+        message = {
+            "token": endpoint.address["token"],
+            "data": data,
+            "android": {
+                # A silent message at high priority makes Android lower those that follow.
+                "priority": "HIGH" if push.urgent and not push.withdraw else "NORMAL",
+                "ttl": f"{ttl}s",
+                "collapse_key": push.collapse,
+            },
+        }
+        return await web.send(
+            f"{host}/v1/projects/{quote(account.project, safe='')}/messages:send",
+            headers={
+                "authorization": f"Bearer {self._token}",
+                "content-type": "application/json",
+            },
+            content=encoded({"message": message}),
+        )
+
+
+def _data(push: Push) -> dict[str, str]:
+    """The document, as FCM wants it: every value a text; ``title`` and ``body`` at any level."""
+    said = push.document()
+    if not push.withdraw:
+        said |= {"title": push.headline, "body": push.text}
+    return {
+        name: value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+        for name, value in said.items()
+    }
+
+
+def _object(answer: Answer) -> dict[str, Any]:
+    try:
+        said = json.loads(answer.body)
+    except (ValueError, RecursionError):
+        return {}
+    return said if isinstance(said, dict) else {}
+
+
+def _error(answer: Answer) -> str:
+    """FCM's own code, else Google's general one."""
+    error = _object(answer).get("error")
+    if not isinstance(error, dict):
+        return ""
+    details = error.get("details")
+    codes = [
+        each["errorCode"]
+        for each in (details if isinstance(details, list) else [])
+        if isinstance(each, dict) and isinstance(each.get("errorCode"), str)
+    ]
+    code = codes[0] if codes else error.get("status")
+    return code[:64] if isinstance(code, str) and code.isprintable() else ""
+
+
+def _about_token(answer: Answer) -> bool:
+    """Whether a 400 says that the registration token never was one.
+
+    Google says the same code of a message that it doesn't like, but then names the field.
+    """
+    message = _object(answer)["error"].get("message")
+    return isinstance(message, str) and "registration token" in message.lower()
+
+
+def _outcome(answer: Answer, now: float) -> Outcome:
+    code = _error(answer)
+    said = f"{answer.status} {code}".rstrip()
+    if answer.status == OK:
+        name = _object(answer).get("name")
+        return Delivered(f"{said} {name.rpartition('/')[2]}" if isinstance(name, str) else said)
+    if code in ("UNREGISTERED", "SENDER_ID_MISMATCH"):
+        return Gone(said)
+    if answer.status == BAD and code == "INVALID_ARGUMENT" and _about_token(answer):
+        return Gone(f"{said}: no registration token")
+    if answer.status == TOO_MANY:
+        return Retry(answer.retry_after(now) or SHORTEST_QUOTA_WAIT, said)
+    if answer.status in (UNAUTHORIZED, FORBIDDEN):
+        return Failed(f"{said}: see {SETTING}", ours=True)
+    general = verdict(answer, now)
+    return attrs.evolve(general, why=said) if isinstance(general, Retry | Failed) else Failed(said)

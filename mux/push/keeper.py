@@ -1,0 +1,132 @@
+"""Writes the queue behind: whatever changed in memory is on disk a moment later, in one piece.
+
+A disk that doesn't take it stops nobody: pushes are sent from memory, and `Keeper.trouble` says so.
+
+Hands to: ``queue_file``, in one worker thread. Hears from: ``sender``, that something has changed.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Final
+
+import attrs
+import structlog
+import trio
+
+from mux import database
+from mux.database import StoreError
+from mux.push.queue import Queue, Row
+from mux.push.queue_file import QueueFile
+
+FIRST_RETRY: Final = 0.1
+LAST_RETRY: Final = 5.0
+"""Seconds until the disk is tried again after a failure, doubled from the first to the last."""
+
+LAST_FLUSH_SECONDS: Final = 5.0
+"""For what has changed last, at the end."""
+
+log = structlog.get_logger()
+
+
+@attrs.define(eq=False)
+class Keeper:
+    """The one who writes. ``trouble``: for people, why the disk takes nothing; None: it does."""
+
+    queue: Queue
+    file: QueueFile
+    trouble: str | None = None
+    _unread: bool = False
+    _writing: frozenset[int] = frozenset()
+    _wake: trio.Event = attrs.field(factory=trio.Event)
+    _done: trio.Event = attrs.field(factory=trio.Event)
+    _retry: float = 0.0
+    _one_writer: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(1))
+
+    def load(self) -> None:
+        """Take in what an earlier life left. Blocks: call it at the start. Raises ``StoreError``
+        only if a newer appmux made the file."""
+        try:
+            self.queue.adopt(self.file.load())
+        except (sqlite3.Error, OSError) as failure:
+            self._unread = True
+            self._failed(failure)
+
+    def changed(self) -> None:
+        """Something in the queue isn't on disk yet as it is."""
+        self._wake.set()
+
+    async def kept(self, row: Row) -> None:
+        """Wait until it is on disk as it is now, or the disk takes nothing."""
+        self._wake.set()
+        while not self.trouble and (row.n in self.queue.changed or row.n in self._writing):
+            await self._done.wait()
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Write what changes, until cancelled."""
+        task_status.started()
+        while True:
+            if self._retry:
+                await trio.sleep(self._retry)
+            elif not (self.queue.changed or self.queue.removed):
+                self._wake = trio.Event()
+                await self._wake.wait()
+            await self.flush()
+
+    async def close(self) -> None:
+        """Write what is left, once nothing changes any more, and let go of the file."""
+        with trio.move_on_after(LAST_FLUSH_SECONDS, shield=True) as scope:
+            if self.queue.changed or self.queue.removed:
+                await self.flush()
+        if scope.cancelled_caught or self.queue.changed:
+            log.error("the last of the pushes could not be written", path=str(self.file.path))
+        with trio.CancelScope(shield=True):
+            await trio.to_thread.run_sync(self.file.close, limiter=self._one_writer)
+
+    async def flush(self) -> None:
+        """Write now. A failure becomes ``trouble``; what isn't written stays changed."""
+        queue = self.queue
+        if not self.file.whole:
+            queue.changed = set(queue.rows)
+        numbers, removed = frozenset(queue.changed), frozenset(queue.removed)
+        # Copies: the rows go on changing while a thread writes them.
+        rows = [attrs.evolve(queue.rows[n]) for n in sorted(numbers)]
+        self._writing, queue.changed = numbers, set()
+        queue.removed -= removed
+        written = False
+        try:
+            if self._unread:
+                queue.adopt(await trio.to_thread.run_sync(self.file.load, limiter=self._one_writer))
+                self._unread = False
+            # Whoever cancels waits for the thread, so that nothing is written behind the next one.
+            await trio.to_thread.run_sync(self.file.write, rows, removed, limiter=self._one_writer)
+            written = True
+        except (sqlite3.Error, OSError, StoreError) as failure:
+            self._failed(failure)
+        finally:  # also if we were cancelled before the thread began
+            if not written:
+                queue.changed |= {n for n in numbers if n in queue.rows}
+                queue.removed |= removed
+            self._writing = frozenset()
+            done, self._done = self._done, trio.Event()
+            done.set()
+        if written:
+            self._succeeded()
+
+    def _succeeded(self) -> None:
+        self.file.whole = True
+        self._retry = 0.0
+        if self.trouble:
+            self.trouble = None
+            log.info("the queue of pushes is written again", path=str(self.file.path))
+
+    def _failed(self, failure: Exception) -> None:
+        self._retry = min(2 * self._retry, LAST_RETRY) or FIRST_RETRY
+        advice = "" if isinstance(failure, StoreError) else database.advice(self.file.path, failure)
+        trouble = (
+            f"the queue of pushes {self.file.path} can't be written ({failure}): {advice}; until"
+            " then pushes are sent from memory, and lost if appmux ends"
+        )
+        if trouble != self.trouble:
+            self.trouble = trouble
+            log.error(trouble)

@@ -1,0 +1,120 @@
+"""ntfy: a message to a topic, whose subscribers show it as it is.
+
+There is no app of ours at the other end, so the words are written here. Whoever knows the topic
+reads along: buttons, which carry a ticket, are sent at the level ``full`` alone.
+
+Hands to: ``sender``, an outcome. Hears from: ``sender``, an endpoint and a push.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+from urllib.parse import quote
+
+import attrs
+import trio
+
+from mux import config
+from mux.push import keyfile
+from mux.push.endpoints import HOST, Endpoint
+from mux.push.outcome import Failed, Outcome
+from mux.push.push import Push, encoded, fitting
+from mux.push.web import Web, verdict
+
+MESSAGE_BYTES: Final = 4096
+"""Of the whole JSON; a longer text is made an attachment by some servers."""
+
+TAGS: Final = {
+    "approval": "raised_hand",
+    "question": "question",
+    "completed": "white_check_mark",
+    "failed": "x",
+    "interrupted": "stop_sign",
+    "goal": "dart",
+    "limit": "hourglass",
+    "down": "warning",
+    "back": "sunrise",
+    "test": "bell",
+}
+"""ntfy shows these short codes as emoji."""
+
+HIGH: Final = 4
+DEFAULT: Final = 3
+
+UNKNOWN_HERE: Final = frozenset({404, 405})
+
+
+@attrs.define(eq=False)
+class Ntfy:
+    """The service. ``url``: where devices reach this broker, for links and buttons."""
+
+    settings: config.Ntfy
+    url: str | None
+
+    async def deliver(self, web: Web, endpoint: Endpoint, push: Push, now: float) -> Outcome:
+        """Send one push. Raises ``PushError``, ``Unreachable``."""
+        server, topic = endpoint.address["server"], endpoint.address["topic"]
+        headers = {"content-type": "application/json"}
+        token = await self._token(endpoint)
+        if token:
+            headers["authorization"] = f"Bearer {token}"
+        guarded = endpoint.device != HOST
+        if push.withdraw:
+            answer = await web.send(
+                f"{server}/{quote(topic, safe='')}/{push.collapse}",
+                method="DELETE",
+                headers=headers,
+                guarded=guarded,
+            )
+            if answer.status in UNKNOWN_HERE:
+                return Failed(f"{answer.says}: ntfy takes notices back from version 2.16 on")
+            return verdict(answer, now)
+
+        def render(each: Push) -> bytes:
+            return encoded(self._message(endpoint, topic, each))
+
+        answer = await web.send(
+            f"{server}/",
+            headers=headers,
+            content=fitting(push, MESSAGE_BYTES, render),
+            guarded=guarded,
+        )
+        return verdict(answer, now)
+
+    async def _token(self, endpoint: Endpoint) -> str | None:
+        if endpoint.device == HOST and self.settings.token_file is not None:
+            return await trio.to_thread.run_sync(
+                keyfile.read, self.settings.token_file, "push.ntfy.token_file"
+            )
+        return endpoint.address.get("token")
+
+    def _message(self, endpoint: Endpoint, topic: str, push: Push) -> dict[str, Any]:
+        said: dict[str, Any] = {
+            "topic": topic,
+            "title": push.headline,
+            "message": push.text,
+            "tags": [TAGS[push.kind]],
+            "priority": HIGH if push.urgent else DEFAULT,
+            # A later message with the same takes its place (from 2.16 on).
+            "sequence_id": push.collapse,
+        }
+        if self.url:
+            said["click"] = self.url
+            if push.ticket and endpoint.level == "full":
+                said["actions"] = [self._button(push, answer) for answer in push.actions]
+        return said
+
+    def _button(self, push: Push, answer: str) -> dict[str, Any]:
+        assert self.url
+        return {
+            "action": "http",
+            "label": answer.capitalize(),
+            "url": f"{self.url.rstrip('/')}/v1/approvals/{push.id}",
+            "method": "POST",
+            "headers": {
+                "Authorization": f"Bearer {push.ticket}",
+                "Content-Type": "application/json",
+            },
+            "body": encoded({"answer": answer}).decode(),
+            "clear": True,
+        }

@@ -1,0 +1,300 @@
+"""What is to be told: a row for each push and endpoint, and the rules by which rows change.
+
+All in memory and at once; ``keeper`` writes behind what changed. Time comes as an argument and
+randomness is handed in, so that an hour can pass in a test.
+
+    queued → sent          the service has it
+           → given up      the service won't take it, or the endpoint is gone, or there is no room
+           → expired       it was worthless before it could be sent
+           → withdrawn     taken back before it was sent
+           → replaced      a newer one with the same collapse key was put
+
+*At least once.* ``attempts`` is on disk before the service is called, ``sent`` after it has
+answered. A push goes out twice where we can't know that it went: we were killed between the two,
+or the connection was lost before the answer. Both have the same ids and collapse key, so that a
+device shows one. And whoever withdraws a row that was tried sends a silent
+push after it: the service may have it, whatever became of its answer.
+
+*Order.* An endpoint is sent one push at a time, the oldest that is due first. So a withdrawal can't
+overtake what it withdraws.
+
+Hands to: ``sender``, what is due. Hears from: ``sender``, pushes, withdrawals, outcomes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator
+from typing import Any, Final, Literal
+
+import attrs
+
+from mux.push.endpoints import Endpoint
+from mux.push.outcome import Delivered, Failed, Gone, Outcome, Retry, words
+from mux.push.push import Push
+
+State = Literal["queued", "sent", "given up", "expired", "withdrawn", "replaced"]
+
+FIRST_WAIT: Final = 2.0
+LONGEST_WAIT: Final = 120.0
+"""Seconds until a push is tried again, doubled from the first to the longest: somebody is waited
+for, and a host that is back on line should be heard soon."""
+
+LONGEST_ASKED: Final = 3600.0
+"""Seconds of a ``Retry-After`` that are believed: a service that asks for days loses the push."""
+
+MOST_OF_ENDPOINT: Final = 64
+"""Rows that wait for one endpoint; a person is helped by fewer."""
+
+MOST_QUEUED: Final = 2048
+"""Rows that wait in all: some MB in memory and on disk."""
+
+MOST_SETTLED: Final = 1024
+SETTLED_SECONDS: Final = 14 * 86_400.0
+"""Of the history: what is older, or past that number, is forgotten. Then it can't be withdrawn."""
+
+WITHDRAWAL_SECONDS: Final = 86_400.0
+"""For which a withdrawal is tried: a phone that was off for longer is opened, not glanced at."""
+
+
+@attrs.define
+class Row:
+    """One push for one endpoint. Times in Unix seconds.
+
+    ``n`` grows with each row. ``due``: when it may be tried. ``settled``: when it left ``queued``.
+    ``said``: what the service said last. ``sending``: it is on its way just now (not kept on disk).
+    """
+
+    n: int
+    device: str
+    endpoint: str
+    service: str
+    push: Push
+    raised: float
+    due: float
+    state: State = "queued"
+    attempts: int = 0
+    settled: float | None = None
+    said: str | None = None
+    sending: bool = attrs.field(default=False, eq=False)
+
+    def shown(self) -> dict[str, Any]:
+        """For lists: nothing of what it tells."""
+        return {
+            "id": self.push.id,
+            "kind": self.push.kind,
+            "withdraw": self.push.withdraw,
+            "device": self.device,
+            "endpoint": self.endpoint,
+            "service": self.service,
+            "raised": self.raised,
+            "state": self.state,
+            "attempts": self.attempts,
+            "settled": self.settled,
+            "said": self.said,
+        }
+
+
+@attrs.define(eq=False)
+class Queue:
+    """All rows. ``changed`` and ``removed``: numbers of what isn't on disk yet as it is here.
+
+    ``random`` gives numbers from 0 to 1.
+    """
+
+    random: Callable[[], float]
+    next_n: int = 1
+    rows: dict[int, Row] = attrs.field(factory=dict)
+    changed: set[int] = attrs.field(factory=set)
+    removed: set[int] = attrs.field(factory=set)
+    _waiting: dict[int, Row] = attrs.field(factory=dict)
+    _sending: dict[int, Row] = attrs.field(factory=dict)
+
+    def adopt(self, rows: Iterable[Row]) -> None:
+        """Take in what an earlier life left. What was on its way is tried again."""
+        for row in rows:
+            if row.n not in self.rows:
+                self.rows[row.n] = row
+                if row.state == "queued":
+                    self._waiting[row.n] = row
+                self.next_n = max(self.next_n, row.n + 1)
+        self.rows = dict(sorted(self.rows.items()))
+        self._waiting = dict(sorted(self._waiting.items()))
+
+    # -- what comes -------------------------------------------------------------------------------
+
+    def put(self, endpoint: Endpoint, push: Push, now: float) -> Row:
+        """A push for an endpoint; it takes the place of one that waits with its collapse key."""
+        for row in self._of(endpoint.device, push.collapse):
+            if row.endpoint == endpoint.id and row.state == "queued" and not row.sending:
+                self._end(row, "replaced", now)
+        made = Row(
+            n=self.next_n,
+            device=endpoint.device,
+            endpoint=endpoint.id,
+            service=endpoint.service,
+            push=push.at(endpoint.level),
+            raised=now,
+            due=now,
+        )
+        self.next_n += 1
+        self.rows[made.n] = self._waiting[made.n] = made
+        self.changed.add(made.n)
+        self._make_room(now)
+        return made
+
+    def withdraw(
+        self, endpoints: Collection[Endpoint], collapse: str, count: int, now: float
+    ) -> None:
+        """Take back what these endpoints were told, or are to be told, under a collapse key."""
+        for endpoint in endpoints:
+            shown: Push | None = None
+            for row in list(self._of(endpoint.device, collapse)):  # the oldest first
+                if row.endpoint != endpoint.id:
+                    continue
+                if row.push.withdraw:
+                    shown = None if row.state in ("queued", "sent") else shown
+                    continue
+                if row.state == "queued":
+                    self._end(row, "withdrawn", now)
+                if row.attempts and row.state != "given up":
+                    shown = row.push
+            if shown is not None:
+                self.put(endpoint, shown.withdrawal(count, now + WITHDRAWAL_SECONDS), now)
+
+    def drop(self, endpoint: str, why: str, now: float) -> None:
+        """Nothing more goes to this endpoint."""
+        for row in list(self._waiting.values()):
+            if row.endpoint == endpoint:
+                self._end(row, "given up", now, why)
+
+    def waiting(self) -> list[Row]:
+        """What is queued, the oldest first."""
+        return list(self._waiting.values())
+
+    # -- what is to be done -----------------------------------------------------------------------
+
+    def ready(self, now: float) -> Iterator[Row]:
+        """What may be sent now, in order: of each endpoint one, and none that is being sent to."""
+        taken = {row.endpoint for row in self._sending.values()}
+        for row in list(self._waiting.values()):
+            if row.due <= now and row.endpoint not in taken:
+                taken.add(row.endpoint)
+                yield row
+
+    def next_moment(self, now: float) -> float | None:
+        """When next something becomes due or worthless; None: nothing does.
+
+        What is due already and isn't sent waits for another one to end, not for a moment.
+        """
+        moments = (
+            moment
+            for row in self._waiting.values()
+            for moment in (row.due, row.push.expires_at)
+            if moment > now and not row.sending
+        )
+        return min(moments, default=None)
+
+    def expire(self, now: float) -> None:
+        """End what is worthless by now, and forget what is too old to be told of."""
+        for row in list(self._waiting.values()):
+            if row.push.expires_at <= now and not row.sending:
+                self._end(row, "expired", now)
+        self._forget(now)
+
+    def begin(self, row: Row) -> None:
+        """It is about to be sent."""
+        row.attempts += 1
+        row.sending = True
+        self._sending[row.n] = row
+        self.changed.add(row.n)
+
+    def let_go(self, row: Row) -> None:
+        """It isn't being sent any more."""
+        row.sending = False
+        self._sending.pop(row.n, None)
+
+    def settle(self, row: Row, outcome: Outcome, now: float) -> None:
+        """What became of it. One that was withdrawn on its way stays withdrawn."""
+        self.let_go(row)
+        said = words(outcome)
+        if row.state != "queued":
+            row.said = said
+            self.changed.add(row.n)
+            return
+        match outcome:
+            case Delivered():
+                self._end(row, "sent", now, said)
+            case Failed():
+                self._end(row, "given up", now, said)
+            case Gone():
+                self._end(row, "given up", now, said)
+                self.drop(row.endpoint, said, now)
+            case Retry(after):
+                self._put_off(row, after, said, now)
+
+    def _put_off(self, row: Row, after: float | None, said: str, now: float) -> None:
+        row.said = said
+        self.changed.add(row.n)
+        newer = any(
+            other.n > row.n and other.endpoint == row.endpoint and other.state == "queued"
+            for other in self._of(row.device, row.push.collapse)
+        )
+        if newer:
+            self._end(row, "replaced", now, said)
+            return
+        wait = min(FIRST_WAIT * 2.0 ** min(row.attempts - 1, 16), LONGEST_WAIT)
+        # Between half of it and all of it, so that many that failed together don't return together.
+        wait *= 0.5 + self.random() / 2
+        row.due = now + max(wait, min(after or 0.0, LONGEST_ASKED))
+        if row.due >= row.push.expires_at:
+            self._end(row, "expired", now, said)
+
+    # -- bounds -----------------------------------------------------------------------------------
+
+    def _make_room(self, now: float) -> None:
+        """Too many wait: of the endpoint that has most the least goes first, that is what isn't
+        urgent, then what is; the older before the newer; withdrawals last."""
+        counts: dict[str, int] = {}
+        for row in self._waiting.values():
+            counts[row.endpoint] = counts.get(row.endpoint, 0) + 1
+        worst = max(counts, key=counts.__getitem__)
+        if counts[worst] <= MOST_OF_ENDPOINT and len(self._waiting) <= MOST_QUEUED:
+            return
+        there = [row for row in self._waiting.values() if row.endpoint == worst and not row.sending]
+        least = min(there, key=lambda row: (row.push.withdraw, row.push.urgent, row.n))
+        self._end(least, "given up", now, f"more than {len(self._waiting) - 1} waited to be sent")
+
+    def _forget(self, now: float) -> None:
+        settled = [row for row in self.rows.values() if row.settled is not None]
+        old = now - SETTLED_SECONDS
+        surplus = len(settled) - MOST_SETTLED
+        for at, row in enumerate(settled):
+            if (at < surplus or (row.settled or 0.0) < old) and not row.sending:
+                del self.rows[row.n]
+                self.changed.discard(row.n)
+                self.removed.add(row.n)
+
+    # -- rows -------------------------------------------------------------------------------------
+
+    def _of(self, device: str, collapse: str) -> list[Row]:
+        return [
+            row
+            for row in self.rows.values()
+            if row.device == device and row.push.collapse == collapse
+        ]
+
+    def _end(self, row: Row, state: State, now: float, said: str | None = None) -> None:
+        """It waits no more: what it told is forgotten, what it was is kept."""
+        row.state = state
+        row.settled = now
+        row.said = said or row.said
+        row.push = attrs.evolve(row.push, title=None, body=None, ticket=None, actions=())
+        self._waiting.pop(row.n, None)
+        self.changed.add(row.n)
+
+    def facts(self) -> dict[str, int]:
+        """How many rows are in which state."""
+        counts: dict[str, int] = {}
+        for row in self.rows.values():
+            counts[row.state] = counts.get(row.state, 0) + 1
+        return counts

@@ -1,0 +1,177 @@
+"""The queue on disk: ``pushes.sqlite3`` in the state directory, a row for each push and endpoint.
+
+What a row tells is in it only while it waits. Everything here blocks: it runs in one worker thread
+at a time, or at the start.
+
+Hands to: ``database``, what the file is. Hears from: ``keeper``, what to write.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sqlite3
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+import structlog
+from cattrs import BaseValidationError, Converter
+
+from mux import database
+from mux.database import Broken, Form, Removed, transaction
+from mux.push.push import Push
+from mux.push.queue import Row
+
+FILE: Final = "pushes.sqlite3"
+
+APPLICATION: Final = 0x6D757870
+"""``muxp``, in the file's header."""
+
+_TABLE = """
+CREATE TABLE push (
+    n INTEGER PRIMARY KEY,
+    device TEXT NOT NULL,
+    endpoint TEXT NOT NULL,
+    service TEXT NOT NULL,
+    push TEXT NOT NULL,          -- JSON; without title, body and ticket once the row is settled
+    raised REAL NOT NULL,        -- Unix seconds, like all moments
+    due REAL NOT NULL,
+    state TEXT NOT NULL,
+    attempts INTEGER NOT NULL,   -- counted before the service is called
+    settled REAL,
+    said TEXT
+)
+"""
+
+COLUMNS: Final = (
+    "n", "device", "endpoint", "service", "push", "raised", "due", "state", "attempts", "settled",
+    "said",
+)  # fmt: skip
+
+log = structlog.get_logger()
+
+
+def _first(connection: sqlite3.Connection) -> None:
+    connection.execute(_TABLE)
+
+
+MIGRATIONS: Final[list[Callable[[sqlite3.Connection], None]]] = [_first]
+"""See ``database.Form``. Append, never edit."""
+
+FORM: Final = Form("the queue of pushes", APPLICATION, MIGRATIONS, "what waits there isn't sent")
+
+
+@attrs.define(eq=False)
+class QueueFile:
+    """The file. ``whole``: it holds all that it was given; else everything is to be given again."""
+
+    path: Path
+    wall_clock: Callable[[], float] = time.time
+    whole: bool = True
+    _connection: sqlite3.Connection | None = None
+    _identity: tuple[int, int] = (0, 0)
+
+    def load(self) -> list[Row]:
+        """All rows, in order. A file that can't be read as a queue is moved aside.
+
+        Raises ``StoreError`` if a newer appmux made it, ``sqlite3.Error`` or ``OSError`` if it
+        can't be opened now.
+        """
+        try:
+            return self._load()
+        except sqlite3.Error as failure:
+            if not database.is_broken(failure):
+                raise
+            self._set_aside(str(failure))
+            return self._load()
+
+    def _load(self) -> list[Row]:
+        connection = self._opened()
+        names = ", ".join(COLUMNS)
+        try:
+            found = connection.execute(f"SELECT {names} FROM push ORDER BY n").fetchall()
+            return [_row(columns) for columns in found]
+        except sqlite3.OperationalError as failure:
+            if database.code(failure) == sqlite3.SQLITE_ERROR:  # no such table or column
+                raise Broken(str(failure)) from failure
+            raise
+
+    def write(self, rows: Sequence[Row], removed: Iterable[int]) -> None:
+        """Put rows into the file as they are, and take some out; all of it or nothing.
+
+        Raises ``sqlite3.Error``, ``OSError``, ``StoreError``. Then, or if the file had to be begun
+        anew, look at ``whole``.
+        """
+        try:
+            connection = self._opened()
+            marks = ", ".join("?" * len(COLUMNS))
+            with transaction(connection):
+                connection.executemany(
+                    f"INSERT OR REPLACE INTO push VALUES ({marks})", [_columns(row) for row in rows]
+                )
+                connection.executemany("DELETE FROM push WHERE n = ?", [(n,) for n in removed])
+        except sqlite3.Error as failure:
+            if database.is_broken(failure):
+                self._set_aside(str(failure))
+            elif database.code(failure) not in {sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY}:
+                self.close()
+            raise
+
+    def close(self) -> None:
+        """Let go of the file. Never raises."""
+        connection, self._connection = self._connection, None
+        if connection:
+            with contextlib.suppress(sqlite3.Error):
+                connection.close()
+
+    def _opened(self) -> sqlite3.Connection:
+        if self._connection is not None and self._identity != database.identity(self.path):
+            self.close()
+            self.whole = False
+            raise Removed("it was removed or replaced")
+        if self._connection is None:
+            self._connection = database.connect(self.path, FORM)
+            self._identity = database.identity(self.path)
+        return self._connection
+
+    def _set_aside(self, because: str) -> None:
+        self.close()
+        self.whole = False
+        if self.path.exists():
+            aside = database.move_aside(self.path, self.wall_clock())
+            log.error(
+                "the queue of pushes is broken: moved aside, and a new one begun",
+                file=str(aside),
+                because=because,
+            )
+
+
+def _columns(row: Row) -> tuple[Any, ...]:
+    values = attrs.asdict(row, recurse=False)
+    values["push"] = json.dumps(_converter.unstructure(row.push))
+    return tuple(values[name] for name in COLUMNS)
+
+
+def _row(columns: tuple[Any, ...]) -> Row:
+    values = dict(zip(COLUMNS, columns, strict=True))
+    try:
+        values["push"] = _converter.structure(json.loads(values["push"]), Push)
+        return _converter.structure(values, Row)
+    except (BaseValidationError, ValueError, TypeError, AttributeError) as failure:
+        raise Broken(f"row {values['n']} is garbled") from failure
+
+
+def _make_converter() -> Converter:
+    converter = Converter()
+    converter.register_structure_hook(Push, lambda value, _type: _push(converter, value))
+    return converter
+
+
+def _push(converter: Converter, value: Any) -> Push:
+    return value if isinstance(value, Push) else converter.structure_attrs_fromdict(value, Push)
+
+
+_converter = _make_converter()

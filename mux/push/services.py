@@ -1,0 +1,85 @@
+"""Which module speaks with which service. Importing this imports httpx and cryptography.
+
+Hands to: ``sender``, one object for each service. Hears from: ``sender``, the settings.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
+
+import attrs
+import structlog
+
+from mux import config
+from mux.push import endpoints
+from mux.push.apns import Apns
+from mux.push.endpoints import Endpoint
+from mux.push.exec import Exec
+from mux.push.fcm import Fcm
+from mux.push.ntfy import Ntfy
+from mux.push.outcome import Failed, Outcome, Retry
+from mux.push.push import Push, PushError
+from mux.push.unifiedpush import UnifiedPush
+from mux.push.web import Unreachable, Web, open_web
+from mux.push.webhook import Webhook
+from mux.push.webpush import WebPush
+
+SETTINGS_AGAIN = 30.0
+"""Seconds until a push is tried again that the settings kept from being sent: a person mends them
+meanwhile."""
+
+
+log = structlog.get_logger()
+
+
+class Service(Protocol):
+    """One push service."""
+
+    async def deliver(self, web: Web, endpoint: Endpoint, push: Push, now: float) -> Outcome:
+        """Send one push. Raises ``PushError`` if the settings can't be used, ``Unreachable``."""
+
+
+@attrs.define(eq=False)
+class Services:
+    """All of them, and the way to them. Made by ``open_services``."""
+
+    web: Web
+    of: Mapping[endpoints.Service, Service]
+
+    async def deliver(self, endpoint: Endpoint, push: Push, now: float) -> Outcome:
+        """Send one push, and say what became of it."""
+        try:
+            return await self.of[endpoint.service].deliver(self.web, endpoint, push, now)
+        except Unreachable as failure:
+            return Retry(None, str(failure))
+        except PushError as failure:
+            return Retry(SETTINGS_AGAIN, str(failure), ours=True)
+        except Exception as failure:  # noqa: BLE001 (one push's fault mustn't end the broker)
+            # Where, but not its text: that may hold a key.
+            frames = traceback.extract_tb(failure.__traceback__)
+            where = " ← ".join(f"{frame.name}:{frame.lineno}" for frame in reversed(frames))
+            name = type(failure).__name__
+            log.error("a push service's module failed", service=endpoint.service, fault=name,
+                      where=where)  # fmt: skip
+            return Failed(f"a fault in appmux: {name}", ours=True)
+
+
+def open_services(settings: config.Push, state_dir: Path) -> Services:
+    """Blocks, for some 100 ms. Raises ``PushError``."""
+    web = open_web(settings.timeout, settings.private_hosts, settings.ca_file)
+    webpush = WebPush(settings.webpush, state_dir)
+    return Services(
+        web,
+        {
+            "apns": Apns(settings.apns),
+            "fcm": Fcm(settings.fcm),
+            "webpush": webpush,
+            "unifiedpush": UnifiedPush(webpush),
+            "ntfy": Ntfy(settings.ntfy, settings.url),
+            "webhook": Webhook(settings.webhook),
+            "exec": Exec(settings.exec),
+        },
+    )

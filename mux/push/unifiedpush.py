@@ -1,0 +1,40 @@
+"""UnifiedPush: the push service that a person chose; since 2024 it is Web Push.
+
+An app that registers keys gets Web Push. An older one without keys gets the plain document, which
+its push service can read: then nothing beyond the level ``opaque`` is sent, whatever was asked for,
+and no ticket, by which whoever reads it could answer.
+
+Hands to: ``webpush``, what has keys; ``sender``, an outcome. Hears from: ``sender``.
+"""
+
+from __future__ import annotations
+
+import attrs
+
+from mux.push import webpush
+from mux.push.encryption import PLAIN_BYTES
+from mux.push.endpoints import Endpoint
+from mux.push.outcome import Outcome
+from mux.push.push import Push, encoded, fitting
+from mux.push.web import Web
+
+
+@attrs.define(eq=False)
+class UnifiedPush:
+    """The service, beside that of Web Push, whose key it uses."""
+
+    encrypted: webpush.WebPush
+
+    async def deliver(self, web: Web, endpoint: Endpoint, push: Push, now: float) -> Outcome:
+        """Send one push. Raises ``PushError``, ``Unreachable``."""
+        if "auth" in endpoint.address:
+            return await self.encrypted.deliver(web, endpoint, push, now)
+        bare = attrs.evolve(push.at("opaque"), ticket=None, actions=())
+        plain = fitting(bare, PLAIN_BYTES, lambda each: encoded(each.document()))
+        answer = await web.send(
+            endpoint.address["endpoint"],
+            headers=webpush.general_headers(push, now),
+            content=plain,
+            guarded=True,
+        )
+        return webpush.outcome(answer, now)

@@ -1,0 +1,106 @@
+"""Who we are to a browser's push service: RFC 8292. The key is made once, if none is named.
+
+A subscription is bound to this key: with another one, every browser must subscribe anew.
+
+Hands to: ``webpush``, an Authorization header; ``sender``, the public key for apps.
+Hears from: the settings; ``vapid.pem`` in the state directory.
+"""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+import attrs
+import jwt
+from cryptography.hazmat.primitives.asymmetric.ec import (
+    SECP256R1,
+    EllipticCurvePrivateKey,
+    generate_private_key,
+)
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
+
+from mux import config, wholefile
+from mux.push import keyfile
+from mux.push.encryption import public_bytes
+from mux.push.push import PushError
+
+FILE: Final = "vapid.pem"
+
+LIFETIME: Final = 12 * 3600.0
+"""Seconds of a token. RFC 8292 allows 24 hours; half of it, so that no clock makes it longer."""
+
+RENEW_BEFORE: Final = 3600.0
+
+MOST_TOKENS: Final = 64
+"""Kept, one for each push service's origin; there are five or so in the world."""
+
+
+@attrs.define(eq=False)
+class Vapid:
+    """The key, and the tokens that were signed with it."""
+
+    key: EllipticCurvePrivateKey = attrs.field(repr=False)
+    subject: str | None
+    _tokens: dict[str, tuple[str, float]] = attrs.field(factory=dict, repr=False)
+
+    @property
+    def public_key(self) -> str:
+        """Base64url: a browser's ``applicationServerKey``."""
+        return _base64url(public_bytes(self.key.public_key()))
+
+    def authorization(self, url: str, now: float) -> str:
+        """The header's value for a push to this URL."""
+        parts = urlsplit(url)
+        audience = f"{parts.scheme}://{parts.netloc}"
+        token, until = self._tokens.get(audience, ("", 0.0))
+        if not now < until - RENEW_BEFORE < now + LIFETIME:
+            until = now + LIFETIME
+            claims = {"aud": audience, "exp": int(until)}
+            if self.subject:
+                claims["sub"] = self.subject
+            token = jwt.encode(claims, self.key, algorithm="ES256")
+            if len(self._tokens) >= MOST_TOKENS:
+                self._tokens.clear()
+            self._tokens[audience] = (token, until)
+        return f"vapid t={token}, k={self.public_key}"
+
+
+def open_vapid(settings: config.WebPush, state_dir: Path) -> Vapid:
+    """With the key of the settings, or the state directory's own, made if there is none yet.
+
+    Blocks. Raises ``PushError``.
+    """
+    setting, path = "push.webpush.key_file", settings.key_file
+    if path is None:
+        path = state_dir / FILE
+        if not path.exists():
+            _make(path)
+    text = keyfile.read(path, setting)
+    try:
+        key = load_pem_private_key(text.encode(), None)
+    except (ValueError, TypeError) as failure:
+        raise PushError(f"{setting}: {path} isn't a private key in PEM, unencrypted") from failure
+    if not isinstance(key, EllipticCurvePrivateKey) or not isinstance(key.curve, SECP256R1):
+        raise PushError(f"{setting}: {path} isn't a key on the curve P-256")
+    return Vapid(key, settings.subject)
+
+
+def _make(path: Path) -> None:
+    key = generate_private_key(SECP256R1())
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    try:
+        wholefile.replace(path, pem.decode(), safely=True)
+    except OSError as failure:
+        raise PushError(f"can't keep a key for Web Push in {path}: {failure.strerror}") from failure
+
+
+def _base64url(raw: bytes) -> str:
+    return base64.urlsafe_b64encode(raw).decode().rstrip("=")

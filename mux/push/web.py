@@ -1,0 +1,287 @@
+"""HTTP to the push services, by httpx on trio; imported only once there is something to send.
+
+Two kinds of places are called. Those of the settings may be anywhere. Those that a device named
+(``guarded``) must be public: what a name resolves to is judged at each connection, and the
+connection goes to the very address that was judged, so that a name can't mean one thing to the
+judge and another to the socket. Redirects aren't followed in either case, and proxies named in the
+environment aren't used: a proxy would resolve the name by itself.
+
+Hands to: the services, an ``Answer``, or ``Unreachable``. Hears from: the services, what to send.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import ipaddress
+import logging
+import ssl
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+import certifi
+import httpcore
+import httpx
+import trio
+
+import mux
+from mux.push.addresses import named, public
+from mux.push.outcome import Delivered, Failed, Outcome, Retry
+from mux.push.push import PushError
+
+ANSWER_BYTES: Final = 64 * 1024
+"""Read of an answer. Services say a line or two; a stranger's server may never end."""
+
+SHOWN: Final = 160
+"""Characters of an answer that are told to people."""
+
+IDLE_SECONDS: Final = 300.0
+"""A connection is kept that long: services (APNs above all) dislike one for each push."""
+
+CONNECTIONS: Final = 32
+"""At once, of each kind: more than all services' slots together."""
+
+ONE_ADDRESS: Final = 5.0
+"""Seconds for each address of a name: a broken one mustn't use up all the time there is."""
+
+FIRST_FAILURE: Final = 300
+TOO_SLOW: Final = 408
+TOO_MANY: Final = 429
+SERVERS_FAULT: Final = 500
+
+# They log whole URLs and headers, which are secrets here.
+for _name in ("httpx", "httpcore", "hpack"):
+    logging.getLogger(_name).setLevel(logging.WARNING)
+
+
+class Unreachable(Exception):
+    """Nobody answered, or not in HTTP, or not in time; the text says why, without any secret."""
+
+
+@attrs.frozen
+class Answer:
+    """What a service said. Names of headers in small letters."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def says(self) -> str:
+        """Status and the beginning of the body, in one printable line."""
+        text = " ".join(self.body[: 4 * SHOWN].decode(errors="replace").split())
+        shown = "".join(char if char.isprintable() else "?" for char in text)[:SHOWN]
+        return f"{self.status} {shown}".rstrip()
+
+    def retry_after(self, now: float) -> float | None:
+        """Seconds that it asks to wait."""
+        said = self.headers.get("retry-after", "").strip()
+        if said.isascii() and said.isdigit():
+            return float(said[:9])
+        try:
+            return max(0.0, email.utils.parsedate_to_datetime(said).timestamp() - now)
+        except (TypeError, ValueError, OverflowError):
+            return None
+
+
+def verdict(answer: Answer, now: float) -> Outcome:
+    """What a status means anywhere; a service looks for its own meanings first."""
+    if answer.status < FIRST_FAILURE:
+        return Delivered(answer.says)
+    if answer.status in (TOO_SLOW, TOO_MANY) or answer.status >= SERVERS_FAULT:
+        return Retry(answer.retry_after(now), answer.says)
+    return Failed(answer.says)
+
+
+# -- the client ------------------------------------------------------------------------------------
+
+
+@attrs.define(eq=False)
+class Web:
+    """Both clients. Made by ``open_web``."""
+
+    timeout: float
+    _own: httpx.AsyncClient
+    _guarded: httpx.AsyncClient
+
+    async def send(
+        self,
+        url: str,
+        *,
+        headers: Mapping[str, str],
+        content: bytes = b"",
+        method: str = "POST",
+        guarded: bool = False,
+    ) -> Answer:
+        """One request and its answer. Raises ``Unreachable``."""
+        client = self._guarded if guarded else self._own
+        try:
+            with trio.fail_after(self.timeout):
+                async with client.stream(
+                    method, url, headers={**_ALWAYS, **headers}, content=content
+                ) as response:
+                    body = b""
+                    async for part in response.aiter_raw():
+                        body += part
+                        if len(body) >= ANSWER_BYTES:
+                            break
+                    names = {name.lower(): value for name, value in response.headers.items()}
+                    return Answer(response.status_code, names, body[:ANSWER_BYTES])
+        except trio.TooSlowError:
+            raise Unreachable(f"no answer in {self.timeout:g} s") from None
+        except (httpx.HTTPError, httpx.InvalidURL, *_FAILURES) as failure:
+            raise Unreachable(_reason(failure)) from None
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        await self._own.aclose()
+        await self._guarded.aclose()
+
+
+_ALWAYS: Final = {"User-Agent": f"appmux/{mux.__version__}", "Accept-Encoding": "identity"}
+
+_FAILURES: Final = (
+    httpcore.NetworkError,
+    httpcore.ProtocolError,
+    httpcore.TimeoutException,
+    httpcore.UnsupportedProtocol,
+    httpcore.ConnectionNotAvailable,
+    OSError,  # of a name that can't be resolved; of TLS
+    trio.BrokenResourceError,
+)
+
+
+def open_web(timeout: float, private_hosts: Collection[str], ca_file: Path | None) -> Web:
+    """Blocks (it reads certificates). Raises ``PushError`` if ``ca_file`` can't be used."""
+    trusting = ssl.create_default_context(cafile=certifi.where())
+    trusting.load_default_certs()
+    if ca_file is not None:
+        try:
+            trusting.load_verify_locations(ca_file)
+        except (OSError, ssl.SSLError) as failure:
+            raise PushError(
+                f"push.ca_file {ca_file} can't be used ({failure}): it must be the PEM certificate"
+                " of an authority"
+            ) from failure
+    return Web(
+        timeout,
+        _client(trusting, timeout, httpcore.TrioBackend()),
+        _client(trusting, timeout, _Judging(private_hosts)),
+    )
+
+
+def _client(
+    trusting: ssl.SSLContext, timeout: float, backend: httpcore.AsyncNetworkBackend
+) -> httpx.AsyncClient:
+    pool = httpcore.AsyncConnectionPool(
+        ssl_context=trusting,
+        max_connections=CONNECTIONS,
+        max_keepalive_connections=CONNECTIONS,
+        keepalive_expiry=IDLE_SECONDS,
+        http1=True,
+        http2=True,
+        network_backend=backend,
+    )
+    return httpx.AsyncClient(
+        transport=_Transport(pool), timeout=timeout, follow_redirects=False, trust_env=False
+    )
+
+
+@attrs.define(eq=False)
+class _Transport(httpx.AsyncBaseTransport):
+    """httpx's own transport takes no network backend, so this one stands between it and httpcore.
+
+    httpcore's exceptions pass as they are.
+    """
+
+    pool: httpcore.AsyncConnectionPool
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        url = httpcore.URL(
+            scheme=request.url.raw_scheme,
+            host=request.url.raw_host,
+            port=request.url.port,
+            target=request.url.raw_path,
+        )
+        asked = httpcore.Request(
+            method=request.method,
+            url=url,
+            headers=request.headers.raw,
+            content=request.stream,
+            extensions=request.extensions,
+        )
+        answer = await self.pool.handle_async_request(asked)
+        return httpx.Response(
+            status_code=answer.status,
+            headers=answer.headers,
+            stream=_Body(answer),
+            extensions=answer.extensions,
+        )
+
+    async def aclose(self) -> None:
+        await self.pool.aclose()
+
+
+@attrs.define(eq=False)
+class _Body(httpx.AsyncByteStream):
+    answer: httpcore.Response
+
+    async def __aiter__(self) -> Any:
+        async for part in self.answer.aiter_stream():
+            yield part
+
+    async def aclose(self) -> None:
+        await self.answer.aclose()
+
+
+@attrs.define(eq=False)
+class _Judging(httpcore.AsyncNetworkBackend):
+    """Connects to public addresses, and to the hosts that the settings name."""
+
+    private_hosts: Collection[str]
+    _backend: httpcore.AsyncNetworkBackend = attrs.field(factory=httpcore.TrioBackend)
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> httpcore.AsyncNetworkStream:
+        """Judge, then connect. Raises ``httpcore.ConnectError``."""
+        if named(host, port, self.private_hosts):
+            return await self._backend.connect_tcp(
+                host, port, timeout, local_address, socket_options
+            )
+        failure: Exception = httpcore.ConnectError("its name leads to no public address")
+        for address in await _public_addresses(host, port):
+            try:
+                return await self._backend.connect_tcp(
+                    address, port, min(timeout or ONE_ADDRESS, ONE_ADDRESS), local_address,
+                    socket_options,
+                )  # fmt: skip
+            except (httpcore.ConnectError, httpcore.ConnectTimeout) as caught:
+                failure = caught
+        raise failure
+
+    async def sleep(self, seconds: float) -> None:
+        """Part of httpcore's interface."""
+        await trio.sleep(seconds)
+
+
+async def _public_addresses(host: str, port: int) -> list[str]:
+    found = await trio.socket.getaddrinfo(host, port, type=trio.socket.SOCK_STREAM)
+    texts = [str(each[4][0]).partition("%")[0] for each in found]
+    return [text for text in texts if public(ipaddress.ip_address(text))]
+
+
+def _reason(failure: BaseException) -> str:
+    """In one line. Of TLS the library's words, which name what was wrong with the certificate."""
+    said = str(failure) or type(failure).__name__
+    if isinstance(failure, httpcore.LocalProtocolError):  # its text has the header that was wrong
+        said = "a key or address isn't one that HTTP can carry: is there a line end in it?"
+    if isinstance(failure, OSError) and failure.strerror:
+        said = failure.strerror
+    return " ".join(said.split())[:SHOWN]

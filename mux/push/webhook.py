@@ -1,0 +1,82 @@
+"""A webhook of the operator's: the document by POST, signed as Standard Webhooks has it.
+
+HMAC-SHA256 over ``id.timestamp.body``. The id is the same each time that this push is sent, so the
+receiver knows a double by it; the timestamp is of this very request, so the receiver may refuse
+what is older than ``REPLAY_WINDOW``.
+
+Hands to: ``sender``, an outcome. Hears from: ``sender``, an endpoint and a push.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+from typing import Final
+
+import attrs
+import trio
+
+from mux import config
+from mux.push import keyfile
+from mux.push.endpoints import Endpoint
+from mux.push.outcome import Outcome
+from mux.push.push import Push, PushError, encoded
+from mux.push.web import Web, verdict
+
+REPLAY_WINDOW: Final = 300
+"""Seconds by which a receiver should let the timestamp differ from its own clock."""
+
+PREFIX: Final = "whsec_"
+"""Of a secret in base64; any other text is taken as it is."""
+
+SHORTEST_SECRET: Final = 24
+"""Bytes, as the standard has it."""
+
+SETTING: Final = "push.webhook.secret_file"
+
+
+@attrs.define(eq=False)
+class Webhook:
+    """The service."""
+
+    settings: config.Webhook
+
+    async def deliver(self, web: Web, _endpoint: Endpoint, push: Push, now: float) -> Outcome:
+        """Send one push. Raises ``PushError`` if the settings can't be used, ``Unreachable``."""
+        if self.settings.url is None or self.settings.secret_file is None:
+            raise PushError(f"the webhook needs push.webhook.url and {SETTING}: see docs/push.md")
+        text = await trio.to_thread.run_sync(keyfile.read, self.settings.secret_file, SETTING)
+        body, timestamp = encoded(push.document()), int(now)
+        headers = {
+            "content-type": "application/json",
+            "webhook-id": push.delivery,
+            "webhook-timestamp": str(timestamp),
+            "webhook-signature": signature(secret_of(text), push.delivery, timestamp, body),
+        }
+        answer = await web.send(self.settings.url, headers=headers, content=body)
+        return verdict(answer, now)
+
+
+def secret_of(text: str) -> bytes:
+    """The key that a secret's text stands for. Raises ``PushError``."""
+    secret = text.encode()
+    if text.startswith(PREFIX):
+        try:
+            secret = base64.b64decode(text.removeprefix(PREFIX), validate=True)
+        except (ValueError, binascii.Error):
+            raise PushError(f"{SETTING}: what follows {PREFIX} isn't base64") from None
+    if len(secret) < SHORTEST_SECRET:
+        raise PushError(
+            f"{SETTING}: a secret has {SHORTEST_SECRET} bytes at least:"
+            " `openssl rand -base64 32` makes one"
+        )
+    return secret
+
+
+def signature(secret: bytes, id: str, timestamp: int, body: bytes) -> str:
+    """The header's value."""
+    signed = f"{id}.{timestamp}.".encode() + body
+    mac = hmac.new(secret, signed, hashlib.sha256).digest()
+    return f"v1,{base64.b64encode(mac).decode()}"

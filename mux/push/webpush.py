@@ -1,0 +1,85 @@
+"""Web Push (RFC 8030): a browser's push service carries what only the browser can read.
+
+Hands to: ``sender``, an outcome. Hears from: ``sender``, an endpoint and a push; ``unifiedpush``,
+those that are encrypted.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from pathlib import Path
+from typing import Final
+
+import attrs
+import trio
+
+from mux import config
+from mux.push.addresses import decoded
+from mux.push.encryption import PLAIN_BYTES, encrypt
+from mux.push.endpoints import Endpoint
+from mux.push.outcome import Failed, Gone, Outcome
+from mux.push.push import Push, encoded, fitting
+from mux.push.vapid import Vapid, open_vapid
+from mux.push.web import Answer, Web, verdict
+
+NO_SUCH: Final = frozenset({404, 410})
+
+TOO_LARGE: Final = 413
+
+TOPIC_LENGTH: Final = 32
+"""Characters at most (RFC 8030), of base64url."""
+
+
+@attrs.define(eq=False)
+class WebPush:
+    """The service. Its key is read, or made, when it is first wanted."""
+
+    settings: config.WebPush
+    state_dir: Path
+    _vapid: Vapid | None = None
+
+    async def deliver(self, web: Web, endpoint: Endpoint, push: Push, now: float) -> Outcome:
+        """Send one push. Raises ``PushError``, ``Unreachable``."""
+        if self._vapid is None:
+            self._vapid = await trio.to_thread.run_sync(open_vapid, self.settings, self.state_dir)
+        address = endpoint.address
+        plain = fitting(push, PLAIN_BYTES, lambda each: encoded(each.document()))
+        try:
+            body = encrypt(plain, decoded(address["p256dh"]), decoded(address["auth"]))
+        except ValueError:
+            return Gone("the browser's p256dh is no point on the curve")
+        headers = {
+            **general_headers(push, now),
+            "content-encoding": "aes128gcm",
+            "authorization": self._vapid.authorization(address["endpoint"], now),
+        }
+        answer = await web.send(address["endpoint"], headers=headers, content=body, guarded=True)
+        return outcome(answer, now)
+
+
+def general_headers(push: Push, now: float) -> dict[str, str]:
+    """Those of RFC 8030."""
+    return {
+        "content-type": "application/octet-stream",
+        "ttl": str(max(0, int(push.expires_at - now))),
+        "urgency": "high" if push.urgent else "normal",
+        "topic": topic(push.collapse),
+    }
+
+
+def topic(collapse: str) -> str:
+    """A push takes the place of one with the same topic that the device hasn't got yet."""
+    if len(collapse) <= TOPIC_LENGTH:
+        return collapse
+    digest = hashlib.sha256(collapse.encode()).digest()
+    return base64.urlsafe_b64encode(digest).decode()[:TOPIC_LENGTH]
+
+
+def outcome(answer: Answer, now: float) -> Outcome:
+    """What the push service meant."""
+    if answer.status in NO_SUCH:
+        return Gone(answer.says)
+    if answer.status == TOO_LARGE:
+        return Failed(f"{answer.says}: the service carries less than {PLAIN_BYTES} bytes")
+    return verdict(answer, now)
