@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-from mux import holders, ready, statedir, status
+from mux import holders, ready, statedir, status, takeover
 from mux.client import ClientError
 from mux.codex import codex_home
 from mux.config import Config
@@ -179,8 +179,13 @@ def _taken(about: str, address: Address, there: list[Holder], facts: Report) -> 
         return Finding(about, "note", says, "it starts the broker at the first connection", facts)
     pid = there[0].pid
     remedy = f"stop it: `kill {pid}`" if there[0] != UNSEEN else "stop it as that user"
-    if isinstance(address, UnixAddress) and "app-server" in there[0].command:
-        remedy = f"`codex app-server daemon stop`; if it says it isn't managed, `kill {pid}`"
+    if isinstance(address, UnixAddress) and (found := takeover.occupant(address.path)):
+        names = str(found)
+        if found.codex:
+            remedy = (
+                "`appmux service install --take-over` (or `appmux serve --take-over`): waits until"
+                " nothing runs in it, has it stop, and takes its place"
+            )
     return Finding(about, "wrong", f"{names} listens there", remedy, facts)
 
 

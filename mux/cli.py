@@ -11,6 +11,7 @@ shown as one.
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 from collections.abc import Callable
@@ -170,7 +171,22 @@ def _settle(config_file: Path | None, flags: dict[str, object]) -> Settled:
 
 @appmux.command(cls=TakesCodexArgs, options_metavar="[OPTIONS] [-- ARG…]")
 @serve_flags
-def serve(config_file: Path | None, **flags: object) -> None:
+@click.option(
+    "--take-over",
+    is_flag=True,
+    help="Where Codex's own daemon has the control socket: wait until nothing runs in it, have it"
+    " stop, and listen in its place. Never ends a turn.",
+)
+@click.option(
+    "--take-over-wait",
+    type=click.FloatRange(min=0),
+    default=math.inf,
+    metavar="SECONDS",
+    help="Wait that long at most (default: until interrupted).",
+)
+def serve(
+    config_file: Path | None, take_over: bool, take_over_wait: float, **flags: object
+) -> None:
     """Run the broker until it is told to stop.
 
     What follows `--` is handed to `codex app-server`.
@@ -193,7 +209,8 @@ def serve(config_file: Path | None, **flags: object) -> None:
     # npm's codex is a script that wants the `node` beside it, which a service's PATH may lack.
     os.environ["PATH"] = search_path(os.environ) or os.defpath
     logs.configure(config.log)
-    trio.run(run, attrs.evolve(config, codex_bin=binary))
+    patience = take_over_wait if take_over else None
+    trio.run(run, attrs.evolve(config, codex_bin=binary), patience)
 
 
 class ListenFlagError(click.ClickException):

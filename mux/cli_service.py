@@ -8,9 +8,11 @@ Modules are imported inside the command that wants them, as in ``cli``.
 
 from __future__ import annotations
 
+import math
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -19,6 +21,7 @@ import click
 from mux.errors import AppmuxError
 
 if TYPE_CHECKING:
+    from mux.config import Config
     from mux.novascale import Vanilla
     from mux.service import Place, Supervisor
     from mux.settings import Settled
@@ -49,6 +52,12 @@ config_flag = click.option(
 sudo_flag = click.option(
     "--allow-sudo", is_flag=True, help="Let approved commands use sudo and other setuid programs."
 )
+take_over_flag = click.option(
+    "--take-over",
+    is_flag=True,
+    help="Where Codex's own daemon has the control socket: wait until nothing runs in it, have it"
+    " stop, and take its place. Never ends a turn.",
+)
 yes_flag = click.option("--yes", "-y", is_flag=True, help="Ask nothing.")
 
 
@@ -71,7 +80,10 @@ def service() -> None:
 @sudo_flag
 @yes_flag
 @click.option("--no-start", is_flag=True, help="Have it start with the next login only.")
-def install(config_file: Path | None, allow_sudo: bool, yes: bool, no_start: bool) -> None:
+@take_over_flag
+def install(
+    config_file: Path | None, allow_sudo: bool, yes: bool, no_start: bool, take_over: bool
+) -> None:
     """Install the service with the present settings, and start it.
 
     Run it again after a change of `listen`. A file that appmux didn't write is never replaced;
@@ -88,9 +100,10 @@ def install(config_file: Path | None, allow_sudo: bool, yes: bool, no_start: boo
     places = ours.look(where.files(wanted))
     where.require()
     if not where.occupies():
-        ours.refuse_occupied(settled.config, os.environ)
+        ours.refuse_occupied(settled.config, os.environ, taking_over=take_over and not no_start)
     _ask_to_replace(places, yes=yes)
-    steps.perform(ours.installing(where, places, start=not no_start), click.echo)
+    with _taking_over(settled.config, wanted=take_over and not no_start):
+        steps.perform(ours.installing(where, places, start=not no_start), click.echo)
     click.echo("installed" + ("; it starts with your next login" if no_start else " and running"))
     if not where.lingers():
         click.echo(where.after_logout())
@@ -163,6 +176,21 @@ def print_files(config_file: Path | None, allow_sudo: bool) -> None:
         click.echo(text)
 
 
+@contextmanager
+def _taking_over(config: Config, *, wanted: bool) -> Iterator[None]:
+    """Have nobody but the service get Codex's control socket inside, if that is wanted."""
+    from mux import service as ours
+    from mux import takeover
+
+    path = ours.control_socket(config, os.environ) if wanted else None
+    found = takeover.occupant(path) if path is not None else None
+    if path is None or found is None or not found.codex:
+        yield
+        return
+    with takeover.vacated(path, math.inf, click.echo):
+        yield
+
+
 def _ask_to_replace(places: Iterable[Place], *, yes: bool) -> None:
     changed = [place for place in places if place.state == "ours"]
     for place in changed:
@@ -196,7 +224,10 @@ def _terminal() -> bool:
 @click.option("--dry-run", is_flag=True, help="Print what would be done, and change nothing.")
 @click.option("--host", metavar="IP", help="Where phones connect (default: the Tailnet address).")
 @sudo_flag
-def setup(yes: bool, no_start: bool, dry_run: bool, host: str | None, allow_sudo: bool) -> None:
+@take_over_flag
+def setup(
+    *, yes: bool, no_start: bool, dry_run: bool, host: str | None, allow_sudo: bool, take_over: bool
+) -> None:
     """Set this host up: settings, token, service.
 
     Finds codex and the Tailnet address, makes a token, installs and starts the service, waits until
@@ -222,6 +253,7 @@ def setup(yes: bool, no_start: bool, dry_run: bool, host: str | None, allow_sudo
         start=not no_start,
         linger=True,
         allow_sudo=allow_sudo,
+        taking_over=take_over and not no_start,
     )
     _tell_plan(plan, whole=dry_run or not yes)
     if dry_run:
@@ -229,7 +261,8 @@ def setup(yes: bool, no_start: bool, dry_run: bool, host: str | None, allow_sudo
         return
     _ask_to_replace(plan.places, yes=yes)
     _confirm("Do this?", yes=yes)
-    setting_up.perform(plan, os.environ, click.echo, start=not no_start)
+    with _taking_over(plan.config, wanted=take_over and not no_start):
+        setting_up.perform(plan, os.environ, click.echo, start=not no_start)
     _tell_end(plan, started=not no_start)
     if not no_start and plan.vanilla is None:
         _offer_to_pair(plan, ask=not yes)

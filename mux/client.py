@@ -68,6 +68,11 @@ class Client:
     _ids: Iterator[int] = attrs.field(factory=lambda: itertools.count(1))
     _news: trio.Event = attrs.field(factory=trio.Event)
 
+    @property
+    def gone(self) -> bool:
+        """Whether the connection has ended."""
+        return self._gone is not None
+
     async def initialize(self, name: str, capabilities: Json | None = None) -> Json:
         """Shake hands under ``name``; the broker's answer."""
         info = {"name": name, "title": None, "version": mux.__version__}

@@ -3,7 +3,7 @@
 On Linux from ``/proc``, on macOS from ``lsof`` and ``ps``. Nothing is locked or connected to: a
 look must not disturb. Of other users' processes the system tells little; ``UNSEEN`` stands for one.
 
-Hands to: ``doctor`` and ``service``, each ``Holder``. Hears from: the system.
+Hands to: ``doctor``, ``service`` and ``takeover``, each ``Holder``. Hears from: the system.
 """
 
 from __future__ import annotations
@@ -207,14 +207,24 @@ def describe(pid: int, runner: Runner = run) -> Holder:
     if sys.platform == "darwin":
         return _from_ps({"p": str(pid)}, runner)
     try:
-        words = (PROC / str(pid) / "cmdline").read_bytes().rstrip(b"\0").split(b"\0")
-        command = b" ".join(words).decode(errors="replace")
+        command = " ".join(arguments(pid))
         # The name may hold blanks and brackets; what follows the last bracket doesn't.
         fields = (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
         started = _booted() + int(fields[19]) / os.sysconf("SC_CLK_TCK")
     except (OSError, ValueError, IndexError):
         return Holder(pid)
     return Holder(pid, _shown(command or "?"), started)
+
+
+def arguments(pid: int, runner: Runner = run) -> list[str]:
+    """A process's command line, whole; on macOS split at every blank. Empty if it isn't known."""
+    if sys.platform == "darwin":
+        return runner(("ps", "-ww", "-o", "command=", "-p", str(pid))).stdout.split()
+    try:
+        words = (PROC / str(pid) / "cmdline").read_bytes().rstrip(b"\0").split(b"\0")
+    except OSError:
+        return []
+    return [word.decode(errors="replace") for word in words]
 
 
 def ancestors(pid: int, runner: Runner = run) -> Iterator[int]:

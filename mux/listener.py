@@ -198,10 +198,12 @@ class Listener:
         await self.trio_listener.aclose()
 
 
-async def open_listener(address: Address, certificate: Certificate | None = None) -> Listener:
+async def open_listener(
+    address: Address, certificate: Certificate | None = None, *, startup_held: bool = False
+) -> Listener:
     """Bind and listen. Raises ``ListenError``, which says what is in the way.
 
-    ``certificate``: for ``wss://``.
+    ``certificate``: for ``wss://``; ``startup_held``: see ``socketpath.claim_path``.
     """
     if isinstance(address, TcpAddress):
         listener = _open_tcp(address)
@@ -212,7 +214,9 @@ async def open_listener(address: Address, certificate: Certificate | None = None
                 await listener.aclose()
                 raise
         return listener
-    claim = claim_path(address.path, control=address.control, backlog=BACKLOG)
+    claim = claim_path(
+        address.path, control=address.control, backlog=BACKLOG, startup_held=startup_held
+    )
     return Listener(
         url=f"unix://{address}",
         kind="unix",

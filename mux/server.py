@@ -34,7 +34,7 @@ import structlog
 import trio
 
 import mux
-from mux import downstream, listener, statedir, watchdog
+from mux import downstream, listener, statedir, takeover, watchdog
 from mux.access import Access
 from mux.audit import Audit
 from mux.auth import Authenticator, open_auth
@@ -50,7 +50,7 @@ from mux.dispatcher import Dispatcher
 from mux.door import knock
 from mux.errors import AppmuxError
 from mux.failures import Failures
-from mux.listener import Listener
+from mux.listener import Address, Listener, UnixAddress
 from mux.metrics import Metrics
 from mux.store import Store, StoreError
 from mux.tls import Certificate, open_certificate
@@ -82,8 +82,12 @@ class AppServerEndedError(AppmuxError):
 _Fetches = tuple[trio.MemorySendChannel[Fetch], trio.MemoryReceiveChannel[Fetch]]
 
 
-async def serve(config: Config) -> None:
-    """Run the broker until a signal drains it. Raises ``AppmuxError`` where it can't."""
+async def serve(config: Config, take_over: float | None = None) -> None:
+    """Run the broker until a signal drains it. Raises ``AppmuxError`` where it can't.
+
+    ``take_over``: seconds to wait at most until the app-server that has Codex's control socket is
+    idle, to take its place then; None to leave it alone.
+    """
     codex = find_codex(config.codex_bin, os.environ)
     opened = listener.inherited_listeners(os.environ)
     urls = [*config.listen, *(each.url for each in opened)]
@@ -105,9 +109,11 @@ async def serve(config: Config) -> None:
         audit = Audit.open(
             config.state_dir, max_bytes=config.audit.max_bytes, max_age=config.audit.max_age
         )
-        for address in addresses:
-            if str(address) not in there:
-                opened.append(await listener.open_listener(address, certificate))
+        wanted = [address for address in addresses if str(address) not in there]
+        if take_over is not None:
+            await _try(wanted, certificate)
+        for address in wanted:
+            opened.append(await _open(address, certificate, take_over))
         state.announce([each.url for each in opened])
         server = _assemble(
             config,
@@ -128,6 +134,38 @@ async def serve(config: Config) -> None:
             with trio.CancelScope(shield=True):
                 await each.aclose()
         state.release()
+
+
+async def _try(addresses: list[Address], certificate: Certificate | None) -> None:
+    """Open and close all but the control socket: what is wrong there is better known before.
+
+    They aren't left open meanwhile: clients would wait in vain.
+    """
+    for address in addresses:
+        if not _is_control(address):
+            await (await listener.open_listener(address, certificate)).aclose()
+
+
+async def _open(
+    address: Address, certificate: Certificate | None, take_over: float | None
+) -> Listener:
+    if not _is_control(address):
+        return await listener.open_listener(address, certificate)
+    path = Path(str(address))
+    found = takeover.occupant(path)
+    if found is None:
+        return await listener.open_listener(address)
+    if take_over is None:
+        raise await takeover.refusal(path, found)
+    lock = await takeover.vacate(path, take_over, lambda said: log.warning(f"taking over: {said}"))
+    try:
+        return await listener.open_listener(address, startup_held=True)
+    finally:
+        lock.release()
+
+
+def _is_control(address: Address) -> bool:
+    return isinstance(address, UnixAddress) and address.control
 
 
 def _assemble(

@@ -182,22 +182,35 @@ def _read(path: Path) -> str | None:
         raise ServiceError(f"can't read {path}: {failure.strerror}") from failure
 
 
-def refuse_occupied(config: Config, environ: Mapping[str, str]) -> None:
+def refuse_occupied(
+    config: Config, environ: Mapping[str, str], *, taking_over: bool = False
+) -> None:
     """Raise ``ServiceError`` if another program listens where the service shall.
 
     systemd would not notice: it replaces a socket's file, whoever listens behind it.
+    ``taking_over``: the control socket isn't looked at, its place will be taken.
     """
     for url in config.listen:
         address = parse_listen_url(url, codex_home(environ))
         if isinstance(address, TcpAddress):
             there = holders.of_port(address.ip, address.port) if address.port else []
+        elif taking_over and address.control:
+            continue
         else:
             there = holders.of_unix_path(address.path)
         if there:
             raise ServiceError(
-                f"{url} is in use: {there[0]} listens there; stop it first (Codex's own daemon:"
-                " `codex app-server daemon stop`), or take the address out of `listen`"
+                f"{url} is in use: {there[0]} listens there; stop it first (Codex's own daemon is"
+                " asked to with --take-over, once nothing runs in it), or take the address out of"
+                " `listen`"
             )
+
+
+def control_socket(config: Config, environ: Mapping[str, str]) -> Path | None:
+    """Codex's control socket, if the service shall listen there."""
+    addresses = [parse_listen_url(url, codex_home(environ)) for url in config.listen]
+    found = (each.path for each in addresses if isinstance(each, UnixAddress) and each.control)
+    return next(found, None)
 
 
 # -- what to do ------------------------------------------------------------------------------------

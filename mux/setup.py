@@ -72,6 +72,7 @@ def plan(
     start: bool,
     linger: bool,
     allow_sudo: bool = False,
+    taking_over: bool = False,
 ) -> Plan:
     """Decide everything and change nothing. Raises ``AppmuxError`` for what is in the way."""
     url = vanilla.url if vanilla is not None else _url(host)
@@ -81,7 +82,7 @@ def plan(
     places = service.look(where.files(wanted))
     taking = [] if vanilla is None else novascale.taking(where, vanilla, settled.config.state_dir)
     if not where.occupies() and vanilla is None:
-        service.refuse_occupied(settled.config, environ)
+        service.refuse_occupied(settled.config, environ, taking_over=taking_over)
     return Plan(
         codex=codex,
         where=where,

@@ -1,10 +1,11 @@
 """The claim to a unix socket's path: whose it is, and that nobody else can take or use it.
 
 A path is claimed under a lock file beside it, so that of two brokers starting in the same moment
-one gets it and the other an error. Codex's own listener doesn't know this lock; against it there
-is only what the file system says: a socket that answers is in use, one that refuses is stale.
+one gets it and the other an error. Codex's own listener doesn't know this lock, but it has one of
+its own for the control socket (``StartupLock``), which is taken too. At other paths there is only
+what the file system says: a socket that answers is in use, one that refuses is stale.
 
-Hands to: ``listener``, a bound and listening socket.
+Hands to: ``listener``, a bound and listening socket; ``takeover``, Codex's own lock.
 Hears from: ``listener``, a path to claim, and when to let it go.
 """
 
@@ -17,7 +18,9 @@ import socket
 import stat
 import struct
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import attrs
@@ -42,11 +45,22 @@ class ListenError(AppmuxError):
     """A listener that can't be opened; the text names it, what is in the way, and the way out."""
 
 
-def claim_path(path: Path, *, control: bool, backlog: int) -> Claim:
+STARTUP_LOCK = "app-server-startup.lock"
+"""Beside the control socket: what Codex locks (flock) while it looks and binds there."""
+
+STARTING_PATIENCE = 5.0
+"""Seconds. Codex has its lock for milliseconds; an appmux that takes over, while a daemon ends."""
+
+STARTING_LOOK = 0.02
+"""Seconds between two tries to get it."""
+
+
+def claim_path(path: Path, *, control: bool, backlog: int, startup_held: bool = False) -> Claim:
     """Bind and listen at an absolute path, readable by this user only.
 
     A stale socket or a dangling symlink is replaced. ``control`` says that the directory is
-    Codex's and may be made private. Raises ``ListenError``.
+    Codex's and may be made private; ``startup_held``, that the caller has the ``StartupLock``
+    already. Raises ``ListenError``.
     """
     if len(os.fsencode(path)) > LONGEST_PATH:
         raise ListenError(
@@ -57,8 +71,9 @@ def claim_path(path: Path, *, control: bool, backlog: int) -> Claim:
         _prepare_directory(path.parent, control=control)
         lock = _take_lock(path)
         try:
-            _clear(path)
-            return _bind(path, lock, backlog)
+            with nullcontext() if startup_held or not control else _startup(path):
+                _clear(path)
+                return _bind(path, lock, backlog)
         except BaseException:
             lock.release()
             raise
@@ -122,6 +137,54 @@ def _take_lock(path: Path) -> _Lock:
             raise
         # Locked, but its last holder had removed it by then: a newcomer wouldn't see this lock.
         os.close(descriptor)
+
+
+@attrs.define
+class StartupLock:
+    """Codex's own lock for the control socket: who has it may look and bind there, nobody else.
+
+    A `codex app-server` that starts meanwhile waits for it, and then finds who listens. The file is
+    Codex's and stays.
+    """
+
+    _descriptor: int | None
+
+    @classmethod
+    def take(cls, path: Path) -> StartupLock | None:
+        """The lock for the socket at ``path``; None if somebody has it. Raises ``OSError``."""
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor = os.open(path.with_name(STARTUP_LOCK), flags, PRIVATE_SOCKET)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return cls(descriptor)
+
+    def release(self) -> None:
+        """Let others have it. Idempotent."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
+@contextmanager
+def _startup(path: Path) -> Iterator[None]:
+    """Have the ``StartupLock`` inside. Raises ``ListenError`` if somebody keeps it."""
+    deadline = time.monotonic() + STARTING_PATIENCE
+    while (lock := StartupLock.take(path)) is None:
+        if time.monotonic() > deadline:
+            raise ListenError(
+                in_use(path, "a codex or an appmux is just starting there; try again")
+            )
+        time.sleep(STARTING_LOOK)
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 # -- what is at the path already -------------------------------------------------------------------
@@ -190,12 +253,17 @@ def who_is_there(getsockopt: Callable[[int, int, int], bytes]) -> Peer:
     return peer
 
 
-def _in_use(path: Path, holder: str) -> ListenError:
-    return ListenError(
-        f"app-server control socket is already in use at {path}: {holder} listens there; stop it"
-        " (if it is Codex's own daemon: `codex app-server daemon stop`), or choose another path"
-        " with --listen unix://PATH"
+def in_use(path: Path, why: str) -> str:
+    """The error for a path that somebody has; ``why`` says who, and what to do about it."""
+    return (
+        f"app-server control socket is already in use at {path}: {why}; or choose another path with"
+        " --listen unix://PATH"
     )
+
+
+def _in_use(path: Path, holder: str) -> ListenError:
+    ours = "stop it (Codex's own daemon: `appmux serve --take-over` does, once nothing runs in it)"
+    return ListenError(in_use(path, f"{holder} listens there; {ours}"))
 
 
 # -- the socket ------------------------------------------------------------------------------------

@@ -75,7 +75,7 @@ def served(standin: Standin) -> list[Config]:
     """What ``serve`` was called with; the broker itself isn't started."""
     configs: list[Config] = []
 
-    async def serve(config: Config) -> None:
+    async def serve(config: Config, take_over: float | None) -> None:
         await trio.lowlevel.checkpoint()
         configs.append(config)
 
@@ -208,7 +208,7 @@ def test_an_expected_error_is_printed_also_from_inside_nurseries(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    async def serve(config: Config) -> None:
+    async def serve(config: Config, take_over: float | None) -> None:
         await trio.lowlevel.checkpoint()
         error: Exception = AppServerEnded(3)
         for _ in range(depth):
@@ -225,7 +225,7 @@ def test_an_expected_error_is_printed_also_from_inside_nurseries(
 
 
 def test_a_bug_is_shown_as_one(standin: Standin, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def serve(config: Config) -> None:
+    async def serve(config: Config, take_over: float | None) -> None:
         await trio.lowlevel.checkpoint()
         raise ExceptionGroup("nursery", [AppServerEnded(3), ZeroDivisionError()])
 

@@ -43,7 +43,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "cli_service": {
         "cli_devices", "codex", "doctor", "login", "novascale", "pair", "service", "settings",
-        "setup", "steps", "tailnet",
+        "setup", "steps", "tailnet", "takeover",
     },
     "cli_oversight": {"approving", "audit_shown", "settings"},
     "approving": {"client", "shown", "statedir"},
@@ -59,6 +59,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "checks_host": {"codex", "finding", "login", "novascale", "service", "settings", "steps"},
     "checks_broker": {
         "client", "codex", "finding", "holders", "listener", "ready", "statedir", "status",
+        "takeover",
     },
     "finding": set(),
     "novascale": {"devices", "launchd", "steps", "systemd"},
@@ -81,14 +82,15 @@ MAY_IMPORT: dict[str, set[str]] = {
     # the broker, in the order in which a message meets it
     "server": {
         "access", "audit", "auth", "codex", "devices", "dispatcher", "door", "downstream",
-        "failures", "listener", "metrics", "outbox", "statedir", "store", "tls", "upstream",
-        "watchdog",
+        "failures", "listener", "metrics", "outbox", "statedir", "store", "takeover", "tls",
+        "upstream", "watchdog",
     },
     "metrics": {"audit", "dispatcher", "door", "failures", "store", "upstream"},
     "times": set(),
     "watchdog": set(),
     "listener": {"socketpath", "streams", "tls"},
     "socketpath": set(),
+    "takeover": {"client", "holders", "socketpath"},
     "streams": set(),
     "tls": set(),
     "door": {"auth", "failures", "pairing"},

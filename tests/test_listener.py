@@ -289,7 +289,7 @@ async def test_a_live_listener_keeps_its_path(path: Path, by_symlink: bool) -> N
         with pytest.raises(ListenError) as raised:
             await open_listener(UnixAddress(path))
         assert f"app-server control socket is already in use at {path}" in str(raised.value)
-        assert "`codex app-server daemon stop`" in str(raised.value)
+        assert "`appmux serve --take-over`" in str(raised.value)
         if sys.platform == "linux":
             assert f"process {os.getpid()} listens there" in str(raised.value)
         assert await connects(path)

@@ -1,0 +1,284 @@
+"""Codex's control socket while another app-server has it: who that is, and how it is got unharmed.
+
+Codex's daemon is asked to stop by one SIGTERM, once nothing runs in it: then it ends at once, and
+had a turn begun in that moment it would end after that. `codex app-server daemon stop` sends the
+same, but kills it after 60 s; and a second SIGTERM ends its turns, so there never is one.
+
+From then until we listen in its place we hold the lock under which Codex itself takes the socket
+(``socketpath.StartupLock``). A `codex` that finds no daemon meanwhile starts one, which waits for
+that lock and then finds us; that `codex`, and those that were attached, find us too.
+
+Hands to: ``server``, ``cli_service``, the lock and the errors; the daemon, SIGTERM.
+Hears from: ``holders``, who listens; that app-server, over its own socket, what runs in it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import attrs
+import trio
+
+from mux import holders
+from mux.client import Client, ClientError, connect
+from mux.errors import AppmuxError
+from mux.holders import Holder
+from mux.socketpath import StartupLock, in_use
+
+LOOK_SECONDS: Final = 0.5
+"""How often to look what runs, and whether it has gone: a person waits who is in no hurry."""
+
+ANSWER_DEADLINE: Final = 5.0
+"""Seconds for all that is asked of it in one look; an app-server that takes longer hangs."""
+
+NAMED: Final = 5
+"""Threads that are named in one line; of the others their number is."""
+
+_CODEX: Final = re.compile(r"codex[^/]*")
+_USER_AGENT: Final = re.compile(r"(?P<name>[^/]+)/(?P<version>\d+\.\d+\.\d+\S*) \(")
+
+Say = Callable[[str], object]
+
+
+class TakeOverError(AppmuxError):
+    """The control socket wasn't got; the text says who has it and what is left to do."""
+
+
+# -- who has it ------------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class Occupant:
+    """A process that listens on the control socket. ``managed``: as Codex's daemon."""
+
+    holder: Holder
+    codex: bool
+    managed: bool
+
+    def __str__(self) -> str:
+        if not self.codex:
+            return str(self.holder)
+        if self.managed:
+            return f"Codex's own daemon, {self.holder}"
+        return f"a `codex app-server` that somebody started by hand, {self.holder}"
+
+
+def occupant(path: Path) -> Occupant | None:
+    """Who listens at ``path``; None if nobody does."""
+    there = holders.of_unix_path(path)
+    if not there:
+        return None
+    words = holders.arguments(there[0].pid)
+    codex = any(
+        _CODEX.fullmatch(Path(word).name) and "app-server" in words[at + 1 :]
+        for at, word in enumerate(words[:2])  # the second, where an interpreter runs it
+    )
+    return Occupant(there[0], codex, codex and "--managed-daemon" in words)
+
+
+async def refusal(path: Path, found: Occupant) -> TakeOverError:
+    """What to tell one who wanted to listen there: who does, since when, what runs in it."""
+    if not found.codex:
+        return TakeOverError(in_use(path, f"{found} listens there; stop it"))
+    told = f"{found} listens there"
+    try:
+        async with connect(f"unix://{path}") as client:
+            told += f"; {await _introduced(client)}, {await _look(client)}"
+    except ClientError as failure:
+        told += f"; it can't be asked what runs in it ({failure})"
+    way = "`appmux serve --take-over` asks it to stop once nothing runs in it, and takes its place"
+    return TakeOverError(in_use(path, f"{told}. {way}"))
+
+
+# -- what runs in it -------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class _Look:
+    """What was seen: the loaded threads, and why each of those that are busy is."""
+
+    loaded: int
+    busy: dict[str, str]
+
+    def __str__(self) -> str:
+        if not self.busy:
+            return f"threads loaded: {self.loaded}, none of them runs"
+        named = [f"thread {id} {why}" for id, why in list(self.busy.items())[:NAMED]]
+        more = len(self.busy) - len(named)
+        return ", ".join([*named, f"and {more} more"] if more else named)
+
+
+async def _introduced(client: Client) -> str:
+    """Shake hands; which codex it says that it is. Raises ``ClientError``."""
+    with _in_time():
+        hello = await client.initialize("appmux", {"experimentalApi": True})
+    agent = _USER_AGENT.match(str(hello.get("userAgent")))
+    return f"codex {agent['version']}" if agent else "of an unknown version"
+
+
+async def _look(client: Client) -> _Look:
+    """Look at its threads. Raises ``ClientError``."""
+    busy = {}
+    with _in_time():
+        loaded = await _loaded(client)
+        for id in loaded:
+            try:
+                read = await client.request("thread/read", {"threadId": id})
+            except ClientError:
+                if client.gone:
+                    raise
+                continue  # unloaded since
+            status = read["thread"]["status"]
+            if status["type"] == "active":
+                busy[id] = "waits for a word" if status.get("activeFlags") else "runs a turn"
+    client.inbox.clear()  # it may be looked at for hours
+    return _Look(len(loaded), busy)
+
+
+async def _loaded(client: Client) -> list[str]:
+    found: list[str] = []
+    cursor = None
+    while True:
+        page = await client.request("thread/loaded/list", {"cursor": cursor})
+        found += page["data"]
+        cursor = page.get("nextCursor")
+        if cursor is None:
+            return found
+
+
+@contextmanager
+def _in_time() -> Iterator[None]:
+    """A ``ClientError`` if what is asked inside takes too long."""
+    try:
+        with trio.fail_after(ANSWER_DEADLINE):
+            yield
+    except trio.TooSlowError as failure:
+        raise ClientError("it gives no answer") from failure
+
+
+# -- taking its place ------------------------------------------------------------------------------
+
+
+async def vacate(path: Path, patience: float, say: Say) -> StartupLock:
+    """Have nobody listen at ``path``; what is returned keeps it so until it is released.
+
+    Waits until nothing runs in the app-server that listens there, for ``patience`` seconds at most
+    (infinite: until SIGINT or SIGTERM), tells what it waits for, and asks it to stop. Raises
+    ``TakeOverError``.
+    """
+    taking = _Taking(path, say)
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(taking.give_up_at, signals, nursery.cancel_scope)
+            with trio.move_on_after(patience):
+                await taking.take()
+            nursery.cancel_scope.cancel()
+    return taking.outcome()
+
+
+@contextmanager
+def vacated(path: Path, patience: float, say: Say) -> Iterator[None]:
+    """``vacate`` for callers without an event loop; in its block nobody else gets the socket."""
+    lock = trio.run(vacate, path, patience, say)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@attrs.define
+class _Taking:
+    """One take-over: how far it has come. ``_asked``: who was asked to stop, if it was."""
+
+    path: Path
+    say: Say
+    _lock: StartupLock | None = None
+    _asked: Occupant | None = None
+    _seen: _Look | None = None
+    _done: bool = False
+    _interrupted: bool = False
+
+    async def give_up_at(self, signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
+        """Wait no longer once a signal comes."""
+        async for _ in signals:
+            self._interrupted = True
+            scope.cancel()
+
+    def outcome(self) -> StartupLock:
+        """The lock. Raises ``TakeOverError`` where it didn't come so far."""
+        if self._lock is not None and self._done and not self._interrupted:
+            return self._lock
+        self._let_go()
+        why = "interrupted" if self._interrupted else "it isn't idle in time"
+        if self._asked is not None:
+            left = f"{self._asked} was asked to stop, and does when its last turn is over"
+        else:
+            left = "nothing was changed"
+        seen = f" ({self._seen})" if self._seen is not None else ""
+        raise TakeOverError(f"the control socket wasn't taken over: {why}{seen}; {left}")
+
+    async def take(self) -> None:
+        """Until nobody listens and the lock is held."""
+        while True:
+            found = occupant(self.path)
+            if found is None:
+                await self._hold()
+                if occupant(self.path) is None:
+                    self._done = True
+                    return
+                self._let_go()  # it came in between
+            elif not found.codex:
+                raise TakeOverError(in_use(self.path, f"{found} listens there; stop it"))
+            else:
+                await self._have_it_stop(found)
+
+    async def _have_it_stop(self, found: Occupant) -> None:
+        """Ask it once it is idle, and wait until it has gone; return to look anew at the path."""
+        try:
+            async with connect(f"unix://{self.path}") as client:
+                self.say(f"{found}, {await _introduced(client)}, has the control socket")
+                while (await self._looked(client)).busy:
+                    await self._wait(client)
+                await self._hold()
+                if (await self._looked(client)).busy or occupant(self.path) != found:
+                    self._let_go()
+                    return
+                os.kill(found.holder.pid, signal.SIGTERM)
+                self._asked = found
+                self.say("it is idle, and asked to stop")
+                while occupant(self.path) == found:
+                    await self._wait(client)
+                    await self._looked(client)
+        except ClientError as failure:
+            if self._asked != found and occupant(self.path) == found:
+                # What runs in it can't be known, so it can't be asked to stop.
+                raise TakeOverError(in_use(self.path, f"{found}: {failure}; stop it")) from failure
+
+    async def _looked(self, client: Client) -> _Look:
+        seen = await _look(client)
+        if seen.busy and seen != self._seen:
+            self.say(f"waiting until it is idle: {seen}")
+        self._seen = seen
+        return seen
+
+    async def _wait(self, client: Client) -> None:
+        """Until the next look; a ``ClientError`` if it goes."""
+        with trio.move_on_after(LOOK_SECONDS):
+            await client.wait(lambda _message: False, len(client.inbox))
+
+    async def _hold(self) -> None:
+        while self._lock is None:
+            self._lock = StartupLock.take(self.path)
+            if self._lock is None:
+                await trio.sleep(LOOK_SECONDS)  # a codex that is just starting has it
+
+    def _let_go(self) -> None:
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
