@@ -5,7 +5,7 @@ together with its ``Principal``. Statuses, bodies and the order of the checks ar
 own, measured on its ``ws://`` listener; three departures: the connection closes after every answer,
 a head that doesn't come is answered 408, and unix sockets answer health checks too.
 
-Hands to: ``downstream``, an ``Admission`` whose ``head`` is what the WebSocket handshake is fed.
+Hands to: ``downstream``, an ``Admission`` that it answers 101.
 Hears from: ``listener`` (by way of ``server``), one accepted stream at a time; ``auth``, who it is;
 ``pairing``, what becomes of a device that wants to be let in.
 
@@ -63,17 +63,18 @@ log = structlog.get_logger()
 class Admission:
     """A WebSocket upgrade that may proceed.
 
-    ``head`` is what to feed to the server side of a WebSocket handshake: the upgrade as the door
-    understood it, written anew (no secrets, extensions or subprotocols; nothing that the library
-    could read differently), then the bytes that came after it. ``path`` is the request target,
-    query included; ``headers`` are as received, names in lower case, without ``authorization``.
+    ``key`` is the ``Sec-WebSocket-Key`` to answer it by; extensions and subprotocols aren't
+    answered, so there are none. ``rest`` is what came after the request's head: first frames.
+    ``path`` is the request target, query included; ``headers`` are as received, names in lower
+    case, without ``authorization``.
     """
 
     principal: Principal
     address: str
     path: str
     headers: tuple[tuple[bytes, bytes], ...] = attrs.field(repr=False)
-    head: bytes = attrs.field(repr=False)
+    key: bytes
+    rest: bytes = attrs.field(repr=False)
 
 
 @attrs.frozen
@@ -301,7 +302,8 @@ def _admit(
         address=address,
         path=request.target.decode("ascii"),
         headers=tuple((n, v) for n, v in request.headers if n != b"authorization"),
-        head=_written_anew(request) + head.rest,
+        key=_values(request, b"sec-websocket-key")[0],
+        rest=head.rest,
     )
 
 
@@ -311,22 +313,6 @@ def _authorization(request: h11.Request) -> bytes | None:
 
 def _unauthorized(refusal: AuthError) -> _Answer:
     return _Answer(HTTPStatus.UNAUTHORIZED, str(refusal), (("www-authenticate", "Bearer"),))
-
-
-def _written_anew(request: h11.Request) -> bytes:
-    return b"\r\n".join(
-        (
-            b"GET " + request.target + b" HTTP/1.1",
-            # Any Host is taken, as natively; some are more than the WebSocket library can decode.
-            b"host: localhost",
-            b"connection: upgrade",
-            b"upgrade: websocket",
-            b"sec-websocket-version: " + WEBSOCKET_VERSION,
-            b"sec-websocket-key: " + _values(request, b"sec-websocket-key")[0],
-            b"",
-            b"",
-        )
-    )
 
 
 def _values(request: h11.Request, name: bytes) -> list[bytes]:
