@@ -128,6 +128,7 @@ class Dispatcher:
     _numbers: itertools.count[int] = attrs.field(factory=lambda: itertools.count(1))
     _frames: list[bytes] = attrs.field(factory=list)
     _recipients: tuple[ClientId, ...] = ()
+    _unflushed: list[Outbox] = attrs.field(factory=list)
     _next: list[Event] = attrs.field(factory=list)
     _alarm: trio.CancelScope = attrs.field(factory=trio.CancelScope)
 
@@ -161,6 +162,7 @@ class Dispatcher:
         self._decide(event)
         self._deliver()
         self._hear_next()
+        self._flush()
 
     def hear_lines(self, lines: Iterable[bytes]) -> None:
         """Hear what the app-server wrote at once, line by line, and then deliver it at once.
@@ -179,6 +181,7 @@ class Dispatcher:
                 log.exception("a line of the app-server could not be handled", bytes=len(line))
         self._deliver()
         self._hear_next()
+        self._flush()
 
     def _decide(self, event: Event) -> None:
         for command in self.broker.handle(event, trio.current_time()):
@@ -214,7 +217,16 @@ class Dispatcher:
             self.traffic.bytes_to_clients += len(frames) * len(self._recipients)
             self._frames.clear()
             for client in self._recipients:
-                self._ports[client].outbox.append(frames)
+                outbox = self._ports[client].outbox
+                if outbox.owe(frames):
+                    self._unflushed.append(outbox)
+
+    def _flush(self) -> None:
+        """Have it written, once all is there: what one client gets goes out as one piece."""
+        if self._unflushed:
+            unflushed, self._unflushed = self._unflushed, []
+            for outbox in unflushed:
+                outbox.flush()
 
     def _perform_rarer(self, command: Command) -> None:
         match command:

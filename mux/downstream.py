@@ -18,6 +18,7 @@ from mux.dispatcher import Dispatcher, Port
 from mux.door import Admission
 from mux.frames import Frames, accepted
 from mux.outbox import Outbox
+from mux.streams import Accepted, Patient
 
 RECEIVE_BYTES = 64 * 1024
 """Read from the socket at once: a message of 14 MiB in 224 reads instead of the 3,584 of 4 KiB."""
@@ -33,7 +34,7 @@ log = structlog.get_logger()
 
 
 async def serve(
-    stream: trio.abc.Stream,
+    stream: Accepted,
     admission: Admission,
     transport: str,
     dispatcher: Dispatcher,
@@ -57,7 +58,7 @@ async def serve(
 class _Connection:
     """The parts of one connection, and what ends it."""
 
-    stream: trio.abc.Stream
+    stream: Accepted
     dispatcher: Dispatcher
     outbox: Outbox
     frames: Frames
@@ -124,8 +125,11 @@ class _Connection:
 
     async def write(self) -> None:
         """Write what is owed; a socket that fails ends the connection."""
+        stream = self.stream
         try:
-            await self.outbox.write_to(self.stream)
+            await self.outbox.write_to(
+                stream, stream.fileno if isinstance(stream, Patient) else None
+            )
         except (trio.BrokenResourceError, trio.ClosedResourceError, OSError):
             self.scope.cancel()
         self._written.set()

@@ -25,7 +25,7 @@ import trio
 
 from mux.errors import AppmuxError
 from mux.socketpath import Claim, ListenError, claim_path, who_is_there
-from mux.streams import Encrypted, Patient
+from mux.streams import Accepted, Encrypted, Patient
 from mux.tls import Certificate
 
 CONTROL_SOCKET = Path("app-server-control", "app-server-control.sock")
@@ -328,7 +328,7 @@ def _listen(bound: socket.socket) -> trio.SocketListener:
 
 async def serve(
     listener: Listener,
-    handle_stream: Callable[[trio.abc.HalfCloseableStream, str], Awaitable[object]],
+    handle_stream: Callable[[Accepted, str], Awaitable[object]],
     connection_nursery: trio.Nursery,
     *,
     task_status: trio.TaskStatus[list[trio.SocketListener]] = trio.TASK_STATUS_IGNORED,
@@ -383,7 +383,7 @@ def _admit_peer(stream: trio.SocketStream, kind: Literal["ws", "unix"]) -> str |
 
 async def _prepare(
     stream: trio.SocketStream, certificate: Certificate | None, address: str
-) -> trio.abc.HalfCloseableStream | None:
+) -> Accepted | None:
     """The stream to read and write; None if there is no talking TLS with the far end."""
     patient = Patient(stream)
     if certificate is None:

@@ -1,8 +1,9 @@
 """The bytes owed to one peer: appended by whoever decides, written by one task in batches.
 
-``append`` never waits, so a decision never waits for a socket. The writer joins what is owed and
-sends it in one call: under load a batch holds hundreds of frames, when idle it holds one and goes
-at once.
+``append`` never waits, so a decision never waits for a socket. When the writer is idle, what is
+owed is written at once, by whoever owes it (``flush``), if the socket takes it: waking the writer
+costs five times as much. Else the writer joins what is owed and sends it in one call: under load a
+batch holds hundreds of frames.
 
 Hands to: the socket or pipe it writes to. Hears from: ``dispatcher`` (frames) and, for a client's,
 ``downstream`` (the WebSocket library's own frames: pong, close).
@@ -10,6 +11,7 @@ Hands to: the socket or pipe it writes to. Hears from: ``dispatcher`` (frames) a
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 import attrs
@@ -41,21 +43,43 @@ class Outbox:
     owed: int = 0
     _frames: list[bytes] = attrs.field(factory=list)
     _idle: trio.Event | None = None
+    _descriptor: Callable[[], int] | None = None
     _sealed: bool = False
     _full: bool = False
     _tell: bool = False
 
     def append(self, frame: bytes) -> None:
-        """Owe one more frame. Does nothing once sealed."""
+        """Owe one more frame, and have it written. Does nothing once sealed."""
+        if self.owe(frame):
+            self.flush()
+
+    def owe(self, frame: bytes) -> bool:
+        """Owe one more frame; whether that is the first, for which `flush` has to be called."""
         if self._sealed:
-            return
+            return False
         self._frames.append(frame)
         self.owed += len(frame)
-        if self._idle is not None:
-            self._wake()
         if self.owed > self.limit and not self._full:
             self._full = True
             self.on_full()
+        return self._idle is not None and len(self._frames) == 1
+
+    def flush(self) -> None:
+        """Write what is owed if the writer is idle; it gets what can't be written at once."""
+        if self._idle is None or not self._frames:
+            return
+        if self._descriptor is not None and self.owed <= BATCH_BYTES:
+            whole = b"".join(self._frames)
+            try:
+                taken = os.write(self._descriptor(), whole)
+            except OSError:  # it is full, or broken, which the writer finds out
+                taken = 0
+            self.owed -= taken
+            self._frames = [whole[taken:]] if taken < len(whole) else []
+            if not self._frames:
+                self._look_if_drained()
+                return
+        self._wake()
 
     def tell_when_drained(self) -> None:
         """Have ``on_drained`` called once there is room; by the writer, so never from in here."""
@@ -75,8 +99,15 @@ class Outbox:
             self._idle.set()
             self._idle = None
 
-    async def write_to(self, stream: trio.abc.SendStream) -> None:
-        """Write what is owed until sealed. Raises what the stream raises."""
+    async def write_to(
+        self, stream: trio.abc.SendStream, descriptor: Callable[[], int] | None = None
+    ) -> None:
+        """Write what is owed until sealed. Raises what the stream raises.
+
+        ``descriptor`` gives the one that the stream writes to, if nothing else is done with the
+        bytes (no TLS); it doesn't block.
+        """
+        self._descriptor = descriptor
         while True:
             self._look_if_drained()
             if self._frames:

@@ -53,6 +53,7 @@ from mux.failures import Failures
 from mux.listener import Address, Listener, UnixAddress
 from mux.metrics import Metrics
 from mux.store import Store, StoreError
+from mux.streams import Accepted
 from mux.tls import Certificate, open_certificate
 from mux.upstream import Upstream
 
@@ -290,9 +291,7 @@ class _Server:
                     await self._served.wait()
             upstream.cancel_scope.cancel()
 
-    async def _attend(
-        self, each: Listener, stream: trio.abc.HalfCloseableStream, address: str
-    ) -> None:
+    async def _attend(self, each: Listener, stream: Accepted, address: str) -> None:
         admission = await knock(
             stream,
             each.kind,

@@ -6,6 +6,7 @@ Hands to: the socket. Hears from: ``listener``, which makes one of each accepted
 
 from __future__ import annotations
 
+import os
 import ssl
 
 import attrs
@@ -15,6 +16,9 @@ import trio
 STALL_DEADLINE = 5 * 60.0
 """Seconds in which a socket takes nothing at all, after which its client is given up. A slow one is
 never cut; one behind a closed lid or in a tunnel for longer resumes."""
+
+RECEIVE_BYTES = 64 * 1024
+"""Read at once, where the reader doesn't say."""
 
 HANDSHAKE_DEADLINE = 10.0
 """Seconds for the TLS handshake, two round trips: a phone on a bad link needs 3."""
@@ -52,8 +56,20 @@ class Patient(trio.abc.HalfCloseableStream):
     async def send_eof(self) -> None:
         await self.stream.send_eof()
 
-    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        return await self.stream.receive_some(max_bytes)
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        """What came. Nearly always it has to be waited for, so that comes first."""
+        while True:
+            await trio.lowlevel.wait_readable(self.stream.socket)
+            try:
+                return os.read(self.fileno(), max_bytes or RECEIVE_BYTES)
+            except BlockingIOError:
+                continue
+            except OSError as failure:
+                raise trio.BrokenResourceError(f"socket broken: {failure.strerror}") from failure
+
+    def fileno(self) -> int:
+        """The socket's descriptor; -1 once it is closed."""
+        return self.stream.socket.fileno()
 
     async def aclose(self) -> None:
         await self.stream.aclose()
@@ -95,3 +111,7 @@ class Encrypted(trio.abc.HalfCloseableStream):
 
     async def aclose(self) -> None:
         await self._tls.aclose()
+
+
+Accepted = Patient | Encrypted
+"""What a connection is read and written by."""

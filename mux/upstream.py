@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import os
 import re
 import signal
 import subprocess
@@ -168,12 +169,12 @@ class Upstream:
     async def _write(self, stdin: trio.abc.SendStream) -> None:
         # A broken pipe is told by stdout's end, which comes with it.
         with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-            await self._outbox.write_to(stdin)
+            await self._outbox.write_to(stdin, stdin.fileno)  # type: ignore[attr-defined]
             await stdin.aclose()
 
     async def _read(self, stdout: trio.abc.ReceiveStream) -> None:
         lines = Lines()
-        while chunk := await stdout.receive_some(CHUNK_BYTES):
+        while chunk := await _receive(stdout):
             self.dispatcher.hear_lines(lines.split(chunk))
 
     async def _read_errors(self, stderr: trio.abc.ReceiveStream) -> None:
@@ -193,6 +194,15 @@ class Upstream:
             if text:
                 self.stderr.append(text)
                 log.info("app-server stderr", line=text)
+
+
+async def _receive(stdout: trio.abc.ReceiveStream) -> bytes:
+    """What came. Nearly always it has to be waited for, so that comes first."""
+    descriptor: int = stdout.fileno()  # type: ignore[attr-defined]
+    while True:
+        await trio.lowlevel.wait_readable(descriptor)
+        with contextlib.suppress(BlockingIOError):
+            return os.read(descriptor, CHUNK_BYTES)
 
 
 @attrs.define(eq=False)

@@ -43,9 +43,9 @@ class Kept(Outbox):
 
     pieces: list[bytes] = attrs.field(factory=list)
 
-    def append(self, frame: bytes) -> None:
+    def owe(self, frame: bytes) -> bool:
         self.pieces.append(frame)
-        super().append(frame)
+        return super().owe(frame)
 
 
 def attached(dispatcher: Dispatcher, limit: float = float("inf")) -> tuple[ClientId, Kept]:

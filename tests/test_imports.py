@@ -82,8 +82,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     # the broker, in the order in which a message meets it
     "server": {
         "access", "audit", "auth", "codex", "devices", "dispatcher", "door", "downstream",
-        "failures", "listener", "metrics", "outbox", "statedir", "store", "takeover", "tls",
-        "upstream", "watchdog",
+        "failures", "listener", "metrics", "outbox", "statedir", "store", "streams", "takeover",
+        "tls", "upstream", "watchdog",
     },
     "metrics": {"audit", "dispatcher", "door", "failures", "store", "upstream"},
     "times": set(),
@@ -100,7 +100,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "pairing": {"devices"},
     "devices": {"wholefile"},
     "wholefile": set(),
-    "downstream": {"dispatcher", "door", "frames", "outbox"},
+    "downstream": {"dispatcher", "door", "frames", "outbox", "streams"},
     "frames": set(),
     "upstream": {"dispatcher", "outbox"},
     "dispatcher": {"outbox"},

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+
 import attrs
 import pytest
 import trio
@@ -84,6 +86,48 @@ async def test_an_idle_writer_sends_a_frame_at_once_and_alone() -> None:
         await trio.testing.wait_all_tasks_blocked()
         assert pipe.writes == [b"0", b"1", b"2"]
         outbox.seal()
+
+
+async def test_an_idle_writers_descriptor_is_written_by_whoever_owes() -> None:
+    outbox = Outbox()
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    theirs.settimeout(5)
+    pipe = Pipe()  # what the socket doesn't take comes here
+    with ours, theirs:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(outbox.write_to, pipe, ours.fileno)
+            await trio.testing.wait_all_tasks_blocked()
+            assert outbox.owe(b"one ")
+            assert not outbox.owe(b"two ")
+            outbox.flush()
+            outbox.append(b"three")
+            assert outbox.owed == 0
+            assert theirs.recv(100) == b"one two three"
+            while not outbox.owed:  # until it is full
+                outbox.append(b"x" * 1000)
+            outbox.append(b"last")
+            rest = outbox.owed
+            await pipe.waiting.wait()
+            outbox.append(b"still")  # not before what the writer has
+            pipe.gate.set()
+            await trio.testing.wait_all_tasks_blocked()
+            outbox.seal()
+    assert b"".join(pipe.writes) == b"x" * (rest - 4) + b"last" + b"still"
+
+
+async def test_a_broken_descriptor_is_the_writers_to_tell() -> None:
+    outbox, pipe = Outbox(), _open()
+    pipe.broken = True
+
+    async def owe() -> None:
+        await trio.testing.wait_all_tasks_blocked()
+        outbox.append(b"x")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(owe)
+        with pytest.raises(trio.BrokenResourceError):
+            await outbox.write_to(pipe, lambda: -1)
 
 
 @given(st.lists(st.integers(1, 2 * BATCH_BYTES), max_size=8))

@@ -127,6 +127,7 @@ async def test_cut_off_again_and_again_within_a_turn_it_misses_and_repeats_nothi
     ):
         thread = await shared_thread(broker, desk, resident)
         traveller = Traveller(broker)
+        before = len(resident.inbox)
         async with traveller.attached() as peer:
             await join(peer, thread)
             await desk.start_turn(thread, "talk")
@@ -141,7 +142,7 @@ async def test_cut_off_again_and_again_within_a_turn_it_misses_and_repeats_nothi
         await desk.wait_method(TURN_COMPLETED, since=len(desk.inbox) - 1, threadId=thread)
         async with traveller.back(thread, merged=merged) as peer:
             await peer.wait_method(TURN_COMPLETED)
-        await resident.wait_method(TURN_COMPLETED, since=len(resident.inbox) - 1)
+        await resident.wait_method(TURN_COMPLETED, since=before)
         words = "".join(f"{piece} " for piece in range(60))
         assert traveller.texts(thread)[-1] == words
         numbers, all_numbers = traveller.numbers(), _numbers(resident, traveller.numbers()[0])
