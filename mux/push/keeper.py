@@ -47,7 +47,7 @@ class Keeper:
         """Take in what an earlier life left. Blocks: call it at the start. Raises ``StoreError``
         only if a newer appmux made the file."""
         try:
-            self.queue.adopt(self.file.load())
+            self.queue.adopt(self.file.load(), self.file.wall_clock())
         except (sqlite3.Error, OSError) as failure:
             self._unread = True
             self._failed(failure)
@@ -96,7 +96,8 @@ class Keeper:
         written = False
         try:
             if self._unread:
-                queue.adopt(await trio.to_thread.run_sync(self.file.load, limiter=self._one_writer))
+                found = await trio.to_thread.run_sync(self.file.load, limiter=self._one_writer)
+                queue.adopt(found, self.file.wall_clock())
                 self._unread = False
             # Whoever cancels waits for the thread, so that nothing is written behind the next one.
             await trio.to_thread.run_sync(self.file.write, rows, removed, limiter=self._one_writer)

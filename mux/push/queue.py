@@ -109,8 +109,9 @@ class Queue:
     _waiting: dict[int, Row] = attrs.field(factory=dict)
     _sending: dict[int, Row] = attrs.field(factory=dict)
 
-    def adopt(self, rows: Iterable[Row]) -> None:
-        """Take in what an earlier life left. What was on its way is tried again."""
+    def adopt(self, rows: Iterable[Row], now: float) -> None:
+        """Take in what an earlier life left. What was on its way is tried again, unless a newer one
+        was put meanwhile."""
         for row in rows:
             if row.n not in self.rows:
                 self.rows[row.n] = row
@@ -119,6 +120,10 @@ class Queue:
                 self.next_n = max(self.next_n, row.n + 1)
         self.rows = dict(sorted(self.rows.items()))
         self._waiting = dict(sorted(self._waiting.items()))
+        newest = {(row.endpoint, row.push.collapse): row.n for row in self._waiting.values()}
+        for row in self.waiting():
+            if row.n != newest[row.endpoint, row.push.collapse] and not row.sending:
+                self._end(row, "replaced", now)
 
     # -- what comes -------------------------------------------------------------------------------
 
