@@ -46,6 +46,7 @@ ONE_ADDRESS: Final = 5.0
 """Seconds for each address of a name: a broken one mustn't use up all the time there is."""
 
 FIRST_FAILURE: Final = 300
+NO_REDIRECT: Final = 400
 TOO_SLOW: Final = 408
 TOO_MANY: Final = 429
 SERVERS_FAULT: Final = 500
@@ -91,6 +92,8 @@ def verdict(answer: Answer, now: float) -> Outcome:
         return Delivered(answer.says)
     if answer.status in (TOO_SLOW, TOO_MANY) or answer.status >= SERVERS_FAULT:
         return Retry(answer.retry_after(now), answer.says)
+    if answer.status < NO_REDIRECT:
+        return Failed(f"{answer.status} redirects, which isn't followed")
     return Failed(answer.says)
 
 
@@ -208,7 +211,7 @@ class _Transport(httpx.AsyncBaseTransport):
             method=request.method,
             url=url,
             headers=request.headers.raw,
-            content=request.stream,
+            content=_Once(await request.aread()),
             extensions=request.extensions,
         )
         answer = await self.pool.handle_async_request(asked)
@@ -221,6 +224,23 @@ class _Transport(httpx.AsyncBaseTransport):
 
     async def aclose(self) -> None:
         await self.pool.aclose()
+
+
+@attrs.define(eq=False)
+class _Once:
+    """The body of a request. No generator: one that a broken connection leaves half read would be
+    a warning."""
+
+    content: bytes
+
+    def __aiter__(self) -> _Once:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if not self.content:
+            raise StopAsyncIteration
+        content, self.content = self.content, b""
+        return content
 
 
 @attrs.define(eq=False)
@@ -278,10 +298,16 @@ async def _public_addresses(host: str, port: int) -> list[str]:
 
 
 def _reason(failure: BaseException) -> str:
-    """In one line. Of TLS the library's words, which name what was wrong with the certificate."""
-    said = str(failure) or type(failure).__name__
+    """In one line: the words of whatever lies deepest and has some."""
     if isinstance(failure, httpcore.LocalProtocolError):  # its text has the header that was wrong
-        said = "a key or address isn't one that HTTP can carry: is there a line end in it?"
-    if isinstance(failure, OSError) and failure.strerror:
-        said = failure.strerror
+        return "a key or address isn't one that HTTP can carry: is there a line end in it?"
+    said = type(failure).__name__
+    cause: BaseException | None = failure
+    while cause is not None:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return f"its certificate isn't good: {cause.verify_message}"
+        own = cause.strerror if isinstance(cause, OSError) else None
+        said = own or str(cause) or said
+        inner = cause.exceptions[0] if isinstance(cause, BaseExceptionGroup) else None
+        cause = inner or cause.__cause__ or cause.__context__
     return " ".join(said.split())[:SHOWN]

@@ -76,7 +76,8 @@ class Stand:
             body += event.get("body", b"")
             more = event.get("more_body", False)
         headers = {name.decode().lower(): value.decode() for name, value in scope["headers"]}
-        path = scope["raw_path"].decode()
+        query = scope["query_string"].decode()
+        path = scope["raw_path"].decode() + (f"?{query}" if query else "")
         heard = Heard(scope["method"], path, scope["http_version"], headers, body)
         self.heard.append(heard)
         news, self._news = self._news, trio.Event()
