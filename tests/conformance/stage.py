@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any, Final
 
@@ -54,6 +55,7 @@ class Player:
     peer: Peer
     asked: list[tuple[int | str, str]] = attrs.field(factory=list)
     _seen: dict[str, int] = attrs.field(factory=dict)
+    _forgotten: int = 0
     _leave: trio.Event = attrs.field(factory=trio.Event)
     _left: trio.Event = attrs.field(factory=trio.Event)
 
@@ -125,8 +127,9 @@ class Player:
         Returns its params.
         """
         wanted = is_method(method, **params)
-        message = await self.peer.wait(wanted, since=self._seen.get(method, 0))
-        at = next(at for at, each in enumerate(self.peer.inbox) if each is message)
+        since = max(self._seen.get(method, 0), self._forgotten)
+        message = await self.peer.wait(wanted, since=since)
+        at = next(n for n, each in enumerate(self.peer.inbox) if each is message)
         self._seen[method] = at + 1
         return message["params"]  # type: ignore[no-any-return]
 
@@ -137,10 +140,18 @@ class Player:
             if item["type"] == kind:
                 return item
 
+    def forget(self) -> None:
+        """What was heard so far isn't waited for any more."""
+        self._forgotten = len(self.peer.inbox)
+
     async def offered(self, method: str, **params: Any) -> Any:
         """Wait for the next server request of `method`; its id, to answer it by."""
         await self.hears(method, **params)
         return self.peer.inbox[self._seen[method] - 1]["id"]
+
+    async def offered_last(self, method: str) -> Any:
+        """The id of the server request of `method` that came last."""
+        return self.peer.heard(method)[-1]["id"]
 
     async def answers(self, request: Any, result: Any) -> None:
         """Answer a server request."""
@@ -218,6 +229,15 @@ class Stage:
     async def clients(self, *names: str) -> list[Player]:
         """Several of them, in this order."""
         return [await self.client(name) for name in names]
+
+    def forget(self) -> None:
+        """What anybody has heard so far isn't waited for any more."""
+        for player in self.players:
+            player.forget()
+
+    def together(self) -> AbstractAsyncContextManager[trio.Nursery]:
+        """For what several do in the same moment."""
+        return trio.open_nursery()
 
     async def end(self) -> None:
         """The story is told: wait for what is on its way to anybody, and send all home."""

@@ -41,6 +41,7 @@ _ID: Final = re.compile(
 )
 _SINGLE: Final = (
     (re.compile(r"\b127\.0\.0\.1:\d+"), "<host:port>"),
+    (re.compile(r"\bsha256:[0-9a-f]{64}\b"), "<digest>"),
     (re.compile(r"/sessions/\d{4}/\d\d/\d\d/"), "/sessions/<date>/"),
     (re.compile(r"rollout-\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d-"), "rollout-<time>-"),
 )
