@@ -9,6 +9,7 @@ Heard from: ``broker`` and its other parts (``ask_for_broker``).
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 
 import attrs
@@ -28,13 +29,21 @@ from mux.core.state import State
 
 UNSUBSCRIBE = "thread/unsubscribe"
 
+ANSWERED_LATELY = 32
+"""Requests: a notice that comes behind its answer is a few lines behind it."""
+
 
 @attrs.define(eq=False)
 class Asking:
-    """Requests of clients and of the broker itself. ``_wire``: the last wire id given."""
+    """Requests of clients and of the broker itself.
+
+    ``answered_lately``: the latest that may still be the cause of something. ``_wire``: the last
+    wire id given.
+    """
 
     state: State
     sent: Sent
+    answered_lately: deque[Request] = attrs.field(factory=lambda: deque(maxlen=ANSWERED_LATELY))
     _wire: int = 0
 
     def ask(self, client: Client, message: ClientMessage, rule: RequestRule) -> None:
@@ -148,6 +157,21 @@ class Asking:
         if change < 0:
             self.state.loose.add(request.thread)
 
+    def askers_of_old_ways(self, notice: bytes) -> set[ClientId]:
+        """Who gets the notice that a way of asking is an old one: it names no request.
+
+        The oldest in flight that may have caused it (whose method it names; else, that asks for a
+        thread's whole history) and hasn't had one, or one that was answered a moment ago, since the
+        notice may come behind the answer; else all that have a request in flight.
+        """
+        flying = [each for each in self.state.flow.upstream.values() if each.client]
+        fresh = [each for each in (*flying, *self.answered_lately) if not each.noticed]
+        causes = [each for each in fresh if each.method.encode() in notice]
+        for request in causes or (each for each in fresh if asks_for_history(each, notice)):
+            request.noticed = True
+            return {request.account}
+        return {each.account for each in flying}
+
     def pump(self) -> None:
         """Send upstream what may go now."""
         state = self.state
@@ -240,6 +264,14 @@ _NEVER_SENT = (
 )
 
 
+_TURNS_BY = {
+    "thread/resume": "excludeTurns",
+    "thread/fork": "excludeTurns",
+    "thread/read": "includeTurns",
+}
+"""The field by which all turns of a thread are asked for, or not."""
+
+
 class _ThreadParams(msgspec.Struct):
     threadId: str | None = None
 
@@ -254,6 +286,19 @@ def thread_in(params: bytes) -> str | None:
         return _thread_decoder.decode(params).threadId
     except msgspec.DecodeError:
         return None
+
+
+def asks_for_history(request: Request, notice: bytes | None = None) -> bool:
+    """Whether it asks for all turns of a thread along with the thread.
+
+    With a ``notice``: and does so by the field that this names.
+    """
+    field = _TURNS_BY.get(request.method)
+    if field is None or not (notice is None or field.encode() in notice):
+        return False
+    line = jsonrpc.read_fields(request.line) or {}
+    params = jsonrpc.read_fields(line.get("params", b"null")) or {}
+    return (params.get(field) == b"true") is (field == "includeTurns")
 
 
 def _code(error: bytes) -> int | None:

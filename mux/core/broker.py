@@ -48,7 +48,7 @@ from mux.core.events import (
 )
 from mux.core.extension.runtime import Welcome
 from mux.core.flow import DEPARTED
-from mux.core.following import Following
+from mux.core.following import USAGE, Following
 from mux.core.journal import Journal
 from mux.core.jsonrpc import BadMessageError, ClientMessage, ItemParams, UpstreamMessage
 from mux.core.limits import Limits
@@ -74,7 +74,14 @@ EXTENSION_VERSION = 1
 
 _AS_IT_IS = RequestRule()
 _TURNING_POINTS = frozenset(
-    {"turn/started", "item/completed", "turn/completed", "thread/closed", "thread/deleted"}
+    {
+        "turn/started",
+        "item/completed",
+        "turn/completed",
+        "thread/closed",
+        "thread/archived",  # unloads it, without a word of that
+        "thread/deleted",
+    }
 )
 
 
@@ -107,7 +114,8 @@ class Broker:
         self.recovery = Recovery(self.state, self._asking, self._offering)
         self._replaying = Replaying(self.state, self._asking)
         self._presence = Presence(self.state)
-        self._uninitialized: list[tuple[ClientId, ClientMessage]] = []
+        self._previous: UpstreamMessage | None = None
+        self._uninitialized: dict[ClientId, list[ClientMessage]] = {}
 
     @property
     def running_floor(self) -> int:
@@ -221,6 +229,8 @@ class Broker:
                 self._offering.answered_unasked(client, message)
             case Route.INITIALIZE:
                 self._client_initializes(client, message)
+            case _ if client.id in self._uninitialized:
+                self._wait_for_handshake(client, message)
             case _ if client.state is clients.State.ATTACHED:
                 text = "Not initialized"
                 self.state.error(client.id, message.id, jsonrpc.INVALID_REQUEST, text)
@@ -272,7 +282,7 @@ class Broker:
     def _client_initializes(self, client: Client, message: ClientMessage) -> None:
         state = self.state
         if not state.appserver.known:
-            self._uninitialized.append((client.id, message))
+            self._wait_for_handshake(client, message)
             return
         try:
             params = msgspec.json.decode(message.params, type=clients.InitializeParams)
@@ -295,6 +305,15 @@ class Broker:
         principal = client.principal.name
         state.log("info", "client ready", client=client.id, principal=principal, **named)
         recording.attached(state, client)
+
+    def _wait_for_handshake(self, client: Client, message: ClientMessage) -> None:
+        """The very first app-server isn't up: its ``initialize``, and what it asked behind that."""
+        waiting = self._uninitialized.setdefault(client.id, [])
+        if len(waiting) < self.state.limits.queued_per_client:
+            waiting.append(message)
+        else:
+            text = "Server overloaded; retry later."
+            self.state.error(client.id, message.id, jsonrpc.OVERLOADED, text)
 
     def _welcome(self, client: Client, id: bytes, params: clients.InitializeParams) -> bytes:
         result: dict[str, object] = dict(self.state.appserver.result_for(params.clientInfo))
@@ -320,10 +339,10 @@ class Broker:
             self.state.out.append(KillUpstream(reason))
             return
         self.state.forward(b'{"method":"initialized"}', "initialized")
-        waiting, self._uninitialized = self._uninitialized, []
-        for id, message in waiting:
-            if id in self.state.clients:
-                self._client_initializes(self.state.clients[id], message)
+        waiting, self._uninitialized = self._uninitialized, {}
+        for id, messages in waiting.items():
+            for message in messages:
+                self._client_asked(self.state.clients[id], message)
         self.recovery.resume()
         self._asking.pump()
 
@@ -341,6 +360,7 @@ class Broker:
             self._upstream_answered(line, message)
         else:
             self._offering.asked(line, message)
+        self._previous = message
 
     def _upstream_notified(self, line: bytes, message: UpstreamMessage) -> None:
         method, thread, state = message.method, message.thread, self.state
@@ -350,6 +370,8 @@ class Broker:
             self._upstream_resolved(line)
             return
         rule = notification_rule(method)
+        if method == USAGE and thread is not None and self._following.repeats(thread, line):
+            return
         if rule.audience is not Audience.FOLLOWERS or thread is None:
             self._notify_others(thread, method, line, rule)
         elif state.threads.get(thread).claimed:
@@ -367,13 +389,24 @@ class Broker:
         if rule.audience is Audience.OWNER:
             self._notify_owner(line, method, rule.own_id)
         elif rule.audience is Audience.ASKERS:
-            ready = self.state.threads.audience(None)
-            askers = {request.client for request in self.state.flow.upstream.values()}
-            for id in ready:
-                if id in askers and method not in self.state.clients[id].opted_out:
-                    self.state.send(id, line, method)
+            self._notify_these(self._asking.askers_of_old_ways(line), method, line)
+        elif rule.audience is Audience.WORKING:
+            self._notify_these(self._working(), method, line)
         else:
             self.state.publish_to_all(thread, method, line)
+
+    def _notify_these(self, recipients: set[ClientId], method: str, line: bytes) -> None:
+        for id in self.state.threads.audience(None):
+            if id in recipients and method not in self.state.clients[id].opted_out:
+                self.state.send(id, line, method)
+
+    def _working(self) -> set[ClientId]:
+        """Who follows the thread that has used tokens a line ago; else those of all that run."""
+        threads = self.state.threads
+        if self._previous is not None and self._previous.method == USAGE:
+            return set(threads.audience(self._previous.thread or ""))
+        running = [id for id, each in threads.known.items() if each.running.turn is not None]
+        return {client for id in running for client in threads.audience(id)}
 
     def _notify_owner(self, line: bytes, method: str, field: str) -> None:
         found = scoped.unscope(line, field)
@@ -430,17 +463,20 @@ class Broker:
             return
         if failed and (known := self._following.resumed_here(request)) is not None:
             line, failed = known, False
+        elif not failed and not request.expired:
+            self._following.will_repeat(request)
         client = None
         if not request.expired:  # one that expired has had its answer, and joins nothing more
             self._asking.joins(request, -1)
             client = self.state.clients.get(request.client or 0)
         line = self._settle_claim(request, client, line, failed=failed)
-        named: list[str] = []
+        named: dict[str, bool] = {}
         if request.rule.route is Route.FOLLOW and not failed:
             named, line = self._following.before_answer(request, client, line)
         if client is not None:
             answer = jsonrpc.with_id(line, request.wire_text, request.origin)
             self.state.send(client.id, answer, request.method)
+            self._asking.answered_lately.append(request)
         self._sent.settled(request, line)
         if request.rule.begins and not failed:
             self._following.begun(request, line)
@@ -512,6 +548,7 @@ class Broker:
             else:
                 self._asking.drop(request)
         self.recovery.client_left(client)
+        self._uninitialized.pop(client.id, None)
         for claim in state.scoped.leave(client.id):
             self._asking.ask_for_broker(claim.ended_by, {claim.field: claim.wire})
         self._replaying.client_left(client)

@@ -15,7 +15,7 @@ from collections import Counter
 import attrs
 
 from mux.core import births, jsonrpc, running, threads, tools
-from mux.core.asking import Asking, thread_in
+from mux.core.asking import Asking, asks_for_history, thread_in
 from mux.core.client import Client
 from mux.core.events import ClientId
 from mux.core.jsonrpc import ClientMessage
@@ -24,6 +24,8 @@ from mux.core.offering import Offering
 from mux.core.requests import Request
 from mux.core.state import NEVER, State
 from mux.core.threads import Thread
+
+USAGE = "thread/tokenUsage/updated"
 
 
 @attrs.define(eq=False)
@@ -44,9 +46,13 @@ class Following:
 
     def before_answer(
         self, request: Request, client: Client | None, line: bytes
-    ) -> tuple[list[str], bytes]:
-        """A following request succeeded: the threads that it names, and the answer to send."""
-        named = threads.threads_named(line)
+    ) -> tuple[dict[str, bool], bytes]:
+        """A following request succeeded: the threads that it names, and the answer to send.
+
+        Of each thread, whether the client didn't follow it before.
+        """
+        follows = client.follows if client is not None else {}
+        named = {id: id not in follows for id in threads.threads_named(line)}
         for id in named:
             self._follow(request, client, id, line)
             if request.method == "thread/resume":
@@ -57,7 +63,7 @@ class Following:
         """The answer to a ``thread/resume``, with what happened while it was on its way."""
         fields = jsonrpc.read_fields(line) or {}
         status = thread.shown_status if thread.status in ("active", "idle") else None
-        turns = _asks_for_turns(request)
+        turns = asks_for_history(request)
         result = running.up_to_date(fields["result"], thread.running, status, turns=turns)
         return jsonrpc.write(fields | {"result": result})
 
@@ -85,15 +91,15 @@ class Following:
         if client.backlog is not None:
             client.backlog.follow(id, self.state.journal.head)
 
-    def after_answer(self, client: Client | None, named: list[str]) -> None:
-        """The answer is out: what runs is introduced, what waits is offered."""
-        for id in named:
+    def after_answer(self, client: Client | None, named: dict[str, bool]) -> None:
+        """The answer is out: what runs is introduced to a newcomer, what waits is offered."""
+        for id, new in named.items():
             thread = self.state.threads.get(id)
             if client is None or client.id not in thread.followers:
                 self.state.loose.add(id)  # its asker left, or wants it no more
                 continue
             for method, line in thread.running.introduction():
-                if method not in client.opted_out:
+                if new and method not in client.opted_out:
                     self.state.send(client.id, line, method)
             self.offering.offer_pending(client, id)
             self.state.complete_joining(client)
@@ -113,9 +119,33 @@ class Following:
             return None
         if thread.birth is None or not thread.birth.tells_all:
             return None
-        turns = _asks_for_turns(request)
+        turns = asks_for_history(request)
         result = thread.birth.resumed(thread.shown_status, thread.running, turns=turns)
         return jsonrpc.write({"id": request.wire_text, "result": result})
+
+    def will_repeat(self, request: Request) -> None:
+        """A ``thread/resume`` succeeded: what was used of tokens is said again, for its asker."""
+        thread = self.state.threads.known.get(request.thread or "")
+        if request.method != "thread/resume" or thread is None or not thread.usage:
+            return
+        if asks_for_history(request):
+            thread.usage_due.append(request.client)
+
+    def repeats(self, id: str, line: bytes) -> bool:
+        """Whether a line about tokens used only says again what is known; then its asker has it.
+
+        A new one never equals the last: the total has grown.
+        """
+        thread = self.state.threads.known.get(id)
+        params = (jsonrpc.read_fields(line) or {}).get("params", b"")
+        if thread is None or thread.usage != params or not thread.usage_due:
+            if thread is not None:
+                thread.usage = params
+            return False
+        client = self.state.clients.get(thread.usage_due.pop(0) or 0)
+        if client is not None and USAGE not in client.opted_out:
+            self.state.send(client.id, line, USAGE)
+        return True
 
     # ── threads that nobody asked for ─────────────────────────────────────────────────────────
 
@@ -227,7 +257,3 @@ class Following:
         self.state.close(thread)
         self._early.pop(thread, None)
         self._orphans.pop(thread, None)
-
-
-def _asks_for_turns(request: Request) -> bool:
-    return (jsonrpc.read_fields(request.params) or {}).get("excludeTurns") != b"true"

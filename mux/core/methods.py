@@ -89,7 +89,9 @@ class Audience(enum.Enum):
     OWNER = "owner"
     """The client that made the id in the params (see ``OwnId``)."""
     ASKERS = "askers"
-    """Natively sent to the connection whose request caused it: those with one in flight."""
+    """Natively sent to the connection whose request for a thread's whole history caused it."""
+    WORKING = "working"
+    """Natively sent to the followers of the thread that works, which it doesn't name."""
 
 
 @attrs.frozen
@@ -294,6 +296,7 @@ NOTIFICATIONS: dict[str, NotificationRule] = {
     "fuzzyFileSearch/sessionCompleted": NotificationRule(Audience.OWNER, own_id=_SEARCH),
     "mcpServer/event/stream/notification": NotificationRule(Audience.OWNER, own_id=_STREAM),
     "deprecationNotice": NotificationRule(Audience.ASKERS),
+    "account/rateLimits/updated": NotificationRule(Audience.WORKING),
     "configWarning": NotificationRule(Audience.EVERYBODY, greets=True),
     "remoteControl/status/changed": NotificationRule(Audience.EVERYBODY, greets=True),
 }

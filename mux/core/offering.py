@@ -70,9 +70,15 @@ class Offering:
         return self.state.threads.audience(request.thread)
 
     def offer_pending(self, client: Client, thread: str) -> None:
-        """The client has joined the thread: what waits for somebody's word is offered to it."""
+        """The client has joined the thread: what waits for somebody's word is offered to it.
+
+        Also once more, under its id, to one that has it already: natively every resume does so, and
+        a client that shows one thread at a time relies on it.
+        """
         for request in list(self.state.approvals.pending(thread)):
-            if request.rule.asked is Asked.FOLLOWERS or not request.offered:
+            if client.id in request.offered and not request.answered:
+                self.state.send(client.id, request.offer, request.method)
+            elif request.rule.asked is Asked.FOLLOWERS or not request.offered:
                 self._offer(request, (client.id,))
 
     def _offer(self, request: ServerRequest, recipients: tuple[ClientId, ...]) -> None:

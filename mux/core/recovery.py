@@ -88,6 +88,7 @@ class Recovery:
             line = thread.running.interrupted(unix_time)
             state.publish(thread.id, "turn/completed", line)
         thread.running.forget()
+        thread.usage_due.clear()
         if thread.only_here or not thread.followers:
             self._lose(thread, told=was_subscribed)
 

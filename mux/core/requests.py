@@ -28,6 +28,7 @@ class Request:
 
     ``client`` is None for the broker's own requests and for those whose asker left; ``account`` is
     whom its slot is counted for in ``flow``.
+    ``noticed``: it has been taken for the cause of a notice that names no request.
     ``unwanted``: its client has unsubscribed from what it joins, before the answer.
     ``sent``: see ``sent.Sent``. ``recorded``: see ``recording``, which clears it at the end.
     ``deadline`` is on the broker's clock, set when it goes upstream;
@@ -49,6 +50,7 @@ class Request:
     attempts: int = 0
     expired: bool = False
     unwanted: bool = False
+    noticed: bool = False
     sent: tuple[tuple[str, str], str, str] | None = None
     recorded: Recorded | None = None
 

@@ -216,7 +216,8 @@ def up_to_date(result: bytes, running: Running, status: bytes | None, *, turns: 
         if inner is not None and inner.get(key, b"null")[:1] == b"[":
             complete = turns and holder == "thread"
             inner[key] = _with_known(inner[key], running, complete=complete)
-            if status is not None and _type(inner.get("status")) != _type(status):
+            is_thread = "status" in inner  # a page of turns has none
+            if status is not None and is_thread and _type(inner["status"]) != _type(status):
                 inner["status"] = status
             fields[holder] = jsonrpc.write(inner)
     return jsonrpc.write(fields)

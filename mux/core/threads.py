@@ -65,6 +65,8 @@ class Thread:
     ``kept_until``: one that couldn't be joined again isn't given back at once (broker's clock).
     ``loaded_with``: the params of the request that loaded it; ``settings``: what it is run with,
     if that was changed since (see ``kept``).
+    ``usage``: what was last said of the tokens used; ``usage_due``: the clients for whom the
+    app-server will say it again, since they resumed the thread with its turns.
     """
 
     id: str
@@ -77,6 +79,8 @@ class Thread:
     kept_until: float = 0.0
     loaded_with: bytes = b""
     settings: bytes = b""
+    usage: bytes = b""
+    usage_due: list[ClientId | None] = attrs.field(factory=list)
 
     @property
     def shown_status(self) -> bytes:

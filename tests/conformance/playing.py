@@ -108,12 +108,19 @@ async def perform(stories: Sequence[Story]) -> dict[str, Outcome]:
     with plainly():
         async with trio.open_nursery() as nursery:
             for story in stories:
-                if story.alone or story.config:
+                if story.is_alone:
                     nursery.start_soon(_on_own_sides, [story], turn, outcomes)
-            shared = [story for story in stories if not (story.alone or story.config)]
+            shared = [story for story in stories if not story.is_alone]
             if shared:
                 nursery.start_soon(_on_own_sides, shared, turn, outcomes)
     return outcomes
+
+
+async def natively(story: Story) -> Transcript:
+    """Play a story against a native listener of its own: what is chance there is seen by that."""
+    async with native_ws(config=dict(story.config)) as native:
+        side = Side(native)
+        return side.told(await side.play(story))
 
 
 async def _on_own_sides(

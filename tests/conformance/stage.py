@@ -27,6 +27,10 @@ BARRIER: Final = "barrier"
 BARRIERS: Final = 2
 
 
+# An interrupt may come before or after what was used of tokens is told.
+USAGE: Final = ("thread/tokenUsage/updated", "account/rateLimits/updated")
+
+
 @attrs.frozen
 class Story:
     """A story, and what the comparison is to know of it.
@@ -34,16 +38,24 @@ class Story:
     `shows` are the keys of the intended differences (`docs/protocol.md`) that it shows. One that
     is `alone`, or has a `config` of its own (laid over `codex_config`'s), gets processes of its
     own; the others share one app-server and one broker, and don't see each other's threads.
+    `chance`: methods of notifications that natively come or don't come in it.
+    `waits_for`: what isn't there yet, without which it fails.
     """
 
     play: Callable[[Stage], Awaitable[None]]
     shows: tuple[str, ...] = ()
     alone: bool = False
     config: Mapping[str, Any] = attrs.field(factory=dict)
+    chance: tuple[str, ...] = ()
+    waits_for: str = ""
 
     @property
     def name(self) -> str:
         return self.play.__name__
+
+    @property
+    def is_alone(self) -> bool:
+        return self.alone or bool(self.config)
 
 
 @attrs.define

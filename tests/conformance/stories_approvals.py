@@ -1,11 +1,11 @@
-"""Stories of approvals: who is asked, whose word counts, and what becomes of those never answered."""
+"""Stories of approvals: who is asked, whose word counts, what becomes of those never answered."""
 
 from __future__ import annotations
 
 from functools import partial
 
 from mux.scripted_model import Patch, Run, Say
-from tests.conformance.stage import Player, Stage, Story
+from tests.conformance.stage import USAGE, Player, Stage, Story
 from tests.end_to_end.peer import Json
 from tests.end_to_end.scenes import ACCEPT, APPROVAL, DECLINE
 
@@ -15,7 +15,7 @@ NEW_FILE = "*** Begin Patch\n*** Add File: new.txt\n+hello\n*** End Patch"
 
 
 async def _asked(stage: Stage, *names: str) -> tuple[str, list[Player]]:
-    """A thread that all these follow, on which a command waits for a word; its first has begun it."""
+    """A thread that all these follow, on which a command of the first waits for a word."""
     stage.script("run it", Run("echo hi", escalated=True), Say("Over."))
     first, *others = players = await stage.clients(*names)
     thread = await first.thread(turn=True)
@@ -98,18 +98,17 @@ async def a_patch(stage: Stage) -> None:
 
 
 async def two_at_once(stage: Stage) -> None:
-    """Two commands of one turn wait for a word, and are answered the other way round."""
-    stage.script(
-        "both",
-        (Run("echo one", escalated=True), Run("echo two", escalated=True)),
-        Say("Over."),
-    )
+    """Commands of two threads wait for a word, and are answered the other way round."""
+    stage.script("run it", Run("echo hi", escalated=True), Say("Over."))
     a = await stage.client("a")
-    thread = await a.thread(turn=True)
-    await a.say(thread, "both")
-    for _ in range(2):
-        await a.answers(await a.offered(APPROVAL), ACCEPT)
-    await a.ends(thread)
+    threads = [await a.thread(turn=True) for _ in range(2)]
+    asked = []
+    for thread in threads:
+        await a.say(thread, "run it")
+        asked.append((thread, await a.offered(APPROVAL)))
+    for (thread, request), answer in zip(reversed(asked), (ACCEPT, DECLINE), strict=True):
+        await a.answers(request, answer)
+        await a.ends(thread)
 
 
 async def interrupted(stage: Stage) -> None:
@@ -230,14 +229,14 @@ STORIES = (
     Story(answered_at_once),
     Story(a_patch),
     Story(two_at_once),
-    Story(interrupted),
-    Story(offered_to_a_newcomer),
-    Story(nobody_is_left),
+    Story(interrupted, chance=USAGE),
+    Story(offered_to_a_newcomer, shows=("late-text",)),
+    Story(nobody_is_left, shows=("late-text",)),
     Story(resumed_by_one_that_was_asked),
     Story(unsubscribed_while_it_waits),
     Story(answered_with_an_error, shows=("abstaining",)),
     Story(answered_with_nonsense, shows=("abstaining",)),
     Story(the_only_one_answers_with_an_error),
     Story(answered_by_a_stranger, shows=("who-may-answer",)),
-    Story(old_style_decisions),
+    Story(old_style_decisions, waits_for="experimentalApi by client"),
 )

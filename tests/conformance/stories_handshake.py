@@ -1,6 +1,8 @@
-"""Stories of the handshake and of JSON-RPC: what is refused, in which words, and what is ignored."""
+"""Stories of the handshake and of JSON-RPC: what is refused, in which words, what ignored."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from tests.conformance.stage import Stage, Story
 
@@ -20,7 +22,8 @@ async def before_the_handshake(stage: Stage) -> None:
 async def a_handshake_that_does_not_fit(stage: Stage) -> None:
     a = await stage.connect("a")
     info = {"name": "a", "version": "0.1"}
-    for params in ({}, {"clientInfo": 5}, {"clientInfo": {"name": "a"}}, [], "x"):
+    odd: list[Any] = [{}, {"clientInfo": 5}, {"clientInfo": {"name": "a"}}, [], "x"]
+    for params in odd:
         await a.ask("initialize", params)
     await a.ask("initialize", {"clientInfo": info, "capabilities": {"experimentalApi": "yes"}})
     await a.ask("initialize", {"clientInfo": {**info, "name": "a b\u00e9/\u2713"}})
@@ -181,7 +184,7 @@ async def what_is_no_message(stage: Stage) -> None:
 
 
 STORIES = (
-    Story(before_the_handshake),
+    Story(before_the_handshake, shows=("before-the-handshake",)),
     Story(a_handshake_that_does_not_fit),
     Story(a_second_handshake),
     Story(asked_in_one_breath_with_the_handshake, alone=True),
@@ -190,7 +193,7 @@ STORIES = (
     Story(what_does_not_exist),
     Story(params_that_do_not_fit),
     Story(unknown_threads),
-    Story(without_the_experimental_api),
+    Story(without_the_experimental_api, waits_for="experimentalApi by client"),
     Story(opted_out),
     Story(what_is_no_message, shows=("invalid-messages",)),
 )

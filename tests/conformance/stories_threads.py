@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mux.scripted_model import Say
-from tests.conformance.stage import Stage, Story
+from tests.conformance.stage import USAGE, Stage, Story
 
 
 async def who_hears_what(stage: Stage) -> None:
@@ -181,8 +181,9 @@ async def settings_of_a_thread(stage: Stage) -> None:
     a, b = await stage.clients("a", "b")
     thread = await a.thread(turn=True)
     await b.join(thread)
-    await b.ask("thread/settings/update", {"threadId": thread, "approvalPolicy": "never"})
-    await b.ask("thread/settings/update", {"threadId": thread, "effort": "nonsense"})
+    for settings in ({"approvalPolicy": "never"}, {"effort": "nonsense"}):
+        await b.ask("thread/settings/update", {"threadId": thread, **settings})
+        await a.hears("thread/settings/updated")
     await a.ask("thread/metadata/update", {"threadId": thread, "gitInfo": {"branch": "main"}})
     await a.ask("thread/memoryMode/set", {"threadId": thread, "mode": "disabled"})
     await a.turn(thread, "again")
@@ -250,16 +251,16 @@ async def read_state(stage: Stage) -> None:
 STORIES = (
     Story(who_hears_what),
     Story(following_no_more),
-    Story(joined_with_its_past),
+    Story(joined_with_its_past, alone=True),
     Story(joined_with_settings_that_are_ignored),
-    Story(a_fresh_thread_joined),
+    Story(a_fresh_thread_joined, shows=("only-here",)),
     Story(an_ephemeral_thread),
     Story(read_and_listed),
     Story(pages),
     Story(loaded_threads, alone=True),
     Story(renamed),
     Story(archived_and_back),
-    Story(archived_in_the_middle_of_a_turn),
+    Story(archived_in_the_middle_of_a_turn, chance=USAGE),
     Story(deleted),
     Story(forked),
     Story(settings_of_a_thread),

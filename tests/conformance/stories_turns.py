@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mux.scripted_model import CallTool, Fail, Reason, Run, Say
-from tests.conformance.stage import Player, Stage, Story
+from tests.conformance.stage import USAGE, Player, Stage, Story
 from tests.end_to_end.scenes import DELTA
 
 
@@ -47,16 +47,24 @@ async def a_plan(stage: Stage) -> None:
 
 
 async def steered(stage: Stage) -> None:
-    """By what is meant for it, and by a second `turn/start`."""
+    """By what is meant for it, with the turn named, and a wrong one."""
     thread, (a, b) = await _streaming(stage, "a", "b")
     turn = a.peer.heard("turn/started", threadId=thread)[-1]["params"]["turn"]["id"]
     await b.say(thread, "hello", "turn/steer", expectedTurnId=turn)
     await b.say(thread, "hello", "turn/steer", expectedTurnId="another")
-    await b.say(thread, "hello")
     stage.release("middle")
     for player in (a, b):
         await player.ends(thread)
     await b.say(thread, "hello", "turn/steer", expectedTurnId=turn)
+
+
+async def begun_twice(stage: Stage) -> None:
+    """A turn runs already: the second one to begin it joins it."""
+    thread, (a, b) = await _streaming(stage, "a", "b")
+    await b.say(thread, "hello")
+    stage.release("middle")
+    for player in (a, b):
+        await player.ends(thread)
 
 
 async def interrupted_by_the_other(stage: Stage) -> None:
@@ -161,8 +169,7 @@ async def reviewed_apart(stage: Stage) -> None:
     await b.join(thread)
     target = {"type": "custom", "instructions": "look at it"}
     asked = {"threadId": thread, "target": target, "delivery": "detached"}
-    review = await b.ask("review/start", asked)
-    await b.ends(review["reviewThreadId"])
+    await b.ask("review/start", asked)
 
 
 async def reverted(stage: Stage) -> None:
@@ -201,7 +208,9 @@ async def settings_of_a_turn(stage: Stage) -> None:
 
 async def in_the_background(stage: Stage) -> None:
     """A command goes on after its turn, and is ended by the other client."""
-    stage.script("serve", CallTool("exec_command", {"cmd": "sleep 600", "yield_time_ms": 250}), Say("."))
+    stage.script(
+        "serve", CallTool("exec_command", {"cmd": "sleep 600", "yield_time_ms": 250}), Say(".")
+    )
     a, b = await stage.clients("a", "b")
     thread = await a.thread(turn=True)
     await b.join(thread)
@@ -221,7 +230,8 @@ STORIES = (
     Story(commands_of_a_turn),
     Story(a_plan),
     Story(steered),
-    Story(interrupted_by_the_other),
+    Story(begun_twice),
+    Story(interrupted_by_the_other, chance=USAGE),
     Story(the_model_fails),
     Story(joined_in_the_middle, shows=("late-text",)),
     Story(left_in_the_middle),

@@ -11,13 +11,25 @@ from typing import Final
 import pytest
 import trio
 
-from tests.conformance import stories_turns
+from tests.conformance import (
+    stories_approvals,
+    stories_handshake,
+    stories_threads,
+    stories_turns,
+)
 from tests.conformance.comparing import differences
 from tests.conformance.intended import INTENDED, is_there, keys_in_docs, sort_out
-from tests.conformance.playing import Outcome, perform
+from tests.conformance.playing import Outcome, natively, perform
 from tests.conformance.stage import Story
 
-STORIES: Final = (*stories_turns.STORIES,)
+STORIES: Final = (
+    *stories_handshake.STORIES,
+    *stories_threads.STORIES,
+    *stories_turns.STORIES,
+    *stories_approvals.STORIES,
+)
+# How often a story that differs is played natively once more, to see whether it is chance there.
+MORE_PLAYS: Final = 6
 
 
 @pytest.fixture(scope="session")
@@ -33,17 +45,31 @@ def outcomes(request: pytest.FixtureRequest) -> dict[str, Outcome]:
     return trio.run(perform, chosen)
 
 
-@pytest.mark.parametrize("story", [pytest.param(story, id=story.name) for story in STORIES])
+def _waiting(story: Story) -> list[pytest.MarkDecorator]:
+    reason = f"waits for {story.waits_for}"
+    return [pytest.mark.xfail(reason=reason, strict=False)] if story.waits_for else []
+
+
+@pytest.mark.parametrize(
+    "story", [pytest.param(story, id=story.name, marks=_waiting(story)) for story in STORIES]
+)
 def test_both_sides_tell_it_alike(story: Story, outcomes: dict[str, Outcome]) -> None:
     outcome = outcomes[story.name]
     for side, failure in outcome.failures.items():
         pytest.fail(f"the story broke off on the {side} side:\n{failure}", pytrace=False)
-    shown, uncovered = sort_out(differences(outcome.native, outcome.broker))
+    shown, uncovered = sort_out(differences(outcome.native, outcome.broker), story)
+    for _ in range(0 if story.waits_for else MORE_PLAYS):
+        if not uncovered:
+            break
+        # What native plays differ in, the broker may do either way: channel by channel.
+        native = trio.run(natively, story)
+        also = sort_out(differences(native, outcome.broker), story)[1]
+        places = {(each.client, each.channel) for each in also}
+        uncovered = [each for each in uncovered if (each.client, each.channel) in places]
     if uncovered:
         told = "\n".join(map(str, uncovered))
         pytest.fail(f"differences that no key of the story covers:\n{told}", pytrace=False)
-    named = {key for key in shown if not INTENDED[key].anywhere}
-    assert named == set(story.shows), "the keys that the story names aren't those that it shows"
+    assert shown == set(story.shows), "the story doesn't show what it names"
 
 
 def test_names_of_stories_are_their_own() -> None:

@@ -3,13 +3,17 @@
 A *transcript* holds for each client named *channels*, each a list of events:
 
 - one channel for each request, with its answer alone;
-- one for each thread, with all that names it: notifications, server requests, resolutions. Its
-  order is compared;
+- one for each thread, with what its turns and items say, what is asked and resolved, and its
+  beginnings and ends. Its order is compared;
+- one for each thread and method of all else that names it (its status, goal, name, settings, queue,
+  warnings): natively several tasks speak of a thread at once, and these come in any order among
+  each other and among the first;
 - one for each thing of a client's own (a watch, a process, a search): the same;
+- one for each command of the agent's, with what it printed meanwhile (see `OUTPUT`);
 - one for each method of notifications that name none of these, and one for stray answers.
 
-So the order is total within a thread, and nothing is said of the order between threads, or between
-answers and notifications (natively it varies from play to play). Deltas of one item (or one
+So the order is total within a thread's turns, and nothing is said of the order between threads, or
+between answers and notifications (natively it varies from play to play). Deltas of one item (or one
 process's stream) are joined, and stand where the first stood: how a text is cut up is chance.
 
 Ids, times, paths of the home and ports are replaced by names, in the order of their first
@@ -46,8 +50,10 @@ _SINGLE: Final = (
     (re.compile(r"rollout-\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d-"), "rollout-<time>-"),
 )
 _TIME: Final = re.compile(r"(At|AtMs|Ms|Seconds)$")
+# Of a command that is ended from outside; which of them is chance.
+_KILLED: Final = (-1, 137)
 # Where an id stands says what it is of: the letter of its name.
-_LETTERS: Final = {"thread": "t", "turn": "u", "item": "i"}
+_LETTERS: Final = {"thread": "t", "turn": "u", "turns": "u", "item": "i", "items": "i"}
 
 
 @attrs.define
@@ -77,6 +83,8 @@ class Names:
             if key.lower().endswith("cursor"):
                 return "<cursor>"
             return self._text(value, holder if key == "id" else key.removesuffix("Id"))
+        if key == "exitCode" and value in _KILLED:
+            return "<killed>"
         if isinstance(value, int | float) and not isinstance(value, bool) and _TIME.search(key):
             return "<time>"
         return value
@@ -97,6 +105,21 @@ def paths_of(home: Path, story: str) -> dict[str, str]:
 
 # ── channels ──────────────────────────────────────────────────────────────────────────────────────
 
+OUTPUT: Final = "item/commandExecution/outputDelta"
+"""What a command prints in its first moments comes so, or only with its completion: chance."""
+
+_IN_ORDER: Final = (
+    "error",
+    "serverRequest/resolved",
+    "thread/archived",
+    "thread/closed",
+    "thread/compacted",
+    "thread/deleted",
+    "thread/reverted",
+    "thread/started",
+    "thread/tokenUsage/updated",
+    "thread/unarchived",
+)
 _OWN: Final = ("processHandle", "processId", "watchId", "sessionId", "subscriptionId")
 
 
@@ -168,8 +191,12 @@ def thread_of(message: Json) -> str | None:
 
 
 def _channel(message: Json, thread: str | None) -> str:
+    if message["method"] == OUTPUT:
+        return f"output of {message['params']['itemId']}"
     if thread is not None:
-        return f"thread {thread}"
+        method = message["method"]
+        in_order = "id" in message or method.startswith(("turn/", "item/")) or method in _IN_ORDER
+        return f"thread {thread}" if in_order else f"thread {thread}: {method}"
     for field in _OWN:
         if field in message.get("params", {}):
             return f"{field} {message['params'][field]}"

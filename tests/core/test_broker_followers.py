@@ -134,7 +134,34 @@ def test_what_has_no_thread_goes_to_everybody() -> None:
     assert a.heard_methods() == b.heard_methods() == ["account/updated", "made/up"]
 
 
-def test_deprecation_notices_go_to_those_that_ask_something() -> None:
+def test_a_deprecation_notice_goes_to_the_one_that_asked_in_an_old_way() -> None:
+    story = Story.begun()
+    a, b, c = story.peer("a"), story.peer("b"), story.peer("c")
+    c.asks("thread/resume", {"threadId": "t", "excludeTurns": True})
+    a.asks("thread/resume", {"threadId": "t"})
+    b.asks("thread/read", {"threadId": "t", "includeTurns": True})
+    for expected, field in ((b, "includeTurns"), (a, "excludeTurns")):
+        story.notifies("deprecationNotice", {"summary": f"use `{field}`"})
+        assert expected.only()["method"] == "deprecationNotice"
+    c.asks("x/y", {})
+    story.notifies("deprecationNotice", {"summary": "x/y is an old way"})
+    assert c.only()["method"] == "deprecationNotice"
+    assert a.heard() == b.heard() == []
+
+
+def test_a_deprecation_notice_may_come_behind_the_answer() -> None:
+    story = Story.begun()
+    a, b = story.peer("a"), story.peer("b")
+    a.asks("review/start", {"threadId": "t"})
+    story.fails(story.only())
+    b.asks("x/y")
+    a.heard()
+    story.notifies("deprecationNotice", {"summary": "review/start is an old way"})
+    assert a.heard_methods() == ["deprecationNotice"]
+    assert b.heard() == []
+
+
+def test_a_deprecation_notice_of_no_known_cause_goes_to_those_that_ask_something() -> None:
     story = Story.begun()
     a, b = story.peer("a"), story.peer("b")
     a.asks("thread/read", {"threadId": "t"}, id="q")
@@ -143,6 +170,96 @@ def test_deprecation_notices_go_to_those_that_ask_something() -> None:
     story.notifies("deprecationNotice", {"summary": "y"})
     assert a.heard_methods() == ["deprecationNotice", "q"]
     assert b.heard() == []
+
+
+def _uses(story: Story, thread: str, tokens: int) -> None:
+    story.notifies("thread/tokenUsage/updated", {"threadId": thread, "tokenUsage": tokens})
+
+
+def test_rate_limits_go_to_those_that_follow_the_thread_that_works() -> None:
+    story = Story.begun()
+    a, b, c = story.peer("a"), story.peer("b"), story.peer("c")
+    story.follows(a, "one")
+    story.follows(b, "two")
+    story.begins_turn("one")
+    story.begins_turn("two")
+    for peer in (a, b):
+        peer.heard()
+    _uses(story, "one", 1)
+    story.notifies("account/rateLimits/updated", {"x": 1})
+    assert len(a.heard()) == 2
+    assert b.heard() == []
+    # Others have spoken between: it may be of either.
+    _uses(story, "one", 2)
+    story.delta("two")
+    story.notifies("account/rateLimits/updated", {"x": 2})
+    assert a.heard_methods()[-1] == b.heard_methods()[-1] == "account/rateLimits/updated"
+    assert c.heard() == []
+
+
+def test_what_is_said_again_of_the_tokens_used_is_for_the_one_that_resumed() -> None:
+    story = Story.begun()
+    a, b = story.peer("a"), story.peer("b")
+    story.follows(a)
+    _uses(story, "t", 1)
+    assert len(a.heard()) == 1
+    story.follows(b)
+    _uses(story, "t", 1)
+    assert b.only()["params"]["tokenUsage"] == 1
+    assert a.heard() == []
+    _uses(story, "t", 2)
+    assert len(a.heard()) == len(b.heard()) == 1
+
+
+def test_what_is_new_of_the_tokens_used_is_for_everybody_whoever_resumes() -> None:
+    story = Story.begun()
+    a, b = story.peer("a"), story.peer("b")
+    story.follows(a)
+    _uses(story, "t", 1)
+    story.follows(b)
+    a.heard()
+    _uses(story, "t", 2)
+    _uses(story, "t", 2)
+    assert len(a.heard()) == 1
+    assert len(b.heard()) == 2
+
+
+def test_without_its_turns_nothing_is_said_again() -> None:
+    story = Story.begun()
+    a, b = story.peer("a"), story.peer("b")
+    story.follows(a)
+    _uses(story, "t", 1)
+    story.follows(b, excludeTurns=True)
+    a.heard()
+    _uses(story, "t", 1)
+    assert len(a.heard()) == len(b.heard()) == 1
+
+
+def test_an_archived_thread_is_followed_by_nobody() -> None:
+    story = Story.begun()
+    a, b = story.peer("a"), story.peer("b")
+    story.follows(a)
+    story.notifies("thread/archived", {"threadId": "t"})
+    assert a.heard_methods() == b.heard_methods() == ["thread/archived"]
+    story.follows(b)
+    story.delta("t")
+    assert a.heard() == []
+    assert b.heard_methods() == [DELTA]
+
+
+def test_to_one_that_follows_already_nothing_is_introduced() -> None:
+    story = Story.begun()
+    a, b = story.peer("a"), story.peer("b")
+    story.follows(a)
+    story.begins_turn("t")
+    item = {"id": "i", "type": "agentMessage"}
+    story.notifies("item/started", {"threadId": "t", "turnId": "t-turn", "item": item})
+    story.delta("t")
+    a.heard()
+    story.follows(a)
+    assert a.heard() == []
+    story.follows(b)
+    assert b.heard_methods() == ["item/started", DELTA]
 
 
 # ── what comes before the answer that creates the thread ──────────────────────────────────────────

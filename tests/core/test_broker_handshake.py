@@ -8,6 +8,7 @@ import pytest
 
 from mux.core.appserver import Introduction
 from mux.core.commands import KillUpstream
+from mux.core.limits import Limits
 from tests.core.stories import DELTA, INITIALIZED, Story
 
 GREETINGS = [
@@ -135,14 +136,49 @@ def test_initialize_before_the_app_server_is_ready_waits_for_it() -> None:
 
 def test_what_is_asked_behind_an_initialize_that_waits_is_answered_too() -> None:
     story = Story()
+    a, gone = story.attach(), story.attach()
+    first = a.initializes()
+    gone.initializes()
+    gone.asks("thread/list")
+    asked = [a.asks("thread/list"), a.asks("thread/unsubscribe", {"threadId": "t"})]
+    again = a.initializes()
+    story.starts()
+    gone.leaves()
+    assert a.heard() == []
+    story.initialized()
+    written = [each for each in story.written() if "id" in each]
+    assert [each["method"] for each in written] == ["thread/list", "thread/unsubscribe"]
+    for each in written:
+        story.answers(each)
+    answers = {each["id"]: each for each in a.heard()}
+    assert list(answers) == [first, again, *asked]
+    assert all("result" in answers[id] for id in (first, *asked))
+    assert answers[again]["error"]["message"] == "Already initialized"
+
+
+def test_what_is_asked_behind_an_initialize_is_bounded() -> None:
+    story = Story(Limits(queued_per_client=2))
     a = story.attach()
-    a.initializes()
-    id = a.asks("thread/list")
+    first, held = a.initializes(), a.asks("x/y")
+    refused = a.asks("x/y")
+    assert a.only()["id"] == refused
     story.starts()
     story.initialized()
-    for asked in story.written("thread/list"):
-        story.answers(asked)
-    assert [each["id"] for each in a.heard()].count(id) == 1
+    assert a.only()["id"] == first
+    assert story.written("x/y")
+    assert held != refused
+
+
+def test_what_is_asked_behind_an_initialize_that_is_refused_is_refused_too() -> None:
+    story = Story()
+    a = story.attach()
+    a.asks("initialize", {})
+    a.asks("x/y", id="q")
+    story.starts()
+    story.initialized()
+    assert a.only()["error"]["message"] == "Not initialized"
+    story.fails(story.only("initialize"))
+    assert "error" in a.only()
 
 
 def test_what_is_asked_before_the_app_server_is_ready_is_not_sent_to_it() -> None:

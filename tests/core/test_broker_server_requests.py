@@ -288,13 +288,21 @@ def test_a_newcomers_resume_offers_it_to_that_client_alone() -> None:
     assert a.heard_methods() == b.heard_methods() == c.heard_methods() == [RESOLVED]
 
 
-def test_a_resume_of_ones_own_does_not_offer_it_twice() -> None:
-    story, a, _ = two_followers()
+def test_a_resume_of_ones_own_offers_it_once_more_under_its_id() -> None:
+    story, a, b = two_followers()
     story.asks(0, threadId="t")
-    offered(a)
+    id = offered(a)["id"]
+    b.heard()
+    for _ in range(2):
+        story.follows(a)
+        story.asks(0, threadId="t")
+        assert offered(a)["id"] == id
+    assert b.heard() == []
+    a.answers(id, ACCEPT)
     story.follows(a)
-    story.asks(0, threadId="t")
     assert a.heard() == []
+    story.resolves(0)
+    assert a.heard_methods() == b.heard_methods() == [RESOLVED]
 
 
 def test_what_is_answered_is_never_offered() -> None:

@@ -79,6 +79,7 @@ class Watched:
         self.by_offer: dict[int, ServerRequest] = {}
         self.deltas = 0
         self.early: set[str] = set()
+        self.joined: set[tuple[int, str]] = set()  # by an answer of this look
         self.with_tool: set[str] = set()
         self.intact = True
 
@@ -104,6 +105,7 @@ class Watched:
             # What came of a thread before the answer that joins it has been explained by now.
             assert self.early <= set(view.follows), "heard of a thread that it doesn't follow"
             self.early.clear()
+        self.joined.clear()
         self._check_offers()
         self._check_state()
 
@@ -121,7 +123,9 @@ class Watched:
             view.ready = True
         elif (join := view.joins.pop(name, None)) is not None:
             if "result" in message and not join.unwanted:
-                view.follows[message["result"]["thread"]["id"]] = join.number
+                thread = message["result"]["thread"]["id"]
+                view.follows[thread] = join.number
+                self.joined.add((view.id, thread))
         elif (leave := view.leaves.pop(name, None)) is not None and "result" in message:
             self._left(view, leave)
 
@@ -141,7 +145,8 @@ class Watched:
         offered_as = message["id"]
         assert view.ready
         assert not request.resolved, "offered what is over"
-        assert view.id not in request.offered, "offered twice"
+        again = (view.id, request.thread) in self.joined  # as natively
+        assert again or view.id not in request.offered, "offered twice"
         assert request.offered_as in (None, offered_as), "offered under two ids"
         assert self.by_offer.setdefault(offered_as, request) is request, "an id for two of them"
         assert request.kind != "human" or view.human, "offered to one that can't answer it"
