@@ -1,7 +1,8 @@
 """``appmux approvals``, ``approve``, ``decline``: what waits for a person's word, and giving it.
 
-The broker judges the answer as any client's: the principal needs the scope ``approve``, the first
-valid answer wins. What only a person may approve is approved only where a person was asked here.
+The broker judges the answer as any client's: the principal needs the scope ``approve``, and the
+approval's policy says whether the answer decides. What only a person may approve is approved only
+where a person was asked here.
 
 Hands to: stdout. Hears from: the broker of a state directory, by ``mux/approvals/list`` and
 ``/answer``; ``cli_oversight``, what a person says in between.
@@ -73,8 +74,12 @@ async def give(config: Config, approval: Json, word: Word, *, asked: bool) -> in
     """Answer it; the exit status. ``asked``: a person has said so. Raises ``AppmuxError``."""
     params = {"id": approval["id"], "result": result_for(approval, word)}
     async with _connected(config, {HUMAN: True} if asked else {}) as broker:
-        await _ask_broker(broker, "mux/approvals/answer", params)
-    sys.stdout.write("approved\n" if word == "approve" else "declined\n")
+        answer = await _ask_broker(broker, "mux/approvals/answer", params)
+    if answer.get("decided", True):
+        sys.stdout.write("approved\n" if word == "approve" else "declined\n")
+    else:
+        waits = visible(answer["waitsFor"])
+        sys.stdout.write(f"your yes is kept, but nothing is decided: waits for {waits}\n")
     return 0
 
 
@@ -154,10 +159,19 @@ def described(approval: Json) -> list[str]:
     lines = [
         f"{approval['id']}  {approval['method']}",
         f"  waiting {age}, offered to {to or 'nobody'}",
+        *(f"  {name}: {text}" for name, text in _policy(approval)),
         f"  thread: {approval['threadId']}",
         *(f"  {name}: {text}" for name, text in _asked(approval)),
     ]
     return [visible(line) for text in lines for line in text.split("\n")]
+
+
+def _policy(approval: Json) -> Iterator[tuple[str, str]]:
+    if approval.get("policy", "first") != "first":
+        yield "policy", f"{approval['policy']}; waits for {approval['waitsFor']}"
+    for vote in approval.get("votes", ()):
+        age = span(vote["ageSeconds"])
+        yield "voted", f"{vote['name']} ({vote['principal']}): {vote['decision']}, {age} ago"
 
 
 def _asked(approval: Json) -> Iterator[tuple[str, str]]:

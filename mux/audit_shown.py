@@ -114,6 +114,8 @@ def _told(name: str, value: Any) -> bool:
 def _value(name: str, value: Any) -> str:
     if name in ("digest", "config") and isinstance(value, str):
         return value[:DIGEST_SHOWN] + "…"
+    if name == "votes" and isinstance(value, list):
+        return "; ".join(f"{_who(each['by'])}: {each['decision']}" for each in value)
     if isinstance(value, list):
         return ", ".join(map(str, value))
     return value if isinstance(value, str) else json.dumps(value)

@@ -1,7 +1,7 @@
 """The settings of one broker: what can be set, its default, and the reason.
 
 Hands to: everything, as one frozen ``Config``. ``settings`` fills it from flags, environment, file.
-Hears from: ``core.limits`` for the limits and their defaults.
+Hears from: ``core.limits`` for the limits and their defaults, ``core.policies`` for approvals.
 
 A key is written with dots (``limits.in_flight``). Its variable is the same in capitals
 (``APPMUX_LIMITS_IN_FLIGHT``). To add a setting, add a field here; a flag for it goes into ``FLAGS``
@@ -19,6 +19,7 @@ import attrs
 import platformdirs
 
 from mux.core.limits import Limits
+from mux.core.policies import Policies
 
 APP_NAME = "appmux"
 ENV_PREFIX = "APPMUX_"
@@ -62,6 +63,7 @@ BOUNDS: Mapping[str, tuple[float, float | None]] = {
     "audit.max_age": (0, 10 * 365 * 24 * 3600),
     "push.timeout": (0, 300),
     "push.exec.timeout": (0, 300),
+    "approvals.quorum": (2, 100),
 }
 """Least and greatest value of a number, where it isn't what its type says (``bounds``)."""
 
@@ -224,6 +226,7 @@ class Config:
     log: Log = attrs.field(factory=Log)
     audit: Audit = attrs.field(factory=Audit)
     push: Push = attrs.field(factory=Push)
+    approvals: Policies = attrs.field(factory=Policies)
 
 
 @attrs.frozen

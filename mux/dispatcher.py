@@ -132,14 +132,16 @@ class Dispatcher:
     _next: list[Event] = attrs.field(factory=list)
     _alarm: trio.CancelScope = attrs.field(factory=trio.CancelScope)
 
-    def attach(self, port: Port, principal: Principal, transport: str, peer: str) -> ClientId:
-        """A client passed the door; returns its number."""
+    def attach(
+        self, port: Port, principal: Principal, transport: str, peer: str, *, local: bool = False
+    ) -> ClientId:
+        """A client passed the door; returns its number. ``local``: it is on this host."""
         client = next(self._numbers)
         self._ports[client] = port
         port.outbox.on_full = lambda: self._next.append(ClientLags(client))
         port.outbox.on_drained = lambda: self.hear(ClientDrained(client))
         expires = math.inf if principal.expires_at is None else principal.expires_at - time.time()
-        self.hear(ClientAttached(client, principal, transport, peer, expires))
+        self.hear(ClientAttached(client, principal, transport, peer, expires, local))
         if self.doorkeeper is not None:
             self.doorkeeper.came(client, principal, peer)
         return client

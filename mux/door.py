@@ -53,6 +53,12 @@ PAIR_BYTES = 4 * 1024
 
 WEBSOCKET_VERSION = b"13"
 
+SAID_BY_PROXIES = frozenset(
+    {b"forwarded", b"via", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto",
+     b"x-real-ip", b"cf-connecting-ip", b"true-client-ip", b"tailscale-user-login"}
+)  # fmt: skip
+"""Headers by which a reverse proxy says whose request it passes on."""
+
 _REQUEST_LINE = re.compile(rb"[!-~]+ [!-~]+ HTTP/1\.[01]\r?\n")
 _ABSOLUTE_FORM = re.compile(rb"\Ahttps?://[^/?]*", re.IGNORECASE)
 
@@ -67,10 +73,12 @@ class Admission:
     answered, so there are none. ``rest`` is what came after the request's head: first frames.
     ``path`` is the request target, query included; ``headers`` are as received, names in lower
     case, without ``authorization``.
+    ``local``: whether the client is known to be on this host.
     """
 
     principal: Principal
     address: str
+    local: bool
     path: str
     headers: tuple[tuple[bytes, bytes], ...] = attrs.field(repr=False)
     key: bytes
@@ -258,6 +266,20 @@ def _is_loopback(address: str) -> bool:
     return (mapped or ip).is_loopback
 
 
+def _is_on_this_host(request: h11.Request, principal: Principal, address: str) -> bool:
+    """Whether a client of a TCP listener is known to be here: only then may it pass for local.
+
+    A connection from loopback may be a proxy's, which says for whom it speaks; and a paired device
+    that comes so comes through a tunnel. Any other address, this host's own too, proves nothing.
+    """
+    host = b"".join(_values(request, b"host")).decode("latin-1").lower()
+    named_here = host.partition(":")[0] == "localhost" or _is_loopback(
+        host if host.rpartition("]")[2].startswith(":") or host.count(":") == 1 else f"{host}:"
+    )
+    forwarded = any(name in SAID_BY_PROXIES for name, _ in request.headers)
+    return _is_loopback(address) and named_here and not forwarded and not principal.device
+
+
 def _malformed_upgrade(request: h11.Request) -> _Answer | None:
     if request.method != b"GET":
         return _Answer(
@@ -300,6 +322,7 @@ def _admit(
     return Admission(
         principal=principal,
         address=address,
+        local=listener_kind == "unix" or _is_on_this_host(request, principal, address),
         path=request.target.decode("ascii"),
         headers=tuple((n, v) for n, v in request.headers if n != b"authorization"),
         key=_values(request, b"sec-websocket-key")[0],

@@ -71,7 +71,9 @@ class _Connection:
         """Answer the upgrade, attach, pass on messages until the end, detach, say good-bye."""
         self.outbox.append(accepted(admission.key))
         port = Port(self.outbox, self.end)
-        client = self.dispatcher.attach(port, admission.principal, transport, admission.address)
+        client = self.dispatcher.attach(
+            port, admission.principal, transport, admission.address, local=admission.local
+        )
         try:
             with self._reading:
                 await self._read(client, admission.rest)

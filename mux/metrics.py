@@ -41,6 +41,7 @@ from mux.upstream import Upstream
 
 OUTCOMES: Final = {
     "accepted": "approval/answered",
+    "kept": "approval/voted",
     "abstained": "approval/abstained",
     "late": LATE,
     "refused": "answer/refused",

@@ -193,6 +193,7 @@ def _assemble(
         epoch=store.epoch,
         head=store.next_seq - 1,
         audit_text=config.audit.text,
+        policies=config.approvals,
     )
     dispatcher = Dispatcher(broker, debug=config.log.level == "debug")
     upstream = Upstream((codex, "app-server", *config.codex_args), dispatcher)

@@ -15,7 +15,7 @@ import os
 import re
 import shlex
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
@@ -26,6 +26,7 @@ from cattrs import Converter
 from cattrs.errors import ClassValidationError, ForbiddenExtraKeysError
 from cattrs.gen import make_dict_structure_fn, override
 
+from mux import rule_settings
 from mux.config import (
     APP_NAME,
     ENV_PREFIX,
@@ -37,7 +38,11 @@ from mux.config import (
     sections,
     tables,
 )
+from mux.core.policies import Rule
 from mux.errors import AppmuxError
+
+RULES = "approvals.rules"
+"""The one key that holds tables: its texts are read and judged by ``rule_settings``."""
 
 CONFIG_FILE_VARIABLE = "APPMUX_CONFIG"
 
@@ -193,14 +198,21 @@ def _from_text(leaf: Leaf, text: str) -> object:
             return leaf.plain(text)
         except ValueError:
             return text
-    if leaf.key == "codex_args":
+    if leaf.key in _READ:
         try:
-            return shlex.split(text)
+            return _READ[leaf.key](text)
         except ValueError:
             return text
     if get_origin(leaf.plain) is tuple:
         return [part.strip() for part in text.split(",") if part.strip()]
     return text
+
+
+_READ: Mapping[str, Callable[[str], object]] = {
+    RULES: lambda text: tomllib.loads(f"rules = {text}").get("rules"),
+    "codex_args": shlex.split,
+}
+"""How a variable's text is read where that isn't plain from the type. Raises ValueError."""
 
 
 def _placed(key: str, value: object, base: Path) -> object:
@@ -259,6 +271,8 @@ def _complaint(key: str, found: Mapping[str, Found]) -> str:
     leaf = leaves().get(key)
     if leaf is None:
         return f"{item.origin}: {key}: unknown key{_nearest(key, list(leaves()))}"
+    if key == RULES and (wrong := rule_settings.faults(item.value)):
+        return "\n".join(f"{item.origin}: {key}{where}: {what}" for where, what in wrong)
     return f"{item.origin}: {key}: expected {_expected(leaf)}, found {_shown(key, item.value)}"
 
 
@@ -308,6 +322,9 @@ def _checked(leaf: Leaf, value: object) -> object:
     plain = leaf.plain
     if get_origin(plain) is Literal:
         result = value if value in get_args(plain) else _WRONG
+    elif leaf.key == RULES:
+        rules = rule_settings.read(value)
+        result = _WRONG if rules is None else rules
     elif get_origin(plain) is tuple:
         result = _checked_texts(leaf, value)
     elif plain is float or plain is int:
@@ -365,6 +382,8 @@ def _expected(leaf: Leaf) -> str:
         return "1 to 64 letters, digits, dots, dashes or underscores"
     if leaf.key == "listen":
         return 'a list of at least one URL, as ["unix://", "ws://127.0.0.1:14500"]'
+    if leaf.key == RULES:
+        return rule_settings.EXPECTED
     if get_origin(plain) is tuple:
         return "a list of texts"
     if plain is bool:
@@ -400,7 +419,12 @@ def _nearest(name: str, known: list[str]) -> str:
 
 
 def toml_value(value: object) -> str:
-    """``value`` as TOML writes it. Texts, paths, numbers, booleans, and lists of them."""
+    """``value`` as TOML writes it. Texts, paths, numbers, booleans, rules, and lists of them."""
+    if isinstance(value, Rule):
+        told = attrs.asdict(value, filter=lambda _field, each: each != "")
+        if value.policy != "quorum":
+            del told["quorum"]
+        return "{" + ", ".join(f"{name} = {toml_value(each)}" for name, each in told.items()) + "}"
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int | float):

@@ -194,8 +194,14 @@ def _server_request(each: dict[str, Any], names: _Names) -> list[str]:
     state = "waits"
     if each["answeredBy"] is not None:
         state = f"answered by {names.of([each['answeredBy']])}"
-    elif each["abstained"]:
-        state = f"waits; abstained: {names.of(each['abstained'])}"
+    else:
+        if each.get("policy", "first") != "first":
+            state += f" ({each['policy']}) for {each['waitsFor']}"
+        if each.get("votes"):
+            voters = ", ".join(f"{vote['name']} ({vote['principal']})" for vote in each["votes"])
+            state += f"; yes: {voters}"
+        if each["abstained"]:
+            state += f"; abstained: {names.of(each['abstained'])}"
     return [
         str(each["id"]),
         each["method"],

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mux.config import BOUNDS, FLAGS, Apns, Auth, Config, Log, Push, leaves, sections, tables
+from mux.core.policies import Policies, Rule
 from mux.settings import ConfigError, load, toml_value
 
 
@@ -176,6 +177,63 @@ def test_a_wrong_file_is_told_what_was_expected(tmp_path: Path, text: str, told:
     assert told in said
     if "must not be" not in told:
         assert said.startswith(f"file {file}: ")
+
+
+RULES = """
+[approvals]
+policy = "owner"
+[[approvals.rules]]
+policy = "quorum"
+command = "git push"
+[[approvals.rules]]
+policy = "local"
+method = "item/fileChange/requestApproval"
+"""
+
+
+def test_rules_are_tables_in_the_file_and_a_list_elsewhere(tmp_path: Path) -> None:
+    rules = (
+        Rule("quorum", command="git push"),
+        Rule("local", method="item/fileChange/requestApproval"),
+    )
+    settled = load({}, {}, write(tmp_path, RULES))
+    assert settled.config.approvals == Policies("owner", rules=rules)
+    shown = toml_value(settled.config.approvals.rules)
+    again = load({}, {"APPMUX_APPROVALS_RULES": shown})
+    assert again.config.approvals.rules == rules
+    again = load({}, {}, write(tmp_path, f"approvals.rules = {shown}"))
+    assert again.config.approvals.rules == rules
+
+
+@pytest.mark.parametrize(
+    ("rules", "told"),
+    [
+        ('"first"', 'approvals.rules: expected a list of tables, as [{policy = "quorum"'),
+        ("[1]", "approvals.rules[1]: expected a table with at least `policy`"),
+        ("[{}]", 'approvals.rules[1].policy: expected one of "first", "owner", "local", "quorum"'),
+        ('[{policy = "first"}, {policy = "two"}]', "approvals.rules[2].policy: expected one of"),
+        ('[{policy = "first", comand = "x"}]', ".comand: unknown key; did you mean command?"),
+        ('[{policy = "quorum", quorum = 1}]', "[1].quorum: expected a whole number of at least 2"),
+        ('[{policy = "local", quorum = 2}]', ".quorum: means something with policy ="),
+        ('[{policy = "local", command = " "}]', ".command: expected a text that isn't empty"),
+        ('[{policy = "local", command = "a && b"}]', ".command: expected the first words of one"),
+        ('[{policy = "local", command = "bash -lc x"}]', "assignments or `sh -c`"),
+        ('[{policy = "local", method = 3}]', ".method: expected a text"),
+        (
+            '[{policy = "local", method = "item/fileChanges/requestApproval"}]',
+            "no approval is called so; did you mean item/fileChange/requestApproval?",
+        ),
+        (
+            '[{policy = "quorum", method = "item/tool/requestUserInput"}]',
+            "[1].policy: a question is no permission",
+        ),
+    ],
+)
+def test_a_wrong_rule_is_told_where_and_what(tmp_path: Path, rules: str, told: str) -> None:
+    said = complaint({}, {}, write(tmp_path, f"approvals.rules = {rules}"))
+    assert told in said
+    assert said.startswith("file ")
+    assert told in complaint({}, {"APPMUX_APPROVALS_RULES": rules})
 
 
 def test_all_wrong_keys_are_told_at_once(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ app-server's own schema; an answer that fits is passed on as the bytes that came
 
 A method that isn't listed is judged by the one rule that holds for all of them: a JSON object.
 
-Heard from: ``approvals``.
+Heard from: ``offering``, ``consent``.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import msgspec
+
+from mux.core.methods import Asked, server_request_rule
 
 
 class _ExecPolicy(msgspec.Struct):
@@ -116,6 +118,11 @@ _DECODERS: dict[str, msgspec.json.Decoder[object]] = {
         "applyPatchApproval": _ReviewAnswer,
     }.items()
 }
+ANSWERED_BY_PEOPLE = tuple(
+    method for method in _DECODERS if server_request_rule(method).asked is Asked.FOLLOWERS
+)
+"""The server requests that are known to be put to people."""
+
 _any_decoder: msgspec.json.Decoder[object] = msgspec.json.Decoder(_AnyAnswer)
 
 
@@ -154,16 +161,17 @@ def _is_within(granted: dict[str, Any], offer: bytes) -> bool:
         asked = _asked_decoder.decode(offer).params.permissions
     except msgspec.DecodeError:
         return False
-    return _part_of(granted, asked)
+    return part_of(granted, asked)
 
 
-def _part_of(granted: Any, asked: Any) -> bool:
+def part_of(granted: Any, asked: Any) -> bool:
+    """Whether one permission profile, or a piece of it, grants nothing beyond another."""
     match granted:
         case None | False | [] | "deny":
             return True  # grants nothing
         case dict():
             whole = asked if isinstance(asked, dict) else {}
-            return all(_part_of(value, whole.get(name)) for name, value in granted.items())
+            return all(part_of(value, whole.get(name)) for name, value in granted.items())
         case list():
             whole_list = asked if isinstance(asked, list) else []
             return all(any(_covers(one, each) for one in whole_list) for each in granted)
@@ -196,6 +204,15 @@ def _lists_it(offer: bytes, result: bytes) -> bool:
         return False
     chosen = msgspec.json.decode(decision)
     return any(msgspec.json.decode(one) == chosen for one in listed)
+
+
+def lists_decision(offer: bytes, decision: str) -> bool:
+    """Whether the offer lists this decision; one without a list takes all that its method has."""
+    try:
+        listed = _offer_decoder.decode(offer).params.availableDecisions
+    except msgspec.DecodeError:
+        return False
+    return listed is None or any(msgspec.json.decode(one) == decision for one in listed)
 
 
 class _AskedPermissions(msgspec.Struct):

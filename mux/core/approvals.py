@@ -9,7 +9,8 @@ with its turn.
 
 *Offered* to those who may answer, under an id of the broker's own: the app-server counts its ids
 from 0 in each life, and an answer meant for a dead one must not reach the next. The first valid
-answer wins and goes upstream, once. An error or a malformed result is that client's abstaining:
+answer wins and goes upstream, once; where a policy asks for more (see ``policies``), the answer
+that fulfils it. An error or a malformed result is that client's abstaining:
 it neither decides nor ends anything, unless nobody is left who could decide otherwise. A client
 that leaves has not abstained, so with nobody attached a server request simply waits.
 
@@ -28,6 +29,7 @@ import attrs
 
 from mux.core.events import ClientId
 from mux.core.methods import ServerRequestRule
+from mux.core.policies import Ballot, Policy
 
 RESOLVED = "serverRequest/resolved"
 """The notification by which the app-server says that a request of its is over."""
@@ -43,7 +45,8 @@ REMEMBERED_RESOLVED = 1024
 class ServerRequest:
     """One request of the app-server. ``upstream``: its id there, as JSON text.
 
-    ``needs``: the capability that a client must have declared to be offered it.
+    ``needs``: the capability that a client must have declared to be offered it. ``turn``: the one
+    that it belongs to, if it says so. ``ballot``: its policy, and the votes so far.
     ``offer`` is the message as clients get it. ``offered``: who has been given it and is still
     attached. ``journaled``: whether it has been published, if to nobody. ``present`` and
     ``next_ones``: who is asked now and then, for a request put to one after another.
@@ -57,6 +60,8 @@ class ServerRequest:
     offer: bytes
     since: float
     needs: str = ""
+    turn: str | None = None
+    ballot: Ballot = attrs.field(factory=lambda: Ballot(Policy(), 0.0))
     offered: dict[ClientId, None] = attrs.field(factory=dict)
     abstained: set[ClientId] = attrs.field(factory=set)
     journaled: bool = False
@@ -132,6 +137,12 @@ class Approvals:
         self._resolved.clear()
         return lost
 
-    def next_moment(self) -> float:
-        """The earliest deadline of a request put to one client after another."""
-        return min((request.deadline for request in self._by_id.values()), default=float("inf"))
+    def next_moment(self, now: float) -> float:
+        """The earliest deadline of a request put to one client after another, or of an owner."""
+        moments = (
+            request.deadline
+            if request.answered
+            else min(request.deadline, request.ballot.next_moment(now))
+            for request in self._by_id.values()
+        )
+        return min(moments, default=float("inf"))

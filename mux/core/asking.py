@@ -77,6 +77,8 @@ class Asking:
             request.thread = thread_in(params)
         if rule.route is Route.FOLLOW:
             request.params = params
+        if rule.begins:
+            request.by = client.owner()
         return request
 
     def submit(self, request: Request) -> None:

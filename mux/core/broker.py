@@ -61,6 +61,7 @@ from mux.core.methods import (
     request_rule,
 )
 from mux.core.offering import Offering
+from mux.core.policies import Policies
 from mux.core.presence import Presence
 from mux.core.recovery import Recovery
 from mux.core.replaying import Replaying
@@ -68,6 +69,7 @@ from mux.core.requests import Request
 from mux.core.scopes import Scope, needed
 from mux.core.sent import Sent
 from mux.core.state import NEVER, State
+from mux.core.voting import Voting
 
 EXTENSION_VERSION = 1
 """Of what clients that know the broker get beyond the app-server's protocol."""
@@ -97,16 +99,25 @@ class Broker:
         epoch: str = "",
         head: int = 0,
         audit_text: bool = False,
+        policies: Policies | None = None,
     ) -> None:
         """A broker without clients or app-server.
 
         ``first_id`` seeds the ids under which server requests are offered. The shell takes it from
         the clock, so that an answer kept by a client over a restart of the broker fits nothing.
         ``epoch`` and ``head``: of the journal, as the store left them. ``audit_text``: see `State`.
+        ``policies``: whose answer decides an approval; None: the first one's.
         """
         journal = Journal(epoch, head, limits.journal_memory_bytes)
         approvals = Approvals(first_id)
-        self.state = State(limits, introduction, journal, approvals, audit_text=audit_text)
+        self.state = State(
+            limits,
+            introduction,
+            journal,
+            approvals,
+            policies=policies or Policies(),
+            audit_text=audit_text,
+        )
         self._sent = Sent(self.state)
         self._asking = Asking(self.state, self._sent)
         self._offering = Offering(self.state)
@@ -116,6 +127,11 @@ class Broker:
         self._presence = Presence(self.state)
         self._previous: UpstreamMessage | None = None
         self._uninitialized: dict[ClientId, list[ClientMessage]] = {}
+
+    @property
+    def voting(self) -> Voting:
+        """What approvals wait for, in words."""
+        return self._offering.voting
 
     @property
     def running_floor(self) -> int:
@@ -185,7 +201,7 @@ class Broker:
         now = self.state.now
         self.state.arm(now + event.expires_in)
         who = (event.client, event.principal, event.transport, event.peer)
-        return Client(*who, since=now, expires=now + event.expires_in)
+        return Client(*who, since=now, expires=now + event.expires_in, local=event.local)
 
     # ── a client's message ────────────────────────────────────────────────────────────────────
 
@@ -520,6 +536,7 @@ class Broker:
         state = self.state
         match event:
             case AccessEnded(_, reason):
+                self._offering.access_ended(client)
                 self._end(client, reason)
             case Renamed(_, principal):
                 client.principal = principal
@@ -570,14 +587,12 @@ class Broker:
             self._settle(request, _NOBODY_WANTS_IT, failed=True)
         for request in self._asking.expire():
             self._own_expired(request)
-        for server_request in list(state.approvals.pending()):
-            if server_request.deadline <= state.now:
-                self._offering.offer_to_next(server_request)
+        self._offering.time_passed()
         self._asking.pump()
         state.wakeup = min(
             state.flow.next_moment(),
             min((client.expires for client in state.clients.values()), default=NEVER),
-            state.approvals.next_moment(),
+            state.approvals.next_moment(state.now),
             self._following.let_go_in_time(),
             self._following.adopt_orphans(),
             self.recovery.time_passed(),

@@ -20,6 +20,7 @@ import msgspec
 from mux.core.backlog import Backlog
 from mux.core.events import ClientId
 from mux.core.principal import Principal
+from mux.core.tools import Owner
 
 EXTENSION = "appmux"
 """What a client that knows the broker declares in ``capabilities.extensions``."""
@@ -75,7 +76,7 @@ class Refusals:
 class Client:
     """One attached client. ``since``, ``expires``, ``drove``: on the broker's clock.
 
-    ``drove``: when it last made a thread work.
+    ``drove``: when it last made a thread work. ``local``: it is known to be on this host.
     ``aware``: it knows the broker and gets numbered messages. ``backlog``: set while it is behind.
     """
 
@@ -85,6 +86,7 @@ class Client:
     peer: str
     since: float
     expires: float = float("inf")
+    local: bool = False
     state: State = State.ATTACHED
     info: ClientInfo | None = None
     capabilities: Capabilities = attrs.field(factory=Capabilities)
@@ -106,6 +108,10 @@ class Client:
     def declared(self, capability: str) -> bool:
         """Whether it declared the capability; the empty name needs no declaration."""
         return not capability or getattr(self.capabilities, capability) is True
+
+    def owner(self) -> Owner:
+        """It, as the owner of what outlives its connection."""
+        return Owner(self.id, self.info.name if self.info is not None else "", self.principal)
 
     def resembles(self, name: str, principal: Principal) -> bool:
         """Whether it is the same program of the same principal: a client that came back."""

@@ -41,7 +41,8 @@ class UpstreamExited(Event, frozen=True):
 class ClientAttached(Event, frozen=True):
     """A client passed the door. ``transport`` and ``peer`` are for people ("ws", "127.0.0.1:5").
 
-    ``expires_in``: seconds for which what it authenticated with still holds.
+    ``expires_in``: seconds for which what it authenticated with still holds. ``local``: whether it
+    is known to be on this host.
     """
 
     client: ClientId
@@ -49,6 +50,7 @@ class ClientAttached(Event, frozen=True):
     transport: str
     peer: str
     expires_in: float = float("inf")
+    local: bool = False
 
 
 class AccessEnded(Event, frozen=True):

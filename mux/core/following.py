@@ -14,7 +14,7 @@ from collections import Counter
 
 import attrs
 
-from mux.core import births, jsonrpc, running, threads, tools
+from mux.core import births, jsonrpc, running, threads
 from mux.core.asking import Asking, asks_for_history, thread_in
 from mux.core.client import Client
 from mux.core.events import ClientId
@@ -81,9 +81,8 @@ class Following:
             self.state.loose.add(id)
         else:
             self._join(client, id)
-            if request.method == "thread/start" and client.info is not None:
-                owner = tools.Owner(client.id, client.info.name, client.principal)
-                self.state.tools.register(id, request.params, owner)
+            if request.method == "thread/start":
+                self.state.tools.register(id, request.params, client.owner())
         self._publish_early(id)
 
     def _join(self, client: Client, id: str) -> None:
@@ -110,7 +109,7 @@ class Following:
         turn = threads.turn_begun(line)
         if thread is None or turn is None or not thread.subscribed:
             return  # of one that isn't subscribed nobody would hear the end
-        thread.running.begin(thread.id, turn)
+        thread.running.begin(thread.id, turn, request.by)
 
     def resumed_here(self, request: Request) -> bytes | None:
         """The answer to a ``thread/resume`` that the app-server can't give, and the broker can."""
@@ -172,8 +171,10 @@ class Following:
     def spawned(self, parent: str, line: bytes) -> None:
         """An item of the parent's is complete: the sub-agents' threads that it names are joined."""
         for child in threads.spawned(line):
+            of = self.state.threads.get(parent)
             if not self.state.threads.get(child).claimed:
-                self._adopt(child, tuple(self.state.threads.get(parent).followers))
+                self.state.threads.get(child).spawned_by = of.running.by or of.spawned_by
+                self._adopt(child, tuple(of.followers))
 
     def _adopt(self, thread: str, followers: tuple[ClientId, ...]) -> None:
         self._orphans.pop(thread, None)

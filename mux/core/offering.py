@@ -1,8 +1,8 @@
 """Server requests going down, and the answers to them going up.
 
-The rules stand in ``approvals``; here they are carried out. To whom a request is offered depends on
-its row in THE TABLE: to all followers of its thread, to the client that registered the tool, or to
-one client after another.
+The rules stand in ``approvals``; here they are carried out, with ``voting`` where a person answers.
+To whom a request is offered depends on its row in THE TABLE: to all followers of its thread, to the
+client that registered the tool, or to one client after another.
 
 Heard from: ``broker``; and ``following``, when somebody joins a thread.
 """
@@ -19,10 +19,10 @@ from mux.core.client import Client
 from mux.core.events import ClientId
 from mux.core.jsonrpc import ClientMessage, UpstreamMessage
 from mux.core.methods import Asked, server_request_rule
+from mux.core.policies import Ballot
 from mux.core.state import NEVER, State
-
-REFUSED = "mux/refused"
-"""Tells a client that its answer to a server request didn't count, and why."""
+from mux.core.tools import Owner
+from mux.core.voting import Voting
 
 LATE = "answer/late"
 """Counted: an answer to what isn't there any more, or was answered before."""
@@ -36,6 +36,10 @@ class Offering:
     """Offers, answers, resolutions."""
 
     state: State
+    voting: Voting = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.voting = Voting(self.state)
 
     # ── down ──────────────────────────────────────────────────────────────────────────────────
 
@@ -55,7 +59,11 @@ class Offering:
             offer=jsonrpc.with_id(line, upstream, b"%d" % id),
             since=state.now,
             needs=rule.needs if _applies(rule.only_if, line) else "",
+            turn=recording.turn_named(_params(line)),
         )
+        if rule.asked is Asked.FOLLOWERS:
+            policy = state.policies.of(method, self._command(request))
+            request.ballot = Ballot(policy, state.now, self._owner(request))
         state.approvals.add(request)
         recording.raised(state, request, _params(line))
         if rule.asked is Asked.FOLLOWERS:
@@ -65,6 +73,21 @@ class Offering:
         else:
             request.next_ones = list(self._followers(request))
             self.offer_to_next(request)
+
+    def _command(self, request: ServerRequest) -> str | None:
+        """The command that it is about, as a person reads it; None if it is about none."""
+        params = _params(request.offer)
+        for holder in (params, self._item(request, params)):
+            command = (jsonrpc.read_fields(holder) or {}).get("command")
+            if command is not None and command != b"null":
+                read = msgspec.json.decode(command)
+                return " ".join(map(str, read)) if isinstance(read, list) else str(read)
+        return None
+
+    def _owner(self, request: ServerRequest) -> Owner | None:
+        """Who began the turn that it belongs to."""
+        thread = self.state.threads.known.get(request.thread or "")
+        return None if thread is None else thread.running.by or thread.spawned_by
 
     def _followers(self, request: ServerRequest) -> tuple[ClientId, ...]:
         return self.state.threads.audience(request.thread)
@@ -93,12 +116,15 @@ class Offering:
             return
         first = not request.journaled
         request.journaled = True
+        request.ballot.owner = request.ballot.owner or self._owner(request)
+        self.voting.caution(request, able)
         request.offered.update(dict.fromkeys(able))
         if first:
             self.state.publish_to(able, request.thread, request.method, request.offer)
         else:
             for id in able:
                 self.state.send(id, request.offer, request.method)
+        self.voting.tell(request, able)
 
     def _offer_to_tool_owner(self, request: ServerRequest, line: bytes) -> None:
         call = tools.read_call(line)
@@ -137,7 +163,7 @@ class Offering:
     # ── up ────────────────────────────────────────────────────────────────────────────────────
 
     def client_answered(self, client: Client, message: ClientMessage) -> None:
-        """A client answers: the first valid answer wins, and nothing else changes anything."""
+        """A client answers: what its policy lets count may decide, all else changes nothing."""
         request = self.state.approvals.offered_to(client.id, message.id)
         if request is None:
             # Late, double, unknown: natively ignored, and nothing that the client did wrong.
@@ -148,11 +174,31 @@ class Offering:
         if message.kind == "response":
             wrong = fault(request.method, request.offer, message.fields["result"])
         if request.rule.asked is Asked.FOLLOWERS and "approve" not in client.principal.scopes:
-            self._refuse(request, client)
-        elif wrong is None:
-            self._answer_counts(request, client, message.fields["result"])
-        else:
+            why = "it needs the scope `approve`"
+            self.voting.tell_refused(request, client, "approve", why)
+        elif wrong is not None:
             self._abstains(request, client, wrong)
+        elif (why_not := self.voting.refuses(request, client, message.fields["result"])) is None:
+            self._take(request, client, message.fields["result"])
+        else:
+            self.voting.tell_refused(request, client, "local", why_not)
+
+    def _take(self, request: ServerRequest, client: Client, result: bytes) -> None:
+        """A valid answer, whichever way it came; it may decide."""
+        decided = self.voting.take(request, client, result)
+        if decided is not None:
+            recording.approved(self.state, request, recording.by(client), decided)
+            self._answer(request, client.id, {"result": decided})
+
+    def time_passed(self) -> None:
+        """Go on with what was put to one client for long enough; count votes that had to wait."""
+        for request in list(self.state.approvals.pending()):
+            if request.deadline <= self.state.now:
+                self.offer_to_next(request)
+            elif (due := self.voting.due(request)) is not None:
+                decided, by = due
+                recording.approved(self.state, request, None, decided)
+                self._answer(request, by, {"result": decided})
 
     def answered_unasked(self, client: Client, message: ClientMessage) -> None:
         """``mux/approvals/answer``: from one that has the scope, offered it or not.
@@ -167,8 +213,14 @@ class Offering:
             code = jsonrpc.INVALID_REQUEST
             self.state.error(client.id, message.id, code, wrong or "no such approval")
             return
-        self._answer_counts(request, client, result)
-        told = {"id": request.id, "method": request.method, "threadId": request.thread}
+        self._take(request, client, result)
+        told = {
+            "id": request.id,
+            "method": request.method,
+            "threadId": request.thread,
+            "decided": request.answered,
+            "waitsFor": None if request.answered else self.voting.waits_for(request),
+        }
         self.state.send(client.id, jsonrpc.result(message.id, told), message.method)
 
     def _why_not(self, client: Client, request: ServerRequest | None, result: bytes) -> str | None:
@@ -182,7 +234,9 @@ class Offering:
         if not client.declared(request.needs):
             return f"it needs a client that declares the capability `{request.needs}`"
         wrong = fault(request.method, request.offer, result)
-        return None if wrong is None else f"`result` doesn't answer `{request.method}`: {wrong}"
+        if wrong is not None:
+            return f"`result` doesn't answer `{request.method}`: {wrong}"
+        return self.voting.refuses(request, client, result)
 
     def _named(self, id: ClientId | None) -> str:
         client = self.state.clients.get(id or 0)
@@ -209,6 +263,7 @@ class Offering:
             "threadId": request.thread,
             "ageSeconds": round(self.state.now - request.since, 3),
             "needs": request.needs or None,
+            **self.voting.shown(request),
             "params": msgspec.Raw(params),
             "item": msgspec.Raw(self._item(request, params)),
             "offeredTo": [
@@ -225,21 +280,6 @@ class Offering:
         if item is None or len(item.started) > LONGEST_ITEM:
             return b"null"
         return (jsonrpc.read_fields(_params(item.started)) or {}).get("item", b"null")
-
-    def _answer_counts(self, request: ServerRequest, client: Client, result: bytes) -> None:
-        recording.approved(self.state, request, client, result)
-        self._answer(request, client.id, {"result": result})
-
-    def _refuse(self, request: ServerRequest, client: Client) -> None:
-        """An answer from one that may not give it is none, and it is told so."""
-        params = {
-            "requestId": request.id,
-            "needs": "approve",
-            "has": sorted(client.principal.scopes),
-        }
-        self.state.send(client.id, jsonrpc.notification(REFUSED, params), REFUSED)
-        self.state.log("warning", "answer refused", client=client.id, method=request.method)
-        recording.answer_refused(self.state, request, client)
 
     def _answer(
         self, request: ServerRequest, by: ClientId | None, answer: dict[str, bytes]
@@ -258,15 +298,23 @@ class Offering:
         if request.rule.asked is Asked.ONE_AFTER_ANOTHER:
             if request.present == client.id:
                 self.offer_to_next(request)
-        elif request.abstained.issuperset(self._able(request)):
+        elif self._all_abstained(request):
             self._give_up_on(request, f"every client that it was offered to abstained ({why})")
 
+    def _all_abstained(self, request: ServerRequest) -> bool:
+        able = self._able(request)
+        return bool(able) and not request.ballot.votes and request.abstained.issuperset(able)
+
     def _able(self, request: ServerRequest) -> set[ClientId]:
-        """Those that were offered it and may answer; who only watches doesn't count."""
-        clients = self.state.clients
+        """Those that were offered it and may say yes; who only watches doesn't count."""
+        clients, local = self.state.clients, request.ballot.policy.local
         if request.rule.asked is not Asked.FOLLOWERS:
             return set(request.offered)
-        return {id for id in request.offered if "approve" in clients[id].principal.scopes}
+        return {
+            id
+            for id in request.offered
+            if "approve" in clients[id].principal.scopes and (clients[id].local or not local)
+        }
 
     def _give_up_on(self, request: ServerRequest, why: str) -> None:
         if request.rule.asked is Asked.TOOL_OWNER:
@@ -289,6 +337,13 @@ class Offering:
             if client.id in request.offered:
                 del request.offered[client.id]
                 self._asked_one_left(request, client)
+            if request.ballot.owner is not None and request.ballot.owner.client == client.id:
+                self.voting.tell(request)
+
+    def access_ended(self, client: Client) -> None:
+        """It was revoked, say: what it said on what isn't decided yet counts no more."""
+        for request in self.state.approvals.pending():
+            self.voting.access_ended(client, request)
 
     def _asked_one_left(self, request: ServerRequest, client: Client) -> None:
         if request.answered:

@@ -249,15 +249,41 @@ def raised(state: State, request: ServerRequest, params: bytes) -> None:
     if _is_approval(request):
         named = _read_offer(params)
         told = {"item": named.itemId, "turn": named.turnId, "asks": named.kind or named.mode}
+        told["policy"] = str(request.ballot.policy)
         state.record("approval/raised", **_which(request), **told, **_text(state, params))
 
 
-def approved(state: State, request: ServerRequest, client: Client, result: bytes) -> None:
-    """The answer that counts."""
+def turn_named(params: bytes) -> str | None:
+    """The turn that a server request belongs to."""
+    return _read_offer(params).turnId
+
+
+def approved(
+    state: State, request: ServerRequest, by: dict[str, object] | None, result: bytes
+) -> None:
+    """The answer that counts. ``by``: who gave it; None where votes from before count by now."""
     if _is_approval(request):
-        told = {"decision": decision(result), "after": round(state.now - request.since, 3)}
+        told: dict[str, object] = {
+            "decision": decision(result),
+            "after": round(state.now - request.since, 3),
+            "policy": str(request.ballot.policy),
+        }
+        votes = request.ballot.votes.values()
+        if votes:
+            told["votes"] = [{"by": v.by, "decision": decision(v.result)} for v in votes]
         answer = _text(state, result)
-        state.record("approval/answered", by=by(client), **_which(request), **told, **answer)
+        state.record("approval/answered", by=by, **_which(request), **told, **answer)
+
+
+def voted(
+    state: State, request: ServerRequest, client: Client, result: bytes, waits_for: str
+) -> None:
+    """A yes that doesn't decide yet."""
+    told = {"decision": decision(result), "policy": str(request.ballot.policy)}
+    answer = _text(state, result)
+    state.record(
+        "approval/voted", by=by(client), **_which(request), **told, waitsFor=waits_for, **answer
+    )
 
 
 def abstained(state: State, request: ServerRequest, client: Client, why: str) -> None:
@@ -267,10 +293,10 @@ def abstained(state: State, request: ServerRequest, client: Client, why: str) ->
         state.record("approval/abstained", by=by(client), **_which(request), why=why)
 
 
-def answer_refused(state: State, request: ServerRequest, client: Client) -> None:
+def answer_refused(state: State, request: ServerRequest, client: Client, needs: str) -> None:
     """An answer from one that may not give it."""
     if _is_told(state, client):
-        state.record("answer/refused", by=by(client), **_which(request), needs="approve")
+        state.record("answer/refused", by=by(client), **_which(request), needs=needs)
 
 
 def given_up(state: State, request: ServerRequest, why: str) -> None:

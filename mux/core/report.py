@@ -35,7 +35,10 @@ def report(broker: Broker, now: float) -> dict[str, Any]:
         },
         "clients": [_client(client, now, head) for client in state.clients.values()],
         "threads": [_thread(thread) for thread in state.threads.known.values() if _shown(thread)],
-        "serverRequests": [_server_request(each, now) for each in state.approvals.pending()],
+        "serverRequests": [
+            _server_request(each, now) | broker.voting.shown(each)
+            for each in state.approvals.pending()
+        ],
     }
 
 

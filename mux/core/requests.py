@@ -12,6 +12,7 @@ import attrs
 from mux.core.events import ClientId
 from mux.core.methods import RequestRule
 from mux.core.scoped import Claim
+from mux.core.tools import Owner
 
 
 @attrs.frozen
@@ -29,6 +30,7 @@ class Request:
     ``client`` is None for the broker's own requests and for those whose asker left; ``account`` is
     whom its slot is counted for in ``flow``.
     ``noticed``: it has been taken for the cause of a notice that names no request.
+    ``by``: who asked for what begins a turn; it may have left when that begins.
     ``unwanted``: its client has unsubscribed from what it joins, before the answer.
     ``sent``: see ``sent.Sent``. ``recorded``: see ``recording``, which clears it at the end.
     ``deadline`` is on the broker's clock, set when it goes upstream;
@@ -45,6 +47,7 @@ class Request:
     since: float
     thread: str | None = None
     claim: Claim | None = None
+    by: Owner | None = None
     params: bytes = b""
     deadline: float = float("inf")
     attempts: int = 0

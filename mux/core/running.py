@@ -21,6 +21,7 @@ import msgspec
 from mux.core import jsonrpc
 from mux.core.journal import is_delta, with_delta
 from mux.core.jsonrpc import ABSENT, ItemParams
+from mux.core.tools import Owner
 from mux.core.turns import interrupted_turn, started_turn
 
 JOINED_AT = 512
@@ -103,6 +104,7 @@ class Running:
 
     ``over``: the turn that ended last. ``since``: no item that runs began before this seq.
     ``announced``: whether that line has come, or only the answer to ``turn/start`` so far.
+    ``by``: the client that began the turn, if one did.
     ``ended``: id and fields of the last turn, if somebody waited for a snapshot when it ended.
     """
 
@@ -111,11 +113,12 @@ class Running:
     since: int = 0
     started: bytes = b""
     announced: bool = False
+    by: Owner | None = None
     ended: tuple[str, dict[str, bytes]] | None = None
     items: dict[str, Item] = attrs.field(factory=dict)
     latest: dict[str, bytes] = attrs.field(factory=dict)
 
-    def begin(self, thread: str, turn: bytes) -> None:
+    def begin(self, thread: str, turn: bytes, by: Owner | None) -> None:
         """A turn begins: so says the answer to ``turn/start``, before the first line does.
 
         Unless it has ended already: an answer may come late, of one that joined a running turn.
@@ -123,7 +126,7 @@ class Running:
         line = started_turn(thread, turn)
         begun = _turn_id(line)
         if self.turn is None and begun != self.over:
-            self.turn, self.started, self.announced = begun, line, False
+            self.turn, self.started, self.announced, self.by = begun, line, False, by
 
     def note(self, method: str, params: ItemParams, line: bytes) -> None:
         """Keep what a notification of this thread says of it."""
@@ -137,9 +140,11 @@ class Running:
         elif method == "item/completed":
             self._completed(line)
         elif method == "turn/started":
-            self.turn, self.started, self.announced = _turn_id(line), line, True
+            started = _turn_id(line)
+            self.by = self.by if started == self.turn else None
+            self.turn, self.started, self.announced = started, line, True
         elif method == "turn/completed":
-            self.turn, self.over = None, _turn_id(line)
+            self.turn, self.over, self.by = None, _turn_id(line), None
             self.latest.clear()
             self.items = {
                 id: item
@@ -158,7 +163,7 @@ class Running:
 
     def forget(self) -> None:
         """The app-server that ran it is gone."""
-        self.turn = None
+        self.turn = self.by = None
         self.items.clear()
         self.latest.clear()
 

@@ -32,6 +32,7 @@ from mux.core.events import ClientId
 from mux.core.flow import Flow
 from mux.core.journal import Entry, Journal, with_cursor, with_seq
 from mux.core.limits import Limits
+from mux.core.policies import Policies
 from mux.core.scoped import Scoped
 from mux.core.threads import Thread, Threads
 from mux.core.tools import Tools
@@ -58,6 +59,7 @@ class State:
     introduction: Introduction
     journal: Journal
     approvals: Approvals
+    policies: Policies = attrs.field(factory=Policies)
     appserver: AppServer = attrs.field(factory=AppServer)
     clients: dict[ClientId, Client] = attrs.field(factory=dict)
     flow: Flow = attrs.field(init=False)

@@ -23,6 +23,7 @@ from mux.core.client import Client, State
 from mux.core.events import ClientId
 from mux.core.jsonrpc import ItemParams
 from mux.core.running import Running
+from mux.core.tools import Owner
 
 
 class Status(msgspec.Struct):
@@ -63,6 +64,7 @@ class Thread:
     ``claimed``: whether anybody ever followed it; one that nobody did is a sub-agent's, to which
     the app-server subscribes every connection by itself. ``birth``: known if it was started here.
     ``kept_until``: one that couldn't be joined again isn't given back at once (broker's clock).
+    ``spawned_by``: of a sub-agent's, the client that began the turn in which it was made.
     ``loaded_with``: the params of the request that loaded it; ``settings``: what it is run with,
     if that was changed since (see ``kept``).
     ``usage``: what was last said of the tokens used; ``usage_due``: the clients for whom the
@@ -77,6 +79,7 @@ class Thread:
     running: Running = attrs.field(factory=Running)
     birth: Birth | None = None
     kept_until: float = 0.0
+    spawned_by: Owner | None = None
     loaded_with: bytes = b""
     settings: bytes = b""
     usage: bytes = b""

@@ -41,7 +41,7 @@ class _CallMessage(msgspec.Struct):
 
 @attrs.frozen
 class Owner:
-    """Who registered a tool. The program's name and principal outlive its connection."""
+    """Who registered a tool, or began a turn. Program and principal outlive its connection."""
 
     client: ClientId
     program: str

@@ -44,6 +44,7 @@ from mux.core.events import (
     UpstreamStarted,
 )
 from mux.core.limits import Limits
+from mux.core.policies import Policies
 from mux.core.principal import Principal
 
 Json = dict[str, Any]
@@ -142,6 +143,7 @@ class Story:
     """
 
     limits: Limits = attrs.field(factory=Limits)
+    policies: Policies = attrs.field(factory=Policies)
     introduction: Introduction = attrs.field(factory=lambda: Introduction("appmux", "0.1"))
     now: float = 100.0
     broker: Broker = attrs.field(init=False)
@@ -156,12 +158,19 @@ class Story:
     _ids: itertools.count[int] = attrs.field(factory=lambda: itertools.count(1))
 
     def __attrs_post_init__(self) -> None:
-        self.broker = Broker(self.limits, self.introduction, first_id=FIRST_ID)
+        self.broker = Broker(
+            self.limits, self.introduction, first_id=FIRST_ID, policies=self.policies
+        )
 
     @classmethod
     def begun(cls, **limits: float) -> Story:
         """A story whose app-server is ready, and has been written nothing else."""
-        story = cls(Limits(**limits))  # type: ignore[arg-type]
+        return cls.under(Policies(), **limits)
+
+    @classmethod
+    def under(cls, policies: Policies, **limits: float) -> Story:
+        """The same, where approvals have these policies."""
+        story = cls(Limits(**limits), policies)  # type: ignore[arg-type]
         story.starts()
         story.initialized()
         story.written()
@@ -269,18 +278,23 @@ class Story:
 
     # ── clients ───────────────────────────────────────────────────────────────────────────────
 
-    def attach(self, principal: Principal = LOCAL) -> Peer:
+    def attach(self, principal: Principal = LOCAL, *, local: bool = False) -> Peer:
         """A client that passed the door."""
         id = next(self._ids)
         peer = self.peers[id] = Peer(self, id)
-        self.tell(ClientAttached(id, principal, "ws", f"127.0.0.1:{id}"))
+        self.tell(ClientAttached(id, principal, "ws", f"127.0.0.1:{id}", local=local))
         return peer
 
     def peer(
-        self, name: str = "peer", principal: Principal = LOCAL, **capabilities: object
+        self,
+        name: str = "peer",
+        principal: Principal = LOCAL,
+        *,
+        local: bool = False,
+        **capabilities: object,
     ) -> Peer:
         """A client that is past its handshake, and was sent nothing else."""
-        peer = self.attach(principal)
+        peer = self.attach(principal, local=local)
         peer.initializes(name, **capabilities)
         assert "result" in peer.heard()[0]
         return peer

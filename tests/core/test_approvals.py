@@ -75,10 +75,10 @@ def test_pending_ones_by_thread_oldest_first() -> None:
 
 def test_the_next_moment_is_the_earliest_deadline() -> None:
     known = Approvals(0)
-    assert known.next_moment() == float("inf")
+    assert known.next_moment(0.0) == float("inf")
     first, second = added(known, b"0"), added(known, b"1")
-    assert known.next_moment() == float("inf")
+    assert known.next_moment(0.0) == float("inf")
     first.deadline, second.deadline = 9.0, 5.0
-    assert known.next_moment() == 5.0
+    assert known.next_moment(0.0) == 5.0
     known.resolve(b"1")
-    assert known.next_moment() == 9.0
+    assert known.next_moment(0.0) == 9.0

@@ -389,7 +389,8 @@ def test_one_that_was_not_offered_it_may_answer_by_name_and_the_first_one_wins()
     story.written()
     recorded(story)
     answer = gives(cli, id, ACCEPT)
-    assert answer["result"] == {"id": id, "method": APPROVAL, "threadId": "t"}
+    done = {"decided": True, "waitsFor": None}
+    assert answer["result"] == {"id": id, "method": APPROVAL, "threadId": "t", **done}
     assert story.only() == {"id": 5, "result": ACCEPT}
     told = only(story)
     assert (told["kind"], told["by"]["principal"]) == ("approval/answered", "local")

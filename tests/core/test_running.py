@@ -153,7 +153,7 @@ def test_a_turn_that_began_meanwhile_is_there_unless_turns_were_not_asked_for(
 
 def test_a_turn_only_answered_for_is_not_shown_before_it_is_announced() -> None:
     running = Running()
-    running.begin("t", dumps({"id": "u", "status": "inProgress", "items": []}))
+    running.begin("t", dumps({"id": "u", "status": "inProgress", "items": []}), None)
     assert shown(running, snapshot())["turns"] == []
     assert shown(running, snapshot(turn("u")))["turns"][0]["status"] == "inProgress"
 

@@ -69,7 +69,8 @@ async def stage() -> AsyncIterator[Stage]:
     """A broker, its operator, and a guest."""
     model = Scripted()
     model.on("run it", Run("echo > proof.txt", escalated=True), Say("Done."))
-    async with brokered(*DEVICES_ONLY, model=model) as broker, connect_unix(broker.socket) as op:
+    options: Json = {"model": model, "environ": {"APPMUX_APPROVALS_POLICY": "quorum"}}
+    async with brokered(*DEVICES_ONLY, **options) as broker, connect_unix(broker.socket) as op:
         await op.initialize("operator", **AWARE)
         token = await pair(broker, op, "guest", "observe")
         async with connect_ws(broker.url, token) as guest:

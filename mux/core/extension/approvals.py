@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -17,10 +17,26 @@ class OfferedTo(msgspec.Struct):
     name: str | None
 
 
+class Vote(msgspec.Struct):
+    """A yes that didn't decide: whose, and what it would let happen. Texts are for people.
+
+    ``counts``: false while the owner of the turn is waited for.
+    """
+
+    client: int | None
+    name: str | None
+    principal: str
+    decision: str
+    ageSeconds: float
+    counts: bool
+
+
 class Approval(msgspec.Struct):
     """A server request that waits. ``params``: its own; ``item``: the one it is about, or null.
 
-    ``needs``: the capability that one must have declared to answer, or null.
+    ``needs``: the capability that one must have declared to answer, or null. ``policy`` (``first``,
+    ``owner``, ``local``, ``quorum of 2``, several joined by ``and``) and ``waitsFor`` are texts for
+    people.
     """
 
     id: int
@@ -28,6 +44,9 @@ class Approval(msgspec.Struct):
     threadId: str | None
     ageSeconds: float
     needs: str | None
+    policy: str
+    waitsFor: str
+    votes: list[Vote]
     params: Any
     item: Any
     offeredTo: list[OfferedTo]
@@ -47,24 +66,45 @@ class AnswerParams(msgspec.Struct):
 
 
 class Answered(msgspec.Struct):
-    """The answer counts."""
+    """The answer counts. ``decided``: false if its policy asks for more; then ``waitsFor`` what."""
 
     id: int
     method: str
     threadId: str | None
+    decided: bool
+    waitsFor: str | None
+
+
+class Changed(msgspec.Struct):
+    """An approval that was offered to you, where its policy isn't ``first``."""
+
+    id: int
+    threadId: str | None
+    policy: str
+    waitsFor: str
+    votes: list[Vote]
 
 
 class Refused(msgspec.Struct):
-    """Your answer to the server request counts for nothing: you lack the scope."""
+    """Your answer to the server request counts for nothing: ``why`` says it to a person.
+
+    ``needs``: the scope that you lack, or ``local``: only a client on the broker's host may say
+    yes.
+    """
 
     requestId: int
-    needs: Scope
+    needs: Scope | Literal["local"]
     has: list[Scope]
+    why: str
 
 
 _ID = 1880000000000001
 _METHOD = "item/commandExecution/requestApproval"
 _THREAD = "0199f3a2-51c4-7a10-8f6e-3d2b1c0a9e87"
+
+_POLICY = "quorum of 2"
+_WAITS_FOR = "a yes of 2 principals, 1 so far"
+_VOTE = Vote(7, "desk", "local", "accept", 1.5, counts=True)
 
 METHODS: dict[str, Described] = {
     "mux/approvals/list": method(
@@ -78,6 +118,9 @@ METHODS: dict[str, Described] = {
                     threadId=_THREAD,
                     ageSeconds=4.2,
                     needs=None,
+                    policy=_POLICY,
+                    waitsFor=_WAITS_FOR,
+                    votes=[_VOTE],
                     params={"threadId": _THREAD, "itemId": "call_1", "command": "make test"},
                     item={"id": "call_1", "type": "commandExecution", "command": "make test"},
                     offeredTo=[OfferedTo(7, "desk")],
@@ -86,15 +129,19 @@ METHODS: dict[str, Described] = {
         ),
     ),
     "mux/approvals/answer": method(
-        "Answer one, offered to you or not; the first valid answer wins.",
+        "Answer one, offered to you or not; its policy says whether that decides.",
         AnswerParams(_ID, {"decision": "decline"}),
-        Answered(_ID, _METHOD, _THREAD),
+        Answered(_ID, _METHOD, _THREAD, decided=True, waitsFor=None),
     ),
 }
 
 NOTIFICATIONS: dict[str, Described] = {
     "mux/refused": notification(
-        "You answered a server request without the scope to.",
-        Refused(_ID, "approve", ["observe"]),
+        "You answered a server request that you may not answer so.",
+        Refused(_ID, "approve", ["observe"], "it needs the scope `approve`"),
+    ),
+    "mux/approvals/changed": notification(
+        "What an approval waits for, when it is offered to you and when somebody votes.",
+        Changed(_ID, _THREAD, _POLICY, _WAITS_FOR, [_VOTE]),
     ),
 }

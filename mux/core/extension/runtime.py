@@ -6,6 +6,7 @@ from typing import Literal
 
 import msgspec
 
+from mux.core.extension.approvals import Vote
 from mux.core.extension.parts import Described, Nothing, method
 from mux.core.scopes import Scope
 
@@ -197,6 +198,9 @@ class ServerRequestShown(msgspec.Struct):
     offeredTo: list[int]
     abstained: list[int]
     answeredBy: int | None
+    policy: str
+    waitsFor: str
+    votes: list[Vote]
 
 
 class Status(msgspec.Struct):
@@ -273,6 +277,9 @@ _STATUS = Status(
             [7],
             [],
             None,
+            policy="first",
+            waitsFor="anyone who may approve",
+            votes=[],
         )
     ],
 )

@@ -1,0 +1,106 @@
+"""What an answer to an approval lets happen, compared with another one.
+
+A *no* lets nothing happen: decline, cancel and their like, a permission profile that grants
+nothing, a host that is denied. Everything else is a *yes* to something, and some say yes to more
+than others: ``acceptForSession`` and the amendments include ``accept``, ``session`` includes
+``turn``, a permission profile includes its parts. Of several a quorum has agreed on what all of
+them include. Answers that can't be compared (forms, methods that this version doesn't know) agree
+if they are equal.
+
+Heard from: ``policies``, ``offering``. Answers are judged by ``answers`` before they come here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from typing import Any
+
+import msgspec
+
+from mux.core.answers import lists_decision, part_of
+
+_NO = frozenset({"abort", "cancel", "decline", "declined", "denied", "deny", "reject", "timed_out"})
+
+_PLAIN_YES: dict[str, dict[str, Any]] = {
+    "item/commandExecution/requestApproval": {"decision": "accept"},
+    "item/fileChange/requestApproval": {"decision": "accept"},
+    "execCommandApproval": {"decision": "approved"},
+    "applyPatchApproval": {"decision": "approved"},
+}
+"""The least that a yes to these lets happen: this once."""
+
+_PERMISSIONS = "item/permissions/requestApproval"
+
+
+def is_no(method: str, result: bytes) -> bool:
+    """Whether the answer lets nothing happen."""
+    answer = _read(result)
+    if method == _PERMISSIONS:
+        return part_of(answer.get("permissions"), {})
+    return any(_denies(answer.get(name)) for name in ("decision", "action"))
+
+
+def _denies(said: Any) -> bool:
+    if isinstance(said, str):
+        return said in _NO
+    if isinstance(said, dict):
+        return any(name in _NO or (_inner(each) == "deny") for name, each in said.items())
+    return False
+
+
+def _inner(amendment: Any) -> Any:
+    """The ``action`` of a network policy amendment."""
+    inner = amendment.get("network_policy_amendment") if isinstance(amendment, dict) else None
+    return inner.get("action") if isinstance(inner, dict) else None
+
+
+def agreed(
+    method: str, offer: bytes, answers: Sequence[tuple[Hashable, bytes]], wanted: int
+) -> bytes | None:
+    """The most that ``wanted`` of those who answered let happen; None if they don't agree.
+
+    ``answers``: by whom (each once) and what, oldest first. With one wanted it is the oldest.
+    """
+    if len(answers) < wanted:
+        return None
+    if wanted == 1:
+        return answers[0][1]
+    found: list[tuple[bytes, Any]] = []
+    read = [_read(result) for _, result in answers]
+    candidates = [(result, each) for (_, result), each in zip(answers, read, strict=True)]
+    plain = _PLAIN_YES.get(method)
+    if plain is not None and lists_decision(offer, plain["decision"]):
+        candidates.append((msgspec.json.encode(plain), plain))
+    for result, candidate in candidates:
+        if sum(_includes(method, each, candidate) for each in read) >= wanted:
+            found.append((result, candidate))
+    for result, candidate in found:
+        if all(
+            _includes(method, candidate, other) or not _includes(method, other, candidate)
+            for _, other in found
+        ):
+            return result
+    return None
+
+
+def _includes(method: str, answer: dict[str, Any], part: dict[str, Any]) -> bool:
+    """Whether whoever gave ``answer`` has let happen all that ``part`` would."""
+    if answer == part or part == _PLAIN_YES.get(method):
+        return True
+    if method != _PERMISSIONS:
+        return False
+    scopes = (part.get("scope") or "turn", answer.get("scope") or "turn")
+    rest = [{k: v for k, v in each.items() if k not in _COMPARED} for each in (answer, part)]
+    return (
+        (scopes[0] == scopes[1] or scopes[0] == "turn")
+        and rest[0] == rest[1]
+        and part_of(part.get("permissions"), answer.get("permissions"))
+    )
+
+
+_COMPARED = ("permissions", "scope")
+
+
+def _read(result: bytes) -> dict[str, Any]:
+    answer = msgspec.json.decode(result)
+    return answer if isinstance(answer, dict) else {}

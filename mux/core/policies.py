@@ -1,0 +1,209 @@
+"""Policies: which answers decide an approval.
+
+    first    the first valid answer of anyone who may approve
+    owner    only the client that started the turn; the others' answers count after a delay, and at
+             once where that client isn't attached (any more) or may not approve
+    local    only answers of clients on this host
+    quorum   answers of so many distinct principals that let the same thing happen
+
+Under all of them a no (see ``consent``) of anyone who may approve counts at once. A policy is
+chosen by rules when the approval is raised and kept for it. The first rule that fits holds; of a
+command with several parts (``a && b``) each part has its own rule, and the policies of all parts
+hold together: ``joined`` is never laxer than either.
+
+An answer that can't decide yet is a *vote*, kept under its principal: one principal with three
+clients has one vote, the last one given. One that is given while the owner is waited for counts
+when the delay is over, not earlier, though the owner may leave: a phone in a tunnel must not leave
+the word to a program that says yes to everything.
+
+Heard from: ``offering``. ``Policies`` are the settings ``[approvals]``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import reduce
+from typing import Any, Literal
+
+import attrs
+
+from mux.core import command_words, consent
+from mux.core.events import ClientId
+from mux.core.principal import Principal
+from mux.core.tools import Owner
+
+PolicyName = Literal["first", "owner", "local", "quorum"]
+
+QUESTION = "item/tool/requestUserInput"
+"""Not a permission: there is nothing that several could consent to, so no quorum is asked for."""
+
+Voter = tuple[str, str]
+"""Who has one vote, however many clients it has."""
+
+_ON_THIS_HOST: Voter = ("local-user", "")
+
+
+@attrs.frozen
+class Policy:
+    """What a yes needs to decide. ``owner_delay`` in seconds; the default is ``first``."""
+
+    owner: bool = False
+    local: bool = False
+    quorum: int = 1
+    owner_delay: float = 0.0
+
+    @property
+    def is_first(self) -> bool:
+        return not (self.owner or self.local or self.quorum > 1)
+
+    def joined(self, other: Policy) -> Policy:
+        """What both ask for."""
+        return Policy(
+            self.owner or other.owner,
+            self.local or other.local,
+            max(self.quorum, other.quorum),
+            max(self.owner_delay, other.owner_delay),
+        )
+
+    def __str__(self) -> str:
+        said = ["owner"] * self.owner + ["local"] * self.local
+        said += [f"quorum of {self.quorum}"] * (self.quorum > 1)
+        return " and ".join(said) or "first"
+
+
+def _because(reason: str, default: Any) -> Any:
+    return attrs.field(default=default, metadata={"reason": reason})
+
+
+@attrs.frozen
+class Rule:
+    """One of ``[[approvals.rules]]``: what it is for, and the policy that holds there.
+
+    ``method``: of the server request, ``*`` for any characters; empty: any. ``command``: words with
+    which (a part of) the command begins, see ``command_words``; empty: any, and what has none.
+    """
+
+    policy: PolicyName
+    method: str = ""
+    command: str = ""
+    quorum: int = 2
+
+    def fits(self, method: str, words: command_words.Words | None) -> bool:
+        """``words``: of one part of the command; None where there is no command."""
+        if not self.fits_method(method):
+            return False
+        if not self.command:
+            return True
+        return words is not None and command_words.fits(words, tuple(self.command.split()))
+
+    def fits_method(self, method: str) -> bool:
+        return not self.method or command_words.word_fits(method, self.method)
+
+
+@attrs.frozen
+class Policies:
+    """Whose answer decides an approval."""
+
+    policy: PolicyName = _because("as natively: whoever answers first", "first")
+    quorum: int = _because("how many principals, where the policy is quorum", 2)
+    owner_delay: float = _because(
+        "time for the owner to see it; then somebody else at the desk may answer", 60.0
+    )
+    rules: tuple[Rule, ...] = _because("in order, the first that fits; else the policy above", ())
+
+    def of(self, method: str, command: str | None) -> Policy:
+        """The policy for an approval; ``command`` is what it would run, as a person reads it."""
+        policy = self._of(method, command)
+        return attrs.evolve(policy, quorum=1) if method == QUESTION else policy
+
+    def _of(self, method: str, command: str | None) -> Policy:
+        if command is None:
+            return self._first(method, None)
+        parts = command_words.parts(command)
+        if parts is None:  # too long to be looked through: whatever might hold for it, holds
+            rules = [rule for rule in self.rules if rule.fits_method(method)]
+            each = [self._made(rule.policy, rule.quorum) for rule in rules]
+            return _join([*each, self._made(self.policy, self.quorum)])
+        return _join(self._first(method, words) for words in parts or {()})
+
+    def _first(self, method: str, words: command_words.Words | None) -> Policy:
+        for rule in self.rules:
+            if rule.fits(method, words):
+                return self._made(rule.policy, rule.quorum)
+        return self._made(self.policy, self.quorum)
+
+    def _made(self, name: PolicyName, quorum: int) -> Policy:
+        delay = self.owner_delay if name == "owner" else 0.0
+        return Policy(name == "owner", name == "local", quorum if name == "quorum" else 1, delay)
+
+
+def _join(policies: Iterable[Policy]) -> Policy:
+    return reduce(Policy.joined, policies, Policy())
+
+
+# ── votes ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def voter(principal: Principal) -> Voter:
+    """Whose vote it is.
+
+    Whoever reaches an open listener on loopback can reach the unix socket, and the other way round:
+    that is one, not two.
+    """
+    if principal.kind in ("local-user", "open"):
+        return _ON_THIS_HOST
+    return principal.identity
+
+
+@attrs.frozen
+class Vote:
+    """An answer that lets something happen. ``at``: the broker's clock; ``by``: see ``recording``.
+
+    ``early``: it was given while the owner was waited for.
+    """
+
+    result: bytes
+    at: float
+    early: bool
+    client: ClientId | None
+    by: dict[str, object]
+
+
+@attrs.define(eq=False)
+class Ballot:
+    """The policy of one approval, and the votes so far, oldest first.
+
+    ``since``: when it was raised. ``owner``: the client that started the turn; None where nobody
+    did, or nobody knows.
+    """
+
+    policy: Policy
+    since: float
+    owner: Owner | None = None
+    votes: dict[Voter, Vote] = attrs.field(factory=dict)
+
+    @property
+    def opens(self) -> float:
+        """When the others' votes count, should the owner be waited for."""
+        return self.since + self.policy.owner_delay
+
+    def cast(self, principal: Principal, vote: Vote) -> None:
+        """Take in a vote, in the place of an earlier one of the same principal."""
+        self.votes.pop(voter(principal), None)
+        self.votes[voter(principal)] = vote
+
+    def counting(self, now: float) -> dict[Voter, Vote]:
+        """The votes that count by now."""
+        return {
+            who: vote for who, vote in self.votes.items() if not vote.early or now >= self.opens
+        }
+
+    def decided(self, method: str, offer: bytes, now: float) -> bytes | None:
+        """The result on which enough agree; None while none does."""
+        answers = [(who, vote.result) for who, vote in self.counting(now).items()]
+        return consent.agreed(method, offer, answers, self.policy.quorum)
+
+    def next_moment(self, now: float) -> float:
+        """When to look again: votes were given early."""
+        early = now < self.opens and any(vote.early for vote in self.votes.values())
+        return self.opens if early else float("inf")

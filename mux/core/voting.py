@@ -1,0 +1,200 @@
+"""Answers of people to approvals: which one decides, and what is told until one does.
+
+Every answer to an approval comes through ``take``, whichever way it reached the broker. What its
+policy says is in ``policies``; here it is applied to who is attached. A client whose answer doesn't
+decide is told so: one that knows the broker by ``mux/approvals/changed`` (and ``mux/refused``),
+others by a ``warning`` of the thread, which the TUI shows. Nobody's prompt is taken away: it is
+resolved when it is.
+
+Heard from: ``offering``.
+"""
+
+from __future__ import annotations
+
+import attrs
+
+from mux.core import consent, jsonrpc, recording
+from mux.core.approvals import ServerRequest
+from mux.core.client import Client
+from mux.core.client import State as ClientState
+from mux.core.events import ClientId
+from mux.core.policies import Vote, Voter, voter
+from mux.core.state import State
+
+CHANGED = "mux/approvals/changed"
+"""What an approval with a policy other than ``first`` waits for, and who has voted."""
+
+REFUSED = "mux/refused"
+"""Tells a client that its answer to a server request didn't count, and why."""
+
+WARNING = "warning"
+"""The app-server's own notification for what a person should read."""
+
+ONLY_LOCAL = "only a client on this host may allow this"
+
+
+@attrs.define(eq=False)
+class Voting:
+    """Votes, and words on them."""
+
+    state: State
+
+    def take(self, request: ServerRequest, client: Client, result: bytes) -> bytes | None:
+        """Take in a valid answer of a client that may approve.
+
+        Returns the result that decides, which needn't be the one given; None while nothing does.
+        """
+        ballot, now = request.ballot, self.state.now
+        if ballot.policy.is_first or consent.is_no(request.method, result):
+            return result
+        early = self._waits_for_owner(request) and not self._is_owner(request, client)
+        vote = Vote(result, now, early, client.id, recording.by(client))
+        ballot.cast(client.principal, vote)
+        decided = ballot.decided(request.method, request.offer, now)
+        if decided is None:
+            recording.voted(self.state, request, client, result, self.waits_for(request))
+            self.state.arm(ballot.next_moment(now))
+            self._tell_voter(client, request)
+            self.tell(request)
+        return decided
+
+    def refuses(self, request: ServerRequest, client: Client, result: bytes) -> str | None:
+        """Why this client's answer can't count at all, now or later; None if it can."""
+        distant = request.ballot.policy.local and not client.local
+        return ONLY_LOCAL if distant and not consent.is_no(request.method, result) else None
+
+    def due(self, request: ServerRequest) -> tuple[bytes, ClientId | None] | None:
+        """What early votes have decided by now, and by whose answer."""
+        ballot = request.ballot
+        if request.answered or not ballot.votes or self.state.now < ballot.opens:
+            return None
+        decided = ballot.decided(request.method, request.offer, self.state.now)
+        if decided is None:
+            return None
+        return decided, list(ballot.counting(self.state.now).values())[-1].client
+
+    def access_ended(self, client: Client, request: ServerRequest) -> None:
+        """What it may no longer say, it hasn't said."""
+        if request.ballot.votes.pop(voter(client.principal), None) is not None:
+            self.tell(request)
+
+    def _waits_for_owner(self, request: ServerRequest) -> bool:
+        """Whether the others' votes don't count yet."""
+        ballot = request.ballot
+        if not ballot.policy.owner or self.state.now >= ballot.opens:
+            return False
+        return any(self._is_owner(request, each) for each in self._may_approve())
+
+    def _is_owner(self, request: ServerRequest, client: Client) -> bool:
+        """Whether it is the one that began the turn, or that one come back."""
+        owner = request.ballot.owner
+        if owner is None:
+            return False
+        if owner.client in self.state.clients:
+            return client.id == owner.client
+        return client.resembles(owner.program, owner.principal)
+
+    # ── words ─────────────────────────────────────────────────────────────────────────────────
+
+    def waits_for(self, request: ServerRequest) -> str:
+        """What an approval waits for, for a person to read."""
+        ballot, policy = request.ballot, request.ballot.policy
+        said = []
+        if self._waits_for_owner(request) and ballot.owner is not None:
+            who = f"{ballot.owner.program} ({ballot.owner.principal.name}), which began the turn"
+            said.append(f"{who}; for {ballot.opens - self.state.now:.0f} s more it alone")
+        there = [each for each in self._may_approve() if each.local or not policy.local]
+        if policy.local:
+            none = "" if there else ": none that may approve is attached"
+            said.append(f"a client on this host{none}")
+        if policy.quorum > 1:
+            said.append(self._quorum(request, {voter(each.principal) for each in there}))
+        return "; ".join(said) or "anyone who may approve"
+
+    def _quorum(self, request: ServerRequest, there: set[Voter]) -> str:
+        votes, wanted = request.ballot.votes, request.ballot.policy.quorum
+        if len(votes) >= wanted:
+            return f"{wanted} principals that let the same thing happen: those so far don't agree"
+        few = there | votes.keys()
+        text = f"a yes of {wanted} principals, {len(votes)} so far"
+        if len(few) < wanted:
+            text += f" (only {len(few)} could be: somebody else has to come)"
+        return text
+
+    def _may_approve(self) -> list[Client]:
+        return [
+            each
+            for each in self.state.clients.values()
+            if each.state is ClientState.READY and "approve" in each.principal.scopes
+        ]
+
+    def shown(self, request: ServerRequest) -> dict[str, object]:
+        """The policy, the votes and what it waits for, as clients and operators see them."""
+        ballot = request.ballot
+        counting = ballot.counting(self.state.now)
+        return {
+            "policy": str(ballot.policy),
+            "waitsFor": self.waits_for(request),
+            "votes": [
+                {
+                    "client": vote.client,
+                    "name": vote.by["name"],
+                    "principal": vote.by["principal"],
+                    "decision": recording.decision(vote.result),
+                    "ageSeconds": round(self.state.now - vote.at, 3),
+                    "counts": who in counting,
+                }
+                for who, vote in ballot.votes.items()
+            ],
+        }
+
+    # ── telling ───────────────────────────────────────────────────────────────────────────────
+
+    def tell(self, request: ServerRequest, to: tuple[ClientId, ...] | None = None) -> None:
+        """Tell those that were offered it and know the broker what it waits for."""
+        if request.ballot.policy.is_first:
+            return
+        told = {"id": request.id, "threadId": request.thread, **self.shown(request)}
+        message = jsonrpc.notification(CHANGED, told)
+        for id in request.offered if to is None else to:
+            client = self.state.clients[id]
+            if client.aware and CHANGED not in client.opted_out:
+                self.state.send(id, message, CHANGED)
+
+    def caution(self, request: ServerRequest, to: tuple[ClientId, ...]) -> None:
+        """Before it is offered: tell each whose yes alone won't decide, if it can't know."""
+        for id in to:
+            client = self.state.clients[id]
+            if "approve" in client.principal.scopes and (text := self._caution(request, client)):
+                self._warn(client, request, text)
+
+    def _caution(self, request: ServerRequest, client: Client) -> str:
+        ballot, said = request.ballot, []
+        if ballot.policy.local and not client.local:
+            said.append(f"{ONLY_LOCAL}, and you are on another")
+        waits = self._waits_for_owner(request) and not self._is_owner(request, client)
+        if waits and ballot.owner is not None:
+            rest = ballot.opens - self.state.now
+            said.append(f"{ballot.owner.program} began this turn; your yes counts in {rest:.0f} s")
+        if ballot.policy.quorum > 1:
+            there = {voter(each.principal) for each in self._may_approve()}
+            said.append(f"what is asked now takes {self._quorum(request, there)}")
+        return f"{'; '.join(said)}. A no counts at once." if said else ""
+
+    def _tell_voter(self, client: Client, request: ServerRequest) -> None:
+        text = f"your yes is kept, but nothing is decided: waits for {self.waits_for(request)}."
+        self._warn(client, request, text)
+
+    def tell_refused(self, request: ServerRequest, client: Client, needs: str, why: str) -> None:
+        """An answer from one that may not give it is none, and it is told so."""
+        has = sorted(client.principal.scopes)
+        params = {"requestId": request.id, "needs": needs, "has": has, "why": why}
+        self.state.send(client.id, jsonrpc.notification(REFUSED, params), REFUSED)
+        self._warn(client, request, f"your answer doesn't count: {why}. It still waits.")
+        self.state.log("warning", "answer refused", client=client.id, method=request.method)
+        recording.answer_refused(self.state, request, client, needs)
+
+    def _warn(self, client: Client, request: ServerRequest, text: str) -> None:
+        if request.thread is not None and not client.aware and WARNING not in client.opted_out:
+            params = {"threadId": request.thread, "message": f"appmux: {text}"}
+            self.state.send(client.id, jsonrpc.notification(WARNING, params), WARNING)

@@ -1,0 +1,105 @@
+"""``[[approvals.rules]]``: from tables to rules, and what is wrong with one that can't be used.
+
+Hands to: ``settings``. Hears from: it, a value as the file or the environment gave it.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from typing import Any, Final, get_args
+
+from mux.core import command_words
+from mux.core.answers import ANSWERED_BY_PEOPLE
+from mux.core.policies import QUESTION, PolicyName, Rule
+
+MOST_RULES: Final = 100
+"""Each is looked at for each part of a command."""
+
+LEAST: Final = 2
+MOST_PRINCIPALS: Final = 100
+"""A quorum of one is ``first``; of more than these it is a slip."""
+
+KEYS: Final = ("policy", "method", "command", "quorum")
+
+EXPECTED: Final = (
+    'a list of tables, as [{policy = "quorum", quorum = 2, command = "git push"}]'
+    f" (at most {MOST_RULES})"
+)
+
+
+def read(value: object) -> tuple[Rule, ...] | None:
+    """The rules; None if they can't be used (see ``faults``)."""
+    if not isinstance(value, list | tuple) or len(value) > MOST_RULES or any(_all_faults(value)):
+        return None
+    return tuple(each if isinstance(each, Rule) else Rule(**each) for each in value)
+
+
+def faults(value: object) -> list[tuple[str, str]]:
+    """What is wrong: where (``[1].policy``), and in words. Empty: it is no list of tables."""
+    return list(_all_faults(value)) if isinstance(value, list | tuple) else []
+
+
+def _all_faults(value: list[Any] | tuple[Any, ...]) -> Iterator[tuple[str, str]]:
+    for at, each in enumerate(value, 1):
+        if isinstance(each, Rule):
+            continue
+        if not isinstance(each, dict):
+            yield f"[{at}]", "expected a table with at least `policy`"
+            continue
+        for name, wrong in _faults(each):
+            yield f"[{at}]{name}", wrong
+
+
+def _faults(rule: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    for name in rule.keys() - set(KEYS):
+        near = difflib.get_close_matches(name, KEYS, n=1)
+        yield f".{name}", f"unknown key{f'; did you mean {near[0]}?' if near else ''}"
+    policies = get_args(PolicyName)
+    if rule.get("policy") not in policies:
+        yield ".policy", "expected one of " + ", ".join(f'"{each}"' for each in policies)
+    if "quorum" in rule:
+        yield from _quorum(rule)
+    for name in ("method", "command"):
+        if name in rule and not (isinstance(rule[name], str) and rule[name].strip()):
+            yield f".{name}", "expected a text that isn't empty; leave the key out for any"
+    if isinstance(rule.get("method"), str):
+        yield from _method(rule)
+    if isinstance(rule.get("command"), str):
+        yield from _command(rule["command"])
+
+
+def _quorum(rule: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    count = rule["quorum"]
+    if (
+        isinstance(count, bool)
+        or not isinstance(count, int)
+        or not LEAST <= count <= MOST_PRINCIPALS
+    ):
+        yield (
+            ".quorum",
+            f"expected a whole number of at least {LEAST} and at most {MOST_PRINCIPALS}",
+        )
+    elif rule.get("policy") != "quorum":
+        yield ".quorum", 'means something with policy = "quorum" alone'
+
+
+def _method(rule: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    method = rule["method"]
+    if "*" not in method and method not in ANSWERED_BY_PEOPLE:
+        near = difflib.get_close_matches(method, ANSWERED_BY_PEOPLE, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(ANSWERED_BY_PEOPLE)}"
+        yield ".method", f"no approval is called so; {hint} (one of a newer codex: end it in *)"
+    if method == QUESTION and rule.get("policy") == "quorum":
+        yield ".policy", "a question is no permission: there is nothing for a quorum to agree on"
+
+
+def _command(pattern: str) -> Iterator[tuple[str, str]]:
+    """A pattern that no part of a command could begin with would do nothing, in silence."""
+    words = tuple(pattern.split())
+    if words and command_words.parts(pattern) != frozenset({words}):
+        yield (
+            ".command",
+            "expected the first words of one command, without quotes, `;`, `|`, `&` and their like,"
+            " assignments or `sh -c` (a command is taken apart at these)",
+        )
