@@ -47,9 +47,10 @@ class ServerRequest:
 
     ``needs``: the capability that a client must have declared to be offered it. ``turn``: the one
     that it belongs to, if it says so. ``ballot``: its policy, and the votes so far.
-    ``offer`` is the message as clients get it. ``offered``: who has been given it and is still
-    attached. ``journaled``: whether it has been published, if to nobody. ``present`` and
-    ``next_ones``: who is asked now and then, for a request put to one after another.
+    ``offer`` is the app-server's message under our id. ``asked_again``: who was given it once more
+    when its yes didn't decide. ``offered``: who has been given it and is still attached.
+    ``journaled``: whether it has been published, if to nobody. ``present`` and ``next_ones``: who
+    is asked now and then, for a request put to one after another.
     """
 
     id: int
@@ -62,6 +63,7 @@ class ServerRequest:
     needs: str = ""
     turn: str | None = None
     ballot: Ballot = attrs.field(factory=lambda: Ballot(Policy(), 0.0))
+    asked_again: set[ClientId] = attrs.field(factory=set)
     offered: dict[ClientId, None] = attrs.field(factory=dict)
     abstained: set[ClientId] = attrs.field(factory=set)
     journaled: bool = False

@@ -117,13 +117,13 @@ class Offering:
         first = not request.journaled
         request.journaled = True
         request.ballot.owner = request.ballot.owner or self._owner(request)
-        self.voting.caution(request, able)
         request.offered.update(dict.fromkeys(able))
+        shown = self.voting.in_the_prompt(request)
         if first:
-            self.state.publish_to(able, request.thread, request.method, request.offer)
+            self.state.publish_to(able, request.thread, request.method, shown)
         else:
             for id in able:
-                self.state.send(id, request.offer, request.method)
+                self.state.send(id, shown, request.method)
         self.voting.tell(request, able)
 
     def _offer_to_tool_owner(self, request: ServerRequest, line: bytes) -> None:
@@ -180,8 +180,11 @@ class Offering:
             self._abstains(request, client, wrong)
         elif (why_not := self.voting.refuses(request, client, message.fields["result"])) is None:
             self._take(request, client, message.fields["result"])
+            if not request.answered:
+                self.voting.ask_again(request, client, self.voting.kept(request))
         else:
             self.voting.tell_refused(request, client, "local", why_not)
+            self.voting.ask_again(request, client, f"your yes doesn't count: {why_not}")
 
     def _take(self, request: ServerRequest, client: Client, result: bytes) -> None:
         """A valid answer, whichever way it came; it may decide."""

@@ -1,10 +1,10 @@
 """Answers of people to approvals: which one decides, and what is told until one does.
 
 Every answer to an approval comes through ``take``, whichever way it reached the broker. What its
-policy says is in ``policies``; here it is applied to who is attached. A client whose answer doesn't
-decide is told so: one that knows the broker by ``mux/approvals/changed`` (and ``mux/refused``),
-others by a ``warning`` of the thread, which the TUI shows. Nobody's prompt is taken away: it is
-resolved when it is.
+policy says is in ``policies``; here it is applied to who is attached. Where more than the first yes
+is wanted, the ``reason`` in the prompt says so. A client whose answer doesn't decide is told: one
+that knows the broker by ``mux/approvals/changed`` (and ``mux/refused``), others by the same
+question once more, with that in its reason. It is resolved, for all, when it is.
 
 Heard from: ``offering``.
 """
@@ -12,6 +12,7 @@ Heard from: ``offering``.
 from __future__ import annotations
 
 import attrs
+import msgspec
 
 from mux.core import consent, jsonrpc, recording
 from mux.core.approvals import ServerRequest
@@ -27,8 +28,16 @@ CHANGED = "mux/approvals/changed"
 REFUSED = "mux/refused"
 """Tells a client that its answer to a server request didn't count, and why."""
 
-WARNING = "warning"
-"""The app-server's own notification for what a person should read."""
+HAVE_REASONS = frozenset(
+    {
+        "item/commandExecution/requestApproval",
+        "item/fileChange/requestApproval",
+        "item/permissions/requestApproval",
+        "execCommandApproval",
+        "applyPatchApproval",
+    }
+)
+"""The server requests whose params have a ``reason`` for a person to read."""
 
 ONLY_LOCAL = "only a client on this host may allow this"
 
@@ -54,7 +63,6 @@ class Voting:
         if decided is None:
             recording.voted(self.state, request, client, result, self.waits_for(request))
             self.state.arm(ballot.next_moment(now))
-            self._tell_voter(client, request)
             self.tell(request)
         return decided
 
@@ -161,40 +169,54 @@ class Voting:
             if client.aware and CHANGED not in client.opted_out:
                 self.state.send(id, message, CHANGED)
 
-    def caution(self, request: ServerRequest, to: tuple[ClientId, ...]) -> None:
-        """Before it is offered: tell each whose yes alone won't decide, if it can't know."""
-        for id in to:
-            client = self.state.clients[id]
-            if "approve" in client.principal.scopes and (text := self._caution(request, client)):
-                self._warn(client, request, text)
+    def in_the_prompt(self, request: ServerRequest) -> bytes:
+        """The offer, whose ``reason`` says what a yes takes; as it is under the policy ``first``.
 
-    def _caution(self, request: ServerRequest, client: Client) -> str:
-        ballot, said = request.ballot, []
-        if ballot.policy.local and not client.local:
-            said.append(f"{ONLY_LOCAL}, and you are on another")
-        waits = self._waits_for_owner(request) and not self._is_owner(request, client)
-        if waits and ballot.owner is not None:
-            rest = ballot.opens - self.state.now
-            said.append(f"{ballot.owner.program} began this turn; your yes counts in {rest:.0f} s")
-        if ballot.policy.quorum > 1:
+        It is what every client shows with the question; the TUI keeps warnings out of sight.
+        """
+        policy, owner, said = request.ballot.policy, request.ballot.owner, []
+        if self._waits_for_owner(request) and owner is not None:
+            said.append(
+                f"{owner.program}, which began the turn, answers first; a yes of others counts"
+                f" {policy.owner_delay:.0f} s after the question"
+            )
+        if policy.local:
+            said.append(ONLY_LOCAL)
+        if policy.quorum > 1:
             there = {voter(each.principal) for each in self._may_approve()}
-            said.append(f"what is asked now takes {self._quorum(request, there)}")
-        return f"{'; '.join(said)}. A no counts at once." if said else ""
+            said.append(f"it takes {self._quorum(request, there)}")
+        return _with_reason(request, f"{'; '.join(said)}; a no counts at once" if said else "")
 
-    def _tell_voter(self, client: Client, request: ServerRequest) -> None:
-        text = f"your yes is kept, but nothing is decided: waits for {self.waits_for(request)}."
-        self._warn(client, request, text)
+    def ask_again(self, request: ServerRequest, client: Client, text: str) -> None:
+        """Put it to a client again whose yes didn't decide: its prompt is gone, the question isn't.
+
+        Once: a program that answers by itself would go on for ever.
+        """
+        knows = client.aware or client.id in request.asked_again
+        if not knows and client.id in request.offered:
+            request.asked_again.add(client.id)
+            self.state.send(client.id, _with_reason(request, text), request.method)
+
+    def kept(self, request: ServerRequest) -> str:
+        """What is told to one whose yes doesn't decide yet."""
+        return f"your yes is kept, but nothing is decided; it waits for {self.waits_for(request)}"
 
     def tell_refused(self, request: ServerRequest, client: Client, needs: str, why: str) -> None:
         """An answer from one that may not give it is none, and it is told so."""
         has = sorted(client.principal.scopes)
         params = {"requestId": request.id, "needs": needs, "has": has, "why": why}
         self.state.send(client.id, jsonrpc.notification(REFUSED, params), REFUSED)
-        self._warn(client, request, f"your answer doesn't count: {why}. It still waits.")
         self.state.log("warning", "answer refused", client=client.id, method=request.method)
         recording.answer_refused(self.state, request, client, needs)
 
-    def _warn(self, client: Client, request: ServerRequest, text: str) -> None:
-        if request.thread is not None and not client.aware and WARNING not in client.opted_out:
-            params = {"threadId": request.thread, "message": f"appmux: {text}"}
-            self.state.send(client.id, jsonrpc.notification(WARNING, params), WARNING)
+
+def _with_reason(request: ServerRequest, text: str) -> bytes:
+    """The offer with a word of the broker's after the app-server's own reason, if it has one."""
+    if not text or request.method not in HAVE_REASONS:
+        return request.offer
+    fields = jsonrpc.read_fields(request.offer) or {}
+    params = jsonrpc.read_fields(fields.get("params", b"")) or {}
+    reason = jsonrpc.read_text(params.get("reason"))
+    whole = f"{reason} [appmux: {text}]" if reason else f"[appmux: {text}]"
+    told = jsonrpc.write(params | {"reason": msgspec.json.encode(whole)})
+    return jsonrpc.write(fields | {"params": told})

@@ -80,6 +80,10 @@ class Tui:
         sent = ("send-keys", "Enter")
         await self._insist(sent, lambda screen: _at_prompt(screen) != text, f"{text!r} not sent")
 
+    async def press(self, key: str) -> None:
+        """Press a key once."""
+        await _run(*self.tmux, "send-keys", key)
+
     async def answer(self, question: str, key: str) -> None:
         """Answer a `question` on the screen by a key, which makes it go."""
         gone = f"{question!r} not answered by {key}"
