@@ -107,8 +107,7 @@ INTENDED: Final[Mapping[str, Intended]] = {
     "abstaining": Intended(_another_decided),
     "who-may-answer": Intended(_another_decided),
     "policies": Intended(
-        elsewhere=f"{_END}/test_policies.py"
-        "::test_under_quorum_the_program_does_not_decide_alone"
+        elsewhere=f"{_END}/test_policies.py::test_under_quorum_the_program_does_not_decide_alone"
     ),
     "granted-permissions": Intended(
         elsewhere="tests/core/test_granting.py::test_more_than_was_asked_is_no_answer"
