@@ -32,6 +32,7 @@ from rich.table import Table
 from bench import firehose
 from bench.fanout import cpu_seconds, loading, since
 from bench.load import COMPLETED, DELTA, Tally, attach, send
+from tests.end_to_end.brokered import ONLY_THE_SERVER
 from tests.end_to_end.native import Native, launched
 from tests.end_to_end.peer import connect_ws
 from tests.end_to_end.scenes import status_shows
@@ -69,7 +70,7 @@ async def serving(module: str, limits: dict[str, str]) -> AsyncIterator[Native]:
 def _codex(place: Path) -> str:
     """A `codex` that is a firehose."""
     codex = place / "codex"
-    codex.write_text(f"#!/bin/sh\nexec '{sys.executable}' '{firehose.__file__}'\n")
+    codex.write_text(f"#!/bin/sh\n{ONLY_THE_SERVER}exec '{sys.executable}' '{firehose.__file__}'\n")
     codex.chmod(0o755)
     return str(codex)
 

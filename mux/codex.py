@@ -127,6 +127,20 @@ def codex_home(environ: Mapping[str, str]) -> Path:
     return Path(named).absolute() if named else Path.home() / ".codex"
 
 
+def identity(binary: str | Path) -> tuple[int, ...] | None:
+    """What tells one binary from its successor: its inode, size, and when it was last written."""
+    try:
+        found = Path(binary).stat()
+    except OSError:
+        return None  # between two versions, while an upgrade runs
+    return (found.st_ino, found.st_size, found.st_mtime_ns)
+
+
+async def kill(process: trio.Process) -> None:
+    """End it at once: one that only tells something has nothing to lose."""
+    process.kill()
+
+
 async def codex_version(path: Path) -> str:
     """What ``path --version`` says, as ``0.163.0``. Raises ``CodexError`` if it isn't codex."""
     with trio.move_on_after(VERSION_DEADLINE) as deadline:
@@ -138,6 +152,7 @@ async def codex_version(path: Path) -> str:
                 capture_stdout=True,
                 stderr=subprocess.DEVNULL,
                 check=False,
+                deliver_cancel=kill,
             )
         except OSError as error:
             raise CodexError(f"{path} can't be run: {error.strerror or error}") from error

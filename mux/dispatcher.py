@@ -31,6 +31,7 @@ from mux.core.commands import (
     Forward,
     GiveUp,
     KillUpstream,
+    LearnGate,
     Log,
     Publish,
     Record,
@@ -108,7 +109,8 @@ class Dispatcher:
 
     ``give_up`` ends the broker with a reason; ``answer`` gives the result of a request that the
     shells answer, or raises ``AppmuxError`` with what is wrong; ``facts`` adds to a report what
-    only the server knows (pid, listeners). ``record`` puts something into the audit log.
+    only the server knows (pid, listeners). ``learn_gate`` has it found out, beside, what is
+    experimental. ``record`` puts something into the audit log.
     ``debug``: log each message.
     """
 
@@ -119,6 +121,7 @@ class Dispatcher:
     doorkeeper: Doorkeeper | None = None
     give_up: Callable[[str], None] = attrs.field(init=False)
     facts: Callable[[], dict[str, Any]] = attrs.field(default=dict)
+    learn_gate: Callable[[], None] = attrs.field(default=lambda: None)
     answer: Callable[[Serve], object] = attrs.field(init=False)
     traffic: Traffic = attrs.field(factory=Traffic)
     record: Callable[[str, dict[str, object]], None] = attrs.field(
@@ -280,6 +283,8 @@ class Dispatcher:
                 self.upstream.stop()
             case KillUpstream(reason):
                 self.upstream.kill(reason)
+            case LearnGate():
+                self.learn_gate()
             case GiveUp(reason):
                 self.give_up(reason)
             case _:

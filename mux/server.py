@@ -4,6 +4,7 @@
     ├─ upstream.run          the app-server, one life after another
     ├─ store.run             the journal on disk, written behind
     ├─ audit.run             the audit log, likewise
+    ├─ schema.run            what is experimental in the codex that runs
     ├─ dispatcher.keep_time  tells the core that a moment has come
     ├─ watchdog.keep         systemd told that all is well, where it asks
     ├─ signals               SIGTERM and SIGINT drain, a second one ends at once; SIGHUP reloads
@@ -39,11 +40,12 @@ from mux.access import Access
 from mux.audit import Audit
 from mux.auth import Authenticator, open_auth
 from mux.codex import codex_home, find_codex
+from mux.codex_schema import CodexSchema
 from mux.config import Config
 from mux.core import appserver
 from mux.core.broker import Broker
 from mux.core.commands import Fetch, Serve
-from mux.core.events import Fetched, JournalKept
+from mux.core.events import Fetched, GateLearned, JournalKept
 from mux.core.journal import Entry
 from mux.devices import Book, open_book
 from mux.dispatcher import Dispatcher
@@ -197,11 +199,22 @@ def _assemble(
     )
     dispatcher = Dispatcher(broker, debug=config.log.level == "debug")
     upstream = Upstream((codex, "app-server", *config.codex_args), dispatcher)
+    schema = CodexSchema(codex, config.state_dir, lambda gate: dispatcher.hear(GateLearned(gate)))
     access = Access(book, dispatcher, config.auth.mode is None, audit.record)
     server = _Server(
-        config, authenticator, opened, dispatcher, upstream, store, access, audit, certificate
+        config,
+        authenticator,
+        opened,
+        dispatcher,
+        upstream,
+        schema,
+        store,
+        access,
+        audit,
+        certificate,
     )
     dispatcher.upstream = upstream
+    dispatcher.learn_gate = schema.learn
     dispatcher.disk = server
     dispatcher.record = audit.record
     dispatcher.doorkeeper = access
@@ -221,6 +234,7 @@ class _Server:
     listeners: list[Listener]
     dispatcher: Dispatcher
     upstream: Upstream
+    schema: CodexSchema
     store: Store
     access: Access
     audit: Audit
@@ -246,6 +260,7 @@ class _Server:
             async with trio.open_nursery() as root:
                 root.start_soon(self._obey, signals, root.cancel_scope)
                 root.start_soon(self.dispatcher.keep_time)
+                root.start_soon(self.schema.run)
                 root.start_soon(self._read_for_those_behind)
                 root.start_soon(watchdog.keep, os.environ, self._state, notify)
                 await root.start(self.store.run)
@@ -420,6 +435,7 @@ class _Server:
             "appServer": {
                 "pid": self.upstream.pid,
                 "outdated": self.upstream.outdated,
+                "schemaVersion": self.schema.version,
                 "lastWords": list(self.upstream.stderr),
             },
             "store": self.store.facts(),

@@ -25,6 +25,7 @@ import attrs
 import structlog
 import trio
 
+from mux.codex import identity
 from mux.core.events import UpstreamExited, UpstreamStarted
 from mux.dispatcher import Dispatcher
 from mux.outbox import Outbox
@@ -72,7 +73,7 @@ class Upstream:
     _stopping: trio.Event = attrs.field(factory=trio.Event)
     _wait: float = 0.0
     _wanted: trio.Event = attrs.field(factory=trio.Event)
-    _binary: tuple[int, int] | None = None
+    _binary: tuple[int, ...] | None = None
 
     # ── what the core says ────────────────────────────────────────────────────────────────────
 
@@ -112,7 +113,7 @@ class Upstream:
 
     async def _live(self) -> None:
         self._outbox = Outbox()
-        self._binary = _identity(self.command[0])
+        self._binary = identity(self.command[0])
         process = await trio.lowlevel.open_process(
             list(self.command),
             stdin=subprocess.PIPE,
@@ -164,7 +165,7 @@ class Upstream:
     @property
     def outdated(self) -> bool:
         """Whether the binary on disk is another than the one that runs."""
-        return self.pid is not None and self._binary != _identity(self.command[0])
+        return self.pid is not None and self._binary != identity(self.command[0])
 
     async def _write(self, stdin: trio.abc.SendStream) -> None:
         # A broken pipe is told by stdout's end, which comes with it.
@@ -256,15 +257,6 @@ async def _end(process: trio.Process) -> None:
 async def _drop(stream: trio.abc.ReceiveStream) -> None:
     while await stream.receive_some(CHUNK_BYTES):
         pass
-
-
-def _identity(binary: str | Path) -> tuple[int, int] | None:
-    """What tells one binary from its successor: its inode, and when it was last written."""
-    try:
-        found = Path(binary).stat()
-    except OSError:
-        return None  # between two versions, while an upgrade runs
-    return (found.st_ino, found.st_mtime_ns)
 
 
 def _status_text(status: int | None) -> str:

@@ -81,9 +81,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "restart": {"client", "statedir"},
     # the broker, in the order in which a message meets it
     "server": {
-        "access", "audit", "auth", "codex", "devices", "dispatcher", "door", "downstream",
-        "failures", "listener", "metrics", "outbox", "statedir", "store", "streams", "takeover",
-        "tls", "upstream", "watchdog",
+        "access", "audit", "auth", "codex", "codex_schema", "devices", "dispatcher", "door",
+        "downstream", "failures", "listener", "metrics", "outbox", "statedir", "store", "streams",
+        "takeover", "tls", "upstream", "watchdog",
     },
     "metrics": {"audit", "dispatcher", "door", "failures", "store", "upstream"},
     "times": set(),
@@ -102,7 +102,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "wholefile": set(),
     "downstream": {"dispatcher", "door", "frames", "outbox", "streams"},
     "frames": set(),
-    "upstream": {"dispatcher", "outbox"},
+    "upstream": {"codex", "dispatcher", "outbox"},
     "dispatcher": {"outbox"},
     "outbox": set(),
     # the audit log
@@ -153,6 +153,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     # what stands beside that way
     "client": set(),
     "codex": set(),
+    "codex_schema": {"codex"},
     "logs": set(),
     "statedir": set(),
     "settings": {"rule_settings"},

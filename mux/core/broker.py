@@ -26,7 +26,7 @@ from mux.core.appserver import State as AppServerState
 from mux.core.asking import Asking
 from mux.core.backlog import Backlog
 from mux.core.client import Client
-from mux.core.commands import Command, KillUpstream, Serve
+from mux.core.commands import Command, KillUpstream, LearnGate, Serve
 from mux.core.events import (
     AccessEnded,
     ClientAttached,
@@ -38,6 +38,7 @@ from mux.core.events import (
     ClientSentBinary,
     Event,
     Fetched,
+    GateLearned,
     JournalKept,
     Renamed,
     Served,
@@ -192,10 +193,16 @@ class Broker:
                 state.record("appserver/exited", generation=generation, why=reason)
                 self.recovery.exited(reason, unix_time)
                 self._replaying.upstream_gone()
-            case JournalKept(epoch, earliest):
-                state.journal.kept(epoch, earliest)
+            case JournalKept() | GateLearned():
+                self._learned(event)
             case _:
                 raise TypeError(f"no such event: {event!r}")
+
+    def _learned(self, event: JournalKept | GateLearned) -> None:
+        if isinstance(event, GateLearned):
+            self.state.gate = event.gate
+        else:
+            self.state.journal.kept(event.epoch, event.earliest)
 
     def _attached(self, event: ClientAttached) -> Client:
         now = self.state.now
@@ -250,6 +257,9 @@ class Broker:
             case _ if client.state is clients.State.ATTACHED:
                 text = "Not initialized"
                 self.state.error(client.id, message.id, jsonrpc.INVALID_REQUEST, text)
+            case _ if (used := self._experimental(client, message)) is not None:
+                text = f"{used} requires experimentalApi capability"
+                self.state.error(client.id, message.id, jsonrpc.INVALID_REQUEST, text)
             case Route.UNFOLLOW:
                 self._following.client_unfollows(client, message, rule)
             case Route.REPLAY:
@@ -270,6 +280,12 @@ class Broker:
         self.state.log("warning", "refused", client=client.id, method=message.method, needs=scope)
         recording.refused(self.state, client, message.method, scope)
         return None
+
+    def _experimental(self, client: Client, message: ClientMessage) -> str | None:
+        """What the client may not use of what it asks for, as it didn't declare the capability."""
+        if self.state.gate is None or client.capabilities.experimentalApi:
+            return None
+        return self.state.gate.refuses(message.method, message.params)
 
     def _pass_on(
         self, client: Client, message: ClientMessage, rule: RequestRule, scope: Scope
@@ -347,6 +363,7 @@ class Broker:
     def _upstream_started(self, generation: int) -> None:
         self.state.appserver.begin(generation, self.state.now)
         self.state.record("appserver/started", generation=generation)
+        self.state.out.append(LearnGate())
         self._asking.ask_for_broker("initialize", self.state.introduction.params())
 
     def _upstream_initialized(self, line: bytes) -> None:

@@ -19,6 +19,7 @@ import msgspec
 
 from mux.core.backlog import Backlog
 from mux.core.events import ClientId
+from mux.core.experimental import WITHHELD
 from mux.core.principal import Principal
 from mux.core.tools import Owner
 
@@ -103,6 +104,8 @@ class Client:
         self.info = params.clientInfo
         self.capabilities = params.capabilities or Capabilities()
         self.opted_out = frozenset(self.capabilities.optOutNotificationMethods or ())
+        if not self.capabilities.experimentalApi:
+            self.opted_out |= WITHHELD
         self.aware = EXTENSION in (self.capabilities.extensions or ())
 
     def declared(self, capability: str) -> bool:

@@ -93,6 +93,10 @@ class StopUpstream(Command, frozen=True):
     """Let the app-server end in order: close its stdin."""
 
 
+class LearnGate(Command, frozen=True):
+    """Find out what is experimental in the binary that runs now: ``GateLearned``."""
+
+
 class KillUpstream(Command, frozen=True):
     """The app-server can't be used any more: end it at once."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
+from mux.core.experimental import Gate
 from mux.core.journal import Entry
 from mux.core.principal import Principal
 
@@ -119,6 +120,12 @@ class JournalKept(Event, frozen=True):
 
     epoch: str
     earliest: int
+
+
+class GateLearned(Event, frozen=True):
+    """What is experimental in the binary that runs, as ``LearnGate`` asked; None: not known."""
+
+    gate: Gate | None
 
 
 class TimePassed(Event, frozen=True):

@@ -15,8 +15,10 @@ import msgspec
 from mux.core import jsonrpc, recording, tools
 from mux.core.answers import fault
 from mux.core.approvals import RESOLVED, ServerRequest
+from mux.core.backlog import NOT_NUMBERED
 from mux.core.client import Client
 from mux.core.events import ClientId
+from mux.core.experimental import without_hidden
 from mux.core.jsonrpc import ClientMessage, UpstreamMessage
 from mux.core.methods import Asked, server_request_rule
 from mux.core.policies import Ballot
@@ -118,13 +120,25 @@ class Offering:
         request.journaled = True
         request.ballot.owner = request.ballot.owner or self._owner(request)
         request.offered.update(dict.fromkeys(able))
-        shown = self.voting.in_the_prompt(request)
-        if first:
-            self.state.publish_to(able, request.thread, request.method, shown)
-        else:
-            for id in able:
-                self.state.send(id, shown, request.method)
+        self._show(request, able, first=first)
         self.voting.tell(request, able)
+
+    def _show(
+        self, request: ServerRequest, recipients: tuple[ClientId, ...], *, first: bool
+    ) -> None:
+        """Put it before these; in fewer words for those who may not see what is experimental."""
+        shown, clients = self.voting.in_the_prompt(request), self.state.clients
+        less = without_hidden(request.method, shown)
+        reduced = [id for id in recipients if less and not clients[id].capabilities.experimentalApi]
+        whole = tuple(id for id in recipients if id not in reduced) if reduced else recipients
+        seq = NOT_NUMBERED
+        if first:
+            seq = self.state.publish_to(whole, request.thread, request.method, shown)
+        else:
+            for id in whole:
+                self.state.send(id, shown, request.method)
+        for id in reduced:
+            self.state.send_own(id, less or b"", request.method, seq)
 
     def _offer_to_tool_owner(self, request: ServerRequest, line: bytes) -> None:
         call = tools.read_call(line)

@@ -29,6 +29,7 @@ from mux.core.commands import (
     TellWhenDrained,
 )
 from mux.core.events import ClientId
+from mux.core.experimental import Gate
 from mux.core.flow import Flow
 from mux.core.journal import Entry, Journal, with_cursor, with_seq
 from mux.core.limits import Limits
@@ -53,6 +54,7 @@ class State:
     ``wakeup``: when ``TimePassed`` is wanted, on the same clock. ``loose``: threads that lost
     something that held them; ``following`` looks at the end of the event whether to let go.
     ``audit_text``: whether the audit log may hold what was said, not only its digest.
+    ``gate``: what is experimental; None while that isn't known, and then nothing is refused.
     """
 
     limits: Limits
@@ -72,6 +74,7 @@ class State:
     loose: set[str] = attrs.field(factory=set)
     counts: dict[str, int] = attrs.field(factory=dict)
     audit_text: bool = False
+    gate: Gate | None = None
 
     def __attrs_post_init__(self) -> None:
         self.flow = Flow(self.limits)
@@ -137,12 +140,15 @@ class State:
 
     def publish_to(
         self, recipients: tuple[ClientId, ...], thread: str | None, method: str, message: bytes
-    ) -> None:
-        """Number it, journal it, hand it to these; that others follow the thread doesn't matter."""
+    ) -> int:
+        """Number it, journal it, hand it to these; that others follow the thread doesn't matter.
+
+        Returns its number.
+        """
         if thread is None:
             for client in recipients:
                 self.send(client, message, method)
-            return
+            return NOT_NUMBERED
         entry = self.journal.add(thread, method, message)
         live = tuple(id for id in recipients if self._is_live(id))
         aware = tuple(id for id in live if self.clients[id].aware)
@@ -153,6 +159,12 @@ class State:
         for client in recipients:
             if not self._is_live(client):
                 self.send(client, message, method, entry.seq)
+        return entry.seq
+
+    def send_own(self, client: ClientId, message: bytes, method: str, seq: int) -> None:
+        """To one client, in words of its own, what others have been given under this number."""
+        numbered = seq != NOT_NUMBERED and self.clients[client].aware and self._is_live(client)
+        self.send(client, with_seq(message, seq) if numbered else message, method, seq)
 
     def complete_joining(self, client: Client) -> None:
         """The client has just been sent all that brings it up to the head: the last says so.

@@ -24,6 +24,7 @@ from mux.core.commands import (
     Forward,
     GiveUp,
     KillUpstream,
+    LearnGate,
     Log,
     Publish,
     Record,
@@ -114,7 +115,8 @@ class Peer:
         self.says_json({"id": id, "error": {"code": -32601, "message": message}})
 
     def initializes(self, name: str = "peer", id: object = None, **capabilities: object) -> Any:
-        params = {"clientInfo": {"name": name, "version": "1.2"}, "capabilities": capabilities}
+        declared = {"experimentalApi": True} | capabilities
+        params = {"clientInfo": {"name": name, "version": "1.2"}, "capabilities": declared}
         return self.asks("initialize", params, id)
 
     def leaves(self) -> None:
@@ -154,6 +156,7 @@ class Story:
     records: list[Record] = attrs.field(factory=list)
     intact: bool = True
     given_up: list[str] = attrs.field(factory=list)
+    learning: int = 0
     lives: list[StartUpstream | StopUpstream | KillUpstream] = attrs.field(factory=list)
     _ids: itertools.count[int] = attrs.field(factory=lambda: itertools.count(1))
 
@@ -214,6 +217,8 @@ class Story:
                 self.records.append(command)
             case GiveUp(reason):
                 self.given_up.append(reason)
+            case LearnGate():
+                self.learning += 1
             case StartUpstream() | StopUpstream() | KillUpstream():
                 self.lives.append(command)
             case _:

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from mux.core.client import Client, InitializeParams, State
+from mux.core.experimental import WITHHELD
 from mux.core.principal import Principal
 from tests.core.stories import LOCAL, dumps
 
@@ -31,7 +32,7 @@ def test_capabilities_may_be_left_out(capabilities: dict[str, object]) -> None:
     params = {"clientInfo": {"name": "x", "version": "1"}, **capabilities}
     made = Client(1, LOCAL, "ws", "", 0.0)
     made.initialize(msgspec.json.decode(dumps(params), type=InitializeParams))
-    assert made.opted_out == frozenset()
+    assert made.opted_out == WITHHELD
     assert not made.declared("requestAttestation")
     assert made.declared("")
 
@@ -58,7 +59,9 @@ def test_a_capability_that_nobody_knows_is_declared_by_nobody_or_an_error() -> N
 
 
 def test_opt_outs() -> None:
-    assert client(optOutNotificationMethods=["a", "b", "a"]).opted_out == {"a", "b"}
+    opted_out: dict[str, Any] = {"optOutNotificationMethods": ["a", "b", "a"]}
+    assert client(experimentalApi=True, **opted_out).opted_out == {"a", "b"}
+    assert client(**opted_out).opted_out == {"a", "b"} | WITHHELD
 
 
 def test_the_same_program_of_the_same_principal() -> None:

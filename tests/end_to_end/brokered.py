@@ -9,12 +9,16 @@ import json
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Final
 
 import attrs
 
 from tests.end_to_end.native import Native, codex_bin, launched
 from tests.end_to_end.peer import Peer, connect_ws
+
+ONLY_THE_SERVER: Final = """case "$1 $2" in --version*|app-server\\ generate-*) exit 1;; esac
+"""
+"""For scripts that stand in for codex: they are no codex to be asked for its version or schema."""
 
 
 @asynccontextmanager

@@ -19,7 +19,7 @@ import attrs
 import trio
 
 from tests import faulty_app_server
-from tests.end_to_end.brokered import brokered
+from tests.end_to_end.brokered import ONLY_THE_SERVER, brokered
 from tests.end_to_end.native import Native, codex_bin
 from tests.end_to_end.peer import Json, Peer
 from tests.end_to_end.scenes import app_server_pid, eventually, status_shows
@@ -66,7 +66,7 @@ async def appmux(broker: Native, *arguments: str) -> subprocess.CompletedProcess
 # --- The real app-server, whose start a test can keep back, or spoil -----------------------------
 
 GATED = """#!/bin/sh
-cd '{stage}'
+{only}cd '{stage}'
 if [ -e broken ]; then
   cat broken >&2
   exit 3
@@ -116,7 +116,7 @@ class Stage:
 async def staged(stage: Path, **options: Any) -> AsyncIterator[Stage]:
     """`brokered`, over the real app-server, behind the script; `stage` is an empty directory."""
     script = stage / "codex"
-    script.write_text(GATED.format(stage=stage, codex=codex_bin()))
+    script.write_text(GATED.format(only=ONLY_THE_SERVER, stage=stage, codex=codex_bin()))
     script.chmod(0o755)
     async with brokered(codex=str(script), **options) as broker:
         yield Stage(broker, stage)
@@ -129,7 +129,8 @@ async def staged(stage: Path, **options: Any) -> AsyncIterator[Stage]:
 async def stood_in(stage: Path, **options: Any) -> AsyncIterator[Native]:
     """`brokered`, over a stand-in that is at fault when asked (see `faulty_app_server`)."""
     script = stage / "codex"
-    script.write_text(f"#!/bin/sh\nexec '{sys.executable}' '{faulty_app_server.__file__}' none\n")
+    program = f"exec '{sys.executable}' '{faulty_app_server.__file__}' none\n"
+    script.write_text(f"#!/bin/sh\n{ONLY_THE_SERVER}{program}")
     script.chmod(0o755)
     async with brokered(codex=str(script), **options) as broker:
         yield broker

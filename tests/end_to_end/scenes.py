@@ -14,7 +14,7 @@ from typing import Any, Final, Literal
 import attrs
 import trio
 
-from tests.end_to_end.brokered import brokered
+from tests.end_to_end.brokered import ONLY_THE_SERVER, brokered
 from tests.end_to_end.native import Native, codex_bin
 from tests.end_to_end.peer import PATIENCE, Json, Peer, connect_ws
 
@@ -168,9 +168,8 @@ class Tapped:
 async def tapped(tap: Path, **options: Any) -> AsyncIterator[Tapped]:
     """`brokered`, over the real app-server, with its pipes copied into the directory `tap`."""
     script = tap / "tapped-codex"
-    script.write_text(
-        f"#!/bin/sh\ntee '{tap}/stdin' | '{codex_bin()}' \"$@\" | tee '{tap}/stdout'\n"
-    )
+    program = f"tee '{tap}/stdin' | '{codex_bin()}' \"$@\" | tee '{tap}/stdout'\n"
+    script.write_text(f"#!/bin/sh\n{ONLY_THE_SERVER}{program}")
     script.chmod(0o755)
     async with brokered(codex=str(script), **options) as broker:
         yield Tapped(broker, tap)

@@ -12,7 +12,7 @@ import pytest
 import trio
 
 from tests import faulty_app_server, knocks
-from tests.end_to_end.brokered import brokered, client, logged
+from tests.end_to_end.brokered import ONLY_THE_SERVER, brokered, client, logged
 from tests.end_to_end.native import Native, private_home
 from tests.end_to_end.peer import PATIENCE, Peer, RpcError, answers, connect_ws
 from tests.end_to_end.scenes import eventually, status_shows
@@ -27,7 +27,8 @@ LIMITS = {
 def _codex(where: Path, fault: str) -> str:
     """A `codex` that is a faulty app-server."""
     codex = where / "codex"
-    codex.write_text(f"#!/bin/sh\nexec '{sys.executable}' '{faulty_app_server.__file__}' {fault}\n")
+    program = f"exec '{sys.executable}' '{faulty_app_server.__file__}' {fault}\n"
+    codex.write_text(f"#!/bin/sh\n{ONLY_THE_SERVER}{program}")
     codex.chmod(0o755)
     return str(codex)
 

@@ -95,6 +95,7 @@ class AppServerShown(msgspec.Struct):
     """The app-server. ``outdated``: the binary on disk is another than the one that runs.
 
     ``lastWords``: the last lines of its stderr. ``restartWaitsFor``: in words, if one is asked for.
+    ``schemaVersion``: the codex whose list of what is experimental holds; null: none is known.
     """
 
     version: str
@@ -107,6 +108,7 @@ class AppServerShown(msgspec.Struct):
     restartWaitsFor: list[str]
     pid: int | None
     outdated: bool
+    schemaVersion: str | None
     lastWords: list[str]
 
 
@@ -238,6 +240,7 @@ _STATUS = Status(
         restartWaitsFor=[],
         pid=4712,
         outdated=False,
+        schemaVersion="0.163.0",
         lastWords=[],
     ),
     store=StoreShown(

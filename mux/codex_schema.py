@@ -1,0 +1,205 @@
+"""What is experimental in the codex that runs: out of its own JSON Schema, kept for each version.
+
+    STATE/codex-schema/VERSION+IDENTITY/
+        stable.json, experimental.json   the bundles of `codex app-server generate-json-schema`
+        gate.json                        what the broker makes of them (`core.experimental.Gate`)
+
+A directory is made once for each binary (told by its inode, time and size), beside everything else:
+nobody waits for it. Until it is known what holds for another binary that now runs, the last known
+holds; where nothing is known, nothing is refused. That it can't be made (a codex without that
+command, no disk) is logged, and nothing else.
+
+Hands to: ``dispatcher``, what it learned, as the event ``GateLearned``.
+Hears from: ``dispatcher`` (the command ``LearnGate``); ``codex``, which binary; the binary itself.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+import attrs
+import msgspec
+import structlog
+import trio
+
+from mux.codex import codex_version, identity, kill
+from mux.core.experimental import Gate, gate_of
+from mux.errors import AppmuxError
+
+DIRECTORY: Final = "codex-schema"
+BUNDLE: Final = "codex_app_server_protocol.schemas.json"
+STABLE: Final = "stable.json"
+EXPERIMENTAL: Final = "experimental.json"
+GATE: Final = "gate.json"
+
+DEADLINE: Final = 60.0
+"""Seconds for each run of the binary, which takes 0.3 s; the first from a cold disk some more."""
+
+KEPT: Final = 4
+"""Directories: the codex that runs, the one before, and those of somebody who tries versions."""
+
+log = structlog.get_logger()
+
+
+class SchemaError(AppmuxError):
+    """The binary's schema can't be had."""
+
+
+@attrs.define(eq=False)
+class CodexSchema:
+    """Learns what is experimental in ``binary`` whenever it is asked to. ``tell``: what it learned.
+
+    ``version``: of the codex whose list holds now; None while none does.
+    """
+
+    binary: Path
+    state_dir: Path
+    tell: Callable[[Gate | None], None]
+    version: str | None = None
+    _wanted: trio.Event = attrs.field(factory=trio.Event)
+    _learned: str | None = None
+
+    def learn(self) -> None:
+        """The binary has been started, and may be another than before. Doesn't wait."""
+        self._wanted.set()
+
+    async def run(self) -> None:
+        """Learn what is asked for, until cancelled."""
+        while True:
+            await self._wanted.wait()
+            self._wanted = trio.Event()
+            which = identity_text(self.binary)
+            if which is None or which == self._learned:
+                continue
+            try:
+                gate = await self._find(which)
+            except (AppmuxError, OSError, ValueError) as failure:
+                log.warning("codex's schema can't be had, so nothing is gated", why=str(failure))
+                gate = None
+            if which == identity_text(self.binary):  # else it is asked again, of the next one
+                self._learned = which
+                self.version = None if gate is None else gate.version
+                self.tell(gate)
+
+    async def _find(self, which: str) -> Gate:
+        kept = await trio.to_thread.run_sync(_read_kept, self.state_dir, which)
+        if kept is not None:
+            return kept
+        began = time.monotonic()
+        version = await codex_version(self.binary)
+        with tempfile.TemporaryDirectory(prefix="appmux-schema-") as out:
+            place = Path(out)
+            await _generate(self.binary, "json-schema", place / "stable")
+            await _generate(self.binary, "json-schema", place / "all", "--experimental")
+            await self._generate_order(place / "ts")
+            gate = await trio.to_thread.run_sync(_make, version, place)
+            await trio.to_thread.run_sync(_keep, self.state_dir, which, place, gate)
+        seconds = round(time.monotonic() - began, 3)
+        methods, fields = len(gate.methods), sum(len(each) for each in gate.fields.values())
+        log.info(
+            "codex's schema read", version=version, methods=methods, fields=fields, seconds=seconds
+        )
+        return gate
+
+    async def _generate_order(self, out: Path) -> None:
+        """Only the TypeScript shows in which order fields are declared; without it, it goes too."""
+        try:
+            await _generate(self.binary, "ts", out, "--experimental")
+        except SchemaError as failure:
+            log.warning("codex's order of fields can't be had", why=str(failure))
+
+
+def identity_text(binary: Path) -> str | None:
+    """What tells one binary from its successor, as a part of a file's name; None if it is gone."""
+    found = identity(binary)
+    return None if found is None else "-".join(f"{number:x}" for number in found)
+
+
+async def _generate(binary: Path, what: str, out: Path, *options: str) -> None:
+    """Have the binary write its schema. Raises ``SchemaError``."""
+    command = [str(binary), "app-server", f"generate-{what}", "--out", str(out), *options]
+    with trio.move_on_after(DEADLINE) as deadline:
+        done = await trio.run_process(
+            command,
+            stdin=b"",
+            env=os.environ | {"CODEX_HOME": os.devnull},  # else it leaves files in there
+            stdout=subprocess.DEVNULL,
+            capture_stderr=True,
+            check=False,
+            start_new_session=True,
+            deliver_cancel=kill,
+        )
+    shown = " ".join(command)
+    if deadline.cancelled_caught:
+        raise SchemaError(f"`{shown}` gave no answer in {DEADLINE:.0f} s")
+    if done.returncode:
+        why = done.stderr.decode(errors="replace").strip()[-200:]
+        raise SchemaError(f"`{shown}` exited with {done.returncode}: {why}")
+
+
+def _make(version: str, place: Path) -> Gate:
+    """What is experimental, out of what was generated. Raises ``OSError``, ``ValueError``."""
+    orders = {
+        f"{path.parent.name}/{path.stem}": declared(path.read_text(encoding="utf-8"))
+        for path in place.glob("ts/v2/*Params.ts")
+    }
+    stable, experimental = (place / each / BUNDLE for each in ("stable", "all"))
+    return gate_of(version, stable.read_bytes(), experimental.read_bytes(), orders)
+
+
+def declared(source: str) -> list[str]:
+    """The names of a type's fields, as a generated TypeScript file declares them."""
+    found = re.search(r"export type \w+ = \{(.*)\}", _COMMENT.sub("", source), re.DOTALL)
+    body, before = found[1] if found else "", ""
+    while body != before:
+        body, before = re.sub(r"\{[^{}]*\}", "", body), body
+    return re.findall(r"(\w+)\??:", body)
+
+
+_COMMENT: Final = re.compile(r"/\*.*?\*/|//[^\n]*", re.DOTALL)
+
+
+# -- in the state directory ------------------------------------------------------------------------
+
+
+def _read_kept(state_dir: Path, which: str) -> Gate | None:
+    for path in (state_dir / DIRECTORY).glob(f"*+{which}/{GATE}"):
+        try:
+            gate = msgspec.json.decode(path.read_bytes(), type=Gate)
+            os.utime(path.parent)  # by which the oldest is told
+        except (OSError, msgspec.DecodeError) as failure:
+            log.warning("what was kept of codex's schema can't be read", why=str(failure))
+        else:
+            return gate
+    return None
+
+
+def _keep(state_dir: Path, which: str, place: Path, gate: Gate) -> None:
+    """Keep it for the next start, whole or not at all."""
+    directory = state_dir / DIRECTORY
+    made = directory / f"{gate.version}+{which}"
+    new = directory / f"{made.name}.new"
+    try:
+        shutil.rmtree(new, ignore_errors=True)
+        new.mkdir(parents=True, mode=0o700)
+        shutil.copyfile(place / "stable" / BUNDLE, new / STABLE)
+        shutil.copyfile(place / "all" / BUNDLE, new / EXPERIMENTAL)
+        (new / GATE).write_bytes(msgspec.json.encode(gate))
+        shutil.rmtree(made, ignore_errors=True)
+        new.rename(made)
+        _forget(sorted(directory.iterdir(), key=lambda each: each.stat().st_mtime)[:-KEPT])
+    except OSError as failure:
+        log.warning("codex's schema isn't kept, so the next start makes it again", why=str(failure))
+
+
+def _forget(old: Sequence[Path]) -> None:
+    for each in old:
+        shutil.rmtree(each, ignore_errors=True)

@@ -1,0 +1,344 @@
+"""What a client gets only if it declared ``capabilities.experimentalApi``, as natively.
+
+The app-server keeps this by connection; the broker's own connection declares it, so the broker does
+what the app-server would do for each client:
+
+* a method that is experimental is refused, and so is a request that uses an experimental field;
+* some notifications are withheld (they count as opted out of);
+* one field of one server request is left out.
+
+Results are given whole. Which methods and fields are experimental, the installed binary says: its
+JSON Schema with and without them (see ``gate_of``). What the schema can't tell stands below, by
+hand: ``WITHHELD``, ``HIDDEN``, ``_NULL_IS_USE``, ``_EMPTY_IS_NONE``, ``_GRANULAR``.
+
+Natively a request is first parsed, whoever sent it. So one whose params can't be parsed isn't
+refused here but passes, for the app-server to say in its words what is wrong.
+
+Heard from: ``broker``, for requests of clients without the capability; ``client``, ``offering``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import msgspec
+
+from mux.core import jsonrpc
+
+WITHHELD = frozenset(
+    {
+        "autoApprovalReview/strictReviewRequired",
+        "mcpServer/event/stream/notification",
+        "process/exited",
+        "process/outputDelta",
+        "project/changed",
+        "thread/environment/connected",
+        "thread/environment/disconnected",
+        "thread/project/updated",
+        "thread/queue/changed",
+        "thread/readState/changed",
+        "thread/realtime/closed",
+        "thread/realtime/error",
+        "thread/realtime/item/completed",
+        "thread/realtime/item/started",
+        "thread/realtime/item/transcript/delta",
+        "thread/realtime/itemAdded",
+        "thread/realtime/outputAudio/delta",
+        "thread/realtime/sdp",
+        "thread/realtime/started",
+        "thread/realtime/transcript/delta",
+        "thread/realtime/transcript/done",
+        "thread/settings/updated",
+        "turn/moderationMetadata",
+    }
+)
+"""Notifications that natively don't go to a connection without the capability."""
+
+HIDDEN = {"item/commandExecution/requestApproval": "additionalPermissions"}
+"""Fields of server requests that are left out for a client without the capability."""
+
+
+_NULL_IS_USE = frozenset({("thread/list", "projectId")})
+"""Fields whose ``null`` means something else than their absence, so that it is a use."""
+
+_EMPTY_IS_NONE = frozenset({("thread/resume", "path"), ("thread/fork", "path")})
+"""Fields whose empty text is read as if they were absent."""
+
+_GRANULAR = ("approvalPolicy", "granular", "askForApproval.granular")
+"""A field that is stable, its variant that isn't, and how the refusal names that."""
+
+_ABSOLUTE_PATH = "AbsolutePathBuf"
+"""The definition of paths; a relative one is natively a parse error."""
+
+_NO_PARAMS = {"type": "null"}
+"""The params of a method that has none; an empty object is taken there, too."""
+
+
+class Gate(msgspec.Struct, frozen=True):
+    """What is experimental in one version of codex.
+
+    ``methods``: wholly. ``fields``: of other methods, in the order in which codex looks for them.
+    ``params``: the schema of the params of all those methods, ``definitions``: what it refers to.
+    """
+
+    version: str
+    methods: frozenset[str]
+    fields: dict[str, list[str]]
+    params: dict[str, Any]
+    definitions: dict[str, Any]
+
+    def refuses(self, method: str, params: bytes) -> str | None:
+        """What of the request needs the capability, as the refusal names it; None if nothing."""
+        if method not in self.params or not self._names_one(method, params):
+            return None
+        try:
+            value = msgspec.json.decode(params)
+        except msgspec.DecodeError:
+            return None  # the app-server says what is wrong with it
+        reason = method if method in self.methods else self._used(method, value)
+        schema = self.params[method]
+        taken = value == {} and schema == _NO_PARAMS
+        return reason if reason and (taken or not self._misfits(schema, value)) else None
+
+    def _names_one(self, method: str, params: bytes) -> bool:
+        """Whether it may be refused at all: a quick look, as params may be large."""
+        if method in self.methods:
+            return True
+        named = jsonrpc.read_fields(params) or {}
+        return any(name in named for name in self.fields[method])
+
+    def _used(self, method: str, params: Any) -> str | None:
+        """The first experimental field that the params use."""
+        if not isinstance(params, dict):
+            return None
+        for name in self.fields[method]:
+            if name in params and (used := self._uses(method, name, params[name])):
+                return used
+        return None
+
+    def _uses(self, method: str, name: str, value: Any) -> str | None:
+        field, variant, named = _GRANULAR
+        if name == field:
+            return named if isinstance(value, dict) and variant in value else None
+        if value is None:
+            absent = (method, name) not in _NULL_IS_USE
+        elif value == "":
+            absent = (method, name) in _EMPTY_IS_NONE
+        elif value is False or value in ([], {}):
+            absent = not self._is_nullable(method, name)
+        else:
+            absent = False
+        return None if absent else f"{method}.{name}"
+
+    def _is_nullable(self, method: str, name: str) -> bool:
+        """Whether the field may be null; if so, an empty list or a false is a use of it."""
+        property = self._resolved(self.params[method]).get("properties", {}).get(name, {})
+        return "null" in property.get("type", ()) or {"type": "null"} in property.get("anyOf", ())
+
+    # ── what can't be parsed ──────────────────────────────────────────────────────────────────
+
+    def _resolved(self, schema: Any) -> dict[str, Any]:
+        while isinstance(schema, dict) and "$ref" in schema:
+            schema = self.definitions.get(_name(schema["$ref"]))
+        return schema if isinstance(schema, dict) else {}
+
+    def _misfits(self, schema: Any, value: Any) -> bool:
+        """Whether the app-server surely can't parse it; in doubt it can.
+
+        It takes a list for an object, the fields' values in order; how many may be left out the
+        schema doesn't say.
+        """
+        if isinstance(value, str) and isinstance(schema, dict):
+            path = schema.get("$ref", "").endswith(f"/{_ABSOLUTE_PATH}")
+            if path and not value.startswith(("/", "~")):
+                return True
+        whole = self._resolved(schema)
+        for branches in (whole.get("anyOf"), whole.get("oneOf")):
+            if branches and all(self._misfits(each, value) for each in branches):
+                return True
+        if any(self._misfits(each, value) for each in whole.get("allOf", ())):
+            return True
+        if "enum" in whole and isinstance(value, str) and value not in whole["enum"]:
+            return True
+        if _is_of_another_kind(whole.get("type"), value):
+            return True
+        if isinstance(value, dict):
+            return self._object_misfits(whole, value)
+        items = whole.get("items")
+        if isinstance(value, list) and "object" in whole.get("type", ()):
+            is_map = isinstance(others := whole.get("additionalProperties"), dict) or others is True
+            return is_map or len(value) < len(whole.get("required", ()))
+        return isinstance(value, list) and any(self._misfits(items, each) for each in value)
+
+    def _object_misfits(self, schema: dict[str, Any], value: dict[str, Any]) -> bool:
+        known, others = schema.get("properties", {}), schema.get("additionalProperties")
+        if any(name not in value for name in schema.get("required", ())):
+            return True
+        if others is False and value.keys() - known.keys():
+            return True
+        return any(self._misfits(known.get(name, others), each) for name, each in value.items())
+
+
+_KINDS: dict[str, tuple[type, ...]] = {
+    "object": (dict, list),
+    "array": (list,),
+    "string": (str,),
+    "boolean": (bool,),
+    "integer": (int,),
+    "number": (int, float),
+    "null": (type(None),),
+}
+
+
+def _is_of_another_kind(named: str | list[str] | None, value: Any) -> bool:
+    if named is None:
+        return False
+    if not isinstance(named, str):
+        nullable = "null" in named
+        rest = [each for each in named if each != "null"]
+        return not (value is None and nullable) and all(
+            _is_of_another_kind(each, value) for each in rest
+        )
+    if isinstance(value, bool):
+        return named != "boolean"
+    return not isinstance(value, _KINDS.get(named, (object,)))
+
+
+def _name(reference: str) -> str:
+    """``#/definitions/v2/X`` → ``v2/X``; without the leading part, which all have."""
+    return reference.removeprefix("#/definitions/")
+
+
+def without_hidden(method: str, message: bytes) -> bytes | None:
+    """A server request as a client without the capability gets it; None if it is no other."""
+    field = HIDDEN.get(method)
+    if field is None or field.encode() not in message:
+        return None
+    fields = jsonrpc.read_fields(message) or {}
+    params = jsonrpc.read_fields(fields.get("params", b"")) or {}
+    if params.pop(field, None) is None:
+        return None
+    return jsonrpc.write(fields | {"params": jsonrpc.write(params)})
+
+
+# ── from a binary's schemas ───────────────────────────────────────────────────────────────────────
+
+_KEPT = frozenset(
+    {"$ref", "additionalProperties", "allOf", "anyOf", "enum", "items", "oneOf", "properties"}
+    | {"required", "type"}
+)
+"""What of a schema is looked at."""
+
+
+def gate_of(
+    version: str, stable: bytes, experimental: bytes, orders: Mapping[str, list[str]]
+) -> Gate:
+    """What is experimental, out of codex's two bundles of definitions.
+
+    ``orders``: by name of a type of params, its fields as they are declared, which is the order in
+    which codex looks at them. Without it they are taken as the schema has them. Raises
+    ``ValueError`` where these are no such bundles.
+    """
+    before, after = _read(stable), _read(experimental)
+    stable_params = dict(_requests(before))
+    methods: set[str] = set()
+    params: dict[str, Any] = {}
+    fields: dict[str, list[str]] = {}
+    for method, schema in _requests(after):
+        if method not in stable_params:
+            methods.add(method)
+        else:
+            there = _properties(stable_params[method], before)
+            now = _properties(schema, after)
+            used = [name for name in now if name not in there]
+            if _GRANULAR[0] in now:
+                used.append(_GRANULAR[0])
+            if not used:
+                continue
+            fields[method] = _in_order(used, orders.get(_type_of(schema), []))
+        params[method] = _slim(schema)
+    return Gate(version, frozenset(methods), fields, params, _closure(params, after))
+
+
+def _read(bundle: bytes) -> dict[str, Any]:
+    """The definitions of a bundle, flat: those of a version (``v2``) under ``v2/NAME``."""
+    try:
+        nested = msgspec.json.decode(bundle, type=dict[str, Any])["definitions"]
+    except (msgspec.DecodeError, KeyError) as wrong:
+        raise ValueError(f"no bundle of definitions: {wrong!r}") from wrong
+    flat: dict[str, Any] = {}
+    for name, each in nested.items():
+        if isinstance(each, dict) and not each.keys() & (_KEPT | {"title", "description"}):
+            flat |= {f"{name}/{inner}": schema for inner, schema in each.items()}
+        else:
+            flat[name] = each
+    if "ClientRequest" not in flat:
+        raise ValueError("the bundle has no definition of `ClientRequest`")
+    return flat
+
+
+def _requests(definitions: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Each request of clients: its method, and the schema of its params."""
+    try:
+        for each in definitions["ClientRequest"]["oneOf"]:
+            (method,) = each["properties"]["method"]["enum"]
+            yield method, each["properties"].get("params", _NO_PARAMS)
+    except (KeyError, TypeError) as wrong:
+        raise ValueError(f"`ClientRequest` isn't as it was: {wrong!r}") from wrong
+
+
+def _properties(schema: Any, definitions: dict[str, Any]) -> dict[str, Any]:
+    known = definitions.get(_type_of(schema), {})
+    properties: dict[str, Any] = known.get("properties", {})
+    return properties
+
+
+def _type_of(schema: Any) -> str:
+    """The name of the type of params, as ``v2/X``; empty where it has none."""
+    return _name(schema.get("$ref", ""))
+
+
+def _in_order(names: list[str], order: list[str]) -> list[str]:
+    place = {name: at for at, name in enumerate(order)}
+    return sorted(names, key=lambda name: place.get(name, len(order)))
+
+
+def _slim(schema: Any) -> Any:
+    """The schema without what nobody looks at (descriptions, above all)."""
+    if not isinstance(schema, dict):
+        return schema
+    slim: dict[str, Any] = {}
+    for name in _KEPT & schema.keys():
+        value = schema[name]
+        if name == "properties":
+            slim[name] = {each: _slim(inner) for each, inner in value.items()}
+        elif isinstance(value, list) and name.endswith("Of"):
+            slim[name] = [_slim(each) for each in value]
+        else:
+            slim[name] = _slim(value)
+    return slim
+
+
+def _closure(schemas: Any, definitions: dict[str, Any]) -> dict[str, Any]:
+    """All definitions that these schemas refer to, and those refer to, and so on."""
+    found: dict[str, Any] = {}
+    wanted = list(_references(schemas))
+    while wanted:
+        name = wanted.pop()
+        if name not in found and name in definitions:
+            found[name] = _slim(definitions[name])
+            wanted += _references(found[name])
+    return found
+
+
+def _references(part: Any) -> Iterator[str]:
+    values: Iterable[Any] = ()
+    if isinstance(part, dict):
+        values = part.values()
+        if isinstance(part.get("$ref"), str):
+            yield _name(part["$ref"])
+    elif isinstance(part, list):
+        values = part
+    for each in values:
+        yield from _references(each)
