@@ -257,9 +257,6 @@ class Broker:
             case _ if client.state is clients.State.ATTACHED:
                 text = "Not initialized"
                 self.state.error(client.id, message.id, jsonrpc.INVALID_REQUEST, text)
-            case _ if (used := self._experimental(client, message)) is not None:
-                text = f"{used} requires experimentalApi capability"
-                self.state.error(client.id, message.id, jsonrpc.INVALID_REQUEST, text)
             case Route.UNFOLLOW:
                 self._following.client_unfollows(client, message, rule)
             case Route.REPLAY:
@@ -290,7 +287,10 @@ class Broker:
     def _pass_on(
         self, client: Client, message: ClientMessage, rule: RequestRule, scope: Scope
     ) -> None:
-        if self.state.appserver.state is AppServerState.DOWN:
+        if (used := self._experimental(client, message)) is not None:
+            text = f"{used} requires experimentalApi capability"
+            self.state.error(client.id, message.id, jsonrpc.INVALID_REQUEST, text)
+        elif self.state.appserver.state is AppServerState.DOWN:
             text = "the app-server is down, see `appmux status`; `appmux restart` tries again"
             self.state.error(client.id, message.id, jsonrpc.APP_SERVER_GONE, text)
         elif not self._sent.is_again(client, message):

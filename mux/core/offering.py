@@ -102,7 +102,7 @@ class Offering:
         """
         for request in list(self.state.approvals.pending(thread)):
             if client.id in request.offered and not request.answered:
-                self.state.send(client.id, request.offer, request.method)
+                self._show(request, (client.id,), first=False)
             elif request.rule.asked is Asked.FOLLOWERS or not request.offered:
                 self._offer(request, (client.id,))
 
