@@ -92,11 +92,11 @@ class Stand:
 
 
 @asynccontextmanager
-async def standing(issued: Issued | None = None) -> AsyncIterator[Stand]:
+async def standing(issued: Issued | None = None, port: int = 0) -> AsyncIterator[Stand]:
     """A stand on loopback; with a certificate: TLS, HTTP/2 and HTTP/1.1."""
     stand = Stand()
     config = hypercorn.Config()
-    config.bind = ["127.0.0.1:0"]
+    config.bind = [f"127.0.0.1:{port}"]
     config.graceful_timeout = 0.1
     config.shutdown_timeout = 0.1
     config.accesslog = config.errorlog = None
