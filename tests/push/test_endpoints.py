@@ -1,0 +1,217 @@
+"""Registrations: what an address must be, who has it, and what the file survives."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mux import config
+from mux.push import endpoints as endpoints_module
+from mux.push.addresses import check
+from mux.push.endpoints import FILE, MOST_OF_A_DEVICE, open_endpoints
+from mux.push.push import Push, PushError, fitting
+from mux.push.sender import Pushes
+from tests.push.sending import Clock
+from tests.push.told import push
+
+TOKEN = "AB" * 32
+POINT = "BCVxsr7N_eNgVRqvHtD0zTZsEc6-VV-JvLexhqUzORcxaOzi6-AYWXvTBHm4bjyPjs7Vd8pZGH6SRpkNtoIAiw4"
+AUTH = "BTBZMqHH6r4Tts7J_aSIgg"
+BROWSER = {"endpoint": "https://push.example/x", "p256dh": POINT, "auth": AUTH}
+
+# -- addresses -------------------------------------------------------------------------------------
+
+
+def test_addresses_that_are_good() -> None:
+    apns = {"token": TOKEN, "environment": "sandbox"}
+    assert check("apns", apns, ()) == ("apns", apns | {"token": TOKEN.lower()})
+    assert check("webpush", BROWSER, ()) == ("webpush", BROWSER)
+    assert check("unifiedpush", {"endpoint": "https://up.example/x", "auth": None}, ())
+    ntfy = {"server": "https://ntfy.sh/", "topic": "a-1_B", "token": "tk_1"}
+    assert check("ntfy", ntfy, ())[1]["server"] == "https://ntfy.sh"
+    assert check("fcm", {"token": "a:b-c_d"}, ())
+
+
+@pytest.mark.parametrize(
+    ("service", "address", "told"),
+    [
+        ("webhook", {}, "can't register for the service 'webhook': one of apns, fcm"),
+        ("exec", {"command": "rm"}, "can't register for the service 'exec'"),
+        ("", {}, "can't register for the service ''"),
+        ("apns", {"token": TOKEN}, "lacks environment: it has token, environment"),
+        ("fcm", {"token": "x", "url": "y"}, "has url besides: it has token"),
+        ("fcm", {"token": ["x"]}, "token must be a text"),
+        ("fcm", {"token": "x" * 3000}, "token must be a text"),
+        ("fcm", {"token": "a\r\nb"}, "token must be a text"),
+        ("apns", {"token": "xyz" * 30, "environment": "sandbox"}, "in hex"),
+        ("apns", {"token": TOKEN, "environment": "test"}, '"production" (TestFlight'),
+        ("webpush", BROWSER | {"auth": "AAAA"}, "auth 16 bytes"),
+        ("webpush", BROWSER | {"p256dh": POINT[:-4] + "!!!!"}, "p256dh isn't base64url"),
+        ("unifiedpush", {"endpoint": "https://x.example", "auth": AUTH}, "come together"),
+        ("ntfy", {"server": "https://ntfy.sh", "topic": "a/b"}, "topic must be"),
+    ],
+)
+def test_addresses_that_are_not(service: str, address: dict[str, Any], told: str) -> None:
+    with pytest.raises(PushError) as caught:
+        check(service, address, ())
+    assert told in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("http://push.example/x", "must be https://"),
+        ("ftp://push.example/x", "must be a URL"),
+        ("file:///etc/passwd", "must be a URL"),
+        ("https:///x", "must be a URL"),
+        ("https://ada:pw@push.example/x", "without a name or password"),
+        ("https://push.example/x#y", "must be a URL"),
+        ("https://[::1/x", "isn't a URL"),
+        ("https://push.example:99999/x", "isn't a URL"),
+        ("https://127.0.0.1/x", "of this host or its network"),
+        ("https://10.0.0.7:8443/x", "of this host or its network"),
+        ("https://169.254.169.254/latest", "of this host or its network"),
+        ("https://100.100.1.1/x", "of this host or its network"),
+        ("https://0.0.0.0/x", "of this host or its network"),
+        ("https://[::1]/x", "of this host or its network"),
+        ("https://[::ffff:10.0.0.1]/x", "of this host or its network"),
+        ("https://[fd7a:115c:a1e0::1]/x", "of this host or its network"),
+        ("https://[64:ff9b::a00:1]/x", "of this host or its network"),
+        ("https://[2002:0a00:0001::1]/x", "of this host or its network"),
+    ],
+)
+def test_urls_that_a_stranger_must_not_have_called(url: str, told: str) -> None:
+    with pytest.raises(PushError) as caught:
+        check("unifiedpush", {"endpoint": url}, ())
+    assert told in str(caught.value)
+
+
+def test_hosts_that_the_settings_name_are_good_wherever_they_are() -> None:
+    hosts = ("ntfy.LAN", "10.0.0.7:8080", "[::1]:80")
+    for url in ("http://NTFY.lan:1/x", "http://10.0.0.7:8080/x", "http://[::1]:80/x"):
+        assert check("unifiedpush", {"endpoint": url}, hosts)
+    for url in ("http://10.0.0.7:80/x", "http://notntfy.lan/x"):
+        with pytest.raises(PushError):
+            check("unifiedpush", {"endpoint": url}, hosts)
+
+
+# -- registrations ---------------------------------------------------------------------------------
+
+
+def test_they_outlive_the_broker_and_are_nobody_elses_business(tmp_path: Path) -> None:
+    pushes = Pushes.open(tmp_path, config.Push(), clock=Clock())
+    made = pushes.register("phone", "webpush", BROWSER, "title")
+    again = Pushes.open(tmp_path, config.Push(), clock=Clock())
+    assert again.endpoints.of("phone") == [made]
+    assert (tmp_path / FILE).stat().st_mode & 0o777 == 0o600
+    assert "push.example" not in repr(made) + str(made.shown())
+
+
+def test_registered_again_it_is_the_same(tmp_path: Path) -> None:
+    pushes = Pushes.open(tmp_path, config.Push(), clock=Clock())
+    made = pushes.register("phone", "webpush", BROWSER)
+    again = pushes.register("phone", "webpush", BROWSER, "full")
+    assert (again.id, again.level) == (made.id, "full")
+    assert pushes.endpoints.all() == [again]
+
+
+def test_an_app_that_is_paired_anew_takes_its_address_along(tmp_path: Path) -> None:
+    pushes = Pushes.open(tmp_path, config.Push(), clock=Clock())
+    pushes.register("old", "webpush", BROWSER)
+    pushes.send("old", push(expires_at=2e9))
+    made = pushes.register("new", "webpush", BROWSER)
+    assert pushes.endpoints.all() == [made]
+    assert [each["said"] for each in pushes.history()] == ["no longer registered"]
+    topic = {"server": "https://ntfy.sh", "topic": "family"}
+    for device in ("old", "new"):
+        pushes.register(device, "ntfy", topic)
+    assert len(pushes.endpoints.all()) == 3
+
+
+def test_they_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pushes = Pushes.open(tmp_path, config.Push(), clock=Clock())
+    for number in range(MOST_OF_A_DEVICE):
+        pushes.register("phone", "unifiedpush", {"endpoint": f"https://up.example/{number}"})
+    with pytest.raises(PushError, match="8 push registrations already"):
+        pushes.register("phone", "unifiedpush", {"endpoint": "https://up.example/more"})
+    monkeypatch.setattr(endpoints_module, "MOST", MOST_OF_A_DEVICE)
+    with pytest.raises(PushError, match="there are 8 push registrations"):
+        pushes.register("tablet", "unifiedpush", {"endpoint": "https://up.example/more"})
+    pushes.register("phone", "unifiedpush", {"endpoint": "https://up.example/7"}, "full")
+
+
+def test_a_service_without_a_key_says_so(tmp_path: Path) -> None:
+    pushes = Pushes.open(tmp_path, config.Push(), clock=Clock())
+    with pytest.raises(PushError, match=r"no key for apns: its operator sets \[push\.apns\]"):
+        pushes.register("phone", "apns", {"token": TOKEN, "environment": "sandbox"})
+    assert set(pushes.services()) == {"webpush", "unifiedpush", "ntfy"}
+    there = config.Apns(key_file=tmp_path / "k.p8", topic="org.app")
+    with_apns = Pushes.open(tmp_path, config.Push(apns=there), clock=Clock())
+    assert with_apns.services()["apns"] == {"topic": "org.app"}
+    assert with_apns.services()["webpush"] == pushes.services()["webpush"]
+    made = with_apns.register("phone", "apns", {"token": TOKEN, "environment": "sandbox"})
+    assert with_apns.endpoints.all() == [made]
+
+
+def test_what_is_not_on_disk_was_not_changed(tmp_path: Path) -> None:
+    state_dir = tmp_path / "state"
+    state_dir.mkdir()
+    pushes = Pushes.open(state_dir, config.Push(), clock=Clock())
+    pushes.register("phone", "webpush", BROWSER)
+    (state_dir / f"{FILE}.new").mkdir()
+    with pytest.raises(PushError, match=r"nothing was changed: .* can't be written"):
+        pushes.register("tablet", "ntfy", {"server": "https://ntfy.sh", "topic": "t"})
+    with pytest.raises(PushError, match="nothing was changed"):
+        pushes.unregister("phone", pushes.endpoints.all()[0].id)
+    assert [each.device for each in pushes.endpoints.all()] == ["phone"]
+    pushes.forget("phone")
+    assert not pushes.endpoints.all(), "a revocation counts at once"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("{", "it isn't a list of registrations"),
+        ("[]", "it isn't a list of registrations"),
+        ('{"version": 2}', "written by a newer appmux"),
+        ('{"version": 1, "endpoints": [{"id": 3}]}', "an entry in it is damaged"),
+        ('{"version": 1, "endpoints": 3}', "an entry in it is damaged"),
+        ('{"version": 1, "endpoints": [], "more": 1}', "an entry in it is damaged"),
+    ],
+)
+def test_a_file_that_cannot_be_read(tmp_path: Path, text: str, told: str) -> None:
+    (tmp_path / FILE).write_text(text)
+    with pytest.raises(PushError, match=told):
+        open_endpoints(tmp_path, Clock())
+
+
+# -- what is told ----------------------------------------------------------------------------------
+
+
+def test_an_id_is_short_and_plain() -> None:
+    for bad in ("", "x" * 65, "a b", "a/b", "é"):
+        with pytest.raises(PushError, match="letters, digits"):
+            push(id=bad)
+        with pytest.raises(PushError, match="letters, digits"):
+            push(collapse=bad)
+
+
+@pytest.mark.parametrize("most", [4096, 500, 300, 250])
+@pytest.mark.parametrize("text", ["x", "ж", "😀", '"', "\n\x01", "…"])
+def test_a_push_is_cut_to_fit_and_no_further_than_it_must(text: str, most: int) -> None:
+    def render(told: Push) -> bytes:
+        return json.dumps(told.document(), ensure_ascii=False).encode()
+
+    rendered = fitting(push(title=text * 100, body=text * 5000, ticket=None), most, render)
+    assert len(rendered) <= most
+    assert json.loads(rendered)["id"] == "p-1"
+    if most == 4096:
+        assert len(rendered) > most - 20
+
+
+def test_what_cannot_fit_is_an_error() -> None:
+    with pytest.raises(PushError, match="where the service takes 9"):
+        fitting(push(), 9, lambda _told: b"x" * 10)
