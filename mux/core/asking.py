@@ -184,6 +184,7 @@ class Asking:
             if not self._overtaken(request):
                 state.forward(request.line, request.method)
                 state.arm(request.deadline)
+        state.arm(state.flow.held_until)
 
     def _overtaken(self, request: Request) -> bool:
         """Whether what happened since it was made leaves no sense in sending it.

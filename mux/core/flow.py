@@ -3,7 +3,10 @@
 The app-server answers overload past about 128 queued requests and then loses some of its answers,
 so at most ``in_flight`` are upstream and the rest wait here, in one queue a client. Clients take
 turns, and no client holds more than its share of the slots: one that pipelines a thousand requests
-delays another's by one answer, not by a thousand.
+delays another's by one answer, not by a thousand. Of those that it holds only a ``burst`` may be
+fresh: the app-server answers what is cheap one after the other, and with 32 before it another's
+request takes thirty times as long as alone. What takes long anyway doesn't hold up others, so each
+``burst_seconds`` there may be as many more, up to the client's share.
 
 Requests that wait for something outside (``RequestRule.waits``) take no slot, only a place among
 their client's ``waiting``. A client's own order is kept: what stands behind a request in its queue
@@ -33,6 +36,7 @@ class _Line:
     queued_bytes: int = 0
     in_flight: int = 0
     waiting: int = 0
+    fresh: list[Request] = attrs.field(factory=list)
     turns: bool = False  # whether it stands in the ring of those with a turn to come
 
 
@@ -45,11 +49,15 @@ DEPARTED: ClientId = -1
 
 @attrs.define(eq=False)
 class Flow:
-    """All requests between a client's asking and its answer. Times on the broker's clock."""
+    """All requests between a client's asking and its answer. Times on the broker's clock.
+
+    ``held_until``: when a client that has sent a burst may send more; infinite if none waits.
+    """
 
     limits: Limits
     upstream: dict[int, Request] = attrs.field(factory=dict)
     in_flight: int = 0
+    held_until: float = float("inf")
     _lines: dict[ClientId, _Line] = attrs.field(factory=dict)
     _ring: deque[ClientId] = attrs.field(factory=deque)
     _deadlines: deque[Request] = attrs.field(factory=deque)
@@ -91,11 +99,12 @@ class Flow:
 
         ``only``: give out none but this client's (the broker's own, during the handshake).
         """
+        self.held_until = float("inf")
         passed = 0  # clients in a row that couldn't use their turn
         while self._ring and passed < len(self._ring):
             client = self._ring.popleft()
             line = self._lines[client]
-            if (only is not None and client != only) or not self._may_send(line):
+            if (only is not None and client != only) or not self._may_send(client, line, now):
                 self._ring.append(client)
                 passed += 1
                 continue
@@ -109,13 +118,26 @@ class Flow:
             self._send(request, line, now)
             yield request
 
-    def _may_send(self, line: _Line) -> bool:
+    def _may_send(self, client: ClientId, line: _Line, now: float) -> bool:
         if line.queue[0].rule.waits:
             return line.waiting < self.limits.waiting_per_client
-        return (
+        has_a_slot = (
             self.in_flight < self.limits.in_flight
             and line.in_flight < self.limits.in_flight_per_client
         )
+        return has_a_slot and (client in (BROKER, DEPARTED) or not self._has_sent_burst(line, now))
+
+    def _has_sent_burst(self, line: _Line, now: float) -> bool:
+        span = self.limits.burst_seconds
+        line.fresh = [
+            each
+            for each in line.fresh
+            if each.upstream_since + span > now and each.wire in self.upstream
+        ]
+        if len(line.fresh) < self.limits.burst:
+            return False
+        self.held_until = min(self.held_until, line.fresh[0].upstream_since + span)
+        return True
 
     def _send(self, request: Request, line: _Line, now: float) -> None:
         self.upstream[request.wire] = request
@@ -124,6 +146,8 @@ class Flow:
             return
         line.in_flight += 1
         self.in_flight += 1
+        line.fresh.append(request)
+        request.upstream_since = now
         request.deadline = now + self.limits.request_deadline
         self._deadlines.append(request)  # one deadline for all, so the oldest stands first
 
@@ -162,12 +186,12 @@ class Flow:
                 yield request
 
     def next_moment(self) -> float:
-        """When ``retries`` or ``expire`` has something to give, at the earliest."""
+        """When ``due``, ``retries`` or ``expire`` has something to give, at the earliest."""
         while self._deadlines and self._deadlines[0].wire not in self.upstream:
             self._deadlines.popleft()
         deadline = self._deadlines[0].deadline if self._deadlines else float("inf")
         retry = self._retries[0][0] if self._retries else float("inf")
-        return min(deadline, retry)
+        return min(deadline, retry, self.held_until)
 
     def leave(self, client: ClientId) -> list[Request]:
         """Drop what the client has queued, returning it; what is upstream loses its asker."""
@@ -198,6 +222,7 @@ class Flow:
         for account in list(self._lines):
             line = self._lines[account]
             line.in_flight = line.waiting = 0
+            line.fresh.clear()
             if account == BROKER:
                 line.queue.clear()
                 if line.turns:

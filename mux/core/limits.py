@@ -31,6 +31,13 @@ class Limits:
     in_flight_per_client: int = _count(
         32, "half of the whole, so one client's burst always leaves slots to the others"
     )
+    burst: int = _count(
+        4,
+        "of one client at once: enough to keep the app-server busy, and all that another waits for",
+    )
+    burst_seconds: float = _limit(
+        0.01, "then as many more: what takes longer than this isn't what keeps the app-server busy"
+    )
     waiting_per_client: int = _count(
         256, "requests that wait for something outside (a command's end) hold memory, not a slot"
     )

@@ -33,8 +33,8 @@ class Request:
     ``by``: who asked for what begins a turn; it may have left when that begins.
     ``unwanted``: its client has unsubscribed from what it joins, before the answer.
     ``sent``: see ``sent.Sent``. ``recorded``: see ``recording``, which clears it at the end.
-    ``deadline`` is on the broker's clock, set when it goes upstream;
-    infinite for one that waits.
+    ``upstream_since`` and ``deadline`` are on the broker's clock, set when it goes upstream; the
+    deadline is infinite for one that waits.
     """
 
     wire: int
@@ -49,6 +49,7 @@ class Request:
     claim: Claim | None = None
     by: Owner | None = None
     params: bytes = b""
+    upstream_since: float = 0.0
     deadline: float = float("inf")
     attempts: int = 0
     expired: bool = False

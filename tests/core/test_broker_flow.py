@@ -19,7 +19,7 @@ def pipelines(peer: Peer, count: int, method: str = "thread/list") -> list[int]:
 
 
 def test_at_most_the_cap_is_in_flight_and_everything_is_answered_once() -> None:
-    story = Story.begun()
+    story = Story.begun(burst=32)
     peers = [story.peer(str(at)) for at in range(4)]
     asked = {peer.id: pipelines(peer, 250) for peer in peers}
     most = 0
@@ -38,12 +38,12 @@ def test_a_burst_of_a_thousand_leaves_the_others_quick() -> None:
     burst, other = story.peer("burst"), story.peer("other")
     ids = pipelines(burst, 1000)
     waiting = story.written()
-    assert len(waiting) == story.limits.in_flight_per_client
+    assert len(waiting) == story.limits.burst
     for _ in range(50):
         other.asks("model/list", id="mine")
         waiting += story.written()
         at = next(at for at, each in enumerate(waiting) if each["method"] == "model/list")
-        assert at <= story.limits.in_flight_per_client
+        assert at <= story.limits.burst
         for asked in waiting[: at + 1]:
             story.answers(asked)
         waiting = waiting[at + 1 :] + story.written()
@@ -52,6 +52,19 @@ def test_a_burst_of_a_thousand_leaves_the_others_quick() -> None:
         story.answers(waiting.pop(0))
         waiting += story.written()
     assert [each["id"] for each in burst.heard()] == ids
+
+
+def test_what_takes_long_is_joined_by_more_in_time() -> None:
+    story = Story.begun()
+    pipelines(story.peer("patient"), 100)
+    sent = len(story.written())
+    while sent < story.limits.in_flight_per_client:
+        story.waits(story.limits.burst_seconds)
+        more = len(story.written())
+        assert more == story.limits.burst
+        sent += more
+    story.waits(1.0)
+    assert story.written() == []
 
 
 def test_a_clients_own_order_is_kept() -> None:

@@ -29,7 +29,7 @@ def test_equal_ids_of_three_clients_come_back_each_to_its_own() -> None:
 
 
 def test_an_id_comes_back_with_its_type_and_value() -> None:
-    story = Story.begun()
+    story = Story.begun(burst=len(ODD_IDS))
     a = story.peer()
     for id in ODD_IDS:
         a.asks("model/list", id=id)

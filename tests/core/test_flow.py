@@ -38,7 +38,7 @@ def wires(of: Flow, now: float = 0.0, only: int | None = None) -> list[int]:
 
 
 def test_clients_take_turns() -> None:
-    turns = flow(in_flight=100)
+    turns = flow(in_flight=100, burst=100)
     for wire in range(1, 7):
         assert turns.submit(request(wire, client=1))
     for wire in range(11, 13):
@@ -46,6 +46,31 @@ def test_clients_take_turns() -> None:
     assert turns.submit(request(21, client=3))
     assert wires(turns) == [1, 11, 21, 2, 12, 3, 4, 5, 6]
     assert wires(turns) == []
+
+
+def test_a_client_sends_a_burst_and_more_as_it_is_answered_or_takes_long() -> None:
+    bursts = flow(burst=2, burst_seconds=0.5, in_flight_per_client=5)
+    for wire in range(10):
+        bursts.submit(request(wire, client=1))
+    bursts.submit(request(20, client=2))
+    first, other, _second = list(bursts.due(0.0))
+    assert (first.wire, other.wire) == (0, 20)
+    assert bursts.next_moment() == bursts.held_until == 0.5
+    assert wires(bursts, 0.4) == []
+    bursts.answered(first)
+    assert wires(bursts, 0.4) == [2]
+    assert wires(bursts, 0.5) == [3]  # the second is under way for long
+    assert wires(bursts, 0.9) == [4]
+    assert wires(bursts, 1.0) == [5]  # five are in flight now, the client's share
+    assert wires(bursts, 9.0) == []
+    assert bursts.held_until == float("inf")
+
+
+def test_the_broker_and_what_the_departed_began_are_not_held() -> None:
+    bursts = flow(burst=1)
+    for wire, account in enumerate((BROKER, BROKER, DEPARTED, DEPARTED)):
+        bursts.submit(request(wire, client=account))
+    assert len(wires(bursts)) == 4
 
 
 def test_the_cap_holds_over_all_and_per_client() -> None:
