@@ -76,6 +76,7 @@ EXTENSION_VERSION = 1
 """Of what clients that know the broker get beyond the app-server's protocol."""
 
 _AS_IT_IS = RequestRule()
+_ENDS_THREAD = frozenset({"thread/archived", "thread/closed", "thread/deleted"})
 _TURNING_POINTS = frozenset(
     {
         "turn/started",
@@ -405,6 +406,8 @@ class Broker:
         rule = notification_rule(method)
         if method == USAGE and thread is not None and self._following.repeats(thread, line):
             return
+        if method in _ENDS_THREAD and thread is not None:
+            self._offering.thread_over(thread, line)
         if rule.audience is not Audience.FOLLOWERS or thread is None:
             self._notify_others(thread, method, line, rule)
         elif state.threads.get(thread).claimed:
@@ -464,10 +467,10 @@ class Broker:
         elif method == "item/completed":
             self._following.spawned(thread, line)
         elif method == "turn/completed":
-            self._offering.turn_over(thread)
+            running = self.state.threads.get(thread).running
+            self._offering.turn_over(thread, running.over, line)
             self.state.loose.add(thread)
         else:
-            self._offering.thread_closed(thread)
             self._following.thread_closed(thread)
 
     def _upstream_resolved(self, line: bytes) -> None:

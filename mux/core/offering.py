@@ -403,16 +403,32 @@ class Offering:
                 params = {"threadId": request.thread, "requestId": request.id}
                 self._tell_resolved(request, jsonrpc.notification(RESOLVED, params))
 
-    def turn_over(self, thread: str) -> None:
-        """Tool calls end with their turn: the app-server doesn't say so of each."""
+    def turn_over(self, thread: str, turn: str | None, line: bytes) -> None:
+        """Nothing of the turn can be answered any more; ``line`` says that it is over.
+
+        Of tool calls the app-server doesn't say so. Of others it does, mostly, a moment later: what
+        it says of one that was withdrawn here is told to nobody.
+        """
         for request in list(self.state.approvals.pending(thread)):
             if request.rule.asked is Asked.TOOL_OWNER:
                 self.state.approvals.resolve(request.upstream)
+            elif turn is not None and request.turn == turn:
+                self._withdraw(request, line)
 
-    def thread_closed(self, thread: str) -> None:
-        """Nothing of it can be answered any more."""
+    def thread_over(self, thread: str, line: bytes) -> None:
+        """Nothing of the thread can be answered any more; ``line`` says that it is closed, say."""
         for request in list(self.state.approvals.pending(thread)):
-            self._resolve(request.upstream)
+            self._withdraw(request, line)
+
+    def _withdraw(self, request: ServerRequest, line: bytes) -> None:
+        """It became obsolete with what ``line`` says: whoever shows it is told, as natively."""
+        self._resolve(request.upstream)
+        if request.rule.asked is Asked.TOOL_OWNER:
+            return  # of these no client expects it
+        params = {"threadId": request.thread, "requestId": request.id}
+        told = jsonrpc.read_fields(jsonrpc.notification(RESOLVED, params)) or {}
+        at = {"emittedAtMs": (jsonrpc.read_fields(line) or {}).get("emittedAtMs", b"")}
+        self._tell_resolved(request, jsonrpc.write(told | (at if at["emittedAtMs"] else {})))
 
     def unfollowed(self, client: Client, thread: str) -> None:
         """Natively it hears no ``resolved`` then; and it may join again and be offered it anew."""

@@ -74,6 +74,7 @@ class ServerRequest:
     id: int
     kind: Kind
     thread: str | None
+    turn: str | None = None  # one that says so is withdrawn with it
     answered: bool = False
     resolved: bool = False
     offered_as: int | None = None
@@ -245,7 +246,8 @@ class World:
 
     def raise_request(self, kind: Kind, thread: str | None) -> ServerRequest:
         self.serial += 1
-        request = ServerRequest(self.serial, self.next_id, kind, thread)
+        turn = self.running.get(thread or "") if self.serial % 2 else None
+        request = ServerRequest(self.serial, self.next_id, kind, thread, turn)
         self.next_id += 1
         self.requests.append(request)
         self._send(request)
@@ -255,6 +257,8 @@ class World:
         params: Json = {"n": request.n}
         if request.thread is not None:
             params["threadId"] = request.thread
+            if request.turn is not None:
+                params["turnId"] = request.turn
         if request.kind == "human":
             params["kind"] = "humanCommand"
         if request.kind == "tool":

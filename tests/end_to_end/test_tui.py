@@ -10,7 +10,7 @@ import attrs
 import pytest
 import trio
 
-from mux.scripted_model import Hold, Run, Say, Scripted
+from mux.scripted_model import CallTool, Hold, Run, Say, Scripted
 from tests.end_to_end.brokered import brokered, client
 from tests.end_to_end.lives import kill_app_server
 from tests.end_to_end.native import Native
@@ -262,6 +262,45 @@ async def test_its_approval_vanishes_when_the_app_server_is_killed() -> None:
         await on.tui.see(PROMPT)
         await on.tui.gone(WORKING)
         assert on.proof() == ""
+
+
+@pytest.mark.parametrize("how", ["turn/interrupt", "thread/archive"])
+async def test_its_prompt_vanishes_when_another_client_makes_it_obsolete(how: str) -> None:
+    async with shared("plain") as on:
+        since = len(on.phone.inbox)
+        turn = await on.phone.start_turn(on.thread, "run it")
+        asked = await on.phone.wait_method(APPROVAL, threadId=on.thread)
+        await on.tui.see(ASKS)
+        params = {"threadId": on.thread} | ({"turnId": turn} if how == "turn/interrupt" else {})
+        await on.phone.request(how, params)
+        await on.tui.gone(ASKS)
+        await on.phone.wait_method(RESOLVED, since=since)
+        # What comes later would have been behind the app-server's own word.
+        await on.phone.request("thread/loaded/list")
+        assert len(on.phone.heard(RESOLVED, since=since, requestId=asked["id"])) == 1
+        assert on.proof() == ""
+
+
+async def test_its_question_vanishes_when_another_client_interrupts_the_turn() -> None:
+    model = scripted()
+    which = {"id": "q", "header": "h", "question": "Which one?", "options": [
+        {"label": "this", "description": "one"}, {"label": "that", "description": "other"},
+    ]}  # fmt: skip
+    model.on("ask me", CallTool("request_user_input", {"questions": [which]}), Say("So be it."))
+    config = QUIET | {"features": {"default_mode_request_user_input": True}}
+    async with brokered(model=model, config=config) as broker, client(broker, "phone") as phone:
+        thread = await phone.start_thread(broker.home.work)
+        await phone.run_turn(thread, "greet")
+        async with tui(broker.home, "resume", thread) as screen:
+            await screen.see(PROMPT)
+            since = len(phone.inbox)
+            turn = await phone.start_turn(thread, "ask me")
+            await screen.see("Which one?", "1. this")
+            await phone.request("turn/interrupt", {"threadId": thread, "turnId": turn})
+            await screen.gone("1. this")
+            await phone.wait_method(RESOLVED, since=since)
+            await phone.request("thread/loaded/list")
+            assert len(phone.heard(RESOLVED, since=since)) == 1
 
 
 async def test_a_planned_restart_is_nothing_to_see() -> None:
