@@ -76,9 +76,13 @@ class ServerRequest:
 
 @attrs.define(eq=False)
 class Approvals:
-    """The server requests of one app-server life. ``first_id``: see ``Broker``."""
+    """The server requests of one app-server life. ``first_id``: see ``Broker``.
+
+    ``changes`` counts those that came, were answered or went.
+    """
 
     next_id: int
+    changes: int = 0
     _by_id: dict[int, ServerRequest] = attrs.field(factory=dict)
     _by_upstream: dict[bytes, ServerRequest] = attrs.field(factory=dict)
     _resolved: OrderedDict[bytes, None] = attrs.field(factory=OrderedDict)
@@ -95,6 +99,7 @@ class Approvals:
     def add(self, request: ServerRequest) -> None:
         self._by_id[request.id] = request
         self._by_upstream[request.upstream] = request
+        self.changes += 1
 
     def offered_to(self, client: ClientId, id: bytes) -> ServerRequest | None:
         """The unanswered request that this client answers under ``id`` (JSON text).
@@ -117,6 +122,7 @@ class Approvals:
         if request is None:
             return None
         del self._by_id[request.id]
+        self.changes += 1
         self._resolved[upstream] = None
         if len(self._resolved) > REMEMBERED_RESOLVED:
             self._resolved.popitem(last=False)
@@ -134,6 +140,7 @@ class Approvals:
     def clear(self) -> list[ServerRequest]:
         """The app-server is gone, and its requests with it."""
         lost = list(self._by_id.values())
+        self.changes += 1
         self._by_id.clear()
         self._by_upstream.clear()
         self._resolved.clear()

@@ -7,6 +7,7 @@ them. What an event means is decided here by THE TABLE (``methods``), and carrie
     offering    server requests going down      recovery    the app-server's lives
     sent        messages that come twice        replaying   clients that come back
     recording   what the audit log is told      presence    who is here
+    looking     who looks at what               notices     what a person is told of by push
 
 They share one ``State``, change it only while an event is handled, and speak only through it.
 
@@ -23,7 +24,7 @@ from mux.core import jsonrpc, recording, scoped
 from mux.core.approvals import RESOLVED, Approvals
 from mux.core.appserver import Introduction
 from mux.core.appserver import State as AppServerState
-from mux.core.asking import Asking
+from mux.core.asking import Asking, thread_in
 from mux.core.backlog import Backlog
 from mux.core.client import Client
 from mux.core.commands import Command, KillUpstream, LearnGate, Serve
@@ -40,6 +41,8 @@ from mux.core.events import (
     Fetched,
     GateLearned,
     JournalKept,
+    NoticesKept,
+    Reachable,
     Renamed,
     Served,
     TimePassed,
@@ -53,6 +56,7 @@ from mux.core.following import USAGE, Following
 from mux.core.journal import Journal
 from mux.core.jsonrpc import BadMessageError, ClientMessage, ItemParams, UpstreamMessage
 from mux.core.limits import Limits
+from mux.core.looking import FOCUS, Looking
 from mux.core.methods import (
     Audience,
     NotificationRule,
@@ -61,6 +65,8 @@ from mux.core.methods import (
     notification_rule,
     request_rule,
 )
+from mux.core.notice import Timing
+from mux.core.notices import HEARD, Notices
 from mux.core.offering import Offering
 from mux.core.policies import Policies
 from mux.core.presence import Presence
@@ -102,6 +108,7 @@ class Broker:
         head: int = 0,
         audit_text: bool = False,
         policies: Policies | None = None,
+        timing: Timing | None = None,
     ) -> None:
         """A broker without clients or app-server.
 
@@ -109,6 +116,7 @@ class Broker:
         the clock, so that an answer kept by a client over a restart of the broker fits nothing.
         ``epoch`` and ``head``: of the journal, as the store left them. ``audit_text``: see `State`.
         ``policies``: whose answer decides an approval; None: the first one's.
+        ``timing``: when a notice is due.
         """
         journal = Journal(epoch, head, limits.journal_memory_bytes)
         approvals = Approvals(first_id)
@@ -127,6 +135,8 @@ class Broker:
         self.recovery = Recovery(self.state, self._asking, self._offering)
         self._replaying = Replaying(self.state, self._asking)
         self._presence = Presence(self.state)
+        self._looking = Looking(self.state, timing or Timing())
+        self._notices = Notices(self.state, self._looking, self._looking.timing, str(first_id))
         self._previous: UpstreamMessage | None = None
         self._uninitialized: dict[ClientId, list[ClientMessage]] = {}
 
@@ -152,8 +162,11 @@ class Broker:
         state.out = out = list[Command]()
         if type(event) is UpstreamSent:
             self._upstream_sent(event.line)
+            if self._notices.wants_a_look:
+                self._notices.look()
         else:
             self._handle_rarer(event)
+            self._notices.look()
         if state.loose:
             self._following.let_go_of_loose()
         if self.recovery.restart_asked:
@@ -192,18 +205,24 @@ class Broker:
             case UpstreamExited(reason, unix_time):
                 generation = state.appserver.generation
                 state.record("appserver/exited", generation=generation, why=reason)
+                self._notices.app_server_ends()
                 self.recovery.exited(reason, unix_time)
                 self._replaying.upstream_gone()
-            case JournalKept() | GateLearned():
+            case _:
                 self._learned(event)
+
+    def _learned(self, event: Event) -> None:
+        match event:
+            case GateLearned(gate):
+                self.state.gate = gate
+            case JournalKept(epoch, earliest):
+                self.state.journal.kept(epoch, earliest)
+            case Reachable(recipients):
+                self._notices.reachable(recipients)
+            case NoticesKept(known, standing):
+                self._notices.kept(known, standing)
             case _:
                 raise TypeError(f"no such event: {event!r}")
-
-    def _learned(self, event: JournalKept | GateLearned) -> None:
-        if isinstance(event, GateLearned):
-            self.state.gate = event.gate
-        else:
-            self.state.journal.kept(event.epoch, event.earliest)
 
     def _attached(self, event: ClientAttached) -> Client:
         now = self.state.now
@@ -219,6 +238,7 @@ class Broker:
         except BadMessageError as bad:
             self._refuse(client.id, bad)
             return
+        client.heard = self.state.now
         if message.kind == "request":
             self._client_asked(client, message)
         elif message.kind == "notification":
@@ -247,6 +267,8 @@ class Broker:
             case Route.PRESENCE:
                 picture = jsonrpc.result(message.id, self._presence.read())
                 self.state.send(client.id, picture, message.method)
+            case Route.FOCUS:
+                self._looking.focused(client, message)
             case Route.APPROVALS:
                 self._offering.list_for(client, message)
             case Route.ANSWER:
@@ -300,6 +322,7 @@ class Broker:
             recording.asked(self.state, client, request, message, scope)
             if recording.drives(message.method, begins=rule.begins):
                 self._presence.drove(client)
+                self._notices.acted(client, message.method, thread_in(message.params))
             thread = self.state.threads.known.get(request.thread or "")
             if not self.recovery.holds(request, thread):
                 self._asking.submit(request)
@@ -307,7 +330,9 @@ class Broker:
     def _client_notified(self, client: Client, message: ClientMessage) -> None:
         # `initialized` was said upstream once, by the broker. Others pass, unknown ones too: the
         # app-server ignores what it doesn't know.
-        if client.state is clients.State.READY and message.method != "initialized":
+        if message.method == FOCUS:
+            self._looking.focused(client, message)
+        elif client.state is clients.State.READY and message.method != "initialized":
             self.state.forward(jsonrpc.write(message.fields), message.method)
 
     # ── handshake ─────────────────────────────────────────────────────────────────────────────
@@ -403,6 +428,8 @@ class Broker:
         if method == RESOLVED:
             self._upstream_resolved(line)
             return
+        if method in HEARD:
+            self._notices.heard(method, thread, line)
         rule = notification_rule(method)
         if method == USAGE and thread is not None and self._following.repeats(thread, line):
             return
@@ -508,6 +535,7 @@ class Broker:
         line = self._settle_claim(request, client, line, failed=failed)
         named: dict[str, bool] = {}
         if request.rule.route is Route.FOLLOW and not failed:
+            self._notices.joined(line)
             named, line = self._following.before_answer(request, client, line)
         if client is not None:
             answer = jsonrpc.with_id(line, request.wire_text, request.origin)
@@ -617,6 +645,7 @@ class Broker:
             self._following.adopt_orphans(),
             self.recovery.time_passed(),
             self._presence.time_passed(),
+            self._notices.time_passed(),
             recording.time_passed(state),
         )
 

@@ -73,11 +73,21 @@ class Refusals:
     until: float = 0.0
 
 
+@attrs.frozen
+class Focus:
+    """What a client says is in its foreground: a thread or none; ``active``: somebody looks."""
+
+    thread: str | None
+    active: bool
+
+
 @attrs.define(eq=False)
 class Client:
-    """One attached client. ``since``, ``expires``, ``drove``: on the broker's clock.
+    """One attached client. ``since``, ``expires``, ``drove``, ``heard``: on the broker's clock.
 
-    ``drove``: when it last made a thread work. ``local``: it is known to be on this host.
+    ``drove``: when it last made a thread work; ``heard``: when it last sent anything. ``acted``:
+    when a person last did something by it, by thread. ``focus``: None for one that never said.
+    ``local``: it is known to be on this host.
     ``aware``: it knows the broker and gets numbered messages. ``backlog``: set while it is behind.
     """
 
@@ -96,6 +106,9 @@ class Client:
     aware: bool = False
     backlog: Backlog | None = None
     drove: float | None = None
+    heard: float = 0.0
+    focus: Focus | None = None
+    acted: dict[str, float] = attrs.field(factory=dict)
     refusals: Refusals = attrs.field(factory=Refusals)
 
     def initialize(self, params: InitializeParams) -> None:

@@ -12,6 +12,7 @@ import msgspec
 
 from mux.core.events import ClientId
 from mux.core.journal import Entry
+from mux.core.notice import Notice
 
 Level = Literal["debug", "info", "warning", "error"]
 
@@ -73,6 +74,35 @@ class Record(Command, frozen=True):
 
     kind: str
     fields: dict[str, object]
+
+
+class Notify(Command, frozen=True):
+    """Push a notice to one device, by its key. ``why`` it, for people. Each thing once."""
+
+    notice: Notice
+    device: str
+    why: str
+
+
+class Withdraw(Command, frozen=True):
+    """What a notice told of is over: take it back from all devices to which it went."""
+
+    notice: Notice
+    devices: tuple[str, ...]
+    why: str
+
+
+class Explain(Command, frozen=True):
+    """Keep for people why a notice is told or isn't.
+
+    ``outcome``: ``raised``, ``suppressed`` (for ``device``, or for all), ``over`` (and it went
+    nowhere).
+    """
+
+    notice: Notice
+    outcome: str
+    why: str
+    device: str = ""
 
 
 class Close(Command, frozen=True):

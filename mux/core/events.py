@@ -10,6 +10,7 @@ import msgspec
 
 from mux.core.experimental import Gate
 from mux.core.journal import Entry
+from mux.core.notice import Recipient, Standing
 from mux.core.principal import Principal
 
 ClientId = int
@@ -126,6 +127,19 @@ class GateLearned(Event, frozen=True):
     """What is experimental in the binary that runs, as ``LearnGate`` asked; None: not known."""
 
     gate: Gate | None
+
+
+class Reachable(Event, frozen=True):
+    """Who can be pushed to, and what each wants: told anew whenever something of it changes."""
+
+    recipients: tuple[Recipient, ...]
+
+
+class NoticesKept(Event, frozen=True):
+    """At the start, before any client: the things that earlier lives told of, and what stands."""
+
+    known: tuple[str, ...]
+    standing: tuple[Standing, ...]
 
 
 class TimePassed(Event, frozen=True):

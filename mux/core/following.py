@@ -172,13 +172,14 @@ class Following:
         """An item of the parent's is complete: the sub-agents' threads that it names are joined."""
         for child in threads.spawned(line):
             of = self.state.threads.get(parent)
+            self.state.threads.get(child).parent = parent
             if not self.state.threads.get(child).claimed:
                 self.state.threads.get(child).spawned_by = of.running.by or of.spawned_by
                 self._adopt(child, tuple(of.followers))
 
     def _adopt(self, thread: str, followers: tuple[ClientId, ...]) -> None:
         self._orphans.pop(thread, None)
-        self.state.threads.claim(thread)
+        self.state.threads.claim(thread).adopted = True
         for id in followers:
             self._join(self.state.clients[id], thread)
         self._publish_early(thread)

@@ -36,6 +36,8 @@ class Route(enum.Enum):
     """Who is attached."""
     APPROVALS = "approvals"
     """What waits for somebody's word."""
+    FOCUS = "focus"
+    """Which thread is in the asker's foreground."""
     ANSWER = "answer"
     """An answer to one of these, from a client that needn't have been offered it."""
 
@@ -153,9 +155,19 @@ REQUESTS: dict[str, RequestRule] = {
             "mux/devices/revoke",
             "mux/devices/rename",
             "mux/devices/scope",
+            "mux/notices/list",
+            "mux/notices/read",
+            "mux/notices/settings/read",
+            "mux/notices/settings/write",
+            "mux/notices/snooze",
+            "mux/notices/test",
+            "mux/push/register",
+            "mux/push/unregister",
+            "mux/push/list",
         ),
         RequestRule(Route.SHELL),
     ),
+    "mux/focus": RequestRule(Route.FOCUS),
     "mux/restart": RequestRule(Route.RESTART),
     "mux/replay": RequestRule(Route.REPLAY),
     "mux/presence/read": RequestRule(Route.PRESENCE),

@@ -79,7 +79,7 @@ class Offering:
     def _command(self, request: ServerRequest) -> str | None:
         """The command that it is about, as a person reads it; None if it is about none."""
         params = _params(request.offer)
-        for holder in (params, self._item(request, params)):
+        for holder in (params, item_about(self.state, request)):
             command = (jsonrpc.read_fields(holder) or {}).get("command")
             if command is not None and command != b"null":
                 read = msgspec.json.decode(command)
@@ -282,26 +282,19 @@ class Offering:
             "needs": request.needs or None,
             **self.voting.shown(request),
             "params": msgspec.Raw(params),
-            "item": msgspec.Raw(self._item(request, params)),
+            "item": msgspec.Raw(item_about(self.state, request)),
             "offeredTo": [
                 {"id": id, "name": info.name if (info := clients[id].info) is not None else None}
                 for id in request.offered
             ],
         }
 
-    def _item(self, request: ServerRequest, params: bytes) -> bytes:
-        """The item that it is about, as it began: an approval of files doesn't name them."""
-        id = jsonrpc.read_text((jsonrpc.read_fields(params) or {}).get("itemId"))
-        thread = self.state.threads.known.get(request.thread or "")
-        item = thread.running.items.get(id or "") if thread is not None else None
-        if item is None or len(item.started) > LONGEST_ITEM:
-            return b"null"
-        return (jsonrpc.read_fields(_params(item.started)) or {}).get("item", b"null")
 
     def _answer(
         self, request: ServerRequest, by: ClientId | None, answer: dict[str, bytes]
     ) -> None:
         request.answered, request.answered_by, request.deadline = True, by, NEVER
+        self.state.approvals.changes += 1
         line = jsonrpc.write({"id": request.upstream} | answer)
         self.state.forward(line, request.method)
         if request.thread is None or request.rule.asked is Asked.TOOL_OWNER:
@@ -435,6 +428,16 @@ class Offering:
         for request in self.state.approvals.pending(thread):
             if request.rule.asked is Asked.FOLLOWERS:
                 request.offered.pop(client.id, None)
+
+
+def item_about(state: State, request: ServerRequest) -> bytes:
+    """The item that it is about, as it began: an approval of files doesn't name them."""
+    id = jsonrpc.read_text((jsonrpc.read_fields(_params(request.offer)) or {}).get("itemId"))
+    thread = state.threads.known.get(request.thread or "")
+    item = thread.running.items.get(id or "") if thread is not None else None
+    if item is None or len(item.started) > LONGEST_ITEM:
+        return b"null"
+    return (jsonrpc.read_fields(_params(item.started)) or {}).get("item", b"null")
 
 
 def _applies(only_if: tuple[str, str] | None, line: bytes) -> bool:

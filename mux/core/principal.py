@@ -34,3 +34,8 @@ class Principal:
     def identity(self) -> tuple[str, str]:
         """The same for whoever comes back: with a newer token, or under another device name."""
         return (self.kind, self.device or self.name)
+
+    @property
+    def key(self) -> str:
+        """The identity as one text, by which a device's push endpoints are kept."""
+        return ":".join(self.identity)

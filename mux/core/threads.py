@@ -69,6 +69,8 @@ class Thread:
     if that was changed since (see ``kept``).
     ``usage``: what was last said of the tokens used; ``usage_due``: the clients for whom the
     app-server will say it again, since they resumed the thread with its turns.
+    ``name``: its title, empty if it has none.
+    ``parent``: the thread that spawned it; ``adopted``: nobody asked for it.
     """
 
     id: str
@@ -84,6 +86,10 @@ class Thread:
     settings: bytes = b""
     usage: bytes = b""
     usage_due: list[ClientId | None] = attrs.field(factory=list)
+    name: str = ""
+    parent: str | None = None
+    ephemeral: bool = False
+    adopted: bool = False
 
     @property
     def shown_status(self) -> bytes:

@@ -21,16 +21,19 @@ from mux.core.broker import Broker
 from mux.core.commands import (
     Close,
     Command,
+    Explain,
     Forward,
     GiveUp,
     KillUpstream,
     LearnGate,
     Log,
+    Notify,
     Publish,
     Record,
     Serve,
     StartUpstream,
     StopUpstream,
+    Withdraw,
 )
 from mux.core.events import (
     ClientAttached,
@@ -154,6 +157,7 @@ class Story:
     logs: list[Log] = attrs.field(factory=list)
     served: list[Serve] = attrs.field(factory=list)
     records: list[Record] = attrs.field(factory=list)
+    notices: list[Notify | Withdraw | Explain] = attrs.field(factory=list)
     intact: bool = True
     given_up: list[str] = attrs.field(factory=list)
     learning: int = 0
@@ -215,6 +219,8 @@ class Story:
                 self.served.append(command)
             case Record():
                 self.records.append(command)
+            case Notify() | Withdraw() | Explain():
+                self.notices.append(command)
             case GiveUp(reason):
                 self.given_up.append(reason)
             case LearnGate():

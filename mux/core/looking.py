@@ -1,0 +1,123 @@
+"""Who looks at what, as far as that can be known.
+
+A client that knows the broker says which thread is in its foreground (``mux/focus``). That holds as
+long as its connection, and for ``Timing.focus`` seconds after it was last heard: the socket of a
+phone that fell asleep stays open for minutes, and silence tells nothing of a person. From other
+clients nothing is known of their focus: what they do to a thread (start, steer or interrupt a turn,
+answer an approval) counts for ``Timing.looking`` seconds.
+
+Who looks at a thread looks at those of its sub-agents too. Unknown means nobody looks.
+
+Heard from: ``broker``; read by ``notices``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import attrs
+import msgspec
+
+from mux.core import jsonrpc
+from mux.core.approvals import ServerRequest
+from mux.core.client import Client, Focus
+from mux.core.client import State as ClientState
+from mux.core.jsonrpc import ClientMessage
+from mux.core.notice import Timing
+from mux.core.scopes import Scope
+from mux.core.state import State
+
+FOCUS = "mux/focus"
+
+REMEMBERED_THREADS = 64
+"""Of what one client did, and how far up a sub-agent's parents are looked for: more within a minute
+is no person."""
+
+Look = tuple[Client, float]
+"""Who looks, and until when if nothing more is heard."""
+
+
+class _Focus(msgspec.Struct):
+    threadId: str | None
+    active: bool = True
+
+
+@attrs.define(eq=False)
+class Looking:
+    """What each client looks at. ``used``: when each device last did something, by its key."""
+
+    state: State
+    timing: Timing
+    used: dict[str, float] = attrs.field(factory=dict)
+
+    # ── heard ─────────────────────────────────────────────────────────────────────────────────
+
+    def focused(self, client: Client, message: ClientMessage) -> None:
+        """``mux/focus``, as a request or a notification."""
+        try:
+            said = msgspec.json.decode(message.params, type=_Focus)
+        except msgspec.DecodeError as wrong:
+            if message.kind == "request":
+                text = f'`{FOCUS}` wants {{"threadId": "…" or null, "active"?: bool}}: {wrong}'
+                self.state.error(client.id, message.id, jsonrpc.INVALID_REQUEST, text)
+            return
+        client.focus = Focus(said.threadId, said.active)
+        client.heard = self.state.now
+        if said.active:
+            self.used[client.principal.key] = self.state.now
+        if message.kind == "request":
+            held = jsonrpc.result(message.id, {"holdsSeconds": self.timing.focus})
+            self.state.send(client.id, held, FOCUS)
+
+    def acted(self, client: Client, thread: str | None) -> None:
+        """A person did something to a thread by this client."""
+        now = self.state.now
+        self.used[client.principal.key] = now
+        if thread is not None:
+            client.acted.pop(thread, None)
+            client.acted[thread] = now
+            if len(client.acted) > REMEMBERED_THREADS:
+                del client.acted[next(iter(client.acted))]
+
+    # ── told ──────────────────────────────────────────────────────────────────────────────────
+
+    def at_request(self, request: ServerRequest) -> Look | None:
+        """Who has the request before them and may answer it; the one who looks longest."""
+        clients = self.state.clients
+        offered = (clients[id] for id in request.offered if id not in request.abstained)
+        return self._longest(offered, "approve", request.thread)
+
+    def at_thread(self, thread: str | None, needs: Scope = "drive") -> Look | None:
+        """Who looks at the thread and may act on it; with None, who is here at all."""
+        ready = (each for each in self.state.clients.values() if each.state is ClientState.READY)
+        return self._longest(ready, needs, thread)
+
+    def _longest(self, clients: Iterator[Client], needs: Scope, thread: str | None) -> Look | None:
+        looks = [
+            (client, until)
+            for client in clients
+            if needs in client.principal.scopes
+            and (until := self._until(client, thread)) > self.state.now
+        ]
+        return max(looks, key=lambda look: look[1], default=None)
+
+    def _until(self, client: Client, thread: str | None) -> float:
+        focus = client.focus
+        if focus is not None:
+            seen = focus.active and (thread is None or focus.thread in set(self.line(thread)))
+            return client.heard + self.timing.focus if seen else 0.0
+        if thread is None:
+            last = max(client.acted.values(), default=float("-inf"))
+        else:
+            last = max(client.acted.get(id, float("-inf")) for id in self.line(thread))
+        return last + self.timing.looking
+
+    def line(self, thread: str) -> Iterator[str]:
+        """The thread, the one that spawned it, and so on."""
+        known, at = self.state.threads.known, thread
+        for _ in range(REMEMBERED_THREADS):
+            yield at
+            record = known.get(at)
+            if record is None or record.parent is None:
+                return
+            at = record.parent

@@ -1,0 +1,513 @@
+"""What deserves a person's attention, who is told of it, and when it is over.
+
+    raised ──nobody looks who may act──▶ told to the device used last ──▶ to all ──▶ to the further
+       │                                              │
+       └── somebody looks: held back                  └── over: withdrawn wherever it went
+
+An approval or a question (``notice.WAITING``) is held back while somebody has it before them who
+may answer it, and told when they go: none is missed. It is over with its answer, or when it is gone.
+What only informs is told at once or never, and is over when somebody looks at its thread. That
+nobody is known to look means that nobody looks (see ``looking``).
+
+Approvals aren't followed by hooks: whenever they have changed, those that wait are compared with
+those that were raised. So one that was raised and answered within one event is never told of.
+
+One thing is told once to one device, whatever is repeated: each has an id (``Notice.thing``) that
+is the same over restarts, and the shell brings back those of earlier lives (``NoticesKept``).
+
+Heard from: ``broker``.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from typing import Final
+
+import attrs
+
+from mux.core import jsonrpc, noteworthy, recording
+from mux.core.approvals import ServerRequest
+from mux.core.appserver import State as AppServerState
+from mux.core.client import Client
+from mux.core.commands import Explain, Notify, Withdraw
+from mux.core.looking import Looking
+from mux.core.methods import Asked
+from mux.core.noteworthy import Turn
+from mux.core.notice import (
+    ESCALATES,
+    WAITING,
+    Kind,
+    Notice,
+    Recipient,
+    Standing,
+    Timing,
+)
+from mux.core.offering import item_about
+from mux.core.state import NEVER, State
+from mux.core.threads import Thread
+
+REMEMBERED: Final = 4096
+"""Things that were told of, so that none is told again."""
+
+MOST_OPEN: Final = 256
+"""Notices that only inform and that nobody has seen: the oldest is then left where it is."""
+
+INTERRUPT: Final = "turn/interrupt"
+QUESTIONS: Final = frozenset({"item/tool/requestUserInput", "mcpServer/elicitation/request"})
+"""Server requests that ask for words, not for leave."""
+
+_TURN_KINDS: Final[dict[str, Kind]] = {
+    "completed": "turn-completed",
+    "failed": "turn-failed",
+    "interrupted": "turn-interrupted",
+}
+_GOAL_KINDS: Final[dict[str, Kind]] = {
+    "complete": "goal-reached",
+    "blocked": "goal-blocked",
+    "budgetLimited": "goal-blocked",
+    "usageLimited": "usage-limit",
+}
+
+
+@attrs.define(eq=False)
+class Raised:
+    """One thing that isn't over.
+
+    ``request``: the server request that waits. ``alone_since``: since when nobody looks at it.
+    ``sent``: to whom it went. ``only``: nobody else is told. ``settled``: it goes to no more.
+    """
+
+    notice: Notice
+    request: ServerRequest | None = None
+    alone_since: float | None = None
+    sent: dict[str, None] = attrs.field(factory=dict)
+    only: frozenset[str] | None = None
+    settled: bool = False
+    explained: set[tuple[str, str]] = attrs.field(factory=set)
+
+
+@attrs.define(eq=False)
+class Notices:
+    """All notices of one broker. ``life``: no other life of the broker has the same.
+
+    ``seen``: the change of the approvals that was looked at last.
+    """
+
+    state: State
+    looking: Looking
+    timing: Timing
+    life: str = ""
+    seen: int = 0
+    _open: dict[str, Raised] = attrs.field(factory=dict)
+    _recipients: tuple[Recipient, ...] = ()
+    _known: OrderedDict[str, None] = attrs.field(factory=OrderedDict)
+    _turns: dict[str, tuple[str, float]] = attrs.field(factory=dict)
+    _interrupted_by: dict[str, str] = attrs.field(factory=dict)
+    _goals: dict[str, str] = attrs.field(factory=dict)
+    _limit: str | None = None
+    _down: Raised | None = None
+    _due: float = NEVER
+
+    @property
+    def wants_a_look(self) -> bool:
+        """Whether ``look`` would find something new after a line of the app-server."""
+        return self.state.approvals.changes != self.seen or self._down is not None
+
+    # ── what passes by ────────────────────────────────────────────────────────────────────────
+
+    def heard(self, method: str, thread: str | None, line: bytes) -> None:
+        """One of ``HEARD``, before anything else is made of it."""
+        HEARD[method](self, thread or "", line)
+
+    def joined(self, answer: bytes) -> None:
+        """The answer to a request that follows a thread: what it is called, and whose it is."""
+        self._introduced("", answer)
+
+    def acted(self, client: Client, method: str, thread: str | None) -> None:
+        """A person did something to a thread by this client."""
+        self.looking.acted(client, thread)
+        if method == INTERRUPT and thread is not None:
+            self._interrupted_by[thread] = _name(client)
+
+    def _introduced(self, _: str, line: bytes) -> None:
+        named = noteworthy.named(line)
+        if named is not None:
+            thread = self.state.threads.get(named.id)
+            thread.name = named.name or thread.name
+            thread.ephemeral = named.ephemeral
+            thread.parent = named.parentThreadId or thread.parent
+
+    def _renamed(self, thread: str, line: bytes) -> None:
+        self.state.threads.get(thread).name = noteworthy.new_name(line) or ""
+
+    def _turn_began(self, thread: str, line: bytes) -> None:
+        turn = noteworthy.turn(line)
+        if turn is not None:
+            self._turns[thread] = (turn.id, self.state.now)
+            self._interrupted_by.pop(thread, None)
+            self._all_over(thread, "a new turn has begun", also_waiting=False)
+
+    def _turn_ended(self, thread: str, line: bytes) -> None:
+        turn = noteworthy.turn(line)
+        began = self._turns.pop(thread, None)
+        by = self._interrupted_by.pop(thread, None)
+        record = self.state.threads.known.get(thread)
+        if turn is None or record is None or _is_nobodys(record):
+            return
+        if turn.hit_limit:
+            self._hit_limit(f"turn/{turn.id}", thread, turn.error.message if turn.error else "")
+            return
+        if turn.status == "completed":
+            self._below_limit()
+        seconds = (turn.durationMs or 0.0) / 1000
+        if began is not None and began[0] == turn.id:
+            seconds = self.state.now - began[1]
+        self._told_end(record, turn, seconds, by)
+
+    def _told_end(self, thread: Thread, turn: Turn, seconds: float, by: str | None) -> None:
+        kind = _TURN_KINDS.get(turn.status)
+        if kind is None or seconds < self.timing.long_turn:
+            return
+        line = turn.error.message if turn.error else noteworthy.last_line(thread.running)
+        why = f"{by} interrupted it" if by is not None and kind == "turn-interrupted" else None
+        notice = self._notice(f"turn/{turn.id}", kind, thread.id, line, turn.id)
+        self._inform(notice, suppressed=why)
+
+    def app_server_ends(self) -> None:
+        """The process is gone, and every turn with it."""
+        turns, self._turns = self._turns, {}
+        for id, (turn, since) in turns.items():
+            thread = self.state.threads.known.get(id)
+            if thread is not None and not _is_nobodys(thread):
+                lost = Turn(turn, "interrupted")
+                by = self._interrupted_by.pop(id, None)
+                self._told_end(thread, lost, self.state.now - since, by)
+
+    def _goal_changed(self, thread: str, line: bytes) -> None:
+        update = noteworthy.goal(line)
+        if update is None:
+            return
+        goal, before = update.goal, self._goals.get(thread)
+        self._goals[thread] = goal.status
+        kind = _GOAL_KINDS.get(goal.status)
+        # A thread that is loaded shows its goal again; nothing has happened then.
+        happened = update.turnId is not None if before is None else before != goal.status
+        if kind is None or not happened:
+            return
+        thing = f"goal/{thread}/{goal.createdAt}/{goal.status}/{goal.updatedAt}"
+        if kind == "usage-limit":
+            self._hit_limit(thing, thread, goal.objective)
+        else:
+            self._inform(self._notice(thing, kind, thread, goal.objective))
+
+    def _goal_cleared(self, thread: str, _: bytes) -> None:
+        self._goals.pop(thread, None)
+
+    def _limits_told(self, _: str, line: bytes) -> None:
+        told = noteworthy.limits(line)
+        if told is None:
+            return
+        if told.reached is not None:
+            self._hit_limit(told.reached, None, "")
+        elif told.says:
+            self._below_limit()
+
+    def _hit_limit(self, what: str, thread: str | None, line: str) -> None:
+        """The account's limit is reached; said in several ways, and once by us."""
+        if self._limit is None:
+            self._limit = f"usage/{what}"
+            self._inform(self._notice(self._limit, "usage-limit", thread, line))
+
+    def _below_limit(self) -> None:
+        if self._limit is not None:
+            self._over(self._limit, "more may be used again")
+            self._limit = None
+
+    def _put_away(self, thread: str, _: bytes) -> None:
+        self._all_over(thread, "the thread is put away", also_waiting=True)
+        self._goals.pop(thread, None)
+
+    def _notice(
+        self, thing: str, kind: Kind, thread: str | None, line: str, turn: str | None = None
+    ) -> Notice:
+        return Notice(thing, kind, thread, turn, self._title(thread), noteworthy.one_line(line))
+
+    def _title(self, thread: str | None) -> str:
+        """What the thread is called; a sub-agent's, as what spawned it."""
+        for id in self.looking.line(thread or ""):
+            record = self.state.threads.known.get(id)
+            if record is not None and record.name:
+                return noteworthy.one_line(record.name)
+        return ""
+
+    # ── looking at all that isn't over ────────────────────────────────────────────────────────
+
+    def look(self) -> None:
+        """Compare what waits with what was raised, and tell whom it is time to tell."""
+        self.seen = self.state.approvals.changes
+        self._due = NEVER
+        self._raise_what_waits()
+        self._watch_app_server()
+        for each in list(self._open.values()):
+            self._weigh(each)
+        self.state.arm(self._due)
+
+    def time_passed(self) -> float:
+        """Returns when to look again; ``look`` comes at the end of the event."""
+        return self._due if self._due > self.state.now else NEVER
+
+    def _raise_what_waits(self) -> None:
+        waiting = {
+            f"asked/{request.id}": request
+            for request in self.state.approvals.pending()
+            if request.rule.asked is Asked.FOLLOWERS and not request.answered
+        }
+        for each in list(self._open.values()):
+            if each.request is not None and each.notice.thing not in waiting:
+                self._over(each.notice.thing, self._how_it_ended(each.request))
+        for thing, request in waiting.items():
+            if self._knows(thing):
+                continue
+            notice = self._of_request(thing, request)
+            self._open[thing] = Raised(notice, request)
+            self._explain(self._open[thing], "raised", request.method)
+
+    def _of_request(self, thing: str, request: ServerRequest) -> Notice:
+        params = (jsonrpc.read_fields(request.offer) or {}).get("params", b"null")
+        fields = jsonrpc.read_fields(params) or {}
+        question = request.method in QUESTIONS
+        return Notice(
+            thing,
+            "question" if question else "approval",
+            request.thread,
+            jsonrpc.read_text(fields.get("turnId")),
+            self._title(request.thread),
+            noteworthy.one_line(jsonrpc.read_text(fields.get("reason")) or ""),
+            request.id,
+            request.method,
+            params,
+            item_about(self.state, request),
+        )
+
+    def _how_it_ended(self, request: ServerRequest) -> str:
+        if not request.answered:
+            return "withdrawn by the app-server"
+        client = self.state.clients.get(request.answered_by or 0)
+        if client is None:
+            return "answered"
+        self.looking.acted(client, request.thread)
+        return f"answered by {_name(client)}"
+
+    def _watch_app_server(self) -> None:
+        state = self.state.appserver
+        if state.state is AppServerState.DOWN and self._down is None:
+            thing = f"down/{self.life}/{state.generation}"
+            self._down = self._inform(self._notice(thing, "app-server-down", None, ""))
+        elif state.state is AppServerState.READY and self._down is not None:
+            told, self._down = self._down, None
+            self._over(told.notice.thing, "the app-server is back")
+            if told.sent:
+                thing = f"back/{self.life}/{state.generation}"
+                notice = self._notice(thing, "app-server-back", None, "")
+                self._inform(notice, only=frozenset(told.sent))
+
+    def _weigh(self, each: Raised) -> None:
+        """Whether somebody looks at it; if not, tell those that it is time to tell."""
+        if each.request is None:
+            look = self.looking.at_thread(each.notice.thread)
+            if look is not None:
+                self._over(each.notice.thing, f"{_name(look[0])} looks at it")
+                return
+        else:
+            look = self.looking.at_request(each.request)
+            if look is not None:
+                each.alone_since = None
+                self._explain(each, "suppressed", f"{_name(look[0])} looks at it")
+                self._due = min(self._due, look[1])
+                return
+        if each.alone_since is None:
+            each.alone_since = self.state.now
+        self._tell_due(each)
+
+    # ── telling ───────────────────────────────────────────────────────────────────────────────
+
+    def _inform(
+        self, notice: Notice, *, only: frozenset[str] | None = None, suppressed: str | None = None
+    ) -> Raised:
+        """Tell at once of something that only informs; or never, if somebody looks."""
+        each = Raised(notice, alone_since=self.state.now, only=only)
+        if self._knows(notice.thing):
+            return each
+        self._explain(each, "raised", "")
+        look = self.looking.at_thread(notice.thread)
+        if look is not None:
+            suppressed = suppressed or f"{_name(look[0])} looks at it"
+        if suppressed is not None:
+            self._explain(each, "suppressed", suppressed)
+            return each
+        self._open[notice.thing] = each
+        self._tell_due(each)
+        self.state.arm(self._due)
+        if not each.sent and each.settled:
+            del self._open[notice.thing]
+        self._forget_oldest()
+        return each
+
+    def _tell_due(self, each: Raised) -> None:
+        """Tell the device used last, and when nobody has looked for long enough, the others."""
+        if each.settled or each.alone_since is None:
+            return
+        among = [one for one in self._recipients if each.only is None or one.device in each.only]
+        own = [one for one in among if not one.further]
+        if not among:
+            self._explain(each, "suppressed", "no device is registered for push")
+        if each.only is not None:
+            self._tell_all(each, own, "it was told that the app-server was down")
+        else:
+            self._tell_all(each, [one for one in own if one.always], "it is always told")
+            devices = [one for one in own if not one.always]
+            if not any(one.device in each.sent for one in devices):
+                self._tell_one(each, devices)
+        if each.notice.kind not in ESCALATES:
+            each.settled = True
+            return
+        further = [one for one in among if one.further]
+        self._escalate(each, own, self.timing.escalate_after)
+        self._escalate(each, further, self.timing.escalate_further_after)
+
+    def _escalate(self, each: Raised, recipients: list[Recipient], after: float) -> None:
+        moment = (each.alone_since or 0.0) + after
+        if moment > self.state.now:
+            self._due = min(self._due, moment) if recipients else self._due
+        else:
+            self._tell_all(each, recipients, f"nobody has looked for {after:g} s")
+
+    def _tell_one(self, each: Raised, recipients: list[Recipient]) -> None:
+        waits = each.notice.kind in WAITING
+        order = sorted(
+            recipients,
+            key=lambda one: (not waits or "approve" in one.scopes, self._used(one)),
+            reverse=True,
+        )
+        for recipient in order:
+            if self._tell(each, recipient, "used last"):
+                return
+
+    def _tell_all(self, each: Raised, recipients: Iterable[Recipient], why: str) -> None:
+        for recipient in recipients:
+            self._tell(each, recipient, why)
+
+    def _tell(self, each: Raised, recipient: Recipient, why: str) -> bool:
+        if recipient.device in each.sent:
+            return True
+        refused = recipient.refuses(each.notice.kind, each.notice.thread)
+        if refused is not None:
+            self._explain(each, "suppressed", refused, recipient.device)
+            return False
+        each.sent[recipient.device] = None
+        self.state.count("notice/sent")
+        self.state.out.append(Notify(each.notice, recipient.device, why))
+        return True
+
+    def _used(self, recipient: Recipient) -> float:
+        return max(recipient.used, self.looking.used.get(recipient.device, float("-inf")))
+
+    def _explain(self, each: Raised, outcome: str, why: str, device: str = "") -> None:
+        """Say once why it was decided so."""
+        if (device, why) in each.explained and outcome == "suppressed":
+            return
+        each.explained.add((device, why))
+        self.state.count(f"notice/{outcome}")
+        self.state.out.append(Explain(each.notice, outcome, why, device))
+
+    # ── the end of one ────────────────────────────────────────────────────────────────────────
+
+    def _all_over(self, thread: str, why: str, *, also_waiting: bool) -> None:
+        for each in list(self._open.values()):
+            if each.notice.thread == thread and (also_waiting or each.request is None):
+                self._over(each.notice.thing, why)
+
+    def _over(self, thing: str, why: str) -> None:
+        each = self._open.pop(thing, None)
+        if each is None:
+            return
+        if each.sent:
+            self.state.out.append(Withdraw(each.notice, tuple(each.sent), why))
+        else:
+            self._explain(each, "over", why)
+
+    def _forget_oldest(self) -> None:
+        informing = [thing for thing, each in self._open.items() if each.request is None]
+        for thing in informing[:-MOST_OPEN]:
+            del self._open[thing]
+
+    def _knows(self, thing: str) -> bool:
+        """Whether it was told of before; from now on it was."""
+        known = thing in self._known
+        self._known[thing] = None
+        if len(self._known) > REMEMBERED:
+            self._known.popitem(last=False)
+        return known
+
+    # ── what the shell says ───────────────────────────────────────────────────────────────────
+
+    def reachable(self, recipients: tuple[Recipient, ...]) -> None:
+        """Who can be pushed to, and what each wants right now."""
+        self._recipients = recipients
+
+    def kept(self, known: Iterable[str], standing: Iterable[Standing]) -> None:
+        """What an earlier life told, and what of it isn't over.
+
+        What waited for an answer then is over with the app-server that asked. Where that could be
+        read, it is withdrawn; to whom it is still on its way, it is told instead what is true now.
+        """
+        for thing in known:
+            self._knows(thing)
+        for old in standing:
+            self._knows(old.thing)
+            notice = Notice(old.thing, old.kind, old.thread, title=old.title)
+            if old.kind in WAITING:
+                why = "the app-server that asked has ended with the broker"
+                self.state.out.append(Withdraw(notice, old.devices, why))
+                self._tell_lost(old)
+            else:
+                sent = dict.fromkeys(old.devices)
+                self._open[old.thing] = Raised(notice, sent=sent, settled=True)
+        self._forget_oldest()
+
+    def _tell_lost(self, old: Standing) -> None:
+        notice = Notice(f"{old.thing}/lost", "approval-lost", old.thread, title=old.title)
+        if not old.unsent or self._knows(notice.thing):
+            return
+        each = Raised(notice, sent=dict.fromkeys(old.unsent), settled=True)
+        self._open[notice.thing] = each
+        self._explain(each, "raised", "the broker ended while it was on its way")
+        for device in old.unsent:
+            self.state.count("notice/sent")
+            self.state.out.append(Notify(notice, device, "the approval was on its way to it"))
+
+
+def _is_nobodys(thread: Thread) -> bool:
+    """Whether its turns are nobody's to wait for: a sub-agent's, or a title being made."""
+    ephemeral = thread.ephemeral or (thread.birth is not None and thread.birth.ephemeral)
+    return ephemeral or thread.parent is not None or thread.adopted or not thread.claimed
+
+
+def _name(client: Client) -> str:
+    name = client.info.name[: recording.NAME_CHARACTERS] if client.info is not None else "unnamed"
+    return f"{name} ({client.principal.name}, client {client.id})"
+
+
+HEARD: Final[dict[str, Callable[[Notices, str, bytes], None]]] = {
+    "thread/started": Notices._introduced,
+    "thread/name/updated": Notices._renamed,
+    "turn/started": Notices._turn_began,
+    "turn/completed": Notices._turn_ended,
+    "thread/goal/updated": Notices._goal_changed,
+    "thread/goal/cleared": Notices._goal_cleared,
+    "account/rateLimits/updated": Notices._limits_told,
+    "thread/archived": Notices._put_away,
+    "thread/deleted": Notices._put_away,
+}
+"""The notifications that tell something."""
