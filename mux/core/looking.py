@@ -22,6 +22,7 @@ from mux.core import jsonrpc
 from mux.core.approvals import ServerRequest
 from mux.core.client import Client, Focus
 from mux.core.client import State as ClientState
+from mux.core.extension.notices import FocusHeld, FocusParams
 from mux.core.jsonrpc import ClientMessage
 from mux.core.notice import Timing
 from mux.core.scopes import Scope
@@ -37,11 +38,6 @@ Look = tuple[Client, float]
 """Who looks, and until when if nothing more is heard."""
 
 
-class _Focus(msgspec.Struct):
-    threadId: str | None
-    active: bool = True
-
-
 @attrs.define(eq=False)
 class Looking:
     """What each client looks at. ``used``: when each device last did something, by its key."""
@@ -55,7 +51,7 @@ class Looking:
     def focused(self, client: Client, message: ClientMessage) -> None:
         """``mux/focus``, as a request or a notification."""
         try:
-            said = msgspec.json.decode(message.params, type=_Focus)
+            said = msgspec.json.decode(message.params, type=FocusParams)
         except msgspec.DecodeError as wrong:
             if message.kind == "request":
                 text = f'`{FOCUS}` wants {{"threadId": "…" or null, "active"?: bool}}: {wrong}'
@@ -66,7 +62,7 @@ class Looking:
         if said.active:
             self.used[client.principal.key] = self.state.now
         if message.kind == "request":
-            held = jsonrpc.result(message.id, {"holdsSeconds": self.timing.focus})
+            held = jsonrpc.result(message.id, FocusHeld(self.timing.focus))
             self.state.send(client.id, held, FOCUS)
 
     def acted(self, client: Client, thread: str | None) -> None:

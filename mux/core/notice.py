@@ -93,8 +93,8 @@ class Recipient(msgspec.Struct, frozen=True):
     """A device that can be pushed to.
 
     ``device`` is its principal's key (see ``Principal.key``); ``used``: when it was used last, on
-    the broker's clock, as far as the shell knows. ``further``: another person's, told last. ``always``: told at once, beside
-    the device used last: what the host's own settings name.
+    the broker's clock, as far as the shell knows. ``further``: another person's, told last.
+    ``always``: told at once, beside the device used last: what the host's own settings name.
     """
 
     device: str

@@ -5,9 +5,9 @@
        └── somebody looks: held back                  └── over: withdrawn wherever it went
 
 An approval or a question (``notice.WAITING``) is held back while somebody has it before them who
-may answer it, and told when they go: none is missed. It is over with its answer, or when it is gone.
-What only informs is told at once or never, and is over when somebody looks at its thread. That
-nobody is known to look means that nobody looks (see ``looking``).
+may answer it, and told when they go: none is missed. It is over with its answer, or when it is
+gone. What only informs is told at once or never, and is over when somebody looks at its thread.
+That nobody is known to look means that nobody looks (see ``looking``).
 
 Approvals aren't followed by hooks: whenever they have changed, those that wait are compared with
 those that were raised. So one that was raised and answered within one event is never told of.
@@ -135,7 +135,7 @@ class Notices:
         if named is not None:
             thread = self.state.threads.get(named.id)
             thread.name = named.name or thread.name
-            thread.ephemeral = named.ephemeral
+            thread.ephemeral = named.ephemeral or thread.ephemeral
             thread.parent = named.parentThreadId or thread.parent
 
     def _renamed(self, thread: str, line: bytes) -> None:

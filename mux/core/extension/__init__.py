@@ -9,7 +9,7 @@ Read by the parts that say these things, and by the tests, which play the exampl
 
 from __future__ import annotations
 
-from mux.core.extension import approvals, devices, following, runtime
+from mux.core.extension import approvals, devices, following, notices, runtime
 from mux.core.extension.parts import Described
 
 METHODS: dict[str, Described] = {
@@ -17,6 +17,7 @@ METHODS: dict[str, Described] = {
     **following.METHODS,
     **approvals.METHODS,
     **devices.METHODS,
+    **notices.METHODS,
 }
 """The requests that the broker answers itself."""
 

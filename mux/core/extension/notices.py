@@ -1,0 +1,308 @@
+"""``mux/focus``, ``mux/notices/*``, ``mux/push/*``: when a person is told, of what, and where."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+from mux.core.extension.parts import Described, method
+from mux.core.notice import Kind
+
+Level = Literal["opaque", "title", "full"]
+
+
+class FocusParams(msgspec.Struct):
+    """The thread in your foreground, or null; ``active``: somebody looks."""
+
+    threadId: str | None
+    active: bool = True
+
+
+class FocusHeld(msgspec.Struct):
+    """For how long it holds after you were last heard, whatever you say."""
+
+    holdsSeconds: float
+
+
+class ListParams(msgspec.Struct):
+    """The newest ``limit``, 1,000 at most; ``why``: with each step and delivery."""
+
+    limit: int = 50
+    why: bool = False
+
+
+class Step(msgspec.Struct):
+    """One decision. ``device``: its name; null: of all. ``at``: Unix seconds."""
+
+    at: float
+    what: Literal["raised", "sent", "suppressed", "withdrawn", "over", "answered"]
+    device: str | None
+    why: str
+
+
+class Delivery(msgspec.Struct):
+    """What became of it at one endpoint; ``said``: the service's last word."""
+
+    device: str
+    service: str
+    withdraw: bool
+    state: str
+    attempts: int
+    said: str | None
+
+
+class Told(msgspec.Struct):
+    """One thing. ``sentTo``: names of devices. ``over``: Unix seconds; null while it stands."""
+
+    thing: str
+    kind: Kind
+    threadId: str | None
+    title: str
+    raised: float
+    sentTo: list[str]
+    over: float | None
+    overWhy: str | None
+    steps: list[Step]
+    deliveries: list[Delivery]
+
+
+class Notices(msgspec.Struct):
+    """Newest first."""
+
+    notices: list[Told]
+
+
+class ReadParams(msgspec.Struct):
+    """``id``: of a push that your device got."""
+
+    id: str
+
+
+class NoticeRead(msgspec.Struct):
+    """What stands behind it. ``over``: Unix seconds; null while it stands.
+
+    Of an approval that waits: ``requestId`` is what ``mux/approvals/answer`` wants, ``params`` and
+    ``item`` are as in ``mux/approvals/list``; else they are null.
+    """
+
+    id: str
+    kind: Kind
+    threadId: str | None
+    turnId: str | None
+    title: str
+    line: str
+    raised: float
+    over: float | None
+    overWhy: str | None
+    requestId: int | None
+    method: str | None
+    params: Any
+    item: Any
+
+
+class RuleSet(msgspec.Struct):
+    """One rule: for a thread or a kind, for both, or for all. The most specific one counts.
+
+    ``mode`` quiet: off between ``start`` and ``end`` (HH:MM; of ``timeZone``, an IANA name, else of
+    the host). ``until``: Unix seconds, after which the rule is gone; null: it stays.
+    """
+
+    mode: Literal["on", "off", "quiet"]
+    threadId: str | None = None
+    kind: Kind | None = None
+    start: str | None = None
+    end: str | None = None
+    timeZone: str | None = None
+    until: float | None = None
+
+
+class SettingsParams(msgspec.Struct):
+    """``device``: another than yours, by name; that needs ``admin``."""
+
+    device: str | None = None
+
+
+class Settings(msgspec.Struct):
+    """What a device wants to be told of. ``default``: what the host's settings add, below it."""
+
+    device: str
+    rules: list[RuleSet]
+    default: list[RuleSet]
+    kinds: list[Kind]
+
+
+class WriteParams(msgspec.Struct):
+    """``rules`` take the place of those that were there."""
+
+    rules: list[RuleSet]
+    device: str | None = None
+
+
+class SnoozeParams(msgspec.Struct):
+    """Nothing for so long; 0 ends it. Of one thread or kind, or of all."""
+
+    seconds: float
+    threadId: str | None = None
+    kind: Kind | None = None
+    device: str | None = None
+
+
+class TryParams(msgspec.Struct):
+    """``device``: a name; null: yours. Another than yours needs ``admin``."""
+
+    device: str | None = None
+
+
+class Said(msgspec.Struct):
+    """What a service answered."""
+
+    endpoint: str
+    device: str
+    service: str
+    level: Level
+    said: str
+
+
+class Tested(msgspec.Struct):
+    """By endpoint."""
+
+    answers: list[Said]
+
+
+class RegisterParams(msgspec.Struct):
+    """``address``: the service's fields (see ``docs/push.md``); ``level``: how much it tells."""
+
+    service: str
+    address: Any
+    level: Level = "opaque"
+
+
+class Endpoint(msgspec.Struct):
+    """A place where a device is reached; never its address. Times in Unix seconds."""
+
+    id: str
+    device: str
+    service: str
+    level: Level
+    created: float
+    said: str | None
+    saidAt: float | None
+
+
+class UnregisterParams(msgspec.Struct):
+    """``id``: of the endpoint."""
+
+    id: str
+
+
+class Unregistered(msgspec.Struct):
+    """Whether it was there."""
+
+    removed: bool
+
+
+class PushListParams(msgspec.Struct):
+    """``all``: of every device; needs ``admin``."""
+
+    all: bool = False
+
+
+class Endpoints(msgspec.Struct):
+    """``services``: those that may be registered for, each with what an app must know first."""
+
+    endpoints: list[Endpoint]
+    services: dict[str, dict[str, str]]
+
+
+_THREAD = "0199f3a2-51c4-7a10-8f6e-3d2b1c0a9e87"
+_THING = "asked/1880000000000001"
+_ID = "9f86d081884c7d659a2feaa0c55ad015"
+_QUIET = RuleSet("quiet", start="22:00", end="07:00", timeZone="Europe/Vienna")
+
+METHODS: dict[str, Described] = {
+    "mux/focus": method(
+        "Which thread is in the foreground; say it at each change, and once a minute.",
+        FocusParams(_THREAD),
+        FocusHeld(120.0),
+    ),
+    "mux/notices/list": method(
+        "What was raised lately; whom it went to, or why not.",
+        ListParams(20, why=True),
+        Notices(
+            [
+                Told(
+                    thing=_THING,
+                    kind="approval",
+                    threadId=_THREAD,
+                    title="Fix the build",
+                    raised=1790000000.0,
+                    sentTo=["phone"],
+                    over=1790000042.0,
+                    overWhy="answered by a notice (phone)",
+                    steps=[
+                        Step(1790000000.0, "raised", None, "item/fileChange/requestApproval"),
+                        Step(1790000000.0, "suppressed", "tablet", "quiet hours"),
+                        Step(1790000000.0, "sent", "phone", "used last"),
+                    ],
+                    deliveries=[Delivery("phone", "apns", False, "delivered", 1, "delivered: 200")],
+                )
+            ]
+        ),
+    ),
+    "mux/notices/read": method(
+        "What stands behind a push that your device got.",
+        ReadParams(_ID),
+        NoticeRead(
+            id=_ID,
+            kind="approval",
+            threadId=_THREAD,
+            turnId="0199f3a2-7777-7a10-8f6e-3d2b1c0a9e87",
+            title="Fix the build",
+            line="",
+            raised=1790000000.0,
+            over=None,
+            overWhy=None,
+            requestId=1880000000000001,
+            method="item/fileChange/requestApproval",
+            params={"threadId": _THREAD, "itemId": "call_1"},
+            item={"id": "call_1", "type": "fileChange", "changes": []},
+        ),
+    ),
+    "mux/notices/settings/read": method(
+        "What your device wants to be told of.",
+        SettingsParams(),
+        Settings("phone", [_QUIET], [RuleSet("off", kind="goal-reached")], ["approval"]),
+    ),
+    "mux/notices/settings/write": method(
+        "Say what your device wants to be told of.",
+        WriteParams([_QUIET, RuleSet("on", kind="approval")]),
+        Settings("phone", [_QUIET, RuleSet("on", kind="approval")], [], ["approval"]),
+    ),
+    "mux/notices/snooze": method(
+        "Nothing for a while.",
+        SnoozeParams(1800.0, threadId=_THREAD),
+        Settings("phone", [RuleSet("off", threadId=_THREAD, until=1790001800.0)], [], ["approval"]),
+    ),
+    "mux/notices/test": method(
+        "Send a test at once, and hear what the services say.",
+        TryParams(),
+        Tested([Said("51c1d5ab0e2f9c3d", "phone", "ntfy", "opaque", "delivered: 200")]),
+    ),
+    "mux/push/register": method(
+        "Reach your device there from now on; the same address again changes its level.",
+        RegisterParams("ntfy", {"server": "https://ntfy.sh", "topic": "qWx81-mQ0"}, "title"),
+        Endpoint("51c1d5ab0e2f9c3d", "phone", "ntfy", "title", 1790000000.0, None, None),
+    ),
+    "mux/push/unregister": method(
+        "Not there any more.", UnregisterParams("51c1d5ab0e2f9c3d"), Unregistered(removed=True)
+    ),
+    "mux/push/list": method(
+        "Where your device is reached, and which services there are.",
+        PushListParams(),
+        Endpoints(
+            [Endpoint("51c1d5ab0e2f9c3d", "phone", "ntfy", "title", 1790000000.0, None, None)],
+            {"webpush": {"applicationServerKey": "BNcRdreALRFX…"}, "ntfy": {}},
+        ),
+    ),
+}

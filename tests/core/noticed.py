@@ -1,0 +1,66 @@
+"""What stories of notices begin with: a phone and a tablet to push to; and who was told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from mux.core.commands import Explain, Notify, Withdraw
+from mux.core.events import Reachable
+from mux.core.notice import Recipient, Rule
+from mux.core.principal import Principal
+from mux.core.scopes import ALL, Scope
+from tests.core.stories import APPROVAL, Peer, Story
+
+OBSERVE: frozenset[Scope] = frozenset({"observe"})
+WATCHER = Principal("wall", "device", scopes=OBSERVE, device="d3")
+PHONE = Principal("phone", "device", device="d1")
+
+
+def recipient(
+    device: str, used: float = 0.0, *rules: Rule, scopes: frozenset[Scope] = ALL, **more: bool
+) -> Recipient:
+    return Recipient(f"device:{device}", device, scopes, used, rules, **more)
+
+
+PHONE_AND_TABLET = (recipient("d1", 50.0), recipient("d2", 20.0))
+
+
+def reachable(story: Story, *recipients: Recipient) -> None:
+    story.tell(Reachable(recipients or PHONE_AND_TABLET))
+
+
+def noticed(*recipients: Recipient) -> tuple[Story, Peer]:
+    """A story with a phone (used last) and a tablet, and a client that follows the thread ``t``."""
+    story = Story.begun()
+    reachable(story, *recipients)
+    desk = story.peer("desk")
+    story.follows(desk)
+    return story, desk
+
+
+def told(story: Story) -> list[str]:
+    """To whom something went or from whom it was taken since the last look: ``+d1 approval``."""
+    return list(_told(story))
+
+
+def _told(story: Story) -> Iterator[str]:
+    notices, story.notices = story.notices, []
+    for each in notices:
+        match each:
+            case Notify(notice, device):
+                yield f"+{device.removeprefix('device:')} {notice.kind}"
+            case Withdraw(notice, devices):
+                yield from (f"-{one.removeprefix('device:')} {notice.kind}" for one in devices)
+
+
+def why(story: Story) -> list[tuple[str, str]]:
+    """What was explained and not told since the last look: what, and why."""
+    found = [(each.outcome, each.why) for each in story.notices if isinstance(each, Explain)]
+    story.notices.clear()
+    return found
+
+
+def asks(story: Story, id: int = 5, thread: str = "t") -> int:
+    """An approval; the id under which it is offered."""
+    story.asks(id, APPROVAL, threadId=thread, itemId="i1", turnId="u1", command="make")
+    return story.broker.state.approvals.next_id
