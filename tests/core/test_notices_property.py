@@ -74,7 +74,8 @@ class Noticing(RuleBasedStateMachine):
         self._follow(anchor)
         for says_focus in (True, False):
             self._follow(self._seat(may_approve=True, says_focus=says_focus))
-        self.registers("d1")
+        for device in DEVICES:
+            self.registers(device)
 
     def _seat(self, *, may_approve: bool, says_focus: bool) -> Seat:
         peer = self.story.peer("p") if may_approve else self.story.peer("p", WATCHER)
@@ -126,6 +127,13 @@ class Noticing(RuleBasedStateMachine):
         self.story.asks(self.upstream, APPROVAL, threadId=thread, itemId=f"i{self.upstream}")
         id = self.story.broker.state.approvals.next_id
         self.waiting[id] = Waiting(self.upstream, id, thread)
+
+    @rule(thread=st.sampled_from(THREADS), seconds=st.sampled_from((61.0, 130.0, 620.0)))
+    def is_left_alone(self, thread: str, seconds: float) -> None:
+        """Often, as few other ways lead to where it goes to others."""
+        self.asks(thread)
+        self.holds()
+        self.time_passes(seconds)
 
     @precondition(lambda self: self.waiting)
     @rule(data=st.data())
