@@ -62,13 +62,16 @@ _Params = TypeVar("_Params")
 class Access:
     """``open_door``: a WebSocket listener lets in whoever brings no token.
 
-    ``record(kind, fields)`` puts a change into the audit log.
+    ``record(kind, fields)`` puts a change into the audit log; ``revoked`` is told of a device's
+    number, ``changed`` that some device has another name or other scopes.
     """
 
     book: Book
     dispatcher: Dispatcher
     open_door: bool
     record: Callable[[str, dict[str, object]], None]
+    changed: Callable[[], None] = lambda: None
+    revoked: Callable[[str], None] = lambda _id: None
     pairing: Pairing = attrs.field(init=False)
     _live: dict[ClientId, tuple[str, str]] = attrs.field(factory=dict)
     """The connections of devices: which device, and from where."""
@@ -93,12 +96,15 @@ class Access:
             self.book.saw(device.id, address)
             if device.name != principal.name:
                 self._rename(client, device)
+            self.changed()
 
     def left(self, client: ClientId) -> None:
         """Its connection is gone."""
         self.pairing.called_off(client)
         device, address = self._live.pop(client, ("", ""))
         self.book.saw(device, address)
+        if device:
+            self.changed()
 
     def _clients_of(self, device: Device) -> list[ClientId]:
         return [client for client, (id, _) in self._live.items() if id == device.id]
@@ -165,6 +171,7 @@ class Access:
             self.book.revoke(device)
         finally:
             closed = self._end(device, REVOKED)
+            self.revoked(device.id)
             self._record("device/revoked", device, by)
         return Revoked(device.name, closed)
 
@@ -174,6 +181,7 @@ class Access:
         for client in self._clients_of(device):
             self._rename(client, device)
         self._record("device/renamed", device, by, was=before.name)
+        self.changed()
         return self._shown(device)
 
     def _limit(self, by: Principal, wanted: ScopeParams) -> Limited:
@@ -184,6 +192,7 @@ class Access:
         device = self.book.limit(before, scopes)
         closed = self._end(device, CHANGED) if scopes != before.scopes else 0
         self._record("device/limited", device, by, had=sorted(before.scopes))
+        self.changed()
         return Limited(**structs.asdict(self._shown(device)), closed=closed)
 
     def _shown(self, device: Device) -> DeviceShown:

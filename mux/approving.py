@@ -21,6 +21,7 @@ import trio
 from mux import client, statedir
 from mux.client import Client, ClientError, Json
 from mux.config import Config
+from mux.core.answers import plain
 from mux.errors import AppmuxError
 from mux.shown import span, visible
 
@@ -31,12 +32,8 @@ NAME: Final = "appmux"
 
 Word = Literal["approve", "decline"]
 
-COMMAND: Final = "item/commandExecution/requestApproval"
-FILES: Final = "item/fileChange/requestApproval"
-PERMISSIONS: Final = "item/permissions/requestApproval"
 QUESTION: Final = "item/tool/requestUserInput"
 ELICITATION: Final = "mcpServer/elicitation/request"
-REVIEWS: Final = ("execCommandApproval", "applyPatchApproval")
 
 HUMAN: Final = "requiredHumanApproval"
 """The capability of a client at which a person answers: declared only if one is asked here."""
@@ -128,12 +125,9 @@ def find(pending: list[Json], id: str, *, whole: bool) -> Json:
 def result_for(approval: Json, word: Word) -> Json:
     """The result that says yes or no to this one. Raises ``ApprovingError`` if neither would do."""
     method, params, yes = approval["method"], approval["params"] or {}, word == "approve"
-    if method in (COMMAND, FILES):
-        return {"decision": "accept" if yes else "decline"}
-    if method in REVIEWS:
-        return {"decision": "approved" if yes else {"denied": {"rejection": "declined"}}}
-    if method == PERMISSIONS:
-        return {"permissions": _asked_for(params) if yes else {}, "scope": "turn"}
+    result = plain(method, json.dumps({"params": params}).encode(), yes=yes)
+    if result is not None:
+        return result
     if method == ELICITATION and not yes:
         return {"action": "decline"}
     if method == ELICITATION and params.get("mode") == "url":
@@ -142,11 +136,6 @@ def result_for(approval: Json, word: Word) -> Json:
         f"this one ({method}) takes more than a yes or no: answer it in a client that follows the"
         f" thread {approval['threadId']}"
     )
-
-
-def _asked_for(params: Json) -> Json:
-    asked = params.get("permissions") or {}
-    return {name: value for name, value in asked.items() if value is not None}
 
 
 # -- what a person reads ---------------------------------------------------------------------------

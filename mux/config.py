@@ -19,9 +19,11 @@ import attrs
 import platformdirs
 
 from mux.core.limits import Limits
+from mux.core.notice import Timing
 from mux.core.policies import Policies
 
 APP_NAME = "appmux"
+TIMING = Timing()
 ENV_PREFIX = "APPMUX_"
 
 AuthMode = Literal["capability-token", "signed-bearer-token", "device-token"]
@@ -200,6 +202,26 @@ class Push:
     exec: Exec = attrs.field(factory=Exec)
 
 
+@attrs.frozen
+class Notices:
+    """Of what, and when, devices are told by push (see ``core.notices``)."""
+
+    off: tuple[str, ...] = _because("kinds that no device is told of, unless it asks for them", ())
+    quiet: str | None = _because("as 22:00-07:00, in the host's time; each device may say", None)
+    long_turn: float = _because("who waits for a shorter one is still there", TIMING.long_turn)
+    looking: float = _because("how long what a person did shows that they look", TIMING.looking)
+    escalate_after: float = _because(
+        "from the device used last to all of them", TIMING.escalate_after
+    )
+    escalate_further_after: float = _because(
+        "to those in escalate_to", TIMING.escalate_further_after
+    )
+    escalate_to: tuple[str, ...] = _because(
+        'names of devices (or "host") that are told last: a second person\'s, say', ()
+    )
+    ticket_seconds: float = _because("a lock screen that is answered later opens the app", 900.0)
+
+
 def _default_state_dir() -> Path:
     return platformdirs.user_state_path(APP_NAME)
 
@@ -227,6 +249,7 @@ class Config:
     audit: Audit = attrs.field(factory=Audit)
     push: Push = attrs.field(factory=Push)
     approvals: Policies = attrs.field(factory=Policies)
+    notices: Notices = attrs.field(factory=Notices)
 
 
 @attrs.frozen

@@ -14,7 +14,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterable
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import attrs
 import structlog
@@ -27,18 +27,21 @@ from mux.core.broker import Broker
 from mux.core.commands import (
     Close,
     Command,
+    Explain,
     Fetch,
     Forward,
     GiveUp,
     KillUpstream,
     LearnGate,
     Log,
+    Notify,
     Publish,
     Record,
     Serve,
     StartUpstream,
     StopUpstream,
     TellWhenDrained,
+    Withdraw,
 )
 from mux.core.events import (
     ClientAttached,
@@ -57,6 +60,9 @@ from mux.core.principal import Principal
 from mux.core.report import report
 from mux.errors import AppmuxError
 from mux.outbox import Outbox, text_frame
+
+LATER: Final = object()
+"""The result of a request that the shells will answer later, by ``Dispatcher.answered``."""
 
 log = structlog.get_logger()
 
@@ -96,6 +102,14 @@ class Doorkeeper(Protocol):
     def left(self, client: ClientId) -> None: ...
 
 
+class NoticeBoard(Protocol):
+    """Who turns what the core says of notices into pushes; none of it waits."""
+
+    def notify(self, command: Notify) -> None: ...
+    def withdraw(self, command: Withdraw) -> None: ...
+    def explain(self, command: Explain) -> None: ...
+
+
 class Disk(Protocol):
     """What the dispatcher needs of the store; none of it waits."""
 
@@ -108,9 +122,9 @@ class Dispatcher:
     """Carries events to the core and its commands to the shells, which are set once they exist.
 
     ``give_up`` ends the broker with a reason; ``answer`` gives the result of a request that the
-    shells answer, or raises ``AppmuxError`` with what is wrong; ``facts`` adds to a report what
-    only the server knows (pid, listeners). ``learn_gate`` has it found out, beside, what is
-    experimental. ``record`` puts something into the audit log.
+    shells answer, or ``LATER``, or raises ``AppmuxError`` with what is wrong; ``facts`` adds to a
+    report what only the server knows (pid, listeners). ``learn_gate`` has it found out, beside,
+    what is experimental. ``record`` puts something into the audit log.
     ``debug``: log each message.
     """
 
@@ -119,6 +133,7 @@ class Dispatcher:
     upstream: AppServer = attrs.field(init=False)
     disk: Disk = attrs.field(init=False)
     doorkeeper: Doorkeeper | None = None
+    notices: NoticeBoard | None = None
     give_up: Callable[[str], None] = attrs.field(init=False)
     facts: Callable[[], dict[str, Any]] = attrs.field(default=dict)
     learn_gate: Callable[[], None] = attrs.field(default=lambda: None)
@@ -252,16 +267,41 @@ class Dispatcher:
                 self._ports[client].outbox.tell_when_drained()
             case Fetch():
                 self.disk.fetch(command)
+            case Notify() | Withdraw() | Explain():
+                self._perform_on_notices(command)
             case _:
                 self._perform_on_app_server(command)
 
+    def _perform_on_notices(self, command: Notify | Withdraw | Explain) -> None:
+        if self.notices is not None:
+            match command:
+                case Notify():
+                    self.notices.notify(command)
+                case Withdraw():
+                    self.notices.withdraw(command)
+                case Explain():
+                    self.notices.explain(command)
+
     def _serve(self, asked: Serve) -> None:
         try:
-            message = jsonrpc.result(asked.origin, self.answer(asked))
+            result = self.answer(asked)
         except AppmuxError as wrong:
             message = jsonrpc.error(asked.origin, jsonrpc.INVALID_REQUEST, str(wrong))
+        else:
+            if result is LATER:
+                return
+            message = jsonrpc.result(asked.origin, result)
         # By way of the core: for one that is behind it belongs among what it is owed.
         self._next.append(Served(asked.client, message, asked.method))
+
+    def answered(self, asked: Serve, result: object) -> None:
+        """The result of a request that was to be answered later, or what was wrong with it."""
+        if asked.client in self._ports:
+            if isinstance(result, AppmuxError):
+                message = jsonrpc.error(asked.origin, jsonrpc.INVALID_REQUEST, str(result))
+            else:
+                message = jsonrpc.result(asked.origin, result)
+            self.hear(Served(asked.client, message, asked.method))
 
     def tell(self, client: ClientId, method: str, params: object) -> None:
         """Notify one client of something that only the shells know; nothing if it has left."""

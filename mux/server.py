@@ -5,6 +5,8 @@
     ├─ store.run             the journal on disk, written behind
     ├─ audit.run             the audit log, likewise
     ├─ schema.run            what is experimental in the codex that runs
+    ├─ pushes.run            what devices are to be told, sent to their push services
+    ├─ noticing.run          when quiet hours begin and end
     ├─ dispatcher.keep_time  tells the core that a moment has come
     ├─ watchdog.keep         systemd told that all is well, where it asks
     ├─ signals               SIGTERM and SIGINT drain, a second one ends at once; SIGHUP reloads
@@ -42,18 +44,19 @@ from mux.auth import Authenticator, open_auth
 from mux.codex import codex_home, find_codex
 from mux.codex_schema import CodexSchema
 from mux.config import Config
-from mux.core import appserver
+from mux.core import appserver, notice
 from mux.core.broker import Broker
 from mux.core.commands import Fetch, Serve
 from mux.core.events import Fetched, GateLearned, JournalKept
 from mux.core.journal import Entry
 from mux.devices import Book, open_book
-from mux.dispatcher import Dispatcher
+from mux.dispatcher import LATER, Dispatcher
 from mux.door import knock
 from mux.errors import AppmuxError
 from mux.failures import Failures
 from mux.listener import Address, Listener, UnixAddress
 from mux.metrics import Metrics
+from mux.notices.asked import METHODS, Asked
 from mux.store import Store, StoreError
 from mux.streams import Accepted
 from mux.tls import Certificate, open_certificate
@@ -196,11 +199,18 @@ def _assemble(
         head=store.next_seq - 1,
         audit_text=config.audit.text,
         policies=config.approvals,
+        timing=notice.Timing(
+            long_turn=config.notices.long_turn,
+            looking=config.notices.looking,
+            escalate_after=config.notices.escalate_after,
+            escalate_further_after=config.notices.escalate_further_after,
+        ),
     )
     dispatcher = Dispatcher(broker, debug=config.log.level == "debug")
     upstream = Upstream((codex, "app-server", *config.codex_args), dispatcher)
     schema = CodexSchema(codex, config.state_dir, lambda gate: dispatcher.hear(GateLearned(gate)))
     access = Access(book, dispatcher, config.auth.mode is None, audit.record)
+    notices = Asked.open(config, book, dispatcher, audit.record)
     server = _Server(
         config,
         authenticator,
@@ -211,8 +221,12 @@ def _assemble(
         store,
         access,
         audit,
+        notices,
         certificate,
     )
+    access.changed = notices.noticing.tell_reachable
+    access.revoked = notices.noticing.revoked
+    dispatcher.notices = notices.noticing
     dispatcher.upstream = upstream
     dispatcher.learn_gate = schema.learn
     dispatcher.disk = server
@@ -238,6 +252,7 @@ class _Server:
     store: Store
     access: Access
     audit: Audit
+    notices: Asked
     certificate: Certificate | None
     failures: Failures = attrs.field(factory=Failures)
     metrics: Metrics = attrs.field(init=False)
@@ -246,6 +261,7 @@ class _Server:
     _served: trio.Event = attrs.field(factory=trio.Event)
     _signal: signal.Signals | None = None
     _given_up: str | None = None
+    _root: trio.Nursery | None = None
     _kept: JournalKept | None = None
     _fetches: _Fetches = attrs.field(factory=lambda: trio.open_memory_channel[Fetch](math.inf))
 
@@ -266,6 +282,10 @@ class _Server:
                 await root.start(self.store.run)
                 self._record_start()
                 await root.start(self.audit.run)
+                self.notices.noticing.begin()
+                await root.start(self.notices.noticing.pushes.run)
+                root.start_soon(self.notices.noticing.run)
+                self._root = root
                 async with trio.open_nursery() as connections:
                     await self._serve(connections)
                     connections.cancel_scope.cancel()
@@ -426,8 +446,20 @@ class _Server:
         match asked.method:
             case "mux/status":
                 return {"asker": asked.client, **self.dispatcher.report()}
+            case "mux/notices/test" if self._root is not None:
+                self._root.start_soon(self._test, asked)
+                return LATER
+            case method if method in METHODS:
+                return self.notices.answer(asked)
             case _:
                 return self.access.answer(asked)
+
+    async def _test(self, asked: Serve) -> None:
+        try:
+            result: object = await self.notices.test(asked)
+        except AppmuxError as wrong:
+            result = wrong
+        self.dispatcher.answered(asked, result)
 
     def facts(self) -> dict[str, Any]:
         """What only the server knows, for ``mux/status``."""
@@ -440,6 +472,7 @@ class _Server:
             },
             "store": self.store.facts(),
             "audit": self.audit.facts(),
+            "notices": self.notices.noticing.facts(),
             "failedAuthentications": self.failures.facts(),
             "listeners": [{"url": each.url, "kind": each.kind} for each in self.listeners],
         }

@@ -7,18 +7,9 @@ from typing import Any
 
 import pytest
 
-from mux.approving import (
-    COMMAND,
-    ELICITATION,
-    FILES,
-    PERMISSIONS,
-    QUESTION,
-    ApprovingError,
-    described,
-    find,
-    result_for,
-)
+from mux.approving import ELICITATION, QUESTION, ApprovingError, described, find, result_for
 from mux.core.answers import fault
+from mux.core.risk import COMMAND, FILES, PERMISSIONS
 
 
 def approval(method: str = COMMAND, id: int = 1234, item: Any = None, **params: Any) -> Any:

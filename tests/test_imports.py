@@ -82,9 +82,23 @@ MAY_IMPORT: dict[str, set[str]] = {
     # the broker, in the order in which a message meets it
     "server": {
         "access", "audit", "auth", "codex", "codex_schema", "devices", "dispatcher", "door",
-        "downstream", "failures", "listener", "metrics", "outbox", "statedir", "store", "streams",
-        "takeover", "tls", "upstream", "watchdog",
+        "downstream", "failures", "listener", "metrics", "notices.asked", "outbox", "statedir",
+        "store", "streams", "takeover", "tls", "upstream", "watchdog",
     },
+    # notices: what becomes of what the core says of them
+    "notices": set(),
+    "notices.asked": {
+        "devices", "dispatcher", "notices.ledger", "notices.noticing", "notices.wishes",
+        "push.endpoints", "push.sender",
+    },
+    "notices.noticing": {
+        "devices", "dispatcher", "notices", "notices.ledger", "notices.tickets", "notices.wishes",
+        "notices.wording", "push.endpoints", "push.push", "push.sender",
+    },
+    "notices.wording": {"push", "push.push", "shown"},
+    "notices.tickets": set(),
+    "notices.wishes": {"wholefile"},
+    "notices.ledger": {"database"},
     "metrics": {"audit", "dispatcher", "door", "failures", "store", "upstream"},
     "times": set(),
     "watchdog": set(),

@@ -215,6 +215,25 @@ def lists_decision(offer: bytes, decision: str) -> bool:
     return listed is None or any(msgspec.json.decode(one) == decision for one in listed)
 
 
+def plain(method: str, offer: bytes, *, yes: bool) -> dict[str, Any] | None:
+    """The answer that says yes, once, or no to ``offer``; None if that takes more than a word.
+
+    Yes to a permission profile grants what was asked for, for the turn; no grants nothing.
+    """
+    if method in ("item/commandExecution/requestApproval", "item/fileChange/requestApproval"):
+        return {"decision": "accept" if yes else "decline"}
+    if method in ("execCommandApproval", "applyPatchApproval"):
+        return {"decision": "approved" if yes else {"denied": {"rejection": "declined"}}}
+    if method == "item/permissions/requestApproval":
+        try:
+            asked = _asked_decoder.decode(offer).params.permissions
+        except msgspec.DecodeError:
+            return None
+        given = {name: value for name, value in (asked or {}).items() if value is not None}
+        return {"permissions": given if yes else {}, "scope": "turn"}
+    return None
+
+
 class _AskedPermissions(msgspec.Struct):
     permissions: Any = None
 

@@ -99,6 +99,7 @@ class Named(msgspec.Struct):
 
     id: str
     name: str | None = None
+    cwd: str | None = None
     ephemeral: bool = False
     parentThreadId: str | None = None
 

@@ -30,6 +30,9 @@ Kind = Literal[
 ]
 KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
 
+Risk = Literal["outside-workspace", "network", "escalated", "unknown"]
+RISKS: Final[tuple[Risk, ...]] = get_args(Risk)
+
 WAITING: Final[frozenset[Kind]] = frozenset({"approval", "question"})
 """Somebody's word is waited for: held back while one looks who may give it, told once none does."""
 
@@ -56,7 +59,8 @@ class Notice(msgspec.Struct, frozen=True):
 
     ``title``: the thread's name, if it has one; ``line``: the one line that says most (a reason, an
     error, the last line of the answer). Of a server request: the id under which it is offered, its
-    method, its params and the item that it is about, as JSON text.
+    method, its params and the item that it is about, as JSON text; whether a plain yes or no
+    answers it, and what is risky about the yes (see ``risk``).
     """
 
     thing: str
@@ -69,6 +73,13 @@ class Notice(msgspec.Struct, frozen=True):
     method: str = ""
     params: bytes = b"null"
     item: bytes = b"null"
+    actionable: bool = False
+    risks: tuple[Risk, ...] = ()
+
+    @property
+    def urgent(self) -> bool:
+        """Whether nothing goes on without a person."""
+        return self.kind in URGENT
 
 
 class Rule(msgspec.Struct, frozen=True):

@@ -26,7 +26,7 @@ from typing import Final
 
 import attrs
 
-from mux.core import jsonrpc, noteworthy, recording
+from mux.core import jsonrpc, noteworthy, recording, risk
 from mux.core.approvals import ServerRequest
 from mux.core.appserver import State as AppServerState
 from mux.core.client import Client
@@ -43,7 +43,7 @@ from mux.core.notice import (
     Standing,
     Timing,
 )
-from mux.core.offering import item_about
+from mux.core.offering import item_about, params_of
 from mux.core.state import NEVER, State
 from mux.core.threads import Thread
 
@@ -135,6 +135,7 @@ class Notices:
         if named is not None:
             thread = self.state.threads.get(named.id)
             thread.name = named.name or thread.name
+            thread.cwd = named.cwd or thread.cwd
             thread.ephemeral = named.ephemeral or thread.ephemeral
             thread.parent = named.parentThreadId or thread.parent
 
@@ -274,9 +275,11 @@ class Notices:
             self._explain(self._open[thing], "raised", request.method)
 
     def _of_request(self, thing: str, request: ServerRequest) -> Notice:
-        params = (jsonrpc.read_fields(request.offer) or {}).get("params", b"null")
+        params, item = params_of(request), item_about(self.state, request)
         fields = jsonrpc.read_fields(params) or {}
         question = request.method in QUESTIONS
+        thread = self.state.threads.known.get(request.thread or "")
+        workspace = thread.cwd if thread is not None else ""
         return Notice(
             thing,
             "question" if question else "approval",
@@ -287,7 +290,9 @@ class Notices:
             request.id,
             request.method,
             params,
-            item_about(self.state, request),
+            item,
+            request.method in risk.ACTIONABLE and not request.needs,
+            risk.risks(request.method, params, item, workspace),
         )
 
     def _how_it_ended(self, request: ServerRequest) -> str:

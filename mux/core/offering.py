@@ -440,6 +440,11 @@ def item_about(state: State, request: ServerRequest) -> bytes:
     return (jsonrpc.read_fields(_params(item.started)) or {}).get("item", b"null")
 
 
+def params_of(request: ServerRequest) -> bytes:
+    """Its params, as JSON text."""
+    return _params(request.offer)
+
+
 def _applies(only_if: tuple[str, str] | None, line: bytes) -> bool:
     if only_if is None:
         return True

@@ -39,3 +39,8 @@ class Principal:
     def key(self) -> str:
         """The identity as one text, by which a device's push endpoints are kept."""
         return ":".join(self.identity)
+
+
+def device_key(device: str) -> str:
+    """The key of a paired device, by its number."""
+    return f"device:{device}"

@@ -69,7 +69,8 @@ class Thread:
     if that was changed since (see ``kept``).
     ``usage``: what was last said of the tokens used; ``usage_due``: the clients for whom the
     app-server will say it again, since they resumed the thread with its turns.
-    ``name``: its title, empty if it has none.
+    ``name``: its title, empty if it has none;
+    ``cwd``: its directory, empty if that isn't known.
     ``parent``: the thread that spawned it; ``adopted``: nobody asked for it.
     """
 
@@ -87,6 +88,7 @@ class Thread:
     usage: bytes = b""
     usage_due: list[ClientId | None] = attrs.field(factory=list)
     name: str = ""
+    cwd: str = ""
     parent: str | None = None
     ephemeral: bool = False
     adopted: bool = False

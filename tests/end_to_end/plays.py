@@ -9,6 +9,8 @@ Hands to: `test_extension`. Hears from: the broker.
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Final
@@ -137,6 +139,26 @@ async def _of_a_device(on: Stage, method: str, params: Json) -> Any:
     return await on.operator.request(method, params | {"name": name} | again)
 
 
+async def _of_notices(on: Stage, method: str, params: Json) -> Any:
+    """A push is made (for a service that isn't there) of an approval that nobody looks at."""
+    await on.operator.request("mux/focus", {"threadId": None})
+    address = {"server": "https://ntfy.invalid", "topic": "t"}
+    await on.operator.request("mux/push/register", {"service": "ntfy", "address": address})
+    approval = await on.approval()
+    if "id" in params:
+        params = params | {"id": made_push(on.broker)}
+    answer = await on.operator.request(method, params)
+    await on.operator.respond(approval["id"], {"decision": "decline"})
+    return answer
+
+
+def made_push(broker: Native) -> str:
+    """The id of the push that was made last, which else its device alone knows."""
+    (path,) = broker.home.root.rglob("notices.sqlite3")
+    with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as ledger:
+        return str(ledger.execute("SELECT id FROM push ORDER BY at DESC").fetchone()[0])
+
+
 @asynccontextmanager
 async def aware(on: Stage, name: str) -> AsyncIterator[Peer]:
     """Another client of the operator's, which knows the broker."""
@@ -151,6 +173,9 @@ PLAYS: Final[dict[str, Play]] = {
     "mux/replay": _replay,
     "mux/approvals/list": _list,
     "mux/approvals/answer": _answer,
+    "mux/notices/list": _of_notices,
+    "mux/notices/read": _of_notices,
+    "mux/notices/test": _of_notices,
     "mux/pairing/confirm": _confirm,
     "mux/devices/revoke": _of_a_device,
     "mux/devices/rename": _of_a_device,

@@ -33,10 +33,13 @@ class ListParams(msgspec.Struct):
 
 
 class Step(msgspec.Struct):
-    """One decision. ``device``: its name; null: of all. ``at``: Unix seconds."""
+    """One decision. ``device``: its name; null: of all. ``at``: Unix seconds.
+
+    ``what``: raised, sent, suppressed, withdrawn, over (it went nowhere), answered.
+    """
 
     at: float
-    what: Literal["raised", "sent", "suppressed", "withdrawn", "over", "answered"]
+    what: str
     device: str | None
     why: str
 

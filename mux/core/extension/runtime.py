@@ -152,6 +152,19 @@ class FailuresShown(msgspec.Struct):
     addresses: dict[str, int]
 
 
+class NoticesShown(msgspec.Struct):
+    """Notices. ``endpoints``: how many by service; ``pushes``: by state; ``standing``: not over.
+
+    ``oldestQueuedSeconds``: how long the oldest push has waited to be sent, or null.
+    """
+
+    endpoints: dict[str, int]
+    pushes: dict[str, int]
+    oldestQueuedSeconds: float | None
+    standing: int
+    trouble: str | None
+
+
 class ListenerShown(msgspec.Struct):
     """Where clients may connect."""
 
@@ -213,6 +226,7 @@ class Status(msgspec.Struct):
     appServer: AppServerShown
     store: StoreShown
     audit: AuditShown
+    notices: NoticesShown
     failedAuthentications: FailuresShown
     listeners: list[ListenerShown]
     journal: JournalShown
@@ -249,6 +263,7 @@ _STATUS = Status(
     audit=AuditShown(
         "/home/ada/.local/state/appmux/audit", 34, "5f4dcc3b5aa765d6", 9120, 0, 0.4, None
     ),
+    notices=NoticesShown({"ntfy": 1}, {"sent": 12}, None, 1, None),
     failedAuthentications=FailuresShown(2, {"192.0.2.7": 2}),
     listeners=[ListenerShown("ws://127.0.0.1:4500", "ws")],
     journal=JournalShown(_EPOCH, 4711, 12),

@@ -1,0 +1,110 @@
+"""How risky a yes would be: read from what an approval's params really tell.
+
+    network            it asks for the network, for a host, or to amend a network policy
+    outside-workspace  its directory, a file that it changes, or what it wants to write is outside
+                       the thread's own directory; or it wants more of the file system
+    escalated          a command: a yes runs it without the sandbox, as far as the params tell
+    unknown            none of it can be told
+
+A command's params don't say whether it was in the sandbox that it failed, or asked to leave it, so
+each counts as escalated.
+
+Heard from: ``notices``; whether a class keeps an approval from the lock screen is a setting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+import msgspec
+
+from mux.core.notice import Risk
+
+COMMAND: Final = "item/commandExecution/requestApproval"
+FILES: Final = "item/fileChange/requestApproval"
+PERMISSIONS: Final = "item/permissions/requestApproval"
+REVIEWS: Final = ("execCommandApproval", "applyPatchApproval")
+
+ACTIONABLE: Final = frozenset({COMMAND, FILES, PERMISSIONS, *REVIEWS})
+"""Server requests that a plain yes or no answers."""
+
+
+def risks(method: str, params: bytes, item: bytes, workspace: str) -> tuple[Risk, ...]:
+    """The classes of one approval, each once. ``workspace``: empty if it isn't known."""
+    try:
+        asked = _decoder.decode(params)
+        about = _decoder.decode(item) if item != b"null" else {}
+    except msgspec.DecodeError:
+        return ("unknown",)
+    return tuple(dict.fromkeys(_risks(method, asked, about, workspace)))
+
+
+def _risks(method: str, asked: Json, about: Json, workspace: str) -> Iterator[Risk]:
+    if method == FILES:
+        yield from _of_files(asked, about, workspace)
+    elif method == COMMAND:
+        yield from _of_command(asked, workspace)
+    elif method == PERMISSIONS:
+        yield from _of_permissions(asked.get("permissions"))
+    else:
+        yield "unknown"
+
+
+def _of_command(asked: Json, workspace: str) -> Iterator[Risk]:
+    yield "escalated"
+    if asked.get("kind") not in (None, "command") or not asked.get("command"):
+        yield "unknown"
+    if asked.get("networkApprovalContext") or asked.get("proposedNetworkPolicyAmendments"):
+        yield "network"
+    if asked.get("additionalPermissions"):
+        yield from _of_permissions(asked["additionalPermissions"])
+    yield from _of_path(asked.get("cwd"), workspace)
+
+
+def _of_files(asked: Json, about: Json, workspace: str) -> Iterator[Risk]:
+    if asked.get("grantRoot"):
+        yield "outside-workspace"  # for the rest of the session, whatever it is
+    changes = about.get("changes")
+    if not isinstance(changes, list) or not changes:
+        yield "unknown"
+        return
+    for change in changes:
+        if not isinstance(change, dict):
+            yield "unknown"
+            continue
+        yield from _of_path(change.get("path"), workspace)
+        kind = change.get("kind")
+        moved = kind.get("move_path") or kind.get("movePath") if isinstance(kind, dict) else None
+        if moved:
+            yield from _of_path(moved, workspace)
+
+
+def _of_permissions(asked: Any) -> Iterator[Risk]:
+    if not isinstance(asked, dict) or not any(asked.values()):
+        yield "unknown"
+        return
+    if asked.get("network"):
+        yield "network"
+    if asked.get("fileSystem"):
+        yield "outside-workspace"
+    if any(value for name, value in asked.items() if name not in ("network", "fileSystem")):
+        yield "unknown"
+
+
+def _of_path(path: Any, workspace: str) -> Iterator[Risk]:
+    if not isinstance(path, str) or not path.startswith("/") or not workspace.startswith("/"):
+        yield "unknown"  # of Windows, or relative to who knows what
+        return
+    within, root = _parts(path), _parts(workspace)
+    if not root or ".." in within + root or within[: len(root)] != root:
+        yield "outside-workspace"
+
+
+def _parts(path: str) -> list[str]:
+    return [part for part in path.split("/") if part not in ("", ".")]
+
+
+Json = dict[str, Any]
+
+_decoder = msgspec.json.Decoder(Json)

@@ -1,0 +1,277 @@
+"""Answers ``mux/notices/*`` and ``mux/push/*``.
+
+Each device speaks for itself: whose settings, whose endpoints, whose notices it is about is decided
+by who asks. Another's takes the scope ``admin``.
+
+Hands to: ``noticing``, ``wishes``, ``push``. Hears from: ``server``, the requests.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from typing import Any, Final, TypeVar
+
+import attrs
+import msgspec
+
+from mux import config
+from mux.core.commands import Serve
+from mux.core.extension import notices as said
+from mux.core.notice import KINDS, RISKS
+from mux.core.offering import item_about, params_of
+from mux.core.principal import Principal
+from mux.devices import Book
+from mux.dispatcher import Dispatcher
+from mux.errors import AppmuxError
+from mux.notices.ledger import Ledger, Thing
+from mux.notices.noticing import Noticing
+from mux.notices.wishes import open_wishes
+from mux.push.endpoints import Endpoint
+from mux.push.sender import Pushes
+
+METHODS: Final = frozenset(said.METHODS) - {"mux/focus"}
+"""What is answered here; ``mux/focus`` is the core's."""
+
+MOST_LISTED: Final = 1000
+
+
+class AskedError(AppmuxError):
+    """A request about notices that can't be granted."""
+
+
+_Params = TypeVar("_Params")
+
+
+@attrs.define(eq=False)
+class Asked:
+    """Answers of one broker."""
+
+    noticing: Noticing
+
+    @classmethod
+    def open(
+        cls,
+        settings: config.Config,
+        book: Book,
+        dispatcher: Dispatcher,
+        record: Callable[[str, dict[str, object]], None],
+    ) -> Asked:
+        """Everything about notices, from the state directory. Blocks: call it at the start.
+
+        Raises ``AppmuxError`` if something there can't be used.
+        """
+        state_dir, wanted = settings.state_dir, settings.notices
+        wishes = open_wishes(state_dir, time.time, wanted.quiet or "", wanted.off)
+        pushes = Pushes.open(state_dir, settings.push)
+        ledger = Ledger.open(state_dir, time.time)
+        never = RISKS
+        return cls(Noticing(wanted, never, pushes, ledger, wishes, book, dispatcher, record))
+
+    def answer(self, asked: Serve) -> object:
+        """The result of a request. Raises ``AppmuxError``. (``mux/notices/test``: see ``test``.)"""
+        clients = self.noticing.dispatcher.broker.state.clients
+        by = clients[asked.client].principal
+        match asked.method:
+            case "mux/notices/list":
+                return self._list(_read(asked, said.ListParams))
+            case "mux/notices/read":
+                return self._one(_read(asked, said.ReadParams).id, by)
+            case "mux/notices/settings/read":
+                return self._settings(self._whose(_read(asked, said.SettingsParams).device, by))
+            case "mux/notices/settings/write":
+                wanted = _read(asked, said.WriteParams)
+                device = self._whose(wanted.device, by)
+                self.noticing.wishes.set(device, wanted.rules)
+                return self._changed(device)
+            case "mux/notices/snooze":
+                nap = _read(asked, said.SnoozeParams)
+                device = self._whose(nap.device, by)
+                self.noticing.wishes.snooze(device, nap.seconds, nap.threadId, nap.kind)
+                return self._changed(device)
+            case "mux/push/register":
+                return self._register(_read(asked, said.RegisterParams), by)
+            case "mux/push/unregister":
+                return self._unregister(_read(asked, said.UnregisterParams).id, by)
+            case "mux/push/list":
+                return self._endpoints(by, everybodys=_read(asked, said.PushListParams).all)
+            case _:
+                raise AskedError(f"nobody here answers `{asked.method}`")
+
+    def _whose(self, name: str | None, by: Principal) -> str:
+        """The key of the device that is meant. Raises ``AskedError``."""
+        if name is None:
+            return by.key
+        key = self.noticing.key_of(name)
+        if key != by.key and "admin" not in by.scopes:
+            raise AskedError(f"another device than yours ({by.name}) needs the scope `admin`")
+        if key is None:
+            raise AskedError(f"no device is named {name!r}: `appmux devices` lists them all")
+        return key
+
+    # -- notices -----------------------------------------------------------------------------------
+
+    def _list(self, wanted: said.ListParams) -> said.Notices:
+        if not 1 <= wanted.limit <= MOST_LISTED:
+            raise AskedError(f"`limit` must be from 1 to {MOST_LISTED}")
+        deliveries: dict[str, list[dict[str, Any]]] = {}
+        if wanted.why:
+            for row in self.noticing.pushes.history():
+                deliveries.setdefault(str(row["id"]), []).append(row)
+        things = self.noticing.ledger.things(wanted.limit)
+        return said.Notices([self._told(each, deliveries, why=wanted.why) for each in things])
+
+    def _told(
+        self, thing: Thing, deliveries: dict[str, list[dict[str, Any]]], *, why: bool
+    ) -> said.Told:
+        ledger, name = self.noticing.ledger, self.noticing.name
+        steps, made = [], []
+        if why:
+            steps = [
+                said.Step(
+                    each.at,
+                    each.what,
+                    name(each.device) if each.device else None,
+                    each.why,
+                )
+                for each in ledger.steps(thing.thing)
+            ]
+            rows = [row for id, _ in ledger.pushes(thing.thing) for row in deliveries.get(id, ())]
+            made = [_delivery(row, name(str(row["device"]))) for row in _in_order(rows)]
+        return said.Told(
+            thing=thing.thing,
+            kind=thing.kind,
+            threadId=thing.thread,
+            title=thing.title,
+            raised=thing.raised,
+            sentTo=[name(each) for each in ledger.devices(thing.thing)],
+            over=thing.over,
+            overWhy=thing.why,
+            steps=steps,
+            deliveries=made,
+        )
+
+    def _one(self, id: str, by: Principal) -> said.NoticeRead:
+        thing = self.noticing.ledger.of_push(id, [by.key])
+        if thing is None:
+            raise AskedError("your device got no such notice")
+        state = self.noticing.dispatcher.broker.state
+        request = state.approvals.get(str(thing.request or "").encode())
+        waits = request is not None and not request.answered
+        return said.NoticeRead(
+            id=id,
+            kind=thing.kind,
+            threadId=thing.thread,
+            turnId=thing.turn,
+            title=thing.title,
+            line=thing.line,
+            raised=thing.raised,
+            over=thing.over,
+            overWhy=thing.why,
+            requestId=thing.request if waits else None,
+            method=thing.method or None,
+            params=msgspec.Raw(params_of(request)) if request is not None and waits else None,
+            item=msgspec.Raw(item_about(state, request)) if request is not None and waits else None,
+        )
+
+    # -- settings ----------------------------------------------------------------------------------
+
+    def _settings(self, device: str) -> said.Settings:
+        wishes = self.noticing.wishes
+        name = self.noticing.name(device)
+        return said.Settings(name, wishes.of(device), wishes.default, list(KINDS))
+
+    def _changed(self, device: str) -> said.Settings:
+        self.noticing.tell_reachable()
+        return self._settings(device)
+
+    # -- endpoints ---------------------------------------------------------------------------------
+
+    def _register(self, wanted: said.RegisterParams, by: Principal) -> said.Endpoint:
+        if not isinstance(wanted.address, dict):
+            raise AskedError("`address` must be an object: the service's fields")
+        noticing = self.noticing
+        noticing.wishes.keep(by)
+        made = noticing.pushes.register(by.key, wanted.service, wanted.address, wanted.level)
+        told: dict[str, object] = {
+            "device": by.name, "service": made.service, "level": made.level
+        }  # fmt: skip
+        noticing.record("push/registered", told)
+        noticing.tell_reachable()
+        return self._endpoint(made)
+
+    def _unregister(self, id: str, by: Principal) -> said.Unregistered:
+        noticing = self.noticing
+        endpoint = noticing.pushes.endpoints.by_id(id)
+        owner = by.key
+        if endpoint is not None and "admin" in by.scopes:
+            owner = endpoint.device
+        removed = noticing.pushes.unregister(owner, id)
+        if removed and endpoint is not None:
+            device = noticing.name(owner)
+            told: dict[str, object] = {
+                "device": device, "service": endpoint.service, "by": by.name
+            }  # fmt: skip
+            noticing.record("push/unregistered", told)
+        noticing.tell_reachable()
+        return said.Unregistered(removed)
+
+    def _endpoints(self, by: Principal, *, everybodys: bool) -> said.Endpoints:
+        if everybodys and "admin" not in by.scopes:
+            raise AskedError("those of all devices need the scope `admin`")
+        pushes = self.noticing.pushes
+        found = pushes.endpoints.all() if everybodys else pushes.endpoints.of(by.key)
+        return said.Endpoints([self._endpoint(each) for each in found], pushes.services())
+
+    def _endpoint(self, endpoint: Endpoint) -> said.Endpoint:
+        return said.Endpoint(
+            id=endpoint.id,
+            device=self.noticing.name(endpoint.device),
+            service=endpoint.service,
+            level=endpoint.level,
+            created=endpoint.created,
+            said=endpoint.said,
+            saidAt=endpoint.said_at,
+        )
+
+    # -- a test ------------------------------------------------------------------------------------
+
+    async def test(self, asked: Serve) -> said.Tested:
+        """Send a test to the asker's device, or to that which it names. Raises ``AppmuxError``."""
+        noticing = self.noticing
+        by = noticing.dispatcher.broker.state.clients[asked.client].principal
+        name = _read(asked, said.TryParams).device
+        devices = [self._whose(name, by)]
+        if name is None and not noticing.pushes.endpoints.of(by.key) and "admin" in by.scopes:
+            there = noticing.pushes.endpoints.all()
+            devices = list(dict.fromkeys(each.device for each in there)) or devices
+        answers = []
+        for device in devices:
+            for endpoint, words in await noticing.pushes.try_now(device, noticing.test(device)):
+                answers.append(
+                    said.Said(
+                        endpoint.id,
+                        noticing.name(endpoint.device),
+                        endpoint.service,
+                        endpoint.level,
+                        words,
+                    )
+                )
+        return said.Tested(answers)
+
+
+def _read(asked: Serve, kind: type[_Params]) -> _Params:
+    try:
+        return msgspec.json.decode(asked.params, type=kind)
+    except msgspec.DecodeError as wrong:
+        raise AskedError(f"`{asked.method}`: {wrong}") from wrong
+
+
+def _delivery(row: dict[str, Any], device: str) -> said.Delivery:
+    return said.Delivery(
+        device, row["service"], row["withdraw"], row["state"], row["attempts"], row["said"]
+    )
+
+
+def _in_order(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    return sorted(rows, key=lambda row: float(row["raised"]))

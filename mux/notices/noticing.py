@@ -1,0 +1,272 @@
+"""Noticing: turns what the core says of notices into pushes, and answers what devices ask of them.
+
+The opaque id of a push means something to its device alone: it stands in the ledger beside the
+device's key, and ``mux/notices/read`` gives what is behind it to that device only. On a device the
+pushes of one thread stand under one collapse key; when one of several things there is over, the
+newest of the others takes its place, quietly.
+
+Hands to: ``push``, what a device is told; ``ledger``, every decision; the core, who can be reached.
+Hears from: ``dispatcher``, the core's ``Notify``, ``Withdraw`` and ``Explain``; ``server``,
+requests; ``access``, which devices are gone or changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import math
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+import attrs
+import trio
+
+from mux import config
+from mux.core.commands import Explain, Notify, Withdraw
+from mux.core.events import NoticesKept, Reachable
+from mux.core.notice import WAITING, Notice, Recipient, Standing
+from mux.core.principal import Principal, device_key
+from mux.core.scopes import ALL
+from mux.devices import Book
+from mux.dispatcher import Dispatcher
+from mux.notices import wording
+from mux.notices.ledger import Ledger
+from mux.notices.tickets import ANSWERS, Tickets
+from mux.notices.wishes import Wishes
+from mux.push.endpoints import HOST
+from mux.push.push import Push
+from mux.push.sender import Pushes
+
+WAITING_SECONDS: Final = 86_400.0
+"""For which an approval's push is worth sending. It waits longer, but not unseen."""
+
+INFORMING_SECONDS: Final = 43_200.0
+"""For which any other push is: that a turn was completed yesterday is no news."""
+
+RECENT_SECONDS: Final = 3600.0
+"""A push made so shortly before the end of an earlier life, of which the queue knows nothing, was
+lost with it, and is made again."""
+
+TEST_SECONDS: Final = 300.0
+"""For which a test is worth sending."""
+
+ID_BYTES: Final = 16
+COLLAPSE_CHARACTERS: Final = 32
+
+MINUTE: Final = 60.0
+
+HOST_NAME: Final = "the host's settings"
+
+
+@attrs.define(eq=False)
+class Noticing:
+    """Notices of one broker. ``record(kind, fields)`` puts something into the audit log."""
+
+    settings: config.Notices
+    never: tuple[str, ...]
+    pushes: Pushes
+    ledger: Ledger
+    wishes: Wishes
+    book: Book
+    dispatcher: Dispatcher
+    record: Callable[[str, dict[str, object]], None]
+    tickets: Tickets = attrs.field(factory=Tickets)
+    clock: Callable[[], float] = time.time
+    _standing: dict[str, Notice] = attrs.field(factory=dict)
+    _reachable: tuple[Recipient, ...] | None = None
+    _secret: bytes = attrs.field(init=False, repr=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._secret = self.ledger.secret()
+
+    # -- beginning ---------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Tell the core what earlier lives told, and who can be reached; before anybody attaches.
+
+        Before the queue is sent from, too: what was on its way may not be true any more.
+        """
+        states: dict[str, set[str]] = {}
+        for row in self.pushes.history():
+            if not row["withdraw"]:
+                states.setdefault(str(row["id"]), set()).add(str(row["state"]))
+        standing = []
+        for thing in self.ledger.standing():
+            notice = thing.notice()
+            recent = thing.raised > self.clock() - RECENT_SECONDS
+            unsent: dict[str, None] = {}
+            for id, device in self.ledger.pushes(thing.thing):
+                state = states.get(id, {"lost"} if recent else set())
+                if "lost" in state and notice.kind not in WAITING:
+                    self.pushes.send(device, self._push(id, notice, device))
+                if state & {"queued", "lost"}:
+                    unsent[device] = None
+            self._standing[thing.thing] = notice
+            devices = tuple(self.ledger.devices(thing.thing))
+            standing.append(Standing(
+                thing.thing, notice.kind, notice.thread, devices, tuple(unsent), notice.title
+            ))  # fmt: skip
+        self.dispatcher.hear(NoticesKept(self.ledger.known(), tuple(standing)))
+        self.tell_reachable()
+
+    async def run(self) -> None:
+        """Look each minute whether quiet hours or a snooze began or ended."""
+        while True:
+            await trio.sleep(MINUTE - self.clock() % MINUTE)
+            self.tell_reachable()
+
+    # -- who can be reached ------------------------------------------------------------------------
+
+    def tell_reachable(self) -> None:
+        """Tell the core, if something of it has changed."""
+        reachable = tuple(self._recipients())
+        if reachable != self._reachable:
+            self._reachable = reachable
+            self.dispatcher.hear(Reachable(reachable))
+
+    def _recipients(self) -> Iterator[Recipient]:
+        keys = dict.fromkeys(each.device for each in self.pushes.endpoints.all())
+        for key in keys:
+            name = self.name(key)
+            rules = self.wishes.now(key)
+            further = name in self.settings.escalate_to or key in self.settings.escalate_to
+            if key == HOST:
+                yield Recipient(key, name, ALL, -math.inf, rules, further, always=not further)
+            elif (found := self.principal(key)) is not None:
+                yield Recipient(key, name, found.scopes, self._used(key), rules, further)
+
+    def principal(self, key: str) -> Principal | None:
+        """Who is behind a device's key now; None for one that is revoked, expired or unknown."""
+        kind, _, rest = key.partition(":")
+        if kind == "device":
+            device = self.book.by_id(rest)
+            if device is None or device.expired(self.clock()):
+                return None
+            return Principal(device.name, "device", device.expires, device.scopes, device.id)
+        wish = self.wishes.known(key)
+        if wish is None:
+            return None
+        return Principal(wish.name, "capability-token", scopes=frozenset(wish.scopes))
+
+    def _used(self, key: str) -> float:
+        """When it was seen last, on the core's clock; to the minute, as finer changes nothing."""
+        device = self.book.by_id(key.partition(":")[2])
+        if device is None or device.seen is None:
+            return -math.inf
+        ago = max(0.0, self.clock() - device.seen)
+        return MINUTE * round((trio.current_time() - ago) / MINUTE)
+
+    def name(self, key: str) -> str:
+        """What people call a device."""
+        if key == HOST:
+            return HOST_NAME
+        found = self.principal(key)
+        return found.name if found is not None else f"{key} (gone)"
+
+    def key_of(self, name: str) -> str | None:
+        """The key of a device by its name, or by the key itself; None if there is no such."""
+        for each in dict.fromkeys(
+            [*(device_key(device.id) for device in self.book),
+             *(endpoint.device for endpoint in self.pushes.endpoints.all())]
+        ):  # fmt: skip
+            if name == each or name.casefold() == self.name(each).casefold():
+                return each
+        return None
+
+    def revoked(self, device: str) -> None:
+        """The device with this number is out of the book."""
+        self.pushes.forget(device_key(device))
+        self.wishes.forget(device_key(device))
+        self.tell_reachable()
+
+    # -- what the core says ------------------------------------------------------------------------
+
+    def notify(self, command: Notify) -> None:
+        """Push a notice to one device."""
+        notice, device = command.notice, command.device
+        self._standing[notice.thing] = notice
+        self.ledger.raised(notice)
+        self.ledger.step(notice.thing, "sent", command.why, device)
+        self._send(notice, device, urgent=None)
+
+    def _send(self, notice: Notice, device: str, *, urgent: bool | None) -> None:
+        id = secrets.token_hex(ID_BYTES)
+        self.ledger.pushed(id, notice.thing, device)
+        self.pushes.send(device, self._push(id, notice, device, urgent=urgent))
+
+    def _push(self, id: str, notice: Notice, device: str, *, urgent: bool | None = None) -> Push:
+        lasts = WAITING_SECONDS if notice.kind in WAITING else INFORMING_SECONDS
+        ticket = self._ticket(id, notice, device)
+        return Push(
+            id=id,
+            kind=wording.KINDS[notice.kind],
+            collapse=self._collapse(device, notice),
+            expires_at=self.clock() + lasts,
+            count=max(1, len(self.ledger.standing_at(device, notice.thread))),
+            title=wording.title(notice),
+            body=wording.body(notice),
+            urgent=notice.urgent if urgent is None else urgent,
+            ticket=ticket,
+            actions=ANSWERS if ticket is not None else (),
+        )
+
+    def _ticket(self, id: str, notice: Notice, device: str) -> str | None:
+        """A ticket for the device, if this one may be answered from its lock screen."""
+        if notice.request is None or not notice.actionable or set(notice.risks) & set(self.never):
+            return None
+        principal = self.principal(device)
+        if not device.startswith("device:") or principal is None:
+            return None
+        if "approve" not in principal.scopes:
+            return None
+        now = trio.current_time()
+        until = now + self.settings.ticket_seconds
+        return self.tickets.issue(device, notice.request, id, until, now)
+
+    def _collapse(self, device: str, notice: Notice) -> str:
+        text = f"{device}\n{notice.thread or notice.kind.rpartition('-')[0]}"
+        return hmac.new(self._secret, text.encode(), hashlib.sha256).hexdigest()[
+            :COLLAPSE_CHARACTERS
+        ]
+
+    def withdraw(self, command: Withdraw) -> None:
+        """Take a notice back from where it went; what else waits there takes its place."""
+        notice = command.notice
+        self.ledger.step(notice.thing, "withdrawn", command.why)
+        self.ledger.over(notice.thing, command.why)
+        self._standing.pop(notice.thing, None)
+        for device in command.devices:
+            others = self.ledger.standing_at(device, notice.thread)
+            newest = self._standing.get(others[-1]) if others else None
+            if newest is not None:
+                self._send(newest, device, urgent=False)
+            else:
+                self.pushes.withdraw(device, self._collapse(device, notice))
+
+    def facts(self) -> dict[str, Any]:
+        """For ``mux/status``."""
+        facts = self.pushes.facts()
+        trouble = [each for each in (facts["trouble"], self.ledger.trouble) if each]
+        return {**facts, "standing": len(self._standing), "trouble": "; ".join(trouble) or None}
+
+    def test(self, device: str) -> Push:
+        """A push that tells of nothing."""
+        id = secrets.token_hex(ID_BYTES)
+        return Push(
+            id=id,
+            kind="test",
+            collapse=id,
+            expires_at=self.clock() + TEST_SECONDS,
+            title="appmux",
+            body=f"A test of what {self.name(device)} is told",
+        )
+
+    def explain(self, command: Explain) -> None:
+        """Keep why it was decided so."""
+        thing = command.notice.thing
+        self.ledger.raised(command.notice)
+        self.ledger.step(thing, command.outcome, command.why, command.device)
+        if command.outcome == "over":
+            self.ledger.over(thing, command.why)

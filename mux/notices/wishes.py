@@ -1,0 +1,217 @@
+"""What each device wants to be told of: its rules, kept in the state directory.
+
+The core knows no time of day. Here the rules are looked at with the clock: quiet hours that are on
+are an off, those that aren't are an on, a snooze that has run out is gone.
+
+Hands to: ``noticing``, the rules as they are right now. Hears from: ``noticing``, what devices say;
+``notices.json``, read at the start.
+"""
+
+from __future__ import annotations
+
+import datetime
+import re
+import zoneinfo
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Final
+
+import attrs
+import msgspec
+import structlog
+
+from mux import wholefile
+from mux.core.extension.notices import RuleSet
+from mux.core.notice import KINDS, Rule
+from mux.core.principal import Principal
+from mux.core.scopes import Scope
+from mux.errors import AppmuxError
+
+FILE: Final = "notices.json"
+VERSION: Final = 1
+
+MOST_RULES: Final = 256
+"""Of one device: a hundred threads, each with a wish or two."""
+
+MOST_DEVICES: Final = 512
+LONGEST_SNOOZE: Final = 366 * 86_400.0
+"""Seconds. For longer one says off."""
+
+_HOUR = re.compile(r"([01]\d|2[0-3]):[0-5]\d")
+_HOURS = re.compile(r"(?P<start>\d\d:\d\d)-(?P<end>\d\d:\d\d)")
+
+log = structlog.get_logger()
+
+
+class WishError(AppmuxError):
+    """Rules that can't be used, or can't be kept."""
+
+
+class Wish(msgspec.Struct):
+    """What is kept of one device. Its name and scopes: of one that isn't in the device book."""
+
+    name: str
+    scopes: list[Scope]
+    rules: list[RuleSet] = []
+
+
+class _File(msgspec.Struct):
+    version: int
+    devices: dict[str, Wish]
+
+
+@attrs.define(eq=False)
+class Wishes:
+    """Those of all devices, by key. ``default``: the rules below each device's own."""
+
+    path: Path
+    clock: Callable[[], float]
+    default: list[RuleSet] = attrs.field(factory=list)
+    _devices: dict[str, Wish] = attrs.field(factory=dict)
+
+    def of(self, device: str) -> list[RuleSet]:
+        """A device's own rules that are still there."""
+        wish = self._devices.get(device)
+        now = self.clock()
+        rules = wish.rules if wish is not None else []
+        return [each for each in rules if each.until is None or each.until > now]
+
+    def now(self, device: str) -> tuple[Rule, ...]:
+        """What the rules say right now."""
+        now = self.clock()
+        return tuple(_at(each, now) for each in [*self.default, *self.of(device)])
+
+    def known(self, device: str) -> Wish | None:
+        """What is kept of it."""
+        return self._devices.get(device)
+
+    def keep(self, principal: Principal) -> None:
+        """Its name and scopes, of one that registers for push. Raises ``WishError``."""
+        before = self._devices.get(principal.key)
+        wish = Wish(principal.name, sorted(principal.scopes), before.rules if before else [])
+        if wish != before:
+            self._change(principal.key, wish)
+
+    def set(self, device: str, rules: list[RuleSet]) -> None:
+        """Other rules. Raises ``WishError``."""
+        if len(rules) > MOST_RULES:
+            raise WishError(f"at most {MOST_RULES} rules a device")
+        for each in rules:
+            check(each)
+        before = self._devices.get(device, Wish("", []))
+        self._change(device, Wish(before.name, before.scopes, rules))
+
+    def snooze(self, device: str, seconds: float, thread: str | None, kind: str | None) -> None:
+        """Nothing for so long, of this thread or kind; 0 ends it. Raises ``WishError``."""
+        if not 0 <= seconds <= LONGEST_SNOOZE:
+            raise WishError("`seconds` must be from 0 to a year's")
+        kept = [
+            each
+            for each in self.of(device)
+            if each.until is None or (each.threadId, each.kind) != (thread, kind)
+        ]
+        if seconds:
+            until = self.clock() + seconds
+            kept.append(msgspec.convert(
+                {"mode": "off", "threadId": thread, "kind": kind, "until": until}, RuleSet
+            ))  # fmt: skip
+        self.set(device, kept)
+
+    def forget(self, device: str) -> None:
+        """The device was revoked."""
+        if device in self._devices:
+            try:
+                self._change(device, None)
+            except WishError as failure:
+                log.warning("a revoked device's wishes stay", why=str(failure))
+
+    def _change(self, device: str, wish: Wish | None) -> None:
+        before = self._devices
+        devices = {key: each for key, each in before.items() if key != device}
+        if wish is not None:
+            devices[device] = wish
+        if len(devices) > MOST_DEVICES:
+            raise WishError(f"wishes of {MOST_DEVICES} devices are kept already")
+        self._devices = devices
+        try:
+            text = msgspec.json.encode(_File(VERSION, devices)).decode()
+            wholefile.replace(self.path, text, safely=True)
+        except OSError as failure:
+            self._devices = before
+            raise WishError(
+                f"nothing was changed: {self.path} can't be written ({failure.strerror}): make room"
+                " for it"
+            ) from failure
+
+
+def open_wishes(
+    state_dir: Path, clock: Callable[[], float], quiet: str = "", off: Iterable[str] = ()
+) -> Wishes:
+    """Those of a state directory. ``quiet`` (HH:MM-HH:MM) and ``off`` (kinds): the host's settings.
+
+    Raises ``WishError`` if the file can't be read.
+    """
+    opened = Wishes(state_dir / FILE, clock, _default(quiet, off))
+    try:
+        file = msgspec.json.decode(opened.path.read_bytes(), type=_File)
+    except FileNotFoundError:
+        return opened
+    except (OSError, msgspec.DecodeError) as failure:
+        raise WishError(
+            f"can't read what devices want to be told of, {opened.path}: {failure}. Restore it from"
+            " a backup, or remove it: then each is told of everything"
+        ) from failure
+    if file.version != VERSION:
+        raise WishError(f"{opened.path} is of version {file.version}: run the newer appmux")
+    opened._devices = file.devices
+    return opened
+
+
+def _default(quiet: str, off: Iterable[str]) -> list[RuleSet]:
+    rules = []
+    if quiet:
+        hours = _HOURS.fullmatch(quiet)
+        if hours is None:
+            raise WishError(f'notices.quiet must be like "22:00-07:00", not {quiet!r}')
+        rules.append(RuleSet("quiet", start=hours["start"], end=hours["end"]))
+    for kind in off:
+        if kind not in KINDS:
+            raise WishError(f"notices.off: no kind is called {kind!r}: {', '.join(KINDS)}")
+        rules.append(msgspec.convert({"mode": "off", "kind": kind}, RuleSet))
+    for each in rules:
+        check(each)
+    return rules
+
+
+def check(rule: RuleSet) -> None:
+    """Raises ``WishError``, which says what is wrong with it."""
+    if rule.mode != "quiet":
+        return
+    for name, hour in (("start", rule.start), ("end", rule.end)):
+        if hour is None or not _HOUR.fullmatch(hour):
+            raise WishError(f"quiet hours want `{name}` as HH:MM, not {hour!r}")
+    if rule.timeZone is not None:
+        _zone(rule.timeZone)
+
+
+def _zone(name: str) -> zoneinfo.ZoneInfo:
+    try:
+        return zoneinfo.ZoneInfo(name)
+    except (OSError, ValueError, zoneinfo.ZoneInfoNotFoundError):
+        raise WishError(f"no time zone is called {name!r}; as Europe/Vienna") from None
+
+
+def _at(rule: RuleSet, now: float) -> Rule:
+    if rule.mode == "quiet":
+        return Rule(not _is_quiet(rule, now), "quiet hours", rule.threadId, rule.kind)
+    why = "off" if rule.until is None else "snoozed"
+    return Rule(rule.mode == "on", why, rule.threadId, rule.kind)
+
+
+def _is_quiet(rule: RuleSet, now: float) -> bool:
+    zone = None if rule.timeZone is None else _zone(rule.timeZone)
+    at = datetime.datetime.fromtimestamp(now, zone).strftime("%H:%M")
+    start, end = rule.start or "", rule.end or ""
+    if start <= end:
+        return start <= at < end
+    return at >= start or at < end

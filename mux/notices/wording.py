@@ -1,0 +1,87 @@
+"""What a push says of a notice: its title and its one line.
+
+Both are made for the level ``full``; ``mux.push`` leaves out what an endpoint's own level doesn't
+allow. What others wrote (a command, a thread's name) is made harmless.
+
+Hands to: ``noticing``. Hears from: ``noticing``, a notice.
+"""
+
+from __future__ import annotations
+
+from pathlib import PurePath
+from typing import Any, Final
+
+import msgspec
+
+from mux.core.noteworthy import one_line
+from mux.core.notice import Kind, Notice
+from mux.push import push
+from mux.shown import visible
+
+KINDS: Final[dict[Kind, push.Kind]] = {
+    "approval": "approval",
+    "question": "question",
+    "approval-lost": "interrupted",
+    "turn-completed": "completed",
+    "turn-failed": "failed",
+    "turn-interrupted": "interrupted",
+    "goal-reached": "goal",
+    "goal-blocked": "goal",
+    "usage-limit": "limit",
+    "app-server-down": "down",
+    "app-server-back": "back",
+}
+
+LOST: Final = "appmux was restarted while an approval waited; its turn was interrupted"
+
+_SAID: Final[dict[Kind, str]] = {
+    "approval-lost": LOST,
+    "goal-reached": "The goal is reached",
+    "goal-blocked": "The goal is blocked",
+    "app-server-down": "It died too often and stays down: `appmux restart` tries again",
+}
+
+MOST_FILES: Final = 3
+
+
+def title(notice: Notice) -> str | None:
+    """The thread's name, if it has one."""
+    return visible(notice.title) or None
+
+
+def body(notice: Notice) -> str | None:
+    """The line that says most."""
+    said = _asked(notice) if notice.request is not None else ""
+    known = _SAID.get(notice.kind, "")
+    if not said and known and notice.line:
+        said = f"{known}: {notice.line}"
+    return visible(one_line(said or known or notice.line)) or None
+
+
+def _asked(notice: Notice) -> str:
+    params, item = _object(notice.params), _object(notice.item)
+    command = params.get("command") or item.get("command")
+    if command is not None:
+        words = " ".join(map(str, command)) if isinstance(command, list) else str(command)
+        return f"$ {words}"
+    paths = [str(each.get("path")) for each in _objects(item.get("changes"))]
+    paths += [str(path) for path in params.get("fileChanges") or ()]
+    if paths:
+        named = ", ".join(PurePath(path).name for path in paths[:MOST_FILES])
+        more = f" and {len(paths) - MOST_FILES} more" if len(paths) > MOST_FILES else ""
+        return f"change {named}{more}"
+    questions = _objects(params.get("questions"))
+    if questions:
+        return str(questions[0].get("question") or "")
+    return str(params.get("reason") or params.get("message") or "")
+
+
+def _object(text: bytes) -> dict[str, Any]:
+    try:
+        return msgspec.json.decode(text, type=dict[str, Any])
+    except msgspec.DecodeError:
+        return {}
+
+
+def _objects(value: Any) -> list[dict[str, Any]]:
+    return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
