@@ -264,15 +264,8 @@ class Broker:
                 now = (jsonrpc.read_fields(message.params) or {}).get("now") == b"true"
                 self.state.record("restart/asked", by=recording.by(client), now=now)
                 self.recovery.asked_to_restart(client.id, message.id, now=now)
-            case Route.PRESENCE:
-                picture = jsonrpc.result(message.id, self._presence.read())
-                self.state.send(client.id, picture, message.method)
-            case Route.FOCUS:
-                self._looking.focused(client, message)
-            case Route.APPROVALS:
-                self._offering.list_for(client, message)
-            case Route.ANSWER:
-                self._offering.answered_unasked(client, message)
+            case Route.PRESENCE | Route.FOCUS | Route.APPROVALS | Route.ANSWER:
+                self._asked_of_broker(client, message, rule)
             case Route.INITIALIZE:
                 self._client_initializes(client, message)
             case _ if client.id in self._uninitialized:
@@ -286,6 +279,18 @@ class Broker:
                 self._replaying.asked(client, message)
             case _:
                 self._pass_on(client, message, rule, scope)
+
+    def _asked_of_broker(self, client: Client, message: ClientMessage, rule: RequestRule) -> None:
+        match rule.route:
+            case Route.FOCUS:
+                self._looking.focused(client, message)
+            case Route.APPROVALS:
+                self._offering.list_for(client, message)
+            case Route.ANSWER:
+                self._offering.answered_unasked(client, message)
+            case _:
+                picture = jsonrpc.result(message.id, self._presence.read())
+                self.state.send(client.id, picture, message.method)
 
     def _scope(self, client: Client, message: ClientMessage) -> Scope | None:
         """The scope that the request needs; None if the client lacks it, and is told so."""

@@ -289,7 +289,6 @@ class Offering:
             ],
         }
 
-
     def _answer(
         self, request: ServerRequest, by: ClientId | None, answer: dict[str, bytes]
     ) -> None:
