@@ -3,7 +3,7 @@
 It changes nothing, connects to nothing but the broker, and starts nothing but `codex` to ask its
 version, login and schema.
 
-Hands to: stdout. Hears from: ``checks_host`` and ``checks_broker``, findings.
+Hands to: stdout. Hears from: ``checks_host``, ``checks_broker``, ``checks_push``: findings.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import attrs
 from rich.console import Console
 from rich.text import Text
 
-from mux import checks_broker, checks_host
+from mux import checks_broker, checks_host, checks_push
 from mux.finding import Finding
 from mux.settings import ConfigError, load
 
@@ -63,6 +63,7 @@ async def examine(
         *of_broker,
         *checks_broker.addresses(settled.config, environ, report),
         *checks_broker.threads(environ, report),
+        *checks_push.push(settled.config, report),
     ]
 
 

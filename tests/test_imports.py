@@ -55,7 +55,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "device_list": {"client", "statedir"},
     # the host: what is set up on it, and what may be wrong with it
     "setup": {"codex", "listener", "novascale", "ready", "service", "settings", "steps"},
-    "doctor": {"checks_broker", "checks_host", "finding", "settings"},
+    "doctor": {"checks_broker", "checks_host", "checks_push", "finding", "settings"},
+    "checks_push": {
+        "finding", "push.apns", "push.fcm", "push.keyfile", "push.vapid", "push.web",
+        "push.webhook",
+    },
     "checks_host": {"codex", "finding", "login", "novascale", "service", "settings", "steps"},
     "checks_broker": {
         "client", "codex", "finding", "holders", "listener", "ready", "statedir", "status",

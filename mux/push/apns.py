@@ -63,7 +63,7 @@ class Apns:
     async def deliver(self, web: Web, endpoint: Endpoint, push: Push, now: float) -> Outcome:
         """Send one push. Raises ``PushError`` if the settings can't be used, ``Unreachable``."""
         if now - self._made >= RENEW_AFTER or now < self._made:
-            self._renew(now)
+            self.renew(now)
         answer = await self._send(web, endpoint, push)
         reason = _reason(answer)
         if (answer.status, reason) == (FORBIDDEN, "ExpiredProviderToken"):
@@ -71,12 +71,13 @@ class Apns:
             if wait > 0:  # then our clock is wrong, or Apple's: a newer token helps neither
                 why = f"{answer.status} {reason}: is this host's clock right?"
                 return Retry(wait, why, ours=True)
-            self._renew(now)
+            self.renew(now)
             answer = await self._send(web, endpoint, push)
             reason = _reason(answer)
         return _outcome(answer, reason, now)
 
-    def _renew(self, now: float) -> None:
+    def renew(self, now: float) -> None:
+        """Make a token. Raises ``PushError`` if the settings don't allow it."""
         settings = self.settings
         if settings.key_file is None or not (
             settings.key_id and settings.team_id and settings.topic

@@ -75,6 +75,21 @@ def read_account(path: Path) -> Account:
     return Account(*values)
 
 
+def assertion(account: Account, now: float) -> str:
+    """What the account signs to get an access token. Raises ``PushError``."""
+    claims = {
+        "iss": account.email,
+        "scope": SCOPE,
+        "aud": account.token_url,
+        "iat": int(now),
+        "exp": int(now + ASSERTION_SECONDS),
+    }
+    try:
+        return jwt.encode(claims, account.key, algorithm="RS256", headers={"kid": account.key_id})
+    except (ValueError, TypeError, jwt.PyJWTError):
+        raise PushError(f"{SETTING}: its private_key isn't an RSA key in PEM") from None
+
+
 @attrs.define(eq=False)
 class Fcm:
     """The service, and the access token that it uses at present."""
@@ -102,23 +117,10 @@ class Fcm:
         return _outcome(answer, now)
 
     async def _renew(self, web: Web, account: Account, now: float) -> Outcome | None:
-        claims = {
-            "iss": account.email,
-            "scope": SCOPE,
-            "aud": account.token_url,
-            "iat": int(now),
-            "exp": int(now + ASSERTION_SECONDS),
-        }
-        try:
-            assertion = jwt.encode(
-                claims, account.key, algorithm="RS256", headers={"kid": account.key_id}
-            )
-        except (ValueError, TypeError, jwt.PyJWTError):
-            raise PushError(f"{SETTING}: its private_key isn't an RSA key in PEM") from None
         answer = await web.send(
             account.token_url,
             headers={"content-type": "application/x-www-form-urlencoded"},
-            content=urlencode({"grant_type": GRANT, "assertion": assertion}).encode(),
+            content=urlencode({"grant_type": GRANT, "assertion": assertion(account, now)}).encode(),
         )
         said = _object(answer)
         token, seconds = said.get("access_token"), said.get("expires_in")

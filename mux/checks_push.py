@@ -1,0 +1,141 @@
+"""What the doctor looks at of push: the keys and addresses in the settings, what the broker says.
+
+Nothing is sent: `appmux notices test` does that.
+
+Hands to: ``doctor``, findings. Hears from: the settings' files; the broker's own report.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, Final, TypeAlias
+from urllib.parse import urlsplit
+
+from mux import config
+from mux.config import Config
+from mux.errors import AppmuxError
+from mux.finding import Finding
+
+REMEDY: Final = "docs/push.md says how each service is set up"
+
+Report: TypeAlias = dict[str, Any]
+
+
+def push(settings: Config, report: Report | None) -> Iterator[Finding]:
+    """Each service that the settings name; then what the broker that runs has to say."""
+    for service, check in _checks(settings):
+        try:
+            says = check()
+        except AppmuxError as failure:
+            yield Finding(f"push ({service})", "wrong", str(failure), REMEDY)
+        else:
+            yield Finding(f"push ({service})", "well", says)
+    facts = None if report is None else report.get("notices")
+    if facts is None:
+        return
+    there = sum(facts["endpoints"].values())
+    if facts["trouble"]:
+        yield Finding("push", "wrong", facts["trouble"], REMEDY, facts)
+    elif there:
+        waiting = facts["pushes"].get("queued", 0)
+        says = f"{there} endpoints, {waiting} pushes wait"
+        yield Finding("push", "well", says, facts=facts)
+
+
+def _checks(settings: Config) -> Iterator[tuple[str, Callable[[], str]]]:
+    given = settings.push
+    if given.apns != config.Apns():
+        yield "apns", partial(_apns, given.apns)
+    if given.fcm != config.Fcm():
+        yield "fcm", partial(_fcm, given.fcm)
+    if given.webpush != config.WebPush():
+        yield "webpush", partial(_webpush, settings)
+    if given.ntfy != config.Ntfy():
+        yield "ntfy", partial(_ntfy, given.ntfy)
+    if given.webhook != config.Webhook():
+        yield "webhook", partial(_webhook, given.webhook)
+    if given.exec.command:
+        yield "exec", partial(_exec, given.exec)
+    if given.url is not None or given.ca_file is not None:
+        yield "settings", partial(_general, given)
+
+
+class PushCheckError(AppmuxError):
+    """A setting that can't be used; found by no service's own module."""
+
+
+def _apns(apns: config.Apns) -> str:
+    from mux.push.apns import Apns  # noqa: PLC0415 (this and the like: httpx, cryptography)
+
+    Apns(apns).renew(time.time())
+    return f"the key {apns.key_id} can sign for {apns.topic}"
+
+
+def _fcm(fcm: config.Fcm) -> str:
+    from mux.push.fcm import assertion, read_account  # noqa: PLC0415
+
+    if fcm.service_account_file is None:
+        raise PushCheckError("push.fcm.service_account_file isn't set, but other keys of it are")
+    account = read_account(fcm.service_account_file)
+    assertion(account, time.time())
+    return f"the key of {account.email} can sign for the project {account.project}"
+
+
+def _webpush(settings: Config) -> str:
+    from mux.push.vapid import FILE, open_vapid  # noqa: PLC0415
+
+    webpush = settings.push.webpush
+    if webpush.subject and not webpush.subject.startswith(("mailto:", "https:")):
+        raise PushCheckError("push.webpush.subject must begin with mailto: or https:")
+    if webpush.key_file is None and not (settings.state_dir / FILE).exists():
+        return "its key will be made when the first browser registers"
+    open_vapid(webpush, settings.state_dir)
+    return "its key can sign"
+
+
+def _ntfy(ntfy: config.Ntfy) -> str:
+    from mux.push import keyfile  # noqa: PLC0415
+
+    if not (ntfy.server and ntfy.topic):
+        raise PushCheckError("push.ntfy needs both server and topic")
+    _require_url("push.ntfy.server", ntfy.server)
+    if ntfy.token_file is not None:
+        keyfile.read(ntfy.token_file, "push.ntfy.token_file")
+    return f"a topic at {ntfy.server}"
+
+
+def _webhook(webhook: config.Webhook) -> str:
+    from mux.push import keyfile  # noqa: PLC0415
+    from mux.push.webhook import SETTING, secret_of  # noqa: PLC0415
+
+    if webhook.url is None or webhook.secret_file is None:
+        raise PushCheckError("push.webhook needs both url and secret_file")
+    _require_url("push.webhook.url", webhook.url)
+    secret_of(keyfile.read(webhook.secret_file, SETTING))
+    return f"signed, to {urlsplit(webhook.url).hostname}"
+
+
+def _exec(given: config.Exec) -> str:
+    program = shutil.which(given.command[0])
+    if program is None:
+        raise PushCheckError(f"push.exec.command: no program {given.command[0]!r} that can be run")
+    return program
+
+
+def _general(given: config.Push) -> str:
+    from mux.push.web import open_web  # noqa: PLC0415
+
+    if given.url is not None:
+        _require_url("push.url", given.url)
+    if given.ca_file is not None:
+        open_web(given.timeout, (), given.ca_file)
+    return "as they should be"
+
+
+def _require_url(setting: str, text: str) -> None:
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise PushCheckError(f"{setting}: {text!r} isn't a URL as https://HOST")
