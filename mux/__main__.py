@@ -1,11 +1,11 @@
 """``python -m mux``: the same as the ``appmux`` command.
 
-Hands to: ``cli``.
+Hands to: ``entry``.
 """
 
 from __future__ import annotations
 
-from mux.cli import main
+from mux.entry import main
 
 if __name__ == "__main__":
     main()

@@ -16,7 +16,8 @@ from typing import Any, Final
 import msgspec
 
 from mux import login, novascale, service
-from mux.codex import CodexError, codex_home, codex_version, find_codex
+from mux.codex import CodexError, codex_home, find_codex
+from mux.codex_version import codex_version
 from mux.core.methods import REQUESTS
 from mux.core.scopes import SCOPES
 from mux.errors import AppmuxError

@@ -1,4 +1,4 @@
-"""The command line: ``appmux serve``, ``demo``, ``status``, ``restart``, ``config``.
+"""The command line: ``appmux serve``, ``stdio``, ``demo``, ``status``, ``restart``, ``config``.
 
 Hands to: ``server``, ``demo``, ``status``, ``restart``, with one settled ``Config``.
 Hears from: a person's shell, or a service manager.
@@ -234,6 +234,27 @@ def _check_listen(settled: Settled) -> None:
             parse_listen_url(url, home)
         except ListenUrlError as error:
             raise ListenFlagError(f"error: invalid value '{url}' for {of}: {error}") from error
+
+
+@appmux.command(name="stdio")
+@click.option("--socket", metavar="PATH", help="The broker's unix socket, if it isn't found.")
+@click.option(
+    "--wait",
+    type=click.FloatRange(min=0),
+    default=60.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long to wait for a broker that is gone; with 0, end then.",
+)
+def attach(socket: str | None, wait: float) -> None:
+    """Attach a program that speaks JSON lines on stdin and stdout, as to `codex app-server`.
+
+    The socket is that of APPMUX_SOCKET, else the running broker's, else Codex's control socket. If
+    nothing listens there the service is started, if there is one.
+    """
+    from mux import reach, stdio
+
+    sys.exit(stdio.run(reach.socket_path(socket) if socket else None, wait))
 
 
 @appmux.command()

@@ -110,6 +110,18 @@ def install(
 
 
 @service.command()
+def start() -> None:
+    """Start the installed service, if it doesn't run already."""
+    from mux import service as ours
+    from mux import steps
+
+    where = ours.supervisor(os.environ)
+    doing = ours.waking(where)
+    where.require()
+    steps.perform(doing, click.echo)
+
+
+@service.command()
 @yes_flag
 def uninstall(yes: bool) -> None:
     """Stop the service and remove its files; NovaScale's gets its place back.
@@ -272,7 +284,7 @@ def _tell_of_codex(codex: Path, home: Path, environ: Mapping[str, str]) -> None:
     import trio
 
     from mux import login
-    from mux.codex import codex_version
+    from mux.codex_version import codex_version
     from mux.service import environment_file
 
     click.echo(f"codex {trio.run(codex_version, codex)}: {codex}")

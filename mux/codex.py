@@ -1,6 +1,6 @@
-"""Finding the ``codex`` binary and its home, and asking for its version.
+"""Finding the ``codex`` binary and its home.
 
-Hands to: ``cli`` (``serve``, ``demo``) the paths; ``upstream`` runs it.
+Hands to: ``cli`` (``serve``, ``demo``) and ``stand_in`` the paths; ``upstream`` runs it.
 Hears from: the configuration, the environment, PATH, the ``openai-codex-cli-bin`` package.
 """
 
@@ -10,18 +10,18 @@ import importlib
 import os
 import re
 import shutil
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
-
-import trio
 
 from mux.errors import AppmuxError
 
 CODEX_BIN_VARIABLE = "APPMUX_CODEX_BIN"
 
-VERSION_DEADLINE = 20.0
-"""Seconds. The binary answers in milliseconds; npm's wrapper on a cold disk takes a few seconds."""
+_STAND_IN = re.compile(rb"\bmux\.stand_in\b|\bappmux-codex(?![\w/.-])")
+"""Is in the script ``appmux-codex``, and in one that a person wrote to start it."""
+
+SCRIPT_BYTES = 4096
+"""What is read of a script to see whether it is the stand-in: pip's are a tenth of that."""
 
 HOW_TO_GET_ONE = (
     "install it beside appmux with `pip install 'appserver-mux[codex]'`, or for the whole machine"
@@ -41,6 +41,7 @@ def find_codex(
     In this order: ``config_bin`` (``origin`` says who set it, for an error), ``APPMUX_CODEX_BIN``,
     ``codex`` on PATH, then in the usual places, the package. One that is named but can't be run is
     an error, not a reason to look further: a person who names a binary doesn't want another one.
+    appmux's own stand-in for codex, which may well be called ``codex`` on PATH, is never the one.
     """
     search = search_path(environ)
     if config_bin is not None:
@@ -48,13 +49,27 @@ def find_codex(
     named = environ.get(CODEX_BIN_VARIABLE)
     if named:
         return _named(named, f"environment {CODEX_BIN_VARIABLE}", search)
-    on_path = shutil.which("codex", path=search)
-    if on_path is not None:
-        return Path(on_path).absolute()
+    skipped = ""
+    for place in (search or os.defpath).split(os.pathsep):
+        on_path = shutil.which("codex", path=place or os.curdir)
+        if on_path is not None and is_stand_in(Path(on_path)):
+            skipped = skipped or f" but {on_path}, which is appmux's stand-in for it,"
+        elif on_path is not None:
+            return Path(on_path).absolute()
     packaged = _packaged()
     if packaged is not None:
         return packaged
-    raise CodexError(f"no `codex` on PATH, and no codex package: {HOW_TO_GET_ONE}")
+    raise CodexError(f"no `codex` on PATH{skipped} and no codex package: {HOW_TO_GET_ONE}")
+
+
+def is_stand_in(path: Path) -> bool:
+    """Whether this program is ``appmux-codex``, under whatever name: it would run itself."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(SCRIPT_BYTES)
+    except OSError:
+        return False
+    return start.startswith(b"#!") and _STAND_IN.search(start) is not None
 
 
 def search_path(environ: Mapping[str, str]) -> str | None:
@@ -103,6 +118,11 @@ def _named(name: str, origin: str, search: str | None) -> Path:
         raise CodexError(
             f"the codex binary {path} ({origin}) is not executable: `chmod +x` it, or name another"
         )
+    if is_stand_in(path):
+        raise CodexError(
+            f"the codex binary {path} ({origin}) is appmux's stand-in for codex, which would start"
+            " itself over and over: name the real one"
+        )
     return path
 
 
@@ -134,35 +154,3 @@ def identity(binary: str | Path) -> tuple[int, ...] | None:
     except OSError:
         return None  # between two versions, while an upgrade runs
     return (found.st_ino, found.st_size, found.st_mtime_ns)
-
-
-async def kill(process: trio.Process) -> None:
-    """End it at once: one that only tells something has nothing to lose."""
-    process.kill()
-
-
-async def codex_version(path: Path) -> str:
-    """What ``path --version`` says, as ``0.163.0``. Raises ``CodexError`` if it isn't codex."""
-    with trio.move_on_after(VERSION_DEADLINE) as deadline:
-        try:
-            done = await trio.run_process(
-                [path, "--version"],
-                stdin=b"",
-                env=os.environ | {"CODEX_HOME": os.devnull},  # else it leaves files in there
-                capture_stdout=True,
-                stderr=subprocess.DEVNULL,
-                check=False,
-                deliver_cancel=kill,
-            )
-        except OSError as error:
-            raise CodexError(f"{path} can't be run: {error.strerror or error}") from error
-    if deadline.cancelled_caught:
-        raise CodexError(f"`{path} --version` gave no answer in {VERSION_DEADLINE:.0f} s")
-    said = done.stdout.decode(errors="replace")
-    found = re.match(r"codex\S*\s+(\d+\.\d+\.\d+\S*)", said)
-    if found is None:
-        raise CodexError(
-            f"{path} is not codex: `--version` exited with {done.returncode} and said"
-            f" {said[:80].strip()!r}"
-        )
-    return found[1]

@@ -30,7 +30,8 @@ import msgspec
 import structlog
 import trio
 
-from mux.codex import codex_version, identity, kill
+from mux.codex import identity
+from mux.codex_version import codex_version, kill
 from mux.core.experimental import Gate, gate_of
 from mux.errors import AppmuxError
 

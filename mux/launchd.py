@@ -84,6 +84,10 @@ class Launchd:
         """A LaunchAgent's file is all that the next login needs."""
         return [Run(("launchctl", "enable", f"{self._domain}/{LABEL}"))]
 
+    def wake(self) -> list[Step]:
+        """From an installed service to one that runs; nothing changes for one that does."""
+        return [] if self.running() else [self._bootstrap(LABEL)]
+
     def remove(self) -> list[Step]:
         steps: list[Step] = [self._bootout(LABEL)] if self.running() else []
         return [*steps, Remove(self.place(LABEL))]

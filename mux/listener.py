@@ -24,12 +24,10 @@ import structlog
 import trio
 
 from mux.errors import AppmuxError
+from mux.reach import CONTROL_SOCKET
 from mux.socketpath import Claim, ListenError, claim_path, who_is_there
 from mux.streams import Accepted, Encrypted, Patient
 from mux.tls import Certificate
-
-CONTROL_SOCKET = Path("app-server-control", "app-server-control.sock")
-"""Below CODEX_HOME: where plain ``codex`` looks for a running app-server."""
 
 BACKLOG = 1024
 """Connections the kernel holds until they are accepted: every client of a full broker may come

@@ -226,6 +226,14 @@ def installing(where: Supervisor, places: list[Place], *, start: bool) -> list[S
     return [*steps, *(where.start() if start else where.register())]
 
 
+def waking(where: Supervisor) -> list[Step]:
+    """From an installed service to one that runs. Raises ``ServiceError`` if it isn't installed."""
+    places = look(dict.fromkeys(where.paths))
+    if any(place.state == "absent" for place in places):
+        raise ServiceError("appmux isn't installed as a service: `appmux service install` does it")
+    return where.wake()
+
+
 def uninstalling(where: Supervisor) -> list[Step]:
     """From what is there to no service; nothing if there is none."""
     places = look(dict.fromkeys(where.paths))

@@ -17,9 +17,9 @@ import attrs
 import structlog
 
 from mux.errors import AppmuxError
+from mux.reach import ADDRESS, announced
 
 LOCK = "broker.lock"
-ADDRESS = "broker.json"
 
 log = structlog.get_logger()
 
@@ -81,11 +81,10 @@ def claim(path: Path) -> StateDir:
 
 def listeners(path: Path) -> list[str]:
     """Where the broker of this state directory listens. Raises ``StateDirError`` if none runs."""
-    try:
-        urls = json.loads((path / ADDRESS).read_text())["listeners"]
-    except (OSError, ValueError, KeyError):
+    urls = announced(path)
+    if urls is None:
         raise StateDirError(
             f"no appmux runs on the state directory {path}: start one with `appmux serve`, or name"
             " its directory with --state-dir"
-        ) from None
-    return [str(url) for url in urls]
+        )
+    return urls

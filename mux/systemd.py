@@ -91,6 +91,10 @@ class Systemd:
         """From the files to a service that starts with the next login."""
         return [self._control("daemon-reload"), self._control("enable", *BOTH)]
 
+    def wake(self) -> list[Step]:
+        """From an installed service to one that runs; nothing changes for one that does."""
+        return [self._control("start", *BOTH)]
+
     def remove(self) -> list[Step]:
         return [
             self._control("stop", *BOTH, may_fail=True),

@@ -26,8 +26,9 @@ import trio
 from mux import checks_host, doctor, holders, status
 from mux.codex import find_codex
 from mux.finding import Finding
+from mux.reach import ADDRESS
 from mux.settings import load
-from mux.statedir import ADDRESS, LOCK
+from mux.statedir import LOCK
 from mux.steps import Runner
 from tests.end_to_end.brokered import brokered, client
 from tests.end_to_end.native import Native, codex_bin, native_stdio

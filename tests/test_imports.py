@@ -36,14 +36,15 @@ FOR_EVERYONE = {"mux", "mux.errors", "mux.config"}
 
 MAY_IMPORT: dict[str, set[str]] = {
     # the command line, top first
-    "__main__": {"cli"},
+    "__main__": {"entry"},
+    "entry": {"cli", "stdio"},
     "cli": {
         "cli_devices", "cli_oversight", "cli_service", "codex", "demo", "listener", "logs",
-        "restart", "server", "settings", "status",
+        "reach", "restart", "server", "settings", "status", "stdio",
     },
     "cli_service": {
-        "cli_devices", "codex", "doctor", "login", "novascale", "pair", "service", "settings",
-        "setup", "steps", "tailnet", "takeover",
+        "cli_devices", "codex", "codex_version", "doctor", "login", "novascale", "pair", "service",
+        "settings", "setup", "steps", "tailnet", "takeover",
     },
     "cli_oversight": {"approving", "audit_shown", "settings"},
     "approving": {"client", "shown", "statedir"},
@@ -60,7 +61,9 @@ MAY_IMPORT: dict[str, set[str]] = {
         "finding", "push.apns", "push.fcm", "push.keyfile", "push.vapid", "push.web",
         "push.webhook",
     },
-    "checks_host": {"codex", "finding", "login", "novascale", "service", "settings", "steps"},
+    "checks_host": {
+        "codex", "codex_version", "finding", "login", "novascale", "service", "settings", "steps",
+    },
     "checks_broker": {
         "client", "codex", "finding", "holders", "listener", "ready", "statedir", "status",
         "takeover",
@@ -106,7 +109,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "metrics": {"audit", "dispatcher", "door", "failures", "store", "upstream"},
     "times": set(),
     "watchdog": set(),
-    "listener": {"socketpath", "streams", "tls"},
+    "listener": {"reach", "socketpath", "streams", "tls"},
     "socketpath": set(),
     "takeover": {"client", "holders", "socketpath"},
     "streams": set(),
@@ -168,12 +171,21 @@ MAY_IMPORT: dict[str, set[str]] = {
     "chunks": {"database", "schema"},
     "schema": {"database"},
     "database": set(),
+    # the stdio door: another process, which must start quickly
+    "stand_in": {"codex", "reach", "stdio"},
+    "stdio": {"reach", "stdio_lines", "stdio_memory", "stdio_wire"},
+    "stdio_lines": set(),
+    "stdio_memory": {"stdio_reading"},
+    "stdio_reading": set(),
+    "stdio_wire": set(),
+    "reach": {"codex"},
     # what stands beside that way
     "client": set(),
     "codex": set(),
-    "codex_schema": {"codex"},
+    "codex_schema": {"codex", "codex_version"},
+    "codex_version": {"codex"},
     "logs": set(),
-    "statedir": set(),
+    "statedir": {"reach"},
     "settings": {"rule_settings"},
     "rule_settings": set(),
     "config": set(),

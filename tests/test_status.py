@@ -15,7 +15,7 @@ import pytest
 import trio
 from rich.console import Console
 
-from mux import statedir, status
+from mux import reach, statedir, status
 from mux.client import ClientError
 from mux.config import Config
 from mux.scripted_model import Run, Scripted
@@ -281,7 +281,7 @@ async def test_no_websocket_at_that_address(answer: bytes, monkeypatch: pytest.M
 
 
 def announce(state_dir: Path, urls: list[str]) -> None:
-    (state_dir / statedir.ADDRESS).write_text(json.dumps({"pid": 1, "listeners": urls}))
+    (state_dir / reach.ADDRESS).write_text(json.dumps({"pid": 1, "listeners": urls}))
 
 
 async def unused_port() -> int:

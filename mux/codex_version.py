@@ -1,0 +1,52 @@
+"""Asking a ``codex`` binary for its version.
+
+Apart from ``codex``, which the stand-in needs at once: trio takes longer to load than all of that.
+
+Hands to: ``checks_host``, ``cli_service``, ``codex_schema``. Hears from: ``codex --version``.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import trio
+
+from mux.codex import CodexError
+
+VERSION_DEADLINE = 20.0
+"""Seconds. The binary answers in milliseconds; npm's wrapper on a cold disk takes a few seconds."""
+
+
+async def kill(process: trio.Process) -> None:
+    """End it at once: one that only tells something has nothing to lose."""
+    process.kill()
+
+
+async def codex_version(path: Path) -> str:
+    """What ``path --version`` says, as ``0.163.0``. Raises ``CodexError`` if it isn't codex."""
+    with trio.move_on_after(VERSION_DEADLINE) as deadline:
+        try:
+            done = await trio.run_process(
+                [path, "--version"],
+                stdin=b"",
+                env=os.environ | {"CODEX_HOME": os.devnull},  # else it leaves files in there
+                capture_stdout=True,
+                stderr=subprocess.DEVNULL,
+                check=False,
+                deliver_cancel=kill,
+            )
+        except OSError as error:
+            raise CodexError(f"{path} can't be run: {error.strerror or error}") from error
+    if deadline.cancelled_caught:
+        raise CodexError(f"`{path} --version` gave no answer in {VERSION_DEADLINE:.0f} s")
+    said = done.stdout.decode(errors="replace")
+    found = re.match(r"codex\S*\s+(\d+\.\d+\.\d+\S*)", said)
+    if found is None:
+        raise CodexError(
+            f"{path} is not codex: `--version` exited with {done.returncode} and said"
+            f" {said[:80].strip()!r}"
+        )
+    return found[1]

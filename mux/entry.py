@@ -1,0 +1,30 @@
+"""The ``appmux`` command's first step: the stdio door at once, everything else by ``cli``.
+
+``cli`` loads click and the settings, for which the door has no time.
+
+Hands to: ``stdio``, ``cli``. Hears from: a person's shell; a program that starts the door.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from mux.errors import AppmuxError
+
+
+def main() -> None:
+    """Exits; never returns."""
+    if sys.argv[1:2] == ["stdio"]:
+        from mux import stdio
+
+        parameters = stdio.plain_arguments(sys.argv[2:])
+        if parameters is not None:
+            try:
+                sys.exit(stdio.run(*parameters))
+            except AppmuxError as error:
+                sys.stderr.write(f"Error: {error}\n")
+                sys.exit(error.exit_status)
+
+    from mux.cli import main as by_click
+
+    by_click()

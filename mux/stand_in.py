@@ -1,0 +1,174 @@
+"""``appmux-codex``: stands in for ``codex`` where a program lets one choose the executable.
+
+``appmux-codex … app-server`` on stdio is the stdio door. Everything else is the real codex's: this
+process becomes it, with arguments, environment, terminal and exit status as they are.
+
+Hands to: ``stdio``; the real codex. Hears from: an IDE extension, an SDK.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Final, NoReturn
+
+from mux import reach, stdio
+from mux.codex import CodexError, find_codex
+from mux.errors import AppmuxError
+
+APP_SERVER: Final = "app-server"
+STDIO: Final = "stdio://"
+
+WAIT_VARIABLE: Final = "APPMUX_STDIO_WAIT"
+"""Seconds, as ``appmux stdio --wait``: the programs that start us have no flag for it."""
+
+ROOT_VALUES: Final = frozenset(
+    {
+        "-c", "--config", "--enable", "--disable", "-p", "--profile", "-m", "--model", "-s",
+        "--sandbox", "-a", "--ask-for-approval", "-C", "--cd", "--add-dir", "--local-provider",
+    }
+)  # fmt: skip
+"""codex's own flags, before ``app-server``, that take a value."""
+
+ROOT_OTHERS_PROGRAM: Final = frozenset(
+    {"-h", "--help", "-V", "--version", "-i", "--image", "--remote", "--remote-auth-token-env"}
+)
+"""Those with which it isn't the app-server that is wanted, whatever follows."""
+
+VALUES: Final = frozenset(
+    {
+        "-c", "--config", "--enable", "--disable", "--listen", "--code-mode-host",
+        "--startup-client-info", "--cloud-skills-snapshot", "--ws-auth", "--ws-token-file",
+        "--ws-token-sha256", "--ws-shared-secret-file", "--ws-issuer", "--ws-audience",
+        "--ws-max-clock-skew-seconds",
+    }
+)  # fmt: skip
+"""Flags of ``codex app-server`` that take a value."""
+
+PLAIN: Final = frozenset({"--stdio", "--analytics-default-enabled", "--strict-config"})
+"""Those without one that mean stdio, or nothing to an app-server that runs already."""
+
+SWITCHES: Final = PLAIN | {"--startup-sign-out"}
+
+OTHERS_PROGRAM: Final = frozenset({"-h", "--help", "-V", "--version", "--print-startup-config"})
+"""With these the app-server prints something and ends."""
+
+SUBCOMMANDS: Final = frozenset({"daemon", "proxy", "generate-ts", "generate-json-schema", "help"})
+
+_NAMES_A_KEY: Final = frozenset({"-c", "--config", "--enable", "--disable"})
+
+
+def main() -> NoReturn:
+    """Exits, or becomes codex."""
+    arguments = sys.argv[1:]
+    ignored = as_door(arguments)
+    try:
+        if ignored is None:
+            become_codex(arguments, os.environ)
+        wait = _wait(os.environ)
+        if ignored:
+            sys.stderr.write(
+                f"appmux-codex: ignored: {', '.join(ignored)}. The app-server is shared by all"
+                " clients; what is to hold for it goes into config.toml, then `appmux restart`\n"
+            )
+        sys.exit(stdio.run(None, wait))
+    except AppmuxError as error:
+        sys.stderr.write(f"Error: {error}\n")
+        sys.exit(error.exit_status)
+
+
+# -- which of the two ------------------------------------------------------------------------------
+
+
+def as_door(arguments: Sequence[str]) -> list[str] | None:
+    """The flags that are ignored, if these arguments start an app-server on stdio; else None.
+
+    ``arguments``: what follows ``codex``. What can't be told apart is the real codex's, which says
+    what is wrong with it. Of overrides only the key is named: the value may be a secret.
+    """
+    ignored: list[str] = []
+    left = iter(arguments)
+    for flag, value in _flags(left, ROOT_VALUES):
+        if flag == APP_SERVER:
+            break
+        if value is None or not flag.startswith("-") or flag in ROOT_OTHERS_PROGRAM:
+            return None
+        ignored.append(_shown(flag, value))
+    else:
+        return None
+    unknown = False
+    for flag, value in _flags(left, VALUES):
+        if not flag.startswith("-"):
+            # A subcommand; or the value of a flag that this version doesn't know.
+            if not unknown or flag in SUBCOMMANDS:
+                return None
+        elif value is None or flag in OTHERS_PROGRAM or flag == "--":
+            return None
+        elif flag == "--listen":
+            if value != STDIO:
+                return None
+        elif flag not in PLAIN:
+            ignored.append(_shown(flag, value))
+        unknown = flag.startswith("-") and flag not in VALUES | SWITCHES
+    return [flag for flag in ignored if flag not in PLAIN]
+
+
+def _flags(left: Iterator[str], with_value: frozenset[str]) -> Iterator[tuple[str, str | None]]:
+    """Each flag with its value: empty if it has none, None if it should have one. Others alone."""
+    for argument in left:
+        flag, equals, value = argument.partition("=")
+        if argument.startswith("--") and equals:
+            yield flag, value
+        elif argument in with_value:
+            yield argument, next(left, None)
+        elif argument[:2] in with_value:  # -ckey=value
+            yield argument[:2], argument[2:].removeprefix("=")
+        else:
+            yield argument, ""
+
+
+def _shown(flag: str, value: str) -> str:
+    return f"{flag} {value.partition('=')[0]}" if flag in _NAMES_A_KEY else flag
+
+
+def _wait(environ: Mapping[str, str]) -> float:
+    """As ``appmux stdio --wait``. Raises ``AppmuxError`` for what is no number."""
+    text = environ.get(WAIT_VARIABLE)
+    if not text:
+        return stdio.WAIT
+    if not text.replace(".", "", 1).isdigit():
+        raise AppmuxError(f"environment {WAIT_VARIABLE}: {text!r} isn't a number of seconds")
+    return float(text)
+
+
+# -- the real one ----------------------------------------------------------------------------------
+
+
+def become_codex(arguments: Sequence[str], environ: Mapping[str, str]) -> NoReturn:
+    """Run the real codex in this process's place. Raises ``CodexError``."""
+    named, origin = reach.codex_bin(environ)
+    binary = find_codex(named, environ, origin)
+    if binary.resolve() == Path(sys.argv[0]).resolve():
+        raise CodexError(f"{binary} is this program itself: name the real codex ({origin})")
+    # Python ignores these two, and what is ignored stays so.
+    for ignored in (signal.SIGPIPE, signal.SIGXFSZ):
+        signal.signal(ignored, signal.SIG_DFL)
+    try:
+        os.execve(binary, [str(binary), *arguments], _as_given(environ))
+    except OSError as failure:
+        raise CodexError(f"{binary} can't be run: {failure.strerror}") from failure
+
+
+def _as_given(environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment without what Python put there: it sets LC_CTYPE in a C locale (PEP 538)."""
+    given = dict(environ)
+    try:
+        at_first = Path("/proc/self/environ").read_bytes().split(b"\0")
+    except OSError:
+        return given
+    if not any(each.startswith(b"LC_CTYPE=") for each in at_first):
+        given.pop("LC_CTYPE", None)
+    return given

@@ -1,0 +1,435 @@
+"""``appmux stdio``: JSON lines on stdin and stdout, attached to the running broker's unix socket.
+
+For programs that start ``codex app-server`` and speak to its pipes. One thread and one ``poll``:
+what is read is passed on before more is read, so neither side is held in memory for the other. It
+starts in a tenth of a second because it imports no more than it must; a service is started by
+another process (``appmux service start``).
+
+Hands to: the broker, over ``stdio_wire``; stdout. Hears from: stdin, the broker. ``stdio_lines``
+finds the lines, ``reach`` the socket; ``stdio_memory`` knows what to say after a broker was lost.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Final
+
+from mux import reach
+from mux.errors import AppmuxError
+from mux.stdio_lines import Lines
+from mux.stdio_memory import Memory, ReturnError
+from mux.stdio_wire import Wire, WireError
+
+WAIT: Final = 60.0
+"""Seconds that a lost broker is waited for, unless ``--wait`` says otherwise: as long as the broker
+itself lets requests wait for an app-server that comes up."""
+
+FIRST_WAIT: Final = 60.0
+"""Seconds from a service's start until it listens, and until it shakes hands: a cold disk."""
+
+FIRST_TRY, LONGEST_TRY = 0.05, 1.0
+"""Seconds between two tries to reach a broker, doubled from the first to the longest."""
+
+CONNECT_DEADLINE: Final = 2.0
+"""Seconds that one try may block: a unix socket answers at once, or its queue is full."""
+
+READ_BYTES: Final = 256 * 1024
+OWED_BYTES: Final = 1024 * 1024
+"""Owed to stdout; past it nothing is read from the broker, to which we are a slow client then."""
+
+WRITE_BYTES: Final = select.PIPE_BUF
+"""Written at once: as much as never blocks when ``poll`` says so. (Making stdout non-blocking would
+make it so for everybody who shares it.)"""
+
+ANSWERS_DEADLINE: Final = 1.0
+"""Seconds after stdin's end for answers in flight, so that ``printf … | appmux stdio`` gets its."""
+
+CLOSE_DEADLINE: Final = 3.0
+"""Seconds for the broker to join the closing handshake, and for stdout to take what is owed."""
+
+STDIN, STDOUT = 0, 1
+OVER_THE_LIMIT: Final = 1009
+
+_GONE = select.POLLERR | select.POLLHUP | select.POLLNVAL
+
+
+class StdioError(AppmuxError):
+    """There is no broker to attach to, or it is gone; the text says what to do."""
+
+
+def run(named: Path | None, wait: float) -> int:
+    """Serve the client until it leaves; the exit status. Raises ``StdioError``.
+
+    ``named``: the socket, if it isn't to be looked for. ``wait``: seconds that a broker that is
+    gone is waited for; with 0 its going is the end.
+    """
+    # As natively: SIGTERM ends at once, with 0; SIGINT as with any program.
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    return _Door(named, wait).serve()
+
+
+class _Door:
+    """One client and its connection. ``deadline``: of whatever is waited for just now."""
+
+    def __init__(self, named: Path | None, wait: float) -> None:
+        self.named = named
+        self.wait = wait
+        self.memory = Memory(numbers=wait > 0)
+        self.lines = Lines()
+        self.link: socket.socket | None = None
+        self.wire = Wire()
+        self.at = ""
+        self.was_attached = False
+        self.lost_at = 0.0
+        self.deadline = time.monotonic() + FIRST_WAIT
+        self.next_try = 0.0
+        self.pause = FIRST_TRY
+        self.stdin_open = True
+        self.unread = False
+        self.said_goodbye = False
+        self.going: deque[Iterator[bytes]] = deque()
+        self.frame = memoryview(b"")
+        self.owed: deque[memoryview] = deque()
+        self.owed_bytes = 0
+
+    def serve(self) -> int:
+        try:
+            self._attach_first()
+            while not self._has_left():
+                self._wait_and_act()
+            self._flush()
+        except BrokenPipeError:
+            pass  # nobody reads stdout any more: the client is gone
+        return 0
+
+    # ── attaching ─────────────────────────────────────────────────────────────────────────────
+
+    def _attach_first(self) -> None:
+        failures = self._connect()
+        if not failures:
+            return
+        started = _start_service()
+        while started and time.monotonic() < self.deadline:
+            time.sleep(self._next_pause())
+            failures = self._connect()
+            if not failures:
+                return
+        more = "the service was started, but doesn't listen there" if started else _HOW_TO_START
+        raise StdioError(f"no broker to attach to ({'; '.join(failures)}): {more}")
+
+    def _connect(self) -> list[str]:
+        """Try each place once; why not, if none will do (there is at least one)."""
+        places = [self.named] if self.named else list(reach.sockets(os.environ))
+        failures = []
+        for place in places:
+            link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            link.settimeout(CONNECT_DEADLINE)
+            try:
+                link.connect(_short(place))
+            except OSError as failure:
+                link.close()
+                why = failure.strerror or "its queue is full"
+                failures.append(f"unix://{place}: {why}")
+                continue
+            link.setblocking(False)
+            self.link, self.wire, self.at = link, Wire(), f"unix://{place}"
+            self.going.append(iter([self.wire.hello()]))
+            return []
+        return failures
+
+    def _next_pause(self) -> float:
+        pause, self.pause = self.pause, min(self.pause * 2, LONGEST_TRY)
+        return pause
+
+    def _opened(self) -> None:
+        """The upgrade is accepted."""
+        if self.was_attached:
+            self.memory.back(time.time())
+            self._send_own()
+        self.was_attached = True
+        self._seen_live()
+
+    def _seen_live(self) -> None:
+        if self.lost_at and self.memory.live:
+            _tell(f"attached again after {time.monotonic() - self.lost_at:.1f} s")
+            self.lost_at, self.pause = 0.0, FIRST_TRY
+
+    # ── the one wait ──────────────────────────────────────────────────────────────────────────
+
+    def _wait_and_act(self) -> None:
+        poll = select.poll()
+        link = self.link.fileno() if self.link is not None else -1
+        reads_stdin = self._reads_stdin()
+        if reads_stdin:
+            poll.register(STDIN, select.POLLIN)
+        elif self.was_attached and self.stdin_open and not self.unread:
+            poll.register(STDIN, 0)  # only to learn that the client has gone
+        # Without an event asked for, what is told is that the reader has gone.
+        poll.register(STDOUT, select.POLLOUT if self.owed else 0)
+        if link >= 0:
+            reads = select.POLLIN if self.owed_bytes < OWED_BYTES else 0
+            poll.register(link, reads | (select.POLLOUT if self._has_to_send() else 0))
+        for descriptor, event in poll.poll(self._timeout()):
+            if descriptor == link:
+                self._link_ready(event)
+            elif descriptor == STDOUT:
+                self._stdout_ready(event)
+            elif reads_stdin and self.link is not None:
+                self._stdin_ready()
+            elif not reads_stdin:
+                self._client_gone()
+        self._time_passed()
+
+    def _reads_stdin(self) -> bool:
+        """Only as what was read before is on its way: a client is slowed down, not stored."""
+        attached = self.link is not None and self.wire.open and self.memory.live
+        return self.stdin_open and attached and not self._has_to_send() and not self._is_full()
+
+    def _is_full(self) -> bool:
+        # A client that floods requests and reads no answers must not fill us with error answers.
+        return self.owed_bytes >= 2 * OWED_BYTES
+
+    def _timeout(self) -> float | None:
+        """Milliseconds until something is due."""
+        waits = not self.wire.open or not self.memory.live or not self.stdin_open
+        if self.link is None:
+            due = self.next_try
+        elif waits:
+            due = self.deadline
+        else:
+            return None
+        return max(0.0, (due - time.monotonic()) * 1000)
+
+    def _time_passed(self) -> None:
+        now = time.monotonic()
+        if self._has_left():
+            return
+        if self.link is None:
+            if now >= self.deadline:
+                self._give_up("it didn't come back")
+            if now >= self.next_try:
+                self.next_try = now + self._next_pause()
+                self._connect()
+        elif not self.wire.open or not self.memory.live:
+            if now >= self.deadline:
+                self._give_up(f"{self.at} accepted, but didn't answer")
+        elif not self.stdin_open:
+            self._leave(now)
+
+    def _give_up(self, why: str) -> None:
+        if not self.was_attached:
+            raise StdioError(f"no broker to attach to: {why}; look at `appmux service logs`")
+        raise StdioError(
+            f"the broker is gone, and within {self.wait:g} s {why}: see `appmux service status`, or"
+            " start it with `appmux serve`"
+        )
+
+    # ── from the client to the broker ─────────────────────────────────────────────────────────
+
+    def _stdin_ready(self) -> None:
+        try:
+            received = os.read(STDIN, READ_BYTES)
+        except OSError:
+            received = b""  # closed before we began, or a terminal that was taken away
+        for line in self.lines.feed(received) if received else self.lines.ends():
+            self._to_broker(self.memory.from_client(line))
+        for error in self.lines.errors:
+            self._to_client([error])
+        self.lines.errors.clear()
+        if not received:
+            self.stdin_open = False
+            self.deadline = time.monotonic() + ANSWERS_DEADLINE
+
+    def _client_gone(self) -> None:
+        """stdin has ended while it wasn't read. What is in there is still to be dealt with."""
+        poll = select.poll()
+        poll.register(STDIN, select.POLLIN)
+        self.unread = any(event & select.POLLIN for _, event in poll.poll(0))
+        self.stdin_open = self.unread
+
+    def _to_broker(self, line: bytes) -> None:
+        self.going.append(self.wire.message(line))
+
+    def _send_own(self) -> None:
+        """What the door itself has to say to the broker."""
+        own, self.memory.to_broker = self.memory.to_broker, []
+        for line in own:
+            self._to_broker(line)
+
+    def _has_to_send(self) -> bool:
+        while not self.frame and self.going:
+            frame = next(self.going[0], None)
+            if frame is None:
+                self.going.popleft()
+            else:
+                self.frame = memoryview(frame)
+        return bool(self.frame)
+
+    def _link_ready(self, event: int) -> None:
+        assert self.link is not None
+        try:
+            if event & select.POLLOUT:
+                self.frame = self.frame[self.link.send(self.frame) :]
+            if event & ~select.POLLOUT:
+                self._receive(self.link.recv(READ_BYTES))
+        except BlockingIOError:
+            return
+        except OSError as failure:
+            self._lost(failure.strerror or str(failure))
+        except (WireError, ReturnError) as failure:
+            if not self.was_attached:
+                raise StdioError(f"{self.at} is no broker: {failure}") from failure
+            self._lost(str(failure))
+
+    # ── from the broker to the client ─────────────────────────────────────────────────────────
+
+    def _receive(self, received: bytes) -> None:
+        was_open = self.wire.open
+        messages = self.wire.feed(received)
+        if self.wire.open and not was_open:
+            self._opened()
+        for message in messages:
+            self._to_client(self.memory.from_broker(message))
+        self._send_own()
+        self._seen_live()
+        self.going += [iter([reply]) for reply in self.wire.replies]
+        self.wire.replies.clear()
+        if self.wire.closed is not None:
+            code, reason = self.wire.closed
+            self._lost(f"closed with {code}{' ' if reason else ''}{reason}", code)
+        elif not received:
+            self._lost("closed without a word")
+
+    def _to_client(self, messages: Iterable[bytes]) -> None:
+        for message in messages:
+            self.owed.append(memoryview(message))
+            self.owed.append(_LINE_END)
+            self.owed_bytes += len(message) + 1
+
+    def _stdout_ready(self, event: int) -> None:
+        if event & select.POLLERR:
+            raise BrokenPipeError
+        if not self.owed or not event & (select.POLLOUT | _GONE):
+            return
+        taken, size = [], 0
+        while self.owed and size < WRITE_BYTES:
+            piece = self.owed.popleft()
+            taken.append(piece[: WRITE_BYTES - size])
+            if len(piece) > len(taken[-1]):
+                self.owed.appendleft(piece[len(taken[-1]) :])
+            size += len(taken[-1])
+        data = b"".join(taken)
+        written = os.write(STDOUT, data)
+        if written < size:
+            self.owed.appendleft(memoryview(data)[written:])
+        self.owed_bytes -= written
+
+    # ── ends ──────────────────────────────────────────────────────────────────────────────────
+
+    def _lost(self, why: str, code: int = 0) -> None:
+        """The connection is over: wait for another, or end with it."""
+        if self.link is not None:
+            self.link.close()
+        self.link = None
+        self.going.clear()
+        self.frame = memoryview(b"")
+        if not self.stdin_open:
+            return  # the client leaves anyway
+        if not self.was_attached:
+            raise StdioError(f"{self.at} is no broker that lets us in: {why}")
+        text = "the broker is gone"
+        if code == OVER_THE_LIMIT:
+            text = "the broker takes no message as large as one of those in flight, and went"
+        self._to_client(self.memory.lost(text, retryable=code != OVER_THE_LIMIT))
+        if not self.wait:
+            self._flush()
+            raise StdioError(f"the broker is gone ({why}): start this client again")
+        now = time.monotonic()
+        if not self.lost_at:
+            _tell(f"the broker is gone ({why}); waiting {self.wait:g} s for it at most")
+            self.lost_at, self.deadline = now, now + self.wait
+        self.next_try = now + self._next_pause()
+
+    def _leave(self, now: float) -> None:
+        """stdin has ended: say goodbye once what was asked is answered, or has had its time."""
+        waits_for_answers = self._has_to_send() or self.memory.in_flight
+        if not self.said_goodbye and (not waits_for_answers or now >= self.deadline):
+            self.said_goodbye = True
+            self.deadline = now + CLOSE_DEADLINE
+            self.going.append(iter([self.wire.goodbye()]))
+        elif self.said_goodbye and now >= self.deadline and self.link is not None:
+            self.link.close()
+            self.link = None
+
+    def _has_left(self) -> bool:
+        return not self.stdin_open and self.link is None
+
+    def _flush(self) -> None:
+        """Give stdout what is owed to it, for as long as it may take."""
+        deadline = time.monotonic() + CLOSE_DEADLINE
+        poll = select.poll()
+        poll.register(STDOUT, select.POLLOUT)
+        while self.owed and (left := deadline - time.monotonic()) > 0:
+            for _, event in poll.poll(left * 1000):
+                self._stdout_ready(event)
+
+
+_LINE_END = memoryview(b"\n")
+
+_HOW_TO_START = (
+    "start it with `appmux serve`, or have it as a service: `appmux service install`; a socket of"
+    " another place is named by --socket or APPMUX_SOCKET"
+)
+
+
+def _start_service() -> bool:
+    """Start the service if it is installed; whether it was. What it says goes to stderr."""
+    # -P: a directory `mux` where the client happens to start us isn't this program.
+    argv = [sys.executable, "-P", "-m", "mux", "service", "start"]
+    actions = [
+        (os.POSIX_SPAWN_OPEN, STDIN, os.devnull, os.O_RDONLY, 0),
+        (os.POSIX_SPAWN_DUP2, sys.stderr.fileno(), STDOUT),
+    ]
+    child = os.posix_spawn(sys.executable, argv, os.environ, file_actions=actions)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def _short(place: Path) -> str:
+    """The path as a socket's address, which has room for about 100 bytes; a link may be longer."""
+    return os.path.realpath(place)
+
+
+def _tell(text: str) -> None:
+    sys.stderr.write(f"appmux stdio: {text}\n")
+    sys.stderr.flush()
+
+
+# -- the command line, without what reads command lines --------------------------------------------
+
+
+def plain_arguments(arguments: list[str]) -> tuple[Path | None, float] | None:
+    """``run``'s parameters from ``--socket PATH`` and ``--wait SECONDS``.
+
+    None for anything else, which ``cli`` then explains.
+    """
+    named, wait = None, WAIT
+    left = iter(arguments)
+    for argument in left:
+        flag, equals, value = argument.partition("=")
+        value = value if equals else next(left, "")
+        if flag == "--socket" and value:
+            named = reach.socket_path(value)
+        elif flag == "--wait" and value.replace(".", "", 1).isdigit():
+            wait = float(value)
+        else:
+            return None
+    return named, wait

@@ -1,0 +1,506 @@
+"""What the stdio door remembers of its client, so that a lost broker can be come back to.
+
+A pure function of what goes by. As long as the connection lasts, lines pass as they are: to the
+client's ``initialize`` the declaration is added that has the broker number its messages
+(``protocol.md``, "For clients that know the broker"), and the numbers are taken off again. When the
+connection is lost, what was in flight is answered with an error. On the next one the door shakes
+hands with the client's own words, has the client's threads loaded as they were (``thread/resume``
+with what they were loaded with), and reads on from where it was (``mux/replay``); where that can't
+be, from now on. Turns and server requests that ended with the broker are ended for the client, as
+the broker does it when its app-server dies. The answers to all this are the door's own, and end
+here.
+
+Hands to: ``stdio``, lines for either side. Hears from: ``stdio``, every line of either side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Final, NamedTuple, TypeAlias
+
+import msgspec
+
+from mux import stdio_reading as reading
+from mux.core import jsonrpc, kept
+from mux.core.jsonrpc import ABSENT, BadMessageError, ClientMessage
+from mux.core.methods import (
+    Asked,
+    Route,
+    notification_rule,
+    request_rule,
+    server_request_rule,
+)
+from mux.core.turns import interrupted_turn, started_turn
+from mux.stdio_reading import EXTENSION, Life, Message, Params, Replayed, Turn
+
+OWN_PREFIX: Final = "mux/"
+"""Of notifications that only clients that know the broker get."""
+
+WATCH, UNWATCH = "fs/watch", "fs/unwatch"
+SPAWN, EXITED = "process/spawn", "process/exited"
+INITIALIZE, RESUME, TURNS = "initialize", "thread/resume", "thread/turns/list"
+UNSUBSCRIBE: Final = "thread/unsubscribe"
+REPLAY, FENCE = "mux/replay", "mux/presence/read"
+STATUS, RESOLVED = "thread/status/changed", "serverRequest/resolved"
+
+
+class ReturnError(Exception):
+    """The broker is there again, but won't have this client; the text says why."""
+
+
+class Waiting(NamedTuple):
+    """A request of the client that has no answer yet. ``params``: their JSON text, if wanted.
+
+    ``line``: all of an ``initialize``.
+    """
+
+    method: str
+    thread: str | None
+    params: bytes
+    line: bytes
+
+
+class Running(NamedTuple):
+    """A turn that runs, as the client knows it. ``since``: its number, or the cursor then."""
+
+    turn: str
+    started: bytes
+    since: int
+
+
+class Followed(msgspec.Struct):
+    """A thread that the client follows, and what it is to be loaded with again (see ``kept``)."""
+
+    loaded_with: bytes = b""
+    settings: bytes = b""
+
+
+class Offered(NamedTuple):
+    """A server request that the client has been shown, and that isn't resolved.
+
+    ``answer``: the client's, which the broker may not have got.
+    """
+
+    thread: str
+    since: int
+    answer: bytes = b""
+
+
+Lines: TypeAlias = list[bytes]
+
+Then: TypeAlias = Callable[[bytes, bool], Lines]
+"""What is done with an answer to the door's own request, and whether it is an error."""
+
+
+class Memory:
+    """``live``: the client's lines may go to the broker. ``numbers``: have messages numbered.
+
+    ``to_broker``: lines of the door's own that are owed to it.
+    """
+
+    def __init__(self, *, numbers: bool) -> None:
+        self.live = True
+        self.to_broker: Lines = []
+        self.in_flight: dict[bytes, list[Waiting]] = {}
+        self._adds = numbers
+        self._hello: dict[str, bytes] | None = None
+        self._initialized = False
+        self._opted_out: frozenset[str] = frozenset()
+        self._life: Life | None = None
+        self._now = 0.0
+        self._cursor = 0
+        self._ended_before = 0
+        self._follows: dict[str, Followed] = {}
+        self._loading = 0
+        self._deaf = False
+        self._running: dict[str, Running] = {}
+        self._offered: dict[bytes, Offered] = {}
+        self._again: set[bytes] = set()
+        self._watches: dict[bytes, bytes] = {}
+        self._processes: set[str] = set()
+        self._own: dict[bytes, Then] = {}
+        self._asked = 0
+
+    # ── the client's lines ────────────────────────────────────────────────────────────────────
+
+    def from_client(self, line: bytes) -> bytes:
+        """The line to pass on. One that is no message passes too: the broker says what is wrong."""
+        try:
+            message = jsonrpc.read_client(line)
+        except BadMessageError:
+            return line
+        if message.kind == "request":
+            if message.method == INITIALIZE and self._hello is None:
+                line = self._declared(message.fields)
+            self.in_flight.setdefault(message.id, []).append(_asked(message, line))
+        elif message.kind == "notification":
+            self._initialized |= message.method == "initialized"
+        elif message.id in self._offered:
+            self._offered[message.id] = self._offered[message.id]._replace(answer=line)
+        return line
+
+    def _declared(self, fields: dict[str, bytes]) -> bytes:
+        """``initialize``, with the declaration added if it isn't there."""
+        params = jsonrpc.read_fields(fields.get("params", b"")) or {}
+        capabilities = reading.object_of(params.get("capabilities"))
+        extensions = reading.object_of(capabilities.get("extensions"))
+        self._opted_out = reading.texts(capabilities.get("optOutNotificationMethods"))
+        if EXTENSION in extensions:
+            self._adds = False  # it knows the broker itself: it gets all that it declared
+        if self._adds and params:
+            extensions[EXTENSION] = b'{"version":1}'
+            capabilities["extensions"] = jsonrpc.write(extensions)
+            params["capabilities"] = jsonrpc.write(capabilities)
+            fields = fields | {"params": jsonrpc.write(params)}
+        return jsonrpc.write(fields)
+
+    # ── the broker's messages ─────────────────────────────────────────────────────────────────
+
+    def from_broker(self, text: bytes) -> Lines:
+        """What the client gets for it: the message itself, nothing, or something before it."""
+        message = reading.read(text)
+        if message is None:
+            return [text]
+        if self._adds:
+            text = reading.without_numbers(text)
+        if message.method is None:
+            return self._answered(text, message)
+        if not self._deaf:
+            self._cursor = max(self._cursor, message.seq, message.cursor)
+        before = self._endings() if message.seq > self._ended_before > 0 else []
+        return before + self._told(text, message, message.method)
+
+    def _told(self, text: bytes, message: Message, method: str) -> Lines:
+        params = message.params or Params()
+        thread = params.threadId
+        if self._deaf and thread in self._follows and self._is_replayed(method, message.id):
+            return []  # in its place
+        if message.id is not ABSENT:
+            return self._was_offered(text, bytes(message.id), thread or "")
+        if method == RESOLVED:
+            self._offered.pop(bytes(params.requestId), None)
+        elif method == EXITED:
+            self._processes.discard(params.processHandle or "")
+        elif method.startswith(OWN_PREFIX):
+            return [] if self._adds else [text]
+        elif not self.live and notification_rule(method).greets:
+            return []  # it has been greeted
+        elif thread is not None:
+            self._note(text, method, thread, params)
+            if message.seq:
+                self._follows.setdefault(thread, Followed())
+            if method in ("thread/closed", "thread/deleted"):
+                self._forget(thread)
+        return [text]
+
+    def _is_replayed(self, method: str, id: msgspec.Raw) -> bool:
+        # What was put to one client alone isn't, to whoever it is.
+        return id is ABSENT or server_request_rule(method).asked is Asked.FOLLOWERS
+
+    def _was_offered(self, text: bytes, id: bytes, thread: str) -> Lines:
+        self._again.add(id)
+        if not self.live and id in self._offered:
+            return []  # it still waits, and the client has it
+        self._offered[id] = Offered(thread, self._cursor)
+        return [text]
+
+    def _note(self, text: bytes, method: str, thread: str, params: Params) -> None:
+        if method == "turn/started" and params.turn is not None:
+            self._running[thread] = Running(params.turn.id, text, self._cursor)
+        elif method == "turn/completed":
+            self._running.pop(thread, None)
+        elif method == kept.UPDATED and thread in self._follows:
+            self._follows[thread].settings = kept.read_updated(text)
+
+    def _forget(self, thread: str) -> None:
+        self._follows.pop(thread, None)
+        self._running.pop(thread, None)
+
+    def _answered(self, text: bytes, message: Message) -> Lines:
+        id, failed = bytes(message.id), message.error is not ABSENT
+        own = self._own.pop(id, None)
+        if own is not None:
+            return own(text, failed)
+        asked = self._no_longer_in_flight(id)
+        if asked is None or failed:
+            return [text]
+        if asked.method == INITIALIZE:
+            self._hello = jsonrpc.read_fields(asked.line)
+            self._life = reading.life(text)
+            self._cursor = self._life.seq if self._life else 0
+            return [reading.without_life(text) if self._adds else text]
+        self._learn(asked, text)
+        return [text]
+
+    def _no_longer_in_flight(self, id: bytes) -> Waiting | None:
+        waiting = self.in_flight.get(id)
+        if not waiting:
+            return None
+        asked = waiting.pop(0)
+        if not waiting:
+            del self.in_flight[id]
+        return asked
+
+    def _learn(self, asked: Waiting, text: bytes) -> None:
+        """What follows from a request that succeeded."""
+        rule = request_rule(asked.method)
+        if rule.route is Route.FOLLOW or rule.begins:
+            result = reading.result(text)
+            named = result.reviewThreadId or (result.thread.id if result.thread else None)
+            if rule.route is Route.FOLLOW and named is not None:
+                followed = self._follows.setdefault(named, Followed())
+                followed.loaded_with = followed.loaded_with or asked.params
+            self._begun(named or asked.thread, result.turn, text)
+        elif asked.method == UNSUBSCRIBE:
+            self._forget(asked.thread or "")
+        elif asked.method in (WATCH, UNWATCH):
+            id = reading.object_of(asked.params).get("watchId", b"")
+            self._watches.pop(id, None)
+            if asked.method == WATCH:
+                self._watches[id] = asked.params
+        elif asked.method == SPAWN:
+            handle = jsonrpc.read_text(reading.object_of(asked.params).get("processHandle"))
+            self._processes.add(handle or "")
+
+    def _begun(self, thread: str | None, turn: Turn | None, text: bytes) -> None:
+        """An answer names a turn that runs; its ``turn/started`` comes only after that."""
+        if thread is None or turn is None or turn.status != "inProgress":
+            return
+        if thread not in self._running:
+            result = reading.object_of(reading.object_of(text).get("result"))
+            as_text = result.get("turn", b"{}")
+            self._running[thread] = Running(turn.id, started_turn(thread, as_text), self._cursor)
+
+    # ── the connection is lost ────────────────────────────────────────────────────────────────
+
+    def lost(self, why: str, *, retryable: bool = True) -> Lines:
+        """What the client gets at once: an answer to all that was in flight."""
+        self._own.clear()
+        self.to_broker.clear()
+        self.live = False
+        lines: Lines = []
+        for id, waiting in list(self.in_flight.items()):
+            kept = []
+            for asked in waiting:
+                if asked.method == INITIALIZE and self._hello is None:
+                    kept.append(asked)  # it is asked again, and answered then
+                    continue
+                text = f"{why} before it answered `{asked.method}`"
+                told = {
+                    "generation": self._life.generation if self._life else 0,
+                    "retryable": retryable and request_rule(asked.method).reads,
+                }
+                lines.append(jsonrpc.error(id, jsonrpc.APP_SERVER_GONE, text, told))
+            self.in_flight[id] = kept
+        self.in_flight = {id: kept for id, kept in self.in_flight.items() if kept}
+        for handle in sorted(self._processes):
+            lines += self._say(EXITED, _PROCESS_GONE | {"processHandle": handle})
+        self._processes.clear()
+        return lines
+
+    # ── the next connection ───────────────────────────────────────────────────────────────────
+
+    def back(self, unix_time: float) -> None:
+        """Another connection is open: what the door says on it first is in ``to_broker``."""
+        self._now = unix_time
+        self._again.clear()
+        if self._hello is not None:
+            self._ask(INITIALIZE, msgspec.Raw(self._hello.get("params", b"{}")), self._welcomed)
+            return
+        waiting = [asked.line for all in self.in_flight.values() for asked in all]
+        self.to_broker += waiting  # `initialize` alone may be there
+        if self._initialized:
+            self.to_broker.append(_INITIALIZED)
+        self.live = True
+
+    def _ask(self, method: str, params: object, then: Then) -> None:
+        self._asked += 1
+        id = f"appmux-stdio-{self._asked}"
+        line = {"id": id, "method": method, "params": params}
+        self.to_broker.append(msgspec.json.encode(line))
+        self._own[msgspec.json.encode(id)] = then
+
+    def _welcomed(self, text: bytes, failed: bool) -> Lines:
+        if failed:
+            raise ReturnError(f"it answered `initialize` with {reading.shown_error(text)}")
+        before, self._life = self._life, reading.life(text)
+        if self._initialized:
+            self.to_broker.append(_INITIALIZED)
+        for params in self._watches.values():
+            self._ask(WATCH, msgspec.Raw(params), _nothing)
+        now = self._life
+        if before is not None and now is not None and before.epoch == now.epoch:
+            self._ended_before = now.began if now.began != before.began else 0
+            self._deaf = True
+            self._load_all()
+        else:
+            self._cursor = now.seq if now else 0
+            self._take_snapshots()
+        return []
+
+    def _load_all(self) -> None:
+        """Have the threads loaded as they were, then read on.
+
+        The app-server takes no notice of that for a thread that it has.
+        """
+        self._loading = len(self._follows)
+        for thread in self._follows:
+            self._ask(RESUME, self._to_load(thread), self._for(thread, self._loaded))
+        if not self._follows:
+            self._deaf = False
+            self._ask_whether_through(self._caught_up)
+
+    def _to_load(self, thread: str) -> dict[str, object]:
+        followed = self._follows[thread]
+        asked = kept.to_load(followed.loaded_with, followed.settings)
+        params = {name: msgspec.Raw(text) for name, text in asked.items()}
+        return {**params, "threadId": thread, "excludeTurns": True}
+
+    def _for(self, thread: str, then: Callable[[str, bytes, bool], Lines]) -> Then:
+        return lambda text, failed: then(thread, text, failed)
+
+    def _loaded(self, thread: str, _text: bytes, failed: bool) -> Lines:
+        self._loading -= 1
+        settings = self._follows[thread].settings
+        if settings and not failed:
+            self._ask(kept.UPDATE, kept.to_update(thread, settings), _nothing)
+        if self._loading == 0:
+            self._read_on()
+        return []
+
+    def _read_on(self) -> None:
+        """The threads are loaded: on from the client's place in the journal."""
+        assert self._life is not None
+        after = {"epoch": self._life.epoch, "seq": self._cursor}
+        named = {"after": after, "threadIds": list(self._follows)}
+        self._ask(REPLAY, named, self._replayed)
+
+    def _replayed(self, text: bytes, failed: bool) -> Lines:
+        self._deaf = False
+        told = Replayed(complete=False) if failed else reading.replayed(text)
+        if not told.complete:
+            self._take_snapshots()
+            return []
+        self._ask_whether_through(self._caught_up)
+        lines: Lines = []
+        for thread in told.missing:
+            lines += self._lose(thread)
+        return lines
+
+    def _ask_whether_through(self, then: Then) -> None:
+        """Its answer comes after all that is owed before it."""
+        self._ask(FENCE if self._life else "thread/loaded/list", {}, then)
+
+    def _caught_up(self, _text: bytes, _failed: bool) -> Lines:
+        lines = self._endings() if self._ended_before else []
+        self._go_live()
+        return lines
+
+    def _go_live(self) -> None:
+        # A late answer changes nothing, so saying one again does no harm.
+        self.to_broker += [each.answer for each in self._offered.values() if each.answer]
+        self._ended_before = 0
+        self.live = True
+
+    def _endings(self) -> Lines:
+        """The ends of what ended with the last broker, which the journal doesn't hold."""
+        until, self._ended_before = self._ended_before, 0
+        lines: Lines = []
+        for id, offered in list(self._offered.items()):
+            if offered.since <= until:
+                lines += self._resolve(id, offered)
+        for thread, running in list(self._running.items()):
+            if running.since <= until:
+                lines += self._end(thread, interrupted_turn(running.started, self._now))
+        return lines
+
+    def _resolve(self, id: bytes, offered: Offered) -> Lines:
+        del self._offered[id]
+        return self._say(RESOLVED, {"threadId": offered.thread, "requestId": msgspec.Raw(id)})
+
+    def _end(self, thread: str, completed: bytes) -> Lines:
+        self._running.pop(thread, None)
+        idle = self._say(STATUS, {"threadId": thread, "status": {"type": "idle"}})
+        return idle + ([] if "turn/completed" in self._opted_out else [completed])
+
+    def _lose(self, thread: str) -> Lines:
+        """A thread that can't be loaded again."""
+        lines: Lines = []
+        for id, offered in list(self._offered.items()):
+            if offered.thread == thread:
+                lines += self._resolve(id, offered)
+        if thread in self._running:
+            lines += self._end(thread, interrupted_turn(self._running[thread].started, self._now))
+        self._forget(thread)
+        status = {"threadId": thread, "status": {"type": "notLoaded"}}
+        return [
+            *lines,
+            *self._say(STATUS, status),
+            *self._say("thread/closed", {"threadId": thread}),
+        ]
+
+    def _say(self, method: str, params: Mapping[str, object]) -> Lines:
+        return [] if method in self._opted_out else [jsonrpc.notification(method, params)]
+
+    # ── where the journal can't help ──────────────────────────────────────────────────────────
+
+    def _take_snapshots(self) -> None:
+        """Follow the threads from now on; of turns that ran, learn whether they still do."""
+        self._ended_before = 0
+        for thread in self._follows:
+            self._ask(RESUME, self._to_load(thread), self._for(thread, self._resumed))
+            if thread in self._running:
+                params = {"threadId": thread, "limit": 1}
+                self._ask(TURNS, params, self._for(thread, self._latest))
+        self._ask_whether_through(self._followed_again)
+
+    def _resumed(self, thread: str, _text: bytes, failed: bool) -> Lines:
+        return self._lose(thread) if failed else []
+
+    def _latest(self, thread: str, text: bytes, failed: bool) -> Lines:
+        """The thread's latest turn: is it the one that ran, and does it still?"""
+        running = self._running.get(thread)
+        if running is None:
+            return []
+        for turn, raw in reading.turns(text) if not failed else ():
+            if turn.id == running.turn and turn.status == "inProgress":
+                return []
+            if turn.id == running.turn:
+                params = {"threadId": thread, "turn": raw}
+                return self._end(thread, jsonrpc.notification("turn/completed", params))
+        return self._end(thread, interrupted_turn(running.started, self._now))
+
+    def _followed_again(self, _text: bytes, _failed: bool) -> Lines:
+        lines: Lines = []
+        for id, offered in list(self._offered.items()):
+            if id not in self._again:
+                lines += self._resolve(id, offered)
+        self._go_live()
+        return lines
+
+
+_INITIALIZED = b'{"method":"initialized"}'
+
+_PROCESS_GONE: dict[str, object] = {
+    "exitCode": -1,
+    "stdout": "",
+    "stdoutCapReached": False,
+    "stderr": "the broker that ran this process has ended, or has cut this client off",
+    "stderrCapReached": False,
+}
+
+
+def _asked(message: ClientMessage, line: bytes) -> Waiting:
+    """What is remembered of a request: not more than is wanted, some hold whole pictures."""
+    method, rule = message.method, request_rule(message.method)
+    params = message.params if rule.route is Route.FOLLOW or method in _OF_PARAMS else b""
+    names_thread = rule.begins or method == UNSUBSCRIBE
+    thread = reading.thread_in(message.params) if names_thread else None
+    return Waiting(method, thread, params, line if method == INITIALIZE else b"")
+
+
+_OF_PARAMS = frozenset({WATCH, UNWATCH, SPAWN})
+
+
+def _nothing(_text: bytes, _failed: bool) -> Lines:
+    return []
