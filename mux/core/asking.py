@@ -162,16 +162,17 @@ class Asking:
     def askers_of_old_ways(self, notice: bytes) -> set[ClientId]:
         """Who gets the notice that a way of asking is an old one: it names no request.
 
-        The oldest in flight that may have caused it (whose method it names; else, that asks for a
-        thread's whole history) and hasn't had one, or one that was answered a moment ago, since the
-        notice may come behind the answer; else all that have a request in flight.
+        The oldest in flight that may have caused it and hasn't had one: its method begins the
+        notice, or it asks for a thread's whole history by the field that the notice names. Else one
+        that was answered a moment ago, since the notice may come behind the answer; else all that
+        have a request in flight.
         """
         flying = [each for each in self.state.flow.upstream.values() if each.client]
-        fresh = [each for each in (*flying, *self.answered_lately) if not each.noticed]
-        causes = [each for each in fresh if each.method.encode() in notice]
-        for request in causes or (each for each in fresh if asks_for_history(each, notice)):
-            request.noticed = True
-            return {request.account}
+        for request in (*flying, *self.answered_lately):
+            begins = b'"summary":"%s ' % request.method.encode() in notice
+            if not request.noticed and (begins or asks_for_history(request, notice)):
+                request.noticed = True
+                return {request.account}
         return {each.account for each in flying}
 
     def pump(self) -> None:

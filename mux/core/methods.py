@@ -300,6 +300,7 @@ NOTIFICATIONS: dict[str, NotificationRule] = {
     "thread/deleted": _EVERYBODY,
     "thread/closed": _EVERYBODY,
     "thread/goal/cleared": _EVERYBODY,
+    "thread/section/changed": _EVERYBODY,
     "fs/changed": NotificationRule(Audience.OWNER, own_id="watchId"),
     "command/exec/outputDelta": NotificationRule(Audience.OWNER, own_id=_PROCESS),
     "process/outputDelta": NotificationRule(Audience.OWNER, own_id=_HANDLE),

@@ -70,6 +70,21 @@ def _only_here(found: Difference) -> bool:
     return found.path == "result" and found.channel.endswith("thread/resume")
 
 
+def _tool_owner(found: Difference) -> bool:
+    """Others aren't asked; and why it failed is told to the model in words that help it."""
+    if _lone(found, "item/tool/call"):
+        return found.broker is MISSING
+    return bool(found.native == "dynamic tool request failed")
+
+
+def _not_a_strangers(found: Difference) -> bool:
+    return found.client == "stranger" and found.path == "" and found.broker is MISSING
+
+
+def _own_search(found: Difference) -> bool:
+    return found.method.startswith("fuzzyFileSearch/session") and found.broker is MISSING
+
+
 def _another_decided(found: Difference) -> bool:
     """What became of the command differs, and when its thread was active again."""
     if _lone(found, "thread/status/changed"):
@@ -116,17 +131,13 @@ INTENDED: Final[Mapping[str, Intended]] = {
         elsewhere="tests/core/test_broker_server_requests.py"
         "::test_ids_are_unique_over_restarts_of_the_app_server"
     ),
-    "tool-owner": Intended(
-        elsewhere=f"{_END}/test_questions.py::test_a_tool_call_goes_to_the_client_that_registered_it"
-    ),
+    "tool-owner": Intended(_tool_owner),
     "asked-of-one": Intended(
         elsewhere="tests/core/test_broker_asked_of_one.py"
         "::test_a_machines_request_goes_to_one_client_and_then_the_next"
     ),
-    "sub-agents": Intended(
-        elsewhere=f"{_END}/test_followers.py::test_a_sub_agent_is_its_parents_followers_business"
-    ),
-    "searches": Intended(elsewhere=f"{_END}/test_own_ids.py::test_searches_of_the_same_session"),
+    "sub-agents": Intended(_not_a_strangers),
+    "searches": Intended(_own_search),
     "overload": Intended(
         elsewhere=f"{_END}/test_flow.py::test_what_is_past_the_queue_is_refused_and_the_rest_answered"
     ),
@@ -175,7 +186,9 @@ def sort_out(found: list[Difference], story: Story) -> tuple[set[str], list[Diff
     usable = {
         key: each
         for key, each in INTENDED.items()
-        if each.anywhere or (each.crowd and not story.is_alone) or key in story.shows
+        if each.anywhere
+        or (each.crowd and not (story.alone or story.has_own))
+        or key in story.shows
     }
     shown, uncovered = set[str](), list[Difference]()
     for difference in found:

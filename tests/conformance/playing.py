@@ -105,14 +105,14 @@ async def perform(stories: Sequence[Story]) -> dict[str, Outcome]:
     """Play all stories on both sides; outcomes by the story's name."""
     outcomes: dict[str, Outcome] = {}
     turn = trio.CapacityLimiter(AT_A_TIME)
+    own = [story for story in stories if story.has_own]
+    alone = [story for story in stories if story.alone and not story.has_own]
+    shared = [story for story in stories if not story.alone and not story.has_own]
     with plainly():
         async with trio.open_nursery() as nursery:
-            for story in stories:
-                if story.is_alone:
-                    nursery.start_soon(_on_own_sides, [story], turn, outcomes)
-            shared = [story for story in stories if not story.is_alone]
-            if shared:
-                nursery.start_soon(_on_own_sides, shared, turn, outcomes)
+            for group, at_a_time in ((shared, AT_A_TIME), (alone, 1), *(([s], 1) for s in own)):
+                if group:
+                    nursery.start_soon(_on_own_sides, group, at_a_time, turn, outcomes)
     return outcomes
 
 
@@ -124,20 +124,22 @@ async def natively(story: Story) -> Transcript:
 
 
 async def _on_own_sides(
-    stories: Sequence[Story], turn: trio.CapacityLimiter, outcomes: dict[str, Outcome]
+    stories: Sequence[Story],
+    at_a_time: int,
+    turn: trio.CapacityLimiter,
+    outcomes: dict[str, Outcome],
 ) -> None:
+    """Play these on a pair of processes; `turn` is shared with the other pairs."""
     plays: dict[str, list[Play]] = {}
+    here = trio.CapacityLimiter(at_a_time)
 
     async def play(story: Story, sides: Sequence[Side]) -> None:
-        async with turn:
+        async with here, turn:
             await _on_both(story, sides, plays)
 
-    if len(stories) == 1:  # its processes are started when it is its turn
-        async with turn, both_sides(stories[0].config) as sides:
-            await _on_both(stories[0], sides, plays)
-            _note(stories, sides, plays, outcomes)
-        return
-    async with both_sides({}) as sides:
+    async with turn:
+        pass  # processes are started when it is their turn
+    async with both_sides(stories[0].config) as sides:
         async with trio.open_nursery() as nursery:
             for story in stories:
                 nursery.start_soon(play, story, sides)

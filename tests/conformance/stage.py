@@ -9,6 +9,7 @@ Hands to: the stories; `transcript`, by what each `Player` has kept. Hears from:
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -35,9 +36,10 @@ USAGE: Final = ("thread/tokenUsage/updated", "account/rateLimits/updated")
 class Story:
     """A story, and what the comparison is to know of it.
 
-    `shows` are the keys of the intended differences (`docs/protocol.md`) that it shows. One that
-    is `alone`, or has a `config` of its own (laid over `codex_config`'s), gets processes of its
-    own; the others share one app-server and one broker, and don't see each other's threads.
+    `shows` are the keys of the intended differences (`docs/protocol.md`) that it shows.
+    Most stories share one app-server and one broker, and don't see each other's threads; those that
+    are `alone` share another pair, one after the other, since what they do is heard by everybody.
+    One that is `fresh`, or has a `config` (laid over `codex_config`'s), gets processes of its own.
     `chance`: methods of notifications that natively come or don't come in it.
     `waits_for`: what isn't there yet, without which it fails.
     """
@@ -45,6 +47,7 @@ class Story:
     play: Callable[[Stage], Awaitable[None]]
     shows: tuple[str, ...] = ()
     alone: bool = False
+    fresh: bool = False
     config: Mapping[str, Any] = attrs.field(factory=dict)
     chance: tuple[str, ...] = ()
     waits_for: str = ""
@@ -54,8 +57,9 @@ class Story:
         return self.play.__name__
 
     @property
-    def is_alone(self) -> bool:
-        return self.alone or bool(self.config)
+    def has_own(self) -> bool:
+        """Whether it gets processes of its own."""
+        return self.fresh or bool(self.config)
 
 
 @attrs.define
@@ -134,16 +138,18 @@ class Player:
     # ── hearing and answering ─────────────────────────────────────────────────────────────────
 
     async def hears(self, method: str, **params: Any) -> Json:
-        """Wait for the next message of `method` with these params, after the last one waited for.
+        """Wait for the next message of `method` with these params; the params.
 
-        Returns its params.
+        The next one is that after the last one that was waited for in the same words.
         """
-        wanted = is_method(method, **params)
-        since = max(self._seen.get(method, 0), self._forgotten)
-        message = await self.peer.wait(wanted, since=since)
-        at = next(n for n, each in enumerate(self.peer.inbox) if each is message)
-        self._seen[method] = at + 1
-        return message["params"]  # type: ignore[no-any-return]
+        return (await self._hears(method, params))["params"]  # type: ignore[no-any-return]
+
+    async def _hears(self, method: str, params: Json) -> Json:
+        key = json.dumps((method, params))
+        since = max(self._seen.get(key, 0), self._forgotten)
+        message: Json = await self.peer.wait(is_method(method, **params), since=since)
+        self._seen[key] = next(n for n, each in enumerate(self.peer.inbox) if each is message) + 1
+        return message
 
     async def hears_item(self, kind: str, method: str = "item/completed") -> Json:
         """Wait for the next item of this kind to be completed (or as `method` says); the item."""
@@ -158,8 +164,7 @@ class Player:
 
     async def offered(self, method: str, **params: Any) -> Any:
         """Wait for the next server request of `method`; its id, to answer it by."""
-        await self.hears(method, **params)
-        return self.peer.inbox[self._seen[method] - 1]["id"]
+        return (await self._hears(method, params))["id"]
 
     async def offered_last(self, method: str) -> Any:
         """The id of the server request of `method` that came last."""
@@ -176,7 +181,8 @@ class Player:
     # ── going ─────────────────────────────────────────────────────────────────────────────────
 
     async def leaves(self) -> None:
-        """Close the connection, and wait until it is."""
+        """Close the connection, and wait until it is; what is on its way now still comes."""
+        await self.settle()
         self._leave.set()
         await self._left.wait()
 

@@ -223,7 +223,7 @@ async def old_style_decisions(stage: Stage) -> None:
 STORIES = (
     Story(accepted_by_the_other),
     Story(declined),
-    Story(cancelled),
+    Story(cancelled, chance=USAGE),
     Story(accepted_for_the_session),
     Story(answered_twice),
     Story(answered_at_once),

@@ -187,7 +187,7 @@ STORIES = (
     Story(before_the_handshake, shows=("before-the-handshake",)),
     Story(a_handshake_that_does_not_fit),
     Story(a_second_handshake),
-    Story(asked_in_one_breath_with_the_handshake, alone=True),
+    Story(asked_in_one_breath_with_the_handshake, fresh=True),
     Story(ids_of_all_kinds),
     Story(one_id_twice_at_once),
     Story(what_does_not_exist),

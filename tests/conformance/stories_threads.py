@@ -257,7 +257,7 @@ STORIES = (
     Story(an_ephemeral_thread),
     Story(read_and_listed),
     Story(pages),
-    Story(loaded_threads, alone=True),
+    Story(loaded_threads, fresh=True),
     Story(renamed),
     Story(archived_and_back),
     Story(archived_in_the_middle_of_a_turn, chance=USAGE),

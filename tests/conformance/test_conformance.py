@@ -14,7 +14,10 @@ import trio
 from tests.conformance import (
     stories_approvals,
     stories_handshake,
+    stories_questions,
+    stories_things,
     stories_threads,
+    stories_tui,
     stories_turns,
 )
 from tests.conformance.comparing import differences
@@ -27,6 +30,9 @@ STORIES: Final = (
     *stories_threads.STORIES,
     *stories_turns.STORIES,
     *stories_approvals.STORIES,
+    *stories_questions.STORIES,
+    *stories_things.STORIES,
+    *stories_tui.STORIES,
 )
 # How often a story that differs is played natively once more, to see whether it is chance there.
 MORE_PLAYS: Final = 6

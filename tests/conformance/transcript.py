@@ -52,8 +52,17 @@ _SINGLE: Final = (
 _TIME: Final = re.compile(r"(At|AtMs|Ms|Seconds)$")
 # Of a command that is ended from outside; which of them is chance.
 _KILLED: Final = (-1, 137)
+# Of a sub-agent; drawn by lot.
+_NICKNAMES: Final = ("agentNickname", "agent_nickname")
 # Where an id stands says what it is of: the letter of its name.
-_LETTERS: Final = {"thread": "t", "turn": "u", "turns": "u", "item": "i", "items": "i"}
+_LETTERS: Final = {
+    "thread": "t",
+    "receiverThreadIds": "t",
+    "turn": "u",
+    "turns": "u",
+    "item": "i",
+    "items": "i",
+}
 
 
 @attrs.define
@@ -77,17 +86,21 @@ class Names:
             return {self._text(k, ""): self.plain(v, k, key) for k, v in value.items()}
         if isinstance(value, list):
             return [self.plain(each, key, holder) for each in value]
+        return self._scalar(value, key, holder)
+
+    def _scalar(self, value: Any, key: str, holder: str) -> Any:
+        if key == "exitCode" and value in _KILLED:
+            return "<killed>"
         if isinstance(value, str):
+            if key in _NICKNAMES:
+                return "<nickname>"
             if key == "processId" and value.isdigit():
                 return self.name((key, value), "p")
             if key.lower().endswith("cursor"):
                 return "<cursor>"
             return self._text(value, holder if key == "id" else key.removesuffix("Id"))
-        if key == "exitCode" and value in _KILLED:
-            return "<killed>"
-        if isinstance(value, int | float) and not isinstance(value, bool) and _TIME.search(key):
-            return "<time>"
-        return value
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        return "<time>" if is_number and _TIME.search(key) else value
 
     def _text(self, text: str, of: str) -> str:
         for path, name in self.paths.items():
@@ -133,11 +146,21 @@ def transcript(
     # Answers first, for all, so that names don't depend on what was heard when.
     for answers in (True, False):
         for player, channels in sorted_out.items():
-            for key, events in channels.items():
-                if key.startswith("answer") is answers:
-                    name = str(names.plain(key, "thread"))
-                    told[player][name] = [_named(names, each) for each in events]
+            chosen = [key for key in channels if key.startswith("answer") is answers]
+            keys = {str(names.plain(key, "thread")): key for key in chosen if not _by_chance(key)}
+            for name in keys if answers else sorted(keys):
+                told[player][name] = [_named(names, each) for each in channels[keys[name]]]
+    # What may be missing by chance gives no names before all else has its.
+    for player, channels in sorted_out.items():
+        for key in filter(_by_chance, channels):
+            told[player][str(names.plain(key, "item"))] = [
+                _named(names, each) for each in channels[key]
+            ]
     return told
+
+
+def _by_chance(channel: str) -> bool:
+    return channel.startswith("output of ")
 
 
 def _named(names: Names, event: Json) -> Json:

@@ -12,6 +12,7 @@ NOTICES = [
     "thread/archived",
     "thread/unarchived",
     "thread/goal/cleared",
+    "thread/section/changed",
     "thread/deleted",
     "thread/closed",
 ]
@@ -143,8 +144,9 @@ def test_a_deprecation_notice_goes_to_the_one_that_asked_in_an_old_way() -> None
     for expected, field in ((b, "includeTurns"), (a, "excludeTurns")):
         story.notifies("deprecationNotice", {"summary": f"use `{field}`"})
         assert expected.only()["method"] == "deprecationNotice"
+    a.asks("other/way", {})
     c.asks("x/y", {})
-    story.notifies("deprecationNotice", {"summary": "x/y is an old way"})
+    story.notifies("deprecationNotice", {"summary": "x/y is an old way; use other/way"})
     assert c.only()["method"] == "deprecationNotice"
     assert a.heard() == b.heard() == []
 
