@@ -64,14 +64,17 @@ class Apns:
         """Send one push. Raises ``PushError`` if the settings can't be used, ``Unreachable``."""
         if now - self._made >= RENEW_AFTER or now < self._made:
             self.renew(now)
+        used = self._token
         answer = await self._send(web, endpoint, push)
         reason = _reason(answer)
         if (answer.status, reason) == (FORBIDDEN, "ExpiredProviderToken"):
             wait = NOT_BEFORE - (now - self._made)
-            if wait > 0:  # then our clock is wrong, or Apple's: a newer token helps neither
+            if used == self._token and wait > 0:
+                # Then our clock is wrong, or Apple's: a newer token helps neither.
                 why = f"{answer.status} {reason}: is this host's clock right?"
                 return Retry(wait, why, ours=True)
-            self.renew(now)
+            if used == self._token:  # else another push has met with the same, and renewed it
+                self.renew(now)
             answer = await self._send(web, endpoint, push)
             reason = _reason(answer)
         return _outcome(answer, reason, now)
@@ -133,7 +136,6 @@ def payload(push: Push) -> bytes:
         aps = {
             "alert": {"title": push.headline, "body": push.text},
             "sound": "default",
-            "badge": push.count,
             "thread-id": push.collapse,
             "mutable-content": 1,
             "interruption-level": "time-sensitive" if push.urgent else "active",

@@ -15,6 +15,7 @@ from urllib.parse import quote, urlencode
 
 import attrs
 import jwt
+import trio
 
 from mux import config
 from mux.push import keyfile
@@ -98,6 +99,7 @@ class Fcm:
     _account: Account | None = None
     _token: str = attrs.field(default="", repr=False)
     _until: float = 0.0
+    _renewing: trio.Event | None = None
 
     async def deliver(self, web: Web, endpoint: Endpoint, push: Push, now: float) -> Outcome:
         """Send one push. Raises ``PushError`` if the settings can't be used, ``Unreachable``."""
@@ -106,17 +108,31 @@ class Fcm:
         if self._account is None:
             self._account = read_account(self.settings.service_account_file)
         account = self._account
-        stale = not now < self._until - RENEW_BEFORE < now + ASSERTION_SECONDS
-        if stale and (refused := await self._renew(web, account, now)) is not None:
-            return refused
-        answer = await self._send(web, account, endpoint, push, now)
-        if answer.status == UNAUTHORIZED and _error(answer) != "THIRD_PARTY_AUTH_ERROR":
+        while not now < self._until - RENEW_BEFORE < now + ASSERTION_SECONDS:
             if (refused := await self._renew(web, account, now)) is not None:
                 return refused
+        used = self._token
+        answer = await self._send(web, account, endpoint, push, now)
+        if answer.status == UNAUTHORIZED and _error(answer) != "THIRD_PARTY_AUTH_ERROR":
+            while used == self._token:
+                if (refused := await self._renew(web, account, now)) is not None:
+                    return refused
             answer = await self._send(web, account, endpoint, push, now)
         return _outcome(answer, now)
 
     async def _renew(self, web: Web, account: Account, now: float) -> Outcome | None:
+        """Get a token, or wait for another push that is at it; what to give up with, if refused."""
+        if self._renewing is not None:
+            await self._renewing.wait()
+            return None
+        self._renewing = trio.Event()
+        try:
+            return await self._ask(web, account, now)
+        finally:
+            done, self._renewing = self._renewing, None
+            done.set()
+
+    async def _ask(self, web: Web, account: Account, now: float) -> Outcome | None:
         answer = await web.send(
             account.token_url,
             headers={"content-type": "application/x-www-form-urlencoded"},
@@ -148,7 +164,8 @@ class Fcm:
                 # A silent message at high priority makes Android lower those that follow.
                 "priority": "HIGH" if push.urgent and not push.withdraw else "NORMAL",
                 "ttl": f"{ttl}s",
-                "collapse_key": push.collapse,
+                # No collapse_key: of a device that is off line FCM keeps the messages of four keys,
+                # and drops what it likes of more; without, it keeps a hundred.
             },
         }
         return await web.send(

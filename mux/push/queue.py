@@ -182,7 +182,9 @@ class Queue:
         """What may be sent now, in order: of each endpoint one, and none that is being sent to."""
         taken = {row.endpoint for row in self._sending.values()}
         for row in list(self._waiting.values()):
-            if row.due <= now and row.endpoint not in taken:
+            # Further off than anything is put off: then the clock was set back meanwhile.
+            due = row.due <= now or row.due > now + LONGEST_ASKED
+            if due and row.endpoint not in taken:
                 taken.add(row.endpoint)
                 yield row
 

@@ -58,6 +58,7 @@ class Pushes:
     keeper: Keeper
     clock: Callable[[], float]
     _services: Services | None = None
+    _server_key: str | None = None
     _faults: dict[str, str] = attrs.field(factory=dict)
     _busy: dict[str, int] = attrs.field(factory=dict)
     _wake: trio.Event = attrs.field(factory=trio.Event)
@@ -91,7 +92,9 @@ class Pushes:
         (Web Push: ``applicationServerKey``; APNs: ``topic``). Raises ``PushError``."""
         from mux.push.vapid import open_vapid  # noqa: PLC0415 (cryptography, once it is wanted)
 
-        key = {"applicationServerKey": open_vapid(self.settings.webpush, self.state_dir).public_key}
+        if self._server_key is None:
+            self._server_key = open_vapid(self.settings.webpush, self.state_dir).public_key
+        key = {"applicationServerKey": self._server_key}
         found: dict[str, dict[str, str]] = {"webpush": key, "unifiedpush": key, "ntfy": {}}
         if self.settings.apns.key_file is not None:
             found["apns"] = {"topic": self.settings.apns.topic or ""}

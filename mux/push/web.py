@@ -42,6 +42,10 @@ IDLE_SECONDS: Final = 300.0
 CONNECTIONS: Final = 32
 """At once, of each kind: more than all services' slots together."""
 
+SHARE: Final = 0.8
+"""Of the time for a request that may pass without a byte. Less than all of it: so that httpcore is
+the one that notices, which then drops a connection that is dead, and with HTTP/2 serves all."""
+
 ONE_ADDRESS: Final = 5.0
 """Seconds for each address of a name: a broken one mustn't use up all the time there is."""
 
@@ -131,7 +135,7 @@ class Web:
                             break
                     names = {name.lower(): value for name, value in response.headers.items()}
                     return Answer(response.status_code, names, body[:ANSWER_BYTES])
-        except trio.TooSlowError:
+        except (trio.TooSlowError, httpcore.TimeoutException):
             raise Unreachable(f"no answer in {self.timeout:g} s") from None
         except (httpx.HTTPError, httpx.InvalidURL, *_FAILURES) as failure:
             raise Unreachable(_reason(failure)) from None
@@ -147,7 +151,6 @@ _ALWAYS: Final = {"User-Agent": f"appmux/{mux.__version__}", "Accept-Encoding": 
 _FAILURES: Final = (
     httpcore.NetworkError,
     httpcore.ProtocolError,
-    httpcore.TimeoutException,
     httpcore.UnsupportedProtocol,
     httpcore.ConnectionNotAvailable,
     OSError,  # of a name that can't be resolved; of TLS
@@ -187,7 +190,10 @@ def _client(
         network_backend=backend,
     )
     return httpx.AsyncClient(
-        transport=_Transport(pool), timeout=timeout, follow_redirects=False, trust_env=False
+        transport=_Transport(pool),
+        timeout=timeout * SHARE,
+        follow_redirects=False,
+        trust_env=False,
     )
 
 

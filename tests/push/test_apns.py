@@ -9,6 +9,7 @@ from pathlib import Path
 import attrs
 import jwt
 import pytest
+import trio
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
@@ -83,7 +84,8 @@ async def test_an_alert(apple: Apple) -> None:
     assert jwt.get_unverified_header(token)["kid"] == "KEY1234567"
     aps = heard.json["aps"]
     assert aps["alert"] == {"title": "Tidy the larder", "body": "rm -r jam/"}
-    assert (aps["mutable-content"], aps["badge"], aps["category"]) == (1, 2, "APPMUX_APPROVAL")
+    assert (aps["mutable-content"], aps["category"]) == (1, "APPMUX_APPROVAL")
+    assert heard.json["appmux"]["count"] == 2
     assert heard.json["appmux"]["ticket"] == push().ticket
 
 
@@ -133,6 +135,21 @@ async def test_an_expired_token_is_made_anew_at_once_but_not_too_often(apple: Ap
     assert isinstance(outcome, Retry)
     assert (outcome.after, outcome.ours) == (NOT_BEFORE - 60, True)
     assert len(apple.stand.heard) == 4
+
+
+async def test_of_many_that_meet_with_an_expired_token_one_makes_it_anew(apple: Apple) -> None:
+    await apple.deliver(push())
+    apple.stand.answers = [Said(403, {"reason": "ExpiredProviderToken"})] * 4
+    outcomes: list[Outcome] = []
+
+    async def one() -> None:
+        outcomes.append(await apple.deliver(push(), NOW + NOT_BEFORE + 1))
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(4):
+            nursery.start_soon(one)
+    assert all(isinstance(each, Delivered) for each in outcomes)
+    assert len({heard.headers["authorization"] for heard in apple.stand.heard}) == 2
 
 
 @pytest.mark.parametrize(

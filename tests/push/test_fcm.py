@@ -10,6 +10,7 @@ from urllib.parse import parse_qs
 import attrs
 import jwt
 import pytest
+import trio
 from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
@@ -108,7 +109,7 @@ async def test_a_message(google: Google) -> None:
     assert told.headers["authorization"] == "Bearer ya29.1"
     message = told.json["message"]
     assert message["token"] == "registration:token"
-    assert message["android"] == {"priority": "HIGH", "ttl": "3600s", "collapse_key": "thread-a"}
+    assert message["android"] == {"priority": "HIGH", "ttl": "3600s"}
     assert message["data"]["title"] == "Tidy the larder"
     assert message["data"]["actions"] == '["approve","decline"]'
     assert all(isinstance(value, str) for value in message["data"].values())
@@ -132,6 +133,16 @@ async def test_an_access_token_is_kept_while_it_is_good(google: Google) -> None:
     for after in (0, 3200, 3400, 3500):
         await google.deliver(push(), NOW + after)
     assert [each.headers["authorization"][-1] for each in google.heard("/v1")] == [*"1122"]
+
+
+async def test_many_at_once_get_one_access_token(google: Google) -> None:
+    google.messages = [Said(200, {"name": "x"})] * 4 + [Said(401)] * 4
+    for _ in range(2):
+        async with trio.open_nursery() as nursery:
+            for _ in range(4):
+                nursery.start_soon(google.deliver, push())
+    assert google.tokens == 2
+    assert [each.headers["authorization"][-1] for each in google.heard("/v1")] == [*"111111112222"]
 
 
 async def test_an_access_token_that_is_refused_is_got_anew_once(google: Google) -> None:

@@ -76,6 +76,12 @@ def test_a_service_may_ask_for_more_patience_but_not_for_days() -> None:
     assert row.due == NOW + 30 + 3600
 
 
+def test_a_clock_that_is_set_back_holds_nothing_up() -> None:
+    queue = Queue(lambda: 1.0)
+    queue.put(A, push(), NOW)
+    assert list(queue.ready(NOW - 86_400))
+
+
 def test_what_would_be_tried_after_its_end_is_expired() -> None:
     queue = Queue(lambda: 1.0)
     row = queue.put(A, push(expires_at=NOW + 10), NOW)

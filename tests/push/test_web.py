@@ -14,13 +14,14 @@ import pytest
 import trio
 
 from mux import config
+from mux.push import web as web_module
 from mux.push.endpoints import Endpoint
 from mux.push.outcome import Delivered, Retry
 from mux.push.push import PushError
 from mux.push.services import open_services
 from mux.push.web import ANSWER_BYTES, Unreachable, Web, open_web
 from tests.certificates import issue
-from tests.push.stand import Said, standing
+from tests.push.stand import Heard, Said, standing
 from tests.push.told import NOW, endpoint, push
 
 Behaving = Callable[[trio.SocketStream], Awaitable[None]]
@@ -164,6 +165,26 @@ async def test_an_http2_connection_that_dies_is_replaced(tmp_path: Path) -> None
         async with standing(issued) as again:
             assert (await web.send(again.url, headers={}, content=b"")).status == 200
             assert again.heard[0].http == "2"
+
+
+async def test_an_http2_connection_that_says_nothing_is_not_used_again(tmp_path: Path) -> None:
+    issued = issue(tmp_path)
+    ca = tmp_path / "ca.pem"
+    issued.authority.cert_pem.write_to_path(str(ca))
+    async with standing(issued) as stand, opened(timeout=0.5, ca=ca) as web:
+        assert (await web.send(stand.url, headers={}, content=b"")).status == 200
+        stand.otherwise = _never
+        assert await fails(web, stand.url) == "no answer in 0.5 s"
+        transport = web._own._transport
+        assert isinstance(transport, web_module._Transport)
+        stand.otherwise = lambda _heard: Said()
+        assert (await web.send(stand.url, headers={}, content=b"")).status == 200
+        assert len(transport.pool.connections) == 2, "it was sent by another one"
+
+
+async def _never(_heard: Heard) -> Said:
+    await trio.sleep_forever()
+    raise AssertionError
 
 
 def test_an_authority_that_is_none(tmp_path: Path) -> None:
