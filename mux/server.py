@@ -20,6 +20,7 @@ for, terminated.
 
 from __future__ import annotations
 
+import gc
 import math
 import os
 import signal
@@ -30,7 +31,7 @@ from collections.abc import AsyncIterator, Callable
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import structlog
@@ -51,16 +52,18 @@ from mux.core.events import Fetched, GateLearned, JournalKept
 from mux.core.journal import Entry
 from mux.devices import Book, open_book
 from mux.dispatcher import LATER, Dispatcher
-from mux.door import knock
+from mux.door import Exposition, knock
 from mux.errors import AppmuxError
 from mux.failures import Failures
 from mux.listener import Address, Listener, UnixAddress
-from mux.metrics import Metrics
 from mux.notices.asked import METHODS, Asked
 from mux.store import Store, StoreError
 from mux.streams import Accepted
 from mux.tls import Certificate, open_certificate
 from mux.upstream import Upstream
+
+if TYPE_CHECKING:
+    from mux.metrics import Metrics
 
 CLOSE_GOING_AWAY = 1001
 
@@ -255,7 +258,7 @@ class _Server:
     notices: Asked
     certificate: Certificate | None
     failures: Failures = attrs.field(factory=Failures)
-    metrics: Metrics = attrs.field(init=False)
+    _metrics: Metrics | None = None
     _stop: trio.Event = attrs.field(factory=trio.Event)
     _serving: int = 0
     _served: trio.Event = attrs.field(factory=trio.Event)
@@ -264,11 +267,6 @@ class _Server:
     _root: trio.Nursery | None = None
     _kept: JournalKept | None = None
     _fetches: _Fetches = attrs.field(factory=lambda: trio.open_memory_channel[Fetch](math.inf))
-
-    def __attrs_post_init__(self) -> None:
-        self.metrics = Metrics(
-            self.dispatcher, self.upstream, self.store, self.audit, self.failures
-        )
 
     async def run(self) -> None:
         """Serve until told to stop or the app-server ends, then stop in order."""
@@ -334,7 +332,7 @@ class _Server:
             self.authenticator,
             address,
             ready=self.ready,
-            metrics=self.metrics.expose,
+            metrics=self._expose,
             pairing=self.access.pairing,
             failures=self.failures,
         )
@@ -402,6 +400,21 @@ class _Server:
         for each in self.listeners:
             print(f"  listening on: {each.url}", file=sys.stderr, flush=True)  # noqa: T201 (API)
         notify("READY=1")
+        self._expose("")  # loaded now, so that nobody waits for it
+        # All that was imported and opened stays: looking through it again and again at every
+        # collection would take 50 ms, in which no message moves. (`cli` has switched it off.)
+        gc.freeze()
+        gc.enable()
+
+    def _expose(self, accept: str) -> Exposition:
+        """The metrics for a scraper. Their library is what a start needs least: it comes last."""
+        if self._metrics is None:
+            from mux.metrics import Metrics  # noqa: PLC0415 (a twentieth of the start)
+
+            self._metrics = Metrics(
+                self.dispatcher, self.upstream, self.store, self.audit, self.failures
+            )
+        return self._metrics.expose(accept)
 
     async def _obey(self, signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
         async for number in signals:
