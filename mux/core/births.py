@@ -38,6 +38,11 @@ class Birth:
         return self.fresh or self.ephemeral
 
     @property
+    def for_title(self) -> bool:
+        """Whether a TUI made it to have a title made (see ``titles``)."""
+        return self.ephemeral and self.thread.get("threadSource") == b'"thread_title"'
+
+    @property
     def tells_all(self) -> bool:
         """Whether all that there is of it is known here."""
         return self.young or self.ephemeral

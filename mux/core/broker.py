@@ -8,6 +8,7 @@ them. What an event means is decided here by THE TABLE (``methods``), and carrie
     sent        messages that come twice        replaying   clients that come back
     recording   what the audit log is told      presence    who is here
     looking     who looks at what               notices     what a person is told of by push
+    titles      one title of a thread for all
 
 They share one ``State``, change it only while an event is handled, and speak only through it.
 
@@ -58,6 +59,7 @@ from mux.core.jsonrpc import BadMessageError, ClientMessage, ItemParams, Upstrea
 from mux.core.limits import Limits
 from mux.core.looking import FOCUS, Looking
 from mux.core.methods import (
+    PUBLISHED,
     Audience,
     NotificationRule,
     RequestRule,
@@ -76,6 +78,7 @@ from mux.core.requests import Request
 from mux.core.scopes import Scope, needed
 from mux.core.sent import Sent
 from mux.core.state import NEVER, State
+from mux.core.titles import LOADED, Titles, Told
 from mux.core.voting import Voting
 
 EXTENSION_VERSION = 1
@@ -137,6 +140,7 @@ class Broker:
         self._presence = Presence(self.state)
         self._looking = Looking(self.state, timing or Timing())
         self._notices = Notices(self.state, self._looking, self._looking.timing, str(first_id))
+        self._titles = Titles(self.state, self._asking, self.recovery)
         self._previous: UpstreamMessage | None = None
         self._uninitialized: dict[ClientId, list[ClientMessage]] = {}
 
@@ -206,6 +210,7 @@ class Broker:
                 generation = state.appserver.generation
                 state.record("appserver/exited", generation=generation, why=reason)
                 self._notices.app_server_ends()
+                self._titles.upstream_gone()
                 self.recovery.exited(reason, unix_time)
                 self._replaying.upstream_gone()
             case _:
@@ -274,6 +279,7 @@ class Broker:
                 text = "Not initialized"
                 self.state.error(client.id, message.id, jsonrpc.INVALID_REQUEST, text)
             case Route.UNFOLLOW:
+                self._titles.unfollowed(client, message.params)
                 self._following.client_unfollows(client, message, rule)
             case Route.REPLAY:
                 self._replaying.asked(client, message)
@@ -325,12 +331,33 @@ class Broker:
             request = self._asking.request(client, message, rule)
             request.sent = self._sent.first(client, message)
             recording.asked(self.state, client, request, message, scope)
-            if recording.drives(message.method, begins=rule.begins):
+            thread = self.state.threads.known.get(request.thread or "")
+            if thread is not None and thread.private:
+                told = self._titles.asked(client, request, message.params)
+                if told is not None:
+                    self._retell(told)
+                    return
+            elif recording.drives(message.method, begins=rule.begins):
                 self._presence.drove(client)
                 self._notices.acted(client, message.method, thread_in(message.params))
-            thread = self.state.threads.known.get(request.thread or "")
             if not self.recovery.holds(request, thread):
                 self._asking.submit(request)
+
+    def _retell(self, outcome: list[Told]) -> None:
+        """An outcome that another turn has had is a request's own: as if the app-server said so."""
+        for told in outcome:
+            request, client = told.answers, None
+            if request is None:
+                message = jsonrpc.read_upstream(told.line)
+                if message is not None:
+                    self._upstream_notified(told.line, message)
+                continue
+            recording.answered(self.state, request, told.line, failed=False)
+            client = self.state.clients.get(request.client or 0)
+            if client is not None:
+                answer = jsonrpc.with_id(told.line, request.wire_text, request.origin)
+                self.state.send(client.id, answer, request.method)
+            self._following.begun(request, told.line)
 
     def _client_notified(self, client: Client, message: ClientMessage) -> None:
         # `initialized` was said upstream once, by the broker. Others pass, unknown ones too: the
@@ -440,6 +467,10 @@ class Broker:
             return
         if method in _ENDS_THREAD and thread is not None:
             self._offering.thread_over(thread, line)
+        if rule.audience is Audience.EVERYBODY:
+            private = self._titles.private(thread, method, line)
+            if private is not None:
+                thread, rule = private, PUBLISHED
         if rule.audience is not Audience.FOLLOWERS or thread is None:
             self._notify_others(thread, method, line, rule)
         elif state.threads.get(thread).claimed:
@@ -448,6 +479,8 @@ class Broker:
             self._following.unclaimed(thread, method, line)
         if thread is not None and message.params is not None:
             self._note(thread, method, message.params, line)
+        if thread in self._titles.running:
+            self._retell(self._titles.heard(thread, method, line))
 
     def _notify_others(
         self, thread: str | None, method: str, line: bytes, rule: NotificationRule
@@ -538,6 +571,10 @@ class Broker:
             self._asking.joins(request, -1)
             client = self.state.clients.get(request.client or 0)
         line = self._settle_claim(request, client, line, failed=failed)
+        if request.rule.begins:
+            self._titles.answered(request, line, failed=failed)
+        elif request.method == LOADED and not failed:
+            line = self._titles.unlisted(client, line)
         named: dict[str, bool] = {}
         if request.rule.route is Route.FOLLOW and not failed:
             self._notices.joined(line)
@@ -617,6 +654,7 @@ class Broker:
                 self._asking.submit(request)
             else:
                 self._asking.drop(request)
+        self._titles.client_left(client)
         self.recovery.client_left(client)
         self._uninitialized.pop(client.id, None)
         for claim in state.scoped.leave(client.id):
@@ -649,6 +687,7 @@ class Broker:
             self._following.let_go_in_time(),
             self._following.adopt_orphans(),
             self.recovery.time_passed(),
+            self._titles.time_passed(),
             self._presence.time_passed(),
             self._notices.time_passed(),
             recording.time_passed(state),

@@ -75,6 +75,8 @@ class Following:
         self._orphans.pop(id, None)
         if request.method in ("thread/start", "thread/fork"):
             thread.birth = births.read_birth(line)
+            if thread.birth is not None and thread.birth.for_title:
+                thread.private = True
         if thread.status == "unknown":
             thread.status = threads.status_named(line)
         if client is None or request.unwanted:

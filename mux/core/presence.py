@@ -72,7 +72,8 @@ class Presence:
 
     def _tell(self, hearers: list[Client]) -> None:
         state = self.state
-        picture = tuple((each.id, tuple(each.follows), each.drove) for each in self._present())
+        follows = state.threads.shown_follows
+        picture = tuple((each.id, tuple(follows(each)), each.drove) for each in self._present())
         recipients = tuple(each.id for each in hearers if self._told.get(each.id) != picture)
         self._told = {each.id: picture for each in hearers}
         if recipients:
@@ -86,7 +87,8 @@ class Presence:
 
     def read(self) -> extension.Presence:
         """The picture, as ``mux/presence`` and ``mux/presence/read`` give it."""
-        return extension.Presence([_shown(client, self.state.now) for client in self._present()])
+        now, follows = self.state.now, self.state.threads.shown_follows
+        return extension.Presence([_shown(each, follows(each), now) for each in self._present()])
 
 
 def _hears(client: Client) -> bool:
@@ -99,7 +101,7 @@ def _hears(client: Client) -> bool:
     )
 
 
-def _shown(client: Client, now: float) -> extension.Present:
+def _shown(client: Client, follows: list[str], now: float) -> extension.Present:
     is_device = client.principal.kind == "device"
     return extension.Present(
         id=client.id,
@@ -108,7 +110,7 @@ def _shown(client: Client, now: float) -> extension.Present:
         principal=client.principal.name,
         scopes=sorted(client.principal.scopes),
         transport=client.transport,
-        threads=list(client.follows),
+        threads=follows,
         since=round(now - client.since, 3),
         lastDrove=None if client.drove is None else round(now - client.drove, 3),
         device=client.principal.name if is_device else msgspec.UNSET,

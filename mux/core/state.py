@@ -118,9 +118,15 @@ class State:
             self.out.append(Publish(with_seq(message, entry.seq), aware, method))
 
     def publish_to_all(self, thread: str | None, method: str, message: bytes) -> None:
-        """To everybody past the handshake; journaled if it is of a thread that somebody follows."""
-        live, aware = self.threads.recipients(None, method)
+        """To everybody past the handshake; journaled if it is of a thread that somebody follows.
+
+        What is of a private thread goes to its followers alone.
+        """
         known = self.threads.known.get(thread) if thread is not None else None
+        if known is not None and known.private:
+            self.publish(known.id, method, message)
+            return
+        live, aware = self.threads.recipients(None, method)
         entry = None
         if known is not None and known.claimed:
             entry = self.journal.add(thread, method, message)

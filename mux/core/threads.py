@@ -64,6 +64,7 @@ class Thread:
     ``claimed``: whether anybody ever followed it; one that nobody did is a sub-agent's, to which
     the app-server subscribes every connection by itself. ``birth``: known if it was started here.
     ``kept_until``: one that couldn't be joined again isn't given back at once (broker's clock).
+    ``private``: told to its followers alone, and listed for nobody else (see ``titles``).
     ``spawned_by``: of a sub-agent's, the client that began the turn in which it was made.
     ``loaded_with``: the params of the request that loaded it; ``settings``: what it is run with,
     if that was changed since (see ``kept``).
@@ -78,6 +79,7 @@ class Thread:
     followers: dict[ClientId, None] = attrs.field(factory=dict)
     subscribed: bool = False
     claimed: bool = False
+    private: bool = False
     status: str = "unknown"
     running: Running = attrs.field(factory=Running)
     birth: Birth | None = None
@@ -156,6 +158,10 @@ class Threads:
             return tuple(id for id, each in self.clients.items() if each.state is State.READY)
         record = self.known.get(thread)
         return tuple(record.followers) if record is not None else ()
+
+    def shown_follows(self, client: Client) -> list[str]:
+        """The threads that the client follows, as others are told of it: without private ones."""
+        return [id for id in client.follows if not self.get(id).private]
 
     def audience_changed(self) -> None:
         """Somebody came or left, fell behind or caught up, or declared what it wants."""

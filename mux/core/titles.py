@@ -1,0 +1,373 @@
+"""Title threads: each TUI has one made for every new thread that it follows; one title is enough.
+
+When the first turn of a thread without a name begins, whoever began it, every TUI on it starts an
+ephemeral thread (``threadSource`` ``thread_title``), has one turn run there whose input is a fixed
+text and the person's words, whose output is ``{"title"}``, and unsubscribes; the one that is first
+sets the name. It waits 30 s for the turn. (Codex 0.163 and 0.169.)
+
+Such a thread is let through, it costs nothing; but it is ``private``: told to its followers alone.
+Of turns with the same params, asked by clients that follow a thread together, one runs. The others
+are kept here until it is over, and are told what their askers would have been told: its answer and
+notifications, with ids of their own. If it doesn't succeed, the next of them runs. What isn't of
+this shape passes untouched.
+
+Heard from: ``broker``, which tells what ``Told`` says. Hands to: ``asking``, what runs after all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from hashlib import sha256
+from typing import Any
+
+import attrs
+import msgspec
+
+from mux.core import jsonrpc
+from mux.core.asking import Asking, thread_in
+from mux.core.client import Client
+from mux.core.recovery import Recovery
+from mux.core.requests import Request
+from mux.core.state import NEVER, State
+from mux.core.threads import Thread
+
+TITLED_FOR = 60.0
+"""Seconds for which an outcome is told again: all ask within a second of the turn's beginning."""
+
+LONGEST_WAIT = 15.0
+"""Seconds until one that waits for another's title runs after all: half of a TUI's patience."""
+
+MOST_KEPT = 64
+"""Title turns remembered. With more of them at once, some titles are made twice."""
+
+MOST_WAITING = 64
+"""Clients that wait for one title: more TUIs on one thread are nobody's."""
+
+LONGEST_OUTCOME = 256 * 1024
+"""Bytes of all that is said of a title's turn, some 4 KiB; a longer one isn't kept."""
+
+TITLE = b'"thread_title"'
+
+LOADED = "thread/loaded/list"
+
+_RENAMED = frozenset({"id", "threadId", "turnId", "itemId", "rootTurnId"})
+"""Where ids stand that are another's in each outcome."""
+
+
+@attrs.frozen
+class Told:
+    """One message of an outcome: a notification, or where ``answers`` is set, that one's answer."""
+
+    line: bytes
+    answers: Request | None = None
+
+
+@attrs.define(eq=False)
+class _Turn:
+    """A title's turn that runs, or ran. ``params``: its own, without the thread, canonically.
+
+    ``about``: the threads that its asker followed, of which one is to have the title. ``said``:
+    its answer (marked) and notifications; ``over``: when it succeeded; ``waiting``: for that.
+    """
+
+    params: bytes
+    thread: str
+    wire: int
+    about: frozenset[str]
+    since: float
+    said: list[tuple[bool, bytes]] = attrs.field(factory=list)
+    over: float | None = None
+    waiting: list[Request] = attrs.field(factory=list)
+
+
+@attrs.define(eq=False)
+class Titles:
+    """The title threads' turns. ``running``: by thread, those that are listened to."""
+
+    state: State
+    asking: Asking
+    recovery: Recovery
+    running: dict[str, _Turn] = attrs.field(factory=dict)
+    _over: list[_Turn] = attrs.field(factory=list)
+
+    # ── private threads ───────────────────────────────────────────────────────────────────────
+
+    def private(self, thread: str | None, method: str, line: bytes) -> str | None:
+        """The private thread that a notification for everybody is of; None if it is of no such."""
+        if method == "thread/started" and TITLE in line:
+            thread = _started_for_title(line)
+            if thread is not None:
+                self.state.threads.get(thread).private = True
+            return thread
+        known = self.state.threads.known.get(thread or "")
+        return thread if known is not None and known.private else None
+
+    def unlisted(self, client: Client | None, line: bytes) -> bytes:
+        """The answer to ``thread/loaded/list`` without private threads that aren't the asker's."""
+        fields = jsonrpc.read_fields(line) or {}
+        result = jsonrpc.read_fields(fields.get("result", b"null")) or {}
+        try:
+            listed = _ids_decoder.decode(result.get("data", b"null"))
+        except msgspec.DecodeError:
+            return line
+        own = client.follows if client is not None else {}
+        known = self.state.threads.known
+        shown = [id for id in listed if id in own or id not in known or not known[id].private]
+        if len(shown) == len(listed):
+            return line
+        result["data"] = msgspec.json.encode(shown)
+        return jsonrpc.write(fields | {"result": jsonrpc.write(result)})
+
+    # ── a turn is asked for ───────────────────────────────────────────────────────────────────
+
+    def asked(self, client: Client, request: Request, params: bytes) -> list[Told] | None:
+        """A request begins a turn of a private thread: what to tell instead; None: let it run.
+
+        Nothing to tell yet means that it waits here.
+        """
+        thread = self.state.threads.known.get(request.thread or "")
+        wanted = _canonical(params) if request.method == "turn/start" else None
+        if thread is None or wanted is None or not _is_new(client, thread):
+            return None
+        about = frozenset(self.state.threads.shown_follows(client))
+        like = self._like(wanted, about)
+        if like is None:
+            self.running[thread.id] = _Turn(wanted, thread.id, request.wire, about, self.state.now)
+            self._forget_oldest()
+            return None
+        if like.over is not None:
+            return _retold(like, request)
+        if len(like.waiting) >= MOST_WAITING:
+            return None
+        like.waiting.append(request)
+        self.state.arm(request.since + LONGEST_WAIT)
+        return []
+
+    def _like(self, params: bytes, about: frozenset[str]) -> _Turn | None:
+        """A turn that does for the one wanted: running, or over since not long."""
+        for turn in (*self.running.values(), *reversed(self._over)):
+            recent = turn.over is None or turn.over + TITLED_FOR > self.state.now
+            if recent and turn.params == params and turn.about & about:
+                return turn
+        return None
+
+    def _forget_oldest(self) -> None:
+        while len(self._over) > MOST_KEPT:
+            del self._over[0]
+        while len(self.running) > MOST_KEPT:
+            self._run(self.running.pop(next(iter(self.running))).waiting)
+
+    # ── what is said of it ────────────────────────────────────────────────────────────────────
+
+    def answered(self, request: Request, line: bytes, *, failed: bool) -> None:
+        """The app-server has answered a request that begins a turn."""
+        turn = self.running.get(request.thread or "")
+        if turn is None or turn.wire != request.wire:
+            return
+        if failed:
+            self._failed(turn)
+        else:
+            turn.said.append((True, line))
+
+    def heard(self, thread: str, method: str, line: bytes) -> list[Told]:
+        """A notification of a thread in ``running``: what is to be told of it to those waiting."""
+        turn = self.running[thread]
+        turn.said.append((False, line))
+        if method == "turn/completed":
+            if not (_is_completed(line) and any(answers for answers, _ in turn.said)):
+                self._failed(turn)
+                return []
+            del self.running[thread]
+            turn.over = self.state.now
+            self._over.append(turn)
+            waiting, turn.waiting = turn.waiting, []
+            return [told for request in waiting for told in _retold(turn, request)]
+        if sum(len(each) for _, each in turn.said) > LONGEST_OUTCOME:
+            self._failed(turn)
+        return []
+
+    def _failed(self, turn: _Turn) -> None:
+        """It has no outcome to tell: the next one runs."""
+        self.running.pop(turn.thread, None)
+        self._run(turn.waiting)
+
+    def _run(self, waiting: list[Request]) -> None:
+        """Have the first of these run, and the others wait for it."""
+        for at, request in enumerate(waiting):
+            thread = self.state.threads.known.get(request.thread or "")
+            client = self.state.clients.get(request.client or 0)
+            if thread is None:
+                self.asking.lost(request, "its thread has been closed")
+            elif client is not None:
+                wanted = _canonical((jsonrpc.read_fields(request.line) or {}).get("params", b""))
+                about = frozenset(self.state.threads.shown_follows(client))
+                turn = _Turn(wanted or b"", thread.id, request.wire, about, self.state.now)
+                turn.waiting = waiting[at + 1 :]
+                self.running[thread.id] = turn
+                if not self.recovery.holds(request, thread):
+                    self.asking.submit(request)
+                return
+
+    # ── who waits no longer ───────────────────────────────────────────────────────────────────
+
+    def unfollowed(self, client: Client, params: bytes) -> None:
+        """The client wants a thread no more: what it has waiting for it gets an error."""
+        if not self.running:
+            return
+        thread = thread_in(params)
+        for request in self._take(lambda each: each.client == client.id and each.thread == thread):
+            self.asking.drop(request)
+            text = "the thread was unsubscribed from before the turn began"
+            self.state.error(client.id, request.origin, jsonrpc.INVALID_REQUEST, text)
+
+    def client_left(self, client: Client) -> None:
+        """Nobody waits for its titles."""
+        for request in self._take(lambda each: each.client == client.id):
+            self.asking.drop(request)
+
+    def upstream_gone(self) -> None:
+        """The app-server has ended, and all private threads with it."""
+        waiting = self._take(lambda _each: True)
+        self.running.clear()
+        for request in waiting:
+            self.asking.lost(request, "the app-server ended before the turn began")
+
+    def time_passed(self) -> float:
+        """Run those that have waited long enough; returns when to look again."""
+        since = self.state.now - LONGEST_WAIT
+        for request in self._take(lambda each: each.since <= since):
+            self._run([request])
+        waiting = (each.since for turn in self.running.values() for each in turn.waiting)
+        return min(waiting, default=NEVER) + LONGEST_WAIT
+
+    def _take(self, wanted: Callable[[Request], bool]) -> list[Request]:
+        """Those waiting that are wanted; they wait no longer."""
+        taken: list[Request] = []
+        for turn in self.running.values():
+            taken += filter(wanted, turn.waiting)
+            turn.waiting = [each for each in turn.waiting if not wanted(each)]
+        return taken
+
+
+def _is_new(client: Client, thread: Thread) -> bool:
+    """Whether the thread is private, the client's, and no turn of it has begun."""
+    fresh = thread.birth is not None and thread.birth.fresh and thread.running.turn is None
+    return thread.private and fresh and client.id in thread.followers
+
+
+# -- reading ---------------------------------------------------------------------------------------
+
+
+class _Started(msgspec.Struct):
+    id: str
+    ephemeral: bool
+    threadSource: str | None = None
+
+
+class _StartedParams(msgspec.Struct):
+    thread: _Started
+
+
+class _StartedNotification(msgspec.Struct):
+    params: _StartedParams
+
+
+class _Turned(msgspec.Struct):
+    status: str
+
+
+class _TurnedParams(msgspec.Struct):
+    turn: _Turned
+
+
+class _TurnedNotification(msgspec.Struct):
+    params: _TurnedParams
+
+
+def _started_for_title(line: bytes) -> str | None:
+    """The thread that a ``thread/started`` tells of, if it is one for a title."""
+    try:
+        thread = _started_decoder.decode(line).params.thread
+    except msgspec.DecodeError:
+        return None
+    return thread.id if thread.ephemeral and thread.threadSource == "thread_title" else None
+
+
+def _is_completed(line: bytes) -> bool:
+    try:
+        return _turned_decoder.decode(line).params.turn.status == "completed"
+    except msgspec.DecodeError:
+        return False
+
+
+def _canonical(params: bytes) -> bytes | None:
+    """What two title turns must have in common; None if it is none that could be told again."""
+    fields = jsonrpc.read_fields(params) or {}
+    if fields.pop("threadId", None) is None or "outputSchema" not in fields:
+        return None
+    if fields.get("clientUserMessageId", b"null") != b"null":
+        return None  # it names this one turn
+    try:
+        values = {name: msgspec.json.decode(value) for name, value in fields.items()}
+    except (msgspec.DecodeError, RecursionError):
+        return None
+    return msgspec.json.encode(values, order="deterministic")
+
+
+_ids_decoder = msgspec.json.Decoder(list[str])
+_started_decoder = msgspec.json.Decoder(_StartedNotification)
+_turned_decoder = msgspec.json.Decoder(_TurnedNotification)
+
+
+# -- telling it again ------------------------------------------------------------------------------
+
+
+def _retold(turn: _Turn, request: Request) -> list[Told]:
+    """The outcome of a turn as that of another request, in the same order."""
+    own = request.thread or ""
+    names = {turn.thread: own}
+    said = [(answers, msgspec.json.decode(line)) for answers, line in turn.said]
+    for _, message in said:
+        names |= {id: _made_up(own, id) for id in _ids_of_turn(message)}
+    retold = []
+    for answers, message in said:
+        renamed = _renamed(message, names)
+        if answers:
+            line = jsonrpc.write({"id": request.wire_text, "result": _encoded(renamed["result"])})
+            retold.append(Told(line, request))
+        else:
+            retold.append(Told(_encoded(renamed)))
+    return retold
+
+
+def _ids_of_turn(message: dict[str, Any]) -> Iterator[str]:
+    """The ids that the app-server made for a turn and its user's message.
+
+    Those of the model's own items are the model's: they are alike in two threads, natively too.
+    """
+    part = message.get("params") or message.get("result") or {}
+    turn, item = part.get("turn") or {}, part.get("item") or {}
+    made = turn.get("id"), item.get("id") if item.get("type") == "userMessage" else None
+    yield from (id for id in made if isinstance(id, str))
+
+
+def _made_up(thread: str, id: str) -> str:
+    """Another id in its place: a UUID of the same moment, which no other thread gets."""
+    digest = sha256(f"{thread} {id}".encode()).hexdigest()
+    moment = id[:14] if len(id) == _UUID_LENGTH else f"{digest[24:32]}-{digest[32:36]}-"
+    return f"{moment}7{digest[:3]}-a{digest[3:6]}-{digest[6:18]}"
+
+
+_UUID_LENGTH = 36
+
+
+def _renamed(value: Any, names: dict[str, str], key: str = "") -> Any:
+    if isinstance(value, dict):
+        return {name: _renamed(each, names, name) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_renamed(each, names) for each in value]
+    return names.get(value, value) if key in _RENAMED and isinstance(value, str) else value
+
+
+def _encoded(value: Any) -> bytes:
+    return msgspec.json.encode(value)
