@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 import attrs
+import jsonschema
 
 from tests.end_to_end.native import codex_bin
 
@@ -38,6 +39,11 @@ class Bundle:
             each["properties"]["method"]["enum"][0]: each["properties"].get("params", NOTHING)
             for each in self.whole["definitions"][kind]["oneOf"]
         }
+
+    def validate(self, name: str, value: object) -> None:
+        """Raise `jsonschema.ValidationError` unless `value` is what a definition says."""
+        schema = {"$ref": f"#/definitions/{name}", "definitions": self.whole["definitions"]}
+        jsonschema.Draft7Validator(schema).validate(value)
 
     def resolved(self, schema: Any) -> Json:
         """The schema behind references."""

@@ -137,6 +137,13 @@ INTENDED: Final[Mapping[str, Intended]] = {
         "::test_a_machines_request_goes_to_one_client_and_then_the_next"
     ),
     "sub-agents": Intended(_not_a_strangers),
+    "title-threads": Intended(
+        elsewhere="tests/core/test_titles.py::test_others_hear_nothing_of_a_title_thread"
+    ),
+    "one-title": Intended(
+        elsewhere=f"{_END}/test_titles.py"
+        "::test_an_outcome_told_again_is_as_the_first_and_fits_the_schema"
+    ),
     "searches": Intended(_own_search),
     "overload": Intended(
         elsewhere=f"{_END}/test_flow.py::test_what_is_past_the_queue_is_refused_and_the_rest_answered"

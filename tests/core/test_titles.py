@@ -257,7 +257,6 @@ def test_who_has_waited_long_enough_runs_after_all() -> None:
     assert story.lines != []
     run(story, "tb", "tb-turn")
     assert b.heard()[0]["id"] == asked
-    del a
 
 
 def test_with_the_app_server_gone_each_gets_an_error() -> None:

@@ -1,4 +1,4 @@
-"""Two real TUIs on one thread: one title is asked of the model, both get it, nobody else sees it."""
+"""Two real TUIs on one thread: the model makes one title, both get it, nobody else hears of it."""
 
 from __future__ import annotations
 
@@ -6,17 +6,18 @@ import json
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 
 import attrs
 import pytest
-import trio
 
 from mux.scripted_model import Fail, Hold, Response, Say, Scripted
+from tests.codex_bundles import bundle
 from tests.end_to_end.brokered import brokered, client
 from tests.end_to_end.native import Home, Native
-from tests.end_to_end.peer import PATIENCE, Json, Peer
-from tests.end_to_end.tui import LOOK_SECONDS, QUIET, Tui, tmux_is_missing, tui
+from tests.end_to_end.peer import Json, Peer
+from tests.end_to_end.scenes import eventually
+from tests.end_to_end.test_audit import records
+from tests.end_to_end.tui import QUIET, Tui, tmux_is_missing, tui
 
 needs_tmux = pytest.mark.skipif(
     tmux_is_missing(), reason="tmux, in which the TUI runs, is not installed"
@@ -71,69 +72,114 @@ async def two_tuis(broker: Native, thread: str) -> AsyncIterator[tuple[Tui, Tui]
         yield a, b
 
 
-async def unfollowed(peer: Peer) -> list[Json]:
-    """The TUIs, once they follow their one thread and no title thread any more."""
-    with trio.fail_after(PATIENCE):
-        while True:
-            loaded = await peer.request("mux/presence/read")
-            tuis = [each for each in loaded["clients"] if each["name"] == "codex-tui"]
-            asked: dict[str, Any] = await peer.request("mux/status")
-            if not asked["appServer"]["requestsInFlight"]:
-                return tuis
-            await trio.sleep(LOOK_SECONDS)
-
-
-async def named(peer: Peer, since: int) -> str:
-    """The name that the thread gets."""
-    told = await peer.wait_method("thread/name/updated", since=since)
-    return str(told["params"]["threadName"])
-
-
 @needs_tmux
 @pytest.mark.parametrize("fails_first", [False, True])
 async def test_two_tuis_have_one_title_made(fails_first: bool) -> None:
     model = titling(fails_first=fails_first)
-    async with brokered("--log-level", "debug", model=model, config=QUIET) as broker:
-        async with client(broker, "phone") as phone:
-            thread = await phone.start_thread(broker.home.work)
-            await phone.run_turn(thread, "greet")
-            async with two_tuis(broker, thread):
-                since, asked = len(phone.inbox), len(model.requests)
-                await phone.run_turn(thread, "greet again")
-                await model.reached(GATE)
-                await _both_have_asked(broker)
-                model.release(GATE)
-                assert await named(phone, since) == f"{TITLE} {2 if fails_first else 1}"
-                # The greeting, and the title; where that failed, once more.
-                await _both_have_left(broker)
-                assert len(model.requests) - asked == (3 if fails_first else 2)
-                others = [
-                    each
-                    for each in phone.inbox[since:]
-                    if _thread_of(each) not in (None, thread)
-                ]
-                assert others == []
-                for each in await unfollowed(phone):
-                    assert each["threads"] == [thread]
-                loaded = await phone.request("thread/loaded/list")
-                assert loaded["data"] == [thread]
+    async with (
+        brokered(model=model, config=QUIET) as broker,
+        client(broker, "phone") as phone,
+    ):
+        thread = await phone.start_thread(broker.home.work)
+        await phone.run_turn(thread, "greet")
+        async with two_tuis(broker, thread) as tuis:
+            since, asked = len(phone.inbox), len(model.requests)
+            await phone.run_turn(thread, "greet again")
+            await model.reached(GATE)
+            await recorded(broker, "turn/asked", 4)  # two of the phone's, two titles
+            model.release(GATE)
+            told = await phone.wait_method("thread/name/updated", since=since)
+            assert told["params"]["threadName"] == f"{TITLE} {2 if fails_first else 1}"
+            await recorded(broker, "turn/answered", 4)
+            # The greeting, and its title; where that failed, another.
+            assert len(model.requests) - asked == (3 if fails_first else 2)
+            assert [each for each in phone.inbox[since:] if of_another(each, thread)] == []
+            assert (await phone.request("thread/loaded/list"))["data"] == [thread]
+            present = await phone.request("mux/presence/read")
+            follows = [each["threads"] for each in present["clients"]]
+            assert follows == [[thread]] * 3
+            for each in tuis:
+                since = len(phone.inbox)
+                await each.say("greet")
+                await phone.wait_method("turn/completed", since=since, threadId=thread)
+            assert len(model.requests) - asked == (5 if fails_first else 4)
 
 
-def _thread_of(message: Json) -> str | None:
+def of_another(message: Json, thread: str) -> bool:
+    """Whether it is about another thread."""
     params = message.get("params") or {}
-    found = params.get("threadId") or (params.get("thread") or {}).get("id")
-    return str(found) if found else None
+    about = params.get("threadId") or (params.get("thread") or {}).get("id")
+    return about not in (None, thread)
 
 
-async def _both_have_asked(broker: Native) -> None:
-    await _logged(broker, '"turn/start"', 0)
+async def recorded(broker: Native, kind: str, times: int) -> None:
+    """Wait until the audit log has that many records of a kind."""
+    await eventually(lambda: len(records(broker, kind)) >= times, f"{times} times {kind}")
 
 
-async def _both_have_left(broker: Native) -> None:
-    await _logged(broker, '"turn/start"', 0)
+# --- As the app-server would tell it --------------------------------------------------------------
 
 
-async def _logged(broker: Native, what: str, times: int) -> None:
-    with trio.fail_after(PATIENCE):
-        while broker.shown().count(what) < times:
-            await trio.sleep(LOOK_SECONDS)
+async def title_thread(peer: Peer, broker: Native) -> str:
+    """A title thread, as a TUI makes it."""
+    return await peer.start_thread(
+        broker.home.work,
+        ephemeral=True,
+        threadSource="thread_title",
+        sandbox="read-only",
+        environments=[],
+    )
+
+
+async def outcome(peer: Peer, thread: str) -> list[Json]:
+    """Have a title made: the answer and all that is said of it, up to its end."""
+    since = len(peer.inbox)
+    schema = {"type": "object", "properties": {"title": {"type": "string"}}}
+    params = {
+        "threadId": thread,
+        "input": [{"type": "text", "text": "Title it.\nUser prompt:\ngreet"}],
+        "outputSchema": schema | {"required": ["title"], "additionalProperties": False},
+    }
+    await peer.request("turn/start", params)
+    await peer.wait_method("turn/completed", since=since, threadId=thread)
+    of_it = [each for each in peer.inbox[since:] if not of_another(each, thread)]
+    return [each for each in of_it if each.get("method") != "account/rateLimits/updated"]
+
+
+async def test_an_outcome_told_again_is_as_the_first_and_fits_the_schema() -> None:
+    model = titling()
+    model.release(GATE)
+    async with (
+        brokered(model=model) as broker,
+        client(broker, "a", experimentalApi=True) as a,
+        client(broker, "b", experimentalApi=True) as b,
+    ):
+        thread = await a.start_thread(broker.home.work)
+        await a.run_turn(thread, "greet")
+        await b.request("thread/resume", {"threadId": thread})
+        of_a = await title_thread(a, broker)
+        of_b = await title_thread(b, broker)
+        asked = len(model.requests)
+        first, again = await outcome(a, of_a), await outcome(b, of_b)
+        assert len(model.requests) == asked + 1
+        assert [each.get("method") for each in again] == [each.get("method") for each in first]
+        assert "turn/completed" in [each.get("method") for each in again]
+        valid = bundle(experimental=True)
+        for at, told in enumerate(again):
+            assert of_a not in json.dumps(told)
+            if "method" in told:
+                valid.validate("ServerNotification", told)
+                assert told["params"]["threadId"] == of_b
+            else:
+                valid.validate("v2/TurnStartResponse", told["result"])
+                assert told["result"]["turn"]["id"] != first[at]["result"]["turn"]["id"]
+        # It is over, as far as anybody can tell.
+        resumed = await a.request("thread/resume", {"threadId": of_b})
+        [turn] = resumed["thread"]["turns"]
+        assert (turn["status"], turn["items"][-1]["text"]) == (
+            "completed",
+            json.dumps({"title": f"{TITLE} 1"}),
+        )
+        assert (await b.request("thread/unsubscribe", {"threadId": of_b}))["status"] == (
+            "unsubscribed"
+        )
