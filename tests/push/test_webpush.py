@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import attrs
-import http_ece
 import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ec import (
     SECP256R1,
-    EllipticCurvePrivateKey,
     EllipticCurvePublicKey,
     derive_private_key,
     generate_private_key,
@@ -23,51 +20,30 @@ from cryptography.hazmat.primitives.asymmetric.ec import (
 from mux import config
 from mux.push import encryption
 from mux.push.encryption import PLAIN_BYTES, encrypt, public_bytes
-from mux.push.endpoints import Endpoint
 from mux.push.outcome import Delivered, Failed, Gone, Outcome, Retry
 from mux.push.services import Services, open_services
 from mux.push.vapid import open_vapid
 from tests.certificates import issue
+from tests.push.browser import Browser, text
 from tests.push.stand import Said, Stand, standing
 from tests.push.told import NOW, endpoint, push
-
-
-def text(raw: bytes) -> str:
-    return base64.urlsafe_b64encode(raw).decode().rstrip("=")
 
 
 def raw(encoded: str) -> bytes:
     return base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4))
 
 
-@attrs.define
-class Browser:
-    """One that subscribed at a push service on a stand."""
+@attrs.define(kw_only=True)
+class Subscribed(Browser):
+    """A browser, its push service on a stand, and our side."""
 
     stand: Stand
     services: Services
     state_dir: Path
-    key: EllipticCurvePrivateKey = attrs.field(factory=lambda: generate_private_key(SECP256R1()))
-    auth: bytes = attrs.field(factory=lambda: os.urandom(16))
-
-    @property
-    def registration(self) -> Endpoint:
-        return endpoint(
-            "webpush",
-            endpoint=f"{self.stand.url}/push/secret-path",
-            p256dh=text(public_bytes(self.key.public_key())),
-            auth=text(self.auth),
-        )
-
-    def read(self, body: bytes) -> bytes:
-        read: bytes = http_ece.decrypt(
-            body, private_key=self.key, auth_secret=self.auth, version="aes128gcm"
-        )
-        return read
 
 
 @pytest.fixture
-async def browser(tmp_path: Path) -> AsyncIterator[Browser]:
+async def browser(tmp_path: Path) -> AsyncIterator[Subscribed]:
     issued = issue(tmp_path)
     ca = tmp_path / "ca.pem"
     issued.authority.cert_pem.write_to_path(str(ca))
@@ -78,11 +54,11 @@ async def browser(tmp_path: Path) -> AsyncIterator[Browser]:
             webpush=config.WebPush(subject="mailto:ada@example.org"),
         )
         services = open_services(settings, tmp_path)
-        yield Browser(stand, services, tmp_path)
+        yield Subscribed(stand.url, stand=stand, services=services, state_dir=tmp_path)
         await services.web.aclose()
 
 
-async def test_a_push_is_read_by_the_browser_alone(browser: Browser) -> None:
+async def test_a_push_is_read_by_the_browser_alone(browser: Subscribed) -> None:
     browser.stand.answers = [Said(201)]
     outcome = await browser.services.deliver(browser.registration, push(), NOW)
     assert outcome == Delivered("201")
@@ -99,7 +75,7 @@ async def test_a_push_is_read_by_the_browser_alone(browser: Browser) -> None:
     assert {name: heard.headers[name] for name in wanted} == wanted
 
 
-async def test_the_push_service_can_tell_who_we_are(browser: Browser) -> None:
+async def test_the_push_service_can_tell_who_we_are(browser: Subscribed) -> None:
     await browser.services.deliver(browser.registration, push(), NOW)
     await browser.services.deliver(browser.registration, push(), NOW + 3600)
     await browser.services.deliver(browser.registration, push(), NOW + 12 * 3600)
@@ -117,7 +93,7 @@ async def test_the_push_service_can_tell_who_we_are(browser: Browser) -> None:
     assert (browser.state_dir / "vapid.pem").stat().st_mode & 0o777 == 0o600
 
 
-async def test_a_long_push_fits(browser: Browser) -> None:
+async def test_a_long_push_fits(browser: Subscribed) -> None:
     told = push(body="“x” " * 3000)
     assert isinstance(await browser.services.deliver(browser.registration, told, NOW), Delivered)
     (heard,) = browser.stand.heard
@@ -173,26 +149,28 @@ def test_no_two_messages_are_alike() -> None:
         ),
     ],
 )
-async def test_what_an_answer_means(browser: Browser, said: Said, outcome: Outcome) -> None:
+async def test_what_an_answer_means(browser: Subscribed, said: Said, outcome: Outcome) -> None:
     browser.stand.answers = [said]
     assert await browser.services.deliver(browser.registration, push(), NOW) == outcome
     assert len(browser.stand.heard) == 1
 
 
-async def test_a_key_that_is_no_point_is_dropped(browser: Browser) -> None:
+async def test_a_key_that_is_no_point_is_dropped(browser: Subscribed) -> None:
     address = dict(browser.registration.address) | {"p256dh": text(b"\x04" + bytes(64))}
     outcome = await browser.services.deliver(endpoint("webpush", **address), push(), NOW)
     assert isinstance(outcome, Gone)
 
 
-async def test_unifiedpush_with_keys_is_web_push(browser: Browser) -> None:
+async def test_unifiedpush_with_keys_is_web_push(browser: Subscribed) -> None:
     there = endpoint("unifiedpush", **browser.registration.address)
     await browser.services.deliver(there, push(), NOW)
     (heard,) = browser.stand.heard
     assert json.loads(browser.read(heard.body)) == push().document()
 
 
-async def test_unifiedpush_without_keys_tells_little_and_gives_no_ticket(browser: Browser) -> None:
+async def test_unifiedpush_without_keys_tells_little_and_gives_no_ticket(
+    browser: Subscribed,
+) -> None:
     there = endpoint("unifiedpush", endpoint=f"{browser.stand.url}/up/x")
     await browser.services.deliver(there, push(), NOW)
     (heard,) = browser.stand.heard
