@@ -171,7 +171,7 @@ class _Door:
         reads_stdin = self._reads_stdin()
         if reads_stdin:
             poll.register(STDIN, select.POLLIN)
-        elif self.was_attached and self.stdin_open and not self.unread:
+        elif self.was_attached and not self._is_attached() and self.stdin_open and not self.unread:
             poll.register(STDIN, 0)  # only to learn that the client has gone
         # Without an event asked for, what is told is that the reader has gone.
         poll.register(STDOUT, select.POLLOUT if self.owed else 0)
@@ -191,8 +191,12 @@ class _Door:
 
     def _reads_stdin(self) -> bool:
         """Only as what was read before is on its way: a client is slowed down, not stored."""
-        attached = self.link is not None and self.wire.open and self.memory.live
-        return self.stdin_open and attached and not self._has_to_send() and not self._is_full()
+        may = self.stdin_open and self._is_attached() and not self._is_full()
+        return may and not self._has_to_send()
+
+    def _is_attached(self) -> bool:
+        """Whether the client's lines may go to the broker now."""
+        return self.link is not None and self.wire.open and self.memory.live
 
     def _is_full(self) -> bool:
         # A client that floods requests and reads no answers must not fill us with error answers.
@@ -200,10 +204,9 @@ class _Door:
 
     def _timeout(self) -> float | None:
         """Milliseconds until something is due."""
-        waits = not self.wire.open or not self.memory.live or not self.stdin_open
         if self.link is None:
             due = self.next_try
-        elif waits:
+        elif not self._is_attached() or not self.stdin_open:
             due = self.deadline
         else:
             return None
@@ -219,7 +222,7 @@ class _Door:
             if now >= self.next_try:
                 self.next_try = now + self._next_pause()
                 self._connect()
-        elif not self.wire.open or not self.memory.live:
+        elif not self._is_attached():
             if now >= self.deadline:
                 self._give_up(f"{self.at} accepted, but didn't answer")
         elif not self.stdin_open:
