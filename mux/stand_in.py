@@ -34,8 +34,11 @@ ROOT_VALUES: Final = frozenset(
 """codex's own flags, before ``app-server``, that take a value."""
 
 ROOT_OTHERS_PROGRAM: Final = frozenset(
-    {"-h", "--help", "-V", "--version", "-i", "--image", "--remote", "--remote-auth-token-env"}
-)
+    {
+        "-h", "--help", "-V", "--version", "-i", "--image", "--remote", "--remote-auth-token-env",
+        "--",
+    }
+)  # fmt: skip
 """Those with which it isn't the app-server that is wanted, whatever follows."""
 
 VALUES: Final = frozenset(
@@ -53,7 +56,9 @@ PLAIN: Final = frozenset({"--stdio", "--analytics-default-enabled", "--strict-co
 
 SWITCHES: Final = PLAIN | {"--startup-sign-out"}
 
-OTHERS_PROGRAM: Final = frozenset({"-h", "--help", "-V", "--version", "--print-startup-config"})
+OTHERS_PROGRAM: Final = frozenset(
+    {"-h", "--help", "-V", "--version", "--print-startup-config", "--"}
+)
 """With these the app-server prints something and ends."""
 
 SUBCOMMANDS: Final = frozenset({"daemon", "proxy", "generate-ts", "generate-json-schema", "help"})
@@ -105,7 +110,7 @@ def as_door(arguments: Sequence[str]) -> list[str] | None:
             # A subcommand; or the value of a flag that this version doesn't know.
             if not unknown or flag in SUBCOMMANDS:
                 return None
-        elif value is None or flag in OTHERS_PROGRAM or flag == "--":
+        elif value is None or flag in OTHERS_PROGRAM:
             return None
         elif flag == "--listen":
             if value != STDIO:
