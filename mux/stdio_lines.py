@@ -50,7 +50,7 @@ class Lines:
     def _hold(self, piece: bytes) -> None:
         self._size += len(piece)
         self._pieces.append(piece)
-        if self._size > self._longest:
+        if self._size > self._longest + 1:  # one more: it may be the line end's CR
             held = b"".join(self._pieces)
             self._pieces = [held[:KEPT_BYTES], held[KEPT_BYTES:][-KEPT_BYTES:]]
 
