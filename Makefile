@@ -8,7 +8,7 @@ STAMP  := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 
-.PHONY: help demo test check soak format schema constraints clean
+.PHONY: help demo test check soak format schema drift constraints clean
 .DEFAULT_GOAL := help
 
 help:
@@ -17,6 +17,7 @@ help:
 	@echo 'make check        format, lint, types, import rules'
 	@echo 'make format       put the source into the form that check wants'
 	@echo 'make schema       write docs/schema from the classes in mux/core/extension'
+	@echo 'make drift        what differs between two versions of codex; ARGS="OLD NEW", two binaries'
 	@echo 'make soak         clients come and go at random; MINUTES=2 CLIENTS=8 SEED=1'
 	@echo 'make bench-NAME   measure: fanout, core, store, journal, stall; ARGS="--help" shows how'
 	@echo 'make constraints  pin the newest versions of all dependencies, with hashes'
@@ -57,6 +58,9 @@ format: $(STAMP)
 
 schema: $(STAMP)
 	$(BIN)/python -m tests.extension_schemas
+
+drift: $(STAMP)
+	@$(BIN)/python -m tests.drift $(ARGS)
 
 # Every wheel is checked against a hash of constraints.txt; the package itself comes last, built by
 # the pinned hatchling. (http-ece, a library of the tests, is there as source only.) The stamp makes the second `make` quick.

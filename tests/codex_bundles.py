@@ -45,12 +45,17 @@ class Bundle:
         schema = {"$ref": f"#/definitions/{name}", "definitions": self.whole["definitions"]}
         jsonschema.Draft7Validator(schema).validate(value)
 
+    def types(self) -> dict[str, Json]:
+        """All definitions by name; of one that has two, that of v2."""
+        definitions = self.whole["definitions"]
+        return definitions | definitions.get("v2", {})  # type: ignore[no-any-return]
+
     def resolved(self, schema: Any) -> Json:
-        """The schema behind references."""
+        """The schema behind references; one that allows anything where that isn't defined."""
         while isinstance(schema, dict) and "$ref" in schema:
             found: Any = self.whole
             for name in schema["$ref"].split("/")[1:]:
-                found = found[name]
+                found = found.get(name, {})
             schema = found
         return schema if isinstance(schema, dict) else {}
 
@@ -80,9 +85,14 @@ NOTHING: Final[Json] = {"type": "null"}
 @functools.cache
 def bundle(*, experimental: bool) -> Bundle:
     """What the codex that the tests run with writes."""
+    return generated(codex_bin(), experimental=experimental)
+
+
+def generated(binary: Path, *, experimental: bool) -> Bundle:
+    """What a codex writes."""
     with tempfile.TemporaryDirectory() as out:
         options = ["--experimental"] if experimental else []
-        command = [str(codex_bin()), "app-server", "generate-json-schema", "--out", out, *options]
+        command = [str(binary), "app-server", "generate-json-schema", "--out", out, *options]
         environ = os.environ | {"CODEX_HOME": os.devnull}
         subprocess.run(command, check=True, capture_output=True, env=environ)
         return Bundle((Path(out) / BUNDLE).read_bytes())

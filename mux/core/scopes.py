@@ -39,7 +39,7 @@ _OBSERVE = """
     thread/items/read thread/list thread/loaded/list thread/memory/read thread/queue/list
     thread/read thread/readState/update thread/realtime/listVoices thread/resume thread/search
     thread/searchOccurrences thread/timeline/list thread/turns/list thread/unsubscribe
-    threadSection/list windowsSandbox/readiness mcpServerStatus/list currentTime/read
+    threadSection/list windowsSandbox/readiness mcpServerStatus/list
     accountSession/list account/securitySetup/read
 """
 
