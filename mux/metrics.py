@@ -4,7 +4,8 @@ Nothing is counted for their sake on the way of a message but a few plain intege
 ``State.counts``, ``Times``). Labels have few values: no client, thread or path is one.
 
 Hands to: ``door``, an ``Exposition``. Hears from: ``door``, when it is scraped; it reads the core's
-state, ``dispatcher``, ``store``, ``audit``, ``upstream`` and ``failures``, and changes nothing.
+state, ``dispatcher``, ``store``, ``audit``, ``upstream``, ``failures`` and ``push.sender``, and
+changes nothing.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ from mux.core.state import State
 from mux.dispatcher import Dispatcher
 from mux.door import Exposition
 from mux.failures import Failures
+from mux.push.queue import State as Push
+from mux.push.sender import Pushes
 from mux.store import Store
 from mux.upstream import Upstream
 
@@ -49,6 +52,9 @@ OUTCOMES: Final = {
 """What becomes of an answer to an approval, and as what it is counted."""
 
 
+ENDS: Final[tuple[Push, ...]] = ("sent", "given up", "expired", "withdrawn", "replaced")
+
+
 @attrs.define(eq=False)
 class Metrics(Collector):
     """Everything that is told of one broker."""
@@ -58,6 +64,7 @@ class Metrics(Collector):
     store: Store
     audit: Audit
     failures: Failures
+    pushes: Pushes
     _registry: CollectorRegistry = attrs.field(factory=CollectorRegistry)
 
     def __attrs_post_init__(self) -> None:
@@ -83,6 +90,7 @@ class Metrics(Collector):
         yield from self._of_messages(state)
         yield from self._of_approvals(state)
         yield from self._of_journal(state)
+        yield from self._of_pushes()
         yield from self._of_refusals(state)
 
     def _app_server(self) -> int | str:
@@ -202,7 +210,22 @@ class Metrics(Collector):
         )
         trouble.add_metric(["journal"], self.store.trouble is not None)
         trouble.add_metric(["audit"], self.audit.trouble is not None)
+        trouble.add_metric(["pushes"], self.pushes.keeper.trouble is not None)
         yield trouble
+
+    def _of_pushes(self) -> Iterator[Metric]:
+        queue = self.pushes.queue
+        yield _gauge("pushes_queued", "Pushes that aren't sent yet.", len(queue.waiting()))
+        yield _gauge(
+            "pushes_oldest_seconds", "How long the oldest of them has waited.", self.pushes.oldest
+        )
+        ended = CounterMetricFamily("appmux_pushes", "Pushes, by how they ended.", labels=["end"])
+        for end in ENDS:
+            ended.add_metric([end.replace(" ", "_")], queue.ended[end])
+        yield ended
+        yield _gauge(
+            "push_services_faulty", "Push services that can't be used.", self.pushes.faulty
+        )
 
     def _of_refusals(self, state: State) -> Iterator[Metric]:
         yield _counter(

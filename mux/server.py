@@ -412,7 +412,12 @@ class _Server:
             from mux.metrics import Metrics  # noqa: PLC0415 (a twentieth of the start)
 
             self._metrics = Metrics(
-                self.dispatcher, self.upstream, self.store, self.audit, self.failures
+                self.dispatcher,
+                self.upstream,
+                self.store,
+                self.audit,
+                self.failures,
+                self.notices.noticing.pushes,
             )
         return self._metrics.expose(accept)
 

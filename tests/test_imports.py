@@ -106,7 +106,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "notices.tickets": set(),
     "notices.wishes": {"wholefile"},
     "notices.ledger": {"database"},
-    "metrics": {"audit", "dispatcher", "door", "failures", "store", "upstream"},
+    "metrics": {
+        "audit", "dispatcher", "door", "failures", "push.queue", "push.sender", "store",
+        "upstream",
+    },
     "times": set(),
     "watchdog": set(),
     "listener": {"reach", "socketpath", "streams", "tls"},

@@ -23,6 +23,7 @@ Hands to: ``sender``, what is due. Hears from: ``sender``, pushes, withdrawals, 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any, Final, Literal
 
@@ -96,7 +97,8 @@ class Row:
 
 @attrs.define(eq=False)
 class Queue:
-    """All rows. ``changed`` and ``removed``: numbers of what isn't on disk yet as it is here.
+    """All rows. ``changed`` and ``removed``: numbers of what isn't on disk yet as it is here;
+    ``ended``: how many rows ended how in this life.
 
     ``random`` gives numbers from 0 to 1.
     """
@@ -106,6 +108,7 @@ class Queue:
     rows: dict[int, Row] = attrs.field(factory=dict)
     changed: set[int] = attrs.field(factory=set)
     removed: set[int] = attrs.field(factory=set)
+    ended: Counter[State] = attrs.field(factory=Counter)
     _waiting: dict[int, Row] = attrs.field(factory=dict)
     _sending: dict[int, Row] = attrs.field(factory=dict)
 
@@ -294,6 +297,7 @@ class Queue:
         """It waits no more: what it told is forgotten, what it was is kept."""
         row.state = state
         row.settled = now
+        self.ended[state] += 1
         row.said = said or row.said
         row.push = attrs.evolve(row.push, title=None, body=None, ticket=None, actions=())
         self._waiting.pop(row.n, None)

@@ -304,16 +304,25 @@ class Pushes:
         faults = [f"{service}: {why}" for service, why in sorted(self._faults.items())]
         return "; ".join([*([self.keeper.trouble] if self.keeper.trouble else []), *faults]) or None
 
+    @property
+    def faulty(self) -> int:
+        """How many services can't be used at present, for reasons of ours."""
+        return len(self._faults)
+
+    @property
+    def oldest(self) -> float:
+        """Seconds since the oldest of what waits was raised; 0: nothing waits."""
+        return max((self.clock() - row.raised for row in self.queue.waiting()), default=0.0)
+
     def facts(self) -> dict[str, Any]:
         """For ``mux/status``. ``pushes``: how many of those remembered are in which state."""
         counts: dict[str, int] = {}
         for endpoint in self.endpoints.all():
             counts[endpoint.service] = counts.get(endpoint.service, 0) + 1
-        oldest = min((row.raised for row in self.queue.waiting()), default=None)
         return {
             "endpoints": counts,
             "pushes": self.queue.facts(),
-            "oldestQueuedSeconds": None if oldest is None else round(self.clock() - oldest, 1),
+            "oldestQueuedSeconds": round(self.oldest, 1) if self.queue.waiting() else None,
             "trouble": self.trouble,
         }
 

@@ -121,7 +121,7 @@ class Web:
         method: str = "POST",
         guarded: bool = False,
     ) -> Answer:
-        """One request and its answer. Raises ``Unreachable``."""
+        """One request and its answer. Raises ``Unreachable``; ``PushError`` if it is no URL."""
         client = self._guarded if guarded else self._own
         try:
             with trio.fail_after(self.timeout):
@@ -137,7 +137,12 @@ class Web:
                     return Answer(response.status_code, names, body[:ANSWER_BYTES])
         except (trio.TooSlowError, httpcore.TimeoutException):
             raise Unreachable(f"no answer in {self.timeout:g} s") from None
-        except (httpx.HTTPError, httpx.InvalidURL, *_FAILURES) as failure:
+        except (httpx.InvalidURL, httpcore.UnsupportedProtocol):  # a device's was checked before
+            raise PushError(
+                "an address in the settings isn't a URL as https://HOST/PATH: `appmux doctor` says"
+                " which"
+            ) from None
+        except (httpx.HTTPError, *_FAILURES) as failure:
             raise Unreachable(_reason(failure)) from None
 
     async def aclose(self) -> None:
@@ -151,7 +156,6 @@ _ALWAYS: Final = {"User-Agent": f"appmux/{mux.__version__}", "Accept-Encoding": 
 _FAILURES: Final = (
     httpcore.NetworkError,
     httpcore.ProtocolError,
-    httpcore.UnsupportedProtocol,
     httpcore.ConnectionNotAvailable,
     OSError,  # of a name that can't be resolved; of TLS
     trio.BrokenResourceError,

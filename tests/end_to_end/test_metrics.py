@@ -96,6 +96,8 @@ async def test_a_turn_an_approval_and_a_restart_are_counted() -> None:
         assert after["appmux_journal_bytes"] > 0
         assert sum(v for k, v in after.items() if k.startswith("appmux_disk_trouble")) == 0
 
+        assert after["appmux_pushes_queued"] == after["appmux_pushes_total{end=sent}"] == 0
+
         await kill_app_server(desk)
         await life(desk, 2)
         again = await _scrape(broker)

@@ -143,7 +143,8 @@ async def test_a_slow_service_delays_no_other_and_one_endpoint_no_other(tmp_path
             return Said()
 
         stand.otherwise = slow
-        pushes = Pushes.open(tmp_path, webhook(tmp_path, quick.url), clock=Clock())
+        clock = Clock()
+        pushes = Pushes.open(tmp_path, webhook(tmp_path, quick.url), clock=clock)
         for number in range(SLOTS + 4):
             device = f"phone-{number % 3}"
             pushes.register(device, "ntfy", {"server": stand.url, "topic": f"t{number}"})
@@ -156,9 +157,14 @@ async def test_a_slow_service_delays_no_other_and_one_endpoint_no_other(tmp_path
             pushes.send("host", push(id="p-2", collapse="b"))
             await quick.until(2)
             assert len(stand.heard) == SLOTS
+            assert pushes.oldest == 0
+            clock.now += 7
+            assert pushes.oldest == pushes.facts()["oldestQueuedSeconds"] == 7
             release.set()
             await settled(pushes)
         assert len(stand.heard) == SLOTS + 4
+        assert pushes.queue.ended == {"sent": SLOTS + 6}
+        assert (pushes.oldest, pushes.faulty) == (0, 0)
 
 
 async def test_a_withdrawal_follows_what_is_on_its_way(tmp_path: Path) -> None:

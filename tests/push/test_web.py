@@ -195,6 +195,13 @@ def test_an_authority_that_is_none(tmp_path: Path) -> None:
         assert "hunter2" not in str(caught.value)
 
 
+@pytest.mark.parametrize("url", ["hooks.example/x", "htps://x", "http://[::1", "", "/x"])
+async def test_an_address_of_the_settings_that_is_no_url(url: str) -> None:
+    async with opened() as web:
+        with pytest.raises(PushError, match="isn't a URL"):
+            await web.send(url, headers={}, content=b"")
+
+
 # -- whom a device may have called -----------------------------------------------------------------
 
 
