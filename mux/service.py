@@ -21,7 +21,7 @@ from typing import Final, Literal, TypeAlias
 import attrs
 import platformdirs
 
-from mux import holders
+from mux import holders, takeover
 from mux.codex import codex_home, usual_places
 from mux.config import APP_NAME, Config, leaves
 from mux.errors import AppmuxError
@@ -188,16 +188,16 @@ def refuse_occupied(
     """Raise ``ServiceError`` if another program listens where the service shall.
 
     systemd would not notice: it replaces a socket's file, whoever listens behind it.
-    ``taking_over``: the control socket isn't looked at, its place will be taken.
+    ``taking_over``: Codex's own app-server on the control socket is no hindrance then.
     """
     for url in config.listen:
         address = parse_listen_url(url, codex_home(environ))
         if isinstance(address, TcpAddress):
             there = holders.of_port(address.ip, address.port) if address.port else []
-        elif taking_over and address.control:
-            continue
         else:
-            there = holders.of_unix_path(address.path)
+            found = takeover.occupant(address.path)
+            makes_way = taking_over and address.control and found is not None and found.codex
+            there = [found.holder] if found is not None and not makes_way else []
         if there:
             raise ServiceError(
                 f"{url} is in use: {there[0]} listens there; stop it first (Codex's own daemon is"

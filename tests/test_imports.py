@@ -71,7 +71,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "finding": set(),
     "novascale": {"devices", "launchd", "steps", "systemd"},
     "service": {
-        "codex", "holders", "launchd", "listener", "settings", "steps", "systemd", "templates",
+        "codex", "holders", "launchd", "listener", "settings", "steps", "systemd", "takeover",
+        "templates",
     },
     "launchd": {"steps", "systemd", "templates"},
     "systemd": {"steps", "templates"},

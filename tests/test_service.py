@@ -345,10 +345,11 @@ def test_a_foreign_file_is_never_touched(host: Host, masked: bool) -> None:
     assert not host.asked("start", "stop", "enable", "disable")
 
 
-def test_an_address_in_use_is_not_stolen(host: Host) -> None:
+@pytest.mark.parametrize("flags", [(), ("--take-over",)])
+def test_an_address_in_use_is_not_stolen(host: Host, flags: tuple[str, ...]) -> None:
     """systemd would put its own socket over the path, whoever listens there."""
     with host.listening():
-        done = run("service", "install", "--yes")
+        done = run("service", "install", "--yes", *flags)
     assert isinstance(done.exception, ServiceError)
     assert f"process {os.getpid()}" in str(done.exception)
     assert not host.units.exists()

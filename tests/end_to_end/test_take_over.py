@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import sys
+from pathlib import Path
 
 import pytest
 import trio
@@ -144,8 +145,7 @@ async def test_what_isnt_codexs_is_never_asked_to_stop() -> None:
 async def test_an_app_server_that_starts_in_the_gap_finds_the_broker() -> None:
     async with native_unix() as own:
         address = parse_listen_url("unix://", own.home.codex_home)
-        lock = StartupLock.take(own.socket)
-        assert lock is not None
+        lock = await _held(own.socket)
         own.process.terminate()
         await own.process.wait()
         async with native("--listen", "unix://", home=own.home) as late:
@@ -156,6 +156,15 @@ async def test_an_app_server_that_starts_in_the_gap_finds_the_broker() -> None:
         await opened.aclose()
 
 
+async def _held(path: Path) -> StartupLock:
+    """The lock, once the app-server that has just started there lets go of it."""
+    while True:
+        lock = StartupLock.take(path)
+        if lock is not None:
+            return lock
+        await trio.sleep(LOOK_SECONDS)
+
+
 async def _waits_for_a_lock(pid: int) -> None:
     """Return once the system shows that the process waits for a lock on a file."""
     while True:
@@ -163,6 +172,40 @@ async def _waits_for_a_lock(pid: int) -> None:
         if any("->" in line and f" {pid} " in line for line in locks):
             return
         await trio.sleep(LOOK_SECONDS)
+
+
+SYSTEMCTL = """#!/bin/sh
+there=$CODEX_HOME/app-server-control
+case $2 in
+  is-active|is-enabled) exit 1 ;;
+  start)
+    [ -e "$there/app-server-control.sock" ] && echo taken >> "$HOME/started"
+    flock -n "$there/app-server-startup.lock" true || echo locked >> "$HOME/started"
+esac
+exit 0
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the stand-in is for systemd")
+async def test_a_service_that_is_installed_takes_its_place() -> None:
+    async with native_unix() as own:
+        programs = own.home.root / "bin"
+        programs.mkdir()
+        for name, text in (("systemctl", SYSTEMCTL), ("loginctl", "#!/bin/sh\n")):
+            (programs / name).write_text(text)
+            (programs / name).chmod(0o755)
+        environ = own.home.environ() | {
+            "PATH": f"{programs}:{os.environ['PATH']}",
+            "APPMUX_CODEX_BIN": str(codex_bin()),
+            "APPMUX_LISTEN": "unix://",
+        }
+        command = [sys.executable, "-m", "mux", "service", "install", "--yes"]
+        done = await trio.run_process(command, env=environ, check=False, capture_stderr=True)
+        assert done.returncode == 1
+        assert b"with --take-over" in done.stderr
+        await trio.run_process([*command, "--take-over"], env=environ)
+        assert (own.home.home / "started").read_text() == "locked\n"
+        assert await own.process.wait() == 0
 
 
 @needs_tmux
