@@ -26,7 +26,7 @@ import attrs
 import trio
 
 from mux import holders
-from mux.client import Client, ClientError, connect
+from mux.client import Client, ClientError, Json, connect
 from mux.errors import AppmuxError
 from mux.holders import Holder
 from mux.socketpath import StartupLock, in_use
@@ -101,14 +101,19 @@ async def refusal(path: Path, found: Occupant) -> TakeOverError:
 
 @attrs.frozen
 class _Look:
-    """What was seen: the loaded threads, and why each of those that are busy is."""
+    """What was seen: the loaded threads, and why each of those that are busy is.
+
+    ``background``: commands that turns have left running, looked at where no thread is busy.
+    """
 
     loaded: int
     busy: dict[str, str]
+    background: int = 0
 
     def __str__(self) -> str:
         if not self.busy:
-            return f"threads loaded: {self.loaded}, none of them runs"
+            left = f", commands in the background: {self.background}" if self.background else ""
+            return f"threads loaded: {self.loaded}, none of them runs{left}"
         named = [f"thread {id} {why}" for id, why in list(self.busy.items())[:NAMED]]
         more = len(self.busy) - len(named)
         return ", ".join([*named, f"and {more} more"] if more else named)
@@ -124,21 +129,29 @@ async def _introduced(client: Client) -> str:
 
 async def _look(client: Client) -> _Look:
     """Look at its threads. Raises ``ClientError``."""
-    busy = {}
+    busy, background = {}, 0
     with _in_time():
         loaded = await _loaded(client)
         for id in loaded:
-            try:
-                read = await client.request("thread/read", {"threadId": id})
-            except ClientError:
-                if client.gone:
-                    raise
-                continue  # unloaded since
-            status = read["thread"]["status"]
+            read = await _of_thread(client, "thread/read", id)
+            status = read["thread"]["status"] if read is not None else {"type": "notLoaded"}
             if status["type"] == "active":
                 busy[id] = "waits for a word" if status.get("activeFlags") else "runs a turn"
+        for id in () if busy else loaded:
+            terminals = await _of_thread(client, "thread/backgroundTerminals/list", id)
+            background += len(terminals["data"]) if terminals is not None else 0
     client.inbox.clear()  # it may be looked at for hours
-    return _Look(len(loaded), busy)
+    return _Look(len(loaded), busy, background)
+
+
+async def _of_thread(client: Client, method: str, id: str) -> Json | None:
+    """What it says of one thread; None where that is unloaded since, or codex can't say."""
+    try:
+        return await client.request(method, {"threadId": id})
+    except ClientError:
+        if client.gone:
+            raise
+        return None
 
 
 async def _loaded(client: Client) -> list[str]:
@@ -251,7 +264,7 @@ class _Taking:
                     return
                 os.kill(found.holder.pid, signal.SIGTERM)
                 self._asked = found
-                self.say("it is idle, and asked to stop")
+                self.say(f"it is idle ({self._seen}), and asked to stop")
                 while occupant(self.path) == found:
                     await self._wait(client)
                     await self._looked(client)

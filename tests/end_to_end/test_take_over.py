@@ -12,7 +12,7 @@ import pytest
 import trio
 
 from mux.listener import open_listener, parse_listen_url
-from mux.scripted_model import Hold, Run, Say, Scripted
+from mux.scripted_model import CallTool, Hold, Run, Say, Scripted
 from mux.socketpath import StartupLock
 from tests.end_to_end.brokered import brokered, client
 from tests.end_to_end.native import Home, Native, codex_bin, launched, native, native_unix
@@ -28,6 +28,8 @@ def scripted() -> Scripted:
     model = Scripted()
     model.on("greet", Say("Hello from the one runtime"))
     model.on("think", (Hold("thought"), Say("Thought.")))
+    left = CallTool("exec_command", {"cmd": "sleep 30", "yield_time_ms": 250})
+    model.on("leave it", left, Say("It runs on."))
     model.on("run it", Run("echo approved > proof.txt", escalated=True), Say("It ran."))
     return model
 
@@ -57,6 +59,8 @@ async def test_it_says_who_has_the_socket_and_what_runs_there() -> None:
         assert re.search(rf"somebody started by hand, process {own.process.pid} \(.*since 2", said)
         assert re.search(r"codex \d+\.\d+\.\d+, threads loaded: 1, none of them runs", said)
         assert "`appmux serve --take-over` asks it to stop" in said
+        await phone.run_turn(thread, "leave it")
+        assert "none of them runs, commands in the background: 1" in await refused(own.home)
         await phone.start_turn(thread, "think")
         await own.model.reached("thought")
         assert f"thread {thread} runs a turn" in await refused(own.home)
@@ -87,7 +91,7 @@ async def test_it_waits_for_turns_and_answers_and_then_has_everything() -> None:
                 await broker.wait_log(f"idle: thread {other} runs a turn")
                 assert own.process.returncode is None
                 model.release("thought")
-                await broker.wait_log("it is idle, and asked to stop")
+                await broker.wait_log(r"it is idle \(.*\), and asked to stop")
                 await broker.wait_log("listening on: unix://")
                 await _read(own, thread, "It ran.")
                 await _read(own, other, "Thought.")
