@@ -18,7 +18,7 @@ import msgspec
 from msgspec import structs
 
 from mux.core.commands import Serve
-from mux.core.events import AccessEnded, ClientId, Renamed
+from mux.core.events import AccessEnded, ClientId, DeviceEnded, Renamed
 from mux.core.extension.devices import (
     Added,
     AddParams,
@@ -114,6 +114,7 @@ class Access:
         clients = self._clients_of(device)
         for client in clients:
             self.dispatcher.hear(AccessEnded(client, reason))
+        self.dispatcher.hear(DeviceEnded(device.id))
         return len(clients)
 
     def _rename(self, client: ClientId, device: Device) -> None:

@@ -19,15 +19,17 @@ from mux.core import jsonrpc, recording
 from mux.core.appserver import State as AppServerState
 from mux.core.client import Client
 from mux.core.events import ClientId
-from mux.core.flow import BROKER, DEPARTED
+from mux.core.flow import BROKER, DEPARTED, QUEUE
 from mux.core.jsonrpc import ClientMessage
 from mux.core.methods import RequestRule, Route, request_rule
+from mux.core.queues import Queued
 from mux.core.requests import Request
 from mux.core.scoped import Claim
 from mux.core.sent import Sent
 from mux.core.state import State
 
 UNSUBSCRIBE = "thread/unsubscribe"
+TURN_START = "turn/start"
 
 ANSWERED_LATELY = 32
 """Requests: a notice that comes behind its answer is a few lines behind it."""
@@ -148,6 +150,24 @@ class Asking:
         self.pump()
         return request
 
+    def queued_turn(self, thread: str, turn: Queued) -> Request:
+        """The ``turn/start`` of a turn whose time has come, to be submitted."""
+        self._wire += 1
+        request = Request(
+            wire=self._wire,
+            method=TURN_START,
+            rule=request_rule(TURN_START),
+            client=None,
+            account=QUEUE,
+            origin=b"",
+            line=jsonrpc.request(self._wire, TURN_START, msgspec.Raw(turn.params)),
+            since=self.state.now,
+            thread=thread,
+            by=turn.owner,
+        )
+        recording.dequeued(self.state, request, turn)
+        return request
+
     def joins(self, request: Request, change: int) -> None:
         """Count requests under way that will follow a thread, or run it: it isn't let go then."""
         if request.thread is None:
@@ -238,7 +258,7 @@ class Asking:
                 self.state.forward(request.line, request.method)
 
     def expire(self) -> list[Request]:
-        """Answer those that waited too long with an error; returns the broker's own."""
+        """Answer those that waited too long with an error; returns those of no client."""
         state, seconds = self.state, self.state.limits.request_deadline
         expired = list(state.flow.expire(state.now))
         for request in expired:
@@ -246,7 +266,7 @@ class Asking:
             state.log("warning", "no answer from the app-server in time", method=request.method)
             text = f"the app-server did not answer `{request.method}` within {seconds:g} s"
             self.fail(request, jsonrpc.DEADLINE_PASSED, text)
-        return [request for request in expired if request.account == BROKER]
+        return [request for request in expired if request.account in (BROKER, QUEUE)]
 
     def lost(self, request: Request, text: str) -> None:
         """The app-server, or what it was to become, is gone with it."""

@@ -38,6 +38,7 @@ from mux.core.events import (
     ClientLeft,
     ClientSent,
     ClientSentBinary,
+    DeviceEnded,
     Event,
     Fetched,
     GateLearned,
@@ -52,7 +53,7 @@ from mux.core.events import (
     UpstreamStarted,
 )
 from mux.core.extension.runtime import Welcome
-from mux.core.flow import DEPARTED
+from mux.core.flow import DEPARTED, QUEUE
 from mux.core.following import USAGE, Following
 from mux.core.journal import Journal
 from mux.core.jsonrpc import BadMessageError, ClientMessage, ItemParams, UpstreamMessage
@@ -72,6 +73,7 @@ from mux.core.notices import HEARD, Notices
 from mux.core.offering import Offering
 from mux.core.policies import Policies
 from mux.core.presence import Presence
+from mux.core.queueing import Queueing
 from mux.core.recovery import Recovery
 from mux.core.replaying import Replaying
 from mux.core.requests import Request
@@ -141,6 +143,7 @@ class Broker:
         self._looking = Looking(self.state, timing or Timing())
         self._notices = Notices(self.state, self._looking, self._looking.timing, str(first_id))
         self._titles = Titles(self.state, self._asking, self.recovery)
+        self._queueing = Queueing(self.state, self._asking, self._sent, self.recovery)
         self._previous: UpstreamMessage | None = None
         self._uninitialized: dict[ClientId, list[ClientMessage]] = {}
 
@@ -171,6 +174,8 @@ class Broker:
         else:
             self._handle_rarer(event)
             self._notices.look()
+        if self._queueing.waits:
+            self._queueing.look()
         if state.loose:
             self._following.let_go_of_loose()
         if self.recovery.restart_asked:
@@ -211,6 +216,7 @@ class Broker:
                 state.record("appserver/exited", generation=generation, why=reason)
                 self._notices.app_server_ends()
                 self._titles.upstream_gone()
+                self._queueing.app_server_gone()
                 self.recovery.exited(reason, unix_time)
                 self._replaying.upstream_gone()
             case _:
@@ -218,6 +224,9 @@ class Broker:
 
     def _learned(self, event: Event) -> None:
         match event:
+            case DeviceEnded(device):
+                self._offering.device_ended(device)
+                self._queueing.device_ended(device)
             case GateLearned(gate):
                 self.state.gate = gate
             case JournalKept(epoch, earliest):
@@ -269,7 +278,7 @@ class Broker:
                 now = (jsonrpc.read_fields(message.params) or {}).get("now") == b"true"
                 self.state.record("restart/asked", by=recording.by(client), now=now)
                 self.recovery.asked_to_restart(client.id, message.id, now=now)
-            case Route.PRESENCE | Route.FOCUS | Route.APPROVALS | Route.ANSWER:
+            case Route.PRESENCE | Route.FOCUS | Route.APPROVALS | Route.ANSWER | Route.QUEUE:
                 self._asked_of_broker(client, message, rule)
             case Route.INITIALIZE:
                 self._client_initializes(client, message)
@@ -294,6 +303,8 @@ class Broker:
                 self._offering.list_for(client, message)
             case Route.ANSWER:
                 self._offering.answered_unasked(client, message)
+            case Route.QUEUE:
+                self._queueing.asked(client, message)
             case _:
                 picture = jsonrpc.result(message.id, self._presence.read())
                 self.state.send(client.id, picture, message.method)
@@ -328,36 +339,32 @@ class Broker:
             text = "the app-server is down, see `appmux status`; `appmux restart` tries again"
             self.state.error(client.id, message.id, jsonrpc.APP_SERVER_GONE, text)
         elif not self._sent.is_again(client, message):
-            request = self._asking.request(client, message, rule)
-            request.sent = self._sent.first(client, message)
-            recording.asked(self.state, client, request, message, scope)
-            thread = self.state.threads.known.get(request.thread or "")
-            if thread is not None and thread.private:
-                told = self._titles.asked(client, request, message.params)
-                if told is not None:
-                    self._retell(told)
-                    return
-            elif recording.drives(message.method, begins=rule.begins):
-                self._presence.drove(client)
-                self._notices.acted(client, message.method, thread_in(message.params))
-            if not self.recovery.holds(request, thread):
-                self._asking.submit(request)
+            self._go_on(client, message, rule, scope)
 
-    def _retell(self, outcome: list[Told]) -> None:
-        """An outcome that another turn has had is a request's own: as if the app-server said so."""
-        for told in outcome:
-            request, client = told.answers, None
-            if request is None:
-                message = jsonrpc.read_upstream(told.line)
-                if message is not None:
-                    self._upstream_notified(told.line, message)
-                continue
-            recording.answered(self.state, request, told.line, failed=False)
-            client = self.state.clients.get(request.client or 0)
-            if client is not None:
-                answer = jsonrpc.with_id(told.line, request.wire_text, request.origin)
-                self.state.send(client.id, answer, request.method)
-            self._following.begun(request, told.line)
+    def _go_on(
+        self, client: Client, message: ClientMessage, rule: RequestRule, scope: Scope
+    ) -> None:
+        """A request that nothing stands against: upstream, unless somebody here deals with it."""
+        try:
+            message, if_busy = self._queueing.read(client, message)
+        except BadMessageError as bad:
+            self._refuse(client.id, bad)
+            return
+        request = self._asking.request(client, message, rule)
+        request.sent = self._sent.first(client, message)
+        thread = self.state.threads.known.get(request.thread or "")
+        private = thread is not None and thread.private
+        if recording.drives(message.method, begins=rule.begins) and not private:
+            self._presence.drove(client)
+            self._notices.acted(client, message.method, thread_in(message.params))
+        if if_busy is not None and self._queueing.takes(client, request, message, if_busy):
+            return
+        recording.asked(self.state, client, request, message, scope)
+        told = self._titles.asked(client, request, message.params) if private else None
+        if told is not None:
+            self._retell(told)
+        elif not self.recovery.holds(request, thread):
+            self._asking.submit(request)
 
     def _client_notified(self, client: Client, message: ClientMessage) -> None:
         # `initialized` was said upstream once, by the broker. Others pass, unknown ones too: the
@@ -467,6 +474,7 @@ class Broker:
             return
         if method in _ENDS_THREAD and thread is not None:
             self._offering.thread_over(thread, line)
+            self._queueing.thread_over(thread)
         if rule.audience is Audience.EVERYBODY:
             private = self._titles.private(thread, method, line)
             if private is not None:
@@ -534,6 +542,7 @@ class Broker:
         elif method == "turn/completed":
             running = self.state.threads.get(thread).running
             self._offering.turn_over(thread, running.over, line)
+            self._queueing.turn_over(thread, line)
             self.state.loose.add(thread)
         else:
             self._following.thread_closed(thread)
@@ -579,13 +588,18 @@ class Broker:
         if request.rule.route is Route.FOLLOW and not failed:
             self._notices.joined(line)
             named, line = self._following.before_answer(request, client, line)
+        steered = request.rule.begins and not failed and self._queueing.steered(request, line)
         if client is not None:
+            if request.tells_steered and not failed:
+                line = _telling_steered(line, steered=steered)
             answer = jsonrpc.with_id(line, request.wire_text, request.origin)
             self.state.send(client.id, answer, request.method)
             self._asking.answered_lately.append(request)
         self._sent.settled(request, line)
         if request.rule.begins and not failed:
             self._following.begun(request, line)
+        if request.account == QUEUE and not request.expired:
+            self._queueing.settled(request, line, failed=failed, steered=steered)
         self._following.after_answer(client, named)
 
     def _settle_own(self, request: Request, line: bytes, *, failed: bool) -> bool:
@@ -626,7 +640,6 @@ class Broker:
         state = self.state
         match event:
             case AccessEnded(_, reason):
-                self._offering.access_ended(client)
                 self._end(client, reason)
             case Renamed(_, principal):
                 client.principal = principal
@@ -698,8 +711,18 @@ class Broker:
         if request.method == "initialize":
             seconds = self.state.limits.request_deadline
             self.state.out.append(KillUpstream(f"no answer to `initialize` within {seconds:g} s"))
+        elif request.account == QUEUE:
+            self._queueing.settled(request, b"{}", failed=True, steered=False)
         else:
             self._settle_own(request, b"", failed=True)
+
+
+def _telling_steered(line: bytes, *, steered: bool) -> bytes:
+    """The answer to a ``turn/start``, with what natively isn't told."""
+    fields = jsonrpc.read_fields(line) or {}
+    result = jsonrpc.read_fields(fields.get("result", b"")) or {}
+    told = msgspec.json.encode({"steered": steered})
+    return jsonrpc.write(fields | {"result": jsonrpc.write(result | {"appmux": told})})
 
 
 _NOBODY_WANTS_IT = b'{"error":{"code":-32001,"message":"its asker left"}}'

@@ -62,6 +62,12 @@ class AccessEnded(Event, frozen=True):
     reason: str
 
 
+class DeviceEnded(Event, frozen=True):
+    """A paired device is revoked, or has other scopes now, whether it is attached or not."""
+
+    device: str
+
+
 class Renamed(Event, frozen=True):
     """The client's device has another name from now on; nothing else about it changes."""
 

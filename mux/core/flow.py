@@ -43,6 +43,9 @@ class _Line:
 BROKER: ClientId = 0
 """Stands for the broker itself among the clients (whose numbers start at 1)."""
 
+QUEUE: ClientId = -2
+"""Stands for the turns that were queued until their thread was idle, whoever queued them."""
+
 DEPARTED: ClientId = -1
 """Stands for all that left while a request of theirs was upstream, where it still has a slot."""
 
@@ -72,6 +75,12 @@ class Flow:
     def queued(self) -> int:
         """How many wait for their turn."""
         return sum(len(line.queue) for line in self._lines.values())
+
+    def has(self, request: Request) -> bool:
+        """Whether it is upstream or queued, and not given up on."""
+        line = self._lines.get(request.account)
+        queued = line is not None and request in line.queue
+        return queued or self.upstream.get(request.wire) is request
 
     def of(self, client: ClientId) -> list[Request]:
         """All of a client's requests, upstream or queued."""

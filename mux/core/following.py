@@ -109,8 +109,11 @@ class Following:
         """A request that begins a turn succeeded. Its ``turn/started`` comes only after that."""
         thread = self.state.threads.known.get(request.thread or "")
         turn = threads.turn_begun(line)
-        if thread is None or turn is None or not thread.subscribed:
-            return  # of one that isn't subscribed nobody would hear the end
+        if thread is None or turn is None:
+            return
+        if not thread.subscribed:
+            thread.status = "active"  # of its turn nobody would hear the end, of its status we do
+            return
         thread.running.begin(thread.id, turn, request.by)
 
     def resumed_here(self, request: Request) -> bytes | None:

@@ -39,6 +39,10 @@ FORBIDDEN = -32003
 
 APP_SERVER_GONE = -32010
 DEADLINE_PASSED = -32011
+BUSY = -32012
+"""A turn runs on the thread, and the client asked not to join it."""
+QUEUE_FULL = -32013
+"""As many turns wait for the thread as may."""
 
 NO_ID = b"null"
 

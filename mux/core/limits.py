@@ -87,5 +87,9 @@ class Limits:
     remembered_messages: int = _count(
         4096, "turns that were sent with an id, so that sending them again doesn't run them twice"
     )
+    queued_turns: int = _count(
+        32, "that wait for one thread: more than a person looks through before it is over"
+    )
+    queued_turn_bytes: int = _count(16 * MIB, "of these together; a few pictures")
     remembered_clients: int = _count(256, "that left, with what they followed, for their return")
     drain: float = _limit(10.0, "systemd's default stop timeout is 90 s; people wait less")

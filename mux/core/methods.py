@@ -38,6 +38,8 @@ class Route(enum.Enum):
     """What waits for somebody's word."""
     FOCUS = "focus"
     """Which thread is in the asker's foreground."""
+    QUEUE = "queue"
+    """Turns that wait until their thread is idle."""
     ANSWER = "answer"
     """An answer to one of these, from a client that needn't have been offered it."""
 
@@ -173,6 +175,9 @@ REQUESTS: dict[str, RequestRule] = {
     "mux/presence/read": RequestRule(Route.PRESENCE),
     "mux/approvals/list": RequestRule(Route.APPROVALS),
     "mux/approvals/answer": RequestRule(Route.ANSWER),
+    "mux/queue/list": RequestRule(Route.QUEUE),
+    "mux/queue/remove": RequestRule(Route.QUEUE),
+    "mux/queue/start": RequestRule(Route.QUEUE),
     # What begins work.
     "turn/start": _BEGINS,
     "thread/compact/start": _BEGINS,

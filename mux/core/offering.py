@@ -349,10 +349,10 @@ class Offering:
             if request.ballot.owner is not None and request.ballot.owner.client == client.id:
                 self.voting.tell(request)
 
-    def access_ended(self, client: Client) -> None:
+    def device_ended(self, device: str) -> None:
         """It was revoked, say: what it said on what isn't decided yet counts no more."""
         for request in self.state.approvals.pending():
-            self.voting.access_ended(client, request)
+            self.voting.device_ended(request, device)
 
     def _asked_one_left(self, request: ServerRequest, client: Client) -> None:
         if request.answered:

@@ -29,6 +29,7 @@ from mux.core.approvals import ServerRequest
 from mux.core.client import Client, Refusals
 from mux.core.jsonrpc import ClientMessage
 from mux.core.methods import Asked
+from mux.core.queues import Queued
 from mux.core.requests import Recorded, Request
 from mux.core.scopes import SCOPES, Scope
 from mux.core.state import NEVER, State
@@ -156,6 +157,39 @@ def asked(
         },
     )
     _of_request(state, "asked", request.recorded, _text(state, message.params))
+
+
+def queued(state: State, thread: str, turn: Queued) -> None:
+    """A turn waits until its thread is idle."""
+    state.record("turn/queued", **_of_queued(thread, turn), **_text(state, turn.params))
+
+
+def unqueued(
+    state: State,
+    thread: str,
+    turn: Queued,
+    why: str | None,
+    by: dict[str, object] | None = None,
+) -> None:
+    """It won't be started: somebody has taken it back, or ``why``."""
+    told = _of_queued(thread, turn) | {"by": by, "of": turn.by}
+    state.record("turn/unqueued", **told, why=why)
+
+
+def dequeued(state: State, request: Request, turn: Queued) -> None:
+    """Its time has come; recorded like any turn of whoever queued it."""
+    fields = {"request": request.wire, "method": request.method, "turn": None}
+    request.recorded = Recorded("turn", _of_queued(request.thread or "", turn) | fields)
+    _of_request(state, "asked", request.recorded, _text(state, turn.params))
+
+
+def queue_released(state: State, client: Client, thread: str) -> None:
+    """Somebody lets a queue go on that was held."""
+    state.record("queue/released", by=by(client), thread=thread)
+
+
+def _of_queued(thread: str, turn: Queued) -> dict[str, object]:
+    return {"by": turn.by, "queued": turn.id, "thread": thread}
 
 
 def answered(state: State, request: Request, line: bytes, *, failed: bool) -> None:

@@ -89,7 +89,10 @@ class Recovery:
             state.publish(thread.id, "turn/completed", line)
         thread.running.forget()
         thread.usage_due.clear()
-        if thread.only_here or not thread.followers:
+        if thread.status == "active":
+            thread.status = "idle"
+        kept = thread.followers or thread.id in state.queues
+        if thread.only_here or not kept:
             self._lose(thread, told=was_subscribed)
 
     def _lose(self, thread: Thread, *, told: bool = True) -> None:
@@ -159,7 +162,8 @@ class Recovery:
         state = self.state
         state.appserver.state = AppServerState.RESUMING
         for thread in list(state.threads.known.values()):
-            if thread.followers and not thread.subscribed:
+            wanted = thread.followers or thread.id in state.queues
+            if wanted and not thread.subscribed:
                 request = self.asking.load(
                     thread.id, kept.to_load(thread.loaded_with, thread.settings)
                 )
@@ -225,6 +229,10 @@ class Recovery:
             self._deaths.clear()
             self.state.appserver.state = AppServerState.STARTING
             self.state.out.append(StartUpstream(0.0))
+
+    def is_holding(self, thread: str) -> bool:
+        """Whether something that may begin a turn of the thread is kept back."""
+        return any(request.thread == thread for request in self._held)
 
     def holds(self, request: Request, thread: Thread | None) -> bool:
         """Whether the request begins work that must wait for the restart; then it is kept."""

@@ -30,6 +30,7 @@ class Request:
     ``client`` is None for the broker's own requests and for those whose asker left; ``account`` is
     whom its slot is counted for in ``flow``.
     ``noticed``: it has been taken for the cause of a notice that names no request.
+    ``tells_steered``: its asker is told whether its turn became a steer.
     ``by``: who asked for what begins a turn; it may have left when that begins.
     ``unwanted``: its client has unsubscribed from what it joins, before the answer.
     ``sent``: see ``sent.Sent``. ``recorded``: see ``recording``, which clears it at the end.
@@ -54,6 +55,7 @@ class Request:
     attempts: int = 0
     expired: bool = False
     unwanted: bool = False
+    tells_steered: bool = False
     noticed: bool = False
     sent: tuple[tuple[str, str], str, str] | None = None
     recorded: Recorded | None = None

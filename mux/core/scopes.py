@@ -32,7 +32,7 @@ _OBSERVE = """
     modelProvider/capabilities/read permissionProfile/list
     mux/approvals/list mux/focus mux/notices/list mux/notices/read mux/notices/settings/read
     mux/notices/settings/write mux/notices/snooze mux/notices/test mux/presence/read mux/push/list
-    mux/push/register mux/push/unregister mux/replay mux/status
+    mux/push/register mux/push/unregister mux/queue/list mux/replay mux/status
     plugin/installed plugin/list plugin/read plugin/search plugin/skill/read
     project/list project/read server/diagnostics skills/list thread/attachment/list
     thread/attachmentOwner/list thread/backgroundTerminals/list thread/goal/get thread/items/list
@@ -44,6 +44,7 @@ _OBSERVE = """
 """
 
 _DRIVE = """
+    mux/queue/remove mux/queue/start
     project/create project/import project/move project/update project/delete review/start
     thread/archive thread/attachment/add thread/attachment/remove thread/compact/start thread/fork
     thread/goal/clear thread/goal/set thread/guardianReview thread/inject_items thread/delete

@@ -34,6 +34,7 @@ from mux.core.flow import Flow
 from mux.core.journal import Entry, Journal, with_cursor, with_seq
 from mux.core.limits import Limits
 from mux.core.policies import Policies
+from mux.core.queues import Queue
 from mux.core.scoped import Scoped
 from mux.core.threads import Thread, Threads
 from mux.core.tools import Tools
@@ -53,6 +54,7 @@ class State:
 
     ``wakeup``: when ``TimePassed`` is wanted, on the same clock. ``loose``: threads that lost
     something that held them; ``following`` looks at the end of the event whether to let go.
+    ``queues``: turns that wait, by thread; a thread without any isn't there.
     ``audit_text``: whether the audit log may hold what was said, not only its digest.
     ``gate``: what is experimental; None while that isn't known, and then nothing is refused.
     """
@@ -66,6 +68,7 @@ class State:
     clients: dict[ClientId, Client] = attrs.field(factory=dict)
     flow: Flow = attrs.field(init=False)
     threads: Threads = attrs.field(init=False)
+    queues: dict[str, Queue] = attrs.field(factory=dict)
     scoped: Scoped = attrs.field(factory=Scoped)
     tools: Tools = attrs.field(factory=Tools)
     now: float = 0.0
@@ -218,6 +221,7 @@ class State:
             or self.threads.beginning[thread.id]
             or thread.kept_until
             or thread.running.turn is not None
+            or thread.id in self.queues
             or self.approvals.has_pending(thread.id)
         )
 

@@ -81,9 +81,9 @@ class Voting:
             return None
         return decided, list(ballot.counting(self.state.now).values())[-1].client
 
-    def access_ended(self, client: Client, request: ServerRequest) -> None:
+    def device_ended(self, request: ServerRequest, device: str) -> None:
         """What it may no longer say, it hasn't said."""
-        if request.ballot.votes.pop(voter(client.principal), None) is not None:
+        if request.ballot.votes.pop(("device", device), None) is not None:
             self.tell(request)
 
     def _waits_for_owner(self, request: ServerRequest) -> bool:

@@ -70,7 +70,8 @@ def test_threads_and_server_requests() -> None:
     story.waits(3)
     told = report(story.broker, story.now)
     (thread,) = told["threads"]
-    assert thread == {"id": "t", "status": "active", "turn": "t-turn", "followers": [1, 2]}
+    shown = {"id": "t", "status": "active", "turn": "t-turn", "followers": [1, 2]}
+    assert thread == shown | {"queued": 0, "held": None}
     (request,) = told["serverRequests"]
     expected = {
         "id": FIRST_ID + 1, "method": APPROVAL, "thread": "t", "ageSeconds": 3.0,

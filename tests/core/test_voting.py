@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mux.core.events import AccessEnded
+from mux.core.events import DeviceEnded
 from mux.core.policies import Policies, PolicyName, Rule
 from mux.core.principal import Principal
 from mux.core.state import NEVER
@@ -18,6 +18,7 @@ from tests.core.stories import APPROVAL, LOCAL, QUESTION, Json, Peer, Story, off
 ACCEPT, DECLINE = {"decision": "accept"}, {"decision": "decline"}
 SESSION = {"decision": "acceptForSession"}
 AWARE: Json = {"extensions": {"appmux": {"version": 1}}}
+PHONE = Principal("phone", "device", device="d1")
 ADA, BOB = Principal("ada", "jwt"), Principal("bob", "jwt")
 
 
@@ -308,11 +309,12 @@ def test_a_vote_stays_when_its_client_leaves_and_goes_when_its_access_does() -> 
     ada.leaves()
     desk.answers(first, ACCEPT)
     assert story.only() == {"id": 5, "result": ACCEPT}
-    ada = story.peer("phone", ADA)
+    ada = story.peer("phone", PHONE)
     follows(story, ada)
     second = raised(story, id=6)
     ada.answers(second, ACCEPT)
-    story.tell(AccessEnded(ada.id, "revoked"))
+    ada.leaves()
+    story.tell(DeviceEnded("d1"))
     desk.answers(second, ACCEPT)
     assert story.written() == []
 

@@ -19,7 +19,7 @@ import attrs
 import trio
 
 from mux.core import extension
-from mux.scripted_model import Run, Say, Scripted
+from mux.scripted_model import Hold, Run, Say, Scripted
 from tests.end_to_end.brokered import brokered
 from tests.end_to_end.devices import DEVICES_ONLY, pair, post
 from tests.end_to_end.native import Native
@@ -34,13 +34,15 @@ AWARE: Final[Json] = {"extensions": {"appmux": {"version": 1}}}
 class Stage:
     """A broker with two clients that know it: `operator`, who may everything; `guest` observes.
 
-    Both hear what happens; `posted` holds the bodies of `POST /v1/pair`, by part of the schema.
+    Both hear what happens; `posted` holds the bodies of `POST /v1/pair`, by part of the schema,
+    `queued` what was told of turns that were queued.
     """
 
     broker: Native
     operator: Peer
     guest: Peer
     posted: list[tuple[str, Json]] = attrs.field(factory=list)
+    queued: list[Json] = attrs.field(factory=list)
 
     async def play(self, method: str) -> Any:
         """The real answer to the example of a method."""
@@ -70,6 +72,7 @@ class Stage:
 async def stage() -> AsyncIterator[Stage]:
     """A broker, its operator, and a guest."""
     model = Scripted()
+    model.on("hold on", (Hold("for ever"), Say("Done.")))
     model.on("run it", Run("echo > proof.txt", escalated=True), Say("Done."))
     options: Json = {"model": model, "environ": {"APPMUX_APPROVALS_POLICY": "quorum"}}
     async with brokered(*DEVICES_ONLY, **options) as broker, connect_unix(broker.socket) as op:
@@ -109,6 +112,21 @@ async def _answer(on: Stage, method: str, params: Json) -> Any:
     await on.guest.respond(approval["id"], params["result"])
     await on.guest.wait_method("mux/refused", requestId=approval["id"])
     return await on.operator.request(method, params | {"id": approval["id"]})
+
+
+async def _queue(on: Stage, method: str, params: Json) -> Any:
+    """A turn is queued behind one that runs, and the queue is held: what the example asks then."""
+    thread = await on.thread("hold on")
+    since = len(on.operator.inbox)
+    words = [{"type": "text", "text": "and then this", "text_elements": []}]
+    asked = {"threadId": thread, "input": words, "ifBusy": "queue"}
+    answer = await on.operator.request("turn/start", asked)
+    on.queued.append(answer["appmux"])
+    turn = (await on.operator.wait_method("turn/started", threadId=thread))["params"]["turn"]["id"]
+    await on.operator.request("turn/interrupt", {"threadId": thread, "turnId": turn})
+    await on.operator.wait_method("turn/completed", since=since, threadId=thread)
+    named = {"id": answer["appmux"]["queued"]["id"], "threadId": thread}
+    return await on.operator.request(method, params | {name: named[name] for name in params})
 
 
 async def _confirm(on: Stage, method: str, params: Json) -> Any:
@@ -176,6 +194,9 @@ PLAYS: Final[dict[str, Play]] = {
     "mux/notices/list": _of_notices,
     "mux/notices/read": _of_notices,
     "mux/notices/test": _of_notices,
+    "mux/queue/list": _queue,
+    "mux/queue/remove": _queue,
+    "mux/queue/start": _queue,
     "mux/pairing/confirm": _confirm,
     "mux/devices/revoke": _of_a_device,
     "mux/devices/rename": _of_a_device,

@@ -23,6 +23,7 @@ async def test_every_example_is_what_the_broker_does() -> None:
             found += faults(message["method"], "params", message["params"])
         found += welcome(on)
         found += [wrong for part, body in on.posted for wrong in faults("pair", part, body)]
+        found += [wrong for answer in on.queued for wrong in faults("turn.start", "queued", answer)]
         assert {part for part, _ in on.posted} == {"request", "paired", "refused"}
         with pytest.raises(RpcError) as refused:
             await on.guest.request("thread/start")

@@ -9,13 +9,14 @@ Read by the parts that say these things, and by the tests, which play the exampl
 
 from __future__ import annotations
 
-from mux.core.extension import approvals, devices, following, notices, runtime
+from mux.core.extension import approvals, devices, following, notices, queue, runtime
 from mux.core.extension.parts import Described
 
 METHODS: dict[str, Described] = {
     **runtime.METHODS,
     **following.METHODS,
     **approvals.METHODS,
+    **queue.METHODS,
     **devices.METHODS,
     **notices.METHODS,
 }
@@ -25,9 +26,10 @@ NOTIFICATIONS: dict[str, Described] = {
     **runtime.NOTIFICATIONS,
     **following.NOTIFICATIONS,
     **approvals.NOTIFICATIONS,
+    **queue.NOTIFICATIONS,
     **devices.NOTIFICATIONS,
 }
 """What the broker tells by itself."""
 
-SHAPES: dict[str, Described] = {**runtime.SHAPES, **devices.SHAPES}
+SHAPES: dict[str, Described] = {**runtime.SHAPES, **queue.SHAPES, **devices.SHAPES}
 """What stands elsewhere: in ``initialize``, in errors, beside ``method``, in HTTP bodies."""

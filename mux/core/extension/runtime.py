@@ -6,6 +6,7 @@ from typing import Literal
 
 import msgspec
 
+from mux.core.extension import queue
 from mux.core.extension.approvals import Vote
 from mux.core.extension.parts import Described, Nothing, method
 from mux.core.scopes import Scope
@@ -332,6 +333,8 @@ SHAPES: dict[str, Described] = {
             "-32003": Forbidden("turn/start", "drive", ["observe"]),
             "-32010": Lost(1, retryable=True),
             "-32011": Lost(1, retryable=False),
+            "-32012": queue.BUSY,
+            "-32013": queue.FULL,
         },
     ),
 }

@@ -1,0 +1,402 @@
+"""Turns that wait for their thread to be idle; and ``ifBusy``, by which a client asks for that.
+
+Natively a ``turn/start`` while a turn runs becomes a steer, and its sender doesn't learn it. A
+client that knows the broker says what it wants instead:
+
+    steer    as natively; the answer says whether it became one
+    reject   an error that names the running turn
+    queue    answered at once with an id and a place; started when the thread is idle
+
+*Busy* is a thread whose turn runs, or whose turn may just begin: a request for it is under way.
+Then ``queue`` queues, and ``reject`` waits for that answer before it decides.
+
+Queued turns are kept for their client when it leaves, and over the app-server's lives. They start
+in order, each when the one before has *completed*. A turn that is interrupted, fails, or dies with
+its app-server *holds* the queue: what was said for afterwards may not be meant any more. It goes on
+when somebody says so (``mux/queue/start``).
+
+Heard from: ``broker``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+import attrs
+import msgspec
+
+from mux.core import jsonrpc, recording
+from mux.core.appserver import State as AppServerState
+from mux.core.asking import Asking
+from mux.core.client import Client
+from mux.core.jsonrpc import ClientMessage
+from mux.core.queues import Held, Queue, Queued
+from mux.core.recovery import Recovery
+from mux.core.requests import Request
+from mux.core.sent import Sent
+from mux.core.state import State
+from mux.core.tools import Owner
+
+QUEUE = "mux/queue"
+"""The notification: what is queued on a thread now, and what has just changed."""
+
+IfBusy = Literal["steer", "queue", "reject"]
+
+_UNREADABLE = '`ifBusy`: expected "steer", "queue" or "reject"'
+
+
+@attrs.define(eq=False)
+class Queueing:
+    """Decides on ``ifBusy``, and starts what is queued (``state.queues``).
+
+    ``_undecided``: requests with ``reject`` that wait for another's answer, by thread.
+    """
+
+    state: State
+    asking: Asking
+    sent: Sent
+    recovery: Recovery
+    _undecided: dict[str, list[Request]] = attrs.field(factory=dict)
+    _last: int = 0
+
+    # ── asked ─────────────────────────────────────────────────────────────────────────────────
+
+    def read(self, client: Client, message: ClientMessage) -> tuple[ClientMessage, IfBusy | None]:
+        """The message without its ``ifBusy``, and that. Raises ``BadMessageError``.
+
+        Of a client that doesn't know the broker it is an unknown field, which passes.
+        """
+        if message.method != "turn/start" or not client.aware:
+            return message, None
+        params = jsonrpc.read_fields(message.params) or {}
+        said = params.pop("ifBusy", b"null")
+        if said == b"null":
+            return message, None
+        try:
+            if_busy = _if_busy_decoder.decode(said)
+        except msgspec.DecodeError:
+            raise jsonrpc.BadMessageError(
+                jsonrpc.INVALID_REQUEST, _UNREADABLE, message.id
+            ) from None
+        plain = jsonrpc.write(params)
+        fields = message.fields | {"params": plain}
+        return msgspec.structs.replace(message, fields=fields), if_busy
+
+    def takes(
+        self, client: Client, request: Request, message: ClientMessage, if_busy: IfBusy
+    ) -> bool:
+        """Whether the request is dealt with here, instead of going upstream now."""
+        thread = request.thread
+        request.tells_steered = True
+        if if_busy == "steer" or thread is None:
+            return False
+        queue = self.state.queues.get(thread)
+        before = queue is not None and not queue.held and (queue.turns or queue.starting)
+        if not self._is_busy(thread) and not before:
+            return False
+        if if_busy == "queue":
+            self._enqueue(client, request, thread, message.params)
+        elif self._running(thread) or self._is_active(thread):
+            self._reject(request, thread)
+        else:
+            recording.asked(self.state, client, request, message, "drive")
+            self._undecided.setdefault(thread, []).append(request)
+        return True
+
+    def _is_busy(self, thread: str) -> bool:
+        """Whether a turn runs on it, or may begin by a request that is under way."""
+        return bool(
+            self._running(thread)
+            or self._is_active(thread)
+            or self.state.threads.beginning[thread]
+            or self.recovery.is_holding(thread)
+        )
+
+    def _running(self, thread: str) -> str | None:
+        known = self.state.threads.known.get(thread)
+        return known.running.turn if known is not None else None
+
+    def _is_active(self, thread: str) -> bool:
+        """Of one that we aren't subscribed to no turn is told, but this is."""
+        known = self.state.threads.known.get(thread)
+        return known is not None and known.status == "active"
+
+    def _reject(self, request: Request, thread: str) -> None:
+        turn, known = self._running(thread), self.state.threads.known.get(thread)
+        by = known.running.by if known is not None else None
+        told = {"threadId": thread, "turnId": turn, "startedBy": _named(by)}
+        text = f"a turn runs on this thread already{f', begun by {by.program}' if by else ''}"
+        self._fail(request, jsonrpc.BUSY, text, told)
+
+    def _fail(self, request: Request, code: int, text: str, told: object) -> None:
+        recording.lost(self.state, request)
+        line = jsonrpc.error(request.origin, code, text, told)
+        self.sent.settled(request, line)
+        if request.client in self.state.clients:
+            self.state.send(request.client or 0, line, "error")
+
+    def _enqueue(self, client: Client, request: Request, thread: str, params: bytes) -> None:
+        queue = self.state.queues.get(thread) or Queue(thread)
+        limits = self.state.limits
+        size = sum(len(each.params) for each in queue.turns) + len(params)
+        if len(queue.turns) >= limits.queued_turns or size > limits.queued_turn_bytes:
+            told = {"threadId": thread, "queued": len(queue.turns), "most": limits.queued_turns}
+            text = "too many turns are queued on this thread: wait, or take one back"
+            self._fail(request, jsonrpc.QUEUE_FULL, text, told)
+            return
+        self.state.queues[thread] = queue
+        self._last += 1
+        by = recording.by(client)
+        turn = Queued(self._last, params, client.owner(), by, self.state.now)
+        queue.turns.append(turn)
+        place = len(queue.turns)
+        recording.queued(self.state, thread, turn)
+        answer = {"appmux": {"queued": {"id": turn.id, "threadId": thread, "place": place}}}
+        line = jsonrpc.result(request.origin, answer)
+        self.state.send(client.id, line, request.method)
+        self.sent.settled(request, line)
+        self._tell(queue, "queued", turn)
+
+    # ── started ───────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def waits(self) -> bool:
+        """Whether there is anything that ``look`` may have to do with."""
+        return bool(self.state.queues or self._undecided)
+
+    def look(self) -> None:
+        """At the end of an event: start, and decide, what may be by now."""
+        for queue in list(self.state.queues.values()):
+            if queue.thread not in self.state.threads.known:
+                self._drop(queue, "the thread is gone")
+                continue
+            if queue.request is not None and not self.state.flow.has(queue.request):
+                self._put_back(queue)
+            if queue.turns and not queue.held and queue.starting is None and self._may_start(queue):
+                self._start(queue)
+            if not queue.turns and queue.starting is None:
+                del self.state.queues[queue.thread]
+                self.state.loose.add(queue.thread)
+        for thread in list(self._undecided):
+            self._decide(thread)
+
+    def _may_start(self, queue: Queue) -> bool:
+        ready = self.state.appserver.state is AppServerState.READY
+        return ready and not self.recovery.restart_asked and not self._is_busy(queue.thread)
+
+    def _start(self, queue: Queue) -> None:
+        turn = queue.turns.popleft()
+        queue.starting = turn
+        queue.request = self.asking.queued_turn(queue.thread, turn)
+        self.asking.submit(queue.request)
+
+    def _put_back(self, queue: Queue) -> None:
+        """It was lost with its app-server: nobody knows whether it began."""
+        if queue.starting is not None:
+            queue.turns.appendleft(queue.starting)
+        queue.starting = queue.request = None
+        self._hold(queue, "appServerEnded")
+
+    def _decide(self, thread: str) -> None:
+        requests = self._undecided[thread]
+        while requests:
+            request, busy = requests[0], self._running(thread) or self._is_active(thread)
+            gone = request.client not in self.state.clients
+            if not gone and not busy and self._is_busy(thread):
+                return  # one that may begin a turn hasn't its answer yet
+            del requests[0]
+            if gone:
+                self.asking.drop(request)
+            elif busy:
+                self._reject(request, thread)
+            elif not self.recovery.holds(request, self.state.threads.known.get(thread)):
+                self.asking.submit(request)
+        del self._undecided[thread]
+
+    def settled(self, request: Request, line: bytes, *, failed: bool, steered: bool) -> None:
+        """A queued turn has been asked for, and this is the answer."""
+        queue = self.state.queues.get(request.thread or "")
+        if queue is None or queue.request is not request or queue.starting is None:
+            return
+        turn = queue.starting
+        queue.starting = queue.request = None
+        fields = jsonrpc.read_fields(line) or {}
+        if failed:
+            error = jsonrpc.read_fields(fields.get("error", b"{}")) or {}
+            why = jsonrpc.read_text(error.get("message")) or "no answer in time"
+            self._tell(queue, "failed", turn, why=why)
+            if queue.turns:
+                self._hold(queue, "failed")
+        else:
+            result = jsonrpc.read_fields(fields.get("result", b"{}")) or {}
+            self._tell(queue, "started", turn, result.get("turn", b"null"), steered=steered)
+
+    def steered(self, request: Request, line: bytes) -> bool:
+        """Whether the turn that an answer names ran before: call it before that is noted."""
+        known = self.state.threads.known.get(request.thread or "")
+        result = jsonrpc.read_fields((jsonrpc.read_fields(line) or {}).get("result", b"")) or {}
+        turn = jsonrpc.read_fields(result.get("turn", b"")) or {}
+        id = jsonrpc.read_text(turn.get("id"))
+        return (
+            known is not None and id is not None and id in (known.running.turn, known.running.over)
+        )
+
+    # ── held, taken back, gone ────────────────────────────────────────────────────────────────
+
+    def turn_over(self, thread: str, line: bytes) -> None:
+        """A turn has ended: unless it completed, what is queued behind it is held."""
+        queue = self.state.queues.get(thread)
+        if queue is not None:
+            how = _ended_badly(line)
+            if how is not None:
+                self._hold(queue, how)
+
+    def app_server_gone(self) -> None:
+        """Before its turns are ended: what is queued behind one that ran is held."""
+        for queue in self.state.queues.values():
+            if self._running(queue.thread) is not None:
+                self._hold(queue, "appServerEnded")
+
+    def _hold(self, queue: Queue, why: Held) -> None:
+        if queue.turns and queue.held is None:
+            queue.held = why
+            self._tell(queue, "held")
+
+    def thread_over(self, thread: str) -> None:
+        """It is closed, archived or deleted."""
+        queue = self.state.queues.get(thread)
+        if queue is not None:
+            self._drop(queue, "the thread is closed, archived or deleted")
+
+    def _drop(self, queue: Queue, why: str) -> None:
+        turns = [*([queue.starting] if queue.starting else []), *queue.turns]
+        queue.turns.clear()
+        del self.state.queues[queue.thread]
+        for turn in turns:
+            recording.unqueued(self.state, queue.thread, turn, why)
+            self._tell(queue, "lost", turn, why=why)
+
+    def device_ended(self, device: str) -> None:
+        """It was revoked, or may do other things now: what it has queued isn't run."""
+        for queue in list(self.state.queues.values()):
+            for turn in [each for each in queue.turns if each.owner.principal.device == device]:
+                queue.turns.remove(turn)
+                recording.unqueued(self.state, queue.thread, turn, "its device's access has ended")
+                self._tell(queue, "removed", turn, why="its device's access has ended")
+
+    # ── asked about ───────────────────────────────────────────────────────────────────────────
+
+    def asked(self, client: Client, message: ClientMessage) -> None:
+        """``mux/queue/…``."""
+        match message.method:
+            case "mux/queue/list":
+                self.list_for(client, message)
+            case "mux/queue/remove":
+                self.remove(client, message)
+            case _:
+                self.release(client, message)
+
+    def list_for(self, client: Client, message: ClientMessage) -> None:
+        """``mux/queue/list``: of one thread, or of all that have a queue."""
+        named = (jsonrpc.read_fields(message.params) or {}).get("threadId")
+        queues = [
+            each
+            for each in self.state.queues.values()
+            if named in (None, b"null") or jsonrpc.read_text(named) == each.thread
+        ]
+        listed = {"queues": [each.shown(self.state.now) for each in queues]}
+        self.state.send(client.id, jsonrpc.result(message.id, listed), message.method)
+
+    def remove(self, client: Client, message: ClientMessage) -> None:
+        """``mux/queue/remove``: take one back that hasn't started."""
+        id = (jsonrpc.read_fields(message.params) or {}).get("id", b"")
+        for queue, turn in self._queued():
+            if b"%d" % turn.id == id:
+                queue.turns.remove(turn)
+                recording.unqueued(self.state, queue.thread, turn, None, recording.by(client))
+                told = {"id": turn.id, "threadId": queue.thread}
+                self.state.send(client.id, jsonrpc.result(message.id, told), message.method)
+                self._tell(queue, "removed", turn, by=client.owner())
+                return
+        text = "no such turn is queued: it has started, or was taken back"
+        self.state.error(client.id, message.id, jsonrpc.INVALID_REQUEST, text)
+
+    def release(self, client: Client, message: ClientMessage) -> None:
+        """``mux/queue/start``: let a held queue go on."""
+        named = jsonrpc.read_text((jsonrpc.read_fields(message.params) or {}).get("threadId"))
+        queue = self.state.queues.get(named or "")
+        if queue is None:
+            text = "nothing is queued on this thread"
+            self.state.error(client.id, message.id, jsonrpc.INVALID_REQUEST, text)
+            return
+        held, queue.held = queue.held, None
+        told = {"threadId": queue.thread, "turns": len(queue.turns), "wasHeld": held}
+        self.state.send(client.id, jsonrpc.result(message.id, told), message.method)
+        if held is not None:
+            recording.queue_released(self.state, client, queue.thread)
+            self._tell(queue, "released", by=client.owner())
+
+    def _queued(self) -> Iterator[tuple[Queue, Queued]]:
+        for queue in self.state.queues.values():
+            for turn in queue.turns:
+                yield queue, turn
+
+    def _tell(
+        self,
+        queue: Queue,
+        what: str,
+        of: Queued | None = None,
+        turn: bytes = b"null",
+        *,
+        steered: bool = False,
+        why: str | None = None,
+        by: Owner | None = None,
+    ) -> None:
+        """Tell followers that know the broker, and whoever queued it, what has changed."""
+        change = {
+            "what": what,
+            "id": of.id if of is not None else None,
+            "turn": msgspec.Raw(turn),
+            "steered": steered,
+            "why": why,
+            "by": _named(by),
+        }
+        told = jsonrpc.notification(QUEUE, queue.shown(self.state.now) | {"change": change})
+        hearers = dict.fromkeys(self.state.threads.audience(queue.thread))
+        if of is not None:
+            hearers[of.owner.client] = None
+        for id in hearers:
+            client = self.state.clients.get(id)
+            if client is not None and client.aware and QUEUE not in client.opted_out:
+                self.state.send(id, told, QUEUE)
+
+
+def _named(by: Owner | None) -> dict[str, object] | None:
+    if by is None:
+        return None
+    return {"client": by.client, "name": by.program, "principal": by.principal.name}
+
+
+class _Turn(msgspec.Struct):
+    status: Held
+
+
+class _TurnParams(msgspec.Struct):
+    turn: _Turn
+
+
+class _TurnMessage(msgspec.Struct):
+    params: _TurnParams
+
+
+def _ended_badly(line: bytes) -> Held | None:
+    """How the turn ended that a ``turn/completed`` names; None if it was completed."""
+    try:
+        return _turn_decoder.decode(line).params.turn.status
+    except msgspec.DecodeError:
+        return None
+
+
+_turn_decoder = msgspec.json.Decoder(_TurnMessage)
+_if_busy_decoder = msgspec.json.Decoder(IfBusy)
