@@ -187,7 +187,11 @@ def _peer(transport: str, peer: str) -> str:
 
 
 def _thread(each: dict[str, Any], names: _Names) -> list[str]:
-    return [each["id"], each["status"], each["turn"] or "", names.of(each["followers"])]
+    turn = each["turn"] or ""
+    if each.get("queued"):
+        held = f", held: {each['held']}" if each["held"] else ""
+        turn = f"{turn} ({each['queued']} queued{held})".strip()
+    return [each["id"], each["status"], turn, names.of(each["followers"])]
 
 
 def _server_request(each: dict[str, Any], names: _Names) -> list[str]:

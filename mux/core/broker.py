@@ -6,6 +6,7 @@ them. What an event means is decided here by THE TABLE (``methods``), and carrie
     asking      requests going up               following   joining and leaving threads
     offering    server requests going down      recovery    the app-server's lives
     sent        messages that come twice        replaying   clients that come back
+    queueing    turns that wait for idleness    voting      which answer decides
     recording   what the audit log is told      presence    who is here
     looking     who looks at what               notices     what a person is told of by push
     titles      one title of a thread for all

@@ -10,6 +10,7 @@ from typing import Any
 from mux.core.approvals import ServerRequest
 from mux.core.broker import Broker
 from mux.core.client import Client
+from mux.core.queues import Queue
 from mux.core.threads import Thread
 
 
@@ -37,7 +38,11 @@ def report(broker: Broker, now: float) -> dict[str, Any]:
             _client(client, state.threads.shown_follows(client), now, head)
             for client in state.clients.values()
         ],
-        "threads": [_thread(thread) for thread in state.threads.known.values() if _shown(thread)],
+        "threads": [
+            _thread(thread, state.queues.get(thread.id))
+            for thread in state.threads.known.values()
+            if _shown(thread)
+        ],
         "serverRequests": [
             _server_request(each, now) | broker.voting.shown(each)
             for each in state.approvals.pending()
@@ -67,12 +72,14 @@ def _shown(thread: Thread) -> bool:
     return not thread.private and (bool(thread.followers) or thread.subscribed)
 
 
-def _thread(thread: Thread) -> dict[str, Any]:
+def _thread(thread: Thread, queue: Queue | None) -> dict[str, Any]:
     return {
         "id": thread.id,
         "status": thread.status,
         "turn": thread.running.turn,
         "followers": list(thread.followers),
+        "queued": 0 if queue is None else len(queue.turns),
+        "held": None if queue is None else queue.held,
     }
 
 

@@ -9,6 +9,7 @@ import msgspec
 from mux.core.extension import queue
 from mux.core.extension.approvals import Vote
 from mux.core.extension.parts import Described, Nothing, method
+from mux.core.queues import Held
 from mux.core.scopes import Scope
 
 # ── initialize ────────────────────────────────────────────────────────────────────────────────────
@@ -196,12 +197,17 @@ class ClientShown(msgspec.Struct):
 
 
 class ThreadShown(msgspec.Struct):
-    """A thread that is loaded or followed: its running turn, the ids of its followers."""
+    """A thread that is loaded or followed: its running turn, the ids of its followers.
+
+    ``queued``: how many turns wait behind it; ``held``: why they stand still.
+    """
 
     id: str
     status: str
     turn: str | None
     followers: list[int]
+    queued: int
+    held: Held | None
 
 
 class ServerRequestShown(msgspec.Struct):
@@ -286,7 +292,7 @@ _STATUS = Status(
             bytesOwed=0,
         )
     ],
-    threads=[ThreadShown(_THREAD, "active", "0199f3a2-6001-7f20-9a11-0c0d0e0f1011", [7])],
+    threads=[ThreadShown(_THREAD, "active", "0199f3a2-6001-7f20-9a11-0c0d0e0f1011", [7], 0, None)],
     serverRequests=[
         ServerRequestShown(
             1880000000000001,
