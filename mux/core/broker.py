@@ -81,7 +81,7 @@ from mux.core.requests import Request
 from mux.core.scopes import Scope, needed
 from mux.core.sent import Sent
 from mux.core.state import NEVER, State
-from mux.core.titles import LOADED, Titles, Told
+from mux.core.titles import LOADED, Titles
 from mux.core.voting import Voting
 
 EXTENSION_VERSION = 1
