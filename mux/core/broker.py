@@ -81,7 +81,7 @@ from mux.core.requests import Request
 from mux.core.scopes import Scope, needed
 from mux.core.sent import Sent
 from mux.core.state import NEVER, State
-from mux.core.titles import LOADED, Titles
+from mux.core.titles import LOADED, Titles, Told
 from mux.core.voting import Voting
 
 EXTENSION_VERSION = 1
@@ -366,6 +366,22 @@ class Broker:
             self._retell(told)
         elif not self.recovery.holds(request, thread):
             self._asking.submit(request)
+
+    def _retell(self, outcome: list[Told]) -> None:
+        """An outcome that another turn has had is a request's own: as if the app-server said so."""
+        for told in outcome:
+            request, client = told.answers, None
+            if request is None:
+                message = jsonrpc.read_upstream(told.line)
+                if message is not None:
+                    self._upstream_notified(told.line, message)
+                continue
+            recording.answered(self.state, request, told.line, failed=False)
+            client = self.state.clients.get(request.client or 0)
+            if client is not None:
+                answer = jsonrpc.with_id(told.line, request.wire_text, request.origin)
+                self.state.send(client.id, answer, request.method)
+            self._following.begun(request, told.line)
 
     def _client_notified(self, client: Client, message: ClientMessage) -> None:
         # `initialized` was said upstream once, by the broker. Others pass, unknown ones too: the
