@@ -19,6 +19,7 @@ from tests.conformance.transcript import Transcript, paths_of, transcript
 from tests.end_to_end.brokered import brokered
 from tests.end_to_end.native import Native, native_ws
 from tests.end_to_end.peer import plainly
+from tests.end_to_end.scenes import gated
 
 # How many stories are played at a time: more don't help on two cores.
 AT_A_TIME: Final = 4
@@ -98,6 +99,7 @@ async def both_sides(config: Mapping[str, Any]) -> AsyncIterator[tuple[Side, Sid
     """A native listener and a broker, side by side."""
     config = dict(config)
     async with native_ws(config=config) as native, brokered(config=config) as broker:
+        await gated(broker)
         yield Side(native), Side(broker)
 
 

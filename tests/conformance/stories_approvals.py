@@ -238,5 +238,5 @@ STORIES = (
     Story(answered_with_nonsense, shows=("abstaining",)),
     Story(the_only_one_answers_with_an_error),
     Story(answered_by_a_stranger, shows=("who-may-answer",)),
-    Story(old_style_decisions, waits_for="experimentalApi by client"),
+    Story(old_style_decisions),
 )

@@ -193,7 +193,7 @@ STORIES = (
     Story(what_does_not_exist),
     Story(params_that_do_not_fit),
     Story(unknown_threads),
-    Story(without_the_experimental_api, waits_for="experimentalApi by client"),
+    Story(without_the_experimental_api),
     Story(opted_out),
     Story(what_is_no_message, shows=("invalid-messages",)),
 )

@@ -84,7 +84,7 @@ def private_home(base_url: str, **config: Any) -> Iterator[Home]:
         home = Home(root)
         home.codex_home.mkdir(parents=True, mode=0o700)
         home.work.mkdir()
-        _share_schema(home, cache)
+        _share_schema(home)
         text = scripted_model.codex_config(base_url, **config)
         (home.codex_home / "config.toml").write_text(text)
         yield home
@@ -92,12 +92,12 @@ def private_home(base_url: str, **config: Any) -> Iterator[Home]:
         shutil.rmtree(root, ignore_errors=True)
 
 
-def _share_schema(home: Home, cache: Path) -> None:
+def _share_schema(home: Home) -> None:
     """What a broker makes of the binary's schema takes a second: once for all tests is enough."""
     state = home.home / ".local" / "state" / "appmux"
     state.mkdir(parents=True, mode=0o700)
-    shared = cache / "codex-schema"
-    shared.mkdir(exist_ok=True)
+    shared = Path(__file__).parents[2] / ".pytest_cache" / "codex-schema"
+    shared.mkdir(parents=True, exist_ok=True)
     (state / "codex-schema").symlink_to(shared)
 
 

@@ -66,6 +66,12 @@ async def app_server_pid(peer: Peer) -> int:
     return int(report["appServer"]["pid"])
 
 
+async def gated(broker: Native) -> None:
+    """Wait until the broker knows what is experimental in the codex that it runs."""
+    async with onlooker(broker) as peer:
+        await status_shows(peer, lambda report: report["appServer"]["schemaVersion"])
+
+
 def alive(pid: int) -> bool:
     """Whether the process runs (one that has ended and is unread doesn't)."""
     try:

@@ -17,7 +17,7 @@ from tests.codex_bundles import NOTHING, bundle
 from tests.end_to_end.brokered import ONLY_THE_SERVER, brokered, logged
 from tests.end_to_end.native import Native, codex_bin, native_ws
 from tests.end_to_end.peer import Json, Peer, RpcError, connect_ws
-from tests.end_to_end.scenes import APPROVAL, eventually, status, status_shows
+from tests.end_to_end.scenes import APPROVAL, eventually, gated, status
 
 GRANULAR = {"granular": {"sandbox_approval": True, "rules": False, "mcp_elicitations": True}}
 
@@ -30,11 +30,6 @@ class Pair:
     broker: Peer
 
 
-async def gated(peer: Peer) -> None:
-    """Wait until the broker knows what is experimental."""
-    await status_shows(peer, lambda report: report["appServer"]["schemaVersion"])
-
-
 @asynccontextmanager
 async def pair(*, experimental: bool) -> AsyncIterator[Pair]:
     async with (
@@ -43,7 +38,7 @@ async def pair(*, experimental: bool) -> AsyncIterator[Pair]:
         connect_ws(native.url) as at_native,
         connect_ws(broker.url) as at_broker,
     ):
-        await gated(at_broker)
+        await gated(broker)
         for peer in (at_native, at_broker):
             await peer.initialize("plain", experimental=experimental)
         yield Pair(at_native, at_broker)
@@ -205,7 +200,7 @@ async def test_the_list_is_made_once_for_each_binary(tmp_path: Path) -> None:
     binary.symlink_to(codex_bin())
     kept, own = state / DIRECTORY, ("--state-dir", str(state))
     async with brokered(*own, codex=str(binary)) as broker, connect_ws(broker.url) as peer:
-        await gated(peer)
+        await gated(broker)
         (first,) = kept.iterdir()
         assert {each.name for each in first.iterdir()} == {
             "stable.json",
@@ -217,7 +212,7 @@ async def test_the_list_is_made_once_for_each_binary(tmp_path: Path) -> None:
         assert methods == len(experimental_methods())
     async with brokered(*own, codex=str(binary)) as broker, connect_ws(broker.url) as peer:
         await peer.initialize("plain", experimental=False)
-        await gated(peer)
+        await gated(broker)
         assert not made(broker)
         newer = tmp_path / "newer"
         shutil.copy(codex_bin(), newer)
