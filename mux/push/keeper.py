@@ -8,7 +8,8 @@ Hands to: ``queue_file``, in one worker thread. Hears from: ``sender``, that som
 from __future__ import annotations
 
 import sqlite3
-from typing import Final
+from collections.abc import Callable
+from typing import Final, TypeVar
 
 import attrs
 import structlog
@@ -25,6 +26,8 @@ LAST_RETRY: Final = 5.0
 
 LAST_FLUSH_SECONDS: Final = 5.0
 """For what has changed last, at the end."""
+
+T = TypeVar("T")
 
 log = structlog.get_logger()
 
@@ -80,8 +83,8 @@ class Keeper:
                 await self.flush()
         if scope.cancelled_caught or self.queue.changed:
             log.error("the last of the pushes could not be written", path=str(self.file.path))
-        with trio.CancelScope(shield=True):
-            await trio.to_thread.run_sync(self.file.close, limiter=self._one_writer)
+        with trio.move_on_after(LAST_FLUSH_SECONDS, shield=True):
+            await self._in_thread(self.file.close)
 
     async def flush(self) -> None:
         """Write now. A failure becomes ``trouble``; what isn't written stays changed."""
@@ -96,11 +99,9 @@ class Keeper:
         written = False
         try:
             if self._unread:
-                found = await trio.to_thread.run_sync(self.file.load, limiter=self._one_writer)
-                queue.adopt(found, self.file.wall_clock())
+                queue.adopt(await self._in_thread(self.file.load), self.file.wall_clock())
                 self._unread = False
-            # Whoever cancels waits for the thread, so that nothing is written behind the next one.
-            await trio.to_thread.run_sync(self.file.write, rows, removed, limiter=self._one_writer)
+            await self._in_thread(self.file.write, rows, removed)
             written = True
         except (sqlite3.Error, OSError, StoreError) as failure:
             self._failed(failure)
@@ -113,6 +114,13 @@ class Keeper:
             done.set()
         if written:
             self._succeeded()
+
+    async def _in_thread(self, work: Callable[..., T], *given: object) -> T:
+        # Abandoned only at the end, where a disk that hangs mustn't hold up the broker. The limiter
+        # stays taken until the thread is done: nothing is written behind what comes after.
+        return await trio.to_thread.run_sync(
+            work, *given, limiter=self._one_writer, abandon_on_cancel=True
+        )
 
     def _succeeded(self) -> None:
         self.file.whole = True

@@ -38,6 +38,9 @@ LONGEST_NAP: Final = 30.0
 """Seconds after which the clock is looked at again: it is a wall's, and may be set, or have stood
 still for us while the machine slept."""
 
+DISK_SECONDS: Final = 2.0
+"""For which a push waits for the disk. One that says neither yes nor no holds it up no longer."""
+
 LAST_WORDS_SECONDS: Final = 2.0
 """For closing connections, at the end."""
 
@@ -234,7 +237,8 @@ class Pushes:
         now = self.clock()
         moment = self.queue.next_moment(now)
         nap = LONGEST_NAP if moment is None else min(LONGEST_NAP, max(0.0, moment - now))
-        if moment is None and not self.queue.waiting():
+        # What an earlier life left may turn up once the disk can be read.
+        if moment is None and not self.queue.waiting() and not self.keeper.trouble:
             await self._wake.wait()
             return
         with trio.move_on_after(nap):
@@ -252,7 +256,8 @@ class Pushes:
     async def _attempt(self, row: Row, push: Push) -> None:
         try:
             # So that after a kill it is known that the service may have it.
-            await self.keeper.kept(row)
+            with trio.move_on_after(DISK_SECONDS):
+                await self.keeper.kept(row)
             endpoint = self.endpoints.by_id(row.endpoint)
             if row.state != "queued" or self._services is None:
                 return

@@ -8,6 +8,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,8 @@ import pytest
 import trio
 
 from mux import config
+from mux.database import StoreError
+from mux.push import keeper, sender
 from mux.push.push import PushError
 from mux.push.queue_file import FILE, QueueFile
 from mux.push.sender import SLOTS, Pushes
@@ -295,6 +298,57 @@ async def test_a_disk_that_takes_nothing_stops_nothing(
             await eventually(lambda: pushes.trouble is None, "it is written again")
         again = Pushes.open(tmp_path, webhook(tmp_path, stand.url), clock=Clock())
         assert [each["state"] for each in again.history()] == ["sent"]
+
+
+async def test_a_disk_that_hangs_holds_up_neither_a_push_nor_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release = threading.Event()
+    monkeypatch.setattr(sender, "DISK_SECONDS", 0.1)
+    monkeypatch.setattr(keeper, "LAST_FLUSH_SECONDS", 0.1)
+    monkeypatch.setattr(QueueFile, "write", lambda *_given: release.wait(20))
+    async with standing() as stand:
+        pushes = Pushes.open(tmp_path, webhook(tmp_path, stand.url), clock=Clock())
+        with trio.fail_after(10):
+            async with running(pushes):
+                pushes.send("host", push())
+                await settled(pushes)
+        release.set()
+        assert ids(stand) == ["p-1"]
+
+
+async def test_a_queue_that_can_only_be_read_later_is_sent_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sender, "LONGEST_NAP", 0.01)
+    async with standing() as stand:
+        settings = webhook(tmp_path, stand.url)
+        pushes = Pushes.open(tmp_path, settings, clock=Clock())
+        pushes.send("host", push())
+        await pushes.keeper.flush()
+        pushes.keeper.file.close()
+
+        def fail(_file: QueueFile) -> None:
+            raise OSError(13, "Permission denied")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(QueueFile, "load", fail)
+            pushes = Pushes.open(tmp_path, settings, clock=Clock(NOW + 60))
+        assert "make its directory one that this user can write in" in str(pushes.trouble)
+        pushes.send("host", push(id="p-2", collapse="b"))
+        async with running(pushes):
+            await stand.until(2)
+            await settled(pushes)
+        assert sorted(ids(stand)) == ["p-1", "p-2"]
+
+
+def test_a_queue_of_a_newer_appmux_is_left_alone(tmp_path: Path) -> None:
+    settings = webhook(tmp_path, "http://127.0.0.1:9")
+    Pushes.open(tmp_path, settings).keeper.file.close()
+    with sqlite3.connect(tmp_path / FILE) as connection:
+        connection.execute("PRAGMA user_version = 99")
+    with pytest.raises(StoreError, match="made by a newer appmux: its format is 99"):
+        Pushes.open(tmp_path, settings)
 
 
 async def test_a_queue_that_is_removed_is_written_anew(tmp_path: Path) -> None:
