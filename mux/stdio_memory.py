@@ -244,7 +244,10 @@ class Memory:
     def _learn(self, asked: Waiting, text: bytes) -> None:
         """What follows from a request that succeeded."""
         rule = request_rule(asked.method)
-        if rule.route is Route.FOLLOW or rule.begins:
+        if asked.method == SPAWN:
+            handle = jsonrpc.read_text(reading.object_of(asked.params).get("processHandle"))
+            self._processes.add(handle or "")
+        elif rule.route is Route.FOLLOW or rule.begins:
             result = reading.result(text)
             named = result.reviewThreadId or (result.thread.id if result.thread else None)
             if rule.route is Route.FOLLOW and named is not None:
@@ -258,9 +261,6 @@ class Memory:
             self._watches.pop(id, None)
             if asked.method == WATCH:
                 self._watches[id] = asked.params
-        elif asked.method == SPAWN:
-            handle = jsonrpc.read_text(reading.object_of(asked.params).get("processHandle"))
-            self._processes.add(handle or "")
 
     def _begun(self, thread: str | None, turn: Turn | None, text: bytes) -> None:
         """An answer names a turn that runs; its ``turn/started`` comes only after that."""
