@@ -199,6 +199,12 @@ def test_on_a_mac_the_old_job_goes_before_the_new_one_comes(
         "runs": "2",
         "last exit code": "0",
     }
+    control.ran.clear()
+    assert service.waking(where) == []
+    steps.perform([Run(("launchctl", "bootout", "gui/501/dev.appmux"))], said.append, control)
+    steps.perform(service.waking(where), said.append, control)
+    assert control.ran[-1] == f"launchctl bootstrap gui/501 {plist}"
+    assert where.running()
     steps.perform(service.uninstalling(where), said.append, control)
     assert not plist.exists()
     assert not where.running()
@@ -314,6 +320,17 @@ def test_install_and_uninstall(host: Host) -> None:
     assert not list(host.units.glob("appmux*"))
     assert run("service", "status").exit_code == 1
     assert "nothing to do" in run("service", "uninstall").output
+
+
+def test_start_starts_what_is_installed(host: Host) -> None:
+    done = run("service", "start")
+    assert "isn't installed as a service" in str(done.exception)
+    assert run("service", "install", "--yes", "--no-start").exit_code == 0
+    assert host.asked("start") == []
+    assert run("service", "start").exit_code == 0
+    assert host.asked("start") == ["start appmux.socket appmux.service"]
+    host.break_manager()
+    assert "no systemd user manager answers" in str(run("service", "start").exception)
 
 
 def test_what_it_wrote_is_replaced_only_after_a_yes(host: Host) -> None:

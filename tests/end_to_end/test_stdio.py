@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -17,6 +18,7 @@ import pytest
 import trio
 
 from mux.scripted_model import Hold, Run, Say
+from mux.templates import MARKER
 from tests.end_to_end.brokered import brokered, client
 from tests.end_to_end.doors import APPMUX, door, environ, opened
 from tests.end_to_end.native import Native, private_home
@@ -28,6 +30,7 @@ from tests.end_to_end.scenes import (
     LIST,
     RESOLVED,
     TURN_COMPLETED,
+    eventually,
     join,
     shared_thread,
     status_shows,
@@ -71,11 +74,21 @@ async def test_a_turn_is_the_same_here_and_over_websocket(broker: Native) -> Non
         await status_shows(phone, lambda report: len(report["clients"]) == 1)
 
 
-async def test_a_client_that_knows_the_broker_gets_what_it_declared(broker: Native) -> None:
-    async with opened(broker.home) as there:
-        hello = await there.peer.initialize("own", extensions={"appmux": {"version": 1}})
-        assert hello["appmux"]["version"] == 1
-        await there.peer.wait_method("mux/presence")
+async def test_many_doors_that_start_at_once(broker: Native) -> None:
+    """One of them for a client that knows the broker, which gets what it declared."""
+    async with trio.open_nursery() as nursery:
+
+        async def one(number: int) -> None:
+            async with door(broker, name=f"door {number}") as there:
+                await there.peer.request(LIST)
+                assert await there.leaves() == 0
+
+        for number in range(4):
+            nursery.start_soon(one, number)
+        async with opened(broker.home) as there:
+            hello = await there.peer.initialize("own", extensions={"appmux": {"version": 1}})
+            assert hello["appmux"]["version"] == 1
+            await there.peer.wait_method("mux/presence")
 
 
 async def test_what_a_script_pipes_in_is_answered(broker: Native) -> None:
@@ -114,7 +127,7 @@ async def test_a_line_of_the_greatest_size_passes_and_a_larger_one_has_its_error
         peer, frame = there.peer, len('{"id": "big", "method": "no/such", "params": {"text": ""}}')
         fits = 64 * MIB - frame
         with pytest.raises(RpcError, match="unknown variant `no/such`"):
-            await peer.request("no/such", {"text": "x" * fits}, id="big")
+            await peer.request("no/such", {"text": "x" * fits}, id="big", timeout=60)
         with pytest.raises(RpcError, match="67108865 bytes; the broker takes 67108864"):
             await peer.request("no/such", {"text": "x" * (fits + 1)}, id="big")
         await peer.request(LIST)  # on the same connection
@@ -180,17 +193,12 @@ async def test_the_client_leaves_and_its_turn_goes_on(broker: Native) -> None:
         assert done["params"]["turn"]["status"] == "completed"
 
 
-@pytest.mark.parametrize(
-    ("number", "status"),
-    [(signal.SIGTERM, 0), (signal.SIGINT, -signal.SIGINT), (signal.SIGHUP, -signal.SIGHUP)],
-)
-async def test_a_signal_ends_it_as_it_ends_the_app_server(
-    broker: Native, number: signal.Signals, status: int
-) -> None:
-    async with door(broker) as there:
-        there.process.send_signal(number)
-        assert await there.ends() == status
-        assert not there.said
+async def test_a_signal_ends_it_as_it_ends_the_app_server(broker: Native) -> None:
+    for number, status in ((signal.SIGTERM, 0), (signal.SIGINT, -2), (signal.SIGHUP, -1)):
+        async with door(broker) as there:
+            there.process.send_signal(number)
+            assert await there.ends() == status
+            assert not there.said
 
 
 async def test_nobody_reads_any_more(broker: Native) -> None:
@@ -348,29 +356,24 @@ async def test_what_was_missed_comes_in_its_place(broker: Native) -> None:
             assert told == phone.heard(method, since=at, threadId=thread)
 
 
-async def test_without_waiting_the_broker_s_end_is_the_client_s(broker: Native) -> None:
-    async with door(broker, "--wait", "0") as there:
-        waits = await there.peer.ask("command/exec", {"command": ["sleep", "600"]})
+async def test_a_broker_that_stays_away(broker: Native) -> None:
+    """To one that doesn't wait, one that waits, and one whose client leaves meanwhile."""
+    async with (
+        door(broker, "--wait", "0") as hasty,
+        door(broker, "--wait", "0.3") as patient,
+        door(broker) as leaving,
+    ):
+        waits = await hasty.peer.ask("command/exec", {"command": ["sleep", "600"]})
         await status_of(broker, lambda report: report["appServer"]["requestsWaiting"] == 1)
         broker.process.kill()
         with pytest.raises(RpcError, match="-32010"):
-            await there.peer.result(waits)
-        assert await there.ends() == 1
-        assert b"Error: the broker is gone" in there.said
-
-
-async def test_a_broker_that_stays_away(broker: Native) -> None:
-    async with door(broker, "--wait", "0.3") as there:
-        broker.process.kill()
-        await there.says("Error: the broker is gone, and within 0.3 s it didn't come back")
-        assert await there.ends() == 1
-
-
-async def test_the_client_leaves_while_the_broker_is_away(broker: Native) -> None:
-    async with door(broker) as there:
-        broker.process.kill()
-        await there.says("the broker is gone")
-        assert await there.leaves() == 0
+            await hasty.peer.result(waits)
+        assert await hasty.ends() == 1
+        await hasty.says("Error: the broker is gone (")
+        await patient.says("Error: the broker is gone, and within 0.3 s it didn't come back")
+        assert await patient.ends() == 1
+        await leaving.says("waiting 60 s for it at most")
+        assert await leaving.leaves() == 0
 
 
 # ── no broker ─────────────────────────────────────────────────────────────────────────────────
@@ -385,6 +388,32 @@ async def test_no_broker_and_no_service(tmp_path: Path) -> None:
             assert not there.peer.inbox
 
 
+SYSTEMCTL = """#!/bin/sh
+[ "$2" = start ] && : > "{started}"
+exit 0
+"""
+
+
+async def test_no_broker_but_a_service_that_is_installed(tmp_path: Path) -> None:
+    """It is started, and attached to as soon as it listens; what was said meanwhile counts."""
+    with private_home("http://127.0.0.1:1") as home:
+        units, started = home.home / ".config/systemd/user", tmp_path / "started"
+        units.mkdir(parents=True)
+        for name in ("appmux.service", "appmux.socket"):
+            (units / name).write_text(MARKER)
+        (tmp_path / "systemctl").write_text(SYSTEMCTL.format(started=started))
+        (tmp_path / "systemctl").chmod(0o755)
+        path = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+        async with opened(home, more=path) as there:
+            hello = await there.peer.ask(
+                "initialize", {"clientInfo": {"name": "x", "version": "1"}}
+            )
+            await eventually(started.exists, "a service that was started")
+            async with brokered(home=home):
+                await there.peer.result(hello)
+                assert await there.leaves() == 0
+
+
 async def test_something_else_listens_there() -> None:
     with private_home("http://127.0.0.1:1") as home, socket.socket(socket.AF_UNIX) as other:
         path = home.root / "other.sock"
@@ -396,15 +425,3 @@ async def test_something_else_listens_there() -> None:
                 taken.sendall(b"HTTP/1.1 404 Not Found\r\n\r\n")
                 await there.says("is no broker: it answered 'HTTP/1.1 404 Not Found'")
                 assert await there.ends() == 1
-
-
-async def test_many_doors_that_start_at_once(broker: Native) -> None:
-    async with trio.open_nursery() as nursery:
-
-        async def one(number: int) -> None:
-            async with door(broker, name=f"door {number}") as there:
-                await there.peer.request(LIST)
-                assert await there.leaves() == 0
-
-        for number in range(6):
-            nursery.start_soon(one, number)
