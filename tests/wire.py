@@ -49,7 +49,9 @@ class Judge:
 
     def _answer(self, message: Json, asked: str | None) -> list[str]:
         if "error" in message:
-            return self._faults(f"error to {asked}", ref("JSONRPCError"), message)
+            code, data = str(message["error"].get("code")), message["error"].get("data")
+            own = extension_schemas.faults("errors", code, data) if data is not None else []
+            return own + self._faults(f"error to {asked}", ref("JSONRPCError"), message)
         assert asked is not None, f"an answer to nothing: {message}"
         named = self._result_of(asked)
         result = message["result"]

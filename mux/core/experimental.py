@@ -22,6 +22,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+import attrs
 import msgspec
 
 from mux.core import jsonrpc
@@ -94,7 +95,7 @@ class Gate(msgspec.Struct, frozen=True):
             return None
         try:
             value = msgspec.json.decode(params)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, RecursionError):
             return None  # the app-server says what is wrong with it
         reason = method if method in self.methods else self._used(method, value)
         schema = self.params[method]
@@ -136,40 +137,53 @@ class Gate(msgspec.Struct, frozen=True):
         property = self._resolved(self.params[method]).get("properties", {}).get(name, {})
         return "null" in property.get("type", ()) or {"type": "null"} in property.get("anyOf", ())
 
-    # ── what can't be parsed ──────────────────────────────────────────────────────────────────
-
     def _resolved(self, schema: Any) -> dict[str, Any]:
-        while isinstance(schema, dict) and "$ref" in schema:
-            schema = self.definitions.get(_name(schema["$ref"]))
-        return schema if isinstance(schema, dict) else {}
+        return _resolved(schema, self.definitions)
 
     def _misfits(self, schema: Any, value: Any) -> bool:
-        """Whether the app-server surely can't parse it; in doubt it can.
+        return _Parsing(self.definitions).misfits(schema, value)
 
-        It takes a list for an object, the fields' values in order; how many may be left out the
-        schema doesn't say.
-        """
+
+# ── what can't be parsed ──────────────────────────────────────────────────────────────────────────
+
+MOST_STEPS = 50_000
+"""Of looking at one request's params: ordinary ones take some hundred, and one made to take long
+(a value nested in a type of many variants) isn't worth more."""
+
+
+@attrs.define
+class _Parsing:
+    """One look at a value, whether the app-server surely can't parse it; in doubt it can.
+
+    It takes a list for an object, the fields' values in order; how many may be left out the schema
+    doesn't say.
+    """
+
+    definitions: dict[str, Any]
+    steps: int = 0
+
+    def misfits(self, schema: Any, value: Any) -> bool:
+        self.steps += 1
+        if self.steps > MOST_STEPS:
+            return False
         if isinstance(value, str) and isinstance(schema, dict):
             path = schema.get("$ref", "").endswith(f"/{_ABSOLUTE_PATH}")
             if path and not value.startswith(("/", "~")):
                 return True
-        whole = self._resolved(schema)
-        for branches in (whole.get("anyOf"), whole.get("oneOf")):
-            if branches and all(self._misfits(each, value) for each in branches):
-                return True
-        if any(self._misfits(each, value) for each in whole.get("allOf", ())):
+        whole = _resolved(schema, self.definitions)
+        if self._fits_no_variant(whole, value) or _is_of_another_kind(whole.get("type"), value):
             return True
         if "enum" in whole and isinstance(value, str) and value not in whole["enum"]:
             return True
-        if _is_of_another_kind(whole.get("type"), value):
-            return True
         if isinstance(value, dict):
             return self._object_misfits(whole, value)
-        items = whole.get("items")
-        if isinstance(value, list) and "object" in whole.get("type", ()):
-            is_map = isinstance(others := whole.get("additionalProperties"), dict) or others is True
-            return is_map or len(value) < len(whole.get("required", ()))
-        return isinstance(value, list) and any(self._misfits(items, each) for each in value)
+        return isinstance(value, list) and self._list_misfits(whole, value)
+
+    def _fits_no_variant(self, schema: dict[str, Any], value: Any) -> bool:
+        for variants in (schema.get("anyOf"), schema.get("oneOf")):
+            if variants and all(self.misfits(each, value) for each in variants):
+                return True
+        return any(self.misfits(each, value) for each in schema.get("allOf", ()))
 
     def _object_misfits(self, schema: dict[str, Any], value: dict[str, Any]) -> bool:
         known, others = schema.get("properties", {}), schema.get("additionalProperties")
@@ -177,7 +191,24 @@ class Gate(msgspec.Struct, frozen=True):
             return True
         if others is False and value.keys() - known.keys():
             return True
-        return any(self._misfits(known.get(name, others), each) for name, each in value.items())
+        return any(self.misfits(known.get(name, others), each) for name, each in value.items())
+
+    def _list_misfits(self, schema: dict[str, Any], value: list[Any]) -> bool:
+        if "object" in schema.get("type", ()):
+            others = schema.get("additionalProperties")
+            is_map = isinstance(others, dict) or others is True
+            return is_map or len(value) < len(schema.get("required", ()))
+        items = schema.get("items")
+        return any(self.misfits(items, each) for each in value)
+
+
+def _resolved(schema: Any, definitions: dict[str, Any]) -> dict[str, Any]:
+    """The schema behind references; one that allows anything where there is none."""
+    for _ in range(len(definitions) + 1):  # as long as a way without a circle can be
+        if not (isinstance(schema, dict) and "$ref" in schema):
+            break
+        schema = definitions.get(_name(schema["$ref"]))
+    return schema if isinstance(schema, dict) else {}
 
 
 _KINDS: dict[str, tuple[type, ...]] = {

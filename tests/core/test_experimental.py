@@ -6,6 +6,8 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mux.core.events import GateLearned
 from mux.core.experimental import HIDDEN, Gate, gate_of, without_hidden
@@ -129,6 +131,34 @@ def test_a_hidden_field_is_left_out_and_nothing_else_changes() -> None:
     assert without_hidden("item/made/up", message % field.encode()) is None
     assert without_hidden(method, b'{"id":1,"params":{"a":1}}') is None
     assert without_hidden(method, b'{"id":1,"params":{"a":"%s"}}' % field.encode()) is None
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from([*NEW, "cwd", "command", "name", "x"]), inner, max_size=4)
+    ),
+    max_leaves=12,
+)
+
+
+@given(st.sampled_from(["process/spawn", "memory/reset", "thread/start"]), JSON)
+def test_whatever_the_params_it_answers(method: str, params: Any) -> None:
+    gate = gate_of("1.2.3", STABLE, WHOLE, ORDER)
+    told = gate.refuses(method, json.dumps(params).encode())
+    assert told in (None, method, "askForApproval.granular", *(f"{method}.{name}" for name in NEW))
+
+
+def test_types_in_circles_and_made_to_take_long_end() -> None:
+    deep = {"oneOf": [struct({"in": ref("Deep"), "no": {"enum": [1]}}) for _ in range(8)]}
+    types = {"Loop": ref("Loop"), "Deep": deep, "Params": struct({"loop": ref("Loop"), "in": deep})}
+    requests = [request("a/b", ref("Params"))]
+    gate = gate_of("1", bundle([]), bundle(requests, **types), {})
+    value: Any = 5
+    for _ in range(100):
+        value = {"in": value}
+    assert gate.refuses("a/b", json.dumps({"loop": 5, "in": value}).encode()) == "a/b"
 
 
 # ── told as stories ───────────────────────────────────────────────────────────────────────────────
