@@ -18,8 +18,16 @@ from mux.config import Config
 from mux.errors import AppmuxError
 from mux.finding import Finding
 from mux.holders import UNSEEN, Holder
-from mux.listener import Address, TcpAddress, UnixAddress, parse_listen_url, refuse_open_door
+from mux.listener import (
+    Address,
+    TcpAddress,
+    UnixAddress,
+    parse_listen_url,
+    refuse_open_door,
+)
+from mux.reach import CONTROL_SOCKET
 from mux.statedir import StateDirError
+from mux.takeover import Occupant
 
 THREAD_LOCKS: Final = "thread-writer-locks"
 """Below CODEX_HOME: codex locks ``ID.lock`` while a process has the thread loaded."""
@@ -208,22 +216,26 @@ def threads(environ: Mapping[str, str], report: Report | None) -> Iterator[Findi
     directory = codex_home(environ) / THREAD_LOCKS
     held = holders.of_locks(sorted(directory.glob("*.lock")))
     own = None if report is None else report["broker"]["pid"]
+    makes_way = takeover.occupant(codex_home(environ) / CONTROL_SOCKET) if held else None
     here = 0
     for path, there in held.items():
         if own is not None and any(own in holders.ancestors(holder.pid) for holder in there):
             here += 1
         else:
-            yield _foreign(path, there)
+            yield _foreign(path, there, makes_way)
     if here or not held:
         says = f"{here} loaded in the broker's app-server" if here else "none is loaded anywhere"
         yield Finding("threads", "well", says, facts={"loaded": here})
 
 
-def _foreign(path: Path, there: list[Holder]) -> Finding:
+def _foreign(path: Path, there: list[Holder], makes_way: Occupant | None) -> Finding:
     thread = path.stem
     names = "; ".join(str(holder) for holder in there)
     pid = there[0].pid
-    end = f"end that program, or `kill {pid}`" if there[0] != UNSEEN else "end that program"
+    if makes_way is not None and makes_way.codex and there[0] == makes_way.holder:
+        end = "take that one's place by `appmux serve --take-over`"
+    else:
+        end = f"end that program, or `kill {pid}`" if there[0] != UNSEEN else "end that program"
     return Finding(
         f"thread {thread}",
         "wrong",

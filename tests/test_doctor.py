@@ -31,8 +31,8 @@ from mux.settings import load
 from mux.statedir import LOCK
 from mux.steps import Runner
 from tests.end_to_end.brokered import brokered, client
-from tests.end_to_end.native import Native, codex_bin, native_stdio
-from tests.end_to_end.peer import RpcError
+from tests.end_to_end.native import Native, codex_bin, native_stdio, native_unix
+from tests.end_to_end.peer import RpcError, connect_unix
 from tests.host import Host, host
 
 __all__ = ["host"]
@@ -278,6 +278,20 @@ async def test_a_thread_that_another_codex_has_loaded() -> None:
         assert f"`kill {pid}`" in found.remedy
         assert found.facts["pids"] == [pid]
         assert abs(found.facts["since"] - time.time()) < 3600
+
+
+async def test_codexs_own_on_the_control_socket_is_never_to_be_killed() -> None:
+    async with native_unix() as own, connect_unix(own.socket) as peer:
+        await peer.initialize("one")
+        thread = await peer.start_thread(own.home.work)
+        await peer.run_turn(thread, "hi")
+        found = await examined(own.home.environ())
+        for about in ("control socket", f"thread {thread}"):
+            assert found[about].verdict == "wrong"
+            assert f"process {own.process.pid} (" in found[about].says
+            assert "`appmux serve --take-over`" in found[about].remedy
+            assert "kill" not in found[about].remedy
+        assert "a `codex app-server` that somebody started by hand" in found["control socket"].says
 
 
 async def test_a_lock_that_nobody_holds_is_no_trouble(host: Host) -> None:

@@ -65,7 +65,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "codex", "codex_version", "finding", "login", "novascale", "service", "settings", "steps",
     },
     "checks_broker": {
-        "client", "codex", "finding", "holders", "listener", "ready", "statedir", "status",
+        "client", "codex", "finding", "holders", "listener", "reach", "ready", "statedir", "status",
         "takeover",
     },
     "finding": set(),

@@ -34,8 +34,8 @@ from mux.core.threads import Thread
 TITLED_FOR = 60.0
 """Seconds for which an outcome is told again: all ask within a second of the turn's beginning."""
 
-LONGEST_WAIT = 15.0
-"""Seconds until one that waits for another's title runs after all: half of a TUI's patience."""
+LONGEST_WAIT = 25.0
+"""Seconds until one that waits for another's title runs after all: a TUI waits 30 s for its own."""
 
 MOST_KEPT = 64
 """Title turns remembered. With more of them at once, some titles are made twice."""
