@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -19,11 +21,11 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from mux import config
-from mux.push.apns import NOT_BEFORE, PAYLOAD_BYTES, RENEW_AFTER, payload
+from mux.push.apns import NOT_BEFORE, PAYLOAD_BYTES, RENEW_AFTER, Apns, payload
 from mux.push.outcome import Delivered, Failed, Gone, Outcome, Retry
 from mux.push.push import Push
 from mux.push.services import Services, open_services
-from tests.certificates import issue
+from tests.certificates import Issued, issue
 from tests.push.stand import Said, Stand, standing
 from tests.push.told import NOW, endpoint, push
 
@@ -36,6 +38,7 @@ class Apple:
     stand: Stand
     services: Services
     public: str
+    issued: Issued
 
     async def deliver(self, told: Push, now: float = NOW) -> Outcome:
         return await self.services.deliver(PHONE, told, now)
@@ -60,7 +63,7 @@ async def apple(tmp_path: Path) -> AsyncIterator[Apple]:
         )  # fmt: skip
         services = open_services(settings, tmp_path)
         public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-        yield Apple(stand, services, public.decode())
+        yield Apple(stand, services, public.decode(), issued)
         await services.web.aclose()
 
 
@@ -187,6 +190,38 @@ async def test_what_lies_in_the_settings_is_said_so(apple: Apple, status: int, r
     apple.stand.answers = [Said(status, {"reason": reason})]
     why = f"{status} {reason}: see push.apns in the settings"
     assert await apple.deliver(push()) == Failed(why, ours=True)
+
+
+@pytest.mark.parametrize("after", [0, 1, 400])
+async def test_a_connection_that_is_cut_mid_stream(apple: Apple, after: int) -> None:
+    """Over TLS and HTTP/2, having read so many bytes of the request."""
+    cut = 0
+
+    async def handle(stream: trio.SSLStream[trio.SocketStream]) -> None:
+        nonlocal cut
+        read = b""
+        with contextlib.suppress(trio.BrokenResourceError):
+            while len(read) < after and (part := await stream.receive_some()):
+                read += part
+        cut += 1
+        await trio.aclose_forcefully(stream)
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(apple.issued.cert, apple.issued.key)
+    context.set_alpn_protocols(["h2"])
+    async with trio.open_nursery() as nursery:
+        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        port = listener.socket.getsockname()[1]
+        secure = trio.SSLListener(listener, context)
+        nursery.start_soon(trio.serve_listeners, handle, [secure])
+        apns = apple.services.of["apns"]
+        assert isinstance(apns, Apns)
+        apns.settings = attrs.evolve(apns.settings, url=f"https://localhost:{port}")
+        outcome = await apple.deliver(push())
+        nursery.cancel_scope.cancel()
+    assert isinstance(outcome, Retry)
+    assert not outcome.ours
+    assert cut == 1
 
 
 async def test_a_key_that_cannot_be_used(apple: Apple, tmp_path: Path) -> None:

@@ -192,6 +192,31 @@ async def test_a_withdrawal_follows_what_is_on_its_way(tmp_path: Path) -> None:
         assert [each["state"] for each in pushes.history()] == ["sent", "withdrawn", "withdrawn"]
 
 
+async def test_that_it_is_tried_is_on_disk_before_the_service_hears_of_it(tmp_path: Path) -> None:
+    """So the next life knows that the service may have it, and withdraws it there too."""
+    async with standing() as stand:
+        tried: list[object] = []
+
+        def look(_heard: Heard) -> Said:
+            with sqlite3.connect(tmp_path / FILE) as connection:
+                tried.extend(connection.execute("SELECT state, attempts FROM push").fetchall())
+            return Said(500)
+
+        stand.otherwise = look
+        settings = webhook(tmp_path, stand.url)
+        pushes = Pushes.open(tmp_path, settings, clock=Clock())
+        async with running(pushes):
+            pushes.send("host", push())
+            await stand.until(1)
+        assert tried == [("queued", 1)]
+        stand.otherwise = lambda _heard: Said()
+        again = Pushes.open(tmp_path, settings, clock=Clock())
+        again.withdraw("host", "thread-a")
+        async with running(again):
+            await settled(again)
+        assert ids(stand) == ["p-1", "-p-1"]
+
+
 async def test_a_device_that_is_revoked_gets_nothing_more(tmp_path: Path) -> None:
     async with standing() as stand:
         pushes = Pushes.open(tmp_path, webhook(tmp_path, stand.url), clock=Clock())
