@@ -15,7 +15,7 @@ import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mux import door
+from mux import http_request
 from mux.auth import open_auth
 from mux.config import Auth
 from mux.core.principal import Principal
@@ -205,13 +205,15 @@ async def test_a_head_that_never_ends_is_given_up(autojump_clock: trio.testing.M
     assert await knock(server, "ws", CLOSED, "somebody", ready=lambda: True) is None
     assert (await client.receive_some()).startswith(b"HTTP/1.1 408 ")
     # The head's deadline, and then the lingering for a peer that doesn't close.
-    assert trio.current_time() - started == door.HEAD_DEADLINE + door.LINGER_DEADLINE
+    assert (
+        trio.current_time() - started == http_request.HEAD_DEADLINE + http_request.LINGER_DEADLINE
+    )
 
 
 async def test_a_head_is_read_no_further_than_its_limit() -> None:
     client, server = trio.testing.memory_stream_pair()
     head = b"GET / HTTP/1.1\r\nx: "
-    await client.send_all(head + b"a" * (door.HEAD_BYTES - len(head)))
+    await client.send_all(head + b"a" * (http_request.HEAD_BYTES - len(head)))
     async with trio.open_nursery() as nursery:
 
         async def read() -> None:
@@ -226,7 +228,7 @@ async def test_a_peer_that_takes_no_answer_is_given_up(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     client, server = trio.testing.lockstep_stream_pair()
-    await_answer = trio.current_time() + door.ANSWER_DEADLINE
+    await_answer = trio.current_time() + http_request.ANSWER_DEADLINE
     async with trio.open_nursery() as nursery:
         nursery.start_soon(client.send_all, request("GET /"))
         assert await knock(server, "ws", CLOSED, "somebody", ready=lambda: True) is None

@@ -13,7 +13,7 @@ import pytest
 import trio
 from msgspec import to_builtins
 
-from mux import door
+from mux import http_request
 from mux.auth import open_auth
 from mux.config import Auth
 from mux.devices import Book, open_book
@@ -186,7 +186,7 @@ async def test_what_is_no_pairing(tmp_path: Path, sent: bytes, status: int) -> N
 
 
 async def test_a_body_that_does_not_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(door, "HEAD_DEADLINE", 0.05)
+    monkeypatch.setattr(http_request, "HEAD_DEADLINE", 0.05)
     async with porch(tmp_path) as opened:
         reply = await opened.ask(request("POST /v1/pair", "content-length: 9"))
         assert (reply.status, json.loads(reply.body)["error"]) == (400, "malformed")

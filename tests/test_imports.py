@@ -90,7 +90,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     # the broker, in the order in which a message meets it
     "server": {
         "access", "audit", "auth", "codex", "codex_schema", "devices", "dispatcher", "door",
-        "downstream", "failures", "listener", "metrics", "notices.asked", "outbox", "statedir",
+        "downstream", "failures", "listener", "metrics", "notices.asked",
+        "notices.lockscreen", "outbox", "statedir",
         "store", "streams", "takeover", "tls", "upstream", "watchdog",
     },
     # notices: what becomes of what the core says of them
@@ -104,6 +105,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "notices.wording", "push.endpoints", "push.push", "push.sender",
     },
     "notices.wording": {"push", "push.push", "shown"},
+    "notices.lockscreen": {"notices.noticing", "notices.tickets", "pairing"},
     "notices.tickets": set(),
     "notices.wishes": {"wholefile"},
     "notices.ledger": {"database"},
@@ -118,7 +120,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "takeover": {"client", "holders", "socketpath"},
     "streams": set(),
     "tls": set(),
-    "door": {"auth", "failures", "pairing"},
+    "door": {"auth", "failures", "http_request", "pairing", "posts"},
+    "posts": {"failures", "http_request", "pairing"},
+    "http_request": {"failures"},
     "auth": {"devices"},
     "failures": set(),
     "access": {"devices", "dispatcher", "pairing"},

@@ -1,0 +1,108 @@
+"""What is done by a plain HTTP ``POST``: pairing a device, answering from a lock screen.
+
+Hands to: ``pairing`` and ``notices``, the bodies. Hears from: ``door``, whose requests they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import TypeAlias
+
+import structlog
+import trio
+
+from mux.failures import Failures
+from mux.http_request import Answer, Head, answer, hold_back, read_body, values
+from mux.pairing import Pairing, Reply, malformed, too_many
+
+Decide: TypeAlias = Callable[[str, str, bytes, str], Reply]
+"""Judges an answer: by the push's id, the ``Authorization`` header, the body and the address."""
+
+log = structlog.get_logger()
+
+# -- pairing ---------------------------------------------------------------------------------------
+
+
+async def pair(
+    stream: trio.abc.HalfCloseableStream,
+    head: Head,
+    pairing: Pairing | None,
+    failures: Failures,
+    address: str,
+) -> None:
+    """Exchange a ticket. What was decided is undone if the answer doesn't reach the device."""
+    if pairing is None:
+        await answer(stream, Answer(HTTPStatus.NOT_FOUND), head.request.method, address)
+        return
+    reply = too_many() if failures.too_many(address, trio.current_time()) else None
+    if reply is None:
+        reply = await _exchange(stream, head, pairing, address)
+        if reply is None:
+            return
+    delivered = False
+    try:
+        await hold_back(reply.status, failures, address)
+        delivered = await answer(stream, _as_json(reply), head.request.method, address)
+    finally:
+        pairing.conclude(reply, delivered=delivered)
+
+
+async def _exchange(
+    stream: trio.abc.HalfCloseableStream, head: Head, pairing: Pairing, address: str
+) -> Reply | None:
+    """The broker's word on a ticket; None if the device left before."""
+    reply = None
+    async with trio.open_nursery() as nursery:
+        body = await read_body(stream, head)
+        if not isinstance(body, bytes):
+            return malformed(body) if body is not None else None
+        nursery.start_soon(_until_it_leaves, stream, nursery.cancel_scope)
+        reply = await pairing.exchange(body, address)
+        nursery.cancel_scope.cancel()
+    return reply
+
+
+async def _until_it_leaves(stream: trio.abc.ReceiveStream, waiting: trio.CancelScope) -> None:
+    """Cancel the waiting once the device has hung up. A word more than its body counts as that."""
+    try:
+        await stream.receive_some(1)
+    except trio.BrokenResourceError:
+        log.debug("left while it was paired")
+    waiting.cancel()
+
+
+# -- answering from a lock screen ------------------------------------------------------------------
+
+
+async def decide(
+    stream: trio.abc.HalfCloseableStream,
+    head: Head,
+    push: str,
+    *,
+    judge: Decide | None,
+    failures: Failures,
+    address: str,
+) -> None:
+    """Answer an approval by the ticket of a push."""
+    if judge is None:
+        await answer(stream, Answer(HTTPStatus.NOT_FOUND), head.request.method, address)
+        return
+    if failures.too_many(address, trio.current_time()):
+        reply = too_many()
+    else:
+        body = await read_body(stream, head)
+        if body is None:
+            return
+        if isinstance(body, bytes):
+            authorization = next(iter(values(head.request, b"authorization")), b"")
+            reply = judge(push, authorization.decode("latin-1"), body, address)
+        else:
+            reply = malformed(body)
+    await hold_back(reply.status, failures, address)
+    await answer(stream, _as_json(reply), head.request.method, address)
+
+
+def _as_json(reply: Reply) -> Answer:
+    headers = (("cache-control", "no-store"),)
+    return Answer(reply.status, reply.body.decode(), headers, "application/json")
