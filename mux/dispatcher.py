@@ -31,6 +31,7 @@ from mux.core.commands import (
     Fetch,
     Forward,
     GiveUp,
+    Judged,
     KillUpstream,
     LearnGate,
     Log,
@@ -108,6 +109,7 @@ class NoticeBoard(Protocol):
     def notify(self, command: Notify) -> None: ...
     def withdraw(self, command: Withdraw) -> None: ...
     def explain(self, command: Explain) -> None: ...
+    def judged(self, command: Judged) -> None: ...
 
 
 class Disk(Protocol):
@@ -267,12 +269,12 @@ class Dispatcher:
                 self._ports[client].outbox.tell_when_drained()
             case Fetch():
                 self.disk.fetch(command)
-            case Notify() | Withdraw() | Explain():
+            case Notify() | Withdraw() | Explain() | Judged():
                 self._perform_on_notices(command)
             case _:
                 self._perform_on_app_server(command)
 
-    def _perform_on_notices(self, command: Notify | Withdraw | Explain) -> None:
+    def _perform_on_notices(self, command: Notify | Withdraw | Explain | Judged) -> None:
         if self.notices is not None:
             match command:
                 case Notify():
@@ -281,6 +283,8 @@ class Dispatcher:
                     self.notices.withdraw(command)
                 case Explain():
                     self.notices.explain(command)
+                case Judged():
+                    self.notices.judged(command)
 
     def _serve(self, asked: Serve) -> None:
         try:

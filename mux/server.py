@@ -57,6 +57,7 @@ from mux.errors import AppmuxError
 from mux.failures import Failures
 from mux.listener import Address, Listener, UnixAddress
 from mux.notices.asked import METHODS, Asked
+from mux.notices.lockscreen import LockScreen
 from mux.store import Store, StoreError
 from mux.streams import Accepted
 from mux.tls import Certificate, open_certificate
@@ -334,6 +335,7 @@ class _Server:
             ready=self.ready,
             metrics=self._expose,
             pairing=self.access.pairing,
+            decide=LockScreen(self.notices.noticing).decide,
             failures=self.failures,
         )
         if admission is None:

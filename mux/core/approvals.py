@@ -69,6 +69,7 @@ class ServerRequest:
     journaled: bool = False
     answered: bool = False
     answered_by: ClientId | None = None
+    by_notice: str = ""
     present: ClientId | None = None
     next_ones: list[ClientId] = attrs.field(factory=list)
     deadline: float = float("inf")

@@ -32,6 +32,7 @@ from mux.core.client import Client
 from mux.core.commands import Command, KillUpstream, LearnGate, Serve
 from mux.core.events import (
     AccessEnded,
+    AnsweredByNotice,
     ClientAttached,
     ClientDrained,
     ClientId,
@@ -234,6 +235,8 @@ class Broker:
                 self.state.journal.kept(epoch, earliest)
             case Reachable(recipients):
                 self._notices.reachable(recipients)
+            case AnsweredByNotice(request, principal, peer, yes):
+                self._offering.answered_by_notice(request, principal, peer, yes=yes)
             case NoticesKept(known, standing):
                 self._notices.kept(known, standing)
             case _:

@@ -105,6 +105,14 @@ class Explain(Command, frozen=True):
     device: str = ""
 
 
+class Judged(Command, frozen=True):
+    """What became of an ``AnsweredByNotice``: ``decided``, ``counted`` (a vote), ``refused``, and
+    why; or ``over``: nothing is left to answer."""
+
+    outcome: Literal["decided", "counted", "refused", "over"]
+    why: str
+
+
 class Close(Command, frozen=True):
     """Close one client's connection with a WebSocket code and a reason (at most 123 bytes)."""
 

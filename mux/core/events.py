@@ -135,6 +135,15 @@ class GateLearned(Event, frozen=True):
     gate: Gate | None
 
 
+class AnsweredByNotice(Event, frozen=True):
+    """A device answers an approval by a ticket of its own, in one word. ``peer``: from where."""
+
+    request: int
+    principal: Principal
+    peer: str
+    yes: bool
+
+
 class Reachable(Event, frozen=True):
     """Who can be pushed to, and what each wants: told anew whenever something of it changes."""
 

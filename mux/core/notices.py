@@ -43,7 +43,7 @@ from mux.core.notice import (
     Standing,
     Timing,
 )
-from mux.core.offering import item_about, params_of
+from mux.core.offering import BY_NOTICE, item_about, params_of
 from mux.core.state import NEVER, State
 from mux.core.threads import Thread
 
@@ -298,6 +298,8 @@ class Notices:
     def _how_it_ended(self, request: ServerRequest) -> str:
         if not request.answered:
             return "withdrawn by the app-server"
+        if request.answered_by == BY_NOTICE:
+            return f"answered by a notice ({request.by_notice})"
         client = self.state.clients.get(request.answered_by or 0)
         if client is None:
             return "answered"

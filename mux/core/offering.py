@@ -13,21 +13,26 @@ import attrs
 import msgspec
 
 from mux.core import jsonrpc, recording, tools
-from mux.core.answers import fault
+from mux.core.answers import fault, plain
 from mux.core.approvals import RESOLVED, ServerRequest
 from mux.core.backlog import NOT_NUMBERED
-from mux.core.client import Client
+from mux.core.client import Client, ClientInfo
+from mux.core.commands import Judged
 from mux.core.events import ClientId
 from mux.core.experimental import without_hidden
 from mux.core.jsonrpc import ClientMessage, UpstreamMessage
 from mux.core.methods import Asked, server_request_rule
 from mux.core.policies import Ballot
+from mux.core.principal import Principal
 from mux.core.state import NEVER, State
 from mux.core.tools import Owner
 from mux.core.voting import Voting
 
 LATE = "answer/late"
 """Counted: an answer to what isn't there any more, or was answered before."""
+
+BY_NOTICE: ClientId = 0
+"""Stands for no client: the answer came from a lock screen."""
 
 LONGEST_ITEM = 256 * 1024
 """Bytes of an item that is listed with its approval: more of a change nobody reads in a list."""
@@ -200,12 +205,13 @@ class Offering:
             self.voting.tell_refused(request, client, "local", why_not)
             self.voting.ask_again(request, client, f"your yes doesn't count: {why_not}")
 
-    def _take(self, request: ServerRequest, client: Client, result: bytes) -> None:
-        """A valid answer, whichever way it came; it may decide."""
+    def _take(self, request: ServerRequest, client: Client, result: bytes) -> bool:
+        """A valid answer, whichever way it came; whether it decides."""
         decided = self.voting.take(request, client, result)
         if decided is not None:
             recording.approved(self.state, request, recording.by(client), decided)
             self._answer(request, client.id, {"result": decided})
+        return decided is not None
 
     def time_passed(self) -> None:
         """Go on with what was put to one client for long enough; count votes that had to wait."""
@@ -240,6 +246,31 @@ class Offering:
         }
         self.state.send(client.id, jsonrpc.result(message.id, told), message.method)
 
+    def answered_by_notice(self, id: int, principal: Principal, peer: str, *, yes: bool) -> None:
+        """A device answers from its lock screen: by the same rules as any client."""
+        state, request = self.state, self.state.approvals.get(b"%d" % id)
+        if request is None or request.answered:
+            state.out.append(Judged("over", self._why_over(request)))
+            return
+        client = _behind_notice(principal, peer, state.now)
+        result = msgspec.json.encode(plain(request.method, request.offer, yes=yes))
+        wrong = self._why_not(client, request, result)
+        if "approve" not in principal.scopes:
+            wrong = "this device may not approve"
+        if wrong is not None:
+            recording.answer_refused(state, request, client, "approve")
+            state.out.append(Judged("refused", wrong))
+            return
+        request.by_notice = principal.name
+        decided = self._take(request, client, result)
+        waits_for = "" if decided else self.voting.waits_for(request)
+        state.out.append(Judged("decided" if decided else "counted", waits_for))
+
+    def _why_over(self, request: ServerRequest | None) -> str:
+        if request is None:
+            return "it was withdrawn, or answered a while ago"
+        return f"answered already, by {self._named(request.answered_by)}"
+
     def _why_not(self, client: Client, request: ServerRequest | None, result: bytes) -> str | None:
         """Why the answer doesn't count; None if it does."""
         if request is None:
@@ -256,6 +287,8 @@ class Offering:
         return self.voting.refuses(request, client, result)
 
     def _named(self, id: ClientId | None) -> str:
+        if id == BY_NOTICE:
+            return "a device, from a notice"
         client = self.state.clients.get(id or 0)
         if client is None:
             return "one that has left" if id is not None else "the broker"
@@ -427,6 +460,13 @@ class Offering:
         for request in self.state.approvals.pending(thread):
             if request.rule.asked is Asked.FOLLOWERS:
                 request.offered.pop(client.id, None)
+
+
+def _behind_notice(principal: Principal, peer: str, now: float) -> Client:
+    """Who answers by a notice, as a client that isn't attached."""
+    client = Client(BY_NOTICE, principal, "notice", peer, since=now)
+    client.info = ClientInfo("from a notice", "")
+    return client
 
 
 def item_about(state: State, request: ServerRequest) -> bytes:

@@ -29,6 +29,7 @@ import attrs
 
 from mux.core import command_words, consent
 from mux.core.events import ClientId
+from mux.core.notice import RISKS
 from mux.core.principal import Principal
 from mux.core.tools import Owner
 
@@ -108,6 +109,9 @@ class Policies:
     quorum: int = _because("how many principals, where the policy is quorum", 2)
     owner_delay: float = _because(
         "time for the owner to see it; then somebody else at the desk may answer", 60.0
+    )
+    never_from_notice: tuple[str, ...] = _because(
+        "not approved at a glance: its notice opens the app (see core.risk)", RISKS
     )
     rules: tuple[Rule, ...] = _because("in order, the first that fits; else the policy above", ())
 

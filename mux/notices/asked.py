@@ -65,7 +65,12 @@ class Asked:
         wishes = open_wishes(state_dir, time.time, wanted.quiet or "", wanted.off)
         pushes = Pushes.open(state_dir, settings.push)
         ledger = Ledger.open(state_dir, time.time)
-        never = RISKS
+        never = settings.approvals.never_from_notice
+        for each in never:
+            if each not in RISKS:
+                raise AskedError(
+                    f"approvals.never_from_notice: no class is called {each!r}: {', '.join(RISKS)}"
+                )
         return cls(Noticing(wanted, never, pushes, ledger, wishes, book, dispatcher, record))
 
     def answer(self, asked: Serve) -> object:

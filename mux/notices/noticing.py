@@ -24,8 +24,8 @@ import attrs
 import trio
 
 from mux import config
-from mux.core.commands import Explain, Notify, Withdraw
-from mux.core.events import NoticesKept, Reachable
+from mux.core.commands import Explain, Judged, Notify, Withdraw
+from mux.core.events import AnsweredByNotice, NoticesKept, Reachable
 from mux.core.notice import WAITING, Notice, Recipient, Standing
 from mux.core.principal import Principal, device_key
 from mux.core.scopes import ALL
@@ -33,7 +33,7 @@ from mux.devices import Book
 from mux.dispatcher import Dispatcher
 from mux.notices import wording
 from mux.notices.ledger import Ledger
-from mux.notices.tickets import ANSWERS, Tickets
+from mux.notices.tickets import ANSWERS, Ticket, Tickets
 from mux.notices.wishes import Wishes
 from mux.push.endpoints import HOST
 from mux.push.push import Push
@@ -74,6 +74,7 @@ class Noticing:
     record: Callable[[str, dict[str, object]], None]
     tickets: Tickets = attrs.field(factory=Tickets)
     clock: Callable[[], float] = time.time
+    _verdicts: list[Judged] = attrs.field(factory=list)
     _standing: dict[str, Notice] = attrs.field(factory=dict)
     _reachable: tuple[Recipient, ...] | None = None
     _secret: bytes = attrs.field(init=False, repr=False)
@@ -262,6 +263,22 @@ class Noticing:
             title="appmux",
             body=f"A test of what {self.name(device)} is told",
         )
+
+    def judged(self, command: Judged) -> None:
+        """What became of an answer that was just given by a ticket."""
+        self._verdicts.append(command)
+
+    def answered_from_notice(
+        self, ticket: Ticket, principal: Principal, peer: str, *, yes: bool
+    ) -> Judged:
+        """Put it to the core; what became of it."""
+        self.dispatcher.hear(AnsweredByNotice(ticket.request, principal, peer, yes))
+        verdict = self._verdicts.pop()  # the core always judges
+        thing = f"asked/{ticket.request}"
+        said = f"{'approve' if yes else 'decline'}: {verdict.outcome}"
+        why = f" ({verdict.why})" if verdict.why else ""
+        self.ledger.step(thing, "answered", said + why, ticket.device)
+        return verdict
 
     def explain(self, command: Explain) -> None:
         """Keep why it was decided so."""

@@ -24,6 +24,7 @@ from mux.core.commands import (
     Explain,
     Forward,
     GiveUp,
+    Judged,
     KillUpstream,
     LearnGate,
     Log,
@@ -157,6 +158,7 @@ class Story:
     logs: list[Log] = attrs.field(factory=list)
     served: list[Serve] = attrs.field(factory=list)
     records: list[Record] = attrs.field(factory=list)
+    judged: list[Judged] = attrs.field(factory=list)
     notices: list[Notify | Withdraw | Explain] = attrs.field(factory=list)
     intact: bool = True
     given_up: list[str] = attrs.field(factory=list)
@@ -219,8 +221,8 @@ class Story:
                 self.served.append(command)
             case Record():
                 self.records.append(command)
-            case Notify() | Withdraw() | Explain():
-                self.notices.append(command)
+            case Notify() | Withdraw() | Explain() | Judged():
+                self._perform_on_notices(command)
             case GiveUp(reason):
                 self.given_up.append(reason)
             case LearnGate():
@@ -229,6 +231,12 @@ class Story:
                 self.lives.append(command)
             case _:
                 raise AssertionError(f"no such command: {command!r}")
+
+    def _perform_on_notices(self, command: Notify | Withdraw | Explain | Judged) -> None:
+        if isinstance(command, Judged):
+            self.judged.append(command)
+        else:
+            self.notices.append(command)
 
     def written(self, method: str | None = None) -> list[Json]:
         """What the app-server was written since the last look; with ``method``, only that."""

@@ -1,0 +1,98 @@
+"""Answers from a lock screen: ``POST /v1/approvals/ID`` with a push's ticket.
+
+    {"answer": "approve" | "decline", "ticket"?: "amt_…"}
+
+``ID`` is the push's. The ticket comes in the body, or as ``Authorization: Bearer``; with the ticket
+in the body that header may be the device's own token, and then it must be of the same device. What
+the answer is worth, the core judges like any client's.
+
+Hands to: ``noticing``, which puts it to the core. Hears from: ``posts``, the request.
+"""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Final
+
+import attrs
+import msgspec
+import structlog
+import trio
+
+from mux.core.principal import Principal, device_key
+from mux.notices.noticing import Noticing
+from mux.notices.tickets import PREFIX, Answer, Ticket
+from mux.pairing import Reply, malformed
+
+BEARER: Final = "bearer "
+
+log = structlog.get_logger()
+
+
+class _Sent(msgspec.Struct):
+    """The body. What else is in it is for a later version."""
+
+    answer: Answer
+    ticket: str = ""
+
+
+@attrs.define(eq=False)
+class LockScreen:
+    """Judges of one broker."""
+
+    noticing: Noticing
+
+    def decide(self, push: str, authorization: str, body: bytes, address: str) -> Reply:
+        """The answer to the device. Doesn't wait."""
+        try:
+            sent = msgspec.json.decode(body, type=_Sent)
+        except msgspec.DecodeError:
+            return malformed('send {"answer": "approve" or "decline", "ticket": "…"} as JSON')
+        token = authorization[len(BEARER) :].strip()
+        if not authorization.lower().startswith(BEARER):
+            token = ""
+        text = sent.ticket or (token if token.startswith(PREFIX) else "")
+        ticket = self.noticing.tickets.find(text)
+        if ticket is None:
+            return _refusal(HTTPStatus.UNAUTHORIZED, "unknown-ticket", "no such ticket")
+        claimed = token if not token.startswith(PREFIX) else ""
+        refused = self._refused(ticket, push, claimed)
+        if refused is not None:
+            why = refused.status.phrase
+            log.warning("an answer by a notice was refused", client=address, status=why)
+            return refused
+        principal = self.noticing.principal(ticket.device)
+        if principal is None:
+            return _refusal(HTTPStatus.UNAUTHORIZED, "revoked", "this device was revoked")
+        return self._answered(ticket, principal, address, yes=sent.answer == "approve")
+
+    def _refused(self, ticket: Ticket, push: str, token: str) -> Reply | None:
+        """Why the ticket doesn't hold, for this push and this device."""
+        if token:
+            device = self.noticing.book.by_token(token)
+            if device is None or device_key(device.id) != ticket.device:
+                text = "the ticket was given to another device"
+                return _refusal(HTTPStatus.UNAUTHORIZED, "wrong-device", text)
+        if ticket.push != push:
+            text = "the ticket belongs to another notice"
+            return _refusal(HTTPStatus.UNAUTHORIZED, "wrong-notice", text)
+        if ticket.used:
+            return _refusal(HTTPStatus.CONFLICT, "used-ticket", "the ticket has been used")
+        if ticket.until <= trio.current_time():
+            text = "the ticket holds no more: open the app"
+            return _refusal(HTTPStatus.CONFLICT, "expired-ticket", text)
+        return None
+
+    def _answered(self, ticket: Ticket, principal: Principal, address: str, *, yes: bool) -> Reply:
+        ticket.used = True
+        judged = self.noticing.answered_from_notice(ticket, principal, address, yes=yes)
+        if judged.outcome == "over":
+            return _refusal(HTTPStatus.CONFLICT, "already-resolved", judged.why)
+        if judged.outcome == "refused":
+            return _refusal(HTTPStatus.CONFLICT, "refused", judged.why)
+        told = {"decided": judged.outcome == "decided", "waitsFor": judged.why or None}
+        return Reply(HTTPStatus.OK, msgspec.json.encode(told))
+
+
+def _refusal(status: HTTPStatus, error: str, message: str) -> Reply:
+    return Reply(status, msgspec.json.encode({"error": error, "message": message}))
