@@ -52,6 +52,7 @@ async def broker(config: Config, environ: Mapping[str, str]) -> tuple[list[Findi
     except ClientError as failure:
         return [_no_answer(config, str(failure))], None
     found = [_said(report), *_app_server(report["appServer"]), *_store(report.get("store"))]
+    found += _notices(report.get("notices"))
     said = ready.probe(config, environ)
     if said != ready.OK and all(each.verdict != "wrong" for each in found):
         remedy = "wait a moment; if it stays so, `appmux service logs`"
@@ -138,6 +139,18 @@ def _store(store: Report | None) -> Iterator[Finding]:
         yield Finding("journal", "wrong", says, remedy, store)
     else:
         yield Finding("journal", "well", f"{store['bytes'] // 1024} KiB on disk", facts=store)
+
+
+def _notices(notices: Report | None) -> Iterator[Finding]:
+    if notices is None or not (notices["endpoints"] or notices["trouble"]):
+        return
+    if notices["trouble"]:
+        remedy = "`appmux notices test` says what each service answers; see docs/push.md"
+        yield Finding("push", "wrong", notices["trouble"], remedy, notices)
+    else:
+        count = sum(notices["endpoints"].values())
+        queued = notices["pushes"].get("queued", 0)
+        yield Finding("push", "well", f"{count} endpoints, {queued} pushes wait", facts=notices)
 
 
 # -- addresses -------------------------------------------------------------------------------------

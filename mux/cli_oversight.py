@@ -1,6 +1,6 @@
-"""The commands by which a person watches over the runtime: ``audit``, ``approvals``, ``approve``.
+"""The commands by which a person watches over the runtime: ``audit``, ``approvals``, ``notices``…
 
-Hands to: ``audit_shown``, ``approving``. Hears from: ``cli``; a person, before an answer is given.
+Hands to: ``audit_shown``, ``approving``, ``notices_shown``. Hears from: ``cli``; a person, before an answer is given.
 
 Modules are imported inside the command that wants them, as in ``cli``.
 """
@@ -121,4 +121,40 @@ def decline(id: str, yes: bool, state_dir: Path | None, config_file: Path | None
     _answer(id, "decline", yes=yes, state_dir=state_dir, config_file=config_file)
 
 
-COMMANDS = (audit, approvals, approve, decline)
+@click.group(invoke_without_command=True)
+@click.option("--why", is_flag=True, help="Each decision and delivery too.")
+@click.option(
+    "--limit", type=click.IntRange(1, 1000), default=50, metavar="N", help="The newest N (50)."
+)
+@json_flag
+@state_dir_flag
+@config_flag
+@click.pass_context
+def notices(
+    ctx: click.Context, *, why: bool, limit: int, as_json: bool,
+    state_dir: Path | None, config_file: Path | None,
+) -> None:  # fmt: skip
+    """List what devices were told by push, and why they were or weren't."""
+    import trio
+
+    from mux.notices_shown import show
+
+    ctx.obj = _config(config_file, state_dir)
+    if ctx.invoked_subcommand is None:
+        sys.exit(trio.run(partial(show, ctx.obj, why=why, limit=limit, as_json=as_json)))
+
+
+@notices.command("test")
+@click.option("--device", metavar="NAME", help="One alone; else all that are registered.")
+@json_flag
+@click.pass_obj
+def notices_test(config: Config, device: str | None, *, as_json: bool) -> None:
+    """Send a test and say what each service answered; exit status 1 if one didn't take it."""
+    import trio
+
+    from mux.notices_shown import test
+
+    sys.exit(trio.run(partial(test, config, device, as_json=as_json)))
+
+
+COMMANDS = (audit, approvals, approve, decline, notices)

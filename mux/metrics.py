@@ -32,6 +32,7 @@ from mux.audit import Audit
 from mux.core import client as clients
 from mux.core.appserver import State as AppServerState
 from mux.core.methods import Asked
+from mux.core.notices import REASONS
 from mux.core.offering import LATE
 from mux.core.state import State
 from mux.dispatcher import Dispatcher
@@ -92,6 +93,7 @@ class Metrics(Collector):
         yield from self._of_journal(state)
         yield from self._of_pushes()
         yield from self._of_refusals(state)
+        yield from self._of_notices(state)
 
     def _app_server(self) -> int | str:
         return self.upstream.pid or "none"
@@ -226,6 +228,20 @@ class Metrics(Collector):
         yield _gauge(
             "push_services_faulty", "Push services that can't be used.", self.pushes.faulty
         )
+
+    def _of_notices(self, state: State) -> Iterator[Metric]:
+        for name, kind, text in (
+            ("notices_raised", "notice/raised", "Things that deserved a notice."),
+            ("notices_sent", "notice/sent", "Notices told to a device, each device counted."),
+        ):
+            yield _counter(name, text, state.counts.get(kind, 0))
+        suppressed = CounterMetricFamily(
+            "appmux_notices_suppressed", "Notices not told, by why.", labels=["reason"]
+        )
+        for reason in REASONS:
+            count = state.counts.get(f"notice/suppressed/{reason}", 0)
+            suppressed.add_metric([reason], count)
+        yield suppressed
 
     def _of_refusals(self, state: State) -> Iterator[Metric]:
         yield _counter(

@@ -120,6 +120,7 @@ def _broker(report: dict[str, Any]) -> RenderableType:
         *_app_server(report["appServer"]),
         *_journal(report.get("store")),
         *_audit(report.get("audit")),
+        *_notices(report.get("notices")),
     ):
         lines.add_row(name, _plain(told))
     for number, each in enumerate(report["listeners"]):
@@ -165,6 +166,17 @@ def _audit(audit: dict[str, Any] | None) -> Iterator[tuple[str, str]]:
     yield "audit log", f"{audit['records']} records so far, {_bytes(audit['bytes'])} on disk"
     if audit["trouble"]:
         yield "", f"TROUBLE: {audit['trouble']} ({audit['unwrittenRecords']} records in memory)"
+
+
+def _notices(notices: dict[str, Any] | None) -> Iterator[tuple[str, str]]:
+    if notices is None:
+        return
+    reached = ", ".join(f"{count} by {name}" for name, count in notices["endpoints"].items())
+    queued = notices["pushes"].get("queued", 0)
+    waits = f", {queued} pushes wait" if queued else ""
+    yield "notices", f"endpoints: {reached or 'none'}; {notices['standing']} stand{waits}"
+    if notices["trouble"]:
+        yield "", f"TROUBLE: {notices['trouble']}"
 
 
 def _client(each: dict[str, Any]) -> list[str]:

@@ -53,6 +53,10 @@ REMEMBERED: Final = 4096
 MOST_OPEN: Final = 256
 """Notices that only inform and that nobody has seen: the oldest is then left where it is."""
 
+NOBODY: Final = "no device is registered for push"
+REASONS: Final = ("looked_at", "off", "quiet_hours", "snoozed", "nobody_registered", "other")
+"""Why a notice isn't told, for the metrics."""
+
 INTERRUPT: Final = "turn/interrupt"
 QUESTIONS: Final = frozenset({"item/tool/requestUserInput", "mcpServer/elicitation/request"})
 """Server requests that ask for words, not for leave."""
@@ -368,7 +372,7 @@ class Notices:
         among = [one for one in self._recipients if each.only is None or one.device in each.only]
         own = [one for one in among if not one.further]
         if not among:
-            self._explain(each, "suppressed", "no device is registered for push")
+            self._explain(each, "suppressed", NOBODY)
         if each.only is not None:
             self._tell_all(each, own, "it was told that the app-server was down")
         else:
@@ -426,6 +430,8 @@ class Notices:
             return
         each.explained.add((device, why))
         self.state.count(f"notice/{outcome}")
+        if outcome == "suppressed":
+            self.state.count(f"notice/suppressed/{_reason(why)}")
         self.state.out.append(Explain(each.notice, outcome, why, device))
 
     # ── the end of one ────────────────────────────────────────────────────────────────────────
@@ -493,6 +499,16 @@ class Notices:
         for device in old.unsent:
             self.state.count("notice/sent")
             self.state.out.append(Notify(notice, device, "the approval was on its way to it"))
+
+
+def _reason(why: str) -> str:
+    """One of ``REASONS``."""
+    words = why.replace(" ", "_")
+    if words in REASONS:
+        return words
+    if why == NOBODY:
+        return "nobody_registered"
+    return "looked_at" if why.endswith(("looks at it", "interrupted it")) else "other"
 
 
 def _is_nobodys(thread: Thread) -> bool:

@@ -1,0 +1,88 @@
+"""``appmux notices``: what was raised, whom it went to and why, and what the services said.
+
+Hands to: stdout. Hears from: the broker of a state directory, by ``mux/notices/*`` requests;
+``cli_oversight``.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import sys
+from collections.abc import Iterator
+from typing import Any, Final
+
+import trio
+
+from mux import client, statedir
+from mux.client import ClientError, Json
+from mux.config import Config
+from mux.shown import visible
+
+ANSWER_DEADLINE: Final = 10.0
+"""Seconds. The broker answers in a millisecond; one that takes longer needs a look of its own."""
+
+TEST_DEADLINE: Final = 120.0
+"""Seconds: a service has ``push.timeout`` (20) for its answer, and there may be several devices."""
+
+
+async def show(config: Config, *, why: bool, limit: int, as_json: bool) -> int:
+    """List the notices, the newest last; the exit status. Raises ``AppmuxError``."""
+    told = await _ask(config, "mux/notices/list", ANSWER_DEADLINE, why=why, limit=limit)
+    notices = told["notices"]
+    if as_json:
+        sys.stdout.write(json.dumps(notices, indent=2) + "\n")
+    elif not notices:
+        sys.stdout.write("nothing was raised yet\n")
+    for each in [] if as_json else reversed(notices):
+        sys.stdout.write("\n".join(lines(each)) + "\n")
+    return 0
+
+
+async def test(config: Config, device: str | None, *, as_json: bool) -> int:
+    """Send a test; exit status 1 if some service didn't take it. Raises ``AppmuxError``."""
+    told = await _ask(config, "mux/notices/test", TEST_DEADLINE, device=device)
+    answers = told["answers"]
+    if as_json:
+        sys.stdout.write(json.dumps(answers, indent=2) + "\n")
+    for each in [] if as_json else answers:
+        line = f"{each['device']}, {each['service']} ({each['level']}): {each['said']}"
+        sys.stdout.write(visible(line) + "\n")
+    return 0 if all(each["said"].startswith("delivered") for each in answers) else 1
+
+
+async def _ask(config: Config, method: str, deadline: float, **params: Any) -> Json:
+    urls = statedir.listeners(config.state_dir)
+    with trio.move_on_after(deadline):
+        async with client.connect_any(urls) as broker:
+            return await broker.request(method, params)
+    raise ClientError(f"the broker gave no answer within {deadline:.0f} s")
+
+
+def lines(notice: Json) -> list[str]:
+    """One notice for a person; what others wrote in it made harmless."""
+    return [visible(line) for line in _lines(notice)]
+
+
+def _lines(notice: Json) -> Iterator[str]:
+    what = notice["kind"]
+    if notice["title"]:
+        what += f', "{notice["title"]}"'
+    if notice["threadId"]:
+        what += f", thread {notice['threadId']}"
+    to = ", ".join(notice["sentTo"]) or "nobody"
+    over = "stands" if notice["over"] is None else f"over: {notice['overWhy']}"
+    yield f"{_when(notice['raised'])}  {what}; sent to {to}; {over}"
+    for step in notice["steps"]:
+        device = f" {step['device']}" if step["device"] else ""
+        why = f": {step['why']}" if step["why"] else ""
+        yield f"    {_when(step['at'])}  {step['what']}{device}{why}"
+    for each in notice["deliveries"]:
+        what = "withdrawal" if each["withdraw"] else "push"
+        tries = f" after {each['attempts']} tries" if each["attempts"] > 1 else ""
+        said = f" ({each['said']})" if each["said"] else ""
+        yield f"    {what} to {each['device']} by {each['service']}: {each['state']}{tries}{said}"
+
+
+def _when(moment: float) -> str:
+    return datetime.datetime.fromtimestamp(moment).strftime("%Y-%m-%d %H:%M:%S")
