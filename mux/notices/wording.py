@@ -8,6 +8,7 @@ Hands to: ``noticing``. Hears from: ``noticing``, a notice.
 
 from __future__ import annotations
 
+import shlex
 from pathlib import PurePath
 from typing import Any, Final
 
@@ -63,7 +64,7 @@ def _asked(notice: Notice) -> str:
     command = params.get("command") or item.get("command")
     if command is not None:
         words = " ".join(map(str, command)) if isinstance(command, list) else str(command)
-        return f"$ {words}"
+        return f"$ {_unwrapped(words)}"
     paths = [str(each.get("path")) for each in _objects(item.get("changes"))]
     paths += [str(path) for path in params.get("fileChanges") or ()]
     if paths:
@@ -74,6 +75,16 @@ def _asked(notice: Notice) -> str:
     if questions:
         return str(questions[0].get("question") or "")
     return str(params.get("reason") or params.get("message") or "")
+
+
+def _unwrapped(command: str) -> str:
+    """What a person asked to run, without the shell that codex puts around it."""
+    try:
+        words = shlex.split(command)
+    except ValueError:
+        return command
+    shell = len(words) == 3 and words[1] in ("-c", "-lc") and words[0].endswith("sh")  # noqa: PLR2004
+    return words[2] if shell else command
 
 
 def _object(text: bytes) -> dict[str, Any]:
