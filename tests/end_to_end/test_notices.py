@@ -289,7 +289,7 @@ async def test_killed_between_raising_and_sending_it_is_told_once_what_is_true_t
         assert notice["sentTo"] == ["the host's settings", "phone"]
         os.kill(first.broker.process.pid, signal.SIGKILL)
         await first.broker.process.wait()
-        again = {"home": first.broker.home, "model": first.broker.model}
+        again: Json = {"home": first.broker.home, "model": first.broker.model}
         async with (
             standing(port=port) as stand,
             bench(tmp_path, stand=stand, **again) as second,
