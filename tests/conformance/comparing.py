@@ -104,8 +104,10 @@ def _kind(event: Json) -> str:
     params = params if isinstance(params, dict) else {}
     item = params.get("item") or {}
     turn = params.get("turn") or {}
+    goal = params.get("goal") or {}
     of = params.get("itemId") or item.get("id"), params.get("turnId") or turn.get("id")
-    return json.dumps((method_of(event), of, params.get("status"), event.get("id")))
+    status = params.get("status") or goal.get("status")
+    return json.dumps((method_of(event), of, status, event.get("id")))
 
 
 def method_of(event: Json) -> str:

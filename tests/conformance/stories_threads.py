@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mux.scripted_model import Say
+from mux.scripted_model import CallTool, Say
 from tests.conformance.stage import USAGE, Stage, Story
 
 
@@ -17,6 +17,46 @@ async def who_hears_what(stage: Stage) -> None:
         await player.ends(thread)
     await late.turn(thread, "and from the late one")
     await a.ends(thread)
+
+
+async def what_a_stranger_hears(stage: Stage) -> None:
+    """Of all that is done to a thread: some is everybody's, some is its followers'."""
+    a, b, stranger = await stage.clients("a", "b", "stranger")
+    thread = await a.thread(turn=True)
+    await b.join(thread)
+    words = [{"type": "text", "text": "queued", "text_elements": []}]
+    section = (await a.ask("threadSection/create", {"name": "A section"}))["section"]["id"]
+    key = {"attachmentType": "link", "identityKey": "k"}
+    for method, more in (
+        ("thread/name/set", {"name": "A name"}),
+        ("thread/goal/set", {"objective": "To be done.", "status": "paused"}),
+        ("thread/goal/clear", {}),
+        ("thread/attachment/add", {**key, "payload": {}}),
+        ("thread/attachment/remove", key),
+        ("thread/section/move", {"sectionId": section}),
+        ("thread/settings/update", {"approvalPolicy": "never"}),
+        ("thread/metadata/update", {"gitInfo": {"branch": "main"}}),
+        ("thread/memoryMode/set", {"mode": "disabled"}),
+        ("thread/queue/add", {"input": words, "clientUserMessageId": "one"}),
+        ("thread/shellCommand", {"command": "true"}),
+        ("thread/unsubscribe", {}),
+    ):
+        stage.forget()
+        await a.ask(method, {"threadId": thread, **more})
+        await a.settle()
+        if method in ("thread/queue/add", "thread/shellCommand"):
+            await b.ends(thread)
+    await stranger.ask("thread/read", {"threadId": thread})
+
+
+async def a_thread_with_a_project(stage: Stage) -> None:
+    a, b = await stage.clients("a", "b")
+    asked = {"idempotencyKey": "k", "name": "A project", "roots": []}
+    project = (await a.ask("project/create", asked))["project"]["id"]
+    thread = await a.thread(turn=True)
+    await a.ask("thread/metadata/update", {"threadId": thread, "projectId": project})
+    await a.ask("thread/read", {"threadId": thread})
+    await b.ask("project/delete", {"projectId": project})
 
 
 async def following_no_more(stage: Stage) -> None:
@@ -205,6 +245,16 @@ async def goals(stage: Stage) -> None:
     await b.ask("thread/goal/get", {"threadId": thread})
 
 
+async def a_goal_of_the_models(stage: Stage) -> None:
+    begin = CallTool("create_goal", {"objective": "Done."})
+    end = CallTool("update_goal", {"status": "complete"})  # else it goes on turn by turn
+    stage.script("aim", begin, end, Say("So be it."))
+    a, stranger = await stage.clients("a", "stranger")
+    thread = await a.thread(turn=True)
+    await a.turn(thread, "aim")
+    await stranger.ask("thread/goal/get", {"threadId": thread})
+
+
 async def attachments(stage: Stage) -> None:
     a, b = await stage.clients("a", "b")
     thread = await a.thread(turn=True)
@@ -250,6 +300,8 @@ async def read_state(stage: Stage) -> None:
 
 STORIES = (
     Story(who_hears_what),
+    Story(what_a_stranger_hears, alone=True),
+    Story(a_thread_with_a_project, alone=True),
     Story(following_no_more),
     Story(joined_with_its_past, alone=True),
     Story(joined_with_settings_that_are_ignored),
@@ -265,6 +317,8 @@ STORIES = (
     Story(forked),
     Story(settings_of_a_thread),
     Story(goals),
+    # What is used of tokens on the way to a goal is counted now and then.
+    Story(a_goal_of_the_models, chance=("thread/goal/updated", "thread/status/changed")),
     Story(attachments),
     Story(queued),
     Story(read_state),

@@ -133,7 +133,7 @@ async def with_an_output_schema(stage: Stage) -> None:
 
 
 async def compacted(stage: Stage) -> None:
-    a, b = await stage.clients("a", "b")
+    a, b, _ = await stage.clients("a", "b", "stranger")
     thread = await a.thread(turn=True)
     await b.join(thread)
     await b.ask("thread/compact/start", {"threadId": thread})
@@ -173,7 +173,7 @@ async def reviewed_apart(stage: Stage) -> None:
 
 
 async def reverted(stage: Stage) -> None:
-    a, b = await stage.clients("a", "b")
+    a, b, _ = await stage.clients("a", "b", "stranger")
     thread = await a.thread(turn=True)
     await b.join(thread)
     await a.turn(thread, "again")
