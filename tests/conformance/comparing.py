@@ -104,10 +104,9 @@ def _kind(event: Json) -> str:
     params = params if isinstance(params, dict) else {}
     item = params.get("item") or {}
     turn = params.get("turn") or {}
-    goal = params.get("goal") or {}
     of = params.get("itemId") or item.get("id"), params.get("turnId") or turn.get("id")
-    status = params.get("status") or goal.get("status")
-    return json.dumps((method_of(event), of, status, event.get("id")))
+    told = params.get("status"), params.get("query"), params.get("files") == []
+    return json.dumps((method_of(event), of, told, event.get("id")))
 
 
 def method_of(event: Json) -> str:

@@ -28,8 +28,12 @@ BARRIER: Final = "barrier"
 BARRIERS: Final = 2
 
 
-# An interrupt may come before or after what was used of tokens is told.
-USAGE: Final = ("thread/tokenUsage/updated", "account/rateLimits/updated")
+# An interrupt may come before or after what was used of tokens is told, and between two states.
+CUT_SHORT: Final = (
+    "thread/tokenUsage/updated",
+    "account/rateLimits/updated",
+    "thread/status/changed",
+)
 
 
 @attrs.frozen
@@ -41,7 +45,6 @@ class Story:
     are `alone` share another pair, one after the other, since what they do is heard by everybody.
     One that is `fresh`, or has a `config` (laid over `codex_config`'s), gets processes of its own.
     `chance`: methods of notifications that natively come or don't come in it.
-    `waits_for`: what isn't there yet, without which it fails.
     """
 
     play: Callable[[Stage], Awaitable[None]]
@@ -50,7 +53,6 @@ class Story:
     fresh: bool = False
     config: Mapping[str, Any] = attrs.field(factory=dict)
     chance: tuple[str, ...] = ()
-    waits_for: str = ""
 
     @property
     def name(self) -> str:

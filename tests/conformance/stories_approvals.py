@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from mux.scripted_model import Patch, Run, Say
-from tests.conformance.stage import USAGE, Player, Stage, Story
+from tests.conformance.stage import CUT_SHORT, Player, Stage, Story
 from tests.end_to_end.peer import Json
 from tests.end_to_end.scenes import ACCEPT, APPROVAL, DECLINE
 
@@ -223,13 +223,13 @@ async def old_style_decisions(stage: Stage) -> None:
 STORIES = (
     Story(accepted_by_the_other),
     Story(declined),
-    Story(cancelled, chance=USAGE),
+    Story(cancelled, chance=CUT_SHORT),
     Story(accepted_for_the_session),
     Story(answered_twice),
     Story(answered_at_once),
     Story(a_patch),
     Story(two_at_once),
-    Story(interrupted, chance=USAGE),
+    Story(interrupted, chance=CUT_SHORT),
     Story(offered_to_a_newcomer, shows=("late-text",)),
     Story(nobody_is_left, shows=("late-text",)),
     Story(resumed_by_one_that_was_asked),

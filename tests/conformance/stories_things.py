@@ -223,6 +223,11 @@ STORIES = (
     Story(processes_of_one_handle),
     Story(a_process_with_a_terminal),
     Story(a_search),
-    Story(a_search_session, alone=True, shows=("searches",)),
+    Story(
+        a_search_session,
+        alone=True,
+        shows=("searches",),
+        chance=("fuzzyFileSearch/sessionUpdated",),  # now and then, while it searches
+    ),
     Story(what_is_left_running),
 )

@@ -146,7 +146,7 @@ async def sections(stage: Stage) -> None:
 
 async def projects(stage: Stage) -> None:
     a, b = await stage.clients("a", "b")
-    asked = {"idempotencyKey": "k", "name": "A project", "roots": []}
+    asked = {"idempotencyKey": stage.name, "name": "A project", "roots": []}
     made = await a.ask("project/create", asked)
     await a.ask("project/create", asked)
     project = {"projectId": made["project"]["id"]} if isinstance(made, dict) else {}

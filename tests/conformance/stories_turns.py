@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mux.scripted_model import CallTool, Fail, Reason, Run, Say
-from tests.conformance.stage import USAGE, Player, Stage, Story
+from tests.conformance.stage import CUT_SHORT, Player, Stage, Story
 from tests.end_to_end.scenes import DELTA
 
 
@@ -124,12 +124,12 @@ async def the_same_message_twice(stage: Stage) -> None:
 
 async def with_an_output_schema(stage: Stage) -> None:
     """As the TUI asks for a title, on an ephemeral thread."""
-    a, b = await stage.clients("a", "b")
+    a, stranger = await stage.clients("a", "stranger")
     thread = await a.thread(ephemeral=True, threadSource="thread_title")
     title = {"type": "object", "properties": {"title": {"type": "string"}}}
     await a.turn(thread, "title", outputSchema=title)
     await a.ask("thread/unsubscribe", {"threadId": thread})
-    await b.ask("thread/read", {"threadId": thread})
+    await stranger.ask("thread/read", {"threadId": thread})
 
 
 async def compacted(stage: Stage) -> None:
@@ -231,12 +231,12 @@ STORIES = (
     Story(a_plan),
     Story(steered),
     Story(begun_twice),
-    Story(interrupted_by_the_other, chance=USAGE),
+    Story(interrupted_by_the_other, chance=CUT_SHORT),
     Story(the_model_fails),
     Story(joined_in_the_middle, shows=("late-text",)),
     Story(left_in_the_middle),
     Story(the_same_message_twice),
-    Story(with_an_output_schema),
+    Story(with_an_output_schema, shows=("title-threads",)),
     Story(compacted),
     Story(a_shell_command),
     Story(reviewed),

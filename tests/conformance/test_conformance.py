@@ -51,20 +51,13 @@ def outcomes(request: pytest.FixtureRequest) -> dict[str, Outcome]:
     return trio.run(perform, chosen)
 
 
-def _waiting(story: Story) -> list[pytest.MarkDecorator]:
-    reason = f"waits for {story.waits_for}"
-    return [pytest.mark.xfail(reason=reason, strict=False)] if story.waits_for else []
-
-
-@pytest.mark.parametrize(
-    "story", [pytest.param(story, id=story.name, marks=_waiting(story)) for story in STORIES]
-)
+@pytest.mark.parametrize("story", [pytest.param(story, id=story.name) for story in STORIES])
 def test_both_sides_tell_it_alike(story: Story, outcomes: dict[str, Outcome]) -> None:
     outcome = outcomes[story.name]
     for side, failure in outcome.failures.items():
         pytest.fail(f"the story broke off on the {side} side:\n{failure}", pytrace=False)
     shown, uncovered = sort_out(differences(outcome.native, outcome.broker), story)
-    for _ in range(0 if story.waits_for else MORE_PLAYS):
+    for _ in range(MORE_PLAYS):
         if not uncovered:
             break
         # What native plays differ in, the broker may do either way: channel by channel.

@@ -89,8 +89,6 @@ class Names:
         return self._scalar(value, key, holder)
 
     def _scalar(self, value: Any, key: str, holder: str) -> Any:
-        if key == "tokensUsed":  # of a goal: counted now and then
-            return "<tokens>"
         if key == "exitCode" and value in _KILLED:
             return "<killed>"
         if isinstance(value, str):
