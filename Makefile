@@ -19,7 +19,9 @@ help:
 	@echo 'make schema       write docs/schema from the classes in mux/core/extension'
 	@echo 'make drift        what differs between two versions of codex; ARGS="OLD NEW", two binaries'
 	@echo 'make soak         clients come and go at random; MINUTES=2 CLIENTS=8 SEED=1'
-	@echo 'make bench-NAME   measure: fanout, core, store, journal, stall; ARGS="--help" shows how'
+	@echo 'make bench        how quick it is, beside the native listener and the limit; half an hour'
+	@echo 'make bench-quick  the same in two minutes, less exact'
+	@echo 'make bench-NAME   core, store: a part alone; compare: A=COMMIT B=COMMIT, is B slower?'
 	@echo 'make constraints  pin the newest versions of all dependencies, with hashes'
 	@echo 'make clean        remove what make made'
 	@echo 'Needs Python 3.11 or newer; another one than python3: make PYTHON=python3.13 ...'
@@ -47,10 +49,20 @@ soak: $(STAMP)
 	$(BIN)/python -m tests.soak.soak --minutes $(MINUTES) --clients $(CLIENTS) --seed $(SEED)
 
 # What the broker costs and saves. Quiet machine, please: other programs' work is measured too.
-BENCHES := bench-fanout bench-core bench-store bench-journal bench-stall
-.PHONY: $(BENCHES)
-$(BENCHES): bench-%: $(STAMP)
+.PHONY: bench bench-quick bench-core bench-store bench-compare
+bench: $(STAMP)
+	$(BIN)/python -m bench $(ARGS)
+
+bench-quick: $(STAMP)
+	$(BIN)/python -m bench --quick $(ARGS)
+
+bench-core bench-store: bench-%: $(STAMP)
 	$(BIN)/python -m bench.$* $(ARGS)
+
+A ?= main
+B ?= HEAD
+bench-compare: $(STAMP)
+	$(BIN)/python -m bench.compare $(A) $(B) $(ARGS)
 
 format: $(STAMP)
 	$(BIN)/ruff format .

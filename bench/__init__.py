@@ -1,7 +1,10 @@
 """Benchmarks: what the broker costs and what it saves. They measure and print, they test nothing.
 
-``fanout`` is the whole way with the real app-server, ``core`` the decision alone, ``store`` the
-journal on disk alone, ``journal`` what the journal costs the whole broker, and a catch-up from it.
-``load`` is the subscribers that they measure with, ``firehose`` an app-server that doesn't wait for
-a model, ``unjournaled`` a broker that keeps nothing.
+``python -m bench`` runs the parts one after the other, each a module: ``turns`` (a real turn to
+many, natively and brokered), ``replays`` (the broker's limit), ``delays``, ``asking``,
+``attaching``, ``catchups``, ``features``, ``growth``. They share ``sides`` (what is compared, and
+loads on it), ``load`` (the cheap clients), ``source`` (an app-server that replays a recording),
+``bare`` (the limit), ``figures``, ``report`` and ``picture``. ``compare`` holds one commit against
+another. ``core`` is the decision alone, ``store`` the journal on disk alone, ``unjournaled`` a
+broker that keeps nothing.
 """

@@ -1,15 +1,14 @@
-"""Cheap subscribers: raw sockets in one process, which count what they are sent and parse nothing.
+"""Cheap clients: raw sockets, many in one process, that look for a few bytes and parse nothing.
 
-A client that decodes 20,000 messages costs more than what is to be measured. So a subscriber here
-shakes hands and resumes the thread, and from then on looks for two strings in the bytes that come:
-one that stands in every delta, one that ends the turn. Both stand within one message, and neither
-server fragments a message this small; if one did, the count would come out short, and be seen.
+A client that decodes 20,000 messages costs more than what is to be measured. So one here shakes
+hands, and from then on looks for strings in the bytes that come: what stands in every delta, what
+ends a turn. They stand within one message, and no server here fragments one; if one did, the count
+would come out short, and be seen.
 
-Run as ``python -m bench.load URL THREAD SUBSCRIBERS``. Prints ``ready`` once all have resumed, and
-at the end a ``Tally`` as one line of JSON. Ends with the turn, or when its stdin is closed.
+Run as ``python -m bench.load JSON`` with a job of `JOBS` and its keywords. Prints ``ready`` once
+all are attached, and at the end its result as one line of JSON. Ends early with its stdin.
 
-Hands to: `fanout` and `journal`, the tally.
-Hears from: the app-server's own listener, or the broker.
+Hands to: `sides.loading`, the result. Hears from: the app-server's listener, the broker, `bare`.
 """
 
 from __future__ import annotations
@@ -17,98 +16,109 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import selectors
 import socket
 import sys
 import time
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-import attrs
-
 DELTA: Final = b'"method":"item/agentMessage/delta"'
 COMPLETED: Final = b'"method":"turn/completed"'
+STAMP: Final = re.compile(rb'"delta":"(\d{19})"')
 
 # What is kept of one piece for the next: a DELTA may be cut between them, but never stands whole in
-# what is kept, so none is counted twice. COMPLETED is shorter, and ends the counting when seen.
+# what is kept, so none is counted twice. COMPLETED is shorter.
 TAIL: Final = len(DELTA) - 1
-
+# A stamp and what stands around it.
+STAMP_TAIL: Final = 32
 # Read at once. The broker writes up to 256 KiB at a time, the app-server one message.
 RECEIVE_BYTES: Final = 1024 * 1024
 # Payload lengths from which a frame's header must spend two bytes more (RFC 6455, 5.2).
 SHORT: Final = 126
-# For one step of the way to `ready`, with every other subscriber's turn traffic still to come.
-SETUP_PATIENCE: Final = 30.0
+# For one step of the way to `ready`, with every other client's traffic still to come.
+SETUP_PATIENCE: Final = 60.0
+# Requests before those that count: caches are warm then, on every side.
+WARM_UP: Final = 200
+# Of a client that floods: as many as one pipelining client may have queued at the broker.
+FLOOD: Final = 1000
+# On Linux the kernel drops what is received and counts it: the cheapest of all readers.
+DROP: Final = getattr(socket, "MSG_TRUNC", 0) if sys.platform == "linux" else 0
 
 
-@attrs.frozen
-class Tally:
-    """What the subscribers got. Times on the machine's monotonic clock, in seconds.
-
-    ``deltas``: how many each of them received; ``gaps``: the longest that each waited for more of
-    them; ``first``, ``last``: when the first and the last of them saw the turn's end; ``cpu``: what
-    all of them together cost, from ``ready`` on.
-    """
-
-    deltas: list[int]
-    gaps: list[float]
-    bytes: int
-    reads: int
-    first: float
-    last: float
-    cpu: float
+# --- One client ----------------------------------------------------------------------------------
 
 
-# --- One subscriber ------------------------------------------------------------------------------
-
-
-def subscribe(url: str, thread: str) -> socket.socket:
-    """A socket past its handshakes that follows the thread. Raises RuntimeError if refused."""
-    connection = attach(url, {})
-    send(connection, 2, "thread/resume", {"threadId": thread, "excludeTurns": True})
-    _wait(connection, b'"id":2', b'{"id":2,"result"')
+def attach(url: str, token: str | None, **capabilities: Any) -> socket.socket:
+    """A socket past its handshakes. Raises RuntimeError if refused."""
+    connection = connect(url, token)
+    introduce(connection, **capabilities)
     return connection
 
 
-def attach(url: str, capabilities: dict[str, Any]) -> socket.socket:
-    """A socket past its handshakes. Raises RuntimeError if refused."""
+def connect(url: str, token: str | None) -> socket.socket:
+    """A socket past the WebSocket's handshake. Raises RuntimeError if refused."""
     address = urlsplit(url)
     assert address.hostname is not None
     assert address.port is not None
     connection = socket.create_connection((address.hostname, address.port), SETUP_PATIENCE)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    connection.sendall(_upgrade(address.netloc))
+    connection.sendall(_upgrade(address.netloc, token))
     _wait(connection, b"\r\n\r\n", b" 101 ")
-    client = {"name": "bench", "title": None, "version": "0.1"}
-    declared = {"experimentalApi": True, **capabilities}
-    send(connection, 1, "initialize", {"clientInfo": client, "capabilities": declared})
-    _wait(connection, b'"id":1', b'{"id":1,"result"')
-    send(connection, None, "initialized", {})
     return connection
 
 
-def _upgrade(host: str) -> bytes:
-    key = base64.b64encode(os.urandom(16)).decode()
-    return (
-        f"GET / HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n"
-    ).encode()
+def introduce(connection: socket.socket, **capabilities: Any) -> bytes:
+    """Shake hands; what was received with the answer. Raises RuntimeError if refused."""
+    client = {"name": "bench", "title": None, "version": "0.1"}
+    declared = {"experimentalApi": True, **capabilities}
+    answer = ask(connection, 1, "initialize", {"clientInfo": client, "capabilities": declared})
+    send(connection, None, "initialized", {})
+    return answer
+
+
+def subscribe(
+    url: str, token: str | None, threads: list[str], **capabilities: Any
+) -> socket.socket:
+    """A socket past its handshakes that follows these threads. Raises RuntimeError if refused."""
+    connection = attach(url, token, **capabilities)
+    for id, thread in enumerate(threads, 2):
+        ask(connection, id, "thread/resume", {"threadId": thread, "excludeTurns": True})
+    return connection
+
+
+def ask(connection: socket.socket, id: int, method: str, params: Any) -> bytes:
+    """Ask, and wait for the answer: what was received with it. Raises RuntimeError if refused."""
+    send(connection, id, method, params)
+    return _wait(connection, b'"id":%d,' % id, b'{"id":%d,"result"' % id)
 
 
 def send(connection: socket.socket, id: int | None, method: str, params: Any) -> None:
     """Say one message. ``id`` None: a notification."""
+    connection.sendall(framed(id, method, params))
+
+
+def framed(id: int | None, method: str, params: Any) -> bytes:
+    """One message as a client's frame, under the mask 0, which leaves the text as it is."""
     fields = {"method": method, "params": params} | ({} if id is None else {"id": id})
-    connection.sendall(_text_frame(json.dumps(fields).encode()))
-
-
-def _text_frame(text: bytes) -> bytes:
-    """One text frame under the mask 0, which leaves the text as it is."""
+    text = json.dumps(fields).encode()
     size = len(text)
     length = bytes([0x80 | size]) if size < SHORT else b"\xfe" + size.to_bytes(2, "big")
     return b"\x81" + length + bytes(4) + text
 
 
-def _wait(connection: socket.socket, end: bytes, wanted: bytes) -> None:
+def _upgrade(host: str, token: str | None) -> bytes:
+    key = base64.b64encode(os.urandom(16)).decode()
+    bearer = f"Authorization: Bearer {token}\r\n" if token is not None else ""
+    return (
+        f"GET / HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n{bearer}"
+        f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n"
+    ).encode()
+
+
+def _wait(connection: socket.socket, end: bytes, wanted: bytes) -> bytes:
     """Read until ``end`` was seen. Raises RuntimeError if ``wanted`` wasn't."""
     received = b""
     while end not in received:
@@ -118,63 +128,272 @@ def _wait(connection: socket.socket, end: bytes, wanted: bytes) -> None:
         received += piece
     if wanted not in received:
         raise RuntimeError(f"expected {wanted!r}; received: {received[-500:]!r}")
+    return received
 
 
-# --- All of them ---------------------------------------------------------------------------------
+# --- Waiting for many ----------------------------------------------------------------------------
 
 
-def count(connections: list[socket.socket], stop: int) -> Tally:
-    """Read until every connection has seen the turn's end. Raises EOFError if one closes first.
-
-    ``stop``: a file descriptor whose end means that nobody waits for the tally any more.
-    """
-    buffer = bytearray(TAIL + RECEIVE_BYTES)
-    space = memoryview(buffer)[TAIL:]
-    tails = [bytes(TAIL)] * len(connections)
-    deltas = [0] * len(connections)
-    gaps = [0.0] * len(connections)
-    heard = [0.0] * len(connections)
-    ends: list[float] = []
-    total = reads = 0
-    cpu = time.process_time()
+def _readable(connections: list[socket.socket], done: set[int]) -> Iterator[int]:
+    """The places of those that have something, until all are done or stdin is closed."""
     with selectors.DefaultSelector() as selector:
-        selector.register(stop, selectors.EVENT_READ)
+        selector.register(sys.stdin.fileno(), selectors.EVENT_READ)
         for place, connection in enumerate(connections):
             connection.setblocking(False)
             selector.register(connection, selectors.EVENT_READ, place)
-        while len(ends) < len(connections):
+        gone: set[int] = set()
+        while len(done) < len(connections):
             for key, _ in selector.select():
-                place = key.data
-                if place is None:
-                    raise EOFError("stopped: the turn isn't waited for any more")
-                connection = connections[place]
-                size = connection.recv_into(space)
-                if not size:
-                    raise EOFError(f"subscriber {place} was cut after {deltas[place]} deltas")
-                total += size
-                reads += 1
-                buffer[:TAIL] = tails[place]
-                new = buffer.count(DELTA, 0, TAIL + size)
-                now = time.monotonic()
-                if new and deltas[place]:
-                    gaps[place] = max(gaps[place], now - heard[place])
-                if new:
-                    heard[place] = now
-                deltas[place] += new
-                if buffer.find(COMPLETED, 0, TAIL + size) >= 0:
-                    ends.append(now)
-                    selector.unregister(connection)
-                tails[place] = bytes(buffer[size : TAIL + size])
-    return Tally(deltas, gaps, total, reads, ends[0], ends[-1], time.process_time() - cpu)
+                if key.data is None:
+                    raise EOFError("stopped: nobody waits for this any more")
+                yield key.data
+            for place in done - gone:
+                selector.unregister(connections[place])
+                gone.add(place)
 
 
-def main(url: str, thread: str, subscribers: str) -> None:
-    """Subscribe, say so, count, tell."""
-    connections = [subscribe(url, thread) for _ in range(int(subscribers))]
+def percentiles(values: list[float]) -> dict[str, float]:
+    """Of latencies, in seconds."""
+    values.sort()
+    last = len(values) - 1
+    return {name: values[min(last, int(len(values) * share))] for name, share in SHARES.items()}
+
+
+SHARES: Final = {"p50": 0.50, "p99": 0.99, "p999": 0.999, "max": 1.0}
+
+
+# --- Subscribers that count ----------------------------------------------------------------------
+
+
+def count(
+    url: str,
+    token: str | None,
+    threads: list[str],
+    subscribers: int,
+    *,
+    exact: bool = True,
+    capabilities: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """So many subscribers read until each has seen every thread's turn end.
+
+    Not ``exact``: only the first one's deltas are counted, of the others the bytes, which must be
+    as many. Times on the machine's monotonic clock: ``began`` when the first delta came, ``first``
+    and ``last`` when the first and the last subscriber were done.
+    """
+    declared = capabilities or {}
+    connections = [subscribe(url, token, threads, **declared) for _ in range(subscribers)]
     print("ready", flush=True)
-    tally = count(connections, sys.stdin.fileno())
-    print(json.dumps(attrs.asdict(tally)), flush=True)
+    counted = range(subscribers if exact or not DROP else 1)
+    buffer = bytearray(TAIL + RECEIVE_BYTES)
+    space = memoryview(buffer)[TAIL:]
+    tails = [bytes(TAIL)] * subscribers
+    deltas, completed, sizes = [0] * subscribers, [0] * subscribers, [0] * subscribers
+    ends: list[float] = []
+    done: set[int] = set()
+    began, reads, all_bytes = 0.0, 0, 0
+    cpu = time.process_time()
+    for place in _readable(connections, done):
+        if place in done:
+            continue
+        if place not in counted:
+            sizes[place] += connections[place].recv_into(space, RECEIVE_BYTES, DROP)
+        else:
+            size = connections[place].recv_into(space)
+            if not size:
+                raise EOFError(f"subscriber {place} was cut after {deltas[place]} deltas")
+            sizes[place] += size
+            buffer[:TAIL] = tails[place]
+            deltas[place] += buffer.count(DELTA, 0, TAIL + size)
+            if buffer.find(COMPLETED, 0, TAIL + size) >= 0:
+                completed[place] += _new(buffer, COMPLETED, size)
+            tails[place] = bytes(buffer[size : TAIL + size])
+        now = time.monotonic()
+        reads += 1
+        if not began and deltas[place]:
+            began = now
+        if completed[place] == len(threads):
+            all_bytes = sizes[place]
+            ends.append(now)
+            done.add(place)
+        if all_bytes and len(done) < subscribers:
+            late = [at for at, size in enumerate(sizes) if size >= all_bytes and at not in counted]
+            ends += [now] * len(set(late) - done)
+            done.update(late)
+    return {
+        "deltas": min(deltas[place] for place in counted),
+        "deliveries": sum(deltas[place] for place in counted) * subscribers // len(counted),
+        "same": len(set(sizes)) == 1,
+        "bytes": sum(sizes),
+        "reads": reads,
+        "began": began,
+        "first": ends[0],
+        "last": ends[-1],
+        "cpu": time.process_time() - cpu,
+    }
+
+
+def _new(buffer: bytearray, what: bytes, size: int) -> int:
+    """How often it stands in a piece, not counting what stood whole in the tail kept before."""
+    return buffer.count(what, 0, TAIL + size) - buffer.count(what, 0, TAIL)
+
+
+# --- Subscribers that look at the clock ----------------------------------------------------------
+
+
+def latency(
+    url: str, token: str | None, threads: list[str], subscribers: int, stalled: int = 0
+) -> dict[str, Any]:
+    """How long stamped deltas were on their way to these subscribers, in seconds.
+
+    ``stalled`` more subscribe and read nothing until the others are done; ``caught_up`` says
+    whether they get all stamps after it, merged or not.
+    """
+    still = [subscribe(url, token, threads) for _ in range(stalled)]
+    connections = [subscribe(url, token, threads) for _ in range(subscribers)]
+    print("ready", flush=True)
+    tails, completed = [b""] * subscribers, [0] * subscribers
+    done: set[int] = set()
+    taken: list[float] = []
+    stamps = 0
+    for place in _readable(connections, done):
+        piece = connections[place].recv(RECEIVE_BYTES)
+        now = time.monotonic_ns()
+        if not piece:
+            raise EOFError(f"subscriber {place} was cut after {stamps} stamps")
+        text = tails[place] + piece
+        at = 0
+        for found in STAMP.finditer(text):
+            taken.append((now - int(found[1])) / 1e9)
+            at = found.end()
+        stamps = len(taken)
+        completed[place] += text.count(COMPLETED) - tails[place].count(COMPLETED)
+        tails[place] = text[max(at, len(text) - STAMP_TAIL) :]
+        if completed[place] >= len(threads):
+            done.add(place)
+    print("done", flush=True)
+    result: dict[str, Any] = {"stamps": stamps // subscribers, **percentiles(taken)}
+    if still:
+        sys.stdin.readline()  # until the server's memory has been looked at
+        result["caught_up"] = [_stamps_behind(each) for each in still]
+    return result
+
+
+def _stamps_behind(connection: socket.socket) -> int:
+    """How many stamps come, in deltas merged or not, until the turn's end."""
+    connection.settimeout(SETUP_PATIENCE)
+    got = bytearray()
+    while COMPLETED not in got[-2 * RECEIVE_BYTES :]:
+        piece = connection.recv(RECEIVE_BYTES)
+        if not piece:
+            return 0
+        got += piece
+    texts = re.findall(rb'"delta":"(\d*)"', got)
+    return sum(len(text) for text in texts) // STAMP_DIGITS
+
+
+STAMP_DIGITS: Final = 19
+
+
+# --- Clients that ask ----------------------------------------------------------------------------
+
+
+def requests(
+    url: str, token: str | None, *, clients: int, number: int, method: str, params: Any
+) -> dict[str, Any]:
+    """So many clients, each with one request under way at a time; ``number`` of them in all."""
+    connections = [attach(url, token) for _ in range(clients)]
+    _ask_in_turn(connections, WARM_UP, method, params)
+    print("ready", flush=True)
+    sys.stdin.readline()
+    began, cpu = time.monotonic(), time.process_time()
+    taken = _ask_in_turn(connections, number, method, params)
+    seconds = time.monotonic() - began
+    used = time.process_time() - cpu
+    return {"rate": len(taken) / seconds, "cpu": used, **percentiles(taken)}
+
+
+def _ask_in_turn(
+    connections: list[socket.socket], number: int, method: str, params: Any
+) -> list[float]:
+    """Latencies. An answer is told by the id that all requests share."""
+    frame, answer = framed(7, method, params), b'{"id":7,'
+    if len(connections) == 1:
+        return [_ask_once(connections[0], frame, answer) for _ in range(number)]
+    sent, taken = [0.0] * len(connections), list[float]()
+    asked = len(connections)
+    for place, connection in enumerate(connections):
+        sent[place] = time.perf_counter()
+        connection.sendall(frame)
+    done: set[int] = set()
+    for place in _readable(connections, done):
+        if answer not in connections[place].recv(RECEIVE_BYTES):
+            continue  # something else, or the rest of an answer
+        now = time.perf_counter()
+        taken.append(now - sent[place])
+        if asked < number:
+            asked += 1
+            sent[place] = now
+            connections[place].sendall(frame)
+        else:
+            done.add(place)
+    for connection in connections:
+        connection.setblocking(True)
+    return taken
+
+
+def _ask_once(connection: socket.socket, frame: bytes, answer: bytes) -> float:
+    began = time.perf_counter()
+    connection.sendall(frame)
+    while answer not in connection.recv(RECEIVE_BYTES):
+        pass
+    return time.perf_counter() - began
+
+
+def flood(url: str, token: str | None, method: str, params: Any, ahead: int) -> dict[str, Any]:
+    """One client that has ``ahead`` requests under way all the time, until stdin says a word."""
+    connection = attach(url, token)
+    print("ready", flush=True)
+    frame, answer = framed(7, method, params), b'{"id":7,'
+    began, answered, tail = time.monotonic(), 0, b""
+    connection.sendall(frame * ahead)
+    with selectors.DefaultSelector() as selector:
+        selector.register(sys.stdin.fileno(), selectors.EVENT_READ)
+        selector.register(connection, selectors.EVENT_READ, "answers")
+        while True:
+            ready = [key.data for key, _ in selector.select()]
+            if None in ready:
+                return {"rate": answered / (time.monotonic() - began)}
+            text = tail + connection.recv(RECEIVE_BYTES)
+            new = text.count(answer)
+            tail = text[-len(answer) + 1 :]
+            answered += new
+            connection.sendall(frame * new)
+
+
+# --- Clients that only are there -----------------------------------------------------------------
+
+
+def idle(url: str, token: str | None, clients: int) -> dict[str, Any]:
+    """Attach so many, one after the other; they stay until stdin says a word."""
+    began = time.monotonic()
+    connections = [attach(url, token) for _ in range(clients)]
+    seconds = time.monotonic() - began
+    print("ready", flush=True)
+    sys.stdin.readline()
+    return {"seconds": seconds, "clients": len(connections)}
+
+
+JOBS: Final[dict[str, Callable[..., dict[str, Any]]]] = {
+    job.__name__: job for job in (count, latency, requests, flood, idle)
+}
+
+
+def main(spec: str) -> None:
+    """Do a job and tell its result."""
+    keywords = json.loads(spec)
+    result = JOBS[keywords.pop("job")](**keywords)
+    print(json.dumps(result), flush=True)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(sys.argv[1])

@@ -1,4 +1,4 @@
-"""``appmux`` without its journal, for `journal` to measure against. Not for use.
+"""``appmux`` without its journal, for `features` to measure against. Not for use.
 
 Messages are still numbered, as clients see that; but none is kept, in memory or on disk. So nobody
 may lag or come back here. Run as ``python -m bench.unjournaled serve …``.

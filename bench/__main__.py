@@ -1,0 +1,83 @@
+"""All figures of the bench, in one run: ``make bench``, ``make bench-quick``.
+
+Prints each part's table as it is measured, and writes ``performance.json``, ``performance.md`` (the
+table) and ``performance.svg`` (how cost grows) into ``--out``.
+
+Hands to: `report`, `picture`. Hears from: every measurement.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import click
+from rich.console import Console
+
+from bench import (
+    asking,
+    attaching,
+    catchups,
+    delays,
+    features,
+    growth,
+    picture,
+    replays,
+    report,
+    turns,
+)
+from bench.figures import FULL, QUICK, Figure, Plan
+
+PARTS: Final[dict[str, Callable[[Plan], list[Figure]]]] = {
+    "turns": turns.measure,
+    "replays": replays.measure,
+    "delays": delays.measure,
+    "asking": asking.measure,
+    "attaching": attaching.measure,
+    "stall": delays.measure_stall,
+    "catchups": catchups.measure,
+    "features": features.measure,
+}
+
+
+@click.command(help=(__doc__ or "").partition("\n")[0])
+@click.option("--quick", is_flag=True, help="Under two minutes: fewer, shorter, no growth.")
+@click.option("--only", help=f"Some parts, with commas between: {', '.join(PARTS)}, growth.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("bench-results"),
+    show_default=True,
+    help="Where the files go.",
+)
+def main(*, quick: bool, only: str | None, out: Path) -> None:
+    """Measure and report."""
+    wanted = only.split(",") if only else [*PARTS, *(() if quick else ("growth",))]
+    if unknown := set(wanted) - {*PARTS, "growth"}:
+        raise click.BadParameter(f"no such part: {', '.join(sorted(unknown))}")
+    console = Console(width=None if sys.stdout.isatty() else 150)
+    if os.getloadavg()[0] > 1:
+        console.print("[yellow]the machine is busy: what others do is measured too[/]")
+    found: list[Figure] = []
+    for name in [each for each in PARTS if each in wanted]:
+        began = time.monotonic()
+        figures = PARTS[name](QUICK if quick else FULL)
+        console.rule(f"{name}: {time.monotonic() - began:.0f} s")
+        report.show(figures, console)
+        found += figures
+    curves = growth.measure(console.print, quick=quick) if "growth" in wanted else {}
+    out.mkdir(parents=True, exist_ok=True)
+    whole = report.as_json(found, curves)
+    report.write(whole, out / "performance.json")
+    (out / "performance.md").write_text(report.markdown(found))
+    if curves:
+        picture.draw(whole, out / "performance.svg")
+    console.print(f"written to {out}")
+
+
+if __name__ == "__main__":
+    main()
