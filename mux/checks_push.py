@@ -1,8 +1,9 @@
-"""What the doctor looks at of push: the keys and addresses in the settings, what the broker says.
+"""What the doctor looks at of push: the keys and addresses in the settings.
 
-Nothing is sent: `appmux notices test` does that.
+Nothing is sent: `appmux notices test` does that. How it goes with a broker that runs,
+``checks_broker`` says.
 
-Hands to: ``doctor``, findings. Hears from: the settings' files; the broker's own report.
+Hands to: ``doctor``, findings. Hears from: the settings' files.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any, Final, TypeAlias
+from typing import Final
 from urllib.parse import urlsplit
 
 from mux import config
@@ -21,11 +22,9 @@ from mux.finding import Finding
 
 REMEDY: Final = "docs/push.md says how each service is set up"
 
-Report: TypeAlias = dict[str, Any]
 
-
-def push(settings: Config, report: Report | None) -> Iterator[Finding]:
-    """Each service that the settings name; then what the broker that runs has to say."""
+def push(settings: Config) -> Iterator[Finding]:
+    """Each service that the settings name."""
     for service, check in _checks(settings):
         try:
             says = check()
@@ -33,16 +32,6 @@ def push(settings: Config, report: Report | None) -> Iterator[Finding]:
             yield Finding(f"push ({service})", "wrong", str(failure), REMEDY)
         else:
             yield Finding(f"push ({service})", "well", says)
-    facts = None if report is None else report.get("notices")
-    if facts is None:
-        return
-    there = sum(facts["endpoints"].values())
-    if facts["trouble"]:
-        yield Finding("push", "wrong", facts["trouble"], REMEDY, facts)
-    elif there:
-        waiting = facts["pushes"].get("queued", 0)
-        says = f"{there} endpoints, {waiting} pushes wait"
-        yield Finding("push", "well", says, facts=facts)
 
 
 def _checks(settings: Config) -> Iterator[tuple[str, Callable[[], str]]]:

@@ -63,7 +63,7 @@ async def examine(
         *of_broker,
         *checks_broker.addresses(settled.config, environ, report),
         *checks_broker.threads(environ, report),
-        *checks_push.push(settled.config, report),
+        *checks_push.push(settled.config),
     ]
 
 

@@ -14,12 +14,9 @@ from mux.checks_push import push
 from mux.config import Config
 
 
-def found(settings: config.Push, state_dir: Path, report: object = None) -> dict[str, str]:
+def found(settings: config.Push, state_dir: Path) -> dict[str, str]:
     given = Config(push=settings, state_dir=state_dir)
-    return {
-        each.about: f"{each.verdict}: {each.says}"
-        for each in push(given, report)  # type: ignore[arg-type]
-    }
+    return {each.about: f"{each.verdict}: {each.says}" for each in push(given)}
 
 
 def written(path: Path, made: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey) -> Path:
@@ -85,12 +82,3 @@ def test_a_key_of_another_kind(tmp_path: Path) -> None:
     said = found(settings, tmp_path)
     assert "isn't a P-256 private key" in said["push (apns)"]
     assert "isn't a key on the curve P-256" in said["push (webpush)"]
-
-
-def test_what_the_broker_says(tmp_path: Path) -> None:
-    facts = {"endpoints": {"ntfy": 2}, "pushes": {"queued": 3}, "trouble": None}
-    said = found(config.Push(), tmp_path, {"notices": facts})
-    assert said == {"push": "well: 2 endpoints, 3 pushes wait"}
-    said = found(config.Push(), tmp_path, {"notices": facts | {"trouble": "webhook: dead"}})
-    assert said == {"push": "wrong: webhook: dead"}
-    assert not found(config.Push(), tmp_path, {"notices": facts | {"endpoints": {}}})
