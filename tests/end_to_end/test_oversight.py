@@ -144,7 +144,9 @@ async def test_the_first_valid_answer_wins_and_a_bad_one_is_refused_with_a_reaso
         with pytest.raises(RpcError, match="no such approval"):
             await elsewhere.request("mux/approvals/answer", {"id": id + 9, "result": ACCEPT})
         answered = await elsewhere.request("mux/approvals/answer", {"id": id, "result": ACCEPT})
-        assert answered == {"id": id, "method": APPROVAL, "threadId": thread}
+        assert answered == {
+            "id": id, "method": APPROVAL, "threadId": thread, "decided": True, "waitsFor": None,
+        }  # fmt: skip
         await desk.respond(id, {"decision": "decline"})
         await desk.wait_method(TURN_COMPLETED, threadId=thread)
         assert (broker.home.work / "proof.txt").exists()

@@ -10,6 +10,7 @@ from typing import Any
 import attrs
 import pytest
 import trio
+from openai_codex.client import CodexClient
 
 from mux.scripted_model import Run, Say, Scripted
 from tests.end_to_end.brokered import brokered, client
@@ -26,6 +27,7 @@ from tests.end_to_end.scenes import (
     shared_thread,
     status_shows,
 )
+from tests.end_to_end.test_sdk import apart, config, used
 from tests.end_to_end.tui import QUIET, tmux_is_missing, tui
 
 RULE = '[{policy = "quorum", command = "touch"}]'
@@ -136,6 +138,23 @@ async def test_under_quorum_the_program_does_not_decide_alone(tmp_path: Any) -> 
         await on.phone.start_turn(on.thread, "look")  # no rule is about this
         await on.phone.wait_method(TURN_COMPLETED, since=since)
         assert on.ran("seen.txt")
+
+
+async def test_the_official_sdk_says_yes_and_does_not_decide_alone(tmp_path: Any) -> None:
+    async with scene(tmp_path, rules=RULE) as on:
+        low = CodexClient(config(on.broker))  # its own handler accepts whatever comes
+        with used(low):
+            await apart(low.initialize)
+            params: dict[str, Any] = {"cwd": str(on.broker.home.work)}
+            thread = (await apart(lambda: low.thread_start(params))).thread.id
+            await join(on.phone, thread)
+            await apart(lambda: low.turn_start(thread, "run it"))
+            asked = await on.phone.wait_method(APPROVAL, threadId=thread)
+            await voted(on, "codex_python_sdk")
+            assert not on.ran()
+            await on.phone.respond(asked["id"], DECLINE)
+            await on.phone.wait_method(TURN_COMPLETED, threadId=thread)
+            assert not on.ran()
 
 
 async def test_under_owner_the_program_waits_for_whoever_began_the_turn(tmp_path: Any) -> None:
