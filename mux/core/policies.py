@@ -172,6 +172,10 @@ class Vote:
     client: ClientId | None
     by: dict[str, object]
 
+    def repeats(self, before: Vote | None) -> bool:
+        """Whether the same client has said just that."""
+        return before is not None and attrs.evolve(before, at=self.at) == self
+
 
 @attrs.define(eq=False)
 class Ballot:

@@ -58,6 +58,8 @@ class Voting:
             return result
         early = self._waits_for_owner(request) and not self._is_owner(request, client)
         vote = Vote(result, now, early, client.id, recording.by(client))
+        if vote.repeats(ballot.votes.get(voter(client.principal))):
+            return None  # a program may go on for ever: the audit log needn't
         ballot.cast(client.principal, vote)
         decided = ballot.decided(request.method, request.offer, now)
         if decided is None:
