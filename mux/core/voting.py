@@ -100,6 +100,8 @@ class Voting:
         owner = request.ballot.owner
         if owner is None:
             return False
+        if client.id not in self.state.clients:  # the owner's device, from its lock screen
+            return client.principal.identity == owner.principal.identity
         if owner.client in self.state.clients:
             return client.id == owner.client
         return client.resembles(owner.program, owner.principal)

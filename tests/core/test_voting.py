@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mux.core.events import DeviceEnded
+from mux.core.events import AnsweredByNotice, DeviceEnded
 from mux.core.policies import Policies, PolicyName, Rule
 from mux.core.principal import Principal
 from mux.core.state import NEVER
@@ -206,6 +206,32 @@ def test_the_next_turn_has_its_own_owner() -> None:
     assert story.written() == []
     phone.answers(id, ACCEPT)
     assert story.only() == {"id": 5, "result": ACCEPT}
+
+
+@pytest.mark.parametrize("attached", [True, False])
+def test_the_owners_lock_screen_is_the_owner(attached: bool) -> None:
+    story = begun("owner")
+    phone, desk = story.peer("phone", PHONE), story.peer("desk")
+    follows(story, phone, desk)
+    starts_turn(story, phone)
+    id = raised(story)
+    if not attached:
+        phone.leaves()
+    story.tell(AnsweredByNotice(id, PHONE, "1.2.3.4:5", yes=True))
+    assert story.only() == {"id": 5, "result": ACCEPT}
+
+
+def test_anothers_lock_screen_waits_like_any_other() -> None:
+    story = begun("owner")
+    desk = story.peer("desk")
+    follows(story, desk)
+    starts_turn(story, desk)
+    id = raised(story)
+    story.tell(AnsweredByNotice(id, PHONE, "1.2.3.4:5", yes=True))
+    assert story.judged[-1].outcome == "counted"
+    assert story.written() == []
+    story.tell(AnsweredByNotice(id, PHONE, "1.2.3.4:5", yes=False))
+    assert story.written()[0]["result"] == DECLINE
 
 
 def test_who_steers_a_turn_does_not_own_it() -> None:

@@ -12,9 +12,10 @@ import trio
 
 from mux.scripted_model import Hold, Say, Scripted
 from tests.end_to_end.brokered import brokered, client
+from tests.end_to_end.devices import pair
 from tests.end_to_end.lives import kill_app_server
 from tests.end_to_end.native import Native
-from tests.end_to_end.peer import Json, Peer, RpcError
+from tests.end_to_end.peer import Json, Peer, RpcError, connect_ws
 from tests.end_to_end.scenes import TURN_COMPLETED, TURN_STARTED, shared_thread, status_shows
 from tests.end_to_end.tui import QUIET, tmux_is_missing, tui
 
@@ -154,6 +155,19 @@ async def test_a_queue_survives_a_crash_and_its_clients() -> None:
         started = await on.changed(on.phone, "started")
         await on.completed(started["change"]["turn"]["id"])
         assert (await on.said())[-1] == "do one"
+
+
+async def test_what_a_device_has_queued_goes_when_it_is_revoked() -> None:
+    async with scene() as on:
+        token = await pair(on.broker, on.desk, "lost phone", "observe", "drive")
+        async with connect_ws(on.broker.url, token) as lost:
+            await lost.initialize("lost", **AWARE)
+            await on.says(lost, "do one", "queue")
+        await on.says(on.desk, "do two", "queue")
+        await on.desk.request("mux/devices/revoke", {"name": "lost phone"})
+        removed = await on.changed(on.phone, "removed")
+        assert "access has ended" in removed["change"]["why"]
+        assert [each["text"] for each in removed["turns"]] == ["do two"]
 
 
 async def test_over_a_planned_restart_it_goes_on() -> None:
