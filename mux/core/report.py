@@ -34,10 +34,7 @@ def report(broker: Broker, now: float) -> dict[str, Any]:
             "seq": head,
             "earliest": state.journal.earliest,
         },
-        "clients": [
-            _client(client, state.threads.shown_follows(client), now, head)
-            for client in state.clients.values()
-        ],
+        "clients": [_client(client, now, head) for client in state.clients.values()],
         "threads": [
             _thread(thread, state.queues.get(thread.id))
             for thread in state.threads.known.values()
@@ -50,7 +47,7 @@ def report(broker: Broker, now: float) -> dict[str, Any]:
     }
 
 
-def _client(client: Client, follows: list[str], now: float, head: int) -> dict[str, Any]:
+def _client(client: Client, now: float, head: int) -> dict[str, Any]:
     return {
         "id": client.id,
         "state": client.state.value,
@@ -63,13 +60,13 @@ def _client(client: Client, follows: list[str], now: float, head: int) -> dict[s
         "peer": client.peer,
         "sinceSeconds": round(now - client.since, 3),
         "droveSeconds": None if client.drove is None else round(now - client.drove, 3),
-        "threads": follows,
+        "threads": list(client.follows),
         "behind": None if client.backlog is None else head - client.backlog.cursor,
     }
 
 
 def _shown(thread: Thread) -> bool:
-    return not thread.private and (bool(thread.followers) or thread.subscribed)
+    return bool(thread.followers) or thread.subscribed
 
 
 def _thread(thread: Thread, queue: Queue | None) -> dict[str, Any]:

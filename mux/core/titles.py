@@ -5,7 +5,8 @@ ephemeral thread (``threadSource`` ``thread_title``), has one turn run there who
 text and the person's words, whose output is ``{"title"}``, and unsubscribes; the one that is first
 sets the name. It waits 30 s for the turn. (Codex 0.163 and 0.169.)
 
-Such a thread is let through, it costs nothing; but it is ``private``: told to its followers alone.
+Such a thread is let through, it costs nothing; but it is ``private``: told to its followers alone
+(and shown in ``mux/status``, and recorded: nobody hides by it what they run).
 Of turns with the same params, asked by clients that follow a thread together, one runs. The others
 are kept here until it is over, and are told what their askers would have been told: its answer and
 notifications, with ids of their own. If it doesn't succeed, the next of them runs. What isn't of
@@ -345,10 +346,16 @@ def _ids_of_turn(message: dict[str, Any]) -> Iterator[str]:
 
     Those of the model's own items are the model's: they are alike in two threads, natively too.
     """
-    part = message.get("params") or message.get("result") or {}
-    turn, item = part.get("turn") or {}, part.get("item") or {}
+    part = _part(message, "params") or _part(message, "result")
+    turn, item = _part(part, "turn"), _part(part, "item")
     made = turn.get("id"), item.get("id") if item.get("type") == "userMessage" else None
     yield from (id for id in made if isinstance(id, str))
+
+
+def _part(value: dict[str, Any], name: str) -> dict[str, Any]:
+    """A field that is an object; an empty one where it is of another shape in this version."""
+    found = value.get(name)
+    return found if isinstance(found, dict) else {}
 
 
 def _made_up(thread: str, id: str) -> str:

@@ -174,6 +174,19 @@ def test_the_second_gets_the_outcome_of_the_first_under_ids_of_its_own() -> None
     assert story.only("thread/unsubscribe")["params"] == {"threadId": "tb"}
 
 
+def test_what_is_said_in_other_shapes_is_told_all_the_same() -> None:
+    story, a, b = two_tuis()
+    ask(a, "ta")
+    first = story.only("turn/start")
+    ask(b, "tb")
+    story.answers(first, None)
+    story.notifies("item/new", {"threadId": "ta", "turn": "x", "item": ["ta", {"id": "ta"}]})
+    story.notifies("turn/completed", {"threadId": "ta", "turn": {"status": "completed"}})
+    answer, item, _ = b.heard()
+    assert answer["result"] == {}
+    assert item["params"] == {"threadId": "tb", "turn": "x", "item": ["ta", {"id": "tb"}]}
+
+
 def test_one_that_asks_afterwards_gets_it_at_once_and_not_for_ever() -> None:
     story, a, b = two_tuis()
     ask(a, "ta")
