@@ -96,7 +96,9 @@ class CodexSchema:
             return kept
         began = time.monotonic()
         version = await codex_version(self.binary)
-        with tempfile.TemporaryDirectory(prefix="appmux-schema-") as out:
+        with tempfile.TemporaryDirectory(
+            prefix="appmux-schema-", ignore_cleanup_errors=True
+        ) as out:
             place = Path(out)
             await _generate(self.binary, "json-schema", place / "stable")
             await _generate(self.binary, "json-schema", place / "all", "--experimental")

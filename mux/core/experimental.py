@@ -107,13 +107,13 @@ class Gate(msgspec.Struct, frozen=True):
         if method in self.methods:
             return True
         named = jsonrpc.read_fields(params) or {}
-        return any(name in named for name in self.fields[method])
+        return any(name in named for name in self.fields.get(method, ()))
 
     def _used(self, method: str, params: Any) -> str | None:
         """The first experimental field that the params use."""
         if not isinstance(params, dict):
             return None
-        for name in self.fields[method]:
+        for name in self.fields.get(method, ()):
             if name in params and (used := self._uses(method, name, params[name])):
                 return used
         return None
@@ -134,7 +134,9 @@ class Gate(msgspec.Struct, frozen=True):
 
     def _is_nullable(self, method: str, name: str) -> bool:
         """Whether the field may be null; if so, an empty list or a false is a use of it."""
-        property = self._resolved(self.params[method]).get("properties", {}).get(name, {})
+        property = self._resolved(self.params[method]).get("properties", {}).get(name)
+        if not isinstance(property, dict):  # it may be anything
+            return True
         return "null" in property.get("type", ()) or {"type": "null"} in property.get("anyOf", ())
 
     def _resolved(self, schema: Any) -> dict[str, Any]:
@@ -271,7 +273,15 @@ def gate_of(
     which codex looks at them. Without it they are taken as the schema has them. Raises
     ``ValueError`` where these are no such bundles.
     """
-    before, after = _read(stable), _read(experimental)
+    try:
+        return _difference(version, _read(stable), _read(experimental), orders)
+    except (AttributeError, KeyError, TypeError, RecursionError) as odd:
+        raise ValueError(f"a definition isn't of the shape that it was: {odd!r}") from odd
+
+
+def _difference(
+    version: str, before: dict[str, Any], after: dict[str, Any], orders: Mapping[str, list[str]]
+) -> Gate:
     stable_params = dict(_requests(before))
     methods: set[str] = set()
     params: dict[str, Any] = {}
@@ -311,12 +321,9 @@ def _read(bundle: bytes) -> dict[str, Any]:
 
 def _requests(definitions: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     """Each request of clients: its method, and the schema of its params."""
-    try:
-        for each in definitions["ClientRequest"]["oneOf"]:
-            (method,) = each["properties"]["method"]["enum"]
-            yield method, each["properties"].get("params", _NO_PARAMS)
-    except (KeyError, TypeError) as wrong:
-        raise ValueError(f"`ClientRequest` isn't as it was: {wrong!r}") from wrong
+    for each in definitions["ClientRequest"]["oneOf"]:
+        (method,) = each["properties"]["method"]["enum"]
+        yield method, each["properties"].get("params", _NO_PARAMS)
 
 
 def _properties(schema: Any, definitions: dict[str, Any]) -> dict[str, Any]:

@@ -40,6 +40,7 @@ NEW: Json = {
     "tools": {"type": ["array", "null"], "items": ref("Tool")},
     "raw": {"type": "boolean"},
     "labels": {"type": "object", "additionalProperties": {"type": "string"}},
+    "any": True,
     "mode": {"anyOf": [{"enum": ["a", "b"], "type": "string"}, {"type": "null"}]},
 }
 TYPES: Json = {"Policy": POLICY, "AbsolutePathBuf": PATH, "Tool": struct({"name": PATH}, "name")}
@@ -65,14 +66,15 @@ def gate() -> Gate:
 
 def test_what_is_experimental_is_the_difference(gate: Gate) -> None:
     assert gate.methods == {"process/spawn", "memory/reset"}
-    assert gate.fields == {"thread/start": ["mode", "labels", "approvalPolicy", "raw", "tools"]}
+    names = ["mode", "labels", "approvalPolicy", "raw", "tools", "any"]
+    assert gate.fields == {"thread/start": names}
     assert gate.definitions.keys() == {"v2/Start", "v2/Spawn", *(f"v2/{name}" for name in TYPES)}
     assert "description" not in json.dumps(gate.definitions)
 
 
 def test_without_an_order_it_is_the_schema_s() -> None:
     found = gate_of("1", STABLE, WHOLE, {}).fields["thread/start"]
-    assert found == ["tools", "raw", "labels", "mode", "approvalPolicy"]
+    assert found == ["tools", "raw", "labels", "any", "mode", "approvalPolicy"]
 
 
 @pytest.mark.parametrize(
@@ -88,6 +90,9 @@ def test_without_an_order_it_is_the_schema_s() -> None:
         ("thread/start", {"raw": False}, None),
         ("thread/start", {"labels": {}}, None),
         ("thread/start", {"labels": {"a": "b"}}, "thread/start.labels"),
+        ("thread/start", {"any": False}, "thread/start.any"),
+        ("thread/start", {"any": {}}, "thread/start.any"),
+        ("thread/start", {"any": None}, None),
         ("thread/start", {"mode": "a", "raw": True, "tools": []}, "thread/start.mode"),
         ("thread/start", {"raw": True, "tools": []}, "thread/start.raw"),
         ("thread/start", {"approvalPolicy": {"granular": {}}}, "askForApproval.granular"),
@@ -117,7 +122,19 @@ def test_what_is_refused(gate: Gate, method: str, params: Any, told: str | None)
     assert gate.refuses(method, json.dumps(params).encode()) == told
 
 
-@pytest.mark.parametrize("text", [b"", b"{}", b"[]", b"no", b'{"definitions": {"v2": {}}}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"",
+        b"{}",
+        b"[]",
+        b"no",
+        b'{"definitions": {"v2": {}}}',
+        b'{"definitions": {"ClientRequest": 5}}',
+        b'{"definitions": {"ClientRequest": {"oneOf": [{"properties": []}]}}}',
+        b'{"definitions": {"ClientRequest": {"oneOf": [{"properties": {"method": {"enum": 1}}}]}}}',
+    ],
+)
 def test_what_is_no_bundle_is_an_error(text: bytes) -> None:
     with pytest.raises(ValueError, match="definition"):
         gate_of("1", text, WHOLE, {})
