@@ -1,7 +1,7 @@
 """What the stdio door remembers of its client, so that a lost broker can be come back to.
 
-A pure function of what goes by. As long as the connection lasts, lines pass as they are: to the
-client's ``initialize`` the declaration is added that has the broker number its messages
+A pure function of what goes by. While the connection lasts, lines pass as they are: only to the
+client's ``initialize`` a relay's declaration is added, so that the broker numbers its messages
 (``protocol.md``, "For clients that know the broker"), and the numbers are taken off again. When the
 connection is lost, what was in flight is answered with an error. On the next one the door shakes
 hands with the client's own words, has the client's threads loaded as they were (``thread/resume``
@@ -32,9 +32,6 @@ from mux.core.methods import (
 )
 from mux.core.turns import interrupted_turn, started_turn
 from mux.stdio_reading import EXTENSION, Life, Message, Params, Replayed, Turn
-
-OWN_PREFIX: Final = "mux/"
-"""Of notifications that only clients that know the broker get."""
 
 WATCH, UNWATCH = "fs/watch", "fs/unwatch"
 SPAWN, EXITED = "process/spawn", "process/exited"
@@ -148,7 +145,7 @@ class Memory:
         if EXTENSION in extensions:
             self._adds = False  # it knows the broker itself: it gets all that it declared
         if self._adds and params:
-            extensions[EXTENSION] = b'{"version":1}'
+            extensions[EXTENSION] = b'{"version":1,"relay":true}'
             capabilities["extensions"] = jsonrpc.write(extensions)
             params["capabilities"] = jsonrpc.write(capabilities)
             fields = fields | {"params": jsonrpc.write(params)}
@@ -181,8 +178,6 @@ class Memory:
             self._offered.pop(bytes(params.requestId), None)
         elif method == EXITED:
             self._processes.discard(params.processHandle or "")
-        elif method.startswith(OWN_PREFIX):
-            return [] if self._adds else [text]
         elif not self.live and notification_rule(method).greets:
             return []  # it has been greeted
         elif thread is not None:

@@ -434,7 +434,7 @@ class Broker:
 
     def _welcome(self, client: Client, id: bytes, params: clients.InitializeParams) -> bytes:
         result: dict[str, object] = dict(self.state.appserver.result_for(params.clientInfo))
-        if client.aware:
+        if client.numbered:
             result["appmux"] = Welcome(
                 version=EXTENSION_VERSION,
                 epoch=self.state.journal.epoch,
@@ -670,7 +670,7 @@ class Broker:
             case _ if client.backlog is None:
                 follows = dict.fromkeys(client.follows, 0)
                 state.log("info", "client lags, reads on from the journal", client=client.id)
-                backlog = Backlog(state.journal.head, follows, numbered=client.aware)
+                backlog = Backlog(state.journal.head, follows, numbered=client.numbered)
                 state.fall_behind(client, backlog)
 
     def _end(self, client: Client, reason: str) -> None:

@@ -65,6 +65,18 @@ class InitializeParams(msgspec.Struct):
     capabilities: Capabilities | None = None
 
 
+class _Declared(msgspec.Struct):
+    relay: bool = False
+
+
+def _is_relay(declared: msgspec.Raw) -> bool:
+    """Whether it is a relay that knows the broker, not the client before it."""
+    try:
+        return msgspec.json.decode(declared, type=_Declared).relay
+    except msgspec.DecodeError:
+        return False
+
+
 @attrs.define
 class Refusals:
     """How often a client was refused lately, and until when they are counted together."""
@@ -88,7 +100,8 @@ class Client:
     ``drove``: when it last made a thread work; ``heard``: when it last sent anything. ``acted``:
     when a person last did something by it, by thread. ``focus``: None for one that never said.
     ``local``: it is known to be on this host.
-    ``aware``: it knows the broker and gets numbered messages. ``backlog``: set while it is behind.
+    ``aware``: it knows the broker. ``numbered``: it gets numbered messages, as those that are aware
+    do, and a relay (the stdio door) before one that isn't. ``backlog``: set while it is behind.
     """
 
     id: ClientId
@@ -104,6 +117,7 @@ class Client:
     opted_out: frozenset[str] = frozenset()
     follows: dict[str, None] = attrs.field(factory=dict)
     aware: bool = False
+    numbered: bool = False
     backlog: Backlog | None = None
     drove: float | None = None
     heard: float = 0.0
@@ -119,7 +133,9 @@ class Client:
         self.opted_out = frozenset(self.capabilities.optOutNotificationMethods or ())
         if not self.capabilities.experimentalApi:
             self.opted_out |= WITHHELD
-        self.aware = EXTENSION in (self.capabilities.extensions or ())
+        declared = (self.capabilities.extensions or {}).get(EXTENSION)
+        self.numbered = declared is not None
+        self.aware = declared is not None and not _is_relay(declared)
 
     def declared(self, capability: str) -> bool:
         """Whether it declared the capability; the empty name needs no declaration."""

@@ -64,7 +64,7 @@ class Replaying:
             params = _decoder.decode(message.params)
         except msgspec.DecodeError as error:
             wrong = str(error)
-        if not client.aware:
+        if not client.numbered:
             wrong = "declare `capabilities.extensions.appmux` in `initialize` first"
         elif self._is_under_way(client):
             wrong = _STILL_BEHIND

@@ -160,8 +160,8 @@ class State:
             return NOT_NUMBERED
         entry = self.journal.add(thread, method, message)
         live = tuple(id for id in recipients if self._is_live(id))
-        aware = tuple(id for id in live if self.clients[id].aware)
-        plain = tuple(id for id in live if not self.clients[id].aware) if aware else live
+        aware = tuple(id for id in live if self.clients[id].numbered)
+        plain = tuple(id for id in live if not self.clients[id].numbered) if aware else live
         self.out.append(Publish(message, plain, method, entry))
         if aware:
             self.out.append(Publish(with_seq(message, entry.seq), aware, method))
@@ -172,7 +172,7 @@ class State:
 
     def send_own(self, client: ClientId, message: bytes, method: str, seq: int) -> None:
         """To one client, in words of its own, what others have been given under this number."""
-        numbered = seq != NOT_NUMBERED and self.clients[client].aware and self._is_live(client)
+        numbered = seq != NOT_NUMBERED and self.clients[client].numbered and self._is_live(client)
         self.send(client, with_seq(message, seq) if numbered else message, method, seq)
 
     def complete_joining(self, client: Client) -> None:
@@ -180,7 +180,7 @@ class State:
 
         So a client that knows the broker, cut off before that, comes back with an earlier cursor.
         """
-        if not client.aware:
+        if not client.numbered:
             return
         if client.backlog is not None:
             client.backlog.mark_last(self.journal.head)
@@ -280,7 +280,7 @@ class State:
     def tell(self, client: Client, backlog: Backlog, entries: list[Entry], until: int = 0) -> None:
         """Send what these entries hold for a client that is behind; live again at the head."""
         messages = backlog.read(entries, client.opted_out, self.journal.head, until)
-        recipients, aware = (client.id,), client.aware  # the same tuple: written as one piece
+        recipients, aware = (client.id,), client.numbered  # the same tuple: written as one piece
         for message in messages:
             text = message.message
             if aware and message.seq != NOT_NUMBERED:

@@ -149,7 +149,7 @@ class Threads:
         for id in self.audience(thread):
             client = self.clients[id]
             if client.backlog is None and method not in client.opted_out:
-                (aware if client.aware else plain).append(id)
+                (aware if client.numbered else plain).append(id)
         return tuple(plain), tuple(aware)
 
     def audience(self, thread: str | None) -> tuple[ClientId, ...]:

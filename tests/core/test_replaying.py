@@ -45,6 +45,23 @@ def answer(peer: Peer) -> Json:
 # ── who knows the broker ──────────────────────────────────────────────────────────────────────
 
 
+def test_a_relay_is_numbered_and_otherwise_a_client_that_does_not_know_the_broker() -> None:
+    story, _ = followed("t")
+    relay = story.attach()
+    relay.initializes("ide", extensions={"appmux": {"version": 1, "relay": True}})
+    assert relay.only()["result"]["appmux"]["seq"] == 0
+    joins(story, relay, "t")
+    relay.heard()
+    story.delta("t")
+    assert numbers(relay.heard()) == [1]
+    client = story.broker.state.clients[relay.id]
+    assert (client.numbered, client.aware) == (True, False)
+    back = asked(relay, after={"epoch": EPOCH, "seq": 0}, threadIds=["t"])
+    assert back["result"]["threads"] == ["t"]
+    story.waits(1.0)  # longer than presence is put off
+    assert not [each for each in relay.heard() if each.get("method", "").startswith("mux/")]
+
+
 def test_who_declares_it_is_welcomed_with_its_place() -> None:
     story, _ = followed("t")
     story.delta("t")

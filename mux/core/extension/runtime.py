@@ -15,10 +15,15 @@ from mux.core.scopes import Scope
 # ── initialize ────────────────────────────────────────────────────────────────────────────────────
 
 
-class Declared(msgspec.Struct):
-    """``initialize.params.capabilities.extensions.appmux``: this client knows the broker."""
+class Declared(msgspec.Struct, omit_defaults=True):
+    """``initialize.params.capabilities.extensions.appmux``: this client knows the broker.
 
-    version: int = 1
+    ``relay``: only a relay does, which takes the numbers off again. It is numbered and may replay;
+    everything else is as for a client that doesn't know the broker.
+    """
+
+    version: int
+    relay: bool = False
 
 
 class Welcome(msgspec.Struct):
@@ -327,7 +332,7 @@ NOTIFICATIONS: dict[str, Described] = {}
 SHAPES: dict[str, Described] = {
     "initialize": Described(
         "How a client declares that it knows the broker, and what it is told then.",
-        {"declared": Declared(), "appmux": Welcome(1, _EPOCH, 4711, 12, 7, 1)},
+        {"declared": Declared(version=1), "appmux": Welcome(1, _EPOCH, 4711, 12, 7, 1)},
     ),
     "numbered": Described(
         "The top-level fields that messages carry for a client that knows the broker.",
