@@ -20,6 +20,7 @@ from mux import config
 from mux.database import StoreError
 from mux.push import keeper, sender
 from mux.push.push import PushError
+from mux.push.queue import Row
 from mux.push.queue_file import FILE, QueueFile
 from mux.push.sender import SLOTS, Pushes
 from tests.end_to_end.scenes import eventually
@@ -190,6 +191,23 @@ async def test_a_withdrawal_follows_what_is_on_its_way(tmp_path: Path) -> None:
             await settled(pushes)
         assert ids(stand) == ["p-1", "-p-1"]
         assert [each["state"] for each in pushes.history()] == ["sent", "withdrawn", "withdrawn"]
+
+
+async def test_what_is_withdrawn_while_the_disk_is_waited_for_is_not_sent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with standing() as stand:
+        pushes = Pushes.open(tmp_path, webhook(tmp_path, stand.url), clock=Clock())
+
+        async def kept(_keeper: keeper.Keeper, row: Row) -> None:
+            if not row.push.withdraw:
+                pushes.withdraw("host", "thread-a")
+
+        monkeypatch.setattr(keeper.Keeper, "kept", kept)
+        async with running(pushes):
+            pushes.send("host", push())
+            await settled(pushes)
+        assert "p-1" not in ids(stand)
 
 
 async def test_that_it_is_tried_is_on_disk_before_the_service_hears_of_it(tmp_path: Path) -> None:
