@@ -22,7 +22,7 @@ from __future__ import annotations
 import msgspec
 
 from mux.core import client as clients
-from mux.core import jsonrpc, recording, scoped
+from mux.core import jsonrpc, listing, recording, scoped
 from mux.core.approvals import RESOLVED, Approvals
 from mux.core.appserver import Introduction
 from mux.core.appserver import State as AppServerState
@@ -304,7 +304,7 @@ class Broker:
             case Route.FOCUS:
                 self._looking.focused(client, message)
             case Route.APPROVALS:
-                self._offering.list_for(client, message)
+                listing.list_for(self.state, self.voting, client, message)
             case Route.ANSWER:
                 self._offering.answered_unasked(client, message)
             case Route.QUEUE:

@@ -31,6 +31,7 @@ from mux.core.approvals import ServerRequest
 from mux.core.appserver import State as AppServerState
 from mux.core.client import Client
 from mux.core.commands import Explain, Notify, Withdraw
+from mux.core.listing import item_about, params_of
 from mux.core.looking import Looking
 from mux.core.methods import Asked
 from mux.core.noteworthy import Turn
@@ -43,7 +44,7 @@ from mux.core.notice import (
     Standing,
     Timing,
 )
-from mux.core.offering import BY_NOTICE, item_about, params_of
+from mux.core.offering import BY_NOTICE
 from mux.core.state import NEVER, State
 from mux.core.threads import Thread
 

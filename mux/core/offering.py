@@ -21,6 +21,7 @@ from mux.core.commands import Judged
 from mux.core.events import ClientId
 from mux.core.experimental import without_hidden
 from mux.core.jsonrpc import ClientMessage, UpstreamMessage
+from mux.core.listing import item_about, params_in
 from mux.core.methods import Asked, server_request_rule
 from mux.core.policies import Ballot
 from mux.core.principal import Principal
@@ -33,9 +34,6 @@ LATE = "answer/late"
 
 BY_NOTICE: ClientId = 0
 """Stands for no client: the answer came from a lock screen."""
-
-LONGEST_ITEM = 256 * 1024
-"""Bytes of an item that is listed with its approval: more of a change nobody reads in a list."""
 
 
 @attrs.define(eq=False)
@@ -66,13 +64,13 @@ class Offering:
             offer=jsonrpc.with_id(line, upstream, b"%d" % id),
             since=state.now,
             needs=rule.needs if _applies(rule.only_if, line) else "",
-            turn=recording.turn_named(_params(line)),
+            turn=recording.turn_named(params_in(line)),
         )
         if rule.asked is Asked.FOLLOWERS:
             policy = state.policies.of(method, self._command(request))
             request.ballot = Ballot(policy, state.now, self._owner(request))
         state.approvals.add(request)
-        recording.raised(state, request, _params(line))
+        recording.raised(state, request, params_in(line))
         if rule.asked is Asked.FOLLOWERS:
             self._offer(request, self._followers(request))
         elif rule.asked is Asked.TOOL_OWNER:
@@ -83,7 +81,7 @@ class Offering:
 
     def _command(self, request: ServerRequest) -> str | None:
         """The command that it is about, as a person reads it; None if it is about none."""
-        params = _params(request.offer)
+        params = params_in(request.offer)
         for holder in (params, item_about(self.state, request)):
             command = (jsonrpc.read_fields(holder) or {}).get("command")
             if command is not None and command != b"null":
@@ -295,33 +293,6 @@ class Offering:
         name = client.info.name if client.info is not None else "unnamed"
         return f"{name} ({client.principal.name}, client {client.id})"
 
-    def list_for(self, client: Client, message: ClientMessage) -> None:
-        """``mux/approvals/list``: what waits for a person's word, oldest first."""
-        waiting = [
-            self._shown(request)
-            for request in self.state.approvals.pending()
-            if request.rule.asked is Asked.FOLLOWERS and not request.answered
-        ]
-        answer = jsonrpc.result(message.id, {"approvals": waiting})
-        self.state.send(client.id, answer, message.method)
-
-    def _shown(self, request: ServerRequest) -> dict[str, object]:
-        params, clients = _params(request.offer), self.state.clients
-        return {
-            "id": request.id,
-            "method": request.method,
-            "threadId": request.thread,
-            "ageSeconds": round(self.state.now - request.since, 3),
-            "needs": request.needs or None,
-            **self.voting.shown(request),
-            "params": msgspec.Raw(params),
-            "item": msgspec.Raw(item_about(self.state, request)),
-            "offeredTo": [
-                {"id": id, "name": info.name if (info := clients[id].info) is not None else None}
-                for id in request.offered
-            ],
-        }
-
     def _answer(
         self, request: ServerRequest, by: ClientId | None, answer: dict[str, bytes]
     ) -> None:
@@ -469,28 +440,9 @@ def _behind_notice(principal: Principal, peer: str, now: float) -> Client:
     return client
 
 
-def item_about(state: State, request: ServerRequest) -> bytes:
-    """The item that it is about, as it began: an approval of files doesn't name them."""
-    id = jsonrpc.read_text((jsonrpc.read_fields(_params(request.offer)) or {}).get("itemId"))
-    thread = state.threads.known.get(request.thread or "")
-    item = thread.running.items.get(id or "") if thread is not None else None
-    if item is None or len(item.started) > LONGEST_ITEM:
-        return b"null"
-    return (jsonrpc.read_fields(_params(item.started)) or {}).get("item", b"null")
-
-
-def params_of(request: ServerRequest) -> bytes:
-    """Its params, as JSON text."""
-    return _params(request.offer)
-
-
 def _applies(only_if: tuple[str, str] | None, line: bytes) -> bool:
     if only_if is None:
         return True
     field, value = only_if
-    params = jsonrpc.read_fields(_params(line)) or {}
+    params = jsonrpc.read_fields(params_in(line)) or {}
     return jsonrpc.read_text(params.get(field)) == value
-
-
-def _params(line: bytes) -> bytes:
-    return (jsonrpc.read_fields(line) or {}).get("params", b"null")

@@ -1,0 +1,68 @@
+"""What waits for a person's word, as it is listed: ``mux/approvals/list``.
+
+Heard from: ``broker``; ``offering`` and the notices, which look at what a request is about.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from mux.core import jsonrpc
+from mux.core.approvals import ServerRequest
+from mux.core.client import Client
+from mux.core.jsonrpc import ClientMessage
+from mux.core.methods import Asked
+from mux.core.state import State
+from mux.core.voting import Voting
+
+LONGEST_ITEM = 256 * 1024
+"""Bytes of an item that is listed with its approval: more of a change nobody reads in a list."""
+
+
+def list_for(state: State, voting: Voting, client: Client, message: ClientMessage) -> None:
+    """Answer the request: what waits, oldest first."""
+    waiting = [
+        _shown(state, voting, request)
+        for request in state.approvals.pending()
+        if request.rule.asked is Asked.FOLLOWERS and not request.answered
+    ]
+    answer = jsonrpc.result(message.id, {"approvals": waiting})
+    state.send(client.id, answer, message.method)
+
+
+def _shown(state: State, voting: Voting, request: ServerRequest) -> dict[str, object]:
+    clients = state.clients
+    return {
+        "id": request.id,
+        "method": request.method,
+        "threadId": request.thread,
+        "ageSeconds": round(state.now - request.since, 3),
+        "needs": request.needs or None,
+        **voting.shown(request),
+        "params": msgspec.Raw(params_of(request)),
+        "item": msgspec.Raw(item_about(state, request)),
+        "offeredTo": [
+            {"id": id, "name": info.name if (info := clients[id].info) is not None else None}
+            for id in request.offered
+        ],
+    }
+
+
+def item_about(state: State, request: ServerRequest) -> bytes:
+    """The item that it is about, as it began: an approval of files doesn't name them."""
+    id = jsonrpc.read_text((jsonrpc.read_fields(params_of(request)) or {}).get("itemId"))
+    thread = state.threads.known.get(request.thread or "")
+    item = thread.running.items.get(id or "") if thread is not None else None
+    if item is None or len(item.started) > LONGEST_ITEM:
+        return b"null"
+    return (jsonrpc.read_fields(params_in(item.started)) or {}).get("item", b"null")
+
+
+def params_of(request: ServerRequest) -> bytes:
+    """Its params, as JSON text."""
+    return params_in(request.offer)
+
+
+def params_in(line: bytes) -> bytes:
+    """The params of a message, as JSON text."""
+    return (jsonrpc.read_fields(line) or {}).get("params", b"null")
