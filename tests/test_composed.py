@@ -178,6 +178,7 @@ RECORDED = {
     if "requestApproval" in message.get("method", "")
 }
 APPROVALS = sorted(RECORDED)
+ENDED_TURN = next(line for line in recording("text").lines if b'"method":"turn/completed"' in line)
 ANSWERS = {"fs/watch": {"path": "/tmp"}}
 CALL: Json = {"callId": "c", "tool": "shout", "arguments": {}, "turnId": "u", "threadId": "t"}
 
@@ -201,8 +202,10 @@ def of_thread(params: Json) -> Json:
 
 @pytest.mark.parametrize("method", APPROVALS)
 def test_an_approval_on_each_of_its_ways(judge: Judge, method: str) -> None:
-    params = of_thread(RECORDED[method] | {"additionalPermissions": {"network": None}})
-    for way in ("abstained", "answered", "interrupted", "crashed"):
+    turn = json.loads(ENDED_TURN)["params"]["turn"]["id"]
+    more = {"additionalPermissions": {"network": None}, "turnId": turn}
+    params = of_thread(RECORDED[method] | more)
+    for way in ("abstained", "answered", "interrupted", "obsolete", "closed", "crashed"):
         story = Judged.by(judge)
         a, b = followed(story, "a", "b")
         plain = story.peer("plain", experimentalApi=False)
@@ -221,6 +224,10 @@ def test_an_approval_on_each_of_its_ways(judge: Judge, method: str) -> None:
             story.resolves(0, params["threadId"])
         elif way == "interrupted":
             story.resolves(0, params["threadId"])
+        elif way == "obsolete":
+            story.says(ENDED_TURN)
+        elif way == "closed":
+            story.notifies("thread/closed", {"threadId": params["threadId"]})
         else:
             story.exits()
         if way != "abstained":
@@ -303,6 +310,26 @@ def test_who_unfollows_is_told(judge: Judge) -> None:
         peer.asks("thread/unsubscribe", params)
     assert "thread/unsubscribe!" in story.composed
     story.waits(60.0)  # a fresh thread is kept for a while
+    story.well()
+
+
+def test_turns_that_wait_for_another(judge: Judge) -> None:
+    story = Judged.by(judge, queued_turns=1)
+    playback = Playback(story, recording("text"))
+    thread = playback.recording.thread
+    peer = story.peer("peer", **AWARE)
+    peer.asks("thread/resume", {"threadId": thread})
+    for asked in story.written("thread/resume"):
+        story.answers(asked, playback.recording.snapshot(0))
+    while b'"method":"item/started"' not in playback.recording.lines[playback.position]:
+        playback.play()
+    for busy in ("queue", "queue", "reject", "steer"):
+        peer.asks("turn/start", {"threadId": thread, "input": [], "ifBusy": busy})
+    peer.asks("mux/queue/list", {"threadId": thread})
+    peer.asks("mux/queue/remove", {"threadId": thread, "id": 1})
+    codes = {each["error"]["code"] for each in peer.inbox if "error" in each}
+    assert len(codes) == 2
+    assert story.composed >= {"turn/start!", "mux/queue", "mux/queue/list!", "mux/queue/remove!"}
     story.well()
 
 

@@ -60,6 +60,10 @@ class Judge:
         if asked == "initialize" and "appmux" in result:
             own = extension_schemas.faults("initialize", "appmux", result["appmux"])
             return own + self._faults(asked, named, result)
+        if asked == "turn/start" and "appmux" in result:
+            part = "queued" if "queued" in result["appmux"] else "went"
+            own = extension_schemas.faults("turn.start", part, result["appmux"])
+            return own + (self._faults(asked, named, result) if part == "went" else [])
         return self._faults(f"result of {asked}", named, result)
 
     def _result_of(self, method: str) -> Json:
