@@ -152,6 +152,10 @@ INTENDED: Final[Mapping[str, Intended]] = {
     ),
     "invalid-messages": Intended(_told_what_is_wrong),
     "before-the-handshake": Intended(_not_initialized),
+    "gate-later": Intended(
+        elsewhere=f"{_END}/test_experimental.py"
+        "::test_a_codex_that_has_no_schema_is_served_without_a_gate"
+    ),
     "deprecation-notice": Intended(
         _deprecation_notice,
         elsewhere="tests/core/test_broker_followers.py"

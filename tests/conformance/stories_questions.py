@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from mux.scripted_model import CallTool, Run, Say, Step
-from tests.conformance.stage import Player, Stage, Story
+from tests.conformance.stage import CUT_SHORT, Player, Stage, Story
 from tests.end_to_end.peer import Json
 from tests.end_to_end.scenes import ACCEPT, APPROVAL
 
@@ -189,9 +189,9 @@ STORIES = (
     Story(a_tool_of_the_only_client),
     Story(a_tool_that_fails, shows=("tool-owner",)),
     Story(a_tool_of_one_of_two, shows=("tool-owner",)),
-    Story(a_tool_while_interrupted),
+    Story(a_tool_while_interrupted, chance=CUT_SHORT),
     Story(a_question),
-    Story(a_question_that_nobody_answers),
+    Story(a_question_that_nobody_answers, chance=CUT_SHORT),
     Story(permissions_granted, config=_PERMISSIONS),
     Story(permissions_refused, config=_PERMISSIONS),
     Story(a_form_of_an_mcp_server, config=_ELICITOR),

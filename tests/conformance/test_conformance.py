@@ -14,6 +14,7 @@ import trio
 from tests.conformance import (
     stories_approvals,
     stories_handshake,
+    stories_joining,
     stories_questions,
     stories_things,
     stories_threads,
@@ -30,6 +31,7 @@ STORIES: Final = (
     *stories_threads.STORIES,
     *stories_turns.STORIES,
     *stories_approvals.STORIES,
+    *stories_joining.STORIES,
     *stories_questions.STORIES,
     *stories_things.STORIES,
     *stories_tui.STORIES,
