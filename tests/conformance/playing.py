@@ -142,8 +142,6 @@ async def _on_own_sides(
     async with turn:
         pass  # processes are started when it is their turn
     async with both_sides(stories[0].config) as sides:
-        if not stories[0].has_own:  # for them that, and its second, isn't worth it
-            await sides[1].running.wait_log("codex's schema read")
         async with trio.open_nursery() as nursery:
             for story in stories:
                 nursery.start_soon(play, story, sides)

@@ -102,6 +102,7 @@ async def begun_by_a_stranger_while_nobody_follows(stage: Stage) -> None:
     a, stranger = await stage.clients("a", "stranger")
     thread = await a.thread(turn=True)
     await a.ask("thread/unsubscribe", {"threadId": thread})
+    await a.settle()
     await stranger.say(thread, "run it")
     waiting = {"type": "active", "activeFlags": ["waitingOnApproval"]}
     await stranger.hears("thread/status/changed", status=waiting)
@@ -170,7 +171,7 @@ STORIES = (
     Story(a_command_joined_in_the_middle, shows=("late-text",)),
     Story(an_ephemeral_thread_joined, shows=("only-here",)),
     Story(begun_by_a_stranger),
-    Story(begun_by_a_stranger_while_nobody_follows, shows=("late-text",)),
+    Story(begun_by_a_stranger_while_nobody_follows),
     Story(archived_while_it_is_asked, chance=CUT_SHORT),
     Story(left_while_asked),
     Story(threads_of_two_at_once),
