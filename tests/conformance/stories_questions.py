@@ -154,14 +154,15 @@ async def a_sub_agent(stage: Stage) -> None:
     stage.script(
         "spawn", CallTool("spawn_agent", agent, namespace="multi_agent_v1"), Say("Spawned.")
     )
-    stage.script("child work", Say("Child done."))
+    stage.script("child work", Say(chunks=("Child ", stage.gate("child"), "done.")))
     a = await stage.client("a")
     parent = await a.thread(turn=True)
     await a.say(parent, "spawn")
     item = await a.hears_item("collabAgentToolCall")
     [child] = item["receiverThreadIds"]
-    for thread in (parent, child):
-        await a.ends(thread)
+    await a.ends(parent)
+    stage.release("child")
+    await a.ends(child)
     await a.ask("thread/read", {"threadId": child})
     await a.ask("thread/list", {"parentThreadId": parent})
 
@@ -176,9 +177,10 @@ async def a_sub_agents_approval(stage: Stage) -> None:
     parent = await a.thread(turn=True)
     await a.say(parent, "spawn")
     [child] = (await a.hears_item("collabAgentToolCall"))["receiverThreadIds"]
-    await a.answers(await a.offered(APPROVAL, threadId=child), ACCEPT)
-    for thread in (parent, child):
-        await a.ends(thread)
+    request = await a.offered(APPROVAL, threadId=child)
+    await a.ends(parent)
+    await a.answers(request, ACCEPT)
+    await a.ends(child)
     await stranger.ask("thread/read", {"threadId": child})
 
 

@@ -54,6 +54,8 @@ _TIME: Final = re.compile(r"(At|AtMs|Ms|Seconds)$")
 _KILLED: Final = (-1, 137)
 # Of a sub-agent; drawn by lot.
 _NICKNAMES: Final = ("agentNickname", "agent_nickname")
+# Of a sub-agent too: which of them its parent sees is chance.
+_BEGUN: Final = ("pendingInit", "running")
 # Where an id stands says what it is of: the letter of its name.
 _LETTERS: Final = {
     "thread": "t",
@@ -94,6 +96,8 @@ class Names:
         if isinstance(value, str):
             if key in _NICKNAMES:
                 return "<nickname>"
+            if key == "status" and value in _BEGUN:
+                return "<begun>"
             if key == "processId" and value.isdigit():
                 return self.name((key, value), "p")
             if key.lower().endswith("cursor"):
