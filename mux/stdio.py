@@ -35,6 +35,10 @@ itself lets requests wait for an app-server that comes up."""
 FIRST_WAIT: Final = 60.0
 """Seconds from a service's start until it listens, and until it shakes hands: a cold disk."""
 
+SUCCESSOR_WAIT: Final = 5.0
+"""Seconds for another try where the connection is closed before it begins: by a broker that is just
+being restarted, whose successor listens soon."""
+
 FIRST_TRY, LONGEST_TRY = 0.05, 1.0
 """Seconds between two tries to reach a broker, doubled from the first to the longest."""
 
@@ -90,6 +94,8 @@ class _Door:
         self.at = ""
         self.was_attached = False
         self.lost_at = 0.0
+        self.why = ""
+        self.began = time.monotonic()
         self.deadline = time.monotonic() + FIRST_WAIT
         self.next_try = 0.0
         self.pause = FIRST_TRY
@@ -122,6 +128,7 @@ class _Door:
             time.sleep(self._next_pause())
             failures = self._connect()
             if not failures:
+                self.began = time.monotonic()
                 return
         more = "the service was started, but doesn't listen there" if started else _HOW_TO_START
         raise StdioError(f"no broker to attach to ({'; '.join(failures)}): {more}")
@@ -141,6 +148,8 @@ class _Door:
                 failures.append(f"unix://{place}: {why}")
                 continue
             link.setblocking(False)
+            if not self.was_attached:
+                self.deadline = time.monotonic() + FIRST_WAIT
             self.link, self.wire, self.at = link, Wire(), f"unix://{place}"
             self.going.append(iter([self.wire.hello()]))
             return []
@@ -218,7 +227,7 @@ class _Door:
             return
         if self.link is None:
             if now >= self.deadline:
-                self._give_up("it didn't come back")
+                self._give_up(f"it didn't come back ({self.why})")
             if now >= self.next_try:
                 self.next_try = now + self._next_pause()
                 self._connect()
@@ -230,7 +239,7 @@ class _Door:
 
     def _give_up(self, why: str) -> None:
         if not self.was_attached:
-            raise StdioError(f"no broker to attach to: {why}; look at `appmux service logs`")
+            raise StdioError(f"no broker to attach to: {why}: {_HOW_TO_START}")
         raise StdioError(
             f"the broker is gone, and within {self.wait:g} s {why}: see `appmux service status`, or"
             " start it with `appmux serve`"
@@ -347,8 +356,13 @@ class _Door:
         self.frame = memoryview(b"")
         if not self.stdin_open:
             return  # the client leaves anyway
+        now, self.why = time.monotonic(), why
+        self.next_try = now + self._next_pause()
         if not self.was_attached:
-            raise StdioError(f"{self.at} is no broker that lets us in: {why}")
+            self.deadline = self.began + SUCCESSOR_WAIT
+            if now >= self.deadline:
+                raise StdioError(f"{self.at} is no broker that lets us in: {why}")
+            return
         text = "the broker is gone"
         if code == OVER_THE_LIMIT:
             text = "the broker takes no message as large as one of those in flight, and went"
@@ -356,11 +370,9 @@ class _Door:
         if not self.wait:
             self._flush()
             raise StdioError(f"the broker is gone ({why}): start this client again")
-        now = time.monotonic()
         if not self.lost_at:
             _tell(f"the broker is gone ({why}); waiting {self.wait:g} s for it at most")
             self.lost_at, self.deadline = now, now + self.wait
-        self.next_try = now + self._next_pause()
 
     def _leave(self, now: float) -> None:
         """stdin has ended: say goodbye once what was asked is answered, or has had its time."""
