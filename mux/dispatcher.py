@@ -194,20 +194,26 @@ class Dispatcher:
         """
         lines = list(lines)
         self.traffic.from_app_server += len(lines)
+        now = trio.current_time()
         for line in lines:
             try:
-                self._decide(UpstreamSent(line))
+                for command in self.broker.handle(UpstreamSent(line), now):
+                    self._perform(command)
             except Exception:
                 # What a newer codex writes and we can't handle costs one line, not everybody's
                 # runtime.
                 log.exception("a line of the app-server could not be handled", bytes=len(line))
         self._deliver()
+        self._set_alarm()
         self._hear_next()
         self._flush()
 
     def _decide(self, event: Event) -> None:
         for command in self.broker.handle(event, trio.current_time()):
             self._perform(command)
+        self._set_alarm()
+
+    def _set_alarm(self) -> None:
         if self.broker.wakeup < self._alarm.deadline:  # noqa: PLR1730 (setting it costs more)
             self._alarm.deadline = self.broker.wakeup
 

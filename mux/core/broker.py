@@ -57,7 +57,7 @@ from mux.core.events import (
 from mux.core.extension.runtime import Welcome
 from mux.core.flow import DEPARTED, QUEUE
 from mux.core.following import USAGE, Following
-from mux.core.journal import Journal
+from mux.core.journal import MERGEABLE, Journal
 from mux.core.jsonrpc import BadMessageError, ClientMessage, ItemParams, UpstreamMessage
 from mux.core.limits import Limits
 from mux.core.looking import FOCUS, Looking
@@ -168,7 +168,8 @@ class Broker:
         """Take in one event; returns what to do, in order. ``now``: seconds, never going back."""
         state = self.state
         state.now = now
-        state.out = out = list[Command]()
+        out: list[Command] = []
+        state.out = out
         if type(event) is UpstreamSent:
             self._upstream_sent(event.line)
             if self._notices.wants_a_look:
@@ -482,7 +483,7 @@ class Broker:
 
     def _upstream_notified(self, line: bytes, message: UpstreamMessage) -> None:
         method, thread, state = message.method, message.thread, self.state
-        if method is None:
+        if method is None or self._goes_on(line, message):
             return
         if method == RESOLVED:
             self._upstream_resolved(line)
@@ -509,6 +510,25 @@ class Broker:
             self._note(thread, method, message.params, line)
         if thread in self._titles.running:
             self._retell(self._titles.heard(thread, method, line))
+
+    def _goes_on(self, line: bytes, message: UpstreamMessage) -> bool:
+        """The hot path: whether it is one more delta of an item that runs and is followed.
+
+        Of a turn's notifications nearly all are. Nothing that the table and the parts look out for
+        can be true of one, but that it is published and kept for late joiners.
+        """
+        thread, params, method = message.thread, message.params, message.method
+        if method not in MERGEABLE or thread is None or params is None:
+            return False
+        known = self.state.threads.known.get(thread)
+        if known is None or not known.claimed or thread in self._titles.running:
+            return False
+        item = known.running.items.get(params.itemId or "")
+        if item is None or item.completed is not None:
+            return False
+        self.state.publish(thread, method, line)
+        item.streamed(method, params, line)
+        return True
 
     def _notify_others(
         self, thread: str | None, method: str, line: bytes, rule: NotificationRule

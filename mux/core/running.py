@@ -24,9 +24,6 @@ from mux.core.jsonrpc import ABSENT, ItemParams
 from mux.core.tools import Owner
 from mux.core.turns import interrupted_turn, started_turn
 
-JOINED_AT = 512
-"""Pieces of a stream are joined when there are this many: each costs more than its text."""
-
 LATEST_OF_TURN = frozenset({"turn/plan/updated", "turn/diff/updated"})
 """Notifications of a turn of which the last one says all."""
 
@@ -46,7 +43,7 @@ class Stream:
     method: str
     index: int | None
     first: bytes
-    pieces: list[bytes] = attrs.field(factory=list)
+    text: bytearray = attrs.field(factory=bytearray)
 
     def takes(self, method: str, params: ItemParams) -> bool:
         """Whether a delta goes on with this stream."""
@@ -54,13 +51,11 @@ class Stream:
 
     def add(self, delta: bytes) -> None:
         """Take in a delta: a JSON string, of which the inside is kept."""
-        self.pieces.append(delta[1:-1])
-        if len(self.pieces) >= JOINED_AT:
-            self.pieces = [b"".join(self.pieces)]
+        self.text += delta[1:-1]
 
     def line(self) -> bytes:
         """One delta that carries everything."""
-        return with_delta(self.first, b'"' + b"".join(self.pieces) + b'"')
+        return with_delta(self.first, b'"' + self.text + b'"')
 
 
 @attrs.define(eq=False)
