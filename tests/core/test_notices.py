@@ -6,8 +6,11 @@ from typing import Any
 
 import pytest
 
-from mux.core.events import NoticesKept
+from mux.core.commands import Judged, Withdraw
+from mux.core.events import AnsweredByNotice, NoticesKept
 from mux.core.notice import Kind, Rule, Standing
+from mux.core.policies import Policies
+from mux.core.principal import Principal
 from tests.core.noticed import (
     OBSERVE,
     PHONE,
@@ -546,3 +549,80 @@ def test_what_stands_from_an_earlier_life_is_taken_back_when_it_is_seen() -> Non
     assert told(story) == []
     looks(desk)
     assert told(story) == ["-d2 turn-completed"]
+
+
+# ── answers from a lock screen ────────────────────────────────────────────────────────────────
+
+
+def answers(story: Story, id: int, principal: Principal = PHONE, *, yes: bool = True) -> Judged:
+    story.tell(AnsweredByNotice(id, principal, "10.0.0.7:5", yes))
+    (judged,) = story.judged
+    story.judged.clear()
+    return judged
+
+
+@pytest.mark.parametrize(("yes", "decision"), [(True, "accept"), (False, "decline")])
+def test_a_device_answers_without_being_attached(yes: bool, decision: str) -> None:
+    story, _ = noticed()
+    id = asks(story)
+    story.written()
+    assert answers(story, id, yes=yes) == Judged("decided", "")
+    assert story.only() == {"id": 5, "result": {"decision": decision}}
+    withdrawn = [each.why for each in story.notices if isinstance(each, Withdraw)]
+    assert withdrawn == ["answered by a notice (phone)"]
+    (record,) = [each for each in story.records if each.kind == "approval/answered"]
+    by = {"client": 0, "name": "from a notice", "principal": "phone", "kind": "device"}
+    assert record.fields["by"] == by | {"from": "10.0.0.7:5"}
+
+
+def test_the_first_valid_answer_wins_whichever_way_it_came() -> None:
+    story, desk = noticed()
+    id = asks(story)
+    desk.answers(id, {"decision": "decline"})
+    story.written()
+    judged = answers(story, id)
+    assert (judged.outcome, story.written()) == ("over", [])
+    assert judged.why.startswith("answered already, by desk")
+    story.resolves(5)
+    assert answers(story, id).outcome == "over"
+
+
+def test_a_client_that_is_late_hears_that_a_notice_was_first() -> None:
+    story, desk = noticed()
+    id = asks(story)
+    answers(story, id)
+    desk.asks("mux/approvals/answer", {"id": id, "result": {"decision": "accept"}})
+    assert "a device, from a notice" in desk.heard()[-1]["error"]["message"]
+
+
+def test_a_device_without_the_scope_changes_nothing() -> None:
+    story, _ = noticed()
+    id = asks(story)
+    story.written()
+    assert answers(story, id, WATCHER) == Judged("refused", "this device may not approve")
+    assert story.written() == []
+
+
+def test_a_question_is_not_answered_by_a_word() -> None:
+    story, _ = noticed()
+    story.asks(3, QUESTION, threadId="t", itemId="i", questions=[])
+    story.written()
+    judged = answers(story, story.broker.state.approvals.next_id)
+    assert judged.outcome == "refused"
+    assert story.written() == []
+
+
+def test_under_a_policy_a_yes_is_one_vote() -> None:
+    story = Story.begun()
+    story.broker.state.policies = Policies(policy="quorum", quorum=2)
+    desk = story.peer("desk")
+    story.follows(desk)
+    id = asks(story)
+    story.written()
+    judged = answers(story, id)
+    assert judged.outcome == "counted"
+    assert "a yes of 2 principals, 1 so far" in judged.why
+    assert story.written() == []
+    assert answers(story, id).outcome == "counted"  # again by the same one
+    desk.answers(id, {"decision": "accept"})
+    assert story.only()["result"] == {"decision": "accept"}
