@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from pathlib import Path
 
@@ -49,7 +50,6 @@ async def test_ids_and_keys_are_each_devices_own(tmp_path: Path) -> None:
     for name in ("phone", "tablet"):
         desk.pair(name)
     for device in desk.book:
-        desk.asked.noticing.notify  # noqa: B018 (there is one way to be told)
         assert desk.asked.noticing.name(f"device:{device.id}") == device.name
     desk.says({"method": "turn/started", "params": {"threadId": "t", "turn": {"id": "u"}}})
     desk.asks()
@@ -107,7 +107,7 @@ async def test_a_ledger_that_is_broken_is_begun_anew(tmp_path: Path) -> None:
     desk.asks()
     assert len(desk.queued()) == 1
     assert desk.asked.noticing.ledger.trouble is None
-    assert list(tmp_path.glob(f"{FILE}.broken-*"))
+    assert [name for name in os.listdir(tmp_path) if name.startswith(f"{FILE}.broken-")]
 
 
 async def test_a_disk_that_takes_nothing_stops_no_notice(tmp_path: Path) -> None:
