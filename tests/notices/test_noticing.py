@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from pathlib import Path
 
@@ -17,6 +16,11 @@ def sent(desk: Desk) -> None:
     for row in queue.waiting():
         queue.begin(row)
         queue.settle(row, Delivered("200"), desk.now)
+
+
+def aside(where: Path) -> list[Path]:
+    """The ledgers that were moved aside."""
+    return list(where.glob(f"{FILE}.broken-*"))
 
 
 def resolves(desk: Desk, id: int) -> None:
@@ -107,7 +111,7 @@ async def test_a_ledger_that_is_broken_is_begun_anew(tmp_path: Path) -> None:
     desk.asks()
     assert len(desk.queued()) == 1
     assert desk.asked.noticing.ledger.trouble is None
-    assert [name for name in os.listdir(tmp_path) if name.startswith(f"{FILE}.broken-")]
+    assert aside(tmp_path)
 
 
 async def test_a_disk_that_takes_nothing_stops_no_notice(tmp_path: Path) -> None:
