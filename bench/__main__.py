@@ -44,6 +44,15 @@ PARTS: Final[dict[str, Callable[[Plan], list[Figure]]]] = {
 }
 
 
+def keep(found: list[Figure], curves: dict[str, list[growth.Point]], out: Path) -> None:
+    """Write the files."""
+    whole = report.as_json(found, curves)
+    report.write(whole, out / "performance.json")
+    (out / "performance.md").write_text(report.markdown(found))
+    if curves:
+        picture.draw(whole, out / "performance.svg")
+
+
 @click.command(help=(__doc__ or "").partition("\n")[0])
 @click.option("--quick", is_flag=True, help="Under two minutes: fewer, shorter, no growth.")
 @click.option("--only", help=f"Some parts, with commas between: {', '.join(PARTS)}, growth.")
@@ -62,6 +71,7 @@ def main(*, quick: bool, only: str | None, out: Path) -> None:
     console = Console(width=None if sys.stdout.isatty() else 150)
     if os.getloadavg()[0] > 1:
         console.print("[yellow]the machine is busy: what others do is measured too[/]")
+    out.mkdir(parents=True, exist_ok=True)
     found: list[Figure] = []
     for name in [each for each in PARTS if each in wanted]:
         began = time.monotonic()
@@ -69,13 +79,9 @@ def main(*, quick: bool, only: str | None, out: Path) -> None:
         console.rule(f"{name}: {time.monotonic() - began:.0f} s")
         report.show(figures, console)
         found += figures
+        keep(found, {}, out)  # a run that is broken off has measured something, too
     curves = growth.measure(console.print, quick=quick) if "growth" in wanted else {}
-    out.mkdir(parents=True, exist_ok=True)
-    whole = report.as_json(found, curves)
-    report.write(whole, out / "performance.json")
-    (out / "performance.md").write_text(report.markdown(found))
-    if curves:
-        picture.draw(whole, out / "performance.svg")
+    keep(found, curves, out)
     console.print(f"written to {out}")
 
 

@@ -31,7 +31,7 @@ from bench.sides import (
 LEAST_SHARE: Final = 0.5
 LOAD_PROCESSES: Final = 1
 
-MOST_MESSAGES: Final = 8_000_000
+MOST_MESSAGES: Final = 4_000_000
 """Deliveries of one run: 256 subscribers are given fewer messages."""
 
 

@@ -43,7 +43,9 @@ async def serve(
     outbox_bytes: int,
 ) -> None:
     """Serve one client until either side ends it. The stream is closed at the end."""
-    connection = _Connection(stream, dispatcher, Outbox(outbox_bytes), Frames(message_bytes))
+    descriptor = stream.fileno if isinstance(stream, Patient) else None
+    outbox = Outbox(outbox_bytes, descriptor=descriptor)
+    connection = _Connection(stream, dispatcher, outbox, Frames(message_bytes))
     try:
         async with trio.open_nursery() as nursery:
             connection.scope = nursery.cancel_scope
@@ -127,11 +129,8 @@ class _Connection:
 
     async def write(self) -> None:
         """Write what is owed; a socket that fails ends the connection."""
-        stream = self.stream
         try:
-            await self.outbox.write_to(
-                stream, stream.fileno if isinstance(stream, Patient) else None
-            )
+            await self.outbox.write_to(self.stream)
         except (trio.BrokenResourceError, trio.ClosedResourceError, OSError):
             self.scope.cancel()
         self._written.set()

@@ -35,15 +35,17 @@ class Outbox:
 
     ``on_full``: called when more than ``limit`` bytes are owed, once until it has drained again.
     ``on_drained``: called by the writer, once for each ``tell_when_drained``.
+    ``descriptor`` gives the one that the stream writes to, if nothing else is done with the bytes
+    (no TLS); it doesn't block.
     """
 
     limit: float = float("inf")
     on_full: Callable[[], None] = attrs.field(default=lambda: None)
     on_drained: Callable[[], None] = attrs.field(default=lambda: None)
+    descriptor: Callable[[], int] | None = None
     owed: int = 0
     _frames: list[bytes] = attrs.field(factory=list)
-    _idle: trio.Event | None = None
-    _descriptor: Callable[[], int] | None = None
+    _idle: trio.Event | None = attrs.field(factory=trio.Event)
     _sealed: bool = False
     _full: bool = False
     _tell: bool = False
@@ -68,10 +70,10 @@ class Outbox:
         """Write what is owed if the writer is idle; it gets what can't be written at once."""
         if self._idle is None or not self._frames:
             return
-        if self._descriptor is not None and self.owed <= BATCH_BYTES:
+        if self.descriptor is not None and self.owed <= BATCH_BYTES:
             whole = b"".join(self._frames)
             try:
-                taken = os.write(self._descriptor(), whole)
+                taken = os.write(self.descriptor(), whole)
             except OSError:  # it is full, or broken, which the writer finds out
                 taken = 0
             self.owed -= taken
@@ -99,15 +101,8 @@ class Outbox:
             self._idle.set()
             self._idle = None
 
-    async def write_to(
-        self, stream: trio.abc.SendStream, descriptor: Callable[[], int] | None = None
-    ) -> None:
-        """Write what is owed until sealed. Raises what the stream raises.
-
-        ``descriptor`` gives the one that the stream writes to, if nothing else is done with the
-        bytes (no TLS); it doesn't block.
-        """
-        self._descriptor = descriptor
+    async def write_to(self, stream: trio.abc.SendStream) -> None:
+        """Write what is owed until sealed. Raises what the stream raises."""
         while True:
             self._look_if_drained()
             if self._frames:

@@ -127,6 +127,7 @@ class Upstream:
         assert process.stderr
         self.generation += 1
         self.pid, self._process = process.pid, process
+        self._outbox.descriptor = process.stdin.fileno  # type: ignore[attr-defined]
         _widen(process.stdout)
         log.info("app-server started", pid=process.pid, generation=self.generation)
         try:
@@ -170,7 +171,7 @@ class Upstream:
     async def _write(self, stdin: trio.abc.SendStream) -> None:
         # A broken pipe is told by stdout's end, which comes with it.
         with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-            await self._outbox.write_to(stdin, stdin.fileno)  # type: ignore[attr-defined]
+            await self._outbox.write_to(stdin)
             await stdin.aclose()
 
     async def _read(self, stdout: trio.abc.ReceiveStream) -> None:

@@ -89,14 +89,14 @@ async def test_an_idle_writer_sends_a_frame_at_once_and_alone() -> None:
 
 
 async def test_an_idle_writers_descriptor_is_written_by_whoever_owes() -> None:
-    outbox = Outbox()
     ours, theirs = socket.socketpair()
+    outbox = Outbox(descriptor=ours.fileno)
     ours.setblocking(False)
     theirs.settimeout(5)
     pipe = Pipe()  # what the socket doesn't take comes here
     with ours, theirs:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(outbox.write_to, pipe, ours.fileno)
+            nursery.start_soon(outbox.write_to, pipe)
             await trio.testing.wait_all_tasks_blocked()
             assert outbox.owe(b"one ")
             assert not outbox.owe(b"two ")
@@ -117,7 +117,7 @@ async def test_an_idle_writers_descriptor_is_written_by_whoever_owes() -> None:
 
 
 async def test_a_broken_descriptor_is_the_writers_to_tell() -> None:
-    outbox, pipe = Outbox(), _open()
+    outbox, pipe = Outbox(descriptor=lambda: -1), _open()
     pipe.broken = True
 
     async def owe() -> None:
@@ -127,7 +127,7 @@ async def test_a_broken_descriptor_is_the_writers_to_tell() -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(owe)
         with pytest.raises(trio.BrokenResourceError):
-            await outbox.write_to(pipe, lambda: -1)
+            await outbox.write_to(pipe)
 
 
 @given(st.lists(st.integers(1, 2 * BATCH_BYTES), max_size=8))

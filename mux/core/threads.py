@@ -112,7 +112,7 @@ class Threads:
     """All threads that the broker has heard of and the app-server may have loaded.
 
     ``joining`` counts the requests under way that will follow a thread, ``beginning`` those that
-    may begin a turn of it. ``behind``: clients that
+    may begin a turn of it. ``_behind``: clients that
     aren't fed live (see ``backlog``). ``changes`` counts those of the audience.
     """
 
@@ -120,7 +120,7 @@ class Threads:
     known: dict[str, Thread] = attrs.field(factory=dict)
     joining: Counter[str] = attrs.field(factory=Counter)
     beginning: Counter[str] = attrs.field(factory=Counter)
-    behind: tuple[ClientId, ...] = ()
+    _behind: tuple[ClientId, ...] | None = ()
     changes: int = 0
     _recipients: dict[tuple[str | None, str], Recipients] = attrs.field(factory=dict)
 
@@ -167,7 +167,16 @@ class Threads:
         """Somebody came or left, fell behind or caught up, or declared what it wants."""
         self._recipients.clear()
         self.changes += 1
-        self.behind = tuple(id for id, each in self.clients.items() if each.backlog is not None)
+        self._behind = None
+
+    @property
+    def behind(self) -> tuple[ClientId, ...]:
+        """Clients that aren't fed live (see ``backlog``). Looked up when asked for: with thousands
+        attached, that is rarer than that one comes or goes."""
+        if self._behind is None:
+            clients = self.clients.items()
+            self._behind = tuple(id for id, each in clients if each.backlog is not None)
+        return self._behind
 
     def follow(self, client: Client, id: str) -> Thread:
         """The client follows the thread from now on."""
