@@ -28,16 +28,16 @@ from bench.sides import MIB, sourced
 from mux.core.journal import Entry
 from mux.store import Store
 
-SUBSCRIBERS: Final = (1, 4, 16, 64, 256, 1024)
-THREADS: Final = (1, 10, 100, 1000)
-SIZES: Final = (0.2, 1.0, 4.0, 16.0, 64.0)
-JOURNALS: Final = (1, 8, 64, 512)
+SUBSCRIBERS: Final = (1, 16, 128, 1024)
+THREADS: Final = (1, 30, 1000)
+SIZES: Final = (0.2, 2.0, 16.0, 64.0)
+JOURNALS: Final = (1, 64, 512)
 
-MOST_DELIVERIES: Final = 6_000_000
-MOST_BYTES: Final = 1024 * MIB
-MOST_MESSAGES: Final = 100_000
+MOST_DELIVERIES: Final = 2_000_000
+MOST_BYTES: Final = 256 * MIB
+MOST_MESSAGES: Final = 40_000
 PACE: Final = 200.0
-SECONDS: Final = 3.0
+SECONDS: Final = 1.0
 MISSED: Final = 20_000
 ENTRY_BYTES: Final = 230
 AT_ONCE: Final = 20_000
@@ -90,7 +90,7 @@ def of_size(kilobytes: float) -> dict[str, float]:
     messages = min(MOST_MESSAGES, MOST_BYTES // 8 // size)
     run = trio.run(partial(replay, 8, messages, size=size))
     megabytes = run.deliveries * size / 1e6
-    return {"deliveries/s": run.deliveries, "MB/s": megabytes, **_latency(subscribers=8)}
+    return {"deliveries/s": run.deliveries, "MB/s": megabytes}
 
 
 def of_journal(mebibytes: int) -> dict[str, float]:

@@ -92,7 +92,7 @@ def subscribe(
 def ask(connection: socket.socket, id: int, method: str, params: Any) -> bytes:
     """Ask, and wait for the answer: what was received with it. Raises RuntimeError if refused."""
     send(connection, id, method, params)
-    return _wait(connection, b'"id":%d,' % id, b'{"id":%d,"result"' % id)
+    return _wait(connection, b'"id":%d,' % id, b'"id":%d,"result"' % id)
 
 
 def send(connection: socket.socket, id: int | None, method: str, params: Any) -> None:
