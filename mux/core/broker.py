@@ -11,7 +11,8 @@ them. What an event means is decided here by THE TABLE (``methods``), and carrie
     looking     who looks at what               notices     what a person is told of by push
     titles      one title of a thread for all
 
-They share one ``State``, change it only while an event is handled, and speak only through it.
+What the app-server says is taken in by ``hearing`` (notifications) and ``settling`` (answers). All
+share one ``State``, change it only while an event is handled, and speak only through it.
 
 Heard from: ``dispatcher``, the only caller, which carries out the commands in order.
 Nothing here awaits, reads a clock, or fails half-way: an event is handled whole.
@@ -22,11 +23,11 @@ from __future__ import annotations
 import msgspec
 
 from mux.core import client as clients
-from mux.core import jsonrpc, listing, recording, scoped
-from mux.core.approvals import RESOLVED, Approvals
+from mux.core import jsonrpc, listing, recording
+from mux.core.approvals import Approvals
 from mux.core.appserver import Introduction
 from mux.core.appserver import State as AppServerState
-from mux.core.asking import Asking, thread_in
+from mux.core.asking import thread_in
 from mux.core.backlog import Backlog
 from mux.core.client import Client
 from mux.core.commands import Command, KillUpstream, LearnGate, Serve
@@ -55,51 +56,25 @@ from mux.core.events import (
     UpstreamStarted,
 )
 from mux.core.extension.runtime import Welcome
-from mux.core.flow import DEPARTED, QUEUE
-from mux.core.following import USAGE, Following
-from mux.core.journal import MERGEABLE, Journal
-from mux.core.jsonrpc import BadMessageError, ClientMessage, ItemParams, UpstreamMessage
+from mux.core.flow import DEPARTED
+from mux.core.hearing import Hearing
+from mux.core.journal import Journal
+from mux.core.jsonrpc import BadMessageError, ClientMessage
 from mux.core.limits import Limits
-from mux.core.looking import FOCUS, Looking
-from mux.core.methods import (
-    PUBLISHED,
-    Audience,
-    NotificationRule,
-    RequestRule,
-    Route,
-    notification_rule,
-    request_rule,
-)
+from mux.core.looking import FOCUS
+from mux.core.methods import RequestRule, Route, request_rule
 from mux.core.notice import Timing
-from mux.core.notices import HEARD, Notices
-from mux.core.offering import Offering
+from mux.core.parts import Parts
 from mux.core.policies import Policies
-from mux.core.presence import Presence
-from mux.core.queueing import Queueing
-from mux.core.recovery import Recovery
-from mux.core.replaying import Replaying
-from mux.core.requests import Request
 from mux.core.scopes import Scope, needed
-from mux.core.sent import Sent
+from mux.core.settling import Settling
 from mux.core.state import NEVER, State
-from mux.core.titles import LOADED, Titles, Told
 from mux.core.voting import Voting
 
 EXTENSION_VERSION = 1
 """Of what clients that know the broker get beyond the app-server's protocol."""
 
 _AS_IT_IS = RequestRule()
-_ENDS_THREAD = frozenset({"thread/archived", "thread/closed", "thread/deleted"})
-_TURNING_POINTS = frozenset(
-    {
-        "turn/started",
-        "item/completed",
-        "turn/completed",
-        "thread/closed",
-        "thread/archived",  # unloads it, without a word of that
-        "thread/deleted",
-    }
-)
 
 
 class Broker:
@@ -135,18 +110,20 @@ class Broker:
             policies=policies or Policies(),
             audit_text=audit_text,
         )
-        self._sent = Sent(self.state)
-        self._asking = Asking(self.state, self._sent)
-        self._offering = Offering(self.state)
-        self._following = Following(self.state, self._asking, self._offering)
-        self.recovery = Recovery(self.state, self._asking, self._offering)
-        self._replaying = Replaying(self.state, self._asking)
-        self._presence = Presence(self.state)
-        self._looking = Looking(self.state, timing or Timing())
-        self._notices = Notices(self.state, self._looking, self._looking.timing, str(first_id))
-        self._titles = Titles(self.state, self._asking, self.recovery)
-        self._queueing = Queueing(self.state, self._asking, self._sent, self.recovery)
-        self._previous: UpstreamMessage | None = None
+        parts = Parts.wired(self.state, timing or Timing(), str(first_id))
+        self._settling = Settling(parts, self._upstream_initialized)
+        self._hearing = Hearing(parts, self._settling)
+        self.recovery = parts.recovery
+        self._sent = parts.sent
+        self._asking = parts.asking
+        self._offering = parts.offering
+        self._following = parts.following
+        self._replaying = parts.replaying
+        self._presence = parts.presence
+        self._looking = parts.looking
+        self._notices = parts.notices
+        self._titles = parts.titles
+        self._queueing = parts.queueing
         self._uninitialized: dict[ClientId, list[ClientMessage]] = {}
 
     @property
@@ -171,7 +148,7 @@ class Broker:
         out: list[Command] = []
         state.out = out
         if type(event) is UpstreamSent:
-            self._upstream_sent(event.line)
+            self._hearing.sent(event.line)
             if self._notices.wants_a_look:
                 self._notices.look()
         else:
@@ -367,25 +344,9 @@ class Broker:
         recording.asked(self.state, client, request, message, scope)
         told = self._titles.asked(client, request, message.params) if private else None
         if told is not None:
-            self._retell(told)
+            self._hearing.retell(told)
         elif not self.recovery.holds(request, thread):
             self._asking.submit(request)
-
-    def _retell(self, outcome: list[Told]) -> None:
-        """An outcome that another turn has had is a request's own: as if the app-server said so."""
-        for told in outcome:
-            request, client = told.answers, None
-            if request is None:
-                message = jsonrpc.read_upstream(told.line)
-                if message is not None:
-                    self._upstream_notified(told.line, message)
-                continue
-            recording.answered(self.state, request, told.line, failed=False)
-            client = self.state.clients.get(request.client or 0)
-            if client is not None:
-                answer = jsonrpc.with_id(told.line, request.wire_text, request.origin)
-                self.state.send(client.id, answer, request.method)
-            self._following.begun(request, told.line)
 
     def _client_notified(self, client: Client, message: ClientMessage) -> None:
         # `initialized` was said upstream once, by the broker. Others pass, unknown ones too: the
@@ -465,215 +426,6 @@ class Broker:
         self.recovery.resume()
         self._asking.pump()
 
-    # ── a line of the app-server ──────────────────────────────────────────────────────────────
-
-    def _upstream_sent(self, line: bytes) -> None:
-        self.recovery.last_heard = self.state.now
-        message = jsonrpc.read_upstream(line)
-        if message is None:
-            text = "app-server wrote a line that is no message"
-            self.state.log("warning", text, bytes=len(line))
-        elif message.id is jsonrpc.ABSENT:
-            self._upstream_notified(line, message)
-        elif message.method is None:
-            self._upstream_answered(line, message)
-        else:
-            self._offering.asked(line, message)
-        self._previous = message
-
-    def _upstream_notified(self, line: bytes, message: UpstreamMessage) -> None:
-        method, thread, state = message.method, message.thread, self.state
-        if method is None or self._goes_on(line, message):
-            return
-        if method == RESOLVED:
-            self._upstream_resolved(line)
-            return
-        if method in HEARD:
-            self._notices.heard(method, thread, line)
-        rule = notification_rule(method)
-        if method == USAGE and thread is not None and self._following.repeats(thread, line):
-            return
-        if method in _ENDS_THREAD and thread is not None:
-            self._offering.thread_over(thread, line)
-            self._queueing.thread_over(thread)
-        if rule.audience is Audience.EVERYBODY:
-            private = self._titles.private(thread, method, line)
-            if private is not None:
-                thread, rule = private, PUBLISHED
-        if rule.audience is not Audience.FOLLOWERS or thread is None:
-            self._notify_others(thread, method, line, rule)
-        elif state.threads.get(thread).claimed:
-            state.publish(thread, method, line)
-        else:
-            self._following.unclaimed(thread, method, line)
-        if thread is not None and message.params is not None:
-            self._note(thread, method, message.params, line)
-        if thread in self._titles.running:
-            self._retell(self._titles.heard(thread, method, line))
-
-    def _goes_on(self, line: bytes, message: UpstreamMessage) -> bool:
-        """The hot path: whether it is one more delta of an item that runs and is followed.
-
-        Of a turn's notifications nearly all are. Nothing that the table and the parts look out for
-        can be true of one, but that it is published and kept for late joiners.
-        """
-        thread, params, method = message.thread, message.params, message.method
-        if method not in MERGEABLE or thread is None or params is None:
-            return False
-        known = self.state.threads.known.get(thread)
-        if known is None or not known.claimed or thread in self._titles.running:
-            return False
-        item = known.running.items.get(params.itemId or "")
-        if item is None or item.completed is not None:
-            return False
-        self.state.publish(thread, method, line)
-        item.streamed(method, params, line)
-        return True
-
-    def _notify_others(
-        self, thread: str | None, method: str, line: bytes, rule: NotificationRule
-    ) -> None:
-        if rule.greets:
-            self.state.appserver.greet(method, line)
-        if rule.audience is Audience.OWNER:
-            self._notify_owner(line, method, rule.own_id)
-        elif rule.audience is Audience.ASKERS:
-            self._notify_these(self._asking.askers_of_old_ways(line), method, line)
-        elif rule.audience is Audience.WORKING:
-            self._notify_these(self._working(), method, line)
-        else:
-            self.state.publish_to_all(thread, method, line)
-
-    def _notify_these(self, recipients: set[ClientId], method: str, line: bytes) -> None:
-        for id in self.state.threads.audience(None):
-            if id in recipients and method not in self.state.clients[id].opted_out:
-                self.state.send(id, line, method)
-
-    def _working(self) -> set[ClientId]:
-        """Who follows the thread that has used tokens a line ago; else those of all that run."""
-        threads = self.state.threads
-        if self._previous is not None and self._previous.method == USAGE:
-            return set(threads.audience(self._previous.thread or ""))
-        running = [id for id, each in threads.known.items() if each.running.turn is not None]
-        return {client for id in running for client in threads.audience(id)}
-
-    def _notify_owner(self, line: bytes, method: str, field: str) -> None:
-        found = scoped.unscope(line, field)
-        if found is None:
-            return
-        owner, origin, own_line = found
-        if method == "process/exited":
-            self.state.scoped.ended(owner, field, origin)
-        client = self.state.clients.get(owner)
-        if client is not None and method not in client.opted_out:
-            self.state.send(owner, own_line, method)
-
-    def _note(self, thread: str, method: str, params: ItemParams, line: bytes) -> None:
-        """What the notification changes in what is known of the thread."""
-        self.state.threads.note(thread, method, params, line)
-        if method not in _TURNING_POINTS:
-            return
-        if method == "turn/started":
-            current = self.state.threads.get(thread).running
-            if not current.items:
-                current.since = self.state.journal.head
-        elif method == "item/completed":
-            self._following.spawned(thread, line)
-        elif method == "turn/completed":
-            running = self.state.threads.get(thread).running
-            self._offering.turn_over(thread, running.over, line)
-            self._queueing.turn_over(thread, line)
-            self.state.loose.add(thread)
-        else:
-            self._following.thread_closed(thread)
-
-    def _upstream_resolved(self, line: bytes) -> None:
-        thread = self._offering.resolved(line)
-        if thread is not None:
-            self.state.loose.add(thread)
-
-    # ── answers, coming down ──────────────────────────────────────────────────────────────────
-
-    def _upstream_answered(self, line: bytes, message: UpstreamMessage) -> None:
-        id = bytes(message.id)
-        request = self.state.flow.upstream.get(int(id)) if id.isdigit() else None
-        failed = message.error is not jsonrpc.ABSENT
-        if request is None:
-            text = "answer to a request that isn't known"
-            self.state.log("warning", text, id=id.decode(errors="replace")[:40])
-        elif not (failed and self._asking.asks_again(request, bytes(message.error))):
-            self._settle(request, line, failed=failed)
-            self._asking.pump()
-
-    def _settle(self, request: Request, line: bytes, *, failed: bool) -> None:
-        """A request has its answer: what follows from it, and the answer to its asker."""
-        self.state.flow.answered(request)
-        recording.answered(self.state, request, line, failed=failed)
-        if request.client is None and self._settle_own(request, line, failed=failed):
-            return
-        if failed and (known := self._following.resumed_here(request)) is not None:
-            line, failed = known, False
-        elif not failed and not request.expired:
-            self._following.will_repeat(request)
-        client = None
-        if not request.expired:  # one that expired has had its answer, and joins nothing more
-            self._asking.joins(request, -1)
-            client = self.state.clients.get(request.client or 0)
-        line = self._settle_claim(request, client, line, failed=failed)
-        if request.rule.begins:
-            self._titles.answered(request, line, failed=failed)
-        elif request.method == LOADED and not failed:
-            line = self._titles.unlisted(client, line)
-        named: dict[str, bool] = {}
-        if request.rule.route is Route.FOLLOW and not failed:
-            self._notices.joined(line)
-            named, line = self._following.before_answer(request, client, line)
-        steered = request.rule.begins and not failed and self._queueing.steered(request, line)
-        if client is not None:
-            if request.tells_steered and not failed:
-                line = _telling_steered(line, steered=steered)
-            answer = jsonrpc.with_id(line, request.wire_text, request.origin)
-            self.state.send(client.id, answer, request.method)
-            self._asking.answered_lately.append(request)
-        self._sent.settled(request, line)
-        if request.rule.begins and not failed:
-            self._following.begun(request, line)
-        if request.account == QUEUE and not request.expired:
-            self._queueing.settled(request, line, failed=failed, steered=steered)
-        self._following.after_answer(client, named)
-
-    def _settle_own(self, request: Request, line: bytes, *, failed: bool) -> bool:
-        """Whether it was a request of the broker's own that somebody here waits for."""
-        if request.method == "initialize":
-            self._upstream_initialized(line)
-            return True
-        return self.recovery.resumed(request, failed=failed) or self._replaying.loaded(
-            request, failed=failed
-        )
-
-    def _settle_claim(
-        self, request: Request, client: Client | None, line: bytes, *, failed: bool
-    ) -> bytes:
-        """The answer in the client's terms; what it claimed is released if it is over."""
-        if request.claim is None:
-            return line
-        if client is not None:
-            self._settle_hold(request, request.claim, client.id, failed=failed)
-        if failed:
-            return scoped.in_origin_terms(line, request.claim.wire, request.claim.origin)
-        return line
-
-    def _settle_hold(
-        self, request: Request, claim: scoped.Claim, client: ClientId, *, failed: bool
-    ) -> None:
-        own_id = request.rule.own_id
-        if failed or request.method == "command/exec":  # never began, or has ended
-            self.state.scoped.release(client, claim)
-        elif own_id is not None and own_id.ends:
-            self.state.scoped.end(client, claim)
-        else:
-            self.state.scoped.begun(client, claim)
-
     # ── clients that are behind, and those that leave ─────────────────────────────────────────
 
     def _client_told_of(self, client: Client, event: Event) -> None:
@@ -727,10 +479,7 @@ class Broker:
         for client in state.clients.values():
             if client.expires <= state.now:
                 self._end(client, "what it authenticated with has expired")
-        for request in self._asking.retry():
-            self._settle(request, _NOBODY_WANTS_IT, failed=True)
-        for request in self._asking.expire():
-            self._own_expired(request)
+        self._settling.time_passed()
         self._offering.time_passed()
         self._asking.pump()
         state.wakeup = min(
@@ -745,24 +494,3 @@ class Broker:
             self._notices.time_passed(),
             recording.time_passed(state),
         )
-
-    def _own_expired(self, request: Request) -> None:
-        """The app-server has left a request of the broker's own unanswered for too long."""
-        if request.method == "initialize":
-            seconds = self.state.limits.request_deadline
-            self.state.out.append(KillUpstream(f"no answer to `initialize` within {seconds:g} s"))
-        elif request.account == QUEUE:
-            self._queueing.settled(request, b"{}", failed=True, steered=False)
-        else:
-            self._settle_own(request, b"", failed=True)
-
-
-def _telling_steered(line: bytes, *, steered: bool) -> bytes:
-    """The answer to a ``turn/start``, with what natively isn't told."""
-    fields = jsonrpc.read_fields(line) or {}
-    result = jsonrpc.read_fields(fields.get("result", b"")) or {}
-    told = msgspec.json.encode({"steered": steered})
-    return jsonrpc.write(fields | {"result": jsonrpc.write(result | {"appmux": told})})
-
-
-_NOBODY_WANTS_IT = b'{"error":{"code":-32001,"message":"its asker left"}}'

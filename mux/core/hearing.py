@@ -1,0 +1,187 @@
+"""What the app-server says of itself: its notifications, and to whom each goes.
+
+A line is a notification, an answer (``settling``) or a server request (``offering``). Who is told
+of a notification stands in THE TABLE; what it changes in what is known of its thread is kept, and
+what hangs on that is looked at: approvals, queued turns, titles, notices.
+
+Heard from: ``broker``, every line. Hands to: ``state``, what is to be told.
+"""
+
+from __future__ import annotations
+
+import attrs
+
+from mux.core import jsonrpc, recording, scoped
+from mux.core.approvals import RESOLVED
+from mux.core.events import ClientId
+from mux.core.following import USAGE
+from mux.core.journal import MERGEABLE
+from mux.core.jsonrpc import ItemParams, UpstreamMessage
+from mux.core.methods import PUBLISHED, Audience, NotificationRule, notification_rule
+from mux.core.notices import HEARD
+from mux.core.parts import Parts
+from mux.core.settling import Settling
+from mux.core.titles import Told
+
+_ENDS_THREAD = frozenset({"thread/archived", "thread/closed", "thread/deleted"})
+_TURNING_POINTS = frozenset(
+    {
+        "turn/started",
+        "item/completed",
+        "turn/completed",
+        "thread/closed",
+        "thread/archived",  # unloads it, without a word of that
+        "thread/deleted",
+    }
+)
+
+
+@attrs.define(eq=False)
+class Hearing:
+    """The app-server's lines. ``_previous``: the one before the one at hand."""
+
+    parts: Parts
+    settling: Settling
+    _previous: UpstreamMessage | None = None
+
+    def sent(self, line: bytes) -> None:
+        """One line, whatever it is."""
+        self.parts.recovery.last_heard = self.parts.state.now
+        message = jsonrpc.read_upstream(line)
+        if message is None:
+            text = "app-server wrote a line that is no message"
+            self.parts.state.log("warning", text, bytes=len(line))
+        elif message.id is jsonrpc.ABSENT:
+            self._notified(line, message)
+        elif message.method is None:
+            self.settling.answered(line, message)
+        else:
+            self.parts.offering.asked(line, message)
+        self._previous = message
+
+    def _notified(self, line: bytes, message: UpstreamMessage) -> None:
+        method, thread, state = message.method, message.thread, self.parts.state
+        if method is None or self._goes_on(line, message):
+            return
+        if method == RESOLVED:
+            self._resolved(line)
+            return
+        if method in HEARD:
+            self.parts.notices.heard(method, thread, line)
+        rule = notification_rule(method)
+        if method == USAGE and thread is not None and self.parts.following.repeats(thread, line):
+            return
+        if method in _ENDS_THREAD and thread is not None:
+            self.parts.offering.thread_over(thread, line)
+            self.parts.queueing.thread_over(thread)
+        if rule.audience is Audience.EVERYBODY:
+            private = self.parts.titles.private(thread, method, line)
+            if private is not None:
+                thread, rule = private, PUBLISHED
+        if rule.audience is not Audience.FOLLOWERS or thread is None:
+            self._notify_others(thread, method, line, rule)
+        elif state.threads.get(thread).claimed:
+            state.publish(thread, method, line)
+        else:
+            self.parts.following.unclaimed(thread, method, line)
+        if thread is not None and message.params is not None:
+            self._note(thread, method, message.params, line)
+        if thread in self.parts.titles.running:
+            self.retell(self.parts.titles.heard(thread, method, line))
+
+    def _goes_on(self, line: bytes, message: UpstreamMessage) -> bool:
+        """The hot path: whether it is one more delta of an item that runs and is followed.
+
+        Of a turn's notifications nearly all are. Nothing that the table and the parts look out for
+        can be true of one, but that it is published and kept for late joiners.
+        """
+        thread, params, method = message.thread, message.params, message.method
+        if method not in MERGEABLE or thread is None or params is None:
+            return False
+        known = self.parts.state.threads.known.get(thread)
+        if known is None or not known.claimed or thread in self.parts.titles.running:
+            return False
+        item = known.running.items.get(params.itemId or "")
+        if item is None or item.completed is not None:
+            return False
+        self.parts.state.publish(thread, method, line)
+        item.streamed(method, params, line)
+        return True
+
+    def _notify_others(
+        self, thread: str | None, method: str, line: bytes, rule: NotificationRule
+    ) -> None:
+        if rule.greets:
+            self.parts.state.appserver.greet(method, line)
+        if rule.audience is Audience.OWNER:
+            self._notify_owner(line, method, rule.own_id)
+        elif rule.audience is Audience.ASKERS:
+            self._notify_these(self.parts.asking.askers_of_old_ways(line), method, line)
+        elif rule.audience is Audience.WORKING:
+            self._notify_these(self._working(), method, line)
+        else:
+            self.parts.state.publish_to_all(thread, method, line)
+
+    def _notify_these(self, recipients: set[ClientId], method: str, line: bytes) -> None:
+        for id in self.parts.state.threads.audience(None):
+            if id in recipients and method not in self.parts.state.clients[id].opted_out:
+                self.parts.state.send(id, line, method)
+
+    def _working(self) -> set[ClientId]:
+        """Who follows the thread that has used tokens a line ago; else those of all that run."""
+        threads = self.parts.state.threads
+        if self._previous is not None and self._previous.method == USAGE:
+            return set(threads.audience(self._previous.thread or ""))
+        running = [id for id, each in threads.known.items() if each.running.turn is not None]
+        return {client for id in running for client in threads.audience(id)}
+
+    def _notify_owner(self, line: bytes, method: str, field: str) -> None:
+        found = scoped.unscope(line, field)
+        if found is None:
+            return
+        owner, origin, own_line = found
+        if method == "process/exited":
+            self.parts.state.scoped.ended(owner, field, origin)
+        client = self.parts.state.clients.get(owner)
+        if client is not None and method not in client.opted_out:
+            self.parts.state.send(owner, own_line, method)
+
+    def _note(self, thread: str, method: str, params: ItemParams, line: bytes) -> None:
+        """What the notification changes in what is known of the thread."""
+        self.parts.state.threads.note(thread, method, params, line)
+        if method not in _TURNING_POINTS:
+            return
+        if method == "turn/started":
+            current = self.parts.state.threads.get(thread).running
+            if not current.items:
+                current.since = self.parts.state.journal.head
+        elif method == "item/completed":
+            self.parts.following.spawned(thread, line)
+        elif method == "turn/completed":
+            running = self.parts.state.threads.get(thread).running
+            self.parts.offering.turn_over(thread, running.over, line)
+            self.parts.queueing.turn_over(thread, line)
+            self.parts.state.loose.add(thread)
+        else:
+            self.parts.following.thread_closed(thread)
+
+    def _resolved(self, line: bytes) -> None:
+        thread = self.parts.offering.resolved(line)
+        if thread is not None:
+            self.parts.state.loose.add(thread)
+
+    def retell(self, outcome: list[Told]) -> None:
+        """An outcome that another turn has had is a request's own: as if the app-server said so."""
+        for told in outcome:
+            request, client = told.answers, None
+            if request is None:
+                message = jsonrpc.read_upstream(told.line)
+                if message is not None:
+                    self._notified(told.line, message)
+                continue
+            recording.answered(self.parts.state, request, told.line, failed=False)
+            client = self.parts.state.clients.get(request.client or 0)
+            if client is not None:
+                answer = jsonrpc.with_id(told.line, request.wire_text, request.origin)
+                self.parts.state.send(client.id, answer, request.method)
+            self.parts.following.begun(request, told.line)

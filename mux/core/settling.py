@@ -1,0 +1,146 @@
+"""Answers of the app-server: what follows from each, and how it reaches its asker.
+
+An answer is looked up by its wire id. What it begins or ends is taken in by the parts that it
+concerns, in an order that clients see: what belongs before the answer, the answer, what follows.
+
+Heard from: ``hearing``, an answer; ``broker``, that time has passed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import attrs
+import msgspec
+
+from mux.core import jsonrpc, recording, scoped
+from mux.core.client import Client
+from mux.core.commands import KillUpstream
+from mux.core.events import ClientId
+from mux.core.flow import QUEUE
+from mux.core.jsonrpc import UpstreamMessage
+from mux.core.methods import Route
+from mux.core.parts import Parts
+from mux.core.requests import Request
+from mux.core.titles import LOADED
+
+
+@attrs.define(eq=False)
+class Settling:
+    """``initialized``: hears the answer to the broker's own ``initialize``."""
+
+    parts: Parts
+    initialized: Callable[[bytes], None]
+
+    def answered(self, line: bytes, message: UpstreamMessage) -> None:
+        """The app-server has answered something."""
+        id = bytes(message.id)
+        request = self.parts.state.flow.upstream.get(int(id)) if id.isdigit() else None
+        failed = message.error is not jsonrpc.ABSENT
+        if request is None:
+            text = "answer to a request that isn't known"
+            self.parts.state.log("warning", text, id=id.decode(errors="replace")[:40])
+        elif not (failed and self.parts.asking.asks_again(request, bytes(message.error))):
+            self._settle(request, line, failed=failed)
+            self.parts.asking.pump()
+
+    def _settle(self, request: Request, line: bytes, *, failed: bool) -> None:
+        """A request has its answer: what follows from it, and the answer to its asker."""
+        self.parts.state.flow.answered(request)
+        recording.answered(self.parts.state, request, line, failed=failed)
+        if request.client is None and self._settle_own(request, line, failed=failed):
+            return
+        if failed and (known := self.parts.following.resumed_here(request)) is not None:
+            line, failed = known, False
+        elif not failed and not request.expired:
+            self.parts.following.will_repeat(request)
+        client = None
+        if not request.expired:  # one that expired has had its answer, and joins nothing more
+            self.parts.asking.joins(request, -1)
+            client = self.parts.state.clients.get(request.client or 0)
+        line = self._settle_claim(request, client, line, failed=failed)
+        if request.rule.begins:
+            self.parts.titles.answered(request, line, failed=failed)
+        elif request.method == LOADED and not failed:
+            line = self.parts.titles.unlisted(client, line)
+        named: dict[str, bool] = {}
+        if request.rule.route is Route.FOLLOW and not failed:
+            self.parts.notices.joined(line)
+            named, line = self.parts.following.before_answer(request, client, line)
+        steered = request.rule.begins and not failed and self.parts.queueing.steered(request, line)
+        if client is not None:
+            if request.tells_steered and not failed:
+                line = _telling_steered(line, steered=steered)
+            answer = jsonrpc.with_id(line, request.wire_text, request.origin)
+            self.parts.state.send(client.id, answer, request.method)
+            self.parts.asking.answered_lately.append(request)
+        self.parts.sent.settled(request, line)
+        if request.rule.begins and not failed:
+            self.parts.following.begun(request, line)
+        if request.account == QUEUE and not request.expired:
+            self.parts.queueing.settled(request, line, failed=failed, steered=steered)
+        self.parts.following.after_answer(client, named)
+
+    def _settle_own(self, request: Request, line: bytes, *, failed: bool) -> bool:
+        """Whether it was a request of the broker's own that somebody here waits for."""
+        if request.method == "initialize":
+            self.initialized(line)
+            return True
+        return self.parts.recovery.resumed(request, failed=failed) or self.parts.replaying.loaded(
+            request, failed=failed
+        )
+
+    def _settle_claim(
+        self, request: Request, client: Client | None, line: bytes, *, failed: bool
+    ) -> bytes:
+        """The answer in the client's terms; what it claimed is released if it is over."""
+        if request.claim is None:
+            return line
+        if client is not None:
+            self._settle_hold(request, request.claim, client.id, failed=failed)
+        if failed:
+            return scoped.in_origin_terms(line, request.claim.wire, request.claim.origin)
+        return line
+
+    def _settle_hold(
+        self, request: Request, claim: scoped.Claim, client: ClientId, *, failed: bool
+    ) -> None:
+        own_id = request.rule.own_id
+        if failed or request.method == "command/exec":  # never began, or has ended
+            self.parts.state.scoped.release(client, claim)
+        elif own_id is not None and own_id.ends:
+            self.parts.state.scoped.end(client, claim)
+        else:
+            self.parts.state.scoped.begun(client, claim)
+
+    # ── answers that don't come ───────────────────────────────────────────────────────────────
+
+    def time_passed(self) -> None:
+        """Ask again what was put off for overload; give up what has waited too long."""
+        for request in self.parts.asking.retry():
+            self._settle(request, _NOBODY_WANTS_IT, failed=True)
+        for request in self.parts.asking.expire():
+            self._own_expired(request)
+
+    def _own_expired(self, request: Request) -> None:
+        """The app-server has left a request of the broker's own unanswered for too long."""
+        if request.method == "initialize":
+            seconds = self.parts.state.limits.request_deadline
+            self.parts.state.out.append(
+                KillUpstream(f"no answer to `initialize` within {seconds:g} s")
+            )
+        elif request.account == QUEUE:
+            self.parts.queueing.settled(request, b"{}", failed=True, steered=False)
+        else:
+            self._settle_own(request, b"", failed=True)
+
+
+def _telling_steered(line: bytes, *, steered: bool) -> bytes:
+    """The answer to a ``turn/start``, with what natively isn't told."""
+    fields = jsonrpc.read_fields(line) or {}
+    result = jsonrpc.read_fields(fields.get("result", b"")) or {}
+    told = msgspec.json.encode({"steered": steered})
+    return jsonrpc.write(fields | {"result": jsonrpc.write(result | {"appmux": told})})
+
+
+_NOBODY_WANTS_IT = b'{"error":{"code":-32001,"message":"its asker left"}}'
