@@ -76,7 +76,7 @@ FULL: Final = Plan(
 )  # fmt: skip
 QUICK: Final = Plan(
     repeat=1, deltas=5_000, native_deltas=2_000, messages=40_000, paced_seconds=2.0,
-    requests=1_500, idle=1_000, stalled_messages=100_000, catch_up=50_000, subscribers=(1, 32),
+    requests=600, idle=1_000, stalled_messages=50_000, catch_up=50_000, subscribers=(1, 32),
 )  # fmt: skip
 
 

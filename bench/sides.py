@@ -144,8 +144,11 @@ def peak_bytes(pid: int) -> int:
 
 
 def _child(pid: int) -> int | None:
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return int(children[0]) if children else None
+    # Each thread has its own: processes are started by a worker thread, which lives on for 10 s.
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        if children := (task / "children").read_text().split():
+            return int(children[0])
+    return None
 
 
 # --- Loads ---------------------------------------------------------------------------------------
