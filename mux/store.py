@@ -181,9 +181,10 @@ class Store:
         self._writing_bytes += self._pending_bytes
         self._pending_bytes = 0
         shed, begun = self._shed, time.perf_counter()
+        self._more = False  # from here on: what is found while the thread works asks for another
         try:
             # Abandoned only when `run` is cancelled, whose last flush then waits for its thread.
-            self._more = await trio.to_thread.run_sync(
+            more = await trio.to_thread.run_sync(
                 self._recorder.work,
                 self._writing,
                 self.running_floor,
@@ -199,6 +200,7 @@ class Store:
             self._milliseconds = seconds * 1000
             self.writes.observe(seconds)
             self._retry = 0.0
+            self._more |= more
             self._settle()
             if self._shed == shed:
                 self._recovered()

@@ -11,10 +11,12 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog
@@ -286,6 +288,33 @@ async def test_a_reader_finds_the_file_gone_though_nothing_is_written(tmp_path: 
             await store.read(0, 100, None, MIB)
         await until(lambda: store.earliest == 100 and not store.trouble)
         assert await read_all(store) == []
+
+
+async def test_a_reader_finds_the_file_gone_while_the_writer_ends_its_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_store(tmp_path)
+    worked, may_end = threading.Event(), threading.Event()
+    work = Recorder.work
+
+    def slow_to_end(*args: Any) -> bool:
+        more = work(*args)
+        worked.set()
+        assert may_end.wait(PATIENCE)
+        return more
+
+    async with running(store):
+        await put(store, *entries(range(1, 101)))
+        monkeypatch.setattr(Recorder, "work", slow_to_end)
+        store.append(entry(101))
+        await until(worked.is_set)
+        for suffix in ("", "-wal", "-shm"):
+            (tmp_path / f"{FILE}{suffix}").unlink()
+        with pytest.raises(StoreError, match="can't be read"):
+            await store.read(0, 101, None, MIB)
+        may_end.set()
+        await until(lambda: store.earliest == 101 and not store.trouble)
+        assert store.facts()["unwrittenEntries"] == 0
 
 
 async def test_a_commit_that_failed_but_came_true_doubles_nothing(tmp_path: Path) -> None:
