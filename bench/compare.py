@@ -1,15 +1,20 @@
 """Is one commit slower than another? Alternating runs of the broker of both, and their medians.
 
-Run as ``python -m bench.compare A B``; exit status 1 if B is clearly worse in any figure: by more
-than `TELLING`, and with no run of it as good as A's median. Each commit gets a working tree of its
-own for the time, and the bench is always this one, so that both are measured alike. Its libraries
-are those of this environment.
+Run as ``python -m bench.compare A B``. A run of A and one of B directly before or after it are a
+pair: what else the machine does meanwhile strikes both. B is called worse (or better) in a figure
+if its median differs by more than `TELLING` *and* the pairs agree, all but one in `MAY_DIFFER`;
+exit status 1 if it is worse in any. With fewer than `FEWEST` pairs nothing is judged: one bad
+moment of the machine would look the same.
+
+Each commit gets a working tree of its own for the time, and the bench is always this one, so that
+both are measured alike. Its libraries are those of this environment.
 
 Hands to: the terminal; a continuous integration, by the exit status. Hears from: every measurement.
 """
 
 from __future__ import annotations
 
+import enum
 import subprocess
 import sys
 import tempfile
@@ -36,6 +41,14 @@ from bench.sides import HERE, median
 TELLING: Final = 0.10
 """Less than a tenth is what two runs of the same commit differ by."""
 
+FEWEST: Final = 3
+"""Pairs. Three that agree happen once in eight times where there is no difference; with `TELLING`
+besides, far less often."""
+
+MAY_DIFFER: Final = 8
+"""One pair in so many may say the contrary: five that agree happen by chance once in 32 times,
+seven of eight once in 28, four of five once in 5."""
+
 
 @attrs.frozen
 class Measured:
@@ -56,28 +69,28 @@ class Measurement:
 
 MEASUREMENTS: Final = (
     Measurement(
-        partial(replay, 1, 50_000),
+        partial(replay, 1, 200_000),
         (
             Measured("messages/s to 1", lambda run: run.rate, more_is_better=True),
             Measured("µs of the loop a message to 1", lambda run: run.loop, more_is_better=False),
         ),
     ),
     Measurement(
-        partial(replay, 32, 50_000),
+        partial(replay, 32, 100_000),
         (
             Measured("messages/s to 32", lambda run: run.rate, more_is_better=True),
             Measured("µs of the loop a message to 32", lambda run: run.loop, more_is_better=False),
         ),
     ),
     Measurement(
-        partial(ask, "broker", 1, 1_000, CHEAP),
+        partial(ask, "broker", 1, 2_000, CHEAP),
         (
             Measured("requests/s, 1 client", lambda run: run.rate, more_is_better=True),
             Measured("µs of CPU a request", lambda run: run.cpu, more_is_better=False),
         ),
     ),
     Measurement(
-        partial(ask, "broker", 16, 4_000, CHEAP),
+        partial(ask, "broker", 16, 8_000, CHEAP),
         (Measured("requests/s, 16 clients", lambda run: run.rate, more_is_better=True),),
     ),
     Measurement(
@@ -144,36 +157,67 @@ def compared(
     return found
 
 
-def change(figure: Measured, before: list[float], after: list[float]) -> tuple[float, bool]:
-    """By what share B is better (negative: worse), and whether it is clearly worse."""
-    ratio = median(after) / median(before)
-    better = ratio - 1 if figure.more_is_better else 1 - ratio
-    best = max(after) if figure.more_is_better else min(after)
-    none_as_good = best < median(before) if figure.more_is_better else best > median(before)
-    return better, better < -TELLING and none_as_good
+class Verdict(enum.Enum):
+    """What is said of B in one figure."""
+
+    WORSE = "[red]WORSE[/]"
+    BETTER = "[green]better[/]"
+    ALIKE = ""
+    UNJUDGED = "[dim]too few runs[/]"
+
+
+@attrs.frozen
+class Judgement:
+    """``better``: by what share B's median is (negative: worse); ``worse_in``: of the pairs."""
+
+    better: float
+    worse_in: int
+    verdict: Verdict
+
+
+def judge(before: list[float], after: list[float], *, more_is_better: bool) -> Judgement:
+    """Hold B's runs against A's; the runs at the same place are a pair."""
+    share = median(after) / median(before) - 1
+    worse = [(b < a) == more_is_better for a, b in zip(before, after, strict=True) if a != b]
+    better = share if more_is_better else -share
+    contrary = len(before) // MAY_DIFFER
+    # A pair of equals agrees with neither.
+    needed = len(before) - contrary
+    if len(before) < FEWEST:
+        verdict = Verdict.UNJUDGED
+    elif better < -TELLING and sum(worse) >= needed:
+        verdict = Verdict.WORSE
+    elif better > TELLING and len(worse) - sum(worse) >= needed:
+        verdict = Verdict.BETTER
+    else:
+        verdict = Verdict.ALIKE
+    return Judgement(better, sum(worse), verdict)
 
 
 @click.command(help=(__doc__ or "").partition("\n")[0])
 @click.argument("a", default="main")
 @click.argument("b", default="HEAD")
-@click.option("--repeat", default=3, show_default=True, help="Runs of each.")
+@click.option("--repeat", default=5, show_default=True, help="Runs of each.")
 def main(a: str, b: str, repeat: int) -> None:
     """Measure both and report."""
     console = Console(width=None if sys.stdout.isatty() else 120)
     with working_trees((a, b)) as trees:
         found = compared(trees, repeat, console)
     table = Table(title=f"medians of {repeat}")
-    for heading in ("", a, b, "better by", ""):
+    for heading in ("", a, b, "better by", "worse in", ""):
         table.add_column(heading, justify="right" if heading else "left")
-    worse = False
+    verdicts = set()
     for figure, (before, after) in found.items():
-        better, clearly_worse = change(figure, before, after)
-        worse |= clearly_worse
-        verdict = "[red]WORSE[/]" if clearly_worse else ""
+        judged = judge(before, after, more_is_better=figure.more_is_better)
+        verdicts.add(judged.verdict)
         medians = [number(median(values)) for values in (before, after)]
-        table.add_row(figure.name, *medians, f"{better:+.0%}", verdict)
+        pairs = f"{judged.worse_in} of {repeat}"
+        better = f"{judged.better:+.0%}"
+        table.add_row(figure.name, *medians, better, pairs, judged.verdict.value)
     console.print(table)
-    sys.exit(1 if worse else 0)
+    if Verdict.UNJUDGED in verdicts:
+        console.print(f"nothing is judged by fewer than {FEWEST} runs of each: --repeat 5")
+    sys.exit(1 if Verdict.WORSE in verdicts else 0)
 
 
 if __name__ == "__main__":
