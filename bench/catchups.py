@@ -15,12 +15,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+import attrs
 import trio
 
 from bench import load, source
 from bench.figures import Figure, Plan, at_least
 from bench.replays import replay
-from bench.sides import HERE, MIB, TOKEN, Driver, loading, sourced, threads
+from bench.sides import HERE, MIB, TOKEN, Driver, cpu_seconds, loading, sourced, threads
 
 # All but the last moments of a turn are then on disk alone.
 LITTLE_MEMORY: Final = {"APPMUX_LIMITS_JOURNAL_MEMORY_BYTES": str(MIB)}
@@ -31,10 +32,23 @@ LEAST_RATE: Final = 1.0
 KNOWS_THE_BROKER: Final = {"appmux": {"version": 1}}
 
 
+@attrs.frozen
+class CaughtUp:
+    """``rate``: entries a second; ``cpu``: µs of the broker's process for one."""
+
+    rate: float
+    cpu: float
+
+
 async def catch_up(
-    entries: int, environ: dict[str, str], *, merged: bool = False, tree: Path = HERE
-) -> float:
-    """Entries a second, of a client that missed so many."""
+    entries: int,
+    environ: dict[str, str],
+    *,
+    merged: bool = False,
+    times: int = 1,
+    tree: Path = HERE,
+) -> CaughtUp:
+    """Of a client that missed so many, and asks for them so many times."""
     async with sourced(tree, environ) as server:
         driver = Driver(server.url)
         async with loading("count", server.url, threads=threads(1), subscribers=1) as others:
@@ -42,11 +56,12 @@ async def catch_up(
             await driver.replay(source.wanted(entries))
             await others.result()
         await trio.sleep(WRITTEN)
-        found = await trio.to_thread.run_sync(
-            partial(_catch_up, server.url, start, entries, merged=merged)
-        )
+        before = cpu_seconds(server.pid)
+        asked = partial(_catch_up, server.url, start, entries, merged=merged)
+        seconds = [await trio.to_thread.run_sync(asked) for _ in range(times)]
+        cpu = cpu_seconds(server.pid) - before
         driver.close()
-        return found
+        return CaughtUp(entries * times / sum(seconds), cpu / entries / times * 1e6)
 
 
 def _cursor(url: str) -> dict[str, Any]:
@@ -69,7 +84,7 @@ def _catch_up(url: str, start: dict[str, Any], entries: int, *, merged: bool) ->
         seconds = time.monotonic() - began
     if not merged and deltas != entries:
         raise RuntimeError(f"got {deltas:,} of {entries:,} entries")
-    return entries / seconds
+    return seconds
 
 
 def _deltas_until_completed(connection: socket.socket) -> int:
@@ -97,7 +112,7 @@ def measure(plan: Plan) -> list[Figure]:
         live.append(trio.run(replay, 1, plan.catch_up).rate)
         for kind, (environ, merged) in kinds.items():
             measured = partial(catch_up, plan.catch_up, environ, merged=merged)
-            found[kind].append(trio.run(measured))
+            found[kind].append(trio.run(measured).rate)
     return [
         at_least(f"entries/s, catch-up of {plan.catch_up:,} {kind}", "/s",
                  {"broker": found[kind], "live": live}, over="live", least=LEAST_RATE)

@@ -42,9 +42,10 @@ async def brokered(
     of_threads: int = 1,
     size: int | None = None,
     tree: Path = HERE,
+    environ: dict[str, str] | None = None,
 ) -> dict[str, float]:
     """Latencies through the broker, in seconds (see `load.SHARES`)."""
-    async with sourced(tree) as server:
+    async with sourced(tree, environ) as server:
         driver = Driver(server.url)
         followed = threads(of_threads)
         keywords = {"threads": followed, "subscribers": subscribers}
@@ -59,26 +60,32 @@ async def brokered(
     return found
 
 
-async def direct(seconds: float, pace: float = PACE) -> dict[str, float]:
+async def direct(seconds: float, pace: float = PACE, size: int | None = None) -> dict[str, float]:
     """Latencies of the same stream, read from the source's pipe."""
-    return await trio.to_thread.run_sync(_read_pipe, int(seconds * pace), pace)
+    return await trio.to_thread.run_sync(_read_pipe, int(seconds * pace), pace, size)
 
 
-def _read_pipe(messages: int, pace: float) -> dict[str, float]:
+def _read_pipe(messages: int, pace: float, size: int | None) -> dict[str, float]:
     process = subprocess.Popen(
         [sys.executable, source.__file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
     )
     with process:
         assert process.stdin is not None
         assert process.stdout is not None
-        said = {"input": [{"text": source.wanted(messages, pace=pace)}]}
+        said = {"input": [{"text": source.wanted(messages, pace=pace, size=size)}]}
         turn = {"id": 1, "method": "turn/start", "params": said}
         process.stdin.write(json.dumps(turn).encode() + b"\n")
         process.stdin.close()
         taken: list[float] = []
+        text = b""
         while piece := process.stdout.read(load.RECEIVE_BYTES):
             now = time.monotonic_ns()
-            taken += [(now - int(stamp)) / 1e9 for stamp in load.STAMP.findall(piece)]
+            text += piece
+            whole = text.rfind(b"\n") + 1
+            taken += [(now - int(stamp)) / 1e9 for stamp in load.STAMP.findall(text[:whole])]
+            text = text[whole:]
+    if len(taken) != messages:
+        raise RuntimeError(f"got {len(taken):,} of {messages:,} messages")
     return load.percentiles(taken)
 
 

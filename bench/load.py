@@ -27,13 +27,13 @@ from urllib.parse import urlsplit
 
 DELTA: Final = b'"method":"item/agentMessage/delta"'
 COMPLETED: Final = b'"method":"turn/completed"'
-STAMP: Final = re.compile(rb'"delta":"(\d{19})"')
+STAMP: Final = re.compile(rb"@(\d{19})")  # at the end of a text, short or long
 
 # What is kept of one piece for the next: a DELTA may be cut between them, but never stands whole in
 # what is kept, so none is counted twice. COMPLETED is shorter.
 TAIL: Final = len(DELTA) - 1
-# A stamp and what stands around it.
-STAMP_TAIL: Final = 32
+# A stamp but for its last digit, which may come later; and as many as COMPLETED may lack.
+STAMP_TAIL: Final = 24
 # Read at once. The broker writes up to 256 KiB at a time, the app-server one message.
 RECEIVE_BYTES: Final = 1024 * 1024
 # Payload lengths from which a frame's header must spend two bytes more (RFC 6455, 5.2).
@@ -287,11 +287,7 @@ def _stamps_behind(connection: socket.socket) -> int:
         if not piece:
             return 0
         got += piece
-    texts = re.findall(rb'"delta":"(\d*)"', got)
-    return sum(len(text) for text in texts) // STAMP_DIGITS
-
-
-STAMP_DIGITS: Final = 19
+    return len(STAMP.findall(got))
 
 
 # --- Clients that ask ----------------------------------------------------------------------------

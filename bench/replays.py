@@ -39,18 +39,26 @@ MOST_MESSAGES: Final = 4_000_000
 class Replay:
     """One run. ``rate``: messages a second; ``loop``, ``cpu``: the broker's, µs a message.
 
-    ``loop`` is of the thread that all messages go through, ``cpu`` of the disk's too.
+    ``loop`` is of the thread that all messages go through, ``cpu`` of the disk's too. ``load``: the
+    clients' CPU, as a share of one core.
     """
 
     subscribers: int
     rate: float
     loop: float = 0.0
     cpu: float = 0.0
+    load: float = 0.0
 
     @property
     def deliveries(self) -> float:
         """Deliveries a second."""
         return self.rate * self.subscribers
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """What share of a core each was busy for."""
+        loop, whole = self.loop * self.rate / 1e6, self.cpu * self.rate / 1e6
+        return {"broker's loop": loop, "broker's disk": whole - loop, "clients": self.load}
 
 
 async def replay(
@@ -80,18 +88,23 @@ async def replay(
         driver.close()
     rate = _rate(found, messages)
     used = [(b - a) / messages * 1e6 for a, b in zip(before, after, strict=True)]
-    return Replay(subscribers, rate, *used)
+    return Replay(subscribers, rate, used[0], used[1], _share(found))
 
 
-async def bare(subscribers: int, messages: int, *flags: str) -> Replay:
+async def bare(subscribers: int, messages: int, *flags: str, size: int | None = None) -> Replay:
     """The same by the bare loop."""
     async with started("bench.bare", str(subscribers), *flags) as loop:
         url = await loop.line()
         async with loading(
             "count", url, threads=threads(1), subscribers=subscribers, exact=False
         ) as load:
-            await loop.say(source.wanted(messages))
-            return Replay(subscribers, _rate(await load.result(), messages))
+            await loop.say(source.wanted(messages, size=size))
+            found = await load.result()
+            return Replay(subscribers, _rate(found, messages), load=_share(found))
+
+
+def _share(found: dict[str, Any]) -> float:
+    return float(found["cpu"] / (found["last"] - found["began"]))
 
 
 def _rate(found: dict[str, Any], messages: int) -> float:

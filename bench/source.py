@@ -28,6 +28,12 @@ WRITE_BYTES: Final = 256 * 1024
 STAMP_DIGITS: Final = 19
 """Of a moment on the monotonic clock, in nanoseconds."""
 
+MARK: Final = "@"
+"""Before each moment, so that it is found quickly in a long text."""
+
+SETTLE_SECONDS: Final = 0.3
+"""Between a turn's beginning on so many threads and the first moment: that burst isn't meant."""
+
 STDOUT: Final = 1
 
 _DELTA: Final = b'"method":"item/agentMessage/delta"'
@@ -43,8 +49,8 @@ def wanted(
 ) -> str:
     """What to say in a turn to have so many deltas replayed.
 
-    ``size``: bytes of each line, else as recorded; ``pace``: lines a second, each with the moment
-    at which it was written as its text, else as fast as the pipe takes them.
+    ``size``: bytes of each line, else as recorded; ``pace``: lines a second, each with `MARK` and
+    the moment at which it was written at its text's end, else as fast as the pipe takes them.
     """
     return json.dumps({"messages": messages, "size": size, "threads": threads, "pace": pace})
 
@@ -80,6 +86,12 @@ def _sized(line: bytes, size: int) -> bytes:
     return _with_text(line, "x" * max(1, size - bare))
 
 
+def _marked(line: bytes, mark: str) -> bytes:
+    """With a text that ends so, and as long as it was if it wasn't shorter."""
+    text = json.loads(line)["params"]["delta"]
+    return _with_text(line, text[: -len(mark)] + mark)
+
+
 # --- The turn ------------------------------------------------------------------------------------
 
 
@@ -108,7 +120,8 @@ def _pieces(of_threads: list[list[bytes]], messages: int) -> Iterator[bytes]:
 
 def _at_a_pace(of_threads: list[list[bytes]], messages: int, pace: float) -> None:
     stamp = "0" * STAMP_DIGITS
-    lines = [_with_text(deltas[0], stamp).partition(stamp.encode()) for deltas in of_threads]
+    lines = [_marked(deltas[0], MARK + stamp).partition(stamp.encode()) for deltas in of_threads]
+    time.sleep(SETTLE_SECONDS)
     began = time.monotonic_ns()
     step = 1e9 / pace
     for at in range(messages):
