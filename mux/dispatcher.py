@@ -60,7 +60,7 @@ from mux.core.journal import Entry
 from mux.core.principal import Principal
 from mux.core.report import report
 from mux.errors import AppmuxError
-from mux.outbox import Outbox, text_frame
+from mux.outbox import Outbox, Writes, text_frame
 
 LATER: Final = object()
 """The result of a request that the shells will answer later, by ``Dispatcher.answered``."""
@@ -141,6 +141,7 @@ class Dispatcher:
     learn_gate: Callable[[], None] = attrs.field(default=lambda: None)
     answer: Callable[[Serve], object] = attrs.field(init=False)
     traffic: Traffic = attrs.field(factory=Traffic)
+    writes: Writes = attrs.field(factory=Writes)
     record: Callable[[str, dict[str, object]], None] = attrs.field(
         default=lambda _kind, _fields: None
     )
@@ -148,7 +149,6 @@ class Dispatcher:
     _numbers: itertools.count[int] = attrs.field(factory=lambda: itertools.count(1))
     _frames: list[bytes] = attrs.field(factory=list)
     _recipients: tuple[ClientId, ...] = ()
-    _unflushed: list[Outbox] = attrs.field(factory=list)
     _next: list[Event] = attrs.field(factory=list)
     _alarm: trio.CancelScope = attrs.field(factory=trio.CancelScope)
 
@@ -184,7 +184,6 @@ class Dispatcher:
         self._decide(event)
         self._deliver()
         self._hear_next()
-        self._flush()
 
     def hear_lines(self, lines: Iterable[bytes]) -> None:
         """Hear what the app-server wrote at once, line by line, and then deliver it at once.
@@ -206,7 +205,6 @@ class Dispatcher:
         self._deliver()
         self._set_alarm()
         self._hear_next()
-        self._flush()
 
     def _decide(self, event: Event) -> None:
         for command in self.broker.handle(event, trio.current_time()):
@@ -245,16 +243,7 @@ class Dispatcher:
             self.traffic.bytes_to_clients += len(frames) * len(self._recipients)
             self._frames.clear()
             for client in self._recipients:
-                outbox = self._ports[client].outbox
-                if outbox.owe(frames):
-                    self._unflushed.append(outbox)
-
-    def _flush(self) -> None:
-        """Have it written, once all is there: what one client gets goes out as one piece."""
-        if self._unflushed:
-            unflushed, self._unflushed = self._unflushed, []
-            for outbox in unflushed:
-                outbox.flush()
+                self._ports[client].outbox.append(frames)
 
     def _perform_rarer(self, command: Command) -> None:
         match command:
@@ -364,10 +353,14 @@ class Dispatcher:
         """How many clients are attached."""
         return len(self._ports)
 
-    async def keep_time(self) -> None:
-        """Tell the core whenever the moment that it wants to be told of has come."""
-        while True:
-            self._alarm = trio.CancelScope(deadline=self.broker.wakeup)
-            with self._alarm:
-                await trio.sleep_forever()
-            self.hear(TimePassed())
+    async def run(self) -> None:
+        """Have what is owed written, and the core told of each moment that it waits for."""
+        trio.lowlevel.add_instrument(self.writes)
+        try:
+            while True:
+                self._alarm = trio.CancelScope(deadline=self.broker.wakeup)
+                with self._alarm:
+                    await trio.sleep_forever()
+                self.hear(TimePassed())
+        finally:
+            trio.lowlevel.remove_instrument(self.writes)

@@ -44,7 +44,7 @@ async def serve(
 ) -> None:
     """Serve one client until either side ends it. The stream is closed at the end."""
     descriptor = stream.fileno if isinstance(stream, Patient) else None
-    outbox = Outbox(outbox_bytes, descriptor=descriptor)
+    outbox = Outbox(outbox_bytes, descriptor=descriptor, writes=dispatcher.writes)
     connection = _Connection(stream, dispatcher, outbox, Frames(message_bytes))
     try:
         async with trio.open_nursery() as nursery:

@@ -1,9 +1,10 @@
 """The bytes owed to one peer: appended by whoever decides, written by one task in batches.
 
 ``append`` never waits, so a decision never waits for a socket. When the writer is idle, what is
-owed is written at once, by whoever owes it (``flush``), if the socket takes it: waking the writer
-costs five times as much. Else the writer joins what is owed and sends it in one call: under load a
-batch holds hundreds of frames.
+owed is written without it, if the socket takes it: waking the writer costs five times as much. That
+is done once all that can be decided now is decided (``Writes``): what sixteen clients ask goes to
+the app-server in one piece. Else the writer joins what is owed and sends it in one call: under load
+a batch holds hundreds of frames.
 
 Hands to: the socket or pipe it writes to. Hears from: ``dispatcher`` (frames) and, for a client's,
 ``downstream`` (the WebSocket library's own frames: pong, close).
@@ -23,10 +24,37 @@ SHORT, MEDIUM = 126, 1 << 16
 BATCH_BYTES = 256 * 1024
 """Joined into one write. A larger batch saves no time and holds a second copy of more bytes."""
 
-
 DRAINED_SHARE = 4
 """An outbox has room again when it holds a quarter of its limit: enough to keep the socket busy
 while the next part is read."""
+
+
+class Writes(trio.abc.Instrument):
+    """Outboxes that owe something, written together before trio's loop waits for anything.
+
+    A hook of the loop, not a task: no step of a task costs as little. In it no task may be woken
+    (the loop has made up its mind how long to wait), so that is put off to the loop's next round.
+    """
+
+    def __init__(self) -> None:
+        self._owing: list[Outbox] = []
+
+    def add(self, outbox: Outbox) -> None:
+        """Have it written, in this round of the loop."""
+        self._owing.append(outbox)
+
+    def before_io_wait(self, timeout: float) -> None:  # noqa: ARG002 (trio's)
+        """Called by trio, in its thread, between two steps of tasks."""
+        if self._owing:
+            stuck = [outbox for outbox in self._owing if not outbox.write_now()]
+            self._owing.clear()
+            if stuck:
+                trio.lowlevel.current_trio_token().run_sync_soon(_wake_all, stuck)
+
+
+def _wake_all(outboxes: list[Outbox]) -> None:
+    for outbox in outboxes:
+        outbox.wake()
 
 
 @attrs.define(eq=False)
@@ -36,13 +64,14 @@ class Outbox:
     ``on_full``: called when more than ``limit`` bytes are owed, once until it has drained again.
     ``on_drained``: called by the writer, once for each ``tell_when_drained``.
     ``descriptor`` gives the one that the stream writes to, if nothing else is done with the bytes
-    (no TLS); it doesn't block.
+    (no TLS); it doesn't block. ``writes``: who writes to it; None: ``append`` does.
     """
 
     limit: float = float("inf")
     on_full: Callable[[], None] = attrs.field(default=lambda: None)
     on_drained: Callable[[], None] = attrs.field(default=lambda: None)
     descriptor: Callable[[], int] | None = None
+    writes: Writes | None = None
     owed: int = 0
     _frames: list[bytes] = attrs.field(factory=list)
     _idle: trio.Event | None = attrs.field(factory=trio.Event)
@@ -52,41 +81,42 @@ class Outbox:
 
     def append(self, frame: bytes) -> None:
         """Owe one more frame, and have it written. Does nothing once sealed."""
-        if self.owe(frame):
-            self.flush()
-
-    def owe(self, frame: bytes) -> bool:
-        """Owe one more frame; whether that is the first, for which `flush` has to be called."""
         if self._sealed:
-            return False
+            return
         self._frames.append(frame)
         self.owed += len(frame)
         if self.owed > self.limit and not self._full:
             self._full = True
             self.on_full()
-        return self._idle is not None and len(self._frames) == 1
+        if self._idle is not None and len(self._frames) == 1:
+            if self.writes is not None and self.descriptor is not None:
+                self.writes.add(self)
+            elif not self.write_now():
+                self.wake()
 
-    def flush(self) -> None:
-        """Write what is owed if the writer is idle; it gets what can't be written at once."""
+    def write_now(self) -> bool:
+        """Write what is owed if the writer is idle; whether that has settled it.
+
+        If not, it is the writer's, to be woken. Wakes nobody and tells nobody.
+        """
         if self._idle is None or not self._frames:
-            return
-        if self.descriptor is not None and self.owed <= BATCH_BYTES:
-            whole = b"".join(self._frames)
-            try:
-                taken = os.write(self.descriptor(), whole)
-            except OSError:  # it is full, or broken, which the writer finds out
-                taken = 0
-            self.owed -= taken
-            self._frames = [whole[taken:]] if taken < len(whole) else []
-            if not self._frames:
-                self._look_if_drained()
-                return
-        self._wake()
+            return True
+        if self.descriptor is None or self.owed > BATCH_BYTES:
+            return False
+        whole = b"".join(self._frames)
+        try:
+            taken = os.write(self.descriptor(), whole)
+        except OSError:  # it is full, or broken, which the writer finds out
+            taken = 0
+        self.owed -= taken
+        self._frames = [whole[taken:]] if taken < len(whole) else []
+        self._full = self._full and bool(self._frames)
+        return not self._frames
 
     def tell_when_drained(self) -> None:
         """Have ``on_drained`` called once there is room; by the writer, so never from in here."""
         self._tell = True
-        self._wake()
+        self.wake()
 
     def seal(self, last: bytes = b"") -> None:
         """Owe ``last`` and nothing after it; the writer ends once all is written."""
@@ -94,9 +124,10 @@ class Outbox:
             if last:
                 self.append(last)
             self._sealed = True
-            self._wake()
+            self.wake()
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
+        """Have the writer go on, if it is idle."""
         if self._idle is not None:
             self._idle.set()
             self._idle = None

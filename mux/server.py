@@ -7,7 +7,7 @@
     ├─ schema.run            what is experimental in the codex that runs
     ├─ pushes.run            what devices are to be told, sent to their push services
     ├─ noticing.run          when quiet hours begin and end
-    ├─ dispatcher.keep_time  tells the core that a moment has come
+    ├─ dispatcher.run        has what is owed written; tells the core that a moment has come
     ├─ watchdog.keep         systemd told that all is well, where it asks
     ├─ signals               SIGTERM and SIGINT drain, a second one ends at once; SIGHUP reloads
     └─ connections           outlives the accept loops by the time to drain
@@ -274,7 +274,7 @@ class _Server:
         with trio.open_signal_receiver(*_SIGNALS) as signals:
             async with trio.open_nursery() as root:
                 root.start_soon(self._obey, signals, root.cancel_scope)
-                root.start_soon(self.dispatcher.keep_time)
+                root.start_soon(self.dispatcher.run)
                 root.start_soon(self.schema.run)
                 root.start_soon(self._read_for_those_behind)
                 root.start_soon(watchdog.keep, os.environ, self._state, notify)

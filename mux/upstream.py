@@ -112,7 +112,7 @@ class Upstream:
             await trio.sleep(self._wait)
 
     async def _live(self) -> None:
-        self._outbox = Outbox()
+        self._outbox = Outbox(writes=self.dispatcher.writes)
         self._binary = identity(self.command[0])
         process = await trio.lowlevel.open_process(
             list(self.command),

@@ -43,9 +43,9 @@ class Kept(Outbox):
 
     pieces: list[bytes] = attrs.field(factory=list)
 
-    def owe(self, frame: bytes) -> bool:
+    def append(self, frame: bytes) -> None:
         self.pieces.append(frame)
-        return super().owe(frame)
+        super().append(frame)
 
 
 def attached(dispatcher: Dispatcher, limit: float = float("inf")) -> tuple[ClientId, Kept]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 
 import attrs
 import pytest
@@ -13,7 +16,7 @@ from hypothesis import strategies as st
 from wsproto.connection import Connection, ConnectionType
 from wsproto.events import TextMessage
 
-from mux.outbox import BATCH_BYTES, DRAINED_SHARE, Outbox, text_frame
+from mux.outbox import BATCH_BYTES, DRAINED_SHARE, Outbox, Writes, text_frame
 
 
 @attrs.define
@@ -88,7 +91,7 @@ async def test_an_idle_writer_sends_a_frame_at_once_and_alone() -> None:
         outbox.seal()
 
 
-async def test_an_idle_writers_descriptor_is_written_by_whoever_owes() -> None:
+async def test_an_idle_writers_descriptor_is_written_at_once() -> None:
     ours, theirs = socket.socketpair()
     outbox = Outbox(descriptor=ours.fileno)
     ours.setblocking(False)
@@ -98,12 +101,10 @@ async def test_an_idle_writers_descriptor_is_written_by_whoever_owes() -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(outbox.write_to, pipe)
             await trio.testing.wait_all_tasks_blocked()
-            assert outbox.owe(b"one ")
-            assert not outbox.owe(b"two ")
-            outbox.flush()
-            outbox.append(b"three")
+            outbox.append(b"one ")
+            outbox.append(b"two")
             assert outbox.owed == 0
-            assert theirs.recv(100) == b"one two three"
+            assert theirs.recv(100) == b"one two"
             while not outbox.owed:  # until it is full
                 outbox.append(b"x" * 1000)
             outbox.append(b"last")
@@ -128,6 +129,56 @@ async def test_a_broken_descriptor_is_the_writers_to_tell() -> None:
         nursery.start_soon(owe)
         with pytest.raises(trio.BrokenResourceError):
             await outbox.write_to(pipe)
+
+
+@asynccontextmanager
+async def _written_together() -> AsyncIterator[tuple[Outbox, Pipe, socket.socket]]:
+    """An outbox among ``Writes``, where the rest goes, and the other end: a packet a write."""
+    writes, pipe = Writes(), Pipe()
+    ours, theirs = socket.socketpair(type=socket.SOCK_SEQPACKET)
+    ours.setblocking(False)
+    theirs.settimeout(5)
+    outbox = Outbox(descriptor=ours.fileno, writes=writes)
+    trio.lowlevel.add_instrument(writes)
+    with ours, theirs:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(outbox.write_to, pipe)
+            await trio.testing.wait_all_tasks_blocked()
+            yield outbox, pipe, theirs
+            outbox.seal()
+    trio.lowlevel.remove_instrument(writes)
+
+
+async def test_what_several_tasks_owe_in_one_round_of_the_loop_is_one_write() -> None:
+    async with _written_together() as (outbox, _, theirs):
+
+        async def owe() -> None:
+            outbox.append(b"a")
+            outbox.append(b"b")
+
+        for _ in range(2):
+            async with trio.open_nursery() as nursery:
+                for _ in range(3):
+                    nursery.start_soon(owe)
+            await trio.testing.wait_all_tasks_blocked()
+            assert (theirs.recv(100), outbox.owed) == (b"ababab", 0)
+
+
+@pytest.mark.parametrize("size", [1000, BATCH_BYTES + 1])
+async def test_what_the_loops_hook_could_not_write_is_the_writers_without_another_word(
+    size: int,
+) -> None:
+    async with _written_together() as (outbox, pipe, _):
+        assert outbox.descriptor
+        with suppress(BlockingIOError):
+            while True:
+                os.write(outbox.descriptor(), b"full")
+        outbox.append(b"x" * size)
+        with trio.fail_after(5):  # the loop has nothing else to wake for
+            await pipe.waiting.wait()
+        pipe.gate.set()
+        await trio.testing.wait_all_tasks_blocked()
+        assert (pipe.writes, outbox.owed) == ([b"x" * size], 0)
 
 
 @given(st.lists(st.integers(1, 2 * BATCH_BYTES), max_size=8))

@@ -80,6 +80,7 @@ async def _running(*command: str) -> AsyncIterator[tuple[Upstream, Listening]]:
     listening = Listening(broker)
     runs = Upstream(command, listening)
     async with trio.open_nursery() as nursery:
+        nursery.start_soon(listening.run)
         nursery.start_soon(runs.run)
         yield runs, listening
         nursery.cancel_scope.cancel()

@@ -211,7 +211,8 @@ class State:
 
     def arm(self, moment: float) -> None:
         """Want ``TimePassed`` at this moment, at the latest."""
-        self.wakeup = min(self.wakeup, moment)
+        if moment < self.wakeup:  # noqa: PLR1730 (`min` costs more)
+            self.wakeup = moment
 
     def is_held(self, thread: Thread) -> bool:
         """Whether somebody follows or joins it, or something of it runs or waits."""
