@@ -374,6 +374,7 @@ class Broker:
             state.error(client.id, message.id, jsonrpc.INVALID_REQUEST, text)
             return
         client.initialize(params)
+        self._presence.came(client)
         state.threads.audience_changed()
         state.send(client.id, self._welcome(client, message.id, params), message.method)
         for method, lines in state.appserver.greetings.items():
@@ -465,6 +466,7 @@ class Broker:
         for claim in state.scoped.leave(client.id):
             self._asking.ask_for_broker(claim.ended_by, {claim.field: claim.wire})
         self._replaying.client_left(client)
+        self._presence.left(client)
         del state.clients[client.id]
         self._following.client_left(client)
         state.threads.audience_changed()

@@ -34,13 +34,27 @@ Picture = tuple[tuple[ClientId, tuple[str, ...], float | None], ...]
 
 @attrs.define(eq=False)
 class Presence:
-    """Who was told what. ``seen``: the change of the audience that was looked at last."""
+    """Who was told what. ``seen``: the change of the audience that was looked at last.
+
+    ``_aware``: the clients that know the broker. With thousands of others attached, looking through
+    all of them whenever one comes would be a tenth of what it costs.
+    """
 
     state: State
     seen: int = 0
+    _aware: dict[ClientId, Client] = attrs.field(factory=dict)
     _not_before: float = 0.0
     _due: float = NEVER
     _told: dict[ClientId, Picture] = attrs.field(factory=dict)
+
+    def came(self, client: Client) -> None:
+        """It is past its handshake, and has said what it knows."""
+        if client.aware:
+            self._aware[client.id] = client
+
+    def left(self, client: Client) -> None:
+        """Its connection is gone."""
+        self._aware.pop(client.id, None)
 
     def drove(self, client: Client) -> None:
         """It has made a thread work."""
@@ -61,7 +75,7 @@ class Presence:
     def _look(self) -> None:
         state = self.state
         self._due = NEVER
-        hearers = [client for client in state.clients.values() if _hears(client)]
+        hearers = [client for client in self._aware.values() if _hears(client)]
         if not hearers:
             self._told.clear()
         elif state.now < self._not_before:
@@ -93,9 +107,7 @@ class Presence:
 
 def _hears(client: Client) -> bool:
     return (
-        client.aware
-        and client.state is ClientState.READY
-        and client.backlog is None
+        client.backlog is None
         and "observe" in client.principal.scopes
         and PRESENCE not in client.opted_out
     )

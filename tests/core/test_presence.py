@@ -115,6 +115,20 @@ def test_only_those_are_told_that_know_the_broker_may_observe_and_want_it() -> N
     assert blind.only()["error"]["code"] == -32003
 
 
+def test_one_that_left_is_told_nothing_more() -> None:
+    story, watcher = watched()
+    other = story.attach()
+    other.initializes("other", **AWARE)
+    story.waits(1)
+    other.leaves()
+    story.waits(1)
+    watcher.heard()
+    other.heard()
+    story.peer("comer")
+    assert [set(each) for each in pictures(watcher)] == [{"watcher", "comer"}]
+    assert other.heard() == []
+
+
 def test_with_many_clients_pictures_come_more_rarely() -> None:
     story = Story.begun()
     peers = [story.attach() for _ in range(300)]
