@@ -21,7 +21,8 @@ help:
 	@echo 'make soak         clients come and go at random; MINUTES=2 CLIENTS=8 SEED=1'
 	@echo 'make bench        how quick it is, beside the native listener and the limit; half an hour'
 	@echo 'make bench-quick  the same in two minutes, less exact'
-	@echo 'make bench-NAME   core, store: a part alone; compare: A=COMMIT B=COMMIT, is B slower?'
+	@echo 'make bench-NAME   core, store: a part alone; profile: where the time goes, half a minute'
+	@echo 'make bench-compare A=COMMIT B=COMMIT   is B slower? 4 minutes; ARGS="--repeat 9" to be sure'
 	@echo 'make constraints  pin the newest versions of all dependencies, with hashes'
 	@echo 'make clean        remove what make made'
 	@echo 'Needs Python 3.11 or newer; another one than python3: make PYTHON=python3.13 ...'
@@ -49,14 +50,14 @@ soak: $(STAMP)
 	$(BIN)/python -m tests.soak.soak --minutes $(MINUTES) --clients $(CLIENTS) --seed $(SEED)
 
 # What the broker costs and saves. Quiet machine, please: other programs' work is measured too.
-.PHONY: bench bench-quick bench-core bench-store bench-compare
+.PHONY: bench bench-quick bench-core bench-store bench-profile bench-compare
 bench: $(STAMP)
 	$(BIN)/python -m bench $(ARGS)
 
 bench-quick: $(STAMP)
 	$(BIN)/python -m bench --quick $(ARGS)
 
-bench-core bench-store: bench-%: $(STAMP)
+bench-core bench-store bench-profile: bench-%: $(STAMP)
 	$(BIN)/python -m bench.$* $(ARGS)
 
 A ?= main

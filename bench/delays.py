@@ -20,7 +20,17 @@ import trio
 
 from bench import load, source
 from bench.figures import Figure, Plan, alternately, at_most
-from bench.sides import HERE, MIB, Driver, loading, memory_bytes, peak_bytes, sourced, threads
+from bench.sides import (
+    HERE,
+    MIB,
+    Driver,
+    cpu_seconds,
+    loading,
+    memory_bytes,
+    peak_bytes,
+    sourced,
+    threads,
+)
 
 PACE: Final = 1000.0
 MOST_P50: Final = 150.0
@@ -44,20 +54,26 @@ async def brokered(
     tree: Path = HERE,
     environ: dict[str, str] | None = None,
 ) -> dict[str, float]:
-    """Latencies through the broker, in seconds (see `load.SHARES`)."""
+    """Latencies through the broker, in seconds (see `load.SHARES`).
+
+    And in seconds of CPU a message, what its copies cost the broker's ``loop`` and the ``clients``.
+    """
     async with sourced(tree, environ) as server:
         driver = Driver(server.url)
         followed = threads(of_threads)
         keywords = {"threads": followed, "subscribers": subscribers}
         async with loading("latency", server.url, **keywords) as clients:
             messages = int(seconds * pace)
+            loop = f"{server.pid}/task/{server.pid}"
+            before = cpu_seconds(loop)
             await driver.replay(source.wanted(messages, pace=pace, threads=of_threads, size=size))
             await clients.line()
             found = await clients.result()
+            used = cpu_seconds(loop) - before
         driver.close()
     if found["stamps"] != messages:
         raise RuntimeError(f"got {found['stamps']:,} of {messages:,} messages")
-    return found
+    return {**found, "loop": used / messages, "clients": found["cpu"] / messages}
 
 
 async def direct(seconds: float, pace: float = PACE, size: int | None = None) -> dict[str, float]:

@@ -60,6 +60,14 @@ AT_ONCE: Final = 20_000
 TEXT_BYTES: Final = 170
 DELTA: Final = "item/agentMessage/delta"
 
+LATENCIES: Final = {
+    "p50": "p50",
+    "p99": "p99",
+    "broker's loop, µs a message": "loop",
+    "clients, µs a message": "clients",
+}
+"""The last two: of all copies of one, which come one after the other and so make up its p99."""
+
 BUSY: Final = 0.85
 """Of a core: who is busy for as much of the time is what the rate is limited by."""
 
@@ -68,8 +76,8 @@ BUSY: Final = 0.85
 class Point:
     """One point of a curve. ``values``: medians of ``rounds``; rates a second, latencies in µs.
 
-    ``busy``: what share of a core each process was busy for while the rate was measured;
-    ``limited_by``: those of them that were so all the time, if any.
+    ``busy``: what share of a core each was busy for while the rate was measured; ``limited_by``:
+    those of them that were so nearly all the time, if any.
     """
 
     x: float
@@ -91,9 +99,9 @@ class _Found:
         for name, share in run.shares.items():
             self.busy.setdefault(name, []).append(share)
 
-    def latency(self, found: dict[str, float], prefix: str = "") -> None:
-        for share in ("p50", "p99"):
-            self.add(f"{prefix}{share}", found[share] * 1e6)
+    def latency(self, found: dict[str, float]) -> None:
+        for name, key in LATENCIES.items():
+            self.add(name, found[key] * 1e6)
 
     def add(self, name: str, value: float) -> None:
         self.rounds.setdefault(name, []).append(value)
@@ -152,7 +160,9 @@ def of_size(found: _Found, kilobytes: float) -> None:
     limit = trio.run(partial(bare, OF_SIZE_TO, messages, size=size))
     found.add("bare loop", limit.deliveries)
     found.latency(trio.run(partial(brokered, SECONDS, pace=PACE, size=size)))
-    found.latency(trio.run(partial(direct, SECONDS, PACE, size)), "pipe alone, ")
+    alone = trio.run(partial(direct, SECONDS, PACE, size))
+    for share in ("p50", "p99"):
+        found.add(f"pipe alone, {share}", alone[share] * 1e6)
 
 
 def of_journal(filled: dict[int, Path], found: _Found, mebibytes: int) -> None:

@@ -245,8 +245,8 @@ def latency(
 ) -> dict[str, Any]:
     """How long stamped deltas were on their way to these subscribers, in seconds.
 
-    ``stalled`` more subscribe and read nothing until the others are done; ``caught_up`` says
-    whether they get all stamps after it, merged or not.
+    ``cpu``: what that took here. ``stalled`` more subscribe and read nothing until the others are
+    done; ``caught_up`` says whether they get all stamps after it, merged or not.
     """
     still = [subscribe(url, token, threads) for _ in range(stalled)]
     connections = [subscribe(url, token, threads) for _ in range(subscribers)]
@@ -255,6 +255,7 @@ def latency(
     done: set[int] = set()
     taken: list[float] = []
     stamps = 0
+    cpu = time.process_time()
     for place in _readable(connections, done):
         piece = connections[place].recv(RECEIVE_BYTES)
         now = time.monotonic_ns()
@@ -270,8 +271,9 @@ def latency(
         tails[place] = text[max(at, len(text) - STAMP_TAIL) :]
         if completed[place] >= len(threads):
             done.add(place)
+    cpu = time.process_time() - cpu
     print("done", flush=True)
-    result: dict[str, Any] = {"stamps": stamps // subscribers, **percentiles(taken)}
+    result: dict[str, Any] = {"stamps": stamps // subscribers, "cpu": cpu, **percentiles(taken)}
     if still:
         sys.stdin.readline()  # until the server's memory has been looked at
         result["caught_up"] = [_stamps_behind(each) for each in still]
