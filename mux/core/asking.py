@@ -198,7 +198,7 @@ class Asking:
     def pump(self) -> None:
         """Send upstream what may go now."""
         state = self.state
-        if not state.appserver.runs:
+        if not (state.flow.anybody_waits and state.appserver.runs):
             return
         ready = state.appserver.state is AppServerState.READY
         for request in state.flow.due(state.now, only=None if ready else BROKER):

@@ -151,6 +151,10 @@ class Broker:
             self._hearing.sent(event.line)
             if self._notices.wants_a_look:
                 self._notices.look()
+        elif type(event) is ClientSent:
+            self._client_sent(state.clients[event.client], event.text)
+            if self._notices.wants_a_look or self._notices.any_open:
+                self._notices.look()
         else:
             self._handle_rarer(event)
             self._notices.look()
@@ -167,8 +171,6 @@ class Broker:
     def _handle_rarer(self, event: Event) -> None:
         state = self.state
         match event:
-            case ClientSent(client, text):
-                self._client_sent(state.clients[client], text)
             case ClientSentBinary(client):
                 bad = BadMessageError(jsonrpc.INVALID_REQUEST, "binary frame; send text")
                 self._refuse(client, bad)

@@ -5,7 +5,8 @@ so at most ``in_flight`` are upstream and the rest wait here, in one queue a cli
 turns, and no client holds more than its share of the slots: one that pipelines a thousand requests
 delays another's by one answer, not by a thousand. Of those that it holds only a ``burst`` may be
 fresh: the app-server answers what is cheap one after the other, and with 32 before it another's
-request takes thirty times as long as alone. What takes long anyway doesn't hold up others, so each
+request takes thirty times as long as alone. One that has more than another burst queued sends them
+one by one while others ask, too. What takes long anyway doesn't hold up others, so each
 ``burst_seconds`` there may be as many more, up to the client's share.
 
 Requests that wait for something outside (``RequestRule.waits``) take no slot, only a place among
@@ -49,22 +50,34 @@ QUEUE: ClientId = -2
 DEPARTED: ClientId = -1
 """Stands for all that left while a request of theirs was upstream, where it still has a slot."""
 
+COMPANY_SECONDS = 0.25
+"""For so long after its last request a client counts as one that asks: a program that waits for
+each answer asks again within a fraction of it; a person's next key press finds at most a burst
+before it."""
+
 
 @attrs.define(eq=False)
 class Flow:
     """All requests between a client's asking and its answer. Times on the broker's clock.
 
-    ``held_until``: when a client that has sent a burst may send more; infinite if none waits.
+    ``held_until``: when a client that has sent a burst may send more, as `due` found.
     """
 
     limits: Limits
     upstream: dict[int, Request] = attrs.field(factory=dict)
     in_flight: int = 0
     held_until: float = float("inf")
+    _latest: tuple[ClientId, float] = (0, -COMPANY_SECONDS)
+    _latest_other: float = -COMPANY_SECONDS
     _lines: dict[ClientId, _Line] = attrs.field(factory=dict)
     _ring: deque[ClientId] = attrs.field(factory=deque)
     _deadlines: deque[Request] = attrs.field(factory=deque)
     _retries: list[tuple[float, int, Request]] = attrs.field(factory=list)
+
+    @property
+    def anybody_waits(self) -> bool:
+        """Whether a request is queued, for `due` to look at."""
+        return bool(self._ring)
 
     @property
     def waiting(self) -> int:
@@ -100,6 +113,7 @@ class Flow:
             return False
         line.queue.append(request)
         line.queued_bytes += len(request.line)
+        self._note_company(request.account, request.since)
         self._take_turns(request.account, line)
         return True
 
@@ -134,16 +148,31 @@ class Flow:
             self.in_flight < self.limits.in_flight
             and line.in_flight < self.limits.in_flight_per_client
         )
-        return has_a_slot and (client in (BROKER, DEPARTED) or not self._has_sent_burst(line, now))
+        return has_a_slot and (
+            client in (BROKER, DEPARTED) or not self._has_sent_burst(client, line, now)
+        )
 
-    def _has_sent_burst(self, line: _Line, now: float) -> bool:
-        span = self.limits.burst_seconds
+    def _note_company(self, client: ClientId, now: float) -> None:
+        if client > BROKER:
+            if client != self._latest[0]:
+                self._latest_other = self._latest[1]
+            self._latest = client, now
+
+    def _has_company(self, client: ClientId, now: float) -> bool:
+        """Whether another client has asked for something lately."""
+        latest, at = self._latest
+        return now - (self._latest_other if client == latest else at) < COMPANY_SECONDS
+
+    def _has_sent_burst(self, client: ClientId, line: _Line, now: float) -> bool:
+        most, span = self.limits.burst, self.limits.burst_seconds
+        if len(line.queue) > most and self._has_company(client, now):
+            most, span = 1, span / most  # as many in the same time, but one by one
         line.fresh = [
             each
             for each in line.fresh
             if each.upstream_since + span > now and each.wire in self.upstream
         ]
-        if len(line.fresh) < self.limits.burst:
+        if len(line.fresh) < most:
             return False
         self.held_until = min(self.held_until, line.fresh[0].upstream_since + span)
         return True
@@ -200,7 +229,8 @@ class Flow:
             self._deadlines.popleft()
         deadline = self._deadlines[0].deadline if self._deadlines else float("inf")
         retry = self._retries[0][0] if self._retries else float("inf")
-        return min(deadline, retry, self.held_until)
+        held = self.held_until if self._ring else float("inf")  # they may have left meanwhile
+        return min(deadline, retry, held)
 
     def leave(self, client: ClientId) -> list[Request]:
         """Drop what the client has queued, returning it; what is upstream loses its asker."""

@@ -33,7 +33,8 @@ class Limits:
     )
     burst: int = _count(
         4,
-        "of one client at once: enough to keep the app-server busy, and all that another waits for",
+        "of one client at once: enough to keep the app-server busy, and all that another waits for;"
+        " one by one while others ask and it has as many more queued",
     )
     burst_seconds: float = _limit(
         0.01, "then as many more: what takes longer than this isn't what keeps the app-server busy"

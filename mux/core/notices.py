@@ -119,6 +119,11 @@ class Notices:
         """Whether ``look`` would find something new after a line of the app-server."""
         return self.state.approvals.changes != self.seen or self._down is not None
 
+    @property
+    def any_open(self) -> bool:
+        """Whether something isn't over, so that it matters who looks at what."""
+        return bool(self._open)
+
     # ── what passes by ────────────────────────────────────────────────────────────────────────
 
     def heard(self, method: str, thread: str | None, line: bytes) -> None:

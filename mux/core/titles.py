@@ -105,10 +105,8 @@ class Titles:
 
     def unlisted(self, client: Client | None, line: bytes) -> bytes:
         """The answer to ``thread/loaded/list`` without private threads that aren't the asker's."""
-        fields = jsonrpc.read_fields(line) or {}
-        result = jsonrpc.read_fields(fields.get("result", b"null")) or {}
         try:
-            listed = _ids_decoder.decode(result.get("data", b"null"))
+            listed = _loaded_decoder.decode(line).result.data
         except msgspec.DecodeError:
             return line
         own = client.follows if client is not None else {}
@@ -116,8 +114,10 @@ class Titles:
         shown = [id for id in listed if id in own or id not in known or not known[id].private]
         if len(shown) == len(listed):
             return line
-        result["data"] = msgspec.json.encode(shown)
-        return jsonrpc.write(fields | {"result": jsonrpc.write(result)})
+        fields = jsonrpc.read_fields(line) or {}
+        result = jsonrpc.read_fields(fields["result"]) or {}
+        told = jsonrpc.write(result | {"data": msgspec.json.encode(shown)})
+        return jsonrpc.write(fields | {"result": told})
 
     # ── a turn is asked for ───────────────────────────────────────────────────────────────────
 
@@ -259,6 +259,14 @@ def _is_new(client: Client, thread: Thread) -> bool:
 # -- reading ---------------------------------------------------------------------------------------
 
 
+class _Loaded(msgspec.Struct):
+    data: list[str]
+
+
+class _LoadedAnswer(msgspec.Struct):
+    result: _Loaded
+
+
 class _Started(msgspec.Struct):
     id: str
     ephemeral: bool
@@ -315,7 +323,7 @@ def _canonical(params: bytes) -> bytes | None:
     return msgspec.json.encode(values, order="deterministic")
 
 
-_ids_decoder = msgspec.json.Decoder(list[str])
+_loaded_decoder = msgspec.json.Decoder(_LoadedAnswer)
 _started_decoder = msgspec.json.Decoder(_StartedNotification)
 _turned_decoder = msgspec.json.Decoder(_TurnedNotification)
 

@@ -39,11 +39,11 @@ def test_a_burst_of_a_thousand_leaves_the_others_quick() -> None:
     ids = pipelines(burst, 1000)
     waiting = story.written()
     assert len(waiting) == story.limits.burst
-    for _ in range(50):
+    for time in range(50):
         other.asks("model/list", id="mine")
         waiting += story.written()
         at = next(at for at, each in enumerate(waiting) if each["method"] == "model/list")
-        assert at <= story.limits.burst
+        assert at <= (1 if time else story.limits.burst)
         for asked in waiting[: at + 1]:
             story.answers(asked)
         waiting = waiting[at + 1 :] + story.written()

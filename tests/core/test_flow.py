@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mux.core.flow import BROKER, DEPARTED, Flow
+from mux.core.flow import BROKER, COMPANY_SECONDS, DEPARTED, Flow
 from mux.core.limits import Limits
 from mux.core.methods import RequestRule
 from mux.core.requests import Request
@@ -16,7 +16,9 @@ from mux.core.requests import Request
 PLAIN, WAITS = RequestRule(), RequestRule(waits=True)
 
 
-def request(wire: int, client: int, *, waits: bool = False, size: int = 1) -> Request:
+def request(
+    wire: int, client: int, *, waits: bool = False, size: int = 1, since: float = 0.0
+) -> Request:
     return Request(
         wire=wire,
         method="x/y",
@@ -25,7 +27,7 @@ def request(wire: int, client: int, *, waits: bool = False, size: int = 1) -> Re
         account=client,
         origin=b"1",
         line=b"x" * size,
-        since=0.0,
+        since=since,
     )
 
 
@@ -52,7 +54,7 @@ def test_a_client_sends_a_burst_and_more_as_it_is_answered_or_takes_long() -> No
     bursts = flow(burst=2, burst_seconds=0.5, in_flight_per_client=5)
     for wire in range(10):
         bursts.submit(request(wire, client=1))
-    bursts.submit(request(20, client=2))
+    bursts.submit(request(20, client=2, since=-COMPANY_SECONDS))
     first, other, _second = list(bursts.due(0.0))
     assert (first.wire, other.wire) == (0, 20)
     assert bursts.next_moment() == bursts.held_until == 0.5
@@ -64,6 +66,45 @@ def test_a_client_sends_a_burst_and_more_as_it_is_answered_or_takes_long() -> No
     assert wires(bursts, 1.0) == [5]  # five are in flight now, the client's share
     assert wires(bursts, 9.0) == []
     assert bursts.held_until == float("inf")
+
+
+def test_one_that_floods_sends_one_by_one_while_another_asks() -> None:
+    bursts = flow(burst=2, burst_seconds=0.1)
+    for wire in range(10):
+        bursts.submit(request(wire, client=1))
+    bursts.submit(request(20, client=2))
+    sent = list(bursts.due(0.0))
+    assert [each.wire for each in sent] == [0, 20]
+    bursts.answered(sent[1])
+    assert wires(bursts, 0.04) == []
+    bursts.answered(sent[0])
+    assert wires(bursts, 0.04) == [1]
+    assert wires(bursts, 0.08) == []
+    assert wires(bursts, 0.09) == [2]  # half of what a burst may take
+    alone = COMPANY_SECONDS + 0.01
+    assert wires(bursts, alone) == [3, 4]
+    bursts.submit(request(21, client=2, since=alone))
+    assert wires(bursts, alone) == [21]
+    assert wires(bursts, alone + 0.05) == [5]
+
+
+def test_nobody_is_waited_for_who_has_left() -> None:
+    bursts = flow(burst=1)
+    for wire in range(3):
+        bursts.submit(request(wire, client=1))
+    (sent,) = bursts.due(0.0)
+    assert bursts.next_moment() == bursts.limits.burst_seconds
+    bursts.leave(1)
+    bursts.answered(sent)
+    assert bursts.next_moment() == float("inf")
+
+
+def test_a_short_pipeline_is_sent_at_once_whoever_asks() -> None:
+    bursts = flow(burst=2)
+    bursts.submit(request(20, client=2))
+    for wire in range(3):
+        bursts.submit(request(wire, client=1))
+    assert wires(bursts) == [20, 0, 1]
 
 
 def test_the_broker_and_what_the_departed_began_are_not_held() -> None:
