@@ -1,7 +1,8 @@
 """One client's WebSocket, from its admission to its end: reader and writer.
 
 ``frames`` says what the bytes mean that come in. What goes out is appended to the client's outbox,
-by the fan-out and in here alike; one writer drains that into the socket.
+by the fan-out and in here alike. The socket mostly takes it at once (see ``outbox``); the first
+time that it doesn't, a writer begins, which stays.
 
 Hands to: ``dispatcher``, each message. Hears from: ``door``, an ``Admission`` to serve.
 """
@@ -45,12 +46,14 @@ async def serve(
     """Serve one client until either side ends it. The stream is closed at the end."""
     descriptor = stream.fileno if isinstance(stream, Patient) else None
     outbox = Outbox(outbox_bytes, descriptor=descriptor, writes=dispatcher.writes)
-    connection = _Connection(stream, dispatcher, outbox, Frames(message_bytes))
     try:
         async with trio.open_nursery() as nursery:
-            connection.scope = nursery.cancel_scope
-            nursery.start_soon(connection.write)
-            await connection.attend(admission, transport)
+            connection = _Connection(stream, dispatcher, outbox, Frames(message_bytes), nursery)
+            outbox.rouse = connection.begin_writing
+            try:
+                await connection.attend(admission, transport)
+            finally:
+                outbox.drop()
             nursery.cancel_scope.cancel()
     finally:
         await trio.aclose_forcefully(stream)
@@ -58,16 +61,16 @@ async def serve(
 
 @attrs.define(eq=False)
 class _Connection:
-    """The parts of one connection, and what ends it."""
+    """The parts of one connection, and what ends it. ``nursery``: of its writer."""
 
     stream: Accepted
     dispatcher: Dispatcher
     outbox: Outbox
     frames: Frames
-    scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
+    nursery: trio.Nursery
     _ending: tuple[int, str] | None = None
     _reading: trio.CancelScope = attrs.field(factory=trio.CancelScope)
-    _written: trio.Event = attrs.field(factory=trio.Event)
+    _written: trio.Event | None = None
 
     async def attend(self, admission: Admission, transport: str) -> None:
         """Answer the upgrade, attach, pass on messages until the end, detach, say good-bye."""
@@ -118,8 +121,10 @@ class _Connection:
             self.outbox.append(self.frames.close(*self._ending))
             await self._read_to_the_end()
         self._write_back()
-        self.outbox.seal()
-        await self._written.wait()
+        if self.outbox.owed:
+            self._written = trio.Event()
+            self.outbox.seal()
+            await self._written.wait()
 
     async def _read_to_the_end(self) -> None:
         while received := await self._receive():
@@ -127,13 +132,18 @@ class _Connection:
             if self.frames.ended:
                 return
 
-    async def write(self) -> None:
+    def begin_writing(self) -> None:
+        """The socket doesn't take what is owed at once."""
+        self.nursery.start_soon(self._write)
+
+    async def _write(self) -> None:
         """Write what is owed; a socket that fails ends the connection."""
         try:
             await self.outbox.write_to(self.stream)
         except (trio.BrokenResourceError, trio.ClosedResourceError, OSError):
-            self.scope.cancel()
-        self._written.set()
+            self.nursery.cancel_scope.cancel()
+        if self._written is not None:
+            self._written.set()
 
     def end(self, code: int, reason: str) -> None:
         """End the connection with a close frame after what is owed. Doesn't wait."""

@@ -54,7 +54,7 @@ class Frames:
     limit: int
     owed: list[bytes] = attrs.field(factory=list)
     ended: bool = False
-    _library: Connection = attrs.field(factory=lambda: Connection(ConnectionType.SERVER))
+    _made: Connection | None = None
     _buffer: bytearray = attrs.field(factory=bytearray)
     _parts: list[str] = attrs.field(factory=list)
     _size: int = 0
@@ -83,6 +83,13 @@ class Frames:
     def close(self, code: int, reason: str) -> bytes:
         """Our close frame. What comes until the client's own is still read."""
         return self._library.send(CloseConnection(code, reason))
+
+    @property
+    def _library(self) -> Connection:
+        """Made when it is needed: of most connections it never sees more than the last frame."""
+        if self._made is None:
+            self._made = Connection(ConnectionType.SERVER)
+        return self._made
 
     def _payload(self, at: int) -> tuple[int, int] | None:
         """Where the payload of the frame at ``at`` begins and ends; None while some is missing.

@@ -63,6 +63,8 @@ class Outbox:
 
     ``on_full``: called when more than ``limit`` bytes are owed, once until it has drained again.
     ``on_drained``: called by the writer, once for each ``tell_when_drained``.
+    ``rouse``: called when an idle writer is needed; before its first work it begins it, where it
+    isn't begun with the outbox.
     ``descriptor`` gives the one that the stream writes to, if nothing else is done with the bytes
     (no TLS); it doesn't block. ``writes``: who writes to it; None: ``append`` does.
     """
@@ -70,11 +72,12 @@ class Outbox:
     limit: float = float("inf")
     on_full: Callable[[], None] = attrs.field(default=lambda: None)
     on_drained: Callable[[], None] = attrs.field(default=lambda: None)
+    rouse: Callable[[], None] = attrs.field(default=lambda: None)
     descriptor: Callable[[], int] | None = None
     writes: Writes | None = None
     owed: int = 0
     _frames: list[bytes] = attrs.field(factory=list)
-    _idle: trio.Event | None = attrs.field(factory=trio.Event)
+    _idle: bool = True
     _sealed: bool = False
     _full: bool = False
     _tell: bool = False
@@ -88,7 +91,7 @@ class Outbox:
         if self.owed > self.limit and not self._full:
             self._full = True
             self.on_full()
-        if self._idle is not None and len(self._frames) == 1:
+        if self._idle and len(self._frames) == 1:
             if self.writes is not None and self.descriptor is not None:
                 self.writes.add(self)
             elif not self.write_now():
@@ -99,7 +102,7 @@ class Outbox:
 
         If not, it is the writer's, to be woken. Wakes nobody and tells nobody.
         """
-        if self._idle is None or not self._frames:
+        if not self._idle or not self._frames:
             return True
         if self.descriptor is None or self.owed > BATCH_BYTES:
             return False
@@ -128,9 +131,13 @@ class Outbox:
 
     def wake(self) -> None:
         """Have the writer go on, if it is idle."""
-        if self._idle is not None:
-            self._idle.set()
-            self._idle = None
+        if self._idle:
+            self._idle = False
+            self.rouse()
+
+    def drop(self) -> None:
+        """Nothing more is taken, and no writer begins: there is nobody to write to."""
+        self._sealed, self._idle = True, False
 
     async def write_to(self, stream: trio.abc.SendStream) -> None:
         """Write what is owed until sealed. Raises what the stream raises."""
@@ -142,8 +149,9 @@ class Outbox:
             elif self._sealed:
                 return
             elif not self._tell:
-                self._idle = trio.Event()
-                await self._idle.wait()
+                wanted = trio.Event()
+                self.rouse, self._idle = wanted.set, True
+                await wanted.wait()
 
     def _look_if_drained(self) -> None:
         if self.owed <= self.limit / DRAINED_SHARE:

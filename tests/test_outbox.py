@@ -117,6 +117,60 @@ async def test_an_idle_writers_descriptor_is_written_at_once() -> None:
     assert b"".join(pipe.writes) == b"x" * (rest - 4) + b"last" + b"still"
 
 
+@asynccontextmanager
+async def _begun_when_needed() -> AsyncIterator[tuple[Outbox, Pipe, socket.socket, list[str]]]:
+    """An outbox whose writer begins when it is needed, which is told; and the socket's ends."""
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    outbox, pipe, begun = Outbox(descriptor=ours.fileno), _open(), list[str]()
+    with ours, theirs:
+        async with trio.open_nursery() as nursery:
+
+            def begin() -> None:
+                begun.append("begun")
+                nursery.start_soon(outbox.write_to, pipe)
+
+            outbox.rouse = begin
+            yield outbox, pipe, theirs, begun
+            outbox.drop()
+            nursery.cancel_scope.cancel()
+
+
+async def test_a_writer_begins_with_what_the_descriptor_does_not_take_and_stays() -> None:
+    async with _begun_when_needed() as (outbox, pipe, theirs, begun):
+        outbox.append(b"taken")
+        assert (theirs.recv(100), begun) == (b"taken", [])
+        for _ in range(2):
+            while not outbox.owed:
+                outbox.append(b"x" * 100_000)
+            await trio.testing.wait_all_tasks_blocked()
+            assert outbox.owed == 0
+        assert begun == ["begun"]
+        assert len(pipe.writes) == 2
+
+
+async def test_a_writer_begins_for_one_who_wants_to_know_when_there_is_room() -> None:
+    async with _begun_when_needed() as (outbox, _, _, begun):
+        outbox.on_drained = lambda: begun.append("drained")
+        outbox.tell_when_drained()
+        assert begun == ["begun"]
+        await trio.testing.wait_all_tasks_blocked()
+        assert begun == ["begun", "drained"]
+
+
+async def test_of_a_dropped_outbox_nothing_is_written_and_no_writer_begins() -> None:
+    async with _begun_when_needed() as (outbox, _, theirs, begun):
+        outbox.drop()
+        outbox.append(b"x")
+        outbox.wake()
+        outbox.tell_when_drained()
+        outbox.seal(b"bye")
+        assert (outbox.owed, begun) == (0, [])
+        theirs.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            theirs.recv(1)
+
+
 async def test_a_broken_descriptor_is_the_writers_to_tell() -> None:
     outbox, pipe = Outbox(descriptor=lambda: -1), _open()
     pipe.broken = True
