@@ -64,11 +64,15 @@ class Home:
         return self.root / "work"
 
     def environ(self) -> dict[str, str]:
-        """This process's environment with these directories in it, and no one's keys."""
+        """This process's environment with these directories in it, and no one's keys.
+
+        Nor a wish to do without bytecode: an installed broker has it, and starts in less time.
+        """
         kept = {
             name: value
             for name, value in os.environ.items()
             if not name.startswith(("OPENAI_", "CODEX_", "XDG_", "GIT_"))
+            and name != "PYTHONDONTWRITEBYTECODE"
         }
         return kept | {"HOME": str(self.home), "CODEX_HOME": str(self.codex_home)}
 
