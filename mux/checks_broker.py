@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-from mux import holders, ready, statedir, status, takeover
+from mux import holders, ready, statedir, status
 from mux.client import ClientError
 from mux.codex import codex_home
 from mux.config import Config
@@ -25,9 +25,9 @@ from mux.listener import (
     parse_listen_url,
     refuse_open_door,
 )
+from mux.occupant import Occupant, occupant
 from mux.reach import CONTROL_SOCKET
 from mux.statedir import StateDirError
-from mux.takeover import Occupant
 
 THREAD_LOCKS: Final = "thread-writer-locks"
 """Below CODEX_HOME: codex locks ``ID.lock`` while a process has the thread loaded."""
@@ -200,7 +200,7 @@ def _taken(about: str, address: Address, there: list[Holder], facts: Report) -> 
         return Finding(about, "note", says, "it starts the broker at the first connection", facts)
     pid = there[0].pid
     remedy = f"stop it: `kill {pid}`" if there[0] != UNSEEN else "stop it as that user"
-    if isinstance(address, UnixAddress) and (found := takeover.occupant(address.path)):
+    if isinstance(address, UnixAddress) and (found := occupant(address.path)):
         names = str(found)
         if found.codex:
             remedy = (
@@ -229,7 +229,7 @@ def threads(environ: Mapping[str, str], report: Report | None) -> Iterator[Findi
     directory = codex_home(environ) / THREAD_LOCKS
     held = holders.of_locks(sorted(directory.glob("*.lock")))
     own = None if report is None else report["broker"]["pid"]
-    makes_way = takeover.occupant(codex_home(environ) / CONTROL_SOCKET) if held else None
+    makes_way = occupant(codex_home(environ) / CONTROL_SOCKET) if held else None
     here = 0
     for path, there in held.items():
         if own is not None and any(own in holders.ancestors(holder.pid) for holder in there):

@@ -197,13 +197,15 @@ def serve(
     import gc
 
     gc.disable()  # until the broker listens: what is loaded stays; saves a fifth of the start
+
+    from mux import logs  # first: it is particular about how structlog is loaded
+
     settled = _settle(config_file, flags)
     _check_listen(settled)
 
     import attrs
     import trio
 
-    from mux import logs
     from mux.codex import find_codex, search_path
     from mux.server import serve as run
 

@@ -193,9 +193,10 @@ def _taking_over(config: Config, *, wanted: bool) -> Iterator[None]:
     """Have nobody but the service get Codex's control socket inside, if that is wanted."""
     from mux import service as ours
     from mux import takeover
+    from mux.occupant import occupant
 
     path = ours.control_socket(config, os.environ) if wanted else None
-    found = takeover.occupant(path) if path is not None else None
+    found = occupant(path) if path is not None else None
     if path is None or found is None or not found.codex:
         yield
         return

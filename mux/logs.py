@@ -13,12 +13,33 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from typing import TextIO
-
-import structlog
-from structlog.typing import EventDict, Processor, WrappedLogger
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, TextIO
 
 from mux.config import Log
+
+
+@contextmanager
+def _absent(module: str) -> Iterator[None]:
+    """Have ``import module`` fail inside, as where it isn't installed, unless it is there."""
+    if module in sys.modules:
+        yield
+        return
+    sys.modules[module] = None  # type: ignore[assignment]  # Python's own way to say so
+    try:
+        yield
+    finally:
+        del sys.modules[module]
+
+
+# structlog loads rich where it can, and pygments with it, to draw tracebacks: 40 ms at every start,
+# for nothing: tracebacks are text here before structlog sees them (see _processors).
+with _absent("rich"):
+    import structlog
+
+if TYPE_CHECKING:
+    from structlog.typing import EventDict, Processor, WrappedLogger
 
 WITHHELD = frozenset(
     {"params", "result", "payload", "frame", "headers", "authorization", "token", "secret"}

@@ -38,7 +38,7 @@ import structlog
 import trio
 
 import mux
-from mux import downstream, listener, statedir, takeover, watchdog
+from mux import downstream, listener, statedir, watchdog
 from mux.access import Access
 from mux.audit import Audit
 from mux.auth import Authenticator, open_auth
@@ -58,6 +58,7 @@ from mux.failures import Failures
 from mux.listener import Address, Listener, UnixAddress
 from mux.notices.asked import METHODS, Asked
 from mux.notices.lockscreen import LockScreen
+from mux.occupant import occupant
 from mux.store import Store, StoreError
 from mux.streams import Accepted
 from mux.tls import Certificate, open_certificate
@@ -169,9 +170,12 @@ async def _open(
     if not _is_control(address):
         return await listener.open_listener(address, certificate)
     path = Path(str(address))
-    found = takeover.occupant(path)
+    found = occupant(path)
     if found is None:
         return await listener.open_listener(address)
+
+    from mux import takeover  # noqa: PLC0415 (with a WebSocket client, which is seldom needed)
+
     if take_over is None:
         raise await takeover.refusal(path, found)
     lock = await takeover.vacate(path, take_over, lambda said: log.warning(f"taking over: {said}"))

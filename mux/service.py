@@ -21,12 +21,13 @@ from typing import Final, Literal, TypeAlias
 import attrs
 import platformdirs
 
-from mux import holders, takeover
+from mux import holders
 from mux.codex import codex_home, usual_places
 from mux.config import APP_NAME, Config, leaves
 from mux.errors import AppmuxError
 from mux.launchd import LOG, Launchd
 from mux.listener import TcpAddress, UnixAddress, parse_listen_url
+from mux.occupant import occupant
 from mux.settings import Settled, default_file
 from mux.steps import Remove, Runner, Step, Write, run
 from mux.systemd import Systemd
@@ -195,7 +196,7 @@ def refuse_occupied(
         if isinstance(address, TcpAddress):
             there = holders.of_port(address.ip, address.port) if address.port else []
         else:
-            found = takeover.occupant(address.path)
+            found = occupant(address.path)
             makes_way = taking_over and address.control and found is not None and found.codex
             there = [found.holder] if found is not None and not makes_way else []
         if there:

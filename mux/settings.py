@@ -9,7 +9,6 @@ key. Every wrong key of all sources is told of at once.
 
 from __future__ import annotations
 
-import difflib
 import math
 import os
 import re
@@ -414,8 +413,8 @@ def _shown_path(path: Path) -> str:
 
 
 def _nearest(name: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
-    return f"; did you mean {near[0]}?" if near else "; `appmux config` prints every key"
+    near = rule_settings.nearest(name, known)
+    return f"; did you mean {near}?" if near else "; `appmux config` prints every key"
 
 
 def toml_value(value: object) -> str:

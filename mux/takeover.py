@@ -1,4 +1,4 @@
-"""Codex's control socket while another app-server has it: who that is, and how it is got unharmed.
+"""Codex's control socket while another app-server has it: why it isn't had, or how, unharmed.
 
 Codex's daemon is asked to stop by one SIGTERM, once nothing runs in it: then it ends at once, and
 had a turn begun in that moment it would end after that. `codex app-server daemon stop` sends the
@@ -9,7 +9,7 @@ From then until we listen in its place we hold the lock under which Codex itself
 that lock and then finds us; that `codex`, and those that were attached, find us too.
 
 Hands to: ``server``, ``cli_service``, the lock and the errors; the daemon, SIGTERM.
-Hears from: ``holders``, who listens; that app-server, over its own socket, what runs in it.
+Hears from: ``occupant``, who listens; that app-server, over its own socket, what runs in it.
 """
 
 from __future__ import annotations
@@ -25,10 +25,9 @@ from typing import Final
 import attrs
 import trio
 
-from mux import holders
 from mux.client import Client, ClientError, Json, connect
 from mux.errors import AppmuxError
-from mux.holders import Holder
+from mux.occupant import Occupant, occupant
 from mux.socketpath import StartupLock, in_use
 
 LOOK_SECONDS: Final = 0.5
@@ -40,7 +39,6 @@ ANSWER_DEADLINE: Final = 5.0
 NAMED: Final = 5
 """Threads that are named in one line; of the others their number is."""
 
-_CODEX: Final = re.compile(r"codex[^/]*")
 _USER_AGENT: Final = re.compile(r"(?P<name>[^/]+)/(?P<version>\d+\.\d+\.\d+\S*) \(")
 
 Say = Callable[[str], object]
@@ -50,36 +48,7 @@ class TakeOverError(AppmuxError):
     """The control socket wasn't got; the text says who has it and what is left to do."""
 
 
-# -- who has it ------------------------------------------------------------------------------------
-
-
-@attrs.frozen
-class Occupant:
-    """A process that listens on the control socket. ``managed``: as Codex's daemon."""
-
-    holder: Holder
-    codex: bool
-    managed: bool
-
-    def __str__(self) -> str:
-        if not self.codex:
-            return str(self.holder)
-        if self.managed:
-            return f"Codex's own daemon, {self.holder}"
-        return f"a `codex app-server` that somebody started by hand, {self.holder}"
-
-
-def occupant(path: Path) -> Occupant | None:
-    """Who listens at ``path``; None if nobody does."""
-    there = holders.of_unix_path(path)
-    if not there:
-        return None
-    words = holders.arguments(there[0].pid)
-    codex = any(
-        _CODEX.fullmatch(Path(word).name) and "app-server" in words[at + 1 :]
-        for at, word in enumerate(words[:2])  # the second, where an interpreter runs it
-    )
-    return Occupant(there[0], codex, codex and "--managed-daemon" in words)
+# -- where it isn't got ----------------------------------------------------------------------------
 
 
 async def refusal(path: Path, found: Occupant) -> TakeOverError:

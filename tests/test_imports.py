@@ -43,8 +43,8 @@ MAY_IMPORT: dict[str, set[str]] = {
         "reach", "restart", "server", "settings", "status", "stdio",
     },
     "cli_service": {
-        "cli_devices", "codex", "codex_version", "doctor", "login", "novascale", "pair", "service",
-        "settings", "setup", "steps", "tailnet", "takeover",
+        "cli_devices", "codex", "codex_version", "doctor", "login", "novascale", "occupant", "pair",
+        "service", "settings", "setup", "steps", "tailnet", "takeover",
     },
     "cli_oversight": {"approving", "audit_shown", "notices_shown", "settings"},
     "notices_shown": {"client", "shown", "statedir"},
@@ -66,13 +66,13 @@ MAY_IMPORT: dict[str, set[str]] = {
         "codex", "codex_version", "finding", "login", "novascale", "service", "settings", "steps",
     },
     "checks_broker": {
-        "client", "codex", "finding", "holders", "listener", "reach", "ready", "statedir", "status",
-        "takeover",
+        "client", "codex", "finding", "holders", "listener", "occupant", "reach", "ready",
+        "statedir", "status",
     },
     "finding": set(),
     "novascale": {"devices", "launchd", "steps", "systemd"},
     "service": {
-        "codex", "holders", "launchd", "listener", "settings", "steps", "systemd", "takeover",
+        "codex", "holders", "launchd", "listener", "occupant", "settings", "steps", "systemd",
         "templates",
     },
     "launchd": {"steps", "systemd", "templates"},
@@ -92,8 +92,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "server": {
         "access", "audit", "auth", "codex", "codex_schema", "devices", "dispatcher", "door",
         "downstream", "failures", "listener", "metrics", "notices.asked",
-        "notices.lockscreen", "outbox", "statedir",
-        "store", "streams", "takeover", "tls", "upstream", "watchdog",
+        "notices.lockscreen", "occupant", "outbox", "statedir", "store",
+        "streams", "takeover", "tls", "upstream", "watchdog",
     },
     # notices: what becomes of what the core says of them
     "notices": set(),
@@ -118,7 +118,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "watchdog": set(),
     "listener": {"reach", "socketpath", "streams", "tls"},
     "socketpath": set(),
-    "takeover": {"client", "holders", "socketpath"},
+    "occupant": {"holders"},
+    "takeover": {"client", "occupant", "socketpath"},
     "streams": set(),
     "tls": set(),
     "door": {"auth", "failures", "http_request", "pairing", "posts"},

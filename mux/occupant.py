@@ -1,0 +1,49 @@
+"""Who has Codex's control socket: nobody, Codex's own daemon, another app-server, a stranger.
+
+Every start asks; ``takeover``, which a start seldom needs, is what can be done about it.
+
+Hands to: ``server``, ``service``, ``doctor`` and ``takeover``, each ``Occupant``.
+Hears from: ``holders``, who listens.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Final
+
+import attrs
+
+from mux import holders
+from mux.holders import Holder
+
+_CODEX: Final = re.compile(r"codex[^/]*")
+
+
+@attrs.frozen
+class Occupant:
+    """A process that listens on the control socket. ``managed``: as Codex's daemon."""
+
+    holder: Holder
+    codex: bool
+    managed: bool
+
+    def __str__(self) -> str:
+        if not self.codex:
+            return str(self.holder)
+        if self.managed:
+            return f"Codex's own daemon, {self.holder}"
+        return f"a `codex app-server` that somebody started by hand, {self.holder}"
+
+
+def occupant(path: Path) -> Occupant | None:
+    """Who listens at ``path``; None if nobody does."""
+    there = holders.of_unix_path(path)
+    if not there:
+        return None
+    words = holders.arguments(there[0].pid)
+    codex = any(
+        _CODEX.fullmatch(Path(word).name) and "app-server" in words[at + 1 :]
+        for at, word in enumerate(words[:2])  # the second, where an interpreter runs it
+    )
+    return Occupant(there[0], codex, codex and "--managed-daemon" in words)
