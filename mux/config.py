@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Any, Literal, get_args
 
 import attrs
 import platformdirs
@@ -277,11 +277,10 @@ def leaves() -> Mapping[str, Leaf]:
     """Every setting by its dotted key."""
     found = {}
     for prefix, cls in tables().items():
-        hints = get_type_hints(cls)
         for field in attrs.fields(cls):
-            if not attrs.has(hints[field.name]):
+            if not attrs.has(field.type):
                 key = prefix + field.name
-                found[key] = Leaf(key, hints[field.name], bool(field.metadata.get("command")))
+                found[key] = Leaf(key, field.type, bool(field.metadata.get("command")))
     return found
 
 
@@ -293,10 +292,9 @@ def tables() -> Mapping[str, type]:
 
 def _tables_of(cls: type, prefix: str) -> Iterator[tuple[str, type]]:
     yield prefix, cls
-    hints = get_type_hints(cls)
-    for field in attrs.fields(cls):
-        if attrs.has(hints[field.name]):
-            yield from _tables_of(hints[field.name], f"{prefix}{field.name}.")
+    for field in attrs.fields(attrs.resolve_types(cls)):
+        if attrs.has(field.type):
+            yield from _tables_of(field.type, f"{prefix}{field.name}.")
 
 
 @cache

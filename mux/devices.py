@@ -17,6 +17,7 @@ import json
 import secrets
 import unicodedata
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -295,7 +296,7 @@ class Book:
 
     def _write(self, *, safely: bool) -> None:
         """Replace the file as a whole; ``safely``: it outlives a power cut."""
-        text = json.dumps(_converter.unstructure(_File(VERSION, list(self))), indent=2) + "\n"
+        text = json.dumps(_converter().unstructure(_File(VERSION, list(self))), indent=2) + "\n"
         wholefile.replace(self.path, text, safely=safely)
         self._unwritten = False
 
@@ -334,7 +335,7 @@ def open_book(state_dir: Path, clock: Callable[[], float]) -> Book:
     try:
         # A checked type first: cattrs takes any iterable for a list.
         _checked(document.get("devices"), list)
-        devices = _converter.structure(document, _File).devices
+        devices = _converter().structure(document, _File).devices
     except (BaseValidationError, ValueError) as failure:
         raise _unreadable(book.path, "an entry in it is damaged") from failure
     book._set({each.id: each for each in devices})
@@ -350,7 +351,8 @@ def _unreadable(path: Path, why: str) -> BookError:
     )
 
 
-def _make_converter() -> Converter:
+@cache
+def _converter() -> Converter:
     converter = Converter(forbid_extra_keys=True)
     scopes: Any = frozenset[Scope]
     converter.register_unstructure_hook_func(lambda kind: kind == scopes, sorted)
@@ -385,6 +387,3 @@ def _scopes(value: Any) -> frozenset[Scope]:
     if not isinstance(value, list) or not value or not set(value) <= ALL:
         raise ValueError("no scopes")
     return frozenset(value)
-
-
-_converter = _make_converter()

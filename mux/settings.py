@@ -292,23 +292,32 @@ def _check_together(config: Config) -> None:
 
 @cache
 def _converter() -> Converter:
-    """cattrs, made strict: "64" is no number, true is no integer, and no key goes unread."""
+    """cattrs, made strict: "64" is no number, true is no integer, and no key goes unread.
+
+    The way to read a table takes a millisecond to make, so it is made for those that are set.
+    """
     converter = Converter(forbid_extra_keys=True)
-    for prefix, cls in reversed(list(tables().items())):  # the inner ones before those they are in
-        fields = {
-            field.name: _override(leaves()[prefix + field.name])
-            for field in attrs.fields(cls)
-            if prefix + field.name in leaves()
-        }
-        structure: Any = make_dict_structure_fn(
-            cls,
-            converter,
-            _cattrs_forbid_extra_keys=True,
-            _cattrs_detailed_validation=True,
-            **fields,
-        )
-        converter.register_structure_hook(cls, structure)
+    prefixes = {cls: prefix for prefix, cls in tables().items()}
+    converter.register_structure_hook_factory(
+        prefixes.__contains__, lambda cls: _table_reader(converter, cls, prefixes[cls])
+    )
     return converter
+
+
+def _table_reader(converter: Converter, cls: type, prefix: str) -> Any:
+    fields: dict[str, Any] = {
+        field.name: _override(leaf)
+        if (leaf := leaves().get(prefix + field.name))
+        else override(struct_hook=converter.structure)  # a table in this one
+        for field in attrs.fields(cls)
+    }
+    return make_dict_structure_fn(
+        cls,
+        converter,
+        _cattrs_forbid_extra_keys=True,
+        _cattrs_detailed_validation=True,
+        **fields,
+    )
 
 
 def _override(leaf: Leaf) -> Any:

@@ -13,6 +13,7 @@ import json
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -151,20 +152,21 @@ class QueueFile:
 
 def _columns(row: Row) -> tuple[Any, ...]:
     values = attrs.asdict(row, recurse=False)
-    values["push"] = json.dumps(_converter.unstructure(row.push))
+    values["push"] = json.dumps(_converter().unstructure(row.push))
     return tuple(values[name] for name in COLUMNS)
 
 
 def _row(columns: tuple[Any, ...]) -> Row:
     values = dict(zip(COLUMNS, columns, strict=True))
     try:
-        values["push"] = _converter.structure(json.loads(values["push"]), Push)
-        return _converter.structure(values, Row)
+        values["push"] = _converter().structure(json.loads(values["push"]), Push)
+        return _converter().structure(values, Row)
     except (BaseValidationError, ValueError, TypeError, AttributeError) as failure:
         raise Broken(f"row {values['n']} is garbled") from failure
 
 
-def _make_converter() -> Converter:
+@cache
+def _converter() -> Converter:
     converter = Converter()
     converter.register_structure_hook(Push, lambda value, _type: _push(converter, value))
     return converter
@@ -172,6 +174,3 @@ def _make_converter() -> Converter:
 
 def _push(converter: Converter, value: Any) -> Push:
     return value if isinstance(value, Push) else converter.structure_attrs_fromdict(value, Push)
-
-
-_converter = _make_converter()
