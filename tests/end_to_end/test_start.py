@@ -1,0 +1,43 @@
+"""What a broker loads, and when: a start is mostly imports, so what it needn't load it doesn't.
+
+Python itself tells (``PYTHONPROFILEIMPORTTIME``): a line on stderr for each module that is loaded.
+"""
+
+from __future__ import annotations
+
+import re
+
+from tests.end_to_end.brokered import brokered, client
+
+NOT_TO_LISTEN = {
+    "rich.console", "pygments",  # structlog would, to draw tracebacks (see `logs`)
+    "importlib.metadata",        # for nothing but the version (see `mux`)
+    "difflib",                   # for settings that don't exist
+    "trio_websocket", "mux.client", "mux.takeover",  # for --take-over
+    "jwt",                       # for --ws-auth signed-bearer-token
+    "httpx", "httpcore", "http_ece", "cryptography", "mux.push.services",  # to push something
+    "prometheus_client", "mux.metrics",  # for a scraper
+    "segno", "mux.pair", "mux.scripted_model",
+}  # fmt: skip
+"""What costs much, and isn't needed to be there for the first client; and for what it is."""
+
+FOR_A_CLIENT = {"h11", "wsproto", "msgspec", "mux.door", "mux.downstream", "mux.core.broker"}
+
+
+async def test_a_start_loads_what_a_client_needs_and_nothing_dear_beside() -> None:
+    async with brokered(environ={"PYTHONPROFILEIMPORTTIME": "1"}) as broker:
+        before = loaded(broker.shown().partition("listening on:")[0])
+        assert before >= FOR_A_CLIENT
+        assert not before & NOT_TO_LISTEN, (
+            "import it inside the function that wants it, or decide otherwise in NOT_TO_LISTEN"
+        )
+        await broker.wait_log(r"\| +mux\.metrics\n")
+        by_then = len(broker.shown())
+        async with client(broker, "the first") as first:
+            await first.request("thread/start", {"cwd": str(broker.home.work)})
+        assert not loaded(broker.shown()[by_then:]), "the first client waits while it is loaded"
+
+
+def loaded(shown: str) -> set[str]:
+    """The modules that were loaded by what stderr shows, of them also those that weren't there."""
+    return set(re.findall(r"^import time: .*\| +(\S+)$", shown, re.MULTILINE))
