@@ -148,14 +148,17 @@ class Broker:
         out: list[Command] = []
         state.out = out
         if type(event) is UpstreamSent:
-            self._hearing.sent(event.line)
+            if self._hearing.hear(event.line):
+                return out  # nothing that is looked at below has changed
             if self._notices.wants_a_look:
                 self._notices.look()
         elif type(event) is ClientSent:
+            self._hearing.interrupted()
             self._client_sent(state.clients[event.client], event.text)
             if self._notices.wants_a_look or self._notices.any_open:
                 self._notices.look()
         else:
+            self._hearing.interrupted()
             self._handle_rarer(event)
             self._notices.look()
         if self._queueing.waits:

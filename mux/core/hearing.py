@@ -20,7 +20,9 @@ from mux.core.jsonrpc import ItemParams, UpstreamMessage
 from mux.core.methods import PUBLISHED, Audience, NotificationRule, notification_rule
 from mux.core.notices import HEARD
 from mux.core.parts import Parts
+from mux.core.running import Stream
 from mux.core.settling import Settling
+from mux.core.threads import Recipients
 from mux.core.titles import Told
 
 _ENDS_THREAD = frozenset({"thread/archived", "thread/closed", "thread/deleted"})
@@ -36,18 +38,95 @@ _TURNING_POINTS = frozenset(
 )
 
 
+@attrs.frozen(eq=False)
+class _Stretch:
+    """Deltas of one stream of an item with nothing in between: what is known of all of them."""
+
+    thread: str
+    method: str
+    item: str | None
+    summary_index: int | None
+    content_index: int | None
+    stream: Stream
+    recipients: Recipients
+
+
 @attrs.define(eq=False)
 class Hearing:
-    """The app-server's lines. ``_previous``: the one before the one at hand."""
+    """The app-server's lines. ``_previous``: the one before the one at hand.
+
+    ``_stretch``: what the latest delta goes on with, until anything else happens.
+    """
 
     parts: Parts
     settling: Settling
     _previous: UpstreamMessage | None = None
+    _stretch: _Stretch | None = None
 
-    def sent(self, line: bytes) -> None:
-        """One line, whatever it is."""
+    def hear(self, line: bytes) -> bool:
+        """Take in one line. Whether it was but one more delta, by which nothing else changes."""
         self.parts.recovery.last_heard = self.parts.state.now
         message = jsonrpc.read_upstream(line)
+        streams = message is not None and self._streams(line, message)
+        if not streams:
+            self._stretch = None
+            self._sent(line, message)
+        self._previous = message
+        return streams
+
+    def interrupted(self) -> None:
+        """Something else has happened than a line of the app-server: who follows what, say."""
+        self._stretch = None
+
+    def _streams(self, line: bytes, message: UpstreamMessage) -> bool:
+        """The hot path: whether it is one more delta of an item that runs and is followed.
+
+        Of a turn's lines nearly all are. Nothing that the table and the parts look out for can be
+        true of one, but that it is published and kept for late joiners; and what that takes is
+        looked up for the first of those that come in a row.
+        """
+        params = message.params
+        if params is None or params.delta is jsonrpc.ABSENT:
+            return False
+        stretch = self._stretch
+        if stretch is None or (
+            params.itemId != stretch.item
+            or message.method != stretch.method
+            or params.threadId != stretch.thread
+            or params.summaryIndex != stretch.summary_index
+            or params.contentIndex != stretch.content_index
+        ):
+            stretch = self._stretch = self._begin_stretch(line, message, params)
+            if stretch is None:
+                return False
+        state = self.parts.state
+        state.publish_live(stretch.thread, stretch.method, line, stretch.recipients)
+        stretch.stream.add(bytes(params.delta))
+        return True
+
+    def _begin_stretch(
+        self, line: bytes, message: UpstreamMessage, params: ItemParams
+    ) -> _Stretch | None:
+        method, thread, threads = message.method, params.threadId, self.parts.state.threads
+        if method not in MERGEABLE or thread is None or message.id is not jsonrpc.ABSENT:
+            return None
+        known = threads.known.get(thread)
+        if known is None or not known.claimed or thread in self.parts.titles.running:
+            return None
+        item = known.running.items.get(params.itemId or "")
+        if item is None or item.completed is not None:
+            return None
+        return _Stretch(
+            thread,
+            method,
+            params.itemId,
+            params.summaryIndex,
+            params.contentIndex,
+            item.stream(method, params, line),
+            threads.recipients(thread, method),
+        )
+
+    def _sent(self, line: bytes, message: UpstreamMessage | None) -> None:
         if message is None:
             text = "app-server wrote a line that is no message"
             self.parts.state.log("warning", text, bytes=len(line))
@@ -57,11 +136,10 @@ class Hearing:
             self.settling.answered(line, message)
         else:
             self.parts.offering.asked(line, message)
-        self._previous = message
 
     def _notified(self, line: bytes, message: UpstreamMessage) -> None:
         method, thread, state = message.method, message.thread, self.parts.state
-        if method is None or self._goes_on(line, message):
+        if method is None:
             return
         if method == RESOLVED:
             self._resolved(line)
@@ -88,25 +166,6 @@ class Hearing:
             self._note(thread, method, message.params, line)
         if thread in self.parts.titles.running:
             self.retell(self.parts.titles.heard(thread, method, line))
-
-    def _goes_on(self, line: bytes, message: UpstreamMessage) -> bool:
-        """The hot path: whether it is one more delta of an item that runs and is followed.
-
-        Of a turn's notifications nearly all are. Nothing that the table and the parts look out for
-        can be true of one, but that it is published and kept for late joiners.
-        """
-        thread, params, method = message.thread, message.params, message.method
-        if method not in MERGEABLE or thread is None or params is None:
-            return False
-        known = self.parts.state.threads.known.get(thread)
-        if known is None or not known.claimed or thread in self.parts.titles.running:
-            return False
-        item = known.running.items.get(params.itemId or "")
-        if item is None or item.completed is not None:
-            return False
-        self.parts.state.publish(thread, method, line)
-        item.streamed(method, params, line)
-        return True
 
     def _notify_others(
         self, thread: str | None, method: str, line: bytes, rule: NotificationRule

@@ -77,14 +77,18 @@ class Item:
             else:
                 yield part
 
+    def stream(self, method: str, params: ItemParams, line: bytes) -> Stream:
+        """The stream that a delta goes on with, or begins."""
+        last = self.parts[-1] if self.parts else None
+        if not (isinstance(last, Stream) and last.takes(method, params)):
+            last = Stream(method, params.index, line)
+            self.parts.append(last)
+        return last
+
     def streamed(self, method: str, params: ItemParams, line: bytes) -> None:
         """Keep a notification of this item."""
         if is_delta(method) and params.delta is not ABSENT:
-            last = self.parts[-1] if self.parts else None
-            if not (isinstance(last, Stream) and last.takes(method, params)):
-                last = Stream(method, params.index, line)
-                self.parts.append(last)
-            last.add(bytes(params.delta))
+            self.stream(method, params, line).add(bytes(params.delta))
             return
         if method in REPLACED_IN_ITEM:
             self.parts = [

@@ -36,7 +36,7 @@ from mux.core.limits import Limits
 from mux.core.policies import Policies
 from mux.core.queues import Queue
 from mux.core.scoped import Scoped
-from mux.core.threads import Thread, Threads
+from mux.core.threads import Recipients, Thread, Threads
 from mux.core.tools import Tools
 
 NEVER = float("inf")
@@ -114,8 +114,14 @@ class State:
 
     def publish(self, thread: str, method: str, message: bytes) -> None:
         """Number it, journal it, hand it to the thread's followers."""
+        self.publish_live(thread, method, message, self.threads.recipients(thread, method))
+
+    def publish_live(
+        self, thread: str, method: str, message: bytes, recipients: Recipients
+    ) -> None:
+        """The same, its live followers being known."""
         entry = self.journal.add(thread, method, message)
-        live, aware = self.threads.recipients(thread, method)
+        live, aware = recipients
         self.out.append(Publish(message, live, method, entry))
         if aware:
             self.out.append(Publish(with_seq(message, entry.seq), aware, method))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.core.stories import APPROVAL, DELTA, Story
+from tests.core.stories import APPROVAL, DELTA, Peer, Story
 
 NOTICES = [
     "thread/status/changed",
@@ -413,3 +413,66 @@ def test_a_second_mention_of_a_sub_agent_takes_nobody_in_again() -> None:
     b.heard()
     story.delta("child")
     assert a.heard() == b.heard() == []
+
+
+# ── deltas in a row ───────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture(name="row")
+def _row() -> tuple[Story, Peer]:
+    """A follower that has just had the second delta in a row of a running item."""
+    story = Story.begun()
+    peer = story.peer("first")
+    story.follows(peer)
+    story.begins_turn(id="u")
+    story.notifies("item/started", {**ITEM, "item": {"type": "agentMessage", "id": "i"}})
+    story.delta(text="a")
+    story.delta(text="b")
+    peer.heard()
+    return story, peer
+
+
+ITEM = {"threadId": "t", "turnId": "u"}
+
+
+def test_one_that_joins_between_two_deltas_has_each_once(row: tuple[Story, Peer]) -> None:
+    story, first = row
+    joined = story.peer("second")
+    story.follows(joined)
+    story.delta(text="c")
+    assert [each["params"]["delta"] for each in first.heard()] == ["c"]
+    texts = [each["params"]["delta"] for each in joined.heard() if each["method"] == DELTA]
+    assert texts == ["ab", "c"]
+
+
+def test_one_that_leaves_between_two_deltas_has_no_more(row: tuple[Story, Peer]) -> None:
+    story, first = row
+    leaves = story.peer("leaves")
+    story.follows(leaves)
+    story.delta(text="c")
+    leaves.heard()
+    leaves.leaves()
+    story.delta(text="d")
+    assert [each["params"]["delta"] for each in first.heard()] == ["c", "d"]
+
+
+def test_what_comes_between_two_deltas_stays_between_them(row: tuple[Story, Peer]) -> None:
+    story, first = row
+    patched = {"itemId": "i", "changes": []}
+    story.notifies("item/fileChange/patchUpdated", ITEM | patched)
+    story.delta(text="c")
+    story.notifies("item/agentMessage/delta", ITEM | {"itemId": "other", "delta": "?"})
+    story.notifies(
+        "item/reasoning/textDelta", ITEM | {"itemId": "i", "delta": "r", "contentIndex": 0}
+    )
+    story.notifies(
+        "item/reasoning/textDelta", ITEM | {"itemId": "i", "delta": "s", "contentIndex": 1}
+    )
+    story.delta(text="d")
+    story.notifies("item/completed", {**ITEM, "item": {"type": "agentMessage", "id": "i"}})
+    story.delta(text="e")
+    heard = [each["params"].get("delta") for each in first.heard()]
+    assert heard == [None, "c", "?", "r", "s", "d", None, "e"]
+    joined = story.peer("second")
+    story.follows(joined)
+    assert DELTA not in joined.heard_methods()
