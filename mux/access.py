@@ -119,7 +119,7 @@ class Access:
 
     def _rename(self, client: ClientId, device: Device) -> None:
         before = self.dispatcher.broker.state.clients[client].principal
-        self.dispatcher.hear(Renamed(client, attrs.evolve(before, name=device.name)))
+        self.dispatcher.hear(Renamed(client, structs.replace(before, name=device.name)))
 
     # -- requests ----------------------------------------------------------------------------------
 

@@ -29,8 +29,7 @@ DAY = 86_400.0
 log = structlog.get_logger()
 
 
-@attrs.frozen
-class Said:
+class Said(msgspec.Struct, frozen=True):
     """A record before it has its number. ``at``: Unix seconds."""
 
     at: float

@@ -98,8 +98,7 @@ def files(directory: Path) -> list[Path]:
     return sorted(directory.glob(f"*{SUFFIX}"))
 
 
-@attrs.frozen
-class Line:
+class Line(msgspec.Struct, frozen=True):
     """One line of the chain. ``whole``: whether it has its line end."""
 
     place: str
@@ -151,8 +150,7 @@ def verify(directory: Path) -> Verdict:
     return _Verifying(directory).run()
 
 
-@attrs.frozen
-class _Link:
+class _Link(msgspec.Struct, frozen=True):
     """One line, looked at. ``record``: None where it is none; ``n``: as it should be then."""
 
     n: int

@@ -17,7 +17,7 @@ import urllib.parse
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-import attrs
+import msgspec
 
 from mux.errors import AppmuxError
 
@@ -45,8 +45,7 @@ class Removed(OSError):
     """The file that is open isn't the one under its name any more."""
 
 
-@attrs.frozen
-class Form:
+class Form(msgspec.Struct, frozen=True):
     """What a file is.
 
     ``what`` it holds, for errors; ``application``: four letters in its header, so that a foreign or

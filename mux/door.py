@@ -23,6 +23,7 @@ from typing import Literal
 
 import attrs
 import h11
+import msgspec
 import structlog
 import trio
 
@@ -68,8 +69,7 @@ class Admission:
     rest: bytes = attrs.field(repr=False)
 
 
-@attrs.frozen
-class Exposition:
+class Exposition(msgspec.Struct, frozen=True):
     """The metrics as a scraper wants them."""
 
     text: str
@@ -80,8 +80,7 @@ class _ToPair:
     """A device that brings its ticket, in the request's body."""
 
 
-@attrs.frozen
-class _ToDecide:
+class _ToDecide(msgspec.Struct, frozen=True):
     """A device that answers an approval from its lock screen: by the id of the push that it got."""
 
     push: str

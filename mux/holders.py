@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
-import attrs
+import msgspec
 
 from mux.steps import Runner, run
 
@@ -30,8 +30,7 @@ LONGEST_COMMAND: Final = 120
 """Characters of a command line that are shown."""
 
 
-@attrs.frozen
-class Holder:
+class Holder(msgspec.Struct, frozen=True):
     """A process. ``since`` is when it started, in Unix seconds; None where that isn't known."""
 
     pid: int

@@ -9,8 +9,8 @@ import re
 from email.utils import formatdate
 from http import HTTPStatus
 
-import attrs
 import h11
+import msgspec
 import structlog
 import trio
 
@@ -40,15 +40,13 @@ _REQUEST_LINE = re.compile(rb"[!-~]+ [!-~]+ HTTP/1\.[01]\r?\n")
 log = structlog.get_logger()
 
 
-@attrs.frozen
-class Head:
+class Head(msgspec.Struct, frozen=True):
     request: h11.Request
     rest: bytes
     """What came after the head already: the first frames of a client that doesn't wait."""
 
 
-@attrs.frozen
-class Answer:
+class Answer(msgspec.Struct, frozen=True):
     status: HTTPStatus
     body: str = ""
     headers: tuple[tuple[str, str], ...] = ()

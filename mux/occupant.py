@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 from typing import Final
 
-import attrs
+import msgspec
 
 from mux import holders
 from mux.holders import Holder
@@ -20,8 +20,7 @@ from mux.holders import Holder
 _CODEX: Final = re.compile(r"codex[^/]*")
 
 
-@attrs.frozen
-class Occupant:
+class Occupant(msgspec.Struct, frozen=True):
     """A process that listens on the control socket. ``managed``: as Codex's daemon."""
 
     holder: Holder

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import cast
 
 import attrs
+import msgspec
 import structlog
 
 from mux import database, schema
@@ -51,8 +52,7 @@ _seq = attrgetter("seq")
 log = structlog.get_logger()
 
 
-@attrs.frozen
-class Life:
+class Life(msgspec.Struct, frozen=True):
     """What a file says of the lives before."""
 
     epoch: str

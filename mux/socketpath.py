@@ -24,6 +24,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import attrs
+import msgspec
 import structlog
 
 from mux.errors import AppmuxError
@@ -229,8 +230,7 @@ def _probe(path: Path) -> str | None:
     return "another program" if peer.pid is None else f"process {peer.pid}"
 
 
-@attrs.frozen
-class Peer:
+class Peer(msgspec.Struct, frozen=True):
     """The process at the far end of a unix socket; None for what the system doesn't tell."""
 
     pid: int | None = None

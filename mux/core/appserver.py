@@ -32,8 +32,7 @@ class State(enum.Enum):
     DOWN = "down"
 
 
-@attrs.frozen
-class Introduction:
+class Introduction(msgspec.Struct, frozen=True):
     """What the broker says of itself in ``initialize``.
 
     ``name`` becomes the app-server's originator: it stands in logs, in every thread's record, and

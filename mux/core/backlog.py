@@ -19,6 +19,7 @@ from collections.abc import Iterable, Sequence
 from operator import attrgetter
 
 import attrs
+import msgspec
 
 from mux.core import jsonrpc
 from mux.core.approvals import RESOLVED
@@ -31,8 +32,7 @@ NOT_NUMBERED = 0
 _seq = attrgetter("seq")
 
 
-@attrs.frozen
-class Pinned:
+class Pinned(msgspec.Struct, frozen=True):
     """A message for this client alone. ``after``: the last seq before it."""
 
     after: int

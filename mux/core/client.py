@@ -85,8 +85,7 @@ class Refusals:
     until: float = 0.0
 
 
-@attrs.frozen
-class Focus:
+class Focus(msgspec.Struct, frozen=True):
     """What a client says is in its foreground: a thread or none; ``active``: somebody looks."""
 
     thread: str | None

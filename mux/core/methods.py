@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import enum
 
-import attrs
+import msgspec
 
 
 class Route(enum.Enum):
@@ -44,8 +44,7 @@ class Route(enum.Enum):
     """An answer to one of these, from a client that needn't have been offered it."""
 
 
-@attrs.frozen
-class OwnId:
+class OwnId(msgspec.Struct, frozen=True):
     """An id in params that belongs to one client, though the app-server sees one connection.
 
     ``field`` is its name in params. A method with ``begins`` makes it and ``ended_by`` names the
@@ -63,8 +62,7 @@ class OwnId:
         return bool(self.ended_by)
 
 
-@attrs.frozen
-class RequestRule:
+class RequestRule(msgspec.Struct, frozen=True):
     """A client's request.
 
     ``begins``: begins work that a planned restart would cut short, so it waits for that.
@@ -98,8 +96,7 @@ class Audience(enum.Enum):
     """Natively sent to the followers of the thread that works, which it doesn't name."""
 
 
-@attrs.frozen
-class NotificationRule:
+class NotificationRule(msgspec.Struct, frozen=True):
     """A notification of the app-server. ``own_id`` is the params field for ``Audience.OWNER``.
 
     ``greets``: natively sent to each connection right after its ``initialize``, so kept and
@@ -122,8 +119,7 @@ class Asked(enum.Enum):
     """One client that can answer, then the next: a machine answers, no person is asked."""
 
 
-@attrs.frozen
-class ServerRequestRule:
+class ServerRequestRule(msgspec.Struct, frozen=True):
     """A request of the app-server.
 
     ``needs`` names the capability (of ``client.Capabilities``) that a client must have declared to

@@ -26,6 +26,7 @@ from functools import reduce
 from typing import Any, Literal
 
 import attrs
+import msgspec
 
 from mux.core import command_words, consent
 from mux.core.events import ClientId
@@ -44,8 +45,7 @@ Voter = tuple[str, str]
 _ON_THIS_HOST: Voter = ("local-user", "")
 
 
-@attrs.frozen
-class Policy:
+class Policy(msgspec.Struct, frozen=True):
     """What a yes needs to decide. ``owner_delay`` in seconds; the default is ``first``."""
 
     owner: bool = False
@@ -118,7 +118,7 @@ class Policies:
     def of(self, method: str, command: str | None) -> Policy:
         """The policy for an approval; ``command`` is what it would run, as a person reads it."""
         policy = self._of(method, command)
-        return attrs.evolve(policy, quorum=1) if method == QUESTION else policy
+        return msgspec.structs.replace(policy, quorum=1) if method == QUESTION else policy
 
     def _of(self, method: str, command: str | None) -> Policy:
         if command is None:
@@ -159,8 +159,7 @@ def voter(principal: Principal) -> Voter:
     return principal.identity
 
 
-@attrs.frozen
-class Vote:
+class Vote(msgspec.Struct, frozen=True):
     """An answer that lets something happen. ``at``: the broker's clock; ``by``: see ``recording``.
 
     ``early``: it was given while the owner was waited for.
@@ -174,7 +173,7 @@ class Vote:
 
     def repeats(self, before: Vote | None) -> bool:
         """Whether the same client has said just that."""
-        return before is not None and attrs.evolve(before, at=self.at) == self
+        return before is not None and msgspec.structs.replace(before, at=self.at) == self
 
 
 @attrs.define(eq=False)

@@ -7,15 +7,14 @@ from __future__ import annotations
 
 from typing import Literal
 
-import attrs
+import msgspec
 
 from mux.core.scopes import ALL, Scope
 
 PrincipalKind = Literal["local-user", "capability-token", "jwt", "device", "open"]
 
 
-@attrs.frozen
-class Principal:
+class Principal(msgspec.Struct, frozen=True):
     """One authenticated identity.
 
     ``name`` is what operators see (a JWT's ``sub``, ``local`` for the unix socket's owner);

@@ -21,8 +21,7 @@ TEXT_CHARACTERS = 1024
 """Of what was said, as it is listed: enough to recognise it."""
 
 
-@attrs.frozen(eq=False)
-class Queued:
+class Queued(msgspec.Struct, frozen=True, eq=False):
     """One turn that waits. ``params``: of its ``turn/start``. ``by``: see ``recording.by``.
 
     ``since``: the broker's clock.

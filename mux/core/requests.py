@@ -8,6 +8,7 @@ nobody, but what it began upstream is still ended (``broker`` looks at ``client 
 from __future__ import annotations
 
 import attrs
+import msgspec
 
 from mux.core.events import ClientId
 from mux.core.methods import RequestRule
@@ -15,8 +16,7 @@ from mux.core.scoped import Claim
 from mux.core.tools import Owner
 
 
-@attrs.frozen
-class Recorded:
+class Recorded(msgspec.Struct, frozen=True):
     """What every audit record about a request says of it. ``topic``: ``turn`` or ``admin``."""
 
     topic: str

@@ -21,8 +21,7 @@ NEVER_A_CLIENTS_OWN = "~"
 """Begins the ids that the broker makes up for a ``command/exec`` that came without one."""
 
 
-@attrs.frozen
-class Claim:
+class Claim(msgspec.Struct, frozen=True):
     """A thing of a client's that a request names. ``wire``: its id upstream.
 
     ``holds``: the request begins it, so it is the client's until released; ``runs``: the app-server
@@ -77,11 +76,11 @@ class Scoped:
         if own_id.begins and (held is None or held.number in self._ending):
             # A second start under a running id is the app-server's to refuse: it holds nothing.
             self._numbers += 1
-            claim = attrs.evolve(claim, holds=True, number=self._numbers)
+            claim = msgspec.structs.replace(claim, holds=True, number=self._numbers)
             holdings = [*holdings, claim]
             self._running.setdefault(client, {})[claim.field, claim.wire] = holdings
         elif own_id.ends and held is not None:
-            claim = attrs.evolve(claim, number=held.number)
+            claim = msgspec.structs.replace(claim, number=held.number)
             self._ending.add(held.number)
         return claim
 
@@ -90,7 +89,7 @@ class Scoped:
         holdings = self._holdings(client, claim)
         for place, held in enumerate(holdings):
             if claim.holds and held.number == claim.number:
-                holdings[place] = attrs.evolve(held, runs=True)
+                holdings[place] = msgspec.structs.replace(held, runs=True)
 
     def release(self, client: ClientId, claim: Claim) -> None:
         """What it began never began, or has ended by itself; what it was to end wasn't ended."""

@@ -55,8 +55,7 @@ _RENAMED = frozenset({"id", "threadId", "turnId", "itemId", "rootTurnId"})
 """Where ids stand that are another's in each outcome."""
 
 
-@attrs.frozen
-class Told:
+class Told(msgspec.Struct, frozen=True):
     """One message of an outcome: a notification, or where ``answers`` is set, that one's answer."""
 
     line: bytes

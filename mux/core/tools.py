@@ -39,8 +39,7 @@ class _CallMessage(msgspec.Struct):
     params: ToolCall
 
 
-@attrs.frozen
-class Owner:
+class Owner(msgspec.Struct, frozen=True):
     """Who registered a tool, or began a turn. Program and principal outlive its connection."""
 
     client: ClientId

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import datetime
 import re
-import zoneinfo
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
@@ -194,7 +193,9 @@ def check(rule: RuleSet) -> None:
         _zone(rule.timeZone)
 
 
-def _zone(name: str) -> zoneinfo.ZoneInfo:
+def _zone(name: str) -> datetime.tzinfo:
+    import zoneinfo  # noqa: PLC0415 (for those few who name one)
+
     try:
         return zoneinfo.ZoneInfo(name)
     except (OSError, ValueError, zoneinfo.ZoneInfoNotFoundError):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from hashlib import sha256
 
-import attrs
 import pytest
 
 from mux.core import recording
@@ -446,4 +445,4 @@ def test_it_takes_the_scope_and_the_capability_that_any_answer_takes() -> None:
     )
     question = asks(story, id=8, method=QUESTION)
     assert "result" in gives(cli, question, {"answers": {}})
-    assert attrs.asdict(WATCHER)["scopes"] == {"observe"}
+    assert WATCHER.scopes == {"observe"}

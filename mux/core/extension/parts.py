@@ -6,12 +6,10 @@ the class gives the JSON Schema. Nothing here is on a message's way.
 
 from __future__ import annotations
 
-import attrs
 import msgspec
 
 
-@attrs.frozen
-class Described:
+class Described(msgspec.Struct, frozen=True):
     """What a client's author reads of one thing. ``about``: one sentence; ``parts``: by name."""
 
     about: str
