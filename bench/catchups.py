@@ -89,11 +89,13 @@ def _catch_up(url: str, start: dict[str, Any], entries: int, *, merged: bool) ->
 
 def _deltas_until_completed(connection: socket.socket) -> int:
     deltas, text = 0, b""
+    buffer = bytearray(load.RECEIVE_BYTES)
+    view = memoryview(buffer)
     while load.COMPLETED not in text:
-        piece = connection.recv(load.RECEIVE_BYTES)
-        if not piece:
+        size = connection.recv_into(buffer)
+        if not size:
             raise EOFError(f"cut after {deltas:,} deltas")
-        text = text[-load.TAIL :] + piece
+        text = text[-load.TAIL :] + view[:size]
         deltas += text.count(load.DELTA)
     return deltas
 

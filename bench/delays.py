@@ -9,6 +9,7 @@ Hands to: `report`, the figures; `growth`. Hears from: `load.latency`, `source`.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -93,10 +94,11 @@ def _read_pipe(messages: int, pace: float, size: int | None) -> dict[str, float]
         process.stdin.write(json.dumps(turn).encode() + b"\n")
         process.stdin.close()
         taken: list[float] = []
-        text = b""
-        while piece := process.stdout.read(load.RECEIVE_BYTES):
+        buffer, text = bytearray(load.RECEIVE_BYTES), b""
+        view = memoryview(buffer)
+        while size := os.readv(process.stdout.fileno(), [buffer]):
             now = time.monotonic_ns()
-            text += piece
+            text += view[:size]
             whole = text.rfind(b"\n") + 1
             taken += [(now - int(stamp)) / 1e9 for stamp in load.STAMP.findall(text[:whole])]
             text = text[whole:]

@@ -5,7 +5,8 @@ that attach. For each it prints what share of the event loop's CPU time was spen
 (of libraries: in which package), and in which of its functions most. What a function calls in C is
 its own: a ``send``, a ``write``, a parse by msgspec. How it is seen: `profiled`.
 
-Hands to: the terminal; ``profile.md`` in ``--out``. Hears from: `profiled`, ``/proc``, `load`.
+Hands to: the terminal; ``profile.md`` in ``--out``, all in one table for the docs.
+Hears from: `profiled`, ``/proc``, `load`.
 """
 
 from __future__ import annotations
@@ -44,6 +45,9 @@ from bench.sides import (
 )
 
 SHOWN: Final = 12
+TELLING: Final = 0.025
+"""Of a module in the docs."""
+
 SUBSCRIBERS: Final = 32
 MESSAGES: Final = 600_000
 CLIENTS: Final = 16
@@ -178,17 +182,18 @@ async def attaching(watch: Watch) -> None:
 
 @attrs.frozen
 class Job:
-    """A load, and over what app-server."""
+    """A load of so many messages, requests or clients, and over what app-server."""
 
     title: str
+    number: int
     serving: Callable[..., Any]
     drive: Callable[[Watch], Awaitable[None]]
 
 
 JOBS: Final = {
-    "deltas": Job(f"replayed deltas to {SUBSCRIBERS} subscribers", sourced, deltas),
-    "requests": Job(f"cheap requests of {CLIENTS} clients", broker, requests),
-    "attaching": Job(f"{ATTACHED:,} clients that attach and stay", broker, attaching),
+    "deltas": Job(f"replayed deltas to {SUBSCRIBERS}", MESSAGES, sourced, deltas),
+    "requests": Job(f"cheap requests of {CLIENTS} clients", REQUESTS, broker, requests),
+    "attaching": Job(f"{ATTACHED:,} clients that attach", ATTACHED, broker, attaching),
 }
 
 
@@ -207,25 +212,45 @@ async def looked_at(job: Job) -> tuple[Watch, Spent]:
         return watch, watch.spent(file.read_text().splitlines())
 
 
-# --- The table -----------------------------------------------------------------------------------
+# --- The tables ----------------------------------------------------------------------------------
 
 
-def show(job: Job, watch: Watch, spent: Spent, console: Console) -> str:
-    """Print one job's table; the same as Markdown."""
-    about = (
-        f"{job.title}: {watch.loop:.1f} s of CPU of the loop, {watch.kernel / watch.loop:.0%} of"
-        f" it in the kernel; {watch.others:.1f} s of other threads"
-    )
-    table = Table("module", "share", "most of it in", title=about, title_justify="left")
-    lines = [f"{about}.", "", "| module | share | most of it in |", "|---|---|---|"]
+def show(job: Job, watch: Watch, spent: Spent, console: Console) -> None:
+    """Print one job's table."""
+    title = f"{job.title}: {about(job, watch)}"
+    table = Table("module", "share", "most of it in", title=title, title_justify="left")
     for each in shares(spent)[:SHOWN]:
         most = f"{each.function}, {each.function_share:.0%}"
         table.add_row(each.module, f"{each.share:.0%}", most)
-        lines.append(
-            f"| `{each.module}` | {each.share:.0%} | `{each.function}`, {each.function_share:.0%} |"
-        )
     console.print(table)
-    return "\n".join(lines) + "\n"
+
+
+def about(job: Job, watch: Watch) -> str:
+    """What one message, request or client cost."""
+    each = watch.loop / job.number * 1e6
+    others = max(0.0, watch.others / job.number * 1e6)
+    kernel = watch.kernel / watch.loop
+    return f"{each:.3g} µs of the loop, {kernel:.0%} in the kernel, {others:.2g} of other threads"
+
+
+def markdown(found: dict[str, tuple[Job, Watch, Spent]]) -> str:
+    """All jobs in one table for the docs, of modules that have a telling share in any."""
+    columns = [
+        {each.module: each.share for each in shares(spent)} for _, _, spent in found.values()
+    ]
+    most = Counter[str]()
+    for column in columns:
+        most |= Counter(column)
+    rows = [
+        ["", *(job.title for job, _, _ in found.values())],
+        ["---", *("---" for _ in columns)],
+        ["each", *(about(job, watch) for job, watch, _ in found.values())],
+    ]
+    for module, share in most.most_common():
+        if share >= TELLING:
+            parts = (f"{column.get(module, 0.0):.0%}" for column in columns)
+            rows.append([f"`{module}`", *("" if each == "0%" else each for each in parts)])
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
 @click.command(help=(__doc__ or "").partition("\n")[0])
@@ -243,12 +268,13 @@ def main(*, only: str | None, out: Path) -> None:
     if unknown := set(wanted) - set(JOBS):
         raise click.BadParameter(f"no such load: {', '.join(sorted(unknown))}")
     console = Console(width=None if sys.stdout.isatty() else 120)
-    told = []
+    found = {}
     for name in wanted:
         watch, spent = trio.run(looked_at, JOBS[name])
-        told.append(show(JOBS[name], watch, spent, console))
+        found[name] = JOBS[name], watch, spent
+        show(*found[name], console)
     out.mkdir(parents=True, exist_ok=True)
-    (out / "profile.md").write_text("\n".join(told))
+    (out / "profile.md").write_text(markdown(found))
 
 
 if __name__ == "__main__":
