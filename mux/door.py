@@ -18,11 +18,11 @@ import ipaddress
 import re
 import time
 from collections.abc import Callable
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Literal
 
 import attrs
-import h11
 import msgspec
 import structlog
 import trio
@@ -31,7 +31,7 @@ from mux import posts
 from mux.auth import Authenticator, AuthError, local_user
 from mux.core.principal import Principal
 from mux.failures import Failures
-from mux.http_request import Answer, Head, answer, hold_back, read_head, values
+from mux.http_request import Answer, Head, answer, hold_back, read_head
 from mux.pairing import Pairing
 
 WEBSOCKET_VERSION = b"13"
@@ -55,16 +55,12 @@ class Admission:
 
     ``key`` is the ``Sec-WebSocket-Key`` to answer it by; extensions and subprotocols aren't
     answered, so there are none. ``rest`` is what came after the request's head: first frames.
-    ``path`` is the request target, query included; ``headers`` are as received, names in lower
-    case, without ``authorization``.
     ``local``: whether the client is known to be on this host.
     """
 
     principal: Principal
     address: str
     local: bool
-    path: str
-    headers: tuple[tuple[bytes, bytes], ...] = attrs.field(repr=False)
     key: bytes
     rest: bytes = attrs.field(repr=False)
 
@@ -119,7 +115,7 @@ async def knock(
             )
         else:
             await hold_back(outcome.status, failures, address)
-            await answer(stream, outcome, head.request.method, address)
+            await answer(stream, outcome, head.method, address)
     elif head is not None:
         await answer(stream, head, b"GET", address)
     await stream.aclose()
@@ -138,55 +134,52 @@ def _route(
     *,
     metrics: Callable[[str], Exposition] | None,
 ) -> Admission | _ToPair | _ToDecide | Answer:
-    request = head.request
     # Only browsers send Origin, and a page must not reach a port of the machine that it is shown
     # on. They can't open unix sockets.
-    if listener_kind == "ws" and values(request, b"origin"):
+    if listener_kind == "ws" and head.values(b"origin"):
         return Answer(HTTPStatus.FORBIDDEN)
-    match _path(request):
+    match _path(head):
         case b"/healthz":
-            return _health(request, well=True)
+            return _health(head, well=True)
         case b"/readyz":
-            return _health(request, well=ready())
+            return _health(head, well=ready())
         case b"/metrics" if metrics is not None:
-            return _refuse_metrics(request, listener_kind, authenticator, address) or _expose(
-                request, metrics
+            return _refuse_metrics(head, listener_kind, authenticator, address) or _expose(
+                head, metrics
             )
-        case b"/v1/pair" if request.method == b"POST":
+        case b"/v1/pair" if head.method == b"POST":
             return _ToPair()
-        case path if request.method == b"POST" and path.startswith(APPROVALS):
+        case path if head.method == b"POST" and path.startswith(APPROVALS):
             return _ToDecide(path.removeprefix(APPROVALS).decode("ascii", "replace"))
         case _:
-            return _malformed_upgrade(request) or _admit(
-                head, listener_kind, authenticator, address
-            )
+            return _malformed_upgrade(head) or _admit(head, listener_kind, authenticator, address)
 
 
-def _path(request: h11.Request) -> bytes:
+def _path(head: Head) -> bytes:
     # The absolute form is what proxies send, and legal for everybody.
-    target = _ABSOLUTE_FORM.sub(b"", request.target)
+    target = _ABSOLUTE_FORM.sub(b"", head.target)
     return target.partition(b"?")[0]
 
 
-def _health(request: h11.Request, *, well: bool) -> Answer:
-    if request.method not in (b"GET", b"HEAD"):
+def _health(head: Head, *, well: bool) -> Answer:
+    if head.method not in (b"GET", b"HEAD"):
         return Answer(HTTPStatus.METHOD_NOT_ALLOWED, headers=(("allow", "GET,HEAD"),))
     return Answer(HTTPStatus.OK if well else HTTPStatus.SERVICE_UNAVAILABLE)
 
 
 def _refuse_metrics(
-    request: h11.Request,
+    head: Head,
     listener_kind: Literal["ws", "unix"],
     authenticator: Authenticator,
     address: str,
 ) -> Answer | None:
     """The refusal, if any. A scraper on this machine needs no token: it learns counts, no texts."""
-    if request.method not in (b"GET", b"HEAD"):
+    if head.method not in (b"GET", b"HEAD"):
         return Answer(HTTPStatus.METHOD_NOT_ALLOWED, headers=(("allow", "GET,HEAD"),))
     if listener_kind == "unix" or _is_loopback(address):
         return None
     try:
-        principal = authenticator.authenticate(_authorization(request), time.time())
+        principal = authenticator.authenticate(_authorization(head), time.time())
     except AuthError as refusal:
         return _unauthorized(refusal)
     if "admin" not in principal.scopes:
@@ -194,15 +187,19 @@ def _refuse_metrics(
     return None
 
 
-def _expose(request: h11.Request, metrics: Callable[[str], Exposition]) -> Answer:
-    accept = b",".join(values(request, b"accept")).decode("latin-1")
+def _expose(head: Head, metrics: Callable[[str], Exposition]) -> Answer:
+    accept = b",".join(head.values(b"accept")).decode("latin-1")
     exposition = metrics(accept)
     return Answer(HTTPStatus.OK, exposition.text, content_type=exposition.content_type)
 
 
 def _is_loopback(address: str) -> bool:
     """Whether a far end's name (``127.0.0.1:5123``, ``[::1]:5123``) is of this machine."""
-    host = address.rpartition(":")[0].strip("[]").partition("%")[0]
+    return _is_loopback_ip(address.rpartition(":")[0].strip("[]").partition("%")[0])
+
+
+@lru_cache(maxsize=16)  # few are asked for again and again; a peer chooses some, so no more
+def _is_loopback_ip(host: str) -> bool:
     try:
         ip = ipaddress.ip_address(host)
     except ValueError:
@@ -211,39 +208,39 @@ def _is_loopback(address: str) -> bool:
     return (mapped or ip).is_loopback
 
 
-def _is_on_this_host(request: h11.Request, principal: Principal, address: str) -> bool:
+def _is_on_this_host(head: Head, principal: Principal, address: str) -> bool:
     """Whether a client of a TCP listener is known to be here: only then may it pass for local.
 
     A connection from loopback may be a proxy's, which says for whom it speaks; and a paired device
     that comes so comes through a tunnel. Any other address, this host's own too, proves nothing.
     """
-    host = b"".join(values(request, b"host")).decode("latin-1").lower()
+    host = b"".join(head.values(b"host")).decode("latin-1").lower()
     named_here = host.partition(":")[0] == "localhost" or _is_loopback(
         host if host.rpartition("]")[2].startswith(":") or host.count(":") == 1 else f"{host}:"
     )
-    forwarded = any(name in SAID_BY_PROXIES for name, _ in request.headers)
+    forwarded = not SAID_BY_PROXIES.isdisjoint(head.headers)
     return _is_loopback(address) and named_here and not forwarded and not principal.device
 
 
-def _malformed_upgrade(request: h11.Request) -> Answer | None:
-    if request.method != b"GET":
+def _malformed_upgrade(head: Head) -> Answer | None:
+    if head.method != b"GET":
         return Answer(
             HTTPStatus.METHOD_NOT_ALLOWED, "Request method must be `GET`", (("allow", "GET"),)
         )
-    connection = b",".join(values(request, b"connection")).lower().split(b",")
+    connection = b",".join(head.values(b"connection")).lower().split(b",")
     if b"upgrade" not in [token.strip() for token in connection]:
         return Answer(HTTPStatus.BAD_REQUEST, "Connection header did not include 'upgrade'")
-    if [each.lower() for each in values(request, b"upgrade")] != [b"websocket"]:
+    if [each.lower() for each in head.values(b"upgrade")] != [b"websocket"]:
         return Answer(HTTPStatus.BAD_REQUEST, "`Upgrade` header did not include 'websocket'")
-    if not values(request, b"sec-websocket-key"):
+    if not head.values(b"sec-websocket-key"):
         return Answer(HTTPStatus.BAD_REQUEST, "`Sec-WebSocket-Key` header missing")
-    if WEBSOCKET_VERSION not in values(request, b"sec-websocket-version"):
+    if WEBSOCKET_VERSION not in head.values(b"sec-websocket-version"):
         return Answer(
             HTTPStatus.BAD_REQUEST,
             "`Sec-WebSocket-Version` header did not include '13'",
             (("sec-websocket-version", "13"),),
         )
-    if request.http_version != b"1.1":
+    if head.version != b"1.1":
         return Answer(
             HTTPStatus.UPGRADE_REQUIRED,
             "WebSocket request couldn't be upgraded since no upgrade state was present",
@@ -255,28 +252,25 @@ def _malformed_upgrade(request: h11.Request) -> Answer | None:
 def _admit(
     head: Head, listener_kind: Literal["ws", "unix"], authenticator: Authenticator, address: str
 ) -> Admission | Answer:
-    request = head.request
     try:
         principal = (
             local_user()
             if listener_kind == "unix"
-            else authenticator.authenticate(_authorization(request), time.time())
+            else authenticator.authenticate(_authorization(head), time.time())
         )
     except AuthError as refusal:
         return _unauthorized(refusal)
     return Admission(
         principal=principal,
         address=address,
-        local=listener_kind == "unix" or _is_on_this_host(request, principal, address),
-        path=request.target.decode("ascii"),
-        headers=tuple((n, v) for n, v in request.headers if n != b"authorization"),
-        key=values(request, b"sec-websocket-key")[0],
+        local=listener_kind == "unix" or _is_on_this_host(head, principal, address),
+        key=head.values(b"sec-websocket-key")[0],
         rest=head.rest,
     )
 
 
-def _authorization(request: h11.Request) -> bytes | None:
-    return next(iter(values(request, b"authorization")), None)
+def _authorization(head: Head) -> bytes | None:
+    return next(iter(head.values(b"authorization")), None)
 
 
 def _unauthorized(refusal: AuthError) -> Answer:

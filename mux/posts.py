@@ -13,7 +13,7 @@ import structlog
 import trio
 
 from mux.failures import Failures
-from mux.http_request import Answer, Head, answer, hold_back, read_body, values
+from mux.http_request import Answer, Head, answer, hold_back, read_body
 from mux.pairing import Pairing, Reply, malformed, too_many
 
 Decide: TypeAlias = Callable[[str, str, bytes, str], Reply]
@@ -33,7 +33,7 @@ async def pair(
 ) -> None:
     """Exchange a ticket. What was decided is undone if the answer doesn't reach the device."""
     if pairing is None:
-        await answer(stream, Answer(HTTPStatus.NOT_FOUND), head.request.method, address)
+        await answer(stream, Answer(HTTPStatus.NOT_FOUND), head.method, address)
         return
     reply = too_many() if failures.too_many(address, trio.current_time()) else None
     if reply is None:
@@ -43,7 +43,7 @@ async def pair(
     delivered = False
     try:
         await hold_back(reply.status, failures, address)
-        delivered = await answer(stream, _as_json(reply), head.request.method, address)
+        delivered = await answer(stream, _as_json(reply), head.method, address)
     finally:
         pairing.conclude(reply, delivered=delivered)
 
@@ -86,7 +86,7 @@ async def decide(
 ) -> None:
     """Answer an approval by the ticket of a push."""
     if judge is None:
-        await answer(stream, Answer(HTTPStatus.NOT_FOUND), head.request.method, address)
+        await answer(stream, Answer(HTTPStatus.NOT_FOUND), head.method, address)
         return
     if failures.too_many(address, trio.current_time()):
         reply = too_many()
@@ -95,12 +95,12 @@ async def decide(
         if body is None:
             return
         if isinstance(body, bytes):
-            authorization = next(iter(values(head.request, b"authorization")), b"")
+            authorization = next(iter(head.values(b"authorization")), b"")
             reply = judge(push, authorization.decode("latin-1"), body, address)
         else:
             reply = malformed(body)
     await hold_back(reply.status, failures, address)
-    await answer(stream, _as_json(reply), head.request.method, address)
+    await answer(stream, _as_json(reply), head.method, address)
 
 
 def _as_json(reply: Reply) -> Answer:

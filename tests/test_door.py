@@ -9,10 +9,11 @@ from itertools import pairwise
 from typing import Literal
 
 import attrs
+import h11
 import pytest
 import trio
 import trio.testing
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mux import http_request
@@ -132,15 +133,11 @@ async def admitted(sent: bytes, kind: Literal["ws", "unix"] = "ws") -> Admission
 
 
 async def test_an_admission_tells_who_and_where_without_the_secret() -> None:
-    headers = (*AUTHORIZED, "X-Thing: a")
-    admission = await admitted(request("GET /any?x=1", *headers))
+    admission = await admitted(request("GET /any?x=1", *AUTHORIZED))
     assert admission.principal == Principal("capability-token", "capability-token")
-    assert admission.path == "/any?x=1"
     assert admission.address == "somebody"
-    assert (b"x-thing", b"a") in admission.headers
     assert knocks.TOKEN not in repr(admission)
     assert knocks.TOKEN.encode() not in admission.rest
-    assert knocks.TOKEN not in str(admission.headers)
 
 
 @pytest.mark.parametrize(
@@ -172,6 +169,32 @@ def test_a_head_in_pieces_is_the_same_head(cuts: list[int]) -> None:
             return await knock(server, "ws", CLOSED, "somebody", ready=lambda: True)
 
     assert trio.run(dribble) == trio.run(admitted, sent)
+
+
+ODD = (" ", "\t", "\n", "\r", "\0", "\x7f", "\xe9", ":", "a", "host", "\r\n", "\r\n\r\n", " \r\n b")
+HEADERS = (*AUTHORIZED, "x: a b", "content-length: 3", "transfer-encoding: chunked", "host: y")
+
+
+@given(
+    line=st.sampled_from(
+        ["GET /x?y HTTP/1.1", "GET * HTTP/1.1", "GET / HTTP/1.0", "PUT / HTTP/1.1"]
+    ),
+    headers=st.lists(st.sampled_from(HEADERS), max_size=8),
+    odd=st.lists(st.tuples(st.integers(0, 300), st.sampled_from(ODD)), max_size=2),
+)
+@example(line="GET /x?y HTTP/1.1", headers=list(AUTHORIZED), odd=[])
+def test_the_short_way_reads_what_the_library_reads(
+    line: str, headers: list[str], odd: list[tuple[int, str]]
+) -> None:
+    """Whatever it takes on; and the plain upgrade it does."""
+    sent = request(line, *headers, body="rest")
+    for place, text in odd:
+        sent = sent[:place] + text.encode("latin-1") + sent[place:]
+    short = http_request._usual(sent)
+    if short is not None:
+        parser = h11.Connection(h11.SERVER)
+        assert http_request._parse_head(parser, sent, sent) == short
+    assert short is not None or odd or line != "GET /x?y HTTP/1.1" or headers != list(AUTHORIZED)
 
 
 @given(sent=st.binary(max_size=300) | st.binary(max_size=99).map(b"GET / HTTP/1.1\r\n".__add__))
