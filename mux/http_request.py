@@ -1,7 +1,7 @@
 """One HTTP request on a stream, and one answer: read and written, not judged.
 
 The HTTP library (h11) judges every head but the usual one: a plain ``GET`` in one piece, all of it
-printable, which takes it five times as long as is needed (`_usual`).
+printable, for which it takes six times as long as is needed (`_usual`).
 
 Hands to: ``door`` and ``posts``, a request's head and body. Hears from: they, what to answer.
 """

@@ -15,6 +15,7 @@ import ipaddress
 import os
 import re
 import socket
+import sys
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from pathlib import Path
 from typing import Literal, NoReturn
@@ -26,7 +27,7 @@ import trio
 from mux.errors import AppmuxError
 from mux.reach import CONTROL_SOCKET
 from mux.socketpath import Claim, ListenError, claim_path, who_is_there
-from mux.streams import Accepted, Encrypted, Patient
+from mux.streams import Accepted, Encrypted, Listening, Patient
 from mux.tls import Certificate
 
 BACKLOG = 1024
@@ -43,6 +44,13 @@ USER_TIMEOUT = 5 * 60 * 1000
 """Milliseconds that sent bytes may stay unacknowledged, or a peer's window shut. Where there is
 this option it also decides when unanswered keepalives end a connection. Five minutes bridge a
 lift, a tunnel, or a laptop's lid."""
+
+UNSENT_BYTES = 16 * 1024
+"""What the kernel takes beyond what is on its way: more would only be late for one that lags."""
+
+HANDED_ON = sys.platform == "linux"
+"""Whether an accepted socket begins with all options of the listening one, so that they needn't be
+set at each. Others hand on some."""
 
 LARGEST_PORT = 65535
 
@@ -165,14 +173,15 @@ class Listener:
     """A socket that already queues connections.
 
     ``url`` is what a client is told: the real port, the absolute path. ``certificate``: of a
-    ``wss://`` one.
+    ``wss://`` one. ``tuned``: what it accepts has the options that we want already.
     """
 
     url: str
     kind: Literal["ws", "unix"]
-    trio_listener: trio.SocketListener
+    listening: Listening
     _claim: Claim | None = None
     certificate: Certificate | None = None
+    tuned: bool = False
 
     @property
     def transport(self) -> str:
@@ -193,7 +202,7 @@ class Listener:
         """Stop listening; a unix path is removed if it is still this listener's. Idempotent."""
         if self._claim is not None:
             self._claim.release()
-        await self.trio_listener.aclose()
+        await self.listening.aclose()
 
 
 async def open_listener(
@@ -218,7 +227,7 @@ async def open_listener(
     return Listener(
         url=f"unix://{address}",
         kind="unix",
-        trio_listener=_listen(claim.socket),
+        listening=Listening(claim.socket),
         claim=claim,
     )
 
@@ -231,15 +240,16 @@ def _open_tcp(address: TcpAddress) -> Listener:
         if family == socket.AF_INET6:
             # As natively on Linux: [::] serves IPv4 too.
             bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        if HANDED_ON:
+            _tune(bound.setsockopt)
         bound.bind((str(address.ip), address.port))
         bound.listen(BACKLOG)
     except OSError as failure:
         bound.close()
         raise ListenError(_why_not(address, failure)) from failure
     port = bound.getsockname()[1]
-    return Listener(
-        url=f"ws://{attrs.evolve(address, port=port)}", kind="ws", trio_listener=_listen(bound)
-    )
+    url = f"ws://{attrs.evolve(address, port=port)}"
+    return Listener(url, "ws", Listening(bound), tuned=HANDED_ON)
 
 
 def inherited_listeners(environ: MutableMapping[str, str]) -> list[Listener]:
@@ -296,9 +306,9 @@ def _inherit(descriptor: int) -> Listener:
         )
     if unix:
         # No claim: the path and its removal are the service manager's.
-        return Listener(url=f"unix://{name}", kind="unix", trio_listener=_listen(inherited))
+        return Listener(url=f"unix://{name}", kind="unix", listening=Listening(inherited))
     address = TcpAddress(ipaddress.ip_address(name[0]), name[1])
-    return Listener(url=f"ws://{address}", kind="ws", trio_listener=_listen(inherited))
+    return Listener(url=f"ws://{address}", kind="ws", listening=Listening(inherited))
 
 
 def _why_not(address: TcpAddress, failure: OSError) -> str:
@@ -317,10 +327,6 @@ def _why_not(address: TcpAddress, failure: OSError) -> str:
     return f"can't listen on {address.url}: {failure.strerror}{advice}"
 
 
-def _listen(bound: socket.socket) -> trio.SocketListener:
-    return trio.SocketListener(trio.socket.from_stdlib_socket(bound))
-
-
 # -- from a listening socket to connections --------------------------------------------------------
 
 
@@ -329,7 +335,7 @@ async def serve(
     handle_stream: Callable[[Accepted, str], Awaitable[object]],
     connection_nursery: trio.Nursery,
     *,
-    task_status: trio.TaskStatus[list[trio.SocketListener]] = trio.TASK_STATUS_IGNORED,
+    task_status: trio.TaskStatus[list[Listening]] = trio.TASK_STATUS_IGNORED,
 ) -> NoReturn:
     """Accept until cancelled; then close the listener.
 
@@ -338,8 +344,8 @@ async def serve(
     leaves those tasks alone.
     """
 
-    async def attend(stream: trio.SocketStream) -> None:
-        address = _admit_peer(stream, listener.kind)
+    async def attend(stream: Patient) -> None:
+        address = _admit_peer(stream.socket, listener)
         if address is None:
             return
         try:
@@ -353,7 +359,7 @@ async def serve(
         # Out of file descriptors, trio waits and tries again; the listener stays.
         await trio.serve_listeners(
             attend,
-            [listener.trio_listener],
+            [listener.listening],
             handler_nursery=connection_nursery,
             task_status=task_status,
         )
@@ -361,14 +367,15 @@ async def serve(
         await listener.aclose()
 
 
-def _admit_peer(stream: trio.SocketStream, kind: Literal["ws", "unix"]) -> str | None:
+def _admit_peer(accepted: trio.socket.SocketType, listener: Listener) -> str | None:
     """Prepare an accepted socket; its far end's name, or None if it is to be closed."""
     try:
-        if kind == "ws":
-            _tune(stream)
-            host, port = stream.socket.getpeername()[:2]
+        if listener.kind == "ws":
+            if not listener.tuned:
+                _tune(accepted.setsockopt)
+            host, port = accepted.getpeername()[:2]
             return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        uid = who_is_there(stream.getsockopt).uid
+        uid = who_is_there(accepted.getsockopt).uid
     except OSError as failure:
         # It has gone already.
         log.debug("connection lost before its first byte", reason=failure.strerror)
@@ -380,10 +387,9 @@ def _admit_peer(stream: trio.SocketStream, kind: Literal["ws", "unix"]) -> str |
 
 
 async def _prepare(
-    stream: trio.SocketStream, certificate: Certificate | None, address: str
+    patient: Patient, certificate: Certificate | None, address: str
 ) -> Accepted | None:
     """The stream to read and write; None if there is no talking TLS with the far end."""
-    patient = Patient(stream)
     if certificate is None:
         return patient
     encrypted = Encrypted(patient, certificate.context)
@@ -395,16 +401,18 @@ async def _prepare(
     return encrypted
 
 
-def _tune(stream: trio.SocketStream) -> None:
-    stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    stream.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+def _tune(set_option: Callable[[int, int, int], None]) -> None:
+    set_option(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    set_option(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for names, amount in (
         # macOS calls the idle time TCP_KEEPALIVE.
         (("TCP_KEEPIDLE", "TCP_KEEPALIVE"), KEEPALIVE_IDLE),
         (("TCP_KEEPINTVL",), KEEPALIVE_INTERVAL),
         (("TCP_KEEPCNT",), KEEPALIVE_COUNT),
         (("TCP_USER_TIMEOUT",), USER_TIMEOUT),
+        (("TCP_NOTSENT_LOWAT",), UNSENT_BYTES),
     ):
-        option = next((getattr(socket, name) for name in names if hasattr(socket, name)), None)
+        known = (getattr(trio.socket, name, None) for name in names)  # more than Python's has
+        option = next((each for each in known if each is not None), None)
         if option is not None:
-            stream.setsockopt(socket.IPPROTO_TCP, option, amount)
+            set_option(socket.IPPROTO_TCP, option, amount)

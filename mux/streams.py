@@ -1,4 +1,7 @@
-"""An accepted socket as a byte stream: one that takes its time, bare or under TLS.
+"""A listening socket, and an accepted one as a byte stream that takes its time, bare or under TLS.
+
+trio has both; these know what its own can't, and so cost a client half as much: that a connection,
+or what somebody says, has nearly always to be waited for, and that a socket's options are set.
 
 Hands to: the socket. Hears from: ``listener``, which makes one of each accepted socket;
 ``door`` and ``downstream``, which read and write it.
@@ -6,7 +9,9 @@ Hands to: the socket. Hears from: ``listener``, which makes one of each accepted
 
 from __future__ import annotations
 
+import errno
 import os
+import socket
 import ssl
 
 import attrs
@@ -23,14 +28,53 @@ RECEIVE_BYTES = 64 * 1024
 HANDSHAKE_DEADLINE = 10.0
 """Seconds for the TLS handshake, two round trips: a phone on a bad link needs 3."""
 
+_LOST = frozenset(
+    getattr(errno, name)
+    for name in (
+        "EAGAIN", "ECONNABORTED", "ECONNRESET", "EHOSTDOWN", "EHOSTUNREACH", "ENETDOWN",
+        "ENETUNREACH", "ENONET", "ENOPROTOOPT", "EOPNOTSUPP", "EPERM", "EPROTO", "ETIMEDOUT",
+    )
+    if hasattr(errno, name)
+)  # fmt: skip
+"""What ``accept`` says of a connection that has gone again, or that a firewall took (accept(2))."""
+
 log = structlog.get_logger()
+
+
+@attrs.define(eq=False)
+class Listening(trio.abc.Listener["Patient"]):
+    """A socket that queues connections; each is given as a `Patient`."""
+
+    socket: socket.socket
+
+    def __attrs_post_init__(self) -> None:
+        self.socket.setblocking(False)
+
+    async def accept(self) -> Patient:
+        """The next one. Raises ``OSError`` where there is no room for it."""
+        while True:
+            await trio.lowlevel.wait_readable(self.socket)
+            try:
+                accepted = self.socket.accept()[0]
+            except OSError as failure:
+                if failure.errno not in _LOST:
+                    raise
+            else:
+                return Patient(trio.socket.from_stdlib_socket(accepted))
+
+    async def aclose(self) -> None:
+        if self.socket.fileno() >= 0:
+            trio.lowlevel.notify_closing(self.socket)
+            self.socket.close()
+        await trio.lowlevel.checkpoint()
 
 
 @attrs.define(eq=False)
 class Patient(trio.abc.HalfCloseableStream):
     """A socket that is broken only once it took nothing for very long."""
 
-    stream: trio.SocketStream
+    socket: trio.socket.SocketType
+    _is_new: bool = True
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         with memoryview(data) as view:
@@ -44,22 +88,31 @@ class Patient(trio.abc.HalfCloseableStream):
 
     async def _send(self, data: memoryview) -> int:
         try:
-            return await self.stream.socket.send(data)
+            return await self.socket.send(data)
         except OSError as failure:
-            if self.stream.socket.fileno() < 0:
+            if self.fileno() < 0:
                 raise trio.ClosedResourceError("this stream was closed") from None
             raise trio.BrokenResourceError(f"socket broken: {failure.strerror}") from failure
 
     async def wait_send_all_might_not_block(self) -> None:
-        await self.stream.wait_send_all_might_not_block()
+        await self.socket.wait_writable()
 
     async def send_eof(self) -> None:
-        await self.stream.send_eof()
+        await trio.lowlevel.checkpoint()
+        try:
+            self.socket.shutdown(socket.SHUT_WR)
+        except OSError as failure:
+            raise trio.BrokenResourceError(f"socket broken: {failure.strerror}") from failure
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        """What came. Nearly always it has to be waited for, so that comes first."""
+        """What came. Nearly always it has to be waited for, so that comes first.
+
+        But for what a client says first: when it is accepted that is mostly there.
+        """
         while True:
-            await trio.lowlevel.wait_readable(self.stream.socket)
+            if not self._is_new:
+                await trio.lowlevel.wait_readable(self.socket)
+            self._is_new = False
             try:
                 return os.read(self.fileno(), max_bytes or RECEIVE_BYTES)
             except BlockingIOError:
@@ -69,10 +122,11 @@ class Patient(trio.abc.HalfCloseableStream):
 
     def fileno(self) -> int:
         """The socket's descriptor; -1 once it is closed."""
-        return self.stream.socket.fileno()
+        return self.socket.fileno()
 
     async def aclose(self) -> None:
-        await self.stream.aclose()
+        self.socket.close()
+        await trio.lowlevel.checkpoint()
 
 
 @attrs.define(eq=False)

@@ -37,7 +37,7 @@ from mux.listener import (
     serve,
 )
 from mux.socketpath import LONGEST_PATH, ListenError
-from mux.streams import Patient
+from mux.streams import Listening, Patient
 
 HOME = Path("/the/codex/home")
 ANY_PORT = TcpAddress(ip_address("127.0.0.1"), 0)
@@ -363,7 +363,7 @@ def contend(path: Path, rounds: int, start: object, failures: object) -> None:
         with socket.socket(socket.AF_UNIX) as client:
             try:
                 client.connect(str(path))
-                opened.trio_listener.socket._sock.accept()[0].close()  # type: ignore[attr-defined]
+                opened.listening.socket.accept()[0].close()
             except OSError as error:
                 failures.put(f"the path led elsewhere: {error}")  # type: ignore[attr-defined]
         trio.run(opened.aclose)
@@ -476,20 +476,28 @@ async def test_connections_outlive_the_accept_loop(path: Path) -> None:
         connections.cancel_scope.cancel()
 
 
-async def test_far_ends_have_names_and_tcp_sockets_are_tuned() -> None:
-    listener = await open_listener(ANY_PORT)
+def handed_over() -> Listener:
+    """One whose socket somebody else has opened, without any options."""
+    bound = socket.create_server(("127.0.0.1", 0))
+    return Listener(f"ws://127.0.0.1:{bound.getsockname()[1]}", "ws", Listening(bound))
+
+
+@pytest.mark.parametrize("ours", [True, False])
+async def test_far_ends_have_names_and_tcp_sockets_are_tuned(ours: bool) -> None:
+    listener = await open_listener(ANY_PORT) if ours else handed_over()
     options: dict[str, int] = {}
 
     async def attend(patient: trio.abc.HalfCloseableStream, address: str) -> None:
         assert isinstance(patient, Patient)
-        stream = patient.stream
+        stream = patient.socket
         for level, name in (
             (socket.SOL_SOCKET, "SO_KEEPALIVE"),
             (socket.IPPROTO_TCP, "TCP_NODELAY"),
             (socket.IPPROTO_TCP, "TCP_KEEPINTVL"),
             (socket.IPPROTO_TCP, "TCP_KEEPCNT"),
+            (socket.IPPROTO_TCP, "TCP_NOTSENT_LOWAT"),
         ):
-            options[name] = stream.getsockopt(level, getattr(socket, name))
+            options[name] = stream.getsockopt(level, getattr(trio.socket, name))
         if sys.platform == "linux":
             for name in ("TCP_KEEPIDLE", "TCP_USER_TIMEOUT"):
                 options[name] = stream.getsockopt(socket.IPPROTO_TCP, getattr(socket, name))
@@ -505,7 +513,8 @@ async def test_far_ends_have_names_and_tcp_sockets_are_tuned() -> None:
     assert options.pop("SO_KEEPALIVE") > 0
     assert options.pop("TCP_NODELAY") > 0
     linux = {"TCP_KEEPIDLE": 60, "TCP_USER_TIMEOUT": 300_000} if sys.platform == "linux" else {}
-    assert options == {"TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4} | linux
+    everywhere = {"TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4, "TCP_NOTSENT_LOWAT": 16 * 1024}
+    assert options == everywhere | linux
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")

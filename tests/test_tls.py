@@ -263,7 +263,7 @@ async def test_a_slow_client_is_not_cut_and_a_stalled_one_is(
     encrypted: bool, issued: Issued, certificate: Certificate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     near, far = _narrow()
-    writer: trio.abc.HalfCloseableStream = Patient(near)
+    writer: trio.abc.HalfCloseableStream = Patient(near.socket)
     reader: trio.abc.Stream = far
     if encrypted:
         writer = streams.Encrypted(writer, certificate.context)
@@ -294,7 +294,7 @@ async def test_a_slow_client_is_not_cut_and_a_stalled_one_is(
 @pytest.mark.parametrize("closed_by", ["us", "them"])
 async def test_a_closed_socket_is_told_as_streams_tell_it(closed_by: str) -> None:
     near, far = _narrow()
-    patient = Patient(near)
+    patient = Patient(near.socket)
     wanted = trio.BrokenResourceError if closed_by == "them" else trio.ClosedResourceError
     async with trio.open_nursery() as nursery:
         nursery.start_soon((far if closed_by == "them" else patient).aclose)
