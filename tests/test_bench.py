@@ -2,12 +2,13 @@
 
 import json
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
 from bench import load, source
-from bench.profile import Share, module_of, shares, spent_between
-from bench.sides import HERE
+from bench.profile import JOBS, Share, Watch, markdown, module_of, shares, spent_between
+from bench.sides import HERE, Server
 
 MOMENT = "1234567890123456789"
 
@@ -54,10 +55,30 @@ def test_only_what_was_seen_during_the_load_counts() -> None:
     ("file", "module"),
     [
         (str(HERE / "mux" / "core" / "hearing.py"), "mux/core/hearing.py"),
-        ("/usr/lib/python3.12/site-packages/trio/_core/_run.py", "trio"),
+        ("/usr/lib/python3.12/site-packages/trio/_core/_run.py", "trio/_core"),
+        ("/usr/lib/python3.12/site-packages/trio/_socket.py", "trio"),
         (str(HERE / ".venv" / "lib" / "site-packages" / "cffi.py"), "cffi"),
         ("/usr/lib/python3.12/socket.py", "socket"),
     ],
 )
 def test_a_module_is_ours_or_its_package(file: str, module: str) -> None:
     assert module_of(file) == module
+
+
+def test_one_table_of_all_jobs_with_what_is_telling_in_any() -> None:
+    some = Counter({("mux/outbox.py", "flush"): 97, ("h11", "next_event"): 2, ("x", "y"): 1})
+    other = Counter({("mux/outbox.py", "flush"): 10, ("h11", "next_event"): 990})
+    server = Server("ws://127.0.0.1:1", 1, None, Path("/nowhere"))
+    found = {
+        name: (JOBS[name], Watch(server, 1.5 * JOBS[name].number / 1e6, 0.0, 0.0), spent)
+        for name, spent in (("deltas", some), ("requests", other))
+    }
+    assert markdown(found).splitlines() == [
+        "|  | replayed deltas to 32 | cheap requests of 16 clients |",
+        "|---|---|---|",
+        "| CPU of the loop, each | 1.5 µs | 1.5 µs |",
+        "| thereof in the kernel | 0% | 0% |",
+        "| CPU of other threads, each | 0 µs | 0 µs |",
+        "| `h11` | 2% | 99% |",
+        "| `mux/outbox.py` | 97% | 1% |",
+    ]
