@@ -9,7 +9,6 @@ Hands to: `report`, `picture`. Hears from: every measurement.
 from __future__ import annotations
 
 import os
-import resource
 import sys
 import time
 from collections.abc import Callable
@@ -32,9 +31,7 @@ from bench import (
     turns,
 )
 from bench.figures import FULL, QUICK, Figure, Plan
-
-SOCKETS: Final = 12_000
-"""For 5,000 idle clients, with room."""
+from bench.sides import prepare
 
 PARTS: Final[dict[str, Callable[[Plan], list[Figure]]]] = {
     "turns": turns.measure,
@@ -57,14 +54,6 @@ def keep(found: list[Figure], curves: dict[str, list[growth.Point]], out: Path) 
         picture.draw(whole, out / "performance.svg")
 
 
-def allow_many_sockets() -> None:
-    """As a rule a process may have 1,024 open; the broker under test inherits what is allowed."""
-    now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if resource.RLIM_INFINITY != now < SOCKETS:
-        wanted = SOCKETS if most == resource.RLIM_INFINITY else min(SOCKETS, most)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
-
-
 @click.command(help=(__doc__ or "").partition("\n")[0])
 @click.option("--quick", is_flag=True, help="Under two minutes: fewer, shorter, no growth.")
 @click.option("--only", help=f"Some parts, with commas between: {', '.join(PARTS)}, growth.")
@@ -80,7 +69,7 @@ def main(*, quick: bool, only: str | None, out: Path) -> None:
     wanted = only.split(",") if only else [*PARTS, *(() if quick else ("growth",))]
     if unknown := set(wanted) - {*PARTS, "growth"}:
         raise click.BadParameter(f"no such part: {', '.join(sorted(unknown))}")
-    allow_many_sockets()
+    prepare()
     console = Console(width=None if sys.stdout.isatty() else 150)
     if os.getloadavg()[0] > 1:
         console.print("[yellow]the machine is busy: what others do is measured too[/]")

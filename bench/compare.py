@@ -36,7 +36,7 @@ from bench.catchups import catch_up
 from bench.delays import brokered
 from bench.replays import replay
 from bench.report import number
-from bench.sides import HERE, median
+from bench.sides import HERE, median, prepare
 
 TELLING: Final = 0.10
 """Less than a tenth is what two runs of the same commit differ by."""
@@ -203,6 +203,7 @@ def judge(before: list[float], after: list[float], *, more_is_better: bool) -> J
 @click.option("--repeat", default=5, show_default=True, help="Runs of each.")
 def main(a: str, b: str, repeat: int) -> None:
     """Measure both and report."""
+    prepare()
     console = Console(width=None if sys.stdout.isatty() else 120)
     with working_trees((a, b)) as trees:
         found = compared(trees, repeat, console)

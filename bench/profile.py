@@ -41,6 +41,7 @@ from bench.sides import (
     broker,
     cpu_seconds,
     loading,
+    prepare,
     sourced,
     threads,
 )
@@ -277,6 +278,7 @@ def main(*, only: str | None, out: Path) -> None:
     wanted = only.split(",") if only else list(JOBS)
     if unknown := set(wanted) - set(JOBS):
         raise click.BadParameter(f"no such load: {', '.join(sorted(unknown))}")
+    prepare()
     console = Console(width=None if sys.stdout.isatty() else 120)
     found = {}
     for name in wanted:

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import json
 import os
+import resource
+import signal
 import subprocess
 import sys
 import tempfile
@@ -34,6 +36,9 @@ MIB: Final = 1024 * 1024
 TICKS: Final = os.sysconf("SC_CLK_TCK")
 PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 
+SOCKETS: Final = 12_000
+"""For 5,000 idle clients, with room."""
+
 TOKEN: Final = "bench-token-of-no-worth"
 AUTH: Final = ("--ws-auth", "capability-token", "--ws-token-sha256",
                sha256(TOKEN.encode()).hexdigest())  # fmt: skip
@@ -44,6 +49,20 @@ PATIENCE: Final = 600.0
 ENDLESS_OUTBOX: Final = {"APPMUX_LIMITS_OUTBOX_BYTES": str(4096 * MIB)}
 """For what the broker can do at most: the load shares its cores, and a client that falls behind
 would be given less, by another way."""
+
+
+def prepare() -> None:
+    """What a program of the bench does first, for itself and all that it starts.
+
+    As a rule a process may have 1,024 sockets open: as many as it may be allowed, then. And asked
+    to terminate it ends as if interrupted, with all that it started.
+    """
+    now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if resource.RLIM_INFINITY != now < SOCKETS:
+        wanted = SOCKETS if most == resource.RLIM_INFINITY else min(SOCKETS, most)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background it is ignored
+    signal.signal(signal.SIGTERM, lambda _signal, _frame: signal.raise_signal(signal.SIGINT))
 
 
 # --- Servers -------------------------------------------------------------------------------------
