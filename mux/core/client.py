@@ -98,7 +98,8 @@ class Client:
 
     ``drove``: when it last made a thread work; ``heard``: when it last sent anything. ``acted``:
     when a person last did something by it, by thread. ``focus``: None for one that never said.
-    ``local``: it is known to be on this host.
+    ``local``: it is known to be on this host. ``follows``: by thread, the journal's head when it
+    joined.
     ``aware``: it knows the broker. ``numbered``: it gets numbered messages, as those that are aware
     do, and a relay (the stdio door) before one that isn't. ``backlog``: set while it is behind.
     """
@@ -114,7 +115,7 @@ class Client:
     info: ClientInfo | None = None
     capabilities: Capabilities = attrs.field(factory=Capabilities)
     opted_out: frozenset[str] = frozenset()
-    follows: dict[str, None] = attrs.field(factory=dict)
+    follows: dict[str, int] = attrs.field(factory=dict)
     aware: bool = False
     numbered: bool = False
     backlog: Backlog | None = None

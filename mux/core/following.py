@@ -88,9 +88,10 @@ class Following:
         self._publish_early(id)
 
     def _join(self, client: Client, id: str) -> None:
-        self.state.threads.follow(client, id).kept_until = 0.0
+        head = self.state.journal.head
+        self.state.threads.follow(client, id, head).kept_until = 0.0
         if client.backlog is not None:
-            client.backlog.follow(id, self.state.journal.head)
+            client.backlog.follow(id, head)
 
     def after_answer(self, client: Client | None, named: dict[str, bool]) -> None:
         """The answer is out: what runs is introduced to a newcomer, what waits is offered."""

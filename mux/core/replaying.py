@@ -29,12 +29,13 @@ from mux.core.state import State
 
 @attrs.define(eq=False)
 class _Replay:
-    """One that waits for threads to be loaded."""
+    """One that waits for threads to be loaded. ``not_had``: those that need a snapshot first."""
 
     client: ClientId
     origin: bytes
     params: ReplayParams
     threads: list[str]
+    not_had: list[str]
     loading: int = 0
 
 
@@ -45,14 +46,16 @@ class Replaying:
     state: State
     asking: Asking
     _loading: dict[int, tuple[_Replay, str]] = attrs.field(factory=dict)
-    _left: OrderedDict[tuple[tuple[str, str], str], set[str]] = attrs.field(factory=OrderedDict)
+    _left: OrderedDict[tuple[tuple[str, str], str], dict[str, int]] = attrs.field(
+        factory=OrderedDict
+    )
 
     def client_left(self, client: Client) -> None:
         """Remember what it followed, for its return."""
         if client.info is None or not client.follows:
             return
         key = (client.principal.identity, client.info.name)
-        self._left[key] = set(client.follows)
+        self._left[key] = dict(client.follows)
         self._left.move_to_end(key)
         while len(self._left) > self.state.limits.remembered_clients:
             self._left.popitem(last=False)
@@ -75,7 +78,8 @@ class Replaying:
             answer = self._answer(complete=False)
             self.state.send(client.id, jsonrpc.result(message.id, answer), message.method)
         else:
-            self._load(_Replay(client.id, message.id, params, self._wanted(client, params)))
+            wanted, not_had = self._wanted(client, params)
+            self._load(_Replay(client.id, message.id, params, wanted, not_had))
 
     def _is_under_way(self, client: Client) -> bool:
         loading = any(replay.client == client.id for replay, _ in self._loading.values())
@@ -85,18 +89,34 @@ class Replaying:
         journal = self.state.journal
         return after.epoch == journal.epoch and journal.earliest <= after.seq <= journal.head
 
-    def _wanted(self, client: Client, params: ReplayParams) -> list[str]:
+    def _wanted(self, client: Client, params: ReplayParams) -> tuple[list[str], list[str]]:
+        """The threads that are to be followed again; and those for which that isn't enough."""
         if params.threadIds is not None:
-            return sorted({*params.threadIds, *([params.threadId] if params.threadId else [])})
+            named = {*params.threadIds, *([params.threadId] if params.threadId else [])}
+            return sorted(named), []
         if params.threadId is not None:
-            return [params.threadId]
+            return [params.threadId], []
         name = client.info.name if client.info is not None else ""
-        wanted = set(self._left.get((client.principal.identity, name), ()))
+        followed = self._left.get((client.principal.identity, name), {})
         for other in self.state.clients.values():
-            # Itself; or its connection before this one, which isn't known to be gone yet.
-            if other.resembles(name, client.principal):
-                wanted |= other.follows.keys()
-        return sorted(wanted)
+            # Its connection before this one, which isn't known to be gone yet.
+            if other is not client and other.resembles(name, client.principal):
+                followed = followed | other.follows
+        after = params.after.seq
+        not_had = {id for id, since in followed.items() if not self._has_joined(id, since, after)}
+        not_had -= client.follows.keys()
+        return sorted((followed.keys() - not_had) | client.follows.keys()), sorted(not_had)
+
+    def _has_joined(self, id: str, since: int, after: int) -> bool:
+        """Whether who has all up to ``after`` has had the answer by which it joined a thread.
+
+        It may have been lost with its connection. Then to be followed again is not enough, and
+        harmful: a ``thread/resume`` introduces what runs only to one that doesn't follow. At the
+        same number there is no telling, but only what runs could be missed.
+        """
+        thread = self.state.threads.known.get(id)
+        runs = thread is not None and bool(thread.running.items)
+        return since < after or (since == after and not runs)
 
     def _load(self, replay: _Replay) -> None:
         for id in replay.threads:
@@ -152,7 +172,7 @@ class Replaying:
         found = [id for id in replay.threads if id in known and known[id].subscribed]
         missing = [id for id in replay.threads if id not in found]
         answer = self._answer(complete=True)
-        answer.threads, answer.missing = found, missing
+        answer.threads, answer.missing = found, sorted(missing + replay.not_had)
         state.send(client.id, jsonrpc.result(replay.origin, answer), "mux/replay")
         follows = dict.fromkeys(client.follows, state.journal.head)
         follows |= dict.fromkeys(found, after)

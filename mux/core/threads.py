@@ -178,11 +178,11 @@ class Threads:
             self._behind = tuple(id for id, each in clients if each.backlog is not None)
         return self._behind
 
-    def follow(self, client: Client, id: str) -> Thread:
-        """The client follows the thread from now on."""
+    def follow(self, client: Client, id: str, since: int = 0) -> Thread:
+        """The client follows the thread from now on, brought up to this number by its joining."""
         thread = self.get(id)
         thread.followers[client.id] = None
-        client.follows[id] = None
+        client.follows.setdefault(id, since)
         self.audience_changed()
         return thread
 

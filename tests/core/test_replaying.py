@@ -156,6 +156,55 @@ def test_merged_it_gets_one_delta_with_the_last_number() -> None:
     assert numbers(back.heard()) == [4]
 
 
+def running_joined() -> tuple[PacedStory, Peer]:
+    """A phone that follows "s" has just joined "t", on which an item runs; the head is 3."""
+    story, phone = followed("s")
+    desk = story.peer("desk")
+    for thread in ("s", "t", "u"):
+        joins(story, desk, thread)
+    story.delta("s")
+    story.notifies("item/started", {"threadId": "t", "turnId": "u", "item": {"id": "i"}})
+    story.delta("t", "all of it")
+    joins(story, phone, "t")
+    return story, phone
+
+
+@pytest.mark.parametrize("cursor", [1, 3])
+def test_one_whose_joining_may_be_lost_joins_again_and_misses_nothing(cursor: int) -> None:
+    story, phone = running_joined()
+    phone.leaves()
+    back = story.peer("phone", **AWARE)
+    result = asked(back, after=after(cursor))["result"]
+    assert (result["threads"], result["missing"]) == (["s"], ["t"])
+    story.drains(back)
+    story.delta("t", ", and more")
+    assert back.heard() == []
+    joins(story, back, "t")
+    assert texts(back.heard()) == "all of it, and more"
+
+
+def test_one_whose_joining_has_come_goes_on() -> None:
+    story, phone = running_joined()
+    story.delta("t", ", and more")
+    story.delta("s")
+    phone.leaves()
+    back = story.peer("phone", **AWARE)
+    result = asked(back, after=after(4))["result"]
+    assert (result["threads"], result["missing"]) == (["s", "t"], [])
+    story.notifies("item/completed", {"threadId": "t", "turnId": "u", "item": {"id": "i"}})
+    story.ends_turn("t", "u")
+    story.delta("s")
+    back.leaves()
+    again = story.peer("phone", **AWARE)
+    assert asked(again, after=after(4))["result"]["threads"] == ["s", "t"]
+    again.leaves()  # nothing runs: whoever joined at this number has missed nothing
+    last = story.peer("phone", **AWARE)
+    joins(story, last, "u")
+    last.leaves()
+    head = story.broker.state.journal.head
+    assert "u" in asked(story.peer("phone", **AWARE), after=after(head))["result"]["threads"]
+
+
 def test_without_a_thread_it_follows_again_what_it_followed() -> None:
     story, phone = followed("t", "s")
     story.peer("someone else")

@@ -34,7 +34,8 @@ class Replayed(msgspec.Struct):
     """``seq`` is the journal's head, ``earliest`` the earliest cursor that can be replayed.
 
     With ``complete: false`` nothing is sent or followed: take a snapshot. Else ``threads`` are
-    followed now, and ``missing`` couldn't be loaded; what was missed comes next.
+    followed now; what was missed comes next. ``missing`` aren't: they couldn't be loaded, or the
+    answer by which they were joined had not come by this cursor. Take a snapshot of them.
     """
 
     complete: bool
