@@ -27,9 +27,8 @@ from rich.table import Table
 
 from mux.core.appserver import Introduction
 from mux.core.broker import Broker
-from mux.core.commands import Fetch, Forward
+from mux.core.commands import Forward
 from mux.core.events import ClientAttached, ClientSent, UpstreamSent, UpstreamStarted
-from mux.core.journal import Entry
 from mux.core.limits import Limits
 from mux.core.principal import Principal
 from mux.dispatcher import Dispatcher, Port
@@ -121,7 +120,7 @@ def owe(followers: int, lines: int) -> float:
 
 async def _owe(followers: int, lines: int) -> float:
     dispatcher = Dispatcher(make_broker())
-    dispatcher.disk = _NoDisk()
+    dispatcher.keep = lambda _entry: None  # the store has a thread of its own, and its own costs
     ports = [Port(_outbox(), lambda _code, _reason: None) for _ in range(followers)]
     for port in ports:
         follow(dispatcher.broker, dispatcher.attach(port, PRINCIPAL, "ws", "bench"))
@@ -174,14 +173,6 @@ class _Sink(trio.abc.SendStream):
     async def wait_send_all_might_not_block(self) -> None: ...
 
     async def aclose(self) -> None: ...
-
-
-class _NoDisk:
-    """Journals nothing: the store has a thread of its own, and its own costs."""
-
-    def append(self, entry: Entry) -> None: ...
-
-    def fetch(self, wanted: Fetch) -> None: ...
 
 
 # --- The table -----------------------------------------------------------------------------------

@@ -112,28 +112,23 @@ class NoticeBoard(Protocol):
     def judged(self, command: Judged) -> None: ...
 
 
-class Disk(Protocol):
-    """What the dispatcher needs of the store; none of it waits."""
-
-    def append(self, entry: Entry) -> None: ...
-    def fetch(self, wanted: Fetch) -> None: ...
-
-
 @attrs.define(eq=False)
 class Dispatcher:
     """Carries events to the core and its commands to the shells, which are set once they exist.
 
-    ``give_up`` ends the broker with a reason; ``answer`` gives the result of a request that the
-    shells answer, or ``LATER``, or raises ``AppmuxError`` with what is wrong; ``facts`` adds to a
-    report what only the server knows (pid, listeners). ``learn_gate`` has it found out, beside,
-    what is experimental. ``record`` puts something into the audit log.
+    ``keep`` takes an entry of the journal, ``fetch`` has some read for a client that is behind;
+    neither waits. ``give_up`` ends the broker with a reason; ``answer`` gives the result of a
+    request that the shells answer, or ``LATER``, or raises ``AppmuxError`` with what is wrong;
+    ``facts`` adds to a report what only the server knows (pid, listeners). ``learn_gate`` has it
+    found out, beside, what is experimental. ``record`` puts something into the audit log.
     ``debug``: log each message.
     """
 
     broker: Broker
     debug: bool = False
     upstream: AppServer = attrs.field(init=False)
-    disk: Disk = attrs.field(init=False)
+    keep: Callable[[Entry], None] = attrs.field(init=False)
+    fetch: Callable[[Fetch], None] = attrs.field(init=False)
     doorkeeper: Doorkeeper | None = None
     notices: NoticeBoard | None = None
     give_up: Callable[[str], None] = attrs.field(init=False)
@@ -230,7 +225,7 @@ class Dispatcher:
                 if self.debug:
                     log.debug("to clients", clients=command.recipients, method=command.method)
             if command.entry is not None:
-                self.disk.append(command.entry)
+                self.keep(command.entry)
         else:
             self._deliver()
             self._perform_rarer(command)
@@ -263,7 +258,7 @@ class Dispatcher:
             case TellWhenDrained(client):
                 self._ports[client].outbox.tell_when_drained()
             case Fetch():
-                self.disk.fetch(command)
+                self.fetch(command)
             case Notify() | Withdraw() | Explain() | Judged():
                 self._perform_on_notices(command)
             case _:

@@ -104,9 +104,9 @@ class Outbox:
         """
         if not self._idle or not self._frames:
             return True
-        if self.descriptor is None or self.owed > BATCH_BYTES:
+        if self.descriptor is None or (self.owed > BATCH_BYTES and len(self._frames) > 1):
             return False
-        whole = b"".join(self._frames)
+        whole = b"".join(self._frames)  # of a single one it makes no copy
         try:
             taken = os.write(self.descriptor(), whole)
         except OSError:  # it is full, or broken, which the writer finds out

@@ -49,7 +49,6 @@ from mux.core import appserver, notice
 from mux.core.broker import Broker
 from mux.core.commands import Fetch, Serve
 from mux.core.events import Fetched, GateLearned, JournalKept
-from mux.core.journal import Entry
 from mux.devices import Book, open_book
 from mux.dispatcher import LATER, Dispatcher
 from mux.door import Exposition, knock
@@ -244,7 +243,8 @@ def _assemble(
     dispatcher.notices = notices.noticing
     dispatcher.upstream = upstream
     dispatcher.learn_gate = schema.learn
-    dispatcher.disk = server
+    dispatcher.keep = store.append
+    dispatcher.fetch = server.fetch
     dispatcher.record = audit.record
     dispatcher.doorkeeper = access
     dispatcher.give_up = server.give_up
@@ -377,10 +377,6 @@ class _Server:
         if kept != self._kept:
             self._kept = kept
             self.dispatcher.hear(kept)
-
-    def append(self, entry: Entry) -> None:
-        """Keep an entry of the journal."""
-        self.store.append(entry)
 
     def fetch(self, wanted: Fetch) -> None:
         """Have entries read for a client that is behind."""

@@ -18,7 +18,6 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator
 from pathlib import Path
 
 import attrs
@@ -190,7 +189,7 @@ class Upstream:
             await self._read_errors(stderr)
         await stderr.aclose()
 
-    def _log_errors(self, lines: Iterator[bytes]) -> None:
+    def _log_errors(self, lines: list[bytes]) -> None:
         for line in lines:
             text = _COLOURS.sub("", line[:STDERR_LINE_BYTES].decode(errors="replace")).rstrip()
             if text:
@@ -216,15 +215,15 @@ class Lines:
 
     _parts: list[bytes] = attrs.field(factory=list)
 
-    def split(self, chunk: bytes | bytearray) -> Iterator[bytes]:
+    def split(self, chunk: bytes | bytearray) -> list[bytes]:
         """The lines that ``chunk`` completes, without ends. An unended last one never comes."""
         *whole, rest = bytes(chunk).split(b"\n")
         if whole and self._parts:
             whole[0] = b"".join((*self._parts, whole[0]))
             self._parts.clear()
-        yield from filter(None, whole)
         if rest:
             self._parts.append(rest)
+        return list(filter(None, whole))
 
 
 async def _see_its_end(process: trio.Process, reading: trio.CancelScope) -> None:

@@ -15,9 +15,7 @@ import attrs
 from mux.config import Config, Notices
 from mux.core.appserver import Introduction
 from mux.core.broker import Broker
-from mux.core.commands import Fetch
 from mux.core.events import UpstreamStarted
-from mux.core.journal import Entry
 from mux.core.limits import Limits
 from mux.core.policies import Policies
 from mux.core.scopes import ALL, Scope
@@ -46,9 +44,6 @@ class AppServer:
     def stop(self) -> None: ...
     def kill(self, reason: str) -> None: ...
 
-    def append(self, entry: Entry) -> None: ...
-    def fetch(self, wanted: Fetch) -> None: ...
-
 
 @attrs.define(eq=False)
 class Desk:
@@ -68,7 +63,8 @@ class Desk:
     def __attrs_post_init__(self) -> None:
         broker = Broker(Limits(), Introduction("appmux", "0.1"), first_id=int(self.now))
         self.dispatcher = Dispatcher(broker)
-        self.dispatcher.upstream = self.dispatcher.disk = self.server
+        self.dispatcher.upstream = self.server
+        self.dispatcher.keep = lambda _entry: None
         self.book = open_book(self.state_dir, lambda: self.now)
         config = Config(
             state_dir=self.state_dir,
