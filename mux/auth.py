@@ -56,6 +56,10 @@ _INTEGER_DATES = range(-(2**63), 2**63)
 _TEXT_JWT_HEADERS = ("typ", "cty", "jku", "kid", "x5u", "x5t", "x5t#S256")
 
 
+_WITH_THE_TOKEN = Principal("capability-token", "capability-token")
+_LOCAL_USER = Principal("local", "local-user")
+
+
 class AuthConfigError(AppmuxError):
     """Auth flags that contradict each other, or a secret that can't be used. Exit status 1."""
 
@@ -287,7 +291,7 @@ class Authenticator:
 
 def local_user() -> Principal:
     """The principal of a unix socket: the file's mode and the peer's uid have proved it."""
-    return Principal("local", "local-user")
+    return _LOCAL_USER
 
 
 def device_principal(device: Device, now: float) -> Principal:
@@ -312,7 +316,7 @@ def _bearer(authorization: bytes | None) -> str:
 def _check_token(token: str, digest: bytes) -> Principal:
     if not hmac.compare_digest(hashlib.sha256(token.encode()).digest(), digest):
         raise AuthError(WRONG_TOKEN)
-    return Principal("capability-token", "capability-token")
+    return _WITH_THE_TOKEN
 
 
 def _check_jwt(token: str, rules: _SignedBearer, now: int) -> Principal:

@@ -74,7 +74,6 @@ class Patient(trio.abc.HalfCloseableStream):
     """A socket that is broken only once it took nothing for very long."""
 
     socket: trio.socket.SocketType
-    _is_new: bool = True
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         with memoryview(data) as view:
@@ -105,20 +104,22 @@ class Patient(trio.abc.HalfCloseableStream):
             raise trio.BrokenResourceError(f"socket broken: {failure.strerror}") from failure
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        """What came. Nearly always it has to be waited for, so that comes first.
-
-        But for what a client says first: when it is accepted that is mostly there.
-        """
+        """What came. Nearly always it has to be waited for, so that comes first."""
         while True:
-            if not self._is_new:
-                await trio.lowlevel.wait_readable(self.socket)
-            self._is_new = False
+            await trio.lowlevel.wait_readable(self.socket)
             try:
                 return os.read(self.fileno(), max_bytes or RECEIVE_BYTES)
             except BlockingIOError:
                 continue
             except OSError as failure:
                 raise trio.BrokenResourceError(f"socket broken: {failure.strerror}") from failure
+
+    def receive_now(self, max_bytes: int) -> bytes:
+        """What is there already; nothing if nothing is, or no more will come."""
+        try:
+            return os.read(self.fileno(), max_bytes)
+        except OSError:  # it isn't there yet; or broken, which whoever waits for more finds out
+            return b""
 
     def fileno(self) -> int:
         """The socket's descriptor; -1 once it is closed."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from itertools import pairwise
@@ -21,6 +22,7 @@ from mux.auth import open_auth
 from mux.config import Auth
 from mux.core.principal import Principal
 from mux.door import Admission, knock
+from mux.streams import Patient
 from tests import knocks
 from tests.knocks import AUTHORIZED, UPGRADE, request
 
@@ -169,6 +171,36 @@ def test_a_head_in_pieces_is_the_same_head(cuts: list[int]) -> None:
             return await knock(server, "ws", CLOSED, "somebody", ready=lambda: True)
 
     assert trio.run(dribble) == trio.run(admitted, sent)
+
+
+@pytest.mark.parametrize("there", [0, 10, 400])
+async def test_a_head_is_the_same_whether_it_is_there_already_or_comes(there: int) -> None:
+    sent = request("GET /x", *AUTHORIZED) + b"rest"
+    near, far = socket.socketpair()
+    patient = Patient(trio.socket.from_stdlib_socket(near))
+    with far:
+        far.sendall(sent[:there])
+        async with trio.open_nursery() as nursery:
+
+            async def send_the_rest() -> None:
+                await trio.testing.wait_all_tasks_blocked()
+                far.sendall(sent[there:])
+
+            if there < len(sent):
+                nursery.start_soon(send_the_rest)
+            admission = await knock(patient, "ws", CLOSED, "somebody", ready=lambda: True)
+    assert admission is not None
+    assert (admission.key, admission.rest) == (b"dGhlIHNhbXBsZSBub25jZQ==", b"rest")
+    await patient.aclose()
+
+
+@pytest.mark.parametrize("said", [b"", b"GET / HTTP/1.1\r\n"])
+async def test_one_that_left_before_it_was_looked_at_is_nobody(said: bytes) -> None:
+    near, far = socket.socketpair()
+    far.sendall(said)
+    far.close()
+    patient = Patient(trio.socket.from_stdlib_socket(near))
+    assert await knock(patient, "ws", CLOSED, "somebody", ready=lambda: True) is None
 
 
 ODD = (" ", "\t", "\n", "\r", "\0", "\x7f", "\xe9", ":", "a", "host", "\r\n", "\r\n\r\n", " \r\n b")

@@ -124,7 +124,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "tls": set(),
     "door": {"auth", "failures", "http_request", "pairing", "posts"},
     "posts": {"failures", "http_request", "pairing"},
-    "http_request": {"failures"},
+    "http_request": {"failures", "streams"},
     "auth": {"devices"},
     "failures": set(),
     "access": {"devices", "dispatcher", "pairing"},

@@ -75,6 +75,7 @@ EXTENSION_VERSION = 1
 """Of what clients that know the broker get beyond the app-server's protocol."""
 
 _AS_IT_IS = RequestRule()
+_initialize_decoder = msgspec.json.Decoder(clients.InitializeParams)
 
 
 class Broker:
@@ -369,7 +370,7 @@ class Broker:
             self._wait_for_handshake(client, message)
             return
         try:
-            params = msgspec.json.decode(message.params, type=clients.InitializeParams)
+            params = _initialize_decoder.decode(message.params)
         except msgspec.ValidationError:
             # The app-server names what is wrong better than we could, and in its own words.
             self._pass_on(client, message, _AS_IT_IS, "observe")
