@@ -17,7 +17,7 @@ NOT_TO_LISTEN = {
     "jwt",                       # for --ws-auth signed-bearer-token
     "httpx", "httpcore", "http_ece", "cryptography", "mux.push.services",  # to push something
     "prometheus_client", "mux.metrics",  # for a scraper
-    "segno", "mux.pair", "mux.scripted_model",
+    "segno", "zoneinfo", "mux.pair", "mux.scripted_model",
 }  # fmt: skip
 """What costs much, and isn't needed to be there for the first client; and for what it is."""
 
@@ -31,11 +31,12 @@ async def test_a_start_loads_what_a_client_needs_and_nothing_dear_beside() -> No
         assert not before & NOT_TO_LISTEN, (
             "import it inside the function that wants it, or decide otherwise in NOT_TO_LISTEN"
         )
-        await broker.wait_log(r"\| +mux\.metrics\n")
         by_then = len(broker.shown())
         async with client(broker, "the first") as first:
-            await first.request("thread/start", {"cwd": str(broker.home.work)})
-        assert not loaded(broker.shown()[by_then:]), "the first client waits while it is loaded"
+            await first.start_thread(broker.home.work)
+        late = {name for name in loaded(broker.shown()[by_then:]) if name.startswith("mux.")}
+        assert not late, "the first client waits while it is loaded"
+        await broker.wait_log(r"\| +prometheus_client\.core\n")  # before a scraper asks
 
 
 def loaded(shown: str) -> set[str]:
