@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import logging
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -134,3 +136,24 @@ def test_libraries_speak_through_the_same_form_and_never_at_debug() -> None:
     assert [(entry["event"], entry["logger"], entry["level"]) for entry in entries] == [
         ("accept failed: EMFILE", "some.library", "warning")
     ]
+
+
+def test_structlog_goes_without_rich_and_everybody_else_has_it() -> None:
+    """In a process of its own: here pytest has loaded either."""
+    program = """if True:
+        from mux import config, logs
+        import sys, structlog
+        assert "rich" not in sys.modules
+        logs.configure(config.Log(format="console"), sys.stdout)
+        try:
+            raise RuntimeError("bad")
+        except RuntimeError:
+            structlog.get_logger().exception("crashed")
+        assert not [name for name in sys.modules if name.startswith("rich")]
+        import rich.console
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert "Traceback (most recent call last)" in done.stdout
+    assert "RuntimeError: bad" in done.stdout
