@@ -17,7 +17,7 @@ import json
 import secrets
 import unicodedata
 from collections.abc import Callable, Iterator
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -315,23 +315,11 @@ class _File:
 
 
 def open_book(state_dir: Path, clock: Callable[[], float]) -> Book:
-    """The book of a state directory, empty if there is none yet. Raises ``BookError``."""
+    """The book of a state directory, empty if there is none yet. Raises ``AppmuxError``."""
     book = Book(state_dir / FILE, clock)
-    try:
-        text = book.path.read_text(encoding="utf-8")
-    except FileNotFoundError:
+    document = wholefile.read(book.path, VERSION, partial(_unreadable, book.path))
+    if document is None:
         return book
-    except (OSError, UnicodeDecodeError) as failure:
-        raise _unreadable(book.path, str(failure)) from failure
-    try:
-        document = json.loads(text)
-        version = document["version"]
-    except (ValueError, KeyError, TypeError, RecursionError) as failure:
-        raise _unreadable(book.path, "it isn't a device book") from failure
-    if version != VERSION:
-        raise BookError(
-            f"{book.path} is of version {version!r}, written by a newer appmux: run that one"
-        )
     try:
         # A checked type first: cattrs takes any iterable for a list.
         _checked(document.get("devices"), list)

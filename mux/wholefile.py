@@ -1,12 +1,45 @@
 """A small file that is replaced as a whole: readers see the old text or the new one, never half.
 
-Hands to: the file system. Hears from: ``devices``, ``push.endpoints``, what stands in their files.
+Those in JSON name the version of their format, so that an older appmux doesn't misread them.
+
+Hands to: the file system. Hears from: ``devices``, ``push.endpoints``, ``notices.wishes``, what
+stands in their files.
 """
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+from mux.errors import AppmuxError
+
+
+def read(
+    path: Path, version: int, unreadable: Callable[[str], AppmuxError]
+) -> dict[str, Any] | None:
+    """The JSON object that it holds, of this version; None if there is no such file. Blocks.
+
+    Raises what ``unreadable`` makes of the reason; ``AppmuxError`` if a newer appmux wrote it.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as failure:
+        raise unreadable(str(failure)) from failure
+    try:
+        document: dict[str, Any] = json.loads(text)
+        found = document["version"]
+    except (ValueError, KeyError, TypeError, RecursionError) as failure:
+        raise unreadable("it isn't one of appmux's") from failure
+    if found != version:
+        raise AppmuxError(
+            f"{path} is of version {found!r}, written by a newer appmux: run that one"
+        )
+    return document
 
 
 def replace(path: Path, text: str, *, safely: bool) -> None:

@@ -130,7 +130,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "access": {"devices", "dispatcher", "pairing"},
     "pairing": {"devices"},
     "devices": {"wholefile"},
-    "wholefile": set(),
+    "wholefile": {"errors"},
     "downstream": {"dispatcher", "door", "frames", "outbox", "streams"},
     "frames": set(),
     "upstream": {"codex", "dispatcher", "outbox"},

@@ -12,6 +12,7 @@ from __future__ import annotations
 import datetime
 import re
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -148,22 +149,23 @@ def open_wishes(
 ) -> Wishes:
     """Those of a state directory. ``quiet`` (HH:MM-HH:MM) and ``off`` (kinds): the host's settings.
 
-    Raises ``WishError`` if the file can't be read.
+    Raises ``AppmuxError`` if the file can't be read.
     """
     opened = Wishes(state_dir / FILE, clock, _default(quiet, off))
-    try:
-        file = msgspec.json.decode(opened.path.read_bytes(), type=_File)
-    except FileNotFoundError:
-        return opened
-    except (OSError, msgspec.DecodeError) as failure:
-        raise WishError(
-            f"can't read what devices want to be told of, {opened.path}: {failure}. Restore it from"
-            " a backup, or remove it: then each is told of everything"
-        ) from failure
-    if file.version != VERSION:
-        raise WishError(f"{opened.path} is of version {file.version}: run the newer appmux")
-    opened._devices = file.devices
+    document = wholefile.read(opened.path, VERSION, partial(_unreadable, opened.path))
+    if document is not None:
+        try:
+            opened._devices = msgspec.convert(document, _File).devices
+        except msgspec.ValidationError as failure:
+            raise _unreadable(opened.path, str(failure)) from failure
     return opened
+
+
+def _unreadable(path: Path, why: str) -> WishError:
+    return WishError(
+        f"can't read what devices want to be told of, {path}: {why}. Restore it from a backup, or"
+        " remove it: then each is told of everything"
+    )
 
 
 def _default(quiet: str, off: Iterable[str]) -> list[RuleSet]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
@@ -220,23 +221,11 @@ class _File:
 def open_endpoints(
     state_dir: Path, clock: Callable[[], float], configured: tuple[Endpoint, ...] = ()
 ) -> Endpoints:
-    """The endpoints of a state directory. Raises ``PushError`` if the file can't be read."""
+    """The endpoints of a state directory. Raises ``AppmuxError`` if the file can't be read."""
     opened = Endpoints(state_dir / FILE, clock, configured)
-    try:
-        text = opened.path.read_text(encoding="utf-8")
-    except FileNotFoundError:
+    document = wholefile.read(opened.path, VERSION, partial(_unreadable, opened.path))
+    if document is None:
         return opened
-    except (OSError, UnicodeDecodeError) as failure:
-        raise _unreadable(opened.path, str(failure)) from failure
-    try:
-        document = json.loads(text)
-        version = document["version"]
-    except (ValueError, KeyError, TypeError, RecursionError) as failure:
-        raise _unreadable(opened.path, "it isn't a list of registrations") from failure
-    if version != VERSION:
-        raise PushError(
-            f"{opened.path} is of version {version!r}, written by a newer appmux: run that one"
-        )
     try:
         endpoints = _converter.structure(document, _File).endpoints
     except (BaseValidationError, ValueError, TypeError) as failure:
