@@ -277,6 +277,7 @@ class Broker:
                 self.state.error(client.id, message.id, jsonrpc.INVALID_REQUEST, text)
             case Route.UNFOLLOW:
                 self._titles.unfollowed(client, message.params)
+                self._replaying.unfollowed(client, thread_in(message.params) or "")
                 self._following.client_unfollows(client, message, rule)
             case Route.REPLAY:
                 self._replaying.asked(client, message)

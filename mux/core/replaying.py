@@ -60,6 +60,12 @@ class Replaying:
         while len(self._left) > self.state.limits.remembered_clients:
             self._left.popitem(last=False)
 
+    def unfollowed(self, client: Client, thread: str) -> None:
+        """It wants no more of a thread, which its predecessor may have followed to the end."""
+        if client.info is not None:
+            left = self._left.get((client.principal.identity, client.info.name), {})
+            left.pop(thread, None)
+
     def asked(self, client: Client, message: ClientMessage) -> None:
         """A client asks for what it missed."""
         wrong, params = None, None

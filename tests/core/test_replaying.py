@@ -156,6 +156,36 @@ def test_merged_it_gets_one_delta_with_the_last_number() -> None:
     assert numbers(back.heard()) == [4]
 
 
+def test_what_it_has_unfollowed_since_stays_so() -> None:
+    story, first = followed("s", "t")
+    first.leaves()
+    story.loads()
+    back = story.peer("phone", **AWARE)
+    for thread in ("s", "t"):
+        joins(story, back, thread)
+    back.asks("thread/unsubscribe", {"threadId": "t"})
+    story.loads()
+    back.heard()
+    back.leaves()
+    again = story.peer("phone", **AWARE)
+    again.asks("mux/replay", {"after": after(0)}, id="replay")
+    story.loads()
+    assert answer(again)["threads"] == ["s"]
+
+
+def test_who_has_unfollowed_all_is_given_back_nothing() -> None:
+    story, first = followed("s")
+    first.leaves()
+    story.loads()
+    back = story.peer("phone", **AWARE)
+    joins(story, back, "s")
+    back.asks("thread/unsubscribe", {"threadId": "s"})
+    story.loads()
+    back.leaves()
+    again = story.peer("phone", **AWARE)
+    assert asked(again, after=after(0))["result"]["threads"] == []
+
+
 def running_joined() -> tuple[PacedStory, Peer]:
     """A phone that follows "s" has just joined "t", on which an item runs; the head is 3."""
     story, phone = followed("s")

@@ -28,13 +28,28 @@ SHOWN = 300
 
 @attrs.define(eq=False)
 class Stay:
-    """One client on one thread. ``whole``: whether its snapshot had the thread's turns."""
+    """One client on one thread. ``whole``: whether its snapshot had the thread's turns.
+
+    ``again``: ids of server requests that may be offered once more, as natively after each resume.
+    """
 
     who: str
     thread: str
     snapshot: Json
     whole: bool
     messages: list[Json] = attrs.field(factory=list)
+    again: set[Any] = attrs.field(factory=set)
+
+    def expect_again(self) -> None:
+        """The client has resumed what it follows: what waits for an answer comes again."""
+        self.again = {each["id"] for each in self.messages if "id" in each}
+
+    def take_in(self, message: Json) -> None:
+        """Keep what the client was told; not what it has already, and was to be told again."""
+        if message.get("id") in self.again:
+            self.again.remove(message["id"])
+        else:
+            self.messages.append(message)
 
     def view(self) -> View:
         """What the client sees."""

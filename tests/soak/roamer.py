@@ -204,25 +204,21 @@ class Roamer:
         at = next(at for at in range(begin, len(self.peer.inbox)) if _has(self.peer, at, result))
         self.take_in(at)
         if thread in self.stays:  # it followed already, and does still: what waits comes again
-            await self._ask(FENCE)
-            self.take_in(again=self.stays[thread])
-            return
-        stay = Stay(f"{self.name} on {thread[-4:]}", thread, result, turns)
+            self.stays[thread].expect_again()
+        else:
+            self.stays[thread] = Stay(f"{self.name} on {thread[-4:]}", thread, result, turns)
+            self.ledger.stays.append(self.stays[thread])
         await self._ask(FENCE)
-        self.stays[thread] = stay
-        self.ledger.stays.append(stay)
         self.take_in()
+        self.stays[thread].again.clear()
 
     async def _ask(self, method: str, params: Json | None = None) -> Json:
         return await self.peer.request(  # type: ignore[no-any-return]
             method, params, timeout=ANSWER_PATIENCE
         )
 
-    def take_in(self, until: int | None = None, again: Stay | None = None) -> None:
-        """Write what was heard since the last time into the stays.
-
-        Not what waits for an answer and is offered ``again``, as natively after each resume.
-        """
+    def take_in(self, until: int | None = None) -> None:
+        """Write what was heard since the last time into the stays."""
         if self.staller is None:
             return
         inbox = self.peer.inbox
@@ -230,14 +226,10 @@ class Roamer:
         for message in inbox[self._seen : end]:
             self.cursor = max(self.cursor, message.get("seq", 0), message.get("cursor", 0))
             stay = self.stays.get(message.get("params", {}).get("threadId"))
-            if stay is not None and not (stay is again and _is_known_offer(stay, message)):
-                stay.messages.append(message)
+            if stay is not None:
+                stay.take_in(message)
         self._seen = max(self._seen, end)
 
 
 def _has(peer: Peer, at: int, result: Json) -> bool:
     return peer.inbox[at].get("result") is result
-
-
-def _is_known_offer(stay: Stay, message: Json) -> bool:
-    return "id" in message and any(each.get("id") == message["id"] for each in stay.messages)
