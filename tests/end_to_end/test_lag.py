@@ -37,8 +37,8 @@ PART: Final = 20_000
 PARTS: Final = 5
 PATIENCE: Final = 120.0
 FLAT: Final = 10 * 1024 * 1024
-"""Bytes by which the broker may grow from the first part to the last, while 20 MB pass through it
-that one client doesn't take. It was seen to grow by 4 MB in 50."""
+"""Bytes by which the broker may grow from the second part to the last, while 16 MB pass through it
+that one client doesn't take: in the first its buffers get their size. 1 to 4 MB were seen."""
 
 GROWS: Final = 60 * 1024 * 1024
 """Bytes by which it may grow in all, with what it takes to catch up; 15 to 25 MB were seen."""
@@ -105,7 +105,7 @@ async def test_one_of_three_stops_reading_while_100_000_notifications_stream() -
         _same(thread, wall.inbox[begin[1] :], phone.peer.inbox[begin[2] :])
         assert len(phone.peer.heard(DELTA, since=begin[2])) < PARTS * PART / 2, "merged"
         shown = [f"{each / 2**20:.1f}" for each in (before, *held, after)]
-        assert max(held) - held[0] < FLAT, f"the broker grew, part by part, in MB: {shown}"
+        assert max(held) - held[1] < FLAT, f"the broker grew, part by part, in MB: {shown}"
         assert after - before < GROWS, f"the broker grew, part by part, in MB: {shown}"
         await desk.run_turn(thread, "short")
         await phone.peer.wait_method(TURN_COMPLETED, since=len(phone.peer.inbox) - 1)
