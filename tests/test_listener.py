@@ -513,7 +513,7 @@ async def test_far_ends_have_names_and_tcp_sockets_are_tuned(ours: bool) -> None
     assert options.pop("SO_KEEPALIVE") > 0
     assert options.pop("TCP_NODELAY") > 0
     linux = {"TCP_KEEPIDLE": 60, "TCP_USER_TIMEOUT": 300_000} if sys.platform == "linux" else {}
-    everywhere = {"TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4, "TCP_NOTSENT_LOWAT": 16 * 1024}
+    everywhere = {"TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4, "TCP_NOTSENT_LOWAT": 256 * 1024}
     assert options == everywhere | linux
 
 
