@@ -58,7 +58,7 @@ class AccessError(AppmuxError):
 _Params = TypeVar("_Params")
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Access:
     """``open_door``: a WebSocket listener lets in whoever brings no token.
 

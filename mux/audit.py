@@ -46,7 +46,7 @@ LAST_FLUSH_SECONDS = 5.0
 log = structlog.get_logger()
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Audit:
     """The audit log of one broker. ``trouble``: as in ``store``; None while all is well."""
 

@@ -41,7 +41,7 @@ def _date(at: float) -> date:
     return datetime.fromtimestamp(at, UTC).date()
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Writer:
     """The files. Everything here blocks, and runs in one thread at a time.
 

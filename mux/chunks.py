@@ -73,7 +73,7 @@ def fitting(entries: list[Entry], room: int) -> list[Entry]:
     return entries
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Reader:
     """Reads the file that the writer has open."""
 

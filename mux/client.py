@@ -53,7 +53,7 @@ class RefusedError(ClientError):
         self.status = status
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Client:
     """One connection. All that it hears is in ``inbox``, in order.
 

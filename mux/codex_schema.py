@@ -54,7 +54,7 @@ class SchemaError(AppmuxError):
     """The binary's schema can't be had."""
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class CodexSchema:
     """Learns what is experimental in ``binary`` whenever it is asked to. ``tell``: what it learned.
 

@@ -94,7 +94,7 @@ def _console() -> Console:
     return Console(highlight=False, markup=False, width=width)
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class _Demo:
     """One run of the demo. ``wrong``: why it failed, if it did."""
 

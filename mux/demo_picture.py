@@ -32,7 +32,7 @@ DIM, SAID, ASKED, DECIDED, RAN = "dim", "bold", "yellow", "green", "cyan"
 NOT_SEEN: Final = "·"
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Line:
     """One line of a client's half: when it began (seconds), what it says, how it looks."""
 
@@ -42,7 +42,7 @@ class Line:
     growing: bool = False
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Seen:
     """What one client saw, by the messages that it heard and by what it did itself."""
 

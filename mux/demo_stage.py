@@ -124,7 +124,7 @@ def private_home(base_url: str) -> Iterator[Home]:
 # -- the broker ------------------------------------------------------------------------------------
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Broker:
     """``appmux serve`` as a process: where it listens, and its log's last lines."""
 

@@ -127,7 +127,7 @@ def printable_name(name: str, otherwise: str = "device") -> str:
 # -- the book --------------------------------------------------------------------------------------
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Book:
     """All devices. Made by ``open_book``; one for a broker."""
 

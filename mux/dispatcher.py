@@ -68,7 +68,7 @@ LATER: Final = object()
 log = structlog.get_logger()
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Port:
     """What the dispatcher needs of one connection. ``close(code, reason)`` doesn't wait."""
 
@@ -112,7 +112,7 @@ class NoticeBoard(Protocol):
     def judged(self, command: Judged) -> None: ...
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Dispatcher:
     """Carries events to the core and its commands to the shells, which are set once they exist.
 

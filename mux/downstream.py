@@ -59,7 +59,7 @@ async def serve(
         await trio.aclose_forcefully(stream)
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class _Connection:
     """The parts of one connection, and what ends it. ``nursery``: of its writer."""
 

@@ -44,7 +44,7 @@ class _Failed:
     last: float = 0.0
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Failures:
     """The failures of each address. ``total``: since the start, for the metrics."""
 

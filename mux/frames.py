@@ -43,7 +43,7 @@ def accepted(key: bytes) -> bytes:
     )
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Frames:
     """One connection's frames. ``limit``: bytes of a message; a longer one ends it with 1009.
 

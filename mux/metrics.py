@@ -56,7 +56,7 @@ OUTCOMES: Final = {
 ENDS: Final[tuple[Push, ...]] = ("sent", "given up", "expired", "withdrawn", "replaced")
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Metrics(Collector):
     """Everything that is told of one broker."""
 

@@ -57,7 +57,7 @@ def _wake_all(outboxes: list[Outbox]) -> None:
         outbox.wake()
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Outbox:
     """Bytes owed to one peer.
 

@@ -99,7 +99,7 @@ class Reply:
     about: Ticket | None = None
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Ticket:
     """One ticket. ``until`` on trio's clock; ``owner``: the operator's connection.
 
@@ -125,7 +125,7 @@ def code_of(ticket: str, name: str, nonce: str) -> str:
     return f"{digits[:3]} {digits[3:]}"
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Pairing:
     """All tickets.
 

@@ -62,7 +62,7 @@ class Life(msgspec.Struct, frozen=True):
     """The number of the newest entry there is; 0: none."""
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Recorder:
     """The one who changes the file. ``written``, ``lost`` and the like may be read at any time."""
 

@@ -259,7 +259,7 @@ def _assemble(
     return server
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class _Server:
     """The parts of one broker, and the nursery tree that runs them."""
 

@@ -28,7 +28,7 @@ class StateDirError(AppmuxError):
     """The state directory can't be used, or no broker has announced itself in it."""
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class StateDir:
     """A state directory that is ours until ``release``."""
 

@@ -64,7 +64,7 @@ _seq = attrgetter("seq")
 log = structlog.get_logger()
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Store:
     """The journal. All but what ``_recorder`` and ``_reader`` do happens in trio's thread."""
 

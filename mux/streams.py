@@ -41,7 +41,7 @@ _LOST = frozenset(
 log = structlog.get_logger()
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Listening(trio.abc.Listener["Patient"]):
     """A socket that queues connections; each is given as a `Patient`."""
 
@@ -69,7 +69,7 @@ class Listening(trio.abc.Listener["Patient"]):
         await trio.lowlevel.checkpoint()
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Patient(trio.abc.HalfCloseableStream):
     """A socket that is broken only once it took nothing for very long."""
 
@@ -130,7 +130,7 @@ class Patient(trio.abc.HalfCloseableStream):
         await trio.lowlevel.checkpoint()
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Encrypted(trio.abc.HalfCloseableStream):
     """The server's end of TLS over a stream. ``shake_hands`` comes first.
 

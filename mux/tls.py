@@ -43,7 +43,7 @@ def open_certificate(tls: Tls) -> Certificate | None:
     return Certificate(tls.cert, tls.key, _read(tls.cert, tls.key))
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Certificate:
     """A certificate, with its chain, and its key: PEM files. ``context``: for new connections."""
 

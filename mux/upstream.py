@@ -56,7 +56,7 @@ _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 log = structlog.get_logger()
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Upstream:
     """One app-server process after another, each started when the core says so."""
 
@@ -206,7 +206,7 @@ async def _receive(stdout: trio.abc.ReceiveStream) -> bytes:
             return os.read(descriptor, CHUNK_BYTES)
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Lines:
     """Splits a byte stream into lines; what a chunk leaves unfinished is kept in parts.
 

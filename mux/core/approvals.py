@@ -41,7 +41,7 @@ REMEMBERED_RESOLVED = 1024
 """Upstream ids kept after their end, to recognise a repetition that was under way."""
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class ServerRequest:
     """One request of the app-server. ``upstream``: its id there, as JSON text.
 
@@ -75,7 +75,7 @@ class ServerRequest:
     deadline: float = float("inf")
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Approvals:
     """The server requests of one app-server life. ``first_id``: see ``Broker``.
 

@@ -62,7 +62,7 @@ class Introduction(msgspec.Struct, frozen=True):
         return {"clientInfo": info, "capabilities": capabilities}
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class AppServer:
     """The app-server's life number, state and saved ``initialize`` result."""
 

@@ -35,7 +35,7 @@ ANSWERED_LATELY = 32
 """Requests: a notice that comes behind its answer is a few lines behind it."""
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Asking:
     """Requests of clients and of the broker itself.
 

@@ -39,7 +39,7 @@ class Pinned(msgspec.Struct, frozen=True):
     message: Message
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Backlog:
     """One client's way through the journal.
 

@@ -18,7 +18,7 @@ HISTORY_BYTES = 16 * 1024 * 1024
 """Of an ephemeral thread's turns; past it the oldest are forgotten."""
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Birth:
     """How a thread began. ``result``: the result of its ``thread/start`` or ``fork``, as fields.
 

@@ -92,7 +92,7 @@ class Focus(msgspec.Struct, frozen=True):
     active: bool
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Client:
     """One attached client. ``since``, ``expires``, ``drove``, ``heard``: on the broker's clock.
 

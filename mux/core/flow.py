@@ -29,7 +29,7 @@ from mux.core.limits import Limits
 from mux.core.requests import Request
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class _Line:
     """One client's requests: those that queue, and how many are upstream."""
 
@@ -56,7 +56,7 @@ each answer asks again within a fraction of it; a person's next key press finds 
 before it."""
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Flow:
     """All requests between a client's asking and its answer. Times on the broker's clock.
 

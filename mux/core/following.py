@@ -28,7 +28,7 @@ from mux.core.threads import Thread
 USAGE = "thread/tokenUsage/updated"
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Following:
     """Who joins and leaves which thread.
 

@@ -51,7 +51,7 @@ class _Stretch:
     recipients: Recipients
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Hearing:
     """The app-server's lines. ``_previous``: the one before the one at hand.
 

@@ -46,7 +46,7 @@ def is_delta(method: str) -> bool:
     return method in MERGEABLE
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Journal:
     """The numbering, and the recent past. ``head``: the last number given.
 

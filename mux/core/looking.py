@@ -38,7 +38,7 @@ Look = tuple[Client, float]
 """Who looks, and until when if nothing more is heard."""
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Looking:
     """What each client looks at. ``used``: when each device last did something, by its key."""
 

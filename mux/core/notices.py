@@ -75,7 +75,7 @@ _GOAL_KINDS: Final[dict[str, Kind]] = {
 }
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Raised:
     """One thing that isn't over.
 
@@ -92,7 +92,7 @@ class Raised:
     explained: set[tuple[str, str]] = attrs.field(factory=set)
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Notices:
     """All notices of one broker. ``life``: no other life of the broker has the same.
 

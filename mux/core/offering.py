@@ -36,7 +36,7 @@ BY_NOTICE: ClientId = 0
 """Stands for no client: the answer came from a lock screen."""
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Offering:
     """Offers, answers, resolutions."""
 

@@ -176,7 +176,7 @@ class Vote(msgspec.Struct, frozen=True):
         return before is not None and msgspec.structs.replace(before, at=self.at) == self
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Ballot:
     """The policy of one approval, and the votes so far, oldest first.
 

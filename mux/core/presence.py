@@ -32,7 +32,7 @@ Picture = tuple[tuple[ClientId, tuple[str, ...], float | None], ...]
 """What makes two pictures differ: clients, what they follow, when they last drove."""
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Presence:
     """Who was told what. ``seen``: the change of the audience that was looked at last.
 

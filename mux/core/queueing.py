@@ -46,7 +46,7 @@ IfBusy = Literal["steer", "queue", "reject"]
 _UNREADABLE = '`ifBusy`: expected "steer", "queue" or "reject"'
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Queueing:
     """Decides on ``ifBusy``, and starts what is queued (``state.queues``).
 

@@ -47,7 +47,7 @@ class Queued(msgspec.Struct, frozen=True, eq=False):
         }
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Queue:
     """What is queued on one thread, the next one first.
 

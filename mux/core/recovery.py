@@ -47,7 +47,7 @@ BEGUN_AGAIN = {
 """What ends a client's thing → what begins it: of those that the next life can go on with."""
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Recovery:
     """Ends and beginnings. ``restart_asked``: who waits for a planned restart, by (client, id)."""
 

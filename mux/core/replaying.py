@@ -27,7 +27,7 @@ from mux.core.requests import Request
 from mux.core.state import State
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class _Replay:
     """One that waits for threads to be loaded. ``not_had``: those that need a snapshot first."""
 
@@ -39,7 +39,7 @@ class _Replay:
     loading: int = 0
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Replaying:
     """Replays under way, and what departed clients followed (by principal and program)."""
 

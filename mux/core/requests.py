@@ -23,7 +23,7 @@ class Recorded(msgspec.Struct, frozen=True):
     fields: dict[str, object]
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Request:
     """One request. ``origin`` is the asker's id as JSON text, ``line`` what is written upstream.
 

@@ -36,7 +36,7 @@ OUTLIVES_ITS_TURN = frozenset({"commandExecution"})
 complete by then never will be, like a message that somebody's steering cut short."""
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Stream:
     """Consecutive deltas of one stream of one item, e.g. its text, or one part of its summary."""
 
@@ -58,7 +58,7 @@ class Stream:
         return with_delta(self.first, b'"' + self.text + b'"')
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Item:
     """One item. ``completed``: its final JSON, once it has one."""
 
@@ -97,7 +97,7 @@ class Item:
         self.parts.append((method, line))
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Running:
     """What runs on one thread. ``turn``: the running turn's id; ``started``: its first line.
 

@@ -39,7 +39,7 @@ class Claim(msgspec.Struct, frozen=True):
     number: int = 0
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Scoped:
     """What each client has running, by client and by wire id.
 

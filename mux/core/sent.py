@@ -28,7 +28,7 @@ SENDS = frozenset({"turn/start", "turn/steer"})
 Key = tuple[tuple[str, str], str, str]
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class _First:
     """The first message under an id. ``result``: of its answer, as JSON text, once it has one."""
 
@@ -41,7 +41,7 @@ class _Params(msgspec.Struct):
     clientUserMessageId: str | None = None
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Sent:
     """What was sent, by principal, thread and message id."""
 

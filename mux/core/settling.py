@@ -25,7 +25,7 @@ from mux.core.requests import Request
 from mux.core.titles import LOADED
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Settling:
     """``initialized``: hears the answer to the broker's own ``initialize``."""
 

@@ -48,7 +48,7 @@ CLOSE_TOO_FAR_BEHIND = 1013
 """WebSocket's "try again later"."""
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class State:
     """The broker's state. ``now``: of the event being handled; ``out``: the commands so far.
 

@@ -57,7 +57,7 @@ class _FollowAnswer(msgspec.Struct):
 Recipients = tuple[tuple[ClientId, ...], tuple[ClientId, ...]]
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Thread:
     """One thread. ``subscribed``: whether the app-server sends us its notifications.
 
@@ -107,7 +107,7 @@ class Thread:
         return self.birth is not None and self.birth.only_here
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Threads:
     """All threads that the broker has heard of and the app-server may have loaded.
 

@@ -62,7 +62,7 @@ class Told(msgspec.Struct, frozen=True):
     answers: Request | None = None
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class _Turn:
     """A title's turn that runs, or ran. ``params``: its own, without the thread, canonically.
 
@@ -80,7 +80,7 @@ class _Turn:
     waiting: list[Request] = attrs.field(factory=list)
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Titles:
     """The title threads' turns. ``running``: by thread, those that are listened to."""
 

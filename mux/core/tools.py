@@ -47,7 +47,7 @@ class Owner(msgspec.Struct, frozen=True):
     principal: Principal
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Tools:
     """Owners by thread and tool."""
 

@@ -42,7 +42,7 @@ HAVE_REASONS = frozenset(
 ONLY_LOCAL = "only a client on this host may allow this"
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Voting:
     """Votes, and words on them."""
 

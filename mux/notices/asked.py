@@ -43,7 +43,7 @@ class AskedError(AppmuxError):
 _Params = TypeVar("_Params")
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Asked:
     """Answers of one broker."""
 

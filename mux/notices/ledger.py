@@ -108,7 +108,7 @@ class Step:
 _COLUMNS = ", ".join(field.name for field in attrs.fields(Thing))
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Ledger:
     """The ledger of one broker. Made by ``open``. ``trouble``: for people, why it isn't on disk."""
 

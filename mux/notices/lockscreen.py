@@ -36,7 +36,7 @@ class _Sent(msgspec.Struct):
     ticket: str = ""
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class LockScreen:
     """Judges of one broker."""
 

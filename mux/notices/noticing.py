@@ -60,7 +60,7 @@ MINUTE: Final = 60.0
 HOST_NAME: Final = "the host's settings"
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Noticing:
     """Notices of one broker. ``record(kind, fields)`` puts something into the audit log."""
 

@@ -31,7 +31,7 @@ Answer = Literal["approve", "decline"]
 ANSWERS: Final[tuple[Answer, ...]] = ("approve", "decline")
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Ticket:
     """One ticket. ``push``: the id of what carries it; ``until``: on the caller's clock."""
 
@@ -43,7 +43,7 @@ class Ticket:
     used: bool = False
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Tickets:
     """All tickets, by digest."""
 

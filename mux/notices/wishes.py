@@ -60,7 +60,7 @@ class _File(msgspec.Struct):
     devices: dict[str, Wish]
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Wishes:
     """Those of all devices, by key. ``default``: the rules below each device's own."""
 

@@ -52,7 +52,7 @@ FORBIDDEN: Final = 403
 OK: Final = 200
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Apns:
     """The service, and the token that it uses at present."""
 

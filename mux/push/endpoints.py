@@ -79,7 +79,7 @@ class Endpoint:
         }
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Endpoints:
     """All endpoints. Made by ``open_endpoints``; one for a broker.
 

@@ -29,7 +29,7 @@ TOLD_BYTES: Final = 4096
 """Of the end of its stderr, where the reason stands."""
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Exec:
     """The service."""
 

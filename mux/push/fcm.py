@@ -91,7 +91,7 @@ def assertion(account: Account, now: float) -> str:
         raise PushError(f"{SETTING}: its private_key isn't an RSA key in PEM") from None
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Fcm:
     """The service, and the access token that it uses at present."""
 

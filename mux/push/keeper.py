@@ -32,7 +32,7 @@ T = TypeVar("T")
 log = structlog.get_logger()
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Keeper:
     """The one who writes. ``trouble``: for people, why the disk takes nothing; None: it does."""
 

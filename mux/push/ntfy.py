@@ -44,7 +44,7 @@ DEFAULT: Final = 3
 UNKNOWN_HERE: Final = frozenset({404, 405})
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Ntfy:
     """The service. ``url``: where devices reach this broker, for links and buttons."""
 

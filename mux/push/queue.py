@@ -95,7 +95,7 @@ class Row:
         }
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Queue:
     """All rows. ``changed`` and ``removed``: numbers of what isn't on disk yet as it is here;
     ``ended``: how many rows ended how in this life.

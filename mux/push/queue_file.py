@@ -65,7 +65,7 @@ MIGRATIONS: Final[list[Callable[[sqlite3.Connection], None]]] = [_first]
 FORM: Final = Form("the queue of pushes", APPLICATION, MIGRATIONS, "what waits there isn't sent")
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class QueueFile:
     """The file. ``whole``: it holds all that it was given; else everything is to be given again."""
 

@@ -50,7 +50,7 @@ SHORTEST_SECRET: Final = 8
 log = structlog.get_logger()
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Pushes:
     """All pushes of one broker. Made by ``open``."""
 

@@ -42,7 +42,7 @@ class Service(Protocol):
         """Send one push. Raises ``PushError`` if the settings can't be used, ``Unreachable``."""
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Services:
     """All of them, and the way to them. Made by ``open_services``."""
 

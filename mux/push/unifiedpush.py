@@ -19,7 +19,7 @@ from mux.push.push import Push, encoded, fitting
 from mux.push.web import Web
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class UnifiedPush:
     """The service, beside that of Web Push, whose key it uses."""
 

@@ -43,7 +43,7 @@ MOST_TOKENS: Final = 64
 """Kept, one for each push service's origin; there are five or so in the world."""
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Vapid:
     """The key, and the tokens that were signed with it."""
 

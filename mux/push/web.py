@@ -104,7 +104,7 @@ def verdict(answer: Answer, now: float) -> Outcome:
 # -- the client ------------------------------------------------------------------------------------
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Web:
     """Both clients. Made by ``open_web``."""
 
@@ -201,7 +201,7 @@ def _client(
     )
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class _Transport(httpx.AsyncBaseTransport):
     """httpx's own transport takes no network backend, so this one stands between it and httpcore.
 
@@ -236,7 +236,7 @@ class _Transport(httpx.AsyncBaseTransport):
         await self.pool.aclose()
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class _Once:
     """The body of a request. No generator: one that a broken connection leaves half read would be
     a warning."""
@@ -253,7 +253,7 @@ class _Once:
         return content
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class _Body(httpx.AsyncByteStream):
     answer: httpcore.Response
 
@@ -265,7 +265,7 @@ class _Body(httpx.AsyncByteStream):
         await self.answer.aclose()
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class _Judging(httpcore.AsyncNetworkBackend):
     """Connects to public addresses, and to the hosts that the settings name."""
 

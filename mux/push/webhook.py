@@ -37,7 +37,7 @@ SHORTEST_SECRET: Final = 24
 SETTING: Final = "push.webhook.secret_file"
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class Webhook:
     """The service."""
 

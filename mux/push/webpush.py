@@ -31,7 +31,7 @@ TOPIC_LENGTH: Final = 32
 """Characters at most (RFC 8030), of base64url."""
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class WebPush:
     """The service. Its key is read, or made, when it is first wanted."""
 
