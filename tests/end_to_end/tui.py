@@ -80,9 +80,10 @@ class Tui:
         sent = ("send-keys", "Enter")
         await self._insist(sent, lambda screen: _at_prompt(screen) != text, f"{text!r} not sent")
 
-    async def press(self, key: str) -> None:
-        """Press a key once."""
-        await _run(*self.tmux, "send-keys", key)
+    async def press(self, key: str, wanted: str) -> None:
+        """Press a key until the screen shows what is `wanted`; a fresh prompt may take none."""
+        unseen = f"{wanted!r} not seen by {key}"
+        await self._insist(("send-keys", key), lambda screen: wanted in screen, unseen)
 
     async def answer(self, question: str, key: str) -> None:
         """Answer a `question` on the screen by a key, which makes it go."""
