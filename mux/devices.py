@@ -17,7 +17,7 @@ import json
 import secrets
 import unicodedata
 from collections.abc import Callable, Iterator
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -315,9 +315,9 @@ class _File:
 
 
 def open_book(state_dir: Path, clock: Callable[[], float]) -> Book:
-    """The book of a state directory, empty if there is none yet. Raises ``AppmuxError``."""
+    """The book of a state directory, empty if there is none yet. Raises ``BookError``."""
     book = Book(state_dir / FILE, clock)
-    document = wholefile.read(book.path, VERSION, partial(_unreadable, book.path))
+    document = wholefile.read(book.path, VERSION, "a device book", BookError, _unreadable)
     if document is None:
         return book
     try:

@@ -18,27 +18,30 @@ from mux.errors import AppmuxError
 
 
 def read(
-    path: Path, version: int, unreadable: Callable[[str], AppmuxError]
+    path: Path,
+    version: int,
+    what: str,
+    error: type[AppmuxError],
+    unreadable: Callable[[Path, str], AppmuxError],
 ) -> dict[str, Any] | None:
     """The JSON object that it holds, of this version; None if there is no such file. Blocks.
 
-    Raises what ``unreadable`` makes of the reason; ``AppmuxError`` if a newer appmux wrote it.
+    ``what`` it should be, for people. Raises what ``unreadable`` makes of the path and the reason;
+    ``error`` if a newer appmux wrote it.
     """
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         return None
     except (OSError, UnicodeDecodeError) as failure:
-        raise unreadable(str(failure)) from failure
+        raise unreadable(path, str(failure)) from failure
     try:
         document: dict[str, Any] = json.loads(text)
         found = document["version"]
     except (ValueError, KeyError, TypeError, RecursionError) as failure:
-        raise unreadable("it isn't one of appmux's") from failure
+        raise unreadable(path, f"it isn't {what}") from failure
     if found != version:
-        raise AppmuxError(
-            f"{path} is of version {found!r}, written by a newer appmux: run that one"
-        )
+        raise error(f"{path} is of version {found!r}, written by a newer appmux: run that one")
     return document
 
 

@@ -25,7 +25,6 @@ from mux.devices import (
     printable_name,
     proper_name,
 )
-from mux.errors import AppmuxError
 
 OBSERVE: frozenset[Scope] = frozenset({"observe"})
 
@@ -273,18 +272,18 @@ def test_a_damaged_entry_is_refused(book: Book, clock: Clock, key: str, value: o
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("", "isn't one of appmux's"),
-        ("[]", "isn't one of appmux's"),
-        ("{}", "isn't one of appmux's"),
+        ("", "isn't a device book"),
+        ("[]", "isn't a device book"),
+        ("{}", "isn't a device book"),
         ('{"version": 1}', "damaged"),
         ('{"version": 1, "devices": {}}', "damaged"),
         ('{"version": 2, "devices": []}', "version 2, written by a newer appmux"),
-        ("[" * 100_000, "isn't one of appmux's"),
+        ("[" * 100_000, "isn't a device book"),
     ],
 )
 def test_another_file_is_refused(book: Book, clock: Clock, text: str, why: str) -> None:
     book.path.write_text(text)
-    with pytest.raises(AppmuxError, match=why):
+    with pytest.raises(BookError, match=why):
         open_book(book.path.parent, clock)
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import datetime
 import re
 from collections.abc import Callable, Iterable
-from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -149,10 +148,10 @@ def open_wishes(
 ) -> Wishes:
     """Those of a state directory. ``quiet`` (HH:MM-HH:MM) and ``off`` (kinds): the host's settings.
 
-    Raises ``AppmuxError`` if the file can't be read.
+    Raises ``WishError`` if the file can't be read.
     """
     opened = Wishes(state_dir / FILE, clock, _default(quiet, off))
-    document = wholefile.read(opened.path, VERSION, partial(_unreadable, opened.path))
+    document = wholefile.read(opened.path, VERSION, "a list of wishes", WishError, _unreadable)
     if document is not None:
         try:
             opened._devices = msgspec.convert(document, _File).devices

@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
@@ -221,9 +220,10 @@ class _File:
 def open_endpoints(
     state_dir: Path, clock: Callable[[], float], configured: tuple[Endpoint, ...] = ()
 ) -> Endpoints:
-    """The endpoints of a state directory. Raises ``AppmuxError`` if the file can't be read."""
+    """The endpoints of a state directory. Raises ``PushError`` if the file can't be read."""
     opened = Endpoints(state_dir / FILE, clock, configured)
-    document = wholefile.read(opened.path, VERSION, partial(_unreadable, opened.path))
+    what = "a list of registrations"
+    document = wholefile.read(opened.path, VERSION, what, PushError, _unreadable)
     if document is None:
         return opened
     try:

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from mux import config
-from mux.errors import AppmuxError
 from mux.push import endpoints as endpoints_module
 from mux.push.addresses import check
 from mux.push.endpoints import FILE, MOST_OF_A_DEVICE, open_endpoints
@@ -175,8 +174,8 @@ def test_what_is_not_on_disk_was_not_changed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("{", "it isn't one of appmux's"),
-        ("[]", "it isn't one of appmux's"),
+        ("{", "it isn't a list of registrations"),
+        ("[]", "it isn't a list of registrations"),
         ('{"version": 2}', "written by a newer appmux"),
         ('{"version": 1, "endpoints": [{"id": 3}]}', "an entry in it is damaged"),
         ('{"version": 1, "endpoints": 3}', "an entry in it is damaged"),
@@ -185,7 +184,7 @@ def test_what_is_not_on_disk_was_not_changed(tmp_path: Path) -> None:
 )
 def test_a_file_that_cannot_be_read(tmp_path: Path, text: str, told: str) -> None:
     (tmp_path / FILE).write_text(text)
-    with pytest.raises(AppmuxError, match=told):
+    with pytest.raises(PushError, match=told):
         open_endpoints(tmp_path, Clock())
 
 
