@@ -10,6 +10,7 @@ Heard from: ``broker``, every line. Hands to: ``state``, what is to be told.
 from __future__ import annotations
 
 import attrs
+import msgspec
 
 from mux.core import jsonrpc, recording, scoped
 from mux.core.approvals import RESOLVED
@@ -38,8 +39,7 @@ _TURNING_POINTS = frozenset(
 )
 
 
-@attrs.frozen(eq=False)
-class _Stretch:
+class _Stretch(msgspec.Struct, frozen=True, eq=False):
     """Deltas of one stream of an item with nothing in between: what is known of all of them."""
 
     thread: str
