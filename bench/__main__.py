@@ -57,13 +57,7 @@ def keep(found: list[Figure], curves: dict[str, list[growth.Point]], out: Path) 
 @click.command(help=(__doc__ or "").partition("\n")[0])
 @click.option("--quick", is_flag=True, help="Under two minutes: fewer, shorter, no growth.")
 @click.option("--only", help=f"Some parts, with commas between: {', '.join(PARTS)}, growth.")
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=Path("bench-results"),
-    show_default=True,
-    help="Where the files go.",
-)
+@report.to_files
 def main(*, quick: bool, only: str | None, out: Path) -> None:
     """Measure and report."""
     wanted = only.split(",") if only else [*PARTS, *(() if quick else ("growth",))]

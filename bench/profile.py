@@ -31,7 +31,7 @@ from rich.table import Table
 from bench import source
 from bench.asking import CHEAP
 from bench.profiled import FILE
-from bench.report import number
+from bench.report import number, to_files
 from bench.sides import (
     ENDLESS_OUTBOX,
     HERE,
@@ -266,13 +266,7 @@ def markdown(found: dict[str, tuple[Job, Watch, Spent]]) -> str:
 
 @click.command(help=(__doc__ or "").partition("\n")[0])
 @click.option("--only", help=f"Some, with commas between: {', '.join(JOBS)}.")
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=Path("bench-results"),
-    show_default=True,
-    help="Where profile.md goes.",
-)
+@to_files
 def main(*, only: str | None, out: Path) -> None:
     """Look at each and print."""
     wanted = only.split(",") if only else list(JOBS)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import attrs
+import click
 from rich.console import Console
 from rich.table import Table
 
@@ -25,6 +26,15 @@ from tests.end_to_end.native import codex_bin
 
 VERDICTS: Final = {True: "reached", False: "not reached", None: ""}
 LARGE: Final = 100.0
+
+to_files: Final = click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("bench-results"),
+    show_default=True,
+    help="Where the files go.",
+)
+"""Of the programs that write some."""
 
 
 def show(figures: list[Figure], console: Console) -> None:
