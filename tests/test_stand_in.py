@@ -88,7 +88,7 @@ def test_everything_else_is_the_real_codex_s(line: str) -> None:
 # ── becoming the real one ─────────────────────────────────────────────────────────────────────
 
 REAL = f"""#!{sys.executable} -I
-import json, os, signal, sys
+import json, os, sys, time
 told = {{
     "arguments": sys.argv[1:],
     "environ": {{k: v for k, v in os.environ.items() if k != "LC_CTYPE"}},
@@ -97,8 +97,8 @@ told = {{
     "pid": os.getpid(),
 }}
 print(json.dumps(told), flush=True)
-if "wait" in sys.argv:
-    signal.pause()
+while "wait" in sys.argv:
+    time.sleep(0.01)  # not signal.pause(): it never ends if the signal comes right before it
 sys.exit(7)
 """
 
