@@ -18,6 +18,8 @@ from pathlib import Path
 import attrs
 import pytest
 
+from tests.ports import kept_port
+
 SYSTEMCTL = """#!/bin/sh
 here={here}
 [ -e "$here/broken" ] && {{ echo "Failed to connect to bus" >&2; exit 1; }}
@@ -120,11 +122,11 @@ def host(monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
     if sys.platform != "linux":
         pytest.skip("the stand-in is for systemd")
     # Short, as the path of a unix socket has to be.
-    with tempfile.TemporaryDirectory(prefix="am") as root:
-        yield _made(Path(root), monkeypatch)
+    with tempfile.TemporaryDirectory(prefix="am") as root, kept_port() as port:
+        yield _made(Path(root), port, monkeypatch)
 
 
-def _made(root: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
+def _made(root: Path, port: int, monkeypatch: pytest.MonkeyPatch) -> Host:
     for variable in list(os.environ):
         if variable.startswith(("APPMUX_", "XDG_", "CODEX_")):
             monkeypatch.delenv(variable)
@@ -139,9 +141,7 @@ def _made(root: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
     monkeypatch.setenv("APPMUX_CODEX_BIN", str(made.codex))
     monkeypatch.setenv("PATH", str(root / "bin"), prepend=os.pathsep)
     # Free addresses, so that a broker on this machine isn't in the way.
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        url = f"ws://127.0.0.1:{free.getsockname()[1]}"
-    monkeypatch.setenv("APPMUX_LISTEN", f"unix://,{url}")
+    monkeypatch.setenv("APPMUX_LISTEN", f"unix://,ws://127.0.0.1:{port}")
     return made
 
 

@@ -38,6 +38,7 @@ from mux.listener import (
 )
 from mux.socketpath import LONGEST_PATH, ListenError
 from mux.streams import Listening, Patient
+from tests.ports import kept_port
 
 HOME = Path("/the/codex/home")
 ANY_PORT = TcpAddress(ip_address("127.0.0.1"), 0)
@@ -174,8 +175,9 @@ async def test_tcp_shows_its_real_port_and_says_when_it_is_taken() -> None:
     with pytest.raises(ListenError, match=rf"{first.url}: Address already in use; .* stop it, or"):
         await open_listener(TcpAddress(ip_address("127.0.0.1"), port))
     await first.aclose()
-    again = await open_listener(TcpAddress(ip_address("127.0.0.1"), port))
-    await again.aclose()
+    with kept_port() as port:
+        for _ in range(2):
+            await (await open_listener(TcpAddress(ip_address("127.0.0.1"), port))).aclose()
 
 
 async def test_tcp_on_an_address_of_another_machine() -> None:

@@ -6,7 +6,6 @@ import http.server
 import json
 import os
 import shutil
-import socket
 import ssl
 import subprocess
 import threading
@@ -29,6 +28,7 @@ from mux.service import ServiceError
 from mux.settings import load
 from mux.setup import SetupError
 from tests.host import Host, host
+from tests.ports import kept_port
 
 __all__ = ["host"]
 
@@ -37,15 +37,14 @@ NOT_READY = 0.05
 
 
 @pytest.fixture
-def port(host: Host, monkeypatch: pytest.MonkeyPatch) -> int:
+def port(host: Host, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     """A free port in the place of 14500, and no setting in the environment but the codex."""
     monkeypatch.delenv("APPMUX_LISTEN")
     monkeypatch.setattr(tailnet, "own", lambda: ["127.0.0.1"])
     monkeypatch.setattr(ready, "PATIENCE", NOT_READY)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        number = int(free.getsockname()[1])
-    monkeypatch.setattr(setup, "PORT", number)
-    return number
+    with kept_port() as number:
+        monkeypatch.setattr(setup, "PORT", number)
+        yield number
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from mux.config import Config
 from mux.scripted_model import Run, Scripted
 from tests.end_to_end.brokered import brokered, client
 from tests.end_to_end.native import Native, native_ws
+from tests.ports import kept_port
 
 APPROVAL = "item/commandExecution/requestApproval"
 
@@ -227,9 +228,10 @@ async def test_no_broker(tmp_path: Path) -> None:
 async def test_a_broker_that_was_killed(tmp_path: Path) -> None:
     """Its addresses are still in the state directory, and nobody is there."""
     socket = tmp_path / "gone.sock"
-    announce(tmp_path, [f"unix://{socket}", f"ws://127.0.0.1:{await unused_port()}"])
-    with pytest.raises(ClientError, match="If it doesn't run any more, start it") as caught:
-        await status.run(Config(state_dir=tmp_path), as_json=False)
+    with kept_port() as port:
+        announce(tmp_path, [f"unix://{socket}", f"ws://127.0.0.1:{port}"])
+        with pytest.raises(ClientError, match="If it doesn't run any more, start it") as caught:
+            await status.run(Config(state_dir=tmp_path), as_json=False)
     assert f"can't connect to unix://{socket}: No such file or directory" in str(caught.value)
     assert "can't connect to ws://127.0.0.1:" in str(caught.value)
 
@@ -282,10 +284,3 @@ async def test_no_websocket_at_that_address(answer: bytes, monkeypatch: pytest.M
 
 def announce(state_dir: Path, urls: list[str]) -> None:
     (state_dir / reach.ADDRESS).write_text(json.dumps({"pid": 1, "listeners": urls}))
-
-
-async def unused_port() -> int:
-    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
-    port = int(listener.socket.getsockname()[1])
-    await listener.aclose()
-    return port

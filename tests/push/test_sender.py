@@ -24,6 +24,7 @@ from mux.push.queue import Row
 from mux.push.queue_file import FILE, QueueFile
 from mux.push.sender import SLOTS, Pushes
 from tests.end_to_end.scenes import eventually
+from tests.ports import kept_port
 from tests.push.sending import Clock, running, settled, webhook
 from tests.push.stand import Heard, Said, Stand, standing
 from tests.push.told import NOW, push
@@ -69,32 +70,31 @@ async def test_what_waited_at_the_end_of_a_life_is_sent_once_in_the_next(tmp_pat
 
 async def test_a_host_that_is_offline_for_an_hour_loses_and_doubles_nothing(tmp_path: Path) -> None:
     clock = Clock()
-    async with standing() as gone:
-        url = gone.url
-    pushes = Pushes.open(tmp_path, webhook(tmp_path, url, timeout=5.0), clock=clock)
-    async with running(pushes):
-        for minute in range(60):
-            lasts = 600 if minute % 2 else 7200
-            told = push(id=f"p-{minute}", collapse=f"c-{minute}", expires_at=clock.now + lasts)
-            pushes.send("host", told)
-            clock.now += 60
-            pushes.look()
-            if minute % 20 == 0:
-                await eventually(
-                    lambda: pushes.queue.waiting()[0].attempts > 0, "the first was tried"
-                )
-        pushes.withdraw("host", "c-58")
-        port = int(url.rpartition(":")[2])
-        async with standing(port=port) as stand:
-            for _ in range(5):
-                clock.now += 121
+    with kept_port() as port:
+        url = f"http://127.0.0.1:{port}"
+        pushes = Pushes.open(tmp_path, webhook(tmp_path, url), clock=clock)
+        async with running(pushes):
+            for minute in range(60):
+                lasts = 600 if minute % 2 else 7200
+                told = push(id=f"p-{minute}", collapse=f"c-{minute}", expires_at=clock.now + lasts)
+                pushes.send("host", told)
+                clock.now += 60
                 pushes.look()
-                await eventually(
-                    lambda: not [row for row in pushes.queue.waiting() if row.due <= clock.now],
-                    "all that is due was tried",
-                )
-            await settled(pushes)
-            told_ids = Counter(ids(stand))
+                if minute % 20 == 0:
+                    await eventually(
+                        lambda: pushes.queue.waiting()[0].attempts > 0, "the first was tried"
+                    )
+            pushes.withdraw("host", "c-58")
+            async with standing(port=port) as stand:
+                for _ in range(5):
+                    clock.now += 121
+                    pushes.look()
+                    await eventually(
+                        lambda: not [row for row in pushes.queue.waiting() if row.due <= clock.now],
+                        "all that is due was tried",
+                    )
+                await settled(pushes)
+                told_ids = Counter(ids(stand))
     live = {f"p-{minute}" for minute in range(0, 58, 2)} | {"p-53", "p-55", "p-57", "p-59"}
     assert live - {"p-53"} <= set(told_ids) <= live | {"-p-58"}
     assert set(told_ids.values()) == {1}
