@@ -34,6 +34,7 @@ from tests.entries import (
     DELTA,
     EVENT,
     PATIENCE,
+    at_rest,
     entries,
     entry,
     open_store,
@@ -67,7 +68,7 @@ def broken(path: Path) -> list[Path]:
 # --- Killed ---------------------------------------------------------------------------------------
 
 WRITER = """
-import sys, time, trio
+import sys, trio
 from pathlib import Path
 from tests.entries import entry, open_store
 
@@ -81,15 +82,18 @@ async def main():
             for _ in range(100):
                 store.append(entry(seq, f"t{seq % 3}"))
                 seq += 1
-            print(time.monotonic(), seq - 1, flush=True)
+            print(seq - 1, sum(store.writes.counts), flush=True)
             await trio.sleep(0.002)
 
 trio.run(main)
 """
+ROUNDS_IN_A_TENTH = 50
+"""Of the above, on a machine that isn't busy otherwise. One that is slows both down, the writing and
+the rounds: so it is by rounds that a kill's cost is counted, not by a clock."""
 
 
-async def _killed_while_writing(path: Path, grace: float) -> tuple[int, list[tuple[float, int]]]:
-    """Its first number; and what it had appended (the last number) at which times."""
+async def _killed_while_writing(path: Path, grace: float) -> tuple[int, list[tuple[int, int]]]:
+    """Its first number; and of each round the last number, and how often it had written by then."""
     process = await trio.lowlevel.open_process(
         [sys.executable, "-c", WRITER, str(path)],
         stdout=subprocess.PIPE,
@@ -99,36 +103,39 @@ async def _killed_while_writing(path: Path, grace: float) -> tuple[int, list[tup
     output = bytearray()
 
     async def kill_later() -> None:
-        await until(lambda: len(output) > 10_000)  # some hundred lines: it is well under way
+        await until(lambda: output.count(b"\n") > 300)  # it is well under way
         await trio.sleep(grace)
         process.send_signal(signal.SIGKILL)
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(kill_later)
-        with trio.fail_after(PATIENCE):
+        with trio.fail_after(2 * PATIENCE):
             while piece := await process.stdout.receive_some():
                 output += piece
     await process.wait()
     await process.stdout.aclose()
     first, *lines = output[: output.rindex(b"\n")].decode().splitlines()
-    return int(first), [(float(at), int(seq)) for at, seq in map(str.split, lines)]
+    return int(first), [(int(seq), int(writes)) for seq, writes in map(str.split, lines)]
 
 
 async def test_a_kill_costs_a_tenth_of_a_second_and_tears_nothing(tmp_path: Path) -> None:
     costs = []
     for grace in (0.0, 0.013, 0.029, 0.041):  # at different moments of a batch
-        first, appended = await _killed_while_writing(tmp_path, grace)
+        first, rounds = await _killed_while_writing(tmp_path, grace)
         async with opened(tmp_path) as after:
-            assert after.next_seq > appended[-1][1]
+            assert after.next_seq > rounds[-1][0]
             assert after.earliest == 0
             found = await read_all(after, after=first - 1)
             last = found[-1].seq
             assert found == [entry(seq, f"t{seq % 3}") for seq in range(first, last + 1)]
             assert last <= after.next_seq
-        lost = [at for at, seq in appended if seq > last]
-        costs.append(appended[-1][0] - lost[0] if lost else 0.0)
-    assert min(costs) < 0.1, "on a machine that isn't busy otherwise"
-    assert max(costs) < 2.0, "on one that is"
+        lost = [writes for seq, writes in rounds if seq > last]
+        # The write under way when it came may lack it, the next one doesn't.
+        assert all(rounds[-1][1] <= writes + 1 for writes in lost)
+        costs.append(len(lost))
+    assert store_module.FLUSH_INTERVAL <= 0.05, "half of the tenth: the rest is for the writing"
+    assert min(costs) <= 2 * ROUNDS_IN_A_TENTH
+    assert max(costs) <= 20 * ROUNDS_IN_A_TENTH
     assert select(tmp_path / FILE, "PRAGMA integrity_check") == [("ok",)]
 
 
@@ -238,6 +245,7 @@ async def test_a_file_garbled_while_in_use_is_replaced(
     store = open_store(tmp_path)
     async with running(store):
         await put(store, *entries(range(1, 2001)))
+        await at_rest(store)
         with (tmp_path / FILE).open("r+b") as file:
             file.truncate(30_000)
         (tmp_path / f"{FILE}-wal").write_bytes(b"")
@@ -261,6 +269,7 @@ async def test_a_file_removed_while_in_use_is_made_anew(
     store = open_store(tmp_path)
     async with running(store):
         await put(store, *entries(range(1, 101)))
+        await at_rest(store)
         (tmp_path / FILE).unlink()
         if what == "all":
             (tmp_path / f"{FILE}-wal").unlink()
@@ -282,6 +291,7 @@ async def test_a_reader_finds_the_file_gone_though_nothing_is_written(tmp_path: 
     store = open_store(tmp_path)
     async with running(store):
         await put(store, *entries(range(1, 101)))
+        await at_rest(store)
         for suffix in ("", "-wal", "-shm"):
             (tmp_path / f"{FILE}{suffix}").unlink()
         with pytest.raises(StoreError, match="can't be read"):
@@ -305,6 +315,7 @@ async def test_a_reader_finds_the_file_gone_while_the_writer_ends_its_work(
 
     async with running(store):
         await put(store, *entries(range(1, 101)))
+        await at_rest(store)
         monkeypatch.setattr(Recorder, "work", slow_to_end)
         store.append(entry(101))
         await until(worked.is_set)
@@ -384,8 +395,8 @@ async def test_a_full_disk_is_survived_and_told(tmp_path: Path, said: list[Event
                 store.append(each)
             assert await read_all(store) == entries(range(1, written + 201)), "served all the same"
             ballast.unlink()
-            await until(lambda: not store.trouble)
-            assert store.facts()["unwrittenEntries"] == 0
+            # A write that had begun before the last entries came may be the one that mends it.
+            await until(lambda: not store.trouble and store.facts()["unwrittenEntries"] == 0)
             assert store.earliest == 0
         assert len(errors(said)) == 1, "once, not with each attempt"
         assert [each["event"] for each in said if each["log_level"] == "info"] == [
@@ -415,8 +426,8 @@ async def test_a_disk_that_is_full_at_the_start(tmp_path: Path, existing: bool) 
                 store.append(each)
             assert await read_all(store) == entries(range(1, 51), "mine")
             ballast.unlink()
-            await until(lambda: not store.trouble)
-            assert store.facts()["unwrittenEntries"] == 0
+            # A write that had begun before the last entries came may be the one that mends it.
+            await until(lambda: not store.trouble and store.facts()["unwrittenEntries"] == 0)
         async with opened(disk) as after:
             assert (after.epoch, after.next_seq, after.earliest) == (store.epoch, 51, 0)
             assert await read_all(after) == entries(range(1, 51), "mine")
@@ -491,6 +502,7 @@ async def test_a_newer_file_put_there_while_in_use_is_left_alone(tmp_path: Path)
     store = open_store(tmp_path)
     async with running(store):
         await put(store, entry(1))
+        await at_rest(store)
         (tmp_path / "other" / FILE).rename(tmp_path / FILE)
         store.append(entry(2))
         await until(lambda: "newer appmux" in (store.trouble or ""))
