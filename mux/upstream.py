@@ -129,10 +129,12 @@ class Upstream:
         self._outbox.descriptor = process.stdin.fileno  # type: ignore[attr-defined]
         _widen(process.stdout)
         log.info("app-server started", pid=process.pid, generation=self.generation)
+        # One for both who read it: what the first has of a line is the beginning of the second's.
+        errors = Lines()
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._write, process.stdin)
-                nursery.start_soon(self._read_errors, process.stderr)
+                nursery.start_soon(self._read_errors, process.stderr, errors)
                 nursery.start_soon(self._stop_when_told, process)
                 nursery.start_soon(_see_its_end, process, nursery.cancel_scope)
                 self.dispatcher.hear(UpstreamStarted(self.generation))
@@ -141,7 +143,7 @@ class Upstream:
         finally:
             with trio.CancelScope(shield=True):
                 await _end(process)
-                await self._rest_of_errors(process.stderr)
+                await self._rest_of_errors(process.stderr, errors)
             self.pid, self.status, self._process = None, process.returncode, None
 
     async def _stop_when_told(self, process: trio.Process) -> None:
@@ -178,15 +180,14 @@ class Upstream:
         while chunk := await _receive(stdout):
             self.dispatcher.hear_lines(lines.split(chunk))
 
-    async def _read_errors(self, stderr: trio.abc.ReceiveStream) -> None:
-        lines = Lines()
+    async def _read_errors(self, stderr: trio.abc.ReceiveStream, lines: Lines) -> None:
         while chunk := await stderr.receive_some(CHUNK_BYTES):
             self._log_errors(lines.split(chunk))
 
-    async def _rest_of_errors(self, stderr: trio.abc.ReceiveStream) -> None:
+    async def _rest_of_errors(self, stderr: trio.abc.ReceiveStream, lines: Lines) -> None:
         # What it said last is why it ended; a grandchild may hold the pipe open, so not for long.
         with trio.move_on_after(TERMINATE_DEADLINE):
-            await self._read_errors(stderr)
+            await self._read_errors(stderr, lines)
         await stderr.aclose()
 
     def _log_errors(self, lines: list[bytes]) -> None:

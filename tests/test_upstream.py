@@ -20,6 +20,7 @@ from mux.core.events import Event, UpstreamExited, UpstreamSent, UpstreamStarted
 from mux.core.limits import Limits
 from mux.dispatcher import Dispatcher
 from mux.upstream import STDERR_KEPT, STDERR_LINE_BYTES, Lines, Upstream
+from tests.end_to_end.scenes import eventually
 
 FAULTY = str(Path(__file__).with_name("faulty_app_server.py"))
 PATIENCE = 20.0
@@ -145,6 +146,16 @@ async def test_its_last_words_are_kept_without_colours() -> None:
         assert len(runs.stderr) == STDERR_KEPT
         assert runs.stderr[0] == "7"
         assert len(runs.stderr[-1]) == STDERR_LINE_BYTES
+
+
+async def test_last_words_that_are_cut_by_its_end_are_put_together() -> None:
+    """Half a line was read while it ran; the other half comes once its stdout has ended."""
+    halves = "printf 'whole\\nfirst half, ' >&2; read go; exec >&-; read eof; echo second >&2; exit 6"
+    async with _running(*_script(halves)) as (runs, listening):
+        await eventually(lambda: runs.stderr, "its first words were read")
+        runs.send(b"go")
+        assert await _reason(listening) == "exit status 6"
+        assert list(runs.stderr) == ["whole", "first half, second"]
 
 
 async def test_one_that_closes_its_stdout_has_ended() -> None:
