@@ -10,6 +10,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -152,7 +153,8 @@ def _changed(settled: Settled, environ: Mapping[str, str]) -> Iterator[tuple[flo
         if directory.is_dir():
             with os.scandir(directory) as entries:
                 for entry in entries:
-                    yield entry.stat(follow_symlinks=False).st_mtime, Path(entry.path)
+                    with suppress(FileNotFoundError):  # a broker that works there has removed it
+                        yield entry.stat(follow_symlinks=False).st_mtime, Path(entry.path)
     yield Path(__file__).stat().st_mtime, Path(__file__)
 
 

@@ -33,6 +33,7 @@ from mux.steps import Runner
 from tests.end_to_end.brokered import brokered, client
 from tests.end_to_end.native import Native, codex_bin, native_stdio, native_unix
 from tests.end_to_end.peer import RpcError, connect_unix
+from tests.end_to_end.scenes import onlooker, status_shows
 from tests.host import Host, host
 
 __all__ = ["host"]
@@ -362,6 +363,28 @@ async def test_a_clock_that_is_behind(host: Host) -> None:
     assert str(file) in found.says
 
 
+def test_a_file_that_vanishes_while_the_clock_is_looked_at_is_no_trouble(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a broker's do at any moment: those of SQLite, and of what is written anew."""
+    host.state.mkdir(parents=True)
+    for name in ("one", "two", "three"):
+        (host.state / name).touch()
+    scandir = os.scandir
+
+    @contextmanager
+    def slowly(place: Path) -> Iterator[list[os.DirEntry[str]]]:
+        with scandir(place) as entries:
+            found = list(entries)
+        (place / "two").unlink(missing_ok=True)
+        yield found
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "scandir", slowly)
+        assert checks_host.clock(load({}, {}), os.environ).about == "clock"
+    assert not (host.state / "two").exists()
+
+
 def test_a_clock_that_nobody_sets(host: Host) -> None:
     def timedatectl(argv: Sequence[str]) -> subprocess.CompletedProcess[str]:
         return subprocess.CompletedProcess(argv, 0, "no\n", "")
@@ -435,6 +458,8 @@ async def test_exit_status_and_output(host: Host) -> None:
 
 async def test_exit_status_in_good_health() -> None:
     async with brokered() as broker:
+        async with onlooker(broker) as peer:  # it listens before its app-server is ready
+            await status_shows(peer, lambda report: report["appServer"]["state"] == "ready")
         os.environ.update(of(broker))
         assert (await appmux("doctor")).rstrip().endswith("all is well")
         assert json.loads(await appmux("doctor", "--json"))["well"] is True
