@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import structlog
 import trio
+import trio.testing
 from cryptography.hazmat.primitives import serialization
 
 from mux import listener, streams
@@ -240,7 +241,7 @@ async def test_new_connections_get_the_new_certificate_and_old_ones_go_on(
 
 MUCH = b"x" * (4 * 1024 * 1024)
 SOME = 512 * 1024
-PAUSE = 0.05
+PAUSE = streams.STALL_DEADLINE / 10
 
 
 def _narrow() -> tuple[trio.SocketStream, trio.SocketStream]:
@@ -260,8 +261,12 @@ async def _read_slowly(stream: trio.abc.ReceiveStream, pause: float, taken: list
 
 @pytest.mark.parametrize("encrypted", [False, True])
 async def test_a_slow_client_is_not_cut_and_a_stalled_one_is(
-    encrypted: bool, issued: Issued, certificate: Certificate, monkeypatch: pytest.MonkeyPatch
+    encrypted: bool,
+    issued: Issued,
+    certificate: Certificate,
+    autojump_clock: trio.testing.MockClock,
 ) -> None:
+    """By a clock of its own: on the machine's, one that stands still for a while is a stall."""
     near, far = _narrow()
     writer: trio.abc.HalfCloseableStream = Patient(near.socket)
     reader: trio.abc.Stream = far
@@ -275,7 +280,6 @@ async def test_a_slow_client_is_not_cut_and_a_stalled_one_is(
             nursery.start_soon(reader.do_handshake)
         await reader.send_all(b"x")  # what the client's side of TLS still had to say, is said
         assert await writer.receive_some() == b"x"
-    monkeypatch.setattr(streams, "STALL_DEADLINE", 0.5)
     taken: list[int] = []
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_read_slowly, reader, PAUSE, taken)
