@@ -55,7 +55,7 @@ class Stand:
     otherwise: Answering = attrs.field(default=lambda _heard: Said())
     _news: trio.Event = attrs.field(factory=trio.Event)
 
-    async def until(self, count: int, seconds: float = 10.0) -> list[Heard]:
+    async def until(self, count: int, seconds: float = 30.0) -> list[Heard]:
         """Wait until so many requests were heard."""
         with trio.fail_after(seconds):
             while len(self.heard) < count:
