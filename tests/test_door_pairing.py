@@ -11,9 +11,9 @@ from typing import Any
 import attrs
 import pytest
 import trio
+import trio.testing
 from msgspec import to_builtins
 
-from mux import http_request
 from mux.auth import open_auth
 from mux.config import Auth
 from mux.devices import Book, open_book
@@ -57,7 +57,7 @@ class Porch:
         ticket, text = self.pairing.begin(OPERATOR, WANTED)
         return ticket.id, text
 
-    async def knock(self, stream: trio.SocketStream) -> None:
+    async def knock(self, stream: trio.abc.HalfCloseableStream) -> None:
         admission = await knock(
             stream,
             "ws",
@@ -185,10 +185,14 @@ async def test_what_is_no_pairing(tmp_path: Path, sent: bytes, status: int) -> N
         assert ticket
 
 
-async def test_a_body_that_does_not_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http_request, "HEAD_DEADLINE", 0.05)
-    async with porch(tmp_path) as opened:
-        reply = await opened.ask(request("POST /v1/pair", "content-length: 9"))
+async def test_a_body_that_does_not_come(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    opened = Porch(0, open_book(tmp_path, lambda: 1_800_000_000.0))
+    client, server = trio.testing.memory_stream_pair()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(opened.knock, server)
+        reply = await knocks.ask(client, request("POST /v1/pair", "content-length: 9"))
         assert (reply.status, json.loads(reply.body)["error"]) == (400, "malformed")
 
 

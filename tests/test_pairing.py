@@ -299,7 +299,7 @@ async def test_malformed(desk: Desk, body: bytes) -> None:
     assert (status, said["error"]) == (400, "malformed")
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(text=st.text(max_size=60) | st.binary(max_size=60).map(lambda b: b.decode("latin-1")))
 def test_no_other_text_is_a_ticket(desk: Desk, text: str) -> None:
     async def story() -> None:

@@ -88,8 +88,8 @@ async def main():
 trio.run(main)
 """
 ROUNDS_IN_A_TENTH = 50
-"""Of the above, on a machine that isn't busy otherwise. One that is slows both down, the writing and
-the rounds: so it is by rounds that a kill's cost is counted, not by a clock."""
+"""Of the above, on a machine that isn't busy otherwise. One that is slows both down, the writing
+and the rounds: so it is by rounds that a kill's cost is counted, not by a clock."""
 
 
 async def _killed_while_writing(path: Path, grace: float) -> tuple[int, list[tuple[int, int]]]:

@@ -150,7 +150,8 @@ async def test_its_last_words_are_kept_without_colours() -> None:
 
 async def test_last_words_that_are_cut_by_its_end_are_put_together() -> None:
     """Half a line was read while it ran; the other half comes once its stdout has ended."""
-    halves = "printf 'whole\\nfirst half, ' >&2; read go; exec >&-; read eof; echo second >&2; exit 6"
+    before = "printf 'whole\\nfirst half, ' >&2; read go"
+    halves = f"{before}; exec >&-; read eof; echo second >&2; exit 6"
     async with _running(*_script(halves)) as (runs, listening):
         await eventually(lambda: runs.stderr, "its first words were read")
         runs.send(b"go")
