@@ -43,14 +43,31 @@ class Demo:
     out: bytes = b""
     err: bytes = b""
     _news: trio.Event = attrs.field(factory=trio.Event)
+    _open: int = 0
 
-    async def read(self, out: trio.abc.ReceiveStream, *, error: bool = False) -> None:
+    async def read(
+        self,
+        out: trio.abc.ReceiveStream,
+        *,
+        error: bool = False,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        self._open += 1
+        task_status.started()
         async for piece in out:
             if error:
                 self.err += piece
             else:
                 self.out += piece
             self._news.set()
+        self._open -= 1
+        self._news.set()
+
+    async def has_said_all(self) -> None:
+        """Wait until stdout and stderr have ended, and all of both is here."""
+        while self._open:
+            self._news = trio.Event()
+            await self._news.wait()
 
     async def wait_printed(self, pattern: str) -> re.Match[str]:
         with trio.fail_after(PATIENCE):
@@ -101,8 +118,8 @@ async def demo(tmp_path: Path, *arguments: str, codex: Path | None = None) -> As
     try:
         with plainly():
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(running.read, process.stdout)
-                nursery.start_soon(partial(running.read, process.stderr, error=True))
+                await nursery.start(running.read, process.stdout)
+                await nursery.start(partial(running.read, process.stderr, error=True))
                 yield running
                 nursery.cancel_scope.cancel()
     finally:
@@ -114,9 +131,11 @@ async def demo(tmp_path: Path, *arguments: str, codex: Path | None = None) -> As
 
 
 async def ended(running: Demo) -> int:
-    """Wait for its end; the exit status."""
+    """Wait for its end, and for all that it has said; the exit status."""
     with trio.fail_after(PATIENCE):
-        return await running.process.wait()
+        status = await running.process.wait()
+        await running.has_said_all()
+    return status
 
 
 def alive(pid: int) -> bool:
@@ -131,8 +150,8 @@ async def test_it_shows_what_both_saw(tmp_path: Path) -> None:
     svg = tmp_path / "demo.svg"
     async with demo(tmp_path, "--svg", str(svg)) as running:
         assert await ended(running) == 0
-        await running.wait_printed("Saved ")
         text = running.text
+        assert "Saved " in text
         assert running.err == b""
         header, *rows = [
             [cell.strip() for cell in line.split("│")[1:-1]]
