@@ -139,6 +139,7 @@ async def test_refusals_are_counted() -> None:
         for name in ("the upgrade, unauthorized", "the upgrade"):
             async with await trio.open_tcp_stream(host, int(port)) as stream:
                 await knocks.ask(stream, knocks.CASES[name][0])
+        await broker.wait_log('"client left"')  # the one that was let in
         seen = await _scrape(broker)
         assert seen["appmux_authentication_failures_total"] == 1
         async with connect_ws(broker.url, knocks.TOKEN) as peer:
