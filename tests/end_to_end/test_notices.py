@@ -26,10 +26,12 @@ from tests.end_to_end.lives import appmux
 from tests.end_to_end.native import Native
 from tests.end_to_end.peer import PATIENCE, Json, Peer, connect_unix, connect_ws
 from tests.end_to_end.scenes import APPROVAL, LOOK_SECONDS, eventually
+from tests.end_to_end.test_audit import recorded
 from tests.end_to_end.tui import QUIET, tmux_is_missing, tui
 from tests.push.stand import Heard, Stand, standing
 
 SECRET = "0123456789abcdef0123456789abcdef"
+PROMPT = "Ask Codex to do anything"
 ASKS = "Would you like to run the following command?"
 NOBODY: Json = {"threadId": None}
 
@@ -62,24 +64,31 @@ class Bench:
                 made = await phone.request("mux/push/register", told)
                 assert (made["device"], made["level"]) == (name, level)
 
-    async def begun(self, says: str) -> str:
-        """A thread on which a turn runs, begun by one that isn't attached any more."""
+    async def begun(self, says: str, *, seen: bool = False) -> str:
+        """A thread on which a turn runs, begun by one that isn't attached any more.
+
+        With `seen` the broker has heard that it began, which it measures the turn from.
+        """
         async with connect_unix(self.broker.socket) as peer:
             await peer.initialize("desk")
             thread = await peer.start_thread(self.broker.home.work)
             await peer.start_turn(thread, says)
+            if seen:
+                await peer.wait_method("turn/started", threadId=thread)
         return thread
 
     async def notices(self) -> list[Json]:
         told = await self.operator.request("mux/notices/list", {"why": True})
         return list(told["notices"])
 
-    async def notice(self, kind: str) -> Json:
-        """The one of this kind, once it is raised."""
+    async def notice(self, kind: str, *, sent: bool = False) -> Json:
+        """The one of this kind, once it is raised; or sent, for which whoever looks has to go."""
         with trio.fail_after(PATIENCE):
-            while not (found := [one for one in await self.notices() if one["kind"] == kind]):  # noqa: ASYNC110
+            while True:
+                for one in await self.notices():
+                    if one["kind"] == kind and (one["sentTo"] or not sent):
+                        return one
                 await trio.sleep(LOOK_SECONDS)
-        return found[0]
 
     async def post(self, push: str, body: Json, bearer: str = "") -> tuple[int, Json]:
         """Answer from the lock screen; the status and the answer."""
@@ -173,18 +182,7 @@ async def test_answered_from_one_lock_screen_it_runs_and_all_others_are_taken_ba
 
 async def audit_says(on: Bench) -> None:
     """The answer stands in the audit log: which device, and that it came from a notice."""
-    found: list[Json] = []
-
-    def there() -> bool:
-        for path in on.broker.home.root.rglob("audit/*.jsonl"):
-            for line in path.read_text().splitlines():
-                record = json.loads(line)
-                if record.get("kind") == "approval/answered":
-                    found.append(record)
-        return bool(found)
-
-    await eventually(there, "the audit record")
-    by = found[0]["by"]
+    by = (await recorded(on.broker, "approval/answered"))["by"]
     assert (by["principal"], by["name"]) == ("phone", "from a notice")
 
 
@@ -252,6 +250,7 @@ async def test_a_tui_at_which_somebody_has_just_typed_is_not_disturbed(tmp_path:
     async with bench(tmp_path, config=QUIET) as on:
         await on.phone("phone", "t")
         async with tui(on.broker.home, "--remote", f"unix://{on.broker.socket}") as screen:
+            await screen.see(PROMPT)
             await screen.say("run it")
             await screen.see(ASKS)
             notice = await on.notice("approval")
@@ -264,8 +263,7 @@ async def test_a_tui_at_which_somebody_has_just_typed_is_not_disturbed(tmp_path:
 async def test_the_end_of_a_long_turn_is_told_with_its_last_line(tmp_path: Path) -> None:
     async with bench(tmp_path, "notices = { long_turn = 0.2, looking = 0.1 }") as on:
         await on.phone("phone", "t")
-        thread = await on.begun("take long")
-        await on.broker.model.reached("long")
+        thread = await on.begun("take long", seen=True)
         await trio.sleep(0.3)  # so long has the turn run, at least
         on.broker.model.release("long")
         message = by_topic(await on.stand.until(2))["t"]
@@ -285,7 +283,7 @@ async def test_killed_between_raising_and_sending_it_is_told_once_what_is_true_t
     async with bench(tmp_path, stand=Stand(gone.url)) as first:
         await first.phone("phone", "t")
         await first.begun("run it")
-        notice = await first.notice("approval")
+        notice = await first.notice("approval", sent=True)
         assert notice["sentTo"] == ["the host's settings", "phone"]
         os.kill(first.broker.process.pid, signal.SIGKILL)
         await first.broker.process.wait()
