@@ -25,6 +25,7 @@ from tests.end_to_end.devices import (
     terminal,
 )
 from tests.end_to_end.peer import Json, Peer, RpcError, connect_ws
+from tests.end_to_end.scenes import eventually
 
 URI = r"appmux://pair\?(\S+)"
 
@@ -66,6 +67,8 @@ async def test_a_phone_is_paired_on_a_terminal() -> None:
         await shown.type("y\n")
         await shown.see('paired "Ada\'s phone"')
         assert await shown.end() == 0
+        # The phone's answer comes by a connection of its own.
+        await eventually(lambda: answers, "the answer to the phone")
         ((status, granted),) = answers
         assert status == 200
         assert granted["scopes"] == ["approve", "drive", "observe"]
@@ -102,6 +105,7 @@ async def test_declined_on_the_terminal() -> None:
         await shown.type("\n")
         assert await shown.end() == 1
         assert "declined; nothing was paired" in shown.shown
+        await eventually(lambda: answers, "the answer to the stranger")
         assert answers[0][0] == 403
         assert not await devices(looking)
 
