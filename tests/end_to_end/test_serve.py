@@ -153,6 +153,8 @@ async def test_a_stale_socket_is_replaced_and_a_file_is_not() -> None:
             assert f"app-server control socket is already in use at {control}" in said
             async with client(broker, "still") as peer:
                 assert await peer.request(LIST) == {"data": [], "nextCursor": None}
+            broker.process.terminate()  # and it isn't killed before it has tidied up
+            assert await _ended(broker) == 0
         assert not control.exists()
         control.write_text("mine")
         status, said = await _refused(home)
