@@ -21,6 +21,10 @@ NOT_TO_LISTEN = {
 }  # fmt: skip
 """What costs much, and isn't needed to be there for the first client; and for what it is."""
 
+A_SECOND_LATER = {"mux.metrics"}
+"""What is loaded in a thread then: it holds up nobody, but on a slow machine the first client may
+still be at it."""
+
 FOR_A_CLIENT = {"h11", "wsproto", "msgspec", "mux.door", "mux.downstream", "mux.core.broker"}
 
 
@@ -35,7 +39,7 @@ async def test_a_start_loads_what_a_client_needs_and_nothing_dear_beside() -> No
         async with client(broker, "the first") as first:
             await first.start_thread(broker.home.work)
         late = {name for name in loaded(broker.shown()[by_then:]) if name.startswith("mux.")}
-        assert not late, "the first client waits while it is loaded"
+        assert not late - A_SECOND_LATER, "the first client waits while it is loaded"
         await broker.wait_log(r"\| +prometheus_client\.core\n")  # before a scraper asks
 
 
