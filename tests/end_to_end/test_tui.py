@@ -32,6 +32,8 @@ INTERRUPTED = "Conversation interrupted"
 DELTA = "item/agentMessage/delta"
 APPROVAL = "item/commandExecution/requestApproval"
 RESOLVED = "serverRequest/resolved"
+STATUS = "thread/status/changed"
+ACTIVE = {"type": "active", "activeFlags": []}
 ACCEPT = {"decision": "accept"}
 
 
@@ -110,6 +112,10 @@ async def test_it_starts_through_the_broker_and_its_thread_can_be_joined(way: st
         started = await phone.wait_method("thread/started")
         thread = started["params"]["thread"]["id"]
         assert thread in of_tui["threads"]
+        # What it said is on the screen before its turn is over.
+        active = await phone.wait_method(STATUS, threadId=thread, status=ACTIVE)
+        since = phone.inbox.index(active)
+        await phone.wait_method(STATUS, since=since, threadId=thread, status={"type": "idle"})
 
         resumed = await phone.request("thread/resume", {"threadId": thread})
         assert resumed["thread"]["turns"][0]["items"][0]["content"][0]["text"] == "greet"
@@ -214,6 +220,7 @@ async def test_it_reconnects_by_itself_and_shows_the_approval_raised_meanwhile()
             await screen.see(PROMPT, "• Hello from the one runtime")
             link.cut()
             await screen.see(RECONNECTING)
+            since = len(phone.inbox)
             await phone.start_turn(thread, "run it")
             asked = await phone.wait_method(APPROVAL)
             link.mend()
@@ -222,6 +229,7 @@ async def test_it_reconnects_by_itself_and_shows_the_approval_raised_meanwhile()
             await screen.answer(ASKS, "y")
             await phone.wait_method(RESOLVED, requestId=asked["id"])
             await screen.see("• It ran.")
+            await phone.wait_method("turn/completed", since=since, threadId=thread)
             since = len(phone.inbox)
             await screen.say("greet")
             await phone.wait_method("turn/completed", since=since, threadId=thread)
@@ -241,9 +249,11 @@ async def test_it_reconnects_by_itself_and_shows_the_approval_raised_meanwhile()
 )
 async def test_its_turn_ends_when_the_app_server_is_killed(way: str, text: str, shown: str) -> None:
     async with shared(way) as on:
+        since = len(on.phone.inbox)
         await on.phone.start_turn(on.thread, text)
         await on.tui.see(f"› {text}", shown)
         await kill_app_server(on.phone)
+        await on.phone.wait_method("turn/completed", since=since, threadId=on.thread)
         await on.tui.see(INTERRUPTED)
         await on.tui.gone(WORKING)
         # It goes on, without another look at the thread.
