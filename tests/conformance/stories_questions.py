@@ -145,7 +145,10 @@ async def mcp_servers_seen_and_called(stage: Stage) -> None:
     await b.answers(await b.offered(FORM), {"action": "accept", "content": {"word": "fig"}})
     await b.answered(asked)
     await b.ask("mcpServer/tool/call", {**call, "server": "nobody"})
+    stage.forget()
     await b.ask("config/mcpServer/reload")
+    for player in (a, b):
+        await player.hears("mcpServer/startupStatus/updated", name="elicitor", status="ready")
 
 
 async def a_sub_agent(stage: Stage) -> None:

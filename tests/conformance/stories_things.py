@@ -62,7 +62,10 @@ async def watches_of_one_id(stage: Stage) -> None:
         await player.ask("fs/watch", {"watchId": "w", "path": str(place)})
     await a.ask("fs/watch", {"watchId": "w", "path": str(stage.work)})
     for player in (a, b):
-        (stage.work / player.name / "new").write_text("x")
+        # One change, not one for the making and one for the text.
+        made = stage.work / f"new of {player.name}"
+        made.write_text("x")
+        made.rename(stage.work / player.name / "new")
         await player.hears("fs/changed")
     for player in (a, a, b):
         await player.ask("fs/unwatch", {"watchId": "w"})
