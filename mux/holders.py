@@ -26,6 +26,9 @@ PROC: Final = Path("/proc")
 LISTENING: Final = {"tcp": "0A", "unix": "00010000"}
 """As the kernel writes it: the state LISTEN, and the flag SO_ACCEPTCON."""
 
+ABSENT: Final = (-1, -1)
+"""In the place of a device and an inode."""
+
 LONGEST_COMMAND: Final = 120
 """Characters of a command line that are shown."""
 
@@ -57,21 +60,18 @@ def _clock(moment: float) -> str:
 
 def of_locks(paths: Iterable[Path], runner: Runner = run) -> dict[Path, list[Holder]]:
     """Who holds a lock on each file; files that nobody locks are left out."""
-    present = [path for path in paths if path.exists()]
-    if not present:
+    wanted = {_identity(path): path for path in paths}
+    wanted.pop(ABSENT, None)
+    if not wanted:
         return {}
     if sys.platform == "darwin":
-        return _lsof_locks(present, runner)
-    wanted: dict[tuple[int, int], Path] = {}
-    for path in present:
-        status = path.stat()
-        wanted[status.st_dev, status.st_ino] = path
+        return _lsof_locks(list(wanted.values()), runner)
     found: dict[Path, list[Holder]] = {}
     for pid, descriptor in _descriptors():
         path_there = wanted.get(_identity(descriptor))
         if path_there is not None and _locks(pid, descriptor.name):
             found.setdefault(path_there, []).append(describe(pid))
-    unseen = _locked_inodes() if len(found) < len(present) else set()
+    unseen = _locked_inodes() if len(found) < len(wanted) else set()
     for (_device, inode), path in wanted.items():
         if path not in found and inode in unseen:
             found[path] = [UNSEEN]
@@ -93,8 +93,8 @@ def _descriptors() -> Iterator[tuple[int, Path]]:
 def _identity(link: Path) -> tuple[int, int]:
     try:
         status = link.stat()
-    except OSError:
-        return (-1, -1)
+    except OSError:  # it isn't there, or not any more
+        return ABSENT
     return status.st_dev, status.st_ino
 
 

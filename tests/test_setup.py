@@ -42,6 +42,7 @@ def port(host: Host, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     monkeypatch.delenv("APPMUX_LISTEN")
     monkeypatch.setattr(tailnet, "own", lambda: ["127.0.0.1"])
     monkeypatch.setattr(ready, "PATIENCE", NOT_READY)
+    monkeypatch.setattr(ready, "ANSWER_DEADLINE", 30.0)  # of one who answers, however slowly
     with kept_port() as number:
         monkeypatch.setattr(setup, "PORT", number)
         yield number
