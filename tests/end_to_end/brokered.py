@@ -38,7 +38,7 @@ async def brokered(
     command = [sys.executable, "-m", "mux", "serve", "--listen", "ws://127.0.0.1:0"]
     command += ["--listen", "unix://", *arguments]
     async with launched(command, environ=environ, **options) as running:
-        running.url = (await running.wait_log(r"listening on: (ws://\S+)"))[1]
+        running.url = (await running.wait_log(r"listening on: (ws://\S+)\n"))[1]
         await running.wait_log(r"listening on: unix://")
         control = running.home.codex_home / "app-server-control" / "app-server-control.sock"
         running.socket = control
@@ -66,6 +66,7 @@ class Logged:
 
 
 def logged(running: Native) -> list[Logged]:
-    """What the broker has logged so far."""
-    lines = [line for line in running.shown().splitlines() if line.startswith("{")]
+    """What the broker has logged so far, in whole lines: the last one may have come in part."""
+    whole = running.shown().rpartition("\n")[0]
+    lines = [line for line in whole.splitlines() if line.startswith("{")]
     return [Logged(str(fields.get("event")), fields) for fields in map(json.loads, lines)]

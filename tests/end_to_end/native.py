@@ -33,7 +33,7 @@ START_PATIENCE: Final = 30.0
 # At the end of its stdin, or on a signal when idle, the app-server exits within 0.1 s. A listener
 # with a turn running waits for that on the first signal, and exits on the second.
 STEP_PATIENCE: Final = 1.0
-# How often to look whether the control socket is there: the app-server doesn't say.
+# How often to try whether the control socket is there: the app-server doesn't say.
 LOOK_SECONDS: Final = 0.01
 
 
@@ -232,7 +232,7 @@ async def native_stdio(*arguments: str, **options: Any) -> AsyncIterator[Native]
 async def native_ws(*arguments: str, **options: Any) -> AsyncIterator[Native]:
     """A real app-server on a WebSocket port of its own, at `url`; options as in `native`."""
     async with native("--listen", "ws://127.0.0.1:0", *arguments, **options) as running:
-        running.url = (await running.wait_log(r"listening on: (ws://\S+)"))[1]
+        running.url = (await running.wait_log(r"listening on: (ws://\S+)\n"))[1]
         yield running
 
 
@@ -241,9 +241,18 @@ async def native_unix(*arguments: str, **options: Any) -> AsyncIterator[Native]:
     """A real app-server on Codex's control socket, at `socket`; options as in `native`."""
     async with native("--listen", "unix://", *arguments, **options) as running:
         control = running.home.codex_home / "app-server-control" / "app-server-control.sock"
-        for _ in range(round(START_PATIENCE / LOOK_SECONDS)):
-            if control.exists():
-                break
-            await trio.sleep(LOOK_SECONDS)
+        with trio.fail_after(START_PATIENCE):
+            while not await _accepts(control):
+                await trio.sleep(LOOK_SECONDS)
         running.socket = control
         yield running
+
+
+async def _accepts(path: Path) -> bool:
+    """Whether somebody listens there; that there is a socket comes a moment before."""
+    try:
+        stream = await trio.open_unix_socket(str(await trio.Path(path).resolve()))
+    except OSError:
+        return False
+    await stream.aclose()
+    return True
