@@ -174,7 +174,10 @@ class Tapped:
 async def tapped(tap: Path, **options: Any) -> AsyncIterator[Tapped]:
     """`brokered`, over the real app-server, with its pipes copied into the directory `tap`."""
     script = tap / "tapped-codex"
-    program = f"tee '{tap}/stdin' | '{codex_bin()}' \"$@\" | tee '{tap}/stdout'\n"
+    # `tee` writes to its stdout first. So that isn't the next pipe: a line is in the file before
+    # anybody can have read it.
+    stdin, stdout = (f"tee '{tap}/{name}' /dev/fd/3 3>&1 >/dev/null" for name in ("stdin", "stdout"))
+    program = f"{stdin} | '{codex_bin()}' \"$@\" | {stdout}\n"
     script.write_text(f"#!/bin/sh\n{ONLY_THE_SERVER}{program}")
     script.chmod(0o755)
     async with brokered(codex=str(script), **options) as broker:
