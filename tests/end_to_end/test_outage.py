@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.brokered import brokered, client, logged
+from tests.end_to_end.brokered import brokered, client
 from tests.end_to_end.lives import app_server, appmux, kill_app_server, life, staged, stood_in
 from tests.end_to_end.peer import Peer, RpcError, connect_ws
 from tests.end_to_end.scenes import TURN_COMPLETED, ended, shared_thread
@@ -29,9 +29,7 @@ async def test_killed_during_its_start_up_another_one_is_started(tmp_path: Path)
         stage.keep_back()
         await kill_app_server(desk)
         await stage.kept_back()
-        await life(
-            desk, 2, "initializing"
-        )  # a moment after: the script runs before its start is told
+        await life(desk, 2, "initializing")  # the script runs before its start is told
         asked = await phone.ask("thread/loaded/list")
         async with connect_ws(stage.broker.url) as newcomer:
             hello = await newcomer.initialize("newcomer")  # is answered at once
@@ -56,6 +54,7 @@ async def test_what_waits_too_long_gets_an_error(tmp_path: Path) -> None:
         stage.keep_back()
         await kill_app_server(desk)
         await stage.kept_back()
+        await life(desk, 2, "initializing")  # or the first error may name the life before
         for method, retryable in (("thread/list", True), ("thread/start", False)):
             with pytest.raises(RpcError, match=r"did not come up within 0\.5 s") as failed:
                 await desk.request(method)
@@ -124,7 +123,7 @@ async def test_down_its_last_words_are_shown_and_a_restart_tries_again(tmp_path:
 
 
 async def test_one_that_hangs_is_killed_and_another_one_started() -> None:
-    limits = {"APPMUX_LIMITS_PROBE_INTERVAL": "0.5", "APPMUX_LIMITS_PROBE_DEADLINE": "1.5"}
+    limits = {"APPMUX_LIMITS_PROBE_INTERVAL": "0.5", "APPMUX_LIMITS_PROBE_DEADLINE": "3"}
     async with (
         brokered(environ=limits) as broker,
         client(broker, "desk") as desk,
@@ -137,9 +136,7 @@ async def test_one_that_hangs_is_killed_and_another_one_started() -> None:
         assert failed.value.data == {"generation": 1, "retryable": True}
         await life(desk, 2)
         assert ended(pid)
-        assert "no sign of life within 1.5 s" in [
-            each.fields.get("why") for each in logged(broker) if each.event == "app-server ended"
-        ]
+        await broker.wait_log("no sign of life within 3 s")
         assert (await desk.run_turn(thread, "go on"))["status"] == "completed"
 
 
