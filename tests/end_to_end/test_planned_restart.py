@@ -22,6 +22,7 @@ from tests.end_to_end.peer import PATIENCE, Json, Peer, answers
 from tests.end_to_end.scenes import (
     ACCEPT,
     APPROVAL,
+    DELTA,
     RESOLVED,
     TURN_COMPLETED,
     TURN_STARTED,
@@ -82,6 +83,7 @@ async def test_it_waits_for_what_runs_and_disturbs_nobody() -> None:
         # The turns went their whole way, the one that was held begins now.
         assert (broker.home.work / "proof.txt").read_text() == "approved\n"
         for peer in peers:
+            await peer.wait(lambda m: is_completed(m, turn))
             seen = View(telling).hear_all(peer.inbox)
             assert seen.turns[turn] == "completed"
             assert "half, whole" in seen.texts()
@@ -134,6 +136,8 @@ async def test_now_it_waits_for_nothing() -> None:
         thread = await shared_thread(broker, desk, phone)
         turn = await desk.start_turn(thread, "tell")
         await model.reached("mid")
+        for peer in (desk, phone):
+            await peer.wait_method(DELTA, delta="half, ")
         done = await appmux(broker, "restart", "--now")
         assert (done.returncode, done.stderr) == (0, "")
         assert done.stdout.endswith("runs, as generation 2 of the app-server\n")
