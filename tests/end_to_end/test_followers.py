@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from tests.end_to_end.scenes import (
     RESOLVED,
     TURN_COMPLETED,
     TURN_STARTED,
+    Tapped,
     about,
     eventually,
     join,
@@ -93,9 +95,15 @@ async def test_all_that_is_said_of_a_new_thread_reaches_its_creator(tmp_path: Pa
         await creator.request(LIST)
         await stranger.request(LIST)
         for thread in (parent, forked, reviewed["reviewThreadId"], *several):
-            assert about(creator, thread) == tap.about(thread)
+            same = partial(_heard_all, tap, creator, thread)
+            await eventually(same, f"all that is said of {thread}")
             assert {each["method"] for each in about(stranger, thread)} <= BROADCAST
         assert reviewed["reviewThreadId"] != parent
+
+
+def _heard_all(tap: Tapped, peer: Peer, thread: str) -> bool:
+    """Whether the peer has heard what the app-server has said of the thread, and nothing else."""
+    return about(peer, thread) == tap.about(thread)
 
 
 async def test_unsubscribing_is_counted_per_client(tmp_path: Path) -> None:
@@ -115,6 +123,7 @@ async def test_unsubscribing_is_counted_per_client(tmp_path: Path) -> None:
         await two.wait_method(DELTA, delta="one")
         # The last follower leaves in the middle of a turn: the app-server goes on telling us.
         assert await two.request("thread/unsubscribe", named) == {"status": "unsubscribed"}
+        await two.request(LIST)  # behind which nothing is on its way to the app-server
         assert tap.asked("thread/unsubscribe") == []
         model.release("gate")
         await eventually(lambda: tap.asked("thread/unsubscribe") == [named], "the last one's")
@@ -153,8 +162,10 @@ async def test_a_sub_agent_is_its_parents_followers_business() -> None:
     agent = {"message": "child work", "task_name": "child"}
     model.on("spawn", CallTool("spawn_agent", agent, namespace="multi_agent_v1"), Say("Spawned."))
     model.on("child work", Run("echo child", escalated=True), Say("Child done."))
+    # However long its parent's item, which names it, is under way.
+    limits = {"APPMUX_LIMITS_PARENT_WAIT": "30"}
     async with (
-        brokered(model=model) as broker,
+        brokered(model=model, environ=limits) as broker,
         client(broker, "one") as one,
         client(broker, "two") as two,
         client(broker, "stranger") as stranger,
