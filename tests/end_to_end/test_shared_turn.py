@@ -37,5 +37,5 @@ async def test_two_clients_see_one_turn_and_the_second_answers_its_approval() ->
             for peer in (desk, phone):
                 resolved = await peer.wait_method("serverRequest/resolved")
                 assert resolved["params"] == {"threadId": thread, "requestId": at_desk["id"]}
-                await peer.wait_method("turn/completed", since=mark[1] + 20)
+                await peer.wait_method("turn/completed", since=peer.inbox.index(resolved))
             assert (broker.home.work / "proof.txt").read_text() == "approved\n"
