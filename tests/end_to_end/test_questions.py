@@ -41,19 +41,19 @@ def _tool_script() -> Scripted:
     return model
 
 
-async def _tool_thread(broker: Native, owner: Peer, *others: Peer) -> str:
-    """A thread whose tool is the owner's, on a turn that will call it once the gate is open."""
+async def _tool_turn(broker: Native, owner: Peer, *others: Peer) -> tuple[str, str]:
+    """A thread whose tool is the owner's, and a turn that will call it once the gate is open."""
     thread = await shared_thread(broker, owner, *others, dynamicTools=[TOOL])
-    await owner.start_turn(thread, "look up")
+    turn = await owner.start_turn(thread, "look up")
     await broker.model.reached("gate")
-    return thread
+    return thread, turn
 
 
-async def _told(broker: Native, peer: Peer, thread: str) -> str:
+async def _told(broker: Native, peer: Peer, turn: str) -> str:
     """What the model was told of its call, once the turn is over."""
-    [start] = peer.heard("turn/started", threadId=thread)[-1:]
-    since = peer.inbox.index(start)
-    done = await peer.wait_method(TURN_COMPLETED, since=since, threadId=thread)
+    done = await peer.wait(
+        lambda m: m.get("method") == TURN_COMPLETED and m["params"]["turn"]["id"] == turn
+    )
     assert done["params"]["turn"]["status"] == "completed"
     [output] = tool_outputs(broker.model.requests[-1])
     return output
@@ -66,7 +66,7 @@ async def test_a_tool_call_goes_to_the_client_that_registered_it() -> None:
         client(broker, "other") as other,
         client(broker, "owner") as namesake,
     ):
-        thread = await _tool_thread(broker, owner, other, namesake)
+        _, turn = await _tool_turn(broker, owner, other, namesake)
         broker.model.release("gate")
         call = await owner.wait_method(CALL, tool="lookup")
         for peer in (other, namesake):
@@ -74,17 +74,17 @@ async def test_a_tool_call_goes_to_the_client_that_registered_it() -> None:
             await peer.request("mux/status")
             assert peer.heard(CALL) == []
         await owner.respond(call["id"], FOUND)
-        assert "it is 42" in await _told(broker, other, thread)
+        assert "it is 42" in await _told(broker, other, turn)
         await status_shows(owner, lambda report: report["serverRequests"] == [])
 
 
 async def test_a_tool_whose_client_has_gone_is_an_error_that_the_model_reads() -> None:
     async with brokered(model=_tool_script()) as broker, client(broker, "other") as other:
         async with client(broker, "owner") as owner:
-            thread = await _tool_thread(broker, owner, other)
+            _, turn = await _tool_turn(broker, owner, other)
         await status_shows(other, lambda report: len(report["clients"]) == 1)
         broker.model.release("gate")
-        told = await _told(broker, other, thread)
+        told = await _told(broker, other, turn)
         assert "lookup" in told
         assert "no longer attached" in told
         assert other.heard(CALL) == []
@@ -93,10 +93,10 @@ async def test_a_tool_whose_client_has_gone_is_an_error_that_the_model_reads() -
 async def test_a_tool_whose_client_leaves_in_the_middle_is_an_error_too() -> None:
     async with brokered(model=_tool_script()) as broker, client(broker, "other") as other:
         async with client(broker, "owner") as owner:
-            thread = await _tool_thread(broker, owner, other)
+            _, turn = await _tool_turn(broker, owner, other)
             broker.model.release("gate")
             await owner.wait_method(CALL)
-        told = await _told(broker, other, thread)
+        told = await _told(broker, other, turn)
         assert "left before it answered" in told
         assert other.heard(CALL) == []
 
@@ -104,23 +104,24 @@ async def test_a_tool_whose_client_leaves_in_the_middle_is_an_error_too() -> Non
 @pytest.mark.parametrize("answer", [{"success": True}, [], None, {"contentItems": "x"}])
 async def test_a_tool_answer_that_is_none_is_told_to_the_model(answer: Any) -> None:
     async with brokered(model=_tool_script()) as broker, client(broker, "owner") as owner:
-        thread = await _tool_thread(broker, owner)
+        _, turn = await _tool_turn(broker, owner)
         broker.model.release("gate")
         call = await owner.wait_method(CALL)
         await owner.respond(call["id"], answer)
-        assert "could not run it" in await _told(broker, owner, thread)
+        assert "could not run it" in await _told(broker, owner, turn)
 
 
 async def test_a_client_that_came_back_has_its_tools_again() -> None:
     async with brokered(model=_tool_script()) as broker, client(broker, "other") as other:
         async with client(broker, "owner") as owner:
-            thread = await _tool_thread(broker, owner, other)
+            thread, turn = await _tool_turn(broker, owner, other)
+        await status_shows(other, lambda report: len(report["clients"]) == 1)
         async with client(broker, "owner") as again:
             await join(again, thread)
             broker.model.release("gate")
             call = await again.wait_method(CALL)
             await again.respond(call["id"], FOUND)
-            assert "it is 42" in await _told(broker, other, thread)
+            assert "it is 42" in await _told(broker, other, turn)
             assert other.heard(CALL) == []
 
 

@@ -34,12 +34,13 @@ async def test_a_phone_that_does_not_know_whether_it_was_sent_sends_it_again() -
     model.on("tell", Say(chunks=("half, ", Hold("mid"), "whole")))
     async with brokered(model=model) as broker, client(broker, "desk") as desk:
         thread = await shared_thread(broker, desk)
+        mark = len(desk.inbox)
         async with client(broker, "phone") as phone:
             await phone.ask("turn/start", message(thread, "tell", "m1"))
             await model.reached("mid")
         async with client(broker, "phone") as phone:  # its connection broke, it came back
             answer = await phone.request("turn/start", message(thread, "tell", "m1"))
-            started = desk.heard(TURN_STARTED)[-1]["params"]["turn"]
+            started = (await desk.wait_method(TURN_STARTED, since=mark))["params"]["turn"]
             assert answer["turn"]["id"] == started["id"]
             model.release("mid")
             await desk.wait(lambda m: completed(m) == started["id"])
