@@ -32,9 +32,13 @@ PATCH = "*** Begin Patch\n*** Add File: new.txt\n+hello\n*** End Patch"
 
 
 def gated(name: str) -> Run:
-    """A command that says something, waits for the file of this name, and says more."""
+    """A command that says something, waits for the file of this name, and says more.
+
+    Before, it asks whether it is heard: what a command prints in its first moments isn't streamed.
+    """
+    asks = f"until [ -e {name}.heard ]; do echo {name}?; sleep 0.02; done"
     gate = f"until [ -e {name} ]; do sleep 0.02; done"
-    return Run(f"sleep 0.2; echo {name} begins; {gate}; echo {name} ends")
+    return Run(f"{asks}; echo {name} begins; {gate}; echo {name} ends")
 
 
 @attrs.define
@@ -54,6 +58,8 @@ class Stage:
     async def printed(self, *names: str) -> None:
         """Wait until gated commands have said their first words."""
         for name in names:
+            await self.desk.wait(_prints(f"{name}?\n"))
+            (self.work / f"{name}.heard").touch()
             await self.desk.wait(_prints(f"{name} begins\n"))
 
     def open(self, *names: str) -> None:
@@ -66,7 +72,7 @@ class Stage:
 
 
 def _prints(text: str) -> Callable[[Any], bool]:
-    return lambda m: m.get("method") == OUTPUT and m["params"]["delta"] == text
+    return lambda m: m.get("method") == OUTPUT and text in m["params"]["delta"]
 
 
 async def _mid_text(stage: Stage) -> None:
