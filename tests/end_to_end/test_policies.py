@@ -27,6 +27,7 @@ from tests.end_to_end.scenes import (
     shared_thread,
     status_shows,
 )
+from tests.end_to_end.test_audit import recorded
 from tests.end_to_end.test_sdk import apart, config, used
 from tests.end_to_end.tui import QUIET, tmux_is_missing, tui
 
@@ -114,8 +115,7 @@ async def voted(on: Scene, *names: str) -> Json:
 
 async def test_under_first_the_program_decides(tmp_path: Any) -> None:
     async with scene(tmp_path) as on:
-        await on.phone.start_turn(on.thread, "run it")
-        await on.phone.wait_method(TURN_COMPLETED, threadId=on.thread, since=len(on.phone.inbox))
+        await on.phone.run_turn(on.thread, "run it")
         assert on.ran()
 
 
@@ -134,9 +134,9 @@ async def test_under_quorum_the_program_does_not_decide_alone(tmp_path: Any) -> 
         for peer in (on.phone, on.desk, on.program):
             await peer.wait_method(RESOLVED, requestId=asked["id"])
             assert len(peer.heard(RESOLVED, requestId=asked["id"])) == 1
-        since = len(on.phone.inbox)
-        await on.phone.start_turn(on.thread, "look")  # no rule is about this
-        await on.phone.wait_method(TURN_COMPLETED, since=since)
+        # Said before this one is over, the next words would be a part of it.
+        await on.phone.wait_method(TURN_COMPLETED, since=on.phone.inbox.index(asked))
+        await on.phone.run_turn(on.thread, "look")  # no rule is about this
         assert on.ran("seen.txt")
 
 
@@ -210,6 +210,7 @@ async def test_the_command_line_says_what_it_waits_for(tmp_path: Any) -> None:
         assert "waits (quorum of 2) for a yes of 2 principals, 1 so far" in told
         await on.phone.respond(asked["id"], ACCEPT)
         await eventually(on.ran, "the command's file")
+        await recorded(on.broker, "approval/answered")
         told = await appmux(on, "audit")
         (line,) = [each for each in told.splitlines() if "approval/answered" in each]
         assert "policy quorum of 2" in line
