@@ -156,13 +156,16 @@ async def test_what_comes_unasked_is_withheld_as_natively() -> None:
             await plain.request("thread/resume", {"threadId": thread})
             await able.request("thread/settings/update", {"threadId": thread, "model": "other"})
             queued = {"threadId": thread, "clientUserMessageId": "u1", "input": words("queued")}
+            mark = len(able.inbox)
             await able.request("thread/queue/add", queued)
-            await able.wait_method("turn/completed", threadId=thread, since=len(able.inbox))
+            await able.wait_method("turn/completed", threadId=thread, since=mark)
             await able.start_turn(thread, "wider")
             asked = [await peer.wait_method(APPROVAL, threadId=thread) for peer in (able, plain)]
             await plain.respond(asked[1]["id"], {"decision": "cancel"})
-            for peer in (able, plain):
-                await peer.wait_method("serverRequest/resolved", threadId=thread)
+            for peer, offer in zip((able, plain), asked, strict=True):
+                since = peer.inbox.index(offer)
+                await peer.wait_method("serverRequest/resolved", since=since, threadId=thread)
+                await peer.wait_method("turn/completed", since=since, threadId=thread)
             fields = [set(each["params"]) for each in asked]
             told = [{m["method"] for m in peer.inbox if "method" in m} for peer in (able, plain)]
             return told[0] - told[1], told[0] & WITHHELD, fields[0] - fields[1]
@@ -207,6 +210,7 @@ async def test_the_list_is_made_once_for_each_binary(tmp_path: Path) -> None:
             "experimental.json",
             "gate.json",
         }
+        await broker.wait_log("codex's schema read.*\n")
         ((version, methods),) = [(each["version"], each["methods"]) for each in made(broker)]
         assert first.name.startswith(f"{version}+")
         assert methods == len(experimental_methods())

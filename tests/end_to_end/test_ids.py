@@ -74,5 +74,5 @@ async def test_envelopes_pass_unchanged_both_ways(tmp_path: Path) -> None:
         assert heard == said.replace(f'{{"id":{wire},', '{"id":"mine",', 1)
 
         await desk.send_raw('{"method":"nobody/knows","params":{ "a":1.0 },"x":1}')
-        await desk.request(LIST)
-        assert b'{"method":"nobody/knows","params":{ "a":1.0 },"x":1}' in tap.sent
+        said = await tap.find("stdin", b"nobody/knows")
+        assert said == '{"method":"nobody/knows","params":{ "a":1.0 },"x":1}'

@@ -74,8 +74,8 @@ async def test_either_of_two_clients_decides_an_approval_for_both() -> None:
         for peer in (first, second):
             asked = await peer.wait_method("item/commandExecution/requestApproval")
             assert asked["id"] == 0
-        await second.respond(0, {"decision": "accept"})
         since = len(first.inbox)
+        await second.respond(0, {"decision": "accept"})
         for peer in (first, second):
             await peer.wait_method("serverRequest/resolved", requestId=0)
         # A late answer is ignored.

@@ -167,6 +167,7 @@ async def test_what_a_client_leaves_running_is_ended(tmp_path: Path) -> None:
         )
         assert len(report["clients"]) == 1
         assert not ended(pids[3])
+        await eventually(lambda: len(tap.asked("command/exec/terminate")) >= 2, "both terminated")
         assert len(tap.asked("command/exec/terminate")) == 2
         await stays.request("command/exec/terminate", {"processId": "p"})
         await eventually(partial(ended, pids[3]), "the end of the last one")

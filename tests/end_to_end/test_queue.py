@@ -16,7 +16,13 @@ from tests.end_to_end.devices import pair
 from tests.end_to_end.lives import kill_app_server
 from tests.end_to_end.native import Native
 from tests.end_to_end.peer import Json, Peer, RpcError, connect_ws
-from tests.end_to_end.scenes import TURN_COMPLETED, TURN_STARTED, shared_thread, status_shows
+from tests.end_to_end.scenes import (
+    TURN_COMPLETED,
+    TURN_STARTED,
+    shared_thread,
+    status,
+    status_shows,
+)
 from tests.end_to_end.tui import QUIET, tmux_is_missing, tui
 
 AWARE: Json = {"extensions": {"appmux": {"version": 1}}}
@@ -174,6 +180,7 @@ async def test_over_a_planned_restart_it_goes_on() -> None:
     async with scene() as on:
         await on.says(on.phone, "do one", "queue")
         restart = await on.desk.ask("mux/restart")
+        await status(on.desk)  # so it has been read
         on.broker.model.release("gate")
         assert (await on.desk.result(restart))["generation"] == 2
         started = await on.changed(on.phone, "started")
