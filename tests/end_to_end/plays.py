@@ -24,7 +24,7 @@ from tests.end_to_end.brokered import brokered
 from tests.end_to_end.devices import DEVICES_ONLY, pair, post
 from tests.end_to_end.native import Native
 from tests.end_to_end.peer import Json, Peer, connect_unix, connect_ws
-from tests.end_to_end.scenes import APPROVAL, join
+from tests.end_to_end.scenes import APPROVAL, eventually, join
 from tests.extension_schemas import example
 
 AWARE: Final[Json] = {"extensions": {"appmux": {"version": 1}}}
@@ -162,19 +162,21 @@ async def _of_notices(on: Stage, method: str, params: Json) -> Any:
     await on.operator.request("mux/focus", {"threadId": None})
     address = {"server": "https://ntfy.invalid", "topic": "t"}
     await on.operator.request("mux/push/register", {"service": "ntfy", "address": address})
+    before = len(pushes(on.broker))
     approval = await on.approval()
+    await eventually(lambda: len(pushes(on.broker)) > before, "a push that is written down")
     if "id" in params:
-        params = params | {"id": made_push(on.broker)}
+        params = params | {"id": pushes(on.broker)[0]}
     answer = await on.operator.request(method, params)
     await on.operator.respond(approval["id"], {"decision": "decline"})
     return answer
 
 
-def made_push(broker: Native) -> str:
-    """The id of the push that was made last, which else its device alone knows."""
+def pushes(broker: Native) -> list[str]:
+    """The ids of the pushes made so far, the last one first; else their devices alone know them."""
     (path,) = broker.home.root.rglob("notices.sqlite3")
     with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as ledger:
-        return str(ledger.execute("SELECT id FROM push ORDER BY at DESC").fetchone()[0])
+        return [str(id) for (id,) in ledger.execute("SELECT id FROM push ORDER BY at DESC")]
 
 
 @asynccontextmanager
