@@ -242,7 +242,7 @@ async def native_unix(*arguments: str, **options: Any) -> AsyncIterator[Native]:
     async with native("--listen", "unix://", *arguments, **options) as running:
         control = running.home.codex_home / "app-server-control" / "app-server-control.sock"
         with trio.fail_after(START_PATIENCE):
-            while not await _accepts(control):
+            while not await _accepts(control):  # noqa: ASYNC110 (there is no event for it)
                 await trio.sleep(LOOK_SECONDS)
         running.socket = control
         yield running

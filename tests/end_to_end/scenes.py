@@ -176,7 +176,9 @@ async def tapped(tap: Path, **options: Any) -> AsyncIterator[Tapped]:
     script = tap / "tapped-codex"
     # `tee` writes to its stdout first. So that isn't the next pipe: a line is in the file before
     # anybody can have read it.
-    stdin, stdout = (f"tee '{tap}/{name}' /dev/fd/3 3>&1 >/dev/null" for name in ("stdin", "stdout"))
+    stdin, stdout = (
+        f"tee '{tap}/{name}' /dev/fd/3 3>&1 >/dev/null" for name in ("stdin", "stdout")
+    )
     program = f"{stdin} | '{codex_bin()}' \"$@\" | {stdout}\n"
     script.write_text(f"#!/bin/sh\n{ONLY_THE_SERVER}{program}")
     script.chmod(0o755)
