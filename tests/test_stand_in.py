@@ -97,8 +97,7 @@ told = {{
     "pid": os.getpid(),
 }}
 if "wait" in sys.argv:
-    # A run of the tests in a script's background ignores it, and so would we; and Python's own
-    # handler only notes one that comes right before the pause.
+    # Python's own handler only notes one that comes right before the pause, which then never ends.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 print(json.dumps(told), flush=True)
 if "wait" in sys.argv:
