@@ -56,9 +56,12 @@ async def ids_of_all_kinds(stage: Stage) -> None:
 
 async def one_id_twice_at_once(stage: Stage) -> None:
     a = await stage.client("a")
-    twice = [await a.send("hooks/list", {"cwds": []}, id=7) for _ in range(2)]
-    for each in twice:
-        await a.answered(each)
+    for _ in range(2):
+        await a.send("hooks/list", {"cwds": []}, id=7)
+    since = 0
+    for _ in range(2):
+        await a.peer.wait(lambda m: m.get("id") == 7, since=since)
+        since = next(n for n, m in enumerate(a.peer.inbox) if m.get("id") == 7) + 1
 
 
 async def what_does_not_exist(stage: Stage) -> None:

@@ -100,10 +100,12 @@ async def who_is_signed_in(stage: Stage) -> None:
     ):
         await a.ask(method, params)
     await a.ask("account/login/start", {"type": "apiKey", "apiKey": "sk-conformance"})
-    await b.hears("account/updated")
+    for player in (a, b):
+        await player.hears("account/updated")
     await b.ask("account/read", {})
     await b.ask("account/logout", None)
-    await a.hears("account/updated")
+    for player in (a, b):
+        await player.hears("account/updated")
 
 
 async def the_config_written(stage: Stage) -> None:
@@ -129,6 +131,8 @@ async def skills(stage: Stage) -> None:
     written = {"path": str(place / "SKILL.md"), "enabled": False}
     await b.ask("skills/config/write", written)
     await a.ask("skills/list", {"cwds": [str(stage.work)], "forceReload": True})
+    for player in (a, b):
+        await player.hears("skills/changed")
 
 
 async def sections(stage: Stage) -> None:

@@ -151,7 +151,8 @@ async def _hang_up(tmux: Sequence[str]) -> None:
             while (pane := await _run(*tmux, "display", "-p", "#{pane_dead} #{pane_pid}"))[
                 0
             ] != "1":
-                os.kill(int(pane.split()[1]), number)
+                with contextlib.suppress(ProcessLookupError):  # tmux has yet to see its end
+                    os.kill(int(pane.split()[1]), number)
                 await trio.sleep(LOOK_SECONDS)
             return
 
