@@ -25,6 +25,11 @@ STREAMS = {
 }
 """What streams a text, and what tells one text of an item from another."""
 
+OUTPUT = "item/commandExecution/outputDelta"
+"""Of a short command the app-server now and then tells the output after the completion, as two
+tasks of its own tell them. So of one that isn't running it is a fault only if that begins, or
+completes, after it."""
+
 LATEST = frozenset({"turn/plan/updated", "turn/diff/updated", "thread/tokenUsage/updated"})
 """Of these the last one says all."""
 
@@ -56,6 +61,7 @@ class View:
     status: str = ""
     closed: bool = False
     faults: list[str] = attrs.field(factory=list)
+    _late: set[str] = attrs.field(factory=set)
 
     def __attrs_post_init__(self) -> None:
         if self.snapshot is not None:
@@ -122,6 +128,8 @@ class View:
             self.items[item["id"]] = item
             self.turn_of[item["id"]] = params["turnId"]
             if method == "item/started":
+                if item["id"] in self._late:
+                    self.faults.append(f"delta, not running: item {item['id']}")
                 self.streamed[item["id"]] = {}
             elif item["id"] in self.streamed:
                 self.told[item["id"]] = self.streamed.pop(item["id"])
@@ -129,6 +137,9 @@ class View:
                 self.faults.append(f"completed, not running: item {item['id']}")
         elif method in STREAMS:
             id = params["itemId"]
+            if id not in self.streamed and method == OUTPUT:
+                self._late.add(id)
+                return
             if id not in self.streamed:
                 self.faults.append(f"delta, not running: item {id}")
                 return

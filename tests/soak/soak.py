@@ -40,6 +40,9 @@ KILL_EVERY: Final = (3.0, 9.0)
 """Seconds between two kills of the app-server: a start takes about half of one."""
 END_PATIENCE: Final = 120.0
 """Seconds in which all must have come to rest once nobody begins anything new."""
+SANDBOX: Final = "codex-linux-sandbox"
+"""Codex's own, with its `bwrap`: where the app-server is killed in the moment in which these begin,
+they may wait for each other for ever."""
 LIMITS: Final = {
     "APPMUX_LIMITS_OUTBOX_BYTES": str(32 * 1024),
     "APPMUX_LIMITS_CATCH_UP_BYTES": str(32 * 1024),
@@ -214,7 +217,7 @@ def _processes(root: Path) -> list[str]:
         try:
             if f"HOME={root}/".encode() in (each / "environ").read_bytes():
                 command = (each / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-                if command:
+                if command and not command.startswith("bwrap") and SANDBOX not in command:
                     found.append(f"{each.name} {command}")
         except OSError:
             continue  # it ended while we looked, or isn't ours
