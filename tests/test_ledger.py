@@ -100,3 +100,27 @@ def test_at_the_end_views_must_be_the_same() -> None:
     assert ledger.faults_at_end(unfinished, resident, resident)
     still_asked = Stay("one", THREAD, SNAPSHOT, whole=True, messages=[*TOLD[:8], *TOLD[9:]])
     assert ledger.faults_at_end(still_asked, resident, resident)
+
+
+def test_what_was_stored_and_never_said_is_no_difference() -> None:
+    """The app-server was killed between the two."""
+    ended = message("turn/completed", turn={"id": "u", "status": "interrupted"})
+    resident = View(THREAD).hear_all([TOLD[0], ended])
+    stored: Json = {"thread": {"turns": [
+        {"id": "u", "status": "completed", "items": []},
+        {"id": "v", "status": "interrupted", "items": []},
+    ]}}  # fmt: skip
+    later = Stay("one", THREAD, stored, whole=True)
+    assert Ledger().faults_at_end(later, resident, View(THREAD, stored)) == []
+    assert Ledger().faults_at_end(later, resident, View(THREAD, SNAPSHOT))
+    completed = View(THREAD).hear_all([TOLD[0], TOLD[-1]])
+    assert Ledger().faults_at_end(Stay("one", THREAD, SNAPSHOT, whole=True), completed, completed)
+
+
+def test_a_commands_output_may_come_after_its_end_and_not_before_its_beginning() -> None:
+    ran = {"id": "c", "type": "commandExecution"}
+    begun, done = message("item/started", item=ran), message("item/completed", item=ran)
+    output = message("item/commandExecution/outputDelta", itemId="c", delta="out")
+    assert View(THREAD).hear_all([begun, done, output]).faults == []
+    assert View(THREAD).hear_all([output, begun, done]).faults
+    assert View(THREAD).hear_all([output, done]).faults
