@@ -29,7 +29,7 @@ from mux.scripted_model import Patch, Reason, Run, Say, Scripted
 from tests.end_to_end.brokered import brokered, client, logged
 from tests.end_to_end.native import Native
 from tests.end_to_end.peer import Json, Peer
-from tests.end_to_end.scenes import ACCEPT, LOOK_SECONDS
+from tests.end_to_end.scenes import ACCEPT, LOOK_SECONDS, status
 from tests.end_to_end.stalling import memory
 from tests.soak.ledger import Ledger
 from tests.soak.roamer import Roamer
@@ -40,6 +40,8 @@ KILL_EVERY: Final = (3.0, 9.0)
 """Seconds between two kills of the app-server: a start takes about half of one."""
 END_PATIENCE: Final = 120.0
 """Seconds in which all must have come to rest once nobody begins anything new."""
+LEFT_PATIENCE: Final = 10.0
+"""Seconds in which what is over is to be gone, too."""
 SANDBOX: Final = "codex-linux-sandbox"
 """Codex's own, with its `bwrap`: where the app-server is killed in the moment in which these begin,
 they may wait for each other for ever."""
@@ -166,7 +168,7 @@ async def soak(seconds: float, clients: int, seed: int) -> Report:
         it = Soak(broker, resident, tuple(threads), roamers, rng, done)
         await it.run(seconds)
         faults = await it.faults(ledger)
-        report = await resident.request("mux/status")
+        report = await _at_rest(resident)
         faults += [f"left behind: {each}" for each in _left_in(report)]
         figures = _figures(broker, ledger, done, resident.inbox, report)
         figures["broker memory, MB"] = f"{first >> 20} → {memory(broker.process.pid) >> 20}"
@@ -177,12 +179,21 @@ async def soak(seconds: float, clients: int, seed: int) -> Report:
     return Report(faults, figures)
 
 
+async def _at_rest(peer: Peer) -> Json:
+    """The broker's report, once nothing is under way in it; the last one, if that never comes."""
+    report = await status(peer)
+    with trio.move_on_after(LEFT_PATIENCE):
+        while _left_in(report):
+            await trio.sleep(LOOK_SECONDS)
+            report = await status(peer)
+    return report
+
+
 def _left_in(report: Json) -> list[str]:
     """What the broker's report shows that ought to be over."""
     flow = report["appServer"]
-    found = [
-        f"{name}: {flow[name]}" for name in ("inFlight", "waiting", "queued") if flow.get(name)
-    ]
+    names = ("requestsInFlight", "requestsWaiting", "requestsQueued")
+    found = [f"{name}: {flow[name]}" for name in names if flow[name]]
     return found + [f"server request {each['id']}" for each in report["serverRequests"]]
 
 
@@ -205,7 +216,7 @@ def _figures(
 
 async def _processes_left(root: Path) -> list[str]:
     """Processes that still have this soak's home, once they have had a moment to end."""
-    with trio.move_on_after(10):
+    with trio.move_on_after(LEFT_PATIENCE):
         while _processes(root):  # noqa: ASYNC110 (nobody tells us)
             await trio.sleep(LOOK_SECONDS)
     return [f"a process is left: {line}" for line in _processes(root)]
