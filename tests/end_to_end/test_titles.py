@@ -121,14 +121,20 @@ async def recorded(broker: Native, kind: str, times: int) -> None:
 
 
 async def title_thread(peer: Peer, broker: Native) -> str:
-    """A title thread, as a TUI makes it."""
-    return await peer.start_thread(
+    """A title thread, as a TUI makes it; all that is said of its beginning has been heard."""
+    thread = await peer.start_thread(
         broker.home.work,
         ephemeral=True,
         threadSource="thread_title",
         sandbox="read-only",
         environments=[],
     )
+    await peer.wait(
+        lambda each: (
+            each.get("method") == "thread/started" and each["params"]["thread"]["id"] == thread
+        )
+    )
+    return thread
 
 
 async def outcome(peer: Peer, thread: str) -> list[Json]:
