@@ -213,8 +213,9 @@ async def test_a_signal_drains(number: signal.Signals) -> None:
             await slow.send_text(json.dumps(read))
             # Its answer is owed by now, most of it: the client hasn't read any.
             await eventually(lambda: '"slow"' in broker.shown(), "the slow one in the log")
-            while (await _owed(polite)) < GREETINGS_BYTES:
-                await polite.request(LIST)
+            with trio.fail_after(PATIENCE):
+                while (await _owed(polite)) < GREETINGS_BYTES:
+                    await polite.request(LIST)
             broker.process.send_signal(number)
             await polite.wait_gone()
             assert _close_of(polite).code == GOING_AWAY
