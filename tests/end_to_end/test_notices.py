@@ -28,6 +28,7 @@ from tests.end_to_end.peer import PATIENCE, Json, Peer, connect_unix, connect_ws
 from tests.end_to_end.scenes import APPROVAL, LOOK_SECONDS, eventually
 from tests.end_to_end.test_audit import recorded
 from tests.end_to_end.tui import QUIET, tmux_is_missing, tui
+from tests.ports import kept_port
 from tests.push.stand import Heard, Stand, standing
 
 SECRET = "0123456789abcdef0123456789abcdef"
@@ -278,31 +279,31 @@ async def test_the_end_of_a_long_turn_is_told_with_its_last_line(tmp_path: Path)
 async def test_killed_between_raising_and_sending_it_is_told_once_what_is_true_then(
     tmp_path: Path,
 ) -> None:
-    async with standing() as gone:
-        port = int(gone.url.rpartition(":")[2])
-    async with bench(tmp_path, stand=Stand(gone.url)) as first:
-        await first.phone("phone", "t")
-        await first.begun("run it")
-        notice = await first.notice("approval", sent=True)
-        assert notice["sentTo"] == ["the host's settings", "phone"]
-        os.kill(first.broker.process.pid, signal.SIGKILL)
-        await first.broker.process.wait()
-        again: Json = {"home": first.broker.home, "model": first.broker.model}
-        async with (
-            standing(port=port) as stand,
-            bench(tmp_path, stand=stand, **again) as second,
-        ):
-            told = by_topic(await stand.until(2))
-            assert told["hook"]["kind"] == "interrupted"
-            assert "restarted while an approval waited" in told["t"]["message"]
-            assert "actions" not in told["t"]
-            lost = await second.notice("approval-lost")
-            assert lost["sentTo"] == ["the host's settings", "phone"]
-            approval = await second.notice("approval")
-            assert approval["overWhy"] == "the app-server that asked has ended with the broker"
-            shown = await appmux(second.broker, "notices", "--why")
-            assert "sent phone: used last" in shown.stdout
-            tried = await appmux(second.broker, "notices", "test", "--device", "phone")
-            assert tried.returncode == 0, tried.stderr
-            assert "phone, ntfy (full): delivered" in tried.stdout
-            assert len(stand.heard) == 3  # the test, and nothing twice
+    with kept_port() as port:
+        nobody = Stand(f"http://127.0.0.1:{port}")
+        async with bench(tmp_path, stand=nobody) as first:
+            await first.phone("phone", "t")
+            await first.begun("run it")
+            notice = await first.notice("approval", sent=True)
+            assert notice["sentTo"] == ["the host's settings", "phone"]
+            os.kill(first.broker.process.pid, signal.SIGKILL)
+            await first.broker.process.wait()
+            again: Json = {"home": first.broker.home, "model": first.broker.model}
+            async with (
+                standing(port=port) as stand,
+                bench(tmp_path, stand=stand, **again) as second,
+            ):
+                told = by_topic(await stand.until(2))
+                assert told["hook"]["kind"] == "interrupted"
+                assert "restarted while an approval waited" in told["t"]["message"]
+                assert "actions" not in told["t"]
+                lost = await second.notice("approval-lost")
+                assert lost["sentTo"] == ["the host's settings", "phone"]
+                approval = await second.notice("approval")
+                assert approval["overWhy"] == "the app-server that asked has ended with the broker"
+                shown = await appmux(second.broker, "notices", "--why")
+                assert "sent phone: used last" in shown.stdout
+                tried = await appmux(second.broker, "notices", "test", "--device", "phone")
+                assert tried.returncode == 0, tried.stderr
+                assert "phone, ntfy (full): delivered" in tried.stdout
+                assert len(stand.heard) == 3  # the test, and nothing twice
