@@ -9,7 +9,6 @@ import contextlib
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -27,6 +26,7 @@ from trio_websocket import ConnectionRejected
 from mux import cli, setup, tailnet
 from tests.end_to_end.native import Home, codex_bin, private_home
 from tests.end_to_end.peer import Peer, RpcError, connect_unix, connect_ws
+from tests.ports import kept_port
 
 PATIENCE = 60.0
 LOOK_SECONDS = 0.05
@@ -87,8 +87,7 @@ def managed(monkeypatch: pytest.MonkeyPatch) -> Iterator[Managed]:
         monkeypatch.setenv("APPMUX_CODEX_BIN", str(codex_bin()))
         runtime = stack.enter_context(tempfile.TemporaryDirectory(prefix="am"))
         monkeypatch.setenv("XDG_RUNTIME_DIR", runtime)
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = int(free.getsockname()[1])
+        port = stack.enter_context(kept_port())
         monkeypatch.setattr(setup, "PORT", port)
         monkeypatch.setattr(tailnet, "own", lambda: ["127.0.0.1"])
         stack.enter_context(user_manager(Path(runtime)))
