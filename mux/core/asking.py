@@ -39,13 +39,14 @@ ANSWERED_LATELY = 32
 class Asking:
     """Requests of clients and of the broker itself.
 
-    ``answered_lately``: the latest that may still be the cause of something. ``_wire``: the last
-    wire id given.
+    ``answered_lately``: the latest that may still be the cause of something. ``here``: those whose
+    turn has come and which are dealt with here (``replaying``). ``_wire``: the last wire id given.
     """
 
     state: State
     sent: Sent
     answered_lately: deque[Request] = attrs.field(factory=lambda: deque(maxlen=ANSWERED_LATELY))
+    here: list[Request] = attrs.field(factory=list)
     _wire: int = 0
 
     def ask(self, client: Client, message: ClientMessage, rule: RequestRule) -> None:
@@ -202,7 +203,10 @@ class Asking:
             return
         ready = state.appserver.state is AppServerState.READY
         for request in state.flow.due(state.now, only=None if ready else BROKER):
-            if not self._overtaken(request):
+            if request.rule.route is Route.REPLAY:
+                state.flow.answered(request)
+                self.here.append(request)
+            elif not self._overtaken(request):
                 state.forward(request.line, request.method)
                 state.arm(request.deadline)
         state.arm(state.flow.held_until)

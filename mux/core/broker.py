@@ -164,6 +164,8 @@ class Broker:
             self._notices.look()
         if self._queueing.waits:
             self._queueing.look()
+        if self._asking.here:
+            self._replaying.go_on()
         if state.loose:
             self._following.let_go_of_loose()
         if self.recovery.restart_asked:
@@ -280,7 +282,8 @@ class Broker:
                 self._replaying.unfollowed(client, thread_in(message.params) or "")
                 self._following.client_unfollows(client, message, rule)
             case Route.REPLAY:
-                self._replaying.asked(client, message)
+                if not self._is_down(client, message):
+                    self._replaying.asked(client, message)
             case _:
                 self._pass_on(client, message, rule, scope)
 
@@ -324,11 +327,16 @@ class Broker:
         if (used := self._experimental(client, message)) is not None:
             text = f"{used} requires experimentalApi capability"
             self.state.error(client.id, message.id, jsonrpc.INVALID_REQUEST, text)
-        elif self.state.appserver.state is AppServerState.DOWN:
+        elif not (self._is_down(client, message) or self._sent.is_again(client, message)):
+            self._go_on(client, message, rule, scope)
+
+    def _is_down(self, client: Client, message: ClientMessage) -> bool:
+        """Whether there is no app-server, and none comes by itself; the client is told so."""
+        down = self.state.appserver.state is AppServerState.DOWN
+        if down:
             text = "the app-server is down, see `appmux status`; `appmux restart` tries again"
             self.state.error(client.id, message.id, jsonrpc.APP_SERVER_GONE, text)
-        elif not self._sent.is_again(client, message):
-            self._go_on(client, message, rule, scope)
+        return down
 
     def _go_on(
         self, client: Client, message: ClientMessage, rule: RequestRule, scope: Scope
@@ -471,7 +479,8 @@ class Broker:
         self.recovery.client_left(client)
         self._uninitialized.pop(client.id, None)
         for claim in state.scoped.leave(client.id):
-            self._asking.ask_for_broker(claim.ended_by, {claim.field: claim.wire})
+            if state.appserver.runs:  # else it has ended already
+                self._asking.ask_for_broker(claim.ended_by, {claim.field: claim.wire})
         self._replaying.client_left(client)
         self._presence.left(client)
         del state.clients[client.id]

@@ -167,7 +167,7 @@ REQUESTS: dict[str, RequestRule] = {
     ),
     "mux/focus": RequestRule(Route.FOCUS),
     "mux/restart": RequestRule(Route.RESTART),
-    "mux/replay": RequestRule(Route.REPLAY),
+    "mux/replay": RequestRule(Route.REPLAY, reads=True),
     "mux/presence/read": RequestRule(Route.PRESENCE),
     "mux/approvals/list": RequestRule(Route.APPROVALS),
     "mux/approvals/answer": RequestRule(Route.ANSWER),

@@ -1,9 +1,10 @@
 """``mux/replay``: a client that knows the broker comes back, and gets what it missed.
 
 The threads it names, or those that it followed before, are followed again (loaded, where the
-app-server has let go of them); then it is a client that is behind, reading the journal from its
-cursor on, until it is live. A cursor that the journal no longer reaches gets an answer that says
-so, and nothing else: then a snapshot (``thread/resume``) is the way.
+app-server has let go of them; while none is ready the request waits for it as any other does); then
+it is a client that is behind, reading the journal from its cursor on, until it is live. A cursor
+that the journal no longer reaches gets an answer that says so, and nothing else: then a snapshot
+(``thread/resume``) is the way.
 
 Heard from: ``broker``.
 """
@@ -16,13 +17,14 @@ import attrs
 import msgspec
 
 from mux.core import jsonrpc
+from mux.core.appserver import State as AppServerState
 from mux.core.asking import Asking
 from mux.core.backlog import Backlog
 from mux.core.client import Client
 from mux.core.events import ClientId
 from mux.core.extension.following import Cursor, Replayed, ReplayParams
 from mux.core.jsonrpc import ClientMessage
-from mux.core.methods import Asked
+from mux.core.methods import Asked, Route, request_rule
 from mux.core.requests import Request
 from mux.core.state import State
 
@@ -62,9 +64,12 @@ class Replaying:
 
     def unfollowed(self, client: Client, thread: str) -> None:
         """It wants no more of a thread, which its predecessor may have followed to the end."""
-        if client.info is not None:
-            left = self._left.get((client.principal.identity, client.info.name), {})
-            left.pop(thread, None)
+        self._followed_before(client).pop(thread, None)
+
+    def _followed_before(self, client: Client) -> dict[str, int]:
+        """What its predecessor followed when it left, by thread: since which number."""
+        name = client.info.name if client.info is not None else ""
+        return self._left.get((client.principal.identity, name), {})
 
     def asked(self, client: Client, message: ClientMessage) -> None:
         """A client asks for what it missed."""
@@ -80,16 +85,40 @@ class Replaying:
         if wrong is not None or params is None:
             text = f"Invalid request: {wrong}"
             self.state.error(client.id, message.id, jsonrpc.INVALID_REQUEST, text)
-        elif not self._reaches(params.after):
-            answer = self._answer(complete=False)
-            self.state.send(client.id, jsonrpc.result(message.id, answer), message.method)
+        elif self._must_wait(client, params):
+            request = self.asking.request(client, message, request_rule(message.method))
+            request.params = message.params
+            self.asking.submit(request)
         else:
+            self._begin(client, message.id, params)
+
+    def go_on(self) -> None:
+        """The app-server is ready, and it is the turn of these, which waited for it."""
+        here, self.asking.here = self.asking.here, []
+        for request in here:
+            client = self.state.clients.get(request.client or 0)
+            if client is not None:
+                self._begin(client, request.origin, _decoder.decode(request.params))
+
+    def _begin(self, client: Client, origin: bytes, params: ReplayParams) -> None:
+        if self._reaches(params.after):
             wanted, not_had = self._wanted(client, params)
-            self._load(_Replay(client.id, message.id, params, wanted, not_had))
+            self._load(_Replay(client.id, origin, params, wanted, not_had))
+        else:
+            answer = self._answer(complete=False)
+            self.state.send(client.id, jsonrpc.result(origin, answer), "mux/replay")
+
+    def _must_wait(self, client: Client, params: ReplayParams) -> bool:
+        """Whether there are threads to follow, and no app-server that is ready to load them."""
+        if self.state.appserver.state is AppServerState.READY or not self._reaches(params.after):
+            return False
+        threads, _ = self._wanted(client, params)
+        return bool(threads)
 
     def _is_under_way(self, client: Client) -> bool:
         loading = any(replay.client == client.id for replay, _ in self._loading.values())
-        return loading or client.backlog is not None
+        waits = any(each.rule.route is Route.REPLAY for each in self.state.flow.of(client.id))
+        return loading or waits or client.backlog is not None
 
     def _reaches(self, after: Cursor) -> bool:
         journal = self.state.journal
@@ -103,7 +132,7 @@ class Replaying:
         if params.threadId is not None:
             return [params.threadId], []
         name = client.info.name if client.info is not None else ""
-        followed = self._left.get((client.principal.identity, name), {})
+        followed = self._followed_before(client)
         for other in self.state.clients.values():
             # Its connection before this one, which isn't known to be gone yet.
             if other is not client and other.resembles(name, client.principal):
@@ -180,6 +209,8 @@ class Replaying:
         answer = self._answer(complete=True)
         answer.threads, answer.missing = found, sorted(missing + replay.not_had)
         state.send(client.id, jsonrpc.result(replay.origin, answer), "mux/replay")
+        before = self._followed_before(client)
+        before |= dict.fromkeys(before.keys() & set(answer.missing), _NEVER_HAD)
         follows = dict.fromkeys(client.follows, state.journal.head)
         follows |= dict.fromkeys(found, after)
         for id in found:
@@ -203,5 +234,8 @@ class Replaying:
         return Replayed(complete, journal.epoch, journal.head, journal.earliest, journal.began)
 
 
+_NEVER_HAD = 2**63
+"""As the number since which a thread is followed: no cursor reaches it. A client that was told that
+it misses a thread lets go of what it had of it: from then on it needs a snapshot, as a newcomer."""
 _STILL_BEHIND = "this client is still catching up: ask again when it is live"
 _decoder = msgspec.json.Decoder(ReplayParams)

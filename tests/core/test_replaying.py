@@ -7,7 +7,16 @@ from typing import Any
 import pytest
 
 from tests.core.paced import AWARE, EPOCH, PacedStory
-from tests.core.stories import APPROVAL, DELTA, REFRESH, RESOLVED, TOOL_CALL, Json, Peer
+from tests.core.stories import (
+    APPROVAL,
+    DELTA,
+    INITIALIZED,
+    REFRESH,
+    RESOLVED,
+    TOOL_CALL,
+    Json,
+    Peer,
+)
 
 LIMITS = {"journal_memory_bytes": 900, "catch_up_bytes": 400}
 STATUS = "thread/status/changed"
@@ -328,6 +337,82 @@ def test_the_app_server_ending_meanwhile_is_told_and_it_may_ask_again() -> None:
     story.exits()
     (told,) = (each for each in back.heard() if each.get("id") == "replay")
     assert told["error"]["data"] == {"generation": 1, "retryable": True}
+
+
+def test_asked_while_no_app_server_is_ready_it_waits_for_the_next_one() -> None:
+    """Its threads aren't asked for before the handshake, where that would be refused."""
+    story, phone = followed("t", "s")
+    joins(story, story.peer("desk"), "t")
+    story.delta("t")
+    story.exits()
+    phone.leaves()
+    story.written()
+    back = story.returns("phone", 0)
+    twice = asked(back, after=after(0))
+    assert twice["error"]["message"].endswith("ask again when it is live")
+    story.returns("phone", 0).leaves()  # of this nothing is left to wait
+    story.starts(2)
+    (handshake,) = story.written()
+    story.answers(handshake, INITIALIZED)
+    assert story.loads() == ["t"], "what the last life had comes first"
+    assert story.loads() == ["s"]
+    story.settles()
+    assert (answer(back)["threads"], answer(back)["missing"]) == (["s", "t"], [])
+    assert numbers(back.heard(DELTA)) == [1]
+    story.delta("t")
+    assert back.heard(DELTA)
+
+
+def test_without_threads_it_waits_for_no_app_server() -> None:
+    story, phone = followed("t")
+    phone.leaves()
+    story.exits()
+    back = story.peer("phone", **AWARE)
+    assert asked(back, after=after(0), threadIds=[])["result"]["complete"]
+    assert not asked(story.peer("phone", **AWARE), after=after(7, "another"))["result"]["complete"]
+
+
+def test_it_waits_no_longer_than_any_request() -> None:
+    story, phone = followed("t", coming_up=60.0)
+    phone.leaves()
+    story.exits()
+    back = story.returns("phone", 0)
+    story.waits(61.0)
+    (told,) = (each for each in back.heard() if each.get("id") == "replay")
+    assert "did not come up within 60 s" in told["error"]["message"]
+    assert told["error"]["data"]["retryable"] is True
+
+
+def test_while_the_app_server_is_down_it_is_refused() -> None:
+    story, phone = followed("t", deaths_in_a_minute=1)
+    phone.leaves()
+    story.exits()
+    assert (
+        "the app-server is down"
+        in asked(story.peer("phone", **AWARE), after=after(0))["error"]["message"]
+    )
+
+
+def test_what_it_was_told_to_miss_is_not_followed_again_until_it_joins() -> None:
+    """It has let go of what it had: followed again, it would never be told what runs."""
+    story, phone = followed("t", "s")
+    phone.leaves()
+    story.written()
+    story.returns("phone", 0).leaves()
+    back = story.returns("phone", 0)
+    story.loads(fails=True)
+    assert (answer(back)["threads"], answer(back)["missing"]) == ([], ["s", "t"])
+    back.leaves()
+    back = story.returns("phone", 0)
+    assert story.loads() == []
+    assert (answer(back)["threads"], answer(back)["missing"]) == ([], ["s", "t"])
+    back.heard()
+    story.settles()
+    joins(story, back, "t")
+    back.leaves()
+    back = story.returns("phone", 0)
+    story.loads()
+    assert (answer(back)["threads"], answer(back)["missing"]) == (["t"], [])
 
 
 def test_who_leaves_while_its_threads_load_leaves_nothing_behind() -> None:

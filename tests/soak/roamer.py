@@ -54,6 +54,7 @@ class Roamer:
     epoch: str = ""
     staller: Staller | None = None
     _seen: int = 0
+    _let_go: bool = False
     _going: trio.Event = attrs.field(factory=trio.Event)
     _gone: trio.Event = attrs.field(factory=trio.Event)
 
@@ -176,12 +177,16 @@ class Roamer:
             self._gone.set()
 
     async def _replay(self) -> None:
+        """Go on with what it follows: named now and then, and always once it let go of some."""
         after = {"epoch": self.epoch, "seq": self.cursor}
-        merged = self.rng.random() < 0.5
+        asked: Json = {"after": after, "merged": self.rng.random() < 0.5}
+        if self.rng.random() < 0.5 or self._let_go:
+            asked["threadIds"] = sorted(self.stays)
         try:
-            answer = await self._ask("mux/replay", {"after": after, "merged": merged})
+            answer = await self._ask("mux/replay", asked)
         except RpcError:
             self.stays.clear()
+            self._let_go = True
             raise
         known = answer.get("threads", []) if answer["complete"] else []
         self.done["replay" if answer["complete"] else "replay refused"] += 1
