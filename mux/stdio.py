@@ -56,6 +56,10 @@ make it so for everybody who shares it.)"""
 ANSWERS_DEADLINE: Final = 1.0
 """Seconds after stdin's end for answers in flight, so that ``printf … | appmux stdio`` gets its."""
 
+COMING_UP_DEADLINE: Final = 10.0
+"""Seconds after stdin's end for the answer to the handshake: a broker that has just been started
+gives it once its app-server is there, and answers what was piped in behind it then."""
+
 CLOSE_DEADLINE: Final = 3.0
 """Seconds for the broker to join the closing handshake, and for stdout to take what is owed."""
 
@@ -259,7 +263,7 @@ class _Door:
         self.lines.errors.clear()
         if not received:
             self.stdin_open = False
-            self.deadline = time.monotonic() + ANSWERS_DEADLINE
+            self.deadline = time.monotonic() + COMING_UP_DEADLINE
 
     def _client_gone(self) -> None:
         """stdin has ended while it wasn't read. What is in there is still to be dealt with."""
@@ -376,6 +380,8 @@ class _Door:
 
     def _leave(self, now: float) -> None:
         """stdin has ended: say goodbye once what was asked is answered, or has had its time."""
+        if not self.memory.shakes_hands and not self.said_goodbye:
+            self.deadline = min(self.deadline, now + ANSWERS_DEADLINE)
         waits_for_answers = self._has_to_send() or self.memory.in_flight
         if not self.said_goodbye and (not waits_for_answers or now >= self.deadline):
             self.said_goodbye = True

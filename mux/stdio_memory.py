@@ -120,6 +120,13 @@ class Memory:
 
     # ── the client's lines ────────────────────────────────────────────────────────────────────
 
+    @property
+    def shakes_hands(self) -> bool:
+        """Whether the client's ``initialize`` is still to be answered."""
+        return self._hello is None and any(
+            asked.method == INITIALIZE for all in self.in_flight.values() for asked in all
+        )
+
     def from_client(self, line: bytes) -> bytes:
         """The line to pass on. One that is no message passes too: the broker says what is wrong."""
         try:

@@ -18,9 +18,11 @@ import pytest
 import trio
 
 from mux.scripted_model import Hold, Run, Say
+from mux.stdio import ANSWERS_DEADLINE
 from mux.templates import MARKER
 from tests.end_to_end.brokered import brokered, client
 from tests.end_to_end.doors import APPMUX, door, environ, opened
+from tests.end_to_end.lives import Stage, staged
 from tests.end_to_end.native import Native, private_home
 from tests.end_to_end.peer import PATIENCE, Json, Peer, RpcError, StdioLink
 from tests.end_to_end.scenes import (
@@ -91,10 +93,17 @@ async def test_many_doors_that_start_at_once(broker: Native) -> None:
             await there.peer.wait_method("mux/presence")
 
 
-async def test_what_a_script_pipes_in_is_answered(broker: Native) -> None:
-    """Blank lines, CRLF, garbage, a last line without an end: each has its answer, or none."""
-    # What is asked of an app-server that only comes up isn't waited for once stdin has ended.
-    await status_of(broker, lambda report: report["appServer"]["state"] == "ready")
+async def let_go_later(stage: Stage) -> None:
+    """Let the app-server begin once a door would have given up waiting for any other answer."""
+    await trio.sleep(ANSWERS_DEADLINE + 1)
+    await stage.let_go()
+
+
+async def test_what_a_script_pipes_in_is_answered(tmp_path: Path) -> None:
+    """Blank lines, CRLF, garbage, a last line without an end: each has its answer, or none.
+
+    The app-server only comes up, later than stdin has ended.
+    """
     hello = {"clientInfo": {"name": "script", "version": "1"}}
     lines = [
         json.dumps({"id": 1, "method": "initialize", "params": hello}).encode(),
@@ -106,13 +115,18 @@ async def test_what_a_script_pipes_in_is_answered(broker: Native) -> None:
         b"no json",
         b'{"id":3,"method":"thread/loaded/list","params":{}}',
     ]
-    done = await trio.run_process(
-        [APPMUX, "stdio"],
-        stdin=b"\n".join(lines),
-        capture_stdout=True,
-        env=environ(broker.home),
-        check=False,
-    )
+    os.mkfifo(tmp_path / "gate")
+    async with staged(tmp_path) as stage:
+        await stage.kept_back()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(let_go_later, stage)
+            done = await trio.run_process(
+                [APPMUX, "stdio"],
+                stdin=b"\n".join(lines),
+                capture_stdout=True,
+                env=environ(stage.broker.home),
+                check=False,
+            )
     messages = [json.loads(line) for line in done.stdout.splitlines()]
     answers = {each["id"]: each for each in messages if "method" not in each and "result" in each}
     assert answers.keys() == {1, "two", 3}
