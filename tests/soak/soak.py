@@ -19,8 +19,9 @@ import signal
 import sys
 import time
 from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import attrs
 import trio
@@ -40,6 +41,8 @@ KILL_EVERY: Final = (3.0, 9.0)
 """Seconds between two kills of the app-server: a start takes about half of one."""
 END_PATIENCE: Final = 120.0
 """Seconds in which all must have come to rest once nobody begins anything new."""
+WANTED_PATIENCE: Final = 60.0
+"""Seconds longer than asked for, at most, until what is wanted has happened."""
 LEFT_PATIENCE: Final = 10.0
 """Seconds in which what is over is to be gone, too."""
 SANDBOX: Final = "codex-linux-sandbox"
@@ -90,19 +93,30 @@ class Soak:
     done: Counter[str]
     over: trio.Event = attrs.field(factory=trio.Event)
 
-    async def run(self, seconds: float) -> None:
-        """Roam for so long, then come to rest."""
+    async def run(self, seconds: float, wanted: Collection[str]) -> None:
+        """Roam for so long, and until all that is wanted has happened; then come to rest."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._kill_now_and_then)
             for roamer in self.roamers:
                 nursery.start_soon(roamer.roam, self.over)
             await trio.sleep(seconds)
+            with trio.move_on_after(WANTED_PATIENCE):
+                while not all(map(self.happened().get, wanted)):  # noqa: ASYNC110 (nobody tells us)
+                    await trio.sleep(LOOK_SECONDS)
             self.over.set()
         await self._until_quiet()
         async with trio.open_nursery() as nursery:
             for roamer in self.roamers:
                 nursery.start_soon(roamer.come_to_rest)
         await self.resident.request("mux/status")
+
+    def happened(self) -> Counter[str]:
+        """What has happened so far, and how often."""
+        happened = Counter(self.done)
+        happened["turns"] = len(self.resident.heard("turn/completed"))
+        logs = (each.event for each in logged(self.broker))
+        happened["fell behind"] = Counter(logs)["client lags, reads on from the journal"]
+        return happened
 
     async def _kill_now_and_then(self) -> None:
         while not self.over.is_set():
@@ -138,8 +152,8 @@ class Soak:
         return found
 
 
-async def soak(seconds: float, clients: int, seed: int) -> Report:
-    """Run one; its report."""
+async def soak(seconds: float, clients: int, seed: int, wanted: Collection[str] = ()) -> Report:
+    """Run one; its report. ``wanted``: what must happen in it, even if it takes longer then."""
     began, ledger, done = time.monotonic(), Ledger(), Counter[str]()
     async with (
         brokered(model=script(), environ=LIMITS) as broker,
@@ -166,11 +180,11 @@ async def soak(seconds: float, clients: int, seed: int) -> Report:
         ]
         rng = random.Random(f"{seed} soak")
         it = Soak(broker, resident, tuple(threads), roamers, rng, done)
-        await it.run(seconds)
+        await it.run(seconds, wanted)
         faults = await it.faults(ledger)
         report = await _at_rest(resident)
         faults += [f"left behind: {each}" for each in _left_in(report)]
-        figures = _figures(broker, ledger, done, resident.inbox, report)
+        figures = _figures(it, ledger, report)
         figures["broker memory, MB"] = f"{first >> 20} → {memory(broker.process.pid) >> 20}"
         for roamer in roamers:
             await roamer.end()
@@ -197,14 +211,9 @@ def _left_in(report: Json) -> list[str]:
     return found + [f"server request {each['id']}" for each in report["serverRequests"]]
 
 
-def _figures(
-    broker: Native, ledger: Ledger, done: Counter[str], resident: list[Any], report: Json
-) -> dict[str, object]:
-    events = Counter(each.event for each in logged(broker))
+def _figures(it: Soak, ledger: Ledger, report: Json) -> dict[str, object]:
     return {
-        **dict(sorted(done.items())),
-        "turns": sum(m.get("method") == "turn/completed" for m in resident),
-        "fell behind": events["client lags, reads on from the journal"],
+        **dict(sorted(it.happened().items())),
         "app-server lives": report["appServer"]["generation"],
         "stays": len(ledger.stays),
         "events checked": ledger.events,
