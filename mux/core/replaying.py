@@ -34,7 +34,7 @@ class _Replay:
     """One that waits for threads to be loaded. ``not_had``: those that need a snapshot first."""
 
     client: ClientId
-    origin: bytes
+    request: Request
     params: ReplayParams
     threads: list[str]
     not_had: list[str]
@@ -85,12 +85,13 @@ class Replaying:
         if wrong is not None or params is None:
             text = f"Invalid request: {wrong}"
             self.state.error(client.id, message.id, jsonrpc.INVALID_REQUEST, text)
-        elif self._must_wait(client, params):
+        else:
             request = self.asking.request(client, message, request_rule(message.method))
             request.params = message.params
-            self.asking.submit(request)
-        else:
-            self._begin(client, message.id, params)
+            if self._must_wait(client, params):
+                self.asking.submit(request)
+            else:
+                self._begin(client, request, params)
 
     def go_on(self) -> None:
         """The app-server is ready, and it is the turn of these, which waited for it."""
@@ -98,15 +99,15 @@ class Replaying:
         for request in here:
             client = self.state.clients.get(request.client or 0)
             if client is not None:
-                self._begin(client, request.origin, _decoder.decode(request.params))
+                self._begin(client, request, _decoder.decode(request.params))
 
-    def _begin(self, client: Client, origin: bytes, params: ReplayParams) -> None:
+    def _begin(self, client: Client, request: Request, params: ReplayParams) -> None:
         if self._reaches(params.after):
             wanted, not_had = self._wanted(client, params)
-            self._load(_Replay(client.id, origin, params, wanted, not_had))
+            self._load(_Replay(client.id, request, params, wanted, not_had))
         else:
             answer = self._answer(complete=False)
-            self.state.send(client.id, jsonrpc.result(origin, answer), "mux/replay")
+            self.state.send(client.id, jsonrpc.result(request.origin, answer), request.method)
 
     def _must_wait(self, client: Client, params: ReplayParams) -> bool:
         """Whether there are threads to follow, and no app-server that is ready to load them."""
@@ -176,15 +177,17 @@ class Replaying:
         return True
 
     def upstream_gone(self) -> None:
-        """The app-server that was to load threads is gone: say so."""
-        for replay in {id(each): each for each, _ in self._loading.values()}.values():
-            self._no_longer_joining(replay)
-            if replay.client in self.state.clients:
-                text = "the app-server ended while it loaded the thread: ask again"
-                told = {"generation": self.state.appserver.generation, "retryable": True}
-                code = jsonrpc.APP_SERVER_GONE
-                self.state.error(replay.client, replay.origin, code, text, told)
+        """The app-server that was to load threads is gone: the next one is to, if one comes."""
+        replays = {id(each): each for each, _ in self._loading.values()}.values()
         self._loading.clear()
+        for replay in replays:
+            self._no_longer_joining(replay)
+            if replay.client not in self.state.clients:
+                continue
+            if self.state.appserver.state is AppServerState.DOWN:
+                self.asking.lost(replay.request, "the app-server ended while it loaded the thread")
+            else:
+                self.asking.submit(replay.request)
 
     def _no_longer_joining(self, replay: _Replay) -> None:
         for thread in replay.threads:
@@ -198,7 +201,9 @@ class Replaying:
         client = self.state.clients.get(replay.client)
         if client is not None and client.backlog is not None:  # it fell behind meanwhile
             code = jsonrpc.INVALID_REQUEST
-            self.state.error(client.id, replay.origin, code, f"Invalid request: {_STILL_BEHIND}")
+            self.state.error(
+                client.id, replay.request.origin, code, f"Invalid request: {_STILL_BEHIND}"
+            )
         elif client is not None:
             self._go(client, replay)
 
@@ -208,7 +213,7 @@ class Replaying:
         missing = [id for id in replay.threads if id not in found]
         answer = self._answer(complete=True)
         answer.threads, answer.missing = found, sorted(missing + replay.not_had)
-        state.send(client.id, jsonrpc.result(replay.origin, answer), "mux/replay")
+        state.send(client.id, jsonrpc.result(replay.request.origin, answer), replay.request.method)
         before = self._followed_before(client)
         before |= dict.fromkeys(before.keys() & set(answer.missing), _NEVER_HAD)
         follows = dict.fromkeys(client.follows, state.journal.head)

@@ -330,8 +330,24 @@ def test_one_that_is_closed_while_another_loads_is_missing() -> None:
     assert (answer(back)["threads"], answer(back)["missing"]) == (["s"], ["t"])
 
 
-def test_the_app_server_ending_meanwhile_is_told_and_it_may_ask_again() -> None:
+def test_the_app_server_ending_meanwhile_it_waits_for_the_next_one() -> None:
     story, phone = followed("t")
+    phone.leaves()
+    story.delta("t")
+    back = story.returns("phone", 0, "t")
+    story.exits()
+    assert back.heard() == []
+    story.written()
+    story.starts(2)
+    story.initialized()
+    assert story.loads() == ["t"]
+    story.settles()
+    assert answer(back)["threads"] == ["t"]
+    assert numbers(back.heard()) == [1]
+
+
+def test_the_app_server_ending_for_good_meanwhile_is_told() -> None:
+    story, phone = followed("t", deaths_in_a_minute=1)
     phone.leaves()
     back = story.returns("phone", 0, "t")
     story.exits()

@@ -11,7 +11,7 @@ import pytest
 from tests.end_to_end.brokered import brokered, client
 from tests.end_to_end.lives import app_server, appmux, kill_app_server, life, staged, stood_in
 from tests.end_to_end.peer import Peer, RpcError, connect_ws
-from tests.end_to_end.scenes import TURN_COMPLETED, ended, shared_thread, status
+from tests.end_to_end.scenes import TURN_COMPLETED, ended, shared_thread
 
 LAST_WORDS = "Error: config.toml is broken\nfix line 5\n"
 
@@ -48,24 +48,19 @@ async def test_killed_during_its_start_up_another_one_is_started(tmp_path: Path)
                 await peer.wait_method(TURN_COMPLETED, since=mark if peer is phone else 0)
 
 
-async def test_a_replay_asked_meanwhile_waits_and_misses_nothing(tmp_path: Path) -> None:
+async def test_a_replay_asked_meanwhile_waits_and_misses_nothing() -> None:
     aware = {"extensions": {"appmux": {"version": 1}}}
-    async with staged(tmp_path) as stage, client(stage.broker, "desk") as desk:
-        async with client(stage.broker, "phone", **aware) as phone:
-            thread = await shared_thread(stage.broker, desk, phone)
-            own = await phone.start_thread(stage.broker.home.work)
+    late = {"APPMUX_LIMITS_RESTART_FIRST_WAIT": "2"}  # so the next one is started after a second
+    async with brokered(environ=late) as broker, client(broker, "desk") as desk:
+        async with client(broker, "phone", **aware) as phone:
+            thread = await shared_thread(broker, desk, phone)
+            own = await phone.start_thread(broker.home.work)
             await phone.run_turn(own, "mine")
-            appmux = phone.hello["appmux"]
+            epoch = phone.hello["appmux"]["epoch"]
             seq = max(each.get("seq", 0) for each in phone.inbox)
-        stage.keep_back()
         await kill_app_server(desk)
-        await stage.kept_back()
-        async with client(stage.broker, "phone", **aware) as back:
-            after = {"epoch": appmux["epoch"], "seq": seq}
-            asked = await back.ask("mux/replay", {"after": after})
-            assert (await status(back))["appServer"]["state"] != "ready"  # it is read behind that
-            await stage.let_go()
-            told = await back.result(asked)
+        async with client(broker, "phone", **aware) as back:
+            told = await back.request("mux/replay", {"after": {"epoch": epoch, "seq": seq}})
             assert (told["threads"], told["missing"]) == (sorted([thread, own]), [])
             await back.run_turn(own, "go on")
             await desk.run_turn(thread, "and on")
