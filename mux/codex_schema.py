@@ -186,13 +186,12 @@ def _read_kept(state_dir: Path, which: str) -> Gate | None:
 
 
 def _keep(state_dir: Path, which: str, place: Path, gate: Gate) -> None:
-    """Keep it for the next start, whole or not at all."""
+    """Keep it for the next start, whole or not at all, whoever else does just that."""
     directory = state_dir / DIRECTORY
     made = directory / f"{gate.version}+{which}"
-    new = directory / f"{made.name}.new"
     try:
-        shutil.rmtree(new, ignore_errors=True)
-        new.mkdir(parents=True, mode=0o700)
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        new = Path(tempfile.mkdtemp(prefix=f"{made.name}.new-", dir=directory))
         shutil.copyfile(place / "stable" / BUNDLE, new / STABLE)
         shutil.copyfile(place / "all" / BUNDLE, new / EXPERIMENTAL)
         (new / GATE).write_bytes(msgspec.json.encode(gate))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from mux import codex_schema
 from mux.core.experimental import Gate
@@ -51,6 +53,28 @@ def test_what_is_kept_is_found_again(tmp_path: Path, generated: Path) -> None:
     assert made.name == f"1.2.3+{WHICH}"
     assert made.stat().st_mode & 0o777 == 0o700
     assert (made / codex_schema.EXPERIMENTAL).read_text() == '"all"'
+
+
+def test_what_another_is_just_making_is_left_alone(
+    tmp_path: Path, generated: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two that share a state directory: each keeps what it made, whole."""
+    copy, began = shutil.copyfile, False
+
+    def copy_while_another_keeps(source: Path, target: Path) -> None:
+        nonlocal began
+        copy(source, target)
+        if not began:
+            began = True
+            keep(tmp_path, generated)
+
+    monkeypatch.setattr(shutil, "copyfile", copy_while_another_keeps)
+    with capture_logs() as logs:
+        keep(tmp_path, generated)
+    assert logs == []
+    (made,) = (tmp_path / codex_schema.DIRECTORY).iterdir()
+    whole = {codex_schema.STABLE, codex_schema.EXPERIMENTAL, codex_schema.GATE}
+    assert {each.name for each in made.iterdir()} == whole
 
 
 @pytest.mark.parametrize("spoilt", [b"", b"{}", b"no json", b'{"version": 5}'])
