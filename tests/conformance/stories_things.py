@@ -230,7 +230,8 @@ STORIES = (
         a_search_session,
         alone=True,
         shows=("searches",),
-        chance=("fuzzyFileSearch/sessionUpdated",),  # now and then, while it searches
+        # Now and then, while it searches; and it may be through before it is told the word.
+        chance=("fuzzyFileSearch/sessionUpdated", "fuzzyFileSearch/sessionCompleted"),
     ),
     Story(what_is_left_running),
 )
