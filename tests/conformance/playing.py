@@ -71,7 +71,7 @@ class Side:
 
 def _made_by(play: Play) -> set[str]:
     """The threads that came to be in the story's own directory."""
-    own = str(play.home / "work" / play.story.name)
+    own = play.home / "work" / play.story.name  # another's name may only begin like this
     found = set()
     for player in play.players:
         for message in player.peer.inbox:
@@ -79,7 +79,7 @@ def _made_by(play: Play) -> set[str]:
                 continue
             for holder in (message.get("params"), message.get("result")):
                 thread = holder.get("thread") if isinstance(holder, dict) else None
-                if isinstance(thread, dict) and str(thread.get("cwd", "")).startswith(own):
+                if isinstance(thread, dict) and Path(thread.get("cwd", "")).is_relative_to(own):
                     found.add(str(thread["id"]))
     return found
 
