@@ -105,7 +105,7 @@ async def begun_by_a_stranger_while_nobody_follows(stage: Stage) -> None:
     await a.settle()
     await stranger.say(thread, "run it")
     waiting = {"type": "active", "activeFlags": ["waitingOnApproval"]}
-    await stranger.hears("thread/status/changed", status=waiting)
+    await stranger.hears("thread/status/changed", threadId=thread, status=waiting)
     # The item and the question come right behind that, and to nobody that could tell us.
     for _ in range(5):
         await stranger.settle()
@@ -124,7 +124,7 @@ async def archived_while_it_is_asked(stage: Stage) -> None:
     requests = [await player.offered(APPROVAL) for player in (a, b)]
     await b.ask("thread/archive", {"threadId": thread})
     for player, request in zip((a, b), requests, strict=True):
-        await player.hears("thread/archived")
+        await player.hears("thread/archived", threadId=thread)
         await player.answers(request, ACCEPT)
     await a.ask("thread/unarchive", {"threadId": thread})
     await a.join(thread)

@@ -162,7 +162,7 @@ async def renamed(stage: Stage) -> None:
     a, b = await stage.clients("a", "b")
     thread = await a.thread(turn=True)
     await b.ask("thread/name/set", {"threadId": thread, "name": "A name"})
-    await a.hears("thread/name/updated")
+    await a.hears("thread/name/updated", threadId=thread)
     await a.ask("thread/name/set", {"threadId": thread, "name": "  "})
     await b.ask("thread/read", {"threadId": thread})
 
@@ -172,13 +172,13 @@ async def archived_and_back(stage: Stage) -> None:
     thread = await a.thread(turn=True)
     await b.join(thread)
     await b.ask("thread/archive", {"threadId": thread})
-    await a.hears("thread/archived")
+    await a.hears("thread/archived", threadId=thread)
     await a.say(thread, "to an archived one")
     await a.join(thread)
     await b.ask("thread/archive", {"threadId": thread})
     await b.ask("thread/list", {"cwd": str(stage.work), "archived": True})
     await b.ask("thread/unarchive", {"threadId": thread})
-    await a.hears("thread/unarchived")
+    await a.hears("thread/unarchived", threadId=thread)
     await a.join(thread)
     await a.turn(thread, "back")
 
@@ -193,7 +193,7 @@ async def archived_in_the_middle_of_a_turn(stage: Stage) -> None:
     await b.hears("item/agentMessage/delta", delta="early ")
     await b.ask("thread/archive", {"threadId": thread})
     for player in (a, b):
-        await player.hears("thread/archived")
+        await player.hears("thread/archived", threadId=thread)
 
 
 async def deleted(stage: Stage) -> None:
@@ -201,7 +201,7 @@ async def deleted(stage: Stage) -> None:
     thread = await a.thread(turn=True)
     await b.join(thread)
     await b.ask("thread/delete", {"threadId": thread})
-    await a.hears("thread/deleted")
+    await a.hears("thread/deleted", threadId=thread)
     await a.join(thread)
     await a.say(thread, "to a deleted one")
 
@@ -223,7 +223,7 @@ async def settings_of_a_thread(stage: Stage) -> None:
     await b.join(thread)
     for settings in ({"approvalPolicy": "never"}, {"effort": "nonsense"}):
         await b.ask("thread/settings/update", {"threadId": thread, **settings})
-        await a.hears("thread/settings/updated")
+        await a.hears("thread/settings/updated", threadId=thread)
     await a.ask("thread/metadata/update", {"threadId": thread, "gitInfo": {"branch": "main"}})
     await a.ask("thread/memoryMode/set", {"threadId": thread, "mode": "disabled"})
     await a.turn(thread, "again")
@@ -236,12 +236,13 @@ async def goals(stage: Stage) -> None:
     await b.join(thread)
     goal = {"threadId": thread, "objective": "To be done.", "status": "paused"}
     await b.ask("thread/goal/set", goal)
-    await a.hears("thread/goal/updated")
+    await a.hears("thread/goal/updated", threadId=thread)
     await a.ask("thread/goal/get", {"threadId": thread})
     late = await stage.client("late")
     await late.join(thread)
+    b.forget()  # it is told with each thread's start, too
     await a.ask("thread/goal/clear", {"threadId": thread})
-    await b.hears("thread/goal/cleared")
+    await b.hears("thread/goal/cleared", threadId=thread)
     await b.ask("thread/goal/get", {"threadId": thread})
 
 

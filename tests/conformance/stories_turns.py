@@ -180,7 +180,7 @@ async def reverted(stage: Stage) -> None:
     await b.ends(thread)
     turn = a.peer.heard("turn/started", threadId=thread)[-1]["params"]["turn"]["id"]
     await b.ask("thread/revert", {"threadId": thread, "beforeTurnId": turn})
-    await a.hears("thread/reverted")
+    await a.hears("thread/reverted", threadId=thread)
     await a.turn(thread, "instead")
     await b.ends(thread)
     await b.ask("thread/turns/list", {"threadId": thread, "itemsView": "full"})
