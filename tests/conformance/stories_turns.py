@@ -48,11 +48,14 @@ async def a_plan(stage: Stage) -> None:
 
 async def steered(stage: Stage) -> None:
     """By what is meant for it, with the turn named, and a wrong one."""
+    # What is said meanwhile is heard at once, and the turn shall last until both are answered.
+    stage.script("more", Say(chunks=("some ", stage.gate("end"), "more")))
     thread, (a, b) = await _streaming(stage, "a", "b")
     turn = a.peer.heard("turn/started", threadId=thread)[-1]["params"]["turn"]["id"]
-    await b.say(thread, "hello", "turn/steer", expectedTurnId=turn)
-    await b.say(thread, "hello", "turn/steer", expectedTurnId="another")
+    await b.say(thread, "more", "turn/steer", expectedTurnId=turn)
+    await b.say(thread, "more", "turn/steer", expectedTurnId="another")
     stage.release("middle")
+    stage.release("end")
     for player in (a, b):
         await player.ends(thread)
     await b.say(thread, "hello", "turn/steer", expectedTurnId=turn)
