@@ -33,12 +33,16 @@ from mux.core.state import State
 class _Replay:
     """One that waits for threads to be loaded. ``not_had``: those that need a snapshot first."""
 
-    client: ClientId
     request: Request
     params: ReplayParams
     threads: list[str]
     not_had: list[str]
     loading: int = 0
+
+    @property
+    def client(self) -> ClientId:
+        """Who asked."""
+        return self.request.account
 
 
 @attrs.define(eq=False, repr=False)
@@ -88,33 +92,27 @@ class Replaying:
         else:
             request = self.asking.request(client, message, request_rule(message.method))
             request.params = message.params
-            if self._must_wait(client, params):
-                self.asking.submit(request)
-            else:
-                self._begin(client, request, params)
+            self._begin(client, request, params)
 
     def go_on(self) -> None:
         """The app-server is ready, and it is the turn of these, which waited for it."""
         here, self.asking.here = self.asking.here, []
         for request in here:
-            client = self.state.clients.get(request.client or 0)
+            client = self.state.clients.get(request.account)
             if client is not None:
                 self._begin(client, request, _decoder.decode(request.params))
 
     def _begin(self, client: Client, request: Request, params: ReplayParams) -> None:
-        if self._reaches(params.after):
-            wanted, not_had = self._wanted(client, params)
-            self._load(_Replay(client.id, request, params, wanted, not_had))
-        else:
+        """Load what is to be followed; later, if no app-server is ready to load it."""
+        if not self._reaches(params.after):
             answer = self._answer(complete=False)
             self.state.send(client.id, jsonrpc.result(request.origin, answer), request.method)
-
-    def _must_wait(self, client: Client, params: ReplayParams) -> bool:
-        """Whether there are threads to follow, and no app-server that is ready to load them."""
-        if self.state.appserver.state is AppServerState.READY or not self._reaches(params.after):
-            return False
-        threads, _ = self._wanted(client, params)
-        return bool(threads)
+            return
+        wanted, not_had = self._wanted(client, params)
+        if wanted and self.state.appserver.state is not AppServerState.READY:
+            self.asking.submit(request)
+        else:
+            self._load(_Replay(request, params, wanted, not_had))
 
     def _is_under_way(self, client: Client) -> bool:
         loading = any(replay.client == client.id for replay, _ in self._loading.values())
