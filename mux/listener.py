@@ -190,6 +190,15 @@ class Listener:
         """For people: ``ws``, ``wss``, ``unix``."""
         return self.url.partition("://")[0]
 
+    def announcement(self) -> list[str]:
+        """Return the lines of stderr that say where it listens, in the native words."""
+        lines = [f"  listening on: {self.url}"]
+        if self.kind == "ws":
+            scheme, _, address = self.url.partition("://")
+            http = "https" if scheme == "wss" else "http"
+            lines += [f"  {path}: {http}://{address}/{path}" for path in ("readyz", "healthz")]
+        return lines
+
     def encrypt(self, certificate: Certificate | None) -> None:
         """Make a ``ws://`` listener a ``wss://`` one. ``ListenError`` if there's no certificate."""
         address = self.url.partition("://")[2]

@@ -413,7 +413,8 @@ class _Server:
 
     def _announce(self) -> None:
         for each in self.listeners:
-            print(f"  listening on: {each.url}", file=sys.stderr, flush=True)  # noqa: T201 (API)
+            for line in each.announcement():
+                print(line, file=sys.stderr, flush=True)  # noqa: T201 (API)
         notify("READY=1")
         # All that was imported and opened stays: looking through it again and again at every
         # collection would take 50 ms, in which no message moves. (`cli` has switched it off.)

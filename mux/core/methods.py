@@ -304,6 +304,7 @@ NOTIFICATIONS: dict[str, NotificationRule] = {
     "thread/goal/cleared": _EVERYBODY,
     "thread/goal/updated": _EVERYBODY,
     "thread/project/updated": _EVERYBODY,
+    "thread/readState/changed": _EVERYBODY,  # before 0.171: to followers
     "thread/reverted": _EVERYBODY,
     "thread/section/changed": _EVERYBODY,
     "fs/changed": NotificationRule(Audience.OWNER, own_id="watchId"),

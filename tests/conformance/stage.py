@@ -34,6 +34,8 @@ CUT_SHORT: Final = (
     "account/rateLimits/updated",
     "thread/status/changed",
 )
+# Two changes of a queue that come at once may be told once or twice.
+TOLD_AGAIN: Final = ("thread/queue/changed",)
 
 
 @attrs.frozen

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mux.scripted_model import Say
-from tests.conformance.stage import CUT_SHORT, Stage, Story
+from tests.conformance.stage import CUT_SHORT, TOLD_AGAIN, Stage, Story
 
 
 async def who_hears_what(stage: Stage) -> None:
@@ -291,7 +291,7 @@ async def read_state(stage: Stage) -> None:
 
 STORIES = (
     Story(who_hears_what),
-    Story(what_a_stranger_hears, alone=True),
+    Story(what_a_stranger_hears, alone=True, chance=TOLD_AGAIN),
     Story(a_thread_with_a_project, alone=True),
     Story(following_no_more),
     Story(joined_with_its_past, alone=True),
@@ -309,6 +309,6 @@ STORIES = (
     Story(settings_of_a_thread),
     Story(goals),
     Story(attachments),
-    Story(queued),
+    Story(queued, chance=TOLD_AGAIN),
     Story(read_state),
 )

@@ -6,6 +6,7 @@ clients heard is compared (`transcript` says in what form). How to add one: `doc
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Final
 
 import pytest
@@ -25,6 +26,8 @@ from tests.conformance.comparing import differences
 from tests.conformance.intended import INTENDED, is_there, keys_in_docs, sort_out
 from tests.conformance.playing import Outcome, natively, perform
 from tests.conformance.stage import Story
+from tests.end_to_end.native import codex_bin
+from tests.newest import VERSION, newest_codex, version_of
 
 STORIES: Final = (
     *stories_handshake.STORIES,
@@ -40,21 +43,44 @@ STORIES: Final = (
 MORE_PLAYS: Final = 6
 
 
+CODEX: Final = ("installed", "newest")
+
+
+@pytest.fixture(scope="session", params=CODEX)
+def codex(request: pytest.FixtureRequest) -> Path:
+    """The codex that the stories are played with: the one that is installed, and the newest."""
+    installed = codex_bin()
+    if request.param == "installed":
+        return installed
+    newest = newest_codex()
+    if newest is None:
+        pytest.skip(f"npm could not install the newest codex ({VERSION}): `make newest`")
+    if version_of(installed) == VERSION:
+        pytest.skip(f"the stories were played with {VERSION} already: it is the one installed")
+    return newest
+
+
 @pytest.fixture(scope="session")
-def outcomes(request: pytest.FixtureRequest) -> dict[str, Outcome]:
+def outcomes(request: pytest.FixtureRequest, codex: Path) -> dict[str, Outcome]:
     """All stories that were chosen, played: several at a time, so not one test after the other."""
-    chosen = [
-        item.callspec.params["story"]
+    named = {
+        item.callspec.params["story"].name
         for item in request.session.items
         if isinstance(item, pytest.Function)
         and item.function is test_both_sides_tell_it_alike
         and isinstance(item.callspec.params["story"], Story)
-    ]
-    return trio.run(perform, chosen)
+    }
+    chosen = [story for story in STORIES if story.name in named]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("APPMUX_CODEX_BIN", str(codex))
+        return trio.run(perform, chosen)
 
 
 @pytest.mark.parametrize("story", [pytest.param(story, id=story.name) for story in STORIES])
-def test_both_sides_tell_it_alike(story: Story, outcomes: dict[str, Outcome]) -> None:
+def test_both_sides_tell_it_alike(
+    story: Story, codex: Path, outcomes: dict[str, Outcome], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("APPMUX_CODEX_BIN", str(codex))
     outcome = outcomes[story.name]
     for side, failure in outcome.failures.items():
         pytest.fail(f"the story broke off on the {side} side:\n{failure}", pytrace=False)

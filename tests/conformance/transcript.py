@@ -102,6 +102,8 @@ class Names:
                 return self.name((key, value), "p")
             if key.lower().endswith("cursor"):
                 return "<cursor>"
+            if key == "revision" and _ID.fullmatch(value):
+                return "<revision>"  # drawn by lot; which of two threads has one first is chance
             return self._text(value, holder if key == "id" else key.removesuffix("Id"))
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         return "<time>" if is_number and _TIME.search(key) else value

@@ -178,6 +178,16 @@ def test_a_deprecation_notice_of_no_known_cause_goes_to_those_that_ask_something
     assert b.heard() == []
 
 
+def test_what_is_read_is_told_to_everybody() -> None:
+    story = Story.begun()
+    a, b = story.peer("a"), story.peer("b")
+    story.follows(a, "t")
+    for peer in (a, b):
+        peer.heard()
+    story.notifies("thread/readState/changed", {"threadId": "t", "readState": {"revision": "1"}})
+    assert a.heard_methods() == b.heard_methods() == ["thread/readState/changed"]
+
+
 def _uses(story: Story, thread: str, tokens: int) -> None:
     story.notifies("thread/tokenUsage/updated", {"threadId": thread, "tokenUsage": tokens})
 

@@ -16,7 +16,7 @@ import trio_websocket
 
 from tests.end_to_end.brokered import brokered, client
 from tests.end_to_end.frames import framer
-from tests.end_to_end.native import Home, Native, codex_bin, private_home
+from tests.end_to_end.native import Home, Native, codex_bin, native_ws, private_home
 from tests.end_to_end.peer import PATIENCE, Peer, WsLink, connect_ws
 from tests.end_to_end.scenes import LIST, app_server_pid, ended, eventually, onlooker
 
@@ -44,15 +44,29 @@ def _close_of(peer: Peer) -> trio_websocket.CloseReason:
 
 async def test_each_listener_is_announced_with_its_real_address() -> None:
     async with brokered("--listen", "ws://127.0.0.2:0") as broker:
-        await broker.wait_log("(?s)(listening on: [^\n]*\n.*){3}")
-        lines = [each for each in broker.shown().splitlines() if "listening on" in each]
-        assert lines[:2] == [
-            f"  listening on: {broker.url}",
+        other = (await broker.wait_log(r"  listening on: (ws://127\.0\.0\.2:\d+)\n"))[1]
+        await broker.wait_log(other.removeprefix("ws://") + "/healthz\n")
+        lines = [each for each in broker.shown().splitlines() if each.startswith("  ")]
+        assert lines == [
+            *_announced(broker.url),
             f"  listening on: unix://{broker.socket}",
+            *_announced(other),
         ]
-        assert lines[2].startswith("  listening on: ws://127.0.0.2:")
-        async with connect_ws(lines[2].removeprefix("  listening on: ")) as peer:
+        async with connect_ws(other) as peer:
             await peer.initialize("there")
+
+
+def _announced(url: str) -> list[str]:
+    address = url.removeprefix("ws://")
+    health = [f"  {path}: http://{address}/{path}" for path in ("readyz", "healthz")]
+    return [f"  listening on: {url}", *health]
+
+
+async def test_the_native_listener_is_announced_in_the_same_words() -> None:
+    async with native_ws() as native:
+        await native.wait_log("healthz: .*\n")
+        lines = [each for each in native.shown().splitlines() if each.startswith("  ")]
+        assert lines[:3] == _announced(native.url)
 
 
 async def test_systemd_is_told_when_it_is_up_and_when_it_stops(tmp_path: Path) -> None:
