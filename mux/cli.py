@@ -198,8 +198,9 @@ def serve(
 
     gc.disable()  # until the broker listens: what is loaded stays; saves a fifth of the start
 
-    from mux import logs  # first: it is particular about how structlog is loaded
+    from mux import logs, stderr  # logs first: it is particular about how structlog is loaded
 
+    stderr.install()
     settled = _settle(config_file, flags)
     _check_listen(settled)
 

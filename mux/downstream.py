@@ -9,6 +9,8 @@ Hands to: ``dispatcher``, each message. Hears from: ``door``, an ``Admission`` t
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import attrs
 import structlog
 import trio
@@ -29,7 +31,7 @@ MESSAGES_AT_ONCE = 4
 requests in one piece delays another's by that much."""
 
 CLOSE_DEADLINE = 3.0
-"""Seconds for a client to take what is owed and answer a close frame."""
+"""Seconds for a client to take what is owed, answer a close frame, and close its end."""
 
 log = structlog.get_logger()
 
@@ -88,7 +90,7 @@ class _Connection:
             await self._part()
 
     async def _read(self, client: int, received: bytes | bytearray) -> None:
-        while not self.frames.ended:
+        while True:
             for number, text in enumerate(self.frames.take(received), 1):
                 if text is None:
                     self.dispatcher.hear(ClientSentBinary(client))
@@ -99,6 +101,8 @@ class _Connection:
                 if number % MESSAGES_AT_ONCE == 0 or self._ending is not None:
                     await trio.lowlevel.checkpoint()
             self._write_back()
+            if self.frames.ended:  # it has said its last: now it waits for us, not we for it
+                return
             received = await self._receive()
             if not received:
                 return
@@ -116,7 +120,11 @@ class _Connection:
         self.frames.owed.clear()
 
     async def _part(self) -> None:
-        """Have what is owed written, close frames said and heard."""
+        """Have what is owed written, close frames said and heard, and the socket closed.
+
+        What the client still sends is read and dropped: to close a socket that holds something
+        unread would take back what isn't on the other side yet, our close frame first.
+        """
         if self._ending is not None and not self.frames.ended:
             self.outbox.append(self.frames.close(*self._ending))
             await self._read_to_the_end()
@@ -125,6 +133,10 @@ class _Connection:
             self._written = trio.Event()
             self.outbox.seal()
             await self._written.wait()
+        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            await self.stream.send_eof()
+        while await self._receive():
+            pass
 
     async def _read_to_the_end(self) -> None:
         while received := await self._receive():

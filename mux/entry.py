@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import sys
 
+from mux import standard_streams
 from mux.errors import AppmuxError
 
 
 def main() -> None:
     """Exits; never returns."""
+    standard_streams.complete()
     if sys.argv[1:2] == ["stdio"]:
         from mux import stdio
 
@@ -22,7 +24,7 @@ def main() -> None:
             try:
                 sys.exit(stdio.run(*parameters))
             except AppmuxError as error:
-                sys.stderr.write(f"Error: {error}\n")
+                standard_streams.say(f"Error: {error}\n")
                 sys.exit(error.exit_status)
 
     from mux.cli import main as by_click

@@ -1,6 +1,6 @@
 """Logs: lines on stderr, for a person on a terminal and as JSON elsewhere.
 
-Hands to: stderr.
+Hands to: ``stderr``.
 Hears from: every shell, by ``structlog.get_logger()``; the libraries, by ``logging``.
 
 A call below the level costs one no-op method (structlog's filtering logger), which is what makes a
@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO
 
 from mux.config import Log
+from mux.stderr import Stderr
 
 
 @contextmanager
@@ -74,6 +75,12 @@ def configure(log: Log, stream: TextIO | None = None) -> None:
         cache_logger_on_first_use=True,
     )
     logging.basicConfig(handlers=[_FromLibraries()], level=LIBRARY_LEVEL, force=True)
+    if isinstance(stream, Stderr):
+        stream.missed = _tell_missed
+
+
+def _tell_missed(lines: int) -> None:
+    structlog.get_logger().warning("log lines are missing here: they could not be written", n=lines)
 
 
 def _processors(log: Log, stream: TextIO) -> list[Processor]:

@@ -28,6 +28,7 @@ from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
 import mux
+from mux import stderr
 from mux.audit import Audit
 from mux.core import client as clients
 from mux.core.appserver import State as AppServerState
@@ -94,6 +95,7 @@ class Metrics(Collector):
         yield from self._of_pushes()
         yield from self._of_refusals(state)
         yield from self._of_notices(state)
+        yield from self._of_log()
 
     def _app_server(self) -> int | str:
         return self.upstream.pid or "none"
@@ -249,6 +251,10 @@ class Metrics(Collector):
         )
         refused = state.counts.get("request/refused", 0)
         yield _counter("requests_refused", "Requests that lacked a scope.", refused)
+
+    def _of_log(self) -> Iterator[Metric]:
+        dropped = _number(stderr.facts()["droppedLines"])
+        yield _counter("log_lines_dropped", "Lines of the log that could not be written.", dropped)
 
 
 def _gauge(name: str, text: str, value: float) -> Metric:

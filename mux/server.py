@@ -39,7 +39,7 @@ import structlog
 import trio
 
 import mux
-from mux import downstream, listener, statedir, watchdog
+from mux import downstream, listener, statedir, stderr, watchdog
 from mux.access import Access
 from mux.audit import Audit
 from mux.auth import Authenticator, open_auth
@@ -61,6 +61,7 @@ from mux.notices.lockscreen import LockScreen
 from mux.occupant import occupant
 from mux.store import Store, StoreError
 from mux.streams import Accepted
+from mux.terminal import Terminal
 from mux.tls import Certificate, open_certificate
 from mux.upstream import Upstream
 
@@ -275,6 +276,7 @@ class _Server:
     notices: Asked
     certificate: Certificate | None
     failures: Failures = attrs.field(factory=Failures)
+    terminal: Terminal = attrs.field(factory=Terminal.at_start)
     _metrics: Metrics | None = None
     _stop: trio.Event = attrs.field(factory=trio.Event)
     _serving: int = 0
@@ -446,14 +448,14 @@ class _Server:
 
     async def _obey(self, signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
         async for number in signals:
-            if number == signal.SIGHUP:
+            if number == signal.SIGHUP and not self.terminal.has_hung_up():
                 self._reload()
             elif self._signal is None:
                 self._signal = signal.Signals(number)
                 log.info("draining", signal=self._signal.name, clients=self.dispatcher.attached)
                 notify("STOPPING=1")
                 self._stop.set()
-            else:
+            elif number != signal.SIGHUP:  # the kernel and the shell may both tell of a terminal
                 log.warning("ending at once", signal=signal.Signals(number).name)
                 self.upstream.kill("the broker was told to end at once")
                 scope.cancel()
@@ -515,6 +517,7 @@ class _Server:
             "audit": self.audit.facts(),
             "notices": self.notices.noticing.facts(),
             "failedAuthentications": self.failures.facts(),
+            "log": stderr.facts(),
             "listeners": [{"url": each.url, "kind": each.kind} for each in self.listeners],
         }
 

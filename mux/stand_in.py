@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, NoReturn
 
-from mux import reach, stdio
+from mux import reach, standard_streams, stdio
 from mux.codex import CodexError, find_codex
 from mux.errors import AppmuxError
 
@@ -68,6 +68,7 @@ _NAMES_A_KEY: Final = frozenset({"-c", "--config", "--enable", "--disable"})
 
 def main() -> NoReturn:
     """Exits, or becomes codex."""
+    standard_streams.complete()
     arguments = sys.argv[1:]
     ignored = as_door(arguments)
     try:
@@ -75,13 +76,13 @@ def main() -> NoReturn:
             become_codex(arguments, os.environ)
         wait = _wait(os.environ)
         if ignored:
-            sys.stderr.write(
+            standard_streams.say(
                 f"appmux-codex: ignored: {', '.join(ignored)}. The app-server is shared by all"
                 " clients; what is to hold for it goes into config.toml, then `appmux restart`\n"
             )
         sys.exit(stdio.run(None, wait))
     except AppmuxError as error:
-        sys.stderr.write(f"Error: {error}\n")
+        standard_streams.say(f"Error: {error}\n")
         sys.exit(error.exit_status)
 
 

@@ -121,6 +121,7 @@ def _broker(report: dict[str, Any]) -> RenderableType:
         *_journal(report.get("store")),
         *_audit(report.get("audit")),
         *_notices(report.get("notices")),
+        *_log(report.get("log")),
     ):
         lines.add_row(name, _plain(told))
     for number, each in enumerate(report["listeners"]):
@@ -177,6 +178,13 @@ def _notices(notices: dict[str, Any] | None) -> Iterator[tuple[str, str]]:
     yield "notices", f"endpoints: {reached or 'none'}; {notices['standing']} stand{waits}"
     if notices["trouble"]:
         yield "", f"TROUBLE: {notices['trouble']}"
+
+
+def _log(log: dict[str, Any] | None) -> Iterator[tuple[str, str]]:
+    if log is not None and log["droppedLines"]:
+        yield "log", f"{log['droppedLines']} lines could not be written and are lost"
+        if log["trouble"]:
+            yield "", f"TROUBLE: {log['trouble']}"
 
 
 def _client(each: dict[str, Any]) -> list[str]:

@@ -22,7 +22,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
-from mux import reach
+from mux import reach, standard_streams
 from mux.errors import AppmuxError
 from mux.stdio_lines import Lines
 from mux.stdio_memory import Memory, ReturnError
@@ -416,11 +416,17 @@ def _start_service() -> bool:
     """Start the service if it is installed; whether it was. What it says goes to stderr."""
     # -P: a directory `mux` where the client happens to start us isn't this program.
     argv = [sys.executable, "-P", "-m", "mux", "service", "start"]
+    heard, said = os.pipe()  # its stderr isn't ours: that may have a reader for whom it would wait
     actions = [
         (os.POSIX_SPAWN_OPEN, STDIN, os.devnull, os.O_RDONLY, 0),
-        (os.POSIX_SPAWN_DUP2, sys.stderr.fileno(), STDOUT),
+        (os.POSIX_SPAWN_DUP2, said, STDOUT),
+        (os.POSIX_SPAWN_DUP2, said, standard_streams.STDERR),
     ]
     child = os.posix_spawn(sys.executable, argv, os.environ, file_actions=actions)
+    os.close(said)
+    with os.fdopen(heard, encoding="utf-8", errors="replace") as words:
+        for line in words:
+            standard_streams.say(line)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
@@ -430,8 +436,7 @@ def _short(place: Path) -> str:
 
 
 def _tell(text: str) -> None:
-    sys.stderr.write(f"appmux stdio: {text}\n")
-    sys.stderr.flush()
+    standard_streams.say(f"appmux stdio: {text}\n")
 
 
 # -- the command line, without what reads command lines --------------------------------------------

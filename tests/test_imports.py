@@ -37,10 +37,10 @@ FOR_EVERYONE = {"mux", "mux.errors", "mux.config"}
 MAY_IMPORT: dict[str, set[str]] = {
     # the command line, top first
     "__main__": {"entry"},
-    "entry": {"cli", "stdio"},
+    "entry": {"cli", "standard_streams", "stdio"},
     "cli": {
         "cli_devices", "cli_oversight", "cli_service", "codex", "demo", "listener", "logs",
-        "reach", "restart", "server", "settings", "status", "stdio",
+        "reach", "restart", "server", "settings", "status", "stderr", "stdio",
     },
     "cli_service": {
         "cli_devices", "codex", "codex_version", "doctor", "login", "novascale", "occupant", "pair",
@@ -92,8 +92,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "server": {
         "access", "audit", "auth", "codex", "codex_schema", "devices", "dispatcher", "door",
         "downstream", "failures", "listener", "metrics", "notices.asked",
-        "notices.lockscreen", "occupant", "outbox", "statedir", "store",
-        "streams", "takeover", "tls", "upstream", "watchdog",
+        "notices.lockscreen", "occupant", "outbox", "statedir", "stderr", "store",
+        "streams", "takeover", "terminal", "tls", "upstream", "watchdog",
     },
     # notices: what becomes of what the core says of them
     "notices": set(),
@@ -111,7 +111,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "notices.wishes": {"wholefile"},
     "notices.ledger": {"database"},
     "metrics": {
-        "audit", "dispatcher", "door", "failures", "push.queue", "push.sender", "store",
+        "audit", "dispatcher", "door", "failures", "push.queue", "push.sender", "stderr", "store",
         "upstream",
     },
     "times": set(),
@@ -182,8 +182,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "schema": {"database"},
     "database": set(),
     # the stdio door: another process, which must start quickly
-    "stand_in": {"codex", "reach", "stdio"},
-    "stdio": {"reach", "stdio_lines", "stdio_memory", "stdio_wire"},
+    "stand_in": {"codex", "reach", "standard_streams", "stdio"},
+    "stdio": {"reach", "standard_streams", "stdio_lines", "stdio_memory", "stdio_wire"},
     "stdio_lines": set(),
     "stdio_memory": {"stdio_reading"},
     "stdio_reading": set(),
@@ -194,7 +194,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "codex": set(),
     "codex_schema": {"codex", "codex_version"},
     "codex_version": {"codex"},
-    "logs": set(),
+    "logs": {"stderr"},
+    "stderr": {"standard_streams"},
+    "standard_streams": set(),
+    "terminal": set(),
     "statedir": {"reach"},
     "settings": {"rule_settings"},
     "rule_settings": set(),

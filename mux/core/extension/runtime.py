@@ -172,6 +172,13 @@ class NoticesShown(msgspec.Struct):
     trouble: str | None
 
 
+class LogShown(msgspec.Struct):
+    """The log on stderr. ``droppedLines``: lost so far; ``trouble``: why, while it goes on."""
+
+    droppedLines: int
+    trouble: str | None
+
+
 class ListenerShown(msgspec.Struct):
     """Where clients may connect."""
 
@@ -240,6 +247,7 @@ class Status(msgspec.Struct):
     audit: AuditShown
     notices: NoticesShown
     failedAuthentications: FailuresShown
+    log: LogShown
     listeners: list[ListenerShown]
     journal: JournalShown
     clients: list[ClientShown]
@@ -277,6 +285,7 @@ _STATUS = Status(
     ),
     notices=NoticesShown({"ntfy": 1}, {"sent": 12}, None, 1, None),
     failedAuthentications=FailuresShown(2, {"192.0.2.7": 2}),
+    log=LogShown(0, None),
     listeners=[ListenerShown("ws://127.0.0.1:4500", "ws")],
     journal=JournalShown(_EPOCH, 4711, 12),
     clients=[
