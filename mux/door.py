@@ -114,8 +114,9 @@ async def knock(
                 stream, head, outcome.push, judge=decide, failures=failures, address=address
             )
         else:
-            await hold_back(outcome.status, failures, address)
-            await answer(stream, outcome, head.method, address)
+            counted = await hold_back(outcome.status, failures, address, outcome.whose)
+            loud = counted is None or counted.loud
+            await answer(stream, outcome, head.method, address, loud=loud)
     elif head is not None:
         await answer(stream, head, b"GET", address)
     await stream.aclose()
@@ -274,4 +275,5 @@ def _authorization(head: Head) -> bytes | None:
 
 
 def _unauthorized(refusal: AuthError) -> Answer:
-    return Answer(HTTPStatus.UNAUTHORIZED, str(refusal), (("www-authenticate", "Bearer"),))
+    headers = (("www-authenticate", "Bearer"),)
+    return Answer(HTTPStatus.UNAUTHORIZED, str(refusal), headers, whose=refusal.whose)

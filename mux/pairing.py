@@ -58,6 +58,9 @@ TICKET_BYTES: Final = 16
 MOST_TICKETS: Final = 16
 """At once. One operator needs one."""
 
+TOLD_AGAIN: Final = 3
+"""Times that an operator is told of a used ticket that comes again: who has it could go on."""
+
 LONGEST_NONCE: Final = 128
 LONGEST_PROPOSAL: Final = 512
 """Characters of what a device sends; its name is shortened afterwards."""
@@ -92,11 +95,16 @@ class Wanted:
 
 @attrs.frozen
 class Reply:
-    """An answer to ``POST /v1/pair``; ``about``: the pairing that hangs on its delivery."""
+    """An answer to a post; ``about``: the pairing that hangs on its delivery.
+
+    ``whose``: who failed with it, where that is known (see ``failures``); of a ticket that was used
+    it is the ticket.
+    """
 
     status: HTTPStatus
     body: bytes = attrs.field(repr=False)
     about: Ticket | None = None
+    whose: str = ""
 
 
 @attrs.define(eq=False, repr=False)
@@ -112,6 +120,7 @@ class Ticket:
     until: float
     came: str = ""
     outcome: Outcome | None = None
+    again: int = 0
     device: Device | None = None
     token: str = attrs.field(default="", repr=False)
     ended: trio.Event = attrs.field(factory=trio.Event)
@@ -175,14 +184,20 @@ class Pairing:
         if ticket is None:
             return _refusal(HTTPStatus.UNAUTHORIZED, "unknown-ticket", "no such ticket")
         if ticket.came:
-            self.tell(ticket.owner, ENDED, Ended(ticket.id, Outcome.AGAIN, origin=address))
-            log.warning("a pairing ticket was used again", client=address)
+            self._again(ticket, address)
             text = "the ticket has been used: ask for a new one"
-            return _refusal(HTTPStatus.CONFLICT, "used-ticket", text)
+            return _refusal(HTTPStatus.CONFLICT, "used-ticket", text, f"ticket {ticket.id}")
         if ticket.outcome is not None or ticket.until <= trio.current_time():
             text = "the ticket holds no more: ask for a new one"
             return _refusal(HTTPStatus.GONE, "expired-ticket", text)
         return await self._await_word(ticket, sent, address)
+
+    def _again(self, ticket: Ticket, address: str) -> None:
+        """A used ticket came once more. Somebody may have stolen it: its operator is told."""
+        ticket.again += 1
+        if ticket.again <= TOLD_AGAIN:
+            self.tell(ticket.owner, ENDED, Ended(ticket.id, Outcome.AGAIN, origin=address))
+            log.warning("a pairing ticket was used again", client=address)
 
     async def _await_word(self, ticket: Ticket, sent: PairRequest, address: str) -> Reply:
         ticket.came = ticket.wanted.name or printable_name(sent.name)
@@ -295,8 +310,8 @@ def _read(body: bytes) -> PairRequest:
 # -- replies ---------------------------------------------------------------------------------------
 
 
-def _refusal(status: HTTPStatus, error: WhyNot, message: str) -> Reply:
-    return Reply(status, msgspec.json.encode(NotPaired(error, message)))
+def _refusal(status: HTTPStatus, error: WhyNot, message: str, whose: str = "") -> Reply:
+    return Reply(status, msgspec.json.encode(NotPaired(error, message)), whose=whose)
 
 
 def _no(ticket: Ticket) -> Reply:
@@ -317,8 +332,8 @@ def _yes(ticket: Ticket, device: Device) -> Reply:
 
 
 def too_many() -> Reply:
-    """To an address that has failed too often."""
-    text = "too many attempts from your address: wait ten minutes"
+    """To one that has failed too often with the same ticket, or as the same device."""
+    text = "too many wrong attempts with this ticket, or by this device: ask for a new ticket"
     return _refusal(HTTPStatus.TOO_MANY_REQUESTS, "too-many", text)
 
 
