@@ -109,7 +109,9 @@ class Reply:
 
 @attrs.define(eq=False, repr=False)
 class Ticket:
-    """One ticket. ``until`` on trio's clock; ``owner``: the operator's connection.
+    """One ticket. ``until`` on trio's clock, which stands still while the machine sleeps;
+    ``wall_until`` in Unix seconds, of a clock that may be set back. ``owner``: the operator's
+    connection.
 
     Unused until ``came`` (a device has sent it), open until ``outcome``.
     """
@@ -118,12 +120,17 @@ class Ticket:
     owner: ClientId
     wanted: Wanted
     until: float
+    wall_until: float
     came: str = ""
     outcome: Outcome | None = None
     again: int = 0
     device: Device | None = None
     token: str = attrs.field(default="", repr=False)
     ended: trio.Event = attrs.field(factory=trio.Event)
+
+
+def _holds(ticket: Ticket, now: float, wall: float) -> bool:
+    return ticket.until > now and ticket.wall_until > wall
 
 
 def code_of(ticket: str, name: str, nonce: str) -> str:
@@ -155,16 +162,21 @@ class Pairing:
         """A new ticket, and its text. Raises ``DeviceError``, ``PairingError``."""
         if wanted.name:
             wanted = attrs.evolve(wanted, name=self.book.free_name(wanted.name))
-        now = trio.current_time()
+        now, wall = trio.current_time(), self.book.clock()
         # One that is over is kept while it holds, so that a second use is called by its name.
-        self._tickets = {digest: each for digest, each in self._tickets.items() if _kept(each, now)}
+        self._tickets = {
+            digest: each
+            for digest, each in self._tickets.items()
+            if _holds(each, now, wall) or _waits(each)
+        }
         if len(self._tickets) >= MOST_TICKETS:
             raise PairingError(
                 f"{MOST_TICKETS} tickets are out already: wait until they expire (within"
                 f" {TICKET_SECONDS / 60:.0f} minutes)"
             )
         text = secrets.token_urlsafe(TICKET_BYTES)
-        ticket = Ticket(next(self._ids), owner, wanted, now + TICKET_SECONDS)
+        until, wall_until = now + TICKET_SECONDS, wall + TICKET_SECONDS
+        ticket = Ticket(next(self._ids), owner, wanted, until, wall_until)
         self._tickets[digest_of(text)] = ticket
         return ticket, text
 
@@ -187,7 +199,7 @@ class Pairing:
             self._again(ticket, address)
             text = "the ticket has been used: ask for a new one"
             return _refusal(HTTPStatus.CONFLICT, "used-ticket", text, f"ticket {ticket.id}")
-        if ticket.outcome is not None or ticket.until <= trio.current_time():
+        if ticket.outcome is not None or not _holds(ticket, trio.current_time(), self.book.clock()):
             text = "the ticket holds no more: ask for a new one"
             return _refusal(HTTPStatus.GONE, "expired-ticket", text)
         return await self._await_word(ticket, sent, address)
@@ -295,8 +307,9 @@ class Pairing:
         self.tell(ticket.owner, ENDED, Ended(ticket.id, ticket.outcome or Outcome.LEFT, name))
 
 
-def _kept(ticket: Ticket, now: float) -> bool:
-    return ticket.until > now or (bool(ticket.came) and ticket.outcome is None)
+def _waits(ticket: Ticket) -> bool:
+    """Whether a device waits for the operator's word on it."""
+    return bool(ticket.came) and ticket.outcome is None
 
 
 def _read(body: bytes) -> PairRequest:

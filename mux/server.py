@@ -246,6 +246,7 @@ def _assemble(
     access.changed = notices.noticing.tell_reachable
     access.revoked = notices.noticing.revoked
     dispatcher.notices = notices.noticing
+    dispatcher.clock_moved = notices.noticing.clock_moved
     dispatcher.upstream = upstream
     dispatcher.learn_gate = schema.learn
     dispatcher.keep = store.append

@@ -81,7 +81,7 @@ class LockScreen:
         if ticket.used:
             text = "the ticket has been used"
             return _refusal(HTTPStatus.CONFLICT, "used-ticket", text, whose)
-        if ticket.until <= trio.current_time():
+        if ticket.over(trio.current_time(), self.noticing.clock()):
             text = "the ticket holds no more: open the app"
             return _refusal(HTTPStatus.CONFLICT, "expired-ticket", text, whose)
         return None

@@ -132,6 +132,17 @@ async def test_a_ticket_is_short_lived(tmp_path: Path, mock_clock: MockClock) ->
     assert desk.answered() == []
 
 
+async def test_a_ticket_ends_while_the_machine_sleeps(tmp_path: Path) -> None:
+    """trio's clock stands still then."""
+    desk = Desk(tmp_path)
+    push = asked(desk)
+    desk.now += 899
+    assert post(desk, push, "approve", ticket="amt_wrong") == (401, "unknown-ticket")
+    desk.now += 2
+    assert post(desk, push) == (409, "expired-ticket")
+    assert desk.answered() == []
+
+
 async def test_what_is_resolved_already_is_said_so(tmp_path: Path) -> None:
     desk = Desk(tmp_path)
     push = asked(desk)
@@ -181,12 +192,12 @@ async def test_who_gets_a_ticket_for_what(
 
 def test_old_tickets_are_forgotten_and_texts_are_kept_nowhere() -> None:
     tickets = Tickets()
-    first = tickets.issue("device:a", 1, "p", 100.0, 0.0)
+    first = tickets.issue("device:a", 1, "p", seconds=100.0, now=0.0, wall=0.0)
     assert len(first) > 43  # 256 bits in base64
     assert first not in repr(tickets)
     for _ in range(MOST):
-        tickets.issue("device:a", 1, "p", 100.0, 0.0)
+        tickets.issue("device:a", 1, "p", seconds=100.0, now=0.0, wall=0.0)
     assert tickets.find(first) is None
-    last = tickets.issue("device:a", 1, "p", 100.0, 0.0)
-    tickets.issue("device:a", 1, "p", 9000.0, 5000.0)
+    last = tickets.issue("device:a", 1, "p", seconds=100.0, now=0.0, wall=0.0)
+    tickets.issue("device:a", 1, "p", seconds=4000.0, now=5000.0, wall=5000.0)
     assert tickets.find(last) is None
