@@ -65,7 +65,14 @@ class AuthConfigError(AppmuxError):
 
 
 class AuthError(AppmuxError):
-    """A client that isn't let in; the text is the body of its 401."""
+    """A client that isn't let in; the text is the body of its 401.
+
+    ``whose``: the principal whose token it was, where it is known and no longer (or not yet) good.
+    """
+
+    def __init__(self, text: str, whose: Principal | None = None) -> None:
+        super().__init__(text)
+        self.whose = "" if whose is None else whose.key
 
 
 # -- from flags to rules ---------------------------------------------------------------------------
@@ -296,9 +303,10 @@ def local_user() -> Principal:
 
 def device_principal(device: Device, now: float) -> Principal:
     """A paired device, whose token was shown. Raises ``AuthError`` if its time is over."""
+    principal = Principal(device.name, "device", device.expires, device.scopes, device.id)
     if device.expired(now):
-        raise AuthError("expired device token")
-    return Principal(device.name, "device", device.expires, device.scopes, device.id)
+        raise AuthError("expired device token", principal)
+    return principal
 
 
 def _bearer(authorization: bytes | None) -> str:
@@ -325,17 +333,18 @@ def _check_jwt(token: str, rules: _SignedBearer, now: int) -> Principal:
     issuer, audience, scopes = _issuer(claims), _audience(claims), _scopes(claims)
     if expires is None:
         _refuse_jwt()
+    # The skew counts at its end too, or one let in late would be shut out again at once.
+    principal = Principal(_subject(claims), "jwt", float(expires + rules.skew), scopes)
     # The order of the causes is the app-server's.
     if expires < now - rules.skew:
-        raise AuthError("expired websocket jwt")
+        raise AuthError("expired websocket jwt", principal)
     if not_before is not None and not_before > now + rules.skew:
-        raise AuthError("websocket jwt is not valid yet")
+        raise AuthError("websocket jwt is not valid yet", principal)
     if rules.issuer is not None and issuer != rules.issuer:
-        raise AuthError("websocket jwt issuer mismatch")
+        raise AuthError("websocket jwt issuer mismatch", principal)
     if rules.audience is not None and rules.audience not in audience:
-        raise AuthError("websocket jwt audience mismatch")
-    # The skew counts at its end too, or one let in late would be shut out again at once.
-    return Principal(_subject(claims), "jwt", float(expires + rules.skew), scopes)
+        raise AuthError("websocket jwt audience mismatch", principal)
+    return principal
 
 
 def _verified_claims(token: str, secret: bytes) -> dict[str, Any]:

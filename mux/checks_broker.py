@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import socket
+import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -170,6 +171,76 @@ def addresses(
     own = None if report is None else report["broker"]["pid"]
     for address in parsed:
         yield _address(address, own)
+
+
+def trust(config: Config, environ: Mapping[str, str]) -> Iterator[Finding]:
+    """Whom the listeners believe without a proof: who is local, and the agent itself."""
+    try:
+        parsed = [parse_listen_url(url, codex_home(environ)) for url in config.listen]
+    except AppmuxError:
+        return  # told by ``addresses``
+    here = [each for each in parsed if isinstance(each, TcpAddress) and each.loopback]
+    yield from _local(config, parsed, [each.url for each in here if not each.local])
+    if here and config.auth.mode is None:
+        urls = ", ".join(each.url for each in here)
+        yield Finding(
+            "open door",
+            "note",
+            f"every local process gets in at {urls} with all scopes, and can answer approvals: so"
+            " can what the agent runs, where its sandbox has network",
+            "`--ws-auth`, or only the unix socket; see `The agent itself` in docs/security.md",
+        )
+    networked = _networked(codex_home(environ))
+    if networked is not None:
+        yield Finding(
+            "agent",
+            "note",
+            f"{networked} gives commands in codex's sandbox network: they reach the broker's unix"
+            " socket as you do, and can answer their own approvals",
+            "take it out, or have a paired device's word asked for (`quorum`): see `The agent"
+            " itself` in docs/security.md",
+        )
+
+
+def _local(config: Config, parsed: list[Address], others: list[str]) -> Iterator[Finding]:
+    rules = [rule.policy for rule in config.approvals.rules]
+    if "local" not in (config.approvals.policy, *rules):
+        return
+    if not any(isinstance(each, UnixAddress) or each.local for each in parsed):
+        yield Finding(
+            "local",
+            "wrong",
+            "[approvals] says `local`, and no listener does: nobody's yes counts",
+            "add `unix://` to `listen`, or write one `ws+local://IP:PORT` where no proxy or tunnel"
+            " passes anything on",
+        )
+    elif others:
+        yield Finding(
+            "local",
+            "note",
+            f"who comes at {', '.join(others)} isn't `local`: a proxy could be in between",
+            "write it `ws+local://IP:PORT` in `listen` if none passes anything on",
+        )
+
+
+def _networked(home: Path) -> str | None:
+    """What in codex's own settings gives the commands of its sandbox network, if anything."""
+    file = home / "config.toml"
+    try:
+        whole = tomllib.loads(file.read_bytes().decode())
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError):
+        return None  # none, or codex itself says what is wrong
+    profiles = whole.get("profiles")
+    tables = [whole, *(profiles.values() if isinstance(profiles, dict) else ())]
+    for table in tables:
+        if not isinstance(table, dict):
+            continue
+        if table.get("sandbox_mode") == "danger-full-access":
+            return f"`sandbox_mode` in {file}"
+        workspace = table.get("sandbox_workspace_write")
+        if isinstance(workspace, dict) and workspace.get("network_access") is True:
+            return f"`network_access` in {file}"
+    return None
 
 
 def _address(address: Address, own: int | None) -> Finding:

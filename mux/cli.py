@@ -100,7 +100,8 @@ def serve_flags(command: Decorated) -> Decorated:
             multiple=True,
             metavar="URL",
             help="ws://IP:PORT, wss://IP:PORT (with --tls-cert and --tls-key), unix://PATH, or unix://"
-            " for Codex's own control socket; may be given several times.",
+            " for Codex's own control socket; ws+local://IP:PORT on loopback, where no proxy or"
+            " tunnel ends. May be given several times.",
         ),
         click.option("--codex-bin", type=PATH, metavar="PATH", help="The codex binary to run."),
         click.option("--state-dir", type=PATH, metavar="DIR", help="What is kept over restarts."),

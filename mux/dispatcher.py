@@ -51,6 +51,7 @@ from mux.core.events import (
     ClientLags,
     ClientLeft,
     ClientSent,
+    ClockMoved,
     Event,
     Served,
     TimePassed,
@@ -61,6 +62,13 @@ from mux.core.principal import Principal
 from mux.core.report import report
 from mux.errors import AppmuxError
 from mux.outbox import Outbox, Writes, text_frame
+
+LOOK_AGAIN: Final = 60.0
+"""Seconds after which the wall's clock is looked at again if nothing else wakes us: it may have
+been set, or the machine may have slept."""
+
+MOVED: Final = 1.0
+"""Seconds by which it must be off before anybody is told: less is how a clock is kept right."""
 
 LATER: Final = object()
 """The result of a request that the shells will answer later, by ``Dispatcher.answered``."""
@@ -121,7 +129,8 @@ class Dispatcher:
     request that the shells answer, or ``LATER``, or raises ``AppmuxError`` with what is wrong;
     ``facts`` adds to a report what only the server knows (pid, listeners). ``learn_gate`` has it
     found out, beside, what is experimental. ``record`` puts something into the audit log.
-    ``debug``: log each message.
+    ``clock_moved`` is called after the core was told that. ``wall``: Unix seconds. ``debug``: log
+    each message.
     """
 
     broker: Broker
@@ -135,6 +144,8 @@ class Dispatcher:
     facts: Callable[[], dict[str, Any]] = attrs.field(default=dict)
     learn_gate: Callable[[], None] = attrs.field(default=lambda: None)
     answer: Callable[[Serve], object] = attrs.field(init=False)
+    wall: Callable[[], float] = time.time
+    clock_moved: Callable[[], None] = attrs.field(default=lambda: None)
     traffic: Traffic = attrs.field(factory=Traffic)
     writes: Writes = attrs.field(factory=Writes)
     record: Callable[[str, dict[str, object]], None] = attrs.field(
@@ -146,6 +157,8 @@ class Dispatcher:
     _recipients: tuple[ClientId, ...] = ()
     _next: list[Event] = attrs.field(factory=list)
     _alarm: trio.CancelScope = attrs.field(factory=trio.CancelScope)
+    _ahead: float | None = None
+    """By how much the wall's clock was ahead of trio's, when somebody was told last."""
 
     def attach(
         self, port: Port, principal: Principal, transport: str, peer: str, *, local: bool = False
@@ -155,7 +168,7 @@ class Dispatcher:
         self._ports[client] = port
         port.outbox.on_full = lambda: self._next.append(ClientLags(client))
         port.outbox.on_drained = lambda: self.hear(ClientDrained(client))
-        expires = math.inf if principal.expires_at is None else principal.expires_at - time.time()
+        expires = math.inf if principal.expires_at is None else principal.expires_at - self.wall()
         self.hear(ClientAttached(client, principal, transport, peer, expires, local))
         if self.doorkeeper is not None:
             self.doorkeeper.came(client, principal, peer)
@@ -163,8 +176,9 @@ class Dispatcher:
 
     def detach(self, client: ClientId) -> None:
         """Its connection is gone."""
+        self._look_at_clock()  # while there is still something that could be closed
         del self._ports[client]
-        self.hear(ClientLeft(client))
+        self._hear(ClientLeft(client))
         if self.doorkeeper is not None:
             self.doorkeeper.left(client)
 
@@ -174,6 +188,10 @@ class Dispatcher:
 
     def hear(self, event: Event) -> None:
         """Let the core decide, and do what it says."""
+        self._look_at_clock()
+        self._hear(event)
+
+    def _hear(self, event: Event) -> None:
         if type(event) is ClientSent:
             self.traffic.from_clients += 1
         self._decide(event)
@@ -186,6 +204,7 @@ class Dispatcher:
         To 32 clients that is half the work: of a hundred deltas each is appended once, not 32
         times. Nobody waits longer for it, as no writer runs before the last line is decided.
         """
+        self._look_at_clock()
         lines = list(lines)
         self.traffic.from_app_server += len(lines)
         now = trio.current_time()
@@ -200,6 +219,23 @@ class Dispatcher:
         self._deliver()
         self._set_alarm()
         self._hear_next()
+
+    def _look_at_clock(self) -> None:
+        """Tell of a wall's clock that was set, or went on while the machine slept.
+
+        Before anything else is decided: who may not be here any more isn't heard, nor told.
+        """
+        ahead = self.wall() - trio.current_time()
+        if self._ahead is None:
+            self._ahead = ahead
+        moved = ahead - self._ahead
+        if -MOVED < moved < MOVED:
+            return
+        self._ahead = ahead
+        log.info("the clock was set, or the machine slept", seconds=round(moved, 1))
+        self._decide(ClockMoved(moved))
+        self._deliver()
+        self.clock_moved()
 
     def _decide(self, event: Event) -> None:
         for command in self.broker.handle(event, trio.current_time()):
@@ -353,9 +389,13 @@ class Dispatcher:
         trio.lowlevel.add_instrument(self.writes)
         try:
             while True:
-                self._alarm = trio.CancelScope(deadline=self.broker.wakeup)
+                moment = min(self.broker.wakeup, trio.current_time() + LOOK_AGAIN)
+                self._alarm = trio.CancelScope(deadline=moment)
                 with self._alarm:
                     await trio.sleep_forever()
-                self.hear(TimePassed())
+                if self.broker.wakeup <= trio.current_time():
+                    self.hear(TimePassed())
+                else:
+                    self._look_at_clock()
         finally:
             trio.lowlevel.remove_instrument(self.writes)

@@ -62,6 +62,7 @@ async def examine(
         *checks_host.supervised(settled, environ),
         *of_broker,
         *checks_broker.addresses(settled.config, environ, report),
+        *checks_broker.trust(settled.config, environ),
         *checks_broker.threads(environ, report),
         *checks_push.push(settled.config),
     ]

@@ -93,18 +93,21 @@ async def knock(
     pairing: Pairing | None = None,
     decide: posts.Decide | None = None,
     failures: Failures | None = None,
+    local: bool = False,
 ) -> Admission | None:
     """Read one request; return its ``Admission``, or answer it, close the stream, return None.
 
     ``address`` names the far end in logs. ``ready`` says whether ``/readyz`` is to answer 200;
     ``metrics`` writes them for a scraper's ``Accept``. ``pairing`` and ``decide`` are for the posts
-    (see ``posts``). ``failures`` counts who is refused, and slows them. A peer that breaks off is a
-    None. Raises nothing of its own.
+    (see ``posts``). ``failures`` counts who is refused, and slows them. ``local``: of the listener
+    (see ``TcpAddress``). A peer that breaks off is a None. Raises nothing of its own.
     """
     failures = Failures() if failures is None else failures
     head = await read_head(stream)
     if isinstance(head, Head):
-        outcome = _route(head, listener_kind, authenticator, address, ready, metrics=metrics)
+        outcome = _route(
+            head, listener_kind, authenticator, address, ready, metrics=metrics, local=local
+        )
         if isinstance(outcome, Admission):
             return outcome
         if isinstance(outcome, _ToPair):
@@ -114,8 +117,9 @@ async def knock(
                 stream, head, outcome.push, judge=decide, failures=failures, address=address
             )
         else:
-            await hold_back(outcome.status, failures, address)
-            await answer(stream, outcome, head.method, address)
+            counted = await hold_back(outcome.status, failures, address, outcome.whose)
+            loud = counted is None or counted.loud
+            await answer(stream, outcome, head.method, address, loud=loud)
     elif head is not None:
         await answer(stream, head, b"GET", address)
     await stream.aclose()
@@ -133,6 +137,7 @@ def _route(
     ready: Callable[[], bool],
     *,
     metrics: Callable[[str], Exposition] | None,
+    local: bool,
 ) -> Admission | _ToPair | _ToDecide | Answer:
     # Only browsers send Origin, and a page must not reach a port of the machine that it is shown
     # on. They can't open unix sockets.
@@ -152,7 +157,9 @@ def _route(
         case path if head.method == b"POST" and path.startswith(APPROVALS):
             return _ToDecide(path.removeprefix(APPROVALS).decode("ascii", "replace"))
         case _:
-            return _malformed_upgrade(head) or _admit(head, listener_kind, authenticator, address)
+            return _malformed_upgrade(head) or _admit(
+                head, listener_kind, authenticator, address, local=local
+            )
 
 
 def _path(head: Head) -> bytes:
@@ -209,10 +216,11 @@ def _is_loopback_ip(host: str) -> bool:
 
 
 def _is_on_this_host(head: Head, principal: Principal, address: str) -> bool:
-    """Whether a client of a TCP listener is known to be here: only then may it pass for local.
+    """Whether a client of a TCP listener that says ``local`` may pass for being here.
 
-    A connection from loopback may be a proxy's, which says for whom it speaks; and a paired device
-    that comes so comes through a tunnel. Any other address, this host's own too, proves nothing.
+    The operator has said that no proxy passes anything on to it. One that was forgotten, and says
+    for whom it speaks, is noticed all the same; and a paired device that comes so comes through a
+    tunnel. Any other address, this host's own too, proves nothing.
     """
     host = b"".join(head.values(b"host")).decode("latin-1").lower()
     named_here = host.partition(":")[0] == "localhost" or _is_loopback(
@@ -250,7 +258,12 @@ def _malformed_upgrade(head: Head) -> Answer | None:
 
 
 def _admit(
-    head: Head, listener_kind: Literal["ws", "unix"], authenticator: Authenticator, address: str
+    head: Head,
+    listener_kind: Literal["ws", "unix"],
+    authenticator: Authenticator,
+    address: str,
+    *,
+    local: bool,
 ) -> Admission | Answer:
     try:
         principal = (
@@ -263,7 +276,7 @@ def _admit(
     return Admission(
         principal=principal,
         address=address,
-        local=listener_kind == "unix" or _is_on_this_host(head, principal, address),
+        local=listener_kind == "unix" or (local and _is_on_this_host(head, principal, address)),
         key=head.values(b"sec-websocket-key")[0],
         rest=head.rest,
     )
@@ -274,4 +287,5 @@ def _authorization(head: Head) -> bytes | None:
 
 
 def _unauthorized(refusal: AuthError) -> Answer:
-    return Answer(HTTPStatus.UNAUTHORIZED, str(refusal), (("www-authenticate", "Bearer"),))
+    headers = (("www-authenticate", "Bearer"),)
+    return Answer(HTTPStatus.UNAUTHORIZED, str(refusal), headers, whose=refusal.whose)

@@ -1,7 +1,12 @@
-"""Who failed to say who it is: counted by address, and made to wait for the next answer.
+"""Who failed to say who it is: counted, and made to wait for the next answer.
 
-A token can't be guessed; this keeps the trying cheap for us and slow for others. Only refusals
-wait: whoever is let in is let in at once, even from an address (of a proxy, say) where others fail.
+Neither a token nor a ticket can be guessed; what this spares is our CPU and the log. So only
+refusals wait. Whoever brings the right thing is let in at once, even from an address (of a proxy,
+say) where others fail.
+
+Two things are counted: the address, which many may share, and whose token or ticket it was, where
+that is known. An address only slows its refusals and its log lines. Whose failures are too many is
+told so (429), and nobody else is.
 
 Hands to: ``door``, a pause before a refusal. Hears from: ``door``.
 """
@@ -9,6 +14,7 @@ Hands to: ``door``, a pause before a refusal. Hears from: ``door``.
 from __future__ import annotations
 
 import ipaddress
+import math
 from typing import Any, Final
 
 import attrs
@@ -25,10 +31,15 @@ FORGOTTEN_AFTER: Final = 600.0
 """Seconds without a failure, after which an address begins anew."""
 
 TOO_MANY: Final = 20
-"""Failures after which an address may not try to pair at all, until they are forgotten."""
+"""Failures after which an address has a log line a minute, not one each; and after which whoever is
+known is told no more than that these were too many, until they are forgotten."""
+
+QUIET_SECONDS: Final = 60.0
+"""Between two log lines of an address that failed too often."""
 
 MOST_ADDRESSES: Final = 1024
-"""Remembered at once; then the one that failed longest ago is forgotten."""
+"""Remembered at once, and as many of those who are known; then the one that failed longest ago is
+forgotten."""
 
 MOST_WAITING: Final = 64
 """Refusals that wait at once. Past it they go out unpaused: open connections are dearer to us than
@@ -42,50 +53,53 @@ NETWORK_BITS: Final = 64
 class _Failed:
     count: int = 0
     last: float = 0.0
+    logged: float = -math.inf
+
+
+@attrs.frozen
+class Counted:
+    """A failure: how many of its address (or of whose it is) that makes, and what it has earned.
+
+    ``pause`` in seconds; ``loud``: it is worth a line in the log; ``too_many``: of the one whose
+    token or ticket it was.
+    """
+
+    count: int
+    pause: float
+    loud: bool
+    too_many: bool = False
 
 
 @attrs.define(eq=False, repr=False)
 class Failures:
-    """The failures of each address. ``total``: since the start, for the metrics."""
+    """The failures of each address and of each that is known. ``total``: since the start."""
 
     total: int = 0
     _addresses: dict[str, _Failed] = attrs.field(factory=dict)
+    _known: dict[str, _Failed] = attrs.field(factory=dict)
     _waiting: int = 0
 
-    async def pause(self, address: str) -> int:
-        """Count a failure, and wait as long as it has earned; how many that makes."""
-        count, seconds = self.count(address, trio.current_time())
+    async def wait(self, counted: Counted) -> None:
+        """Wait as long as a failure has earned."""
         if self._waiting < MOST_WAITING:
             self._waiting += 1
             try:
-                await trio.sleep(seconds)
+                await trio.sleep(counted.pause)
             finally:
                 self._waiting -= 1
-        return count
 
-    def count(self, address: str, now: float) -> tuple[int, float]:
-        """Count a failure: how many of this address that makes, and the pause in seconds."""
+    def count(self, address: str, now: float, whose: str = "") -> Counted:
+        """Count a failure. ``whose`` token or ticket it was; empty where nobody knows."""
         self.total += 1
-        key = network(address)
-        failed = self._addresses.pop(key, None)
-        if failed is None or now - failed.last >= FORGOTTEN_AFTER:
-            failed = _Failed()
-        failed.count += 1
-        failed.last = now
-        self._addresses[key] = failed  # at the end: the order is that of the last failures
-        if len(self._addresses) > MOST_ADDRESSES:
-            del self._addresses[next(iter(self._addresses))]
-        if failed.count <= FREE:
-            return failed.count, 0.0
-        doubled = FIRST_PAUSE * 2.0 ** min(failed.count - FREE - 1, 16)
-        return failed.count, min(doubled, LONGEST_PAUSE)
-
-    def too_many(self, address: str, now: float) -> bool:
-        """Whether this address has failed too often to be heard."""
-        failed = self._addresses.get(network(address))
-        if failed is None or now - failed.last >= FORGOTTEN_AFTER:
-            return False
-        return failed.count >= TOO_MANY
+        failed = _add(self._addresses, network(address), now)
+        loud = failed.count <= TOO_MANY or now - failed.logged >= QUIET_SECONDS
+        if loud:
+            failed.logged = now
+        if not whose:
+            return Counted(failed.count, _earned(failed.count), loud)
+        known = _add(self._known, whose, now)
+        most = max(failed.count, known.count)
+        return Counted(most, _earned(most), loud, too_many=known.count > TOO_MANY)
 
     def facts(self) -> dict[str, Any]:
         """For ``mux/status``: in all, and by address."""
@@ -93,6 +107,24 @@ class Failures:
             "total": self.total,
             "addresses": {key: failed.count for key, failed in self._addresses.items()},
         }
+
+
+def _add(table: dict[str, _Failed], key: str, now: float) -> _Failed:
+    failed = table.pop(key, None)
+    if failed is None or now - failed.last >= FORGOTTEN_AFTER:
+        failed = _Failed()
+    failed.count += 1
+    failed.last = now
+    table[key] = failed  # at the end: the order is that of the last failures
+    if len(table) > MOST_ADDRESSES:
+        del table[next(iter(table))]
+    return failed
+
+
+def _earned(count: int) -> float:
+    if count <= FREE:
+        return 0.0
+    return min(FIRST_PAUSE * 2.0 ** min(count - FREE - 1, 16), LONGEST_PAUSE)
 
 
 def network(address: str) -> str:

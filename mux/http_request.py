@@ -18,7 +18,7 @@ import msgspec
 import structlog
 import trio
 
-from mux.failures import Failures
+from mux.failures import Counted, Failures
 from mux.streams import Patient
 
 HEAD_BYTES = 32 * 1024
@@ -70,10 +70,13 @@ class Head:
 
 
 class Answer(msgspec.Struct, frozen=True):
+    """What is answered. ``whose``: who failed with it, where that is known (see ``failures``)."""
+
     status: HTTPStatus
     body: str = ""
     headers: tuple[tuple[str, str], ...] = ()
     content_type: str = "text/plain; charset=utf-8"
+    whose: str = ""
 
 
 # -- reading ---------------------------------------------------------------------------------------
@@ -162,11 +165,16 @@ async def read_body(stream: trio.abc.ReceiveStream, head: Head) -> bytes | str |
 
 
 async def answer(
-    stream: trio.abc.HalfCloseableStream, answer: Answer, method: bytes, address: str
+    stream: trio.abc.HalfCloseableStream,
+    answer: Answer,
+    method: bytes,
+    address: str,
+    *,
+    loud: bool = True,
 ) -> bool:
-    """Send it and close our side; whether the peer has taken it."""
+    """Send it and close our side; whether the peer has taken it. ``loud``: log a refusal."""
     well = answer.status == HTTPStatus.OK  # and then its body is nobody else's
-    level, reason = (log.debug, "") if well else (log.info, answer.body)
+    level, reason = (log.debug, "") if well else (log.info if loud else log.debug, answer.body)
     level("answered over HTTP", client=address, status=int(answer.status), reason=reason)
     with trio.move_on_after(ANSWER_DEADLINE):
         try:
@@ -205,8 +213,22 @@ async def _linger(stream: trio.abc.ReceiveStream) -> None:
             dropped += len(received)
 
 
-async def hold_back(status: HTTPStatus, failures: Failures, address: str) -> None:
-    """Let one that failed to say who it is wait for its answer, as long as it has earned."""
-    if status == HTTPStatus.UNAUTHORIZED:
-        count = await failures.pause(address)
-        log.warning("failed to authenticate", client=address, failures=count)
+async def hold_back(
+    status: HTTPStatus, failures: Failures, address: str, whose: str = ""
+) -> Counted | None:
+    """Let one that failed to say who it is wait for its answer, as long as it has earned.
+
+    What was counted; None if it is no failure.
+    """
+    if status != HTTPStatus.UNAUTHORIZED and not whose:
+        return None
+    counted = failures.count(address, trio.current_time(), whose)
+    if counted.loud:
+        log.warning(
+            "failed to authenticate",
+            client=address,
+            failures=counted.count,
+            **({"whose": whose} if whose else {}),
+        )
+    await failures.wait(counted)
+    return counted

@@ -56,6 +56,10 @@ set at each. Others hand on some."""
 
 LARGEST_PORT = 65535
 
+LOCAL = "+local"
+"""After ``ws`` or ``wss`` in a listen URL. A part of the scheme, not a query: no shell wants it
+quoted, and the list in a variable is split at commas alone."""
+
 INHERITED_VARIABLES = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
 FIRST_INHERITED = 3
 """How systemd hands over sockets: how many, from which descriptor on, and for which process."""
@@ -78,11 +82,16 @@ class OpenDoorError(AppmuxError):
 
 @attrs.frozen
 class TcpAddress:
-    """``ws://IP:PORT``, or ``wss://IP:PORT`` (``tls``); port 0 lets the kernel choose."""
+    """``ws://IP:PORT``, or ``wss://IP:PORT`` (``tls``); port 0 lets the kernel choose.
+
+    ``local``: written ``ws+local://`` or ``wss+local://``, by which the operator says that nothing
+    passes on to it what comes from elsewhere: who connects is on this host. Clients needn't know.
+    """
 
     ip: ipaddress.IPv4Address | ipaddress.IPv6Address
     port: int
     tls: bool = False
+    local: bool = attrs.field(default=False, eq=False)
 
     @property
     def url(self) -> str:
@@ -117,8 +126,8 @@ _IP_AND_PORT = re.compile(r"(?:(?P<v4>[0-9.]+)|\[(?P<v6>[0-9a-fA-F:.]+)\]):(?P<p
 
 
 def parse_listen_url(url: str, codex_home: Path) -> Address:
-    """Read ``ws://IP:PORT``, ``wss://IP:PORT``, ``unix://PATH`` (relative to the working directory)
-    or ``unix://``.
+    """Read ``ws://IP:PORT``, ``wss://IP:PORT``, each also with ``+local``, ``unix://PATH``
+    (relative to the working directory) or ``unix://``.
 
     Raises ``ListenUrlError``.
     """
@@ -126,6 +135,8 @@ def parse_listen_url(url: str, codex_home: Path) -> Address:
     match scheme + separator:
         case "ws://" | "wss://":
             return _parse_ip_and_port(url, scheme, rest)
+        case "ws+local://" | "wss+local://":
+            return _local(url, _parse_ip_and_port(url, scheme.removesuffix(LOCAL), rest))
         case "unix://" if not rest:
             return UnixAddress(Path.cwd() / codex_home / CONTROL_SOCKET, control=True)
         case "unix://" if "\0" not in rest:
@@ -155,6 +166,15 @@ def _parse_ip_and_port(url: str, scheme: str, rest: str) -> TcpAddress:
     raise ListenUrlError(f"invalid websocket --listen URL `{url}`; expected `{scheme}://IP:PORT`")
 
 
+def _local(url: str, address: TcpAddress) -> TcpAddress:
+    if not address.loopback:
+        raise ListenUrlError(
+            f"invalid --listen URL `{url}`: only a loopback address can be `{LOCAL}`; others are"
+            " reached from elsewhere"
+        )
+    return attrs.evolve(address, local=True)
+
+
 def refuse_open_door(addresses: Iterable[Address], auth_mode: str | None) -> None:
     """Raise ``OpenDoorError`` if another machine could connect without saying who it is."""
     if auth_mode is not None:
@@ -175,7 +195,8 @@ class Listener:
     """A socket that already queues connections.
 
     ``url`` is what a client is told: the real port, the absolute path. ``certificate``: of a
-    ``wss://`` one. ``tuned``: what it accepts has the options that we want already.
+    ``wss://`` one. ``tuned``: what it accepts has the options that we want already. ``local``: who
+    comes over TCP is on this host, the operator says (see ``TcpAddress``).
     """
 
     url: str
@@ -184,6 +205,7 @@ class Listener:
     _claim: Claim | None = None
     certificate: Certificate | None = None
     tuned: bool = False
+    local: bool = False
 
     @property
     def transport(self) -> str:
@@ -260,7 +282,7 @@ def _open_tcp(address: TcpAddress) -> Listener:
         raise ListenError(_why_not(address, failure)) from failure
     port = bound.getsockname()[1]
     url = f"ws://{attrs.evolve(address, port=port)}"
-    return Listener(url, "ws", Listening(bound), tuned=HANDED_ON)
+    return Listener(url, "ws", Listening(bound), tuned=HANDED_ON, local=address.local)
 
 
 def inherited_listeners(environ: MutableMapping[str, str]) -> list[Listener]:
@@ -281,15 +303,18 @@ def inherited_listeners(environ: MutableMapping[str, str]) -> list[Listener]:
     return [_inherit(descriptor) for descriptor in descriptors]
 
 
-def encrypt_inherited(
+def configure_inherited(
     inherited: Iterable[Listener], addresses: Iterable[Address], certificate: Certificate | None
 ) -> None:
-    """Speak TLS on those that a configured ``wss://`` address means. Raises ``ListenError``."""
-    wanted = {
-        str(address) for address in addresses if isinstance(address, TcpAddress) and address.tls
-    }
+    """Have those that a configured address means be as it says: ``wss://``, ``ws+local://``.
+
+    Raises ``ListenError``.
+    """
+    wanted = [address for address in addresses if isinstance(address, TcpAddress)]
     for each in inherited:
-        if each.url.partition("://")[2] in wanted:
+        meant = [address for address in wanted if str(address) == each.url.partition("://")[2]]
+        each.local = any(address.local for address in meant)
+        if any(address.tls for address in meant):
             each.encrypt(certificate)
 
 

@@ -58,6 +58,9 @@ TICKET_BYTES: Final = 16
 MOST_TICKETS: Final = 16
 """At once. One operator needs one."""
 
+TOLD_AGAIN: Final = 3
+"""Times that an operator is told of a used ticket that comes again: who has it could go on."""
+
 LONGEST_NONCE: Final = 128
 LONGEST_PROPOSAL: Final = 512
 """Characters of what a device sends; its name is shortened afterwards."""
@@ -92,16 +95,23 @@ class Wanted:
 
 @attrs.frozen
 class Reply:
-    """An answer to ``POST /v1/pair``; ``about``: the pairing that hangs on its delivery."""
+    """An answer to a post; ``about``: the pairing that hangs on its delivery.
+
+    ``whose``: who failed with it, where that is known (see ``failures``); of a ticket that was used
+    it is the ticket.
+    """
 
     status: HTTPStatus
     body: bytes = attrs.field(repr=False)
     about: Ticket | None = None
+    whose: str = ""
 
 
 @attrs.define(eq=False, repr=False)
 class Ticket:
-    """One ticket. ``until`` on trio's clock; ``owner``: the operator's connection.
+    """One ticket. ``until`` on trio's clock, which stands still while the machine sleeps;
+    ``wall_until`` in Unix seconds, of a clock that may be set back. ``owner``: the operator's
+    connection.
 
     Unused until ``came`` (a device has sent it), open until ``outcome``.
     """
@@ -110,11 +120,17 @@ class Ticket:
     owner: ClientId
     wanted: Wanted
     until: float
+    wall_until: float
     came: str = ""
     outcome: Outcome | None = None
+    again: int = 0
     device: Device | None = None
     token: str = attrs.field(default="", repr=False)
     ended: trio.Event = attrs.field(factory=trio.Event)
+
+
+def _holds(ticket: Ticket, now: float, wall: float) -> bool:
+    return ticket.until > now and ticket.wall_until > wall
 
 
 def code_of(ticket: str, name: str, nonce: str) -> str:
@@ -146,16 +162,21 @@ class Pairing:
         """A new ticket, and its text. Raises ``DeviceError``, ``PairingError``."""
         if wanted.name:
             wanted = attrs.evolve(wanted, name=self.book.free_name(wanted.name))
-        now = trio.current_time()
+        now, wall = trio.current_time(), self.book.clock()
         # One that is over is kept while it holds, so that a second use is called by its name.
-        self._tickets = {digest: each for digest, each in self._tickets.items() if _kept(each, now)}
+        self._tickets = {
+            digest: each
+            for digest, each in self._tickets.items()
+            if _holds(each, now, wall) or _waits(each)
+        }
         if len(self._tickets) >= MOST_TICKETS:
             raise PairingError(
                 f"{MOST_TICKETS} tickets are out already: wait until they expire (within"
                 f" {TICKET_SECONDS / 60:.0f} minutes)"
             )
         text = secrets.token_urlsafe(TICKET_BYTES)
-        ticket = Ticket(next(self._ids), owner, wanted, now + TICKET_SECONDS)
+        until, wall_until = now + TICKET_SECONDS, wall + TICKET_SECONDS
+        ticket = Ticket(next(self._ids), owner, wanted, until, wall_until)
         self._tickets[digest_of(text)] = ticket
         return ticket, text
 
@@ -175,14 +196,20 @@ class Pairing:
         if ticket is None:
             return _refusal(HTTPStatus.UNAUTHORIZED, "unknown-ticket", "no such ticket")
         if ticket.came:
-            self.tell(ticket.owner, ENDED, Ended(ticket.id, Outcome.AGAIN, origin=address))
-            log.warning("a pairing ticket was used again", client=address)
+            self._again(ticket, address)
             text = "the ticket has been used: ask for a new one"
-            return _refusal(HTTPStatus.CONFLICT, "used-ticket", text)
-        if ticket.outcome is not None or ticket.until <= trio.current_time():
+            return _refusal(HTTPStatus.CONFLICT, "used-ticket", text, f"ticket {ticket.id}")
+        if ticket.outcome is not None or not _holds(ticket, trio.current_time(), self.book.clock()):
             text = "the ticket holds no more: ask for a new one"
             return _refusal(HTTPStatus.GONE, "expired-ticket", text)
         return await self._await_word(ticket, sent, address)
+
+    def _again(self, ticket: Ticket, address: str) -> None:
+        """A used ticket came once more. Somebody may have stolen it: its operator is told."""
+        ticket.again += 1
+        if ticket.again <= TOLD_AGAIN:
+            self.tell(ticket.owner, ENDED, Ended(ticket.id, Outcome.AGAIN, origin=address))
+            log.warning("a pairing ticket was used again", client=address)
 
     async def _await_word(self, ticket: Ticket, sent: PairRequest, address: str) -> Reply:
         ticket.came = ticket.wanted.name or printable_name(sent.name)
@@ -280,8 +307,9 @@ class Pairing:
         self.tell(ticket.owner, ENDED, Ended(ticket.id, ticket.outcome or Outcome.LEFT, name))
 
 
-def _kept(ticket: Ticket, now: float) -> bool:
-    return ticket.until > now or (bool(ticket.came) and ticket.outcome is None)
+def _waits(ticket: Ticket) -> bool:
+    """Whether a device waits for the operator's word on it."""
+    return bool(ticket.came) and ticket.outcome is None
 
 
 def _read(body: bytes) -> PairRequest:
@@ -295,8 +323,8 @@ def _read(body: bytes) -> PairRequest:
 # -- replies ---------------------------------------------------------------------------------------
 
 
-def _refusal(status: HTTPStatus, error: WhyNot, message: str) -> Reply:
-    return Reply(status, msgspec.json.encode(NotPaired(error, message)))
+def _refusal(status: HTTPStatus, error: WhyNot, message: str, whose: str = "") -> Reply:
+    return Reply(status, msgspec.json.encode(NotPaired(error, message)), whose=whose)
 
 
 def _no(ticket: Ticket) -> Reply:
@@ -317,8 +345,8 @@ def _yes(ticket: Ticket, device: Device) -> Reply:
 
 
 def too_many() -> Reply:
-    """To an address that has failed too often."""
-    text = "too many attempts from your address: wait ten minutes"
+    """To one that has failed too often with the same ticket, or as the same device."""
+    text = "too many wrong attempts with this ticket, or by this device: ask for a new ticket"
     return _refusal(HTTPStatus.TOO_MANY_REQUESTS, "too-many", text)
 
 

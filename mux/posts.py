@@ -35,15 +35,12 @@ async def pair(
     if pairing is None:
         await answer(stream, Answer(HTTPStatus.NOT_FOUND), head.method, address)
         return
-    reply = too_many() if failures.too_many(address, trio.current_time()) else None
+    reply = await _exchange(stream, head, pairing, address)
     if reply is None:
-        reply = await _exchange(stream, head, pairing, address)
-        if reply is None:
-            return
+        return
     delivered = False
     try:
-        await hold_back(reply.status, failures, address)
-        delivered = await answer(stream, _as_json(reply), head.method, address)
+        delivered = await _answer(stream, head, reply, failures, address)
     finally:
         pairing.conclude(reply, delivered=delivered)
 
@@ -88,19 +85,36 @@ async def decide(
     if judge is None:
         await answer(stream, Answer(HTTPStatus.NOT_FOUND), head.method, address)
         return
-    if failures.too_many(address, trio.current_time()):
-        reply = too_many()
+    body = await read_body(stream, head)
+    if body is None:
+        return
+    if isinstance(body, bytes):
+        authorization = next(iter(head.values(b"authorization")), b"")
+        reply = judge(push, authorization.decode("latin-1"), body, address)
     else:
-        body = await read_body(stream, head)
-        if body is None:
-            return
-        if isinstance(body, bytes):
-            authorization = next(iter(head.values(b"authorization")), b"")
-            reply = judge(push, authorization.decode("latin-1"), body, address)
-        else:
-            reply = malformed(body)
-    await hold_back(reply.status, failures, address)
-    await answer(stream, _as_json(reply), head.method, address)
+        reply = malformed(body)
+    await _answer(stream, head, reply, failures, address)
+
+
+# -- answering -------------------------------------------------------------------------------------
+
+
+async def _answer(
+    stream: trio.abc.HalfCloseableStream,
+    head: Head,
+    reply: Reply,
+    failures: Failures,
+    address: str,
+) -> bool:
+    """Send the reply, a failure's later; whether the device has taken it.
+
+    It was judged before: what is right is never refused, whoever failed from the same address.
+    """
+    counted = await hold_back(reply.status, failures, address, reply.whose)
+    if counted is not None and counted.too_many:
+        reply = too_many()
+    loud = counted is None or counted.loud
+    return await answer(stream, _as_json(reply), head.method, address, loud=loud)
 
 
 def _as_json(reply: Reply) -> Answer:

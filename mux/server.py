@@ -118,7 +118,7 @@ async def serve(config: Config, take_over: float | None = None) -> None:
     addresses = [listener.parse_listen_url(url, home) for url in urls]
     listener.refuse_open_door(addresses, config.auth.mode)
     certificate = open_certificate(config.tls)
-    listener.encrypt_inherited(opened, addresses, certificate)
+    listener.configure_inherited(opened, addresses, certificate)
     authenticator = open_auth(config.auth)  # wrong settings are told before anything is claimed
     state = statedir.claim(config.state_dir)
     there = {each.url.partition("://")[2] for each in opened}
@@ -247,6 +247,7 @@ def _assemble(
     access.changed = notices.noticing.tell_reachable
     access.revoked = notices.noticing.revoked
     dispatcher.notices = notices.noticing
+    dispatcher.clock_moved = notices.noticing.clock_moved
     dispatcher.upstream = upstream
     dispatcher.learn_gate = schema.learn
     dispatcher.keep = store.append
@@ -356,6 +357,7 @@ class _Server:
             pairing=self.access.pairing,
             decide=LockScreen(self.notices.noticing).decide,
             failures=self.failures,
+            local=each.local,
         )
         if admission is None:
             return

@@ -7,14 +7,24 @@ from typing import Any
 
 import attrs
 import pytest
+import trio
+import trio.testing
 
 from mux.core.appserver import Introduction
 from mux.core.broker import Broker
 from mux.core.commands import Close, Command, Log, Publish
-from mux.core.events import ClientId, ClientLags, Event, UpstreamSent
+from mux.core.events import (
+    ClientId,
+    ClientLags,
+    ClientSent,
+    ClockMoved,
+    Event,
+    TimePassed,
+    UpstreamSent,
+)
 from mux.core.limits import Limits
 from mux.core.principal import Principal
-from mux.dispatcher import Dispatcher, Port
+from mux.dispatcher import LOOK_AGAIN, MOVED, Dispatcher, Port
 from mux.outbox import Outbox, text_frame
 
 LOCAL = Principal("local", "local-user")
@@ -111,3 +121,80 @@ async def test_a_line_that_cannot_be_handled_costs_only_itself(place: int) -> No
 
     dispatcher.hear_lines(each())
     assert b"".join(outbox.pieces) == text_frame(b"1") + text_frame(b"2")
+
+
+@attrs.define(eq=False)
+class Wall:
+    """A wall's clock that is set by hand, and else goes with trio's."""
+
+    ahead: float = 1_800_000_000.0
+
+    def __call__(self) -> float:
+        return trio.current_time() + self.ahead
+
+
+def expiring(dispatcher: Dispatcher, seconds: float) -> tuple[ClientId, list[Any]]:
+    """A client with a JWT that ends so many seconds from now, and with what it was closed."""
+    closed: list[Any] = []
+    port = Port(Kept(float("inf")), lambda code, _reason: closed.append(code))
+    until = dispatcher.wall() + seconds
+    principal = Principal("ada", "jwt", until)
+    return dispatcher.attach(port, principal, "ws", "somewhere"), closed
+
+
+async def test_whose_time_is_over_by_the_wall_is_neither_heard_nor_told() -> None:
+    """The machine slept: the first that happens is a word of the client's own."""
+    broker, wall = Scripted({}), Wall()
+    dispatcher = Dispatcher(broker, wall=wall)
+    jumps: list[float] = []
+    dispatcher.clock_moved = lambda: jumps.append(wall.ahead)
+    client, closed = expiring(dispatcher, 60.0)
+    dispatcher.hear(ClientSent(client, b'{"method": "initialized"}'))
+    assert closed == []
+    wall.ahead += 3600
+    before = dispatcher.traffic.to_app_server
+    dispatcher.hear(ClientSent(client, b'{"id": 1, "method": "initialize", "params": {}}'))
+    assert closed == [4401]
+    assert dispatcher.traffic.to_app_server == before
+    assert [type(each) for each in broker.heard[-2:]] == [ClockMoved, ClientSent]
+    assert jumps == [wall.ahead]
+    dispatcher.hear(ClientSent(client, b"{}"))
+    assert len(jumps) == 1  # told once
+
+
+async def test_what_the_app_server_writes_finds_the_clock_moved_too() -> None:
+    broker, wall = Scripted({b"a": []}), Wall()
+    dispatcher = Dispatcher(broker, wall=wall)
+    _, closed = expiring(dispatcher, 60.0)
+    wall.ahead += 61
+    dispatcher.hear_lines([b"a"])
+    assert closed == [4401]
+
+
+async def test_where_nothing_happens_the_clock_is_looked_at_within_a_minute(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    broker, wall = Scripted({}), Wall()
+    dispatcher = Dispatcher(broker, wall=wall)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(dispatcher.run)
+        _, closed = expiring(dispatcher, 86_400.0)
+        await trio.sleep(1000)
+        assert closed == []
+        wall.ahead += 86_400
+        await trio.sleep(LOOK_AGAIN)
+        assert closed == [4401]
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_clock_that_is_kept_right_is_no_jump() -> None:
+    broker, wall = Scripted({}), Wall()
+    dispatcher = Dispatcher(broker, wall=wall)
+    _, closed = expiring(dispatcher, 10.0)
+    for _ in range(8):
+        wall.ahead += 0.9 * MOVED
+        dispatcher.hear(TimePassed())
+    moved = [each.seconds for each in broker.heard if isinstance(each, ClockMoved)]
+    assert len(moved) == 4
+    assert sum(moved) == pytest.approx(7.2)  # and what adds up is told
+    assert closed == []

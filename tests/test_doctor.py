@@ -23,7 +23,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from mux import checks_host, doctor, holders, status
+from mux import checks_broker, checks_host, doctor, holders, status
 from mux.codex import find_codex
 from mux.finding import Finding
 from mux.reach import ADDRESS
@@ -83,6 +83,74 @@ async def examined(environ: dict[str, str] | None = None) -> dict[str, Finding]:
 
 def port() -> int:
     return int(os.environ["APPMUX_LISTEN"].rpartition(":")[2])
+
+
+# -- whom the listeners believe --------------------------------------------------------------------
+
+
+def trusted(**environ: str) -> dict[str, Finding]:
+    whole = dict(os.environ) | environ
+    return {each.about: each for each in checks_broker.trust(load({}, whole).config, whole)}
+
+
+async def test_an_open_listener_lets_the_agent_in(host: Host) -> None:
+    found = (await examined())["open door"]
+    assert found.verdict == "note"
+    assert f"ws://127.0.0.1:{port()}" in found.says
+    assert "open door" not in trusted(APPMUX_AUTH_MODE="device-token")
+    assert "open door" not in trusted(APPMUX_LISTEN="unix://")
+
+
+@pytest.mark.parametrize(
+    ("said", "named"),
+    [
+        ("[sandbox_workspace_write]\nnetwork_access = true", "network_access"),
+        ('sandbox_mode = "danger-full-access"', "sandbox_mode"),
+        ("[profiles.p.sandbox_workspace_write]\nnetwork_access = true", "network_access"),
+        ("[sandbox_workspace_write]\nnetwork_access = false", None),
+        ("sandbox_workspace_write = 1\nprofiles = 2", None),
+        ("no TOML", None),
+        (None, None),
+    ],
+)
+def test_a_sandbox_with_network_reaches_the_broker(
+    tmp_path: Path, said: str | None, named: str | None
+) -> None:
+    if said is not None:
+        (tmp_path / "config.toml").write_text(said)
+    found = trusted(CODEX_HOME=str(tmp_path)).get("agent")
+    assert (found is None) == (named is None)
+    if found is not None and named is not None:
+        assert found.verdict == "note"
+        assert named in found.says
+
+
+@pytest.mark.parametrize(
+    ("listen", "verdict"),
+    [
+        ("ws://127.0.0.1:14500", "wrong"),
+        ("ws://100.64.0.7:14500", "wrong"),
+        ("unix://,ws://127.0.0.1:14500", "note"),
+        ("ws+local://127.0.0.1:14500", None),
+        ("unix://", None),
+    ],
+)
+@pytest.mark.parametrize(
+    "rule",
+    [
+        {"APPMUX_APPROVALS_POLICY": "local"},
+        {"APPMUX_APPROVALS_RULES": '[{policy = "local", command = "ls"}]'},
+    ],
+)
+def test_local_where_no_listener_is(listen: str, verdict: str | None, rule: dict[str, str]) -> None:
+    found = trusted(APPMUX_LISTEN=listen, **rule).get("local")
+    assert (found.verdict if found else None) == verdict
+    if found is not None:
+        assert "ws+local://IP:PORT" in found.remedy
+
+
+def test_without_a_rule_nobody_needs_to_be_local() -> None:
+    assert "local" not in trusted(APPMUX_LISTEN="ws://127.0.0.1:14500")
 
 
 # -- codex and settings ----------------------------------------------------------------------------

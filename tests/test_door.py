@@ -152,6 +152,38 @@ async def test_an_admission_has_what_the_websocket_begins_with(name: str, rest: 
     assert admission.rest == rest
 
 
+@pytest.mark.parametrize(
+    ("kind", "listener_local", "address", "headers", "local"),
+    [
+        ("unix", False, "unix", (), True),
+        ("ws", True, "127.0.0.1:5", (), True),
+        ("ws", True, "[::1]:5", ("host: [::1]:14500",), True),
+        # As nginx and HAProxy pass on what comes from anywhere: nothing tells it from the above.
+        ("ws", False, "127.0.0.1:5", (), False),
+        ("ws", True, "127.0.0.1:5", ("host: appmux.example",), False),
+        ("ws", True, "127.0.0.1:5", ("x-forwarded-for: 192.0.2.7",), False),
+        ("ws", True, "192.0.2.7:5", (), False),
+    ],
+)
+async def test_who_is_local(
+    kind: Literal["ws", "unix"],
+    listener_local: bool,
+    address: str,
+    headers: tuple[str, ...],
+    local: bool,
+) -> None:
+    client, server = trio.testing.memory_stream_pair()
+    sent = request("GET /", *AUTHORIZED, *headers)
+    if any(each.startswith("host:") for each in headers):
+        sent = sent.replace(b"host: x\r\n", b"", 1)
+    else:
+        sent = sent.replace(b"host: x\r\n", b"host: 127.0.0.1:14500\r\n", 1)
+    await client.send_all(sent)
+    admission = await knock(server, kind, CLOSED, address, ready=lambda: True, local=listener_local)
+    assert admission is not None
+    assert admission.local is local
+
+
 @given(cuts=st.lists(st.integers(min_value=0, max_value=300), max_size=6))
 def test_a_head_in_pieces_is_the_same_head(cuts: list[int]) -> None:
     sent = request("GET /x", *AUTHORIZED)

@@ -19,7 +19,7 @@ from mux.config import Auth
 from mux.devices import Book, open_book
 from mux.door import knock
 from mux.failures import TOO_MANY, Failures
-from mux.pairing import ASKED, ENDED, Pairing, Wanted
+from mux.pairing import ASKED, ENDED, TOLD_AGAIN, Pairing, Wanted
 from tests import knocks
 from tests.knocks import UPGRADE, Reply, request
 
@@ -196,14 +196,54 @@ async def test_a_body_that_does_not_come(
         assert (reply.status, json.loads(reply.body)["error"]) == (400, "malformed")
 
 
-async def test_who_fails_too_often_is_not_heard(tmp_path: Path) -> None:
+async def test_a_right_ticket_is_heard_however_many_wrong_ones_came(tmp_path: Path) -> None:
+    """From the same address: behind a proxy all have one."""
     async with porch(tmp_path) as opened:
-        for _ in range(TOO_MANY):
+        for _ in range(5 * TOO_MANY):
             opened.failures.count("10.0.0.7:9", trio.current_time())
-        _, ticket = opened.ticket()
-        reply = await opened.ask(post({"ticket": ticket}))
-        assert (reply.status, json.loads(reply.body)["error"]) == (429, "too-many")
-        assert not opened.told
+        id, ticket = opened.ticket()
+        replies: list[Reply] = []
+
+        async def device() -> None:
+            replies.append(await opened.ask(post({"ticket": ticket, "name": "phone"})))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(device)
+            await opened.wait_told(ASKED)
+            opened.pairing.confirm(OPERATOR, id, accept=True)
+        assert replies[0].status == 200
+
+
+async def test_a_used_ticket_that_comes_on_and_on(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    """It is refused in few words, its operator isn't told each time, and others pair meanwhile."""
+    opened = Porch(0, open_book(tmp_path, lambda: 1_800_000_000.0))
+    id, used = opened.ticket()
+
+    async def pair(ticket: str) -> tuple[int, str | None]:
+        client, server = trio.testing.memory_stream_pair()
+        nursery.start_soon(opened.knock, server)
+        reply = await knocks.ask(client, post({"ticket": ticket}))
+        return reply.status, json.loads(reply.body).get("error")
+
+    async def decline(id: int) -> None:
+        while not any(kind == ASKED and told["id"] == id for kind, told in opened.told):
+            await opened.news.wait()
+        opened.pairing.confirm(OPERATOR, id, accept=False)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(decline, id)
+        assert await pair(used) == (403, "declined")
+        answers = [await pair(used) for _ in range(TOO_MANY + 5)]
+        assert answers == [(409, "used-ticket")] * TOO_MANY + [(429, "too-many")] * 5
+        again = [told for _, told in opened.told if told.get("outcome") == "again"]
+        assert len(again) == TOLD_AGAIN
+        other, right = opened.ticket()
+        nursery.start_soon(decline, other)
+        before = trio.current_time()
+        assert await pair(right) == (403, "declined")
+        assert trio.current_time() == before
 
 
 async def test_refusals_are_counted_and_slowed_and_nothing_else(

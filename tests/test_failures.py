@@ -7,33 +7,51 @@ import trio
 import trio.testing
 
 from mux import failures
-from mux.failures import Failures, network
+from mux.failures import Counted, Failures, network
 
 
 def test_the_pauses_grow_to_a_limit_and_are_forgotten() -> None:
     failed = Failures()
-    pauses = [failed.count("10.0.0.7:1", 100.0)[1] for _ in range(12)]
+    pauses = [failed.count("10.0.0.7:1", 100.0).pause for _ in range(12)]
     assert pauses[:6] == [0.0, 0.0, 0.0, 0.1, 0.2, 0.4]
     assert pauses[-1] == failures.LONGEST_PAUSE
-    assert failed.count("10.0.0.8:1", 100.0) == (1, 0.0)
-    assert failed.count("10.0.0.7:2", 100.0 + failures.FORGOTTEN_AFTER) == (1, 0.0)
+    first = Counted(1, 0.0, loud=True)
+    assert failed.count("10.0.0.8:1", 100.0) == first
+    assert failed.count("10.0.0.7:2", 100.0 + failures.FORGOTTEN_AFTER) == first
     assert failed.total == 14
 
 
 def test_however_often_it_failed_a_pause_is_a_number() -> None:
     failed = Failures()
-    pauses = [failed.count("10.0.0.7:1", 0.0)[1] for _ in range(2000)]
+    pauses = [failed.count("10.0.0.7:1", 0.0).pause for _ in range(2000)]
     assert pauses[-1] == failures.LONGEST_PAUSE
 
 
-def test_an_address_that_failed_too_often_is_told_from_others() -> None:
+def test_only_whose_own_failures_are_too_many_is_told_so() -> None:
+    """Behind a proxy all have one address."""
     failed = Failures()
     for _ in range(failures.TOO_MANY):
-        assert not failed.too_many("10.0.0.7:1", 0.0)
-        failed.count("10.0.0.7:1", 0.0)
-    assert failed.too_many("10.0.0.7:9", 0.0)
-    assert not failed.too_many("10.0.0.8:1", 0.0)
-    assert not failed.too_many("10.0.0.7:1", failures.FORGOTTEN_AFTER)
+        assert not failed.count("127.0.0.1:1", 0.0, "device:ada").too_many
+    assert failed.count("127.0.0.1:1", 0.0, "device:ada").too_many
+    assert failed.count("10.0.0.8:1", 0.0, "device:ada").too_many  # wherever it is
+    assert not failed.count("127.0.0.1:1", 0.0, "device:bob").too_many
+    assert not failed.count("127.0.0.1:1", 0.0).too_many
+    assert not failed.count("127.0.0.1:1", failures.FORGOTTEN_AFTER, "device:ada").too_many
+
+
+def test_who_comes_from_elsewhere_each_time_waits_no_less() -> None:
+    failed = Failures()
+    counted = [failed.count(f"10.0.0.{at}:1", 0.0, "device:ada") for at in range(12)]
+    assert [each.pause for each in counted[:6]] == [0.0, 0.0, 0.0, 0.1, 0.2, 0.4]
+    assert counted[-1].count == 12
+
+
+def test_the_log_has_few_lines_of_an_address_that_fails_on() -> None:
+    failed = Failures()
+    loud = [failed.count("10.0.0.7:1", at / 10).loud for at in range(6000)]  # ten minutes of it
+    assert all(loud[: failures.TOO_MANY])
+    assert sum(loud[failures.TOO_MANY :]) == 9
+    assert failed.count("10.0.0.8:1", 0.0).loud
 
 
 def test_the_table_is_bounded_and_the_oldest_goes_first() -> None:
@@ -71,7 +89,7 @@ async def test_few_wait_at_once(autojump_clock: trio.testing.MockClock) -> None:
     waited: list[float] = []
 
     async def fail() -> None:
-        await failed.pause("10.0.0.7:1")
+        await failed.wait(failed.count("10.0.0.7:1", trio.current_time()))
         waited.append(trio.current_time() - start)
 
     async with trio.open_nursery() as nursery:

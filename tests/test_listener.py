@@ -99,6 +99,44 @@ def test_wss_urls() -> None:
 
 
 @pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("ws+local://127.0.0.1:4500", "ws://127.0.0.1:4500"),
+        ("ws+local://[::1]:0", "ws://[::1]:0"),
+        ("wss+local://127.0.0.1:4500", "wss://127.0.0.1:4500"),
+    ],
+)
+def test_who_comes_at_a_loopback_listener_may_be_said_to_be_local(url: str, told: str) -> None:
+    address = parse_listen_url(url, HOME)
+    assert isinstance(address, TcpAddress)
+    assert (address.local, address.url) == (True, told)
+    plain = parse_listen_url(told, HOME)
+    assert isinstance(plain, TcpAddress)
+    assert not plain.local
+    assert plain == address  # the same place
+
+
+@pytest.mark.parametrize("ip", ["0.0.0.0", "192.168.1.2", "100.64.0.7", "[::]", "[fd7a::1]"])
+def test_no_other_listener_can_be_local(ip: str) -> None:
+    with pytest.raises(ListenUrlError, match=r"only a loopback address can be `\+local`"):
+        parse_listen_url(f"ws+local://{ip}:4500", HOME)
+
+
+def test_local_is_said_in_no_other_way() -> None:
+    for url in ("unix+local:///x", "ws+LOCAL://127.0.0.1:1", "ws://127.0.0.1:1?local=yes"):
+        with pytest.raises(ListenUrlError):
+            parse_listen_url(url, HOME)
+
+
+async def test_an_open_listener_is_as_its_address_says() -> None:
+    for url, local in (("ws+local://127.0.0.1:0", True), ("ws://127.0.0.1:0", False)):
+        opened = await open_listener(parse_listen_url(url, HOME))
+        assert opened.local is local
+        assert opened.url.startswith("ws://127.0.0.1:")
+        await opened.aclose()
+
+
+@pytest.mark.parametrize(
     "url", ["", "foo", "WS://127.0.0.1:0", "wsss://1.2.3.4:5", "unix:/x", "stdio://", "unix://a\0b"]
 )
 def test_unsupported_urls(url: str) -> None:

@@ -166,6 +166,15 @@ async def test_a_ticket_expires(desk: Desk, autojump_clock: trio.testing.MockClo
     assert desk.said()[0] == 401
 
 
+async def test_a_ticket_expires_while_the_machine_sleeps(desk: Desk) -> None:
+    """trio's clock stands still then."""
+    _, ticket = desk.begin()
+    asleep = desk.book.clock() + pairing.TICKET_SECONDS
+    desk.book.clock = lambda: asleep
+    await desk.send({"ticket": ticket})
+    assert desk.said()[0] == 410
+
+
 async def test_a_ticket_at_its_last_moment(
     desk: Desk, autojump_clock: trio.testing.MockClock
 ) -> None:

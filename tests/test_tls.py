@@ -128,13 +128,22 @@ def test_an_inherited_socket_gets_the_configured_scheme(certificate: Certificate
     inherited = Listener("ws://127.0.0.1:4500", "ws", None)  # type: ignore[arg-type]
     other = Listener("ws://127.0.0.1:4501", "ws", None)  # type: ignore[arg-type]
     addresses = [parse_listen_url("wss://127.0.0.1:4500", Path("/"))]
-    listener.encrypt_inherited([inherited, other], addresses, certificate)
+    listener.configure_inherited([inherited, other], addresses, certificate)
     assert [each.url for each in (inherited, other)] == [
         "wss://127.0.0.1:4500",
         "ws://127.0.0.1:4501",
     ]
     assert inherited.certificate is certificate
     assert other.certificate is None
+
+
+def test_an_inherited_socket_is_local_if_the_settings_say_so() -> None:
+    inherited = Listener("ws://127.0.0.1:4500", "ws", None)  # type: ignore[arg-type]
+    other = Listener("ws://127.0.0.1:4501", "ws", None)  # type: ignore[arg-type]
+    urls = ["ws+local://127.0.0.1:4500", "ws://127.0.0.1:4501", "ws://127.0.0.1:4500"]
+    addresses = [parse_listen_url(url, Path("/")) for url in urls]  # each inherited one has its own
+    listener.configure_inherited([inherited, other], addresses, None)
+    assert (inherited.local, other.local) == (True, False)
 
 
 async def _echo(stream: trio.abc.HalfCloseableStream, _address: str) -> None:

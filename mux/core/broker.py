@@ -41,6 +41,7 @@ from mux.core.events import (
     ClientLeft,
     ClientSent,
     ClientSentBinary,
+    ClockMoved,
     DeviceEnded,
     Event,
     Fetched,
@@ -182,6 +183,8 @@ class Broker:
                 self._refuse(client, bad)
             case TimePassed():
                 self._time_passed()
+            case ClockMoved(seconds):
+                self._clock_moved(seconds)
             case ClientAttached(client):
                 state.clients[client] = self._attached(event)
             case ClientLeft(client):
@@ -237,6 +240,8 @@ class Broker:
     # ── a client's message ────────────────────────────────────────────────────────────────────
 
     def _client_sent(self, client: Client, text: bytes) -> None:
+        if client.ended:
+            return
         try:
             message = jsonrpc.read_client(text)
         except BadMessageError as bad:
@@ -491,6 +496,12 @@ class Broker:
         state.log("info", "client left", client=client.id, name=client.info and client.info.name)
 
     # ── time ──────────────────────────────────────────────────────────────────────────────────
+
+    def _clock_moved(self, seconds: float) -> None:
+        """What clients authenticated with ends by the wall's clock."""
+        for client in self.state.clients.values():
+            client.expires -= seconds
+        self._time_passed()
 
     def _time_passed(self) -> None:
         state = self.state

@@ -98,8 +98,8 @@ class Client:
 
     ``drove``: when it last made a thread work; ``heard``: when it last sent anything. ``acted``:
     when a person last did something by it, by thread. ``focus``: None for one that never said.
-    ``local``: it is known to be on this host. ``follows``: by thread, the journal's head when it
-    joined.
+    ``local``: it is known to be on this host. ``ended``: it may not be here any more, and what it
+    says isn't heard. ``follows``: by thread, the journal's head when it joined.
     ``aware``: it knows the broker. ``numbered``: it gets numbered messages, as those that are aware
     do, and a relay (the stdio door) before one that isn't. ``backlog``: set while it is behind.
     """
@@ -111,6 +111,7 @@ class Client:
     since: float
     expires: float = float("inf")
     local: bool = False
+    ended: bool = False
     state: State = State.ATTACHED
     info: ClientInfo | None = None
     capabilities: Capabilities = attrs.field(factory=Capabilities)

@@ -55,6 +55,14 @@ class ClientAttached(Event, frozen=True):
     local: bool = False
 
 
+class ClockMoved(Event, frozen=True):
+    """The wall's clock has gone on by so many seconds more than the broker's: it was set (back, if
+    they are negative), or the machine slept, which the broker's clock doesn't notice.
+    """
+
+    seconds: float
+
+
 class AccessEnded(Event, frozen=True):
     """What the client authenticated with no longer holds: it is revoked, say."""
 

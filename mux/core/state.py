@@ -105,7 +105,7 @@ class State:
 
     def end(self, client: Client, reason: str) -> None:
         """Close a client's connection: it may not be here any more."""
-        client.expires = NEVER
+        client.expires, client.ended = NEVER, True
         self.out.append(Close(client.id, CLOSE_ACCESS_ENDED, reason))
 
     def error(self, client: ClientId, id: bytes, code: int, text: str, data: object = None) -> None:

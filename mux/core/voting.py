@@ -41,6 +41,11 @@ HAVE_REASONS = frozenset(
 
 ONLY_LOCAL = "only a client on this host may allow this"
 
+HOW_LOCAL = (
+    "; that is one at the unix socket, or at a loopback listener that is `ws+local://` in `listen`"
+)
+"""For one that came over TCP and may sit at the host: a proxy there could be in between."""
+
 
 @attrs.define(eq=False, repr=False)
 class Voting:
@@ -71,7 +76,9 @@ class Voting:
     def refuses(self, request: ServerRequest, client: Client, result: bytes) -> str | None:
         """Why this client's answer can't count at all, now or later; None if it can."""
         distant = request.ballot.policy.local and not client.local
-        return ONLY_LOCAL if distant and not consent.is_no(request.method, result) else None
+        if not distant or consent.is_no(request.method, result):
+            return None
+        return ONLY_LOCAL if client.principal.device else ONLY_LOCAL + HOW_LOCAL
 
     def due(self, request: ServerRequest) -> tuple[bytes, ClientId | None] | None:
         """What early votes have decided by now, and by whose answer."""

@@ -16,7 +16,6 @@ from typing import Final
 
 import attrs
 import msgspec
-import structlog
 import trio
 
 from mux.core.principal import Principal, device_key
@@ -25,8 +24,6 @@ from mux.notices.tickets import PREFIX, Answer, Ticket
 from mux.pairing import Reply, malformed
 
 BEARER: Final = "bearer "
-
-log = structlog.get_logger()
 
 
 class _Sent(msgspec.Struct):
@@ -58,29 +55,35 @@ class LockScreen:
         claimed = token if not token.startswith(PREFIX) else ""
         refused = self._refused(ticket, push, claimed)
         if refused is not None:
-            why = refused.status.phrase
-            log.warning("an answer by a notice was refused", client=address, status=why)
             return refused
         principal = self.noticing.principal(ticket.device)
         if principal is None:
-            return _refusal(HTTPStatus.UNAUTHORIZED, "revoked", "this device was revoked")
+            text = "this device was revoked"
+            return _refusal(HTTPStatus.UNAUTHORIZED, "revoked", text, _named(ticket))
         return self._answered(ticket, principal, address, yes=sent.answer == "approve")
 
     def _refused(self, ticket: Ticket, push: str, token: str) -> Reply | None:
-        """Why the ticket doesn't hold, for this push and this device."""
+        """Why the ticket doesn't hold, for this push and this device.
+
+        It counts as a failure of whose token was brought, else of the ticket alone: its device may
+        know nothing of it.
+        """
+        whose = _named(ticket)
         if token:
             device = self.noticing.book.by_token(token)
             if device is None or device_key(device.id) != ticket.device:
+                presented = device_key(device.id) if device is not None else whose
                 text = "the ticket was given to another device"
-                return _refusal(HTTPStatus.UNAUTHORIZED, "wrong-device", text)
+                return _refusal(HTTPStatus.UNAUTHORIZED, "wrong-device", text, presented)
         if ticket.push != push:
             text = "the ticket belongs to another notice"
-            return _refusal(HTTPStatus.UNAUTHORIZED, "wrong-notice", text)
+            return _refusal(HTTPStatus.UNAUTHORIZED, "wrong-notice", text, whose)
         if ticket.used:
-            return _refusal(HTTPStatus.CONFLICT, "used-ticket", "the ticket has been used")
-        if ticket.until <= trio.current_time():
+            text = "the ticket has been used"
+            return _refusal(HTTPStatus.CONFLICT, "used-ticket", text, whose)
+        if ticket.over(trio.current_time(), self.noticing.clock()):
             text = "the ticket holds no more: open the app"
-            return _refusal(HTTPStatus.CONFLICT, "expired-ticket", text)
+            return _refusal(HTTPStatus.CONFLICT, "expired-ticket", text, whose)
         return None
 
     def _answered(self, ticket: Ticket, principal: Principal, address: str, *, yes: bool) -> Reply:
@@ -94,5 +97,10 @@ class LockScreen:
         return Reply(HTTPStatus.OK, msgspec.json.encode(told))
 
 
-def _refusal(status: HTTPStatus, error: str, message: str) -> Reply:
-    return Reply(status, msgspec.json.encode({"error": error, "message": message}))
+def _named(ticket: Ticket) -> str:
+    """What people may see of a ticket: the id of the push that carried it."""
+    return f"ticket of push {ticket.push}"
+
+
+def _refusal(status: HTTPStatus, error: str, message: str, whose: str = "") -> Reply:
+    return Reply(status, msgspec.json.encode({"error": error, "message": message}), whose=whose)

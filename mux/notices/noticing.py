@@ -118,6 +118,11 @@ class Noticing:
             await trio.sleep(MINUTE - self.clock() % MINUTE)
             self.tell_reachable()
 
+    def clock_moved(self) -> None:
+        """The wall's clock was set, or the machine slept."""
+        self.tell_reachable()
+        self.pushes.look()
+
     # -- who can be reached ------------------------------------------------------------------------
 
     def tell_reachable(self) -> None:
@@ -222,9 +227,10 @@ class Noticing:
             return None
         if "approve" not in principal.scopes:
             return None
-        now = trio.current_time()
-        until = now + self.settings.ticket_seconds
-        return self.tickets.issue(device, notice.request, id, until, now)
+        lasts, now = self.settings.ticket_seconds, trio.current_time()
+        return self.tickets.issue(
+            device, notice.request, id, seconds=lasts, now=now, wall=self.clock()
+        )
 
     def _collapse(self, device: str, notice: Notice) -> str:
         text = f"{device}\n{notice.thread or notice.kind.rpartition('-')[0]}"

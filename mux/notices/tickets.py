@@ -33,14 +33,23 @@ ANSWERS: Final[tuple[Answer, ...]] = ("approve", "decline")
 
 @attrs.define(eq=False, repr=False)
 class Ticket:
-    """One ticket. ``push``: the id of what carries it; ``until``: on the caller's clock."""
+    """One ticket. ``push``: the id of what carries it; ``until``: on the caller's clock.
+
+    ``wall_until`` is the same in Unix seconds: the caller's clock stands still while the machine
+    sleeps, and this one may be set back. The ticket is over when either says so.
+    """
 
     digest: str = attrs.field(repr=False)
     device: str
     request: int
     push: str
     until: float
+    wall_until: float
     used: bool = False
+
+    def over(self, now: float, wall: float) -> bool:
+        """Whether its time is over."""
+        return self.until <= now or self.wall_until <= wall
 
 
 @attrs.define(eq=False, repr=False)
@@ -49,7 +58,9 @@ class Tickets:
 
     _tickets: dict[str, Ticket] = attrs.field(factory=dict, repr=False)
 
-    def issue(self, device: str, request: int, push: str, until: float, now: float) -> str:
+    def issue(
+        self, device: str, request: int, push: str, *, seconds: float, now: float, wall: float
+    ) -> str:
         """A new ticket's text, which is kept nowhere."""
         self._tickets = {
             digest: each
@@ -60,7 +71,7 @@ class Tickets:
             del self._tickets[next(iter(self._tickets))]
         text = PREFIX + secrets.token_urlsafe(TICKET_BYTES)
         digest = digest_of(text)
-        self._tickets[digest] = Ticket(digest, device, request, push, until)
+        self._tickets[digest] = Ticket(digest, device, request, push, now + seconds, wall + seconds)
         return text
 
     def find(self, text: str) -> Ticket | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mux.core.events import AccessEnded, ClientAttached, Renamed
+from mux.core.events import AccessEnded, ClientAttached, ClockMoved, Renamed
 from mux.core.principal import Principal
 from mux.core.scopes import ALL
 from tests.core.stories import Peer, Story
@@ -42,6 +42,43 @@ def test_a_client_is_closed_at_the_moment_it_expires() -> None:
     assert phone.closed == [CLOSED]
     story.waits(600)
     assert phone.closed == [CLOSED]  # said once
+
+
+def test_a_client_is_closed_when_the_clock_jumps_past_its_end() -> None:
+    """The broker's own stood still while the machine slept, or the wall's was set."""
+    story = Story.begun()
+    phone, other, local = (story.peers.setdefault(id, Peer(story, id)) for id in (77, 78, 79))
+    for peer, seconds in ((phone, 60.0), (other, 600.0), (local, float("inf"))):
+        story.tell(ClientAttached(peer.id, PHONE, "ws", "10.0.0.7:5", seconds))
+    story.tell(ClockMoved(59.0))
+    assert phone.closed == []
+    story.tell(ClockMoved(1.5))
+    assert (phone.closed, other.closed, local.closed) == ([CLOSED], [], [])
+    story.waits(539)  # of the 600 there are 539.5 left
+    assert other.closed == []
+    story.waits(1)
+    assert (other.closed, local.closed) == ([CLOSED], [])
+
+
+def test_a_clock_that_is_set_back_leaves_more_time() -> None:
+    story = Story.begun()
+    phone = story.peers[77] = Peer(story, 77)
+    story.tell(ClientAttached(77, PHONE, "ws", "10.0.0.7:5", 60.0))
+    story.tell(ClockMoved(-3600.0))
+    story.waits(3600)
+    assert phone.closed == []
+    story.waits(61)
+    assert phone.closed == [CLOSED]
+
+
+def test_one_whose_access_has_ended_is_not_heard() -> None:
+    """What it said is read already, and its connection is still there."""
+    story = Story.begun()
+    phone = story.peer(principal=PHONE)
+    story.tell(AccessEnded(phone.id, "revoked"))
+    phone.asks("thread/start")
+    assert story.written() == []
+    assert phone.heard() == []
 
 
 def test_a_device_is_itself_under_another_name_and_with_a_newer_token() -> None:

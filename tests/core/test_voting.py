@@ -286,6 +286,24 @@ def test_only_a_client_on_this_host_may_say_yes() -> None:
     assert story.only() == {"id": 5, "result": ACCEPT}
 
 
+@pytest.mark.parametrize(
+    ("who", "how"), [(ADA, True), (Principal("phone", "device", device="d1"), False)]
+)
+def test_one_that_may_sit_at_the_host_is_told_how_its_yes_would_count(
+    who: Principal, how: bool
+) -> None:
+    """A device is elsewhere, whatever is listened at."""
+    story = begun("local")
+    desk, other = story.peer("desk", local=True), story.peer("other", who)
+    follows(story, desk, other)
+    id = raised(story)
+    reason(other)
+    other.answers(id, ACCEPT)
+    refused, again = other.heard()
+    for text in (refused["params"]["why"], again["params"]["reason"]):
+        assert ("`ws+local://` in `listen`" in text) is how
+
+
 def test_with_nobody_on_this_host_it_waits_and_the_list_says_why() -> None:
     story = begun("local")
     phone = story.peer("phone", ADA)

@@ -184,6 +184,39 @@ async def test_a_device_expires_while_it_is_attached() -> None:
         assert [devices[name]["expired"] for name in ("guest", "desk")] == [True, False]
 
 
+CLOCK = """
+import os, pathlib, time
+
+real, ahead = time.time, pathlib.Path(os.environ["TEST_CLOCK_AHEAD"])
+time.time = lambda: real() + float(ahead.read_text())
+"""
+
+
+async def test_a_device_expires_while_the_machine_sleeps(tmp_path: Path) -> None:
+    """What it says on waking isn't heard. The wall's clock is ahead by what stands in a file."""
+    (tmp_path / "sitecustomize.py").write_text(CLOCK)
+    ahead = tmp_path / "ahead"
+    ahead.write_text("0")
+    environ = {"PYTHONPATH": str(tmp_path), "TEST_CLOCK_AHEAD": str(ahead)}
+    async with (
+        brokered(*DEVICES_ONLY, environ=environ) as broker,
+        operator_of(broker) as operator,
+    ):
+        kept = await pair(broker, operator, "desk", "observe")
+        short = await pair(broker, operator, "guest", "observe", "drive", lifetimeSeconds=3600.0)
+        async with connect_ws(broker.url, kept) as desk, connect_ws(broker.url, short) as guest:
+            await desk.initialize("desk")
+            await guest.initialize("guest")
+            await guest.start_thread(broker.home.work)
+            ahead.write_text("3601")
+            id = await guest.ask("thread/start", {})
+            await guest.wait_gone()
+            assert closed(guest)[0] == ACCESS_ENDED
+            assert not [each for each in guest.inbox if each.get("id") == id]
+            await desk.request("thread/list")
+        assert await refused(broker, short) == 401
+
+
 async def test_a_jwt_expires_while_it_is_attached(tmp_path: Path) -> None:
     """And until then it may do what its scope claim says."""
     secret = tmp_path / "secret"

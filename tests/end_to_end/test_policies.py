@@ -63,14 +63,14 @@ class Scene:
 
 
 @asynccontextmanager
-async def scene(tmp: Any, **environ: str) -> AsyncIterator[Scene]:
+async def scene(tmp: Any, *arguments: str, **environ: str) -> AsyncIterator[Scene]:
     """The phone proves who it is by a token of its own."""
     token = tmp / "token"
     token.write_text("a token that nobody guesses, of some length")
     auth = ("--ws-auth", "capability-token", "--ws-token-file", str(token))
     variables = {f"APPMUX_APPROVALS_{name.upper()}": value for name, value in environ.items()}
     async with (
-        brokered(*auth, model=scripted(), environ=variables) as broker,
+        brokered(*auth, *arguments, model=scripted(), environ=variables) as broker,
         connect_phone(broker, token.read_text()) as phone,
         connect_unix(broker.socket) as desk,
         connect_unix(broker.socket) as program,
@@ -192,21 +192,34 @@ async def test_under_owner_others_count_after_the_delay(tmp_path: Any) -> None:
         await eventually(on.ran, "the command's file")
 
 
-async def test_under_local_the_phone_may_only_say_no(tmp_path: Any) -> None:
-    async with scene(tmp_path, policy="local") as on:
-        # The phone comes from loopback, so it counts as local here; through a proxy it wouldn't.
+async def test_under_local_one_over_tcp_counts_only_where_the_listener_says_so(
+    tmp_path: Any,
+) -> None:
+    """All come from loopback, as what a proxy passes on does; few proxies say so."""
+    async with scene(tmp_path, "--listen", "ws+local://127.0.0.1:0", policy="local") as on:
+        found = (line.partition("listening on: ") for line in on.broker.shown().splitlines())
+        urls = [url for _, said, url in found if said and url.startswith("ws://")]
+        (local,) = set(urls) - {on.broker.url}
         token = (tmp_path / "token").read_text()
         headers = [("X-Forwarded-For", "100.64.0.9")]
-        async with connect_ws(on.broker.url, token, headers) as far:
-            await far.initialize("far")
-            await join(far, on.thread)
-            await on.program.request("thread/unsubscribe", {"threadId": on.thread})
+        await on.program.request("thread/unsubscribe", {"threadId": on.thread})
+        async with (
+            connect_ws(on.broker.url, token) as far,
+            connect_ws(local, token, headers) as proxied,
+            connect_ws(local, token) as near,
+        ):
+            for name, peer in (("far", far), ("proxied", proxied), ("near", near)):
+                await peer.initialize(name)
+                await join(peer, on.thread)
             await on.phone.start_turn(on.thread, "run it")
-            asked = await far.wait_method(APPROVAL)
-            await far.respond(asked["id"], ACCEPT)
-            await far.wait_method("mux/refused", needs="local")
+            for peer in (far, proxied):
+                asked = await peer.wait_method(APPROVAL)
+                await peer.respond(asked["id"], ACCEPT)
+                refused = await peer.wait_method("mux/refused", needs="local")
+                assert "`ws+local://` in `listen`" in refused["params"]["why"]
             assert not on.ran()
-            await on.desk.respond(asked["id"], ACCEPT)
+            asked = await near.wait_method(APPROVAL)
+            await near.respond(asked["id"], ACCEPT)
             await eventually(on.ran, "the command's file")
             await far.wait_method(RESOLVED, requestId=asked["id"])
 

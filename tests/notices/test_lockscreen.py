@@ -9,10 +9,16 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 from trio.testing import MockClock
 
+from mux.auth import open_auth
+from mux.config import Auth
+from mux.door import knock
+from mux.failures import TOO_MANY, Failures
 from mux.notices.tickets import MOST, Tickets
 from mux.push.push import Push
+from tests import knocks
 from tests.notices.desk import Desk
 
 
@@ -75,6 +81,46 @@ async def test_what_is_wrong_is_told_and_changes_nothing(tmp_path: Path) -> None
     assert post(desk, push, token="Bearer phone")[0] == 200
 
 
+async def test_wrong_tickets_of_one_address_keep_nobody_from_answering(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """Behind a proxy on loopback all have one address."""
+    desk = Desk(tmp_path)
+    push = asked(desk)
+    failures = Failures()
+
+    async def send(ticket: str | None, id: str = push.id) -> tuple[int, str | None]:
+        body = json.dumps({"answer": "approve", "ticket": ticket})
+        client, server = trio.testing.memory_stream_pair()
+        nursery.start_soon(at_the_door, server)
+        length = f"content-length: {len(body)}"
+        reply = await knocks.ask(
+            client, knocks.request(f"POST /v1/approvals/{id}", length, body=body)
+        )
+        return reply.status, json.loads(reply.body).get("error")
+
+    async def at_the_door(stream: trio.abc.HalfCloseableStream) -> None:
+        assert not await knock(
+            stream,
+            "ws",
+            open_auth(Auth(mode="device-token")),
+            "127.0.0.1:5",
+            ready=lambda: True,
+            decide=desk.lockscreen.decide,
+            failures=failures,
+        )
+
+    async with trio.open_nursery() as nursery:
+        wrong = [await send("amt_made-up") for _ in range(TOO_MANY + 5)]
+        assert set(wrong) == {(401, "unknown-ticket")}
+        there = [await send(push.ticket, "another") for _ in range(TOO_MANY + 5)]
+        assert there == [(401, "wrong-notice")] * TOO_MANY + [(429, "too-many")] * 5
+        before = trio.current_time()
+        assert await send(push.ticket) == (200, None)
+        assert trio.current_time() == before
+    assert desk.answered()[-1] == {"id": 5, "result": {"decision": "accept"}}
+
+
 async def test_a_ticket_is_short_lived(tmp_path: Path, mock_clock: MockClock) -> None:
     desk = Desk(tmp_path)
     push = asked(desk)
@@ -83,6 +129,17 @@ async def test_a_ticket_is_short_lived(tmp_path: Path, mock_clock: MockClock) ->
     mock_clock.jump(2)
     assert post(desk, push) == (409, "expired-ticket")
     assert trio.current_time() > 900
+    assert desk.answered() == []
+
+
+async def test_a_ticket_ends_while_the_machine_sleeps(tmp_path: Path) -> None:
+    """trio's clock stands still then."""
+    desk = Desk(tmp_path)
+    push = asked(desk)
+    desk.now += 899
+    assert post(desk, push, "approve", ticket="amt_wrong") == (401, "unknown-ticket")
+    desk.now += 2
+    assert post(desk, push) == (409, "expired-ticket")
     assert desk.answered() == []
 
 
@@ -135,12 +192,12 @@ async def test_who_gets_a_ticket_for_what(
 
 def test_old_tickets_are_forgotten_and_texts_are_kept_nowhere() -> None:
     tickets = Tickets()
-    first = tickets.issue("device:a", 1, "p", 100.0, 0.0)
+    first = tickets.issue("device:a", 1, "p", seconds=100.0, now=0.0, wall=0.0)
     assert len(first) > 43  # 256 bits in base64
     assert first not in repr(tickets)
     for _ in range(MOST):
-        tickets.issue("device:a", 1, "p", 100.0, 0.0)
+        tickets.issue("device:a", 1, "p", seconds=100.0, now=0.0, wall=0.0)
     assert tickets.find(first) is None
-    last = tickets.issue("device:a", 1, "p", 100.0, 0.0)
-    tickets.issue("device:a", 1, "p", 9000.0, 5000.0)
+    last = tickets.issue("device:a", 1, "p", seconds=100.0, now=0.0, wall=0.0)
+    tickets.issue("device:a", 1, "p", seconds=4000.0, now=5000.0, wall=5000.0)
     assert tickets.find(last) is None
