@@ -1,9 +1,12 @@
 """Threads that the app-server can't be asked for: fresh ones (no turn yet) and ephemeral ones.
 
 ``thread/resume`` of such a thread fails natively ("no rollout found"), even while it is loaded and
-runs. The broker has seen its ``thread/start`` answer and everything since, and answers from that.
+runs. The broker has seen its ``thread/start`` answer and everything since, and answers from that,
+and from what the app-server still says of it when it is asked (``readings``). A fork is on disk
+from its first moment, unless it is ephemeral; then its answer leaves out the turns that it has from
+its source, and the source is asked for them.
 
-Heard from: ``threads`` (what happens on the thread) and ``broker`` (who asks for it).
+Heard from: ``threads`` (what happens on the thread) and ``readings`` (who asks for it).
 """
 
 from __future__ import annotations
@@ -17,12 +20,60 @@ from mux.core.running import Running
 HISTORY_BYTES = 16 * 1024 * 1024
 """Of an ephemeral thread's turns; past it the oldest are forgotten."""
 
+_SHOWN_AS = {
+    "activePermissionProfile": "activePermissionProfile",
+    "approvalPolicy": "approvalPolicy",
+    "approvalsReviewer": "approvalsReviewer",
+    "collaborationMode": "collaborationMode",
+    "cwd": "cwd",
+    "disabledPluginIds": "disabledPluginIds",
+    "effort": "reasoningEffort",
+    "model": "model",
+    "modelProvider": "modelProvider",
+    "multiAgentMode": "multiAgentMode",
+    "sandboxPolicy": "sandbox",
+    "serviceTier": "serviceTier",
+}
+"""A thread's settings, as ``thread/settings/updated`` names them → as a ``thread/resume`` does."""
+
+_OF_THREAD = ("cwd", "model", "modelProvider", "reasoningEffort")
+"""Those that its ``thread`` repeats."""
+
+
+@attrs.define(eq=False, repr=False)
+class Source:
+    """What an ephemeral fork was made of. ``last``: its last turn here, ``before``: the first that
+    isn't; where neither was asked for, what is older than the ``fork``.
+    """
+
+    thread: str
+    fork: str
+    last: str | None = None
+    before: str | None = None
+
+    def inherited(self, turns: list[dict[str, bytes]]) -> list[bytes]:
+        """Which of the source's turns the fork has, as JSON. Both in the order of their age."""
+        ids = [_id(turn) for turn in turns]
+        if self.last in ids:
+            kept = turns[: ids.index(self.last) + 1]
+        elif self.before in ids:
+            kept = turns[: ids.index(self.before)]
+        else:
+            # Ids are UUIDs that begin with the moment (version 7): a later one is greater.
+            kept = [turn for turn, id in zip(turns, ids, strict=True) if id < self.fork]
+        for turn in kept:
+            if turn.get("status") == b'"inProgress"':  # the fork was made in the middle of it
+                turn["status"] = b'"interrupted"'
+        return [jsonrpc.write(turn) for turn in kept]
+
 
 @attrs.define(eq=False, repr=False)
 class Birth:
     """How a thread began. ``result``: the result of its ``thread/start`` or ``fork``, as fields.
 
     ``turns``: by id, as JSON. ``fresh``: until its first turn begins; ``young``: until that ends.
+    ``source``: where the turns are that it was made with; None if they stand in ``turns``.
+    ``preview``: what the app-server shows of a thread in lists: its user's first words, as JSON.
     """
 
     result: dict[str, bytes]
@@ -31,6 +82,8 @@ class Birth:
     turns: dict[str, bytes]
     fresh: bool = True
     young: bool = True
+    source: Source | None = None
+    preview: bytes = b'""'
 
     @property
     def only_here(self) -> bool:
@@ -55,8 +108,11 @@ class Birth:
             self.young = False
             if self.ephemeral and running.turn is not None:
                 self._ended(running.turn, line, running)
-        elif method == "item/completed" and self.turns:
-            self._outlived(line)
+        elif method == "item/completed":
+            if self.preview == b'""' and _USER_MESSAGE in line:
+                self.preview = _words(line)
+            if self.turns:
+                self._outlived(line)
 
     def _ended(self, id: str, line: bytes, running: Running) -> None:
         self.turns[id] = jsonrpc.write(running.shown_ended(line))
@@ -74,19 +130,47 @@ class Birth:
             turn["items"] = b"[" + b",".join(filter(None, items)) + b"]"
             self.turns[id] = jsonrpc.write(turn)
 
-    def resumed(self, status: bytes, running: Running, *, turns: bool) -> bytes:
-        """The result of a ``thread/resume``: that of its start, brought up to date."""
+    def inherits(self, turns: list[bytes]) -> None:
+        """What its source was asked for is known."""
+        self.source = None
+        self.turns = {_id(jsonrpc.read_fields(turn) or {}): turn for turn in turns} | self.turns
+
+    def resumed(
+        self,
+        status: bytes,
+        running: Running,
+        *,
+        turns: bool,
+        settings: bytes = b"",
+        read: dict[str, bytes] | None = None,
+    ) -> bytes:
+        """The result of a ``thread/resume``: that of its start, brought up to date.
+
+        By its ``settings``, if they were changed, and by what ``thread/read`` says of it, if it was
+        ``read``.
+        """
         known: list[bytes] = []
         if turns:
             known = list(self.turns.values())
             if running.turn is not None and running.announced:
                 known.append(jsonrpc.write(running.shown()))
-        thread = self.thread | {"turns": b"[" + b",".join(known) + b"]", "status": status}
-        return jsonrpc.write(self.result | {"thread": jsonrpc.write(thread)})
+        has = jsonrpc.read_fields(settings) or {}
+        holds = {shown: has[name] for name, shown in _SHOWN_AS.items() if name in has}
+        thread = self.thread | {name: holds[name] for name in _OF_THREAD if name in holds}
+        thread |= read or {}
+        thread |= {"turns": b"[" + b",".join(known) + b"]", "status": status}
+        if thread.get("preview", b'""') == b'""':
+            thread["preview"] = self.preview
+        roots = _roots(thread)
+        holds |= {"runtimeWorkspaceRoots": roots} if roots is not None else {}
+        return jsonrpc.write(self.result | holds | {"thread": jsonrpc.write(thread)})
 
 
-def read_birth(answer: bytes) -> Birth | None:
-    """The birth in an answer to ``thread/start`` or ``thread/fork``; None if there is none."""
+def read_birth(answer: bytes, forked: bytes | None = None) -> Birth | None:
+    """The birth in an answer to ``thread/start`` or ``thread/fork``; None if there is none.
+
+    ``forked``: the params of the fork; None for a start.
+    """
     fields = jsonrpc.read_fields(answer) or {}
     result = jsonrpc.read_fields(fields.get("result", b"null"))
     thread = jsonrpc.read_fields((result or {}).get("thread", b"null"))
@@ -95,12 +179,70 @@ def read_birth(answer: bytes) -> Birth | None:
     turns: dict[str, bytes] = {}
     try:
         for raw in _turns_decoder.decode(thread.get("turns", b"[]")):
-            id = jsonrpc.read_text((jsonrpc.read_fields(bytes(raw)) or {}).get("id"))
-            turns[id or ""] = bytes(raw)
+            turns[_id(jsonrpc.read_fields(bytes(raw)) or {})] = bytes(raw)
     except msgspec.DecodeError:
         pass  # of a shape that this version doesn't know
-    new = not turns
-    return Birth(result, thread, thread.get("ephemeral") == b"true", turns, fresh=new, young=new)
+    new = forked is None
+    birth = Birth(result, thread, thread.get("ephemeral") == b"true", turns, fresh=new, young=new)
+    if forked is not None and birth.ephemeral and not turns:
+        birth.source = _source(thread, jsonrpc.read_fields(forked) or {})
+    return birth
 
 
+def _source(thread: dict[str, bytes], forked: dict[str, bytes]) -> Source | None:
+    source, fork = (jsonrpc.read_text(thread.get(name)) for name in ("forkedFromId", "id"))
+    if source is None or fork is None:
+        return None
+    last, before = (jsonrpc.read_text(forked.get(name)) for name in ("lastTurnId", "beforeTurnId"))
+    return Source(source, fork, last, before)
+
+
+def _id(fields: dict[str, bytes]) -> str:
+    return jsonrpc.read_text(fields.get("id")) or ""
+
+
+# -- reading ---------------------------------------------------------------------------------------
+
+
+class _Part(msgspec.Struct):
+    text: str = ""
+
+
+class _UserMessage(msgspec.Struct):
+    content: list[_Part]
+
+
+class _ItemParams(msgspec.Struct):
+    item: _UserMessage
+
+
+class _ItemMessage(msgspec.Struct):
+    params: _ItemParams
+
+
+class _Environment(msgspec.Struct):
+    runtimeWorkspaceRoots: msgspec.Raw
+
+
+def _words(line: bytes) -> bytes:
+    """The words of a user's message, as JSON text."""
+    try:
+        parts = _message_decoder.decode(line).params.item.content
+    except msgspec.DecodeError:
+        return b'""'
+    return msgspec.json.encode("".join(part.text for part in parts))
+
+
+def _roots(thread: dict[str, bytes]) -> bytes | None:
+    """Where the thread may work, as its environment says; None where it has none or several."""
+    try:
+        [environment] = _environments_decoder.decode(thread.get("environments", b"[]"))
+    except (msgspec.DecodeError, ValueError):
+        return None
+    return bytes(environment.runtimeWorkspaceRoots)
+
+
+_USER_MESSAGE = b'"type":"userMessage"'
+_message_decoder = msgspec.json.Decoder(_ItemMessage)
+_environments_decoder = msgspec.json.Decoder(list[_Environment])
 _turns_decoder = msgspec.json.Decoder(list[msgspec.Raw])

@@ -117,6 +117,7 @@ class Broker:
         self._hearing = Hearing(parts, self._settling)
         self.recovery = parts.recovery
         self._sent = parts.sent
+        self._readings = parts.readings
         self._asking = parts.asking
         self._offering = parts.offering
         self._following = parts.following
@@ -208,6 +209,7 @@ class Broker:
                 self._notices.app_server_ends()
                 self._titles.upstream_gone()
                 self._queueing.app_server_gone()
+                self._readings.upstream_gone()
                 self.recovery.exited(reason, unix_time)
                 self._replaying.upstream_gone()
             case _:

@@ -74,7 +74,8 @@ class Following:
         self.state.threads.claim(id)
         self._orphans.pop(id, None)
         if request.method in ("thread/start", "thread/fork"):
-            thread.birth = births.read_birth(line)
+            forked = request.params if request.method == "thread/fork" else None
+            thread.birth = births.read_birth(line, forked)
             if thread.birth is not None and thread.birth.for_title:
                 thread.private = True
         if thread.status == "unknown":
@@ -116,17 +117,6 @@ class Following:
             thread.status = "active"  # of its turn nobody would hear the end, of its status we do
             return
         thread.running.begin(thread.id, turn, request.by)
-
-    def resumed_here(self, request: Request) -> bytes | None:
-        """The answer to a ``thread/resume`` that the app-server can't give, and the broker can."""
-        thread = self.state.threads.known.get(request.thread or "")
-        if request.method != "thread/resume" or thread is None or not thread.subscribed:
-            return None
-        if thread.birth is None or not thread.birth.tells_all:
-            return None
-        turns = asks_for_history(request)
-        result = thread.birth.resumed(thread.shown_status, thread.running, turns=turns)
-        return jsonrpc.write({"id": request.wire_text, "result": result})
 
     def will_repeat(self, request: Request) -> None:
         """A ``thread/resume`` succeeded: what was used of tokens is said again, for its asker."""

@@ -16,6 +16,7 @@ from mux.core.notices import Notices
 from mux.core.offering import Offering
 from mux.core.presence import Presence
 from mux.core.queueing import Queueing
+from mux.core.readings import Readings
 from mux.core.recovery import Recovery
 from mux.core.replaying import Replaying
 from mux.core.sent import Sent
@@ -32,6 +33,7 @@ class Parts:
     asking: Asking
     offering: Offering
     following: Following
+    readings: Readings
     recovery: Recovery
     replaying: Replaying
     presence: Presence
@@ -54,6 +56,7 @@ class Parts:
             asking=asking,
             offering=offering,
             following=Following(state, asking, offering),
+            readings=Readings(state, asking),
             recovery=recovery,
             replaying=Replaying(state, asking),
             presence=Presence(state),

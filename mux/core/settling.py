@@ -41,7 +41,8 @@ class Settling:
             text = "answer to a request that isn't known"
             self.parts.state.log("warning", text, id=id.decode(errors="replace")[:40])
         elif not (failed and self.parts.asking.asks_again(request, bytes(message.error))):
-            self._settle(request, line, failed=failed)
+            if not (failed and self.parts.readings.begins(request, line)):
+                self._settle(request, line, failed=failed)
             self.parts.asking.pump()
 
     def _settle(self, request: Request, line: bytes, *, failed: bool) -> None:
@@ -50,9 +51,7 @@ class Settling:
         recording.answered(self.parts.state, request, line, failed=failed)
         if request.client is None and self._settle_own(request, line, failed=failed):
             return
-        if failed and (known := self.parts.following.resumed_here(request)) is not None:
-            line, failed = known, False
-        elif not failed and not request.expired:
+        if not failed and not request.expired:
             self.parts.following.will_repeat(request)
         client = None
         if not request.expired:  # one that expired has had its answer, and joins nothing more
@@ -85,6 +84,12 @@ class Settling:
         """Whether it was a request of the broker's own that somebody here waits for."""
         if request.method == "initialize":
             self.initialized(line)
+            return True
+        if self.parts.readings.asked(request):
+            answer = self.parts.readings.answered(request, line)
+            if answer is not None:
+                waited, line, failed = answer
+                self._settle(waited, line, failed=failed)
             return True
         return self.parts.recovery.resumed(request, failed=failed) or self.parts.replaying.loaded(
             request, failed=failed

@@ -170,8 +170,10 @@ class Playback:
         return {"id": asked["id"], "result": self.recording.snapshot(self.position, turns=turns)}
 
     def answer(self, answer: Json) -> None:
-        """The app-server's answer to a `thread/resume`."""
+        """The app-server's answer to a `thread/resume`, and to what it is then asked."""
         self.story.says(dumps(answer))
+        for asked in self.story.written("thread/read"):
+            self.story.answers(asked, {"thread": self.recording.started["thread"]})
 
     def join(self, name: str, *, turns: bool = True) -> Viewer:
         """A new client that joins now, and is answered at once."""

@@ -14,9 +14,10 @@ from tests.core.test_running import begins, completes, ends, starts
 IDLE = b'{"type":"idle"}'
 
 
-def birth(*turns: Json, ephemeral: bool = False) -> Birth:
+def birth(*turns: Json, ephemeral: bool = False, forked: bytes | None = None) -> Birth:
     thread = {"id": "t", "ephemeral": ephemeral, "turns": turns, "status": {"type": "idle"}}
-    found = read_birth(dumps({"id": 1, "result": {"thread": thread, "model": "m", "new": [1]}}))
+    answer = {"id": 1, "result": {"thread": thread, "model": "m", "new": [1]}}
+    found = read_birth(dumps(answer), forked)
     assert found is not None
     return found
 
@@ -46,6 +47,7 @@ def test_a_fresh_one_is_told_with_all_that_its_start_said() -> None:
         "ephemeral": False,
         "turns": [],
         "status": {"type": "idle"},
+        "preview": "",
     }
 
 
@@ -60,8 +62,10 @@ def test_it_is_fresh_until_its_first_turn_begins_and_young_until_that_ends() -> 
     assert born.tells_all is False
 
 
-def test_a_fork_with_a_past_is_not_fresh() -> None:
-    assert not birth({"id": "before", "items": []}).only_here
+@pytest.mark.parametrize("past", [(), ({"id": "before", "items": []},)], ids=["untold", "told"])
+def test_a_fork_is_not_fresh_unless_it_is_ephemeral(past: tuple[Json, ...]) -> None:
+    assert not birth(*past, forked=b"{}").only_here
+    assert birth(*past, forked=b"{}", ephemeral=True).only_here
 
 
 def test_an_ephemeral_one_is_told_with_its_past() -> None:

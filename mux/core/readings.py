@@ -1,0 +1,138 @@
+"""What the app-server is asked before the broker itself answers a ``thread/resume``.
+
+The app-server can't resume a thread that is only here (see ``births``), but says what holds of it
+when it is read; and of an ephemeral fork, the turns that it has from its source, when that is
+listed. So the one that wants to join waits for these answers, and gets its own out of them. Its
+request stays among those upstream meanwhile: with its slot, its deadline, and its place among what
+is lost with the app-server.
+
+Heard from: ``settling``, a resume that failed, and the answers to what is asked here.
+"""
+
+from __future__ import annotations
+
+import attrs
+import msgspec
+
+from mux.core import jsonrpc
+from mux.core.asking import Asking, asks_for_history
+from mux.core.births import HISTORY_BYTES, Birth
+from mux.core.requests import Request
+from mux.core.state import State
+from mux.core.threads import Thread
+
+READ = "thread/read"
+LIST = "thread/turns/list"
+
+PAGE = 100
+"""Turns of a source asked for at once: all that most threads have."""
+
+
+@attrs.define(eq=False, repr=False)
+class _Reading:
+    """A ``thread/resume`` that waits. ``error``: the app-server's answer to it.
+
+    ``read``: the thread, as the app-server says it is; ``turns``: its source's, the latest first.
+    """
+
+    request: Request
+    error: bytes
+    thread: Thread
+    birth: Birth
+    read: dict[str, bytes] | None = None
+    turns: list[dict[str, bytes]] = attrs.field(factory=list)
+    size: int = 0
+
+
+@attrs.define(eq=False, repr=False)
+class Readings:
+    """Those under way, by the wire id of what was asked last."""
+
+    state: State
+    asking: Asking
+    _waiting: dict[int, _Reading] = attrs.field(factory=dict)
+
+    def begins(self, request: Request, error: bytes) -> bool:
+        """Whether a request that failed is one that the broker can answer; it is seen to then."""
+        if request.method != "thread/resume" or request.client is None or request.expired:
+            return False
+        thread = self.state.threads.known.get(request.thread or "")
+        if thread is None or not thread.subscribed:
+            return False
+        if thread.birth is None or not thread.birth.tells_all:
+            return False
+        reading = _Reading(request, error, thread, thread.birth)
+        self._ask(reading, READ, {"threadId": thread.id})
+        return True
+
+    def _ask(self, reading: _Reading, method: str, params: dict[str, object]) -> None:
+        asked = self.asking.ask_for_broker(method, params)
+        self._waiting[asked.wire] = reading
+
+    def asked(self, request: Request) -> bool:
+        """Whether it was asked here."""
+        return request.wire in self._waiting
+
+    def answered(self, request: Request, line: bytes) -> tuple[Request, bytes, bool] | None:
+        """An answer to what was asked here, good or not.
+
+        With the last one the resume has its own: that request, the line, and whether it failed.
+        """
+        reading = self._waiting.pop(request.wire)
+        fields = jsonrpc.read_fields(line) or {}
+        result = jsonrpc.read_fields(fields.get("result", b"null")) or {}
+        if request.method == READ:
+            reading.read = jsonrpc.read_fields(result.get("thread", b"null"))
+            goes_on = self._asks_source(reading)
+        else:
+            goes_on = self._listed(reading, result)
+        if goes_on:
+            return None
+        known = self.state.threads.known.get(reading.thread.id)
+        if known is not reading.thread or not known.subscribed:
+            return reading.request, reading.error, True  # it was closed meanwhile
+        return reading.request, self._answer(reading), False
+
+    def _asks_source(self, reading: _Reading, **more: object) -> bool:
+        source = reading.birth.source
+        if source is None or not asks_for_history(reading.request):
+            return False
+        params = {"threadId": source.thread, "limit": PAGE, "itemsView": "full"}
+        self._ask(reading, LIST, params | more)
+        return True
+
+    def _listed(self, reading: _Reading, result: dict[str, bytes]) -> bool:
+        """Take in a page of the source's turns. Whether another one is asked for."""
+        source = reading.birth.source
+        if source is None:
+            return False  # they came for another that joins
+        if "data" not in result:
+            text = "the turns that a fork has from its source are unknown"
+            self.state.log("warning", text, thread=reading.thread.id, source=source.thread)
+            return False
+        page = _list_decoder.decode(result["data"])
+        reading.turns += [jsonrpc.read_fields(bytes(turn)) or {} for turn in page]
+        reading.size += len(result["data"])
+        cursor = jsonrpc.read_text(result.get("nextCursor"))
+        if page and cursor is not None and reading.size < HISTORY_BYTES:
+            return self._asks_source(reading, cursor=cursor)
+        reading.birth.inherits(source.inherited(reading.turns[::-1]))
+        return False
+
+    def _answer(self, reading: _Reading) -> bytes:
+        thread, running = reading.thread, reading.thread.running
+        result = reading.birth.resumed(
+            thread.shown_status,
+            running,
+            turns=asks_for_history(reading.request),
+            settings=thread.settings,
+            read=reading.read,
+        )
+        return jsonrpc.write({"id": reading.request.wire_text, "result": result})
+
+    def upstream_gone(self) -> None:
+        """The app-server has ended: whoever waited is told so with all others."""
+        self._waiting.clear()
+
+
+_list_decoder = msgspec.json.Decoder(list[msgspec.Raw])
