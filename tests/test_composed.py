@@ -255,8 +255,9 @@ def test_a_tool_whose_client_can_t_run_it(judge: Judge, way: str) -> None:
 def test_requests_that_a_machine_answers_and_none_can(judge: Judge) -> None:
     story = Judged.by(judge)
     (only,) = followed(story, "only")
-    story.asks(0, "currentTime/read", **of_thread({}))
-    only.refuses(only.heard("currentTime/read")[0]["id"])
+    refresh = "account/chatgptAuthTokens/refresh"
+    story.asks(0, refresh, reason="unauthorized")
+    only.refuses(only.heard(refresh)[0]["id"])
     assert "up: error" in story.composed
     story.well()
 

@@ -35,6 +35,7 @@ BROADCAST = {
     "thread/status/changed",
     "thread/goal/cleared",
     "thread/name/updated",
+    "thread/readState/changed",
     "thread/archived",
     "thread/unarchived",
     "thread/closed",
@@ -89,16 +90,27 @@ async def test_all_that_is_said_of_a_new_thread_reaches_its_creator(tmp_path: Pa
         forked = (await creator.request("thread/fork", {"threadId": parent}))["thread"]["id"]
         review: dict[str, Any] = {"threadId": parent, "target": {"type": "custom"}}
         review["target"]["instructions"] = "say it"
-        reviewed = await creator.request("review/start", review | {"delivery": "detached"})
-        await creator.wait_method(TURN_COMPLETED, threadId=reviewed["reviewThreadId"])
+        reviews = await _reviewed_apart(creator, review)
         several = [await creator.start_thread(tap.broker.home.work) for _ in range(8)]
         await creator.request(LIST)
         await stranger.request(LIST)
-        for thread in (parent, forked, reviewed["reviewThreadId"], *several):
+        for thread in (parent, forked, *reviews, *several):
             same = partial(_heard_all, tap, creator, thread)
             await eventually(same, f"all that is said of {thread}")
             assert {each["method"] for each in about(stranger, thread)} <= BROADCAST
-        assert reviewed["reviewThreadId"] != parent
+        assert parent not in reviews
+
+
+async def _reviewed_apart(creator: Peer, review: dict[str, Any]) -> list[str]:
+    """Have a review made on a thread of its own; none where codex has no such reviews any more."""
+    try:
+        reviewed = await creator.request("review/start", review | {"delivery": "detached"})
+    except RpcError as refused:
+        if "unknown variant `detached`" in refused.message:  # since 0.169
+            return []
+        raise
+    await creator.wait_method(TURN_COMPLETED, threadId=reviewed["reviewThreadId"])
+    return [reviewed["reviewThreadId"]]
 
 
 def _heard_all(tap: Tapped, peer: Peer, thread: str) -> bool:

@@ -190,7 +190,8 @@ async def test_while_it_lags_a_client_can_ask_answer_follow_and_unfollow() -> No
         answers = [m["id"] for m in late.inbox[begin:] if "method" not in m]
         assert answers == [*asked, unfollow, follow]
         methods = {m["method"] for m in about(late, left, begin)}
-        assert methods <= {"thread/status/changed"}, "as one that doesn't follow it"
+        told_to_all = {"thread/status/changed", "thread/readState/changed"}
+        assert methods <= told_to_all, "as one that doesn't follow it"
         seen = View(joined).hear_all(late.inbox[begin:])
         assert (seen.texts(), seen.faults) == (["A short answer."], [])
         await desk.request("turn/interrupt", {"threadId": talking, "turnId": turn})

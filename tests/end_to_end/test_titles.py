@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Final
 
 import attrs
 import pytest
@@ -13,11 +14,12 @@ import pytest
 from mux.scripted_model import Fail, Hold, Response, Say, Scripted
 from tests.codex_bundles import bundle
 from tests.end_to_end.brokered import brokered, client
-from tests.end_to_end.native import Home, Native
+from tests.end_to_end.native import Home, Native, codex_bin
 from tests.end_to_end.peer import Json, Peer
 from tests.end_to_end.scenes import eventually
 from tests.end_to_end.test_audit import records
 from tests.end_to_end.tui import QUIET, Tui, tmux_is_missing, tui
+from tests.newest import version_of
 
 needs_tmux = pytest.mark.skipif(
     tmux_is_missing(), reason="tmux, in which the TUI runs, is not installed"
@@ -72,6 +74,10 @@ async def two_tuis(broker: Native, thread: str) -> AsyncIterator[tuple[Tui, Tui]
         yield a, b
 
 
+# A TUI of 0.171 whose title thread fails names the thread by the person's own words.
+FALLS_BACK: Final = version_of(codex_bin()) >= "0.171"
+
+
 @needs_tmux
 @pytest.mark.parametrize("fails_first", [False, True])
 async def test_two_tuis_have_one_title_made(fails_first: bool) -> None:
@@ -89,7 +95,10 @@ async def test_two_tuis_have_one_title_made(fails_first: bool) -> None:
             await recorded(broker, "turn/asked", 4)  # two of the phone's, two titles
             model.release(GATE)
             told = await phone.wait_method("thread/name/updated", since=since)
-            assert told["params"]["threadName"] == f"{TITLE} {2 if fails_first else 1}"
+            names = {f"{TITLE} {2 if fails_first else 1}"}
+            if fails_first and FALLS_BACK:
+                names.add("greet again")
+            assert told["params"]["threadName"] in names
             await recorded(broker, "turn/answered", 4)
             # The greeting, and its title; where that failed, another.
             assert len(model.requests) - asked == (3 if fails_first else 2)
