@@ -77,7 +77,7 @@ class Asking:
             claim=claim,
         )
         if rule.route in (Route.FOLLOW, Route.UNFOLLOW) or rule.begins:
-            request.thread = thread_in(params)
+            request.thread = message.thread
         if rule.route is Route.FOLLOW:
             request.params = params
         if rule.begins:
@@ -300,20 +300,8 @@ _TURNS_BY = {
 """The field by which all turns of a thread are asked for, or not."""
 
 
-class _ThreadParams(msgspec.Struct):
-    threadId: str | None = None
-
-
 class _ErrorCode(msgspec.Struct):
     code: int
-
-
-def thread_in(params: bytes) -> str | None:
-    """The thread that a request's params name."""
-    try:
-        return _thread_decoder.decode(params).threadId
-    except msgspec.DecodeError:
-        return None
 
 
 def asks_for_history(request: Request, notice: bytes | None = None) -> bool:
@@ -336,5 +324,4 @@ def _code(error: bytes) -> int | None:
         return None
 
 
-_thread_decoder = msgspec.json.Decoder(_ThreadParams)
 _code_decoder = msgspec.json.Decoder(_ErrorCode)
