@@ -67,8 +67,8 @@ def _spelt_anew(raws: dict[str, msgspec.Raw]) -> dict[str, bytes]:
     """Those of the fields that name threads, where they are spelt otherwise than they should be."""
     spelt: dict[str, bytes] = {}
     if THREAD in raws:
-        id = bytes(raws[THREAD])
-        if not _OWN_SPELLING.fullmatch(id) and (own := _id(id)) != id:
+        id = raws[THREAD]
+        if not _OWN_SPELLING.fullmatch(id) and (own := _id(bytes(id))) != bytes(id):
             spelt[THREAD] = own
     if THREADS in raws and (listed := bytes(raws[THREADS]))[:1] == b"[":
         ids = [bytes(each) for each in _list_decoder.decode(listed)]
