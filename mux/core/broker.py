@@ -470,6 +470,7 @@ class Broker:
     def _client_left(self, client: Client) -> None:
         state = self.state
         recording.left(state, client)
+        asked = [each for each in state.flow.upstream.values() if each.client == client.id]
         for request in state.flow.leave(client.id):
             self._asking.joins(request, -1)
             if request.runs_alone:
@@ -483,6 +484,9 @@ class Broker:
         for claim in state.scoped.leave(client.id):
             if state.appserver.runs:  # else it has ended already
                 self._asking.ask_for_broker(claim.ended_by, {claim.field: claim.wire})
+        for request in asked:
+            if request.rule.cancelled_by:
+                self._asking.ask_for_broker(request.rule.cancelled_by, {"requestId": request.wire})
         self._replaying.client_left(client)
         self._presence.left(client)
         del state.clients[client.id]
