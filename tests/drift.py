@@ -8,6 +8,7 @@ the same one twice). What is shown is to be looked at before a version is called
 * a new request: its scope (unlisted, it needs `admin`) and its row in THE TABLE (or it passes);
 * a new notification: who hears it; and whether it is experimental, which the schema can't tell;
 * a new server request: to whom it is offered, and whether the broker knows a valid answer;
+* of all these: each field that is called like an id of a client's own, and has no row;
 * a new field: whether it loosens what a turn may do, belongs to one client, or names a thread.
 
 Hands to: a person. Hears from: `generate-json-schema` of both, `mux.core`'s tables.
@@ -26,7 +27,7 @@ from typing import Any, Final
 import attrs
 
 from mux.codex import find_codex
-from mux.core import answers, methods, scopes
+from mux.core import answers, id_fields, methods, scopes
 from mux.core.experimental import WITHHELD
 from mux.core.methods import Route
 from tests.codex_bundles import Bundle, Json, generated
@@ -47,9 +48,6 @@ DEEPEST: Final = 12
 """Levels into a type; what lies deeper is some item's detail, which passes as it is."""
 
 LOOSENING: Final = re.compile(r"(?i)sandbox|approval|permission|policy")
-OWN_IDS: Final = re.compile(r"(?i)(process|watch|session|subscription|handle|request)Id$|Handle$")
-
-
 UNSURE: Final = "withheld without experimentalApi? try it: the schema doesn't say (experimental.py)"
 
 
@@ -139,7 +137,7 @@ def _suspicion(change: Change) -> Iterator[str]:
         return
     if LOOSENING.search(name) and name not in scopes._Overrides.__struct_fields__:
         yield f"does `{name}` loosen what may be done? (scopes.py)"
-    if OWN_IDS.search(name):
+    if id_fields.kind_of(name) is not None:
         yield f"does `{name}` belong to one client? (methods.py)"
 
 
@@ -273,7 +271,24 @@ def said(codex: Codex, kind: str, method: str) -> list[str]:
         NOTIFICATIONS: _said_of_notification,
     }
     gate = ["experimental"] if codex.is_experimental(kind, method) else []
-    return gate + (list(of_kind[kind](method)) if kind in of_kind else ["passes"])
+    told = list(of_kind[kind](method)) if kind in of_kind else ["passes"]
+    return gate + told + [LIKE_AN_ID.format(name) for name in told_by_name(codex, kind, method)]
+
+
+LIKE_AN_ID: Final = "whose is `{}`? Until a row says so it is taken for a client's own (methods.py)"
+
+
+def told_by_name(codex: Codex, kind: str, method: str) -> list[str]:
+    """The params called like ids of a client's own, of which no row says whose they are."""
+    fields = codex.whole.resolved(codex.methods(kind)[method]).get("properties", {})
+    known: set[str] = set()
+    if kind == REQUESTS:
+        row = methods.request_rule(method)
+        known = {row.names_request} | {name for name in fields if row.accounts_for(name)}
+    elif kind == NOTIFICATIONS:
+        rule = methods.notification_rule(method)
+        known = {rule.own_id, rule.names_request, *rule.server_ids}
+    return [name for name in fields if id_fields.kind_of(name) and name not in known]
 
 
 def _said_of_request(method: str) -> Iterator[str]:
@@ -300,7 +315,10 @@ def _said_of_server_request(method: str) -> Iterator[str]:
 
 def _said_of_notification(method: str) -> Iterator[str]:
     rule = methods.notification_rule(method)
-    yield f"to {rule.audience.value}" + (f" of its {rule.own_id}" if rule.own_id else "")
+    field = rule.own_id or rule.names_request
+    yield f"to {rule.audience.value}" + (f" of its {field}" if field else "")
+    if method not in methods.NOTIFICATIONS:
+        yield "UNSEEN: to whom its ids belong, if it names any (seen.py)"
     if method in WITHHELD:
         yield "withheld without experimentalApi"
 

@@ -8,8 +8,18 @@ from typing import Any
 
 import pytest
 
+from mux.core import scopes
 from tests.codex_bundles import Bundle, Json, bundle
-from tests.drift import NOTIFICATIONS, REQUESTS, SERVER_REQUESTS, Codex, compare, shown
+from tests.drift import (
+    LIKE_AN_ID,
+    NOTIFICATIONS,
+    REQUESTS,
+    SERVER_REQUESTS,
+    Codex,
+    compare,
+    shown,
+    told_by_name,
+)
 
 
 def method(name: str, params: str) -> Json:
@@ -46,7 +56,7 @@ def codex(
             SERVER_REQUESTS: {"oneOf": [method("item/tool/call", "CallParams")]},
             NOTIFICATIONS: {"oneOf": [method(name, "Notice") for name in notices.split()]},
             "ClientNotification": {"oneOf": []},
-            "v2": shown,
+            "v2": {"Notice": types.get("NoteParams", {})} | shown,
         }
         return Bundle(json.dumps({"definitions": definitions}).encode())
 
@@ -128,6 +138,34 @@ def test_what_becomes_stable_or_experimental_is_told() -> None:
     assert "experimental now" in became.notes
     (back,) = compare(experimental, stable)
     assert "stable now" in back.notes
+
+
+def test_fields_that_are_called_like_a_clients_ids_are_asked_about() -> None:
+    fields = {"requestId": NUMBER, "streamHandle": TEXT, "threadId": TEXT, "processId": TEXT}
+    new = codex(
+        "2",
+        {"a/new": "P", "thread/backgroundTerminals/terminate": "P"},
+        {"P": struct(**fields), "NoteParams": struct(**fields)},
+        notices="b/new item/commandExecution/terminalInteraction",
+    )
+    asked = {
+        each.method: [name for name in fields if LIKE_AN_ID.format(name) in each.notes]
+        for each in compare(codex("1", {"z": "P"}, {"P": struct()}, notices="z"), new)
+        if each.how == "new"
+    }
+    assert asked["a/new"] == ["requestId", "streamHandle", "processId"]
+    assert asked["thread/backgroundTerminals/terminate"] == ["requestId", "streamHandle"]
+
+
+@pytest.mark.parametrize("kind", [REQUESTS, NOTIFICATIONS, SERVER_REQUESTS])
+def test_of_each_field_that_is_called_like_a_clients_id_the_table_says_whose_it_is(
+    kind: str,
+) -> None:
+    """Of every method that stands in it: a new field of one isn't decided by its name alone."""
+    real = Codex("real", bundle(experimental=False), bundle(experimental=True))
+    for method in real.methods(kind):
+        if "APPMUX_CODEX_BIN" not in os.environ or method in scopes.SCOPES:
+            assert told_by_name(real, kind, method) == [], method
 
 
 @pytest.mark.parametrize("same", [OLD, NEW])

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 import attrs
 import msgspec
 
-from mux.core import jsonrpc, recording
+from mux.core import id_fields, jsonrpc, recording
 from mux.core.appserver import State as AppServerState
 from mux.core.client import Client
 from mux.core.events import ClientId
@@ -25,6 +25,7 @@ from mux.core.methods import RequestRule, Route, request_rule
 from mux.core.queues import Queued
 from mux.core.requests import Request
 from mux.core.scoped import Claim
+from mux.core.scopes import SCOPES
 from mux.core.sent import Sent
 from mux.core.state import State
 
@@ -59,8 +60,10 @@ class Asking:
         params, claim = message.params, None
         if rule.own_id is not None:
             params, claim = state.scoped.rewrite(client.id, rule.own_id, params)
-        if rule.names_request:
-            params = self._in_wire_terms(client.id, rule.names_request, params)
+        unseen = message.method not in SCOPES
+        if unseen or rule.names_request or id_fields.any_in(message.named):
+            params, named = self._in_wire_terms(client.id, rule, params, deeply=unseen)
+            claim = claim or named
         self._wire += 1
         fields = message.fields | {"id": b"%d" % self._wire}
         if "params" in fields:
@@ -77,7 +80,7 @@ class Asking:
             claim=claim,
         )
         if rule.route in (Route.FOLLOW, Route.UNFOLLOW) or rule.begins:
-            request.thread = thread_in(params)
+            request.thread = message.thread
         if rule.route is Route.FOLLOW:
             request.params = params
         if rule.begins:
@@ -107,13 +110,33 @@ class Asking:
         self.sent.settled(request, _NEVER_SENT)
         recording.lost(self.state, request)
 
-    def _in_wire_terms(self, client: ClientId, field: str, params: bytes) -> bytes:
-        """``params`` whose ``field`` names a request of the client by its wire id."""
+    def _in_wire_terms(
+        self, client: ClientId, rule: RequestRule, params: bytes, *, deeply: bool
+    ) -> tuple[bytes, Claim | None]:
+        """``params`` with the ids of the client's own, told by their names; and what they name.
+
+        ``deeply``: nobody has looked at the method yet, so below the params' own fields, too.
+        """
+        named: list[Claim] = []
+
+        def in_wire_terms(kind: id_fields.Kind, value: bytes) -> bytes:
+            if kind is id_fields.Kind.REQUEST:
+                return id_fields.request_id(client, value, self.state.flow.of(client))
+            claim = id_fields.own_id(client, value)
+            named.append(claim)
+            return msgspec.json.encode(claim.wire)
+
         fields = jsonrpc.read_fields(params) or {}
-        for request in self.state.flow.upstream.values():
-            if request.client == client and request.origin == fields.get(field):
-                return jsonrpc.write(fields | {field: request.wire_text})
-        return params
+        anew: dict[str, bytes] = {}
+        for name, value in fields.items():
+            kind = None if rule.accounts_for(name) else id_fields.kind_of(name)
+            if kind is not None:
+                anew[name] = id_fields.id_in(kind, value, in_wire_terms)
+            elif deeply and not rule.accounts_for(name):
+                anew[name] = id_fields.translated(value, in_wire_terms)
+        if all(fields[name] == value for name, value in anew.items()):
+            return params, None
+        return jsonrpc.write(fields | anew), next(iter(named), None)
 
     def load(self, thread: str, settings: dict[str, bytes]) -> Request:
         """Have the app-server load a thread for us; ``settings`` as JSON texts."""
@@ -300,20 +323,8 @@ _TURNS_BY = {
 """The field by which all turns of a thread are asked for, or not."""
 
 
-class _ThreadParams(msgspec.Struct):
-    threadId: str | None = None
-
-
 class _ErrorCode(msgspec.Struct):
     code: int
-
-
-def thread_in(params: bytes) -> str | None:
-    """The thread that a request's params name."""
-    try:
-        return _thread_decoder.decode(params).threadId
-    except msgspec.DecodeError:
-        return None
 
 
 def asks_for_history(request: Request, notice: bytes | None = None) -> bool:
@@ -336,5 +347,4 @@ def _code(error: bytes) -> int | None:
         return None
 
 
-_thread_decoder = msgspec.json.Decoder(_ThreadParams)
 _code_decoder = msgspec.json.Decoder(_ErrorCode)

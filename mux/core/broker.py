@@ -27,7 +27,6 @@ from mux.core import jsonrpc, listing, recording
 from mux.core.approvals import Approvals
 from mux.core.appserver import Introduction
 from mux.core.appserver import State as AppServerState
-from mux.core.asking import thread_in
 from mux.core.backlog import Backlog
 from mux.core.client import Client
 from mux.core.commands import Command, KillUpstream, LearnGate, Serve
@@ -65,6 +64,7 @@ from mux.core.limits import Limits
 from mux.core.looking import FOCUS
 from mux.core.methods import RequestRule, Route, request_rule
 from mux.core.notice import Timing
+from mux.core.params import canonical
 from mux.core.parts import Parts
 from mux.core.policies import Policies
 from mux.core.scopes import Scope, needed
@@ -246,6 +246,8 @@ class Broker:
             return
         try:
             message = jsonrpc.read_client(text)
+            if message.kind == "request" or message.method == FOCUS:
+                message = canonical(message)
         except BadMessageError as bad:
             self._refuse(client.id, bad)
             return
@@ -285,8 +287,8 @@ class Broker:
                 text = "Not initialized"
                 self.state.error(client.id, message.id, jsonrpc.INVALID_REQUEST, text)
             case Route.UNFOLLOW:
-                self._titles.unfollowed(client, message.params)
-                self._replaying.unfollowed(client, thread_in(message.params) or "")
+                self._titles.unfollowed(client, message.thread)
+                self._replaying.unfollowed(client, message.thread or "")
                 self._following.client_unfollows(client, message, rule)
             case Route.REPLAY:
                 if not self._is_down(client, message):
@@ -360,7 +362,7 @@ class Broker:
         private = thread is not None and thread.private
         if recording.drives(message.method, begins=rule.begins) and not private:
             self._presence.drove(client)
-            self._notices.acted(client, message.method, thread_in(message.params))
+            self._notices.acted(client, message.method, message.thread)
         if if_busy is not None and self._queueing.takes(client, request, message, if_busy):
             return
         recording.asked(self.state, client, request, message, scope)
@@ -475,6 +477,7 @@ class Broker:
     def _client_left(self, client: Client) -> None:
         state = self.state
         recording.left(state, client)
+        asked = [each for each in state.flow.upstream.values() if each.client == client.id]
         for request in state.flow.leave(client.id):
             self._asking.joins(request, -1)
             if request.runs_alone:
@@ -488,6 +491,9 @@ class Broker:
         for claim in state.scoped.leave(client.id):
             if state.appserver.runs:  # else it has ended already
                 self._asking.ask_for_broker(claim.ended_by, {claim.field: claim.wire})
+        for request in asked:
+            if request.rule.cancelled_by:
+                self._asking.ask_for_broker(request.rule.cancelled_by, {"requestId": request.wire})
         self._replaying.client_left(client)
         self._presence.left(client)
         del state.clients[client.id]

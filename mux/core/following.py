@@ -15,7 +15,7 @@ from collections import Counter
 import attrs
 
 from mux.core import births, jsonrpc, running, threads
-from mux.core.asking import Asking, asks_for_history, thread_in
+from mux.core.asking import Asking, asks_for_history
 from mux.core.client import Client
 from mux.core.events import ClientId
 from mux.core.jsonrpc import ClientMessage
@@ -191,7 +191,7 @@ class Following:
 
     def client_unfollows(self, client: Client, message: ClientMessage, rule: RequestRule) -> None:
         """``thread/unsubscribe``: counted per client, answered here."""
-        id = thread_in(message.params) or ""
+        id = message.thread or ""
         thread = self.state.threads.known.get(id)
         held = thread is not None and (thread.subscribed or thread.followers)
         if not held and not self.state.threads.joining[id]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import attrs
 import msgspec
 
-from mux.core import jsonrpc, recording, scoped
+from mux.core import id_fields, jsonrpc, recording, scoped
 from mux.core.approvals import RESOLVED
 from mux.core.events import ClientId
 from mux.core.following import USAGE
@@ -27,6 +27,7 @@ from mux.core.threads import Recipients
 from mux.core.titles import Told
 
 _ENDS_THREAD = frozenset({"thread/archived", "thread/closed", "thread/deleted"})
+_OF_A_THREAD = frozenset({Audience.FOLLOWERS, Audience.NAMED})
 _TURNING_POINTS = frozenset(
     {
         "turn/started",
@@ -130,6 +131,8 @@ class Hearing:
         if message is None:
             text = "app-server wrote a line that is no message"
             self.parts.state.log("warning", text, bytes=len(line))
+        elif message.method == RESOLVED:
+            self._resolved(line)
         elif message.id is jsonrpc.ABSENT:
             self._notified(line, message)
         elif message.method is None:
@@ -141,12 +144,11 @@ class Hearing:
         method, thread, state = message.method, message.thread, self.parts.state
         if method is None:
             return
-        if method == RESOLVED:
-            self._resolved(line)
-            return
         if method in HEARD:
             self.parts.notices.heard(method, thread, line)
         rule = notification_rule(method)
+        if rule.audience is Audience.NAMED and self._is_owned(method, line, rule):
+            return
         if method == USAGE and thread is not None and self.parts.following.repeats(thread, line):
             return
         if method in _ENDS_THREAD and thread is not None:
@@ -156,7 +158,7 @@ class Hearing:
             private = self.parts.titles.private(thread, method, line)
             if private is not None:
                 thread, rule = private, PUBLISHED
-        if rule.audience is not Audience.FOLLOWERS or thread is None:
+        if rule.audience not in _OF_A_THREAD or thread is None:
             self._notify_others(thread, method, line, rule)
         elif state.threads.get(thread).claimed:
             state.publish(thread, method, line)
@@ -193,6 +195,19 @@ class Hearing:
             return set(threads.audience(self._previous.thread or ""))
         running = [id for id, each in threads.known.items() if each.running.turn is not None]
         return {client for id in running for client in threads.audience(id)}
+
+    def _is_owned(self, method: str, line: bytes, rule: NotificationRule) -> bool:
+        """Whether it names ids of a client's: then that client alone is told, in its own terms."""
+        state = self.parts.state
+        owned = id_fields.owned(line, state.flow.upstream, deeply=not rule.names_request)
+        if owned is None:
+            return False
+        client = state.clients.get(owned.owner or 0)
+        if client is None:
+            state.log("debug", "notification of nobody's", method=method)
+        elif method not in client.opted_out:
+            state.send(client.id, owned.line, method)
+        return True
 
     def _notify_owner(self, line: bytes, method: str, field: str) -> None:
         found = scoped.unscope(line, field)

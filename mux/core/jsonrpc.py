@@ -6,8 +6,9 @@ app-server sent. Neither looks inside ``params`` or ``result``.
 The two sides get different care. The app-server is trusted to write JSON, and its lines are the
 hot path: one pass of msgspec into a struct that skips all it doesn't name. A client is not
 trusted. What it sends must be one JSON object that the app-server can't read differently from us
-(no doubled keys) nor drop in silence (its parser refuses deep nesting and ids past 64 bits), and
-no line end may reach the app-server's stdin, where it would begin a second message.
+(no doubled keys, none of the keys by which its parser reads one value as another) nor drop in
+silence (its parser refuses deep nesting and ids past 64 bits), and no line end may reach the
+app-server's stdin, where it would begin a second message.
 
 Ids are kept as the bytes of their JSON text. So ``1`` and ``"1"`` differ, as they must, and
 Python's ``1 == True == 1.0`` can't creep in.
@@ -16,6 +17,7 @@ Python's ``1 == True == 1.0`` can't creep in.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Literal
 
 import msgspec
@@ -48,7 +50,17 @@ NO_ID = b"null"
 
 _INTEGER = re.compile(rb"-?(?:0|[1-9][0-9]*)")
 _KEY = re.compile(rb'[ \t\r\n]*"(?:[^"\\]|\\.)*"[ \t\r\n]*:[ \t\r\n]*', re.DOTALL)
+_COLON = re.compile(rb"[ \t\r\n]*:")
 _SEPARATOR = re.compile(rb"[ \t\r\n]*([,}])")
+_PRIVATE = "$serde_json::private::"
+"""Begins the keys that mean something to the app-server's parser (serde_json), at any depth: it
+reads ``{"$serde_json::private::RawValue": "[1]"}`` as ``[1]``, and so may params be hidden in a
+text from all who judge them. No field is called so."""
+
+_PRIVATE_BEGINS = b"$serde_json::"
+_SPELT_BY_ESCAPES = re.compile(rb"\\u00(?:24|3[aA]|5[fF]|6[0-9a-fA-F]|7[0-9aA])")
+"""An escape of a character of such a key: rare, as no writer of JSON has to escape any of them."""
+
 _STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _BRACES_AS_BRACKETS = bytes.maketrans(b"{}", b"[]")
 _KEYS = {
@@ -75,18 +87,29 @@ class ClientMessage(msgspec.Struct, frozen=True):
     """A client's message: its kind, and every top-level field as the bytes that came.
 
     ``id`` is the JSON text of the id (``NO_ID`` for a notification), ``method`` is empty for
-    answers.
+    answers. ``named``: the fields of the params, once they have been looked at (see ``params``).
     """
 
     kind: Kind
     id: bytes
     method: str
     fields: dict[str, bytes]
+    named: dict[str, msgspec.Raw] = msgspec.field(default_factory=dict)
 
     @property
     def params(self) -> bytes:
         """The JSON text of ``params``; ``null`` where there is none."""
         return self.fields.get("params", b"null")
+
+    @property
+    def thread(self) -> str | None:
+        """The thread that the params name."""
+        return self.text("threadId")
+
+    def text(self, name: str) -> str | None:
+        """A field of the params; None if it isn't there, or no text."""
+        raw = self.named.get(name)
+        return None if raw is None else read_text(bytes(raw))
 
 
 def read_client(text: bytes) -> ClientMessage:
@@ -115,6 +138,8 @@ def read_client(text: bytes) -> ClientMessage:
     if fields.get("trace", b"null")[:1] not in (b"{", b"n"):
         raise BadMessageError(INVALID_REQUEST, "`trace` must be an object", id or NO_ID)
     _refuse_deep(text, id or NO_ID)
+    if b"$" in text or b"\\" in text:  # else no key can be a private one
+        _refuse_private_keys(text, id or NO_ID)
     return ClientMessage(kind, NO_ID if id is None else id, method, fields)
 
 
@@ -129,16 +154,25 @@ def _read_fields(text: bytes) -> dict[str, bytes]:
         raise BadMessageError(PARSE_ERROR, f"nested deeper than {MAX_DEPTH} levels") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BadMessageError(PARSE_ERROR, f"not JSON: {error}") from None
-    fields = {name: bytes(raw) for name, raw in raws.items()}
+    if not each_key_once(text, raws):
+        raise BadMessageError(INVALID_REQUEST, "a top-level key stands twice")
+    return {name: bytes(raw) for name, raw in raws.items()}
+
+
+def each_key_once(text: bytes, raws: dict[str, msgspec.Raw]) -> bool:
+    """Whether no key stands twice in an object; ``raws``: what it was decoded to."""
+    # Written without spaces it is as long as its parts: nothing was left out.
+    parts = sum(map(len, raws)) + sum(map(len, raws.values()))
+    if raws and len(text) == parts + 4 * len(raws) + 1:
+        return True
     # A key has one colon: if none is left over, no key's first value was left out. (A key that
     # holds a colon itself is looked at more closely.)
+    fields = {name: bytes(raw) for name, raw in raws.items()}
     colons = len(fields) + sum([value.count(b":") for value in fields.values()])
-    if text.count(b":") != colons and not _each_key_once(text, fields):
-        raise BadMessageError(INVALID_REQUEST, "a top-level key stands twice")
-    return fields
+    return text.count(b":") == colons or _each_key_in_place(text, fields)
 
 
-def _each_key_once(text: bytes, fields: dict[str, bytes]) -> bool:
+def _each_key_in_place(text: bytes, fields: dict[str, bytes]) -> bool:
     # The decoder keeps a doubled key's first place and last value, so walking the text along the
     # fields stumbles at the first value that isn't the one kept, or has keys left at the end.
     at = text.index(b"{") + 1
@@ -240,6 +274,22 @@ def read_upstream(line: bytes) -> UpstreamMessage | None:
         return UpstreamMessage(opaque.method, opaque.id, None, opaque.error)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         return None
+
+
+def _refuse_private_keys(text: bytes, id: bytes) -> None:
+    # What is found may stand in a text.
+    if _PRIVATE_BEGINS in text or (b"\\u00" in text and _SPELT_BY_ESCAPES.search(text)):
+        for key in _keys(text):
+            if key.startswith(_PRIVATE):
+                raise BadMessageError(INVALID_REQUEST, f"no field is called `{key[:40]}`", id)
+
+
+def _keys(text: bytes) -> Iterator[str]:
+    """The keys at any depth that can be private ones."""
+    for string in _STRING.finditer(text):
+        key = string[0]
+        if (key.startswith(b'"$') or b"\\u00" in key) and _COLON.match(text, string.end()):
+            yield msgspec.json.decode(key, type=str)
 
 
 def with_id(line: bytes, old: bytes, new: bytes) -> bytes:

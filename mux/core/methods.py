@@ -1,9 +1,11 @@
 """THE TABLE: what the broker does with each method that it does more than pass through.
 
 Three parts: requests of clients, notifications of the app-server, requests of the app-server.
-A method that stands in none of them passes untouched: a request goes upstream and its answer comes
-back, a notification with a thread goes to the thread's followers and one without to everybody, a
-server request is put to the thread's followers like an approval.
+A method that stands in none of them passes: a request goes upstream and its answer comes back, a
+notification with a thread goes to the thread's followers and one without to everybody, a server
+request is put to the thread's followers like an approval. But for ids: a field that is called like
+the id of a request, watch, process, search or stream is taken for one (``id_fields``), in methods
+that stand here too, until a row says otherwise.
 
 To teach the broker a method, add a line here; the meaning of each column stands at its class.
 """
@@ -13,6 +15,8 @@ from __future__ import annotations
 import enum
 
 import msgspec
+
+from mux.core import seen
 
 
 class Route(enum.Enum):
@@ -70,7 +74,9 @@ class RequestRule(msgspec.Struct, frozen=True):
     ``waits``: its answer waits for something outside (a command's end, a person, a download), so
     it takes no slot of those in flight and has no deadline.
     ``own_id``: see ``OwnId``. ``names_request``: the params field that holds the id of another
-    request of the same client, to be rewritten like an id.
+    request of the same client, to be rewritten like an id. ``cancelled_by``: the method that ends
+    it, asked when its client has left. ``server_ids``: fields that are called like ids of a
+    client's own, and are the app-server's.
     """
 
     route: Route = Route.PLAIN
@@ -79,6 +85,12 @@ class RequestRule(msgspec.Struct, frozen=True):
     begins: bool = False
     own_id: OwnId | None = None
     names_request: str = ""
+    cancelled_by: str = ""
+    server_ids: frozenset[str] = frozenset()
+
+    def accounts_for(self, field: str) -> bool:
+        """Whether the row says of the field what it holds, so that its name doesn't."""
+        return field in self.server_ids or (self.own_id is not None and field == self.own_id.field)
 
 
 class Audience(enum.Enum):
@@ -90,6 +102,8 @@ class Audience(enum.Enum):
     """Every client past its handshake, follower or not, as natively."""
     OWNER = "owner"
     """The client that made the id in the params (see ``OwnId``)."""
+    NAMED = "named"
+    """The client whose ids are named, by what their fields are called; as followers if none is."""
     ASKERS = "askers"
     """Natively sent to the connection whose request for a thread's whole history caused it."""
     WORKING = "working"
@@ -99,13 +113,16 @@ class Audience(enum.Enum):
 class NotificationRule(msgspec.Struct, frozen=True):
     """A notification of the app-server. ``own_id`` is the params field for ``Audience.OWNER``.
 
-    ``greets``: natively sent to each connection right after its ``initialize``, so kept and
-    repeated to every newcomer.
+    ``names_request``: that for ``Audience.NAMED`` which names the request of whom it is for.
+    ``server_ids``: as in ``RequestRule``. ``greets``: natively sent to each connection right after
+    its ``initialize``, so kept and repeated to every newcomer.
     """
 
     audience: Audience = Audience.FOLLOWERS
     own_id: str = ""
+    names_request: str = ""
     greets: bool = False
+    server_ids: frozenset[str] = frozenset()
 
 
 class Asked(enum.Enum):
@@ -138,7 +155,7 @@ _BEGINS = RequestRule(begins=True)
 
 _PROCESS = "processId"
 _HANDLE = "processHandle"
-_SEARCH = "sessionId"
+_SEARCH = _SESSION = "sessionId"
 _STREAM = "subscriptionId"
 
 REQUESTS: dict[str, RequestRule] = {
@@ -180,7 +197,9 @@ REQUESTS: dict[str, RequestRule] = {
     "thread/shellCommand": _BEGINS,
     "thread/queue/start": _BEGINS,
     "thread/goal/set": _BEGINS,
-    "thread/realtime/start": _BEGINS,
+    "thread/realtime/start": RequestRule(
+        begins=True, server_ids=frozenset({"realtimeSessionId", "voiceSessionId"})
+    ),
     # Threads: who follows what.
     "thread/start": RequestRule(Route.FOLLOW),
     "thread/fork": RequestRule(Route.FOLLOW),
@@ -213,12 +232,27 @@ REQUESTS: dict[str, RequestRule] = {
     ),
     "mcpServer/event/stream/stop": RequestRule(own_id=OwnId(_STREAM, ends=True)),
     # Requests that name another request of the same connection.
-    "userVerification/cancel": RequestRule(names_request="requestId"),
-    "thread/sample/cancel": RequestRule(names_request="requestId"),
+    **dict.fromkeys(
+        (
+            "userVerification/cancel",
+            "thread/sample/cancel",
+            "thread/search/cancel",
+            "thread/search/stream/cancel",
+        ),
+        RequestRule(names_request="requestId"),
+    ),
+    # Ids that the app-server has given, though they are called like a client's own.
+    "thread/backgroundTerminals/terminate": RequestRule(server_ids=frozenset({_PROCESS})),
+    "accountSession/switch": RequestRule(server_ids=frozenset({_SESSION})),
+    "thread/realtime/list": RequestRule(reads=True, server_ids=frozenset({_SESSION})),
+    "environment/add": RequestRule(waits=True, server_ids=frozenset({"websocketRequestId"})),
     # Answers that wait for a person, a model, a download or a foreign server.
     "userVerification/enroll": _WAITS,
     "userVerification/verify": _WAITS,
-    "thread/sample": _WAITS,
+    "thread/sample": RequestRule(waits=True, cancelled_by="thread/sample/cancel"),
+    "thread/search/stream": RequestRule(
+        reads=True, waits=True, cancelled_by="thread/search/stream/cancel"
+    ),
     "thread/prediction/request": _WAITS,
     "thread/guardianReview": _WAITS,
     "mcpServer/tool/call": _WAITS,
@@ -237,7 +271,6 @@ REQUESTS: dict[str, RequestRule] = {
     "plugin/share/checkout": _WAITS,
     "externalAgentConfig/import": _WAITS,
     "feedback/upload": _WAITS,
-    "environment/add": _WAITS,
     "rollout/compress": _WAITS,
     "windowsSandbox/setupStart": _WAITS,
     # What only reads.
@@ -291,8 +324,11 @@ REQUESTS: dict[str, RequestRule] = {
 }
 
 _EVERYBODY = NotificationRule(Audience.EVERYBODY)
+PUBLISHED = NotificationRule()
+UNSEEN = NotificationRule(Audience.NAMED)
 
 NOTIFICATIONS: dict[str, NotificationRule] = {
+    **dict.fromkeys(seen.PUBLISHED, PUBLISHED),
     "thread/started": _EVERYBODY,
     "thread/status/changed": _EVERYBODY,
     "thread/name/updated": _EVERYBODY,
@@ -314,6 +350,10 @@ NOTIFICATIONS: dict[str, NotificationRule] = {
     "fuzzyFileSearch/sessionUpdated": NotificationRule(Audience.OWNER, own_id=_SEARCH),
     "fuzzyFileSearch/sessionCompleted": NotificationRule(Audience.OWNER, own_id=_SEARCH),
     "mcpServer/event/stream/notification": NotificationRule(Audience.OWNER, own_id=_STREAM),
+    "thread/search/partial": NotificationRule(Audience.NAMED, names_request="requestId"),
+    "item/commandExecution/terminalInteraction": NotificationRule(server_ids=frozenset({_PROCESS})),
+    "thread/realtime/started": NotificationRule(server_ids=frozenset({"realtimeSessionId"})),
+    "serverRequest/resolved": NotificationRule(server_ids=frozenset({"requestId"})),
     "deprecationNotice": NotificationRule(Audience.ASKERS),
     "account/rateLimits/updated": NotificationRule(Audience.WORKING),
     "configWarning": NotificationRule(Audience.EVERYBODY, greets=True),
@@ -334,7 +374,6 @@ SERVER_REQUESTS: dict[str, ServerRequestRule] = {
 }
 
 PLAIN = RequestRule()
-PUBLISHED = NotificationRule()
 OFFERED = ServerRequestRule()
 
 
@@ -344,8 +383,8 @@ def request_rule(method: str) -> RequestRule:
 
 
 def notification_rule(method: str) -> NotificationRule:
-    """The rule for a notification; ``PUBLISHED`` for one that the table doesn't name."""
-    return NOTIFICATIONS.get(method, PUBLISHED)
+    """The rule for a notification; ``UNSEEN`` for one that the table doesn't name."""
+    return NOTIFICATIONS.get(method, UNSEEN)
 
 
 def server_request_rule(method: str) -> ServerRequestRule:

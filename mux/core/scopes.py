@@ -38,6 +38,7 @@ _OBSERVE = """
     thread/attachmentOwner/list thread/backgroundTerminals/list thread/goal/get thread/items/list
     thread/items/read thread/list thread/loaded/list thread/memory/read thread/queue/list
     thread/read thread/readState/update thread/realtime/listVoices thread/resume thread/search
+    thread/search/cancel thread/search/stream thread/search/stream/cancel thread/realtime/list
     thread/searchOccurrences thread/timeline/list thread/turns/list thread/unsubscribe
     threadSection/list windowsSandbox/readiness mcpServerStatus/list
     accountSession/list account/securitySetup/read
@@ -76,6 +77,7 @@ _ADMIN = """
     marketplace/add marketplace/remove marketplace/upgrade mcpServer/event/stream/start
     mcpServer/event/stream/stop mcpServer/oauth/login mcpServer/resource/read
     mcpServer/tool/call memory/reset mock/experimentalMethod modelProvider/config/write
+    modelProvider/default/set
     mux/restart plugin/install plugin/reconcile plugin/share/checkout plugin/share/delete
     plugin/share/list plugin/share/save plugin/share/updateTargets plugin/uninstall process/kill
     process/resizePty process/spawn process/writeStdin remoteControl/client/list

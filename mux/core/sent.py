@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections import OrderedDict
 
 import attrs
-import msgspec
 
 from mux.core import jsonrpc
 from mux.core.client import Client
@@ -34,11 +33,6 @@ class _First:
 
     result: bytes | None = None
     waiting: list[tuple[ClientId, bytes]] = attrs.field(factory=list)
-
-
-class _Params(msgspec.Struct):
-    threadId: str
-    clientUserMessageId: str | None = None
 
 
 @attrs.define(eq=False, repr=False)
@@ -73,13 +67,10 @@ class Sent:
     def _key(self, client: Client, message: ClientMessage) -> Key | None:
         if message.method not in SENDS:
             return None
-        try:
-            params = _decoder.decode(message.params)
-        except msgspec.DecodeError:
+        thread, id = message.thread, message.text("clientUserMessageId")
+        if thread is None or not id:
             return None
-        if not params.clientUserMessageId:
-            return None
-        return (client.principal.identity, params.threadId, params.clientUserMessageId)
+        return (client.principal.identity, thread, id)
 
     def settled(self, request: Request, line: bytes) -> None:
         """The first one has its answer: ``line`` carries ``result`` or ``error``."""
@@ -98,6 +89,3 @@ class Sent:
     def _answer(self, client: ClientId, origin: bytes, kind: str, value: bytes) -> None:
         if client in self.state.clients:
             self.state.send(client, jsonrpc.write({"id": origin, kind: value}), "turn/start")
-
-
-_decoder = msgspec.json.Decoder(_Params)

@@ -103,7 +103,7 @@ class Settling:
             return line
         if client is not None:
             self._settle_hold(request, request.claim, client.id, failed=failed)
-        if failed:
+        if failed or not request.claim.field:  # told by its name: it may stand in the result, too
             return scoped.in_origin_terms(line, request.claim.wire, request.claim.origin)
         return line
 

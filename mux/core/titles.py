@@ -25,7 +25,7 @@ import attrs
 import msgspec
 
 from mux.core import jsonrpc
-from mux.core.asking import Asking, thread_in
+from mux.core.asking import Asking
 from mux.core.client import Client
 from mux.core.recovery import Recovery
 from mux.core.requests import Request
@@ -210,11 +210,10 @@ class Titles:
 
     # ── who waits no longer ───────────────────────────────────────────────────────────────────
 
-    def unfollowed(self, client: Client, params: bytes) -> None:
+    def unfollowed(self, client: Client, thread: str | None) -> None:
         """The client wants a thread no more: what it has waiting for it gets an error."""
         if not self.running:
             return
-        thread = thread_in(params)
         for request in self._take(lambda each: each.client == client.id and each.thread == thread):
             self.asking.drop(request)
             text = "the thread was unsubscribed from before the turn began"

@@ -161,6 +161,9 @@ INTENDED: Final[Mapping[str, Intended]] = {
         "::test_an_answer_that_never_comes_becomes_an_error_after_a_deadline"
     ),
     "invalid-messages": Intended(_told_what_is_wrong),
+    "one-reading": Intended(
+        elsewhere=f"{_END}/test_spellings.py::test_nobody_is_unsubscribed_by_another_spelling"
+    ),
     "before-the-handshake": Intended(_not_initialized),
     "gate-later": Intended(
         elsewhere=f"{_END}/test_experimental.py"

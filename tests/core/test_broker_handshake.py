@@ -98,7 +98,7 @@ def test_initialized_is_not_waited_for() -> None:
     "params",
     [
         {},
-        [],
+        5,
         None,
         {"clientInfo": {"name": "x"}},
         {"clientInfo": {"name": 1, "version": "1"}},

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from mux.core.methods import REQUESTS
 from tests.core.stories import Story
 
 ODD_IDS = [0, -5, 1, "1", "", "null", 2**53, 2**53 + 1, 2**63 - 1, -(2**63), "é\n", "0"]
@@ -134,7 +135,7 @@ def test_an_answer_that_nobody_waits_for_changes_nothing() -> None:
 
 @pytest.mark.parametrize(
     "field_and_method",
-    [("requestId", "userVerification/cancel"), ("requestId", "thread/sample/cancel")],
+    [("requestId", method) for method, rule in REQUESTS.items() if rule.names_request],
 )
 def test_a_request_that_names_another_names_it_by_its_wire_id(
     field_and_method: tuple[str, str],
@@ -149,9 +150,14 @@ def test_a_request_that_names_another_names_it_by_its_wire_id(
     a.asks(method, {field: "v", "x": 1})
     assert story.only(method)["params"] == {field: first["id"], "x": 1}
     b.asks(method, {field: "v"})
-    assert story.only(method)["params"] == {field: second["id"]}
-    b.asks(method, {field: "other"})
-    assert story.only(method)["params"] == {field: "other"}
+    asked = story.only(method)
+    assert asked["params"] == {field: second["id"]}
+    story.answers(asked)
+    for foreign in ("other", first["id"], str(first["id"]), 0, -7):
+        b.asks(method, {field: foreign}, id="c")
+        asked = story.only(method)
+        assert asked["params"] == {field: f"{b.id}:{foreign}"}
+        story.answers(asked)
 
 
 # ── bad input ─────────────────────────────────────────────────────────────────────────────────────

@@ -20,7 +20,7 @@ from mux.core.methods import (
 
 def test_a_method_that_the_table_does_not_name_passes_untouched() -> None:
     assert request_rule("made/up") == methods.PLAIN
-    assert notification_rule("made/up").audience is Audience.FOLLOWERS
+    assert notification_rule("made/up").audience is Audience.NAMED
     assert server_request_rule("made/up").asked is methods.Asked.FOLLOWERS
     assert methods.PLAIN.route is Route.PLAIN
     assert not methods.PLAIN.waits
@@ -40,6 +40,7 @@ def test_each_notification_for_an_owner_names_an_id_that_a_request_begins() -> N
     begun = {rule.own_id.field for rule in REQUESTS.values() if rule.own_id and rule.own_id.begins}
     for method, rule in NOTIFICATIONS.items():
         assert bool(rule.own_id) == (rule.audience is Audience.OWNER), method
+        assert bool(rule.names_request) == (rule.audience is Audience.NAMED), method
         assert not rule.own_id or rule.own_id in begun, method
 
 
@@ -53,6 +54,12 @@ def test_what_begins_work_does_not_only_read() -> None:
     for method, rule in REQUESTS.items():
         assert not (rule.reads and rule.begins), method
         assert not (rule.reads and rule.route not in (Route.PLAIN, Route.REPLAY)), method
+
+
+def test_what_cancels_a_request_names_it() -> None:
+    for method, rule in REQUESTS.items():
+        if rule.cancelled_by:
+            assert request_rule(rule.cancelled_by).names_request == "requestId", method
 
 
 def test_rows_are_frozen() -> None:

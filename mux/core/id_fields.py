@@ -1,0 +1,192 @@
+"""Ids that belong to one client, told by the names of their fields.
+
+THE TABLE says of each method which of its fields hold such an id. Of a codex that we haven't seen
+it says nothing; so there the name decides: a field that is called like the id of a request, a
+watch, a process, a search or a stream is taken for one. Upstream it is written as that of its
+client, and what comes down with one goes to that client alone, under its own id; to nobody if it
+is nobody's. A row of the table may say otherwise of a field (``server_ids``).
+
+Of methods that somebody has looked at, the fields of the params are judged so; of others, those
+below, too.
+
+Heard from: ``asking`` (up), ``hearing`` and ``offering`` (down).
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections.abc import Callable, Collection, Mapping
+
+import msgspec
+
+from mux.core import jsonrpc
+from mux.core.events import ClientId
+from mux.core.requests import Request
+from mux.core.scoped import Claim
+
+LONGEST_NAME = 64
+"""Characters: a schema's names are shorter, and those that were judged are remembered."""
+
+REMEMBERED_NAMES = 4_096
+"""Several times as many as a schema has."""
+
+
+class Kind(enum.Enum):
+    """What an id stands for."""
+
+    REQUEST = "request"
+    """Another request of the same client, by its JSON-RPC id."""
+    OWN = "own"
+    """A watch, process, search or stream that the client has named."""
+
+
+_ID = re.compile(rb'".*"|-?[0-9]{1,19}', re.DOTALL)
+_REQUEST = re.compile(r"(?:.*R|r)equestIds?")
+_OWN = re.compile(
+    r"(?:.*(?:[wW]atch|[pP]rocess|[sS]ession|[sS]earch|[sS]ubscription|[sS]tream)Ids?)"
+    r"|(?:.*[hH]andles?)|(?:.*(?:[cC]ancellation|[pP]rogress)Tokens?)"
+)
+
+
+def kind_of(name: str) -> Kind | None:
+    """What the field's name says that its value stands for; None for nothing of a client's own."""
+    if len(name) > LONGEST_NAME:
+        return None
+    if _REQUEST.fullmatch(name):
+        return Kind.REQUEST
+    return Kind.OWN if _OWN.fullmatch(name) else None
+
+
+def any_in(names: Collection[str]) -> bool:
+    """Whether any of these names may be one of an id of a client's."""
+    if _harmless.issuperset(names):  # nearly always: the names of one codex are a few hundred
+        return False
+    others = [name for name in names if kind_of(name) is None and len(name) <= LONGEST_NAME]
+    if len(_harmless) + len(others) <= REMEMBERED_NAMES:
+        _harmless.update(others)
+    return any(map(kind_of, names))
+
+
+_harmless: set[str] = set()
+"""Names that were judged, and are none: what is true of a name stays so."""
+
+
+Translate = Callable[[Kind, bytes], bytes]
+"""An id, as JSON text, to be written in its place; it is neither null nor a list."""
+
+
+def translated(text: bytes, translate: Translate) -> bytes:
+    """A JSON value with every id in it, at any depth, in other terms."""
+    if text[:1] == b"{":
+        fields = jsonrpc.read_fields(text) or {}
+        anew = {name: _field(name, value, translate) for name, value in fields.items()}
+        return text if anew == fields else jsonrpc.write(anew)
+    if text[:1] == b"[":
+        values = [bytes(each) for each in _list_decoder.decode(text)]
+        others = [translated(each, translate) for each in values]
+        return text if others == values else b"[" + b",".join(others) + b"]"
+    return text
+
+
+def _field(name: str, value: bytes, translate: Translate) -> bytes:
+    kind = kind_of(name)
+    return translated(value, translate) if kind is None else id_in(kind, value, translate)
+
+
+def id_in(kind: Kind, value: bytes, translate: Translate) -> bytes:
+    """The value of a field that holds an id, or several; an object in its place, by its parts."""
+    if value[:1] == b"[":
+        ids = [id_in(kind, bytes(each), translate) for each in _list_decoder.decode(value)]
+        return b"[" + b",".join(ids) + b"]"
+    if value[:1] == b"{":
+        return translated(value, translate)
+    return value if value == b"null" else translate(kind, value)
+
+
+# ── up ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def request_id(client: ClientId, value: bytes, asked: list[Request]) -> bytes:
+    """The id of one of the client's requests, as it stands upstream. ``asked``: all of them.
+
+    One that is none of its own becomes an id that no request upstream has: the app-server answers
+    as it does for one that it doesn't know. What can be no id is the app-server's to refuse.
+    """
+    if not _ID.fullmatch(value):
+        return value
+    id = _plainly(value)
+    for request in reversed(asked):
+        if _plainly(request.origin) == id:
+            return request.wire_text
+    return msgspec.json.encode(f"{client}:{id}")
+
+
+def _plainly(id: bytes) -> str | int:
+    """A request's id without its spelling: ``"a"`` may be written with escapes."""
+    return msgspec.json.decode(id, type=str | int)
+
+
+def own_id(client: ClientId, value: bytes) -> Claim:
+    """A thing of the client's, with its id as it stands upstream."""
+    text = jsonrpc.read_text(value)
+    origin = value.decode() if text is None else text
+    return Claim("", origin, f"{client}:{origin}", "")
+
+
+# ── down ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Owned(msgspec.Struct, frozen=True):
+    """A message that names ids of a client. ``owner``: None if they are nobody's, or several's.
+
+    ``line``: the message in the owner's terms.
+    """
+
+    owner: ClientId | None
+    line: bytes
+
+
+def owned(line: bytes, upstream: Mapping[int, Request], *, deeply: bool) -> Owned | None:
+    """Whose a message of the app-server is by the ids that it names; None if it names none.
+
+    ``upstream``: the requests that wait for their answer, by wire id. ``deeply``: nobody has looked
+    at the message yet, so an id that we have given counts wherever it stands.
+    """
+    owners: set[ClientId | None] = set()
+
+    def read_back(kind: Kind, value: bytes) -> bytes:
+        owner, origin = _owner(kind, value, upstream)
+        owners.add(owner)
+        return origin
+
+    def read_back_ours(kind: Kind, value: bytes) -> bytes:
+        ours = _owner(kind, value, upstream)[0] is not None
+        return read_back(kind, value) if ours else value
+
+    fields = jsonrpc.read_fields(line) or {}
+    params = jsonrpc.read_fields(fields.get("params", b"null")) or {}
+    for name, value in params.items():
+        if (kind := kind_of(name)) is not None:
+            params[name] = id_in(kind, value, read_back)
+        elif deeply:
+            params[name] = translated(value, read_back_ours)
+    if not owners:
+        return None
+    owner = owners.pop() if len(owners) == 1 else None
+    return Owned(owner, jsonrpc.write(fields | {"params": jsonrpc.write(params)}))
+
+
+def _owner(
+    kind: Kind, value: bytes, upstream: Mapping[int, Request]
+) -> tuple[ClientId | None, bytes]:
+    if kind is Kind.REQUEST:
+        request = upstream.get(int(value)) if value.isdigit() else None
+        return (None, value) if request is None else (request.client, request.origin)
+    client, colon, origin = (jsonrpc.read_text(value) or "").partition(":")
+    if not colon or not (client.isascii() and client.isdecimal()):
+        return None, value
+    return int(client), msgspec.json.encode(origin)
+
+
+_list_decoder = msgspec.json.Decoder(list[msgspec.Raw])

@@ -1,0 +1,289 @@
+"""The params of a request have one reading, whatever spelling the app-server takes for it."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mux.core.jsonrpc import INVALID_REQUEST, BadMessageError, ClientMessage, read_client
+from mux.core.params import canonical, thread_id
+from mux.core.principal import Principal
+from tests.core.stories import LOCAL, Peer, Story, dumps, offered
+
+THREAD = "0199f3a1-5c1e-7d43-9a51-2f7c1de0b6aa"
+WATCHER = Principal("ann", "device", scopes=frozenset({"observe"}))
+DRIVER = Principal("bob", "device", scopes=frozenset({"observe", "drive"}), device="d1")
+EXTENSION: dict[str, Any] = {"extensions": {"appmux": {}}}
+
+SPELLINGS: dict[str, Callable[[str], str]] = {
+    "its own": str,
+    "upper case": str.upper,
+    "mixed case": lambda id: id[:18].upper() + id[18:],
+    "no hyphens": lambda id: id.replace("-", ""),
+    "no hyphens, upper case": lambda id: id.replace("-", "").upper(),
+    "braces": "{{{}}}".format,
+    "a urn": "urn:uuid:{}".format,
+    "a urn in upper case": lambda id: f"urn:uuid:{id.upper()}",
+}
+"""All that the real app-server takes (`tests/end_to_end/test_spellings.py` tries them on it)."""
+
+OTHERS = [
+    "", "t", f" {THREAD}", f"{THREAD} ", f"URN:UUID:{THREAD}", f"{{{THREAD}", f"{THREAD}}}",
+    f"({THREAD})", f"urn:uuid:{{{THREAD}}}", "{" + THREAD.replace("-", "") + "}",
+    "urn:uuid:" + THREAD.replace("-", ""), THREAD.replace("-", "", 1), THREAD + "\n", THREAD[:-1],
+    THREAD.replace("0", "\uff10"), "g" + THREAD[1:], "\u0660" + THREAD[1:],
+]  # fmt: skip
+"""What it refuses, and so what is nobody's other name."""
+
+
+def read(params: object, **layout: Any) -> ClientMessage:
+    message = {"id": 1, "method": "thread/read", "params": params}
+    return canonical(read_client(json.dumps(message, **layout).encode()))
+
+
+def refusal(params: str, method: str = "thread/read") -> BadMessageError:
+    with pytest.raises(BadMessageError) as caught:
+        canonical(read_client(f'{{"id":"q","method":"{method}","params":{params}}}'.encode()))
+    assert caught.value.id == b'"q"'
+    return caught.value
+
+
+# ── ids ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+@given(st.uuids(), st.sampled_from(list(SPELLINGS.values())), st.booleans(), st.data())
+def test_any_spelling_of_an_id_is_one_id(
+    id: uuid.UUID, spelt: Callable[[str], str], ascii: bool, data: st.DataObject
+) -> None:
+    text = spelt(str(id))
+    assert thread_id(text) == str(id)
+    spaces = data.draw(st.sampled_from([(",", ":"), (", ", ": "), (" ,\t", " :\n")]))
+    message = read({"x": [text], "threadId": text, "y": "é"}, ensure_ascii=ascii, separators=spaces)
+    assert json.loads(message.params) == {"x": [text], "threadId": str(id), "y": "é"}
+
+
+@pytest.mark.parametrize("text", OTHERS)
+def test_what_is_no_spelling_of_it_stays_as_it_is(text: str) -> None:
+    assert thread_id(text) == text
+    assert json.loads(read({"threadId": text}).params) == {"threadId": text}
+
+
+def test_params_that_need_nothing_are_the_bytes_that_came() -> None:
+    params = f'{{ "threadId" : "{THREAD}", "x" : 1e2 }}'
+    message = read_client(f'{{"id":1,"method":"m","params":{params}}}'.encode())
+    assert canonical(message).params == params.encode()
+
+
+def test_an_escape_is_no_other_spelling() -> None:
+    params = r'{"thread\u0049d":"\u0030REST"}'.replace("REST", THREAD[1:].upper())
+    text = f'{{"id":1,"method":"m","params":{params}}}'
+    assert json.loads(canonical(read_client(text.encode())).params) == {"threadId": THREAD}
+
+
+@pytest.mark.parametrize("value", [None, 5, True, [THREAD.upper()], {"id": THREAD.upper()}])
+def test_an_id_that_is_no_text_is_the_app_servers_to_refuse(value: object) -> None:
+    assert json.loads(read({"threadId": value}).params) == {"threadId": value}
+
+
+def test_each_of_several_ids_is_spelt_as_its_own() -> None:
+    ids = [spelt(THREAD) for spelt in SPELLINGS.values()]
+    message = read({"threadIds": [*ids, "t", 5, None]})
+    assert json.loads(message.params) == {"threadIds": [THREAD] * len(ids) + ["t", 5, None]}
+
+
+@pytest.mark.parametrize("params", [None, 5, "x", True])
+def test_params_that_are_no_object_are_the_app_servers_to_refuse(params: object) -> None:
+    message = read_client(dumps({"id": 1, "method": "m", "params": params}))
+    assert canonical(message) is message
+
+
+# ── what can be read in two ways ──────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("params", ["[]", '["t"]', f'[ "{THREAD}" ]', "[{}]"])
+@pytest.mark.parametrize("method", ["thread/unsubscribe", "fs/unwatch", "turn/start", "new/one"])
+def test_a_list_is_no_params(method: str, params: str) -> None:
+    refused = refusal(params, method)
+    assert refused.code == INVALID_REQUEST
+    assert "`params` must be an object" in str(refused)
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        '{"threadId":1,"threadId":"t"}',
+        '{"threadId":"t","threadId":"t"}',
+        '{"threadId":null, "a":{"b":1}, "threadId":"t"}',
+        r'{"threadId":"x","thread\u0049d":"t"}',
+        '{"":1,"":1}',
+        '{"a:b":1,"a:b":2,"c":":"}',
+        '{"zzz":[1,2],"zzz":":"}',
+    ],
+)
+def test_a_key_of_params_that_stands_twice_is_refused(params: str) -> None:
+    assert "stands twice" in str(refusal(params))
+
+
+@given(
+    st.lists(
+        st.tuples(st.text('ab:"\\é', max_size=2), st.sampled_from(["1", '":"', '{"a":1}', "[]"])),
+        max_size=5,
+    ),
+    st.sampled_from([(",", ":"), (", ", ": "), ("\t,", " :")]),
+)
+def test_keys_are_refused_just_where_one_stands_twice(
+    pairs: list[tuple[str, str]], spaces: tuple[str, str]
+) -> None:
+    comma, colon = spaces
+    params = "{" + comma.join(json.dumps(key) + colon + value for key, value in pairs) + "}"
+    message = read_client(f'{{"id":1,"method":"m","params":{params}}}'.encode())
+    once = len({key for key, _ in pairs}) == len(pairs)
+    try:
+        assert canonical(message).params == params.encode()
+        assert once
+    except BadMessageError:
+        assert not once
+
+
+PRIVATE = [
+    '{"$serde_json::private::RawValue":"1"}',
+    '{"threadId":{"$serde_json::private::RawValue":"1"}}',
+    '{"x":[{"a":1,"$serde_json::private::Number" : "7"}]}',
+    r'{"x":{"\u0024serde_json::private::RawValue":"1"}}',
+    r'{"x":{"$serde_json::private::\u0052awValue":"1"}}',
+    r'{"x":"\\","y":{"$serde\u005Fjson::private::RawValue":"1"}}',
+    r'{"x":"\"","$serd\u0065_json::private::RawValue":"1"}',
+]
+
+
+@pytest.mark.parametrize("params", PRIVATE)
+def test_keys_that_mean_something_to_the_parser_are_refused_at_any_depth(params: str) -> None:
+    assert "no field is called `$serde_json::private::" in str(refusal(params))
+    answer = f'{{"id":"q","result":{params}}}'.encode()
+    with pytest.raises(BadMessageError, match="no field is called"):
+        read_client(answer)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "$serde_json::private::RawValue",
+        '{"$serde_json::private::RawValue":"1"}',
+        '"$serde_json::private::RawValue":',
+        {"serde_json::private::RawValue": 1},
+        {"$serde_json": "$serde_json::private::RawValue"},
+    ],
+)
+@pytest.mark.parametrize("escaped", [False, True])
+def test_in_a_text_they_are_words(value: object, escaped: bool) -> None:
+    params = json.dumps({"x": value})
+    if escaped:
+        params = params.replace("$", r"\u0024")
+    message = read_client(f'{{"id":1,"method":"m","params":{params}}}'.encode())
+    assert json.loads(canonical(message).params) == {"x": value}
+
+
+# ── what hung on it ───────────────────────────────────────────────────────────────────────────────
+
+
+def following() -> tuple[Story, Peer, Peer]:
+    """A thread that one client follows, and a client that only watches."""
+    story = Story.begun()
+    desk, watcher = story.peer("desk"), story.peer("watcher", WATCHER)
+    story.follows(desk, THREAD)
+    story.written()
+    return story, desk, watcher
+
+
+@pytest.mark.parametrize("spelt", SPELLINGS.values(), ids=SPELLINGS)
+def test_nobody_is_unsubscribed_by_another(spelt: Callable[[str], str]) -> None:
+    story, desk, watcher = following()
+    watcher.asks("thread/unsubscribe", {"threadId": spelt(THREAD)})
+    assert story.written() == []
+    assert watcher.only()["result"] == {"status": "notSubscribed"}
+    story.delta(THREAD)
+    assert desk.heard_methods() == ["item/agentMessage/delta"]
+
+
+@pytest.mark.parametrize(
+    "params",
+    [f'["{THREAD}"]', f'{{"threadId":1,"threadId":"{THREAD}"}}', PRIVATE[0], PRIVATE[1]],
+)
+def test_nor_by_params_that_only_the_app_server_can_read(params: str) -> None:
+    story, _, watcher = following()
+    watcher.says(f'{{"id":1,"method":"thread/unsubscribe","params":{params}}}')
+    assert story.written() == []
+    assert watcher.only()["error"]["code"] == INVALID_REQUEST
+
+
+@pytest.mark.parametrize("spelt", SPELLINGS.values(), ids=SPELLINGS)
+def test_a_thread_is_followed_by_any_spelling(spelt: Callable[[str], str]) -> None:
+    story = Story.begun()
+    peer = story.peer()
+    peer.asks("thread/resume", {"threadId": spelt(THREAD)})
+    asked = story.only("thread/resume")
+    assert asked["params"]["threadId"] == THREAD
+    story.answers(asked, {"thread": {"id": THREAD}})
+    peer.heard()
+    story.asks(5, threadId=THREAD)
+    assert offered(peer)["params"]["threadId"] == THREAD
+    peer.asks("thread/unsubscribe", {"threadId": spelt(THREAD)})
+    assert peer.only()["result"] == {"status": "unsubscribed"}
+
+
+@pytest.mark.parametrize("spelt", SPELLINGS.values(), ids=SPELLINGS)
+def test_a_message_sent_twice_runs_once_by_any_spelling(spelt: Callable[[str], str]) -> None:
+    story = Story.begun()
+    peer = story.peer()
+    story.follows(peer, THREAD)
+    story.written()
+    told = {"input": [], "clientUserMessageId": "m1"}
+    peer.asks("turn/start", {"threadId": THREAD, **told})
+    story.answers(story.only(), {"turn": {"id": "u", "status": "inProgress", "items": []}})
+    peer.heard()
+    peer.asks("turn/start", {"threadId": spelt(THREAD), **told})
+    assert story.written() == []
+    assert peer.only()["result"]["turn"]["id"] == "u"
+
+
+@pytest.mark.parametrize("spelt", SPELLINGS.values(), ids=SPELLINGS)
+@pytest.mark.parametrize("if_busy", ["reject", "queue"])
+def test_a_busy_thread_is_busy_by_any_spelling(spelt: Callable[[str], str], if_busy: str) -> None:
+    story = Story.begun()
+    peer = story.peer("phone", **EXTENSION)
+    story.follows(peer, THREAD)
+    story.begins_turn(THREAD)
+    story.written()
+    peer.heard()
+    peer.asks("turn/start", {"threadId": spelt(THREAD), "input": [], "ifBusy": if_busy})
+    assert story.written() == []
+    (answer,) = [each for each in peer.heard() if "id" in each]
+    if if_busy == "reject":
+        assert answer["error"]["code"] == -32012
+    else:
+        assert answer["result"]["appmux"]["queued"]["threadId"] == THREAD
+        peer.asks("mux/queue/list", {"threadId": spelt(THREAD)})
+        (listed,) = [each for each in peer.heard() if "id" in each]
+        assert len(listed["result"]["queues"]) == 1
+
+
+@pytest.mark.parametrize("spelt", SPELLINGS.values(), ids=SPELLINGS)
+def test_whoever_began_the_turn_is_its_owner_by_any_spelling(spelt: Callable[[str], str]) -> None:
+    story = Story.begun()
+    driver, other = story.peer("driver", DRIVER), story.peer("other", LOCAL)
+    for peer in (driver, other):
+        story.follows(peer, THREAD)
+    story.written()
+    driver.asks("turn/start", {"threadId": spelt(THREAD), "input": []})
+    story.answers(story.only(), {"turn": {"id": "u", "status": "inProgress", "items": []}})
+    known = story.broker.state.threads.known
+    assert set(known) == {THREAD}
+    owner = known[THREAD].running.by
+    assert owner is not None
+    assert owner.client == driver.id
