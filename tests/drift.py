@@ -26,7 +26,7 @@ from typing import Any, Final
 import attrs
 
 from mux.codex import find_codex
-from mux.core import answers, methods, scopes
+from mux.core import answers, methods, overrides, scopes
 from mux.core.experimental import WITHHELD
 from mux.core.methods import Route
 from tests.codex_bundles import Bundle, Json, generated
@@ -46,7 +46,6 @@ TITLES: Final = {
 DEEPEST: Final = 12
 """Levels into a type; what lies deeper is some item's detail, which passes as it is."""
 
-LOOSENING: Final = re.compile(r"(?i)sandbox|approval|permission|policy")
 OWN_IDS: Final = re.compile(r"(?i)(process|watch|session|subscription|handle|request)Id$|Handle$")
 
 
@@ -137,8 +136,9 @@ def _suspicion(change: Change) -> Iterator[str]:
     name = change.place.rpartition(".")[2]
     if not change.place.startswith("params.") or not change.what.startswith("new"):
         return
-    if LOOSENING.search(name) and name not in scopes._Overrides.__struct_fields__:
-        yield f"does `{name}` loosen what may be done? (scopes.py)"
+    known = overrides.JUDGED.keys() | overrides.HARMLESS.keys()
+    if overrides.SUSPICIOUS.search(name) and name not in known:
+        yield f"does `{name}` loosen what may be done? (overrides.py)"
     if OWN_IDS.search(name):
         yield f"does `{name}` belong to one client? (methods.py)"
 

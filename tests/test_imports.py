@@ -90,8 +90,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "restart": {"client", "statedir"},
     # the broker, in the order in which a message meets it
     "server": {
-        "access", "audit", "auth", "codex", "codex_schema", "devices", "dispatcher", "door",
-        "downstream", "failures", "listener", "metrics", "notices.asked",
+        "access", "audit", "auth", "codex", "codex_schema", "devices", "directories", "dispatcher",
+        "door", "downstream", "failures", "listener", "metrics", "notices.asked",
         "notices.lockscreen", "occupant", "outbox", "statedir", "store",
         "streams", "takeover", "tls", "upstream", "watchdog",
     },
@@ -135,6 +135,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "frames": set(),
     "upstream": {"codex", "dispatcher", "outbox"},
     "dispatcher": {"outbox"},
+    "directories": set(),
     "outbox": set(),
     # the audit log
     "audit": {"audit_writer", "chain"},

@@ -75,13 +75,14 @@ class ClientMessage(msgspec.Struct, frozen=True):
     """A client's message: its kind, and every top-level field as the bytes that came.
 
     ``id`` is the JSON text of the id (``NO_ID`` for a notification), ``method`` is empty for
-    answers.
+    answers. ``came``: the params as they came, where the broker has put others in their place.
     """
 
     kind: Kind
     id: bytes
     method: str
     fields: dict[str, bytes]
+    came: bytes | None = None
 
     @property
     def params(self) -> bytes:

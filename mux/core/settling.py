@@ -86,8 +86,10 @@ class Settling:
         if request.method == "initialize":
             self.initialized(line)
             return True
-        return self.parts.recovery.resumed(request, failed=failed) or self.parts.replaying.loaded(
-            request, failed=failed
+        return (
+            self.parts.recovery.resumed(request, failed=failed)
+            or self.parts.replaying.loaded(request, failed=failed)
+            or self.parts.clearance.told(request, line, failed=failed)
         )
 
     def _settle_claim(
