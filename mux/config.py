@@ -124,6 +124,15 @@ class Audit:
 
 
 @attrs.frozen
+class Devices:
+    """What devices may do that may not do all: paired ones, and other clients without ``admin``."""
+
+    directories: tuple[str, ...] = _because(
+        "globs; elsewhere a thread that a device starts takes no settings from its directory", ()
+    )
+
+
+@attrs.frozen
 class Apns:
     """Apple's push service, by token: one key serves all apps of a team."""
 
@@ -247,6 +256,7 @@ class Config:
     upstream: Upstream = attrs.field(factory=Upstream)
     log: Log = attrs.field(factory=Log)
     audit: Audit = attrs.field(factory=Audit)
+    devices: Devices = attrs.field(factory=Devices)
     push: Push = attrs.field(factory=Push)
     approvals: Policies = attrs.field(factory=Policies)
     notices: Notices = attrs.field(factory=Notices)

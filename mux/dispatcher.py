@@ -38,6 +38,7 @@ from mux.core.commands import (
     Notify,
     Publish,
     Record,
+    Resolve,
     Serve,
     StartUpstream,
     StopUpstream,
@@ -128,9 +129,9 @@ class Dispatcher:
     neither waits. ``give_up`` ends the broker with a reason; ``answer`` gives the result of a
     request that the shells answer, or ``LATER``, or raises ``AppmuxError`` with what is wrong;
     ``facts`` adds to a report what only the server knows (pid, listeners). ``learn_gate`` has it
-    found out, beside, what is experimental. ``record`` puts something into the audit log.
-    ``clock_moved`` is called after the core was told that. ``wall``: Unix seconds. ``debug``: log
-    each message.
+    found out, beside, what is experimental; ``resolve``, what paths mean. ``record`` puts something
+    into the audit log. ``clock_moved`` is called after the core was told that. ``wall``: Unix
+    seconds. ``debug``: log each message.
     """
 
     broker: Broker
@@ -143,6 +144,7 @@ class Dispatcher:
     give_up: Callable[[str], None] = attrs.field(init=False)
     facts: Callable[[], dict[str, Any]] = attrs.field(default=dict)
     learn_gate: Callable[[], None] = attrs.field(default=lambda: None)
+    resolve: Callable[[Resolve], None] = attrs.field(init=False)
     answer: Callable[[Serve], object] = attrs.field(init=False)
     wall: Callable[[], float] = time.time
     clock_moved: Callable[[], None] = attrs.field(default=lambda: None)
@@ -295,6 +297,8 @@ class Dispatcher:
                 self._ports[client].outbox.tell_when_drained()
             case Fetch():
                 self.fetch(command)
+            case Resolve():
+                self.resolve(command)
             case Notify() | Withdraw() | Explain() | Judged():
                 self._perform_on_notices(command)
             case _:

@@ -5,6 +5,7 @@
     ├─ store.run             the journal on disk, written behind
     ├─ audit.run             the audit log, likewise
     ├─ schema.run            what is experimental in the codex that runs
+    ├─ directories.run       what paths in requests mean
     ├─ pushes.run            what devices are to be told, sent to their push services
     ├─ noticing.run          when quiet hours begin and end
     ├─ dispatcher.run        has what is owed written; tells the core that a moment has come
@@ -51,6 +52,7 @@ from mux.core.broker import Broker
 from mux.core.commands import Fetch, Serve
 from mux.core.events import Fetched, GateLearned, JournalKept
 from mux.devices import Book, open_book
+from mux.directories import Directories
 from mux.dispatcher import LATER, Dispatcher
 from mux.door import Exposition, knock
 from mux.errors import AppmuxError
@@ -229,6 +231,7 @@ def _assemble(
     dispatcher = Dispatcher(broker, debug=config.log.level == "debug")
     upstream = Upstream((codex, "app-server", *config.codex_args), dispatcher)
     schema = CodexSchema(codex, config.state_dir, lambda gate: dispatcher.hear(GateLearned(gate)))
+    directories = Directories(config.devices.directories, str(Path.cwd()), dispatcher.hear)
     access = Access(book, dispatcher, config.auth.mode is None, audit.record)
     notices = Asked.open(config, book, dispatcher, audit.record)
     server = _Server(
@@ -238,6 +241,7 @@ def _assemble(
         dispatcher,
         upstream,
         schema,
+        directories,
         store,
         access,
         audit,
@@ -250,6 +254,7 @@ def _assemble(
     dispatcher.clock_moved = notices.noticing.clock_moved
     dispatcher.upstream = upstream
     dispatcher.learn_gate = schema.learn
+    dispatcher.resolve = directories.resolve
     dispatcher.keep = store.append
     dispatcher.fetch = server.fetch
     dispatcher.record = audit.record
@@ -271,6 +276,7 @@ class _Server:
     dispatcher: Dispatcher
     upstream: Upstream
     schema: CodexSchema
+    directories: Directories
     store: Store
     access: Access
     audit: Audit
@@ -295,6 +301,7 @@ class _Server:
                 root.start_soon(self._obey, signals, root.cancel_scope)
                 root.start_soon(self.dispatcher.run)
                 root.start_soon(self.schema.run)
+                root.start_soon(self.directories.run)
                 root.start_soon(self._read_for_those_behind)
                 root.start_soon(watchdog.keep, os.environ, self._state, notify)
                 await root.start(self.store.run)

@@ -43,6 +43,9 @@ from mux.errors import AppmuxError
 RULES = "approvals.rules"
 """The one key that holds tables: its texts are read and judged by ``rule_settings``."""
 
+DIRECTORIES = "devices.directories"
+"""A relative one would mean another place for each that reads it."""
+
 CONFIG_FILE_VARIABLE = "APPMUX_CONFIG"
 
 NOT_SHOWN = frozenset({"auth.token_sha256"})
@@ -351,6 +354,8 @@ def _checked_texts(leaf: Leaf, value: object) -> object:
         return _WRONG
     if leaf.key == "listen" and not value:
         return _WRONG
+    if leaf.key == DIRECTORIES and not all(part.startswith(("/", "~")) for part in value):
+        return _WRONG
     return tuple(value)
 
 
@@ -388,16 +393,20 @@ def _expected(leaf: Leaf) -> str:
         return f"{number} {least:g}" + ("" if most is None else f" and at most {most:g}")
     if leaf.key == "upstream.client_name":
         return "1 to 64 letters, digits, dots, dashes or underscores"
-    if leaf.key == "listen":
-        return 'a list of at least one URL, as ["unix://", "ws://127.0.0.1:14500"]'
-    if leaf.key == RULES:
-        return rule_settings.EXPECTED
+    if leaf.key in _EXPECTED:
+        return _EXPECTED[leaf.key]
     if get_origin(plain) is tuple:
         return "a list of texts"
     if plain is bool:
         return "true or false"
     return "a path" if plain is Path else "a text that isn't empty"
 
+
+_EXPECTED: Mapping[str, str] = {
+    "listen": 'a list of at least one URL, as ["unix://", "ws://127.0.0.1:14500"]',
+    DIRECTORIES: 'a list of absolute paths or globs, as ["~/projects/*"]',
+    RULES: rule_settings.EXPECTED,
+}
 
 MAX_SHOWN = 80
 """Characters of a wrong value that are printed: enough to recognise it."""

@@ -17,7 +17,6 @@ Hands to: a person. Hears from: `generate-json-schema` of both, `mux.core`'s tab
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -27,7 +26,7 @@ from typing import Any, Final
 import attrs
 
 from mux.codex import find_codex
-from mux.core import answers, id_fields, methods, scopes
+from mux.core import answers, id_fields, methods, overrides, scopes
 from mux.core.experimental import WITHHELD
 from mux.core.methods import Route
 from tests.codex_bundles import Bundle, Json, generated
@@ -47,7 +46,7 @@ TITLES: Final = {
 DEEPEST: Final = 12
 """Levels into a type; what lies deeper is some item's detail, which passes as it is."""
 
-LOOSENING: Final = re.compile(r"(?i)sandbox|approval|permission|policy")
+
 UNSURE: Final = "withheld without experimentalApi? try it: the schema doesn't say (experimental.py)"
 
 
@@ -135,8 +134,9 @@ def _suspicion(change: Change) -> Iterator[str]:
     name = change.place.rpartition(".")[2]
     if not change.place.startswith("params.") or not change.what.startswith("new"):
         return
-    if LOOSENING.search(name) and name not in scopes._Overrides.__struct_fields__:
-        yield f"does `{name}` loosen what may be done? (scopes.py)"
+    known = overrides.JUDGED.keys() | overrides.HARMLESS.keys()
+    if overrides.SUSPICIOUS.search(name) and name not in known:
+        yield f"does `{name}` loosen what may be done? (overrides.py)"
     if id_fields.kind_of(name) is not None:
         yield f"does `{name}` belong to one client? (methods.py)"
 

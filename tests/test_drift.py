@@ -105,7 +105,7 @@ def test_everything_that_differs_is_told() -> None:
     (start,) = [line for line in lines if line.startswith("changed thread/start")]
     assert start == (
         "changed thread/start  (drive; follow;"
-        " does `sandboxKind` loosen what may be done? (scopes.py))"
+        " does `sandboxKind` loosen what may be done? (overrides.py))"
     )
     assert [line for line in lines if line.startswith(("params", "result"))] == [
         "params.cwd: required now",

@@ -94,6 +94,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "downstream", "failures", "listener", "metrics", "notices.asked",
         "notices.lockscreen", "occupant", "outbox", "statedir", "stderr", "store",
         "streams", "takeover", "terminal", "tls", "upstream", "watchdog",
+        "directories",
     },
     # notices: what becomes of what the core says of them
     "notices": set(),
@@ -135,6 +136,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "frames": set(),
     "upstream": {"codex", "dispatcher", "outbox"},
     "dispatcher": {"outbox"},
+    "directories": set(),
     "outbox": set(),
     # the audit log
     "audit": {"audit_writer", "chain"},

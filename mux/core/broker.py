@@ -7,7 +7,8 @@ them. What an event means is decided here by THE TABLE (``methods``), and carrie
     offering    server requests going down      recovery    the app-server's lives
     sent        messages that come twice        replaying   clients that come back
     queueing    turns that wait for idleness    voting      which answer decides
-    recording   what the audit log is told      presence    who is here
+    clearance   where threads may work          presence    who is here
+    recording   what the audit log is told
     looking     who looks at what               notices     what a person is told of by push
     titles      one title of a thread for all
 
@@ -19,6 +20,8 @@ Nothing here awaits, reads a clock, or fails half-way: an event is handled whole
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import msgspec
 
@@ -49,6 +52,7 @@ from mux.core.events import (
     NoticesKept,
     Reachable,
     Renamed,
+    Resolved,
     Served,
     TimePassed,
     UpstreamExited,
@@ -64,6 +68,7 @@ from mux.core.limits import Limits
 from mux.core.looking import FOCUS
 from mux.core.methods import RequestRule, Route, request_rule
 from mux.core.notice import Timing
+from mux.core.overrides import Held
 from mux.core.params import canonical
 from mux.core.parts import Parts
 from mux.core.policies import Policies
@@ -127,6 +132,8 @@ class Broker:
         self._notices = parts.notices
         self._titles = parts.titles
         self._queueing = parts.queueing
+        self._clearance = parts.clearance
+        self._clearance.again = self._client_asked
         self._uninitialized: dict[ClientId, list[ClientMessage]] = {}
 
     @property
@@ -166,6 +173,8 @@ class Broker:
             self._notices.look()
         if self._queueing.waits:
             self._queueing.look()
+        if self._clearance.waits:
+            self._clearance.look()
         if self._asking.here:
             self._replaying.go_on()
         if state.loose:
@@ -211,6 +220,7 @@ class Broker:
                 self._queueing.app_server_gone()
                 self._readings.upstream_gone()
                 self.recovery.exited(reason, unix_time)
+                self._clearance.app_server_gone()
                 self._replaying.upstream_gone()
             case _:
                 self._learned(event)
@@ -224,6 +234,8 @@ class Broker:
                 self.state.gate = gate
             case JournalKept(epoch, earliest):
                 self.state.journal.kept(epoch, earliest)
+            case Resolved(case, places):
+                self._clearance.resolved(case, places)
             case Reachable(recipients):
                 self._notices.reachable(recipients)
             case AnsweredByNotice(request, principal, peer, yes):
@@ -265,10 +277,19 @@ class Broker:
         self.state.error(client, bad.id, bad.code, text)
 
     def _client_asked(self, client: Client, message: ClientMessage) -> None:
-        rule = request_rule(message.method)
+        if self._clearance.holds_back(client, message):
+            return
         scope = self._scope(client, message)
         if scope is None:
             return
+        if client.state is clients.State.READY and self._clearance.is_needed(client, message):
+            self._clearance.ask(client, message, lambda m: self._cleared(client, m, scope))
+        else:
+            self._cleared(client, message, scope)
+
+    def _cleared(self, client: Client, message: ClientMessage, scope: Scope) -> None:
+        """A request that the client may make."""
+        rule = request_rule(message.method)
         match rule.route:
             case Route.SHELL:
                 served = Serve(client.id, message.id, message.method, message.params)
@@ -313,7 +334,7 @@ class Broker:
     def _scope(self, client: Client, message: ClientMessage) -> Scope | None:
         """The scope that the request needs; None if the client lacks it, and is told so."""
         held = client.principal.scopes
-        scope, why = needed(message.method, message.params)
+        scope, why = needed(message.method, message.params, self._held(client, message.method))
         if scope in held or message.method == "initialize":
             return scope
         has = sorted(held)
@@ -323,6 +344,9 @@ class Broker:
         self.state.log("warning", "refused", client=client.id, method=message.method, needs=scope)
         recording.refused(self.state, client, message.method, scope)
         return None
+
+    def _held(self, client: Client, method: str) -> Callable[[str | None], Held]:
+        return lambda thread: self._clearance.held(client, method, thread)
 
     def _experimental(self, client: Client, message: ClientMessage) -> str | None:
         """What the client may not use of what it asks for, as it didn't declare the capability."""
@@ -486,6 +510,7 @@ class Broker:
             else:
                 self._asking.drop(request)
         self._titles.client_left(client)
+        self._clearance.client_left(client.id)
         self.recovery.client_left(client)
         self._uninitialized.pop(client.id, None)
         for claim in state.scoped.leave(client.id):
@@ -526,6 +551,7 @@ class Broker:
             self._following.let_go_in_time(),
             self._following.adopt_orphans(),
             self.recovery.time_passed(),
+            self._clearance.time_passed(),
             self._titles.time_passed(),
             self._presence.time_passed(),
             self._notices.time_passed(),

@@ -69,6 +69,16 @@ class Serve(Command, frozen=True):
     params: bytes
 
 
+class Resolve(Command, frozen=True):
+    """Find out what these paths are, an empty one standing for the app-server's own: ``Resolved``.
+
+    ``case``: a number of the core's own.
+    """
+
+    case: int
+    paths: tuple[str, ...]
+
+
 class Record(Command, frozen=True):
     """Put this into the audit log (see ``recording``). ``fields`` are JSON values."""
 

@@ -11,6 +11,7 @@ import msgspec
 from mux.core.experimental import Gate
 from mux.core.journal import Entry
 from mux.core.notice import Recipient, Standing
+from mux.core.places import Place
 from mux.core.principal import Principal
 
 ClientId = int
@@ -108,6 +109,13 @@ class Served(Event, frozen=True):
     client: ClientId
     message: bytes
     method: str
+
+
+class Resolved(Event, frozen=True):
+    """What the paths of a ``Resolve`` are, in its order; None for one that can't be found out."""
+
+    case: int
+    places: tuple[Place | None, ...]
 
 
 class ClientLags(Event, frozen=True):

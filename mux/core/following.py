@@ -14,7 +14,7 @@ from collections import Counter
 
 import attrs
 
-from mux.core import births, jsonrpc, running, threads
+from mux.core import births, jsonrpc, kept, running, threads
 from mux.core.asking import Asking, asks_for_history
 from mux.core.client import Client
 from mux.core.events import ClientId
@@ -71,6 +71,8 @@ class Following:
         thread = self.state.threads.get(id)
         if not thread.subscribed and request.method != "review/start":
             thread.loaded_with = request.params  # of a loaded thread they are ignored
+        if request.method != "review/start":
+            thread.held = kept.held_by_answer(line) or thread.held
         self.state.threads.claim(id)
         self._orphans.pop(id, None)
         if request.method in ("thread/start", "thread/fork"):

@@ -88,6 +88,7 @@ class ClientMessage(msgspec.Struct, frozen=True):
 
     ``id`` is the JSON text of the id (``NO_ID`` for a notification), ``method`` is empty for
     answers. ``named``: the fields of the params, once they have been looked at (see ``params``).
+    ``came``: the params as they came, where the broker has put others in their place.
     """
 
     kind: Kind
@@ -95,6 +96,7 @@ class ClientMessage(msgspec.Struct, frozen=True):
     method: str
     fields: dict[str, bytes]
     named: dict[str, msgspec.Raw] = msgspec.field(default_factory=dict)
+    came: bytes | None = None
 
     @property
     def params(self) -> bytes:

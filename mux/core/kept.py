@@ -10,9 +10,13 @@ Heard from: ``threads`` (that notification) and ``recovery`` (the next life).
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import msgspec
 
 from mux.core import jsonrpc
+from mux.core.overrides import NOTHING_KNOWN, Held
+from mux.core.places import UNTRUSTED
 
 UPDATED = "thread/settings/updated"
 UPDATE = "thread/settings/update"
@@ -67,6 +71,46 @@ def read_updated(line: bytes) -> bytes:
     fields = jsonrpc.read_fields(line) or {}
     params = jsonrpc.read_fields(fields.get("params", _NOTHING)) or {}
     return params.get("threadSettings", b"")
+
+
+def distrusting(loaded_with: bytes, directories: Iterable[str]) -> bytes:
+    """Params like these, by which a thread takes nothing from these directories."""
+    asked = jsonrpc.read_fields(loaded_with or b"{}") or {}
+    config = jsonrpc.read_fields(asked.get("config", _NOTHING)) or {}
+    levels = jsonrpc.read_fields(config.get("projects", _NOTHING)) or {}
+    levels |= dict.fromkeys(directories, UNTRUSTED)
+    config["projects"] = jsonrpc.write(levels)
+    return jsonrpc.write(asked | {"config": jsonrpc.write(config)})
+
+
+def held(settings: bytes) -> Held:
+    """What of a thread's settings others are compared with."""
+    has = jsonrpc.read_fields(settings) or {}
+    names = ("approvalPolicy", "sandboxPolicy", "approvalsReviewer")
+    return Held(*(has.get(name, b"") for name in names))
+
+
+class _Result(msgspec.Struct):
+    approvalPolicy: msgspec.Raw = msgspec.Raw(b"")
+    sandbox: msgspec.Raw = msgspec.Raw(b"")
+    approvalsReviewer: msgspec.Raw = msgspec.Raw(b"")
+
+
+class _Answer(msgspec.Struct):
+    result: _Result
+
+
+def held_by_answer(line: bytes) -> Held | None:
+    """The same, out of the answer to a request that starts, forks or resumes a thread."""
+    try:
+        result = _answer_decoder.decode(line).result
+    except msgspec.DecodeError:
+        return None
+    told = Held(*map(bytes, (result.approvalPolicy, result.sandbox, result.approvalsReviewer)))
+    return told if told != NOTHING_KNOWN else None
+
+
+_answer_decoder = msgspec.json.Decoder(_Answer)
 
 
 def to_update(thread: str, settings: bytes) -> dict[str, msgspec.Raw]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import attrs
 
 from mux.core.asking import Asking
+from mux.core.clearance import Clearance
 from mux.core.following import Following
 from mux.core.looking import Looking
 from mux.core.notice import Timing
@@ -41,6 +42,7 @@ class Parts:
     notices: Notices
     titles: Titles
     queueing: Queueing
+    clearance: Clearance
 
     @classmethod
     def wired(cls, state: State, timing: Timing, life: str) -> Parts:
@@ -50,6 +52,7 @@ class Parts:
         offering = Offering(state)
         recovery = Recovery(state, asking, offering)
         looking = Looking(state, timing)
+        clearance = Clearance(state, asking)
         return cls(
             state=state,
             sent=sent,
@@ -64,4 +67,5 @@ class Parts:
             notices=Notices(state, looking, timing, life),
             titles=Titles(state, asking, recovery),
             queueing=Queueing(state, asking, sent, recovery),
+            clearance=clearance,
         )

@@ -5,6 +5,7 @@
     request/refused                       for want of a scope; a flood of them is counted
     turn/asked  turn/answered  turn/lost  started, steered, interrupted, or work of another kind
     admin/asked  admin/answered  …/lost   what needs ``admin`` and doesn't only read
+    directory/unlisted                    a thread works where the settings list nothing
     approval/raised                       what the app-server wants a person's word on
     approval/answered  approval/abstained  answer/refused      whose answer counted, or didn't
     approval/given-up                     nobody was left who could answer
@@ -156,7 +157,13 @@ def asked(
             "turn": named.turnId or named.expectedTurnId,
         },
     )
-    _of_request(state, "asked", request.recorded, _text(state, message.params))
+    came = message.params if message.came is None else message.came
+    _of_request(state, "asked", request.recorded, _text(state, came))
+
+
+def unlisted(state: State, client: Client, told: dict[str, object]) -> None:
+    """A thread works where the settings list nothing, and takes nothing from there."""
+    state.record("directory/unlisted", by=by(client), **told)
 
 
 def queued(state: State, thread: str, turn: Queued) -> None:

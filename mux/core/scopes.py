@@ -9,16 +9,19 @@ Each stands alone: ``admin`` doesn't include ``approve``. A method that isn't li
 ``admin``, so a new codex version's methods are closed to others until somebody has looked at them.
 
 Some requests are judged by what they do, too: one that loosens the sandbox or the approval policy,
-or brings its own config, needs ``admin`` whatever its method.
+or brings its own config, needs ``admin`` whatever its method (see ``overrides``). In which
+directories a thread may work, and whose settings count there, ``clearance`` sees to.
 
 Heard from: ``broker``, before a request goes anywhere.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
-import msgspec
+from mux.core import jsonrpc, overrides
+from mux.core.overrides import NOTHING_KNOWN, Held
 
 Scope = Literal["observe", "approve", "drive", "admin"]
 
@@ -96,101 +99,24 @@ SCOPES: dict[str, Scope] = {
 }
 
 
-class _Sandbox(msgspec.Struct):
-    type: str
+def _unknown(_: str | None) -> Held:
+    return NOTHING_KNOWN
 
 
-class _Environment(msgspec.Struct):
-    runtimeWorkspaceRoots: msgspec.Raw = msgspec.Raw(b"null")
+def needed(
+    method: str, params: bytes, held: Callable[[str | None], Held] = _unknown
+) -> tuple[Scope, str]:
+    """The scope that a request needs, and a word on why where that isn't plain from its method.
 
-
-class _Overrides(msgspec.Struct):
-    """The params by which a request changes what a turn may do."""
-
-    approvalPolicy: msgspec.Raw = msgspec.Raw(b"null")
-    approvalsReviewer: str | None = None
-    sandbox: str | None = None
-    sandboxPolicy: _Sandbox | None = None
-    permissions: msgspec.Raw = msgspec.Raw(b"null")
-    config: msgspec.Raw = msgspec.Raw(b"null")
-    path: str | None = None
-    history: msgspec.Raw = msgspec.Raw(b"null")
-    runtimeWorkspaceRoots: msgspec.Raw = msgspec.Raw(b"null")
-    selectedCapabilityRoots: msgspec.Raw = msgspec.Raw(b"null")
-    environments: list[_Environment] | None = None
-
-
-class _Steering(msgspec.Struct):
-    """The params of ``thread/resume`` that change how the thread goes on."""
-
-    cwd: msgspec.Raw = msgspec.Raw(b"null")
-    model: msgspec.Raw = msgspec.Raw(b"null")
-    modelProvider: msgspec.Raw = msgspec.Raw(b"null")
-    serviceTier: msgspec.Raw = msgspec.Raw(b"null")
-    personality: msgspec.Raw = msgspec.Raw(b"null")
-    baseInstructions: msgspec.Raw = msgspec.Raw(b"null")
-    developerInstructions: msgspec.Raw = msgspec.Raw(b"null")
-
-
-_TIGHT_POLICIES = frozenset({b'"untrusted"', b'"on-request"', b"null"})
-"""Values of ``approvalPolicy`` that leave the asking to people."""
-
-_MAY_OVERRIDE = frozenset(
-    {
-        "thread/start",
-        "thread/resume",
-        "thread/fork",
-        "thread/settings/update",
-        "turn/start",
-        "turn/settings/update",
-    }
-)
-
-
-def needed(method: str, params: bytes) -> tuple[Scope, str]:
-    """The scope that a request needs, and a word on why where that isn't plain from its method."""
-    if method in _MAY_OVERRIDE:
-        loosens = _loosens(params)
-        if loosens:
-            return "admin", f" with `{loosens}`"
-    if method == "thread/resume" and (steers := _steers(params)):
-        return "drive", f" with `{steers}`"
+    ``held``: what the thread that it names, if it names one, is run with.
+    """
+    if method in overrides.METHODS:
+        fields = jsonrpc.read_fields(params)
+        if fields is None:
+            # Of another shape than the schema's: the app-server will say so, or knows more than we.
+            return "admin", f" with `{overrides.UNREADABLE}`"
+        if loosened := overrides.loosens(fields, held(jsonrpc.read_text(fields.get("threadId")))):
+            return "admin", f" with `{loosened}`"
+        if method == "thread/resume" and (steered := overrides.steers(fields)):
+            return "drive", f" with `{steered}`"
     return SCOPES.get(method, "admin"), ""
-
-
-def _loosens(params: bytes) -> str:
-    """The param that loosens what the thread may do; empty if none does."""
-    try:
-        asked = _overrides_decoder.decode(params)
-    except msgspec.DecodeError:
-        # Of another shape than the schema's: the app-server will say so, or knows more than we.
-        return "params that can't be judged"
-    sandbox = asked.sandbox or (asked.sandboxPolicy.type if asked.sandboxPolicy else None)
-    found = {
-        "sandbox": sandbox not in (None, "read-only", "readOnly"),
-        "approvalPolicy": bytes(asked.approvalPolicy) not in _TIGHT_POLICIES,
-        "approvalsReviewer": asked.approvalsReviewer not in (None, "user"),
-        "permissions": bytes(asked.permissions) != b"null",
-        "path": asked.path is not None,  # of any file on the host
-        "history": bytes(asked.history) != b"null",
-        "config": bytes(asked.config) not in (b"null", b"{}"),
-        "runtimeWorkspaceRoots": _some(asked.runtimeWorkspaceRoots),
-        "environments": any(_some(e.runtimeWorkspaceRoots) for e in asked.environments or ()),
-        "selectedCapabilityRoots": _some(asked.selectedCapabilityRoots),  # plugins of any folder
-    }
-    return next((name for name, loosened in found.items() if loosened), "")
-
-
-def _some(listed: msgspec.Raw) -> bool:
-    return bytes(listed) not in (b"null", b"[]")
-
-
-def _steers(params: bytes) -> str:
-    """The param by which a ``thread/resume`` does more than look on; empty if none does."""
-    asked = _steering_decoder.decode(params)  # `_loosens` has seen that it is an object
-    names = _Steering.__struct_fields__
-    return next((name for name in names if bytes(getattr(asked, name)) != b"null"), "")
-
-
-_overrides_decoder = msgspec.json.Decoder(_Overrides)
-_steering_decoder = msgspec.json.Decoder(_Steering)

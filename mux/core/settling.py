@@ -91,8 +91,10 @@ class Settling:
                 waited, line, failed = answer
                 self._settle(waited, line, failed=failed)
             return True
-        return self.parts.recovery.resumed(request, failed=failed) or self.parts.replaying.loaded(
-            request, failed=failed
+        return (
+            self.parts.recovery.resumed(request, failed=failed)
+            or self.parts.replaying.loaded(request, failed=failed)
+            or self.parts.clearance.told(request, line, failed=failed)
         )
 
     def _settle_claim(

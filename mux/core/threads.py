@@ -22,6 +22,7 @@ from mux.core.births import Birth
 from mux.core.client import Client, State
 from mux.core.events import ClientId
 from mux.core.jsonrpc import ItemParams
+from mux.core.overrides import NOTHING_KNOWN, Held
 from mux.core.running import Running
 from mux.core.tools import Owner
 
@@ -73,6 +74,7 @@ class Thread:
     ``name``: its title, empty if it has none;
     ``cwd``: its directory, empty if that isn't known.
     ``parent``: the thread that spawned it; ``adopted``: nobody asked for it.
+    ``held``: what it is run with now, as far as that was told.
     """
 
     id: str
@@ -94,6 +96,13 @@ class Thread:
     parent: str | None = None
     ephemeral: bool = False
     adopted: bool = False
+    held: Held = NOTHING_KNOWN
+
+    @property
+    def directory(self) -> str:
+        """Where it works now; empty if that isn't known."""
+        moved = jsonrpc.read_fields(self.settings) if self.settings else None
+        return jsonrpc.read_text((moved or {}).get("cwd")) or self.cwd
 
     @property
     def shown_status(self) -> bytes:
@@ -243,6 +252,7 @@ class Threads:
             thread.status = status.type if status is not None else thread.status
         elif method == kept.UPDATED:
             thread.settings = kept.read_updated(line)
+            thread.held = kept.held(thread.settings)
 
 
 def status_named(answer: bytes) -> str:

@@ -131,6 +131,7 @@ INTENDED: Final[Mapping[str, Intended]] = {
     "only-here": Intended(_only_here),
     "abstaining": Intended(_another_decided),
     "who-may-answer": Intended(_another_decided),
+    "directories": Intended(elsewhere=f"{_END}/test_directories.py"),
     "policies": Intended(
         elsewhere=f"{_END}/test_policies.py::test_under_quorum_the_program_does_not_decide_alone"
     ),

@@ -31,6 +31,7 @@ from mux.core.commands import (
     Notify,
     Publish,
     Record,
+    Resolve,
     Serve,
     StartUpstream,
     StopUpstream,
@@ -43,12 +44,14 @@ from mux.core.events import (
     ClientSent,
     ClientSentBinary,
     Event,
+    Resolved,
     TimePassed,
     UpstreamExited,
     UpstreamSent,
     UpstreamStarted,
 )
 from mux.core.limits import Limits
+from mux.core.places import Place
 from mux.core.policies import Policies
 from mux.core.principal import Principal
 
@@ -146,6 +149,9 @@ class Story:
     """A broker between an app-server and clients that the test plays.
 
     ``intact``: whether the last event was handled without an exception.
+    ``host``: what ``config/read`` says; ``places``: by path, what a shell makes of it, if not
+    itself; ``homes``: by thread, its directory as ``thread/read`` gives it. All are told at once,
+    unless the story is ``slow``.
     """
 
     limits: Limits = attrs.field(factory=Limits)
@@ -163,6 +169,11 @@ class Story:
     intact: bool = True
     given_up: list[str] = attrs.field(factory=list)
     learning: int = 0
+    host: Json = attrs.field(factory=dict)
+    places: dict[str, Place] = attrs.field(factory=dict)
+    homes: dict[str, str] = attrs.field(factory=dict)
+    slow: bool = False
+    resolving: list[Resolve] = attrs.field(factory=list)
     lives: list[StartUpstream | StopUpstream | KillUpstream] = attrs.field(factory=list)
     _ids: itertools.count[int] = attrs.field(factory=lambda: itertools.count(1))
 
@@ -196,7 +207,33 @@ class Story:
         for command in commands:
             self._perform(command)
         self.intact = True
+        if not self.slow:
+            self.clear()
         return commands
+
+    def clear(self) -> None:
+        """Tell the broker what it wants to know before a request may go on."""
+        upstream = self.broker.state.flow.upstream
+        for line in list(self.lines):
+            asked = json.loads(line)
+            request = upstream.get(asked.get("id"))
+            if any(request in case.asked for case in self.broker._clearance._cases.values()):
+                self.lines.remove(line)
+                self._clear(asked)
+        while self.resolving:
+            wanted = self.resolving.pop(0)
+            places = tuple(self.places.get(path, Place(path or "/own")) for path in wanted.paths)
+            self.tell(Resolved(wanted.case, places))
+
+    def _clear(self, asked: Json) -> None:
+        if asked["method"] == "config/read":
+            self.answers(asked, {"config": {"approval_policy": "on-request"} | self.host})
+        elif asked["params"]["threadId"] in self.homes:
+            thread = {"id": asked["params"]["threadId"]}
+            thread["cwd"] = self.homes[thread["id"]]
+            self.answers(asked, {"thread": thread})
+        else:
+            self.fails(asked, message="thread not loaded")
 
     def _perform(self, command: Command) -> None:
         match command:
@@ -217,10 +254,8 @@ class Story:
                 self.peers[client].closed.append(code)
             case Log():
                 self.logs.append(command)
-            case Serve():
-                self.served.append(command)
-            case Record():
-                self.records.append(command)
+            case Serve() | Record() | Resolve():
+                self._keep(command)
             case Notify() | Withdraw() | Explain() | Judged():
                 self._perform_on_notices(command)
             case GiveUp(reason):
@@ -231,6 +266,15 @@ class Story:
                 self.lives.append(command)
             case _:
                 raise AssertionError(f"no such command: {command!r}")
+
+    def _keep(self, command: Serve | Record | Resolve) -> None:
+        match command:
+            case Serve():
+                self.served.append(command)
+            case Record():
+                self.records.append(command)
+            case Resolve():
+                self.resolving.append(command)
 
     def _perform_on_notices(self, command: Notify | Withdraw | Explain | Judged) -> None:
         if isinstance(command, Judged):

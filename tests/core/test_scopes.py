@@ -9,12 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mux.core import scopes
+from mux.core import overrides, scopes
+from mux.core.overrides import Held
 from mux.core.scopes import ALL, SCOPES, needed
 
 
 def need(method: str, **params: Any) -> tuple[str, str]:
-    return needed(method, json.dumps(params).encode())
+    return needed(method, json.dumps(params).encode(), _asking)
+
+
+def _asking(_: str | None) -> Held:
+    return Held(approval=b'"on-request"')
 
 
 def test_a_method_that_is_not_listed_needs_admin() -> None:
@@ -83,14 +88,14 @@ def test_a_key_said_twice_counts_as_the_app_server_reads_it() -> None:
     """The last one wins, there as here."""
     loose, tight = b'"approvalPolicy":"never"', b'"approvalPolicy":"on-request"'
     assert needed("turn/start", b"{" + tight + b"," + loose + b"}")[0] == "admin"
-    assert needed("turn/start", b"{" + loose + b"," + tight + b"}")[0] == "drive"
+    assert needed("turn/start", b"{" + loose + b"," + tight + b"}", _asking)[0] == "drive"
     escaped = b'{"approval\\u0050olicy":"never"}'
     assert needed("turn/start", escaped)[0] == "admin"
 
 
-@pytest.mark.parametrize("params", [b"", b"null", b"[]", b"5", b'{"sandbox":5}', b'{"path":[]}'])
+@pytest.mark.parametrize("params", [b"", b"null", b"[]", b"5"])
 def test_params_of_another_shape_need_admin(params: bytes) -> None:
-    for method in scopes._MAY_OVERRIDE:
+    for method in overrides.METHODS:
         assert needed(method, params) == ("admin", " with `params that can't be judged`")
 
 
@@ -102,10 +107,8 @@ _VALUES = st.recursive(
 
 
 @given(
-    method=st.sampled_from(sorted(scopes._MAY_OVERRIDE)),
-    params=st.dictionaries(
-        st.sampled_from([*scopes._Overrides.__struct_fields__, "threadId", "cwd"]), _VALUES
-    ),
+    method=st.sampled_from(sorted(overrides.METHODS)),
+    params=st.dictionaries(st.sampled_from([*overrides.JUDGED, "threadId"]), _VALUES),
 )
 def test_whatever_loosens_needs_admin(method: str, params: dict[str, Any]) -> None:
     params["approvalPolicy"] = "never"

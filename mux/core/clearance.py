@@ -1,0 +1,284 @@
+"""Requests that wait until it is known in which directories they would have a thread work.
+
+Where a thread is started, forked or loaded, codex takes the directory's own ``.codex/config.toml``
+(no sandbox, no approvals, commands to run), if that directory or one above it is trusted; and
+``thread/start`` makes it so. What a thread works in, it may write. So what a client without
+``admin`` asks for of that kind waits here: the app-server is asked for the host's configuration
+and the thread's directory, a shell resolves the paths, and then ``verdicts`` says how it goes on.
+Others of its client's for the same thread wait behind it.
+
+Heard from: ``broker``, a request; ``replaying``, a thread to be loaded; ``settling``, answers; a
+shell, ``Resolved``.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+import attrs
+import msgspec
+
+from mux.core import jsonrpc, kept, overrides, recording
+from mux.core.appserver import State as AppServerState
+from mux.core.asking import Asking
+from mux.core.client import Client
+from mux.core.commands import Resolve
+from mux.core.events import ClientId
+from mux.core.jsonrpc import ClientMessage
+from mux.core.overrides import STARTS, Held
+from mux.core.places import Home, Host, Place, read_home, read_host
+from mux.core.requests import Request
+from mux.core.state import State
+from mux.core.verdicts import STATUS_OF_SERVERS, Facts, Verdict, verdict
+
+CONFIG = "config/read"
+THREAD = "thread/read"
+
+_PRESUMED = Held(approval=b'"on-request"')
+"""Of a thread to be started, until the host's configuration is known: codex's own default."""
+
+_TO_BE_SEEN = Held(approval=b'"never"')
+
+Allow = Callable[[bytes], None]
+"""Takes the params with which the request may go on."""
+
+Deny = Callable[[int, str], None]
+"""Takes a JSON-RPC code and why."""
+
+
+@attrs.define(eq=False, repr=False)
+class _Case:
+    """One request that waits. ``fields``: its params; ``asked``: what the app-server is asked.
+
+    ``host``, ``home``: what it has answered. ``paths``: those that are being resolved, of which
+    some are ``needed``. ``behind``: what waits for it.
+    """
+
+    client: Client
+    method: str
+    fields: dict[str, bytes]
+    thread: str | None
+    allow: Allow
+    deny: Deny
+    since: float
+    asked: list[Request] = attrs.field(factory=list)
+    host: Host | None = None
+    home: Home | None = None
+    paths: tuple[str, ...] = ()
+    needed: tuple[str, ...] = ()
+    behind: deque[ClientMessage] = attrs.field(factory=deque)
+
+
+@attrs.define(eq=False, repr=False)
+class Clearance:
+    """Requests that wait for it, by number. ``again``: takes what waited behind one.
+
+    ``waits``: those for which nothing has been asked yet.
+    """
+
+    state: State
+    asking: Asking
+    again: Callable[[Client, ClientMessage], None] = attrs.field(init=False)
+    waits: list[_Case] = attrs.field(factory=list)
+    _cases: dict[int, _Case] = attrs.field(factory=dict)
+    _last: int = 0
+
+    # ── what needs it ─────────────────────────────────────────────────────────────────────────
+
+    def held(self, client: Client, method: str, thread: str | None) -> Held:
+        """What holds for a request to be compared with, as far as that is known now."""
+        if method == "thread/start":
+            # (Without `admin` it is compared once more, when the host's configuration is known.)
+            return _PRESUMED if "admin" in client.principal.scopes else _TO_BE_SEEN
+        known = self.state.threads.known.get(thread or "")
+        return known.held if known is not None else Held()
+
+    def is_needed(self, client: Client, message: ClientMessage) -> bool:
+        """Whether the request's paths must be known before it goes on."""
+        method = message.method
+        if "admin" in client.principal.scopes or self.state.appserver.state is AppServerState.DOWN:
+            return False  # (that there is none, it will be told)
+        if method in STARTS or method == STATUS_OF_SERVERS:
+            return method != STATUS_OF_SERVERS or message.thread is not None
+        if method not in overrides.METHODS:
+            return False
+        fields = jsonrpc.read_fields(message.params) or {}
+        known = self.state.threads.known.get(jsonrpc.read_text(fields.get("threadId")) or "")
+        own = known.directory if known is not None else ""
+        return any(path != own for path in overrides.directories_in(fields))
+
+    def holds_back(self, client: Client, message: ClientMessage) -> bool:
+        """Whether the request waits behind one of the same client's for the same thread."""
+        if not self._cases:
+            return False
+        own = [case for case in self._cases.values() if case.client is client]
+        thread = message.thread if own else None
+        before = next((case for case in own if case.thread == thread), None) if thread else None
+        if before is None:
+            return False
+        if self._is_full(own, message):
+            self._refuse_more(client, message)
+        else:
+            before.behind.append(message)
+        return True
+
+    def _is_full(self, own: list[_Case], message: ClientMessage) -> bool:
+        limits = self.state.limits
+        waiting = [each for case in own for each in case.behind]
+        size = sum(len(each.params) for each in waiting)
+        many = len(own) + len(waiting) >= limits.queued_per_client
+        return many or (size + len(message.params) > limits.queued_bytes_per_client and size > 0)
+
+    def _refuse_more(self, client: Client, message: ClientMessage) -> None:
+        text = "Server overloaded; retry later."
+        self.state.error(client.id, message.id, jsonrpc.OVERLOADED, text)
+
+    # ── what must be known ────────────────────────────────────────────────────────────────────
+
+    def ask(
+        self, client: Client, message: ClientMessage, go_on: Callable[[ClientMessage], None]
+    ) -> None:
+        """Find out what is needed; ``go_on`` with the message as it may go up, or refuse it."""
+        own = [case for case in self._cases.values() if case.client is client]
+        if len(own) >= self.state.limits.queued_per_client:
+            self._refuse_more(client, message)
+            return
+
+        def allow(params: bytes) -> None:
+            fields = message.fields | {"params": params}
+            came = message.came or message.params
+            go_on(msgspec.structs.replace(message, fields=fields, came=came))
+
+        def deny(code: int, why: str) -> None:
+            data = None
+            if code == jsonrpc.FORBIDDEN:
+                has = sorted(client.principal.scopes)
+                data = {"method": message.method, "needs": "admin", "has": has}
+                recording.refused(self.state, client, message.method, "admin")
+            self.state.error(client.id, message.id, code, why, data)
+
+        self.clear(client, message.method, message.params, allow, deny)
+
+    def clear(self, client: Client, method: str, params: bytes, allow: Allow, deny: Deny) -> None:
+        """The same for a request that isn't a client's own message."""
+        fields = jsonrpc.read_fields(params) or {}
+        thread = jsonrpc.read_text(fields.get("threadId"))
+        if method == "thread/start":
+            thread = None
+        self._last += 1
+        case = _Case(client, method, fields, thread, allow, deny, self.state.now)
+        self._cases[self._last] = case
+        self.waits.append(case)
+        self.state.arm(self.state.now + self.state.limits.coming_up)
+
+    def look(self) -> None:
+        """Ask what must be known for those that wait, if there is an app-server to ask."""
+        if self.state.appserver.state is not AppServerState.READY:
+            return
+        waiting, self.waits = self.waits, []
+        for case in waiting:
+            case.asked.append(self.asking.ask_for_broker(CONFIG, {"includeLayers": False}))
+            if case.thread is not None:
+                params = {"threadId": case.thread}
+                case.asked.append(self.asking.ask_for_broker(THREAD, params))
+
+    def told(self, request: Request, line: bytes, *, failed: bool) -> bool:
+        """An answer to one of ``look``'s requests; False if it is none."""
+        found = ((n, each) for n, each in self._cases.items() if request in each.asked)
+        number, case = next(found, (0, None))
+        if case is None:
+            return False
+        case.asked.remove(request)
+        if request.method == THREAD:
+            case.home = None if failed else read_home(line)  # else the app-server will say so
+        else:
+            case.host = None if failed else read_host(line)
+        if not case.asked:
+            self._resolve(number, case)
+        return True
+
+    def _resolve(self, number: int, case: _Case) -> None:
+        if case.host is None:
+            why = f"`{case.method}`: the host's configuration can't be read"
+            self._close(number, lambda: case.deny(jsonrpc.INTERNAL_ERROR, why))
+            return
+        named = case.home.paths if case.home is not None else []
+        if case.method in overrides.METHODS:
+            named += overrides.directories_in(case.fields)
+        if case.method == "thread/start":
+            named.append("")  # the app-server's own
+        case.needed = tuple(dict.fromkeys(named))
+        case.paths = tuple(dict.fromkeys([*named, *case.host.projects]))
+        self.state.out.append(Resolve(number, case.paths))
+
+    def resolved(self, number: int, places: tuple[Place | None, ...]) -> None:
+        """A shell has found out what the paths of a case mean; None: it couldn't."""
+        case = self._cases.get(number)
+        if case is None or case.host is None:
+            return  # its client has left
+        known = {path: place for path, place in zip(case.paths, places, strict=True) if place}
+        missing = [path for path in case.needed if path not in known]
+        if missing:
+            which = missing[0] or "the app-server's directory"
+            why = f"`{case.method}`: {which} can't be resolved to a directory of this host"
+            self._close(number, lambda: case.deny(jsonrpc.INTERNAL_ERROR, why))
+            return
+        held = Held(approval=case.host.approval)
+        if case.method != "thread/start":
+            held = self.held(case.client, case.method, case.thread)
+        facts = Facts(case.method, case.fields, held, case.host, case.home, known)
+        self._close(number, lambda: self._decided(case, verdict(facts)))
+
+    def _decided(self, case: _Case, verdict: Verdict) -> None:
+        if verdict.params is None:
+            case.deny(jsonrpc.FORBIDDEN, verdict.refusal)
+            return
+        if verdict.directory:
+            told: dict[str, object] = {"thread": case.thread, "directory": verdict.directory}
+            told |= {"method": case.method, "readOnly": verdict.read_only}
+            recording.unlisted(self.state, case.client, told)
+        thread = self.state.threads.known.get(case.thread or "")
+        if thread is not None and verdict.distrusted and case.method not in STARTS:
+            # It will work there: loaded again, it is to take nothing from there either.
+            thread.loaded_with = kept.distrusting(thread.loaded_with, verdict.distrusted)
+        case.allow(verdict.params)
+
+    def _close(self, number: int, decide: Callable[[], None]) -> None:
+        """The case is over: it is decided, and what waited behind it goes its way."""
+        case = self._cases.pop(number)
+        if case in self.waits:
+            self.waits.remove(case)
+        decide()
+        for message in case.behind:
+            if case.client.id in self.state.clients:
+                self.again(case.client, message)
+
+    # ── what doesn't come ─────────────────────────────────────────────────────────────────────
+
+    def client_left(self, client: ClientId) -> None:
+        """What it had waiting here isn't done."""
+        self.waits = [case for case in self.waits if case.client.id != client]
+        for number in [n for n, case in self._cases.items() if case.client.id == client]:
+            del self._cases[number]
+
+    def app_server_gone(self) -> None:
+        """What it didn't answer the next one is asked, if one comes."""
+        down = self.state.appserver.state is AppServerState.DOWN
+        for number, case in list(self._cases.items()):
+            if down:
+                self._give_up(number, case, "the app-server is down")
+            elif case.asked:
+                case.asked.clear()
+                self.waits.append(case)
+
+    def time_passed(self) -> float:
+        """Give up what has waited too long; returns when to look again."""
+        limit = self.state.limits.coming_up
+        for number, case in list(self._cases.items()):
+            if case.since + limit <= self.state.now:
+                self._give_up(number, case, f"the app-server did not come up within {limit:g} s")
+        return min((case.since + limit for case in self._cases.values()), default=float("inf"))
+
+    def _give_up(self, number: int, case: _Case, why: str) -> None:
+        self._close(number, lambda: case.deny(jsonrpc.APP_SERVER_GONE, why))

@@ -1,0 +1,247 @@
+"""The params by which a request changes what a thread may do, read as the app-server reads them.
+
+Six methods take such params (``METHODS``). Each param of theirs is *judged* (``JUDGED``) or known
+to be harmless, with the reason (``HARMLESS``); a test holds both against the installed schema.
+One that stands in neither, and is called as if it mattered (``SUSPICIOUS``), counts as loosening.
+
+A value is looked at whole. What isn't known to be as tight as what holds for the thread (``Held``)
+is looser: another variant, a field more in one that we know, a value of another shape.
+
+Heard from: ``scopes`` (what a request needs), ``clearance`` (its directories).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+
+import msgspec
+
+from mux.core import jsonrpc
+
+STARTS: frozenset[str] = frozenset({"thread/start", "thread/resume", "thread/fork"})
+"""What loads a thread, and with it the settings of its directory."""
+
+METHODS: frozenset[str] = STARTS | {
+    "thread/settings/update",
+    "turn/start",
+    "turn/settings/update",
+}
+
+SUSPICIOUS = re.compile(
+    r"(?i)path|root|cwd|dir|folder|environment|sandbox|polic|permission|profile|config|approv|trust"
+)
+"""What a param is called that may loosen something."""
+
+LOCAL = "local"
+"""The environment that is this host. A path in another one can't be judged here."""
+
+NULL = b"null"
+UNREADABLE = "params that can't be judged"
+
+
+class Held(msgspec.Struct, frozen=True):
+    """What a thread is run with, as JSON texts as the app-server gave them; empty: not known.
+
+    ``approval``: its ``approvalPolicy``; ``sandbox``: its ``sandboxPolicy``.
+    """
+
+    approval: bytes = b""
+    sandbox: bytes = b""
+    reviewer: bytes = b""
+
+
+NOTHING_KNOWN = Held()
+
+
+# ── one value each ────────────────────────────────────────────────────────────────────────────
+
+
+def _value(text: bytes) -> object:
+    """The value of a JSON text; None also for none at all."""
+    return msgspec.json.decode(text) if text else None
+
+
+def _as_held(text: bytes, held: bytes) -> bool:
+    return bool(held) and _value(text) == _value(held)
+
+
+_ASKING = ("untrusted", "on-request", "on-failure", "never")
+"""Approval policies that are one word, the tightest first."""
+
+
+def _approval(text: bytes, held: Held) -> bool:
+    """Whether people are asked less. A granular policy compares with nothing but itself."""
+    if _as_held(text, held.approval):
+        return False
+    asked, now = _value(text), _value(held.approval)
+    if asked not in _ASKING:
+        return True
+    if now not in _ASKING:  # not known, or granular
+        return bool(now) or asked != _ASKING[0]
+    return _ASKING.index(str(asked)) > _ASKING.index(str(now))
+
+
+def _reviewer(text: bytes, held: Held) -> bool:
+    return _value(text) != "user" and not _as_held(text, held.reviewer)
+
+
+def _mode(text: bytes, _: Held) -> bool:
+    return _value(text) != "read-only"
+
+
+def _policy(text: bytes, held: Held) -> bool:
+    """Whether a sandbox policy allows more than the one that holds, in any field."""
+    if _as_held(text, held.sandbox):
+        return False
+    asked, now = _value(text), _value(held.sandbox)
+    if not isinstance(asked, dict):
+        return True
+    if not isinstance(now, dict):
+        now = {}
+    kind, fields = asked.get("type"), asked.keys() - {"type"}
+    if kind == "readOnly":
+        return not (fields <= {"networkAccess"} and _no_more_network(asked, now))
+    if kind == "workspaceWrite" and now.get("type") == "workspaceWrite":
+        return not (fields <= _WRITES and _writes_no_more(asked, now))
+    return True
+
+
+_WRITES = {"writableRoots", "networkAccess", "excludeTmpdirEnvVar", "excludeSlashTmp"}
+
+
+def _no_more_network(asked: Mapping[str, object], now: Mapping[str, object]) -> bool:
+    if asked.get("networkAccess", False) is False:
+        return True
+    has_it = now.get("networkAccess") is True or now.get("type") == "dangerFullAccess"
+    return asked.get("networkAccess") is True and has_it
+
+
+def _writes_no_more(asked: Mapping[str, object], now: Mapping[str, object]) -> bool:
+    roots, allowed = asked.get("writableRoots", []), now.get("writableRoots", [])
+    if not (isinstance(roots, list) and isinstance(allowed, list)):
+        return False
+    excluded = (now.get(name) is not True or asked.get(name) is True for name in _EXCLUDING)
+    within = all(root in allowed for root in roots)
+    return within and all(excluded) and _no_more_network(asked, now)
+
+
+_EXCLUDING = ("excludeTmpdirEnvVar", "excludeSlashTmp")
+
+
+def _anything(_: bytes, __: Held) -> bool:
+    return True
+
+
+def _unless_empty(text: bytes, _: Held) -> bool:
+    return _value(text) not in ([], {})
+
+
+def _unless_false(text: bytes, _: Held) -> bool:
+    return _value(text) is not False
+
+
+def _unless_text(text: bytes, _: Held) -> bool:
+    return not isinstance(_value(text), str)
+
+
+def _environments(text: bytes, _: Held) -> bool:
+    """Whether one of them isn't this host, or has roots of its own. Directories come later."""
+    listed = _value(text)
+    return not isinstance(listed, list) or not all(map(_is_plain, listed))
+
+
+def _is_plain(environment: object) -> bool:
+    if not isinstance(environment, dict):
+        return False
+    known = environment.keys() <= {"environmentId", "cwd", "runtimeWorkspaceRoots"}
+    here = environment.get("environmentId") == LOCAL and isinstance(environment.get("cwd"), str)
+    return known and here and environment.get("runtimeWorkspaceRoots") in (None, [])
+
+
+JUDGED: dict[str, Callable[[bytes, Held], bool]] = {
+    "approvalPolicy": _approval,
+    "approvalsReviewer": _reviewer,
+    "sandbox": _mode,
+    "sandboxPolicy": _policy,
+    "permissions": _anything,
+    "config": _unless_empty,
+    "path": _anything,  # of any file on the host
+    "history": _anything,
+    "runtimeWorkspaceRoots": _unless_empty,
+    "selectedCapabilityRoots": _unless_empty,  # plugins of any folder
+    "environments": _environments,
+    "cwd": _unless_text,
+    # A fork in this mode takes over what its parent is run with, and no `config` of ours.
+    "experimentalPredictionMode": _unless_false,
+}
+"""By name of a param: whether its value (not null) loosens what holds."""
+
+HARMLESS: dict[str, str] = {
+    "rootTurnId": "names a turn, for the accounting",
+    "collaborationMode": "a model, its effort, and words to it",
+}
+"""Params of ``METHODS`` that are called as if they mattered, and don't."""
+
+
+def loosens(fields: Mapping[str, bytes], held: Held) -> str:
+    """The param that loosens what holds; empty if none does. ``fields``: the params' JSON texts."""
+    for name, text in fields.items():
+        judge = JUDGED.get(name)
+        if judge is None:
+            judge = _anything if SUSPICIOUS.search(name) and name not in HARMLESS else None
+        if judge is not None and text != NULL and _judged(judge, text, held):
+            return name
+    return ""
+
+
+def _judged(judge: Callable[[bytes, Held], bool], text: bytes, held: Held) -> bool:
+    try:
+        return judge(text, held)
+    except (msgspec.DecodeError, RecursionError):
+        return True
+
+
+LOOKING_ON: frozenset[str] = frozenset({"threadId", "excludeTurns", "initialTurnsPage"})
+"""What a ``thread/resume`` may say that changes nothing about how the thread goes on."""
+
+
+def steers(fields: Mapping[str, bytes]) -> str:
+    """The param by which a ``thread/resume`` does more than look on; empty if none does."""
+    said = (name for name, text in fields.items() if text != NULL and name not in LOOKING_ON)
+    return next(said, "")
+
+
+# ── directories ───────────────────────────────────────────────────────────────────────────────
+
+
+def cwd_in(fields: Mapping[str, bytes]) -> str | None:
+    """The directory that the params name; None for the one that holds without."""
+    return jsonrpc.read_text(fields.get("cwd")) or None  # an empty one is the app-server's own
+
+
+def environments_in(fields: Mapping[str, bytes]) -> list[dict[str, object]]:
+    """The environments that the params name; ``loosens`` has seen that they are plain."""
+    listed = _value(fields.get("environments", NULL))
+    return listed if isinstance(listed, list) else []
+
+
+def directories_in(fields: Mapping[str, bytes]) -> Iterator[str]:
+    """Every directory that the params name: the one to work in first, if it is named."""
+    cwd = cwd_in(fields)
+    if cwd is not None:
+        yield cwd
+    for each in environments_in(fields):
+        yield str(each["cwd"])
+
+
+def resolved(fields: Mapping[str, bytes], places: Mapping[str, str]) -> dict[str, bytes]:
+    """The params with each directory by its resolved name; those that have it stay as they came."""
+    changed = dict(fields)
+    cwd, environments = cwd_in(fields), environments_in(fields)
+    if cwd is not None and places[cwd] != cwd:
+        changed["cwd"] = msgspec.json.encode(places[cwd])
+    if any(places[str(each["cwd"])] != each["cwd"] for each in environments):
+        named = [each | {"cwd": places[str(each["cwd"])]} for each in environments]
+        changed["environments"] = msgspec.json.encode(named)
+    return changed

@@ -1,0 +1,153 @@
+"""What becomes of a request whose directories are known: how it goes up, or why it doesn't.
+
+* A thread that is started, forked or loaded takes nothing from its directory: the request goes up
+  with a ``config`` by which codex trusts neither that, nor what is above it (it looks at each
+  directory up to the repository's root), nor anything that the host trusts. Only where
+  ``devices.directories`` lists the directory it goes up without.
+* Writable are directories that the setting lists or the host trusts, and what is below them.
+  Elsewhere a thread is loaded read-only; one that runs may be sent nowhere else than where it is.
+* Paths go up resolved, so that what was judged is what is meant.
+
+Pure functions. Heard from: ``clearance``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import attrs
+
+from mux.core import jsonrpc, overrides
+from mux.core.overrides import STARTS, Held
+from mux.core.places import Home, Host, Place, around, distrust, is_below, is_trusted
+
+SETTING = "devices.directories"
+
+STATUS_OF_SERVERS = "mcpServerStatus/list"
+"""For a thread that it names, codex reads its directory anew, and starts what stands there."""
+
+READ_ONLY = b'"read-only"'
+
+
+@attrs.frozen
+class Facts:
+    """What is known of a request. ``fields``: its params; ``held``: what it is compared with.
+
+    ``host``: what the host's configuration says; ``home``: where the thread that it names works;
+    ``places``: what all these paths are, the empty one being the app-server's own.
+    """
+
+    method: str
+    fields: Mapping[str, bytes]
+    held: Held
+    host: Host
+    home: Home | None
+    places: Mapping[str, Place]
+
+    @property
+    def wanted(self) -> list[Place]:
+        """The directories that the request names."""
+        return [self.places[path] for path in overrides.directories_in(self.fields)]
+
+    @property
+    def own(self) -> Place | None:
+        """Where the thread that it names works."""
+        return self.places[self.home.cwd] if self.home is not None else None
+
+    @property
+    def _projects(self) -> dict[str, bool]:
+        named = self.host.projects.items()
+        return {self.places[path].path: yes for path, yes in named if path in self.places}
+
+    def is_writable(self, place: Place) -> bool:
+        """Whether a thread may write there."""
+        return place.within or is_trusted(place, self._projects)
+
+    def distrusted(self, places: list[Place]) -> dict[str, None]:
+        """What codex mustn't trust, for it to take nothing from these."""
+        trusted = [path for path, yes in self._projects.items() if yes]
+        near = [path for place in places for path in around(place.path)]
+        return dict.fromkeys([*near, *self.host.trusted, *trusted])
+
+
+@attrs.frozen
+class Verdict:
+    """``params``: with which it goes up; None: it is refused, for the reason in ``refusal``.
+
+    ``distrusted``: what its thread takes nothing from; ``directory``: where that works, if nothing
+    is taken from there; ``read_only``: whether it may write nothing because of that.
+    """
+
+    params: bytes | None
+    refusal: str = ""
+    distrusted: Mapping[str, None] = attrs.field(factory=dict)
+    directory: str = ""
+    read_only: bool = False
+
+
+def verdict(facts: Facts) -> Verdict:
+    """What becomes of the request."""
+    if facts.method == STATUS_OF_SERVERS:
+        return _of_servers(facts)
+    if loosened := overrides.loosens(facts.fields, facts.held):
+        return _refused(facts, loosened, "")
+    return _loaded(facts) if facts.method in STARTS else _moved(facts)
+
+
+def _refused(facts: Facts, param: str, why: str) -> Verdict:
+    text = f"`{facts.method}` with `{param}` needs the scope `admin`"
+    return Verdict(None, f"{text}: {why}" if why else text)
+
+
+def _of_servers(facts: Facts) -> Verdict:
+    if facts.own is not None and facts.own.listed:
+        return Verdict(jsonrpc.write(dict(facts.fields)))
+    where = facts.own.path if facts.own is not None else "the thread's directory"
+    why = f"it starts what {where} configures, which isn't in the setting `{SETTING}`"
+    return _refused(facts, "threadId", why)
+
+
+def _loaded(facts: Facts) -> Verdict:
+    """A thread is started, forked or loaded."""
+    fields = _resolved(facts)
+    known, worked = _works(facts)
+    listed = known and all(each.listed for each in worked)
+    read_only = not (known and all(map(facts.is_writable, worked)))
+    if read_only:
+        fields["sandbox"] = READ_ONLY
+    if listed:
+        return Verdict(jsonrpc.write(fields))
+    distrusted = facts.distrusted(worked)
+    fields["config"] = distrust(distrusted)
+    directory = next((each.path for each in worked if not each.listed), "")
+    return Verdict(jsonrpc.write(fields), "", distrusted, directory, read_only)
+
+
+def _works(facts: Facts) -> tuple[bool, list[Place]]:
+    """Where the thread will work, and whether that is all: one may be unknown, or elsewhere."""
+    home, named = facts.home, overrides.cwd_in(facts.fields)
+    if facts.method == "thread/start":
+        places = [*facts.wanted, *([facts.places[""]] if named is None else [])]
+        return True, places
+    own = [facts.places[path] for path in home.paths] if home is not None else []
+    return home is not None and home.here, [*facts.wanted, *own]
+
+
+def _moved(facts: Facts) -> Verdict:
+    """A thread that runs is sent somewhere."""
+    for place in facts.wanted:
+        inside = facts.own is not None and is_below(place.path, facts.own.path)
+        if not (inside or facts.is_writable(place)):
+            param = "cwd" if overrides.cwd_in(facts.fields) is not None else "environments"
+            why = (
+                f"{place.path} is neither in the setting `{SETTING}` nor in a directory that this"
+                " host trusts"
+            )
+            return _refused(facts, param, why)
+    distrusted = facts.distrusted([each for each in facts.wanted if not each.listed])
+    return Verdict(jsonrpc.write(_resolved(facts)), "", distrusted)
+
+
+def _resolved(facts: Facts) -> dict[str, bytes]:
+    names = {path: place.path for path, place in facts.places.items()}
+    return overrides.resolved(facts.fields, names)

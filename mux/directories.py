@@ -1,0 +1,152 @@
+"""What paths mean on this host: links followed, ``..`` and ``~`` taken out, and whether listed.
+
+A look at the disk can hang (a network mount that is gone), so it is made in a thread, and given up
+after a while. Then the path can't be judged, and whoever named it is refused.
+
+Hands to: ``dispatcher``, as the event ``Resolved``. Hears from: ``dispatcher``, the command
+``Resolve``; the settings, which directories are listed.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import math
+import os
+import re
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import attrs
+import structlog
+import trio
+
+from mux.core.commands import Resolve
+from mux.core.events import Resolved
+from mux.core.places import Place, around
+
+DEADLINE: Final = 5.0
+"""Seconds for all paths of one request, which take microseconds where no disk hangs."""
+
+THREADS: Final = 8
+"""Looks at once. Those that hang keep their thread, so that they can't take all there are."""
+
+_WILD: Final = re.compile(r"[*?\[]")
+
+log = structlog.get_logger()
+
+
+@attrs.frozen
+class Listed:
+    """One entry of the setting, as what it matches: the resolved path of a directory."""
+
+    pattern: re.Pattern[str]
+
+    @classmethod
+    def read(cls, entry: str) -> Listed:
+        """``*`` and ``?`` match within a name, ``**`` any number of names.
+
+        What stands before the first of them is a path of this host, and resolved as such.
+        """
+        names = str(_expanded(entry)).split("/")
+        plain = next((at for at, name in enumerate(names) if _WILD.search(name)), len(names))
+        base = os.path.realpath("/".join(names[:plain]) or "/").rstrip("/")
+        parts = [re.escape(base)]
+        for name in names[plain:]:
+            if name == "**":
+                parts.append(r"(?:/[^/]+)*")
+            elif name:
+                parts.append("/" + _within_a_name(name))
+        return cls(re.compile("".join(parts) or "/", re.DOTALL))
+
+    def matches(self, path: str) -> bool:
+        """Whether it names this directory, which is resolved."""
+        return self.pattern.fullmatch(path.rstrip("/") or path) is not None
+
+
+_WITHIN: Final = re.compile(r"\*|\?|\[!?\]?[^\]]*\]|.", re.DOTALL)
+
+
+def _within_a_name(pattern: str) -> str:
+    """The expression for a pattern whose wildcards match no slash."""
+    return "".join(_expression(piece) for piece in _WITHIN.findall(pattern))
+
+
+def _expression(piece: str) -> str:
+    if piece in ("*", "?"):
+        return {"*": "[^/]*", "?": "[^/]"}[piece]
+    if len(piece) > 1:  # a set, as [a-z] or [!a-z]
+        inner = piece[1:-1].replace("\\", r"\\")
+        return f"(?!/)[{'^' + inner[1:] if inner[:1] == '!' else inner}]"
+    return re.escape(piece)
+
+
+@attrs.define(eq=False, repr=False)
+class Directories:
+    """``listed``: as in the settings; ``own``: where the app-server works.
+
+    ``tell``: hears what was found out.
+    """
+
+    listed: Sequence[str]
+    own: str
+    tell: Callable[[Resolved], None]
+    _limiter: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(THREADS))
+    _wanted: tuple[trio.MemorySendChannel[Resolve], trio.MemoryReceiveChannel[Resolve]] = (
+        attrs.field(factory=lambda: trio.open_memory_channel[Resolve](math.inf))
+    )
+
+    def resolve(self, wanted: Resolve) -> None:
+        """Have the paths looked at. Doesn't wait."""
+        self._wanted[0].send_nowait(wanted)
+
+    async def run(self) -> None:
+        """Look at what is asked for, until cancelled."""
+        async with trio.open_nursery() as nursery:
+            async for wanted in self._wanted[1]:
+                nursery.start_soon(self._look, wanted)
+
+    async def _look(self, wanted: Resolve) -> None:
+        look = partial(places, wanted.paths, tuple(self.listed), self.own)
+        found: tuple[Place | None, ...] = (None,) * len(wanted.paths)
+        with trio.move_on_after(DEADLINE) as deadline:
+            found = await trio.to_thread.run_sync(
+                look, abandon_on_cancel=True, limiter=self._limiter
+            )
+        if deadline.cancelled_caught:
+            log.warning("a directory can't be looked at: does its disk answer?", seconds=DEADLINE)
+        self.tell(Resolved(wanted.case, found))
+
+
+def places(paths: Sequence[str], listed: Sequence[str], own: str) -> tuple[Place | None, ...]:
+    """What each path is; a relative one is taken from ``own``, an empty one is that."""
+    entries = [Listed.read(entry) for entry in listed]
+    return tuple(_place(path, entries, own) for path in paths)
+
+
+def _expanded(path: str) -> Path:
+    """With the home directory for ``~``, as codex reads it."""
+    return Path(path).expanduser()
+
+
+def _place(path: str, listed: Sequence[Listed], own: str) -> Place | None:
+    try:
+        real = _true_name(os.path.realpath(Path(own) / _expanded(path)))
+        real.encode()  # one that isn't UTF-8 can't be said in JSON
+    except (OSError, ValueError, RuntimeError):
+        return None
+    matched = [each for each in around(real) if any(entry.matches(each) for entry in listed)]
+    return Place(real, listed=real in matched, within=bool(matched))
+
+
+def _true_name(path: str) -> str:
+    """The path as the disk spells it, where that takes other spellings as well (macOS)."""
+    command: int | None = getattr(fcntl, "F_GETPATH", None)
+    if command is None or not Path(path).is_dir():
+        return path
+    place = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        return os.fsdecode(fcntl.fcntl(place, command, bytes(1024)).rstrip(b"\0"))
+    finally:
+        os.close(place)
