@@ -271,7 +271,8 @@ def said(codex: Codex, kind: str, method: str) -> list[str]:
         NOTIFICATIONS: _said_of_notification,
     }
     gate = ["experimental"] if codex.is_experimental(kind, method) else []
-    told = list(of_kind[kind](method)) if kind in of_kind else ["passes"]
+    dropped = ["dropped, but for `initialized`, which the broker says (broker.py)"]
+    told = list(of_kind[kind](method)) if kind in of_kind else dropped
     return gate + told + [LIKE_AN_ID.format(name) for name in told_by_name(codex, kind, method)]
 
 
@@ -309,6 +310,10 @@ def _said_of_request(method: str) -> Iterator[str]:
 def _said_of_server_request(method: str) -> Iterator[str]:
     rule = methods.server_request_rule(method)
     yield f"offered to {rule.asked.value}" + (f", needs {rule.needs}" if rule.needs else "")
+    if method in methods.SERVER_REQUESTS:
+        yield f"of the scope {rule.scope}"
+    else:
+        yield "UNLISTED: of a thread's for `approve`, of none for `admin` (methods.py)"
     if method not in answers._DECODERS:
         yield "ANY object counts as its answer (answers.py)"
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mux.core import scopes
+from mux.core import methods, scopes
 from tests.codex_bundles import Bundle, Json, bundle
 from tests.drift import (
     LIKE_AN_ID,
@@ -166,6 +166,12 @@ def test_of_each_field_that_is_called_like_a_clients_id_the_table_says_whose_it_
     for method in real.methods(kind):
         if "APPMUX_CODEX_BIN" not in os.environ or method in scopes.SCOPES:
             assert told_by_name(real, kind, method) == [], method
+
+
+def test_each_server_request_of_the_installed_one_names_who_may_be_asked() -> None:
+    real = Codex("real", bundle(experimental=False), bundle(experimental=True))
+    unlisted = real.methods(SERVER_REQUESTS).keys() - methods.SERVER_REQUESTS.keys()
+    assert not unlisted or "APPMUX_CODEX_BIN" in os.environ
 
 
 @pytest.mark.parametrize("same", [OLD, NEW])

@@ -25,6 +25,7 @@ from mux.core import jsonrpc
 from mux.core.approvals import RESOLVED
 from mux.core.journal import MERGEABLE, Entry, Message, is_delta, merge, with_cursor
 from mux.core.methods import Asked, server_request_rule
+from mux.core.scopes import ALL, Scope
 
 NOT_NUMBERED = 0
 """The seq of a message that isn't in the journal."""
@@ -46,7 +47,8 @@ class Backlog:
     ``follows``: by thread, the seq after which its entries are this client's. ``merged``: whether
     deltas are. ``numbered``: whether the client takes its cursor from its messages, so that their
     numbers must go up. ``targeted_until``: up to here server requests and their resolutions are
-    read from the journal too (a replay); after it, those meant for this client are pinned.
+    read from the journal too (a replay), if they are for one with these ``scopes``; after it, those
+    meant for this client are pinned.
     """
 
     cursor: int
@@ -54,6 +56,7 @@ class Backlog:
     merged: bool = True
     numbered: bool = False
     targeted_until: int = 0
+    scopes: frozenset[Scope] = ALL
     fetching: bool = False
     pinned_bytes: int = 0
     _followed: dict[str, list[tuple[int, int]]] = attrs.field(factory=dict)
@@ -149,8 +152,9 @@ class Backlog:
         if not _is_targeted(entry):
             return True
         # Whoever replays wasn't there to be asked. What was put to one client alone isn't its.
-        to_all = server_request_rule(entry.method).asked is Asked.FOLLOWERS
-        return to_all and seq <= self.targeted_until
+        rule = server_request_rule(entry.method)
+        to_all = rule.asked is Asked.FOLLOWERS and rule.is_for(self.scopes)
+        return (to_all or entry.method == RESOLVED) and seq <= self.targeted_until
 
 
 def _is_targeted(entry: Entry) -> bool:

@@ -72,7 +72,7 @@ from mux.core.overrides import Held
 from mux.core.params import canonical
 from mux.core.parts import Parts
 from mux.core.policies import Policies
-from mux.core.scopes import Scope, needed
+from mux.core.scopes import SCOPES, Scope, needed
 from mux.core.settling import Settling
 from mux.core.state import NEVER, State
 from mux.core.voting import Voting
@@ -397,12 +397,13 @@ class Broker:
             self._asking.submit(request)
 
     def _client_notified(self, client: Client, message: ClientMessage) -> None:
-        # `initialized` was said upstream once, by the broker. Others pass, unknown ones too: the
-        # app-server ignores what it doesn't know.
-        if message.method == FOCUS:
+        # `initialized` was said upstream once, by the broker, and codex knows no other. One that a
+        # newer codex knows nobody has looked at: it has no scope, and goes nowhere.
+        if message.method == FOCUS and SCOPES[FOCUS] in client.principal.scopes:
             self._looking.focused(client, message)
-        elif client.state is clients.State.READY and message.method != "initialized":
-            self.state.forward(jsonrpc.write(message.fields), message.method)
+        elif message.method != "initialized":
+            method = message.method[: recording.NAME_CHARACTERS]
+            self.state.log("info", "notification dropped", client=client.id, method=method)
 
     # ── handshake ─────────────────────────────────────────────────────────────────────────────
 
@@ -426,7 +427,7 @@ class Broker:
         state.threads.audience_changed()
         state.send(client.id, self._welcome(client, message.id, params), message.method)
         for method, lines in state.appserver.greetings.items():
-            if method not in client.opted_out:
+            if client.hears(method):
                 for line in lines:
                     state.send(client.id, line, method)
         named = {"name": params.clientInfo.name, "version": params.clientInfo.version}

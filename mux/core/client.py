@@ -138,6 +138,10 @@ class Client:
         self.numbered = declared is not None
         self.aware = declared is not None and not _is_relay(declared)
 
+    def hears(self, method: str) -> bool:
+        """Whether it is told this of what goes on: it may observe, and didn't opt out of it."""
+        return method not in self.opted_out and "observe" in self.principal.scopes
+
     def declared(self, capability: str) -> bool:
         """Whether it declared the capability; the empty name needs no declaration."""
         return not capability or getattr(self.capabilities, capability) is True

@@ -104,7 +104,7 @@ class Following:
                 self.state.loose.add(id)  # its asker left, or wants it no more
                 continue
             for method, line in thread.running.introduction():
-                if new and method not in client.opted_out:
+                if new and client.hears(method):
                     self.state.send(client.id, line, method)
             self.offering.offer_pending(client, id)
             self.state.complete_joining(client)
@@ -140,7 +140,7 @@ class Following:
                 thread.usage = params
             return False
         client = self.state.clients.get(thread.usage_due.pop(0) or 0)
-        if client is not None and USAGE not in client.opted_out:
+        if client is not None and client.hears(USAGE):
             self.state.send(client.id, line, USAGE)
         return True
 

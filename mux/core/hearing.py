@@ -185,7 +185,7 @@ class Hearing:
 
     def _notify_these(self, recipients: set[ClientId], method: str, line: bytes) -> None:
         for id in self.parts.state.threads.audience(None):
-            if id in recipients and method not in self.parts.state.clients[id].opted_out:
+            if id in recipients and self.parts.state.clients[id].hears(method):
                 self.parts.state.send(id, line, method)
 
     def _working(self) -> set[ClientId]:

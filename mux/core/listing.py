@@ -24,7 +24,9 @@ def list_for(state: State, voting: Voting, client: Client, message: ClientMessag
     waiting = [
         _shown(state, voting, request)
         for request in state.approvals.pending()
-        if request.rule.asked is Asked.FOLLOWERS and not request.answered
+        if request.rule.asked is Asked.FOLLOWERS
+        and not request.answered
+        and request.rule.is_for(client.principal.scopes)
     ]
     answer = jsonrpc.result(message.id, {"approvals": waiting})
     state.send(client.id, answer, message.method)

@@ -17,6 +17,7 @@ import enum
 import msgspec
 
 from mux.core import seen
+from mux.core.scopes import Scope
 
 
 class Route(enum.Enum):
@@ -141,11 +142,18 @@ class ServerRequestRule(msgspec.Struct, frozen=True):
 
     ``needs`` names the capability (of ``client.Capabilities``) that a client must have declared to
     be asked; with ``only_if``, a params field and its value, it is needed for such requests alone.
+    ``scope``: who may be asked, and answer. ``shown``: whoever may observe sees it, too.
     """
 
     asked: Asked = Asked.FOLLOWERS
     needs: str = ""
     only_if: tuple[str, str] | None = None
+    scope: Scope = "approve"
+    shown: bool = False
+
+    def is_for(self, scopes: frozenset[Scope]) -> bool:
+        """Whether it is put before one that has these scopes."""
+        return self.scope in scopes or (self.shown and "observe" in scopes)
 
 
 _READS = RequestRule(reads=True)
@@ -360,21 +368,31 @@ NOTIFICATIONS: dict[str, NotificationRule] = {
     "remoteControl/status/changed": NotificationRule(Audience.EVERYBODY, greets=True),
 }
 
+_OF_A_PERSON = ServerRequestRule(shown=True)
+
 SERVER_REQUESTS: dict[str, ServerRequestRule] = {
     "item/commandExecution/requestApproval": ServerRequestRule(
-        needs="requiredHumanApproval", only_if=("kind", "humanCommand")
+        needs="requiredHumanApproval", only_if=("kind", "humanCommand"), shown=True
     ),
     "mcpServer/elicitation/request": ServerRequestRule(
-        needs="openaiForm", only_if=("mode", "openai/form")
+        needs="openaiForm", only_if=("mode", "openai/form"), shown=True
     ),
-    "item/tool/call": ServerRequestRule(Asked.TOOL_OWNER),
-    "account/chatgptAuthTokens/refresh": ServerRequestRule(Asked.ONE_AFTER_ANOTHER),
-    "attestation/generate": ServerRequestRule(Asked.ONE_AFTER_ANOTHER, needs="requestAttestation"),
-    "currentTime/read": ServerRequestRule(Asked.ONE_AFTER_ANOTHER),
+    "item/fileChange/requestApproval": _OF_A_PERSON,
+    "item/permissions/requestApproval": _OF_A_PERSON,
+    "item/tool/requestUserInput": _OF_A_PERSON,
+    "applyPatchApproval": _OF_A_PERSON,
+    "execCommandApproval": _OF_A_PERSON,
+    "item/tool/call": ServerRequestRule(Asked.TOOL_OWNER, scope="drive"),
+    "account/chatgptAuthTokens/refresh": ServerRequestRule(Asked.ONE_AFTER_ANOTHER, scope="admin"),
+    "attestation/generate": ServerRequestRule(
+        Asked.ONE_AFTER_ANOTHER, needs="requestAttestation", scope="admin"
+    ),
+    "currentTime/read": ServerRequestRule(Asked.ONE_AFTER_ANOTHER, scope="drive"),
 }
 
 PLAIN = RequestRule()
 OFFERED = ServerRequestRule()
+ASKED_OF_THE_HOST = ServerRequestRule(scope="admin")
 
 
 def request_rule(method: str) -> RequestRule:
@@ -387,6 +405,10 @@ def notification_rule(method: str) -> NotificationRule:
     return NOTIFICATIONS.get(method, UNSEEN)
 
 
-def server_request_rule(method: str) -> ServerRequestRule:
-    """The rule for a server request; ``OFFERED`` for one that the table doesn't name."""
-    return SERVER_REQUESTS.get(method, OFFERED)
+def server_request_rule(method: str, *, of_thread: bool = True) -> ServerRequestRule:
+    """The rule for a server request.
+
+    One that the table doesn't name is a thread's, and put like an approval to those who may approve
+    but shown to nobody else; or of no thread, so of the host, and then for ``admin``.
+    """
+    return SERVER_REQUESTS.get(method, OFFERED if of_thread else ASKED_OF_THE_HOST)

@@ -272,7 +272,9 @@ class Notices:
         waiting = {
             f"asked/{request.id}": request
             for request in self.state.approvals.pending()
-            if request.rule.asked is Asked.FOLLOWERS and not request.answered
+            if request.rule.asked is Asked.FOLLOWERS
+            and request.rule.scope == "approve"  # else no person's word is waited for
+            and not request.answered
         }
         for each in list(self._open.values()):
             if each.request is not None and each.notice.thing not in waiting:

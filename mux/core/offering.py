@@ -12,7 +12,7 @@ from __future__ import annotations
 import attrs
 import msgspec
 
-from mux.core import jsonrpc, recording, tools
+from mux.core import id_fields, jsonrpc, recording, tools
 from mux.core.answers import fault, plain
 from mux.core.approvals import RESOLVED, ServerRequest
 from mux.core.backlog import NOT_NUMBERED
@@ -22,7 +22,7 @@ from mux.core.events import ClientId
 from mux.core.experimental import without_hidden
 from mux.core.jsonrpc import ClientMessage, UpstreamMessage
 from mux.core.listing import item_about, params_in
-from mux.core.methods import Asked, server_request_rule
+from mux.core.methods import SERVER_REQUESTS, Asked, server_request_rule
 from mux.core.policies import Ballot
 from mux.core.principal import Principal
 from mux.core.state import NEVER, State
@@ -53,13 +53,16 @@ class Offering:
         state, upstream, method = self.state, bytes(message.id), message.method or ""
         if state.approvals.is_repetition(upstream):
             return
-        rule = server_request_rule(method)
+        rule = server_request_rule(method, of_thread=message.thread is not None)
+        owned = self._owned(method, line)
+        if owned is not None:  # it is that client's alone
+            line, rule = owned.line, msgspec.structs.replace(rule, asked=Asked.ONE_AFTER_ANOTHER)
         id = state.approvals.take_id()
         request = ServerRequest(
             id=id,
             upstream=upstream,
             method=method,
-            thread=message.thread,
+            thread=message.thread if owned is None else None,
             rule=rule,
             offer=jsonrpc.with_id(line, upstream, b"%d" % id),
             since=state.now,
@@ -76,8 +79,19 @@ class Offering:
         elif rule.asked is Asked.TOOL_OWNER:
             self._offer_to_tool_owner(request, line)
         else:
-            request.next_ones = list(self._followers(request))
+            request.next_ones = self._in_turn(request, owned)
             self.offer_to_next(request)
+
+    def _owned(self, method: str, line: bytes) -> id_fields.Owned | None:
+        """Whose it is by the ids that it names, where nobody has looked at its method yet."""
+        if method in SERVER_REQUESTS:
+            return None
+        return id_fields.owned(line, self.state.flow.upstream, deeply=True)
+
+    def _in_turn(self, request: ServerRequest, owned: id_fields.Owned | None) -> list[ClientId]:
+        if owned is None:
+            return list(self._followers(request))
+        return [] if owned.owner is None else [owned.owner]
 
     def _command(self, request: ServerRequest) -> str | None:
         """The command that it is about, as a person reads it; None if it is about none."""
@@ -115,7 +129,9 @@ class Offering:
         able = tuple(
             id
             for id in recipients
-            if id not in request.offered and clients[id].declared(request.needs)
+            if id not in request.offered
+            and clients[id].declared(request.needs)
+            and request.rule.is_for(clients[id].principal.scopes)
         )
         if request.answered:
             return
@@ -151,7 +167,7 @@ class Offering:
             self._offer(request, self._followers(request))
             return
         taker = self.state.clients.get(owner.client) or self._stand_in(request, owner)
-        if taker is not None:
+        if taker is not None and self._may_answer(request, taker):
             self._offer(request, (taker.id,))
         else:
             text = f"The client that provides the tool `{call.tool}` is no longer attached."
@@ -169,13 +185,16 @@ class Offering:
         state = self.state
         while request.next_ones:
             id = request.next_ones.pop(0)
-            if id in state.clients and state.clients[id].declared(request.needs):
+            if id in state.clients and self._may_answer(request, state.clients[id]):
                 request.present = id
                 request.deadline = state.now + state.limits.one_client_deadline
                 state.arm(request.deadline)
                 self._offer(request, (id,))
                 return
         self._give_up_on(request, "no attached client could answer it")
+
+    def _may_answer(self, request: ServerRequest, client: Client) -> bool:
+        return client.declared(request.needs) and request.rule.scope in client.principal.scopes
 
     # ── up ────────────────────────────────────────────────────────────────────────────────────
 
@@ -190,9 +209,9 @@ class Offering:
         wrong: str | None = "answered with an error"
         if message.kind == "response":
             wrong = fault(request.method, request.offer, message.fields["result"])
-        if request.rule.asked is Asked.FOLLOWERS and "approve" not in client.principal.scopes:
-            why = "it needs the scope `approve`"
-            self.voting.tell_refused(request, client, "approve", why)
+        scope = request.rule.scope
+        if scope not in client.principal.scopes:
+            self.voting.tell_refused(request, client, scope, f"it needs the scope `{scope}`")
         elif wrong is not None:
             self._abstains(request, client, wrong)
         elif (why_not := self.voting.refuses(request, client, message.fields["result"])) is None:
@@ -253,7 +272,7 @@ class Offering:
         client = _behind_notice(principal, peer, state.now)
         result = msgspec.json.encode(plain(request.method, request.offer, yes=yes))
         wrong = self._why_not(client, request, result)
-        if "approve" not in principal.scopes:
+        if request.rule.scope not in principal.scopes:
             wrong = "this device may not approve"
         if wrong is not None:
             recording.answer_refused(state, request, client, "approve")
@@ -277,6 +296,8 @@ class Offering:
             return f"answered already, by {self._named(request.answered_by)}"
         if request.rule.asked is not Asked.FOLLOWERS:
             return f"`{request.method}` is answered by a program, not by a person"
+        if request.rule.scope not in client.principal.scopes:
+            return f"it needs the scope `{request.rule.scope}`"
         if not client.declared(request.needs):
             return f"it needs a client that declares the capability `{request.needs}`"
         wrong = fault(request.method, request.offer, result)
@@ -326,7 +347,8 @@ class Offering:
         return {
             id
             for id in request.offered
-            if "approve" in clients[id].principal.scopes and (clients[id].local or not local)
+            if request.rule.scope in clients[id].principal.scopes
+            and (clients[id].local or not local)
         }
 
     def _give_up_on(self, request: ServerRequest, why: str) -> None:

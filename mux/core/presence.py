@@ -106,11 +106,7 @@ class Presence:
 
 
 def _hears(client: Client) -> bool:
-    return (
-        client.backlog is None
-        and "observe" in client.principal.scopes
-        and PRESENCE not in client.opted_out
-    )
+    return client.backlog is None and client.hears(PRESENCE)
 
 
 def _shown(client: Client, follows: list[str], now: float) -> extension.Present:

@@ -368,7 +368,7 @@ class Queueing:
             hearers[of.owner.client] = None
         for id in hearers:
             client = self.state.clients.get(id)
-            wants = client is not None and client.aware and QUEUE not in client.opted_out
+            wants = client is not None and client.aware and client.hears(QUEUE)
             if client is not None and wants and "observe" in client.principal.scopes:
                 self.state.send(id, told, QUEUE)
 

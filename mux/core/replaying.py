@@ -221,7 +221,8 @@ class Replaying:
         for request in state.approvals.pending():
             # The journal holds it, or the client has it from before: it may answer, unasked anew.
             by_any = request.rule.asked is Asked.FOLLOWERS and client.declared(request.needs)
-            if request.thread in found and by_any:
+            seen = by_any and request.rule.is_for(client.principal.scopes)
+            if request.thread in found and seen:
                 request.offered[client.id] = None
         backlog = Backlog(
             after,
@@ -229,6 +230,7 @@ class Replaying:
             merged=replay.params.merged,
             numbered=True,
             targeted_until=state.journal.head,
+            scopes=client.principal.scopes,
         )
         state.fall_behind(client, backlog)
 

@@ -150,7 +150,7 @@ class State:
         for id in self.threads.behind:
             client = self.clients[id]
             reads_it = entry is not None and thread in client.follows
-            if client.backlog is not None and not reads_it and method not in client.opted_out:
+            if client.backlog is not None and not reads_it and client.hears(method):
                 client.backlog.notice(self.journal.head, thread, method, message)
 
     def publish_to(
@@ -286,6 +286,8 @@ class State:
 
     def tell(self, client: Client, backlog: Backlog, entries: list[Entry], until: int = 0) -> None:
         """Send what these entries hold for a client that is behind; live again at the head."""
+        if entries and "observe" not in client.principal.scopes:  # what is its own is pinned
+            entries, until = [], max(until, entries[-1].seq)
         messages = backlog.read(entries, client.opted_out, self.journal.head, until)
         recipients, aware = (client.id,), client.numbered  # the same tuple: written as one piece
         for message in messages:

@@ -157,7 +157,7 @@ class Threads:
         aware: list[ClientId] = []
         for id in self.audience(thread):
             client = self.clients[id]
-            if client.backlog is None and method not in client.opted_out:
+            if client.backlog is None and client.hears(method):
                 (aware if client.numbered else plain).append(id)
         return tuple(plain), tuple(aware)
 

@@ -111,13 +111,18 @@ def test_params_that_are_absent_stay_absent() -> None:
     assert "params" not in story.only("config/read")
 
 
-def test_clients_notifications_pass_except_initialized() -> None:
+def test_clients_notifications_go_nowhere() -> None:
+    """Natively they are ignored, but for `initialized`; a newer codex may know others."""
     story = Story.begun()
     a = story.peer()
     a.notifies("initialized")
+    assert story.logs[-1].event != "notification dropped"
     a.says('{"method":"$/cancelRequest","params":{"id":1},"x":1}')
-    assert story.written() == [{"method": "$/cancelRequest", "params": {"id": 1}, "x": 1}]
-    assert a.heard() == []
+    a.says('{"method":"thread/archive","params":["t"]}')
+    a.notifies("x" * 10_000)
+    dropped = [each.fields["method"] for each in story.logs if each.event.endswith("dropped")]
+    assert dropped == ["$/cancelRequest", "thread/archive", "x" * 128]
+    assert story.written() == a.heard() == []
 
 
 def test_an_answer_that_nobody_waits_for_changes_nothing() -> None:
