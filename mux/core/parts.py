@@ -58,7 +58,7 @@ class Parts:
             offering=offering,
             following=Following(state, asking, offering),
             recovery=recovery,
-            replaying=Replaying(state, asking),
+            replaying=Replaying(state, asking, clearance),
             presence=Presence(state),
             looking=looking,
             notices=Notices(state, looking, timing, life),
