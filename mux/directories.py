@@ -58,11 +58,11 @@ class Listed:
                 parts.append(r"(?:/[^/]+)*")
             elif name:
                 parts.append("/" + _within_a_name(name))
-        return cls(re.compile("".join(parts) or "/", re.DOTALL))
+        return cls(re.compile("".join(parts), re.DOTALL))
 
     def matches(self, path: str) -> bool:
         """Whether it names this directory, which is resolved."""
-        return self.pattern.fullmatch(path.rstrip("/") or path) is not None
+        return self.pattern.fullmatch(path.rstrip("/")) is not None
 
 
 _WITHIN: Final = re.compile(r"\*|\?|\[!?\]?[^\]]*\]|.", re.DOTALL)

@@ -511,7 +511,6 @@ class Broker:
             else:
                 self._asking.drop(request)
         self._titles.client_left(client)
-        self._clearance.client_left(client.id)
         self.recovery.client_left(client)
         self._uninitialized.pop(client.id, None)
         for claim in state.scoped.leave(client.id):
@@ -523,6 +522,7 @@ class Broker:
         self._replaying.client_left(client)
         self._presence.left(client)
         del state.clients[client.id]
+        self._clearance.client_left(client.id)
         self._following.client_left(client)
         state.threads.audience_changed()
         self._offering.client_left(client)

@@ -26,7 +26,7 @@ from mux.core.client import Client
 from mux.core.commands import Resolve
 from mux.core.events import ClientId
 from mux.core.jsonrpc import ClientMessage
-from mux.core.overrides import STARTS, Held
+from mux.core.overrides import NOTHING_KNOWN, STARTS, Held
 from mux.core.places import Home, Host, Place, read_home, read_host
 from mux.core.requests import Request
 from mux.core.state import State
@@ -38,7 +38,7 @@ THREAD = "thread/read"
 _PRESUMED = Held(approval=b'"on-request"')
 """Of a thread to be started, until the host's configuration is known: codex's own default."""
 
-_TO_BE_SEEN = Held(approval=b'"never"')
+_LOOSEST = Held(approval=b'"never"', mode=b'"danger-full-access"')
 
 Allow = Callable[[bytes], None]
 """Takes the params with which the request may go on."""
@@ -88,11 +88,14 @@ class Clearance:
 
     def held(self, client: Client, method: str, thread: str | None) -> Held:
         """What holds for a request to be compared with, as far as that is known now."""
-        if method == "thread/start":
-            # (Without `admin` it is compared once more, when the host's configuration is known.)
-            return _PRESUMED if "admin" in client.principal.scopes else _TO_BE_SEEN
         known = self.state.threads.known.get(thread or "")
-        return known.held if known is not None else Held()
+        held = known.held if known is not None else NOTHING_KNOWN
+        if "admin" in client.principal.scopes:
+            return _PRESUMED if method == "thread/start" else held
+        # It is compared once more, when the host's configuration is known.
+        if method == "thread/start":
+            return _LOOSEST
+        return msgspec.structs.replace(held, mode=_LOOSEST.mode) if method in STARTS else held
 
     def is_needed(self, client: Client, message: ClientMessage) -> bool:
         """Whether the request's paths must be known before it goes on."""
@@ -151,7 +154,11 @@ class Clearance:
             go_on(msgspec.structs.replace(message, fields=fields, came=came))
 
         def deny(code: int, why: str) -> None:
-            data = None
+            if client.id not in self.state.clients:
+                return
+            data: dict[str, object] | None = None
+            if code == jsonrpc.APP_SERVER_GONE:  # it never went up, so it may be sent again
+                data = {"generation": self.state.appserver.generation, "retryable": True}
             if code == jsonrpc.FORBIDDEN:
                 has = sorted(client.principal.scopes)
                 data = {"method": message.method, "needs": "admin", "has": has}
@@ -206,7 +213,7 @@ class Clearance:
         named = case.home.paths if case.home is not None else []
         if case.method in overrides.METHODS:
             named += overrides.directories_in(case.fields)
-        if case.method == "thread/start":
+        if case.method == "thread/start" and overrides.cwd_in(case.fields) is None:
             named.append("")  # the app-server's own
         case.needed = tuple(dict.fromkeys(named))
         case.paths = tuple(dict.fromkeys([*named, *case.host.projects]))
@@ -224,9 +231,11 @@ class Clearance:
             why = f"`{case.method}`: {which} can't be resolved to a directory of this host"
             self._close(number, lambda: case.deny(jsonrpc.INTERNAL_ERROR, why))
             return
-        held = Held(approval=case.host.approval)
-        if case.method != "thread/start":
+        if case.method == "thread/start":
+            held = Held(approval=case.host.approval, mode=case.host.sandbox)
+        else:
             held = self.held(case.client, case.method, case.thread)
+            held = msgspec.structs.replace(held, mode=case.host.sandbox)
         facts = Facts(case.method, case.fields, held, case.host, case.home, known)
         self._close(number, lambda: self._decided(case, verdict(facts)))
 
@@ -257,10 +266,10 @@ class Clearance:
     # ── what doesn't come ─────────────────────────────────────────────────────────────────────
 
     def client_left(self, client: ClientId) -> None:
-        """What it had waiting here isn't done."""
+        """What it had waiting here isn't done. To be told when the client is known no more."""
         self.waits = [case for case in self.waits if case.client.id != client]
         for number in [n for n, case in self._cases.items() if case.client.id == client]:
-            del self._cases[number]
+            self._cases.pop(number).deny(jsonrpc.INTERNAL_ERROR, "its client has left")
 
     def app_server_gone(self) -> None:
         """What it didn't answer the next one is asked, if one comes."""

@@ -33,6 +33,9 @@ SUSPICIOUS = re.compile(
 )
 """What a param is called that may loosen something."""
 
+ROOTS = "runtimeWorkspaceRoots"
+"""What else a thread may write, where its sandbox lets it write at all."""
+
 LOCAL = "local"
 """The environment that is this host. A path in another one can't be judged here."""
 
@@ -43,12 +46,14 @@ UNREADABLE = "params that can't be judged"
 class Held(msgspec.Struct, frozen=True):
     """What a thread is run with, as JSON texts as the app-server gave them; empty: not known.
 
-    ``approval``: its ``approvalPolicy``; ``sandbox``: its ``sandboxPolicy``.
+    ``approval``: its ``approvalPolicy``; ``sandbox``: its ``sandboxPolicy``; ``mode``: the
+    ``sandbox`` that it would be loaded with.
     """
 
     approval: bytes = b""
     sandbox: bytes = b""
     reviewer: bytes = b""
+    mode: bytes = b""
 
 
 NOTHING_KNOWN = Held()
@@ -86,8 +91,15 @@ def _reviewer(text: bytes, held: Held) -> bool:
     return _value(text) != "user" and not _as_held(text, held.reviewer)
 
 
-def _mode(text: bytes, _: Held) -> bool:
-    return _value(text) != "read-only"
+_MODES = ("read-only", "workspace-write", "danger-full-access")
+"""Values of ``sandbox``, the tightest first."""
+
+
+def _mode(text: bytes, held: Held) -> bool:
+    asked, now = _value(text), _value(held.mode)
+    if asked not in _MODES:
+        return True
+    return _MODES.index(str(asked)) > (_MODES.index(str(now)) if now in _MODES else 0)
 
 
 def _policy(text: bytes, held: Held) -> bool:
@@ -145,8 +157,17 @@ def _unless_text(text: bytes, _: Held) -> bool:
     return not isinstance(_value(text), str)
 
 
+def _directories(text: bytes, _: Held) -> bool:
+    """Whether it is no list of paths; which these are is looked at later."""
+    return not _are_texts(_value(text))
+
+
+def _are_texts(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(each, str) for each in value)
+
+
 def _environments(text: bytes, _: Held) -> bool:
-    """Whether one of them isn't this host, or has roots of its own. Directories come later."""
+    """Whether one of them isn't this host. Their directories are looked at later."""
     listed = _value(text)
     return not isinstance(listed, list) or not all(map(_is_plain, listed))
 
@@ -156,7 +177,8 @@ def _is_plain(environment: object) -> bool:
         return False
     known = environment.keys() <= {"environmentId", "cwd", "runtimeWorkspaceRoots"}
     here = environment.get("environmentId") == LOCAL and isinstance(environment.get("cwd"), str)
-    return known and here and environment.get("runtimeWorkspaceRoots") in (None, [])
+    roots = environment.get("runtimeWorkspaceRoots")
+    return known and here and (roots is None or _are_texts(roots))
 
 
 JUDGED: dict[str, Callable[[bytes, Held], bool]] = {
@@ -168,7 +190,7 @@ JUDGED: dict[str, Callable[[bytes, Held], bool]] = {
     "config": _unless_empty,
     "path": _anything,  # of any file on the host
     "history": _anything,
-    "runtimeWorkspaceRoots": _unless_empty,
+    "runtimeWorkspaceRoots": _directories,
     "selectedCapabilityRoots": _unless_empty,  # plugins of any folder
     "environments": _environments,
     "cwd": _unless_text,
@@ -231,17 +253,34 @@ def directories_in(fields: Mapping[str, bytes]) -> Iterator[str]:
     cwd = cwd_in(fields)
     if cwd is not None:
         yield cwd
+    yield from _texts(_value(fields.get(ROOTS, NULL)))
     for each in environments_in(fields):
         yield str(each["cwd"])
+        yield from _texts(each.get(ROOTS))
+
+
+def _texts(value: object) -> list[str]:
+    return value if isinstance(value, list) else []
 
 
 def resolved(fields: Mapping[str, bytes], places: Mapping[str, str]) -> dict[str, bytes]:
     """The params with each directory by its resolved name; those that have it stay as they came."""
     changed = dict(fields)
+    if all(places[path] == path for path in directories_in(fields)):
+        return changed
     cwd, environments = cwd_in(fields), environments_in(fields)
-    if cwd is not None and places[cwd] != cwd:
+    if cwd is not None:
         changed["cwd"] = msgspec.json.encode(places[cwd])
-    if any(places[str(each["cwd"])] != each["cwd"] for each in environments):
-        named = [each | {"cwd": places[str(each["cwd"])]} for each in environments]
+    if roots := _texts(_value(fields.get(ROOTS, NULL))):
+        changed[ROOTS] = msgspec.json.encode([places[root] for root in roots])
+    if environments:
+        named = [_with_resolved(each, places) for each in environments]
         changed["environments"] = msgspec.json.encode(named)
     return changed
+
+
+def _with_resolved(environment: dict[str, object], places: Mapping[str, str]) -> dict[str, object]:
+    found = {"cwd": places[str(environment["cwd"])]}
+    roots = environment.get(ROOTS)
+    named = {} if roots is None else {ROOTS: [places[root] for root in _texts(roots)]}
+    return environment | found | named

@@ -61,7 +61,7 @@ class Parts:
             following=Following(state, asking, offering),
             readings=Readings(state, asking),
             recovery=recovery,
-            replaying=Replaying(state, asking),
+            replaying=Replaying(state, asking, clearance),
             presence=Presence(state),
             looking=looking,
             notices=Notices(state, looking, timing, life),

@@ -87,12 +87,13 @@ def read_home(answer: bytes) -> Home | None:
 class Host(msgspec.Struct, frozen=True):
     """What the host's own configuration says.
 
-    ``projects``: by directory as it stands there, whether it is trusted. ``approval``: the approval
-    policy of a thread that is started without one, as JSON text; empty: not known.
+    ``projects``: by directory as it stands there, whether it is trusted. ``approval``, ``sandbox``:
+    the approval policy and the sandbox of a thread that is started without, as JSON texts.
     """
 
     projects: dict[str, bool] = {}
     approval: bytes = b""
+    sandbox: bytes = b""
 
     @property
     def trusted(self) -> list[str]:
@@ -107,6 +108,7 @@ class _Project(msgspec.Struct):
 class _Config(msgspec.Struct):
     projects: dict[str, _Project] | None = None
     approval_policy: msgspec.Raw = msgspec.Raw(b"")
+    sandbox_mode: msgspec.Raw = msgspec.Raw(b"")
 
 
 class _Result(msgspec.Struct):
@@ -125,7 +127,7 @@ def read_host(answer: bytes) -> Host | None:
         return None
     named = config.projects or {}
     projects = {path: each.trust_level == "trusted" for path, each in named.items()}
-    return Host(projects, bytes(config.approval_policy))
+    return Host(projects, bytes(config.approval_policy), bytes(config.sandbox_mode))
 
 
 def is_trusted(place: Place, projects: Mapping[str, bool]) -> bool:

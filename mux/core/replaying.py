@@ -16,10 +16,11 @@ from collections import OrderedDict
 import attrs
 import msgspec
 
-from mux.core import jsonrpc
+from mux.core import jsonrpc, kept
 from mux.core.appserver import State as AppServerState
 from mux.core.asking import Asking
 from mux.core.backlog import Backlog
+from mux.core.clearance import Clearance
 from mux.core.client import Client
 from mux.core.events import ClientId
 from mux.core.extension.following import Cursor, Replayed, ReplayParams
@@ -51,6 +52,7 @@ class Replaying:
 
     state: State
     asking: Asking
+    clearance: Clearance
     _loading: dict[int, tuple[_Replay, str]] = attrs.field(factory=dict)
     _left: OrderedDict[tuple[tuple[str, str], str], dict[str, int]] = attrs.field(
         factory=OrderedDict
@@ -157,10 +159,36 @@ class Replaying:
             self.state.threads.joining[id] += 1
             thread = self.state.threads.known.get(id)
             if thread is None or not thread.subscribed:
-                request = self.asking.load(id, {})
-                self._loading[request.wire] = (replay, id)
                 replay.loading += 1
+                self._load_thread(replay, id)
         self._go_if_loaded(replay)
+
+    def _load_thread(self, replay: _Replay, id: str) -> None:
+        """As it was loaded before; else as its asker may load it."""
+        thread = self.state.threads.known.get(id)
+        client = self.state.clients[replay.client]
+
+        def load(settings: dict[str, bytes]) -> None:
+            request = self.asking.load(id, settings)
+            self._loading[request.wire] = (replay, id)
+
+        def not_loaded(_code: int, _why: str) -> None:
+            replay.loading -= 1
+            self._go_if_loaded(replay)
+
+        if thread is not None and thread.loaded_with:
+            load(kept.to_load(thread.loaded_with, thread.settings))
+        elif "admin" in client.principal.scopes:
+            load({})
+        else:
+            params = jsonrpc.write({"threadId": msgspec.json.encode(id)})
+            self.clearance.clear(
+                client,
+                "thread/resume",
+                params,
+                lambda allowed: load(jsonrpc.read_fields(allowed) or {}),
+                not_loaded,
+            )
 
     def loaded(self, request: Request, *, failed: bool) -> bool:
         """An answer to one of ``_load``'s requests; False if it is none."""

@@ -18,7 +18,7 @@ from collections.abc import Mapping
 import attrs
 
 from mux.core import jsonrpc, overrides
-from mux.core.overrides import STARTS, Held
+from mux.core.overrides import NULL, STARTS, Held
 from mux.core.places import Home, Host, Place, around, distrust, is_below, is_trusted
 
 SETTING = "devices.directories"
@@ -133,12 +133,15 @@ def _works(facts: Facts) -> tuple[bool, list[Place]]:
     return home is not None and home.here, [*facts.wanted, *own]
 
 
+_NAMING = ("cwd", "environments", "runtimeWorkspaceRoots")
+
+
 def _moved(facts: Facts) -> Verdict:
     """A thread that runs is sent somewhere."""
     for place in facts.wanted:
         inside = facts.own is not None and is_below(place.path, facts.own.path)
         if not (inside or facts.is_writable(place)):
-            param = "cwd" if overrides.cwd_in(facts.fields) is not None else "environments"
+            param = next(name for name in _NAMING if facts.fields.get(name, NULL) != NULL)
             why = (
                 f"{place.path} is neither in the setting `{SETTING}` nor in a directory that this"
                 " host trusts"

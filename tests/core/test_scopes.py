@@ -34,6 +34,7 @@ def test_a_method_stands_in_one_list() -> None:
     assert sorted(listed) == sorted(set(listed))
 
 
+HERE = {"environmentId": "local", "cwd": "/x"}
 TURN = {"threadId": "t", "input": []}
 
 
@@ -52,10 +53,25 @@ TURN = {"threadId": "t", "input": []}
         ("thread/start", {"approvalPolicy": {"granular": {}}}, "admin"),
         ("thread/start", {"config": {"sandbox_mode": "danger-full-access"}}, "admin"),
         ("thread/start", {"permissions": ":danger"}, "admin"),
-        ("thread/start", {"runtimeWorkspaceRoots": ["/"]}, "admin"),
+        # Which directories these are is looked at later (`clearance`).
+        ("thread/start", {"runtimeWorkspaceRoots": ["/"]}, "drive"),
         ("thread/start", {"runtimeWorkspaceRoots": []}, "drive"),
-        ("thread/start", {"environments": [{"environmentId": "local", "cwd": "/x"}]}, "drive"),
-        ("thread/start", {"environments": [{"runtimeWorkspaceRoots": ["/"]}]}, "admin"),
+        ("thread/start", {"runtimeWorkspaceRoots": "/"}, "admin"),
+        ("thread/start", {"runtimeWorkspaceRoots": [5]}, "admin"),
+        ("thread/start", {"environments": [HERE]}, "drive"),
+        ("thread/start", {"environments": [{**HERE, "runtimeWorkspaceRoots": ["/"]}]}, "drive"),
+        ("thread/start", {"environments": [{**HERE, "runtimeWorkspaceRoots": [5]}]}, "admin"),
+        ("thread/start", {"environments": [{**HERE, "environmentId": "other"}]}, "admin"),
+        ("thread/start", {"environments": [{**HERE, "novel": 1}]}, "admin"),
+        ("thread/start", {"environments": [{"environmentId": "local"}]}, "admin"),
+        ("thread/start", {"environments": 5}, "admin"),
+        ("thread/start", {"cwd": ["/x"]}, "admin"),
+        ("thread/fork", {"threadId": "t", "experimentalPredictionMode": True}, "admin"),
+        ("thread/fork", {"threadId": "t", "experimentalPredictionMode": False}, "drive"),
+        # What nobody knows, and is called as if it mattered.
+        ("turn/start", {"threadId": "t", "sandboxKind": "none"}, "admin"),
+        ("turn/start", {"threadId": "t", "approval_policy": "never"}, "admin"),
+        ("turn/start", {"threadId": "t", "novel": 1}, "drive"),
         ("thread/start", {"selectedCapabilityRoots": [{"id": "x"}]}, "admin"),
         ("thread/fork", {"threadId": "t", "sandbox": "danger-full-access"}, "admin"),
         ("thread/fork", {"threadId": "t", "path": "/etc/shadow"}, "admin"),
@@ -72,6 +88,11 @@ TURN = {"threadId": "t", "input": []}
         ("thread/resume", {"threadId": "t", "excludeTurns": True, "cwd": None}, "observe"),
         ("thread/resume", {"threadId": "t", "path": "/any/file"}, "admin"),
         ("thread/resume", {"threadId": "t", "history": []}, "admin"),
+        ("thread/resume", {"threadId": "t", "sandbox": "read-only"}, "drive"),
+        ("thread/resume", {"threadId": "t", "approvalPolicy": "untrusted"}, "drive"),
+        ("thread/resume", {"threadId": "t", "serviceTier": "fast"}, "drive"),
+        ("thread/resume", {"threadId": "t", "novel": 1}, "drive"),
+        ("thread/resume", {"threadId": "t", "initialTurnsPage": {"limit": 1}}, "observe"),
         ("thread/resume", {"threadId": "t", "sandbox": "danger-full-access"}, "admin"),
         # Whoever may only watch mustn't change how the thread goes on.
         ("thread/resume", {"threadId": "t", "model": "other"}, "drive"),

@@ -40,6 +40,7 @@ class Scene:
     broker: Native
     operator: Peer
     device: Peer
+    token: str
 
     @property
     def work(self) -> Path:
@@ -85,7 +86,7 @@ async def scene(*scopes: str, listed: str = "", **config: Any) -> AsyncIterator[
         token = await pair(broker, operator, "phone", *(scopes or ("drive", "observe")))
         async with connect_ws(broker.url, token) as device:
             await device.initialize("phone")
-            yield Scene(broker, operator, device)
+            yield Scene(broker, operator, device, token)
 
 
 async def audited(broker: Native, kind: str) -> list[Json]:
@@ -230,6 +231,22 @@ async def test_a_fork_takes_nothing_from_its_directory() -> None:
         await forbidden(
             at.device.request("thread/fork", {"threadId": thread, "path": "/etc/passwd"})
         )
+
+
+async def test_a_replay_loads_a_thread_without_its_directorys_settings() -> None:
+    async with scene("observe") as at:
+        git(at.work, "init")
+        at.trust(at.work)
+        (at.work / "sub").mkdir()
+        thread = await _asleep(at, at.work / "sub")
+        at.plant("sub2")
+        (at.work / "sub2" / ".codex").rename(at.work / "sub" / ".codex")
+        async with connect_ws(at.broker.url, at.token) as phone:
+            hello = await phone.initialize("phone", extensions={"appmux": {"version": 1}})
+            after = {"epoch": hello["appmux"]["epoch"], "seq": hello["appmux"]["seq"]}
+            asked = {"after": after, "threadIds": [thread]}
+            assert (await phone.request("mux/replay", asked))["threads"] == [thread]
+            at.untouched(await phone.request("thread/resume", {"threadId": thread}))
 
 
 async def test_the_next_life_takes_nothing_either() -> None:
