@@ -178,9 +178,10 @@ class Dispatcher:
 
     def detach(self, client: ClientId) -> None:
         """Its connection is gone."""
-        self._look_at_clock()  # while there is still something that could be closed
+        now = trio.current_time()
+        self._look_at_clock(now)  # while there is still something that could be closed
         del self._ports[client]
-        self._hear(ClientLeft(client))
+        self._hear(ClientLeft(client), now)
         if self.doorkeeper is not None:
             self.doorkeeper.left(client)
 
@@ -190,13 +191,14 @@ class Dispatcher:
 
     def hear(self, event: Event) -> None:
         """Let the core decide, and do what it says."""
-        self._look_at_clock()
-        self._hear(event)
+        now = trio.current_time()
+        self._look_at_clock(now)
+        self._hear(event, now)
 
-    def _hear(self, event: Event) -> None:
+    def _hear(self, event: Event, now: float) -> None:
         if type(event) is ClientSent:
             self.traffic.from_clients += 1
-        self._decide(event)
+        self._decide(event, now)
         self._deliver()
         self._hear_next()
 
@@ -206,10 +208,10 @@ class Dispatcher:
         To 32 clients that is half the work: of a hundred deltas each is appended once, not 32
         times. Nobody waits longer for it, as no writer runs before the last line is decided.
         """
-        self._look_at_clock()
+        now = trio.current_time()
+        self._look_at_clock(now)
         lines = list(lines)
         self.traffic.from_app_server += len(lines)
-        now = trio.current_time()
         for line in lines:
             try:
                 for command in self.broker.handle(UpstreamSent(line), now):
@@ -222,12 +224,12 @@ class Dispatcher:
         self._set_alarm()
         self._hear_next()
 
-    def _look_at_clock(self) -> None:
+    def _look_at_clock(self, now: float) -> None:
         """Tell of a wall's clock that was set, or went on while the machine slept.
 
         Before anything else is decided: who may not be here any more isn't heard, nor told.
         """
-        ahead = self.wall() - trio.current_time()
+        ahead = self.wall() - now
         if self._ahead is None:
             self._ahead = ahead
         moved = ahead - self._ahead
@@ -235,12 +237,12 @@ class Dispatcher:
             return
         self._ahead = ahead
         log.info("the clock was set, or the machine slept", seconds=round(moved, 1))
-        self._decide(ClockMoved(moved))
+        self._decide(ClockMoved(moved), now)
         self._deliver()
         self.clock_moved()
 
-    def _decide(self, event: Event) -> None:
-        for command in self.broker.handle(event, trio.current_time()):
+    def _decide(self, event: Event, now: float) -> None:
+        for command in self.broker.handle(event, now):
             self._perform(command)
         self._set_alarm()
 
@@ -397,9 +399,9 @@ class Dispatcher:
                 self._alarm = trio.CancelScope(deadline=moment)
                 with self._alarm:
                     await trio.sleep_forever()
-                if self.broker.wakeup <= trio.current_time():
-                    self.hear(TimePassed())
-                else:
-                    self._look_at_clock()
+                now = trio.current_time()
+                self._look_at_clock(now)
+                if self.broker.wakeup <= now:
+                    self._hear(TimePassed(), now)
         finally:
             trio.lowlevel.remove_instrument(self.writes)

@@ -13,7 +13,7 @@ from mux.core.answers import ANSWERED_BY_PEOPLE
 from mux.core.policies import QUESTION, PolicyName, Rule
 
 MOST_RULES: Final = 100
-"""Each is looked at for each part of a command."""
+"""Each is looked at for each command."""
 
 LEAST: Final = 2
 MOST_PRINCIPALS: Final = 100
@@ -94,13 +94,12 @@ def _method(rule: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _command(pattern: str) -> Iterator[tuple[str, str]]:
-    """A pattern that no part of a command could begin with would do nothing, in silence."""
-    words = tuple(pattern.split())
-    if words and command_words.parts(pattern) != frozenset({words}):
+    """A pattern that no command could begin with would do nothing, in silence."""
+    if pattern.strip() and not command_words.is_plain(pattern):
         yield (
             ".command",
             "expected the first words of one command, without quotes, `;`, `|`, `&` and their like,"
-            " assignments or `sh -c` (a command is taken apart at these)",
+            " words before a command (`exec`), assignments or `sh -c`",
         )
 
 

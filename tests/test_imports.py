@@ -23,7 +23,7 @@ PURE_LIBRARIES = {"attr", "attrs", "msgspec"}
 PURE_STDLIB = {
     "__future__", "abc", "base64", "bisect", "collections", "contextlib", "copy", "dataclasses",
     "enum", "functools", "hashlib", "heapq", "itertools", "json", "math", "operator", "re",
-    "string", "struct", "types", "typing",
+    "shlex", "string", "struct", "types", "typing",
 }  # fmt: skip
 """What the core may use of the standard library: nothing that reads a clock, draws at random,
 opens, sends, logs, waits, or knows the machine (os, sys, io, time, datetime, random, secrets, uuid,

@@ -1,75 +1,211 @@
-"""A command as the rules of a policy see it: in parts, each part in words.
+"""A command as the rules of a policy see it: either read completely, or looked through for words.
 
-Read as a person skims it, not as a shell runs it. It is cut at everything that ends a command or
-begins another (``; & | ( ) { } < > ` `` and line ends, quoted or not), quotes and backslashes are
-left out, and each part is split at blanks. What a shell is given with ``-c`` counts as if it stood
-there itself; assignments and words like ``then`` or ``exec`` before a command are left out.
+**Read completely** is one simple command: plain words, some of them in quotes, separated by blanks.
+Whatever else a shell gives a meaning to (an assignment, a redirection, a pipe, a second command, an
+expansion, a pattern of file names, a backslash, a line end) makes it one that isn't. Then what runs
+is the words, and nothing else. The shell that Codex itself puts around (``/bin/bash -lc '…'``) is
+taken off; of that kind only those that are the system's.
 
-Cutting too often only makes more parts, and more parts can only make a policy stricter (see
-``policies``). What hides a command better than this (a variable, a script, ``xargs``) isn't found.
+**Looked through** is everything else: do the rule's words stand in it, in their order, whatever is
+before, between and after them? Quotes, backslashes and folders don't matter. What a shell, or a
+program that builds commands from data, could make of it (``$``, backquotes, braces, ``eval``,
+``xargs``, a shell that reads its input) can't be seen, so then any words could.
 
-Heard from: ``policies``. The work is bounded whatever the command: see ``LONGEST``, ``MOST_PARTS``.
+The first finds too little and the second too much: see ``policies`` for why that is right.
+
+Heard from: ``policies``. The work is bounded, whatever the command: see ``LONGEST`` and
+``MOST_TOKENS``.
 """
 
 from __future__ import annotations
 
 import re
+import shlex
+from collections.abc import Iterable, Sequence
+
+import attrs
 
 LONGEST = 16 * 1024
 """Characters of a command that is judged: more nobody reads before saying yes."""
 
-MOST_PARTS = 256
-"""Parts of a command that is judged; each costs a look at every rule."""
+MOST_TOKENS = 512
+"""Words of a command that is looked through; each costs a look at every rule."""
 
 Words = tuple[str, ...]
 
-_SHELLS = frozenset({"bash", "dash", "fish", "ksh", "sh", "zsh"})
-_BEFORE_A_COMMAND = frozenset(
-    {"!", "builtin", "command", "do", "elif", "else", "exec", "if", "nohup", "then", "time",
-     "until", "while"}
+_SHELLS = "ash|bash|csh|dash|fish|ksh|mksh|pwsh|rbash|sh|tcsh|zsh"
+_CODEX_SHELL = re.compile(r"(?:/usr)?/bin/(?:bash|dash|sh|zsh)")
+"""Another, or one elsewhere, an agent can have chosen, or made."""
+
+_RESERVED = frozenset(
+    {"!", "[[", "builtin", "case", "command", "coproc", "do", "done", "elif", "else", "esac",
+     "exec", "fi", "for", "foreach", "function", "if", "in", "nocorrect", "noglob", "nohup",
+     "repeat", "select", "then", "time", "until", "while"}
 )  # fmt: skip
-_JOINS_STREAMS = re.compile(r"\d?[<>]&\d")
-_SEPARATOR = re.compile(r"[;&|(){}<>`\r\n]")
-_QUOTES = str.maketrans("", "", "\"'\\")
-_ASSIGNMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\+?=")
+"""Words that are no command, or before one."""
+
+# ── read completely ───────────────────────────────────────────────────────────────────────────────
+
+_WORD = r"""(?:[A-Za-z0-9_./:=@%+,-]|'[^'\x00-\x1f\x7f]*'|"[^"$`\\!\x00-\x1f\x7f]*")+"""
+_SIMPLE = re.compile(rf"[ \t]*{_WORD}(?:[ \t]+{_WORD})*[ \t]*")
+_ONE_WORD = re.compile(_WORD)
+_QUOTED = re.compile(r"""'([^']*)'|"([^"]*)\"""")
 
 
-def parts(command: str) -> frozenset[Words] | None:
-    """The parts of a command; None for one that is too long, or has too many, to be judged."""
-    if len(command) > LONGEST:
+def _simple(script: str) -> Words | None:
+    """The words of one simple command; None if it may be anything else."""
+    if not _SIMPLE.fullmatch(script):
         return None
-    pieces = _SEPARATOR.split(_JOINS_STREAMS.sub(" ", command))
-    found = frozenset(filter(None, map(_words, pieces)))
-    return found if len(found) <= MOST_PARTS else None
+    raw = _ONE_WORD.findall(script)
+    first = raw[0]
+    if first in _RESERVED or "=" in first or any(each.startswith("=") for each in raw):
+        return None
+    return tuple(_QUOTED.sub(lambda found: found[1] or found[2] or "", each) for each in raw)
 
 
-def _words(piece: str) -> Words:
-    words = piece.translate(_QUOTES).split()
+def _unwrapped(command: str) -> str:
+    """What Codex has a shell run; the command itself where it has none."""
+    if not command.startswith(("/bin/", "/usr/bin/")):
+        return command
+    try:
+        argv = shlex.split(command)
+    except ValueError:  # an open quote
+        return command
+    if len(argv) == 3 and argv[1] in ("-lc", "-c") and _CODEX_SHELL.fullmatch(argv[0]):  # noqa: PLR2004
+        return argv[2]
+    return command
+
+
+# ── looked through ────────────────────────────────────────────────────────────────────────────────
+
+_CONTINUED = re.compile(r"(?<!\\)\\+\r?\n")
+_TOKEN = re.compile(r"""[^\s;&|(){}<>'"`$=,:!#^\\\x00-\x1f\x7f]+""")
+_READS_ITS_INPUT = re.compile(
+    rf"(?:^|[\s;&|(/])(?:{_SHELLS})\s*(?:$|[;&|)<>\n]|[-+](?:[-+]|[^\sc]*(?:\s|$)))|/dev/|/proc/"
+)
+"""A shell that isn't given its script at once, by ``-c`` or as a file."""
+_GROUPS_NAMES = re.compile(r"[\w./\]*?@+~-]\(|<\d*-\d*>")
+"""In zsh, and in bash by an option: a pattern of file names."""
+_BUILDS_COMMANDS = frozenset({"eval", "parallel", "xargs"})
+_SPECIAL = re.compile(r"[*?\[\]]")
+
+
+def _is_unsure(text: str, tokens: Sequence[str]) -> bool:
+    """Whether words could be run that don't stand there. ``text``: without quotes."""
+    if "$" in text or "`" in text or len(tokens) > MOST_TOKENS:
+        return True
+    inside = text[text.find("{") + 1 : text.rfind("}")] if "{" in text else ""
+    if "," in inside or ".." in inside:
+        return True
+    names = {_base(each) for each in tokens}
+    splits = "env" in names and any(
+        each.startswith("--s") or (each[0] == "-" and "S" in each) for each in tokens
+    )
+    return (
+        splits
+        or not _BUILDS_COMMANDS.isdisjoint(names)
+        or _READS_ITS_INPUT.search(text) is not None
+        or _GROUPS_NAMES.search(text) is not None
+    )
+
+
+def _loosened(word: str) -> list[str]:
+    return [each.casefold() for each in _TOKEN.findall(word)]
+
+
+def _come_in_order(tokens: Iterable[str], wanted: Sequence[str]) -> bool:
     at = 0
-    while at < len(words):
-        if words[at] in _BEFORE_A_COMMAND or _ASSIGNMENT.match(words[at]):
+    for token in tokens:
+        while at < len(wanted):
+            name, pattern = (token, wanted[at]) if at else (_base(token), _base(wanted[at]))
+            if not _could_be(name, pattern):
+                break
             at += 1
-        elif _base(words[at]) in _SHELLS and _gives_command(words[at + 1 : at + 2]):
-            at += 2
-        else:
-            break
-    return tuple(words[at:])
+            if not _SPECIAL.search(token):
+                break  # one that names files may stand for several
+        if at == len(wanted):
+            return True
+    return False
 
 
-def _gives_command(option: list[str]) -> bool:
-    return bool(option) and option[0].startswith("-") and option[0].endswith("c")
+def _could_be(token: str, pattern: str) -> bool:
+    """Whether a word, which may be a pattern of file names, could be what the rule says."""
+    if not _SPECIAL.search(token):
+        return word_fits(token, pattern)
+    pieces, wanted = _SPECIAL.split(token), pattern.split("*")
+    ends = ((pieces[0], wanted[0]), (pieces[-1][::-1], wanted[-1][::-1]))
+    if len(wanted) == 1:
+        return all(there.startswith(piece) for piece, there in ends)
+    return all(a.startswith(b) or b.startswith(a) for a, b in ends)
 
 
-def fits(words: Words, pattern: Words) -> bool:
-    """Whether a part begins with the words of a pattern, in which ``*`` stands for any characters.
+# ── what the rules ask ────────────────────────────────────────────────────────────────────────────
 
-    A first word without a slash in it fits whatever folder the command is in.
+
+@attrs.frozen
+class Reading:
+    """One command. ``argv``: all that it is, if it was read completely; else None.
+
+    ``unsure``: words may be run that don't stand in it. ``tokens``: those that do, in each of the
+    ways in which it was looked through.
     """
-    if len(words) < len(pattern) or not words:
-        return not pattern
-    first = words[0] if "/" in pattern[0] else _base(words[0])
-    compared = (first, *words[1 : len(pattern)])
-    return all(map(word_fits, compared, pattern))
+
+    argv: Words | None
+    unsure: bool
+    tokens: tuple[Words, ...]
+
+    def is_just(self, pattern: Words) -> bool:
+        """Whether it is certain that it is a command of these first words, and nothing besides."""
+        if self.argv is None or len(self.argv) < len(pattern):
+            return False
+        first, *rest = self.argv[: len(pattern)]
+        return _is_program(first, pattern[0]) and all(map(word_fits, rest, pattern[1:]))
+
+    def may_run(self, pattern: Words) -> bool:
+        """Whether a command of these words could be run by it, as far as it can be told."""
+        wanted = [token for word in pattern for token in _loosened(word)]
+        return self.unsure or any(_come_in_order(tokens, wanted) for tokens in self.tokens)
+
+
+def read(command: str) -> Reading:
+    """Read a command as the app-server shows it: a script, or words joined for a shell."""
+    if len(command) > LONGEST:
+        return Reading(None, True, ())
+    script = _unwrapped(command)
+    text = _CONTINUED.sub("", script)
+    # Quotes within a word are nothing to a shell; to another language they are at a word's end.
+    texts = dict.fromkeys((re.sub(r"[\"'\\]", "", text), re.sub(r"[\"'\\]", " ", text)))
+    found = [_TOKEN.findall(each) for each in texts]
+    unsure = any(map(_is_unsure, texts, found))
+    tokens = tuple(tuple(each.casefold() for each in words) for words in found)
+    return Reading(_simple(script), unsure, () if unsure else tokens)
+
+
+def is_plain(pattern: str) -> bool:
+    """Whether a rule's words could be those of a command: no quotes, operators, or words before."""
+    words = pattern.replace("*", "x").split()
+    if not words or not all(_TOKEN.fullmatch(re.sub(r"[=,:^!#]", "x", each)) for each in words):
+        return False
+    shell = re.fullmatch(rf"(?:.*/)?(?:{_SHELLS})", words[0])
+    gives_command = shell and len(words) > 1 and re.fullmatch(r"-\w*c", words[1])
+    return words[0] not in _RESERVED and "=" not in words[0] and not gives_command
+
+
+def _is_program(word: str, pattern: str) -> bool:
+    """Whether the program is the one that a rule names.
+
+    By its name, then it is the one that is found by it; or by its absolute path, then it's that
+    very one. ``./git`` and ``/tmp/git`` may be anything.
+    """
+    if "/" not in pattern:
+        return "/" not in word and word_fits(word, pattern)
+    parts, wanted = word.split("/"), pattern.split("/")
+    return (
+        pattern.startswith("/")
+        and len(parts) == len(wanted)
+        and not {".", ".."}.intersection(parts)
+        and all(map(word_fits, parts, wanted))
+    )
 
 
 def word_fits(word: str, pattern: str) -> bool:

@@ -9,6 +9,8 @@ Heard from: ``broker``; and ``following``, when somebody joins a thread.
 
 from __future__ import annotations
 
+import shlex
+
 import attrs
 import msgspec
 
@@ -94,13 +96,13 @@ class Offering:
         return [] if owned.owner is None else [owned.owner]
 
     def _command(self, request: ServerRequest) -> str | None:
-        """The command that it is about, as a person reads it; None if it is about none."""
+        """The command that it is about, as a shell takes it; None if it is about none."""
         params = params_in(request.offer)
         for holder in (params, item_about(self.state, request)):
             command = (jsonrpc.read_fields(holder) or {}).get("command")
             if command is not None and command != b"null":
                 read = msgspec.json.decode(command)
-                return " ".join(map(str, read)) if isinstance(read, list) else str(read)
+                return shlex.join(map(str, read)) if isinstance(read, list) else str(read)
         return None
 
     def _owner(self, request: ServerRequest) -> Owner | None:

@@ -7,9 +7,10 @@
     quorum   answers of so many distinct principals that let the same thing happen
 
 Under all of them a no (see ``consent``) of anyone who may approve counts at once. A policy is
-chosen by rules when the approval is raised and kept for it. The first rule that fits holds; of a
-command with several parts (``a && b``) each part has its own rule, and the policies of all parts
-hold together: ``joined`` is never laxer than either.
+chosen by rules when the approval is raised and kept for it. The first rule that fits holds. Whether
+one is for a command can be certain, certainly not, or neither; then its policy and what else would
+hold hold together (``joined`` is never laxer than either). So a lax rule does nothing where it
+isn't certain, and a strict one holds wherever its words could be run.
 
 An answer that can't decide yet is a *vote*, kept under its principal: one principal with three
 clients has one vote, the last one given. One that is given while the owner is waited for counts
@@ -21,8 +22,6 @@ Heard from: ``offering``. ``Policies`` are the settings ``[approvals]``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from functools import reduce
 from typing import Any, Literal
 
 import attrs
@@ -81,7 +80,7 @@ class Rule:
     """One of ``[[approvals.rules]]``: what it is for, and the policy that holds there.
 
     ``method``: of the server request, ``*`` for any characters; empty: any. ``command``: words with
-    which (a part of) the command begins, see ``command_words``; empty: any, and what has none.
+    which the command begins, see ``command_words``; empty: any, and what has none.
     """
 
     policy: PolicyName
@@ -89,16 +88,18 @@ class Rule:
     command: str = ""
     quorum: int = 2
 
-    def fits(self, method: str, words: command_words.Words | None) -> bool:
-        """``words``: of one part of the command; None where there is no command."""
-        if not self.fits_method(method):
+    def fits(self, method: str, command: command_words.Reading | None) -> bool | None:
+        """Whether it is for this; None: it may be. ``command``: None where there is none."""
+        if self.method and not command_words.word_fits(method, self.method):
             return False
         if not self.command:
             return True
-        return words is not None and command_words.fits(words, tuple(self.command.split()))
-
-    def fits_method(self, method: str) -> bool:
-        return not self.method or command_words.word_fits(method, self.method)
+        if command is None:
+            return False
+        words = tuple(self.command.split())
+        if command.is_just(words):
+            return True
+        return None if command.may_run(words) else False
 
 
 @attrs.frozen
@@ -121,28 +122,18 @@ class Policies:
         return msgspec.structs.replace(policy, quorum=1) if method == QUESTION else policy
 
     def _of(self, method: str, command: str | None) -> Policy:
-        if command is None:
-            return self._first(method, None)
-        parts = command_words.parts(command)
-        if parts is None:  # too long to be looked through: whatever might hold for it, holds
-            rules = [rule for rule in self.rules if rule.fits_method(method)]
-            each = [self._made(rule.policy, rule.quorum) for rule in rules]
-            return _join([*each, self._made(self.policy, self.quorum)])
-        return _join(self._first(method, words) for words in parts or {()})
-
-    def _first(self, method: str, words: command_words.Words | None) -> Policy:
-        for rule in self.rules:
-            if rule.fits(method, words):
-                return self._made(rule.policy, rule.quorum)
-        return self._made(self.policy, self.quorum)
+        reading = None if command is None or not self.rules else command_words.read(command)
+        policy = self._made(self.policy, self.quorum)
+        for rule in reversed(self.rules):
+            fits = rule.fits(method, reading)
+            if fits is not False:
+                made = self._made(rule.policy, rule.quorum)
+                policy = made if fits else made.joined(policy)
+        return policy
 
     def _made(self, name: PolicyName, quorum: int) -> Policy:
         delay = self.owner_delay if name == "owner" else 0.0
         return Policy(name == "owner", name == "local", quorum if name == "quorum" else 1, delay)
-
-
-def _join(policies: Iterable[Policy]) -> Policy:
-    return reduce(Policy.joined, policies, Policy())
 
 
 # ── votes ─────────────────────────────────────────────────────────────────────────────────────────

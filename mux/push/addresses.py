@@ -175,16 +175,39 @@ def named(host: str, port: int | None, private_hosts: Collection[str]) -> bool:
     return low in allowed or f"{low}:{port}" in allowed or f"[{low}]:{port}" in allowed
 
 
-def public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
-    """Whether it is on the Internet at large: not this host, its networks, or a special range."""
-    if isinstance(address, ipaddress.IPv6Address):
-        inner = address.ipv4_mapped or address.sixtofour
-        if inner is not None:
-            return public(inner)
-        if address.teredo is not None or address in _NAT64:
-            return False
-    return address.is_global and not address.is_multicast
+_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+_SPECIAL_4: Final = tuple(map(ipaddress.IPv4Network, (
+    "0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12",
+    "192.0.0.0/24", "192.0.2.0/24", "192.31.196.0/24", "192.52.193.0/24", "192.88.99.0/24",
+    "192.168.0.0/16", "192.175.48.0/24", "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24",
+    "224.0.0.0/4", "240.0.0.0/4",
+)))  # fmt: skip
+"""IANA's registry of special-purpose addresses, and multicast. Those in it that are reachable from
+everywhere (anycast of relays and name servers) lead to the nearest; no push service is there."""
+
+_GLOBAL_6: Final = ipaddress.IPv6Network("2000::/3")
+"""All that was ever given out of IPv6; what is outside is of this host, its network, or translated
+to an IPv4 address, private ones among them (64:ff9b::/96, 64:ff9b:1::/48, ::ffff:0:0/96)."""
+
+_SPECIAL_6: Final = tuple(map(ipaddress.IPv6Network, (
+    "2001::/23", "2001:db8::/32", "2002::/16", "2620:4f:8000::/48", "3fff::/20",
+)))  # fmt: skip
+"""The same registry: Teredo and 6to4, which hold IPv4 addresses, documentation, and the like."""
+
+_ISATAP: Final = frozenset({0x0000_5EFE, 0x0200_5EFE})
+"""The first half of an interface's name that holds an IPv4 address (RFC 5214)."""
 
 
-_NAT64: Final = ipaddress.ip_network("64:ff9b::/96")
-"""Leads to any IPv4 address, private ones among them."""
+def public(address: _Address) -> bool:
+    """Whether it is on the Internet at large: not this host, its networks, or a special range.
+
+    By tables of our own: what Python says of an address differs between its versions.
+    """
+    if isinstance(address, ipaddress.IPv4Address):
+        return not any(address in network for network in _SPECIAL_4)
+    return (
+        address in _GLOBAL_6
+        and not any(address in network for network in _SPECIAL_6)
+        and int(address) >> 32 & 0xFFFF_FFFF not in _ISATAP
+    )

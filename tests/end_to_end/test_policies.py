@@ -155,6 +155,17 @@ async def test_under_quorum_the_program_does_not_decide_alone(tmp_path: Any) -> 
         assert on.ran("seen.txt")
 
 
+async def test_a_lax_rule_covers_a_simple_command_and_nothing_besides(tmp_path: Any) -> None:
+    """In the shell that the real codex puts around it."""
+    rules = '[{policy = "first", command = "touch"}, {policy = "first", command = "ls"}]'
+    async with scene(tmp_path, policy="quorum", rules=rules) as on:
+        await on.phone.run_turn(on.thread, "run it")
+        assert on.ran()
+        await on.phone.start_turn(on.thread, "look")  # ls >seen.txt
+        await voted(on, "program")
+        assert not on.ran("seen.txt")
+
+
 async def test_the_official_sdk_says_yes_and_does_not_decide_alone(tmp_path: Any) -> None:
     async with scene(tmp_path, rules=RULE) as on:
         low = CodexClient(config(on.broker))  # its own handler accepts whatever comes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 
 from mux import config
 from mux.push import endpoints as endpoints_module
-from mux.push.addresses import check
+from mux.push.addresses import check, public
 from mux.push.endpoints import FILE, MOST_OF_A_DEVICE, open_endpoints
 from mux.push.push import Push, PushError, fitting
 from mux.push.sender import Pushes
@@ -81,12 +82,54 @@ def test_addresses_that_are_not(service: str, address: dict[str, Any], told: str
         ("https://[fd7a:115c:a1e0::1]/x", "of this host or its network"),
         ("https://[64:ff9b::a00:1]/x", "of this host or its network"),
         ("https://[2002:0a00:0001::1]/x", "of this host or its network"),
+        ("https://[2002:0808:0808::1]/x", "of this host or its network"),
+        ("https://[::ffff:8.8.8.8]/x", "of this host or its network"),
+        ("https://[64:ff9b:1::808:808]/x", "of this host or its network"),
+        ("https://[fec0::1]/x", "of this host or its network"),
+        ("https://[2606:4700::5efe:10.0.0.1]/x", "of this host or its network"),
     ],
 )
 def test_urls_that_a_stranger_must_not_have_called(url: str, told: str) -> None:
     with pytest.raises(PushError) as caught:
         check("unifiedpush", {"endpoint": url}, ())
     assert told in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        "0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16",
+        "172.16.0.0/12", "192.0.0.0/24", "192.0.2.0/24", "192.88.99.0/24", "192.168.0.0/16",
+        "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24", "224.0.0.0/3",
+        "::/3", "::/96", "::ffff:0:0/96", "::ffff:0:0:0/96", "64:ff9b::/96", "64:ff9b:1::/48",
+        "100::/64", "100:0:0:1::/64", "2001::/23", "2001::/32", "2001:db8::/32", "2002::/16",
+        "3fff::/20", "5f00::/16", "fc00::/7", "fe80::/10", "fec0::/10", "ff00::/8",
+    ],
+)  # fmt: skip
+def test_special_ranges_are_not_public(network: str) -> None:
+    """Each with an address of the Internet's in it, too, where one is written into the other."""
+    whole = ipaddress.ip_network(network)
+    inner = int(ipaddress.IPv4Address("8.8.8.8"))
+    first, last = int(whole[0]), int(whole[-1])
+    for each in (first, first + 1, last, first | inner if whole.version == 6 else first):
+        address = type(whole[0])(each)
+        assert not public(address), address
+
+
+@pytest.mark.parametrize(
+    ("address", "is_it"),
+    [
+        ("1.1.1.1", True), ("9.255.255.255", True), ("11.0.0.0", True), ("100.63.255.255", True),
+        ("100.128.0.0", True), ("172.32.0.0", True), ("192.0.1.0", True), ("198.20.0.0", True),
+        ("223.255.255.255", True), ("2606:4700::1111", True), ("2001:4860:4860::8888", True),
+        ("2001:200::1", True), ("2003::1", True), ("2a00:1450::1", True), ("3ffe::1", True),
+        # ISATAP: an IPv4 address behind any prefix
+        ("2606:4700::5efe:a00:1", False), ("2606:4700::200:5efe:808:808", False),
+        ("2606:4700::5eff:a00:1", True),
+    ],
+)  # fmt: skip
+def test_what_is_beside_a_special_range_is_public(address: str, is_it: bool) -> None:
+    assert public(ipaddress.ip_address(address)) is is_it
 
 
 def test_hosts_that_the_settings_name_are_good_wherever_they_are() -> None:

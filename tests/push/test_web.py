@@ -216,6 +216,7 @@ async def test_an_address_of_the_settings_that_is_no_url(url: str) -> None:
         ["10.1.2.3", "192.168.0.1", "172.16.0.1", "169.254.169.254", "100.64.0.1", "0.0.0.0"],
         ["::1", "fe80::1%eth0", "fd00::1", "::ffff:127.0.0.1", "64:ff9b::7f00:1", "2002:7f00:1::"],
         ["224.0.0.1", "255.255.255.255", "ff02::1"],
+        ["64:ff9b:1::7f00:1", "::ffff:8.8.8.8", "fec0::1", "2606:4700::5efe:7f00:1"],
     ],
 )
 async def test_a_name_that_leads_home_is_not_called(
