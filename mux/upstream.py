@@ -24,6 +24,7 @@ import attrs
 import structlog
 import trio
 
+from mux import descriptors
 from mux.codex import identity
 from mux.core.events import UpstreamExited, UpstreamStarted
 from mux.dispatcher import Dispatcher
@@ -114,7 +115,7 @@ class Upstream:
         self._outbox = Outbox(writes=self.dispatcher.writes)
         self._binary = identity(self.command[0])
         process = await trio.lowlevel.open_process(
-            list(self.command),
+            descriptors.as_started(self.command),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -23,19 +23,23 @@ ONLY_THE_SERVER: Final = """case "$1 $2" in --version*|app-server\\ generate-*) 
 
 @asynccontextmanager
 async def brokered(
-    *arguments: str, log_level: str = "info", codex: str | None = None, **options: Any
+    *arguments: str,
+    log_level: str = "info",
+    codex: str | None = None,
+    before: Sequence[str] = (),
+    **options: Any,
 ) -> AsyncIterator[Native]:
     """`appmux serve` on a port of its own (`url`) and the control socket (`socket`).
 
     `arguments` are further ones of `serve`; options as in `native.launched`. `codex` names another
-    binary than the test bench's.
+    binary than the test bench's; `before` are words before the command, which start it.
     """
     environ = {
         "APPMUX_CODEX_BIN": codex or str(codex_bin()),
         "APPMUX_LOG_LEVEL": log_level,
         "APPMUX_LOG_FORMAT": "json",
     } | options.pop("environ", {})
-    command = [sys.executable, "-m", "mux", "serve", "--listen", "ws://127.0.0.1:0"]
+    command = [*before, sys.executable, "-m", "mux", "serve", "--listen", "ws://127.0.0.1:0"]
     command += ["--listen", "unix://", *arguments]
     async with launched(command, environ=environ, **options) as running:
         running.url = (await running.wait_log(r"listening on: (ws://\S+)\n"))[1]
