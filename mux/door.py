@@ -94,17 +94,20 @@ async def knock(
     decide: posts.Decide | None = None,
     failures: Failures | None = None,
     local: bool = False,
+    asked: Callable[[], None] = lambda: None,
 ) -> Admission | None:
     """Read one request; return its ``Admission``, or answer it, close the stream, return None.
 
     ``address`` names the far end in logs. ``ready`` says whether ``/readyz`` is to answer 200;
     ``metrics`` writes them for a scraper's ``Accept``. ``pairing`` and ``decide`` are for the posts
     (see ``posts``). ``failures`` counts who is refused, and slows them. ``local``: of the listener
-    (see ``TcpAddress``). A peer that breaks off is a None. Raises nothing of its own.
+    (see ``TcpAddress``). ``asked`` is called once the request's head is there. A peer that breaks
+    off is a None. Raises nothing of its own.
     """
     failures = Failures() if failures is None else failures
     head = await read_head(stream)
     if isinstance(head, Head):
+        asked()
         outcome = _route(
             head, listener_kind, authenticator, address, ready, metrics=metrics, local=local
         )

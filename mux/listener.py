@@ -29,6 +29,7 @@ from mux.reach import CONTROL_SOCKET
 from mux.socketpath import Claim, ListenError, claim_path, who_is_there
 from mux.streams import Accepted, Encrypted, Listening, Patient
 from mux.tls import Certificate
+from mux.unauthenticated import Place, Unauthenticated
 
 BACKLOG = 1024
 """Connections the kernel holds until they are accepted: every client of a full broker may come
@@ -53,6 +54,12 @@ less, what one read of the app-server's pipe brings is sent in many pieces, whic
 HANDED_ON = sys.platform == "linux"
 """Whether an accepted socket begins with all options of the listening one, so that they needn't be
 set at each. Others hand on some."""
+
+ACCEPT_AGAIN = 0.1
+"""Seconds until the next try, after a connection couldn't be accepted for want of a descriptor."""
+
+_NO_ROOM = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+"""What ``accept`` says then."""
 
 LARGEST_PORT = 65535
 
@@ -368,37 +375,49 @@ def _why_not(address: TcpAddress, failure: OSError) -> str:
 
 async def serve(
     listener: Listener,
-    handle_stream: Callable[[Accepted, str], Awaitable[object]],
+    handle_stream: Callable[[Accepted, str, Place], Awaitable[object]],
     connection_nursery: trio.Nursery,
+    unauthenticated: Unauthenticated | None = None,
     *,
-    task_status: trio.TaskStatus[list[Listening]] = trio.TASK_STATUS_IGNORED,
+    task_status: trio.TaskStatus[Listener] = trio.TASK_STATUS_IGNORED,
 ) -> NoReturn:
     """Accept until cancelled; then close the listener.
 
     Every stream becomes a task in ``connection_nursery`` that awaits ``handle_stream(stream,
-    address)`` and closes the stream; ``address`` names the far end for people. Cancelling ``serve``
-    leaves those tasks alone.
+    address, place)`` and closes the stream; ``address`` names the far end for people, ``place`` is
+    its among those that nobody knows yet. Cancelling ``serve`` leaves those tasks alone.
     """
+    pending = Unauthenticated() if unauthenticated is None else unauthenticated
 
     async def attend(stream: Patient) -> None:
-        address = _admit_peer(stream.socket, listener)
-        if address is None:
-            return
         try:
-            prepared = await _prepare(stream, listener.certificate, address)
-            if prepared is not None:
-                await handle_stream(prepared, address)
-        except* Exception:
-            log.exception("connection crashed", client=address, listener=listener.url)
+            address = _admit_peer(stream.socket, listener)
+            if address is None:
+                return
+            with pending.place(stream.fileno(), address) as place:
+                if place is None:
+                    return
+                try:
+                    prepared = await _prepare(stream, listener.certificate, address)
+                    if prepared is not None:
+                        await handle_stream(prepared, address, place)
+                except* Exception:
+                    log.exception("connection crashed", client=address, listener=listener.url)
+        finally:
+            await trio.aclose_forcefully(stream)
 
     try:
-        # Out of file descriptors, trio waits and tries again; the listener stays.
-        await trio.serve_listeners(
-            attend,
-            [listener.listening],
-            handler_nursery=connection_nursery,
-            task_status=task_status,
-        )
+        task_status.started(listener)
+        while True:
+            try:
+                stream = await listener.listening.accept()
+            except OSError as failure:
+                if failure.errno not in _NO_ROOM:
+                    raise
+                pending.no_descriptor(failure.strerror or str(failure))
+                await trio.sleep(ACCEPT_AGAIN)
+            else:
+                connection_nursery.start_soon(attend, stream)
     finally:
         await listener.aclose()
 

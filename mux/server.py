@@ -40,7 +40,7 @@ import structlog
 import trio
 
 import mux
-from mux import downstream, listener, statedir, stderr, watchdog
+from mux import descriptors, downstream, listener, statedir, stderr, watchdog
 from mux.access import Access
 from mux.audit import Audit
 from mux.auth import Authenticator, open_auth
@@ -65,6 +65,7 @@ from mux.store import Store, StoreError
 from mux.streams import Accepted
 from mux.terminal import Terminal
 from mux.tls import Certificate, open_certificate
+from mux.unauthenticated import Place, Unauthenticated
 from mux.upstream import Upstream
 
 if TYPE_CHECKING:
@@ -113,6 +114,7 @@ async def serve(config: Config, take_over: float | None = None) -> None:
     ``take_over``: seconds to wait at most until the app-server that has Codex's control socket is
     idle, to take its place then; None to leave it alone.
     """
+    descriptors.raise_limit()
     codex = find_codex(config.codex_bin, os.environ)
     opened = listener.inherited_listeners(os.environ)
     urls = [*config.listen, *(each.url for each in opened)]
@@ -283,6 +285,7 @@ class _Server:
     notices: Asked
     certificate: Certificate | None
     failures: Failures = attrs.field(factory=Failures)
+    unauthenticated: Unauthenticated = attrs.field(factory=Unauthenticated)
     terminal: Terminal = attrs.field(factory=Terminal.at_start)
     _metrics: Metrics | None = None
     _stop: trio.Event = attrs.field(factory=trio.Event)
@@ -341,7 +344,9 @@ class _Server:
             async with trio.open_nursery() as accepting:
                 for each in self.listeners:
                     attend = partial(self._attend, each)
-                    await accepting.start(listener.serve, each, attend, connections)
+                    await accepting.start(
+                        listener.serve, each, attend, connections, self.unauthenticated
+                    )
                 self.look_at_store()
                 self._announce()
                 await self._stop.wait()
@@ -353,7 +358,10 @@ class _Server:
                     await self._served.wait()
             upstream.cancel_scope.cancel()
 
-    async def _attend(self, each: Listener, stream: Accepted, address: str) -> None:
+    async def _attend(self, each: Listener, stream: Accepted, address: str, place: Place) -> None:
+        def asked() -> None:
+            place.asked = True
+
         admission = await knock(
             stream,
             each.kind,
@@ -365,9 +373,11 @@ class _Server:
             decide=LockScreen(self.notices.noticing).decide,
             failures=self.failures,
             local=each.local,
+            asked=asked,
         )
         if admission is None:
             return
+        self.unauthenticated.known(place)
         self._serving += 1
         try:
             await downstream.serve(
@@ -437,8 +447,11 @@ class _Server:
     async def _prepare_metrics(self) -> None:
         """Load their library, which a start needs least, so that no scraper waits for it."""
         await trio.sleep(METRICS_AFTER)
-        await trio.to_thread.run_sync(importlib.import_module, "mux.metrics")
-        self._expose("")
+        try:
+            await trio.to_thread.run_sync(importlib.import_module, "mux.metrics")
+            self._expose("")
+        except (ImportError, OSError) as failure:  # a scraper has it tried again
+            log.warning("metrics not loaded", why=str(failure))
 
     def _expose(self, accept: str) -> Exposition:
         """The metrics for a scraper."""
@@ -544,8 +557,8 @@ def notify(state: str) -> None:
         return
     if address.startswith("@"):
         address = "\0" + address[1:]
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as datagrams:
-        try:
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as datagrams:
             datagrams.sendto(state.encode(), address)
-        except OSError as failure:
-            log.warning("systemd not notified", why=str(failure))
+    except OSError as failure:
+        log.warning("systemd not notified", why=str(failure))

@@ -138,7 +138,11 @@ def _app_server(server: dict[str, Any]) -> Iterator[tuple[str, str]]:
         + (f", up {span(server['uptimeSeconds'])}" if server.get("pid") else ""),
     )
     if server["state"] == DOWN:
-        yield "", "it died too often and stays down; `appmux restart` tries again"
+        wait = span(server.get("nextStartSeconds") or 0.0)
+        yield (
+            "",
+            f"it died too often; it is started again in {wait}, by `appmux restart` at once",
+        )
     if server.get("outdated"):
         yield "", "the binary on disk is another one than the one that runs: `appmux restart`"
     if server.get("restartWaitsFor"):

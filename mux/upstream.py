@@ -24,6 +24,7 @@ import attrs
 import structlog
 import trio
 
+from mux import descriptors
 from mux.codex import identity
 from mux.core.events import UpstreamExited, UpstreamStarted
 from mux.dispatcher import Dispatcher
@@ -81,7 +82,7 @@ class Upstream:
         self._outbox.append(line + b"\n")
 
     def start(self, after: float) -> None:
-        """Start the next process, after so many seconds."""
+        """Start the next process, after so many seconds. Said again, the last one holds."""
         self._wait = after
         self._wanted.set()
 
@@ -107,14 +108,23 @@ class Upstream:
                 self._killed_because = f"{self.command[0]} can't be started: {failure.strerror}"
             self._wanted = trio.Event()
             self.dispatcher.hear(UpstreamExited(self.why_it_ended(), time.time()))
+            await self._until_wanted()
+
+    async def _until_wanted(self) -> None:
+        """Wait until told to start, and then as long as told last."""
+        waits = True
+        while waits:
             await self._wanted.wait()
-            await trio.sleep(self._wait)
+            self._wanted = trio.Event()
+            with trio.move_on_after(self._wait) as waiting:
+                await self._wanted.wait()
+            waits = not waiting.cancelled_caught
 
     async def _live(self) -> None:
         self._outbox = Outbox(writes=self.dispatcher.writes)
         self._binary = identity(self.command[0])
         process = await trio.lowlevel.open_process(
-            list(self.command),
+            descriptors.as_started(self.command),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

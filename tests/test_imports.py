@@ -90,11 +90,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "restart": {"client", "statedir"},
     # the broker, in the order in which a message meets it
     "server": {
-        "access", "audit", "auth", "codex", "codex_schema", "devices", "dispatcher", "door",
-        "downstream", "failures", "listener", "metrics", "notices.asked",
+        "access", "audit", "auth", "codex", "codex_schema", "descriptors", "devices",
+        "dispatcher", "door", "downstream", "failures", "listener", "metrics", "notices.asked",
         "notices.lockscreen", "occupant", "outbox", "statedir", "stderr", "store",
         "streams", "takeover", "terminal", "tls", "upstream", "watchdog",
         "directories",
+        "unauthenticated",
     },
     # notices: what becomes of what the core says of them
     "notices": set(),
@@ -117,7 +118,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "times": set(),
     "watchdog": set(),
-    "listener": {"reach", "socketpath", "streams", "tls"},
+    "listener": {"reach", "socketpath", "streams", "tls", "unauthenticated"},
+    "unauthenticated": {"descriptors", "failures"},
+    "descriptors": set(),
     "socketpath": set(),
     "occupant": {"holders"},
     "takeover": {"client", "occupant", "socketpath"},
@@ -134,7 +137,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "wholefile": {"errors"},
     "downstream": {"dispatcher", "door", "frames", "outbox", "streams"},
     "frames": set(),
-    "upstream": {"codex", "dispatcher", "outbox"},
+    "upstream": {"codex", "descriptors", "dispatcher", "outbox"},
     "dispatcher": {"outbox"},
     "directories": set(),
     "outbox": set(),
@@ -176,7 +179,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "push.ntfy": {"push.endpoints", "push.keyfile", "push.outcome", "push.push", "push.web"},
     "push.webhook": {"push.endpoints", "push.keyfile", "push.outcome", "push.push", "push.web"},
-    "push.exec": {"push.endpoints", "push.outcome", "push.push", "push.web"},
+    "push.exec": {"descriptors", "push.endpoints", "push.outcome", "push.push", "push.web"},
     # the journal on disk
     "store": {"chunks", "database", "recorder", "schema", "times"},
     "recorder": {"chunks", "database", "schema"},

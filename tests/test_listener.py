@@ -17,6 +17,7 @@ from contextlib import ExitStack
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 
+import attrs
 import pytest
 import structlog
 import trio
@@ -38,6 +39,7 @@ from mux.listener import (
 )
 from mux.socketpath import LONGEST_PATH, ListenError
 from mux.streams import Listening, Patient
+from mux.unauthenticated import MOST, MOST_OF_ADDRESS, TOLD_EVERY, Place, Unauthenticated
 from tests.ports import kept_port
 
 HOME = Path("/the/codex/home")
@@ -428,7 +430,7 @@ def test_of_brokers_that_start_together_one_gets_the_path(path: Path) -> None:
 # -- accepting -------------------------------------------------------------------------------------
 
 
-async def echo(stream: trio.abc.HalfCloseableStream, address: str) -> None:
+async def echo(stream: trio.abc.HalfCloseableStream, address: str, _place: Place) -> None:
     async for piece in stream:
         if piece == b"who":
             await stream.send_all(address.encode())
@@ -486,7 +488,7 @@ async def test_a_crash_while_the_broker_stops_stays_behind_the_barrier() -> None
         finally:
             raise ValueError("late")
 
-    async def attend(stream: trio.abc.HalfCloseableStream, address: str) -> None:
+    async def attend(stream: trio.abc.HalfCloseableStream, address: str, _place: Place) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(crash_when_cancelled)
             nursery.start_soon(trio.sleep_forever)
@@ -527,7 +529,7 @@ async def test_far_ends_have_names_and_tcp_sockets_are_tuned(ours: bool) -> None
     listener = await open_listener(ANY_PORT) if ours else handed_over()
     options: dict[str, int] = {}
 
-    async def attend(patient: trio.abc.HalfCloseableStream, address: str) -> None:
+    async def attend(patient: trio.abc.HalfCloseableStream, address: str, place: Place) -> None:
         assert isinstance(patient, Patient)
         stream = patient.socket
         for level, name in (
@@ -541,7 +543,7 @@ async def test_far_ends_have_names_and_tcp_sockets_are_tuned(ours: bool) -> None
         if sys.platform == "linux":
             for name in ("TCP_KEEPIDLE", "TCP_USER_TIMEOUT"):
                 options[name] = stream.getsockopt(socket.IPPROTO_TCP, getattr(socket, name))
-        await echo(patient, address)
+        await echo(patient, address, place)
 
     async with trio.open_nursery() as connections, trio.open_nursery() as loops:
         await loops.start(serve, listener, attend, connections)
@@ -594,19 +596,119 @@ def take_all_descriptors(stack: ExitStack, limit: int) -> None:
             return
 
 
-async def test_out_of_file_descriptors_the_listener_waits(
-    path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_out_of_file_descriptors_the_listener_waits(path: Path) -> None:
+    """And says so once, however often it tries."""
     listener = await open_listener(UnixAddress(path))
     client = trio.socket.socket(socket.AF_UNIX)
+    pending = Unauthenticated()
     async with trio.open_nursery() as connections, trio.open_nursery() as loops:
-        await loops.start(serve, listener, echo, connections)
-        with ExitStack() as taken, trio.fail_after(20):
+        await loops.start(serve, listener, echo, connections, pending)
+        with (
+            ExitStack() as taken,
+            trio.fail_after(20),
+            structlog.testing.capture_logs() as logged,
+        ):
             take_all_descriptors(taken, client.fileno() + 8)
             await client.connect(str(path))
-            while "accept returned EMFILE" not in caplog.text:
+            while pending.refused < 3:
                 await trio.testing.wait_all_tasks_blocked()
+        assert [(each["event"], each["why"]) for each in logged] == [
+            ("connections refused", "Too many open files")
+        ]
         async with trio.SocketStream(client) as stream:
             assert await exchange(stream, b"a") == b"a"
         loops.cancel_scope.cancel()
         connections.cancel_scope.cancel()
+
+
+# -- connections that nobody knows yet -------------------------------------------------------------
+
+
+@attrs.define
+class Crowd:
+    """Connections in their places, the oldest first; ``gone`` are those that had to go."""
+
+    pending: Unauthenticated
+    nursery: trio.Nursery
+    places: list[Place | None] = attrs.field(factory=list)
+    gone: list[int] = attrs.field(factory=list)
+
+    async def comes(self, address: str, descriptor: int = 10) -> int:
+        number = len(self.places)
+
+        async def stay(task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+            with self.pending.place(descriptor, address) as place:
+                self.places.append(place)
+                task_status.started()
+                if place is not None:
+                    await trio.sleep_forever()
+            self.gone.append(number)
+
+        await self.nursery.start(stay)
+        await trio.testing.wait_all_tasks_blocked()
+        return number
+
+    def place(self, number: int) -> Place:
+        place = self.places[number]
+        assert place is not None
+        return place
+
+
+@pytest.fixture
+async def crowd(nursery: trio.Nursery) -> Crowd:
+    return Crowd(Unauthenticated(held_back_from=8), nursery)
+
+
+async def test_the_oldest_silent_one_goes_for_a_newcomer(crowd: Crowd) -> None:
+    assert crowd.pending.most == 4
+    for number in range(4):
+        await crowd.comes(f"192.0.2.{number}:1", 5)
+    crowd.place(0).asked = True
+    crowd.pending.known(crowd.place(2))  # it has said who it is, and counts no more
+    await crowd.comes("192.0.2.8:1", 5)
+    assert (crowd.gone, len(crowd.pending)) == ([], 4)
+    await crowd.comes("192.0.2.9:1", 5)
+    assert (crowd.gone, len(crowd.pending)) == ([1], 4)
+    for number in (3, 4, 5):
+        crowd.place(number).asked = True
+    refused = await crowd.comes("192.0.2.10:1", 5)
+    assert crowd.places[refused] is None
+    assert (sorted(crowd.gone), crowd.pending.refused) == ([1, refused], 2)
+
+
+async def test_an_address_has_only_so_many(nursery: trio.Nursery) -> None:
+    crowd = Crowd(Unauthenticated(held_back_from=10_000), nursery)
+    assert crowd.pending.most == MOST
+    other = await crowd.comes("[2001:db8:1::1]:1")
+    first = await crowd.comes("[2001:db8::1]:1")
+    for number in range(1, MOST_OF_ADDRESS):
+        await crowd.comes(f"[2001:db8::{number:x}]:2")
+    assert crowd.gone == []
+    await crowd.comes("[2001:db8::ffff]:3")  # another address of the same network
+    assert crowd.gone == [first]
+    assert crowd.places[other] is not None
+    for _ in range(MOST_OF_ADDRESS + 1):
+        await crowd.comes("unix")
+    assert crowd.gone == [first]
+
+
+async def test_some_descriptors_are_held_back(crowd: Crowd) -> None:
+    silent = await crowd.comes("192.0.2.1:1", 7)
+    crowd.pending.known(crowd.place(await crowd.comes("192.0.2.2:1", 7)))
+    await crowd.comes("192.0.2.3:1", 8)
+    assert crowd.gone == [silent]
+    crowd.place(2).asked = True
+    refused = await crowd.comes("unix", 8)
+    assert crowd.places[refused] is None
+
+
+async def test_it_is_told_once_a_minute(
+    crowd: Crowd, autojump_clock: trio.testing.MockClock
+) -> None:
+    with structlog.testing.capture_logs() as logged:
+        for _ in range(10):
+            await crowd.comes("192.0.2.1:1", 8)
+        assert [each["since_last_told"] for each in logged] == [1]
+        await trio.sleep(TOLD_EVERY)
+        await crowd.comes("192.0.2.1:1", 8)
+        assert [each["since_last_told"] for each in logged] == [1, 10]

@@ -36,6 +36,7 @@ def report(**over: Any) -> dict[str, Any]:
             "version": "0.163.0",
             "state": "ready",
             "generation": 3,
+            "nextStartSeconds": None,
             "uptimeSeconds": 3725.0,
             "requestsInFlight": 5,
             "requestsWaiting": 6,

@@ -3,6 +3,7 @@
     STARTING ──UpstreamStarted──▶ INITIALIZING ──answer──▶ RESUMING ──threads loaded──▶ READY
         ▲
         └── UpstreamExited, from any; to DOWN instead, if it dies too often ──▶ DOWN
+                               (from where it is started, too, only more rarely)
 
 One ``initialize`` goes upstream a life; every client's own is answered from its result. The
 ``userAgent`` in it reads ``originator/VERSION (os) terminal (client; version)``; each client gets
@@ -64,11 +65,15 @@ class Introduction(msgspec.Struct, frozen=True):
 
 @attrs.define(eq=False, repr=False)
 class AppServer:
-    """The app-server's life number, state and saved ``initialize`` result."""
+    """The app-server's life number, state and saved ``initialize`` result.
+
+    ``next_start``: while it is DOWN, when it is started again, on the broker's clock.
+    """
 
     state: State = State.STARTING
     generation: int = 0
     started: float = 0.0
+    next_start: float = 0.0
     result: dict[str, msgspec.Raw] = attrs.field(factory=dict)
     user_agent: str = ""
     greetings: dict[str, list[bytes]] = attrs.field(factory=dict)

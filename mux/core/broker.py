@@ -364,10 +364,10 @@ class Broker:
             self._go_on(client, message, rule, scope)
 
     def _is_down(self, client: Client, message: ClientMessage) -> bool:
-        """Whether there is no app-server, and none comes by itself; the client is told so."""
+        """Whether there is no app-server, and none to be expected soon; the client is told so."""
         down = self.state.appserver.state is AppServerState.DOWN
         if down:
-            text = "the app-server is down, see `appmux status`; `appmux restart` tries again"
+            text = self.recovery.down_text()
             self.state.error(client.id, message.id, jsonrpc.APP_SERVER_GONE, text)
         return down
 

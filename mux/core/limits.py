@@ -81,7 +81,16 @@ class Limits:
     journal_bytes: int = _count(512 * MIB, "of the journal on disk; months of one person's work")
     journal_age: float = _limit(7 * 86400.0, "a week: nobody reads on after a longer holiday")
     restart_first_wait: float = _limit(0.25, "before the second start after a crash; then doubled")
-    deaths_in_a_minute: int = _count(5, "past it the app-server stays down: it won't mend itself")
+    deaths_in_a_minute: int = _count(
+        5,
+        "past it the app-server is down, and what is asked gets an error: it may stay so for long",
+    )
+    down_first_wait: float = _limit(
+        5.0, "before it is started again while it is down, then doubled: an upgrade takes seconds"
+    )
+    down_longest_wait: float = _limit(
+        60.0, "of these, at most: nobody needs to notice that what was wrong is mended"
+    )
     coming_up: float = _limit(60.0, "how long requests wait for an app-server that comes up")
     probe_interval: float = _limit(30.0, "of silence, before the app-server is asked for a sign")
     probe_deadline: float = _limit(20.0, "for that sign; a busy one answers in milliseconds")

@@ -4,7 +4,8 @@
 stays there. Approvals are resolved and running turns ended for everybody who saw them, since the
 app-server can't say so any more. The next life is started after a wait, initialized, and given the
 followed threads, watches and searches; then the queues go on. Followers stay followers throughout.
-A life that ends five times in a minute isn't started again until somebody asks for it.
+After five ends in a minute it is *down*: what is asked gets an error, and it is started again ever
+more rarely, up to once a minute, until it comes up or somebody asks for it (``mux/restart``).
 
 *Planned* (``mux/restart``): new work is held back until nothing runs and nothing waits for a word;
 then the process is let go, and all goes on as after a crash, only that nothing was lost.
@@ -37,7 +38,10 @@ from mux.core.threads import Thread
 
 MINUTE = 60.0
 LONGEST_WAIT = 8.0
-"""Seconds before a start, at most: people wait for it."""
+"""Seconds before a start, at most, while it isn't down: people wait for it."""
+
+DOUBLINGS = 16
+"""Of the wait while it is down, at most: any first wait has become the longest by then."""
 
 BEGUN_AGAIN = {
     "fs/unwatch": "fs/watch",
@@ -58,6 +62,8 @@ class Recovery:
     restart_now: bool = False
     last_heard: float = 0.0
     _stopping: bool = False
+    _ready_since: float | None = None
+    _tries_while_down: int = 0
     _deaths: deque[float] = attrs.field(factory=deque)
     _resuming: dict[int, str] = attrs.field(factory=dict)
     _probe: Request | None = None
@@ -129,17 +135,50 @@ class Recovery:
         if not state.appserver.user_agent:
             state.out.append(GiveUp(reason))
             return
-        self._deaths.append(state.now)
-        while self._deaths[0] < state.now - MINUTE:
-            self._deaths.popleft()
-        if len(self._deaths) >= state.limits.deaths_in_a_minute:
-            state.appserver.state = AppServerState.DOWN
-            state.log("error", "app-server stays down; `appmux restart` tries again")
-            self._fail_all_that_waits(f"the app-server is down: {reason}")
+        self._count_death()
+        if self._is_to_stay_down():
+            self._stay_down(reason)
         else:
             wait = state.limits.restart_first_wait * 2.0 ** (len(self._deaths) - 2)
-            state.out.append(StartUpstream(min(wait, LONGEST_WAIT) if self._deaths else 0.0))
+            state.out.append(StartUpstream(min(wait, LONGEST_WAIT)))
             state.arm(state.flow.oldest_queued() + state.limits.coming_up)
+        self._ready_since = None
+
+    def _count_death(self) -> None:
+        now, since = self.state.now, self._ready_since
+        if since is not None and since <= now - MINUTE:
+            self._tries_while_down = 0  # whatever was wrong is over
+        self._deaths.append(now)
+        while self._deaths[0] < now - MINUTE:
+            self._deaths.popleft()
+
+    def _is_to_stay_down(self) -> bool:
+        # One that has come up after all may have a burst of its own.
+        again = self._tries_while_down > 0 and self._ready_since is None
+        return again or len(self._deaths) >= self.state.limits.deaths_in_a_minute
+
+    def _stay_down(self, reason: str) -> None:
+        state, limits = self.state, self.state.limits
+        state.appserver.state = AppServerState.DOWN
+        # The power is bounded as well: it would overflow after a day.
+        wait = limits.down_first_wait * 2.0 ** min(self._tries_while_down, DOUBLINGS)
+        wait = min(wait, limits.down_longest_wait)
+        self._tries_while_down += 1
+        state.appserver.next_start = state.now + wait
+        state.out.append(StartUpstream(wait))
+        text = "app-server is down; it is started again, and at once by `appmux restart`"
+        state.log("error", text, seconds=wait, tries=self._tries_while_down)
+        self._fail_all_that_waits(
+            f"the app-server is down: {reason}; it is started again in {wait:g} s"
+        )
+
+    def down_text(self) -> str:
+        """For whoever asks something while it is down."""
+        wait = max(0.0, self.state.appserver.next_start - self.state.now)
+        return (
+            f"the app-server is down, see `appmux status`; it is started again in {wait:.0f} s,"
+            " by `appmux restart` at once"
+        )
 
     def _fail_all_that_waits(self, why: str) -> None:
         state = self.state
@@ -206,7 +245,7 @@ class Recovery:
         if self._resuming:
             return
         state.appserver.state = AppServerState.READY
-        self.last_heard = state.now
+        self.last_heard = self._ready_since = state.now
         state.arm(state.now + state.limits.probe_interval)
         told = Restarted(state.appserver.generation, state.appserver.version)
         for client, origin in self.restart_asked:
@@ -227,6 +266,7 @@ class Recovery:
         self.restart_now = self.restart_now or now
         if self.state.appserver.state is AppServerState.DOWN:
             self._deaths.clear()
+            self._tries_while_down = 0
             self.state.appserver.state = AppServerState.STARTING
             self.state.out.append(StartUpstream(0.0))
 

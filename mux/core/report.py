@@ -8,6 +8,8 @@ from __future__ import annotations
 from typing import Any
 
 from mux.core.approvals import ServerRequest
+from mux.core.appserver import AppServer
+from mux.core.appserver import State as AppServerState
 from mux.core.broker import Broker
 from mux.core.client import Client
 from mux.core.queues import Queue
@@ -23,6 +25,7 @@ def report(broker: Broker, now: float) -> dict[str, Any]:
             "version": state.appserver.version,
             "state": state.appserver.state.value,
             "generation": state.appserver.generation,
+            "nextStartSeconds": _next_start(state.appserver, now),
             "uptimeSeconds": round(now - state.appserver.started, 3),
             "requestsInFlight": state.flow.in_flight,
             "requestsWaiting": state.flow.waiting,
@@ -45,6 +48,12 @@ def report(broker: Broker, now: float) -> dict[str, Any]:
             for each in state.approvals.pending()
         ],
     }
+
+
+def _next_start(appserver: AppServer, now: float) -> float | None:
+    if appserver.state is not AppServerState.DOWN:
+        return None
+    return round(max(0.0, appserver.next_start - now), 3)
 
 
 def _client(client: Client, now: float, head: int) -> dict[str, Any]:

@@ -39,7 +39,7 @@ _SAID: Final[dict[Kind, str]] = {
     "approval-lost": LOST,
     "goal-reached": "The goal is reached",
     "goal-blocked": "The goal is blocked",
-    "app-server-down": "It died too often and stays down: `appmux restart` tries again",
+    "app-server-down": "It died too often; it is tried again, by `appmux restart` at once",
 }
 
 MOST_FILES: Final = 3

@@ -19,7 +19,7 @@ from typing import IO, Final
 import attrs
 import trio
 
-from mux import config
+from mux import config, descriptors
 from mux.push.endpoints import Endpoint
 from mux.push.outcome import Delivered, Failed, Outcome, Retry
 from mux.push.push import Push, encoded
@@ -61,7 +61,7 @@ async def _run(
 ) -> int | None:
     """Its exit status; None: it was killed at the time limit. Raises ``OSError``."""
     process = await trio.lowlevel.open_process(
-        list(command),
+        descriptors.as_started(command),
         stdin=told,
         stdout=subprocess.DEVNULL,
         stderr=said,

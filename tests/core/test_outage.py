@@ -84,10 +84,10 @@ def test_an_app_server_that_can_not_start_at_all_ends_the_broker() -> None:
 # ── five deaths ───────────────────────────────────────────────────────────────────────────────────
 
 
-def test_each_start_is_waited_for_longer_and_after_five_deaths_there_is_none() -> None:
+def test_each_start_is_waited_for_longer_and_after_five_deaths_for_longer_still() -> None:
     story = Story.begun()
     die(story, 5)
-    assert starts(story) == [0.125, 0.25, 0.5, 1.0]
+    assert starts(story) == [0.125, 0.25, 0.5, 1.0, 5.0]
 
 
 def test_deaths_that_lie_apart_are_each_the_first() -> None:
@@ -108,13 +108,69 @@ def test_down_new_requests_get_a_clear_error_and_initialize_is_answered() -> Non
     story.exits("exit status 3")
     told = a.only()
     assert told["id"] == queued
-    assert told["error"]["message"] == "the app-server is down: exit status 3"
+    again = "it is started again in 5 s"
+    assert told["error"]["message"] == f"the app-server is down: exit status 3; {again}"
     b = story.peer("b")
     for peer in (a, b):
         peer.asks("turn/start", {"threadId": "t"})
         error = peer.only()["error"]
         assert error["code"] == APP_SERVER_GONE
+        assert again in error["message"]
         assert "appmux restart" in error["message"]
+    story.waits(3.2)
+    a.asks("thread/list")
+    assert "started again in 2 s" in a.only()["error"]["message"]
+
+
+def test_down_it_is_started_again_ever_more_rarely_and_for_ever() -> None:
+    """Also where there is no process to start: the binary is gone while it is upgraded."""
+    story = Story.begun()
+    [a] = shared(story, "a")
+    die(story, 5)
+    assert starts(story)[-1] == 5.0
+    waits: list[float] = []
+    queued = 0
+    for life in range(200):
+        story.waits(waits[-1] if waits else 5.0)
+        if life % 2:
+            story.starts(6 + life)
+            story.written()
+            queued = a.asks("thread/list")
+            assert a.heard() == []  # it waits for it, as for any that comes up
+        story.exits("the binary can't be started: No such file or directory")
+        if life % 2:
+            told = a.only()
+            assert told["id"] == queued
+            assert "started again in" in told["error"]["message"]
+        waits += starts(story)
+    assert waits == [10.0, 20.0, 40.0, *[60.0] * 197]
+    asked = a.asks("thread/list")
+    assert "started again in 60 s" in a.only()["error"]["message"]
+    ready_again(story, 300)
+    asked = a.asks("thread/list")
+    story.answers(story.only("thread/list"), {"data": []})
+    assert a.only()["id"] == asked
+
+
+def test_one_that_has_come_up_again_may_have_a_burst_of_its_own() -> None:
+    story = Story.begun(probe_interval=1000.0)
+    shared(story, "a")
+    die(story, 5)
+    for _ in range(3):
+        story.exits()
+    assert starts(story)[-3:] == [10.0, 20.0, 40.0]
+    story.waits(61.0)
+    ready_again(story, 6)
+    story.exits()
+    assert starts(story) == [0.125]
+    for life in range(7, 11):
+        ready_again(story, life)
+        story.exits()
+    assert starts(story)[-1] == 60.0  # it wasn't there for long enough to begin anew
+    ready_again(story, 11)
+    story.waits(61.0)
+    die(story, 5)
+    assert starts(story)[-1] == 5.0
 
 
 def test_down_a_restart_brings_it_up_and_the_followers_go_on() -> None:
@@ -143,7 +199,7 @@ def test_who_asked_for_a_restart_is_told_that_it_stays_down() -> None:
         story.exits()
     told = {each["id"]: each["error"]["code"] for each in peer.heard()}
     assert told == {restart: APP_SERVER_GONE, held: APP_SERVER_GONE}
-    assert len(starts(story)) == 4
+    assert starts(story)[-1] == 5.0
     story.written()
     peer.asks("mux/restart")
     ready_again(story, 6)

@@ -27,19 +27,21 @@ async def brokered(
     log_level: str = "info",
     codex: str | None = None,
     program: Sequence[str] | None = None,
+    before: Sequence[str] = (),
     **options: Any,
 ) -> AsyncIterator[Native]:
     """`appmux serve` on a port of its own (`url`) and the control socket (`socket`).
 
     `arguments` are further ones of `serve`; options as in `native.launched`. `codex` names another
-    binary than the test bench's; `program` another way to run `appmux`.
+    binary than the test bench's; `program` another way to run `appmux`; `before` are words before
+    the command, which start it.
     """
     environ = {
         "APPMUX_CODEX_BIN": codex or str(codex_bin()),
         "APPMUX_LOG_LEVEL": log_level,
         "APPMUX_LOG_FORMAT": "json",
     } | options.pop("environ", {})
-    command = [*(program or (sys.executable, "-m", "mux")), "serve"]
+    command = [*before, *(program or (sys.executable, "-m", "mux")), "serve"]
     command += ["--listen", "ws://127.0.0.1:0"]
     command += ["--listen", "unix://", *arguments]
     async with launched(command, environ=environ, **options) as running:

@@ -7,12 +7,15 @@ import signal
 from pathlib import Path
 
 import pytest
+import trio
 
 from tests.end_to_end.brokered import brokered, client
 from tests.end_to_end.lives import app_server, appmux, kill_app_server, life, staged, stood_in
+from tests.end_to_end.native import codex_bin
 from tests.end_to_end.peer import Peer, RpcError, connect_ws
 from tests.end_to_end.scenes import TURN_COMPLETED, ended, shared_thread
 
+DOWN_WAIT = 60.0
 LAST_WORDS = "Error: config.toml is broken\nfix line 5\n"
 
 
@@ -86,7 +89,7 @@ async def test_what_waits_too_long_gets_an_error(tmp_path: Path) -> None:
 # --- It stays down -------------------------------------------------------------------------------
 
 
-async def test_after_five_deaths_it_stays_down_until_somebody_asks() -> None:
+async def test_after_five_deaths_it_is_down_and_somebody_may_ask_for_it() -> None:
     async with (
         brokered() as broker,
         client(broker, "desk") as desk,
@@ -98,7 +101,7 @@ async def test_after_five_deaths_it_stays_down_until_somebody_asks() -> None:
             await kill_app_server(desk)
         assert (await life(desk, 5, "down"))["pid"] is None
         for peer in (desk, phone):
-            with pytest.raises(RpcError, match="down, see `appmux status`; `appmux restart`"):
+            with pytest.raises(RpcError, match="down, see `appmux status`; it is started again"):
                 await peer.request("thread/list")
         async with client(broker, "newcomer") as newcomer:
             assert newcomer.hello["userAgent"].endswith("(newcomer; 0.1)")
@@ -115,7 +118,10 @@ def version(peer: Peer) -> str:
 
 
 async def test_down_its_last_words_are_shown_and_a_restart_tries_again(tmp_path: Path) -> None:
-    limits = {"APPMUX_LIMITS_RESTART_FIRST_WAIT": "0.02"}
+    limits = {
+        "APPMUX_LIMITS_RESTART_FIRST_WAIT": "0.02",
+        "APPMUX_LIMITS_DOWN_FIRST_WAIT": str(DOWN_WAIT),  # or it would come up by itself
+    }
     async with staged(tmp_path, environ=limits) as stage, client(stage.broker, "desk") as desk:
         thread = await shared_thread(stage.broker, desk)
         stage.spoil(LAST_WORDS)
@@ -124,7 +130,8 @@ async def test_down_its_last_words_are_shown_and_a_restart_tries_again(tmp_path:
         assert server["lastWords"][-2:] == LAST_WORDS.splitlines()
         shown = await appmux(stage.broker, "status")
         assert "down, no process, generation 5" in shown.stdout
-        assert "stays down; `appmux restart` tries again" in shown.stdout
+        assert "died too often; it is started again in" in shown.stdout
+        assert 0 < server["nextStartSeconds"] <= DOWN_WAIT
         assert "it said: Error: config.toml is broken" in shown.stdout
 
         failed = await appmux(stage.broker, "restart")
@@ -136,6 +143,28 @@ async def test_down_its_last_words_are_shown_and_a_restart_tries_again(tmp_path:
         assert (done.returncode, done.stderr) == (0, "")
         assert done.stdout == (f"codex {version(desk)} runs, as generation 11 of the app-server\n")
         assert (await desk.run_turn(thread, "go on"))["status"] == "completed"
+
+
+async def test_a_binary_that_is_gone_for_longer_than_a_burst_is_found_when_it_is_back(
+    tmp_path: Path,
+) -> None:
+    """As in an upgrade, which takes seconds: nobody has to type a command."""
+    limits = {
+        "APPMUX_LIMITS_RESTART_FIRST_WAIT": "0.02",
+        "APPMUX_LIMITS_DOWN_FIRST_WAIT": "0.2",
+    }
+    codex, away = tmp_path / "codex", tmp_path / "away"
+    codex.symlink_to(codex_bin())
+    async with brokered(environ=limits, codex=str(codex)) as broker, client(broker, "a") as peer:
+        thread = await shared_thread(broker, peer)
+        await trio.Path(codex).rename(away)
+        await kill_app_server(peer)
+        await broker.wait_log("app-server is down; it is started again")
+        with pytest.raises(RpcError, match="it is started again in"):
+            await peer.request("thread/list")
+        await trio.Path(away).rename(codex)
+        await life(peer, 2)
+        assert (await peer.run_turn(thread, "go on"))["status"] == "completed"
 
 
 # --- Ends that are none --------------------------------------------------------------------------

@@ -102,12 +102,14 @@ class AppServerShown(msgspec.Struct):
     """The app-server. ``outdated``: the binary on disk is another than the one that runs.
 
     ``lastWords``: the last lines of its stderr. ``restartWaitsFor``: in words, if one is asked for.
+    ``nextStartSeconds``: until it is started again, while it is down; else null.
     ``schemaVersion``: the codex whose list of what is experimental holds; null: none is known.
     """
 
     version: str
     state: Literal["starting", "initializing", "resuming", "ready", "down"]
     generation: int
+    nextStartSeconds: float | None
     uptimeSeconds: float
     requestsInFlight: int
     requestsWaiting: int
@@ -267,6 +269,7 @@ _STATUS = Status(
         version="0.163.0",
         state="ready",
         generation=1,
+        nextStartSeconds=None,
         uptimeSeconds=3600.5,
         requestsInFlight=1,
         requestsWaiting=0,
