@@ -109,7 +109,8 @@ class Following:
 
     def begun(self, request: Request, line: bytes) -> None:
         """A request that begins a turn succeeded. Its ``turn/started`` comes only after that."""
-        thread = self.state.threads.known.get(request.thread or "")
+        named = threads.threads_named(line)  # a detached review's is another than it was asked of
+        thread = self.state.threads.known.get(named[0] if named else request.thread or "")
         turn = threads.turn_begun(line)
         if thread is None or turn is None:
             return

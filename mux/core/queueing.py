@@ -238,9 +238,7 @@ class Queueing:
         result = jsonrpc.read_fields((jsonrpc.read_fields(line) or {}).get("result", b"")) or {}
         turn = jsonrpc.read_fields(result.get("turn", b"")) or {}
         id = jsonrpc.read_text(turn.get("id"))
-        return (
-            known is not None and id is not None and id in (known.running.turn, known.running.over)
-        )
+        return known is not None and id is not None and known.running.has_run(id)
 
     # ── held, taken back, gone ────────────────────────────────────────────────────────────────
 
