@@ -3,9 +3,10 @@
 A phone that lost its connection doesn't know whether its ``turn/start`` arrived. With a
 ``clientUserMessageId`` it may simply send it once more: the second gets the first one's answer, now
 or when that comes. Ids are a principal's own, per thread. One whose first try failed is forgotten,
-so that the retry runs.
+so that the retry runs; so is one whose turn was taken back (``thread/revert``), since who sends it
+again means it to run again.
 
-Heard from: ``broker``.
+Heard from: ``broker``; ``settling`` and ``queueing``, what became of it.
 """
 
 from __future__ import annotations
@@ -19,8 +20,12 @@ from mux.core import jsonrpc
 from mux.core.client import Client
 from mux.core.events import ClientId
 from mux.core.jsonrpc import ClientMessage
+from mux.core.principal import Principal
 from mux.core.requests import Request
 from mux.core.state import State
+from mux.core.tools import Owner
+
+REVERT = "thread/revert"
 
 SENDS = frozenset({"turn/start", "turn/steer"})
 """The methods that carry a ``clientUserMessageId``."""
@@ -30,15 +35,37 @@ Key = tuple[tuple[str, str], str, str]
 
 @attrs.define(eq=False, repr=False)
 class _First:
-    """The first message under an id. ``result``: of its answer, as JSON text, once it has one."""
+    """The first message under an id. ``result``: of its answer, as JSON text, once it has one.
+
+    ``turn``: in which it was said, once that is known.
+    """
 
     result: bytes | None = None
+    turn: str | None = None
     waiting: list[tuple[ClientId, bytes]] = attrs.field(factory=list)
 
 
 class _Params(msgspec.Struct):
     threadId: str
     clientUserMessageId: str | None = None
+
+
+class _Turn(msgspec.Struct):
+    id: str
+
+
+class _Result(msgspec.Struct):
+    turn: _Turn | None = None
+    turnId: str | None = None
+
+
+class _Revert(msgspec.Struct):
+    threadId: str
+    beforeTurnId: str
+
+
+class _RevertRequest(msgspec.Struct):
+    params: _Revert
 
 
 @attrs.define(eq=False, repr=False)
@@ -71,15 +98,7 @@ class Sent:
         return key
 
     def _key(self, client: Client, message: ClientMessage) -> Key | None:
-        if message.method not in SENDS:
-            return None
-        try:
-            params = _decoder.decode(message.params)
-        except msgspec.DecodeError:
-            return None
-        if not params.clientUserMessageId:
-            return None
-        return (client.principal.identity, params.threadId, params.clientUserMessageId)
+        return _key(client.principal, message.params) if message.method in SENDS else None
 
     def settled(self, request: Request, line: bytes) -> None:
         """The first one has its answer: ``line`` carries ``result`` or ``error``."""
@@ -91,13 +110,56 @@ class Sent:
         first.result = fields.get("result")
         if first.result is None:
             del self._firsts[request.sent]
+        else:
+            first.turn = _turn_named(first.result)
         waiting, first.waiting = first.waiting, []
         for client, origin in waiting:
             self._answer(client, origin, kind, fields.get(kind, b"null"))
+
+    def began(self, owner: Owner, params: bytes, turn: bytes) -> None:
+        """One that was queued, and answered so, has become a turn (its JSON text)."""
+        key = _key(owner.principal, params)
+        first = self._firsts.get(key) if key is not None else None
+        if first is not None:
+            first.turn = _turn_named(jsonrpc.write({"turn": turn}))
+
+    def reverted(self, request: Request) -> None:
+        """A ``thread/revert`` succeeded: that turn and all later ones are no more.
+
+        Turn ids are UUIDs that begin with the moment (version 7): a later one is greater.
+        """
+        try:
+            params = _revert_decoder.decode(request.line).params
+        except msgspec.DecodeError:
+            return  # of a shape that this version doesn't know
+        for key, first in list(self._firsts.items()):
+            if key[1] == params.threadId and (first.turn or "") >= params.beforeTurnId:
+                del self._firsts[key]
 
     def _answer(self, client: ClientId, origin: bytes, kind: str, value: bytes) -> None:
         if client in self.state.clients:
             self.state.send(client, jsonrpc.write({"id": origin, kind: value}), "turn/start")
 
 
+def _key(principal: Principal, params: bytes) -> Key | None:
+    try:
+        named = _decoder.decode(params)
+    except msgspec.DecodeError:
+        return None
+    if not named.clientUserMessageId:
+        return None
+    return (principal.identity, named.threadId, named.clientUserMessageId)
+
+
+def _turn_named(result: bytes) -> str | None:
+    """The turn that the answer to a turn's start or steer names."""
+    try:
+        told = _result_decoder.decode(result)
+    except msgspec.DecodeError:
+        return None
+    return told.turn.id if told.turn is not None else told.turnId
+
+
 _decoder = msgspec.json.Decoder(_Params)
+_result_decoder = msgspec.json.Decoder(_Result)
+_revert_decoder = msgspec.json.Decoder(_RevertRequest)

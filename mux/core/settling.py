@@ -22,6 +22,7 @@ from mux.core.jsonrpc import UpstreamMessage
 from mux.core.methods import Route
 from mux.core.parts import Parts
 from mux.core.requests import Request
+from mux.core.sent import REVERT
 from mux.core.titles import LOADED
 
 
@@ -74,6 +75,8 @@ class Settling:
             self.parts.state.send(client.id, answer, request.method)
             self.parts.asking.answered_lately.append(request)
         self.parts.sent.settled(request, line)
+        if request.method == REVERT and not failed:
+            self.parts.sent.reverted(request)
         if request.rule.begins and not failed:
             self.parts.following.begun(request, line)
         if request.account == QUEUE and not request.expired:
