@@ -20,6 +20,7 @@ from mux.core.appserver import State as AppServerState
 from mux.core.client import Client
 from mux.core.events import ClientId
 from mux.core.flow import BROKER, DEPARTED, QUEUE
+from mux.core.interrupts import INTERRUPT, is_late
 from mux.core.jsonrpc import ClientMessage
 from mux.core.methods import RequestRule, Route, request_rule
 from mux.core.queues import Queued
@@ -214,9 +215,14 @@ class Asking:
     def _overtaken(self, request: Request) -> bool:
         """Whether what happened since it was made leaves no sense in sending it.
 
-        It would take from somebody a thread that nobody had then; or begin again, for a client that
-        has left, what was its own.
+        It would take from somebody a thread that nobody had then; begin again, for a client that
+        has left, what was its own; or interrupt a turn that is over.
         """
+        if request.method == INTERRUPT:
+            late = is_late(self.state, request)
+            if late:
+                self.state.flow.answered(request)
+            return late
         if request.account == BROKER and request.claim is not None:
             gone = not self.state.scoped.is_held(request.claim)
             if gone:

@@ -218,10 +218,14 @@ class Flow:
         """The requests whose deadline passed: their slots are free, a late answer is known."""
         while self._deadlines and self._deadlines[0].deadline <= now:
             request = self._deadlines.popleft()
-            if self.upstream.get(request.wire) is request:
-                self._free(request)
-                request.expired = True
+            if self.upstream.get(request.wire) is request and not request.expired:
+                self.give_up(request)
                 yield request
+
+    def give_up(self, request: Request) -> None:
+        """Wait for its answer no longer: its slot is free, and a late answer is known."""
+        self._free(request)
+        request.expired = True
 
     def next_moment(self) -> float:
         """When ``due``, ``retries`` or ``expire`` has something to give, at the earliest."""
