@@ -97,8 +97,10 @@ class Settling:
                 waited, line, failed = answer
                 self._settle(waited, line, failed=failed)
             return True
-        return self.parts.recovery.resumed(request, failed=failed) or self.parts.replaying.loaded(
-            request, failed=failed
+        return (
+            self.parts.recovery.resumed(request, failed=failed)
+            or self.parts.replaying.loaded(request, failed=failed)
+            or self.parts.following.loaded(request, failed=failed)
         )
 
     def _settle_claim(
