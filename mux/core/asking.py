@@ -210,6 +210,8 @@ class Asking:
             elif not self._overtaken(request):
                 state.forward(request.line, request.method)
                 state.arm(request.deadline)
+                if request.rule.loads:
+                    state.arm(state.now + state.limits.loading_slot)
         state.arm(state.flow.held_until)
 
     def _overtaken(self, request: Request) -> bool:
@@ -270,6 +272,7 @@ class Asking:
     def expire(self) -> list[Request]:
         """Answer those that waited too long with an error; returns those of no client."""
         state, seconds = self.state, self.state.limits.request_deadline
+        state.flow.give_back(state.now)
         expired = list(state.flow.expire(state.now))
         for request in expired:
             self.joins(request, -1)
