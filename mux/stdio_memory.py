@@ -30,7 +30,7 @@ from mux.core.methods import (
     request_rule,
     server_request_rule,
 )
-from mux.core.turns import interrupted_turn, started_turn
+from mux.core.turns import ended_by_death, started_turn
 from mux.stdio_reading import EXTENSION, Life, Message, Params, Replayed, Turn
 
 WATCH, UNWATCH = "fs/watch", "fs/unwatch"
@@ -39,6 +39,9 @@ INITIALIZE, RESUME, TURNS = "initialize", "thread/resume", "thread/turns/list"
 UNSUBSCRIBE: Final = "thread/unsubscribe"
 REPLAY, FENCE = "mux/replay", "mux/presence/read"
 STATUS, RESOLVED = "thread/status/changed", "serverRequest/resolved"
+
+
+Lines: TypeAlias = list[bytes]
 
 
 class ReturnError(Exception):
@@ -58,11 +61,19 @@ class Waiting(NamedTuple):
 
 
 class Running(NamedTuple):
-    """A turn that runs, as the client knows it. ``since``: its number, or the cursor then."""
+    """A turn that runs, as the client knows it. ``since``: its number, or the cursor then.
+
+    ``also``: a review's other id, by which its answer and its end name it.
+    """
 
     turn: str
     started: bytes
     since: int
+    also: str | None = None
+
+    def interrupted(self, unix_time: float) -> Lines:
+        """Its end, if nobody else can tell it any more."""
+        return ended_by_death(self.started, self.also, unix_time)
 
 
 class Followed(msgspec.Struct):
@@ -82,8 +93,6 @@ class Offered(NamedTuple):
     since: int
     answer: bytes = b""
 
-
-Lines: TypeAlias = list[bytes]
 
 Then: TypeAlias = Callable[[bytes, bool], Lines]
 """What is done with an answer to the door's own request, and whether it is an error."""
@@ -208,7 +217,10 @@ class Memory:
 
     def _note(self, text: bytes, method: str, thread: str, params: Params) -> None:
         if method == "turn/started" and params.turn is not None:
-            self._running[thread] = Running(params.turn.id, text, self._cursor)
+            before, turn = self._running.get(thread), params.turn
+            begun = before.turn if before is not None else None
+            also = begun if begun == turn.rootTurnId != turn.id else None
+            self._running[thread] = Running(turn.id, text, self._cursor, also)
         elif method == "turn/completed":
             self._running.pop(thread, None)
         elif method == kept.UPDATED and thread in self._follows:
@@ -413,17 +425,17 @@ class Memory:
                 lines += self._resolve(id, offered)
         for thread, running in list(self._running.items()):
             if running.since <= until:
-                lines += self._end(thread, interrupted_turn(running.started, self._now))
+                lines += self._end(thread, running.interrupted(self._now))
         return lines
 
     def _resolve(self, id: bytes, offered: Offered) -> Lines:
         del self._offered[id]
         return self._say(RESOLVED, {"threadId": offered.thread, "requestId": msgspec.Raw(id)})
 
-    def _end(self, thread: str, completed: bytes) -> Lines:
+    def _end(self, thread: str, completed: Lines) -> Lines:
         self._running.pop(thread, None)
         idle = self._say(STATUS, {"threadId": thread, "status": {"type": "idle"}})
-        return idle + ([] if "turn/completed" in self._opted_out else [completed])
+        return idle + ([] if "turn/completed" in self._opted_out else completed)
 
     def _lose(self, thread: str) -> Lines:
         """A thread that can't be loaded again."""
@@ -432,7 +444,7 @@ class Memory:
             if offered.thread == thread:
                 lines += self._resolve(id, offered)
         if thread in self._running:
-            lines += self._end(thread, interrupted_turn(self._running[thread].started, self._now))
+            lines += self._end(thread, self._running[thread].interrupted(self._now))
         self._forget(thread)
         status = {"threadId": thread, "status": {"type": "notLoaded"}}
         return [
@@ -452,7 +464,7 @@ class Memory:
         for thread in self._follows:
             self._ask(RESUME, self._to_load(thread), self._for(thread, self._resumed))
             if thread in self._running:
-                params = {"threadId": thread, "limit": 1}
+                params = {"threadId": thread, "limit": 2}  # a review is listed under both its ids
                 self._ask(TURNS, params, self._for(thread, self._latest))
         self._ask_whether_through(self._followed_again)
 
@@ -464,13 +476,17 @@ class Memory:
         running = self._running.get(thread)
         if running is None:
             return []
-        for turn, raw in reading.turns(text) if not failed else ():
-            if turn.id == running.turn and turn.status == "inProgress":
+        listed = list(reading.turns(text)) if not failed else []
+        # Of a review that has ended, the id by which it began stands there as if it went on.
+        listed.sort(key=lambda each: each[0].status == "inProgress")
+        for turn, raw in listed:
+            if turn.id not in (running.turn, running.also):
+                continue
+            if turn.status == "inProgress":
                 return []
-            if turn.id == running.turn:
-                params = {"threadId": thread, "turn": raw}
-                return self._end(thread, jsonrpc.notification("turn/completed", params))
-        return self._end(thread, interrupted_turn(running.started, self._now))
+            params = {"threadId": thread, "turn": raw}
+            return self._end(thread, [jsonrpc.notification("turn/completed", params)])
+        return self._end(thread, running.interrupted(self._now))
 
     def _followed_again(self, _text: bytes, _failed: bool) -> Lines:
         lines: Lines = []

@@ -23,10 +23,11 @@ _NUMBERS = (b'{"seq":', b'{"cursor":')
 
 
 class Turn(msgspec.Struct):
-    """``status``: ``inProgress`` while it runs."""
+    """``status``: ``inProgress`` while it runs. ``rootTurnId``: another one in a review alone."""
 
     id: str
     status: str = ""
+    rootTurnId: str | None = None
 
 
 class Params(msgspec.Struct):

@@ -258,6 +258,42 @@ def turn(id: str, status: str = "inProgress") -> Json:
     return {"id": id, "status": status, "items": []}
 
 
+def reviews(story: Story) -> None:
+    """A review, which natively has two ids: one in its answer and its end, one in between."""
+    asked = story.says("review/start", {"threadId": "t"})
+    story.answers(asked, {"turn": turn("R"), "reviewThreadId": "t"})
+    story.notifies("turn/started", seq=20, threadId="t", turn=turn("S") | {"rootTurnId": "R"})
+
+
+def test_a_review_that_ended_with_the_broker_ends_by_either_id() -> None:
+    story = followed("t")
+    reviews(story)
+    story.loses()
+    story.replays(story.loads(story.returns(AGAIN)))
+    ended = [each["params"] for each in story.fences() if each["method"] == "turn/completed"]
+    assert [each["turn"]["id"] for each in ended] == ["S", "R"]
+
+
+@pytest.mark.parametrize(
+    ("latest", "told"),
+    [
+        ([turn("S")], []),
+        ([turn("S"), turn("R", "completed")], [("R", "completed")]),
+        ([turn("R", "completed"), turn("S")], [("R", "completed")]),
+        ([turn("U")], [("S", "interrupted"), ("R", "interrupted")]),
+    ],
+)
+def test_a_snapshot_says_whether_a_review_still_runs(latest: Any, told: Any) -> None:
+    story = followed("t")
+    reviews(story)
+    story.loses()
+    _, resume, turns, _fence = story.returns(ELSEWHERE)
+    story.answers(resume, {"thread": {}})
+    ended = [each["params"] for each in story.answers(turns, {"data": latest})]
+    ends = [each["turn"] for each in ended if "turn" in each]
+    assert [(each["id"], each["status"]) for each in ends] == told
+
+
 def test_what_the_journal_ends_itself_is_not_ended_twice() -> None:
     story = followed("t")
     story.notifies("turn/started", seq=20, threadId="t", turn=turn("T"))

@@ -20,6 +20,7 @@ from mux.core.appserver import State as AppServerState
 from mux.core.client import Client
 from mux.core.events import ClientId
 from mux.core.flow import BROKER, DEPARTED, QUEUE
+from mux.core.interrupts import INTERRUPT, is_late
 from mux.core.jsonrpc import ClientMessage
 from mux.core.methods import RequestRule, Route, request_rule
 from mux.core.queues import Queued
@@ -232,14 +233,21 @@ class Asking:
             elif not self._overtaken(request):
                 state.forward(request.line, request.method)
                 state.arm(request.deadline)
+                if request.rule.loads:
+                    state.arm(state.now + state.limits.loading_slot)
         state.arm(state.flow.held_until)
 
     def _overtaken(self, request: Request) -> bool:
         """Whether what happened since it was made leaves no sense in sending it.
 
-        It would take from somebody a thread that nobody had then; or begin again, for a client that
-        has left, what was its own.
+        It would take from somebody a thread that nobody had then; begin again, for a client that
+        has left, what was its own; or interrupt a turn that is over.
         """
+        if request.method == INTERRUPT:
+            late = is_late(self.state, request)
+            if late:
+                self.state.flow.answered(request)
+            return late
         if request.account == BROKER and request.claim is not None:
             gone = not self.state.scoped.is_held(request.claim)
             if gone:
@@ -287,6 +295,7 @@ class Asking:
     def expire(self) -> list[Request]:
         """Answer those that waited too long with an error; returns those of no client."""
         state, seconds = self.state, self.state.limits.request_deadline
+        state.flow.give_back(state.now)
         expired = list(state.flow.expire(state.now))
         for request in expired:
             self.joins(request, -1)

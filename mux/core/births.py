@@ -15,7 +15,7 @@ import attrs
 import msgspec
 
 from mux.core import jsonrpc
-from mux.core.running import Running
+from mux.core.running import Running, turn_id
 
 HISTORY_BYTES = 16 * 1024 * 1024
 """Of an ephemeral thread's turns; past it the oldest are forgotten."""
@@ -107,7 +107,7 @@ class Birth:
         elif method == "turn/completed":
             self.young = False
             if self.ephemeral and running.turn is not None:
-                self._ended(running.turn, line, running)
+                self._ended(turn_id(line) or running.turn, line, running)
         elif method == "item/completed":
             if self.preview == b'""' and _USER_MESSAGE in line:
                 self.preview = _words(line)

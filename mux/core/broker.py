@@ -219,6 +219,7 @@ class Broker:
                 self._titles.upstream_gone()
                 self._queueing.app_server_gone()
                 self._readings.upstream_gone()
+                self._following.upstream_gone()
                 self.recovery.exited(reason, unix_time)
                 self._clearance.app_server_gone()
                 self._replaying.upstream_gone()

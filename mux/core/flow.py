@@ -10,8 +10,11 @@ one by one while others ask, too. What takes long anyway doesn't hold up others,
 ``burst_seconds`` there may be as many more, up to the client's share.
 
 Requests that wait for something outside (``RequestRule.waits``) take no slot, only a place among
-their client's ``waiting``. A client's own order is kept: what stands behind a request in its queue
-isn't sent before it.
+their client's ``waiting``. Those that load a thread (``RequestRule.loads``) may take minutes, and
+the thread is there even if nobody waits any more: they have no deadline. After ``loading_slot``
+their client may send something else in their place; but they still count among the ``in_flight``
+of all, of which they may be no more than ``loading``. A client's own order is kept: what stands
+behind a request in its queue isn't sent before it.
 
 Pure state: ``submit`` and ``answered`` change it, ``due`` says what to send now.
 """
@@ -61,11 +64,13 @@ class Flow:
     """All requests between a client's asking and its answer. Times on the broker's clock.
 
     ``held_until``: when a client that has sent a burst may send more, as `due` found.
+    ``_loads``: the wire ids of those that load a thread, by when `give_back` is to look at them.
     """
 
     limits: Limits
     upstream: dict[int, Request] = attrs.field(factory=dict)
     in_flight: int = 0
+    loading: int = 0
     held_until: float = float("inf")
     _latest: tuple[ClientId, float] = (0, -COMPANY_SECONDS)
     _latest_other: float = -COMPANY_SECONDS
@@ -73,6 +78,7 @@ class Flow:
     _ring: deque[ClientId] = attrs.field(factory=deque)
     _deadlines: deque[Request] = attrs.field(factory=deque)
     _retries: list[tuple[float, int, Request]] = attrs.field(factory=list)
+    _loads: list[tuple[float, int]] = attrs.field(factory=list)
 
     @property
     def anybody_waits(self) -> bool:
@@ -144,6 +150,8 @@ class Flow:
     def _may_send(self, client: ClientId, line: _Line, now: float) -> bool:
         if line.queue[0].rule.waits:
             return line.waiting < self.limits.waiting_per_client
+        if _is_load(line.queue[0]) and self.loading >= self.limits.loading:
+            return False
         has_a_slot = (
             self.in_flight < self.limits.in_flight
             and line.in_flight < self.limits.in_flight_per_client
@@ -182,12 +190,29 @@ class Flow:
         if request.rule.waits:
             line.waiting += 1
             return
-        line.in_flight += 1
-        self.in_flight += 1
+        self._count(request, line, 1)
         line.fresh.append(request)
         request.upstream_since = now
+        if _is_load(request):
+            for span in (self.limits.loading_slot, self.limits.request_deadline):
+                heapq.heappush(self._loads, (now + span, request.wire))
+            return
         request.deadline = now + self.limits.request_deadline
         self._deadlines.append(request)  # one deadline for all, so the oldest stands first
+
+    def give_back(self, now: float) -> None:
+        """Of those that load a thread for long, free their clients' slots; then, wait for none."""
+        while self._loads and self._loads[0][0] <= now:
+            request = self.upstream.get(heapq.heappop(self._loads)[1])
+            if request is None:
+                continue
+            if request.has_slot:
+                line = self._line(request)
+                line.in_flight -= 1
+                request.has_slot = False
+                self._forget_if_empty(request.account, line)
+            if request.upstream_since + self.limits.request_deadline <= now:
+                request.overdue = True
 
     def answered(self, request: Request) -> None:
         """It is upstream no more."""
@@ -218,10 +243,14 @@ class Flow:
         """The requests whose deadline passed: their slots are free, a late answer is known."""
         while self._deadlines and self._deadlines[0].deadline <= now:
             request = self._deadlines.popleft()
-            if self.upstream.get(request.wire) is request:
-                self._free(request)
-                request.expired = True
+            if self.upstream.get(request.wire) is request and not request.expired:
+                self.give_up(request)
                 yield request
+
+    def give_up(self, request: Request) -> None:
+        """Wait for its answer no longer: its slot is free, and a late answer is known."""
+        self._free(request)
+        request.expired = True
 
     def next_moment(self) -> float:
         """When ``due``, ``retries`` or ``expire`` has something to give, at the earliest."""
@@ -229,8 +258,11 @@ class Flow:
             self._deadlines.popleft()
         deadline = self._deadlines[0].deadline if self._deadlines else float("inf")
         retry = self._retries[0][0] if self._retries else float("inf")
+        while self._loads and self._loads[0][1] not in self.upstream:
+            heapq.heappop(self._loads)
+        loads = self._loads[0][0] if self._loads else float("inf")
         held = self.held_until if self._ring else float("inf")  # they may have left meanwhile
-        return min(deadline, retry, held)
+        return min(deadline, retry, loads, held)
 
     def leave(self, client: ClientId) -> list[Request]:
         """Drop what the client has queued, returning it; what is upstream loses its asker."""
@@ -257,7 +289,8 @@ class Flow:
         self.upstream.clear()
         self._deadlines.clear()
         self._retries.clear()
-        self.in_flight = 0
+        self._loads.clear()
+        self.in_flight = self.loading = 0
         for account in list(self._lines):
             line = self._lines[account]
             line.in_flight = line.waiting = 0
@@ -283,8 +316,7 @@ class Flow:
             if not line.queue and line.turns:
                 line.turns = False
                 self._ring.remove(account)
-            if not line.queue and not line.in_flight and not line.waiting:
-                del self._lines[account]
+            self._forget_if_empty(account, line)
         return dropped
 
     def oldest_queued(self) -> float:
@@ -294,23 +326,28 @@ class Flow:
 
     @property
     def busy(self) -> bool:
-        """Whether clients wait for answers from the app-server."""
+        """Whether clients wait for answers from the app-server, not yet too long."""
         return any(
-            request.account != BROKER and not request.expired for request in self.upstream.values()
+            request.account != BROKER and not (request.expired or request.overdue)
+            for request in self.upstream.values()
         )
 
     def _free(self, request: Request) -> None:
-        line = self._lines[request.account]
+        line = self._line(request)
         self._count(request, line, -1)
+        self._forget_if_empty(request.account, line)
+
+    def _forget_if_empty(self, account: ClientId, line: _Line) -> None:
         if not line.queue and not line.in_flight and not line.waiting:
-            del self._lines[request.account]
+            del self._lines[account]
 
     def _count(self, request: Request, line: _Line, change: int) -> None:
         if request.rule.waits:
             line.waiting += change
-        else:
-            line.in_flight += change
-            self.in_flight += change
+            return
+        self.in_flight += change
+        self.loading += change * _is_load(request)
+        line.in_flight += change * request.has_slot
 
     def _line(self, request: Request) -> _Line:
         return self._lines.setdefault(request.account, _Line())
@@ -319,3 +356,8 @@ class Flow:
         if not line.turns:
             line.turns = True
             self._ring.append(client)
+
+
+def _is_load(request: Request) -> bool:
+    """Whether it loads a thread for a client; what the broker asks isn't waited for so long."""
+    return request.rule.loads and request.account != BROKER

@@ -3,7 +3,8 @@
 A client joins by the answer to its ``thread/start``, ``fork``, ``resume`` or ``review/start``. What
 came before that answer and is the joiner's (a new thread's first notifications), it gets before it;
 what runs and what waits for a word, right after it. A sub-agent's thread, to which the app-server
-subscribes every connection by itself, is joined by those that follow its parent.
+subscribes every connection by itself, is joined by those that follow its parent: when it is made,
+and with the parent by who joins that later.
 
 Heard from: ``broker``.
 """
@@ -33,7 +34,8 @@ class Following:
     """Who joins and leaves which thread.
 
     ``_early``: what was said on threads that nobody has followed yet; ``_orphans``: those of them
-    that run, and when they are taken for everybody's.
+    that run, and when they are taken for everybody's. ``_loading``: the children that were let go
+    of and are loaded again for a joiner of their parent, by wire id.
     """
 
     state: State
@@ -41,6 +43,7 @@ class Following:
     offering: Offering
     _early: dict[str, list[tuple[str, bytes]]] = attrs.field(factory=dict)
     _orphans: dict[str, float] = attrs.field(factory=dict)
+    _loading: dict[int, str] = attrs.field(factory=dict)
 
     # ── joining by an answer ──────────────────────────────────────────────────────────────────
 
@@ -103,15 +106,60 @@ class Following:
             if client is None or client.id not in thread.followers:
                 self.state.loose.add(id)  # its asker left, or wants it no more
                 continue
-            for method, line in thread.running.introduction():
-                if new and client.hears(method):
-                    self.state.send(client.id, line, method)
+            for method, line in thread.running.introduction() if new else ():
+                self._tell(client, method, line)
             self.offering.offer_pending(client, id)
             self.state.complete_joining(client)
+            if new:
+                self._join_children(client, id)
+
+    def _join_children(self, client: Client, parent: str) -> None:
+        """Whoever joins a parent joins its sub-agents too. It has no snapshot of them."""
+        for id in self.state.threads.descendants(parent):
+            child = self.state.threads.get(id)
+            if client.id in child.followers:
+                continue
+            if child.subscribed:
+                self._introduce(client, child)
+            elif id not in self._loading.values():
+                settings = kept.to_load(child.loaded_with, child.settings)
+                self._loading[self.asking.load(id, settings).wire] = id
+
+    def _introduce(self, client: Client, child: Thread) -> None:
+        self._join(client, child.id)
+        running = child.running
+        if running.turn is not None and running.announced:
+            self._tell(client, "turn/started", running.started)
+        for method, line in running.introduction():
+            self._tell(client, method, line)
+        self.offering.offer_pending(client, child.id)
+        self.state.complete_joining(client)
+
+    def _tell(self, client: Client, method: str, line: bytes) -> None:
+        if client.hears(method):
+            self.state.send(client.id, line, method)
+
+    def loaded(self, request: Request, *, failed: bool) -> bool:
+        """An answer to one of ``_join_children``'s requests; False if it is none."""
+        id = self._loading.pop(request.wire, None)
+        child = self.state.threads.known.get(id or "")
+        if id is None or child is None or failed:
+            return id is not None
+        self.state.threads.claim(id)
+        for joiner in self.state.threads.audience(child.parent or ""):
+            if joiner not in child.followers:
+                self._introduce(self.state.clients[joiner], child)
+        self.state.loose.add(id)
+        return True
+
+    def upstream_gone(self) -> None:
+        """The app-server that was to load children is gone; the next one is given all."""
+        self._loading.clear()
 
     def begun(self, request: Request, line: bytes) -> None:
         """A request that begins a turn succeeded. Its ``turn/started`` comes only after that."""
-        thread = self.state.threads.known.get(request.thread or "")
+        named = threads.threads_named(line)  # a detached review's is another than it was asked of
+        thread = self.state.threads.known.get(named[0] if named else request.thread or "")
         turn = threads.turn_begun(line)
         if thread is None or turn is None:
             return
@@ -170,9 +218,9 @@ class Following:
         """An item of the parent's is complete: the sub-agents' threads that it names are joined."""
         for child in threads.spawned(line):
             of = self.state.threads.get(parent)
-            self.state.threads.get(child).parent = parent
-            if not self.state.threads.get(child).claimed:
-                self.state.threads.get(child).spawned_by = of.running.by or of.spawned_by
+            thread = self.state.threads.spawned(parent, child)
+            if not thread.claimed:
+                thread.spawned_by = of.running.by or of.spawned_by
                 self._adopt(child, tuple(of.followers))
 
     def _adopt(self, thread: str, followers: tuple[ClientId, ...]) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import attrs
 import msgspec
 
-from mux.core import id_fields, jsonrpc, recording, scoped
+from mux.core import id_fields, interrupts, jsonrpc, recording, scoped
 from mux.core.approvals import RESOLVED
 from mux.core.events import ClientId
 from mux.core.following import USAGE
@@ -223,6 +223,8 @@ class Hearing:
     def _note(self, thread: str, method: str, params: ItemParams, line: bytes) -> None:
         """What the notification changes in what is known of the thread."""
         self.parts.state.threads.note(thread, method, params, line)
+        if method == "thread/status/changed":
+            self._interrupted(thread)  # of one that nobody follows no more is told
         if method not in _TURNING_POINTS:
             return
         if method == "turn/started":
@@ -235,9 +237,14 @@ class Hearing:
             running = self.parts.state.threads.get(thread).running
             self.parts.offering.turn_over(thread, running.over, line)
             self.parts.queueing.turn_over(thread, line)
+            self._interrupted(thread)
             self.parts.state.loose.add(thread)
         else:
             self.parts.following.thread_closed(thread)
+
+    def _interrupted(self, thread: str) -> None:
+        if interrupts.turn_over(self.parts.state, thread):
+            self.parts.asking.pump()
 
     def _resolved(self, line: bytes) -> None:
         thread = self.parts.offering.resolved(line)

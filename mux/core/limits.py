@@ -51,6 +51,13 @@ class Limits:
     request_deadline: float = _limit(
         120.0, "twice the slowest answer seen; after it the asker gets an error, never silence"
     )
+    loading: int = _count(
+        32,
+        "threads loaded for clients at once: half of the whole, so slow ones leave room to others",
+    )
+    loading_slot: float = _limit(
+        30.0, "what loads a thread holds its client's slot: then that may go on with something else"
+    )
     one_client_deadline: float = _limit(
         10.0, "a request put to one client (token refresh) goes on to the next after this"
     )

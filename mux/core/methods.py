@@ -74,6 +74,8 @@ class RequestRule(msgspec.Struct, frozen=True):
     ``reads``: changes nothing, so an asker may repeat it when the app-server died with it.
     ``waits``: its answer waits for something outside (a command's end, a person, a download), so
     it takes no slot of those in flight and has no deadline.
+    ``loads``: its answer waits until a thread is loaded, and that for programs that the thread
+    needs (MCP servers): it has no deadline, and takes its client's slot only for a while.
     ``own_id``: see ``OwnId``. ``names_request``: the params field that holds the id of another
     request of the same client, to be rewritten like an id. ``cancelled_by``: the method that ends
     it, asked when its client has left. ``server_ids``: fields that are called like ids of a
@@ -83,6 +85,7 @@ class RequestRule(msgspec.Struct, frozen=True):
     route: Route = Route.PLAIN
     reads: bool = False
     waits: bool = False
+    loads: bool = False
     begins: bool = False
     own_id: OwnId | None = None
     names_request: str = ""
@@ -209,9 +212,9 @@ REQUESTS: dict[str, RequestRule] = {
         begins=True, server_ids=frozenset({"realtimeSessionId", "voiceSessionId"})
     ),
     # Threads: who follows what.
-    "thread/start": RequestRule(Route.FOLLOW),
-    "thread/fork": RequestRule(Route.FOLLOW),
-    "thread/resume": RequestRule(Route.FOLLOW),
+    "thread/start": RequestRule(Route.FOLLOW, loads=True),
+    "thread/fork": RequestRule(Route.FOLLOW, loads=True),
+    "thread/resume": RequestRule(Route.FOLLOW, loads=True),
     "review/start": RequestRule(Route.FOLLOW, begins=True),
     "thread/unsubscribe": RequestRule(Route.UNFOLLOW),
     # Ids that belong to one client.

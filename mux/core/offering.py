@@ -423,7 +423,7 @@ class Offering:
                 params = {"threadId": request.thread, "requestId": request.id}
                 self._tell_resolved(request, jsonrpc.notification(RESOLVED, params))
 
-    def turn_over(self, thread: str, turn: str | None, line: bytes) -> None:
+    def turn_over(self, thread: str, turns: tuple[str, ...], line: bytes) -> None:
         """Nothing of the turn can be answered any more; ``line`` says that it is over.
 
         Of tool calls the app-server doesn't say so. Of others it does, mostly, a moment later: what
@@ -432,7 +432,7 @@ class Offering:
         for request in list(self.state.approvals.pending(thread)):
             if request.rule.asked is Asked.TOOL_OWNER:
                 self.state.approvals.resolve(request.upstream)
-            elif turn is not None and request.turn == turn:
+            elif request.turn in turns:
                 self._withdraw(request, line)
 
     def thread_over(self, thread: str, line: bytes) -> None:

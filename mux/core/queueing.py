@@ -230,7 +230,9 @@ class Queueing:
                 self._hold(queue, "failed")
         else:
             result = jsonrpc.read_fields(fields.get("result", b"{}")) or {}
-            self._tell(queue, "started", turn, result.get("turn", b"null"), steered=steered)
+            started = result.get("turn", b"null")
+            self.sent.began(turn.owner, turn.params, started)
+            self._tell(queue, "started", turn, started, steered=steered)
 
     def steered(self, request: Request, line: bytes) -> bool:
         """Whether the turn that an answer names ran before: call it before that is noted."""
@@ -238,9 +240,7 @@ class Queueing:
         result = jsonrpc.read_fields((jsonrpc.read_fields(line) or {}).get("result", b"")) or {}
         turn = jsonrpc.read_fields(result.get("turn", b"")) or {}
         id = jsonrpc.read_text(turn.get("id"))
-        return (
-            known is not None and id is not None and id in (known.running.turn, known.running.over)
-        )
+        return known is not None and id is not None and known.running.has_run(id)
 
     # ── held, taken back, gone ────────────────────────────────────────────────────────────────
 

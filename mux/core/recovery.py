@@ -91,8 +91,8 @@ class Recovery:
         thread.subscribed = False
         if was_subscribed and thread.running.turn is not None:
             self._tell_status(thread, "idle")
-            line = thread.running.interrupted(unix_time)
-            state.publish(thread.id, "turn/completed", line)
+            for line in thread.running.interrupted(unix_time):
+                state.publish(thread.id, "turn/completed", line)
         thread.running.forget()
         thread.usage_due.clear()
         if thread.status == "active":

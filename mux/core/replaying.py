@@ -114,7 +114,12 @@ class Replaying:
         if wanted and self.state.appserver.state is not AppServerState.READY:
             self.asking.submit(request)
         else:
-            self._load(_Replay(request, params, wanted, not_had))
+            self._load(_Replay(request, params, self._with_children(wanted), not_had))
+
+    def _with_children(self, threads: list[str]) -> list[str]:
+        """Whoever follows a thread follows its sub-agents, those too that it has had since."""
+        below = (each for id in threads for each in self.state.threads.descendants(id))
+        return sorted({*threads, *below})
 
     def _is_under_way(self, client: Client) -> bool:
         loading = any(replay.client == client.id for replay, _ in self._loading.values())

@@ -35,7 +35,8 @@ class Request:
     ``unwanted``: its client has unsubscribed from what it joins, before the answer.
     ``sent``: see ``sent.Sent``. ``recorded``: see ``recording``, which clears it at the end.
     ``upstream_since`` and ``deadline`` are on the broker's clock, set when it goes upstream; the
-    deadline is infinite for one that waits.
+    deadline is infinite for one that waits, or loads a thread for a client. ``has_slot``: it counts
+    among its client's; ``overdue``: it is waited for no longer, but by its client.
     """
 
     wire: int
@@ -52,6 +53,8 @@ class Request:
     params: bytes = b""
     upstream_since: float = 0.0
     deadline: float = float("inf")
+    has_slot: bool = True
+    overdue: bool = False
     attempts: int = 0
     expired: bool = False
     unwanted: bool = False

@@ -22,7 +22,7 @@ from mux.core import jsonrpc
 from mux.core.journal import is_delta, with_delta
 from mux.core.jsonrpc import ABSENT, ItemParams
 from mux.core.tools import Owner
-from mux.core.turns import interrupted_turn, started_turn
+from mux.core.turns import ended_by_death, started_turn
 
 LATEST_OF_TURN = frozenset({"turn/plan/updated", "turn/diff/updated"})
 """Notifications of a turn of which the last one says all."""
@@ -101,14 +101,18 @@ class Item:
 class Running:
     """What runs on one thread. ``turn``: the running turn's id; ``started``: its first line.
 
-    ``over``: the turn that ended last. ``since``: no item that runs began before this seq.
+    A review has two ids: ``turn/started`` and snapshots name it by one, and by the other, ``also``,
+    the answer that began it, its items, and ``turn/completed``.
+    ``over``: the ids of the turn that ended last. ``since``: no item that runs began before this
+    seq.
     ``announced``: whether that line has come, or only the answer to ``turn/start`` so far.
     ``by``: the client that began the turn, if one did.
     ``ended``: id and fields of the last turn, if somebody waited for a snapshot when it ended.
     """
 
     turn: str | None = None
-    over: str | None = None
+    also: str | None = None
+    over: tuple[str, ...] = ()
     since: int = 0
     started: bytes = b""
     announced: bool = False
@@ -123,9 +127,10 @@ class Running:
         Unless it has ended already: an answer may come late, of one that joined a running turn.
         """
         line = started_turn(thread, turn)
-        begun = _turn_id(line)
-        if self.turn is None and begun != self.over:
+        begun = turn_id(line)
+        if self.turn is None and begun is not None and begun not in self.over:
             self.turn, self.started, self.announced, self.by = begun, line, False, by
+            self.also = None
 
     def note(self, method: str, params: ItemParams, line: bytes) -> None:
         """Keep what a notification of this thread says of it."""
@@ -139,11 +144,9 @@ class Running:
         elif method == "item/completed":
             self._completed(line)
         elif method == "turn/started":
-            started = _turn_id(line)
-            self.by = self.by if started == self.turn else None
-            self.turn, self.started, self.announced = started, line, True
+            self._begun(line)
         elif method == "turn/completed":
-            self.turn, self.over, self.by = None, _turn_id(line), None
+            self._ended(turn_id(line))
             self.latest.clear()
             self.items = {
                 id: item
@@ -152,6 +155,27 @@ class Running:
             }
         elif method in LATEST_OF_TURN:
             self.latest[method] = line
+
+    def has_run(self, turn: str) -> bool:
+        """Whether this turn runs, or is the one that ended last."""
+        return turn in (self.turn, self.also, *self.over)
+
+    def _begun(self, line: bytes) -> None:
+        started, root = turn_id(line), _root_turn_id(line)
+        also = root if root is not None and root != started and self._knows(root) else None
+        if self.turn not in (started, also):
+            self.by = None
+        self.turn, self.also, self.started, self.announced = started, also, line, True
+
+    def _knows(self, turn: str) -> bool:
+        """Whether the answer that began it, or an item, has named this turn on this thread."""
+        return turn == self.turn or any(item.turn == turn for item in self.items.values())
+
+    def _ended(self, turn: str | None) -> None:
+        both = (self.turn, self.also)
+        ended = both if turn in both else (turn,)
+        self.over = tuple(id for id in ended if id is not None)
+        self.turn = self.also = self.by = None
 
     def _completed(self, line: bytes) -> None:
         of, final = _read_item(line), _item(line)
@@ -162,7 +186,7 @@ class Running:
 
     def forget(self) -> None:
         """The app-server that ran it is gone."""
-        self.turn = self.by = None
+        self.turn = self.also = self.by = None
         self.items.clear()
         self.latest.clear()
 
@@ -193,17 +217,20 @@ class Running:
         return {
             id: item.completed
             for id, item in self.items.items()
-            if item.completed is not None and item.turn != self.turn
+            if item.completed is not None and item.turn not in (self.turn, self.also)
         }
 
     def _completed_items(self) -> dict[str, bytes]:
-        mine = [item for item in self.items.values() if item.turn == self.turn]
+        mine = [item for item in self.items.values() if item.turn in (self.turn, self.also)]
         completed = [item.completed for item in mine if item.completed is not None]
         return {"items": b"[" + b",".join(completed) + b"]", "itemsView": b'"full"'}
 
-    def interrupted(self, unix_time: float) -> bytes:
-        """``turn/completed`` for a turn whose app-server died, in the shape of the native one."""
-        return interrupted_turn(self.started, unix_time)
+    def interrupted(self, unix_time: float) -> list[bytes]:
+        """``turn/completed`` for a turn whose app-server died, in the shape of the native one.
+
+        Under each id that somebody may wait for.
+        """
+        return ended_by_death(self.started, self.also, unix_time)
 
 
 def up_to_date(result: bytes, running: Running, status: bytes | None, *, turns: bool) -> bytes:
@@ -272,6 +299,7 @@ def _turn_in(line: bytes) -> dict[str, bytes]:
 
 class _Named(msgspec.Struct):
     id: str
+    rootTurnId: str | None = None
 
 
 class _Item(msgspec.Struct):
@@ -303,9 +331,17 @@ def _read_item(line: bytes) -> _ItemOnly | None:
         return None
 
 
-def _turn_id(line: bytes) -> str | None:
+def turn_id(line: bytes) -> str | None:
+    """The id of the turn that a ``turn/started`` or ``turn/completed`` names."""
     try:
         return _turn_decoder.decode(line).params.turn.id
+    except msgspec.DecodeError:
+        return None
+
+
+def _root_turn_id(line: bytes) -> str | None:
+    try:
+        return _turn_decoder.decode(line).params.turn.rootTurnId
     except msgspec.DecodeError:
         return None
 

@@ -3,9 +3,10 @@
 A phone that lost its connection doesn't know whether its ``turn/start`` arrived. With a
 ``clientUserMessageId`` it may simply send it once more: the second gets the first one's answer, now
 or when that comes. Ids are a principal's own, per thread. One whose first try failed is forgotten,
-so that the retry runs.
+so that the retry runs; so is one whose turn was taken back (``thread/revert``), since who sends it
+again means it to run again.
 
-Heard from: ``broker``.
+Heard from: ``broker``; ``settling`` and ``queueing``, what became of it.
 """
 
 from __future__ import annotations
@@ -13,13 +14,19 @@ from __future__ import annotations
 from collections import OrderedDict
 
 import attrs
+import msgspec
 
 from mux.core import jsonrpc
 from mux.core.client import Client
 from mux.core.events import ClientId
 from mux.core.jsonrpc import ClientMessage
+from mux.core.principal import Principal
 from mux.core.requests import Request
 from mux.core.state import State
+from mux.core.tools import Owner
+
+REVERT = "thread/revert"
+ID = "clientUserMessageId"
 
 SENDS = frozenset({"turn/start", "turn/steer"})
 """The methods that carry a ``clientUserMessageId``."""
@@ -29,10 +36,32 @@ Key = tuple[tuple[str, str], str, str]
 
 @attrs.define(eq=False, repr=False)
 class _First:
-    """The first message under an id. ``result``: of its answer, as JSON text, once it has one."""
+    """The first message under an id. ``result``: of its answer, as JSON text, once it has one.
+
+    ``turn``: in which it was said, once that is known.
+    """
 
     result: bytes | None = None
+    turn: str | None = None
     waiting: list[tuple[ClientId, bytes]] = attrs.field(factory=list)
+
+
+class _Turn(msgspec.Struct):
+    id: str
+
+
+class _Result(msgspec.Struct):
+    turn: _Turn | None = None
+    turnId: str | None = None
+
+
+class _Revert(msgspec.Struct):
+    threadId: str
+    beforeTurnId: str
+
+
+class _RevertRequest(msgspec.Struct):
+    params: _Revert
 
 
 @attrs.define(eq=False, repr=False)
@@ -67,10 +96,7 @@ class Sent:
     def _key(self, client: Client, message: ClientMessage) -> Key | None:
         if message.method not in SENDS:
             return None
-        thread, id = message.thread, message.text("clientUserMessageId")
-        if thread is None or not id:
-            return None
-        return (client.principal.identity, thread, id)
+        return _key(client.principal, message.thread, message.text(ID))
 
     def settled(self, request: Request, line: bytes) -> None:
         """The first one has its answer: ``line`` carries ``result`` or ``error``."""
@@ -82,10 +108,51 @@ class Sent:
         first.result = fields.get("result")
         if first.result is None:
             del self._firsts[request.sent]
+        else:
+            first.turn = _turn_named(first.result)
         waiting, first.waiting = first.waiting, []
         for client, origin in waiting:
             self._answer(client, origin, kind, fields.get(kind, b"null"))
 
+    def began(self, owner: Owner, params: bytes, turn: bytes) -> None:
+        """One that was queued, and answered so, has become a turn (its JSON text)."""
+        named = jsonrpc.read_fields(params) or {}
+        thread, id = (jsonrpc.read_text(named.get(name)) for name in ("threadId", ID))
+        key = _key(owner.principal, thread, id)
+        first = self._firsts.get(key) if key is not None else None
+        if first is not None:
+            first.turn = _turn_named(jsonrpc.write({"turn": turn}))
+
+    def reverted(self, request: Request) -> None:
+        """A ``thread/revert`` succeeded: that turn and all later ones are no more.
+
+        Turn ids are UUIDs that begin with the moment (version 7): a later one is greater.
+        """
+        try:
+            params = _revert_decoder.decode(request.line).params
+        except msgspec.DecodeError:
+            return  # of a shape that this version doesn't know
+        for key, first in list(self._firsts.items()):
+            if key[1] == params.threadId and (first.turn or "") >= params.beforeTurnId:
+                del self._firsts[key]
+
     def _answer(self, client: ClientId, origin: bytes, kind: str, value: bytes) -> None:
         if client in self.state.clients:
             self.state.send(client, jsonrpc.write({"id": origin, kind: value}), "turn/start")
+
+
+def _key(principal: Principal, thread: str | None, id: str | None) -> Key | None:
+    return (principal.identity, thread, id) if thread is not None and id else None
+
+
+def _turn_named(result: bytes) -> str | None:
+    """The turn that the answer to a turn's start or steer names."""
+    try:
+        told = _result_decoder.decode(result)
+    except msgspec.DecodeError:
+        return None
+    return told.turn.id if told.turn is not None else told.turnId
+
+
+_result_decoder = msgspec.json.Decoder(_Result)
+_revert_decoder = msgspec.json.Decoder(_RevertRequest)

@@ -13,15 +13,17 @@ from collections.abc import Callable
 import attrs
 import msgspec
 
-from mux.core import jsonrpc, recording, scoped
+from mux.core import interrupts, jsonrpc, recording, scoped
 from mux.core.client import Client
 from mux.core.commands import KillUpstream
 from mux.core.events import ClientId
 from mux.core.flow import QUEUE
+from mux.core.interrupts import INTERRUPT
 from mux.core.jsonrpc import UpstreamMessage
 from mux.core.methods import Route
 from mux.core.parts import Parts
 from mux.core.requests import Request
+from mux.core.sent import REVERT
 from mux.core.titles import LOADED
 
 
@@ -74,6 +76,10 @@ class Settling:
             self.parts.state.send(client.id, answer, request.method)
             self.parts.asking.answered_lately.append(request)
         self.parts.sent.settled(request, line)
+        if request.method == INTERRUPT and not failed:
+            interrupts.done(self.parts.state, request)
+        elif request.method == REVERT and not failed:
+            self.parts.sent.reverted(request)
         if request.rule.begins and not failed:
             self.parts.following.begun(request, line)
         if request.account == QUEUE and not request.expired:
@@ -95,6 +101,7 @@ class Settling:
             self.parts.recovery.resumed(request, failed=failed)
             or self.parts.replaying.loaded(request, failed=failed)
             or self.parts.clearance.told(request, line, failed=failed)
+            or self.parts.following.loaded(request, failed=failed)
         )
 
     def _settle_claim(

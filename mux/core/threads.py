@@ -121,14 +121,15 @@ class Threads:
     """All threads that the broker has heard of and the app-server may have loaded.
 
     ``joining`` counts the requests under way that will follow a thread, ``beginning`` those that
-    may begin a turn of it. ``_behind``: clients that
-    aren't fed live (see ``backlog``). ``changes`` counts those of the audience.
+    may begin a turn of it. ``_children``: the sub-agents' threads of a parent. ``_behind``: clients
+    that aren't fed live (see ``backlog``). ``changes`` counts those of the audience.
     """
 
     clients: dict[ClientId, Client]
     known: dict[str, Thread] = attrs.field(factory=dict)
     joining: Counter[str] = attrs.field(factory=Counter)
     beginning: Counter[str] = attrs.field(factory=Counter)
+    _children: dict[str, dict[str, None]] = attrs.field(factory=dict)
     _behind: tuple[ClientId, ...] | None = ()
     changes: int = 0
     _recipients: dict[tuple[str | None, str], Recipients] = attrs.field(factory=dict)
@@ -195,6 +196,23 @@ class Threads:
         self.audience_changed()
         return thread
 
+    def spawned(self, parent: str, child: str) -> Thread:
+        """The child is a sub-agent's thread, made by a turn of the parent."""
+        thread = self.get(child)
+        thread.parent = parent
+        self._children.setdefault(parent, {})[child] = None
+        return thread
+
+    def descendants(self, id: str) -> list[str]:
+        """The sub-agents' threads below a thread, as far as they are loaded."""
+        found: dict[str, None] = {}
+        below = [id]
+        while below:
+            children = [each for each in self._children.get(below.pop(), ()) if each not in found]
+            found |= dict.fromkeys(children)
+            below += children
+        return list(found)
+
     def claim(self, id: str) -> Thread:
         """The app-server's subscription to it is ours, whoever follows it now."""
         thread = self.get(id)
@@ -230,6 +248,10 @@ class Threads:
         """The app-server has unloaded the thread: nobody follows it any more."""
         thread = self.known.pop(id, None)
         if thread is not None:
+            siblings = self._children.get(thread.parent or "", {})
+            siblings.pop(id, None)
+            if thread.parent is not None and not siblings:
+                self._children.pop(thread.parent, None)
             for follower in thread.followers:
                 self.clients[follower].follows.pop(id, None)
             self.audience_changed()

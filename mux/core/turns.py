@@ -16,11 +16,21 @@ def started_turn(thread: str, turn: bytes) -> bytes:
     return jsonrpc.notification("turn/started", params)
 
 
-def interrupted_turn(started: bytes, unix_time: float) -> bytes:
-    """``turn/completed`` in the shape of the native one, from the turn's ``turn/started``."""
+def ended_by_death(started: bytes, also: str | None, unix_time: float) -> list[bytes]:
+    """``turn/completed`` in the shape of the native one, from the turn's ``turn/started``.
+
+    One for each id: ``also`` is a review's other one, by which natively its end is told.
+    """
+    ids = [also] if also is not None else []
+    return [_interrupted(started, unix_time, id) for id in (None, *ids)]
+
+
+def _interrupted(started: bytes, unix_time: float, id: str | None) -> bytes:
     fields = jsonrpc.read_fields(started) or {}
     params = jsonrpc.read_fields(fields.get("params", b"{}")) or {}
     turn = jsonrpc.read_fields(params.get("turn", b"{}")) or {}
+    if id is not None:
+        turn["id"] = msgspec.json.encode(id)
     turn["status"] = b'"interrupted"'
     turn["completedAt"] = b"%d" % int(unix_time)
     began = turn.get("startedAt", b"null")

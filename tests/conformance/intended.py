@@ -161,6 +161,10 @@ INTENDED: Final[Mapping[str, Intended]] = {
         elsewhere="tests/core/test_broker_flow.py"
         "::test_an_answer_that_never_comes_becomes_an_error_after_a_deadline"
     ),
+    "late-interrupt": Intended(
+        elsewhere=f"{_END}/test_interrupts.py"
+        "::test_a_second_interrupt_is_answered_and_a_restart_does_not_wait_for_it"
+    ),
     "invalid-messages": Intended(_told_what_is_wrong),
     "one-reading": Intended(
         elsewhere=f"{_END}/test_spellings.py::test_nobody_is_unsubscribed_by_another_spelling"

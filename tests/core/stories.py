@@ -50,6 +50,7 @@ from mux.core.events import (
     UpstreamSent,
     UpstreamStarted,
 )
+from mux.core.flow import BROKER
 from mux.core.limits import Limits
 from mux.core.places import Place
 from mux.core.policies import Policies
@@ -63,6 +64,9 @@ TOOL_CALL = "item/tool/call"
 REFRESH = "account/chatgptAuthTokens/refresh"
 RESOLVED = "serverRequest/resolved"
 DELTA = "item/agentMessage/delta"
+
+_KNOWN = {"config/read", "thread/read"}
+"""What the broker asks for its own before a request may go on."""
 
 LOCAL = Principal("local", "local-user")
 USER_AGENT = "appmux/0.163.0 (Debian 12.0.0; x86_64) xterm (appmux; 0.1)"
@@ -217,7 +221,9 @@ class Story:
         for line in list(self.lines):
             asked = json.loads(line)
             request = upstream.get(asked.get("id"))
-            if any(request in case.asked for case in self.broker._clearance._cases.values()):
+            if request is None or request.account != BROKER or asked["method"] not in _KNOWN:
+                continue
+            if not self.broker._readings.asked(request):
                 self.lines.remove(line)
                 self._clear(asked)
         while self.resolving:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from mux.core.appserver import State as AppServerState
 from mux.core.state import NEVER
-from tests.core.stories import Json, Peer, Story
+from tests.core.lives import next_life, shared
+from tests.core.stories import DELTA, Json, Peer, Story
 
 OVERLOADED: Json = {"code": -32001, "message": "Server overloaded; retry later."}
 
@@ -300,15 +302,100 @@ def test_a_request_that_waits_to_be_sent_again_may_expire() -> None:
     assert story.written() == []
 
 
-def test_a_resume_that_was_answered_too_late_follows_nothing() -> None:
+def test_what_was_answered_too_late_follows_nothing() -> None:
     story = Story.begun()
     a = story.peer()
-    a.asks("thread/resume", {"threadId": "t"})
+    a.asks("review/start", {"threadId": "t", "delivery": "detached"})
     asked = story.only()
     story.waits(story.limits.request_deadline)
     a.heard()
     story.written()
-    story.answers(asked, {"thread": {"id": "t"}})
-    assert story.only("thread/unsubscribe")["params"] == {"threadId": "t"}
-    story.delta()
+    story.answers(asked, {"reviewThreadId": "review"})
+    assert story.only("thread/unsubscribe")["params"] == {"threadId": "review"}
+    story.delta("review")
     assert a.heard() == []
+
+
+# ── threads that take long to load ────────────────────────────────────────────────────────────────
+
+LOADS = ["thread/start", "thread/fork", "thread/resume"]
+
+
+@pytest.mark.parametrize("method", LOADS)
+def test_a_thread_that_takes_minutes_to_load_is_still_given(method: str) -> None:
+    story = Story.begun(probe_interval=NEVER)
+    a = story.peer()
+    asked = a.asks(method, {"threadId": "t"})
+    story.waits(10 * story.limits.request_deadline)
+    assert a.heard() == []
+    story.answers(story.only(method), {"thread": {"id": "t"}})
+    story.delta()
+    answer, delta = a.heard()
+    assert (answer["id"], delta["method"]) == (asked, DELTA)
+    assert story.written() == []
+
+
+@pytest.mark.parametrize("method", LOADS)
+def test_one_that_loads_when_its_asker_has_left_is_let_go(method: str) -> None:
+    story = Story.begun(probe_interval=NEVER)
+    a = story.peer()
+    a.asks(method, {"threadId": "t"})
+    asked = story.only(method)
+    story.waits(story.limits.loading_slot + 1)
+    a.leaves()
+    story.waits(story.limits.request_deadline)
+    assert story.written() == []
+    story.answers(asked, {"thread": {"id": "t"}})
+    assert story.only()["params"] == {"threadId": "t"}
+    assert story.broker.state.flow.in_flight == 1  # the thread/unsubscribe
+
+
+def test_its_asker_may_ask_on_after_a_while_and_others_at_once() -> None:
+    limits = {"in_flight": 4, "in_flight_per_client": 2, "loading": 2, "burst": 9}
+    story = Story.begun(probe_interval=NEVER, **limits)
+    a, b = story.peer("a"), story.peer("b")
+    for _ in range(2):
+        a.asks("thread/start")
+    a.asks("thread/list", id="behind")
+    b.asks("thread/list", id="beside")
+    (beside,) = story.written("thread/list")
+    story.answers(beside)
+    assert b.only()["id"] == "beside"
+    story.waits(story.limits.loading_slot - 1)
+    assert story.written() == []
+    story.waits(2)
+    story.answers(story.only("thread/list"))
+    assert a.only()["id"] == "behind"
+
+
+def test_all_that_is_upstream_is_bounded_though_slots_are_given_back() -> None:
+    limits = {"in_flight": 5, "in_flight_per_client": 3, "loading": 3, "burst": 9}
+    story = Story.begun(probe_interval=NEVER, **limits)
+    a, b = story.peer("a"), story.peer("b")
+    for peer in (a, b):
+        for _ in range(5):
+            peer.asks("thread/start")
+    starts = story.written("thread/start")
+    assert len(starts) == 3
+    story.waits(1000)
+    assert story.written() == []
+    c = story.peer("c")
+    for n in range(5):
+        c.asks("thread/list", {"n": n})
+    assert len(story.written("thread/list")) == 2
+    for n, asked in enumerate(starts):
+        story.answers(asked, {"thread": {"id": f"t{n}"}})
+    sent = [each["method"] for each in story.written()]
+    assert sorted(sent) == ["thread/list", "thread/start", "thread/start"]
+    assert len(story.broker.state.flow.upstream) == 5
+
+
+def test_what_the_broker_loads_for_itself_has_a_deadline() -> None:
+    story = Story.begun(probe_interval=NEVER)
+    [a] = shared(story, "a")
+    story.exits()
+    next_life(story)
+    a.heard()
+    story.waits(story.limits.request_deadline)
+    assert "thread/closed" in [each.get("method") for each in a.heard()]
+    assert story.broker.state.appserver.state is AppServerState.READY

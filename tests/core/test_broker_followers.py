@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from tests.core.stories import APPROVAL, DELTA, Peer, Story
+from tests.core.stories import APPROVAL, DELTA, RESOLVED, Peer, Story
 
 NOTICES = [
     "thread/status/changed",
@@ -422,7 +424,131 @@ def test_a_second_mention_of_a_sub_agent_takes_nobody_in_again() -> None:
     a.heard()
     b.heard()
     story.delta("child")
-    assert a.heard() == b.heard() == []
+    assert a.heard() == []
+    assert b.heard_methods() == [DELTA]
+
+
+def _late(story: Story, **capabilities: Any) -> Peer:
+    """A client that joins the parent when its sub-agent was made; with all that it was sent."""
+    peer = story.peer("late", **capabilities)
+    peer.asks("thread/resume", {"threadId": "parent"}, id="joined")
+    story.answers(story.written("thread/resume")[0], {"thread": {"id": "parent"}})
+    return peer
+
+
+def test_who_joins_a_parent_late_is_offered_what_its_sub_agents_ask() -> None:
+    story = Story.begun()
+    a = story.peer("a")
+    story.follows(a, "parent")
+    spawns(story, "parent", "child")
+    story.begins_turn("child")
+    item = {"type": "agentMessage", "id": "i", "text": ""}
+    story.notifies("item/started", {"threadId": "child", "turnId": "u", "item": item})
+    story.delta("child", "early")
+    story.asks(0, threadId="child")
+    story.written()
+    a.heard()
+    late = _late(story)
+    told = ["joined", "turn/started", "item/started", DELTA, APPROVAL]
+    assert late.heard_methods() == told
+    assert a.heard() == []
+    story.delta("child", "late")
+    story.resolves(0, "child")
+    assert late.heard_methods() == a.heard_methods() == [DELTA, RESOLVED]
+    assert story.written() == []  # nobody resumed the child
+
+
+def test_it_joins_those_of_sub_agents_too_and_each_once() -> None:
+    story = Story.begun()
+    a = story.peer("a")
+    story.follows(a, "parent")
+    spawns(story, "parent", "child", "sister")
+    spawns(story, "child", "grandchild")
+    spawns(story, "grandchild", "child")  # whatever the app-server says: no end is no reason
+    late = _late(story)
+    late.heard()
+    for thread in ("child", "sister", "grandchild"):
+        story.delta(thread)
+        assert late.heard_methods() == [DELTA]
+
+
+def test_what_it_opted_out_of_is_not_introduced() -> None:
+    story = Story.begun()
+    a = story.peer("a")
+    story.follows(a, "parent")
+    spawns(story, "parent", "child")
+    story.begins_turn("child")
+    story.asks(0, threadId="child")
+    late = _late(story, optOutNotificationMethods=["turn/started"])
+    assert late.heard_methods() == ["joined", APPROVAL]
+
+
+def test_who_follows_the_parent_and_left_a_sub_agent_is_not_taken_back_by_a_resume() -> None:
+    story = Story.begun()
+    a = story.peer("a")
+    story.follows(a, "parent")
+    spawns(story, "parent", "child")
+    story.begins_turn("child")
+    a.asks("thread/unsubscribe", {"threadId": "child"})
+    story.follows(a, "parent")
+    a.heard()
+    story.delta("child")
+    assert a.heard() == []
+
+
+def test_a_sub_agent_that_is_over_is_nobodys() -> None:
+    story = Story.begun()
+    a = story.peer("a")
+    story.follows(a, "parent")
+    spawns(story, "parent", "child")
+    story.notifies("thread/closed", {"threadId": "child"})
+    story.written()
+    late = _late(story)
+    assert late.heard_methods() == ["joined"]
+    assert story.written() == []
+
+
+def test_one_that_was_let_go_of_is_loaded_again_for_a_joiner_of_its_parent() -> None:
+    story = Story.begun()
+    a = story.peer("a")
+    story.follows(a, "parent")
+    spawns(story, "parent", "child")
+    a.leaves()
+    for asked in story.written("thread/unsubscribe"):
+        story.answers(asked, {"status": "unsubscribed"})
+    late, other = _late(story), story.peer("other")
+    (loads,) = story.written("thread/resume")
+    assert loads["params"] == {"threadId": "child", "excludeTurns": True}
+    story.follows(other, "parent")  # who comes meanwhile doesn't have it loaded twice
+    assert story.written() == []
+    story.answers(loads, {"thread": {"id": "child"}})
+    story.asks(0, threadId="child")
+    assert late.heard_methods() == ["joined", APPROVAL]
+    assert other.heard_methods() == [APPROVAL]
+
+
+@pytest.mark.parametrize("why", ["an error", "closed", "left"])
+def test_if_it_can_not_be_loaded_the_parent_is_joined_all_the_same(why: str) -> None:
+    story = Story.begun()
+    a = story.peer("a")
+    story.follows(a, "parent")
+    spawns(story, "parent", "child")
+    a.leaves()
+    story.written()
+    late = _late(story)
+    (loads,) = story.written("thread/resume")
+    if why == "closed":
+        story.notifies("thread/closed", {"threadId": "child"})
+    if why == "left":
+        late.leaves()
+        story.answers(loads, {"thread": {"id": "child"}})
+        given_back = [each["params"]["threadId"] for each in story.written("thread/unsubscribe")]
+        assert sorted(given_back) == ["child", "parent"]
+        return
+    story.fails(loads)
+    assert late.heard_methods()[0] == "joined"
+    story.delta("parent")
+    assert late.heard_methods() == [DELTA]
 
 
 # ── deltas in a row ───────────────────────────────────────────────────────────────────────────────

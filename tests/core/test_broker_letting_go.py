@@ -167,11 +167,11 @@ def test_a_resume_that_failed_keeps_it_no_longer() -> None:
     assert given_back(story) == ["t"]
 
 
-def test_a_resume_that_was_never_answered_keeps_it_no_longer() -> None:
+def test_a_joining_that_was_never_answered_keeps_it_no_longer() -> None:
     story = Story.begun()
     a, b = story.peer("a"), story.peer("b")
     story.follows(a)
-    b.asks("thread/resume", {"threadId": "t"})
+    b.asks("review/start", {"threadId": "t"})
     a.leaves()
     story.written()
     story.waits(story.limits.request_deadline)

@@ -13,16 +13,22 @@ from mux.core.limits import Limits
 from mux.core.methods import RequestRule
 from mux.core.requests import Request
 
-PLAIN, WAITS = RequestRule(), RequestRule(waits=True)
+PLAIN, WAITS, LOADS = RequestRule(), RequestRule(waits=True), RequestRule(loads=True)
 
 
 def request(
-    wire: int, client: int, *, waits: bool = False, size: int = 1, since: float = 0.0
+    wire: int,
+    client: int,
+    *,
+    waits: bool = False,
+    loads: bool = False,
+    size: int = 1,
+    since: float = 0.0,
 ) -> Request:
     return Request(
         wire=wire,
         method="x/y",
-        rule=WAITS if waits else PLAIN,
+        rule=WAITS if waits else LOADS if loads else PLAIN,
         client=client if client > 0 else None,
         account=client,
         origin=b"1",
@@ -216,6 +222,39 @@ def test_a_deadline_frees_the_slot_once() -> None:
     assert late.in_flight == 1
 
 
+def test_what_loads_a_thread_gives_its_clients_slot_back_and_is_given_up_by_nobody() -> None:
+    slow = flow(in_flight=2, in_flight_per_client=1, loading_slot=3.0, request_deadline=10.0)
+    for wire in (1, 2):
+        slow.submit(request(wire, client=wire, loads=wire == 1))
+    assert wires(slow, now=5.0) == [1, 2]
+    slow.submit(request(3, client=1))
+    slow.answered(slow.upstream[2])
+    assert slow.next_moment() == 8.0
+    slow.give_back(7.9)
+    assert wires(slow, now=7.9) == []
+    slow.give_back(8.0)
+    assert wires(slow, now=8.0) == [3]
+    assert (slow.in_flight, slow.busy) == (2, True)
+    slow.answered(slow.upstream[3])
+    assert slow.next_moment() == 15.0
+    slow.give_back(15.0)
+    assert list(slow.expire(99.0)) == []
+    assert (slow.in_flight, slow.busy, slow.next_moment()) == (1, False, float("inf"))
+    slow.answered(slow.upstream[1])
+    assert (slow.in_flight, slow.loading, slow.upstream, slow._lines) == (0, 0, {}, {})
+
+
+def test_whatever_loads_is_forgotten_with_the_app_server() -> None:
+    lost = flow(loading=1, loading_slot=3.0)
+    for wire in (1, 2):
+        lost.submit(request(wire, client=wire, loads=True))
+    assert wires(lost) == [1]
+    lost.give_back(5.0)
+    assert [each.wire for each in lost.lose()] == [1]
+    assert wires(lost, now=6.0) == [2]
+    assert (lost.in_flight, lost.loading) == (1, 1)
+
+
 def test_who_leaves_takes_its_queue_along_and_keeps_its_slots_until_the_answers() -> None:
     left = flow(in_flight=4, in_flight_per_client=2)
     for wire in range(4):
@@ -245,7 +284,9 @@ def test_what_dies_with_the_app_server_and_what_stays() -> None:
 
 STEPS = st.lists(
     st.tuples(
-        st.sampled_from(["submit", "submit", "submit", "waits", "answer", "overload", "leave"]),
+        st.sampled_from(
+            ["submit", "submit", "submit", "waits", "loads", "loads", "answer", "overload", "leave"]
+        ),
         st.integers(1, 3),
         st.sampled_from([0.0, 0.1, 3.0, 20.0]),
     ),
@@ -259,7 +300,7 @@ def test_every_request_is_given_out_at_most_once_and_freed(
 ) -> None:
     limits = Limits(
         in_flight=3, in_flight_per_client=2, waiting_per_client=2, queued_per_client=4,
-        request_deadline=15.0,
+        request_deadline=15.0, loading=2, loading_slot=5.0,
     )  # fmt: skip
     any_flow = Flow(limits)
     now, given_out, taken = 0.0, Counter[int](), set[int]()
@@ -267,6 +308,7 @@ def test_every_request_is_given_out_at_most_once_and_freed(
     owner: dict[int, int] = {}
 
     def look() -> None:
+        any_flow.give_back(now)
         for each in any_flow.expire(now):
             assert each.deadline <= now
         list(any_flow.retries(now))
@@ -276,21 +318,27 @@ def test_every_request_is_given_out_at_most_once_and_freed(
         alive = [each for each in upstream if not each.expired]
         slots = [each for each in alive if not each.rule.waits]
         assert any_flow.in_flight == len(slots) <= limits.in_flight
-        per_client = Counter(each.account for each in slots if each.account != DEPARTED)
+        mine = [each for each in slots if each.has_slot]
+        loading = [each for each in slots if each.rule.loads]
+        assert any_flow.loading == len(loading) <= limits.loading
+        assert all(each.has_slot is (each.upstream_since + 5.0 > now) for each in loading)
+        per_client = Counter(each.account for each in mine if each.account != DEPARTED)
         assert all(count <= limits.in_flight_per_client for count in per_client.values())
         if any_flow.queued and len(slots) < limits.in_flight:
             # A free slot beside a queue: only if all that queue have their share or wait.
             heads = [line.queue[0] for line in any_flow._lines.values() if line.queue]
             for head in heads:
+                if head.rule.loads and len(loading) == limits.loading:
+                    continue
                 waiting = [each for each in alive if each.rule.waits]
-                used = waiting if head.rule.waits else slots
+                used = waiting if head.rule.waits else mine
                 share = limits.waiting_per_client if head.rule.waits else 2
                 assert len([each for each in used if each.account == head.account]) == share
 
     for wire, (what, client, pause) in enumerate(steps):
         now += pause
-        if what in ("submit", "waits"):
-            asked = request(wire, client, waits=what == "waits")
+        if what in ("submit", "waits", "loads"):
+            asked = request(wire, client, waits=what == "waits", loads=what == "loads")
             owner[wire] = client
             if any_flow.submit(asked):
                 taken.add(wire)

@@ -77,8 +77,8 @@ def test_a_driver_has_its_answers_and_hears_nothing() -> None:
     story.resolves(5)
     story.ends_turn("t", "u")
     assert driver.heard() == []
-    id = driver.asks("turn/interrupt", {"threadId": "t", "turnId": "u"})
-    story.answers(story.only("turn/interrupt"))
+    id = driver.asks("thread/name/set", {"threadId": "t", "name": "n"})
+    story.answers(story.only("thread/name/set"))
     assert driver.only() == {"id": id, "result": {}}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mux.core.state import NEVER
 from tests.core.lives import answered_probe, next_life, ready_again, reasons, shared, starts, stops
 from tests.core.stories import APPROVAL, Story
 
@@ -172,3 +173,19 @@ def test_a_request_that_is_long_overdue_is_not_waited_for() -> None:
     assert "error" in peer.only()
     peer.asks("mux/restart")
     assert stops(story), reasons(story)
+
+
+def test_a_thread_that_loads_for_too_long_is_not_waited_for() -> None:
+    story = Story.begun(probe_interval=NEVER)
+    a, b = story.peer("a"), story.peer("b")
+    asked = a.asks("thread/start")
+    b.asks("mux/restart")
+    story.waits(story.limits.request_deadline - 1)
+    assert reasons(story) == ["requests in flight"]
+    story.waits(2)
+    assert stops(story)
+    story.exits()
+    answer = a.only()
+    assert (answer["id"], answer["error"]["code"]) == (asked, -32010)
+    ready_again(story)
+    assert b.heard()[-1]["result"]["generation"] == 2

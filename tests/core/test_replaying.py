@@ -17,6 +17,7 @@ from tests.core.stories import (
     Json,
     Peer,
 )
+from tests.core.test_broker_followers import spawns
 
 LIMITS = {"journal_memory_bytes": 900, "catch_up_bytes": 400}
 STATUS = "thread/status/changed"
@@ -256,6 +257,27 @@ def test_without_a_thread_it_follows_again_what_it_followed() -> None:
     story.delta("s")
     story.delta("t")
     assert len(back.heard(DELTA)) == 2
+
+
+@pytest.mark.parametrize("named", [("t",), ()], ids=["named", "not named"])
+def test_with_a_thread_it_follows_the_sub_agents_that_it_has_had_since(
+    named: tuple[str, ...],
+) -> None:
+    story, phone = followed("t", journal_memory_bytes=9000)
+    story.delta("t", "a")
+    desk = story.peer("desk")
+    joins(story, desk, "t")
+    phone.leaves()
+    spawns(story, "t", "child")
+    story.begins_turn("child")
+    story.asks(0, threadId="child")
+    back = story.returns("phone", 1, *named)
+    assert story.loads() == []
+    story.settles()
+    assert answer(back)["threads"] == ["child", "t"]
+    assert back.heard_methods()[1:] == ["item/completed", "turn/started", APPROVAL]
+    story.resolves(0, "child")
+    assert back.heard_methods() == [RESOLVED]
 
 
 def test_its_connection_before_need_not_be_known_to_be_gone() -> None:

@@ -199,7 +199,7 @@ def test_a_turn_whose_app_server_died_ends_in_the_native_shape() -> None:
         "turn/started",
         turn={"id": "u", "status": "inProgress", "items": [], "startedAt": 100, "error": None},
     )
-    told = json.loads(running.interrupted(107.9))
+    told = json.loads(*running.interrupted(107.9))
     assert told["method"] == "turn/completed"
     assert told["params"]["threadId"] == "t"
     assert told["params"]["turn"] == {

@@ -201,3 +201,64 @@ def test_so_many_are_remembered() -> None:
     assert story.written(START) == []
     peer.asks(START, message("m0"))
     assert len(story.written(START)) == 1
+
+
+# ── taken back ────────────────────────────────────────────────────────────────────────────────────
+
+
+def revert(story: Story, peer: Peer, before: str, *, fails: bool = False) -> None:
+    """``thread/revert``: the turn ``before`` and all later ones are no more."""
+    peer.asks("thread/revert", {"threadId": "t", "beforeTurnId": before})
+    if fails:
+        story.fails(story.only("thread/revert"))
+    else:
+        story.answers(story.only("thread/revert"), {"thread": {"id": "t"}})
+        story.notifies("thread/reverted", {"threadId": "t"})
+
+
+@pytest.mark.parametrize(
+    ("before", "fails", "runs"),
+    [("u1", False, True), ("u2", False, True), ("u3", False, False), ("u1", True, False)],
+    ids=["an earlier", "its own", "a later", "failed"],
+)
+@pytest.mark.parametrize("method", [START, STEER])
+def test_one_whose_turn_was_taken_back_runs_again(
+    method: str, before: str, fails: bool, runs: bool
+) -> None:
+    story = Story.begun()
+    phone, desk = story.peer("phone"), story.peer("desk")
+    result: Json = {"turn": {"id": "u2"}} if method == START else {"turnId": "u2"}
+    phone.asks(method, message())
+    story.answers(story.only(method), result)
+    revert(story, desk, before, fails=fails)
+    phone.heard()
+    phone.asks(method, message(), id="again")
+    assert len(story.written(method)) == runs
+    assert (phone.heard() == []) is runs
+
+
+def test_only_that_threads_turns_are_taken_back() -> None:
+    story = Story.begun()
+    peer = story.peer()
+    peer.asks(START, message(thread="other"))
+    story.answers(story.only(START), {"turn": {"id": "u2"}})
+    revert(story, peer, "u1")
+    peer.asks(START, message(thread="other"))
+    assert story.written() == []
+
+
+def test_one_that_was_queued_runs_again_if_its_turn_was_taken_back() -> None:
+    story = Story.begun()
+    peer = story.peer(extensions={"appmux": {"version": 1}})
+    story.follows(peer)
+    story.begins_turn(id="u1")
+    peer.asks(START, message() | {"ifBusy": "queue"})
+    story.ends_turn(id="u1")
+    story.answers(story.only(START), {"turn": {"id": "u2", "status": "inProgress"}})
+    story.begins_turn(id="u2")
+    story.ends_turn(id="u2")
+    peer.asks(START, message())
+    assert story.written() == []
+    revert(story, peer, "u2")
+    peer.asks(START, message())
+    assert len(story.written(START)) == 1

@@ -197,3 +197,54 @@ async def test_a_sub_agent_is_its_parents_followers_business() -> None:
         await stranger.request(LIST)
         assert {each["method"] for each in about(stranger, child)} <= BROADCAST
         assert stranger.heard(APPROVAL) == []
+
+
+async def test_who_joins_the_parent_late_is_offered_what_the_sub_agent_asks() -> None:
+    model = Scripted()
+    agent = {"message": "child work", "task_name": "child"}
+    model.on("spawn", CallTool("spawn_agent", agent, namespace="multi_agent_v1"), Say("Spawned."))
+    model.on("child work", Run("echo child", escalated=True), Say("Child done."))
+    async with (
+        brokered(model=model) as broker,
+        client(broker, "desk") as desk,
+        client(broker, "late") as late,
+        client(broker, "stranger") as stranger,
+    ):
+        with trio.fail_after(30):
+            parent, child = await _spawn(broker, desk)
+        await join(late, parent)
+        asked = await late.wait_method(APPROVAL, threadId=child)
+        assert late.heard("item/started", threadId=child)
+        await late.respond(asked["id"], ACCEPT)
+        for peer in (desk, late):
+            await peer.wait_method(RESOLVED, threadId=child)
+            await peer.wait_method(TURN_COMPLETED, threadId=child)
+            assert len(peer.heard(APPROVAL)) == 1
+        await stranger.request(LIST)
+        assert stranger.heard(APPROVAL) == []
+
+
+async def test_a_sub_agent_that_was_let_go_of_is_there_again_for_who_joins_its_parent() -> None:
+    model = Scripted()
+    agent = {"message": "child work", "task_name": "child"}
+    model.on("spawn", CallTool("spawn_agent", agent, namespace="multi_agent_v1"), Say("Spawned."))
+    model.on("child work", Say("Child done."))
+    model.on("more work", Run("echo child", escalated=True), Say("Done again."))
+    async with brokered(model=model) as broker, client(broker, "late") as late:
+        async with client(broker, "desk") as desk:
+            parent = await shared_thread(broker, desk)
+            await desk.start_turn(parent, "spawn")
+            ended = await desk.wait(
+                lambda each: (
+                    each.get("method") == TURN_COMPLETED and each["params"]["threadId"] != parent
+                ),
+                since=len(desk.inbox),
+            )
+            child = ended["params"]["threadId"]
+        call = {"target": child, "message": "more work"}
+        model.on("go on", CallTool("send_input", call, namespace="multi_agent_v1"), Say("Sent."))
+        await join(late, parent)
+        await late.start_turn(parent, "go on")
+        asked = await late.wait_method(APPROVAL, threadId=child)
+        await late.respond(asked["id"], ACCEPT)
+        await late.wait_method(TURN_COMPLETED, threadId=child)

@@ -110,3 +110,28 @@ async def test_one_that_the_app_server_died_with_may_be_sent_again() -> None:
         await desk.wait(lambda m: completed(m) == first["turn"]["id"])
         assert await desk.request("turn/start", asked) == first
         assert len(items(desk, "surely")) == 1
+
+
+async def test_one_whose_turn_was_taken_back_runs_when_it_is_sent_again() -> None:
+    async with (
+        brokered() as broker,
+        client(broker, "desk") as desk,
+        client(broker, "phone") as phone,
+    ):
+        thread = await shared_thread(broker, desk, phone)
+        said = []
+        for text in ("kept", "gone"):
+            first = await phone.request("turn/start", message(thread, text, text))
+            said.append(first["turn"]["id"])
+            await desk.wait(lambda m: completed(m) == said[-1])
+        revert = {"threadId": thread, "beforeTurnId": said[-1]}
+        await desk.request("thread/revert", revert)
+        again = [
+            (await phone.request("turn/start", message(thread, text, text)))["turn"]["id"]
+            for text in ("kept", "gone")
+        ]
+        assert again[0] == said[0]
+        assert again[1] not in said
+        await desk.wait(lambda m: completed(m) == again[1])
+        assert len(items(desk, "gone")) == 2
+        assert len(items(desk, "kept")) == 1
