@@ -5,6 +5,7 @@
     ├─ store.run             the journal on disk, written behind
     ├─ audit.run             the audit log, likewise
     ├─ schema.run            what is experimental in the codex that runs
+    ├─ book.run              the device book, where it isn't written at once
     ├─ pushes.run            what devices are to be told, sent to their push services
     ├─ noticing.run          when quiet hours begin and end
     ├─ dispatcher.run        has what is owed written; tells the core that a moment has come
@@ -292,6 +293,7 @@ class _Server:
                 root.start_soon(self._obey, signals, root.cancel_scope)
                 root.start_soon(self.dispatcher.run)
                 root.start_soon(self.schema.run)
+                root.start_soon(self.access.book.run)
                 root.start_soon(self._read_for_those_behind)
                 root.start_soon(watchdog.keep, os.environ, self._state, notify)
                 await root.start(self.store.run)
@@ -409,7 +411,8 @@ class _Server:
 
     def ready(self) -> bool:
         """Whether all is well: what ``/readyz`` answers."""
-        return self.dispatcher.ready() and not (self.store.trouble or self.audit.trouble)
+        troubles = (self.store.trouble, self.audit.trouble, self.access.book.trouble)
+        return self.dispatcher.ready() and not any(troubles)
 
     def _announce(self) -> None:
         for each in self.listeners:
@@ -440,6 +443,7 @@ class _Server:
                 self.audit,
                 self.failures,
                 self.notices.noticing.pushes,
+                self.access.book,
             )
         return self._metrics.expose(accept)
 
@@ -503,6 +507,7 @@ class _Server:
 
     def facts(self) -> dict[str, Any]:
         """What only the server knows, for ``mux/status``."""
+        book = self.access.book
         return {
             "appServer": {
                 "pid": self.upstream.pid,
@@ -512,6 +517,7 @@ class _Server:
             },
             "store": self.store.facts(),
             "audit": self.audit.facts(),
+            "devices": {"count": len(list(book)), "trouble": book.trouble},
             "notices": self.notices.noticing.facts(),
             "failedAuthentications": self.failures.facts(),
             "listeners": [{"url": each.url, "kind": each.kind} for each in self.listeners],

@@ -97,7 +97,7 @@ def _make(path: Path) -> None:
     key = generate_private_key(SECP256R1())
     pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     try:
-        wholefile.replace(path, pem.decode(), safely=True)
+        wholefile.replace(path, pem.decode())
     except OSError as failure:
         raise PushError(f"can't keep a key for Web Push in {path}: {failure.strerror}") from failure
 
