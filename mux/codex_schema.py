@@ -30,6 +30,7 @@ import msgspec
 import structlog
 import trio
 
+from mux import privatefile
 from mux.codex import identity
 from mux.codex_version import codex_version, kill
 from mux.core.experimental import Gate, gate_of
@@ -176,7 +177,7 @@ _COMMENT: Final = re.compile(r"/\*.*?\*/|//[^\n]*", re.DOTALL)
 def _read_kept(state_dir: Path, which: str) -> Gate | None:
     for path in (state_dir / DIRECTORY).glob(f"*+{which}/{GATE}"):
         try:
-            gate = msgspec.json.decode(path.read_bytes(), type=Gate)
+            gate = msgspec.json.decode(privatefile.read(path), type=Gate)
             os.utime(path.parent)  # by which the oldest is told
         except (OSError, msgspec.DecodeError) as failure:
             log.warning("what was kept of codex's schema can't be read", why=str(failure))

@@ -33,6 +33,7 @@ MOST_OF_A_SECRET: Final = 64 * 1024
 _ALWAYS: Final = os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 
 _KINDS: Final = (
+    (stat.S_ISREG, "a file"),
     (stat.S_ISDIR, "a directory"),
     (stat.S_ISLNK, "a symbolic link"),
     (stat.S_ISFIFO, "a pipe (FIFO)"),
@@ -52,9 +53,12 @@ class UnfitError(OSError):
 # -- files -----------------------------------------------------------------------------------------
 
 
-def read(path: Path, most: int = MOST_BYTES) -> bytes:
-    """What stands in a file of the state directory. Raises ``UnfitError``, other ``OSError``."""
-    return _read(open_file(path, os.O_RDONLY), path, most)
+def read(path: Path, *, links: bool = False, foreign: bool = False) -> bytes:
+    """What stands in a file. ``links``, ``foreign``: see ``open_file``.
+
+    Raises ``UnfitError``, other ``OSError``.
+    """
+    return _read(open_file(path, os.O_RDONLY, links=links, foreign=foreign), path, MOST_BYTES)
 
 
 def read_secret(path: Path) -> bytes:
@@ -64,7 +68,7 @@ def read_secret(path: Path) -> bytes:
     """
     descriptor = open_file(path, os.O_RDONLY, links=True)
     if os.fstat(descriptor).st_mode & stat.S_IROTH:
-        _say("everybody on this host can read a secret file: `chmod 600` it", path)
+        _say("everybody on this host can read a secret: `chmod 600` its file", path)
     return _read(descriptor, path, MOST_OF_A_SECRET)
 
 
@@ -76,10 +80,11 @@ def _read(descriptor: int, path: Path, most: int) -> bytes:
     return content
 
 
-def open_file(path: Path, flags: int, *, links: bool = False) -> int:
+def open_file(path: Path, flags: int, *, links: bool = False, foreign: bool = False) -> int:
     """A descriptor of the file, as ``os.open`` makes it. Never waits for another program.
 
-    With ``os.O_CREAT`` it may be made. Raises ``UnfitError``, other ``OSError``.
+    With ``os.O_CREAT`` it may be made. ``links``: it may be a link to a file; ``foreign``: others
+    may own and change it. Raises ``UnfitError``, other ``OSError``.
     """
     if not flags & os.O_EXCL:
         try:
@@ -91,7 +96,8 @@ def open_file(path: Path, flags: int, *, links: bool = False) -> int:
     try:
         there = os.fstat(descriptor)
         _require_file(there, path)
-        _require_ours(there, path, descriptor)
+        if not foreign:
+            _require_ours(there, path, descriptor)
         if flags & os.O_CREAT and _is_own(there) and stat.S_IMODE(there.st_mode) != PRIVATE_FILE:
             os.fchmod(descriptor, PRIVATE_FILE)
     except BaseException:

@@ -20,6 +20,7 @@ from typing import Final
 
 import platformdirs
 
+from mux import privatefile
 from mux.codex import codex_home
 
 ADDRESS: Final = "broker.json"
@@ -62,7 +63,8 @@ def socket_path(named: str) -> Path:
 def announced(state_dir: Path) -> list[str] | None:
     """Where the broker of this state directory listens, as URLs; None if none has said so."""
     try:
-        return [str(url) for url in json.loads((state_dir / ADDRESS).read_text())["listeners"]]
+        said = json.loads(privatefile.read(state_dir / ADDRESS, foreign=True))
+        return [str(url) for url in said["listeners"]]
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

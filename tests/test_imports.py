@@ -70,7 +70,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "statedir", "status",
     },
     "finding": set(),
-    "novascale": {"devices", "launchd", "steps", "systemd"},
+    "novascale": {"devices", "launchd", "privatefile", "steps", "systemd"},
     "service": {
         "codex", "holders", "launchd", "listener", "occupant", "settings", "steps", "systemd",
         "templates",
@@ -121,11 +121,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "occupant": {"holders"},
     "takeover": {"client", "occupant", "socketpath"},
     "streams": set(),
-    "tls": set(),
+    "tls": {"privatefile"},
     "door": {"auth", "failures", "http_request", "pairing", "posts"},
     "posts": {"failures", "http_request", "pairing"},
     "http_request": {"failures", "streams"},
-    "auth": {"devices"},
+    "auth": {"devices", "privatefile"},
     "failures": set(),
     "access": {"devices", "dispatcher", "pairing"},
     "pairing": {"devices"},
@@ -141,8 +141,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "outbox": set(),
     # the audit log
     "audit": {"audit_writer", "chain"},
-    "audit_writer": {"chain"},
-    "chain": set(),
+    "audit_writer": {"chain", "privatefile", "wholefile"},
+    "chain": {"privatefile"},
     # push: how a notice reaches a device that isn't connected
     "push": set(),
     "push.push": set(),
@@ -162,7 +162,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     # the services: each knows its own protocol, and how to call
     "push.web": {"push.addresses", "push.outcome", "push.push"},
-    "push.keyfile": {"push.push"},
+    "push.keyfile": {"privatefile", "push.push"},
     "push.apns": {"push.endpoints", "push.keyfile", "push.outcome", "push.push", "push.web"},
     "push.fcm": {"push.endpoints", "push.keyfile", "push.outcome", "push.push", "push.web"},
     "push.webpush": {
@@ -170,7 +170,9 @@ MAY_IMPORT: dict[str, set[str]] = {
         "push.vapid", "push.web",
     },
     "push.encryption": set(),
-    "push.vapid": {"push.encryption", "push.keyfile", "push.push", "wholefile"},
+    "push.vapid": {
+        "privatefile", "push.encryption", "push.keyfile", "push.push", "wholefile",
+    },
     "push.unifiedpush": {
         "push.encryption", "push.endpoints", "push.outcome", "push.push", "push.web",
         "push.webpush",
@@ -183,7 +185,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "recorder": {"chunks", "database", "schema"},
     "chunks": {"database", "schema"},
     "schema": {"database"},
-    "database": set(),
+    "database": {"privatefile"},
     # the stdio door: another process, which must start quickly
     "stand_in": {"codex", "reach", "stdio"},
     "stdio": {"reach", "stdio_lines", "stdio_memory", "stdio_wire"},
@@ -191,14 +193,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     "stdio_memory": {"stdio_reading"},
     "stdio_reading": set(),
     "stdio_wire": set(),
-    "reach": {"codex"},
+    "reach": {"codex", "privatefile"},
     # what stands beside that way
     "client": set(),
     "codex": set(),
-    "codex_schema": {"codex", "codex_version"},
+    "codex_schema": {"codex", "codex_version", "privatefile"},
     "codex_version": {"codex"},
     "logs": set(),
-    "statedir": {"reach"},
+    "statedir": {"privatefile", "reach", "wholefile"},
     "settings": {"rule_settings"},
     "rule_settings": set(),
     "config": set(),
