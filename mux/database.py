@@ -58,12 +58,15 @@ class Form(msgspec.Struct, frozen=True):
 
     ``migrations``: each takes the file one version further, in a transaction of its own; the first
     from nothing. A file's version is the number of those it has seen (``PRAGMA user_version``).
+
+    ``forgets``: what is deleted in it is to be nowhere on the disk, at the cost of some writes.
     """
 
     what: str
     application: int
     migrations: Sequence[Callable[[sqlite3.Connection], None]]
     without: str
+    forgets: bool = False
 
 
 def connect(path: Path, form: Form) -> sqlite3.Connection:
@@ -88,8 +91,8 @@ def connect(path: Path, form: Form) -> sqlite3.Connection:
         # file stays whole in both.
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute(f"PRAGMA journal_size_limit = {WAL_BYTES}")
-        # Pages of deleted rows are overwritten only where that costs no further write.
-        connection.execute("PRAGMA secure_delete = FAST")
+        # Else pages of deleted rows are overwritten only where that costs no further write.
+        connection.execute(f"PRAGMA secure_delete = {'ON' if form.forgets else 'FAST'}")
         _migrate(connection, form)
     except BaseException:
         connection.close()
@@ -159,6 +162,15 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
         with contextlib.suppress(sqlite3.Error):
             connection.execute("ROLLBACK")
         raise
+
+
+def empty_log(connection: sqlite3.Connection) -> bool:
+    """Move what the write-ahead log holds into the file, and cut it to nothing; whether it was.
+
+    It isn't while somebody reads. Raises ``sqlite3.Error``.
+    """
+    busy, _pages, _moved = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    return not busy
 
 
 def code(failure: BaseException) -> int | None:

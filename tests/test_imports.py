@@ -197,7 +197,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     # what stands beside that way
     "client": set(),
     "codex": set(),
-    "codex_schema": {"codex", "codex_version", "privatefile"},
+    "codex_schema": {"codex", "codex_version", "privatefile", "wholefile"},
     "codex_version": {"codex"},
     "logs": set(),
     "statedir": {"privatefile", "reach", "wholefile"},
