@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -31,6 +32,9 @@ CONTROL_SOCKET: Final = Path("app-server-control", "app-server-control.sock")
 """Below CODEX_HOME: where plain ``codex`` looks for a running app-server."""
 
 UNIX: Final = "unix://"
+
+LONGEST_ADDRESS: Final = 107 if sys.platform == "linux" else 103
+"""Bytes: what fits into a ``sockaddr_un`` before its closing zero."""
 
 _APP_NAME: Final = "appmux"  # as in config, which costs 60 ms to import
 
@@ -58,6 +62,12 @@ def sockets(environ: Mapping[str, str]) -> Iterator[Path]:
 def socket_path(named: str) -> Path:
     """A path as a person names it: with or without ``unix://``, with ``~``."""
     return Path(named.removeprefix(UNIX)).expanduser().absolute()
+
+
+def address(path: Path) -> str:
+    """A socket's path as an address. One that is too long is the link to a shorter one."""
+    long = len(os.fsencode(path)) > LONGEST_ADDRESS
+    return os.path.realpath(path) if long else str(path)
 
 
 def announced(state_dir: Path) -> list[str] | None:

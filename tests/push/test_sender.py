@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -472,9 +473,7 @@ async def test_what_a_kill_left_in_the_log_goes_at_the_next_start(
     pushes.withdraw("host", push().collapse)
     await pushes.keeper.flush()
     killed = tmp_path / "killed"
-    killed.mkdir()
-    for path in tmp_path.glob(f"{FILE}*"):
-        (killed / path.name).write_bytes(path.read_bytes())
+    shutil.copytree(tmp_path, killed, ignore=shutil.ignore_patterns("killed"))
     assert on_disk(killed, "jam")
     monkeypatch.undo()
     again = Pushes.open(killed, settings, clock=Clock())
