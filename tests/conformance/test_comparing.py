@@ -167,3 +167,16 @@ def test_what_a_map_holds_of_which_is_no_chance() -> None:
     found = compared(heard(*said_twice, asked=asked), heard(*swapped, asked=asked))
     assert {each.path.rpartition(".")[2] for each in found} == {"revision"}
     assert len(found) == 2
+
+
+def test_a_search_that_is_through_twice_is_through() -> None:
+    def found(*files: str) -> Json:
+        return said("fuzzyFileSearch/sessionUpdated", sessionId="s", query="q", files=list(files))
+
+    through = said("fuzzyFileSearch/sessionCompleted", sessionId="s")
+    once = heard(found(), found("a"), through)
+    assert compared(once, heard(found(), found("a"), through, found("a"), through)) == []
+    assert compared(once, heard(found(), found("a"))) != []
+    assert compared(once, heard(found(), found("b"), through)) != []
+    twice = heard(said("turn/x", threadId=THREAD), said("turn/x", threadId=THREAD))
+    assert compared(heard(said("turn/x", threadId=THREAD)), twice) != []

@@ -134,6 +134,9 @@ def paths_of(home: Path, story: str) -> dict[str, str]:
 
 # ── channels ──────────────────────────────────────────────────────────────────────────────────────
 
+SAID_AGAIN: Final = ("fuzzyFileSearch/sessionCompleted", "fuzzyFileSearch/sessionUpdated")
+"""What a search has found may be said twice in the same words: chance. It counts once."""
+
 OUTPUT: Final = "item/commandExecution/outputDelta"
 """What a command prints in its first moments comes so, or only with its completion: chance."""
 
@@ -246,12 +249,18 @@ def _channel(message: Json, thread: str | None) -> str:
 
 
 def _joined(events: list[Json]) -> Iterator[Json]:
-    """The events, deltas of one stream as one."""
+    """The events, deltas of one stream as one, and what is said again once."""
     streams: dict[tuple[Any, ...], Json] = {}
     kept: list[Json] = []
+    said: list[Json] = []
     for event in events:
         key = _stream(event)
-        if key is None:
+        if event.get("method") in SAID_AGAIN:
+            words = {name: part for name, part in event.items() if name != "emittedAtMs"}
+            if words not in said:
+                kept.append(event)
+                said.append(words)
+        elif key is None:
             kept.append(event)
         elif key in streams:
             _append(streams[key]["params"], event["params"])
