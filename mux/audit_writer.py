@@ -18,7 +18,7 @@ import attrs
 import msgspec
 import structlog
 
-from mux import chain
+from mux import chain, privatefile, wholefile
 from mux.chain import BATCH, BROKEN, NOTHING, TRIMMED, Head
 
 FILE_BYTES = 16 * 1024 * 1024
@@ -79,12 +79,12 @@ class Writer:
     # ── where the last broker left it ─────────────────────────────────────────────────────────
 
     def _begin(self) -> None:
-        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        privatefile.make_directory(self.directory)
         head = chain.read_head(self.directory)
         there = self._without_stillborn(head)
         if head is None and not there:
             self._write_head()
-        self.used = sum(path.stat().st_size for path in there)
+        self.used = sum(path.lstat().st_size for path in there)
         found = self._find_end(head, there[-1]) if there else _none_of(head)
         if not there and head is not None:
             self.n, self.digest = head.n, head.digest
@@ -100,13 +100,13 @@ class Writer:
             last = there[-1]
             self._latest = _date_of(last)
             unknown = head is not None and head.n < _number_of(last)
-            if unknown and b"\n" not in last.read_bytes():
+            if unknown and b"\n" not in privatefile.read(last):
                 there.pop().unlink()
         return there
 
     def _find_end(self, head: Head | None, path: Path) -> str | None:
         """Go on after the last record, or after what the head knows; what is wrong, if anything."""
-        text = path.read_bytes()
+        text = privatefile.read(path)
         whole = text[: text.rfind(b"\n") + 1]
         last = _last_line(whole)
         record = chain.read(last)
@@ -159,7 +159,7 @@ class Writer:
         path = self._present_file()
         size = self._size if path == self._file else 0
         new = 0 if size or path == self._attempt else os.O_EXCL
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | new, 0o600)
+        descriptor = privatefile.open_file(path, os.O_WRONLY | os.O_CREAT | new)
         self._attempt = path
         try:
             os.ftruncate(descriptor, size)  # of what an attempt that failed left
@@ -171,7 +171,7 @@ class Writer:
         finally:
             os.close(descriptor)
         if not size:
-            _sync(self.directory)
+            privatefile.sync_directory(self.directory)
         self._file, self._size, self._attempt = path, size + len(text), None
         self._latest = _date_of(path)
         self.used += len(text)
@@ -191,21 +191,14 @@ class Writer:
 
     def _is_as_left(self, path: Path) -> bool:
         try:
-            size = path.stat().st_size
+            size = path.lstat().st_size
         except FileNotFoundError:
             return False
         return size == self._size or (path == self._attempt and size > self._size)
 
     def _write_head(self) -> None:
-        new = self.directory / f"{chain.HEAD}.new"
-        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        try:
-            os.write(descriptor, msgspec.json.encode(Head(self.n, self.digest)))
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        new.replace(self.directory / chain.HEAD)
-        _sync(self.directory)
+        head = msgspec.json.encode(Head(self.n, self.digest)).decode()
+        wholefile.replace(self.directory / chain.HEAD, head)
         self._head_owed = False
 
     # ── age and size ──────────────────────────────────────────────────────────────────────────
@@ -215,14 +208,14 @@ class Writer:
         there = chain.files(self.directory)
         while len(there) > 1 and self._too_much(there):
             oldest = there.pop(0)
-            text = oldest.read_bytes()
+            text = privatefile.read(oldest)
             last = _last_line(text)
             record = chain.read(last)
             through = record.n if record is not None else _number_of(there[0]) - 1
             anchor = {"file": oldest.name, "through": through, "digest": chain.digest_of(last)}
             self._write([Said(self.clock(), TRIMMED, anchor)])
             oldest.unlink()
-            _sync(self.directory)
+            privatefile.sync_directory(self.directory)
             self.used -= len(text)
 
     def _too_much(self, there: list[Path]) -> bool:
@@ -236,15 +229,6 @@ def _none_of(head: Head | None) -> str | None:
 
 def _last_line(text: bytes) -> bytes:
     return text.removesuffix(b"\n").rpartition(b"\n")[2]
-
-
-def _sync(directory: Path) -> None:
-    """Have the names in it on the disk."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _date_of(path: Path) -> date:

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import attrs
 
+from mux import privatefile
 from mux.core.principal import Principal
 from mux.core.scopes import ALL, Scope
 from mux.devices import TOKEN_PREFIX, Device
@@ -217,12 +218,16 @@ def _parse_digest(text: str) -> bytes:
 def _read_secret(path: Path) -> bytes:
     path = _absolute(path)
     try:
-        secret = path.read_text(encoding="utf-8").strip()
+        secret = privatefile.read_secret(path).decode().strip()
     except UnicodeDecodeError:
         # Unchained: the decoding error quotes the file's bytes.
         raise AuthConfigError(
             f"failed to read websocket auth secret {path}: stream did not contain valid UTF-8"
         ) from None
+    except privatefile.UnfitError as failure:
+        raise AuthConfigError(
+            f"failed to read websocket auth secret {path}: {failure.strerror}"
+        ) from failure
     except OSError as failure:
         raise AuthConfigError(
             f"failed to read websocket auth secret {path}:"
@@ -288,12 +293,17 @@ class Authenticator:
             raise AuthError(WRONG_TOKEN)
         return None
 
-    def reload(self) -> None:
-        """Read the token or secret file again; who is attached already stays so.
+    def read_again(self) -> Callable[[], None]:
+        """Read the token or secret file again; what puts it in force. Blocks: call it in a thread.
 
-        Raises ``AuthConfigError`` if it can't be used, and then goes by the old one.
+        Who is attached already stays so. Raises ``AuthConfigError`` if it can't be used; what is in
+        force stays so then.
         """
-        self._rules = _read_rules(self._auth)
+        rules = _read_rules(self._auth)
+        return lambda: self._go_by(rules)
+
+    def _go_by(self, rules: _Rules) -> None:
+        self._rules = rules
 
 
 def local_user() -> Principal:

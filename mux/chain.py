@@ -19,6 +19,7 @@ Hands to: ``audit_writer``, ``audit_shown`` (reading and ``verify``). Hears from
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
@@ -26,6 +27,8 @@ from typing import Any
 
 import attrs
 import msgspec
+
+from mux import privatefile
 
 HEAD = "head.json"
 SUFFIX = ".jsonl"
@@ -88,7 +91,7 @@ def read(line: bytes) -> Record | None:
 def read_head(directory: Path) -> Head | None:
     """What ``head.json`` says; None if it isn't there or says nothing. Raises ``OSError``."""
     try:
-        return _head_decoder.decode((directory / HEAD).read_bytes())
+        return _head_decoder.decode(privatefile.read(directory / HEAD, foreign=True))
     except (FileNotFoundError, msgspec.DecodeError, UnicodeDecodeError):
         return None
 
@@ -111,7 +114,9 @@ def lines(directory: Path) -> Iterator[Line]:
     """Every line, in order. Raises ``OSError``, ``FileNotFoundError`` if one was trimmed now."""
     there = files(directory)
     for path in there:
-        with path.open("rb") as opened:
+        # Whose they are is for the digests to show; and who looks changes nothing.
+        descriptor = privatefile.open_file(path, os.O_RDONLY, foreign=True)
+        with os.fdopen(descriptor, "rb") as opened:
             for number, text in enumerate(opened, 1):
                 whole = text.endswith(b"\n")
                 place = f"{path.name}, line {number}"

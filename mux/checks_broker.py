@@ -53,6 +53,7 @@ async def broker(config: Config, environ: Mapping[str, str]) -> tuple[list[Findi
     except ClientError as failure:
         return [_no_answer(config, str(failure))], None
     found = [_said(report), *_app_server(report["appServer"]), *_store(report.get("store"))]
+    found += _devices(report.get("devices"))
     found += _notices(report.get("notices"))
     said = ready.probe(config, environ)
     if said != ready.OK and all(each.verdict != "wrong" for each in found):
@@ -140,6 +141,12 @@ def _store(store: Report | None) -> Iterator[Finding]:
         yield Finding("journal", "wrong", says, remedy, store)
     else:
         yield Finding("journal", "well", f"{store['bytes'] // 1024} KiB on disk", facts=store)
+
+
+def _devices(devices: Report | None) -> Iterator[Finding]:
+    if devices is not None and devices["trouble"]:
+        remedy = "make room on the disk; then it is written by itself"
+        yield Finding("devices", "wrong", devices["trouble"], remedy, devices)
 
 
 def _notices(notices: Report | None) -> Iterator[Finding]:

@@ -4,6 +4,9 @@
         stable.json, experimental.json   the bundles of `codex app-server generate-json-schema`
         gate.json                        what the broker makes of them (`core.experimental.Gate`)
 
+What codex generates goes into ``STATE/codex-schema.new-…`` first, of which a kill leaves one, until
+the next start.
+
 A directory is made once for each binary (told by its inode, time and size), beside everything else:
 nobody waits for it. Until it is known what holds for another binary that now runs, the last known
 holds; where nothing is known, nothing is refused. That it can't be made (a codex without that
@@ -15,6 +18,7 @@ Hears from: ``dispatcher`` (the command ``LearnGate``); ``codex``, which binary;
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import shutil
@@ -30,6 +34,7 @@ import msgspec
 import structlog
 import trio
 
+from mux import privatefile, wholefile
 from mux.codex import identity
 from mux.codex_version import codex_version, kill
 from mux.core.experimental import Gate, gate_of
@@ -40,6 +45,12 @@ BUNDLE: Final = "codex_app_server_protocol.schemas.json"
 STABLE: Final = "stable.json"
 EXPERIMENTAL: Final = "experimental.json"
 GATE: Final = "gate.json"
+
+NEW: Final = ".new-"
+"""In the name of a directory that isn't whole yet."""
+
+ABANDONED: Final = 3600.0
+"""Seconds after which one that somebody began to keep is nobody's: it takes a moment."""
 
 DEADLINE: Final = 60.0
 """Seconds for each run of the binary, which takes 0.3 s; the first from a cold disk some more."""
@@ -74,6 +85,7 @@ class CodexSchema:
 
     async def run(self) -> None:
         """Learn what is asked for, until cancelled."""
+        await trio.to_thread.run_sync(_tidy, self.state_dir)
         while True:
             await self._wanted.wait()
             self._wanted = trio.Event()
@@ -97,7 +109,7 @@ class CodexSchema:
         began = time.monotonic()
         version = await codex_version(self.binary)
         with tempfile.TemporaryDirectory(
-            prefix="appmux-schema-", ignore_cleanup_errors=True
+            prefix=f"{DIRECTORY}{NEW}", dir=self.state_dir, ignore_cleanup_errors=True
         ) as out:
             place = Path(out)
             await _generate(self.binary, "json-schema", place / "stable")
@@ -176,7 +188,7 @@ _COMMENT: Final = re.compile(r"/\*.*?\*/|//[^\n]*", re.DOTALL)
 def _read_kept(state_dir: Path, which: str) -> Gate | None:
     for path in (state_dir / DIRECTORY).glob(f"*+{which}/{GATE}"):
         try:
-            gate = msgspec.json.decode(path.read_bytes(), type=Gate)
+            gate = msgspec.json.decode(privatefile.read(path), type=Gate)
             os.utime(path.parent)  # by which the oldest is told
         except (OSError, msgspec.DecodeError) as failure:
             log.warning("what was kept of codex's schema can't be read", why=str(failure))
@@ -191,15 +203,30 @@ def _keep(state_dir: Path, which: str, place: Path, gate: Gate) -> None:
     made = directory / f"{gate.version}+{which}"
     try:
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        new = Path(tempfile.mkdtemp(prefix=f"{made.name}.new-", dir=directory))
+        new = Path(tempfile.mkdtemp(prefix=f"{made.name}{NEW}", dir=directory))
         shutil.copyfile(place / "stable" / BUNDLE, new / STABLE)
         shutil.copyfile(place / "all" / BUNDLE, new / EXPERIMENTAL)
-        (new / GATE).write_bytes(msgspec.json.encode(gate))
+        wholefile.replace(new / GATE, msgspec.json.encode(gate).decode())
         shutil.rmtree(made, ignore_errors=True)
         new.rename(made)
         _forget(sorted(directory.iterdir(), key=lambda each: each.stat().st_mtime)[:-KEPT])
     except OSError as failure:
         log.warning("codex's schema isn't kept, so the next start makes it again", why=str(failure))
+
+
+def _tidy(state_dir: Path) -> None:
+    """Remove what lives that were killed have left. The state directory itself is ours alone."""
+    _forget(list(state_dir.glob(f"{DIRECTORY}{NEW}*")))
+    before = time.time() - ABANDONED
+    kept = (state_dir / DIRECTORY).glob(f"*{NEW}*")
+    _forget([each for each in kept if _changed(each) < before])
+
+
+def _changed(path: Path) -> float:
+    try:
+        return path.lstat().st_mtime
+    except OSError:  # it has just got its name
+        return math.inf
 
 
 def _forget(old: Sequence[Path]) -> None:

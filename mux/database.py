@@ -19,6 +19,7 @@ from pathlib import Path
 
 import msgspec
 
+from mux import privatefile
 from mux.errors import AppmuxError
 
 BUSY_SECONDS = 2.0
@@ -31,6 +32,10 @@ at 4 MiB, so it grows further only in a burst."""
 KEPT_BROKEN = 2
 """Files kept that turned out broken, for whoever wants to know why. Each may be as big as the
 journal."""
+
+
+SIDE_FILES = ("-wal", "-shm", "-journal")
+"""What SQLite has beside a file, and opens by itself."""
 
 
 class StoreError(AppmuxError):
@@ -53,12 +58,15 @@ class Form(msgspec.Struct, frozen=True):
 
     ``migrations``: each takes the file one version further, in a transaction of its own; the first
     from nothing. A file's version is the number of those it has seen (``PRAGMA user_version``).
+
+    ``forgets``: what is deleted in it is to be nowhere on the disk, at the cost of some writes.
     """
 
     what: str
     application: int
     migrations: Sequence[Callable[[sqlite3.Connection], None]]
     without: str
+    forgets: bool = False
 
 
 def connect(path: Path, form: Form) -> sqlite3.Connection:
@@ -67,12 +75,13 @@ def connect(path: Path, form: Form) -> sqlite3.Connection:
     Raises ``StoreError`` if a newer appmux made it (then nothing is changed), ``Broken`` if it is
     to be moved aside, other ``sqlite3.Error`` or ``OSError`` if it can't be opened now.
     """
-    if path.exists():
+    for beside in SIDE_FILES:
+        privatefile.check(path.with_name(path.name + beside))
+    if privatefile.check(path):
         _refuse_newer(path, form)
-        path.chmod(0o600)
     else:
         # Not by SQLite, whose files anybody may read; its side files take over this one's mode.
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+        os.close(privatefile.open_file(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
     connection = open_file(path, "rw")
     try:
         # Before there is a table, or it has no effect; needed so that the file can shrink.
@@ -82,8 +91,8 @@ def connect(path: Path, form: Form) -> sqlite3.Connection:
         # file stays whole in both.
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute(f"PRAGMA journal_size_limit = {WAL_BYTES}")
-        # Pages of deleted rows are overwritten only where that costs no further write.
-        connection.execute("PRAGMA secure_delete = FAST")
+        # Else pages of deleted rows are overwritten only where that costs no further write.
+        connection.execute(f"PRAGMA secure_delete = {'ON' if form.forgets else 'FAST'}")
         _migrate(connection, form)
     except BaseException:
         connection.close()
@@ -155,6 +164,15 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
         raise
 
 
+def empty_log(connection: sqlite3.Connection) -> bool:
+    """Move what the write-ahead log holds into the file, and cut it to nothing; whether it was.
+
+    It isn't while somebody reads. Raises ``sqlite3.Error``.
+    """
+    busy, _pages, _moved = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    return not busy
+
+
 def code(failure: BaseException) -> int | None:
     """SQLite's primary result code, if there is one."""
     extended: int | None = getattr(failure, "sqlite_errorcode", None)
@@ -182,6 +200,8 @@ def advice(path: Path, failure: BaseException) -> str:
         return "it is moved aside, and a new one begun"
     if isinstance(failure, Removed):
         return "a new one is begun"
+    if isinstance(failure, privatefile.UnfitError):
+        return f"see after {failure.filename}"
     if code(failure) == sqlite3.SQLITE_FULL or number in {errno.ENOSPC, errno.EDQUOT}:
         return "free some space on its disk"
     if code(failure) == sqlite3.SQLITE_IOERR and _is_full(path):  # of its side files

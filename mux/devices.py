@@ -1,8 +1,12 @@
 """The device book: who was paired, with which scopes, until when; kept in the state directory.
 
 A device is known by its token's SHA-256 digest alone: the token is shown once, when it is made, and
-kept nowhere. A change is on disk before it counts, except that a revocation counts at once. When
-and from where a device was last seen is written now and then, as nothing depends on it.
+kept nowhere. A change is on disk before it counts, except that a revocation counts at once: what a
+full disk doesn't take of it is written as soon as there is room. When and from where a device was
+last seen is written now and then, as nothing depends on it.
+
+There are two files with the same text, the copy always written first. So a damaged book is read
+from its copy, and nobody who was revoked is in there.
 
 Hands to: ``auth``, the device that a digest stands for; ``access``, the book to list and change.
 Hears from: ``access``; ``devices.json`` in the state directory, read once at the start.
@@ -25,12 +29,14 @@ import attrs
 import structlog
 from cattrs import BaseValidationError, Converter
 
-from mux import wholefile
+from mux import privatefile, wholefile
 from mux.core.extension.devices import Kind
 from mux.core.scopes import ALL, Scope
 from mux.errors import AppmuxError
+from mux.write_behind import WriteBehind
 
 FILE: Final = "devices.json"
+COPY: Final = "devices.copy.json"
 VERSION: Final = 1
 """Of the file's form. A newer one is refused: it may hold limits that this code would ignore."""
 
@@ -54,11 +60,6 @@ RESERVED: Final = frozenset({"local", "capability-token", "jwt", "appmux"})
 
 EXPIRED_KEPT: Final = 30 * 86_400
 """Seconds for which a device that has expired is still shown."""
-
-SEEN_EVERY: Final = 60.0
-"""Seconds between two writes of when a device was last seen: one that comes and goes costs no
-more."""
-
 
 log = structlog.get_logger()
 
@@ -135,8 +136,13 @@ class Book:
     clock: Callable[[], float]
     _devices: dict[str, Device] = attrs.field(factory=dict)
     _by_digest: dict[str, Device] = attrs.field(factory=dict, repr=False)
-    _unwritten: bool = False
-    _seen_written: float = 0.0
+    _shut_out: dict[str, None] = attrs.field(factory=dict)
+    """The names of those who were revoked and still stand in the file."""
+    _file: WriteBehind = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        copy = self.path.with_name(COPY)
+        self._file = WriteBehind(self.path, self._text, "the device book", self._back, copy)
 
     def __iter__(self) -> Iterator[Device]:
         return iter(self._devices.values())
@@ -244,47 +250,48 @@ class Book:
         return changed
 
     def revoke(self, device: Device) -> None:
-        """Strike it out, at once. Raises ``BookError`` if that can't be written."""
+        """Strike it out, at once. Raises ``BookError`` if that couldn't be written yet."""
         self._set({id: each for id, each in self._devices.items() if id != device.id})
+        if self.trouble is None:
+            self._shut_out.clear()
+        self._shut_out[device.name] = None
         try:
-            self._write(safely=True)
+            self._file.write()
         except OSError as failure:
-            raise BookError(
-                f"{device.name!r} is shut out, but {self.path} can't be written"
-                f" ({failure.strerror}): after a restart it would be let in again. Make room, then"
-                " revoke any device"
-            ) from failure
+            self._file.owe(failure)
+            raise BookError(f"{device.name!r} is shut out, but {self.trouble}") from failure
 
     def saw(self, id: str, address: str) -> None:
         """A device came or left."""
         device = self._devices.get(id)
-        if device is None:
-            return
-        now = self.clock()
-        self._set({**self._devices, id: attrs.evolve(device, seen=now, address=address)})
-        self._unwritten = True
-        if abs(now - self._seen_written) >= SEEN_EVERY:
-            self._seen_written = now
-            self.flush()
+        if device is not None:
+            changed = attrs.evolve(device, seen=self.clock(), address=address)
+            self._set({**self._devices, id: changed})
+            self._file.owe_seldom()
+
+    # -- its file ----------------------------------------------------------------------------------
+
+    @property
+    def trouble(self) -> str | None:
+        """Why a revocation isn't on the disk yet, for people; None: all are."""
+        return self._file.trouble
+
+    async def run(self) -> None:
+        """Write what isn't written yet, until cancelled."""
+        await self._file.run()
 
     def flush(self) -> None:
-        """Write when devices were last seen, if that isn't written yet."""
-        if not self._unwritten:
-            return
-        try:
-            self._write(safely=False)
-        except OSError as failure:
-            log.warning(
-                "when devices were seen not written", path=str(self.path), why=failure.strerror
-            )
+        """Write what isn't written yet, at the end."""
+        self._file.flush()
 
     def _change(self, devices: dict[str, Device]) -> None:
         before = self._devices
         self._set(devices)
         try:
-            self._write(safely=True)
+            self._file.write()
         except OSError as failure:
             self._set(before)
+            self._file.owe_seldom()  # it may have got into one of the two
             raise BookError(
                 f"nothing was changed: {self.path} can't be written ({failure.strerror}): make room"
                 " for it, or give appmux another --state-dir"
@@ -294,11 +301,12 @@ class Book:
         self._devices = devices
         self._by_digest = {each.digest: each for each in devices.values()}
 
-    def _write(self, *, safely: bool) -> None:
-        """Replace the file as a whole; ``safely``: it outlives a power cut."""
-        text = json.dumps(_converter().unstructure(_File(VERSION, list(self))), indent=2) + "\n"
-        wholefile.replace(self.path, text, safely=safely)
-        self._unwritten = False
+    def _text(self) -> str:
+        return json.dumps(_converter().unstructure(_File(VERSION, list(self))), indent=2) + "\n"
+
+    def _back(self) -> str:
+        names = ", ".join(repr(name) for name in self._shut_out)
+        return f"a restart would let in again who was revoked: {names}"
 
 
 def _forgotten(device: Device, now: float) -> bool:
@@ -315,25 +323,59 @@ class _File:
 
 
 def open_book(state_dir: Path, clock: Callable[[], float]) -> Book:
-    """The book of a state directory, empty if there is none yet. Raises ``BookError``."""
+    """The book of a state directory, empty if there is none yet.
+
+    A damaged one is read from its copy. Raises ``BookError`` if that can't be read either.
+    """
     book = Book(state_dir / FILE, clock)
-    document = wholefile.read(book.path, VERSION, "a device book", BookError, _unreadable)
+    try:
+        book._set(_read(book.path) or {})
+    except _UnreadableBookError as damage:
+        if isinstance(damage.__cause__, privatefile.UnfitError):
+            raise  # somebody has put something else there: that is no damage
+        book._set(_restored(book.path, damage))
+    return book
+
+
+class _UnreadableBookError(BookError):
+    """What stands there is no device book, of any version."""
+
+
+def _restored(path: Path, damage: _UnreadableBookError) -> dict[str, Device]:
+    """What the copy of a damaged book says, which is then the book."""
+    copy = path.with_name(COPY)
+    try:
+        devices = _read(copy)
+    except BookError as failure:
+        raise BookError(f"{damage}. Its copy is of no use, too: {failure}") from failure
+    if devices is None:
+        raise damage
+    try:
+        text = privatefile.read(copy).decode()
+        wholefile.set_aside(path, f"nothing is lost: {copy} holds the same", text)
+    except OSError as failure:
+        log.warning("the device book isn't mended", path=str(path), why=failure.strerror)
+    return devices
+
+
+def _read(path: Path) -> dict[str, Device] | None:
+    document = wholefile.read(path, VERSION, "a device book", BookError, _unreadable)
     if document is None:
-        return book
+        return None
     try:
         # A checked type first: cattrs takes any iterable for a list.
         _checked(document.get("devices"), list)
         devices = _converter().structure(document, _File).devices
     except (BaseValidationError, ValueError) as failure:
-        raise _unreadable(book.path, "an entry in it is damaged") from failure
-    book._set({each.id: each for each in devices})
-    if len(book._devices) != len(devices) or len(book._by_digest) != len(devices):
-        raise _unreadable(book.path, "a device stands in it twice")
-    return book
+        raise _unreadable(path, "an entry in it is damaged") from failure
+    ids, digests = {each.id for each in devices}, {each.digest for each in devices}
+    if not len(ids) == len(digests) == len(devices):
+        raise _unreadable(path, "a device stands in it twice")
+    return {each.id: each for each in devices}
 
 
-def _unreadable(path: Path, why: str) -> BookError:
-    return BookError(
+def _unreadable(path: Path, why: str) -> _UnreadableBookError:
+    return _UnreadableBookError(
         f"can't read the device book {path}: {why}. Restore it from a backup, or remove it: then"
         " every device must be paired again"
     )

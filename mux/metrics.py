@@ -36,6 +36,7 @@ from mux.core.methods import Asked
 from mux.core.notices import REASONS
 from mux.core.offering import LATE
 from mux.core.state import State
+from mux.devices import Book
 from mux.dispatcher import Dispatcher
 from mux.door import Exposition
 from mux.failures import Failures
@@ -67,6 +68,7 @@ class Metrics(Collector):
     audit: Audit
     failures: Failures
     pushes: Pushes
+    book: Book
     _registry: CollectorRegistry = attrs.field(factory=CollectorRegistry)
 
     def __attrs_post_init__(self) -> None:
@@ -214,6 +216,7 @@ class Metrics(Collector):
         )
         trouble.add_metric(["journal"], self.store.trouble is not None)
         trouble.add_metric(["audit"], self.audit.trouble is not None)
+        trouble.add_metric(["devices"], self.book.trouble is not None)
         trouble.add_metric(["pushes"], self.pushes.keeper.trouble is not None)
         yield trouble
 

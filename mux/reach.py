@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -20,6 +21,7 @@ from typing import Final
 
 import platformdirs
 
+from mux import privatefile
 from mux.codex import codex_home
 
 ADDRESS: Final = "broker.json"
@@ -30,6 +32,9 @@ CONTROL_SOCKET: Final = Path("app-server-control", "app-server-control.sock")
 """Below CODEX_HOME: where plain ``codex`` looks for a running app-server."""
 
 UNIX: Final = "unix://"
+
+LONGEST_ADDRESS: Final = 107 if sys.platform == "linux" else 103
+"""Bytes: what fits into a ``sockaddr_un`` before its closing zero."""
 
 _APP_NAME: Final = "appmux"  # as in config, which costs 60 ms to import
 
@@ -59,10 +64,17 @@ def socket_path(named: str) -> Path:
     return Path(named.removeprefix(UNIX)).expanduser().absolute()
 
 
+def address(path: Path) -> str:
+    """A socket's path as an address. One that is too long is the link to a shorter one."""
+    long = len(os.fsencode(path)) > LONGEST_ADDRESS
+    return os.path.realpath(path) if long else str(path)
+
+
 def announced(state_dir: Path) -> list[str] | None:
     """Where the broker of this state directory listens, as URLs; None if none has said so."""
     try:
-        return [str(url) for url in json.loads((state_dir / ADDRESS).read_text())["listeners"]]
+        said = json.loads(privatefile.read(state_dir / ADDRESS, foreign=True))
+        return [str(url) for url in said["listeners"]]
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

@@ -10,8 +10,10 @@ import socket
 import ssl
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Final
 
+from mux import reach
 from mux.codex import codex_home
 from mux.config import Config
 from mux.listener import Address, TcpAddress, parse_listen_url
@@ -67,7 +69,7 @@ def _connected(address: Address) -> socket.socket:
     there = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         there.settimeout(ANSWER_DEADLINE)
-        there.connect(str(address))
+        there.connect(reach.address(Path(str(address))))
     except BaseException:
         there.close()
         raise

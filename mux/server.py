@@ -6,6 +6,7 @@
     ├─ audit.run             the audit log, likewise
     ├─ schema.run            what is experimental in the codex that runs
     ├─ directories.run       what paths in requests mean
+    ├─ book.run              the device book, where it isn't written at once
     ├─ pushes.run            what devices are to be told, sent to their push services
     ├─ noticing.run          when quiet hours begin and end
     ├─ dispatcher.run        has what is owed written; tells the core that a moment has come
@@ -79,6 +80,9 @@ READ_AGAIN = 1.0
 IDS_PER_SECOND = 2**20
 """Server requests get ids from the broker's start in seconds times this: a broker that asks fewer a
 second never repeats an id of the one before it, and the ids stay exact in JavaScript (2**53)."""
+
+RELOAD_SECONDS = 10.0
+"""For which secrets and certificate are read again; from a disk it takes a millisecond."""
 
 COLLECTED = (2_000, 2, 100)
 """When the garbage collector looks (``gc.set_threshold``). What clients and threads held goes by
@@ -289,6 +293,7 @@ class _Server:
     terminal: Terminal = attrs.field(factory=Terminal.at_start)
     _metrics: Metrics | None = None
     _stop: trio.Event = attrs.field(factory=trio.Event)
+    _changed: trio.Event = attrs.field(factory=trio.Event)
     _serving: int = 0
     _served: trio.Event = attrs.field(factory=trio.Event)
     _signal: signal.Signals | None = None
@@ -303,8 +308,10 @@ class _Server:
             async with trio.open_nursery() as root:
                 root.start_soon(self._obey, signals, root.cancel_scope)
                 root.start_soon(self.dispatcher.run)
+                root.start_soon(self._reload)
                 root.start_soon(self.schema.run)
                 root.start_soon(self.directories.run)
+                root.start_soon(self.access.book.run)
                 root.start_soon(self._read_for_those_behind)
                 root.start_soon(watchdog.keep, os.environ, self._state, notify)
                 await root.start(self.store.run)
@@ -430,7 +437,8 @@ class _Server:
 
     def ready(self) -> bool:
         """Whether all is well: what ``/readyz`` answers."""
-        return self.dispatcher.ready() and not (self.store.trouble or self.audit.trouble)
+        troubles = (self.store.trouble, self.audit.trouble, self.access.book.trouble)
+        return self.dispatcher.ready() and not any(troubles)
 
     def _announce(self) -> None:
         for each in self.listeners:
@@ -465,13 +473,14 @@ class _Server:
                 self.audit,
                 self.failures,
                 self.notices.noticing.pushes,
+                self.access.book,
             )
         return self._metrics.expose(accept)
 
     async def _obey(self, signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
         async for number in signals:
             if number == signal.SIGHUP and not self.terminal.has_hung_up():
-                self._reload()
+                self._changed.set()
             elif self._signal is None:
                 self._signal = signal.Signals(number)
                 log.info("draining", signal=self._signal.name, clients=self.dispatcher.attached)
@@ -482,17 +491,25 @@ class _Server:
                 self.upstream.kill("the broker was told to end at once")
                 scope.cancel()
 
-    def _reload(self) -> None:
-        self._read_again("secrets", self.authenticator.reload)
-        if self.certificate is not None:
-            self._read_again("certificate", self.certificate.reload)
+    async def _reload(self) -> None:
+        """Read again what was said to have changed, beside everything else, until cancelled."""
+        while True:
+            await self._changed.wait()
+            self._changed = trio.Event()
+            await self._read_again("secrets", self.authenticator.read_again)
+            if self.certificate is not None:
+                await self._read_again("certificate", self.certificate.read_again)
 
-    def _read_again(self, what: str, reload: Callable[[], None]) -> None:
+    async def _read_again(self, what: str, read: Callable[[], Callable[[], None]]) -> None:
         try:
-            reload()
-        except AppmuxError as failure:
-            log.error(f"{what} not read again, what was there stays", why=str(failure))
-            self.audit.record("config/reload-failed", {"what": what, "why": str(failure)})
+            # A file server that doesn't answer holds up the thread alone.
+            with trio.fail_after(RELOAD_SECONDS):
+                go_by_it = await trio.to_thread.run_sync(read, abandon_on_cancel=True)
+            go_by_it()
+        except (AppmuxError, trio.TooSlowError) as failure:
+            why = str(failure) or f"no answer within {RELOAD_SECONDS:.0f} s"
+            log.error(f"{what} not read again, what was there stays", why=why)
+            self.audit.record("config/reload-failed", {"what": what, "why": why})
         else:
             log.info(f"{what} read again")
             self.audit.record("config/reloaded", {"what": what})
@@ -528,6 +545,7 @@ class _Server:
 
     def facts(self) -> dict[str, Any]:
         """What only the server knows, for ``mux/status``."""
+        book = self.access.book
         return {
             "appServer": {
                 "pid": self.upstream.pid,
@@ -537,6 +555,7 @@ class _Server:
             },
             "store": self.store.facts(),
             "audit": self.audit.facts(),
+            "devices": {"count": len(list(book)), "trouble": book.trouble},
             "notices": self.notices.noticing.facts(),
             "failedAuthentications": self.failures.facts(),
             "log": stderr.facts(),

@@ -5,6 +5,10 @@ one gets it and the other an error. Codex's own listener doesn't know this lock,
 its own for the control socket (``StartupLock``), which is taken too. At other paths there is only
 what the file system says: a socket that answers is in use, one that refuses is stale.
 
+A socket's address has room for about 100 bytes. For a longer path the socket is where Codex's own
+listener puts each of its sockets, ``/tmp/codex-daemon-UID/SHA256-OF-THE-PATH``, and a symbolic link
+is at the path: Codex's programs, and ours (``reach.address``), follow it before they connect.
+
 Hands to: ``listener``, a bound and listening socket; ``takeover``, Codex's own lock.
 Hears from: ``listener``, a path to claim, and when to let it go.
 """
@@ -13,6 +17,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import hashlib
 import os
 import socket
 import stat
@@ -22,15 +27,18 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import TypeVar
 
 import attrs
 import msgspec
 import structlog
 
+from mux import reach
 from mux.errors import AppmuxError
+from mux.reach import LONGEST_ADDRESS
 
-LONGEST_PATH = 107 if sys.platform == "linux" else 103
-"""Bytes: what fits into a ``sockaddr_un`` before its closing zero."""
+SHORT_PLACES = Path("/tmp")
+"""Whatever ``TMPDIR`` says, as natively."""
 
 PRIVATE_DIRECTORY = 0o700
 PRIVATE_SOCKET = 0o600
@@ -45,6 +53,8 @@ log = structlog.get_logger()
 class ListenError(AppmuxError):
     """A listener that can't be opened; the text names it, what is in the way, and the way out."""
 
+
+_Taken = TypeVar("_Taken")
 
 STARTUP_LOCK = "app-server-startup.lock"
 """Beside the control socket: what Codex locks (flock) while it looks and binds there."""
@@ -63,17 +73,14 @@ def claim_path(path: Path, *, control: bool, backlog: int, startup_held: bool = 
     Codex's and may be made private; ``startup_held``, that the caller has the ``StartupLock``
     already. Raises ``ListenError``.
     """
-    if len(os.fsencode(path)) > LONGEST_PATH:
-        raise ListenError(
-            f"can't listen on unix://{path}: a socket's path has room for {LONGEST_PATH} bytes;"
-            " choose a shorter one"
-        )
     try:
         _prepare_directory(path.parent, control=control)
         lock = _take_lock(path)
         try:
             with nullcontext() if startup_held or not control else _startup(path):
                 _clear(path)
+                if len(os.fsencode(path)) > LONGEST_ADDRESS:
+                    return _bind_elsewhere(path, lock, backlog)
                 return _bind(path, lock, backlog)
         except BaseException:
             lock.release()
@@ -123,6 +130,14 @@ class _Lock:
 
 
 def _take_lock(path: Path) -> _Lock:
+    lock = _try_lock(path)
+    if lock is None:
+        raise _in_use(path, _probe(path) or "an appmux that is just starting")
+    return lock
+
+
+def _try_lock(path: Path) -> _Lock | None:
+    """The lock beside the path; None if somebody has it."""
     lock_path = path.with_name(f"{path.name}.lock")
     while True:
         descriptor = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, PRIVATE_SOCKET)
@@ -132,7 +147,7 @@ def _take_lock(path: Path) -> _Lock:
                 return _Lock(lock_path, descriptor)
         except BlockingIOError:
             os.close(descriptor)
-            raise _in_use(path, _probe(path) or "an appmux that is just starting") from None
+            return None
         except OSError:
             os.close(descriptor)
             raise
@@ -175,17 +190,23 @@ class StartupLock:
 @contextmanager
 def _startup(path: Path) -> Iterator[None]:
     """Have the ``StartupLock`` inside. Raises ``ListenError`` if somebody keeps it."""
+    lock = _patiently(path, lambda: StartupLock.take(path))
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _patiently(path: Path, take: Callable[[], _Taken | None]) -> _Taken:
+    """What ``take`` gives at last. Raises ``ListenError`` if it is None for too long."""
     deadline = time.monotonic() + STARTING_PATIENCE
-    while (lock := StartupLock.take(path)) is None:
+    while (lock := take()) is None:
         if time.monotonic() > deadline:
             raise ListenError(
                 in_use(path, "a codex or an appmux is just starting there; try again")
             )
         time.sleep(STARTING_LOOK)
-    try:
-        yield
-    finally:
-        lock.release()
+    return lock
 
 
 # -- what is at the path already -------------------------------------------------------------------
@@ -220,7 +241,7 @@ def _probe(path: Path) -> str | None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.setblocking(False)
         try:
-            probe.connect(str(path))
+            probe.connect(reach.address(path))
         except (ConnectionRefusedError, FileNotFoundError):
             return None
         except OSError as failure:
@@ -275,7 +296,8 @@ class Claim:
 
     path: Path
     socket: socket.socket
-    _identity: tuple[int, int]
+    _made: tuple[tuple[Path, tuple[int, int]], ...]
+    """What leads there, the link first where there is one: a path, and what tells it is ours."""
     _lock: _Lock
 
     def release(self) -> None:
@@ -284,8 +306,10 @@ class Claim:
         To be called before the socket is closed: until then its inode can't become another's.
         """
         try:
-            if self._lock.descriptor is not None and _still_there(self.path, self._identity):
-                self.path.unlink()
+            if self._lock.descriptor is not None:
+                for path, identity in self._made:
+                    if _still_there(path, identity):
+                        path.unlink()
             self._lock.release()
         except OSError as failure:
             log.warning("socket file left behind", path=str(self.path), reason=failure.strerror)
@@ -301,13 +325,72 @@ def _bind(path: Path, lock: _Lock, backlog: int) -> Claim:
         finally:
             os.umask(former)
         bound.listen(backlog)
-        return Claim(path, bound, _identity(path.lstat()), lock)
+        return Claim(path, bound, ((path, _identity(path.lstat())),), lock)
     except OSError as failure:
         bound.close()
         if failure.errno == errno.EADDRINUSE:
             # Bound since it was cleared, by one that doesn't know the lock.
             raise _in_use(path, _probe(path) or "a program that is just starting") from failure
         raise
+
+
+def _bind_elsewhere(path: Path, lock: _Lock, backlog: int) -> Claim:
+    """At a short path, to which a link leads from the long one."""
+    place = short_place(path)
+    _prepare_short_places(place.parent)
+    # Codex has this lock while it binds there and while it goes, so it is had for no longer.
+    at_place = _take_place(path, place)
+    try:
+        claim = _bind(place, lock, backlog)
+        try:
+            path.symlink_to(place)
+            link = (path, _identity(path.lstat()))
+        except BaseException:
+            place.unlink(missing_ok=True)
+            claim.socket.close()
+            raise
+        return attrs.evolve(claim, path=path, made=(link, *claim._made))
+    finally:
+        at_place.release()
+
+
+def _take_place(path: Path, place: Path) -> _Lock:
+    """The lock of a place that is clear. A codex that ends removes its link first: it may last."""
+    deadline = time.monotonic() + STARTING_PATIENCE
+    while True:
+        lock = _patiently(path, lambda: _try_lock(place))
+        try:
+            _clear(place)
+        except ListenError:
+            lock.release()
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(STARTING_LOOK)
+        except BaseException:
+            lock.release()
+            raise
+        else:
+            return lock
+
+
+def short_place(path: Path) -> Path:
+    """Where Codex's own listener has the socket of this path."""
+    real = os.path.join(os.path.realpath(path.parent), path.name)  # noqa: PTH118 (no link itself)
+    name = hashlib.sha256(os.fsencode(real)).hexdigest()
+    return SHORT_PLACES.resolve() / f"codex-daemon-{os.geteuid()}" / name
+
+
+def _prepare_short_places(directory: Path) -> None:
+    """It stands where everybody may write, so somebody else may have made it before us."""
+    directory.mkdir(mode=PRIVATE_DIRECTORY, exist_ok=True)
+    there = directory.lstat()
+    if not stat.S_ISDIR(there.st_mode) or there.st_uid != os.geteuid():
+        raise ListenError(
+            f"can't listen in {directory}, where the sockets of long paths are: it belongs to"
+            " somebody else; have it removed, or choose a shorter path"
+        )
+    if there.st_mode & NOT_OWNER:
+        directory.chmod(PRIVATE_DIRECTORY)
 
 
 def _identity(status: os.stat_result) -> tuple[int, int]:

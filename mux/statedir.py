@@ -16,6 +16,7 @@ from typing import TextIO
 import attrs
 import structlog
 
+from mux import privatefile, wholefile
 from mux.errors import AppmuxError
 from mux.reach import ADDRESS, announced
 
@@ -37,13 +38,13 @@ class StateDir:
 
     def announce(self, urls: list[str]) -> None:
         """Say where this broker listens, for ``appmux status`` and its like."""
-        new = self.path / f"{ADDRESS}.new"
+        text = json.dumps({"pid": os.getpid(), "listeners": urls})
         try:
-            new.write_text(json.dumps({"pid": os.getpid(), "listeners": urls}))
-            new.replace(self.path / ADDRESS)
+            wholefile.replace(self.path / ADDRESS, text)
         except OSError as failure:
             # A full disk is no reason to serve nobody.
-            log.error("`appmux status` won't find this broker", why=failure.strerror, path=str(new))
+            path = str(self.path / ADDRESS)
+            log.error("`appmux status` won't find this broker", why=failure.strerror, path=path)
 
     def release(self) -> None:
         """Give it up. The lock goes with the process in any case."""
@@ -55,8 +56,13 @@ class StateDir:
 def claim(path: Path) -> StateDir:
     """Make the directory (mode 0700) and lock it. Raises ``StateDirError``, e.g. if it is taken."""
     try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = (path / LOCK).open("a+")
+        privatefile.make_directory(path, links=True)
+        lock = os.fdopen(privatefile.open_file(path / LOCK, os.O_RDWR | os.O_CREAT), "r+")
+    except privatefile.UnfitError as failure:
+        raise StateDirError(
+            f"can't use the state directory {path}: {failure.filename}: {failure.strerror}; put"
+            " that right, or name another directory with --state-dir"
+        ) from failure
     except OSError as failure:
         raise StateDirError(
             f"can't use the state directory {path}: {failure.strerror}; make it writable, or name"

@@ -120,6 +120,7 @@ def _broker(report: dict[str, Any]) -> RenderableType:
         *_app_server(report["appServer"]),
         *_journal(report.get("store")),
         *_audit(report.get("audit")),
+        *_devices(report.get("devices")),
         *_notices(report.get("notices")),
         *_log(report.get("log")),
     ):
@@ -171,6 +172,11 @@ def _audit(audit: dict[str, Any] | None) -> Iterator[tuple[str, str]]:
     yield "audit log", f"{audit['records']} records so far, {_bytes(audit['bytes'])} on disk"
     if audit["trouble"]:
         yield "", f"TROUBLE: {audit['trouble']} ({audit['unwrittenRecords']} records in memory)"
+
+
+def _devices(devices: dict[str, Any] | None) -> Iterator[tuple[str, str]]:
+    if devices is not None and devices["trouble"]:
+        yield "devices", f"TROUBLE: {devices['trouble']}"
 
 
 def _notices(notices: dict[str, Any] | None) -> Iterator[tuple[str, str]]:

@@ -145,7 +145,7 @@ class _Door:
             link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             link.settimeout(CONNECT_DEADLINE)
             try:
-                link.connect(_short(place))
+                link.connect(reach.address(place))
             except OSError as failure:
                 link.close()
                 why = failure.strerror or "its queue is full"
@@ -428,11 +428,6 @@ def _start_service() -> bool:
         for line in words:
             standard_streams.say(line)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-
-
-def _short(place: Path) -> str:
-    """The path as a socket's address, which has room for about 100 bytes; a link may be longer."""
-    return os.path.realpath(place)
 
 
 def _tell(text: str) -> None:

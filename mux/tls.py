@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import attrs
 
+from mux import privatefile
 from mux.errors import AppmuxError
 
 if TYPE_CHECKING:
@@ -51,9 +52,16 @@ class Certificate:
     key: Path
     context: ssl.SSLContext = attrs.field(repr=False)
 
-    def reload(self) -> None:
-        """Read the files again. Raises ``TlsError``, and then goes by what was read before."""
-        self.context = _read(self.cert, self.key)
+    def read_again(self) -> Callable[[], None]:
+        """Read the files again; what puts them in force. Blocks: call it in a thread.
+
+        Raises ``TlsError`` if they can't be used; what is in force stays so then.
+        """
+        context = _read(self.cert, self.key)
+        return lambda: self._go_by(context)
+
+    def _go_by(self, context: ssl.SSLContext) -> None:
+        self.context = context
 
 
 def _read(cert: Path, key: Path) -> ssl.SSLContext:
@@ -82,7 +90,10 @@ def _read(cert: Path, key: Path) -> ssl.SSLContext:
 
 def _require_pem(what: str, path: Path) -> None:
     try:
-        content = path.read_bytes()
+        if what == "key":
+            content = privatefile.read_secret(path)
+        else:
+            content = privatefile.read(path, links=True, foreign=True)
     except OSError as failure:
         raise TlsError(f"can't read the TLS {what} {path}: {failure.strerror}") from failure
     wanted = b"CERTIFICATE-----" if what == "certificate" else b"PRIVATE KEY-----"

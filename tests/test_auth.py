@@ -442,16 +442,16 @@ def test_reload_takes_the_new_token_and_keeps_the_old_one_if_it_cannot(tmp_path:
     written(path, b"two")
     assert said(authenticator, b"Bearer one") == jwts.LET_IN
 
-    authenticator.reload()
+    authenticator.read_again()()
     assert said(authenticator, b"Bearer one") == "invalid websocket bearer token"
     assert said(authenticator, b"Bearer two") == jwts.LET_IN
 
     written(path, b"")
     with pytest.raises(AuthConfigError, match="must not be empty"):
-        authenticator.reload()
+        authenticator.read_again()()
     path.unlink()
     with pytest.raises(AuthConfigError, match="No such file"):
-        authenticator.reload()
+        authenticator.read_again()()
     assert said(authenticator, b"Bearer two") == jwts.LET_IN
 
 

@@ -108,3 +108,44 @@ def test_without_disk_nothing_is_kept_and_nothing_fails(tmp_path: Path, generate
 
 async def test_a_binary_that_is_gone_teaches_nothing(tmp_path: Path) -> None:
     assert codex_schema.identity_text(tmp_path / "gone") is None
+
+
+def test_what_a_kill_left_is_removed_at_the_next_start(tmp_path: Path, generated: Path) -> None:
+    keep(tmp_path, generated)
+    directory = tmp_path / codex_schema.DIRECTORY
+    just_begun, abandoned = directory / "1+x.new-a", directory / "1+x.new-b"
+    for each in (tmp_path / "codex-schema.new-c" / "ts", just_begun, abandoned):
+        each.mkdir(parents=True)
+    os.utime(abandoned, (1, 1))
+    codex_schema._tidy(tmp_path)
+    assert {each.name for each in tmp_path.iterdir()} == {"out", codex_schema.DIRECTORY}
+    assert {each.name for each in directory.iterdir()} == {f"1.2.3+{WHICH}", just_begun.name}
+    codex_schema._tidy(tmp_path / "nowhere")
+
+
+async def test_nothing_is_left_in_the_folder_for_temporary_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even by a kill in the middle: it is in the state directory that it happens."""
+    monkeypatch.setenv("TMPDIR", "/nowhere")
+    monkeypatch.setattr("tempfile.tempdir", None)
+    seen: list[str] = []
+
+    def write(out: Path) -> None:
+        seen.append(str(out.parent.parent))
+        out.mkdir()
+        (out / codex_schema.BUNDLE).write_text("{}")
+
+    async def generate(_binary: Path, _what: str, out: Path, *_options: str) -> None:
+        write(out)
+
+    async def version(_binary: Path) -> str:
+        return "1.2.3"
+
+    monkeypatch.setattr(codex_schema, "_generate", generate)
+    monkeypatch.setattr(codex_schema, "codex_version", version)
+    monkeypatch.setattr(codex_schema, "_make", lambda _version, _place: GATE)
+    schema = codex_schema.CodexSchema(tmp_path / "codex", tmp_path, lambda _gate: None)
+    assert await schema._find(WHICH) == GATE
+    assert set(seen) == {str(tmp_path)}
+    assert os.listdir(tmp_path) == [codex_schema.DIRECTORY]  # noqa: PTH208

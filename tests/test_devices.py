@@ -10,10 +10,12 @@ from typing import Any
 
 import attrs
 import pytest
+import trio
 from hypothesis import given
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
-from mux import devices
+from mux import devices, wholefile
 from mux.core.scopes import ALL, Scope
 from mux.devices import (
     Book,
@@ -25,6 +27,7 @@ from mux.devices import (
     printable_name,
     proper_name,
 )
+from tests.end_to_end.scenes import eventually
 
 OBSERVE: frozenset[Scope] = frozenset({"observe"})
 
@@ -160,24 +163,35 @@ def test_a_device_may_change_the_case_of_its_name(book: Book) -> None:
         book.rename(device, "Tablet")
 
 
-def test_when_it_was_seen_is_written_now_and_then(book: Book, tmp_path: Path, clock: Clock) -> None:
+def test_when_it_was_seen_waits_for_a_while(book: Book, tmp_path: Path, clock: Clock) -> None:
     device = add(book, "phone")
 
     def kept() -> tuple[float | None, str | None]:
         (each,) = open_book(tmp_path, clock)
         return each.seen, each.address
 
-    first = clock.now
     book.saw(device.id, "10.0.0.7")
-    assert kept() == (first, "10.0.0.7")
-    clock.now += devices.SEEN_EVERY - 1
-    book.saw(device.id, "10.0.0.8")
-    assert kept() == (first, "10.0.0.7")
+    assert kept() == (None, None)
     book.flush()
-    assert kept() == (clock.now, "10.0.0.8")
+    assert kept() == (clock.now, "10.0.0.7")
+    clock.now += 1
     book.saw("another", "10.0.0.9")
     book.flush()
-    assert kept() == (clock.now, "10.0.0.8")
+    assert kept() == (clock.now - 1, "10.0.0.7")
+    add(book, "tablet")
+    book.saw(device.id, "10.0.0.8")
+    book.rename(device, "telephone")  # whatever is written takes it along
+    assert "telephone" in book.path.read_text()
+
+
+async def test_when_it_was_seen_is_written_behind(book: Book, clock: Clock) -> None:
+    device = add(book, "phone")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(book.run)
+        book.saw(device.id, "10.0.0.7")
+        book._file.owe()  # as the minute's end does
+        await eventually(lambda: "10.0.0.7" in book.path.read_text(), "it is written")
+        nursery.cancel_scope.cancel()
 
 
 def test_those_expired_long_ago_are_forgotten(book: Book, clock: Clock) -> None:
@@ -202,14 +216,9 @@ def test_the_book_is_bounded(book: Book, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_what_cannot_be_written_is_not_done(
-    book: Book, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    book: Book, tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    token = new_token()
-    device = add(book, "phone", token)
-
-    def full(_descriptor: int) -> None:
-        raise OSError(28, "No space left on device")
-
+    device = add(book, "phone")
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(BookError, match=r"nothing was changed: .*No space left"):
         add(book, "tablet")
@@ -218,23 +227,65 @@ def test_what_cannot_be_written_is_not_done(
     with pytest.raises(BookError):
         book.limit(device, ALL)
     assert list(book) == [device]
-    # Shutting somebody out can't wait for the disk.
-    with pytest.raises(BookError, match="after a restart it would be let in again"):
-        book.revoke(device)
-    assert book.by_token(token) is None
-
-
-def test_a_disk_that_is_full_keeps_nobody_out(book: Book, monkeypatch: pytest.MonkeyPatch) -> None:
-    device = add(book, "phone")
-
-    def full(*_given: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "open", full)
-    book.saw(device.id, "10.0.0.7")  # logged, and tried again
+    assert book.trouble is None, "whoever asked was told"
     monkeypatch.undo()
+    assert list(open_book(tmp_path, clock)) == [device]
+
+
+def test_what_got_into_one_of_the_two_files_is_taken_out_again(
+    book: Book, tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = add(book, "phone")
+    replace, calls = wholefile.replace, []
+
+    def half(path: Path, text: str) -> None:
+        calls.append(path)
+        if len(calls) == 2:
+            raise OSError(28, "No space left on device")
+        replace(path, text)
+
+    monkeypatch.setattr(wholefile, "replace", half)
+    with pytest.raises(BookError, match="nothing was changed"):
+        book.limit(device, ALL)
+    assert [path.name for path in calls] == [devices.COPY, devices.FILE]
     book.flush()
-    assert "10.0.0.7" in book.path.read_text()
+    book.path.write_text("")
+    assert list(open_book(tmp_path, clock)) == [device]
+
+
+async def test_shutting_out_waits_for_no_disk_and_is_written_once_there_is_room(
+    book: Book, tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = new_token()
+    device, other = add(book, "phone", token), add(book, "tablet")
+    monkeypatch.setattr(os, "fsync", full)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(book.run)
+        for name, each in (("'phone'", device), ("'phone', 'tablet'", other)):
+            with pytest.raises(BookError, match=r"is shut out, but the device book") as told:
+                book.revoke(each)
+            assert f"would let in again who was revoked: {name}" in str(told.value)
+            assert book.trouble is not None
+            assert book.trouble in str(told.value)
+        assert book.by_token(token) is None
+        assert list(open_book(tmp_path, clock)) == [device, other]
+        monkeypatch.undo()
+        await eventually(lambda: not list(open_book(tmp_path, clock)), "it is written")
+        await eventually(lambda: not book.trouble, "and said so")
+        nursery.cancel_scope.cancel()
+    add(book, "phone")
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(BookError, match=r"who was revoked: 'phone'$"):
+        book.revoke(book.by_name("phone"))
+
+
+def full(_descriptor: int) -> None:
+    raise OSError(28, "No space left on device")
+
+
+def both(book: Book) -> tuple[Path, Path]:
+    """The book and its copy."""
+    return book.path, book.path.with_name(devices.COPY)
 
 
 def changed(document: dict[str, Any], key: str, value: object) -> dict[str, Any]:
@@ -264,7 +315,8 @@ def test_a_damaged_entry_is_refused(book: Book, clock: Clock, key: str, value: o
     """Never read as something that might allow more."""
     add(book, "phone")
     document = json.loads(book.path.read_text())
-    book.path.write_text(json.dumps(changed(document, key, value)))
+    for path in both(book):
+        path.write_text(json.dumps(changed(document, key, value)))
     with pytest.raises(BookError, match="an entry in it is damaged"):
         open_book(book.path.parent, clock)
 
@@ -291,7 +343,8 @@ def test_a_device_that_stands_there_twice_is_refused(book: Book, clock: Clock) -
     add(book, "phone")
     document = json.loads(book.path.read_text())
     document["devices"] *= 2
-    book.path.write_text(json.dumps(document))
+    for path in both(book):
+        path.write_text(json.dumps(document))
     with pytest.raises(BookError, match="twice"):
         open_book(book.path.parent, clock)
 
@@ -303,4 +356,55 @@ def test_a_book_that_cannot_be_read_is_refused(book: Book, clock: Clock) -> None
     book.path.rmdir()
     book.path.write_bytes(b"\xff")
     with pytest.raises(BookError, match="can't read the device book"):
+        open_book(book.path.parent, clock)
+
+
+@pytest.mark.parametrize("damage", [b"", b"{}", b"\xff", b'{"version": 1, "devices": [{}]}'])
+def test_a_damaged_book_is_read_from_its_copy(book: Book, clock: Clock, damage: bytes) -> None:
+    gone = add(book, "gone")
+    device = add(book, "phone")
+    book.revoke(gone)
+    book.path.write_bytes(damage)
+    with capture_logs() as logs:
+        assert list(open_book(book.path.parent, clock)) == [device]
+    (told,) = logs
+    assert told["log_level"] == "error"
+    assert f"{book.path} is damaged: set aside" in told["event"]
+    assert Path(told["kept"]).read_bytes() == damage
+    with capture_logs() as logs:
+        assert list(open_book(book.path.parent, clock)) == [device]
+    assert not logs, "it is mended"
+
+
+def test_a_book_that_was_removed_is_empty_whatever_its_copy_says(book: Book, clock: Clock) -> None:
+    add(book, "phone")
+    book.path.unlink()
+    assert not list(open_book(book.path.parent, clock))
+
+
+def test_a_copy_is_no_way_around_what_a_newer_appmux_wrote(book: Book, clock: Clock) -> None:
+    add(book, "phone")
+    path, copy = both(book)
+    before = path.read_text()
+    newer = before.replace('"version": 1', '"version": 2')
+    path.write_text(newer)
+    with pytest.raises(BookError, match="written by a newer appmux"):
+        open_book(path.parent, clock)
+    path.write_text("")
+    copy.write_text(newer)
+    with pytest.raises(
+        BookError, match=r"isn't a device book.* Its copy is of no use, too: .*newer"
+    ):
+        open_book(path.parent, clock)
+    assert path.read_text() == ""
+    copy.unlink()
+    with pytest.raises(BookError, match="isn't a device book"):
+        open_book(path.parent, clock)
+
+
+def test_a_pipe_in_the_place_of_the_book_is_no_damage(book: Book, clock: Clock) -> None:
+    add(book, "phone")
+    book.path.unlink()
+    os.mkfifo(book.path)
+    with pytest.raises(BookError, match=rf"{book.path}: it is a pipe \(FIFO\), where a file"):
         open_book(book.path.parent, clock)

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
 import multiprocessing
 import os
 import resource
@@ -12,6 +14,7 @@ import socket
 import stat
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -25,6 +28,7 @@ import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mux import reach, socketpath
 from mux.listener import (
     Address,
     Listener,
@@ -37,7 +41,8 @@ from mux.listener import (
     refuse_open_door,
     serve,
 )
-from mux.socketpath import LONGEST_PATH, ListenError
+from mux.reach import LONGEST_ADDRESS
+from mux.socketpath import ListenError
 from mux.streams import Listening, Patient
 from mux.unauthenticated import MOST, MOST_OF_ADDRESS, TOLD_EVERY, Place, Unauthenticated
 from tests.ports import kept_port
@@ -285,12 +290,98 @@ async def test_a_directory_where_everybody_writes(path: Path) -> None:
     await (await open_listener(UnixAddress(path))).aclose()
 
 
-async def test_a_path_that_is_too_long(path: Path) -> None:
-    room = LONGEST_PATH - len(os.fsencode(path.parent)) - 1
-    fits, too_long = path.with_name("x" * room), path.with_name("x" * (room + 1))
-    await (await open_listener(UnixAddress(fits))).aclose()
-    with pytest.raises(ListenError, match=rf"{too_long}: .*room for {LONGEST_PATH} bytes"):
-        await open_listener(UnixAddress(too_long))
+@pytest.fixture
+def long(path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A path that no socket's address has room for."""
+    places = path.parent / "places"
+    places.mkdir()
+    monkeypatch.setattr(socketpath, "SHORT_PLACES", places)
+    return path.with_name("x" * (LONGEST_ADDRESS - len(os.fsencode(path.parent))))
+
+
+async def test_a_socket_whose_path_is_too_long_is_elsewhere(long: Path) -> None:
+    fits = long.with_name(long.name[1:])
+    opened = await open_listener(UnixAddress(fits))
+    assert stat.S_ISSOCK(fits.lstat().st_mode)
+    await opened.aclose()
+    umask = os.umask(0)
+    try:
+        opened = await open_listener(UnixAddress(long))
+    finally:
+        os.umask(umask)
+    assert opened.url == f"unix://{long}"
+    place = long.readlink()
+    name = hashlib.sha256(os.fsencode(long.parent.resolve() / long.name)).hexdigest()
+    assert (place.parent.name, place.name) == (f"codex-daemon-{os.geteuid()}", name)
+    assert (mode(place.parent), mode(place)) == (0o700, 0o600)
+    assert reach.address(long) == str(place)
+    assert await connects(place)
+    with pytest.raises(ListenError, match=rf"already in use at {long}: process {os.getpid()} "):
+        await open_listener(UnixAddress(long))
+    await opened.aclose()
+    assert not list(place.parent.iterdir()), "nothing stays"
+    assert not list(long.parent.glob("x*"))
+
+
+async def test_what_is_left_elsewhere_is_replaced_and_what_lives_there_is_not(
+    long: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(socketpath, "STARTING_PATIENCE", 0.1)
+    place = socketpath.short_place(long)
+    place.parent.mkdir(mode=0o777)
+    place.parent.chmod(0o777)
+    leave_stale(place)
+    for link in (False, True):
+        if link:
+            long.symlink_to(place)
+            leave_stale(place)
+        opened = await open_listener(UnixAddress(long))
+        assert await connects(place)
+        assert mode(place.parent) == 0o700
+        await opened.aclose()
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(str(place))
+        other.listen()
+        with pytest.raises(ListenError, match=f"process {os.getpid()} listens there"):
+            await open_listener(UnixAddress(long))
+        assert not long.is_symlink()
+
+        monkeypatch.setattr(socketpath, "STARTING_PATIENCE", 5.0)
+        ending = threading.Timer(0.1, other.close)  # as a codex does that has removed its link
+        ending.start()
+        opened = await open_listener(UnixAddress(long))
+        ending.join()
+        assert await connects(place)
+        await opened.aclose()
+
+
+async def test_somebody_elses_directory_for_long_paths(long: Path) -> None:
+    place = socketpath.short_place(long)
+    place.parent.symlink_to(long.parent)
+    with pytest.raises(ListenError, match="it belongs to somebody else"):
+        await open_listener(UnixAddress(long))
+    place.parent.unlink()
+    if os.geteuid() == 0:
+        place.parent.mkdir()
+        os.chown(place.parent, 12345, -1)
+        with pytest.raises(ListenError, match="it belongs to somebody else"):
+            await open_listener(UnixAddress(long))
+
+
+async def test_codexs_lock_elsewhere_is_waited_for(
+    long: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(socketpath, "STARTING_PATIENCE", 0.1)
+    place = socketpath.short_place(long)
+    place.parent.mkdir()
+    with place.with_name(f"{place.name}.lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(ListenError, match="is just starting there; try again"):
+            await open_listener(UnixAddress(long))
+    opened = await open_listener(UnixAddress(long))
+    with place.with_name(f"{place.name}.lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)  # it isn't kept from Codex
+    await opened.aclose()
 
 
 def leave_stale(path: Path) -> None:

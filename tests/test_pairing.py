@@ -19,6 +19,7 @@ from msgspec import to_builtins
 from mux import pairing
 from mux.devices import Book, BookError, DeviceError, open_book
 from mux.pairing import Pairing, PairingError, Reply, Wanted, code_of
+from mux.write_behind import WriteBehind
 
 OPERATOR = 7
 WANTED = Wanted("paired", frozenset({"observe"}))
@@ -266,7 +267,7 @@ async def test_a_book_that_cannot_be_written(desk: Desk, monkeypatch: pytest.Mon
         raise OSError(28, "No space left on device")
 
     async with desk.waiting({"ticket": ticket}):
-        monkeypatch.setattr(Book, "_write", full)
+        monkeypatch.setattr(WriteBehind, "write", full)
         with pytest.raises(BookError, match="nothing was changed"):
             desk.pairing.confirm(OPERATOR, id, accept=True)
     assert desk.said()[0] == 410

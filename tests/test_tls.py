@@ -100,7 +100,7 @@ def test_files_that_cannot_be_used(name: str, tmp_path: Path) -> None:
         open_certificate(Tls(issued.cert, issued.key))
     assert str(tmp_path) in str(raised.value)
     with pytest.raises(TlsError, match=told):
-        certificate.reload()
+        certificate.read_again()()
     assert certificate.context is before
 
 
@@ -235,7 +235,7 @@ async def test_new_connections_get_the_new_certificate_and_old_ones_go_on(
 ) -> None:
     async with _serving(certificate) as opened, _talk(opened, issued.trusting()) as old:
         renewed = issue(issued.cert.parent)
-        certificate.reload()
+        certificate.read_again()()
         async with _talk(opened, renewed.trusting()):
             pass
         with pytest.raises(trio.BrokenResourceError) as refused:

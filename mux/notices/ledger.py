@@ -116,6 +116,7 @@ class Ledger:
     clock: Callable[[], float]
     connection: sqlite3.Connection
     trouble: str | None = None
+    _in_memory: bool = False
     _since_tidying: int = 0
 
     @classmethod
@@ -131,7 +132,7 @@ class Ledger:
             connection = sqlite3.connect(":memory:", isolation_level=None)
             _first(connection)
         connection.execute(f"PRAGMA busy_timeout = {BUSY_MILLISECONDS}")
-        opened = cls(path, clock, connection, trouble)
+        opened = cls(path, clock, connection, trouble, in_memory=trouble is not None)
         opened._tidy()
         return opened
 
@@ -181,7 +182,7 @@ class Ledger:
                 self.trouble = trouble
                 log.error(trouble)
         else:
-            if self.trouble and self.path.exists():
+            if self.trouble and not self._in_memory and self.path.exists():
                 self.trouble = None
 
     def _tidy(self) -> None:

@@ -113,10 +113,15 @@ class Noticing:
         self.tell_reachable()
 
     async def run(self) -> None:
-        """Look each minute whether quiet hours or a snooze began or ended."""
-        while True:
-            await trio.sleep(MINUTE - self.clock() % MINUTE)
-            self.tell_reachable()
+        """Look each minute whether quiet hours or a snooze began or ended; have wishes written."""
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self.wishes.run)
+                while True:
+                    await trio.sleep(MINUTE - self.clock() % MINUTE)
+                    self.tell_reachable()
+        finally:
+            self.wishes.flush()
 
     def clock_moved(self) -> None:
         """The wall's clock was set, or the machine slept."""
@@ -255,7 +260,8 @@ class Noticing:
     def facts(self) -> dict[str, Any]:
         """For ``mux/status``."""
         facts = self.pushes.facts()
-        trouble = [each for each in (facts["trouble"], self.ledger.trouble) if each]
+        said = (facts["trouble"], self.ledger.trouble, self.wishes.trouble)
+        trouble = [each for each in said if each]
         return {**facts, "standing": len(self._standing), "trouble": "; ".join(trouble) or None}
 
     def test(self, device: str) -> Push:

@@ -17,7 +17,6 @@ from typing import Final
 
 import attrs
 import msgspec
-import structlog
 
 from mux import wholefile
 from mux.core.extension.notices import RuleSet
@@ -25,6 +24,8 @@ from mux.core.notice import KINDS, Rule
 from mux.core.principal import Principal
 from mux.core.scopes import Scope
 from mux.errors import AppmuxError
+from mux.wholefile import DamagedError
+from mux.write_behind import WriteBehind
 
 FILE: Final = "notices.json"
 VERSION: Final = 1
@@ -38,8 +39,6 @@ LONGEST_SNOOZE: Final = 366 * 86_400.0
 
 _HOUR = re.compile(r"([01]\d|2[0-3]):[0-5]\d")
 _HOURS = re.compile(r"(?P<start>\d\d:\d\d)-(?P<end>\d\d:\d\d)")
-
-log = structlog.get_logger()
 
 
 class WishError(AppmuxError):
@@ -67,6 +66,10 @@ class Wishes:
     clock: Callable[[], float]
     default: list[RuleSet] = attrs.field(factory=list)
     _devices: dict[str, Wish] = attrs.field(factory=dict)
+    _file: WriteBehind = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._file = WriteBehind(self.path, self._text, "the list of wishes", _back)
 
     def of(self, device: str) -> list[RuleSet]:
         """A device's own rules that are still there."""
@@ -117,30 +120,47 @@ class Wishes:
         self.set(device, kept)
 
     def forget(self, device: str) -> None:
-        """The device was revoked."""
-        if device in self._devices:
-            try:
-                self._change(device, None)
-            except WishError as failure:
-                log.warning("a revoked device's wishes stay", why=str(failure))
+        """The device was revoked; on disk as soon as there is room."""
+        if self._devices.pop(device, None) is not None:
+            self._file.owe()
 
-    def _change(self, device: str, wish: Wish | None) -> None:
+    # -- their file --------------------------------------------------------------------------------
+
+    @property
+    def trouble(self) -> str | None:
+        """Why those of a revoked device still stand in the file, for people; None: none do."""
+        return self._file.trouble
+
+    async def run(self) -> None:
+        """Write what isn't written yet, until cancelled."""
+        await self._file.run()
+
+    def flush(self) -> None:
+        """Write what isn't written yet, at the end."""
+        self._file.flush()
+
+    def _change(self, device: str, wish: Wish) -> None:
         before = self._devices
-        devices = {key: each for key, each in before.items() if key != device}
-        if wish is not None:
-            devices[device] = wish
+        devices = {**before, device: wish}
         if len(devices) > MOST_DEVICES:
             raise WishError(f"wishes of {MOST_DEVICES} devices are kept already")
         self._devices = devices
         try:
-            text = msgspec.json.encode(_File(VERSION, devices)).decode()
-            wholefile.replace(self.path, text, safely=True)
+            self._file.write()
         except OSError as failure:
             self._devices = before
+            self._file.owe_seldom()  # it may have got there
             raise WishError(
                 f"nothing was changed: {self.path} can't be written ({failure.strerror}): make room"
                 " for it"
             ) from failure
+
+    def _text(self) -> str:
+        return msgspec.json.encode(_File(VERSION, self._devices)).decode()
+
+
+def _back() -> str:
+    return "the wishes of devices that were revoked stay in it"
 
 
 def open_wishes(
@@ -148,16 +168,30 @@ def open_wishes(
 ) -> Wishes:
     """Those of a state directory. ``quiet`` (HH:MM-HH:MM) and ``off`` (kinds): the host's settings.
 
-    Raises ``WishError`` if the file can't be read.
+    A damaged file is set aside, and a new one begun. Raises ``WishError`` if it can't be read, or a
+    newer appmux wrote it.
     """
     opened = Wishes(state_dir / FILE, clock, _default(quiet, off))
-    document = wholefile.read(opened.path, VERSION, "a list of wishes", WishError, _unreadable)
-    if document is not None:
+    try:
+        opened._devices = _read(opened.path)
+    except WishError as failure:
+        if not isinstance(failure.__cause__, DamagedError):
+            raise
         try:
-            opened._devices = msgspec.convert(document, _File).devices
-        except msgspec.ValidationError as failure:
-            raise _unreadable(opened.path, str(failure)) from failure
+            wholefile.set_aside(opened.path, "each device is told of everything")
+        except OSError:
+            raise failure from None
     return opened
+
+
+def _read(path: Path) -> dict[str, Wish]:
+    document = wholefile.read(path, VERSION, "a list of wishes", WishError, _unreadable)
+    if document is None:
+        return {}
+    try:
+        return msgspec.convert(document, _File).devices
+    except msgspec.ValidationError as failure:
+        raise _unreadable(path, str(failure)) from DamagedError(failure)
 
 
 def _unreadable(path: Path, why: str) -> WishError:

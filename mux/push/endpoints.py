@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
 import attrs
-import structlog
 from cattrs import BaseValidationError, Converter
 
 from mux import wholefile
 from mux.config import ContentLevel
 from mux.push.push import PushError
+from mux.wholefile import DamagedError
+from mux.write_behind import WriteBehind
 
 FILE: Final = "push.json"
 VERSION: Final = 1
@@ -44,8 +45,6 @@ SERVICES: Final[tuple[Service, ...]] = get_args(Service)
 
 WITH_OWN_TOKEN: Final = frozenset({"apns", "fcm", "webpush", "unifiedpush"})
 """Services whose addresses stand for one installation of an app: whoever registers one has it."""
-
-log = structlog.get_logger()
 
 
 @attrs.frozen
@@ -89,7 +88,10 @@ class Endpoints:
     clock: Callable[[], float]
     configured: tuple[Endpoint, ...] = ()
     _registered: dict[str, Endpoint] = attrs.field(factory=dict)
-    _unwritten: bool = False
+    _file: WriteBehind = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._file = WriteBehind(self.path, self._text, "the list of push registrations", _back)
 
     def all(self) -> list[Endpoint]:
         """Every endpoint, the settings' first."""
@@ -146,55 +148,62 @@ class Endpoints:
         return True
 
     def forget(self, device: str) -> None:
-        """Take away all of a device, at once; a file that can't be written is only logged."""
+        """Take away all of a device, at once; on disk as soon as there is room."""
         left = {id: each for id, each in self._registered.items() if each.device != device}
         if len(left) != len(self._registered):
             self._registered = left
-            self._unwritten = True
-            self.flush()
+            self._file.owe()
 
     def gone(self, id: str) -> None:
-        """A service said that there is nobody any more. As `forget`: it would say so again."""
+        """A service said that there is nobody any more. As `forget`."""
         if self._registered.pop(id, None):
-            self._unwritten = True
-            self.flush()
+            self._file.owe()
 
     def note(self, id: str, said: str) -> None:
-        """Keep what a service said; written with the next change, as nothing depends on it."""
+        """Keep what a service said; written some time, as nothing depends on it."""
         now = self.clock()
         if id in self._registered:
             self._registered[id] = attrs.evolve(self._registered[id], said=said, said_at=now)
-            self._unwritten = True
+            self._file.owe_seldom()
         self.configured = tuple(
             attrs.evolve(each, said=said, said_at=now) if each.id == id else each
             for each in self.configured
         )
 
+    # -- its file ----------------------------------------------------------------------------------
+
+    @property
+    def trouble(self) -> str | None:
+        """Why one that was taken away still stands in the file, for people; None: none does."""
+        return self._file.trouble
+
+    async def run(self) -> None:
+        """Write what isn't written yet, until cancelled."""
+        await self._file.run()
+
     def flush(self) -> None:
-        """Write what isn't written yet."""
-        if not self._unwritten:
-            return
-        try:
-            self._write(safely=False)
-        except OSError as failure:
-            log.warning("push registrations not written", path=str(self.path), why=failure.strerror)
+        """Write what isn't written yet, at the end."""
+        self._file.flush()
 
     def _change(self, registered: dict[str, Endpoint]) -> None:
         before, self._registered = self._registered, registered
         try:
-            self._write(safely=True)
+            self._file.write()
         except OSError as failure:
             self._registered = before
+            self._file.owe_seldom()  # it may have got there
             raise PushError(
                 f"nothing was changed: {self.path} can't be written ({failure.strerror}): make room"
                 " for it"
             ) from failure
 
-    def _write(self, *, safely: bool) -> None:
+    def _text(self) -> str:
         file = _File(VERSION, list(self._registered.values()))
-        text = json.dumps(_converter.unstructure(file), indent=2) + "\n"
-        wholefile.replace(self.path, text, safely=safely)
-        self._unwritten = False
+        return json.dumps(_converter.unstructure(file), indent=2) + "\n"
+
+
+def _back() -> str:
+    return "the addresses of devices that were revoked or are gone stay in it"
 
 
 def _same(endpoint: Endpoint, service: Service, address: Mapping[str, str]) -> bool:
@@ -220,18 +229,33 @@ class _File:
 def open_endpoints(
     state_dir: Path, clock: Callable[[], float], configured: tuple[Endpoint, ...] = ()
 ) -> Endpoints:
-    """The endpoints of a state directory. Raises ``PushError`` if the file can't be read."""
+    """The endpoints of a state directory. A damaged file is set aside, and a new one begun.
+
+    Raises ``PushError`` if it can't be read, or a newer appmux wrote it.
+    """
     opened = Endpoints(state_dir / FILE, clock, configured)
-    what = "a list of registrations"
-    document = wholefile.read(opened.path, VERSION, what, PushError, _unreadable)
-    if document is None:
-        return opened
     try:
-        endpoints = _converter.structure(document, _File).endpoints
-    except (BaseValidationError, ValueError, TypeError) as failure:
-        raise _unreadable(opened.path, "an entry in it is damaged") from failure
+        endpoints = _read(opened.path)
+    except PushError as failure:
+        if not isinstance(failure.__cause__, DamagedError):
+            raise
+        try:
+            wholefile.set_aside(opened.path, "apps register again when they next connect")
+        except OSError:
+            raise failure from None
+        return opened
     opened._registered = {each.id: each for each in endpoints}
     return opened
+
+
+def _read(path: Path) -> list[Endpoint]:
+    document = wholefile.read(path, VERSION, "a list of registrations", PushError, _unreadable)
+    if document is None:
+        return []
+    try:
+        return _converter.structure(document, _File).endpoints
+    except (BaseValidationError, ValueError, TypeError) as failure:
+        raise _unreadable(path, "an entry in it is damaged") from DamagedError(failure)
 
 
 def _unreadable(path: Path, why: str) -> PushError:

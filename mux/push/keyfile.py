@@ -12,10 +12,8 @@ import stat
 from pathlib import Path
 from typing import Final
 
+from mux import privatefile
 from mux.push.push import PushError
-
-MOST_BYTES: Final = 64 * 1024
-"""A service account's JSON has 2 KiB; who names a video by mistake is told so at once."""
 
 OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 
@@ -23,14 +21,9 @@ OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 def read(path: Path, setting: str) -> str:
     """The text of a key file, without blanks around it. Blocks, shortly. Raises ``PushError``."""
     try:
-        mode = path.stat().st_mode
-        if mode & OTHERS:
+        if path.stat().st_mode & OTHERS:
             raise PushError(f"{setting}: others may read {path}: `chmod 600 {path}`")
-        with path.open("rb") as file:
-            text = file.read(MOST_BYTES + 1)
-        if len(text) > MOST_BYTES:
-            raise PushError(f"{setting}: {path} is no key: it has more than {MOST_BYTES} bytes")
-        found = text.decode().strip()
+        found = privatefile.read_secret(path).decode().strip()
     except OSError as failure:
         raise PushError(f"{setting}: can't read {path}: {failure.strerror}") from failure
     except UnicodeDecodeError as failure:

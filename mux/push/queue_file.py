@@ -37,7 +37,7 @@ CREATE TABLE push (
     device TEXT NOT NULL,
     endpoint TEXT NOT NULL,
     service TEXT NOT NULL,
-    push TEXT NOT NULL,          -- JSON; without title, body and ticket once the row is settled
+    push TEXT NOT NULL,          -- JSON; never its ticket, and no title and body once it is settled
     raised REAL NOT NULL,        -- Unix seconds, like all moments
     due REAL NOT NULL,
     state TEXT NOT NULL,
@@ -62,7 +62,9 @@ def _first(connection: sqlite3.Connection) -> None:
 MIGRATIONS: Final[list[Callable[[sqlite3.Connection], None]]] = [_first]
 """See ``database.Form``. Append, never edit."""
 
-FORM: Final = Form("the queue of pushes", APPLICATION, MIGRATIONS, "what waits there isn't sent")
+FORM: Final = Form(
+    "the queue of pushes", APPLICATION, MIGRATIONS, "what waits there isn't sent", forgets=True
+)
 
 
 @attrs.define(eq=False, repr=False)
@@ -74,6 +76,8 @@ class QueueFile:
     whole: bool = True
     _connection: sqlite3.Connection | None = None
     _identity: tuple[int, int] = (0, 0)
+    _remembers: bool = True
+    """Whether the write-ahead log may hold what a row told that is settled by now."""
 
     def load(self) -> list[Row]:
         """All rows, in order. A file that can't be read as a queue is moved aside.
@@ -94,11 +98,12 @@ class QueueFile:
         names = ", ".join(COLUMNS)
         try:
             found = connection.execute(f"SELECT {names} FROM push ORDER BY n").fetchall()
-            return [_row(columns) for columns in found]
         except sqlite3.OperationalError as failure:
             if database.code(failure) == sqlite3.SQLITE_ERROR:  # no such table or column
                 raise Broken(str(failure)) from failure
             raise
+        self._forget(connection)
+        return [_row(columns) for columns in found]
 
     def write(self, rows: Sequence[Row], removed: Iterable[int]) -> None:
         """Put rows into the file as they are, and take some out; all of it or nothing.
@@ -114,12 +119,19 @@ class QueueFile:
                     f"INSERT OR REPLACE INTO push VALUES ({marks})", [_columns(row) for row in rows]
                 )
                 connection.executemany("DELETE FROM push WHERE n = ?", [(n,) for n in removed])
+            self._remembers |= any(row.state != "queued" for row in rows)
+            self._forget(connection)
         except sqlite3.Error as failure:
             if database.is_broken(failure):
                 self._set_aside(str(failure))
             elif database.code(failure) not in {sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY}:
                 self.close()
             raise
+
+    def _forget(self, connection: sqlite3.Connection) -> None:
+        """Have what settled rows told leave the write-ahead log, too; else the next time."""
+        if self._remembers:
+            self._remembers = not database.empty_log(connection)
 
     def close(self) -> None:
         """Let go of the file. Never raises."""
@@ -152,7 +164,9 @@ class QueueFile:
 
 def _columns(row: Row) -> tuple[Any, ...]:
     values = attrs.asdict(row, recurse=False)
-    values["push"] = json.dumps(_converter().unstructure(row.push))
+    # A ticket outlives no broker, as its approval doesn't: on the disk it could only be stolen.
+    kept = attrs.evolve(row.push, ticket=None, actions=())
+    values["push"] = json.dumps(_converter().unstructure(kept))
     return tuple(values[name] for name in COLUMNS)
 
 

@@ -202,6 +202,7 @@ class Pushes:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self.keeper.run)
+                nursery.start_soon(self.endpoints.run)
                 task_status.started()
                 while True:
                     self._wake = trio.Event()
@@ -307,7 +308,8 @@ class Pushes:
     def trouble(self) -> str | None:
         """What is wrong at present, and what to do; None: nothing."""
         faults = [f"{service}: {why}" for service, why in sorted(self._faults.items())]
-        return "; ".join([*([self.keeper.trouble] if self.keeper.trouble else []), *faults]) or None
+        files = [each for each in (self.keeper.trouble, self.endpoints.trouble) if each]
+        return "; ".join([*files, *faults]) or None
 
     @property
     def faulty(self) -> int:

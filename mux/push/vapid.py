@@ -27,7 +27,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from mux import config, wholefile
+from mux import config, privatefile, wholefile
 from mux.push import keyfile
 from mux.push.encryption import public_bytes
 from mux.push.push import PushError
@@ -81,7 +81,13 @@ def open_vapid(settings: config.WebPush, state_dir: Path) -> Vapid:
     setting, path = "push.webpush.key_file", settings.key_file
     if path is None:
         path = state_dir / FILE
-        if not path.exists():
+        try:
+            there = privatefile.check(path)
+        except OSError as failure:
+            raise PushError(
+                f"can't use the key for Web Push {path}: {failure.strerror}"
+            ) from failure
+        if not there:
             _make(path)
     text = keyfile.read(path, setting)
     try:
@@ -97,7 +103,7 @@ def _make(path: Path) -> None:
     key = generate_private_key(SECP256R1())
     pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     try:
-        wholefile.replace(path, pem.decode(), safely=True)
+        wholefile.replace(path, pem.decode())
     except OSError as failure:
         raise PushError(f"can't keep a key for Web Push in {path}: {failure.strerror}") from failure
 

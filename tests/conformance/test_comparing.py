@@ -133,3 +133,50 @@ def test_a_key_covers_only_where_a_story_names_it() -> None:
     named = Story(play, shows=("invalid-messages",))
     assert sort_out(found, named) == ({"invalid-messages"}, [])
     assert sort_out(compared(heard(error), heard()), named)[1], "natively more is another thing"
+
+
+ONE, TWO = (f"019f0000-0000-7000-8000-0000000000b{n}" for n in (1, 2))
+
+
+def states(*threads: str, first: str = ONE, second: str = TWO) -> Json:
+    """An answer with what is known of threads in a map, written in this order."""
+    of = {THREAD: {"revision": first, "unread": True}, OTHER: {"revision": second, "unread": False}}
+    return {"id": 1, "result": {"states": {thread: of[thread] for thread in threads}}}
+
+
+def test_the_order_in_which_a_map_is_written_is_chance() -> None:
+    changed = said("thread/x", thread={"id": THREAD}, revision=ONE)
+    known = {"id": 1, "result": {"thread": {"id": THREAD}}}
+    one, other = (
+        heard(known, changed, states(*order) | {"id": 2}, asked=("x", "y"))
+        for order in ((THREAD, OTHER), (OTHER, THREAD))
+    )
+    assert compared(one, other) == []
+    # Also where none of them was named before: what they hold tells them apart.
+    one, other = (
+        heard(states(*order), asked=("x",)) for order in ((THREAD, OTHER), (OTHER, THREAD))
+    )
+    assert compared(one, other) == []
+
+
+def test_what_a_map_holds_of_which_is_no_chance() -> None:
+    known = {"id": 1, "result": {"threads": [{"id": THREAD}, {"id": OTHER}]}}
+    said_twice = (known, {**states(THREAD, OTHER), "id": 2}, {**states(THREAD, OTHER), "id": 3})
+    swapped = (*said_twice[:2], {**states(OTHER, THREAD, first=TWO, second=ONE), "id": 3})
+    asked = ("x", "y", "z")
+    found = compared(heard(*said_twice, asked=asked), heard(*swapped, asked=asked))
+    assert {each.path.rpartition(".")[2] for each in found} == {"revision"}
+    assert len(found) == 2
+
+
+def test_a_search_that_is_through_twice_is_through() -> None:
+    def found(*files: str) -> Json:
+        return said("fuzzyFileSearch/sessionUpdated", sessionId="s", query="q", files=list(files))
+
+    through = said("fuzzyFileSearch/sessionCompleted", sessionId="s")
+    once = heard(found(), found("a"), through)
+    assert compared(once, heard(found(), found("a"), through, found("a"), through)) == []
+    assert compared(once, heard(found(), found("a"))) != []
+    assert compared(once, heard(found(), found("b"), through)) != []
+    twice = heard(said("turn/x", threadId=THREAD), said("turn/x", threadId=THREAD))
+    assert compared(heard(said("turn/x", threadId=THREAD)), twice) != []

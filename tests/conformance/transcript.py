@@ -17,7 +17,9 @@ between answers and notifications (natively it varies from play to play). Deltas
 process's stream) are joined, and stand where the first stood: how a text is cut up is chance.
 
 Ids, times, paths of the home and ports are replaced by names, in the order of their first
-appearance when the transcript is read client by client, answers first.
+appearance when the transcript is read client by client, answers first. The order of the members of
+a JSON object is none: natively some are maps that are written in a random order. They are read in
+the order of what they are called and hold, told without the ids that have no name yet.
 """
 
 from __future__ import annotations
@@ -85,10 +87,20 @@ class Names:
     def plain(self, value: Any, key: str = "", holder: str = "") -> Any:
         """`value` with names in it. `key`: under which it stands, in what stands under `holder`."""
         if isinstance(value, dict):
-            return {self._text(k, ""): self.plain(v, k, key) for k, v in value.items()}
+            members = sorted(value.items(), key=self._known)
+            return {self._text(k, ""): self.plain(v, k, key) for k, v in members}
         if isinstance(value, list):
             return [self.plain(each, key, holder) for each in value]
         return self._scalar(value, key, holder)
+
+    def _known(self, member: tuple[str, Any]) -> tuple[str, str]:
+        """What can be said of an object's member before its ids have names."""
+        name = self._blank(member[0])
+        # What it holds is looked at only where what it is called may be another's, too.
+        return name, self._blank(json.dumps(member[1], sort_keys=True)) if "<?>" in name else ""
+
+    def _blank(self, text: str) -> str:
+        return _ID.sub(lambda found: self._given.get(found[0], "<?>"), text)
 
     def _scalar(self, value: Any, key: str, holder: str) -> Any:
         if key == "exitCode" and value in _KILLED:
@@ -123,6 +135,9 @@ def paths_of(home: Path, story: str) -> dict[str, str]:
 
 
 # ── channels ──────────────────────────────────────────────────────────────────────────────────────
+
+SAID_AGAIN: Final = ("fuzzyFileSearch/sessionCompleted", "fuzzyFileSearch/sessionUpdated")
+"""What a search has found may be said twice in the same words: chance. It counts once."""
 
 OUTPUT: Final = "item/commandExecution/outputDelta"
 """What a command prints in its first moments comes so, or only with its completion: chance."""
@@ -236,12 +251,18 @@ def _channel(message: Json, thread: str | None) -> str:
 
 
 def _joined(events: list[Json]) -> Iterator[Json]:
-    """The events, deltas of one stream as one."""
+    """The events, deltas of one stream as one, and what is said again once."""
     streams: dict[tuple[Any, ...], Json] = {}
     kept: list[Json] = []
+    said: list[Json] = []
     for event in events:
         key = _stream(event)
-        if key is None:
+        if event.get("method") in SAID_AGAIN:
+            words = {name: part for name, part in event.items() if name != "emittedAtMs"}
+            if words not in said:
+                kept.append(event)
+                said.append(words)
+        elif key is None:
             kept.append(event)
         elif key in streams:
             _append(streams[key]["params"], event["params"])

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
 
+from mux import scripted_model
 from mux.scripted_model import Hold, Say, Scripted
+from mux.socketpath import short_place
 from tests.end_to_end.brokered import brokered, client
-from tests.end_to_end.native import Home, Native, codex_bin
-from tests.end_to_end.peer import Json, connect
+from tests.end_to_end.devices import appmux
+from tests.end_to_end.native import Home, Native, codex_bin, launched, private_home
+from tests.end_to_end.peer import Json, connect, connect_unix
+from tests.end_to_end.scenes import eventually
 from tests.end_to_end.tui import LOOK_SECONDS, QUIET, tmux_is_missing, tui
 
 needs_tmux = pytest.mark.skipif(
@@ -156,3 +163,73 @@ async def _attached(broker: Native) -> Any:
                 if each["name"] == "codex-tui":
                     return each
             await trio.sleep(LOOK_SECONDS)
+
+
+# --- A CODEX_HOME so deep that no socket's address has room for the path --------------------------
+
+
+class DeepHome(Home):
+    """As `Home`."""
+
+    @property
+    def codex_home(self) -> Path:
+        return self.home / ("deep-" * 20) / ("down-" * 20) / ".codex"
+
+
+@contextmanager
+def deep_home(base_url: str, **config: Any) -> Iterator[DeepHome]:
+    with private_home(base_url, **config) as home:
+        deep = DeepHome(home.root)
+        deep.codex_home.parent.mkdir(parents=True)
+        home.codex_home.rename(deep.codex_home)
+        yield deep
+
+
+@needs_tmux
+async def test_plain_codex_attaches_in_a_deep_codex_home() -> None:
+    model = scripted()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(scripted_model.serve, model)
+        with deep_home(model.base_url, **QUIET) as home:
+            async with brokered(model=model, home=home) as broker:
+                assert len(str(broker.socket)) > 200
+                place = broker.socket.readlink()
+                version = await daemon(home, "version")
+                assert version["status"] == "running"
+                assert version["socketPath"] == str(broker.socket)
+                second = await codex(home, "app-server", "--listen", "unix://")
+                assert second.returncode == 1
+                assert b"app-server control socket is already in use at" in second.stderr
+                async with tui(home) as screen:
+                    await screen.see(PROMPT)
+                    await screen.say("greet")
+                    await screen.see("• Hello from the one runtime")
+                    shown = await appmux(broker, "status")
+                    assert "codex-tui" in shown.stdout, shown.stderr
+                rival = await appmux(broker, "serve", "--state-dir", str(home.root / "other"))
+                assert f"already in use at {broker.socket}" in rival.stderr
+                assert not has_daemon(home)
+            assert not place.exists()
+            assert not broker.socket.is_symlink()
+        nursery.cancel_scope.cancel()
+
+
+async def test_the_place_of_codexs_own_is_taken_in_a_deep_codex_home() -> None:
+    model = scripted()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(scripted_model.serve, model)
+        with deep_home(model.base_url) as home:
+            command = [str(codex_bin()), "app-server", "--listen", "unix://"]
+            control = home.codex_home / "app-server-control" / "app-server-control.sock"
+            async with launched(command, home=home, model=model) as own:
+                await eventually(control.exists, "codex listens")
+                place = control.readlink()
+                assert place == short_place(control), "where Codex has it, too"
+                async with brokered("--take-over", home=home, model=model) as broker:
+                    assert await own.process.wait() == 0
+                    assert control.readlink() == place
+                    async with connect_unix(broker.socket) as peer:
+                        await peer.initialize("there")
+                        report = await peer.request("mux/status")
+                    assert report["clients"][0]["transport"] == "unix"
+        nursery.cancel_scope.cancel()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import signal
 import time
 from pathlib import Path
 
@@ -10,9 +12,10 @@ import pytest
 import trio
 from trio_websocket import ConnectionRejected
 
+from mux import scripted_model
 from mux.scripted_model import Run, Say, Scripted
 from tests import jwts
-from tests.end_to_end.brokered import brokered, client
+from tests.end_to_end.brokered import brokered, client, logged
 from tests.end_to_end.devices import (
     DEVICES_ONLY,
     appmux,
@@ -21,9 +24,9 @@ from tests.end_to_end.devices import (
     operator_of,
     pair,
 )
-from tests.end_to_end.native import Native
+from tests.end_to_end.native import Native, private_home
 from tests.end_to_end.peer import PATIENCE, Peer, RpcError, connect_ws
-from tests.end_to_end.scenes import ACCEPT, APPROVAL, TURN_COMPLETED
+from tests.end_to_end.scenes import ACCEPT, APPROVAL, TURN_COMPLETED, status_shows
 
 FORBIDDEN = -32003
 ACCESS_ENDED = 4401
@@ -259,10 +262,12 @@ async def test_a_book_that_is_damaged_lets_nobody_in() -> None:
         (book,) = first.home.root.rglob("devices.json")
         first.process.terminate()
         await first.process.wait()
-        book.write_text(book.read_text().replace("observe", "root"))
+        for each in (book, book.with_name("devices.copy.json")):
+            each.write_text(each.read_text().replace("observe", "root"))
         done = await appmux(first, "serve", "--listen", "ws://127.0.0.1:0")
         assert done.returncode == 1
         assert "can't read the device book" in done.stderr
+        assert "Its copy is of no use, too" in done.stderr
         assert "remove it" in done.stderr
 
 
@@ -297,3 +302,38 @@ async def test_a_device_that_is_revoked_on_its_way_in() -> None:
                     await trio.lowlevel.checkpoint()
                     await operator.request("mux/devices/revoke", {"name": f"phone {attempt}"})
             assert ended == [True]
+
+
+async def test_revoked_while_the_disk_is_full_and_killed_after_it() -> None:
+    """It counts at once, is said until it is written, is written by itself, and stays so."""
+    model = Scripted()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(scripted_model.serve, model)
+        with private_home(model.base_url) as home:
+            state = home.home / ".local" / "state" / "appmux"
+            in_the_way = [
+                state / f"{name}.{ending}"
+                for name in ("devices.json", "devices.copy.json")
+                for ending in ("new", "next")
+            ]
+            async with brokered(*DEVICES_ONLY, model=model, home=home) as broker:
+                async with operator_of(broker) as operator:
+                    token = await pair(broker, operator, "lost phone", "observe")
+                    for each in in_the_way:
+                        (each / "full").mkdir(parents=True)
+                    done = await appmux(broker, "devices", "revoke", "lost phone")
+                    assert done.returncode == 1
+                    assert "'lost phone' is shut out, but the device book" in done.stderr
+                    assert await refused(broker, token) == 401
+                    shown = await appmux(broker, "status")
+                    said = "a restart would let in again who was revoked: 'lost phone'"
+                    assert said in " ".join(shown.stdout.split())
+                    assert [each for each in logged(broker) if each.event.endswith(said)]
+                    for each in in_the_way:
+                        shutil.rmtree(each)
+                    await status_shows(operator, lambda report: not report["devices"]["trouble"])
+                broker.process.send_signal(signal.SIGKILL)
+                await broker.process.wait()
+            async with brokered(*DEVICES_ONLY, model=model, home=home) as broker:
+                assert await refused(broker, token) == 401
+        nursery.cancel_scope.cancel()

@@ -29,6 +29,7 @@ from tests.end_to_end.scenes import APPROVAL, LOOK_SECONDS, eventually
 from tests.end_to_end.test_audit import recorded
 from tests.end_to_end.tui import QUIET, tmux_is_missing, tui
 from tests.ports import kept_port
+from tests.push.sending import on_disk
 from tests.push.stand import Heard, Stand, standing
 
 SECRET = "0123456789abcdef0123456789abcdef"
@@ -179,6 +180,30 @@ async def test_answered_from_one_lock_screen_it_runs_and_all_others_are_taken_ba
         assert [step["what"] for step in notice["steps"]][-2:] == ["withdrawn", "answered"]
         assert len(notice["deliveries"]) == 6
         await audit_says(on)
+        state = on.broker.home.home / ".local" / "state" / "appmux"
+        assert on_disk(state, "proof.txt"), "the search finds what is there"
+        assert not on_disk(state, ticket)
+
+
+async def test_no_secret_stands_in_the_state_directory(tmp_path: Path) -> None:
+    """Nor in what is deleted there, or in a log; while it runs, and after a kill."""
+    async with bench(tmp_path) as on:
+        begun = await on.operator.request("mux/pairing/begin", {"scopes": ["observe"]})
+        added = await on.operator.request("mux/devices/add", {"scopes": ["observe"]})
+        token = await pair(on.broker, on.operator, "phone", "observe", "approve")
+        await on.operator.request("mux/devices/rename", {"name": "phone", "to": "telephone"})
+        await on.phone("pad", "old-topic-of-the-pad")
+        (made,) = (await on.operator.request("mux/push/list", {"all": True}))["endpoints"][1:]
+        await on.operator.request("mux/push/unregister", {"id": made["id"]})
+        state = on.broker.home.home / ".local" / "state" / "appmux"
+        secrets = [begun["ticket"], added["token"], token, SECRET, "old-topic-of-the-pad"]
+        assert all(len(secret) > 15 for secret in secrets)
+        for secret in secrets:
+            assert not on_disk(state, secret)
+        on.broker.process.send_signal(signal.SIGKILL)
+        await on.broker.process.wait()
+        for secret in secrets:
+            assert not on_disk(state, secret)
 
 
 async def audit_says(on: Bench) -> None:

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
 import sys
+import threading
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import Final
+from types import SimpleNamespace
+from typing import Any, Final
 
 import pytest
 import trio
+import trio.testing
 import trio_websocket
 
+from mux import server
 from tests.end_to_end.brokered import brokered, client
 from tests.end_to_end.frames import framer
 from tests.end_to_end.native import Home, Native, codex_bin, native_ws, private_home
@@ -115,9 +121,9 @@ WRONG: Final[dict[str, tuple[list[str], int, str]]] = {
         "websocket auth flags require `--ws-auth capability-token` or",
     ),
     "an empty secret": (
-        ["--ws-auth", "signed-bearer-token", "--ws-shared-secret-file", "/dev/null"],
+        ["--ws-auth", "signed-bearer-token", "--ws-shared-secret-file", "HOME/empty"],
         1,
-        "websocket auth secret /dev/null must not be empty",
+        "/empty must not be empty",
     ),
     "a host name": (["--listen", "ws://localhost:1"], 2, "expected `ws://IP:PORT`"),
     "another scheme": (["--listen", "http://127.0.0.1:1"], 2, "unsupported --listen URL"),
@@ -128,9 +134,11 @@ async def test_wrong_flags_are_told_in_the_native_words() -> None:
     got: dict[str, tuple[int, str]] = {}
 
     async def start(home: Home, name: str) -> None:
-        got[name] = await _refused(home, *WRONG[name][0])
+        flags = [each.replace("HOME", str(home.home)) for each in WRONG[name][0]]
+        got[name] = await _refused(home, *flags)
 
     with private_home("http://127.0.0.1:1/v1") as home:
+        (home.home / "empty").touch()
         async with trio.open_nursery() as nursery:
             for name in WRONG:
                 nursery.start_soon(start, home, name)
@@ -210,6 +218,54 @@ async def test_the_token_file_is_read_again_on_sighup(tmp_path: Path) -> None:
         assert await _lets_in(broker, "the second")
         assert await inside.request(LIST) == {"data": [], "nextCursor": None}
         assert "the second" not in broker.shown()
+
+
+async def test_a_pipe_in_the_place_of_the_token_holds_up_nobody(tmp_path: Path) -> None:
+    """Neither at a start nor at a SIGHUP does anybody wait for the pipe's other end."""
+    file = tmp_path / "token"
+    file.write_text("the first\n")
+    guarded = ("--ws-auth", "capability-token", "--ws-token-file", str(file))
+    async with brokered(*guarded) as broker, connect_ws(broker.url, "the first") as inside:
+        await inside.initialize("inside")
+        file.unlink()
+        os.mkfifo(file)
+        broker.process.send_signal(signal.SIGHUP)
+        await broker.wait_log("secrets not read again")
+        assert "it is a pipe (FIFO), where a file belongs" in broker.shown()
+        assert await inside.request(LIST) == {"data": [], "nextCursor": None}
+        assert await _lets_in(broker, "the first")
+        file.unlink()
+        file.write_text("the second\n")
+        broker.process.send_signal(signal.SIGHUP)
+        await broker.wait_log("secrets read again")
+        assert await _lets_in(broker, "the second")
+        file.unlink()
+        os.mkfifo(file)
+        command = [sys.executable, "-m", "mux", "serve", "--listen", "ws://127.0.0.1:0", *guarded]
+        with trio.fail_after(PATIENCE):
+            done = await trio.run_process(
+                command, env=broker.home.environ(), capture_stderr=True, check=False
+            )
+        assert done.returncode == 1
+        assert f"secret {file}: it is a pipe" in done.stderr.decode()
+
+
+async def test_a_file_server_that_hangs_holds_up_nobody(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    answers = threading.Event()
+    told: list[tuple[str, dict[str, object]]] = []
+    audit = SimpleNamespace(record=lambda *given: told.append(given))
+    a_server: Any = SimpleNamespace(audit=audit)
+
+    def hanging() -> Callable[[], None]:
+        answers.wait(PATIENCE)
+        return lambda: told.append(("in force", {}))
+
+    await server._Server._read_again(a_server, "secrets", hanging)
+    answers.set()
+    why = {"what": "secrets", "why": "no answer within 10 s"}
+    assert told == [("config/reload-failed", why)]
 
 
 # --- The end --------------------------------------------------------------------------------------

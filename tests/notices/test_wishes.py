@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import datetime
+import os
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
+from structlog.testing import capture_logs
 
 from mux.core.extension.notices import RuleSet
 from mux.core.notice import Rule
@@ -68,6 +70,9 @@ def test_they_are_kept(tmp_path: Path) -> None:
     assert again.of("d") == rules
     assert [each.mode for each in again.default] == ["quiet", "off"]
     again.forget("d")
+    again.forget("d")
+    assert again.of("d") == []
+    again.flush()
     assert wishes(tmp_path, [0.0]).of("d") == []
 
 
@@ -102,7 +107,41 @@ def test_wrong_settings_are_told(settings: dict[str, Any], told: str, tmp_path: 
         wishes(tmp_path, [0.0], **settings)
 
 
+@pytest.mark.parametrize("text", ["", "{", '{"version": 1}', '{"version": 1, "devices": [1]}'])
+def test_a_damaged_file_is_set_aside_with_a_word(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "notices.json"
+    path.write_text(text)
+    with capture_logs() as logs:
+        there = wishes(tmp_path, [0.0])
+    (told,) = logs
+    assert f"{path} is damaged: set aside" in told["event"]
+    assert Path(told["kept"]).read_text() == text
+    there.set("d", [RuleSet("off")])
+    assert wishes(tmp_path, [0.0]).of("d") == [RuleSet("off")]
+
+
 def test_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
-    (tmp_path / "notices.json").write_text("{")
-    with pytest.raises(WishError, match="Restore it from"):
+    path = tmp_path / "notices.json"
+    path.write_text('{"version": 9}')
+    with pytest.raises(WishError, match="by a newer appmux"):
         wishes(tmp_path, [0.0])
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(WishError, match=rf"{path}: it is a pipe .*Restore it from"):
+        wishes(tmp_path, [0.0])
+
+
+def test_a_revoked_device_s_wishes_go_once_the_disk_takes_it(tmp_path: Path) -> None:
+    there = wishes(tmp_path, [0.0])
+    there.set("d", [RuleSet("off")])
+    in_the_way = tmp_path / "notices.json.new"
+    in_the_way.mkdir()
+    with pytest.raises(WishError, match="nothing was changed"):
+        there.set("d", [])
+    there.forget("d")
+    there.flush()
+    assert "stay in it" in (there.trouble or "")
+    in_the_way.rmdir()
+    there.flush()
+    assert there.trouble is None
+    assert wishes(tmp_path, [0.0]).of("d") == []

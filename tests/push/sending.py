@@ -72,5 +72,14 @@ async def _live(state_dir: Path, url: str) -> None:
         await trio.sleep_forever()
 
 
+def on_disk(directory: Path, text: str) -> set[str]:
+    """The files that hold a text anywhere, in what SQLite has deleted and in its logs too."""
+    return {
+        path.name
+        for path in directory.rglob("*")
+        if path.is_file() and text.encode() in path.read_bytes()
+    }
+
+
 if __name__ == "__main__":
     trio.run(_live, Path(sys.argv[1]), sys.argv[2])

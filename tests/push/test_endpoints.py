@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from mux import config
 from mux.push import endpoints as endpoints_module
@@ -204,7 +205,8 @@ def test_what_is_not_on_disk_was_not_changed(tmp_path: Path) -> None:
     state_dir.mkdir()
     pushes = Pushes.open(state_dir, config.Push(), clock=Clock())
     pushes.register("phone", "webpush", BROWSER)
-    (state_dir / f"{FILE}.new").mkdir()
+    in_the_way = state_dir / f"{FILE}.new"
+    in_the_way.mkdir()
     with pytest.raises(PushError, match=r"nothing was changed: .* can't be written"):
         pushes.register("tablet", "ntfy", {"server": "https://ntfy.sh", "topic": "t"})
     with pytest.raises(PushError, match="nothing was changed"):
@@ -212,22 +214,45 @@ def test_what_is_not_on_disk_was_not_changed(tmp_path: Path) -> None:
     assert [each.device for each in pushes.endpoints.all()] == ["phone"]
     pushes.forget("phone")
     assert not pushes.endpoints.all(), "a revocation counts at once"
+    pushes.endpoints.flush()
+    assert "can't be written" in (pushes.trouble or "")
+    assert "addresses of devices that were revoked" in (pushes.facts()["trouble"] or "")
+    in_the_way.rmdir()
+    pushes.endpoints.flush()
+    assert pushes.trouble is None
+    assert not open_endpoints(state_dir, Clock()).all()
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    "text",
     [
-        ("{", "it isn't a list of registrations"),
-        ("[]", "it isn't a list of registrations"),
-        ('{"version": 2}', "written by a newer appmux"),
-        ('{"version": 1, "endpoints": [{"id": 3}]}', "an entry in it is damaged"),
-        ('{"version": 1, "endpoints": 3}', "an entry in it is damaged"),
-        ('{"version": 1, "endpoints": [], "more": 1}', "an entry in it is damaged"),
+        "",
+        "{",
+        "[]",
+        '{"version": 1, "endpoints": [{"id": 3}]}',
+        '{"version": 1, "endpoints": 3}',
+        '{"version": 1, "endpoints": [], "more": 1}',
     ],
 )
-def test_a_file_that_cannot_be_read(tmp_path: Path, text: str, told: str) -> None:
+def test_a_damaged_file_is_set_aside_with_a_word(tmp_path: Path, text: str) -> None:
     (tmp_path / FILE).write_text(text)
-    with pytest.raises(PushError, match=told):
+    with capture_logs() as logs:
+        opened = open_endpoints(tmp_path, Clock())
+    (told,) = logs
+    assert f"{FILE} is damaged: set aside, and a new one begun; apps register" in told["event"]
+    assert Path(told["kept"]).read_text() == text
+    opened.add("phone", "fcm", {"token": "x"}, "opaque")
+    assert open_endpoints(tmp_path, Clock()).all() == opened.all()
+
+
+def test_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+    path = tmp_path / FILE
+    path.write_text('{"version": 2}')
+    with pytest.raises(PushError, match="written by a newer appmux"):
+        open_endpoints(tmp_path, Clock())
+    path.unlink()
+    path.symlink_to("elsewhere")
+    with pytest.raises(PushError, match=rf"{path}: it is a symbolic link"):
         open_endpoints(tmp_path, Clock())
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -11,6 +12,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -25,7 +27,7 @@ from mux.push.queue_file import FILE, QueueFile
 from mux.push.sender import SLOTS, Pushes
 from tests.end_to_end.scenes import eventually
 from tests.ports import kept_port
-from tests.push.sending import Clock, running, settled, webhook
+from tests.push.sending import Clock, on_disk, running, settled, webhook
 from tests.push.stand import Heard, Said, Stand, standing
 from tests.push.told import NOW, push
 
@@ -417,15 +419,68 @@ async def test_a_queue_that_is_removed_is_written_anew(tmp_path: Path) -> None:
 
 
 async def test_what_a_row_tells_leaves_the_disk_with_it(tmp_path: Path) -> None:
+    told = push(body="jam " * 5000)  # some pages of it
+    pushes = Pushes.open(tmp_path, webhook(tmp_path, "http://127.0.0.1:9"), clock=Clock())
+    pushes.send("host", told)
+    await pushes.keeper.flush()
+    assert on_disk(tmp_path, "jam jam"), "else it would be lost with the broker"
+    assert not on_disk(tmp_path, "ticket-0123")
+    pushes.withdraw("host", told.collapse)
+    await pushes.keeper.flush()
+    assert pushes.queue.facts() == {"withdrawn": 1}
+    assert not on_disk(tmp_path, "jam jam")
+    pushes.keeper.file.close()
+
+
+async def test_a_push_that_is_sent_is_nowhere_on_the_disk(tmp_path: Path) -> None:
     async with standing() as stand:
         pushes = Pushes.open(tmp_path, webhook(tmp_path, stand.url), clock=Clock())
         async with running(pushes):
             pushes.send("host", push())
             await settled(pushes)
-        with sqlite3.connect(tmp_path / FILE) as connection:
-            ((text,),) = connection.execute("SELECT push FROM push").fetchall()
-    assert "jam" not in text
-    assert "ticket-0123" not in text
+            (heard,) = stand.heard
+            assert heard.json["ticket"] == push().ticket
+            await eventually(lambda: not on_disk(tmp_path, "jam"), "what it told has gone")
+            assert not on_disk(tmp_path, "ticket-0123")
+
+
+async def test_who_reads_along_delays_that_only(tmp_path: Path) -> None:
+    pushes = Pushes.open(tmp_path, webhook(tmp_path, "http://127.0.0.1:9"), clock=Clock())
+    pushes.send("host", push())
+    await pushes.keeper.flush()
+    with closing(sqlite3.connect(tmp_path / FILE, isolation_level=None)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT * FROM push").fetchall()
+        pushes.withdraw("host", push().collapse)
+        await pushes.keeper.flush()
+        assert pushes.trouble is None
+        assert on_disk(tmp_path, "jam")
+    pushes.send("host", push(id="p-2", body="cheese", title="cheese"))
+    await pushes.keeper.flush()
+    assert not on_disk(tmp_path, "jam")
+    pushes.keeper.file.close()
+
+
+async def test_what_a_kill_left_in_the_log_goes_at_the_next_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = webhook(tmp_path, "http://127.0.0.1:9")
+    pushes = Pushes.open(tmp_path, settings, clock=Clock())
+    monkeypatch.setattr(QueueFile, "_forget", lambda *_given: None)
+    for _ in range(2):
+        pushes.send("host", push())
+        await pushes.keeper.flush()
+    pushes.withdraw("host", push().collapse)
+    await pushes.keeper.flush()
+    killed = tmp_path / "killed"
+    shutil.copytree(tmp_path, killed, ignore=shutil.ignore_patterns("killed"))
+    assert on_disk(killed, "jam")
+    monkeypatch.undo()
+    again = Pushes.open(killed, settings, clock=Clock())
+    assert [each["state"] for each in again.history()] == ["withdrawn", "replaced"]
+    assert not on_disk(killed, "jam")
+    for each in (pushes, again):
+        each.keeper.file.close()
 
 
 # -- kill -9 ---------------------------------------------------------------------------------------
@@ -486,7 +541,10 @@ async def test_killed_between_the_answer_and_the_note_it_is_sent_twice_as_the_sa
         kill(process)
     first, second, third = stand.heard
     assert first.headers["webhook-id"] == second.headers["webhook-id"]
-    assert first.body == second.body
+    # The same, but for the ticket: it is of no use any more, and stood on no disk.
+    ticket = {"ticket": push().ticket, "actions": list(push().actions)}
+    assert first.json == second.json | ticket
+    assert not second.json.keys() & ticket.keys()
     assert third.json["id"] == "p-2"
 
 

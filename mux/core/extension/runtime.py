@@ -154,6 +154,13 @@ class AuditShown(msgspec.Struct):
     trouble: str | None
 
 
+class DevicesShown(msgspec.Struct):
+    """Paired devices. ``trouble``: why a revocation isn't on the disk yet, or null."""
+
+    count: int
+    trouble: str | None
+
+
 class FailuresShown(msgspec.Struct):
     """Failed authentications, in all and by address (those that are remembered)."""
 
@@ -247,6 +254,7 @@ class Status(msgspec.Struct):
     appServer: AppServerShown
     store: StoreShown
     audit: AuditShown
+    devices: DevicesShown
     notices: NoticesShown
     failedAuthentications: FailuresShown
     log: LogShown
@@ -286,6 +294,7 @@ _STATUS = Status(
     audit=AuditShown(
         "/home/ada/.local/state/appmux/audit", 34, "5f4dcc3b5aa765d6", 9120, 0, 0.4, None
     ),
+    devices=DevicesShown(3, None),
     notices=NoticesShown({"ntfy": 1}, {"sent": 12}, None, 1, None),
     failedAuthentications=FailuresShown(2, {"192.0.2.7": 2}),
     log=LogShown(0, None),

@@ -1,0 +1,195 @@
+"""Files that are this user's alone: every file of state, token, secret and key is opened here.
+
+In the place of such a file may stand something else: a pipe that nobody writes into, a device, a
+link, a file that others may change. So it is looked at before it is opened, opened without waiting,
+and looked at again through its descriptor. What isn't fit is refused, and the error names it.
+
+Loose modes of one's own files are mended, with a word in the log; what is made here has the mode
+that it should have, whatever the umask. A link is followed for reading only, and only where the
+settings name the file, since secrets are often mounted so.
+
+Hands to: those who read and write such files, bytes and descriptors. Hears from: the file system.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+from typing import Final
+
+PRIVATE_FILE: Final = 0o600
+PRIVATE_DIRECTORY: Final = 0o700
+
+OTHERS_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
+
+MOST_BYTES: Final = 64 * 1024 * 1024
+"""Of a state file: the largest, what 512 devices want to be told of, has a quarter of it."""
+
+MOST_OF_A_SECRET: Final = 64 * 1024
+"""A service account's JSON has 2 KiB; who names a video by mistake is told so at once."""
+
+_ALWAYS: Final = os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
+
+_KINDS: Final = (
+    (stat.S_ISREG, "a file"),
+    (stat.S_ISDIR, "a directory"),
+    (stat.S_ISLNK, "a symbolic link"),
+    (stat.S_ISFIFO, "a pipe (FIFO)"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
+
+
+class UnfitError(OSError):
+    """What stands at the path isn't a file that can be used; ``strerror`` says why, for people."""
+
+    def __init__(self, path: Path, why: str) -> None:
+        super().__init__(errno.EINVAL, why, str(path))
+
+
+# -- files -----------------------------------------------------------------------------------------
+
+
+def read(path: Path, *, links: bool = False, foreign: bool = False) -> bytes:
+    """What stands in a file. ``links``, ``foreign``: see ``open_file``.
+
+    Raises ``UnfitError``, other ``OSError``.
+    """
+    return _read(open_file(path, os.O_RDONLY, links=links, foreign=foreign), path, MOST_BYTES)
+
+
+def read_secret(path: Path) -> bytes:
+    """What stands in a token, secret or key file that the settings name.
+
+    Raises ``UnfitError``, other ``OSError``.
+    """
+    descriptor = open_file(path, os.O_RDONLY, links=True)
+    if os.fstat(descriptor).st_mode & stat.S_IROTH:
+        _say("everybody on this host can read a secret: `chmod 600` its file", path)
+    return _read(descriptor, path, MOST_OF_A_SECRET)
+
+
+def _read(descriptor: int, path: Path, most: int) -> bytes:
+    with os.fdopen(descriptor, "rb") as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise UnfitError(path, f"it has more than {most} bytes")
+    return content
+
+
+def open_file(path: Path, flags: int, *, links: bool = False, foreign: bool = False) -> int:
+    """A descriptor of the file, as ``os.open`` makes it. Never waits for another program.
+
+    With ``os.O_CREAT`` it may be made. ``links``: it may be a link to a file; ``foreign``: others
+    may own and change it. Raises ``UnfitError``, other ``OSError``.
+    """
+    if not flags & os.O_EXCL:
+        try:
+            _require_file(path.stat() if links else path.lstat(), path)
+        except FileNotFoundError:
+            if not flags & os.O_CREAT:
+                raise
+    descriptor = os.open(path, flags | _ALWAYS | (0 if links else os.O_NOFOLLOW), PRIVATE_FILE)
+    try:
+        there = os.fstat(descriptor)
+        _require_file(there, path)
+        if not foreign:
+            _require_ours(there, path, descriptor)
+        if flags & os.O_CREAT and _is_own(there) and stat.S_IMODE(there.st_mode) != PRIVATE_FILE:
+            os.fchmod(descriptor, PRIVATE_FILE)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def check(path: Path) -> bool:
+    """Judge a file that another library will open; whether it is there. Raises as ``open_file``.
+
+    It isn't opened here: to close it again would end the locks that this process has on it.
+    """
+    try:
+        there = path.lstat()
+    except FileNotFoundError:
+        return False
+    _require_file(there, path)
+    _require_ours(there, path, path)
+    if _is_own(there) and stat.S_IMODE(there.st_mode) != PRIVATE_FILE:
+        path.chmod(PRIVATE_FILE)
+    return True
+
+
+# -- directories -----------------------------------------------------------------------------------
+
+
+def make_directory(path: Path, *, links: bool = False) -> None:
+    """Have a directory that only this user writes in. Raises ``UnfitError``, other ``OSError``.
+
+    ``links``: it may be a link to one.
+    """
+    missing = [each for each in (path, *path.parents) if not os.path.lexists(each)]
+    for each in reversed(missing):
+        try:
+            each.mkdir(mode=PRIVATE_DIRECTORY)
+        except FileExistsError:  # another one is making it, too
+            continue
+        each.chmod(PRIVATE_DIRECTORY)
+    flags = os.O_RDONLY | os.O_DIRECTORY | _ALWAYS | (0 if links else os.O_NOFOLLOW)
+    there = path.stat() if links else path.lstat()
+    if not stat.S_ISDIR(there.st_mode):
+        raise UnfitError(path, f"it is {_kind(there)}, where a directory belongs")
+    descriptor = os.open(path, flags)
+    try:
+        _require_ours(os.fstat(descriptor), path, descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_directory(path: Path) -> None:
+    """Have the names in it on the disk. Blocks. Raises ``OSError``."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | _ALWAYS)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+# -- what is fit -----------------------------------------------------------------------------------
+
+
+def _require_file(there: os.stat_result, path: Path) -> None:
+    if not stat.S_ISREG(there.st_mode):
+        raise UnfitError(path, f"it is {_kind(there)}, where a file belongs")
+
+
+def _kind(there: os.stat_result) -> str:
+    return next((name for test, name in _KINDS if test(there.st_mode)), "something else")
+
+
+def _is_own(there: os.stat_result) -> bool:
+    return there.st_uid == os.geteuid()
+
+
+def _require_ours(there: os.stat_result, path: Path, handle: int | Path) -> None:
+    """Nobody else may change it; if it is ours, nobody else may any more. Root may anyway."""
+    if not _is_own(there) and there.st_uid != 0:
+        raise UnfitError(
+            path,
+            f"it belongs to another user (uid {there.st_uid}), who could change it: `chown` it, or"
+            " use another",
+        )
+    if not there.st_mode & OTHERS_WRITE:
+        return
+    if not _is_own(there):
+        raise UnfitError(path, "others may write there: `chmod go-w` it")
+    os.chmod(handle, stat.S_IMODE(there.st_mode) & ~OTHERS_WRITE)  # noqa: PTH101 (a descriptor)
+    _say("others could write there; now they can't (`chmod go-w`)", path)
+
+
+def _say(text: str, path: Path) -> None:
+    import structlog  # noqa: PLC0415 (the stdio door and the hooks of a start do without it)
+
+    structlog.get_logger().warning(text, path=str(path))

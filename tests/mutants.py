@@ -1,0 +1,133 @@
+"""Faults put in at random into what guards and what keeps: which of them does no test notice?
+
+    python -m tests.mutants [MODULE …]
+
+runs mutmut over these modules (all of ``GUARDED`` without any), one after the other and in one
+process, each with its own tests alone, in a copy of the tree. It prints every fault that went
+through as a diff, and exits with 1 if there is one that isn't listed as harmless (``HARMLESS``).
+
+Hands to: stdout. Hears from: ``make mutants``, which has mutmut in an environment of its own.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+ROOT: Final = Path(__file__).parent.parent
+
+GUARDED: Final[dict[str, tuple[str, ...]]] = {
+    "access": ("tests/test_access.py", "tests/test_devices.py"),
+    "audit": ("tests/test_audit.py",),
+    "audit_writer": ("tests/test_audit.py",),
+    "auth": ("tests/test_auth.py",),
+    "core.policies": ("tests/core/test_policies.py", "tests/core/test_voting.py"),
+    "core.scopes": ("tests/core/test_scopes.py", "tests/core/test_broker_access.py"),
+    "devices": ("tests/test_devices.py",),
+    "failures": ("tests/test_failures.py",),
+    "notices.tickets": ("tests/notices/test_tickets.py", "tests/notices/test_lockscreen.py"),
+    "pairing": ("tests/test_pairing.py", "tests/test_door_pairing.py"),
+    "posts": ("tests/test_posts.py", "tests/test_door_pairing.py"),
+    "privatefile": ("tests/test_privatefile.py",),
+    "push.endpoints": ("tests/push/test_endpoints.py", "tests/push/test_sender.py"),
+    "push.fcm": ("tests/push/test_fcm.py",),
+    "recorder": ("tests/test_store.py", "tests/test_store_faults.py"),
+    "wholefile": ("tests/test_write_behind.py", "tests/test_devices.py"),
+    "write_behind": ("tests/test_write_behind.py", "tests/test_devices.py"),
+}
+"""Each module with the tests that are to notice."""
+
+HARMLESS: Final[tuple[str, ...]] = ()
+"""Faults that were judged to change nothing that matters: patterns of mutmut's names."""
+
+COPIED: Final = ("docs", "contrib", "bench", "README.md", "Makefile", "constraints.txt")
+
+SETTINGS: Final = """
+[tool.mutmut]
+source_paths = ["mux"]
+only_mutate = ["mux/{file}"]
+also_copy = {copied}
+pytest_add_cli_args = ["-q", "-x", "-p", "no:xdist", "-p", "no:cacheprovider"]
+pytest_add_cli_args_test_selection = {tests}
+"""
+
+
+def survivors(module: str) -> Iterator[tuple[str, str]]:
+    """The faults in a module that went through: mutmut's name, and what was changed."""
+    with tempfile.TemporaryDirectory(prefix="appmux-mutants-") as directory:
+        tree = Path(directory)
+        _copy(tree)
+        tests = [each for each in GUARDED[module] if (ROOT / each).exists()]
+        file = module.replace(".", "/") + ".py"
+        with (tree / "pyproject.toml").open("a") as settings:
+            settings.write(SETTINGS.format(file=file, copied=list(COPIED), tests=tests))
+        ran = _mutmut(tree, "run", "--max-children", "1")
+        if ran.returncode not in (0, 1):
+            sys.exit(f"mutmut ended with {ran.returncode}:\n{ran.stdout[-2000:]}")
+        found = _mutmut(tree, "results").stdout.splitlines()
+        for line in found:
+            name, _, state = line.strip().partition(": ")
+            if state in ("survived", "no tests") and not _is_harmless(name):
+                diff = _mutmut(tree, "show", name).stdout
+                yield f"{name} ({state})", _changed(diff)
+
+
+def _copy(tree: Path) -> None:
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
+    ).stdout.decode()
+    for name in filter(None, listed.split("\0")):
+        if (ROOT / name).is_file():
+            (tree / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, tree / name)
+
+
+def _mutmut(tree: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "mutmut", *arguments],
+        cwd=tree,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+        env=os.environ | {"NO_COLOR": "1"},
+    )
+
+
+def _is_harmless(name: str) -> bool:
+    return any(fnmatch.fnmatchcase(name, each) for each in HARMLESS)
+
+
+def _changed(diff: str) -> str:
+    """The lines that differ, each with its sign."""
+    lines = diff.splitlines()
+    return "\n".join(
+        f"  {line}" for line in lines if line[:1] in "+-" and line[:3] not in ("+++", "---")
+    )
+
+
+def main() -> None:
+    """Exits; never returns."""
+    chosen = sys.argv[1:] or list(GUARDED)
+    found = 0
+    for module in chosen:
+        print(f"== {module}", flush=True)  # noqa: T201
+        for name, changed in survivors(module):
+            found += 1
+            print(f"{name}\n{changed}", flush=True)  # noqa: T201
+    sys.exit(1 if found else 0)
+
+
+if __name__ == "__main__":
+    main()
