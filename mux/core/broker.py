@@ -254,9 +254,14 @@ class Broker:
         self.state.log("info", "message refused", client=client, why=str(bad))
         text = str(bad) if bad.code == jsonrpc.PARSE_ERROR else f"Invalid request: {bad}"
         self.state.error(client, bad.id, bad.code, text)
+        self.state.charge(client)
 
     def _client_asked(self, client: Client, message: ClientMessage) -> None:
         rule = request_rule(message.method)
+        if message.elements > jsonrpc.FEW_ELEMENTS and message.elements > rule.most_elements:
+            text = f"`{message.method}` with more than {rule.most_elements} members and elements"
+            self._refuse(client.id, BadMessageError(jsonrpc.INVALID_REQUEST, text, message.id))
+            return
         scope = self._scope(client, message)
         if scope is None:
             return
@@ -277,6 +282,7 @@ class Broker:
             case _ if client.state is clients.State.ATTACHED:
                 text = "Not initialized"
                 self.state.error(client.id, message.id, jsonrpc.INVALID_REQUEST, text)
+                self.state.charge(client.id)
             case Route.UNFOLLOW:
                 self._titles.unfollowed(client, message.params)
                 self._replaying.unfollowed(client, thread_in(message.params) or "")
@@ -313,6 +319,7 @@ class Broker:
         self.state.error(client.id, message.id, jsonrpc.FORBIDDEN, text, told)
         self.state.log("warning", "refused", client=client.id, method=message.method, needs=scope)
         recording.refused(self.state, client, message.method, scope)
+        self.state.charge(client.id)
         return None
 
     def _experimental(self, client: Client, message: ClientMessage) -> str | None:
@@ -327,6 +334,7 @@ class Broker:
         if (used := self._experimental(client, message)) is not None:
             text = f"{used} requires experimentalApi capability"
             self.state.error(client.id, message.id, jsonrpc.INVALID_REQUEST, text)
+            self.state.charge(client.id)
         elif not (self._is_down(client, message) or self._sent.is_again(client, message)):
             self._go_on(client, message, rule, scope)
 
@@ -366,6 +374,7 @@ class Broker:
     def _client_notified(self, client: Client, message: ClientMessage) -> None:
         # `initialized` was said upstream once, by the broker. Others pass, unknown ones too: the
         # app-server ignores what it doesn't know.
+        self.state.charge(client.id)
         if message.method == FOCUS:
             self._looking.focused(client, message)
         elif client.state is clients.State.READY and message.method != "initialized":

@@ -34,6 +34,12 @@ class Publish(Command, frozen=True, gc=False):
     entry: Entry | None = None
 
 
+class Charge(Command, frozen=True):
+    """The client has sent what asks for nothing, or was refused: it may do so only so often."""
+
+    client: ClientId
+
+
 class TellWhenDrained(Command, frozen=True):
     """Tell ``ClientDrained`` once the client's outbox has room again, at once if it has."""
 

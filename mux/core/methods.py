@@ -14,6 +14,8 @@ import enum
 
 import msgspec
 
+from mux.core import jsonrpc
+
 
 class Route(enum.Enum):
     """What a client's request means to the broker."""
@@ -42,6 +44,13 @@ class Route(enum.Enum):
     """Turns that wait until their thread is idle."""
     ANSWER = "answer"
     """An answer to one of these, from a client that needn't have been offered it."""
+
+
+OPENED_ELEMENTS = 4096
+"""Members and list elements in the params of a request that is read here from end to end: more than
+any turn has parts. What only passes may have more (`jsonrpc.MAX_ELEMENTS`)."""
+
+_PASSING = frozenset({Route.PLAIN, Route.FOLLOW, Route.UNFOLLOW})
 
 
 class OwnId(msgspec.Struct, frozen=True):
@@ -79,6 +88,12 @@ class RequestRule(msgspec.Struct, frozen=True):
     begins: bool = False
     own_id: OwnId | None = None
     names_request: str = ""
+
+    @property
+    def most_elements(self) -> int:
+        """How many members and list elements the request may have."""
+        passes = self.route in _PASSING and not self.begins
+        return jsonrpc.MAX_ELEMENTS if passes else OPENED_ELEMENTS
 
 
 class Audience(enum.Enum):

@@ -186,6 +186,7 @@ class Offering:
             # Late, double, unknown: natively ignored, and nothing that the client did wrong.
             self.state.log("debug", "answer that changes nothing", client=client.id)
             self.state.count(LATE)
+            self.state.charge(client.id)
             return
         wrong: str | None = "answered with an error"
         if message.kind == "response":

@@ -18,6 +18,7 @@ from mux.core.appserver import AppServer, Introduction
 from mux.core.backlog import NOT_NUMBERED, Backlog
 from mux.core.client import Client
 from mux.core.commands import (
+    Charge,
     Close,
     Command,
     Fetch,
@@ -107,6 +108,10 @@ class State:
         """Close a client's connection: it may not be here any more."""
         client.expires = NEVER
         self.out.append(Close(client.id, CLOSE_ACCESS_ENDED, reason))
+
+    def charge(self, client: ClientId) -> None:
+        """It has sent what asks for nothing, or may not be asked."""
+        self.out.append(Charge(client))
 
     def error(self, client: ClientId, id: bytes, code: int, text: str, data: object = None) -> None:
         """An error answer to one client."""

@@ -19,6 +19,7 @@ import attrs
 from mux.core.appserver import Introduction
 from mux.core.broker import Broker
 from mux.core.commands import (
+    Charge,
     Close,
     Command,
     Explain,
@@ -89,6 +90,7 @@ class Peer:
     inbox: list[Json] = attrs.field(factory=list)
     raw: list[bytes] = attrs.field(factory=list)
     closed: list[int] = attrs.field(factory=list)
+    charged: int = 0
     _ids: itertools.count[int] = attrs.field(factory=lambda: itertools.count(1))
 
     def says(self, text: bytes | str) -> None:
@@ -212,9 +214,8 @@ class Story:
                 assert b"\r" not in line
                 json.loads(line)
                 self.lines.append(line)
-            case Close(client, code, reason):
-                assert len(reason.encode()) <= 123, "more than a close frame holds"
-                self.peers[client].closed.append(code)
+            case Close() | Charge():
+                self._perform_on_client(command)
             case Log():
                 self.logs.append(command)
             case Serve():
@@ -231,6 +232,15 @@ class Story:
                 self.lives.append(command)
             case _:
                 raise AssertionError(f"no such command: {command!r}")
+
+    def _perform_on_client(self, command: Close | Charge) -> None:
+        peer = self.peers[command.client]
+        match command:
+            case Close(_, code, reason):
+                assert len(reason.encode()) <= 123, "more than a close frame holds"
+                peer.closed.append(code)
+            case Charge():
+                peer.charged += 1
 
     def _perform_on_notices(self, command: Notify | Withdraw | Explain | Judged) -> None:
         if isinstance(command, Judged):
