@@ -38,9 +38,11 @@ from mux.core.commands import (
     Log,
     Notify,
     Publish,
+    ReadOn,
     Record,
     Serve,
     StartUpstream,
+    StopReading,
     StopUpstream,
     TellWhenDrained,
     Withdraw,
@@ -80,11 +82,13 @@ class Port:
     """What the dispatcher needs of one connection. ``close(code, reason)`` doesn't wait.
 
     ``idle``: how many messages came by it that ask for nothing; whoever reads them bounds that.
+    ``read_on``: set while nothing more is to be read; then it is told when.
     """
 
     outbox: Outbox
     close: Callable[[int, str], None]
     idle: int = 0
+    read_on: trio.Event | None = None
 
 
 @attrs.define
@@ -268,18 +272,31 @@ class Dispatcher:
                 self.record(kind, fields)
             case Serve():
                 self._serve(command)
-            case Close(client, code, reason):
-                self._ports[client].close(code, reason)
-            case Charge(client):
-                self._ports[client].idle += 1
-            case TellWhenDrained(client):
-                self._ports[client].outbox.tell_when_drained()
+            case Close() | Charge() | StopReading() | ReadOn() | TellWhenDrained():
+                self._perform_on_client(self._ports[command.client], command)
             case Fetch():
                 self.fetch(command)
             case Notify() | Withdraw() | Explain() | Judged():
                 self._perform_on_notices(command)
             case _:
                 self._perform_on_app_server(command)
+
+    def _perform_on_client(
+        self, port: Port, command: Close | Charge | StopReading | ReadOn | TellWhenDrained
+    ) -> None:
+        match command:
+            case Close(_, code, reason):
+                port.close(code, reason)
+            case Charge():
+                port.idle += 1
+            case StopReading():
+                port.read_on = trio.Event()
+            case ReadOn():
+                if port.read_on is not None:
+                    port.read_on.set()
+                    port.read_on = None
+            case TellWhenDrained():
+                port.outbox.tell_when_drained()
 
     def _perform_on_notices(self, command: Notify | Withdraw | Explain | Judged) -> None:
         if self.notices is not None:

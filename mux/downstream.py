@@ -120,6 +120,8 @@ class _Connection:
                 self._write_back()
             if frames.idle or port.idle:
                 await self._slow_down(port)
+            if port.read_on is not None:
+                await port.read_on.wait()
             if frames.ended:
                 return
             if frames.more:

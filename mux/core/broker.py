@@ -166,6 +166,8 @@ class Broker:
             self._queueing.look()
         if self._asking.here:
             self._replaying.go_on()
+        if state.unread:
+            state.read_on()
         if state.loose:
             self._following.let_go_of_loose()
         if self.recovery.restart_asked:
@@ -196,7 +198,7 @@ class Broker:
                 if client in state.clients:  # it may have left meanwhile
                     self._client_told_of(state.clients[client], event)
             case Served(client, message, method):
-                state.send(client, message, method)
+                state.answer(client, message, method)
             case UpstreamStarted(generation):
                 self._upstream_started(generation)
             case UpstreamExited(reason, unix_time):
@@ -305,7 +307,7 @@ class Broker:
                 self._queueing.asked(client, message)
             case _:
                 picture = jsonrpc.result(message.id, self._presence.read())
-                self.state.send(client.id, picture, message.method)
+                self.state.answer(client.id, picture, message.method)
 
     def _scope(self, client: Client, message: ClientMessage) -> Scope | None:
         """The scope that the request needs; None if the client lacks it, and is told so."""
@@ -463,7 +465,8 @@ class Broker:
             case Fetched(_, entries, until):
                 state.fetched(client, entries, until)
             case ClientDrained(_):
-                state.catch_up(client)
+                state.drained(client)
+                self._asking.pump()
             case _ if client.backlog is None:
                 follows = dict.fromkeys(client.follows, 0)
                 state.log("info", "client lags, reads on from the journal", client=client.id)
@@ -487,6 +490,7 @@ class Broker:
         self._titles.client_left(client)
         self.recovery.client_left(client)
         self._uninitialized.pop(client.id, None)
+        state.unread.discard(client.id)
         for claim in state.scoped.leave(client.id):
             if state.appserver.runs:  # else it has ended already
                 self._asking.ask_for_broker(claim.ended_by, {claim.field: claim.wire})

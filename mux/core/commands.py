@@ -40,6 +40,18 @@ class Charge(Command, frozen=True):
     client: ClientId
 
 
+class StopReading(Command, frozen=True):
+    """Read nothing more of the client until ``ReadOn``: it is owed too much."""
+
+    client: ClientId
+
+
+class ReadOn(Command, frozen=True):
+    """Read what the client sends, again."""
+
+    client: ClientId
+
+
 class TellWhenDrained(Command, frozen=True):
     """Tell ``ClientDrained`` once the client's outbox has room again, at once if it has."""
 

@@ -27,7 +27,7 @@ def list_for(state: State, voting: Voting, client: Client, message: ClientMessag
         if request.rule.asked is Asked.FOLLOWERS and not request.answered
     ]
     answer = jsonrpc.result(message.id, {"approvals": waiting})
-    state.send(client.id, answer, message.method)
+    state.answer(client.id, answer, message.method)
 
 
 def _shown(state: State, voting: Voting, request: ServerRequest) -> dict[str, object]:

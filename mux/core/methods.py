@@ -80,6 +80,7 @@ class RequestRule(msgspec.Struct, frozen=True):
     it takes no slot of those in flight and has no deadline.
     ``own_id``: see ``OwnId``. ``names_request``: the params field that holds the id of another
     request of the same client, to be rewritten like an id.
+    ``large``: its answer may be of any size, so that of one client only one is asked for at a time.
     """
 
     route: Route = Route.PLAIN
@@ -88,6 +89,7 @@ class RequestRule(msgspec.Struct, frozen=True):
     begins: bool = False
     own_id: OwnId | None = None
     names_request: str = ""
+    large: bool = False
 
     @property
     def most_elements(self) -> int:
@@ -256,6 +258,7 @@ REQUESTS: dict[str, RequestRule] = {
     "rollout/compress": _WAITS,
     "windowsSandbox/setupStart": _WAITS,
     # What only reads.
+    "fs/readFile": RequestRule(reads=True, large=True),
     **dict.fromkeys(
         (
             "account/gatewayOAuth/read",
@@ -272,7 +275,6 @@ REQUESTS: dict[str, RequestRule] = {
             "experimentalFeature/list",
             "fs/getMetadata",
             "fs/readDirectory",
-            "fs/readFile",
             "hooks/list",
             "memory/status",
             "model/list",

@@ -113,7 +113,7 @@ class Replaying:
         """Load what is to be followed; later, if no app-server is ready to load it."""
         if not self._reaches(params.after):
             answer = self._answer(complete=False)
-            self.state.send(client.id, jsonrpc.result(request.origin, answer), request.method)
+            self.state.answer(client.id, jsonrpc.result(request.origin, answer), request.method)
             return
         wanted, not_had = self._wanted(client, params)
         if wanted and self.state.appserver.state is not AppServerState.READY:
@@ -227,7 +227,9 @@ class Replaying:
         missing = sorted(set(replay.threads) - set(found))
         answer = self._answer(complete=True)
         answer.threads, answer.missing = found, sorted(missing + replay.not_had)
-        state.send(client.id, jsonrpc.result(replay.request.origin, answer), replay.request.method)
+        state.answer(
+            client.id, jsonrpc.result(replay.request.origin, answer), replay.request.method
+        )
         before = self._followed_before(client)
         before |= dict.fromkeys(before.keys() & set(answer.missing), _NEVER_HAD)
         follows = dict.fromkeys(client.follows, state.journal.head)

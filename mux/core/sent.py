@@ -97,7 +97,7 @@ class Sent:
 
     def _answer(self, client: ClientId, origin: bytes, kind: str, value: bytes) -> None:
         if client in self.state.clients:
-            self.state.send(client, jsonrpc.write({"id": origin, kind: value}), "turn/start")
+            self.state.answer(client, jsonrpc.write({"id": origin, kind: value}), "turn/start")
 
 
 _decoder = msgspec.json.Decoder(_Params)

@@ -31,9 +31,11 @@ from mux.core.commands import (
     Log,
     Notify,
     Publish,
+    ReadOn,
     Record,
     Serve,
     StartUpstream,
+    StopReading,
     StopUpstream,
     Withdraw,
 )
@@ -91,6 +93,7 @@ class Peer:
     raw: list[bytes] = attrs.field(factory=list)
     closed: list[int] = attrs.field(factory=list)
     charged: int = 0
+    is_read: bool = True
     _ids: itertools.count[int] = attrs.field(factory=lambda: itertools.count(1))
 
     def says(self, text: bytes | str) -> None:
@@ -214,7 +217,7 @@ class Story:
                 assert b"\r" not in line
                 json.loads(line)
                 self.lines.append(line)
-            case Close() | Charge():
+            case Close() | Charge() | StopReading() | ReadOn():
                 self._perform_on_client(command)
             case Log():
                 self.logs.append(command)
@@ -233,7 +236,7 @@ class Story:
             case _:
                 raise AssertionError(f"no such command: {command!r}")
 
-    def _perform_on_client(self, command: Close | Charge) -> None:
+    def _perform_on_client(self, command: Close | Charge | StopReading | ReadOn) -> None:
         peer = self.peers[command.client]
         match command:
             case Close(_, code, reason):
@@ -241,6 +244,12 @@ class Story:
                 peer.closed.append(code)
             case Charge():
                 peer.charged += 1
+            case StopReading():
+                assert peer.is_read
+                peer.is_read = False
+            case ReadOn():
+                assert not peer.is_read
+                peer.is_read = True
 
     def _perform_on_notices(self, command: Notify | Withdraw | Explain | Judged) -> None:
         if isinstance(command, Judged):
