@@ -23,6 +23,7 @@ from bench import (
     attaching,
     catchups,
     delays,
+    fairness,
     features,
     growth,
     picture,
@@ -42,6 +43,7 @@ PARTS: Final[dict[str, Callable[[Plan], list[Figure]]]] = {
     "stall": delays.measure_stall,
     "catchups": catchups.measure,
     "features": features.measure,
+    "fairness": fairness.measure,
 }
 
 

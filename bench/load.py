@@ -14,6 +14,7 @@ Hands to: `sides.loading`, the result. Hears from: the app-server's listener, th
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
 import re
@@ -44,6 +45,7 @@ ANSWER_BYTES: Final = 64 * 1024
 LOOKED_AT: Final = 32
 # Payload lengths from which a frame's header must spend two bytes more (RFC 6455, 5.2).
 SHORT: Final = 126
+MEDIUM: Final = 1 << 16
 # For one step of the way to `ready`, with every other client's traffic still to come.
 SETUP_PATIENCE: Final = 60.0
 # Requests before those that count: caches are warm then, on every side.
@@ -109,10 +111,19 @@ def send(connection: socket.socket, id: int | None, method: str, params: Any) ->
 def framed(id: int | None, method: str, params: Any) -> bytes:
     """One message as a client's frame, under the mask 0, which leaves the text as it is."""
     fields = {"method": method, "params": params} | ({} if id is None else {"id": id})
-    text = json.dumps(fields).encode()
-    size = len(text)
-    length = bytes([0x80 | size]) if size < SHORT else b"\xfe" + size.to_bytes(2, "big")
-    return b"\x81" + length + bytes(4) + text
+    return frame(0x81, json.dumps(fields).encode())
+
+
+def frame(first: int, payload: bytes) -> bytes:
+    """One frame of a client; ``first``: its first byte."""
+    size = len(payload)
+    if size < SHORT:
+        length = bytes([0x80 | size])
+    elif size < MEDIUM:
+        length = b"\xfe" + size.to_bytes(2, "big")
+    else:
+        length = b"\xff" + size.to_bytes(8, "big")
+    return bytes([first]) + length + bytes(4) + payload
 
 
 def _upgrade(host: str, token: str | None) -> bytes:
@@ -363,6 +374,22 @@ def _ask_once(connection: socket.socket, frame: bytes, answer: bytes) -> float:
     return time.perf_counter() - began
 
 
+def paced(
+    url: str, token: str | None, *, seconds: float, pause: float, method: str, params: Any
+) -> dict[str, Any]:
+    """One client that asks, waits for the answer, and pauses, as a person's program does."""
+    connection = attach(url, token)
+    _ask_in_turn([connection], WARM_UP, method, params)
+    print("ready", flush=True)
+    sys.stdin.readline()
+    frame, answer, taken = framed(7, method, params), b'{"id":7,', list[float]()
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        taken.append(_ask_once(connection, frame, answer))
+        time.sleep(pause)
+    return {"asked": len(taken), **percentiles(taken)}
+
+
 def flood(url: str, token: str | None, method: str, params: Any, ahead: int) -> dict[str, Any]:
     """One client that has ``ahead`` requests under way all the time, until stdin says a word."""
     connection = attach(url, token)
@@ -384,6 +411,70 @@ def flood(url: str, token: str | None, method: str, params: Any, ahead: int) -> 
             connection.sendall(frame * new)
 
 
+# --- Clients that only make work -----------------------------------------------------------------
+
+STEP: Final = 0.02
+
+
+def attacks() -> dict[str, tuple[bytes, bytes]]:
+    """What a client can send that only costs: what comes first, and what comes again and again."""
+    text = {"type": "text", "text": "x"}
+    replayed = [f"0199f3a1-5c1e-7d43-9a51-{n:012}" for n in range(20_000)]
+    after = {"epoch": "", "seq": 0}
+    return {
+        "pings": (b"", frame(0x89, b"") * 100),
+        "pongs": (b"", frame(0x8A, b"") * 100),
+        "empty fragments": (frame(0x01, b""), frame(0x00, b"") * 100),
+        "{}": (b"", frame(0x81, b"{}") * 100),
+        "answers to nothing": (b"", frame(0x81, b'{"id":1,"result":1}') * 100),
+        "notifications": (b"", frame(0x81, b'{"method":"initialized"}') * 100),
+        "400,000 keys": (b"", framed(9, "thread/list", {str(n): 1 for n in range(400_000)})),
+        "65,000 keys": (b"", framed(9, "thread/list", {str(n): 1 for n in range(65_000)})),
+        "a turn of 300,000 parts": (b"", framed(9, "turn/start", {"input": [text] * 300_000})),
+        "a turn of 2,000 parts": (b"", framed(9, "turn/start", {"input": [text] * 2_000})),
+        "a replay of 20,000 threads": (
+            b"",
+            framed(9, "mux/replay", {"after": after, "threadIds": replayed}),
+        ),
+    }
+
+
+def attack(url: str, token: str | None, what: str, rate: float) -> dict[str, Any]:
+    """One client that sends this, ``rate`` bytes a second, until stdin says a word.
+
+    One that is cut comes back. ``sent``: bytes that it got rid of; ``cut``: how often it was cut.
+    """
+    first, again = attacks()[what]
+    connection = _attacking(url, token, first)
+    print("ready", flush=True)
+    began, sent, cut, rest = time.monotonic(), 0, 0, memoryview(b"")
+    with selectors.DefaultSelector() as selector:
+        selector.register(sys.stdin.fileno(), selectors.EVENT_READ)
+        while not selector.select(STEP):
+            allowed = int((time.monotonic() - began) * rate) - sent
+            try:
+                while allowed > 0:
+                    rest = rest or memoryview(again)
+                    size = connection.send(rest[:allowed])
+                    rest, sent, allowed = rest[size:], sent + size, allowed - size
+            except BlockingIOError:
+                began = time.monotonic() - sent / rate  # it isn't to catch up
+            except OSError:
+                cut, rest = cut + 1, memoryview(b"")
+                connection = _attacking(url, token, first)
+            with contextlib.suppress(OSError):
+                while connection.recv(ANSWER_BYTES):
+                    pass
+    return {"sent": sent, "cut": cut, "rate": sent / (time.monotonic() - began)}
+
+
+def _attacking(url: str, token: str | None, first: bytes) -> socket.socket:
+    connection = attach(url, token, extensions={"appmux": {"version": 1}})
+    connection.sendall(first)
+    connection.setblocking(False)
+    return connection
+
+
 # --- Clients that only are there -----------------------------------------------------------------
 
 
@@ -398,7 +489,7 @@ def idle(url: str, token: str | None, clients: int) -> dict[str, Any]:
 
 
 JOBS: Final[dict[str, Callable[..., dict[str, Any]]]] = {
-    job.__name__: job for job in (count, latency, requests, flood, idle)
+    job.__name__: job for job in (count, latency, requests, paced, flood, attack, idle)
 }
 
 

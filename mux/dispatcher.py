@@ -25,6 +25,7 @@ from mux.core import jsonrpc
 from mux.core.appserver import State
 from mux.core.broker import Broker
 from mux.core.commands import (
+    Charge,
     Close,
     Command,
     Explain,
@@ -37,10 +38,12 @@ from mux.core.commands import (
     Log,
     Notify,
     Publish,
+    ReadOn,
     Record,
     Resolve,
     Serve,
     StartUpstream,
+    StopReading,
     StopUpstream,
     TellWhenDrained,
     Withdraw,
@@ -74,15 +77,27 @@ MOVED: Final = 1.0
 LATER: Final = object()
 """The result of a request that the shells will answer later, by ``Dispatcher.answered``."""
 
+LINES_SECONDS = 0.003
+"""Of hearing lines, until clients have their turn: as long as a thousand deltas take, one read."""
+
+LINES_A_LOOK = 16
+"""Lines between two looks at the clock, which costs a fiftieth of a line."""
+
 log = structlog.get_logger()
 
 
 @attrs.define(eq=False, repr=False)
 class Port:
-    """What the dispatcher needs of one connection. ``close(code, reason)`` doesn't wait."""
+    """What the dispatcher needs of one connection. ``close(code, reason)`` doesn't wait.
+
+    ``idle``: how many messages came by it that ask for nothing; whoever reads them bounds that.
+    ``read_on``: set while nothing more is to be read; then it is told when.
+    """
 
     outbox: Outbox
     close: Callable[[int, str], None]
+    idle: int = 0
+    read_on: trio.Event | None = None
 
 
 @attrs.define
@@ -202,17 +217,19 @@ class Dispatcher:
         self._deliver()
         self._hear_next()
 
-    def hear_lines(self, lines: Iterable[bytes]) -> None:
+    def hear_lines(self, lines: Iterable[bytes]) -> int:
         """Hear what the app-server wrote at once, line by line, and then deliver it at once.
 
         To 32 clients that is half the work: of a hundred deltas each is appended once, not 32
-        times. Nobody waits longer for it, as no writer runs before the last line is decided.
+        times. Nobody waits longer for it, as no writer runs before the last line is decided; but
+        lines differ in what they cost, so the step ends in time. Returns how many were heard.
         """
-        now = trio.current_time()
+        now, began, heard = trio.current_time(), time.perf_counter(), 0
         self._look_at_clock(now)
-        lines = list(lines)
-        self.traffic.from_app_server += len(lines)
         for line in lines:
+            if not heard % LINES_A_LOOK and time.perf_counter() - began > LINES_SECONDS:
+                break
+            heard += 1
             try:
                 for command in self.broker.handle(UpstreamSent(line), now):
                     self._perform(command)
@@ -220,9 +237,11 @@ class Dispatcher:
                 # What a newer codex writes and we can't handle costs one line, not everybody's
                 # runtime.
                 log.exception("a line of the app-server could not be handled", bytes=len(line))
+        self.traffic.from_app_server += heard
         self._deliver()
         self._set_alarm()
         self._hear_next()
+        return heard
 
     def _look_at_clock(self, now: float) -> None:
         """Tell of a wall's clock that was set, or went on while the machine slept.
@@ -293,10 +312,8 @@ class Dispatcher:
                 self.record(kind, fields)
             case Serve():
                 self._serve(command)
-            case Close(client, code, reason):
-                self._ports[client].close(code, reason)
-            case TellWhenDrained(client):
-                self._ports[client].outbox.tell_when_drained()
+            case Close() | Charge() | StopReading() | ReadOn() | TellWhenDrained():
+                self._perform_on_client(self._ports[command.client], command)
             case Fetch():
                 self.fetch(command)
             case Resolve():
@@ -305,6 +322,23 @@ class Dispatcher:
                 self._perform_on_notices(command)
             case _:
                 self._perform_on_app_server(command)
+
+    def _perform_on_client(
+        self, port: Port, command: Close | Charge | StopReading | ReadOn | TellWhenDrained
+    ) -> None:
+        match command:
+            case Close(_, code, reason):
+                port.close(code, reason)
+            case Charge():
+                port.idle += 1
+            case StopReading():
+                port.read_on = trio.Event()
+            case ReadOn():
+                if port.read_on is not None:
+                    port.read_on.set()
+                    port.read_on = None
+            case TellWhenDrained():
+                port.outbox.tell_when_drained()
 
     def _perform_on_notices(self, command: Notify | Withdraw | Explain | Judged) -> None:
         if self.notices is not None:

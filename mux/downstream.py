@@ -9,6 +9,7 @@ Hands to: ``dispatcher``, each message. Hears from: ``door``, an ``Admission`` t
 
 from __future__ import annotations
 
+import time
 from contextlib import suppress
 
 import attrs
@@ -16,19 +17,36 @@ import structlog
 import trio
 
 from mux.core import jsonrpc
-from mux.core.events import ClientSent, ClientSentBinary
+from mux.core.events import ClientId, ClientSent, ClientSentBinary
 from mux.dispatcher import Dispatcher, Port
 from mux.door import Admission
 from mux.frames import Frames, accepted
 from mux.outbox import Outbox
+from mux.rates import Rate
 from mux.streams import Accepted, Patient
 
 RECEIVE_BYTES = 64 * 1024
 """Read from the socket at once: a message of 14 MiB in 224 reads instead of the 3,584 of 4 KiB."""
 
-MESSAGES_AT_ONCE = 4
-"""Heard of one client before others have their turn, some 0.3 ms: one that sends a thousand
-requests in one piece delays another's by that much."""
+FRAMES_AT_ONCE = 4
+"""Read of one client before others have their turn, some 0.3 ms: one that sends a thousand requests
+in one piece, or ten thousand pings, delays another's by that much."""
+
+TURN_SECONDS = 0.0005
+"""After so much of its turn the rest of these has to wait, too: messages differ in their cost."""
+
+IDLE_PER_SECOND = 200
+IDLE_BURST = 500
+"""What asks for nothing (pings, pongs, the smallest fragments, notifications, messages that are
+refused, answers to nothing) is read so often; then its client's reads wait. A client pings some
+times a minute; one that is confused, or a person who tests something, has room to be so."""
+
+IDLE_SECONDS = 10.0
+"""A client that is slowed for so long, with no rest between, is cut: what it sends is for nobody,
+and whether it is gone shows only behind all that it has sent."""
+
+TOO_MUCH = 1008
+"""The close code for that: WebSocket's "policy violation"."""
 
 CLOSE_DEADLINE = 3.0
 """Seconds for a client to take what is owed, answer a close frame, and close its end."""
@@ -70,6 +88,7 @@ class _Connection:
     outbox: Outbox
     frames: Frames
     nursery: trio.Nursery
+    _idle: Rate = attrs.field(factory=lambda: Rate(IDLE_PER_SECOND, IDLE_BURST))
     _ending: tuple[int, str] | None = None
     _reading: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     _written: trio.Event | None = None
@@ -83,29 +102,52 @@ class _Connection:
         )
         try:
             with self._reading:
-                await self._read(client, admission.rest)
+                await self._read(client, port, admission.rest)
         finally:
             self.dispatcher.detach(client)
         with trio.move_on_after(CLOSE_DEADLINE):
             await self._part()
 
-    async def _read(self, client: int, received: bytes | bytearray) -> None:
+    async def _read(self, client: ClientId, port: Port, received: bytes | bytearray) -> None:
+        frames = self.frames
         while True:
-            for number, text in enumerate(self.frames.take(received), 1):
-                if text is None:
-                    self.dispatcher.hear(ClientSentBinary(client))
-                else:
-                    if self.dispatcher.debug:
-                        log.debug("from client", client=client, method=_method(text))
-                    self.dispatcher.hear(ClientSent(client, text))
-                if number % MESSAGES_AT_ONCE == 0 or self._ending is not None:
+            began = time.perf_counter()
+            for text in frames.take(received, FRAMES_AT_ONCE):
+                self._hear(client, text)
+                if self._ending is not None or time.perf_counter() - began > TURN_SECONDS:
                     await trio.lowlevel.checkpoint()
-            self._write_back()
-            if self.frames.ended:  # it has said its last: now it waits for us, not we for it
+                    began = time.perf_counter()
+            if frames.owed:
+                self._write_back()
+            if frames.idle or port.idle:
+                await self._slow_down(port)
+            if port.read_on is not None:
+                await port.read_on.wait()
+            if frames.ended:
                 return
-            received = await self._receive()
-            if not received:
+            if frames.more:
+                received = b""
+                await trio.lowlevel.checkpoint()
+            elif not (received := await self._receive()):
                 return
+
+    def _hear(self, client: ClientId, text: bytes | None) -> None:
+        if text is None:
+            self.dispatcher.hear(ClientSentBinary(client))
+        else:
+            if self.dispatcher.debug:
+                log.debug("from client", client=client, method=_method(text))
+            self.dispatcher.hear(ClientSent(client, text))
+
+    async def _slow_down(self, port: Port) -> None:
+        """Wait, if too much came that asks for nothing; cut the client if it doesn't stop."""
+        now = trio.current_time()
+        wait = self._idle.take(self.frames.idle + port.idle, now)
+        self.frames.idle = port.idle = 0
+        if self._idle.over_for(now) > IDLE_SECONDS:
+            self.end(TOO_MUCH, "too many frames and messages that ask for nothing")
+        if wait:
+            await trio.sleep(wait)
 
     async def _receive(self) -> bytes | bytearray:
         """What came; nothing if there is nothing more to come."""
@@ -139,9 +181,13 @@ class _Connection:
             pass
 
     async def _read_to_the_end(self) -> None:
-        while received := await self._receive():
-            self.frames.take(received)  # not heard: it isn't attached any more
-            if self.frames.ended:
+        received: bytes | bytearray = b""
+        while not self.frames.ended:
+            self.frames.take(received, FRAMES_AT_ONCE)  # not heard: it isn't attached any more
+            if self.frames.more:
+                received = b""
+                await trio.lowlevel.checkpoint()
+            elif not (received := await self._receive()):
                 return
 
     def begin_writing(self) -> None:

@@ -31,6 +31,12 @@ SHORT_HEAD_BYTES = 2 + MASK_BYTES
 """A client's frame: two bytes, its length if it is longer than these tell, the mask (RFC 6455,
 5.2); so its head's size goes by the length in its second byte."""
 
+SMALL_FRAGMENT = 256
+"""Bytes of a fragment below which it counts as idle: no library cuts messages that small."""
+
+ALL = 2**63
+"""More frames than there can be."""
+
 SHORT_TEXT = 32 * 1024
 """Bytes up to which a text is unmasked here; of longer ones the library's way is the quicker."""
 
@@ -49,24 +55,36 @@ class Frames:
 
     ``owed``: frames to write back, in order. ``ended``: the client's close frame has come, or
     something after which nothing can be read; then ``owed`` holds the close frame for it.
+    ``more``: whether the last `take` left frames that are there. ``idle``: how many came that carry
+    nothing or next to nothing: pings, pongs, the smallest fragments.
     """
 
     limit: int
     owed: list[bytes] = attrs.field(factory=list)
     ended: bool = False
+    more: bool = False
+    idle: int = 0
     _made: Connection | None = None
     _buffer: bytearray = attrs.field(factory=bytearray)
     _parts: list[str] = attrs.field(factory=list)
     _size: int = 0
     _in_parts: bool = False
 
-    def take(self, received: bytes | bytearray) -> list[bytes | None]:
-        """The messages that are complete now: UTF-8 of each text, None for a binary one."""
+    def take(self, received: bytes | bytearray, most: int = ALL) -> list[bytes | None]:
+        """The messages that are complete now: UTF-8 of each text, None for a binary one.
+
+        ``most`` frames are looked at; the others stay, for the next call (see ``more``).
+        """
         buffer = self._buffer
         buffer += received
         taken: list[bytes | None] = []
         at = 0
+        self.more = False
         while not self.ended and (payload := self._payload(at)):
+            if not most:
+                self.more = True
+                break
+            most -= 1
             start, end = payload
             if self._is_short_text(at, end - start):
                 text = _text(buffer, start, end)
@@ -122,8 +140,12 @@ class Frames:
 
     def _by_library(self, frame: bytes, payload: int) -> Iterator[bytes | None]:
         if frame[0] & OPCODE <= BINARY:
+            part = self._in_parts or not frame[0] & FINAL
+            self.idle += part and payload < SMALL_FRAGMENT
             self._in_parts = not frame[0] & FINAL
             self._size = self._size + payload if self._in_parts else 0
+        else:
+            self.idle += 1
         self._library.receive_data(frame)
         for event in self._library.events():
             if not isinstance(event, TextMessage | BytesMessage):

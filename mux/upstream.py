@@ -3,8 +3,8 @@
 Hands to: ``dispatcher``, each line of stdout, and start and end of the process.
 Hears from: ``dispatcher``, the lines for its stdin.
 
-The pipe is read in large chunks, and all lines of a chunk are handled before the next read: that
-is what makes the batches that the clients' writers send.
+The pipe is read in large chunks, and all lines of a chunk are handled before the next read, nearly
+always in one step: that is what makes the batches that the clients' writers send.
 """
 
 from __future__ import annotations
@@ -188,7 +188,10 @@ class Upstream:
     async def _read(self, stdout: trio.abc.ReceiveStream) -> None:
         lines = Lines()
         while chunk := await _receive(stdout):
-            self.dispatcher.hear_lines(lines.split(chunk))
+            read = lines.split(chunk)
+            while (heard := self.dispatcher.hear_lines(read)) < len(read):
+                read = read[heard:]
+                await trio.lowlevel.checkpoint()
 
     async def _read_errors(self, stderr: trio.abc.ReceiveStream, lines: Lines) -> None:
         while chunk := await stderr.receive_some(CHUNK_BYTES):

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from wsproto.connection import Connection, ConnectionType
 from wsproto.events import CloseConnection, Pong
 
-from mux.frames import HEAD_BYTES, IN_2_BYTES, SHORT_TEXT, Frames, accepted
-from tests.end_to_end.frames import BINARY, CLOSE, CONTINUATION, PING, TEXT, frame
+from mux.frames import HEAD_BYTES, IN_2_BYTES, SHORT_TEXT, SMALL_FRAGMENT, Frames, accepted
+from tests.end_to_end.frames import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, frame
 
 LIMIT = 100_000
 
@@ -69,6 +69,33 @@ def test_byte_by_byte_too() -> None:
     sent = masked(TEXT, b"x" * 300) + masked(BINARY, b"\xff") + masked(TEXT, b"")
     frames = Frames(LIMIT)
     assert taken(frames, [bytes([byte]) for byte in sent]) == [b"x" * 300, None, b""]
+
+
+@given(texts=st.lists(TEXTS, max_size=6), most=st.integers(1, 3))
+def test_a_few_frames_at_a_time_are_the_same_messages(texts: list[str], most: int) -> None:
+    frames = Frames(LIMIT)
+    sent = b"".join(masked(PING, b"p") + masked(TEXT, text.encode()) for text in texts)
+    found = frames.take(sent, most)
+    while frames.more:
+        some = frames.take(b"", most)
+        assert len(some) <= most
+        found += some
+    assert found == [text.encode() for text in texts]
+    assert len(said(frames)) == frames.idle == len(texts)
+
+
+def test_what_carries_nothing_is_counted_as_idle() -> None:
+    frames = Frames(LIMIT)
+    frames.take(masked(PING, b"") + masked(PONG, b"late") + masked(TEXT, b"") + masked(TEXT, b"x"))
+    assert frames.idle == 2
+    frames.take(masked(TEXT, b"x" * SMALL_FRAGMENT, final=False))
+    frames.take(masked(CONTINUATION, b"x" * SMALL_FRAGMENT))
+    assert frames.idle == 2
+    frames.take(masked(TEXT, b"x", final=False))
+    frames.take(masked(CONTINUATION, b"", final=False) + masked(CONTINUATION, b""))
+    assert frames.idle == 5
+    frames.take(masked(BINARY, b"x") + masked(CLOSE, b""))
+    assert frames.idle == 6
 
 
 @pytest.mark.parametrize("size", [10, SHORT_TEXT + 1])

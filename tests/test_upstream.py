@@ -63,9 +63,12 @@ class Listening(Dispatcher):
         self.news.set()
         self.news = trio.Event()
 
-    def hear_lines(self, lines: Iterable[bytes]) -> None:
+    def hear_lines(self, lines: Iterable[bytes]) -> int:
+        """One at a time, as if each took long."""
         for line in lines:
             self.hear(UpstreamSent(line))
+            return 1
+        return 0
 
     async def wait_for(self, kind: type[Event], count: int = 1) -> list[Event]:
         """The events of a kind, once there are so many."""

@@ -86,6 +86,7 @@ class Asking:
             request.params = params
         if rule.begins:
             request.by = client.owner()
+        request.large = rule.large or asks_for_history(request)
         return request
 
     def submit(self, request: Request) -> None:
@@ -94,6 +95,8 @@ class Asking:
             self.joins(request, 1)
             self.state.arm(self.state.now + self.state.limits.coming_up)
             self.pump()
+            if self.state.flow.is_to_be_slowed(request.account):
+                self.state.stop_reading(request.account)
         else:
             self.refuse(request)
 
@@ -264,7 +267,7 @@ class Asking:
             return False
         if request.client is not None:
             answer = jsonrpc.result(request.origin, {"status": "notSubscribed"})
-            self.state.send(request.client, answer, request.method)
+            self.state.answer(request.client, answer, request.method)
         elif own and thread is not None:
             thread.subscribed = True  # it never was given back
         self.state.loose.add(request.thread)

@@ -34,10 +34,14 @@ _seq = attrgetter("seq")
 
 
 class Pinned(msgspec.Struct, frozen=True):
-    """A message for this client alone. ``after``: the last seq before it."""
+    """A message for this client alone. ``after``: the last seq before it.
+
+    ``answer``: it was asked for.
+    """
 
     after: int
     message: Message
+    answer: bool = False
 
 
 @attrs.define(eq=False, repr=False)
@@ -48,7 +52,8 @@ class Backlog:
     deltas are. ``numbered``: whether the client takes its cursor from its messages, so that their
     numbers must go up. ``targeted_until``: up to here server requests and their resolutions are
     read from the journal too (a replay), if they are for one with these ``scopes``; after it, those
-    meant for this client are pinned.
+    meant for this client are pinned. ``pinned_bytes``: of all that is pinned; ``answer_bytes``: of
+    its answers among that.
     """
 
     cursor: int
@@ -59,6 +64,7 @@ class Backlog:
     scopes: frozenset[Scope] = ALL
     fetching: bool = False
     pinned_bytes: int = 0
+    answer_bytes: int = 0
     _followed: dict[str, list[tuple[int, int]]] = attrs.field(factory=dict)
     _pinned: deque[Pinned] = attrs.field(factory=deque)
     _notices: dict[tuple[str | None, str], Message] = attrs.field(factory=dict)
@@ -78,16 +84,30 @@ class Backlog:
         if since is not None:
             self._followed.setdefault(thread, []).append((since, head))
 
-    def pin(self, head: int, method: str, message: bytes, seq: int = NOT_NUMBERED) -> None:
+    def pin(
+        self,
+        head: int,
+        method: str,
+        message: bytes,
+        seq: int = NOT_NUMBERED,
+        *,
+        answer: bool = False,
+    ) -> None:
         """Keep a message that is for this client alone, at this place."""
-        self._pinned.append(Pinned(head, Message(seq, method, message)))
-        self.pinned_bytes += len(message)
+        self._pinned.append(Pinned(head, Message(seq, method, message), answer))
+        self._count(self._pinned[-1], 1)
+
+    def _count(self, pinned: Pinned, change: int) -> None:
+        size = len(pinned.message.message) * change
+        self.pinned_bytes += size
+        self.answer_bytes += size * pinned.answer
 
     def mark_last(self, head: int) -> None:
         """The message pinned last brings the client up to here."""
-        after, last = self._pinned[-1].after, self._pinned.pop().message
-        self.pinned_bytes -= len(last.message)
-        self.pin(after, last.method, with_cursor(last.message, head), last.seq)
+        pinned = self._pinned.pop()
+        self._count(pinned, -1)
+        last, text = pinned.message, with_cursor(pinned.message.message, head)
+        self.pin(pinned.after, last.method, text, last.seq, answer=pinned.answer)
 
     def notice(self, head: int, thread: str | None, method: str, message: bytes) -> None:
         """Keep a notice to everybody: the latest of its kind, where that says all."""
@@ -121,9 +141,9 @@ class Backlog:
         return messages
 
     def _unpin(self) -> Message:
-        message = self._pinned.popleft().message
-        self.pinned_bytes -= len(message.message)
-        return message
+        pinned = self._pinned.popleft()
+        self._count(pinned, -1)
+        return pinned.message
 
     def _told(
         self, entries: Sequence[Entry], opted_out: frozenset[str]

@@ -171,19 +171,25 @@ class Broker:
             self._hearing.interrupted()
             self._handle_rarer(event)
             self._notices.look()
+        self._follow_up(state)
+        return out
+
+    def _follow_up(self, state: State) -> None:
+        """See to what the event made possible, or has left to be done."""
         if self._queueing.waits:
             self._queueing.look()
         if self._clearance.waits:
             self._clearance.look()
         if self._asking.here:
             self._replaying.go_on()
+        if state.unread:
+            state.read_on()
         if state.loose:
             self._following.let_go_of_loose()
         if self.recovery.restart_asked:
             self.recovery.stop_if_quiet()
         if state.threads.changes != self._presence.seen:
             self._presence.audience_changed()
-        return out
 
     def _handle_rarer(self, event: Event) -> None:
         state = self.state
@@ -209,7 +215,7 @@ class Broker:
                 if client in state.clients:  # it may have left meanwhile
                     self._client_told_of(state.clients[client], event)
             case Served(client, message, method):
-                state.send(client, message, method)
+                state.answer(client, message, method)
             case UpstreamStarted(generation):
                 self._upstream_started(generation)
             case UpstreamExited(reason, unix_time):
@@ -276,8 +282,16 @@ class Broker:
         self.state.log("info", "message refused", client=client, why=str(bad))
         text = str(bad) if bad.code == jsonrpc.PARSE_ERROR else f"Invalid request: {bad}"
         self.state.error(client, bad.id, bad.code, text)
+        self.state.charge(client)
 
     def _client_asked(self, client: Client, message: ClientMessage) -> None:
+        if message.elements > jsonrpc.FEW_ELEMENTS:
+            most = request_rule(message.method).most_elements
+            if message.elements > most:
+                text = f"`{message.method}` with more than {most} members and elements"
+                bad = BadMessageError(jsonrpc.INVALID_REQUEST, text, message.id)
+                self._refuse(client.id, bad)
+                return
         if self._clearance.holds_back(client, message):
             return
         scope = self._scope(client, message)
@@ -308,6 +322,7 @@ class Broker:
             case _ if client.state is clients.State.ATTACHED:
                 text = "Not initialized"
                 self.state.error(client.id, message.id, jsonrpc.INVALID_REQUEST, text)
+                self.state.charge(client.id)
             case Route.UNFOLLOW:
                 self._titles.unfollowed(client, message.thread)
                 self._replaying.unfollowed(client, message.thread or "")
@@ -330,7 +345,7 @@ class Broker:
                 self._queueing.asked(client, message)
             case _:
                 picture = jsonrpc.result(message.id, self._presence.read())
-                self.state.send(client.id, picture, message.method)
+                self.state.answer(client.id, picture, message.method)
 
     def _scope(self, client: Client, message: ClientMessage) -> Scope | None:
         """The scope that the request needs; None if the client lacks it, and is told so."""
@@ -344,6 +359,7 @@ class Broker:
         self.state.error(client.id, message.id, jsonrpc.FORBIDDEN, text, told)
         self.state.log("warning", "refused", client=client.id, method=message.method, needs=scope)
         recording.refused(self.state, client, message.method, scope)
+        self.state.charge(client.id)
         return None
 
     def _held(self, client: Client, method: str) -> Callable[[str | None], Held]:
@@ -361,6 +377,7 @@ class Broker:
         if (used := self._experimental(client, message)) is not None:
             text = f"{used} requires experimentalApi capability"
             self.state.error(client.id, message.id, jsonrpc.INVALID_REQUEST, text)
+            self.state.charge(client.id)
         elif not (self._is_down(client, message) or self._sent.is_again(client, message)):
             self._go_on(client, message, rule, scope)
 
@@ -400,6 +417,7 @@ class Broker:
     def _client_notified(self, client: Client, message: ClientMessage) -> None:
         # `initialized` was said upstream once, by the broker, and codex knows no other. One that a
         # newer codex knows nobody has looked at: it has no scope, and goes nowhere.
+        self.state.charge(client.id)
         if message.method == FOCUS and SCOPES[FOCUS] in client.principal.scopes:
             self._looking.focused(client, message)
         elif message.method != "initialized":
@@ -489,7 +507,8 @@ class Broker:
             case Fetched(_, entries, until):
                 state.fetched(client, entries, until)
             case ClientDrained(_):
-                state.catch_up(client)
+                state.drained(client)
+                self._asking.pump()
             case _ if client.backlog is None:
                 follows = dict.fromkeys(client.follows, 0)
                 state.log("info", "client lags, reads on from the journal", client=client.id)
@@ -514,6 +533,7 @@ class Broker:
         self._titles.client_left(client)
         self.recovery.client_left(client)
         self._uninitialized.pop(client.id, None)
+        state.unread.discard(client.id)
         for claim in state.scoped.leave(client.id):
             if state.appserver.runs:  # else it has ended already
                 self._asking.ask_for_broker(claim.ended_by, {claim.field: claim.wire})

@@ -34,6 +34,24 @@ class Publish(Command, frozen=True, gc=False):
     entry: Entry | None = None
 
 
+class Charge(Command, frozen=True):
+    """The client has sent what asks for nothing, or was refused: it may do so only so often."""
+
+    client: ClientId
+
+
+class StopReading(Command, frozen=True):
+    """Read nothing more of the client until ``ReadOn``: it is owed too much."""
+
+    client: ClientId
+
+
+class ReadOn(Command, frozen=True):
+    """Read what the client sends, again."""
+
+    client: ClientId
+
+
 class TellWhenDrained(Command, frozen=True):
     """Tell ``ClientDrained`` once the client's outbox has room again, at once if it has."""
 

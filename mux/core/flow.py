@@ -9,6 +9,10 @@ request takes thirty times as long as alone. One that has more than another burs
 one by one while others ask, too. What takes long anyway doesn't hold up others, so each
 ``burst_seconds`` there may be as many more, up to the client's share.
 
+A client that doesn't take its answers as quickly as it asks is asked less for. Answers that may be
+of any size are asked for one at a time, each when the one before has been written to its client
+(``laden``); one for whom too much waits behind others is asked for nothing at all (``held``).
+
 Requests that wait for something outside (``RequestRule.waits``) take no slot, only a place among
 their client's ``waiting``. Those that load a thread (``RequestRule.loads``) may take minutes, and
 the thread is there even if nobody waits any more: they have no deadline. After ``loading_slot``
@@ -40,6 +44,7 @@ class _Line:
     queued_bytes: int = 0
     in_flight: int = 0
     waiting: int = 0
+    large: int = 0
     fresh: list[Request] = attrs.field(factory=list)
     turns: bool = False  # whether it stands in the ring of those with a turn to come
 
@@ -65,6 +70,7 @@ class Flow:
 
     ``held_until``: when a client that has sent a burst may send more, as `due` found.
     ``_loads``: the wire ids of those that load a thread, by when `give_back` is to look at them.
+    ``laden``: the clients that are owed a large answer; ``held``: those that are owed too many.
     """
 
     limits: Limits
@@ -72,6 +78,8 @@ class Flow:
     in_flight: int = 0
     loading: int = 0
     held_until: float = float("inf")
+    laden: set[ClientId] = attrs.field(factory=set)
+    held: set[ClientId] = attrs.field(factory=set)
     _latest: tuple[ClientId, float] = (0, -COMPANY_SECONDS)
     _latest_other: float = -COMPANY_SECONDS
     _lines: dict[ClientId, _Line] = attrs.field(factory=dict)
@@ -148,6 +156,8 @@ class Flow:
             yield request
 
     def _may_send(self, client: ClientId, line: _Line, now: float) -> bool:
+        if self._is_owed_too_much(client, line):
+            return False
         if line.queue[0].rule.waits:
             return line.waiting < self.limits.waiting_per_client
         if _is_load(line.queue[0]) and self.loading >= self.limits.loading:
@@ -158,6 +168,26 @@ class Flow:
         )
         return has_a_slot and (
             client in (BROKER, DEPARTED) or not self._has_sent_burst(client, line, now)
+        )
+
+    def _is_owed_too_much(self, client: ClientId, line: _Line) -> bool:
+        if line.queue[0].large and (line.large or client in self.laden):
+            return True
+        return client in self.held
+
+    def is_to_be_slowed(self, client: ClientId) -> bool:
+        """Whether its queue is half full, since it doesn't take its answers as quickly as it asks.
+
+        Then it isn't read, where others are told that they ask for too much.
+        """
+        line = self._lines.get(client)
+        return (
+            line is not None
+            and (
+                len(line.queue) >= self.limits.queued_per_client / 2
+                or line.queued_bytes >= self.limits.queued_bytes_per_client / 2
+            )
+            and self._is_owed_too_much(client, line)
         )
 
     def _note_company(self, client: ClientId, now: float) -> None:
@@ -187,10 +217,9 @@ class Flow:
 
     def _send(self, request: Request, line: _Line, now: float) -> None:
         self.upstream[request.wire] = request
-        if request.rule.waits:
-            line.waiting += 1
-            return
         self._count(request, line, 1)
+        if request.rule.waits:
+            return
         line.fresh.append(request)
         request.upstream_since = now
         if _is_load(request):
@@ -209,7 +238,8 @@ class Flow:
             if request.has_slot:
                 line = self._line(request)
                 line.in_flight -= 1
-                request.has_slot = False
+                line.large -= request.large  # what else the client wants doesn't wait for minutes
+                request.has_slot = request.large = False
                 self._forget_if_empty(request.account, line)
             if request.upstream_since + self.limits.request_deadline <= now:
                 request.overdue = True
@@ -273,6 +303,8 @@ class Flow:
                 self._count(request, self._line(request), 1)
             elif request.client == client:
                 request.client = None
+        self.laden.discard(client)
+        self.held.discard(client)
         line = self._lines.pop(client, None)
         if line is None:
             return []
@@ -293,7 +325,7 @@ class Flow:
         self.in_flight = self.loading = 0
         for account in list(self._lines):
             line = self._lines[account]
-            line.in_flight = line.waiting = 0
+            line.in_flight = line.waiting = line.large = 0
             line.fresh.clear()
             if account == BROKER:
                 line.queue.clear()
@@ -342,6 +374,7 @@ class Flow:
             del self._lines[account]
 
     def _count(self, request: Request, line: _Line, change: int) -> None:
+        line.large += change * request.large
         if request.rule.waits:
             line.waiting += change
             return

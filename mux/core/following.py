@@ -261,7 +261,7 @@ class Following:
         self.state.unfollow(client, thread.id)
         self.offering.unfollowed(client, thread.id)
         answer = jsonrpc.result(message.id, {"status": status})
-        self.state.send(client.id, answer, message.method)
+        self.state.answer(client.id, answer, message.method)
         self.state.loose.add(thread.id)
 
     def client_left(self, client: Client) -> None:

@@ -264,5 +264,5 @@ class Hearing:
             client = self.parts.state.clients.get(request.client or 0)
             if client is not None:
                 answer = jsonrpc.with_id(told.line, request.wire_text, request.origin)
-                self.parts.state.send(client.id, answer, request.method)
+                self.parts.state.answer(client.id, answer, request.method)
             self.parts.following.begun(request, told.line)

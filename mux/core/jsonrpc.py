@@ -18,12 +18,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Literal
+from typing import Literal, NoReturn
 
 import msgspec
 
 MAX_DEPTH = 127
 """Nesting that the app-server's JSON parser (serde_json) takes; deeper lines it drops silently."""
+
+MAX_ELEMENTS = 65_536
+"""Members and list elements of one message, wherever they stand: a conversation of thousands of
+items passes. A step of the loop can't be interrupted, and each costs some 0.1 µs to read."""
+
+MAX_UNKNOWN = 1024
+"""Members and elements beside the fields that JSON-RPC has: each of these is looked at alone."""
+
+FEW_ELEMENTS = 1024
+"""Commas up to which nobody looks whether they stand in strings: nearly all messages have less."""
 
 MAX_ID = 2**63 - 1
 MIN_ID = -(2**63)
@@ -89,6 +99,7 @@ class ClientMessage(msgspec.Struct, frozen=True):
     ``id`` is the JSON text of the id (``NO_ID`` for a notification), ``method`` is empty for
     answers. ``named``: the fields of the params, once they have been looked at (see ``params``).
     ``came``: the params as they came, where the broker has put others in their place.
+    ``elements``: how many members and list elements it has; 0 stands for few.
     """
 
     kind: Kind
@@ -97,6 +108,7 @@ class ClientMessage(msgspec.Struct, frozen=True):
     fields: dict[str, bytes]
     named: dict[str, msgspec.Raw] = msgspec.field(default_factory=dict)
     came: bytes | None = None
+    elements: int = 0
 
     @property
     def params(self) -> bytes:
@@ -116,6 +128,9 @@ class ClientMessage(msgspec.Struct, frozen=True):
 
 def read_client(text: bytes) -> ClientMessage:
     """Read one message of a client. Raises ``BadMessageError``, whose text says what is wrong."""
+    # Nearly all have so few commas that it doesn't matter where they stand.
+    commas = text.count(b",")
+    elements = _count_elements(text, commas) if commas > FEW_ELEMENTS else 0
     fields = _read_fields(text)
     id = _read_id(fields)
     if (method_text := fields.get("method")) is not None:
@@ -142,7 +157,40 @@ def read_client(text: bytes) -> ClientMessage:
     _refuse_deep(text, id or NO_ID)
     if b"$" in text or b"\\" in text:  # else no key can be a private one
         _refuse_private_keys(text, id or NO_ID)
-    return ClientMessage(kind, NO_ID if id is None else id, method, fields)
+    return ClientMessage(kind, NO_ID if id is None else id, method, fields, elements=elements)
+
+
+def _count_elements(text: bytes, commas: int) -> int:
+    """How many members and elements there are. Refuses too many before the text is decoded.
+
+    ``commas``: how many it has in all, those in strings, too.
+    """
+    elements = _structure(text).count(b",") if _few_strings(text) else MAX_ELEMENTS + 1
+    if elements > FEW_ELEMENTS:
+        envelope = _read_envelope(text)
+        known = sum(bytes(getattr(envelope, name)).count(b",") for name in _KNOWN)
+        if elements > MAX_ELEMENTS:
+            _refuse_many(f"more than {MAX_ELEMENTS} members and list elements", envelope)
+        if commas - known > MAX_UNKNOWN:
+            _refuse_many(f"more than {MAX_UNKNOWN} members in unknown fields", envelope)
+    return elements
+
+
+def _refuse_many(why: str, envelope: _Envelope) -> NoReturn:
+    id = bytes(envelope.id)
+    known = id[:1] == b'"' or _INTEGER.fullmatch(id)
+    raise BadMessageError(INVALID_REQUEST, why, id if known else NO_ID)
+
+
+def _few_strings(text: bytes) -> bool:
+    """Whether so few strings begin that they can be left out quickly, whatever they hold."""
+    return text.count(b'"') - text.count(b'\\"') <= 4 * MAX_ELEMENTS
+
+
+def _structure(text: bytes) -> bytes:
+    """The text without its strings. Without escapes every other piece between quotes is one."""
+    plain = text.replace(b"\\\\", b"").replace(b'\\"', b"") if b"\\" in text else text
+    return b"".join(plain.split(b'"')[::2])
 
 
 def _read_fields(text: bytes) -> dict[str, bytes]:
@@ -205,7 +253,7 @@ def _refuse_deep(text: bytes, id: bytes) -> None:
     # where there are many is it worth dropping the strings, and then peeling level by level.
     if text.count(b"[") + text.count(b"{") <= MAX_DEPTH:
         return
-    brackets = _STRING.sub(b"", text).translate(_BRACES_AS_BRACKETS, _NOT_BRACKETS)
+    brackets = _structure(text).translate(_BRACES_AS_BRACKETS, _NOT_BRACKETS)
     for _ in range(MAX_DEPTH):
         if not brackets:
             return
@@ -235,6 +283,28 @@ class ItemParams(msgspec.Struct):
     def index(self) -> int | None:
         """Which of an item's streams of one kind a delta belongs to."""
         return self.contentIndex if self.summaryIndex is None else self.summaryIndex
+
+
+class _Envelope(msgspec.Struct):
+    """The fields that JSON-RPC has; what else there is isn't kept."""
+
+    id: msgspec.Raw = ABSENT
+    method: msgspec.Raw = ABSENT
+    params: msgspec.Raw = ABSENT
+    result: msgspec.Raw = ABSENT
+    error: msgspec.Raw = ABSENT
+    trace: msgspec.Raw = ABSENT
+
+
+_KNOWN = _Envelope.__struct_fields__
+
+
+def _read_envelope(text: bytes) -> _Envelope:
+    """Empty for what is no object, which whoever reads it in earnest says."""
+    try:
+        return _envelope_decoder.decode(text)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        return _Envelope()
 
 
 class UpstreamMessage(msgspec.Struct):
@@ -353,5 +423,6 @@ def error(id: bytes, code: int, text: str, data: object = None) -> bytes:
 
 
 _fields_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_envelope_decoder = msgspec.json.Decoder(_Envelope)
 _upstream_decoder = msgspec.json.Decoder(UpstreamMessage)
 _opaque_decoder = msgspec.json.Decoder(_OpaqueUpstreamMessage)

@@ -75,8 +75,15 @@ class Limits:
     outbox_bytes: int = _count(
         4 * MIB, "owed to one client; past it the client reads on from the journal"
     )
+    answers_bytes: int = _count(
+        4 * MIB,
+        "that wait behind others for one client; past it nothing is asked or read for it until they"
+        " are written",
+    )
     pinned_bytes: int = _count(
-        64 * MIB, "answers to its own requests kept for a client that doesn't read; then it is cut"
+        64 * MIB,
+        "of its own processes' output and the like, kept for a client that doesn't read; then it is"
+        " cut. Its answers don't count: they are bounded by what is asked",
     )
     catch_up_bytes: int = _count(
         1 * MIB,

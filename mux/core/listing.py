@@ -29,7 +29,7 @@ def list_for(state: State, voting: Voting, client: Client, message: ClientMessag
         and request.rule.is_for(client.principal.scopes)
     ]
     answer = jsonrpc.result(message.id, {"approvals": waiting})
-    state.send(client.id, answer, message.method)
+    state.answer(client.id, answer, message.method)
 
 
 def _shown(state: State, voting: Voting, request: ServerRequest) -> dict[str, object]:

@@ -16,7 +16,7 @@ import enum
 
 import msgspec
 
-from mux.core import seen
+from mux.core import jsonrpc, seen
 from mux.core.scopes import Scope
 
 
@@ -47,6 +47,13 @@ class Route(enum.Enum):
     """Turns that wait until their thread is idle."""
     ANSWER = "answer"
     """An answer to one of these, from a client that needn't have been offered it."""
+
+
+OPENED_ELEMENTS = 4096
+"""Members and list elements in the params of a request that is read here from end to end: more than
+any turn has parts. What only passes may have more (`jsonrpc.MAX_ELEMENTS`)."""
+
+_PASSING = frozenset({Route.PLAIN, Route.FOLLOW, Route.UNFOLLOW})
 
 
 class OwnId(msgspec.Struct, frozen=True):
@@ -80,6 +87,7 @@ class RequestRule(msgspec.Struct, frozen=True):
     request of the same client, to be rewritten like an id. ``cancelled_by``: the method that ends
     it, asked when its client has left. ``server_ids``: fields that are called like ids of a
     client's own, and are the app-server's.
+    ``large``: its answer may be of any size, so that of one client only one is asked for at a time.
     """
 
     route: Route = Route.PLAIN
@@ -91,10 +99,17 @@ class RequestRule(msgspec.Struct, frozen=True):
     names_request: str = ""
     cancelled_by: str = ""
     server_ids: frozenset[str] = frozenset()
+    large: bool = False
 
     def accounts_for(self, field: str) -> bool:
         """Whether the row says of the field what it holds, so that its name doesn't."""
         return field in self.server_ids or (self.own_id is not None and field == self.own_id.field)
+
+    @property
+    def most_elements(self) -> int:
+        """How many members and list elements the request may have."""
+        passes = self.route in _PASSING and not self.begins
+        return jsonrpc.MAX_ELEMENTS if passes else OPENED_ELEMENTS
 
 
 class Audience(enum.Enum):
@@ -285,6 +300,7 @@ REQUESTS: dict[str, RequestRule] = {
     "rollout/compress": _WAITS,
     "windowsSandbox/setupStart": _WAITS,
     # What only reads.
+    "fs/readFile": RequestRule(reads=True, large=True),
     **dict.fromkeys(
         (
             "account/gatewayOAuth/read",
@@ -301,7 +317,6 @@ REQUESTS: dict[str, RequestRule] = {
             "experimentalFeature/list",
             "fs/getMetadata",
             "fs/readDirectory",
-            "fs/readFile",
             "hooks/list",
             "memory/status",
             "model/list",

@@ -207,6 +207,7 @@ class Offering:
             # Late, double, unknown: natively ignored, and nothing that the client did wrong.
             self.state.log("debug", "answer that changes nothing", client=client.id)
             self.state.count(LATE)
+            self.state.charge(client.id)
             return
         wrong: str | None = "answered with an error"
         if message.kind == "response":
@@ -263,7 +264,7 @@ class Offering:
             "decided": request.answered,
             "waitsFor": None if request.answered else self.voting.waits_for(request),
         }
-        self.state.send(client.id, jsonrpc.result(message.id, told), message.method)
+        self.state.answer(client.id, jsonrpc.result(message.id, told), message.method)
 
     def answered_by_notice(self, id: int, principal: Principal, peer: str, *, yes: bool) -> None:
         """A device answers from its lock screen: by the same rules as any client."""

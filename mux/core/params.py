@@ -60,7 +60,9 @@ def canonical(message: ClientMessage) -> ClientMessage:
         params = jsonrpc.write({name: bytes(raw) for name, raw in raws.items()} | spelt)
         fields = fields | {"params": params}
         raws |= {name: msgspec.Raw(value) for name, value in spelt.items()}
-    return ClientMessage(message.kind, message.id, message.method, fields, raws)
+    return ClientMessage(
+        message.kind, message.id, message.method, fields, raws, elements=message.elements
+    )
 
 
 def _spelt_anew(raws: dict[str, msgspec.Raw]) -> dict[str, bytes]:

@@ -134,7 +134,7 @@ class Queueing:
         line = jsonrpc.error(request.origin, code, text, told)
         self.sent.settled(request, line)
         if request.client in self.state.clients:
-            self.state.send(request.client or 0, line, "error")
+            self.state.answer(request.client or 0, line, "error")
 
     def _enqueue(self, client: Client, request: Request, thread: str, params: bytes) -> None:
         queue = self.state.queues.get(thread) or Queue(thread)
@@ -154,7 +154,7 @@ class Queueing:
         recording.queued(self.state, thread, turn)
         answer = {"appmux": {"queued": {"id": turn.id, "threadId": thread, "place": place}}}
         line = jsonrpc.result(request.origin, answer)
-        self.state.send(client.id, line, request.method)
+        self.state.answer(client.id, line, request.method)
         self.sent.settled(request, line)
         self._tell(queue, "queued", turn)
 
@@ -306,7 +306,7 @@ class Queueing:
             if named in (None, b"null") or jsonrpc.read_text(named) == each.thread
         ]
         listed = {"queues": [each.shown(self.state.now) for each in queues]}
-        self.state.send(client.id, jsonrpc.result(message.id, listed), message.method)
+        self.state.answer(client.id, jsonrpc.result(message.id, listed), message.method)
 
     def remove(self, client: Client, message: ClientMessage) -> None:
         """``mux/queue/remove``: take one back that hasn't started."""
@@ -316,7 +316,7 @@ class Queueing:
                 queue.turns.remove(turn)
                 recording.unqueued(self.state, queue.thread, turn, None, recording.by(client))
                 told = {"id": turn.id, "threadId": queue.thread}
-                self.state.send(client.id, jsonrpc.result(message.id, told), message.method)
+                self.state.answer(client.id, jsonrpc.result(message.id, told), message.method)
                 self._tell(queue, "removed", turn, by=client.owner())
                 return
         text = "no such turn is queued: it has started, or was taken back"
@@ -332,7 +332,7 @@ class Queueing:
             return
         held, queue.held = queue.held, None
         told = {"threadId": queue.thread, "turns": len(queue.turns), "wasHeld": held}
-        self.state.send(client.id, jsonrpc.result(message.id, told), message.method)
+        self.state.answer(client.id, jsonrpc.result(message.id, told), message.method)
         if held is not None:
             recording.queue_released(self.state, client, queue.thread)
             self._tell(queue, "released", by=client.owner())

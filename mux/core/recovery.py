@@ -250,7 +250,7 @@ class Recovery:
         told = Restarted(state.appserver.generation, state.appserver.version)
         for client, origin in self.restart_asked:
             if client in state.clients:
-                state.send(client, jsonrpc.result(origin, told), "mux/restart")
+                state.answer(client, jsonrpc.result(origin, told), "mux/restart")
         self.restart_asked.clear()
         self.restart_now = False
         held, self._held = self._held, []

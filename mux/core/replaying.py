@@ -29,16 +29,23 @@ from mux.core.methods import Asked, Route, request_rule
 from mux.core.requests import Request
 from mux.core.state import State
 
+LOADING_AT_ONCE = 4
+"""Threads that the app-server is asked to load for one replay: what others ask comes in between."""
+
 
 @attrs.define(eq=False, repr=False)
 class _Replay:
-    """One that waits for threads to be loaded. ``not_had``: those that need a snapshot first."""
+    """One that waits for threads to be loaded. ``not_had``: those that need a snapshot first.
+
+    ``loading``: how many the app-server is asked for; ``unloaded``: those that it will be.
+    """
 
     request: Request
     params: ReplayParams
     threads: list[str]
     not_had: list[str]
     loading: int = 0
+    unloaded: list[str] = attrs.field(factory=list)
 
     @property
     def client(self) -> ClientId:
@@ -108,7 +115,7 @@ class Replaying:
         """Load what is to be followed; later, if no app-server is ready to load it."""
         if not self._reaches(params.after):
             answer = self._answer(complete=False)
-            self.state.send(client.id, jsonrpc.result(request.origin, answer), request.method)
+            self.state.answer(client.id, jsonrpc.result(request.origin, answer), request.method)
             return
         wanted, not_had = self._wanted(client, params)
         if wanted and self.state.appserver.state is not AppServerState.READY:
@@ -162,6 +169,13 @@ class Replaying:
     def _load(self, replay: _Replay) -> None:
         for id in replay.threads:
             self.state.threads.joining[id] += 1
+        replay.unloaded = replay.threads[::-1]
+        self._load_more(replay)
+
+    def _load_more(self, replay: _Replay) -> None:
+        """Ask for the next ones: a few at a time, as others ask the app-server, too."""
+        while replay.unloaded and replay.loading < LOADING_AT_ONCE:
+            id = replay.unloaded.pop()
             thread = self.state.threads.known.get(id)
             if thread is None or not thread.subscribed:
                 replay.loading += 1
@@ -204,7 +218,9 @@ class Replaying:
         replay.loading -= 1
         if not failed:
             self.state.threads.claim(id)
-        self._go_if_loaded(replay)
+        if replay.client not in self.state.clients:
+            replay.unloaded.clear()
+        self._load_more(replay)
         return True
 
     def upstream_gone(self) -> None:
@@ -226,7 +242,7 @@ class Replaying:
             self.state.loose.add(thread)
 
     def _go_if_loaded(self, replay: _Replay) -> None:
-        if replay.loading:
+        if replay.loading or replay.unloaded:
             return
         self._no_longer_joining(replay)
         client = self.state.clients.get(replay.client)
@@ -241,10 +257,12 @@ class Replaying:
     def _go(self, client: Client, replay: _Replay) -> None:
         state, after, known = self.state, replay.params.after.seq, self.state.threads.known
         found = [id for id in replay.threads if id in known and known[id].subscribed]
-        missing = [id for id in replay.threads if id not in found]
+        missing = sorted(set(replay.threads) - set(found))
         answer = self._answer(complete=True)
         answer.threads, answer.missing = found, sorted(missing + replay.not_had)
-        state.send(client.id, jsonrpc.result(replay.request.origin, answer), replay.request.method)
+        state.answer(
+            client.id, jsonrpc.result(replay.request.origin, answer), replay.request.method
+        )
         before = self._followed_before(client)
         before |= dict.fromkeys(before.keys() & set(answer.missing), _NEVER_HAD)
         follows = dict.fromkeys(client.follows, state.journal.head)

@@ -33,6 +33,7 @@ class Request:
     ``tells_steered``: its asker is told whether its turn became a steer.
     ``by``: who asked for what begins a turn; it may have left when that begins.
     ``unwanted``: its client has unsubscribed from what it joins, before the answer.
+    ``large``: its answer may be of any size (see ``flow``).
     ``sent``: see ``sent.Sent``. ``recorded``: see ``recording``, which clears it at the end.
     ``upstream_since`` and ``deadline`` are on the broker's clock, set when it goes upstream; the
     deadline is infinite for one that waits, or loads a thread for a client. ``has_slot``: it counts
@@ -60,6 +61,7 @@ class Request:
     unwanted: bool = False
     tells_steered: bool = False
     noticed: bool = False
+    large: bool = False
     sent: tuple[tuple[str, str], str, str] | None = None
     recorded: Recorded | None = None
 

@@ -138,7 +138,7 @@ class Sent:
 
     def _answer(self, client: ClientId, origin: bytes, kind: str, value: bytes) -> None:
         if client in self.state.clients:
-            self.state.send(client, jsonrpc.write({"id": origin, kind: value}), "turn/start")
+            self.state.answer(client, jsonrpc.write({"id": origin, kind: value}), "turn/start")
 
 
 def _key(principal: Principal, thread: str | None, id: str | None) -> Key | None:

@@ -73,7 +73,7 @@ class Settling:
             if request.tells_steered and not failed:
                 line = _telling_steered(line, steered=steered)
             answer = jsonrpc.with_id(line, request.wire_text, request.origin)
-            self.parts.state.send(client.id, answer, request.method)
+            self.parts.state.answer(client.id, answer, request.method)
             self.parts.asking.answered_lately.append(request)
         self.parts.sent.settled(request, line)
         if request.method == INTERRUPT and not failed:

@@ -18,6 +18,7 @@ from mux.core.appserver import AppServer, Introduction
 from mux.core.backlog import NOT_NUMBERED, Backlog
 from mux.core.client import Client
 from mux.core.commands import (
+    Charge,
     Close,
     Command,
     Fetch,
@@ -25,7 +26,9 @@ from mux.core.commands import (
     Level,
     Log,
     Publish,
+    ReadOn,
     Record,
+    StopReading,
     TellWhenDrained,
 )
 from mux.core.events import ClientId
@@ -54,6 +57,7 @@ class State:
 
     ``wakeup``: when ``TimePassed`` is wanted, on the same clock. ``loose``: threads that lost
     something that held them; ``following`` looks at the end of the event whether to let go.
+    ``unread``: clients of which nothing is read, since they are owed too much.
     ``queues``: turns that wait, by thread; a thread without any isn't there.
     ``audit_text``: whether the audit log may hold what was said, not only its digest.
     ``gate``: what is experimental; None while that isn't known, and then nothing is refused.
@@ -75,6 +79,7 @@ class State:
     wakeup: float = NEVER
     out: list[Command] = attrs.field(factory=list)
     loose: set[str] = attrs.field(factory=set)
+    unread: set[ClientId] = attrs.field(factory=set)
     counts: dict[str, int] = attrs.field(factory=dict)
     audit_text: bool = False
     gate: Gate | None = None
@@ -96,8 +101,48 @@ class State:
             self.out.append(Publish(message, (client,), method))
         else:
             backlog.pin(self.journal.head, method, message, seq)
-            if backlog.pinned_bytes > self.limits.pinned_bytes:
+            if backlog.pinned_bytes - backlog.answer_bytes > self.limits.pinned_bytes:
                 self._cut(client)
+
+    def answer(self, client: ClientId, message: bytes, method: str) -> None:
+        """To one client, what it has asked for: it is slowed, never cut, if that is much."""
+        backlog = self.clients[client].backlog
+        if backlog is None:
+            self.out.append(Publish(message, (client,), method))
+            if len(message) > self.limits.catch_up_bytes:
+                self.flow.laden.add(client)
+                self.out.append(TellWhenDrained(client))
+        else:
+            backlog.pin(self.journal.head, method, message, answer=True)
+            self.flow.laden.add(client)
+            self._bound(client, backlog)
+
+    def _bound(self, client: ClientId, backlog: Backlog) -> None:
+        """Answers that wait for a client are bounded by nothing more being asked for it."""
+        if backlog.answer_bytes > self.limits.answers_bytes:
+            self.flow.held.add(client)
+            self.stop_reading(client)
+
+    def stop_reading(self, client: ClientId) -> None:
+        """Read no more of the client until `read_on` finds that it may be."""
+        if client not in self.unread:
+            self.unread.add(client)
+            self.out.append(StopReading(client))
+
+    def read_on(self) -> None:
+        """Read those again for whom there is room."""
+        for client in list(self.unread):
+            if client not in self.flow.held and not self.flow.is_to_be_slowed(client):
+                self.unread.discard(client)
+                self.out.append(ReadOn(client))
+
+    def _unbound(self, client: Client) -> None:
+        """What was given to its outbox is written, but for a little: more may be asked for it."""
+        backlog, flow = client.backlog, self.flow
+        if backlog is None or not backlog.answer_bytes:
+            flow.laden.discard(client.id)
+        if backlog is None or backlog.answer_bytes <= self.limits.answers_bytes:
+            flow.held.discard(client.id)
 
     def _cut(self, client: ClientId) -> None:
         """It can't be brought on, but a new connection can."""
@@ -108,9 +153,13 @@ class State:
         client.expires, client.ended = NEVER, True
         self.out.append(Close(client.id, CLOSE_ACCESS_ENDED, reason))
 
+    def charge(self, client: ClientId) -> None:
+        """It has sent what asks for nothing, or may not be asked."""
+        self.out.append(Charge(client))
+
     def error(self, client: ClientId, id: bytes, code: int, text: str, data: object = None) -> None:
         """An error answer to one client."""
-        self.send(client, jsonrpc.error(id, code, text, data), "error")
+        self.answer(client, jsonrpc.error(id, code, text, data), "error")
 
     def publish(self, thread: str, method: str, message: bytes) -> None:
         """Number it, journal it, hand it to the thread's followers."""
@@ -252,6 +301,14 @@ class State:
         self.threads.audience_changed()
         self.out.append(TellWhenDrained(client.id))
 
+    def drained(self, client: Client) -> None:
+        """The client's outbox has room: it may be asked for more; one that is behind is told more.
+
+        In this order: what it is told now has to be written before the next is asked for.
+        """
+        self._unbound(client)
+        self.catch_up(client)
+
     def catch_up(self, client: Client) -> None:
         """Give a client that is behind the next part."""
         backlog = client.backlog
@@ -299,5 +356,5 @@ class State:
             client.backlog = None
             self.threads.audience_changed()
             self.log("info", "client is live again", client=client.id)
-        else:
+        if client.backlog is not None or client.id in self.flow.laden | self.flow.held:
             self.out.append(TellWhenDrained(client.id))

@@ -157,6 +157,13 @@ INTENDED: Final[Mapping[str, Intended]] = {
     "overload": Intended(
         elsewhere=f"{_END}/test_flow.py::test_what_is_past_the_queue_is_refused_and_the_rest_answered"
     ),
+    "bounds": Intended(
+        elsewhere="tests/core/test_broker_bounds.py::test_what_is_read_here_has_few_parts"
+    ),
+    "floods": Intended(
+        elsewhere="tests/test_downstream.py"
+        "::test_what_asks_for_nothing_is_read_at_its_rate_then_its_client_is_cut"
+    ),
     "deadline": Intended(
         elsewhere="tests/core/test_broker_flow.py"
         "::test_an_answer_that_never_comes_becomes_an_error_after_a_deadline"

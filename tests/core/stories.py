@@ -19,6 +19,7 @@ import attrs
 from mux.core.appserver import Introduction
 from mux.core.broker import Broker
 from mux.core.commands import (
+    Charge,
     Close,
     Command,
     Explain,
@@ -30,10 +31,12 @@ from mux.core.commands import (
     Log,
     Notify,
     Publish,
+    ReadOn,
     Record,
     Resolve,
     Serve,
     StartUpstream,
+    StopReading,
     StopUpstream,
     Withdraw,
 )
@@ -96,6 +99,8 @@ class Peer:
     inbox: list[Json] = attrs.field(factory=list)
     raw: list[bytes] = attrs.field(factory=list)
     closed: list[int] = attrs.field(factory=list)
+    charged: int = 0
+    is_read: bool = True
     _ids: itertools.count[int] = attrs.field(factory=lambda: itertools.count(1))
 
     def says(self, text: bytes | str) -> None:
@@ -255,9 +260,8 @@ class Story:
                 assert b"\r" not in line
                 json.loads(line)
                 self.lines.append(line)
-            case Close(client, code, reason):
-                assert len(reason.encode()) <= 123, "more than a close frame holds"
-                self.peers[client].closed.append(code)
+            case Close() | Charge() | StopReading() | ReadOn():
+                self._perform_on_client(command)
             case Log():
                 self.logs.append(command)
             case Serve() | Record() | Resolve():
@@ -281,6 +285,21 @@ class Story:
                 self.records.append(command)
             case Resolve():
                 self.resolving.append(command)
+
+    def _perform_on_client(self, command: Close | Charge | StopReading | ReadOn) -> None:
+        peer = self.peers[command.client]
+        match command:
+            case Close(_, code, reason):
+                assert len(reason.encode()) <= 123, "more than a close frame holds"
+                peer.closed.append(code)
+            case Charge():
+                peer.charged += 1
+            case StopReading():
+                assert peer.is_read
+                peer.is_read = False
+            case ReadOn():
+                assert not peer.is_read
+                peer.is_read = True
 
     def _perform_on_notices(self, command: Notify | Withdraw | Explain | Judged) -> None:
         if isinstance(command, Judged):

@@ -100,7 +100,9 @@ def test_a_thread_that_is_there_has_a_directory_of_its_own(method: str) -> None:
     story, peer = begun()
     peer.asks(method, {"threadId": "t"})
     distrust = distrusted("/trusted/t", "/trusted", "/")
-    assert story.only(method)["params"] == {"threadId": "t", "config": distrust}
+    asked = story.only(method)
+    assert asked["params"] == {"threadId": "t", "config": distrust}
+    story.fails(asked)  # of one client one with all turns is asked for at a time
     peer.asks(method, {"threadId": "away", "cwd": "/trusted/x"})
     params = story.only(method)["params"]
     assert params["sandbox"] == "read-only"  # it may be loaded already, and stays where it is

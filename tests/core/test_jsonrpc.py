@@ -208,6 +208,68 @@ def test_many_brackets_are_not_depth(params: str) -> None:
     read_client(f'{{"id":1,"method":"x","params":{params}}}'.encode())
 
 
+MANY = {
+    "keys of the message": '"method":"x",' + ",".join(f'"{n}":1' for n in range(100_000)),
+    "one key of the message, doubled": '"method":"x",' + ",".join(['"a":1'] * 100_000),
+    "keys": '"method":"x","params":{' + ",".join(f'"{n}":1' for n in range(100_000)) + "}",
+    "parts": '"method":"x","params":[' + ",".join(['{"type":"text","text":"x"}'] * 100_000) + "]",
+    "numbers": '"method":"x","params":[' + ",".join(["1"] * 100_000) + "]",
+    "empty lists": '"method":"x","params":[' + ",".join(["[]"] * 100_000) + "]",
+    "empty strings": '"method":"x","params":[' + ",".join(['""'] * 100_000) + "]",
+    "an answer's": '"result":[' + ",".join(["1"] * 100_000) + "]",
+    "strings that end in backslashes": '"method":"x","params":['
+    + ",".join(['"\\\\"'] * 100_000)
+    + "]",
+}
+
+
+@pytest.mark.parametrize("what", MANY)
+def test_a_message_of_very_many_parts_is_refused_before_it_is_decoded(
+    what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded: list[bytes] = []
+    monkeypatch.setattr(jsonrpc, "_read_fields", decoded.append)
+    bad = refused(f'{{"id":7,{MANY[what]}}}')
+    assert (bad.code, bad.id) == (jsonrpc.INVALID_REQUEST, b"7")
+    assert "more than" in str(bad)
+    assert decoded == []
+
+
+def test_many_members_in_fields_that_json_rpc_does_not_have_are_refused() -> None:
+    strange = ",".join(f'"{n}":1' for n in range(jsonrpc.MAX_UNKNOWN + 1))
+    assert "unknown" in str(refused(f'{{"id":"a",{strange},"method":"x"}}'))
+    some = strange.replace('"0":1,', "", 1).replace('"1":1,', "", 1)
+    assert len(read_client(f'{{"id":"a",{some},"method":"x"}}'.encode()).fields) > 1000
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        pytest.param("A" * 26 * 2**20, id="a picture"),
+        pytest.param('a, [b], {c: d}\n"e"\\' * 100_000, id="a text full of signs"),
+        pytest.param(["one, two"] * 60_000, id="a long list"),
+        pytest.param({f"key {n}": [n, "a,b"] for n in range(20_000)}, id="a large object"),
+    ],
+)
+def test_what_is_large_but_not_of_many_parts_passes(value: object) -> None:
+    params = json.dumps({"value": value}).encode()
+    message = read_client(b'{"id":1,"method":"x","params":' + params + b"}")
+    assert message.params == params
+
+
+@given(values, st.integers(0, 20))
+def test_elements_are_counted_as_python_counts_them(value: Any, commas: int) -> None:
+    told = {"a": value, "b": ["x"] * 1500, "," * commas + '"\\': '\\\\",'}
+    text = json.dumps({"id": 1, "method": "x", "params": told})
+    assert read_client(text.encode()).elements == separators(json.loads(text))
+
+
+def separators(value: object) -> int:
+    """The commas of a value outside of its strings."""
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return max(len(inner) - 1, 0) + sum(map(separators, inner))
+
+
 def test_brackets_in_strings_hide_no_depth() -> None:
     hidden = '["]]]]\\"]]",' * 60 + nested(jsonrpc.MAX_DEPTH - 60) + "]" * 60
     json.loads(hidden)

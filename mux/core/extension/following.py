@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
 
 from mux.core.extension.parts import Described, Nothing, method, notification
@@ -17,6 +19,10 @@ class Cursor(msgspec.Struct):
     seq: int
 
 
+MOST_THREADS = 1000
+"""Named in one replay: each may have to be loaded. More than any client shows."""
+
+
 class ReplayParams(msgspec.Struct):
     """``merged``: consecutive deltas of an item may come as one.
 
@@ -27,7 +33,7 @@ class ReplayParams(msgspec.Struct):
     after: Cursor
     threadId: str | None = None
     merged: bool = False
-    threadIds: list[str] | None = None
+    threadIds: Annotated[list[str], msgspec.Meta(max_length=MOST_THREADS)] | None = None
 
 
 class Replayed(msgspec.Struct):
