@@ -37,10 +37,11 @@ FOR_EVERYONE = {"mux", "mux.errors", "mux.config"}
 MAY_IMPORT: dict[str, set[str]] = {
     # the command line, top first
     "__main__": {"entry"},
-    "entry": {"cli", "stdio"},
+    "entry": {"cli", "output", "stdio"},
+    "output": set(),
     "cli": {
         "cli_devices", "cli_oversight", "cli_service", "codex", "demo", "listener", "logs",
-        "reach", "restart", "server", "settings", "status", "stdio",
+        "output", "reach", "restart", "server", "settings", "status", "stdio",
     },
     "cli_service": {
         "cli_devices", "codex", "codex_version", "doctor", "login", "novascale", "occupant", "pair",
