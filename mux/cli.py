@@ -20,7 +20,7 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar, get_args
 
 import click
 
-from mux import __version__, cli_devices, cli_oversight, cli_service
+from mux import __version__, cli_devices, cli_oversight, cli_service, output
 from mux.config import FLAGS, AuthMode, LogFormat, LogLevel
 from mux.errors import AppmuxError
 
@@ -40,7 +40,10 @@ PATH = click.Path(path_type=Path)
 def main() -> None:
     """The ``appmux`` command. Exits; never returns."""
     try:
-        appmux(prog_name="appmux")
+        try:
+            appmux(prog_name="appmux")
+        finally:
+            output.flush()
     except AppmuxError as error:
         _fail(error)
     except BaseExceptionGroup as group:
@@ -57,7 +60,11 @@ def _first(group: BaseExceptionGroup[AppmuxError]) -> AppmuxError:
 
 
 def _fail(error: AppmuxError) -> None:
-    click.echo(f"Error: {error}", err=True)
+    if not (isinstance(error, output.OutputError) and error.silent):
+        try:
+            click.echo(f"Error: {error}", err=True)
+        except OSError:
+            sys.stderr = None  # there is nobody to tell, and at the exit nothing is tried again
     sys.exit(error.exit_status)
 
 

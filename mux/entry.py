@@ -2,7 +2,8 @@
 
 ``cli`` loads click and the settings, for which the door has no time.
 
-Hands to: ``stdio``, ``cli``. Hears from: a person's shell; a program that starts the door.
+Hands to: ``stdio``, ``cli``, ``output``. Hears from: a person's shell; a program that starts the
+door.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ def main() -> None:
                 standard_streams.say(f"Error: {error}\n")
                 sys.exit(error.exit_status)
 
+    from mux import output
     from mux.cli import main as by_click
 
+    output.prepare()
     by_click()

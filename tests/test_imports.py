@@ -41,6 +41,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "cli": {
         "cli_devices", "cli_oversight", "cli_service", "codex", "demo", "listener", "logs",
         "reach", "restart", "server", "settings", "status", "stderr", "stdio",
+    "entry": {"cli", "output", "stdio"},
+    "output": set(),
+    "cli": {
+        "cli_devices", "cli_oversight", "cli_service", "codex", "demo", "listener", "logs",
+        "output", "reach", "restart", "server", "settings", "status", "stdio",
     },
     "cli_service": {
         "cli_devices", "codex", "codex_version", "doctor", "login", "novascale", "occupant", "pair",
