@@ -20,7 +20,7 @@ from mux.core.experimental import gate_of
 from mux.core.limits import Limits
 from tests.codex_bundles import bundle
 from tests.core.recordings import NAMES, Playback, recording
-from tests.core.stories import TOOL_CALL, Json, Peer, Story
+from tests.core.stories import REFRESH, TOOL_CALL, Json, Peer, Story
 from tests.wire import Judge
 
 AWARE: Json = {"extensions": {"appmux": {"version": 1}}}
@@ -255,9 +255,8 @@ def test_a_tool_whose_client_can_t_run_it(judge: Judge, way: str) -> None:
 def test_requests_that_a_machine_answers_and_none_can(judge: Judge) -> None:
     story = Judged.by(judge)
     (only,) = followed(story, "only")
-    refresh = "account/chatgptAuthTokens/refresh"
-    story.asks(0, refresh, reason="unauthorized")
-    only.refuses(only.heard(refresh)[0]["id"])
+    story.asks(0, REFRESH, reason="unauthorized")
+    only.refuses(only.heard(REFRESH)[0]["id"])
     assert "up: error" in story.composed
     story.well()
 

@@ -7,7 +7,8 @@ was. The broker keys on what it reads. So here such params become what the app-s
 write, or are refused, before anything is judged by them, routed by them or kept under them:
 
 * a UUID in ``threadId`` (or among ``threadIds``) is spelt as the app-server spells it;
-* a list for the object, and a key that stands twice in it, are refused.
+* a key that stands twice stands once, with its last value;
+* a list for the object is refused.
 
 What the app-server refuses (an id that is no text, params that are no object) passes as it came,
 for the app-server to say so. No other id has two spellings: the app-server compares those of turns,
@@ -53,10 +54,8 @@ def canonical(message: ClientMessage) -> ClientMessage:
     if text[:1] != b"{":
         return message
     raws = _decoder.decode(text)
-    if not jsonrpc.each_key_once(text, raws):
-        raise BadMessageError(INVALID_REQUEST, "a key of `params` stands twice", message.id)
-    fields = message.fields
-    if spelt := _spelt_anew(raws):
+    fields, spelt = message.fields, _spelt_anew(raws)
+    if spelt or not jsonrpc.each_key_once(text, raws):
         params = jsonrpc.write({name: bytes(raw) for name, raw in raws.items()} | spelt)
         fields = fields | {"params": params}
         raws |= {name: msgspec.Raw(value) for name, value in spelt.items()}

@@ -96,6 +96,10 @@ def _told_what_is_wrong(found: Difference) -> bool:
     return found.channel == "stray" and found.native is MISSING and found.method == "error"
 
 
+def _read_in_one_way(found: Difference) -> bool:
+    return found.path == "error.message" and "`params` must be an object" in str(found.broker)
+
+
 def _not_initialized(found: Difference) -> bool:
     return found.path == "error.message" and found.broker == "Not initialized"
 
@@ -174,7 +178,8 @@ INTENDED: Final[Mapping[str, Intended]] = {
     ),
     "invalid-messages": Intended(_told_what_is_wrong),
     "one-reading": Intended(
-        elsewhere=f"{_END}/test_spellings.py::test_nobody_is_unsubscribed_by_another_spelling"
+        _read_in_one_way,
+        elsewhere=f"{_END}/test_spellings.py::test_nobody_is_unsubscribed_by_another_spelling",
     ),
     "before-the-handshake": Intended(_not_initialized),
     "gate-later": Intended(

@@ -188,13 +188,13 @@ async def what_is_no_message(stage: Stage) -> None:
 
 STORIES = (
     Story(before_the_handshake, shows=("before-the-handshake",)),
-    Story(a_handshake_that_does_not_fit),
+    Story(a_handshake_that_does_not_fit, shows=("one-reading",)),
     Story(a_second_handshake),
     Story(asked_in_one_breath_with_the_handshake, fresh=True),
     Story(ids_of_all_kinds),
     Story(one_id_twice_at_once),
     Story(what_does_not_exist),
-    Story(params_that_do_not_fit),
+    Story(params_that_do_not_fit, shows=("one-reading",)),
     Story(unknown_threads),
     Story(without_the_experimental_api),
     Story(opted_out),

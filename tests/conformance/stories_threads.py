@@ -19,6 +19,24 @@ async def who_hears_what(stage: Stage) -> None:
     await a.ends(thread)
 
 
+async def named_by_any_spelling(stage: Stage) -> None:
+    """The app-server takes an id as any UUID may be spelt, and a key twice."""
+    a, b = await stage.clients("a", "b")
+    thread = await a.thread(turn=True)
+    await b.ask("thread/resume", {"threadId": thread.upper()})
+    for spelt in (thread.replace("-", ""), f"{{{thread}}}", f"urn:uuid:{thread}"):
+        await b.ask("thread/read", {"threadId": spelt})
+        await b.ask("thread/name/set", {"threadId": spelt, "name": "A name"})
+        await a.settle()
+    for wrong in (f" {thread}", f"URN:UUID:{thread}", f"({thread})", thread[:-1]):
+        await b.ask("thread/name/set", {"threadId": wrong, "name": "No name"})
+    await b.raw(
+        f'{{"id":"twice","method":"thread/read","params":{{"threadId":1,"threadId":"{thread}"}}}}'
+    )
+    await b.ask("thread/unsubscribe", {"threadId": f"urn:uuid:{thread.upper()}"})
+    await a.turn(thread, "still here")
+
+
 async def what_a_stranger_hears(stage: Stage) -> None:
     """Of all that is done to a thread: some is everybody's, some is its followers'."""
     a, b, stranger = await stage.clients("a", "b", "stranger")
@@ -291,6 +309,7 @@ async def read_state(stage: Stage) -> None:
 
 STORIES = (
     Story(who_hears_what),
+    Story(named_by_any_spelling),
     Story(what_a_stranger_hears, alone=True, chance=TOLD_AGAIN),
     Story(a_thread_with_a_project, alone=True),
     Story(following_no_more),

@@ -104,6 +104,9 @@ LOOKING_TOO = {
     "account/bedrock/checkGovCloudRequirements",
     "thread/realtime/listVoices",
     "app/installed",
+    "thread/search/stream",
+    "thread/search/stream/cancel",  # of the own search alone
+    "thread/search/cancel",
 }
 
 HOSTS_OWN = (
