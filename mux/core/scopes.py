@@ -20,6 +20,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal
 
+import msgspec
+
 from mux.core import jsonrpc, overrides
 from mux.core.overrides import NOTHING_KNOWN, Held
 
@@ -97,6 +99,13 @@ SCOPES: dict[str, Scope] = {
 }
 
 
+def _thread(fields: overrides.Fields) -> str | None:
+    try:
+        return jsonrpc.read_text(bytes(fields.get("threadId", b"")))
+    except msgspec.DecodeError:
+        return None
+
+
 def _unknown(_: str | None) -> Held:
     return NOTHING_KNOWN
 
@@ -109,11 +118,11 @@ def needed(
     ``held``: what the thread that it names, if it names one, is run with.
     """
     if method in overrides.METHODS:
-        fields = jsonrpc.read_fields(params)
+        fields = overrides.read(params)
         if fields is None:
             # Of another shape than the schema's: the app-server will say so, or knows more than we.
             return "admin", f" with `{overrides.UNREADABLE}`"
-        if loosened := overrides.loosens(fields, held(jsonrpc.read_text(fields.get("threadId")))):
+        if loosened := overrides.loosens(fields, held(_thread(fields))):
             return "admin", f" with `{loosened}`"
         if method == "thread/resume" and (steered := overrides.steers(fields)):
             return "drive", f" with `{steered}`"

@@ -160,6 +160,8 @@ def test_what_a_server_list_would_start_needs_admin() -> None:
     peer.asks("mcpServerStatus/list", {"threadId": "t"})
     peer.asks("mcpServerStatus/list", {})
     assert len(story.written("mcpServerStatus/list")) == 2
+    peer.says('{"id":77,"method":"mcpServerStatus/list","params":["t"]}')
+    forbidden(peer)
 
 
 # ── a thread that runs ────────────────────────────────────────────────────────────────────────

@@ -21,6 +21,7 @@ from tests.end_to_end.brokered import brokered
 from tests.end_to_end.devices import DEVICES_ONLY, appmux, operator_of, pair
 from tests.end_to_end.native import Native
 from tests.end_to_end.peer import Json, Peer, RpcError, connect_ws
+from tests.end_to_end.tui import QUIET, tmux_is_missing, tui
 
 PLANTED: Final = """
 sandbox_mode = "danger-full-access"
@@ -368,3 +369,22 @@ async def test_who_only_watches_resumes_with_no_override() -> None:
         thread = await at.operator.start_thread(at.work)
         for asked in ({"approvalPolicy": "untrusted"}, {"sandbox": "read-only"}, {"cwd": "/"}):
             await forbidden(at.device.request("thread/resume", {"threadId": thread, **asked}))
+
+
+# -- the TUI ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(tmux_is_missing(), reason="there is no tmux to run the TUI in")
+async def test_a_devices_tui_resumes_a_thread_and_works_on_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With each turn it says the thread's own directory, as `cwd` and as a root."""
+    async with scene("observe", "drive", **QUIET) as at:
+        monkeypatch.setenv("PHONES_TOKEN", at.token)
+        thread = await at.operator.start_thread(at.work, sandbox="workspace-write")
+        await at.operator.run_turn(thread, "hello")
+        how = ("--remote", at.broker.url, "--remote-auth-token-env", "PHONES_TOKEN")
+        async with tui(at.broker.home, "resume", thread, *how) as screen:
+            await screen.see("You said: hello")
+            await screen.say("again")
+            await screen.see("You said: again")
