@@ -238,6 +238,23 @@ def test_a_start_is_compared_with_what_the_host_says() -> None:
     assert story.only("thread/start")["params"]["sandbox"] == "workspace-write"
 
 
+def test_a_turn_that_waited_is_compared_once_more() -> None:
+    """What was no looser when it was queued is, by what holds when its time comes."""
+    story, _ = begun()
+    peer = story.peer("aware", phone(), **AWARE)
+    _loaded(story, peer, "t", "/trusted/t", approvalPolicy="on-request")
+    story.begins_turn()
+    queued = {"threadId": "t", "ifBusy": "queue"}
+    peer.asks("turn/start", {**queued, "input": [1], "approvalPolicy": "on-request"})
+    peer.asks("turn/start", {**queued, "input": [2], "approvalPolicy": "untrusted"})
+    settings = {"cwd": "/trusted/t", "approvalPolicy": "untrusted"}
+    story.notifies("thread/settings/updated", {"threadId": "t", "threadSettings": settings})
+    story.ends_turn()
+    assert [each["params"]["input"] for each in story.written("turn/start")] == [[2]]
+    (record,) = [each.fields for each in story.records if each.kind == "turn/unqueued"]
+    assert "approvalPolicy" in str(record["why"])
+
+
 # ── the next life, and loading for a replay ───────────────────────────────────────────────────
 
 
