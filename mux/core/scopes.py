@@ -32,7 +32,7 @@ ALL: frozenset[Scope] = frozenset({"observe", "approve", "drive", "admin"})
 _OBSERVE = """
     account/rateLimits/read account/read account/usage/read account/workspaceMessages/read
     account/bedrock/checkGovCloudRequirements account/gatewayOAuth/read
-    app/installed app/list app/read collaborationMode/list configRequirements/read
+    app/installed app/list app/read collaborationMode/list config/read configRequirements/read
     experimentalFeature/list hooks/list initialize memory/status model/list modelProvider/list
     modelProvider/capabilities/read permissionProfile/list
     mux/approvals/list mux/focus mux/notices/list mux/notices/read mux/notices/settings/read
@@ -71,7 +71,7 @@ _ADMIN = """
     account/gatewayOAuth/login account/gcp/setup account/login/cancel account/login/start
     account/logout account/rateLimitResetCredit/consume account/sendAddCreditsNudgeEmail
     accountSession/switch command/exec command/exec/resize command/exec/terminate
-    command/exec/write config/batchWrite config/mcpServer/reload config/read config/value/write
+    command/exec/write config/batchWrite config/mcpServer/reload config/value/write
     environment/add environment/info environment/status experimentalFeature/enablement/set
     externalAgentConfig/detect externalAgentConfig/import
     externalAgentConfig/import/readHistories externalAgentConfig/import/recordHistory

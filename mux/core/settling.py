@@ -13,7 +13,7 @@ from collections.abc import Callable
 import attrs
 import msgspec
 
-from mux.core import jsonrpc, recording, scoped
+from mux.core import configuration, jsonrpc, recording, scoped
 from mux.core.client import Client
 from mux.core.commands import KillUpstream
 from mux.core.events import ClientId
@@ -63,6 +63,8 @@ class Settling:
             self.parts.titles.answered(request, line, failed=failed)
         elif request.method == LOADED and not failed:
             line = self.parts.titles.unlisted(client, line)
+        elif request.method == configuration.READ and not (failed or _may_see_all(client)):
+            line = configuration.shown(line)
         named: dict[str, bool] = {}
         if request.rule.route is Route.FOLLOW and not failed:
             self.parts.notices.joined(line)
@@ -135,6 +137,10 @@ class Settling:
             self.parts.queueing.settled(request, b"{}", failed=True, steered=False)
         else:
             self._settle_own(request, b"", failed=True)
+
+
+def _may_see_all(client: Client | None) -> bool:
+    return client is not None and "admin" in client.principal.scopes
 
 
 def _telling_steered(line: bytes, *, steered: bool) -> bytes:

@@ -383,8 +383,35 @@ async def test_a_devices_tui_resumes_a_thread_and_works_on_it(
         monkeypatch.setenv("PHONES_TOKEN", at.token)
         thread = await at.operator.start_thread(at.work, sandbox="workspace-write")
         await at.operator.run_turn(thread, "hello")
-        how = ("--remote", at.broker.url, "--remote-auth-token-env", "PHONES_TOKEN")
-        async with tui(at.broker.home, "resume", thread, *how) as screen:
+        async with tui(at.broker.home, "resume", thread, *_remote(at)) as screen:
             await screen.see("You said: hello")
             await screen.say("again")
             await screen.see("You said: again")
+
+
+def _remote(at: Scene) -> tuple[str, ...]:
+    return ("--remote", at.broker.url, "--remote-auth-token-env", "PHONES_TOKEN")
+
+
+@pytest.mark.skipif(tmux_is_missing(), reason="there is no tmux to run the TUI in")
+async def test_a_devices_tui_starts_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It asks for the host's configuration first, and says in what sandbox it wants to work."""
+    async with scene("observe", "drive", **QUIET) as at:
+        monkeypatch.setenv("PHONES_TOKEN", at.token)
+        at.plant("below")
+        async with tui(at.broker.home, *_remote(at)) as screen:
+            await screen.see("›")
+            await screen.say("hello")
+            await screen.see("You said: hello")
+
+
+async def test_of_the_configuration_no_more_is_shown_than_a_thread_tells() -> None:
+    async with scene("observe", mcp_servers={"x": {"command": "/x", "env": {"A": "secret"}}}) as at:
+        shown = await at.device.request("config/read", {"includeLayers": True})
+        assert shown["config"]["model"] == "scripted"
+        assert shown["config"]["sandbox_mode"] == "workspace-write"
+        assert not {"mcp_servers", "model_providers", "projects"} & shown["config"].keys()
+        assert (shown["origins"], shown["layers"]) == ({}, None)
+        assert "secret" not in json.dumps(shown)
+        whole = await at.operator.request("config/read", {"includeLayers": True})
+        assert "secret" in json.dumps(whole)
