@@ -110,7 +110,7 @@ class Clearance:
         fields = overrides.read(message.params) or {}
         thread = jsonrpc.read_text(bytes(fields.get("threadId", b"")))
         known = self.state.threads.known.get(thread or "")
-        own = known.directory if known is not None else ""
+        own = (known.directory or None) if known is not None else None
         return any(path != own for path in overrides.directories_in(fields))
 
     def holds_back(self, client: Client, message: ClientMessage) -> bool:

@@ -259,9 +259,8 @@ def steers(fields: Fields) -> str:
 
 
 def cwd_in(fields: Fields) -> str | None:
-    """The directory that the params name; None for the one that holds without."""
-    # An empty one is the app-server's own.
-    return jsonrpc.read_text(bytes(fields.get("cwd", NULL))) or None
+    """The directory that the params name; None if they name none. Empty: the app-server's own."""
+    return jsonrpc.read_text(bytes(fields.get("cwd", NULL)))
 
 
 def environments_in(fields: Fields) -> list[dict[str, object]]:

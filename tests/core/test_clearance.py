@@ -66,7 +66,7 @@ def test_elsewhere_it_is_read_only_too() -> None:
         assert params["sandbox"] == "read-only"
         where = asked.get("cwd") or "/own"
         assert {where, "/", "/trusted"} <= params["config"]["projects"].keys()
-        assert params.get("cwd") == asked.get("cwd")
+        assert params.get("cwd") == (where if asked.get("cwd") is not None else None)
 
 
 def test_a_trusted_directory_is_found_by_what_it_is() -> None:
@@ -176,6 +176,7 @@ def test_one_that_runs_is_sent_where_it_may_write(method: str) -> None:
         ("/away/below", True),
         ("/trusted/x", True),
         ("/", False),
+        ("", False),  # the app-server's own, there as here
         ("/awayward", False),
         ("/no/x", False),
     ):

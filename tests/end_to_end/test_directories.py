@@ -296,12 +296,12 @@ async def test_a_thread_is_sent_nowhere_where_it_may_not_write() -> None:
         listed = at.broker.home.home / "listed" / "one"
         listed.mkdir(parents=True)
         (at.work / "out").symlink_to("/")
-        (at.work / "below").mkdir()
-        thread = await at.operator.start_thread(at.work, sandbox="workspace-write")
+        (at.work / "here" / "below").mkdir(parents=True)
+        thread = await at.operator.start_thread(at.work / "here", sandbox="workspace-write")
         await at.device.request("thread/resume", {"threadId": thread})
         words = [{"type": "text", "text": "hello", "text_elements": []}]
         turn = {"threadId": thread, "input": words}
-        for away in ("/", str(at.work / ".."), str(at.work / "out"), "~"):
+        for away in ("/", "", str(at.work / ".."), str(at.work / "out"), "~"):
             there = [{"environmentId": "local", "cwd": away}]
             for method, asked in (
                 ("turn/start", {**turn, "cwd": away}),
@@ -314,7 +314,7 @@ async def test_a_thread_is_sent_nowhere_where_it_may_not_write() -> None:
                 assert ELSEWHERE in refused.message
         remote = [{"environmentId": "other", "cwd": str(at.work)}]
         await forbidden(at.device.request("turn/start", {**turn, "environments": remote}))
-        for here in (at.work, at.work / "below", listed):
+        for here in (at.work / "here", at.work / "here" / "below", listed):
             await at.device.run_turn(thread, "hello", cwd=str(here))
 
 
