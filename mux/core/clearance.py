@@ -26,7 +26,7 @@ from mux.core.client import Client
 from mux.core.commands import Resolve
 from mux.core.events import ClientId
 from mux.core.jsonrpc import ClientMessage
-from mux.core.overrides import NOTHING_KNOWN, STARTS, Held
+from mux.core.overrides import NOTHING_KNOWN, NULL, STARTS, Held
 from mux.core.places import Home, Host, Place, read_home, read_host
 from mux.core.requests import Request
 from mux.core.state import State
@@ -102,13 +102,15 @@ class Clearance:
         method = message.method
         if "admin" in client.principal.scopes or self.state.appserver.state is AppServerState.DOWN:
             return False  # (that there is none, it will be told)
-        if method in STARTS or method == STATUS_OF_SERVERS:
-            return method != STATUS_OF_SERVERS or message.thread is not None
-        if method not in overrides.METHODS:
-            return False
-        fields = jsonrpc.read_fields(message.params) or {}
-        known = self.state.threads.known.get(jsonrpc.read_text(fields.get("threadId")) or "")
-        own = known.directory if known is not None else ""
+        if method == STATUS_OF_SERVERS:
+            named = jsonrpc.read_fields(message.params)
+            return named is None or named.get("threadId", NULL) != NULL
+        if method in STARTS or method not in overrides.METHODS:
+            return method in STARTS
+        fields = overrides.read(message.params) or {}
+        thread = jsonrpc.read_text(bytes(fields.get("threadId", b"")))
+        known = self.state.threads.known.get(thread or "")
+        own = (known.directory or None) if known is not None else None
         return any(path != own for path in overrides.directories_in(fields))
 
     def holds_back(self, client: Client, message: ClientMessage) -> bool:
@@ -243,11 +245,12 @@ class Clearance:
         if verdict.params is None:
             case.deny(jsonrpc.FORBIDDEN, verdict.refusal)
             return
-        if verdict.directory:
+        thread = self.state.threads.known.get(case.thread or "")
+        is_there = case.method == "thread/resume" and thread is not None and thread.subscribed
+        if verdict.directory and not is_there:
             told: dict[str, object] = {"thread": case.thread, "directory": verdict.directory}
             told |= {"method": case.method, "readOnly": verdict.read_only}
             recording.unlisted(self.state, case.client, told)
-        thread = self.state.threads.known.get(case.thread or "")
         if thread is not None and verdict.distrusted and case.method not in STARTS:
             # It will work there: loaded again, it is to take nothing from there either.
             thread.loaded_with = kept.distrusting(thread.loaded_with, verdict.distrusted)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
 
 import msgspec
 
@@ -206,15 +207,35 @@ HARMLESS: dict[str, str] = {
 """Params of ``METHODS`` that are called as if they mattered, and don't."""
 
 
-def loosens(fields: Mapping[str, bytes], held: Held) -> str:
-    """The param that loosens what holds; empty if none does. ``fields``: the params' JSON texts."""
-    for name, text in fields.items():
-        judge = JUDGED.get(name)
-        if judge is None:
-            judge = _anything if SUSPICIOUS.search(name) and name not in HARMLESS else None
-        if judge is not None and text != NULL and _judged(judge, text, held):
+Fields = Mapping[str, bytes | msgspec.Raw]
+"""Params by name, each as its JSON text, copied only to be looked at: a picture is large."""
+
+
+def read(params: bytes) -> dict[str, msgspec.Raw] | None:
+    """Params whose values aren't copied; None if they are no object."""
+    try:
+        return _decoder.decode(params)
+    except (msgspec.DecodeError, RecursionError):
+        return None
+
+
+_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+def loosens(fields: Fields, held: Held) -> str:
+    """The param that loosens what holds; empty if none does."""
+    for name, raw in fields.items():
+        judge = _judge(name)
+        if judge is not None and (text := bytes(raw)) != NULL and _judged(judge, text, held):
             return name
     return ""
+
+
+@lru_cache(maxsize=256)
+def _judge(name: str) -> Callable[[bytes, Held], bool] | None:
+    if name not in JUDGED and name not in HARMLESS and SUSPICIOUS.search(name):
+        return _anything
+    return JUDGED.get(name)
 
 
 def _judged(judge: Callable[[bytes, Held], bool], text: bytes, held: Held) -> bool:
@@ -228,32 +249,32 @@ LOOKING_ON: frozenset[str] = frozenset({"threadId", "excludeTurns", "initialTurn
 """What a ``thread/resume`` may say that changes nothing about how the thread goes on."""
 
 
-def steers(fields: Mapping[str, bytes]) -> str:
+def steers(fields: Fields) -> str:
     """The param by which a ``thread/resume`` does more than look on; empty if none does."""
-    said = (name for name, text in fields.items() if text != NULL and name not in LOOKING_ON)
-    return next(said, "")
+    more = (name for name in fields if name not in LOOKING_ON)
+    return next((name for name in more if bytes(fields[name]) != NULL), "")
 
 
 # ── directories ───────────────────────────────────────────────────────────────────────────────
 
 
-def cwd_in(fields: Mapping[str, bytes]) -> str | None:
-    """The directory that the params name; None for the one that holds without."""
-    return jsonrpc.read_text(fields.get("cwd")) or None  # an empty one is the app-server's own
+def cwd_in(fields: Fields) -> str | None:
+    """The directory that the params name; None if they name none. Empty: the app-server's own."""
+    return jsonrpc.read_text(bytes(fields.get("cwd", NULL)))
 
 
-def environments_in(fields: Mapping[str, bytes]) -> list[dict[str, object]]:
+def environments_in(fields: Fields) -> list[dict[str, object]]:
     """The environments that the params name; ``loosens`` has seen that they are plain."""
-    listed = _value(fields.get("environments", NULL))
+    listed = _value(bytes(fields.get("environments", NULL)))
     return listed if isinstance(listed, list) else []
 
 
-def directories_in(fields: Mapping[str, bytes]) -> Iterator[str]:
+def directories_in(fields: Fields) -> Iterator[str]:
     """Every directory that the params name: the one to work in first, if it is named."""
     cwd = cwd_in(fields)
     if cwd is not None:
         yield cwd
-    yield from _texts(_value(fields.get(ROOTS, NULL)))
+    yield from _texts(_value(bytes(fields.get(ROOTS, NULL))))
     for each in environments_in(fields):
         yield str(each["cwd"])
         yield from _texts(each.get(ROOTS))

@@ -26,7 +26,7 @@ from typing import Literal
 import attrs
 import msgspec
 
-from mux.core import jsonrpc, recording
+from mux.core import jsonrpc, overrides, recording
 from mux.core.appserver import State as AppServerState
 from mux.core.asking import Asking
 from mux.core.client import Client
@@ -173,7 +173,7 @@ class Queueing:
                 continue
             if queue.request is not None and not self.state.flow.has(queue.request):
                 self._put_back(queue)
-            if queue.turns and not queue.held and queue.starting is None and self._may_start(queue):
+            while self._has_next(queue) and self._may_start(queue):
                 self._start(queue)
             if not queue.turns and queue.starting is None:
                 del self.state.queues[queue.thread]
@@ -181,15 +181,30 @@ class Queueing:
         for thread in list(self._undecided):
             self._decide(thread)
 
+    def _has_next(self, queue: Queue) -> bool:
+        return bool(queue.turns) and not queue.held and queue.starting is None
+
     def _may_start(self, queue: Queue) -> bool:
         ready = self.state.appserver.state is AppServerState.READY
         return ready and not self.recovery.restart_asked and not self._is_busy(queue.thread)
 
     def _start(self, queue: Queue) -> None:
         turn = queue.turns.popleft()
+        if why := self._refused_by_now(queue.thread, turn):
+            recording.unqueued(self.state, queue.thread, turn, why)
+            self._tell(queue, "failed", turn, why=why)
+            return
         queue.starting = turn
         queue.request = self.asking.queued_turn(queue.thread, turn)
         self.asking.submit(queue.request)
+
+    def _refused_by_now(self, thread: str, turn: Queued) -> str:
+        """Why it mayn't run any more: what it says was tight by what held when it was asked."""
+        known = self.state.threads.known.get(thread)
+        if known is None or "admin" in turn.owner.principal.scopes:
+            return ""
+        loosened = overrides.loosens(overrides.read(turn.params) or {}, known.held)
+        return f"with `{loosened}` it needs the scope `admin` by now" if loosened else ""
 
     def _put_back(self, queue: Queue) -> None:
         """It was lost with its app-server: nobody knows whether it began."""

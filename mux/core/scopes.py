@@ -20,6 +20,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal
 
+import msgspec
+
 from mux.core import jsonrpc, overrides
 from mux.core.overrides import NOTHING_KNOWN, Held
 
@@ -30,7 +32,7 @@ ALL: frozenset[Scope] = frozenset({"observe", "approve", "drive", "admin"})
 _OBSERVE = """
     account/rateLimits/read account/read account/usage/read account/workspaceMessages/read
     account/bedrock/checkGovCloudRequirements account/gatewayOAuth/read
-    app/installed app/list app/read collaborationMode/list configRequirements/read
+    app/installed app/list app/read collaborationMode/list config/read configRequirements/read
     experimentalFeature/list hooks/list initialize memory/status model/list modelProvider/list
     modelProvider/capabilities/read permissionProfile/list
     mux/approvals/list mux/focus mux/notices/list mux/notices/read mux/notices/settings/read
@@ -70,7 +72,7 @@ _ADMIN = """
     account/gatewayOAuth/login account/gcp/setup account/login/cancel account/login/start
     account/logout account/rateLimitResetCredit/consume account/sendAddCreditsNudgeEmail
     accountSession/switch command/exec command/exec/resize command/exec/terminate
-    command/exec/write config/batchWrite config/mcpServer/reload config/read config/value/write
+    command/exec/write config/batchWrite config/mcpServer/reload config/value/write
     environment/add environment/info environment/status experimentalFeature/enablement/set
     externalAgentConfig/detect externalAgentConfig/import
     externalAgentConfig/import/readHistories externalAgentConfig/import/recordHistory
@@ -99,6 +101,13 @@ SCOPES: dict[str, Scope] = {
 }
 
 
+def _thread(fields: overrides.Fields) -> str | None:
+    try:
+        return jsonrpc.read_text(bytes(fields.get("threadId", b"")))
+    except msgspec.DecodeError:
+        return None
+
+
 def _unknown(_: str | None) -> Held:
     return NOTHING_KNOWN
 
@@ -111,11 +120,11 @@ def needed(
     ``held``: what the thread that it names, if it names one, is run with.
     """
     if method in overrides.METHODS:
-        fields = jsonrpc.read_fields(params)
+        fields = overrides.read(params)
         if fields is None:
             # Of another shape than the schema's: the app-server will say so, or knows more than we.
             return "admin", f" with `{overrides.UNREADABLE}`"
-        if loosened := overrides.loosens(fields, held(jsonrpc.read_text(fields.get("threadId")))):
+        if loosened := overrides.loosens(fields, held(_thread(fields))):
             return "admin", f" with `{loosened}`"
         if method == "thread/resume" and (steered := overrides.steers(fields)):
             return "drive", f" with `{steered}`"

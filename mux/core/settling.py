@@ -13,7 +13,7 @@ from collections.abc import Callable
 import attrs
 import msgspec
 
-from mux.core import interrupts, jsonrpc, recording, scoped
+from mux.core import configuration, interrupts, jsonrpc, recording, scoped
 from mux.core.client import Client
 from mux.core.commands import KillUpstream
 from mux.core.events import ClientId
@@ -62,8 +62,8 @@ class Settling:
         line = self._settle_claim(request, client, line, failed=failed)
         if request.rule.begins:
             self.parts.titles.answered(request, line, failed=failed)
-        elif request.method == LOADED and not failed:
-            line = self.parts.titles.unlisted(client, line)
+        elif not failed:
+            line = self._as_client_may_see(client, request, line)
         named: dict[str, bool] = {}
         if request.rule.route is Route.FOLLOW and not failed:
             self.parts.notices.joined(line)
@@ -85,6 +85,14 @@ class Settling:
         if request.account == QUEUE and not request.expired:
             self.parts.queueing.settled(request, line, failed=failed, steered=steered)
         self.parts.following.after_answer(client, named)
+
+    def _as_client_may_see(self, client: Client | None, request: Request, line: bytes) -> bytes:
+        """The answer without what isn't its asker's to see."""
+        if request.method == LOADED:
+            return self.parts.titles.unlisted(client, line)
+        if request.method == configuration.READ and not _may_see_all(client):
+            return configuration.shown(line)
+        return line
 
     def _settle_own(self, request: Request, line: bytes, *, failed: bool) -> bool:
         """Whether it was a request of the broker's own that somebody here waits for."""
@@ -147,6 +155,10 @@ class Settling:
             self.parts.queueing.settled(request, b"{}", failed=True, steered=False)
         else:
             self._settle_own(request, b"", failed=True)
+
+
+def _may_see_all(client: Client | None) -> bool:
+    return client is not None and "admin" in client.principal.scopes
 
 
 def _telling_steered(line: bytes, *, steered: bool) -> bytes:

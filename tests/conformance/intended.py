@@ -136,6 +136,7 @@ INTENDED: Final[Mapping[str, Intended]] = {
     "abstaining": Intended(_another_decided),
     "who-may-answer": Intended(_another_decided),
     "directories": Intended(elsewhere=f"{_END}/test_directories.py"),
+    "config-shown": Intended(elsewhere=f"{_END}/test_directories.py"),
     "policies": Intended(
         elsewhere=f"{_END}/test_policies.py::test_under_quorum_the_program_does_not_decide_alone"
     ),

@@ -66,7 +66,7 @@ def test_elsewhere_it_is_read_only_too() -> None:
         assert params["sandbox"] == "read-only"
         where = asked.get("cwd") or "/own"
         assert {where, "/", "/trusted"} <= params["config"]["projects"].keys()
-        assert params.get("cwd") == asked.get("cwd")
+        assert params.get("cwd") == (where if asked.get("cwd") is not None else None)
 
 
 def test_a_trusted_directory_is_found_by_what_it_is() -> None:
@@ -162,6 +162,8 @@ def test_what_a_server_list_would_start_needs_admin() -> None:
     peer.asks("mcpServerStatus/list", {"threadId": "t"})
     peer.asks("mcpServerStatus/list", {})
     assert len(story.written("mcpServerStatus/list")) == 2
+    peer.says('{"id":77,"method":"mcpServerStatus/list","params":["t"]}')
+    forbidden(peer)
 
 
 # ── a thread that runs ────────────────────────────────────────────────────────────────────────
@@ -176,6 +178,7 @@ def test_one_that_runs_is_sent_where_it_may_write(method: str) -> None:
         ("/away/below", True),
         ("/trusted/x", True),
         ("/", False),
+        ("", False),  # the app-server's own, there as here
         ("/awayward", False),
         ("/no/x", False),
     ):
@@ -236,6 +239,23 @@ def test_a_start_is_compared_with_what_the_host_says() -> None:
         {"cwd": "/trusted", "approvalPolicy": "never", "sandbox": "workspace-write"},
     )
     assert story.only("thread/start")["params"]["sandbox"] == "workspace-write"
+
+
+def test_a_turn_that_waited_is_compared_once_more() -> None:
+    """What was no looser when it was queued is, by what holds when its time comes."""
+    story, _ = begun()
+    peer = story.peer("aware", phone(), **AWARE)
+    _loaded(story, peer, "t", "/trusted/t", approvalPolicy="on-request")
+    story.begins_turn()
+    queued = {"threadId": "t", "ifBusy": "queue"}
+    peer.asks("turn/start", {**queued, "input": [1], "approvalPolicy": "on-request"})
+    peer.asks("turn/start", {**queued, "input": [2], "approvalPolicy": "untrusted"})
+    settings = {"cwd": "/trusted/t", "approvalPolicy": "untrusted"}
+    story.notifies("thread/settings/updated", {"threadId": "t", "threadSettings": settings})
+    story.ends_turn()
+    assert [each["params"]["input"] for each in story.written("turn/start")] == [[2]]
+    (record,) = [each.fields for each in story.records if each.kind == "turn/unqueued"]
+    assert "approvalPolicy" in str(record["why"])
 
 
 # ── the next life, and loading for a replay ───────────────────────────────────────────────────

@@ -21,6 +21,7 @@ from tests.end_to_end.brokered import brokered
 from tests.end_to_end.devices import DEVICES_ONLY, appmux, operator_of, pair
 from tests.end_to_end.native import Native
 from tests.end_to_end.peer import Json, Peer, RpcError, connect_ws
+from tests.end_to_end.tui import QUIET, tmux_is_missing, tui
 
 PLANTED: Final = """
 sandbox_mode = "danger-full-access"
@@ -295,12 +296,12 @@ async def test_a_thread_is_sent_nowhere_where_it_may_not_write() -> None:
         listed = at.broker.home.home / "listed" / "one"
         listed.mkdir(parents=True)
         (at.work / "out").symlink_to("/")
-        (at.work / "below").mkdir()
-        thread = await at.operator.start_thread(at.work, sandbox="workspace-write")
+        (at.work / "here" / "below").mkdir(parents=True)
+        thread = await at.operator.start_thread(at.work / "here", sandbox="workspace-write")
         await at.device.request("thread/resume", {"threadId": thread})
         words = [{"type": "text", "text": "hello", "text_elements": []}]
         turn = {"threadId": thread, "input": words}
-        for away in ("/", str(at.work / ".."), str(at.work / "out"), "~"):
+        for away in ("/", "", str(at.work / ".."), str(at.work / "out"), "~"):
             there = [{"environmentId": "local", "cwd": away}]
             for method, asked in (
                 ("turn/start", {**turn, "cwd": away}),
@@ -313,7 +314,7 @@ async def test_a_thread_is_sent_nowhere_where_it_may_not_write() -> None:
                 assert ELSEWHERE in refused.message
         remote = [{"environmentId": "other", "cwd": str(at.work)}]
         await forbidden(at.device.request("turn/start", {**turn, "environments": remote}))
-        for here in (at.work, at.work / "below", listed):
+        for here in (at.work / "here", at.work / "here" / "below", listed):
             await at.device.run_turn(thread, "hello", cwd=str(here))
 
 
@@ -368,3 +369,49 @@ async def test_who_only_watches_resumes_with_no_override() -> None:
         thread = await at.operator.start_thread(at.work)
         for asked in ({"approvalPolicy": "untrusted"}, {"sandbox": "read-only"}, {"cwd": "/"}):
             await forbidden(at.device.request("thread/resume", {"threadId": thread, **asked}))
+
+
+# -- the TUI ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(tmux_is_missing(), reason="there is no tmux to run the TUI in")
+async def test_a_devices_tui_resumes_a_thread_and_works_on_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With each turn it says the thread's own directory, as `cwd` and as a root."""
+    async with scene("observe", "drive", **QUIET) as at:
+        monkeypatch.setenv("PHONES_TOKEN", at.token)
+        thread = await at.operator.start_thread(at.work, sandbox="workspace-write")
+        await at.operator.run_turn(thread, "hello")
+        async with tui(at.broker.home, "resume", thread, *_remote(at)) as screen:
+            await screen.see("You said: hello")
+            await screen.say("again")
+            await screen.see("You said: again")
+
+
+def _remote(at: Scene) -> tuple[str, ...]:
+    return ("--remote", at.broker.url, "--remote-auth-token-env", "PHONES_TOKEN")
+
+
+@pytest.mark.skipif(tmux_is_missing(), reason="there is no tmux to run the TUI in")
+async def test_a_devices_tui_starts_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It asks for the host's configuration first, and says in what sandbox it wants to work."""
+    async with scene("observe", "drive", **QUIET) as at:
+        monkeypatch.setenv("PHONES_TOKEN", at.token)
+        at.plant("below")
+        async with tui(at.broker.home, *_remote(at)) as screen:
+            await screen.see("›")
+            await screen.say("hello")
+            await screen.see("You said: hello")
+
+
+async def test_of_the_configuration_no_more_is_shown_than_a_thread_tells() -> None:
+    async with scene("observe", mcp_servers={"x": {"command": "/x", "env": {"A": "secret"}}}) as at:
+        shown = await at.device.request("config/read", {"includeLayers": True})
+        assert shown["config"]["model"] == "scripted"
+        assert shown["config"]["sandbox_mode"] == "workspace-write"
+        assert not {"mcp_servers", "model_providers", "projects"} & shown["config"].keys()
+        assert (shown["origins"], shown["layers"]) == ({}, None)
+        assert "secret" not in json.dumps(shown)
+        whole = await at.operator.request("config/read", {"includeLayers": True})
+        assert "secret" in json.dumps(whole)

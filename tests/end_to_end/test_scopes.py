@@ -128,7 +128,8 @@ def test_what_observers_may_ask_is_called_looking(schema: Schema) -> None:
 
 def test_what_reaches_beyond_threads_needs_admin(schema: Schema) -> None:
     beyond = {m for m in schema.methods if m.startswith(HOSTS_OWN)}
-    harmless = {"experimentalFeature/list", "plugin/installed"}
+    # (of the configuration others than `admin` are shown no more than a thread tells)
+    harmless = {"config/read", "experimentalFeature/list", "plugin/installed"}
     assert not {m for m in beyond if scopes.SCOPES.get(m, "admin") != "admin"} - harmless
 
 
@@ -144,7 +145,7 @@ HARMLESS = {
     r"thread/prepareApprovedPlan \.attachmentPath": "of the thread's own attachments",
     r"thread/resume \.history.*": "`history` is judged as a whole",
     # What is listed, by directory: names and descriptions, and nothing is run.
-    r"(thread/list|permissionProfile/list) \.cwd": "lists",
+    r"(thread/list|permissionProfile/list|config/read) \.cwd": "lists",
     r"(skills|hooks|plugin)/\w+ \.(cwds|marketplacePath).*": "lists",
     # Labels.
     r"project/(create|import|update) \.roots.*": "a label: threads of a project get no root by it",
@@ -256,8 +257,8 @@ async def _answer(device: Any, id: int | str) -> Json:
 def _harmless(work: Path) -> dict[str, dict[str, Json]]:
     """Of each scope, requests that may be asked for real."""
     return {
-        "observe": {"thread/list": {}, "model/list": {}, "account/read": {}, "mux/status": {}},
+        "observe": {"thread/list": {}, "model/list": {}, "account/read": {}, "config/read": {}},
         "approve": {"thread/approveGuardianDeniedAction": {}},
         "drive": {"thread/start": {"cwd": str(work)}, "turn/start": {}},
-        "admin": {"config/read": {}, "fs/readDirectory": {"path": str(work)}},
+        "admin": {"remoteControl/status/read": {}, "fs/readDirectory": {"path": str(work)}},
     }
