@@ -73,7 +73,7 @@ class Settling:
                 line = _telling_steered(line, steered=steered)
             answer = jsonrpc.with_id(line, request.wire_text, request.origin)
             self.parts.state.send(client.id, answer, request.method)
-            self.parts.asking.answered_lately.append(request)
+            self.parts.asking.remember(request)
         self.parts.sent.settled(request, line)
         if request.rule.begins and not failed:
             self.parts.following.begun(request, line)

@@ -151,6 +151,7 @@ INTENDED: Final[Mapping[str, Intended]] = {
         "::test_an_answer_that_never_comes_becomes_an_error_after_a_deadline"
     ),
     "invalid-messages": Intended(_told_what_is_wrong),
+    "long-texts": Intended(elsewhere="tests/core/test_texts.py::test_a_method_has_a_limit"),
     "before-the-handshake": Intended(_not_initialized),
     "gate-later": Intended(
         elsewhere=f"{_END}/test_experimental.py"
