@@ -57,6 +57,10 @@ LEVELS = {
 LIBRARY_LEVEL = logging.WARNING
 """Libraries log whole messages at DEBUG (trio-websocket does), so theirs is never lowered."""
 
+LONGEST_TEXT = 32 * 1024
+"""Characters of one value. A traceback through all nurseries has 10,000; a line of the app-server's
+stderr 16,384 bytes at most."""
+
 _CONTROLS = {
     code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"
 }
@@ -92,6 +96,7 @@ def _processors(log: Log, stream: TextIO) -> list[Processor]:
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
+        shorten,
     ]
     if not console:
         return [*first, structlog.processors.JSONRenderer(ensure_ascii=True)]
@@ -103,6 +108,16 @@ def withhold(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDic
     """Replace the values that must not be printed."""
     for key in WITHHELD.intersection(event):
         event[key] = "(withheld)"
+    return event
+
+
+def shorten(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Cut texts that nobody would read to their end; a long traceback shows its end, too."""
+    for key, value in event.items():
+        if isinstance(value, str) and len(value) > LONGEST_TEXT:
+            more = f"[{len(value) - LONGEST_TEXT} characters left out]"
+            half = LONGEST_TEXT // 2
+            event[key] = f"{value[:half]}{more}{value[-half:]}"
     return event
 
 

@@ -15,7 +15,7 @@ import pytest
 import structlog
 
 from mux.config import Log
-from mux.logs import WITHHELD, configure
+from mux.logs import LONGEST_TEXT, WITHHELD, configure
 
 
 class Terminal(io.StringIO):
@@ -110,6 +110,15 @@ def test_a_clients_name_cannot_drive_the_terminal() -> None:
     structlog.get_logger().info("hello", name="a\x1b[2Jb\r\nc\x9bd")
     assert r"a\x1b[2Jb\x0d\nc\x9bd" in stream.getvalue()
     assert stream.getvalue().count("\n") == 1
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_no_text_makes_a_line_that_nobody_can_read(form: Any) -> None:
+    stream = io.StringIO()
+    logger(Log(format=form), stream).info("hello", name="a" * 20_000_000 + "z", short="b")
+    assert len(stream.getvalue()) < LONGEST_TEXT + 1000
+    assert f"[{20_000_001 - LONGEST_TEXT} characters left out]" in stream.getvalue()
+    assert "az" in stream.getvalue()
 
 
 @pytest.mark.parametrize("form", ["json", "console"])

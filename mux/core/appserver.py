@@ -21,6 +21,7 @@ import attrs
 import msgspec
 
 from mux.core.client import ClientInfo
+from mux.core.texts import NO_HEADER_VALUE
 
 
 class State(enum.Enum):
@@ -115,7 +116,11 @@ class AppServer:
 
     def result_for(self, client: ClientInfo) -> dict[str, msgspec.Raw]:
         """The ``initialize`` result as this client would natively get it."""
-        own = f"({client.name}; {client.version})"
+        # As natively, where it is a header of what goes to the model.
+        own = f"{client.name}; {client.version}".strip()
+        if NO_HEADER_VALUE.search(own):
+            own = _NOT_ASCII.sub("_", own)
+        own = f"({own})"
         agent = _LAST_BRACKET.sub(lambda _: own, self.user_agent, count=1)
         return self.result | {"userAgent": msgspec.Raw(msgspec.json.encode(agent))}
 
@@ -136,6 +141,7 @@ class _Answer(msgspec.Struct):
 
 
 _ADD_UP = frozenset({"configWarning"})
+_NOT_ASCII = re.compile(r"[^ -~]")
 _VERSION = re.compile(r"[^/]*/(\S+)")
 _LAST_BRACKET = re.compile(r"\([^()]*\)$")
 _answer_decoder = msgspec.json.Decoder(_Answer)

@@ -36,6 +36,10 @@ TURN_START = "turn/start"
 ANSWERED_LATELY = 32
 """Requests: a notice that comes behind its answer is a few lines behind it."""
 
+REMEMBERED_BYTES = 64 * 1024
+"""Of each of these: a picture that somebody sent needn't stay until 32 others are answered. What is
+looked for in them, how a thread was asked for, is short."""
+
 
 @attrs.define(eq=False, repr=False)
 class Asking:
@@ -56,7 +60,10 @@ class Asking:
         self.submit(self.request(client, message, rule))
 
     def request(self, client: Client, message: ClientMessage, rule: RequestRule) -> Request:
-        """A client's request as it goes upstream: with its id, and ids of its things, rewritten."""
+        """A client's request as it goes upstream: with its id, and ids of its things, rewritten.
+
+        Raises ``BadMessageError`` for an id that is too long to be kept.
+        """
         state = self.state
         params, claim = message.params, None
         if rule.own_id is not None:
@@ -113,6 +120,12 @@ class Asking:
             self.state.scoped.release(request.client, request.claim)
         self.sent.settled(request, _NEVER_SENT)
         recording.lost(self.state, request)
+
+    def remember(self, request: Request) -> None:
+        """It has been answered, and may still be the cause of something."""
+        if len(request.line) > REMEMBERED_BYTES:
+            request = attrs.evolve(request, line=b"", params=b"")
+        self.answered_lately.append(request)
 
     def _in_wire_terms(
         self, client: ClientId, rule: RequestRule, params: bytes, *, deeply: bool

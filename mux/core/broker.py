@@ -395,10 +395,10 @@ class Broker:
         """A request that nothing stands against: upstream, unless somebody here deals with it."""
         try:
             message, if_busy = self._queueing.read(client, message)
+            request = self._asking.request(client, message, rule)
         except BadMessageError as bad:
-            self._refuse(client.id, bad)
+            self._refuse(client.id, BadMessageError(bad.code, str(bad), message.id))
             return
-        request = self._asking.request(client, message, rule)
         request.sent = self._sent.first(client, message)
         thread = self.state.threads.known.get(request.thread or "")
         private = thread is not None and thread.private
@@ -441,6 +441,9 @@ class Broker:
             text = "Already initialized"
             state.error(client.id, message.id, jsonrpc.INVALID_REQUEST, text)
             return
+        if (why := params.refusal()) is not None:
+            state.error(client.id, message.id, jsonrpc.INVALID_REQUEST, why)
+            return
         client.initialize(params)
         self._presence.came(client)
         state.threads.audience_changed()
@@ -456,8 +459,9 @@ class Broker:
 
     def _wait_for_handshake(self, client: Client, message: ClientMessage) -> None:
         """The very first app-server isn't up: its ``initialize``, and what it asked behind that."""
-        waiting = self._uninitialized.setdefault(client.id, [])
-        if len(waiting) < self.state.limits.queued_per_client:
+        waiting, limits = self._uninitialized.setdefault(client.id, []), self.state.limits
+        size = sum(len(each.params) for each in (*waiting, message))
+        if len(waiting) < limits.queued_per_client and size <= limits.queued_bytes_per_client:
             waiting.append(message)
         else:
             text = "Server overloaded; retry later."

@@ -17,6 +17,7 @@ import enum
 import attrs
 import msgspec
 
+from mux.core import texts
 from mux.core.backlog import Backlog
 from mux.core.events import ClientId
 from mux.core.experimental import WITHHELD
@@ -52,6 +53,15 @@ class Capabilities(msgspec.Struct):
     mcpServerOpenaiFormElicitation: bool = False
     extensions: dict[str, msgspec.Raw] | None = None
 
+    def without_texts(self) -> Capabilities:
+        """The same, without what a client may say beside it at any length."""
+        return msgspec.structs.replace(
+            self,
+            mcpServerOpenaiFormElicitation=self.openaiForm,
+            optOutNotificationMethods=None,
+            extensions=None,
+        )
+
     @property
     def openaiForm(self) -> bool:
         """Either of the two ways to declare it."""
@@ -63,6 +73,19 @@ class InitializeParams(msgspec.Struct):
 
     clientInfo: ClientInfo
     capabilities: Capabilities | None = None
+
+    def refusal(self) -> str | None:
+        """Why nobody can be known by this; None if one can. A bad name in the native words."""
+        info = self.clientInfo
+        if texts.NO_HEADER_VALUE.search(info.name) and texts.is_short(info.name):
+            return f"Invalid clientInfo.name: '{info.name}'. Must be a valid HTTP header value."
+        for field in ("name", "version", "title"):
+            if not texts.is_short(getattr(info, field) or ""):
+                return f"Invalid clientInfo.{field}: {texts.TOO_LONG}"
+        opted_out = self.capabilities and self.capabilities.optOutNotificationMethods
+        if opted_out and len(opted_out) > texts.MOST_NAMED:
+            return f"capabilities.optOutNotificationMethods has more than {texts.MOST_NAMED}"
+        return None
 
 
 class _Declared(msgspec.Struct):
@@ -131,12 +154,14 @@ class Client:
         self.state = State.READY
         self.info = params.clientInfo
         self.capabilities = params.capabilities or Capabilities()
-        self.opted_out = frozenset(self.capabilities.optOutNotificationMethods or ())
+        opted_out = self.capabilities.optOutNotificationMethods or ()
+        self.opted_out = frozenset(filter(texts.is_short, opted_out))  # others name nothing
         if not self.capabilities.experimentalApi:
             self.opted_out |= WITHHELD
         declared = (self.capabilities.extensions or {}).get(EXTENSION)
         self.numbered = declared is not None
         self.aware = declared is not None and not _is_relay(declared)
+        self.capabilities = self.capabilities.without_texts()
 
     def hears(self, method: str) -> bool:
         """Whether it is told this of what goes on: it may observe, and didn't opt out of it."""

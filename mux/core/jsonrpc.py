@@ -22,6 +22,8 @@ from typing import Literal, NoReturn
 
 import msgspec
 
+from mux.core import texts
+
 MAX_DEPTH = 127
 """Nesting that the app-server's JSON parser (serde_json) takes; deeper lines it drops silently."""
 
@@ -117,8 +119,9 @@ class ClientMessage(msgspec.Struct, frozen=True):
 
     @property
     def thread(self) -> str | None:
-        """The thread that the params name."""
-        return self.text("threadId")
+        """The thread that the params name. A text that is too long names none, anywhere."""
+        id = self.text("threadId")
+        return id if id is None or texts.is_short(id) else None
 
     def text(self, name: str) -> str | None:
         """A field of the params; None if it isn't there, or no text."""
@@ -140,6 +143,8 @@ def read_client(text: bytes) -> ClientMessage:
             raise BadMessageError(
                 INVALID_REQUEST, "`method` must be a string", id or NO_ID
             ) from None
+        if len(method) > texts.LONGEST_NAME:
+            raise BadMessageError(INVALID_REQUEST, f"`method` is {texts.TOO_LONG}", id or NO_ID)
         kind: Kind = "notification" if id is None else "request"
     else:
         method = ""
@@ -241,7 +246,13 @@ def _each_key_in_place(text: bytes, fields: dict[str, bytes]) -> bool:
 def _read_id(fields: dict[str, bytes]) -> bytes | None:
     """The id's JSON text, or None for a message without one."""
     text = fields.get("id")
-    if text is None or text[:1] == b'"':
+    if text is None:
+        return text
+    if text[:1] == b'"':
+        if len(text) > texts.LONGEST_ID:
+            raise BadMessageError(
+                INVALID_REQUEST, f"`id` is longer than {texts.LONGEST_ID} bytes of JSON"
+            )
         return text
     if _INTEGER.fullmatch(text) and len(text) <= len(str(MIN_ID)) and MIN_ID <= int(text) <= MAX_ID:
         return text

@@ -144,13 +144,13 @@ class Notices:
         named = noteworthy.named(line)
         if named is not None:
             thread = self.state.threads.get(named.id)
-            thread.name = named.name or thread.name
+            thread.name = noteworthy.one_line(named.name or "") or thread.name
             thread.cwd = named.cwd or thread.cwd
             thread.ephemeral = named.ephemeral or thread.ephemeral
             thread.parent = named.parentThreadId or thread.parent
 
     def _renamed(self, thread: str, line: bytes) -> None:
-        self.state.threads.get(thread).name = noteworthy.new_name(line) or ""
+        self.state.threads.get(thread).name = noteworthy.one_line(noteworthy.new_name(line) or "")
 
     def _turn_began(self, thread: str, line: bytes) -> None:
         turn = noteworthy.turn(line)

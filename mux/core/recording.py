@@ -34,6 +34,7 @@ from mux.core.queues import Queued
 from mux.core.requests import Recorded, Request
 from mux.core.scopes import SCOPES, Scope
 from mux.core.state import NEVER, State
+from mux.core.texts import Name
 
 TURNS = frozenset({"turn/steer", "turn/interrupt"})
 """What drives a turn, beside what begins one (``RequestRule.begins``)."""
@@ -225,9 +226,9 @@ def _of_request(state: State, what: str, recorded: Recorded, told: dict[str, obj
 
 
 class _Params(msgspec.Struct):
-    threadId: str | None = None
-    turnId: str | None = None
-    expectedTurnId: str | None = None
+    threadId: Name | None = None
+    turnId: Name | None = None
+    expectedTurnId: Name | None = None
 
 
 class _Named(msgspec.Struct):

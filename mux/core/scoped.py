@@ -13,8 +13,9 @@ from __future__ import annotations
 import attrs
 import msgspec
 
-from mux.core import jsonrpc
+from mux.core import jsonrpc, texts
 from mux.core.events import ClientId
+from mux.core.jsonrpc import BadMessageError
 from mux.core.methods import OwnId
 
 NEVER_A_CLIENTS_OWN = "~"
@@ -56,6 +57,7 @@ class Scoped:
         """``params`` with the client's id turned into the wire's, and what that id names.
 
         Params of another shape come back as they are: the app-server's error tells what is wrong.
+        Raises ``BadMessageError`` for an id that is too long to be kept.
         """
         fields = jsonrpc.read_fields(params)
         origin = jsonrpc.read_text(fields.get(own_id.field)) if fields is not None else None
@@ -64,6 +66,9 @@ class Scoped:
             origin = f"{NEVER_A_CLIENTS_OWN}{self._made_up}"
         if fields is None or origin is None:
             return params, None
+        if not texts.is_short(origin):
+            text = f"`{own_id.field}` is {texts.TOO_LONG}"
+            raise BadMessageError(jsonrpc.INVALID_REQUEST, text)
         wire = f"{client}:{origin}"
         fields[own_id.field] = msgspec.json.encode(wire)
         params = jsonrpc.write(fields)

@@ -16,7 +16,7 @@ from collections import OrderedDict
 import attrs
 import msgspec
 
-from mux.core import jsonrpc
+from mux.core import jsonrpc, texts
 from mux.core.client import Client
 from mux.core.events import ClientId
 from mux.core.jsonrpc import ClientMessage
@@ -72,8 +72,15 @@ class Sent:
     _firsts: OrderedDict[Key, _First] = attrs.field(factory=OrderedDict)
 
     def is_again(self, client: Client, message: ClientMessage) -> bool:
-        """Whether it was sent before; then its answer is seen to here."""
+        """Whether it was sent before; then its answer is seen to here.
+
+        So it is for one whose id is too long to be remembered.
+        """
         key = self._key(client, message)
+        if key is not None and not texts.is_short(key[-1]):
+            text = f"`clientUserMessageId` is {texts.TOO_LONG}"
+            self.state.error(client.id, message.id, jsonrpc.INVALID_REQUEST, text)
+            return True
         first = self._firsts.get(key) if key is not None else None
         if key is None or first is None:
             return False

@@ -74,7 +74,7 @@ class Settling:
                 line = _telling_steered(line, steered=steered)
             answer = jsonrpc.with_id(line, request.wire_text, request.origin)
             self.parts.state.answer(client.id, answer, request.method)
-            self.parts.asking.answered_lately.append(request)
+            self.parts.asking.remember(request)
         self.parts.sent.settled(request, line)
         if request.method == INTERRUPT and not failed:
             interrupts.done(self.parts.state, request)

@@ -182,6 +182,7 @@ INTENDED: Final[Mapping[str, Intended]] = {
         _read_in_one_way,
         elsewhere=f"{_END}/test_spellings.py::test_nobody_is_unsubscribed_by_another_spelling",
     ),
+    "long-texts": Intended(elsewhere="tests/core/test_texts.py::test_a_method_has_a_limit"),
     "before-the-handshake": Intended(_not_initialized),
     "gate-later": Intended(
         elsewhere=f"{_END}/test_experimental.py"

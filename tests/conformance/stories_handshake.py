@@ -23,12 +23,20 @@ async def a_handshake_that_does_not_fit(stage: Stage) -> None:
     a = await stage.connect("a")
     info = {"name": "a", "version": "0.1"}
     odd: list[Any] = [{}, {"clientInfo": 5}, {"clientInfo": {"name": "a"}}, [], "x"]
+    odd += [{"clientInfo": {**info, "name": name}} for name in ("a\nb", "\x1b[2J", "\0", "a\x7f")]
     for params in odd:
         await a.ask("initialize", params)
     await a.ask("initialize", {"clientInfo": info, "capabilities": {"experimentalApi": "yes"}})
     await a.ask("initialize", {"clientInfo": {**info, "name": "a b\u00e9/\u2713"}})
     await a.ask("initialize", {"clientInfo": info, "capabilities": None, "unknown": 1})
     await a.ask("initialize", {"clientInfo": info})
+
+
+async def names_that_fit(stage: Stage) -> None:
+    for name, version in (("a\tb \x85\u2713", "1"), ("", ""), ("a", "1\n2\x7f\u2713\t")):
+        a = await stage.connect(f"a {len(name)}")
+        await a.ask("initialize", {"clientInfo": {"name": name, "version": version}})
+        await a.ask(READ)
 
 
 async def a_second_handshake(stage: Stage) -> None:
@@ -189,6 +197,7 @@ async def what_is_no_message(stage: Stage) -> None:
 STORIES = (
     Story(before_the_handshake, shows=("before-the-handshake",)),
     Story(a_handshake_that_does_not_fit, shows=("one-reading",)),
+    Story(names_that_fit),
     Story(a_second_handshake),
     Story(asked_in_one_breath_with_the_handshake, fresh=True),
     Story(ids_of_all_kinds),

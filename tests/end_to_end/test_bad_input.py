@@ -80,6 +80,8 @@ REFUSED: Final[dict[str, Refused]] = {
     "id 2^63": Refused(_with_id(str(2**63)), INVALID, "`id`"),
     "id -2^63-1": Refused(_with_id(str(-(2**63) - 1)), INVALID, "`id`"),
     "id of 5,000 digits": Refused(_with_id("9" * 5000), INVALID, "`id`"),
+    "an id of 2,000 characters": Refused(_with_id(f'"{"x" * 2000}"'), INVALID, "`id` is longer"),
+    "a method of 300": Refused(f'{{"id":7,"method":"{"x" * 300}"}}', INVALID, "`method` is", 7),
     "id a lone surrogate": Refused(_with_id('"\\ud800"'), PARSE),
     "method a number": Refused('{"id":7,"method":5,"params":{}}', INVALID, "`method`", 7),
     "method null": Refused('{"id":7,"method":null,"params":{}}', INVALID, "`method`", 7),

@@ -9,6 +9,7 @@ import msgspec
 
 from mux.core.extension.parts import Described, Done, Nothing, method, notification
 from mux.core.scopes import Scope
+from mux.core.texts import Name
 
 Kind = Literal["paired", "invite", "novascale"]
 """How a device came into the book: by a code, by an invitation, brought along from NovaScale."""
@@ -20,7 +21,7 @@ class Grant(msgspec.Struct, rename="camel"):
     """What a device gets. ``name`` empty: its own; ``lifetimeSeconds`` null: for ever."""
 
     scopes: list[Scope]
-    name: str = ""
+    name: Name = ""
     lifetime_seconds: float | None = None
 
 

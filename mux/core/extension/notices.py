@@ -8,6 +8,7 @@ import msgspec
 
 from mux.core.extension.parts import Described, method
 from mux.core.notice import Kind
+from mux.core.texts import Name
 
 Level = Literal["opaque", "title", "full"]
 
@@ -15,7 +16,7 @@ Level = Literal["opaque", "title", "full"]
 class FocusParams(msgspec.Struct):
     """The thread in your foreground, or null; ``active``: somebody looks."""
 
-    threadId: str | None
+    threadId: Name | None
     active: bool = True
 
 
@@ -112,11 +113,11 @@ class RuleSet(msgspec.Struct):
     """
 
     mode: Literal["on", "off", "quiet"]
-    threadId: str | None = None
+    threadId: Name | None = None
     kind: Kind | None = None
-    start: str | None = None
-    end: str | None = None
-    timeZone: str | None = None
+    start: Name | None = None
+    end: Name | None = None
+    timeZone: Name | None = None
     until: float | None = None
 
 
@@ -146,7 +147,7 @@ class SnoozeParams(msgspec.Struct):
     """Nothing for so long; 0 ends it. Of one thread or kind, or of all."""
 
     seconds: float
-    threadId: str | None = None
+    threadId: Name | None = None
     kind: Kind | None = None
     device: str | None = None
 
