@@ -228,6 +228,7 @@ class Replaying:
             by_any = request.rule.asked is Asked.FOLLOWERS and client.declared(request.needs)
             if request.thread in found and by_any:
                 request.offered[client.id] = None
+                state.approvals.changes += 1
         backlog = Backlog(
             after,
             follows,
