@@ -7,6 +7,9 @@ Run as ``python -m bench.core``. For each number of followers it prints, in a se
               decided, framed, in every follower's outbox
     write     an outbox's writer, joining what is owed for a stream that drops it
 
+And what a client's request and its answer take of the core, with clients attached, and with notices
+that nobody has seen.
+
 Hands to: whoever reads the table.
 """
 
@@ -28,9 +31,18 @@ from rich.table import Table
 from mux.core.appserver import Introduction
 from mux.core.broker import Broker
 from mux.core.commands import Forward
-from mux.core.events import ClientAttached, ClientSent, UpstreamSent, UpstreamStarted
+from mux.core.events import (
+    ClientAttached,
+    ClientSent,
+    NoticesKept,
+    Reachable,
+    UpstreamSent,
+    UpstreamStarted,
+)
 from mux.core.limits import Limits
+from mux.core.notice import Recipient, Standing
 from mux.core.principal import Principal
+from mux.core.scopes import ALL
 from mux.dispatcher import Dispatcher, Port
 from mux.outbox import Outbox
 
@@ -177,7 +189,25 @@ class _Sink(trio.abc.SendStream):
     async def aclose(self) -> None: ...
 
 
-# --- The table -----------------------------------------------------------------------------------
+def ask(clients: int, unseen: int, times: int) -> float:
+    """Seconds that so many requests take, with their answers, one after the other."""
+    broker = make_broker()
+    broker.handle(Reachable((Recipient("device:phone", "phone", ALL),)), 0.0)
+    told = ("device:phone",)
+    stand = (Standing(f"turn/{n}", "turn-completed", f"thread {n}", told) for n in range(unseen))
+    broker.handle(NoticesKept((), tuple(stand)), 0.0)
+    for client in range(1, clients + 1):
+        broker.handle(ClientAttached(client, PRINCIPAL, "ws", "bench"), 0.0)
+        follow(broker, client)
+    asked = ClientSent(1, b'{"id":7,"method":"thread/loaded/list","params":{}}')
+    began = time.perf_counter()
+    for _ in range(times):
+        (line,) = _forwarded(broker, asked)
+        broker.handle(UpstreamSent(b'{"id":%d,"result":{"data":[]}}' % line["id"]), 0.0)
+    return time.perf_counter() - began
+
+
+# --- The tables ----------------------------------------------------------------------------------
 
 MEASURED: Final[dict[str, Callable[[int, int], float]]] = {
     "decide": decide,
@@ -189,8 +219,25 @@ MEASURED: Final[dict[str, Callable[[int, int], float]]] = {
 @click.command(help=(__doc__ or "").partition("\n")[0])
 @click.option("--lines", default=50_000, show_default=True, help="Deltas for each measurement.")
 @click.option("--followers", default="1,8,32", show_default=True, help="Numbers of them.")
+@click.option("--requests", default=2_000, show_default=True, help="For each measurement.")
 @click.option("--repeat", default=3, show_default=True, help="Runs of each; the quickest counts.")
-def main(lines: int, followers: str, repeat: int) -> None:
+def main(lines: int, followers: str, requests: int, repeat: int) -> None:
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    console.print(_deltas(lines, followers, repeat))
+    console.print(_requests(requests, repeat))
+
+
+def _requests(requests: int, repeat: int) -> Table:
+    table = Table(caption="what a request takes of the core, in µs")
+    for name in ("clients", "unseen notices", "µs"):
+        table.add_column(name, justify="right")
+    for clients, unseen in ((1, 0), (100, 0), (100, 20), (500, 0), (500, 256)):
+        seconds = min(ask(clients, unseen, requests) for _ in range(repeat))
+        table.add_row(f"{clients}", f"{unseen}", f"{seconds / requests * 1e6:,.1f}")
+    return table
+
+
+def _deltas(lines: int, followers: str, repeat: int) -> Table:
     table = Table(caption="deltas a second, and for all followers together")
     table.add_column("followers", justify="right")
     for name in MEASURED:
@@ -202,7 +249,7 @@ def main(lines: int, followers: str, repeat: int) -> None:
             rate = lines / min(measured(number, lines) for _ in range(repeat))
             row += [f"{rate:,.0f}", f"{rate * number:,.0f}"]
         table.add_row(*row)
-    Console(width=None if sys.stdout.isatty() else 120).print(table)
+    return table
 
 
 if __name__ == "__main__":

@@ -79,7 +79,7 @@ class ServerRequest:
 class Approvals:
     """The server requests of one app-server life. ``first_id``: see ``Broker``.
 
-    ``changes`` counts those that came, were answered or went.
+    ``changes`` counts those that came, were answered or went, and of who was offered them.
     """
 
     next_id: int

@@ -80,6 +80,14 @@ from mux.core.voting import Voting
 EXTENSION_VERSION = 1
 """Of what clients that know the broker get beyond the app-server's protocol."""
 
+_NO_NEWS = frozenset(
+    {
+        ClientSentBinary, TimePassed, ClientAttached, ClientLags, ClientDrained, Fetched, Served,
+        GateLearned, JournalKept,
+    }
+)  # fmt: skip
+"""Events after which nobody looks, or may be told, who didn't or mightn't before."""
+
 _AS_IT_IS = RequestRule()
 _initialize_decoder = msgspec.json.Decoder(clients.InitializeParams)
 
@@ -165,12 +173,13 @@ class Broker:
         elif type(event) is ClientSent:
             self._hearing.interrupted()
             self._client_sent(state.clients[event.client], event.text)
-            if self._notices.wants_a_look or self._notices.any_open:
+            if self._notices.wants_a_look:
                 self._notices.look()
         else:
             self._hearing.interrupted()
             self._handle_rarer(event)
-            self._notices.look()
+            if type(event) not in _NO_NEWS or self._notices.wants_a_look:
+                self._notices.look()
         self._follow_up(state)
         return out
 
@@ -270,7 +279,7 @@ class Broker:
         except BadMessageError as bad:
             self._refuse(client.id, bad)
             return
-        client.heard = self.state.now
+        self._looking.heard(client)
         if message.kind == "request":
             self._client_asked(client, message)
         elif message.kind == "notification":
@@ -446,6 +455,7 @@ class Broker:
             return
         client.initialize(params)
         self._presence.came(client)
+        self._looking.changes += 1  # a focus that it declared before counts from now on
         state.threads.audience_changed()
         state.send(client.id, self._welcome(client, message.id, params), message.method)
         for method, lines in state.appserver.greetings.items():

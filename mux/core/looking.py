@@ -40,11 +40,15 @@ Look = tuple[Client, float]
 
 @attrs.define(eq=False, repr=False)
 class Looking:
-    """What each client looks at. ``used``: when each device last did something, by its key."""
+    """What each client looks at. ``used``: when each device last did something, by its key.
+
+    ``changes`` counts those by which somebody may look who didn't before, or no more.
+    """
 
     state: State
     timing: Timing
     used: dict[str, float] = attrs.field(factory=dict)
+    changes: int = 0
 
     # ── heard ─────────────────────────────────────────────────────────────────────────────────
 
@@ -59,15 +63,24 @@ class Looking:
             return
         client.focus = Focus(said.threadId, said.active)
         client.heard = self.state.now
+        self.changes += 1
         if said.active:
             self.used[client.principal.key] = self.state.now
         if message.kind == "request":
             held = jsonrpc.result(message.id, FocusHeld(self.timing.focus))
             self.state.send(client.id, held, FOCUS)
 
+    def heard(self, client: Client) -> None:
+        """The client has sent something. A focus that had lapsed holds again."""
+        focus, now = client.focus, self.state.now
+        if focus is not None and focus.active and client.heard + self.timing.focus <= now:
+            self.changes += 1
+        client.heard = now
+
     def acted(self, client: Client, thread: str | None) -> None:
         """A person did something to a thread by this client."""
         now = self.state.now
+        self.changes += 1
         self.used[client.principal.key] = now
         if thread is not None:
             client.acted.pop(thread, None)
@@ -87,6 +100,14 @@ class Looking:
         """Who looks at the thread and may act on it; with None, who is here at all."""
         ready = (each for each in self.state.clients.values() if each.state is ClientState.READY)
         return self._longest(ready, needs, thread)
+
+    def glance(self) -> Glance:
+        """What all that may act look at now: for who asks of many threads."""
+        glance = Glance(self)
+        for client in self.state.clients.values():
+            if client.state is ClientState.READY and "drive" in client.principal.scopes:
+                glance.add(client)
+        return glance
 
     def _longest(self, clients: Iterator[Client], needs: Scope, thread: str | None) -> Look | None:
         looks = [
@@ -117,3 +138,42 @@ class Looking:
             if record is None or record.parent is None:
                 return
             at = record.parent
+
+
+@attrs.define(eq=False, repr=False)
+class Glance:
+    """Who looks at each thread, and until when: the one who looks longest. For one moment.
+
+    ``anywhere``: who is here at all. It tells what ``Looking.at_thread`` does, without asking each
+    client of each thread.
+    """
+
+    looking: Looking
+    anywhere: Look | None = None
+    _at: dict[str | None, Look] = attrs.field(factory=dict)
+
+    def add(self, client: Client) -> None:
+        """Take in what a client looks at."""
+        now, timing, focus = self.looking.state.now, self.looking.timing, client.focus
+        if focus is not None:
+            if focus.active and client.heard + timing.focus > now:
+                self._looks(client, focus.thread, client.heard + timing.focus)
+            return
+        for thread, at in reversed(client.acted.items()):
+            if at + timing.looking <= now:
+                break  # and all before it
+            self._looks(client, thread, at + timing.looking)
+
+    def _looks(self, client: Client, thread: str | None, until: float) -> None:
+        if self.anywhere is None or until > self.anywhere[1]:
+            self.anywhere = (client, until)
+        other = self._at.get(thread)
+        if other is None or until > other[1]:
+            self._at[thread] = (client, until)
+
+    def at_thread(self, thread: str | None) -> Look | None:
+        """Who looks at the thread or at one above it; with None, who is here at all."""
+        if thread is None:
+            return self.anywhere
+        found = (self._at[id] for id in self.looking.line(thread) if id in self._at)
+        return max(found, key=lambda look: look[1], default=None)

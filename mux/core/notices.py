@@ -32,7 +32,7 @@ from mux.core.appserver import State as AppServerState
 from mux.core.client import Client
 from mux.core.commands import Explain, Notify, Withdraw
 from mux.core.listing import item_about, params_of
-from mux.core.looking import Looking
+from mux.core.looking import Glance, Looking
 from mux.core.methods import Asked
 from mux.core.noteworthy import Turn
 from mux.core.notice import (
@@ -96,14 +96,13 @@ class Raised:
 class Notices:
     """All notices of one broker. ``life``: no other life of the broker has the same.
 
-    ``seen``: the change of the approvals that was looked at last.
+    ``_seen``: what ``look`` depends on (see ``_changes``), as it was at the last one.
     """
 
     state: State
     looking: Looking
     timing: Timing
     life: str = ""
-    seen: int = 0
     _open: dict[str, Raised] = attrs.field(factory=dict)
     _recipients: tuple[Recipient, ...] = ()
     _known: OrderedDict[str, None] = attrs.field(factory=OrderedDict)
@@ -113,16 +112,22 @@ class Notices:
     _limit: str | None = None
     _down: Raised | None = None
     _due: float = NEVER
+    _seen: tuple[int, int, int] = (0, 0, 0)
 
     @property
     def wants_a_look(self) -> bool:
-        """Whether ``look`` would find something new after a line of the app-server."""
-        return self.state.approvals.changes != self.seen or self._down is not None
+        """Whether ``look`` may find something new: asked after each event, so it costs little.
 
-    @property
-    def any_open(self) -> bool:
-        """Whether something isn't over, so that it matters who looks at what."""
-        return bool(self._open)
+        What isn't over is weighed against who looks at it. That changes with what a person does,
+        with who is offered an approval, with who is whose sub-agent, and with time.
+        """
+        if self._changes() != self._seen or self._due <= self.state.now:
+            return True
+        return self._down is not None and self.state.appserver.state is AppServerState.READY
+
+    def _changes(self) -> tuple[int, int, int]:
+        state = self.state
+        return state.approvals.changes, self.looking.changes, state.threads.lineage
 
     # ── what passes by ────────────────────────────────────────────────────────────────────────
 
@@ -147,7 +152,8 @@ class Notices:
             thread.name = noteworthy.one_line(named.name or "") or thread.name
             thread.cwd = named.cwd or thread.cwd
             thread.ephemeral = named.ephemeral or thread.ephemeral
-            thread.parent = named.parentThreadId or thread.parent
+            if named.parentThreadId:
+                self.state.threads.spawned(named.parentThreadId, named.id)
 
     def _renamed(self, thread: str, line: bytes) -> None:
         self.state.threads.get(thread).name = noteworthy.one_line(noteworthy.new_name(line) or "")
@@ -256,12 +262,14 @@ class Notices:
 
     def look(self) -> None:
         """Compare what waits with what was raised, and tell whom it is time to tell."""
-        self.seen = self.state.approvals.changes
         self._due = NEVER
         self._raise_what_waits()
         self._watch_app_server()
-        for each in list(self._open.values()):
-            self._weigh(each)
+        if self._open:
+            glance = self.looking.glance()
+            for each in list(self._open.values()):
+                self._weigh(each, glance)
+        self._seen = self._changes()
         self.state.arm(self._due)
 
     def time_passed(self) -> float:
@@ -331,10 +339,10 @@ class Notices:
                 notice = self._notice(thing, "app-server-back", None, "")
                 self._inform(notice, only=frozenset(told.sent))
 
-    def _weigh(self, each: Raised) -> None:
+    def _weigh(self, each: Raised, glance: Glance) -> None:
         """Whether somebody looks at it; if not, tell those that it is time to tell."""
         if each.request is None:
-            look = self.looking.at_thread(each.notice.thread)
+            look = glance.at_thread(each.notice.thread)
             if look is not None:
                 self._over(each.notice.thing, f"{_name(look[0])} looks at it")
                 return

@@ -141,6 +141,7 @@ class Offering:
         request.journaled = True
         request.ballot.owner = request.ballot.owner or self._owner(request)
         request.offered.update(dict.fromkeys(able))
+        self.state.approvals.changes += 1
         self._show(request, able, first=first)
         self.voting.tell(request, able)
 
@@ -332,6 +333,7 @@ class Offering:
         log("warning", "client abstains", client=client.id, method=request.method, why=why)
         recording.abstained(self.state, request, client, why)
         request.abstained.add(client.id)
+        self.state.approvals.changes += 1
         if request.rule.asked is Asked.ONE_AFTER_ANOTHER:
             if request.present == client.id:
                 self.offer_to_next(request)
@@ -456,6 +458,7 @@ class Offering:
         for request in self.state.approvals.pending(thread):
             if request.rule.asked is Asked.FOLLOWERS:
                 request.offered.pop(client.id, None)
+                self.state.approvals.changes += 1
 
 
 def _behind_notice(principal: Principal, peer: str, now: float) -> Client:

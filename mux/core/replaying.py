@@ -275,6 +275,7 @@ class Replaying:
             seen = by_any and request.rule.is_for(client.principal.scopes)
             if request.thread in found and seen:
                 request.offered[client.id] = None
+                state.approvals.changes += 1
         backlog = Backlog(
             after,
             follows,

@@ -122,7 +122,8 @@ class Threads:
 
     ``joining`` counts the requests under way that will follow a thread, ``beginning`` those that
     may begin a turn of it. ``_children``: the sub-agents' threads of a parent. ``_behind``: clients
-    that aren't fed live (see ``backlog``). ``changes`` counts those of the audience.
+    that aren't fed live (see ``backlog``). ``changes`` counts those of the audience, ``lineage``
+    those of who is whose sub-agent.
     """
 
     clients: dict[ClientId, Client]
@@ -132,6 +133,7 @@ class Threads:
     _children: dict[str, dict[str, None]] = attrs.field(factory=dict)
     _behind: tuple[ClientId, ...] | None = ()
     changes: int = 0
+    lineage: int = 0
     _recipients: dict[tuple[str | None, str], Recipients] = attrs.field(factory=dict)
 
     def get(self, id: str) -> Thread:
@@ -197,21 +199,26 @@ class Threads:
         return thread
 
     def spawned(self, parent: str, child: str) -> Thread:
-        """The child is a sub-agent's thread, made by a turn of the parent."""
+        """The child is a sub-agent's thread, made by a turn of the parent.
+
+        Another agent may name it later, to send it something: that doesn't make it its own.
+        """
         thread = self.get(child)
-        thread.parent = parent
-        self._children.setdefault(parent, {})[child] = None
+        if thread.parent is None:
+            thread.parent = parent
+            self._children.setdefault(parent, {})[child] = None
+            self.lineage += 1
         return thread
 
     def descendants(self, id: str) -> list[str]:
-        """The sub-agents' threads below a thread, as far as they are loaded."""
+        """The sub-agents' threads below a thread, as far as they are loaded and named by it."""
         found: dict[str, None] = {}
         below = [id]
         while below:
             children = [each for each in self._children.get(below.pop(), ()) if each not in found]
             found |= dict.fromkeys(children)
             below += children
-        return list(found)
+        return [each for each in found if each in self.known and self.known[each].claimed]
 
     def claim(self, id: str) -> Thread:
         """The app-server's subscription to it is ours, whoever follows it now."""
@@ -248,13 +255,18 @@ class Threads:
         """The app-server has unloaded the thread: nobody follows it any more."""
         thread = self.known.pop(id, None)
         if thread is not None:
-            siblings = self._children.get(thread.parent or "", {})
-            siblings.pop(id, None)
-            if thread.parent is not None and not siblings:
-                self._children.pop(thread.parent, None)
+            if thread.parent is not None:
+                self._disown(thread.parent, id)
             for follower in thread.followers:
                 self.clients[follower].follows.pop(id, None)
             self.audience_changed()
+
+    def _disown(self, parent: str, child: str) -> None:
+        self.lineage += 1
+        siblings = self._children.get(parent, {})
+        siblings.pop(child, None)
+        if not siblings:
+            self._children.pop(parent, None)
 
     def note(self, id: str, method: str, params: ItemParams, line: bytes) -> None:
         """Keep what a notification says of the thread's state."""
