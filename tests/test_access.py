@@ -305,7 +305,7 @@ async def test_a_pairing_is_its_askers_and_ends_with_it(tmp_path: Path, open_doo
     assert begun["openDoor"] is open_door
     assert begun["ticket"]
     assert begun["expiresInSeconds"] == TICKET_SECONDS
-    with pytest.raises(AppmuxError, match="isn't waiting"):
+    with pytest.raises(AppmuxError, match="no device waits for your word"):
         gate.asked(client, "pairing/confirm", id=begun["id"], accept=True)
     for _ in range(15):
         gate.asked(client, "pairing/begin", scopes=["observe"])
