@@ -9,6 +9,7 @@ from typing import Any
 
 import attrs
 import pytest
+import trio
 from msgspec import to_builtins
 
 from mux.access import CHANGED, LONGEST_LIFETIME, REVOKED, Access, AccessError
@@ -307,12 +308,16 @@ async def test_a_pairing_is_its_askers_and_ends_with_it(tmp_path: Path, open_doo
     assert begun["expiresInSeconds"] == TICKET_SECONDS
     with pytest.raises(AppmuxError, match="no device waits for your word"):
         gate.asked(client, "pairing/confirm", id=begun["id"], accept=True)
-    for _ in range(15):
-        gate.asked(client, "pairing/begin", scopes=["observe"])
-    with pytest.raises(AppmuxError, match="16 tickets are out"):
-        gate.asked(client, "pairing/begin", scopes=["observe"])
+    other = gate.ask("pairing/begin", scopes=["observe"])
     gate.access.left(client)
-    assert gate.ask("pairing/begin", scopes=["observe"])
+    for made, error in ((begun, "expired-ticket"), (other, None)):
+        with trio.move_on_after(0) as waiting:
+            sent = json.dumps({"ticket": made["ticket"]}).encode()
+            reply = await gate.access.pairing.exchange(sent, "10.0.0.7:5")
+        if error is None:
+            assert waiting.cancelled_caught, "its operator is still asked"
+        else:
+            assert json.loads(reply.body)["error"] == error
 
 
 @pytest.mark.parametrize(
