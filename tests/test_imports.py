@@ -117,7 +117,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "times": set(),
     "watchdog": set(),
     "listener": {"reach", "socketpath", "streams", "tls"},
-    "socketpath": {"reach"},
+    "socketpath": {"privatefile", "reach"},
     "occupant": {"holders"},
     "takeover": {"client", "occupant", "socketpath"},
     "streams": set(),
