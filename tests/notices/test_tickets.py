@@ -23,6 +23,7 @@ def test_a_ticket_is_what_was_said_of_it() -> None:
     assert tickets.find(text) is found
     assert tickets.find(text[:-1]) is None
     assert tickets.find("") is None
+    assert tickets.find("\ud800") is None  # no text that bytes could stand for
 
 
 def test_one_that_is_over_is_remembered_for_an_hour_and_no_longer() -> None:
