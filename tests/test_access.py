@@ -24,7 +24,7 @@ from mux.devices import Book, Device, DeviceError, digest_of, open_book
 from mux.dispatcher import Dispatcher, Port
 from mux.errors import AppmuxError
 from mux.outbox import Outbox
-from mux.pairing import TICKET_SECONDS
+from mux.pairing import TICKET_SECONDS, Wanted
 
 NOW = 1_800_000_000.0
 OWNER = Principal("local", "local-user")
@@ -340,3 +340,13 @@ async def test_what_is_no_request_is_told_with_its_method(
 async def test_nobody_answers_what_is_unknown(gate: Gate) -> None:
     with pytest.raises(AccessError, match="nobody here answers `mux/devices/other`"):
         gate.ask("devices/other")
+
+
+async def test_a_ticket_grants_what_was_asked_for_and_no_more(gate: Gate) -> None:
+    client = gate.attach(WATCHER)
+    begun = gate.asked(
+        client, "pairing/begin", scopes=["observe"], kind="invite", name="Ada", lifetimeSeconds=60
+    )
+    (ticket,) = gate.access.pairing._tickets.values()
+    assert (ticket.id, ticket.owner) == (begun["id"], client)
+    assert ticket.wanted == Wanted("invite", frozenset({"observe"}), "Ada", 60.0, "guest")
