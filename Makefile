@@ -8,7 +8,7 @@ STAMP  := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 
-.PHONY: help demo test check soak format schema drift constraints clean
+.PHONY: help demo test check soak format schema drift mutants constraints clean
 .DEFAULT_GOAL := help
 
 help:
@@ -18,6 +18,7 @@ help:
 	@echo 'make format       put the source into the form that check wants'
 	@echo 'make schema       write docs/schema from the classes in mux/core/extension'
 	@echo 'make drift        what differs between two versions of codex; ARGS="OLD NEW", two binaries'
+	@echo 'make mutants      faults put into what guards and keeps, and which no test notices; ARGS="posts auth"'
 	@echo 'make soak         clients come and go at random; MINUTES=2 CLIENTS=8 SEED=1'
 	@echo 'make bench        how quick it is, beside the native listener and the limit; a quarter of an hour'
 	@echo 'make bench-quick  the same in two minutes, less exact'
@@ -83,6 +84,18 @@ schema: $(STAMP)
 drift: $(STAMP)
 	@$(BIN)/python -m tests.drift $(ARGS)
 
+# The tester is no dependency of ours: it has an environment of its own, beside that of the tests.
+MUTMUT := mutmut==3.8.1
+MUTANTS := $(VENV)-mutants
+
+mutants: $(STAMP)
+	@$(MUTANTS)/bin/python -c 'import mutmut' 2>/dev/null || { \
+	  $(BIN)/python -m venv --clear $(MUTANTS) && \
+	  $(MUTANTS)/bin/python -m pip install --quiet '$(MUTMUT)' && \
+	  $(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+	    > "$$($(MUTANTS)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/beside.pth"; }
+	nice -n 15 $(MUTANTS)/bin/python -m tests.mutants $(ARGS)
+
 # Every wheel is checked against a hash of constraints.txt; the package itself comes last, built by
 # the pinned hatchling. (http-ece, a library of the tests, is there as source only.) The stamp makes the second `make` quick.
 $(STAMP): pyproject.toml constraints.txt
@@ -107,5 +120,5 @@ constraints:
 
 clean:
 	rm -rf tests/newest/node_modules
-	rm -rf $(VENV) $(VENV)-uv .pytest_cache .mypy_cache .ruff_cache .hypothesis dist
+	rm -rf $(VENV) $(VENV)-uv $(MUTANTS) .pytest_cache .mypy_cache .ruff_cache .hypothesis dist
 	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +

@@ -33,7 +33,7 @@ import attrs
 import msgspec
 import structlog
 
-from mux import reach
+from mux import privatefile, reach
 from mux.errors import AppmuxError
 from mux.reach import LONGEST_ADDRESS
 
@@ -93,8 +93,11 @@ def claim_path(path: Path, *, control: bool, backlog: int, startup_held: bool = 
 def _prepare_directory(directory: Path, *, control: bool) -> None:
     missing = [each for each in (directory, *directory.parents) if not each.exists()]
     for each in reversed(missing):
-        # Another broker may be making it too.
-        each.mkdir(mode=PRIVATE_DIRECTORY, exist_ok=True)
+        try:
+            each.mkdir(mode=PRIVATE_DIRECTORY)
+        except FileExistsError:  # another broker is making it, too
+            continue
+        each.chmod(PRIVATE_DIRECTORY)
     status, own_uid = directory.stat(), os.geteuid()
     if control and status.st_uid == own_uid:
         if status.st_mode & NOT_OWNER:
@@ -140,7 +143,7 @@ def _try_lock(path: Path) -> _Lock | None:
     """The lock beside the path; None if somebody has it."""
     lock_path = path.with_name(f"{path.name}.lock")
     while True:
-        descriptor = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, PRIVATE_SOCKET)
+        descriptor = privatefile.open_file(lock_path, os.O_RDWR | os.O_CREAT)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if _still_there(lock_path, _identity(os.fstat(descriptor))):
@@ -168,8 +171,7 @@ class StartupLock:
     @classmethod
     def take(cls, path: Path) -> StartupLock | None:
         """The lock for the socket at ``path``; None if somebody has it. Raises ``OSError``."""
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        descriptor = os.open(path.with_name(STARTUP_LOCK), flags, PRIVATE_SOCKET)
+        descriptor = privatefile.open_file(path.with_name(STARTUP_LOCK), os.O_RDWR | os.O_CREAT)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

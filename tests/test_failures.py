@@ -97,3 +97,33 @@ async def test_few_wait_at_once(autojump_clock: trio.testing.MockClock) -> None:
             nursery.start_soon(fail)
     assert waited.count(0.0) == 5
     assert waited.count(failures.LONGEST_PAUSE) == failures.MOST_WAITING
+
+
+async def test_who_has_waited_makes_room_for_others(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    failed = Failures()
+    for _ in range(10):
+        failed.count("10.0.0.7:1", trio.current_time())
+    for crowd in (failures.MOST_WAITING, failures.MOST_WAITING, failures.MOST_WAITING + 2):
+        waited: list[float] = []
+
+        async def fail(waited: list[float] = waited, began: float = 0.0) -> None:
+            began = trio.current_time()
+            await failed.pause("10.0.0.7:1")
+            waited.append(trio.current_time() - began)
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(crowd):
+                nursery.start_soon(fail)
+        assert waited.count(0.0) == max(0, crowd - failures.MOST_WAITING)
+
+
+def test_it_is_the_time_between_two_failures_that_counts() -> None:
+    failed = Failures()
+    late = 1e9
+    for number in range(1, failures.TOO_MANY + 1):
+        late += failures.FORGOTTEN_AFTER - 1
+        assert failed.count("10.0.0.7:1", late)[0] == number
+    assert failed.too_many("10.0.0.7:1", late + failures.FORGOTTEN_AFTER - 1)
+    assert not failed.too_many("10.0.0.7:1", late + failures.FORGOTTEN_AFTER)

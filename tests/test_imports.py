@@ -231,7 +231,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "listener": {"reach", "socketpath", "streams", "tls", "unauthenticated"},
     "unauthenticated": {"descriptors", "failures"},
     "descriptors": set(),
-    "socketpath": {"reach"},
+    "socketpath": {"privatefile", "reach"},
     "occupant": {"holders"},
     "takeover": {"client", "occupant", "socketpath"},
     "streams": set(),

@@ -15,7 +15,7 @@ import stat
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
@@ -381,6 +381,29 @@ async def test_codexs_lock_elsewhere_is_waited_for(
     opened = await open_listener(UnixAddress(long))
     with place.with_name(f"{place.name}.lock").open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)  # it isn't kept from Codex
+    await opened.aclose()
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("elsewhere")])
+async def test_what_stands_in_the_place_of_the_lock(
+    path: Path, make: Callable[[Path], None]
+) -> None:
+    lock = path.with_name("x.sock.lock")
+    make(lock)
+    with pytest.raises(ListenError, match=rf"it is a .*, where a file belongs \({lock}\)"):
+        await open_listener(UnixAddress(path))
+    assert not path.with_name("elsewhere").exists()
+
+
+async def test_the_umask_does_not_matter(path: Path) -> None:
+    before = os.umask(0o777)
+    try:
+        opened = await open_listener(UnixAddress(path.with_name("new") / "x.sock", control=True))
+    finally:
+        os.umask(before)
+    there = path.with_name("new")
+    assert (mode(there), mode(there / "x.sock")) == (0o700, 0o600)
+    assert mode(there / "x.sock.lock") == mode(there / socketpath.STARTUP_LOCK) == 0o600
     await opened.aclose()
 
 

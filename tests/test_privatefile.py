@@ -371,7 +371,6 @@ OTHER_FILES = {
     "reach": "the settings",
     "service": "unit files of the service manager",
     "settings": "the settings",
-    "socketpath": "locks beside sockets, with O_NOFOLLOW, looked at by their own rules",
     "stand_in": "/proc",
     "templates": "the package's own data",
 }

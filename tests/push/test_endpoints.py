@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 from mux import config
 from mux.push import endpoints as endpoints_module
 from mux.push.addresses import check, public
-from mux.push.endpoints import FILE, MOST_OF_A_DEVICE, open_endpoints
+from mux.push.endpoints import FILE, MOST_OF_A_DEVICE, Endpoint, open_endpoints
 from mux.push.push import Push, PushError, fitting
 from mux.push.sender import Pushes
 from tests.push.sending import Clock
@@ -185,6 +185,74 @@ def test_they_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     with pytest.raises(PushError, match="there are 8 push registrations"):
         pushes.register("tablet", "unifiedpush", {"endpoint": "https://up.example/more"})
     pushes.register("phone", "unifiedpush", {"endpoint": "https://up.example/7"}, "full")
+
+
+def test_what_a_service_said_is_shown_and_kept(tmp_path: Path) -> None:
+    clock = Clock()
+    host = Endpoint("host-webhook", "host", "webhook", {}, "opaque", 1.0)
+    there = open_endpoints(tmp_path, clock, (host,))
+    made = there.add("phone", "fcm", {"token": "x"}, "title")
+    other = there.add("tablet", "fcm", {"token": "y"}, "title")
+    assert (made.said, made.said_at, made.created) == (None, None, clock.now)
+    clock.now += 5
+    there.note(made.id, "delivered")
+    there.note(host.id, "not now: 503")
+    there.note("of nobody", "lost")
+    shown = {each.id: each.shown() for each in there.all()}
+    assert shown[made.id] == {
+        "id": made.id,
+        "device": "phone",
+        "service": "fcm",
+        "level": "title",
+        "created": clock.now - 5,
+        "said": "delivered",
+        "saidAt": clock.now,
+    }
+    assert (shown[host.id]["said"], shown[host.id]["saidAt"]) == ("not now: 503", clock.now)
+    assert (shown[other.id]["said"], shown[other.id]["saidAt"]) == (None, None)
+    assert list(shown) == [host.id, made.id, other.id], "the settings' first"
+    there.flush()
+    again = open_endpoints(tmp_path, clock, (host,))
+    assert [each.shown() for each in again.all()[1:]] == [shown[made.id], shown[other.id]]
+
+
+def test_one_that_is_gone_goes_alone_and_for_good(tmp_path: Path) -> None:
+    there = open_endpoints(tmp_path, Clock())
+    made = [there.add("phone", "fcm", {"token": token}, "opaque") for token in ("x", "y")]
+    there.gone("of nobody")
+    assert there.all() == made
+    there.gone(made[0].id)
+    there.flush()
+    assert there.all() == open_endpoints(tmp_path, Clock()).all() == [made[1]]
+    assert there.by_id(made[0].id) is None
+    assert there.by_id(made[1].id) == made[1]
+    assert there.remove(made[0].id) is False
+    assert there.remove(made[1].id) is True
+    assert open_endpoints(tmp_path, Clock()).all() == []
+
+
+def test_only_what_is_of_the_device_goes_with_it(tmp_path: Path) -> None:
+    there = open_endpoints(tmp_path, Clock())
+    there.add("phone", "fcm", {"token": "x"}, "opaque")
+    kept = there.add("tablet", "fcm", {"token": "y"}, "opaque")
+    there.forget("nobody")
+    assert len(there.all()) == 2
+    there.forget("phone")
+    there.flush()
+    assert there.all() == open_endpoints(tmp_path, Clock()).all() == [kept]
+
+
+def test_the_same_place_by_service_and_by_what_names_it(tmp_path: Path) -> None:
+    there = open_endpoints(tmp_path, Clock())
+    topic = {"server": "https://ntfy.sh", "topic": "a"}
+    made = there.add("phone", "ntfy", topic, "opaque")
+    assert there.add("phone", "ntfy", topic | {"token": "t"}, "opaque").id == made.id
+    for other in (topic | {"topic": "b"}, topic | {"server": "https://n.example"}):
+        assert there.add("phone", "ntfy", other, "opaque").id != made.id
+    endpoint = {"endpoint": "https://up.example/x"}
+    first = there.add("phone", "unifiedpush", endpoint, "opaque")
+    assert there.add("phone", "webpush", endpoint, "opaque").id != first.id
+    assert len(there.all()) == 5
 
 
 def test_a_service_without_a_key_says_so(tmp_path: Path) -> None:

@@ -20,9 +20,9 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from mux import config
-from mux.push.fcm import GRANT, SCOPE
+from mux.push.fcm import GRANT, SCOPE, read_account
 from mux.push.outcome import Delivered, Failed, Gone, Outcome, Retry
-from mux.push.push import Push
+from mux.push.push import Push, PushError
 from mux.push.services import Services, open_services
 from tests.certificates import issue
 from tests.push.stand import Heard, Said, Stand, standing
@@ -207,3 +207,56 @@ async def test_a_file_that_is_no_account(google: Google) -> None:
     assert outcome.ours
     assert "isn't the JSON of a service account" in outcome.why
     assert "hunter2" not in outcome.why
+
+
+WHOLE = {
+    "client_email": "appmux@p-1.example",
+    "private_key": "a key",
+    "private_key_id": "k1",
+    "project_id": "p-1",
+    "token_uri": "https://oauth2.example/token",
+}
+
+
+def account_file(where: Path, document: object) -> Path:
+    path = where / "account.json"
+    path.write_text(json.dumps(document))
+    path.chmod(0o600)
+    return path
+
+
+def test_a_service_account_is_read_as_it_stands(tmp_path: Path) -> None:
+    account = read_account(account_file(tmp_path, WHOLE | {"type": "service_account"}))
+    read = (account.email, account.key, account.key_id, account.project, account.token_url)
+    assert read == tuple(WHOLE.values())
+    assert "a key" not in repr(account)
+
+
+@pytest.mark.parametrize("name", WHOLE)
+@pytest.mark.parametrize("value", [None, "", 5, ["x"], ...])
+def test_a_service_account_that_lacks_something(tmp_path: Path, name: str, value: object) -> None:
+    document = {**WHOLE, name: value}
+    if value is ...:
+        del document[name]
+    with pytest.raises(PushError, match=r"account\.json isn't the JSON of a service account"):
+        read_account(account_file(tmp_path, document))
+
+
+@pytest.mark.parametrize("document", [[], "x", None, [WHOLE]])
+def test_what_is_no_service_account(tmp_path: Path, document: object) -> None:
+    with pytest.raises(PushError, match="isn't the JSON of a service account"):
+        read_account(account_file(tmp_path, document))
+
+
+async def test_without_a_key_nothing_is_sent(google: Google, tmp_path: Path) -> None:
+    settings = config.Push(fcm=config.Fcm(url=google.stand.url))
+    keyless = open_services(settings, tmp_path)
+    outcome = await keyless.deliver(PHONE, push(), NOW)
+    await keyless.web.aclose()
+    assert isinstance(outcome, Retry)
+    assert "FCM needs push.fcm.service_account_file: see docs/push.md" in outcome.why
+    google.account.unlink()
+    missing = await google.deliver(push())
+    assert isinstance(missing, Retry)
+    assert "can't read" in missing.why
+    assert not google.stand.heard

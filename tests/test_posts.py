@@ -1,0 +1,147 @@
+"""`mux.posts`: an answer from a lock screen, from the request's bytes to the reply's."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from http import HTTPStatus
+from pathlib import Path
+
+import attrs
+import pytest
+import trio
+import trio.testing
+
+from mux import posts
+from mux.devices import open_book
+from mux.failures import FREE, TOO_MANY, Failures
+from mux.http_request import LINGER_DEADLINE, Head, read_head
+from mux.pairing import Pairing, Reply, too_many
+from tests import knocks
+from tests.knocks import Reply as Answered
+from tests.knocks import request
+
+PEER = "10.0.0.7:5"
+
+
+@attrs.define
+class Judge:
+    """Judges as it is told, and remembers what it was asked."""
+
+    reply: Reply = attrs.field(factory=lambda: Reply(HTTPStatus.OK, b'{"decided": true}'))
+    asked: list[tuple[str, str, bytes, str]] = attrs.field(factory=list)
+
+    def __call__(self, push: str, authorization: str, body: bytes, address: str) -> Reply:
+        self.asked.append((push, authorization, body, address))
+        return self.reply
+
+
+def post(path: str, body: str = "{}", *headers: str) -> bytes:
+    return request(f"POST {path}", f"content-length: {len(body)}", *headers, body=body)
+
+
+async def decided(sent: bytes, judge: Judge | None, failures: Failures | None = None) -> Answered:
+    """What a request to `posts.decide` is answered."""
+
+    async def serve(stream: trio.abc.HalfCloseableStream, head: Head) -> None:
+        await posts.decide(
+            stream, head, "p-1", judge=judge, failures=failures or Failures(), address=PEER
+        )
+
+    return await served(sent, serve)
+
+
+async def served(sent: bytes, serve: Callable[..., object]) -> Answered:
+    client, server = trio.testing.memory_stream_pair()
+
+    async def serving() -> None:
+        head = await read_head(server)
+        assert isinstance(head, Head)
+        await serve(server, head)  # type: ignore[misc]
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(serving)
+        return await knocks.ask(client, sent)
+
+
+async def test_the_judge_gets_what_was_sent_and_its_word_is_the_answer() -> None:
+    judge = Judge()
+    reply = await decided(post("/x", '{"a": 1}', "authorization: Bearer \xe9"), judge)
+    assert judge.asked == [("p-1", "Bearer \xe9", b'{"a": 1}', PEER)]
+    assert (reply.status, json.loads(reply.body)) == (200, {"decided": True})
+    assert reply.headers["content-type"] == "application/json"
+    assert reply.headers["cache-control"] == "no-store"
+    await decided(post("/x", "{}", "authorization: one", "authorization: two"), judge)
+    await decided(post("/x"), judge)
+    assert [authorization for _, authorization, _, _ in judge.asked[1:]] == ["one", ""]
+
+
+async def test_without_a_judge_there_is_no_such_place() -> None:
+    reply = await decided(post("/x"), None)
+    assert (reply.status, reply.body) == (404, "")
+
+
+async def test_what_is_no_body_reaches_no_judge() -> None:
+    judge = Judge()
+    reply = await decided(request("POST /x"), judge)
+    assert (reply.status, json.loads(reply.body)["error"]) == (400, "malformed")
+    assert "content-length" in json.loads(reply.body)["message"]
+    assert not judge.asked
+
+
+async def test_who_leaves_before_the_body_is_there_is_answered_nothing() -> None:
+    judge, client_and_server = Judge(), trio.testing.memory_stream_pair()
+    client, server = client_and_server
+    await client.send_all(post("/x", "12345")[:-2])
+    await client.send_eof()
+    head = await read_head(server)
+    assert isinstance(head, Head)
+    with trio.fail_after(5):
+        await posts.decide(server, head, "p", judge=judge, failures=Failures(), address=PEER)
+    assert not judge.asked
+
+
+async def test_a_wrong_ticket_counts_and_waits_and_too_many_are_not_heard(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    failures = Failures()
+    judge = Judge(Reply(HTTPStatus.UNAUTHORIZED, b'{"error": "unknown-ticket"}'))
+    for number in range(1, TOO_MANY + 1):
+        began = trio.current_time()
+        reply = await decided(post("/x"), judge, failures)
+        assert reply.status == 401
+        waited = trio.current_time() - began - LINGER_DEADLINE
+        assert (waited > 0) is (number > FREE)
+    assert failures.facts() == {"total": TOO_MANY, "addresses": {"10.0.0.7": TOO_MANY}}
+    judge.reply = Reply(HTTPStatus.OK, b"{}")
+    reply = await decided(post("/x"), judge, failures)
+    assert (reply.status, reply.body) == (429, too_many().body.decode())
+    assert len(judge.asked) == TOO_MANY
+
+
+@pytest.mark.parametrize("status", [HTTPStatus.OK, HTTPStatus.CONFLICT, HTTPStatus.BAD_REQUEST])
+async def test_only_who_is_not_known_counts(status: HTTPStatus) -> None:
+    failures = Failures()
+    assert (await decided(post("/x"), Judge(Reply(status, b"{}")), failures)).status == status
+    assert failures.facts()["total"] == 0
+
+
+async def test_where_nobody_pairs_there_is_no_such_place() -> None:
+    async def serve(stream: trio.abc.HalfCloseableStream, head: Head) -> None:
+        await posts.pair(stream, head, None, Failures(), PEER)
+
+    reply = await served(post("/v1/pair"), serve)
+    assert (reply.status, reply.body) == (404, "")
+
+
+async def test_who_failed_too_often_pairs_no_more(tmp_path: Path) -> None:
+    pairing = Pairing(open_book(tmp_path, lambda: 0.0), lambda *_told: None, lambda *_told: None)
+    failures = Failures()
+    for _ in range(TOO_MANY):
+        failures.count(PEER, trio.current_time())
+
+    async def serve(stream: trio.abc.HalfCloseableStream, head: Head) -> None:
+        await posts.pair(stream, head, pairing, failures, PEER)
+
+    reply = await served(post("/v1/pair", '{"ticket": "x"}'), serve)
+    assert (reply.status, reply.body) == (429, too_many().body.decode())
