@@ -173,6 +173,17 @@ def empty_log(connection: sqlite3.Connection) -> bool:
     return not busy
 
 
+def free_pages(connection: sqlite3.Connection) -> int:
+    """Pages of the file that hold nothing."""
+    return int(connection.execute("PRAGMA freelist_count").fetchone()[0])
+
+
+def give_back(connection: sqlite3.Connection, pages: int) -> None:
+    """Give so many free pages back to the file system, in one transaction."""
+    # Not by `execute`: of a statement without columns that makes one step, which frees one page.
+    connection.executescript(f"PRAGMA incremental_vacuum({pages})")
+
+
 def code(failure: BaseException) -> int | None:
     """SQLite's primary result code, if there is one."""
     extended: int | None = getattr(failure, "sqlite_errorcode", None)

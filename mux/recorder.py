@@ -251,12 +251,9 @@ class Recorder:
         return self.used
 
     def _shrink(self, connection: sqlite3.Connection) -> bool:
-        free, size = (
-            connection.execute(f"PRAGMA {name}").fetchone()[0]
-            for name in ("freelist_count", "page_size")
-        )
-        if free * size > self.max_bytes // FREE_SHARE:
-            connection.execute(f"PRAGMA incremental_vacuum({STEP_PAGES})").fetchall()
+        (size,) = connection.execute("PRAGMA page_size").fetchone()
+        if database.free_pages(connection) * size > self.max_bytes // FREE_SHARE:
+            database.give_back(connection, STEP_PAGES)
             return True
         if _size(self.path.with_name(self.path.name + "-wal")) > database.WAL_BYTES:
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()

@@ -193,8 +193,8 @@ class Broker:
             self._replaying.go_on()
         if state.unread:
             state.read_on()
-        if state.loose:
-            self._following.let_go_of_loose()
+        if state.loose or state.threads.crowded:
+            self._following.let_go()
         if self.recovery.restart_asked:
             self.recovery.stop_if_quiet()
         if state.threads.changes != self._presence.seen:

@@ -273,8 +273,10 @@ class Following:
                 self.state.arm(thread.kept_until)
             self.state.loose.add(thread.id)
 
-    def let_go_of_loose(self) -> None:
-        """Look at the threads that lost something that held them."""
+    def let_go(self) -> None:
+        """Look at the threads that lost something that held them, or are only mentioned."""
+        if self.state.threads.crowded:
+            self.state.threads.forget(self._is_needed)
         loose, self.state.loose = self.state.loose, set()
         self.state.threads.joining += Counter()  # drops the zeros
         self.state.threads.beginning += Counter()
@@ -288,6 +290,11 @@ class Following:
         if thread.subscribed and not self.state.is_held(thread):
             thread.subscribed = False
             self.asking.give_back(thread.id)
+
+    def _is_needed(self, thread: Thread) -> bool:
+        """Whether one that nobody has followed may be yet, or something of it waits."""
+        waits = thread.id in self._early or thread.id in self._orphans
+        return waits or self.state.is_held(thread)
 
     def let_go_in_time(self) -> float:
         """Let go of those kept long enough; returns when the next one is due."""

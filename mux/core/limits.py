@@ -108,6 +108,11 @@ class Limits:
     coming_up: float = _limit(60.0, "how long requests wait for an app-server that comes up")
     probe_interval: float = _limit(30.0, "of silence, before the app-server is asked for a sign")
     probe_deadline: float = _limit(20.0, "for that sign; a busy one answers in milliseconds")
+    mentioned_threads: int = _count(
+        4096,
+        "that nobody here ever followed, and on which nothing runs or waits: what was said of them"
+        " last is kept for so many",
+    )
     remembered_messages: int = _count(
         4096, "turns that were sent with an id, so that sending them again doesn't run them twice"
     )

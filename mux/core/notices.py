@@ -143,7 +143,7 @@ class Notices:
         """A person did something to a thread by this client."""
         self.looking.acted(client, thread)
         if method == INTERRUPT and thread is not None:
-            self._interrupted_by[thread] = _name(client)
+            _remember(self._interrupted_by, thread, _name(client))
 
     def _introduced(self, _: str, line: bytes) -> None:
         named = noteworthy.named(line)
@@ -206,7 +206,7 @@ class Notices:
         if update is None:
             return
         goal, before = update.goal, self._goals.get(thread)
-        self._goals[thread] = goal.status
+        _remember(self._goals, thread, goal.status)
         kind = _GOAL_KINDS.get(goal.status)
         # A thread that is loaded shows its goal again; nothing has happened then.
         happened = update.turnId is not None if before is None else before != goal.status
@@ -525,6 +525,14 @@ def _reason(why: str) -> str:
     if why == NOBODY:
         return "nobody_registered"
     return "looked_at" if why.endswith(("looks at it", "interrupted it")) else "other"
+
+
+def _remember(of: dict[str, str], thread: str, what: str) -> None:
+    """Keep it for the threads that it was said of last."""
+    of.pop(thread, None)
+    of[thread] = what
+    if len(of) > REMEMBERED:
+        del of[next(iter(of))]
 
 
 def _is_nobodys(thread: Thread) -> bool:

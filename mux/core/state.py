@@ -86,7 +86,7 @@ class State:
 
     def __attrs_post_init__(self) -> None:
         self.flow = Flow(self.limits)
-        self.threads = Threads(self.clients)
+        self.threads = Threads(self.clients, most_unclaimed=self.limits.mentioned_threads)
 
     # ── saying ────────────────────────────────────────────────────────────────────────────────
 

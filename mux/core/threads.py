@@ -13,6 +13,7 @@ them up.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 
 import attrs
 import msgspec
@@ -54,6 +55,9 @@ class _FollowResult(msgspec.Struct):
 class _FollowAnswer(msgspec.Struct):
     result: _FollowResult
 
+
+FORGOTTEN_SHARE = 16
+"""Of those that may be known without being followed, a sixteenth more before some are forgotten."""
 
 Recipients = tuple[tuple[ClientId, ...], tuple[ClientId, ...]]
 
@@ -111,6 +115,18 @@ class Thread:
         return msgspec.json.encode({"type": self.status} | flags)
 
     @property
+    def is_told_of(self) -> bool:
+        """Whether what is known of it changes what others are told, though nobody followed it."""
+        return bool(
+            self.claimed
+            or self.private
+            or self.birth is not None
+            or self.status == "active"
+            or self.running.turn is not None
+            or self.running.items
+        )
+
+    @property
     def only_here(self) -> bool:
         """Whether the app-server, asked to resume it, would know nothing of it."""
         return self.birth is not None and self.birth.only_here
@@ -121,9 +137,11 @@ class Threads:
     """All threads that the broker has heard of and the app-server may have loaded.
 
     ``joining`` counts the requests under way that will follow a thread, ``beginning`` those that
-    may begin a turn of it. ``_children``: the sub-agents' threads of a parent. ``_behind``: clients
-    that aren't fed live (see ``backlog``). ``changes`` counts those of the audience, ``lineage``
-    those of who is whose sub-agent.
+    may begin a turn of it. ``unclaimed``: those that nobody ever followed, the longest known first:
+    these, and no others, grow with all that is mentioned, so `crowded` says when to forget some.
+    ``_children``: the sub-agents' threads of a parent. ``_behind``: clients that aren't fed live
+    (see ``backlog``). ``changes`` counts those of the audience, ``lineage`` those of who is whose
+    sub-agent.
     """
 
     clients: dict[ClientId, Client]
@@ -131,16 +149,55 @@ class Threads:
     joining: Counter[str] = attrs.field(factory=Counter)
     beginning: Counter[str] = attrs.field(factory=Counter)
     _children: dict[str, dict[str, None]] = attrs.field(factory=dict)
+    unclaimed: dict[str, None] = attrs.field(factory=dict)
+    most_unclaimed: int = 4096
+    _crowd: int = attrs.field(init=False)
     _behind: tuple[ClientId, ...] | None = ()
     changes: int = 0
     lineage: int = 0
     _recipients: dict[tuple[str | None, str], Recipients] = attrs.field(factory=dict)
+
+    def __attrs_post_init__(self) -> None:
+        self._crowd = self._next_crowd()
 
     def get(self, id: str) -> Thread:
         """The thread's record, made at its first mention."""
         thread = self.known.get(id)
         if thread is None:
             thread = self.known[id] = Thread(id)
+            self.unclaimed[id] = None
+        return thread
+
+    @property
+    def crowded(self) -> bool:
+        """Whether so many are known that nobody followed that it is time to look through them."""
+        return len(self.unclaimed) > self._crowd
+
+    def forget(self, needed: Callable[[Thread], bool]) -> None:
+        """Forget the longest known of those that nobody followed, but for what is needed.
+
+        Many at a time, as it takes a look at all to find whose parent one is. Where most are
+        needed, the next look comes when there are as many more.
+        """
+        parents = {each.parent for each in self.known.values() if each.parent is not None}
+        for id in list(self.unclaimed)[: len(self.unclaimed) - self.most_unclaimed]:
+            thread = self.known[id]
+            if id in parents or thread.is_told_of or needed(thread):
+                del self.unclaimed[id]
+                self.unclaimed[id] = None  # looked at last, next time
+            else:
+                self._drop(id)
+        self._crowd = self._next_crowd()
+
+    def _next_crowd(self) -> int:
+        most = self.most_unclaimed
+        return max(most, len(self.unclaimed)) + most // FORGOTTEN_SHARE
+
+    def _drop(self, id: str) -> Thread | None:
+        self.unclaimed.pop(id, None)
+        thread = self.known.pop(id, None)
+        if thread is not None and thread.parent is not None:
+            self._disown(thread.parent, id)
         return thread
 
     def recipients(self, thread: str | None, method: str) -> Recipients:
@@ -224,6 +281,7 @@ class Threads:
         """The app-server's subscription to it is ours, whoever follows it now."""
         thread = self.get(id)
         thread.subscribed = thread.claimed = True
+        self.unclaimed.pop(id, None)
         return thread
 
     def unfollow(self, client: Client, id: str) -> Thread:
@@ -253,10 +311,8 @@ class Threads:
 
     def close(self, id: str) -> None:
         """The app-server has unloaded the thread: nobody follows it any more."""
-        thread = self.known.pop(id, None)
+        thread = self._drop(id)
         if thread is not None:
-            if thread.parent is not None:
-                self._disown(thread.parent, id)
             for follower in thread.followers:
                 self.clients[follower].follows.pop(id, None)
             self.audience_changed()

@@ -47,6 +47,11 @@ class Owner(msgspec.Struct, frozen=True):
     principal: Principal
 
 
+REMEMBERED = 4096
+"""Threads whose tools' owners are known, those that were started last. Of an older one's the
+followers are asked."""
+
+
 @attrs.define(eq=False, repr=False)
 class Tools:
     """Owners by thread and tool."""
@@ -66,7 +71,10 @@ class Tools:
             else:
                 keys.extend((tool.name, inner.name) for inner in tool.tools)
         if keys:
-            self._owners.setdefault(thread, {}).update(dict.fromkeys(keys, owner))
+            owners = self._owners.pop(thread, {}) | dict.fromkeys(keys, owner)
+            self._owners[thread] = owners
+            if len(self._owners) > REMEMBERED:
+                del self._owners[next(iter(self._owners))]
 
     def owner(self, thread: str | None, call: ToolCall) -> Owner | None:
         """Who registered it; None if nobody did in this broker's life."""

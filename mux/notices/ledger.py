@@ -29,8 +29,18 @@ MOST_THINGS: Final = 2000
 KEPT_SECONDS: Final = 30 * 86_400.0
 """What is older, or past that number, is forgotten. Nothing is repeated after so long."""
 
-TIDY_EVERY: Final = 100
-"""Things raised between two tidyings."""
+FORGOTTEN_AT_ONCE: Final = 4
+"""Things, at most, that are forgotten when one is raised: so many that it keeps up, and so few that
+nobody waits for it."""
+
+FREE_PAGES: Final = 256
+"""Free pages that are kept, as they are soon written again: 1 MiB."""
+
+STEP_PAGES: Final = 16
+"""Given back when something is forgotten: a tenth of a millisecond."""
+
+ALL_PAGES: Final = 2**31 - 1
+"""At the start."""
 
 MOST_STEPS: Final = 64
 """Of one thing: a client that comes and goes all night must not fill the disk."""
@@ -63,10 +73,14 @@ def _first(connection: sqlite3.Connection) -> None:
         connection.execute(statement)
 
 
+def _second(connection: sqlite3.Connection) -> None:
+    connection.execute("CREATE INDEX thing_raised ON thing (raised)")
+
+
 FORM: Final = Form(
     what="the ledger of notices",
     application=int.from_bytes(b"amxn"),
-    migrations=(_first,),
+    migrations=(_first, _second),
     without="notices of before may come once more",
 )
 
@@ -117,7 +131,7 @@ class Ledger:
     connection: sqlite3.Connection
     trouble: str | None = None
     _in_memory: bool = False
-    _since_tidying: int = 0
+    _count: int = 0
 
     @classmethod
     def open(cls, state_dir: Path, clock: Callable[[], float]) -> Ledger:
@@ -130,7 +144,8 @@ class Ledger:
             trouble = _trouble(path, failure)
             log.error(trouble)
             connection = sqlite3.connect(":memory:", isolation_level=None)
-            _first(connection)
+            for migration in FORM.migrations:
+                migration(connection)
         connection.execute(f"PRAGMA busy_timeout = {BUSY_MILLISECONDS}")
         opened = cls(path, clock, connection, trouble, in_memory=trouble is not None)
         opened._tidy()
@@ -150,16 +165,16 @@ class Ledger:
             notice.thing, notice.kind, notice.thread, notice.turn, notice.title, notice.line,
             notice.request, notice.method, self.clock(),
         )  # fmt: skip
-        self._since_tidying += 1
-        if self._since_tidying >= TIDY_EVERY:
-            self._tidy()
+        self._count += 1  # at most: it may have been there
+        self._forget_some()
 
     def step(self, thing: str, what: str, why: str, device: str = "") -> None:
         """A decision, and its reason."""
         self._write(
             "INSERT INTO step (thing, at, what, device, why) SELECT ?, ?, ?, ?, ?"
-            " WHERE (SELECT count(*) FROM step WHERE thing = ?) < ?",
-            thing, self.clock(), what, device, why, thing, MOST_STEPS,
+            " WHERE (SELECT count(*) FROM step WHERE thing = ?) < ?"
+            " AND EXISTS (SELECT 1 FROM thing WHERE thing = ?)",
+            thing, self.clock(), what, device, why, thing, MOST_STEPS, thing,
         )  # fmt: skip
 
     def pushed(self, id: str, thing: str, device: str) -> None:
@@ -177,16 +192,44 @@ class Ledger:
         try:
             self.connection.execute(statement, values)
         except sqlite3.Error as failure:
-            trouble = _trouble(self.path, failure)
-            if trouble != self.trouble:
-                self.trouble = trouble
-                log.error(trouble)
+            self._failed(failure)
         else:
             if self.trouble and not self._in_memory and self.path.exists():
                 self.trouble = None
 
+    def _failed(self, failure: sqlite3.Error) -> None:
+        trouble = _trouble(self.path, failure)
+        if trouble != self.trouble:
+            self.trouble = trouble
+            log.error(trouble)
+
+    def _forget_some(self) -> None:
+        """Forget the oldest things, if they are too many or too old: a few, each by its index."""
+        limit = self.clock() - KEPT_SECONDS
+        oldest = self._read(
+            "SELECT thing, raised FROM thing ORDER BY raised LIMIT ?", FORGOTTEN_AT_ONCE
+        )
+        if self._count > MOST_THINGS:
+            self._count = self._number()
+        surplus = self._count - MOST_THINGS
+        gone = [
+            (thing,)
+            for place, (thing, raised) in enumerate(oldest)
+            if place < surplus or raised < limit
+        ]
+        if not gone:
+            return
+        try:
+            with database.transaction(self.connection):
+                for table in ("thing", "step", "push"):
+                    self.connection.executemany(f"DELETE FROM {table} WHERE thing = ?", gone)
+            self._count -= len(gone)
+            self._shrink(STEP_PAGES)
+        except sqlite3.Error as failure:
+            self._failed(failure)
+
     def _tidy(self) -> None:
-        self._since_tidying = 0
+        """Forget all that is too old or too much: at the start, where nobody waits for it."""
         self._write(
             "DELETE FROM thing WHERE raised < ? OR thing IN"
             " (SELECT thing FROM thing ORDER BY raised DESC LIMIT -1 OFFSET ?)",
@@ -194,6 +237,19 @@ class Ledger:
         )  # fmt: skip
         for table in ("step", "push"):
             self._write(f"DELETE FROM {table} WHERE thing NOT IN (SELECT thing FROM thing)")
+        self._count = self._number()
+        try:
+            self._shrink(ALL_PAGES)
+        except sqlite3.Error as failure:
+            self._failed(failure)
+
+    def _shrink(self, pages: int) -> None:
+        if database.free_pages(self.connection) > FREE_PAGES:
+            database.give_back(self.connection, pages)
+
+    def _number(self) -> int:
+        """How many things there are."""
+        return sum(row[0] for row in self._read("SELECT count(*) FROM thing"))
 
     # -- what was ----------------------------------------------------------------------------------
 

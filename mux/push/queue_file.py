@@ -52,6 +52,12 @@ COLUMNS: Final = (
     "said",
 )  # fmt: skip
 
+FREE_PAGES: Final = 256
+"""Free pages that are kept, as they are soon written again: 1 MiB."""
+
+STEP_PAGES: Final = 256
+"""Given back after one write: some milliseconds, in which nothing else is written."""
+
 log = structlog.get_logger()
 
 
@@ -119,6 +125,8 @@ class QueueFile:
                     f"INSERT OR REPLACE INTO push VALUES ({marks})", [_columns(row) for row in rows]
                 )
                 connection.executemany("DELETE FROM push WHERE n = ?", [(n,) for n in removed])
+            if database.free_pages(connection) > FREE_PAGES:
+                database.give_back(connection, STEP_PAGES)
             self._remembers |= any(row.state != "queued" for row in rows)
             self._forget(connection)
         except sqlite3.Error as failure:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
+from mux.core.notice import Notice
 from mux.notices.ledger import FILE, MOST_STEPS, Ledger
 from mux.push.outcome import Delivered
 from tests.notices.desk import CWD, Desk
@@ -130,6 +131,7 @@ async def test_a_disk_that_takes_nothing_stops_no_notice(tmp_path: Path) -> None
 
 def test_steps_of_one_thing_are_bounded(tmp_path: Path) -> None:
     ledger = Ledger.open(tmp_path, lambda: 1.0)
+    ledger.raised(Notice("thing", "turn-completed", None, None, "", "", None, ""))
     for n in range(2 * MOST_STEPS):
         ledger.step("thing", "suppressed", str(n))
     assert len(ledger.steps("thing")) == MOST_STEPS

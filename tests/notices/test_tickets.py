@@ -12,7 +12,7 @@ from mux.notices.tickets import PREFIX, REMEMBERED_SECONDS, Tickets, digest_of
 
 def test_a_ticket_is_what_was_said_of_it() -> None:
     tickets = Tickets()
-    text = tickets.issue("device:a", 7, "p-1", until=100.0, now=1.0)
+    text = tickets.issue("device:a", 7, "p-1", seconds=99.0, now=1.0, wall=5.0)
     assert text.startswith(PREFIX)
     assert len(text) == len(PREFIX) + 43  # 32 bytes
     found = tickets.find(text)
@@ -28,23 +28,25 @@ def test_a_ticket_is_what_was_said_of_it() -> None:
 
 def test_one_that_is_over_is_remembered_for_an_hour_and_no_longer() -> None:
     tickets = Tickets()
-    text = tickets.issue("a", 1, "p", until=100.0, now=0.0)
+    text = tickets.issue("a", 1, "p", seconds=100.0, now=0.0, wall=0.0)
     end = 100.0 + REMEMBERED_SECONDS
-    tickets.issue("a", 2, "p", until=end * 2, now=end - 0.5)
+    tickets.issue("a", 2, "p", seconds=9.0, now=end - 0.5, wall=0.0)
     assert tickets.find(text) is not None
-    tickets.issue("a", 3, "p", until=end * 2, now=end)
+    tickets.issue("a", 3, "p", seconds=9.0, now=end, wall=0.0)
     assert tickets.find(text) is None
 
 
 def test_the_oldest_goes_where_there_are_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MOST", 3)
     tickets = Tickets()
-    texts = [tickets.issue("a", number, "p", 1e9, 0.0) for number in range(4)]
+    texts = [tickets.issue("a", number, "p", seconds=1e9, now=0.0, wall=0.0) for number in range(4)]
     assert [tickets.find(text) is not None for text in texts] == [False, True, True, True]
 
 
 def test_a_digest_that_stands_at_another_s_place_opens_nothing() -> None:
     tickets = Tickets()
-    one, other = (tickets.issue("a", number, "p", 1e9, 0.0) for number in (1, 2))
+    one, other = (
+        tickets.issue("a", number, "p", seconds=1e9, now=0.0, wall=0.0) for number in (1, 2)
+    )
     tickets._tickets[digest_of(one)] = tickets._tickets[digest_of(other)]
     assert tickets.find(one) is None

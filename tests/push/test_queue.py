@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -13,6 +15,7 @@ from mux.push.endpoints import Endpoint
 from mux.push.outcome import Delivered, Failed, Gone, Outcome, Retry
 from mux.push.push import Push
 from mux.push.queue import LONGEST_WAIT, Queue, Row
+from mux.push.queue_file import FILE, FREE_PAGES, STEP_PAGES, QueueFile
 from tests.push.told import NOW, endpoint, push
 
 A = endpoint("ntfy", server="https://a", topic="t")
@@ -336,3 +339,31 @@ def test_one_that_was_answered_is_never_sent_again(steps: list[tuple[Any, ...]])
             take(world, step)
     ids = [(told.id, told.withdraw) for _, told in world.taken]
     assert len(ids) == len(set(ids))
+
+
+def test_its_file_gives_back_what_it_no_longer_needs(tmp_path: Path) -> None:
+    """Counted in pages: 1,000 rows whose words are forgotten, and most of them with time."""
+    file = QueueFile(tmp_path / FILE)
+    file.load()
+    long = [Row(n, "d", "e", "ntfy", push(body="x" * 4_000), NOW, NOW) for n in range(1_000)]
+    file.write(long, ())
+    pages = _pages(tmp_path)
+    assert pages > 1_000
+    file.write([attrs.evolve(row, push=push(body=None)) for row in long[:20]], range(20, 1_000))
+    writes = 1
+    while (fewer := _pages(tmp_path)) < pages:
+        assert pages - fewer <= STEP_PAGES + 2  # with pages that only say where others are
+        pages, writes = fewer, writes + 1
+        file.write(long[:1], ())
+    assert pages <= FREE_PAGES + 50
+    assert writes <= 1_100 // STEP_PAGES + 2
+    assert len(file.load()) == 20
+    file.close()
+
+
+def _pages(tmp_path: Path) -> int:
+    connection = sqlite3.connect(tmp_path / FILE)
+    try:
+        return int(connection.execute("PRAGMA page_count").fetchone()[0])
+    finally:
+        connection.close()
