@@ -17,7 +17,7 @@ Python's ``1 == True == 1.0`` can't creep in.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Literal, NoReturn
 
 import msgspec
@@ -99,7 +99,8 @@ class ClientMessage(msgspec.Struct, frozen=True):
     """A client's message: its kind, and every top-level field as the bytes that came.
 
     ``id`` is the JSON text of the id (``NO_ID`` for a notification), ``method`` is empty for
-    answers. ``named``: the fields of the params, once they have been looked at (see ``params``).
+    answers. ``named``, ``thread``: the fields of the params, and the thread that these name, once
+    they have been looked at (see ``params``; a text that is too long names none, anywhere).
     ``came``: the params as they came, where the broker has put others in their place.
     ``elements``: how many members and list elements it has; 0 stands for few.
     """
@@ -109,6 +110,7 @@ class ClientMessage(msgspec.Struct, frozen=True):
     method: str
     fields: dict[str, bytes]
     named: dict[str, msgspec.Raw] = msgspec.field(default_factory=dict)
+    thread: str | None = None
     came: bytes | None = None
     elements: int = 0
 
@@ -116,12 +118,6 @@ class ClientMessage(msgspec.Struct, frozen=True):
     def params(self) -> bytes:
         """The JSON text of ``params``; ``null`` where there is none."""
         return self.fields.get("params", b"null")
-
-    @property
-    def thread(self) -> str | None:
-        """The thread that the params name. A text that is too long names none, anywhere."""
-        id = self.text("threadId")
-        return id if id is None or texts.is_short(id) else None
 
     def text(self, name: str) -> str | None:
         """A field of the params; None if it isn't there, or no text."""
@@ -209,30 +205,31 @@ def _read_fields(text: bytes) -> dict[str, bytes]:
         raise BadMessageError(PARSE_ERROR, f"nested deeper than {MAX_DEPTH} levels") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BadMessageError(PARSE_ERROR, f"not JSON: {error}") from None
-    if not each_key_once(text, raws):
+    fields = {name: bytes(raw) for name, raw in raws.items()}
+    if not each_key_once(text, fields):
         raise BadMessageError(INVALID_REQUEST, "a top-level key stands twice")
-    return {name: bytes(raw) for name, raw in raws.items()}
+    return fields
 
 
-def each_key_once(text: bytes, raws: dict[str, msgspec.Raw]) -> bool:
-    """Whether no key stands twice in an object; ``raws``: what it was decoded to."""
+def each_key_once(text: bytes, fields: Mapping[str, bytes | msgspec.Raw]) -> bool:
+    """Whether no key stands twice in an object; ``fields``: what it was decoded to."""
     # Written without spaces it is as long as its parts: nothing was left out.
-    parts = sum(map(len, raws)) + sum(map(len, raws.values()))
-    if raws and len(text) == parts + 4 * len(raws) + 1:
+    parts = sum(map(len, fields)) + sum(map(len, fields.values()))
+    if fields and len(text) == parts + 4 * len(fields) + 1:
         return True
     # A key has one colon: if none is left over, no key's first value was left out. (A key that
     # holds a colon itself is looked at more closely.)
-    fields = {name: bytes(raw) for name, raw in raws.items()}
-    colons = len(fields) + sum([value.count(b":") for value in fields.values()])
-    return text.count(b":") == colons or _each_key_in_place(text, fields)
+    values = [bytes(value) for value in fields.values()]
+    colons = len(values) + sum([value.count(b":") for value in values])
+    return text.count(b":") == colons or _each_key_in_place(text, values)
 
 
-def _each_key_in_place(text: bytes, fields: dict[str, bytes]) -> bool:
+def _each_key_in_place(text: bytes, values: list[bytes]) -> bool:
     # The decoder keeps a doubled key's first place and last value, so walking the text along the
     # fields stumbles at the first value that isn't the one kept, or has keys left at the end.
     at = text.index(b"{") + 1
     separator = b","
-    for value in fields.values():
+    for value in values:
         key = _KEY.match(text, at)
         if key is None or separator != b"," or not text.startswith(value, key.end()):
             return False
@@ -240,7 +237,7 @@ def _each_key_in_place(text: bytes, fields: dict[str, bytes]) -> bool:
         if behind is None:
             return False
         separator, at = behind[1], behind.end()
-    return separator == b"}" or not fields
+    return separator == b"}" or not values
 
 
 def _read_id(fields: dict[str, bytes]) -> bytes | None:
@@ -394,7 +391,7 @@ def read_fields(text: bytes) -> dict[str, bytes] | None:
 
 def read_text(value: bytes | None) -> str | None:
     """A JSON string's value; None if it is no string."""
-    return msgspec.json.decode(value, type=str) if value and value[:1] == b'"' else None
+    return _text_decoder.decode(value) if value and value[:1] == b'"' else None
 
 
 def write(fields: dict[str, bytes]) -> bytes:
@@ -433,6 +430,7 @@ def error(id: bytes, code: int, text: str, data: object = None) -> bytes:
     return write({"id": id, "error": msgspec.json.encode(body)})
 
 
+_text_decoder = msgspec.json.Decoder(str)
 _fields_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _envelope_decoder = msgspec.json.Decoder(_Envelope)
 _upstream_decoder = msgspec.json.Decoder(UpstreamMessage)

@@ -24,7 +24,7 @@ import re
 
 import msgspec
 
-from mux.core import jsonrpc
+from mux.core import jsonrpc, texts
 from mux.core.jsonrpc import INVALID_REQUEST, BadMessageError, ClientMessage
 
 THREAD = "threadId"
@@ -54,28 +54,41 @@ def canonical(message: ClientMessage) -> ClientMessage:
     if text[:1] != b"{":
         return message
     raws = _decoder.decode(text)
-    fields, spelt = message.fields, _spelt_anew(raws)
+    thread, spelt = _thread(raws)
+    if THREADS in raws:
+        spelt |= _threads(bytes(raws[THREADS]))
+    fields = message.fields
     if spelt or not jsonrpc.each_key_once(text, raws):
         params = jsonrpc.write({name: bytes(raw) for name, raw in raws.items()} | spelt)
         fields = fields | {"params": params}
         raws |= {name: msgspec.Raw(value) for name, value in spelt.items()}
     return ClientMessage(
-        message.kind, message.id, message.method, fields, raws, elements=message.elements
+        message.kind, message.id, message.method, fields, raws, thread, elements=message.elements
     )
 
 
-def _spelt_anew(raws: dict[str, msgspec.Raw]) -> dict[str, bytes]:
-    """Those of the fields that name threads, where they are spelt otherwise than they should be."""
-    spelt: dict[str, bytes] = {}
-    if THREAD in raws:
-        id = raws[THREAD]
-        if not _OWN_SPELLING.fullmatch(id) and (own := _id(bytes(id))) != bytes(id):
-            spelt[THREAD] = own
-    if THREADS in raws and (listed := bytes(raws[THREADS]))[:1] == b"[":
-        ids = [bytes(each) for each in _list_decoder.decode(listed)]
-        if (owns := [_id(each) for each in ids]) != ids:
-            spelt[THREADS] = b"[" + b",".join(owns) + b"]"
-    return spelt
+def _thread(raws: dict[str, msgspec.Raw]) -> tuple[str | None, dict[str, bytes]]:
+    """The thread that the params name; and the field, where it has to be spelt otherwise."""
+    raw = raws.get(THREAD)
+    if raw is None:
+        return None, {}
+    text = bytes(raw)
+    if _OWN_SPELLING.fullmatch(text):
+        return text[1:-1].decode(), {}
+    own = _id(text)
+    thread = jsonrpc.read_text(own)
+    if thread is not None and not texts.is_short(thread):
+        thread = None
+    return thread, {} if own == text else {THREAD: own}
+
+
+def _threads(text: bytes) -> dict[str, bytes]:
+    """The field that names several, where it has to be spelt otherwise."""
+    if text[:1] != b"[":
+        return {}
+    ids = [bytes(each) for each in _list_decoder.decode(text)]
+    owns = [_id(each) for each in ids]
+    return {} if owns == ids else {THREADS: b"[" + b",".join(owns) + b"]"}
 
 
 def _id(text: bytes) -> bytes:
