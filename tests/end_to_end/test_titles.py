@@ -14,6 +14,7 @@ import pytest
 from mux.scripted_model import Fail, Hold, Response, Say, Scripted
 from tests.codex_bundles import bundle
 from tests.end_to_end.brokered import brokered, client
+from tests.end_to_end.devices import DEVICES_ONLY, operator_of, pair
 from tests.end_to_end.native import Home, Native, codex_bin
 from tests.end_to_end.peer import Json, Peer
 from tests.end_to_end.scenes import eventually
@@ -112,6 +113,42 @@ async def test_two_tuis_have_one_title_made(fails_first: bool) -> None:
                 await each.say("greet")
                 await phone.wait_method("turn/completed", since=since, threadId=thread)
             assert len(model.requests) - asked == (5 if fails_first else 4)
+
+
+@needs_tmux
+async def test_a_devices_tui_has_a_title_made_by_a_thread_that_can_do_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Read-only, with nobody to be asked, its tools off: that loosens nothing. No server is run."""
+    model = titling()
+    async with (
+        brokered(*DEVICES_ONLY, model=model, config=QUIET | _MARKING) as broker,
+        operator_of(broker) as operator,
+    ):
+        await operator.initialize("desk")
+        token = await pair(broker, operator, "phone", "observe", "drive")
+        monkeypatch.setenv("PHONES_TOKEN", token)
+        remote = ("--remote", broker.url, "--remote-auth-token-env", "PHONES_TOKEN")
+        mark = broker.home.work / "began"
+        async with tui(broker.home, *remote) as screen:
+            await screen.see("›")
+            await screen.say("greet")
+            await screen.see("Hello from the one runtime")
+            await model.reached(GATE)
+            began = mark.read_text()
+            model.release(GATE)
+            told = await operator.wait_method("thread/name/updated")
+        assert told["params"]["threadName"] == f"{TITLE} 1"
+        assert began == "began\n"  # for the thread of the person's, and for no other
+        assert [each["method"] for each in records(broker, "request/refused")] == []
+
+
+_MARKING: Final[Json] = {
+    "mcp_servers": {
+        "marking": {"command": "/bin/sh", "args": ["-c", "echo began >>began; exec cat >/dev/null"]}
+    }
+}
+"""A server of the host's that says when it is begun, in the directory of its thread."""
 
 
 def of_another(message: Json, thread: str) -> bool:
