@@ -510,7 +510,7 @@ def test_one_that_can_do_nothing_keeps_its_config_and_gets_no_servers(more: Json
     ],
 )
 def test_one_that_can_do_more_is_compared_as_any(more: Json) -> None:
-    story, peer = begun()
+    _, peer = begun()
     peer.asks("thread/start", TITLES | more)
     forbidden(peer)
 

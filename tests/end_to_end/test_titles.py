@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -19,6 +20,7 @@ from tests.end_to_end.native import Home, Native, codex_bin
 from tests.end_to_end.peer import Json, Peer
 from tests.end_to_end.scenes import eventually
 from tests.end_to_end.test_audit import records
+from tests.end_to_end.test_questions import ELICITOR
 from tests.end_to_end.tui import QUIET, Tui, tmux_is_missing, tui
 from tests.newest import version_of
 
@@ -143,9 +145,10 @@ async def test_a_devices_tui_has_a_title_made_by_a_thread_that_can_do_nothing(
         assert [each["method"] for each in records(broker, "request/refused")] == []
 
 
+_SERVER: Final = shlex.join([ELICITOR["command"], *ELICITOR["args"]])
 _MARKING: Final[Json] = {
     "mcp_servers": {
-        "marking": {"command": "/bin/sh", "args": ["-c", "echo began >>began; exec cat >/dev/null"]}
+        "marking": {"command": "/bin/sh", "args": ["-c", f"echo began >>began; exec {_SERVER}"]}
     }
 }
 """A server of the host's that says when it is begun, in the directory of its thread."""
