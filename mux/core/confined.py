@@ -13,14 +13,13 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
-from mux.core.overrides import NULL, Fields
+from mux.core.overrides import NULL, READ_ONLY_PROFILE, Fields
 
-READ_ONLY_PROFILE = ":read-only"
-"""A permission profile of codex's own: no configuration can define one that begins with a colon."""
+_SERVERS = "mcp_servers"
 
 _TOOLS = frozenset(
     {"features.shell_tool", "features.unified_exec", "features.code_mode"}
-    | {"features.plugins", "features.apps", "features.multi_agent", "mcp_servers"}
+    | {"features.plugins", "features.apps", "features.multi_agent", _SERVERS}
 )
 """What must be off: whatever runs something, or brings in what does."""
 
@@ -31,11 +30,10 @@ _FEATURES = """
 """
 
 _OFF: dict[str, object] = {
-    **dict.fromkeys(_TOOLS, False),
+    **dict.fromkeys(_TOOLS - {_SERVERS}, False),
     **dict.fromkeys((f"features.{name}" for name in _FEATURES.split()), False),
     "cloud.skills.enabled": False,
     "default_permissions": READ_ONLY_PROFILE,
-    "mcp_servers": {},
     "skills.include_instructions": False,
     "tools.experimental_request_user_input.enabled": False,
     "tools.update_plan.enabled": False,
@@ -85,7 +83,14 @@ def _is_confined(said: Mapping[str, object]) -> bool:
 def _switches_off(config: object) -> bool:
     if not isinstance(config, dict) or not config.keys() >= _TOOLS:
         return False
-    return all(name in _OFF and value == _OFF[name] for name, value in config.items())
+    return all(_is_off(name, value) for name, value in config.items())
+
+
+def _is_off(name: str, value: object) -> bool:
+    if name == _SERVERS:  # (those that the client knows of)
+        servers = value.values() if isinstance(value, dict) else [None]
+        return all(each == {"enabled": False} for each in servers)
+    return name in _OFF and type(value) is type(_OFF[name]) and value == _OFF[name]
 
 
 def to_be_judged(method: str, fields: Fields) -> Fields:
@@ -98,9 +103,9 @@ def to_be_judged(method: str, fields: Fields) -> Fields:
 def config_of(fields: Mapping[str, bytes], distrust: bytes, servers: Iterable[str]) -> bytes:
     """The ``config`` with which a confined thread goes up: its own, what it distrusts, no servers.
 
-    The empty table of servers that it came with leaves the host's where they are.
+    Those that it came with needn't be the host's; a table that lacks one leaves it where it is.
     """
     own = msgspec.json.decode(fields["config"], type=dict[str, msgspec.Raw])
     own |= msgspec.json.decode(distrust, type=dict[str, msgspec.Raw])
     off = {name: {"enabled": False} for name in servers}
-    return msgspec.json.encode(own | {"mcp_servers": msgspec.Raw(msgspec.json.encode(off))})
+    return msgspec.json.encode(own | {_SERVERS: msgspec.Raw(msgspec.json.encode(off))})

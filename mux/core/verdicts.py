@@ -117,7 +117,7 @@ def _loaded(facts: Facts) -> Verdict:
         return _confined(facts, fields, worked)
     listed = known and all(each.listed for each in worked)
     read_only = not (known and all(map(facts.is_writable, worked)))
-    if read_only:
+    if read_only and fields.get("permissions", NULL) == NULL:  # (those are no looser)
         fields["sandbox"] = READ_ONLY
     if listed:
         return Verdict(jsonrpc.write(fields))

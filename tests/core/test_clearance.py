@@ -473,6 +473,7 @@ TITLES: Json = {
         {"approvalPolicy": None},
         {"permissions": None, "sandbox": "read-only"},
         {"config": OFF | {"default_permissions": ":read-only"}},
+        {"config": OFF | {"mcp_servers": {"mine": {"enabled": False}}}},
     ],
 )
 def test_one_that_can_do_nothing_keeps_its_config_and_gets_no_servers(more: Json) -> None:
@@ -485,7 +486,8 @@ def test_one_that_can_do_nothing_keeps_its_config_and_gets_no_servers(more: Json
     projects = params["config"].pop("projects")
     assert projects[asked["cwd"]] == UNTRUSTED == projects["/trusted"]
     assert params["config"].pop("mcp_servers") == {"files": {"enabled": False}}
-    assert params | {"config": params["config"] | {"mcp_servers": {}}} == asked
+    assert params["config"] == {k: v for k, v in asked["config"].items() if k != "mcp_servers"}
+    assert params | {"config": asked["config"]} == asked
 
 
 @pytest.mark.parametrize(
@@ -519,9 +521,13 @@ def test_what_holds_for_it_is_loosened_by_no_turn() -> None:
     story, peer = begun()
     asked = peer.asks("thread/start", TITLES)
     held = {"approvalPolicy": "never", "sandbox": {"type": "readOnly", "networkAccess": False}}
+    held["activePermissionProfile"] = {"id": ":read-only", "extends": None}
     thread = {"id": "title", "ephemeral": True, "cwd": "/trusted"}
     story.answers(story.only("thread/start"), {"thread": thread, "cwd": "/trusted", **held})
     assert [each["id"] for each in peer.heard() if "result" in each] == [asked]
+    turn = {"threadId": "title", "input": []}
     for more in ({"sandboxPolicy": {"type": "workspaceWrite"}}, {"permissions": ":workspace"}):
-        peer.asks("turn/start", {"threadId": "title", "input": [], **more})
+        peer.asks("turn/start", {**turn, **more})
         forbidden(peer)
+    peer.asks("turn/start", {**turn, "permissions": ":read-only"})
+    assert story.only("turn/start")["params"]["permissions"] == ":read-only"

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import shlex
 import shutil
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Final
 
 import attrs
@@ -14,13 +16,13 @@ import pytest
 
 from mux.scripted_model import Fail, Hold, Response, Say, Scripted
 from tests.codex_bundles import bundle
+from tests.end_to_end import elicitor
 from tests.end_to_end.brokered import brokered, client
 from tests.end_to_end.devices import DEVICES_ONLY, operator_of, pair
 from tests.end_to_end.native import Home, Native, codex_bin
 from tests.end_to_end.peer import Json, Peer
 from tests.end_to_end.scenes import eventually
 from tests.end_to_end.test_audit import records
-from tests.end_to_end.test_questions import ELICITOR
 from tests.end_to_end.tui import QUIET, Tui, tmux_is_missing, tui
 from tests.newest import version_of
 
@@ -145,7 +147,7 @@ async def test_a_devices_tui_has_a_title_made_by_a_thread_that_can_do_nothing(
         assert [each["method"] for each in records(broker, "request/refused")] == []
 
 
-_SERVER: Final = shlex.join([ELICITOR["command"], *ELICITOR["args"]])
+_SERVER: Final = shlex.join([sys.executable, str(Path(elicitor.__file__))])
 _MARKING: Final[Json] = {
     "mcp_servers": {
         "marking": {"command": "/bin/sh", "args": ["-c", f"echo began >>began; exec {_SERVER}"]}
