@@ -260,7 +260,9 @@ class Broker:
 
     def _client_asked(self, client: Client, message: ClientMessage) -> None:
         rule = request_rule(message.method)
-        if message.elements > jsonrpc.FEW_ELEMENTS and message.elements > rule.most_elements:
+        if message.commas > rule.most_elements and (
+            jsonrpc.count_elements(message.params, rule.most_elements) > rule.most_elements
+        ):
             text = f"`{message.method}` with more than {rule.most_elements} members and elements"
             self._refuse(client.id, BadMessageError(jsonrpc.INVALID_REQUEST, text, message.id))
             return
