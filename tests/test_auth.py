@@ -486,7 +486,7 @@ def test_the_shortest_secret_and_the_longest_skew_are_good(tmp_path: Path) -> No
     secret.write_text("s" * SHORTEST_SHARED_SECRET)
     secret.chmod(0o600)
     for skew in (0, LONGEST_CLOCK_SKEW):
-        assert open_auth(_signed(secret, max_clock_skew_seconds=skew))
+        open_auth(_signed(secret, max_clock_skew_seconds=skew))
     with pytest.raises(AuthConfigError, match="must fit in a signed 64-bit integer"):
         open_auth(_signed(secret, max_clock_skew_seconds=LONGEST_CLOCK_SKEW + 1))
     with pytest.raises(AuthConfigError, match="websocket auth clock skew must not be negative"):
