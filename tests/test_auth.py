@@ -171,6 +171,15 @@ def test_without_auth_mode_everybody_is_local() -> None:
     assert local_user() == Principal("local", "local-user")
 
 
+def test_who_has_the_hosts_own_secret_may_do_all(tmp_path: Path) -> None:
+    token_file = written(tmp_path / "token", jwts.CAPABILITY_TOKEN.encode())
+    authenticator = open_auth(attrs.evolve(CAPABILITY, token_file=token_file))
+    bearer = b"Bearer " + jwts.CAPABILITY_TOKEN.encode()
+    everybody = open_auth(Auth()).authenticate(None, NOW)
+    for who in (authenticator.authenticate(bearer, NOW), everybody, local_user()):
+        assert who.scopes == ALL
+
+
 @pytest.mark.parametrize("name", jwts.HEADERS)
 @pytest.mark.parametrize("from_file", [True, False])
 def test_capability_token(tmp_path: Path, name: str, from_file: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,10 +15,12 @@ import pytest
 from mux.scripted_model import Fail, Hold, Response, Say, Scripted
 from tests.codex_bundles import bundle
 from tests.end_to_end.brokered import brokered, client
+from tests.end_to_end.devices import DEVICES_ONLY, operator_of, pair
 from tests.end_to_end.native import Home, Native, codex_bin
 from tests.end_to_end.peer import Json, Peer
 from tests.end_to_end.scenes import eventually
 from tests.end_to_end.test_audit import records
+from tests.end_to_end.test_questions import ELICITOR
 from tests.end_to_end.tui import QUIET, Tui, tmux_is_missing, tui
 from tests.newest import version_of
 
@@ -112,6 +115,43 @@ async def test_two_tuis_have_one_title_made(fails_first: bool) -> None:
                 await each.say("greet")
                 await phone.wait_method("turn/completed", since=since, threadId=thread)
             assert len(model.requests) - asked == (5 if fails_first else 4)
+
+
+@needs_tmux
+async def test_a_devices_tui_has_a_title_made_by_a_thread_that_can_do_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Read-only, with nobody to be asked, its tools off: that loosens nothing. No server is run."""
+    model = titling()
+    async with (
+        brokered(*DEVICES_ONLY, model=model, config=QUIET | _MARKING) as broker,
+        operator_of(broker) as operator,
+    ):
+        await operator.initialize("desk")
+        token = await pair(broker, operator, "phone", "observe", "drive")
+        monkeypatch.setenv("PHONES_TOKEN", token)
+        remote = ("--remote", broker.url, "--remote-auth-token-env", "PHONES_TOKEN")
+        mark = broker.home.work / "began"
+        async with tui(broker.home, *remote) as screen:
+            await screen.see("›")
+            await screen.say("greet")
+            await screen.see("Hello from the one runtime")
+            await model.reached(GATE)
+            began = mark.read_text()
+            model.release(GATE)
+            told = await operator.wait_method("thread/name/updated")
+        assert told["params"]["threadName"] == f"{TITLE} 1"
+        assert began == "began\n"  # for the thread of the person's, and for no other
+        assert [each["method"] for each in records(broker, "request/refused")] == []
+
+
+_SERVER: Final = shlex.join([ELICITOR["command"], *ELICITOR["args"]])
+_MARKING: Final[Json] = {
+    "mcp_servers": {
+        "marking": {"command": "/bin/sh", "args": ["-c", f"echo began >>began; exec {_SERVER}"]}
+    }
+}
+"""A server of the host's that says when it is begun, in the directory of its thread."""
 
 
 def of_another(message: Json, thread: str) -> bool:
