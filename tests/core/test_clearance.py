@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 
+from mux.core import jsonrpc
 from mux.core.events import Resolved
 from mux.core.places import Place
 from mux.core.principal import Principal
 from mux.core.scopes import Scope
 from tests.core.paced import AWARE, EPOCH, PacedStory
 from tests.core.stories import Json, Peer, Story
+from tests.core.test_broker_followers import spawns
 
 FORBIDDEN = -32003
 UNTRUSTED = {"trust_level": "untrusted"}
@@ -163,7 +165,7 @@ def test_what_a_server_list_would_start_needs_admin() -> None:
     peer.asks("mcpServerStatus/list", {})
     assert len(story.written("mcpServerStatus/list")) == 2
     peer.says('{"id":77,"method":"mcpServerStatus/list","params":["t"]}')
-    assert peer.only()["error"]["code"] == -32600
+    assert peer.only()["error"]["code"] == jsonrpc.INVALID_REQUEST  # of anybody, by any method
 
 
 # ── a thread that runs ────────────────────────────────────────────────────────────────────────
@@ -440,6 +442,21 @@ def test_more_than_may_queue_is_refused() -> None:
         peer.asks("thread/start", {})
     assert {each["error"]["code"] for each in peer.heard()} == {-32001}
     assert len(story.written("config/read")) == 3
+
+
+def test_a_sub_agent_that_is_loaded_again_for_a_device_takes_nothing_from_its_directory() -> None:
+    story, peer = begun("observe")
+    desk = story.peer("desk")
+    story.follows(desk, "t")
+    spawns(story, "t", "away")
+    desk.leaves()
+    for asked in story.written("thread/unsubscribe"):
+        story.answers(asked, {"status": "unsubscribed"})
+    peer.asks("thread/resume", {"threadId": "t"})
+    story.answers(story.only("thread/resume"), {"thread": {"id": "t"}})
+    loaded = story.only("thread/resume")["params"]
+    assert loaded["threadId"] == "away"
+    assert loaded["config"]["projects"]["/away"] == UNTRUSTED
 
 
 # ── a thread that can do nothing ──────────────────────────────────────────────────────────────
