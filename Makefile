@@ -8,7 +8,7 @@ STAMP  := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 
-.PHONY: help demo test check soak format schema drift mutants constraints clean
+.PHONY: help demo test check soak fuzz format schema drift mutants constraints clean
 .DEFAULT_GOAL := help
 
 help:
@@ -57,6 +57,11 @@ SEED    ?= 1
 
 soak: $(STAMP)
 	$(BIN)/python -m tests.soak.soak --minutes $(MINUTES) --clients $(CLIENTS) --seed $(SEED)
+
+LINES ?= 1000000
+
+fuzz: $(STAMP)
+	nice $(BIN)/python -m tests.fuzz --lines $(LINES) --seed $(SEED) $(if $(ROUND),--round $(ROUND))
 
 # What the broker costs and saves. Quiet machine, please: other programs' work is measured too.
 .PHONY: bench bench-quick bench-core bench-store bench-profile bench-compare

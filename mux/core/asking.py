@@ -66,12 +66,13 @@ class Asking:
         """
         state = self.state
         params, claim = message.params, None
+        named: tuple[Claim, ...] = ()
         if rule.own_id is not None:
             params, claim = state.scoped.rewrite(client.id, rule.own_id, params)
         unseen = message.method not in SCOPES
         if unseen or rule.names_request or id_fields.any_in(message.named):
-            params, named = self._in_wire_terms(client.id, rule, params, deeply=unseen)
-            claim = claim or named
+            params, own, named = self._in_wire_terms(client.id, rule, params, deeply=unseen)
+            claim = claim or own
         self._wire += 1
         fields = message.fields | {"id": b"%d" % self._wire}
         if "params" in fields:
@@ -86,6 +87,7 @@ class Asking:
             line=jsonrpc.write(fields),
             since=state.now,
             claim=claim,
+            named=named,
         )
         if rule.route in (Route.FOLLOW, Route.UNFOLLOW) or rule.begins:
             request.thread = message.thread
@@ -122,26 +124,34 @@ class Asking:
         recording.lost(self.state, request)
 
     def remember(self, request: Request) -> None:
-        """It has been answered, and may still be the cause of something."""
+        """It has been answered, and may still be the cause of something, if not of ours."""
+        if request.account == BROKER:
+            return
         if len(request.line) > REMEMBERED_BYTES:
             request = attrs.evolve(request, line=b"", params=b"")
         self.answered_lately.append(request)
 
     def _in_wire_terms(
         self, client: ClientId, rule: RequestRule, params: bytes, *, deeply: bool
-    ) -> tuple[bytes, Claim | None]:
-        """``params`` with the ids of the client's own, told by their names; and what they name.
+    ) -> tuple[bytes, Claim | None, tuple[Claim, ...]]:
+        """``params`` with the ids of the client's own, told by their names; the first thing that
+        they name; and all the ids that stand otherwise upstream.
 
         ``deeply``: nobody has looked at the method yet, so below the params' own fields, too.
         """
+        claims: list[Claim] = []
         named: list[Claim] = []
 
         def in_wire_terms(kind: id_fields.Kind, value: bytes) -> bytes:
             if kind is id_fields.Kind.REQUEST:
-                return id_fields.request_id(client, value, self.state.flow.of(client))
-            claim = id_fields.own_id(client, value)
-            named.append(claim)
-            return msgspec.json.encode(claim.wire)
+                id = id_fields.request_id(client, value, self.state.flow.of(client))
+                if isinstance(id, bytes):
+                    return id
+            else:
+                id = id_fields.own_id(client, value)
+                claims.append(id)
+            named.append(id)
+            return msgspec.json.encode(id.wire)
 
         fields = jsonrpc.read_fields(params) or {}
         anew: dict[str, bytes] = {}
@@ -152,8 +162,9 @@ class Asking:
             elif deeply and not rule.accounts_for(name):
                 anew[name] = id_fields.translated(value, in_wire_terms)
         if all(fields[name] == value for name, value in anew.items()):
-            return params, None
-        return jsonrpc.write(fields | anew), next(iter(named), None)
+            return params, None, ()
+        others = tuple(dict.fromkeys(named))
+        return jsonrpc.write(fields | anew), next(iter(claims), None), others
 
     def load(self, thread: str, settings: dict[str, bytes]) -> Request:
         """Have the app-server load a thread for us; ``settings`` as JSON texts."""

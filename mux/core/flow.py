@@ -324,6 +324,7 @@ class Flow:
         self._retries.clear()
         self._loads.clear()
         self.in_flight = self.loading = 0
+        self.held_until = float("inf")  # nothing of theirs is upstream any more
         for account in list(self._lines):
             line = self._lines[account]
             line.in_flight = line.waiting = line.large = 0

@@ -199,7 +199,8 @@ class Hearing:
     def _is_owned(self, method: str, line: bytes, rule: NotificationRule) -> bool:
         """Whether it names ids of a client's: then that client alone is told, in its own terms."""
         state = self.parts.state
-        owned = id_fields.owned(line, state.flow.upstream, deeply=not rule.names_request)
+        over = {each.wire for each in self.parts.asking.answered_lately}
+        owned = id_fields.owned(line, state.flow.upstream, over, deeply=not rule.names_request)
         if owned is None:
             return False
         client = state.clients.get(owned.owner or 0)

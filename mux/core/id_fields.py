@@ -107,11 +107,12 @@ def id_in(kind: Kind, value: bytes, translate: Translate) -> bytes:
 # ── up ────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def request_id(client: ClientId, value: bytes, asked: list[Request]) -> bytes:
+def request_id(client: ClientId, value: bytes, asked: list[Request]) -> bytes | Claim:
     """The id of one of the client's requests, as it stands upstream. ``asked``: all of them.
 
-    One that is none of its own becomes an id that no request upstream has: the app-server answers
-    as it does for one that it doesn't know. What can be no id is the app-server's to refuse.
+    One that is none of its own becomes an id that no request upstream has, which is given as a
+    claim: the app-server answers as it does for one that it doesn't know. What can be no id is the
+    app-server's to refuse.
     """
     if not _ID.fullmatch(value):
         return value
@@ -119,7 +120,7 @@ def request_id(client: ClientId, value: bytes, asked: list[Request]) -> bytes:
     for request in reversed(asked):
         if _plainly(request.origin) == id:
             return request.wire_text
-    return msgspec.json.encode(f"{client}:{id}")
+    return Claim("", str(id), f"{client}:{id}", "")
 
 
 def _plainly(id: bytes) -> str | int:
@@ -147,10 +148,17 @@ class Owned(msgspec.Struct, frozen=True):
     line: bytes
 
 
-def owned(line: bytes, upstream: Mapping[int, Request], *, deeply: bool) -> Owned | None:
+def owned(
+    line: bytes,
+    upstream: Mapping[int, Request],
+    over: Collection[int] = frozenset(),
+    *,
+    deeply: bool,
+) -> Owned | None:
     """Whose a message of the app-server is by the ids that it names; None if it names none.
 
-    ``upstream``: the requests that wait for their answer, by wire id. ``deeply``: nobody has looked
+    ``upstream``: the requests that wait for their answer, by wire id; ``over``: those that had it
+    a few lines ago, and are nobody's. ``deeply``: nobody has looked
     at the message yet, so an id that we have given counts wherever it stands.
     """
     owners: set[ClientId | None] = set()
@@ -161,20 +169,26 @@ def owned(line: bytes, upstream: Mapping[int, Request], *, deeply: bool) -> Owne
         return origin
 
     def read_back_ours(kind: Kind, value: bytes) -> bytes:
-        ours = _owner(kind, value, upstream)[0] is not None
+        is_over = kind is Kind.REQUEST and value.isdigit() and int(value) in over
+        ours = is_over or _is_ours(kind, value, upstream)
         return read_back(kind, value) if ours else value
 
     fields = jsonrpc.read_fields(line) or {}
-    params = jsonrpc.read_fields(fields.get("params", b"null")) or {}
-    for name, value in params.items():
-        if (kind := kind_of(name)) is not None:
-            params[name] = id_in(kind, value, read_back)
-        elif deeply:
-            params[name] = translated(value, read_back_ours)
+    text = fields.get("params", b"null")
+    params = jsonrpc.read_fields(text)
+    if params is not None:
+        for name, value in params.items():
+            if (kind := kind_of(name)) is not None:
+                params[name] = id_in(kind, value, read_back)
+            elif deeply:
+                params[name] = translated(value, read_back_ours)
+        text = jsonrpc.write(params) if owners else text
+    elif deeply:
+        text = translated(text, read_back_ours)
     if not owners:
         return None
     owner = owners.pop() if len(owners) == 1 else None
-    return Owned(owner, jsonrpc.write(fields | {"params": jsonrpc.write(params)}))
+    return Owned(owner, jsonrpc.write(fields | {"params": text}))
 
 
 def _owner(
@@ -187,6 +201,13 @@ def _owner(
     if not colon or not (client.isascii() and client.isdecimal()):
         return None, value
     return int(client), msgspec.json.encode(origin)
+
+
+def _is_ours(kind: Kind, value: bytes, upstream: Mapping[int, Request]) -> bool:
+    """Whether we have given the id: then it counts, if only for one that has left, or ourselves."""
+    if kind is Kind.REQUEST:
+        return value.isdigit() and int(value) in upstream
+    return _owner(kind, value, upstream)[0] is not None
 
 
 _list_decoder = msgspec.json.Decoder(list[msgspec.Raw])

@@ -357,7 +357,7 @@ def read_upstream(line: bytes) -> UpstreamMessage | None:
         # that concerns no thread, but still one to pass on.
         try:
             opaque = _opaque_decoder.decode(line)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, RecursionError):
             return None
         return UpstreamMessage(opaque.method, opaque.id, None, opaque.error)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):

@@ -29,6 +29,7 @@ class Request:
 
     ``client`` is None for the broker's own requests and for those whose asker left; ``account`` is
     whom its slot is counted for in ``flow``.
+    ``named``: the ids of its client that it names, told by what their fields are called.
     ``noticed``: it has been taken for the cause of a notice that names no request.
     ``tells_steered``: its asker is told whether its turn became a steer.
     ``by``: who asked for what begins a turn; it may have left when that begins.
@@ -50,6 +51,7 @@ class Request:
     since: float
     thread: str | None = None
     claim: Claim | None = None
+    named: tuple[Claim, ...] = ()
     by: Owner | None = None
     params: bytes = b""
     upstream_since: float = 0.0

@@ -74,7 +74,7 @@ class Settling:
                 line = _telling_steered(line, steered=steered)
             answer = jsonrpc.with_id(line, request.wire_text, request.origin)
             self.parts.state.answer(client.id, answer, request.method)
-            self.parts.asking.remember(request)
+        self.parts.asking.remember(request)
         self.parts.sent.settled(request, line)
         if request.method == INTERRUPT and not failed:
             interrupts.done(self.parts.state, request)
@@ -116,12 +116,13 @@ class Settling:
         self, request: Request, client: Client | None, line: bytes, *, failed: bool
     ) -> bytes:
         """The answer in the client's terms; what it claimed is released if it is over."""
-        if request.claim is None:
-            return line
-        if client is not None:
-            self._settle_hold(request, request.claim, client.id, failed=failed)
-        if failed or not request.claim.field:  # told by its name: it may stand in the result, too
-            return scoped.in_origin_terms(line, request.claim.wire, request.claim.origin)
+        if request.claim is not None:
+            if client is not None:
+                self._settle_hold(request, request.claim, client.id, failed=failed)
+            if failed:
+                line = scoped.in_origin_terms(line, request.claim.wire, request.claim.origin)
+        for named in request.named:  # told by their names: they may stand in the result, too
+            line = scoped.in_origin_terms(line, named.wire, named.origin)
         return line
 
     def _settle_hold(

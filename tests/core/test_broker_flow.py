@@ -399,3 +399,14 @@ def test_what_the_broker_loads_for_itself_has_a_deadline() -> None:
     story.waits(story.limits.request_deadline)
     assert "thread/closed" in [each.get("method") for each in a.heard()]
     assert story.broker.state.appserver.state is AppServerState.READY
+
+
+def test_who_has_sent_a_burst_wakes_nobody_while_there_is_no_app_server() -> None:
+    story = Story.begun(burst=1)
+    a = story.peer()
+    for _ in range(3):
+        a.asks("thread/list")
+    story.exits()
+    a.asks("thread/list")
+    story.waits(0.05)
+    assert story.broker.wakeup > story.now

@@ -200,6 +200,37 @@ def test_what_names_things_of_several_or_of_nobody_is_told_to_nobody() -> None:
     assert a.heard() == b.heard() == []
 
 
+@pytest.mark.parametrize("listed", [False, True])
+def test_a_request_of_nobodys_that_stands_deep_in_a_notification_is_told_to_nobody(
+    listed: bool,
+) -> None:
+    story = Story.begun(burst=100)
+    a, b = story.peer("a"), story.peer("b")
+    a.asks("thread/sample", {})
+    left = story.only()
+    b.asks("thread/sample", {})
+    over = story.only()
+    story.answers(over)
+    a.leaves()
+    own = next(each for each in story.written() if each["method"] == "thread/sample/cancel")
+    b.heard()
+    for asked in (left, own, over):  # its client has left; the broker's own; answered just now
+        about = {"about": [{"requestId": asked["id"], "text": "x"}]}
+        story.notifies("novel/said", [about] if listed else about)
+    assert b.heard() == []
+
+
+def test_an_answer_names_all_ids_of_a_request_as_its_client_does() -> None:
+    story = Story.begun()
+    a = story.peer()
+    a.asks("tail/start", {"streamId": "w", "watchId": "v", "requestId": "x", "n": 1})
+    asked = story.only()
+    ids = [asked["params"][name] for name in ("streamId", "watchId", "requestId")]
+    assert ids == [f"{a.id}:w", f"{a.id}:v", f"{a.id}:x"]
+    story.fails(asked, message=f"no such things: {', '.join(ids)}")
+    assert a.only()["error"]["message"] == "no such things: w, v, x"
+
+
 def test_an_unknown_notification_without_such_ids_is_as_any() -> None:
     story = Story.begun()
     a, b = story.peer("a"), story.peer("b")

@@ -482,3 +482,9 @@ def test_own_messages() -> None:
 )
 def test_read_text(value: bytes | None, read: str | None) -> None:
     assert jsonrpc.read_text(value) == read
+
+
+def test_a_line_that_is_too_deep_is_no_message_whatever_its_params_are() -> None:
+    deep = b"[" * 3000 + b"]" * 3000
+    assert jsonrpc.read_upstream(b'{"method":"x","params":{"threadId":' + deep + b"}}") is None
+    assert jsonrpc.read_upstream(b'{"method":"x","params":[],"more":' + deep + b"}") is None

@@ -1,0 +1,68 @@
+"""The fuzz, a little of it; and that its oracle sees what it is there for.
+
+All of it: ``make fuzz``.
+"""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from mux.core import id_fields, overrides
+from mux.core.client import Client
+from tests.fuzz import frames
+from tests.fuzz import round as rounds
+from tests.fuzz.corpus import corpus
+from tests.fuzz.mutation import DEEP, ESCAPED, SURROGATE, TWICE, written
+from tests.fuzz.oracle import FaultError
+
+SEED = 11
+
+
+def test_clients_and_app_server_say_anything() -> None:
+    for number in range(3):
+        rounds.played(SEED, number, corpus())
+
+
+def test_frames_come_in_pieces_and_wrong() -> None:
+    frames.played(SEED, 2_000)
+
+
+def test_marks_become_what_a_value_cannot_hold() -> None:
+    message = {"a": 1, f"a{TWICE}": [f"{DEEP}2"], f"{ESCAPED}b": SURROGATE}
+    assert written(message) == '{"a":1,"a":[[[]]],"\\u0062":"\\ud800"}'
+
+
+def test_a_round_is_the_same_again() -> None:
+    latest = []
+    for _ in range(2):
+        once = rounds.Round(random.Random("1/1"), corpus())
+        once.play(300)
+        latest.append([repr(event) for event in once.latest])
+    assert latest[0] == latest[1]
+
+
+def _everybody(_: Client, __: str) -> bool:
+    return True
+
+
+@pytest.mark.parametrize(
+    ("of", "name", "broken", "said"),
+    [
+        (id_fields, "owned", lambda *_, **__: None, "is told"),
+        (overrides, "loosens", lambda *_: "", "without admin|no sandbox|no approvals|config"),
+        (Client, "hears", _everybody, "heard without observe"),
+    ],
+)
+def test_the_oracle_sees_what_is_broken(
+    monkeypatch: pytest.MonkeyPatch, of: object, name: str, broken: object, said: str
+) -> None:
+    monkeypatch.setattr(of, name, broken)
+    with pytest.raises(FaultError, match=said):
+        _play(12)
+
+
+def _play(count: int) -> None:
+    for number in range(count):
+        rounds.played(SEED, number, corpus())
