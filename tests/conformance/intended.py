@@ -135,8 +135,14 @@ INTENDED: Final[Mapping[str, Intended]] = {
     "only-here": Intended(_only_here),
     "abstaining": Intended(_another_decided),
     "who-may-answer": Intended(_another_decided),
-    "directories": Intended(elsewhere=f"{_END}/test_directories.py"),
-    "config-shown": Intended(elsewhere=f"{_END}/test_directories.py"),
+    "directories": Intended(
+        elsewhere=f"{_END}/test_directories.py"
+        "::test_a_thread_takes_nothing_from_a_directory_that_isnt_listed"
+    ),
+    "config-shown": Intended(
+        elsewhere=f"{_END}/test_directories.py"
+        "::test_of_the_configuration_no_more_is_shown_than_a_thread_tells"
+    ),
     "policies": Intended(
         elsewhere=f"{_END}/test_policies.py::test_under_quorum_the_program_does_not_decide_alone"
     ),
