@@ -408,3 +408,53 @@ def test_a_pipe_in_the_place_of_the_book_is_no_damage(book: Book, clock: Clock) 
     os.mkfifo(book.path)
     with pytest.raises(BookError, match=rf"{book.path}: it is a pipe \(FIFO\), where a file"):
         open_book(book.path.parent, clock)
+
+
+def test_what_is_wrong_with_a_name_is_told() -> None:
+    with pytest.raises(DeviceError, match="has 1 to 64 printable characters: choose another"):
+        proper_name("")
+    with pytest.raises(DeviceError, match="can't be named 'JWT': who isn't a device is called so"):
+        proper_name("JWT")
+
+
+def test_a_proposal_keeps_what_can_be_shown_of_it(book: Book) -> None:
+    assert printable_name("Ada's\x1bphone\x00") == "Ada's phone"
+    assert printable_name("\x00") == "device"
+    assert printable_name("\x00", "invite") == book.name_like("\x00", "invite") == "invite"
+    assert book.name_like("\x00") == "device"
+
+
+def test_a_name_of_one_that_has_expired_may_be_taken_over(
+    book: Book, tmp_path: Path, clock: Clock
+) -> None:
+    add(book, "guest", lifetime=60.0)
+    kept, device = add(book, "kept"), add(book, "phone")
+    clock.now += 60
+    changed = book.rename(device, "Guest")
+    assert changed.id == device.id
+    assert list(open_book(tmp_path, clock)) == list(book) == [kept, changed]
+
+
+@pytest.mark.parametrize("damage", ["entry", "twice"])
+def test_a_damaged_book_is_told_with_its_path(book: Book, clock: Clock, damage: str) -> None:
+    add(book, "phone")
+    document = json.loads(book.path.read_text())
+    document["devices"] = [1] if damage == "entry" else document["devices"] * 2
+    book.path.write_text(json.dumps(document))
+    book.path.with_name(devices.COPY).unlink()
+    told = rf"can't read the device book {book.path}: .*every device must be paired again"
+    with pytest.raises(BookError, match=told):
+        open_book(book.path.parent, clock)
+
+
+def test_a_damaged_book_that_cannot_be_mended_is_read_from_its_copy_all_the_same(
+    book: Book, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = add(book, "phone")
+    book.path.write_text("")
+    monkeypatch.setattr(os, "fsync", full)
+    with capture_logs() as logs:
+        assert list(open_book(book.path.parent, clock)) == [device]
+    (told,) = logs
+    assert told["event"] == "the device book isn't mended"
+    assert (told["path"], told["why"]) == (str(book.path), "No space left on device")
