@@ -227,7 +227,8 @@ class Dispatcher:
         now, began, heard = trio.current_time(), time.perf_counter(), 0
         self._look_at_clock(now)
         for line in lines:
-            if not heard % LINES_A_LOOK and time.perf_counter() - began > LINES_SECONDS:
+            look = heard and not heard % LINES_A_LOOK
+            if look and time.perf_counter() - began > LINES_SECONDS:
                 break
             heard += 1
             try:

@@ -32,7 +32,7 @@ FRAMES_AT_ONCE = 4
 """Read of one client before others have their turn, some 0.3 ms: one that sends a thousand requests
 in one piece, or ten thousand pings, delays another's by that much."""
 
-TURN_SECONDS = 0.0005
+TURN_SECONDS = 0.001
 """After so much of its turn the rest of these has to wait, too: messages differ in their cost."""
 
 IDLE_PER_SECOND = 200

@@ -55,8 +55,8 @@ class Frames:
 
     ``owed``: frames to write back, in order. ``ended``: the client's close frame has come, or
     something after which nothing can be read; then ``owed`` holds the close frame for it.
-    ``more``: whether the last `take` left frames that are there. ``idle``: how many came that carry
-    nothing or next to nothing: pings, pongs, the smallest fragments.
+    ``more``: whether the last `take` left bytes that it hasn't looked at. ``idle``: how many frames
+    came that carry nothing or next to nothing: pings, pongs, the smallest fragments.
     """
 
     limit: int
@@ -81,10 +81,6 @@ class Frames:
         at = 0
         self.more = False
         while not self.ended and (payload := self._payload(at)):
-            if not most:
-                self.more = True
-                break
-            most -= 1
             start, end = payload
             if self._is_short_text(at, end - start):
                 text = _text(buffer, start, end)
@@ -95,6 +91,10 @@ class Frames:
             else:
                 taken += self._by_library(bytes(buffer[at:end]), end - start)
             at = end
+            most -= 1
+            if not most:
+                self.more = at < len(buffer)
+                break
         del buffer[:at]
         return taken
 

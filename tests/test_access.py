@@ -10,6 +10,7 @@ from typing import Any
 import attrs
 import pytest
 import trio
+import trio.testing
 from msgspec import to_builtins
 
 from mux.access import CHANGED, LONGEST_LIFETIME, REVOKED, Access, AccessError
@@ -350,3 +351,41 @@ async def test_a_ticket_grants_what_was_asked_for_and_no_more(gate: Gate) -> Non
     (ticket,) = gate.access.pairing._tickets.values()
     assert (ticket.id, ticket.owner) == (begun["id"], client)
     assert ticket.wanted == Wanted("invite", frozenset({"observe"}), "Ada", 60.0, "guest")
+
+
+@pytest.mark.parametrize("accept", [True, False])
+async def test_the_askers_word_decides_on_the_device_that_waits(gate: Gate, accept: bool) -> None:
+    client, stranger = gate.attach(OWNER), gate.attach(OWNER)
+    begun = gate.asked(client, "pairing/begin", scopes=["observe"], name="phone")
+    other = gate.asked(client, "pairing/begin", scopes=["observe"], name="other")
+    replies = []
+
+    async def device() -> None:
+        sent = json.dumps({"ticket": begun["ticket"]}).encode()
+        replies.append(await gate.access.pairing.exchange(sent, "10.0.0.7:5"))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(device)
+        await trio.testing.wait_all_tasks_blocked()
+        for wrong, id in ((stranger, begun["id"]), (client, other["id"])):
+            with pytest.raises(AppmuxError, match="no device waits for your word"):
+                gate.asked(wrong, "pairing/confirm", id=id, accept=True)
+        assert gate.asked(client, "pairing/confirm", id=begun["id"], accept=accept) == {}
+    assert int(replies[0].status) == (200 if accept else 403)
+    assert [each.name for each in gate.book] == (["phone"] if accept else [])
+
+
+async def test_the_list_tells_a_device_as_it_stands_in_the_book(gate: Gate) -> None:
+    gate.book.add("ada", "invite", frozenset({"observe"}), digest_of("x"))
+    (shown,) = gate.ask("devices/list")["devices"]
+    assert shown == {
+        "name": "ada",
+        "kind": "invite",
+        "scopes": ["observe"],
+        "madeAt": NOW,
+        "expiresAt": None,
+        "expired": False,
+        "seenAt": None,
+        "address": None,
+        "attached": 0,
+    }

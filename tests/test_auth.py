@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mux.auth import AuthConfigError, Authenticator, AuthError, local_user, open_auth
+from mux.auth import (
+    LONGEST_CLOCK_SKEW,
+    SHORTEST_SHARED_SECRET,
+    AuthConfigError,
+    Authenticator,
+    AuthError,
+    local_user,
+    open_auth,
+)
 from mux.config import Auth
 from mux.core.principal import Principal
 from mux.core.scopes import ALL
@@ -159,6 +169,15 @@ def test_without_auth_mode_everybody_is_local() -> None:
     for header in (None, b"", b"Bearer x", b"\xff"):
         assert authenticator.authenticate(header, NOW) == Principal("local", "open")
     assert local_user() == Principal("local", "local-user")
+
+
+def test_who_has_the_hosts_own_secret_may_do_all(tmp_path: Path) -> None:
+    token_file = written(tmp_path / "token", jwts.CAPABILITY_TOKEN.encode())
+    authenticator = open_auth(attrs.evolve(CAPABILITY, token_file=token_file))
+    bearer = b"Bearer " + jwts.CAPABILITY_TOKEN.encode()
+    everybody = open_auth(Auth()).authenticate(None, NOW)
+    for who in (authenticator.authenticate(bearer, NOW), everybody, local_user()):
+        assert who.scopes == ALL
 
 
 @pytest.mark.parametrize("name", jwts.HEADERS)
@@ -462,3 +481,29 @@ def test_secrets_stay_out_of_reprs(tmp_path: Path, signed: Authenticator) -> Non
     assert "hush" not in shown
     assert hashlib.sha256(b"hush").hexdigest() not in shown
     assert "kkkk" not in shown
+
+
+# -- at the bounds ---------------------------------------------------------------------------------
+
+
+def _signed(path: Path, **more: Any) -> Auth:
+    return Auth(mode="signed-bearer-token", shared_secret_file=path, **more)
+
+
+def test_the_shortest_secret_and_the_longest_skew_are_good(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("s" * SHORTEST_SHARED_SECRET)
+    secret.chmod(0o600)
+    for skew in (0, LONGEST_CLOCK_SKEW):
+        open_auth(_signed(secret, max_clock_skew_seconds=skew))
+    with pytest.raises(AuthConfigError, match="must fit in a signed 64-bit integer"):
+        open_auth(_signed(secret, max_clock_skew_seconds=LONGEST_CLOCK_SKEW + 1))
+    with pytest.raises(AuthConfigError, match="websocket auth clock skew must not be negative"):
+        open_auth(_signed(secret, max_clock_skew_seconds=-1))
+
+
+def test_a_pipe_in_the_place_of_a_secret_is_told_with_its_name(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "secret")
+    told = rf"failed to read websocket auth secret {tmp_path}/secret: it is a pipe"
+    with pytest.raises(AuthConfigError, match=told):
+        open_auth(_signed(tmp_path / "secret"))

@@ -24,7 +24,7 @@ from mux.core.events import (
 )
 from mux.core.limits import Limits
 from mux.core.principal import Principal
-from mux.dispatcher import LOOK_AGAIN, MOVED, Dispatcher, Port
+from mux.dispatcher import LINES_A_LOOK, LOOK_AGAIN, MOVED, Dispatcher, Port
 from mux.outbox import Outbox, text_frame
 
 LOCAL = Principal("local", "local-user")
@@ -107,6 +107,18 @@ async def test_an_outbox_that_fills_is_told_once_and_after_the_lines() -> None:
     dispatcher.hear_lines([b"a", b"b"])
     assert [each for each in broker.heard if isinstance(each, ClientLags)] == [ClientLags(1)]
     assert isinstance(broker.heard[-1], ClientLags)
+
+
+@pytest.mark.parametrize(("seconds", "heard"), [(60.0, 100), (0.0, LINES_A_LOOK)])
+async def test_hearing_lines_ends_in_time_and_says_how_many_were_heard(
+    seconds: float, heard: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mux.dispatcher.LINES_SECONDS", seconds)
+    dispatcher = Dispatcher(Scripted({b"a": [publish(b"1", (1,))]}))
+    _, outbox = attached(dispatcher)
+    assert dispatcher.hear_lines([b"a"] * 100) == heard
+    assert outbox.pieces == [text_frame(b"1") * heard]
+    assert dispatcher.traffic.from_app_server == heard
 
 
 @pytest.mark.parametrize("place", [0, 1, 2])

@@ -294,13 +294,11 @@ class Broker:
         self.state.charge(client)
 
     def _client_asked(self, client: Client, message: ClientMessage) -> None:
-        if message.elements > jsonrpc.FEW_ELEMENTS:
-            most = request_rule(message.method).most_elements
-            if message.elements > most:
-                text = f"`{message.method}` with more than {most} members and elements"
-                bad = BadMessageError(jsonrpc.INVALID_REQUEST, text, message.id)
-                self._refuse(client.id, bad)
-                return
+        most = request_rule(message.method).most_elements
+        if message.commas > most and jsonrpc.count_elements(message.params, most) > most:
+            text = f"`{message.method}` with more than {most} members and elements"
+            self._refuse(client.id, BadMessageError(jsonrpc.INVALID_REQUEST, text, message.id))
+            return
         if self._clearance.holds_back(client, message):
             return
         scope = self._scope(client, message)

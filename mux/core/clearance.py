@@ -181,6 +181,26 @@ class Clearance:
         self.waits.append(case)
         self.state.arm(self.state.now + self.state.limits.coming_up)
 
+    def load(
+        self, client: Client, id: str, load: Callable[[dict[str, bytes]], None], deny: Deny
+    ) -> None:
+        """Have a thread loaded for a client: as it was before, else as its asker may load it.
+
+        ``load`` takes the settings to load it with, as JSON texts.
+        """
+        thread = self.state.threads.known.get(id)
+        if thread is not None and thread.loaded_with:
+            load(kept.to_load(thread.loaded_with, thread.settings))
+        elif "admin" in client.principal.scopes:
+            load({})
+        else:
+            params = jsonrpc.write({"threadId": msgspec.json.encode(id)})
+
+            def allow(allowed: bytes) -> None:
+                load(jsonrpc.read_fields(allowed) or {})
+
+            self.clear(client, "thread/resume", params, allow, deny)
+
     def look(self) -> None:
         """Ask what must be known for those that wait, if there is an app-server to ask."""
         if self.state.appserver.state is not AppServerState.READY:

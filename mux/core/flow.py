@@ -156,9 +156,10 @@ class Flow:
             yield request
 
     def _may_send(self, client: ClientId, line: _Line, now: float) -> bool:
-        if self._is_owed_too_much(client, line):
+        first = line.queue[0]
+        if (first.large or self.held) and self._is_owed_too_much(client, line):
             return False
-        if line.queue[0].rule.waits:
+        if first.rule.waits:
             return line.waiting < self.limits.waiting_per_client
         if _is_load(line.queue[0]) and self.loading >= self.limits.loading:
             return False

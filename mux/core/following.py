@@ -17,6 +17,7 @@ import attrs
 
 from mux.core import births, jsonrpc, kept, running, threads
 from mux.core.asking import Asking, asks_for_history
+from mux.core.clearance import Clearance
 from mux.core.client import Client
 from mux.core.events import ClientId
 from mux.core.jsonrpc import ClientMessage
@@ -35,15 +36,18 @@ class Following:
 
     ``_early``: what was said on threads that nobody has followed yet; ``_orphans``: those of them
     that run, and when they are taken for everybody's. ``_loading``: the children that were let go
-    of and are loaded again for a joiner of their parent, by wire id.
+    of and are loaded again for a joiner of their parent, by wire id; ``_clearing``: those of which
+    it isn't known yet how this joiner may load them.
     """
 
     state: State
     asking: Asking
     offering: Offering
+    clearance: Clearance
     _early: dict[str, list[tuple[str, bytes]]] = attrs.field(factory=dict)
     _orphans: dict[str, float] = attrs.field(factory=dict)
     _loading: dict[int, str] = attrs.field(factory=dict)
+    _clearing: dict[str, ClientId] = attrs.field(factory=dict)
 
     # ── joining by an answer ──────────────────────────────────────────────────────────────────
 
@@ -122,8 +126,21 @@ class Following:
             if child.subscribed:
                 self._introduce(client, child)
             elif id not in self._loading.values():
-                settings = kept.to_load(child.loaded_with, child.settings)
-                self._loading[self.asking.load(id, settings).wire] = id
+                self._load_child(client, id)
+
+    def _load_child(self, client: Client, id: str) -> None:
+        if self._clearing.get(id) in self.state.clients:
+            return  # it is under way, for another joiner
+
+        def load(settings: dict[str, bytes]) -> None:
+            self._clearing.pop(id, None)
+            self._loading[self.asking.load(id, settings).wire] = id
+
+        def not_loaded(_code: int, _why: str) -> None:
+            self._clearing.pop(id, None)
+
+        self._clearing[id] = client.id
+        self.clearance.load(client, id, load, not_loaded)
 
     def _introduce(self, client: Client, child: Thread) -> None:
         self._join(client, child.id)

@@ -80,6 +80,7 @@ _KEYS = {
     for name in ("id", "method", "params", "result", "error", "trace")
 }
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_NOT_SIGNS = bytes(set(range(256)) - set(b'[]{},"'))
 _LINE_ENDS_AS_SPACES = bytes.maketrans(b"\r\n", b"  ")
 
 
@@ -102,7 +103,7 @@ class ClientMessage(msgspec.Struct, frozen=True):
     answers. ``named``, ``thread``: the fields of the params, and the thread that these name, once
     they have been looked at (see ``params``; a text that is too long names none, anywhere).
     ``came``: the params as they came, where the broker has put others in their place.
-    ``elements``: how many members and list elements it has; 0 stands for few.
+    ``commas``: how many it has: no less than members and list elements.
     """
 
     kind: Kind
@@ -112,7 +113,7 @@ class ClientMessage(msgspec.Struct, frozen=True):
     named: dict[str, msgspec.Raw] = msgspec.field(default_factory=dict)
     thread: str | None = None
     came: bytes | None = None
-    elements: int = 0
+    commas: int = 0
 
     @property
     def params(self) -> bytes:
@@ -129,7 +130,8 @@ def read_client(text: bytes) -> ClientMessage:
     """Read one message of a client. Raises ``BadMessageError``, whose text says what is wrong."""
     # Nearly all have so few commas that it doesn't matter where they stand.
     commas = text.count(b",")
-    elements = _count_elements(text, commas) if commas > FEW_ELEMENTS else 0
+    if commas > FEW_ELEMENTS:
+        _refuse_too_many(text, commas)
     fields = _read_fields(text)
     id = _read_id(fields)
     if (method_text := fields.get("method")) is not None:
@@ -158,23 +160,29 @@ def read_client(text: bytes) -> ClientMessage:
     _refuse_deep(text, id or NO_ID)
     if b"$" in text or b"\\" in text:  # else no key can be a private one
         _refuse_private_keys(text, id or NO_ID)
-    return ClientMessage(kind, NO_ID if id is None else id, method, fields, elements=elements)
+    return ClientMessage(kind, NO_ID if id is None else id, method, fields, commas=commas)
 
 
-def _count_elements(text: bytes, commas: int) -> int:
-    """How many members and elements there are. Refuses too many before the text is decoded.
+def _refuse_too_many(text: bytes, commas: int) -> None:
+    """Before it is decoded. ``commas``: how many it has in all; those in strings don't count."""
+    envelope = _read_envelope(text)
+    fields = [bytes(getattr(envelope, name)) for name in _KNOWN]
+    if commas > MAX_ELEMENTS and count_elements(text) > MAX_ELEMENTS:
+        _refuse_many(f"more than {MAX_ELEMENTS} members and list elements", envelope)
+    if commas - sum([field.count(b",") for field in fields]) > MAX_UNKNOWN and (
+        count_elements(text) - sum(map(count_elements, fields)) > MAX_UNKNOWN
+    ):
+        _refuse_many(f"more than {MAX_UNKNOWN} members in unknown fields", envelope)
 
-    ``commas``: how many it has in all, those in strings, too.
+
+def count_elements(text: bytes, most: int = MAX_ELEMENTS) -> int:
+    """The commas outside of strings: one less than it has members and elements, in each level.
+
+    If so many strings begin that it has more than ``most``, nobody looks where they end.
     """
-    elements = _structure(text).count(b",") if _few_strings(text) else MAX_ELEMENTS + 1
-    if elements > FEW_ELEMENTS:
-        envelope = _read_envelope(text)
-        known = sum(bytes(getattr(envelope, name)).count(b",") for name in _KNOWN)
-        if elements > MAX_ELEMENTS:
-            _refuse_many(f"more than {MAX_ELEMENTS} members and list elements", envelope)
-        if commas - known > MAX_UNKNOWN:
-            _refuse_many(f"more than {MAX_UNKNOWN} members in unknown fields", envelope)
-    return elements
+    if text.count(b'"') - text.count(b'\\"') > 4 * most + 4:  # four quotes to a member and a comma
+        return most + 1
+    return _structure(text).count(b",")
 
 
 def _refuse_many(why: str, envelope: _Envelope) -> NoReturn:
@@ -183,15 +191,15 @@ def _refuse_many(why: str, envelope: _Envelope) -> NoReturn:
     raise BadMessageError(INVALID_REQUEST, why, id if known else NO_ID)
 
 
-def _few_strings(text: bytes) -> bool:
-    """Whether so few strings begin that they can be left out quickly, whatever they hold."""
-    return text.count(b'"') - text.count(b'\\"') <= 4 * MAX_ELEMENTS
-
-
 def _structure(text: bytes) -> bytes:
-    """The text without its strings. Without escapes every other piece between quotes is one."""
+    """The brackets and commas that stand outside of strings.
+
+    Without escapes every other piece between quotes is a string. Two quotes in a row go: whether
+    they are an empty string or an end and a beginning, what is inside and outside stays so.
+    """
     plain = text.replace(b"\\\\", b"").replace(b'\\"', b"") if b"\\" in text else text
-    return b"".join(plain.split(b'"')[::2])
+    signs = plain.translate(None, _NOT_SIGNS).replace(b'""', b"")
+    return b"".join(signs.split(b'"')[::2])
 
 
 def _read_fields(text: bytes) -> dict[str, bytes]:

@@ -86,14 +86,19 @@ def distrusting(loaded_with: bytes, directories: Iterable[str]) -> bytes:
 def held(settings: bytes) -> Held:
     """What of a thread's settings others are compared with."""
     has = jsonrpc.read_fields(settings) or {}
-    names = ("approvalPolicy", "sandboxPolicy", "approvalsReviewer")
-    return Held(*(has.get(name, b"") for name in names))
+    return Held(
+        approval=has.get("approvalPolicy", b""),
+        sandbox=has.get("sandboxPolicy", b""),
+        reviewer=has.get("approvalsReviewer", b""),
+        profile=has.get("activePermissionProfile", b""),
+    )
 
 
 class _Result(msgspec.Struct):
     approvalPolicy: msgspec.Raw = msgspec.Raw(b"")
     sandbox: msgspec.Raw = msgspec.Raw(b"")
     approvalsReviewer: msgspec.Raw = msgspec.Raw(b"")
+    activePermissionProfile: msgspec.Raw = msgspec.Raw(b"")
 
 
 class _Answer(msgspec.Struct):
@@ -106,7 +111,12 @@ def held_by_answer(line: bytes) -> Held | None:
         result = _answer_decoder.decode(line).result
     except msgspec.DecodeError:
         return None
-    told = Held(*map(bytes, (result.approvalPolicy, result.sandbox, result.approvalsReviewer)))
+    told = Held(
+        approval=bytes(result.approvalPolicy),
+        sandbox=bytes(result.sandbox),
+        reviewer=bytes(result.approvalsReviewer),
+        profile=bytes(result.activePermissionProfile),
+    )
     return told if told != NOTHING_KNOWN else None
 
 

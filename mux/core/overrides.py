@@ -48,13 +48,14 @@ class Held(msgspec.Struct, frozen=True):
     """What a thread is run with, as JSON texts as the app-server gave them; empty: not known.
 
     ``approval``: its ``approvalPolicy``; ``sandbox``: its ``sandboxPolicy``; ``mode``: the
-    ``sandbox`` that it would be loaded with.
+    ``sandbox`` that it would be loaded with; ``profile``: its ``activePermissionProfile``.
     """
 
     approval: bytes = b""
     sandbox: bytes = b""
     reviewer: bytes = b""
     mode: bytes = b""
+    profile: bytes = b""
 
 
 NOTHING_KNOWN = Held()
@@ -142,6 +143,17 @@ def _writes_no_more(asked: Mapping[str, object], now: Mapping[str, object]) -> b
 _EXCLUDING = ("excludeTmpdirEnvVar", "excludeSlashTmp")
 
 
+READ_ONLY_PROFILE = ":read-only"
+"""A permission profile of codex's own: no configuration can define one that begins with a colon."""
+
+
+def _profile(text: bytes, held: Held) -> bool:
+    """Whether it is another one; what a profile of the host's own means only the host knows."""
+    now = _value(held.profile)
+    same = isinstance(now, dict) and now.get("id") == READ_ONLY_PROFILE
+    return not (same and _value(text) == READ_ONLY_PROFILE)
+
+
 def _anything(_: bytes, __: Held) -> bool:
     return True
 
@@ -187,7 +199,7 @@ JUDGED: dict[str, Callable[[bytes, Held], bool]] = {
     "approvalsReviewer": _reviewer,
     "sandbox": _mode,
     "sandboxPolicy": _policy,
-    "permissions": _anything,
+    "permissions": _profile,
     "config": _unless_empty,
     "path": _anything,  # of any file on the host
     "history": _anything,

@@ -63,7 +63,7 @@ def canonical(message: ClientMessage) -> ClientMessage:
         fields = fields | {"params": params}
         raws |= {name: msgspec.Raw(value) for name, value in spelt.items()}
     return ClientMessage(
-        message.kind, message.id, message.method, fields, raws, thread, elements=message.elements
+        message.kind, message.id, message.method, fields, raws, thread, commas=message.commas
     )
 
 

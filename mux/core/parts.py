@@ -58,7 +58,7 @@ class Parts:
             sent=sent,
             asking=asking,
             offering=offering,
-            following=Following(state, asking, offering),
+            following=Following(state, asking, offering, clearance),
             readings=Readings(state, asking),
             recovery=recovery,
             replaying=Replaying(state, asking, clearance),

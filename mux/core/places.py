@@ -89,11 +89,13 @@ class Host(msgspec.Struct, frozen=True):
 
     ``projects``: by directory as it stands there, whether it is trusted. ``approval``, ``sandbox``:
     the approval policy and the sandbox of a thread that is started without, as JSON texts.
+    ``servers``: the names of its MCP servers.
     """
 
     projects: dict[str, bool] = {}
     approval: bytes = b""
     sandbox: bytes = b""
+    servers: tuple[str, ...] = ()
 
     @property
     def trusted(self) -> list[str]:
@@ -109,6 +111,7 @@ class _Config(msgspec.Struct):
     projects: dict[str, _Project] | None = None
     approval_policy: msgspec.Raw = msgspec.Raw(b"")
     sandbox_mode: msgspec.Raw = msgspec.Raw(b"")
+    mcp_servers: dict[str, msgspec.Raw] | None = None
 
 
 class _Result(msgspec.Struct):
@@ -127,7 +130,8 @@ def read_host(answer: bytes) -> Host | None:
         return None
     named = config.projects or {}
     projects = {path: each.trust_level == "trusted" for path, each in named.items()}
-    return Host(projects, bytes(config.approval_policy), bytes(config.sandbox_mode))
+    servers = tuple(config.mcp_servers or ())
+    return Host(projects, bytes(config.approval_policy), bytes(config.sandbox_mode), servers)
 
 
 def is_trusted(place: Place, projects: Mapping[str, bool]) -> bool:

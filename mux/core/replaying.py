@@ -16,7 +16,7 @@ from collections import OrderedDict
 import attrs
 import msgspec
 
-from mux.core import jsonrpc, kept
+from mux.core import jsonrpc
 from mux.core.appserver import State as AppServerState
 from mux.core.asking import Asking
 from mux.core.backlog import Backlog
@@ -183,8 +183,6 @@ class Replaying:
         self._go_if_loaded(replay)
 
     def _load_thread(self, replay: _Replay, id: str) -> None:
-        """As it was loaded before; else as its asker may load it."""
-        thread = self.state.threads.known.get(id)
         client = self.state.clients[replay.client]
 
         def load(settings: dict[str, bytes]) -> None:
@@ -195,19 +193,7 @@ class Replaying:
             replay.loading -= 1
             self._go_if_loaded(replay)
 
-        if thread is not None and thread.loaded_with:
-            load(kept.to_load(thread.loaded_with, thread.settings))
-        elif "admin" in client.principal.scopes:
-            load({})
-        else:
-            params = jsonrpc.write({"threadId": msgspec.json.encode(id)})
-            self.clearance.clear(
-                client,
-                "thread/resume",
-                params,
-                lambda allowed: load(jsonrpc.read_fields(allowed) or {}),
-                not_loaded,
-            )
+        self.clearance.load(client, id, load, not_loaded)
 
     def loaded(self, request: Request, *, failed: bool) -> bool:
         """An answer to one of ``_load``'s requests; False if it is none."""

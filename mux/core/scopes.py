@@ -22,7 +22,7 @@ from typing import Literal
 
 import msgspec
 
-from mux.core import jsonrpc, overrides
+from mux.core import confined, jsonrpc, overrides
 from mux.core.overrides import NOTHING_KNOWN, Held
 
 Scope = Literal["observe", "approve", "drive", "admin"]
@@ -124,7 +124,8 @@ def needed(
         if fields is None:
             # Of another shape than the schema's: the app-server will say so, or knows more than we.
             return "admin", f" with `{overrides.UNREADABLE}`"
-        if loosened := overrides.loosens(fields, held(_thread(fields))):
+        judged = confined.to_be_judged(method, fields)
+        if loosened := overrides.loosens(judged, held(_thread(fields))):
             return "admin", f" with `{loosened}`"
         if method == "thread/resume" and (steered := overrides.steers(fields)):
             return "drive", f" with `{steered}`"

@@ -4,6 +4,7 @@
   with a ``config`` by which codex trusts neither that, nor what is above it (it looks at each
   directory up to the repository's root), nor anything that the host trusts. Only where
   ``devices.directories`` lists the directory it goes up without.
+* One that can do nothing but talk (``confined``) keeps the ``config`` that makes it so.
 * Writable are directories that the setting lists or the host trusts, and what is below them.
   Elsewhere a thread is loaded read-only; one that runs may be sent nowhere else than where it is.
 * Paths go up resolved, so that what was judged is what is meant.
@@ -17,7 +18,7 @@ from collections.abc import Mapping
 
 import attrs
 
-from mux.core import jsonrpc, overrides
+from mux.core import confined, jsonrpc, overrides
 from mux.core.overrides import NULL, STARTS, Held
 from mux.core.places import Home, Host, Place, around, distrust, is_below, is_trusted
 
@@ -89,7 +90,8 @@ def verdict(facts: Facts) -> Verdict:
     """What becomes of the request."""
     if facts.method == STATUS_OF_SERVERS:
         return _of_servers(facts)
-    if loosened := overrides.loosens(facts.fields, facts.held):
+    judged = confined.to_be_judged(facts.method, facts.fields)
+    if loosened := overrides.loosens(judged, facts.held):
         return _refused(facts, loosened, "")
     return _loaded(facts) if facts.method in STARTS else _moved(facts)
 
@@ -111,9 +113,11 @@ def _loaded(facts: Facts) -> Verdict:
     """A thread is started, forked or loaded."""
     fields = _resolved(facts)
     known, worked = _works(facts)
+    if confined.is_confined(facts.method, facts.fields):
+        return _confined(facts, fields, worked)
     listed = known and all(each.listed for each in worked)
     read_only = not (known and all(map(facts.is_writable, worked)))
-    if read_only:
+    if read_only and fields.get("permissions", NULL) == NULL:  # (those are no looser)
         fields["sandbox"] = READ_ONLY
     if listed:
         return Verdict(jsonrpc.write(fields))
@@ -121,6 +125,14 @@ def _loaded(facts: Facts) -> Verdict:
     fields["config"] = distrust(distrusted)
     directory = next((each.path for each in worked if not each.listed), "")
     return Verdict(jsonrpc.write(fields), "", distrusted, directory, read_only)
+
+
+def _confined(facts: Facts, fields: dict[str, bytes], worked: list[Place]) -> Verdict:
+    """A thread is started that can do nothing; it takes nothing from a listed directory either."""
+    distrusted = facts.distrusted(worked)
+    fields["config"] = confined.config_of(fields, distrust(distrusted), facts.host.servers)
+    directory = next((each.path for each in worked if not each.listed), "")
+    return Verdict(jsonrpc.write(fields), "", distrusted, directory, read_only=True)
 
 
 def _works(facts: Facts) -> tuple[bool, list[Place]]:

@@ -182,3 +182,19 @@ def test_a_tool_without_a_known_owner_is_for_those_who_drive() -> None:
     assert json.dumps(watcher.heard()) == "[]"
     driver.answers(offered(driver)["id"], ANSWERS[TOOL_CALL])
     assert story.only()["result"] == ANSWERS[TOOL_CALL]
+
+
+def test_one_that_only_approves_is_told_nothing_and_answers_by_id() -> None:
+    story, desk = followed_by("approve")
+    phone = story.peer("phone", Principal("p", "device", None, frozenset({"approve"}), "d2"))
+    story.asks(5, threadId="t")
+    id = offered(desk)["id"]
+    for method in ("thread/resume", "mux/replay", "mux/approvals/list", "thread/start"):
+        phone.asks(method, {"threadId": "t"})
+        assert phone.only()["error"]["code"] == -32003
+    asked = phone.asks("mux/approvals/answer", {"id": id, "result": ANSWERS[APPROVAL]})
+    assert story.only() == {"id": 5, "result": ANSWERS[APPROVAL]}
+    answer = phone.only()
+    assert (answer["id"], answer["result"]["decided"]) == (asked, True)
+    story.resolves(5)
+    assert phone.heard() == []

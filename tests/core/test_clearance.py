@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 
+from mux.core import jsonrpc
 from mux.core.events import Resolved
 from mux.core.places import Place
 from mux.core.principal import Principal
 from mux.core.scopes import Scope
 from tests.core.paced import AWARE, EPOCH, PacedStory
 from tests.core.stories import Json, Peer, Story
+from tests.core.test_broker_followers import spawns
 
 FORBIDDEN = -32003
 UNTRUSTED = {"trust_level": "untrusted"}
@@ -163,7 +165,7 @@ def test_what_a_server_list_would_start_needs_admin() -> None:
     peer.asks("mcpServerStatus/list", {})
     assert len(story.written("mcpServerStatus/list")) == 2
     peer.says('{"id":77,"method":"mcpServerStatus/list","params":["t"]}')
-    forbidden(peer)
+    assert peer.only()["error"]["code"] == jsonrpc.INVALID_REQUEST  # of anybody, by any method
 
 
 # ── a thread that runs ────────────────────────────────────────────────────────────────────────
@@ -440,3 +442,109 @@ def test_more_than_may_queue_is_refused() -> None:
         peer.asks("thread/start", {})
     assert {each["error"]["code"] for each in peer.heard()} == {-32001}
     assert len(story.written("config/read")) == 3
+
+
+def test_a_sub_agent_that_is_loaded_again_for_a_device_takes_nothing_from_its_directory() -> None:
+    story, peer = begun("observe")
+    desk = story.peer("desk")
+    story.follows(desk, "t")
+    spawns(story, "t", "away")
+    desk.leaves()
+    for asked in story.written("thread/unsubscribe"):
+        story.answers(asked, {"status": "unsubscribed"})
+    peer.asks("thread/resume", {"threadId": "t"})
+    story.answers(story.only("thread/resume"), {"thread": {"id": "t"}})
+    loaded = story.only("thread/resume")["params"]
+    assert loaded["threadId"] == "away"
+    assert loaded["config"]["projects"]["/away"] == UNTRUSTED
+
+
+# ── a thread that can do nothing ──────────────────────────────────────────────────────────────
+
+OFF: Json = {
+    **dict.fromkeys((f"features.{name}" for name in ("apps", "code_mode", "hooks")), False),
+    **dict.fromkeys((f"features.{name}" for name in ("plugins", "shell_tool")), False),
+    **dict.fromkeys((f"features.{name}" for name in ("multi_agent", "unified_exec")), False),
+    "mcp_servers": {},
+    "web_search": "disabled",
+}
+
+TITLES: Json = {
+    "cwd": "/trusted",
+    "runtimeWorkspaceRoots": [],
+    "approvalPolicy": "never",
+    "sandbox": None,
+    "permissions": ":read-only",
+    "config": OFF,
+    "ephemeral": True,
+    "environments": [],
+}
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        {"cwd": "/away"},
+        {"cwd": "/listed"},
+        {"approvalPolicy": None},
+        {"permissions": None, "sandbox": "read-only"},
+        {"config": OFF | {"default_permissions": ":read-only"}},
+        {"config": OFF | {"mcp_servers": {"mine": {"enabled": False}}}},
+    ],
+)
+def test_one_that_can_do_nothing_keeps_its_config_and_gets_no_servers(more: Json) -> None:
+    story, peer = begun()
+    story.places = {"/listed": Place("/listed", listed=True, within=True)}
+    story.host |= {"approval_policy": "untrusted", "mcp_servers": {"files": {"command": "x"}}}
+    asked = TITLES | more
+    peer.asks("thread/start", asked)
+    params = story.only("thread/start")["params"]
+    projects = params["config"].pop("projects")
+    assert projects[asked["cwd"]] == UNTRUSTED == projects["/trusted"]
+    assert params["config"].pop("mcp_servers") == {"files": {"enabled": False}}
+    assert params["config"] == {k: v for k, v in asked["config"].items() if k != "mcp_servers"}
+    assert params | {"config": asked["config"]} == asked
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"ephemeral": False},
+        {"environments": [{"environmentId": "local", "cwd": "/trusted"}]},
+        {"environments": None},
+        {"permissions": ":workspace"},
+        {"permissions": "mine"},
+        {"permissions": None, "sandbox": "workspace-write"},
+        {"permissions": None, "sandbox": None},
+        {"dynamicTools": [{"name": "x"}]},
+        {"selectedCapabilityRoots": [{"id": "x"}]},
+        {"config": {name: value for name, value in OFF.items() if "shell_tool" not in name}},
+        {"config": {name: value for name, value in OFF.items() if name != "mcp_servers"}},
+        {"config": OFF | {"features.shell_tool": True}},
+        {"config": OFF | {"mcp_servers": {"x": {"command": "/x"}}}},
+        {"config": OFF | {"novel": False}},
+        {"config": {}},
+        {"config": 5},
+    ],
+)
+def test_one_that_can_do_more_is_compared_as_any(more: Json) -> None:
+    _, peer = begun()
+    peer.asks("thread/start", TITLES | more)
+    forbidden(peer)
+
+
+def test_what_holds_for_it_is_loosened_by_no_turn() -> None:
+    story, peer = begun()
+    asked = peer.asks("thread/start", TITLES)
+    held = {"approvalPolicy": "never", "sandbox": {"type": "readOnly", "networkAccess": False}}
+    held["activePermissionProfile"] = {"id": ":read-only", "extends": None}
+    thread = {"id": "title", "ephemeral": True, "cwd": "/trusted"}
+    story.answers(story.only("thread/start"), {"thread": thread, "cwd": "/trusted", **held})
+    assert [each["id"] for each in peer.heard() if "result" in each] == [asked]
+    turn = {"threadId": "title", "input": []}
+    for more in ({"sandboxPolicy": {"type": "workspaceWrite"}}, {"permissions": ":workspace"}):
+        peer.asks("turn/start", {**turn, **more})
+        forbidden(peer)
+    peer.asks("turn/start", {**turn, "permissions": ":read-only"})
+    assert story.only("turn/start")["params"]["permissions"] == ":read-only"

@@ -174,3 +174,18 @@ def test_what_is_resolved_already_stays_as_it_came() -> None:
     fields = {"cwd": b'"\\u002fx"', "environments": b"[ ]", "runtimeWorkspaceRoots": b"null"}
     assert resolved(fields, {"/x": "/x"}) == fields
     assert "thread/start" in METHODS
+
+
+@pytest.mark.parametrize(
+    ("value", "now", "is_looser"),
+    [
+        (":read-only", {"id": ":read-only", "extends": None}, False),
+        (":read-only", {"id": "mine", "extends": ":read-only"}, True),  # it may hide files
+        (":read-only", None, True),
+        ("mine", {"id": "mine"}, True),
+        ({"id": ":read-only"}, {"id": ":read-only"}, True),
+    ],
+)
+def test_a_permission_profile(value: Any, now: Any, is_looser: bool) -> None:
+    held = Held(profile=text(now))
+    assert (loosens({"permissions": text(value)}, held) == "permissions") is is_looser

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import shutil
 import signal
@@ -87,6 +88,23 @@ async def test_who_may_only_watch_sees_everything_and_changes_nothing() -> None:
             await desk.respond(approval["id"], ACCEPT)
             await guest.wait_method(TURN_COMPLETED)
             assert (broker.home.work / "ran.txt").read_text() == "ran\n"
+
+
+async def test_who_administers_writes_and_runs_what_the_host_can(tmp_path: Path) -> None:
+    """Outside of any sandbox, and with the broker's own socket in reach."""
+    async with brokered(*DEVICES_ONLY) as broker, operator_of(broker) as operator:
+        token = await pair(broker, operator, "admin", "admin")
+        async with connect_ws(broker.url, token) as admin:
+            await admin.initialize("admin")
+            text = base64.b64encode(b"written").decode()
+            path = tmp_path / "file"
+            await admin.request("fs/writeFile", {"path": str(path), "dataBase64": text})
+            assert path.read_text() == "written"
+            run = f"echo ran >> {path}; test -w {broker.socket}"
+            freely = {"sandboxPolicy": {"type": "dangerFullAccess"}}
+            asked = {"command": ["/bin/sh", "-c", run], **freely}
+            assert (await admin.request("command/exec", asked))["exitCode"] == 0
+            assert path.read_text() == "writtenran\n"
 
 
 async def test_revoked_while_attached() -> None:

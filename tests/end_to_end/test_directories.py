@@ -17,10 +17,12 @@ from typing import Any, Final
 import attrs
 import pytest
 
+from mux.scripted_model import Run, Say, Scripted
 from tests.end_to_end.brokered import brokered
 from tests.end_to_end.devices import DEVICES_ONLY, appmux, operator_of, pair
 from tests.end_to_end.native import Native
 from tests.end_to_end.peer import Json, Peer, RpcError, connect_ws
+from tests.end_to_end.scenes import ACCEPT, APPROVAL
 from tests.end_to_end.tui import QUIET, tmux_is_missing, tui
 
 PLANTED: Final = """
@@ -79,9 +81,11 @@ class Scene:
 
 
 @asynccontextmanager
-async def scene(*scopes: str, listed: str = "", **config: Any) -> AsyncIterator[Scene]:
+async def scene(
+    *scopes: str, listed: str = "", model: Scripted | None = None, **config: Any
+) -> AsyncIterator[Scene]:
     environ = {"APPMUX_DEVICES_DIRECTORIES": listed} if listed else {}
-    options: Json = {"config": WRITING | config, "environ": environ}
+    options: Json = {"config": WRITING | config, "environ": environ, "model": model}
     async with brokered(*DEVICES_ONLY, **options) as broker, operator_of(broker) as operator:
         await operator.initialize("desk")
         token = await pair(broker, operator, "phone", *(scopes or ("drive", "observe")))
@@ -325,6 +329,29 @@ async def test_it_is_in_the_audit_log() -> None:
         assert [(each["directory"], each["readOnly"]) for each in records] == [(str(at.work), True)]
         assert records[0]["by"]["principal"] == "phone"
         assert thread
+
+
+async def test_the_agent_of_a_driver_does_what_it_may_without_asking() -> None:
+    """What would take a person's yes waits for somebody else's."""
+    model = Scripted()
+    model.on("inside", Run("echo in >> in.txt"), Say("Over."))
+    model.on("outside", Run("echo out >> out.txt", escalated=True), Say("Over."))
+    async with scene(model=model, **WRITING) as at:
+        at.trust(at.work)
+        thread = await at.device.start_thread(at.work)
+        await at.device.run_turn(thread, "inside")
+        assert (at.work / "in.txt").read_text() == "in\n"
+        await at.operator.request("thread/resume", {"threadId": thread})
+        await at.device.start_turn(thread, "outside")
+        shown = await at.device.wait_method(APPROVAL)
+        await at.device.respond(shown["id"], ACCEPT)
+        told = await at.device.wait_method("mux/refused")
+        assert told["params"]["needs"] == "approve"
+        assert not (at.work / "out.txt").exists()
+        asked = await at.operator.wait_method(APPROVAL)
+        await at.operator.respond(asked["id"], ACCEPT)
+        await at.device.wait_method("turn/completed", threadId=thread, since=len(at.device.inbox))
+        assert (at.work / "out.txt").read_text() == "out\n"
 
 
 # -- what loosens ----------------------------------------------------------------------------------

@@ -14,7 +14,8 @@ from tests.end_to_end.native import Native
 from tests.end_to_end.peer import Json, Peer, RpcError
 from tests.end_to_end.scenes import LIST, eventually, status_shows, tapped
 
-DEADLINE: Final = 1.0
+# It is that of all requests, of the broker's `initialize` too: a busy machine takes a second.
+DEADLINE: Final = 2.5
 
 LIMITS: Final = {
     "APPMUX_LIMITS_LOADING_SLOT": "0.5",
@@ -38,7 +39,7 @@ async def _starts(broker: Native, peer: Peer) -> int | str:
 
 async def _the_deadline_passes() -> None:
     """Nothing is to happen meanwhile, so there is nothing to wait for but the time."""
-    await trio.sleep(1.5 * DEADLINE)
+    await trio.sleep(1.1 * DEADLINE)
 
 
 async def test_it_is_given_past_the_deadline_and_its_asker_goes_on_meanwhile(
@@ -64,11 +65,13 @@ async def test_it_is_given_past_the_deadline_and_its_asker_goes_on_meanwhile(
 
 async def test_one_whose_asker_has_left_is_let_go(tmp_path: Path) -> None:
     go = tmp_path / "go"
-    async with tapped(tmp_path, config=needing(go), environ=LIMITS) as tap:
+    async with tapped(tmp_path, config=needing(go)) as tap:
         async with client(tap.broker, "leaves") as leaves:
             await _starts(tap.broker, leaves)
             await leaves.request(LIST)
-        await _the_deadline_passes()
+        async with client(tap.broker, "comes") as comes:
+            await status_shows(comes, lambda report: len(report["clients"]) == 1)
+        assert tap.asked("thread/unsubscribe") == []
         go.touch()
         await eventually(lambda: len(tap.asked("thread/unsubscribe")) == 1, "given back")
         async with client(tap.broker, "comes") as comes:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Final
 
 import attrs
@@ -13,7 +16,9 @@ import pytest
 
 from mux.scripted_model import Fail, Hold, Response, Say, Scripted
 from tests.codex_bundles import bundle
+from tests.end_to_end import elicitor
 from tests.end_to_end.brokered import brokered, client
+from tests.end_to_end.devices import DEVICES_ONLY, operator_of, pair
 from tests.end_to_end.native import Home, Native, codex_bin
 from tests.end_to_end.peer import Json, Peer
 from tests.end_to_end.scenes import eventually
@@ -112,6 +117,43 @@ async def test_two_tuis_have_one_title_made(fails_first: bool) -> None:
                 await each.say("greet")
                 await phone.wait_method("turn/completed", since=since, threadId=thread)
             assert len(model.requests) - asked == (5 if fails_first else 4)
+
+
+@needs_tmux
+async def test_a_devices_tui_has_a_title_made_by_a_thread_that_can_do_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Read-only, with nobody to be asked, its tools off: that loosens nothing. No server is run."""
+    model = titling()
+    async with (
+        brokered(*DEVICES_ONLY, model=model, config=QUIET | _MARKING) as broker,
+        operator_of(broker) as operator,
+    ):
+        await operator.initialize("desk")
+        token = await pair(broker, operator, "phone", "observe", "drive")
+        monkeypatch.setenv("PHONES_TOKEN", token)
+        remote = ("--remote", broker.url, "--remote-auth-token-env", "PHONES_TOKEN")
+        mark = broker.home.work / "began"
+        async with tui(broker.home, *remote) as screen:
+            await screen.see("›")
+            await screen.say("greet")
+            await screen.see("Hello from the one runtime")
+            await model.reached(GATE)
+            began = mark.read_text()
+            model.release(GATE)
+            told = await operator.wait_method("thread/name/updated")
+        assert told["params"]["threadName"] == f"{TITLE} 1"
+        assert began == "began\n"  # for the thread of the person's, and for no other
+        assert [each["method"] for each in records(broker, "request/refused")] == []
+
+
+_SERVER: Final = shlex.join([sys.executable, str(Path(elicitor.__file__))])
+_MARKING: Final[Json] = {
+    "mcp_servers": {
+        "marking": {"command": "/bin/sh", "args": ["-c", f"echo began >>began; exec {_SERVER}"]}
+    }
+}
+"""A server of the host's that says when it is begun, in the directory of its thread."""
 
 
 def of_another(message: Json, thread: str) -> bool:

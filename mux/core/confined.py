@@ -1,0 +1,111 @@
+"""A thread that can do nothing but talk: the TUI starts one to have another thread's title made.
+
+It comes with a ``config`` that switches tools off, and is read-only, with nobody to be asked. Each
+of that alone may loosen what holds (a hook that is off guards nothing); all of it together leaves
+nothing that could be done. So it is known by the whole, and by names and values that we have seen.
+
+Heard from: ``scopes``, ``verdicts``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import msgspec
+
+from mux.core.overrides import NULL, READ_ONLY_PROFILE, Fields
+
+_SERVERS = "mcp_servers"
+
+_TOOLS = frozenset(
+    {"features.shell_tool", "features.unified_exec", "features.code_mode"}
+    | {"features.plugins", "features.apps", "features.multi_agent", _SERVERS}
+)
+"""What must be off: whatever runs something, or brings in what does."""
+
+_FEATURES = """
+    code_mode_only context_management current_time_reminder deferred_executor enable_fanout goals
+    hooks image_generation memories multi_agent_v2 request_permissions_tool shell_snapshot
+    standalone_web_search token_budget tool_suggest view_image
+"""
+
+_OFF: dict[str, object] = {
+    **dict.fromkeys(_TOOLS - {_SERVERS}, False),
+    **dict.fromkeys((f"features.{name}" for name in _FEATURES.split()), False),
+    "cloud.skills.enabled": False,
+    "default_permissions": READ_ONLY_PROFILE,
+    "skills.include_instructions": False,
+    "tools.experimental_request_user_input.enabled": False,
+    "tools.update_plan.enabled": False,
+    "web_search": "disabled",
+}
+"""What such a ``config`` may say, and no more: that of codex 0.163.0 and of 0.171.0."""
+
+_ALLOWED = ("approvalPolicy", "config", "permissions")
+"""Params that need no scope of their own where a thread is confined."""
+
+
+def is_confined(method: str, fields: Fields) -> bool:
+    """Whether the request starts a thread that can do nothing but talk."""
+    if method != "thread/start" or bytes(fields.get("environments", b"")) != b"[]":
+        return False  # without a look at anything else: nearly all
+    try:
+        return _is_confined({name: _value(fields, name) for name in _LOOKED_AT})
+    except (msgspec.DecodeError, RecursionError):
+        return False
+
+
+_LOOKED_AT = (
+    *_ALLOWED,
+    "dynamicTools",
+    "ephemeral",
+    "sandbox",
+    "selectedCapabilityRoots",
+)
+
+
+def _value(fields: Fields, name: str) -> object:
+    return msgspec.json.decode(bytes(fields.get(name, NULL)))
+
+
+def _is_confined(said: Mapping[str, object]) -> bool:
+    permissions = said["sandbox"], said["permissions"]
+    brings_nothing = not said["dynamicTools"] and not said["selectedCapabilityRoots"]
+    return (
+        said["ephemeral"] is True  # so it can be neither forked nor loaded with more
+        and brings_nothing
+        and said["approvalPolicy"] in (None, "never")
+        and permissions in (("read-only", None), (None, READ_ONLY_PROFILE))
+        and _switches_off(said["config"])
+    )
+
+
+def _switches_off(config: object) -> bool:
+    if not isinstance(config, dict) or not config.keys() >= _TOOLS:
+        return False
+    return all(_is_off(name, value) for name, value in config.items())
+
+
+def _is_off(name: str, value: object) -> bool:
+    if name == _SERVERS:  # (those that the client knows of)
+        servers = value.values() if isinstance(value, dict) else [None]
+        return all(each == {"enabled": False} for each in servers)
+    return name in _OFF and type(value) is type(_OFF[name]) and value == _OFF[name]
+
+
+def to_be_judged(method: str, fields: Fields) -> Fields:
+    """The params that are compared with what holds; of a confined thread's only the others."""
+    if not is_confined(method, fields):
+        return fields
+    return {name: value for name, value in fields.items() if name not in _ALLOWED}
+
+
+def config_of(fields: Mapping[str, bytes], distrust: bytes, servers: Iterable[str]) -> bytes:
+    """The ``config`` with which a confined thread goes up: its own, what it distrusts, no servers.
+
+    Those that it came with needn't be the host's; a table that lacks one leaves it where it is.
+    """
+    own = msgspec.json.decode(fields["config"], type=dict[str, msgspec.Raw])
+    own |= msgspec.json.decode(distrust, type=dict[str, msgspec.Raw])
+    off = {name: {"enabled": False} for name in servers}
+    return msgspec.json.encode(own | {_SERVERS: msgspec.Raw(msgspec.json.encode(off))})
