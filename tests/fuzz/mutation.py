@@ -135,9 +135,9 @@ def _long(rng: random.Random, holder: Any, key: Any, strangers: list[Any]) -> No
         holder[key] = [0] * length
 
 
-def _spelt(rng: random.Random, holder: Any, key: Any, _: list[Any]) -> None:
+def _spelt(rng: random.Random, holder: Any, key: Any, strangers: list[Any]) -> None:
     value = holder[key]
-    if isinstance(value, str):
+    if isinstance(value, str) and (strangers or ":" not in value):  # it spells in one way
         holder[key] = rng.choice((str.upper, _braced, _urn, _plain, str.title))(value)
 
 
