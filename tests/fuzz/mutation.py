@@ -59,9 +59,11 @@ OVERRIDES: Final[Json] = {
 }
 """Params that would loosen what a thread may do."""
 
-LISTS: Final = (2, 40, 1100, 5000)
-VERY_LONG: Final = 70_000
-FEW: Final = 50
+LONG: Final = (2, 3, 40, 200)
+VERY_LONG: Final = (1_100, 5_000, 70_000)
+"""Elements: past each of the core's limits for them."""
+RARELY: Final = 0.02
+FEW: Final = 10
 
 
 def mutated(rng: random.Random, message: Json, strangers: list[Any]) -> Json:
@@ -78,12 +80,14 @@ def mutated(rng: random.Random, message: Json, strangers: list[Any]) -> Json:
 
 def _sites(value: Any, most: int = 200) -> Iterator[tuple[Any, Any]]:
     waiting = [value]
-    while waiting and most > 0:
+    while waiting:
         holder = waiting.pop()
         keys = list(holder) if isinstance(holder, dict) else range(len(holder))
         for key in keys:
             yield holder, key
             most -= 1
+            if not most:
+                return
             if isinstance(holder[key], dict | list):
                 waiting.append(holder[key])
 
@@ -121,15 +125,19 @@ def _escaped(_: random.Random, holder: Any, key: Any, __: list[Any]) -> None:
         holder[f"{ESCAPED}{key}"] = holder.pop(key)
 
 
-def _long(rng: random.Random, holder: Any, key: Any, _: list[Any]) -> None:
-    length = VERY_LONG if rng.random() < 0.02 else rng.choice(LISTS)
-    value = holder[key] if rng.random() < 0.2 and length < FEW else 0
-    holder[key] = [copy.deepcopy(value) for _ in range(length)]
+def _long(rng: random.Random, holder: Any, key: Any, strangers: list[Any]) -> None:
+    if not strangers and key == "params":
+        return
+    length = rng.choice(VERY_LONG) if rng.random() < RARELY else rng.choice(LONG)
+    if length < FEW:
+        holder[key] = [copy.deepcopy(holder[key]) for _ in range(length)]
+    else:
+        holder[key] = [0] * length
 
 
-def _spelt(rng: random.Random, holder: Any, key: Any, _: list[Any]) -> None:
+def _spelt(rng: random.Random, holder: Any, key: Any, strangers: list[Any]) -> None:
     value = holder[key]
-    if isinstance(value, str):
+    if isinstance(value, str) and (strangers or ":" not in value):  # it spells in one way
         holder[key] = rng.choice((str.upper, _braced, _urn, _plain, str.title))(value)
 
 
