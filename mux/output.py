@@ -83,7 +83,7 @@ def _written_out(failure: UnicodeError) -> tuple[str | bytes, int]:
 def prepare() -> None:
     """Make standard output one on which anything may be written."""
     codecs.register_error(ERRORS, _written_out)
-    there = sys.stdout
+    there = None if sys.__stdout__ is None else sys.stdout  # see `standard_streams.complete`
     raw = _Closed() if there is None else _Told(STDOUT, "wb", closefd=False)
     unbuffered = isinstance(getattr(there, "buffer", None), io.RawIOBase)  # as of `python -u`
     sys.stdout = io.TextIOWrapper(

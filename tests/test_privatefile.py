@@ -359,9 +359,11 @@ def test_a_state_directory_may_be_a_link_and_no_file(tmp_path: Path) -> None:
 # -- one way in ------------------------------------------------------------------------------------
 
 OTHER_FILES = {
+    "checks_broker": "codex's own settings, for the doctor",
     "checks_host": "what codex writes for the doctor",
     "codex": "the start of a program, to see whose it is",
     "codex_schema": "what codex generates, before it is kept",
+    "directories": "a directory, to learn its name as the file system spells it",
     "demo": "the demo's picture and notes",
     "demo_stage": "the demo's own home",
     "holders": "/proc",
@@ -372,7 +374,9 @@ OTHER_FILES = {
     "service": "unit files of the service manager",
     "settings": "the settings",
     "stand_in": "/proc",
+    "standard_streams": "/dev/null, in the place of what is closed",
     "templates": "the package's own data",
+    "terminal": "/dev/tty, to see whether it has hung up",
 }
 """Modules that open files by other means, and which: none of state, tokens, secrets or keys."""
 

@@ -20,6 +20,7 @@ from mux.listener import Listener, open_listener, parse_listen_url
 from mux.socketpath import ListenError
 from mux.streams import Patient
 from mux.tls import Certificate, TlsError, open_certificate
+from mux.unauthenticated import Place
 from tests.certificates import Issued, issue
 from tests.end_to_end.peer import plainly
 
@@ -146,7 +147,7 @@ def test_an_inherited_socket_is_local_if_the_settings_say_so() -> None:
     assert (inherited.local, other.local) == (True, False)
 
 
-async def _echo(stream: trio.abc.HalfCloseableStream, _address: str) -> None:
+async def _echo(stream: trio.abc.HalfCloseableStream, _address: str, _place: Place) -> None:
     async for piece in stream:
         await stream.send_all(piece)
 

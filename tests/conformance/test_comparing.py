@@ -140,7 +140,7 @@ ONE, TWO = (f"019f0000-0000-7000-8000-0000000000b{n}" for n in (1, 2))
 
 def states(*threads: str, first: str = ONE, second: str = TWO) -> Json:
     """An answer with what is known of threads in a map, written in this order."""
-    of = {THREAD: {"revision": first, "unread": True}, OTHER: {"revision": second, "unread": False}}
+    of = {THREAD: {"token": first, "unread": True}, OTHER: {"token": second, "unread": False}}
     return {"id": 1, "result": {"states": {thread: of[thread] for thread in threads}}}
 
 
@@ -165,7 +165,7 @@ def test_what_a_map_holds_of_which_is_no_chance() -> None:
     swapped = (*said_twice[:2], {**states(OTHER, THREAD, first=TWO, second=ONE), "id": 3})
     asked = ("x", "y", "z")
     found = compared(heard(*said_twice, asked=asked), heard(*swapped, asked=asked))
-    assert {each.path.rpartition(".")[2] for each in found} == {"revision"}
+    assert {each.path.rpartition(".")[2] for each in found} == {"token"}
     assert len(found) == 2
 
 
