@@ -176,9 +176,10 @@ class _Open:
 
 def _read_delta(entry: Entry) -> _DeltaParams | None:
     try:
-        return _delta_decoder.decode(entry.message).params
+        params = _delta_decoder.decode(entry.message).params
     except msgspec.DecodeError:
         return None  # of a shape that this version doesn't know: passed on as it is
+    return params if bytes(params.delta).startswith(b'"') else None
 
 
 def with_delta(line: bytes, delta: bytes) -> bytes:

@@ -50,8 +50,9 @@ class Stream:
         return method == self.method and params.index == self.index
 
     def add(self, delta: bytes) -> None:
-        """Take in a delta: a JSON string, of which the inside is kept."""
-        self.text += delta[1:-1]
+        """Take in a delta: a JSON string, of which the inside is kept; what is none is left out."""
+        if delta.startswith(b'"'):
+            self.text += delta[1:-1]
 
     def line(self) -> bytes:
         """One delta that carries everything."""

@@ -9,7 +9,7 @@ import pytest
 
 from mux.core.jsonrpc import read_upstream
 from mux.core.running import Running, Stream, up_to_date
-from tests.core.stories import Json, dumps
+from tests.core.stories import DELTA, Json, Story, dumps
 
 TEXT = "item/agentMessage/delta"
 SUMMARY = "item/reasoning/summaryTextDelta"
@@ -213,3 +213,17 @@ def test_a_turn_whose_app_server_died_ends_in_the_native_shape() -> None:
     }
     running.forget()
     assert introduced(running) == []
+
+
+def test_a_delta_that_is_no_text_spoils_nothing_for_who_comes_late() -> None:
+    story = Story.begun()
+    a, late = story.peer("a"), story.peer("late")
+    story.creates(a)
+    story.begins_turn()
+    started = {"threadId": "t", "turnId": "t-turn", "item": {"id": "i", "type": "agentMessage"}}
+    story.notifies("item/started", started)
+    for delta in ("x", ["y"], None, "z"):
+        params = {"threadId": "t", "turnId": "t-turn", "itemId": "i", "delta": delta}
+        story.notifies(DELTA, params)
+    story.follows(late)
+    assert [each["params"]["delta"] for each in late.heard(DELTA)] == ["xz"]

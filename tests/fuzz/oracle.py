@@ -261,7 +261,9 @@ class Oracle:
             for each in value:
                 self._look(client, name, each, message, deeply=deeply)
         elif named and isinstance(value, int) and value >= FIRST_WIRE and "equest" in name:
-            _require(self.owner.get(value) == client.id, "names another's request", message)
+            _require(
+                self.owner.get(value, client.id) == client.id, "names another's request", message
+            )
         elif named and isinstance(value, str) and f":{TOKEN}" in value:
             _require(value.startswith(f"{client.id}:"), "names another's id", message)
 
