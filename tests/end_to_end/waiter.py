@@ -6,6 +6,7 @@ Run as a script by the app-server, with the file's path; it speaks as little of 
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -15,12 +16,18 @@ LOOK_SECONDS = 0.02
 
 
 def main(go: Path) -> None:
-    """Answer each line of stdin until it ends, the first one when `go` is there."""
+    """Answer each line of stdin until it ends, the first one when `go` is there.
+
+    Who started it may be gone before that: then nobody waits any more.
+    """
+    parent = os.getppid()
     for line in sys.stdin:
         message = json.loads(line)
         match message.get("method"):
             case "initialize":
                 while not go.exists():
+                    if os.getppid() != parent:
+                        return
                     time.sleep(LOOK_SECONDS)
                 version = message["params"]["protocolVersion"]
                 server = {"name": "waiter", "version": "1.0"}
