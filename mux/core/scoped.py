@@ -136,6 +136,7 @@ class Scoped:
     def leave(self, client: ClientId) -> list[Claim]:
         """Forget the client; returns what it left running."""
         mine = self._running.pop(client, {})
+        self._ending -= {held.number for holdings in mine.values() for held in holdings}
         return [holdings[-1] for holdings in mine.values()]
 
 

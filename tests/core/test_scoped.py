@@ -131,3 +131,12 @@ def test_an_error_stays_json_whatever_the_id(own: str) -> None:
 )  # fmt: skip
 def test_an_id_that_is_none_of_ours_is_told(line: bytes) -> None:
     assert scoped.unscope(line, "watchId") is None
+
+
+def test_what_a_client_was_ending_is_forgotten_with_it() -> None:
+    scoped, watch = Scoped(), OwnId("watchId", ended_by="fs/unwatch")
+    scoped.rewrite(1, watch, b'{"watchId":"w"}')
+    scoped.rewrite(1, OwnId("watchId", ends=True), b'{"watchId":"w"}')
+    assert scoped._ending
+    scoped.leave(1)
+    assert not scoped._ending
