@@ -18,7 +18,7 @@ import msgspec
 from msgspec import structs
 
 from mux.core.commands import Serve
-from mux.core.events import AccessEnded, ClientId, DeviceEnded, Renamed
+from mux.core.events import AccessEnded, DeviceEnded, Renamed
 from mux.core.extension.devices import (
     Added,
     AddParams,
@@ -35,7 +35,7 @@ from mux.core.extension.devices import (
     ScopeParams,
 )
 from mux.core.extension.parts import Done
-from mux.core.principal import Principal
+from mux.core.principal import ClientId, Principal
 from mux.core.scopes import Scope
 from mux.devices import Book, Device, DeviceError, digest_of, new_token
 from mux.dispatcher import Dispatcher

@@ -51,7 +51,6 @@ from mux.core.commands import (
 from mux.core.events import (
     ClientAttached,
     ClientDrained,
-    ClientId,
     ClientLags,
     ClientLeft,
     ClientSent,
@@ -62,7 +61,7 @@ from mux.core.events import (
     UpstreamSent,
 )
 from mux.core.journal import Entry
-from mux.core.principal import Principal
+from mux.core.principal import ClientId, Principal
 from mux.core.report import report
 from mux.errors import AppmuxError
 from mux.outbox import Outbox, Writes, text_frame

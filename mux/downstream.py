@@ -17,7 +17,8 @@ import structlog
 import trio
 
 from mux.core import jsonrpc
-from mux.core.events import ClientId, ClientSent, ClientSentBinary
+from mux.core.events import ClientSent, ClientSentBinary
+from mux.core.principal import ClientId
 from mux.dispatcher import Dispatcher, Port
 from mux.door import Admission
 from mux.frames import Frames, accepted

@@ -30,7 +30,6 @@ import msgspec
 import structlog
 import trio
 
-from mux.core.events import ClientId
 from mux.core.extension.devices import (
     Asked,
     Ended,
@@ -41,6 +40,7 @@ from mux.core.extension.devices import (
     PairRequest,
     WhyNot,
 )
+from mux.core.principal import ClientId
 from mux.core.scopes import Scope
 from mux.devices import Book, BookError, Device, digest_of, new_token, printable_name
 from mux.errors import AppmuxError

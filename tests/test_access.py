@@ -17,9 +17,9 @@ from mux.access import CHANGED, LONGEST_LIFETIME, REVOKED, Access, AccessError
 from mux.core.appserver import Introduction
 from mux.core.broker import Broker
 from mux.core.commands import Serve
-from mux.core.events import ClientId, DeviceEnded, Event
+from mux.core.events import DeviceEnded, Event
 from mux.core.limits import Limits
-from mux.core.principal import Principal
+from mux.core.principal import ClientId, Principal
 from mux.core.scopes import ALL, Scope
 from mux.devices import Book, Device, DeviceError, digest_of, open_book
 from mux.dispatcher import Dispatcher, Port

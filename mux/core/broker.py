@@ -38,7 +38,6 @@ from mux.core.events import (
     AnsweredByNotice,
     ClientAttached,
     ClientDrained,
-    ClientId,
     ClientLags,
     ClientLeft,
     ClientSent,
@@ -72,6 +71,7 @@ from mux.core.overrides import Held
 from mux.core.params import canonical
 from mux.core.parts import Parts
 from mux.core.policies import Policies
+from mux.core.principal import ClientId
 from mux.core.scopes import SCOPES, Scope, needed
 from mux.core.settling import Settling
 from mux.core.state import NEVER, State

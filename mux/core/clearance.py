@@ -24,10 +24,10 @@ from mux.core.appserver import State as AppServerState
 from mux.core.asking import Asking
 from mux.core.client import Client
 from mux.core.commands import Resolve
-from mux.core.events import ClientId
 from mux.core.jsonrpc import ClientMessage
 from mux.core.overrides import NOTHING_KNOWN, NULL, STARTS, Held
 from mux.core.places import Home, Host, Place, read_home, read_host
+from mux.core.principal import ClientId
 from mux.core.requests import Request
 from mux.core.state import State
 from mux.core.verdicts import STATUS_OF_SERVERS, Facts, Verdict, verdict

@@ -19,10 +19,8 @@ import msgspec
 
 from mux.core import texts
 from mux.core.backlog import Backlog
-from mux.core.events import ClientId
 from mux.core.experimental import WITHHELD
-from mux.core.principal import Principal
-from mux.core.tools import Owner
+from mux.core.principal import ClientId, Owner, Principal
 
 EXTENSION = "appmux"
 """What a client that knows the broker declares in ``capabilities.extensions``."""

@@ -10,9 +10,9 @@ from typing import Literal
 
 import msgspec
 
-from mux.core.events import ClientId
 from mux.core.journal import Entry
 from mux.core.notice import Notice
+from mux.core.principal import ClientId
 
 Level = Literal["debug", "info", "warning", "error"]
 

@@ -12,10 +12,7 @@ from mux.core.experimental import Gate
 from mux.core.journal import Entry
 from mux.core.notice import Recipient, Standing
 from mux.core.places import Place
-from mux.core.principal import Principal
-
-ClientId = int
-"""The broker's own number for one attached client; never used again after it left."""
+from mux.core.principal import ClientId, Principal
 
 
 class Event(msgspec.Struct, frozen=True):

@@ -31,8 +31,8 @@ from collections.abc import Iterator
 
 import attrs
 
-from mux.core.events import ClientId
 from mux.core.limits import Limits
+from mux.core.principal import ClientId
 from mux.core.requests import Request
 
 

@@ -19,10 +19,10 @@ from mux.core import births, jsonrpc, kept, running, threads
 from mux.core.asking import Asking, asks_for_history
 from mux.core.clearance import Clearance
 from mux.core.client import Client
-from mux.core.events import ClientId
 from mux.core.jsonrpc import ClientMessage
 from mux.core.methods import RequestRule, Route
 from mux.core.offering import Offering
+from mux.core.principal import ClientId
 from mux.core.requests import Request
 from mux.core.state import NEVER, State
 from mux.core.threads import Thread

@@ -14,13 +14,13 @@ import msgspec
 
 from mux.core import id_fields, interrupts, jsonrpc, recording, scoped
 from mux.core.approvals import RESOLVED
-from mux.core.events import ClientId
 from mux.core.following import USAGE
 from mux.core.journal import MERGEABLE
 from mux.core.jsonrpc import ItemParams, UpstreamMessage
 from mux.core.methods import PUBLISHED, Audience, NotificationRule, notification_rule
 from mux.core.notices import HEARD
 from mux.core.parts import Parts
+from mux.core.principal import ClientId
 from mux.core.running import Stream
 from mux.core.settling import Settling
 from mux.core.threads import Recipients

@@ -21,7 +21,7 @@ from collections.abc import Callable, Collection, Mapping
 import msgspec
 
 from mux.core import jsonrpc
-from mux.core.events import ClientId
+from mux.core.principal import ClientId
 from mux.core.requests import Request
 from mux.core.scoped import Claim
 

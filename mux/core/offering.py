@@ -20,15 +20,13 @@ from mux.core.approvals import RESOLVED, ServerRequest
 from mux.core.backlog import NOT_NUMBERED
 from mux.core.client import Client, ClientInfo
 from mux.core.commands import Judged
-from mux.core.events import ClientId
 from mux.core.experimental import without_hidden
 from mux.core.jsonrpc import ClientMessage, UpstreamMessage
 from mux.core.listing import item_about, params_in
 from mux.core.methods import SERVER_REQUESTS, Asked, server_request_rule
 from mux.core.policies import Ballot
-from mux.core.principal import Principal
+from mux.core.principal import ClientId, Owner, Principal
 from mux.core.state import NEVER, State
-from mux.core.tools import Owner
 from mux.core.voting import Voting
 
 LATE = "answer/late"
@@ -176,7 +174,7 @@ class Offering:
             text = f"The client that provides the tool `{call.tool}` is no longer attached."
             self._answer_for_broker(request, tools.unavailable(text))
 
-    def _stand_in(self, request: ServerRequest, owner: tools.Owner) -> Client | None:
+    def _stand_in(self, request: ServerRequest, owner: Owner) -> Client | None:
         """A follower that is the same program of the same principal: the owner, come back."""
         for id in self._followers(request):
             if self.state.clients[id].resembles(owner.program, owner.principal):

@@ -28,10 +28,8 @@ import attrs
 import msgspec
 
 from mux.core import command_words, consent
-from mux.core.events import ClientId
 from mux.core.notice import RISKS
-from mux.core.principal import Principal
-from mux.core.tools import Owner
+from mux.core.principal import ClientId, Owner, Principal
 
 PolicyName = Literal["first", "owner", "local", "quorum"]
 

@@ -16,8 +16,8 @@ from mux.core import jsonrpc
 from mux.core.client import Client
 from mux.core.client import State as ClientState
 from mux.core.commands import Publish
-from mux.core.events import ClientId
 from mux.core.extension import following as extension
+from mux.core.principal import ClientId
 from mux.core.state import NEVER, State
 
 PRESENCE = "mux/presence"

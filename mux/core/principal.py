@@ -11,6 +11,10 @@ import msgspec
 
 from mux.core.scopes import ALL, Scope
 
+ClientId = int
+"""The broker's own number for one attached client; never used again after it left."""
+
+
 PrincipalKind = Literal["local-user", "capability-token", "jwt", "device", "open"]
 
 
@@ -43,3 +47,11 @@ class Principal(msgspec.Struct, frozen=True):
 def device_key(device: str) -> str:
     """The key of a paired device, by its number."""
     return f"device:{device}"
+
+
+class Owner(msgspec.Struct, frozen=True):
+    """Who registered a tool, or began a turn. Program and principal outlive its connection."""
+
+    client: ClientId
+    program: str
+    principal: Principal

@@ -31,12 +31,12 @@ from mux.core.appserver import State as AppServerState
 from mux.core.asking import Asking
 from mux.core.client import Client
 from mux.core.jsonrpc import ClientMessage
+from mux.core.principal import Owner
 from mux.core.queues import Held, Queue, Queued
 from mux.core.recovery import Recovery
 from mux.core.requests import Request
 from mux.core.sent import Sent
 from mux.core.state import State
-from mux.core.tools import Owner
 
 QUEUE = "mux/queue"
 """The notification: what is queued on a thread now, and what has just changed."""

@@ -11,8 +11,8 @@ from typing import Literal
 import attrs
 import msgspec
 
+from mux.core.principal import Owner
 from mux.core.requests import Request
-from mux.core.tools import Owner
 
 Held = Literal["interrupted", "failed", "appServerEnded"]
 """How the turn ended behind which the queue stands still."""

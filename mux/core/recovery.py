@@ -27,11 +27,11 @@ from mux.core.appserver import State as AppServerState
 from mux.core.asking import Asking
 from mux.core.client import Client
 from mux.core.commands import GiveUp, KillUpstream, StartUpstream, StopUpstream
-from mux.core.events import ClientId
 from mux.core.extension.runtime import Restarted
 from mux.core.flow import DEPARTED
 from mux.core.methods import RequestRule
 from mux.core.offering import Offering
+from mux.core.principal import ClientId
 from mux.core.requests import Request
 from mux.core.state import NEVER, State
 from mux.core.threads import Thread

@@ -22,10 +22,10 @@ from mux.core.asking import Asking
 from mux.core.backlog import Backlog
 from mux.core.clearance import Clearance
 from mux.core.client import Client
-from mux.core.events import ClientId
 from mux.core.extension.following import Cursor, Replayed, ReplayParams
 from mux.core.jsonrpc import ClientMessage
 from mux.core.methods import Asked, Route, request_rule
+from mux.core.principal import ClientId
 from mux.core.requests import Request
 from mux.core.state import State
 

@@ -10,10 +10,9 @@ from __future__ import annotations
 import attrs
 import msgspec
 
-from mux.core.events import ClientId
 from mux.core.methods import RequestRule
+from mux.core.principal import ClientId, Owner
 from mux.core.scoped import Claim
-from mux.core.tools import Owner
 
 
 class Recorded(msgspec.Struct, frozen=True):

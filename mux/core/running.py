@@ -21,7 +21,7 @@ import msgspec
 from mux.core import jsonrpc
 from mux.core.journal import is_delta, with_delta
 from mux.core.jsonrpc import ABSENT, ItemParams
-from mux.core.tools import Owner
+from mux.core.principal import Owner
 from mux.core.turns import ended_by_death, started_turn
 
 LATEST_OF_TURN = frozenset({"turn/plan/updated", "turn/diff/updated"})

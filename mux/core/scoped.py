@@ -14,9 +14,9 @@ import attrs
 import msgspec
 
 from mux.core import jsonrpc, texts
-from mux.core.events import ClientId
 from mux.core.jsonrpc import BadMessageError
 from mux.core.methods import OwnId
+from mux.core.principal import ClientId
 
 NEVER_A_CLIENTS_OWN = "~"
 """Begins the ids that the broker makes up for a ``command/exec`` that came without one."""

@@ -18,12 +18,10 @@ import msgspec
 
 from mux.core import jsonrpc, texts
 from mux.core.client import Client
-from mux.core.events import ClientId
 from mux.core.jsonrpc import ClientMessage
-from mux.core.principal import Principal
+from mux.core.principal import ClientId, Owner, Principal
 from mux.core.requests import Request
 from mux.core.state import State
-from mux.core.tools import Owner
 
 REVERT = "thread/revert"
 ID = "clientUserMessageId"

@@ -31,12 +31,12 @@ from mux.core.commands import (
     StopReading,
     TellWhenDrained,
 )
-from mux.core.events import ClientId
 from mux.core.experimental import Gate
 from mux.core.flow import Flow
 from mux.core.journal import Entry, Journal, with_cursor, with_seq
 from mux.core.limits import Limits
 from mux.core.policies import Policies
+from mux.core.principal import ClientId
 from mux.core.queues import Queue
 from mux.core.scoped import Scoped
 from mux.core.threads import Recipients, Thread, Threads

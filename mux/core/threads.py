@@ -21,11 +21,10 @@ import msgspec
 from mux.core import jsonrpc, kept
 from mux.core.births import Birth
 from mux.core.client import Client, State
-from mux.core.events import ClientId
 from mux.core.jsonrpc import ItemParams
 from mux.core.overrides import NOTHING_KNOWN, Held
+from mux.core.principal import ClientId, Owner
 from mux.core.running import Running
-from mux.core.tools import Owner
 
 
 class Status(msgspec.Struct):

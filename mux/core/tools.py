@@ -11,8 +11,7 @@ from __future__ import annotations
 import attrs
 import msgspec
 
-from mux.core.events import ClientId
-from mux.core.principal import Principal
+from mux.core.principal import Owner
 
 
 class _Tool(msgspec.Struct):
@@ -37,14 +36,6 @@ class ToolCall(msgspec.Struct):
 
 class _CallMessage(msgspec.Struct):
     params: ToolCall
-
-
-class Owner(msgspec.Struct, frozen=True):
-    """Who registered a tool, or began a turn. Program and principal outlive its connection."""
-
-    client: ClientId
-    program: str
-    principal: Principal
 
 
 REMEMBERED = 4096

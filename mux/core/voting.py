@@ -18,8 +18,8 @@ from mux.core import consent, jsonrpc, recording
 from mux.core.approvals import ServerRequest
 from mux.core.client import Client
 from mux.core.client import State as ClientState
-from mux.core.events import ClientId
 from mux.core.policies import Vote, Voter, voter
+from mux.core.principal import ClientId
 from mux.core.state import State
 
 CHANGED = "mux/approvals/changed"

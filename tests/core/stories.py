@@ -42,7 +42,6 @@ from mux.core.commands import (
 )
 from mux.core.events import (
     ClientAttached,
-    ClientId,
     ClientLeft,
     ClientSent,
     ClientSentBinary,
@@ -57,7 +56,7 @@ from mux.core.flow import BROKER
 from mux.core.limits import Limits
 from mux.core.places import Place
 from mux.core.policies import Policies
-from mux.core.principal import Principal
+from mux.core.principal import ClientId, Principal
 
 Json = dict[str, Any]
 

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from mux.core import tools
-from mux.core.tools import Owner, ToolCall, Tools
+from mux.core.principal import Owner
+from mux.core.tools import ToolCall, Tools
 from tests.core.stories import LOCAL, dumps
 
 A, B = Owner(1, "a", LOCAL), Owner(2, "b", LOCAL)

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import attrs
 
-from mux.core.events import ClientId
+from mux.core.principal import ClientId
 from mux.core.scopes import ALL, Scope
 from tests.fuzz.corpus import Corpus
 from tests.fuzz.mutation import ID_NAMED, mutated, rewritten, written

@@ -18,10 +18,10 @@ from typing import Any, Final
 import attrs
 
 from mux.core.commands import Forward, Publish
-from mux.core.events import ClientId
 from mux.core.flow import BROKER, DEPARTED
 from mux.core.methods import REQUESTS, SERVER_REQUESTS, Audience, notification_rule
 from mux.core.overrides import METHODS
+from mux.core.principal import ClientId
 from mux.core.scopes import SCOPES, Scope
 from tests.fuzz.mutation import ID_NAMED
 

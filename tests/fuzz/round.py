@@ -17,9 +17,8 @@ import attrs
 from mux.core import commands, events, jsonrpc
 from mux.core.appserver import Introduction
 from mux.core.broker import Broker
-from mux.core.events import ClientId
 from mux.core.places import Place
-from mux.core.principal import Principal
+from mux.core.principal import ClientId, Principal
 from tests.core.stories import TICK
 from tests.fuzz.app_server_lines import AppServer
 from tests.fuzz.client_lines import SCOPE_SETS, Voice
