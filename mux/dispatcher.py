@@ -60,7 +60,7 @@ from mux.core.events import (
     TimePassed,
     UpstreamSent,
 )
-from mux.core.journal import Entry
+from mux.core.journal_entry import Entry
 from mux.core.principal import ClientId, Principal
 from mux.core.report import report
 from mux.errors import AppmuxError

@@ -23,7 +23,7 @@ import msgspec
 
 from mux.core import jsonrpc
 from mux.core.approvals import RESOLVED
-from mux.core.journal import MERGEABLE, Entry, Message, is_delta, merge, with_cursor
+from mux.core.journal_entry import MERGEABLE, Entry, Message, is_delta, merge, with_cursor
 from mux.core.methods import Asked, server_request_rule
 from mux.core.scopes import ALL, Scope
 

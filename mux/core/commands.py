@@ -10,7 +10,7 @@ from typing import Literal
 
 import msgspec
 
-from mux.core.journal import Entry
+from mux.core.journal_entry import Entry
 from mux.core.notice import Notice
 from mux.core.principal import ClientId
 

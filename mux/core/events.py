@@ -9,7 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from mux.core.experimental import Gate
-from mux.core.journal import Entry
+from mux.core.journal_entry import Entry
 from mux.core.notice import Recipient, Standing
 from mux.core.places import Place
 from mux.core.principal import ClientId, Principal

@@ -15,7 +15,7 @@ import msgspec
 from mux.core import id_fields, interrupts, jsonrpc, recording, scoped
 from mux.core.approvals import RESOLVED
 from mux.core.following import USAGE
-from mux.core.journal import MERGEABLE
+from mux.core.journal_entry import MERGEABLE
 from mux.core.jsonrpc import ItemParams, UpstreamMessage
 from mux.core.methods import PUBLISHED, Audience, NotificationRule, notification_rule
 from mux.core.notices import HEARD

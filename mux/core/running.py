@@ -19,7 +19,7 @@ import attrs
 import msgspec
 
 from mux.core import jsonrpc
-from mux.core.journal import is_delta, with_delta
+from mux.core.journal_entry import is_delta, with_delta
 from mux.core.jsonrpc import ABSENT, ItemParams
 from mux.core.principal import Owner
 from mux.core.turns import ended_by_death, started_turn

@@ -33,7 +33,8 @@ from mux.core.commands import (
 )
 from mux.core.experimental import Gate
 from mux.core.flow import Flow
-from mux.core.journal import Entry, Journal, with_cursor, with_seq
+from mux.core.journal import Journal
+from mux.core.journal_entry import Entry, with_cursor, with_seq
 from mux.core.limits import Limits
 from mux.core.policies import Policies
 from mux.core.principal import ClientId

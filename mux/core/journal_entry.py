@@ -1,0 +1,136 @@
+"""One entry of the journal, and how consecutive deltas merge: pure functions on bytes.
+
+Used by the journal in memory, by the one on disk, and by what catches a client up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import msgspec
+
+from mux.core import jsonrpc
+
+
+class Entry(msgspec.Struct, frozen=True, gc=False):
+    """One numbered message, as its followers get it. ``thread`` None: for everybody."""
+
+    seq: int
+    thread: str | None
+    method: str
+    message: bytes
+
+
+MERGEABLE = frozenset(
+    {
+        "item/agentMessage/delta",
+        "item/plan/delta",
+        "item/reasoning/textDelta",
+        "item/reasoning/summaryTextDelta",
+        "item/commandExecution/outputDelta",
+        "item/fileChange/outputDelta",
+    }
+)
+"""Notifications whose ``params.delta`` is a piece of text: two of one stream may become one."""
+
+
+def is_delta(method: str) -> bool:
+    """Whether an entry may be merged with its like, and dropped once its item is complete."""
+    return method in MERGEABLE
+
+
+class _DeltaParams(msgspec.Struct, gc=False):
+    threadId: str
+    itemId: str
+    delta: msgspec.Raw
+    summaryIndex: int | None = None
+    contentIndex: int | None = None
+
+
+class _Delta(msgspec.Struct, gc=False):
+    params: _DeltaParams
+
+
+class Message(msgspec.Struct, frozen=True, gc=False):
+    """What a late client is sent for several entries merged (``seq``: of the last), or for none."""
+
+    seq: int
+    method: str
+    message: bytes
+
+
+def merge(entries: Iterable[Entry], *, in_order: bool = False) -> Iterator[Entry | Message]:
+    """Entries in order, with the consecutive deltas of each stream made one.
+
+    "Consecutive" is meant within a thread: what other threads say in between doesn't part them.
+    Unless ``in_order``: then it does, so that the numbers of the messages go up.
+    """
+    open_streams: dict[str | None, _Open] = {}
+    for entry in entries:
+        key = None if in_order else entry.thread
+        open_stream = open_streams.get(key)
+        delta = _read_delta(entry) if entry.method in MERGEABLE else None
+        if delta is None:
+            if open_stream is not None:
+                yield open_stream.message()
+                del open_streams[key]
+            yield entry
+            continue
+        stream = (
+            entry.method, entry.thread, delta.itemId, delta.summaryIndex, delta.contentIndex
+        )  # fmt: skip
+        if open_stream is not None:
+            if open_stream.stream == stream:
+                open_stream.pieces.append(delta.delta)
+                open_stream.last = entry
+                continue
+            yield open_stream.message()
+        open_streams[key] = _Open(stream, entry, delta.delta)
+    for each in open_streams.values():
+        yield each.message()
+
+
+class _Open:
+    """A stream of deltas that the next entry of its thread may go on with."""
+
+    __slots__ = ("first", "last", "pieces", "stream")
+
+    def __init__(self, stream: tuple[object, ...], first: Entry, piece: msgspec.Raw) -> None:
+        self.stream, self.first, self.last = stream, first, first
+        self.pieces = [piece]
+
+    def message(self) -> Entry | Message:
+        """One delta that carries all pieces."""
+        if len(self.pieces) == 1:
+            return self.first
+        text = b"".join([bytes(piece)[1:-1] for piece in self.pieces])
+        line = with_delta(self.first.message, b'"%b"' % text)
+        return Message(self.last.seq, self.first.method, line)
+
+
+def _read_delta(entry: Entry) -> _DeltaParams | None:
+    try:
+        params = _delta_decoder.decode(entry.message).params
+    except msgspec.DecodeError:
+        return None  # of a shape that this version doesn't know: passed on as it is
+    return params if bytes(params.delta).startswith(b'"') else None
+
+
+def with_delta(line: bytes, delta: bytes) -> bytes:
+    """A delta's line with another text (a JSON string) in it."""
+    fields = jsonrpc.read_fields(line) or {}
+    params = jsonrpc.read_fields(fields.get("params", b"{}")) or {}
+    return jsonrpc.write(fields | {"params": jsonrpc.write(params | {"delta": delta})})
+
+
+def with_seq(message: bytes, seq: int) -> bytes:
+    """The message as clients that know the broker get it: its number in front."""
+    return b'{"seq":%d,' % seq + message[1:]
+
+
+def with_cursor(message: bytes, cursor: int) -> bytes:
+    """The last message of a joining, which brings its client up to this place in the journal."""
+    return b'{"cursor":%d,' % cursor + message[1:]
+
+
+_delta_decoder = msgspec.json.Decoder(_Delta)
