@@ -30,9 +30,10 @@ from mux.core import jsonrpc, overrides, recording
 from mux.core.appserver import State as AppServerState
 from mux.core.asking import Asking
 from mux.core.client import Client
+from mux.core.extension.queue import Held
 from mux.core.jsonrpc import ClientMessage
 from mux.core.principal import Owner
-from mux.core.queues import Held, Queue, Queued
+from mux.core.queues import Queue, Queued
 from mux.core.recovery import Recovery
 from mux.core.requests import Request
 from mux.core.sent import Sent

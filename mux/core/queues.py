@@ -6,16 +6,13 @@ Heard from: ``queueing``; ``state`` holds the queues, since a thread that has on
 from __future__ import annotations
 
 from collections import deque
-from typing import Literal
 
 import attrs
 import msgspec
 
+from mux.core.extension.queue import Held
 from mux.core.principal import Owner
 from mux.core.requests import Request
-
-Held = Literal["interrupted", "failed", "appServerEnded"]
-"""How the turn ended behind which the queue stands still."""
 
 TEXT_CHARACTERS = 1024
 """Of what was said, as it is listed: enough to recognise it."""

@@ -7,7 +7,9 @@ from typing import Any, Literal
 import msgspec
 
 from mux.core.extension.parts import Described, method, notification
-from mux.core.queues import Held
+
+Held = Literal["interrupted", "failed", "appServerEnded"]
+"""How the turn ended behind which the queue stands still."""
 
 
 class By(msgspec.Struct):

@@ -9,7 +9,7 @@ import msgspec
 from mux.core.extension import queue
 from mux.core.extension.approvals import Vote
 from mux.core.extension.parts import Described, Nothing, method
-from mux.core.queues import Held
+from mux.core.extension.queue import Held
 from mux.core.scopes import Scope
 
 # ── initialize ────────────────────────────────────────────────────────────────────────────────────
