@@ -25,7 +25,8 @@ from mux.core import jsonrpc
 from mux.core.approvals import RESOLVED
 from mux.core.journal_entry import MERGEABLE, Entry, Message, is_delta, merge, with_cursor
 from mux.core.methods import Asked, server_request_rule
-from mux.core.scopes import ALL, Scope
+from mux.core.scope import Scope
+from mux.core.scopes import ALL
 
 NOT_NUMBERED = 0
 """The seq of a message that isn't in the journal."""

@@ -72,7 +72,8 @@ from mux.core.params import canonical
 from mux.core.parts import Parts
 from mux.core.policies import Policies
 from mux.core.principal import ClientId
-from mux.core.scopes import SCOPES, Scope, needed
+from mux.core.scope import Scope
+from mux.core.scopes import SCOPES, needed
 from mux.core.settling import Settling
 from mux.core.state import NEVER, State
 from mux.core.voting import Voting

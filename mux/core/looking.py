@@ -25,7 +25,7 @@ from mux.core.client import State as ClientState
 from mux.core.extension.notices import FocusHeld, FocusParams
 from mux.core.jsonrpc import ClientMessage
 from mux.core.notice import Timing
-from mux.core.scopes import Scope
+from mux.core.scope import Scope
 from mux.core.state import State
 
 FOCUS = "mux/focus"

@@ -17,7 +17,7 @@ import enum
 import msgspec
 
 from mux.core import jsonrpc, seen
-from mux.core.scopes import Scope
+from mux.core.scope import Scope
 
 
 class Route(enum.Enum):

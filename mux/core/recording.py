@@ -32,7 +32,8 @@ from mux.core.jsonrpc import ClientMessage
 from mux.core.methods import Asked
 from mux.core.queues import Queued
 from mux.core.requests import Recorded, Request
-from mux.core.scopes import SCOPES, Scope
+from mux.core.scope import Scope
+from mux.core.scopes import SCOPES
 from mux.core.state import NEVER, State
 from mux.core.texts import Name
 

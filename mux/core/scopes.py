@@ -18,14 +18,12 @@ Heard from: ``broker``, before a request goes anywhere.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
 
 import msgspec
 
 from mux.core import confined, jsonrpc, overrides
 from mux.core.overrides import NOTHING_KNOWN, Held
-
-Scope = Literal["observe", "approve", "drive", "admin"]
+from mux.core.scope import Scope
 
 ALL: frozenset[Scope] = frozenset({"observe", "approve", "drive", "admin"})
 

@@ -7,7 +7,7 @@ import pytest
 from mux.core.events import ClientLags
 from mux.core.methods import NOTIFICATIONS, Audience
 from mux.core.principal import Principal
-from mux.core.scopes import Scope
+from mux.core.scope import Scope
 from tests.core.paced import AWARE, PacedStory
 from tests.core.stories import APPROVAL, RESOLVED, Peer, Story, offered
 

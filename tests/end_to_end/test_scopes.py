@@ -20,7 +20,8 @@ import pytest
 
 from mux.core import overrides, scopes
 from mux.core.principal import Principal
-from mux.core.scopes import ALL, Scope
+from mux.core.scope import Scope
+from mux.core.scopes import ALL
 from tests.core.stories import Json, Story
 from tests.end_to_end.brokered import brokered
 from tests.end_to_end.devices import DEVICES_ONLY, operator_of, pair

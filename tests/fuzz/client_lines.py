@@ -11,7 +11,8 @@ from typing import Any, Final
 import attrs
 
 from mux.core.principal import ClientId
-from mux.core.scopes import ALL, Scope
+from mux.core.scope import Scope
+from mux.core.scopes import ALL
 from tests.fuzz.corpus import Corpus
 from tests.fuzz.mutation import ID_NAMED, mutated, rewritten, written
 from tests.fuzz.oracle import FIRST_WIRE, TOKEN

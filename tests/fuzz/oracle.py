@@ -22,7 +22,8 @@ from mux.core.flow import BROKER, DEPARTED
 from mux.core.methods import REQUESTS, SERVER_REQUESTS, Audience, notification_rule
 from mux.core.overrides import METHODS
 from mux.core.principal import ClientId
-from mux.core.scopes import SCOPES, Scope
+from mux.core.scope import Scope
+from mux.core.scopes import SCOPES
 from tests.fuzz.mutation import ID_NAMED
 
 Json = dict[str, Any]

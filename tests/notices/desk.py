@@ -18,7 +18,8 @@ from mux.core.broker import Broker
 from mux.core.events import UpstreamStarted
 from mux.core.limits import Limits
 from mux.core.policies import Policies
-from mux.core.scopes import ALL, Scope
+from mux.core.scope import Scope
+from mux.core.scopes import ALL
 from mux.devices import Book, Device, digest_of, open_book
 from mux.dispatcher import Dispatcher
 from mux.notices.asked import Asked

@@ -8,7 +8,7 @@ from typing import Literal
 import msgspec
 
 from mux.core.extension.parts import Described, Done, Nothing, method, notification
-from mux.core.scopes import Scope
+from mux.core.scope import Scope
 from mux.core.texts import Name
 
 Kind = Literal["paired", "invite", "novascale"]
