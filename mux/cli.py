@@ -237,8 +237,8 @@ class ListenFlagError(click.ClickException):
 
 
 def _check_listen(settled: Settled) -> None:
+    from mux.addresses import ListenUrlError, parse_listen_url
     from mux.codex import codex_home
-    from mux.listener import ListenUrlError, parse_listen_url
 
     origin = settled.origins["listen"]
     of = "'--listen <URL>'" if origin == "flag --listen" else f"'listen' ({origin})"

@@ -13,19 +13,16 @@ from __future__ import annotations
 import errno
 import ipaddress
 import os
-import re
 import socket
 import sys
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from pathlib import Path
 from typing import Literal, NoReturn
 
 import attrs
 import structlog
 import trio
 
-from mux.errors import AppmuxError
-from mux.reach import CONTROL_SOCKET
+from mux.addresses import Address, TcpAddress
 from mux.socketpath import Claim, ListenError, claim_path, who_is_there
 from mux.streams import Accepted, Encrypted, Listening, Patient
 from mux.tls import Certificate
@@ -61,137 +58,11 @@ ACCEPT_AGAIN = 0.1
 _NO_ROOM = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 """What ``accept`` says then."""
 
-LARGEST_PORT = 65535
-
-LOCAL = "+local"
-"""After ``ws`` or ``wss`` in a listen URL. A part of the scheme, not a query: no shell wants it
-quoted, and the list in a variable is split at commas alone."""
-
 INHERITED_VARIABLES = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
 FIRST_INHERITED = 3
 """How systemd hands over sockets: how many, from which descriptor on, and for which process."""
 
 log = structlog.get_logger()
-
-
-class ListenUrlError(AppmuxError):
-    """A ``--listen`` URL that can't be read; the texts are the app-server's."""
-
-    exit_status = 2
-
-
-class OpenDoorError(AppmuxError):
-    """A listener that other machines can reach, with nothing that asks who they are."""
-
-
-# -- from a URL to an address ----------------------------------------------------------------------
-
-
-@attrs.frozen
-class TcpAddress:
-    """``ws://IP:PORT``, or ``wss://IP:PORT`` (``tls``); port 0 lets the kernel choose.
-
-    ``local``: written ``ws+local://`` or ``wss+local://``, by which the operator says that nothing
-    passes on to it what comes from elsewhere: who connects is on this host. Clients needn't know.
-    """
-
-    ip: ipaddress.IPv4Address | ipaddress.IPv6Address
-    port: int
-    tls: bool = False
-    local: bool = attrs.field(default=False, eq=False)
-
-    @property
-    def url(self) -> str:
-        return f"{'wss' if self.tls else 'ws'}://{self}"
-
-    @property
-    def loopback(self) -> bool:
-        # Not ``is_loopback``: its answer for ::ffff:127.0.0.1 depends on Python's version.
-        return self.ip in _LOOPBACK_4 or self.ip == _LOOPBACK_6
-
-    def __str__(self) -> str:
-        host = f"[{self.ip}]" if self.ip.version == 6 else str(self.ip)  # noqa: PLR2004
-        return f"{host}:{self.port}"
-
-
-@attrs.frozen
-class UnixAddress:
-    """``unix://PATH``, absolute. ``control`` marks Codex's own control socket."""
-
-    path: Path
-    control: bool = False
-
-    def __str__(self) -> str:
-        return str(self.path)
-
-
-Address = TcpAddress | UnixAddress
-
-_LOOPBACK_4 = ipaddress.IPv4Network("127.0.0.0/8")
-_LOOPBACK_6 = ipaddress.IPv6Address("::1")
-_IP_AND_PORT = re.compile(r"(?:(?P<v4>[0-9.]+)|\[(?P<v6>[0-9a-fA-F:.]+)\]):(?P<port>[0-9]+)")
-
-
-def parse_listen_url(url: str, codex_home: Path) -> Address:
-    """Read ``ws://IP:PORT``, ``wss://IP:PORT``, each also with ``+local``, ``unix://PATH``
-    (relative to the working directory) or ``unix://``.
-
-    Raises ``ListenUrlError``.
-    """
-    scheme, separator, rest = url.partition("://")
-    match scheme + separator:
-        case "ws://" | "wss://":
-            return _parse_ip_and_port(url, scheme, rest)
-        case "ws+local://" | "wss+local://":
-            return _local(url, _parse_ip_and_port(url, scheme.removesuffix(LOCAL), rest))
-        case "unix://" if not rest:
-            return UnixAddress(Path.cwd() / codex_home / CONTROL_SOCKET, control=True)
-        case "unix://" if "\0" not in rest:
-            return UnixAddress(Path.cwd() / rest)
-        case _:
-            raise ListenUrlError(
-                f"unsupported --listen URL `{url}`; expected `unix://`, `unix://PATH`,"
-                " `ws://IP:PORT`, `wss://IP:PORT`"
-            )
-
-
-def _parse_ip_and_port(url: str, scheme: str, rest: str) -> TcpAddress:
-    parts = _IP_AND_PORT.fullmatch(rest)
-    if parts is not None:
-        try:
-            ip = (
-                ipaddress.IPv4Address(parts["v4"])
-                if parts["v4"]
-                else ipaddress.IPv6Address(parts["v6"])
-            )
-            port = int(parts["port"])
-        except ValueError:
-            pass
-        else:
-            if port <= LARGEST_PORT:
-                return TcpAddress(ip, port, tls=scheme == "wss")
-    raise ListenUrlError(f"invalid websocket --listen URL `{url}`; expected `{scheme}://IP:PORT`")
-
-
-def _local(url: str, address: TcpAddress) -> TcpAddress:
-    if not address.loopback:
-        raise ListenUrlError(
-            f"invalid --listen URL `{url}`: only a loopback address can be `{LOCAL}`; others are"
-            " reached from elsewhere"
-        )
-    return attrs.evolve(address, local=True)
-
-
-def refuse_open_door(addresses: Iterable[Address], auth_mode: str | None) -> None:
-    """Raise ``OpenDoorError`` if another machine could connect without saying who it is."""
-    if auth_mode is not None:
-        return
-    for address in addresses:
-        if isinstance(address, TcpAddress) and not address.loopback:
-            raise OpenDoorError(
-                f"refusing to start non-loopback websocket listener {address} without auth;"
-                " configure `--ws-auth capability-token` or `--ws-auth signed-bearer-token`"
-            )
 
 
 # -- from an address to a listening socket ---------------------------------------------------------

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Final
 
 from mux import reach
+from mux.addresses import Address, TcpAddress, parse_listen_url
 from mux.codex import codex_home
 from mux.config import Config
-from mux.listener import Address, TcpAddress, parse_listen_url
 
 OK: Final = "200"
 

@@ -43,6 +43,7 @@ import trio
 import mux
 from mux import descriptors, downstream, listener, statedir, stderr, watchdog
 from mux.access import Access
+from mux.addresses import Address, UnixAddress, parse_listen_url, refuse_open_door
 from mux.audit import Audit
 from mux.auth import Authenticator, open_auth
 from mux.codex import codex_home, find_codex
@@ -58,7 +59,7 @@ from mux.dispatcher import LATER, Dispatcher
 from mux.door import Exposition, knock
 from mux.errors import AppmuxError
 from mux.failures import Failures
-from mux.listener import Address, Listener, UnixAddress
+from mux.listener import Listener
 from mux.notices.asked import METHODS, Asked
 from mux.notices.lockscreen import LockScreen
 from mux.occupant import occupant
@@ -123,8 +124,8 @@ async def serve(config: Config, take_over: float | None = None) -> None:
     opened = listener.inherited_listeners(os.environ)
     urls = [*config.listen, *(each.url for each in opened)]
     home = codex_home(os.environ)
-    addresses = [listener.parse_listen_url(url, home) for url in urls]
-    listener.refuse_open_door(addresses, config.auth.mode)
+    addresses = [parse_listen_url(url, home) for url in urls]
+    refuse_open_door(addresses, config.auth.mode)
     certificate = open_certificate(config.tls)
     listener.configure_inherited(opened, addresses, certificate)
     authenticator = open_auth(config.auth)  # wrong settings are told before anything is claimed

@@ -22,11 +22,11 @@ import attrs
 import platformdirs
 
 from mux import holders
+from mux.addresses import TcpAddress, UnixAddress, parse_listen_url
 from mux.codex import codex_home, usual_places
 from mux.config import APP_NAME, Config, leaves
 from mux.errors import AppmuxError
 from mux.launchd import LOG, Launchd
-from mux.listener import TcpAddress, UnixAddress, parse_listen_url
 from mux.occupant import occupant
 from mux.settings import Settled, default_file
 from mux.steps import Remove, Runner, Step, Write, run

@@ -17,10 +17,10 @@ from typing import Final
 import attrs
 
 from mux import novascale, ready, service, steps
+from mux.addresses import ListenUrlError, parse_listen_url
 from mux.codex import find_codex
 from mux.config import Config
 from mux.errors import AppmuxError
-from mux.listener import ListenUrlError, parse_listen_url
 from mux.novascale import Vanilla
 from mux.service import Place, Supervisor
 from mux.settings import Settled, default_file, load, toml_value

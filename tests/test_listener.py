@@ -29,18 +29,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mux import reach, socketpath
-from mux.listener import (
+from mux.addresses import (
     Address,
-    Listener,
     ListenUrlError,
     OpenDoorError,
     TcpAddress,
     UnixAddress,
-    open_listener,
     parse_listen_url,
     refuse_open_door,
-    serve,
 )
+from mux.listener import Listener, open_listener, serve
 from mux.reach import LONGEST_ADDRESS
 from mux.socketpath import ListenError
 from mux.streams import Listening, Patient

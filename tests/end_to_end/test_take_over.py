@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 import trio
 
-from mux.listener import open_listener, parse_listen_url
+from mux.addresses import parse_listen_url
+from mux.listener import open_listener
 from mux.scripted_model import CallTool, Hold, Run, Say, Scripted
 from mux.socketpath import StartupLock
 from tests.end_to_end.brokered import brokered, client
