@@ -19,7 +19,7 @@ import trio
 import trio.testing
 import trio_websocket
 
-from mux import server
+from mux.nursery import RunningServer
 from tests.end_to_end.brokered import brokered, client
 from tests.end_to_end.frames import framer
 from tests.end_to_end.native import Home, Native, codex_bin, native_ws, private_home
@@ -262,7 +262,7 @@ async def test_a_file_server_that_hangs_holds_up_nobody(
         answers.wait(PATIENCE)
         return lambda: told.append(("in force", {}))
 
-    await server._Server._read_again(a_server, "secrets", hanging)
+    await RunningServer._read_again(a_server, "secrets", hanging)
     answers.set()
     why = {"what": "secrets", "why": "no answer within 10 s"}
     assert told == [("config/reload-failed", why)]

@@ -1,0 +1,415 @@
+"""The running server: its nursery tree, its signals, its drain.
+
+    RunningServer.run
+    ├─ upstream.run          the app-server, one life after another
+    ├─ store.run             the journal on disk, written behind
+    ├─ audit.run             the audit log, likewise
+    ├─ schema.run            what is experimental in the codex that runs
+    ├─ directories.run       what paths in requests mean
+    ├─ book.run              the device book, where it isn't written at once
+    ├─ pushes.run            what devices are to be told, sent to their push services
+    ├─ noticing.run          when quiet hours begin and end
+    ├─ dispatcher.run        has what is owed written; tells the core that a moment has come
+    ├─ watchdog.keep         systemd told that all is well, where it asks
+    ├─ signals               SIGTERM and SIGINT drain, a second one ends at once; SIGHUP reloads
+    └─ connections           outlives the accept loops by the time to drain
+       └─ accept loops       cancelled first
+          └─ per connection: door → downstream
+
+Stop order: accept loops, clients told (1001) and flushed, the app-server's stdin closed, waited
+for, terminated.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import math
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable
+from functools import partial
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import structlog
+import trio
+
+import mux
+from mux import downstream, listener, stderr, watchdog
+from mux.access import Access
+from mux.audit import Audit
+from mux.auth import Authenticator
+from mux.codex_schema import CodexSchema
+from mux.config import Config
+from mux.core import appserver
+from mux.core.commands import Fetch, Serve
+from mux.core.events import Fetched, JournalKept
+from mux.directories import Directories
+from mux.dispatcher import LATER, Dispatcher
+from mux.door import Exposition, knock
+from mux.errors import AppmuxError
+from mux.failures import Failures
+from mux.listener import Listener
+from mux.notices.asked import METHODS, Asked
+from mux.notices.lockscreen import LockScreen
+from mux.store import Store, StoreError
+from mux.streams import Accepted
+from mux.terminal import Terminal
+from mux.tls import Certificate
+from mux.unauthenticated import Place, Unauthenticated
+from mux.upstream import Upstream
+
+if TYPE_CHECKING:
+    from mux.metrics import Metrics
+
+
+log = structlog.get_logger()
+
+
+CLOSE_GOING_AWAY = 1001
+
+READ_AGAIN = 1.0
+"""Seconds before the disk is asked again for what a client missed, after it failed."""
+
+RELOAD_SECONDS = 10.0
+"""For which secrets and certificate are read again; from a disk it takes a millisecond."""
+
+COLLECTED = (2_000, 2, 100)
+"""When the garbage collector looks (``gc.set_threshold``). What clients and threads held goes by
+counting references: of thousands that came and left it has never found any. So it looks through
+what is young at once (up to 2 ms, in which no message moves), and through everything rarely: by
+Python's own settings that is 4 times until 4,000 clients have come, 0.2 s the last time.
+"""
+
+METRICS_AFTER = 1.0
+"""Seconds from the start until what metrics need is loaded, which takes a thread 30 ms of CPU: in
+the first moment those come who have waited for the broker."""
+
+SIGNAL_STATUS = 128
+"""A shell's way to say "ended by signal N": 128 + N."""
+
+
+class AppServerEndedError(AppmuxError):
+    """The app-server never came up, so the broker ends. ``exit_status`` is the app-server's."""
+
+    def __init__(self, text: str, status: int) -> None:
+        super().__init__(text)
+        self.exit_status = status
+
+
+_Fetches = tuple[trio.MemorySendChannel[Fetch], trio.MemoryReceiveChannel[Fetch]]
+
+
+@attrs.define(eq=False, repr=False)
+class RunningServer:
+    """The parts of one broker, and the nursery tree that runs them."""
+
+    config: Config
+    authenticator: Authenticator
+    listeners: list[Listener]
+    dispatcher: Dispatcher
+    upstream: Upstream
+    schema: CodexSchema
+    directories: Directories
+    store: Store
+    access: Access
+    audit: Audit
+    notices: Asked
+    certificate: Certificate | None
+    failures: Failures = attrs.field(factory=Failures)
+    unauthenticated: Unauthenticated = attrs.field(factory=Unauthenticated)
+    terminal: Terminal = attrs.field(factory=Terminal.at_start)
+    _metrics: Metrics | None = None
+    _stop: trio.Event = attrs.field(factory=trio.Event)
+    _changed: trio.Event = attrs.field(factory=trio.Event)
+    _serving: int = 0
+    _served: trio.Event = attrs.field(factory=trio.Event)
+    _signal: signal.Signals | None = None
+    _given_up: str | None = None
+    _root: trio.Nursery | None = None
+    _kept: JournalKept | None = None
+    _fetches: _Fetches = attrs.field(factory=lambda: trio.open_memory_channel[Fetch](math.inf))
+
+    async def run(self) -> None:
+        """Serve until told to stop or the app-server ends, then stop in order."""
+        with trio.open_signal_receiver(*_SIGNALS) as signals:
+            async with trio.open_nursery() as root:
+                root.start_soon(self._obey, signals, root.cancel_scope)
+                root.start_soon(self.dispatcher.run)
+                root.start_soon(self._reload)
+                root.start_soon(self.schema.run)
+                root.start_soon(self.directories.run)
+                root.start_soon(self.access.book.run)
+                root.start_soon(self._read_for_those_behind)
+                root.start_soon(watchdog.keep, os.environ, self._state, notify)
+                await root.start(self.store.run)
+                self._record_start()
+                await root.start(self.audit.run)
+                self.notices.noticing.begin()
+                await root.start(self.notices.noticing.pushes.run)
+                root.start_soon(self.notices.noticing.run)
+                root.start_soon(self._prepare_metrics)
+                self._root = root
+                async with trio.open_nursery() as connections:
+                    await self._serve(connections)
+                    connections.cancel_scope.cancel()
+                self._record_end()
+                root.cancel_scope.cancel()
+        if self._given_up is not None:
+            raise self._app_server_ended(self._given_up)
+
+    def _record_start(self) -> None:
+        started = {
+            "version": mux.__version__,
+            "pid": os.getpid(),
+            "listeners": [each.url for each in self.listeners],
+            "auth": self.config.auth.mode,
+            # Another digest than at the last start: the settings were changed in between.
+            "config": sha256(repr(self.config).encode()).hexdigest(),
+        }
+        self.audit.record("broker/started", started)
+
+    def _record_end(self) -> None:
+        name = self._signal.name if self._signal is not None else None
+        self.audit.record("broker/stopped", {"signal": name, "why": self._given_up})
+
+    async def _serve(self, connections: trio.Nursery) -> None:
+        async with trio.open_nursery() as upstream:
+            upstream.start_soon(self.upstream.run)
+            async with trio.open_nursery() as accepting:
+                for each in self.listeners:
+                    attend = partial(self._attend, each)
+                    await accepting.start(
+                        listener.serve, each, attend, connections, self.unauthenticated
+                    )
+                self.look_at_store()
+                self._announce()
+                await self._stop.wait()
+                accepting.cancel_scope.cancel()
+            self.dispatcher.close_all(CLOSE_GOING_AWAY, "appmux is shutting down")
+            with trio.move_on_after(self.config.limits.drain):
+                while self._serving:  # until each has taken what it is owed, and its close frame
+                    self._served = trio.Event()
+                    await self._served.wait()
+            upstream.cancel_scope.cancel()
+
+    async def _attend(self, each: Listener, stream: Accepted, address: str, place: Place) -> None:
+        def asked() -> None:
+            place.asked = True
+
+        admission = await knock(
+            stream,
+            each.kind,
+            self.authenticator,
+            address,
+            ready=self.ready,
+            metrics=self._expose,
+            pairing=self.access.pairing,
+            decide=LockScreen(self.notices.noticing).decide,
+            failures=self.failures,
+            local=each.local,
+            asked=asked,
+        )
+        if admission is None:
+            return
+        self.unauthenticated.known(place)
+        self._serving += 1
+        try:
+            await downstream.serve(
+                stream,
+                admission,
+                each.transport,
+                self.dispatcher,
+                message_bytes=self.config.limits.message_bytes,
+                outbox_bytes=self.config.limits.outbox_bytes,
+            )
+        finally:
+            self._serving -= 1
+            self._served.set()
+
+    def give_up(self, reason: str) -> None:
+        """The app-server never came up: nothing can be served."""
+        self._given_up = reason
+        self._stop.set()
+
+    def look_at_store(self) -> None:
+        """Tell the store which deltas must stay, and the core what can still be replayed."""
+        self.store.running_floor = self.dispatcher.broker.running_floor
+        kept = JournalKept(self.store.epoch, self.store.earliest)
+        if kept != self._kept:
+            self._kept = kept
+            self.dispatcher.hear(kept)
+
+    def fetch(self, wanted: Fetch) -> None:
+        """Have entries read for a client that is behind."""
+        self._fetches[0].send_nowait(wanted)
+
+    async def _read_for_those_behind(self) -> None:
+        async for wanted in self._fetches[1]:
+            try:
+                entries = await self.store.read(
+                    wanted.after, wanted.until, wanted.threads, wanted.max_bytes
+                )
+            except StoreError as failure:
+                log.warning("a client that is behind has to wait", why=str(failure))
+                await trio.sleep(READ_AGAIN)
+                self.fetch(wanted)
+                continue
+            cut = sum(len(entry.message) for entry in entries) >= wanted.max_bytes
+            until = entries[-1].seq if entries and cut else wanted.until
+            self.look_at_store()
+            self.dispatcher.hear(Fetched(wanted.client, tuple(entries), until))
+
+    def _state(self) -> appserver.State:
+        return self.dispatcher.broker.state.appserver.state
+
+    def ready(self) -> bool:
+        """Whether all is well: what ``/readyz`` answers."""
+        troubles = (self.store.trouble, self.audit.trouble, self.access.book.trouble)
+        return self.dispatcher.ready() and not any(troubles)
+
+    def _announce(self) -> None:
+        for each in self.listeners:
+            for line in each.announcement():
+                print(line, file=sys.stderr, flush=True)  # noqa: T201 (API)
+        notify("READY=1")
+        # All that was imported and opened stays: looking through it again and again at every
+        # collection would take 50 ms, in which no message moves. (`cli` has switched it off.)
+        gc.freeze()
+        if sys.version_info < (3, 14):  # whose collector goes on in small steps
+            gc.set_threshold(*COLLECTED)
+        gc.enable()
+
+    async def _prepare_metrics(self) -> None:
+        """Load their library, which a start needs least, so that no scraper waits for it."""
+        await trio.sleep(METRICS_AFTER)
+        try:
+            await trio.to_thread.run_sync(importlib.import_module, "mux.metrics")
+            self._expose("")
+        except (ImportError, OSError) as failure:  # a scraper has it tried again
+            log.warning("metrics not loaded", why=str(failure))
+
+    def _expose(self, accept: str) -> Exposition:
+        """The metrics for a scraper."""
+        if self._metrics is None:
+            from mux.metrics import Metrics  # noqa: PLC0415 (a twentieth of the start)
+
+            self._metrics = Metrics(
+                self.dispatcher,
+                self.upstream,
+                self.store,
+                self.audit,
+                self.failures,
+                self.notices.noticing.pushes,
+                self.access.book,
+            )
+        return self._metrics.expose(accept)
+
+    async def _obey(self, signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
+        async for number in signals:
+            if number == signal.SIGHUP and not self.terminal.has_hung_up():
+                self._changed.set()
+            elif self._signal is None:
+                self._signal = signal.Signals(number)
+                log.info("draining", signal=self._signal.name, clients=self.dispatcher.attached)
+                notify("STOPPING=1")
+                self._stop.set()
+            elif number != signal.SIGHUP:  # the kernel and the shell may both tell of a terminal
+                log.warning("ending at once", signal=signal.Signals(number).name)
+                self.upstream.kill("the broker was told to end at once")
+                scope.cancel()
+
+    async def _reload(self) -> None:
+        """Read again what was said to have changed, beside everything else, until cancelled."""
+        while True:
+            await self._changed.wait()
+            self._changed = trio.Event()
+            await self._read_again("secrets", self.authenticator.read_again)
+            if self.certificate is not None:
+                await self._read_again("certificate", self.certificate.read_again)
+
+    async def _read_again(self, what: str, read: Callable[[], Callable[[], None]]) -> None:
+        try:
+            # A file server that doesn't answer holds up the thread alone.
+            with trio.fail_after(RELOAD_SECONDS):
+                go_by_it = await trio.to_thread.run_sync(read, abandon_on_cancel=True)
+            go_by_it()
+        except (AppmuxError, trio.TooSlowError) as failure:
+            why = str(failure) or f"no answer within {RELOAD_SECONDS:.0f} s"
+            log.error(f"{what} not read again, what was there stays", why=why)
+            self.audit.record("config/reload-failed", {"what": what, "why": why})
+        else:
+            log.info(f"{what} read again")
+            self.audit.record("config/reloaded", {"what": what})
+
+    def _app_server_ended(self, reason: str) -> AppServerEndedError:
+        last = "\n".join(f"  {line}" for line in self.upstream.stderr)
+        text = f"codex app-server did not come up: {reason}"
+        status = 1 if self.upstream.killed else self.upstream.status or 1
+        return AppServerEndedError(
+            f"{text}; its last words:\n{last}" if last else text,
+            status if status > 0 else SIGNAL_STATUS - status,
+        )
+
+    def answer(self, asked: Serve) -> object:
+        """The result of a request that the shells answer; its scope is checked already."""
+        match asked.method:
+            case "mux/status":
+                return {"asker": asked.client, **self.dispatcher.report()}
+            case "mux/notices/test" if self._root is not None:
+                self._root.start_soon(self._test, asked)
+                return LATER
+            case method if method in METHODS:
+                return self.notices.answer(asked)
+            case _:
+                return self.access.answer(asked)
+
+    async def _test(self, asked: Serve) -> None:
+        try:
+            result: object = await self.notices.test(asked)
+        except AppmuxError as wrong:
+            result = wrong
+        self.dispatcher.answered(asked, result)
+
+    def facts(self) -> dict[str, Any]:
+        """What only the server knows, for ``mux/status``."""
+        book = self.access.book
+        return {
+            "appServer": {
+                "pid": self.upstream.pid,
+                "outdated": self.upstream.outdated,
+                "schemaVersion": self.schema.version,
+                "lastWords": list(self.upstream.stderr),
+            },
+            "store": self.store.facts(),
+            "audit": self.audit.facts(),
+            "devices": {"count": len(list(book)), "trouble": book.trouble},
+            "notices": self.notices.noticing.facts(),
+            "failedAuthentications": self.failures.facts(),
+            "log": stderr.facts(),
+            "listeners": [{"url": each.url, "kind": each.kind} for each in self.listeners],
+        }
+
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+def notify(state: str) -> None:
+    """Tell systemd, where it started us with ``Type=notify``; else nothing.
+
+    The protocol (sd_notify(3)) is one datagram to the socket in ``NOTIFY_SOCKET``.
+    """
+    address = os.environ.get("NOTIFY_SOCKET")
+    if not address:
+        return
+    if address.startswith("@"):
+        address = "\0" + address[1:]
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as datagrams:
+            datagrams.sendto(state.encode(), address)
+    except OSError as failure:
+        log.warning("systemd not notified", why=str(failure))
