@@ -254,7 +254,7 @@ class Broker:
             case Resolved(case, places):
                 self._clearance.resolved(case, places)
             case Reachable(recipients):
-                self._notices.reachable(recipients)
+                self._notices.escalation.reachable(recipients)
             case AnsweredByNotice(request, principal, peer, yes):
                 self._offering.answered_by_notice(request, principal, peer, yes=yes)
             case NoticesKept(known, standing):

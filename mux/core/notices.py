@@ -30,13 +30,12 @@ from mux.core import jsonrpc, noteworthy, recording, risk
 from mux.core.approvals import ServerRequest
 from mux.core.appserver import State as AppServerState
 from mux.core.client import Client
-from mux.core.commands import Explain, Notify, Withdraw
+from mux.core.commands import Notify, Withdraw
 from mux.core.listing import item_about, params_of
 from mux.core.looking import Glance, Looking
 from mux.core.methods import Asked
 from mux.core.noteworthy import Turn
 from mux.core.notice import (
-    ESCALATES,
     WAITING,
     Kind,
     Notice,
@@ -44,6 +43,7 @@ from mux.core.notice import (
     Standing,
     Timing,
 )
+from mux.core.notice_escalation import NoticeEscalation, Raised
 from mux.core.offering import BY_NOTICE
 from mux.core.state import NEVER, State
 from mux.core.threads import Thread
@@ -53,10 +53,6 @@ REMEMBERED: Final = 4096
 
 MOST_OPEN: Final = 256
 """Notices that only inform and that nobody has seen: the oldest is then left where it is."""
-
-NOBODY: Final = "no device is registered for push"
-REASONS: Final = ("looked_at", "off", "quiet_hours", "snoozed", "nobody_registered", "other")
-"""Why a notice isn't told, for the metrics."""
 
 INTERRUPT: Final = "turn/interrupt"
 QUESTIONS: Final = frozenset({"item/tool/requestUserInput", "mcpServer/elicitation/request"})
@@ -76,23 +72,6 @@ _GOAL_KINDS: Final[dict[str, Kind]] = {
 
 
 @attrs.define(eq=False, repr=False)
-class Raised:
-    """One thing that isn't over.
-
-    ``request``: the server request that waits. ``alone_since``: since when nobody looks at it.
-    ``sent``: to whom it went. ``only``: nobody else is told. ``settled``: it goes to no more.
-    """
-
-    notice: Notice
-    request: ServerRequest | None = None
-    alone_since: float | None = None
-    sent: dict[str, None] = attrs.field(factory=dict)
-    only: frozenset[str] | None = None
-    settled: bool = False
-    explained: set[tuple[str, str]] = attrs.field(factory=set)
-
-
-@attrs.define(eq=False, repr=False)
 class Notices:
     """All notices of one broker. ``life``: no other life of the broker has the same.
 
@@ -103,6 +82,7 @@ class Notices:
     looking: Looking
     timing: Timing
     life: str = ""
+    escalation: NoticeEscalation = attrs.field(init=False)
     _open: dict[str, Raised] = attrs.field(factory=dict)
     _recipients: tuple[Recipient, ...] = ()
     _known: OrderedDict[str, None] = attrs.field(factory=OrderedDict)
@@ -111,8 +91,11 @@ class Notices:
     _goals: dict[str, str] = attrs.field(factory=dict)
     _limit: str | None = None
     _down: Raised | None = None
-    _due: float = NEVER
     _seen: tuple[int, int, int] = (0, 0, 0)
+
+    @escalation.default
+    def _made_escalation(self) -> NoticeEscalation:
+        return NoticeEscalation(self.state, self.looking, self.timing)
 
     @property
     def wants_a_look(self) -> bool:
@@ -121,7 +104,7 @@ class Notices:
         What isn't over is weighed against who looks at it. That changes with what a person does,
         with who is offered an approval, with who is whose sub-agent, and with time.
         """
-        if self._changes() != self._seen or self._due <= self.state.now:
+        if self._changes() != self._seen or self.escalation.due <= self.state.now:
             return True
         return self._down is not None and self.state.appserver.state is AppServerState.READY
 
@@ -262,7 +245,7 @@ class Notices:
 
     def look(self) -> None:
         """Compare what waits with what was raised, and tell whom it is time to tell."""
-        self._due = NEVER
+        self.escalation.due = NEVER
         self._raise_what_waits()
         self._watch_app_server()
         if self._open:
@@ -270,11 +253,11 @@ class Notices:
             for each in list(self._open.values()):
                 self._weigh(each, glance)
         self._seen = self._changes()
-        self.state.arm(self._due)
+        self.state.arm(self.escalation.due)
 
     def time_passed(self) -> float:
         """Returns when to look again; ``look`` comes at the end of the event."""
-        return self._due if self._due > self.state.now else NEVER
+        return self.escalation.due if self.escalation.due > self.state.now else NEVER
 
     def _raise_what_waits(self) -> None:
         waiting = {
@@ -292,7 +275,7 @@ class Notices:
                 continue
             notice = self._of_request(thing, request)
             self._open[thing] = Raised(notice, request)
-            self._explain(self._open[thing], "raised", request.method)
+            self.escalation.explain(self._open[thing], "raised", request.method)
 
     def _of_request(self, thing: str, request: ServerRequest) -> Notice:
         params, item = params_of(request), item_about(self.state, request)
@@ -350,12 +333,12 @@ class Notices:
             look = self.looking.at_request(each.request)
             if look is not None:
                 each.alone_since = None
-                self._explain(each, "suppressed", f"{_name(look[0])} looks at it")
-                self._due = min(self._due, look[1])
+                self.escalation.explain(each, "suppressed", f"{_name(look[0])} looks at it")
+                self.escalation.due = min(self.escalation.due, look[1])
                 return
         if each.alone_since is None:
             each.alone_since = self.state.now
-        self._tell_due(each)
+        self.escalation.tell_due(each)
 
     # ── telling ───────────────────────────────────────────────────────────────────────────────
 
@@ -366,89 +349,20 @@ class Notices:
         each = Raised(notice, alone_since=self.state.now, only=only)
         if self._knows(notice.thing):
             return each
-        self._explain(each, "raised", "")
+        self.escalation.explain(each, "raised", "")
         look = self.looking.at_thread(notice.thread)
         if look is not None:
             suppressed = suppressed or f"{_name(look[0])} looks at it"
         if suppressed is not None:
-            self._explain(each, "suppressed", suppressed)
+            self.escalation.explain(each, "suppressed", suppressed)
             return each
         self._open[notice.thing] = each
-        self._tell_due(each)
-        self.state.arm(self._due)
+        self.escalation.tell_due(each)
+        self.state.arm(self.escalation.due)
         if not each.sent and each.settled:
             del self._open[notice.thing]
         self._forget_oldest()
         return each
-
-    def _tell_due(self, each: Raised) -> None:
-        """Tell the device used last, and when nobody has looked for long enough, the others."""
-        if each.settled or each.alone_since is None:
-            return
-        among = [one for one in self._recipients if each.only is None or one.device in each.only]
-        own = [one for one in among if not one.further]
-        if not among:
-            self._explain(each, "suppressed", NOBODY)
-        if each.only is not None:
-            self._tell_all(each, own, "it was told that the app-server was down")
-        else:
-            self._tell_all(each, [one for one in own if one.always], "it is always told")
-            devices = [one for one in own if not one.always]
-            if not any(one.device in each.sent for one in devices):
-                self._tell_one(each, devices)
-        if each.notice.kind not in ESCALATES:
-            each.settled = True
-            return
-        further = [one for one in among if one.further]
-        self._escalate(each, own, self.timing.escalate_after)
-        self._escalate(each, further, self.timing.escalate_further_after)
-
-    def _escalate(self, each: Raised, recipients: list[Recipient], after: float) -> None:
-        moment = (each.alone_since or 0.0) + after
-        if moment > self.state.now:
-            self._due = min(self._due, moment) if recipients else self._due
-        else:
-            self._tell_all(each, recipients, f"nobody has looked for {after:g} s")
-
-    def _tell_one(self, each: Raised, recipients: list[Recipient]) -> None:
-        waits = each.notice.kind in WAITING
-        order = sorted(
-            recipients,
-            key=lambda one: (not waits or "approve" in one.scopes, self._used(one)),
-            reverse=True,
-        )
-        for recipient in order:
-            if self._tell(each, recipient, "used last"):
-                return
-
-    def _tell_all(self, each: Raised, recipients: Iterable[Recipient], why: str) -> None:
-        for recipient in recipients:
-            self._tell(each, recipient, why)
-
-    def _tell(self, each: Raised, recipient: Recipient, why: str) -> bool:
-        if recipient.device in each.sent:
-            return True
-        refused = recipient.refuses(each.notice.kind, each.notice.thread)
-        if refused is not None:
-            self._explain(each, "suppressed", refused, recipient.device)
-            return False
-        each.sent[recipient.device] = None
-        self.state.count("notice/sent")
-        self.state.out.append(Notify(each.notice, recipient.device, why))
-        return True
-
-    def _used(self, recipient: Recipient) -> float:
-        return max(recipient.used, self.looking.used.get(recipient.device, float("-inf")))
-
-    def _explain(self, each: Raised, outcome: str, why: str, device: str = "") -> None:
-        """Say once why it was decided so."""
-        if (device, why) in each.explained and outcome == "suppressed":
-            return
-        each.explained.add((device, why))
-        self.state.count(f"notice/{outcome}")
-        if outcome == "suppressed":
-            self.state.count(f"notice/suppressed/{_reason(why)}")
-        self.state.out.append(Explain(each.notice, outcome, why, device))
 
     # ── the end of one ────────────────────────────────────────────────────────────────────────
 
@@ -464,7 +378,7 @@ class Notices:
         if each.sent:
             self.state.out.append(Withdraw(each.notice, tuple(each.sent), why))
         else:
-            self._explain(each, "over", why)
+            self.escalation.explain(each, "over", why)
 
     def _forget_oldest(self) -> None:
         informing = [thing for thing, each in self._open.items() if each.request is None]
@@ -480,10 +394,6 @@ class Notices:
         return known
 
     # ── what the shell says ───────────────────────────────────────────────────────────────────
-
-    def reachable(self, recipients: tuple[Recipient, ...]) -> None:
-        """Who can be pushed to, and what each wants right now."""
-        self._recipients = recipients
 
     def kept(self, known: Iterable[str], standing: Iterable[Standing]) -> None:
         """What an earlier life told, and what of it isn't over.
@@ -511,20 +421,10 @@ class Notices:
             return
         each = Raised(notice, sent=dict.fromkeys(old.unsent), settled=True)
         self._open[notice.thing] = each
-        self._explain(each, "raised", "the broker ended while it was on its way")
+        self.escalation.explain(each, "raised", "the broker ended while it was on its way")
         for device in old.unsent:
             self.state.count("notice/sent")
             self.state.out.append(Notify(notice, device, "the approval was on its way to it"))
-
-
-def _reason(why: str) -> str:
-    """One of ``REASONS``."""
-    words = why.replace(" ", "_")
-    if words in REASONS:
-        return words
-    if why == NOBODY:
-        return "nobody_registered"
-    return "looked_at" if why.endswith(("looks at it", "interrupted it")) else "other"
 
 
 def _remember(of: dict[str, str], thread: str, what: str) -> None:

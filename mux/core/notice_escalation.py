@@ -1,0 +1,134 @@
+"""Whom to tell of a notice, and when to tell more people.
+
+    the device used last ──nobody has looked──▶ the owner's others ──still nobody──▶ the further
+
+What is told, and when it is over, is decided by ``notices``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+import attrs
+
+from mux.core.approvals import ServerRequest
+from mux.core.commands import Explain, Notify
+from mux.core.looking import Looking
+from mux.core.notice import ESCALATES, WAITING, Notice, Recipient, Timing
+from mux.core.state import NEVER, State
+
+NOBODY: Final = "no device is registered for push"
+REASONS: Final = ("looked_at", "off", "quiet_hours", "snoozed", "nobody_registered", "other")
+"""Why a notice isn't told, for the metrics."""
+
+
+@attrs.define(eq=False, repr=False)
+class Raised:
+    """One thing that isn't over.
+
+    ``request``: the server request that waits. ``alone_since``: since when nobody looks at it.
+    ``sent``: to whom it went. ``only``: nobody else is told. ``settled``: it goes to no more.
+    """
+
+    notice: Notice
+    request: ServerRequest | None = None
+    alone_since: float | None = None
+    sent: dict[str, None] = attrs.field(factory=dict)
+    only: frozenset[str] | None = None
+    settled: bool = False
+    explained: set[tuple[str, str]] = attrs.field(factory=set)
+
+
+@attrs.define(eq=False, repr=False)
+class NoticeEscalation:
+    """Who is told next. ``due``: when somebody more is to be told, if nobody looks until then."""
+
+    state: State
+    looking: Looking
+    timing: Timing
+    due: float = NEVER
+    _recipients: tuple[Recipient, ...] = ()
+
+    def reachable(self, recipients: tuple[Recipient, ...]) -> None:
+        """Who can be pushed to, and what each wants right now."""
+        self._recipients = recipients
+
+    def tell_due(self, each: Raised) -> None:
+        """Tell the device used last, and when nobody has looked for long enough, the others."""
+        if each.settled or each.alone_since is None:
+            return
+        among = [one for one in self._recipients if each.only is None or one.device in each.only]
+        own = [one for one in among if not one.further]
+        if not among:
+            self.explain(each, "suppressed", NOBODY)
+        if each.only is not None:
+            self._tell_all(each, own, "it was told that the app-server was down")
+        else:
+            self._tell_all(each, [one for one in own if one.always], "it is always told")
+            devices = [one for one in own if not one.always]
+            if not any(one.device in each.sent for one in devices):
+                self._tell_one(each, devices)
+        if each.notice.kind not in ESCALATES:
+            each.settled = True
+            return
+        further = [one for one in among if one.further]
+        self._escalate(each, own, self.timing.escalate_after)
+        self._escalate(each, further, self.timing.escalate_further_after)
+
+    def _escalate(self, each: Raised, recipients: list[Recipient], after: float) -> None:
+        moment = (each.alone_since or 0.0) + after
+        if moment > self.state.now:
+            self.due = min(self.due, moment) if recipients else self.due
+        else:
+            self._tell_all(each, recipients, f"nobody has looked for {after:g} s")
+
+    def _tell_one(self, each: Raised, recipients: list[Recipient]) -> None:
+        waits = each.notice.kind in WAITING
+        order = sorted(
+            recipients,
+            key=lambda one: (not waits or "approve" in one.scopes, self._used(one)),
+            reverse=True,
+        )
+        for recipient in order:
+            if self._tell(each, recipient, "used last"):
+                return
+
+    def _tell_all(self, each: Raised, recipients: Iterable[Recipient], why: str) -> None:
+        for recipient in recipients:
+            self._tell(each, recipient, why)
+
+    def _tell(self, each: Raised, recipient: Recipient, why: str) -> bool:
+        if recipient.device in each.sent:
+            return True
+        refused = recipient.refuses(each.notice.kind, each.notice.thread)
+        if refused is not None:
+            self.explain(each, "suppressed", refused, recipient.device)
+            return False
+        each.sent[recipient.device] = None
+        self.state.count("notice/sent")
+        self.state.out.append(Notify(each.notice, recipient.device, why))
+        return True
+
+    def _used(self, recipient: Recipient) -> float:
+        return max(recipient.used, self.looking.used.get(recipient.device, float("-inf")))
+
+    def explain(self, each: Raised, outcome: str, why: str, device: str = "") -> None:
+        """Say once why it was decided so."""
+        if (device, why) in each.explained and outcome == "suppressed":
+            return
+        each.explained.add((device, why))
+        self.state.count(f"notice/{outcome}")
+        if outcome == "suppressed":
+            self.state.count(f"notice/suppressed/{_reason(why)}")
+        self.state.out.append(Explain(each.notice, outcome, why, device))
+
+
+def _reason(why: str) -> str:
+    """One of ``REASONS``."""
+    words = why.replace(" ", "_")
+    if words in REASONS:
+        return words
+    if why == NOBODY:
+        return "nobody_registered"
+    return "looked_at" if why.endswith(("looks at it", "interrupted it")) else "other"
