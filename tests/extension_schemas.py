@@ -15,7 +15,7 @@ from typing import Any, Final, TypeAlias
 import msgspec
 from jsonschema import Draft202012Validator
 
-from mux.core import extension
+from mux.core.extension import catalog
 from mux.core.extension.parts import Described
 
 Json: TypeAlias = dict[str, Any]
@@ -23,7 +23,7 @@ Json: TypeAlias = dict[str, Any]
 DIRECTORY: Final = Path(__file__).parent.parent / "docs" / "schema"
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 
-EVERYTHING: Final = extension.METHODS | extension.NOTIFICATIONS | extension.SHAPES
+EVERYTHING: Final = catalog.METHODS | catalog.NOTIFICATIONS | catalog.SHAPES
 
 
 def files() -> dict[str, str]:

@@ -15,7 +15,8 @@ import jsonschema
 import pytest
 
 import mux
-from mux.core import extension, methods
+from mux.core import methods
+from mux.core.extension import catalog
 from tests import extension_schemas
 
 PACKAGE = Path(mux.__file__).parent
@@ -34,22 +35,22 @@ def named_in_the_code() -> Iterator[tuple[str, str]]:
 
 def test_each_method_of_the_table_is_described() -> None:
     ours = {method for method in methods.REQUESTS if method.startswith("mux/")}
-    missing, gone = ours - extension.METHODS.keys(), extension.METHODS.keys() - ours
+    missing, gone = ours - catalog.METHODS.keys(), catalog.METHODS.keys() - ours
     assert not missing, f"describe them in mux/core/extension: {sorted(missing)}"
     assert not gone, f"no request of the table is called so: {sorted(gone)}"
 
 
 def test_each_name_in_the_code_is_described() -> None:
-    known = extension.METHODS.keys() | extension.NOTIFICATIONS.keys()
+    known = catalog.METHODS.keys() | catalog.NOTIFICATIONS.keys()
     found = list(named_in_the_code())
     missing = {f"{name} ({file})" for name, file in found if name not in known}
     assert not missing, f"describe them in mux/core/extension: {sorted(missing)}"
-    unsent = extension.NOTIFICATIONS.keys() - {name for name, _ in found}
+    unsent = catalog.NOTIFICATIONS.keys() - {name for name, _ in found}
     assert not unsent, f"nothing sends them: {sorted(unsent)}"
 
 
 def test_nothing_is_both() -> None:
-    assert not extension.METHODS.keys() & extension.NOTIFICATIONS.keys()
+    assert not catalog.METHODS.keys() & catalog.NOTIFICATIONS.keys()
 
 
 def test_the_files_are_in_step() -> None:

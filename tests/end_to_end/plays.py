@@ -18,7 +18,7 @@ from typing import Any, Final
 import attrs
 import trio
 
-from mux.core import extension
+from mux.core.extension import catalog
 from mux.scripted_model import Hold, Run, Say, Scripted
 from tests.end_to_end.brokered import brokered
 from tests.end_to_end.devices import DEVICES_ONLY, pair, post
@@ -47,7 +47,7 @@ class Stage:
     async def play(self, method: str) -> Any:
         """The real answer to the example of a method."""
         play = PLAYS.get(method, _as_it_stands)
-        return await play(self, method, example(extension.METHODS[method])["params"])
+        return await play(self, method, example(catalog.METHODS[method])["params"])
 
     async def thread(self, says: str | None = None) -> str:
         """A thread that both follow; with a turn running on it, if something is said."""
@@ -131,9 +131,9 @@ async def _queue(on: Stage, method: str, params: Json) -> Any:
 
 async def _confirm(on: Stage, method: str, params: Json) -> Any:
     """A device is paired; the same ticket again is refused."""
-    begin = example(extension.METHODS["mux/pairing/begin"])["params"]
+    begin = example(catalog.METHODS["mux/pairing/begin"])["params"]
     begun = await on.operator.request("mux/pairing/begin", begin | {"name": "paired here"})
-    body = example(extension.SHAPES["pair"])["request"] | {"ticket": begun["ticket"]}
+    body = example(catalog.SHAPES["pair"])["request"] | {"ticket": begun["ticket"]}
     on.posted.append(("request", body))
 
     async def device() -> None:

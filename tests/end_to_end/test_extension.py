@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mux.core import extension
+from mux.core.extension import catalog
 from tests.end_to_end.peer import Peer, RpcError
 from tests.end_to_end.plays import Stage, stage
 from tests.extension_schemas import faults
@@ -16,7 +16,7 @@ from tests.extension_schemas import faults
 async def test_every_example_is_what_the_broker_does() -> None:
     found: list[str] = []
     async with stage() as on:
-        for method in extension.METHODS:
+        for method in catalog.METHODS:
             found += faults(method, "result", await on.play(method))
         heard = [message for peer in (on.operator, on.guest) for message in ours(peer)]
         for message in heard:
@@ -29,7 +29,7 @@ async def test_every_example_is_what_the_broker_does() -> None:
             await on.guest.request("thread/start")
         found += faults("errors", str(refused.value.code), refused.value.data)
     assert not found, "\n".join(found)
-    unheard = extension.NOTIFICATIONS.keys() - {message["method"] for message in heard}
+    unheard = catalog.NOTIFICATIONS.keys() - {message["method"] for message in heard}
     assert not unheard, f"a play in tests/end_to_end/plays.py is to provoke {sorted(unheard)}"
 
 

@@ -1,0 +1,28 @@
+"""All of the extension's methods, notifications and shapes, from the modules beside this one."""
+
+from __future__ import annotations
+
+from mux.core.extension import approvals, devices, following, notices, queue, runtime
+from mux.core.extension.parts import Described
+
+METHODS: dict[str, Described] = {
+    **runtime.METHODS,
+    **following.METHODS,
+    **approvals.METHODS,
+    **queue.METHODS,
+    **devices.METHODS,
+    **notices.METHODS,
+}
+"""The requests that the broker answers itself."""
+
+NOTIFICATIONS: dict[str, Described] = {
+    **runtime.NOTIFICATIONS,
+    **following.NOTIFICATIONS,
+    **approvals.NOTIFICATIONS,
+    **queue.NOTIFICATIONS,
+    **devices.NOTIFICATIONS,
+}
+"""What the broker tells by itself."""
+
+SHAPES: dict[str, Described] = {**runtime.SHAPES, **queue.SHAPES, **devices.SHAPES}
+"""What stands elsewhere: in ``initialize``, in errors, beside ``method``, in HTTP bodies."""
