@@ -31,7 +31,7 @@ from bench.catchups import LITTLE_MEMORY, catch_up
 from bench.delays import brokered, direct
 from bench.replays import Replay, bare, replay
 from bench.sides import MIB, median, sourced
-from mux.core.journal_entry import Entry
+from mux.core.protocol.journal_entry import Entry
 from mux.store import Store
 
 SUBSCRIBERS: Final = (1, 4, 16, 64, 256, 1024)

@@ -24,7 +24,7 @@ import trio
 from rich.console import Console
 from rich.table import Table
 
-from mux.core.journal_entry import Entry
+from mux.core.protocol.journal_entry import Entry
 from mux.store import FLUSH_INTERVAL, Store
 
 EVENT_EVERY: Final = 50

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from mux.cli import main
 from mux.core.journal import Journal
-from mux.core.journal_entry import Entry
+from mux.core.protocol.journal_entry import Entry
 from mux.store import Store
 
 _NOTHING = Entry(0, None, "", b"")

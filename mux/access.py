@@ -36,7 +36,7 @@ from mux.core.extension.devices import (
 )
 from mux.core.extension.parts import Done
 from mux.core.principal import ClientId, Principal
-from mux.core.scope import Scope
+from mux.core.protocol.scope import Scope
 from mux.devices import Book, Device, DeviceError, digest_of, new_token
 from mux.dispatcher import Dispatcher
 from mux.errors import AppmuxError

@@ -29,7 +29,7 @@ import attrs
 
 from mux import privatefile
 from mux.core.principal import Principal
-from mux.core.scope import Scope
+from mux.core.protocol.scope import Scope
 from mux.core.scopes import ALL
 from mux.devices import TOKEN_PREFIX, Device
 from mux.errors import AppmuxError

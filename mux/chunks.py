@@ -20,7 +20,7 @@ import attrs
 import msgspec
 
 from mux import database, schema
-from mux.core.journal_entry import Entry, is_delta
+from mux.core.protocol.journal_entry import Entry, is_delta
 
 BATCH_BYTES = 1024 * 1024
 """Of messages in one batch, so also the most in a row, but for a single larger message. It bounds

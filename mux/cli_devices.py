@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, get_args
 
 import click
 
-from mux.core.scope import Scope
+from mux.core.protocol.scope import Scope
 
 if TYPE_CHECKING:
     from mux.config import Config

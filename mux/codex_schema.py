@@ -37,7 +37,7 @@ import trio
 from mux import privatefile, wholefile
 from mux.codex import identity
 from mux.codex_version import codex_version, kill
-from mux.core.experimental import Gate, gate_of
+from mux.core.protocol.experimental import Gate, gate_of
 from mux.errors import AppmuxError
 
 DIRECTORY: Final = "codex-schema"

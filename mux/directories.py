@@ -24,7 +24,7 @@ import trio
 
 from mux.core.commands import Resolve
 from mux.core.events import Resolved
-from mux.core.places import Place, around
+from mux.core.protocol.directories import Place, around
 
 DEADLINE: Final = 5.0
 """Seconds for all paths of one request, which take microseconds where no disk hangs."""

@@ -21,7 +21,6 @@ import structlog
 import trio
 
 import mux
-from mux.core import jsonrpc
 from mux.core.appserver import State
 from mux.core.broker import Broker
 from mux.core.commands import (
@@ -60,8 +59,9 @@ from mux.core.events import (
     TimePassed,
     UpstreamSent,
 )
-from mux.core.journal_entry import Entry
 from mux.core.principal import ClientId, Principal
+from mux.core.protocol import jsonrpc
+from mux.core.protocol.journal_entry import Entry
 from mux.core.report import report
 from mux.errors import AppmuxError
 from mux.outbox import Outbox, Writes, text_frame

@@ -16,9 +16,9 @@ import attrs
 import structlog
 import trio
 
-from mux.core import jsonrpc
 from mux.core.events import ClientSent, ClientSentBinary
 from mux.core.principal import ClientId
+from mux.core.protocol import jsonrpc
 from mux.dispatcher import Dispatcher, Port
 from mux.door import Admission
 from mux.frames import Frames, accepted

@@ -41,7 +41,7 @@ from mux.core.extension.devices import (
     WhyNot,
 )
 from mux.core.principal import ClientId
-from mux.core.scope import Scope
+from mux.core.protocol.scope import Scope
 from mux.devices import Book, BookError, Device, digest_of, new_token, printable_name
 from mux.errors import AppmuxError
 

@@ -24,7 +24,7 @@ import structlog
 
 from mux import database, schema
 from mux.chunks import batches, rows
-from mux.core.journal_entry import Entry
+from mux.core.protocol.journal_entry import Entry
 from mux.database import transaction
 
 RESERVED = 2**30

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final, get_args
 
 from mux.core import command_words
-from mux.core.answers import ANSWERED_BY_PEOPLE
 from mux.core.policies import QUESTION, PolicyName, Rule
+from mux.core.protocol.answers import ANSWERED_BY_PEOPLE
 
 MOST_RULES: Final = 100
 """Each is looked at for each command."""

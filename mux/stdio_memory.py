@@ -21,16 +21,16 @@ from typing import Final, NamedTuple, TypeAlias
 import msgspec
 
 from mux import stdio_reading as reading
-from mux.core import jsonrpc, kept
-from mux.core.jsonrpc import ABSENT, BadMessageError, ClientMessage
-from mux.core.methods import (
+from mux.core.protocol import jsonrpc, thread_settings
+from mux.core.protocol.jsonrpc import ABSENT, BadMessageError, ClientMessage
+from mux.core.protocol.methods import (
     Asked,
     Route,
     notification_rule,
     request_rule,
     server_request_rule,
 )
-from mux.core.turns import ended_by_death, started_turn
+from mux.core.protocol.turn_messages import ended_by_death, started_turn
 from mux.stdio_reading import EXTENSION, Life, Message, Params, Replayed, Turn
 
 WATCH, UNWATCH = "fs/watch", "fs/unwatch"
@@ -223,8 +223,8 @@ class Memory:
             self._running[thread] = Running(turn.id, text, self._cursor, also)
         elif method == "turn/completed":
             self._running.pop(thread, None)
-        elif method == kept.UPDATED and thread in self._follows:
-            self._follows[thread].settings = kept.read_updated(text)
+        elif method == thread_settings.UPDATED and thread in self._follows:
+            self._follows[thread].settings = thread_settings.read_updated(text)
 
     def _forget(self, thread: str) -> None:
         self._follows.pop(thread, None)
@@ -366,7 +366,7 @@ class Memory:
 
     def _to_load(self, thread: str) -> dict[str, object]:
         followed = self._follows[thread]
-        asked = kept.to_load(followed.loaded_with, followed.settings)
+        asked = thread_settings.to_load(followed.loaded_with, followed.settings)
         params = {name: msgspec.Raw(text) for name, text in asked.items()}
         return {**params, "threadId": thread, "excludeTurns": True}
 
@@ -377,7 +377,7 @@ class Memory:
         self._loading -= 1
         settings = self._follows[thread].settings
         if settings and not failed:
-            self._ask(kept.UPDATE, kept.to_update(thread, settings), _nothing)
+            self._ask(thread_settings.UPDATE, thread_settings.to_update(thread, settings), _nothing)
         if self._loading == 0:
             self._read_on()
         return []

@@ -13,8 +13,8 @@ from typing import Final
 
 import msgspec
 
-from mux.core import jsonrpc
-from mux.core.jsonrpc import ABSENT
+from mux.core.protocol import jsonrpc
+from mux.core.protocol.jsonrpc import ABSENT
 
 EXTENSION: Final = "appmux"
 """In ``capabilities.extensions`` and in the answer to ``initialize``."""

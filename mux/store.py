@@ -29,7 +29,7 @@ import trio
 
 from mux import database, schema
 from mux.chunks import Reader, fitting
-from mux.core.journal_entry import Entry, is_delta
+from mux.core.protocol.journal_entry import Entry, is_delta
 from mux.database import StoreError as StoreError  # noqa: PLC0414 (for those who read)
 from mux.recorder import Recorder
 from mux.times import Times

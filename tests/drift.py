@@ -26,9 +26,10 @@ from typing import Any, Final
 import attrs
 
 from mux.codex import find_codex
-from mux.core import answers, id_fields, methods, overrides, scopes
-from mux.core.experimental import WITHHELD
-from mux.core.methods import Route
+from mux.core import id_fields, scopes
+from mux.core.protocol import answers, methods, thread_overrides
+from mux.core.protocol.experimental import WITHHELD
+from mux.core.protocol.methods import Route
 from tests.codex_bundles import Bundle, Json, generated
 
 REQUESTS: Final = "ClientRequest"
@@ -134,8 +135,8 @@ def _suspicion(change: Change) -> Iterator[str]:
     name = change.place.rpartition(".")[2]
     if not change.place.startswith("params.") or not change.what.startswith("new"):
         return
-    known = overrides.JUDGED.keys() | overrides.HARMLESS.keys()
-    if overrides.SUSPICIOUS.search(name) and name not in known:
+    known = thread_overrides.JUDGED.keys() | thread_overrides.HARMLESS.keys()
+    if thread_overrides.SUSPICIOUS.search(name) and name not in known:
         yield f"does `{name}` loosen what may be done? (overrides.py)"
     if id_fields.kind_of(name) is not None:
         yield f"does `{name}` belong to one client? (methods.py)"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import trio
 
-from mux.core.journal_entry import Entry
+from mux.core.protocol.journal_entry import Entry
 from mux.store import Store
 
 DELTA = "item/agentMessage/delta"

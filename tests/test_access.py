@@ -20,7 +20,7 @@ from mux.core.commands import Serve
 from mux.core.events import DeviceEnded, Event
 from mux.core.limits import Limits
 from mux.core.principal import ClientId, Principal
-from mux.core.scope import Scope
+from mux.core.protocol.scope import Scope
 from mux.core.scopes import ALL
 from mux.devices import Book, Device, DeviceError, digest_of, open_book
 from mux.dispatcher import Dispatcher, Port

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from mux.approving import ELICITATION, QUESTION, ApprovingError, described, find, result_for
-from mux.core.answers import fault
+from mux.core.protocol.answers import fault
 from mux.core.risk import COMMAND, FILES, PERMISSIONS
 
 

@@ -10,7 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from mux import codex_schema
-from mux.core.experimental import Gate
+from mux.core.protocol.experimental import Gate
 
 GATE = Gate("1.2.3", frozenset({"process/spawn"}), {"a/b": ["x"]}, {"a/b": {}}, {})
 WHICH = "ab-12-cd"

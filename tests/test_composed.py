@@ -16,8 +16,8 @@ import pytest
 
 from mux.core.commands import Command, Forward, Publish, TellWhenDrained
 from mux.core.events import ClientDrained, ClientLags, ClientSent, Event, GateLearned, UpstreamSent
-from mux.core.experimental import gate_of
 from mux.core.limits import Limits
+from mux.core.protocol.experimental import gate_of
 from tests.codex_bundles import bundle
 from tests.core.recordings import NAMES, Playback, recording
 from tests.core.stories import REFRESH, TOOL_CALL, Json, Peer, Story

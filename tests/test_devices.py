@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from mux import devices, wholefile
-from mux.core.scope import Scope
+from mux.core.protocol.scope import Scope
 from mux.core.scopes import ALL
 from mux.devices import (
     Book,

@@ -13,7 +13,7 @@ from mux import directories
 from mux.config import Config
 from mux.core.commands import Resolve
 from mux.core.events import Resolved
-from mux.core.places import Place, around, is_below
+from mux.core.protocol.directories import Place, around, is_below
 from mux.directories import Directories, Listed, places
 from mux.settings import ConfigError, load
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from mux.core import methods, scopes
+from mux.core import scopes
+from mux.core.protocol import methods
 from tests.codex_bundles import Bundle, Json, bundle
 from tests.drift import (
     LIKE_AN_ID,

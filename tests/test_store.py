@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from mux import schema
 from mux.chunks import BATCH_BYTES
-from mux.core.journal_entry import Entry
+from mux.core.protocol.journal_entry import Entry
 from mux.database import WAL_BYTES, StoreError
 from mux.recorder import RESERVED, STEP_PAGES
 from mux.schema import FILE

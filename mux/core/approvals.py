@@ -27,9 +27,9 @@ from collections.abc import Iterator
 
 import attrs
 
-from mux.core.methods import ServerRequestRule
 from mux.core.policies import Ballot, Policy
 from mux.core.principal import ClientId
+from mux.core.protocol.methods import ServerRequestRule
 
 RESOLVED = "serverRequest/resolved"
 """The notification by which the app-server says that a request of its is over."""

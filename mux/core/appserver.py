@@ -21,7 +21,7 @@ import attrs
 import msgspec
 
 from mux.core.client import ClientInfo
-from mux.core.texts import NO_HEADER_VALUE
+from mux.core.protocol.text_limits import NO_HEADER_VALUE
 
 
 class State(enum.Enum):

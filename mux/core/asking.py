@@ -15,14 +15,15 @@ from collections.abc import Iterator
 import attrs
 import msgspec
 
-from mux.core import id_fields, jsonrpc, recording
+from mux.core import id_fields, recording
 from mux.core.appserver import State as AppServerState
 from mux.core.client import Client
 from mux.core.flow import BROKER, DEPARTED, QUEUE
 from mux.core.interrupts import INTERRUPT, is_late
-from mux.core.jsonrpc import ClientMessage
-from mux.core.methods import RequestRule, Route, request_rule
 from mux.core.principal import ClientId
+from mux.core.protocol import jsonrpc
+from mux.core.protocol.jsonrpc import ClientMessage
+from mux.core.protocol.methods import RequestRule, Route, request_rule
 from mux.core.queues import Queued
 from mux.core.requests import Request
 from mux.core.scoped import Claim

@@ -21,11 +21,11 @@ from operator import attrgetter
 import attrs
 import msgspec
 
-from mux.core import jsonrpc
 from mux.core.approvals import RESOLVED
-from mux.core.journal_entry import MERGEABLE, Entry, Message, is_delta, merge, with_cursor
-from mux.core.methods import Asked, server_request_rule
-from mux.core.scope import Scope
+from mux.core.protocol import jsonrpc
+from mux.core.protocol.journal_entry import MERGEABLE, Entry, Message, is_delta, merge, with_cursor
+from mux.core.protocol.methods import Asked, server_request_rule
+from mux.core.protocol.scope import Scope
 from mux.core.scopes import ALL
 
 NOT_NUMBERED = 0

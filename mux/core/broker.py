@@ -26,7 +26,7 @@ from collections.abc import Callable
 import msgspec
 
 from mux.core import client as clients
-from mux.core import jsonrpc, listing, recording
+from mux.core import listing, recording
 from mux.core.approvals import Approvals
 from mux.core.appserver import Introduction
 from mux.core.appserver import State as AppServerState
@@ -62,17 +62,18 @@ from mux.core.extension.runtime import Welcome
 from mux.core.flow import DEPARTED
 from mux.core.hearing import Hearing
 from mux.core.journal import Journal
-from mux.core.jsonrpc import BadMessageError, ClientMessage
 from mux.core.limits import Limits
 from mux.core.looking import FOCUS
-from mux.core.methods import RequestRule, Route, request_rule
 from mux.core.notice import Timing
-from mux.core.overrides import Held
-from mux.core.params import canonical
 from mux.core.parts import Parts
 from mux.core.policies import Policies
 from mux.core.principal import ClientId
-from mux.core.scope import Scope
+from mux.core.protocol import jsonrpc
+from mux.core.protocol.jsonrpc import BadMessageError, ClientMessage
+from mux.core.protocol.methods import RequestRule, Route, request_rule
+from mux.core.protocol.request_params import canonical
+from mux.core.protocol.scope import Scope
+from mux.core.protocol.thread_overrides import Held
 from mux.core.scopes import SCOPES, needed
 from mux.core.settling import Settling
 from mux.core.state import NEVER, State

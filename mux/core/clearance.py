@@ -19,15 +19,16 @@ from collections.abc import Callable
 import attrs
 import msgspec
 
-from mux.core import jsonrpc, kept, overrides, recording
+from mux.core import recording
 from mux.core.appserver import State as AppServerState
 from mux.core.asking import Asking
 from mux.core.client import Client
 from mux.core.commands import Resolve
-from mux.core.jsonrpc import ClientMessage
-from mux.core.overrides import NOTHING_KNOWN, NULL, STARTS, Held
-from mux.core.places import Home, Host, Place, read_home, read_host
 from mux.core.principal import ClientId
+from mux.core.protocol import jsonrpc, thread_overrides, thread_settings
+from mux.core.protocol.directories import Home, Host, Place, read_home, read_host
+from mux.core.protocol.jsonrpc import ClientMessage
+from mux.core.protocol.thread_overrides import NOTHING_KNOWN, NULL, STARTS, Held
 from mux.core.requests import Request
 from mux.core.state import State
 from mux.core.verdicts import STATUS_OF_SERVERS, Facts, Verdict, verdict
@@ -105,13 +106,13 @@ class Clearance:
         if method == STATUS_OF_SERVERS:
             named = jsonrpc.read_fields(message.params)
             return named is None or named.get("threadId", NULL) != NULL
-        if method in STARTS or method not in overrides.METHODS:
+        if method in STARTS or method not in thread_overrides.METHODS:
             return method in STARTS
-        fields = overrides.read(message.params) or {}
+        fields = thread_overrides.read(message.params) or {}
         thread = jsonrpc.read_text(bytes(fields.get("threadId", b"")))
         known = self.state.threads.known.get(thread or "")
         own = (known.directory or None) if known is not None else None
-        return any(path != own for path in overrides.directories_in(fields))
+        return any(path != own for path in thread_overrides.directories_in(fields))
 
     def holds_back(self, client: Client, message: ClientMessage) -> bool:
         """Whether the request waits behind one of the same client's for the same thread."""
@@ -190,7 +191,7 @@ class Clearance:
         """
         thread = self.state.threads.known.get(id)
         if thread is not None and thread.loaded_with:
-            load(kept.to_load(thread.loaded_with, thread.settings))
+            load(thread_settings.to_load(thread.loaded_with, thread.settings))
         elif "admin" in client.principal.scopes:
             load({})
         else:
@@ -233,9 +234,9 @@ class Clearance:
             self._close(number, lambda: case.deny(jsonrpc.INTERNAL_ERROR, why))
             return
         named = case.home.paths if case.home is not None else []
-        if case.method in overrides.METHODS:
-            named += overrides.directories_in(case.fields)
-        if case.method == "thread/start" and overrides.cwd_in(case.fields) is None:
+        if case.method in thread_overrides.METHODS:
+            named += thread_overrides.directories_in(case.fields)
+        if case.method == "thread/start" and thread_overrides.cwd_in(case.fields) is None:
             named.append("")  # the app-server's own
         case.needed = tuple(dict.fromkeys(named))
         case.paths = tuple(dict.fromkeys([*named, *case.host.projects]))
@@ -273,7 +274,7 @@ class Clearance:
             recording.unlisted(self.state, case.client, told)
         if thread is not None and verdict.distrusted and case.method not in STARTS:
             # It will work there: loaded again, it is to take nothing from there either.
-            thread.loaded_with = kept.distrusting(thread.loaded_with, verdict.distrusted)
+            thread.loaded_with = thread_settings.distrusting(thread.loaded_with, verdict.distrusted)
         case.allow(verdict.params)
 
     def _close(self, number: int, decide: Callable[[], None]) -> None:

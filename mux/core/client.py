@@ -17,10 +17,10 @@ import enum
 import attrs
 import msgspec
 
-from mux.core import texts
 from mux.core.backlog import Backlog
-from mux.core.experimental import WITHHELD
 from mux.core.principal import ClientId, Owner, Principal
+from mux.core.protocol import text_limits
+from mux.core.protocol.experimental import WITHHELD
 
 EXTENSION = "appmux"
 """What a client that knows the broker declares in ``capabilities.extensions``."""
@@ -75,14 +75,14 @@ class InitializeParams(msgspec.Struct):
     def refusal(self) -> str | None:
         """Why nobody can be known by this; None if one can. A bad name in the native words."""
         info = self.clientInfo
-        if texts.NO_HEADER_VALUE.search(info.name) and texts.is_short(info.name):
+        if text_limits.NO_HEADER_VALUE.search(info.name) and text_limits.is_short(info.name):
             return f"Invalid clientInfo.name: '{info.name}'. Must be a valid HTTP header value."
         for field in ("name", "version", "title"):
-            if not texts.is_short(getattr(info, field) or ""):
-                return f"Invalid clientInfo.{field}: {texts.TOO_LONG}"
+            if not text_limits.is_short(getattr(info, field) or ""):
+                return f"Invalid clientInfo.{field}: {text_limits.TOO_LONG}"
         opted_out = self.capabilities and self.capabilities.optOutNotificationMethods
-        if opted_out and len(opted_out) > texts.MOST_NAMED:
-            return f"capabilities.optOutNotificationMethods has more than {texts.MOST_NAMED}"
+        if opted_out and len(opted_out) > text_limits.MOST_NAMED:
+            return f"capabilities.optOutNotificationMethods has more than {text_limits.MOST_NAMED}"
         return None
 
 
@@ -153,7 +153,7 @@ class Client:
         self.info = params.clientInfo
         self.capabilities = params.capabilities or Capabilities()
         opted_out = self.capabilities.optOutNotificationMethods or ()
-        self.opted_out = frozenset(filter(texts.is_short, opted_out))  # others name nothing
+        self.opted_out = frozenset(filter(text_limits.is_short, opted_out))  # others name nothing
         if not self.capabilities.experimentalApi:
             self.opted_out |= WITHHELD
         declared = (self.capabilities.extensions or {}).get(EXTENSION)

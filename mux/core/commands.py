@@ -10,9 +10,9 @@ from typing import Literal
 
 import msgspec
 
-from mux.core.journal_entry import Entry
 from mux.core.notice import Notice
 from mux.core.principal import ClientId
+from mux.core.protocol.journal_entry import Entry
 
 Level = Literal["debug", "info", "warning", "error"]
 

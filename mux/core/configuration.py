@@ -8,7 +8,7 @@ Heard from: ``settling``.
 
 from __future__ import annotations
 
-from mux.core import jsonrpc
+from mux.core.protocol import jsonrpc
 
 READ = "config/read"
 

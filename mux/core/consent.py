@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from mux.core.answers import lists_decision, part_of
+from mux.core.protocol.answers import lists_decision, part_of
 
 _NO = frozenset({"abort", "cancel", "decline", "declined", "denied", "deny", "reject", "timed_out"})
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import msgspec
 
-from mux.core.experimental import Gate
-from mux.core.journal_entry import Entry
 from mux.core.notice import Recipient, Standing
-from mux.core.places import Place
 from mux.core.principal import ClientId, Principal
+from mux.core.protocol.directories import Place
+from mux.core.protocol.experimental import Gate
+from mux.core.protocol.journal_entry import Entry
 
 
 class Event(msgspec.Struct, frozen=True):

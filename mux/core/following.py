@@ -15,14 +15,15 @@ from collections import Counter
 
 import attrs
 
-from mux.core import births, jsonrpc, kept, running, threads
+from mux.core import births, running, threads
 from mux.core.asking import Asking, asks_for_history
 from mux.core.clearance import Clearance
 from mux.core.client import Client
-from mux.core.jsonrpc import ClientMessage
-from mux.core.methods import RequestRule, Route
 from mux.core.offering import Offering
 from mux.core.principal import ClientId
+from mux.core.protocol import jsonrpc, thread_settings
+from mux.core.protocol.jsonrpc import ClientMessage
+from mux.core.protocol.methods import RequestRule, Route
 from mux.core.requests import Request
 from mux.core.state import NEVER, State
 from mux.core.threads import Thread
@@ -79,7 +80,7 @@ class Following:
         if not thread.subscribed and request.method != "review/start":
             thread.loaded_with = request.params  # of a loaded thread they are ignored
         if request.method != "review/start":
-            thread.held = kept.held_by_answer(line) or thread.held
+            thread.held = thread_settings.held_by_answer(line) or thread.held
         self.state.threads.claim(id)
         self._orphans.pop(id, None)
         if request.method in ("thread/start", "thread/fork"):

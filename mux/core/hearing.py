@@ -12,15 +12,16 @@ from __future__ import annotations
 import attrs
 import msgspec
 
-from mux.core import id_fields, interrupts, jsonrpc, recording, scoped
+from mux.core import id_fields, interrupts, recording, scoped
 from mux.core.approvals import RESOLVED
 from mux.core.following import USAGE
-from mux.core.journal_entry import MERGEABLE
-from mux.core.jsonrpc import ItemParams, UpstreamMessage
-from mux.core.methods import PUBLISHED, Audience, NotificationRule, notification_rule
 from mux.core.notices import HEARD
 from mux.core.parts import Parts
 from mux.core.principal import ClientId
+from mux.core.protocol import jsonrpc
+from mux.core.protocol.journal_entry import MERGEABLE
+from mux.core.protocol.jsonrpc import ItemParams, UpstreamMessage
+from mux.core.protocol.methods import PUBLISHED, Audience, NotificationRule, notification_rule
 from mux.core.running import Stream
 from mux.core.settling import Settling
 from mux.core.threads import Recipients

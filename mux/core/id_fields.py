@@ -20,8 +20,8 @@ from collections.abc import Callable, Collection, Mapping
 
 import msgspec
 
-from mux.core import jsonrpc
 from mux.core.principal import ClientId
+from mux.core.protocol import jsonrpc
 from mux.core.requests import Request
 from mux.core.scoped import Claim
 

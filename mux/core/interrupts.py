@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import msgspec
 
-from mux.core import jsonrpc, recording
+from mux.core import recording
+from mux.core.protocol import jsonrpc
 from mux.core.requests import Request
 from mux.core.running import Running
 from mux.core.state import State

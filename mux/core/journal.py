@@ -14,7 +14,7 @@ from itertools import islice
 
 import attrs
 
-from mux.core.journal_entry import Entry
+from mux.core.protocol.journal_entry import Entry
 
 
 @attrs.define(eq=False, repr=False)

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import msgspec
 
-from mux.core import jsonrpc
 from mux.core.approvals import ServerRequest
 from mux.core.client import Client
-from mux.core.jsonrpc import ClientMessage
-from mux.core.methods import Asked
+from mux.core.protocol import jsonrpc
+from mux.core.protocol.jsonrpc import ClientMessage
+from mux.core.protocol.methods import Asked
 from mux.core.state import State
 from mux.core.voting import Voting
 

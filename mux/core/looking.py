@@ -18,14 +18,14 @@ from collections.abc import Iterator
 import attrs
 import msgspec
 
-from mux.core import jsonrpc
 from mux.core.approvals import ServerRequest
 from mux.core.client import Client, Focus
 from mux.core.client import State as ClientState
 from mux.core.extension.notices import FocusHeld, FocusParams
-from mux.core.jsonrpc import ClientMessage
 from mux.core.notice import Timing
-from mux.core.scope import Scope
+from mux.core.protocol import jsonrpc
+from mux.core.protocol.jsonrpc import ClientMessage
+from mux.core.protocol.scope import Scope
 from mux.core.state import State
 
 FOCUS = "mux/focus"

@@ -11,7 +11,7 @@ from typing import Final
 
 import msgspec
 
-from mux.core import jsonrpc
+from mux.core.protocol import jsonrpc
 from mux.core.running import Running
 
 LONGEST_LINE: Final = 300

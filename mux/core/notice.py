@@ -13,7 +13,7 @@ from typing import Final, Literal, get_args
 import attrs
 import msgspec
 
-from mux.core.scope import Scope
+from mux.core.protocol.scope import Scope
 
 Kind = Literal[
     "approval",

@@ -14,18 +14,19 @@ import shlex
 import attrs
 import msgspec
 
-from mux.core import id_fields, jsonrpc, recording, tools
-from mux.core.answers import fault, plain
+from mux.core import id_fields, recording, tools
 from mux.core.approvals import RESOLVED, ServerRequest
 from mux.core.backlog import NOT_NUMBERED
 from mux.core.client import Client, ClientInfo
 from mux.core.commands import Judged
-from mux.core.experimental import without_hidden
-from mux.core.jsonrpc import ClientMessage, UpstreamMessage
 from mux.core.listing import item_about, params_in
-from mux.core.methods import SERVER_REQUESTS, Asked, server_request_rule
 from mux.core.policies import Ballot
 from mux.core.principal import ClientId, Owner, Principal
+from mux.core.protocol import jsonrpc
+from mux.core.protocol.answers import fault, plain
+from mux.core.protocol.experimental import without_hidden
+from mux.core.protocol.jsonrpc import ClientMessage, UpstreamMessage
+from mux.core.protocol.methods import SERVER_REQUESTS, Asked, server_request_rule
 from mux.core.state import NEVER, State
 from mux.core.voting import Voting
 

@@ -9,7 +9,7 @@ from typing import Literal
 
 import msgspec
 
-from mux.core.scope import Scope
+from mux.core.protocol.scope import Scope
 from mux.core.scopes import ALL
 
 ClientId = int

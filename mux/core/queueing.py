@@ -26,13 +26,14 @@ from typing import Literal
 import attrs
 import msgspec
 
-from mux.core import jsonrpc, overrides, recording
+from mux.core import recording
 from mux.core.appserver import State as AppServerState
 from mux.core.asking import Asking
 from mux.core.client import Client
 from mux.core.extension.queue import Held
-from mux.core.jsonrpc import ClientMessage
 from mux.core.principal import Owner
+from mux.core.protocol import jsonrpc, thread_overrides
+from mux.core.protocol.jsonrpc import ClientMessage
 from mux.core.queues import Queue, Queued
 from mux.core.recovery import Recovery
 from mux.core.requests import Request
@@ -204,7 +205,7 @@ class Queueing:
         known = self.state.threads.known.get(thread)
         if known is None or "admin" in turn.owner.principal.scopes:
             return ""
-        loosened = overrides.loosens(overrides.read(turn.params) or {}, known.held)
+        loosened = thread_overrides.loosens(thread_overrides.read(turn.params) or {}, known.held)
         return f"with `{loosened}` it needs the scope `admin` by now" if loosened else ""
 
     def _put_back(self, queue: Queue) -> None:

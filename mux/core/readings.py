@@ -14,9 +14,9 @@ from __future__ import annotations
 import attrs
 import msgspec
 
-from mux.core import jsonrpc
 from mux.core.asking import Asking, asks_for_history
 from mux.core.births import HISTORY_BYTES, Birth
+from mux.core.protocol import jsonrpc
 from mux.core.requests import Request
 from mux.core.state import State
 from mux.core.threads import Thread

@@ -25,17 +25,17 @@ from hashlib import sha256
 
 import msgspec
 
-from mux.core import jsonrpc
 from mux.core.approvals import ServerRequest
 from mux.core.client import Client, Refusals
-from mux.core.jsonrpc import ClientMessage
-from mux.core.methods import Asked
+from mux.core.protocol import jsonrpc
+from mux.core.protocol.jsonrpc import ClientMessage
+from mux.core.protocol.methods import Asked
+from mux.core.protocol.scope import Scope
+from mux.core.protocol.text_limits import Name
 from mux.core.queues import Queued
 from mux.core.requests import Recorded, Request
-from mux.core.scope import Scope
 from mux.core.scopes import SCOPES
 from mux.core.state import NEVER, State
-from mux.core.texts import Name
 
 TURNS = frozenset({"turn/steer", "turn/interrupt"})
 """What drives a turn, beside what begins one (``RequestRule.begins``)."""

@@ -22,16 +22,16 @@ from collections import deque
 import attrs
 import msgspec
 
-from mux.core import jsonrpc, kept
 from mux.core.appserver import State as AppServerState
 from mux.core.asking import Asking
 from mux.core.client import Client
 from mux.core.commands import GiveUp, KillUpstream, StartUpstream, StopUpstream
 from mux.core.extension.runtime import Restarted
 from mux.core.flow import DEPARTED
-from mux.core.methods import RequestRule
 from mux.core.offering import Offering
 from mux.core.principal import ClientId
+from mux.core.protocol import jsonrpc, thread_settings
+from mux.core.protocol.methods import RequestRule
 from mux.core.requests import Request
 from mux.core.state import NEVER, State
 from mux.core.threads import Thread
@@ -204,7 +204,7 @@ class Recovery:
             wanted = thread.followers or thread.id in state.queues
             if wanted and not thread.subscribed:
                 request = self.asking.load(
-                    thread.id, kept.to_load(thread.loaded_with, thread.settings)
+                    thread.id, thread_settings.to_load(thread.loaded_with, thread.settings)
                 )
                 self._resuming[request.wire] = thread.id
         for _client, claim in state.scoped.running():
@@ -224,7 +224,7 @@ class Recovery:
         if failed:
             log = self.state.log
             log("warning", "thread not as before the restart", thread=id, method=request.method)
-        if thread is not None and request.method != kept.UPDATE:
+        if thread is not None and request.method != thread_settings.UPDATE:
             self._loaded(thread, failed=failed)
         self._ready_if_resumed()
         return True
@@ -236,8 +236,8 @@ class Recovery:
         self.state.threads.claim(thread.id)
         self.state.loose.add(thread.id)  # its last follower may have left meanwhile
         if thread.settings:
-            params = kept.to_update(thread.id, thread.settings)
-            request = self.asking.ask_for_broker(kept.UPDATE, params)
+            params = thread_settings.to_update(thread.id, thread.settings)
+            request = self.asking.ask_for_broker(thread_settings.UPDATE, params)
             self._resuming[request.wire] = thread.id
 
     def _ready_if_resumed(self) -> None:

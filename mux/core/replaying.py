@@ -16,16 +16,16 @@ from collections import OrderedDict
 import attrs
 import msgspec
 
-from mux.core import jsonrpc
 from mux.core.appserver import State as AppServerState
 from mux.core.asking import Asking
 from mux.core.backlog import Backlog
 from mux.core.clearance import Clearance
 from mux.core.client import Client
 from mux.core.extension.following import Cursor, Replayed, ReplayParams
-from mux.core.jsonrpc import ClientMessage
-from mux.core.methods import Asked, Route, request_rule
 from mux.core.principal import ClientId
+from mux.core.protocol import jsonrpc
+from mux.core.protocol.jsonrpc import ClientMessage
+from mux.core.protocol.methods import Asked, Route, request_rule
 from mux.core.requests import Request
 from mux.core.state import State
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 import attrs
 import msgspec
 
-from mux.core.methods import RequestRule
 from mux.core.principal import ClientId, Owner
+from mux.core.protocol.methods import RequestRule
 from mux.core.scoped import Claim
 
 

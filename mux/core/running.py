@@ -18,11 +18,11 @@ from collections.abc import Iterator
 import attrs
 import msgspec
 
-from mux.core import jsonrpc
-from mux.core.journal_entry import is_delta, with_delta
-from mux.core.jsonrpc import ABSENT, ItemParams
 from mux.core.principal import Owner
-from mux.core.turns import ended_by_death, started_turn
+from mux.core.protocol import jsonrpc
+from mux.core.protocol.journal_entry import is_delta, with_delta
+from mux.core.protocol.jsonrpc import ABSENT, ItemParams
+from mux.core.protocol.turn_messages import ended_by_death, started_turn
 
 LATEST_OF_TURN = frozenset({"turn/plan/updated", "turn/diff/updated"})
 """Notifications of a turn of which the last one says all."""

@@ -13,10 +13,10 @@ from __future__ import annotations
 import attrs
 import msgspec
 
-from mux.core import jsonrpc, texts
-from mux.core.jsonrpc import BadMessageError
-from mux.core.methods import OwnId
 from mux.core.principal import ClientId
+from mux.core.protocol import jsonrpc, text_limits
+from mux.core.protocol.jsonrpc import BadMessageError
+from mux.core.protocol.methods import OwnId
 
 NEVER_A_CLIENTS_OWN = "~"
 """Begins the ids that the broker makes up for a ``command/exec`` that came without one."""
@@ -66,8 +66,8 @@ class Scoped:
             origin = f"{NEVER_A_CLIENTS_OWN}{self._made_up}"
         if fields is None or origin is None:
             return params, None
-        if not texts.is_short(origin):
-            text = f"`{own_id.field}` is {texts.TOO_LONG}"
+        if not text_limits.is_short(origin):
+            text = f"`{own_id.field}` is {text_limits.TOO_LONG}"
             raise BadMessageError(jsonrpc.INVALID_REQUEST, text)
         wire = f"{client}:{origin}"
         fields[own_id.field] = msgspec.json.encode(wire)

@@ -21,9 +21,10 @@ from collections.abc import Callable
 
 import msgspec
 
-from mux.core import confined, jsonrpc, overrides
-from mux.core.overrides import NOTHING_KNOWN, Held
-from mux.core.scope import Scope
+from mux.core import confined
+from mux.core.protocol import jsonrpc, thread_overrides
+from mux.core.protocol.scope import Scope
+from mux.core.protocol.thread_overrides import NOTHING_KNOWN, Held
 
 ALL: frozenset[Scope] = frozenset({"observe", "approve", "drive", "admin"})
 
@@ -99,7 +100,7 @@ SCOPES: dict[str, Scope] = {
 }
 
 
-def _thread(fields: overrides.Fields) -> str | None:
+def _thread(fields: thread_overrides.Fields) -> str | None:
     try:
         return jsonrpc.read_text(bytes(fields.get("threadId", b"")))
     except msgspec.DecodeError:
@@ -117,14 +118,14 @@ def needed(
 
     ``held``: what the thread that it names, if it names one, is run with.
     """
-    if method in overrides.METHODS:
-        fields = overrides.read(params)
+    if method in thread_overrides.METHODS:
+        fields = thread_overrides.read(params)
         if fields is None:
             # Of another shape than the schema's: the app-server will say so, or knows more than we.
-            return "admin", f" with `{overrides.UNREADABLE}`"
+            return "admin", f" with `{thread_overrides.UNREADABLE}`"
         judged = confined.to_be_judged(method, fields)
-        if loosened := overrides.loosens(judged, held(_thread(fields))):
+        if loosened := thread_overrides.loosens(judged, held(_thread(fields))):
             return "admin", f" with `{loosened}`"
-        if method == "thread/resume" and (steered := overrides.steers(fields)):
+        if method == "thread/resume" and (steered := thread_overrides.steers(fields)):
             return "drive", f" with `{steered}`"
     return SCOPES.get(method, "admin"), ""

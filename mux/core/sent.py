@@ -16,10 +16,10 @@ from collections import OrderedDict
 import attrs
 import msgspec
 
-from mux.core import jsonrpc, texts
 from mux.core.client import Client
-from mux.core.jsonrpc import ClientMessage
 from mux.core.principal import ClientId, Owner, Principal
+from mux.core.protocol import jsonrpc, text_limits
+from mux.core.protocol.jsonrpc import ClientMessage
 from mux.core.requests import Request
 from mux.core.state import State
 
@@ -75,8 +75,8 @@ class Sent:
         So it is for one whose id is too long to be remembered.
         """
         key = self._key(client, message)
-        if key is not None and not texts.is_short(key[-1]):
-            text = f"`clientUserMessageId` is {texts.TOO_LONG}"
+        if key is not None and not text_limits.is_short(key[-1]):
+            text = f"`clientUserMessageId` is {text_limits.TOO_LONG}"
             self.state.error(client.id, message.id, jsonrpc.INVALID_REQUEST, text)
             return True
         first = self._firsts.get(key) if key is not None else None

@@ -13,15 +13,16 @@ from collections.abc import Callable
 import attrs
 import msgspec
 
-from mux.core import configuration, interrupts, jsonrpc, recording, scoped
+from mux.core import configuration, interrupts, recording, scoped
 from mux.core.client import Client
 from mux.core.commands import KillUpstream
 from mux.core.flow import QUEUE
 from mux.core.interrupts import INTERRUPT
-from mux.core.jsonrpc import UpstreamMessage
-from mux.core.methods import Route
 from mux.core.parts import Parts
 from mux.core.principal import ClientId
+from mux.core.protocol import jsonrpc
+from mux.core.protocol.jsonrpc import UpstreamMessage
+from mux.core.protocol.methods import Route
 from mux.core.requests import Request
 from mux.core.sent import REVERT
 from mux.core.titles import LOADED

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import attrs
 
-from mux.core import jsonrpc
 from mux.core.approvals import Approvals
 from mux.core.appserver import AppServer, Introduction
 from mux.core.backlog import NOT_NUMBERED, Backlog
@@ -31,13 +30,14 @@ from mux.core.commands import (
     StopReading,
     TellWhenDrained,
 )
-from mux.core.experimental import Gate
 from mux.core.flow import Flow
 from mux.core.journal import Journal
-from mux.core.journal_entry import Entry, with_cursor, with_seq
 from mux.core.limits import Limits
 from mux.core.policies import Policies
 from mux.core.principal import ClientId
+from mux.core.protocol import jsonrpc
+from mux.core.protocol.experimental import Gate
+from mux.core.protocol.journal_entry import Entry, with_cursor, with_seq
 from mux.core.queues import Queue
 from mux.core.scoped import Scoped
 from mux.core.threads import Recipients, Thread, Threads

@@ -18,12 +18,12 @@ from collections.abc import Callable
 import attrs
 import msgspec
 
-from mux.core import jsonrpc, kept
 from mux.core.births import Birth
 from mux.core.client import Client, State
-from mux.core.jsonrpc import ItemParams
-from mux.core.overrides import NOTHING_KNOWN, Held
 from mux.core.principal import ClientId, Owner
+from mux.core.protocol import jsonrpc, thread_settings
+from mux.core.protocol.jsonrpc import ItemParams
+from mux.core.protocol.thread_overrides import NOTHING_KNOWN, Held
 from mux.core.running import Running
 
 
@@ -339,9 +339,9 @@ class Threads:
             except msgspec.DecodeError:
                 return  # of a shape that this version doesn't know: everybody gets it all the same
             thread.status = status.type if status is not None else thread.status
-        elif method == kept.UPDATED:
-            thread.settings = kept.read_updated(line)
-            thread.held = kept.held(thread.settings)
+        elif method == thread_settings.UPDATED:
+            thread.settings = thread_settings.read_updated(line)
+            thread.held = thread_settings.held(thread.settings)
 
 
 def status_named(answer: bytes) -> str:

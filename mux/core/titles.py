@@ -24,9 +24,9 @@ from typing import Any
 import attrs
 import msgspec
 
-from mux.core import jsonrpc
 from mux.core.asking import Asking
 from mux.core.client import Client
+from mux.core.protocol import jsonrpc
 from mux.core.recovery import Recovery
 from mux.core.requests import Request
 from mux.core.state import NEVER, State

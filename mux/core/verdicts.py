@@ -18,9 +18,10 @@ from collections.abc import Mapping
 
 import attrs
 
-from mux.core import confined, jsonrpc, overrides
-from mux.core.overrides import NULL, STARTS, Held
-from mux.core.places import Home, Host, Place, around, distrust, is_below, is_trusted
+from mux.core import confined
+from mux.core.protocol import jsonrpc, thread_overrides
+from mux.core.protocol.directories import Home, Host, Place, around, distrust, is_below, is_trusted
+from mux.core.protocol.thread_overrides import NULL, STARTS, Held
 
 SETTING = "devices.directories"
 
@@ -48,7 +49,7 @@ class Facts:
     @property
     def wanted(self) -> list[Place]:
         """The directories that the request names."""
-        return [self.places[path] for path in overrides.directories_in(self.fields)]
+        return [self.places[path] for path in thread_overrides.directories_in(self.fields)]
 
     @property
     def own(self) -> Place | None:
@@ -91,7 +92,7 @@ def verdict(facts: Facts) -> Verdict:
     if facts.method == STATUS_OF_SERVERS:
         return _of_servers(facts)
     judged = confined.to_be_judged(facts.method, facts.fields)
-    if loosened := overrides.loosens(judged, facts.held):
+    if loosened := thread_overrides.loosens(judged, facts.held):
         return _refused(facts, loosened, "")
     return _loaded(facts) if facts.method in STARTS else _moved(facts)
 
@@ -137,7 +138,7 @@ def _confined(facts: Facts, fields: dict[str, bytes], worked: list[Place]) -> Ve
 
 def _works(facts: Facts) -> tuple[bool, list[Place]]:
     """Where the thread will work, and whether that is all: one may be unknown, or elsewhere."""
-    home, named = facts.home, overrides.cwd_in(facts.fields)
+    home, named = facts.home, thread_overrides.cwd_in(facts.fields)
     if facts.method == "thread/start":
         places = [*facts.wanted, *([facts.places[""]] if named is None else [])]
         return True, places
@@ -165,4 +166,4 @@ def _moved(facts: Facts) -> Verdict:
 
 def _resolved(facts: Facts) -> dict[str, bytes]:
     names = {path: place.path for path, place in facts.places.items()}
-    return overrides.resolved(facts.fields, names)
+    return thread_overrides.resolved(facts.fields, names)

@@ -22,7 +22,7 @@ from mux import wholefile
 from mux.core.extension.notices import RuleSet
 from mux.core.notice import KINDS, Rule
 from mux.core.principal import Principal
-from mux.core.scope import Scope
+from mux.core.protocol.scope import Scope
 from mux.errors import AppmuxError
 from mux.wholefile import DamagedError
 from mux.write_behind import WriteBehind

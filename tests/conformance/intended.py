@@ -188,7 +188,9 @@ INTENDED: Final[Mapping[str, Intended]] = {
         _read_in_one_way,
         elsewhere=f"{_END}/test_spellings.py::test_nobody_is_unsubscribed_by_another_spelling",
     ),
-    "long-texts": Intended(elsewhere="tests/core/test_texts.py::test_a_method_has_a_limit"),
+    "long-texts": Intended(
+        elsewhere="tests/core/protocol/test_text_limits.py::test_a_method_has_a_limit"
+    ),
     "before-the-handshake": Intended(_not_initialized),
     "gate-later": Intended(
         elsewhere=f"{_END}/test_experimental.py"

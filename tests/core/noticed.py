@@ -8,7 +8,7 @@ from mux.core.commands import Explain, Notify, Withdraw
 from mux.core.events import Reachable
 from mux.core.notice import Recipient, Rule
 from mux.core.principal import Principal
-from mux.core.scope import Scope
+from mux.core.protocol.scope import Scope
 from mux.core.scopes import ALL
 from tests.core.stories import APPROVAL, Peer, Story
 

@@ -54,9 +54,9 @@ from mux.core.events import (
 )
 from mux.core.flow import BROKER
 from mux.core.limits import Limits
-from mux.core.places import Place
 from mux.core.policies import Policies
 from mux.core.principal import ClientId, Principal
+from mux.core.protocol.directories import Place
 
 Json = dict[str, Any]
 

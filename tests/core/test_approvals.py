@@ -6,7 +6,7 @@ import pytest
 
 from mux.core import approvals
 from mux.core.approvals import Approvals, ServerRequest
-from mux.core.methods import ServerRequestRule
+from mux.core.protocol.methods import ServerRequestRule
 
 
 def added(to: Approvals, upstream: bytes, thread: str | None = "t") -> ServerRequest:

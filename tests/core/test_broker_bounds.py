@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import pytest
 
-from mux.core import jsonrpc
 from mux.core.extension.following import MOST_THREADS
-from mux.core.methods import OPENED_ELEMENTS
 from mux.core.principal import Principal
+from mux.core.protocol import jsonrpc
+from mux.core.protocol.methods import OPENED_ELEMENTS
 from mux.core.replaying import LOADING_AT_ONCE
 from tests.core.paced import AWARE, EPOCH, PacedStory
 from tests.core.stories import Json, Story

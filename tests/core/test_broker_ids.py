@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from mux.core.methods import REQUESTS
+from mux.core.protocol.methods import REQUESTS
 from tests.core.stories import Story
 
 ODD_IDS = [0, -5, 1, "1", "", "null", 2**53, 2**53 + 1, 2**63 - 1, -(2**63), "é\n", "0"]

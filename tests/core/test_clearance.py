@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from mux.core import jsonrpc
 from mux.core.events import Resolved
-from mux.core.places import Place
 from mux.core.principal import Principal
-from mux.core.scope import Scope
+from mux.core.protocol import jsonrpc
+from mux.core.protocol.directories import Place
+from mux.core.protocol.scope import Scope
 from tests.core.paced import AWARE, EPOCH, PacedStory
 from tests.core.stories import Json, Peer, Story
 from tests.core.test_broker_followers import spawns

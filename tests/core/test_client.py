@@ -8,8 +8,8 @@ import msgspec
 import pytest
 
 from mux.core.client import Client, InitializeParams, State
-from mux.core.experimental import WITHHELD
 from mux.core.principal import Principal
+from mux.core.protocol.experimental import WITHHELD
 from tests.core.stories import LOCAL, dumps
 
 

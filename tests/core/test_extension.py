@@ -15,8 +15,8 @@ import jsonschema
 import pytest
 
 import mux
-from mux.core import methods
 from mux.core.extension import catalog
+from mux.core.protocol import methods
 from tests import extension_schemas
 
 PACKAGE = Path(mux.__file__).parent

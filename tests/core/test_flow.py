@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from mux.core.flow import BROKER, COMPANY_SECONDS, DEPARTED, Flow
 from mux.core.limits import Limits
-from mux.core.methods import RequestRule
+from mux.core.protocol.methods import RequestRule
 from mux.core.requests import Request
 
 PLAIN, WAITS, LOADS = RequestRule(), RequestRule(waits=True), RequestRule(loads=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mux.core.answers import fault
+from mux.core.protocol.answers import fault
 
 METHOD = "item/permissions/requestApproval"
 A, B = ({"type": "path", "path": f"/{name}"} for name in "ab")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from mux.core.events import ClientLags
-from mux.core.methods import NOTIFICATIONS, Audience
 from mux.core.principal import Principal
-from mux.core.scope import Scope
+from mux.core.protocol.methods import NOTIFICATIONS, Audience
+from mux.core.protocol.scope import Scope
 from tests.core.paced import AWARE, PacedStory
 from tests.core.stories import APPROVAL, RESOLVED, Peer, Story, offered
 

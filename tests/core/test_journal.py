@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mux.core.journal import Journal
-from mux.core.journal_entry import Entry, Message, merge, with_cursor, with_delta, with_seq
+from mux.core.protocol.journal_entry import Entry, Message, merge, with_cursor, with_delta, with_seq
 from tests.core.stories import dumps
 
 TEXT = "item/agentMessage/delta"

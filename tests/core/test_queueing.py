@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mux.core import jsonrpc
 from mux.core.events import DeviceEnded
 from mux.core.principal import Principal
+from mux.core.protocol import jsonrpc
 from mux.core.queueing import QUEUE
 from mux.core.state import NEVER
 from tests.core.stories import Json, Peer, Story

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from mux.core.answers import fault, plain
+from mux.core.protocol.answers import fault, plain
 from mux.core.risk import ACTIONABLE, COMMAND, FILES, PERMISSIONS, risks
 from tests.core.stories import dumps
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mux.core import scoped
-from mux.core.methods import OwnId
+from mux.core.protocol.methods import OwnId
 from mux.core.scoped import Scoped
 from tests.core.stories import dumps
 

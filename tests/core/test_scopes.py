@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mux.core import overrides, scopes
-from mux.core.overrides import Held
+from mux.core import scopes
+from mux.core.protocol import thread_overrides
+from mux.core.protocol.thread_overrides import Held
 from mux.core.scopes import ALL, SCOPES, needed
 
 
@@ -116,7 +117,7 @@ def test_a_key_said_twice_counts_as_the_app_server_reads_it() -> None:
 
 @pytest.mark.parametrize("params", [b"", b"null", b"[]", b"5"])
 def test_params_of_another_shape_need_admin(params: bytes) -> None:
-    for method in overrides.METHODS:
+    for method in thread_overrides.METHODS:
         assert needed(method, params) == ("admin", " with `params that can't be judged`")
 
 
@@ -128,8 +129,8 @@ _VALUES = st.recursive(
 
 
 @given(
-    method=st.sampled_from(sorted(overrides.METHODS)),
-    params=st.dictionaries(st.sampled_from([*overrides.JUDGED, "threadId"]), _VALUES),
+    method=st.sampled_from(sorted(thread_overrides.METHODS)),
+    params=st.dictionaries(st.sampled_from([*thread_overrides.JUDGED, "threadId"]), _VALUES),
 )
 def test_whatever_loosens_needs_admin(method: str, params: dict[str, Any]) -> None:
     params["approvalPolicy"] = "never"

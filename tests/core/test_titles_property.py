@@ -7,7 +7,7 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mux.core.jsonrpc import DEADLINE_PASSED
+from mux.core.protocol.jsonrpc import DEADLINE_PASSED
 from tests.core.stories import Json, Peer, Story
 from tests.core.test_titles import ask, begin, run
 

@@ -11,7 +11,7 @@ from typing import Any
 import attrs
 
 from mux.codex_schema import DIRECTORY
-from mux.core.experimental import WITHHELD
+from mux.core.protocol.experimental import WITHHELD
 from mux.scripted_model import CallTool, Say, Scripted
 from tests.codex_bundles import NOTHING, bundle
 from tests.end_to_end.brokered import ONLY_THE_SERVER, brokered, logged

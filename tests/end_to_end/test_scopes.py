@@ -18,9 +18,10 @@ from typing import Any
 import attrs
 import pytest
 
-from mux.core import overrides, scopes
+from mux.core import scopes
 from mux.core.principal import Principal
-from mux.core.scope import Scope
+from mux.core.protocol import thread_overrides
+from mux.core.protocol.scope import Scope
 from mux.core.scopes import ALL
 from tests.core.stories import Json, Story
 from tests.end_to_end.brokered import brokered
@@ -54,7 +55,7 @@ class Schema:
     ) -> Iterator[str]:
         """The places in a schema where the name, or the type's, sounds as if it mattered."""
         reference = part.get("$ref", "").rpartition("/")[2]
-        if overrides.SUSPICIOUS.search(reference) and place:
+        if thread_overrides.SUSPICIOUS.search(reference) and place:
             yield place
         if reference in seen:
             return
@@ -64,7 +65,7 @@ class Schema:
         for each in variants:
             yield from self.suspicious(each, place, seen)
         for name, each in whole.get("properties", {}).items():
-            if overrides.SUSPICIOUS.search(name):
+            if thread_overrides.SUSPICIOUS.search(name):
                 yield f"{place}.{name}"
             if isinstance(each, dict):
                 yield from self.suspicious(each, f"{place}.{name}", seen)
@@ -168,8 +169,8 @@ def test_every_param_that_may_loosen_is_judged(schema: Schema) -> None:
             continue
         for place in sorted(set(schema.suspicious(params))):
             name = place.lstrip(".").split(".")[0].split("[")[0]
-            judged = method in overrides.METHODS and name in overrides.JUDGED
-            listed = name in overrides.HARMLESS or any(
+            judged = method in thread_overrides.METHODS and name in thread_overrides.JUDGED
+            listed = name in thread_overrides.HARMLESS or any(
                 re.fullmatch(pattern, f"{method} {place}") for pattern in HARMLESS
             )
             if not judged and not listed:
@@ -179,9 +180,9 @@ def test_every_param_that_may_loosen_is_judged(schema: Schema) -> None:
 
 def test_what_is_judged_is_there(schema: Schema) -> None:
     """Else it is judged under a name that nobody says."""
-    named = {name for method in overrides.METHODS for name in schema.methods[method]}
-    assert overrides.JUDGED.keys() <= named
-    assert schema.methods.keys() >= overrides.METHODS
+    named = {name for method in thread_overrides.METHODS for name in schema.methods[method]}
+    assert thread_overrides.JUDGED.keys() <= named
+    assert schema.methods.keys() >= thread_overrides.METHODS
 
 
 # -- the core --------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import attrs
 
-from mux.core.methods import NOTIFICATIONS, Audience
+from mux.core.protocol.methods import NOTIFICATIONS, Audience
 from tests.core.stories import INITIALIZED
 from tests.fuzz.corpus import Corpus, as_message
 from tests.fuzz.mutation import ID_NAMED, mutated, written

@@ -11,7 +11,7 @@ from typing import Any, Final
 import attrs
 
 from mux.core.principal import ClientId
-from mux.core.scope import Scope
+from mux.core.protocol.scope import Scope
 from mux.core.scopes import ALL
 from tests.fuzz.corpus import Corpus
 from tests.fuzz.mutation import ID_NAMED, mutated, rewritten, written

@@ -13,7 +13,7 @@ from typing import Any
 
 import attrs
 
-from mux.core.methods import NOTIFICATIONS, REQUESTS, SERVER_REQUESTS
+from mux.core.protocol.methods import NOTIFICATIONS, REQUESTS, SERVER_REQUESTS
 from mux.core.scopes import SCOPES
 from tests.codex_bundles import Bundle, bundle
 from tests.core.recordings import NAMES, recording

@@ -19,10 +19,10 @@ import attrs
 
 from mux.core.commands import Forward, Publish
 from mux.core.flow import BROKER, DEPARTED
-from mux.core.methods import REQUESTS, SERVER_REQUESTS, Audience, notification_rule
-from mux.core.overrides import METHODS
 from mux.core.principal import ClientId
-from mux.core.scope import Scope
+from mux.core.protocol.methods import REQUESTS, SERVER_REQUESTS, Audience, notification_rule
+from mux.core.protocol.scope import Scope
+from mux.core.protocol.thread_overrides import METHODS
 from mux.core.scopes import SCOPES
 from tests.fuzz.mutation import ID_NAMED
 

@@ -9,8 +9,9 @@ import random
 
 import pytest
 
-from mux.core import id_fields, overrides
+from mux.core import id_fields
 from mux.core.client import Client
+from mux.core.protocol import thread_overrides
 from tests.fuzz import frames
 from tests.fuzz import round as rounds
 from tests.fuzz.corpus import corpus
@@ -51,7 +52,12 @@ def _everybody(_: Client, __: str) -> bool:
     ("of", "name", "broken", "said"),
     [
         (id_fields, "owned", lambda *_, **__: None, "is told"),
-        (overrides, "loosens", lambda *_: "", "without admin|no sandbox|no approvals|config"),
+        (
+            thread_overrides,
+            "loosens",
+            lambda *_: "",
+            "without admin|no sandbox|no approvals|config",
+        ),
         (Client, "hears", _everybody, "heard without observe"),
     ],
 )

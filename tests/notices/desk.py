@@ -18,7 +18,7 @@ from mux.core.broker import Broker
 from mux.core.events import UpstreamStarted
 from mux.core.limits import Limits
 from mux.core.policies import Policies
-from mux.core.scope import Scope
+from mux.core.protocol.scope import Scope
 from mux.core.scopes import ALL
 from mux.devices import Book, Device, digest_of, open_book
 from mux.dispatcher import Dispatcher

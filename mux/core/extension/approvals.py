@@ -7,7 +7,7 @@ from typing import Any, Literal
 import msgspec
 
 from mux.core.extension.parts import Described, Nothing, method, notification
-from mux.core.scope import Scope
+from mux.core.protocol.scope import Scope
 
 
 class OfferedTo(msgspec.Struct):

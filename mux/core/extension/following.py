@@ -7,7 +7,7 @@ from typing import Annotated
 import msgspec
 
 from mux.core.extension.parts import Described, Nothing, method, notification
-from mux.core.scope import Scope
+from mux.core.protocol.scope import Scope
 
 # ── mux/replay ────────────────────────────────────────────────────────────────────────────────────
 

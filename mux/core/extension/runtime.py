@@ -10,7 +10,7 @@ from mux.core.extension import queue
 from mux.core.extension.approvals import Vote
 from mux.core.extension.parts import Described, Nothing, method
 from mux.core.extension.queue import Held
-from mux.core.scope import Scope
+from mux.core.protocol.scope import Scope
 
 # ── initialize ────────────────────────────────────────────────────────────────────────────────────
 

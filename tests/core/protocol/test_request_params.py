@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mux.core.jsonrpc import INVALID_REQUEST, BadMessageError, ClientMessage, read_client
-from mux.core.params import canonical, thread_id
 from mux.core.principal import Principal
+from mux.core.protocol.jsonrpc import INVALID_REQUEST, BadMessageError, ClientMessage, read_client
+from mux.core.protocol.request_params import canonical, thread_id
 from tests.core.stories import LOCAL, Peer, Story, dumps, offered
 
 THREAD = "0199f3a1-5c1e-7d43-9a51-2f7c1de0b6aa"

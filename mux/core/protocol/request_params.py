@@ -24,8 +24,8 @@ import re
 
 import msgspec
 
-from mux.core import jsonrpc, texts
-from mux.core.jsonrpc import INVALID_REQUEST, BadMessageError, ClientMessage
+from mux.core.protocol import jsonrpc, text_limits
+from mux.core.protocol.jsonrpc import INVALID_REQUEST, BadMessageError, ClientMessage
 
 THREAD = "threadId"
 THREADS = "threadIds"
@@ -77,7 +77,7 @@ def _thread(raws: dict[str, msgspec.Raw]) -> tuple[str | None, dict[str, bytes]]
         return text[1:-1].decode(), {}
     own = _id(text)
     thread = jsonrpc.read_text(own)
-    if thread is not None and not texts.is_short(thread):
+    if thread is not None and not text_limits.is_short(thread):
         thread = None
     return thread, {} if own == text else {THREAD: own}
 

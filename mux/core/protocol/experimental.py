@@ -25,7 +25,7 @@ from typing import Any
 import attrs
 import msgspec
 
-from mux.core import jsonrpc
+from mux.core.protocol import jsonrpc
 
 WITHHELD = frozenset(
     {

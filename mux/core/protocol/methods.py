@@ -16,8 +16,8 @@ import enum
 
 import msgspec
 
-from mux.core import jsonrpc, seen
-from mux.core.scope import Scope
+from mux.core.protocol import jsonrpc, known_notifications
+from mux.core.protocol.scope import Scope
 
 
 class Route(enum.Enum):
@@ -354,7 +354,7 @@ PUBLISHED = NotificationRule()
 UNSEEN = NotificationRule(Audience.NAMED)
 
 NOTIFICATIONS: dict[str, NotificationRule] = {
-    **dict.fromkeys(seen.PUBLISHED, PUBLISHED),
+    **dict.fromkeys(known_notifications.PUBLISHED, PUBLISHED),
     "thread/started": _EVERYBODY,
     "thread/status/changed": _EVERYBODY,
     "thread/name/updated": _EVERYBODY,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import msgspec
 
-from mux.core import jsonrpc
+from mux.core.protocol import jsonrpc
 
 
 def started_turn(thread: str, turn: bytes) -> bytes:

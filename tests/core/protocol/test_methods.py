@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from mux.core import methods
 from mux.core.client import Capabilities
-from mux.core.methods import (
+from mux.core.protocol import methods
+from mux.core.protocol.methods import (
     NOTIFICATIONS,
     REQUESTS,
     SERVER_REQUESTS,

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mux.core.answers import fault
+from mux.core.protocol.answers import fault
 from tests.core.stories import APPROVAL, QUESTION, REFRESH, TOOL_CALL, dumps
 
 FILE_CHANGE = "item/fileChange/requestApproval"

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from mux.core import jsonrpc
-from mux.core.jsonrpc import INVALID_REQUEST, PARSE_ERROR, BadMessageError, read_client
+from mux.core.protocol import jsonrpc
+from mux.core.protocol.jsonrpc import INVALID_REQUEST, PARSE_ERROR, BadMessageError, read_client
 
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 scalars = (

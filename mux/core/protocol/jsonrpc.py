@@ -22,7 +22,7 @@ from typing import Literal, NoReturn
 
 import msgspec
 
-from mux.core import texts
+from mux.core.protocol import text_limits
 
 MAX_DEPTH = 127
 """Nesting that the app-server's JSON parser (serde_json) takes; deeper lines it drops silently."""
@@ -141,8 +141,10 @@ def read_client(text: bytes) -> ClientMessage:
             raise BadMessageError(
                 INVALID_REQUEST, "`method` must be a string", id or NO_ID
             ) from None
-        if len(method) > texts.LONGEST_NAME:
-            raise BadMessageError(INVALID_REQUEST, f"`method` is {texts.TOO_LONG}", id or NO_ID)
+        if len(method) > text_limits.LONGEST_NAME:
+            raise BadMessageError(
+                INVALID_REQUEST, f"`method` is {text_limits.TOO_LONG}", id or NO_ID
+            )
         kind: Kind = "notification" if id is None else "request"
     else:
         method = ""
@@ -254,9 +256,9 @@ def _read_id(fields: dict[str, bytes]) -> bytes | None:
     if text is None:
         return text
     if text[:1] == b'"':
-        if len(text) > texts.LONGEST_ID:
+        if len(text) > text_limits.LONGEST_ID:
             raise BadMessageError(
-                INVALID_REQUEST, f"`id` is longer than {texts.LONGEST_ID} bytes of JSON"
+                INVALID_REQUEST, f"`id` is longer than {text_limits.LONGEST_ID} bytes of JSON"
             )
         return text
     if _INTEGER.fullmatch(text) and len(text) <= len(str(MIN_ID)) and MIN_ID <= int(text) <= MAX_ID:

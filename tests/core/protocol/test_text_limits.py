@@ -11,9 +11,9 @@ import msgspec
 import pytest
 
 from mux.core.client import State
-from mux.core.jsonrpc import INVALID_REQUEST
 from mux.core.noteworthy import LONGEST_LINE
-from mux.core.texts import LONGEST_ID, LONGEST_NAME, MOST_NAMED
+from mux.core.protocol.jsonrpc import INVALID_REQUEST
+from mux.core.protocol.text_limits import LONGEST_ID, LONGEST_NAME, MOST_NAMED
 from tests.core.lives import shared
 from tests.core.stories import Json, Peer, Story, dumps
 

@@ -18,7 +18,7 @@ from functools import lru_cache
 
 import msgspec
 
-from mux.core import jsonrpc
+from mux.core.protocol import jsonrpc
 
 STARTS: frozenset[str] = frozenset({"thread/start", "thread/resume", "thread/fork"})
 """What loads a thread, and with it the settings of its directory."""

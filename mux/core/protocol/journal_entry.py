@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
-from mux.core import jsonrpc
+from mux.core.protocol import jsonrpc
 
 
 class Entry(msgspec.Struct, frozen=True, gc=False):

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
-from mux.core.overrides import LOCAL
+from mux.core.protocol.thread_overrides import LOCAL
 
 
 class Place(msgspec.Struct, frozen=True):

@@ -14,9 +14,9 @@ from collections.abc import Iterable
 
 import msgspec
 
-from mux.core import jsonrpc
-from mux.core.overrides import NOTHING_KNOWN, Held
-from mux.core.places import UNTRUSTED
+from mux.core.protocol import jsonrpc
+from mux.core.protocol.directories import UNTRUSTED
+from mux.core.protocol.thread_overrides import NOTHING_KNOWN, Held
 
 UPDATED = "thread/settings/updated"
 UPDATE = "thread/settings/update"

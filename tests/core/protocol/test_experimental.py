@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mux.core.events import GateLearned
-from mux.core.experimental import HIDDEN, Gate, gate_of, without_hidden
+from mux.core.protocol.experimental import HIDDEN, Gate, gate_of, without_hidden
 from tests.core.stories import APPROVAL, Json, Story
 
 PATH = {"type": "string", "description": "absolute"}

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from mux.core.methods import Asked, server_request_rule
+from mux.core.protocol.methods import Asked, server_request_rule
 
 
 class _ExecPolicy(msgspec.Struct):

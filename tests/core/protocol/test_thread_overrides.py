@@ -1,4 +1,4 @@
-"""`mux.core.overrides`: whether a value is looser than the one that holds."""
+"""`mux.core.protocol.thread_overrides`: whether a value is looser than the one that holds."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mux.core.overrides import JUDGED, METHODS, Held, loosens, resolved, steers
+from mux.core.protocol.thread_overrides import JUDGED, METHODS, Held, loosens, resolved, steers
 
 GRANULAR = {"granular": {"sandbox_approval": True, "rules": True, "mcp_elicitations": True}}
 READS: dict[str, Any] = {"type": "readOnly", "networkAccess": False}
