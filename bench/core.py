@@ -40,9 +40,9 @@ from mux.core.events import (
     UpstreamStarted,
 )
 from mux.core.limits import Limits
-from mux.core.notice import Recipient, Standing
-from mux.core.principal import Principal
-from mux.core.scopes import ALL
+from mux.core.policy.notice import Recipient, Standing
+from mux.core.policy.principal import Principal
+from mux.core.policy.scopes import ALL
 from mux.dispatcher import Dispatcher, Port
 from mux.outbox import Outbox
 

@@ -35,7 +35,7 @@ from mux.core.extension.devices import (
     ScopeParams,
 )
 from mux.core.extension.parts import Done
-from mux.core.principal import ClientId, Principal
+from mux.core.policy.principal import ClientId, Principal
 from mux.core.protocol.scope import Scope
 from mux.devices import Book, Device, DeviceError, digest_of, new_token
 from mux.dispatcher import Dispatcher

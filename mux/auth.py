@@ -28,9 +28,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import attrs
 
 from mux import privatefile
-from mux.core.principal import Principal
+from mux.core.policy.principal import Principal
+from mux.core.policy.scopes import ALL
 from mux.core.protocol.scope import Scope
-from mux.core.scopes import ALL
 from mux.devices import TOKEN_PREFIX, Device
 from mux.errors import AppmuxError
 

@@ -19,8 +19,8 @@ import msgspec
 from mux import login, novascale, service
 from mux.codex import CodexError, codex_home, find_codex
 from mux.codex_version import codex_version
+from mux.core.policy.scopes import SCOPES
 from mux.core.protocol.methods import REQUESTS
-from mux.core.scopes import SCOPES
 from mux.errors import AppmuxError
 from mux.finding import Finding
 from mux.service import Supervisor

@@ -19,8 +19,8 @@ import attrs
 import platformdirs
 
 from mux.core.limits import Limits
-from mux.core.notice import Timing
-from mux.core.policies import Policies
+from mux.core.policy.approval_policy import Policies
+from mux.core.policy.notice import Timing
 
 APP_NAME = "appmux"
 TIMING = Timing()

@@ -31,8 +31,8 @@ from cattrs import BaseValidationError, Converter
 
 from mux import privatefile, wholefile
 from mux.core.extension.devices import Kind
+from mux.core.policy.scopes import ALL
 from mux.core.protocol.scope import Scope
-from mux.core.scopes import ALL
 from mux.errors import AppmuxError
 from mux.write_behind import WriteBehind
 

@@ -59,7 +59,7 @@ from mux.core.events import (
     TimePassed,
     UpstreamSent,
 )
-from mux.core.principal import ClientId, Principal
+from mux.core.policy.principal import ClientId, Principal
 from mux.core.protocol import jsonrpc
 from mux.core.protocol.journal_entry import Entry
 from mux.core.report import report

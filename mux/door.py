@@ -29,7 +29,7 @@ import trio
 
 from mux import posts
 from mux.auth import Authenticator, AuthError, local_user
-from mux.core.principal import Principal
+from mux.core.policy.principal import Principal
 from mux.failures import Failures
 from mux.http_request import Answer, Head, answer, hold_back, read_head
 from mux.pairing import Pairing

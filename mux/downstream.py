@@ -17,7 +17,7 @@ import structlog
 import trio
 
 from mux.core.events import ClientSent, ClientSentBinary
-from mux.core.principal import ClientId
+from mux.core.policy.principal import ClientId
 from mux.core.protocol import jsonrpc
 from mux.dispatcher import Dispatcher, Port
 from mux.door import Admission

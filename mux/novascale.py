@@ -28,7 +28,7 @@ from xml.parsers.expat import ExpatError
 import attrs
 
 from mux import privatefile
-from mux.core.scopes import ALL
+from mux.core.policy.scopes import ALL
 from mux.devices import digest_of, open_book
 from mux.errors import AppmuxError
 from mux.launchd import Launchd

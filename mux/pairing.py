@@ -40,7 +40,7 @@ from mux.core.extension.devices import (
     PairRequest,
     WhyNot,
 )
-from mux.core.principal import ClientId
+from mux.core.policy.principal import ClientId
 from mux.core.protocol.scope import Scope
 from mux.devices import Book, BookError, Device, digest_of, new_token, printable_name
 from mux.errors import AppmuxError

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, Final, get_args
 
-from mux.core import command_words
-from mux.core.policies import QUESTION, PolicyName, Rule
+from mux.core.policy import command_match
+from mux.core.policy.approval_policy import QUESTION, PolicyName, Rule
 from mux.core.protocol.answers import ANSWERED_BY_PEOPLE
 
 MOST_RULES: Final = 100
@@ -95,7 +95,7 @@ def _method(rule: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 def _command(pattern: str) -> Iterator[tuple[str, str]]:
     """A pattern that no command could begin with would do nothing, in silence."""
-    if pattern.strip() and not command_words.is_plain(pattern):
+    if pattern.strip() and not command_match.is_plain(pattern):
         yield (
             ".command",
             "expected the first words of one command, without quotes, `;`, `|`, `&` and their like,"

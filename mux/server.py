@@ -21,9 +21,10 @@ from mux.auth import Authenticator, open_auth
 from mux.codex import codex_home, find_codex
 from mux.codex_schema import CodexSchema
 from mux.config import Config
-from mux.core import appserver, notice
+from mux.core import appserver
 from mux.core.broker import Broker
 from mux.core.events import GateLearned
+from mux.core.policy import notice
 from mux.devices import Book, open_book
 from mux.directories import Directories
 from mux.dispatcher import Dispatcher

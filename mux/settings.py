@@ -37,7 +37,7 @@ from mux.config import (
     sections,
     tables,
 )
-from mux.core.policies import Rule
+from mux.core.policy.approval_policy import Rule
 from mux.errors import AppmuxError
 
 RULES = "approvals.rules"

@@ -26,7 +26,8 @@ from typing import Any, Final
 import attrs
 
 from mux.codex import find_codex
-from mux.core import id_fields, scopes
+from mux.core import id_fields
+from mux.core.policy import scopes
 from mux.core.protocol import answers, methods, thread_overrides
 from mux.core.protocol.experimental import WITHHELD
 from mux.core.protocol.methods import Route

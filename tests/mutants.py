@@ -28,8 +28,11 @@ GUARDED: Final[dict[str, tuple[str, ...]]] = {
     "audit": ("tests/test_audit.py",),
     "audit_writer": ("tests/test_audit.py",),
     "auth": ("tests/test_auth.py",),
-    "core.policies": ("tests/core/test_policies.py", "tests/core/test_voting.py"),
-    "core.scopes": ("tests/core/test_scopes.py", "tests/core/test_broker_access.py"),
+    "core.policy.approval_policy": (
+        "tests/core/policy/test_approval_policy.py",
+        "tests/core/test_voting.py",
+    ),
+    "core.policy.scopes": ("tests/core/policy/test_scopes.py", "tests/core/test_broker_access.py"),
     "devices": ("tests/test_devices.py",),
     "failures": ("tests/test_failures.py",),
     "notices.lockscreen": ("tests/notices/test_lockscreen.py",),

@@ -19,9 +19,9 @@ from mux.core.broker import Broker
 from mux.core.commands import Serve
 from mux.core.events import DeviceEnded, Event
 from mux.core.limits import Limits
-from mux.core.principal import ClientId, Principal
+from mux.core.policy.principal import ClientId, Principal
+from mux.core.policy.scopes import ALL
 from mux.core.protocol.scope import Scope
-from mux.core.scopes import ALL
 from mux.devices import Book, Device, DeviceError, digest_of, open_book
 from mux.dispatcher import Dispatcher, Port
 from mux.errors import AppmuxError

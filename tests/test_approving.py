@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from mux.approving import ELICITATION, QUESTION, ApprovingError, described, find, result_for
+from mux.core.policy.risk import COMMAND, FILES, PERMISSIONS
 from mux.core.protocol.answers import fault
-from mux.core.risk import COMMAND, FILES, PERMISSIONS
 
 
 def approval(method: str = COMMAND, id: int = 1234, item: Any = None, **params: Any) -> Any:

@@ -23,8 +23,8 @@ from mux.auth import (
     open_auth,
 )
 from mux.config import Auth
-from mux.core.principal import Principal
-from mux.core.scopes import ALL
+from mux.core.policy.principal import Principal
+from mux.core.policy.scopes import ALL
 from mux.devices import Device, digest_of
 from tests import jwts
 

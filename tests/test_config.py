@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mux.config import BOUNDS, FLAGS, Apns, Auth, Config, Log, Push, leaves, sections, tables
-from mux.core.policies import Policies, Rule
+from mux.core.policy.approval_policy import Policies, Rule
 from mux.settings import ConfigError, load, toml_value
 
 

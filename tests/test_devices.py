@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from mux import devices, wholefile
+from mux.core.policy.scopes import ALL
 from mux.core.protocol.scope import Scope
-from mux.core.scopes import ALL
 from mux.devices import (
     Book,
     BookError,

@@ -21,7 +21,7 @@ from mux.core.broker import Broker
 from mux.core.commands import Charge, Command
 from mux.core.events import ClientSent, Event
 from mux.core.limits import Limits
-from mux.core.principal import Principal
+from mux.core.policy.principal import Principal
 from mux.dispatcher import Dispatcher, Port
 from mux.door import Admission
 from mux.frames import Frames

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mux.core import scopes
+from mux.core.policy import scopes
 from mux.core.protocol import methods
 from tests.codex_bundles import Bundle, Json, bundle
 from tests.drift import (

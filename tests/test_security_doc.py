@@ -11,7 +11,7 @@ from typing import Final
 
 import pytest
 
-from mux.core.scopes import ALL
+from mux.core.policy.scopes import ALL
 
 ROOT: Final = Path(__file__).parents[1]
 HEADING: Final = "## What a client can do once in"
@@ -40,7 +40,7 @@ SHOWN: Final[dict[str, tuple[str, ...]]] = {
     ),
     "observe-resume": (
         _DIRS + "test_who_only_watches_resumes_with_no_override",
-        "core/test_scopes.py::test_what_a_request_does_counts",
+        "core/policy/test_scopes.py::test_what_a_request_does_counts",
     ),
     "observe-loads": (
         _DIRS + "test_who_only_watches_loads_a_thread_without_its_directorys_settings",
@@ -89,9 +89,9 @@ SHOWN: Final[dict[str, tuple[str, ...]]] = {
         _DIRS + "test_what_holds_is_what_it_is_compared_with",
         _DIRS + "test_a_start_is_compared_with_the_hosts_settings",
         _SCOPED + "test_every_param_that_may_loosen_is_judged",
-        "core/test_scopes.py::test_whatever_loosens_needs_admin",
+        "core/policy/test_scopes.py::test_whatever_loosens_needs_admin",
     ),
-    "drive-brings": ("core/test_scopes.py::test_what_a_request_does_counts",),
+    "drive-brings": ("core/policy/test_scopes.py::test_what_a_request_does_counts",),
     "drive-confined": (
         "end_to_end/test_titles.py::"
         "test_a_devices_tui_has_a_title_made_by_a_thread_that_can_do_nothing",

@@ -22,7 +22,7 @@ from click.testing import CliRunner, Result
 
 from mux import cli, cli_service, login, ready, setup, tailnet
 from mux.cli_service import UnansweredError
-from mux.core.scopes import ALL
+from mux.core.policy.scopes import ALL
 from mux.devices import digest_of, open_book
 from mux.service import ServiceError
 from mux.settings import load

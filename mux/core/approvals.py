@@ -27,8 +27,8 @@ from collections.abc import Iterator
 
 import attrs
 
-from mux.core.policies import Ballot, Policy
-from mux.core.principal import ClientId
+from mux.core.policy.approval_policy import Ballot, Policy
+from mux.core.policy.principal import ClientId
 from mux.core.protocol.methods import ServerRequestRule
 
 RESOLVED = "serverRequest/resolved"

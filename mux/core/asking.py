@@ -20,14 +20,14 @@ from mux.core.appserver import State as AppServerState
 from mux.core.client import Client
 from mux.core.flow import BROKER, DEPARTED, QUEUE
 from mux.core.interrupts import INTERRUPT, is_late
-from mux.core.principal import ClientId
+from mux.core.policy.principal import ClientId
+from mux.core.policy.scopes import SCOPES
 from mux.core.protocol import jsonrpc
 from mux.core.protocol.jsonrpc import ClientMessage
 from mux.core.protocol.methods import RequestRule, Route, request_rule
 from mux.core.queues import Queued
 from mux.core.requests import Request
 from mux.core.scoped import Claim
-from mux.core.scopes import SCOPES
 from mux.core.sent import Sent
 from mux.core.state import State
 

@@ -64,17 +64,17 @@ from mux.core.hearing import Hearing
 from mux.core.journal import Journal
 from mux.core.limits import Limits
 from mux.core.looking import FOCUS
-from mux.core.notice import Timing
 from mux.core.parts import Parts
-from mux.core.policies import Policies
-from mux.core.principal import ClientId
+from mux.core.policy.approval_policy import Policies
+from mux.core.policy.notice import Timing
+from mux.core.policy.principal import ClientId
+from mux.core.policy.scopes import SCOPES, needed
 from mux.core.protocol import jsonrpc
 from mux.core.protocol.jsonrpc import BadMessageError, ClientMessage
 from mux.core.protocol.methods import RequestRule, Route, request_rule
 from mux.core.protocol.request_params import canonical
 from mux.core.protocol.scope import Scope
 from mux.core.protocol.thread_overrides import Held
-from mux.core.scopes import SCOPES, needed
 from mux.core.settling import Settling
 from mux.core.state import NEVER, State
 from mux.core.voting import Voting

@@ -24,14 +24,14 @@ from mux.core.appserver import State as AppServerState
 from mux.core.asking import Asking
 from mux.core.client import Client
 from mux.core.commands import Resolve
-from mux.core.principal import ClientId
+from mux.core.policy.directory_verdict import STATUS_OF_SERVERS, Facts, Verdict, verdict
+from mux.core.policy.principal import ClientId
 from mux.core.protocol import jsonrpc, thread_overrides, thread_settings
 from mux.core.protocol.directories import Home, Host, Place, read_home, read_host
 from mux.core.protocol.jsonrpc import ClientMessage
 from mux.core.protocol.thread_overrides import NOTHING_KNOWN, NULL, STARTS, Held
 from mux.core.requests import Request
 from mux.core.state import State
-from mux.core.verdicts import STATUS_OF_SERVERS, Facts, Verdict, verdict
 
 CONFIG = "config/read"
 THREAD = "thread/read"

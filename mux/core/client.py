@@ -18,7 +18,7 @@ import attrs
 import msgspec
 
 from mux.core.backlog import Backlog
-from mux.core.principal import ClientId, Owner, Principal
+from mux.core.policy.principal import ClientId, Owner, Principal
 from mux.core.protocol import text_limits
 from mux.core.protocol.experimental import WITHHELD
 

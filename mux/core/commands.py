@@ -10,8 +10,8 @@ from typing import Literal
 
 import msgspec
 
-from mux.core.notice import Notice
-from mux.core.principal import ClientId
+from mux.core.policy.notice import Notice
+from mux.core.policy.principal import ClientId
 from mux.core.protocol.journal_entry import Entry
 
 Level = Literal["debug", "info", "warning", "error"]

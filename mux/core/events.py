@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import msgspec
 
-from mux.core.notice import Recipient, Standing
-from mux.core.principal import ClientId, Principal
+from mux.core.policy.notice import Recipient, Standing
+from mux.core.policy.principal import ClientId, Principal
 from mux.core.protocol.directories import Place
 from mux.core.protocol.experimental import Gate
 from mux.core.protocol.journal_entry import Entry

@@ -32,7 +32,7 @@ from collections.abc import Iterator
 import attrs
 
 from mux.core.limits import Limits
-from mux.core.principal import ClientId
+from mux.core.policy.principal import ClientId
 from mux.core.requests import Request
 
 

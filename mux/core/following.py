@@ -20,7 +20,7 @@ from mux.core.asking import Asking, asks_for_history
 from mux.core.clearance import Clearance
 from mux.core.client import Client
 from mux.core.offering import Offering
-from mux.core.principal import ClientId
+from mux.core.policy.principal import ClientId
 from mux.core.protocol import jsonrpc, thread_settings
 from mux.core.protocol.jsonrpc import ClientMessage
 from mux.core.protocol.methods import RequestRule, Route

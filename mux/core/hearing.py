@@ -17,7 +17,7 @@ from mux.core.approvals import RESOLVED
 from mux.core.following import USAGE
 from mux.core.notices import HEARD
 from mux.core.parts import Parts
-from mux.core.principal import ClientId
+from mux.core.policy.principal import ClientId
 from mux.core.protocol import jsonrpc
 from mux.core.protocol.journal_entry import MERGEABLE
 from mux.core.protocol.jsonrpc import ItemParams, UpstreamMessage

@@ -20,7 +20,7 @@ from collections.abc import Callable, Collection, Mapping
 
 import msgspec
 
-from mux.core.principal import ClientId
+from mux.core.policy.principal import ClientId
 from mux.core.protocol import jsonrpc
 from mux.core.requests import Request
 from mux.core.scoped import Claim

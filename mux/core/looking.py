@@ -22,7 +22,7 @@ from mux.core.approvals import ServerRequest
 from mux.core.client import Client, Focus
 from mux.core.client import State as ClientState
 from mux.core.extension.notices import FocusHeld, FocusParams
-from mux.core.notice import Timing
+from mux.core.policy.notice import Timing
 from mux.core.protocol import jsonrpc
 from mux.core.protocol.jsonrpc import ClientMessage
 from mux.core.protocol.scope import Scope

@@ -15,7 +15,7 @@ import attrs
 from mux.core.approvals import ServerRequest
 from mux.core.commands import Explain, Notify
 from mux.core.looking import Looking
-from mux.core.notice import ESCALATES, WAITING, Notice, Recipient, Timing
+from mux.core.policy.notice import ESCALATES, WAITING, Notice, Recipient, Timing
 from mux.core.state import NEVER, State
 
 NOBODY: Final = "no device is registered for push"

@@ -26,7 +26,7 @@ from typing import Final
 
 import attrs
 
-from mux.core import noteworthy, recording, risk
+from mux.core import noteworthy, recording
 from mux.core.approvals import ServerRequest
 from mux.core.appserver import State as AppServerState
 from mux.core.client import Client
@@ -34,16 +34,10 @@ from mux.core.commands import Notify, Withdraw
 from mux.core.listing import item_about, params_of
 from mux.core.looking import Glance, Looking
 from mux.core.noteworthy import Turn
-from mux.core.notice import (
-    WAITING,
-    Kind,
-    Notice,
-    Recipient,
-    Standing,
-    Timing,
-)
 from mux.core.notice_escalation import NoticeEscalation, Raised
 from mux.core.offering import BY_NOTICE
+from mux.core.policy import risk
+from mux.core.policy.notice import WAITING, Kind, Notice, Recipient, Standing, Timing
 from mux.core.protocol import jsonrpc
 from mux.core.protocol.methods import Asked
 from mux.core.state import NEVER, State

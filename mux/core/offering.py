@@ -20,8 +20,8 @@ from mux.core.backlog import NOT_NUMBERED
 from mux.core.client import Client, ClientInfo
 from mux.core.commands import Judged
 from mux.core.listing import item_about, params_in
-from mux.core.policies import Ballot
-from mux.core.principal import ClientId, Owner, Principal
+from mux.core.policy.approval_policy import Ballot
+from mux.core.policy.principal import ClientId, Owner, Principal
 from mux.core.protocol import jsonrpc
 from mux.core.protocol.answers import fault, plain
 from mux.core.protocol.experimental import without_hidden

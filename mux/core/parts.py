@@ -12,9 +12,9 @@ from mux.core.asking import Asking
 from mux.core.clearance import Clearance
 from mux.core.following import Following
 from mux.core.looking import Looking
-from mux.core.notice import Timing
 from mux.core.notices import Notices
 from mux.core.offering import Offering
+from mux.core.policy.notice import Timing
 from mux.core.presence import Presence
 from mux.core.queueing import Queueing
 from mux.core.readings import Readings

@@ -16,7 +16,7 @@ from mux.core.client import Client
 from mux.core.client import State as ClientState
 from mux.core.commands import Publish
 from mux.core.extension import following as extension
-from mux.core.principal import ClientId
+from mux.core.policy.principal import ClientId
 from mux.core.protocol import jsonrpc
 from mux.core.state import NEVER, State
 

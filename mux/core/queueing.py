@@ -31,7 +31,7 @@ from mux.core.appserver import State as AppServerState
 from mux.core.asking import Asking
 from mux.core.client import Client
 from mux.core.extension.queue import Held
-from mux.core.principal import Owner
+from mux.core.policy.principal import Owner
 from mux.core.protocol import jsonrpc, thread_overrides
 from mux.core.protocol.jsonrpc import ClientMessage
 from mux.core.queues import Queue, Queued

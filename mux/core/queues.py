@@ -11,7 +11,7 @@ import attrs
 import msgspec
 
 from mux.core.extension.queue import Held
-from mux.core.principal import Owner
+from mux.core.policy.principal import Owner
 from mux.core.requests import Request
 
 TEXT_CHARACTERS = 1024

@@ -27,6 +27,7 @@ import msgspec
 
 from mux.core.approvals import ServerRequest
 from mux.core.client import Client, Refusals
+from mux.core.policy.scopes import SCOPES
 from mux.core.protocol import jsonrpc
 from mux.core.protocol.jsonrpc import ClientMessage
 from mux.core.protocol.methods import Asked
@@ -34,7 +35,6 @@ from mux.core.protocol.scope import Scope
 from mux.core.protocol.text_limits import Name
 from mux.core.queues import Queued
 from mux.core.requests import Recorded, Request
-from mux.core.scopes import SCOPES
 from mux.core.state import NEVER, State
 
 TURNS = frozenset({"turn/steer", "turn/interrupt"})

@@ -29,7 +29,7 @@ from mux.core.commands import GiveUp, KillUpstream, StartUpstream, StopUpstream
 from mux.core.extension.runtime import Restarted
 from mux.core.flow import DEPARTED
 from mux.core.offering import Offering
-from mux.core.principal import ClientId
+from mux.core.policy.principal import ClientId
 from mux.core.protocol import jsonrpc, thread_settings
 from mux.core.protocol.methods import RequestRule
 from mux.core.requests import Request

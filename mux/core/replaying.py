@@ -22,7 +22,7 @@ from mux.core.backlog import Backlog
 from mux.core.clearance import Clearance
 from mux.core.client import Client
 from mux.core.extension.following import Cursor, Replayed, ReplayParams
-from mux.core.principal import ClientId
+from mux.core.policy.principal import ClientId
 from mux.core.protocol import jsonrpc
 from mux.core.protocol.jsonrpc import ClientMessage
 from mux.core.protocol.methods import Asked, Route, request_rule

@@ -10,7 +10,7 @@ from __future__ import annotations
 import attrs
 import msgspec
 
-from mux.core.principal import ClientId, Owner
+from mux.core.policy.principal import ClientId, Owner
 from mux.core.protocol.methods import RequestRule
 from mux.core.scoped import Claim
 

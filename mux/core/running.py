@@ -18,7 +18,7 @@ from collections.abc import Iterator
 import attrs
 import msgspec
 
-from mux.core.principal import Owner
+from mux.core.policy.principal import Owner
 from mux.core.protocol import jsonrpc
 from mux.core.protocol.journal_entry import is_delta, with_delta
 from mux.core.protocol.jsonrpc import ABSENT, ItemParams

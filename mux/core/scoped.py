@@ -13,7 +13,7 @@ from __future__ import annotations
 import attrs
 import msgspec
 
-from mux.core.principal import ClientId
+from mux.core.policy.principal import ClientId
 from mux.core.protocol import jsonrpc, text_limits
 from mux.core.protocol.jsonrpc import BadMessageError
 from mux.core.protocol.methods import OwnId

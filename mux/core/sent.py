@@ -17,7 +17,7 @@ import attrs
 import msgspec
 
 from mux.core.client import Client
-from mux.core.principal import ClientId, Owner, Principal
+from mux.core.policy.principal import ClientId, Owner, Principal
 from mux.core.protocol import jsonrpc, text_limits
 from mux.core.protocol.jsonrpc import ClientMessage
 from mux.core.requests import Request

@@ -13,13 +13,14 @@ from collections.abc import Callable
 import attrs
 import msgspec
 
-from mux.core import configuration, interrupts, recording, scoped
+from mux.core import interrupts, recording, scoped
 from mux.core.client import Client
 from mux.core.commands import KillUpstream
 from mux.core.flow import QUEUE
 from mux.core.interrupts import INTERRUPT
 from mux.core.parts import Parts
-from mux.core.principal import ClientId
+from mux.core.policy import configuration_view
+from mux.core.policy.principal import ClientId
 from mux.core.protocol import jsonrpc
 from mux.core.protocol.jsonrpc import UpstreamMessage
 from mux.core.protocol.methods import Route
@@ -91,8 +92,8 @@ class Settling:
         """The answer without what isn't its asker's to see."""
         if request.method == LOADED:
             return self.parts.titles.unlisted(client, line)
-        if request.method == configuration.READ and not _may_see_all(client):
-            return configuration.shown(line)
+        if request.method == configuration_view.READ and not _may_see_all(client):
+            return configuration_view.shown(line)
         return line
 
     def _settle_own(self, request: Request, line: bytes, *, failed: bool) -> bool:

@@ -33,8 +33,8 @@ from mux.core.commands import (
 from mux.core.flow import Flow
 from mux.core.journal import Journal
 from mux.core.limits import Limits
-from mux.core.policies import Policies
-from mux.core.principal import ClientId
+from mux.core.policy.approval_policy import Policies
+from mux.core.policy.principal import ClientId
 from mux.core.protocol import jsonrpc
 from mux.core.protocol.experimental import Gate
 from mux.core.protocol.journal_entry import Entry, with_cursor, with_seq

@@ -20,7 +20,7 @@ import msgspec
 
 from mux.core.births import Birth
 from mux.core.client import Client, State
-from mux.core.principal import ClientId, Owner
+from mux.core.policy.principal import ClientId, Owner
 from mux.core.protocol import jsonrpc, thread_settings
 from mux.core.protocol.jsonrpc import ItemParams
 from mux.core.protocol.thread_overrides import NOTHING_KNOWN, Held

@@ -11,7 +11,7 @@ from __future__ import annotations
 import attrs
 import msgspec
 
-from mux.core.principal import Owner
+from mux.core.policy.principal import Owner
 
 
 class _Tool(msgspec.Struct):

@@ -14,12 +14,13 @@ from __future__ import annotations
 import attrs
 import msgspec
 
-from mux.core import consent, recording
+from mux.core import recording
 from mux.core.approvals import ServerRequest
 from mux.core.client import Client
 from mux.core.client import State as ClientState
-from mux.core.policies import Vote, Voter, voter
-from mux.core.principal import ClientId
+from mux.core.policy import consent
+from mux.core.policy.approval_policy import Vote, Voter, voter
+from mux.core.policy.principal import ClientId
 from mux.core.protocol import jsonrpc
 from mux.core.state import State
 

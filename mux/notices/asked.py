@@ -19,8 +19,8 @@ from mux import config
 from mux.core.commands import Serve
 from mux.core.extension import notices as said
 from mux.core.listing import item_about, params_of
-from mux.core.notice import KINDS, RISKS
-from mux.core.principal import Principal
+from mux.core.policy.notice import KINDS, RISKS
+from mux.core.policy.principal import Principal
 from mux.devices import Book
 from mux.dispatcher import Dispatcher
 from mux.errors import AppmuxError

@@ -20,7 +20,7 @@ import attrs
 import structlog
 
 from mux import database
-from mux.core.notice import Notice
+from mux.core.policy.notice import Notice
 from mux.database import Form
 
 FILE: Final = "notices.sqlite3"

@@ -18,7 +18,7 @@ import attrs
 import msgspec
 import trio
 
-from mux.core.principal import Principal, device_key
+from mux.core.policy.principal import Principal, device_key
 from mux.notices.noticing import Noticing
 from mux.notices.tickets import PREFIX, Answer, Ticket
 from mux.pairing import Reply, malformed

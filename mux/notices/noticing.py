@@ -26,9 +26,9 @@ import trio
 from mux import config
 from mux.core.commands import Explain, Judged, Notify, Withdraw
 from mux.core.events import AnsweredByNotice, NoticesKept, Reachable
-from mux.core.notice import WAITING, Notice, Recipient, Standing
-from mux.core.principal import Principal, device_key
-from mux.core.scopes import ALL
+from mux.core.policy.notice import WAITING, Notice, Recipient, Standing
+from mux.core.policy.principal import Principal, device_key
+from mux.core.policy.scopes import ALL
 from mux.devices import Book
 from mux.dispatcher import Dispatcher
 from mux.notices import wording

@@ -20,8 +20,8 @@ import msgspec
 
 from mux import wholefile
 from mux.core.extension.notices import RuleSet
-from mux.core.notice import KINDS, Rule
-from mux.core.principal import Principal
+from mux.core.policy.notice import KINDS, Rule
+from mux.core.policy.principal import Principal
 from mux.core.protocol.scope import Scope
 from mux.errors import AppmuxError
 from mux.wholefile import DamagedError

@@ -15,7 +15,7 @@ from typing import Any, Final
 import msgspec
 
 from mux.core.noteworthy import one_line
-from mux.core.notice import Kind, Notice
+from mux.core.policy.notice import Kind, Notice
 from mux.push import push
 from mux.shown import visible
 

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 from mux.core.commands import Explain, Notify, Withdraw
 from mux.core.events import Reachable
-from mux.core.notice import Recipient, Rule
-from mux.core.principal import Principal
+from mux.core.policy.notice import Recipient, Rule
+from mux.core.policy.principal import Principal
+from mux.core.policy.scopes import ALL
 from mux.core.protocol.scope import Scope
-from mux.core.scopes import ALL
 from tests.core.stories import APPROVAL, Peer, Story
 
 OBSERVE: frozenset[Scope] = frozenset({"observe"})

@@ -14,7 +14,7 @@ import attrs
 from mux.core.broker import Broker
 from mux.core.commands import Command, Fetch, Publish, TellWhenDrained
 from mux.core.events import ClientDrained, ClientLags, ClientLeft, Event, Fetched, JournalKept
-from mux.core.principal import ClientId
+from mux.core.policy.principal import ClientId
 from mux.core.protocol.journal_entry import Entry
 from tests.core.stories import FIRST_ID, Json, Peer, Story
 

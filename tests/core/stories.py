@@ -54,8 +54,8 @@ from mux.core.events import (
 )
 from mux.core.flow import BROKER
 from mux.core.limits import Limits
-from mux.core.policies import Policies
-from mux.core.principal import ClientId, Principal
+from mux.core.policy.approval_policy import Policies
+from mux.core.policy.principal import ClientId, Principal
 from mux.core.protocol.directories import Place
 
 Json = dict[str, Any]

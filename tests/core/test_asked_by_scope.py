@@ -6,10 +6,10 @@ import json
 
 import pytest
 
-from mux.core.principal import Principal
+from mux.core.policy.principal import Principal
+from mux.core.policy.scopes import ALL
 from mux.core.protocol.methods import SERVER_REQUESTS, Asked
 from mux.core.protocol.scope import Scope
-from mux.core.scopes import ALL
 from tests.core.paced import AWARE, EPOCH, PacedStory
 from tests.core.stories import APPROVAL, REFRESH, TOOL_CALL, Json, Peer, Story, offered
 

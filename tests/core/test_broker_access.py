@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from mux.core.events import AccessEnded, ClientAttached, ClockMoved, Renamed
-from mux.core.principal import Principal
-from mux.core.scopes import ALL
+from mux.core.policy.principal import Principal
+from mux.core.policy.scopes import ALL
 from tests.core.stories import Peer, Story
 
 PHONE = Principal("phone", "device", None, ALL, "d1")

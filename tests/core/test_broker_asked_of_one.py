@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mux.core.principal import Principal
+from mux.core.policy.principal import Principal
 from tests.core.stories import (
     APPROVAL,
     REFRESH,

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from mux.core.extension.following import MOST_THREADS
-from mux.core.principal import Principal
+from mux.core.policy.principal import Principal
 from mux.core.protocol import jsonrpc
 from mux.core.protocol.methods import OPENED_ELEMENTS
 from mux.core.replaying import LOADING_AT_ONCE

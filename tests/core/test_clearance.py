@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mux.core.events import Resolved
-from mux.core.principal import Principal
+from mux.core.policy.principal import Principal
 from mux.core.protocol import jsonrpc
 from mux.core.protocol.directories import Place
 from mux.core.protocol.scope import Scope

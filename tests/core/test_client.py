@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from mux.core.client import Client, InitializeParams, State
-from mux.core.principal import Principal
+from mux.core.policy.principal import Principal
 from mux.core.protocol.experimental import WITHHELD
 from tests.core.stories import LOCAL, dumps
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mux.core.offering import LATE
-from mux.core.principal import Principal
+from mux.core.policy.principal import Principal
 from mux.core.recording import REFUSALS_TOLD
 from tests.core.stories import Story
 

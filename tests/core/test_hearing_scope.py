@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mux.core.events import ClientLags
-from mux.core.principal import Principal
+from mux.core.policy.principal import Principal
 from mux.core.protocol.methods import NOTIFICATIONS, Audience
 from mux.core.protocol.scope import Scope
 from tests.core.paced import AWARE, PacedStory

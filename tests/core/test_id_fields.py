@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mux.core import id_fields, scopes
+from mux.core import id_fields
 from mux.core.id_fields import LONGEST_NAME, Kind, any_in, kind_of, owned, request_id, translated
+from mux.core.policy import scopes
 from mux.core.protocol import methods
 from tests.core.stories import Json, Peer, Story, dumps
 

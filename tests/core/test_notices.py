@@ -8,9 +8,9 @@ import pytest
 
 from mux.core.commands import Judged, Withdraw
 from mux.core.events import AnsweredByNotice, NoticesKept
-from mux.core.notice import Kind, Rule, Standing
-from mux.core.policies import Policies
-from mux.core.principal import Principal
+from mux.core.policy.approval_policy import Policies
+from mux.core.policy.notice import Kind, Rule, Standing
+from mux.core.policy.principal import Principal
 from tests.core.noticed import (
     OBSERVE,
     PHONE,

@@ -15,8 +15,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from mux.core.commands import Notify, Withdraw
 from mux.core.events import Reachable
-from mux.core.notice import Rule, Timing
-from mux.core.principal import Principal
+from mux.core.policy.notice import Rule, Timing
+from mux.core.policy.principal import Principal
 from tests.core.noticed import recipient
 from tests.core.stories import APPROVAL, Peer, Story
 

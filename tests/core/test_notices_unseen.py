@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from mux.core.client import Focus
 from mux.core.client import State as ClientState
 from mux.core.notices import MOST_OPEN
-from mux.core.principal import Principal
+from mux.core.policy.principal import Principal
 from tests.core.noticed import asks, noticed, told
 from tests.core.stories import Peer, Story
 from tests.core.test_notices import LONG, looks

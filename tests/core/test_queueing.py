@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mux.core.events import DeviceEnded
-from mux.core.principal import Principal
+from mux.core.policy.principal import Principal
 from mux.core.protocol import jsonrpc
 from mux.core.queueing import QUEUE
 from mux.core.state import NEVER

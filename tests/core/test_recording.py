@@ -10,7 +10,7 @@ import pytest
 from mux.core import recording
 from mux.core.broker import Broker
 from mux.core.events import AccessEnded
-from mux.core.principal import Principal
+from mux.core.policy.principal import Principal
 from mux.core.recording import REFUSALS_SECONDS, REFUSALS_TOLD, decision
 from tests.core.stories import APPROVAL, FIRST_ID, QUESTION, TOOL_CALL, Json, Peer, Story, dumps
 

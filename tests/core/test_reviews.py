@@ -6,7 +6,7 @@ a ``turn/started`` that names it ``s``, with ``r`` as its ``rootTurnId``. Snapsh
 
 from __future__ import annotations
 
-from mux.core.policies import Policies
+from mux.core.policy.approval_policy import Policies
 from tests.core.stories import APPROVAL, Json, Peer, Story
 
 ITEM: Json = {"id": "entered", "type": "enteredReviewMode", "review": "it"}

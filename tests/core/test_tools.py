@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from mux.core import tools
-from mux.core.principal import Owner
+from mux.core.policy.principal import Owner
 from mux.core.tools import ToolCall, Tools
 from tests.core.stories import LOCAL, dumps
 

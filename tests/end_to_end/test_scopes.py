@@ -18,11 +18,11 @@ from typing import Any
 import attrs
 import pytest
 
-from mux.core import scopes
-from mux.core.principal import Principal
+from mux.core.policy import scopes
+from mux.core.policy.principal import Principal
+from mux.core.policy.scopes import ALL
 from mux.core.protocol import thread_overrides
 from mux.core.protocol.scope import Scope
-from mux.core.scopes import ALL
 from tests.core.stories import Json, Story
 from tests.end_to_end.brokered import brokered
 from tests.end_to_end.devices import DEVICES_ONLY, operator_of, pair

@@ -28,7 +28,7 @@ MOST_SEARCHES: Final = 50
 
 UNSEEN: Final = """
 import runpy, sys
-from mux.core.protocol import methods; from mux.core import scopes
+from mux.core.protocol import methods; from mux.core.policy import scopes
 for method in ("thread/search/stream", "thread/search/stream/cancel", "thread/search/cancel"):
     methods.REQUESTS.pop(method, None)
     del scopes.SCOPES[method]

@@ -10,9 +10,9 @@ from typing import Any, Final
 
 import attrs
 
-from mux.core.principal import ClientId
+from mux.core.policy.principal import ClientId
+from mux.core.policy.scopes import ALL
 from mux.core.protocol.scope import Scope
-from mux.core.scopes import ALL
 from tests.fuzz.corpus import Corpus
 from tests.fuzz.mutation import ID_NAMED, mutated, rewritten, written
 from tests.fuzz.oracle import FIRST_WIRE, TOKEN

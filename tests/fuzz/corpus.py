@@ -13,8 +13,8 @@ from typing import Any
 
 import attrs
 
+from mux.core.policy.scopes import SCOPES
 from mux.core.protocol.methods import NOTIFICATIONS, REQUESTS, SERVER_REQUESTS
-from mux.core.scopes import SCOPES
 from tests.codex_bundles import Bundle, bundle
 from tests.core.recordings import NAMES, recording
 

@@ -19,11 +19,11 @@ import attrs
 
 from mux.core.commands import Forward, Publish
 from mux.core.flow import BROKER, DEPARTED
-from mux.core.principal import ClientId
+from mux.core.policy.principal import ClientId
+from mux.core.policy.scopes import SCOPES
 from mux.core.protocol.methods import REQUESTS, SERVER_REQUESTS, Audience, notification_rule
 from mux.core.protocol.scope import Scope
 from mux.core.protocol.thread_overrides import METHODS
-from mux.core.scopes import SCOPES
 from tests.fuzz.mutation import ID_NAMED
 
 Json = dict[str, Any]

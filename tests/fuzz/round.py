@@ -17,7 +17,7 @@ import attrs
 from mux.core import commands, events
 from mux.core.appserver import Introduction
 from mux.core.broker import Broker
-from mux.core.principal import ClientId, Principal
+from mux.core.policy.principal import ClientId, Principal
 from mux.core.protocol import jsonrpc
 from mux.core.protocol.directories import Place
 from tests.core.stories import TICK

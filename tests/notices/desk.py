@@ -17,9 +17,9 @@ from mux.core.appserver import Introduction
 from mux.core.broker import Broker
 from mux.core.events import UpstreamStarted
 from mux.core.limits import Limits
-from mux.core.policies import Policies
+from mux.core.policy.approval_policy import Policies
+from mux.core.policy.scopes import ALL
 from mux.core.protocol.scope import Scope
-from mux.core.scopes import ALL
 from mux.devices import Book, Device, digest_of, open_book
 from mux.dispatcher import Dispatcher
 from mux.notices.asked import Asked

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mux.core.notice import Notice
+from mux.core.policy.notice import Notice
 from mux.notices import ledger as ledgers
 from mux.notices.ledger import FILE, FORGOTTEN_AT_ONCE, MOST_STEPS, Ledger
 

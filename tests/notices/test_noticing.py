@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
-from mux.core.notice import Notice
+from mux.core.policy.notice import Notice
 from mux.notices.ledger import FILE, MOST_STEPS, Ledger
 from mux.push.outcome import Delivered
 from tests.notices.desk import CWD, Desk

@@ -12,7 +12,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from mux.core.extension.notices import RuleSet
-from mux.core.notice import Rule
+from mux.core.policy.notice import Rule
 from mux.notices.wishes import MOST_RULES, WishError, Wishes, open_wishes
 
 VIENNA = ZoneInfo("Europe/Vienna")

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import msgspec
 
 from mux.core.extension.parts import Described, method
-from mux.core.notice import Kind
+from mux.core.policy.notice import Kind
 from mux.core.protocol.text_limits import Name
 
 Level = Literal["opaque", "title", "full"]

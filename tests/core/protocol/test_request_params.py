@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mux.core.principal import Principal
+from mux.core.policy.principal import Principal
 from mux.core.protocol.jsonrpc import INVALID_REQUEST, BadMessageError, ClientMessage, read_client
 from mux.core.protocol.request_params import canonical, thread_id
 from tests.core.stories import LOCAL, Peer, Story, dumps, offered

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mux.core import consent
-from mux.core.command_words import LONGEST
-from mux.core.policies import QUESTION, Ballot, Policies, Policy, Rule, Vote, voter
-from mux.core.principal import Principal
+from mux.core.policy import consent
+from mux.core.policy.approval_policy import QUESTION, Ballot, Policies, Policy, Rule, Vote, voter
+from mux.core.policy.command_match import LONGEST
+from mux.core.policy.principal import Principal
 from tests.core.stories import APPROVAL, dumps
 
 FILES = "item/fileChange/requestApproval"

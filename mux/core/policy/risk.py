@@ -19,7 +19,7 @@ from typing import Any, Final
 
 import msgspec
 
-from mux.core.notice import Risk
+from mux.core.policy.notice import Risk
 
 COMMAND: Final = "item/commandExecution/requestApproval"
 FILES: Final = "item/fileChange/requestApproval"

@@ -1,4 +1,4 @@
-"""`mux.core.scopes`: which scope a request needs, by its method and by what it does."""
+"""`mux.core.policy.scopes`: which scope a request needs, by its method and by what it does."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mux.core import scopes
+from mux.core.policy import scopes
+from mux.core.policy.scopes import ALL, SCOPES, needed
 from mux.core.protocol import thread_overrides
 from mux.core.protocol.thread_overrides import Held
-from mux.core.scopes import ALL, SCOPES, needed
 
 
 def need(method: str, **params: Any) -> tuple[str, str]:

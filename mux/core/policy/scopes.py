@@ -21,7 +21,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from mux.core import confined
+from mux.core.policy import confined_thread
 from mux.core.protocol import jsonrpc, thread_overrides
 from mux.core.protocol.scope import Scope
 from mux.core.protocol.thread_overrides import NOTHING_KNOWN, Held
@@ -123,7 +123,7 @@ def needed(
         if fields is None:
             # Of another shape than the schema's: the app-server will say so, or knows more than we.
             return "admin", f" with `{thread_overrides.UNREADABLE}`"
-        judged = confined.to_be_judged(method, fields)
+        judged = confined_thread.to_be_judged(method, fields)
         if loosened := thread_overrides.loosens(judged, held(_thread(fields))):
             return "admin", f" with `{loosened}`"
         if method == "thread/resume" and (steered := thread_overrides.steers(fields)):

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from mux.core.policy.risk import ACTIONABLE, COMMAND, FILES, PERMISSIONS, risks
 from mux.core.protocol.answers import fault, plain
-from mux.core.risk import ACTIONABLE, COMMAND, FILES, PERMISSIONS, risks
 from tests.core.stories import dumps
 
 AT = "/home/ada/work"

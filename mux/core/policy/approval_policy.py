@@ -27,9 +27,9 @@ from typing import Any, Literal
 import attrs
 import msgspec
 
-from mux.core import command_words, consent
-from mux.core.notice import RISKS
-from mux.core.principal import ClientId, Owner, Principal
+from mux.core.policy import command_match, consent
+from mux.core.policy.notice import RISKS
+from mux.core.policy.principal import ClientId, Owner, Principal
 
 PolicyName = Literal["first", "owner", "local", "quorum"]
 
@@ -86,9 +86,9 @@ class Rule:
     command: str = ""
     quorum: int = 2
 
-    def fits(self, method: str, command: command_words.Reading | None) -> bool | None:
+    def fits(self, method: str, command: command_match.Reading | None) -> bool | None:
         """Whether it is for this; None: it may be. ``command``: None where there is none."""
-        if self.method and not command_words.word_fits(method, self.method):
+        if self.method and not command_match.word_fits(method, self.method):
             return False
         if not self.command:
             return True
@@ -120,7 +120,7 @@ class Policies:
         return msgspec.structs.replace(policy, quorum=1) if method == QUESTION else policy
 
     def _of(self, method: str, command: str | None) -> Policy:
-        reading = None if command is None or not self.rules else command_words.read(command)
+        reading = None if command is None or not self.rules else command_match.read(command)
         policy = self._made(self.policy, self.quorum)
         for rule in reversed(self.rules):
             fits = rule.fits(method, reading)

@@ -9,8 +9,8 @@ from typing import Literal
 
 import msgspec
 
+from mux.core.policy.scopes import ALL
 from mux.core.protocol.scope import Scope
-from mux.core.scopes import ALL
 
 ClientId = int
 """The broker's own number for one attached client; never used again after it left."""

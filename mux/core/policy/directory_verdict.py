@@ -18,7 +18,7 @@ from collections.abc import Mapping
 
 import attrs
 
-from mux.core import confined
+from mux.core.policy import confined_thread
 from mux.core.protocol import jsonrpc, thread_overrides
 from mux.core.protocol.directories import Home, Host, Place, around, distrust, is_below, is_trusted
 from mux.core.protocol.thread_overrides import NULL, STARTS, Held
@@ -91,7 +91,7 @@ def verdict(facts: Facts) -> Verdict:
     """What becomes of the request."""
     if facts.method == STATUS_OF_SERVERS:
         return _of_servers(facts)
-    judged = confined.to_be_judged(facts.method, facts.fields)
+    judged = confined_thread.to_be_judged(facts.method, facts.fields)
     if loosened := thread_overrides.loosens(judged, facts.held):
         return _refused(facts, loosened, "")
     return _loaded(facts) if facts.method in STARTS else _moved(facts)
@@ -114,7 +114,7 @@ def _loaded(facts: Facts) -> Verdict:
     """A thread is started, forked or loaded."""
     fields = _resolved(facts)
     known, worked = _works(facts)
-    if confined.is_confined(facts.method, facts.fields):
+    if confined_thread.is_confined(facts.method, facts.fields):
         return _confined(facts, fields, worked)
     listed = known and all(each.listed for each in worked)
     read_only = not (known and all(map(facts.is_writable, worked)))
@@ -131,7 +131,7 @@ def _loaded(facts: Facts) -> Verdict:
 def _confined(facts: Facts, fields: dict[str, bytes], worked: list[Place]) -> Verdict:
     """A thread is started that can do nothing; it takes nothing from a listed directory either."""
     distrusted = facts.distrusted(worked)
-    fields["config"] = confined.config_of(fields, distrust(distrusted), facts.host.servers)
+    fields["config"] = confined_thread.config_of(fields, distrust(distrusted), facts.host.servers)
     directory = next((each.path for each in worked if not each.listed), "")
     return Verdict(jsonrpc.write(fields), "", distrusted, directory, read_only=True)
 

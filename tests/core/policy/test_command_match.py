@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mux.core.command_words import LONGEST, MOST_TOKENS, is_plain, read, word_fits
-from mux.core.policies import Policies, Rule
+from mux.core.policy.approval_policy import Policies, Rule
+from mux.core.policy.command_match import LONGEST, MOST_TOKENS, is_plain, read, word_fits
 from tests.core.stories import APPROVAL
 
 
