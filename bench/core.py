@@ -28,7 +28,6 @@ import trio
 from rich.console import Console
 from rich.table import Table
 
-from mux.core.appserver import Introduction
 from mux.core.broker import Broker
 from mux.core.commands import Forward
 from mux.core.events import (
@@ -43,6 +42,7 @@ from mux.core.limits import Limits
 from mux.core.policy.notice import Recipient, Standing
 from mux.core.policy.principal import Principal
 from mux.core.policy.scopes import ALL
+from mux.core.state.app_server import Introduction
 from mux.dispatcher import Dispatcher, Port
 from mux.outbox import Outbox
 

@@ -9,8 +9,8 @@ Hands to: ``mux``, whose journal it has made hollow.
 from __future__ import annotations
 
 from mux.cli import main
-from mux.core.journal import Journal
 from mux.core.protocol.journal_entry import Entry
+from mux.core.state.journal import Journal
 from mux.store import Store
 
 _NOTHING = Entry(0, None, "", b"")

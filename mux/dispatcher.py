@@ -21,7 +21,6 @@ import structlog
 import trio
 
 import mux
-from mux.core.appserver import State
 from mux.core.broker import Broker
 from mux.core.commands import (
     Charge,
@@ -63,6 +62,7 @@ from mux.core.policy.principal import ClientId, Principal
 from mux.core.protocol import jsonrpc
 from mux.core.protocol.journal_entry import Entry
 from mux.core.report import report
+from mux.core.state.app_server import State
 from mux.errors import AppmuxError
 from mux.outbox import Outbox, Writes, text_frame
 

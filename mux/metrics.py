@@ -30,12 +30,12 @@ from prometheus_client.registry import Collector
 import mux
 from mux import stderr
 from mux.audit import Audit
-from mux.core import client as clients
-from mux.core.appserver import State as AppServerState
 from mux.core.notice_escalation import REASONS
 from mux.core.offering import LATE
 from mux.core.protocol.methods import Asked
-from mux.core.state import State
+from mux.core.state import client as clients
+from mux.core.state.app_server import State as AppServerState
+from mux.core.state.state import State
 from mux.devices import Book
 from mux.dispatcher import Dispatcher
 from mux.door import Exposition

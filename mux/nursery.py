@@ -45,9 +45,9 @@ from mux.audit import Audit
 from mux.auth import Authenticator
 from mux.codex_schema import CodexSchema
 from mux.config import Config
-from mux.core import appserver
 from mux.core.commands import Fetch, Serve
 from mux.core.events import Fetched, JournalKept
+from mux.core.state import app_server
 from mux.directories import Directories
 from mux.dispatcher import LATER, Dispatcher
 from mux.door import Exposition, knock
@@ -264,7 +264,7 @@ class RunningServer:
             self.look_at_store()
             self.dispatcher.hear(Fetched(wanted.client, tuple(entries), until))
 
-    def _state(self) -> appserver.State:
+    def _state(self) -> app_server.State:
         return self.dispatcher.broker.state.appserver.state
 
     def ready(self) -> bool:

@@ -21,10 +21,10 @@ from mux.auth import Authenticator, open_auth
 from mux.codex import codex_home, find_codex
 from mux.codex_schema import CodexSchema
 from mux.config import Config
-from mux.core import appserver
 from mux.core.broker import Broker
 from mux.core.events import GateLearned
 from mux.core.policy import notice
+from mux.core.state import app_server
 from mux.devices import Book, open_book
 from mux.directories import Directories
 from mux.dispatcher import Dispatcher
@@ -144,7 +144,7 @@ def _assemble(
     book: Book,
     audit: Audit,
 ) -> RunningServer:
-    introduction = appserver.Introduction(
+    introduction = app_server.Introduction(
         name=config.upstream.client_name,
         version=mux.__version__,
         request_attestation=config.upstream.request_attestation,

@@ -18,7 +18,7 @@ from typing import Final
 import structlog
 import trio
 
-from mux.core.appserver import State
+from mux.core.state.app_server import State
 
 UNSETTLED_FOR: Final = 300.0
 """Seconds. A start takes one or two, the longest back-off a minute."""

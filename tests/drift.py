@@ -26,11 +26,11 @@ from typing import Any, Final
 import attrs
 
 from mux.codex import find_codex
-from mux.core import id_fields
 from mux.core.policy import scopes
 from mux.core.protocol import answers, methods, thread_overrides
 from mux.core.protocol.experimental import WITHHELD
 from mux.core.protocol.methods import Route
+from mux.core.state import id_fields
 from tests.codex_bundles import Bundle, Json, generated
 
 REQUESTS: Final = "ClientRequest"

@@ -14,7 +14,6 @@ import trio.testing
 from msgspec import to_builtins
 
 from mux.access import CHANGED, LONGEST_LIFETIME, REVOKED, Access, AccessError
-from mux.core.appserver import Introduction
 from mux.core.broker import Broker
 from mux.core.commands import Serve
 from mux.core.events import DeviceEnded, Event
@@ -22,6 +21,7 @@ from mux.core.limits import Limits
 from mux.core.policy.principal import ClientId, Principal
 from mux.core.policy.scopes import ALL
 from mux.core.protocol.scope import Scope
+from mux.core.state.app_server import Introduction
 from mux.devices import Book, Device, DeviceError, digest_of, open_book
 from mux.dispatcher import Dispatcher, Port
 from mux.errors import AppmuxError

@@ -10,12 +10,12 @@ import pytest
 import trio
 import trio.testing
 
-from mux.core.appserver import Introduction
 from mux.core.broker import Broker
 from mux.core.commands import Close, Command, Log, Publish
 from mux.core.events import ClientLags, ClientSent, ClockMoved, Event, TimePassed, UpstreamSent
 from mux.core.limits import Limits
 from mux.core.policy.principal import ClientId, Principal
+from mux.core.state.app_server import Introduction
 from mux.dispatcher import LINES_A_LOOK, LOOK_AGAIN, MOVED, Dispatcher, Port
 from mux.outbox import Outbox, text_frame
 

@@ -16,12 +16,12 @@ import trio
 import trio.testing
 
 from mux import downstream
-from mux.core.appserver import Introduction
 from mux.core.broker import Broker
 from mux.core.commands import Charge, Command
 from mux.core.events import ClientSent, Event
 from mux.core.limits import Limits
 from mux.core.policy.principal import Principal
+from mux.core.state.app_server import Introduction
 from mux.dispatcher import Dispatcher, Port
 from mux.door import Admission
 from mux.frames import Frames

@@ -18,7 +18,7 @@ from click.testing import CliRunner, Result
 
 from mux import cli, novascale, service, steps, watchdog
 from mux.cli_service import UnansweredError
-from mux.core.appserver import State
+from mux.core.state.app_server import State
 from mux.launchd import Launchd
 from mux.service import ServiceError
 from mux.settings import load

@@ -14,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mux import upstream
-from mux.core.appserver import Introduction
 from mux.core.broker import Broker
 from mux.core.events import Event, UpstreamExited, UpstreamSent, UpstreamStarted
 from mux.core.limits import Limits
+from mux.core.state.app_server import Introduction
 from mux.dispatcher import Dispatcher
 from mux.upstream import STDERR_KEPT, STDERR_LINE_BYTES, Lines, Upstream
 from tests.end_to_end.scenes import eventually

@@ -15,21 +15,22 @@ from collections.abc import Iterator
 import attrs
 import msgspec
 
-from mux.core import id_fields, recording
-from mux.core.appserver import State as AppServerState
-from mux.core.client import Client
-from mux.core.flow import BROKER, DEPARTED, QUEUE
+from mux.core import recording
 from mux.core.interrupts import INTERRUPT, is_late
 from mux.core.policy.principal import ClientId
 from mux.core.policy.scopes import SCOPES
 from mux.core.protocol import jsonrpc
 from mux.core.protocol.jsonrpc import ClientMessage
 from mux.core.protocol.methods import RequestRule, Route, request_rule
-from mux.core.queues import Queued
-from mux.core.requests import Request
-from mux.core.scoped import Claim
 from mux.core.sent import Sent
-from mux.core.state import State
+from mux.core.state import id_fields
+from mux.core.state.app_server import State as AppServerState
+from mux.core.state.client import Client
+from mux.core.state.request import Request
+from mux.core.state.scheduler import BROKER, DEPARTED, QUEUE
+from mux.core.state.scoped_ids import Claim
+from mux.core.state.state import State
+from mux.core.state.turn_queues import Queued
 
 UNSUBSCRIBE = "thread/unsubscribe"
 TURN_START = "turn/start"

@@ -25,13 +25,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from mux.core import client as clients
 from mux.core import listing, recording
-from mux.core.approvals import Approvals
-from mux.core.appserver import Introduction
-from mux.core.appserver import State as AppServerState
-from mux.core.backlog import Backlog
-from mux.core.client import Client
 from mux.core.commands import Command, KillUpstream, LearnGate, Serve
 from mux.core.events import (
     AccessEnded,
@@ -59,9 +53,7 @@ from mux.core.events import (
     UpstreamStarted,
 )
 from mux.core.extension.runtime import Welcome
-from mux.core.flow import DEPARTED
 from mux.core.hearing import Hearing
-from mux.core.journal import Journal
 from mux.core.limits import Limits
 from mux.core.looking import FOCUS
 from mux.core.parts import Parts
@@ -76,7 +68,15 @@ from mux.core.protocol.request_params import canonical
 from mux.core.protocol.scope import Scope
 from mux.core.protocol.thread_overrides import Held
 from mux.core.settling import Settling
-from mux.core.state import NEVER, State
+from mux.core.state import client as clients
+from mux.core.state.app_server import Introduction
+from mux.core.state.app_server import State as AppServerState
+from mux.core.state.backlog import Backlog
+from mux.core.state.client import Client
+from mux.core.state.journal import Journal
+from mux.core.state.pending_requests import Approvals
+from mux.core.state.scheduler import DEPARTED
+from mux.core.state.state import NEVER, State
 from mux.core.voting import Voting
 
 EXTENSION_VERSION = 1

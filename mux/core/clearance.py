@@ -20,9 +20,7 @@ import attrs
 import msgspec
 
 from mux.core import recording
-from mux.core.appserver import State as AppServerState
 from mux.core.asking import Asking
-from mux.core.client import Client
 from mux.core.commands import Resolve
 from mux.core.policy.directory_verdict import STATUS_OF_SERVERS, Facts, Verdict, verdict
 from mux.core.policy.principal import ClientId
@@ -30,8 +28,10 @@ from mux.core.protocol import jsonrpc, thread_overrides, thread_settings
 from mux.core.protocol.directories import Home, Host, Place, read_home, read_host
 from mux.core.protocol.jsonrpc import ClientMessage
 from mux.core.protocol.thread_overrides import NOTHING_KNOWN, NULL, STARTS, Held
-from mux.core.requests import Request
-from mux.core.state import State
+from mux.core.state.app_server import State as AppServerState
+from mux.core.state.client import Client
+from mux.core.state.request import Request
+from mux.core.state.state import State
 
 CONFIG = "config/read"
 THREAD = "thread/read"

@@ -15,18 +15,18 @@ from collections import Counter
 
 import attrs
 
-from mux.core import births, running, threads
 from mux.core.asking import Asking, asks_for_history
 from mux.core.clearance import Clearance
-from mux.core.client import Client
 from mux.core.offering import Offering
 from mux.core.policy.principal import ClientId
 from mux.core.protocol import jsonrpc, thread_settings
 from mux.core.protocol.jsonrpc import ClientMessage
 from mux.core.protocol.methods import RequestRule, Route
-from mux.core.requests import Request
-from mux.core.state import NEVER, State
-from mux.core.threads import Thread
+from mux.core.state import running_turn, threads, unsaved_thread
+from mux.core.state.client import Client
+from mux.core.state.request import Request
+from mux.core.state.state import NEVER, State
+from mux.core.state.threads import Thread
 
 USAGE = "thread/tokenUsage/updated"
 
@@ -72,7 +72,7 @@ class Following:
         fields = jsonrpc.read_fields(line) or {}
         status = thread.shown_status if thread.status in ("active", "idle") else None
         turns = asks_for_history(request)
-        result = running.up_to_date(fields["result"], thread.running, status, turns=turns)
+        result = running_turn.up_to_date(fields["result"], thread.running, status, turns=turns)
         return jsonrpc.write(fields | {"result": result})
 
     def _follow(self, request: Request, client: Client | None, id: str, line: bytes) -> None:
@@ -85,7 +85,7 @@ class Following:
         self._orphans.pop(id, None)
         if request.method in ("thread/start", "thread/fork"):
             forked = request.params if request.method == "thread/fork" else None
-            thread.birth = births.read_birth(line, forked)
+            thread.birth = unsaved_thread.read_birth(line, forked)
             if thread.birth is not None and thread.birth.for_title:
                 thread.private = True
         if thread.status == "unknown":

@@ -12,8 +12,7 @@ from __future__ import annotations
 import attrs
 import msgspec
 
-from mux.core import id_fields, interrupts, recording, scoped
-from mux.core.approvals import RESOLVED
+from mux.core import interrupts, recording
 from mux.core.following import USAGE
 from mux.core.notices import HEARD
 from mux.core.parts import Parts
@@ -22,9 +21,11 @@ from mux.core.protocol import jsonrpc
 from mux.core.protocol.journal_entry import MERGEABLE
 from mux.core.protocol.jsonrpc import ItemParams, UpstreamMessage
 from mux.core.protocol.methods import PUBLISHED, Audience, NotificationRule, notification_rule
-from mux.core.running import Stream
 from mux.core.settling import Settling
-from mux.core.threads import Recipients
+from mux.core.state import id_fields, scoped_ids
+from mux.core.state.pending_requests import RESOLVED
+from mux.core.state.running_turn import Stream
+from mux.core.state.threads import Recipients
 from mux.core.titles import Told
 
 _ENDS_THREAD = frozenset({"thread/archived", "thread/closed", "thread/deleted"})
@@ -212,7 +213,7 @@ class Hearing:
         return True
 
     def _notify_owner(self, line: bytes, method: str, field: str) -> None:
-        found = scoped.unscope(line, field)
+        found = scoped_ids.unscope(line, field)
         if found is None:
             return
         owner, origin, own_line = found

@@ -13,9 +13,9 @@ import msgspec
 
 from mux.core import recording
 from mux.core.protocol import jsonrpc
-from mux.core.requests import Request
-from mux.core.running import Running
-from mux.core.state import State
+from mux.core.state.request import Request
+from mux.core.state.running_turn import Running
+from mux.core.state.state import State
 
 INTERRUPT = "turn/interrupt"
 

@@ -18,15 +18,15 @@ from collections.abc import Iterator
 import attrs
 import msgspec
 
-from mux.core.approvals import ServerRequest
-from mux.core.client import Client, Focus
-from mux.core.client import State as ClientState
 from mux.core.extension.notices import FocusHeld, FocusParams
 from mux.core.policy.notice import Timing
 from mux.core.protocol import jsonrpc
 from mux.core.protocol.jsonrpc import ClientMessage
 from mux.core.protocol.scope import Scope
-from mux.core.state import State
+from mux.core.state.client import Client, Focus
+from mux.core.state.client import State as ClientState
+from mux.core.state.pending_requests import ServerRequest
+from mux.core.state.state import State
 
 FOCUS = "mux/focus"
 

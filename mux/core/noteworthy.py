@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 
 from mux.core.protocol import jsonrpc
-from mux.core.running import Running
+from mux.core.state.running_turn import Running
 
 LONGEST_LINE: Final = 300
 """Characters of one line that a notice tells: more no lock screen shows."""

@@ -12,11 +12,11 @@ from typing import Final
 
 import attrs
 
-from mux.core.approvals import ServerRequest
 from mux.core.commands import Explain, Notify
 from mux.core.looking import Looking
 from mux.core.policy.notice import ESCALATES, WAITING, Notice, Recipient, Timing
-from mux.core.state import NEVER, State
+from mux.core.state.pending_requests import ServerRequest
+from mux.core.state.state import NEVER, State
 
 NOBODY: Final = "no device is registered for push"
 REASONS: Final = ("looked_at", "off", "quiet_hours", "snoozed", "nobody_registered", "other")

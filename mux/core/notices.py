@@ -27,9 +27,6 @@ from typing import Final
 import attrs
 
 from mux.core import noteworthy, recording
-from mux.core.approvals import ServerRequest
-from mux.core.appserver import State as AppServerState
-from mux.core.client import Client
 from mux.core.commands import Notify, Withdraw
 from mux.core.listing import item_about, params_of
 from mux.core.looking import Glance, Looking
@@ -40,8 +37,11 @@ from mux.core.policy import risk
 from mux.core.policy.notice import WAITING, Kind, Notice, Recipient, Standing, Timing
 from mux.core.protocol import jsonrpc
 from mux.core.protocol.methods import Asked
-from mux.core.state import NEVER, State
-from mux.core.threads import Thread
+from mux.core.state.app_server import State as AppServerState
+from mux.core.state.client import Client
+from mux.core.state.pending_requests import ServerRequest
+from mux.core.state.state import NEVER, State
+from mux.core.state.threads import Thread
 
 REMEMBERED: Final = 4096
 """Things that were told of, so that none is told again."""

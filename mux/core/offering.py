@@ -14,10 +14,7 @@ import shlex
 import attrs
 import msgspec
 
-from mux.core import id_fields, recording, tools
-from mux.core.approvals import RESOLVED, ServerRequest
-from mux.core.backlog import NOT_NUMBERED
-from mux.core.client import Client, ClientInfo
+from mux.core import recording
 from mux.core.commands import Judged
 from mux.core.listing import item_about, params_in
 from mux.core.policy.approval_policy import Ballot
@@ -27,7 +24,11 @@ from mux.core.protocol.answers import fault, plain
 from mux.core.protocol.experimental import without_hidden
 from mux.core.protocol.jsonrpc import ClientMessage, UpstreamMessage
 from mux.core.protocol.methods import SERVER_REQUESTS, Asked, server_request_rule
-from mux.core.state import NEVER, State
+from mux.core.state import id_fields, tool_owners
+from mux.core.state.backlog import NOT_NUMBERED
+from mux.core.state.client import Client, ClientInfo
+from mux.core.state.pending_requests import RESOLVED, ServerRequest
+from mux.core.state.state import NEVER, State
 from mux.core.voting import Voting
 
 LATE = "answer/late"
@@ -162,7 +163,7 @@ class Offering:
             self.state.send_own(id, less or b"", request.method, seq)
 
     def _offer_to_tool_owner(self, request: ServerRequest, line: bytes) -> None:
-        call = tools.read_call(line)
+        call = tool_owners.read_call(line)
         owner = self.state.tools.owner(request.thread, call) if call is not None else None
         if call is None or owner is None:
             # Registered before this broker's life: somebody among the followers may know it.
@@ -173,7 +174,7 @@ class Offering:
             self._offer(request, (taker.id,))
         else:
             text = f"The client that provides the tool `{call.tool}` is no longer attached."
-            self._answer_for_broker(request, tools.unavailable(text))
+            self._answer_for_broker(request, tool_owners.unavailable(text))
 
     def _stand_in(self, request: ServerRequest, owner: Owner) -> Client | None:
         """A follower that is the same program of the same principal: the owner, come back."""
@@ -358,7 +359,7 @@ class Offering:
     def _give_up_on(self, request: ServerRequest, why: str) -> None:
         if request.rule.asked is Asked.TOOL_OWNER:
             text = f"The client that provides this tool could not run it: {why}."
-            self._answer_for_broker(request, tools.unavailable(text))
+            self._answer_for_broker(request, tool_owners.unavailable(text))
             return
         recording.given_up(self.state, request, why)
         text = f"{request.method}: {why}"
@@ -393,7 +394,7 @@ class Offering:
         elif request.rule.asked is Asked.TOOL_OWNER and not request.offered:
             name = client.info.name if client.info is not None else ""
             text = f"The client that provides this tool (`{name}`) left before it answered."
-            self._answer_for_broker(request, tools.unavailable(text))
+            self._answer_for_broker(request, tool_owners.unavailable(text))
 
     def resolved(self, line: bytes) -> str | None:
         """The app-server is done with one; returns the thread that it was of."""

@@ -21,7 +21,7 @@ from mux.core.readings import Readings
 from mux.core.recovery import Recovery
 from mux.core.replaying import Replaying
 from mux.core.sent import Sent
-from mux.core.state import State
+from mux.core.state.state import State
 from mux.core.titles import Titles
 
 

@@ -12,13 +12,13 @@ from __future__ import annotations
 import attrs
 import msgspec
 
-from mux.core.client import Client
-from mux.core.client import State as ClientState
 from mux.core.commands import Publish
 from mux.core.extension import following as extension
 from mux.core.policy.principal import ClientId
 from mux.core.protocol import jsonrpc
-from mux.core.state import NEVER, State
+from mux.core.state.client import Client
+from mux.core.state.client import State as ClientState
+from mux.core.state.state import NEVER, State
 
 PRESENCE = "mux/presence"
 

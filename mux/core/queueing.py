@@ -27,18 +27,18 @@ import attrs
 import msgspec
 
 from mux.core import recording
-from mux.core.appserver import State as AppServerState
 from mux.core.asking import Asking
-from mux.core.client import Client
 from mux.core.extension.queue import Held
 from mux.core.policy.principal import Owner
 from mux.core.protocol import jsonrpc, thread_overrides
 from mux.core.protocol.jsonrpc import ClientMessage
-from mux.core.queues import Queue, Queued
 from mux.core.recovery import Recovery
-from mux.core.requests import Request
 from mux.core.sent import Sent
-from mux.core.state import State
+from mux.core.state.app_server import State as AppServerState
+from mux.core.state.client import Client
+from mux.core.state.request import Request
+from mux.core.state.state import State
+from mux.core.state.turn_queues import Queue, Queued
 
 QUEUE = "mux/queue"
 """The notification: what is queued on a thread now, and what has just changed."""

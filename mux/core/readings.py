@@ -15,11 +15,11 @@ import attrs
 import msgspec
 
 from mux.core.asking import Asking, asks_for_history
-from mux.core.births import HISTORY_BYTES, Birth
 from mux.core.protocol import jsonrpc
-from mux.core.requests import Request
-from mux.core.state import State
-from mux.core.threads import Thread
+from mux.core.state.request import Request
+from mux.core.state.state import State
+from mux.core.state.threads import Thread
+from mux.core.state.unsaved_thread import HISTORY_BYTES, Birth
 
 READ = "thread/read"
 LIST = "thread/turns/list"

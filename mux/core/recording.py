@@ -25,17 +25,17 @@ from hashlib import sha256
 
 import msgspec
 
-from mux.core.approvals import ServerRequest
-from mux.core.client import Client, Refusals
 from mux.core.policy.scopes import SCOPES
 from mux.core.protocol import jsonrpc
 from mux.core.protocol.jsonrpc import ClientMessage
 from mux.core.protocol.methods import Asked
 from mux.core.protocol.scope import Scope
 from mux.core.protocol.text_limits import Name
-from mux.core.queues import Queued
-from mux.core.requests import Recorded, Request
-from mux.core.state import NEVER, State
+from mux.core.state.client import Client, Refusals
+from mux.core.state.pending_requests import ServerRequest
+from mux.core.state.request import Recorded, Request
+from mux.core.state.state import NEVER, State
+from mux.core.state.turn_queues import Queued
 
 TURNS = frozenset({"turn/steer", "turn/interrupt"})
 """What drives a turn, beside what begins one (``RequestRule.begins``)."""

@@ -22,19 +22,19 @@ from collections import deque
 import attrs
 import msgspec
 
-from mux.core.appserver import State as AppServerState
 from mux.core.asking import Asking
-from mux.core.client import Client
 from mux.core.commands import GiveUp, KillUpstream, StartUpstream, StopUpstream
 from mux.core.extension.runtime import Restarted
-from mux.core.flow import DEPARTED
 from mux.core.offering import Offering
 from mux.core.policy.principal import ClientId
 from mux.core.protocol import jsonrpc, thread_settings
 from mux.core.protocol.methods import RequestRule
-from mux.core.requests import Request
-from mux.core.state import NEVER, State
-from mux.core.threads import Thread
+from mux.core.state.app_server import State as AppServerState
+from mux.core.state.client import Client
+from mux.core.state.request import Request
+from mux.core.state.scheduler import DEPARTED
+from mux.core.state.state import NEVER, State
+from mux.core.state.threads import Thread
 
 MINUTE = 60.0
 LONGEST_WAIT = 8.0

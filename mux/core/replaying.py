@@ -16,18 +16,18 @@ from collections import OrderedDict
 import attrs
 import msgspec
 
-from mux.core.appserver import State as AppServerState
 from mux.core.asking import Asking
-from mux.core.backlog import Backlog
 from mux.core.clearance import Clearance
-from mux.core.client import Client
 from mux.core.extension.following import Cursor, Replayed, ReplayParams
 from mux.core.policy.principal import ClientId
 from mux.core.protocol import jsonrpc
 from mux.core.protocol.jsonrpc import ClientMessage
 from mux.core.protocol.methods import Asked, Route, request_rule
-from mux.core.requests import Request
-from mux.core.state import State
+from mux.core.state.app_server import State as AppServerState
+from mux.core.state.backlog import Backlog
+from mux.core.state.client import Client
+from mux.core.state.request import Request
+from mux.core.state.state import State
 
 LOADING_AT_ONCE = 4
 """Threads that the app-server is asked to load for one replay: what others ask comes in between."""

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from mux.core.approvals import ServerRequest
-from mux.core.appserver import AppServer
-from mux.core.appserver import State as AppServerState
 from mux.core.broker import Broker
-from mux.core.client import Client
-from mux.core.queues import Queue
-from mux.core.threads import Thread
+from mux.core.state.app_server import AppServer
+from mux.core.state.app_server import State as AppServerState
+from mux.core.state.client import Client
+from mux.core.state.pending_requests import ServerRequest
+from mux.core.state.threads import Thread
+from mux.core.state.turn_queues import Queue
 
 
 def report(broker: Broker, now: float) -> dict[str, Any]:

@@ -16,12 +16,12 @@ from collections import OrderedDict
 import attrs
 import msgspec
 
-from mux.core.client import Client
 from mux.core.policy.principal import ClientId, Owner, Principal
 from mux.core.protocol import jsonrpc, text_limits
 from mux.core.protocol.jsonrpc import ClientMessage
-from mux.core.requests import Request
-from mux.core.state import State
+from mux.core.state.client import Client
+from mux.core.state.request import Request
+from mux.core.state.state import State
 
 REVERT = "thread/revert"
 ID = "clientUserMessageId"

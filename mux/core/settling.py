@@ -13,10 +13,8 @@ from collections.abc import Callable
 import attrs
 import msgspec
 
-from mux.core import interrupts, recording, scoped
-from mux.core.client import Client
+from mux.core import interrupts, recording
 from mux.core.commands import KillUpstream
-from mux.core.flow import QUEUE
 from mux.core.interrupts import INTERRUPT
 from mux.core.parts import Parts
 from mux.core.policy import configuration_view
@@ -24,8 +22,11 @@ from mux.core.policy.principal import ClientId
 from mux.core.protocol import jsonrpc
 from mux.core.protocol.jsonrpc import UpstreamMessage
 from mux.core.protocol.methods import Route
-from mux.core.requests import Request
 from mux.core.sent import REVERT
+from mux.core.state import scoped_ids
+from mux.core.state.client import Client
+from mux.core.state.request import Request
+from mux.core.state.scheduler import QUEUE
 from mux.core.titles import LOADED
 
 
@@ -122,13 +123,13 @@ class Settling:
             if client is not None:
                 self._settle_hold(request, request.claim, client.id, failed=failed)
             if failed:
-                line = scoped.in_origin_terms(line, request.claim.wire, request.claim.origin)
+                line = scoped_ids.in_origin_terms(line, request.claim.wire, request.claim.origin)
         for named in request.named:  # told by their names: they may stand in the result, too
-            line = scoped.in_origin_terms(line, named.wire, named.origin)
+            line = scoped_ids.in_origin_terms(line, named.wire, named.origin)
         return line
 
     def _settle_hold(
-        self, request: Request, claim: scoped.Claim, client: ClientId, *, failed: bool
+        self, request: Request, claim: scoped_ids.Claim, client: ClientId, *, failed: bool
     ) -> None:
         own_id = request.rule.own_id
         if failed or request.method == "command/exec":  # never began, or has ended

@@ -25,12 +25,12 @@ import attrs
 import msgspec
 
 from mux.core.asking import Asking
-from mux.core.client import Client
 from mux.core.protocol import jsonrpc
 from mux.core.recovery import Recovery
-from mux.core.requests import Request
-from mux.core.state import NEVER, State
-from mux.core.threads import Thread
+from mux.core.state.client import Client
+from mux.core.state.request import Request
+from mux.core.state.state import NEVER, State
+from mux.core.state.threads import Thread
 
 TITLED_FOR = 60.0
 """Seconds for which an outcome is told again: all ask within a second of the turn's beginning."""

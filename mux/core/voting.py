@@ -15,14 +15,14 @@ import attrs
 import msgspec
 
 from mux.core import recording
-from mux.core.approvals import ServerRequest
-from mux.core.client import Client
-from mux.core.client import State as ClientState
 from mux.core.policy import consent
 from mux.core.policy.approval_policy import Vote, Voter, voter
 from mux.core.policy.principal import ClientId
 from mux.core.protocol import jsonrpc
-from mux.core.state import State
+from mux.core.state.client import Client
+from mux.core.state.client import State as ClientState
+from mux.core.state.pending_requests import ServerRequest
+from mux.core.state.state import State
 
 CHANGED = "mux/approvals/changed"
 """What an approval with a policy other than ``first`` waits for, and who has voted."""

@@ -16,7 +16,6 @@ from typing import Any
 
 import attrs
 
-from mux.core.appserver import Introduction
 from mux.core.broker import Broker
 from mux.core.commands import (
     Charge,
@@ -52,11 +51,12 @@ from mux.core.events import (
     UpstreamSent,
     UpstreamStarted,
 )
-from mux.core.flow import BROKER
 from mux.core.limits import Limits
 from mux.core.policy.approval_policy import Policies
 from mux.core.policy.principal import ClientId, Principal
 from mux.core.protocol.directories import Place
+from mux.core.state.app_server import Introduction
+from mux.core.state.scheduler import BROKER
 
 Json = dict[str, Any]
 

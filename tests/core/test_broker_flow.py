@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from mux.core.appserver import State as AppServerState
-from mux.core.state import NEVER
+from mux.core.state.app_server import State as AppServerState
+from mux.core.state.state import NEVER
 from tests.core.lives import next_life, shared
 from tests.core.stories import DELTA, Json, Peer, Story
 

@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from mux.core.appserver import Introduction
 from mux.core.commands import KillUpstream
 from mux.core.limits import Limits
+from mux.core.state.app_server import Introduction
 from tests.core.stories import DELTA, INITIALIZED, Story
 
 GREETINGS = [

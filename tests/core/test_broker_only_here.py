@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mux.core.state import NEVER
+from mux.core.state.state import NEVER
 from tests.core.lives import next_life
 from tests.core.stories import DELTA, Json, Peer, Story
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from mux.core.state import NEVER
+from mux.core.state.state import NEVER
 from tests.core.stories import (
     APPROVAL,
     FIRST_ID,

@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mux.core import notices, tools
+from mux.core import notices
 from mux.core.commands import Publish
 from mux.core.events import UpstreamSent
-from mux.core.threads import FORGOTTEN_SHARE
+from mux.core.state import tool_owners
+from mux.core.state.threads import FORGOTTEN_SHARE
 from tests.core.stories import Json, Peer, Story
 
 MOST = 64
@@ -181,7 +182,7 @@ def _play(story: Story, peer: Peer, step: str, thread: str, n: int) -> None:  # 
 
 def test_what_else_is_kept_by_thread_is_bounded_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(notices, "REMEMBERED", 100)
-    monkeypatch.setattr(tools, "REMEMBERED", 100)
+    monkeypatch.setattr(tool_owners, "REMEMBERED", 100)
     story = Story.begun()
     peer = story.peer()
     for n in range(150):
@@ -197,4 +198,4 @@ def test_what_else_is_kept_by_thread_is_bounded_too(monkeypatch: pytest.MonkeyPa
     for n in range(150):
         asked = b'{"dynamicTools":[{"name":"tool"}]}'
         owners.register(f"t{n}", asked, story.broker.state.clients[peer.id].owner())
-    assert len(owners._owners) == tools.REMEMBERED
+    assert len(owners._owners) == tool_owners.REMEMBERED

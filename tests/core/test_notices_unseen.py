@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mux.core.client import Focus
-from mux.core.client import State as ClientState
 from mux.core.notices import MOST_OPEN
 from mux.core.policy.principal import Principal
+from mux.core.state.client import Focus
+from mux.core.state.client import State as ClientState
 from tests.core.noticed import asks, noticed, told
 from tests.core.stories import Peer, Story
 from tests.core.test_notices import LONG, looks

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mux.core.state import NEVER
+from mux.core.state.state import NEVER
 from tests.core.lives import answered_probe, next_life, ready_again, reasons, shared, starts, stops
 from tests.core.stories import APPROVAL, Story
 

@@ -10,7 +10,7 @@ from mux.core.events import DeviceEnded
 from mux.core.policy.principal import Principal
 from mux.core.protocol import jsonrpc
 from mux.core.queueing import QUEUE
-from mux.core.state import NEVER
+from mux.core.state.state import NEVER
 from tests.core.stories import Json, Peer, Story
 
 AWARE: Json = {"extensions": {"appmux": {"version": 1}}}

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from mux.core.events import AnsweredByNotice, DeviceEnded
 from mux.core.policy.approval_policy import Policies, PolicyName, Rule
 from mux.core.policy.principal import Principal
-from mux.core.state import NEVER
+from mux.core.state.state import NEVER
 from mux.core.voting import CHANGED, REFUSED
 from tests.core.stories import APPROVAL, LOCAL, QUESTION, Json, Peer, Story, offered
 

@@ -15,7 +15,7 @@ import attrs
 
 from mux.core.commands import KillUpstream
 from mux.core.limits import Limits
-from mux.core.state import NEVER
+from mux.core.state.state import NEVER
 from tests.core.stories import DELTA, RESOLVED, Json, Peer, Story
 from tests.core.world import Asked, ServerRequest, World
 

@@ -18,12 +18,12 @@ from typing import Any, Final
 import attrs
 
 from mux.core.commands import Forward, Publish
-from mux.core.flow import BROKER, DEPARTED
 from mux.core.policy.principal import ClientId
 from mux.core.policy.scopes import SCOPES
 from mux.core.protocol.methods import REQUESTS, SERVER_REQUESTS, Audience, notification_rule
 from mux.core.protocol.scope import Scope
 from mux.core.protocol.thread_overrides import METHODS
+from mux.core.state.scheduler import BROKER, DEPARTED
 from tests.fuzz.mutation import ID_NAMED
 
 Json = dict[str, Any]

@@ -15,11 +15,11 @@ from typing import Any, Final
 import attrs
 
 from mux.core import commands, events
-from mux.core.appserver import Introduction
 from mux.core.broker import Broker
 from mux.core.policy.principal import ClientId, Principal
 from mux.core.protocol import jsonrpc
 from mux.core.protocol.directories import Place
+from mux.core.state.app_server import Introduction
 from tests.core.stories import TICK
 from tests.fuzz.app_server_lines import AppServer
 from tests.fuzz.client_lines import SCOPE_SETS, Voice

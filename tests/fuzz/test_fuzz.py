@@ -9,9 +9,9 @@ import random
 
 import pytest
 
-from mux.core import id_fields
-from mux.core.client import Client
 from mux.core.protocol import thread_overrides
+from mux.core.state import id_fields
+from mux.core.state.client import Client
 from tests.fuzz import frames
 from tests.fuzz import round as rounds
 from tests.fuzz.corpus import corpus

@@ -13,13 +13,13 @@ from typing import Any
 import attrs
 
 from mux.config import Config, Notices
-from mux.core.appserver import Introduction
 from mux.core.broker import Broker
 from mux.core.events import UpstreamStarted
 from mux.core.limits import Limits
 from mux.core.policy.approval_policy import Policies
 from mux.core.policy.scopes import ALL
 from mux.core.protocol.scope import Scope
+from mux.core.state.app_server import Introduction
 from mux.devices import Book, Device, digest_of, open_book
 from mux.dispatcher import Dispatcher
 from mux.notices.asked import Asked

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from mux.core.client import Capabilities
 from mux.core.protocol import methods
 from mux.core.protocol.methods import (
     NOTIFICATIONS,
@@ -16,6 +15,7 @@ from mux.core.protocol.methods import (
     request_rule,
     server_request_rule,
 )
+from mux.core.state.client import Capabilities
 
 
 def test_a_method_that_the_table_does_not_name_passes_untouched() -> None:

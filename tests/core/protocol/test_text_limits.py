@@ -10,10 +10,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from mux.core.client import State
 from mux.core.noteworthy import LONGEST_LINE
 from mux.core.protocol.jsonrpc import INVALID_REQUEST
 from mux.core.protocol.text_limits import LONGEST_ID, LONGEST_NAME, MOST_NAMED
+from mux.core.state.client import State
 from tests.core.lives import shared
 from tests.core.stories import Json, Peer, Story, dumps
 

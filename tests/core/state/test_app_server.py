@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mux.core.appserver import AppServer, Introduction, State
-from mux.core.client import ClientInfo
+from mux.core.state.app_server import AppServer, Introduction, State
+from mux.core.state.client import ClientInfo
 from tests.core.stories import INITIALIZED, USER_AGENT, Json, dumps
 
 PARSEABLE = re.compile(r"[^/]+/\d+\.\d+\.\d+\S* \(.*\)")

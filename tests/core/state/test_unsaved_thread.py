@@ -6,10 +6,10 @@ import json
 
 import pytest
 
-from mux.core.births import HISTORY_BYTES, Birth, read_birth
-from mux.core.running import Running
+from mux.core.state.running_turn import Running
+from mux.core.state.unsaved_thread import HISTORY_BYTES, Birth, read_birth
+from tests.core.state.test_running_turn import begins, completes, ends, starts
 from tests.core.stories import Json, dumps
-from tests.core.test_running import begins, completes, ends, starts
 
 IDLE = b'{"type":"idle"}'
 

@@ -20,8 +20,8 @@ import re
 import attrs
 import msgspec
 
-from mux.core.client import ClientInfo
 from mux.core.protocol.text_limits import NO_HEADER_VALUE
+from mux.core.state.client import ClientInfo
 
 
 class State(enum.Enum):

@@ -12,7 +12,7 @@ import msgspec
 
 from mux.core.extension.queue import Held
 from mux.core.policy.principal import Owner
-from mux.core.requests import Request
+from mux.core.state.request import Request
 
 TEXT_CHARACTERS = 1024
 """Of what was said, as it is listed: enough to recognise it."""

@@ -10,10 +10,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mux.core import id_fields
-from mux.core.id_fields import LONGEST_NAME, Kind, any_in, kind_of, owned, request_id, translated
 from mux.core.policy import scopes
 from mux.core.protocol import methods
+from mux.core.state import id_fields
+from mux.core.state.id_fields import (
+    LONGEST_NAME,
+    Kind,
+    any_in,
+    kind_of,
+    owned,
+    request_id,
+    translated,
+)
 from tests.core.stories import Json, Peer, Story, dumps
 
 STREAM = "thread/search/stream"

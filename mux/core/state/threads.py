@@ -18,13 +18,13 @@ from collections.abc import Callable
 import attrs
 import msgspec
 
-from mux.core.births import Birth
-from mux.core.client import Client, State
 from mux.core.policy.principal import ClientId, Owner
 from mux.core.protocol import jsonrpc, thread_settings
 from mux.core.protocol.jsonrpc import ItemParams
 from mux.core.protocol.thread_overrides import NOTHING_KNOWN, Held
-from mux.core.running import Running
+from mux.core.state.client import Client, State
+from mux.core.state.running_turn import Running
+from mux.core.state.unsaved_thread import Birth
 
 
 class Status(msgspec.Struct):

@@ -12,7 +12,7 @@ import msgspec
 
 from mux.core.policy.principal import ClientId, Owner
 from mux.core.protocol.methods import RequestRule
-from mux.core.scoped import Claim
+from mux.core.state.scoped_ids import Claim
 
 
 class Recorded(msgspec.Struct, frozen=True):

@@ -21,12 +21,12 @@ from operator import attrgetter
 import attrs
 import msgspec
 
-from mux.core.approvals import RESOLVED
 from mux.core.policy.scopes import ALL
 from mux.core.protocol import jsonrpc
 from mux.core.protocol.journal_entry import MERGEABLE, Entry, Message, is_delta, merge, with_cursor
 from mux.core.protocol.methods import Asked, server_request_rule
 from mux.core.protocol.scope import Scope
+from mux.core.state.pending_requests import RESOLVED
 
 NOT_NUMBERED = 0
 """The seq of a message that isn't in the journal."""

@@ -15,7 +15,7 @@ import attrs
 import msgspec
 
 from mux.core.protocol import jsonrpc
-from mux.core.running import Running, turn_id
+from mux.core.state.running_turn import Running, turn_id
 
 HISTORY_BYTES = 16 * 1024 * 1024
 """Of an ephemeral thread's turns; past it the oldest are forgotten."""

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mux.core.flow import BROKER, COMPANY_SECONDS, DEPARTED, Flow
 from mux.core.limits import Limits
 from mux.core.protocol.methods import RequestRule
-from mux.core.requests import Request
+from mux.core.state.request import Request
+from mux.core.state.scheduler import BROKER, COMPANY_SECONDS, DEPARTED, Flow
 
 PLAIN, WAITS, LOADS = RequestRule(), RequestRule(waits=True), RequestRule(loads=True)
 

@@ -33,7 +33,7 @@ import attrs
 
 from mux.core.limits import Limits
 from mux.core.policy.principal import ClientId
-from mux.core.requests import Request
+from mux.core.state.request import Request
 
 
 @attrs.define(eq=False, repr=False)

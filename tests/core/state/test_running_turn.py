@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from mux.core.protocol.jsonrpc import read_upstream
-from mux.core.running import Running, Stream, up_to_date
+from mux.core.state.running_turn import Running, Stream, up_to_date
 from tests.core.stories import DELTA, Json, Story, dumps
 
 TEXT = "item/agentMessage/delta"

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from mux.core import tools
 from mux.core.policy.principal import Owner
-from mux.core.tools import ToolCall, Tools
+from mux.core.state import tool_owners
+from mux.core.state.tool_owners import ToolCall, Tools
 from tests.core.stories import LOCAL, dumps
 
 A, B = Owner(1, "a", LOCAL), Owner(2, "b", LOCAL)
@@ -57,8 +57,8 @@ def test_forgotten_with_its_thread() -> None:
 
 def test_a_call_names_its_tool() -> None:
     params: dict[str, Any] = {"threadId": "t", "tool": "look", "namespace": None, "arguments": {}}
-    call = tools.read_call(dumps({"method": "item/tool/call", "id": 0, "params": params}))
+    call = tool_owners.read_call(dumps({"method": "item/tool/call", "id": 0, "params": params}))
     assert call is not None
     assert call.key == ("", "look")
-    assert tools.read_call(dumps({"params": {}})) is None
-    assert tools.read_call(b"x") is None
+    assert tool_owners.read_call(dumps({"params": {}})) is None
+    assert tool_owners.read_call(b"x") is None

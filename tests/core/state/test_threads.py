@@ -7,9 +7,9 @@ import json
 import msgspec
 import pytest
 
-from mux.core import threads
-from mux.core.client import Client, InitializeParams
-from mux.core.threads import Threads
+from mux.core.state import threads
+from mux.core.state.client import Client, InitializeParams
+from mux.core.state.threads import Threads
 from tests.core.stories import DELTA, LOCAL, Json, dumps
 
 

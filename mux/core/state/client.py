@@ -17,10 +17,10 @@ import enum
 import attrs
 import msgspec
 
-from mux.core.backlog import Backlog
 from mux.core.policy.principal import ClientId, Owner, Principal
 from mux.core.protocol import text_limits
 from mux.core.protocol.experimental import WITHHELD
+from mux.core.state.backlog import Backlog
 
 EXTENSION = "appmux"
 """What a client that knows the broker declares in ``capabilities.extensions``."""

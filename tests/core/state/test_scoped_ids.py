@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mux.core import scoped
 from mux.core.protocol.methods import OwnId
-from mux.core.scoped import Scoped
+from mux.core.state import scoped_ids
+from mux.core.state.scoped_ids import Scoped
 from tests.core.stories import dumps
 
 WATCH = OwnId("watchId", ended_by="fs/unwatch")
@@ -30,7 +30,7 @@ def test_an_id_goes_there_and_back_and_two_clients_never_meet(
     params, _ = ids.rewrite(client, USE, dumps({"watchId": own, "x": [1]}))
     wire = json.loads(params)["watchId"]
     line = dumps({"method": "fs/changed", "params": {"watchId": wire, "y": 1}, "z": 2})
-    found = scoped.unscope(line, "watchId")
+    found = scoped_ids.unscope(line, "watchId")
     assert found is not None
     assert found[:2] == (client, own)
     assert json.loads(found[2]) == {
@@ -109,7 +109,9 @@ def test_a_made_up_id_is_unlike_all_others_so_far() -> None:
 )
 def test_an_error_that_quotes_the_wire_id_quotes_the_clients(text: str, expected: str) -> None:
     line = dumps({"error": {"code": -1, "message": text}, "id": 3})
-    assert json.loads(scoped.in_origin_terms(line, "3:w1", "w1"))["error"]["message"] == expected
+    assert (
+        json.loads(scoped_ids.in_origin_terms(line, "3:w1", "w1"))["error"]["message"] == expected
+    )
 
 
 @given(own_ids)
@@ -117,7 +119,7 @@ def test_an_error_stays_json_whatever_the_id(own: str) -> None:
     wire = f"3:{own}"
     for quoted in (f"no such id: {wire}", f'no such id: "{wire}"'):
         line = dumps({"error": {"code": -1, "message": quoted}, "id": 12})
-        told: dict[str, Any] = json.loads(scoped.in_origin_terms(line, wire, own))
+        told: dict[str, Any] = json.loads(scoped_ids.in_origin_terms(line, wire, own))
         assert told["id"] == 12
         assert told["error"]["code"] == -1
         assert own in told["error"]["message"]
@@ -130,7 +132,7 @@ def test_an_error_stays_json_whatever_the_id(own: str) -> None:
      b'{"params":{"watchId":":w1"}}'],
 )  # fmt: skip
 def test_an_id_that_is_none_of_ours_is_told(line: bytes) -> None:
-    assert scoped.unscope(line, "watchId") is None
+    assert scoped_ids.unscope(line, "watchId") is None
 
 
 def test_what_a_client_was_ending_is_forgotten_with_it() -> None:

@@ -9,8 +9,8 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mux.core.journal import Journal
 from mux.core.protocol.journal_entry import Entry, Message, merge, with_cursor, with_delta, with_seq
+from mux.core.state.journal import Journal
 from tests.core.stories import dumps
 
 TEXT = "item/agentMessage/delta"

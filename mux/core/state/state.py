@@ -12,10 +12,6 @@ from __future__ import annotations
 
 import attrs
 
-from mux.core.approvals import Approvals
-from mux.core.appserver import AppServer, Introduction
-from mux.core.backlog import NOT_NUMBERED, Backlog
-from mux.core.client import Client
 from mux.core.commands import (
     Charge,
     Close,
@@ -30,18 +26,22 @@ from mux.core.commands import (
     StopReading,
     TellWhenDrained,
 )
-from mux.core.flow import Flow
-from mux.core.journal import Journal
 from mux.core.limits import Limits
 from mux.core.policy.approval_policy import Policies
 from mux.core.policy.principal import ClientId
 from mux.core.protocol import jsonrpc
 from mux.core.protocol.experimental import Gate
 from mux.core.protocol.journal_entry import Entry, with_cursor, with_seq
-from mux.core.queues import Queue
-from mux.core.scoped import Scoped
-from mux.core.threads import Recipients, Thread, Threads
-from mux.core.tools import Tools
+from mux.core.state.app_server import AppServer, Introduction
+from mux.core.state.backlog import NOT_NUMBERED, Backlog
+from mux.core.state.client import Client
+from mux.core.state.journal import Journal
+from mux.core.state.pending_requests import Approvals
+from mux.core.state.scheduler import Flow
+from mux.core.state.scoped_ids import Scoped
+from mux.core.state.threads import Recipients, Thread, Threads
+from mux.core.state.tool_owners import Tools
+from mux.core.state.turn_queues import Queue
 
 NEVER = float("inf")
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from mux.core import approvals
-from mux.core.approvals import Approvals, ServerRequest
 from mux.core.protocol.methods import ServerRequestRule
+from mux.core.state import pending_requests
+from mux.core.state.pending_requests import Approvals, ServerRequest
 
 
 def added(to: Approvals, upstream: bytes, thread: str | None = "t") -> ServerRequest:
@@ -52,7 +52,7 @@ def test_a_repetition_is_known_while_it_is_pending_and_after() -> None:
 
 
 def test_what_is_remembered_of_resolved_ones_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(approvals, "REMEMBERED_RESOLVED", 3)
+    monkeypatch.setattr(pending_requests, "REMEMBERED_RESOLVED", 3)
     known = Approvals(0)
     for at in range(5):
         added(known, b"%d" % at)

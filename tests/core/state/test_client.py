@@ -7,9 +7,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from mux.core.client import Client, InitializeParams, State
 from mux.core.policy.principal import Principal
 from mux.core.protocol.experimental import WITHHELD
+from mux.core.state.client import Client, InitializeParams, State
 from tests.core.stories import LOCAL, dumps
 
 

@@ -22,8 +22,8 @@ import msgspec
 
 from mux.core.policy.principal import ClientId
 from mux.core.protocol import jsonrpc
-from mux.core.requests import Request
-from mux.core.scoped import Claim
+from mux.core.state.request import Request
+from mux.core.state.scoped_ids import Claim
 
 LONGEST_NAME = 64
 """Characters: a schema's names are shorter, and those that were judged are remembered."""
