@@ -30,8 +30,8 @@ from prometheus_client.registry import Collector
 import mux
 from mux import stderr
 from mux.audit import Audit
-from mux.core.notice_escalation import REASONS
-from mux.core.offering import LATE
+from mux.core.features.notice_escalation import REASONS
+from mux.core.features.server_requests import LATE
 from mux.core.protocol.methods import Asked
 from mux.core.state import client as clients
 from mux.core.state.app_server import State as AppServerState

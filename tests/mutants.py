@@ -30,7 +30,7 @@ GUARDED: Final[dict[str, tuple[str, ...]]] = {
     "auth": ("tests/test_auth.py",),
     "core.policy.approval_policy": (
         "tests/core/policy/test_approval_policy.py",
-        "tests/core/test_voting.py",
+        "tests/core/features/test_voting.py",
     ),
     "core.policy.scopes": ("tests/core/policy/test_scopes.py", "tests/core/test_broker_access.py"),
     "devices": ("tests/test_devices.py",),

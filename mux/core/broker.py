@@ -25,7 +25,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from mux.core import listing, recording
+from mux.core import recording
 from mux.core.commands import Command, KillUpstream, LearnGate, Serve
 from mux.core.events import (
     AccessEnded,
@@ -53,9 +53,11 @@ from mux.core.events import (
     UpstreamStarted,
 )
 from mux.core.extension.runtime import Welcome
+from mux.core.features import approval_list
+from mux.core.features.attention import FOCUS
+from mux.core.features.voting import Voting
 from mux.core.hearing import Hearing
 from mux.core.limits import Limits
-from mux.core.looking import FOCUS
 from mux.core.parts import Parts
 from mux.core.policy.approval_policy import Policies
 from mux.core.policy.notice import Timing
@@ -77,7 +79,6 @@ from mux.core.state.journal import Journal
 from mux.core.state.pending_requests import Approvals
 from mux.core.state.scheduler import DEPARTED
 from mux.core.state.state import NEVER, State
-from mux.core.voting import Voting
 
 EXTENSION_VERSION = 1
 """Of what clients that know the broker get beyond the app-server's protocol."""
@@ -347,7 +348,7 @@ class Broker:
             case Route.FOCUS:
                 self._looking.focused(client, message)
             case Route.APPROVALS:
-                listing.list_for(self.state, self.voting, client, message)
+                approval_list.list_for(self.state, self.voting, client, message)
             case Route.ANSWER:
                 self._offering.answered_unasked(client, message)
             case Route.QUEUE:

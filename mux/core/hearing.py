@@ -12,9 +12,11 @@ from __future__ import annotations
 import attrs
 import msgspec
 
-from mux.core import interrupts, recording
-from mux.core.following import USAGE
-from mux.core.notices import HEARD
+from mux.core import recording
+from mux.core.features import turn_interrupts
+from mux.core.features.notices import HEARD
+from mux.core.features.shared_titles import Told
+from mux.core.features.subscriptions import USAGE
 from mux.core.parts import Parts
 from mux.core.policy.principal import ClientId
 from mux.core.protocol import jsonrpc
@@ -26,7 +28,6 @@ from mux.core.state import id_fields, scoped_ids
 from mux.core.state.pending_requests import RESOLVED
 from mux.core.state.running_turn import Stream
 from mux.core.state.threads import Recipients
-from mux.core.titles import Told
 
 _ENDS_THREAD = frozenset({"thread/archived", "thread/closed", "thread/deleted"})
 _OF_A_THREAD = frozenset({Audience.FOLLOWERS, Audience.NAMED})
@@ -246,7 +247,7 @@ class Hearing:
             self.parts.following.thread_closed(thread)
 
     def _interrupted(self, thread: str) -> None:
-        if interrupts.turn_over(self.parts.state, thread):
+        if turn_interrupts.turn_over(self.parts.state, thread):
             self.parts.asking.pump()
 
     def _resolved(self, line: bytes) -> None:

@@ -8,21 +8,21 @@ from __future__ import annotations
 
 import attrs
 
-from mux.core.asking import Asking
-from mux.core.clearance import Clearance
-from mux.core.following import Following
-from mux.core.looking import Looking
-from mux.core.notices import Notices
-from mux.core.offering import Offering
+from mux.core.features.attention import Looking
+from mux.core.features.client_requests import Asking
+from mux.core.features.deduplication import Sent
+from mux.core.features.directory_clearance import Clearance
+from mux.core.features.local_resume import Readings
+from mux.core.features.notices import Notices
+from mux.core.features.presence import Presence
+from mux.core.features.recovery import Recovery
+from mux.core.features.replay import Replaying
+from mux.core.features.server_requests import Offering
+from mux.core.features.shared_titles import Titles
+from mux.core.features.subscriptions import Following
+from mux.core.features.turn_queue import Queueing
 from mux.core.policy.notice import Timing
-from mux.core.presence import Presence
-from mux.core.queueing import Queueing
-from mux.core.readings import Readings
-from mux.core.recovery import Recovery
-from mux.core.replaying import Replaying
-from mux.core.sent import Sent
 from mux.core.state.state import State
-from mux.core.titles import Titles
 
 
 @attrs.frozen(eq=False)

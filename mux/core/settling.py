@@ -13,21 +13,22 @@ from collections.abc import Callable
 import attrs
 import msgspec
 
-from mux.core import interrupts, recording
+from mux.core import recording
 from mux.core.commands import KillUpstream
-from mux.core.interrupts import INTERRUPT
+from mux.core.features import turn_interrupts
+from mux.core.features.deduplication import REVERT
+from mux.core.features.shared_titles import LOADED
+from mux.core.features.turn_interrupts import INTERRUPT
 from mux.core.parts import Parts
 from mux.core.policy import configuration_view
 from mux.core.policy.principal import ClientId
 from mux.core.protocol import jsonrpc
 from mux.core.protocol.jsonrpc import UpstreamMessage
 from mux.core.protocol.methods import Route
-from mux.core.sent import REVERT
 from mux.core.state import scoped_ids
 from mux.core.state.client import Client
 from mux.core.state.request import Request
 from mux.core.state.scheduler import QUEUE
-from mux.core.titles import LOADED
 
 
 @attrs.define(eq=False, repr=False)
@@ -80,7 +81,7 @@ class Settling:
         self.parts.asking.remember(request)
         self.parts.sent.settled(request, line)
         if request.method == INTERRUPT and not failed:
-            interrupts.done(self.parts.state, request)
+            turn_interrupts.done(self.parts.state, request)
         elif request.method == REVERT and not failed:
             self.parts.sent.reverted(request)
         if request.rule.begins and not failed:

@@ -18,7 +18,7 @@ import msgspec
 from mux import config
 from mux.core.commands import Serve
 from mux.core.extension import notices as said
-from mux.core.listing import item_about, params_of
+from mux.core.features.approval_list import item_about, params_of
 from mux.core.policy.notice import KINDS, RISKS
 from mux.core.policy.principal import Principal
 from mux.devices import Book

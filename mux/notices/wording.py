@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import msgspec
 
-from mux.core.noteworthy import one_line
+from mux.core.features.notice_sources import one_line
 from mux.core.policy.notice import Kind, Notice
 from mux.push import push
 from mux.shown import visible

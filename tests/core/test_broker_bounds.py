@@ -7,10 +7,10 @@ from collections.abc import Callable
 import pytest
 
 from mux.core.extension.following import MOST_THREADS
+from mux.core.features.replay import LOADING_AT_ONCE
 from mux.core.policy.principal import Principal
 from mux.core.protocol import jsonrpc
 from mux.core.protocol.methods import OPENED_ELEMENTS
-from mux.core.replaying import LOADING_AT_ONCE
 from tests.core.paced import AWARE, EPOCH, PacedStory
 from tests.core.stories import Json, Story
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mux.core.offering import LATE
+from mux.core.features.server_requests import LATE
 from mux.core.policy.principal import Principal
 from mux.core.recording import REFUSALS_TOLD
 from tests.core.stories import Story

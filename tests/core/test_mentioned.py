@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mux.core import notices
 from mux.core.commands import Publish
 from mux.core.events import UpstreamSent
+from mux.core.features import notices
 from mux.core.state import tool_owners
 from mux.core.state.threads import FORGOTTEN_SHARE
 from tests.core.stories import Json, Peer, Story

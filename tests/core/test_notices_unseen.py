@@ -12,13 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mux.core.notices import MOST_OPEN
+from mux.core.features.notices import MOST_OPEN
 from mux.core.policy.principal import Principal
 from mux.core.state.client import Focus
 from mux.core.state.client import State as ClientState
+from tests.core.features.test_notices import LONG, looks
 from tests.core.noticed import asks, noticed, told
 from tests.core.stories import Peer, Story
-from tests.core.test_notices import LONG, looks
 
 WATCHER = Principal("wall", "device", scopes=frozenset({"observe"}), device="d3")
 

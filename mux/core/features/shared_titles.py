@@ -24,9 +24,9 @@ from typing import Any
 import attrs
 import msgspec
 
-from mux.core.asking import Asking
+from mux.core.features.client_requests import Asking
+from mux.core.features.recovery import Recovery
 from mux.core.protocol import jsonrpc
-from mux.core.recovery import Recovery
 from mux.core.state.client import Client
 from mux.core.state.request import Request
 from mux.core.state.state import NEVER, State

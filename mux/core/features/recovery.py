@@ -22,10 +22,10 @@ from collections import deque
 import attrs
 import msgspec
 
-from mux.core.asking import Asking
 from mux.core.commands import GiveUp, KillUpstream, StartUpstream, StopUpstream
 from mux.core.extension.runtime import Restarted
-from mux.core.offering import Offering
+from mux.core.features.client_requests import Asking
+from mux.core.features.server_requests import Offering
 from mux.core.policy.principal import ClientId
 from mux.core.protocol import jsonrpc, thread_settings
 from mux.core.protocol.methods import RequestRule

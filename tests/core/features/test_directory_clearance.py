@@ -1,4 +1,5 @@
-"""`mux.core.clearance`: requests that wait until it is known what their directories are."""
+"""`mux.core.features.directory_clearance`: requests that wait until it is known what their
+directories are."""
 
 from __future__ import annotations
 

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import msgspec
 
+from mux.core.features.voting import Voting
 from mux.core.protocol import jsonrpc
 from mux.core.protocol.jsonrpc import ClientMessage
 from mux.core.protocol.methods import Asked
 from mux.core.state.client import Client
 from mux.core.state.pending_requests import ServerRequest
 from mux.core.state.state import State
-from mux.core.voting import Voting
 
 LONGEST_ITEM = 256 * 1024
 """Bytes of an item that is listed with its approval: more of a change nobody reads in a list."""

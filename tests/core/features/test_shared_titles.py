@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mux.core.titles import LONGEST_WAIT, MOST_WAITING, TITLED_FOR
+from mux.core.features.shared_titles import LONGEST_WAIT, MOST_WAITING, TITLED_FOR
 from tests.core.stories import DELTA, Json, Peer, Story
 
 STATUS = "thread/status/changed"

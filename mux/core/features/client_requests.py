@@ -16,13 +16,13 @@ import attrs
 import msgspec
 
 from mux.core import recording
-from mux.core.interrupts import INTERRUPT, is_late
+from mux.core.features.deduplication import Sent
+from mux.core.features.turn_interrupts import INTERRUPT, is_late
 from mux.core.policy.principal import ClientId
 from mux.core.policy.scopes import SCOPES
 from mux.core.protocol import jsonrpc
 from mux.core.protocol.jsonrpc import ClientMessage
 from mux.core.protocol.methods import RequestRule, Route, request_rule
-from mux.core.sent import Sent
 from mux.core.state import id_fields
 from mux.core.state.app_server import State as AppServerState
 from mux.core.state.client import Client

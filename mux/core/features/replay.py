@@ -16,9 +16,9 @@ from collections import OrderedDict
 import attrs
 import msgspec
 
-from mux.core.asking import Asking
-from mux.core.clearance import Clearance
 from mux.core.extension.following import Cursor, Replayed, ReplayParams
+from mux.core.features.client_requests import Asking
+from mux.core.features.directory_clearance import Clearance
 from mux.core.policy.principal import ClientId
 from mux.core.protocol import jsonrpc
 from mux.core.protocol.jsonrpc import ClientMessage

@@ -14,7 +14,7 @@ from __future__ import annotations
 import attrs
 import msgspec
 
-from mux.core.asking import Asking, asks_for_history
+from mux.core.features.client_requests import Asking, asks_for_history
 from mux.core.protocol import jsonrpc
 from mux.core.state.request import Request
 from mux.core.state.state import State

@@ -20,8 +20,8 @@ import attrs
 import msgspec
 
 from mux.core import recording
-from mux.core.asking import Asking
 from mux.core.commands import Resolve
+from mux.core.features.client_requests import Asking
 from mux.core.policy.directory_verdict import STATUS_OF_SERVERS, Facts, Verdict, verdict
 from mux.core.policy.principal import ClientId
 from mux.core.protocol import jsonrpc, thread_overrides, thread_settings

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mux.core.events import AnsweredByNotice, DeviceEnded
+from mux.core.features.voting import CHANGED, REFUSED
 from mux.core.policy.approval_policy import Policies, PolicyName, Rule
 from mux.core.policy.principal import Principal
 from mux.core.state.state import NEVER
-from mux.core.voting import CHANGED, REFUSED
 from tests.core.stories import APPROVAL, LOCAL, QUESTION, Json, Peer, Story, offered
 
 ACCEPT, DECLINE = {"decision": "accept"}, {"decision": "decline"}

@@ -13,9 +13,9 @@ import attrs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.core.features.test_replay import STATUS, followed, joins
 from tests.core.paced import AWARE, PacedStory
 from tests.core.stories import APPROVAL, DELTA, Json, Peer
-from tests.core.test_replaying import STATUS, followed, joins
 
 
 @attrs.define(eq=False)

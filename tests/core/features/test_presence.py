@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from mux.core.features.presence import BYTES_PER_SECOND, INTERVAL, PRESENCE
 from mux.core.policy.principal import Principal
-from mux.core.presence import BYTES_PER_SECOND, INTERVAL, PRESENCE
 from tests.core.paced import AWARE, PacedStory
 from tests.core.stories import Json, Peer, Story
 

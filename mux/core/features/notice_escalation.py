@@ -13,7 +13,7 @@ from typing import Final
 import attrs
 
 from mux.core.commands import Explain, Notify
-from mux.core.looking import Looking
+from mux.core.features.attention import Looking
 from mux.core.policy.notice import ESCALATES, WAITING, Notice, Recipient, Timing
 from mux.core.state.pending_requests import ServerRequest
 from mux.core.state.state import NEVER, State

@@ -27,13 +27,13 @@ import attrs
 import msgspec
 
 from mux.core import recording
-from mux.core.asking import Asking
 from mux.core.extension.queue import Held
+from mux.core.features.client_requests import Asking
+from mux.core.features.deduplication import Sent
+from mux.core.features.recovery import Recovery
 from mux.core.policy.principal import Owner
 from mux.core.protocol import jsonrpc, thread_overrides
 from mux.core.protocol.jsonrpc import ClientMessage
-from mux.core.recovery import Recovery
-from mux.core.sent import Sent
 from mux.core.state.app_server import State as AppServerState
 from mux.core.state.client import Client
 from mux.core.state.request import Request

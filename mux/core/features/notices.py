@@ -26,13 +26,14 @@ from typing import Final
 
 import attrs
 
-from mux.core import noteworthy, recording
+from mux.core import recording
 from mux.core.commands import Notify, Withdraw
-from mux.core.listing import item_about, params_of
-from mux.core.looking import Glance, Looking
-from mux.core.noteworthy import Turn
-from mux.core.notice_escalation import NoticeEscalation, Raised
-from mux.core.offering import BY_NOTICE
+from mux.core.features import notice_sources
+from mux.core.features.approval_list import item_about, params_of
+from mux.core.features.attention import Glance, Looking
+from mux.core.features.notice_escalation import NoticeEscalation, Raised
+from mux.core.features.notice_sources import Turn
+from mux.core.features.server_requests import BY_NOTICE
 from mux.core.policy import risk
 from mux.core.policy.notice import WAITING, Kind, Notice, Recipient, Standing, Timing
 from mux.core.protocol import jsonrpc
@@ -124,27 +125,29 @@ class Notices:
             _remember(self._interrupted_by, thread, _name(client))
 
     def _introduced(self, _: str, line: bytes) -> None:
-        named = noteworthy.named(line)
+        named = notice_sources.named(line)
         if named is not None:
             thread = self.state.threads.get(named.id)
-            thread.name = noteworthy.one_line(named.name or "") or thread.name
+            thread.name = notice_sources.one_line(named.name or "") or thread.name
             thread.cwd = named.cwd or thread.cwd
             thread.ephemeral = named.ephemeral or thread.ephemeral
             if named.parentThreadId:
                 self.state.threads.spawned(named.parentThreadId, named.id)
 
     def _renamed(self, thread: str, line: bytes) -> None:
-        self.state.threads.get(thread).name = noteworthy.one_line(noteworthy.new_name(line) or "")
+        self.state.threads.get(thread).name = notice_sources.one_line(
+            notice_sources.new_name(line) or ""
+        )
 
     def _turn_began(self, thread: str, line: bytes) -> None:
-        turn = noteworthy.turn(line)
+        turn = notice_sources.turn(line)
         if turn is not None:
             self._turns[thread] = (turn.id, self.state.now)
             self._interrupted_by.pop(thread, None)
             self._all_over(thread, "a new turn has begun", also_waiting=False)
 
     def _turn_ended(self, thread: str, line: bytes) -> None:
-        turn = noteworthy.turn(line)
+        turn = notice_sources.turn(line)
         began = self._turns.pop(thread, None)
         by = self._interrupted_by.pop(thread, None)
         record = self.state.threads.known.get(thread)
@@ -164,7 +167,7 @@ class Notices:
         kind = _TURN_KINDS.get(turn.status)
         if kind is None or seconds < self.timing.long_turn:
             return
-        line = turn.error.message if turn.error else noteworthy.last_line(thread.running)
+        line = turn.error.message if turn.error else notice_sources.last_line(thread.running)
         why = f"{by} interrupted it" if by is not None and kind == "turn-interrupted" else None
         notice = self._notice(f"turn/{turn.id}", kind, thread.id, line, turn.id)
         self._inform(notice, suppressed=why)
@@ -180,7 +183,7 @@ class Notices:
                 self._told_end(thread, lost, self.state.now - since, by)
 
     def _goal_changed(self, thread: str, line: bytes) -> None:
-        update = noteworthy.goal(line)
+        update = notice_sources.goal(line)
         if update is None:
             return
         goal, before = update.goal, self._goals.get(thread)
@@ -200,7 +203,7 @@ class Notices:
         self._goals.pop(thread, None)
 
     def _limits_told(self, _: str, line: bytes) -> None:
-        told = noteworthy.limits(line)
+        told = notice_sources.limits(line)
         if told is None:
             return
         if told.reached is not None:
@@ -226,14 +229,14 @@ class Notices:
     def _notice(
         self, thing: str, kind: Kind, thread: str | None, line: str, turn: str | None = None
     ) -> Notice:
-        return Notice(thing, kind, thread, turn, self._title(thread), noteworthy.one_line(line))
+        return Notice(thing, kind, thread, turn, self._title(thread), notice_sources.one_line(line))
 
     def _title(self, thread: str | None) -> str:
         """What the thread is called; a sub-agent's, as what spawned it."""
         for id in self.looking.line(thread or ""):
             record = self.state.threads.known.get(id)
             if record is not None and record.name:
-                return noteworthy.one_line(record.name)
+                return notice_sources.one_line(record.name)
         return ""
 
     # ── looking at all that isn't over ────────────────────────────────────────────────────────
@@ -284,7 +287,7 @@ class Notices:
             request.thread,
             jsonrpc.read_text(fields.get("turnId")),
             self._title(request.thread),
-            noteworthy.one_line(jsonrpc.read_text(fields.get("reason")) or ""),
+            notice_sources.one_line(jsonrpc.read_text(fields.get("reason")) or ""),
             request.id,
             request.method,
             params,

@@ -15,9 +15,9 @@ from collections import Counter
 
 import attrs
 
-from mux.core.asking import Asking, asks_for_history
-from mux.core.clearance import Clearance
-from mux.core.offering import Offering
+from mux.core.features.client_requests import Asking, asks_for_history
+from mux.core.features.directory_clearance import Clearance
+from mux.core.features.server_requests import Offering
 from mux.core.policy.principal import ClientId
 from mux.core.protocol import jsonrpc, thread_settings
 from mux.core.protocol.jsonrpc import ClientMessage

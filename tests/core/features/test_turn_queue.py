@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mux.core.events import DeviceEnded
+from mux.core.features.turn_queue import QUEUE
 from mux.core.policy.principal import Principal
 from mux.core.protocol import jsonrpc
-from mux.core.queueing import QUEUE
 from mux.core.state.state import NEVER
 from tests.core.stories import Json, Peer, Story
 

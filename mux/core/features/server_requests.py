@@ -16,7 +16,8 @@ import msgspec
 
 from mux.core import recording
 from mux.core.commands import Judged
-from mux.core.listing import item_about, params_in
+from mux.core.features.approval_list import item_about, params_in
+from mux.core.features.voting import Voting
 from mux.core.policy.approval_policy import Ballot
 from mux.core.policy.principal import ClientId, Owner, Principal
 from mux.core.protocol import jsonrpc
@@ -29,7 +30,6 @@ from mux.core.state.backlog import NOT_NUMBERED
 from mux.core.state.client import Client, ClientInfo
 from mux.core.state.pending_requests import RESOLVED, ServerRequest
 from mux.core.state.state import NEVER, State
-from mux.core.voting import Voting
 
 LATE = "answer/late"
 """Counted: an answer to what isn't there any more, or was answered before."""
