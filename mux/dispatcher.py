@@ -61,8 +61,8 @@ from mux.core.events import (
 from mux.core.policy.principal import ClientId, Principal
 from mux.core.protocol import jsonrpc
 from mux.core.protocol.journal_entry import Entry
-from mux.core.report import report
 from mux.core.state.app_server import State
+from mux.core.status_report import report
 from mux.errors import AppmuxError
 from mux.outbox import Outbox, Writes, text_frame
 

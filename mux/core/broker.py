@@ -25,7 +25,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from mux.core import recording
+from mux.core import audit_events
 from mux.core.commands import Command, KillUpstream, LearnGate, Serve
 from mux.core.events import (
     AccessEnded,
@@ -56,9 +56,8 @@ from mux.core.extension.runtime import Welcome
 from mux.core.features import approval_list
 from mux.core.features.attention import FOCUS
 from mux.core.features.voting import Voting
-from mux.core.hearing import Hearing
 from mux.core.limits import Limits
-from mux.core.parts import Parts
+from mux.core.notifications import Hearing
 from mux.core.policy.approval_policy import Policies
 from mux.core.policy.notice import Timing
 from mux.core.policy.principal import ClientId
@@ -69,7 +68,7 @@ from mux.core.protocol.methods import RequestRule, Route, request_rule
 from mux.core.protocol.request_params import canonical
 from mux.core.protocol.scope import Scope
 from mux.core.protocol.thread_overrides import Held
-from mux.core.settling import Settling
+from mux.core.responses import Settling
 from mux.core.state import client as clients
 from mux.core.state.app_server import Introduction
 from mux.core.state.app_server import State as AppServerState
@@ -79,6 +78,7 @@ from mux.core.state.journal import Journal
 from mux.core.state.pending_requests import Approvals
 from mux.core.state.scheduler import DEPARTED
 from mux.core.state.state import NEVER, State
+from mux.core.wiring import Parts
 
 EXTENSION_VERSION = 1
 """Of what clients that know the broker get beyond the app-server's protocol."""
@@ -321,7 +321,7 @@ class Broker:
                 self.state.out.append(served)
             case Route.RESTART:
                 now = (jsonrpc.read_fields(message.params) or {}).get("now") == b"true"
-                self.state.record("restart/asked", by=recording.by(client), now=now)
+                self.state.record("restart/asked", by=audit_events.by(client), now=now)
                 self.recovery.asked_to_restart(client.id, message.id, now=now)
             case Route.PRESENCE | Route.FOCUS | Route.APPROVALS | Route.ANSWER | Route.QUEUE:
                 self._asked_of_broker(client, message, rule)
@@ -368,7 +368,7 @@ class Broker:
         told = {"method": message.method, "needs": scope, "has": has}
         self.state.error(client.id, message.id, jsonrpc.FORBIDDEN, text, told)
         self.state.log("warning", "refused", client=client.id, method=message.method, needs=scope)
-        recording.refused(self.state, client, message.method, scope)
+        audit_events.refused(self.state, client, message.method, scope)
         self.state.charge(client.id)
         return None
 
@@ -412,12 +412,12 @@ class Broker:
         request.sent = self._sent.first(client, message)
         thread = self.state.threads.known.get(request.thread or "")
         private = thread is not None and thread.private
-        if recording.drives(message.method, begins=rule.begins) and not private:
+        if audit_events.drives(message.method, begins=rule.begins) and not private:
             self._presence.drove(client)
             self._notices.acted(client, message.method, message.thread)
         if if_busy is not None and self._queueing.takes(client, request, message, if_busy):
             return
-        recording.asked(self.state, client, request, message, scope)
+        audit_events.asked(self.state, client, request, message, scope)
         told = self._titles.asked(client, request, message.params) if private else None
         if told is not None:
             self._hearing.retell(told)
@@ -431,7 +431,7 @@ class Broker:
         if message.method == FOCUS and SCOPES[FOCUS] in client.principal.scopes:
             self._looking.focused(client, message)
         elif message.method != "initialized":
-            method = message.method[: recording.NAME_CHARACTERS]
+            method = message.method[: audit_events.NAME_CHARACTERS]
             self.state.log("info", "notification dropped", client=client.id, method=method)
 
     # ── handshake ─────────────────────────────────────────────────────────────────────────────
@@ -466,7 +466,7 @@ class Broker:
         named = {"name": params.clientInfo.name, "version": params.clientInfo.version}
         principal = client.principal.name
         state.log("info", "client ready", client=client.id, principal=principal, **named)
-        recording.attached(state, client)
+        audit_events.attached(state, client)
 
     def _wait_for_handshake(self, client: Client, message: ClientMessage) -> None:
         """The very first app-server isn't up: its ``initialize``, and what it asked behind that."""
@@ -531,12 +531,12 @@ class Broker:
                 state.fall_behind(client, backlog)
 
     def _end(self, client: Client, reason: str) -> None:
-        self.state.record("client/cut", by=recording.by(client), why=reason)
+        self.state.record("client/cut", by=audit_events.by(client), why=reason)
         self.state.end(client, reason)
 
     def _client_left(self, client: Client) -> None:
         state = self.state
-        recording.left(state, client)
+        audit_events.left(state, client)
         asked = [each for each in state.flow.upstream.values() if each.client == client.id]
         for request in state.flow.leave(client.id):
             self._asking.joins(request, -1)
@@ -592,5 +592,5 @@ class Broker:
             self._titles.time_passed(),
             self._presence.time_passed(),
             self._notices.time_passed(),
-            recording.time_passed(state),
+            audit_events.time_passed(state),
         )

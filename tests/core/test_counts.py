@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from mux.core.audit_events import REFUSALS_TOLD
 from mux.core.features.server_requests import LATE
 from mux.core.policy.principal import Principal
-from mux.core.recording import REFUSALS_TOLD
 from tests.core.stories import Story
 
 WATCHER = Principal("ann", "device", scopes=frozenset({"observe"}))

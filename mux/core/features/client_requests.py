@@ -15,7 +15,7 @@ from collections.abc import Iterator
 import attrs
 import msgspec
 
-from mux.core import recording
+from mux.core import audit_events
 from mux.core.features.deduplication import Sent
 from mux.core.features.turn_interrupts import INTERRUPT, is_late
 from mux.core.policy.principal import ClientId
@@ -123,7 +123,7 @@ class Asking:
         if request.claim is not None and request.client is not None:
             self.state.scoped.release(request.client, request.claim)
         self.sent.settled(request, _NEVER_SENT)
-        recording.lost(self.state, request)
+        audit_events.lost(self.state, request)
 
     def remember(self, request: Request) -> None:
         """It has been answered, and may still be the cause of something, if not of ours."""
@@ -219,7 +219,7 @@ class Asking:
             thread=thread,
             by=turn.owner,
         )
-        recording.dequeued(self.state, request, turn)
+        audit_events.dequeued(self.state, request, turn)
         return request
 
     def joins(self, request: Request, change: int) -> None:

@@ -19,7 +19,7 @@ from collections.abc import Callable
 import attrs
 import msgspec
 
-from mux.core import recording
+from mux.core import audit_events
 from mux.core.commands import Resolve
 from mux.core.features.client_requests import Asking
 from mux.core.policy.directory_verdict import STATUS_OF_SERVERS, Facts, Verdict, verdict
@@ -165,7 +165,7 @@ class Clearance:
             if code == jsonrpc.FORBIDDEN:
                 has = sorted(client.principal.scopes)
                 data = {"method": message.method, "needs": "admin", "has": has}
-                recording.refused(self.state, client, message.method, "admin")
+                audit_events.refused(self.state, client, message.method, "admin")
             self.state.error(client.id, message.id, code, why, data)
 
         self.clear(client, message.method, message.params, allow, deny)
@@ -271,7 +271,7 @@ class Clearance:
         if verdict.directory and not is_there:
             told: dict[str, object] = {"thread": case.thread, "directory": verdict.directory}
             told |= {"method": case.method, "readOnly": verdict.read_only}
-            recording.unlisted(self.state, case.client, told)
+            audit_events.unlisted(self.state, case.client, told)
         if thread is not None and verdict.distrusted and case.method not in STARTS:
             # It will work there: loaded again, it is to take nothing from there either.
             thread.loaded_with = thread_settings.distrusting(thread.loaded_with, verdict.distrusted)

@@ -26,7 +26,7 @@ from typing import Final
 
 import attrs
 
-from mux.core import recording
+from mux.core import audit_events
 from mux.core.commands import Notify, Withdraw
 from mux.core.features import notice_sources
 from mux.core.features.approval_list import item_about, params_of
@@ -440,7 +440,9 @@ def _is_nobodys(thread: Thread) -> bool:
 
 
 def _name(client: Client) -> str:
-    name = client.info.name[: recording.NAME_CHARACTERS] if client.info is not None else "unnamed"
+    name = (
+        client.info.name[: audit_events.NAME_CHARACTERS] if client.info is not None else "unnamed"
+    )
     return f"{name} ({client.principal.name}, client {client.id})"
 
 

@@ -14,7 +14,7 @@ import shlex
 import attrs
 import msgspec
 
-from mux.core import recording
+from mux.core import audit_events
 from mux.core.commands import Judged
 from mux.core.features.approval_list import item_about, params_in
 from mux.core.features.voting import Voting
@@ -69,13 +69,13 @@ class Offering:
             offer=jsonrpc.with_id(line, upstream, b"%d" % id),
             since=state.now,
             needs=rule.needs if _applies(rule.only_if, line) else "",
-            turn=recording.turn_named(params_in(line)),
+            turn=audit_events.turn_named(params_in(line)),
         )
         if rule.asked is Asked.FOLLOWERS:
             policy = state.policies.of(method, self._command(request))
             request.ballot = Ballot(policy, state.now, self._owner(request))
         state.approvals.add(request)
-        recording.raised(state, request, params_in(line))
+        audit_events.raised(state, request, params_in(line))
         if rule.asked is Asked.FOLLOWERS:
             self._offer(request, self._followers(request))
         elif rule.asked is Asked.TOOL_OWNER:
@@ -230,7 +230,7 @@ class Offering:
         """A valid answer, whichever way it came; whether it decides."""
         decided = self.voting.take(request, client, result)
         if decided is not None:
-            recording.approved(self.state, request, recording.by(client), decided)
+            audit_events.approved(self.state, request, audit_events.by(client), decided)
             self._answer(request, client.id, {"result": decided})
         return decided is not None
 
@@ -241,7 +241,7 @@ class Offering:
                 self.offer_to_next(request)
             elif (due := self.voting.due(request)) is not None:
                 decided, by = due
-                recording.approved(self.state, request, None, decided)
+                audit_events.approved(self.state, request, None, decided)
                 self._answer(request, by, {"result": decided})
 
     def answered_unasked(self, client: Client, message: ClientMessage) -> None:
@@ -279,7 +279,7 @@ class Offering:
         if request.rule.scope not in principal.scopes:
             wrong = "this device may not approve"
         if wrong is not None:
-            recording.answer_refused(state, request, client, "approve")
+            audit_events.answer_refused(state, request, client, "approve")
             state.out.append(Judged("refused", wrong))
             return
         request.by_notice = principal.name
@@ -331,7 +331,7 @@ class Offering:
     def _abstains(self, request: ServerRequest, client: Client, why: str) -> None:
         log = self.state.log
         log("warning", "client abstains", client=client.id, method=request.method, why=why)
-        recording.abstained(self.state, request, client, why)
+        audit_events.abstained(self.state, request, client, why)
         request.abstained.add(client.id)
         self.state.approvals.changes += 1
         if request.rule.asked is Asked.ONE_AFTER_ANOTHER:
@@ -361,7 +361,7 @@ class Offering:
             text = f"The client that provides this tool could not run it: {why}."
             self._answer_for_broker(request, tool_owners.unavailable(text))
             return
-        recording.given_up(self.state, request, why)
+        audit_events.given_up(self.state, request, why)
         text = f"{request.method}: {why}"
         error = msgspec.json.encode({"code": jsonrpc.INTERNAL_ERROR, "message": text})
         self._answer(request, None, {"error": error})
@@ -410,7 +410,7 @@ class Offering:
     def _resolve(self, upstream: bytes) -> ServerRequest | None:
         request = self.state.approvals.resolve(upstream)
         if request is not None:
-            recording.over(self.state, request)
+            audit_events.over(self.state, request)
         return request
 
     def _tell_resolved(self, request: ServerRequest, message: bytes) -> None:
@@ -421,7 +421,7 @@ class Offering:
     def resolve_all(self) -> None:
         """The app-server is gone, and its requests with it: nobody is to go on showing them."""
         for request in self.state.approvals.clear():
-            recording.over(self.state, request)
+            audit_events.over(self.state, request)
             if request.thread is not None and request.rule.asked is not Asked.TOOL_OWNER:
                 params = {"threadId": request.thread, "requestId": request.id}
                 self._tell_resolved(request, jsonrpc.notification(RESOLVED, params))

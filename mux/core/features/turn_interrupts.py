@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import msgspec
 
-from mux.core import recording
+from mux.core import audit_events
 from mux.core.protocol import jsonrpc
 from mux.core.state.request import Request
 from mux.core.state.running_turn import Running
@@ -41,7 +41,7 @@ def is_late(state: State, request: Request) -> bool:
     line = jsonrpc.error(
         request.origin, jsonrpc.INVALID_REQUEST, _refusal(named.turnId, thread.running)
     )
-    recording.answered(state, request, line, failed=True)
+    audit_events.answered(state, request, line, failed=True)
     if request.client is not None:
         state.send(request.client, line, "error")
     return True

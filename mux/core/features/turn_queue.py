@@ -26,7 +26,7 @@ from typing import Literal
 import attrs
 import msgspec
 
-from mux.core import recording
+from mux.core import audit_events
 from mux.core.extension.queue import Held
 from mux.core.features.client_requests import Asking
 from mux.core.features.deduplication import Sent
@@ -102,7 +102,7 @@ class Queueing:
         elif self._running(thread) or self._is_active(thread):
             self._reject(request, thread)
         else:
-            recording.asked(self.state, client, request, message, "drive")
+            audit_events.asked(self.state, client, request, message, "drive")
             self._undecided.setdefault(thread, []).append(request)
         return True
 
@@ -132,7 +132,7 @@ class Queueing:
         self._fail(request, jsonrpc.BUSY, text, told)
 
     def _fail(self, request: Request, code: int, text: str, told: object) -> None:
-        recording.lost(self.state, request)
+        audit_events.lost(self.state, request)
         line = jsonrpc.error(request.origin, code, text, told)
         self.sent.settled(request, line)
         if request.client in self.state.clients:
@@ -149,11 +149,11 @@ class Queueing:
             return
         self.state.queues[thread] = queue
         self._last += 1
-        by = recording.by(client)
+        by = audit_events.by(client)
         turn = Queued(self._last, params, client.owner(), by, self.state.now)
         queue.turns.append(turn)
         place = len(queue.turns)
-        recording.queued(self.state, thread, turn)
+        audit_events.queued(self.state, thread, turn)
         answer = {"appmux": {"queued": {"id": turn.id, "threadId": thread, "place": place}}}
         line = jsonrpc.result(request.origin, answer)
         self.state.answer(client.id, line, request.method)
@@ -193,7 +193,7 @@ class Queueing:
     def _start(self, queue: Queue) -> None:
         turn = queue.turns.popleft()
         if why := self._refused_by_now(queue.thread, turn):
-            recording.unqueued(self.state, queue.thread, turn, why)
+            audit_events.unqueued(self.state, queue.thread, turn, why)
             self._tell(queue, "failed", turn, why=why)
             return
         queue.starting = turn
@@ -291,7 +291,7 @@ class Queueing:
         queue.turns.clear()
         del self.state.queues[queue.thread]
         for turn in turns:
-            recording.unqueued(self.state, queue.thread, turn, why)
+            audit_events.unqueued(self.state, queue.thread, turn, why)
             self._tell(queue, "lost", turn, why=why)
 
     def device_ended(self, device: str) -> None:
@@ -299,7 +299,9 @@ class Queueing:
         for queue in list(self.state.queues.values()):
             for turn in [each for each in queue.turns if each.owner.principal.device == device]:
                 queue.turns.remove(turn)
-                recording.unqueued(self.state, queue.thread, turn, "its device's access has ended")
+                audit_events.unqueued(
+                    self.state, queue.thread, turn, "its device's access has ended"
+                )
                 self._tell(queue, "removed", turn, why="its device's access has ended")
 
     # ── asked about ───────────────────────────────────────────────────────────────────────────
@@ -331,7 +333,7 @@ class Queueing:
         for queue, turn in self._queued():
             if b"%d" % turn.id == id:
                 queue.turns.remove(turn)
-                recording.unqueued(self.state, queue.thread, turn, None, recording.by(client))
+                audit_events.unqueued(self.state, queue.thread, turn, None, audit_events.by(client))
                 told = {"id": turn.id, "threadId": queue.thread}
                 self.state.answer(client.id, jsonrpc.result(message.id, told), message.method)
                 self._tell(queue, "removed", turn, by=client.owner())
@@ -351,7 +353,7 @@ class Queueing:
         told = {"threadId": queue.thread, "turns": len(queue.turns), "wasHeld": held}
         self.state.answer(client.id, jsonrpc.result(message.id, told), message.method)
         if held is not None:
-            recording.queue_released(self.state, client, queue.thread)
+            audit_events.queue_released(self.state, client, queue.thread)
             self._tell(queue, "released", by=client.owner())
 
     def _queued(self) -> Iterator[tuple[Queue, Queued]]:

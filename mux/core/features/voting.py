@@ -14,7 +14,7 @@ from __future__ import annotations
 import attrs
 import msgspec
 
-from mux.core import recording
+from mux.core import audit_events
 from mux.core.policy import consent
 from mux.core.policy.approval_policy import Vote, Voter, voter
 from mux.core.policy.principal import ClientId
@@ -64,13 +64,13 @@ class Voting:
         if ballot.policy.is_first or consent.is_no(request.method, result):
             return result
         early = self._waits_for_owner(request) and not self._is_owner(request, client)
-        vote = Vote(result, now, early, client.id, recording.by(client))
+        vote = Vote(result, now, early, client.id, audit_events.by(client))
         if vote.repeats(ballot.votes.get(voter(client.principal))):
             return None  # a program may go on for ever: the audit log needn't
         ballot.cast(client.principal, vote)
         decided = ballot.decided(request.method, request.offer, now)
         if decided is None:
-            recording.voted(self.state, request, client, result, self.waits_for(request))
+            audit_events.voted(self.state, request, client, result, self.waits_for(request))
             self.state.arm(ballot.next_moment(now))
             self.tell(request)
         return decided
@@ -161,7 +161,7 @@ class Voting:
                     "client": vote.client,
                     "name": vote.by["name"],
                     "principal": vote.by["principal"],
-                    "decision": recording.decision(vote.result),
+                    "decision": audit_events.decision(vote.result),
                     "ageSeconds": round(self.state.now - vote.at, 3),
                     "counts": who in counting,
                 }
@@ -220,7 +220,7 @@ class Voting:
         params = {"requestId": request.id, "needs": needs, "has": has, "why": why}
         self.state.send(client.id, jsonrpc.notification(REFUSED, params), REFUSED)
         self.state.log("warning", "answer refused", client=client.id, method=request.method)
-        recording.answer_refused(self.state, request, client, needs)
+        audit_events.answer_refused(self.state, request, client, needs)
 
 
 def _with_reason(request: ServerRequest, text: str) -> bytes:

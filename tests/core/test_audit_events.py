@@ -7,11 +7,11 @@ from hashlib import sha256
 
 import pytest
 
-from mux.core import recording
+from mux.core import audit_events
+from mux.core.audit_events import REFUSALS_SECONDS, REFUSALS_TOLD, decision
 from mux.core.broker import Broker
 from mux.core.events import AccessEnded
 from mux.core.policy.principal import Principal
-from mux.core.recording import REFUSALS_SECONDS, REFUSALS_TOLD, decision
 from tests.core.stories import APPROVAL, FIRST_ID, QUESTION, TOOL_CALL, Json, Peer, Story, dumps
 
 WATCHER = Principal("ann", "device", scopes=frozenset({"observe"}))
@@ -109,7 +109,7 @@ def test_a_flood_of_refusals_is_counted_and_none_is_forgotten() -> None:
     flood(peer, 1_000)
     told = recorded(story)
     assert len(told) == REFUSALS_TOLD
-    assert all(len(each["method"]) == recording.NAME_CHARACTERS for each in told)
+    assert all(len(each["method"]) == audit_events.NAME_CHARACTERS for each in told)
     story.waits(REFUSALS_SECONDS)
     assert only(story)["times"] == 1_000 - REFUSALS_TOLD
     story.waits(10 * REFUSALS_SECONDS)
@@ -221,10 +221,10 @@ def test_the_text_is_recorded_only_where_it_is_wanted_and_cut_at_a_bound() -> No
     story = begun()
     story.broker.state.audit_text = True
     peer = story.peer("desk")
-    peer.asks("turn/start", {"threadId": "t", "input": "ä" * recording.TEXT_CHARACTERS})
+    peer.asks("turn/start", {"threadId": "t", "input": "ä" * audit_events.TEXT_CHARACTERS})
     asked = only(story, "turn/asked")
     assert asked["text"].startswith('{"threadId":"t","input":"ää')
-    assert len(asked["text"]) == recording.TEXT_CHARACTERS
+    assert len(asked["text"]) == audit_events.TEXT_CHARACTERS
     wanted = Broker(story.limits, story.introduction, audit_text=True)
     assert wanted.state.audit_text
 

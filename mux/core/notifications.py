@@ -12,22 +12,22 @@ from __future__ import annotations
 import attrs
 import msgspec
 
-from mux.core import recording
+from mux.core import audit_events
 from mux.core.features import turn_interrupts
 from mux.core.features.notices import HEARD
 from mux.core.features.shared_titles import Told
 from mux.core.features.subscriptions import USAGE
-from mux.core.parts import Parts
 from mux.core.policy.principal import ClientId
 from mux.core.protocol import jsonrpc
 from mux.core.protocol.journal_entry import MERGEABLE
 from mux.core.protocol.jsonrpc import ItemParams, UpstreamMessage
 from mux.core.protocol.methods import PUBLISHED, Audience, NotificationRule, notification_rule
-from mux.core.settling import Settling
+from mux.core.responses import Settling
 from mux.core.state import id_fields, scoped_ids
 from mux.core.state.pending_requests import RESOLVED
 from mux.core.state.running_turn import Stream
 from mux.core.state.threads import Recipients
+from mux.core.wiring import Parts
 
 _ENDS_THREAD = frozenset({"thread/archived", "thread/closed", "thread/deleted"})
 _OF_A_THREAD = frozenset({Audience.FOLLOWERS, Audience.NAMED})
@@ -264,7 +264,7 @@ class Hearing:
                 if message is not None:
                     self._notified(told.line, message)
                 continue
-            recording.answered(self.parts.state, request, told.line, failed=False)
+            audit_events.answered(self.parts.state, request, told.line, failed=False)
             client = self.parts.state.clients.get(request.client or 0)
             if client is not None:
                 answer = jsonrpc.with_id(told.line, request.wire_text, request.origin)

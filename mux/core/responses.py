@@ -13,13 +13,12 @@ from collections.abc import Callable
 import attrs
 import msgspec
 
-from mux.core import recording
+from mux.core import audit_events
 from mux.core.commands import KillUpstream
 from mux.core.features import turn_interrupts
 from mux.core.features.deduplication import REVERT
 from mux.core.features.shared_titles import LOADED
 from mux.core.features.turn_interrupts import INTERRUPT
-from mux.core.parts import Parts
 from mux.core.policy import configuration_view
 from mux.core.policy.principal import ClientId
 from mux.core.protocol import jsonrpc
@@ -29,6 +28,7 @@ from mux.core.state import scoped_ids
 from mux.core.state.client import Client
 from mux.core.state.request import Request
 from mux.core.state.scheduler import QUEUE
+from mux.core.wiring import Parts
 
 
 @attrs.define(eq=False, repr=False)
@@ -54,7 +54,7 @@ class Settling:
     def _settle(self, request: Request, line: bytes, *, failed: bool) -> None:
         """A request has its answer: what follows from it, and the answer to its asker."""
         self.parts.state.flow.answered(request)
-        recording.answered(self.parts.state, request, line, failed=failed)
+        audit_events.answered(self.parts.state, request, line, failed=failed)
         if request.client is None and self._settle_own(request, line, failed=failed):
             return
         if not failed and not request.expired:
