@@ -18,8 +18,9 @@ import attrs
 import msgspec
 import structlog
 
-from mux import chain, privatefile, wholefile
+from mux import chain, wholefile
 from mux.chain import BATCH, BROKEN, NOTHING, TRIMMED, Head
+from mux.posix import private_file
 
 FILE_BYTES = 16 * 1024 * 1024
 """A file is begun each day, and past this: old ones are removed whole."""
@@ -79,7 +80,7 @@ class Writer:
     # ── where the last broker left it ─────────────────────────────────────────────────────────
 
     def _begin(self) -> None:
-        privatefile.make_directory(self.directory)
+        private_file.make_directory(self.directory)
         head = chain.read_head(self.directory)
         there = self._without_stillborn(head)
         if head is None and not there:
@@ -100,13 +101,13 @@ class Writer:
             last = there[-1]
             self._latest = _date_of(last)
             unknown = head is not None and head.n < _number_of(last)
-            if unknown and b"\n" not in privatefile.read(last):
+            if unknown and b"\n" not in private_file.read(last):
                 there.pop().unlink()
         return there
 
     def _find_end(self, head: Head | None, path: Path) -> str | None:
         """Go on after the last record, or after what the head knows; what is wrong, if anything."""
-        text = privatefile.read(path)
+        text = private_file.read(path)
         whole = text[: text.rfind(b"\n") + 1]
         last = _last_line(whole)
         record = chain.read(last)
@@ -159,7 +160,7 @@ class Writer:
         path = self._present_file()
         size = self._size if path == self._file else 0
         new = 0 if size or path == self._attempt else os.O_EXCL
-        descriptor = privatefile.open_file(path, os.O_WRONLY | os.O_CREAT | new)
+        descriptor = private_file.open_file(path, os.O_WRONLY | os.O_CREAT | new)
         self._attempt = path
         try:
             os.ftruncate(descriptor, size)  # of what an attempt that failed left
@@ -171,7 +172,7 @@ class Writer:
         finally:
             os.close(descriptor)
         if not size:
-            privatefile.sync_directory(self.directory)
+            private_file.sync_directory(self.directory)
         self._file, self._size, self._attempt = path, size + len(text), None
         self._latest = _date_of(path)
         self.used += len(text)
@@ -208,14 +209,14 @@ class Writer:
         there = chain.files(self.directory)
         while len(there) > 1 and self._too_much(there):
             oldest = there.pop(0)
-            text = privatefile.read(oldest)
+            text = private_file.read(oldest)
             last = _last_line(text)
             record = chain.read(last)
             through = record.n if record is not None else _number_of(there[0]) - 1
             anchor = {"file": oldest.name, "through": through, "digest": chain.digest_of(last)}
             self._write([Said(self.clock(), TRIMMED, anchor)])
             oldest.unlink()
-            privatefile.sync_directory(self.directory)
+            private_file.sync_directory(self.directory)
             self.used -= len(text)
 
     def _too_much(self, there: list[Path]) -> bool:

@@ -27,12 +27,12 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import attrs
 
-from mux import privatefile
 from mux.core.policy.principal import Principal
 from mux.core.policy.scopes import ALL
 from mux.core.protocol.scope import Scope
 from mux.devices import TOKEN_PREFIX, Device
 from mux.errors import AppmuxError
+from mux.posix import private_file
 
 if TYPE_CHECKING:
     from mux.config import Auth
@@ -219,13 +219,13 @@ def _parse_digest(text: str) -> bytes:
 def _read_secret(path: Path) -> bytes:
     path = _absolute(path)
     try:
-        secret = privatefile.read_secret(path).decode().strip()
+        secret = private_file.read_secret(path).decode().strip()
     except UnicodeDecodeError:
         # Unchained: the decoding error quotes the file's bytes.
         raise AuthConfigError(
             f"failed to read websocket auth secret {path}: stream did not contain valid UTF-8"
         ) from None
-    except privatefile.UnfitError as failure:
+    except private_file.UnfitError as failure:
         raise AuthConfigError(
             f"failed to read websocket auth secret {path}: {failure.strerror}"
         ) from failure

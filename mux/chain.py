@@ -28,7 +28,7 @@ from typing import Any
 import attrs
 import msgspec
 
-from mux import privatefile
+from mux.posix import private_file
 
 HEAD = "head.json"
 SUFFIX = ".jsonl"
@@ -91,7 +91,7 @@ def read(line: bytes) -> Record | None:
 def read_head(directory: Path) -> Head | None:
     """What ``head.json`` says; None if it isn't there or says nothing. Raises ``OSError``."""
     try:
-        return _head_decoder.decode(privatefile.read(directory / HEAD, foreign=True))
+        return _head_decoder.decode(private_file.read(directory / HEAD, foreign=True))
     except (FileNotFoundError, msgspec.DecodeError, UnicodeDecodeError):
         return None
 
@@ -115,7 +115,7 @@ def lines(directory: Path) -> Iterator[Line]:
     there = files(directory)
     for path in there:
         # Whose they are is for the digests to show; and who looks changes nothing.
-        descriptor = privatefile.open_file(path, os.O_RDONLY, foreign=True)
+        descriptor = private_file.open_file(path, os.O_RDONLY, foreign=True)
         with os.fdopen(descriptor, "rb") as opened:
             for number, text in enumerate(opened, 1):
                 whole = text.endswith(b"\n")

@@ -34,11 +34,12 @@ import msgspec
 import structlog
 import trio
 
-from mux import privatefile, wholefile
+from mux import wholefile
 from mux.codex import identity
 from mux.codex_version import codex_version, kill
 from mux.core.protocol.experimental import Gate, gate_of
 from mux.errors import AppmuxError
+from mux.posix import private_file
 
 DIRECTORY: Final = "codex-schema"
 BUNDLE: Final = "codex_app_server_protocol.schemas.json"
@@ -188,7 +189,7 @@ _COMMENT: Final = re.compile(r"/\*.*?\*/|//[^\n]*", re.DOTALL)
 def _read_kept(state_dir: Path, which: str) -> Gate | None:
     for path in (state_dir / DIRECTORY).glob(f"*+{which}/{GATE}"):
         try:
-            gate = msgspec.json.decode(privatefile.read(path), type=Gate)
+            gate = msgspec.json.decode(private_file.read(path), type=Gate)
             os.utime(path.parent)  # by which the oldest is told
         except (OSError, msgspec.DecodeError) as failure:
             log.warning("what was kept of codex's schema can't be read", why=str(failure))

@@ -19,8 +19,8 @@ from pathlib import Path
 
 import msgspec
 
-from mux import privatefile
 from mux.errors import AppmuxError
+from mux.posix import private_file
 
 BUSY_SECONDS = 2.0
 """Waited for a lock. Reader and writer of one broker hardly meet; an operator's ``sqlite3`` may."""
@@ -76,12 +76,12 @@ def connect(path: Path, form: Form) -> sqlite3.Connection:
     to be moved aside, other ``sqlite3.Error`` or ``OSError`` if it can't be opened now.
     """
     for beside in SIDE_FILES:
-        privatefile.check(path.with_name(path.name + beside))
-    if privatefile.check(path):
+        private_file.check(path.with_name(path.name + beside))
+    if private_file.check(path):
         _refuse_newer(path, form)
     else:
         # Not by SQLite, whose files anybody may read; its side files take over this one's mode.
-        os.close(privatefile.open_file(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+        os.close(private_file.open_file(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
     connection = open_file(path, "rw")
     try:
         # Before there is a table, or it has no effect; needed so that the file can shrink.
@@ -211,7 +211,7 @@ def advice(path: Path, failure: BaseException) -> str:
         return "it is moved aside, and a new one begun"
     if isinstance(failure, Removed):
         return "a new one is begun"
-    if isinstance(failure, privatefile.UnfitError):
+    if isinstance(failure, private_file.UnfitError):
         return f"see after {failure.filename}"
     if code(failure) == sqlite3.SQLITE_FULL or number in {errno.ENOSPC, errno.EDQUOT}:
         return "free some space on its disk"

@@ -29,11 +29,12 @@ import attrs
 import structlog
 from cattrs import BaseValidationError, Converter
 
-from mux import privatefile, wholefile
+from mux import wholefile
 from mux.core.extension.devices import Kind
 from mux.core.policy.scopes import ALL
 from mux.core.protocol.scope import Scope
 from mux.errors import AppmuxError
+from mux.posix import private_file
 from mux.write_behind import WriteBehind
 
 FILE: Final = "devices.json"
@@ -332,7 +333,7 @@ def open_book(state_dir: Path, clock: Callable[[], float]) -> Book:
     try:
         book._set(_read(book.path) or {})
     except _UnreadableBookError as damage:
-        if isinstance(damage.__cause__, privatefile.UnfitError):
+        if isinstance(damage.__cause__, private_file.UnfitError):
             raise  # somebody has put something else there: that is no damage
         book._set(_restored(book.path, damage))
     return book
@@ -352,7 +353,7 @@ def _restored(path: Path, damage: _UnreadableBookError) -> dict[str, Device]:
     if devices is None:
         raise damage
     try:
-        text = privatefile.read(copy).decode()
+        text = private_file.read(copy).decode()
         wholefile.set_aside(path, f"nothing is lost: {copy} holds the same", text)
     except OSError as failure:
         log.warning("the device book isn't mended", path=str(path), why=failure.strerror)

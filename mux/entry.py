@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import sys
 
-from mux import standard_streams
 from mux.errors import AppmuxError
+from mux.posix import standard_streams
 
 
 def main() -> None:

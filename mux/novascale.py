@@ -27,11 +27,11 @@ from xml.parsers.expat import ExpatError
 
 import attrs
 
-from mux import privatefile
 from mux.core.policy.scopes import ALL
 from mux.devices import digest_of, open_book
 from mux.errors import AppmuxError
 from mux.launchd import Launchd
+from mux.posix import private_file
 from mux.steps import PRIVATE, Do, Remove, Step, Write
 from mux.systemd import Systemd
 
@@ -188,7 +188,7 @@ def taking(where: Systemd | Launchd, vanilla: Vanilla, state_dir: Path) -> list[
 
 def _token(path: Path) -> str:
     try:
-        token = privatefile.read_secret(path).decode().strip()
+        token = private_file.read_secret(path).decode().strip()
     except (OSError, UnicodeDecodeError) as failure:
         raise NovascaleError(f"NovaScale's token {path} can't be read: {failure}") from failure
     if not token:
@@ -219,7 +219,7 @@ def giving_back(where: Systemd | Launchd, state_dir: Path) -> list[Step]:
     """Steps that make it what it was before; none if its place isn't ours."""
     path = state_dir / RECORD
     try:
-        record = json.loads(privatefile.read(path))
+        record = json.loads(private_file.read(path))
         unit, enabled, running = str(record["unit"]), record["enabled"], record["running"]
         strike_out = partial(_strike_out, state_dir, str(record["tokenDigest"]))
     except FileNotFoundError:

@@ -21,8 +21,8 @@ from typing import Final
 
 import platformdirs
 
-from mux import privatefile
 from mux.codex import codex_home
+from mux.posix import private_file
 
 ADDRESS: Final = "broker.json"
 """In the state directory: where its broker listens."""
@@ -73,7 +73,7 @@ def address(path: Path) -> str:
 def announced(state_dir: Path) -> list[str] | None:
     """Where the broker of this state directory listens, as URLs; None if none has said so."""
     try:
-        said = json.loads(privatefile.read(state_dir / ADDRESS, foreign=True))
+        said = json.loads(private_file.read(state_dir / ADDRESS, foreign=True))
         return [str(url) for url in said["listeners"]]
     except (OSError, ValueError, KeyError, TypeError):
         return None

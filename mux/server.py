@@ -13,7 +13,7 @@ import structlog
 import trio
 
 import mux
-from mux import descriptors, listener, statedir
+from mux import listener, statedir
 from mux.access import Access
 from mux.addresses import Address, UnixAddress, parse_listen_url, refuse_open_door
 from mux.audit import Audit
@@ -32,6 +32,7 @@ from mux.listener import Listener
 from mux.notices.asked import Asked
 from mux.nursery import RunningServer
 from mux.occupant import occupant
+from mux.posix import descriptors
 from mux.store import Store
 from mux.tls import Certificate, open_certificate
 from mux.upstream import Upstream

@@ -33,8 +33,9 @@ import attrs
 import msgspec
 import structlog
 
-from mux import privatefile, reach
+from mux import reach
 from mux.errors import AppmuxError
+from mux.posix import private_file
 from mux.reach import LONGEST_ADDRESS
 
 SHORT_PLACES = Path("/tmp")
@@ -143,7 +144,7 @@ def _try_lock(path: Path) -> _Lock | None:
     """The lock beside the path; None if somebody has it."""
     lock_path = path.with_name(f"{path.name}.lock")
     while True:
-        descriptor = privatefile.open_file(lock_path, os.O_RDWR | os.O_CREAT)
+        descriptor = private_file.open_file(lock_path, os.O_RDWR | os.O_CREAT)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if _still_there(lock_path, _identity(os.fstat(descriptor))):
@@ -171,7 +172,7 @@ class StartupLock:
     @classmethod
     def take(cls, path: Path) -> StartupLock | None:
         """The lock for the socket at ``path``; None if somebody has it. Raises ``OSError``."""
-        descriptor = privatefile.open_file(path.with_name(STARTUP_LOCK), os.O_RDWR | os.O_CREAT)
+        descriptor = private_file.open_file(path.with_name(STARTUP_LOCK), os.O_RDWR | os.O_CREAT)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

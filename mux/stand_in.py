@@ -15,9 +15,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, NoReturn
 
-from mux import reach, standard_streams, stdio
+from mux import reach, stdio
 from mux.codex import CodexError, find_codex
 from mux.errors import AppmuxError
+from mux.posix import standard_streams
 
 APP_SERVER: Final = "app-server"
 STDIO: Final = "stdio://"

@@ -16,8 +16,9 @@ from typing import TextIO
 import attrs
 import structlog
 
-from mux import privatefile, wholefile
+from mux import wholefile
 from mux.errors import AppmuxError
+from mux.posix import private_file
 from mux.reach import ADDRESS, announced
 
 LOCK = "broker.lock"
@@ -56,9 +57,9 @@ class StateDir:
 def claim(path: Path) -> StateDir:
     """Make the directory (mode 0700) and lock it. Raises ``StateDirError``, e.g. if it is taken."""
     try:
-        privatefile.make_directory(path, links=True)
-        lock = os.fdopen(privatefile.open_file(path / LOCK, os.O_RDWR | os.O_CREAT), "r+")
-    except privatefile.UnfitError as failure:
+        private_file.make_directory(path, links=True)
+        lock = os.fdopen(private_file.open_file(path / LOCK, os.O_RDWR | os.O_CREAT), "r+")
+    except private_file.UnfitError as failure:
         raise StateDirError(
             f"can't use the state directory {path}: {failure.filename}: {failure.strerror}; put"
             " that right, or name another directory with --state-dir"

@@ -24,7 +24,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from mux.standard_streams import STDERR
+from mux.posix.standard_streams import STDERR
 
 QUEUED_BYTES: Final = 1024 * 1024
 """Kept for a reader that stands still; some 5,000 lines, more than a burst has."""

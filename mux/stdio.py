@@ -22,8 +22,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
-from mux import reach, standard_streams
+from mux import reach
 from mux.errors import AppmuxError
+from mux.posix import standard_streams
 from mux.stdio_lines import Lines
 from mux.stdio_memory import Memory, ReturnError
 from mux.stdio_wire import Wire, WireError

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, NoReturn
 
 import attrs
 
-from mux import privatefile
 from mux.errors import AppmuxError
+from mux.posix import private_file
 
 if TYPE_CHECKING:
     from mux.config import Tls
@@ -91,9 +91,9 @@ def _read(cert: Path, key: Path) -> ssl.SSLContext:
 def _require_pem(what: str, path: Path) -> None:
     try:
         if what == "key":
-            content = privatefile.read_secret(path)
+            content = private_file.read_secret(path)
         else:
-            content = privatefile.read(path, links=True, foreign=True)
+            content = private_file.read(path, links=True, foreign=True)
     except OSError as failure:
         raise TlsError(f"can't read the TLS {what} {path}: {failure.strerror}") from failure
     wanted = b"CERTIFICATE-----" if what == "certificate" else b"PRIVATE KEY-----"

@@ -17,8 +17,8 @@ import attrs
 import structlog
 import trio
 
-from mux import descriptors
 from mux.failures import network
+from mux.posix import descriptors
 
 MOST: Final = 1024
 """In all: as many as the kernel queues, since all clients of a full broker may come back in the

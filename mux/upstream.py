@@ -24,11 +24,11 @@ import attrs
 import structlog
 import trio
 
-from mux import descriptors
 from mux.codex import identity
 from mux.core.events import UpstreamExited, UpstreamStarted
 from mux.dispatcher import Dispatcher
 from mux.outbox import Outbox
+from mux.posix import descriptors
 
 CHUNK_BYTES = 256 * 1024
 """Read at once, where the pipe holds as much: about a thousand small deltas."""

@@ -17,8 +17,8 @@ from typing import Any, Final
 
 import structlog
 
-from mux import privatefile
 from mux.errors import AppmuxError
+from mux.posix import private_file
 
 NEW: Final = ".new"
 """Ends the name of what isn't whole yet. A kill leaves one, and the next writer begins it anew."""
@@ -42,7 +42,7 @@ def read(
     if it is damaged, with ``DamagedError`` as its cause; ``error`` if a newer appmux wrote it.
     """
     try:
-        raw = privatefile.read(path)
+        raw = private_file.read(path)
     except FileNotFoundError:
         return None
     except OSError as failure:
@@ -74,14 +74,14 @@ def set_aside(path: Path, lost: str, instead: str | None = None) -> None:
         aside.unlink(missing_ok=True)
         os.link(path, aside)
         new.replace(path)
-    privatefile.sync_directory(path.parent)
+    private_file.sync_directory(path.parent)
     log.error(f"{path} is damaged: set aside, and a new one begun; {lost}", kept=str(aside))
 
 
 def replace(path: Path, text: str) -> None:
     """Write it, mode 0600, so that it outlives a power cut. Blocks. Raises ``OSError``."""
     prepare(path, text).replace(path)
-    privatefile.sync_directory(path.parent)
+    private_file.sync_directory(path.parent)
 
 
 def prepare(path: Path, text: str, ending: str = NEW) -> Path:
@@ -92,7 +92,7 @@ def prepare(path: Path, text: str, ending: str = NEW) -> Path:
     new = path.with_name(path.name + ending)
     # A file left by an earlier life may be anything.
     new.unlink(missing_ok=True)
-    descriptor = privatefile.open_file(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+    descriptor = private_file.open_file(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write(text)

@@ -19,7 +19,8 @@ import attrs
 import structlog
 import trio
 
-from mux import privatefile, wholefile
+from mux import wholefile
+from mux.posix import private_file
 
 FIRST_RETRY: Final = 0.1
 LAST_RETRY: Final = 5.0
@@ -117,7 +118,7 @@ class WriteBehind:
             prepared.replace(path)
         self._written()
         await trio.to_thread.run_sync(
-            privatefile.sync_directory, self.path.parent, abandon_on_cancel=True
+            private_file.sync_directory, self.path.parent, abandon_on_cancel=True
         )
 
     def _prepare(self, text: str) -> list[Path]:

@@ -39,7 +39,7 @@ GUARDED: Final[dict[str, tuple[str, ...]]] = {
     "notices.tickets": ("tests/notices/test_tickets.py",),
     "pairing": ("tests/test_pairing.py", "tests/test_door_pairing.py"),
     "posts": ("tests/test_posts.py", "tests/test_door_pairing.py"),
-    "privatefile": ("tests/test_privatefile.py",),
+    "posix.private_file": ("tests/posix/test_private_file.py",),
     "push.endpoints": ("tests/push/test_endpoints.py",),
     "push.fcm": ("tests/push/test_fcm.py",),
     "recorder": ("tests/test_store.py", "tests/test_store_faults.py"),

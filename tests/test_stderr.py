@@ -165,7 +165,7 @@ def test_without_a_descriptor_all_is_lost_and_counted() -> None:
 
 SAYS_ALL = """if True:
     import os, sys, threading, warnings
-    from mux import standard_streams
+    from mux.posix import standard_streams
     standard_streams.complete()
     from mux import stderr
     stderr.install()

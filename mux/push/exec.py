@@ -19,7 +19,8 @@ from typing import IO, Final
 import attrs
 import trio
 
-from mux import config, descriptors
+from mux import config
+from mux.posix import descriptors
 from mux.push.endpoints import Endpoint
 from mux.push.outcome import Delivered, Failed, Outcome, Retry
 from mux.push.push import Push, encoded

@@ -12,7 +12,7 @@ import stat
 from pathlib import Path
 from typing import Final
 
-from mux import privatefile
+from mux.posix import private_file
 from mux.push.push import PushError
 
 OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
@@ -23,7 +23,7 @@ def read(path: Path, setting: str) -> str:
     try:
         if path.stat().st_mode & OTHERS:
             raise PushError(f"{setting}: others may read {path}: `chmod 600 {path}`")
-        found = privatefile.read_secret(path).decode().strip()
+        found = private_file.read_secret(path).decode().strip()
     except OSError as failure:
         raise PushError(f"{setting}: can't read {path}: {failure.strerror}") from failure
     except UnicodeDecodeError as failure:

@@ -27,7 +27,8 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from mux import config, privatefile, wholefile
+from mux import config, wholefile
+from mux.posix import private_file
 from mux.push import keyfile
 from mux.push.encryption import public_bytes
 from mux.push.push import PushError
@@ -82,7 +83,7 @@ def open_vapid(settings: config.WebPush, state_dir: Path) -> Vapid:
     if path is None:
         path = state_dir / FILE
         try:
-            there = privatefile.check(path)
+            there = private_file.check(path)
         except OSError as failure:
             raise PushError(
                 f"can't use the key for Web Push {path}: {failure.strerror}"

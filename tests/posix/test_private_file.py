@@ -1,4 +1,5 @@
-"""`mux.privatefile`: what may stand in the place of a file of ours, and who opens such files."""
+"""`mux.posix.private_file`: what may stand in the place of a file of ours, and who opens such
+files."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from mux import config, privatefile, reach, statedir, tls
+from mux import config, reach, statedir, tls
 from mux.audit_writer import Said, Writer
 from mux.auth import open_auth
 from mux.devices import COPY, FILE, open_book
@@ -23,7 +24,8 @@ from mux.errors import AppmuxError
 from mux.notices.ledger import Ledger
 from mux.notices.wishes import open_wishes
 from mux.novascale import _token
-from mux.privatefile import UnfitError
+from mux.posix import private_file
+from mux.posix.private_file import UnfitError
 from mux.push import keyfile
 from mux.push.endpoints import open_endpoints
 from mux.push.queue_file import QueueFile
@@ -252,11 +254,11 @@ def test_a_certificate_is_no_pipe_and_may_be_anybodys(tmp_path: Path) -> None:
 
 def test_what_is_too_long_is_no_secret(tmp_path: Path) -> None:
     path = tmp_path / "token"
-    path.write_bytes(b"x" * privatefile.MOST_OF_A_SECRET)
-    assert len(privatefile.read_secret(path)) == privatefile.MOST_OF_A_SECRET
-    path.write_bytes(b"x" * (privatefile.MOST_OF_A_SECRET + 1))
+    path.write_bytes(b"x" * private_file.MOST_OF_A_SECRET)
+    assert len(private_file.read_secret(path)) == private_file.MOST_OF_A_SECRET
+    path.write_bytes(b"x" * (private_file.MOST_OF_A_SECRET + 1))
     with pytest.raises(UnfitError, match="has more than 65536 bytes"):
-        privatefile.read_secret(path)
+        private_file.read_secret(path)
 
 
 # -- modes and owners ------------------------------------------------------------------------------
@@ -268,11 +270,11 @@ def test_a_loose_mode_of_our_own_is_mended_with_a_word(mode: int, tmp_path: Path
     path.write_text("x")
     path.chmod(mode)
     with capture_logs() as logs:
-        assert privatefile.read(path) == b"x"
+        assert private_file.read(path) == b"x"
     assert stat.S_IMODE(path.stat().st_mode) == mode & ~0o022
     assert [(each["log_level"], each["path"]) for each in logs] == [("warning", str(path))]
     with capture_logs() as logs:
-        privatefile.read(path)
+        private_file.read(path)
     assert not logs
 
 
@@ -282,7 +284,7 @@ def test_a_secret_that_everybody_reads_is_told(tmp_path: Path) -> None:
     for mode, told in ((0o644, True), (0o640, False), (0o600, False)):
         path.chmod(mode)
         with capture_logs() as logs:
-            privatefile.read_secret(path)
+            private_file.read_secret(path)
         assert bool(logs) is told
 
 
@@ -295,14 +297,14 @@ def test_another_s_file_is_refused_and_root_s_is_not(
     owner = path.stat().st_uid
     monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
     if owner == 0:
-        assert privatefile.read(path) == b"x"
+        assert private_file.read(path) == b"x"
         path.chmod(0o660)
         with pytest.raises(UnfitError, match="others may write there: `chmod go-w` it"):
-            privatefile.read(path)
+            private_file.read(path)
         os.chown(path, 12345, -1)
     with pytest.raises(UnfitError, match="belongs to another user"):
-        privatefile.read(path)
-    assert privatefile.read(path, foreign=True) == b"x"
+        private_file.read(path)
+    assert private_file.read(path, foreign=True) == b"x"
 
 
 @pytest.mark.parametrize("mask", [0o000, 0o022, 0o777])
@@ -353,7 +355,7 @@ def test_a_state_directory_may_be_a_link_and_no_file(tmp_path: Path) -> None:
     with pytest.raises(AppmuxError, match="it is a file, where a directory belongs"):
         statedir.claim(tmp_path / "file")
     with pytest.raises(UnfitError, match="it is a symbolic link, where a directory"):
-        privatefile.make_directory(tmp_path / "link")
+        private_file.make_directory(tmp_path / "link")
 
 
 # -- one way in ------------------------------------------------------------------------------------
@@ -403,7 +405,7 @@ def opens_files(source: str) -> bool:
 
 
 def test_every_other_module_opens_them_here() -> None:
-    package = Path(privatefile.__file__).parent
+    package = Path(private_file.__file__).parent
     found = {
         ".".join(path.relative_to(package).with_suffix("").parts)
         for path in package.rglob("*.py")
