@@ -20,7 +20,7 @@ import trio
 
 from mux import client, statedir
 from mux.client import Client, ClientError, Json
-from mux.config import Config
+from mux.config.model import Config
 from mux.core.protocol.answers import plain
 from mux.errors import AppmuxError
 from mux.shown import span, visible

@@ -35,7 +35,7 @@ from mux.errors import AppmuxError
 from mux.posix import private_file
 
 if TYPE_CHECKING:
-    from mux.config import Auth
+    from mux.config.model import Auth
 
 DEFAULT_CLOCK_SKEW = 30
 """Seconds by which ``exp`` and ``nbf`` may be off: the app-server's own default."""

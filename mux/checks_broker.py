@@ -13,15 +13,21 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 from mux import holders, ready, statedir, status
-from mux.addresses import Address, TcpAddress, UnixAddress, parse_listen_url, refuse_open_door
 from mux.client import ClientError
-from mux.codex import codex_home
-from mux.config import Config
+from mux.config.addresses import (
+    Address,
+    TcpAddress,
+    UnixAddress,
+    parse_listen_url,
+    refuse_open_door,
+)
+from mux.config.codex_binary import codex_home
+from mux.config.locate import CONTROL_SOCKET
+from mux.config.model import Config
 from mux.errors import AppmuxError
 from mux.finding import Finding
 from mux.holders import UNSEEN, Holder
 from mux.occupant import Occupant, occupant
-from mux.reach import CONTROL_SOCKET
 from mux.statedir import StateDirError
 
 THREAD_LOCKS: Final = "thread-writer-locks"

@@ -17,14 +17,14 @@ from typing import Any, Final
 import msgspec
 
 from mux import login, novascale, service
-from mux.codex import CodexError, codex_home, find_codex
 from mux.codex_version import codex_version
+from mux.config.codex_binary import CodexError, codex_home, find_codex
+from mux.config.load import Settled
 from mux.core.policy.scopes import SCOPES
 from mux.core.protocol.methods import REQUESTS
 from mux.errors import AppmuxError
 from mux.finding import Finding
 from mux.service import Supervisor
-from mux.settings import Settled
 from mux.steps import Runner, run
 
 LITTLE: Final = 1024**3

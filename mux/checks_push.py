@@ -15,8 +15,8 @@ from functools import partial
 from typing import Final
 from urllib.parse import urlsplit
 
-from mux import config
-from mux.config import Config
+from mux.config import model
+from mux.config.model import Config
 from mux.errors import AppmuxError
 from mux.finding import Finding
 
@@ -36,15 +36,15 @@ def push(settings: Config) -> Iterator[Finding]:
 
 def _checks(settings: Config) -> Iterator[tuple[str, Callable[[], str]]]:
     given = settings.push
-    if given.apns != config.Apns():
+    if given.apns != model.Apns():
         yield "apns", partial(_apns, given.apns)
-    if given.fcm != config.Fcm():
+    if given.fcm != model.Fcm():
         yield "fcm", partial(_fcm, given.fcm)
-    if given.webpush != config.WebPush():
+    if given.webpush != model.WebPush():
         yield "webpush", partial(_webpush, settings)
-    if given.ntfy != config.Ntfy():
+    if given.ntfy != model.Ntfy():
         yield "ntfy", partial(_ntfy, given.ntfy)
-    if given.webhook != config.Webhook():
+    if given.webhook != model.Webhook():
         yield "webhook", partial(_webhook, given.webhook)
     if given.exec.command:
         yield "exec", partial(_exec, given.exec)
@@ -56,14 +56,14 @@ class PushCheckError(AppmuxError):
     """A setting that can't be used; found by no service's own module."""
 
 
-def _apns(apns: config.Apns) -> str:
+def _apns(apns: model.Apns) -> str:
     from mux.push.apns import Apns  # noqa: PLC0415 (this and the like: httpx, cryptography)
 
     Apns(apns).renew(time.time())
     return f"the key {apns.key_id} can sign for {apns.topic}"
 
 
-def _fcm(fcm: config.Fcm) -> str:
+def _fcm(fcm: model.Fcm) -> str:
     from mux.push.fcm import assertion, read_account  # noqa: PLC0415
 
     if fcm.service_account_file is None:
@@ -85,7 +85,7 @@ def _webpush(settings: Config) -> str:
     return "its key can sign"
 
 
-def _ntfy(ntfy: config.Ntfy) -> str:
+def _ntfy(ntfy: model.Ntfy) -> str:
     from mux.push import keyfile  # noqa: PLC0415
 
     if not (ntfy.server and ntfy.topic):
@@ -96,7 +96,7 @@ def _ntfy(ntfy: config.Ntfy) -> str:
     return f"a topic at {ntfy.server}"
 
 
-def _webhook(webhook: config.Webhook) -> str:
+def _webhook(webhook: model.Webhook) -> str:
     from mux.push import keyfile  # noqa: PLC0415
     from mux.push.webhook import SETTING, secret_of  # noqa: PLC0415
 
@@ -107,14 +107,14 @@ def _webhook(webhook: config.Webhook) -> str:
     return f"signed, to {urlsplit(webhook.url).hostname}"
 
 
-def _exec(given: config.Exec) -> str:
+def _exec(given: model.Exec) -> str:
     program = shutil.which(given.command[0])
     if program is None:
         raise PushCheckError(f"push.exec.command: no program {given.command[0]!r} that can be run")
     return program
 
 
-def _general(given: config.Push) -> str:
+def _general(given: model.Push) -> str:
     from mux.push.web import open_web  # noqa: PLC0415
 
     if given.url is not None:

@@ -21,11 +21,11 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar, get_args
 import click
 
 from mux import __version__, cli_devices, cli_oversight, cli_service, output
-from mux.config import FLAGS, AuthMode, LogFormat, LogLevel
+from mux.config.model import FLAGS, AuthMode, LogFormat, LogLevel
 from mux.errors import AppmuxError
 
 if TYPE_CHECKING:
-    from mux.settings import Settled
+    from mux.config.load import Settled
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
@@ -162,7 +162,7 @@ config_flag = click.option(
 
 def _settle(config_file: Path | None, flags: dict[str, object]) -> Settled:
     """Settle the configuration from click's parameters, with what followed ``--``."""
-    from mux.settings import load
+    from mux.config.load import load
 
     by_parameter = {
         flag.removeprefix("--").replace("-", "_"): key
@@ -215,7 +215,7 @@ def serve(
     import attrs
     import trio
 
-    from mux.codex import find_codex, search_path
+    from mux.config.codex_binary import find_codex, search_path
     from mux.server import serve as run
 
     config = settled.config
@@ -237,8 +237,8 @@ class ListenFlagError(click.ClickException):
 
 
 def _check_listen(settled: Settled) -> None:
-    from mux.addresses import ListenUrlError, parse_listen_url
-    from mux.codex import codex_home
+    from mux.config.addresses import ListenUrlError, parse_listen_url
+    from mux.config.codex_binary import codex_home
 
     origin = settled.origins["listen"]
     of = "'--listen <URL>'" if origin == "flag --listen" else f"'listen' ({origin})"
@@ -266,9 +266,10 @@ def attach(socket: str | None, wait: float) -> None:
     The socket is that of APPMUX_SOCKET, else the running broker's, else Codex's control socket. If
     nothing listens there the service is started, if there is one.
     """
-    from mux import reach, stdio
+    from mux import stdio
+    from mux.config import locate
 
-    sys.exit(stdio.run(reach.socket_path(socket) if socket else None, wait))
+    sys.exit(stdio.run(locate.socket_path(socket) if socket else None, wait))
 
 
 @appmux.command()
@@ -320,7 +321,7 @@ def demo(codex_bin: Path | None, hold: bool, svg: Path | None, config_file: Path
 
     import trio
 
-    from mux.codex import find_codex
+    from mux.config.codex_binary import find_codex
     from mux.demo import run
 
     binary = find_codex(settled.config.codex_bin, os.environ, settled.origins["codex_bin"])
@@ -335,7 +336,7 @@ def config(as_json: bool, config_file: Path | None, **flags: object) -> None:
 
     Takes the flags of serve, and shows what serve would run with.
     """
-    from mux.settings import toml_value
+    from mux.config.load import toml_value
 
     settled = _settle(config_file, flags)
     if as_json:

@@ -19,7 +19,7 @@ import click
 from mux.core.protocol.scope import Scope
 
 if TYPE_CHECKING:
-    from mux.config import Config
+    from mux.config.model import Config
 
 PATH: Final = click.Path(path_type=Path)
 
@@ -169,7 +169,7 @@ def _pair(
 
 
 def _config(config_file: Path | None, state_dir: Path | None) -> Config:
-    from mux.settings import load
+    from mux.config.load import load
 
     return load({"state_dir": state_dir}, os.environ, config_file).config
 

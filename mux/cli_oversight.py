@@ -20,7 +20,7 @@ from mux.errors import AppmuxError
 
 if TYPE_CHECKING:
     from mux.approving import Word
-    from mux.config import Config
+    from mux.config.model import Config
 
 PATH = click.Path(path_type=Path)
 
@@ -40,7 +40,7 @@ yes_flag = click.option("--yes", "-y", is_flag=True, help="Ask nothing; takes th
 
 
 def _config(config_file: Path | None, state_dir: Path | None) -> Config:
-    from mux.settings import load
+    from mux.config.load import load
 
     return load({"state_dir": state_dir}, os.environ, config_file).config
 

@@ -21,10 +21,10 @@ import click
 from mux.errors import AppmuxError
 
 if TYPE_CHECKING:
-    from mux.config import Config
+    from mux.config.load import Settled
+    from mux.config.model import Config
     from mux.novascale import Vanilla
     from mux.service import Place, Supervisor
-    from mux.settings import Settled
     from mux.setup import Plan
     from mux.steps import Step
 
@@ -62,7 +62,7 @@ yes_flag = click.option("--yes", "-y", is_flag=True, help="Ask nothing.")
 
 
 def _settle(config_file: Path | None, **flags: object) -> Settled:
-    from mux.settings import load
+    from mux.config.load import load
 
     return load(flags, os.environ, config_file)
 
@@ -91,7 +91,7 @@ def install(
     """
     from mux import service as ours
     from mux import steps
-    from mux.codex import find_codex
+    from mux.config.codex_binary import find_codex
 
     settled = _settle(config_file)
     find_codex(settled.config.codex_bin, os.environ, settled.origins["codex_bin"])
@@ -249,7 +249,7 @@ def setup(
     """
     from mux import service as ours
     from mux import setup as setting_up
-    from mux.codex import codex_home, find_codex
+    from mux.config.codex_binary import codex_home, find_codex
 
     settled = _settle(None)
     codex = find_codex(settled.config.codex_bin, os.environ, settled.origins["codex_bin"])

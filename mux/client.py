@@ -20,7 +20,7 @@ import trio
 import trio_websocket
 
 import mux
-from mux import reach
+from mux.config import locate
 from mux.errors import AppmuxError
 
 Json: TypeAlias = dict[str, Any]
@@ -210,7 +210,7 @@ async def _open(url: str) -> trio.SocketStream:
     try:
         with trio.fail_after(CONNECT_DEADLINE):
             if scheme == "unix":
-                return await trio.open_unix_socket(reach.address(Path(rest)))
+                return await trio.open_unix_socket(locate.address(Path(rest)))
             host, _, port = rest.partition("/")[0].rpartition(":")
             ip = host.strip("[]")
             return await trio.open_tcp_stream(EVERYWHERE.get(ip, ip), int(port))

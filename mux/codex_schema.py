@@ -35,8 +35,8 @@ import structlog
 import trio
 
 from mux import wholefile
-from mux.codex import identity
 from mux.codex_version import codex_version, kill
+from mux.config.codex_binary import identity
 from mux.core.protocol.experimental import Gate, gate_of
 from mux.errors import AppmuxError
 from mux.posix import private_file

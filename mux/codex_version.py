@@ -14,7 +14,7 @@ from pathlib import Path
 
 import trio
 
-from mux.codex import CodexError
+from mux.config.codex_binary import CodexError
 
 VERSION_DEADLINE = 20.0
 """Seconds. The binary answers in milliseconds; npm's wrapper on a cold disk takes a few seconds."""

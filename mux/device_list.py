@@ -19,7 +19,7 @@ from rich.text import Text
 
 from mux import client, statedir
 from mux.client import ClientError, Json
-from mux.config import Config
+from mux.config.model import Config
 
 ANSWER_DEADLINE: Final = 10.0
 """Seconds. The broker answers in milliseconds; one that takes longer needs a look of its own."""

@@ -19,8 +19,8 @@ from rich.console import Console
 from rich.text import Text
 
 from mux import checks_broker, checks_host, checks_push
+from mux.config.load import ConfigError, load
 from mux.finding import Finding
-from mux.settings import ConfigError, load
 
 MARKS: Final = {"well": ("ok", "green"), "note": ("note", "yellow"), "wrong": ("WRONG", "bold red")}
 

@@ -22,7 +22,7 @@ import attrs
 import structlog
 import trio
 
-from mux.addresses import Address, TcpAddress
+from mux.config.addresses import Address, TcpAddress
 from mux.socketpath import Claim, ListenError, claim_path, who_is_there
 from mux.streams import Accepted, Encrypted, Listening, Patient
 from mux.tls import Certificate

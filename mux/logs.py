@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO
 
-from mux.config import Log
+from mux.config.model import Log
 from mux.stderr import Stderr
 
 

@@ -16,7 +16,7 @@ import trio
 
 from mux import client, statedir
 from mux.client import ClientError, Json
-from mux.config import Config
+from mux.config.model import Config
 from mux.shown import visible
 
 ANSWER_DEADLINE: Final = 10.0

@@ -44,7 +44,7 @@ from mux.access import Access
 from mux.audit import Audit
 from mux.auth import Authenticator
 from mux.codex_schema import CodexSchema
-from mux.config import Config
+from mux.config.model import Config
 from mux.core.commands import Fetch, Serve
 from mux.core.events import Fetched, JournalKept
 from mux.core.state import app_server

@@ -19,7 +19,7 @@ import trio
 
 from mux import client, invitation, statedir, tailnet
 from mux.client import Client, Json
-from mux.config import Config
+from mux.config.model import Config
 from mux.errors import AppmuxError
 from mux.invitation import Place
 

@@ -13,10 +13,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from mux import reach
-from mux.addresses import Address, TcpAddress, parse_listen_url
-from mux.codex import codex_home
-from mux.config import Config
+from mux.config import locate
+from mux.config.addresses import Address, TcpAddress, parse_listen_url
+from mux.config.codex_binary import codex_home
+from mux.config.model import Config
 
 OK: Final = "200"
 
@@ -69,7 +69,7 @@ def _connected(address: Address) -> socket.socket:
     there = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         there.settimeout(ANSWER_DEADLINE)
-        there.connect(reach.address(Path(str(address))))
+        there.connect(locate.address(Path(str(address))))
     except BaseException:
         there.close()
         raise

@@ -19,7 +19,7 @@ import trio
 
 from mux import client, statedir
 from mux.client import Client, ClientError, Json
-from mux.config import Config
+from mux.config.model import Config
 
 LOOK_SECONDS: Final = 1.0
 """Between two looks at what the restart waits for: a person reads along."""

@@ -15,12 +15,12 @@ import trio
 import mux
 from mux import listener, statedir
 from mux.access import Access
-from mux.addresses import Address, UnixAddress, parse_listen_url, refuse_open_door
 from mux.audit import Audit
 from mux.auth import Authenticator, open_auth
-from mux.codex import codex_home, find_codex
 from mux.codex_schema import CodexSchema
-from mux.config import Config
+from mux.config.addresses import Address, UnixAddress, parse_listen_url, refuse_open_door
+from mux.config.codex_binary import codex_home, find_codex
+from mux.config.model import Config
 from mux.core.broker import Broker
 from mux.core.events import GateLearned
 from mux.core.policy import notice

@@ -22,13 +22,13 @@ import attrs
 import platformdirs
 
 from mux import holders
-from mux.addresses import TcpAddress, UnixAddress, parse_listen_url
-from mux.codex import codex_home, usual_places
-from mux.config import APP_NAME, Config, leaves
+from mux.config.addresses import TcpAddress, UnixAddress, parse_listen_url
+from mux.config.codex_binary import codex_home, usual_places
+from mux.config.load import Settled, default_file
+from mux.config.model import APP_NAME, Config, leaves
 from mux.errors import AppmuxError
 from mux.launchd import LOG, Launchd
 from mux.occupant import occupant
-from mux.settings import Settled, default_file
 from mux.steps import Remove, Runner, Step, Write, run
 from mux.systemd import Systemd
 from mux.templates import MARKER, Wanted

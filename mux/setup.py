@@ -17,13 +17,13 @@ from typing import Final
 import attrs
 
 from mux import novascale, ready, service, steps
-from mux.addresses import ListenUrlError, parse_listen_url
-from mux.codex import find_codex
-from mux.config import Config
+from mux.config.addresses import ListenUrlError, parse_listen_url
+from mux.config.codex_binary import find_codex
+from mux.config.load import Settled, default_file, load, toml_value
+from mux.config.model import Config
 from mux.errors import AppmuxError
 from mux.novascale import Vanilla
 from mux.service import Place, Supervisor
-from mux.settings import Settled, default_file, load, toml_value
 from mux.steps import PRIVATE, Step, Write
 
 PORT: Final = 14500

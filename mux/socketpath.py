@@ -33,10 +33,10 @@ import attrs
 import msgspec
 import structlog
 
-from mux import reach
+from mux.config import locate
+from mux.config.locate import LONGEST_ADDRESS
 from mux.errors import AppmuxError
 from mux.posix import private_file
-from mux.reach import LONGEST_ADDRESS
 
 SHORT_PLACES = Path("/tmp")
 """Whatever ``TMPDIR`` says, as natively."""
@@ -244,7 +244,7 @@ def _probe(path: Path) -> str | None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.setblocking(False)
         try:
-            probe.connect(reach.address(path))
+            probe.connect(locate.address(path))
         except (ConnectionRefusedError, FileNotFoundError):
             return None
         except OSError as failure:

@@ -15,8 +15,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, NoReturn
 
-from mux import reach, stdio
-from mux.codex import CodexError, find_codex
+from mux import stdio
+from mux.config import locate
+from mux.config.codex_binary import CodexError, find_codex
 from mux.errors import AppmuxError
 from mux.posix import standard_streams
 
@@ -156,7 +157,7 @@ def _wait(environ: Mapping[str, str]) -> float:
 
 def become_codex(arguments: Sequence[str], environ: Mapping[str, str]) -> NoReturn:
     """Run the real codex in this process's place. Raises ``CodexError``."""
-    named, origin = reach.codex_bin(environ)
+    named, origin = locate.codex_bin(environ)
     binary = find_codex(named, environ, origin)
     if binary.resolve() == Path(sys.argv[0]).resolve():
         raise CodexError(f"{binary} is this program itself: name the real codex ({origin})")

@@ -17,9 +17,9 @@ import attrs
 import structlog
 
 from mux import wholefile
+from mux.config.locate import ADDRESS, announced
 from mux.errors import AppmuxError
 from mux.posix import private_file
-from mux.reach import ADDRESS, announced
 
 LOCK = "broker.lock"
 

@@ -19,7 +19,7 @@ from rich.text import Text
 
 from mux import client, statedir
 from mux.client import ClientError
-from mux.config import Config
+from mux.config.model import Config
 from mux.shown import span, visible
 
 ANSWER_DEADLINE: Final = 10.0

@@ -22,7 +22,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
-from mux import reach
+from mux.config import locate
 from mux.errors import AppmuxError
 from mux.posix import standard_streams
 from mux.stdio_lines import Lines
@@ -140,13 +140,13 @@ class _Door:
 
     def _connect(self) -> list[str]:
         """Try each place once; why not, if none will do (there is at least one)."""
-        places = [self.named] if self.named else list(reach.sockets(os.environ))
+        places = [self.named] if self.named else list(locate.sockets(os.environ))
         failures = []
         for place in places:
             link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             link.settimeout(CONNECT_DEADLINE)
             try:
-                link.connect(reach.address(place))
+                link.connect(locate.address(place))
             except OSError as failure:
                 link.close()
                 why = failure.strerror or "its queue is full"
@@ -449,7 +449,7 @@ def plain_arguments(arguments: list[str]) -> tuple[Path | None, float] | None:
         flag, equals, value = argument.partition("=")
         value = value if equals else next(left, "")
         if flag == "--socket" and value:
-            named = reach.socket_path(value)
+            named = locate.socket_path(value)
         elif flag == "--wait" and value.replace(".", "", 1).isdigit():
             wait = float(value)
         else:

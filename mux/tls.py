@@ -20,7 +20,7 @@ from mux.errors import AppmuxError
 from mux.posix import private_file
 
 if TYPE_CHECKING:
-    from mux.config import Tls
+    from mux.config.model import Tls
 
 FIRST_VERSION = ssl.TLSVersion.TLSv1_2
 """What is older has known holes; every client since 2014 knows this one (RFC 8996)."""

@@ -24,7 +24,7 @@ import attrs
 import structlog
 import trio
 
-from mux.codex import identity
+from mux.config.codex_binary import identity
 from mux.core.events import UpstreamExited, UpstreamStarted
 from mux.dispatcher import Dispatcher
 from mux.outbox import Outbox

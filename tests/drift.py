@@ -25,7 +25,7 @@ from typing import Any, Final
 
 import attrs
 
-from mux.codex import find_codex
+from mux.config.codex_binary import find_codex
 from mux.core.policy import scopes
 from mux.core.protocol import answers, methods, thread_overrides
 from mux.core.protocol.experimental import WITHHELD

@@ -22,7 +22,7 @@ from mux.auth import (
     local_user,
     open_auth,
 )
-from mux.config import Auth
+from mux.config.model import Auth
 from mux.core.policy.principal import Principal
 from mux.core.policy.scopes import ALL
 from mux.devices import Device, digest_of

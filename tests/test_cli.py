@@ -18,7 +18,7 @@ import trio
 from click.testing import CliRunner, Result
 
 from mux import __version__, cli
-from mux.config import FLAGS, Config
+from mux.config.model import FLAGS, Config
 from mux.errors import AppmuxError
 
 PATIENCE = 60

@@ -10,12 +10,12 @@ import pytest
 import trio
 
 from mux import directories
-from mux.config import Config
+from mux.config.load import ConfigError, load
+from mux.config.model import Config
 from mux.core.commands import Resolve
 from mux.core.events import Resolved
 from mux.core.protocol.directories import Place, around, is_below
 from mux.directories import Directories, Listed, places
-from mux.settings import ConfigError, load
 
 
 @pytest.mark.parametrize(

@@ -24,10 +24,10 @@ import pytest
 import trio
 
 from mux import checks_broker, checks_host, doctor, holders, status
-from mux.codex import find_codex
+from mux.config.codex_binary import find_codex
+from mux.config.load import load
+from mux.config.locate import ADDRESS
 from mux.finding import Finding
-from mux.reach import ADDRESS
-from mux.settings import load
 from mux.statedir import LOCK
 from mux.steps import Runner
 from tests.end_to_end.brokered import brokered, client

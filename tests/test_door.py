@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from mux import http_request
 from mux.auth import open_auth
-from mux.config import Auth
+from mux.config.model import Auth
 from mux.core.policy.principal import Principal
 from mux.door import Admission, knock
 from mux.streams import Patient

@@ -15,7 +15,7 @@ import trio.testing
 from msgspec import to_builtins
 
 from mux.auth import open_auth
-from mux.config import Auth
+from mux.config.model import Auth
 from mux.devices import Book, open_book
 from mux.door import knock
 from mux.failures import TOO_MANY, Failures

@@ -28,8 +28,9 @@ import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mux import reach, socketpath
-from mux.addresses import (
+from mux import socketpath
+from mux.config import locate
+from mux.config.addresses import (
     Address,
     ListenUrlError,
     OpenDoorError,
@@ -38,8 +39,8 @@ from mux.addresses import (
     parse_listen_url,
     refuse_open_door,
 )
+from mux.config.locate import LONGEST_ADDRESS
 from mux.listener import Listener, open_listener, serve
-from mux.reach import LONGEST_ADDRESS
 from mux.socketpath import ListenError
 from mux.streams import Listening, Patient
 from mux.unauthenticated import MOST, MOST_OF_ADDRESS, TOLD_EVERY, Place, Unauthenticated
@@ -312,7 +313,7 @@ async def test_a_socket_whose_path_is_too_long_is_elsewhere(long: Path) -> None:
     name = hashlib.sha256(os.fsencode(long.parent.resolve() / long.name)).hexdigest()
     assert (place.parent.name, place.name) == (f"codex-daemon-{os.geteuid()}", name)
     assert (mode(place.parent), mode(place)) == (0o700, 0o600)
-    assert reach.address(long) == str(place)
+    assert locate.address(long) == str(place)
     assert await connects(place)
     with pytest.raises(ListenError, match=rf"already in use at {long}: process {os.getpid()} "):
         await open_listener(UnixAddress(long))

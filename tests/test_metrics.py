@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from mux.auth import Authenticator, open_auth
-from mux.config import Auth
+from mux.config.model import Auth
 from mux.door import Exposition, knock
 from mux.times import BOUNDS, Times
 from tests import jwts, knocks

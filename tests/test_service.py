@@ -18,10 +18,10 @@ from click.testing import CliRunner, Result
 
 from mux import cli, novascale, service, steps, watchdog
 from mux.cli_service import UnansweredError
+from mux.config.load import load
 from mux.core.state.app_server import State
 from mux.launchd import Launchd
 from mux.service import ServiceError
-from mux.settings import load
 from mux.steps import Remove, Run, Step, StepError, Write
 from mux.systemd import ManagerError, Systemd, quoted
 from mux.templates import MARKER, Wanted

@@ -22,10 +22,10 @@ from click.testing import CliRunner, Result
 
 from mux import cli, cli_service, login, ready, setup, tailnet
 from mux.cli_service import UnansweredError
+from mux.config.load import load
 from mux.core.policy.scopes import ALL
 from mux.devices import digest_of, open_book
 from mux.service import ServiceError
-from mux.settings import load
 from mux.setup import SetupError
 from tests.host import Host, host
 from tests.ports import kept_port

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from mux.codex import CodexError, find_codex
+from mux.config.codex_binary import CodexError, find_codex
 from mux.stand_in import as_door
 
 STAND_IN = str(Path(sys.executable).with_name("appmux-codex"))

@@ -15,9 +15,10 @@ import pytest
 import trio
 from rich.console import Console
 
-from mux import reach, statedir, status
+from mux import statedir, status
 from mux.client import ClientError
-from mux.config import Config
+from mux.config import locate
+from mux.config.model import Config
 from mux.scripted_model import Run, Scripted
 from tests.end_to_end.brokered import brokered, client
 from tests.end_to_end.native import Native, native_ws
@@ -284,4 +285,4 @@ async def test_no_websocket_at_that_address(answer: bytes, monkeypatch: pytest.M
 
 
 def announce(state_dir: Path, urls: list[str]) -> None:
-    (state_dir / reach.ADDRESS).write_text(json.dumps({"pid": 1, "listeners": urls}))
+    (state_dir / locate.ADDRESS).write_text(json.dumps({"pid": 1, "listeners": urls}))

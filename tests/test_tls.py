@@ -15,8 +15,8 @@ import trio.testing
 from cryptography.hazmat.primitives import serialization
 
 from mux import listener, streams
-from mux.addresses import parse_listen_url
-from mux.config import Tls
+from mux.config.addresses import parse_listen_url
+from mux.config.model import Tls
 from mux.listener import Listener, open_listener
 from mux.socketpath import ListenError
 from mux.streams import Patient

@@ -15,7 +15,7 @@ from typing import Any, Final, TypeVar
 import attrs
 import msgspec
 
-from mux import config
+from mux.config import model
 from mux.core.commands import Serve
 from mux.core.extension import notices as said
 from mux.core.features.approval_list import item_about, params_of
@@ -52,7 +52,7 @@ class Asked:
     @classmethod
     def open(
         cls,
-        settings: config.Config,
+        settings: model.Config,
         book: Book,
         dispatcher: Dispatcher,
         record: Callable[[str, dict[str, object]], None],

@@ -23,7 +23,7 @@ from typing import Any, Final
 import attrs
 import trio
 
-from mux import config
+from mux.config import model
 from mux.core.commands import Explain, Judged, Notify, Withdraw
 from mux.core.events import AnsweredByNotice, NoticesKept, Reachable
 from mux.core.policy.notice import WAITING, Notice, Recipient, Standing
@@ -64,7 +64,7 @@ HOST_NAME: Final = "the host's settings"
 class Noticing:
     """Notices of one broker. ``record(kind, fields)`` puts something into the audit log."""
 
-    settings: config.Notices
+    settings: model.Notices
     never: tuple[str, ...]
     pushes: Pushes
     ledger: Ledger

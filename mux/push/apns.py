@@ -15,7 +15,7 @@ from typing import Any, Final
 import attrs
 import jwt
 
-from mux import config
+from mux.config import model
 from mux.push import keyfile
 from mux.push.endpoints import Endpoint
 from mux.push.outcome import Delivered, Failed, Gone, Outcome, Retry
@@ -56,7 +56,7 @@ OK: Final = 200
 class Apns:
     """The service, and the token that it uses at present."""
 
-    settings: config.Apns
+    settings: model.Apns
     _token: str = attrs.field(default="", repr=False)
     _made: float = float("-inf")
 

@@ -19,7 +19,7 @@ import attrs
 from cattrs import BaseValidationError, Converter
 
 from mux import wholefile
-from mux.config import ContentLevel
+from mux.config.model import ContentLevel
 from mux.push.push import PushError
 from mux.wholefile import DamagedError
 from mux.write_behind import WriteBehind

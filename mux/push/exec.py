@@ -19,7 +19,7 @@ from typing import IO, Final
 import attrs
 import trio
 
-from mux import config
+from mux.config import model
 from mux.posix import descriptors
 from mux.push.endpoints import Endpoint
 from mux.push.outcome import Delivered, Failed, Outcome, Retry
@@ -34,7 +34,7 @@ TOLD_BYTES: Final = 4096
 class Exec:
     """The service."""
 
-    settings: config.Exec
+    settings: model.Exec
 
     async def deliver(self, _web: Web, _endpoint: Endpoint, push: Push, _now: float) -> Outcome:
         """Run the command once."""

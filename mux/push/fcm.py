@@ -17,7 +17,7 @@ import attrs
 import jwt
 import trio
 
-from mux import config
+from mux.config import model
 from mux.push import keyfile
 from mux.push.endpoints import Endpoint
 from mux.push.outcome import Delivered, Failed, Gone, Outcome, Retry
@@ -95,7 +95,7 @@ def assertion(account: Account, now: float) -> str:
 class Fcm:
     """The service, and the access token that it uses at present."""
 
-    settings: config.Fcm
+    settings: model.Fcm
     _account: Account | None = None
     _token: str = attrs.field(default="", repr=False)
     _until: float = 0.0

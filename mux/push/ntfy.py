@@ -14,7 +14,7 @@ from urllib.parse import quote
 import attrs
 import trio
 
-from mux import config
+from mux.config import model
 from mux.push import keyfile
 from mux.push.endpoints import HOST, Endpoint
 from mux.push.outcome import Failed, Outcome
@@ -48,7 +48,7 @@ UNKNOWN_HERE: Final = frozenset({404, 405})
 class Ntfy:
     """The service. ``url``: where devices reach this broker, for links and buttons."""
 
-    settings: config.Ntfy
+    settings: model.Ntfy
     url: str | None
 
     async def deliver(self, web: Web, endpoint: Endpoint, push: Push, now: float) -> Outcome:

@@ -13,7 +13,7 @@ from typing import Any, Final, Literal
 
 import attrs
 
-from mux.config import ContentLevel
+from mux.config.model import ContentLevel
 from mux.errors import AppmuxError
 
 Kind = Literal[

@@ -19,7 +19,7 @@ import attrs
 import structlog
 import trio
 
-from mux import config
+from mux.config import model
 from mux.push.addresses import check
 from mux.push.endpoints import HOST, Endpoint, Endpoints, open_endpoints
 from mux.push.keeper import Keeper
@@ -54,7 +54,7 @@ log = structlog.get_logger()
 class Pushes:
     """All pushes of one broker. Made by ``open``."""
 
-    settings: config.Push
+    settings: model.Push
     state_dir: Path
     endpoints: Endpoints
     queue: Queue
@@ -70,7 +70,7 @@ class Pushes:
     def open(
         cls,
         state_dir: Path,
-        settings: config.Push,
+        settings: model.Push,
         *,
         clock: Callable[[], float] = time.time,
         chance: Callable[[], float] = random.random,
@@ -110,7 +110,7 @@ class Pushes:
         device: str,
         service: str,
         address: Mapping[str, object],
-        level: config.ContentLevel = "opaque",
+        level: model.ContentLevel = "opaque",
     ) -> Endpoint:
         """Reach this device there from now on. ``address``: the service's fields, as a client gave
         them. Raises ``PushError``, whose text may go to the client."""
@@ -339,7 +339,7 @@ class Pushes:
         return [row.shown() for row in reversed(self.queue.rows.values())]
 
 
-def configured(settings: config.Push, now: float) -> tuple[Endpoint, ...]:
+def configured(settings: model.Push, now: float) -> tuple[Endpoint, ...]:
     """The host's own endpoints: those that its settings name."""
     found = []
     ntfy = settings.ntfy
@@ -353,7 +353,7 @@ def configured(settings: config.Push, now: float) -> tuple[Endpoint, ...]:
     return tuple(found)
 
 
-def _open_services(settings: config.Push, state_dir: Path) -> Services:
+def _open_services(settings: model.Push, state_dir: Path) -> Services:
     from mux.push.services import open_services  # noqa: PLC0415 (httpx takes its time)
 
     return open_services(settings, state_dir)

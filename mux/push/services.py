@@ -13,7 +13,7 @@ from typing import Protocol
 import attrs
 import structlog
 
-from mux import config
+from mux.config import model
 from mux.push import endpoints
 from mux.push.apns import Apns
 from mux.push.endpoints import Endpoint
@@ -67,7 +67,7 @@ class Services:
             return Failed(f"a fault in appmux: {name}", ours=True)
 
 
-def open_services(settings: config.Push, state_dir: Path) -> Services:
+def open_services(settings: model.Push, state_dir: Path) -> Services:
     """Blocks, for some 100 ms. Raises ``PushError``."""
     web = open_web(settings.timeout, settings.private_hosts, settings.ca_file)
     webpush = WebPush(settings.webpush, state_dir)

@@ -27,7 +27,8 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from mux import config, wholefile
+from mux import wholefile
+from mux.config import model
 from mux.posix import private_file
 from mux.push import keyfile
 from mux.push.encryption import public_bytes
@@ -74,7 +75,7 @@ class Vapid:
         return f"vapid t={token}, k={self.public_key}"
 
 
-def open_vapid(settings: config.WebPush, state_dir: Path) -> Vapid:
+def open_vapid(settings: model.WebPush, state_dir: Path) -> Vapid:
     """With the key of the settings, or the state directory's own, made if there is none yet.
 
     Blocks. Raises ``PushError``.

@@ -18,7 +18,7 @@ from typing import Final
 import attrs
 import trio
 
-from mux import config
+from mux.config import model
 from mux.push import keyfile
 from mux.push.endpoints import Endpoint
 from mux.push.outcome import Outcome
@@ -41,7 +41,7 @@ SETTING: Final = "push.webhook.secret_file"
 class Webhook:
     """The service."""
 
-    settings: config.Webhook
+    settings: model.Webhook
 
     async def deliver(self, web: Web, _endpoint: Endpoint, push: Push, now: float) -> Outcome:
         """Send one push. Raises ``PushError`` if the settings can't be used, ``Unreachable``."""

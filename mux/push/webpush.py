@@ -14,7 +14,7 @@ from typing import Final
 import attrs
 import trio
 
-from mux import config
+from mux.config import model
 from mux.push.addresses import decoded
 from mux.push.encryption import PLAIN_BYTES, encrypt
 from mux.push.endpoints import Endpoint
@@ -35,7 +35,7 @@ TOPIC_LENGTH: Final = 32
 class WebPush:
     """The service. Its key is read, or made, when it is first wanted."""
 
-    settings: config.WebPush
+    settings: model.WebPush
     state_dir: Path
     _vapid: Vapid | None = None
 

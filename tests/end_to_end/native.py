@@ -24,7 +24,7 @@ import attrs
 import trio
 
 from mux import scripted_model
-from mux.codex import find_codex
+from mux.config.codex_binary import find_codex
 from mux.scripted_model import Scripted
 from tests.end_to_end.peer import Peer, StdioLink, plainly
 

@@ -7,7 +7,7 @@ import signal
 import pytest
 import trio
 
-from mux.addresses import parse_listen_url
+from mux.config.addresses import parse_listen_url
 from mux.listener import open_listener
 from mux.socketpath import ListenError
 from tests.end_to_end.native import native, native_unix, private_home

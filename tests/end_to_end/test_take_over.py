@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from mux.addresses import parse_listen_url
+from mux.config.addresses import parse_listen_url
 from mux.listener import open_listener
 from mux.scripted_model import CallTool, Hold, Run, Say, Scripted
 from mux.socketpath import StartupLock

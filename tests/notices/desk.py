@@ -12,7 +12,7 @@ from typing import Any
 
 import attrs
 
-from mux.config import Config, Notices
+from mux.config.model import Config, Notices
 from mux.core.broker import Broker
 from mux.core.events import UpstreamStarted
 from mux.core.limits import Limits

@@ -13,7 +13,7 @@ import trio.testing
 from trio.testing import MockClock
 
 from mux.auth import open_auth
-from mux.config import Auth
+from mux.config.model import Auth
 from mux.door import knock
 from mux.failures import TOO_MANY, Failures
 from mux.notices.tickets import MOST, Tickets

@@ -16,9 +16,10 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from mux import config, reach, statedir, tls
+from mux import statedir, tls
 from mux.audit_writer import Said, Writer
 from mux.auth import open_auth
+from mux.config import locate, model
 from mux.devices import COPY, FILE, open_book
 from mux.errors import AppmuxError
 from mux.notices.ledger import Ledger
@@ -147,7 +148,7 @@ OPENERS: dict[str, Callable[[Path], Any]] = {
     "push.json": lambda state: open_endpoints(state, lambda: 0.0),
     "notices.json": lambda state: open_wishes(state, lambda: 0.0),
     "broker.lock": statedir.claim,
-    "vapid.pem": lambda state: open_vapid(config.WebPush(), state),
+    "vapid.pem": lambda state: open_vapid(model.WebPush(), state),
     "pushes.sqlite3": lambda state: QueueFile(state / "pushes.sqlite3").load(),
     "pushes.sqlite3-wal": lambda state: QueueFile(state / "pushes.sqlite3").load(),
     "journal.sqlite3": _store,
@@ -178,16 +179,16 @@ def test_what_is_no_file_of_ours_is_refused_by_its_name(
 def test_a_broker_whose_address_cannot_be_read_is_none(
     make: Callable[[Path], None], tmp_path: Path
 ) -> None:
-    make(tmp_path / reach.ADDRESS)
-    assert reach.announced(tmp_path) is None
+    make(tmp_path / locate.ADDRESS)
+    assert locate.announced(tmp_path) is None
 
 
 def test_an_address_is_announced_through_no_link(tmp_path: Path) -> None:
     claimed = statedir.claim(tmp_path)
-    for name in (reach.ADDRESS, f"{reach.ADDRESS}.new"):
+    for name in (locate.ADDRESS, f"{locate.ADDRESS}.new"):
         (tmp_path / name).symlink_to("elsewhere")
     claimed.announce(["ws://127.0.0.1:1"])
-    assert reach.announced(tmp_path) == ["ws://127.0.0.1:1"]
+    assert locate.announced(tmp_path) == ["ws://127.0.0.1:1"]
     assert not (tmp_path / "elsewhere").exists()
     claimed.release()
 
@@ -196,16 +197,16 @@ def test_an_address_is_announced_through_no_link(tmp_path: Path) -> None:
 
 
 def _auth(path: Path) -> None:
-    open_auth(config.Auth(mode="capability-token", token_file=path))
+    open_auth(model.Auth(mode="capability-token", token_file=path))
 
 
 def _shared(path: Path) -> None:
-    open_auth(config.Auth(mode="signed-bearer-token", shared_secret_file=path))
+    open_auth(model.Auth(mode="signed-bearer-token", shared_secret_file=path))
 
 
 def _tls_key(path: Path) -> None:
     issued = issue(path.parent)
-    tls.open_certificate(config.Tls(cert=issued.cert, key=path))
+    tls.open_certificate(model.Tls(cert=issued.cert, key=path))
 
 
 SECRETS: dict[str, Callable[[Path], Any]] = {
@@ -242,7 +243,7 @@ def test_a_secret_may_be_mounted_as_a_link(tmp_path: Path) -> None:
 
 def test_a_certificate_is_no_pipe_and_may_be_anybodys(tmp_path: Path) -> None:
     issued = issue(tmp_path)
-    wanted = config.Tls(cert=issued.cert, key=issued.key)
+    wanted = model.Tls(cert=issued.cert, key=issued.key)
     if os.geteuid() == 0:
         os.chown(issued.cert, 12345, -1)
     assert tls.open_certificate(wanted)
@@ -423,5 +424,5 @@ def test_who_opens_a_file_is_found(source: str) -> None:
 
 
 def test_the_stdio_door_needs_no_logger_for_it() -> None:
-    code = "import sys, mux.reach; sys.exit('structlog' in sys.modules)"
+    code = "import sys, mux.config.locate; sys.exit('structlog' in sys.modules)"
     assert os.spawnv(os.P_WAIT, sys.executable, [sys.executable, "-c", code]) == 0

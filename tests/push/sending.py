@@ -14,7 +14,7 @@ from typing import Any
 import attrs
 import trio
 
-from mux import config
+from mux.config import model
 from mux.push.queue import Row
 from mux.push.sender import Pushes
 from tests.end_to_end.scenes import eventually
@@ -31,14 +31,14 @@ class Clock:
         return self.now
 
 
-def webhook(tmp_path: Path, url: str, **more: Any) -> config.Push:
+def webhook(tmp_path: Path, url: str, **more: Any) -> model.Push:
     """Settings with a webhook there, which stands for the device ``host``."""
     secret = tmp_path / "secret"
     if not secret.exists():
         secret.write_text("s" * 32)
         secret.chmod(0o600)
-    hook = config.Webhook(url=url, secret_file=secret, level="full")
-    return config.Push(webhook=hook, private_hosts=("127.0.0.1",), **more)
+    hook = model.Webhook(url=url, secret_file=secret, level="full")
+    return model.Push(webhook=hook, private_hosts=("127.0.0.1",), **more)
 
 
 @asynccontextmanager

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 
-from mux import config
+from mux.config import model
 from mux.push.apns import NOT_BEFORE, PAYLOAD_BYTES, RENEW_AFTER, Apns, payload
 from mux.push.outcome import Delivered, Failed, Gone, Outcome, Retry
 from mux.push.push import Push
@@ -54,9 +54,9 @@ async def apple(tmp_path: Path) -> AsyncIterator[Apple]:
     ca = tmp_path / "ca.pem"
     issued.authority.cert_pem.write_to_path(str(ca))
     async with standing(issued) as stand:
-        settings = config.Push(
+        settings = model.Push(
             ca_file=ca,
-            apns=config.Apns(
+            apns=model.Apns(
                 key_file=p8, key_id="KEY1234567", team_id="TEAM123456", topic="org.app",
                 url=stand.url,
             ),

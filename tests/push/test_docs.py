@@ -6,7 +6,7 @@ import re
 import textwrap
 from pathlib import Path
 
-from mux.settings import load
+from mux.config.load import load
 
 DOCS = Path(__file__).parents[2] / "docs" / "push.md"
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from mux import config
+from mux.config import model
 from mux.push import endpoints as endpoints_module
 from mux.push.addresses import check, public
 from mux.push.endpoints import FILE, MOST_OF_A_DEVICE, Endpoint, open_endpoints
@@ -146,16 +146,16 @@ def test_hosts_that_the_settings_name_are_good_wherever_they_are() -> None:
 
 
 def test_they_outlive_the_broker_and_are_nobody_elses_business(tmp_path: Path) -> None:
-    pushes = Pushes.open(tmp_path, config.Push(), clock=Clock())
+    pushes = Pushes.open(tmp_path, model.Push(), clock=Clock())
     made = pushes.register("phone", "webpush", BROWSER, "title")
-    again = Pushes.open(tmp_path, config.Push(), clock=Clock())
+    again = Pushes.open(tmp_path, model.Push(), clock=Clock())
     assert again.endpoints.of("phone") == [made]
     assert (tmp_path / FILE).stat().st_mode & 0o777 == 0o600
     assert "push.example" not in repr(made) + str(made.shown())
 
 
 def test_registered_again_it_is_the_same(tmp_path: Path) -> None:
-    pushes = Pushes.open(tmp_path, config.Push(), clock=Clock())
+    pushes = Pushes.open(tmp_path, model.Push(), clock=Clock())
     made = pushes.register("phone", "webpush", BROWSER)
     again = pushes.register("phone", "webpush", BROWSER, "full")
     assert (again.id, again.level) == (made.id, "full")
@@ -163,7 +163,7 @@ def test_registered_again_it_is_the_same(tmp_path: Path) -> None:
 
 
 def test_an_app_that_is_paired_anew_takes_its_address_along(tmp_path: Path) -> None:
-    pushes = Pushes.open(tmp_path, config.Push(), clock=Clock())
+    pushes = Pushes.open(tmp_path, model.Push(), clock=Clock())
     pushes.register("old", "webpush", BROWSER)
     pushes.send("old", push(expires_at=2e9))
     made = pushes.register("new", "webpush", BROWSER)
@@ -176,7 +176,7 @@ def test_an_app_that_is_paired_anew_takes_its_address_along(tmp_path: Path) -> N
 
 
 def test_they_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pushes = Pushes.open(tmp_path, config.Push(), clock=Clock())
+    pushes = Pushes.open(tmp_path, model.Push(), clock=Clock())
     for number in range(MOST_OF_A_DEVICE):
         pushes.register("phone", "unifiedpush", {"endpoint": f"https://up.example/{number}"})
     with pytest.raises(PushError, match="8 push registrations already"):
@@ -256,12 +256,12 @@ def test_the_same_place_by_service_and_by_what_names_it(tmp_path: Path) -> None:
 
 
 def test_a_service_without_a_key_says_so(tmp_path: Path) -> None:
-    pushes = Pushes.open(tmp_path, config.Push(), clock=Clock())
+    pushes = Pushes.open(tmp_path, model.Push(), clock=Clock())
     with pytest.raises(PushError, match=r"no key for apns: its operator sets \[push\.apns\]"):
         pushes.register("phone", "apns", {"token": TOKEN, "environment": "sandbox"})
     assert set(pushes.services()) == {"webpush", "unifiedpush", "ntfy"}
-    there = config.Apns(key_file=tmp_path / "k.p8", topic="org.app")
-    with_apns = Pushes.open(tmp_path, config.Push(apns=there), clock=Clock())
+    there = model.Apns(key_file=tmp_path / "k.p8", topic="org.app")
+    with_apns = Pushes.open(tmp_path, model.Push(apns=there), clock=Clock())
     assert with_apns.services()["apns"] == {"topic": "org.app"}
     assert with_apns.services()["webpush"] == pushes.services()["webpush"]
     made = with_apns.register("phone", "apns", {"token": TOKEN, "environment": "sandbox"})
@@ -271,7 +271,7 @@ def test_a_service_without_a_key_says_so(tmp_path: Path) -> None:
 def test_what_is_not_on_disk_was_not_changed(tmp_path: Path) -> None:
     state_dir = tmp_path / "state"
     state_dir.mkdir()
-    pushes = Pushes.open(state_dir, config.Push(), clock=Clock())
+    pushes = Pushes.open(state_dir, model.Push(), clock=Clock())
     pushes.register("phone", "webpush", BROWSER)
     in_the_way = state_dir / f"{FILE}.new"
     in_the_way.mkdir()

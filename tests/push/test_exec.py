@@ -10,7 +10,7 @@ import pytest
 import trio
 import trio.testing
 
-from mux import config
+from mux.config import model
 from mux.push.outcome import Delivered, Failed, Outcome, Retry
 from mux.push.services import open_services
 from tests.end_to_end.scenes import alive, eventually
@@ -23,8 +23,8 @@ async def run(tmp_path: Path, script: str, timeout: float = 10.0) -> Outcome:
     program = tmp_path / "hook"
     program.write_text(f"#!/bin/sh\n{script}\n")
     program.chmod(0o700)
-    settings = config.Exec(command=(str(program), "$HOME", "a b"), timeout=timeout)
-    services = open_services(config.Push(exec=settings), tmp_path)
+    settings = model.Exec(command=(str(program), "$HOME", "a b"), timeout=timeout)
+    services = open_services(model.Push(exec=settings), tmp_path)
     return await services.deliver(HERE, push(), NOW)
 
 
@@ -78,8 +78,8 @@ async def test_one_that_hangs_is_killed_with_its_children(
 
 
 async def test_a_command_that_is_not_there(tmp_path: Path) -> None:
-    settings = config.Exec(command=(str(tmp_path / "none"),))
-    services = open_services(config.Push(exec=settings), tmp_path)
+    settings = model.Exec(command=(str(tmp_path / "none"),))
+    services = open_services(model.Push(exec=settings), tmp_path)
     outcome = await services.deliver(HERE, push(), NOW)
     assert outcome == Failed(
         f"{tmp_path / 'none'}: No such file or directory; see push.exec.command", ours=True

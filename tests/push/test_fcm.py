@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 
-from mux import config
+from mux.config import model
 from mux.push.fcm import GRANT, SCOPE, read_account
 from mux.push.outcome import Delivered, Failed, Gone, Outcome, Retry
 from mux.push.push import Push, PushError
@@ -80,8 +80,8 @@ async def google(tmp_path: Path) -> AsyncIterator[Google]:
             )
         )
         account.chmod(0o600)
-        settings = config.Push(
-            ca_file=ca, fcm=config.Fcm(service_account_file=account, url=stand.url)
+        settings = model.Push(
+            ca_file=ca, fcm=model.Fcm(service_account_file=account, url=stand.url)
         )
         services = open_services(settings, tmp_path)
         google = Google(stand, services, account)
@@ -249,7 +249,7 @@ def test_what_is_no_service_account(tmp_path: Path, document: object) -> None:
 
 
 async def test_without_a_key_nothing_is_sent(google: Google, tmp_path: Path) -> None:
-    settings = config.Push(fcm=config.Fcm(url=google.stand.url))
+    settings = model.Push(fcm=model.Fcm(url=google.stand.url))
     keyless = open_services(settings, tmp_path)
     outcome = await keyless.deliver(PHONE, push(), NOW)
     await keyless.web.aclose()

@@ -10,7 +10,7 @@ from typing import Any
 import attrs
 import pytest
 
-from mux import config
+from mux.config import model
 from mux.push.endpoints import Endpoint
 from mux.push.outcome import Delivered, Failed, Retry
 from mux.push.sender import configured
@@ -79,10 +79,10 @@ async def ntfy(tmp_path: Path) -> AsyncIterator[Ntfy]:
         token = tmp_path / "token"
         token.write_text("tk_host\n")
         token.chmod(0o600)
-        settings = config.Push(
+        settings = model.Push(
             url="https://broker.example/",
             private_hosts=("127.0.0.1",),
-            ntfy=config.Ntfy(server=stand.url, topic="host", token_file=token, level="title"),
+            ntfy=model.Ntfy(server=stand.url, topic="host", token_file=token, level="title"),
         )
         services = open_services(settings, tmp_path)
         (host,) = configured(settings, NOW)

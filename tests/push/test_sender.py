@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from mux import config
+from mux.config import model
 from mux.database import StoreError
 from mux.push import keeper, sender
 from mux.push.push import PushError
@@ -580,7 +580,7 @@ async def test_killed_at_any_moment_nothing_is_lost_and_little_is_doubled(tmp_pa
 
 def test_a_broker_without_push_imports_nothing_of_it(tmp_path: Path) -> None:
     script = (
-        "import sys, pathlib, mux.config as c\n"
+        "import sys, pathlib, mux.config.model as c\n"
         "from mux.push.sender import Pushes\n"
         "import mux.server\n"
         "p = Pushes.open(pathlib.Path(sys.argv[1]), c.Push())\n"
@@ -596,7 +596,7 @@ def test_a_broker_without_push_imports_nothing_of_it(tmp_path: Path) -> None:
 
 async def test_a_service_of_the_settings_alone_is_enough(tmp_path: Path) -> None:
     ran = tmp_path / "ran"
-    settings = config.Push(exec=config.Exec(command=("/usr/bin/env", "touch", str(ran))))
+    settings = model.Push(exec=model.Exec(command=("/usr/bin/env", "touch", str(ran))))
     pushes = Pushes.open(tmp_path, settings)
     async with running(pushes):
         pushes.send("host", push(expires_at=pushes.clock() + 60))

@@ -13,7 +13,7 @@ import httpcore
 import pytest
 import trio
 
-from mux import config
+from mux.config import model
 from mux.push import web as web_module
 from mux.push.endpoints import Endpoint
 from mux.push.outcome import Delivered, Retry
@@ -116,7 +116,7 @@ async def test_cut_mid_stream_or_no_http(said: bytes) -> None:
 
 async def _deliver(state_dir: Path, url: str) -> Any:
     address = {"server": url, "topic": "larder-secret"}
-    services = open_services(config.Push(), state_dir)
+    services = open_services(model.Push(), state_dir)
     outcome = await services.deliver(Endpoint("x", "host", "ntfy", address, "full", 0), push(), NOW)
     await services.web.aclose()
     return outcome
@@ -306,8 +306,8 @@ async def test_a_key_that_http_cannot_carry_is_not_told(tmp_path: Path) -> None:
         token = tmp_path / "token"
         token.write_text("hunter2\r\nx: y")
         token.chmod(0o600)
-        settings = config.Push(
-            ntfy=config.Ntfy(server=stand.url, topic="t", token_file=token),
+        settings = model.Push(
+            ntfy=model.Ntfy(server=stand.url, topic="t", token_file=token),
         )
         services = open_services(settings, tmp_path)
         there = endpoint("ntfy", device="host", server=stand.url, topic="larder")

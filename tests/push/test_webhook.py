@@ -11,7 +11,7 @@ from typing import Any
 import attrs
 import pytest
 
-from mux import config
+from mux.config import model
 from mux.push.outcome import Delivered, Failed, Retry
 from mux.push.services import Services, open_services
 from tests.push.stand import Said, Stand, standing
@@ -34,8 +34,8 @@ async def hook(tmp_path: Path) -> AsyncIterator[Hook]:
         secret = tmp_path / "secret"
         secret.write_text("whsec_" + base64.b64encode(b"s" * 32).decode() + "\n")
         secret.chmod(0o600)
-        settings = config.Push(
-            webhook=config.Webhook(url=f"{stand.url}/hook?who=ada", secret_file=secret)
+        settings = model.Push(
+            webhook=model.Webhook(url=f"{stand.url}/hook?who=ada", secret_file=secret)
         )
         services = open_services(settings, tmp_path)
         yield Hook(stand, services, secret)

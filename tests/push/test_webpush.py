@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import (
     generate_private_key,
 )
 
-from mux import config
+from mux.config import model
 from mux.push import encryption
 from mux.push.encryption import PLAIN_BYTES, encrypt, public_bytes
 from mux.push.outcome import Delivered, Failed, Gone, Outcome, Retry
@@ -48,10 +48,10 @@ async def browser(tmp_path: Path) -> AsyncIterator[Subscribed]:
     ca = tmp_path / "ca.pem"
     issued.authority.cert_pem.write_to_path(str(ca))
     async with standing(issued) as stand:
-        settings = config.Push(
+        settings = model.Push(
             ca_file=ca,
             private_hosts=("localhost",),
-            webpush=config.WebPush(subject="mailto:ada@example.org"),
+            webpush=model.WebPush(subject="mailto:ada@example.org"),
         )
         services = open_services(settings, tmp_path)
         yield Subscribed(stand.url, stand=stand, services=services, state_dir=tmp_path)
@@ -88,7 +88,7 @@ async def test_the_push_service_can_tell_who_we_are(browser: Subscribed) -> None
     assert scheme == "vapid"
     assert claims["sub"] == "mailto:ada@example.org"
     assert claims["exp"] - NOW <= 24 * 3600
-    ours = open_vapid(config.WebPush(), browser.state_dir)
+    ours = open_vapid(model.WebPush(), browser.state_dir)
     assert parts["k"] == ours.public_key, "the key is the one that apps are told"
     assert (browser.state_dir / "vapid.pem").stat().st_mode & 0o777 == 0o600
 

@@ -25,8 +25,8 @@ from cattrs import Converter
 from cattrs.errors import ClassValidationError, ForbiddenExtraKeysError
 from cattrs.gen import make_dict_structure_fn, override
 
-from mux import rule_settings
-from mux.config import (
+from mux.config import approval_rules
+from mux.config.model import (
     APP_NAME,
     ENV_PREFIX,
     FLAGS,
@@ -273,7 +273,7 @@ def _complaint(key: str, found: Mapping[str, Found]) -> str:
     leaf = leaves().get(key)
     if leaf is None:
         return f"{item.origin}: {key}: unknown key{_nearest(key, list(leaves()))}"
-    if key == RULES and (wrong := rule_settings.faults(item.value)):
+    if key == RULES and (wrong := approval_rules.faults(item.value)):
         return "\n".join(f"{item.origin}: {key}{where}: {what}" for where, what in wrong)
     return f"{item.origin}: {key}: expected {_expected(leaf)}, found {_shown(key, item.value)}"
 
@@ -334,7 +334,7 @@ def _checked(leaf: Leaf, value: object) -> object:
     if get_origin(plain) is Literal:
         result = value if value in get_args(plain) else _WRONG
     elif leaf.key == RULES:
-        rules = rule_settings.read(value)
+        rules = approval_rules.read(value)
         result = _WRONG if rules is None else rules
     elif get_origin(plain) is tuple:
         result = _checked_texts(leaf, value)
@@ -405,7 +405,7 @@ def _expected(leaf: Leaf) -> str:
 _EXPECTED: Mapping[str, str] = {
     "listen": 'a list of at least one URL, as ["unix://", "ws://127.0.0.1:14500"]',
     DIRECTORIES: 'a list of absolute paths or globs, as ["~/projects/*"]',
-    RULES: rule_settings.EXPECTED,
+    RULES: approval_rules.EXPECTED,
 }
 
 MAX_SHOWN = 80
@@ -431,7 +431,7 @@ def _shown_path(path: Path) -> str:
 
 
 def _nearest(name: str, known: list[str]) -> str:
-    near = rule_settings.nearest(name, known)
+    near = approval_rules.nearest(name, known)
     return f"; did you mean {near}?" if near else "; `appmux config` prints every key"
 
 

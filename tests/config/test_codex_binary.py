@@ -9,8 +9,8 @@ from types import ModuleType
 
 import pytest
 
-from mux.codex import CodexError, codex_home, find_codex, search_path
 from mux.codex_version import codex_version
+from mux.config.codex_binary import CodexError, codex_home, find_codex, search_path
 
 
 def program(path: Path, text: str = "echo codex-cli 1.2.3") -> Path:

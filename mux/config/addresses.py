@@ -9,8 +9,8 @@ from pathlib import Path
 
 import attrs
 
+from mux.config.locate import CONTROL_SOCKET
 from mux.errors import AppmuxError
-from mux.reach import CONTROL_SOCKET
 
 LARGEST_PORT = 65535
 

@@ -21,7 +21,7 @@ from typing import Final
 
 import platformdirs
 
-from mux.codex import codex_home
+from mux.config.codex_binary import codex_home
 from mux.posix import private_file
 
 ADDRESS: Final = "broker.json"

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mux.config import BOUNDS, FLAGS, Apns, Auth, Config, Log, Push, leaves, sections, tables
+from mux.config.load import ConfigError, load, toml_value
+from mux.config.model import BOUNDS, FLAGS, Apns, Auth, Config, Log, Push, leaves, sections, tables
 from mux.core.policy.approval_policy import Policies, Rule
-from mux.settings import ConfigError, load, toml_value
 
 
 @pytest.fixture(autouse=True)

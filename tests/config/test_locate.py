@@ -8,9 +8,9 @@ from pathlib import Path
 import platformdirs
 import pytest
 
-from mux import reach
-from mux.config import APP_NAME
-from mux.settings import load
+from mux.config import locate
+from mux.config.load import load
+from mux.config.model import APP_NAME
 
 
 @pytest.fixture
@@ -42,27 +42,27 @@ def test_it_reads_as_the_settings_do(place: Path, key: str, value: str | None, w
         if where in ("environment", "both"):
             environ[f"APPMUX_{key.upper()}"] = value
     config = load({}, environ).config
-    assert reach.state_dir(environ) == config.state_dir
-    assert reach.codex_bin(environ)[0] == config.codex_bin
+    assert locate.state_dir(environ) == config.state_dir
+    assert locate.codex_bin(environ)[0] == config.codex_bin
 
 
 def test_a_file_that_cannot_be_read_is_passed_over(place: Path) -> None:
     (place / "broken.toml").write_text("state_dir = [")
-    assert reach.state_dir({"APPMUX_CONFIG": "broken.toml"}) == place / "state" / APP_NAME
+    assert locate.state_dir({"APPMUX_CONFIG": "broken.toml"}) == place / "state" / APP_NAME
 
 
 def test_the_places_in_order(place: Path) -> None:
-    control = place / "codex" / reach.CONTROL_SOCKET
+    control = place / "codex" / locate.CONTROL_SOCKET
     environ = {"CODEX_HOME": str(place / "codex"), "APPMUX_STATE_DIR": str(place)}
-    assert list(reach.sockets(environ)) == [control]
+    assert list(locate.sockets(environ)) == [control]
     urls = ["ws://127.0.0.1:1", "unix:///run/a.sock", f"unix://{control}"]
-    (place / reach.ADDRESS).write_text(json.dumps({"pid": 1, "listeners": urls}))
-    assert list(reach.sockets(environ)) == [Path("/run/a.sock"), control]
+    (place / locate.ADDRESS).write_text(json.dumps({"pid": 1, "listeners": urls}))
+    assert list(locate.sockets(environ)) == [Path("/run/a.sock"), control]
     for named in ("x.sock", "unix://x.sock", str(place / "x.sock")):
-        assert list(reach.sockets(environ | {reach.SOCKET_VARIABLE: named})) == [place / "x.sock"]
+        assert list(locate.sockets(environ | {locate.SOCKET_VARIABLE: named})) == [place / "x.sock"]
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"listeners": 5}', "{}", "null"])
 def test_an_address_that_is_garbled_is_none(place: Path, text: str) -> None:
-    (place / reach.ADDRESS).write_text(text)
-    assert reach.announced(place) is None
+    (place / locate.ADDRESS).write_text(text)
+    assert locate.announced(place) is None
