@@ -32,7 +32,7 @@ from bench.delays import brokered, direct
 from bench.replays import Replay, bare, replay
 from bench.sides import MIB, median, sourced
 from mux.core.protocol.journal_entry import Entry
-from mux.store import Store
+from mux.storage.journal import Store
 
 SUBSCRIBERS: Final = (1, 4, 16, 64, 256, 1024)
 THREADS: Final = (1, 10, 100, 1000)

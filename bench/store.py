@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mux.core.protocol.journal_entry import Entry
-from mux.store import FLUSH_INTERVAL, Store
+from mux.storage.journal import FLUSH_INTERVAL, Store
 
 EVENT_EVERY: Final = 50
 PIECE_BYTES: Final = 1024 * 1024  # read at once for a client that lags

@@ -11,7 +11,7 @@ from __future__ import annotations
 from mux.cli import main
 from mux.core.protocol.journal_entry import Entry
 from mux.core.state.journal import Journal
-from mux.store import Store
+from mux.storage.journal import Store
 
 _NOTHING = Entry(0, None, "", b"")
 

@@ -18,12 +18,13 @@ from typing import Any, Final, Literal
 
 import trio
 
-from mux import client, statedir
+from mux import client
 from mux.client import Client, ClientError, Json
 from mux.config.model import Config
 from mux.core.protocol.answers import plain
 from mux.errors import AppmuxError
 from mux.shown import span, visible
+from mux.storage import state_dir
 
 ANSWER_DEADLINE: Final = 10.0
 """Seconds. The broker answers in a millisecond; one that takes longer needs a look of its own."""
@@ -82,7 +83,7 @@ async def give(config: Config, approval: Json, word: Word, *, asked: bool) -> in
 
 @asynccontextmanager
 async def _connected(config: Config, capabilities: Json | None = None) -> AsyncIterator[Client]:
-    async with client.connect_any(statedir.listeners(config.state_dir)) as broker:
+    async with client.connect_any(state_dir.listeners(config.state_dir)) as broker:
         await broker.initialize(NAME, capabilities)
         yield broker
 

@@ -15,10 +15,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
-from mux import chain
-from mux.audit import DIRECTORY
 from mux.errors import AppmuxError
 from mux.shown import visible
+from mux.storage import audit_chain
+from mux.storage.audit_log import DIRECTORY
 
 UNITS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 
@@ -70,8 +70,8 @@ def moment(text: str, now: datetime) -> datetime:
 
 def _since(directory: Path, oldest: datetime | None) -> Iterator[bytes]:
     text = oldest.astimezone(UTC).isoformat(timespec="milliseconds") if oldest is not None else ""
-    for line in chain.lines(directory):
-        record = chain.read(line.text)
+    for line in audit_chain.lines(directory):
+        record = audit_chain.read(line.text)
         if record is None or record.at >= text.replace("+00:00", "Z"):
             yield line.text
 
@@ -81,7 +81,7 @@ def _since(directory: Path, oldest: datetime | None) -> Iterator[bytes]:
 
 def shown(line: bytes) -> str:
     """A record in one line: when, what, who, and the rest."""
-    record = chain.read(line)
+    record = audit_chain.read(line)
     if record is None:
         return f"(no record: {visible(line[:100].decode(errors='replace'))})"
     fields = json.loads(line)
@@ -125,7 +125,7 @@ def _value(name: str, value: Any) -> str:
 
 
 def _verify(directory: Path, *, as_json: bool) -> int:
-    verdict = chain.verify(directory)
+    verdict = audit_chain.verify(directory)
     if as_json:
         sys.stdout.write(json.dumps(verdict.shown(), indent=2) + "\n")
     else:

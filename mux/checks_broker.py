@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-from mux import holders, ready, statedir, status
+from mux import holders, ready, status
 from mux.client import ClientError
 from mux.config.addresses import (
     Address,
@@ -28,7 +28,8 @@ from mux.errors import AppmuxError
 from mux.finding import Finding
 from mux.holders import UNSEEN, Holder
 from mux.occupant import Occupant, occupant
-from mux.statedir import StateDirError
+from mux.storage import state_dir
+from mux.storage.state_dir import StateDirError
 
 THREAD_LOCKS: Final = "thread-writer-locks"
 """Below CODEX_HOME: codex locks ``ID.lock`` while a process has the thread loaded."""
@@ -65,7 +66,7 @@ async def broker(config: Config, environ: Mapping[str, str]) -> tuple[list[Findi
 def _places(config: Config, environ: Mapping[str, str]) -> list[str]:
     """Where the broker can be asked. Raises ``StateDirError`` if there is none."""
     try:
-        return statedir.listeners(config.state_dir)
+        return state_dir.listeners(config.state_dir)
     except StateDirError:
         if _lock_holder(config) is None:
             raise
@@ -79,7 +80,7 @@ def _places(config: Config, environ: Mapping[str, str]) -> list[str]:
 
 
 def _lock_holder(config: Config) -> Holder | None:
-    lock = config.state_dir / statedir.LOCK
+    lock = config.state_dir / state_dir.LOCK
     return next(iter(holders.of_locks([lock]).get(lock, [])), None)
 
 

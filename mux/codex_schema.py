@@ -34,12 +34,12 @@ import msgspec
 import structlog
 import trio
 
-from mux import wholefile
 from mux.codex_version import codex_version, kill
 from mux.config.codex_binary import identity
 from mux.core.protocol.experimental import Gate, gate_of
 from mux.errors import AppmuxError
 from mux.posix import private_file
+from mux.storage import json_file
 
 DIRECTORY: Final = "codex-schema"
 BUNDLE: Final = "codex_app_server_protocol.schemas.json"
@@ -207,7 +207,7 @@ def _keep(state_dir: Path, which: str, place: Path, gate: Gate) -> None:
         new = Path(tempfile.mkdtemp(prefix=f"{made.name}{NEW}", dir=directory))
         shutil.copyfile(place / "stable" / BUNDLE, new / STABLE)
         shutil.copyfile(place / "all" / BUNDLE, new / EXPERIMENTAL)
-        wholefile.replace(new / GATE, msgspec.json.encode(gate).decode())
+        json_file.replace(new / GATE, msgspec.json.encode(gate).decode())
         shutil.rmtree(made, ignore_errors=True)
         new.rename(made)
         _forget(sorted(directory.iterdir(), key=lambda each: each.stat().st_mtime)[:-KEPT])

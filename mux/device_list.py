@@ -17,9 +17,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from mux import client, statedir
+from mux import client
 from mux.client import ClientError, Json
 from mux.config.model import Config
+from mux.storage import state_dir
 
 ANSWER_DEADLINE: Final = 10.0
 """Seconds. The broker answers in milliseconds; one that takes longer needs a look of its own."""
@@ -65,7 +66,7 @@ async def limit(config: Config, name: str, scopes: tuple[str, ...]) -> int:
 
 async def ask(config: Config, method: str, **params: Any) -> Json:
     """The broker's answer. Raises ``AppmuxError``."""
-    urls = statedir.listeners(config.state_dir)
+    urls = state_dir.listeners(config.state_dir)
     with trio.move_on_after(ANSWER_DEADLINE):
         async with client.connect_any(urls) as connection:
             return await connection.request(method, params)

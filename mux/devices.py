@@ -29,13 +29,13 @@ import attrs
 import structlog
 from cattrs import BaseValidationError, Converter
 
-from mux import wholefile
 from mux.core.extension.devices import Kind
 from mux.core.policy.scopes import ALL
 from mux.core.protocol.scope import Scope
 from mux.errors import AppmuxError
 from mux.posix import private_file
-from mux.write_behind import WriteBehind
+from mux.storage import json_file
+from mux.storage.write_behind import WriteBehind
 
 FILE: Final = "devices.json"
 COPY: Final = "devices.copy.json"
@@ -354,14 +354,14 @@ def _restored(path: Path, damage: _UnreadableBookError) -> dict[str, Device]:
         raise damage
     try:
         text = private_file.read(copy).decode()
-        wholefile.set_aside(path, f"nothing is lost: {copy} holds the same", text)
+        json_file.set_aside(path, f"nothing is lost: {copy} holds the same", text)
     except OSError as failure:
         log.warning("the device book isn't mended", path=str(path), why=failure.strerror)
     return devices
 
 
 def _read(path: Path) -> dict[str, Device] | None:
-    document = wholefile.read(path, VERSION, "a device book", BookError, _unreadable)
+    document = json_file.read(path, VERSION, "a device book", BookError, _unreadable)
     if document is None:
         return None
     try:

@@ -29,7 +29,6 @@ from prometheus_client.registry import Collector
 
 import mux
 from mux import stderr
-from mux.audit import Audit
 from mux.core.features.notice_escalation import REASONS
 from mux.core.features.server_requests import LATE
 from mux.core.protocol.methods import Asked
@@ -42,7 +41,8 @@ from mux.door import Exposition
 from mux.failures import Failures
 from mux.push.queue import State as Push
 from mux.push.sender import Pushes
-from mux.store import Store
+from mux.storage.audit_log import Audit
+from mux.storage.journal import Store
 from mux.upstream import Upstream
 
 OUTCOMES: Final = {

@@ -14,10 +14,11 @@ from typing import Any, Final
 
 import trio
 
-from mux import client, statedir
+from mux import client
 from mux.client import ClientError, Json
 from mux.config.model import Config
 from mux.shown import visible
+from mux.storage import state_dir
 
 ANSWER_DEADLINE: Final = 10.0
 """Seconds. The broker answers in a millisecond; one that takes longer needs a look of its own."""
@@ -52,7 +53,7 @@ async def test(config: Config, device: str | None, *, as_json: bool) -> int:
 
 
 async def _ask(config: Config, method: str, deadline: float, **params: Any) -> Json:
-    urls = statedir.listeners(config.state_dir)
+    urls = state_dir.listeners(config.state_dir)
     with trio.move_on_after(deadline):
         async with client.connect_any(urls) as broker:
             return await broker.request(method, params)

@@ -41,7 +41,6 @@ import trio
 import mux
 from mux import downstream, listener, stderr, watchdog
 from mux.access import Access
-from mux.audit import Audit
 from mux.auth import Authenticator
 from mux.codex_schema import CodexSchema
 from mux.config.model import Config
@@ -56,7 +55,8 @@ from mux.failures import Failures
 from mux.listener import Listener
 from mux.notices.asked import METHODS, Asked
 from mux.notices.lockscreen import LockScreen
-from mux.store import Store, StoreError
+from mux.storage.audit_log import Audit
+from mux.storage.journal import Store, StoreError
 from mux.streams import Accepted
 from mux.terminal import Terminal
 from mux.tls import Certificate

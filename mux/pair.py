@@ -17,11 +17,12 @@ import attrs
 import click
 import trio
 
-from mux import client, invitation, statedir, tailnet
+from mux import client, invitation, tailnet
 from mux.client import Client, Json
 from mux.config.model import Config
 from mux.errors import AppmuxError
 from mux.invitation import Place
+from mux.storage import state_dir
 
 ASKED: Final = "mux/pairing/asked"
 ENDED: Final = "mux/pairing/ended"
@@ -66,7 +67,7 @@ class Wish:
 
 async def run(config: Config, wish: Wish) -> int:
     """Pair one device; the exit status. Raises ``AppmuxError`` where it fails."""
-    urls = statedir.listeners(config.state_dir)
+    urls = state_dir.listeners(config.state_dir)
     if not wish.yes and wish.kind != "novascale" and not sys.stdin.isatty():
         raise NotPairedError(
             "there is no terminal to compare the device's code on: run it on one, or say --yes to"

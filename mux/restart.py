@@ -17,9 +17,10 @@ from typing import Final
 import attrs
 import trio
 
-from mux import client, statedir
+from mux import client
 from mux.client import Client, ClientError, Json
 from mux.config.model import Config
+from mux.storage import state_dir
 
 LOOK_SECONDS: Final = 1.0
 """Between two looks at what the restart waits for: a person reads along."""
@@ -30,7 +31,7 @@ INTERRUPTED: Final = 130
 
 async def run(config: Config, now: bool) -> int:
     """Ask for a restart and tell of it; the exit status. Raises ``AppmuxError`` where it fails."""
-    urls = statedir.listeners(config.state_dir)
+    urls = state_dir.listeners(config.state_dir)
     told = _Told()
     with trio.open_signal_receiver(signal.SIGINT) as signals:
         async with (

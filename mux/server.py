@@ -13,9 +13,8 @@ import structlog
 import trio
 
 import mux
-from mux import listener, statedir
+from mux import listener
 from mux.access import Access
-from mux.audit import Audit
 from mux.auth import Authenticator, open_auth
 from mux.codex_schema import CodexSchema
 from mux.config.addresses import Address, UnixAddress, parse_listen_url, refuse_open_door
@@ -33,7 +32,9 @@ from mux.notices.asked import Asked
 from mux.nursery import RunningServer
 from mux.occupant import occupant
 from mux.posix import descriptors
-from mux.store import Store
+from mux.storage import state_dir
+from mux.storage.audit_log import Audit
+from mux.storage.journal import Store
 from mux.tls import Certificate, open_certificate
 from mux.upstream import Upstream
 
@@ -60,7 +61,7 @@ async def serve(config: Config, take_over: float | None = None) -> None:
     certificate = open_certificate(config.tls)
     listener.configure_inherited(opened, addresses, certificate)
     authenticator = open_auth(config.auth)  # wrong settings are told before anything is claimed
-    state = statedir.claim(config.state_dir)
+    state = state_dir.claim(config.state_dir)
     there = {each.url.partition("://")[2] for each in opened}
     try:
         book = open_book(config.state_dir, time.time)

@@ -17,10 +17,11 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from mux import client, statedir
+from mux import client
 from mux.client import ClientError
 from mux.config.model import Config
 from mux.shown import span, visible
+from mux.storage import state_dir
 
 ANSWER_DEADLINE: Final = 10.0
 """Seconds. The broker answers in a millisecond; one that takes longer needs a look of its own."""
@@ -39,7 +40,7 @@ KIB: Final = 1024
 
 async def run(config: Config, as_json: bool) -> int:
     """Ask and show; the exit status. Raises ``AppmuxError`` where no broker answers."""
-    report = await ask(statedir.listeners(config.state_dir))
+    report = await ask(state_dir.listeners(config.state_dir))
     if as_json:
         sys.stdout.write(json.dumps(report, indent=2) + "\n")
         return 0

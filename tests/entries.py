@@ -11,7 +11,7 @@ from pathlib import Path
 import trio
 
 from mux.core.protocol.journal_entry import Entry
-from mux.store import Store
+from mux.storage.journal import Store
 
 DELTA = "item/agentMessage/delta"
 EVENT = "item/completed"

@@ -25,8 +25,8 @@ ROOT: Final = Path(__file__).parent.parent
 
 GUARDED: Final[dict[str, tuple[str, ...]]] = {
     "access": ("tests/test_access.py",),
-    "audit": ("tests/test_audit.py",),
-    "audit_writer": ("tests/test_audit.py",),
+    "storage.audit_log": ("tests/storage/test_audit_log.py",),
+    "storage.audit_writer": ("tests/storage/test_audit_log.py",),
     "auth": ("tests/test_auth.py",),
     "core.policy.approval_policy": (
         "tests/core/policy/test_approval_policy.py",
@@ -42,9 +42,12 @@ GUARDED: Final[dict[str, tuple[str, ...]]] = {
     "posix.private_file": ("tests/posix/test_private_file.py",),
     "push.endpoints": ("tests/push/test_endpoints.py",),
     "push.fcm": ("tests/push/test_fcm.py",),
-    "recorder": ("tests/test_store.py", "tests/test_store_faults.py"),
-    "wholefile": ("tests/test_write_behind.py", "tests/test_devices.py"),
-    "write_behind": ("tests/test_write_behind.py", "tests/test_devices.py"),
+    "storage.journal_writer": (
+        "tests/storage/test_journal.py",
+        "tests/storage/test_journal_faults.py",
+    ),
+    "storage.json_file": ("tests/storage/test_write_behind.py", "tests/test_devices.py"),
+    "storage.write_behind": ("tests/storage/test_write_behind.py", "tests/test_devices.py"),
 }
 """Each module with the tests that are to notice."""
 

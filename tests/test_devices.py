@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from mux import devices, wholefile
+from mux import devices
 from mux.core.policy.scopes import ALL
 from mux.core.protocol.scope import Scope
 from mux.devices import (
@@ -28,6 +28,7 @@ from mux.devices import (
     printable_name,
     proper_name,
 )
+from mux.storage import json_file
 from tests.end_to_end.scenes import eventually
 
 OBSERVE: frozenset[Scope] = frozenset({"observe"})
@@ -237,7 +238,7 @@ def test_what_got_into_one_of_the_two_files_is_taken_out_again(
     book: Book, tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     device = add(book, "phone")
-    replace, calls = wholefile.replace, []
+    replace, calls = json_file.replace, []
 
     def half(path: Path, text: str) -> None:
         calls.append(path)
@@ -245,7 +246,7 @@ def test_what_got_into_one_of_the_two_files_is_taken_out_again(
             raise OSError(28, "No space left on device")
         replace(path, text)
 
-    monkeypatch.setattr(wholefile, "replace", half)
+    monkeypatch.setattr(json_file, "replace", half)
     with pytest.raises(BookError, match="nothing was changed"):
         book.limit(device, ALL)
     assert [path.name for path in calls] == [devices.COPY, devices.FILE]

@@ -28,8 +28,8 @@ from mux.config.codex_binary import find_codex
 from mux.config.load import load
 from mux.config.locate import ADDRESS
 from mux.finding import Finding
-from mux.statedir import LOCK
 from mux.steps import Runner
+from mux.storage.state_dir import LOCK
 from tests.end_to_end.brokered import brokered, client
 from tests.end_to_end.native import Native, codex_bin, native_stdio, native_unix
 from tests.end_to_end.peer import RpcError, connect_unix

@@ -19,7 +19,7 @@ from msgspec import to_builtins
 from mux import pairing
 from mux.devices import Book, BookError, DeviceError, open_book
 from mux.pairing import Pairing, PairingError, Reply, Wanted, code_of
-from mux.write_behind import WriteBehind
+from mux.storage.write_behind import WriteBehind
 
 OPERATOR = 7
 WANTED = Wanted("paired", frozenset({"observe"}))

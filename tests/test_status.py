@@ -15,11 +15,12 @@ import pytest
 import trio
 from rich.console import Console
 
-from mux import statedir, status
+from mux import status
 from mux.client import ClientError
 from mux.config import locate
 from mux.config.model import Config
 from mux.scripted_model import Run, Scripted
+from mux.storage import state_dir
 from tests.end_to_end.brokered import brokered, client
 from tests.end_to_end.native import Native, native_ws
 from tests.ports import kept_port
@@ -223,7 +224,7 @@ async def test_the_whole_of_it_beside_a_real_broker() -> None:
 
 
 async def test_no_broker(tmp_path: Path) -> None:
-    with pytest.raises(statedir.StateDirError, match="no appmux runs on the state directory"):
+    with pytest.raises(state_dir.StateDirError, match="no appmux runs on the state directory"):
         await status.run(Config(state_dir=tmp_path), as_json=False)
 
 

@@ -15,8 +15,8 @@
 ``by`` names the client in each. What was asked stands there as kinds, ids and a SHA-256 digest of
 the params as they came; their text only where the operator wants it (``audit.text``).
 
-Each is one ``Record`` command, which the shell numbers, dates and chains (``mux.audit``).
-Heard from: ``broker`` and its parts.
+Each is one ``Record`` command, which the shell numbers, dates and chains
+(``mux.storage.audit_log``). Heard from: ``broker`` and its parts.
 """
 
 from __future__ import annotations

@@ -19,9 +19,9 @@ from typing import Any, Final
 import attrs
 import structlog
 
-from mux import database
 from mux.core.policy.notice import Notice
-from mux.database import Form
+from mux.storage import sqlite
+from mux.storage.sqlite import Form
 
 FILE: Final = "notices.sqlite3"
 
@@ -220,7 +220,7 @@ class Ledger:
         if not gone:
             return
         try:
-            with database.transaction(self.connection):
+            with sqlite.transaction(self.connection):
                 for table in ("thing", "step", "push"):
                     self.connection.executemany(f"DELETE FROM {table} WHERE thing = ?", gone)
             self._count -= len(gone)
@@ -244,8 +244,8 @@ class Ledger:
             self._failed(failure)
 
     def _shrink(self, pages: int) -> None:
-        if database.free_pages(self.connection) > FREE_PAGES:
-            database.give_back(self.connection, pages)
+        if sqlite.free_pages(self.connection) > FREE_PAGES:
+            sqlite.give_back(self.connection, pages)
 
     def _number(self) -> int:
         """How many things there are."""
@@ -320,17 +320,17 @@ class Ledger:
 
 def _connect(path: Path) -> sqlite3.Connection:
     try:
-        return database.connect(path, FORM)
-    except (database.Broken, sqlite3.DatabaseError) as failure:
-        if not database.is_broken(failure):
+        return sqlite.connect(path, FORM)
+    except (sqlite.Broken, sqlite3.DatabaseError) as failure:
+        if not sqlite.is_broken(failure):
             raise
-        aside = database.move_aside(path, time.time())
+        aside = sqlite.move_aside(path, time.time())
         log.error("the ledger of notices is broken; a new one is begun", kept=str(aside))
-        return database.connect(path, FORM)
+        return sqlite.connect(path, FORM)
 
 
 def _trouble(path: Path, failure: BaseException) -> str:
     return (
         f"the ledger of notices {path} can't be written ({failure}):"
-        f" {database.advice(path, failure)}; what is told now may be told again after a restart"
+        f" {sqlite.advice(path, failure)}; what is told now may be told again after a restart"
     )

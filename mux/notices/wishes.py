@@ -18,14 +18,14 @@ from typing import Final
 import attrs
 import msgspec
 
-from mux import wholefile
 from mux.core.extension.notices import RuleSet
 from mux.core.policy.notice import KINDS, Rule
 from mux.core.policy.principal import Principal
 from mux.core.protocol.scope import Scope
 from mux.errors import AppmuxError
-from mux.wholefile import DamagedError
-from mux.write_behind import WriteBehind
+from mux.storage import json_file
+from mux.storage.json_file import DamagedError
+from mux.storage.write_behind import WriteBehind
 
 FILE: Final = "notices.json"
 VERSION: Final = 1
@@ -178,14 +178,14 @@ def open_wishes(
         if not isinstance(failure.__cause__, DamagedError):
             raise
         try:
-            wholefile.set_aside(opened.path, "each device is told of everything")
+            json_file.set_aside(opened.path, "each device is told of everything")
         except OSError:
             raise failure from None
     return opened
 
 
 def _read(path: Path) -> dict[str, Wish]:
-    document = wholefile.read(path, VERSION, "a list of wishes", WishError, _unreadable)
+    document = json_file.read(path, VERSION, "a list of wishes", WishError, _unreadable)
     if document is None:
         return {}
     try:

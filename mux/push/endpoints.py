@@ -18,11 +18,11 @@ from typing import Any, Final, Literal, get_args
 import attrs
 from cattrs import BaseValidationError, Converter
 
-from mux import wholefile
 from mux.config.model import ContentLevel
 from mux.push.push import PushError
-from mux.wholefile import DamagedError
-from mux.write_behind import WriteBehind
+from mux.storage import json_file
+from mux.storage.json_file import DamagedError
+from mux.storage.write_behind import WriteBehind
 
 FILE: Final = "push.json"
 VERSION: Final = 1
@@ -240,7 +240,7 @@ def open_endpoints(
         if not isinstance(failure.__cause__, DamagedError):
             raise
         try:
-            wholefile.set_aside(opened.path, "apps register again when they next connect")
+            json_file.set_aside(opened.path, "apps register again when they next connect")
         except OSError:
             raise failure from None
         return opened
@@ -249,7 +249,7 @@ def open_endpoints(
 
 
 def _read(path: Path) -> list[Endpoint]:
-    document = wholefile.read(path, VERSION, "a list of registrations", PushError, _unreadable)
+    document = json_file.read(path, VERSION, "a list of registrations", PushError, _unreadable)
     if document is None:
         return []
     try:

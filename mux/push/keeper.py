@@ -15,10 +15,10 @@ import attrs
 import structlog
 import trio
 
-from mux import database
-from mux.database import StoreError
 from mux.push.queue import Queue, Row
 from mux.push.queue_file import QueueFile
+from mux.storage import sqlite
+from mux.storage.sqlite import StoreError
 
 FIRST_RETRY: Final = 0.1
 LAST_RETRY: Final = 5.0
@@ -131,7 +131,7 @@ class Keeper:
 
     def _failed(self, failure: Exception) -> None:
         self._retry = min(2 * self._retry, LAST_RETRY) or FIRST_RETRY
-        advice = "" if isinstance(failure, StoreError) else database.advice(self.file.path, failure)
+        advice = "" if isinstance(failure, StoreError) else sqlite.advice(self.file.path, failure)
         trouble = (
             f"the queue of pushes {self.file.path} can't be written ({failure}): {advice}; until"
             " then pushes are sent from memory, and lost if appmux ends"

@@ -21,10 +21,10 @@ import attrs
 import structlog
 from cattrs import BaseValidationError, Converter
 
-from mux import database
-from mux.database import Broken, Form, Removed, transaction
 from mux.push.push import Push
 from mux.push.queue import Row
+from mux.storage import sqlite
+from mux.storage.sqlite import Broken, Form, Removed, transaction
 
 FILE: Final = "pushes.sqlite3"
 
@@ -94,7 +94,7 @@ class QueueFile:
         try:
             return self._load()
         except sqlite3.Error as failure:
-            if not database.is_broken(failure):
+            if not sqlite.is_broken(failure):
                 raise
             self._set_aside(str(failure))
             return self._load()
@@ -105,7 +105,7 @@ class QueueFile:
         try:
             found = connection.execute(f"SELECT {names} FROM push ORDER BY n").fetchall()
         except sqlite3.OperationalError as failure:
-            if database.code(failure) == sqlite3.SQLITE_ERROR:  # no such table or column
+            if sqlite.code(failure) == sqlite3.SQLITE_ERROR:  # no such table or column
                 raise Broken(str(failure)) from failure
             raise
         self._forget(connection)
@@ -125,21 +125,21 @@ class QueueFile:
                     f"INSERT OR REPLACE INTO push VALUES ({marks})", [_columns(row) for row in rows]
                 )
                 connection.executemany("DELETE FROM push WHERE n = ?", [(n,) for n in removed])
-            if database.free_pages(connection) > FREE_PAGES:
-                database.give_back(connection, STEP_PAGES)
+            if sqlite.free_pages(connection) > FREE_PAGES:
+                sqlite.give_back(connection, STEP_PAGES)
             self._remembers |= any(row.state != "queued" for row in rows)
             self._forget(connection)
         except sqlite3.Error as failure:
-            if database.is_broken(failure):
+            if sqlite.is_broken(failure):
                 self._set_aside(str(failure))
-            elif database.code(failure) not in {sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY}:
+            elif sqlite.code(failure) not in {sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY}:
                 self.close()
             raise
 
     def _forget(self, connection: sqlite3.Connection) -> None:
         """Have what settled rows told leave the write-ahead log, too; else the next time."""
         if self._remembers:
-            self._remembers = not database.empty_log(connection)
+            self._remembers = not sqlite.empty_log(connection)
 
     def close(self) -> None:
         """Let go of the file. Never raises."""
@@ -149,20 +149,20 @@ class QueueFile:
                 connection.close()
 
     def _opened(self) -> sqlite3.Connection:
-        if self._connection is not None and self._identity != database.identity(self.path):
+        if self._connection is not None and self._identity != sqlite.identity(self.path):
             self.close()
             self.whole = False
             raise Removed("it was removed or replaced")
         if self._connection is None:
-            self._connection = database.connect(self.path, FORM)
-            self._identity = database.identity(self.path)
+            self._connection = sqlite.connect(self.path, FORM)
+            self._identity = sqlite.identity(self.path)
         return self._connection
 
     def _set_aside(self, because: str) -> None:
         self.close()
         self.whole = False
         if self.path.exists():
-            aside = database.move_aside(self.path, self.wall_clock())
+            aside = sqlite.move_aside(self.path, self.wall_clock())
             log.error(
                 "the queue of pushes is broken: moved aside, and a new one begun",
                 file=str(aside),

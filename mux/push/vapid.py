@@ -27,12 +27,12 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from mux import wholefile
 from mux.config import model
 from mux.posix import private_file
 from mux.push import keyfile
 from mux.push.encryption import public_bytes
 from mux.push.push import PushError
+from mux.storage import json_file
 
 FILE: Final = "vapid.pem"
 
@@ -105,7 +105,7 @@ def _make(path: Path) -> None:
     key = generate_private_key(SECP256R1())
     pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     try:
-        wholefile.replace(path, pem.decode())
+        json_file.replace(path, pem.decode())
     except OSError as failure:
         raise PushError(f"can't keep a key for Web Push in {path}: {failure.strerror}") from failure
 

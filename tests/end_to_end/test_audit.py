@@ -9,8 +9,8 @@ from pathlib import Path
 
 import trio
 
-from mux import chain
 from mux.scripted_model import Hold, Run, Say, Scripted
+from mux.storage import audit_chain
 from tests.end_to_end.brokered import brokered, client
 from tests.end_to_end.lives import appmux, kill_app_server, life
 from tests.end_to_end.native import Native
@@ -33,7 +33,7 @@ def directory(broker: Native) -> Path:
 
 def records(broker: Native, *kinds: str) -> list[Json]:
     """What is in the files, of these kinds or all."""
-    found = [json.loads(line.text) for line in chain.lines(directory(broker)) if line.whole]
+    found = [json.loads(line.text) for line in audit_chain.lines(directory(broker)) if line.whole]
     return [each for each in found if not kinds or each["kind"] in kinds]
 
 
@@ -85,7 +85,7 @@ async def test_it_says_who_asked_what_and_who_approved_it() -> None:
         assert (approved["decision"], approved["by"]["name"]) == ("accept", "phone")
         await recorded(broker, "approval/resolved", approval=offered["id"])
 
-        whole = "".join(path.read_text() for path in chain.files(directory(broker)))
+        whole = "".join(path.read_text() for path in audit_chain.files(directory(broker)))
         assert SECRET not in whole
         assert "proof.txt" not in whole
 

@@ -21,9 +21,10 @@ import attrs
 import pytest
 import trio
 
-from mux import statedir, status
+from mux import status
 from mux.client import Json
 from mux.errors import AppmuxError
+from mux.storage import state_dir
 from tests.end_to_end.native import codex_bin
 from tests.end_to_end.peer import connect_ws, plainly
 
@@ -81,7 +82,7 @@ class Demo:
         for _ in range(round(PATIENCE / LOOK_SECONDS)):
             for state in self.cache.glob("appmux/demo-*/home/.local/state/appmux"):
                 with contextlib.suppress(AppmuxError):
-                    report = await status.ask(statedir.listeners(state))
+                    report = await status.ask(state_dir.listeners(state))
                     if any(thread["turn"] for thread in report["threads"]):
                         return report
             await trio.sleep(LOOK_SECONDS)

@@ -16,8 +16,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from mux import statedir, tls
-from mux.audit_writer import Said, Writer
+from mux import tls
 from mux.auth import open_auth
 from mux.config import locate, model
 from mux.devices import COPY, FILE, open_book
@@ -31,7 +30,9 @@ from mux.push import keyfile
 from mux.push.endpoints import open_endpoints
 from mux.push.queue_file import QueueFile
 from mux.push.vapid import open_vapid
-from mux.store import Store
+from mux.storage import state_dir
+from mux.storage.audit_writer import Said, Writer
+from mux.storage.journal import Store
 from tests.certificates import issue
 
 PATIENCE = 5
@@ -147,7 +148,7 @@ OPENERS: dict[str, Callable[[Path], Any]] = {
     COPY: _copy,
     "push.json": lambda state: open_endpoints(state, lambda: 0.0),
     "notices.json": lambda state: open_wishes(state, lambda: 0.0),
-    "broker.lock": statedir.claim,
+    "broker.lock": state_dir.claim,
     "vapid.pem": lambda state: open_vapid(model.WebPush(), state),
     "pushes.sqlite3": lambda state: QueueFile(state / "pushes.sqlite3").load(),
     "pushes.sqlite3-wal": lambda state: QueueFile(state / "pushes.sqlite3").load(),
@@ -184,7 +185,7 @@ def test_a_broker_whose_address_cannot_be_read_is_none(
 
 
 def test_an_address_is_announced_through_no_link(tmp_path: Path) -> None:
-    claimed = statedir.claim(tmp_path)
+    claimed = state_dir.claim(tmp_path)
     for name in (locate.ADDRESS, f"{locate.ADDRESS}.new"):
         (tmp_path / name).symlink_to("elsewhere")
     claimed.announce(["ws://127.0.0.1:1"])
@@ -313,7 +314,7 @@ def test_the_umask_does_not_matter(mask: int, tmp_path: Path) -> None:
     before = os.umask(mask)
     try:
         state = tmp_path / "a" / "state"
-        claimed = statedir.claim(state)
+        claimed = state_dir.claim(state)
         claimed.announce([])
         _audit(state)
         open_book(state, lambda: 0.0).add("x", "paired", frozenset({"observe"}), "0" * 64)
@@ -334,7 +335,7 @@ def test_a_state_directory_that_others_may_write_is_mended_with_a_word(tmp_path:
     state.mkdir()
     state.chmod(0o777)
     with capture_logs() as logs:
-        statedir.claim(state).release()
+        state_dir.claim(state).release()
     assert stat.S_IMODE(state.stat().st_mode) == 0o755
     assert [each["path"] for each in logs] == [str(state)]
 
@@ -345,16 +346,16 @@ def test_a_state_directory_of_another_is_refused(tmp_path: Path) -> None:
     state.mkdir()
     os.chown(state, 12345, -1)
     with pytest.raises(AppmuxError, match=rf"{state}: it belongs to another user \(uid 12345\)"):
-        statedir.claim(state)
+        state_dir.claim(state)
 
 
 def test_a_state_directory_may_be_a_link_and_no_file(tmp_path: Path) -> None:
     (tmp_path / "there").mkdir()
     (tmp_path / "link").symlink_to("there")
-    statedir.claim(tmp_path / "link").release()
+    state_dir.claim(tmp_path / "link").release()
     (tmp_path / "file").write_text("")
     with pytest.raises(AppmuxError, match="it is a file, where a directory belongs"):
-        statedir.claim(tmp_path / "file")
+        state_dir.claim(tmp_path / "file")
     with pytest.raises(UnfitError, match="it is a symbolic link, where a directory"):
         private_file.make_directory(tmp_path / "link")
 

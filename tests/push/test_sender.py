@@ -19,12 +19,12 @@ import pytest
 import trio
 
 from mux.config import model
-from mux.database import StoreError
 from mux.push import keeper, sender
 from mux.push.push import PushError
 from mux.push.queue import Row
 from mux.push.queue_file import FILE, QueueFile
 from mux.push.sender import SLOTS, Pushes
+from mux.storage.sqlite import StoreError
 from tests.end_to_end.scenes import eventually
 from tests.ports import kept_port
 from tests.push.sending import Clock, on_disk, running, settled, webhook

@@ -1,4 +1,5 @@
-"""`mux.write_behind`: what a disk doesn't take is written later, and never something older."""
+"""`mux.storage.write_behind`: what a disk doesn't take is written later, and never something
+older."""
 
 from __future__ import annotations
 
@@ -13,8 +14,8 @@ import pytest
 import trio
 import trio.testing
 
-from mux import wholefile
-from mux.write_behind import SELDOM, WriteBehind
+from mux.storage import json_file
+from mux.storage.write_behind import SELDOM, WriteBehind
 from tests.end_to_end.scenes import eventually
 
 
@@ -118,15 +119,15 @@ async def test_nothing_older_is_written_over_what_came_meanwhile(
     disk: Disk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     go, reached = trio.Event(), trio.Event()
-    prepare = wholefile.prepare
+    prepare = json_file.prepare
 
-    def slowly(path: Path, text: str, ending: str = wholefile.NEW) -> Path:
+    def slowly(path: Path, text: str, ending: str = json_file.NEW) -> Path:
         if text == "older":
             trio.from_thread.run_sync(reached.set)
             trio.from_thread.run(go.wait)
         return prepare(path, text, ending)
 
-    monkeypatch.setattr(wholefile, "prepare", slowly)
+    monkeypatch.setattr(json_file, "prepare", slowly)
     disk.text = "older"
     async with writing(disk):
         disk.file.owe()

@@ -19,7 +19,7 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 
-from mux import database
+from mux.storage import sqlite
 
 FILE = "journal.sqlite3"
 
@@ -60,12 +60,12 @@ MIGRATIONS: list[Callable[[sqlite3.Connection], None]] = [_first]
 def connect(path: Path) -> sqlite3.Connection:
     """Open the journal for writing. Raises what ``database.connect`` does."""
     without = "clients then can't catch up on what they missed"
-    return database.connect(path, database.Form("the journal", APPLICATION, MIGRATIONS, without))
+    return sqlite.connect(path, sqlite.Form("the journal", APPLICATION, MIGRATIONS, without))
 
 
 def connect_to_read(path: Path) -> sqlite3.Connection:
     """Open a journal that is there. Raises ``sqlite3.Error`` if it isn't."""
-    connection = database.open_file(path, "rw")  # "ro" couldn't always take part in the WAL
+    connection = sqlite.open_file(path, "rw")  # "ro" couldn't always take part in the WAL
     connection.execute("PRAGMA query_only = ON")
     return connection
 

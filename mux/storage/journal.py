@@ -27,12 +27,12 @@ import attrs
 import structlog
 import trio
 
-from mux import database, schema
-from mux.chunks import Reader, fitting
 from mux.core.protocol.journal_entry import Entry, is_delta
-from mux.database import StoreError as StoreError  # noqa: PLC0414 (for those who read)
-from mux.recorder import Recorder
-from mux.times import Times
+from mux.storage import journal_schema, sqlite
+from mux.storage.journal_chunks import Reader, fitting
+from mux.storage.journal_writer import Recorder
+from mux.storage.sqlite import StoreError as StoreError  # noqa: PLC0414 (for those who read)
+from mux.storage.timings import Times
 
 MIB = 1024 * 1024
 
@@ -109,7 +109,7 @@ class Store:
         Raises ``StoreError`` only if a newer appmux made the file; with any other failure it serves
         from memory, says so in ``trouble``, and `run` tries again.
         """
-        path = state_dir / schema.FILE
+        path = state_dir / journal_schema.FILE
         recorder = Recorder(path, max_bytes, max_age, wall_clock, token_hex(8))
         failure: Exception | None = None
         try:
@@ -326,7 +326,7 @@ class Store:
         if isinstance(failure, StoreError):
             self._say(f"{failure}; until then {kept}")
         else:
-            advice = database.advice(path, failure)
+            advice = sqlite.advice(path, failure)
             self._say(
                 f"the journal {path} can't be written ({failure}): {advice}; until then {kept}"
             )
@@ -345,7 +345,7 @@ class Store:
         """The reader failed: have the file looked at, and replaced if it is broken or gone."""
         self._more = True
         self._wake.set()
-        if not database.is_broken(failure):
+        if not sqlite.is_broken(failure):
             raise StoreError(f"the journal {self._recorder.path} can't be read: {failure}")
         self._recorder.suspicion = (generation, str(failure))
         self._shed = max(self._shed, self._recorder.written)

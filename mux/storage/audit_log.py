@@ -22,8 +22,8 @@ import attrs
 import structlog
 import trio
 
-from mux.audit_writer import Said, Writer
-from mux.chain import BATCH
+from mux.storage.audit_chain import BATCH
+from mux.storage.audit_writer import Said, Writer
 
 DIRECTORY = "audit"
 

@@ -14,13 +14,13 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from mux import schema
-from mux.chunks import BATCH_BYTES
 from mux.core.protocol.journal_entry import Entry
-from mux.database import WAL_BYTES, StoreError
-from mux.recorder import RESERVED, STEP_PAGES
-from mux.schema import FILE
-from mux.store import FLUSH_INTERVAL, Store
+from mux.storage import journal_schema
+from mux.storage.journal import FLUSH_INTERVAL, Store
+from mux.storage.journal_chunks import BATCH_BYTES
+from mux.storage.journal_schema import FILE
+from mux.storage.journal_writer import RESERVED, STEP_PAGES
+from mux.storage.sqlite import WAL_BYTES, StoreError
 from tests.entries import (
     DAY,
     DELTA,
@@ -108,7 +108,7 @@ async def test_numbers_are_reserved_long_before_they_run_out(tmp_path: Path) -> 
 
 def _journal_of_version(path: Path, version: int) -> None:
     connection = sqlite3.connect(path)
-    for migration in schema.MIGRATIONS[:version]:
+    for migration in journal_schema.MIGRATIONS[:version]:
         migration(connection)
     connection.execute(f"PRAGMA user_version = {version}")
     connection.commit()
@@ -122,12 +122,12 @@ async def test_an_older_file_moves_forward(tmp_path: Path, monkeypatch: pytest.M
     def add_a_column(connection: sqlite3.Connection) -> None:
         connection.execute("ALTER TABLE life ADD COLUMN colour TEXT DEFAULT 'blue'")
 
-    monkeypatch.setattr(schema, "MIGRATIONS", [*schema.MIGRATIONS, add_a_column])
+    monkeypatch.setattr(journal_schema, "MIGRATIONS", [*journal_schema.MIGRATIONS, add_a_column])
     async with opened(tmp_path) as new:
         assert (new.epoch, new.next_seq, new.trouble) == (old.epoch, 11, None)
         assert await read_all(new) == entries(range(1, 11))
     assert select(tmp_path / FILE, "SELECT colour FROM life") == [("blue",)]
-    assert select(tmp_path / FILE, "PRAGMA user_version") == [(len(schema.MIGRATIONS),)]
+    assert select(tmp_path / FILE, "PRAGMA user_version") == [(len(journal_schema.MIGRATIONS),)]
 
 
 async def test_a_migration_happens_whole_or_not_at_all(
@@ -135,14 +135,14 @@ async def test_a_migration_happens_whole_or_not_at_all(
 ) -> None:
     async with opened(tmp_path) as old:
         await put(old, entry(1))
-    version = len(schema.MIGRATIONS)
+    version = len(journal_schema.MIGRATIONS)
 
     def half(connection: sqlite3.Connection) -> None:
         connection.execute("ALTER TABLE life ADD COLUMN colour TEXT")
         raise OSError("the machine is on fire")
 
     with monkeypatch.context() as patched:
-        patched.setattr(schema, "MIGRATIONS", [*schema.MIGRATIONS, half])
+        patched.setattr(journal_schema, "MIGRATIONS", [*journal_schema.MIGRATIONS, half])
         async with opened(tmp_path) as store:
             assert store.trouble
             assert "on fire" in store.trouble
@@ -162,7 +162,7 @@ async def test_an_empty_file_is_a_new_one(tmp_path: Path) -> None:
 async def test_a_newer_file_is_refused_and_left_alone(tmp_path: Path) -> None:
     async with opened(tmp_path) as store:
         await put(store, entry(1))
-    newer = len(schema.MIGRATIONS) + 1
+    newer = len(journal_schema.MIGRATIONS) + 1
     select(tmp_path / FILE, f"PRAGMA user_version = {newer}")
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     with pytest.raises(StoreError) as refusal:

@@ -16,10 +16,10 @@ from typing import TextIO
 import attrs
 import structlog
 
-from mux import wholefile
 from mux.config.locate import ADDRESS, announced
 from mux.errors import AppmuxError
 from mux.posix import private_file
+from mux.storage import json_file
 
 LOCK = "broker.lock"
 
@@ -41,7 +41,7 @@ class StateDir:
         """Say where this broker listens, for ``appmux status`` and its like."""
         text = json.dumps({"pid": os.getpid(), "listeners": urls})
         try:
-            wholefile.replace(self.path / ADDRESS, text)
+            json_file.replace(self.path / ADDRESS, text)
         except OSError as failure:
             # A full disk is no reason to serve nobody.
             path = str(self.path / ADDRESS)

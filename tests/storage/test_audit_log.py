@@ -20,11 +20,12 @@ import trio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mux import audit_shown, audit_writer, chain
-from mux.audit import DIRECTORY, UNWRITTEN, Audit
+from mux import audit_shown
 from mux.audit_shown import AuditError, moment, shown
-from mux.audit_writer import DAY, Said, Writer
-from mux.chain import BATCH, BROKEN, HEAD, TRIMMED, verify
+from mux.storage import audit_chain, audit_writer
+from mux.storage.audit_chain import BATCH, BROKEN, HEAD, TRIMMED, verify
+from mux.storage.audit_log import DIRECTORY, UNWRITTEN, Audit
+from mux.storage.audit_writer import DAY, Said, Writer
 
 YEAR = 365 * DAY
 NOON = 1_764_000_000.0
@@ -63,12 +64,12 @@ def write(directory: Path, *batches: int, clock: Clock | None = None) -> Writer:
 
 def text_of(directory: Path) -> list[bytes]:
     """All lines, without line ends."""
-    return [line.text for line in chain.lines(directory)]
+    return [line.text for line in audit_chain.lines(directory)]
 
 
 def put(directory: Path, lines: list[bytes]) -> None:
     """Replace the lines of the one file there is."""
-    (path,) = chain.files(directory)
+    (path,) = audit_chain.files(directory)
     path.write_bytes(b"".join(line + b"\n" for line in lines))
 
 
@@ -83,17 +84,17 @@ def test_a_record_is_canonical_json_that_carries_the_digest_of_the_one_before(
     tmp_path: Path,
 ) -> None:
     write(tmp_path / "audit", 2, 1)
-    (path,) = chain.files(tmp_path / "audit")
+    (path,) = audit_chain.files(tmp_path / "audit")
     assert path.stat().st_mode & 0o777 == 0o600
     assert (tmp_path / "audit").stat().st_mode & 0o777 == 0o700
     lines = text_of(tmp_path / "audit")
-    before = chain.NOTHING
+    before = audit_chain.NOTHING
     for number, line in enumerate(lines, 1):
         record = json.loads(line)
         assert line == json.dumps(record, sort_keys=True, separators=(",", ":")).encode()
         assert (record["n"], record["before"]) == (number, before)
         assert record["at"] == "2025-11-24T16:00:00.000Z"
-        before = chain.digest_of(line)
+        before = audit_chain.digest_of(line)
     verdict = verify(tmp_path / "audit")
     assert (verdict.records, verdict.first, verdict.last, verdict.digest) == (3, 1, 3, before)
     assert not verdict.faults + verdict.notes
@@ -104,7 +105,7 @@ def test_the_next_broker_goes_on_where_the_last_one_ended(tmp_path: Path) -> Non
     write(tmp_path, 2)
     assert verify(tmp_path).last == 5
     assert faults(tmp_path) == []
-    assert len(chain.files(tmp_path)) == 1
+    assert len(audit_chain.files(tmp_path)) == 1
 
 
 def test_what_cannot_be_written_as_text_costs_only_its_fields(tmp_path: Path) -> None:
@@ -123,7 +124,7 @@ def test_a_day_and_a_size_end_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyP
     made.work(said("c"))
     monkeypatch.setattr(audit_writer, "FILE_BYTES", 100)
     made.work(said("d"))
-    assert [path.name for path in chain.files(tmp_path)] == [
+    assert [path.name for path in audit_chain.files(tmp_path)] == [
         "2025-11-24-000000000001.jsonl",
         "2025-11-25-000000000002.jsonl",
         "2025-11-25-000000000004.jsonl",
@@ -204,7 +205,7 @@ def test_a_truncated_tail_is_named(tampered: Path, left: int) -> None:
 
 
 def test_all_files_gone_is_found_and_so_is_a_head_that_is_gone(tampered: Path) -> None:
-    (path,) = chain.files(tampered)
+    (path,) = audit_chain.files(tampered)
     text = path.read_bytes()
     path.unlink()
     assert "records 1 to 9 are missing" in faults(tampered)[0]
@@ -229,7 +230,7 @@ def test_a_head_that_was_set_back_with_the_tail_is_no_crash_if_a_record_was_chan
 def test_any_change_of_any_byte_is_found(
     written: Path, tmp_path: Path, data: st.DataObject
 ) -> None:
-    (path,) = chain.files(written)
+    (path,) = audit_chain.files(written)
     text = bytearray(path.read_bytes())
     at = data.draw(st.integers(0, len(text) - 1))
     text[at] ^= data.draw(st.integers(1, 255))
@@ -263,7 +264,7 @@ def test_any_other_arrangement_of_the_lines_is_found(
 @settings(max_examples=200, suppress_health_check=UNCHECKED)
 @given(cut=st.integers(min_value=1))
 def test_any_cut_of_the_file_is_found(written: Path, tmp_path: Path, cut: int) -> None:
-    (path,) = chain.files(written)
+    (path,) = audit_chain.files(written)
     text = path.read_bytes()
     copy = tmp_path / "audit"
     shutil.copytree(written, copy, dirs_exist_ok=True)
@@ -289,7 +290,7 @@ def test_anything_put_in_between_is_found(
 def older_head(directory: Path, n: int) -> None:
     """The head as it was before the last batch: a crash came between the lines and it."""
     lines = text_of(directory)
-    head = {"n": n, "digest": chain.digest_of(lines[n - 1]) if n else chain.NOTHING}
+    head = {"n": n, "digest": audit_chain.digest_of(lines[n - 1]) if n else audit_chain.NOTHING}
     (directory / HEAD).write_text(json.dumps(head))
 
 
@@ -299,7 +300,7 @@ def test_a_crash_between_the_lines_and_the_head_is_no_tampering(
     tampered: Path, n: int, torn: bytes
 ) -> None:
     older_head(tampered, n)
-    (path,) = chain.files(tampered)
+    (path,) = audit_chain.files(tampered)
     with path.open("ab") as file:
         file.write(torn)
     verdict = verify(tampered)
@@ -334,7 +335,7 @@ def test_more_than_a_batch_after_the_head_is_no_crash(tmp_path: Path) -> None:
         lambda there, lines: put(there, lines[:-1]),
         lambda there, lines: put(there, [*lines[:-1], lines[-1].replace(b"phone", b"phonf")]),
         lambda there, _: (there / HEAD).unlink(),
-        lambda there, _: chain.files(there)[0].unlink(),
+        lambda there, _: audit_chain.files(there)[0].unlink(),
     ],
 )
 def test_the_next_broker_does_not_cover_tampering_up(
@@ -362,7 +363,7 @@ def test_what_was_changed_far_from_the_end_is_found_however_much_comes_after(
 WRITING = """
 import itertools, sys, time
 from pathlib import Path
-from mux.audit_writer import Said, Writer
+from mux.storage.audit_writer import Said, Writer
 writer = Writer(Path(sys.argv[1]), 2**30, 1e9)
 for batch in itertools.count():
     writer.work([Said(time.time(), "turn/asked", {"batch": batch})] * 20)
@@ -412,7 +413,7 @@ def test_old_files_go_and_the_chain_still_verifies(tmp_path: Path) -> None:
     anchors = [each for each in left if each["kind"] == TRIMMED]
     assert [each["through"] for each in anchors] == [3, 6]
     assert anchors[-1]["digest"] == left[0]["before"]
-    assert made.used == sum(path.stat().st_size for path in chain.files(tmp_path))
+    assert made.used == sum(path.stat().st_size for path in audit_chain.files(tmp_path))
     write(tmp_path, 1, clock=clock)
     assert faults(tmp_path) == []
 
@@ -421,7 +422,7 @@ def test_a_file_removed_by_somebody_else_is_found(tmp_path: Path) -> None:
     made, clock = aged(tmp_path, 5, max_age=10 * DAY)
     clock.now = NOON + 12.2 * DAY
     made.work(said("now", at=clock.now))
-    there = chain.files(tmp_path)
+    there = audit_chain.files(tmp_path)
     there[1].rename(tmp_path / "kept")
     assert "records 10 to 12 are missing" in faults(tmp_path)[0]
     (tmp_path / "kept").rename(there[1])
@@ -431,13 +432,13 @@ def test_a_file_removed_by_somebody_else_is_found(tmp_path: Path) -> None:
 
 def test_the_files_are_bounded_in_size_and_the_last_one_stays(tmp_path: Path) -> None:
     made, _ = aged(tmp_path, 6, max_bytes=2_000)
-    assert 1 < len(chain.files(tmp_path)) < 6
+    assert 1 < len(audit_chain.files(tmp_path)) < 6
     assert made.used <= 2_000
     assert faults(tmp_path) == []
     write(tmp_path, 50)
     made = writer(tmp_path, max_bytes=1)
     made.work([])
-    assert len(chain.files(tmp_path)) == 1
+    assert len(audit_chain.files(tmp_path)) == 1
     assert faults(tmp_path) == []
 
 
@@ -495,7 +496,9 @@ async def test_a_disk_in_the_way_is_said_once_and_nothing_is_lost(tmp_path: Path
 async def test_too_many_for_the_memory_are_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mux.audit.LAST_FLUSH_SECONDS", PATIENCE)  # however slow the disk is here
+    monkeypatch.setattr(
+        "mux.storage.audit_log.LAST_FLUSH_SECONDS", PATIENCE
+    )  # however slow the disk is here
     there = tmp_path / DIRECTORY
     there.write_text("in the way")
     audit = Audit.open(tmp_path, max_bytes=2**30, max_age=YEAR)
@@ -511,7 +514,7 @@ async def test_too_many_for_the_memory_are_counted(
 FULL = """
 import resource, signal, sys
 from pathlib import Path
-from mux.audit_writer import Said, Writer
+from mux.storage.audit_writer import Said, Writer
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 writer = Writer(Path(sys.argv[1]), 2**30, 1e9)
 said = [Said(1764000000.0 + n, "turn/asked", {"n-th": n}) for n in range(30)]
@@ -561,11 +564,11 @@ def test_a_head_that_cannot_be_written_makes_no_record_twice(
 
 def test_a_file_changed_under_the_broker_is_left_and_a_new_one_begun(tmp_path: Path) -> None:
     made = write(tmp_path, 3)
-    (path,) = chain.files(tmp_path)
+    (path,) = audit_chain.files(tmp_path)
     os.truncate(path, 10)
     made.work(said("after"))
     assert path.stat().st_size == 10
-    assert len(chain.files(tmp_path)) == 2
+    assert len(audit_chain.files(tmp_path)) == 2
     assert faults(tmp_path)
 
 
@@ -612,7 +615,7 @@ def test_a_state_directory_without_one_says_so(tmp_path: Path) -> None:
 def test_a_line_says_who_and_is_harmless() -> None:
     by = {"client": 3, "name": "pho\x1bne", "principal": "pixel", "kind": "device"}
     fields: dict[str, object] = {"by": by, "decision": "accept", "thread": None, "digest": "a" * 64}
-    line = shown(chain.write(1, "2025-11-24T16:00:00.000Z", "approval/answered", fields, "0"))
+    line = shown(audit_chain.write(1, "2025-11-24T16:00:00.000Z", "approval/answered", fields, "0"))
     assert "pho\\x1bne (pixel, client 3)  " in line
     assert "decision accept" in line
     assert "thread" not in line

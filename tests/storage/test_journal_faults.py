@@ -23,12 +23,12 @@ import structlog
 import trio
 from structlog.typing import EventDict
 
-from mux import schema
-from mux import store as store_module
-from mux.database import KEPT_BROKEN, StoreError
-from mux.recorder import Recorder
-from mux.schema import FILE
-from mux.store import Store
+from mux.storage import journal as store_module
+from mux.storage import journal_schema
+from mux.storage.journal import Store
+from mux.storage.journal_schema import FILE
+from mux.storage.journal_writer import Recorder
+from mux.storage.sqlite import KEPT_BROKEN, StoreError
 from tests.entries import (
     DAY,
     DELTA,
@@ -97,7 +97,7 @@ async def _killed_while_writing(path: Path, grace: float) -> tuple[int, list[tup
     process = await trio.lowlevel.open_process(
         [sys.executable, "-c", WRITER, str(path)],
         stdout=subprocess.PIPE,
-        cwd=Path(__file__).parent.parent,
+        cwd=Path(__file__).parent.parent.parent,
     )
     assert process.stdout
     output = bytearray()
@@ -498,7 +498,7 @@ async def test_a_newer_file_put_there_while_in_use_is_left_alone(tmp_path: Path)
     (tmp_path / "other").mkdir()
     async with opened(tmp_path / "other"):
         pass
-    select(tmp_path / "other" / FILE, f"PRAGMA user_version = {len(schema.MIGRATIONS) + 1}")
+    select(tmp_path / "other" / FILE, f"PRAGMA user_version = {len(journal_schema.MIGRATIONS) + 1}")
     store = open_store(tmp_path)
     async with running(store):
         await put(store, entry(1))

@@ -19,8 +19,8 @@ from pathlib import Path
 import attrs
 import msgspec
 
-from mux import database, schema
 from mux.core.protocol.journal_entry import Entry, is_delta
+from mux.storage import journal_schema, sqlite
 
 BATCH_BYTES = 1024 * 1024
 """Of messages in one batch, so also the most in a row, but for a single larger message. It bounds
@@ -61,7 +61,7 @@ def rows(batch: Sequence[Entry], made_at: int) -> Iterator[tuple[object, ...]]:
     for (thread, delta), group in groups.items():
         body = _encode(group)
         key = (group[0][0], group[-1][0], first, thread, "delta" if delta else "event")
-        yield (*key, made_at, len(body), schema.checksum(body, *key), body)
+        yield (*key, made_at, len(body), journal_schema.checksum(body, *key), body)
 
 
 def fitting(entries: list[Entry], room: int) -> list[Entry]:
@@ -95,7 +95,7 @@ class Reader:
         """
         if generation != self._generation:
             self.end()
-            self._connection = schema.connect_to_read(self.path)
+            self._connection = journal_schema.connect_to_read(self.path)
             self._generation = generation
         assert self._connection
         try:
@@ -180,6 +180,6 @@ def _entries(row: Row, after: int, until: int) -> list[Entry]:
 
 def _checked(row: Row) -> Row:
     *key, crc, body = row
-    if type(body) is not bytes or crc != schema.checksum(body, *key):
-        raise database.Broken(f"what it holds at {row[0]} isn't what was written")
+    if type(body) is not bytes or crc != journal_schema.checksum(body, *key):
+        raise sqlite.Broken(f"what it holds at {row[0]} isn't what was written")
     return row

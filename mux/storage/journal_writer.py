@@ -22,10 +22,10 @@ import attrs
 import msgspec
 import structlog
 
-from mux import database, schema
-from mux.chunks import batches, rows
 from mux.core.protocol.journal_entry import Entry
-from mux.database import transaction
+from mux.storage import journal_schema, sqlite
+from mux.storage.journal_chunks import batches, rows
+from mux.storage.sqlite import transaction
 
 RESERVED = 2**30
 """Numbers reserved ahead. After a kill the next life begins past them. So many that even a disk
@@ -128,9 +128,9 @@ class Recorder:
             self._set_aside(self.suspicion[1])
         if self._connection is None:
             self._connect(adopt=False)
-        elif self._identity != database.identity(self.path):
+        elif self._identity != sqlite.identity(self.path):
             # Written entries would go nowhere: SQLite keeps writing into a file without a name.
-            raise database.Removed("it was removed or replaced")
+            raise sqlite.Removed("it was removed or replaced")
         assert self._connection
         return self._connection
 
@@ -138,13 +138,13 @@ class Recorder:
         try:
             self._open(adopt=adopt)
         except sqlite3.Error as failure:
-            if not database.is_broken(failure):
+            if not sqlite.is_broken(failure):
                 raise
             self._set_aside(str(failure))
             self._open(adopt=adopt)
 
     def _open(self, *, adopt: bool) -> None:
-        self._connection = schema.connect(self.path)
+        self._connection = journal_schema.connect(self.path)
         try:
             life = _life(self._connection)
             if life and adopt:
@@ -156,7 +156,7 @@ class Recorder:
                     )
             else:
                 self._start_over(self._connection)
-            self._identity = database.identity(self.path)
+            self._identity = sqlite.identity(self.path)
         except BaseException:
             self._close()
             raise
@@ -252,10 +252,10 @@ class Recorder:
 
     def _shrink(self, connection: sqlite3.Connection) -> bool:
         (size,) = connection.execute("PRAGMA page_size").fetchone()
-        if database.free_pages(connection) * size > self.max_bytes // FREE_SHARE:
-            database.give_back(connection, STEP_PAGES)
+        if sqlite.free_pages(connection) * size > self.max_bytes // FREE_SHARE:
+            sqlite.give_back(connection, STEP_PAGES)
             return True
-        if _size(self.path.with_name(self.path.name + "-wal")) > database.WAL_BYTES:
+        if _size(self.path.with_name(self.path.name + "-wal")) > sqlite.WAL_BYTES:
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         return False
 
@@ -263,16 +263,16 @@ class Recorder:
 
     def _give_up(self, failure: BaseException) -> None:
         """After a failure: go on with the connection only if the file itself is beyond doubt."""
-        if database.is_broken(failure):
+        if sqlite.is_broken(failure):
             self.suspicion = (self.generation, str(failure))
         self._saved = -1  # what was rolled back isn't saved
-        if database.code(failure) not in {sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY}:
+        if sqlite.code(failure) not in {sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY}:
             self._close()
 
     def _set_aside(self, because: str) -> None:
         self._close()
         if self.path.exists():
-            aside = database.move_aside(self.path, self.wall_clock())
+            aside = sqlite.move_aside(self.path, self.wall_clock())
             log.error(
                 "the journal's file is broken: moved aside, and a new one begun; what it held can't"
                 " be caught up on",
@@ -303,13 +303,13 @@ def _life(connection: sqlite3.Connection) -> Life | None:
             ).fetchone()
         )
     except sqlite3.OperationalError as failure:
-        if database.code(failure) == sqlite3.SQLITE_ERROR:
-            raise database.Broken(str(failure)) from failure
+        if sqlite.code(failure) == sqlite3.SQLITE_ERROR:
+            raise sqlite.Broken(str(failure)) from failure
         raise
     if row is None:
         return None
     if type(row[0]) is not str or not row[0]:
-        raise database.Broken("its epoch is garbled")
+        raise sqlite.Broken("its epoch is garbled")
     return Life(row[0], *_whole(*row[1:], *(last or (0,))))
 
 
@@ -352,7 +352,7 @@ def _until(excess: int, found: Iterable[Victim]) -> list[Victim]:
 def _whole(*columns: object) -> tuple[int, ...]:
     """The same. Raises ``Broken`` unless they are numbers: SQLite promises none."""
     if not all(type(column) is int for column in columns):
-        raise database.Broken("its numbers are garbled")
+        raise sqlite.Broken("its numbers are garbled")
     return cast("tuple[int, ...]", columns)
 
 

@@ -18,9 +18,9 @@ import attrs
 import msgspec
 import structlog
 
-from mux import chain, wholefile
-from mux.chain import BATCH, BROKEN, NOTHING, TRIMMED, Head
 from mux.posix import private_file
+from mux.storage import audit_chain, json_file
+from mux.storage.audit_chain import BATCH, BROKEN, NOTHING, TRIMMED, Head
 
 FILE_BYTES = 16 * 1024 * 1024
 """A file is begun each day, and past this: old ones are removed whole."""
@@ -81,7 +81,7 @@ class Writer:
 
     def _begin(self) -> None:
         private_file.make_directory(self.directory)
-        head = chain.read_head(self.directory)
+        head = audit_chain.read_head(self.directory)
         there = self._without_stillborn(head)
         if head is None and not there:
             self._write_head()
@@ -96,7 +96,7 @@ class Writer:
 
     def _without_stillborn(self, head: Head | None) -> list[Path]:
         """The files there; the last one goes if a crash cut off its very first record."""
-        there = chain.files(self.directory)
+        there = audit_chain.files(self.directory)
         if there:
             last = there[-1]
             self._latest = _date_of(last)
@@ -110,9 +110,9 @@ class Writer:
         text = private_file.read(path)
         whole = text[: text.rfind(b"\n") + 1]
         last = _last_line(whole)
-        record = chain.read(last)
+        record = audit_chain.read(last)
         if record is not None:
-            self.n, self.digest = record.n, chain.digest_of(last)
+            self.n, self.digest = record.n, audit_chain.digest_of(last)
             if head is not None and self._continues(head, whole):
                 if len(text) > len(whole):  # cut off by a crash: nobody has been told of it
                     os.truncate(path, len(whole))
@@ -120,10 +120,10 @@ class Writer:
                 return None
         # A new file, so that what is there stays as it is, and the next record is out of doubt.
         if head is None:
-            return f"{chain.HEAD} is missing or no head"
+            return f"{audit_chain.HEAD} is missing or no head"
         if head.n >= self.n:
             self.n, self.digest = head.n, head.digest
-        return f"the end isn't the record {head.n} that {chain.HEAD} knows"
+        return f"the end isn't the record {head.n} that {audit_chain.HEAD} knows"
 
     def _continues(self, head: Head, whole: bytes) -> bool:
         """Whether what the head knows is there, and what comes after it isn't more than a batch."""
@@ -131,13 +131,13 @@ class Writer:
             return False
         before = head.digest
         for text in whole.split(b"\n")[:-1]:
-            record = chain.read(text)
+            record = audit_chain.read(text)
             if record is None:
                 return False
             if record.n > head.n:
                 if record.before != before:
                     return False
-                before = chain.digest_of(text)
+                before = audit_chain.digest_of(text)
         return before == self.digest
 
     # ── writing ───────────────────────────────────────────────────────────────────────────────
@@ -147,8 +147,8 @@ class Writer:
         for each in said:
             n += 1
             at = datetime.fromtimestamp(each.at, UTC).isoformat(timespec="milliseconds")
-            line = chain.write(n, at.replace("+00:00", "Z"), each.kind, each.fields, digest)
-            digest = chain.digest_of(line)
+            line = audit_chain.write(n, at.replace("+00:00", "Z"), each.kind, each.fields, digest)
+            digest = audit_chain.digest_of(line)
             texts.append(line + b"\n")
         self._append(b"".join(texts))
         self.n, self.digest = n, digest
@@ -188,7 +188,7 @@ class Writer:
             log.error(text, path=str(self._file))
         # Names are in the order of the records, whatever the clock does.
         today = max(today, self._latest)
-        return self.directory / f"{today.isoformat()}-{self.n + 1:012d}{chain.SUFFIX}"
+        return self.directory / f"{today.isoformat()}-{self.n + 1:012d}{audit_chain.SUFFIX}"
 
     def _is_as_left(self, path: Path) -> bool:
         try:
@@ -199,21 +199,25 @@ class Writer:
 
     def _write_head(self) -> None:
         head = msgspec.json.encode(Head(self.n, self.digest)).decode()
-        wholefile.replace(self.directory / chain.HEAD, head)
+        json_file.replace(self.directory / audit_chain.HEAD, head)
         self._head_owed = False
 
     # ── age and size ──────────────────────────────────────────────────────────────────────────
 
     def _trim(self) -> None:
         """Remove the oldest files, one at a time: first its anchor is on the disk, then it goes."""
-        there = chain.files(self.directory)
+        there = audit_chain.files(self.directory)
         while len(there) > 1 and self._too_much(there):
             oldest = there.pop(0)
             text = private_file.read(oldest)
             last = _last_line(text)
-            record = chain.read(last)
+            record = audit_chain.read(last)
             through = record.n if record is not None else _number_of(there[0]) - 1
-            anchor = {"file": oldest.name, "through": through, "digest": chain.digest_of(last)}
+            anchor = {
+                "file": oldest.name,
+                "through": through,
+                "digest": audit_chain.digest_of(last),
+            }
             self._write([Said(self.clock(), TRIMMED, anchor)])
             oldest.unlink()
             private_file.sync_directory(self.directory)
@@ -240,5 +244,5 @@ def _date_of(path: Path) -> date:
 
 
 def _number_of(path: Path) -> int:
-    digits = path.name[11:].removesuffix(chain.SUFFIX)
+    digits = path.name[11:].removesuffix(audit_chain.SUFFIX)
     return int(digits) if digits.isdigit() else 0

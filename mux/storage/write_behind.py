@@ -19,8 +19,8 @@ import attrs
 import structlog
 import trio
 
-from mux import wholefile
 from mux.posix import private_file
+from mux.storage import json_file
 
 FIRST_RETRY: Final = 0.1
 LAST_RETRY: Final = 5.0
@@ -59,7 +59,7 @@ class WriteBehind:
         """Write it now. Blocks. Raises ``OSError``; then what was owed is still owed."""
         self._changes += 1
         for path in self._paths():
-            wholefile.replace(path, self.text())
+            json_file.replace(path, self.text())
         self._written()
 
     def owe(self, why: OSError | None = None) -> None:
@@ -122,7 +122,7 @@ class WriteBehind:
         )
 
     def _prepare(self, text: str) -> list[Path]:
-        return [wholefile.prepare(path, text, BEHIND) for path in self._paths()]
+        return [json_file.prepare(path, text, BEHIND) for path in self._paths()]
 
     def _paths(self) -> list[Path]:
         return [self.path] if self.copy is None else [self.copy, self.path]
