@@ -17,7 +17,6 @@ from typing import Any, Final
 import msgspec
 
 from mux import login, novascale, service
-from mux.codex_version import codex_version
 from mux.config.codex_binary import CodexError, codex_home, find_codex
 from mux.config.load import Settled
 from mux.core.policy.scopes import SCOPES
@@ -26,6 +25,7 @@ from mux.errors import AppmuxError
 from mux.finding import Finding
 from mux.service import Supervisor
 from mux.steps import Runner, run
+from mux.upstream.version import codex_version
 
 LITTLE: Final = 1024**3
 TOO_LITTLE: Final = 100 * 1024**2

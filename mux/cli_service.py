@@ -285,8 +285,8 @@ def _tell_of_codex(codex: Path, home: Path, environ: Mapping[str, str]) -> None:
     import trio
 
     from mux import login
-    from mux.codex_version import codex_version
     from mux.service import environment_file
+    from mux.upstream.version import codex_version
 
     click.echo(f"codex {trio.run(codex_version, codex)}: {codex}")
     found = login.look(codex, home, environ, environment_file())

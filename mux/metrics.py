@@ -43,7 +43,7 @@ from mux.push.queue import State as Push
 from mux.push.sender import Pushes
 from mux.storage.audit_log import Audit
 from mux.storage.journal import Store
-from mux.upstream import Upstream
+from mux.upstream.process import Upstream
 
 OUTCOMES: Final = {
     "accepted": "approval/answered",

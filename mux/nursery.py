@@ -42,7 +42,6 @@ import mux
 from mux import downstream, listener, stderr, watchdog
 from mux.access import Access
 from mux.auth import Authenticator
-from mux.codex_schema import CodexSchema
 from mux.config.model import Config
 from mux.core.commands import Fetch, Serve
 from mux.core.events import Fetched, JournalKept
@@ -61,7 +60,8 @@ from mux.streams import Accepted
 from mux.terminal import Terminal
 from mux.tls import Certificate
 from mux.unauthenticated import Place, Unauthenticated
-from mux.upstream import Upstream
+from mux.upstream.process import Upstream
+from mux.upstream.schema import CodexSchema
 
 if TYPE_CHECKING:
     from mux.metrics import Metrics

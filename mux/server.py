@@ -16,7 +16,6 @@ import mux
 from mux import listener
 from mux.access import Access
 from mux.auth import Authenticator, open_auth
-from mux.codex_schema import CodexSchema
 from mux.config.addresses import Address, UnixAddress, parse_listen_url, refuse_open_door
 from mux.config.codex_binary import codex_home, find_codex
 from mux.config.model import Config
@@ -36,7 +35,8 @@ from mux.storage import state_dir
 from mux.storage.audit_log import Audit
 from mux.storage.journal import Store
 from mux.tls import Certificate, open_certificate
-from mux.upstream import Upstream
+from mux.upstream.process import Upstream
+from mux.upstream.schema import CodexSchema
 
 IDS_PER_SECOND = 2**20
 """Server requests get ids from the broker's start in seconds times this: a broker that asks fewer a

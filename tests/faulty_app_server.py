@@ -4,7 +4,7 @@ It answers `initialize`, and any other request with its own params; except for i
 is at fault only when asked (`fault/…`) is run with `none`.
 
 Hands to: the broker, by stdout.
-Hears from: `test_upstream`, `end_to_end/test_faults` and `end_to_end/test_outage`.
+Hears from: `test_process`, `end_to_end/test_faults` and `end_to_end/test_outage`.
 """
 
 from __future__ import annotations

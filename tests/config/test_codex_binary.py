@@ -9,8 +9,8 @@ from types import ModuleType
 
 import pytest
 
-from mux.codex_version import codex_version
 from mux.config.codex_binary import CodexError, codex_home, find_codex, search_path
+from mux.upstream.version import codex_version
 
 
 def program(path: Path, text: str = "echo codex-cli 1.2.3") -> Path:
@@ -143,6 +143,6 @@ async def test_something_else_is_not_codex(tmp_path: Path) -> None:
 
 
 async def test_one_that_never_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mux.codex_version.VERSION_DEADLINE", 0.05)
+    monkeypatch.setattr("mux.upstream.version.VERSION_DEADLINE", 0.05)
     with pytest.raises(CodexError, match="gave no answer in 0 s"):
         await codex_version(program(tmp_path / "silent", "exec sleep 600"))

@@ -10,9 +10,9 @@ from typing import Any
 
 import attrs
 
-from mux.codex_schema import DIRECTORY
 from mux.core.protocol.experimental import WITHHELD
 from mux.scripted_model import CallTool, Say, Scripted
+from mux.upstream.schema import DIRECTORY
 from tests.codex_bundles import NOTHING, bundle
 from tests.end_to_end.brokered import ONLY_THE_SERVER, brokered, logged
 from tests.end_to_end.native import Native, codex_bin, native_ws

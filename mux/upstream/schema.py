@@ -34,12 +34,12 @@ import msgspec
 import structlog
 import trio
 
-from mux.codex_version import codex_version, kill
 from mux.config.codex_binary import identity
 from mux.core.protocol.experimental import Gate, gate_of
 from mux.errors import AppmuxError
 from mux.posix import private_file
 from mux.storage import json_file
+from mux.upstream.version import codex_version, kill
 
 DIRECTORY: Final = "codex-schema"
 BUNDLE: Final = "codex_app_server_protocol.schemas.json"

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from mux import codex_schema
 from mux.core.protocol.experimental import Gate
+from mux.upstream import schema as codex_schema
 
 GATE = Gate("1.2.3", frozenset({"process/spawn"}), {"a/b": ["x"]}, {"a/b": {}}, {})
 WHICH = "ab-12-cd"

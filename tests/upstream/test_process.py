@@ -13,16 +13,16 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mux import upstream
 from mux.core.broker import Broker
 from mux.core.events import Event, UpstreamExited, UpstreamSent, UpstreamStarted
 from mux.core.limits import Limits
 from mux.core.state.app_server import Introduction
 from mux.dispatcher import Dispatcher
-from mux.upstream import STDERR_KEPT, STDERR_LINE_BYTES, Lines, Upstream
+from mux.upstream import process
+from mux.upstream.process import STDERR_KEPT, STDERR_LINE_BYTES, Lines, Upstream
 from tests.end_to_end.scenes import eventually
 
-FAULTY = str(Path(__file__).with_name("faulty_app_server.py"))
+FAULTY = str(Path(__file__).parents[1] / "faulty_app_server.py")
 PATIENCE = 20.0
 
 # --- Lines ----------------------------------------------------------------------------------------
@@ -170,8 +170,8 @@ async def test_one_that_closes_its_stdout_has_ended() -> None:
 async def test_one_that_ignores_the_end_of_stdin_and_sigterm_is_killed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(upstream, "EOF_DEADLINE", 0.2)
-    monkeypatch.setattr(upstream, "TERMINATE_DEADLINE", 0.2)
+    monkeypatch.setattr(process, "EOF_DEADLINE", 0.2)
+    monkeypatch.setattr(process, "TERMINATE_DEADLINE", 0.2)
     async with _running(*_faulty("stubborn")) as (runs, listening):
         await listening.wait_for(UpstreamStarted)
         runs.send(b'{"id":1,"method":"x","params":{}}')
@@ -196,7 +196,7 @@ async def test_one_that_is_blocked_on_a_full_pipe_ends_in_order() -> None:
 async def test_a_grandchild_that_holds_stderr_open_is_not_waited_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(upstream, "TERMINATE_DEADLINE", 0.2)
+    monkeypatch.setattr(process, "TERMINATE_DEADLINE", 0.2)
     async with _running(*_script("sleep 3 >/dev/null & echo words >&2; exit 4")) as (
         runs,
         listening,
