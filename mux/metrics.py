@@ -37,7 +37,7 @@ from mux.core.state.app_server import State as AppServerState
 from mux.core.state.state import State
 from mux.devices import Book
 from mux.dispatcher import Dispatcher
-from mux.door import Exposition
+from mux.downstream.routes import Exposition
 from mux.failures import Failures
 from mux.push.queue import State as Push
 from mux.push.sender import Pushes

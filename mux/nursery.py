@@ -39,7 +39,7 @@ import structlog
 import trio
 
 import mux
-from mux import downstream, listener, stderr, watchdog
+from mux import stderr, watchdog
 from mux.access import Access
 from mux.auth import Authenticator
 from mux.config.model import Config
@@ -48,18 +48,19 @@ from mux.core.events import Fetched, JournalKept
 from mux.core.state import app_server
 from mux.directories import Directories
 from mux.dispatcher import LATER, Dispatcher
-from mux.door import Exposition, knock
+from mux.downstream import connection, listener
+from mux.downstream.listener import Listener
+from mux.downstream.routes import Exposition, knock
+from mux.downstream.streams import Accepted
+from mux.downstream.tls import Certificate
+from mux.downstream.unauthenticated import Place, Unauthenticated
 from mux.errors import AppmuxError
 from mux.failures import Failures
-from mux.listener import Listener
 from mux.notices.asked import METHODS, Asked
 from mux.notices.lockscreen import LockScreen
 from mux.storage.audit_log import Audit
 from mux.storage.journal import Store, StoreError
-from mux.streams import Accepted
 from mux.terminal import Terminal
-from mux.tls import Certificate
-from mux.unauthenticated import Place, Unauthenticated
 from mux.upstream.process import Upstream
 from mux.upstream.schema import CodexSchema
 
@@ -219,7 +220,7 @@ class RunningServer:
         self.unauthenticated.known(place)
         self._serving += 1
         try:
-            await downstream.serve(
+            await connection.serve(
                 stream,
                 admission,
                 each.transport,

@@ -13,7 +13,6 @@ import structlog
 import trio
 
 import mux
-from mux import listener
 from mux.access import Access
 from mux.auth import Authenticator, open_auth
 from mux.config.addresses import Address, UnixAddress, parse_listen_url, refuse_open_door
@@ -26,7 +25,9 @@ from mux.core.state import app_server
 from mux.devices import Book, open_book
 from mux.directories import Directories
 from mux.dispatcher import Dispatcher
-from mux.listener import Listener
+from mux.downstream import listener
+from mux.downstream.listener import Listener
+from mux.downstream.tls import Certificate, open_certificate
 from mux.notices.asked import Asked
 from mux.nursery import RunningServer
 from mux.occupant import occupant
@@ -34,7 +35,6 @@ from mux.posix import descriptors
 from mux.storage import state_dir
 from mux.storage.audit_log import Audit
 from mux.storage.journal import Store
-from mux.tls import Certificate, open_certificate
 from mux.upstream.process import Upstream
 from mux.upstream.schema import CodexSchema
 

@@ -26,9 +26,9 @@ import attrs
 import trio
 
 from mux.client import Client, ClientError, Json, connect
+from mux.downstream.unix_socket import StartupLock, in_use
 from mux.errors import AppmuxError
 from mux.occupant import Occupant, occupant
-from mux.socketpath import StartupLock, in_use
 
 LOOK_SECONDS: Final = 0.5
 """How often to look what runs, and whether it has gone: a person waits who is in no hurry."""

@@ -1,7 +1,7 @@
 """Requests at the HTTP door, byte by byte, and what the app-server answers to each.
 
-`CASES` is checked against `mux.door` (`test_door`) and against the app-server's own listener
-(`end_to_end/test_auth_native`). Both ask for `TOKEN` as capability token.
+`CASES` is checked against `mux.downstream.routes` (`test_routes`) and against the app-server's own
+listener (`end_to_end/test_auth_native`). Both ask for `TOKEN` as capability token.
 """
 
 from __future__ import annotations

@@ -37,8 +37,11 @@ GUARDED: Final[dict[str, tuple[str, ...]]] = {
     "failures": ("tests/test_failures.py",),
     "notices.lockscreen": ("tests/notices/test_lockscreen.py",),
     "notices.tickets": ("tests/notices/test_tickets.py",),
-    "pairing": ("tests/test_pairing.py", "tests/test_door_pairing.py"),
-    "posts": ("tests/test_posts.py", "tests/test_door_pairing.py"),
+    "pairing": ("tests/test_pairing.py", "tests/downstream/test_pairing_route.py"),
+    "downstream.post_routes": (
+        "tests/downstream/test_post_routes.py",
+        "tests/downstream/test_pairing_route.py",
+    ),
     "posix.private_file": ("tests/posix/test_private_file.py",),
     "push.endpoints": ("tests/push/test_endpoints.py",),
     "push.fcm": ("tests/push/test_fcm.py",),

@@ -19,7 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from mux.auth import Authenticator, open_auth
 from mux.config.model import Auth
-from mux.door import Exposition, knock
+from mux.downstream.routes import Exposition, knock
 from mux.storage.timings import BOUNDS, Times
 from tests import jwts, knocks
 

@@ -172,7 +172,7 @@ INTENDED: Final[Mapping[str, Intended]] = {
         elsewhere="tests/core/test_broker_bounds.py::test_what_is_read_here_has_few_parts"
     ),
     "floods": Intended(
-        elsewhere="tests/test_downstream.py"
+        elsewhere="tests/downstream/test_connection.py"
         "::test_what_asks_for_nothing_is_read_at_its_rate_then_its_client_is_cut"
     ),
     "deadline": Intended(
@@ -212,7 +212,7 @@ INTENDED: Final[Mapping[str, Intended]] = {
         "::test_one_of_three_stops_reading_while_100_000_notifications_stream"
     ),
     "http": Intended(
-        elsewhere="tests/test_door.py::test_a_head_that_never_ends_is_given_up",
+        elsewhere="tests/downstream/test_routes.py::test_a_head_that_never_ends_is_given_up",
     ),
 }
 

@@ -12,7 +12,7 @@ import pytest
 import trio
 import trio.testing
 
-from mux.downstream import CLOSE_DEADLINE
+from mux.downstream.connection import CLOSE_DEADLINE
 from tests.end_to_end.brokered import brokered, client
 from tests.end_to_end.frames import CLOSE, TEXT, Framer, frame, framer, padded
 from tests.end_to_end.native import Native

@@ -8,8 +8,8 @@ import pytest
 import trio
 
 from mux.config.addresses import parse_listen_url
-from mux.listener import open_listener
-from mux.socketpath import ListenError
+from mux.downstream.listener import open_listener
+from mux.downstream.unix_socket import ListenError
 from tests.end_to_end.native import native, native_unix, private_home
 
 NOBODY = "http://127.0.0.1:9/v1"

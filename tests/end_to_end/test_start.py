@@ -25,7 +25,14 @@ A_SECOND_LATER = {"mux.metrics"}
 """What is loaded in a thread then: it holds up nobody, but on a slow machine the first client may
 still be at it."""
 
-FOR_A_CLIENT = {"h11", "wsproto", "msgspec", "mux.door", "mux.downstream", "mux.core.broker"}
+FOR_A_CLIENT = {
+    "h11",
+    "wsproto",
+    "msgspec",
+    "mux.downstream.routes",
+    "mux.downstream.connection",
+    "mux.core.broker",
+}
 
 
 async def test_a_start_loads_what_a_client_needs_and_nothing_dear_beside() -> None:

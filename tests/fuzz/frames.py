@@ -11,7 +11,7 @@ from __future__ import annotations
 import random
 from typing import Final
 
-from mux.frames import Frames
+from mux.downstream.websocket import Frames
 from tests.fuzz.oracle import FaultError
 
 LIMIT: Final = 4096

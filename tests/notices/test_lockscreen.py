@@ -14,7 +14,7 @@ from trio.testing import MockClock
 
 from mux.auth import open_auth
 from mux.config.model import Auth
-from mux.door import knock
+from mux.downstream.routes import knock
 from mux.failures import TOO_MANY, Failures
 from mux.notices.tickets import MOST, Tickets
 from mux.push.push import Push

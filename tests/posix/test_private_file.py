@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from mux import tls
 from mux.auth import open_auth
 from mux.config import locate, model
 from mux.devices import COPY, FILE, open_book
+from mux.downstream import tls
 from mux.errors import AppmuxError
 from mux.notices.ledger import Ledger
 from mux.notices.wishes import open_wishes

@@ -1,4 +1,4 @@
-"""`POST /v1/pair` at `mux.door`, byte by byte; and the pauses of those that fail."""
+"""`POST /v1/pair` at `mux.downstream.routes`, byte by byte; and the pauses of those that fail."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from msgspec import to_builtins
 from mux.auth import open_auth
 from mux.config.model import Auth
 from mux.devices import Book, open_book
-from mux.door import knock
+from mux.downstream.routes import knock
 from mux.failures import TOO_MANY, Failures
 from mux.pairing import ASKED, ENDED, TOLD_AGAIN, Pairing, Wanted
 from tests import knocks

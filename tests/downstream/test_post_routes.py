@@ -1,4 +1,5 @@
-"""`mux.posts`: an answer from a lock screen, from the request's bytes to the reply's."""
+"""`mux.downstream.post_routes`: an answer from a lock screen, from the request's bytes to the
+reply's."""
 
 from __future__ import annotations
 
@@ -12,10 +13,10 @@ import pytest
 import trio
 import trio.testing
 
-from mux import posts
 from mux.devices import open_book
+from mux.downstream import post_routes
+from mux.downstream.http import LINGER_DEADLINE, Head, read_head
 from mux.failures import FREE, TOO_MANY, Failures
-from mux.http_request import LINGER_DEADLINE, Head, read_head
 from mux.pairing import Pairing, Reply
 from tests import knocks
 from tests.knocks import Reply as Answered
@@ -44,7 +45,7 @@ async def decided(sent: bytes, judge: Judge | None, failures: Failures | None = 
     """What a request to `posts.decide` is answered."""
 
     async def serve(stream: trio.abc.HalfCloseableStream, head: Head) -> None:
-        await posts.decide(
+        await post_routes.decide(
             stream, head, "p-1", judge=judge, failures=failures or Failures(), address=PEER
         )
 
@@ -97,7 +98,7 @@ async def test_who_leaves_before_the_body_is_there_is_answered_nothing() -> None
     head = await read_head(server)
     assert isinstance(head, Head)
     with trio.fail_after(5):
-        await posts.decide(server, head, "p", judge=judge, failures=Failures(), address=PEER)
+        await post_routes.decide(server, head, "p", judge=judge, failures=Failures(), address=PEER)
     assert not judge.asked
 
 
@@ -128,7 +129,7 @@ async def test_only_who_is_not_known_counts(status: HTTPStatus) -> None:
 
 async def test_where_nobody_pairs_there_is_no_such_place() -> None:
     async def serve(stream: trio.abc.HalfCloseableStream, head: Head) -> None:
-        await posts.pair(stream, head, None, Failures(), PEER)
+        await post_routes.pair(stream, head, None, Failures(), PEER)
 
     reply = await served(post("/v1/pair"), serve)
     assert (reply.status, reply.body) == (404, "")
@@ -143,7 +144,7 @@ async def test_who_pairs_with_a_wrong_ticket_is_told_so_however_often(
         failures.count(PEER, trio.current_time())
 
     async def serve(stream: trio.abc.HalfCloseableStream, head: Head) -> None:
-        await posts.pair(stream, head, pairing, failures, PEER)
+        await post_routes.pair(stream, head, pairing, failures, PEER)
 
     reply = await served(post("/v1/pair", '{"ticket": "x"}'), serve)
     assert reply.status == 401

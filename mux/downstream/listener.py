@@ -23,10 +23,10 @@ import structlog
 import trio
 
 from mux.config.addresses import Address, TcpAddress
-from mux.socketpath import Claim, ListenError, claim_path, who_is_there
-from mux.streams import Accepted, Encrypted, Listening, Patient
-from mux.tls import Certificate
-from mux.unauthenticated import Place, Unauthenticated
+from mux.downstream.streams import Accepted, Encrypted, Listening, Patient
+from mux.downstream.tls import Certificate
+from mux.downstream.unauthenticated import Place, Unauthenticated
+from mux.downstream.unix_socket import Claim, ListenError, claim_path, who_is_there
 
 BACKLOG = 1024
 """Connections the kernel holds until they are accepted: every client of a full broker may come

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mux.rates import Rate
+from mux.downstream.rate_limit import Rate
 
 
 def test_a_burst_costs_nothing_and_more_has_to_wait_for_its_place() -> None:

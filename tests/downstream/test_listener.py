@@ -1,4 +1,5 @@
-"""`mux.listener` and `mux.socketpath`: URLs, sockets and paths, accepted connections."""
+"""`mux.downstream.listener` and `mux.downstream.unix_socket`: URLs, sockets and paths, accepted
+connections."""
 
 # The file system is what these tests look at; nothing else runs meanwhile.
 # ruff: noqa: ASYNC240
@@ -28,7 +29,6 @@ import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mux import socketpath
 from mux.config import locate
 from mux.config.addresses import (
     Address,
@@ -40,10 +40,11 @@ from mux.config.addresses import (
     refuse_open_door,
 )
 from mux.config.locate import LONGEST_ADDRESS
-from mux.listener import Listener, open_listener, serve
-from mux.socketpath import ListenError
-from mux.streams import Listening, Patient
-from mux.unauthenticated import MOST, MOST_OF_ADDRESS, TOLD_EVERY, Place, Unauthenticated
+from mux.downstream import unix_socket
+from mux.downstream.listener import Listener, open_listener, serve
+from mux.downstream.streams import Listening, Patient
+from mux.downstream.unauthenticated import MOST, MOST_OF_ADDRESS, TOLD_EVERY, Place, Unauthenticated
+from mux.downstream.unix_socket import ListenError
 from tests.ports import kept_port
 
 HOME = Path("/the/codex/home")
@@ -294,7 +295,7 @@ def long(path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A path that no socket's address has room for."""
     places = path.parent / "places"
     places.mkdir()
-    monkeypatch.setattr(socketpath, "SHORT_PLACES", places)
+    monkeypatch.setattr(unix_socket, "SHORT_PLACES", places)
     return path.with_name("x" * (LONGEST_ADDRESS - len(os.fsencode(path.parent))))
 
 
@@ -325,8 +326,8 @@ async def test_a_socket_whose_path_is_too_long_is_elsewhere(long: Path) -> None:
 async def test_what_is_left_elsewhere_is_replaced_and_what_lives_there_is_not(
     long: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(socketpath, "STARTING_PATIENCE", 0.1)
-    place = socketpath.short_place(long)
+    monkeypatch.setattr(unix_socket, "STARTING_PATIENCE", 0.1)
+    place = unix_socket.short_place(long)
     place.parent.mkdir(mode=0o777)
     place.parent.chmod(0o777)
     leave_stale(place)
@@ -345,7 +346,7 @@ async def test_what_is_left_elsewhere_is_replaced_and_what_lives_there_is_not(
             await open_listener(UnixAddress(long))
         assert not long.is_symlink()
 
-        monkeypatch.setattr(socketpath, "STARTING_PATIENCE", 5.0)
+        monkeypatch.setattr(unix_socket, "STARTING_PATIENCE", 5.0)
         ending = threading.Timer(0.1, other.close)  # as a codex does that has removed its link
         ending.start()
         opened = await open_listener(UnixAddress(long))
@@ -355,7 +356,7 @@ async def test_what_is_left_elsewhere_is_replaced_and_what_lives_there_is_not(
 
 
 async def test_somebody_elses_directory_for_long_paths(long: Path) -> None:
-    place = socketpath.short_place(long)
+    place = unix_socket.short_place(long)
     place.parent.symlink_to(long.parent)
     with pytest.raises(ListenError, match="it belongs to somebody else"):
         await open_listener(UnixAddress(long))
@@ -370,8 +371,8 @@ async def test_somebody_elses_directory_for_long_paths(long: Path) -> None:
 async def test_codexs_lock_elsewhere_is_waited_for(
     long: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(socketpath, "STARTING_PATIENCE", 0.1)
-    place = socketpath.short_place(long)
+    monkeypatch.setattr(unix_socket, "STARTING_PATIENCE", 0.1)
+    place = unix_socket.short_place(long)
     place.parent.mkdir()
     with place.with_name(f"{place.name}.lock").open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
@@ -402,7 +403,7 @@ async def test_the_umask_does_not_matter(path: Path) -> None:
         os.umask(before)
     there = path.with_name("new")
     assert (mode(there), mode(there / "x.sock")) == (0o700, 0o600)
-    assert mode(there / "x.sock.lock") == mode(there / socketpath.STARTUP_LOCK) == 0o600
+    assert mode(there / "x.sock.lock") == mode(there / unix_socket.STARTUP_LOCK) == 0o600
     await opened.aclose()
 
 

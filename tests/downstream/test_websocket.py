@@ -1,4 +1,4 @@
-"""`mux.frames`: the same messages, however the bytes come, and what is said back."""
+"""`mux.downstream.websocket`: the same messages, however the bytes come, and what is said back."""
 
 from __future__ import annotations
 
@@ -12,7 +12,14 @@ from hypothesis import strategies as st
 from wsproto.connection import Connection, ConnectionType
 from wsproto.events import CloseConnection, Pong
 
-from mux.frames import HEAD_BYTES, IN_2_BYTES, SHORT_TEXT, SMALL_FRAGMENT, Frames, accepted
+from mux.downstream.websocket import (
+    HEAD_BYTES,
+    IN_2_BYTES,
+    SHORT_TEXT,
+    SMALL_FRAGMENT,
+    Frames,
+    accepted,
+)
 from tests.end_to_end.frames import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, frame
 
 LIMIT = 100_000

@@ -1,4 +1,5 @@
-"""`mux.tls`, `mux.streams`: a certificate's files, TLS on a listener, clients that take nothing."""
+"""`mux.downstream.tls`, `mux.downstream.streams`: a certificate's files, TLS on a listener, clients
+that take nothing."""
 
 from __future__ import annotations
 
@@ -14,14 +15,14 @@ import trio
 import trio.testing
 from cryptography.hazmat.primitives import serialization
 
-from mux import listener, streams
 from mux.config.addresses import parse_listen_url
 from mux.config.model import Tls
-from mux.listener import Listener, open_listener
-from mux.socketpath import ListenError
-from mux.streams import Patient
-from mux.tls import Certificate, TlsError, open_certificate
-from mux.unauthenticated import Place
+from mux.downstream import listener, streams
+from mux.downstream.listener import Listener, open_listener
+from mux.downstream.streams import Patient
+from mux.downstream.tls import Certificate, TlsError, open_certificate
+from mux.downstream.unauthenticated import Place
+from mux.downstream.unix_socket import ListenError
 from tests.certificates import Issued, issue
 from tests.end_to_end.peer import plainly
 

@@ -15,7 +15,6 @@ import pytest
 import trio
 import trio.testing
 
-from mux import downstream
 from mux.core.broker import Broker
 from mux.core.commands import Charge, Command
 from mux.core.events import ClientSent, Event
@@ -23,14 +22,15 @@ from mux.core.limits import Limits
 from mux.core.policy.principal import Principal
 from mux.core.state.app_server import Introduction
 from mux.dispatcher import Dispatcher, Port
-from mux.door import Admission
-from mux.frames import Frames
-from mux.streams import Patient
+from mux.downstream import connection
+from mux.downstream.routes import Admission
+from mux.downstream.streams import Patient
+from mux.downstream.websocket import Frames
 from tests.end_to_end.frames import CLOSE, CONTINUATION, PING, PONG, TEXT, frame
 
 PATIENCE: Final = 20.0
 MANY: Final = 1500
-A_ROUND: Final = 2 * (downstream.FRAMES_AT_ONCE + 1)
+A_ROUND: Final = 2 * (connection.FRAMES_AT_ONCE + 1)
 """Frames looked at between two steps of another task, between which a reader may have two: trio
 goes through its tasks in any order. One more is looked at to see that there is more."""
 KEY: Final = b"dGhlIHNhbXBsZSBub25jZQ=="
@@ -86,7 +86,7 @@ async def served(*, refuses: bool = False) -> AsyncIterator[Line]:
 
     async def serve() -> None:
         stream = Patient(trio.socket.from_stdlib_socket(ours))
-        await downstream.serve(
+        await connection.serve(
             stream,
             admission,
             "unix",
@@ -160,7 +160,7 @@ async def test_a_thousand_requests_in_one_piece_are_heard_a_few_a_step(
 async def test_a_message_that_takes_its_time_is_the_last_of_its_step(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(downstream, "TURN_SECONDS", -1.0)
+    monkeypatch.setattr(connection, "TURN_SECONDS", -1.0)
     async with served() as line:
         await line.stream.send_all(frame(TEXT, b"{}") * 100)
         with trio.fail_after(PATIENCE):
@@ -175,7 +175,7 @@ async def test_what_asks_for_nothing_is_read_at_its_rate_then_its_client_is_cut(
     what: str, autojump_clock: trio.testing.MockClock
 ) -> None:
     """By the clock of the test: nobody waits for it."""
-    idle = downstream.IDLE_BURST + downstream.IDLE_PER_SECOND * 5
+    idle = connection.IDLE_BURST + connection.IDLE_PER_SECOND * 5
     one = frame(PING, b"") if what == "pings" else frame(TEXT, b"{}")
     async with served(refuses=what == "refused") as line:
         began = trio.current_time()
@@ -184,12 +184,12 @@ async def test_what_asks_for_nothing_is_read_at_its_rate_then_its_client_is_cut(
         await line.hears(last)
         assert trio.current_time() - began == pytest.approx(5, abs=0.5)
         await trio.sleep(60)  # a rest: it may again
-        await line.stream.send_all(one * downstream.IDLE_BURST + frame(TEXT, b"again"))
+        await line.stream.send_all(one * connection.IDLE_BURST + frame(TEXT, b"again"))
         await line.hears(last + 1)
         assert trio.current_time() - began < 5 + 60 + 1
         async with trio.open_nursery() as nursery:
             nursery.start_soon(send_until_broken, line.stream, one * 100)
-            assert await line.close_code() == downstream.TOO_MUCH
+            assert await line.close_code() == connection.TOO_MUCH
             await line.over.wait()
         assert trio.current_time() - began < 5 + 60 + 1 + 20
 

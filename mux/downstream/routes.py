@@ -27,11 +27,11 @@ import msgspec
 import structlog
 import trio
 
-from mux import posts
 from mux.auth import Authenticator, AuthError, local_user
 from mux.core.policy.principal import Principal
+from mux.downstream import post_routes
+from mux.downstream.http import Answer, Head, answer, hold_back, read_head
 from mux.failures import Failures
-from mux.http_request import Answer, Head, answer, hold_back, read_head
 from mux.pairing import Pairing
 
 WEBSOCKET_VERSION = b"13"
@@ -91,7 +91,7 @@ async def knock(
     ready: Callable[[], bool],
     metrics: Callable[[str], Exposition] | None = None,
     pairing: Pairing | None = None,
-    decide: posts.Decide | None = None,
+    decide: post_routes.Decide | None = None,
     failures: Failures | None = None,
     local: bool = False,
     asked: Callable[[], None] = lambda: None,
@@ -114,9 +114,9 @@ async def knock(
         if isinstance(outcome, Admission):
             return outcome
         if isinstance(outcome, _ToPair):
-            await posts.pair(stream, head, pairing, failures, address)
+            await post_routes.pair(stream, head, pairing, failures, address)
         elif isinstance(outcome, _ToDecide):
-            await posts.decide(
+            await post_routes.decide(
                 stream, head, outcome.push, judge=decide, failures=failures, address=address
             )
         else:

@@ -12,8 +12,8 @@ from typing import TypeAlias
 import structlog
 import trio
 
+from mux.downstream.http import Answer, Head, answer, hold_back, read_body
 from mux.failures import Failures
-from mux.http_request import Answer, Head, answer, hold_back, read_body
 from mux.pairing import Pairing, Reply, malformed, too_many
 
 Decide: TypeAlias = Callable[[str, str, bytes, str], Reply]

@@ -1,4 +1,4 @@
-"""`mux.door`: what is answered over HTTP, and what gets through."""
+"""`mux.downstream.routes`: what is answered over HTTP, and what gets through."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ import trio.testing
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from mux import http_request
 from mux.auth import open_auth
 from mux.config.model import Auth
 from mux.core.policy.principal import Principal
-from mux.door import Admission, knock
-from mux.streams import Patient
+from mux.downstream import http
+from mux.downstream.routes import Admission, knock
+from mux.downstream.streams import Patient
 from tests import knocks
 from tests.knocks import AUTHORIZED, UPGRADE, request
 
@@ -254,10 +254,10 @@ def test_the_short_way_reads_what_the_library_reads(
     sent = request(line, *headers, body="rest")
     for place, text in odd:
         sent = sent[:place] + text.encode("latin-1") + sent[place:]
-    short = http_request._usual(sent)
+    short = http._usual(sent)
     if short is not None:
         parser = h11.Connection(h11.SERVER)
-        assert http_request._parse_head(parser, sent, sent) == short
+        assert http._parse_head(parser, sent, sent) == short
     assert short is not None or odd or line != "GET /x?y HTTP/1.1" or headers != list(AUTHORIZED)
 
 
@@ -292,15 +292,13 @@ async def test_a_head_that_never_ends_is_given_up(autojump_clock: trio.testing.M
     assert await knock(server, "ws", CLOSED, "somebody", ready=lambda: True) is None
     assert (await client.receive_some()).startswith(b"HTTP/1.1 408 ")
     # The head's deadline, and then the lingering for a peer that doesn't close.
-    assert (
-        trio.current_time() - started == http_request.HEAD_DEADLINE + http_request.LINGER_DEADLINE
-    )
+    assert trio.current_time() - started == http.HEAD_DEADLINE + http.LINGER_DEADLINE
 
 
 async def test_a_head_is_read_no_further_than_its_limit() -> None:
     client, server = trio.testing.memory_stream_pair()
     head = b"GET / HTTP/1.1\r\nx: "
-    await client.send_all(head + b"a" * (http_request.HEAD_BYTES - len(head)))
+    await client.send_all(head + b"a" * (http.HEAD_BYTES - len(head)))
     async with trio.open_nursery() as nursery:
 
         async def read() -> None:
@@ -315,7 +313,7 @@ async def test_a_peer_that_takes_no_answer_is_given_up(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     client, server = trio.testing.lockstep_stream_pair()
-    await_answer = trio.current_time() + http_request.ANSWER_DEADLINE
+    await_answer = trio.current_time() + http.ANSWER_DEADLINE
     async with trio.open_nursery() as nursery:
         nursery.start_soon(client.send_all, request("GET /"))
         assert await knock(server, "ws", CLOSED, "somebody", ready=lambda: True) is None

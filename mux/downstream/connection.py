@@ -20,11 +20,11 @@ from mux.core.events import ClientSent, ClientSentBinary
 from mux.core.policy.principal import ClientId
 from mux.core.protocol import jsonrpc
 from mux.dispatcher import Dispatcher, Port
-from mux.door import Admission
-from mux.frames import Frames, accepted
+from mux.downstream.rate_limit import Rate
+from mux.downstream.routes import Admission
+from mux.downstream.streams import Accepted, Patient
+from mux.downstream.websocket import Frames, accepted
 from mux.outbox import Outbox
-from mux.rates import Rate
-from mux.streams import Accepted, Patient
 
 RECEIVE_BYTES = 64 * 1024
 """Read from the socket at once: a message of 14 MiB in 224 reads instead of the 3,584 of 4 KiB."""
