@@ -29,16 +29,16 @@ from prometheus_client.registry import Collector
 
 import mux
 from mux import stderr
+from mux.access.devices import Book
+from mux.access.throttle import Failures
 from mux.core.features.notice_escalation import REASONS
 from mux.core.features.server_requests import LATE
 from mux.core.protocol.methods import Asked
 from mux.core.state import client as clients
 from mux.core.state.app_server import State as AppServerState
 from mux.core.state.state import State
-from mux.devices import Book
 from mux.dispatcher import Dispatcher
 from mux.downstream.routes import Exposition
-from mux.failures import Failures
 from mux.push.queue import State as Push
 from mux.push.sender import Pushes
 from mux.storage.audit_log import Audit

@@ -27,8 +27,8 @@ from xml.parsers.expat import ExpatError
 
 import attrs
 
+from mux.access.devices import digest_of, open_book
 from mux.core.policy.scopes import ALL
-from mux.devices import digest_of, open_book
 from mux.errors import AppmuxError
 from mux.launchd import Launchd
 from mux.posix import private_file

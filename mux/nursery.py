@@ -40,8 +40,9 @@ import trio
 
 import mux
 from mux import stderr, watchdog
-from mux.access import Access
-from mux.auth import Authenticator
+from mux.access.authentication import Authenticator
+from mux.access.requests import Access
+from mux.access.throttle import Failures
 from mux.config.model import Config
 from mux.core.commands import Fetch, Serve
 from mux.core.events import Fetched, JournalKept
@@ -55,7 +56,6 @@ from mux.downstream.streams import Accepted
 from mux.downstream.tls import Certificate
 from mux.downstream.unauthenticated import Place, Unauthenticated
 from mux.errors import AppmuxError
-from mux.failures import Failures
 from mux.notices.asked import METHODS, Asked
 from mux.notices.lockscreen import LockScreen
 from mux.storage.audit_log import Audit

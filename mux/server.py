@@ -13,8 +13,9 @@ import structlog
 import trio
 
 import mux
-from mux.access import Access
-from mux.auth import Authenticator, open_auth
+from mux.access.authentication import Authenticator, open_auth
+from mux.access.devices import Book, open_book
+from mux.access.requests import Access
 from mux.config.addresses import Address, UnixAddress, parse_listen_url, refuse_open_door
 from mux.config.codex_binary import codex_home, find_codex
 from mux.config.model import Config
@@ -22,7 +23,6 @@ from mux.core.broker import Broker
 from mux.core.events import GateLearned
 from mux.core.policy import notice
 from mux.core.state import app_server
-from mux.devices import Book, open_book
 from mux.directories import Directories
 from mux.dispatcher import Dispatcher
 from mux.downstream import listener

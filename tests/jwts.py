@@ -1,7 +1,7 @@
 """JWTs made by hand, down to the bytes, and what the app-server says to each.
 
-`CASES` is checked against `mux.auth` (`test_auth`) and against the app-server itself
-(`end_to_end/test_auth_native`), so neither can drift from the other.
+`CASES` is checked against `mux.access.authentication` (`test_authentication`) and against the
+app-server itself (`end_to_end/test_auth_native`), so neither can drift from the other.
 """
 
 from __future__ import annotations

@@ -24,20 +24,20 @@ from typing import Final
 ROOT: Final = Path(__file__).parent.parent
 
 GUARDED: Final[dict[str, tuple[str, ...]]] = {
-    "access": ("tests/test_access.py",),
+    "access.requests": ("tests/access/test_requests.py",),
     "storage.audit_log": ("tests/storage/test_audit_log.py",),
     "storage.audit_writer": ("tests/storage/test_audit_log.py",),
-    "auth": ("tests/test_auth.py",),
+    "access.authentication": ("tests/access/test_authentication.py",),
     "core.policy.approval_policy": (
         "tests/core/policy/test_approval_policy.py",
         "tests/core/features/test_voting.py",
     ),
     "core.policy.scopes": ("tests/core/policy/test_scopes.py", "tests/core/test_broker_access.py"),
-    "devices": ("tests/test_devices.py",),
-    "failures": ("tests/test_failures.py",),
+    "access.devices": ("tests/access/test_devices.py",),
+    "access.throttle": ("tests/access/test_throttle.py",),
     "notices.lockscreen": ("tests/notices/test_lockscreen.py",),
     "notices.tickets": ("tests/notices/test_tickets.py",),
-    "pairing": ("tests/test_pairing.py", "tests/downstream/test_pairing_route.py"),
+    "access.pairing": ("tests/access/test_pairing.py", "tests/downstream/test_pairing_route.py"),
     "downstream.post_routes": (
         "tests/downstream/test_post_routes.py",
         "tests/downstream/test_pairing_route.py",
@@ -49,8 +49,8 @@ GUARDED: Final[dict[str, tuple[str, ...]]] = {
         "tests/storage/test_journal.py",
         "tests/storage/test_journal_faults.py",
     ),
-    "storage.json_file": ("tests/storage/test_write_behind.py", "tests/test_devices.py"),
-    "storage.write_behind": ("tests/storage/test_write_behind.py", "tests/test_devices.py"),
+    "storage.json_file": ("tests/storage/test_write_behind.py", "tests/access/test_devices.py"),
+    "storage.write_behind": ("tests/storage/test_write_behind.py", "tests/access/test_devices.py"),
 }
 """Each module with the tests that are to notice."""
 

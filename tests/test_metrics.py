@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from mux.auth import Authenticator, open_auth
+from mux.access.authentication import Authenticator, open_auth
 from mux.config.model import Auth
 from mux.downstream.routes import Exposition, knock
 from mux.storage.timings import BOUNDS, Times

@@ -21,10 +21,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from mux import cli, cli_service, login, ready, setup, tailnet
+from mux.access.devices import digest_of, open_book
 from mux.cli_service import UnansweredError
 from mux.config.load import load
 from mux.core.policy.scopes import ALL
-from mux.devices import digest_of, open_book
 from mux.service import ServiceError
 from mux.setup import SetupError
 from tests.host import Host, host

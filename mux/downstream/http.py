@@ -18,8 +18,8 @@ import msgspec
 import structlog
 import trio
 
+from mux.access.throttle import Counted, Failures
 from mux.downstream.streams import Patient
-from mux.failures import Counted, Failures
 
 HEAD_BYTES = 32 * 1024
 """Of one request's head: four times what common servers take, for long JWTs."""

@@ -12,9 +12,9 @@ from typing import TypeAlias
 import structlog
 import trio
 
+from mux.access.pairing import Pairing, Reply, malformed, too_many
+from mux.access.throttle import Failures
 from mux.downstream.http import Answer, Head, answer, hold_back, read_body
-from mux.failures import Failures
-from mux.pairing import Pairing, Reply, malformed, too_many
 
 Decide: TypeAlias = Callable[[str, str, bytes, str], Reply]
 """Judges an answer: by the push's id, the ``Authorization`` header, the body and the address."""

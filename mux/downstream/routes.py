@@ -27,12 +27,12 @@ import msgspec
 import structlog
 import trio
 
-from mux.auth import Authenticator, AuthError, local_user
+from mux.access.authentication import Authenticator, AuthError, local_user
+from mux.access.pairing import Pairing
+from mux.access.throttle import Failures
 from mux.core.policy.principal import Principal
 from mux.downstream import post_routes
 from mux.downstream.http import Answer, Head, answer, hold_back, read_head
-from mux.failures import Failures
-from mux.pairing import Pairing
 
 WEBSOCKET_VERSION = b"13"
 

@@ -17,7 +17,7 @@ import attrs
 import structlog
 import trio
 
-from mux.failures import network
+from mux.access.throttle import network
 from mux.posix import descriptors
 
 MOST: Final = 1024

@@ -15,13 +15,13 @@ from typing import Any, Final, TypeVar
 import attrs
 import msgspec
 
+from mux.access.devices import Book
 from mux.config import model
 from mux.core.commands import Serve
 from mux.core.extension import notices as said
 from mux.core.features.approval_list import item_about, params_of
 from mux.core.policy.notice import KINDS, RISKS
 from mux.core.policy.principal import Principal
-from mux.devices import Book
 from mux.dispatcher import Dispatcher
 from mux.errors import AppmuxError
 from mux.notices.ledger import Ledger, Thing

@@ -18,10 +18,10 @@ import attrs
 import msgspec
 import trio
 
+from mux.access.pairing import Reply, malformed
 from mux.core.policy.principal import Principal, device_key
 from mux.notices.noticing import Noticing
 from mux.notices.tickets import PREFIX, Answer, Ticket
-from mux.pairing import Reply, malformed
 
 BEARER: Final = "bearer "
 

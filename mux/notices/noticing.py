@@ -23,13 +23,13 @@ from typing import Any, Final
 import attrs
 import trio
 
+from mux.access.devices import Book
 from mux.config import model
 from mux.core.commands import Explain, Judged, Notify, Withdraw
 from mux.core.events import AnsweredByNotice, NoticesKept, Reachable
 from mux.core.policy.notice import WAITING, Notice, Recipient, Standing
 from mux.core.policy.principal import Principal, device_key
 from mux.core.policy.scopes import ALL
-from mux.devices import Book
 from mux.dispatcher import Dispatcher
 from mux.notices import wording
 from mux.notices.ledger import Ledger

@@ -14,12 +14,12 @@ import trio
 import trio.testing
 from msgspec import to_builtins
 
-from mux.auth import open_auth
+from mux.access.authentication import open_auth
+from mux.access.devices import Book, open_book
+from mux.access.pairing import ASKED, ENDED, TOLD_AGAIN, Pairing, Wanted
+from mux.access.throttle import TOO_MANY, Failures
 from mux.config.model import Auth
-from mux.devices import Book, open_book
 from mux.downstream.routes import knock
-from mux.failures import TOO_MANY, Failures
-from mux.pairing import ASKED, ENDED, TOLD_AGAIN, Pairing, Wanted
 from tests import knocks
 from tests.knocks import UPGRADE, Reply, request
 
@@ -256,7 +256,7 @@ async def test_refusals_are_counted_and_slowed_and_nothing_else(
         await trio.lowlevel.checkpoint()
 
     async with porch(tmp_path) as opened:
-        monkeypatch.setattr("mux.failures.trio.sleep", sleep)
+        monkeypatch.setattr("mux.access.throttle.trio.sleep", sleep)
         wrong = request("GET /", *UPGRADE, "authorization: Bearer amx_wrong")
         for _ in range(5):
             assert (await opened.ask(wrong)).status == 401

@@ -13,11 +13,11 @@ import pytest
 import trio
 import trio.testing
 
-from mux.devices import open_book
+from mux.access.devices import open_book
+from mux.access.pairing import Pairing, Reply
+from mux.access.throttle import FREE, TOO_MANY, Failures
 from mux.downstream import post_routes
 from mux.downstream.http import LINGER_DEADLINE, Head, read_head
-from mux.failures import FREE, TOO_MANY, Failures
-from mux.pairing import Pairing, Reply
 from tests import knocks
 from tests.knocks import Reply as Answered
 from tests.knocks import request

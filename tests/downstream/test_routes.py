@@ -17,7 +17,7 @@ import trio.testing
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from mux.auth import open_auth
+from mux.access.authentication import open_auth
 from mux.config.model import Auth
 from mux.core.policy.principal import Principal
 from mux.downstream import http

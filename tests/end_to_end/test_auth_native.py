@@ -1,7 +1,7 @@
 """The app-server's own listener, asked what `jwts` and `knocks` claim that it answers.
 
-What passes here is passed by `mux.auth` and `mux.downstream.routes` in `test_auth` and
-`test_routes`.
+What passes here is passed by `mux.access.authentication` and `mux.downstream.routes` in
+`test_authentication` and `test_routes`.
 """
 
 from __future__ import annotations

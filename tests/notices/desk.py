@@ -12,6 +12,7 @@ from typing import Any
 
 import attrs
 
+from mux.access.devices import Book, Device, digest_of, open_book
 from mux.config.model import Config, Notices
 from mux.core.broker import Broker
 from mux.core.events import UpstreamStarted
@@ -20,7 +21,6 @@ from mux.core.policy.approval_policy import Policies
 from mux.core.policy.scopes import ALL
 from mux.core.protocol.scope import Scope
 from mux.core.state.app_server import Introduction
-from mux.devices import Book, Device, digest_of, open_book
 from mux.dispatcher import Dispatcher
 from mux.notices.asked import Asked
 from mux.notices.lockscreen import LockScreen

@@ -12,10 +12,10 @@ import trio
 import trio.testing
 from trio.testing import MockClock
 
-from mux.auth import open_auth
+from mux.access.authentication import open_auth
+from mux.access.throttle import TOO_MANY, Failures
 from mux.config.model import Auth
 from mux.downstream.routes import knock
-from mux.failures import TOO_MANY, Failures
 from mux.notices.tickets import MOST, Tickets
 from mux.push.push import Push
 from tests import knocks

@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from mux.auth import open_auth
+from mux.access.authentication import open_auth
+from mux.access.devices import COPY, FILE, open_book
 from mux.config import locate, model
-from mux.devices import COPY, FILE, open_book
 from mux.downstream import tls
 from mux.errors import AppmuxError
 from mux.notices.ledger import Ledger

@@ -17,6 +17,8 @@ import attrs
 import msgspec
 from msgspec import structs
 
+from mux.access.devices import Book, Device, DeviceError, digest_of, new_token
+from mux.access.pairing import TICKET_SECONDS, Pairing, Wanted
 from mux.core.commands import Serve
 from mux.core.events import AccessEnded, DeviceEnded, Renamed
 from mux.core.extension.devices import (
@@ -37,10 +39,8 @@ from mux.core.extension.devices import (
 from mux.core.extension.parts import Done
 from mux.core.policy.principal import ClientId, Principal
 from mux.core.protocol.scope import Scope
-from mux.devices import Book, Device, DeviceError, digest_of, new_token
 from mux.dispatcher import Dispatcher
 from mux.errors import AppmuxError
-from mux.pairing import TICKET_SECONDS, Pairing, Wanted
 
 LONGEST_LIFETIME: Final = 10 * 366 * 86_400.0
 """Seconds. Longer is a slip of the unit, or means never."""

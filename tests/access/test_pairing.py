@@ -1,4 +1,4 @@
-"""`mux.pairing`: tickets, codes, and that nothing is half-made."""
+"""`mux.access.pairing`: tickets, codes, and that nothing is half-made."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec import to_builtins
 
-from mux import pairing
-from mux.devices import Book, BookError, DeviceError, open_book
-from mux.pairing import Pairing, PairingError, Reply, Wanted, code_of
+from mux.access import pairing
+from mux.access.devices import Book, BookError, DeviceError, open_book
+from mux.access.pairing import Pairing, PairingError, Reply, Wanted, code_of
 from mux.storage.write_behind import WriteBehind
 
 OPERATOR = 7

@@ -1,4 +1,5 @@
-"""`mux.access`: who may grant what, and what becomes of connections when the book changes."""
+"""`mux.access.requests`: who may grant what, and what becomes of connections when the book
+changes."""
 
 from __future__ import annotations
 
@@ -13,7 +14,9 @@ import trio
 import trio.testing
 from msgspec import to_builtins
 
-from mux.access import CHANGED, LONGEST_LIFETIME, REVOKED, Access, AccessError
+from mux.access.devices import Book, Device, DeviceError, digest_of, open_book
+from mux.access.pairing import TICKET_SECONDS, Wanted
+from mux.access.requests import CHANGED, LONGEST_LIFETIME, REVOKED, Access, AccessError
 from mux.core.broker import Broker
 from mux.core.commands import Serve
 from mux.core.events import DeviceEnded, Event
@@ -22,11 +25,9 @@ from mux.core.policy.principal import ClientId, Principal
 from mux.core.policy.scopes import ALL
 from mux.core.protocol.scope import Scope
 from mux.core.state.app_server import Introduction
-from mux.devices import Book, Device, DeviceError, digest_of, open_book
 from mux.dispatcher import Dispatcher, Port
 from mux.errors import AppmuxError
 from mux.outbox import Outbox
-from mux.pairing import TICKET_SECONDS, Wanted
 
 NOW = 1_800_000_000.0
 OWNER = Principal("local", "local-user")

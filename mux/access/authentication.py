@@ -27,10 +27,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import attrs
 
+from mux.access.devices import TOKEN_PREFIX, Device
 from mux.core.policy.principal import Principal
 from mux.core.policy.scopes import ALL
 from mux.core.protocol.scope import Scope
-from mux.devices import TOKEN_PREFIX, Device
 from mux.errors import AppmuxError
 from mux.posix import private_file
 

@@ -30,6 +30,7 @@ import msgspec
 import structlog
 import trio
 
+from mux.access.devices import Book, BookError, Device, digest_of, new_token, printable_name
 from mux.core.extension.devices import (
     Asked,
     Ended,
@@ -42,7 +43,6 @@ from mux.core.extension.devices import (
 )
 from mux.core.policy.principal import ClientId
 from mux.core.protocol.scope import Scope
-from mux.devices import Book, BookError, Device, digest_of, new_token, printable_name
 from mux.errors import AppmuxError
 
 TICKET_SECONDS: Final = 300.0

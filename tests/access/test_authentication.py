@@ -1,4 +1,4 @@
-"""`mux.auth`: flags judged, headers turned into principals or refusals."""
+"""`mux.access.authentication`: flags judged, headers turned into principals or refusals."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mux.auth import (
+from mux.access.authentication import (
     LONGEST_CLOCK_SKEW,
     SHORTEST_SHARED_SECRET,
     AuthConfigError,
@@ -22,10 +22,10 @@ from mux.auth import (
     local_user,
     open_auth,
 )
+from mux.access.devices import Device, digest_of
 from mux.config.model import Auth
 from mux.core.policy.principal import Principal
 from mux.core.policy.scopes import ALL
-from mux.devices import Device, digest_of
 from tests import jwts
 
 NOW = 1_800_000_000

@@ -1,4 +1,4 @@
-"""`mux.devices`: the book, its file, names and tokens."""
+"""`mux.access.devices`: the book, its file, names and tokens."""
 
 from __future__ import annotations
 
@@ -15,10 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from mux import devices
-from mux.core.policy.scopes import ALL
-from mux.core.protocol.scope import Scope
-from mux.devices import (
+from mux.access import devices
+from mux.access.devices import (
     Book,
     BookError,
     DeviceError,
@@ -28,6 +26,8 @@ from mux.devices import (
     printable_name,
     proper_name,
 )
+from mux.core.policy.scopes import ALL
+from mux.core.protocol.scope import Scope
 from mux.storage import json_file
 from tests.end_to_end.scenes import eventually
 

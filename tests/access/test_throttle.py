@@ -1,4 +1,4 @@
-"""`mux.failures`: who fails is counted, and waits."""
+"""`mux.access.throttle`: who fails is counted, and waits."""
 
 from __future__ import annotations
 
@@ -6,37 +6,37 @@ import pytest
 import trio
 import trio.testing
 
-from mux import failures
-from mux.failures import Counted, Failures, network
+from mux.access import throttle
+from mux.access.throttle import Counted, Failures, network
 
 
 def test_the_pauses_grow_to_a_limit_and_are_forgotten() -> None:
     failed = Failures()
     pauses = [failed.count("10.0.0.7:1", 100.0).pause for _ in range(12)]
     assert pauses[:6] == [0.0, 0.0, 0.0, 0.1, 0.2, 0.4]
-    assert pauses[-1] == failures.LONGEST_PAUSE
+    assert pauses[-1] == throttle.LONGEST_PAUSE
     first = Counted(1, 0.0, loud=True)
     assert failed.count("10.0.0.8:1", 100.0) == first
-    assert failed.count("10.0.0.7:2", 100.0 + failures.FORGOTTEN_AFTER) == first
+    assert failed.count("10.0.0.7:2", 100.0 + throttle.FORGOTTEN_AFTER) == first
     assert failed.total == 14
 
 
 def test_however_often_it_failed_a_pause_is_a_number() -> None:
     failed = Failures()
     pauses = [failed.count("10.0.0.7:1", 0.0).pause for _ in range(2000)]
-    assert pauses[-1] == failures.LONGEST_PAUSE
+    assert pauses[-1] == throttle.LONGEST_PAUSE
 
 
 def test_only_whose_own_failures_are_too_many_is_told_so() -> None:
     """Behind a proxy all have one address."""
     failed = Failures()
-    for _ in range(failures.TOO_MANY):
+    for _ in range(throttle.TOO_MANY):
         assert not failed.count("127.0.0.1:1", 0.0, "device:ada").too_many
     assert failed.count("127.0.0.1:1", 0.0, "device:ada").too_many
     assert failed.count("10.0.0.8:1", 0.0, "device:ada").too_many  # wherever it is
     assert not failed.count("127.0.0.1:1", 0.0, "device:bob").too_many
     assert not failed.count("127.0.0.1:1", 0.0).too_many
-    assert not failed.count("127.0.0.1:1", failures.FORGOTTEN_AFTER, "device:ada").too_many
+    assert not failed.count("127.0.0.1:1", throttle.FORGOTTEN_AFTER, "device:ada").too_many
 
 
 def test_who_comes_from_elsewhere_each_time_waits_no_less() -> None:
@@ -49,20 +49,20 @@ def test_who_comes_from_elsewhere_each_time_waits_no_less() -> None:
 def test_the_log_has_few_lines_of_an_address_that_fails_on() -> None:
     failed = Failures()
     loud = [failed.count("10.0.0.7:1", at / 10).loud for at in range(6000)]  # ten minutes of it
-    assert all(loud[: failures.TOO_MANY])
-    assert sum(loud[failures.TOO_MANY :]) == 9
+    assert all(loud[: throttle.TOO_MANY])
+    assert sum(loud[throttle.TOO_MANY :]) == 9
     assert failed.count("10.0.0.8:1", 0.0).loud
 
 
 def test_the_table_is_bounded_and_the_oldest_goes_first() -> None:
     failed = Failures()
-    for number in range(failures.MOST_ADDRESSES + 1):
+    for number in range(throttle.MOST_ADDRESSES + 1):
         failed.count(f"10.0.{number // 256}.{number % 256}:1", 0.0)
         failed.count("10.9.9.9:1", 0.0)
     addresses = failed.facts()["addresses"]
-    assert len(addresses) == failures.MOST_ADDRESSES
+    assert len(addresses) == throttle.MOST_ADDRESSES
     assert "10.0.0.0" not in addresses
-    assert addresses["10.9.9.9"] == failures.MOST_ADDRESSES + 1
+    assert addresses["10.9.9.9"] == throttle.MOST_ADDRESSES + 1
 
 
 @pytest.mark.parametrize(
@@ -93,10 +93,10 @@ async def test_few_wait_at_once(autojump_clock: trio.testing.MockClock) -> None:
         waited.append(trio.current_time() - start)
 
     async with trio.open_nursery() as nursery:
-        for _ in range(failures.MOST_WAITING + 5):
+        for _ in range(throttle.MOST_WAITING + 5):
             nursery.start_soon(fail)
     assert waited.count(0.0) == 5
-    assert waited.count(failures.LONGEST_PAUSE) == failures.MOST_WAITING
+    assert waited.count(throttle.LONGEST_PAUSE) == throttle.MOST_WAITING
 
 
 async def test_who_has_waited_makes_room_for_others(
@@ -105,7 +105,7 @@ async def test_who_has_waited_makes_room_for_others(
     failed = Failures()
     for _ in range(10):
         failed.count("10.0.0.7:1", trio.current_time())
-    for crowd in (failures.MOST_WAITING, failures.MOST_WAITING, failures.MOST_WAITING + 2):
+    for crowd in (throttle.MOST_WAITING, throttle.MOST_WAITING, throttle.MOST_WAITING + 2):
         waited: list[float] = []
 
         async def fail(waited: list[float] = waited, began: float = 0.0) -> None:
@@ -116,15 +116,15 @@ async def test_who_has_waited_makes_room_for_others(
         async with trio.open_nursery() as nursery:
             for _ in range(crowd):
                 nursery.start_soon(fail)
-        assert waited.count(0.0) == max(0, crowd - failures.MOST_WAITING)
+        assert waited.count(0.0) == max(0, crowd - throttle.MOST_WAITING)
 
 
 def test_it_is_the_time_between_two_failures_that_counts() -> None:
     failed = Failures()
     late = 1e9
-    for number in range(1, failures.TOO_MANY + 1):
-        late += failures.FORGOTTEN_AFTER - 1
+    for number in range(1, throttle.TOO_MANY + 1):
+        late += throttle.FORGOTTEN_AFTER - 1
         assert failed.count("10.0.0.7:1", late).count == number
-    late += failures.FORGOTTEN_AFTER - 1
-    assert failed.count("10.0.0.7:1", late).count == failures.TOO_MANY + 1
-    assert failed.count("10.0.0.7:1", late + failures.FORGOTTEN_AFTER).count == 1
+    late += throttle.FORGOTTEN_AFTER - 1
+    assert failed.count("10.0.0.7:1", late).count == throttle.TOO_MANY + 1
+    assert failed.count("10.0.0.7:1", late + throttle.FORGOTTEN_AFTER).count == 1
