@@ -57,14 +57,14 @@ class PushCheckError(AppmuxError):
 
 
 def _apns(apns: model.Apns) -> str:
-    from mux.push.apns import Apns  # noqa: PLC0415 (this and the like: httpx, cryptography)
+    from mux.push.services.apns import Apns  # noqa: PLC0415 (this and the like: httpx, cryptography)
 
     Apns(apns).renew(time.time())
     return f"the key {apns.key_id} can sign for {apns.topic}"
 
 
 def _fcm(fcm: model.Fcm) -> str:
-    from mux.push.fcm import assertion, read_account  # noqa: PLC0415
+    from mux.push.services.fcm import assertion, read_account  # noqa: PLC0415
 
     if fcm.service_account_file is None:
         raise PushCheckError("push.fcm.service_account_file isn't set, but other keys of it are")
@@ -74,7 +74,7 @@ def _fcm(fcm: model.Fcm) -> str:
 
 
 def _webpush(settings: Config) -> str:
-    from mux.push.vapid import FILE, open_vapid  # noqa: PLC0415
+    from mux.push.services.vapid import FILE, open_vapid  # noqa: PLC0415
 
     webpush = settings.push.webpush
     if webpush.subject and not webpush.subject.startswith(("mailto:", "https:")):
@@ -86,24 +86,24 @@ def _webpush(settings: Config) -> str:
 
 
 def _ntfy(ntfy: model.Ntfy) -> str:
-    from mux.push import keyfile  # noqa: PLC0415
+    from mux.push import key_file  # noqa: PLC0415
 
     if not (ntfy.server and ntfy.topic):
         raise PushCheckError("push.ntfy needs both server and topic")
     _require_url("push.ntfy.server", ntfy.server)
     if ntfy.token_file is not None:
-        keyfile.read(ntfy.token_file, "push.ntfy.token_file")
+        key_file.read(ntfy.token_file, "push.ntfy.token_file")
     return f"a topic at {ntfy.server}"
 
 
 def _webhook(webhook: model.Webhook) -> str:
-    from mux.push import keyfile  # noqa: PLC0415
-    from mux.push.webhook import SETTING, secret_of  # noqa: PLC0415
+    from mux.push import key_file  # noqa: PLC0415
+    from mux.push.services.webhook import SETTING, secret_of  # noqa: PLC0415
 
     if webhook.url is None or webhook.secret_file is None:
         raise PushCheckError("push.webhook needs both url and secret_file")
     _require_url("push.webhook.url", webhook.url)
-    secret_of(keyfile.read(webhook.secret_file, SETTING))
+    secret_of(key_file.read(webhook.secret_file, SETTING))
     return f"signed, to {urlsplit(webhook.url).hostname}"
 
 
@@ -115,7 +115,7 @@ def _exec(given: model.Exec) -> str:
 
 
 def _general(given: model.Push) -> str:
-    from mux.push.web import open_web  # noqa: PLC0415
+    from mux.push.http_client import open_web  # noqa: PLC0415
 
     if given.url is not None:
         _require_url("push.url", given.url)

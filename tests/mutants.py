@@ -44,7 +44,7 @@ GUARDED: Final[dict[str, tuple[str, ...]]] = {
     ),
     "posix.private_file": ("tests/posix/test_private_file.py",),
     "push.endpoints": ("tests/push/test_endpoints.py",),
-    "push.fcm": ("tests/push/test_fcm.py",),
+    "push.services.fcm": ("tests/push/services/test_fcm.py",),
     "storage.journal_writer": (
         "tests/storage/test_journal.py",
         "tests/storage/test_journal_faults.py",

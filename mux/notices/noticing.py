@@ -36,7 +36,7 @@ from mux.notices.ledger import Ledger
 from mux.notices.tickets import ANSWERS, Ticket, Tickets
 from mux.notices.wishes import Wishes
 from mux.push.endpoints import HOST
-from mux.push.push import Push
+from mux.push.message import Push
 from mux.push.sender import Pushes
 
 WAITING_SECONDS: Final = 86_400.0

@@ -16,10 +16,10 @@ import msgspec
 
 from mux.core.features.notice_sources import one_line
 from mux.core.policy.notice import Kind, Notice
-from mux.push import push
+from mux.push import message
 from mux.shown import visible
 
-KINDS: Final[dict[Kind, push.Kind]] = {
+KINDS: Final[dict[Kind, message.Kind]] = {
     "approval": "approval",
     "question": "question",
     "approval-lost": "interrupted",

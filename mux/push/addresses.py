@@ -18,7 +18,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from mux.push.endpoints import SERVICES, Service
-from mux.push.push import PushError
+from mux.push.message import PushError
 
 LONGEST: Final = 2048
 """Characters of any one field: push services' URLs have some 200, FCM's tokens 160 to 300."""

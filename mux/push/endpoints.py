@@ -19,7 +19,7 @@ import attrs
 from cattrs import BaseValidationError, Converter
 
 from mux.config.model import ContentLevel
-from mux.push.push import PushError
+from mux.push.message import PushError
 from mux.storage import json_file
 from mux.storage.json_file import DamagedError
 from mux.storage.write_behind import WriteBehind

@@ -30,8 +30,8 @@ from typing import Any, Final, Literal
 import attrs
 
 from mux.push.endpoints import Endpoint
+from mux.push.message import Push
 from mux.push.outcome import Delivered, Failed, Gone, Outcome, Retry, words
-from mux.push.push import Push
 
 State = Literal["queued", "sent", "given up", "expired", "withdrawn", "replaced"]
 

@@ -21,7 +21,7 @@ import attrs
 import structlog
 from cattrs import BaseValidationError, Converter
 
-from mux.push.push import Push
+from mux.push.message import Push
 from mux.push.queue import Row
 from mux.storage import sqlite
 from mux.storage.sqlite import Broken, Form, Removed, transaction

@@ -22,14 +22,14 @@ import trio
 from mux.config import model
 from mux.push.addresses import check
 from mux.push.endpoints import HOST, Endpoint, Endpoints, open_endpoints
-from mux.push.keeper import Keeper
+from mux.push.message import Push, PushError
 from mux.push.outcome import Delivered, Failed, Gone, Outcome, Retry, words
-from mux.push.push import Push, PushError
 from mux.push.queue import Queue, Row
 from mux.push.queue_file import FILE, QueueFile
+from mux.push.queue_writer import Keeper
 
 if TYPE_CHECKING:
-    from mux.push.services import Services
+    from mux.push.services.registry import Services
 
 SLOTS: Final = 8
 """Pushes on their way at once by one service: one that is slow has no more than its own."""
@@ -93,7 +93,7 @@ class Pushes:
     def services(self) -> dict[str, dict[str, str]]:
         """The services that a device may register for, each with what an app needs to know first
         (Web Push: ``applicationServerKey``; APNs: ``topic``). Raises ``PushError``."""
-        from mux.push.vapid import open_vapid  # noqa: PLC0415 (cryptography, once it is wanted)
+        from mux.push.services.vapid import open_vapid  # noqa: PLC0415 (cryptography, once it is wanted)
 
         if self._server_key is None:
             self._server_key = open_vapid(self.settings.webpush, self.state_dir).public_key
@@ -354,7 +354,7 @@ def configured(settings: model.Push, now: float) -> tuple[Endpoint, ...]:
 
 
 def _open_services(settings: model.Push, state_dir: Path) -> Services:
-    from mux.push.services import open_services  # noqa: PLC0415 (httpx takes its time)
+    from mux.push.services.registry import open_services  # noqa: PLC0415 (httpx takes its time)
 
     return open_services(settings, state_dir)
 

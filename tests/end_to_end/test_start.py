@@ -15,7 +15,7 @@ NOT_TO_LISTEN = {
     "difflib",                   # for settings that don't exist
     "trio_websocket", "mux.client", "mux.takeover",  # for --take-over
     "jwt",                       # for --ws-auth signed-bearer-token
-    "httpx", "httpcore", "http_ece", "cryptography", "mux.push.services",  # to push something
+    "httpx", "httpcore", "http_ece", "cryptography", "mux.push.services",  # to push
     "prometheus_client", "mux.metrics",  # for a scraper
     "segno", "zoneinfo", "mux.pair", "mux.scripted_model",
 }  # fmt: skip

@@ -24,7 +24,7 @@ from mux.core.state.app_server import Introduction
 from mux.dispatcher import Dispatcher
 from mux.notices.asked import Asked
 from mux.notices.lockscreen import LockScreen
-from mux.push.push import Push
+from mux.push.message import Push
 from tests.core.stories import INITIALIZED, dumps
 
 FILES = "item/fileChange/requestApproval"

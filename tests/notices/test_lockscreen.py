@@ -17,7 +17,7 @@ from mux.access.throttle import TOO_MANY, Failures
 from mux.config.model import Auth
 from mux.downstream.routes import knock
 from mux.notices.tickets import MOST, Tickets
-from mux.push.push import Push
+from mux.push.message import Push
 from tests import knocks
 from tests.notices.desk import Desk
 

@@ -26,10 +26,10 @@ from mux.notices.wishes import open_wishes
 from mux.novascale import _token
 from mux.posix import private_file
 from mux.posix.private_file import UnfitError
-from mux.push import keyfile
+from mux.push import key_file
 from mux.push.endpoints import open_endpoints
 from mux.push.queue_file import QueueFile
-from mux.push.vapid import open_vapid
+from mux.push.services.vapid import open_vapid
 from mux.storage import state_dir
 from mux.storage.audit_writer import Said, Writer
 from mux.storage.journal import Store
@@ -214,7 +214,7 @@ SECRETS: dict[str, Callable[[Path], Any]] = {
     "token": _auth,
     "shared secret": _shared,
     "TLS key": _tls_key,
-    "push key": lambda path: keyfile.read(path, "push.x.key_file"),
+    "push key": lambda path: key_file.read(path, "push.x.key_file"),
     "NovaScale's token": _token,
 }
 

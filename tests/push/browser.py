@@ -13,8 +13,8 @@ from cryptography.hazmat.primitives.asymmetric.ec import (
     generate_private_key,
 )
 
-from mux.push.encryption import public_bytes
 from mux.push.endpoints import Endpoint
+from mux.push.services.webpush_encryption import public_bytes
 from tests.push.told import endpoint
 
 

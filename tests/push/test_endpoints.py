@@ -14,7 +14,7 @@ from mux.config import model
 from mux.push import endpoints as endpoints_module
 from mux.push.addresses import check, public
 from mux.push.endpoints import FILE, MOST_OF_A_DEVICE, Endpoint, open_endpoints
-from mux.push.push import Push, PushError, fitting
+from mux.push.message import Push, PushError, fitting
 from mux.push.sender import Pushes
 from tests.push.sending import Clock
 from tests.push.told import push

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from mux.push import queue as rules
 from mux.push.endpoints import Endpoint
+from mux.push.message import Push
 from mux.push.outcome import Delivered, Failed, Gone, Outcome, Retry
-from mux.push.push import Push
 from mux.push.queue import LONGEST_WAIT, Queue, Row
 from mux.push.queue_file import FILE, FREE_PAGES, STEP_PAGES, QueueFile
 from tests.push.told import NOW, endpoint, push

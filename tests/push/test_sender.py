@@ -19,8 +19,8 @@ import pytest
 import trio
 
 from mux.config import model
-from mux.push import keeper, sender
-from mux.push.push import PushError
+from mux.push import queue_writer, sender
+from mux.push.message import PushError
 from mux.push.queue import Row
 from mux.push.queue_file import FILE, QueueFile
 from mux.push.sender import SLOTS, Pushes
@@ -201,11 +201,11 @@ async def test_what_is_withdrawn_while_the_disk_is_waited_for_is_not_sent(
     async with standing() as stand:
         pushes = Pushes.open(tmp_path, webhook(tmp_path, stand.url), clock=Clock())
 
-        async def kept(_keeper: keeper.Keeper, row: Row) -> None:
+        async def kept(_keeper: queue_writer.Keeper, row: Row) -> None:
             if not row.push.withdraw:
                 pushes.withdraw("host", "thread-a")
 
-        monkeypatch.setattr(keeper.Keeper, "kept", kept)
+        monkeypatch.setattr(queue_writer.Keeper, "kept", kept)
         async with running(pushes):
             pushes.send("host", push())
             await settled(pushes)
@@ -353,7 +353,7 @@ async def test_a_disk_that_hangs_holds_up_neither_a_push_nor_the_end(
 ) -> None:
     release = threading.Event()
     monkeypatch.setattr(sender, "DISK_SECONDS", 0.1)
-    monkeypatch.setattr(keeper, "LAST_FLUSH_SECONDS", 0.1)
+    monkeypatch.setattr(queue_writer, "LAST_FLUSH_SECONDS", 0.1)
     monkeypatch.setattr(QueueFile, "write", lambda *_given: release.wait(60))
     async with standing() as stand:
         pushes = Pushes.open(tmp_path, webhook(tmp_path, stand.url), clock=Clock())

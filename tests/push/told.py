@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mux.push.endpoints import Endpoint, Service
-from mux.push.push import Push
+from mux.push.message import Push
 
 NOW = 1_800_000_000.0
 

@@ -15,11 +15,11 @@ import attrs
 import trio
 
 from mux.config import model
-from mux.push import keyfile
+from mux.push import key_file
 from mux.push.endpoints import HOST, Endpoint
+from mux.push.http_client import Web, verdict
+from mux.push.message import Push, encoded, fitting
 from mux.push.outcome import Failed, Outcome
-from mux.push.push import Push, encoded, fitting
-from mux.push.web import Web, verdict
 
 MESSAGE_BYTES: Final = 4096
 """Of the whole JSON; a longer text is made an attachment by some servers."""
@@ -84,7 +84,7 @@ class Ntfy:
     async def _token(self, endpoint: Endpoint) -> str | None:
         if endpoint.device == HOST and self.settings.token_file is not None:
             return await trio.to_thread.run_sync(
-                keyfile.read, self.settings.token_file, "push.ntfy.token_file"
+                key_file.read, self.settings.token_file, "push.ntfy.token_file"
             )
         return endpoint.address.get("token")
 

@@ -16,11 +16,11 @@ import attrs
 import jwt
 
 from mux.config import model
-from mux.push import keyfile
+from mux.push import key_file
 from mux.push.endpoints import Endpoint
+from mux.push.http_client import TOO_MANY, Answer, Web, verdict
+from mux.push.message import Push, PushError, encoded, fitting
 from mux.push.outcome import Delivered, Failed, Gone, Outcome, Retry
-from mux.push.push import Push, PushError, encoded, fitting
-from mux.push.web import TOO_MANY, Answer, Web, verdict
 
 HOSTS: Final = {
     "production": "https://api.push.apple.com",
@@ -89,7 +89,7 @@ class Apns:
                 "APNs needs all four of push.apns.key_file, key_id, team_id and topic: see"
                 " docs/push.md"
             )
-        key = keyfile.read(settings.key_file, "push.apns.key_file")
+        key = key_file.read(settings.key_file, "push.apns.key_file")
         try:
             self._token = jwt.encode(
                 {"iss": settings.team_id, "iat": int(now)},

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import attrs
 
-from mux.push import webpush
-from mux.push.encryption import PLAIN_BYTES
 from mux.push.endpoints import Endpoint
+from mux.push.http_client import Web
+from mux.push.message import Push, encoded, fitting
 from mux.push.outcome import Outcome
-from mux.push.push import Push, encoded, fitting
-from mux.push.web import Web
+from mux.push.services import webpush
+from mux.push.services.webpush_encryption import PLAIN_BYTES
 
 
 @attrs.define(eq=False, repr=False)

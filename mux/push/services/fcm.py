@@ -18,11 +18,11 @@ import jwt
 import trio
 
 from mux.config import model
-from mux.push import keyfile
+from mux.push import key_file
 from mux.push.endpoints import Endpoint
+from mux.push.http_client import TOO_MANY, Answer, Web, verdict
+from mux.push.message import Push, PushError, encoded, fitting
 from mux.push.outcome import Delivered, Failed, Gone, Outcome, Retry
-from mux.push.push import Push, PushError, encoded, fitting
-from mux.push.web import TOO_MANY, Answer, Web, verdict
 
 HOST: Final = "https://fcm.googleapis.com"
 SCOPE: Final = "https://www.googleapis.com/auth/firebase.messaging"
@@ -63,7 +63,7 @@ class Account:
 def read_account(path: Path) -> Account:
     """Raises ``PushError``."""
     try:
-        found = json.loads(keyfile.read(path, SETTING))
+        found = json.loads(key_file.read(path, SETTING))
         names = ("client_email", "private_key", "private_key_id", "project_id", "token_uri")
         values = [found[name] for name in names]
         if not all(isinstance(value, str) and value for value in values):

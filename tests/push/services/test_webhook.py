@@ -13,11 +13,11 @@ import pytest
 
 from mux.config import model
 from mux.push.outcome import Delivered, Failed, Retry
-from mux.push.services import Services, open_services
+from mux.push.services.registry import Services, open_services
 from tests.push.stand import Said, Stand, standing
 from tests.push.told import NOW, endpoint, push
 
-DOCS = Path(__file__).parents[2] / "docs" / "push.md"
+DOCS = Path(__file__).parents[3] / "docs" / "push.md"
 HERE = endpoint("webhook", device="host")
 
 

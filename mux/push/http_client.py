@@ -27,8 +27,8 @@ import trio
 
 import mux
 from mux.push.addresses import named, public
+from mux.push.message import PushError
 from mux.push.outcome import Delivered, Failed, Outcome, Retry
-from mux.push.push import PushError
 
 ANSWER_BYTES: Final = 64 * 1024
 """Read of an answer. Services say a line or two; a stranger's server may never end."""

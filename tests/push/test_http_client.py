@@ -14,12 +14,12 @@ import pytest
 import trio
 
 from mux.config import model
-from mux.push import web as web_module
+from mux.push import http_client as web_module
 from mux.push.endpoints import Endpoint
+from mux.push.http_client import ANSWER_BYTES, Unreachable, Web, open_web
+from mux.push.message import PushError
 from mux.push.outcome import Delivered, Retry
-from mux.push.push import PushError
-from mux.push.services import open_services
-from mux.push.web import ANSWER_BYTES, Unreachable, Web, open_web
+from mux.push.services.registry import open_services
 from tests.certificates import issue
 from tests.push.stand import Heard, Said, standing
 from tests.push.told import NOW, endpoint, push

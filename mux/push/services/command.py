@@ -22,9 +22,9 @@ import trio
 from mux.config import model
 from mux.posix import descriptors
 from mux.push.endpoints import Endpoint
+from mux.push.http_client import SHOWN, Web
+from mux.push.message import Push, encoded
 from mux.push.outcome import Delivered, Failed, Outcome, Retry
-from mux.push.push import Push, encoded
-from mux.push.web import SHOWN, Web
 
 TOLD_BYTES: Final = 4096
 """Of the end of its stderr, where the reason stands."""

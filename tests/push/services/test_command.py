@@ -12,7 +12,7 @@ import trio.testing
 
 from mux.config import model
 from mux.push.outcome import Delivered, Failed, Outcome, Retry
-from mux.push.services import open_services
+from mux.push.services.registry import open_services
 from tests.end_to_end.scenes import alive, eventually
 from tests.push.told import NOW, endpoint, push
 

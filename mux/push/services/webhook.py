@@ -19,11 +19,11 @@ import attrs
 import trio
 
 from mux.config import model
-from mux.push import keyfile
+from mux.push import key_file
 from mux.push.endpoints import Endpoint
+from mux.push.http_client import Web, verdict
+from mux.push.message import Push, PushError, encoded
 from mux.push.outcome import Outcome
-from mux.push.push import Push, PushError, encoded
-from mux.push.web import Web, verdict
 
 REPLAY_WINDOW: Final = 300
 """Seconds by which a receiver should let the timestamp differ from its own clock."""
@@ -47,7 +47,7 @@ class Webhook:
         """Send one push. Raises ``PushError`` if the settings can't be used, ``Unreachable``."""
         if self.settings.url is None or self.settings.secret_file is None:
             raise PushError(f"the webhook needs push.webhook.url and {SETTING}: see docs/push.md")
-        text = await trio.to_thread.run_sync(keyfile.read, self.settings.secret_file, SETTING)
+        text = await trio.to_thread.run_sync(key_file.read, self.settings.secret_file, SETTING)
         body, timestamp = encoded(push.document()), int(now)
         headers = {
             "content-type": "application/json",

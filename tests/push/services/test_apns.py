@@ -21,10 +21,10 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from mux.config import model
-from mux.push.apns import NOT_BEFORE, PAYLOAD_BYTES, RENEW_AFTER, Apns, payload
+from mux.push.message import Push
 from mux.push.outcome import Delivered, Failed, Gone, Outcome, Retry
-from mux.push.push import Push
-from mux.push.services import Services, open_services
+from mux.push.services.apns import NOT_BEFORE, PAYLOAD_BYTES, RENEW_AFTER, Apns, payload
+from mux.push.services.registry import Services, open_services
 from tests.certificates import Issued, issue
 from tests.push.stand import Said, Stand, standing
 from tests.push.told import NOW, endpoint, push

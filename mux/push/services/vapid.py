@@ -29,9 +29,9 @@ from cryptography.hazmat.primitives.serialization import (
 
 from mux.config import model
 from mux.posix import private_file
-from mux.push import keyfile
-from mux.push.encryption import public_bytes
-from mux.push.push import PushError
+from mux.push import key_file
+from mux.push.message import PushError
+from mux.push.services.webpush_encryption import public_bytes
 from mux.storage import json_file
 
 FILE: Final = "vapid.pem"
@@ -91,7 +91,7 @@ def open_vapid(settings: model.WebPush, state_dir: Path) -> Vapid:
             ) from failure
         if not there:
             _make(path)
-    text = keyfile.read(path, setting)
+    text = key_file.read(path, setting)
     try:
         key = load_pem_private_key(text.encode(), None)
     except (ValueError, TypeError) as failure:

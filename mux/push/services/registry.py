@@ -15,17 +15,17 @@ import structlog
 
 from mux.config import model
 from mux.push import endpoints
-from mux.push.apns import Apns
 from mux.push.endpoints import Endpoint
-from mux.push.exec import Exec
-from mux.push.fcm import Fcm
-from mux.push.ntfy import Ntfy
+from mux.push.http_client import Unreachable, Web, open_web
+from mux.push.message import Push, PushError
 from mux.push.outcome import Failed, Outcome, Retry
-from mux.push.push import Push, PushError
-from mux.push.unifiedpush import UnifiedPush
-from mux.push.web import Unreachable, Web, open_web
-from mux.push.webhook import Webhook
-from mux.push.webpush import WebPush
+from mux.push.services.apns import Apns
+from mux.push.services.command import Exec
+from mux.push.services.fcm import Fcm
+from mux.push.services.ntfy import Ntfy
+from mux.push.services.unifiedpush import UnifiedPush
+from mux.push.services.webhook import Webhook
+from mux.push.services.webpush import WebPush
 
 SETTINGS_AGAIN = 30.0
 """Seconds until a push is tried again that the settings kept from being sent: a person mends them

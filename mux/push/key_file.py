@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from mux.posix import private_file
-from mux.push.push import PushError
+from mux.push.message import PushError
 
 OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 

@@ -18,11 +18,11 @@ from cryptography.hazmat.primitives.asymmetric.ec import (
 )
 
 from mux.config import model
-from mux.push import encryption
-from mux.push.encryption import PLAIN_BYTES, encrypt, public_bytes
 from mux.push.outcome import Delivered, Failed, Gone, Outcome, Retry
-from mux.push.services import Services, open_services
-from mux.push.vapid import open_vapid
+from mux.push.services import webpush_encryption
+from mux.push.services.registry import Services, open_services
+from mux.push.services.vapid import open_vapid
+from mux.push.services.webpush_encryption import PLAIN_BYTES, encrypt, public_bytes
 from tests.certificates import issue
 from tests.push.browser import Browser, text
 from tests.push.stand import Said, Stand, standing
@@ -97,7 +97,7 @@ async def test_a_long_push_fits(browser: Subscribed) -> None:
     told = push(body="“x” " * 3000)
     assert isinstance(await browser.services.deliver(browser.registration, told, NOW), Delivered)
     (heard,) = browser.stand.heard
-    assert len(heard.body) <= encryption.RECORD_BYTES
+    assert len(heard.body) <= webpush_encryption.RECORD_BYTES
     read = browser.read(heard.body)
     assert PLAIN_BYTES - 20 < len(read) <= PLAIN_BYTES
     assert json.loads(read)["body"].endswith("…")
@@ -110,7 +110,7 @@ def test_the_example_of_the_standard() -> None:
     receiver = raw(
         "BCVxsr7N_eNgVRqvHtD0zTZsEc6-VV-JvLexhqUzORcxaOzi6-AYWXvTBHm4bjyPjs7Vd8pZGH6SRpkNtoIAiw4"
     )
-    made = encryption._sealed(
+    made = webpush_encryption._sealed(
         plain,
         EllipticCurvePublicKey.from_encoded_point(SECP256R1(), receiver),
         raw("BTBZMqHH6r4Tts7J_aSIgg"),

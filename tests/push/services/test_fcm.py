@@ -20,10 +20,10 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from mux.config import model
-from mux.push.fcm import GRANT, SCOPE, read_account
+from mux.push.message import Push, PushError
 from mux.push.outcome import Delivered, Failed, Gone, Outcome, Retry
-from mux.push.push import Push, PushError
-from mux.push.services import Services, open_services
+from mux.push.services.fcm import GRANT, SCOPE, read_account
+from mux.push.services.registry import Services, open_services
 from tests.certificates import issue
 from tests.push.stand import Heard, Said, Stand, standing
 from tests.push.told import NOW, endpoint, push

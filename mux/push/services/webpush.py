@@ -16,12 +16,12 @@ import trio
 
 from mux.config import model
 from mux.push.addresses import decoded
-from mux.push.encryption import PLAIN_BYTES, encrypt
 from mux.push.endpoints import Endpoint
+from mux.push.http_client import Answer, Web, verdict
+from mux.push.message import Push, encoded, fitting
 from mux.push.outcome import Failed, Gone, Outcome
-from mux.push.push import Push, encoded, fitting
-from mux.push.vapid import Vapid, open_vapid
-from mux.push.web import Answer, Web, verdict
+from mux.push.services.vapid import Vapid, open_vapid
+from mux.push.services.webpush_encryption import PLAIN_BYTES, encrypt
 
 NO_SUCH: Final = frozenset({404, 410})
 
