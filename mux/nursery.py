@@ -56,8 +56,8 @@ from mux.downstream.streams import Accepted
 from mux.downstream.tls import Certificate
 from mux.downstream.unauthenticated import Place, Unauthenticated
 from mux.errors import AppmuxError
-from mux.notices.asked import METHODS, Asked
-from mux.notices.lockscreen import LockScreen
+from mux.notices.lock_screen import LockScreen
+from mux.notices.requests import METHODS, Asked
 from mux.storage.audit_log import Audit
 from mux.storage.journal import Store, StoreError
 from mux.terminal import Terminal

@@ -28,7 +28,7 @@ from mux.dispatcher import Dispatcher
 from mux.downstream import listener
 from mux.downstream.listener import Listener
 from mux.downstream.tls import Certificate, open_certificate
-from mux.notices.asked import Asked
+from mux.notices.requests import Asked
 from mux.nursery import RunningServer
 from mux.occupant import occupant
 from mux.posix import descriptors

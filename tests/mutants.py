@@ -35,8 +35,8 @@ GUARDED: Final[dict[str, tuple[str, ...]]] = {
     "core.policy.scopes": ("tests/core/policy/test_scopes.py", "tests/core/test_broker_access.py"),
     "access.devices": ("tests/access/test_devices.py",),
     "access.throttle": ("tests/access/test_throttle.py",),
-    "notices.lockscreen": ("tests/notices/test_lockscreen.py",),
-    "notices.tickets": ("tests/notices/test_tickets.py",),
+    "notices.lock_screen": ("tests/notices/test_lock_screen.py",),
+    "notices.answer_tickets": ("tests/notices/test_answer_tickets.py",),
     "access.pairing": ("tests/access/test_pairing.py", "tests/downstream/test_pairing_route.py"),
     "downstream.post_routes": (
         "tests/downstream/test_post_routes.py",

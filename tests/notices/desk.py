@@ -22,8 +22,8 @@ from mux.core.policy.scopes import ALL
 from mux.core.protocol.scope import Scope
 from mux.core.state.app_server import Introduction
 from mux.dispatcher import Dispatcher
-from mux.notices.asked import Asked
-from mux.notices.lockscreen import LockScreen
+from mux.notices.lock_screen import LockScreen
+from mux.notices.requests import Asked
 from mux.push.message import Push
 from tests.core.stories import INITIALIZED, dumps
 

@@ -1,143 +1,126 @@
-"""The ledger: what it forgets, how little of it at a time, and that its file shrinks."""
+"""The soak's checks find what they look for: what is lost, doubled, out of place, not the same."""
 
 from __future__ import annotations
 
-import sqlite3
-from pathlib import Path
+from typing import Any
 
 import pytest
 
-from mux.core.policy.notice import Notice
-from mux.notices import ledger as ledgers
-from mux.notices.ledger import FILE, FORGOTTEN_AT_ONCE, MOST_STEPS, Ledger
+from tests.soak.ledger import Ledger, Stay
+from tests.view import View
 
-DAY = 86_400.0
-
-
-class Clock:
-    """What time it is."""
-
-    now = 1_000_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
+Json = dict[str, Any]
+THREAD = "t"
+SNAPSHOT: Json = {"thread": {"turns": []}}
 
 
-def notice(n: int) -> Notice:
-    return Notice(
-        f"thing {n}", "turn-completed", "thread", f"turn {n}", "A title", "x" * 100, None, ""
-    )
+def message(method: str, **params: Any) -> Json:
+    return {"method": method, "params": {"threadId": THREAD, "turnId": "u", **params}}
 
 
-def raise_some(ledger: Ledger, numbers: range, clock: Clock, steps: int = 3) -> None:
-    for n in numbers:
-        clock.now += 1
-        ledger.raised(notice(n))
-        for step in range(steps):
-            ledger.step(f"thing {n}", "suppressed", f"for the {step}. time: " + "y" * 100)
-        ledger.pushed(f"push {n}", f"thing {n}", "device")
+def item(id: str, text: str = "") -> Json:
+    return {"id": id, "type": "agentMessage", "text": text}
 
 
-def counts(ledger: Ledger) -> list[int]:
-    return [
-        ledger.connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
-        for table in ("thing", "step", "push")
-    ]
+def delta(id: str, text: str) -> Json:
+    return message("item/agentMessage/delta", itemId=id, delta=text)
 
 
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
+TOLD = [
+    message("turn/started", turn={"id": "u", "status": "inProgress"}),
+    message("item/started", item=item("a")),
+    delta("a", "one "),
+    delta("a", "two"),
+    message("item/completed", item=item("a", "one two")),
+    {"id": 7, **message("item/commandExecution/requestApproval", itemId="x")},
+    message("item/started", item=item("b")),
+    delta("b", "more"),
+    message("serverRequest/resolved", requestId=7),
+    message("item/completed", item=item("b", "more")),
+    message("turn/completed", turn={"id": "u", "status": "completed"}),
+]
 
 
-@pytest.fixture
-def ledger(tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Ledger:
-    monkeypatch.setattr(ledgers, "MOST_THINGS", 200)
-    return Ledger.open(tmp_path, clock)
+def faults(*messages: Json) -> list[str]:
+    """What is found with a client that was told this."""
+    ledger = Ledger([Stay("one", THREAD, SNAPSHOT, whole=False, messages=list(messages))])
+    return ledger.faults(TOLD, (THREAD,))
 
 
-def test_the_oldest_are_forgotten_with_all_that_is_known_of_them(
-    ledger: Ledger, clock: Clock
-) -> None:
-    raise_some(ledger, range(250), clock)
-    assert ledger.known() == tuple(f"thing {n}" for n in range(50, 250))
-    assert counts(ledger) == [200, 600, 200]
-    ledger.close()
+@pytest.mark.parametrize("first", range(len(TOLD) + 1))
+def test_a_stretch_is_good_wherever_nothing_runs(first: int) -> None:
+    nothing_runs = first in (0, 1, 5, 6, 10, 11)
+    assert (faults(*TOLD[first:]) == []) == nothing_runs
 
 
-def test_what_is_too_old_is_forgotten_a_few_at_a_time(ledger: Ledger, clock: Clock) -> None:
-    raise_some(ledger, range(100), clock)
-    clock.now += ledgers.KEPT_SECONDS
-    for n in range(100, 130):
-        before = counts(ledger)[0]
-        raise_some(ledger, range(n, n + 1), clock)
-        assert before + 1 - counts(ledger)[0] <= FORGOTTEN_AT_ONCE
-    assert ledger.known() == tuple(f"thing {n}" for n in range(100, 130))
-    ledger.close()
+def test_one_that_came_in_the_middle_is_introduced_to_what_runs_and_waits() -> None:
+    introduction = [TOLD[6], delta("b", "more"), TOLD[5]]
+    assert faults(*introduction, *TOLD[8:]) == []
+    assert faults(*TOLD[8:]), "without it, it lacks something"
+    assert faults(TOLD[6], *TOLD[8:]), "with no text so far, it lacks that"
 
 
-def test_raising_one_touches_few_rows_however_many_there_are(ledger: Ledger, clock: Clock) -> None:
-    """Counted in steps of SQLite's machine: a look through all steps would take 100,000 of them."""
-    raise_some(ledger, range(200), clock, steps=MOST_STEPS)
-    most = 0
-    for n in range(200, 220):
-        looked = [0]
-
-        def count(looked: list[int] = looked) -> int:
-            looked[0] += 100
-            return 0
-
-        ledger.connection.set_progress_handler(count, 100)
-        ledger.raised(notice(n))
-        ledger.connection.set_progress_handler(None, 0)
-        most = max(most, looked[0])
-        raise_some(ledger, range(n, n + 1), clock, steps=MOST_STEPS)
-    assert most < 10_000
-    ledger.close()
+def test_merged_deltas_are_as_good() -> None:
+    assert faults(*TOLD[:2], delta("a", "one two"), *TOLD[4:]) == []
 
 
-def test_the_same_one_raised_again_and_again_makes_nothing_forgotten(
-    ledger: Ledger, clock: Clock
-) -> None:
-    raise_some(ledger, range(200), clock)
-    for _ in range(500):
-        ledger.raised(notice(199))
-    assert counts(ledger) == [200, 600, 200]
-    ledger.close()
+@pytest.mark.parametrize("lost", range(1, 10))
+def test_one_that_is_lost_in_the_middle_is_found(lost: int) -> None:
+    found = faults(*TOLD[:lost], *TOLD[lost + 1 :])
+    assert found or TOLD[lost]["method"] == "serverRequest/resolved"
 
 
-def test_of_what_is_forgotten_nothing_more_is_written_down(ledger: Ledger, clock: Clock) -> None:
-    raise_some(ledger, range(201), clock)
-    ledger.step("thing 0", "withdrawn", "late")
-    assert ledger.steps("thing 0") == []
-    ledger.close()
+@pytest.mark.parametrize("doubled", range(len(TOLD)))
+def test_one_that_is_doubled_is_found(doubled: int) -> None:
+    assert faults(*TOLD[: doubled + 1], *TOLD[doubled:])
 
 
-def test_the_file_shrinks_when_it_holds_less(
-    ledger: Ledger, clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    raise_some(ledger, range(200), clock, steps=MOST_STEPS)
-    ledger.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-    large = (tmp_path / FILE).stat().st_size
-    clock.now += ledgers.KEPT_SECONDS + DAY
-    raise_some(ledger, range(200, 300), clock)
-    ledger.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-    ledger.close()
-    assert (tmp_path / FILE).stat().st_size < large
-    again = Ledger.open(tmp_path, clock)
-    again.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-    again.close()
-    assert (tmp_path / FILE).stat().st_size <= ledgers.FREE_PAGES * 4096 + large / 10
+@pytest.mark.parametrize("swapped", [0, 1, 2, 3, 4, 5, 6, 9])
+def test_two_that_are_swapped_are_found(swapped: int) -> None:
+    other = [*TOLD[:swapped], TOLD[swapped + 1], TOLD[swapped], *TOLD[swapped + 2 :]]
+    assert faults(*other)
 
 
-def test_one_of_an_earlier_version_goes_on(tmp_path: Path, clock: Clock) -> None:
-    connection = sqlite3.connect(tmp_path / FILE, isolation_level=None)
-    ledgers._first(connection)
-    connection.execute(f"PRAGMA application_id = {ledgers.FORM.application}")
-    connection.execute("PRAGMA user_version = 1")
-    connection.close()
-    ledger = Ledger.open(tmp_path, clock)
-    raise_some(ledger, range(3), clock)
-    assert ledger.trouble is None
-    assert len(ledger.known()) == 3
-    ledger.close()
+def test_a_resident_that_was_told_half_is_found() -> None:
+    ledger = Ledger()
+    (found,) = ledger.faults([*TOLD[:3], *TOLD[4:]], (THREAD,))
+    assert "streamed" in found
+
+
+def test_at_the_end_views_must_be_the_same() -> None:
+    resident = View(THREAD).hear_all(TOLD)
+    ledger = Ledger()
+    whole = Stay("one", THREAD, SNAPSHOT, whole=True, messages=TOLD)
+    assert ledger.faults_at_end(whole, resident, resident) == []
+    missing = Stay("one", THREAD, SNAPSHOT, whole=True, messages=TOLD[5:])
+    assert ledger.faults_at_end(missing, resident, resident)
+    missing.whole = False
+    assert ledger.faults_at_end(missing, resident, resident) == []
+    unfinished = Stay("one", THREAD, SNAPSHOT, whole=False, messages=TOLD[:-1])
+    assert ledger.faults_at_end(unfinished, resident, resident)
+    still_asked = Stay("one", THREAD, SNAPSHOT, whole=True, messages=[*TOLD[:8], *TOLD[9:]])
+    assert ledger.faults_at_end(still_asked, resident, resident)
+
+
+def test_what_was_stored_and_never_said_is_no_difference() -> None:
+    """The app-server was killed between the two."""
+    ended = message("turn/completed", turn={"id": "u", "status": "interrupted"})
+    resident = View(THREAD).hear_all([TOLD[0], ended])
+    stored: Json = {"thread": {"turns": [
+        {"id": "u", "status": "completed", "items": []},
+        {"id": "v", "status": "interrupted", "items": []},
+    ]}}  # fmt: skip
+    later = Stay("one", THREAD, stored, whole=True)
+    assert Ledger().faults_at_end(later, resident, View(THREAD, stored)) == []
+    assert Ledger().faults_at_end(later, resident, View(THREAD, SNAPSHOT))
+    completed = View(THREAD).hear_all([TOLD[0], TOLD[-1]])
+    assert Ledger().faults_at_end(Stay("one", THREAD, SNAPSHOT, whole=True), completed, completed)
+
+
+def test_a_commands_output_may_come_after_its_end_and_not_before_its_beginning() -> None:
+    ran = {"id": "c", "type": "commandExecution"}
+    begun, done = message("item/started", item=ran), message("item/completed", item=ran)
+    output = message("item/commandExecution/outputDelta", itemId="c", delta="out")
+    assert View(THREAD).hear_all([begun, done, output]).faults == []
+    assert View(THREAD).hear_all([output, begun, done]).faults
+    assert View(THREAD).hear_all([output, done]).faults

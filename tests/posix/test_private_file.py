@@ -22,7 +22,7 @@ from mux.config import locate, model
 from mux.downstream import tls
 from mux.errors import AppmuxError
 from mux.notices.ledger import Ledger
-from mux.notices.wishes import open_wishes
+from mux.notices.preferences import open_wishes
 from mux.novascale import _token
 from mux.posix import private_file
 from mux.posix.private_file import UnfitError

@@ -16,7 +16,7 @@ from mux.access.authentication import open_auth
 from mux.access.throttle import TOO_MANY, Failures
 from mux.config.model import Auth
 from mux.downstream.routes import knock
-from mux.notices.tickets import MOST, Tickets
+from mux.notices.answer_tickets import MOST, Tickets
 from mux.push.message import Push
 from tests import knocks
 from tests.notices.desk import Desk

@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 
 from mux.core.extension.notices import RuleSet
 from mux.core.policy.notice import Rule
-from mux.notices.wishes import MOST_RULES, WishError, Wishes, open_wishes
+from mux.notices.preferences import MOST_RULES, WishError, Wishes, open_wishes
 
 VIENNA = ZoneInfo("Europe/Vienna")
 

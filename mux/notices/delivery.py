@@ -32,9 +32,9 @@ from mux.core.policy.principal import Principal, device_key
 from mux.core.policy.scopes import ALL
 from mux.dispatcher import Dispatcher
 from mux.notices import wording
+from mux.notices.answer_tickets import ANSWERS, Ticket, Tickets
 from mux.notices.ledger import Ledger
-from mux.notices.tickets import ANSWERS, Ticket, Tickets
-from mux.notices.wishes import Wishes
+from mux.notices.preferences import Wishes
 from mux.push.endpoints import HOST
 from mux.push.message import Push
 from mux.push.sender import Pushes

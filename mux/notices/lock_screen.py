@@ -20,8 +20,8 @@ import trio
 
 from mux.access.pairing import Reply, malformed
 from mux.core.policy.principal import Principal, device_key
-from mux.notices.noticing import Noticing
-from mux.notices.tickets import PREFIX, Answer, Ticket
+from mux.notices.answer_tickets import PREFIX, Answer, Ticket
+from mux.notices.delivery import Noticing
 
 BEARER: Final = "bearer "
 

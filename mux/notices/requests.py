@@ -24,9 +24,9 @@ from mux.core.policy.notice import KINDS, RISKS
 from mux.core.policy.principal import Principal
 from mux.dispatcher import Dispatcher
 from mux.errors import AppmuxError
+from mux.notices.delivery import Noticing
 from mux.notices.ledger import Ledger, Thing
-from mux.notices.noticing import Noticing
-from mux.notices.wishes import open_wishes
+from mux.notices.preferences import open_wishes
 from mux.push.endpoints import Endpoint
 from mux.push.sender import Pushes
 

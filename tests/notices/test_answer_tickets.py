@@ -1,4 +1,4 @@
-"""`mux.notices.tickets`: how long a ticket is remembered, and how many are."""
+"""`mux.notices.answer_tickets`: how long a ticket is remembered, and how many are."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import hashlib
 
 import pytest
 
-from mux.notices import tickets as module
-from mux.notices.tickets import PREFIX, REMEMBERED_SECONDS, Tickets, digest_of
+from mux.notices import answer_tickets as module
+from mux.notices.answer_tickets import PREFIX, REMEMBERED_SECONDS, Tickets, digest_of
 
 
 def test_a_ticket_is_what_was_said_of_it() -> None:
