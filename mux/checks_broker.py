@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-from mux import holders, ready, status
+from mux import status
 from mux.client import ClientError
 from mux.config.addresses import (
     Address,
@@ -26,8 +26,9 @@ from mux.config.locate import CONTROL_SOCKET
 from mux.config.model import Config
 from mux.errors import AppmuxError
 from mux.finding import Finding
-from mux.holders import UNSEEN, Holder
-from mux.occupant import Occupant, occupant
+from mux.host import processes, readiness
+from mux.host.processes import UNSEEN, Holder
+from mux.host.socket_owner import Occupant, occupant
 from mux.storage import state_dir
 from mux.storage.state_dir import StateDirError
 
@@ -56,8 +57,8 @@ async def broker(config: Config, environ: Mapping[str, str]) -> tuple[list[Findi
     found = [_said(report), *_app_server(report["appServer"]), *_store(report.get("store"))]
     found += _devices(report.get("devices"))
     found += _notices(report.get("notices"))
-    said = ready.probe(config, environ)
-    if said != ready.OK and all(each.verdict != "wrong" for each in found):
+    said = readiness.probe(config, environ)
+    if said != readiness.OK and all(each.verdict != "wrong" for each in found):
         remedy = "wait a moment; if it stays so, `appmux service logs`"
         found.append(Finding("readiness", "wrong", f"/readyz says {said}", remedy))
     return found, report
@@ -81,7 +82,7 @@ def _places(config: Config, environ: Mapping[str, str]) -> list[str]:
 
 def _lock_holder(config: Config) -> Holder | None:
     lock = config.state_dir / state_dir.LOCK
-    return next(iter(holders.of_locks([lock]).get(lock, [])), None)
+    return next(iter(processes.of_locks([lock]).get(lock, [])), None)
 
 
 def _no_address(config: Config) -> Finding:
@@ -254,10 +255,10 @@ def _networked(home: Path) -> str | None:
 def _address(address: Address, own: int | None) -> Finding:
     if isinstance(address, TcpAddress):
         about = address.url
-        there = holders.of_port(address.ip, address.port) if address.port else []
+        there = processes.of_port(address.ip, address.port) if address.port else []
     else:
         about = "control socket" if address.control else f"unix://{address}"
-        there = holders.of_unix_path(address.path)
+        there = processes.of_unix_path(address.path)
     facts = {"address": str(address), "pids": [holder.pid for holder in there]}
     if any(holder.pid == own for holder in there):
         return Finding(about, "well", "the broker listens there", facts=facts)
@@ -306,12 +307,12 @@ def _ours(address: TcpAddress) -> bool:
 def threads(environ: Mapping[str, str], report: Report | None) -> Iterator[Finding]:
     """Threads that another process writes: for everybody else they "have an active writer"."""
     directory = codex_home(environ) / THREAD_LOCKS
-    held = holders.of_locks(sorted(directory.glob("*.lock")))
+    held = processes.of_locks(sorted(directory.glob("*.lock")))
     own = None if report is None else report["broker"]["pid"]
     makes_way = occupant(codex_home(environ) / CONTROL_SOCKET) if held else None
     here = 0
     for path, there in held.items():
-        if own is not None and any(own in holders.ancestors(holder.pid) for holder in there):
+        if own is not None and any(own in processes.ancestors(holder.pid) for holder in there):
             here += 1
         else:
             yield _foreign(path, there, makes_way)

@@ -16,15 +16,15 @@ from typing import Any, Final
 
 import msgspec
 
-from mux import login, novascale, service
 from mux.config.codex_binary import CodexError, codex_home, find_codex
 from mux.config.load import Settled
 from mux.core.policy.scopes import SCOPES
 from mux.core.protocol.methods import REQUESTS
 from mux.errors import AppmuxError
 from mux.finding import Finding
-from mux.service import Supervisor
-from mux.steps import Runner, run
+from mux.host import codex_login, novascale, service
+from mux.host.service import Supervisor
+from mux.host.steps import Runner, run
 from mux.upstream.version import codex_version
 
 LITTLE: Final = 1024**3
@@ -55,7 +55,9 @@ async def codex(
         return [Finding("codex", "wrong", text, remedy)], None
     facts = {"path": str(path), "version": version}
     found = [Finding("codex", "well", f"{version}, {path}", facts=facts)]
-    in_there = login.look(path, codex_home(environ), environ, service.environment_file(), runner)
+    in_there = codex_login.look(
+        path, codex_home(environ), environ, service.environment_file(), runner
+    )
     verdict = "well" if in_there.well else "wrong"
     found.append(Finding("login", verdict, in_there.words, in_there.remedy))  # type: ignore[arg-type]
     found.append(_methods(path, version, runner))

@@ -23,10 +23,10 @@ from mux.errors import AppmuxError
 if TYPE_CHECKING:
     from mux.config.load import Settled
     from mux.config.model import Config
-    from mux.novascale import Vanilla
-    from mux.service import Place, Supervisor
-    from mux.setup import Plan
-    from mux.steps import Step
+    from mux.host.novascale import Vanilla
+    from mux.host.service import Place, Supervisor
+    from mux.host.setup import Plan
+    from mux.host.steps import Step
 
 PATH = click.Path(path_type=Path)
 
@@ -89,9 +89,9 @@ def install(
     Run it again after a change of `listen`. A file that appmux didn't write is never replaced;
     one that it did, only after a yes.
     """
-    from mux import service as ours
-    from mux import steps
     from mux.config.codex_binary import find_codex
+    from mux.host import service as ours
+    from mux.host import steps
 
     settled = _settle(config_file)
     find_codex(settled.config.codex_bin, os.environ, settled.origins["codex_bin"])
@@ -112,8 +112,8 @@ def install(
 @service.command()
 def start() -> None:
     """Start the installed service, if it doesn't run already."""
-    from mux import service as ours
-    from mux import steps
+    from mux.host import service as ours
+    from mux.host import steps
 
     where = ours.supervisor(os.environ)
     doing = ours.waking(where)
@@ -128,8 +128,8 @@ def uninstall(yes: bool) -> None:
 
     Settings, token and journal stay where they are.
     """
-    from mux import novascale, steps
-    from mux import service as ours
+    from mux.host import novascale, steps
+    from mux.host import service as ours
 
     config = _settle(None).config
     where = ours.supervisor(os.environ)
@@ -150,7 +150,7 @@ def service_status() -> None:
 
     `appmux status` asks the broker itself.
     """
-    from mux import service as ours
+    from mux.host import service as ours
 
     where = ours.supervisor(os.environ)
     for name, value in where.status():
@@ -165,7 +165,7 @@ def service_status() -> None:
 @click.option("--follow", "-f", is_flag=True, help="Go on as new lines come.")
 def logs(lines: int, follow: bool) -> None:
     """Show the broker's log."""
-    from mux import service as ours
+    from mux.host import service as ours
 
     command = ours.supervisor(os.environ).logs(lines, follow)
     try:
@@ -179,7 +179,7 @@ def logs(lines: int, follow: bool) -> None:
 @sudo_flag
 def print_files(config_file: Path | None, allow_sudo: bool) -> None:
     """Print the files that `install` would write, and change nothing."""
-    from mux import service as ours
+    from mux.host import service as ours
 
     where = ours.supervisor(os.environ)
     wanted = ours.wanted(_settle(config_file), os.environ, allow_sudo=allow_sudo)
@@ -191,16 +191,16 @@ def print_files(config_file: Path | None, allow_sudo: bool) -> None:
 @contextmanager
 def _taking_over(config: Config, *, wanted: bool) -> Iterator[None]:
     """Have nobody but the service get Codex's control socket inside, if that is wanted."""
-    from mux import service as ours
-    from mux import takeover
-    from mux.occupant import occupant
+    from mux.host import service as ours
+    from mux.host import take_over
+    from mux.host.socket_owner import occupant
 
     path = ours.control_socket(config, os.environ) if wanted else None
     found = occupant(path) if path is not None else None
     if path is None or found is None or not found.codex:
         yield
         return
-    with takeover.vacated(path, math.inf, click.echo):
+    with take_over.vacated(path, math.inf, click.echo):
         yield
 
 
@@ -247,9 +247,9 @@ def setup(
     it is ready, and offers to pair a phone. Where NovaScale's own service runs, offers to take its
     place, so that paired phones go on as they are. What is there already is kept.
     """
-    from mux import service as ours
-    from mux import setup as setting_up
     from mux.config.codex_binary import codex_home, find_codex
+    from mux.host import service as ours
+    from mux.host import setup as setting_up
 
     settled = _settle(None)
     codex = find_codex(settled.config.codex_bin, os.environ, settled.origins["codex_bin"])
@@ -284,17 +284,17 @@ def setup(
 def _tell_of_codex(codex: Path, home: Path, environ: Mapping[str, str]) -> None:
     import trio
 
-    from mux import login
-    from mux.service import environment_file
+    from mux.host import codex_login
+    from mux.host.service import environment_file
     from mux.upstream.version import codex_version
 
     click.echo(f"codex {trio.run(codex_version, codex)}: {codex}")
-    found = login.look(codex, home, environ, environment_file())
+    found = codex_login.look(codex, home, environ, environment_file())
     click.echo(f"  {found.words}" + (f": {found.remedy}" if found.remedy else ""))
 
 
 def _offer_to_take(where: Supervisor, *, ask: bool, no_start: bool) -> Vanilla | None:
-    from mux import novascale
+    from mux.host import novascale
 
     vanilla = novascale.find(where, Path.home())
     if vanilla is None or novascale.taken(_settle(None).config.state_dir):
@@ -316,8 +316,8 @@ def _offer_to_take(where: Supervisor, *, ask: bool, no_start: bool) -> Vanilla |
 
 
 def _host(named: str | None, vanilla: Vanilla | None, *, ask: bool) -> str:
-    from mux import tailnet
-    from mux.setup import host_to_use
+    from mux.host import tailnet
+    from mux.host.setup import host_to_use
 
     own = tailnet.own()
     host = host_to_use(named, vanilla, own)
@@ -338,8 +338,8 @@ def _host(named: str | None, vanilla: Vanilla | None, *, ask: bool) -> str:
 
 
 def _tell_plan(plan: Plan, *, whole: bool) -> None:
-    from mux import steps
-    from mux.steps import Write
+    from mux.host import steps
+    from mux.host.steps import Write
 
     click.echo(f"phones connect to {plan.url}\n")
     units = {place.path for place in plan.places}  # `service print` shows them, with their comments

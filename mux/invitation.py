@@ -20,7 +20,7 @@ import attrs
 import segno
 
 from mux.errors import AppmuxError
-from mux.tailnet import TAILNET
+from mux.host.tailnet import TAILNET
 
 DEFAULT_PORTS: Final = {"ws": 80, "wss": 443}
 

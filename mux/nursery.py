@@ -47,7 +47,6 @@ from mux.config.model import Config
 from mux.core.commands import Fetch, Serve
 from mux.core.events import Fetched, JournalKept
 from mux.core.state import app_server
-from mux.directories import Directories
 from mux.dispatcher import LATER, Dispatcher
 from mux.downstream import connection, listener
 from mux.downstream.listener import Listener
@@ -56,6 +55,7 @@ from mux.downstream.streams import Accepted
 from mux.downstream.tls import Certificate
 from mux.downstream.unauthenticated import Place, Unauthenticated
 from mux.errors import AppmuxError
+from mux.host.directories import Directories
 from mux.notices.lock_screen import LockScreen
 from mux.notices.requests import METHODS, Asked
 from mux.storage.audit_log import Audit

@@ -17,10 +17,11 @@ import attrs
 import click
 import trio
 
-from mux import client, invitation, tailnet
+from mux import client, invitation
 from mux.client import Client, Json
 from mux.config.model import Config
 from mux.errors import AppmuxError
+from mux.host import tailnet
 from mux.invitation import Place
 from mux.storage import state_dir
 

@@ -23,14 +23,14 @@ from mux.core.broker import Broker
 from mux.core.events import GateLearned
 from mux.core.policy import notice
 from mux.core.state import app_server
-from mux.directories import Directories
 from mux.dispatcher import Dispatcher
 from mux.downstream import listener
 from mux.downstream.listener import Listener
 from mux.downstream.tls import Certificate, open_certificate
+from mux.host.directories import Directories
+from mux.host.socket_owner import occupant
 from mux.notices.requests import Asked
 from mux.nursery import RunningServer
-from mux.occupant import occupant
 from mux.posix import descriptors
 from mux.storage import state_dir
 from mux.storage.audit_log import Audit
@@ -120,7 +120,7 @@ async def _open(
     if found is None:
         return await listener.open_listener(address)
 
-    from mux import takeover  # noqa: PLC0415 (with a WebSocket client, which is seldom needed)
+    from mux.host import take_over as takeover  # noqa: PLC0415 (with a WebSocket client, which is seldom needed)
 
     if take_over is None:
         raise await takeover.refusal(path, found)

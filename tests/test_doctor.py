@@ -23,18 +23,19 @@ from pathlib import Path
 import pytest
 import trio
 
-from mux import checks_broker, checks_host, doctor, holders, status
+from mux import checks_broker, checks_host, doctor, status
 from mux.config.codex_binary import find_codex
 from mux.config.load import load
 from mux.config.locate import ADDRESS
 from mux.finding import Finding
-from mux.steps import Runner
+from mux.host import processes
+from mux.host.steps import Runner
 from mux.storage.state_dir import LOCK
 from tests.end_to_end.brokered import brokered, client
 from tests.end_to_end.native import Native, codex_bin, native_stdio, native_unix
 from tests.end_to_end.peer import RpcError, connect_unix
 from tests.end_to_end.scenes import onlooker, status_shows
-from tests.host import Host, host
+from tests.host.machine import Host, host
 
 __all__ = ["host"]
 
@@ -383,9 +384,9 @@ def test_a_lock_whose_taker_has_gone_but_left_it_to_a_child(tmp_path: Path) -> N
             ["sleep", "600"], pass_fds=[held.fileno()], stdin=subprocess.DEVNULL
         ) as child:
             held.close()
-            assert [each.pid for each in holders.of_locks([path])[path]] == [child.pid]
+            assert [each.pid for each in processes.of_locks([path])[path]] == [child.pid]
             child.kill()
-    assert holders.of_locks([path]) == {}
+    assert processes.of_locks([path]) == {}
 
 
 # -- disk and clock --------------------------------------------------------------------------------
@@ -540,7 +541,7 @@ LSTART = "Mon Nov 23 02:35:00 2026"
 
 @pytest.fixture
 def _mac(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(holders.sys, "platform", "darwin")  # type: ignore[attr-defined]
+    monkeypatch.setattr(processes.sys, "platform", "darwin")  # type: ignore[attr-defined]
 
 
 def macs(lsof: str) -> Runner:
@@ -559,20 +560,20 @@ def test_a_mac_tells_who_holds_a_lock(tmp_path: Path) -> None:
     held.touch()
     free.touch()
     said = f"p7\nccodex\nf3\nlW\nn{held}\nf4\nl \nn{free}\np8\ncless\nf3\nl \nn{held}\n"
-    found = holders.of_locks([held, free, tmp_path / "absent"], macs(said))
+    found = processes.of_locks([held, free, tmp_path / "absent"], macs(said))
     since = time.mktime(time.strptime(LSTART))
-    assert found == {held: [holders.Holder(7, "/usr/bin/codex app-server", since)]}
+    assert found == {held: [processes.Holder(7, "/usr/bin/codex app-server", since)]}
 
 
 @pytest.mark.usefixtures("_mac")
 def test_a_mac_tells_who_listens(tmp_path: Path) -> None:
     path = tmp_path / "x.sock"
     unix = f"p7\nccodex\nf3\nn{path}\nf4\nn->0x1234\n"
-    assert [each.pid for each in holders.of_unix_path(path, macs(unix))] == [7]
+    assert [each.pid for each in processes.of_unix_path(path, macs(unix))] == [7]
     tcp = (
         "p9\ncnode\nf3\nn127.0.0.1:14500\np10\ncnode\nf3\nn10.0.0.1:14500\np11\ncx\nf1\nn*:14500\n"
     )
-    found = holders.of_port(ip_address("127.0.0.1"), 14500, macs(tcp))
+    found = processes.of_port(ip_address("127.0.0.1"), 14500, macs(tcp))
     assert [each.pid for each in found] == [9, 11]
 
 
@@ -590,10 +591,10 @@ def test_an_address_is_found_in_the_kernels_table(bound: str) -> None:
     with server:
         number = server.getsockname()[1]
         asked = ip_address("::1" if family == socket.AF_INET6 else "127.0.0.1")
-        assert [each.pid for each in holders.of_port(asked, number)] == [os.getpid()]
-        other = holders.of_port(ip_address("127.0.0.9"), number)
+        assert [each.pid for each in processes.of_port(asked, number)] == [os.getpid()]
+        other = processes.of_port(ip_address("127.0.0.9"), number)
         assert [each.pid for each in other] == ([os.getpid()] if bound in ("0.0.0.0", "::") else [])
-    assert holders.of_port(asked, number) == []
+    assert processes.of_port(asked, number) == []
 
 
 @pytest.mark.skipif(shutil.which("sleep") is None, reason="no sleep")
@@ -601,13 +602,13 @@ def test_a_process_is_described() -> None:
     with subprocess.Popen(["sleep", "600"], stdin=subprocess.DEVNULL) as child:
         deadline = time.monotonic() + PATIENCE
         # Between fork and exec a process has no words of its own.
-        while (found := holders.describe(child.pid)).command != "sleep 600":
+        while (found := processes.describe(child.pid)).command != "sleep 600":
             assert time.monotonic() < deadline, found
-        parents = list(holders.ancestors(child.pid))
+        parents = list(processes.ancestors(child.pid))
         child.kill()
     assert found.since is not None
     assert abs(found.since - time.time()) < 60
     assert parents[:2] == [child.pid, os.getpid()]
-    gone = holders.describe(child.pid)
+    gone = processes.describe(child.pid)
     assert (gone.command, gone.since) == ("?", None)
-    assert str(holders.UNSEEN) == "a process of another user or container"
+    assert str(processes.UNSEEN) == "a process of another user or container"

@@ -23,7 +23,8 @@ import trio
 from click.testing import CliRunner, Result
 from trio_websocket import ConnectionRejected
 
-from mux import cli, setup, tailnet
+from mux import cli
+from mux.host import setup, tailnet
 from tests.end_to_end.native import Home, codex_bin, private_home
 from tests.end_to_end.peer import Peer, RpcError, connect_unix, connect_ws
 from tests.ports import kept_port

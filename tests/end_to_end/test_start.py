@@ -13,7 +13,7 @@ NOT_TO_LISTEN = {
     "rich.console", "pygments",  # structlog would, to draw tracebacks (see `logs`)
     "importlib.metadata",        # for nothing but the version (see `mux`)
     "difflib",                   # for settings that don't exist
-    "trio_websocket", "mux.client", "mux.takeover",  # for --take-over
+    "trio_websocket", "mux.client", "mux.host.take_over",  # for --take-over
     "jwt",                       # for --ws-auth signed-bearer-token
     "httpx", "httpcore", "http_ece", "cryptography", "mux.push.services",  # to push
     "prometheus_client", "mux.metrics",  # for a scraper

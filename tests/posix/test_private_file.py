@@ -21,9 +21,9 @@ from mux.access.devices import COPY, FILE, open_book
 from mux.config import locate, model
 from mux.downstream import tls
 from mux.errors import AppmuxError
+from mux.host.novascale import _token
 from mux.notices.ledger import Ledger
 from mux.notices.preferences import open_wishes
-from mux.novascale import _token
 from mux.posix import private_file
 from mux.posix.private_file import UnfitError
 from mux.push import key_file

@@ -49,7 +49,7 @@ class Template:
 
 def template(kind: str, name: str) -> Template:
     """The shipped file ``contrib/KIND/NAME``."""
-    here = Path(__file__).parent
+    here = Path(__file__).parent.parent
     shipped = here / "contrib" / kind / name
     path = shipped if shipped.exists() else here.parent / "contrib" / kind / name
     return Template(path.read_text(encoding="utf-8"))

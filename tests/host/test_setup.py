@@ -20,14 +20,15 @@ import attrs
 import pytest
 from click.testing import CliRunner, Result
 
-from mux import cli, cli_service, login, ready, setup, tailnet
+from mux import cli, cli_service
 from mux.access.devices import digest_of, open_book
 from mux.cli_service import UnansweredError
 from mux.config.load import load
 from mux.core.policy.scopes import ALL
-from mux.service import ServiceError
-from mux.setup import SetupError
-from tests.host import Host, host
+from mux.host import codex_login, readiness, setup, tailnet
+from mux.host.service import ServiceError
+from mux.host.setup import SetupError
+from tests.host.machine import Host, host
 from tests.ports import kept_port
 
 __all__ = ["host"]
@@ -41,8 +42,8 @@ def port(host: Host, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     """A free port in the place of 14500, and no setting in the environment but the codex."""
     monkeypatch.delenv("APPMUX_LISTEN")
     monkeypatch.setattr(tailnet, "own", lambda: ["127.0.0.1"])
-    monkeypatch.setattr(ready, "PATIENCE", NOT_READY)
-    monkeypatch.setattr(ready, "ANSWER_DEADLINE", 30.0)  # of one who answers, however slowly
+    monkeypatch.setattr(readiness, "PATIENCE", NOT_READY)
+    monkeypatch.setattr(readiness, "ANSWER_DEADLINE", 30.0)  # of one who answers, however slowly
     with kept_port() as number:
         monkeypatch.setattr(setup, "PORT", number)
         yield number
@@ -77,7 +78,7 @@ def answering(port: int, started: Path, tls: ssl.SSLContext | None = None) -> It
 @pytest.fixture
 def _unwatched(monkeypatch: pytest.MonkeyPatch) -> None:
     """The stand-in answers before the service is there: that is no other program's address."""
-    monkeypatch.setattr("mux.holders.of_port", lambda _ip, _port: [])
+    monkeypatch.setattr("mux.host.processes.of_port", lambda _ip, _port: [])
 
 
 def run(*args: str, answer: str | None = None) -> Result:
@@ -305,11 +306,11 @@ def test_readiness_is_asked_over_tls_too(host: Host, port: int, tmp_path: Path) 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(tmp_path / "cert", tmp_path / "key")
     config = attrs.evolve(load({}, {}).config, listen=(f"wss://127.0.0.1:{port}",))
-    assert ready.probe(config, {}) == "Connection refused"
+    assert readiness.probe(config, {}) == "Connection refused"
     with answering(port, tmp_path, context):
-        assert ready.probe(config, {}) == ready.OK
+        assert readiness.probe(config, {}) == readiness.OK
     with answering(port, tmp_path):
-        assert "SSL" in ready.probe(config, {}).upper()
+        assert "SSL" in readiness.probe(config, {}).upper()
 
 
 # -- where to listen -------------------------------------------------------------------------------
@@ -399,7 +400,7 @@ def test_whether_codex_can_reach_a_model(
         return subprocess.CompletedProcess(argv, 0, "", "WARNING: x\nLogged in using ChatGPT\n")
 
     well, words = expected
-    found = login.look(Path("codex"), tmp_path, environ, tmp_path / "environment", codex)
+    found = codex_login.look(Path("codex"), tmp_path, environ, tmp_path / "environment", codex)
     assert (found.well, bool(found.remedy)) == (well, not well)
     assert words in found.words
 
@@ -408,6 +409,6 @@ def test_a_key_in_the_services_environment_file(tmp_path: Path) -> None:
     (tmp_path / "config.toml").write_text(CUSTOM + 'env_key = "X_KEY"')
     file = tmp_path / "environment"
     file.write_text("X_KEY=secret\n")
-    found = login.look(Path("codex"), tmp_path, {}, file)
+    found = codex_login.look(Path("codex"), tmp_path, {}, file)
     assert found.well
     assert "secret" not in found.words

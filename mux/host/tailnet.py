@@ -13,7 +13,7 @@ import struct
 import sys
 from typing import Final
 
-from mux.steps import Runner, run
+from mux.host.steps import Runner, run
 
 TAILNET: Final = ipaddress.IPv4Network("100.64.0.0/10")
 """What Tailscale gives out. Some providers use the range for their customers, too."""

@@ -14,8 +14,8 @@ from typing import Final
 import attrs
 
 from mux.errors import AppmuxError
-from mux.steps import Remove, Run, Runner, Step, run
-from mux.templates import Wanted, template
+from mux.host.steps import Remove, Run, Runner, Step, run
+from mux.host.unit_files import Wanted, template
 
 SERVICE: Final = "appmux.service"
 SOCKET: Final = "appmux.socket"

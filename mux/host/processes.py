@@ -19,7 +19,7 @@ from typing import Final
 
 import msgspec
 
-from mux.steps import Runner, run
+from mux.host.steps import Runner, run
 
 PROC: Final = Path("/proc")
 

@@ -21,17 +21,17 @@ from typing import Final, Literal, TypeAlias
 import attrs
 import platformdirs
 
-from mux import holders
 from mux.config.addresses import TcpAddress, UnixAddress, parse_listen_url
 from mux.config.codex_binary import codex_home, usual_places
 from mux.config.load import Settled, default_file
 from mux.config.model import APP_NAME, Config, leaves
 from mux.errors import AppmuxError
-from mux.launchd import LOG, Launchd
-from mux.occupant import occupant
-from mux.steps import Remove, Runner, Step, Write, run
-from mux.systemd import Systemd
-from mux.templates import MARKER, Wanted
+from mux.host import processes
+from mux.host.launchd import LOG, Launchd
+from mux.host.socket_owner import occupant
+from mux.host.steps import Remove, Runner, Step, Write, run
+from mux.host.systemd import Systemd
+from mux.host.unit_files import MARKER, Wanted
 
 Supervisor: TypeAlias = Systemd | Launchd
 
@@ -194,7 +194,7 @@ def refuse_occupied(
     for url in config.listen:
         address = parse_listen_url(url, codex_home(environ))
         if isinstance(address, TcpAddress):
-            there = holders.of_port(address.ip, address.port) if address.port else []
+            there = processes.of_port(address.ip, address.port) if address.port else []
         else:
             found = occupant(address.path)
             makes_way = taking_over and address.control and found is not None and found.codex

@@ -1,4 +1,4 @@
-"""`mux.directories`: what a path is on this host, and whether the setting lists it."""
+"""`mux.host.directories`: what a path is on this host, and whether the setting lists it."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 import trio
 
-from mux import directories
 from mux.config.load import ConfigError, load
 from mux.config.model import Config
 from mux.core.commands import Resolve
 from mux.core.events import Resolved
 from mux.core.protocol.directories import Place, around, is_below
-from mux.directories import Directories, Listed, places
+from mux.host import directories
+from mux.host.directories import Directories, Listed, places
 
 
 @pytest.mark.parametrize(

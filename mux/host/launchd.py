@@ -14,9 +14,9 @@ from xml.sax.saxutils import escape
 
 import attrs
 
-from mux.steps import Remove, Run, Runner, Step, run
-from mux.systemd import ManagerError
-from mux.templates import Wanted, template
+from mux.host.steps import Remove, Run, Runner, Step, run
+from mux.host.systemd import ManagerError
+from mux.host.unit_files import Wanted, template
 
 LABEL: Final = "dev.appmux"
 PLIST: Final = f"{LABEL}.plist"

@@ -16,15 +16,15 @@ from typing import Final
 
 import attrs
 
-from mux import novascale, ready, service, steps
 from mux.config.addresses import ListenUrlError, parse_listen_url
 from mux.config.codex_binary import find_codex
 from mux.config.load import Settled, default_file, load, toml_value
 from mux.config.model import Config
 from mux.errors import AppmuxError
-from mux.novascale import Vanilla
-from mux.service import Place, Supervisor
-from mux.steps import PRIVATE, Step, Write
+from mux.host import novascale, readiness, service, steps
+from mux.host.novascale import Vanilla
+from mux.host.service import Place, Supervisor
+from mux.host.steps import PRIVATE, Step, Write
 
 PORT: Final = 14500
 """NovaScale's default: an app that is told only a host finds the broker."""
@@ -193,8 +193,8 @@ def perform(
         steps.perform(plan.steps, say, plan.where.runner)
         if start:
             say("wait until /readyz answers 200")
-            said = ready.wait(plan.config, environ)
-            if said != ready.OK:
+            said = readiness.wait(plan.config, environ)
+            if said != readiness.OK:
                 raise SetupError(
                     f"the service is installed, but /readyz still says: {said}; see `appmux service"
                     " logs` and `appmux doctor`"

@@ -30,10 +30,10 @@ import attrs
 from mux.access.devices import digest_of, open_book
 from mux.core.policy.scopes import ALL
 from mux.errors import AppmuxError
-from mux.launchd import Launchd
+from mux.host.launchd import Launchd
+from mux.host.steps import PRIVATE, Do, Remove, Step, Write
+from mux.host.systemd import Systemd
 from mux.posix import private_file
-from mux.steps import PRIVATE, Do, Remove, Step, Write
-from mux.systemd import Systemd
 
 UNITS: Final = {"systemd": "novascale-codex.service", "launchd": "dev.galaxnet.novascale.codex"}
 VARIABLES: Final = Path(".codex", "novascale-codex-host.env")

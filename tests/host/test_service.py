@@ -16,20 +16,21 @@ import structlog
 import trio
 from click.testing import CliRunner, Result
 
-from mux import cli, novascale, service, steps, watchdog
+from mux import cli, watchdog
 from mux.cli_service import UnansweredError
 from mux.config.load import load
 from mux.core.state.app_server import State
-from mux.launchd import Launchd
-from mux.service import ServiceError
-from mux.steps import Remove, Run, Step, StepError, Write
-from mux.systemd import ManagerError, Systemd, quoted
-from mux.templates import MARKER, Wanted
-from tests.host import Host, host
+from mux.host import novascale, service, steps
+from mux.host.launchd import Launchd
+from mux.host.service import ServiceError
+from mux.host.steps import Remove, Run, Step, StepError, Write
+from mux.host.systemd import ManagerError, Systemd, quoted
+from mux.host.unit_files import MARKER, Wanted
+from tests.host.machine import Host, host
 
 __all__ = ["host"]
 
-PROJECT = Path(__file__).parent.parent
+PROJECT = Path(__file__).parent.parent.parent
 
 
 def wanted(tmp_path: Path, **changes: object) -> Wanted:

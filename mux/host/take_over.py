@@ -28,7 +28,7 @@ import trio
 from mux.client import Client, ClientError, Json, connect
 from mux.downstream.unix_socket import StartupLock, in_use
 from mux.errors import AppmuxError
-from mux.occupant import Occupant, occupant
+from mux.host.socket_owner import Occupant, occupant
 
 LOOK_SECONDS: Final = 0.5
 """How often to look what runs, and whether it has gone: a person waits who is in no hurry."""

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import attrs
 
-from mux.steps import Runner, run
+from mux.host.steps import Runner, run
 
 BUILT_IN: Final = "openai"
 FILE: Final = "file"

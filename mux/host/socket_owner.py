@@ -14,8 +14,8 @@ from typing import Final
 
 import msgspec
 
-from mux import holders
-from mux.holders import Holder
+from mux.host import processes
+from mux.host.processes import Holder
 
 _CODEX: Final = re.compile(r"codex[^/]*")
 
@@ -37,10 +37,10 @@ class Occupant(msgspec.Struct, frozen=True):
 
 def occupant(path: Path) -> Occupant | None:
     """Who listens at ``path``; None if nobody does."""
-    there = holders.of_unix_path(path)
+    there = processes.of_unix_path(path)
     if not there:
         return None
-    words = holders.arguments(there[0].pid)
+    words = processes.arguments(there[0].pid)
     codex = any(
         _CODEX.fullmatch(Path(word).name) and "app-server" in words[at + 1 :]
         for at, word in enumerate(words[:2])  # the second, where an interpreter runs it
