@@ -266,10 +266,10 @@ def attach(socket: str | None, wait: float) -> None:
     The socket is that of APPMUX_SOCKET, else the running broker's, else Codex's control socket. If
     nothing listens there the service is started, if there is one.
     """
-    from mux import stdio
     from mux.config import locate
+    from mux.stdio import bridge
 
-    sys.exit(stdio.run(locate.socket_path(socket) if socket else None, wait))
+    sys.exit(bridge.run(locate.socket_path(socket) if socket else None, wait))
 
 
 @appmux.command()

@@ -18,12 +18,12 @@ def main() -> None:
     """Exits; never returns."""
     standard_streams.complete()
     if sys.argv[1:2] == ["stdio"]:
-        from mux import stdio
+        from mux.stdio import bridge
 
-        parameters = stdio.plain_arguments(sys.argv[2:])
+        parameters = bridge.plain_arguments(sys.argv[2:])
         if parameters is not None:
             try:
-                sys.exit(stdio.run(*parameters))
+                sys.exit(bridge.run(*parameters))
             except AppmuxError as error:
                 standard_streams.say(f"Error: {error}\n")
                 sys.exit(error.exit_status)

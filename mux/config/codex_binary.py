@@ -17,7 +17,7 @@ from mux.errors import AppmuxError
 
 CODEX_BIN_VARIABLE = "APPMUX_CODEX_BIN"
 
-_STAND_IN = re.compile(rb"\bmux\.stand_in\b|\bappmux-codex(?![\w/.-])")
+_STAND_IN = re.compile(rb"\bmux\.(?:stand_in|stdio\.codex_wrapper)\b|\bappmux-codex(?![\w/.-])")
 """Is in the script ``appmux-codex``, and in one that a person wrote to start it."""
 
 SCRIPT_BYTES = 4096

@@ -19,7 +19,7 @@ import trio
 
 from mux.host.unit_files import MARKER
 from mux.scripted_model import Hold, Run, Say
-from mux.stdio import ANSWERS_DEADLINE
+from mux.stdio.bridge import ANSWERS_DEADLINE
 from tests.end_to_end.brokered import brokered, client
 from tests.end_to_end.doors import APPMUX, door, environ, opened
 from tests.end_to_end.lives import Stage, staged

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import pytest
 
-from mux.stdio_memory import Memory, ReturnError
+from mux.stdio.resume import Memory, ReturnError
 
 NOW: Final = 1000.0
 FIRST: Final = {"epoch": "e", "seq": 10, "began": 10, "generation": 1, "version": 1}

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mux.stdio_lines import KEPT_BYTES, LINE_BYTES, Lines
+from mux.stdio.lines import KEPT_BYTES, LINE_BYTES, Lines
 
 SMALL = 3 * KEPT_BYTES
 

@@ -20,7 +20,6 @@ from typing import Final, NamedTuple, TypeAlias
 
 import msgspec
 
-from mux import stdio_reading as reading
 from mux.core.protocol import jsonrpc, thread_settings
 from mux.core.protocol.jsonrpc import ABSENT, BadMessageError, ClientMessage
 from mux.core.protocol.methods import (
@@ -31,7 +30,8 @@ from mux.core.protocol.methods import (
     server_request_rule,
 )
 from mux.core.protocol.turn_messages import ended_by_death, started_turn
-from mux.stdio_reading import EXTENSION, Life, Message, Params, Replayed, Turn
+from mux.stdio import messages as reading
+from mux.stdio.messages import EXTENSION, Life, Message, Params, Replayed, Turn
 
 WATCH, UNWATCH = "fs/watch", "fs/unwatch"
 SPAWN, EXITED = "process/spawn", "process/exited"

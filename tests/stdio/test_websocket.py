@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from wsproto.events import AcceptConnection, BytesMessage, CloseConnection, Ping, Pong, TextMessage
 from wsproto.events import Request as Upgrade
 
-from mux.stdio_wire import FRAME_BYTES, Wire, WireError
+from mux.stdio.websocket import FRAME_BYTES, Wire, WireError
 
 
 def met() -> tuple[Wire, wsproto.WSConnection]:

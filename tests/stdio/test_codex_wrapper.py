@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from mux.config.codex_binary import CodexError, find_codex
-from mux.stand_in import as_door
+from mux.stdio.codex_wrapper import as_door
 
 STAND_IN = str(Path(sys.executable).with_name("appmux-codex"))
 

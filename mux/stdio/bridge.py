@@ -25,9 +25,9 @@ from typing import Final
 from mux.config import locate
 from mux.errors import AppmuxError
 from mux.posix import standard_streams
-from mux.stdio_lines import Lines
-from mux.stdio_memory import Memory, ReturnError
-from mux.stdio_wire import Wire, WireError
+from mux.stdio.lines import Lines
+from mux.stdio.resume import Memory, ReturnError
+from mux.stdio.websocket import Wire, WireError
 
 WAIT: Final = 60.0
 """Seconds that a lost broker is waited for, unless ``--wait`` says otherwise: as long as the broker

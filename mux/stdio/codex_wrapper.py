@@ -15,11 +15,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, NoReturn
 
-from mux import stdio
 from mux.config import locate
 from mux.config.codex_binary import CodexError, find_codex
 from mux.errors import AppmuxError
 from mux.posix import standard_streams
+from mux.stdio import bridge
 
 APP_SERVER: Final = "app-server"
 STDIO: Final = "stdio://"
@@ -82,7 +82,7 @@ def main() -> NoReturn:
                 f"appmux-codex: ignored: {', '.join(ignored)}. The app-server is shared by all"
                 " clients; what is to hold for it goes into config.toml, then `appmux restart`\n"
             )
-        sys.exit(stdio.run(None, wait))
+        sys.exit(bridge.run(None, wait))
     except AppmuxError as error:
         standard_streams.say(f"Error: {error}\n")
         sys.exit(error.exit_status)
@@ -146,7 +146,7 @@ def _wait(environ: Mapping[str, str]) -> float:
     """As ``appmux stdio --wait``. Raises ``AppmuxError`` for what is no number."""
     text = environ.get(WAIT_VARIABLE)
     if not text:
-        return stdio.WAIT
+        return bridge.WAIT
     if not text.replace(".", "", 1).isdigit():
         raise AppmuxError(f"environment {WAIT_VARIABLE}: {text!r} isn't a number of seconds")
     return float(text)
