@@ -26,7 +26,7 @@ import attrs
 import trio
 
 from bench import load, source
-from mux.scripted_model import Scripted
+from mux.demo.scripted_model import Scripted
 from tests.end_to_end.native import Native, codex_bin, launched
 
 SIDES: Final = ("native", "broker")

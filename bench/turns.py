@@ -18,7 +18,7 @@ import trio
 
 from bench.figures import Figure, Plan, at_least, at_most
 from bench.sides import HERE, SIDES, Driver, cpu_seconds, loading, serving
-from mux.scripted_model import Say, Scripted
+from mux.demo.scripted_model import Say, Scripted
 from tests.end_to_end.native import native_stdio
 
 # As in a model's stream: a delta is a token of a few letters, some 230 bytes with its envelope.

@@ -322,7 +322,7 @@ def demo(codex_bin: Path | None, hold: bool, svg: Path | None, config_file: Path
     import trio
 
     from mux.config.codex_binary import find_codex
-    from mux.demo import run
+    from mux.demo.run import run
 
     binary = find_codex(settled.config.codex_bin, os.environ, settled.origins["codex_bin"])
     sys.exit(trio.run(run, binary, hold, svg))

@@ -17,7 +17,7 @@ from typing import Any, Final
 import attrs
 import trio
 
-from mux.scripted_model import CallTool, Patch, Reason, Run, Say, Scripted
+from mux.demo.scripted_model import CallTool, Patch, Reason, Run, Say, Scripted
 from tests.end_to_end.native import Native, native_stdio
 from tests.end_to_end.peer import Json, Peer, answers
 

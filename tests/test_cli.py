@@ -255,7 +255,7 @@ def test_status_restart_and_demo_hand_over(
 
     standin("mux.status", "run", called)
     standin("mux.restart", "run", called)
-    standin("mux.demo", "run", called)
+    standin("mux.demo.run", "run", called)
     assert run("status", "--json", "--state-dir", "/x").exit_code == 4
     assert run("restart", "--now", "--state-dir", "/x").exit_code == 4
     assert run("demo", "--hold", "--svg", "a.svg").exit_code == 4

@@ -19,7 +19,7 @@ from mux import status
 from mux.client import ClientError
 from mux.config import locate
 from mux.config.model import Config
-from mux.scripted_model import Run, Scripted
+from mux.demo.scripted_model import Run, Scripted
 from mux.storage import state_dir
 from tests.end_to_end.brokered import brokered, client
 from tests.end_to_end.native import Native, native_ws

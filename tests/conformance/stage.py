@@ -18,7 +18,7 @@ from typing import Any, Final
 import attrs
 import trio
 
-from mux.scripted_model import Hold, Response, Scripted, Step
+from mux.demo.scripted_model import Hold, Response, Scripted, Step
 from tests.end_to_end.native import Native
 from tests.end_to_end.peer import Json, Peer, RpcError, connect_ws, is_method
 

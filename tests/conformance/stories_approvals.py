@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from mux.scripted_model import Patch, Run, Say
+from mux.demo.scripted_model import Patch, Run, Say
 from tests.conformance.stage import CUT_SHORT, Player, Stage, Story
 from tests.end_to_end.peer import Json
 from tests.end_to_end.scenes import ACCEPT, APPROVAL, DECLINE

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mux.scripted_model import CallTool, Run, Say
+from mux.demo.scripted_model import CallTool, Run, Say
 from tests.conformance.stage import CUT_SHORT, Player, Stage, Story
 from tests.end_to_end.scenes import ACCEPT, APPROVAL, DECLINE, DELTA
 

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any, Final
 
-from mux.scripted_model import CallTool, Run, Say, Step
+from mux.demo.scripted_model import CallTool, Run, Say, Step
 from tests.conformance.stage import CUT_SHORT, Player, Stage, Story
 from tests.end_to_end.peer import Json
 from tests.end_to_end.scenes import ACCEPT, APPROVAL

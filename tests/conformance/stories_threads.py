@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mux.scripted_model import Say
+from mux.demo.scripted_model import Say
 from tests.conformance.stage import CUT_SHORT, TOLD_AGAIN, Stage, Story
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from mux.scripted_model import Say
+from mux.demo.scripted_model import Say
 from tests.conformance.stage import Player, Stage, Story
 from tests.end_to_end.peer import Json
 

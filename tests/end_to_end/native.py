@@ -23,9 +23,9 @@ from typing import Any, Final
 import attrs
 import trio
 
-from mux import scripted_model
 from mux.config.codex_binary import find_codex
-from mux.scripted_model import Scripted
+from mux.demo import scripted_model
+from mux.demo.scripted_model import Scripted
 from tests.end_to_end.peer import Peer, StdioLink, plainly
 
 # The app-server starts in a fraction of a second; its first start on a cold disk takes longer.

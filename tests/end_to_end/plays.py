@@ -19,7 +19,7 @@ import attrs
 import trio
 
 from mux.core.extension import catalog
-from mux.scripted_model import Hold, Run, Say, Scripted
+from mux.demo.scripted_model import Hold, Run, Say, Scripted
 from tests.end_to_end.brokered import brokered
 from tests.end_to_end.devices import DEVICES_ONLY, pair, post
 from tests.end_to_end.native import Native

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import trio
 
-from mux.scripted_model import Hold, Run, Say, Scripted
+from mux.demo.scripted_model import Hold, Run, Say, Scripted
 from mux.storage import audit_chain
 from tests.end_to_end.brokered import brokered, client
 from tests.end_to_end.lives import appmux, kill_app_server, life

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import trio
 
-from mux import scripted_model
+from mux.demo import scripted_model
+from mux.demo.scripted_model import Hold, Say, Scripted
 from mux.downstream.unix_socket import short_place
-from mux.scripted_model import Hold, Say, Scripted
 from tests.end_to_end.brokered import brokered, client
 from tests.end_to_end.devices import appmux
 from tests.end_to_end.native import Home, Native, codex_bin, launched, private_home

@@ -8,7 +8,7 @@ import signal
 import pytest
 import trio
 
-from mux.scripted_model import Hold, Run, Say, Scripted
+from mux.demo.scripted_model import Hold, Run, Say, Scripted
 from tests.end_to_end.brokered import brokered, client, logged
 from tests.end_to_end.native import Native
 from tests.end_to_end.peer import Json, Peer, RpcError, connect, connect_ws

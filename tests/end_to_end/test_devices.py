@@ -13,8 +13,8 @@ import pytest
 import trio
 from trio_websocket import ConnectionRejected
 
-from mux import scripted_model
-from mux.scripted_model import Run, Say, Scripted
+from mux.demo import scripted_model
+from mux.demo.scripted_model import Run, Say, Scripted
 from tests import jwts
 from tests.end_to_end.brokered import brokered, client, logged
 from tests.end_to_end.devices import (

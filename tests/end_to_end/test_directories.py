@@ -17,7 +17,7 @@ from typing import Any, Final
 import attrs
 import pytest
 
-from mux.scripted_model import Run, Say, Scripted
+from mux.demo.scripted_model import Run, Say, Scripted
 from tests.end_to_end.brokered import brokered
 from tests.end_to_end.devices import DEVICES_ONLY, appmux, operator_of, pair
 from tests.end_to_end.native import Native

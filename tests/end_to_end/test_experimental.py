@@ -11,7 +11,7 @@ from typing import Any
 import attrs
 
 from mux.core.protocol.experimental import WITHHELD
-from mux.scripted_model import CallTool, Say, Scripted
+from mux.demo.scripted_model import CallTool, Say, Scripted
 from mux.upstream.schema import DIRECTORY
 from tests.codex_bundles import NOTHING, bundle
 from tests.end_to_end.brokered import ONLY_THE_SERVER, brokered, logged

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mux.scripted_model import Say, Scripted
+from mux.demo.scripted_model import Say, Scripted
 from tests.end_to_end.brokered import brokered, client
 from tests.end_to_end.native import native_stdio
 from tests.end_to_end.peer import RpcError, connect_unix, connect_ws

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mux.scripted_model import Hold, Say, Scripted
+from mux.demo.scripted_model import Hold, Say, Scripted
 from tests.end_to_end.brokered import brokered, client
 from tests.end_to_end.lives import life
 from tests.end_to_end.peer import RpcError

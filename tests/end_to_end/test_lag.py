@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import trio
 
-from mux.scripted_model import Run, Say, Scripted
+from mux.demo.scripted_model import Run, Say, Scripted
 from tests.end_to_end.brokered import brokered, client, logged
 from tests.end_to_end.native import Native
 from tests.end_to_end.peer import Peer

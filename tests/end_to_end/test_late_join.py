@@ -15,7 +15,7 @@ from typing import Any
 import attrs
 import pytest
 
-from mux.scripted_model import Hold, Patch, Reason, Run, Say, Scripted
+from mux.demo.scripted_model import Hold, Patch, Reason, Run, Say, Scripted
 from tests.end_to_end.brokered import brokered, client
 from tests.end_to_end.peer import Json, Peer
 from tests.end_to_end.scenes import COMPLETED, TURN_COMPLETED, status

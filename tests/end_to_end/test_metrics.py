@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import pytest
 import trio
 
-from mux.scripted_model import Hold, Run, Say, Scripted
+from mux.demo.scripted_model import Hold, Run, Say, Scripted
 from tests import knocks
 from tests.end_to_end.brokered import brokered, client
 from tests.end_to_end.lives import kill_app_server, life

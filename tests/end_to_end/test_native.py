@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from mux.scripted_model import CallTool, Hold, Patch, Reason, Run, Say, Scripted
+from mux.demo.scripted_model import CallTool, Hold, Patch, Reason, Run, Say, Scripted
 from tests.end_to_end.native import native_stdio, native_unix, native_ws
 from tests.end_to_end.peer import GoneError, RpcError, answers, connect_unix, connect_ws
 

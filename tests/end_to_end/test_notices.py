@@ -18,7 +18,7 @@ import attrs
 import pytest
 import trio
 
-from mux.scripted_model import Hold, Patch, Run, Say, Scripted
+from mux.demo.scripted_model import Hold, Patch, Run, Say, Scripted
 from tests import knocks
 from tests.end_to_end.brokered import brokered
 from tests.end_to_end.devices import DEVICES_ONLY, operator_of, pair

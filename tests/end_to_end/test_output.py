@@ -16,7 +16,7 @@ import pytest
 import trio
 
 from mux import cli
-from mux.scripted_model import Run, Say, Scripted
+from mux.demo.scripted_model import Run, Say, Scripted
 from tests.end_to_end.brokered import brokered, client
 from tests.end_to_end.devices import operator_of
 from tests.end_to_end.native import Native

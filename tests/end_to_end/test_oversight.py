@@ -11,7 +11,7 @@ import sys
 import pytest
 import trio
 
-from mux.scripted_model import Patch, Run, Say, Scripted
+from mux.demo.scripted_model import Patch, Run, Say, Scripted
 from tests.end_to_end.brokered import brokered, client
 from tests.end_to_end.lives import appmux
 from tests.end_to_end.native import Native

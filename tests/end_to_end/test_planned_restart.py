@@ -14,7 +14,7 @@ import attrs
 import pytest
 import trio
 
-from mux.scripted_model import Hold, Run, Say, Scripted
+from mux.demo.scripted_model import Hold, Run, Say, Scripted
 from tests.end_to_end.brokered import brokered, client
 from tests.end_to_end.lives import app_server, appmux, kill_app_server, life
 from tests.end_to_end.native import Native, codex_bin

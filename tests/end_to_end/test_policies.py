@@ -12,7 +12,7 @@ import pytest
 import trio
 from openai_codex.client import CodexClient
 
-from mux.scripted_model import Run, Say, Scripted
+from mux.demo.scripted_model import Run, Say, Scripted
 from tests.end_to_end.brokered import brokered, client
 from tests.end_to_end.native import Native
 from tests.end_to_end.peer import Json, Peer, connect_unix, connect_ws

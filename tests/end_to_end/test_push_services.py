@@ -13,7 +13,7 @@ import attrs
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from mux.scripted_model import Run, Say, Scripted
+from mux.demo.scripted_model import Run, Say, Scripted
 from tests.certificates import issue
 from tests.end_to_end.brokered import brokered, client
 from tests.end_to_end.peer import Peer

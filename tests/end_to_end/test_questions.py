@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import pytest
 
-from mux.scripted_model import CallTool, Hold, Patch, Say, Scripted
+from mux.demo.scripted_model import CallTool, Hold, Patch, Say, Scripted
 from tests.end_to_end.brokered import brokered, client
 from tests.end_to_end.native import Native
 from tests.end_to_end.peer import Json, Peer

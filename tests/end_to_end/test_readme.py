@@ -9,7 +9,7 @@ from pathlib import Path
 
 import trio
 
-from mux.scripted_model import Run, Say, Scripted
+from mux.demo.scripted_model import Run, Say, Scripted
 from tests.end_to_end.brokered import brokered, client
 from tests.end_to_end.peer import PATIENCE, Peer
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mux.scripted_model import Hold, Run, Say, Scripted
+from mux.demo.scripted_model import Hold, Run, Say, Scripted
 from tests.end_to_end.brokered import brokered, client
 from tests.end_to_end.lives import app_server, kill_app_server, life
 from tests.end_to_end.peer import Json, Peer, RpcError

@@ -12,8 +12,8 @@ import attrs
 import pytest
 import trio
 
-from mux import scripted_model
-from mux.scripted_model import Hold, Run, Say, Scripted
+from mux.demo import scripted_model
+from mux.demo.scripted_model import Hold, Run, Say, Scripted
 from tests.end_to_end.brokered import brokered, client
 from tests.end_to_end.native import Native, private_home
 from tests.end_to_end.peer import PATIENCE, Json, Peer, RpcError, connect_ws

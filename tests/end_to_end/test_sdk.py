@@ -11,7 +11,7 @@ import pytest
 import trio
 from openai_codex.client import CodexClient, CodexConfig
 
-from mux.scripted_model import Hold, Run, Say
+from mux.demo.scripted_model import Hold, Run, Say
 from tests.end_to_end.brokered import brokered, client
 from tests.end_to_end.doors import STAND_IN, environ
 from tests.end_to_end.native import Native, codex_bin

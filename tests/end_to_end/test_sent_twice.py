@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from mux.scripted_model import Hold, Say, Scripted
+from mux.demo.scripted_model import Hold, Say, Scripted
 from tests.end_to_end.brokered import brokered, client
 from tests.end_to_end.lives import kill_app_server
 from tests.end_to_end.peer import Json, Peer, RpcError

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mux.scripted_model import Run, Say, Scripted
+from mux.demo.scripted_model import Run, Say, Scripted
 from tests.end_to_end.brokered import brokered, client
 
 DELTA = "item/agentMessage/delta"

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mux.scripted_model import Hold, Run, Say, Scripted
+from mux.demo.scripted_model import Hold, Run, Say, Scripted
 from tests.core.protocol.test_request_params import OTHERS, SPELLINGS, THREAD
 from tests.end_to_end.brokered import brokered, client
 from tests.end_to_end.devices import DEVICES_ONLY, operator_of, pair

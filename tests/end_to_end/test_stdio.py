@@ -17,8 +17,8 @@ import attrs
 import pytest
 import trio
 
+from mux.demo.scripted_model import Hold, Run, Say
 from mux.host.unit_files import MARKER
-from mux.scripted_model import Hold, Run, Say
 from mux.stdio.bridge import ANSWERS_DEADLINE
 from tests.end_to_end.brokered import brokered, client
 from tests.end_to_end.doors import APPMUX, door, environ, opened

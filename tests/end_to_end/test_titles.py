@@ -14,7 +14,7 @@ from typing import Final
 import attrs
 import pytest
 
-from mux.scripted_model import Fail, Hold, Response, Say, Scripted
+from mux.demo.scripted_model import Fail, Hold, Response, Say, Scripted
 from tests.codex_bundles import bundle
 from tests.end_to_end import elicitor
 from tests.end_to_end.brokered import brokered, client

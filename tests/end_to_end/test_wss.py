@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from mux.scripted_model import Say, Scripted
+from mux.demo.scripted_model import Say, Scripted
 from tests import knocks
 from tests.certificates import Issued, issue
 from tests.end_to_end.brokered import brokered, client

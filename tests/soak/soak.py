@@ -26,7 +26,7 @@ from typing import Final
 import attrs
 import trio
 
-from mux.scripted_model import Patch, Reason, Run, Say, Scripted
+from mux.demo.scripted_model import Patch, Reason, Run, Say, Scripted
 from tests.end_to_end.brokered import brokered, client, logged
 from tests.end_to_end.native import Native
 from tests.end_to_end.peer import Json, Peer

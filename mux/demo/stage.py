@@ -23,9 +23,9 @@ import attrs
 import platformdirs
 import trio
 
-from mux import scripted_model
+from mux.demo import scripted_model
+from mux.demo.scripted_model import Run, Say, Scripted
 from mux.errors import AppmuxError
-from mux.scripted_model import Run, Say, Scripted
 
 DRAIN_DEADLINE: Final = 10.0
 """Seconds for ``appmux serve`` to end on SIGTERM; then it is killed."""

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from mux.demo_picture import (
+from mux.demo.picture import (
     Expected,
     Seen,
     missing,

@@ -9,9 +9,9 @@ from typing import Any
 import h11
 import trio
 
-from mux import scripted_model
-from mux.scripted_model import CallTool, Fail, Hold, Response, Run, Say, Scripted, codex_config
-from mux.scripted_steps import stream
+from mux.demo import scripted_model
+from mux.demo.scripted_model import CallTool, Fail, Hold, Response, Run, Say, Scripted, codex_config
+from mux.demo.scripted_steps import stream
 from tests.end_to_end.native import native_stdio
 
 MANY = 20_000

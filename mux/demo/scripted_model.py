@@ -27,7 +27,7 @@ import attrs
 import h11
 import trio
 
-from mux.scripted_steps import (
+from mux.demo.scripted_steps import (
     Call,
     CallTool,
     Fail,

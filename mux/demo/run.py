@@ -26,9 +26,10 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from mux import client, scripted_model
+from mux import client
 from mux.client import Client, ClientError, Json
-from mux.demo_picture import (
+from mux.demo import scripted_model
+from mux.demo.picture import (
     APPROVAL,
     WIDTH,
     Expected,
@@ -38,7 +39,7 @@ from mux.demo_picture import (
     summary,
     without_web_fonts,
 )
-from mux.demo_stage import (
+from mux.demo.stage import (
     ASKING,
     DONE,
     NOTE,
