@@ -206,7 +206,10 @@ def serve(
 
     gc.disable()  # until the broker listens: what is loaded stays; saves a fifth of the start
 
-    from mux import logs, stderr  # logs first: it is particular about how structlog is loaded
+    from mux.server import (  # logs first: it is particular about how structlog is loaded
+        logs,
+        stderr,
+    )
 
     stderr.install()
     settled = _settle(config_file, flags)
@@ -216,7 +219,7 @@ def serve(
     import trio
 
     from mux.config.codex_binary import find_codex, search_path
-    from mux.server import serve as run
+    from mux.server.serve import serve as run
 
     config = settled.config
     binary = find_codex(config.codex_bin, os.environ, settled.origins["codex_bin"])

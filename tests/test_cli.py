@@ -79,7 +79,7 @@ def served(standin: Standin) -> list[Config]:
         await trio.lowlevel.checkpoint()
         configs.append(config)
 
-    standin("mux.server", "serve", serve)
+    standin("mux.server.serve", "serve", serve)
     return configs
 
 
@@ -110,7 +110,7 @@ def test_every_command_is_listed_and_explains_itself(command: str) -> None:
 def test_serve_hands_over_every_flag(
     served: list[Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mux.logs.configure", [].append)
+    monkeypatch.setattr("mux.server.logs.configure", [].append)
     given = {
         "--listen": "ws://127.0.0.1:0",
         "--codex-bin": str(tmp_path / "bin" / "codex"),
@@ -149,7 +149,7 @@ def test_serve_finds_codex_and_sets_up_the_log_before_it_starts(
     served: list[Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     logs: list[object] = []
-    monkeypatch.setattr("mux.logs.configure", logs.append)
+    monkeypatch.setattr("mux.server.logs.configure", logs.append)
     assert run("serve").exit_code == 0
     assert served[0].codex_bin == tmp_path / "bin" / "codex"
     assert logs == [Config().log]
@@ -215,8 +215,8 @@ def test_an_expected_error_is_printed_also_from_inside_nurseries(
             error = ExceptionGroup("nursery", [error])
         raise error
 
-    standin("mux.server", "serve", serve)
-    monkeypatch.setattr("mux.logs.configure", [].append)
+    standin("mux.server.serve", "serve", serve)
+    monkeypatch.setattr("mux.server.logs.configure", [].append)
     monkeypatch.setattr(sys, "argv", ["appmux", "serve"])
     with pytest.raises(SystemExit) as caught:
         cli.main()
@@ -229,8 +229,8 @@ def test_a_bug_is_shown_as_one(standin: Standin, monkeypatch: pytest.MonkeyPatch
         await trio.lowlevel.checkpoint()
         raise ExceptionGroup("nursery", [AppServerEnded(3), ZeroDivisionError()])
 
-    standin("mux.server", "serve", serve)
-    monkeypatch.setattr("mux.logs.configure", [].append)
+    standin("mux.server.serve", "serve", serve)
+    monkeypatch.setattr("mux.server.logs.configure", [].append)
     monkeypatch.setattr(sys, "argv", ["appmux", "serve"])
     with pytest.raises(ExceptionGroup) as caught:
         cli.main()

@@ -19,7 +19,7 @@ import trio
 import trio.testing
 import trio_websocket
 
-from mux.nursery import RunningServer
+from mux.server.nursery import RunningServer
 from tests.end_to_end.brokered import brokered, client
 from tests.end_to_end.frames import framer
 from tests.end_to_end.native import Home, Native, codex_bin, native_ws, private_home

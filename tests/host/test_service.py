@@ -16,7 +16,7 @@ import structlog
 import trio
 from click.testing import CliRunner, Result
 
-from mux import cli, watchdog
+from mux import cli
 from mux.cli_service import UnansweredError
 from mux.config.load import load
 from mux.core.state.app_server import State
@@ -26,6 +26,7 @@ from mux.host.service import ServiceError
 from mux.host.steps import Remove, Run, Step, StepError, Write
 from mux.host.systemd import ManagerError, Systemd, quoted
 from mux.host.unit_files import MARKER, Wanted
+from mux.server import systemd_notify
 from tests.host.machine import Host, host
 
 __all__ = ["host"]
@@ -505,7 +506,7 @@ def test_a_place_of_one_that_was_uninstalled_meanwhile_is_forgotten(host: Host) 
 def test_how_often_the_watchdog_wants_a_word(
     environ: dict[str, str], seconds: float | None
 ) -> None:
-    assert watchdog.interval(environ) == seconds
+    assert systemd_notify.interval(environ) == seconds
 
 
 async def test_the_watchdog_hears_nothing_of_an_app_server_that_never_settles(
@@ -520,17 +521,17 @@ async def test_the_watchdog_hears_nothing_of_an_app_server_that_never_settles(
 
     async with trio.open_nursery() as nursery:
         environ = {"WATCHDOG_USEC": "60000000"}
-        nursery.start_soon(watchdog.keep, environ, lambda: state, tell)
+        nursery.start_soon(systemd_notify.keep, environ, lambda: state, tell)
         await trio.sleep(95)
         assert len(told) == 4
         for other in (State.DOWN, State.READY):
             state = other
-            await trio.sleep(watchdog.UNSETTLED_FOR * 2)
+            await trio.sleep(systemd_notify.UNSETTLED_FOR * 2)
             assert trio.current_time() - told[-1] <= 30
         state, since = State.STARTING, trio.current_time()
         with structlog.testing.capture_logs() as logs:
-            await trio.sleep(watchdog.UNSETTLED_FOR * 3)
-        assert told[-1] - since <= watchdog.UNSETTLED_FOR
+            await trio.sleep(systemd_notify.UNSETTLED_FOR * 3)
+        assert told[-1] - since <= systemd_notify.UNSETTLED_FOR
         assert [each["event"] for each in logs] == [
             "the app-server doesn't settle: waiting for systemd to start the broker anew"
         ]

@@ -28,7 +28,6 @@ from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
 import mux
-from mux import stderr
 from mux.access.devices import Book
 from mux.access.throttle import Failures
 from mux.core.features.notice_escalation import REASONS
@@ -41,6 +40,7 @@ from mux.dispatcher import Dispatcher
 from mux.downstream.routes import Exposition
 from mux.push.queue import State as Push
 from mux.push.sender import Pushes
+from mux.server import stderr
 from mux.storage.audit_log import Audit
 from mux.storage.journal import Store
 from mux.upstream.process import Upstream

@@ -23,7 +23,7 @@ from mux.downstream.routes import Exposition, knock
 from mux.storage.timings import BOUNDS, Times
 from tests import jwts, knocks
 
-DASHBOARD = Path(__file__).parent.parent / "contrib" / "grafana" / "appmux.json"
+DASHBOARD = Path(__file__).parent.parent.parent / "contrib" / "grafana" / "appmux.json"
 ELSEWHERE = "192.0.2.7:5123"
 
 

@@ -15,7 +15,7 @@ import pytest
 import structlog
 
 from mux.config.model import Log
-from mux.logs import LONGEST_TEXT, WITHHELD, configure
+from mux.server.logs import LONGEST_TEXT, WITHHELD, configure
 
 
 class Terminal(io.StringIO):
@@ -150,7 +150,7 @@ def test_libraries_speak_through_the_same_form_and_never_at_debug() -> None:
 def test_structlog_goes_without_rich_and_everybody_else_has_it() -> None:
     """In a process of its own: here pytest has loaded either."""
     program = """if True:
-        from mux.config import model as config; from mux import logs
+        from mux.config import model as config; from mux.server import logs
         import sys, structlog
         assert "rich" not in sys.modules
         logs.configure(config.Log(format="console"), sys.stdout)

@@ -39,7 +39,6 @@ import structlog
 import trio
 
 import mux
-from mux import stderr, watchdog
 from mux.access.authentication import Authenticator
 from mux.access.requests import Access
 from mux.access.throttle import Failures
@@ -58,14 +57,15 @@ from mux.errors import AppmuxError
 from mux.host.directories import Directories
 from mux.notices.lock_screen import LockScreen
 from mux.notices.requests import METHODS, Asked
+from mux.server import stderr, systemd_notify
+from mux.server.terminal import Terminal
 from mux.storage.audit_log import Audit
 from mux.storage.journal import Store, StoreError
-from mux.terminal import Terminal
 from mux.upstream.process import Upstream
 from mux.upstream.schema import CodexSchema
 
 if TYPE_CHECKING:
-    from mux.metrics import Metrics
+    from mux.server.metrics import Metrics
 
 
 log = structlog.get_logger()
@@ -146,7 +146,7 @@ class RunningServer:
                 root.start_soon(self.directories.run)
                 root.start_soon(self.access.book.run)
                 root.start_soon(self._read_for_those_behind)
-                root.start_soon(watchdog.keep, os.environ, self._state, notify)
+                root.start_soon(systemd_notify.keep, os.environ, self._state, notify)
                 await root.start(self.store.run)
                 self._record_start()
                 await root.start(self.audit.run)
@@ -289,7 +289,7 @@ class RunningServer:
         """Load their library, which a start needs least, so that no scraper waits for it."""
         await trio.sleep(METRICS_AFTER)
         try:
-            await trio.to_thread.run_sync(importlib.import_module, "mux.metrics")
+            await trio.to_thread.run_sync(importlib.import_module, "mux.server.metrics")
             self._expose("")
         except (ImportError, OSError) as failure:  # a scraper has it tried again
             log.warning("metrics not loaded", why=str(failure))
@@ -297,7 +297,7 @@ class RunningServer:
     def _expose(self, accept: str) -> Exposition:
         """The metrics for a scraper."""
         if self._metrics is None:
-            from mux.metrics import Metrics  # noqa: PLC0415 (a twentieth of the start)
+            from mux.server.metrics import Metrics  # noqa: PLC0415 (a twentieth of the start)
 
             self._metrics = Metrics(
                 self.dispatcher,

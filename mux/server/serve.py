@@ -30,8 +30,8 @@ from mux.downstream.tls import Certificate, open_certificate
 from mux.host.directories import Directories
 from mux.host.socket_owner import occupant
 from mux.notices.requests import Asked
-from mux.nursery import RunningServer
 from mux.posix import descriptors
+from mux.server.nursery import RunningServer
 from mux.storage import state_dir
 from mux.storage.audit_log import Audit
 from mux.storage.journal import Store

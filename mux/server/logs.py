@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO
 
 from mux.config.model import Log
-from mux.stderr import Stderr
+from mux.server.stderr import Stderr
 
 
 @contextmanager
