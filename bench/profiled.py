@@ -26,7 +26,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Final
 
-from mux.cli import main
+from mux.cli.main import main
 
 FILE: Final = "BENCH_PROFILE"
 

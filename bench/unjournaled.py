@@ -8,7 +8,7 @@ Hands to: ``mux``, whose journal it has made hollow.
 
 from __future__ import annotations
 
-from mux.cli import main
+from mux.cli.main import main
 from mux.core.protocol.journal_entry import Entry
 from mux.core.state.journal import Journal
 from mux.storage.journal import Store

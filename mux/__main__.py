@@ -5,7 +5,7 @@ Hands to: ``entry``.
 
 from __future__ import annotations
 
-from mux.entry import main
+from mux.cli.entry import main
 
 if __name__ == "__main__":
     main()

@@ -21,7 +21,7 @@ import attrs
 import pytest
 import trio
 
-from mux import status
+from mux.cli import status
 from mux.client import Json
 from mux.errors import AppmuxError
 from mux.storage import state_dir

@@ -23,7 +23,7 @@ import trio
 from click.testing import CliRunner, Result
 from trio_websocket import ConnectionRejected
 
-from mux import cli
+from mux.cli import main
 from mux.host import setup, tailnet
 from tests.end_to_end.native import Home, codex_bin, private_home
 from tests.end_to_end.peer import Peer, RpcError, connect_unix, connect_ws
@@ -140,7 +140,7 @@ def cgroups() -> list[Path]:
 
 async def appmux(*args: str) -> Result:
     """A command in this process; it blocks, so not in this thread."""
-    invoke = partial(CliRunner().invoke, cli.appmux, list(args))
+    invoke = partial(CliRunner().invoke, main.appmux, list(args))
     done: Result = await trio.to_thread.run_sync(invoke)
     assert done.exit_code == 0, (done.output, done.exception, await journal())
     return done

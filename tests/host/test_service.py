@@ -16,8 +16,8 @@ import structlog
 import trio
 from click.testing import CliRunner, Result
 
-from mux import cli
-from mux.cli_service import UnansweredError
+from mux.cli import main
+from mux.cli.service import UnansweredError
 from mux.config.load import load
 from mux.core.state.app_server import State
 from mux.host import novascale, service, steps
@@ -296,7 +296,7 @@ def test_the_first_failure_ends_it(tmp_path: Path) -> None:
 
 
 def run(*args: str, answer: str | None = None) -> Result:
-    return CliRunner().invoke(cli.appmux, list(args), input=answer, catch_exceptions=True)
+    return CliRunner().invoke(main.appmux, list(args), input=answer, catch_exceptions=True)
 
 
 def test_install_and_uninstall(host: Host) -> None:

@@ -20,9 +20,9 @@ import attrs
 import pytest
 from click.testing import CliRunner, Result
 
-from mux import cli, cli_service
 from mux.access.devices import digest_of, open_book
-from mux.cli_service import UnansweredError
+from mux.cli import main, service
+from mux.cli.service import UnansweredError
 from mux.config.load import load
 from mux.core.policy.scopes import ALL
 from mux.host import codex_login, readiness, setup, tailnet
@@ -82,7 +82,7 @@ def _unwatched(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run(*args: str, answer: str | None = None) -> Result:
-    return CliRunner().invoke(cli.appmux, ["setup", *args], input=answer)
+    return CliRunner().invoke(main.appmux, ["setup", *args], input=answer)
 
 
 def snapshot(root: Path) -> dict[str, tuple[int, float, bytes]]:
@@ -165,7 +165,7 @@ def test_nobody_to_ask_changes_nothing(host: Host, port: int) -> None:
 
 
 def test_a_no_changes_nothing(host: Host, port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli_service, "_terminal", lambda: True)
+    monkeypatch.setattr(service, "_terminal", lambda: True)
     before = snapshot(host.home)
     done = run(answer="n\n")
     assert isinstance(done.exception, UnansweredError)
@@ -241,7 +241,7 @@ def test_novascales_place_is_taken_and_given_back(host: Host, port: int) -> None
     # A second setup doesn't take what is taken.
     with answering(port, host.root / "manager" / "active" / "appmux.service"):
         assert run("--yes").exit_code == 0
-    done = CliRunner().invoke(cli.appmux, ["service", "uninstall", "--yes"])
+    done = CliRunner().invoke(main.appmux, ["service", "uninstall", "--yes"])
     assert done.exit_code == 0, (done.output, done.exception)
     assert "NovaScale's service has its place back" in done.output
     assert host.asked()[-2:] == [
@@ -269,7 +269,7 @@ def test_an_offer_that_is_declined_changes_nothing(
     host: Host, port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     vanilla(host, port)
-    monkeypatch.setattr(cli_service, "_terminal", lambda: True)
+    monkeypatch.setattr(service, "_terminal", lambda: True)
     before = snapshot(host.home)
     done = run(answer="n\n")
     assert isinstance(done.exception, UnansweredError)
@@ -333,7 +333,7 @@ def test_no_tailnet_is_asked_about(host: Host, port: int, monkeypatch: pytest.Mo
     done = run("--dry-run")
     assert "no Tailnet address" in done.output
     assert f"ws://127.0.0.1:{port}" in done.output
-    monkeypatch.setattr(cli_service, "_terminal", lambda: True)
+    monkeypatch.setattr(service, "_terminal", lambda: True)
     monkeypatch.setattr(tailnet, "own", lambda: ["100.64.0.1", "100.100.0.2"])
     done = run(answer="127.0.0.7\nn\n")
     assert "Address where phones connect [100.64.0.1]: 127.0.0.7" in done.output

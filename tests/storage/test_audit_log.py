@@ -20,8 +20,8 @@ import trio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mux import audit_shown
-from mux.audit_shown import AuditError, moment, shown
+from mux.cli import audit
+from mux.cli.audit import AuditError, moment, shown
 from mux.storage import audit_chain, audit_writer
 from mux.storage.audit_chain import BATCH, BROKEN, HEAD, TRIMMED, verify
 from mux.storage.audit_log import DIRECTORY, UNWRITTEN, Audit
@@ -577,7 +577,7 @@ def test_a_file_changed_under_the_broker_is_left_and_a_new_one_begun(tmp_path: P
 
 def run(state: Path, capsys: pytest.CaptureFixture[str], **options: object) -> tuple[int, str]:
     given_options = {"since": None, "as_json": False, "verify": False} | options
-    status = audit_shown.run(state, **given_options)  # type: ignore[arg-type]
+    status = audit.run(state, **given_options)  # type: ignore[arg-type]
     return status, capsys.readouterr().out
 
 
@@ -609,7 +609,7 @@ def test_verify_exits_1_and_names_the_record(
 
 def test_a_state_directory_without_one_says_so(tmp_path: Path) -> None:
     with pytest.raises(AuditError, match="no audit log"):
-        audit_shown.run(tmp_path, since=None, as_json=False, verify=False)
+        audit.run(tmp_path, since=None, as_json=False, verify=False)
 
 
 def test_a_line_says_who_and_is_harmless() -> None:

@@ -369,8 +369,8 @@ def _offer_to_pair(plan: Plan, *, ask: bool) -> None:
         return
     import trio
 
-    from mux import pair
-    from mux.cli_devices import USUAL
+    from mux.cli import pair
+    from mux.cli.devices import USUAL
 
     sys.exit(trio.run(pair.run, plan.config, pair.Wish("paired", USUAL)))
 
@@ -390,7 +390,7 @@ def doctor(as_json: bool, state_dir: Path | None, config_file: Path | None) -> N
     """
     import trio
 
-    from mux.doctor import run
+    from mux.cli.doctor.report import run
 
     flags = {"state_dir": state_dir}
     sys.exit(trio.run(run, flags, config_file, dict(os.environ), as_json))

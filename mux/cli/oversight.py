@@ -19,7 +19,7 @@ import click
 from mux.errors import AppmuxError
 
 if TYPE_CHECKING:
-    from mux.approving import Word
+    from mux.cli.approvals import Word
     from mux.config.model import Config
 
 PATH = click.Path(path_type=Path)
@@ -59,7 +59,7 @@ def audit(
     Works on the files of the state directory, with or without a broker. Each record carries the
     digest of the one before; --verify says which was changed, removed, moved or cut off.
     """
-    from mux.audit_shown import run
+    from mux.cli.audit import run
 
     directory = _config(config_file, state_dir).state_dir
     sys.exit(run(directory, since=since, as_json=as_json, verify=verify))
@@ -73,7 +73,7 @@ def approvals(as_json: bool, state_dir: Path | None, config_file: Path | None) -
     """List what waits for a person's word: commands, file changes, questions."""
     import trio
 
-    from mux.approving import list_pending
+    from mux.cli.approvals import list_pending
 
     sys.exit(trio.run(list_pending, _config(config_file, state_dir), as_json))
 
@@ -83,7 +83,7 @@ def _answer(
 ) -> None:
     import trio
 
-    from mux.approving import described, give, look
+    from mux.cli.approvals import described, give, look
 
     if not yes and not sys.stdin.isatty():
         raise NobodyThereError("no terminal to ask at: --yes answers without asking")
@@ -138,7 +138,7 @@ def notices(
     """List what devices were told by push, and why they were or weren't."""
     import trio
 
-    from mux.notices_shown import show
+    from mux.cli.notices import show
 
     ctx.obj = _config(config_file, state_dir)
     if ctx.invoked_subcommand is None:
@@ -153,7 +153,7 @@ def notices_test(config: Config, device: str | None, *, as_json: bool) -> None:
     """Send a test and say what each service answered; exit status 1 if one didn't take it."""
     import trio
 
-    from mux.notices_shown import test
+    from mux.cli.notices import test
 
     sys.exit(trio.run(partial(test, config, device, as_json=as_json)))
 

@@ -1,4 +1,5 @@
-"""`mux.invitation`: where phones connect, and how they are told; and the flags of `appmux pair`."""
+"""`mux.cli.invitation`: where phones connect, and how they are told; and the flags of `appmux
+pair`."""
 
 from __future__ import annotations
 
@@ -11,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mux.cli_devices import Scopes, Span
-from mux.invitation import (
+from mux.cli.devices import Scopes, Span
+from mux.cli.invitation import (
     Place,
     PlaceError,
     listening,
@@ -23,7 +24,7 @@ from mux.invitation import (
     reachable,
     resolve,
 )
-from mux.pair import span
+from mux.cli.pair import span
 
 TAIL = Place("ws", "100.64.0.7", 14500)
 LOOP = Place("ws", "127.0.0.1", 9000)

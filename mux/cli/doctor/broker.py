@@ -12,7 +12,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-from mux import status
+from mux.cli import status
+from mux.cli.doctor.finding import Finding
 from mux.client import ClientError
 from mux.config.addresses import (
     Address,
@@ -25,7 +26,6 @@ from mux.config.codex_binary import codex_home
 from mux.config.locate import CONTROL_SOCKET
 from mux.config.model import Config
 from mux.errors import AppmuxError
-from mux.finding import Finding
 from mux.host import processes, readiness
 from mux.host.processes import UNSEEN, Holder
 from mux.host.socket_owner import Occupant, occupant

@@ -28,8 +28,8 @@ def main() -> None:
                 standard_streams.say(f"Error: {error}\n")
                 sys.exit(error.exit_status)
 
-    from mux import output
-    from mux.cli import main as by_click
+    from mux.cli import output
+    from mux.cli.main import main as by_click
 
     output.prepare()
     by_click()

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mux.approving import ELICITATION, QUESTION, ApprovingError, described, find, result_for
+from mux.cli.approvals import ELICITATION, QUESTION, ApprovingError, described, find, result_for
 from mux.core.policy.risk import COMMAND, FILES, PERMISSIONS
 from mux.core.protocol.answers import fault
 

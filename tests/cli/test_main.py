@@ -17,7 +17,8 @@ import structlog
 import trio
 from click.testing import CliRunner, Result
 
-from mux import __version__, cli
+from mux import __version__
+from mux.cli import main
 from mux.config.model import FLAGS, Config
 from mux.errors import AppmuxError
 
@@ -41,7 +42,7 @@ def _own_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def run(*args: str) -> Result:
     """One command in this process; what isn't an exit comes out as itself."""
-    return CliRunner().invoke(cli.appmux, list(args), catch_exceptions=False)
+    return CliRunner().invoke(main.appmux, list(args), catch_exceptions=False)
 
 
 def process(*args: str) -> subprocess.CompletedProcess[str]:
@@ -89,7 +90,9 @@ def test_version() -> None:
 
 
 def test_a_quick_command_does_not_load_the_broker() -> None:
-    script = "import sys, mux.cli; print([m for m in ('trio', 'rich', 'jwt') if m in sys.modules])"
+    script = (
+        "import sys, mux.cli.main; print([m for m in ('trio', 'rich', 'jwt') if m in sys.modules])"
+    )
     done = subprocess.run(
         [sys.executable, "-c", script],
         capture_output=True,
@@ -219,7 +222,7 @@ def test_an_expected_error_is_printed_also_from_inside_nurseries(
     monkeypatch.setattr("mux.server.logs.configure", [].append)
     monkeypatch.setattr(sys, "argv", ["appmux", "serve"])
     with pytest.raises(SystemExit) as caught:
-        cli.main()
+        main.main()
     assert caught.value.code == 3
     assert capsys.readouterr().err == "Error: it ended\n"
 
@@ -233,7 +236,7 @@ def test_a_bug_is_shown_as_one(standin: Standin, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("mux.server.logs.configure", [].append)
     monkeypatch.setattr(sys, "argv", ["appmux", "serve"])
     with pytest.raises(ExceptionGroup) as caught:
-        cli.main()
+        main.main()
     assert caught.value.subgroup(ZeroDivisionError) is not None
 
 
@@ -253,8 +256,8 @@ def test_status_restart_and_demo_hand_over(
         calls.append(args)
         return 4
 
-    standin("mux.status", "run", called)
-    standin("mux.restart", "run", called)
+    standin("mux.cli.status", "run", called)
+    standin("mux.cli.restart", "run", called)
     standin("mux.demo.run", "run", called)
     assert run("status", "--json", "--state-dir", "/x").exit_code == 4
     assert run("restart", "--now", "--state-dir", "/x").exit_code == 4

@@ -161,7 +161,7 @@ def _pair(
 ) -> None:
     import trio
 
-    from mux.pair import Wish, run
+    from mux.cli.pair import Wish, run
 
     seconds = None if expires == float("inf") else expires
     wish = Wish(kind, scopes, name, seconds, host, yes)
@@ -187,7 +187,7 @@ def devices(
     """List the paired devices, and change what they may do."""
     import trio
 
-    from mux.device_list import show
+    from mux.cli.device_list import show
 
     ctx.obj = _config(config_file, state_dir)
     if ctx.invoked_subcommand is None:
@@ -201,7 +201,7 @@ def revoke(config: Config, names: tuple[str, ...]) -> None:
     """Shut devices out, at once: their connections are closed, their tokens worth nothing."""
     import trio
 
-    from mux.device_list import revoke
+    from mux.cli.device_list import revoke
 
     sys.exit(trio.run(revoke, config, names))
 
@@ -214,7 +214,7 @@ def rename(config: Config, name: str, to: str) -> None:
     """Give a device another name; its connections stay."""
     import trio
 
-    from mux.device_list import rename
+    from mux.cli.device_list import rename
 
     sys.exit(trio.run(rename, config, name, to))
 
@@ -227,7 +227,7 @@ def limit(config: Config, name: str, scopes: tuple[tuple[str, ...], ...]) -> Non
     """Give a device other scopes, at once: it reconnects with them."""
     import trio
 
-    from mux.device_list import limit
+    from mux.cli.device_list import limit
 
     sys.exit(trio.run(limit, config, name, _flat(scopes)))
 

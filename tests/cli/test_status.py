@@ -15,7 +15,7 @@ import pytest
 import trio
 from rich.console import Console
 
-from mux import status
+from mux.cli import status
 from mux.client import ClientError
 from mux.config import locate
 from mux.config.model import Config

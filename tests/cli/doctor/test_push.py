@@ -9,7 +9,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from mux.checks_push import push
+from mux.cli.doctor.push import push
 from mux.config import model
 from mux.config.model import Config
 

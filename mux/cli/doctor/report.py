@@ -18,9 +18,9 @@ import attrs
 from rich.console import Console
 from rich.text import Text
 
-from mux import checks_broker, checks_host, checks_push
+from mux.cli.doctor import broker, host, push
+from mux.cli.doctor.finding import Finding
 from mux.config.load import ConfigError, load
-from mux.finding import Finding
 
 MARKS: Final = {"well": ("ok", "green"), "note": ("note", "yellow"), "wrong": ("WRONG", "bold red")}
 
@@ -52,19 +52,19 @@ async def examine(
         return [Finding("settings", "wrong", str(failure), remedy)]
     where = "defaults" if settled.file is None else str(settled.file)
     findings = [Finding("settings", "well", where)]
-    of_codex, _path = await checks_host.codex(settled, environ)
-    of_broker, report = await checks_broker.broker(settled.config, environ)
+    of_codex, _path = await host.codex(settled, environ)
+    of_broker, report = await broker.broker(settled.config, environ)
     return [
         *findings,
         *of_codex,
-        *checks_host.disk(settled, environ),
-        checks_host.clock(settled, environ),
-        *checks_host.supervised(settled, environ),
+        *host.disk(settled, environ),
+        host.clock(settled, environ),
+        *host.supervised(settled, environ),
         *of_broker,
-        *checks_broker.addresses(settled.config, environ, report),
-        *checks_broker.trust(settled.config, environ),
-        *checks_broker.threads(environ, report),
-        *checks_push.push(settled.config),
+        *broker.addresses(settled.config, environ, report),
+        *broker.trust(settled.config, environ),
+        *broker.threads(environ, report),
+        *push.push(settled.config),
     ]
 
 

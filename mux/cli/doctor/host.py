@@ -16,12 +16,12 @@ from typing import Any, Final
 
 import msgspec
 
+from mux.cli.doctor.finding import Finding
 from mux.config.codex_binary import CodexError, codex_home, find_codex
 from mux.config.load import Settled
 from mux.core.policy.scopes import SCOPES
 from mux.core.protocol.methods import REQUESTS
 from mux.errors import AppmuxError
-from mux.finding import Finding
 from mux.host import codex_login, novascale, service
 from mux.host.service import Supervisor
 from mux.host.steps import Runner, run

@@ -15,10 +15,10 @@ from functools import partial
 from typing import Final
 from urllib.parse import urlsplit
 
+from mux.cli.doctor.finding import Finding
 from mux.config import model
 from mux.config.model import Config
 from mux.errors import AppmuxError
-from mux.finding import Finding
 
 REMEDY: Final = "docs/push.md says how each service is set up"
 
@@ -57,14 +57,14 @@ class PushCheckError(AppmuxError):
 
 
 def _apns(apns: model.Apns) -> str:
-    from mux.push.services.apns import Apns  # noqa: PLC0415 (this and the like: httpx, cryptography)
+    from mux.push.services.apns import Apns
 
     Apns(apns).renew(time.time())
     return f"the key {apns.key_id} can sign for {apns.topic}"
 
 
 def _fcm(fcm: model.Fcm) -> str:
-    from mux.push.services.fcm import assertion, read_account  # noqa: PLC0415
+    from mux.push.services.fcm import assertion, read_account
 
     if fcm.service_account_file is None:
         raise PushCheckError("push.fcm.service_account_file isn't set, but other keys of it are")
@@ -74,7 +74,7 @@ def _fcm(fcm: model.Fcm) -> str:
 
 
 def _webpush(settings: Config) -> str:
-    from mux.push.services.vapid import FILE, open_vapid  # noqa: PLC0415
+    from mux.push.services.vapid import FILE, open_vapid
 
     webpush = settings.push.webpush
     if webpush.subject and not webpush.subject.startswith(("mailto:", "https:")):
@@ -86,7 +86,7 @@ def _webpush(settings: Config) -> str:
 
 
 def _ntfy(ntfy: model.Ntfy) -> str:
-    from mux.push import key_file  # noqa: PLC0415
+    from mux.push import key_file
 
     if not (ntfy.server and ntfy.topic):
         raise PushCheckError("push.ntfy needs both server and topic")
@@ -97,8 +97,8 @@ def _ntfy(ntfy: model.Ntfy) -> str:
 
 
 def _webhook(webhook: model.Webhook) -> str:
-    from mux.push import key_file  # noqa: PLC0415
-    from mux.push.services.webhook import SETTING, secret_of  # noqa: PLC0415
+    from mux.push import key_file
+    from mux.push.services.webhook import SETTING, secret_of
 
     if webhook.url is None or webhook.secret_file is None:
         raise PushCheckError("push.webhook needs both url and secret_file")
@@ -115,7 +115,7 @@ def _exec(given: model.Exec) -> str:
 
 
 def _general(given: model.Push) -> str:
-    from mux.push.http_client import open_web  # noqa: PLC0415
+    from mux.push.http_client import open_web
 
     if given.url is not None:
         _require_url("push.url", given.url)

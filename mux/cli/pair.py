@@ -17,12 +17,13 @@ import attrs
 import click
 import trio
 
-from mux import client, invitation
+from mux import client
+from mux.cli import invitation
+from mux.cli.invitation import Place
 from mux.client import Client, Json
 from mux.config.model import Config
 from mux.errors import AppmuxError
 from mux.host import tailnet
-from mux.invitation import Place
 from mux.storage import state_dir
 
 ASKED: Final = "mux/pairing/asked"

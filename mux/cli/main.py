@@ -20,7 +20,8 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar, get_args
 
 import click
 
-from mux import __version__, cli_devices, cli_oversight, cli_service, output
+from mux import __version__
+from mux.cli import devices, output, oversight, service
 from mux.config.model import FLAGS, AuthMode, LogFormat, LogLevel
 from mux.errors import AppmuxError
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
-CODEX_ARGS = "mux.cli.codex_args"
+CODEX_ARGS = "mux.cli.main.codex_args"
 """Where click keeps what followed ``--`` until the command runs."""
 
 
@@ -77,7 +78,7 @@ def appmux() -> None:
     """Share one `codex app-server` between any number of clients."""
 
 
-for _command in (*cli_service.COMMANDS, *cli_devices.COMMANDS, *cli_oversight.COMMANDS):
+for _command in (*service.COMMANDS, *devices.COMMANDS, *oversight.COMMANDS):
     appmux.add_command(_command)
 
 
@@ -285,7 +286,7 @@ def status(as_json: bool, config_file: Path | None, state_dir: Path | None) -> N
 
     import trio
 
-    from mux.status import run
+    from mux.cli.status import run
 
     sys.exit(trio.run(run, settled.config, as_json))
 
@@ -304,7 +305,7 @@ def restart(now: bool, config_file: Path | None, state_dir: Path | None) -> None
 
     import trio
 
-    from mux.restart import run
+    from mux.cli.restart import run
 
     sys.exit(trio.run(run, settled.config, now))
 

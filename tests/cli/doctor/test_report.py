@@ -23,11 +23,13 @@ from pathlib import Path
 import pytest
 import trio
 
-from mux import checks_broker, checks_host, doctor, status
+from mux.cli import status
+from mux.cli.doctor import broker, report
+from mux.cli.doctor import host as checks_host
+from mux.cli.doctor.finding import Finding
 from mux.config.codex_binary import find_codex
 from mux.config.load import load
 from mux.config.locate import ADDRESS
-from mux.finding import Finding
 from mux.host import processes
 from mux.host.steps import Runner
 from mux.storage.state_dir import LOCK
@@ -78,7 +80,7 @@ def holding(kind: str, place: object) -> Iterator[int]:
 async def examined(environ: dict[str, str] | None = None) -> dict[str, Finding]:
     """The findings by what they are about, in this environment or one changed so."""
     os.environ.update(environ or {})  # until the test's end: some places are looked up in it
-    found = await doctor.examine({}, None, dict(os.environ))
+    found = await report.examine({}, None, dict(os.environ))
     return {each.about: each for each in found}
 
 
@@ -91,7 +93,7 @@ def port() -> int:
 
 def trusted(**environ: str) -> dict[str, Finding]:
     whole = dict(os.environ) | environ
-    return {each.about: each for each in checks_broker.trust(load({}, whole).config, whole)}
+    return {each.about: each for each in broker.trust(load({}, whole).config, whole)}
 
 
 async def test_an_open_listener_lets_the_agent_in(host: Host) -> None:
