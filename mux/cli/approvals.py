@@ -23,8 +23,8 @@ from mux.client import Client, ClientError, Json
 from mux.config.model import Config
 from mux.core.protocol.answers import plain
 from mux.errors import AppmuxError
-from mux.shown import span, visible
 from mux.storage import state_dir
+from mux.text import span, visible
 
 ANSWER_DEADLINE: Final = 10.0
 """Seconds. The broker answers in a millisecond; one that takes longer needs a look of its own."""

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from mux.errors import AppmuxError
-from mux.shown import visible
 from mux.storage import audit_chain
 from mux.storage.audit_log import DIRECTORY
+from mux.text import visible
 
 UNITS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 

@@ -17,8 +17,8 @@ import trio
 from mux import client
 from mux.client import ClientError, Json
 from mux.config.model import Config
-from mux.shown import visible
 from mux.storage import state_dir
+from mux.text import visible
 
 ANSWER_DEADLINE: Final = 10.0
 """Seconds. The broker answers in a millisecond; one that takes longer needs a look of its own."""

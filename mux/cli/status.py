@@ -20,8 +20,8 @@ from rich.text import Text
 from mux import client
 from mux.client import ClientError
 from mux.config.model import Config
-from mux.shown import span, visible
 from mux.storage import state_dir
+from mux.text import span, visible
 
 ANSWER_DEADLINE: Final = 10.0
 """Seconds. The broker answers in a millisecond; one that takes longer needs a look of its own."""

@@ -17,7 +17,7 @@ import msgspec
 from mux.core.features.notice_sources import one_line
 from mux.core.policy.notice import Kind, Notice
 from mux.push import message
-from mux.shown import visible
+from mux.text import visible
 
 KINDS: Final[dict[Kind, message.Kind]] = {
     "approval": "approval",
