@@ -5,8 +5,8 @@ hands, and from then on looks for strings in the bytes that come: what stands in
 ends a turn. They stand within one message, and no server here fragments one; if one did, the count
 would come out short, and be seen.
 
-Run as ``python -m bench.load JSON`` with a job of `JOBS` and its keywords. Prints ``ready`` once
-all are attached, and at the end its result as one line of JSON. Ends early with its stdin.
+Run as ``python -m bench.load JSON`` with a job of `JOBS` and its keywords. Prints ``readiness``
+once all are attached, and at the end its result as one line of JSON. Ends early with its stdin.
 
 Hands to: `sides.loading`, the result. Hears from: the app-server's listener, the broker, `bare`.
 """

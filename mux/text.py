@@ -1,6 +1,6 @@
 """Text for an operator's terminal: what others chose, made harmless; lengths of time, readable.
 
-Hands to: ``status``, ``audit_shown``, ``approving``. Hears from: they, what is to be shown.
+Hands to: ``status``, ``audit``, ``approvals``. Hears from: they, what is to be shown.
 """
 
 from __future__ import annotations

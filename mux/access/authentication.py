@@ -1,8 +1,8 @@
 """Authentication: an ``Authorization`` header becomes a ``Principal``, or a refusal that says why.
 
-Hands to: ``door``, the ``Principal`` of the client that is about to attach.
+Hands to: ``routes``, the ``Principal`` of the client that is about to attach.
 Hears from: ``server``, which opens one ``Authenticator`` by ``config.Auth`` and reloads it on
-SIGHUP; ``door``, one header at a time.
+SIGHUP; ``routes``, one header at a time.
 
 The flags, their errors, the refusals and the order of the checks are the app-server's own, so that
 a client made for it needs no change. Two departures. Tokens are compared by digest in constant

@@ -8,8 +8,8 @@ last seen is written now and then, as nothing depends on it.
 There are two files with the same text, the copy always written first. So a damaged book is read
 from its copy, and nobody who was revoked is in there.
 
-Hands to: ``auth``, the device that a digest stands for; ``access``, the book to list and change.
-Hears from: ``access``; ``devices.json`` in the state directory, read once at the start.
+Hands to: ``authentication``, the device that a digest stands for; ``access``, the book to list and
+change. Hears from: ``access``; ``devices.json`` in the state directory, read once at the start.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ Nothing is half-made: a ticket dies with the connection that asked for it, a dev
 it had its token isn't in the book.
 
 Hands to: ``devices``, who is paired; the operator's connection, who asks (by ``tell``).
-Hears from: ``access``, what the operator wants; ``door``, the bodies of ``POST /v1/pair``.
+Hears from: ``access``, what the operator wants; ``routes``, the bodies of ``POST /v1/pair``.
 """
 
 from __future__ import annotations

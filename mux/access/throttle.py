@@ -8,7 +8,7 @@ Two things are counted: the address, which many may share, and whose token or ti
 that is known. An address only slows its refusals and its log lines. Whose failures are too many is
 told so (429), and nobody else is.
 
-Hands to: ``door``, a pause before a refusal. Hears from: ``door``.
+Hands to: ``routes``, a pause before a refusal. Hears from: ``routes``.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ approval's policy says whether the answer decides. What only a person may approv
 where a person was asked here.
 
 Hands to: stdout. Hears from: the broker of a state directory, by ``mux/approvals/list`` and
-``/answer``; ``cli_oversight``, what a person says in between.
+``/answer``; ``oversight``, what a person says in between.
 """
 
 from __future__ import annotations

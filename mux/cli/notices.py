@@ -1,7 +1,7 @@
 """``appmux notices``: what was raised, whom it went to and why, and what the services said.
 
 Hands to: stdout. Hears from: the broker of a state directory, by ``mux/notices/*`` requests;
-``cli_oversight``.
+``oversight``.
 """
 
 from __future__ import annotations

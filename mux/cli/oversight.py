@@ -1,6 +1,7 @@
-"""The commands by which a person watches over the runtime: ``audit``, ``approvals``, ``notices``…
+"""The commands by which a person watches over the runtime: ``audit_log``, ``approvals``,
+``notices``…
 
-Hands to: ``audit_shown``, ``approving``, ``notices_shown``.
+Hands to: ``audit``, ``approvals``, ``notices``.
 Hears from: ``cli``; a person, before an answer is given.
 
 Modules are imported inside the command that wants them, as in ``cli``.

@@ -1,6 +1,6 @@
 """``[[approvals.rules]]``: from tables to rules, and what is wrong with one that can't be used.
 
-Hands to: ``settings``. Hears from: it, a value as the file or the environment gave it.
+Hands to: ``load``. Hears from: it, a value as the file or the environment gave it.
 """
 
 from __future__ import annotations

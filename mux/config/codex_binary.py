@@ -1,6 +1,6 @@
-"""Finding the ``codex`` binary and its home.
+"""Finding the ``codex_binary`` binary and its home.
 
-Hands to: ``cli`` (``serve``, ``demo``) and ``stand_in`` the paths; ``upstream`` runs it.
+Hands to: ``cli`` (``serve``, ``demo``) and ``codex_wrapper`` the paths; ``upstream`` runs it.
 Hears from: the configuration, the environment, PATH, the ``openai-codex-cli-bin`` package.
 """
 

@@ -41,7 +41,7 @@ from mux.core.policy.approval_policy import Rule
 from mux.errors import AppmuxError
 
 RULES = "approvals.rules"
-"""The one key that holds tables: its texts are read and judged by ``rule_settings``."""
+"""The one key that holds tables: its texts are read and judged by ``approval_rules``."""
 
 DIRECTORIES = "devices.directories"
 """A relative one would mean another place for each that reads it."""

@@ -1,11 +1,11 @@
 """Where a broker's unix socket is, and its codex, found without loading what reads the settings.
 
 The stdio door has 150 ms to be attached, and settings, attrs and the logger alone would take them.
-So this looks at single settings (``state_dir``, ``codex_bin``) in the places where ``settings``
+So this looks at single settings (``state_dir``, ``codex_bin``) in the places where ``load``
 looks.
 
-Hands to: ``stdio``, paths to try in order; ``stand_in``, the codex that is configured; and for
-``statedir`` what a broker has announced.
+Hands to: ``stdio``, paths to try in order; ``codex_wrapper``, the codex that is configured; and for
+``state_dir`` what a broker has announced.
 Hears from: the environment, the config file, a state directory's ``broker.json``.
 """
 

@@ -1,6 +1,6 @@
 """The settings of one broker: what can be set, its default, and the reason.
 
-Hands to: everything, as one frozen ``Config``. ``settings`` fills it from flags, environment, file.
+Hands to: everything, as one frozen ``Config``. ``load`` fills it from flags, environment, file.
 Hears from: ``core.limits`` for the limits and their defaults, ``core.policies`` for approvals.
 
 A key is written with dots (``limits.in_flight``). Its variable is the same in capitals

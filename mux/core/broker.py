@@ -12,8 +12,9 @@ them. What an event means is decided here by THE TABLE (``methods``), and carrie
     looking     who looks at what               notices     what a person is told of by push
     titles      one title of a thread for all
 
-What the app-server says is taken in by ``hearing`` (notifications) and ``settling`` (answers). All
-share one ``State``, change it only while an event is handled, and speak only through it.
+What the app-server says is taken in by ``notifications`` (notifications) and ``responses``
+(answers). All share one ``State``, change it only while an event is handled, and speak only through
+it.
 
 Heard from: ``dispatcher``, the only caller, which carries out the commands in order.
 Nothing here awaits, reads a clock, or fails half-way: an event is handled whole.

@@ -98,7 +98,7 @@ class Resolve(Command, frozen=True):
 
 
 class Record(Command, frozen=True):
-    """Put this into the audit log (see ``recording``). ``fields`` are JSON values."""
+    """Put this into the audit log (see ``audit_events``). ``fields`` are JSON values."""
 
     kind: str
     fields: dict[str, object]

@@ -1,6 +1,6 @@
 """Every limit of the core in one place, each with its reason.
 
-Read by ``broker``, ``flow`` and ``approvals``; part of ``mux.config.model.Config``.
+Read by ``broker``, ``scheduler`` and ``pending_requests``; part of ``mux.config.model.Config``.
 """
 
 from __future__ import annotations

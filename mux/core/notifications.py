@@ -1,8 +1,8 @@
 """What the app-server says of itself: its notifications, and to whom each goes.
 
-A line is a notification, an answer (``settling``) or a server request (``offering``). Who is told
-of a notification stands in THE TABLE; what it changes in what is known of its thread is kept, and
-what hangs on that is looked at: approvals, queued turns, titles, notices.
+A line is a notification, an answer (``responses``) or a server request (``server_requests``). Who
+is told of a notification stands in THE TABLE; what it changes in what is known of its thread is
+kept, and what hangs on that is looked at: approvals, queued turns, titles, notices.
 
 Heard from: ``broker``, every line. Hands to: ``state``, what is to be told.
 """

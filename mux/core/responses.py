@@ -3,7 +3,7 @@
 An answer is looked up by its wire id. What it begins or ends is taken in by the parts that it
 concerns, in an order that clients see: what belongs before the answer, the answer, what follows.
 
-Heard from: ``hearing``, an answer; ``broker``, that time has passed.
+Heard from: ``notifications``, an answer; ``broker``, that time has passed.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The parts of the broker, wired: each is made of those that it uses.
 
-Made by ``broker``; used by it, and by ``hearing`` and ``settling``, which take in what the
+Made by ``broker``; used by it, and by ``notifications`` and ``responses``, which take in what the
 app-server says.
 """
 

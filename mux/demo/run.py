@@ -7,7 +7,7 @@
     └─ terminal, phone        two clients, over the unix socket and over WebSocket
 
 Hands to: the broker, as any client does; stdout, the picture.
-Hears from: a person's shell, by ``cli``; ``demo_stage``, where the broker listens.
+Hears from: a person's shell, by ``cli``; ``stage``, where the broker listens.
 """
 
 from __future__ import annotations

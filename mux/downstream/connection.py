@@ -1,10 +1,10 @@
 """One client's WebSocket, from its admission to its end: reader and writer.
 
-``frames`` says what the bytes mean that come in. What goes out is appended to the client's outbox,
-by the fan-out and in here alike. The socket mostly takes it at once (see ``outbox``); the first
-time that it doesn't, a writer begins, which stays.
+``websocket`` says what the bytes mean that come in. What goes out is appended to the client's
+outbox, by the fan-out and in here alike. The socket mostly takes it at once (see ``outbox``); the
+first time that it doesn't, a writer begins, which stays.
 
-Hands to: ``dispatcher``, each message. Hears from: ``door``, an ``Admission`` to serve.
+Hands to: ``dispatcher``, each message. Hears from: ``routes``, an ``Admission`` to serve.
 """
 
 from __future__ import annotations

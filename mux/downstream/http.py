@@ -3,7 +3,8 @@
 The HTTP library (h11) judges every head but the usual one: a plain ``GET`` in one piece, all of it
 printable, for which it takes six times as long as is needed (`_usual`).
 
-Hands to: ``door`` and ``posts``, a request's head and body. Hears from: they, what to answer.
+Hands to: ``routes`` and ``post_routes``, a request's head and body. Hears from: they, what to
+answer.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Hands to: ``server``, each accepted stream with the far end's name, as a task of its own.
 Hears from: ``config``, the URLs; ``tls``, the certificate. The claim to a unix path is in
-``socketpath``, what a socket becomes in ``streams``.
+``unix_socket``, what a socket becomes in ``streams``.
 
 The one crash barrier of the program is here: what a connection's task raises is logged and ends
 that connection, never the broker.

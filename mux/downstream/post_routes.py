@@ -1,6 +1,6 @@
 """What is done by a plain HTTP ``POST``: pairing a device, answering from a lock screen.
 
-Hands to: ``pairing`` and ``notices``, the bodies. Hears from: ``door``, whose requests they are.
+Hands to: ``pairing`` and ``notices``, the bodies. Hears from: ``routes``, whose requests they are.
 """
 
 from __future__ import annotations

@@ -5,9 +5,9 @@ together with its ``Principal``. Statuses, bodies and the order of the checks ar
 own, measured on its ``ws://`` listener; three departures: the connection closes after every answer,
 a head that doesn't come is answered 408, and unix sockets answer health checks too.
 
-Hands to: ``downstream``, an ``Admission`` that it answers 101.
-Hears from: ``listener`` (by way of ``server``), one accepted stream at a time; ``auth``, who it is;
-``posts`` does what isn't answered here.
+Hands to: ``downstream``, an ``Admission`` that it answers 101. Hears from: ``listener`` (by way of
+``server``), one accepted stream at a time; ``authentication``, who it is; ``post_routes`` does what
+isn't answered here.
 
 A route to come is one more ``case`` in ``_route``.
 """

@@ -4,7 +4,7 @@ trio has both; these know what its own can't, and so cost a client half as much:
 or what somebody says, has nearly always to be waited for, and that a socket's options are set.
 
 Hands to: the socket. Hears from: ``listener``, which makes one of each accepted socket;
-``door`` and ``downstream``, which read and write it.
+``routes`` and ``downstream``, which read and write it.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ Who connects and says nothing costs a descriptor for as long as the door waits. 
 room for one more, the oldest goes that has said nothing: whoever has something to say says it at
 once, so the newcomer is the likelier client.
 
-Hands to: nobody. Hears from: ``listener``, who comes and goes; ``door``, who has said something.
+Hands to: nobody. Hears from: ``listener``, who comes and goes; ``routes``, who has said something.
 """
 
 from __future__ import annotations

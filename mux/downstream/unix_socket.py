@@ -9,7 +9,7 @@ A socket's address has room for about 100 bytes. For a longer path the socket is
 listener puts each of its sockets, ``/tmp/codex-daemon-UID/SHA256-OF-THE-PATH``, and a symbolic link
 is at the path: Codex's programs, and ours (``reach.address``), follow it before they connect.
 
-Hands to: ``listener``, a bound and listening socket; ``takeover``, Codex's own lock.
+Hands to: ``listener``, a bound and listening socket; ``take_over``, Codex's own lock.
 Hears from: ``listener``, a path to claim, and when to let it go.
 """
 

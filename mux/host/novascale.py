@@ -7,7 +7,7 @@ they are. The token becomes a device, which can be renamed, limited and revoked 
 None of NovaScale's files is changed: its service is disabled and stopped, and a record of ours says
 what it was, so that it can be given its place back.
 
-Hands to: ``setup`` and ``cli_service``, a ``Vanilla`` and steps; ``devices``, the token's digest.
+Hands to: ``setup`` and ``service``, a ``Vanilla`` and steps; ``devices``, the token's digest.
 Hears from: NovaScale's files.
 """
 

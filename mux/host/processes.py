@@ -3,7 +3,7 @@
 On Linux from ``/proc``, on macOS from ``lsof`` and ``ps``. Nothing is locked or connected to: a
 look must not disturb. Of other users' processes the system tells little; ``UNSEEN`` stands for one.
 
-Hands to: ``doctor``, ``service`` and ``takeover``, each ``Holder``. Hears from: the system.
+Hands to: ``doctor``, ``service`` and ``take_over``, each ``Holder``. Hears from: the system.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 A file of ours has ``templates.MARKER`` in it; what lacks that is somebody else's and is left alone.
 
-Hands to: ``steps``. Hears from: ``cli_service``, ``setup``; ``systemd`` or ``launchd``, how.
+Hands to: ``steps``. Hears from: ``service``, ``setup``; ``systemd`` or ``launchd``, how.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ First everything is looked at and decided (`plan`), then it is told, and then do
 before that. Nothing that is there is overwritten: a config file of the user's is only shown what it
 lacks.
 
-Hands to: ``steps``. Hears from: ``cli_service``; ``novascale``, ``service``, the machine.
+Hands to: ``steps``. Hears from: ``service``; ``novascale``, ``service``, the machine.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Who has Codex's control socket: nobody, Codex's own daemon, another app-server, a stranger.
 
-Every start asks; ``takeover``, which a start seldom needs, is what can be done about it.
+Every start asks; ``take_over``, which a start seldom needs, is what can be done about it.
 
-Hands to: ``server``, ``service``, ``doctor`` and ``takeover``, each ``Occupant``.
-Hears from: ``holders``, who listens.
+Hands to: ``server``, ``service``, ``doctor`` and ``take_over``, each ``Occupant``.
+Hears from: ``processes``, who listens.
 """
 
 from __future__ import annotations

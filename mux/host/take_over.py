@@ -5,11 +5,12 @@ had a turn begun in that moment it would end after that. `codex app-server daemo
 same, but kills it after 60 s; and a second SIGTERM ends its turns, so there never is one.
 
 From then until we listen in its place we hold the lock under which Codex itself takes the socket
-(``socketpath.StartupLock``). A `codex` that finds no daemon meanwhile starts one, which waits for
-that lock and then finds us; that `codex`, and those that were attached, find us too.
+(``socketpath.StartupLock``). A `codex_binary` that finds no daemon meanwhile starts one, which
+waits for that lock and then finds us; that `codex_binary`, and those that were attached, find us
+too.
 
-Hands to: ``server``, ``cli_service``, the lock and the errors; the daemon, SIGTERM.
-Hears from: ``occupant``, who listens; that app-server, over its own socket, what runs in it.
+Hands to: ``server``, ``service``, the lock and the errors; the daemon, SIGTERM.
+Hears from: ``socket_owner``, who listens; that app-server, over its own socket, what runs in it.
 """
 
 from __future__ import annotations

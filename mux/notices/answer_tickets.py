@@ -3,7 +3,7 @@
 Only digests are kept, in memory: an approval doesn't outlive the broker either. A ticket that is
 over is remembered for a while, so that a second use is called by its name.
 
-Hands to: ``lockscreen``. Hears from: ``noticing``, which makes one for an actionable push.
+Hands to: ``lock_screen``. Hears from: ``delivery``, which makes one for an actionable push.
 """
 
 from __future__ import annotations

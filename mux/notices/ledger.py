@@ -5,7 +5,7 @@ Written at once and from the one task that decides: notices are rare, a commit t
 millisecond (it doesn't wait for the disk), and one that was raised isn't lost by a kill. A disk
 that takes nothing never stops the broker: then the ledger is in memory, and says so.
 
-Hands to: ``noticing``, what earlier lives told. Hears from: ``noticing``.
+Hands to: ``delivery``, what earlier lives told. Hears from: ``delivery``.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@
 in the body that header may be the device's own token, and then it must be of the same device. What
 the answer is worth, the core judges like any client's.
 
-Hands to: ``noticing``, which puts it to the core. Hears from: ``posts``, the request.
+Hands to: ``delivery``, which puts it to the core. Hears from: ``post_routes``, the request.
 """
 
 from __future__ import annotations

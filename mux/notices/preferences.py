@@ -3,7 +3,7 @@
 The core knows no time of day. Here the rules are looked at with the clock: quiet hours that are on
 are an off, those that aren't are an on, a snooze that has run out is gone.
 
-Hands to: ``noticing``, the rules as they are right now. Hears from: ``noticing``, what devices say;
+Hands to: ``delivery``, the rules as they are right now. Hears from: ``delivery``, what devices say;
 ``notices.json``, read at the start.
 """
 

@@ -3,7 +3,7 @@
 Each device speaks for itself: whose settings, whose endpoints, whose notices it is about is decided
 by who asks. Another's takes the scope ``admin``.
 
-Hands to: ``noticing``, ``wishes``, ``push``. Hears from: ``server``, the requests.
+Hands to: ``delivery``, ``preferences``, ``push``. Hears from: ``server``, the requests.
 """
 
 from __future__ import annotations

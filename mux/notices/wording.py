@@ -3,7 +3,7 @@
 Both are made for the level ``full``; ``mux.push`` leaves out what an endpoint's own level doesn't
 allow. What others wrote (a command, a thread's name) is made harmless.
 
-Hands to: ``noticing``. Hears from: ``noticing``, a notice.
+Hands to: ``delivery``. Hears from: ``delivery``, a notice.
 """
 
 from __future__ import annotations

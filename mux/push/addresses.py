@@ -2,7 +2,7 @@
 
 A URL comes from whoever may register, so the broker must not be made to knock at the doors of its
 own host or network: only ``https`` to public addresses, unless the settings name the host. Here the
-text is judged; ``web`` judges what its name resolves to, at each connection.
+text is judged; ``http_client`` judges what its name resolves to, at each connection.
 
 Hands to: ``sender``, an address as ``endpoints`` keeps it. Hears from: ``sender``, the client's.
 """

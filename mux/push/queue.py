@@ -1,7 +1,7 @@
 """What is to be told: a row for each push and endpoint, and the rules by which rows change.
 
-All in memory and at once; ``keeper`` writes behind what changed. Time comes as an argument and
-randomness is handed in, so that an hour can pass in a test.
+All in memory and at once; ``queue_writer`` writes behind what changed. Time comes as an argument
+and randomness is handed in, so that an hour can pass in a test.
 
     queued → sent          the service has it
            → given up      the service won't take it, or the endpoint is gone, or there is no room

@@ -3,7 +3,7 @@
 What a row tells is in it only while it waits. Everything here blocks: it runs in one worker thread
 at a time, or at the start.
 
-Hands to: ``database``, what the file is. Hears from: ``keeper``, what to write.
+Hands to: ``sqlite``, what the file is. Hears from: ``queue_writer``, what to write.
 """
 
 from __future__ import annotations

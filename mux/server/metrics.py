@@ -3,9 +3,9 @@
 Nothing is counted for their sake on the way of a message but a few plain integers (``Traffic``,
 ``State.counts``, ``Times``). Labels have few values: no client, thread or path is one.
 
-Hands to: ``door``, an ``Exposition``. Hears from: ``door``, when it is scraped; it reads the core's
-state, ``dispatcher``, ``store``, ``audit``, ``upstream``, ``failures`` and ``push.sender``, and
-changes nothing.
+Hands to: ``routes``, an ``Exposition``. Hears from: ``routes``, when it is scraped; it reads the
+core's state, ``dispatcher``, ``journal``, ``audit_log``, ``upstream``, ``throttle`` and
+``push.sender``, and changes nothing.
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@ what is read is passed on before more is read, so neither side is held in memory
 starts in a tenth of a second because it imports no more than it must; a service is started by
 another process (``appmux service start``).
 
-Hands to: the broker, over ``stdio_wire``; stdout. Hears from: stdin, the broker. ``stdio_lines``
-finds the lines, ``reach`` the socket; ``stdio_memory`` knows what to say after a broker was lost.
+Hands to: the broker, over ``websocket``; stdout. Hears from: stdin, the broker. ``lines``
+finds the lines, ``locate`` the socket; ``resume`` knows what to say after a broker was lost.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""``appmux-codex``: stands in for ``codex`` where a program lets one choose the executable.
+"""``appmux-codex``: stands in for ``codex_binary`` where a program lets one choose the executable.
 
 ``appmux-codex … app-server`` on stdio is the stdio door. Everything else is the real codex's: this
 process becomes it, with arguments, environment, terminal and exit status as they are.

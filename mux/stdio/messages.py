@@ -3,7 +3,7 @@
 As in ``core.jsonrpc``, one pass that skips what isn't named, and never fails for a shape that this
 version doesn't know.
 
-Hands to: ``stdio_memory``. Hears from: the same, the messages as they came.
+Hands to: ``resume``. Hears from: the same, the messages as they came.
 """
 
 from __future__ import annotations

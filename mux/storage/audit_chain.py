@@ -14,7 +14,7 @@ digest of the last record removed, which is where the chain then begins.
 Whoever can write these files can also write them all anew: the digests show changes to those who
 kept an earlier head elsewhere, or made by somebody who changed less than everything.
 
-Hands to: ``audit_writer``, ``audit_shown`` (reading and ``verify``). Hears from: the files.
+Hands to: ``audit_writer``, ``audit`` (reading and ``verify``). Hears from: the files.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Where the last broker ended, this one goes on. What a crash cut off is removed; what anybody else
 cut off or changed stays as it is, gets a record that tells of it, and a new file after it.
 
-Hands to: the files (see ``chain``). Hears from: ``audit``, what to write.
+Hands to: the files (see ``audit_chain``). Hears from: ``audit_log``, what to write.
 """
 
 from __future__ import annotations

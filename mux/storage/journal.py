@@ -1,7 +1,8 @@
 """The journal on disk: takes entries at the pace of the app-server, and gives them back in order.
 
-Hands to: ``recorder`` and ``chunks``, in worker threads; the log, whether entries can be written.
-Hears from: ``dispatcher``, each entry, in the order of its number; who catches up, what to read.
+Hands to: ``journal_writer`` and ``journal_chunks``, in worker threads; the log, whether entries can
+be written. Hears from: ``dispatcher``, each entry, in the order of its number; who catches up, what
+to read.
 
 An entry is first in memory (``_pending``), then on its way (``_writing``), then in the file. A disk
 that doesn't take it isn't the clients' concern: entries stay in memory, bounded, and are written

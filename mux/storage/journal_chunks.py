@@ -1,8 +1,8 @@
 """The journal's chunks: entries into rows, rows into entries, and their reader.
 
-Hands to: ``recorder``, rows to insert; ``store``, entries that were read.
-Hears from: ``store``, in a worker thread, what to read. The reader has a connection of its own, so
-nobody who catches up waits while the disk takes a write, or the other way round.
+Hands to: ``journal_writer``, rows to insert; ``journal``, entries that were read. Hears from:
+``journal``, in a worker thread, what to read. The reader has a connection of its own, so nobody who
+catches up waits while the disk takes a write, or the other way round.
 """
 
 from __future__ import annotations

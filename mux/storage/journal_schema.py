@@ -1,6 +1,7 @@
 """The journal's file: its tables and their versions.
 
-Hands to: ``database``, what the file is. Hears from: ``recorder`` and ``chunks``, where it is.
+Hands to: ``sqlite``, what the file is. Hears from: ``journal_writer`` and ``journal_chunks``, where
+it is.
 
     life    one row: which epoch the numbers belong to, and how far they may have been handed out
     chunk   entries of one thread and one kind that were written together, as one value

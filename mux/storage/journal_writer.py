@@ -1,7 +1,7 @@
 """The one who changes the journal's file: writes batches, trims, gives space back, recovers.
 
-Hands to: ``schema``, what opens the file; ``store``, failures.
-Hears from: ``store``, which calls it in one worker thread at a time.
+Hands to: ``journal_schema``, what opens the file; ``journal``, failures.
+Hears from: ``journal``, which calls it in one worker thread at a time.
 
 What it keeps true, whatever fails: entries up to ``written`` are on disk, or counted as lost in
 ``lost``; a batch is there whole or not at all; no number is handed out twice in an epoch, since

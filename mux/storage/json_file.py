@@ -3,7 +3,7 @@
 So it is after a power cut, too: the new text is on the disk before it gets the name. Those in JSON
 name the version of their format, so that an older appmux doesn't misread them.
 
-Hands to: the file system. Hears from: ``devices``, ``push.endpoints``, ``notices.wishes`` and
+Hands to: the file system. Hears from: ``devices``, ``push.endpoints``, ``preferences`` and
 ``write_behind``, what stands in their files.
 """
 

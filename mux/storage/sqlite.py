@@ -1,8 +1,8 @@
 """A SQLite file of ours: how it is opened, its version, and what becomes of one that can't be used.
 
-Hands to: ``schema`` (the journal), ``push.queue_file``: open connections. All of it blocks: outside
-of the start it is called in a worker thread.
-Hears from: them, which file it is, and the tables of each of its versions.
+Hands to: ``journal_schema`` (the journal), ``push.queue_file``: open connections. All of it blocks:
+outside of the start it is called in a worker thread. Hears from: them, which file it is, and the
+tables of each of its versions.
 """
 
 from __future__ import annotations

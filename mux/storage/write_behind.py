@@ -5,7 +5,7 @@ device was shut out), and what isn't worth a wait (when a device was last seen).
 the disk in a worker thread; it gets the file's name in the one task that knows whether it is still
 what should stand there, so nothing older is written over what came meanwhile.
 
-Hands to: ``wholefile``. Hears from: ``devices``, ``push.endpoints``, ``notices.wishes``: what.
+Hands to: ``json_file``. Hears from: ``devices``, ``push.endpoints``, ``preferences``: what.
 """
 
 from __future__ import annotations

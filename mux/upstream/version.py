@@ -1,8 +1,9 @@
-"""Asking a ``codex`` binary for its version.
+"""Asking a ``codex_binary`` binary for its version.
 
-Apart from ``codex``, which the stand-in needs at once: trio takes longer to load than all of that.
+Apart from ``codex_binary``, which the stand-in needs at once: trio takes longer to load than all of
+that.
 
-Hands to: ``checks_host``, ``cli_service``, ``codex_schema``. Hears from: ``codex --version``.
+Hands to: ``host``, ``service``, ``schema``. Hears from: ``codex --version``.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
-"""The real TUI on a test bench: `codex` in a terminal of its own, keys pressed, the screen read.
+"""The real TUI on a test bench: `codex_binary` in a terminal of its own, keys pressed, the screen
+read.
 
 The terminal is the one pane of a tmux server that belongs to one test, so nothing is shared with a
 tmux that somebody uses. What is read is what a person sees: the screen, without its scrollback.
 
-Hands to: the tests. Hears from: `codex`, by the screen that it draws.
+Hands to: the tests. Hears from: `codex_binary`, by the screen that it draws.
 """
 
 from __future__ import annotations

@@ -45,7 +45,8 @@ class FaultError(AssertionError):
 class Seen:
     """One client, as its messages show it. ``owed``: answers, by id; ``said``: what it ever wrote.
 
-    ``asking``: the id of its request that is being handled; ``names``: the id in what is none.
+    ``client_requests``: the id of its request that is being handled; ``names``: the id in what is
+    none.
     """
 
     id: ClientId

@@ -1,6 +1,6 @@
 """What the doctor looks at around the broker: is it there, its app-server, addresses, threads.
 
-Hands to: ``doctor``, findings. Hears from: the broker's own report; ``holders``, who has what.
+Hands to: ``doctor``, findings. Hears from: the broker's own report; ``processes``, who has what.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """One thing that the doctor looked at: how it is, and what to do about it.
 
-Hands to: ``doctor``, which shows them. Hears from: ``checks_host``, ``checks_broker``.
+Hands to: ``doctor``, which shows them. Hears from: ``host``, ``broker``.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What the doctor looks at of push: the keys and addresses in the settings.
 
 Nothing is sent: `appmux notices test` does that. How it goes with a broker that runs,
-``checks_broker`` says.
+``broker`` says.
 
 Hands to: ``doctor``, findings. Hears from: the settings' files.
 """

@@ -1,9 +1,9 @@
 """``appmux doctor``: everything that can be wrong on a host, each with its remedy.
 
-It changes nothing, connects to nothing but the broker, and starts nothing but `codex` to ask its
-version, login and schema.
+It changes nothing, connects to nothing but the broker, and starts nothing but `codex_binary` to ask
+its version, login and schema.
 
-Hands to: stdout. Hears from: ``checks_host``, ``checks_broker``, ``checks_push``: findings.
+Hands to: stdout. Hears from: ``host``, ``broker``, ``push``: findings.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Each ``mux/*`` method and notification stands in one of the modules here, as classes and an
 example; ``catalog`` has them all, and ``docs/schema/`` is made from it (``make schema``). To add
 one: its classes and a line in ``METHODS`` or ``NOTIFICATIONS`` of the module of its concern (or of
-a new module, named in ``catalog``). ``parts`` has what all share.
+a new module, named in ``catalog``). ``wiring`` has what all share.
 
 Imports ``policy``, ``protocol`` and ``limits``.
 """

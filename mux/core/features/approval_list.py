@@ -1,6 +1,6 @@
 """What waits for a person's word, as it is listed: ``mux/approvals/list``.
 
-Heard from: ``broker``; ``offering`` and the notices, which look at what a request is about.
+Heard from: ``broker``; ``server_requests`` and the notices, which look at what a request is about.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Requests going up, and their answers coming down to whoever asked.
 
 The way of a request: ``ask`` rewrites what is the client's own in it (its id, ids of its things),
-``flow`` lets it wait for its turn, ``pump`` sends it. Its answer is looked up by wire id in
+``scheduler`` lets it wait for its turn, ``pump`` sends it. Its answer is looked up by wire id in
 ``broker``, and ``settle``\\ d there. Overload is met by asking again, silence by an error.
 
 Heard from: ``broker`` and its other parts (``ask_for_broker``).
@@ -48,7 +48,7 @@ class Asking:
     """Requests of clients and of the broker itself.
 
     ``answered_lately``: the latest that may still be the cause of something. ``here``: those whose
-    turn has come and which are dealt with here (``replaying``). ``_wire``: the last wire id given.
+    turn has come and which are dealt with here (``replay``). ``_wire``: the last wire id given.
     """
 
     state: State

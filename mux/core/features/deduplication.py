@@ -6,7 +6,7 @@ or when that comes. Ids are a principal's own, per thread. One whose first try f
 so that the retry runs; so is one whose turn was taken back (``thread/revert``), since who sends it
 again means it to run again.
 
-Heard from: ``broker``; ``settling`` and ``queueing``, what became of it.
+Heard from: ``broker``; ``responses`` and ``turn_queue``, what became of it.
 """
 
 from __future__ import annotations

@@ -3,11 +3,11 @@
 Where a thread is started, forked or loaded, codex takes the directory's own ``.codex/config.toml``
 (no sandbox, no approvals, commands to run), if that directory or one above it is trusted; and
 ``thread/start`` makes it so. What a thread works in, it may write. So what a client without
-``admin`` asks for of that kind waits here: the app-server is asked for the host's configuration
-and the thread's directory, a shell resolves the paths, and then ``verdicts`` says how it goes on.
-Others of its client's for the same thread wait behind it.
+``admin`` asks for of that kind waits here: the app-server is asked for the host's configuration and
+the thread's directory, a shell resolves the paths, and then ``directory_verdict`` says how it goes
+on. Others of its client's for the same thread wait behind it.
 
-Heard from: ``broker``, a request; ``replaying``, a thread to be loaded; ``settling``, answers; a
+Heard from: ``broker``, a request; ``replay``, a thread to be loaded; ``responses``, answers; a
 shell, ``Resolved``.
 """
 

@@ -1,12 +1,12 @@
 """What the app-server is asked before the broker itself answers a ``thread/resume``.
 
-The app-server can't resume a thread that is only here (see ``births``), but says what holds of it
-when it is read; and of an ephemeral fork, the turns that it has from its source, when that is
+The app-server can't resume a thread that is only here (see ``unsaved_thread``), but says what holds
+of it when it is read; and of an ephemeral fork, the turns that it has from its source, when that is
 listed. So the one that wants to join waits for these answers, and gets its own out of them. Its
 request stays among those upstream meanwhile: with its slot, its deadline, and its place among what
 is lost with the app-server.
 
-Heard from: ``settling``, a resume that failed, and the answers to what is asked here.
+Heard from: ``responses``, a resume that failed, and the answers to what is asked here.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@
 An approval or a question (``notice.WAITING``) is held back while somebody has it before them who
 may answer it, and told when they go: none is missed. It is over with its answer, or when it is
 gone. What only informs is told at once or never, and is over when somebody looks at its thread.
-That nobody is known to look means that nobody looks (see ``looking``).
+That nobody is known to look means that nobody looks (see ``attention``).
 
 Approvals aren't followed by hooks: whenever they have changed, those that wait are compared with
 those that were raised. So one that was raised and answered within one event is never told of.

@@ -1,10 +1,10 @@
 """Server requests going down, and the answers to them going up.
 
-The rules stand in ``approvals``; here they are carried out, with ``voting`` where a person answers.
-To whom a request is offered depends on its row in THE TABLE: to all followers of its thread, to the
-client that registered the tool, or to one client after another.
+The rules stand in ``pending_requests``; here they are carried out, with ``voting`` where a person
+answers. To whom a request is offered depends on its row in THE TABLE: to all followers of its
+thread, to the client that registered the tool, or to one client after another.
 
-Heard from: ``broker``; and ``following``, when somebody joins a thread.
+Heard from: ``broker``; and ``subscriptions``, when somebody joins a thread.
 """
 
 from __future__ import annotations

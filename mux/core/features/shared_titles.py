@@ -12,7 +12,8 @@ are kept here until it is over, and are told what their askers would have been t
 notifications, with ids of their own. If it doesn't succeed, the next of them runs. What isn't of
 this shape passes untouched.
 
-Heard from: ``broker``, which tells what ``Told`` says. Hands to: ``asking``, what runs after all.
+Heard from: ``broker``, which tells what ``Told`` says. Hands to: ``client_requests``, what runs
+after all.
 """
 
 from __future__ import annotations

@@ -4,7 +4,8 @@ codex 0.163 answers one that comes behind the end of an interrupted turn when th
 has ended, if ever. Later versions say at once that nothing runs, and so does the broker: of one
 that hasn't gone upstream yet, and of one that the turn's end found there.
 
-Heard from: ``asking`` (one that is to be sent), ``hearing`` (a turn's end), ``settling``.
+Heard from: ``client_requests`` (one that is to be sent), ``notifications`` (a turn's end),
+``responses``.
 """
 
 from __future__ import annotations

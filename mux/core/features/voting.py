@@ -1,12 +1,12 @@
 """Answers of people to approvals: which one decides, and what is told until one does.
 
 Every answer to an approval comes through ``take``, whichever way it reached the broker. What its
-policy says is in ``policies``; here it is applied to who is attached. Where more than the first yes
-is wanted, the ``reason`` in the prompt says so. A client whose answer doesn't decide is told: one
-that knows the broker by ``mux/approvals/changed`` (and ``mux/refused``), others by the same
-question once more, with that in its reason. It is resolved, for all, when it is.
+policy says is in ``approval_policy``; here it is applied to who is attached. Where more than the
+first yes is wanted, the ``reason`` in the prompt says so. A client whose answer doesn't decide is
+told: one that knows the broker by ``mux/approvals/changed`` (and ``mux/refused``), others by the
+same question once more, with that in its reason. It is resolved, for all, when it is.
 
-Heard from: ``offering``.
+Heard from: ``server_requests``.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ clients has one vote, the last one given. One that is given while the owner is w
 when the delay is over, not earlier, though the owner may leave: a phone in a tunnel must not leave
 the word to a program that says yes to everything.
 
-Heard from: ``offering``. ``Policies`` are the settings ``[approvals]``.
+Heard from: ``server_requests``. ``Policies`` are the settings ``[approvals]``.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class Rule:
     """One of ``[[approvals.rules]]``: what it is for, and the policy that holds there.
 
     ``method``: of the server request, ``*`` for any characters; empty: any. ``command``: words with
-    which the command begins, see ``command_words``; empty: any, and what has none.
+    which the command begins, see ``command_match``; empty: any, and what has none.
     """
 
     policy: PolicyName
@@ -149,7 +149,8 @@ def voter(principal: Principal) -> Voter:
 
 
 class Vote(msgspec.Struct, frozen=True):
-    """An answer that lets something happen. ``at``: the broker's clock; ``by``: see ``recording``.
+    """An answer that lets something happen. ``at``: the broker's clock; ``by``: see
+    ``audit_events``.
 
     ``early``: it was given while the owner was waited for.
     """

@@ -11,9 +11,9 @@ before, between and after them? Quotes, backslashes and folders don't matter. Wh
 program that builds commands from data, could make of it (``$``, backquotes, braces, ``eval``,
 ``xargs``, a shell that reads its input) can't be seen, so then any words could.
 
-The first finds too little and the second too much: see ``policies`` for why that is right.
+The first finds too little and the second too much: see ``approval_policy`` for why that is right.
 
-Heard from: ``policies``. The work is bounded, whatever the command: see ``LONGEST`` and
+Heard from: ``approval_policy``. The work is bounded, whatever the command: see ``LONGEST`` and
 ``MOST_TOKENS``.
 """
 

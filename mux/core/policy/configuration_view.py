@@ -3,7 +3,7 @@
 The TUI reads it before it starts a thread, and ends if it can't. The whole of it may hold secrets
 (of MCP servers, of model providers) and tells what the host trusts: that is for ``admin``.
 
-Heard from: ``settling``.
+Heard from: ``responses``.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ It comes with a ``config`` that switches tools off, and is read-only, with nobod
 of that alone may loosen what holds (a hook that is off guards nothing); all of it together leaves
 nothing that could be done. So it is known by the whole, and by names and values that we have seen.
 
-Heard from: ``scopes``, ``verdicts``.
+Heard from: ``scopes``, ``directory_verdict``.
 """
 
 from __future__ import annotations

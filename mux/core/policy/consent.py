@@ -7,7 +7,8 @@ than others: ``acceptForSession`` and the amendments include ``accept``, ``sessi
 them include. Answers that can't be compared (forms, methods that this version doesn't know) agree
 if they are equal.
 
-Heard from: ``policies``, ``offering``. Answers are judged by ``answers`` before they come here.
+Heard from: ``approval_policy``, ``server_requests``. Answers are judged by ``answers`` before they
+come here.
 """
 
 from __future__ import annotations

@@ -4,12 +4,12 @@
   with a ``config`` by which codex trusts neither that, nor what is above it (it looks at each
   directory up to the repository's root), nor anything that the host trusts. Only where
   ``devices.directories`` lists the directory it goes up without.
-* One that can do nothing but talk (``confined``) keeps the ``config`` that makes it so.
+* One that can do nothing but talk (``confined_thread``) keeps the ``config`` that makes it so.
 * Writable are directories that the setting lists or the host trusts, and what is below them.
   Elsewhere a thread is loaded read-only; one that runs may be sent nowhere else than where it is.
 * Paths go up resolved, so that what was judged is what is meant.
 
-Pure functions. Heard from: ``clearance``.
+Pure functions. Heard from: ``directory_clearance``.
 """
 
 from __future__ import annotations

@@ -9,8 +9,8 @@ Each stands alone: ``admin`` doesn't include ``approve``. A method that isn't li
 ``admin``, so a new codex version's methods are closed to others until somebody has looked at them.
 
 Some requests are judged by what they do, too: one that loosens the sandbox or the approval policy,
-or brings its own config, needs ``admin`` whatever its method (see ``overrides``). In which
-directories a thread may work, and whose settings count there, ``clearance`` sees to.
+or brings its own config, needs ``admin`` whatever its method (see ``thread_overrides``). In which
+directories a thread may work, and whose settings count there, ``directory_clearance`` sees to.
 
 Heard from: ``broker``, before a request goes anywhere.
 """

@@ -6,7 +6,7 @@ app-server's own schema; an answer that fits is passed on as the bytes that came
 
 A method that isn't listed is judged by the one rule that holds for all of them: a JSON object.
 
-Heard from: ``offering``, ``consent``.
+Heard from: ``server_requests``, ``consent``.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ The core knows paths as texts alone. What a path means (links, ``..``, the names
 ``devices.directories``) is found out by a shell, beside everything else: ``Resolve``, ``Resolved``.
 What the host trusts is what its codex configuration says, as the app-server reads it.
 
-Heard from: ``clearance``; the shell ``directories`` makes the ``Place``\\ s.
+Heard from: ``directory_clearance``; the shell ``directories`` makes the ``Place``\\ s.
 """
 
 from __future__ import annotations

@@ -14,7 +14,8 @@ hand: ``WITHHELD``, ``HIDDEN``, ``_NULL_IS_USE``, ``_EMPTY_IS_NONE``, ``_GRANULA
 Natively a request is first parsed, whoever sent it. So one whose params can't be parsed isn't
 refused here but passes, for the app-server to say in its words what is wrong.
 
-Heard from: ``broker``, for requests of clients without the capability; ``client``, ``offering``.
+Heard from: ``broker``, for requests of clients without the capability; ``client``,
+``server_requests``.
 """
 
 from __future__ import annotations

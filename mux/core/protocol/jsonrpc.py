@@ -1,7 +1,7 @@
 """The JSON-RPC envelope: read it, rewrite its id, leave everything else as the bytes that came.
 
 Hands to ``broker``: ``ClientMessage`` for what a client sent, ``UpstreamMessage`` for what the
-app-server sent. Neither looks inside ``params`` or ``result``.
+app-server sent. Neither looks inside ``request_params`` or ``result``.
 
 The two sides get different care. The app-server is trusted to write JSON, and its lines are the
 hot path: one pass of msgspec into a struct that skips all it doesn't name. A client is not

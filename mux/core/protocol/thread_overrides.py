@@ -7,7 +7,7 @@ One that stands in neither, and is called as if it mattered (``SUSPICIOUS``), co
 A value is looked at whole. What isn't known to be as tight as what holds for the thread (``Held``)
 is looser: another variant, a field more in one that we know, a value of another shape.
 
-Heard from: ``scopes`` (what a request needs), ``clearance`` (its directories).
+Heard from: ``scopes`` (what a request needs), ``directory_clearance`` (its directories).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A turn that ended with its app-server: the ``turn/completed`` that nobody else can say any more.
 
-Heard from: ``running``; and from the stdio door, whose broker may be gone with the app-server.
+Heard from: ``running_turn``; and from the stdio door, whose broker may be gone with the app-server.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ is nobody's. A row of the table may say otherwise of a field (``server_ids``).
 Of methods that somebody has looked at, the fields of the params are judged so; of others, those
 below, too.
 
-Heard from: ``asking`` (up), ``hearing`` and ``offering`` (down).
+Heard from: ``client_requests`` (up), ``notifications`` and ``server_requests`` (down).
 """
 
 from __future__ import annotations

@@ -9,10 +9,10 @@ with its turn.
 
 *Offered* to those who may answer, under an id of the broker's own: the app-server counts its ids
 from 0 in each life, and an answer meant for a dead one must not reach the next. The first valid
-answer wins and goes upstream, once; where a policy asks for more (see ``policies``), the answer
-that fulfils it. An error or a malformed result is that client's abstaining:
-it neither decides nor ends anything, unless nobody is left who could decide otherwise. A client
-that leaves has not abstained, so with nobody attached a server request simply waits.
+answer wins and goes upstream, once; where a policy asks for more (see ``approval_policy``), the
+answer that fulfils it. An error or a malformed result is that client's abstaining: it neither
+decides nor ends anything, unless nobody is left who could decide otherwise. A client that leaves
+has not abstained, so with nobody attached a server request simply waits.
 
 ``answered`` is kept until the app-server says ``resolved``, because a resume in between makes it
 send the request again, with the same id; such a repetition is recognised and offered to nobody.

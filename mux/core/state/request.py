@@ -1,7 +1,7 @@
 """Requests on their way upstream: the wire id, who asked, under which id, and since when.
 
-A ``Request`` is made when a client (or the broker itself) asks, waits in ``flow`` for its turn,
-and is forgotten at its one answer. Its client may leave before that; the answer then reaches
+A ``Request`` is made when a client (or the broker itself) asks, waits in ``scheduler`` for its
+turn, and is forgotten at its one answer. Its client may leave before that; the answer then reaches
 nobody, but what it began upstream is still ended (``broker`` looks at ``client is None``).
 """
 
@@ -34,7 +34,7 @@ class Request:
     ``by``: who asked for what begins a turn; it may have left when that begins.
     ``unwanted``: its client has unsubscribed from what it joins, before the answer.
     ``large``: its answer may be of any size (see ``flow``).
-    ``sent``: see ``sent.Sent``. ``recorded``: see ``recording``, which clears it at the end.
+    ``sent``: see ``sent.Sent``. ``recorded``: see ``audit_events``, which clears it at the end.
     ``upstream_since`` and ``deadline`` are on the broker's clock, set when it goes upstream; the
     deadline is infinite for one that waits, or loads a thread for a client. ``has_slot``: it counts
     among its client's; ``overdue``: it is waited for no longer, but by its client.

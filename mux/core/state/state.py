@@ -1,8 +1,9 @@
 """What all parts of the broker share: who is attached, what is known, and what is being said.
 
-``broker`` makes one ``State`` and gives it to its parts (``asking``, ``offering``, ``following``,
-``recovery``, ``replaying``). They change it only while an event is handled, and speak only through
-it: ``send`` to one client, ``publish`` to those that follow, ``forward`` upstream.
+``broker`` makes one ``State`` and gives it to its parts (``client_requests``, ``server_requests``,
+``subscriptions``, ``recovery``, ``replay``). They change it only while an event is handled, and
+speak only through it: ``send`` to one client, ``publish`` to those that follow, ``forward``
+upstream.
 
 A client that lags or replays has a ``Backlog``: what is said to it then goes there (see
 ``backlog``), and ``catch_up`` brings it on, part by part, until it is live again.
@@ -256,7 +257,7 @@ class State:
         self.out.append(Log(level, event, fields))
 
     def record(self, kind: str, **fields: object) -> None:
-        """To the audit log. What may stand in ``fields`` is decided in ``recording``."""
+        """To the audit log. What may stand in ``fields`` is decided in ``audit_events``."""
         times = fields.get("times")
         self.count(kind, times if isinstance(times, int) else 1)
         self.out.append(Record(kind, fields))

@@ -1,6 +1,6 @@
-"""A thread's queue of turns, as it is kept and shown. What becomes of it is ``queueing``'s.
+"""A thread's queue of turns, as it is kept and shown. What becomes of it is ``turn_queue``'s.
 
-Heard from: ``queueing``; ``state`` holds the queues, since a thread that has one is kept loaded.
+Heard from: ``turn_queue``; ``state`` holds the queues, since a thread that has one is kept loaded.
 """
 
 from __future__ import annotations

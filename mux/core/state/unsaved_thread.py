@@ -2,11 +2,11 @@
 
 ``thread/resume`` of such a thread fails natively ("no rollout found"), even while it is loaded and
 runs. The broker has seen its ``thread/start`` answer and everything since, and answers from that,
-and from what the app-server still says of it when it is asked (``readings``). A fork is on disk
+and from what the app-server still says of it when it is asked (``local_resume``). A fork is on disk
 from its first moment, unless it is ephemeral; then its answer leaves out the turns that it has from
 its source, and the source is asked for them.
 
-Heard from: ``threads`` (what happens on the thread) and ``readings`` (who asks for it).
+Heard from: ``threads`` (what happens on the thread) and ``local_resume`` (who asks for it).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What a browser's push service carries but can't read: RFC 8291, with the coding of RFC 8188.
 
 A key is agreed upon between a pair that is made for this message alone and the browser's, with the
-secret ``auth`` mixed in, which the push service never saw. The message is one record:
+secret ``authentication`` mixed in, which the push service never saw. The message is one record:
 
     salt (16) │ record size (4) │ length of our public key (1) │ our public key (65) │ ciphertext
 
