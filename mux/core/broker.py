@@ -58,7 +58,7 @@ from mux.core.features import approval_list
 from mux.core.features.attention import FOCUS
 from mux.core.features.voting import Voting
 from mux.core.limits import Limits
-from mux.core.notifications import Hearing
+from mux.core.notifications import NotificationRouter
 from mux.core.policy.approval_policy import Policies
 from mux.core.policy.notice import Timing
 from mux.core.policy.principal import ClientId
@@ -69,7 +69,7 @@ from mux.core.protocol.methods import RequestRule, Route, request_rule
 from mux.core.protocol.request_params import canonical
 from mux.core.protocol.scope import Scope
 from mux.core.protocol.thread_overrides import Held
-from mux.core.responses import Settling
+from mux.core.responses import ResponseRouter
 from mux.core.state import client as clients
 from mux.core.state.app_server import Introduction
 from mux.core.state.app_server import State as AppServerState
@@ -130,8 +130,8 @@ class Broker:
             audit_text=audit_text,
         )
         parts = Parts.wired(self.state, timing or Timing(), str(first_id))
-        self._settling = Settling(parts, self._upstream_initialized)
-        self._hearing = Hearing(parts, self._settling)
+        self._settling = ResponseRouter(parts, self._upstream_initialized)
+        self._hearing = NotificationRouter(parts, self._settling)
         self.recovery = parts.recovery
         self._sent = parts.sent
         self._readings = parts.readings

@@ -22,7 +22,7 @@ from mux.core.protocol import jsonrpc
 from mux.core.protocol.journal_entry import MERGEABLE
 from mux.core.protocol.jsonrpc import ItemParams, UpstreamMessage
 from mux.core.protocol.methods import PUBLISHED, Audience, NotificationRule, notification_rule
-from mux.core.responses import Settling
+from mux.core.responses import ResponseRouter
 from mux.core.state import id_fields, scoped_ids
 from mux.core.state.pending_requests import RESOLVED
 from mux.core.state.running_turn import Stream
@@ -56,14 +56,14 @@ class _Stretch(msgspec.Struct, frozen=True, eq=False):
 
 
 @attrs.define(eq=False, repr=False)
-class Hearing:
+class NotificationRouter:
     """The app-server's lines. ``_previous``: the one before the one at hand.
 
     ``_stretch``: what the latest delta goes on with, until anything else happens.
     """
 
     parts: Parts
-    settling: Settling
+    settling: ResponseRouter
     _previous: UpstreamMessage | None = None
     _stretch: _Stretch | None = None
 

@@ -32,7 +32,7 @@ from mux.core.wiring import Parts
 
 
 @attrs.define(eq=False, repr=False)
-class Settling:
+class ResponseRouter:
     """``initialized``: hears the answer to the broker's own ``initialize``."""
 
     parts: Parts

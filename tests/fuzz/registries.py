@@ -52,7 +52,7 @@ BOUNDED: Final = {
 
 REGISTRIES: Final = frozenset(
     {
-        "Approvals", "AppServer", "Asking", "Clearance", "Flow", "Following", "Hearing", "Looking",
+        "Approvals", "AppServer", "Asking", "Clearance", "Flow", "Following", "NotificationRouter", "Looking",
         "Notices", "Offering", "Presence", "Queueing", "Readings", "Recovery", "Replaying",
         "Scoped", "Sent", "State", "Threads", "Titles", "Tools", "Voting",
     }
