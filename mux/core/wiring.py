@@ -9,7 +9,7 @@ from __future__ import annotations
 import attrs
 
 from mux.core.features.attention import Looking
-from mux.core.features.client_requests import Asking
+from mux.core.features.client_requests import ClientRequests
 from mux.core.features.deduplication import Sent
 from mux.core.features.directory_clearance import Clearance
 from mux.core.features.local_resume import Readings
@@ -17,7 +17,7 @@ from mux.core.features.notices import Notices
 from mux.core.features.presence import Presence
 from mux.core.features.recovery import Recovery
 from mux.core.features.replay import Replaying
-from mux.core.features.server_requests import Offering
+from mux.core.features.server_requests import ServerRequests
 from mux.core.features.shared_titles import Titles
 from mux.core.features.subscriptions import Following
 from mux.core.features.turn_queue import Queueing
@@ -31,8 +31,8 @@ class Parts:
 
     state: State
     sent: Sent
-    asking: Asking
-    offering: Offering
+    asking: ClientRequests
+    offering: ServerRequests
     following: Following
     readings: Readings
     recovery: Recovery
@@ -48,8 +48,8 @@ class Parts:
     def wired(cls, state: State, timing: Timing, life: str) -> Parts:
         """The parts around a state. ``timing``, ``life``: see `Notices`."""
         sent = Sent(state)
-        asking = Asking(state, sent)
-        offering = Offering(state)
+        asking = ClientRequests(state, sent)
+        offering = ServerRequests(state)
         recovery = Recovery(state, asking, offering)
         looking = Looking(state, timing)
         clearance = Clearance(state, asking)

@@ -23,7 +23,7 @@ LIMITS: Final = Limits(
 """Smaller than usual, so that they are reached."""
 
 BOUNDED: Final = {
-    "Asking.answered_lately": 32,
+    "ClientRequests.answered_lately": 32,
     "Sent._firsts": LIMITS.remembered_messages,
     "Threads.known": LIMITS.mentioned_threads,
     "Threads.unclaimed": LIMITS.mentioned_threads,
@@ -52,8 +52,8 @@ BOUNDED: Final = {
 
 REGISTRIES: Final = frozenset(
     {
-        "Approvals", "AppServer", "Asking", "Clearance", "Flow", "Following", "NotificationRouter", "Looking",
-        "Notices", "Offering", "Presence", "Queueing", "Readings", "Recovery", "Replaying",
+        "Approvals", "AppServer", "ClientRequests", "Clearance", "Flow", "Following", "NotificationRouter", "Looking",
+        "Notices", "ServerRequests", "Presence", "Queueing", "Readings", "Recovery", "Replaying",
         "Scoped", "Sent", "State", "Threads", "Titles", "Tools", "Voting",
     }
 )  # fmt: skip

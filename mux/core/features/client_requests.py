@@ -44,7 +44,7 @@ looked for in them, how a thread was asked for, is short."""
 
 
 @attrs.define(eq=False, repr=False)
-class Asking:
+class ClientRequests:
     """Requests of clients and of the broker itself.
 
     ``answered_lately``: the latest that may still be the cause of something. ``here``: those whose

@@ -21,7 +21,7 @@ import msgspec
 
 from mux.core import audit_events
 from mux.core.commands import Resolve
-from mux.core.features.client_requests import Asking
+from mux.core.features.client_requests import ClientRequests
 from mux.core.policy.directory_verdict import STATUS_OF_SERVERS, Facts, Verdict, verdict
 from mux.core.policy.principal import ClientId
 from mux.core.protocol import jsonrpc, thread_overrides, thread_settings
@@ -79,7 +79,7 @@ class Clearance:
     """
 
     state: State
-    asking: Asking
+    asking: ClientRequests
     again: Callable[[Client, ClientMessage], None] = attrs.field(init=False)
     waits: list[_Case] = attrs.field(factory=list)
     _cases: dict[int, _Case] = attrs.field(factory=dict)

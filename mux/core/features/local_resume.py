@@ -14,7 +14,7 @@ from __future__ import annotations
 import attrs
 import msgspec
 
-from mux.core.features.client_requests import Asking, asks_for_history
+from mux.core.features.client_requests import ClientRequests, asks_for_history
 from mux.core.protocol import jsonrpc
 from mux.core.state.request import Request
 from mux.core.state.state import State
@@ -49,7 +49,7 @@ class Readings:
     """Those under way, by the wire id of what was asked last."""
 
     state: State
-    asking: Asking
+    asking: ClientRequests
     _waiting: dict[int, _Reading] = attrs.field(factory=dict)
 
     def begins(self, request: Request, error: bytes) -> bool:

@@ -24,8 +24,8 @@ import msgspec
 
 from mux.core.commands import GiveUp, KillUpstream, StartUpstream, StopUpstream
 from mux.core.extension.runtime import Restarted
-from mux.core.features.client_requests import Asking
-from mux.core.features.server_requests import Offering
+from mux.core.features.client_requests import ClientRequests
+from mux.core.features.server_requests import ServerRequests
 from mux.core.policy.principal import ClientId
 from mux.core.protocol import jsonrpc, thread_settings
 from mux.core.protocol.methods import RequestRule
@@ -56,8 +56,8 @@ class Recovery:
     """Ends and beginnings. ``restart_asked``: who waits for a planned restart, by (client, id)."""
 
     state: State
-    asking: Asking
-    offering: Offering
+    asking: ClientRequests
+    offering: ServerRequests
     restart_asked: list[tuple[ClientId, bytes]] = attrs.field(factory=list)
     restart_now: bool = False
     last_heard: float = 0.0

@@ -17,7 +17,7 @@ import attrs
 import msgspec
 
 from mux.core.extension.following import Cursor, Replayed, ReplayParams
-from mux.core.features.client_requests import Asking
+from mux.core.features.client_requests import ClientRequests
 from mux.core.features.directory_clearance import Clearance
 from mux.core.policy.principal import ClientId
 from mux.core.protocol import jsonrpc
@@ -58,7 +58,7 @@ class Replaying:
     """Replays under way, and what departed clients followed (by principal and program)."""
 
     state: State
-    asking: Asking
+    asking: ClientRequests
     clearance: Clearance
     _loading: dict[int, tuple[_Replay, str]] = attrs.field(factory=dict)
     _left: OrderedDict[tuple[tuple[str, str], str], dict[str, int]] = attrs.field(

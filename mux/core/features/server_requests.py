@@ -39,7 +39,7 @@ BY_NOTICE: ClientId = 0
 
 
 @attrs.define(eq=False, repr=False)
-class Offering:
+class ServerRequests:
     """Offers, answers, resolutions."""
 
     state: State

@@ -25,7 +25,7 @@ from typing import Any
 import attrs
 import msgspec
 
-from mux.core.features.client_requests import Asking
+from mux.core.features.client_requests import ClientRequests
 from mux.core.features.recovery import Recovery
 from mux.core.protocol import jsonrpc
 from mux.core.state.client import Client
@@ -86,7 +86,7 @@ class Titles:
     """The title threads' turns. ``running``: by thread, those that are listened to."""
 
     state: State
-    asking: Asking
+    asking: ClientRequests
     recovery: Recovery
     running: dict[str, _Turn] = attrs.field(factory=dict)
     _over: list[_Turn] = attrs.field(factory=list)

@@ -15,9 +15,9 @@ from collections import Counter
 
 import attrs
 
-from mux.core.features.client_requests import Asking, asks_for_history
+from mux.core.features.client_requests import ClientRequests, asks_for_history
 from mux.core.features.directory_clearance import Clearance
-from mux.core.features.server_requests import Offering
+from mux.core.features.server_requests import ServerRequests
 from mux.core.policy.principal import ClientId
 from mux.core.protocol import jsonrpc, thread_settings
 from mux.core.protocol.jsonrpc import ClientMessage
@@ -42,8 +42,8 @@ class Following:
     """
 
     state: State
-    asking: Asking
-    offering: Offering
+    asking: ClientRequests
+    offering: ServerRequests
     clearance: Clearance
     _early: dict[str, list[tuple[str, bytes]]] = attrs.field(factory=dict)
     _orphans: dict[str, float] = attrs.field(factory=dict)

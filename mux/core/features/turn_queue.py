@@ -28,7 +28,7 @@ import msgspec
 
 from mux.core import audit_events
 from mux.core.extension.queue import Held
-from mux.core.features.client_requests import Asking
+from mux.core.features.client_requests import ClientRequests
 from mux.core.features.deduplication import Sent
 from mux.core.features.recovery import Recovery
 from mux.core.policy.principal import Owner
@@ -56,7 +56,7 @@ class Queueing:
     """
 
     state: State
-    asking: Asking
+    asking: ClientRequests
     sent: Sent
     recovery: Recovery
     _undecided: dict[str, list[Request]] = attrs.field(factory=dict)
