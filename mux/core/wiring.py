@@ -19,7 +19,7 @@ from mux.core.features.recovery import Recovery
 from mux.core.features.replay import Replaying
 from mux.core.features.server_requests import ServerRequests
 from mux.core.features.shared_titles import Titles
-from mux.core.features.subscriptions import Following
+from mux.core.features.subscriptions import Subscriptions
 from mux.core.features.turn_queue import Queueing
 from mux.core.policy.notice import Timing
 from mux.core.state.state import State
@@ -33,7 +33,7 @@ class Parts:
     sent: Sent
     asking: ClientRequests
     offering: ServerRequests
-    following: Following
+    following: Subscriptions
     readings: Readings
     recovery: Recovery
     replaying: Replaying
@@ -58,7 +58,7 @@ class Parts:
             sent=sent,
             asking=asking,
             offering=offering,
-            following=Following(state, asking, offering, clearance),
+            following=Subscriptions(state, asking, offering, clearance),
             readings=Readings(state, asking),
             recovery=recovery,
             replaying=Replaying(state, asking, clearance),

@@ -28,9 +28,9 @@ BOUNDED: Final = {
     "Threads.known": LIMITS.mentioned_threads,
     "Threads.unclaimed": LIMITS.mentioned_threads,
     "Threads._children": LIMITS.mentioned_threads,
-    "Following._early": LIMITS.held_early,
-    "Following._early[]": LIMITS.held_early,
-    "Following._early[][]": 2 * LIMITS.held_early,
+    "Subscriptions._early": LIMITS.held_early,
+    "Subscriptions._early[]": LIMITS.held_early,
+    "Subscriptions._early[][]": 2 * LIMITS.held_early,
     "State.queues": REMEMBERED,
     "Tools._owners": 4096,
     "Tools._owners[]": 4096,
@@ -52,7 +52,7 @@ BOUNDED: Final = {
 
 REGISTRIES: Final = frozenset(
     {
-        "Approvals", "AppServer", "ClientRequests", "Clearance", "Flow", "Following", "NotificationRouter", "Looking",
+        "Approvals", "AppServer", "ClientRequests", "Clearance", "Flow", "Subscriptions", "NotificationRouter", "Looking",
         "Notices", "ServerRequests", "Presence", "Queueing", "Readings", "Recovery", "Replaying",
         "Scoped", "Sent", "State", "Threads", "Titles", "Tools", "Voting",
     }

@@ -32,7 +32,7 @@ USAGE = "thread/tokenUsage/updated"
 
 
 @attrs.define(eq=False, repr=False)
-class Following:
+class Subscriptions:
     """Who joins and leaves which thread.
 
     ``_early``: what was said on threads that nobody has followed yet; ``_orphans``: those of them
