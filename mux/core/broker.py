@@ -79,7 +79,7 @@ from mux.core.state.journal import Journal
 from mux.core.state.pending_requests import Approvals
 from mux.core.state.scheduler import DEPARTED
 from mux.core.state.state import NEVER, State
-from mux.core.wiring import Parts
+from mux.core.wiring import Features
 
 EXTENSION_VERSION = 1
 """Of what clients that know the broker get beyond the app-server's protocol."""
@@ -129,7 +129,7 @@ class Broker:
             policies=policies or Policies(),
             audit_text=audit_text,
         )
-        parts = Parts.wired(self.state, timing or Timing(), str(first_id))
+        parts = Features.wired(self.state, timing or Timing(), str(first_id))
         self._settling = ResponseRouter(parts, self._upstream_initialized)
         self._hearing = NotificationRouter(parts, self._settling)
         self.recovery = parts.recovery

@@ -27,7 +27,7 @@ from mux.core.state import id_fields, scoped_ids
 from mux.core.state.pending_requests import RESOLVED
 from mux.core.state.running_turn import Stream
 from mux.core.state.threads import Recipients
-from mux.core.wiring import Parts
+from mux.core.wiring import Features
 
 _ENDS_THREAD = frozenset({"thread/archived", "thread/closed", "thread/deleted"})
 _OF_A_THREAD = frozenset({Audience.FOLLOWERS, Audience.NAMED})
@@ -62,7 +62,7 @@ class NotificationRouter:
     ``_stretch``: what the latest delta goes on with, until anything else happens.
     """
 
-    parts: Parts
+    parts: Features
     settling: ResponseRouter
     _previous: UpstreamMessage | None = None
     _stretch: _Stretch | None = None

@@ -28,14 +28,14 @@ from mux.core.state import scoped_ids
 from mux.core.state.client import Client
 from mux.core.state.request import Request
 from mux.core.state.scheduler import QUEUE
-from mux.core.wiring import Parts
+from mux.core.wiring import Features
 
 
 @attrs.define(eq=False, repr=False)
 class ResponseRouter:
     """``initialized``: hears the answer to the broker's own ``initialize``."""
 
-    parts: Parts
+    parts: Features
     initialized: Callable[[bytes], None]
 
     def answered(self, line: bytes, message: UpstreamMessage) -> None:

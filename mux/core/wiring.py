@@ -26,7 +26,7 @@ from mux.core.state.state import State
 
 
 @attrs.frozen(eq=False)
-class Parts:
+class Features:
     """All of them; what each is for stands in ``broker``. Made by ``wired``."""
 
     state: State
@@ -45,7 +45,7 @@ class Parts:
     clearance: Clearance
 
     @classmethod
-    def wired(cls, state: State, timing: Timing, life: str) -> Parts:
+    def wired(cls, state: State, timing: Timing, life: str) -> Features:
         """The parts around a state. ``timing``, ``life``: see `Notices`."""
         sent = Sent(state)
         asking = ClientRequests(state, sent)
