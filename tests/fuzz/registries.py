@@ -52,14 +52,21 @@ BOUNDED: Final = {
 
 REGISTRIES: Final = frozenset(
     {
-        "Approvals", "AppServer", "ClientRequests", "Clearance", "Flow", "Subscriptions", "NotificationRouter", "Looking",
+        "Approvals", "AppServer", "ClientRequests", "Clearance", "RequestScheduler", "Subscriptions", "NotificationRouter", "Looking",
         "Notices", "ServerRequests", "Presence", "Queueing", "Readings", "Recovery", "Replaying",
         "Scoped", "Sent", "State", "Threads", "Titles", "Tools", "Voting",
     }
 )  # fmt: skip
 """The parts whose containers are counted; what stands in these hangs on them."""
 
-NOT_KEPT: Final = frozenset({"State.out", "Flow._deadlines", "Flow._loads", "Flow._retries"})
+NOT_KEPT: Final = frozenset(
+    {
+        "State.out",
+        "RequestScheduler._deadlines",
+        "RequestScheduler._loads",
+        "RequestScheduler._retries",
+    }
+)
 """Commands of the last event; and times that are looked at when they have come."""
 
 

@@ -37,7 +37,7 @@ from mux.core.state.request import Request
 
 
 @attrs.define(eq=False, repr=False)
-class _Line:
+class _ClientQueue:
     """One client's requests: those that queue, and how many are upstream."""
 
     queue: deque[Request] = attrs.field(factory=deque)
@@ -65,7 +65,7 @@ before it."""
 
 
 @attrs.define(eq=False, repr=False)
-class Flow:
+class RequestScheduler:
     """All requests between a client's asking and its answer. Times on the broker's clock.
 
     ``held_until``: when a client that has sent a burst may send more, as `due` found.
@@ -82,7 +82,7 @@ class Flow:
     held: set[ClientId] = attrs.field(factory=set)
     _latest: tuple[ClientId, float] = (0, -COMPANY_SECONDS)
     _latest_other: float = -COMPANY_SECONDS
-    _lines: dict[ClientId, _Line] = attrs.field(factory=dict)
+    _lines: dict[ClientId, _ClientQueue] = attrs.field(factory=dict)
     _ring: deque[ClientId] = attrs.field(factory=deque)
     _deadlines: deque[Request] = attrs.field(factory=deque)
     _retries: list[tuple[float, int, Request]] = attrs.field(factory=list)
@@ -155,7 +155,7 @@ class Flow:
             self._send(request, line, now)
             yield request
 
-    def _may_send(self, client: ClientId, line: _Line, now: float) -> bool:
+    def _may_send(self, client: ClientId, line: _ClientQueue, now: float) -> bool:
         first = line.queue[0]
         if (first.large or self.held) and self._is_owed_too_much(client, line):
             return False
@@ -171,7 +171,7 @@ class Flow:
             client in (BROKER, DEPARTED) or not self._has_sent_burst(client, line, now)
         )
 
-    def _is_owed_too_much(self, client: ClientId, line: _Line) -> bool:
+    def _is_owed_too_much(self, client: ClientId, line: _ClientQueue) -> bool:
         if line.queue[0].large and (line.large or client in self.laden):
             return True
         return client in self.held
@@ -202,7 +202,7 @@ class Flow:
         latest, at = self._latest
         return now - (self._latest_other if client == latest else at) < COMPANY_SECONDS
 
-    def _has_sent_burst(self, client: ClientId, line: _Line, now: float) -> bool:
+    def _has_sent_burst(self, client: ClientId, line: _ClientQueue, now: float) -> bool:
         most, span = self.limits.burst, self.limits.burst_seconds
         if len(line.queue) > most and self._has_company(client, now):
             most, span = 1, span / most  # as many in the same time, but one by one
@@ -216,7 +216,7 @@ class Flow:
         self.held_until = min(self.held_until, line.fresh[0].upstream_since + span)
         return True
 
-    def _send(self, request: Request, line: _Line, now: float) -> None:
+    def _send(self, request: Request, line: _ClientQueue, now: float) -> None:
         self.upstream[request.wire] = request
         self._count(request, line, 1)
         if request.rule.waits:
@@ -371,11 +371,11 @@ class Flow:
         self._count(request, line, -1)
         self._forget_if_empty(request.account, line)
 
-    def _forget_if_empty(self, account: ClientId, line: _Line) -> None:
+    def _forget_if_empty(self, account: ClientId, line: _ClientQueue) -> None:
         if not line.queue and not line.in_flight and not line.waiting:
             del self._lines[account]
 
-    def _count(self, request: Request, line: _Line, change: int) -> None:
+    def _count(self, request: Request, line: _ClientQueue, change: int) -> None:
         line.large += change * request.large
         if request.rule.waits:
             line.waiting += change
@@ -384,10 +384,10 @@ class Flow:
         self.loading += change * _is_load(request)
         line.in_flight += change * request.has_slot
 
-    def _line(self, request: Request) -> _Line:
-        return self._lines.setdefault(request.account, _Line())
+    def _line(self, request: Request) -> _ClientQueue:
+        return self._lines.setdefault(request.account, _ClientQueue())
 
-    def _take_turns(self, client: ClientId, line: _Line) -> None:
+    def _take_turns(self, client: ClientId, line: _ClientQueue) -> None:
         if not line.turns:
             line.turns = True
             self._ring.append(client)

@@ -38,7 +38,7 @@ from mux.core.state.backlog import NOT_NUMBERED, Backlog
 from mux.core.state.client import Client
 from mux.core.state.journal import Journal
 from mux.core.state.pending_requests import Approvals
-from mux.core.state.scheduler import Flow
+from mux.core.state.scheduler import RequestScheduler
 from mux.core.state.scoped_ids import Scoped
 from mux.core.state.threads import Recipients, Thread, Threads
 from mux.core.state.tool_owners import Tools
@@ -72,7 +72,7 @@ class State:
     policies: Policies = attrs.field(factory=Policies)
     appserver: AppServer = attrs.field(factory=AppServer)
     clients: dict[ClientId, Client] = attrs.field(factory=dict)
-    flow: Flow = attrs.field(init=False)
+    flow: RequestScheduler = attrs.field(init=False)
     threads: Threads = attrs.field(init=False)
     queues: dict[str, Queue] = attrs.field(factory=dict)
     scoped: Scoped = attrs.field(factory=Scoped)
@@ -87,7 +87,7 @@ class State:
     gate: Gate | None = None
 
     def __attrs_post_init__(self) -> None:
-        self.flow = Flow(self.limits)
+        self.flow = RequestScheduler(self.limits)
         self.threads = Threads(self.clients, most_unclaimed=self.limits.mentioned_threads)
 
     # ── saying ────────────────────────────────────────────────────────────────────────────────

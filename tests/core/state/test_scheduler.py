@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from mux.core.limits import Limits
 from mux.core.protocol.methods import RequestRule
 from mux.core.state.request import Request
-from mux.core.state.scheduler import BROKER, COMPANY_SECONDS, DEPARTED, Flow
+from mux.core.state.scheduler import BROKER, COMPANY_SECONDS, DEPARTED, RequestScheduler
 
 PLAIN, WAITS, LOADS = RequestRule(), RequestRule(waits=True), RequestRule(loads=True)
 
@@ -37,11 +37,11 @@ def request(
     )
 
 
-def flow(**limits: float) -> Flow:
-    return Flow(Limits(**limits))  # type: ignore[arg-type]
+def flow(**limits: float) -> RequestScheduler:
+    return RequestScheduler(Limits(**limits))  # type: ignore[arg-type]
 
 
-def wires(of: Flow, now: float = 0.0, only: int | None = None) -> list[int]:
+def wires(of: RequestScheduler, now: float = 0.0, only: int | None = None) -> list[int]:
     return [each.wire for each in of.due(now, only=only)]
 
 
@@ -302,7 +302,7 @@ def test_every_request_is_given_out_at_most_once_and_freed(
         in_flight=3, in_flight_per_client=2, waiting_per_client=2, queued_per_client=4,
         request_deadline=15.0, loading=2, loading_slot=5.0,
     )  # fmt: skip
-    any_flow = Flow(limits)
+    any_flow = RequestScheduler(limits)
     now, given_out, taken = 0.0, Counter[int](), set[int]()
     upstream: deque[Request] = deque()
     owner: dict[int, int] = {}
