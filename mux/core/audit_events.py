@@ -35,7 +35,7 @@ from mux.core.state.client import Client, Refusals
 from mux.core.state.pending_requests import ServerRequest
 from mux.core.state.request import Recorded, Request
 from mux.core.state.state import NEVER, State
-from mux.core.state.turn_queues import Queued
+from mux.core.state.turn_queues import QueuedTurn
 
 TURNS = frozenset({"turn/steer", "turn/interrupt"})
 """What drives a turn, beside what begins one (``RequestRule.begins``)."""
@@ -168,7 +168,7 @@ def unlisted(state: State, client: Client, told: dict[str, object]) -> None:
     state.record("directory/unlisted", by=by(client), **told)
 
 
-def queued(state: State, thread: str, turn: Queued) -> None:
+def queued(state: State, thread: str, turn: QueuedTurn) -> None:
     """A turn waits until its thread is idle."""
     state.record("turn/queued", **_of_queued(thread, turn), **_text(state, turn.params))
 
@@ -176,7 +176,7 @@ def queued(state: State, thread: str, turn: Queued) -> None:
 def unqueued(
     state: State,
     thread: str,
-    turn: Queued,
+    turn: QueuedTurn,
     why: str | None,
     by: dict[str, object] | None = None,
 ) -> None:
@@ -185,7 +185,7 @@ def unqueued(
     state.record("turn/unqueued", **told, why=why)
 
 
-def dequeued(state: State, request: Request, turn: Queued) -> None:
+def dequeued(state: State, request: Request, turn: QueuedTurn) -> None:
     """Its time has come; recorded like any turn of whoever queued it."""
     fields = {"request": request.wire, "method": request.method, "turn": None}
     request.recorded = Recorded("turn", _of_queued(request.thread or "", turn) | fields)
@@ -197,7 +197,7 @@ def queue_released(state: State, client: Client, thread: str) -> None:
     state.record("queue/released", by=by(client), thread=thread)
 
 
-def _of_queued(thread: str, turn: Queued) -> dict[str, object]:
+def _of_queued(thread: str, turn: QueuedTurn) -> dict[str, object]:
     return {"by": turn.by, "queued": turn.id, "thread": thread}
 
 

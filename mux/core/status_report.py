@@ -13,7 +13,7 @@ from mux.core.state.app_server import State as AppServerState
 from mux.core.state.client import Client
 from mux.core.state.pending_requests import ServerRequest
 from mux.core.state.threads import Thread
-from mux.core.state.turn_queues import Queue
+from mux.core.state.turn_queues import TurnQueue
 
 
 def report(broker: Broker, now: float) -> dict[str, Any]:
@@ -78,7 +78,7 @@ def _shown(thread: Thread) -> bool:
     return bool(thread.followers) or thread.subscribed
 
 
-def _thread(thread: Thread, queue: Queue | None) -> dict[str, Any]:
+def _thread(thread: Thread, queue: TurnQueue | None) -> dict[str, Any]:
     return {
         "id": thread.id,
         "status": thread.status,

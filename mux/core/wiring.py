@@ -20,7 +20,7 @@ from mux.core.features.replay import Replaying
 from mux.core.features.server_requests import ServerRequests
 from mux.core.features.shared_titles import Titles
 from mux.core.features.subscriptions import Subscriptions
-from mux.core.features.turn_queue import Queueing
+from mux.core.features.turn_queue import TurnQueueing
 from mux.core.policy.notice import Timing
 from mux.core.state.state import State
 
@@ -41,7 +41,7 @@ class Features:
     looking: Looking
     notices: Notices
     titles: Titles
-    queueing: Queueing
+    queueing: TurnQueueing
     clearance: Clearance
 
     @classmethod
@@ -66,6 +66,6 @@ class Features:
             looking=looking,
             notices=Notices(state, looking, timing, life),
             titles=Titles(state, asking, recovery),
-            queueing=Queueing(state, asking, sent, recovery),
+            queueing=TurnQueueing(state, asking, sent, recovery),
             clearance=clearance,
         )

@@ -53,7 +53,7 @@ BOUNDED: Final = {
 REGISTRIES: Final = frozenset(
     {
         "Approvals", "AppServer", "ClientRequests", "Clearance", "RequestScheduler", "Subscriptions", "NotificationRouter", "Looking",
-        "Notices", "ServerRequests", "Presence", "Queueing", "Readings", "Recovery", "Replaying",
+        "Notices", "ServerRequests", "Presence", "TurnQueueing", "Readings", "Recovery", "Replaying",
         "Scoped", "Sent", "State", "Threads", "Titles", "Tools", "Voting",
     }
 )  # fmt: skip

@@ -30,7 +30,7 @@ from mux.core.state.request import Request
 from mux.core.state.scheduler import BROKER, DEPARTED, QUEUE
 from mux.core.state.scoped_ids import Claim
 from mux.core.state.state import State
-from mux.core.state.turn_queues import Queued
+from mux.core.state.turn_queues import QueuedTurn
 
 UNSUBSCRIBE = "thread/unsubscribe"
 TURN_START = "turn/start"
@@ -204,7 +204,7 @@ class ClientRequests:
         self.pump()
         return request
 
-    def queued_turn(self, thread: str, turn: Queued) -> Request:
+    def queued_turn(self, thread: str, turn: QueuedTurn) -> Request:
         """The ``turn/start`` of a turn whose time has come, to be submitted."""
         self._wire += 1
         request = Request(

@@ -38,7 +38,7 @@ from mux.core.state.app_server import State as AppServerState
 from mux.core.state.client import Client
 from mux.core.state.request import Request
 from mux.core.state.state import State
-from mux.core.state.turn_queues import Queue, Queued
+from mux.core.state.turn_queues import QueuedTurn, TurnQueue
 
 QUEUE = "mux/queue"
 """The notification: what is queued on a thread now, and what has just changed."""
@@ -49,7 +49,7 @@ _UNREADABLE = '`ifBusy`: expected "steer", "queue" or "reject"'
 
 
 @attrs.define(eq=False, repr=False)
-class Queueing:
+class TurnQueueing:
     """Decides on ``ifBusy``, and starts what is queued (``state.queues``).
 
     ``_undecided``: requests with ``reject`` that wait for another's answer, by thread.
@@ -139,7 +139,7 @@ class Queueing:
             self.state.answer(request.client or 0, line, "error")
 
     def _enqueue(self, client: Client, request: Request, thread: str, params: bytes) -> None:
-        queue = self.state.queues.get(thread) or Queue(thread)
+        queue = self.state.queues.get(thread) or TurnQueue(thread)
         limits = self.state.limits
         size = sum(len(each.params) for each in queue.turns) + len(params)
         if len(queue.turns) >= limits.queued_turns or size > limits.queued_turn_bytes:
@@ -150,7 +150,7 @@ class Queueing:
         self.state.queues[thread] = queue
         self._last += 1
         by = audit_events.by(client)
-        turn = Queued(self._last, params, client.owner(), by, self.state.now)
+        turn = QueuedTurn(self._last, params, client.owner(), by, self.state.now)
         queue.turns.append(turn)
         place = len(queue.turns)
         audit_events.queued(self.state, thread, turn)
@@ -183,14 +183,14 @@ class Queueing:
         for thread in list(self._undecided):
             self._decide(thread)
 
-    def _has_next(self, queue: Queue) -> bool:
+    def _has_next(self, queue: TurnQueue) -> bool:
         return bool(queue.turns) and not queue.held and queue.starting is None
 
-    def _may_start(self, queue: Queue) -> bool:
+    def _may_start(self, queue: TurnQueue) -> bool:
         ready = self.state.appserver.state is AppServerState.READY
         return ready and not self.recovery.restart_asked and not self._is_busy(queue.thread)
 
-    def _start(self, queue: Queue) -> None:
+    def _start(self, queue: TurnQueue) -> None:
         turn = queue.turns.popleft()
         if why := self._refused_by_now(queue.thread, turn):
             audit_events.unqueued(self.state, queue.thread, turn, why)
@@ -200,7 +200,7 @@ class Queueing:
         queue.request = self.asking.queued_turn(queue.thread, turn)
         self.asking.submit(queue.request)
 
-    def _refused_by_now(self, thread: str, turn: Queued) -> str:
+    def _refused_by_now(self, thread: str, turn: QueuedTurn) -> str:
         """Why it mayn't run any more: what it says was tight by what held when it was asked."""
         known = self.state.threads.known.get(thread)
         if known is None or "admin" in turn.owner.principal.scopes:
@@ -208,7 +208,7 @@ class Queueing:
         loosened = thread_overrides.loosens(thread_overrides.read(turn.params) or {}, known.held)
         return f"with `{loosened}` it needs the scope `admin` by now" if loosened else ""
 
-    def _put_back(self, queue: Queue) -> None:
+    def _put_back(self, queue: TurnQueue) -> None:
         """It was lost with its app-server: nobody knows whether it began."""
         if queue.starting is not None:
             queue.turns.appendleft(queue.starting)
@@ -275,7 +275,7 @@ class Queueing:
             if self._running(queue.thread) is not None:
                 self._hold(queue, "appServerEnded")
 
-    def _hold(self, queue: Queue, why: Held) -> None:
+    def _hold(self, queue: TurnQueue, why: Held) -> None:
         if queue.turns and queue.held is None:
             queue.held = why
             self._tell(queue, "held")
@@ -286,7 +286,7 @@ class Queueing:
         if queue is not None:
             self._drop(queue, "the thread is closed, archived or deleted")
 
-    def _drop(self, queue: Queue, why: str) -> None:
+    def _drop(self, queue: TurnQueue, why: str) -> None:
         turns = [*([queue.starting] if queue.starting else []), *queue.turns]
         queue.turns.clear()
         del self.state.queues[queue.thread]
@@ -356,16 +356,16 @@ class Queueing:
             audit_events.queue_released(self.state, client, queue.thread)
             self._tell(queue, "released", by=client.owner())
 
-    def _queued(self) -> Iterator[tuple[Queue, Queued]]:
+    def _queued(self) -> Iterator[tuple[TurnQueue, QueuedTurn]]:
         for queue in self.state.queues.values():
             for turn in queue.turns:
                 yield queue, turn
 
     def _tell(
         self,
-        queue: Queue,
+        queue: TurnQueue,
         what: str,
-        of: Queued | None = None,
+        of: QueuedTurn | None = None,
         turn: bytes = b"null",
         *,
         steered: bool = False,

@@ -42,7 +42,7 @@ from mux.core.state.scheduler import RequestScheduler
 from mux.core.state.scoped_ids import Scoped
 from mux.core.state.threads import Recipients, Thread, Threads
 from mux.core.state.tool_owners import Tools
-from mux.core.state.turn_queues import Queue
+from mux.core.state.turn_queues import TurnQueue
 
 NEVER = float("inf")
 
@@ -74,7 +74,7 @@ class State:
     clients: dict[ClientId, Client] = attrs.field(factory=dict)
     flow: RequestScheduler = attrs.field(init=False)
     threads: Threads = attrs.field(init=False)
-    queues: dict[str, Queue] = attrs.field(factory=dict)
+    queues: dict[str, TurnQueue] = attrs.field(factory=dict)
     scoped: Scoped = attrs.field(factory=Scoped)
     tools: Tools = attrs.field(factory=Tools)
     now: float = 0.0

@@ -18,7 +18,7 @@ TEXT_CHARACTERS = 1024
 """Of what was said, as it is listed: enough to recognise it."""
 
 
-class Queued(msgspec.Struct, frozen=True, eq=False):
+class QueuedTurn(msgspec.Struct, frozen=True, eq=False):
     """One turn that waits. ``params``: of its ``turn/start``. ``by``: see ``recording.by``.
 
     ``since``: the broker's clock.
@@ -45,16 +45,16 @@ class Queued(msgspec.Struct, frozen=True, eq=False):
 
 
 @attrs.define(eq=False, repr=False)
-class Queue:
+class TurnQueue:
     """What is queued on one thread, the next one first.
 
     ``held``: why it stands still. ``starting``: the one that has been asked for by ``request``.
     """
 
     thread: str
-    turns: deque[Queued] = attrs.field(factory=deque)
+    turns: deque[QueuedTurn] = attrs.field(factory=deque)
     held: Held | None = None
-    starting: Queued | None = None
+    starting: QueuedTurn | None = None
     request: Request | None = None
 
     def shown(self, now: float) -> dict[str, object]:
