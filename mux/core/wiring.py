@@ -10,7 +10,7 @@ import attrs
 
 from mux.core.features.attention import Looking
 from mux.core.features.client_requests import ClientRequests
-from mux.core.features.deduplication import Sent
+from mux.core.features.deduplication import Deduplicator
 from mux.core.features.directory_clearance import Clearance
 from mux.core.features.local_resume import Readings
 from mux.core.features.notices import Notices
@@ -30,7 +30,7 @@ class Features:
     """All of them; what each is for stands in ``broker``. Made by ``wired``."""
 
     state: State
-    sent: Sent
+    sent: Deduplicator
     asking: ClientRequests
     offering: ServerRequests
     following: Subscriptions
@@ -47,7 +47,7 @@ class Features:
     @classmethod
     def wired(cls, state: State, timing: Timing, life: str) -> Features:
         """The parts around a state. ``timing``, ``life``: see `Notices`."""
-        sent = Sent(state)
+        sent = Deduplicator(state)
         asking = ClientRequests(state, sent)
         offering = ServerRequests(state)
         recovery = Recovery(state, asking, offering)

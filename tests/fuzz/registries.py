@@ -24,7 +24,7 @@ LIMITS: Final = Limits(
 
 BOUNDED: Final = {
     "ClientRequests.answered_lately": 32,
-    "Sent._firsts": LIMITS.remembered_messages,
+    "Deduplicator._firsts": LIMITS.remembered_messages,
     "Threads.known": LIMITS.mentioned_threads,
     "Threads.unclaimed": LIMITS.mentioned_threads,
     "Threads._children": LIMITS.mentioned_threads,
@@ -54,7 +54,7 @@ REGISTRIES: Final = frozenset(
     {
         "Approvals", "AppServer", "ClientRequests", "Clearance", "RequestScheduler", "Subscriptions", "NotificationRouter", "Looking",
         "Notices", "ServerRequests", "Presence", "TurnQueueing", "Readings", "Recovery", "Replaying",
-        "Scoped", "Sent", "State", "Threads", "Titles", "Tools", "Voting",
+        "Scoped", "Deduplicator", "State", "Threads", "Titles", "Tools", "Voting",
     }
 )  # fmt: skip
 """The parts whose containers are counted; what stands in these hangs on them."""

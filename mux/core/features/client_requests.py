@@ -16,7 +16,7 @@ import attrs
 import msgspec
 
 from mux.core import audit_events
-from mux.core.features.deduplication import Sent
+from mux.core.features.deduplication import Deduplicator
 from mux.core.features.turn_interrupts import INTERRUPT, is_late
 from mux.core.policy.principal import ClientId
 from mux.core.policy.scopes import SCOPES
@@ -52,7 +52,7 @@ class ClientRequests:
     """
 
     state: State
-    sent: Sent
+    sent: Deduplicator
     answered_lately: deque[Request] = attrs.field(factory=lambda: deque(maxlen=ANSWERED_LATELY))
     here: list[Request] = attrs.field(factory=list)
     _wire: int = 0

@@ -33,7 +33,7 @@ Key = tuple[tuple[str, str], str, str]
 
 
 @attrs.define(eq=False, repr=False)
-class _First:
+class _FirstAttempt:
     """The first message under an id. ``result``: of its answer, as JSON text, once it has one.
 
     ``turn``: in which it was said, once that is known.
@@ -63,11 +63,11 @@ class _RevertRequest(msgspec.Struct):
 
 
 @attrs.define(eq=False, repr=False)
-class Sent:
+class Deduplicator:
     """What was sent, by principal, thread and message id."""
 
     state: State
-    _firsts: OrderedDict[Key, _First] = attrs.field(factory=OrderedDict)
+    _firsts: OrderedDict[Key, _FirstAttempt] = attrs.field(factory=OrderedDict)
 
     def is_again(self, client: Client, message: ClientMessage) -> bool:
         """Whether it was sent before; then its answer is seen to here.
@@ -93,7 +93,7 @@ class Sent:
         """It goes upstream: remember it. Returns what to give to ``settled``."""
         key = self._key(client, message)
         if key is not None:
-            self._firsts[key] = _First()
+            self._firsts[key] = _FirstAttempt()
             while len(self._firsts) > self.state.limits.remembered_messages:
                 self._firsts.popitem(last=False)
         return key

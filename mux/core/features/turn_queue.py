@@ -29,7 +29,7 @@ import msgspec
 from mux.core import audit_events
 from mux.core.extension.queue import Held
 from mux.core.features.client_requests import ClientRequests
-from mux.core.features.deduplication import Sent
+from mux.core.features.deduplication import Deduplicator
 from mux.core.features.recovery import Recovery
 from mux.core.policy.principal import Owner
 from mux.core.protocol import jsonrpc, thread_overrides
@@ -57,7 +57,7 @@ class TurnQueueing:
 
     state: State
     asking: ClientRequests
-    sent: Sent
+    sent: Deduplicator
     recovery: Recovery
     _undecided: dict[str, list[Request]] = attrs.field(factory=dict)
     _last: int = 0
