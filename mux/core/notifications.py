@@ -15,7 +15,7 @@ import msgspec
 from mux.core import audit_events
 from mux.core.features import turn_interrupts
 from mux.core.features.notices import HEARD
-from mux.core.features.shared_titles import Told
+from mux.core.features.shared_titles import ReplayedMessage
 from mux.core.features.subscriptions import USAGE
 from mux.core.policy.principal import ClientId
 from mux.core.protocol import jsonrpc
@@ -255,7 +255,7 @@ class NotificationRouter:
         if thread is not None:
             self.parts.state.loose.add(thread)
 
-    def retell(self, outcome: list[Told]) -> None:
+    def retell(self, outcome: list[ReplayedMessage]) -> None:
         """An outcome that another turn has had is a request's own: as if the app-server said so."""
         for told in outcome:
             request, client = told.answers, None

@@ -18,7 +18,7 @@ from mux.core.features.presence import Presence
 from mux.core.features.recovery import Recovery
 from mux.core.features.replay import Replaying
 from mux.core.features.server_requests import ServerRequests
-from mux.core.features.shared_titles import Titles
+from mux.core.features.shared_titles import SharedTitles
 from mux.core.features.subscriptions import Subscriptions
 from mux.core.features.turn_queue import TurnQueueing
 from mux.core.policy.notice import Timing
@@ -40,7 +40,7 @@ class Features:
     presence: Presence
     looking: Looking
     notices: Notices
-    titles: Titles
+    titles: SharedTitles
     queueing: TurnQueueing
     clearance: Clearance
 
@@ -65,7 +65,7 @@ class Features:
             presence=Presence(state),
             looking=looking,
             notices=Notices(state, looking, timing, life),
-            titles=Titles(state, asking, recovery),
+            titles=SharedTitles(state, asking, recovery),
             queueing=TurnQueueing(state, asking, sent, recovery),
             clearance=clearance,
         )

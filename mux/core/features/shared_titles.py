@@ -12,8 +12,8 @@ are kept here until it is over, and are told what their askers would have been t
 notifications, with ids of their own. If it doesn't succeed, the next of them runs. What isn't of
 this shape passes untouched.
 
-Heard from: ``broker``, which tells what ``Told`` says. Hands to: ``client_requests``, what runs
-after all.
+Heard from: ``broker``, which tells what ``ReplayedMessage`` says. Hands to: ``client_requests``,
+what runs after all.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ _RENAMED = frozenset({"id", "threadId", "turnId", "itemId", "rootTurnId"})
 """Where ids stand that are another's in each outcome."""
 
 
-class Told(msgspec.Struct, frozen=True):
+class ReplayedMessage(msgspec.Struct, frozen=True):
     """One message of an outcome: a notification, or where ``answers`` is set, that one's answer."""
 
     line: bytes
@@ -64,7 +64,7 @@ class Told(msgspec.Struct, frozen=True):
 
 
 @attrs.define(eq=False, repr=False)
-class _Turn:
+class _TitleTurn:
     """A title's turn that runs, or ran. ``params``: its own, without the thread, canonically.
 
     ``about``: the threads that its asker followed, of which one is to have the title. ``said``:
@@ -82,14 +82,14 @@ class _Turn:
 
 
 @attrs.define(eq=False, repr=False)
-class Titles:
+class SharedTitles:
     """The title threads' turns. ``running``: by thread, those that are listened to."""
 
     state: State
     asking: ClientRequests
     recovery: Recovery
-    running: dict[str, _Turn] = attrs.field(factory=dict)
-    _over: list[_Turn] = attrs.field(factory=list)
+    running: dict[str, _TitleTurn] = attrs.field(factory=dict)
+    _over: list[_TitleTurn] = attrs.field(factory=list)
 
     # ── private threads ───────────────────────────────────────────────────────────────────────
 
@@ -121,7 +121,9 @@ class Titles:
 
     # ── a turn is asked for ───────────────────────────────────────────────────────────────────
 
-    def asked(self, client: Client, request: Request, params: bytes) -> list[Told] | None:
+    def asked(
+        self, client: Client, request: Request, params: bytes
+    ) -> list[ReplayedMessage] | None:
         """A request begins a turn of a private thread: what to tell instead; None: let it run.
 
         Nothing to tell yet means that it waits here.
@@ -133,7 +135,9 @@ class Titles:
         about = frozenset(self.state.threads.shown_follows(client))
         like = self._like(wanted, about)
         if like is None:
-            self.running[thread.id] = _Turn(wanted, thread.id, request.wire, about, self.state.now)
+            self.running[thread.id] = _TitleTurn(
+                wanted, thread.id, request.wire, about, self.state.now
+            )
             self._forget_oldest()
             return None
         if like.over is not None:
@@ -144,7 +148,7 @@ class Titles:
         self.state.arm(request.since + LONGEST_WAIT)
         return []
 
-    def _like(self, params: bytes, about: frozenset[str]) -> _Turn | None:
+    def _like(self, params: bytes, about: frozenset[str]) -> _TitleTurn | None:
         """A turn that does for the one wanted: running, or over since not long."""
         for turn in (*self.running.values(), *reversed(self._over)):
             recent = turn.over is None or turn.over + TITLED_FOR > self.state.now
@@ -170,7 +174,7 @@ class Titles:
         else:
             turn.said.append((True, line))
 
-    def heard(self, thread: str, method: str, line: bytes) -> list[Told]:
+    def heard(self, thread: str, method: str, line: bytes) -> list[ReplayedMessage]:
         """A notification of a thread in ``running``: what is to be told of it to those waiting."""
         turn = self.running[thread]
         turn.said.append((False, line))
@@ -187,7 +191,7 @@ class Titles:
             self._failed(turn)
         return []
 
-    def _failed(self, turn: _Turn) -> None:
+    def _failed(self, turn: _TitleTurn) -> None:
         """It has no outcome to tell: the next one runs."""
         self.running.pop(turn.thread, None)
         self._run(turn.waiting)
@@ -202,7 +206,7 @@ class Titles:
             elif client is not None:
                 wanted = _canonical((jsonrpc.read_fields(request.line) or {}).get("params", b""))
                 about = frozenset(self.state.threads.shown_follows(client))
-                turn = _Turn(wanted or b"", thread.id, request.wire, about, self.state.now)
+                turn = _TitleTurn(wanted or b"", thread.id, request.wire, about, self.state.now)
                 turn.waiting = waiting[at + 1 :]
                 self.running[thread.id] = turn
                 if not self.recovery.holds(request, thread):
@@ -330,7 +334,7 @@ _turned_decoder = msgspec.json.Decoder(_TurnedNotification)
 # -- telling it again ------------------------------------------------------------------------------
 
 
-def _retold(turn: _Turn, request: Request) -> list[Told]:
+def _retold(turn: _TitleTurn, request: Request) -> list[ReplayedMessage]:
     """The outcome of a turn as that of another request, in the same order."""
     own = request.thread or ""
     names = {turn.thread: own}
@@ -342,9 +346,9 @@ def _retold(turn: _Turn, request: Request) -> list[Told]:
         renamed = _renamed(message, names)
         if answers:
             line = jsonrpc.write({"id": request.wire_text, "result": _encoded(renamed["result"])})
-            retold.append(Told(line, request))
+            retold.append(ReplayedMessage(line, request))
         else:
-            retold.append(Told(_encoded(renamed)))
+            retold.append(ReplayedMessage(_encoded(renamed)))
     return retold
 
 
