@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import attrs
 
-from mux.core.features.attention import Looking
+from mux.core.features.attention import Attention
 from mux.core.features.client_requests import ClientRequests
 from mux.core.features.deduplication import Deduplicator
 from mux.core.features.directory_clearance import Clearance
@@ -38,7 +38,7 @@ class Features:
     recovery: Recovery
     replaying: Replaying
     presence: Presence
-    looking: Looking
+    looking: Attention
     notices: Notices
     titles: SharedTitles
     queueing: TurnQueueing
@@ -51,7 +51,7 @@ class Features:
         asking = ClientRequests(state, sent)
         offering = ServerRequests(state)
         recovery = Recovery(state, asking, offering)
-        looking = Looking(state, timing)
+        looking = Attention(state, timing)
         clearance = Clearance(state, asking)
         return cls(
             state=state,

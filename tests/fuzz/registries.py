@@ -41,7 +41,7 @@ BOUNDED: Final = {
     "Notices._goals": 1024,
     "Notices._turns": 1024,
     "Notices._interrupted_by": 1024,
-    "Looking.used": 1024,
+    "Attention.used": 1024,
     "Recovery._deaths": LIMITS.deaths_in_a_minute,
     "AppServer.greetings": 8,
     "AppServer.greetings[]": 64,
@@ -52,7 +52,7 @@ BOUNDED: Final = {
 
 REGISTRIES: Final = frozenset(
     {
-        "Approvals", "AppServer", "ClientRequests", "Clearance", "RequestScheduler", "Subscriptions", "NotificationRouter", "Looking",
+        "Approvals", "AppServer", "ClientRequests", "Clearance", "RequestScheduler", "Subscriptions", "NotificationRouter", "Attention",
         "Notices", "ServerRequests", "Presence", "TurnQueueing", "Readings", "Recovery", "Replaying",
         "Scoped", "Deduplicator", "State", "Threads", "SharedTitles", "Tools", "Voting",
     }

@@ -39,7 +39,7 @@ Look = tuple[Client, float]
 
 
 @attrs.define(eq=False, repr=False)
-class Looking:
+class Attention:
     """What each client looks at. ``used``: when each device last did something, by its key.
 
     ``changes`` counts those by which somebody may look who didn't before, or no more.
@@ -144,11 +144,11 @@ class Looking:
 class Glance:
     """Who looks at each thread, and until when: the one who looks longest. For one moment.
 
-    ``anywhere``: who is here at all. It tells what ``Looking.at_thread`` does, without asking each
-    client of each thread.
+    ``anywhere``: who is here at all. It tells what ``Attention.at_thread`` does, without asking
+    each client of each thread.
     """
 
-    looking: Looking
+    looking: Attention
     anywhere: Look | None = None
     _at: dict[str | None, Look] = attrs.field(factory=dict)
 

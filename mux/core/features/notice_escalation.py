@@ -13,7 +13,7 @@ from typing import Final
 import attrs
 
 from mux.core.commands import Explain, Notify
-from mux.core.features.attention import Looking
+from mux.core.features.attention import Attention
 from mux.core.policy.notice import ESCALATES, WAITING, Notice, Recipient, Timing
 from mux.core.state.pending_requests import ServerRequest
 from mux.core.state.state import NEVER, State
@@ -45,7 +45,7 @@ class NoticeEscalation:
     """Who is told next. ``due``: when somebody more is to be told, if nobody looks until then."""
 
     state: State
-    looking: Looking
+    looking: Attention
     timing: Timing
     due: float = NEVER
     _recipients: tuple[Recipient, ...] = ()

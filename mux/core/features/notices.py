@@ -30,7 +30,7 @@ from mux.core import audit_events
 from mux.core.commands import Notify, Withdraw
 from mux.core.features import notice_sources
 from mux.core.features.approval_list import item_about, params_of
-from mux.core.features.attention import Glance, Looking
+from mux.core.features.attention import Attention, Glance
 from mux.core.features.notice_escalation import NoticeEscalation, Raised
 from mux.core.features.notice_sources import Turn
 from mux.core.features.server_requests import BY_NOTICE
@@ -75,7 +75,7 @@ class Notices:
     """
 
     state: State
-    looking: Looking
+    looking: Attention
     timing: Timing
     life: str = ""
     escalation: NoticeEscalation = attrs.field(init=False)
