@@ -19,7 +19,7 @@ from mux.core.protocol import jsonrpc
 from mux.core.state.request import Request
 from mux.core.state.state import State
 from mux.core.state.threads import Thread
-from mux.core.state.unsaved_thread import HISTORY_BYTES, Birth
+from mux.core.state.unsaved_thread import HISTORY_BYTES, UnsavedThread
 
 READ = "thread/read"
 LIST = "thread/turns/list"
@@ -38,7 +38,7 @@ class _Reading:
     request: Request
     error: bytes
     thread: Thread
-    birth: Birth
+    birth: UnsavedThread
     read: dict[str, bytes] | None = None
     turns: list[dict[str, bytes]] = attrs.field(factory=list)
     size: int = 0

@@ -85,7 +85,7 @@ class Subscriptions:
         self._orphans.pop(id, None)
         if request.method in ("thread/start", "thread/fork"):
             forked = request.params if request.method == "thread/fork" else None
-            thread.birth = unsaved_thread.read_birth(line, forked)
+            thread.birth = unsaved_thread.read_unsaved_thread(line, forked)
             if thread.birth is not None and thread.birth.for_title:
                 thread.private = True
         if thread.status == "unknown":

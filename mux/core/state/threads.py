@@ -24,7 +24,7 @@ from mux.core.protocol.jsonrpc import ItemParams
 from mux.core.protocol.thread_overrides import NOTHING_KNOWN, Held
 from mux.core.state.client import Client, State
 from mux.core.state.running_turn import Running
-from mux.core.state.unsaved_thread import Birth
+from mux.core.state.unsaved_thread import UnsavedThread
 
 
 class Status(msgspec.Struct):
@@ -87,7 +87,7 @@ class Thread:
     private: bool = False
     status: str = "unknown"
     running: Running = attrs.field(factory=Running)
-    birth: Birth | None = None
+    birth: UnsavedThread | None = None
     kept_until: float = 0.0
     spawned_by: Owner | None = None
     loaded_with: bytes = b""

@@ -68,7 +68,7 @@ class Source:
 
 
 @attrs.define(eq=False, repr=False)
-class Birth:
+class UnsavedThread:
     """How a thread began. ``result``: the result of its ``thread/start`` or ``fork``, as fields.
 
     ``turns``: by id, as JSON. ``fresh``: until its first turn begins; ``young``: until that ends.
@@ -166,7 +166,7 @@ class Birth:
         return jsonrpc.write(self.result | holds | {"thread": jsonrpc.write(thread)})
 
 
-def read_birth(answer: bytes, forked: bytes | None = None) -> Birth | None:
+def read_unsaved_thread(answer: bytes, forked: bytes | None = None) -> UnsavedThread | None:
     """The birth in an answer to ``thread/start`` or ``thread/fork``; None if there is none.
 
     ``forked``: the params of the fork; None for a start.
@@ -183,7 +183,9 @@ def read_birth(answer: bytes, forked: bytes | None = None) -> Birth | None:
     except msgspec.DecodeError:
         pass  # of a shape that this version doesn't know
     new = forked is None
-    birth = Birth(result, thread, thread.get("ephemeral") == b"true", turns, fresh=new, young=new)
+    birth = UnsavedThread(
+        result, thread, thread.get("ephemeral") == b"true", turns, fresh=new, young=new
+    )
     if forked is not None and birth.ephemeral and not turns:
         birth.source = _source(thread, jsonrpc.read_fields(forked) or {})
     return birth

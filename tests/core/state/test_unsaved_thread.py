@@ -7,22 +7,22 @@ import json
 import pytest
 
 from mux.core.state.running_turn import Running
-from mux.core.state.unsaved_thread import HISTORY_BYTES, Birth, read_birth
+from mux.core.state.unsaved_thread import HISTORY_BYTES, UnsavedThread, read_unsaved_thread
 from tests.core.state.test_running_turn import begins, completes, ends, starts
 from tests.core.stories import Json, dumps
 
 IDLE = b'{"type":"idle"}'
 
 
-def birth(*turns: Json, ephemeral: bool = False, forked: bytes | None = None) -> Birth:
+def birth(*turns: Json, ephemeral: bool = False, forked: bytes | None = None) -> UnsavedThread:
     thread = {"id": "t", "ephemeral": ephemeral, "turns": turns, "status": {"type": "idle"}}
     answer = {"id": 1, "result": {"thread": thread, "model": "m", "new": [1]}}
-    found = read_birth(dumps(answer), forked)
+    found = read_unsaved_thread(dumps(answer), forked)
     assert found is not None
     return found
 
 
-def lives(birth: Birth, running: Running, turn: str, *items: str) -> None:
+def lives(birth: UnsavedThread, running: Running, turn: str, *items: str) -> None:
     """A whole turn."""
     begins(running, turn)
     birth.note("turn/started", b"{}", running)
@@ -33,7 +33,9 @@ def lives(birth: Birth, running: Running, turn: str, *items: str) -> None:
     ends(running, turn)
 
 
-def turns(birth: Birth, running: Running, *, asked: bool = True) -> list[tuple[str, list[str]]]:
+def turns(
+    birth: UnsavedThread, running: Running, *, asked: bool = True
+) -> list[tuple[str, list[str]]]:
     told = json.loads(birth.resumed(IDLE, running, turns=asked))["thread"]["turns"]
     return [(turn["id"], [item["id"] for item in turn["items"]]) for turn in told]
 
@@ -100,4 +102,4 @@ def test_the_oldest_of_a_long_past_is_forgotten() -> None:
 
 @pytest.mark.parametrize("odd", [{"error": {}}, {"result": None}, {"result": {"thread": None}}])
 def test_an_answer_without_a_thread_is_no_birth(odd: Json) -> None:
-    assert read_birth(dumps(odd)) is None
+    assert read_unsaved_thread(dumps(odd)) is None
