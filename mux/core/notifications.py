@@ -25,7 +25,7 @@ from mux.core.protocol.methods import PUBLISHED, Audience, NotificationRule, not
 from mux.core.responses import ResponseRouter
 from mux.core.state import id_fields, scoped_ids
 from mux.core.state.pending_requests import RESOLVED
-from mux.core.state.running_turn import Stream
+from mux.core.state.running_turn import DeltaStream
 from mux.core.state.threads import Recipients
 from mux.core.wiring import Features
 
@@ -51,7 +51,7 @@ class _Stretch(msgspec.Struct, frozen=True, eq=False):
     item: str | None
     summary_index: int | None
     content_index: int | None
-    stream: Stream
+    stream: DeltaStream
     recipients: Recipients
 
 

@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 
 from mux.core.protocol import jsonrpc
-from mux.core.state.running_turn import Running
+from mux.core.state.running_turn import RunningTurn
 
 LONGEST_LINE: Final = 300
 """Characters of one line that a notice tells: more no lock screen shows."""
@@ -189,7 +189,7 @@ def new_name(line: bytes) -> str | None:
     return params.threadName or params.name
 
 
-def last_line(running: Running) -> str:
+def last_line(running: RunningTurn) -> str:
     """The last line of what the agent has said in the running turn."""
     said = [
         item.completed

@@ -15,7 +15,7 @@ import msgspec
 from mux.core import audit_events
 from mux.core.protocol import jsonrpc
 from mux.core.state.request import Request
-from mux.core.state.running_turn import Running
+from mux.core.state.running_turn import RunningTurn
 from mux.core.state.state import State
 
 INTERRUPT = "turn/interrupt"
@@ -82,7 +82,7 @@ def _named(request: Request) -> _Params | None:
         return None  # the app-server says what is wrong with it
 
 
-def _refusal(turn: str, running: Running) -> str:
+def _refusal(turn: str, running: RunningTurn) -> str:
     """In the app-server's own words."""
     if running.turn is None:
         return "no active turn to interrupt"

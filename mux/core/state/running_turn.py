@@ -37,7 +37,7 @@ complete by then never will be, like a message that somebody's steering cut shor
 
 
 @attrs.define(eq=False, repr=False)
-class Stream:
+class DeltaStream:
     """Consecutive deltas of one stream of one item, e.g. its text, or one part of its summary."""
 
     method: str
@@ -60,29 +60,29 @@ class Stream:
 
 
 @attrs.define(eq=False, repr=False)
-class Item:
+class RunningItem:
     """One item. ``completed``: its final JSON, once it has one."""
 
     started: bytes
     turn: str
     type: str
-    parts: list[Stream | tuple[str, bytes]] = attrs.field(factory=list)
+    parts: list[DeltaStream | tuple[str, bytes]] = attrs.field(factory=list)
     completed: bytes | None = None
 
     def introduction(self) -> Iterator[tuple[str, bytes]]:
         """The messages that bring a newcomer to where everybody is."""
         yield "item/started", self.started
         for part in self.parts:
-            if isinstance(part, Stream):
+            if isinstance(part, DeltaStream):
                 yield part.method, part.line()
             else:
                 yield part
 
-    def stream(self, method: str, params: ItemParams, line: bytes) -> Stream:
+    def stream(self, method: str, params: ItemParams, line: bytes) -> DeltaStream:
         """The stream that a delta goes on with, or begins."""
         last = self.parts[-1] if self.parts else None
-        if not (isinstance(last, Stream) and last.takes(method, params)):
-            last = Stream(method, params.index, line)
+        if not (isinstance(last, DeltaStream) and last.takes(method, params)):
+            last = DeltaStream(method, params.index, line)
             self.parts.append(last)
         return last
 
@@ -93,13 +93,13 @@ class Item:
             return
         if method in REPLACED_IN_ITEM:
             self.parts = [
-                part for part in self.parts if isinstance(part, Stream) or part[0] != method
+                part for part in self.parts if isinstance(part, DeltaStream) or part[0] != method
             ]
         self.parts.append((method, line))
 
 
 @attrs.define(eq=False, repr=False)
-class Running:
+class RunningTurn:
     """What runs on one thread. ``turn``: the running turn's id; ``started``: its first line.
 
     A review has two ids: ``turn/started`` and snapshots name it by one, and by the other, ``also``,
@@ -119,7 +119,7 @@ class Running:
     announced: bool = False
     by: Owner | None = None
     ended: tuple[str, dict[str, bytes]] | None = None
-    items: dict[str, Item] = attrs.field(factory=dict)
+    items: dict[str, RunningItem] = attrs.field(factory=dict)
     latest: dict[str, bytes] = attrs.field(factory=dict)
 
     def begin(self, thread: str, turn: bytes, by: Owner | None) -> None:
@@ -141,7 +141,7 @@ class Running:
                 item.streamed(method, params, line)
         elif method == "item/started":
             if (of := _read_item(line)) is not None:
-                self.items[of.item.id] = Item(line, of.turnId, of.item.type)
+                self.items[of.item.id] = RunningItem(line, of.turnId, of.item.type)
         elif method == "item/completed":
             self._completed(line)
         elif method == "turn/started":
@@ -181,7 +181,7 @@ class Running:
     def _completed(self, line: bytes) -> None:
         of, final = _read_item(line), _item(line)
         if of is not None and final is not None:
-            item = self.items.setdefault(of.item.id, Item(line, of.turnId, of.item.type))
+            item = self.items.setdefault(of.item.id, RunningItem(line, of.turnId, of.item.type))
             item.completed = final
             item.parts.clear()
 
@@ -234,7 +234,7 @@ class Running:
         return ended_by_death(self.started, self.also, unix_time)
 
 
-def up_to_date(result: bytes, running: Running, status: bytes | None, *, turns: bool) -> bytes:
+def up_to_date(result: bytes, running: RunningTurn, status: bytes | None, *, turns: bool) -> bytes:
     """A ``thread/resume`` result whose status and latest turns are shown as we know them.
 
     ``thread.turns`` and ``initialTurnsPage.data`` are looked through. ``turns``: whether all were
@@ -255,7 +255,7 @@ def up_to_date(result: bytes, running: Running, status: bytes | None, *, turns: 
     return jsonrpc.write(fields)
 
 
-def _with_known(turns: bytes, running: Running, *, complete: bool) -> bytes:
+def _with_known(turns: bytes, running: RunningTurn, *, complete: bool) -> bytes:
     each = _objects(turns)
     missing, outlived = running.known(), running.outlived()
     for turn in each:

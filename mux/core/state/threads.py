@@ -23,7 +23,7 @@ from mux.core.protocol import jsonrpc, thread_settings
 from mux.core.protocol.jsonrpc import ItemParams
 from mux.core.protocol.thread_overrides import NOTHING_KNOWN, Held
 from mux.core.state.client import Client, State
-from mux.core.state.running_turn import Running
+from mux.core.state.running_turn import RunningTurn
 from mux.core.state.unsaved_thread import UnsavedThread
 
 
@@ -86,7 +86,7 @@ class Thread:
     claimed: bool = False
     private: bool = False
     status: str = "unknown"
-    running: Running = attrs.field(factory=Running)
+    running: RunningTurn = attrs.field(factory=RunningTurn)
     birth: UnsavedThread | None = None
     kept_until: float = 0.0
     spawned_by: Owner | None = None

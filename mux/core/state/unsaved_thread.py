@@ -15,7 +15,7 @@ import attrs
 import msgspec
 
 from mux.core.protocol import jsonrpc
-from mux.core.state.running_turn import Running, turn_id
+from mux.core.state.running_turn import RunningTurn, turn_id
 
 HISTORY_BYTES = 16 * 1024 * 1024
 """Of an ephemeral thread's turns; past it the oldest are forgotten."""
@@ -100,7 +100,7 @@ class UnsavedThread:
         """Whether all that there is of it is known here."""
         return self.young or self.ephemeral
 
-    def note(self, method: str, line: bytes, running: Running) -> None:
+    def note(self, method: str, line: bytes, running: RunningTurn) -> None:
         """A notification of the thread; ``running``: as before that."""
         if method == "turn/started":
             self.fresh = False
@@ -114,7 +114,7 @@ class UnsavedThread:
             if self.turns:
                 self._outlived(line)
 
-    def _ended(self, id: str, line: bytes, running: Running) -> None:
+    def _ended(self, id: str, line: bytes, running: RunningTurn) -> None:
         self.turns[id] = jsonrpc.write(running.shown_ended(line))
         while len(self.turns) > 1 and sum(map(len, self.turns.values())) > HISTORY_BYTES:
             del self.turns[next(iter(self.turns))]
@@ -138,7 +138,7 @@ class UnsavedThread:
     def resumed(
         self,
         status: bytes,
-        running: Running,
+        running: RunningTurn,
         *,
         turns: bool,
         settings: bytes = b"",

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from mux.core.protocol.jsonrpc import read_upstream
-from mux.core.state.running_turn import Running, Stream, up_to_date
+from mux.core.state.running_turn import DeltaStream, RunningTurn, up_to_date
 from tests.core.stories import DELTA, Json, Story, dumps
 
 TEXT = "item/agentMessage/delta"
@@ -16,7 +16,7 @@ SUMMARY = "item/reasoning/summaryTextDelta"
 PATCHED = "item/fileChange/patchUpdated"
 
 
-def hears(running: Running, method: str, **params: object) -> None:
+def hears(running: RunningTurn, method: str, **params: object) -> None:
     line = dumps({"method": method, "params": {"threadId": "t", "turnId": "u", **params}})
     message = read_upstream(line)
     assert message is not None
@@ -24,27 +24,27 @@ def hears(running: Running, method: str, **params: object) -> None:
     running.note(method, message.params, line)
 
 
-def begins(running: Running, turn: str = "u") -> None:
+def begins(running: RunningTurn, turn: str = "u") -> None:
     hears(running, "turn/started", turn={"id": turn, "status": "inProgress", "items": []})
 
 
-def ends(running: Running, turn: str = "u") -> None:
+def ends(running: RunningTurn, turn: str = "u") -> None:
     hears(running, "turn/completed", turn={"id": turn, "status": "completed", "items": []})
 
 
-def starts(running: Running, id: str, type: str = "agentMessage", turn: str = "u") -> None:
+def starts(running: RunningTurn, id: str, type: str = "agentMessage", turn: str = "u") -> None:
     hears(running, "item/started", turnId=turn, item={"id": id, "type": type})
 
 
-def completes(running: Running, id: str, type: str = "agentMessage", turn: str = "u") -> None:
+def completes(running: RunningTurn, id: str, type: str = "agentMessage", turn: str = "u") -> None:
     hears(running, "item/completed", turnId=turn, item={"id": id, "type": type, "text": "all"})
 
 
-def streams(running: Running, id: str, delta: str, method: str = TEXT, **where: int) -> None:
+def streams(running: RunningTurn, id: str, delta: str, method: str = TEXT, **where: int) -> None:
     hears(running, method, itemId=id, delta=delta, **where)
 
 
-def introduced(running: Running) -> list[tuple[str, Any]]:
+def introduced(running: RunningTurn) -> list[tuple[str, Any]]:
     """The introduction: each method with the item, or what it streamed."""
     told = []
     for method, line in running.introduction():
@@ -54,9 +54,9 @@ def introduced(running: Running) -> list[tuple[str, Any]]:
 
 
 @pytest.fixture
-def running() -> Running:
+def running() -> RunningTurn:
     """A turn has begun."""
-    running = Running()
+    running = RunningTurn()
     begins(running)
     return running
 
@@ -64,7 +64,7 @@ def running() -> Running:
 # ── the introduction ──────────────────────────────────────────────────────────────────────────
 
 
-def test_streams_of_one_item_stay_apart_and_in_order(running: Running) -> None:
+def test_streams_of_one_item_stay_apart_and_in_order(running: RunningTurn) -> None:
     starts(running, "r", "reasoning")
     for piece in "ab":
         streams(running, "r", piece, SUMMARY, summaryIndex=0)
@@ -73,17 +73,19 @@ def test_streams_of_one_item_stay_apart_and_in_order(running: Running) -> None:
     assert introduced(running)[1:] == [(SUMMARY, "ab"), (SUMMARY, 'cd"\\')]
 
 
-def test_a_long_text_is_kept_as_one_piece(running: Running) -> None:
+def test_a_long_text_is_kept_as_one_piece(running: RunningTurn) -> None:
     starts(running, "m")
     words = [f"{n} " for n in range(2000)]
     for word in words:
         streams(running, "m", word)
     assert introduced(running)[1] == (TEXT, "".join(words))
     (stream,) = running.items["m"].parts
-    assert isinstance(stream, Stream)
+    assert isinstance(stream, DeltaStream)
 
 
-def test_what_is_complete_is_not_introduced_and_what_replaces_says_all(running: Running) -> None:
+def test_what_is_complete_is_not_introduced_and_what_replaces_says_all(
+    running: RunningTurn,
+) -> None:
     starts(running, "done")
     streams(running, "done", "text")
     completes(running, "done")
@@ -98,14 +100,14 @@ def test_what_is_complete_is_not_introduced_and_what_replaces_says_all(running: 
     assert lines[2]["params"]["diff"] == "new"
 
 
-def test_deltas_of_items_never_started_or_complete_are_no_ones(running: Running) -> None:
+def test_deltas_of_items_never_started_or_complete_are_no_ones(running: RunningTurn) -> None:
     streams(running, "unknown", "x")
     completes(running, "m")
     streams(running, "m", "late")
     assert introduced(running) == []
 
 
-def test_after_its_turn_only_a_command_goes_on(running: Running) -> None:
+def test_after_its_turn_only_a_command_goes_on(running: RunningTurn) -> None:
     starts(running, "c", "commandExecution")
     starts(running, "m")  # a message that a steering cut short: it is never completed
     ends(running)
@@ -128,14 +130,16 @@ def turn(id: str, status: str = "inProgress", items: Any = (), view: str = "full
     return {"id": id, "status": status, "items": list(items), "itemsView": view}
 
 
-def shown(running: Running, result: bytes, *, status: str = "active", turns: bool = True) -> Json:
+def shown(
+    running: RunningTurn, result: bytes, *, status: str = "active", turns: bool = True
+) -> Json:
     known = dumps({"type": status})
     result = up_to_date(result, running, known, turns=turns)
     return json.loads(result)["thread"]  # type: ignore[no-any-return]
 
 
 def test_the_running_turn_has_its_completed_items_under_the_ids_that_everybody_knows(
-    running: Running,
+    running: RunningTurn,
 ) -> None:
     completes(running, "m")
     native = turn("u", items=[{"id": "item-1", "type": "agentMessage"}])
@@ -145,37 +149,37 @@ def test_the_running_turn_has_its_completed_items_under_the_ids_that_everybody_k
 
 
 def test_a_turn_that_began_meanwhile_is_there_unless_turns_were_not_asked_for(
-    running: Running,
+    running: RunningTurn,
 ) -> None:
     assert [each["id"] for each in shown(running, snapshot())["turns"]] == ["u"]
     assert shown(running, snapshot(), turns=False)["turns"] == []
 
 
 def test_a_turn_only_answered_for_is_not_shown_before_it_is_announced() -> None:
-    running = Running()
+    running = RunningTurn()
     running.begin("t", dumps({"id": "u", "status": "inProgress", "items": []}), None)
     assert shown(running, snapshot())["turns"] == []
     assert shown(running, snapshot(turn("u")))["turns"][0]["status"] == "inProgress"
 
 
-def test_a_turn_that_a_dead_app_server_left_is_shown_as_interrupted(running: Running) -> None:
+def test_a_turn_that_a_dead_app_server_left_is_shown_as_interrupted(running: RunningTurn) -> None:
     left = turn("dead", items=[{"id": "x"}])
     turns = shown(running, snapshot(left, turn("done", "completed"), turn("u")))["turns"]
     assert [each["status"] for each in turns] == ["interrupted", "completed", "inProgress"]
     assert turns[0]["items"] == [{"id": "x"}]
 
 
-def test_its_status_is_the_latest_that_we_know(running: Running) -> None:
+def test_its_status_is_the_latest_that_we_know(running: RunningTurn) -> None:
     assert shown(running, snapshot(status="active"), status="idle")["status"] == {"type": "idle"}
 
 
-def test_who_wants_no_items_gets_none(running: Running) -> None:
+def test_who_wants_no_items_gets_none(running: RunningTurn) -> None:
     completes(running, "m")
     (only,) = shown(running, snapshot(turn("u", view="notLoaded")))["turns"]
     assert only["items"] == []
 
 
-def test_a_page_of_turns_is_brought_up_to_date_too(running: Running) -> None:
+def test_a_page_of_turns_is_brought_up_to_date_too(running: RunningTurn) -> None:
     completes(running, "m")
     page = {"data": [turn("u"), turn("older", "completed")], "nextCursor": None}
     result = dumps({"thread": {"id": "t", "turns": []}, "initialTurnsPage": page})
@@ -185,7 +189,7 @@ def test_a_page_of_turns_is_brought_up_to_date_too(running: Running) -> None:
 
 
 @pytest.mark.parametrize("odd", [b"null", b"[]", b'{"thread":null}', b'{"thread":{"turns":5}}'])
-def test_a_result_of_another_shape_stays_as_it_is(running: Running, odd: bytes) -> None:
+def test_a_result_of_another_shape_stays_as_it_is(running: RunningTurn, odd: bytes) -> None:
     assert json.loads(up_to_date(odd, running, None, turns=True)) == json.loads(odd)
 
 
@@ -193,7 +197,7 @@ def test_a_result_of_another_shape_stays_as_it_is(running: Running, odd: bytes) 
 
 
 def test_a_turn_whose_app_server_died_ends_in_the_native_shape() -> None:
-    running = Running()
+    running = RunningTurn()
     hears(
         running,
         "turn/started",

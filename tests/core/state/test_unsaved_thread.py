@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from mux.core.state.running_turn import Running
+from mux.core.state.running_turn import RunningTurn
 from mux.core.state.unsaved_thread import HISTORY_BYTES, UnsavedThread, read_unsaved_thread
 from tests.core.state.test_running_turn import begins, completes, ends, starts
 from tests.core.stories import Json, dumps
@@ -22,7 +22,7 @@ def birth(*turns: Json, ephemeral: bool = False, forked: bytes | None = None) ->
     return found
 
 
-def lives(birth: UnsavedThread, running: Running, turn: str, *items: str) -> None:
+def lives(birth: UnsavedThread, running: RunningTurn, turn: str, *items: str) -> None:
     """A whole turn."""
     begins(running, turn)
     birth.note("turn/started", b"{}", running)
@@ -34,14 +34,14 @@ def lives(birth: UnsavedThread, running: Running, turn: str, *items: str) -> Non
 
 
 def turns(
-    birth: UnsavedThread, running: Running, *, asked: bool = True
+    birth: UnsavedThread, running: RunningTurn, *, asked: bool = True
 ) -> list[tuple[str, list[str]]]:
     told = json.loads(birth.resumed(IDLE, running, turns=asked))["thread"]["turns"]
     return [(turn["id"], [item["id"] for item in turn["items"]]) for turn in told]
 
 
 def test_a_fresh_one_is_told_with_all_that_its_start_said() -> None:
-    told = json.loads(birth().resumed(IDLE, Running(), turns=True))
+    told = json.loads(birth().resumed(IDLE, RunningTurn(), turns=True))
     assert told["model"] == "m"
     assert told["new"] == [1]
     assert told["thread"] == {
@@ -54,7 +54,7 @@ def test_a_fresh_one_is_told_with_all_that_its_start_said() -> None:
 
 
 def test_it_is_fresh_until_its_first_turn_begins_and_young_until_that_ends() -> None:
-    born, running = birth(), Running()
+    born, running = birth(), RunningTurn()
     assert (born.only_here, born.tells_all) == (True, True)
     begins(running)
     born.note("turn/started", b"{}", running)
@@ -71,7 +71,7 @@ def test_a_fork_is_not_fresh_unless_it_is_ephemeral(past: tuple[Json, ...]) -> N
 
 
 def test_an_ephemeral_one_is_told_with_its_past() -> None:
-    born, running = birth(ephemeral=True), Running()
+    born, running = birth(ephemeral=True), RunningTurn()
     lives(born, running, "u1", "a", "b")
     begins(running, "u2")
     born.note("turn/started", b"{}", running)
@@ -82,7 +82,7 @@ def test_an_ephemeral_one_is_told_with_its_past() -> None:
 
 
 def test_a_command_that_outlives_its_turn_is_in_it_once_it_is_complete() -> None:
-    born, running = birth(ephemeral=True), Running()
+    born, running = birth(ephemeral=True), RunningTurn()
     begins(running, "u1")
     completes(running, "a", turn="u1")
     starts(running, "c", "commandExecution", turn="u1")
@@ -94,7 +94,7 @@ def test_a_command_that_outlives_its_turn_is_in_it_once_it_is_complete() -> None
 
 
 def test_the_oldest_of_a_long_past_is_forgotten() -> None:
-    born, running = birth(ephemeral=True), Running()
+    born, running = birth(ephemeral=True), RunningTurn()
     for turn in ("u1", "u2"):
         lives(born, running, turn, "x" * (HISTORY_BYTES * 2 // 3))
     assert [id for id, _ in turns(born, running)] == ["u2"]
