@@ -130,7 +130,7 @@ class ResponseRouter:
         return line
 
     def _settle_hold(
-        self, request: Request, claim: scoped_ids.Claim, client: ClientId, *, failed: bool
+        self, request: Request, claim: scoped_ids.IdClaim, client: ClientId, *, failed: bool
     ) -> None:
         own_id = request.rule.own_id
         if failed or request.method == "command/exec":  # never began, or has ended

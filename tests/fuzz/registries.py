@@ -54,7 +54,7 @@ REGISTRIES: Final = frozenset(
     {
         "Approvals", "AppServer", "ClientRequests", "Clearance", "RequestScheduler", "Subscriptions", "NotificationRouter", "Attention",
         "Notices", "ServerRequests", "Presence", "TurnQueueing", "Readings", "Recovery", "Replaying",
-        "Scoped", "Deduplicator", "State", "Threads", "SharedTitles", "Tools", "Voting",
+        "ScopedIds", "Deduplicator", "State", "Threads", "SharedTitles", "Tools", "Voting",
     }
 )  # fmt: skip
 """The parts whose containers are counted; what stands in these hangs on them."""

@@ -28,7 +28,7 @@ from mux.core.state.app_server import State as AppServerState
 from mux.core.state.client import Client
 from mux.core.state.request import Request
 from mux.core.state.scheduler import BROKER, DEPARTED, QUEUE
-from mux.core.state.scoped_ids import Claim
+from mux.core.state.scoped_ids import IdClaim
 from mux.core.state.state import State
 from mux.core.state.turn_queues import QueuedTurn
 
@@ -68,7 +68,7 @@ class ClientRequests:
         """
         state = self.state
         params, claim = message.params, None
-        named: tuple[Claim, ...] = ()
+        named: tuple[IdClaim, ...] = ()
         if rule.own_id is not None:
             params, claim = state.scoped.rewrite(client.id, rule.own_id, params)
         unseen = message.method not in SCOPES
@@ -135,14 +135,14 @@ class ClientRequests:
 
     def _in_wire_terms(
         self, client: ClientId, rule: RequestRule, params: bytes, *, deeply: bool
-    ) -> tuple[bytes, Claim | None, tuple[Claim, ...]]:
+    ) -> tuple[bytes, IdClaim | None, tuple[IdClaim, ...]]:
         """``params`` with the ids of the client's own, told by their names; the first thing that
         they name; and all the ids that stand otherwise upstream.
 
         ``deeply``: nobody has looked at the method yet, so below the params' own fields, too.
         """
-        claims: list[Claim] = []
-        named: list[Claim] = []
+        claims: list[IdClaim] = []
+        named: list[IdClaim] = []
 
         def in_wire_terms(kind: id_fields.Kind, value: bytes) -> bytes:
             if kind is id_fields.Kind.REQUEST:
@@ -184,7 +184,7 @@ class ClientRequests:
         params: object,
         rule: RequestRule | None = None,
         thread: str | None = None,
-        claim: Claim | None = None,
+        claim: IdClaim | None = None,
     ) -> Request:
         """Ask something of the broker's own."""
         self._wire += 1

@@ -23,7 +23,7 @@ import msgspec
 from mux.core.policy.principal import ClientId
 from mux.core.protocol import jsonrpc
 from mux.core.state.request import Request
-from mux.core.state.scoped_ids import Claim
+from mux.core.state.scoped_ids import IdClaim
 
 LONGEST_NAME = 64
 """Characters: a schema's names are shorter, and those that were judged are remembered."""
@@ -107,7 +107,7 @@ def id_in(kind: Kind, value: bytes, translate: Translate) -> bytes:
 # ── up ────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def request_id(client: ClientId, value: bytes, asked: list[Request]) -> bytes | Claim:
+def request_id(client: ClientId, value: bytes, asked: list[Request]) -> bytes | IdClaim:
     """The id of one of the client's requests, as it stands upstream. ``asked``: all of them.
 
     One that is none of its own becomes an id that no request upstream has, which is given as a
@@ -120,7 +120,7 @@ def request_id(client: ClientId, value: bytes, asked: list[Request]) -> bytes | 
     for request in reversed(asked):
         if _plainly(request.origin) == id:
             return request.wire_text
-    return Claim("", str(id), f"{client}:{id}", "")
+    return IdClaim("", str(id), f"{client}:{id}", "")
 
 
 def _plainly(id: bytes) -> str | int:
@@ -128,11 +128,11 @@ def _plainly(id: bytes) -> str | int:
     return msgspec.json.decode(id, type=str | int)
 
 
-def own_id(client: ClientId, value: bytes) -> Claim:
+def own_id(client: ClientId, value: bytes) -> IdClaim:
     """A thing of the client's, with its id as it stands upstream."""
     text = jsonrpc.read_text(value)
     origin = value.decode() if text is None else text
-    return Claim("", origin, f"{client}:{origin}", "")
+    return IdClaim("", origin, f"{client}:{origin}", "")
 
 
 # ── down ──────────────────────────────────────────────────────────────────────────────────────────

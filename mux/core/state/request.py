@@ -12,7 +12,7 @@ import msgspec
 
 from mux.core.policy.principal import ClientId, Owner
 from mux.core.protocol.methods import RequestRule
-from mux.core.state.scoped_ids import Claim
+from mux.core.state.scoped_ids import IdClaim
 
 
 class Recorded(msgspec.Struct, frozen=True):
@@ -49,8 +49,8 @@ class Request:
     line: bytes
     since: float
     thread: str | None = None
-    claim: Claim | None = None
-    named: tuple[Claim, ...] = ()
+    claim: IdClaim | None = None
+    named: tuple[IdClaim, ...] = ()
     by: Owner | None = None
     params: bytes = b""
     upstream_since: float = 0.0

@@ -22,7 +22,7 @@ NEVER_A_CLIENTS_OWN = "~"
 """Begins the ids that the broker makes up for a ``command/exec`` that came without one."""
 
 
-class Claim(msgspec.Struct, frozen=True):
+class IdClaim(msgspec.Struct, frozen=True):
     """A thing of a client's that a request names. ``wire``: its id upstream.
 
     ``holds``: the request begins it, so it is the client's until released; ``runs``: the app-server
@@ -41,19 +41,21 @@ class Claim(msgspec.Struct, frozen=True):
 
 
 @attrs.define(eq=False, repr=False)
-class Scoped:
+class ScopedIds:
     """What each client has running, by client and by wire id.
 
     There may be several holdings of one id: what is ended and begun again in one breath is held
     twice until the answers come. The last is the one that counts.
     """
 
-    _running: dict[ClientId, dict[tuple[str, str], list[Claim]]] = attrs.field(factory=dict)
+    _running: dict[ClientId, dict[tuple[str, str], list[IdClaim]]] = attrs.field(factory=dict)
     _made_up: int = 0
     _numbers: int = 0
     _ending: set[int] = attrs.field(factory=set)
 
-    def rewrite(self, client: ClientId, own_id: OwnId, params: bytes) -> tuple[bytes, Claim | None]:
+    def rewrite(
+        self, client: ClientId, own_id: OwnId, params: bytes
+    ) -> tuple[bytes, IdClaim | None]:
         """``params`` with the client's id turned into the wire's, and what that id names.
 
         Params of another shape come back as they are: the app-server's error tells what is wrong.
@@ -72,10 +74,10 @@ class Scoped:
         wire = f"{client}:{origin}"
         fields[own_id.field] = msgspec.json.encode(wire)
         params = jsonrpc.write(fields)
-        claim = Claim(own_id.field, origin, wire, own_id.ended_by, params)
+        claim = IdClaim(own_id.field, origin, wire, own_id.ended_by, params)
         return params, self._hold(client, own_id, claim)
 
-    def _hold(self, client: ClientId, own_id: OwnId, claim: Claim) -> Claim:
+    def _hold(self, client: ClientId, own_id: OwnId, claim: IdClaim) -> IdClaim:
         holdings = self._holdings(client, claim)
         held = holdings[-1] if holdings else None
         if own_id.begins and (held is None or held.number in self._ending):
@@ -89,21 +91,21 @@ class Scoped:
             self._ending.add(held.number)
         return claim
 
-    def begun(self, client: ClientId, claim: Claim) -> None:
+    def begun(self, client: ClientId, claim: IdClaim) -> None:
         """The app-server has begun it."""
         holdings = self._holdings(client, claim)
         for place, held in enumerate(holdings):
             if claim.holds and held.number == claim.number:
                 holdings[place] = msgspec.structs.replace(held, runs=True)
 
-    def release(self, client: ClientId, claim: Claim) -> None:
+    def release(self, client: ClientId, claim: IdClaim) -> None:
         """What it began never began, or has ended by itself; what it was to end wasn't ended."""
         if claim.holds:
             self.end(client, claim)
         else:
             self._ending.discard(claim.number)
 
-    def end(self, client: ClientId, claim: Claim) -> None:
+    def end(self, client: ClientId, claim: IdClaim) -> None:
         """It has ended what it was to end."""
         self._ending.discard(claim.number)
         left = [held for held in self._holdings(client, claim) if held.number != claim.number]
@@ -112,19 +114,19 @@ class Scoped:
         else:
             self.ended(client, claim.field, claim.origin)
 
-    def is_held(self, claim: Claim) -> bool:
+    def is_held(self, claim: IdClaim) -> bool:
         """Whether what it stands for is still its client's."""
         client = int(claim.wire.partition(":")[0])
         return any(held.number == claim.number for held in self._holdings(client, claim))
 
-    def _holdings(self, client: ClientId, claim: Claim) -> list[Claim]:
+    def _holdings(self, client: ClientId, claim: IdClaim) -> list[IdClaim]:
         return self._running.get(client, {}).get((claim.field, claim.wire), [])
 
     def ended(self, client: ClientId, field: str, origin: str) -> None:
         """The app-server says that it has ended by itself."""
         self._running.get(client, {}).pop((field, f"{client}:{origin}"), None)
 
-    def running(self) -> list[tuple[ClientId, Claim]]:
+    def running(self) -> list[tuple[ClientId, IdClaim]]:
         """All that runs, and whose it is."""
         return [
             (client, holdings[-1])
@@ -133,7 +135,7 @@ class Scoped:
             if holdings[-1].runs
         ]
 
-    def leave(self, client: ClientId) -> list[Claim]:
+    def leave(self, client: ClientId) -> list[IdClaim]:
         """Forget the client; returns what it left running."""
         mine = self._running.pop(client, {})
         self._ending -= {held.number for holdings in mine.values() for held in holdings}

@@ -39,7 +39,7 @@ from mux.core.state.client import Client
 from mux.core.state.journal import Journal
 from mux.core.state.pending_requests import Approvals
 from mux.core.state.scheduler import RequestScheduler
-from mux.core.state.scoped_ids import Scoped
+from mux.core.state.scoped_ids import ScopedIds
 from mux.core.state.threads import Recipients, Thread, Threads
 from mux.core.state.tool_owners import Tools
 from mux.core.state.turn_queues import TurnQueue
@@ -75,7 +75,7 @@ class State:
     flow: RequestScheduler = attrs.field(init=False)
     threads: Threads = attrs.field(init=False)
     queues: dict[str, TurnQueue] = attrs.field(factory=dict)
-    scoped: Scoped = attrs.field(factory=Scoped)
+    scoped: ScopedIds = attrs.field(factory=ScopedIds)
     tools: Tools = attrs.field(factory=Tools)
     now: float = 0.0
     wakeup: float = NEVER

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from mux.core.protocol.methods import OwnId
 from mux.core.state import scoped_ids
-from mux.core.state.scoped_ids import Scoped
+from mux.core.state.scoped_ids import ScopedIds
 from tests.core.stories import dumps
 
 WATCH = OwnId("watchId", ended_by="fs/unwatch")
@@ -26,7 +26,7 @@ own_ids = st.text(st.characters(exclude_categories=["Cs"]), max_size=10)
 def test_an_id_goes_there_and_back_and_two_clients_never_meet(
     own: str, client: int, other_own: str, other: int
 ) -> None:
-    ids = Scoped()
+    ids = ScopedIds()
     params, _ = ids.rewrite(client, USE, dumps({"watchId": own, "x": [1]}))
     wire = json.loads(params)["watchId"]
     line = dumps({"method": "fs/changed", "params": {"watchId": wire, "y": 1}, "z": 2})
@@ -47,17 +47,17 @@ def test_an_id_goes_there_and_back_and_two_clients_never_meet(
     "params", [b"null", b"[]", b"5", b"{}", b'{"watchId":5}', b'{"watchId":null}']
 )
 def test_params_of_another_shape_come_back_as_they_are(params: bytes) -> None:
-    assert Scoped().rewrite(1, WATCH, params) == (params, None)
+    assert ScopedIds().rewrite(1, WATCH, params) == (params, None)
 
 
 def test_the_bytes_of_other_params_are_kept() -> None:
-    params, _ = Scoped().rewrite(1, WATCH, b'{"a":1.50,"watchId":"w","b":"\\u00e9"}')
+    params, _ = ScopedIds().rewrite(1, WATCH, b'{"a":1.50,"watchId":"w","b":"\\u00e9"}')
     assert params.startswith(b'{"a":1.50,')
     assert params.endswith(b',"b":"\\u00e9"}')
 
 
 def test_what_runs_is_known_from_its_beginning_to_its_release() -> None:
-    ids = Scoped()
+    ids = ScopedIds()
     params, claim = ids.rewrite(1, WATCH, b'{"watchId":"w"}')
     assert claim is not None
     assert (claim.origin, claim.wire, claim.ended_by) == ("w", "1:w", "fs/unwatch")
@@ -67,7 +67,7 @@ def test_what_runs_is_known_from_its_beginning_to_its_release() -> None:
 
 
 def test_a_failed_beginning_is_released_but_not_the_first_ones_by_a_seconds_failure() -> None:
-    ids = Scoped()
+    ids = ScopedIds()
     _, first = ids.rewrite(1, WATCH, b'{"watchId":"w"}')
     _, second = ids.rewrite(1, WATCH, b'{"watchId":"w"}')
     if second is not None:
@@ -80,7 +80,7 @@ def test_a_failed_beginning_is_released_but_not_the_first_ones_by_a_seconds_fail
 
 
 def test_what_ended_by_itself_is_forgotten() -> None:
-    ids = Scoped()
+    ids = ScopedIds()
     ids.rewrite(1, WATCH, b'{"watchId":"w"}')
     ids.rewrite(2, WATCH, b'{"watchId":"w"}')
     ids.ended(1, "watchId", "w")
@@ -90,7 +90,7 @@ def test_what_ended_by_itself_is_forgotten() -> None:
 
 
 def test_a_made_up_id_is_unlike_all_others_so_far() -> None:
-    ids = Scoped()
+    ids = ScopedIds()
     wires = set()
     for params in (b"{}", b'{"processId":null}', b'{"command":[]}'):
         rewritten, claim = ids.rewrite(1, EXEC, params)
@@ -136,7 +136,7 @@ def test_an_id_that_is_none_of_ours_is_told(line: bytes) -> None:
 
 
 def test_what_a_client_was_ending_is_forgotten_with_it() -> None:
-    scoped, watch = Scoped(), OwnId("watchId", ended_by="fs/unwatch")
+    scoped, watch = ScopedIds(), OwnId("watchId", ended_by="fs/unwatch")
     scoped.rewrite(1, watch, b'{"watchId":"w"}')
     scoped.rewrite(1, OwnId("watchId", ends=True), b'{"watchId":"w"}')
     assert scoped._ending
