@@ -76,7 +76,7 @@ from mux.core.state.app_server import State as AppServerState
 from mux.core.state.backlog import Backlog
 from mux.core.state.client import Client
 from mux.core.state.journal import Journal
-from mux.core.state.pending_requests import Approvals
+from mux.core.state.pending_requests import PendingRequests
 from mux.core.state.scheduler import DEPARTED
 from mux.core.state.state import NEVER, State
 from mux.core.wiring import Features
@@ -120,7 +120,7 @@ class Broker:
         ``timing``: when a notice is due.
         """
         journal = Journal(epoch, head, limits.journal_memory_bytes)
-        approvals = Approvals(first_id)
+        approvals = PendingRequests(first_id)
         self.state = State(
             limits,
             introduction,

@@ -76,7 +76,7 @@ class ServerRequest:
 
 
 @attrs.define(eq=False, repr=False)
-class Approvals:
+class PendingRequests:
     """The server requests of one app-server life. ``first_id``: see ``Broker``.
 
     ``changes`` counts those that came, were answered or went, and of who was offered them.

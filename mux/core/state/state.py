@@ -37,7 +37,7 @@ from mux.core.state.app_server import AppServer, Introduction
 from mux.core.state.backlog import NOT_NUMBERED, Backlog
 from mux.core.state.client import Client
 from mux.core.state.journal import Journal
-from mux.core.state.pending_requests import Approvals
+from mux.core.state.pending_requests import PendingRequests
 from mux.core.state.scheduler import RequestScheduler
 from mux.core.state.scoped_ids import ScopedIds
 from mux.core.state.threads import Recipients, Thread, Threads
@@ -68,7 +68,7 @@ class State:
     limits: Limits
     introduction: Introduction
     journal: Journal
-    approvals: Approvals
+    approvals: PendingRequests
     policies: Policies = attrs.field(factory=Policies)
     appserver: AppServer = attrs.field(factory=AppServer)
     clients: dict[ClientId, Client] = attrs.field(factory=dict)

@@ -6,10 +6,10 @@ import pytest
 
 from mux.core.protocol.methods import ServerRequestRule
 from mux.core.state import pending_requests
-from mux.core.state.pending_requests import Approvals, ServerRequest
+from mux.core.state.pending_requests import PendingRequests, ServerRequest
 
 
-def added(to: Approvals, upstream: bytes, thread: str | None = "t") -> ServerRequest:
+def added(to: PendingRequests, upstream: bytes, thread: str | None = "t") -> ServerRequest:
     request = ServerRequest(
         id=to.take_id(), upstream=upstream, method="m", thread=thread,
         rule=ServerRequestRule(), offer=b"{}", since=0.0,
@@ -19,7 +19,7 @@ def added(to: Approvals, upstream: bytes, thread: str | None = "t") -> ServerReq
 
 
 def test_ids_go_up_from_the_first_and_never_come_again() -> None:
-    known = Approvals(500)
+    known = PendingRequests(500)
     ids = [added(known, b"%d" % at).id for at in range(3)]
     assert ids == [501, 502, 503]
     known.clear()
@@ -27,7 +27,7 @@ def test_ids_go_up_from_the_first_and_never_come_again() -> None:
 
 
 def test_only_who_was_offered_it_may_answer_and_only_until_it_is_answered() -> None:
-    known = Approvals(0)
+    known = PendingRequests(0)
     request = added(known, b"7")
     request.offered[1] = None
     own = b"%d" % request.id
@@ -40,7 +40,7 @@ def test_only_who_was_offered_it_may_answer_and_only_until_it_is_answered() -> N
 
 
 def test_a_repetition_is_known_while_it_is_pending_and_after() -> None:
-    known = Approvals(0)
+    known = PendingRequests(0)
     request = added(known, b"7")
     assert known.is_repetition(b"7")
     assert not known.is_repetition(b'"7"')
@@ -53,7 +53,7 @@ def test_a_repetition_is_known_while_it_is_pending_and_after() -> None:
 
 def test_what_is_remembered_of_resolved_ones_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pending_requests, "REMEMBERED_RESOLVED", 3)
-    known = Approvals(0)
+    known = PendingRequests(0)
     for at in range(5):
         added(known, b"%d" % at)
         known.resolve(b"%d" % at)
@@ -61,7 +61,7 @@ def test_what_is_remembered_of_resolved_ones_is_bounded(monkeypatch: pytest.Monk
 
 
 def test_pending_ones_by_thread_oldest_first() -> None:
-    known = Approvals(0)
+    known = PendingRequests(0)
     first, other, second, loose = (
         added(known, b"%d" % at, thread) for at, thread in enumerate(["t", "u", "t", None])
     )
@@ -74,7 +74,7 @@ def test_pending_ones_by_thread_oldest_first() -> None:
 
 
 def test_the_next_moment_is_the_earliest_deadline() -> None:
-    known = Approvals(0)
+    known = PendingRequests(0)
     assert known.next_moment(0.0) == float("inf")
     first, second = added(known, b"0"), added(known, b"1")
     assert known.next_moment(0.0) == float("inf")
