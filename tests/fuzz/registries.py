@@ -32,8 +32,8 @@ BOUNDED: Final = {
     "Subscriptions._early[]": LIMITS.held_early,
     "Subscriptions._early[][]": 2 * LIMITS.held_early,
     "State.queues": REMEMBERED,
-    "Tools._owners": 4096,
-    "Tools._owners[]": 4096,
+    "ToolOwners._owners": 4096,
+    "ToolOwners._owners[]": 4096,
     "Replaying._left": LIMITS.remembered_clients,
     "Replaying._left[]": LIMITS.remembered_clients * 40,
     "Approvals._resolved": 1024,
@@ -54,7 +54,7 @@ REGISTRIES: Final = frozenset(
     {
         "Approvals", "AppServer", "ClientRequests", "Clearance", "RequestScheduler", "Subscriptions", "NotificationRouter", "Attention",
         "Notices", "ServerRequests", "Presence", "TurnQueueing", "Readings", "Recovery", "Replaying",
-        "ScopedIds", "Deduplicator", "State", "Threads", "SharedTitles", "Tools", "Voting",
+        "ScopedIds", "Deduplicator", "State", "Threads", "SharedTitles", "ToolOwners", "Voting",
     }
 )  # fmt: skip
 """The parts whose containers are counted; what stands in these hangs on them."""

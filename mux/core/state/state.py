@@ -41,7 +41,7 @@ from mux.core.state.pending_requests import PendingRequests
 from mux.core.state.scheduler import RequestScheduler
 from mux.core.state.scoped_ids import ScopedIds
 from mux.core.state.threads import Recipients, Thread, Threads
-from mux.core.state.tool_owners import Tools
+from mux.core.state.tool_owners import ToolOwners
 from mux.core.state.turn_queues import TurnQueue
 
 NEVER = float("inf")
@@ -76,7 +76,7 @@ class State:
     threads: Threads = attrs.field(init=False)
     queues: dict[str, TurnQueue] = attrs.field(factory=dict)
     scoped: ScopedIds = attrs.field(factory=ScopedIds)
-    tools: Tools = attrs.field(factory=Tools)
+    tools: ToolOwners = attrs.field(factory=ToolOwners)
     now: float = 0.0
     wakeup: float = NEVER
     out: list[Command] = attrs.field(factory=list)

@@ -44,7 +44,7 @@ followers are asked."""
 
 
 @attrs.define(eq=False, repr=False)
-class Tools:
+class ToolOwners:
     """Owners by thread and tool."""
 
     _owners: dict[str, dict[tuple[str, str], Owner]] = attrs.field(factory=dict)

@@ -8,15 +8,15 @@ import pytest
 
 from mux.core.policy.principal import Owner
 from mux.core.state import tool_owners
-from mux.core.state.tool_owners import ToolCall, Tools
+from mux.core.state.tool_owners import ToolCall, ToolOwners
 from tests.core.stories import LOCAL, dumps
 
 A, B = Owner(1, "a", LOCAL), Owner(2, "b", LOCAL)
 LOOK = {"type": "function", "name": "look", "description": "", "inputSchema": {}}
 
 
-def registered(params: object, owner: Owner = A) -> Tools:
-    known = Tools()
+def registered(params: object, owner: Owner = A) -> ToolOwners:
+    known = ToolOwners()
     known.register("t", dumps(params), owner)
     return known
 
