@@ -16,7 +16,7 @@ from mux.core.features.local_resume import Readings
 from mux.core.features.notices import Notices
 from mux.core.features.presence import Presence
 from mux.core.features.recovery import Recovery
-from mux.core.features.replay import Replaying
+from mux.core.features.replay import Replays
 from mux.core.features.server_requests import ServerRequests
 from mux.core.features.shared_titles import SharedTitles
 from mux.core.features.subscriptions import Subscriptions
@@ -36,7 +36,7 @@ class Features:
     following: Subscriptions
     readings: Readings
     recovery: Recovery
-    replaying: Replaying
+    replaying: Replays
     presence: Presence
     looking: Attention
     notices: Notices
@@ -61,7 +61,7 @@ class Features:
             following=Subscriptions(state, asking, offering, clearance),
             readings=Readings(state, asking),
             recovery=recovery,
-            replaying=Replaying(state, asking, clearance),
+            replaying=Replays(state, asking, clearance),
             presence=Presence(state),
             looking=looking,
             notices=Notices(state, looking, timing, life),

@@ -34,8 +34,8 @@ BOUNDED: Final = {
     "State.queues": REMEMBERED,
     "ToolOwners._owners": 4096,
     "ToolOwners._owners[]": 4096,
-    "Replaying._left": LIMITS.remembered_clients,
-    "Replaying._left[]": LIMITS.remembered_clients * 40,
+    "Replays._left": LIMITS.remembered_clients,
+    "Replays._left[]": LIMITS.remembered_clients * 40,
     "Approvals._resolved": 1024,
     "Notices._known": 4096,
     "Notices._goals": 1024,
@@ -53,7 +53,7 @@ BOUNDED: Final = {
 REGISTRIES: Final = frozenset(
     {
         "Approvals", "AppServer", "ClientRequests", "Clearance", "RequestScheduler", "Subscriptions", "NotificationRouter", "Attention",
-        "Notices", "ServerRequests", "Presence", "TurnQueueing", "Readings", "Recovery", "Replaying",
+        "Notices", "ServerRequests", "Presence", "TurnQueueing", "Readings", "Recovery", "Replays",
         "ScopedIds", "Deduplicator", "State", "Threads", "SharedTitles", "ToolOwners", "Voting",
     }
 )  # fmt: skip

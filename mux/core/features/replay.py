@@ -54,7 +54,7 @@ class _Replay:
 
 
 @attrs.define(eq=False, repr=False)
-class Replaying:
+class Replays:
     """Replays under way, and what departed clients followed (by principal and program)."""
 
     state: State
