@@ -39,7 +39,7 @@ from mux.core.events import (
     UpstreamStarted,
 )
 from mux.core.limits import Limits
-from mux.core.policy.notice import Recipient, Standing
+from mux.core.policy.notice import Recipient, RestoredNotice
 from mux.core.policy.principal import Principal
 from mux.core.policy.scopes import ALL
 from mux.core.state.app_server import Introduction
@@ -194,7 +194,9 @@ def ask(clients: int, unseen: int, times: int) -> float:
     broker = make_broker()
     broker.handle(Reachable((Recipient("device:phone", "phone", ALL),)), 0.0)
     told = ("device:phone",)
-    stand = (Standing(f"turn/{n}", "turn-completed", f"thread {n}", told) for n in range(unseen))
+    stand = (
+        RestoredNotice(f"turn/{n}", "turn-completed", f"thread {n}", told) for n in range(unseen)
+    )
     broker.handle(NoticesKept((), tuple(stand)), 0.0)
     for client in range(1, clients + 1):
         broker.handle(ClientAttached(client, PRINCIPAL, "ws", "bench"), 0.0)

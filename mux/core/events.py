@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
-from mux.core.policy.notice import Recipient, Standing
+from mux.core.policy.notice import Recipient, RestoredNotice
 from mux.core.policy.principal import ClientId, Principal
 from mux.core.protocol.directories import Place
 from mux.core.protocol.experimental import Gate
@@ -167,7 +167,7 @@ class NoticesKept(Event, frozen=True):
     """At the start, before any client: the things that earlier lives told of, and what stands."""
 
     known: tuple[str, ...]
-    standing: tuple[Standing, ...]
+    standing: tuple[RestoredNotice, ...]
 
 
 class TimePassed(Event, frozen=True):

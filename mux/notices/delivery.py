@@ -27,7 +27,7 @@ from mux.access.devices import Book
 from mux.config import model
 from mux.core.commands import Explain, Judged, Notify, Withdraw
 from mux.core.events import AnsweredByNotice, NoticesKept, Reachable
-from mux.core.policy.notice import WAITING, Notice, Recipient, Standing
+from mux.core.policy.notice import WAITING, Notice, Recipient, RestoredNotice
 from mux.core.policy.principal import Principal, device_key
 from mux.core.policy.scopes import ALL
 from mux.dispatcher import Dispatcher
@@ -106,7 +106,7 @@ class Noticing:
                     unsent[device] = None
             self._standing[thing.thing] = notice
             devices = tuple(self.ledger.devices(thing.thing))
-            standing.append(Standing(
+            standing.append(RestoredNotice(
                 thing.thing, notice.kind, notice.thread, devices, tuple(unsent), notice.title
             ))  # fmt: skip
         self.dispatcher.hear(NoticesKept(self.ledger.known(), tuple(standing)))

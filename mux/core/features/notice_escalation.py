@@ -24,7 +24,7 @@ REASONS: Final = ("looked_at", "off", "quiet_hours", "snoozed", "nobody_register
 
 
 @attrs.define(eq=False, repr=False)
-class Raised:
+class OpenNotice:
     """One thing that isn't over.
 
     ``request``: the server request that waits. ``alone_since``: since when nobody looks at it.
@@ -54,7 +54,7 @@ class NoticeEscalation:
         """Who can be pushed to, and what each wants right now."""
         self._recipients = recipients
 
-    def tell_due(self, each: Raised) -> None:
+    def tell_due(self, each: OpenNotice) -> None:
         """Tell the device used last, and when nobody has looked for long enough, the others."""
         if each.settled or each.alone_since is None:
             return
@@ -76,14 +76,14 @@ class NoticeEscalation:
         self._escalate(each, own, self.timing.escalate_after)
         self._escalate(each, further, self.timing.escalate_further_after)
 
-    def _escalate(self, each: Raised, recipients: list[Recipient], after: float) -> None:
+    def _escalate(self, each: OpenNotice, recipients: list[Recipient], after: float) -> None:
         moment = (each.alone_since or 0.0) + after
         if moment > self.state.now:
             self.due = min(self.due, moment) if recipients else self.due
         else:
             self._tell_all(each, recipients, f"nobody has looked for {after:g} s")
 
-    def _tell_one(self, each: Raised, recipients: list[Recipient]) -> None:
+    def _tell_one(self, each: OpenNotice, recipients: list[Recipient]) -> None:
         waits = each.notice.kind in WAITING
         order = sorted(
             recipients,
@@ -94,11 +94,11 @@ class NoticeEscalation:
             if self._tell(each, recipient, "used last"):
                 return
 
-    def _tell_all(self, each: Raised, recipients: Iterable[Recipient], why: str) -> None:
+    def _tell_all(self, each: OpenNotice, recipients: Iterable[Recipient], why: str) -> None:
         for recipient in recipients:
             self._tell(each, recipient, why)
 
-    def _tell(self, each: Raised, recipient: Recipient, why: str) -> bool:
+    def _tell(self, each: OpenNotice, recipient: Recipient, why: str) -> bool:
         if recipient.device in each.sent:
             return True
         refused = recipient.refuses(each.notice.kind, each.notice.thread)
@@ -113,7 +113,7 @@ class NoticeEscalation:
     def _used(self, recipient: Recipient) -> float:
         return max(recipient.used, self.looking.used.get(recipient.device, float("-inf")))
 
-    def explain(self, each: Raised, outcome: str, why: str, device: str = "") -> None:
+    def explain(self, each: OpenNotice, outcome: str, why: str, device: str = "") -> None:
         """Say once why it was decided so."""
         if (device, why) in each.explained and outcome == "suppressed":
             return

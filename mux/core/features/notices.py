@@ -31,11 +31,11 @@ from mux.core.commands import Notify, Withdraw
 from mux.core.features import notice_sources
 from mux.core.features.approval_list import item_about, params_of
 from mux.core.features.attention import Attention, Glance
-from mux.core.features.notice_escalation import NoticeEscalation, Raised
+from mux.core.features.notice_escalation import NoticeEscalation, OpenNotice
 from mux.core.features.notice_sources import Turn
 from mux.core.features.server_requests import BY_NOTICE
 from mux.core.policy import risk
-from mux.core.policy.notice import WAITING, Kind, Notice, Recipient, Standing, Timing
+from mux.core.policy.notice import WAITING, Kind, Notice, Recipient, RestoredNotice, Timing
 from mux.core.protocol import jsonrpc
 from mux.core.protocol.methods import Asked
 from mux.core.state.app_server import State as AppServerState
@@ -79,14 +79,14 @@ class Notices:
     timing: Timing
     life: str = ""
     escalation: NoticeEscalation = attrs.field(init=False)
-    _open: dict[str, Raised] = attrs.field(factory=dict)
+    _open: dict[str, OpenNotice] = attrs.field(factory=dict)
     _recipients: tuple[Recipient, ...] = ()
     _known: OrderedDict[str, None] = attrs.field(factory=OrderedDict)
     _turns: dict[str, tuple[str, float]] = attrs.field(factory=dict)
     _interrupted_by: dict[str, str] = attrs.field(factory=dict)
     _goals: dict[str, str] = attrs.field(factory=dict)
     _limit: str | None = None
-    _down: Raised | None = None
+    _down: OpenNotice | None = None
     _seen: tuple[int, int, int] = (0, 0, 0)
 
     @escalation.default
@@ -272,7 +272,7 @@ class Notices:
             if self._knows(thing):
                 continue
             notice = self._of_request(thing, request)
-            self._open[thing] = Raised(notice, request)
+            self._open[thing] = OpenNotice(notice, request)
             self.escalation.explain(self._open[thing], "raised", request.method)
 
     def _of_request(self, thing: str, request: ServerRequest) -> Notice:
@@ -320,7 +320,7 @@ class Notices:
                 notice = self._notice(thing, "app-server-back", None, "")
                 self._inform(notice, only=frozenset(told.sent))
 
-    def _weigh(self, each: Raised, glance: Glance) -> None:
+    def _weigh(self, each: OpenNotice, glance: Glance) -> None:
         """Whether somebody looks at it; if not, tell those that it is time to tell."""
         if each.request is None:
             look = glance.at_thread(each.notice.thread)
@@ -342,9 +342,9 @@ class Notices:
 
     def _inform(
         self, notice: Notice, *, only: frozenset[str] | None = None, suppressed: str | None = None
-    ) -> Raised:
+    ) -> OpenNotice:
         """Tell at once of something that only informs; or never, if somebody looks."""
-        each = Raised(notice, alone_since=self.state.now, only=only)
+        each = OpenNotice(notice, alone_since=self.state.now, only=only)
         if self._knows(notice.thing):
             return each
         self.escalation.explain(each, "raised", "")
@@ -393,7 +393,7 @@ class Notices:
 
     # ── what the shell says ───────────────────────────────────────────────────────────────────
 
-    def kept(self, known: Iterable[str], standing: Iterable[Standing]) -> None:
+    def kept(self, known: Iterable[str], standing: Iterable[RestoredNotice]) -> None:
         """What an earlier life told, and what of it isn't over.
 
         What waited for an answer then is over with the app-server that asked. Where that could be
@@ -410,14 +410,14 @@ class Notices:
                 self._tell_lost(old)
             else:
                 sent = dict.fromkeys(old.devices)
-                self._open[old.thing] = Raised(notice, sent=sent, settled=True)
+                self._open[old.thing] = OpenNotice(notice, sent=sent, settled=True)
         self._forget_oldest()
 
-    def _tell_lost(self, old: Standing) -> None:
+    def _tell_lost(self, old: RestoredNotice) -> None:
         notice = Notice(f"{old.thing}/lost", "approval-lost", old.thread, title=old.title)
         if not old.unsent or self._knows(notice.thing):
             return
-        each = Raised(notice, sent=dict.fromkeys(old.unsent), settled=True)
+        each = OpenNotice(notice, sent=dict.fromkeys(old.unsent), settled=True)
         self._open[notice.thing] = each
         self.escalation.explain(each, "raised", "the broker ended while it was on its way")
         for device in old.unsent:

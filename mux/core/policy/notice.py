@@ -128,7 +128,7 @@ class Recipient(msgspec.Struct, frozen=True):
         return None if found is None or found.on else found.why
 
 
-class Standing(msgspec.Struct, frozen=True):
+class RestoredNotice(msgspec.Struct, frozen=True):
     """A notice that an earlier life of the broker left: to whom it went, and who hasn't got it yet.
 
     ``unsent`` is part of ``devices``: what is still in the queue for them.

@@ -9,7 +9,7 @@ import pytest
 from mux.core.commands import Judged, Withdraw
 from mux.core.events import AnsweredByNotice, NoticesKept
 from mux.core.policy.approval_policy import Policies
-from mux.core.policy.notice import Kind, Rule, Standing
+from mux.core.policy.notice import Kind, RestoredNotice, Rule
 from mux.core.policy.principal import Principal
 from tests.core.noticed import (
     OBSERVE,
@@ -535,7 +535,9 @@ def test_what_was_told_in_an_earlier_life_is_not_told_again() -> None:
 
 def test_an_approval_of_an_earlier_life_is_taken_back_or_told_as_what_it_is_now() -> None:
     story = Story()
-    standing = Standing("asked/1", "approval", "t", ("device:d1", "device:d2"), ("device:d2",))
+    standing = RestoredNotice(
+        "asked/1", "approval", "t", ("device:d1", "device:d2"), ("device:d2",)
+    )
     story.tell(NoticesKept(("asked/1",), (standing,)))
     assert told(story) == ["-d1 approval", "-d2 approval", "+d2 approval-lost"]
     story.tell(NoticesKept(("asked/1", "asked/1/lost"), (standing,)))
@@ -544,7 +546,7 @@ def test_an_approval_of_an_earlier_life_is_taken_back_or_told_as_what_it_is_now(
 
 def test_what_stands_from_an_earlier_life_is_taken_back_when_it_is_seen() -> None:
     story, desk = noticed()
-    story.tell(NoticesKept((), (Standing("turn/u0", "turn-completed", "t", ("device:d2",)),)))
+    story.tell(NoticesKept((), (RestoredNotice("turn/u0", "turn-completed", "t", ("device:d2",)),)))
     story.waits(1000)
     assert told(story) == []
     looks(desk)
