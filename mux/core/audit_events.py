@@ -28,7 +28,7 @@ import msgspec
 from mux.core.policy.scopes import SCOPES
 from mux.core.protocol import jsonrpc
 from mux.core.protocol.jsonrpc import ClientMessage
-from mux.core.protocol.methods import Asked
+from mux.core.protocol.methods import OfferTo
 from mux.core.protocol.scope import Scope
 from mux.core.protocol.text_limits import Name
 from mux.core.state.client import Client, Refusals
@@ -280,7 +280,7 @@ def _read_answer(line: bytes) -> _Answer:
 
 def _is_approval(request: ServerRequest) -> bool:
     """Whether a person answers it. What a program answers (tools, tokens) isn't recorded."""
-    return request.rule.asked is Asked.FOLLOWERS
+    return request.rule.asked is OfferTo.FOLLOWERS
 
 
 def _which(request: ServerRequest) -> dict[str, object]:

@@ -32,7 +32,7 @@ from mux.access.devices import Book
 from mux.access.throttle import Failures
 from mux.core.features.notice_escalation import REASONS
 from mux.core.features.server_requests import LATE
-from mux.core.protocol.methods import Asked
+from mux.core.protocol.methods import OfferTo
 from mux.core.state import client as clients
 from mux.core.state.app_server import State as AppServerState
 from mux.core.state.state import State
@@ -185,7 +185,7 @@ class Metrics(Collector):
         waiting = [
             each.since
             for each in state.approvals.pending()
-            if each.rule.asked is Asked.FOLLOWERS and not each.answered
+            if each.rule.asked is OfferTo.FOLLOWERS and not each.answered
         ]
         yield _gauge("approvals_pending", "Approvals that wait for an answer.", len(waiting))
         age = trio.current_time() - min(waiting) if waiting else 0.0

@@ -23,7 +23,7 @@ import msgspec
 from mux.core.protocol import jsonrpc, thread_settings
 from mux.core.protocol.jsonrpc import ABSENT, BadMessageError, ClientMessage
 from mux.core.protocol.methods import (
-    Asked,
+    OfferTo,
     Route,
     notification_rule,
     request_rule,
@@ -206,7 +206,7 @@ class Memory:
 
     def _is_replayed(self, method: str, id: msgspec.Raw) -> bool:
         # What was put to one client alone isn't, to whoever it is.
-        return id is ABSENT or server_request_rule(method).asked is Asked.FOLLOWERS
+        return id is ABSENT or server_request_rule(method).asked is OfferTo.FOLLOWERS
 
     def _was_offered(self, text: bytes, id: bytes, thread: str) -> Lines:
         self._again.add(id)

@@ -8,7 +8,7 @@ import pytest
 
 from mux.core.policy.principal import Principal
 from mux.core.policy.scopes import ALL
-from mux.core.protocol.methods import SERVER_REQUESTS, Asked
+from mux.core.protocol.methods import SERVER_REQUESTS, OfferTo
 from mux.core.protocol.scope import Scope
 from tests.core.paced import AWARE, EPOCH, PacedStory
 from tests.core.stories import APPROVAL, REFRESH, TOOL_CALL, Json, Peer, Story, offered
@@ -57,7 +57,7 @@ def followed_by(*scopes: Scope, thread: str = "t") -> tuple[Story, Peer]:
 def test_each_row_names_its_scope() -> None:
     assert {method: rule.scope for method, rule in SERVER_REQUESTS.items()} == NEEDS
     for method, rule in SERVER_REQUESTS.items():
-        assert rule.shown == (rule.asked is Asked.FOLLOWERS), method
+        assert rule.shown == (rule.asked is OfferTo.FOLLOWERS), method
 
 
 @pytest.mark.parametrize("held", [*sorted(ALL)])

@@ -10,7 +10,7 @@ import msgspec
 from mux.core.features.voting import Voting
 from mux.core.protocol import jsonrpc
 from mux.core.protocol.jsonrpc import ClientMessage
-from mux.core.protocol.methods import Asked
+from mux.core.protocol.methods import OfferTo
 from mux.core.state.client import Client
 from mux.core.state.pending_requests import ServerRequest
 from mux.core.state.state import State
@@ -24,7 +24,7 @@ def list_for(state: State, voting: Voting, client: Client, message: ClientMessag
     waiting = [
         _shown(state, voting, request)
         for request in state.approvals.pending()
-        if request.rule.asked is Asked.FOLLOWERS
+        if request.rule.asked is OfferTo.FOLLOWERS
         and not request.answered
         and request.rule.is_for(client.principal.scopes)
     ]

@@ -37,7 +37,7 @@ from mux.core.features.server_requests import BY_NOTICE
 from mux.core.policy import risk
 from mux.core.policy.notice import WAITING, Kind, Notice, Recipient, RestoredNotice, Timing
 from mux.core.protocol import jsonrpc
-from mux.core.protocol.methods import Asked
+from mux.core.protocol.methods import OfferTo
 from mux.core.state.app_server import State as AppServerState
 from mux.core.state.client import Client
 from mux.core.state.pending_requests import ServerRequest
@@ -261,7 +261,7 @@ class Notices:
         waiting = {
             f"asked/{request.id}": request
             for request in self.state.approvals.pending()
-            if request.rule.asked is Asked.FOLLOWERS
+            if request.rule.asked is OfferTo.FOLLOWERS
             and request.rule.scope == "approve"  # else no person's word is waited for
             and not request.answered
         }

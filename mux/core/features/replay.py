@@ -22,7 +22,7 @@ from mux.core.features.directory_clearance import Clearance
 from mux.core.policy.principal import ClientId
 from mux.core.protocol import jsonrpc
 from mux.core.protocol.jsonrpc import ClientMessage
-from mux.core.protocol.methods import Asked, Route, request_rule
+from mux.core.protocol.methods import OfferTo, Route, request_rule
 from mux.core.state.app_server import State as AppServerState
 from mux.core.state.backlog import Backlog
 from mux.core.state.client import Client
@@ -257,7 +257,7 @@ class Replays:
             state.threads.follow(client, id)
         for request in state.approvals.pending():
             # The journal holds it, or the client has it from before: it may answer, unasked anew.
-            by_any = request.rule.asked is Asked.FOLLOWERS and client.declared(request.needs)
+            by_any = request.rule.asked is OfferTo.FOLLOWERS and client.declared(request.needs)
             seen = by_any and request.rule.is_for(client.principal.scopes)
             if request.thread in found and seen:
                 request.offered[client.id] = None

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from mux.core.protocol.methods import Asked, server_request_rule
+from mux.core.protocol.methods import OfferTo, server_request_rule
 
 
 class _ExecPolicy(msgspec.Struct):
@@ -119,7 +119,7 @@ _DECODERS: dict[str, msgspec.json.Decoder[object]] = {
     }.items()
 }
 ANSWERED_BY_PEOPLE = tuple(
-    method for method in _DECODERS if server_request_rule(method).asked is Asked.FOLLOWERS
+    method for method in _DECODERS if server_request_rule(method).asked is OfferTo.FOLLOWERS
 )
 """The server requests that are known to be put to people."""
 

@@ -144,7 +144,7 @@ class NotificationRule(msgspec.Struct, frozen=True):
     server_ids: frozenset[str] = frozenset()
 
 
-class Asked(enum.Enum):
+class OfferTo(enum.Enum):
     """To whom a server request is offered."""
 
     FOLLOWERS = "followers"
@@ -163,7 +163,7 @@ class ServerRequestRule(msgspec.Struct, frozen=True):
     ``scope``: who may be asked, and answer. ``shown``: whoever may observe sees it, too.
     """
 
-    asked: Asked = Asked.FOLLOWERS
+    asked: OfferTo = OfferTo.FOLLOWERS
     needs: str = ""
     only_if: tuple[str, str] | None = None
     scope: Scope = "approve"
@@ -400,12 +400,14 @@ SERVER_REQUESTS: dict[str, ServerRequestRule] = {
     "item/tool/requestUserInput": _OF_A_PERSON,
     "applyPatchApproval": _OF_A_PERSON,
     "execCommandApproval": _OF_A_PERSON,
-    "item/tool/call": ServerRequestRule(Asked.TOOL_OWNER, scope="drive"),
-    "account/chatgptAuthTokens/refresh": ServerRequestRule(Asked.ONE_AFTER_ANOTHER, scope="admin"),
-    "attestation/generate": ServerRequestRule(
-        Asked.ONE_AFTER_ANOTHER, needs="requestAttestation", scope="admin"
+    "item/tool/call": ServerRequestRule(OfferTo.TOOL_OWNER, scope="drive"),
+    "account/chatgptAuthTokens/refresh": ServerRequestRule(
+        OfferTo.ONE_AFTER_ANOTHER, scope="admin"
     ),
-    "currentTime/read": ServerRequestRule(Asked.ONE_AFTER_ANOTHER, scope="drive"),
+    "attestation/generate": ServerRequestRule(
+        OfferTo.ONE_AFTER_ANOTHER, needs="requestAttestation", scope="admin"
+    ),
+    "currentTime/read": ServerRequestRule(OfferTo.ONE_AFTER_ANOTHER, scope="drive"),
 }
 
 PLAIN = RequestRule()

@@ -24,7 +24,7 @@ import msgspec
 from mux.core.policy.scopes import ALL
 from mux.core.protocol import jsonrpc
 from mux.core.protocol.journal_entry import MERGEABLE, Entry, Message, is_delta, merge, with_cursor
-from mux.core.protocol.methods import Asked, server_request_rule
+from mux.core.protocol.methods import OfferTo, server_request_rule
 from mux.core.protocol.scope import Scope
 from mux.core.state.pending_requests import RESOLVED
 
@@ -174,7 +174,7 @@ class Backlog:
             return True
         # Whoever replays wasn't there to be asked. What was put to one client alone isn't its.
         rule = server_request_rule(entry.method)
-        to_all = rule.asked is Asked.FOLLOWERS and rule.is_for(self.scopes)
+        to_all = rule.asked is OfferTo.FOLLOWERS and rule.is_for(self.scopes)
         return (to_all or entry.method == RESOLVED) and seq <= self.targeted_until
 
 
