@@ -61,7 +61,7 @@ from mux.core.events import (
 from mux.core.policy.principal import ClientId, Principal
 from mux.core.protocol import jsonrpc
 from mux.core.protocol.journal_entry import Entry
-from mux.core.state.app_server import State
+from mux.core.state.app_server import AppServerState
 from mux.core.status_report import report
 from mux.errors import AppmuxError
 from mux.outbox import Outbox, Writes, text_frame
@@ -201,7 +201,7 @@ class Dispatcher:
 
     def ready(self) -> bool:
         """Whether the app-server can be used."""
-        return self.broker.state.appserver.state is State.READY
+        return self.broker.state.appserver.state is AppServerState.READY
 
     def hear(self, event: Event) -> None:
         """Let the core decide, and do what it says."""

@@ -13,8 +13,8 @@ them. What an event means is decided here by THE TABLE (``methods``), and carrie
     titles      one title of a thread for all
 
 What the app-server says is taken in by ``notifications`` (notifications) and ``responses``
-(answers). All share one ``State``, change it only while an event is handled, and speak only through
-it.
+(answers). All share one ``ClientState``, change it only while an event is handled, and speak only
+through it.
 
 Heard from: ``dispatcher``, the only caller, which carries out the commands in order.
 Nothing here awaits, reads a clock, or fails half-way: an event is handled whole.
@@ -71,8 +71,7 @@ from mux.core.protocol.scope import Scope
 from mux.core.protocol.thread_overrides import Held
 from mux.core.responses import ResponseRouter
 from mux.core.state import client as clients
-from mux.core.state.app_server import Introduction
-from mux.core.state.app_server import State as AppServerState
+from mux.core.state.app_server import AppServerState, Introduction
 from mux.core.state.backlog import Backlog
 from mux.core.state.client import Client
 from mux.core.state.journal import Journal
@@ -115,8 +114,8 @@ class Broker:
 
         ``first_id`` seeds the ids under which server requests are offered. The shell takes it from
         the clock, so that an answer kept by a client over a restart of the broker fits nothing.
-        ``epoch`` and ``head``: of the journal, as the store left them. ``audit_text``: see `State`.
-        ``policies``: whose answer decides an approval; None: the first one's.
+        ``epoch`` and ``head``: of the journal, as the store left them. ``audit_text``: see
+        `ClientState`. ``policies``: whose answer decides an approval; None: the first one's.
         ``timing``: when a notice is due.
         """
         journal = Journal(epoch, head, limits.journal_memory_bytes)
@@ -308,7 +307,7 @@ class Broker:
         scope = self._scope(client, message)
         if scope is None:
             return
-        if client.state is clients.State.READY and self._clearance.is_needed(client, message):
+        if client.state is clients.ClientState.READY and self._clearance.is_needed(client, message):
             self._clearance.ask(client, message, lambda m: self._cleared(client, m, scope))
         else:
             self._cleared(client, message, scope)
@@ -330,7 +329,7 @@ class Broker:
                 self._client_initializes(client, message)
             case _ if client.id in self._uninitialized:
                 self._wait_for_handshake(client, message)
-            case _ if client.state is clients.State.ATTACHED:
+            case _ if client.state is clients.ClientState.ATTACHED:
                 text = "Not initialized"
                 self.state.error(client.id, message.id, jsonrpc.INVALID_REQUEST, text)
                 self.state.charge(client.id)
@@ -448,7 +447,7 @@ class Broker:
             # The app-server names what is wrong better than we could, and in its own words.
             self._pass_on(client, message, _AS_IT_IS, "observe")
             return
-        if client.state is clients.State.READY:
+        if client.state is clients.ClientState.READY:
             text = "Already initialized"
             state.error(client.id, message.id, jsonrpc.INVALID_REQUEST, text)
             return

@@ -8,8 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from mux.core.broker import Broker
-from mux.core.state.app_server import AppServer
-from mux.core.state.app_server import State as AppServerState
+from mux.core.state.app_server import AppServer, AppServerState
 from mux.core.state.client import Client
 from mux.core.state.pending_requests import ServerRequest
 from mux.core.state.threads import Thread

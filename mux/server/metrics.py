@@ -1,7 +1,7 @@
 """The metrics, in Prometheus' format: read from the broker's state when somebody asks.
 
 Nothing is counted for their sake on the way of a message but a few plain integers (``Traffic``,
-``State.counts``, ``Times``). Labels have few values: no client, thread or path is one.
+``ClientState.counts``, ``Times``). Labels have few values: no client, thread or path is one.
 
 Hands to: ``routes``, an ``Exposition``. Hears from: ``routes``, when it is scraped; it reads the
 core's state, ``dispatcher``, ``journal``, ``audit_log``, ``upstream``, ``throttle`` and
@@ -34,7 +34,7 @@ from mux.core.features.notice_escalation import REASONS
 from mux.core.features.server_requests import LATE
 from mux.core.protocol.methods import OfferTo
 from mux.core.state import client as clients
-from mux.core.state.app_server import State as AppServerState
+from mux.core.state.app_server import AppServerState
 from mux.core.state.state import State
 from mux.dispatcher import Dispatcher
 from mux.downstream.routes import Exposition
@@ -130,7 +130,7 @@ class Metrics(Collector):
             "Clients: attached before their handshake, ready after it.",
             labels=["state"],
         )
-        for which in clients.State:
+        for which in clients.ClientState:
             number = sum(each.state is which for each in state.clients.values())
             attached.add_metric([which.value], number)
         yield attached

@@ -265,7 +265,7 @@ class RunningServer:
             self.look_at_store()
             self.dispatcher.hear(Fetched(wanted.client, tuple(entries), until))
 
-    def _state(self) -> app_server.State:
+    def _state(self) -> app_server.AppServerState:
         return self.dispatcher.broker.state.appserver.state
 
     def ready(self) -> bool:

@@ -18,12 +18,12 @@ from typing import Final
 import structlog
 import trio
 
-from mux.core.state.app_server import State
+from mux.core.state.app_server import AppServerState
 
 UNSETTLED_FOR: Final = 300.0
 """Seconds. A start takes one or two, the longest back-off a minute."""
 
-SETTLED: Final = frozenset({State.READY, State.DOWN})
+SETTLED: Final = frozenset({AppServerState.READY, AppServerState.DOWN})
 MICROSECONDS: Final = 1_000_000
 
 log = structlog.get_logger()
@@ -42,7 +42,7 @@ def interval(environ: Mapping[str, str]) -> float | None:
 
 async def keep(
     environ: Mapping[str, str],
-    state: Callable[[], State],
+    state: Callable[[], AppServerState],
     tell: Callable[[str], None],
 ) -> None:
     """Say it until cancelled, where systemd watches."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mux.core.state.app_server import State as AppServerState
+from mux.core.state.app_server import AppServerState
 from mux.core.state.state import NEVER
 from tests.core.lives import next_life, shared
 from tests.core.stories import DELTA, Json, Peer, Story

@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 
 from mux.core.features.notices import MOST_OPEN
 from mux.core.policy.principal import Principal
-from mux.core.state.client import Focus
-from mux.core.state.client import State as ClientState
+from mux.core.state.client import ClientState, Focus
 from tests.core.features.test_notices import LONG, looks
 from tests.core.noticed import asks, noticed, told
 from tests.core.stories import Peer, Story

@@ -19,7 +19,7 @@ from click.testing import CliRunner, Result
 from mux.cli import main
 from mux.cli.service import UnansweredError
 from mux.config.load import load
-from mux.core.state.app_server import State
+from mux.core.state.app_server import AppServerState
 from mux.host import novascale, service, steps
 from mux.host.launchd import Launchd
 from mux.host.service import ServiceError
@@ -512,7 +512,7 @@ def test_how_often_the_watchdog_wants_a_word(
 async def test_the_watchdog_hears_nothing_of_an_app_server_that_never_settles(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    state = State.READY
+    state = AppServerState.READY
     told: list[float] = []
 
     def tell(text: str) -> None:
@@ -524,18 +524,18 @@ async def test_the_watchdog_hears_nothing_of_an_app_server_that_never_settles(
         nursery.start_soon(systemd_notify.keep, environ, lambda: state, tell)
         await trio.sleep(95)
         assert len(told) == 4
-        for other in (State.DOWN, State.READY):
+        for other in (AppServerState.DOWN, AppServerState.READY):
             state = other
             await trio.sleep(systemd_notify.UNSETTLED_FOR * 2)
             assert trio.current_time() - told[-1] <= 30
-        state, since = State.STARTING, trio.current_time()
+        state, since = AppServerState.STARTING, trio.current_time()
         with structlog.testing.capture_logs() as logs:
             await trio.sleep(systemd_notify.UNSETTLED_FOR * 3)
         assert told[-1] - since <= systemd_notify.UNSETTLED_FOR
         assert [each["event"] for each in logs] == [
             "the app-server doesn't settle: waiting for systemd to start the broker anew"
         ]
-        state = State.READY
+        state = AppServerState.READY
         await trio.sleep(31)
         assert trio.current_time() - told[-1] <= 30
         nursery.cancel_scope.cancel()

@@ -23,8 +23,7 @@ from mux.core.policy.notice import Timing
 from mux.core.protocol import jsonrpc
 from mux.core.protocol.jsonrpc import ClientMessage
 from mux.core.protocol.scope import Scope
-from mux.core.state.client import Client, Focus
-from mux.core.state.client import State as ClientState
+from mux.core.state.client import Client, ClientState, Focus
 from mux.core.state.pending_requests import ServerRequest
 from mux.core.state.state import State
 

@@ -24,7 +24,7 @@ from mux.core.protocol import jsonrpc
 from mux.core.protocol.jsonrpc import ClientMessage
 from mux.core.protocol.methods import RequestRule, Route, request_rule
 from mux.core.state import id_fields
-from mux.core.state.app_server import State as AppServerState
+from mux.core.state.app_server import AppServerState
 from mux.core.state.client import Client
 from mux.core.state.request import Request
 from mux.core.state.scheduler import BROKER, DEPARTED, QUEUE

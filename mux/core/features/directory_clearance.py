@@ -28,7 +28,7 @@ from mux.core.protocol import jsonrpc, thread_overrides, thread_settings
 from mux.core.protocol.directories import Home, Host, Place, read_home, read_host
 from mux.core.protocol.jsonrpc import ClientMessage
 from mux.core.protocol.thread_overrides import NOTHING_KNOWN, NULL, STARTS, Held
-from mux.core.state.app_server import State as AppServerState
+from mux.core.state.app_server import AppServerState
 from mux.core.state.client import Client
 from mux.core.state.request import Request
 from mux.core.state.state import State

@@ -38,7 +38,7 @@ from mux.core.policy import risk
 from mux.core.policy.notice import WAITING, Kind, Notice, Recipient, RestoredNotice, Timing
 from mux.core.protocol import jsonrpc
 from mux.core.protocol.methods import OfferTo
-from mux.core.state.app_server import State as AppServerState
+from mux.core.state.app_server import AppServerState
 from mux.core.state.client import Client
 from mux.core.state.pending_requests import ServerRequest
 from mux.core.state.state import NEVER, State

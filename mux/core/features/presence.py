@@ -16,8 +16,7 @@ from mux.core.commands import Publish
 from mux.core.extension import following as extension
 from mux.core.policy.principal import ClientId
 from mux.core.protocol import jsonrpc
-from mux.core.state.client import Client
-from mux.core.state.client import State as ClientState
+from mux.core.state.client import Client, ClientState
 from mux.core.state.state import NEVER, State
 
 PRESENCE = "mux/presence"

@@ -23,7 +23,7 @@ from mux.core.policy.principal import ClientId
 from mux.core.protocol import jsonrpc
 from mux.core.protocol.jsonrpc import ClientMessage
 from mux.core.protocol.methods import OfferTo, Route, request_rule
-from mux.core.state.app_server import State as AppServerState
+from mux.core.state.app_server import AppServerState
 from mux.core.state.backlog import Backlog
 from mux.core.state.client import Client
 from mux.core.state.request import Request

@@ -34,7 +34,7 @@ from mux.core.features.recovery import Recovery
 from mux.core.policy.principal import Owner
 from mux.core.protocol import jsonrpc, thread_overrides
 from mux.core.protocol.jsonrpc import ClientMessage
-from mux.core.state.app_server import State as AppServerState
+from mux.core.state.app_server import AppServerState
 from mux.core.state.client import Client
 from mux.core.state.request import Request
 from mux.core.state.state import State

@@ -19,8 +19,7 @@ from mux.core.policy import consent
 from mux.core.policy.approval_policy import Vote, Voter, voter
 from mux.core.policy.principal import ClientId
 from mux.core.protocol import jsonrpc
-from mux.core.state.client import Client
-from mux.core.state.client import State as ClientState
+from mux.core.state.client import Client, ClientState
 from mux.core.state.pending_requests import ServerRequest
 from mux.core.state.state import State
 

@@ -24,7 +24,7 @@ from mux.core.protocol.text_limits import NO_HEADER_VALUE
 from mux.core.state.client import ClientInfo
 
 
-class State(enum.Enum):
+class AppServerState(enum.Enum):
     """Where the app-server stands."""
 
     STARTING = "starting"
@@ -71,7 +71,7 @@ class AppServer:
     ``next_start``: while it is DOWN, when it is started again, on the broker's clock.
     """
 
-    state: State = State.STARTING
+    state: AppServerState = AppServerState.STARTING
     generation: int = 0
     started: float = 0.0
     next_start: float = 0.0
@@ -81,12 +81,12 @@ class AppServer:
 
     def begin(self, generation: int, now: float) -> None:
         """A new process runs."""
-        self.state, self.generation, self.started = State.INITIALIZING, generation, now
+        self.state, self.generation, self.started = AppServerState.INITIALIZING, generation, now
         self.greetings.clear()
 
     def end(self) -> None:
         """The process is gone. What is known of it goes on being said until the next one."""
-        self.state = State.STARTING
+        self.state = AppServerState.STARTING
 
     def initialized(self, answer: bytes) -> bool:
         """Keep the ``initialize`` answer; False if it is none that clients could be given."""
@@ -101,7 +101,11 @@ class AppServer:
     @property
     def runs(self) -> bool:
         """Whether there is a process to ask."""
-        return self.state in (State.INITIALIZING, State.RESUMING, State.READY)
+        return self.state in (
+            AppServerState.INITIALIZING,
+            AppServerState.RESUMING,
+            AppServerState.READY,
+        )
 
     @property
     def known(self) -> bool:

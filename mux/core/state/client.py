@@ -26,7 +26,7 @@ EXTENSION = "appmux"
 """What a client that knows the broker declares in ``capabilities.extensions``."""
 
 
-class State(enum.Enum):
+class ClientState(enum.Enum):
     """Where a client stands."""
 
     ATTACHED = "attached"
@@ -133,7 +133,7 @@ class Client:
     expires: float = float("inf")
     local: bool = False
     ended: bool = False
-    state: State = State.ATTACHED
+    state: ClientState = ClientState.ATTACHED
     info: ClientInfo | None = None
     capabilities: Capabilities = attrs.field(factory=Capabilities)
     opted_out: frozenset[str] = frozenset()
@@ -149,7 +149,7 @@ class Client:
 
     def initialize(self, params: InitializeParams) -> None:
         """Become READY with what the client declared."""
-        self.state = State.READY
+        self.state = ClientState.READY
         self.info = params.clientInfo
         self.capabilities = params.capabilities or Capabilities()
         opted_out = self.capabilities.optOutNotificationMethods or ()

@@ -22,7 +22,7 @@ from mux.core.policy.principal import ClientId, Owner
 from mux.core.protocol import jsonrpc, thread_settings
 from mux.core.protocol.jsonrpc import ItemParams
 from mux.core.protocol.thread_overrides import NOTHING_KNOWN, Held
-from mux.core.state.client import Client, State
+from mux.core.state.client import Client, ClientState
 from mux.core.state.running_turn import RunningTurn
 from mux.core.state.unsaved_thread import UnsavedThread
 
@@ -223,7 +223,7 @@ class Threads:
     def audience(self, thread: str | None) -> tuple[ClientId, ...]:
         """All that follow the thread, live or behind; everybody past the handshake for None."""
         if thread is None:
-            return tuple(id for id, each in self.clients.items() if each.state is State.READY)
+            return tuple(id for id, each in self.clients.items() if each.state is ClientState.READY)
         record = self.known.get(thread)
         return tuple(record.followers) if record is not None else ()
 

@@ -13,7 +13,7 @@ import pytest
 from mux.core.features.notice_sources import LONGEST_LINE
 from mux.core.protocol.jsonrpc import INVALID_REQUEST
 from mux.core.protocol.text_limits import LONGEST_ID, LONGEST_NAME, MOST_NAMED
-from mux.core.state.client import State
+from mux.core.state.client import ClientState
 from tests.core.lives import shared
 from tests.core.stories import Json, Peer, Story, dumps
 
@@ -69,7 +69,7 @@ def test_what_a_client_says_of_itself_has_a_limit(field: str) -> None:
     assert "result" in introduced(story, **{field: FAIR}).only()
     peer = introduced(story, **{field: TOO_MUCH})
     assert refusal(peer) == f"Invalid clientInfo.{field}: longer than {LONGEST_NAME} characters"
-    assert story.broker.state.clients[peer.id].state is State.ATTACHED
+    assert story.broker.state.clients[peer.id].state is ClientState.ATTACHED
 
 
 def test_so_does_what_it_does_not_want_to_hear() -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mux.core.state.app_server import AppServer, Introduction, State
+from mux.core.state.app_server import AppServer, AppServerState, Introduction
 from mux.core.state.client import ClientInfo
 from tests.core.stories import INITIALIZED, USER_AGENT, Json, dumps
 
@@ -31,16 +31,20 @@ def user_agent(app_server: AppServer, name: str, version: str) -> str:
 
 def test_states() -> None:
     app_server = AppServer()
-    assert (app_server.state, app_server.runs, app_server.known) == (State.STARTING, False, False)
+    assert (app_server.state, app_server.runs, app_server.known) == (
+        AppServerState.STARTING,
+        False,
+        False,
+    )
     app_server.begin(3, 7.0)
     assert (app_server.state, app_server.runs, app_server.known) == (
-        State.INITIALIZING, True, False,
+        AppServerState.INITIALIZING, True, False,
     )  # fmt: skip
     assert (app_server.generation, app_server.started) == (3, 7.0)
     assert app_server.initialized(dumps({"id": 1, "result": INITIALIZED}))
     assert app_server.known
     app_server.end()
-    assert (app_server.state, app_server.runs) == (State.STARTING, False)
+    assert (app_server.state, app_server.runs) == (AppServerState.STARTING, False)
     # What is known of it goes on being said until the next life.
     assert app_server.known
     assert app_server.version == "0.163.0"

@@ -9,7 +9,7 @@ import pytest
 
 from mux.core.policy.principal import Principal
 from mux.core.protocol.experimental import WITHHELD
-from mux.core.state.client import Client, InitializeParams, State
+from mux.core.state.client import Client, ClientState, InitializeParams
 from tests.core.stories import LOCAL, dumps
 
 
@@ -22,9 +22,9 @@ def client(**capabilities: Any) -> Client:
 
 def test_it_is_attached_and_then_ready() -> None:
     new = Client(1, LOCAL, "ws", "127.0.0.1:1", 0.0)
-    assert new.state is State.ATTACHED
+    assert new.state is ClientState.ATTACHED
     assert new.info is None
-    assert client().state is State.READY
+    assert client().state is ClientState.READY
 
 
 @pytest.mark.parametrize("capabilities", [{"capabilities": None}, {}])
