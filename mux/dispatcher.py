@@ -23,6 +23,7 @@ import trio
 import mux
 from mux.core.broker import Broker
 from mux.core.commands import (
+    AnswerOutside,
     Charge,
     Close,
     Command,
@@ -39,7 +40,6 @@ from mux.core.commands import (
     ReadOn,
     Record,
     Resolve,
-    Serve,
     StartUpstream,
     StopReading,
     StopUpstream,
@@ -47,6 +47,7 @@ from mux.core.commands import (
     Withdraw,
 )
 from mux.core.events import (
+    AnsweredOutside,
     ClientAttached,
     ClientDrained,
     ClientLags,
@@ -54,7 +55,6 @@ from mux.core.events import (
     ClientSent,
     ClockMoved,
     Event,
-    Served,
     TimePassed,
     UpstreamSent,
 )
@@ -159,7 +159,7 @@ class Dispatcher:
     facts: Callable[[], dict[str, Any]] = attrs.field(default=dict)
     learn_gate: Callable[[], None] = attrs.field(default=lambda: None)
     resolve: Callable[[Resolve], None] = attrs.field(init=False)
-    answer: Callable[[Serve], object] = attrs.field(init=False)
+    answer: Callable[[AnswerOutside], object] = attrs.field(init=False)
     wall: Callable[[], float] = time.time
     clock_moved: Callable[[], None] = attrs.field(default=lambda: None)
     traffic: Traffic = attrs.field(factory=Traffic)
@@ -310,7 +310,7 @@ class Dispatcher:
                 getattr(log, level)(event, **fields)
             case Record(kind, fields):
                 self.record(kind, fields)
-            case Serve():
+            case AnswerOutside():
                 self._serve(command)
             case Close() | Charge() | StopReading() | ReadOn() | TellWhenDrained():
                 self._perform_on_client(self._ports[command.client], command)
@@ -352,7 +352,7 @@ class Dispatcher:
                 case Judged():
                     self.notices.judged(command)
 
-    def _serve(self, asked: Serve) -> None:
+    def _serve(self, asked: AnswerOutside) -> None:
         try:
             result = self.answer(asked)
         except AppmuxError as wrong:
@@ -362,16 +362,16 @@ class Dispatcher:
                 return
             message = jsonrpc.result(asked.origin, result)
         # By way of the core: for one that is behind it belongs among what it is owed.
-        self._next.append(Served(asked.client, message, asked.method))
+        self._next.append(AnsweredOutside(asked.client, message, asked.method))
 
-    def answered(self, asked: Serve, result: object) -> None:
+    def answered(self, asked: AnswerOutside, result: object) -> None:
         """The result of a request that was to be answered later, or what was wrong with it."""
         if asked.client in self._ports:
             if isinstance(result, AppmuxError):
                 message = jsonrpc.error(asked.origin, jsonrpc.INVALID_REQUEST, str(result))
             else:
                 message = jsonrpc.result(asked.origin, result)
-            self.hear(Served(asked.client, message, asked.method))
+            self.hear(AnsweredOutside(asked.client, message, asked.method))
 
     def tell(self, client: ClientId, method: str, params: object) -> None:
         """Notify one client of something that only the shells know; nothing if it has left."""

@@ -19,7 +19,7 @@ from msgspec import structs
 
 from mux.access.devices import Book, Device, DeviceError, digest_of, new_token
 from mux.access.pairing import TICKET_SECONDS, Pairing, Wanted
-from mux.core.commands import Serve
+from mux.core.commands import AnswerOutside
 from mux.core.events import AccessEnded, DeviceEnded, Renamed
 from mux.core.extension.devices import (
     Added,
@@ -123,7 +123,7 @@ class Access:
 
     # -- requests ----------------------------------------------------------------------------------
 
-    def answer(self, asked: Serve) -> object:
+    def answer(self, asked: AnswerOutside) -> object:
         """The result of a request about devices. Raises ``AppmuxError``."""
         by = self.dispatcher.broker.state.clients[asked.client].principal
         match asked.method:
@@ -214,7 +214,7 @@ class Access:
         self.record(kind, fields)
 
 
-def _read(asked: Serve, kind: type[_Params]) -> _Params:
+def _read(asked: AnswerOutside, kind: type[_Params]) -> _Params:
     try:
         return msgspec.json.decode(asked.params, type=kind)
     except msgspec.DecodeError as wrong:

@@ -27,10 +27,11 @@ from collections.abc import Callable
 import msgspec
 
 from mux.core import audit_events
-from mux.core.commands import Command, KillUpstream, LearnGate, Serve
+from mux.core.commands import AnswerOutside, Command, KillUpstream, LearnGate
 from mux.core.events import (
     AccessEnded,
     AnsweredByNotice,
+    AnsweredOutside,
     ClientAttached,
     ClientDrained,
     ClientLags,
@@ -47,7 +48,6 @@ from mux.core.events import (
     Reachable,
     Renamed,
     Resolved,
-    Served,
     TimePassed,
     UpstreamExited,
     UpstreamSent,
@@ -85,7 +85,7 @@ EXTENSION_VERSION = 1
 
 _NO_NEWS = frozenset(
     {
-        ClientSentBinary, TimePassed, ClientAttached, ClientLags, ClientDrained, Fetched, Served,
+        ClientSentBinary, TimePassed, ClientAttached, ClientLags, ClientDrained, Fetched, AnsweredOutside,
         GateLearned, JournalKept,
     }
 )  # fmt: skip
@@ -226,7 +226,7 @@ class Broker:
             ):
                 if client in state.clients:  # it may have left meanwhile
                     self._client_told_of(state.clients[client], event)
-            case Served(client, message, method):
+            case AnsweredOutside(client, message, method):
                 state.answer(client, message, method)
             case UpstreamStarted(generation):
                 self._upstream_started(generation)
@@ -317,7 +317,7 @@ class Broker:
         rule = request_rule(message.method)
         match rule.route:
             case Route.SHELL:
-                served = Serve(client.id, message.id, message.method, message.params)
+                served = AnswerOutside(client.id, message.id, message.method, message.params)
                 self.state.out.append(served)
             case Route.RESTART:
                 now = (jsonrpc.read_fields(message.params) or {}).get("now") == b"true"

@@ -75,7 +75,7 @@ class Forward(Command, frozen=True):
     method: str
 
 
-class Serve(Command, frozen=True):
+class AnswerOutside(Command, frozen=True):
     """Answer a request that the shells answer (``Route.SHELL``), its scope already checked.
 
     ``origin``: its id; ``params``: as JSON text.

@@ -100,8 +100,8 @@ class ClientLeft(Event, frozen=True):
     client: ClientId
 
 
-class Served(Event, frozen=True):
-    """The answer to a request that the shells answer (see ``Serve``), ready to be sent."""
+class AnsweredOutside(Event, frozen=True):
+    """The answer to a request that the shells answer (see ``AnswerOutside``), ready to be sent."""
 
     client: ClientId
     message: bytes

@@ -17,7 +17,7 @@ import msgspec
 
 from mux.access.devices import Book
 from mux.config import model
-from mux.core.commands import Serve
+from mux.core.commands import AnswerOutside
 from mux.core.extension import notices as said
 from mux.core.features.approval_list import item_about, params_of
 from mux.core.policy.notice import KINDS, RISKS
@@ -73,7 +73,7 @@ class Asked:
                 )
         return cls(Noticing(wanted, never, pushes, ledger, wishes, book, dispatcher, record))
 
-    def answer(self, asked: Serve) -> object:
+    def answer(self, asked: AnswerOutside) -> object:
         """The result of a request. Raises ``AppmuxError``. (``mux/notices/test``: see ``test``.)"""
         clients = self.noticing.dispatcher.broker.state.clients
         by = clients[asked.client].principal
@@ -241,7 +241,7 @@ class Asked:
 
     # -- a test ------------------------------------------------------------------------------------
 
-    async def test(self, asked: Serve) -> said.Tested:
+    async def test(self, asked: AnswerOutside) -> said.Tested:
         """Send a test to the asker's device, or to that which it names. Raises ``AppmuxError``."""
         noticing = self.noticing
         by = noticing.dispatcher.broker.state.clients[asked.client].principal
@@ -265,7 +265,7 @@ class Asked:
         return said.Tested(answers)
 
 
-def _read(asked: Serve, kind: type[_Params]) -> _Params:
+def _read(asked: AnswerOutside, kind: type[_Params]) -> _Params:
     try:
         return msgspec.json.decode(asked.params, type=kind)
     except msgspec.DecodeError as wrong:

@@ -43,7 +43,7 @@ from mux.access.authentication import Authenticator
 from mux.access.requests import Access
 from mux.access.throttle import Failures
 from mux.config.model import Config
-from mux.core.commands import Fetch, Serve
+from mux.core.commands import AnswerOutside, Fetch
 from mux.core.events import Fetched, JournalKept
 from mux.core.state import app_server
 from mux.dispatcher import LATER, Dispatcher
@@ -356,7 +356,7 @@ class RunningServer:
             status if status > 0 else SIGNAL_STATUS - status,
         )
 
-    def answer(self, asked: Serve) -> object:
+    def answer(self, asked: AnswerOutside) -> object:
         """The result of a request that the shells answer; its scope is checked already."""
         match asked.method:
             case "mux/status":
@@ -369,7 +369,7 @@ class RunningServer:
             case _:
                 return self.access.answer(asked)
 
-    async def _test(self, asked: Serve) -> None:
+    async def _test(self, asked: AnswerOutside) -> None:
         try:
             result: object = await self.notices.test(asked)
         except AppmuxError as wrong:

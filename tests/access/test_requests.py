@@ -18,7 +18,7 @@ from mux.access.devices import Book, Device, DeviceError, digest_of, open_book
 from mux.access.pairing import TICKET_SECONDS, Wanted
 from mux.access.requests import CHANGED, LONGEST_LIFETIME, REVOKED, Access, AccessError
 from mux.core.broker import Broker
-from mux.core.commands import Serve
+from mux.core.commands import AnswerOutside
 from mux.core.events import DeviceEnded, Event
 from mux.core.limits import Limits
 from mux.core.policy.principal import ClientId, Principal
@@ -97,7 +97,7 @@ class Gate:
         return self.asked(client, method, **params)
 
     def asked(self, client: ClientId, method: str, **params: object) -> Any:
-        asked = Serve(client, b"1", f"mux/{method}", json.dumps(params).encode())
+        asked = AnswerOutside(client, b"1", f"mux/{method}", json.dumps(params).encode())
         return to_builtins(self.access.answer(asked))
 
 

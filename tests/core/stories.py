@@ -18,6 +18,7 @@ import attrs
 
 from mux.core.broker import Broker
 from mux.core.commands import (
+    AnswerOutside,
     Charge,
     Close,
     Command,
@@ -33,7 +34,6 @@ from mux.core.commands import (
     ReadOn,
     Record,
     Resolve,
-    Serve,
     StartUpstream,
     StopReading,
     StopUpstream,
@@ -170,7 +170,7 @@ class Story:
     peers: dict[ClientId, Peer] = attrs.field(factory=dict)
     lines: list[bytes] = attrs.field(factory=list)
     logs: list[Log] = attrs.field(factory=list)
-    served: list[Serve] = attrs.field(factory=list)
+    served: list[AnswerOutside] = attrs.field(factory=list)
     records: list[Record] = attrs.field(factory=list)
     judged: list[Judged] = attrs.field(factory=list)
     notices: list[Notify | Withdraw | Explain] = attrs.field(factory=list)
@@ -263,7 +263,7 @@ class Story:
                 self._perform_on_client(command)
             case Log():
                 self.logs.append(command)
-            case Serve() | Record() | Resolve():
+            case AnswerOutside() | Record() | Resolve():
                 self._keep(command)
             case Notify() | Withdraw() | Explain() | Judged():
                 self._perform_on_notices(command)
@@ -276,9 +276,9 @@ class Story:
             case _:
                 raise AssertionError(f"no such command: {command!r}")
 
-    def _keep(self, command: Serve | Record | Resolve) -> None:
+    def _keep(self, command: AnswerOutside | Record | Resolve) -> None:
         match command:
-            case Serve():
+            case AnswerOutside():
                 self.served.append(command)
             case Record():
                 self.records.append(command)

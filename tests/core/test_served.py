@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mux.core.events import Served
+from mux.core.events import AnsweredOutside
 from tests.core.paced import PacedStory
 
 DELTA = "item/agentMessage/delta"
@@ -12,7 +12,7 @@ ANSWER = b'{"id":7,"result":{}}'
 def test_it_goes_out_at_once_to_one_that_is_live() -> None:
     story = PacedStory.with_disk()
     a = story.peer()
-    story.tell(Served(a.id, ANSWER, "mux/status"))
+    story.tell(AnsweredOutside(a.id, ANSWER, "mux/status"))
     assert a.only() == {"id": 7, "result": {}}
 
 
@@ -22,7 +22,7 @@ def test_it_waits_its_turn_for_one_that_is_behind() -> None:
     story.follows(a)
     story.lags(a)
     story.delta(text="before")
-    story.tell(Served(a.id, ANSWER, "mux/status"))
+    story.tell(AnsweredOutside(a.id, ANSWER, "mux/status"))
     story.notifies("turn/plan/updated", {"threadId": "t"})
     assert a.heard() == []
     assert story.drains(a)

@@ -144,7 +144,7 @@ class Round:
         self.waiting = [
             event
             for event in self.waiting
-            if not (isinstance(event, events.Served) and event.client == client)
+            if not (isinstance(event, events.AnsweredOutside) and event.client == client)
         ]
 
     def _client_says(self, voice: Voice, text: str) -> None:
@@ -214,8 +214,10 @@ class Round:
                 self.app_server.receives(self.oracle.goes_up(command, upstream, by))
             case commands.Close(client):
                 self.oracle.clients[client].closed = True
-            case commands.Serve(client, origin, method):
-                self.waiting.append(events.Served(client, jsonrpc.result(origin, {}), method))
+            case commands.AnswerOutside(client, origin, method):
+                self.waiting.append(
+                    events.AnsweredOutside(client, jsonrpc.result(origin, {}), method)
+                )
             case commands.Resolve(case, paths):
                 found = (Place(path or "/home/someone/work") for path in paths)
                 places = tuple(place if rng.random() < 0.95 else None for place in found)
