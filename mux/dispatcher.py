@@ -28,7 +28,6 @@ from mux.core.commands import (
     Close,
     Command,
     Explain,
-    Fetch,
     Forward,
     GiveUp,
     Judged,
@@ -37,6 +36,7 @@ from mux.core.commands import (
     Log,
     Notify,
     Publish,
+    ReadJournal,
     ReadOn,
     Record,
     Resolve,
@@ -152,7 +152,7 @@ class Dispatcher:
     debug: bool = False
     upstream: AppServer = attrs.field(init=False)
     keep: Callable[[Entry], None] = attrs.field(init=False)
-    fetch: Callable[[Fetch], None] = attrs.field(init=False)
+    fetch: Callable[[ReadJournal], None] = attrs.field(init=False)
     doorkeeper: Doorkeeper | None = None
     notices: NoticeBoard | None = None
     give_up: Callable[[str], None] = attrs.field(init=False)
@@ -314,7 +314,7 @@ class Dispatcher:
                 self._serve(command)
             case Close() | Charge() | StopReading() | ReadOn() | TellWhenDrained():
                 self._perform_on_client(self._ports[command.client], command)
-            case Fetch():
+            case ReadJournal():
                 self.fetch(command)
             case Resolve():
                 self.resolve(command)

@@ -41,9 +41,9 @@ from mux.core.events import (
     ClockMoved,
     DeviceEnded,
     Event,
-    Fetched,
     GateLearned,
-    JournalKept,
+    JournalExtent,
+    JournalRead,
     NoticesKept,
     Reachable,
     Renamed,
@@ -85,8 +85,8 @@ EXTENSION_VERSION = 1
 
 _NO_NEWS = frozenset(
     {
-        ClientSentBinary, TimePassed, ClientAttached, ClientLags, ClientDrained, Fetched, AnsweredOutside,
-        GateLearned, JournalKept,
+        ClientSentBinary, TimePassed, ClientAttached, ClientLags, ClientDrained, JournalRead, AnsweredOutside,
+        GateLearned, JournalExtent,
     }
 )  # fmt: skip
 """Events after which nobody looks, or may be told, who didn't or mightn't before."""
@@ -222,7 +222,7 @@ class Broker:
                 | Renamed(client)
                 | ClientLags(client)
                 | ClientDrained(client)
-                | Fetched(client)
+                | JournalRead(client)
             ):
                 if client in state.clients:  # it may have left meanwhile
                     self._client_told_of(state.clients[client], event)
@@ -251,7 +251,7 @@ class Broker:
                 self._queueing.device_ended(device)
             case GateLearned(gate):
                 self.state.gate = gate
-            case JournalKept(epoch, earliest):
+            case JournalExtent(epoch, earliest):
                 self.state.journal.kept(epoch, earliest)
             case Resolved(case, places):
                 self._clearance.resolved(case, places)
@@ -519,7 +519,7 @@ class Broker:
                 self._end(client, reason)
             case Renamed(_, principal):
                 client.principal = principal
-            case Fetched(_, entries, until):
+            case JournalRead(_, entries, until):
                 state.fetched(client, entries, until)
             case ClientDrained(_):
                 state.drained(client)

@@ -58,8 +58,9 @@ class TellWhenDrained(Command, frozen=True):
     client: ClientId
 
 
-class Fetch(Command, frozen=True):
-    """Read entries after one seq up to another from disk, at most ``max_bytes``: ``Fetched``."""
+class ReadJournal(Command, frozen=True):
+    """Read entries after one seq up to another from disk, at most ``max_bytes``:
+    ``JournalRead``."""
 
     client: ClientId
     after: int

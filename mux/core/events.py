@@ -127,15 +127,16 @@ class ClientDrained(Event, frozen=True):
     client: ClientId
 
 
-class Fetched(Event, frozen=True):
-    """Entries from disk, as ``Fetch`` asked; ``until``: nothing more stands up to this seq."""
+class JournalRead(Event, frozen=True):
+    """Entries from disk, as ``ReadJournal`` asked; ``until``: nothing more stands up to this
+    seq."""
 
     client: ClientId
     entries: tuple[Entry, ...]
     until: int
 
 
-class JournalKept(Event, frozen=True):
+class JournalExtent(Event, frozen=True):
     """What is on disk: its epoch, and the earliest cursor that can be brought up to date."""
 
     epoch: str

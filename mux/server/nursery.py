@@ -43,8 +43,8 @@ from mux.access.authentication import Authenticator
 from mux.access.requests import Access
 from mux.access.throttle import Failures
 from mux.config.model import Config
-from mux.core.commands import AnswerOutside, Fetch
-from mux.core.events import Fetched, JournalKept
+from mux.core.commands import AnswerOutside, ReadJournal
+from mux.core.events import JournalExtent, JournalRead
 from mux.core.state import app_server
 from mux.dispatcher import LATER, Dispatcher
 from mux.downstream import connection, listener
@@ -102,7 +102,7 @@ class AppServerEndedError(AppmuxError):
         self.exit_status = status
 
 
-_Fetches = tuple[trio.MemorySendChannel[Fetch], trio.MemoryReceiveChannel[Fetch]]
+_Fetches = tuple[trio.MemorySendChannel[ReadJournal], trio.MemoryReceiveChannel[ReadJournal]]
 
 
 @attrs.define(eq=False, repr=False)
@@ -132,8 +132,10 @@ class RunningServer:
     _signal: signal.Signals | None = None
     _given_up: str | None = None
     _root: trio.Nursery | None = None
-    _kept: JournalKept | None = None
-    _fetches: _Fetches = attrs.field(factory=lambda: trio.open_memory_channel[Fetch](math.inf))
+    _kept: JournalExtent | None = None
+    _fetches: _Fetches = attrs.field(
+        factory=lambda: trio.open_memory_channel[ReadJournal](math.inf)
+    )
 
     async def run(self) -> None:
         """Serve until told to stop or the app-server ends, then stop in order."""
@@ -240,12 +242,12 @@ class RunningServer:
     def look_at_store(self) -> None:
         """Tell the store which deltas must stay, and the core what can still be replayed."""
         self.store.running_floor = self.dispatcher.broker.running_floor
-        kept = JournalKept(self.store.epoch, self.store.earliest)
+        kept = JournalExtent(self.store.epoch, self.store.earliest)
         if kept != self._kept:
             self._kept = kept
             self.dispatcher.hear(kept)
 
-    def fetch(self, wanted: Fetch) -> None:
+    def fetch(self, wanted: ReadJournal) -> None:
         """Have entries read for a client that is behind."""
         self._fetches[0].send_nowait(wanted)
 
@@ -263,7 +265,7 @@ class RunningServer:
             cut = sum(len(entry.message) for entry in entries) >= wanted.max_bytes
             until = entries[-1].seq if entries and cut else wanted.until
             self.look_at_store()
-            self.dispatcher.hear(Fetched(wanted.client, tuple(entries), until))
+            self.dispatcher.hear(JournalRead(wanted.client, tuple(entries), until))
 
     def _state(self) -> app_server.AppServerState:
         return self.dispatcher.broker.state.appserver.state

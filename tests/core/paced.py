@@ -12,8 +12,8 @@ from __future__ import annotations
 import attrs
 
 from mux.core.broker import Broker
-from mux.core.commands import Command, Fetch, Publish, TellWhenDrained
-from mux.core.events import ClientDrained, ClientLags, ClientLeft, Event, Fetched, JournalKept
+from mux.core.commands import Command, Publish, ReadJournal, TellWhenDrained
+from mux.core.events import ClientDrained, ClientLags, ClientLeft, Event, JournalExtent, JournalRead
 from mux.core.policy.principal import ClientId
 from mux.core.protocol.journal_entry import Entry
 from tests.core.stories import FIRST_ID, Json, Peer, Story
@@ -29,14 +29,14 @@ class PacedStory(Story):
     disk: list[Entry] = attrs.field(factory=list)
     trimmed: int = 0
     waiting: dict[ClientId, None] = attrs.field(factory=dict)
-    fetches: list[Fetch] = attrs.field(factory=list)
+    fetches: list[ReadJournal] = attrs.field(factory=list)
 
     @classmethod
     def with_disk(cls, **limits: float) -> PacedStory:
         """A story whose app-server is ready and whose journal is kept."""
         story = cls.begun(**limits)
         assert isinstance(story, PacedStory)
-        story.tell(JournalKept(EPOCH, 0))
+        story.tell(JournalExtent(EPOCH, 0))
         return story
 
     @classmethod
@@ -50,7 +50,7 @@ class PacedStory(Story):
         story.starts()
         story.initialized()
         story.written()
-        story.tell(JournalKept(EPOCH, story.trimmed))
+        story.tell(JournalExtent(EPOCH, story.trimmed))
         return story
 
     def tell(self, event: Event) -> list[Command]:
@@ -66,7 +66,7 @@ class PacedStory(Story):
                 super()._perform(command)
             case TellWhenDrained(client):
                 self.waiting[client] = None
-            case Fetch():
+            case ReadJournal():
                 self.fetches.append(command)
             case _:
                 super()._perform(command)
@@ -99,8 +99,8 @@ class PacedStory(Story):
                 if room <= 0:
                     until = entry.seq
                     break
-        self.tell(JournalKept(EPOCH, self.trimmed))
-        self.tell(Fetched(wanted.client, tuple(entries), until))
+        self.tell(JournalExtent(EPOCH, self.trimmed))
+        self.tell(JournalRead(wanted.client, tuple(entries), until))
         return True
 
     def settles(self) -> None:

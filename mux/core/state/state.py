@@ -17,11 +17,11 @@ from mux.core.commands import (
     Charge,
     Close,
     Command,
-    Fetch,
     Forward,
     Level,
     Log,
     Publish,
+    ReadJournal,
     ReadOn,
     Record,
     StopReading,
@@ -322,7 +322,7 @@ class State:
         elif entries is None:
             backlog.fetching = True
             self.out.append(
-                Fetch(
+                ReadJournal(
                     client.id,
                     backlog.cursor,
                     self.journal.remembered_after,
