@@ -32,7 +32,7 @@ from mux.core.commands import (
     GiveUp,
     Judged,
     KillUpstream,
-    LearnGate,
+    LoadExperimentalSchema,
     Log,
     Notify,
     Publish,
@@ -393,7 +393,7 @@ class Dispatcher:
                 self.upstream.stop()
             case KillUpstream(reason):
                 self.upstream.kill(reason)
-            case LearnGate():
+            case LoadExperimentalSchema():
                 self.learn_gate()
             case GiveUp(reason):
                 self.give_up(reason)

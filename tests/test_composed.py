@@ -15,7 +15,14 @@ import attrs
 import pytest
 
 from mux.core.commands import Command, Forward, Publish, TellWhenDrained
-from mux.core.events import ClientDrained, ClientLags, ClientSent, Event, GateLearned, UpstreamSent
+from mux.core.events import (
+    ClientDrained,
+    ClientLags,
+    ClientSent,
+    Event,
+    ExperimentalSchemaLoaded,
+    UpstreamSent,
+)
 from mux.core.limits import Limits
 from mux.core.protocol.experimental import gate_of
 from tests.codex_bundles import bundle
@@ -340,7 +347,7 @@ def test_every_error(judge: Judge) -> None:
     story = Judged.by(judge, queued_per_client=2, request_deadline=5.0, deaths_in_a_minute=2)
     peer, stranger = story.peer("peer", **AWARE), story.attach()
     stable, whole = (bundle(experimental=each).text for each in (False, True))
-    story.tell(GateLearned(gate_of("1", stable, whole, {})))
+    story.tell(ExperimentalSchemaLoaded(gate_of("1", stable, whole, {})))
     stranger.asks("thread/list")
     peer.asks("initialize", {"clientInfo": {"name": "x", "version": "1"}})
     peer.asks("mux/replay", {"after": 5})

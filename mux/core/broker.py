@@ -27,7 +27,7 @@ from collections.abc import Callable
 import msgspec
 
 from mux.core import audit_events
-from mux.core.commands import AnswerOutside, Command, KillUpstream, LearnGate
+from mux.core.commands import AnswerOutside, Command, KillUpstream, LoadExperimentalSchema
 from mux.core.events import (
     AccessEnded,
     AnsweredByNotice,
@@ -41,7 +41,7 @@ from mux.core.events import (
     ClockMoved,
     DeviceEnded,
     Event,
-    GateLearned,
+    ExperimentalSchemaLoaded,
     JournalExtent,
     JournalRead,
     NoticesKept,
@@ -86,7 +86,7 @@ EXTENSION_VERSION = 1
 _NO_NEWS = frozenset(
     {
         ClientSentBinary, TimePassed, ClientAttached, ClientLags, ClientDrained, JournalRead, AnsweredOutside,
-        GateLearned, JournalExtent,
+        ExperimentalSchemaLoaded, JournalExtent,
     }
 )  # fmt: skip
 """Events after which nobody looks, or may be told, who didn't or mightn't before."""
@@ -249,7 +249,7 @@ class Broker:
             case DeviceEnded(device):
                 self._offering.device_ended(device)
                 self._queueing.device_ended(device)
-            case GateLearned(gate):
+            case ExperimentalSchemaLoaded(gate):
                 self.state.gate = gate
             case JournalExtent(epoch, earliest):
                 self.state.journal.kept(epoch, earliest)
@@ -494,7 +494,7 @@ class Broker:
     def _upstream_started(self, generation: int) -> None:
         self.state.appserver.begin(generation, self.state.now)
         self.state.record("appserver/started", generation=generation)
-        self.state.out.append(LearnGate())
+        self.state.out.append(LoadExperimentalSchema())
         self._asking.ask_for_broker("initialize", self.state.introduction.params())
 
     def _upstream_initialized(self, line: bytes) -> None:

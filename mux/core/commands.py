@@ -160,8 +160,8 @@ class StopUpstream(Command, frozen=True):
     """Let the app-server end in order: close its stdin."""
 
 
-class LearnGate(Command, frozen=True):
-    """Find out what is experimental in the binary that runs now: ``GateLearned``."""
+class LoadExperimentalSchema(Command, frozen=True):
+    """Find out what is experimental in the binary that runs now: ``ExperimentalSchemaLoaded``."""
 
 
 class KillUpstream(Command, frozen=True):

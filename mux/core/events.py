@@ -143,8 +143,9 @@ class JournalExtent(Event, frozen=True):
     earliest: int
 
 
-class GateLearned(Event, frozen=True):
-    """What is experimental in the binary that runs, as ``LearnGate`` asked; None: not known."""
+class ExperimentalSchemaLoaded(Event, frozen=True):
+    """What is experimental in the binary that runs, as ``LoadExperimentalSchema`` asked; None: not
+    known."""
 
     gate: Gate | None
 

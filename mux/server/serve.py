@@ -20,7 +20,7 @@ from mux.config.addresses import Address, UnixAddress, parse_listen_url, refuse_
 from mux.config.codex_binary import codex_home, find_codex
 from mux.config.model import Config
 from mux.core.broker import Broker
-from mux.core.events import GateLearned
+from mux.core.events import ExperimentalSchemaLoaded
 from mux.core.policy import notice
 from mux.core.state import app_server
 from mux.dispatcher import Dispatcher
@@ -169,7 +169,9 @@ def _assemble(
     )
     dispatcher = Dispatcher(broker, debug=config.log.level == "debug")
     upstream = Upstream((codex, "app-server", *config.codex_args), dispatcher)
-    schema = CodexSchema(codex, config.state_dir, lambda gate: dispatcher.hear(GateLearned(gate)))
+    schema = CodexSchema(
+        codex, config.state_dir, lambda gate: dispatcher.hear(ExperimentalSchemaLoaded(gate))
+    )
     directories = Directories(config.devices.directories, str(Path.cwd()), dispatcher.hear)
     access = Access(book, dispatcher, config.auth.mode is None, audit.record)
     notices = Asked.open(config, book, dispatcher, audit.record)

@@ -12,8 +12,9 @@ nobody waits for it. Until it is known what holds for another binary that now ru
 holds; where nothing is known, nothing is refused. That it can't be made (a codex without that
 command, no disk) is logged, and nothing else.
 
-Hands to: ``dispatcher``, what it learned, as the event ``GateLearned``. Hears from: ``dispatcher``
-(the command ``LearnGate``); ``codex_binary``, which binary; the binary itself.
+Hands to: ``dispatcher``, what it learned, as the event ``ExperimentalSchemaLoaded``. Hears from:
+``dispatcher`` (the command ``LoadExperimentalSchema``); ``codex_binary``, which binary; the binary
+itself.
 """
 
 from __future__ import annotations

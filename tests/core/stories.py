@@ -27,7 +27,7 @@ from mux.core.commands import (
     GiveUp,
     Judged,
     KillUpstream,
-    LearnGate,
+    LoadExperimentalSchema,
     Log,
     Notify,
     Publish,
@@ -269,7 +269,7 @@ class Story:
                 self._perform_on_notices(command)
             case GiveUp(reason):
                 self.given_up.append(reason)
-            case LearnGate():
+            case LoadExperimentalSchema():
                 self.learning += 1
             case StartUpstream() | StopUpstream() | KillUpstream():
                 self.lives.append(command)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mux.core.events import GateLearned
+from mux.core.events import ExperimentalSchemaLoaded
 from mux.core.protocol.experimental import HIDDEN, Gate, gate_of, without_hidden
 from tests.core.stories import APPROVAL, Json, Story
 
@@ -192,7 +192,7 @@ def test_a_client_without_the_capability_is_refused_and_others_aren_t(gate: Gate
     params = {"command": ["x"], "cwd": "/", "processHandle": "h"}
     plain.asks("process/spawn", params)  # nothing is known yet
     assert counted(story) == 1
-    story.tell(GateLearned(gate))
+    story.tell(ExperimentalSchemaLoaded(gate))
     id = plain.asks("process/spawn", params)
     text = "process/spawn requires experimentalApi capability"
     assert plain.heard() == [{"id": id, "error": {"code": -32600, "message": text}}]
@@ -201,14 +201,14 @@ def test_a_client_without_the_capability_is_refused_and_others_aren_t(gate: Gate
     assert counted(story) == 1
     plain.asks("process/spawn", {"processHandle": "h2"})  # the app-server says what is missing
     assert counted(story) == 1
-    story.tell(GateLearned(None))
+    story.tell(ExperimentalSchemaLoaded(None))
     plain.asks("process/spawn", params | {"processHandle": "h3"})
     assert counted(story) == 1
 
 
 def test_not_initialized_is_told_first(gate: Gate) -> None:
     story = Story.begun()
-    story.tell(GateLearned(gate))
+    story.tell(ExperimentalSchemaLoaded(gate))
     stranger = story.attach()
     stranger.asks("process/spawn", {"command": ["x"], "cwd": "/"})
     assert stranger.only()["error"]["message"] == "Not initialized"
