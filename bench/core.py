@@ -33,8 +33,8 @@ from mux.core.commands import Forward
 from mux.core.events import (
     ClientAttached,
     ClientSent,
-    NoticesKept,
-    Reachable,
+    NoticesRestored,
+    RecipientsChanged,
     UpstreamSent,
     UpstreamStarted,
 )
@@ -192,12 +192,12 @@ class _Sink(trio.abc.SendStream):
 def ask(clients: int, unseen: int, times: int) -> float:
     """Seconds that so many requests take, with their answers, one after the other."""
     broker = make_broker()
-    broker.handle(Reachable((Recipient("device:phone", "phone", ALL),)), 0.0)
+    broker.handle(RecipientsChanged((Recipient("device:phone", "phone", ALL),)), 0.0)
     told = ("device:phone",)
     stand = (
         RestoredNotice(f"turn/{n}", "turn-completed", f"thread {n}", told) for n in range(unseen)
     )
-    broker.handle(NoticesKept((), tuple(stand)), 0.0)
+    broker.handle(NoticesRestored((), tuple(stand)), 0.0)
     for client in range(1, clients + 1):
         broker.handle(ClientAttached(client, PRINCIPAL, "ws", "bench"), 0.0)
         follow(broker, client)

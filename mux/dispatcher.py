@@ -27,13 +27,13 @@ from mux.core.commands import (
     Charge,
     Close,
     Command,
-    Explain,
     Forward,
     GiveUp,
-    Judged,
     KillUpstream,
     LoadExperimentalSchema,
     Log,
+    LogNoticeDecision,
+    NoticeAnswerJudged,
     Notify,
     Publish,
     ReadJournal,
@@ -131,8 +131,8 @@ class NoticeBoard(Protocol):
 
     def notify(self, command: Notify) -> None: ...
     def withdraw(self, command: Withdraw) -> None: ...
-    def explain(self, command: Explain) -> None: ...
-    def judged(self, command: Judged) -> None: ...
+    def explain(self, command: LogNoticeDecision) -> None: ...
+    def judged(self, command: NoticeAnswerJudged) -> None: ...
 
 
 @attrs.define(eq=False, repr=False)
@@ -318,7 +318,7 @@ class Dispatcher:
                 self.fetch(command)
             case Resolve():
                 self.resolve(command)
-            case Notify() | Withdraw() | Explain() | Judged():
+            case Notify() | Withdraw() | LogNoticeDecision() | NoticeAnswerJudged():
                 self._perform_on_notices(command)
             case _:
                 self._perform_on_app_server(command)
@@ -340,16 +340,18 @@ class Dispatcher:
             case TellWhenDrained():
                 port.outbox.tell_when_drained()
 
-    def _perform_on_notices(self, command: Notify | Withdraw | Explain | Judged) -> None:
+    def _perform_on_notices(
+        self, command: Notify | Withdraw | LogNoticeDecision | NoticeAnswerJudged
+    ) -> None:
         if self.notices is not None:
             match command:
                 case Notify():
                     self.notices.notify(command)
                 case Withdraw():
                     self.notices.withdraw(command)
-                case Explain():
+                case LogNoticeDecision():
                     self.notices.explain(command)
-                case Judged():
+                case NoticeAnswerJudged():
                     self.notices.judged(command)
 
     def _serve(self, asked: AnswerOutside) -> None:

@@ -44,8 +44,8 @@ from mux.core.events import (
     ExperimentalSchemaLoaded,
     JournalExtent,
     JournalRead,
-    NoticesKept,
-    Reachable,
+    NoticesRestored,
+    RecipientsChanged,
     Renamed,
     Resolved,
     TimePassed,
@@ -255,11 +255,11 @@ class Broker:
                 self.state.journal.kept(epoch, earliest)
             case Resolved(case, places):
                 self._clearance.resolved(case, places)
-            case Reachable(recipients):
+            case RecipientsChanged(recipients):
                 self._notices.escalation.reachable(recipients)
             case AnsweredByNotice(request, principal, peer, yes):
                 self._offering.answered_by_notice(request, principal, peer, yes=yes)
-            case NoticesKept(known, standing):
+            case NoticesRestored(known, standing):
                 self._notices.kept(known, standing)
             case _:
                 raise TypeError(f"no such event: {event!r}")

@@ -121,7 +121,7 @@ class Withdraw(Command, frozen=True):
     why: str
 
 
-class Explain(Command, frozen=True):
+class LogNoticeDecision(Command, frozen=True):
     """Keep for people why a notice is told or isn't.
 
     ``outcome``: ``raised``, ``suppressed`` (for ``device``, or for all), ``over`` (and it went
@@ -134,7 +134,7 @@ class Explain(Command, frozen=True):
     device: str = ""
 
 
-class Judged(Command, frozen=True):
+class NoticeAnswerJudged(Command, frozen=True):
     """What became of an ``AnsweredByNotice``: ``decided``, ``counted`` (a vote), ``refused``, and
     why; or ``over``: nothing is left to answer."""
 

@@ -159,13 +159,13 @@ class AnsweredByNotice(Event, frozen=True):
     yes: bool
 
 
-class Reachable(Event, frozen=True):
+class RecipientsChanged(Event, frozen=True):
     """Who can be pushed to, and what each wants: told anew whenever something of it changes."""
 
     recipients: tuple[Recipient, ...]
 
 
-class NoticesKept(Event, frozen=True):
+class NoticesRestored(Event, frozen=True):
     """At the start, before any client: the things that earlier lives told of, and what stands."""
 
     known: tuple[str, ...]

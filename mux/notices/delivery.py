@@ -6,8 +6,8 @@ pushes of one thread stand under one collapse key; when one of several things th
 newest of the others takes its place, quietly.
 
 Hands to: ``push``, what a device is told; ``ledger``, every decision; the core, who can be reached.
-Hears from: ``dispatcher``, the core's ``Notify``, ``Withdraw`` and ``Explain``; ``server``,
-requests; ``access``, which devices are gone or changed.
+Hears from: ``dispatcher``, the core's ``Notify``, ``Withdraw`` and ``LogNoticeDecision``;
+``server``, requests; ``access``, which devices are gone or changed.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ import trio
 
 from mux.access.devices import Book
 from mux.config import model
-from mux.core.commands import Explain, Judged, Notify, Withdraw
-from mux.core.events import AnsweredByNotice, NoticesKept, Reachable
+from mux.core.commands import LogNoticeDecision, NoticeAnswerJudged, Notify, Withdraw
+from mux.core.events import AnsweredByNotice, NoticesRestored, RecipientsChanged
 from mux.core.policy.notice import WAITING, Notice, Recipient, RestoredNotice
 from mux.core.policy.principal import Principal, device_key
 from mux.core.policy.scopes import ALL
@@ -74,7 +74,7 @@ class Noticing:
     record: Callable[[str, dict[str, object]], None]
     tickets: Tickets = attrs.field(factory=Tickets)
     clock: Callable[[], float] = time.time
-    _verdicts: list[Judged] = attrs.field(factory=list)
+    _verdicts: list[NoticeAnswerJudged] = attrs.field(factory=list)
     _standing: dict[str, Notice] = attrs.field(factory=dict)
     _reachable: tuple[Recipient, ...] | None = None
     _secret: bytes = attrs.field(init=False, repr=False)
@@ -109,7 +109,7 @@ class Noticing:
             standing.append(RestoredNotice(
                 thing.thing, notice.kind, notice.thread, devices, tuple(unsent), notice.title
             ))  # fmt: skip
-        self.dispatcher.hear(NoticesKept(self.ledger.known(), tuple(standing)))
+        self.dispatcher.hear(NoticesRestored(self.ledger.known(), tuple(standing)))
         self.tell_reachable()
 
     async def run(self) -> None:
@@ -135,7 +135,7 @@ class Noticing:
         reachable = tuple(self._recipients())
         if reachable != self._reachable:
             self._reachable = reachable
-            self.dispatcher.hear(Reachable(reachable))
+            self.dispatcher.hear(RecipientsChanged(reachable))
 
     def _recipients(self) -> Iterator[Recipient]:
         keys = dict.fromkeys(each.device for each in self.pushes.endpoints.all())
@@ -276,13 +276,13 @@ class Noticing:
             body=f"A test of what {self.name(device)} is told",
         )
 
-    def judged(self, command: Judged) -> None:
+    def judged(self, command: NoticeAnswerJudged) -> None:
         """What became of an answer that was just given by a ticket."""
         self._verdicts.append(command)
 
     def answered_from_notice(
         self, ticket: Ticket, principal: Principal, peer: str, *, yes: bool
-    ) -> Judged:
+    ) -> NoticeAnswerJudged:
         """Put it to the core; what became of it."""
         self.dispatcher.hear(AnsweredByNotice(ticket.request, principal, peer, yes))
         verdict = self._verdicts.pop()  # the core always judges
@@ -292,7 +292,7 @@ class Noticing:
         self.ledger.step(thing, "answered", said + why, ticket.device)
         return verdict
 
-    def explain(self, command: Explain) -> None:
+    def explain(self, command: LogNoticeDecision) -> None:
         """Keep why it was decided so."""
         thing = command.notice.thing
         self.ledger.raised(command.notice)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from mux.core.commands import Explain, Notify, Withdraw
-from mux.core.events import Reachable
+from mux.core.commands import LogNoticeDecision, Notify, Withdraw
+from mux.core.events import RecipientsChanged
 from mux.core.policy.notice import Recipient, Rule
 from mux.core.policy.principal import Principal
 from mux.core.policy.scopes import ALL
@@ -27,7 +27,7 @@ PHONE_AND_TABLET = (recipient("d1", 50.0), recipient("d2", 20.0))
 
 
 def reachable(story: Story, *recipients: Recipient) -> None:
-    story.tell(Reachable(recipients or PHONE_AND_TABLET))
+    story.tell(RecipientsChanged(recipients or PHONE_AND_TABLET))
 
 
 def noticed(*recipients: Recipient) -> tuple[Story, Peer]:
@@ -56,7 +56,9 @@ def _told(story: Story) -> Iterator[str]:
 
 def why(story: Story) -> list[tuple[str, str]]:
     """What was explained and not told since the last look: what, and why."""
-    found = [(each.outcome, each.why) for each in story.notices if isinstance(each, Explain)]
+    found = [
+        (each.outcome, each.why) for each in story.notices if isinstance(each, LogNoticeDecision)
+    ]
     story.notices.clear()
     return found
 

@@ -22,13 +22,13 @@ from mux.core.commands import (
     Charge,
     Close,
     Command,
-    Explain,
     Forward,
     GiveUp,
-    Judged,
     KillUpstream,
     LoadExperimentalSchema,
     Log,
+    LogNoticeDecision,
+    NoticeAnswerJudged,
     Notify,
     Publish,
     ReadOn,
@@ -172,8 +172,8 @@ class Story:
     logs: list[Log] = attrs.field(factory=list)
     served: list[AnswerOutside] = attrs.field(factory=list)
     records: list[Record] = attrs.field(factory=list)
-    judged: list[Judged] = attrs.field(factory=list)
-    notices: list[Notify | Withdraw | Explain] = attrs.field(factory=list)
+    judged: list[NoticeAnswerJudged] = attrs.field(factory=list)
+    notices: list[Notify | Withdraw | LogNoticeDecision] = attrs.field(factory=list)
     intact: bool = True
     given_up: list[str] = attrs.field(factory=list)
     learning: int = 0
@@ -265,7 +265,7 @@ class Story:
                 self.logs.append(command)
             case AnswerOutside() | Record() | Resolve():
                 self._keep(command)
-            case Notify() | Withdraw() | Explain() | Judged():
+            case Notify() | Withdraw() | LogNoticeDecision() | NoticeAnswerJudged():
                 self._perform_on_notices(command)
             case GiveUp(reason):
                 self.given_up.append(reason)
@@ -300,8 +300,10 @@ class Story:
                 assert not peer.is_read
                 peer.is_read = True
 
-    def _perform_on_notices(self, command: Notify | Withdraw | Explain | Judged) -> None:
-        if isinstance(command, Judged):
+    def _perform_on_notices(
+        self, command: Notify | Withdraw | LogNoticeDecision | NoticeAnswerJudged
+    ) -> None:
+        if isinstance(command, NoticeAnswerJudged):
             self.judged.append(command)
         else:
             self.notices.append(command)

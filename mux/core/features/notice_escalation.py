@@ -12,7 +12,7 @@ from typing import Final
 
 import attrs
 
-from mux.core.commands import Explain, Notify
+from mux.core.commands import LogNoticeDecision, Notify
 from mux.core.features.attention import Attention
 from mux.core.policy.notice import ESCALATES, WAITING, Notice, Recipient, Timing
 from mux.core.state.pending_requests import ServerRequest
@@ -121,7 +121,7 @@ class NoticeEscalation:
         self.state.count(f"notice/{outcome}")
         if outcome == "suppressed":
             self.state.count(f"notice/suppressed/{_reason(why)}")
-        self.state.out.append(Explain(each.notice, outcome, why, device))
+        self.state.out.append(LogNoticeDecision(each.notice, outcome, why, device))
 
 
 def _reason(why: str) -> str:

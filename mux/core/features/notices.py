@@ -13,7 +13,7 @@ Approvals aren't followed by hooks: whenever they have changed, those that wait 
 those that were raised. So one that was raised and answered within one event is never told of.
 
 One thing is told once to one device, whatever is repeated: each has an id (``Notice.thing``) that
-is the same over restarts, and the shell brings back those of earlier lives (``NoticesKept``).
+is the same over restarts, and the shell brings back those of earlier lives (``NoticesRestored``).
 
 Heard from: ``broker``.
 """

@@ -15,7 +15,7 @@ import attrs
 import msgspec
 
 from mux.core import audit_events
-from mux.core.commands import Judged
+from mux.core.commands import NoticeAnswerJudged
 from mux.core.features.approval_list import item_about, params_in
 from mux.core.features.voting import Voting
 from mux.core.policy.approval_policy import Ballot
@@ -271,7 +271,7 @@ class ServerRequests:
         """A device answers from its lock screen: by the same rules as any client."""
         state, request = self.state, self.state.approvals.get(b"%d" % id)
         if request is None or request.answered:
-            state.out.append(Judged("over", self._why_over(request)))
+            state.out.append(NoticeAnswerJudged("over", self._why_over(request)))
             return
         client = _behind_notice(principal, peer, state.now)
         result = msgspec.json.encode(plain(request.method, request.offer, yes=yes))
@@ -280,12 +280,12 @@ class ServerRequests:
             wrong = "this device may not approve"
         if wrong is not None:
             audit_events.answer_refused(state, request, client, "approve")
-            state.out.append(Judged("refused", wrong))
+            state.out.append(NoticeAnswerJudged("refused", wrong))
             return
         request.by_notice = principal.name
         decided = self._take(request, client, result)
         waits_for = "" if decided else self.voting.waits_for(request)
-        state.out.append(Judged("decided" if decided else "counted", waits_for))
+        state.out.append(NoticeAnswerJudged("decided" if decided else "counted", waits_for))
 
     def _why_over(self, request: ServerRequest | None) -> str:
         if request is None:

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from mux.core.commands import Judged, Withdraw
-from mux.core.events import AnsweredByNotice, NoticesKept
+from mux.core.commands import NoticeAnswerJudged, Withdraw
+from mux.core.events import AnsweredByNotice, NoticesRestored
 from mux.core.policy.approval_policy import Policies
 from mux.core.policy.notice import Kind, RestoredNotice, Rule
 from mux.core.policy.principal import Principal
@@ -527,7 +527,7 @@ def test_an_app_server_that_stays_down_is_told_and_that_it_is_back() -> None:
 
 def test_what_was_told_in_an_earlier_life_is_not_told_again() -> None:
     story, _ = noticed()
-    story.tell(NoticesKept(("turn/u1",), ()))
+    story.tell(NoticesRestored(("turn/u1",), ()))
     runs(story)
     ends(story)
     assert told(story) == []
@@ -538,15 +538,17 @@ def test_an_approval_of_an_earlier_life_is_taken_back_or_told_as_what_it_is_now(
     standing = RestoredNotice(
         "asked/1", "approval", "t", ("device:d1", "device:d2"), ("device:d2",)
     )
-    story.tell(NoticesKept(("asked/1",), (standing,)))
+    story.tell(NoticesRestored(("asked/1",), (standing,)))
     assert told(story) == ["-d1 approval", "-d2 approval", "+d2 approval-lost"]
-    story.tell(NoticesKept(("asked/1", "asked/1/lost"), (standing,)))
+    story.tell(NoticesRestored(("asked/1", "asked/1/lost"), (standing,)))
     assert told(story) == ["-d1 approval", "-d2 approval"]
 
 
 def test_what_stands_from_an_earlier_life_is_taken_back_when_it_is_seen() -> None:
     story, desk = noticed()
-    story.tell(NoticesKept((), (RestoredNotice("turn/u0", "turn-completed", "t", ("device:d2",)),)))
+    story.tell(
+        NoticesRestored((), (RestoredNotice("turn/u0", "turn-completed", "t", ("device:d2",)),))
+    )
     story.waits(1000)
     assert told(story) == []
     looks(desk)
@@ -556,7 +558,9 @@ def test_what_stands_from_an_earlier_life_is_taken_back_when_it_is_seen() -> Non
 # ── answers from a lock screen ────────────────────────────────────────────────────────────────
 
 
-def answers(story: Story, id: int, principal: Principal = PHONE, *, yes: bool = True) -> Judged:
+def answers(
+    story: Story, id: int, principal: Principal = PHONE, *, yes: bool = True
+) -> NoticeAnswerJudged:
     story.tell(AnsweredByNotice(id, principal, "10.0.0.7:5", yes))
     (judged,) = story.judged
     story.judged.clear()
@@ -568,7 +572,7 @@ def test_a_device_answers_without_being_attached(yes: bool, decision: str) -> No
     story, _ = noticed()
     id = asks(story)
     story.written()
-    assert answers(story, id, yes=yes) == Judged("decided", "")
+    assert answers(story, id, yes=yes) == NoticeAnswerJudged("decided", "")
     assert story.only() == {"id": 5, "result": {"decision": decision}}
     withdrawn = [each.why for each in story.notices if isinstance(each, Withdraw)]
     assert withdrawn == ["answered by a notice (phone)"]
@@ -601,7 +605,9 @@ def test_a_device_without_the_scope_changes_nothing() -> None:
     story, _ = noticed()
     id = asks(story)
     story.written()
-    assert answers(story, id, WATCHER) == Judged("refused", "this device may not approve")
+    assert answers(story, id, WATCHER) == NoticeAnswerJudged(
+        "refused", "this device may not approve"
+    )
     assert story.written() == []
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from mux.core.commands import Notify, Withdraw
-from mux.core.events import Reachable
+from mux.core.events import RecipientsChanged
 from mux.core.policy.notice import Rule, Timing
 from mux.core.policy.principal import Principal
 from tests.core.noticed import recipient
@@ -179,7 +179,7 @@ class Noticing(RuleBasedStateMachine):
             for each in DEVICES
             if each in self.registered
         ]
-        self.story.tell(Reachable(tuple(recipients)))
+        self.story.tell(RecipientsChanged(tuple(recipients)))
 
     @rule(seconds=st.sampled_from((1.0, 29.0, 59.0, 61.0, 119.0, 121.0, 490.0)))
     def time_passes(self, seconds: float) -> None:
