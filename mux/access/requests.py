@@ -20,7 +20,7 @@ from msgspec import structs
 from mux.access.devices import Book, Device, DeviceError, digest_of, new_token
 from mux.access.pairing import TICKET_SECONDS, Pairing, Wanted
 from mux.core.commands import AnswerOutside
-from mux.core.events import AccessEnded, DeviceEnded, Renamed
+from mux.core.events import ClientAccessEnded, DeviceAccessEnded, DeviceRenamed
 from mux.core.extension.devices import (
     Added,
     AddParams,
@@ -87,9 +87,9 @@ class Access:
             return
         device = self.book.by_id(principal.device)
         if device is None:
-            self.dispatcher.hear(AccessEnded(client, REVOKED))
+            self.dispatcher.hear(ClientAccessEnded(client, REVOKED))
         elif device.scopes != principal.scopes:
-            self.dispatcher.hear(AccessEnded(client, CHANGED))
+            self.dispatcher.hear(ClientAccessEnded(client, CHANGED))
         else:
             address = peer.rpartition(":")[0].strip("[]") or peer
             self._live[client] = (device.id, address)
@@ -113,13 +113,13 @@ class Access:
         """Close the device's connections; how many those were."""
         clients = self._clients_of(device)
         for client in clients:
-            self.dispatcher.hear(AccessEnded(client, reason))
-        self.dispatcher.hear(DeviceEnded(device.id))
+            self.dispatcher.hear(ClientAccessEnded(client, reason))
+        self.dispatcher.hear(DeviceAccessEnded(device.id))
         return len(clients)
 
     def _rename(self, client: ClientId, device: Device) -> None:
         before = self.dispatcher.broker.state.clients[client].principal
-        self.dispatcher.hear(Renamed(client, structs.replace(before, name=device.name)))
+        self.dispatcher.hear(DeviceRenamed(client, structs.replace(before, name=device.name)))
 
     # -- requests ----------------------------------------------------------------------------------
 

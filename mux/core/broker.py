@@ -29,9 +29,9 @@ import msgspec
 from mux.core import audit_events
 from mux.core.commands import AnswerOutside, Command, KillUpstream, LoadExperimentalSchema
 from mux.core.events import (
-    AccessEnded,
     AnsweredByNotice,
     AnsweredOutside,
+    ClientAccessEnded,
     ClientAttached,
     ClientDrained,
     ClientLags,
@@ -39,14 +39,14 @@ from mux.core.events import (
     ClientSent,
     ClientSentBinary,
     ClockMoved,
-    DeviceEnded,
+    DeviceAccessEnded,
+    DeviceRenamed,
     Event,
     ExperimentalSchemaLoaded,
     JournalExtent,
     JournalRead,
     NoticesRestored,
     RecipientsChanged,
-    Renamed,
     Resolved,
     TimePassed,
     UpstreamExited,
@@ -218,8 +218,8 @@ class Broker:
             case ClientLeft(client):
                 self._client_left(state.clients[client])
             case (
-                AccessEnded(client)
-                | Renamed(client)
+                ClientAccessEnded(client)
+                | DeviceRenamed(client)
                 | ClientLags(client)
                 | ClientDrained(client)
                 | JournalRead(client)
@@ -246,7 +246,7 @@ class Broker:
 
     def _learned(self, event: Event) -> None:
         match event:
-            case DeviceEnded(device):
+            case DeviceAccessEnded(device):
                 self._offering.device_ended(device)
                 self._queueing.device_ended(device)
             case ExperimentalSchemaLoaded(gate):
@@ -515,9 +515,9 @@ class Broker:
     def _client_told_of(self, client: Client, event: Event) -> None:
         state = self.state
         match event:
-            case AccessEnded(_, reason):
+            case ClientAccessEnded(_, reason):
                 self._end(client, reason)
-            case Renamed(_, principal):
+            case DeviceRenamed(_, principal):
                 client.principal = principal
             case JournalRead(_, entries, until):
                 state.fetched(client, entries, until)

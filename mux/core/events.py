@@ -61,20 +61,20 @@ class ClockMoved(Event, frozen=True):
     seconds: float
 
 
-class AccessEnded(Event, frozen=True):
+class ClientAccessEnded(Event, frozen=True):
     """What the client authenticated with no longer holds: it is revoked, say."""
 
     client: ClientId
     reason: str
 
 
-class DeviceEnded(Event, frozen=True):
+class DeviceAccessEnded(Event, frozen=True):
     """A paired device is revoked, or has other scopes now, whether it is attached or not."""
 
     device: str
 
 
-class Renamed(Event, frozen=True):
+class DeviceRenamed(Event, frozen=True):
     """The client's device has another name from now on; nothing else about it changes."""
 
     client: ClientId

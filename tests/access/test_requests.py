@@ -19,7 +19,7 @@ from mux.access.pairing import TICKET_SECONDS, Wanted
 from mux.access.requests import CHANGED, LONGEST_LIFETIME, REVOKED, Access, AccessError
 from mux.core.broker import Broker
 from mux.core.commands import AnswerOutside
-from mux.core.events import DeviceEnded, Event
+from mux.core.events import DeviceAccessEnded, Event
 from mux.core.limits import Limits
 from mux.core.policy.principal import ClientId, Principal
 from mux.core.policy.scopes import ALL
@@ -178,7 +178,7 @@ async def test_revoking_ends_that_device_alone_at_once(gate: Gate) -> None:
     assert [gate.closed[client] for client in gone] == [[(ENDED, REVOKED)]] * 2
     assert not gate.closed[stays]
     assert gate.revoked == [lost.id]
-    assert DeviceEnded(lost.id) in gate.broker.heard
+    assert DeviceAccessEnded(lost.id) in gate.broker.heard
     assert gate.records[-1] == (
         "device/revoked",
         {"device": "lost", "scopes": sorted(ALL), "by": "local"},

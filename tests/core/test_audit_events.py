@@ -10,7 +10,7 @@ import pytest
 from mux.core import audit_events
 from mux.core.audit_events import REFUSALS_SECONDS, REFUSALS_TOLD, decision
 from mux.core.broker import Broker
-from mux.core.events import AccessEnded
+from mux.core.events import ClientAccessEnded
 from mux.core.policy.principal import Principal
 from tests.core.stories import APPROVAL, FIRST_ID, QUESTION, TOOL_CALL, Json, Peer, Story, dumps
 
@@ -80,7 +80,7 @@ def test_why_a_client_was_cut_is_recorded() -> None:
     story = begun()
     peer = story.peer("phone", WATCHER)
     recorded(story)
-    story.tell(AccessEnded(peer.id, "revoked"))
+    story.tell(ClientAccessEnded(peer.id, "revoked"))
     cut = only(story)
     assert (cut["kind"], cut["why"], cut["by"]["principal"]) == ("client/cut", "revoked", "ann")
 

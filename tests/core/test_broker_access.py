@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mux.core.events import AccessEnded, ClientAttached, ClockMoved, Renamed
+from mux.core.events import ClientAccessEnded, ClientAttached, ClockMoved, DeviceRenamed
 from mux.core.policy.principal import Principal
 from mux.core.policy.scopes import ALL
 from tests.core.stories import Peer, Story
@@ -14,21 +14,21 @@ CLOSED = 4401
 def test_access_that_has_ended_closes_this_client_alone() -> None:
     story = Story.begun()
     phone, other = story.peer(principal=PHONE), story.peer()
-    story.tell(AccessEnded(phone.id, "revoked"))
+    story.tell(ClientAccessEnded(phone.id, "revoked"))
     assert (phone.closed, other.closed) == ([CLOSED], [])
     phone.leaves()
-    story.tell(AccessEnded(phone.id, "revoked"))  # it was quicker
+    story.tell(ClientAccessEnded(phone.id, "revoked"))  # it was quicker
 
 
 def test_a_renamed_device_goes_on_under_its_new_name() -> None:
     story = Story.begun()
     phone = story.peer(principal=PHONE)
     renamed = Principal("Ada's phone", "device", None, ALL, "d1")
-    story.tell(Renamed(phone.id, renamed))
+    story.tell(DeviceRenamed(phone.id, renamed))
     assert phone.closed == []
     assert story.broker.state.clients[phone.id].principal == renamed
     phone.leaves()
-    story.tell(Renamed(phone.id, renamed))
+    story.tell(DeviceRenamed(phone.id, renamed))
 
 
 def test_a_client_is_closed_at_the_moment_it_expires() -> None:
@@ -75,7 +75,7 @@ def test_one_whose_access_has_ended_is_not_heard() -> None:
     """What it said is read already, and its connection is still there."""
     story = Story.begun()
     phone = story.peer(principal=PHONE)
-    story.tell(AccessEnded(phone.id, "revoked"))
+    story.tell(ClientAccessEnded(phone.id, "revoked"))
     phone.asks("thread/start")
     assert story.written() == []
     assert phone.heard() == []

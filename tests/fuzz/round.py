@@ -133,7 +133,7 @@ class Round:
             self.oracle.clients[client].asking = None
             self._tell(events.ClientSentBinary(client))
         else:
-            self._tell(events.AccessEnded(client, "revoked"))
+            self._tell(events.ClientAccessEnded(client, "revoked"))
 
     def _leave(self, client: ClientId) -> None:
         voice = self.voices.pop(client)

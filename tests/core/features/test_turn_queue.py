@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mux.core.events import DeviceEnded
+from mux.core.events import DeviceAccessEnded
 from mux.core.features.turn_queue import QUEUE
 from mux.core.policy.principal import Principal
 from mux.core.protocol import jsonrpc
@@ -322,7 +322,7 @@ def test_what_a_device_has_queued_goes_with_its_access() -> None:
     says(desk, "b", "queue")
     phone.leaves()
     desk.heard()
-    story.tell(DeviceEnded("d1"))
+    story.tell(DeviceAccessEnded("d1"))
     assert changes(desk) == ["removed"]
     ends(story)
     assert texts(story) == ["b"]

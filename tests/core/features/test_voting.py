@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mux.core.events import AnsweredByNotice, DeviceEnded
+from mux.core.events import AnsweredByNotice, DeviceAccessEnded
 from mux.core.features.voting import CHANGED, REFUSED
 from mux.core.policy.approval_policy import Policies, PolicyName, Rule
 from mux.core.policy.principal import Principal
@@ -356,7 +356,7 @@ def test_a_vote_stays_when_its_client_leaves_and_goes_when_its_access_does() -> 
     second = raised(story, id=6)
     ada.answers(second, ACCEPT)
     ada.leaves()
-    story.tell(DeviceEnded("d1"))
+    story.tell(DeviceAccessEnded("d1"))
     desk.answers(second, ACCEPT)
     assert story.written() == []
 
