@@ -61,7 +61,7 @@ HOST_NAME: Final = "the host's settings"
 
 
 @attrs.define(eq=False, repr=False)
-class Noticing:
+class NoticeDelivery:
     """Notices of one broker. ``record(kind, fields)`` puts something into the audit log."""
 
     settings: model.Notices

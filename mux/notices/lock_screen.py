@@ -21,7 +21,7 @@ import trio
 from mux.access.pairing import Reply, malformed
 from mux.core.policy.principal import Principal, device_key
 from mux.notices.answer_tickets import PREFIX, Answer, Ticket
-from mux.notices.delivery import Noticing
+from mux.notices.delivery import NoticeDelivery
 
 BEARER: Final = "bearer "
 
@@ -37,7 +37,7 @@ class _Sent(msgspec.Struct):
 class LockScreen:
     """Judges of one broker."""
 
-    noticing: Noticing
+    noticing: NoticeDelivery
 
     def decide(self, push: str, authorization: str, body: bytes, address: str) -> Reply:
         """The answer to the device. Doesn't wait."""

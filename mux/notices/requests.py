@@ -24,7 +24,7 @@ from mux.core.policy.notice import KINDS, RISKS
 from mux.core.policy.principal import Principal
 from mux.dispatcher import Dispatcher
 from mux.errors import AppmuxError
-from mux.notices.delivery import Noticing
+from mux.notices.delivery import NoticeDelivery
 from mux.notices.ledger import Ledger, Thing
 from mux.notices.preferences import open_wishes
 from mux.push.endpoints import Endpoint
@@ -36,7 +36,7 @@ METHODS: Final = frozenset(said.METHODS) - {"mux/focus"}
 MOST_LISTED: Final = 1000
 
 
-class AskedError(AppmuxError):
+class NoticeRequestError(AppmuxError):
     """A request about notices that can't be granted."""
 
 
@@ -44,10 +44,10 @@ _Params = TypeVar("_Params")
 
 
 @attrs.define(eq=False, repr=False)
-class Asked:
+class NoticeRequests:
     """Answers of one broker."""
 
-    noticing: Noticing
+    noticing: NoticeDelivery
 
     @classmethod
     def open(
@@ -56,7 +56,7 @@ class Asked:
         book: Book,
         dispatcher: Dispatcher,
         record: Callable[[str, dict[str, object]], None],
-    ) -> Asked:
+    ) -> NoticeRequests:
         """Everything about notices, from the state directory. Blocks: call it at the start.
 
         Raises ``AppmuxError`` if something there can't be used.
@@ -68,10 +68,10 @@ class Asked:
         never = settings.approvals.never_from_notice
         for each in never:
             if each not in RISKS:
-                raise AskedError(
+                raise NoticeRequestError(
                     f"approvals.never_from_notice: no class is called {each!r}: {', '.join(RISKS)}"
                 )
-        return cls(Noticing(wanted, never, pushes, ledger, wishes, book, dispatcher, record))
+        return cls(NoticeDelivery(wanted, never, pushes, ledger, wishes, book, dispatcher, record))
 
     def answer(self, asked: AnswerOutside) -> object:
         """The result of a request. Raises ``AppmuxError``. (``mux/notices/test``: see ``test``.)"""
@@ -101,24 +101,28 @@ class Asked:
             case "mux/push/list":
                 return self._endpoints(by, everybodys=_read(asked, said.PushListParams).all)
             case _:
-                raise AskedError(f"nobody here answers `{asked.method}`")
+                raise NoticeRequestError(f"nobody here answers `{asked.method}`")
 
     def _whose(self, name: str | None, by: Principal) -> str:
-        """The key of the device that is meant. Raises ``AskedError``."""
+        """The key of the device that is meant. Raises ``NoticeRequestError``."""
         if name is None:
             return by.key
         key = self.noticing.key_of(name)
         if key != by.key and "admin" not in by.scopes:
-            raise AskedError(f"another device than yours ({by.name}) needs the scope `admin`")
+            raise NoticeRequestError(
+                f"another device than yours ({by.name}) needs the scope `admin`"
+            )
         if key is None:
-            raise AskedError(f"no device is named {name!r}: `appmux devices` lists them all")
+            raise NoticeRequestError(
+                f"no device is named {name!r}: `appmux devices` lists them all"
+            )
         return key
 
     # -- notices -----------------------------------------------------------------------------------
 
     def _list(self, wanted: said.ListParams) -> said.Notices:
         if not 1 <= wanted.limit <= MOST_LISTED:
-            raise AskedError(f"`limit` must be from 1 to {MOST_LISTED}")
+            raise NoticeRequestError(f"`limit` must be from 1 to {MOST_LISTED}")
         deliveries: dict[str, list[dict[str, Any]]] = {}
         if wanted.why:
             for row in self.noticing.pushes.history():
@@ -159,7 +163,7 @@ class Asked:
     def _one(self, id: str, by: Principal) -> said.NoticeRead:
         thing = self.noticing.ledger.of_push(id, [by.key])
         if thing is None:
-            raise AskedError("your device got no such notice")
+            raise NoticeRequestError("your device got no such notice")
         state = self.noticing.dispatcher.broker.state
         request = state.approvals.get(str(thing.request or "").encode())
         waits = request is not None and not request.answered
@@ -194,7 +198,7 @@ class Asked:
 
     def _register(self, wanted: said.RegisterParams, by: Principal) -> said.Endpoint:
         if not isinstance(wanted.address, dict):
-            raise AskedError("`address` must be an object: the service's fields")
+            raise NoticeRequestError("`address` must be an object: the service's fields")
         noticing = self.noticing
         noticing.wishes.keep(by)
         made = noticing.pushes.register(by.key, wanted.service, wanted.address, wanted.level)
@@ -223,7 +227,7 @@ class Asked:
 
     def _endpoints(self, by: Principal, *, everybodys: bool) -> said.Endpoints:
         if everybodys and "admin" not in by.scopes:
-            raise AskedError("those of all devices need the scope `admin`")
+            raise NoticeRequestError("those of all devices need the scope `admin`")
         pushes = self.noticing.pushes
         found = pushes.endpoints.all() if everybodys else pushes.endpoints.of(by.key)
         return said.Endpoints([self._endpoint(each) for each in found], pushes.services())
@@ -269,7 +273,7 @@ def _read(asked: AnswerOutside, kind: type[_Params]) -> _Params:
     try:
         return msgspec.json.decode(asked.params, type=kind)
     except msgspec.DecodeError as wrong:
-        raise AskedError(f"`{asked.method}`: {wrong}") from wrong
+        raise NoticeRequestError(f"`{asked.method}`: {wrong}") from wrong
 
 
 def _delivery(row: dict[str, Any], device: str) -> said.Delivery:

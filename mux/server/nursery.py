@@ -56,7 +56,7 @@ from mux.downstream.unauthenticated import Place, Unauthenticated
 from mux.errors import AppmuxError
 from mux.host.directories import Directories
 from mux.notices.lock_screen import LockScreen
-from mux.notices.requests import METHODS, Asked
+from mux.notices.requests import METHODS, NoticeRequests
 from mux.server import stderr, systemd_notify
 from mux.server.terminal import Terminal
 from mux.storage.audit_log import Audit
@@ -119,7 +119,7 @@ class RunningServer:
     store: Store
     access: Access
     audit: Audit
-    notices: Asked
+    notices: NoticeRequests
     certificate: Certificate | None
     failures: Failures = attrs.field(factory=Failures)
     unauthenticated: Unauthenticated = attrs.field(factory=Unauthenticated)

@@ -29,7 +29,7 @@ from mux.downstream.listener import Listener
 from mux.downstream.tls import Certificate, open_certificate
 from mux.host.directories import Directories
 from mux.host.socket_owner import occupant
-from mux.notices.requests import Asked
+from mux.notices.requests import NoticeRequests
 from mux.posix import descriptors
 from mux.server.nursery import RunningServer
 from mux.storage import state_dir
@@ -174,7 +174,7 @@ def _assemble(
     )
     directories = Directories(config.devices.directories, str(Path.cwd()), dispatcher.hear)
     access = Access(book, dispatcher, config.auth.mode is None, audit.record)
-    notices = Asked.open(config, book, dispatcher, audit.record)
+    notices = NoticeRequests.open(config, book, dispatcher, audit.record)
     server = RunningServer(
         config,
         authenticator,

@@ -23,7 +23,7 @@ from mux.core.protocol.scope import Scope
 from mux.core.state.app_server import Introduction
 from mux.dispatcher import Dispatcher
 from mux.notices.lock_screen import LockScreen
-from mux.notices.requests import Asked
+from mux.notices.requests import NoticeRequests
 from mux.push.message import Push
 from tests.core.stories import INITIALIZED, dumps
 
@@ -57,7 +57,7 @@ class Desk:
     server: AppServer = attrs.field(factory=AppServer)
     dispatcher: Dispatcher = attrs.field(init=False)
     book: Book = attrs.field(init=False)
-    asked: Asked = attrs.field(init=False)
+    asked: NoticeRequests = attrs.field(init=False)
     lockscreen: LockScreen = attrs.field(init=False)
     records: list[tuple[str, dict[str, object]]] = attrs.field(factory=list)
 
@@ -73,7 +73,7 @@ class Desk:
             approvals=Policies(never_from_notice=self.never),
         )
         record = lambda kind, fields: self.records.append((kind, fields))  # noqa: E731
-        self.asked = Asked.open(config, self.book, self.dispatcher, record)
+        self.asked = NoticeRequests.open(config, self.book, self.dispatcher, record)
         noticing = self.asked.noticing
         noticing.clock = noticing.ledger.clock = noticing.wishes.clock = lambda: self.now
         noticing.pushes.clock = lambda: self.now
