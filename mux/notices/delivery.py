@@ -34,7 +34,7 @@ from mux.dispatcher import Dispatcher
 from mux.notices import wording
 from mux.notices.answer_tickets import ANSWERS, Ticket, Tickets
 from mux.notices.ledger import Ledger
-from mux.notices.preferences import Wishes
+from mux.notices.preferences import NoticePreferences
 from mux.push.endpoints import HOST
 from mux.push.message import Push
 from mux.push.sender import Pushes
@@ -68,7 +68,7 @@ class NoticeDelivery:
     never: tuple[str, ...]
     pushes: Pushes
     ledger: Ledger
-    wishes: Wishes
+    wishes: NoticePreferences
     book: Book
     dispatcher: Dispatcher
     record: Callable[[str, dict[str, object]], None]

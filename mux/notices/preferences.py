@@ -41,11 +41,11 @@ _HOUR = re.compile(r"([01]\d|2[0-3]):[0-5]\d")
 _HOURS = re.compile(r"(?P<start>\d\d:\d\d)-(?P<end>\d\d:\d\d)")
 
 
-class WishError(AppmuxError):
+class PreferenceError(AppmuxError):
     """Rules that can't be used, or can't be kept."""
 
 
-class Wish(msgspec.Struct):
+class Preference(msgspec.Struct):
     """What is kept of one device. Its name and scopes: of one that isn't in the device book."""
 
     name: str
@@ -55,17 +55,17 @@ class Wish(msgspec.Struct):
 
 class _File(msgspec.Struct):
     version: int
-    devices: dict[str, Wish]
+    devices: dict[str, Preference]
 
 
 @attrs.define(eq=False, repr=False)
-class Wishes:
+class NoticePreferences:
     """Those of all devices, by key. ``default``: the rules below each device's own."""
 
     path: Path
     clock: Callable[[], float]
     default: list[RuleSet] = attrs.field(factory=list)
-    _devices: dict[str, Wish] = attrs.field(factory=dict)
+    _devices: dict[str, Preference] = attrs.field(factory=dict)
     _file: WriteBehind = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -83,30 +83,30 @@ class Wishes:
         now = self.clock()
         return tuple(_at(each, now) for each in [*self.default, *self.of(device)])
 
-    def known(self, device: str) -> Wish | None:
+    def known(self, device: str) -> Preference | None:
         """What is kept of it."""
         return self._devices.get(device)
 
     def keep(self, principal: Principal) -> None:
-        """Its name and scopes, of one that registers for push. Raises ``WishError``."""
+        """Its name and scopes, of one that registers for push. Raises ``PreferenceError``."""
         before = self._devices.get(principal.key)
-        wish = Wish(principal.name, sorted(principal.scopes), before.rules if before else [])
+        wish = Preference(principal.name, sorted(principal.scopes), before.rules if before else [])
         if wish != before:
             self._change(principal.key, wish)
 
     def set(self, device: str, rules: list[RuleSet]) -> None:
-        """Other rules. Raises ``WishError``."""
+        """Other rules. Raises ``PreferenceError``."""
         if len(rules) > MOST_RULES:
-            raise WishError(f"at most {MOST_RULES} rules a device")
+            raise PreferenceError(f"at most {MOST_RULES} rules a device")
         for each in rules:
             check(each)
-        before = self._devices.get(device, Wish("", []))
-        self._change(device, Wish(before.name, before.scopes, rules))
+        before = self._devices.get(device, Preference("", []))
+        self._change(device, Preference(before.name, before.scopes, rules))
 
     def snooze(self, device: str, seconds: float, thread: str | None, kind: str | None) -> None:
-        """Nothing for so long, of this thread or kind; 0 ends it. Raises ``WishError``."""
+        """Nothing for so long, of this thread or kind; 0 ends it. Raises ``PreferenceError``."""
         if not 0 <= seconds <= LONGEST_SNOOZE:
-            raise WishError("`seconds` must be from 0 to a year's")
+            raise PreferenceError("`seconds` must be from 0 to a year's")
         kept = [
             each
             for each in self.of(device)
@@ -139,18 +139,18 @@ class Wishes:
         """Write what isn't written yet, at the end."""
         self._file.flush()
 
-    def _change(self, device: str, wish: Wish) -> None:
+    def _change(self, device: str, wish: Preference) -> None:
         before = self._devices
         devices = {**before, device: wish}
         if len(devices) > MOST_DEVICES:
-            raise WishError(f"wishes of {MOST_DEVICES} devices are kept already")
+            raise PreferenceError(f"wishes of {MOST_DEVICES} devices are kept already")
         self._devices = devices
         try:
             self._file.write()
         except OSError as failure:
             self._devices = before
             self._file.owe_seldom()  # it may have got there
-            raise WishError(
+            raise PreferenceError(
                 f"nothing was changed: {self.path} can't be written ({failure.strerror}): make room"
                 " for it"
             ) from failure
@@ -163,18 +163,18 @@ def _back() -> str:
     return "the wishes of devices that were revoked stay in it"
 
 
-def open_wishes(
+def open_preferences(
     state_dir: Path, clock: Callable[[], float], quiet: str = "", off: Iterable[str] = ()
-) -> Wishes:
+) -> NoticePreferences:
     """Those of a state directory. ``quiet`` (HH:MM-HH:MM) and ``off`` (kinds): the host's settings.
 
-    A damaged file is set aside, and a new one begun. Raises ``WishError`` if it can't be read, or a
-    newer appmux wrote it.
+    A damaged file is set aside, and a new one begun. Raises ``PreferenceError`` if it can't be
+    read, or a newer appmux wrote it.
     """
-    opened = Wishes(state_dir / FILE, clock, _default(quiet, off))
+    opened = NoticePreferences(state_dir / FILE, clock, _default(quiet, off))
     try:
         opened._devices = _read(opened.path)
-    except WishError as failure:
+    except PreferenceError as failure:
         if not isinstance(failure.__cause__, DamagedError):
             raise
         try:
@@ -184,8 +184,8 @@ def open_wishes(
     return opened
 
 
-def _read(path: Path) -> dict[str, Wish]:
-    document = json_file.read(path, VERSION, "a list of wishes", WishError, _unreadable)
+def _read(path: Path) -> dict[str, Preference]:
+    document = json_file.read(path, VERSION, "a list of wishes", PreferenceError, _unreadable)
     if document is None:
         return {}
     try:
@@ -194,8 +194,8 @@ def _read(path: Path) -> dict[str, Wish]:
         raise _unreadable(path, str(failure)) from DamagedError(failure)
 
 
-def _unreadable(path: Path, why: str) -> WishError:
-    return WishError(
+def _unreadable(path: Path, why: str) -> PreferenceError:
+    return PreferenceError(
         f"can't read what devices want to be told of, {path}: {why}. Restore it from a backup, or"
         " remove it: then each is told of everything"
     )
@@ -206,11 +206,11 @@ def _default(quiet: str, off: Iterable[str]) -> list[RuleSet]:
     if quiet:
         hours = _HOURS.fullmatch(quiet)
         if hours is None:
-            raise WishError(f'notices.quiet must be like "22:00-07:00", not {quiet!r}')
+            raise PreferenceError(f'notices.quiet must be like "22:00-07:00", not {quiet!r}')
         rules.append(RuleSet("quiet", start=hours["start"], end=hours["end"]))
     for kind in off:
         if kind not in KINDS:
-            raise WishError(f"notices.off: no kind is called {kind!r}: {', '.join(KINDS)}")
+            raise PreferenceError(f"notices.off: no kind is called {kind!r}: {', '.join(KINDS)}")
         rules.append(msgspec.convert({"mode": "off", "kind": kind}, RuleSet))
     for each in rules:
         check(each)
@@ -218,12 +218,12 @@ def _default(quiet: str, off: Iterable[str]) -> list[RuleSet]:
 
 
 def check(rule: RuleSet) -> None:
-    """Raises ``WishError``, which says what is wrong with it."""
+    """Raises ``PreferenceError``, which says what is wrong with it."""
     if rule.mode != "quiet":
         return
     for name, hour in (("start", rule.start), ("end", rule.end)):
         if hour is None or not _HOUR.fullmatch(hour):
-            raise WishError(f"quiet hours want `{name}` as HH:MM, not {hour!r}")
+            raise PreferenceError(f"quiet hours want `{name}` as HH:MM, not {hour!r}")
     if rule.timeZone is not None:
         _zone(rule.timeZone)
 
@@ -234,7 +234,7 @@ def _zone(name: str) -> datetime.tzinfo:
     try:
         return zoneinfo.ZoneInfo(name)
     except (OSError, ValueError, zoneinfo.ZoneInfoNotFoundError):
-        raise WishError(f"no time zone is called {name!r}; as Europe/Vienna") from None
+        raise PreferenceError(f"no time zone is called {name!r}; as Europe/Vienna") from None
 
 
 def _at(rule: RuleSet, now: float) -> Rule:

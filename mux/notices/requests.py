@@ -26,7 +26,7 @@ from mux.dispatcher import Dispatcher
 from mux.errors import AppmuxError
 from mux.notices.delivery import NoticeDelivery
 from mux.notices.ledger import Ledger, Thing
-from mux.notices.preferences import open_wishes
+from mux.notices.preferences import open_preferences
 from mux.push.endpoints import Endpoint
 from mux.push.sender import Pushes
 
@@ -62,7 +62,7 @@ class NoticeRequests:
         Raises ``AppmuxError`` if something there can't be used.
         """
         state_dir, wanted = settings.state_dir, settings.notices
-        wishes = open_wishes(state_dir, time.time, wanted.quiet or "", wanted.off)
+        wishes = open_preferences(state_dir, time.time, wanted.quiet or "", wanted.off)
         pushes = Pushes.open(state_dir, settings.push)
         ledger = Ledger.open(state_dir, time.time)
         never = settings.approvals.never_from_notice

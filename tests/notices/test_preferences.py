@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 
 from mux.core.extension.notices import RuleSet
 from mux.core.policy.notice import Rule
-from mux.notices.preferences import MOST_RULES, WishError, Wishes, open_wishes
+from mux.notices.preferences import MOST_RULES, NoticePreferences, PreferenceError, open_preferences
 
 VIENNA = ZoneInfo("Europe/Vienna")
 
@@ -22,8 +22,8 @@ def at(hour: str, zone: Any = VIENNA) -> float:
     return datetime.datetime.fromisoformat(f"2026-11-24T{hour}").replace(tzinfo=zone).timestamp()
 
 
-def wishes(where: Path, now: list[float], **settings: Any) -> Wishes:
-    return open_wishes(where, lambda: now[0], **settings)
+def wishes(where: Path, now: list[float], **settings: Any) -> NoticePreferences:
+    return open_preferences(where, lambda: now[0], **settings)
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_a_snooze_ends_by_itself_and_can_be_ended(tmp_path: Path) -> None:
     there.snooze("d", 0, None, "approval")
     assert there.now("d") == ()
     for seconds in (-1, float("nan"), 1e12):
-        with pytest.raises(WishError):
+        with pytest.raises(PreferenceError):
             there.snooze("d", seconds, None, None)
 
 
@@ -87,9 +87,9 @@ def test_they_are_kept(tmp_path: Path) -> None:
 )
 def test_a_wrong_rule_is_told_and_changes_nothing(rule: RuleSet, told: str, tmp_path: Path) -> None:
     there = wishes(tmp_path, [0.0])
-    with pytest.raises(WishError, match=told):
+    with pytest.raises(PreferenceError, match=told):
         there.set("d", [rule])
-    with pytest.raises(WishError, match="at most"):
+    with pytest.raises(PreferenceError, match="at most"):
         there.set("d", [RuleSet("on")] * (MOST_RULES + 1))
     assert there.of("d") == []
 
@@ -103,7 +103,7 @@ def test_a_wrong_rule_is_told_and_changes_nothing(rule: RuleSet, told: str, tmp_
     ],
 )
 def test_wrong_settings_are_told(settings: dict[str, Any], told: str, tmp_path: Path) -> None:
-    with pytest.raises(WishError, match=told):
+    with pytest.raises(PreferenceError, match=told):
         wishes(tmp_path, [0.0], **settings)
 
 
@@ -123,11 +123,11 @@ def test_a_damaged_file_is_set_aside_with_a_word(tmp_path: Path, text: str) -> N
 def test_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
     path = tmp_path / "notices.json"
     path.write_text('{"version": 9}')
-    with pytest.raises(WishError, match="by a newer appmux"):
+    with pytest.raises(PreferenceError, match="by a newer appmux"):
         wishes(tmp_path, [0.0])
     path.unlink()
     os.mkfifo(path)
-    with pytest.raises(WishError, match=rf"{path}: it is a pipe .*Restore it from"):
+    with pytest.raises(PreferenceError, match=rf"{path}: it is a pipe .*Restore it from"):
         wishes(tmp_path, [0.0])
 
 
@@ -136,7 +136,7 @@ def test_a_revoked_device_s_wishes_go_once_the_disk_takes_it(tmp_path: Path) -> 
     there.set("d", [RuleSet("off")])
     in_the_way = tmp_path / "notices.json.new"
     in_the_way.mkdir()
-    with pytest.raises(WishError, match="nothing was changed"):
+    with pytest.raises(PreferenceError, match="nothing was changed"):
         there.set("d", [])
     there.forget("d")
     there.flush()

@@ -23,7 +23,7 @@ from mux.downstream import tls
 from mux.errors import AppmuxError
 from mux.host.novascale import _token
 from mux.notices.ledger import Ledger
-from mux.notices.preferences import open_wishes
+from mux.notices.preferences import open_preferences
 from mux.posix import private_file
 from mux.posix.private_file import UnfitError
 from mux.push import key_file
@@ -147,7 +147,7 @@ OPENERS: dict[str, Callable[[Path], Any]] = {
     FILE: _book,
     COPY: _copy,
     "push.json": lambda state: open_endpoints(state, lambda: 0.0),
-    "notices.json": lambda state: open_wishes(state, lambda: 0.0),
+    "notices.json": lambda state: open_preferences(state, lambda: 0.0),
     "broker.lock": state_dir.claim,
     "vapid.pem": lambda state: open_vapid(model.WebPush(), state),
     "pushes.sqlite3": lambda state: QueueFile(state / "pushes.sqlite3").load(),
