@@ -103,12 +103,12 @@ class Reply:
 
     status: HTTPStatus
     body: bytes = attrs.field(repr=False)
-    about: Ticket | None = None
+    about: PairingTicket | None = None
     whose: str = ""
 
 
 @attrs.define(eq=False, repr=False)
-class Ticket:
+class PairingTicket:
     """One ticket. ``until`` on trio's clock, which stands still while the machine sleeps;
     ``wall_until`` in Unix seconds, of a clock that may be set back. ``owner``: the operator's
     connection.
@@ -129,7 +129,7 @@ class Ticket:
     ended: trio.Event = attrs.field(factory=trio.Event)
 
 
-def _holds(ticket: Ticket, now: float, wall: float) -> bool:
+def _holds(ticket: PairingTicket, now: float, wall: float) -> bool:
     return ticket.until > now and ticket.wall_until > wall
 
 
@@ -152,13 +152,13 @@ class Pairing:
     book: Book
     tell: Callable[[ClientId, str, object], None]
     record: Callable[[str, dict[str, object]], None]
-    _tickets: dict[str, Ticket] = attrs.field(factory=dict, repr=False)
+    _tickets: dict[str, PairingTicket] = attrs.field(factory=dict, repr=False)
     """By the ticket's digest; for as long as it holds, used or not."""
     _ids: itertools.count[int] = attrs.field(factory=lambda: itertools.count(1))
 
     # -- the operator begins ---------------------------------------------------------------------
 
-    def begin(self, owner: ClientId, wanted: Wanted) -> tuple[Ticket, str]:
+    def begin(self, owner: ClientId, wanted: Wanted) -> tuple[PairingTicket, str]:
         """A new ticket, and its text. Raises ``DeviceError``, ``PairingError``."""
         if wanted.name:
             wanted = attrs.evolve(wanted, name=self.book.free_name(wanted.name))
@@ -176,7 +176,7 @@ class Pairing:
             )
         text = secrets.token_urlsafe(TICKET_BYTES)
         until, wall_until = now + TICKET_SECONDS, wall + TICKET_SECONDS
-        ticket = Ticket(next(self._ids), owner, wanted, until, wall_until)
+        ticket = PairingTicket(next(self._ids), owner, wanted, until, wall_until)
         self._tickets[digest_of(text)] = ticket
         return ticket, text
 
@@ -204,14 +204,14 @@ class Pairing:
             return _refusal(HTTPStatus.GONE, "expired-ticket", text)
         return await self._await_word(ticket, sent, address)
 
-    def _again(self, ticket: Ticket, address: str) -> None:
+    def _again(self, ticket: PairingTicket, address: str) -> None:
         """A used ticket came once more. Somebody may have stolen it: its operator is told."""
         ticket.again += 1
         if ticket.again <= TOLD_AGAIN:
             self.tell(ticket.owner, ENDED, Ended(ticket.id, Outcome.AGAIN, origin=address))
             log.warning("a pairing ticket was used again", client=address)
 
-    async def _await_word(self, ticket: Ticket, sent: PairRequest, address: str) -> Reply:
+    async def _await_word(self, ticket: PairingTicket, sent: PairRequest, address: str) -> Reply:
         ticket.came = ticket.wanted.name or printable_name(sent.name)
         code = code_of(sent.ticket, sent.name, sent.nonce)
         log.info("a device asks to be paired", client=address, name=ticket.came)
@@ -255,7 +255,7 @@ class Pairing:
         ticket.outcome = Outcome.PAIRED
         ticket.ended.set()
 
-    def _enter(self, ticket: Ticket) -> Device:
+    def _enter(self, ticket: PairingTicket) -> Device:
         wanted, digest = ticket.wanted, digest_of(ticket.token)
         name = wanted.name or self.book.name_like(ticket.came)
         return self.book.add(name, wanted.kind, wanted.scopes, digest, wanted.lifetime)
@@ -272,7 +272,7 @@ class Pairing:
         else:
             self._lost(ticket)
 
-    def _lost(self, ticket: Ticket) -> None:
+    def _lost(self, ticket: PairingTicket) -> None:
         """The device is gone without its token."""
         if ticket.device is not None:
             try:
@@ -289,7 +289,7 @@ class Pairing:
                 ticket.outcome = Outcome.CALLED_OFF
                 ticket.ended.set()
 
-    def _end(self, ticket: Ticket, outcome: Outcome) -> None:
+    def _end(self, ticket: PairingTicket, outcome: Outcome) -> None:
         """It ends without a device."""
         if ticket.outcome is None:
             ticket.outcome = outcome
@@ -297,17 +297,17 @@ class Pairing:
             self._record("device/refused", ticket, why=outcome.value)
             self._tell_end(ticket)
 
-    def _record(self, kind: str, ticket: Ticket, **more: object) -> None:
+    def _record(self, kind: str, ticket: PairingTicket, **more: object) -> None:
         name = ticket.device.name if ticket.device is not None else ticket.came
         fields = {"device": name, "kind": ticket.wanted.kind, "by": ticket.wanted.by}
         self.record(kind, {**fields, **more})
 
-    def _tell_end(self, ticket: Ticket) -> None:
+    def _tell_end(self, ticket: PairingTicket) -> None:
         name = ticket.device.name if ticket.device is not None else msgspec.UNSET
         self.tell(ticket.owner, ENDED, Ended(ticket.id, ticket.outcome or Outcome.LEFT, name))
 
 
-def _waits(ticket: Ticket) -> bool:
+def _waits(ticket: PairingTicket) -> bool:
     """Whether a device waits for the operator's word on it."""
     return bool(ticket.came) and ticket.outcome is None
 
@@ -327,7 +327,7 @@ def _refusal(status: HTTPStatus, error: WhyNot, message: str, whose: str = "") -
     return Reply(status, msgspec.json.encode(NotPaired(error, message)), whose=whose)
 
 
-def _no(ticket: Ticket) -> Reply:
+def _no(ticket: PairingTicket) -> Reply:
     match ticket.outcome:
         case Outcome.DECLINED:
             return _refusal(HTTPStatus.FORBIDDEN, "declined", "the operator said no")
@@ -339,7 +339,7 @@ def _no(ticket: Ticket) -> Reply:
             return _refusal(HTTPStatus.GONE, "called-off", text)
 
 
-def _yes(ticket: Ticket, device: Device) -> Reply:
+def _yes(ticket: PairingTicket, device: Device) -> Reply:
     granted = Paired(ticket.token, device.name, sorted(device.scopes), device.expires)
     return Reply(HTTPStatus.OK, msgspec.json.encode(granted), ticket)
 

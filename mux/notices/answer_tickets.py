@@ -32,7 +32,7 @@ ANSWERS: Final[tuple[Answer, ...]] = ("approve", "decline")
 
 
 @attrs.define(eq=False, repr=False)
-class Ticket:
+class AnswerTicket:
     """One ticket. ``push``: the id of what carries it; ``until``: on the caller's clock.
 
     ``wall_until`` is the same in Unix seconds: the caller's clock stands still while the machine
@@ -53,10 +53,10 @@ class Ticket:
 
 
 @attrs.define(eq=False, repr=False)
-class Tickets:
+class AnswerTickets:
     """All tickets, by digest."""
 
-    _tickets: dict[str, Ticket] = attrs.field(factory=dict, repr=False)
+    _tickets: dict[str, AnswerTicket] = attrs.field(factory=dict, repr=False)
 
     def issue(
         self, device: str, request: int, push: str, *, seconds: float, now: float, wall: float
@@ -71,10 +71,12 @@ class Tickets:
             del self._tickets[next(iter(self._tickets))]
         text = PREFIX + secrets.token_urlsafe(TICKET_BYTES)
         digest = digest_of(text)
-        self._tickets[digest] = Ticket(digest, device, request, push, now + seconds, wall + seconds)
+        self._tickets[digest] = AnswerTicket(
+            digest, device, request, push, now + seconds, wall + seconds
+        )
         return text
 
-    def find(self, text: str) -> Ticket | None:
+    def find(self, text: str) -> AnswerTicket | None:
         """The ticket of this text, used or not. How long it takes tells nothing of any ticket."""
         digest = digest_of(text)
         ticket = self._tickets.get(digest)

@@ -32,7 +32,7 @@ from mux.core.policy.principal import Principal, device_key
 from mux.core.policy.scopes import ALL
 from mux.dispatcher import Dispatcher
 from mux.notices import wording
-from mux.notices.answer_tickets import ANSWERS, Ticket, Tickets
+from mux.notices.answer_tickets import ANSWERS, AnswerTicket, AnswerTickets
 from mux.notices.ledger import Ledger
 from mux.notices.preferences import NoticePreferences
 from mux.push.endpoints import HOST
@@ -72,7 +72,7 @@ class NoticeDelivery:
     book: Book
     dispatcher: Dispatcher
     record: Callable[[str, dict[str, object]], None]
-    tickets: Tickets = attrs.field(factory=Tickets)
+    tickets: AnswerTickets = attrs.field(factory=AnswerTickets)
     clock: Callable[[], float] = time.time
     _verdicts: list[NoticeAnswerJudged] = attrs.field(factory=list)
     _standing: dict[str, Notice] = attrs.field(factory=dict)
@@ -281,7 +281,7 @@ class NoticeDelivery:
         self._verdicts.append(command)
 
     def answered_from_notice(
-        self, ticket: Ticket, principal: Principal, peer: str, *, yes: bool
+        self, ticket: AnswerTicket, principal: Principal, peer: str, *, yes: bool
     ) -> NoticeAnswerJudged:
         """Put it to the core; what became of it."""
         self.dispatcher.hear(AnsweredByNotice(ticket.request, principal, peer, yes))

@@ -20,7 +20,7 @@ import trio
 
 from mux.access.pairing import Reply, malformed
 from mux.core.policy.principal import Principal, device_key
-from mux.notices.answer_tickets import PREFIX, Answer, Ticket
+from mux.notices.answer_tickets import PREFIX, Answer, AnswerTicket
 from mux.notices.delivery import NoticeDelivery
 
 BEARER: Final = "bearer "
@@ -62,7 +62,7 @@ class LockScreen:
             return _refusal(HTTPStatus.UNAUTHORIZED, "revoked", text, _named(ticket))
         return self._answered(ticket, principal, address, yes=sent.answer == "approve")
 
-    def _refused(self, ticket: Ticket, push: str, token: str) -> Reply | None:
+    def _refused(self, ticket: AnswerTicket, push: str, token: str) -> Reply | None:
         """Why the ticket doesn't hold, for this push and this device.
 
         It counts as a failure of whose token was brought, else of the ticket alone: its device may
@@ -86,7 +86,9 @@ class LockScreen:
             return _refusal(HTTPStatus.CONFLICT, "expired-ticket", text, whose)
         return None
 
-    def _answered(self, ticket: Ticket, principal: Principal, address: str, *, yes: bool) -> Reply:
+    def _answered(
+        self, ticket: AnswerTicket, principal: Principal, address: str, *, yes: bool
+    ) -> Reply:
         ticket.used = True
         judged = self.noticing.answered_from_notice(ticket, principal, address, yes=yes)
         if judged.outcome == "over":
@@ -97,7 +99,7 @@ class LockScreen:
         return Reply(HTTPStatus.OK, msgspec.json.encode(told))
 
 
-def _named(ticket: Ticket) -> str:
+def _named(ticket: AnswerTicket) -> str:
     """What people may see of a ticket: the id of the push that carried it."""
     return f"ticket of push {ticket.push}"
 

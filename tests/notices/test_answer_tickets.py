@@ -7,11 +7,11 @@ import hashlib
 import pytest
 
 from mux.notices import answer_tickets as module
-from mux.notices.answer_tickets import PREFIX, REMEMBERED_SECONDS, Tickets, digest_of
+from mux.notices.answer_tickets import PREFIX, REMEMBERED_SECONDS, AnswerTickets, digest_of
 
 
 def test_a_ticket_is_what_was_said_of_it() -> None:
-    tickets = Tickets()
+    tickets = AnswerTickets()
     text = tickets.issue("device:a", 7, "p-1", seconds=99.0, now=1.0, wall=5.0)
     assert text.startswith(PREFIX)
     assert len(text) == len(PREFIX) + 43  # 32 bytes
@@ -27,7 +27,7 @@ def test_a_ticket_is_what_was_said_of_it() -> None:
 
 
 def test_one_that_is_over_is_remembered_for_an_hour_and_no_longer() -> None:
-    tickets = Tickets()
+    tickets = AnswerTickets()
     text = tickets.issue("a", 1, "p", seconds=100.0, now=0.0, wall=0.0)
     end = 100.0 + REMEMBERED_SECONDS
     tickets.issue("a", 2, "p", seconds=9.0, now=end - 0.5, wall=0.0)
@@ -38,13 +38,13 @@ def test_one_that_is_over_is_remembered_for_an_hour_and_no_longer() -> None:
 
 def test_the_oldest_goes_where_there_are_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MOST", 3)
-    tickets = Tickets()
+    tickets = AnswerTickets()
     texts = [tickets.issue("a", number, "p", seconds=1e9, now=0.0, wall=0.0) for number in range(4)]
     assert [tickets.find(text) is not None for text in texts] == [False, True, True, True]
 
 
 def test_a_digest_that_stands_at_another_s_place_opens_nothing() -> None:
-    tickets = Tickets()
+    tickets = AnswerTickets()
     one, other = (
         tickets.issue("a", number, "p", seconds=1e9, now=0.0, wall=0.0) for number in (1, 2)
     )

@@ -16,7 +16,7 @@ from mux.access.authentication import open_auth
 from mux.access.throttle import TOO_MANY, Failures
 from mux.config.model import Auth
 from mux.downstream.routes import knock
-from mux.notices.answer_tickets import MOST, Tickets
+from mux.notices.answer_tickets import MOST, AnswerTickets
 from mux.push.message import Push
 from tests import knocks
 from tests.notices.desk import Desk
@@ -199,7 +199,7 @@ async def test_who_gets_a_ticket_for_what(
 
 
 def test_old_tickets_are_forgotten_and_texts_are_kept_nowhere() -> None:
-    tickets = Tickets()
+    tickets = AnswerTickets()
     first = tickets.issue("device:a", 1, "p", seconds=100.0, now=0.0, wall=0.0)
     assert len(first) > 43  # 256 bits in base64
     assert first not in repr(tickets)
