@@ -51,7 +51,7 @@ CHANGED: Final = "this device has other scopes now; reconnect"
 _SHA256_HEX: Final = re.compile(r"[0-9a-f]{64}")
 
 
-class AccessError(AppmuxError):
+class DeviceRequestError(AppmuxError):
     """A request about devices that can't be granted."""
 
 
@@ -59,7 +59,7 @@ _Params = TypeVar("_Params")
 
 
 @attrs.define(eq=False, repr=False)
-class Access:
+class DeviceRequests:
     """``open_door``: a WebSocket listener lets in whoever brings no token.
 
     ``record(kind, fields)`` puts a change into the audit log; ``revoked`` is told of a device's
@@ -144,7 +144,7 @@ class Access:
             case "mux/devices/scope":
                 return self._limit(by, _read(asked, ScopeParams))
             case _:
-                raise AccessError(f"nobody here answers `{asked.method}`")
+                raise DeviceRequestError(f"nobody here answers `{asked.method}`")
 
     def _begin(self, client: ClientId, by: Principal, wanted: BeginParams) -> Begun:
         scopes, lifetime = _granted(wanted, by), _lifetime(wanted)
@@ -160,7 +160,7 @@ class Access:
             token = new_token()
             digest = digest_of(token)
         elif not _SHA256_HEX.fullmatch(digest):
-            raise AccessError("tokenSha256 must be 64 hex digits in lower case")
+            raise DeviceRequestError("tokenSha256 must be 64 hex digits in lower case")
         name = wanted.name or self.book.name_like(wanted.kind)
         device = self.book.add(name, wanted.kind, scopes, digest, lifetime)
         self._record("device/added", device, by)
@@ -218,13 +218,13 @@ def _read(asked: AnswerOutside, kind: type[_Params]) -> _Params:
     try:
         return msgspec.json.decode(asked.params, type=kind)
     except msgspec.DecodeError as wrong:
-        raise AccessError(f"`{asked.method}`: {wrong}") from wrong
+        raise DeviceRequestError(f"`{asked.method}`: {wrong}") from wrong
 
 
 def _granted(wanted: Grant, by: Principal) -> frozenset[Scope]:
     scopes = frozenset(wanted.scopes)
     if not scopes:
-        raise AccessError("grant at least one scope")
+        raise DeviceRequestError("grant at least one scope")
     _refuse_more_than_held(scopes, by)
     return scopes
 
@@ -232,13 +232,15 @@ def _granted(wanted: Grant, by: Principal) -> frozenset[Scope]:
 def _refuse_more_than_held(scopes: frozenset[Scope], by: Principal) -> None:
     more = scopes - by.scopes
     if more:
-        raise AccessError(f"you can't grant what you haven't yourself: {', '.join(sorted(more))}")
+        raise DeviceRequestError(
+            f"you can't grant what you haven't yourself: {', '.join(sorted(more))}"
+        )
 
 
 def _lifetime(wanted: Grant) -> float | None:
     seconds = wanted.lifetime_seconds
     if seconds is not None and not 0 < seconds <= LONGEST_LIFETIME:
-        raise AccessError(
+        raise DeviceRequestError(
             "a device lasts for more than 0 s and at most 10 years; leave it out for ever"
         )
     return seconds

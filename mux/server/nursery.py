@@ -40,7 +40,7 @@ import trio
 
 import mux
 from mux.access.authentication import Authenticator
-from mux.access.requests import Access
+from mux.access.requests import DeviceRequests
 from mux.access.throttle import Failures
 from mux.config.model import Config
 from mux.core.commands import AnswerOutside, ReadJournal
@@ -117,7 +117,7 @@ class RunningServer:
     schema: CodexSchema
     directories: Directories
     store: Store
-    access: Access
+    access: DeviceRequests
     audit: Audit
     notices: NoticeRequests
     certificate: Certificate | None

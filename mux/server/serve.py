@@ -15,7 +15,7 @@ import trio
 import mux
 from mux.access.authentication import Authenticator, open_auth
 from mux.access.devices import Book, open_book
-from mux.access.requests import Access
+from mux.access.requests import DeviceRequests
 from mux.config.addresses import Address, UnixAddress, parse_listen_url, refuse_open_door
 from mux.config.codex_binary import codex_home, find_codex
 from mux.config.model import Config
@@ -173,7 +173,7 @@ def _assemble(
         codex, config.state_dir, lambda gate: dispatcher.hear(ExperimentalSchemaLoaded(gate))
     )
     directories = Directories(config.devices.directories, str(Path.cwd()), dispatcher.hear)
-    access = Access(book, dispatcher, config.auth.mode is None, audit.record)
+    access = DeviceRequests(book, dispatcher, config.auth.mode is None, audit.record)
     notices = NoticeRequests.open(config, book, dispatcher, audit.record)
     server = RunningServer(
         config,

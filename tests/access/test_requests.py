@@ -16,7 +16,13 @@ from msgspec import to_builtins
 
 from mux.access.devices import Book, Device, DeviceError, digest_of, open_book
 from mux.access.pairing import TICKET_SECONDS, Wanted
-from mux.access.requests import CHANGED, LONGEST_LIFETIME, REVOKED, Access, AccessError
+from mux.access.requests import (
+    CHANGED,
+    LONGEST_LIFETIME,
+    REVOKED,
+    DeviceRequestError,
+    DeviceRequests,
+)
 from mux.core.broker import Broker
 from mux.core.commands import AnswerOutside
 from mux.core.events import DeviceAccessEnded, Event
@@ -49,14 +55,14 @@ class Heard(Broker):
 
 @attrs.define(eq=False)
 class Gate:
-    """Everything around an `Access`, and what it said."""
+    """Everything around an `DeviceRequests`, and what it said."""
 
     path: Path
     open_door: bool = False
     broker: Heard = attrs.field(factory=Heard)
     dispatcher: Dispatcher = attrs.field(init=False)
     book: Book = attrs.field(init=False)
-    access: Access = attrs.field(init=False)
+    access: DeviceRequests = attrs.field(init=False)
     records: list[tuple[str, dict[str, object]]] = attrs.field(factory=list)
     closed: dict[ClientId, list[tuple[int, str]]] = attrs.field(factory=dict)
     changes: int = 0
@@ -69,7 +75,7 @@ class Gate:
         record: Callable[[str, dict[str, object]], None] = lambda kind, fields: (  # noqa: E731
             self.records.append((kind, fields))
         )
-        self.access = Access(self.book, self.dispatcher, self.open_door, record)
+        self.access = DeviceRequests(self.book, self.dispatcher, self.open_door, record)
         self.access.changed = self.change
         self.access.revoked = self.revoked.append
         self.dispatcher.doorkeeper = self.access
@@ -254,7 +260,9 @@ async def test_nobody_grants_what_it_has_not(gate: Gate) -> None:
         "devices/scope": {"name": "phone", "scopes": ["observe", "drive", "approve"]},
     }
     for method, params in beyond.items():
-        with pytest.raises(AccessError, match=r"can't grant what you haven't yourself: \w+$"):
+        with pytest.raises(
+            DeviceRequestError, match=r"can't grant what you haven't yourself: \w+$"
+        ):
             gate.ask(method, WATCHER, **params)
     # What a device has already isn't granted; it may be kept, and taken away.
     gate.ask("devices/scope", WATCHER, name="phone", scopes=["drive"])
@@ -262,7 +270,7 @@ async def test_nobody_grants_what_it_has_not(gate: Gate) -> None:
     assert gate.ask("devices/add", WATCHER, scopes=["observe"])["scopes"] == ["observe"]
     assert gate.ask("pairing/begin", WATCHER, scopes=["observe"])["ticket"]
     for method in ("pairing/begin", "devices/add"):
-        with pytest.raises(AccessError, match="grant at least one scope"):
+        with pytest.raises(DeviceRequestError, match="grant at least one scope"):
             gate.ask(method, scopes=[])
 
 
@@ -279,7 +287,7 @@ async def test_a_device_added_by_its_digest_or_with_a_token_that_is_shown_once(g
         {"device": "mine", "scopes": ["observe"], "by": "local"},
     )
     for wrong in ("", "x", digest_of("u").upper(), digest_of("u")[1:], digest_of("u") + "0"):
-        with pytest.raises(AccessError, match="64 hex digits in lower case"):
+        with pytest.raises(DeviceRequestError, match="64 hex digits in lower case"):
             gate.ask("devices/add", scopes=["observe"], tokenSha256=wrong)
     assert gate.ask("devices/add", scopes=["observe"])["name"] == "novascale 2"
 
@@ -287,7 +295,7 @@ async def test_a_device_added_by_its_digest_or_with_a_token_that_is_shown_once(g
 @pytest.mark.parametrize("method", ["devices/add", "pairing/begin"])
 async def test_a_lifetime_has_bounds(gate: Gate, method: str) -> None:
     for wrong in (0, -1, LONGEST_LIFETIME + 1, 1e300):
-        with pytest.raises(AccessError, match="more than 0 s and at most 10 years"):
+        with pytest.raises(DeviceRequestError, match="more than 0 s and at most 10 years"):
             gate.ask(method, scopes=["observe"], lifetimeSeconds=wrong)
     for name, right in (("short", 0.5), ("long", LONGEST_LIFETIME)):
         gate.ask(method, scopes=["observe"], name=name, lifetimeSeconds=right)
@@ -336,12 +344,12 @@ async def test_a_pairing_is_its_askers_and_ends_with_it(tmp_path: Path, open_doo
 async def test_what_is_no_request_is_told_with_its_method(
     gate: Gate, method: str, params: dict[str, Any]
 ) -> None:
-    with pytest.raises(AccessError, match=f"^`mux/{method}`: "):
+    with pytest.raises(DeviceRequestError, match=f"^`mux/{method}`: "):
         gate.ask(method, **params)
 
 
 async def test_nobody_answers_what_is_unknown(gate: Gate) -> None:
-    with pytest.raises(AccessError, match="nobody here answers `mux/devices/other`"):
+    with pytest.raises(DeviceRequestError, match="nobody here answers `mux/devices/other`"):
         gate.ask("devices/other")
 
 
