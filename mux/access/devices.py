@@ -70,7 +70,7 @@ class DeviceError(AppmuxError):
     """A name that is taken or can't be one, a device that isn't there, a book that is full."""
 
 
-class BookError(AppmuxError):
+class DeviceRegistryError(AppmuxError):
     """The book can't be read or written; the text says what that means for the devices."""
 
 
@@ -131,8 +131,8 @@ def printable_name(name: str, otherwise: str = "device") -> str:
 
 
 @attrs.define(eq=False, repr=False)
-class Book:
-    """All devices. Made by ``open_book``; one for a broker."""
+class DeviceRegistry:
+    """All devices. Made by ``open_registry``; one for a broker."""
 
     path: Path
     clock: Callable[[], float]
@@ -207,7 +207,8 @@ class Book:
     ) -> Device:
         """Enter a device whose token has this digest; ``lifetime`` in seconds.
 
-        Raises ``DeviceError``, or ``BookError`` if it can't be written: then it isn't there.
+        Raises ``DeviceError``, or ``DeviceRegistryError`` if it can't be written: then it isn't
+        there.
         """
         now = self.clock()
         name = self.free_name(name)
@@ -233,7 +234,7 @@ class Book:
         return device
 
     def rename(self, device: Device, name: str) -> Device:
-        """Give it another name. Raises ``DeviceError``, ``BookError``."""
+        """Give it another name. Raises ``DeviceError``, ``DeviceRegistryError``."""
         if proper_name(name).casefold() != device.name.casefold():
             self.free_name(name)
         changed = attrs.evolve(device, name=proper_name(name))
@@ -246,13 +247,14 @@ class Book:
         return changed
 
     def limit(self, device: Device, scopes: frozenset[Scope]) -> Device:
-        """Give it other scopes. Raises ``BookError``."""
+        """Give it other scopes. Raises ``DeviceRegistryError``."""
         changed = attrs.evolve(device, scopes=scopes)
         self._change({**self._devices, device.id: changed})
         return changed
 
     def revoke(self, device: Device) -> None:
-        """Strike it out, at once. Raises ``BookError`` if that couldn't be written yet."""
+        """Strike it out, at once. Raises ``DeviceRegistryError`` if that couldn't be written
+        yet."""
         self._set({id: each for id, each in self._devices.items() if id != device.id})
         if self.trouble is None:
             self._shut_out.clear()
@@ -261,7 +263,9 @@ class Book:
             self._file.write()
         except OSError as failure:
             self._file.owe(failure)
-            raise BookError(f"{device.name!r} is shut out, but {self.trouble}") from failure
+            raise DeviceRegistryError(
+                f"{device.name!r} is shut out, but {self.trouble}"
+            ) from failure
 
     def saw(self, id: str, address: str) -> None:
         """A device came or left."""
@@ -294,7 +298,7 @@ class Book:
         except OSError as failure:
             self._set(before)
             self._file.owe_seldom()  # it may have got into one of the two
-            raise BookError(
+            raise DeviceRegistryError(
                 f"nothing was changed: {self.path} can't be written ({failure.strerror}): make room"
                 " for it, or give appmux another --state-dir"
             ) from failure
@@ -324,12 +328,13 @@ class _File:
     devices: list[Device]
 
 
-def open_book(state_dir: Path, clock: Callable[[], float]) -> Book:
+def open_registry(state_dir: Path, clock: Callable[[], float]) -> DeviceRegistry:
     """The book of a state directory, empty if there is none yet.
 
-    A damaged one is read from its copy. Raises ``BookError`` if that can't be read either.
+    A damaged one is read from its copy. Raises ``DeviceRegistryError`` if that can't be read
+    either.
     """
-    book = Book(state_dir / FILE, clock)
+    book = DeviceRegistry(state_dir / FILE, clock)
     try:
         book._set(_read(book.path) or {})
     except _UnreadableBookError as damage:
@@ -339,7 +344,7 @@ def open_book(state_dir: Path, clock: Callable[[], float]) -> Book:
     return book
 
 
-class _UnreadableBookError(BookError):
+class _UnreadableBookError(DeviceRegistryError):
     """What stands there is no device book, of any version."""
 
 
@@ -348,8 +353,8 @@ def _restored(path: Path, damage: _UnreadableBookError) -> dict[str, Device]:
     copy = path.with_name(COPY)
     try:
         devices = _read(copy)
-    except BookError as failure:
-        raise BookError(f"{damage}. Its copy is of no use, too: {failure}") from failure
+    except DeviceRegistryError as failure:
+        raise DeviceRegistryError(f"{damage}. Its copy is of no use, too: {failure}") from failure
     if devices is None:
         raise damage
     try:
@@ -361,7 +366,7 @@ def _restored(path: Path, damage: _UnreadableBookError) -> dict[str, Device]:
 
 
 def _read(path: Path) -> dict[str, Device] | None:
-    document = json_file.read(path, VERSION, "a device book", BookError, _unreadable)
+    document = json_file.read(path, VERSION, "a device book", DeviceRegistryError, _unreadable)
     if document is None:
         return None
     try:

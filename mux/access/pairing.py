@@ -30,7 +30,14 @@ import msgspec
 import structlog
 import trio
 
-from mux.access.devices import Book, BookError, Device, digest_of, new_token, printable_name
+from mux.access.devices import (
+    Device,
+    DeviceRegistry,
+    DeviceRegistryError,
+    digest_of,
+    new_token,
+    printable_name,
+)
 from mux.core.extension.devices import (
     Asked,
     Ended,
@@ -149,7 +156,7 @@ class Pairing:
     puts what became of a device into the audit log.
     """
 
-    book: Book
+    book: DeviceRegistry
     tell: Callable[[ClientId, str, object], None]
     record: Callable[[str, dict[str, object]], None]
     _tickets: dict[str, PairingTicket] = attrs.field(factory=dict, repr=False)
@@ -233,8 +240,8 @@ class Pairing:
     def confirm(self, owner: ClientId, id: int, *, accept: bool) -> None:
         """The operator's word on the device that came. ``ended`` follows, once that has its token.
 
-        Raises ``PairingError`` if there is none (any more); ``DeviceError`` and ``BookError`` if it
-        can't be entered, and then it is over.
+        Raises ``PairingError`` if there is none (any more); ``DeviceError`` and
+        ``DeviceRegistryError`` if it can't be entered, and then it is over.
         """
         ticket = next(
             (each for each in self._tickets.values() if (each.id, each.owner) == (id, owner)), None
@@ -277,7 +284,7 @@ class Pairing:
         if ticket.device is not None:
             try:
                 self.book.revoke(ticket.device)
-            except BookError as failure:
+            except DeviceRegistryError as failure:
                 log.error("a device that left before it was paired stays", why=str(failure))
             ticket.device, ticket.outcome = None, None
         self._end(ticket, Outcome.LEFT)

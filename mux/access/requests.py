@@ -17,7 +17,7 @@ import attrs
 import msgspec
 from msgspec import structs
 
-from mux.access.devices import Book, Device, DeviceError, digest_of, new_token
+from mux.access.devices import Device, DeviceError, DeviceRegistry, digest_of, new_token
 from mux.access.pairing import TICKET_SECONDS, Pairing, Wanted
 from mux.core.commands import AnswerOutside
 from mux.core.events import ClientAccessEnded, DeviceAccessEnded, DeviceRenamed
@@ -66,7 +66,7 @@ class DeviceRequests:
     number, ``changed`` that some device has another name or other scopes.
     """
 
-    book: Book
+    book: DeviceRegistry
     dispatcher: Dispatcher
     open_door: bool
     record: Callable[[str, dict[str, object]], None]

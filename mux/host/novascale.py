@@ -27,7 +27,7 @@ from xml.parsers.expat import ExpatError
 
 import attrs
 
-from mux.access.devices import digest_of, open_book
+from mux.access.devices import digest_of, open_registry
 from mux.core.policy.scopes import ALL
 from mux.errors import AppmuxError
 from mux.host.launchd import Launchd
@@ -198,13 +198,13 @@ def _token(path: Path) -> str:
 
 def _enter(state_dir: Path, digest: str) -> None:
     """Make the token a device of all scopes, as it had natively, unless it is one already."""
-    book = open_book(state_dir, time.time)
+    book = open_registry(state_dir, time.time)
     if all(device.digest != digest for device in book):
         book.add(book.name_like(DEVICE), "novascale", ALL, digest)
 
 
 def _strike_out(state_dir: Path, digest: str) -> None:
-    book = open_book(state_dir, time.time)
+    book = open_registry(state_dir, time.time)
     for device in list(book):
         if device.digest == digest:
             book.revoke(device)

@@ -23,7 +23,7 @@ from typing import Any, Final
 import attrs
 import trio
 
-from mux.access.devices import Book
+from mux.access.devices import DeviceRegistry
 from mux.config import model
 from mux.core.commands import LogNoticeDecision, NoticeAnswerJudged, Notify, Withdraw
 from mux.core.events import AnsweredByNotice, NoticesRestored, RecipientsChanged
@@ -69,7 +69,7 @@ class NoticeDelivery:
     pushes: Pushes
     ledger: Ledger
     wishes: NoticePreferences
-    book: Book
+    book: DeviceRegistry
     dispatcher: Dispatcher
     record: Callable[[str, dict[str, object]], None]
     tickets: AnswerTickets = attrs.field(factory=AnswerTickets)

@@ -15,7 +15,7 @@ from typing import Any, Final, TypeVar
 import attrs
 import msgspec
 
-from mux.access.devices import Book
+from mux.access.devices import DeviceRegistry
 from mux.config import model
 from mux.core.commands import AnswerOutside
 from mux.core.extension import notices as said
@@ -53,7 +53,7 @@ class NoticeRequests:
     def open(
         cls,
         settings: model.Config,
-        book: Book,
+        book: DeviceRegistry,
         dispatcher: Dispatcher,
         record: Callable[[str, dict[str, object]], None],
     ) -> NoticeRequests:

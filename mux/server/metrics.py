@@ -28,7 +28,7 @@ from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
 import mux
-from mux.access.devices import Book
+from mux.access.devices import DeviceRegistry
 from mux.access.throttle import Failures
 from mux.core.features.notice_escalation import REASONS
 from mux.core.features.server_requests import LATE
@@ -68,7 +68,7 @@ class Metrics(Collector):
     audit: Audit
     failures: Failures
     pushes: Pushes
-    book: Book
+    book: DeviceRegistry
     _registry: CollectorRegistry = attrs.field(factory=CollectorRegistry)
 
     def __attrs_post_init__(self) -> None:

@@ -14,7 +14,7 @@ import trio
 
 import mux
 from mux.access.authentication import Authenticator, open_auth
-from mux.access.devices import Book, open_book
+from mux.access.devices import DeviceRegistry, open_registry
 from mux.access.requests import DeviceRequests
 from mux.config.addresses import Address, UnixAddress, parse_listen_url, refuse_open_door
 from mux.config.codex_binary import codex_home, find_codex
@@ -64,7 +64,7 @@ async def serve(config: Config, take_over: float | None = None) -> None:
     state = state_dir.claim(config.state_dir)
     there = {each.url.partition("://")[2] for each in opened}
     try:
-        book = open_book(config.state_dir, time.time)
+        book = open_registry(config.state_dir, time.time)
         authenticator.device = book.by_token
         limits = config.limits
         store = Store.open(
@@ -143,7 +143,7 @@ def _assemble(
     authenticator: Authenticator,
     certificate: Certificate | None,
     store: Store,
-    book: Book,
+    book: DeviceRegistry,
     audit: Audit,
 ) -> RunningServer:
     introduction = app_server.Introduction(

@@ -17,12 +17,12 @@ from structlog.testing import capture_logs
 
 from mux.access import devices
 from mux.access.devices import (
-    Book,
-    BookError,
     DeviceError,
+    DeviceRegistry,
+    DeviceRegistryError,
     digest_of,
     new_token,
-    open_book,
+    open_registry,
     printable_name,
     proper_name,
 )
@@ -50,11 +50,11 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def book(tmp_path: Path, clock: Clock) -> Book:
-    return open_book(tmp_path, clock)
+def book(tmp_path: Path, clock: Clock) -> DeviceRegistry:
+    return open_registry(tmp_path, clock)
 
 
-def add(book: Book, name: str, token: str = "", **more: Any) -> devices.Device:
+def add(book: DeviceRegistry, name: str, token: str = "", **more: Any) -> devices.Device:
     given: dict[str, Any] = {"kind": "paired", "scopes": OBSERVE} | more
     return book.add(name, digest=digest_of(token or new_token()), **given)
 
@@ -62,7 +62,7 @@ def add(book: Book, name: str, token: str = "", **more: Any) -> devices.Device:
 # -- tokens ----------------------------------------------------------------------------------------
 
 
-def test_a_token_opens_and_is_kept_nowhere(book: Book) -> None:
+def test_a_token_opens_and_is_kept_nowhere(book: DeviceRegistry) -> None:
     token = new_token()
     device = add(book, "phone", token)
     assert book.by_token(token) == device
@@ -74,7 +74,7 @@ def test_a_token_opens_and_is_kept_nowhere(book: Book) -> None:
 
 @given(st.text())
 def test_no_other_text_opens(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
-    book = open_book(tmp_path_factory.mktemp("book"), Clock())
+    book = open_registry(tmp_path_factory.mktemp("book"), Clock())
     token = new_token()
     add(book, "phone", token)
     if text.isascii():  # what a header can bring
@@ -86,7 +86,7 @@ def test_tokens_differ() -> None:
     assert len({new_token() for _ in range(100)}) == 100
 
 
-def test_a_token_belongs_to_one_device(book: Book) -> None:
+def test_a_token_belongs_to_one_device(book: DeviceRegistry) -> None:
     add(book, "phone", "same")
     with pytest.raises(DeviceError, match="'phone' has this token already"):
         add(book, "tablet", "same")
@@ -99,13 +99,13 @@ def test_a_token_belongs_to_one_device(book: Book) -> None:
 @pytest.mark.parametrize(
     "name", ["", "  ", "a\x1b[2J", "a\nb\x00", "x" * 65, "local", "JWT", "\ud800"]
 )
-def test_what_is_no_name(book: Book, name: str) -> None:
+def test_what_is_no_name(book: DeviceRegistry, name: str) -> None:
     with pytest.raises(DeviceError):
         add(book, name)
     assert not book.path.exists()
 
 
-def test_names_are_one_whatever_their_case_and_spaces(book: Book) -> None:
+def test_names_are_one_whatever_their_case_and_spaces(book: DeviceRegistry) -> None:
     device = add(book, "  Ada's \t phone ")
     assert device.name == "Ada's phone"
     assert book.by_name("ADA'S  PHONE") == device
@@ -115,7 +115,7 @@ def test_names_are_one_whatever_their_case_and_spaces(book: Book) -> None:
         book.by_name("x")
 
 
-def test_a_proposed_name_is_made_free(book: Book) -> None:
+def test_a_proposed_name_is_made_free(book: DeviceRegistry) -> None:
     for wanted in ("phone", "phone 2", "phone 3"):
         assert book.name_like("Phone").casefold() == wanted
         add(book, book.name_like("Phone"))
@@ -129,7 +129,7 @@ def test_any_proposal_makes_a_proper_name(text: str) -> None:
     assert proper_name(name) == name
 
 
-def test_an_expired_devices_name_is_free(book: Book, clock: Clock) -> None:
+def test_an_expired_devices_name_is_free(book: DeviceRegistry, clock: Clock) -> None:
     first = add(book, "guest", lifetime=60.0)
     clock.now += 60
     second = add(book, "guest")
@@ -140,9 +140,11 @@ def test_an_expired_devices_name_is_free(book: Book, clock: Clock) -> None:
 # -- changes ---------------------------------------------------------------------------------------
 
 
-def test_every_change_is_in_the_file_at_once(book: Book, tmp_path: Path, clock: Clock) -> None:
+def test_every_change_is_in_the_file_at_once(
+    book: DeviceRegistry, tmp_path: Path, clock: Clock
+) -> None:
     def kept() -> list[devices.Device]:
-        return list(open_book(tmp_path, clock))
+        return list(open_registry(tmp_path, clock))
 
     device = add(book, "phone", lifetime=90.5, kind="invite", scopes=ALL)
     assert kept() == [device]
@@ -157,7 +159,7 @@ def test_every_change_is_in_the_file_at_once(book: Book, tmp_path: Path, clock: 
     assert kept() == []
 
 
-def test_a_device_may_change_the_case_of_its_name(book: Book) -> None:
+def test_a_device_may_change_the_case_of_its_name(book: DeviceRegistry) -> None:
     add(book, "tablet")
     device = add(book, "phone")
     assert book.rename(device, "Phone").name == "Phone"
@@ -165,11 +167,13 @@ def test_a_device_may_change_the_case_of_its_name(book: Book) -> None:
         book.rename(device, "Tablet")
 
 
-def test_when_it_was_seen_waits_for_a_while(book: Book, tmp_path: Path, clock: Clock) -> None:
+def test_when_it_was_seen_waits_for_a_while(
+    book: DeviceRegistry, tmp_path: Path, clock: Clock
+) -> None:
     device = add(book, "phone")
 
     def kept() -> tuple[float | None, str | None]:
-        (each,) = open_book(tmp_path, clock)
+        (each,) = open_registry(tmp_path, clock)
         return each.seen, each.address
 
     book.saw(device.id, "10.0.0.7")
@@ -186,7 +190,7 @@ def test_when_it_was_seen_waits_for_a_while(book: Book, tmp_path: Path, clock: C
     assert "telephone" in book.path.read_text()
 
 
-async def test_when_it_was_seen_is_written_behind(book: Book, clock: Clock) -> None:
+async def test_when_it_was_seen_is_written_behind(book: DeviceRegistry, clock: Clock) -> None:
     device = add(book, "phone")
     async with trio.open_nursery() as nursery:
         nursery.start_soon(book.run)
@@ -196,7 +200,7 @@ async def test_when_it_was_seen_is_written_behind(book: Book, clock: Clock) -> N
         nursery.cancel_scope.cancel()
 
 
-def test_those_expired_long_ago_are_forgotten(book: Book, clock: Clock) -> None:
+def test_those_expired_long_ago_are_forgotten(book: DeviceRegistry, clock: Clock) -> None:
     old = add(book, "old", lifetime=1.0)
     clock.now += devices.EXPIRED_KEPT
     add(book, "younger")
@@ -206,7 +210,7 @@ def test_those_expired_long_ago_are_forgotten(book: Book, clock: Clock) -> None:
     assert book.by_id(old.id) is None
 
 
-def test_the_book_is_bounded(book: Book, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_book_is_bounded(book: DeviceRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(devices, "MOST_DEVICES", 2)
     add(book, "one")
     add(book, "two")
@@ -218,24 +222,24 @@ def test_the_book_is_bounded(book: Book, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_what_cannot_be_written_is_not_done(
-    book: Book, tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    book: DeviceRegistry, tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     device = add(book, "phone")
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(BookError, match=r"nothing was changed: .*No space left"):
+    with pytest.raises(DeviceRegistryError, match=r"nothing was changed: .*No space left"):
         add(book, "tablet")
-    with pytest.raises(BookError):
+    with pytest.raises(DeviceRegistryError):
         book.rename(device, "tablet")
-    with pytest.raises(BookError):
+    with pytest.raises(DeviceRegistryError):
         book.limit(device, ALL)
     assert list(book) == [device]
     assert book.trouble is None, "whoever asked was told"
     monkeypatch.undo()
-    assert list(open_book(tmp_path, clock)) == [device]
+    assert list(open_registry(tmp_path, clock)) == [device]
 
 
 def test_what_got_into_one_of_the_two_files_is_taken_out_again(
-    book: Book, tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    book: DeviceRegistry, tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     device = add(book, "phone")
     replace, calls = json_file.replace, []
@@ -247,16 +251,16 @@ def test_what_got_into_one_of_the_two_files_is_taken_out_again(
         replace(path, text)
 
     monkeypatch.setattr(json_file, "replace", half)
-    with pytest.raises(BookError, match="nothing was changed"):
+    with pytest.raises(DeviceRegistryError, match="nothing was changed"):
         book.limit(device, ALL)
     assert [path.name for path in calls] == [devices.COPY, devices.FILE]
     book.flush()
     book.path.write_text("")
-    assert list(open_book(tmp_path, clock)) == [device]
+    assert list(open_registry(tmp_path, clock)) == [device]
 
 
 async def test_shutting_out_waits_for_no_disk_and_is_written_once_there_is_room(
-    book: Book, tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    book: DeviceRegistry, tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     token = new_token()
     device, other = add(book, "phone", token), add(book, "tablet")
@@ -264,20 +268,22 @@ async def test_shutting_out_waits_for_no_disk_and_is_written_once_there_is_room(
     async with trio.open_nursery() as nursery:
         nursery.start_soon(book.run)
         for name, each in (("'phone'", device), ("'phone', 'tablet'", other)):
-            with pytest.raises(BookError, match=r"is shut out, but the device book") as told:
+            with pytest.raises(
+                DeviceRegistryError, match=r"is shut out, but the device book"
+            ) as told:
                 book.revoke(each)
             assert f"would let in again who was revoked: {name}" in str(told.value)
             assert book.trouble is not None
             assert book.trouble in str(told.value)
         assert book.by_token(token) is None
-        assert list(open_book(tmp_path, clock)) == [device, other]
+        assert list(open_registry(tmp_path, clock)) == [device, other]
         monkeypatch.undo()
-        await eventually(lambda: not list(open_book(tmp_path, clock)), "it is written")
+        await eventually(lambda: not list(open_registry(tmp_path, clock)), "it is written")
         await eventually(lambda: not book.trouble, "and said so")
         nursery.cancel_scope.cancel()
     add(book, "phone")
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(BookError, match=r"who was revoked: 'phone'$"):
+    with pytest.raises(DeviceRegistryError, match=r"who was revoked: 'phone'$"):
         book.revoke(book.by_name("phone"))
 
 
@@ -285,7 +291,7 @@ def full(_descriptor: int) -> None:
     raise OSError(28, "No space left on device")
 
 
-def both(book: Book) -> tuple[Path, Path]:
+def both(book: DeviceRegistry) -> tuple[Path, Path]:
     """The book and its copy."""
     return book.path, book.path.with_name(devices.COPY)
 
@@ -313,14 +319,16 @@ def changed(document: dict[str, Any], key: str, value: object) -> dict[str, Any]
         ("more", 1),
     ],
 )
-def test_a_damaged_entry_is_refused(book: Book, clock: Clock, key: str, value: object) -> None:
+def test_a_damaged_entry_is_refused(
+    book: DeviceRegistry, clock: Clock, key: str, value: object
+) -> None:
     """Never read as something that might allow more."""
     add(book, "phone")
     document = json.loads(book.path.read_text())
     for path in both(book):
         path.write_text(json.dumps(changed(document, key, value)))
-    with pytest.raises(BookError, match="an entry in it is damaged"):
-        open_book(book.path.parent, clock)
+    with pytest.raises(DeviceRegistryError, match="an entry in it is damaged"):
+        open_registry(book.path.parent, clock)
 
 
 @pytest.mark.parametrize(
@@ -335,81 +343,89 @@ def test_a_damaged_entry_is_refused(book: Book, clock: Clock, key: str, value: o
         ("[" * 100_000, "isn't a device book"),
     ],
 )
-def test_another_file_is_refused(book: Book, clock: Clock, text: str, why: str) -> None:
+def test_another_file_is_refused(book: DeviceRegistry, clock: Clock, text: str, why: str) -> None:
     book.path.write_text(text)
-    with pytest.raises(BookError, match=why):
-        open_book(book.path.parent, clock)
+    with pytest.raises(DeviceRegistryError, match=why):
+        open_registry(book.path.parent, clock)
 
 
-def test_a_device_that_stands_there_twice_is_refused(book: Book, clock: Clock) -> None:
+def test_a_device_that_stands_there_twice_is_refused(book: DeviceRegistry, clock: Clock) -> None:
     add(book, "phone")
     document = json.loads(book.path.read_text())
     document["devices"] *= 2
     for path in both(book):
         path.write_text(json.dumps(document))
-    with pytest.raises(BookError, match="twice"):
-        open_book(book.path.parent, clock)
+    with pytest.raises(DeviceRegistryError, match="twice"):
+        open_registry(book.path.parent, clock)
 
 
-def test_a_book_that_cannot_be_read_is_refused(book: Book, clock: Clock) -> None:
+def test_a_book_that_cannot_be_read_is_refused(book: DeviceRegistry, clock: Clock) -> None:
     book.path.mkdir()
-    with pytest.raises(BookError, match="can't read the device book"):
-        open_book(book.path.parent, clock)
+    with pytest.raises(DeviceRegistryError, match="can't read the device book"):
+        open_registry(book.path.parent, clock)
     book.path.rmdir()
     book.path.write_bytes(b"\xff")
-    with pytest.raises(BookError, match="can't read the device book"):
-        open_book(book.path.parent, clock)
+    with pytest.raises(DeviceRegistryError, match="can't read the device book"):
+        open_registry(book.path.parent, clock)
 
 
 @pytest.mark.parametrize("damage", [b"", b"{}", b"\xff", b'{"version": 1, "devices": [{}]}'])
-def test_a_damaged_book_is_read_from_its_copy(book: Book, clock: Clock, damage: bytes) -> None:
+def test_a_damaged_book_is_read_from_its_copy(
+    book: DeviceRegistry, clock: Clock, damage: bytes
+) -> None:
     gone = add(book, "gone")
     device = add(book, "phone")
     book.revoke(gone)
     book.path.write_bytes(damage)
     with capture_logs() as logs:
-        assert list(open_book(book.path.parent, clock)) == [device]
+        assert list(open_registry(book.path.parent, clock)) == [device]
     (told,) = logs
     assert told["log_level"] == "error"
     assert f"{book.path} is damaged: set aside" in told["event"]
     assert Path(told["kept"]).read_bytes() == damage
     with capture_logs() as logs:
-        assert list(open_book(book.path.parent, clock)) == [device]
+        assert list(open_registry(book.path.parent, clock)) == [device]
     assert not logs, "it is mended"
 
 
-def test_a_book_that_was_removed_is_empty_whatever_its_copy_says(book: Book, clock: Clock) -> None:
+def test_a_book_that_was_removed_is_empty_whatever_its_copy_says(
+    book: DeviceRegistry, clock: Clock
+) -> None:
     add(book, "phone")
     book.path.unlink()
-    assert not list(open_book(book.path.parent, clock))
+    assert not list(open_registry(book.path.parent, clock))
 
 
-def test_a_copy_is_no_way_around_what_a_newer_appmux_wrote(book: Book, clock: Clock) -> None:
+def test_a_copy_is_no_way_around_what_a_newer_appmux_wrote(
+    book: DeviceRegistry, clock: Clock
+) -> None:
     add(book, "phone")
     path, copy = both(book)
     before = path.read_text()
     newer = before.replace('"version": 1', '"version": 2')
     path.write_text(newer)
-    with pytest.raises(BookError, match="written by a newer appmux"):
-        open_book(path.parent, clock)
+    with pytest.raises(DeviceRegistryError, match="written by a newer appmux"):
+        open_registry(path.parent, clock)
     path.write_text("")
     copy.write_text(newer)
     with pytest.raises(
-        BookError, match=r"isn't a device book.* Its copy is of no use, too: .*newer"
+        DeviceRegistryError, match=r"isn't a device book.* Its copy is of no use, too: .*newer"
     ):
-        open_book(path.parent, clock)
+        open_registry(path.parent, clock)
     assert path.read_text() == ""
     copy.unlink()
-    with pytest.raises(BookError, match="isn't a device book"):
-        open_book(path.parent, clock)
+    with pytest.raises(DeviceRegistryError, match="isn't a device book"):
+        open_registry(path.parent, clock)
 
 
-def test_a_pipe_in_the_place_of_the_book_is_no_damage(book: Book, clock: Clock) -> None:
+def test_a_pipe_in_the_place_of_the_book_is_no_damage(book: DeviceRegistry, clock: Clock) -> None:
     add(book, "phone")
     book.path.unlink()
     os.mkfifo(book.path)
-    with pytest.raises(BookError, match=rf"{book.path}: it is a pipe \(FIFO\), where a file"):
-        open_book(book.path.parent, clock)
+    with pytest.raises(
+        DeviceRegistryError, match=rf"{book.path}: it is a pipe \(FIFO\), where a file"
+    ):
+        open_registry(book.path.parent, clock)
 
 
 def test_what_is_wrong_with_a_name_is_told() -> None:
@@ -419,7 +435,7 @@ def test_what_is_wrong_with_a_name_is_told() -> None:
         proper_name("JWT")
 
 
-def test_a_proposal_keeps_what_can_be_shown_of_it(book: Book) -> None:
+def test_a_proposal_keeps_what_can_be_shown_of_it(book: DeviceRegistry) -> None:
     assert printable_name("Ada's\x1bphone\x00") == "Ada's phone"
     assert printable_name("\x00") == "device"
     assert printable_name("\x00", "invite") == book.name_like("\x00", "invite") == "invite"
@@ -427,36 +443,38 @@ def test_a_proposal_keeps_what_can_be_shown_of_it(book: Book) -> None:
 
 
 def test_a_name_of_one_that_has_expired_may_be_taken_over(
-    book: Book, tmp_path: Path, clock: Clock
+    book: DeviceRegistry, tmp_path: Path, clock: Clock
 ) -> None:
     add(book, "guest", lifetime=60.0)
     kept, device = add(book, "kept"), add(book, "phone")
     clock.now += 60
     changed = book.rename(device, "Guest")
     assert changed.id == device.id
-    assert list(open_book(tmp_path, clock)) == list(book) == [kept, changed]
+    assert list(open_registry(tmp_path, clock)) == list(book) == [kept, changed]
 
 
 @pytest.mark.parametrize("damage", ["entry", "twice"])
-def test_a_damaged_book_is_told_with_its_path(book: Book, clock: Clock, damage: str) -> None:
+def test_a_damaged_book_is_told_with_its_path(
+    book: DeviceRegistry, clock: Clock, damage: str
+) -> None:
     add(book, "phone")
     document = json.loads(book.path.read_text())
     document["devices"] = [1] if damage == "entry" else document["devices"] * 2
     book.path.write_text(json.dumps(document))
     book.path.with_name(devices.COPY).unlink()
     told = rf"can't read the device book {book.path}: .*every device must be paired again"
-    with pytest.raises(BookError, match=told):
-        open_book(book.path.parent, clock)
+    with pytest.raises(DeviceRegistryError, match=told):
+        open_registry(book.path.parent, clock)
 
 
 def test_a_damaged_book_that_cannot_be_mended_is_read_from_its_copy_all_the_same(
-    book: Book, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    book: DeviceRegistry, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     device = add(book, "phone")
     book.path.write_text("")
     monkeypatch.setattr(os, "fsync", full)
     with capture_logs() as logs:
-        assert list(open_book(book.path.parent, clock)) == [device]
+        assert list(open_registry(book.path.parent, clock)) == [device]
     (told,) = logs
     assert told["event"] == "the device book isn't mended"
     assert (told["path"], told["why"]) == (str(book.path), "No space left on device")

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from msgspec import to_builtins
 
 from mux.access import pairing
-from mux.access.devices import Book, BookError, DeviceError, open_book
+from mux.access.devices import DeviceError, DeviceRegistry, DeviceRegistryError, open_registry
 from mux.access.pairing import Pairing, PairingError, Reply, Wanted, code_of
 from mux.storage.write_behind import WriteBehind
 
@@ -29,7 +29,7 @@ WANTED = Wanted("paired", frozenset({"observe"}))
 class Desk:
     """A pairing whose operator is the test."""
 
-    book: Book
+    book: DeviceRegistry
     told: list[tuple[int, str, dict[str, Any]]] = attrs.field(factory=list)
     records: list[tuple[str, dict[str, object]]] = attrs.field(factory=list)
     pairing: Pairing = attrs.field(init=False)
@@ -70,7 +70,7 @@ class Desk:
 
 @pytest.fixture
 def desk(tmp_path: Path) -> Desk:
-    return Desk(open_book(tmp_path, lambda: 1_800_000_000.0))
+    return Desk(open_registry(tmp_path, lambda: 1_800_000_000.0))
 
 
 async def test_a_ticket_becomes_a_device(desk: Desk) -> None:
@@ -268,7 +268,7 @@ async def test_a_book_that_cannot_be_written(desk: Desk, monkeypatch: pytest.Mon
 
     async with desk.waiting({"ticket": ticket}):
         monkeypatch.setattr(WriteBehind, "write", full)
-        with pytest.raises(BookError, match="nothing was changed"):
+        with pytest.raises(DeviceRegistryError, match="nothing was changed"):
             desk.pairing.confirm(OPERATOR, id, accept=True)
     assert desk.said()[0] == 410
     assert not list(desk.book)

@@ -14,7 +14,7 @@ import trio
 import trio.testing
 from msgspec import to_builtins
 
-from mux.access.devices import Book, Device, DeviceError, digest_of, open_book
+from mux.access.devices import Device, DeviceError, DeviceRegistry, digest_of, open_registry
 from mux.access.pairing import TICKET_SECONDS, Wanted
 from mux.access.requests import (
     CHANGED,
@@ -61,7 +61,7 @@ class Gate:
     open_door: bool = False
     broker: Heard = attrs.field(factory=Heard)
     dispatcher: Dispatcher = attrs.field(init=False)
-    book: Book = attrs.field(init=False)
+    book: DeviceRegistry = attrs.field(init=False)
     access: DeviceRequests = attrs.field(init=False)
     records: list[tuple[str, dict[str, object]]] = attrs.field(factory=list)
     closed: dict[ClientId, list[tuple[int, str]]] = attrs.field(factory=dict)
@@ -71,7 +71,7 @@ class Gate:
 
     def __attrs_post_init__(self) -> None:
         self.dispatcher = Dispatcher(self.broker)
-        self.book = open_book(self.path, lambda: self.now)
+        self.book = open_registry(self.path, lambda: self.now)
         record: Callable[[str, dict[str, object]], None] = lambda kind, fields: (  # noqa: E731
             self.records.append((kind, fields))
         )

@@ -15,7 +15,7 @@ import trio.testing
 from msgspec import to_builtins
 
 from mux.access.authentication import open_auth
-from mux.access.devices import Book, open_book
+from mux.access.devices import DeviceRegistry, open_registry
 from mux.access.pairing import ASKED, ENDED, TOLD_AGAIN, Pairing, Wanted
 from mux.access.throttle import TOO_MANY, Failures
 from mux.config.model import Auth
@@ -33,7 +33,7 @@ class Porch:
     """A TCP listener with a door behind it, where the test is the operator."""
 
     port: int
-    book: Book
+    book: DeviceRegistry
     failures: Failures = attrs.field(factory=Failures)
     told: list[tuple[str, dict[str, Any]]] = attrs.field(factory=list)
     pairing: Pairing = attrs.field(init=False)
@@ -81,7 +81,7 @@ class Porch:
 @asynccontextmanager
 async def porch(tmp_path: Path) -> AsyncIterator[Porch]:
     listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
-    book = open_book(tmp_path, lambda: 1_800_000_000.0)
+    book = open_registry(tmp_path, lambda: 1_800_000_000.0)
     opened = Porch(listeners[0].socket.getsockname()[1], book)
     async with trio.open_nursery() as nursery:
         await nursery.start(trio.serve_listeners, opened.knock, listeners)
@@ -188,7 +188,7 @@ async def test_what_is_no_pairing(tmp_path: Path, sent: bytes, status: int) -> N
 async def test_a_body_that_does_not_come(
     tmp_path: Path, autojump_clock: trio.testing.MockClock
 ) -> None:
-    opened = Porch(0, open_book(tmp_path, lambda: 1_800_000_000.0))
+    opened = Porch(0, open_registry(tmp_path, lambda: 1_800_000_000.0))
     client, server = trio.testing.memory_stream_pair()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(opened.knock, server)
@@ -218,7 +218,7 @@ async def test_a_used_ticket_that_comes_on_and_on(
     tmp_path: Path, autojump_clock: trio.testing.MockClock
 ) -> None:
     """It is refused in few words, its operator isn't told each time, and others pair meanwhile."""
-    opened = Porch(0, open_book(tmp_path, lambda: 1_800_000_000.0))
+    opened = Porch(0, open_registry(tmp_path, lambda: 1_800_000_000.0))
     id, used = opened.ticket()
 
     async def pair(ticket: str) -> tuple[int, str | None]:

@@ -13,7 +13,7 @@ import pytest
 import trio
 import trio.testing
 
-from mux.access.devices import open_book
+from mux.access.devices import open_registry
 from mux.access.pairing import Pairing, Reply
 from mux.access.throttle import FREE, TOO_MANY, Failures
 from mux.downstream import post_routes
@@ -138,7 +138,9 @@ async def test_where_nobody_pairs_there_is_no_such_place() -> None:
 async def test_who_pairs_with_a_wrong_ticket_is_told_so_however_often(
     tmp_path: Path, autojump_clock: trio.testing.MockClock
 ) -> None:
-    pairing = Pairing(open_book(tmp_path, lambda: 0.0), lambda *_told: None, lambda *_told: None)
+    pairing = Pairing(
+        open_registry(tmp_path, lambda: 0.0), lambda *_told: None, lambda *_told: None
+    )
     failures = Failures()
     for _ in range(TOO_MANY):
         failures.count(PEER, trio.current_time())

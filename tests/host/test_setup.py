@@ -20,7 +20,7 @@ import attrs
 import pytest
 from click.testing import CliRunner, Result
 
-from mux.access.devices import digest_of, open_book
+from mux.access.devices import digest_of, open_registry
 from mux.cli import main, service
 from mux.cli.service import UnansweredError
 from mux.config.load import load
@@ -228,7 +228,7 @@ def test_novascales_place_is_taken_and_given_back(host: Host, port: int) -> None
     assert config.listen == ("unix://", f"ws://127.0.0.1:{port}")
     # Its token is a device beside appmux's own token: it can be revoked.
     assert config.auth.token_file == host.settings.with_name("token")
-    (device,) = open_book(host.state, time.time)
+    (device,) = open_registry(host.state, time.time)
     assert (device.name, device.kind, device.scopes) == ("NovaScale", "novascale", ALL)
     assert device.digest == digest_of("the-phones-token")
     order = host.asked("disable", "start")
@@ -250,7 +250,7 @@ def test_novascales_place_is_taken_and_given_back(host: Host, port: int) -> None
     ]
     assert {path: path.read_bytes() for path in theirs} == theirs
     assert not (host.state / "novascale.json").exists()
-    assert list(open_book(host.state, time.time)) == []
+    assert list(open_registry(host.state, time.time)) == []
 
 
 def test_a_take_over_that_fails_is_taken_back(host: Host, port: int) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import attrs
 
-from mux.access.devices import Book, Device, digest_of, open_book
+from mux.access.devices import Device, DeviceRegistry, digest_of, open_registry
 from mux.config.model import Config, Notices
 from mux.core.broker import Broker
 from mux.core.events import UpstreamStarted
@@ -56,7 +56,7 @@ class Desk:
     never: tuple[str, ...] = ("escalated", "network", "outside-workspace", "unknown")
     server: AppServer = attrs.field(factory=AppServer)
     dispatcher: Dispatcher = attrs.field(init=False)
-    book: Book = attrs.field(init=False)
+    book: DeviceRegistry = attrs.field(init=False)
     asked: NoticeRequests = attrs.field(init=False)
     lockscreen: LockScreen = attrs.field(init=False)
     records: list[tuple[str, dict[str, object]]] = attrs.field(factory=list)
@@ -66,7 +66,7 @@ class Desk:
         self.dispatcher = Dispatcher(broker)
         self.dispatcher.upstream = self.server
         self.dispatcher.keep = lambda _entry: None
-        self.book = open_book(self.state_dir, lambda: self.now)
+        self.book = open_registry(self.state_dir, lambda: self.now)
         config = Config(
             state_dir=self.state_dir,
             notices=self.settings,

@@ -17,7 +17,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from mux.access.authentication import open_auth
-from mux.access.devices import COPY, FILE, open_book
+from mux.access.devices import COPY, FILE, open_registry
 from mux.config import locate, model
 from mux.downstream import tls
 from mux.errors import AppmuxError
@@ -121,12 +121,12 @@ def refused(path: Path) -> Iterator[None]:
 
 
 def _book(state: Path) -> None:
-    open_book(state, lambda: 0.0)
+    open_registry(state, lambda: 0.0)
 
 
 def _copy(state: Path) -> None:
     (state / FILE).write_text("damaged")
-    open_book(state, lambda: 0.0)
+    open_registry(state, lambda: 0.0)
 
 
 def _store(state: Path) -> None:
@@ -317,7 +317,7 @@ def test_the_umask_does_not_matter(mask: int, tmp_path: Path) -> None:
         claimed = state_dir.claim(state)
         claimed.announce([])
         _audit(state)
-        open_book(state, lambda: 0.0).add("x", "paired", frozenset({"observe"}), "0" * 64)
+        open_registry(state, lambda: 0.0).add("x", "paired", frozenset({"observe"}), "0" * 64)
         QueueFile(state / "pushes.sqlite3").load()
         claimed.release()
         Ledger.open(state, lambda: 0.0).close()
