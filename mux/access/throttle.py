@@ -71,7 +71,7 @@ class Counted:
 
 
 @attrs.define(eq=False, repr=False)
-class Failures:
+class LoginThrottle:
     """The failures of each address and of each that is known. ``total``: since the start."""
 
     total: int = 0

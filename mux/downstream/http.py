@@ -19,7 +19,7 @@ import msgspec
 import structlog
 import trio
 
-from mux.access.throttle import Counted, Failures
+from mux.access.throttle import Counted, LoginThrottle
 from mux.downstream.streams import Patient
 
 HEAD_BYTES = 32 * 1024
@@ -215,7 +215,7 @@ async def _linger(stream: trio.abc.ReceiveStream) -> None:
 
 
 async def hold_back(
-    status: HTTPStatus, failures: Failures, address: str, whose: str = ""
+    status: HTTPStatus, failures: LoginThrottle, address: str, whose: str = ""
 ) -> Counted | None:
     """Let one that failed to say who it is wait for its answer, as long as it has earned.
 

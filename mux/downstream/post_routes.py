@@ -13,7 +13,7 @@ import structlog
 import trio
 
 from mux.access.pairing import Pairing, Reply, malformed, too_many
-from mux.access.throttle import Failures
+from mux.access.throttle import LoginThrottle
 from mux.downstream.http import Answer, Head, answer, hold_back, read_body
 
 Decide: TypeAlias = Callable[[str, str, bytes, str], Reply]
@@ -28,7 +28,7 @@ async def pair(
     stream: trio.abc.HalfCloseableStream,
     head: Head,
     pairing: Pairing | None,
-    failures: Failures,
+    failures: LoginThrottle,
     address: str,
 ) -> None:
     """Exchange a ticket. What was decided is undone if the answer doesn't reach the device."""
@@ -78,7 +78,7 @@ async def decide(
     push: str,
     *,
     judge: Decide | None,
-    failures: Failures,
+    failures: LoginThrottle,
     address: str,
 ) -> None:
     """Answer an approval by the ticket of a push."""
@@ -103,7 +103,7 @@ async def _answer(
     stream: trio.abc.HalfCloseableStream,
     head: Head,
     reply: Reply,
-    failures: Failures,
+    failures: LoginThrottle,
     address: str,
 ) -> bool:
     """Send the reply, a failure's later; whether the device has taken it.

@@ -29,7 +29,7 @@ import trio
 
 from mux.access.authentication import Authenticator, AuthError, local_user
 from mux.access.pairing import Pairing
-from mux.access.throttle import Failures
+from mux.access.throttle import LoginThrottle
 from mux.core.policy.principal import Principal
 from mux.downstream import post_routes
 from mux.downstream.http import Answer, Head, answer, hold_back, read_head
@@ -92,7 +92,7 @@ async def knock(
     metrics: Callable[[str], Exposition] | None = None,
     pairing: Pairing | None = None,
     decide: post_routes.Decide | None = None,
-    failures: Failures | None = None,
+    failures: LoginThrottle | None = None,
     local: bool = False,
     asked: Callable[[], None] = lambda: None,
 ) -> Admission | None:
@@ -104,7 +104,7 @@ async def knock(
     (see ``TcpAddress``). ``asked`` is called once the request's head is there. A peer that breaks
     off is a None. Raises nothing of its own.
     """
-    failures = Failures() if failures is None else failures
+    failures = LoginThrottle() if failures is None else failures
     head = await read_head(stream)
     if isinstance(head, Head):
         asked()

@@ -29,7 +29,7 @@ from prometheus_client.registry import Collector
 
 import mux
 from mux.access.devices import DeviceRegistry
-from mux.access.throttle import Failures
+from mux.access.throttle import LoginThrottle
 from mux.core.features.notice_escalation import REASONS
 from mux.core.features.server_requests import LATE
 from mux.core.protocol.methods import OfferTo
@@ -66,7 +66,7 @@ class Metrics(Collector):
     upstream: Upstream
     store: Store
     audit: Audit
-    failures: Failures
+    failures: LoginThrottle
     pushes: Pushes
     book: DeviceRegistry
     _registry: CollectorRegistry = attrs.field(factory=CollectorRegistry)

@@ -41,7 +41,7 @@ import trio
 import mux
 from mux.access.authentication import Authenticator
 from mux.access.requests import DeviceRequests
-from mux.access.throttle import Failures
+from mux.access.throttle import LoginThrottle
 from mux.config.model import Config
 from mux.core.commands import AnswerOutside, ReadJournal
 from mux.core.events import JournalExtent, JournalRead
@@ -121,7 +121,7 @@ class RunningServer:
     audit: Audit
     notices: NoticeRequests
     certificate: Certificate | None
-    failures: Failures = attrs.field(factory=Failures)
+    failures: LoginThrottle = attrs.field(factory=LoginThrottle)
     unauthenticated: Unauthenticated = attrs.field(factory=Unauthenticated)
     terminal: Terminal = attrs.field(factory=Terminal.at_start)
     _metrics: Metrics | None = None

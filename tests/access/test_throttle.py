@@ -7,11 +7,11 @@ import trio
 import trio.testing
 
 from mux.access import throttle
-from mux.access.throttle import Counted, Failures, network
+from mux.access.throttle import Counted, LoginThrottle, network
 
 
 def test_the_pauses_grow_to_a_limit_and_are_forgotten() -> None:
-    failed = Failures()
+    failed = LoginThrottle()
     pauses = [failed.count("10.0.0.7:1", 100.0).pause for _ in range(12)]
     assert pauses[:6] == [0.0, 0.0, 0.0, 0.1, 0.2, 0.4]
     assert pauses[-1] == throttle.LONGEST_PAUSE
@@ -22,14 +22,14 @@ def test_the_pauses_grow_to_a_limit_and_are_forgotten() -> None:
 
 
 def test_however_often_it_failed_a_pause_is_a_number() -> None:
-    failed = Failures()
+    failed = LoginThrottle()
     pauses = [failed.count("10.0.0.7:1", 0.0).pause for _ in range(2000)]
     assert pauses[-1] == throttle.LONGEST_PAUSE
 
 
 def test_only_whose_own_failures_are_too_many_is_told_so() -> None:
     """Behind a proxy all have one address."""
-    failed = Failures()
+    failed = LoginThrottle()
     for _ in range(throttle.TOO_MANY):
         assert not failed.count("127.0.0.1:1", 0.0, "device:ada").too_many
     assert failed.count("127.0.0.1:1", 0.0, "device:ada").too_many
@@ -40,14 +40,14 @@ def test_only_whose_own_failures_are_too_many_is_told_so() -> None:
 
 
 def test_who_comes_from_elsewhere_each_time_waits_no_less() -> None:
-    failed = Failures()
+    failed = LoginThrottle()
     counted = [failed.count(f"10.0.0.{at}:1", 0.0, "device:ada") for at in range(12)]
     assert [each.pause for each in counted[:6]] == [0.0, 0.0, 0.0, 0.1, 0.2, 0.4]
     assert counted[-1].count == 12
 
 
 def test_the_log_has_few_lines_of_an_address_that_fails_on() -> None:
-    failed = Failures()
+    failed = LoginThrottle()
     loud = [failed.count("10.0.0.7:1", at / 10).loud for at in range(6000)]  # ten minutes of it
     assert all(loud[: throttle.TOO_MANY])
     assert sum(loud[throttle.TOO_MANY :]) == 9
@@ -55,7 +55,7 @@ def test_the_log_has_few_lines_of_an_address_that_fails_on() -> None:
 
 
 def test_the_table_is_bounded_and_the_oldest_goes_first() -> None:
-    failed = Failures()
+    failed = LoginThrottle()
     for number in range(throttle.MOST_ADDRESSES + 1):
         failed.count(f"10.0.{number // 256}.{number % 256}:1", 0.0)
         failed.count("10.9.9.9:1", 0.0)
@@ -82,7 +82,7 @@ def test_what_is_counted_of_an_address(address: str, counted: str) -> None:
 
 async def test_few_wait_at_once(autojump_clock: trio.testing.MockClock) -> None:
     """An attacker's connections must not pile up for the sake of their pauses."""
-    failed = Failures()
+    failed = LoginThrottle()
     for _ in range(10):
         failed.count("10.0.0.7:1", trio.current_time())
     start = trio.current_time()
@@ -102,7 +102,7 @@ async def test_few_wait_at_once(autojump_clock: trio.testing.MockClock) -> None:
 async def test_who_has_waited_makes_room_for_others(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    failed = Failures()
+    failed = LoginThrottle()
     for _ in range(10):
         failed.count("10.0.0.7:1", trio.current_time())
     for crowd in (throttle.MOST_WAITING, throttle.MOST_WAITING, throttle.MOST_WAITING + 2):
@@ -120,7 +120,7 @@ async def test_who_has_waited_makes_room_for_others(
 
 
 def test_it_is_the_time_between_two_failures_that_counts() -> None:
-    failed = Failures()
+    failed = LoginThrottle()
     late = 1e9
     for number in range(1, throttle.TOO_MANY + 1):
         late += throttle.FORGOTTEN_AFTER - 1

@@ -17,7 +17,7 @@ from msgspec import to_builtins
 from mux.access.authentication import open_auth
 from mux.access.devices import DeviceRegistry, open_registry
 from mux.access.pairing import ASKED, ENDED, TOLD_AGAIN, Pairing, Wanted
-from mux.access.throttle import TOO_MANY, Failures
+from mux.access.throttle import TOO_MANY, LoginThrottle
 from mux.config.model import Auth
 from mux.downstream.routes import knock
 from tests import knocks
@@ -34,7 +34,7 @@ class Porch:
 
     port: int
     book: DeviceRegistry
-    failures: Failures = attrs.field(factory=Failures)
+    failures: LoginThrottle = attrs.field(factory=LoginThrottle)
     told: list[tuple[str, dict[str, Any]]] = attrs.field(factory=list)
     pairing: Pairing = attrs.field(init=False)
     news: trio.Event = attrs.field(factory=trio.Event)

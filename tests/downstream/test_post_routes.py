@@ -15,7 +15,7 @@ import trio.testing
 
 from mux.access.devices import open_registry
 from mux.access.pairing import Pairing, Reply
-from mux.access.throttle import FREE, TOO_MANY, Failures
+from mux.access.throttle import FREE, TOO_MANY, LoginThrottle
 from mux.downstream import post_routes
 from mux.downstream.http import LINGER_DEADLINE, Head, read_head
 from tests import knocks
@@ -41,12 +41,14 @@ def post(path: str, body: str = "{}", *headers: str) -> bytes:
     return request(f"POST {path}", f"content-length: {len(body)}", *headers, body=body)
 
 
-async def decided(sent: bytes, judge: Judge | None, failures: Failures | None = None) -> Answered:
+async def decided(
+    sent: bytes, judge: Judge | None, failures: LoginThrottle | None = None
+) -> Answered:
     """What a request to `posts.decide` is answered."""
 
     async def serve(stream: trio.abc.HalfCloseableStream, head: Head) -> None:
         await post_routes.decide(
-            stream, head, "p-1", judge=judge, failures=failures or Failures(), address=PEER
+            stream, head, "p-1", judge=judge, failures=failures or LoginThrottle(), address=PEER
         )
 
     return await served(sent, serve)
@@ -98,14 +100,16 @@ async def test_who_leaves_before_the_body_is_there_is_answered_nothing() -> None
     head = await read_head(server)
     assert isinstance(head, Head)
     with trio.fail_after(5):
-        await post_routes.decide(server, head, "p", judge=judge, failures=Failures(), address=PEER)
+        await post_routes.decide(
+            server, head, "p", judge=judge, failures=LoginThrottle(), address=PEER
+        )
     assert not judge.asked
 
 
 async def test_a_wrong_ticket_counts_and_waits_and_the_right_one_behind_it_is_heard(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    failures = Failures()
+    failures = LoginThrottle()
     judge = Judge(Reply(HTTPStatus.UNAUTHORIZED, b'{"error": "unknown-ticket"}'))
     for number in range(1, TOO_MANY + 2):
         began = trio.current_time()
@@ -122,14 +126,14 @@ async def test_a_wrong_ticket_counts_and_waits_and_the_right_one_behind_it_is_he
 
 @pytest.mark.parametrize("status", [HTTPStatus.OK, HTTPStatus.CONFLICT, HTTPStatus.BAD_REQUEST])
 async def test_only_who_is_not_known_counts(status: HTTPStatus) -> None:
-    failures = Failures()
+    failures = LoginThrottle()
     assert (await decided(post("/x"), Judge(Reply(status, b"{}")), failures)).status == status
     assert failures.facts()["total"] == 0
 
 
 async def test_where_nobody_pairs_there_is_no_such_place() -> None:
     async def serve(stream: trio.abc.HalfCloseableStream, head: Head) -> None:
-        await post_routes.pair(stream, head, None, Failures(), PEER)
+        await post_routes.pair(stream, head, None, LoginThrottle(), PEER)
 
     reply = await served(post("/v1/pair"), serve)
     assert (reply.status, reply.body) == (404, "")
@@ -141,7 +145,7 @@ async def test_who_pairs_with_a_wrong_ticket_is_told_so_however_often(
     pairing = Pairing(
         open_registry(tmp_path, lambda: 0.0), lambda *_told: None, lambda *_told: None
     )
-    failures = Failures()
+    failures = LoginThrottle()
     for _ in range(TOO_MANY):
         failures.count(PEER, trio.current_time())
 

@@ -13,7 +13,7 @@ import trio.testing
 from trio.testing import MockClock
 
 from mux.access.authentication import open_auth
-from mux.access.throttle import TOO_MANY, Failures
+from mux.access.throttle import TOO_MANY, LoginThrottle
 from mux.config.model import Auth
 from mux.downstream.routes import knock
 from mux.notices.answer_tickets import MOST, AnswerTickets
@@ -87,7 +87,7 @@ async def test_wrong_tickets_of_one_address_keep_nobody_from_answering(
     """Behind a proxy on loopback all have one address."""
     desk = Desk(tmp_path)
     push = asked(desk)
-    failures = Failures()
+    failures = LoginThrottle()
 
     async def send(ticket: str | None, id: str = push.id) -> tuple[int, str | None]:
         body = json.dumps({"answer": "approve", "ticket": ticket})
