@@ -4,7 +4,7 @@
 outbox, by the fan-out and in here alike. The socket mostly takes it at once (see ``outbox``); the
 first time that it doesn't, a writer begins, which stays.
 
-Hands to: ``dispatcher``, each message. Hears from: ``routes``, an ``Admission`` to serve.
+Hands to: ``dispatcher``, each message. Hears from: ``routes``, an ``AcceptedUpgrade`` to serve.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from mux.core.policy.principal import ClientId
 from mux.core.protocol import jsonrpc
 from mux.dispatcher import Dispatcher, Port
 from mux.downstream.rate_limit import Rate
-from mux.downstream.routes import Admission
+from mux.downstream.routes import AcceptedUpgrade
 from mux.downstream.streams import Accepted, Patient
 from mux.downstream.websocket import Frames, accepted
 from mux.outbox import Outbox
@@ -57,7 +57,7 @@ log = structlog.get_logger()
 
 async def serve(
     stream: Accepted,
-    admission: Admission,
+    admission: AcceptedUpgrade,
     transport: str,
     dispatcher: Dispatcher,
     *,
@@ -94,7 +94,7 @@ class _Connection:
     _reading: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     _written: trio.Event | None = None
 
-    async def attend(self, admission: Admission, transport: str) -> None:
+    async def attend(self, admission: AcceptedUpgrade, transport: str) -> None:
         """Answer the upgrade, attach, pass on messages until the end, detach, say good-bye."""
         self.outbox.append(accepted(admission.key))
         port = Port(self.outbox, self.end)

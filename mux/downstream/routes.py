@@ -5,9 +5,9 @@ together with its ``Principal``. Statuses, bodies and the order of the checks ar
 own, measured on its ``ws://`` listener; three departures: the connection closes after every answer,
 a head that doesn't come is answered 408, and unix sockets answer health checks too.
 
-Hands to: ``downstream``, an ``Admission`` that it answers 101. Hears from: ``listener`` (by way of
-``server``), one accepted stream at a time; ``authentication``, who it is; ``post_routes`` does what
-isn't answered here.
+Hands to: ``downstream``, an ``AcceptedUpgrade`` that it answers 101. Hears from: ``listener`` (by
+way of ``server``), one accepted stream at a time; ``authentication``, who it is; ``post_routes``
+does what isn't answered here.
 
 A route to come is one more ``case`` in ``_route``.
 """
@@ -50,7 +50,7 @@ log = structlog.get_logger()
 
 
 @attrs.frozen
-class Admission:
+class AcceptedUpgrade:
     """A WebSocket upgrade that may proceed.
 
     ``key`` is the ``Sec-WebSocket-Key`` to answer it by; extensions and subprotocols aren't
@@ -82,7 +82,7 @@ class _ToDecide(msgspec.Struct, frozen=True):
     push: str
 
 
-async def knock(
+async def admit(
     stream: trio.abc.HalfCloseableStream,
     listener_kind: Literal["ws", "unix"],
     authenticator: Authenticator,
@@ -95,8 +95,9 @@ async def knock(
     failures: LoginThrottle | None = None,
     local: bool = False,
     asked: Callable[[], None] = lambda: None,
-) -> Admission | None:
-    """Read one request; return its ``Admission``, or answer it, close the stream, return None.
+) -> AcceptedUpgrade | None:
+    """Read one request; return its ``AcceptedUpgrade``, or answer it, close the stream, return
+    None.
 
     ``address`` names the far end in logs. ``ready`` says whether ``/readyz`` is to answer 200;
     ``metrics`` writes them for a scraper's ``Accept``. ``pairing`` and ``decide`` are for the posts
@@ -111,7 +112,7 @@ async def knock(
         outcome = _route(
             head, listener_kind, authenticator, address, ready, metrics=metrics, local=local
         )
-        if isinstance(outcome, Admission):
+        if isinstance(outcome, AcceptedUpgrade):
             return outcome
         if isinstance(outcome, _ToPair):
             await post_routes.pair(stream, head, pairing, failures, address)
@@ -141,7 +142,7 @@ def _route(
     *,
     metrics: Callable[[str], Exposition] | None,
     local: bool,
-) -> Admission | _ToPair | _ToDecide | Answer:
+) -> AcceptedUpgrade | _ToPair | _ToDecide | Answer:
     # Only browsers send Origin, and a page must not reach a port of the machine that it is shown
     # on. They can't open unix sockets.
     if listener_kind == "ws" and head.values(b"origin"):
@@ -267,7 +268,7 @@ def _admit(
     address: str,
     *,
     local: bool,
-) -> Admission | Answer:
+) -> AcceptedUpgrade | Answer:
     try:
         principal = (
             local_user()
@@ -276,7 +277,7 @@ def _admit(
         )
     except AuthError as refusal:
         return _unauthorized(refusal)
-    return Admission(
+    return AcceptedUpgrade(
         principal=principal,
         address=address,
         local=listener_kind == "unix" or (local and _is_on_this_host(head, principal, address)),

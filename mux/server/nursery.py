@@ -49,7 +49,7 @@ from mux.core.state import app_server
 from mux.dispatcher import LATER, Dispatcher
 from mux.downstream import connection, listener
 from mux.downstream.listener import Listener
-from mux.downstream.routes import Exposition, knock
+from mux.downstream.routes import Exposition, admit
 from mux.downstream.streams import Accepted
 from mux.downstream.tls import Certificate
 from mux.downstream.unauthenticated import Place, Unauthenticated
@@ -204,7 +204,7 @@ class RunningServer:
         def asked() -> None:
             place.asked = True
 
-        admission = await knock(
+        admission = await admit(
             stream,
             each.kind,
             self.authenticator,

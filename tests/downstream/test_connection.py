@@ -23,7 +23,7 @@ from mux.core.policy.principal import Principal
 from mux.core.state.app_server import Introduction
 from mux.dispatcher import Dispatcher, Port
 from mux.downstream import connection
-from mux.downstream.routes import Admission
+from mux.downstream.routes import AcceptedUpgrade
 from mux.downstream.streams import Patient
 from mux.downstream.websocket import Frames
 from tests.end_to_end.frames import CLOSE, CONTINUATION, PING, PONG, TEXT, frame
@@ -81,7 +81,7 @@ async def served(*, refuses: bool = False) -> AsyncIterator[Line]:
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
     broker = Counted(refuses=refuses)
-    admission = Admission(Principal("local", "local-user"), "somewhere", True, KEY, b"")
+    admission = AcceptedUpgrade(Principal("local", "local-user"), "somewhere", True, KEY, b"")
     over, dispatcher = trio.Event(), Dispatcher(broker)
 
     async def serve() -> None:

@@ -19,7 +19,7 @@ from mux.access.devices import DeviceRegistry, open_registry
 from mux.access.pairing import ASKED, ENDED, TOLD_AGAIN, Pairing, Wanted
 from mux.access.throttle import TOO_MANY, LoginThrottle
 from mux.config.model import Auth
-from mux.downstream.routes import knock
+from mux.downstream.routes import admit
 from tests import knocks
 from tests.knocks import UPGRADE, Reply, request
 
@@ -58,7 +58,7 @@ class Porch:
         return ticket.id, text
 
     async def knock(self, stream: trio.abc.HalfCloseableStream) -> None:
-        admission = await knock(
+        admission = await admit(
             stream,
             "ws",
             open_auth(DEVICES, self.book.by_token),

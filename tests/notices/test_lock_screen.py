@@ -15,7 +15,7 @@ from trio.testing import MockClock
 from mux.access.authentication import open_auth
 from mux.access.throttle import TOO_MANY, LoginThrottle
 from mux.config.model import Auth
-from mux.downstream.routes import knock
+from mux.downstream.routes import admit
 from mux.notices.answer_tickets import MOST, AnswerTickets
 from mux.push.message import Push
 from tests import knocks
@@ -100,7 +100,7 @@ async def test_wrong_tickets_of_one_address_keep_nobody_from_answering(
         return reply.status, json.loads(reply.body).get("error")
 
     async def at_the_door(stream: trio.abc.HalfCloseableStream) -> None:
-        assert not await knock(
+        assert not await admit(
             stream,
             "ws",
             open_auth(Auth(mode="device-token")),

@@ -19,7 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from mux.access.authentication import Authenticator, open_auth
 from mux.config.model import Auth
-from mux.downstream.routes import Exposition, knock
+from mux.downstream.routes import Exposition, admit
 from mux.storage.timings import BOUNDS, Times
 from tests import jwts, knocks
 
@@ -51,7 +51,7 @@ async def _ask(
 
         async def answer() -> None:
             who = _authenticator(where)
-            await knock(near, kind, who, address, ready=bool, metrics=expose)
+            await admit(near, kind, who, address, ready=bool, metrics=expose)
 
         nursery.start_soon(answer)
         reply = await knocks.ask(far, sent)
