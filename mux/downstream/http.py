@@ -53,7 +53,7 @@ log = structlog.get_logger()
 
 
 @attrs.frozen
-class Head:
+class RequestHead:
     """A request's line and its headers, by their names in lower case.
 
     ``rest`` is what came after it already: the first frames of a client that doesn't wait.
@@ -70,7 +70,7 @@ class Head:
         return self.headers.get(name, [])
 
 
-class Answer(msgspec.Struct, frozen=True):
+class HttpResponse(msgspec.Struct, frozen=True):
     """What is answered. ``whose``: who failed with it, where that is known (see ``failures``)."""
 
     status: HTTPStatus
@@ -83,13 +83,15 @@ class Answer(msgspec.Struct, frozen=True):
 # -- reading ---------------------------------------------------------------------------------------
 
 
-async def read_head(stream: trio.abc.ReceiveStream) -> Head | Answer | None:
+async def read_head(stream: trio.abc.ReceiveStream) -> RequestHead | HttpResponse | None:
     # When a client is accepted, its head is mostly there: then nothing has to watch the time.
     there = stream.receive_now(HEAD_BYTES) if isinstance(stream, Patient) else b""
     return _usual(there) or await _read_rest(stream, there)
 
 
-async def _read_rest(stream: trio.abc.ReceiveStream, seen: bytes) -> Head | Answer | None:
+async def _read_rest(
+    stream: trio.abc.ReceiveStream, seen: bytes
+) -> RequestHead | HttpResponse | None:
     parser = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_BYTES)
     head = _parse_head(parser, seen, seen) if seen else None
     with trio.move_on_after(HEAD_DEADLINE):
@@ -103,11 +105,11 @@ async def _read_rest(stream: trio.abc.ReceiveStream, seen: bytes) -> Head | Answ
             usual = None if seen else _usual(received)
             seen += received
             head = usual or _parse_head(parser, received, seen)
-        return head or Answer(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
-    return Answer(HTTPStatus.REQUEST_TIMEOUT)
+        return head or HttpResponse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+    return HttpResponse(HTTPStatus.REQUEST_TIMEOUT)
 
 
-def _usual(received: bytes) -> Head | None:
+def _usual(received: bytes) -> RequestHead | None:
     """A whole head of the usual kind, as the library would read it; else None."""
     usual = _USUAL.match(received)
     if usual is None:
@@ -118,29 +120,31 @@ def _usual(received: bytes) -> Head | None:
         headers.setdefault(name.lower(), []).append(value)
     if len(headers.get(b"host", ())) != 1 or not _NOT_USUAL.isdisjoint(headers):
         return None
-    return Head(b"GET", usual[1], b"1.1", headers, received[usual.end() :])
+    return RequestHead(b"GET", usual[1], b"1.1", headers, received[usual.end() :])
 
 
-def _parse_head(parser: h11.Connection, received: bytes, seen: bytes) -> Head | Answer | None:
+def _parse_head(
+    parser: h11.Connection, received: bytes, seen: bytes
+) -> RequestHead | HttpResponse | None:
     """Feed the parser; None while the head is incomplete."""
     # h11 would wait for a blank line, which one who speaks bare JSON or HTTP/2 never sends.
     if b"\n" in seen and not _REQUEST_LINE.match(seen):
-        return Answer(HTTPStatus.BAD_REQUEST)
+        return HttpResponse(HTTPStatus.BAD_REQUEST)
     try:
         parser.receive_data(received)
         event = parser.next_event()
     except h11.RemoteProtocolError as malformed:
-        return Answer(HTTPStatus(malformed.error_status_hint))
+        return HttpResponse(HTTPStatus(malformed.error_status_hint))
     if not isinstance(event, h11.Request):
         return None
     headers: dict[bytes, list[bytes]] = {}
     for name, value in event.headers:
         headers.setdefault(name, []).append(value)
     rest = parser.trailing_data[0]
-    return Head(event.method, event.target, event.http_version, headers, rest)
+    return RequestHead(event.method, event.target, event.http_version, headers, rest)
 
 
-async def read_body(stream: trio.abc.ReceiveStream, head: Head) -> bytes | str | None:
+async def read_body(stream: trio.abc.ReceiveStream, head: RequestHead) -> bytes | str | None:
     """The request's body; a text: what is wrong with it; None: the far end left."""
     lengths = head.values(b"content-length")
     if not lengths or head.values(b"transfer-encoding"):
@@ -167,7 +171,7 @@ async def read_body(stream: trio.abc.ReceiveStream, head: Head) -> bytes | str |
 
 async def answer(
     stream: trio.abc.HalfCloseableStream,
-    answer: Answer,
+    answer: HttpResponse,
     method: bytes,
     address: str,
     *,
@@ -189,7 +193,7 @@ async def answer(
     return False
 
 
-def _encode(answer: Answer, method: bytes) -> bytes:
+def _encode(answer: HttpResponse, method: bytes) -> bytes:
     body = answer.body.encode()
     lines = [f"HTTP/1.1 {int(answer.status)} {answer.status.phrase}"]
     lines += [f"{name}: {value}" for name, value in answer.headers]

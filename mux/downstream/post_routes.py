@@ -14,7 +14,7 @@ import trio
 
 from mux.access.pairing import Pairing, Reply, malformed, too_many
 from mux.access.throttle import LoginThrottle
-from mux.downstream.http import Answer, Head, answer, hold_back, read_body
+from mux.downstream.http import HttpResponse, RequestHead, answer, hold_back, read_body
 
 Decide: TypeAlias = Callable[[str, str, bytes, str], Reply]
 """Judges an answer: by the push's id, the ``Authorization`` header, the body and the address."""
@@ -26,14 +26,14 @@ log = structlog.get_logger()
 
 async def pair(
     stream: trio.abc.HalfCloseableStream,
-    head: Head,
+    head: RequestHead,
     pairing: Pairing | None,
     failures: LoginThrottle,
     address: str,
 ) -> None:
     """Exchange a ticket. What was decided is undone if the answer doesn't reach the device."""
     if pairing is None:
-        await answer(stream, Answer(HTTPStatus.NOT_FOUND), head.method, address)
+        await answer(stream, HttpResponse(HTTPStatus.NOT_FOUND), head.method, address)
         return
     reply = await _exchange(stream, head, pairing, address)
     if reply is None:
@@ -46,7 +46,7 @@ async def pair(
 
 
 async def _exchange(
-    stream: trio.abc.HalfCloseableStream, head: Head, pairing: Pairing, address: str
+    stream: trio.abc.HalfCloseableStream, head: RequestHead, pairing: Pairing, address: str
 ) -> Reply | None:
     """The broker's word on a ticket; None if the device left before."""
     reply = None
@@ -74,7 +74,7 @@ async def _until_it_leaves(stream: trio.abc.ReceiveStream, waiting: trio.CancelS
 
 async def decide(
     stream: trio.abc.HalfCloseableStream,
-    head: Head,
+    head: RequestHead,
     push: str,
     *,
     judge: Decide | None,
@@ -83,7 +83,7 @@ async def decide(
 ) -> None:
     """Answer an approval by the ticket of a push."""
     if judge is None:
-        await answer(stream, Answer(HTTPStatus.NOT_FOUND), head.method, address)
+        await answer(stream, HttpResponse(HTTPStatus.NOT_FOUND), head.method, address)
         return
     body = await read_body(stream, head)
     if body is None:
@@ -101,7 +101,7 @@ async def decide(
 
 async def _answer(
     stream: trio.abc.HalfCloseableStream,
-    head: Head,
+    head: RequestHead,
     reply: Reply,
     failures: LoginThrottle,
     address: str,
@@ -117,6 +117,6 @@ async def _answer(
     return await answer(stream, _as_json(reply), head.method, address, loud=loud)
 
 
-def _as_json(reply: Reply) -> Answer:
+def _as_json(reply: Reply) -> HttpResponse:
     headers = (("cache-control", "no-store"),)
-    return Answer(reply.status, reply.body.decode(), headers, "application/json")
+    return HttpResponse(reply.status, reply.body.decode(), headers, "application/json")

@@ -32,7 +32,7 @@ from mux.access.pairing import Pairing
 from mux.access.throttle import LoginThrottle
 from mux.core.policy.principal import Principal
 from mux.downstream import post_routes
-from mux.downstream.http import Answer, Head, answer, hold_back, read_head
+from mux.downstream.http import HttpResponse, RequestHead, answer, hold_back, read_head
 
 WEBSOCKET_VERSION = b"13"
 
@@ -107,7 +107,7 @@ async def admit(
     """
     failures = LoginThrottle() if failures is None else failures
     head = await read_head(stream)
-    if isinstance(head, Head):
+    if isinstance(head, RequestHead):
         asked()
         outcome = _route(
             head, listener_kind, authenticator, address, ready, metrics=metrics, local=local
@@ -134,7 +134,7 @@ async def admit(
 
 
 def _route(
-    head: Head,
+    head: RequestHead,
     listener_kind: Literal["ws", "unix"],
     authenticator: Authenticator,
     address: str,
@@ -142,11 +142,11 @@ def _route(
     *,
     metrics: Callable[[str], Exposition] | None,
     local: bool,
-) -> AcceptedUpgrade | _ToPair | _ToDecide | Answer:
+) -> AcceptedUpgrade | _ToPair | _ToDecide | HttpResponse:
     # Only browsers send Origin, and a page must not reach a port of the machine that it is shown
     # on. They can't open unix sockets.
     if listener_kind == "ws" and head.values(b"origin"):
-        return Answer(HTTPStatus.FORBIDDEN)
+        return HttpResponse(HTTPStatus.FORBIDDEN)
     match _path(head):
         case b"/healthz":
             return _health(head, well=True)
@@ -166,27 +166,27 @@ def _route(
             )
 
 
-def _path(head: Head) -> bytes:
+def _path(head: RequestHead) -> bytes:
     # The absolute form is what proxies send, and legal for everybody.
     target = _ABSOLUTE_FORM.sub(b"", head.target)
     return target.partition(b"?")[0]
 
 
-def _health(head: Head, *, well: bool) -> Answer:
+def _health(head: RequestHead, *, well: bool) -> HttpResponse:
     if head.method not in (b"GET", b"HEAD"):
-        return Answer(HTTPStatus.METHOD_NOT_ALLOWED, headers=(("allow", "GET,HEAD"),))
-    return Answer(HTTPStatus.OK if well else HTTPStatus.SERVICE_UNAVAILABLE)
+        return HttpResponse(HTTPStatus.METHOD_NOT_ALLOWED, headers=(("allow", "GET,HEAD"),))
+    return HttpResponse(HTTPStatus.OK if well else HTTPStatus.SERVICE_UNAVAILABLE)
 
 
 def _refuse_metrics(
-    head: Head,
+    head: RequestHead,
     listener_kind: Literal["ws", "unix"],
     authenticator: Authenticator,
     address: str,
-) -> Answer | None:
+) -> HttpResponse | None:
     """The refusal, if any. A scraper on this machine needs no token: it learns counts, no texts."""
     if head.method not in (b"GET", b"HEAD"):
-        return Answer(HTTPStatus.METHOD_NOT_ALLOWED, headers=(("allow", "GET,HEAD"),))
+        return HttpResponse(HTTPStatus.METHOD_NOT_ALLOWED, headers=(("allow", "GET,HEAD"),))
     if listener_kind == "unix" or _is_loopback(address):
         return None
     try:
@@ -194,14 +194,14 @@ def _refuse_metrics(
     except AuthError as refusal:
         return _unauthorized(refusal)
     if "admin" not in principal.scopes:
-        return Answer(HTTPStatus.FORBIDDEN, "`/metrics` needs the scope `admin`")
+        return HttpResponse(HTTPStatus.FORBIDDEN, "`/metrics` needs the scope `admin`")
     return None
 
 
-def _expose(head: Head, metrics: Callable[[str], Exposition]) -> Answer:
+def _expose(head: RequestHead, metrics: Callable[[str], Exposition]) -> HttpResponse:
     accept = b",".join(head.values(b"accept")).decode("latin-1")
     exposition = metrics(accept)
-    return Answer(HTTPStatus.OK, exposition.text, content_type=exposition.content_type)
+    return HttpResponse(HTTPStatus.OK, exposition.text, content_type=exposition.content_type)
 
 
 def _is_loopback(address: str) -> bool:
@@ -219,7 +219,7 @@ def _is_loopback_ip(host: str) -> bool:
     return (mapped or ip).is_loopback
 
 
-def _is_on_this_host(head: Head, principal: Principal, address: str) -> bool:
+def _is_on_this_host(head: RequestHead, principal: Principal, address: str) -> bool:
     """Whether a client of a TCP listener that says ``local`` may pass for being here.
 
     The operator has said that no proxy passes anything on to it. One that was forgotten, and says
@@ -234,26 +234,26 @@ def _is_on_this_host(head: Head, principal: Principal, address: str) -> bool:
     return _is_loopback(address) and named_here and not forwarded and not principal.device
 
 
-def _malformed_upgrade(head: Head) -> Answer | None:
+def _malformed_upgrade(head: RequestHead) -> HttpResponse | None:
     if head.method != b"GET":
-        return Answer(
+        return HttpResponse(
             HTTPStatus.METHOD_NOT_ALLOWED, "Request method must be `GET`", (("allow", "GET"),)
         )
     connection = b",".join(head.values(b"connection")).lower().split(b",")
     if b"upgrade" not in [token.strip() for token in connection]:
-        return Answer(HTTPStatus.BAD_REQUEST, "Connection header did not include 'upgrade'")
+        return HttpResponse(HTTPStatus.BAD_REQUEST, "Connection header did not include 'upgrade'")
     if [each.lower() for each in head.values(b"upgrade")] != [b"websocket"]:
-        return Answer(HTTPStatus.BAD_REQUEST, "`Upgrade` header did not include 'websocket'")
+        return HttpResponse(HTTPStatus.BAD_REQUEST, "`Upgrade` header did not include 'websocket'")
     if not head.values(b"sec-websocket-key"):
-        return Answer(HTTPStatus.BAD_REQUEST, "`Sec-WebSocket-Key` header missing")
+        return HttpResponse(HTTPStatus.BAD_REQUEST, "`Sec-WebSocket-Key` header missing")
     if WEBSOCKET_VERSION not in head.values(b"sec-websocket-version"):
-        return Answer(
+        return HttpResponse(
             HTTPStatus.BAD_REQUEST,
             "`Sec-WebSocket-Version` header did not include '13'",
             (("sec-websocket-version", "13"),),
         )
     if head.version != b"1.1":
-        return Answer(
+        return HttpResponse(
             HTTPStatus.UPGRADE_REQUIRED,
             "WebSocket request couldn't be upgraded since no upgrade state was present",
             (("upgrade", "websocket"),),
@@ -262,13 +262,13 @@ def _malformed_upgrade(head: Head) -> Answer | None:
 
 
 def _admit(
-    head: Head,
+    head: RequestHead,
     listener_kind: Literal["ws", "unix"],
     authenticator: Authenticator,
     address: str,
     *,
     local: bool,
-) -> AcceptedUpgrade | Answer:
+) -> AcceptedUpgrade | HttpResponse:
     try:
         principal = (
             local_user()
@@ -286,10 +286,10 @@ def _admit(
     )
 
 
-def _authorization(head: Head) -> bytes | None:
+def _authorization(head: RequestHead) -> bytes | None:
     return next(iter(head.values(b"authorization")), None)
 
 
-def _unauthorized(refusal: AuthError) -> Answer:
+def _unauthorized(refusal: AuthError) -> HttpResponse:
     headers = (("www-authenticate", "Bearer"),)
-    return Answer(HTTPStatus.UNAUTHORIZED, str(refusal), headers, whose=refusal.whose)
+    return HttpResponse(HTTPStatus.UNAUTHORIZED, str(refusal), headers, whose=refusal.whose)

@@ -17,7 +17,7 @@ from mux.access.devices import open_registry
 from mux.access.pairing import Pairing, Reply
 from mux.access.throttle import FREE, TOO_MANY, LoginThrottle
 from mux.downstream import post_routes
-from mux.downstream.http import LINGER_DEADLINE, Head, read_head
+from mux.downstream.http import LINGER_DEADLINE, RequestHead, read_head
 from tests import knocks
 from tests.knocks import Reply as Answered
 from tests.knocks import request
@@ -46,7 +46,7 @@ async def decided(
 ) -> Answered:
     """What a request to `posts.decide` is answered."""
 
-    async def serve(stream: trio.abc.HalfCloseableStream, head: Head) -> None:
+    async def serve(stream: trio.abc.HalfCloseableStream, head: RequestHead) -> None:
         await post_routes.decide(
             stream, head, "p-1", judge=judge, failures=failures or LoginThrottle(), address=PEER
         )
@@ -59,7 +59,7 @@ async def served(sent: bytes, serve: Callable[..., object]) -> Answered:
 
     async def serving() -> None:
         head = await read_head(server)
-        assert isinstance(head, Head)
+        assert isinstance(head, RequestHead)
         await serve(server, head)  # type: ignore[misc]
 
     async with trio.open_nursery() as nursery:
@@ -98,7 +98,7 @@ async def test_who_leaves_before_the_body_is_there_is_answered_nothing() -> None
     await client.send_all(post("/x", "12345")[:-2])
     await client.send_eof()
     head = await read_head(server)
-    assert isinstance(head, Head)
+    assert isinstance(head, RequestHead)
     with trio.fail_after(5):
         await post_routes.decide(
             server, head, "p", judge=judge, failures=LoginThrottle(), address=PEER
@@ -132,7 +132,7 @@ async def test_only_who_is_not_known_counts(status: HTTPStatus) -> None:
 
 
 async def test_where_nobody_pairs_there_is_no_such_place() -> None:
-    async def serve(stream: trio.abc.HalfCloseableStream, head: Head) -> None:
+    async def serve(stream: trio.abc.HalfCloseableStream, head: RequestHead) -> None:
         await post_routes.pair(stream, head, None, LoginThrottle(), PEER)
 
     reply = await served(post("/v1/pair"), serve)
@@ -149,7 +149,7 @@ async def test_who_pairs_with_a_wrong_ticket_is_told_so_however_often(
     for _ in range(TOO_MANY):
         failures.count(PEER, trio.current_time())
 
-    async def serve(stream: trio.abc.HalfCloseableStream, head: Head) -> None:
+    async def serve(stream: trio.abc.HalfCloseableStream, head: RequestHead) -> None:
         await post_routes.pair(stream, head, pairing, failures, PEER)
 
     reply = await served(post("/v1/pair", '{"ticket": "x"}'), serve)
