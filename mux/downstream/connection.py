@@ -23,7 +23,7 @@ from mux.dispatcher import Dispatcher, Port
 from mux.downstream.rate_limit import Rate
 from mux.downstream.routes import AcceptedUpgrade
 from mux.downstream.streams import Accepted, Patient
-from mux.downstream.websocket import Frames, accepted
+from mux.downstream.websocket import FrameReader, accepted
 from mux.outbox import Outbox
 
 RECEIVE_BYTES = 64 * 1024
@@ -69,7 +69,9 @@ async def serve(
     outbox = Outbox(outbox_bytes, descriptor=descriptor, writes=dispatcher.writes)
     try:
         async with trio.open_nursery() as nursery:
-            connection = _Connection(stream, dispatcher, outbox, Frames(message_bytes), nursery)
+            connection = _Connection(
+                stream, dispatcher, outbox, FrameReader(message_bytes), nursery
+            )
             outbox.rouse = connection.begin_writing
             try:
                 await connection.attend(admission, transport)
@@ -87,7 +89,7 @@ class _Connection:
     stream: Accepted
     dispatcher: Dispatcher
     outbox: Outbox
-    frames: Frames
+    frames: FrameReader
     nursery: trio.Nursery
     _idle: Rate = attrs.field(factory=lambda: Rate(IDLE_PER_SECOND, IDLE_BURST))
     _ending: tuple[int, str] | None = None

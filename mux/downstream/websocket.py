@@ -50,7 +50,7 @@ def accepted(key: bytes) -> bytes:
 
 
 @attrs.define(eq=False, repr=False)
-class Frames:
+class FrameReader:
     """One connection's frames. ``limit``: bytes of a message; a longer one ends it with 1009.
 
     ``owed``: frames to write back, in order. ``ended``: the client's close frame has come, or

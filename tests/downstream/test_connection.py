@@ -25,7 +25,7 @@ from mux.dispatcher import Dispatcher, Port
 from mux.downstream import connection
 from mux.downstream.routes import AcceptedUpgrade
 from mux.downstream.streams import Patient
-from mux.downstream.websocket import Frames
+from mux.downstream.websocket import FrameReader
 from tests.end_to_end.frames import CLOSE, CONTINUATION, PING, PONG, TEXT, frame
 
 PATIENCE: Final = 20.0
@@ -111,13 +111,13 @@ async def most_at_once(
 ) -> int:
     """Send this; the most frames that were looked at while another task waited for its turn."""
     looked, most = [0], 0
-    payload = Frames._payload
+    payload = FrameReader._payload
 
-    def counted(frames: Frames, at: int) -> tuple[int, int] | None:
+    def counted(frames: FrameReader, at: int) -> tuple[int, int] | None:
         looked[0] += 1
         return payload(frames, at)
 
-    monkeypatch.setattr(Frames, "_payload", counted)
+    monkeypatch.setattr(FrameReader, "_payload", counted)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(send_until_broken, line.stream, sent, 1)
         with trio.fail_after(PATIENCE):

@@ -17,7 +17,7 @@ from mux.downstream.websocket import (
     IN_2_BYTES,
     SHORT_TEXT,
     SMALL_FRAGMENT,
-    Frames,
+    FrameReader,
     accepted,
 )
 from tests.end_to_end.frames import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, frame
@@ -34,7 +34,7 @@ def masked(opcode: int, payload: bytes | bytearray, *, final: bool = True) -> by
     return plain[:head] + mask + hidden
 
 
-def taken(frames: Frames, pieces: Sequence[bytes | bytearray]) -> list[bytes | None]:
+def taken(frames: FrameReader, pieces: Sequence[bytes | bytearray]) -> list[bytes | None]:
     return [message for piece in pieces for message in frames.take(piece)]
 
 
@@ -43,7 +43,7 @@ def cut(whole: bytes, places: list[int]) -> list[bytearray]:
     return [bytearray(whole[a:b]) for a, b in pairwise([0, *sorted(places), len(whole)])]
 
 
-def said(frames: Frames) -> list[object]:
+def said(frames: FrameReader) -> list[object]:
     """What is owed, as a client reads it."""
     library = Connection(ConnectionType.CLIENT)
     library.receive_data(b"".join(frames.owed))
@@ -65,7 +65,7 @@ def test_messages_are_the_same_however_their_bytes_come(
         for part in parts[1:]:  # control frames may stand in between
             sent += masked(PING, b"p")
             sent += masked(CONTINUATION, part, final=part is parts[-1])
-    frames = Frames(LIMIT)
+    frames = FrameReader(LIMIT)
     pieces = cut(sent, data.draw(st.lists(st.integers(0, len(sent)), max_size=5)))
     assert taken(frames, pieces) == [text.encode() for text in texts]
     assert all(event == Pong(payload=b"p") for event in said(frames))
@@ -74,13 +74,13 @@ def test_messages_are_the_same_however_their_bytes_come(
 
 def test_byte_by_byte_too() -> None:
     sent = masked(TEXT, b"x" * 300) + masked(BINARY, b"\xff") + masked(TEXT, b"")
-    frames = Frames(LIMIT)
+    frames = FrameReader(LIMIT)
     assert taken(frames, [bytes([byte]) for byte in sent]) == [b"x" * 300, None, b""]
 
 
 @given(texts=st.lists(TEXTS, max_size=6), most=st.integers(1, 3))
 def test_a_few_frames_at_a_time_are_the_same_messages(texts: list[str], most: int) -> None:
-    frames = Frames(LIMIT)
+    frames = FrameReader(LIMIT)
     sent = b"".join(masked(PING, b"p") + masked(TEXT, text.encode()) for text in texts)
     found = frames.take(sent, most)
     while frames.more:
@@ -92,7 +92,7 @@ def test_a_few_frames_at_a_time_are_the_same_messages(texts: list[str], most: in
 
 
 def test_what_carries_nothing_is_counted_as_idle() -> None:
-    frames = Frames(LIMIT)
+    frames = FrameReader(LIMIT)
     frames.take(masked(PING, b"") + masked(PONG, b"late") + masked(TEXT, b"") + masked(TEXT, b"x"))
     assert frames.idle == 2
     frames.take(masked(TEXT, b"x" * SMALL_FRAGMENT, final=False))
@@ -107,7 +107,7 @@ def test_what_carries_nothing_is_counted_as_idle() -> None:
 
 @pytest.mark.parametrize("size", [10, SHORT_TEXT + 1])
 def test_text_that_isnt_utf8_ends_it(size: int) -> None:
-    frames = Frames(LIMIT)
+    frames = FrameReader(LIMIT)
     sent = masked(TEXT, b"good") + masked(TEXT, b"\xff" * size) + masked(TEXT, b"late")
     assert frames.take(sent) == [b"good"]
     assert frames.ended
@@ -117,7 +117,7 @@ def test_text_that_isnt_utf8_ends_it(size: int) -> None:
 
 
 def test_a_frame_without_a_mask_ends_it() -> None:
-    frames = Frames(LIMIT)
+    frames = FrameReader(LIMIT)
     assert frames.take(bytes([0x81, 1]) + b"x") == []
     (close,) = said(frames)
     assert isinstance(close, CloseConnection)
@@ -125,13 +125,13 @@ def test_a_frame_without_a_mask_ends_it() -> None:
 
 
 def test_the_limit_is_a_messages_and_told_before_its_end() -> None:
-    parted = Frames(1000)
+    parted = FrameReader(1000)
     assert parted.take(masked(TEXT, b"x" * 1000)) == [b"x" * 1000]
     parts = [masked(TEXT, b"x" * 500, final=False), masked(PING, b"y" * 100)]
     parts += [masked(CONTINUATION, b"x" * 500)]
     assert taken(parted, parts) == [b"x" * 1000]
     assert not parted.ended
-    frames = Frames(1000)
+    frames = FrameReader(1000)
     assert frames.take(masked(TEXT, b"x" * 1001)[: HEAD_BYTES[IN_2_BYTES]]) == []
     assert frames.ended
     (close,) = said(frames)
@@ -140,14 +140,14 @@ def test_the_limit_is_a_messages_and_told_before_its_end() -> None:
 
 
 def test_the_client_closes() -> None:
-    frames = Frames(LIMIT)
+    frames = FrameReader(LIMIT)
     assert frames.take(masked(CLOSE, (1001).to_bytes(2) + b"bye")) == []
     assert frames.ended
     assert said(frames) == [CloseConnection(code=1001, reason="bye")]
 
 
 def test_we_close() -> None:
-    frames = Frames(LIMIT)
+    frames = FrameReader(LIMIT)
     ours = frames.close(4401, "x" * 200)
     library = Connection(ConnectionType.CLIENT)
     library.receive_data(ours)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import random
 from typing import Final
 
-from mux.downstream.websocket import Frames
+from mux.downstream.websocket import FrameReader
 from tests.fuzz.oracle import FaultError
 
 LIMIT: Final = 4096
@@ -79,7 +79,7 @@ def _wrong(rng: random.Random) -> bytes:
 
 def connection(rng: random.Random) -> int:
     """One connection, mostly of right frames; raises `FaultError`. Returns how many were sent."""
-    frames, sent = Frames(LIMIT), b""
+    frames, sent = FrameReader(LIMIT), b""
     expected: list[bytes | None] = []
     count = rng.randrange(1, 12)
     for _ in range(count):
