@@ -193,10 +193,10 @@ def _taking_over(config: Config, *, wanted: bool) -> Iterator[None]:
     """Have nobody but the service get Codex's control socket inside, if that is wanted."""
     from mux.host import service as ours
     from mux.host import take_over
-    from mux.host.socket_owner import occupant
+    from mux.host.socket_owner import socket_owner
 
     path = ours.control_socket(config, os.environ) if wanted else None
-    found = occupant(path) if path is not None else None
+    found = socket_owner(path) if path is not None else None
     if path is None or found is None or not found.codex:
         yield
         return

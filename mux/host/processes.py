@@ -3,7 +3,7 @@
 On Linux from ``/proc``, on macOS from ``lsof`` and ``ps``. Nothing is locked or connected to: a
 look must not disturb. Of other users' processes the system tells little; ``UNSEEN`` stands for one.
 
-Hands to: ``doctor``, ``service`` and ``take_over``, each ``Holder``. Hears from: the system.
+Hands to: ``doctor``, ``service`` and ``take_over``, each ``Process``. Hears from: the system.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ LONGEST_COMMAND: Final = 120
 """Characters of a command line that are shown."""
 
 
-class Holder(msgspec.Struct, frozen=True):
+class Process(msgspec.Struct, frozen=True):
     """A process. ``since`` is when it started, in Unix seconds; None where that isn't known."""
 
     pid: int
@@ -47,7 +47,7 @@ class Holder(msgspec.Struct, frozen=True):
         return f"process {self.pid} ({self.command}{started})"
 
 
-UNSEEN: Final = Holder(0)
+UNSEEN: Final = Process(0)
 """One that is there but can't be looked at."""
 
 
@@ -58,7 +58,7 @@ def _clock(moment: float) -> str:
 # -- locks -----------------------------------------------------------------------------------------
 
 
-def of_locks(paths: Iterable[Path], runner: Runner = run) -> dict[Path, list[Holder]]:
+def of_locks(paths: Iterable[Path], runner: Runner = run) -> dict[Path, list[Process]]:
     """Who holds a lock on each file; files that nobody locks are left out."""
     wanted = {_identity(path): path for path in paths}
     wanted.pop(ABSENT, None)
@@ -66,7 +66,7 @@ def of_locks(paths: Iterable[Path], runner: Runner = run) -> dict[Path, list[Hol
         return {}
     if sys.platform == "darwin":
         return _lsof_locks(list(wanted.values()), runner)
-    found: dict[Path, list[Holder]] = {}
+    found: dict[Path, list[Process]] = {}
     for pid, descriptor in _descriptors():
         path_there = wanted.get(_identity(descriptor))
         if path_there is not None and _locks(pid, descriptor.name):
@@ -116,11 +116,11 @@ def _locked_inodes() -> set[int]:
     return inodes
 
 
-def _lsof_locks(paths: list[Path], runner: Runner) -> dict[Path, list[Holder]]:
+def _lsof_locks(paths: list[Path], runner: Runner) -> dict[Path, list[Process]]:
     # -F: a letter and a value per line; p and c once per process, then l and n per file.
     said = runner(("lsof", "-w", "-Fpcln", "--", *(str(path) for path in paths))).stdout
     by_name = {os.path.realpath(path): path for path in paths}
-    found: dict[Path, list[Holder]] = {}
+    found: dict[Path, list[Process]] = {}
     for fields in _lsof_files(said):
         path = by_name.get(os.path.realpath(fields.get("n", "")))
         if path is not None and fields.get("l", " ").strip():
@@ -131,7 +131,7 @@ def _lsof_locks(paths: list[Path], runner: Runner) -> dict[Path, list[Holder]]:
 # -- addresses -------------------------------------------------------------------------------------
 
 
-def of_unix_path(path: Path, runner: Runner = run) -> list[Holder]:
+def of_unix_path(path: Path, runner: Runner = run) -> list[Process]:
     """Who listens on the unix socket that ``path`` leads to."""
     real = os.path.realpath(path)
     if sys.platform == "darwin":
@@ -148,7 +148,7 @@ def of_unix_path(path: Path, runner: Runner = run) -> list[Holder]:
 
 def of_port(
     ip: ipaddress.IPv4Address | ipaddress.IPv6Address, port: int, runner: Runner = run
-) -> list[Holder]:
+) -> list[Process]:
     """Who listens on a TCP port, at this address or at one that includes it."""
     if sys.platform == "darwin":
         said = runner(("lsof", "-w", "-nP", f"-iTCP:{port}", "-sTCP:LISTEN", "-Fpcn")).stdout
@@ -180,7 +180,7 @@ def _kernels_address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address
     return mapped or address
 
 
-def _of_sockets(inodes: set[str]) -> list[Holder]:
+def _of_sockets(inodes: set[str]) -> list[Process]:
     if not inodes:
         return []
     names = {f"socket:[{inode}]" for inode in inodes}
@@ -194,14 +194,14 @@ def _of_sockets(inodes: set[str]) -> list[Holder]:
     return _once(found) or [UNSEEN]
 
 
-def _once(holders: list[Holder]) -> list[Holder]:
+def _once(holders: list[Process]) -> list[Process]:
     return list({holder.pid: holder for holder in holders}.values())
 
 
 # -- a process -------------------------------------------------------------------------------------
 
 
-def describe(pid: int, runner: Runner = run) -> Holder:
+def describe(pid: int, runner: Runner = run) -> Process:
     """A process by its number; what can't be learned is left open."""
     if sys.platform == "darwin":
         return _from_ps({"p": str(pid)}, runner)
@@ -211,8 +211,8 @@ def describe(pid: int, runner: Runner = run) -> Holder:
         fields = (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
         started = _booted() + int(fields[19]) / os.sysconf("SC_CLK_TCK")
     except (OSError, ValueError, IndexError):
-        return Holder(pid)
-    return Holder(pid, _shown(command or "?"), started)
+        return Process(pid)
+    return Process(pid, _shown(command or "?"), started)
 
 
 def arguments(pid: int, runner: Runner = run) -> list[str]:
@@ -247,15 +247,15 @@ def _booted() -> float:
     return float(found[1]) if found else 0.0
 
 
-def _from_ps(fields: dict[str, str], runner: Runner) -> Holder:
+def _from_ps(fields: dict[str, str], runner: Runner) -> Process:
     pid = int(fields["p"])
     said = runner(("ps", "-ww", "-o", "lstart=,command=", "-p", str(pid))).stdout.strip()
     # 24 characters, as `Mon Nov 23 02:35:00 2026`, then the command.
     try:
         since = time.mktime(time.strptime(said[:24]))
     except ValueError:
-        return Holder(pid, _shown(fields.get("c", "?")))
-    return Holder(pid, _shown(said[24:].strip() or "?"), since)
+        return Process(pid, _shown(fields.get("c", "?")))
+    return Process(pid, _shown(said[24:].strip() or "?"), since)
 
 
 def _lsof_files(said: str) -> Iterator[dict[str, str]]:

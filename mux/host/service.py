@@ -28,7 +28,7 @@ from mux.config.model import APP_NAME, Config, leaves
 from mux.errors import AppmuxError
 from mux.host import processes
 from mux.host.launchd import LOG, Launchd
-from mux.host.socket_owner import occupant
+from mux.host.socket_owner import socket_owner
 from mux.host.steps import Remove, Runner, Step, Write, run
 from mux.host.systemd import Systemd
 from mux.host.unit_files import MARKER, Wanted
@@ -196,7 +196,7 @@ def refuse_occupied(
         if isinstance(address, TcpAddress):
             there = processes.of_port(address.ip, address.port) if address.port else []
         else:
-            found = occupant(address.path)
+            found = socket_owner(address.path)
             makes_way = taking_over and address.control and found is not None and found.codex
             there = [found.holder] if found is not None and not makes_way else []
         if there:

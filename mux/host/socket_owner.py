@@ -2,7 +2,7 @@
 
 Every start asks; ``take_over``, which a start seldom needs, is what can be done about it.
 
-Hands to: ``server``, ``service``, ``doctor`` and ``take_over``, each ``Occupant``.
+Hands to: ``server``, ``service``, ``doctor`` and ``take_over``, each ``SocketOwner``.
 Hears from: ``processes``, who listens.
 """
 
@@ -15,15 +15,15 @@ from typing import Final
 import msgspec
 
 from mux.host import processes
-from mux.host.processes import Holder
+from mux.host.processes import Process
 
 _CODEX: Final = re.compile(r"codex[^/]*")
 
 
-class Occupant(msgspec.Struct, frozen=True):
+class SocketOwner(msgspec.Struct, frozen=True):
     """A process that listens on the control socket. ``managed``: as Codex's daemon."""
 
-    holder: Holder
+    holder: Process
     codex: bool
     managed: bool
 
@@ -35,7 +35,7 @@ class Occupant(msgspec.Struct, frozen=True):
         return f"a `codex app-server` that somebody started by hand, {self.holder}"
 
 
-def occupant(path: Path) -> Occupant | None:
+def socket_owner(path: Path) -> SocketOwner | None:
     """Who listens at ``path``; None if nobody does."""
     there = processes.of_unix_path(path)
     if not there:
@@ -45,4 +45,4 @@ def occupant(path: Path) -> Occupant | None:
         _CODEX.fullmatch(Path(word).name) and "app-server" in words[at + 1 :]
         for at, word in enumerate(words[:2])  # the second, where an interpreter runs it
     )
-    return Occupant(there[0], codex, codex and "--managed-daemon" in words)
+    return SocketOwner(there[0], codex, codex and "--managed-daemon" in words)

@@ -29,7 +29,7 @@ import trio
 from mux.client import Client, ClientError, Json, connect
 from mux.downstream.unix_socket import StartupLock, in_use
 from mux.errors import AppmuxError
-from mux.host.socket_owner import Occupant, occupant
+from mux.host.socket_owner import SocketOwner, socket_owner
 
 LOOK_SECONDS: Final = 0.5
 """How often to look what runs, and whether it has gone: a person waits who is in no hurry."""
@@ -52,7 +52,7 @@ class TakeOverError(AppmuxError):
 # -- where it isn't got ----------------------------------------------------------------------------
 
 
-async def refusal(path: Path, found: Occupant) -> TakeOverError:
+async def refusal(path: Path, found: SocketOwner) -> TakeOverError:
     """What to tell one who wanted to listen there: who does, since when, what runs in it."""
     if not found.codex:
         return TakeOverError(in_use(path, f"{found} listens there; stop it"))
@@ -182,7 +182,7 @@ class _Taking:
     path: Path
     say: Say
     _lock: StartupLock | None = None
-    _asked: Occupant | None = None
+    _asked: SocketOwner | None = None
     _seen: _Look | None = None
     _done: bool = False
     _interrupted: bool = False
@@ -209,10 +209,10 @@ class _Taking:
     async def take(self) -> None:
         """Until nobody listens and the lock is held."""
         while True:
-            found = occupant(self.path)
+            found = socket_owner(self.path)
             if found is None:
                 await self._hold()
-                if occupant(self.path) is None:
+                if socket_owner(self.path) is None:
                     self._done = True
                     return
                 self._let_go()  # it came in between
@@ -221,7 +221,7 @@ class _Taking:
             else:
                 await self._have_it_stop(found)
 
-    async def _have_it_stop(self, found: Occupant) -> None:
+    async def _have_it_stop(self, found: SocketOwner) -> None:
         """Ask it once it is idle, and wait until it has gone; return to look anew at the path."""
         try:
             async with connect(f"unix://{self.path}") as client:
@@ -229,17 +229,17 @@ class _Taking:
                 while (await self._looked(client)).busy:
                     await self._wait(client)
                 await self._hold()
-                if (await self._looked(client)).busy or occupant(self.path) != found:
+                if (await self._looked(client)).busy or socket_owner(self.path) != found:
                     self._let_go()
                     return
                 os.kill(found.holder.pid, signal.SIGTERM)
                 self._asked = found
                 self.say(f"it is idle ({self._seen}), and asked to stop")
-                while occupant(self.path) == found:
+                while socket_owner(self.path) == found:
                     await self._wait(client)
                     await self._looked(client)
         except ClientError as failure:
-            if self._asked != found and occupant(self.path) == found:
+            if self._asked != found and socket_owner(self.path) == found:
                 # What runs in it can't be known, so it can't be asked to stop.
                 raise TakeOverError(in_use(self.path, f"{found}: {failure}; stop it")) from failure
 

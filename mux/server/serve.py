@@ -28,7 +28,7 @@ from mux.downstream import listener
 from mux.downstream.listener import Listener
 from mux.downstream.tls import Certificate, open_certificate
 from mux.host.directories import Directories
-from mux.host.socket_owner import occupant
+from mux.host.socket_owner import socket_owner
 from mux.notices.requests import NoticeRequests
 from mux.posix import descriptors
 from mux.server.nursery import RunningServer
@@ -116,7 +116,7 @@ async def _open(
     if not _is_control(address):
         return await listener.open_listener(address, certificate)
     path = Path(str(address))
-    found = occupant(path)
+    found = socket_owner(path)
     if found is None:
         return await listener.open_listener(address)
 

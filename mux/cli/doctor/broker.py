@@ -27,8 +27,8 @@ from mux.config.locate import CONTROL_SOCKET
 from mux.config.model import Config
 from mux.errors import AppmuxError
 from mux.host import processes, readiness
-from mux.host.processes import UNSEEN, Holder
-from mux.host.socket_owner import Occupant, occupant
+from mux.host.processes import UNSEEN, Process
+from mux.host.socket_owner import SocketOwner, socket_owner
 from mux.storage import state_dir
 from mux.storage.state_dir import StateDirError
 
@@ -80,7 +80,7 @@ def _places(config: Config, environ: Mapping[str, str]) -> list[str]:
         return [f"unix://{each}" for each in there]
 
 
-def _lock_holder(config: Config) -> Holder | None:
+def _lock_holder(config: Config) -> Process | None:
     lock = config.state_dir / state_dir.LOCK
     return next(iter(processes.of_locks([lock]).get(lock, [])), None)
 
@@ -273,14 +273,14 @@ def _address(address: Address, own: int | None) -> Finding:
     return Finding(about, "well", "free", facts=facts)
 
 
-def _taken(about: str, address: Address, there: list[Holder], facts: Report) -> Finding:
+def _taken(about: str, address: Address, there: list[Process], facts: Report) -> Finding:
     names = "; ".join(str(holder) for holder in there)
     if any("systemd" in holder.command.partition(" ")[0] for holder in there):
         says = f"systemd has it for the service ({names})"
         return Finding(about, "note", says, "it starts the broker at the first connection", facts)
     pid = there[0].pid
     remedy = f"stop it: `kill {pid}`" if there[0] != UNSEEN else "stop it as that user"
-    if isinstance(address, UnixAddress) and (found := occupant(address.path)):
+    if isinstance(address, UnixAddress) and (found := socket_owner(address.path)):
         names = str(found)
         if found.codex:
             remedy = (
@@ -309,7 +309,7 @@ def threads(environ: Mapping[str, str], report: Report | None) -> Iterator[Findi
     directory = codex_home(environ) / THREAD_LOCKS
     held = processes.of_locks(sorted(directory.glob("*.lock")))
     own = None if report is None else report["broker"]["pid"]
-    makes_way = occupant(codex_home(environ) / CONTROL_SOCKET) if held else None
+    makes_way = socket_owner(codex_home(environ) / CONTROL_SOCKET) if held else None
     here = 0
     for path, there in held.items():
         if own is not None and any(own in processes.ancestors(holder.pid) for holder in there):
@@ -321,7 +321,7 @@ def threads(environ: Mapping[str, str], report: Report | None) -> Iterator[Findi
         yield Finding("threads", "well", says, facts={"loaded": here})
 
 
-def _foreign(path: Path, there: list[Holder], makes_way: Occupant | None) -> Finding:
+def _foreign(path: Path, there: list[Process], makes_way: SocketOwner | None) -> Finding:
     thread = path.stem
     names = "; ".join(str(holder) for holder in there)
     pid = there[0].pid

@@ -564,7 +564,7 @@ def test_a_mac_tells_who_holds_a_lock(tmp_path: Path) -> None:
     said = f"p7\nccodex\nf3\nlW\nn{held}\nf4\nl \nn{free}\np8\ncless\nf3\nl \nn{held}\n"
     found = processes.of_locks([held, free, tmp_path / "absent"], macs(said))
     since = time.mktime(time.strptime(LSTART))
-    assert found == {held: [processes.Holder(7, "/usr/bin/codex app-server", since)]}
+    assert found == {held: [processes.Process(7, "/usr/bin/codex app-server", since)]}
 
 
 @pytest.mark.usefixtures("_mac")
