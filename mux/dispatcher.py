@@ -73,7 +73,7 @@ been set, or the machine may have slept."""
 MOVED: Final = 1.0
 """Seconds by which it must be off before anybody is told: less is how a clock is kept right."""
 
-LATER: Final = object()
+DEFERRED: Final = object()
 """The result of a request that the shells will answer later, by ``Dispatcher.answered``."""
 
 LINES_SECONDS = 0.003
@@ -86,7 +86,7 @@ log = structlog.get_logger()
 
 
 @attrs.define(eq=False, repr=False)
-class Port:
+class ClientPort:
     """What the dispatcher needs of one connection. ``close(code, reason)`` doesn't wait.
 
     ``idle``: how many messages came by it that ask for nothing; whoever reads them bounds that.
@@ -119,14 +119,14 @@ class AppServer(Protocol):
     def kill(self, reason: str) -> None: ...
 
 
-class Doorkeeper(Protocol):
+class ConnectionWatcher(Protocol):
     """Who is told of each client that comes and goes; none of it waits."""
 
     def came(self, client: ClientId, principal: Principal, peer: str) -> None: ...
     def left(self, client: ClientId) -> None: ...
 
 
-class NoticeBoard(Protocol):
+class NoticeSink(Protocol):
     """Who turns what the core says of notices into pushes; none of it waits."""
 
     def notify(self, command: Notify) -> None: ...
@@ -141,7 +141,7 @@ class Dispatcher:
 
     ``keep`` takes an entry of the journal, ``fetch`` has some read for a client that is behind;
     neither waits. ``give_up`` ends the broker with a reason; ``answer`` gives the result of a
-    request that the shells answer, or ``LATER``, or raises ``AppmuxError`` with what is wrong;
+    request that the shells answer, or ``DEFERRED``, or raises ``AppmuxError`` with what is wrong;
     ``facts`` adds to a report what only the server knows (pid, listeners). ``learn_gate`` has it
     found out, beside, what is experimental; ``resolve``, what paths mean. ``record`` puts something
     into the audit log. ``clock_moved`` is called after the core was told that. ``wall``: Unix
@@ -153,8 +153,8 @@ class Dispatcher:
     upstream: AppServer = attrs.field(init=False)
     keep: Callable[[Entry], None] = attrs.field(init=False)
     fetch: Callable[[ReadJournal], None] = attrs.field(init=False)
-    doorkeeper: Doorkeeper | None = None
-    notices: NoticeBoard | None = None
+    doorkeeper: ConnectionWatcher | None = None
+    notices: NoticeSink | None = None
     give_up: Callable[[str], None] = attrs.field(init=False)
     facts: Callable[[], dict[str, Any]] = attrs.field(default=dict)
     learn_gate: Callable[[], None] = attrs.field(default=lambda: None)
@@ -167,7 +167,7 @@ class Dispatcher:
     record: Callable[[str, dict[str, object]], None] = attrs.field(
         default=lambda _kind, _fields: None
     )
-    _ports: dict[ClientId, Port] = attrs.field(factory=dict)
+    _ports: dict[ClientId, ClientPort] = attrs.field(factory=dict)
     _numbers: itertools.count[int] = attrs.field(factory=lambda: itertools.count(1))
     _frames: list[bytes] = attrs.field(factory=list)
     _recipients: tuple[ClientId, ...] = ()
@@ -177,7 +177,13 @@ class Dispatcher:
     """By how much the wall's clock was ahead of trio's, when somebody was told last."""
 
     def attach(
-        self, port: Port, principal: Principal, transport: str, peer: str, *, local: bool = False
+        self,
+        port: ClientPort,
+        principal: Principal,
+        transport: str,
+        peer: str,
+        *,
+        local: bool = False,
     ) -> ClientId:
         """A client passed the door; returns its number. ``local``: it is on this host."""
         client = next(self._numbers)
@@ -324,7 +330,7 @@ class Dispatcher:
                 self._perform_on_app_server(command)
 
     def _perform_on_client(
-        self, port: Port, command: Close | Charge | StopReading | ReadOn | TellWhenDrained
+        self, port: ClientPort, command: Close | Charge | StopReading | ReadOn | TellWhenDrained
     ) -> None:
         match command:
             case Close(_, code, reason):
@@ -360,7 +366,7 @@ class Dispatcher:
         except AppmuxError as wrong:
             message = jsonrpc.error(asked.origin, jsonrpc.INVALID_REQUEST, str(wrong))
         else:
-            if result is LATER:
+            if result is DEFERRED:
                 return
             message = jsonrpc.result(asked.origin, result)
         # By way of the core: for one that is behind it belongs among what it is owed.
@@ -381,7 +387,7 @@ class Dispatcher:
         if port is not None:
             self._send(port, jsonrpc.notification(method, params))
 
-    def _send(self, port: Port, message: bytes) -> None:
+    def _send(self, port: ClientPort, message: bytes) -> None:
         frame = text_frame(message)
         self.traffic.to_clients += 1
         self.traffic.bytes_to_clients += len(frame)

@@ -16,7 +16,7 @@ from mux.core.events import ClientLags, ClientSent, ClockMoved, Event, TimePasse
 from mux.core.limits import Limits
 from mux.core.policy.principal import ClientId, Principal
 from mux.core.state.app_server import Introduction
-from mux.dispatcher import LINES_A_LOOK, LOOK_AGAIN, MOVED, Dispatcher, Port
+from mux.dispatcher import LINES_A_LOOK, LOOK_AGAIN, MOVED, ClientPort, Dispatcher
 from mux.outbox import Outbox, text_frame
 
 LOCAL = Principal("local", "local-user")
@@ -54,7 +54,7 @@ def attached(dispatcher: Dispatcher, limit: float = float("inf")) -> tuple[Clien
     """A client, and its outbox."""
     outbox = Kept(limit)
     closed: list[Any] = []
-    port = Port(outbox, lambda code, reason: closed.append((code, reason)))
+    port = ClientPort(outbox, lambda code, reason: closed.append((code, reason)))
     return dispatcher.attach(port, LOCAL, "ws", "somewhere"), outbox
 
 
@@ -83,7 +83,7 @@ async def test_what_was_published_is_delivered_before_another_command() -> None:
     script: dict[bytes, list[Command]] = {b"a": [publish(b"1", (1,)), Close(1, 1000, "")]}
     dispatcher = Dispatcher(Scripted(script))
     outbox = Kept()
-    port = Port(outbox, lambda _code, _reason: ended.append(list(outbox.pieces)))
+    port = ClientPort(outbox, lambda _code, _reason: ended.append(list(outbox.pieces)))
     dispatcher.attach(port, LOCAL, "ws", "somewhere")
     dispatcher.hear_lines([b"a"])
     assert ended == [[text_frame(b"1")]]
@@ -140,7 +140,7 @@ class Wall:
 def expiring(dispatcher: Dispatcher, seconds: float) -> tuple[ClientId, list[Any]]:
     """A client with a JWT that ends so many seconds from now, and with what it was closed."""
     closed: list[Any] = []
-    port = Port(Kept(float("inf")), lambda code, _reason: closed.append(code))
+    port = ClientPort(Kept(float("inf")), lambda code, _reason: closed.append(code))
     until = dispatcher.wall() + seconds
     principal = Principal("ada", "jwt", until)
     return dispatcher.attach(port, principal, "ws", "somewhere"), closed

@@ -3,8 +3,8 @@
 A change of the book counts at once: a device that is revoked, or gets other scopes, loses its
 connections (4401), a renamed one keeps them. Nobody can grant a scope that it hasn't itself.
 
-Hands to: ``devices`` and ``pairing``, what is asked; ``dispatcher``, whose access has ended.
-Hears from: ``dispatcher`` (as its ``Doorkeeper``), who comes and goes; ``server``, the requests.
+Hands to: ``devices`` and ``pairing``, what is asked; ``dispatcher``, whose access has ended. Hears
+from: ``dispatcher`` (as its ``ConnectionWatcher``), who comes and goes; ``server``, the requests.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ import trio
 from mux.core.events import ClientSent, ClientSentBinary
 from mux.core.policy.principal import ClientId
 from mux.core.protocol import jsonrpc
-from mux.dispatcher import Dispatcher, Port
+from mux.dispatcher import ClientPort, Dispatcher
 from mux.downstream.rate_limit import Rate
 from mux.downstream.routes import AcceptedUpgrade
 from mux.downstream.streams import Accepted, Patient
@@ -99,7 +99,7 @@ class _Connection:
     async def attend(self, admission: AcceptedUpgrade, transport: str) -> None:
         """Answer the upgrade, attach, pass on messages until the end, detach, say good-bye."""
         self.outbox.append(accepted(admission.key))
-        port = Port(self.outbox, self.end)
+        port = ClientPort(self.outbox, self.end)
         client = self.dispatcher.attach(
             port, admission.principal, transport, admission.address, local=admission.local
         )
@@ -111,7 +111,7 @@ class _Connection:
         with trio.move_on_after(CLOSE_DEADLINE):
             await self._part()
 
-    async def _read(self, client: ClientId, port: Port, received: bytes | bytearray) -> None:
+    async def _read(self, client: ClientId, port: ClientPort, received: bytes | bytearray) -> None:
         frames = self.frames
         while True:
             began = time.perf_counter()
@@ -142,7 +142,7 @@ class _Connection:
                 log.debug("from client", client=client, method=_method(text))
             self.dispatcher.hear(ClientSent(client, text))
 
-    async def _slow_down(self, port: Port) -> None:
+    async def _slow_down(self, port: ClientPort) -> None:
         """Wait, if too much came that asks for nothing; cut the client if it doesn't stop."""
         now = trio.current_time()
         wait = self._idle.take(self.frames.idle + port.idle, now)

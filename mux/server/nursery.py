@@ -46,7 +46,7 @@ from mux.config.model import Config
 from mux.core.commands import AnswerOutside, ReadJournal
 from mux.core.events import JournalExtent, JournalRead
 from mux.core.state import app_server
-from mux.dispatcher import LATER, Dispatcher
+from mux.dispatcher import DEFERRED, Dispatcher
 from mux.downstream import connection, listener
 from mux.downstream.listener import Listener
 from mux.downstream.routes import Exposition, admit
@@ -365,7 +365,7 @@ class RunningServer:
                 return {"asker": asked.client, **self.dispatcher.report()}
             case "mux/notices/test" if self._root is not None:
                 self._root.start_soon(self._test, asked)
-                return LATER
+                return DEFERRED
             case method if method in METHODS:
                 return self.notices.answer(asked)
             case _:

@@ -31,7 +31,7 @@ from mux.core.policy.principal import ClientId, Principal
 from mux.core.policy.scopes import ALL
 from mux.core.protocol.scope import Scope
 from mux.core.state.app_server import Introduction
-from mux.dispatcher import Dispatcher, Port
+from mux.dispatcher import ClientPort, Dispatcher
 from mux.errors import AppmuxError
 from mux.outbox import Outbox
 
@@ -85,7 +85,7 @@ class Gate:
 
     def attach(self, principal: Principal, peer: str = "10.0.0.7:5") -> ClientId:
         closed: list[tuple[int, str]] = []
-        port = Port(Outbox(1e9), lambda code, reason: closed.append((code, reason)))
+        port = ClientPort(Outbox(1e9), lambda code, reason: closed.append((code, reason)))
         client = self.dispatcher.attach(port, principal, "ws", peer)
         self.closed[client] = closed
         return client

@@ -21,7 +21,7 @@ from mux.core.events import ClientSent, Event
 from mux.core.limits import Limits
 from mux.core.policy.principal import Principal
 from mux.core.state.app_server import Introduction
-from mux.dispatcher import Dispatcher, Port
+from mux.dispatcher import ClientPort, Dispatcher
 from mux.downstream import connection
 from mux.downstream.routes import AcceptedUpgrade
 from mux.downstream.streams import Patient
@@ -56,7 +56,7 @@ class Line:
     """A connection that is served, as its client sees it."""
 
     broker: Counted
-    port: Port
+    port: ClientPort
     stream: trio.SocketStream
     over: trio.Event
 
