@@ -64,7 +64,7 @@ from mux.core.protocol.journal_entry import Entry
 from mux.core.state.app_server import AppServerState
 from mux.core.status_report import report
 from mux.errors import AppmuxError
-from mux.outbox import Outbox, Writes, text_frame
+from mux.outbox import Outbox, WriteScheduler, text_frame
 
 LOOK_AGAIN: Final = 60.0
 """Seconds after which the wall's clock is looked at again if nothing else wakes us: it may have
@@ -163,7 +163,7 @@ class Dispatcher:
     wall: Callable[[], float] = time.time
     clock_moved: Callable[[], None] = attrs.field(default=lambda: None)
     traffic: Traffic = attrs.field(factory=Traffic)
-    writes: Writes = attrs.field(factory=Writes)
+    writes: WriteScheduler = attrs.field(factory=WriteScheduler)
     record: Callable[[str, dict[str, object]], None] = attrs.field(
         default=lambda _kind, _fields: None
     )

@@ -2,9 +2,9 @@
 
 ``append`` never waits, so a decision never waits for a socket. When the writer is idle, what is
 owed is written without it, if the socket takes it: waking the writer costs five times as much. That
-is done once all that can be decided now is decided (``Writes``): what sixteen clients ask goes to
-the app-server in one piece. Else the writer joins what is owed and sends it in one call: under load
-a batch holds hundreds of frames.
+is done once all that can be decided now is decided (``WriteScheduler``): what sixteen clients ask
+goes to the app-server in one piece. Else the writer joins what is owed and sends it in one call:
+under load a batch holds hundreds of frames.
 
 Hands to: the socket or pipe it writes to. Hears from: ``dispatcher`` (frames) and, for a client's,
 ``downstream`` (the WebSocket library's own frames: pong, close).
@@ -29,7 +29,7 @@ DRAINED_SHARE = 4
 while the next part is read."""
 
 
-class Writes(trio.abc.Instrument):
+class WriteScheduler(trio.abc.Instrument):
     """Outboxes that owe something, written together before trio's loop waits for anything.
 
     A hook of the loop, not a task: no step of a task costs as little. In it no task may be woken
@@ -74,7 +74,7 @@ class Outbox:
     on_drained: Callable[[], None] = attrs.field(default=lambda: None)
     rouse: Callable[[], None] = attrs.field(default=lambda: None)
     descriptor: Callable[[], int] | None = None
-    writes: Writes | None = None
+    writes: WriteScheduler | None = None
     owed: int = 0
     _frames: list[bytes | memoryview] = attrs.field(factory=list)
     _idle: bool = True

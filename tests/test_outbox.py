@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from wsproto.connection import Connection, ConnectionType
 from wsproto.events import TextMessage
 
-from mux.outbox import BATCH_BYTES, DRAINED_SHARE, Outbox, Writes, text_frame
+from mux.outbox import BATCH_BYTES, DRAINED_SHARE, Outbox, WriteScheduler, text_frame
 
 
 @attrs.define
@@ -187,8 +187,9 @@ async def test_a_broken_descriptor_is_the_writers_to_tell() -> None:
 
 @asynccontextmanager
 async def _written_together() -> AsyncIterator[tuple[Outbox, Pipe, socket.socket]]:
-    """An outbox among ``Writes``, where the rest goes, and the other end: a packet a write."""
-    writes, pipe = Writes(), Pipe()
+    """An outbox among ``WriteScheduler``, where the rest goes, and the other end: a packet a
+    write."""
+    writes, pipe = WriteScheduler(), Pipe()
     ours, theirs = socket.socketpair(type=socket.SOCK_SEQPACKET)
     ours.setblocking(False)
     theirs.settimeout(5)
