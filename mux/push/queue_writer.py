@@ -1,6 +1,7 @@
 """Writes the queue behind: whatever changed in memory is on disk a moment later, in one piece.
 
-A disk that doesn't take it stops nobody: pushes are sent from memory, and `Keeper.trouble` says so.
+A disk that doesn't take it stops nobody: pushes are sent from memory, and `QueueWriter.trouble`
+says so.
 
 Hands to: ``queue_file``, in one worker thread. Hears from: ``sender``, that something has changed.
 """
@@ -33,7 +34,7 @@ log = structlog.get_logger()
 
 
 @attrs.define(eq=False, repr=False)
-class Keeper:
+class QueueWriter:
     """The one who writes. ``trouble``: for people, why the disk takes nothing; None: it does."""
 
     queue: Queue

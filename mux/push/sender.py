@@ -26,7 +26,7 @@ from mux.push.message import Push, PushError
 from mux.push.outcome import Delivered, Failed, Gone, Outcome, Retry, words
 from mux.push.queue import Queue, Row
 from mux.push.queue_file import FILE, QueueFile
-from mux.push.queue_writer import Keeper
+from mux.push.queue_writer import QueueWriter
 
 if TYPE_CHECKING:
     from mux.push.services.registry import Services
@@ -58,7 +58,7 @@ class Pushes:
     state_dir: Path
     endpoints: Endpoints
     queue: Queue
-    keeper: Keeper
+    keeper: QueueWriter
     clock: Callable[[], float]
     _services: Services | None = None
     _server_key: str | None = None
@@ -83,7 +83,7 @@ class Pushes:
         endpoints = open_endpoints(state_dir, clock, configured(settings, clock()))
         # Above what any earlier life has used, also if its file can't be read just now.
         queue = Queue(chance, next_n=int(clock() * 1000))
-        keeper = Keeper(queue, QueueFile(state_dir / FILE, clock))
+        keeper = QueueWriter(queue, QueueFile(state_dir / FILE, clock))
         if endpoints.all() or keeper.file.path.exists():
             keeper.load()
         return cls(settings, state_dir, endpoints, queue, keeper, clock)

@@ -201,11 +201,11 @@ async def test_what_is_withdrawn_while_the_disk_is_waited_for_is_not_sent(
     async with standing() as stand:
         pushes = Pushes.open(tmp_path, webhook(tmp_path, stand.url), clock=Clock())
 
-        async def kept(_keeper: queue_writer.Keeper, row: Row) -> None:
+        async def kept(_keeper: queue_writer.QueueWriter, row: Row) -> None:
             if not row.push.withdraw:
                 pushes.withdraw("host", "thread-a")
 
-        monkeypatch.setattr(queue_writer.Keeper, "kept", kept)
+        monkeypatch.setattr(queue_writer.QueueWriter, "kept", kept)
         async with running(pushes):
             pushes.send("host", push())
             await settled(pushes)
