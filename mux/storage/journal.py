@@ -31,7 +31,7 @@ import trio
 from mux.core.protocol.journal_entry import Entry, is_delta
 from mux.storage import journal_schema, sqlite
 from mux.storage.journal_chunks import Reader, fitting
-from mux.storage.journal_writer import Recorder
+from mux.storage.journal_writer import JournalWriter
 from mux.storage.sqlite import StoreError as StoreError  # noqa: PLC0414 (for those who read)
 from mux.storage.timings import Times
 
@@ -73,7 +73,7 @@ class Store:
     """The first number of this life: above all that were handed out before in this epoch."""
     trouble: str | None
     """For people: why entries can't be written at present, and what to do. None: all is well."""
-    _recorder: Recorder
+    _recorder: JournalWriter
     _reader: Reader
     running_floor: int = sys.maxsize
     """The number at which the oldest item that still runs began: deltas from there on are kept as
@@ -111,7 +111,7 @@ class Store:
         from memory, says so in ``trouble``, and `run` tries again.
         """
         path = state_dir / journal_schema.FILE
-        recorder = Recorder(path, max_bytes, max_age, wall_clock, token_hex(8))
+        recorder = JournalWriter(path, max_bytes, max_age, wall_clock, token_hex(8))
         failure: Exception | None = None
         try:
             recorder.begin()

@@ -52,7 +52,7 @@ _seq = attrgetter("seq")
 log = structlog.get_logger()
 
 
-class Life(msgspec.Struct, frozen=True):
+class FileState(msgspec.Struct, frozen=True):
     """What a file says of the lives before."""
 
     epoch: str
@@ -63,7 +63,7 @@ class Life(msgspec.Struct, frozen=True):
 
 
 @attrs.define(eq=False, repr=False)
-class Recorder:
+class JournalWriter:
     """The one who changes the file. ``written``, ``lost`` and the like may be read at any time."""
 
     path: Path
@@ -162,7 +162,7 @@ class Recorder:
             raise
         self.generation += 1
 
-    def _adopt(self, connection: sqlite3.Connection, life: Life) -> None:
+    def _adopt(self, connection: sqlite3.Connection, life: FileState) -> None:
         """Go on with the file's epoch; nothing of it is ours before the numbers are reserved."""
         written = max(life.reserved, life.last + 1) - 1
         reserved = written + 1 + RESERVED
@@ -289,7 +289,7 @@ class Recorder:
                 connection.close()
 
 
-def _life(connection: sqlite3.Connection) -> Life | None:
+def _life(connection: sqlite3.Connection) -> FileState | None:
     """None in a new file. Raises ``Broken`` if it hasn't the tables of its version."""
     try:
         row = connection.execute("SELECT epoch, reserved, earliest FROM life").fetchone()
@@ -310,7 +310,7 @@ def _life(connection: sqlite3.Connection) -> Life | None:
         return None
     if type(row[0]) is not str or not row[0]:
         raise sqlite.Broken("its epoch is garbled")
-    return Life(row[0], *_whole(*row[1:], *(last or (0,))))
+    return FileState(row[0], *_whole(*row[1:], *(last or (0,))))
 
 
 def _save(connection: sqlite3.Connection, reserved: int, earliest: int) -> None:

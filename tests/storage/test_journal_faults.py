@@ -27,7 +27,7 @@ from mux.storage import journal as store_module
 from mux.storage import journal_schema
 from mux.storage.journal import Store
 from mux.storage.journal_schema import FILE
-from mux.storage.journal_writer import Recorder
+from mux.storage.journal_writer import JournalWriter
 from mux.storage.sqlite import KEPT_BROKEN, StoreError
 from tests.entries import (
     DAY,
@@ -305,7 +305,7 @@ async def test_a_reader_finds_the_file_gone_while_the_writer_ends_its_work(
 ) -> None:
     store = open_store(tmp_path)
     worked, may_end = threading.Event(), threading.Event()
-    work = Recorder.work
+    work = JournalWriter.work
 
     def slow_to_end(*args: Any) -> bool:
         more = work(*args)
@@ -316,7 +316,7 @@ async def test_a_reader_finds_the_file_gone_while_the_writer_ends_its_work(
     async with running(store):
         await put(store, *entries(range(1, 101)))
         await at_rest(store)
-        monkeypatch.setattr(Recorder, "work", slow_to_end)
+        monkeypatch.setattr(JournalWriter, "work", slow_to_end)
         store.append(entry(101))
         await until(worked.is_set)
         for suffix in ("", "-wal", "-shm"):
@@ -329,7 +329,7 @@ async def test_a_reader_finds_the_file_gone_while_the_writer_ends_its_work(
 
 
 async def test_a_commit_that_failed_but_came_true_doubles_nothing(tmp_path: Path) -> None:
-    recorder = Recorder(tmp_path / FILE, 512 * MIB, 7 * DAY, time.time, "epoch")
+    recorder = JournalWriter(tmp_path / FILE, 512 * MIB, 7 * DAY, time.time, "epoch")
     recorder.begin()
     recorder.work(entries(range(1, 101)), 0, 0)
     recorder._close()
