@@ -23,7 +23,7 @@ import structlog
 import trio
 
 from mux.storage.audit_chain import BATCH
-from mux.storage.audit_writer import Said, Writer
+from mux.storage.audit_writer import PendingRecord, Writer
 
 DIRECTORY = "audit"
 
@@ -52,7 +52,7 @@ class Audit:
 
     writer: Writer
     trouble: str | None = None
-    _pending: list[Said] = attrs.field(factory=list)
+    _pending: list[PendingRecord] = attrs.field(factory=list)
     _dropped: int = 0
     _wake: trio.Event = attrs.field(factory=trio.Event)
     _retry: float = 0.0
@@ -81,7 +81,7 @@ class Audit:
             return
         if not self._pending:
             self._wake.set()
-        self._pending.append(Said(self.writer.clock(), kind, fields))
+        self._pending.append(PendingRecord(self.writer.clock(), kind, fields))
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Write what is recorded, until cancelled; then the rest."""
@@ -108,7 +108,7 @@ class Audit:
         """Write now, one batch. A failure becomes ``trouble``; the records stay."""
         if self._dropped:
             self._pending.append(
-                Said(self.writer.clock(), "audit/lost", {"records": self._dropped})
+                PendingRecord(self.writer.clock(), "audit/lost", {"records": self._dropped})
             )
             self._dropped = 0
         batch = self._pending[:BATCH]

@@ -30,7 +30,7 @@ DAY = 86_400.0
 log = structlog.get_logger()
 
 
-class Said(msgspec.Struct, frozen=True):
+class PendingRecord(msgspec.Struct, frozen=True):
     """A record before it has its number. ``at``: Unix seconds."""
 
     at: float
@@ -62,11 +62,11 @@ class Writer:
     _size: int = 0
     _latest: date = date.min
     _attempt: Path | None = None
-    _owed: list[Said] = attrs.field(factory=list)
+    _owed: list[PendingRecord] = attrs.field(factory=list)
     _begun: bool = False
     _head_owed: bool = False
 
-    def work(self, said: list[Said]) -> None:
+    def work(self, said: list[PendingRecord]) -> None:
         """Write these and remove what is too old. Raises ``OSError``: try again (``taken``)."""
         self.taken = 0
         if not self._begun:
@@ -92,7 +92,7 @@ class Writer:
         self._begun = True
         if found:
             log.error("the audit log isn't as it was left", found=found, path=str(self.directory))
-            self._owed.append(Said(self.clock(), BROKEN, {"found": found}))
+            self._owed.append(PendingRecord(self.clock(), BROKEN, {"found": found}))
 
     def _without_stillborn(self, head: Head | None) -> list[Path]:
         """The files there; the last one goes if a crash cut off its very first record."""
@@ -142,7 +142,7 @@ class Writer:
 
     # ── writing ───────────────────────────────────────────────────────────────────────────────
 
-    def _write(self, said: list[Said], taken: int = 0) -> None:
+    def _write(self, said: list[PendingRecord], taken: int = 0) -> None:
         n, digest, texts = self.n, self.digest, []
         for each in said:
             n += 1
@@ -218,7 +218,7 @@ class Writer:
                 "through": through,
                 "digest": audit_chain.digest_of(last),
             }
-            self._write([Said(self.clock(), TRIMMED, anchor)])
+            self._write([PendingRecord(self.clock(), TRIMMED, anchor)])
             oldest.unlink()
             private_file.sync_directory(self.directory)
             self.used -= len(text)

@@ -31,7 +31,7 @@ from mux.push.endpoints import open_endpoints
 from mux.push.queue_file import QueueFile
 from mux.push.services.vapid import open_vapid
 from mux.storage import state_dir
-from mux.storage.audit_writer import Said, Writer
+from mux.storage.audit_writer import PendingRecord, Writer
 from mux.storage.journal import Store
 from tests.certificates import issue
 
@@ -140,7 +140,7 @@ def _ledger(state: Path) -> None:
 
 def _audit(state: Path) -> None:
     writer = Writer(state / "audit", max_bytes=10**6, max_age=1e9)
-    writer.work([Said(0.0, "x", {})])
+    writer.work([PendingRecord(0.0, "x", {})])
 
 
 OPENERS: dict[str, Callable[[Path], Any]] = {

@@ -25,7 +25,7 @@ from mux.cli.audit import AuditError, moment, shown
 from mux.storage import audit_chain, audit_writer
 from mux.storage.audit_chain import BATCH, BROKEN, HEAD, TRIMMED, verify
 from mux.storage.audit_log import DIRECTORY, UNWRITTEN, Audit
-from mux.storage.audit_writer import DAY, Said, Writer
+from mux.storage.audit_writer import DAY, PendingRecord, Writer
 
 YEAR = 365 * DAY
 NOON = 1_764_000_000.0
@@ -50,8 +50,11 @@ def writer(directory: Path, clock: Callable[[], float] | None = None, **bounds: 
     return Writer(directory, max_bytes, bounds.get("max_age", YEAR), clock or Clock())
 
 
-def said(*kinds: str, at: float = NOON) -> list[Said]:
-    return [Said(at, kind, {"by": {"client": 1, "name": "phone"}, "of": kind}) for kind in kinds]
+def said(*kinds: str, at: float = NOON) -> list[PendingRecord]:
+    return [
+        PendingRecord(at, kind, {"by": {"client": 1, "name": "phone"}, "of": kind})
+        for kind in kinds
+    ]
 
 
 def write(directory: Path, *batches: int, clock: Clock | None = None) -> Writer:
@@ -109,7 +112,7 @@ def test_the_next_broker_goes_on_where_the_last_one_ended(tmp_path: Path) -> Non
 
 
 def test_what_cannot_be_written_as_text_costs_only_its_fields(tmp_path: Path) -> None:
-    writer(tmp_path).work([*said("a"), Said(NOON, "b", {"odd": "\ud800"}), *said("c")])
+    writer(tmp_path).work([*said("a"), PendingRecord(NOON, "b", {"odd": "\ud800"}), *said("c")])
     assert [json.loads(line)["kind"] for line in text_of(tmp_path)] == ["a", "b", "c"]
     assert faults(tmp_path) == []
 
@@ -363,10 +366,10 @@ def test_what_was_changed_far_from_the_end_is_found_however_much_comes_after(
 WRITING = """
 import itertools, sys, time
 from pathlib import Path
-from mux.storage.audit_writer import Said, Writer
+from mux.storage.audit_writer import PendingRecord as PendingRecord, Writer
 writer = Writer(Path(sys.argv[1]), 2**30, 1e9)
 for batch in itertools.count():
-    writer.work([Said(time.time(), "turn/asked", {"batch": batch})] * 20)
+    writer.work([PendingRecord(time.time(), "turn/asked", {"batch": batch})] * 20)
     print(batch, flush=True)
 """
 
@@ -514,10 +517,10 @@ async def test_too_many_for_the_memory_are_counted(
 FULL = """
 import resource, signal, sys
 from pathlib import Path
-from mux.storage.audit_writer import Said, Writer
+from mux.storage.audit_writer import PendingRecord as PendingRecord, Writer
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 writer = Writer(Path(sys.argv[1]), 2**30, 1e9)
-said = [Said(1764000000.0 + n, "turn/asked", {"n-th": n}) for n in range(30)]
+said = [PendingRecord(1764000000.0 + n, "turn/asked", {"n-th": n}) for n in range(30)]
 writer.work(said[:5])
 size = writer._size
 for limit in (1, 50, 100, 1000):
