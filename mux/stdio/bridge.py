@@ -26,8 +26,8 @@ from mux.config import locate
 from mux.errors import AppmuxError
 from mux.posix import standard_streams
 from mux.stdio.lines import Lines
-from mux.stdio.resume import Memory, ReturnError
-from mux.stdio.websocket import Wire, WireError
+from mux.stdio.resume import ResumeState, ReturnError
+from mux.stdio.websocket import ClientWebSocket, WebSocketError
 
 WAIT: Final = 60.0
 """Seconds that a lost broker is waited for, unless ``--wait`` says otherwise: as long as the broker
@@ -83,19 +83,19 @@ def run(named: Path | None, wait: float) -> int:
     # As natively: SIGTERM ends at once, with 0; SIGINT as with any program.
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    return _Door(named, wait).serve()
+    return Bridge(named, wait).serve()
 
 
-class _Door:
+class Bridge:
     """One client and its connection. ``deadline``: of whatever is waited for just now."""
 
     def __init__(self, named: Path | None, wait: float) -> None:
         self.named = named
         self.wait = wait
-        self.memory = Memory(numbers=wait > 0)
+        self.memory = ResumeState(numbers=wait > 0)
         self.lines = Lines()
         self.link: socket.socket | None = None
-        self.wire = Wire()
+        self.wire = ClientWebSocket()
         self.at = ""
         self.was_attached = False
         self.lost_at = 0.0
@@ -155,7 +155,7 @@ class _Door:
             link.setblocking(False)
             if not self.was_attached:
                 self.deadline = time.monotonic() + FIRST_WAIT
-            self.link, self.wire, self.at = link, Wire(), f"unix://{place}"
+            self.link, self.wire, self.at = link, ClientWebSocket(), f"unix://{place}"
             self.going.append(iter([self.wire.hello()]))
             return []
         return failures
@@ -302,7 +302,7 @@ class _Door:
             return
         except OSError as failure:
             self._lost(failure.strerror or str(failure))
-        except (WireError, ReturnError) as failure:
+        except (WebSocketError, ReturnError) as failure:
             if not self.was_attached:
                 raise StdioError(f"{self.at} is no broker: {failure}") from failure
             self._lost(str(failure))

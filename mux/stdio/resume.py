@@ -98,7 +98,7 @@ Then: TypeAlias = Callable[[bytes, bool], Lines]
 """What is done with an answer to the door's own request, and whether it is an error."""
 
 
-class Memory:
+class ResumeState:
     """``live``: the client's lines may go to the broker. ``numbers``: have messages numbered.
 
     ``to_broker``: lines of the door's own that are owed to it.

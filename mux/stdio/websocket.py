@@ -37,11 +37,11 @@ _ACCEPT: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _SWITCHING: Final = b"101"
 
 
-class WireError(Exception):
+class WebSocketError(Exception):
     """The other end doesn't speak as it should; the text says how."""
 
 
-class Wire:
+class ClientWebSocket:
     """One connection. ``open``: the upgrade was accepted. ``closed``: the other end's close frame.
 
     ``replies`` holds frames that are owed to it: pongs, the answer to a close.
@@ -64,7 +64,7 @@ class Wire:
         )
 
     def feed(self, received: bytes) -> list[bytes]:
-        """The messages that are whole with these bytes. Raises ``WireError``."""
+        """The messages that are whole with these bytes. Raises ``WebSocketError``."""
         self._received += received
         if not self.open and not self._upgraded():
             return []
@@ -81,18 +81,18 @@ class Wire:
         end = self._received.find(b"\r\n\r\n")
         if end < 0:
             if len(self._received) > HEAD_BYTES:
-                raise WireError("it answered with something that isn't HTTP")
+                raise WebSocketError("it answered with something that isn't HTTP")
             return False
         head = bytes(self._received[:end])
         del self._received[: end + 4]
         first, *rest = head.split(b"\r\n")
         words = first.split(b" ", 2)
         if not first.startswith(b"HTTP/1.") or words[1:2] != [_SWITCHING]:
-            raise WireError(f"it answered {first[:100].decode(errors='replace')!r}")
+            raise WebSocketError(f"it answered {first[:100].decode(errors='replace')!r}")
         fields = {name.strip().lower(): value for name, _, value in map(_parted, rest)}
         wanted = hashlib.sha1(self._key + _ACCEPT, usedforsecurity=False).digest()
         if fields.get(b"sec-websocket-accept") != binascii.b2a_base64(wanted, newline=False):
-            raise WireError("its WebSocket handshake answers another request")
+            raise WebSocketError("its WebSocket handshake answers another request")
         self.open = True
         return True
 
@@ -105,7 +105,7 @@ class Wire:
             return None
         first, length, start = received[0], received[1], 2
         if first & _RESERVED or length & _MASKED:
-            raise WireError("it sent a frame that a server doesn't send")
+            raise WebSocketError("it sent a frame that a server doesn't send")
         if length == _SHORT:
             start = 4
         elif length == _LONG:
@@ -128,7 +128,7 @@ class Wire:
             return None
         begins = opcode != CONTINUATION
         if begins == (self._pieces is not None) or opcode not in (CONTINUATION, TEXT, BINARY):
-            raise WireError("it sent frames in an order that makes no message")
+            raise WebSocketError("it sent frames in an order that makes no message")
         if begins and last:
             return payload
         if self._pieces is None:
@@ -141,7 +141,7 @@ class Wire:
 
     def _controlled(self, opcode: int, last: bool, payload: bytes) -> None:
         if not last or len(payload) > _LONGEST_CONTROL:
-            raise WireError("it sent a control frame in pieces")
+            raise WebSocketError("it sent a control frame in pieces")
         if opcode == PING:
             self.replies.append(_frame_of(PONG, payload))
         elif opcode == CLOSE:

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import pytest
 
-from mux.stdio.resume import Memory, ReturnError
+from mux.stdio.resume import ResumeState, ReturnError
 
 NOW: Final = 1000.0
 FIRST: Final = {"epoch": "e", "seq": 10, "began": 10, "generation": 1, "version": 1}
@@ -24,7 +24,7 @@ class Story:
     """A client, the door's memory, and a broker that says what the test wants."""
 
     def __init__(self, *, numbers: bool = True, **capabilities: Any) -> None:
-        self.memory = Memory(numbers=numbers)
+        self.memory = ResumeState(numbers=numbers)
         self.capabilities = capabilities
         self.told: list[Json] = []
         self.ids = 0

@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from wsproto.events import AcceptConnection, BytesMessage, CloseConnection, Ping, Pong, TextMessage
 from wsproto.events import Request as Upgrade
 
-from mux.stdio.websocket import FRAME_BYTES, Wire, WireError
+from mux.stdio.websocket import FRAME_BYTES, ClientWebSocket, WebSocketError
 
 
-def met() -> tuple[Wire, wsproto.WSConnection]:
+def met() -> tuple[ClientWebSocket, wsproto.WSConnection]:
     """The two ends, past the upgrade."""
-    wire, server = Wire(), wsproto.WSConnection(wsproto.ConnectionType.SERVER)
+    wire, server = ClientWebSocket(), wsproto.WSConnection(wsproto.ConnectionType.SERVER)
     server.receive_data(wire.hello())
     (asked,) = server.events()
     assert isinstance(asked, Upgrade)
@@ -85,8 +85,8 @@ def test_a_close_is_answered_once_and_its_reason_kept() -> None:
     ],
 )
 def test_what_is_no_upgrade(received: bytes, why: str) -> None:
-    with pytest.raises(WireError, match=why):
-        Wire().feed(received)
+    with pytest.raises(WebSocketError, match=why):
+        ClientWebSocket().feed(received)
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_what_is_no_upgrade(received: bytes, why: str) -> None:
 )
 def test_frames_that_a_server_does_not_send(frames: bytes) -> None:
     wire, _ = met()
-    with pytest.raises(WireError):
+    with pytest.raises(WebSocketError):
         wire.feed(frames)
 
 
