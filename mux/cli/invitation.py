@@ -33,12 +33,12 @@ _PLACE: Final = re.compile(
 _LARGEST_PORT: Final = 65535
 
 
-class PlaceError(AppmuxError):
+class PhoneAddressError(AppmuxError):
     """No address at which a phone could reach the broker."""
 
 
 @attrs.frozen
-class Place:
+class PhoneAddress:
     """Where a phone connects. ``host`` without brackets."""
 
     scheme: str
@@ -69,19 +69,19 @@ def _ip(host: str) -> _Ip | None:
 # -- where -----------------------------------------------------------------------------------------
 
 
-def listening(urls: Iterable[str]) -> list[Place]:
+def listening(urls: Iterable[str]) -> list[PhoneAddress]:
     """The WebSocket listeners among these, as they stand (``0.0.0.0`` and all)."""
     matches = (_PLACE.fullmatch(url) for url in urls if url.startswith(("ws://", "wss://")))
     return [
-        Place(match["scheme"], match["host"].strip("[]"), int(match["port"]))
+        PhoneAddress(match["scheme"], match["host"].strip("[]"), int(match["port"]))
         for match in matches
         if match is not None and match["port"]
     ]
 
 
-def reachable(listeners: Iterable[Place], own: Iterable[str]) -> list[Place]:
+def reachable(listeners: Iterable[PhoneAddress], own: Iterable[str]) -> list[PhoneAddress]:
     """Where other machines reach the broker, in the Tailnet first. ``own``: our addresses there."""
-    places: list[Place] = []
+    places: list[PhoneAddress] = []
     for listener in listeners:
         ip = _ip(listener.host)
         if ip is not None and ip.is_unspecified:
@@ -92,11 +92,11 @@ def reachable(listeners: Iterable[Place], own: Iterable[str]) -> list[Place]:
 
 
 def resolve(host: str) -> list[str]:
-    """The addresses of a name. Raises ``PlaceError``."""
+    """The addresses of a name. Raises ``PhoneAddressError``."""
     try:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as failure:
-        raise PlaceError(
+        raise PhoneAddressError(
             f"host unknown: {host!r} has no address; --host takes a name or an IP address of this"
             " machine's"
         ) from failure
@@ -104,47 +104,49 @@ def resolve(host: str) -> list[str]:
 
 
 def named(
-    host: str, listeners: list[Place], addresses: Callable[[str], list[str]] = resolve
-) -> Place:
+    host: str, listeners: list[PhoneAddress], addresses: Callable[[str], list[str]] = resolve
+) -> PhoneAddress:
     """The place that ``--host`` names: ``HOST``, ``HOST:PORT``, or a whole ``wss://HOST[:PORT]``.
 
     A whole one is taken as it is: something may pass it on. Otherwise one of the listeners must be
-    there. Raises ``PlaceError``.
+    there. Raises ``PhoneAddressError``.
     """
     bare = _ip(host)
     match = _PLACE.fullmatch(f"[{host}]" if bare is not None and bare.version == 6 else host)  # noqa: PLR2004
     if match is None or int(match["port"] or 0) > _LARGEST_PORT:
-        raise PlaceError(f"{host!r} is no host: write a name, an IP address, or wss://NAME:PORT")
+        raise PhoneAddressError(
+            f"{host!r} is no host: write a name, an IP address, or wss://NAME:PORT"
+        )
     name, port = match["host"].strip("[]"), match["port"] and int(match["port"])
     if match["scheme"]:
-        return Place(match["scheme"], name, port or DEFAULT_PORTS[match["scheme"]])
+        return PhoneAddress(match["scheme"], name, port or DEFAULT_PORTS[match["scheme"]])
     ips = [_ip(each) for each in addresses(name)]
     for listener in listeners:
         at = _ip(listener.host)
         served = at in ips or (at is not None and at.is_unspecified)
         if served and (not port or port == listener.port):
             return attrs.evolve(listener, host=name)
-    raise PlaceError(
+    raise PhoneAddressError(
         f"the broker doesn't listen at {host}, but at {_listed(listeners)}: add `--listen"
         f" ws://IP:14500` to `appmux serve`, or write the whole address (`--host wss://{name}:443`)"
         " if a proxy there passes it on"
     )
 
 
-def _listed(listeners: Iterable[Place]) -> str:
+def _listed(listeners: Iterable[PhoneAddress]) -> str:
     return ", ".join(map(str, listeners)) or "no TCP address"
 
 
 # -- how it is told --------------------------------------------------------------------------------
 
 
-def pair_uri(place: Place, ticket: str) -> str:
+def pair_uri(place: PhoneAddress, ticket: str) -> str:
     """``appmux://pair?…``: what an app needs to exchange the ticket."""
     asked = {"scheme": place.scheme, "host": place.host, "port": place.port, "ticket": ticket}
     return "appmux://pair?" + urlencode(asked, quote_via=quote)
 
 
-def novascale_uri(place: Place, name: str, token: str) -> str:
+def novascale_uri(place: PhoneAddress, name: str, token: str) -> str:
     """What the NovaScale app imports."""
     payload = {
         "type": "novascale-codex-host",

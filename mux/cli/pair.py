@@ -19,7 +19,7 @@ import trio
 
 from mux import client
 from mux.cli import invitation
-from mux.cli.invitation import Place
+from mux.cli.invitation import PhoneAddress
 from mux.client import Client, Json
 from mux.config.model import Config
 from mux.errors import AppmuxError
@@ -99,7 +99,7 @@ async def _interrupt(signals: AsyncIterator[int], everything: trio.CancelScope) 
 # -- where -----------------------------------------------------------------------------------------
 
 
-async def _place(wish: Wish, urls: list[str]) -> Place:
+async def _place(wish: Wish, urls: list[str]) -> PhoneAddress:
     listeners = invitation.listening(urls)
     if wish.host is not None:
         return await trio.to_thread.run_sync(invitation.named, wish.host, listeners)
@@ -107,12 +107,12 @@ async def _place(wish: Wish, urls: list[str]) -> Place:
     if places and (len(places) == 1 or not sys.stdin.isatty()):
         return places[0]
     if not listeners:
-        raise invitation.PlaceError(
+        raise invitation.PhoneAddressError(
             "the broker listens on no TCP address, so that no phone reaches it: add `--listen"
             " ws://IP:14500 --ws-auth device-token` to `appmux serve`"
         )
     if not sys.stdin.isatty():
-        raise invitation.PlaceError(
+        raise invitation.PhoneAddressError(
             "the broker listens on loopback alone, where no phone reaches it: let it listen on the"
             " Tailnet's address too, or name with --host what passes it on"
         )
@@ -127,7 +127,7 @@ async def _place(wish: Wish, urls: list[str]) -> Place:
 # -- a ticket --------------------------------------------------------------------------------------
 
 
-async def _pair(broker: Client, wish: Wish, place: Place) -> None:
+async def _pair(broker: Client, wish: Wish, place: PhoneAddress) -> None:
     begun = await broker.request("mux/pairing/begin", wish.params())
     _show(invitation.pair_uri(place, begun["ticket"]))
     minutes = begun["expiresInSeconds"] / 60
@@ -140,7 +140,7 @@ async def _pair(broker: Client, wish: Wish, place: Place) -> None:
     raise NotPairedError("no device came, and the ticket has expired; nothing was paired")
 
 
-def _tell_terms(wish: Wish, place: Place, *, open_door: bool) -> None:
+def _tell_terms(wish: Wish, place: PhoneAddress, *, open_door: bool) -> None:
     until = "until it is revoked" if wish.seconds is None else f"for {span(wish.seconds)}"
     click.echo(f"It may {', '.join(wish.scopes)}, {until}.")
     if place.loopback:
@@ -208,7 +208,7 @@ def _why_not(ended: Json) -> str:
 # -- NovaScale -------------------------------------------------------------------------------------
 
 
-async def _novascale(broker: Client, wish: Wish, place: Place) -> None:
+async def _novascale(broker: Client, wish: Wish, place: PhoneAddress) -> None:
     made = await broker.request("mux/devices/add", wish.params())
     _show(invitation.novascale_uri(place, socket.gethostname(), made["token"]))
     click.echo(

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from mux.config.load import Settled
     from mux.config.model import Config
     from mux.host.novascale import Vanilla
-    from mux.host.service import Place, Supervisor
+    from mux.host.service import Supervisor, UnitFile
     from mux.host.setup import Plan
     from mux.host.steps import Step
 
@@ -204,7 +204,7 @@ def _taking_over(config: Config, *, wanted: bool) -> Iterator[None]:
         yield
 
 
-def _ask_to_replace(places: Iterable[Place], *, yes: bool) -> None:
+def _ask_to_replace(places: Iterable[UnitFile], *, yes: bool) -> None:
     changed = [place for place in places if place.state == "ours"]
     for place in changed:
         click.echo(place.difference())

@@ -140,7 +140,7 @@ def _setuid(program: str, environ: Mapping[str, str]) -> bool:
 
 
 @attrs.frozen
-class Place:
+class UnitFile:
     """A file's path, what is there, and what shall be (None: nothing)."""
 
     path: Path
@@ -161,9 +161,9 @@ class Place:
         return "".join(difflib.unified_diff(old, new, f"{self.path} (now)", f"{self.path} (new)"))
 
 
-def look(files: Mapping[Path, str | None]) -> list[Place]:
+def look(files: Mapping[Path, str | None]) -> list[UnitFile]:
     """What is at each path. Raises ``ServiceError`` for what is somebody else's."""
-    places = [Place(path, new, _read(path)) for path, new in files.items()]
+    places = [UnitFile(path, new, _read(path)) for path, new in files.items()]
     for place in places:
         if place.state == "foreign":
             raise ServiceError(
@@ -217,7 +217,7 @@ def control_socket(config: Config, environ: Mapping[str, str]) -> Path | None:
 # -- what to do ------------------------------------------------------------------------------------
 
 
-def installing(where: Supervisor, places: list[Place], *, start: bool) -> list[Step]:
+def installing(where: Supervisor, places: list[UnitFile], *, start: bool) -> list[Step]:
     """From what is there to a service that is installed, and runs if ``start``."""
     steps: list[Step] = [
         Write(place.path, place.new)

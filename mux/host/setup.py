@@ -23,7 +23,7 @@ from mux.config.model import Config
 from mux.errors import AppmuxError
 from mux.host import novascale, readiness, service, steps
 from mux.host.novascale import Vanilla
-from mux.host.service import Place, Supervisor
+from mux.host.service import Supervisor, UnitFile
 from mux.host.steps import PRIVATE, Step, Write
 
 PORT: Final = 14500
@@ -49,7 +49,7 @@ class Plan:
     config: Config
     url: str
     steps: tuple[Step, ...]
-    places: tuple[Place, ...] = ()
+    places: tuple[UnitFile, ...] = ()
     missing: tuple[str, ...] = ()
     vanilla: Vanilla | None = None
 

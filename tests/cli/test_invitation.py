@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from mux.cli.devices import Scopes, Span
 from mux.cli.invitation import (
-    Place,
-    PlaceError,
+    PhoneAddress,
+    PhoneAddressError,
     listening,
     named,
     novascale_uri,
@@ -26,12 +26,12 @@ from mux.cli.invitation import (
 )
 from mux.cli.pair import span
 
-TAIL = Place("ws", "100.64.0.7", 14500)
-LOOP = Place("ws", "127.0.0.1", 9000)
-ALL = Place("ws", "0.0.0.0", 14501)
-SIX = Place("wss", "fd7a:115c:a1e0::7", 14502)
+TAIL = PhoneAddress("ws", "100.64.0.7", 14500)
+LOOP = PhoneAddress("ws", "127.0.0.1", 9000)
+ALL = PhoneAddress("ws", "0.0.0.0", 14501)
+SIX = PhoneAddress("wss", "fd7a:115c:a1e0::7", 14502)
 OWN = ["100.64.0.7", "100.64.0.8"]
-HOME = Place("ws", "192.168.1.5", 14500)
+HOME = PhoneAddress("ws", "192.168.1.5", 14500)
 
 
 def test_listeners_are_read_from_their_urls() -> None:
@@ -45,15 +45,15 @@ def test_listeners_are_read_from_their_urls() -> None:
     [
         ([LOOP], OWN, []),
         ([LOOP, HOME, TAIL], OWN, [TAIL, HOME]),
-        ([ALL], OWN, [Place("ws", ip, 14501) for ip in OWN]),
+        ([ALL], OWN, [PhoneAddress("ws", ip, 14501) for ip in OWN]),
         ([ALL], [], []),
-        ([Place("wss", "::", 7)], OWN[:1], [Place("wss", OWN[0], 7)]),
+        ([PhoneAddress("wss", "::", 7)], OWN[:1], [PhoneAddress("wss", OWN[0], 7)]),
         ([TAIL, TAIL], OWN, [TAIL]),
         ([SIX], [], [SIX]),
     ],
 )
 def test_where_other_machines_reach_it(
-    listeners: list[Place], own: list[str], places: list[Place]
+    listeners: list[PhoneAddress], own: list[str], places: list[PhoneAddress]
 ) -> None:
     assert reachable(listeners, own) == places
 
@@ -63,17 +63,17 @@ def test_where_other_machines_reach_it(
     [
         ("100.64.0.7", ["100.64.0.7"], TAIL),
         ("100.64.0.7:14500", ["100.64.0.7"], TAIL),
-        ("desk.tail.ts.net", ["100.64.0.7"], Place("ws", "desk.tail.ts.net", 14500)),
-        ("100.64.0.7:14501", ["100.64.0.7"], Place("ws", "100.64.0.7", 14501)),
-        ("192.168.1.9", ["192.168.1.9"], Place("ws", "192.168.1.9", 14501)),
+        ("desk.tail.ts.net", ["100.64.0.7"], PhoneAddress("ws", "desk.tail.ts.net", 14500)),
+        ("100.64.0.7:14501", ["100.64.0.7"], PhoneAddress("ws", "100.64.0.7", 14501)),
+        ("192.168.1.9", ["192.168.1.9"], PhoneAddress("ws", "192.168.1.9", 14501)),
         ("fd7a:115c:a1e0::7", ["fd7a:115c:a1e0::7"], SIX),
         ("[fd7a:115c:a1e0::7]:14502", ["fd7a:115c:a1e0::7"], SIX),
-        ("wss://phones.example.net", [], Place("wss", "phones.example.net", 443)),
-        ("ws://phones.example.net/", [], Place("ws", "phones.example.net", 80)),
-        ("ws://[::1]:5", [], Place("ws", "::1", 5)),
+        ("wss://phones.example.net", [], PhoneAddress("wss", "phones.example.net", 443)),
+        ("ws://phones.example.net/", [], PhoneAddress("ws", "phones.example.net", 80)),
+        ("ws://[::1]:5", [], PhoneAddress("ws", "::1", 5)),
     ],
 )
-def test_a_host_that_is_named(host: str, ips: list[str], place: Place) -> None:
+def test_a_host_that_is_named(host: str, ips: list[str], place: PhoneAddress) -> None:
     assert named(host, [TAIL, SIX, ALL], lambda _name: ips) == place
 
 
@@ -94,25 +94,25 @@ def test_a_host_that_is_named(host: str, ips: list[str], place: Place) -> None:
     ],
 )
 def test_what_is_no_host(host: str) -> None:
-    with pytest.raises(PlaceError, match="is no host"):
+    with pytest.raises(PhoneAddressError, match="is no host"):
         named(host, [ALL], lambda _name: ["1.2.3.4"])
 
 
 def test_a_host_where_nobody_listens() -> None:
     with pytest.raises(
-        PlaceError, match=r"doesn't listen at desk, but at ws://100\.64\.0\.7:14500"
+        PhoneAddressError, match=r"doesn't listen at desk, but at ws://100\.64\.0\.7:14500"
     ):
         named("desk", [TAIL], lambda _name: ["100.64.0.9"])
-    with pytest.raises(PlaceError, match="no TCP address"):
+    with pytest.raises(PhoneAddressError, match="no TCP address"):
         named("desk", [], lambda _name: ["100.64.0.9"])
-    with pytest.raises(PlaceError, match="doesn't listen"):
+    with pytest.raises(PhoneAddressError, match="doesn't listen"):
         named("desk:14501", [TAIL], lambda _name: ["100.64.0.7"])
 
 
 def test_names_are_resolved() -> None:
     assert "127.0.0.1" in resolve("127.0.0.1")
     for unknown in ("no.such.host.invalid", "x" * 300, "a..b"):
-        with pytest.raises(PlaceError, match="host unknown"):
+        with pytest.raises(PhoneAddressError, match="host unknown"):
             resolve(unknown)
 
 
@@ -148,7 +148,7 @@ def test_the_uri_that_novascale_imports(name: str, token: str) -> None:
 
 def test_the_picture_fits_a_terminal() -> None:
     lines = qr_code(
-        pair_uri(Place("wss", "a-rather-long-name.tailnet-1234.ts.net", 14500), "x" * 22)
+        pair_uri(PhoneAddress("wss", "a-rather-long-name.tailnet-1234.ts.net", 14500), "x" * 22)
     )
     assert len(lines) <= 24
     assert {len(line) for line in lines} == {len(lines[0])}

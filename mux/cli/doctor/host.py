@@ -173,7 +173,7 @@ def supervised(settled: Settled, environ: Mapping[str, str], runner: Runner = ru
     return [_service(where, places), *_novascale(where, settled, Path(environ["HOME"]))]
 
 
-def _service(where: Supervisor, places: list[service.Place]) -> Finding:
+def _service(where: Supervisor, places: list[service.UnitFile]) -> Finding:
     states = {place.state for place in places}
     if states == {"absent"}:
         return Finding("service", "note", "not installed", "`appmux setup`, to have it run always")
