@@ -1,7 +1,7 @@
 """The metrics, in Prometheus' format: read from the broker's state when somebody asks.
 
 Nothing is counted for their sake on the way of a message but a few plain integers (``Traffic``,
-``ClientState.counts``, ``Times``). Labels have few values: no client, thread or path is one.
+``ClientState.counts``, ``Histogram``). Labels have few values: no client, thread or path is one.
 
 Hands to: ``routes``, an ``Exposition``. Hears from: ``routes``, when it is scraped; it reads the
 core's state, ``dispatcher``, ``journal``, ``audit_log``, ``upstream``, ``throttle`` and

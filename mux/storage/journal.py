@@ -33,7 +33,7 @@ from mux.storage import journal_schema, sqlite
 from mux.storage.journal_chunks import Reader, fitting
 from mux.storage.journal_writer import JournalWriter
 from mux.storage.sqlite import StoreError as StoreError  # noqa: PLC0414 (for those who read)
-from mux.storage.timings import Times
+from mux.storage.timings import Histogram
 
 MIB = 1024 * 1024
 
@@ -80,7 +80,7 @@ class Store:
     long as events are. Set by the dispatcher; as it stands, every delta may go."""
     before_flush: Callable[[], None] = attrs.field(default=lambda: None)
     """Called before each write: the moment to set ``running_floor`` and look at ``earliest``."""
-    writes: Times = attrs.field(factory=Times)
+    writes: Histogram = attrs.field(factory=Histogram)
     """How long writing took, each time that it succeeded."""
     _last: int = 0
     _shed: int = 0

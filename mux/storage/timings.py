@@ -15,7 +15,7 @@ BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0
 
 
 @attrs.define
-class Times:
+class Histogram:
     """Times in seconds: how many fell into each bucket, the last of which has no end; their sum."""
 
     counts: list[int] = attrs.field(factory=lambda: [0] * (len(BOUNDS) + 1))

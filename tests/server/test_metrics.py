@@ -20,7 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from mux.access.authentication import Authenticator, open_auth
 from mux.config.model import Auth
 from mux.downstream.routes import Exposition, admit
-from mux.storage.timings import BOUNDS, Times
+from mux.storage.timings import BOUNDS, Histogram
 from tests import jwts, knocks
 
 DASHBOARD = Path(__file__).parent.parent.parent / "contrib" / "grafana" / "appmux.json"
@@ -113,7 +113,7 @@ async def test_what_is_not_this_machine(address: str, tmp_path: Path) -> None:
 
 @given(st.lists(st.floats(0, 20) | st.sampled_from(BOUNDS)))
 def test_buckets_count_what_took_that_long_or_less(seconds: list[float]) -> None:
-    times = Times()
+    times = Histogram()
     for each in seconds:
         times.observe(each)
     assert times.total == pytest.approx(sum(seconds))
