@@ -117,7 +117,7 @@ def _count_refusals(state: State, client: Client) -> None:
     client.refusals = Refusals()
 
 
-def time_passed(state: State) -> float:
+def on_timer(state: State) -> float:
     """Record floods that are over; returns when the next one may be."""
     next_one = NEVER
     for client in state.clients.values():

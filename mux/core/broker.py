@@ -592,5 +592,5 @@ class Broker:
             self._titles.time_passed(),
             self._presence.time_passed(),
             self._notices.time_passed(),
-            audit_events.time_passed(state),
+            audit_events.on_timer(state),
         )
