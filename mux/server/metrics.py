@@ -256,7 +256,7 @@ class Metrics(Collector):
         yield _counter("requests_refused", "Requests that lacked a scope.", refused)
 
     def _of_log(self) -> Iterator[Metric]:
-        dropped = _number(stderr.facts()["droppedLines"])
+        dropped = _number(stderr.status()["droppedLines"])
         yield _counter("log_lines_dropped", "Lines of the log that could not be written.", dropped)
 
 

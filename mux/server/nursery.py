@@ -393,7 +393,7 @@ class RunningServer:
             "devices": {"count": len(list(book)), "trouble": book.trouble},
             "notices": self.notices.noticing.facts(),
             "failedAuthentications": self.failures.facts(),
-            "log": stderr.facts(),
+            "log": stderr.status(),
             "listeners": [{"url": each.url, "kind": each.kind} for each in self.listeners],
         }
 

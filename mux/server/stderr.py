@@ -184,7 +184,7 @@ def install() -> None:
         sys.stderr = Stderr(STDERR, there.encoding)
 
 
-def facts() -> dict[str, object]:
+def status() -> dict[str, object]:
     """How the log fares, for ``mux/status``."""
     there = sys.stderr
     if isinstance(there, Stderr):
