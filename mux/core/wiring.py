@@ -11,7 +11,7 @@ import attrs
 from mux.core.features.attention import Attention
 from mux.core.features.client_requests import ClientRequests
 from mux.core.features.deduplication import Deduplicator
-from mux.core.features.directory_clearance import Clearance
+from mux.core.features.directory_clearance import DirectoryClearance
 from mux.core.features.local_resume import Readings
 from mux.core.features.notices import Notices
 from mux.core.features.presence import Presence
@@ -42,7 +42,7 @@ class Features:
     notices: Notices
     titles: SharedTitles
     queueing: TurnQueueing
-    clearance: Clearance
+    clearance: DirectoryClearance
 
     @classmethod
     def wired(cls, state: State, timing: Timing, life: str) -> Features:
@@ -52,7 +52,7 @@ class Features:
         offering = ServerRequests(state)
         recovery = Recovery(state, asking, offering)
         looking = Attention(state, timing)
-        clearance = Clearance(state, asking)
+        clearance = DirectoryClearance(state, asking)
         return cls(
             state=state,
             sent=sent,

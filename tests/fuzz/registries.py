@@ -52,7 +52,7 @@ BOUNDED: Final = {
 
 REGISTRIES: Final = frozenset(
     {
-        "Approvals", "AppServer", "ClientRequests", "Clearance", "RequestScheduler", "Subscriptions", "NotificationRouter", "Attention",
+        "Approvals", "AppServer", "ClientRequests", "DirectoryClearance", "RequestScheduler", "Subscriptions", "NotificationRouter", "Attention",
         "Notices", "ServerRequests", "Presence", "TurnQueueing", "Readings", "Recovery", "Replays",
         "ScopedIds", "Deduplicator", "State", "Threads", "SharedTitles", "ToolOwners", "Voting",
     }

@@ -72,7 +72,7 @@ class _Case:
 
 
 @attrs.define(eq=False, repr=False)
-class Clearance:
+class DirectoryClearance:
     """Requests that wait for it, by number. ``again``: takes what waited behind one.
 
     ``waits``: those for which nothing has been asked yet.

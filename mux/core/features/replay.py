@@ -18,7 +18,7 @@ import msgspec
 
 from mux.core.extension.following import Cursor, Replayed, ReplayParams
 from mux.core.features.client_requests import ClientRequests
-from mux.core.features.directory_clearance import Clearance
+from mux.core.features.directory_clearance import DirectoryClearance
 from mux.core.policy.principal import ClientId
 from mux.core.protocol import jsonrpc
 from mux.core.protocol.jsonrpc import ClientMessage
@@ -59,7 +59,7 @@ class Replays:
 
     state: State
     asking: ClientRequests
-    clearance: Clearance
+    clearance: DirectoryClearance
     _loading: dict[int, tuple[_Replay, str]] = attrs.field(factory=dict)
     _left: OrderedDict[tuple[tuple[str, str], str], dict[str, int]] = attrs.field(
         factory=OrderedDict

@@ -16,7 +16,7 @@ from collections import Counter
 import attrs
 
 from mux.core.features.client_requests import ClientRequests, asks_for_history
-from mux.core.features.directory_clearance import Clearance
+from mux.core.features.directory_clearance import DirectoryClearance
 from mux.core.features.server_requests import ServerRequests
 from mux.core.policy.principal import ClientId
 from mux.core.protocol import jsonrpc, thread_settings
@@ -44,7 +44,7 @@ class Subscriptions:
     state: State
     asking: ClientRequests
     offering: ServerRequests
-    clearance: Clearance
+    clearance: DirectoryClearance
     _early: dict[str, list[tuple[str, bytes]]] = attrs.field(factory=dict)
     _orphans: dict[str, float] = attrs.field(factory=dict)
     _loading: dict[int, str] = attrs.field(factory=dict)
