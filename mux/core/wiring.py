@@ -12,7 +12,7 @@ from mux.core.features.attention import Attention
 from mux.core.features.client_requests import ClientRequests
 from mux.core.features.deduplication import Deduplicator
 from mux.core.features.directory_clearance import DirectoryClearance
-from mux.core.features.local_resume import Readings
+from mux.core.features.local_resume import LocalResumes
 from mux.core.features.notices import Notices
 from mux.core.features.presence import Presence
 from mux.core.features.recovery import Recovery
@@ -34,7 +34,7 @@ class Features:
     asking: ClientRequests
     offering: ServerRequests
     following: Subscriptions
-    readings: Readings
+    readings: LocalResumes
     recovery: Recovery
     replaying: Replays
     presence: Presence
@@ -59,7 +59,7 @@ class Features:
             asking=asking,
             offering=offering,
             following=Subscriptions(state, asking, offering, clearance),
-            readings=Readings(state, asking),
+            readings=LocalResumes(state, asking),
             recovery=recovery,
             replaying=Replays(state, asking, clearance),
             presence=Presence(state),

@@ -45,7 +45,7 @@ class _Reading:
 
 
 @attrs.define(eq=False, repr=False)
-class Readings:
+class LocalResumes:
     """Those under way, by the wire id of what was asked last."""
 
     state: State
