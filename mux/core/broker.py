@@ -85,7 +85,8 @@ EXTENSION_VERSION = 1
 
 _NO_NEWS = frozenset(
     {
-        ClientSentBinary, TimePassed, ClientAttached, ClientLags, ClientDrained, JournalRead, AnsweredOutside,
+        ClientSentBinary, TimePassed, ClientAttached, ClientLags, ClientDrained, JournalRead,
+        AnsweredOutside,
         ExperimentalSchemaLoaded, JournalExtent,
     }
 )  # fmt: skip

@@ -52,8 +52,10 @@ BOUNDED: Final = {
 
 REGISTRIES: Final = frozenset(
     {
-        "Approvals", "AppServer", "ClientRequests", "DirectoryClearance", "RequestScheduler", "Subscriptions", "NotificationRouter", "Attention",
-        "Notices", "ServerRequests", "Presence", "TurnQueueing", "LocalResumes", "Recovery", "Replays",
+        "Approvals", "AppServer", "ClientRequests", "DirectoryClearance", "RequestScheduler",
+        "Subscriptions", "NotificationRouter", "Attention",
+        "Notices", "ServerRequests", "Presence", "TurnQueueing", "LocalResumes", "Recovery",
+        "Replays",
         "ScopedIds", "Deduplicator", "State", "Threads", "SharedTitles", "ToolOwners", "Voting",
     }
 )  # fmt: skip
