@@ -3,7 +3,7 @@
 Run as ``python -m bench.core``. For each number of followers it prints, in a second:
 
     decide    ``Broker.handle`` alone: a line in, a ``Publish`` out
-    owe       the same by ``Dispatcher.hear_lines``, many lines at once, as the pipe brings them:
+    owe       the same by ``Dispatcher.handle_lines``, many lines at once, as the pipe brings them:
               decided, framed, in every follower's outbox
     write     an outbox's writer, joining what is owed for a stream that drops it
 
@@ -143,7 +143,7 @@ async def _owe(followers: int, lines: int) -> float:
         began = time.perf_counter()
         heard = 0
         while heard < LINES_AT_ONCE:  # it ends its step in time
-            heard += dispatcher.hear_lines(LINES[heard:])
+            heard += dispatcher.handle_lines(LINES[heard:])
         spent += time.perf_counter() - began
         assert all(port.outbox.owed > LINES_AT_ONCE * len(DELTA) for port in ports)
     return spent

@@ -1,7 +1,7 @@
 """The only caller of the core: event → ``Broker.handle`` → perform. Nothing here awaits.
 
 trio runs one task at a time, and everything between two awaits is one step. So whichever task
-heard something calls ``hear``, and it is decided and done before anybody else runs: one owner of
+heard something calls ``handle``, and it is decided and done before anybody else runs: one owner of
 all shared state, with no lock and no queue in between.
 
 Hands to: outboxes (of clients, of the app-server). Hears from: ``downstream`` and ``upstream``.
@@ -189,9 +189,9 @@ class Dispatcher:
         client = next(self._numbers)
         self._ports[client] = port
         port.outbox.on_full = lambda: self._next.append(ClientLags(client))
-        port.outbox.on_drained = lambda: self.hear(ClientDrained(client))
+        port.outbox.on_drained = lambda: self.handle(ClientDrained(client))
         expires = math.inf if principal.expires_at is None else principal.expires_at - self.wall()
-        self.hear(ClientAttached(client, principal, transport, peer, expires, local))
+        self.handle(ClientAttached(client, principal, transport, peer, expires, local))
         if self.doorkeeper is not None:
             self.doorkeeper.came(client, principal, peer)
         return client
@@ -209,7 +209,7 @@ class Dispatcher:
         """Whether the app-server can be used."""
         return self.broker.state.appserver.state is AppServerState.READY
 
-    def hear(self, event: Event) -> None:
+    def handle(self, event: Event) -> None:
         """Let the core decide, and do what it says."""
         now = trio.current_time()
         self._look_at_clock(now)
@@ -222,7 +222,7 @@ class Dispatcher:
         self._deliver()
         self._hear_next()
 
-    def hear_lines(self, lines: Iterable[bytes]) -> int:
+    def handle_lines(self, lines: Iterable[bytes]) -> int:
         """Hear what the app-server wrote at once, line by line, and then deliver it at once.
 
         To 32 clients that is half the work: of a hundred deltas each is appended once, not 32
@@ -278,7 +278,7 @@ class Dispatcher:
     def _hear_next(self) -> None:
         """What came up while commands were performed, when the core couldn't be asked."""
         while self._next:
-            self.hear(self._next.pop(0))
+            self.handle(self._next.pop(0))
 
     def _perform(self, command: Command) -> None:
         if type(command) is Publish:
@@ -379,7 +379,7 @@ class Dispatcher:
                 message = jsonrpc.error(asked.origin, jsonrpc.INVALID_REQUEST, str(result))
             else:
                 message = jsonrpc.result(asked.origin, result)
-            self.hear(AnsweredOutside(asked.client, message, asked.method))
+            self.handle(AnsweredOutside(asked.client, message, asked.method))
 
     def tell(self, client: ClientId, method: str, params: object) -> None:
         """Notify one client of something that only the shells know; nothing if it has left."""

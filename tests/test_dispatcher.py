@@ -72,7 +72,7 @@ async def test_frames_for_the_same_clients_go_out_as_one_piece_in_their_order() 
     }
     dispatcher = Dispatcher(Scripted(script))
     outboxes = [attached(dispatcher)[1] for _ in range(2)]
-    dispatcher.hear_lines([b"a", b"b", b"c", b"d"])
+    dispatcher.handle_lines([b"a", b"b", b"c", b"d"])
     one, two, three, four = (text_frame(text) for text in (b"1", b"2", b"3", b"4"))
     assert outboxes[0].pieces == [one + two, three, four]
     assert outboxes[1].pieces == [one + two, four]
@@ -85,7 +85,7 @@ async def test_what_was_published_is_delivered_before_another_command() -> None:
     outbox = Kept()
     port = ClientPort(outbox, lambda _code, _reason: ended.append(list(outbox.pieces)))
     dispatcher.attach(port, LOCAL, "ws", "somewhere")
-    dispatcher.hear_lines([b"a"])
+    dispatcher.handle_lines([b"a"])
     assert ended == [[text_frame(b"1")]]
 
 
@@ -96,7 +96,7 @@ async def test_an_outbox_that_fills_is_told_once_and_after_the_lines() -> None:
     broker = Scripted(script)
     dispatcher = Dispatcher(broker)
     attached(dispatcher, limit=50)
-    dispatcher.hear_lines([b"a", b"b"])
+    dispatcher.handle_lines([b"a", b"b"])
     assert [each for each in broker.heard if isinstance(each, ClientLags)] == [ClientLags(1)]
     assert isinstance(broker.heard[-1], ClientLags)
 
@@ -108,7 +108,7 @@ async def test_hearing_lines_ends_in_time_and_says_how_many_were_heard(
     monkeypatch.setattr("mux.dispatcher.LINES_SECONDS", seconds)
     dispatcher = Dispatcher(Scripted({b"a": [publish(b"1", (1,))]}))
     _, outbox = attached(dispatcher)
-    assert dispatcher.hear_lines([b"a"] * 100) == heard
+    assert dispatcher.handle_lines([b"a"] * 100) == heard
     assert outbox.pieces == [text_frame(b"1") * heard]
     assert dispatcher.traffic.from_app_server == heard
 
@@ -123,7 +123,7 @@ async def test_a_line_that_cannot_be_handled_costs_only_itself(place: int) -> No
     def each() -> Iterator[bytes]:
         yield from lines
 
-    dispatcher.hear_lines(each())
+    dispatcher.handle_lines(each())
     assert b"".join(outbox.pieces) == text_frame(b"1") + text_frame(b"2")
 
 
@@ -153,16 +153,16 @@ async def test_whose_time_is_over_by_the_wall_is_neither_heard_nor_told() -> Non
     jumps: list[float] = []
     dispatcher.clock_moved = lambda: jumps.append(wall.ahead)
     client, closed = expiring(dispatcher, 60.0)
-    dispatcher.hear(ClientSent(client, b'{"method": "initialized"}'))
+    dispatcher.handle(ClientSent(client, b'{"method": "initialized"}'))
     assert closed == []
     wall.ahead += 3600
     before = dispatcher.traffic.to_app_server
-    dispatcher.hear(ClientSent(client, b'{"id": 1, "method": "initialize", "params": {}}'))
+    dispatcher.handle(ClientSent(client, b'{"id": 1, "method": "initialize", "params": {}}'))
     assert closed == [4401]
     assert dispatcher.traffic.to_app_server == before
     assert [type(each) for each in broker.heard[-2:]] == [ClockMoved, ClientSent]
     assert jumps == [wall.ahead]
-    dispatcher.hear(ClientSent(client, b"{}"))
+    dispatcher.handle(ClientSent(client, b"{}"))
     assert len(jumps) == 1  # told once
 
 
@@ -171,7 +171,7 @@ async def test_what_the_app_server_writes_finds_the_clock_moved_too() -> None:
     dispatcher = Dispatcher(broker, wall=wall)
     _, closed = expiring(dispatcher, 60.0)
     wall.ahead += 61
-    dispatcher.hear_lines([b"a"])
+    dispatcher.handle_lines([b"a"])
     assert closed == [4401]
 
 
@@ -197,7 +197,7 @@ async def test_a_clock_that_is_kept_right_is_no_jump() -> None:
     _, closed = expiring(dispatcher, 10.0)
     for _ in range(8):
         wall.ahead += 0.9 * MOVED
-        dispatcher.hear(TimePassed())
+        dispatcher.handle(TimePassed())
     moved = [each.seconds for each in broker.heard if isinstance(each, ClockMoved)]
     assert len(moved) == 4
     assert sum(moved) == pytest.approx(7.2)  # and what adds up is told

@@ -87,9 +87,9 @@ class DeviceRequests:
             return
         device = self.book.by_id(principal.device)
         if device is None:
-            self.dispatcher.hear(ClientAccessEnded(client, REVOKED))
+            self.dispatcher.handle(ClientAccessEnded(client, REVOKED))
         elif device.scopes != principal.scopes:
-            self.dispatcher.hear(ClientAccessEnded(client, CHANGED))
+            self.dispatcher.handle(ClientAccessEnded(client, CHANGED))
         else:
             address = peer.rpartition(":")[0].strip("[]") or peer
             self._live[client] = (device.id, address)
@@ -113,13 +113,13 @@ class DeviceRequests:
         """Close the device's connections; how many those were."""
         clients = self._clients_of(device)
         for client in clients:
-            self.dispatcher.hear(ClientAccessEnded(client, reason))
-        self.dispatcher.hear(DeviceAccessEnded(device.id))
+            self.dispatcher.handle(ClientAccessEnded(client, reason))
+        self.dispatcher.handle(DeviceAccessEnded(device.id))
         return len(clients)
 
     def _rename(self, client: ClientId, device: Device) -> None:
         before = self.dispatcher.broker.state.clients[client].principal
-        self.dispatcher.hear(DeviceRenamed(client, structs.replace(before, name=device.name)))
+        self.dispatcher.handle(DeviceRenamed(client, structs.replace(before, name=device.name)))
 
     # -- requests ----------------------------------------------------------------------------------
 

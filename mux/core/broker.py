@@ -170,7 +170,7 @@ class Broker:
         out: list[Command] = []
         state.out = out
         if type(event) is UpstreamSent:
-            if self._hearing.hear(event.line):
+            if self._hearing.handle(event.line):
                 return out  # nothing that is looked at below has changed
             if self._notices.wants_a_look:
                 self._notices.look()

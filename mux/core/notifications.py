@@ -67,7 +67,7 @@ class NotificationRouter:
     _previous: UpstreamMessage | None = None
     _stretch: _Stretch | None = None
 
-    def hear(self, line: bytes) -> bool:
+    def handle(self, line: bytes) -> bool:
         """Take in one line. Whether it was but one more delta, by which nothing else changes."""
         self.parts.recovery.last_heard = self.parts.state.now
         message = jsonrpc.read_upstream(line)

@@ -136,11 +136,11 @@ class _Connection:
 
     def _hear(self, client: ClientId, text: bytes | None) -> None:
         if text is None:
-            self.dispatcher.hear(ClientSentBinary(client))
+            self.dispatcher.handle(ClientSentBinary(client))
         else:
             if self.dispatcher.debug:
                 log.debug("from client", client=client, method=_method(text))
-            self.dispatcher.hear(ClientSent(client, text))
+            self.dispatcher.handle(ClientSent(client, text))
 
     async def _slow_down(self, port: ClientPort) -> None:
         """Wait, if too much came that asks for nothing; cut the client if it doesn't stop."""

@@ -109,7 +109,7 @@ class NoticeDelivery:
             standing.append(RestoredNotice(
                 thing.thing, notice.kind, notice.thread, devices, tuple(unsent), notice.title
             ))  # fmt: skip
-        self.dispatcher.hear(NoticesRestored(self.ledger.known(), tuple(standing)))
+        self.dispatcher.handle(NoticesRestored(self.ledger.known(), tuple(standing)))
         self.tell_reachable()
 
     async def run(self) -> None:
@@ -135,7 +135,7 @@ class NoticeDelivery:
         reachable = tuple(self._recipients())
         if reachable != self._reachable:
             self._reachable = reachable
-            self.dispatcher.hear(RecipientsChanged(reachable))
+            self.dispatcher.handle(RecipientsChanged(reachable))
 
     def _recipients(self) -> Iterator[Recipient]:
         keys = dict.fromkeys(each.device for each in self.pushes.endpoints.all())
@@ -284,7 +284,7 @@ class NoticeDelivery:
         self, ticket: AnswerTicket, principal: Principal, peer: str, *, yes: bool
     ) -> NoticeAnswerJudged:
         """Put it to the core; what became of it."""
-        self.dispatcher.hear(AnsweredByNotice(ticket.request, principal, peer, yes))
+        self.dispatcher.handle(AnsweredByNotice(ticket.request, principal, peer, yes))
         verdict = self._verdicts.pop()  # the core always judges
         thing = f"asked/{ticket.request}"
         said = f"{'approve' if yes else 'decline'}: {verdict.outcome}"

@@ -245,7 +245,7 @@ class RunningServer:
         kept = JournalExtent(self.store.epoch, self.store.earliest)
         if kept != self._kept:
             self._kept = kept
-            self.dispatcher.hear(kept)
+            self.dispatcher.handle(kept)
 
     def fetch(self, wanted: ReadJournal) -> None:
         """Have entries read for a client that is behind."""
@@ -265,7 +265,7 @@ class RunningServer:
             cut = sum(len(entry.message) for entry in entries) >= wanted.max_bytes
             until = entries[-1].seq if entries and cut else wanted.until
             self.look_at_store()
-            self.dispatcher.hear(JournalRead(wanted.client, tuple(entries), until))
+            self.dispatcher.handle(JournalRead(wanted.client, tuple(entries), until))
 
     def _state(self) -> app_server.AppServerState:
         return self.dispatcher.broker.state.appserver.state

@@ -170,9 +170,9 @@ def _assemble(
     dispatcher = Dispatcher(broker, debug=config.log.level == "debug")
     upstream = Upstream((codex, "app-server", *config.codex_args), dispatcher)
     schema = CodexSchema(
-        codex, config.state_dir, lambda gate: dispatcher.hear(ExperimentalSchemaLoaded(gate))
+        codex, config.state_dir, lambda gate: dispatcher.handle(ExperimentalSchemaLoaded(gate))
     )
-    directories = Directories(config.devices.directories, str(Path.cwd()), dispatcher.hear)
+    directories = Directories(config.devices.directories, str(Path.cwd()), dispatcher.handle)
     access = DeviceRequests(book, dispatcher, config.auth.mode is None, audit.record)
     notices = NoticeRequests.open(config, book, dispatcher, audit.record)
     server = RunningServer(

@@ -107,7 +107,7 @@ class Upstream:
             except OSError as failure:
                 self._killed_because = f"{self.command[0]} can't be started: {failure.strerror}"
             self._wanted = trio.Event()
-            self.dispatcher.hear(UpstreamExited(self.why_it_ended(), time.time()))
+            self.dispatcher.handle(UpstreamExited(self.why_it_ended(), time.time()))
             await self._until_wanted()
 
     async def _until_wanted(self) -> None:
@@ -147,7 +147,7 @@ class Upstream:
                 nursery.start_soon(self._read_errors, process.stderr, errors)
                 nursery.start_soon(self._stop_when_told, process)
                 nursery.start_soon(_see_its_end, process, nursery.cancel_scope)
-                self.dispatcher.hear(UpstreamStarted(self.generation))
+                self.dispatcher.handle(UpstreamStarted(self.generation))
                 await self._read(process.stdout)
                 nursery.cancel_scope.cancel()
         finally:
@@ -189,7 +189,7 @@ class Upstream:
         lines = Lines()
         while chunk := await _receive(stdout):
             read = lines.split(chunk)
-            while (heard := self.dispatcher.hear_lines(read)) < len(read):
+            while (heard := self.dispatcher.handle_lines(read)) < len(read):
                 read = read[heard:]
                 await trio.lowlevel.checkpoint()
 

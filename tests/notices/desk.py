@@ -80,13 +80,13 @@ class Desk:
         self.dispatcher.notices = noticing
         self.lockscreen = LockScreen(noticing)
         noticing.begin()
-        self.dispatcher.hear(UpstreamStarted(1))
+        self.dispatcher.handle(UpstreamStarted(1))
         self.says({"id": self.server.lines[0]["id"], "result": INITIALIZED})
         self.says({"method": "thread/started", "params": {"thread": {"id": "t", "cwd": CWD}}})
 
     def says(self, message: object) -> None:
         """The app-server says this."""
-        self.dispatcher.hear_lines([dumps(message)])
+        self.dispatcher.handle_lines([dumps(message)])
 
     def pair(self, name: str, scopes: frozenset[Scope] = ALL) -> Device:
         """A device with an ntfy topic; its token is its name."""

@@ -58,15 +58,15 @@ class Listening(Dispatcher):
     heard: list[Event] = attrs.field(factory=list)
     news: trio.Event = attrs.field(factory=trio.Event)
 
-    def hear(self, event: Event) -> None:
+    def handle(self, event: Event) -> None:
         self.heard.append(event)
         self.news.set()
         self.news = trio.Event()
 
-    def hear_lines(self, lines: Iterable[bytes]) -> int:
+    def handle_lines(self, lines: Iterable[bytes]) -> int:
         """One at a time, as if each took long."""
         for line in lines:
-            self.hear(UpstreamSent(line))
+            self.handle(UpstreamSent(line))
             return 1
         return 0
 
