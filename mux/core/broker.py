@@ -172,27 +172,27 @@ class Broker:
         if type(event) is UpstreamSent:
             if self._hearing.handle(event.line):
                 return out  # nothing that is looked at below has changed
-            if self._notices.wants_a_look:
-                self._notices.look()
+            if self._notices.needs_refresh:
+                self._notices.refresh()
         elif type(event) is ClientSent:
             self._hearing.interrupted()
             self._client_sent(state.clients[event.client], event.text)
-            if self._notices.wants_a_look:
-                self._notices.look()
+            if self._notices.needs_refresh:
+                self._notices.refresh()
         else:
             self._hearing.interrupted()
             self._handle_rarer(event)
-            if type(event) not in _NO_NEWS or self._notices.wants_a_look:
-                self._notices.look()
+            if type(event) not in _NO_NEWS or self._notices.needs_refresh:
+                self._notices.refresh()
         self._follow_up(state)
         return out
 
     def _follow_up(self, state: State) -> None:
         """See to what the event made possible, or has left to be done."""
         if self._queueing.waits:
-            self._queueing.look()
+            self._queueing.refresh()
         if self._clearance.waits:
-            self._clearance.look()
+            self._clearance.refresh()
         if self._asking.here:
             self._replaying.go_on()
         if state.unread:

@@ -126,7 +126,7 @@ class NoticeDelivery:
     def clock_moved(self) -> None:
         """The wall's clock was set, or the machine slept."""
         self.tell_reachable()
-        self.pushes.look()
+        self.pushes.refresh()
 
     # -- who can be reached ------------------------------------------------------------------------
 

@@ -192,7 +192,7 @@ class Pushes:
                 nursery.start_soon(one, endpoint)
         return [(each, said[each.id]) for each in there]
 
-    def look(self) -> None:
+    def refresh(self) -> None:
         """Look again at what is due: the clock was set, or the network is back."""
         self._wake.set()
 

@@ -189,7 +189,7 @@ class RunningServer:
                     await accepting.start(
                         listener.serve, each, attend, connections, self.unauthenticated
                     )
-                self.look_at_store()
+                self.refresh_journal_extent()
                 self._announce()
                 await self._stop.wait()
                 accepting.cancel_scope.cancel()
@@ -239,7 +239,7 @@ class RunningServer:
         self._given_up = reason
         self._stop.set()
 
-    def look_at_store(self) -> None:
+    def refresh_journal_extent(self) -> None:
         """Tell the store which deltas must stay, and the core what can still be replayed."""
         self.store.running_floor = self.dispatcher.broker.running_floor
         kept = JournalExtent(self.store.epoch, self.store.earliest)
@@ -264,7 +264,7 @@ class RunningServer:
                 continue
             cut = sum(len(entry.message) for entry in entries) >= wanted.max_bytes
             until = entries[-1].seq if entries and cut else wanted.until
-            self.look_at_store()
+            self.refresh_journal_extent()
             self.dispatcher.handle(JournalRead(wanted.client, tuple(entries), until))
 
     def _state(self) -> app_server.AppServerState:

@@ -203,5 +203,5 @@ def _assemble(
     dispatcher.give_up = server.give_up
     dispatcher.facts = server.facts
     dispatcher.answer = server.answer
-    store.before_flush = server.look_at_store
+    store.before_flush = server.refresh_journal_extent
     return server

@@ -81,7 +81,7 @@ async def test_a_host_that_is_offline_for_an_hour_loses_and_doubles_nothing(tmp_
                 told = push(id=f"p-{minute}", collapse=f"c-{minute}", expires_at=clock.now + lasts)
                 pushes.send("host", told)
                 clock.now += 60
-                pushes.look()
+                pushes.refresh()
                 if minute % 20 == 0:
                     await eventually(
                         lambda: pushes.queue.waiting()[0].attempts > 0, "the first was tried"
@@ -90,7 +90,7 @@ async def test_a_host_that_is_offline_for_an_hour_loses_and_doubles_nothing(tmp_
             async with standing(port=port) as stand:
                 for _ in range(5):
                     clock.now += 121
-                    pushes.look()
+                    pushes.refresh()
                     await eventually(
                         lambda: not [row for row in pushes.queue.waiting() if row.due <= clock.now],
                         "all that is due was tried",
@@ -114,11 +114,11 @@ async def test_what_a_service_refuses_for_now_is_sent_again_and_arrives_once(
             pushes.send("host", push())
             await eventually(lambda: pushes.queue.waiting()[0].due > NOW, "it was put off")
             clock.now += 89
-            pushes.look()
+            pushes.refresh()
             await trio.testing.wait_all_tasks_blocked()
             assert len(stand.heard) == 1
             clock.now += 2
-            pushes.look()
+            pushes.refresh()
             (row,) = await settled(pushes)
         assert (row.state, row.attempts) == ("sent", 2)
         first, second = stand.heard
@@ -271,7 +271,7 @@ async def test_a_fault_of_the_settings_is_told_until_it_is_mended(tmp_path: Path
             assert pushes.facts()["trouble"] == f"webhook: {told}"
             secret.chmod(0o600)
             clock.now += 31
-            pushes.look()
+            pushes.refresh()
             await settled(pushes)
             assert pushes.trouble is None
         assert ids(stand) == ["p-1"]

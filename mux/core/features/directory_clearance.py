@@ -202,7 +202,7 @@ class DirectoryClearance:
 
             self.clear(client, "thread/resume", params, allow, deny)
 
-    def look(self) -> None:
+    def refresh(self) -> None:
         """Ask what must be known for those that wait, if there is an app-server to ask."""
         if self.state.appserver.state is not AppServerState.READY:
             return
@@ -214,7 +214,7 @@ class DirectoryClearance:
                 case.asked.append(self.asking.ask_for_broker(THREAD, params))
 
     def told(self, request: Request, line: bytes, *, failed: bool) -> bool:
-        """An answer to one of ``look``'s requests; False if it is none."""
+        """An answer to one of ``refresh``'s requests; False if it is none."""
         found = ((n, each) for n, each in self._cases.items() if request in each.asked)
         number, case = next(found, (0, None))
         if case is None:

@@ -71,7 +71,7 @@ _GOAL_KINDS: Final[dict[str, Kind]] = {
 class Notices:
     """All notices of one broker. ``life``: no other life of the broker has the same.
 
-    ``_seen``: what ``look`` depends on (see ``_changes``), as it was at the last one.
+    ``_seen``: what ``refresh`` depends on (see ``_changes``), as it was at the last one.
     """
 
     state: State
@@ -94,8 +94,8 @@ class Notices:
         return NoticeEscalation(self.state, self.looking, self.timing)
 
     @property
-    def wants_a_look(self) -> bool:
-        """Whether ``look`` may find something new: asked after each event, so it costs little.
+    def needs_refresh(self) -> bool:
+        """Whether ``refresh`` may find something new: asked after each event, so it costs little.
 
         What isn't over is weighed against who looks at it. That changes with what a person does,
         with who is offered an approval, with who is whose sub-agent, and with time.
@@ -241,7 +241,7 @@ class Notices:
 
     # ── looking at all that isn't over ────────────────────────────────────────────────────────
 
-    def look(self) -> None:
+    def refresh(self) -> None:
         """Compare what waits with what was raised, and tell whom it is time to tell."""
         self.escalation.due = NEVER
         self._raise_what_waits()
@@ -254,7 +254,7 @@ class Notices:
         self.state.arm(self.escalation.due)
 
     def time_passed(self) -> float:
-        """Returns when to look again; ``look`` comes at the end of the event."""
+        """Returns when to look again; ``refresh`` comes at the end of the event."""
         return self.escalation.due if self.escalation.due > self.state.now else NEVER
 
     def _raise_what_waits(self) -> None:

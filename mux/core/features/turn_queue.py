@@ -164,10 +164,10 @@ class TurnQueueing:
 
     @property
     def waits(self) -> bool:
-        """Whether there is anything that ``look`` may have to do with."""
+        """Whether there is anything that ``refresh`` may have to do with."""
         return bool(self.state.queues or self._undecided)
 
-    def look(self) -> None:
+    def refresh(self) -> None:
         """At the end of an event: start, and decide, what may be by now."""
         for queue in list(self.state.queues.values()):
             if queue.thread not in self.state.threads.known:
