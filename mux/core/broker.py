@@ -579,8 +579,8 @@ class Broker:
         for client in state.clients.values():
             if client.expires <= state.now:
                 self._end(client, "what it authenticated with has expired")
-        self._settling.time_passed()
-        self._offering.time_passed()
+        self._settling.on_timer()
+        self._offering.on_timer()
         self._asking.pump()
         state.wakeup = min(
             state.flow.next_moment(),
@@ -588,10 +588,10 @@ class Broker:
             state.approvals.next_moment(state.now),
             self._following.let_go_in_time(),
             self._following.adopt_orphans(),
-            self.recovery.time_passed(),
-            self._clearance.time_passed(),
-            self._titles.time_passed(),
-            self._presence.time_passed(),
-            self._notices.time_passed(),
+            self.recovery.on_timer(),
+            self._clearance.on_timer(),
+            self._titles.on_timer(),
+            self._presence.on_timer(),
+            self._notices.on_timer(),
             audit_events.on_timer(state),
         )

@@ -142,7 +142,7 @@ class ResponseRouter:
 
     # ── answers that don't come ───────────────────────────────────────────────────────────────
 
-    def time_passed(self) -> None:
+    def on_timer(self) -> None:
         """Ask again what was put off for overload; give up what has waited too long."""
         for request in self.parts.asking.retry():
             self._settle(request, _NOBODY_WANTS_IT, failed=True)

@@ -305,7 +305,7 @@ class DirectoryClearance:
                 case.asked.clear()
                 self.waits.append(case)
 
-    def time_passed(self) -> float:
+    def on_timer(self) -> float:
         """Give up what has waited too long; returns when to look again."""
         limit = self.state.limits.coming_up
         for number, case in list(self._cases.items()):

@@ -253,7 +253,7 @@ class Notices:
         self._seen = self._changes()
         self.state.arm(self.escalation.due)
 
-    def time_passed(self) -> float:
+    def on_timer(self) -> float:
         """Returns when to look again; ``refresh`` comes at the end of the event."""
         return self.escalation.due if self.escalation.due > self.state.now else NEVER
 

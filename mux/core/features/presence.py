@@ -65,7 +65,7 @@ class Presence:
         self.seen = self.state.threads.changes
         self._look()
 
-    def time_passed(self) -> float:
+    def on_timer(self) -> float:
         """Tell what had to wait; returns when to come again."""
         if self._due <= self.state.now:
             self._look()

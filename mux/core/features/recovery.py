@@ -332,7 +332,7 @@ class Recovery:
 
     # ── time ──────────────────────────────────────────────────────────────────────────────────
 
-    def time_passed(self) -> float:
+    def on_timer(self) -> float:
         """Look after an app-server that is silent or absent; returns when to look again."""
         state = self.state
         if state.appserver.state is AppServerState.READY:

@@ -234,7 +234,7 @@ class ServerRequests:
             self._answer(request, client.id, {"result": decided})
         return decided is not None
 
-    def time_passed(self) -> None:
+    def on_timer(self) -> None:
         """Go on with what was put to one client for long enough; count votes that had to wait."""
         for request in list(self.state.approvals.pending()):
             if request.deadline <= self.state.now:

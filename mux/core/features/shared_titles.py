@@ -236,7 +236,7 @@ class SharedTitles:
         for request in waiting:
             self.asking.lost(request, "the app-server ended before the turn began")
 
-    def time_passed(self) -> float:
+    def on_timer(self) -> float:
         """Run those that have waited long enough; returns when to look again."""
         since = self.state.now - LONGEST_WAIT
         for request in self._take(lambda each: each.since <= since):
