@@ -272,8 +272,8 @@ class Dispatcher:
         self._set_alarm()
 
     def _set_alarm(self) -> None:
-        if self.broker.wakeup < self._alarm.deadline:  # noqa: PLR1730 (setting it costs more)
-            self._alarm.deadline = self.broker.wakeup
+        if self.broker.next_wakeup < self._alarm.deadline:  # noqa: PLR1730 (setting it costs more)
+            self._alarm.deadline = self.broker.next_wakeup
 
     def _hear_next(self) -> None:
         """What came up while commands were performed, when the core couldn't be asked."""
@@ -437,13 +437,13 @@ class Dispatcher:
         trio.lowlevel.add_instrument(self.writes)
         try:
             while True:
-                moment = min(self.broker.wakeup, trio.current_time() + LOOK_AGAIN)
+                moment = min(self.broker.next_wakeup, trio.current_time() + LOOK_AGAIN)
                 self._alarm = trio.CancelScope(deadline=moment)
                 with self._alarm:
                     await trio.sleep_forever()
                 now = trio.current_time()
                 self._look_at_clock(now)
-                if self.broker.wakeup <= now:
+                if self.broker.next_wakeup <= now:
                     self._hear(TimePassed(), now)
         finally:
             trio.lowlevel.remove_instrument(self.writes)

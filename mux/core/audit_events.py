@@ -106,7 +106,7 @@ def _is_told(state: State, client: Client) -> bool:
     client.refusals.count += 1
     if client.refusals.count <= REFUSALS_TOLD:
         return True
-    state.arm(client.refusals.until)
+    state.wake_at(client.refusals.until)
     return False
 
 

@@ -159,9 +159,9 @@ class Broker:
         return self.state.threads.running_floor(self.state.journal.head)
 
     @property
-    def wakeup(self) -> float:
+    def next_wakeup(self) -> float:
         """When ``TimePassed`` is wanted, on the clock of ``now``; infinite for never."""
-        return self.state.wakeup
+        return self.state.next_wakeup
 
     def handle(self, event: Event, now: float) -> list[Command]:
         """Take in one event; returns what to do, in order. ``now``: seconds, never going back."""
@@ -267,7 +267,7 @@ class Broker:
 
     def _attached(self, event: ClientAttached) -> Client:
         now = self.state.now
-        self.state.arm(now + event.expires_in)
+        self.state.wake_at(now + event.expires_in)
         who = (event.client, event.principal, event.transport, event.peer)
         return Client(*who, since=now, expires=now + event.expires_in, local=event.local)
 
@@ -582,7 +582,7 @@ class Broker:
         self._settling.on_timer()
         self._offering.on_timer()
         self._asking.pump()
-        state.wakeup = min(
+        state.next_wakeup = min(
             state.flow.next_moment(),
             min((client.expires for client in state.clients.values()), default=NEVER),
             state.approvals.next_moment(state.now),

@@ -412,11 +412,11 @@ class Story:
     def waits_until(self, end: float) -> None:
         """Let time pass up to this moment."""
         idle = 0
-        while self.broker.wakeup <= end:
-            before = self.broker.wakeup
+        while self.broker.next_wakeup <= end:
+            before = self.broker.next_wakeup
             self.now = max(self.now, before) + idle * TICK
             self.tell(TimePassed())
-            idle = 0 if self.broker.wakeup > before else idle + 1
+            idle = 0 if self.broker.next_wakeup > before else idle + 1
             assert idle < 3, "the broker would be woken without end"
         self.now = max(self.now, end)
 

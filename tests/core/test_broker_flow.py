@@ -409,4 +409,4 @@ def test_who_has_sent_a_burst_wakes_nobody_while_there_is_no_app_server() -> Non
     story.exits()
     a.asks("thread/list")
     story.waits(0.05)
-    assert story.broker.wakeup > story.now
+    assert story.broker.next_wakeup > story.now

@@ -237,8 +237,8 @@ class Watched:
                 request.abstained |= request.offered
         end = self.story.now + seconds
         self._refuse()
-        while self.story.broker.wakeup < end:
-            self.story.waits_until(self.story.broker.wakeup)
+        while self.story.broker.next_wakeup < end:
+            self.story.waits_until(self.story.broker.next_wakeup)
             self.look()
             self._refuse()
         self.story.waits_until(end)

@@ -184,11 +184,11 @@ class Round:
     def _pass_time(self, seconds: float) -> None:
         """Let time pass, waking the broker whenever it wants to be woken."""
         end, idle = self.now + seconds, 0
-        while self.broker.wakeup <= end and not self.over:
-            before = self.broker.wakeup
+        while self.broker.next_wakeup <= end and not self.over:
+            before = self.broker.next_wakeup
             self.now = max(self.now, before) + idle * TICK
             self._tell(events.TimePassed())
-            idle = 0 if self.broker.wakeup > before else idle + 1
+            idle = 0 if self.broker.next_wakeup > before else idle + 1
             if idle >= 3:
                 raise FaultError("the broker would be woken without end")
         self.now = max(self.now, end)

@@ -104,7 +104,7 @@ class ClientRequests:
         """Queue it; or refuse it, its client's queue being full."""
         if self.state.flow.submit(request):
             self.joins(request, 1)
-            self.state.arm(self.state.now + self.state.limits.coming_up)
+            self.state.wake_at(self.state.now + self.state.limits.coming_up)
             self.pump()
             if self.state.flow.is_to_be_slowed(request.account):
                 self.state.stop_reading(request.account)
@@ -261,10 +261,10 @@ class ClientRequests:
                 self.here.append(request)
             elif not self._overtaken(request):
                 state.forward(request.line, request.method)
-                state.arm(request.deadline)
+                state.wake_at(request.deadline)
                 if request.rule.loads:
-                    state.arm(state.now + state.limits.loading_slot)
-        state.arm(state.flow.held_until)
+                    state.wake_at(state.now + state.limits.loading_slot)
+        state.wake_at(state.flow.held_until)
 
     def _overtaken(self, request: Request) -> bool:
         """Whether what happened since it was made leaves no sense in sending it.
@@ -310,7 +310,7 @@ class ClientRequests:
         if at is None:
             return False
         self.state.log("debug", "overloaded, sent again later", method=request.method)
-        self.state.arm(at)
+        self.state.wake_at(at)
         return True
 
     def retry(self) -> Iterator[Request]:

@@ -180,7 +180,7 @@ class DirectoryClearance:
         case = _Case(client, method, fields, thread, allow, deny, self.state.now)
         self._cases[self._last] = case
         self.waits.append(case)
-        self.state.arm(self.state.now + self.state.limits.coming_up)
+        self.state.wake_at(self.state.now + self.state.limits.coming_up)
 
     def load(
         self, client: Client, id: str, load: Callable[[dict[str, bytes]], None], deny: Deny

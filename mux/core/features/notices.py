@@ -251,7 +251,7 @@ class Notices:
             for each in list(self._open.values()):
                 self._weigh(each, glance)
         self._seen = self._changes()
-        self.state.arm(self.escalation.due)
+        self.state.wake_at(self.escalation.due)
 
     def on_timer(self) -> float:
         """Returns when to look again; ``refresh`` comes at the end of the event."""
@@ -356,7 +356,7 @@ class Notices:
             return each
         self._open[notice.thing] = each
         self.escalation.tell_due(each)
-        self.state.arm(self.escalation.due)
+        self.state.wake_at(self.escalation.due)
         if not each.sent and each.settled:
             del self._open[notice.thing]
         self._forget_oldest()

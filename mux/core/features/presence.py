@@ -79,7 +79,7 @@ class Presence:
             self._told.clear()
         elif state.now < self._not_before:
             self._due = self._not_before
-            state.arm(self._due)
+            state.wake_at(self._due)
         else:
             self._tell(hearers)
 

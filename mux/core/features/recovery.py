@@ -141,7 +141,7 @@ class Recovery:
         else:
             wait = state.limits.restart_first_wait * 2.0 ** (len(self._deaths) - 2)
             state.out.append(StartUpstream(min(wait, LONGEST_WAIT)))
-            state.arm(state.flow.oldest_queued() + state.limits.coming_up)
+            state.wake_at(state.flow.oldest_queued() + state.limits.coming_up)
         self._ready_since = None
 
     def _count_death(self) -> None:
@@ -246,7 +246,7 @@ class Recovery:
             return
         state.appserver.state = AppServerState.READY
         self.last_heard = self._ready_since = state.now
-        state.arm(state.now + state.limits.probe_interval)
+        state.wake_at(state.now + state.limits.probe_interval)
         told = Restarted(state.appserver.generation, state.appserver.version)
         for client, origin in self.restart_asked:
             if client in state.clients:
@@ -284,7 +284,7 @@ class Recovery:
             self.asking.refuse(request)
         else:
             self._held.append(request)
-            self.state.arm(self.state.now + self.state.limits.request_deadline)
+            self.state.wake_at(self.state.now + self.state.limits.request_deadline)
         return True
 
     def client_left(self, client: Client) -> None:

@@ -191,7 +191,7 @@ class ServerRequests:
             if id in state.clients and self._may_answer(request, state.clients[id]):
                 request.present = id
                 request.deadline = state.now + state.limits.one_client_deadline
-                state.arm(request.deadline)
+                state.wake_at(request.deadline)
                 self._offer(request, (id,))
                 return
         self._give_up_on(request, "no attached client could answer it")

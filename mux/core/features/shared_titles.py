@@ -145,7 +145,7 @@ class SharedTitles:
         if len(like.waiting) >= MOST_WAITING:
             return None
         like.waiting.append(request)
-        self.state.arm(request.since + LONGEST_WAIT)
+        self.state.wake_at(request.since + LONGEST_WAIT)
         return []
 
     def _like(self, params: bytes, about: frozenset[str]) -> _TitleTurn | None:

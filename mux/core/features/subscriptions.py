@@ -223,7 +223,7 @@ class Subscriptions:
             del self._early[next(iter(self._early))]  # the oldest: whoever made it isn't ours
         if method == "turn/started":
             self._orphans[thread] = self.state.now + self.state.limits.parent_wait
-            self.state.arm(self._orphans[thread])
+            self.state.wake_at(self._orphans[thread])
 
     def adopt_orphans(self) -> float:
         """Those that no parent has named in time are everybody's; returns when to look again."""
@@ -288,7 +288,7 @@ class Subscriptions:
             thread.kept_until = 0.0
             if thread.only_here and not thread.followers:
                 thread.kept_until = self.state.now + self.state.limits.kept_for_return
-                self.state.arm(thread.kept_until)
+                self.state.wake_at(thread.kept_until)
             self.state.loose.add(thread.id)
 
     def let_go(self) -> None:

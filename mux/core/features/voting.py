@@ -70,7 +70,7 @@ class Voting:
         decided = ballot.decided(request.method, request.offer, now)
         if decided is None:
             audit_events.voted(self.state, request, client, result, self.waits_for(request))
-            self.state.arm(ballot.next_moment(now))
+            self.state.wake_at(ballot.next_moment(now))
             self.tell(request)
         return decided
 

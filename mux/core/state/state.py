@@ -57,7 +57,7 @@ CLOSE_TOO_FAR_BEHIND = 1013
 class State:
     """The broker's state. ``now``: of the event being handled; ``out``: the commands so far.
 
-    ``wakeup``: when ``TimePassed`` is wanted, on the same clock. ``loose``: threads that lost
+    ``next_wakeup``: when ``TimePassed`` is wanted, on the same clock. ``loose``: threads that lost
     something that held them; ``following`` looks at the end of the event whether to let go.
     ``unread``: clients of which nothing is read, since they are owed too much.
     ``queues``: turns that wait, by thread; a thread without any isn't there.
@@ -78,7 +78,7 @@ class State:
     scoped: ScopedIds = attrs.field(factory=ScopedIds)
     tools: ToolOwners = attrs.field(factory=ToolOwners)
     now: float = 0.0
-    wakeup: float = NEVER
+    next_wakeup: float = NEVER
     out: list[Command] = attrs.field(factory=list)
     loose: set[str] = attrs.field(factory=set)
     unread: set[ClientId] = attrs.field(factory=set)
@@ -266,10 +266,10 @@ class State:
         """To the metrics: by what is recorded, and a few things more."""
         self.counts[what] = self.counts.get(what, 0) + times
 
-    def arm(self, moment: float) -> None:
+    def wake_at(self, moment: float) -> None:
         """Want ``TimePassed`` at this moment, at the latest."""
-        if moment < self.wakeup:  # noqa: PLR1730 (`min` costs more)
-            self.wakeup = moment
+        if moment < self.next_wakeup:  # noqa: PLR1730 (`min` costs more)
+            self.next_wakeup = moment
 
     def is_held(self, thread: Thread) -> bool:
         """Whether somebody follows or joins it, or something of it runs or waits."""
