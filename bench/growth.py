@@ -204,7 +204,7 @@ async def _fill(place: Path, size: int) -> None:
     store = Store.open(place, max_bytes=2 * size, max_age=7 * 86_400.0)
     text = secrets.token_hex(TEXT_BYTES // 2).encode()
     numbers = itertools.count(store.next_seq)
-    while int(str(store.facts()["bytes"])) < size:
+    while int(str(store.status()["bytes"])) < size:
         for seq in itertools.islice(numbers, min(AT_ONCE, size // 1000)):
             message = b'{"method":"%b","params":{"delta":"%b%d"}}' % (DELTA.encode(), text, seq)
             store.append(Entry(seq, f"old-{seq % 10}", DELTA, message))

@@ -103,7 +103,7 @@ def appended(entries: list[Entry], store: Store) -> Result:
 async def caught_up(what: str, store: Store, threads: Collection[str] | None) -> Result:
     """Read the last ``CATCH_UP`` numbers in pieces, as for a client that was away."""
     loop, read = Loop(), 0
-    until = int(str(store.facts()["nextSeq"])) - 1
+    until = int(str(store.status()["nextSeq"])) - 1
     after = max(0, until - CATCH_UP)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(loop.watch)

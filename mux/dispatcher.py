@@ -142,7 +142,7 @@ class Dispatcher:
     ``keep`` takes an entry of the journal, ``fetch`` has some read for a client that is behind;
     neither waits. ``give_up`` ends the broker with a reason; ``answer`` gives the result of a
     request that the shells answer, or ``DEFERRED``, or raises ``AppmuxError`` with what is wrong;
-    ``facts`` adds to a report what only the server knows (pid, listeners). ``learn_gate`` has it
+    ``status`` adds to a report what only the server knows (pid, listeners). ``learn_gate`` has it
     found out, beside, what is experimental; ``resolve``, what paths mean. ``record`` puts something
     into the audit log. ``clock_moved`` is called after the core was told that. ``wall``: Unix
     seconds. ``debug``: log each message.
@@ -156,7 +156,7 @@ class Dispatcher:
     doorkeeper: ConnectionWatcher | None = None
     notices: NoticeSink | None = None
     give_up: Callable[[str], None] = attrs.field(init=False)
-    facts: Callable[[], dict[str, Any]] = attrs.field(default=dict)
+    status: Callable[[], dict[str, Any]] = attrs.field(default=dict)
     learn_gate: Callable[[], None] = attrs.field(default=lambda: None)
     resolve: Callable[[Resolve], None] = attrs.field(init=False)
     answer: Callable[[AnswerOutside], object] = attrs.field(init=False)
@@ -414,7 +414,7 @@ class Dispatcher:
         for client in whole["clients"]:
             client["bytesOwed"] = self._ports[client["id"]].outbox.owed
         broker = {"version": mux.__version__, "pid": os.getpid()}
-        facts = self.facts()
+        facts = self.status()
         whole["appServer"] |= facts.pop("appServer", {})
         return {"broker": broker, **facts, **whole}
 

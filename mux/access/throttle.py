@@ -101,7 +101,7 @@ class LoginThrottle:
         most = max(failed.count, known.count)
         return Counted(most, _earned(most), loud, too_many=known.count > TOO_MANY)
 
-    def facts(self) -> dict[str, Any]:
+    def status(self) -> dict[str, Any]:
         """For ``mux/status``: in all, and by address."""
         return {
             "total": self.total,

@@ -257,9 +257,9 @@ class NoticeDelivery:
             else:
                 self.pushes.withdraw(device, self._collapse(device, notice))
 
-    def facts(self) -> dict[str, Any]:
+    def status(self) -> dict[str, Any]:
         """For ``mux/status``."""
-        facts = self.pushes.facts()
+        facts = self.pushes.status()
         said = (facts["trouble"], self.ledger.trouble, self.wishes.trouble)
         trouble = [each for each in said if each]
         return {**facts, "standing": len(self._standing), "trouble": "; ".join(trouble) or None}

@@ -303,7 +303,7 @@ class Queue:
         self._waiting.pop(row.n, None)
         self.changed.add(row.n)
 
-    def facts(self) -> dict[str, int]:
+    def status(self) -> dict[str, int]:
         """How many rows are in which state."""
         counts: dict[str, int] = {}
         for row in self.rows.values():

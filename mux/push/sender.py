@@ -321,14 +321,14 @@ class Pushes:
         """Seconds since the oldest of what waits was raised; 0: nothing waits."""
         return max((self.clock() - row.raised for row in self.queue.waiting()), default=0.0)
 
-    def facts(self) -> dict[str, Any]:
+    def status(self) -> dict[str, Any]:
         """For ``mux/status``. ``pushes``: how many of those remembered are in which state."""
         counts: dict[str, int] = {}
         for endpoint in self.endpoints.all():
             counts[endpoint.service] = counts.get(endpoint.service, 0) + 1
         return {
             "endpoints": counts,
-            "pushes": self.queue.facts(),
+            "pushes": self.queue.status(),
             "oldestQueuedSeconds": round(self.oldest, 1) if self.queue.waiting() else None,
             "trouble": self.trouble,
         }

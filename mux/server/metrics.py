@@ -199,7 +199,7 @@ class Metrics(Collector):
         yield answers
 
     def _of_journal(self, state: State) -> Iterator[Metric]:
-        facts = self.store.facts()
+        facts = self.store.status()
         yield _gauge("journal_bytes", "What the journal takes on disk.", _number(facts["bytes"]))
         yield _counter("journal_seq", "The last number given, in its epoch.", state.journal.head)
         unwritten = _number(facts["unwrittenEntries"])

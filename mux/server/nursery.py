@@ -378,7 +378,7 @@ class RunningServer:
             result = wrong
         self.dispatcher.answered(asked, result)
 
-    def facts(self) -> dict[str, Any]:
+    def status(self) -> dict[str, Any]:
         """What only the server knows, for ``mux/status``."""
         book = self.access.book
         return {
@@ -388,11 +388,11 @@ class RunningServer:
                 "schemaVersion": self.schema.version,
                 "lastWords": list(self.upstream.stderr),
             },
-            "store": self.store.facts(),
-            "audit": self.audit.facts(),
+            "store": self.store.status(),
+            "audit": self.audit.status(),
             "devices": {"count": len(list(book)), "trouble": book.trouble},
-            "notices": self.notices.noticing.facts(),
-            "failedAuthentications": self.failures.facts(),
+            "notices": self.notices.noticing.status(),
+            "failedAuthentications": self.failures.status(),
             "log": stderr.status(),
             "listeners": [{"url": each.url, "kind": each.kind} for each in self.listeners],
         }

@@ -201,7 +201,7 @@ def _assemble(
     dispatcher.record = audit.record
     dispatcher.doorkeeper = access
     dispatcher.give_up = server.give_up
-    dispatcher.facts = server.facts
+    dispatcher.status = server.status
     dispatcher.answer = server.answer
     store.before_flush = server.refresh_journal_extent
     return server

@@ -122,7 +122,7 @@ class Stderr(io.TextIOBase):
     def isatty(self) -> bool:
         return self._descriptor is not None and os.isatty(self._descriptor)
 
-    def facts(self) -> dict[str, object]:
+    def status(self) -> dict[str, object]:
         """How it fares, for ``mux/status``."""
         return {"droppedLines": self.dropped, "trouble": self.trouble}
 
@@ -188,5 +188,5 @@ def status() -> dict[str, object]:
     """How the log fares, for ``mux/status``."""
     there = sys.stderr
     if isinstance(there, Stderr):
-        return there.facts()
+        return there.status()
     return {"droppedLines": 0, "trouble": None}

@@ -148,7 +148,7 @@ class Audit:
             self.trouble = trouble
             log.error(trouble)
 
-    def facts(self) -> dict[str, object]:
+    def status(self) -> dict[str, object]:
         """For ``status``: where it is, how far it is, and what is wrong."""
         return {
             "path": str(self.writer.directory),

@@ -242,7 +242,7 @@ class Store:
         last = found[-1].seq if found else after
         return fitting(found + [entry for entry in fresh if entry.seq > last], max_bytes)
 
-    def facts(self) -> dict[str, object]:
+    def status(self) -> dict[str, object]:
         """For ``status``. ``bytes``: of the file; ``trouble`` as above."""
         return {
             "path": str(self._recorder.path),

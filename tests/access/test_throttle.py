@@ -59,7 +59,7 @@ def test_the_table_is_bounded_and_the_oldest_goes_first() -> None:
     for number in range(throttle.MOST_ADDRESSES + 1):
         failed.count(f"10.0.{number // 256}.{number % 256}:1", 0.0)
         failed.count("10.9.9.9:1", 0.0)
-    addresses = failed.facts()["addresses"]
+    addresses = failed.status()["addresses"]
     assert len(addresses) == throttle.MOST_ADDRESSES
     assert "10.0.0.0" not in addresses
     assert addresses["10.9.9.9"] == throttle.MOST_ADDRESSES + 1

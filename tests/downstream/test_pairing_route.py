@@ -263,4 +263,4 @@ async def test_refusals_are_counted_and_slowed_and_nothing_else(
         assert (await opened.ask(post({"ticket": "x"}))).status == 401
         assert (await opened.ask(request("GET /healthz"))).status == 200
         assert pauses == [0.0, 0.0, 0.0, 0.1, 0.2, 0.4]
-        assert opened.failures.facts() == {"total": 6, "addresses": {"10.0.0.7": 6}}
+        assert opened.failures.status() == {"total": 6, "addresses": {"10.0.0.7": 6}}

@@ -118,17 +118,17 @@ async def test_a_wrong_ticket_counts_and_waits_and_the_right_one_behind_it_is_he
         waited = trio.current_time() - began - LINGER_DEADLINE
         assert (waited > 0) is (number > FREE)
     counted = {"total": TOO_MANY + 1, "addresses": {"10.0.0.7": TOO_MANY + 1}}
-    assert failures.facts() == counted
+    assert failures.status() == counted
     judge.reply = Reply(HTTPStatus.OK, b"{}")
     assert (await decided(post("/x"), judge, failures)).status == 200
-    assert failures.facts() == counted
+    assert failures.status() == counted
 
 
 @pytest.mark.parametrize("status", [HTTPStatus.OK, HTTPStatus.CONFLICT, HTTPStatus.BAD_REQUEST])
 async def test_only_who_is_not_known_counts(status: HTTPStatus) -> None:
     failures = LoginThrottle()
     assert (await decided(post("/x"), Judge(Reply(status, b"{}")), failures)).status == status
-    assert failures.facts()["total"] == 0
+    assert failures.status()["total"] == 0
 
 
 async def test_where_nobody_pairs_there_is_no_such_place() -> None:

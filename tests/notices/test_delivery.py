@@ -124,9 +124,9 @@ async def test_a_disk_that_takes_nothing_stops_no_notice(tmp_path: Path) -> None
     lock.rollback()
     lock.close()
     assert len(desk.queued()) == 1
-    assert "can't be written" in (desk.asked.noticing.facts()["trouble"] or "")
+    assert "can't be written" in (desk.asked.noticing.status()["trouble"] or "")
     desk.asks(6)
-    assert desk.asked.noticing.facts()["trouble"] is None
+    assert desk.asked.noticing.status()["trouble"] is None
 
 
 def test_steps_of_one_thing_are_bounded(tmp_path: Path) -> None:

@@ -284,7 +284,7 @@ def test_what_is_not_on_disk_was_not_changed(tmp_path: Path) -> None:
     assert not pushes.endpoints.all(), "a revocation counts at once"
     pushes.endpoints.flush()
     assert "can't be written" in (pushes.trouble or "")
-    assert "addresses of devices that were revoked" in (pushes.facts()["trouble"] or "")
+    assert "addresses of devices that were revoked" in (pushes.status()["trouble"] or "")
     in_the_way.rmdir()
     pushes.endpoints.flush()
     assert pushes.trouble is None

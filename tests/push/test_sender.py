@@ -50,8 +50,8 @@ async def test_each_endpoint_of_the_device_is_told_at_its_level(tmp_path: Path) 
         bodies = {each.json["topic"]: each.json["message"] for each in stand.heard}
         assert bodies == {"a": "rm -r jam/", "b": "2 things wait"}
         assert [each["state"] for each in pushes.history()] == ["sent", "sent"]
-        assert pushes.facts()["endpoints"] == {"webhook": 1, "ntfy": 2}
-        assert pushes.facts()["pushes"] == {"sent": 2}
+        assert pushes.status()["endpoints"] == {"webhook": 1, "ntfy": 2}
+        assert pushes.status()["pushes"] == {"sent": 2}
         assert all(each.said for each in pushes.endpoints.of("phone"))
 
 
@@ -165,7 +165,7 @@ async def test_a_slow_service_delays_no_other_and_one_endpoint_no_other(tmp_path
             assert len(stand.heard) == SLOTS
             assert pushes.oldest == 0
             clock.now += 7
-            assert pushes.oldest == pushes.facts()["oldestQueuedSeconds"] == 7
+            assert pushes.oldest == pushes.status()["oldestQueuedSeconds"] == 7
             release.set()
             await settled(pushes)
         assert len(stand.heard) == SLOTS + 4
@@ -268,7 +268,7 @@ async def test_a_fault_of_the_settings_is_told_until_it_is_mended(tmp_path: Path
             pushes.send("host", push())
             await eventually(lambda: pushes.trouble, "the trouble is told")
             told = f"push.webhook.secret_file: others may read {secret}: `chmod 600 {secret}`"
-            assert pushes.facts()["trouble"] == f"webhook: {told}"
+            assert pushes.status()["trouble"] == f"webhook: {told}"
             secret.chmod(0o600)
             clock.now += 31
             pushes.refresh()
@@ -427,7 +427,7 @@ async def test_what_a_row_tells_leaves_the_disk_with_it(tmp_path: Path) -> None:
     assert not on_disk(tmp_path, "ticket-0123")
     pushes.withdraw("host", told.collapse)
     await pushes.keeper.flush()
-    assert pushes.queue.facts() == {"withdrawn": 1}
+    assert pushes.queue.status() == {"withdrawn": 1}
     assert not on_disk(tmp_path, "jam jam")
     pushes.keeper.file.close()
 

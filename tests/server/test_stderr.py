@@ -123,7 +123,7 @@ def test_a_reader_that_stands_still_is_not_waited_for(pipe: tuple[int, int]) -> 
     said = 2 * QUEUED_BYTES // len(LINE)
     for _ in range(said):
         stream.write(LINE)
-    assert stream.facts()["trouble"] == STALLED
+    assert stream.status()["trouble"] == STALLED
     dropped = stream.dropped
     assert said // 3 < dropped < said
     # Its end isn't waited for either, once it has stood still for as long as the last lines have.

@@ -475,7 +475,7 @@ async def test_what_was_recorded_is_written_at_the_end(tmp_path: Path) -> None:
     await running(audit, record)
     assert verify(tmp_path / DIRECTORY).last == count
     assert faults(tmp_path / DIRECTORY) == []
-    assert (audit.facts()["records"], audit.facts()["unwrittenRecords"]) == (count, 0)
+    assert (audit.status()["records"], audit.status()["unwrittenRecords"]) == (count, 0)
 
 
 async def test_a_disk_in_the_way_is_said_once_and_nothing_is_lost(tmp_path: Path) -> None:

@@ -207,7 +207,7 @@ async def test_what_is_not_written_yet_is_read_too(tmp_path: Path) -> None:
         assert await read_all(store) == entries(range(1, 101))
         assert await read_all(store, after=60, until=90) == entries(range(61, 91))
         assert await read_all(store, after=40, until=45) == entries(range(41, 46))
-        assert store.facts()["unwrittenEntries"] == 50
+        assert store.status()["unwrittenEntries"] == 50
 
 
 async def test_a_thread_is_read_with_what_is_for_everybody(tmp_path: Path) -> None:
@@ -269,9 +269,9 @@ async def test_entries_are_written_by_themselves(tmp_path: Path) -> None:
     async with running(store):
         for each in entries(range(1, 101)):
             store.append(each)
-        await until(lambda: store.facts()["unwrittenEntries"] == 0)
+        await until(lambda: store.status()["unwrittenEntries"] == 0)
         assert select(tmp_path / FILE, "SELECT max(last_seq) FROM chunk") == [(100,)]
-        assert float(str(store.facts()["lastWriteMilliseconds"])) > 0
+        assert float(str(store.status()["lastWriteMilliseconds"])) > 0
 
 
 async def test_the_end_writes_the_rest(tmp_path: Path) -> None:
@@ -279,7 +279,7 @@ async def test_the_end_writes_the_rest(tmp_path: Path) -> None:
     async with running(store):
         for each in entries(range(1, 101)):
             store.append(each)
-    assert store.facts()["unwrittenEntries"] == 0
+    assert store.status()["unwrittenEntries"] == 0
     assert not (tmp_path / f"{FILE}-wal").exists(), "closed in order"
     async with opened(tmp_path) as after:
         assert await read_all(after) == entries(range(1, 101))
@@ -299,7 +299,7 @@ async def test_it_does_not_wake_when_idle(tmp_path: Path) -> None:
     store = open_store(tmp_path)
     async with running(store):
         store.append(entry(1))
-        await until(lambda: store.facts()["unwrittenEntries"] == 0 and not store._more)
+        await until(lambda: store.status()["unwrittenEntries"] == 0 and not store._more)
         await trio.testing.wait_all_tasks_blocked(0.01)
         steps = Steps()
         trio.lowlevel.add_instrument(steps)
@@ -394,10 +394,10 @@ async def test_a_file_that_holds_little_is_small_again(tmp_path: Path) -> None:
     now = 1_000_000_000.0
     async with opened(tmp_path, 64 * MIB, 7 * DAY, lambda: now) as store:
         await put(store, *[entry(seq, size=MIB // 2) for seq in range(1, 61)])
-        assert int(str(store.facts()["bytes"])) > 30 * MIB
+        assert int(str(store.status()["bytes"])) > 30 * MIB
         now += 8 * DAY
         await tidy(store)
-        assert int(str(store.facts()["bytes"])) < MIB
+        assert int(str(store.status()["bytes"])) < MIB
     assert _size(tmp_path) <= 64 * MIB // 8 + MIB
 
 
@@ -431,7 +431,7 @@ async def test_a_lower_bound_holds_from_the_next_start_on(tmp_path: Path) -> Non
             await put(store, entry(seq, size=100 * KIB))
     async with opened(tmp_path, max_bytes=MIB) as store:
         await tidy(store)
-        assert int(str(store.facts()["bytes"])) <= MIB
+        assert int(str(store.status()["bytes"])) <= MIB
         deltas, _ = await _seqs(store)
         assert deltas == list(range(101 - len(deltas), 101))
         assert deltas

@@ -253,7 +253,7 @@ async def test_a_file_garbled_while_in_use_is_replaced(
         assert store.earliest >= 2000, "told with the very answer that lacks them"
         for each in entries(range(2001, 2011)):
             store.append(each)
-        await until(lambda: store.facts()["unwrittenEntries"] == 0 and not store.trouble)
+        await until(lambda: store.status()["unwrittenEntries"] == 0 and not store.trouble)
         assert await read_all(store, after=2000) == entries(range(2001, 2011))
         assert store.earliest == 2000
     async with opened(tmp_path) as after:
@@ -278,7 +278,7 @@ async def test_a_file_removed_while_in_use_is_made_anew(
             (tmp_path / FILE).write_bytes(b"something else")
         for each in entries(range(101, 201)):
             store.append(each)
-        await until(lambda: store.facts()["unwrittenEntries"] == 0 and not store.trouble)
+        await until(lambda: store.status()["unwrittenEntries"] == 0 and not store.trouble)
         assert store.earliest == 100
         assert await read_all(store, after=100) == entries(range(101, 201))
     assert "removed or replaced" in errors(said)[0]
@@ -325,7 +325,7 @@ async def test_a_reader_finds_the_file_gone_while_the_writer_ends_its_work(
             await store.read(0, 101, None, MIB)
         may_end.set()
         await until(lambda: store.earliest == 101 and not store.trouble)
-        assert store.facts()["unwrittenEntries"] == 0
+        assert store.status()["unwrittenEntries"] == 0
 
 
 async def test_a_commit_that_failed_but_came_true_doubles_nothing(tmp_path: Path) -> None:
@@ -396,7 +396,7 @@ async def test_a_full_disk_is_survived_and_told(tmp_path: Path, said: list[Event
             assert await read_all(store) == entries(range(1, written + 201)), "served all the same"
             ballast.unlink()
             # A write that had begun before the last entries came may be the one that mends it.
-            await until(lambda: not store.trouble and store.facts()["unwrittenEntries"] == 0)
+            await until(lambda: not store.trouble and store.status()["unwrittenEntries"] == 0)
             assert store.earliest == 0
         assert len(errors(said)) == 1, "once, not with each attempt"
         assert [each["event"] for each in said if each["log_level"] == "info"] == [
@@ -427,7 +427,7 @@ async def test_a_disk_that_is_full_at_the_start(tmp_path: Path, existing: bool) 
             assert await read_all(store) == entries(range(1, 51), "mine")
             ballast.unlink()
             # A write that had begun before the last entries came may be the one that mends it.
-            await until(lambda: not store.trouble and store.facts()["unwrittenEntries"] == 0)
+            await until(lambda: not store.trouble and store.status()["unwrittenEntries"] == 0)
         async with opened(disk) as after:
             assert (after.epoch, after.next_seq, after.earliest) == (store.epoch, 51, 0)
             assert await read_all(after) == entries(range(1, 51), "mine")
@@ -466,7 +466,7 @@ async def test_a_directory_that_is_none_at_the_start(tmp_path: Path, missing: bo
         for each in entries(range(1, 51)):
             store.append(each)
         await until(lambda: store._retry > store_module.FIRST_RETRY)
-        assert store.facts()["unwrittenEntries"] == 50
+        assert store.status()["unwrittenEntries"] == 50
         place.unlink(missing_ok=True)
         place.mkdir()
         await until(lambda: not store.trouble)
@@ -506,7 +506,7 @@ async def test_a_newer_file_put_there_while_in_use_is_left_alone(tmp_path: Path)
         (tmp_path / "other" / FILE).rename(tmp_path / FILE)
         store.append(entry(2))
         await until(lambda: "newer appmux" in (store.trouble or ""))
-        assert store.facts()["unwrittenEntries"] == 1
+        assert store.status()["unwrittenEntries"] == 1
 
 
 # --- What memory takes meanwhile ------------------------------------------------------------------
@@ -555,5 +555,5 @@ async def test_a_disk_that_is_too_slow_is_trouble(
         assert store.trouble
         assert "more slowly than they come" in store.trouble
         await store.flush()
-        assert store.facts()["trouble"] is None
+        assert store.status()["trouble"] is None
     assert len(errors(said)) == 1
