@@ -127,7 +127,7 @@ def _value(name: str, value: Any) -> str:
 def _verify(directory: Path, *, as_json: bool) -> int:
     verdict = audit_chain.verify(directory)
     if as_json:
-        sys.stdout.write(json.dumps(verdict.shown(), indent=2) + "\n")
+        sys.stdout.write(json.dumps(verdict.to_json(), indent=2) + "\n")
     else:
         for fault in verdict.faults:
             sys.stdout.write(f"FAULT: {visible(fault)}\n")

@@ -43,7 +43,7 @@ def report(broker: Broker, now: float) -> dict[str, Any]:
             if _shown(thread)
         ],
         "serverRequests": [
-            _server_request(each, now) | broker.voting.shown(each)
+            _server_request(each, now) | broker.voting.to_json(each)
             for each in state.approvals.pending()
         ],
     }

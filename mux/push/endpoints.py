@@ -64,7 +64,7 @@ class Endpoint:
     said: str | None = None
     said_at: float | None = None
 
-    def shown(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """For lists: everything but the address."""
         return {
             "id": self.id,

@@ -78,7 +78,7 @@ class Row:
     said: str | None = None
     sending: bool = attrs.field(default=False, eq=False)
 
-    def shown(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """For lists: nothing of what it tells."""
         return {
             "id": self.push.id,

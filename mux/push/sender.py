@@ -336,7 +336,7 @@ class Pushes:
     def history(self) -> list[dict[str, Any]]:
         """What was to be told lately, the newest first: ``id``, ``kind``, ``device``, ``endpoint``,
         ``service``, ``withdraw``, ``raised``, ``state``, ``attempts``, ``settled``, ``said``."""
-        return [row.shown() for row in reversed(self.queue.rows.values())]
+        return [row.to_json() for row in reversed(self.queue.rows.values())]
 
 
 def configured(settings: model.Push, now: float) -> tuple[Endpoint, ...]:

@@ -140,7 +140,7 @@ class Verdict:
     last: int = 0
     digest: str = NOTHING
 
-    def shown(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """As JSON values."""
         return {"ok": not self.faults, **attrs.asdict(self)}
 

@@ -151,7 +151,7 @@ def test_they_outlive_the_broker_and_are_nobody_elses_business(tmp_path: Path) -
     again = Pushes.open(tmp_path, model.Push(), clock=Clock())
     assert again.endpoints.of("phone") == [made]
     assert (tmp_path / FILE).stat().st_mode & 0o777 == 0o600
-    assert "push.example" not in repr(made) + str(made.shown())
+    assert "push.example" not in repr(made) + str(made.to_json())
 
 
 def test_registered_again_it_is_the_same(tmp_path: Path) -> None:
@@ -198,7 +198,7 @@ def test_what_a_service_said_is_shown_and_kept(tmp_path: Path) -> None:
     there.note(made.id, "delivered")
     there.note(host.id, "not now: 503")
     there.note("of nobody", "lost")
-    shown = {each.id: each.shown() for each in there.all()}
+    shown = {each.id: each.to_json() for each in there.all()}
     assert shown[made.id] == {
         "id": made.id,
         "device": "phone",
@@ -213,7 +213,7 @@ def test_what_a_service_said_is_shown_and_kept(tmp_path: Path) -> None:
     assert list(shown) == [host.id, made.id, other.id], "the settings' first"
     there.flush()
     again = open_endpoints(tmp_path, clock, (host,))
-    assert [each.shown() for each in again.all()[1:]] == [shown[made.id], shown[other.id]]
+    assert [each.to_json() for each in again.all()[1:]] == [shown[made.id], shown[other.id]]
 
 
 def test_one_that_is_gone_goes_alone_and_for_good(tmp_path: Path) -> None:

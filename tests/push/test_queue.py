@@ -201,7 +201,7 @@ def test_history_is_bounded_and_says_nothing(monkeypatch: Any) -> None:
     queue.expire(NOW + 5)
     assert [row.push.id for row in queue.rows.values()] == ["p-2", "p-3", "p-4"]
     assert len(queue.removed) == 2
-    shown = [row.shown() for row in queue.rows.values()]
+    shown = [row.to_json() for row in queue.rows.values()]
     assert "jam" not in str(shown)
     assert "ticket" not in str(shown)
     queue.expire(NOW + rules.SETTLED_SECONDS + 5)

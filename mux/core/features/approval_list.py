@@ -40,7 +40,7 @@ def _shown(state: State, voting: Voting, request: ServerRequest) -> dict[str, ob
         "threadId": request.thread,
         "ageSeconds": round(state.now - request.since, 3),
         "needs": request.needs or None,
-        **voting.shown(request),
+        **voting.to_json(request),
         "params": msgspec.Raw(params_of(request)),
         "item": msgspec.Raw(item_about(state, request)),
         "offeredTo": [

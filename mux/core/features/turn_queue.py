@@ -324,7 +324,7 @@ class TurnQueueing:
             for each in self.state.queues.values()
             if named in (None, b"null") or jsonrpc.read_text(named) == each.thread
         ]
-        listed = {"queues": [each.shown(self.state.now) for each in queues]}
+        listed = {"queues": [each.to_json(self.state.now) for each in queues]}
         self.state.answer(client.id, jsonrpc.result(message.id, listed), message.method)
 
     def remove(self, client: Client, message: ClientMessage) -> None:
@@ -381,7 +381,7 @@ class TurnQueueing:
             "why": why,
             "by": _named(by),
         }
-        told = jsonrpc.notification(QUEUE, queue.shown(self.state.now) | {"change": change})
+        told = jsonrpc.notification(QUEUE, queue.to_json(self.state.now) | {"change": change})
         hearers = dict.fromkeys(self.state.threads.audience(queue.thread))
         if of is not None:
             hearers[of.owner.client] = None

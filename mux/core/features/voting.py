@@ -148,7 +148,7 @@ class Voting:
             if each.state is ClientState.READY and "approve" in each.principal.scopes
         ]
 
-    def shown(self, request: ServerRequest) -> dict[str, object]:
+    def to_json(self, request: ServerRequest) -> dict[str, object]:
         """The policy, the votes and what it waits for, as clients and operators see them."""
         ballot = request.ballot
         counting = ballot.counting(self.state.now)
@@ -174,7 +174,7 @@ class Voting:
         """Tell those that were offered it and know the broker what it waits for."""
         if request.ballot.policy.is_first:
             return
-        told = {"id": request.id, "threadId": request.thread, **self.shown(request)}
+        told = {"id": request.id, "threadId": request.thread, **self.to_json(request)}
         message = jsonrpc.notification(CHANGED, told)
         for id in request.offered if to is None else to:
             client = self.state.clients[id]

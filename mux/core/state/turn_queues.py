@@ -30,7 +30,7 @@ class QueuedTurn(msgspec.Struct, frozen=True, eq=False):
     by: dict[str, object]
     since: float
 
-    def shown(self, place: int, now: float) -> dict[str, object]:
+    def to_json(self, place: int, now: float) -> dict[str, object]:
         said = _said(self.params)
         return {
             "id": self.id,
@@ -57,9 +57,9 @@ class TurnQueue:
     starting: QueuedTurn | None = None
     request: Request | None = None
 
-    def shown(self, now: float) -> dict[str, object]:
+    def to_json(self, now: float) -> dict[str, object]:
         """As clients get it."""
-        turns = [turn.shown(place, now) for place, turn in enumerate(self.turns, 1)]
+        turns = [turn.to_json(place, now) for place, turn in enumerate(self.turns, 1)]
         return {"threadId": self.thread, "held": self.held, "turns": turns}
 
 
