@@ -148,7 +148,7 @@ class NotificationRouter:
         if method is None:
             return
         if method in HEARD:
-            self.parts.notices.heard(method, thread, line)
+            self.parts.notices.observe(method, thread, line)
         rule = notification_rule(method)
         if rule.audience is Audience.NAMED and self._is_owned(method, line, rule):
             return
@@ -170,7 +170,7 @@ class NotificationRouter:
         if thread is not None and message.params is not None:
             self._note(thread, method, message.params, line)
         if thread in self.parts.titles.running:
-            self.retell(self.parts.titles.heard(thread, method, line))
+            self.retell(self.parts.titles.observe(thread, method, line))
 
     def _notify_others(
         self, thread: str | None, method: str, line: bytes, rule: NotificationRule
@@ -226,7 +226,7 @@ class NotificationRouter:
 
     def _note(self, thread: str, method: str, params: ItemParams, line: bytes) -> None:
         """What the notification changes in what is known of the thread."""
-        self.parts.state.threads.note(thread, method, params, line)
+        self.parts.state.threads.apply(thread, method, params, line)
         if method == "thread/status/changed":
             self._interrupted(thread)  # of one that nobody follows no more is told
         if method not in _TURNING_POINTS:

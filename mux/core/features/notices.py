@@ -110,7 +110,7 @@ class Notices:
 
     # ── what passes by ────────────────────────────────────────────────────────────────────────
 
-    def heard(self, method: str, thread: str | None, line: bytes) -> None:
+    def observe(self, method: str, thread: str | None, line: bytes) -> None:
         """One of ``HEARD``, before anything else is made of it."""
         HEARD[method](self, thread or "", line)
 

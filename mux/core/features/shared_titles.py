@@ -174,7 +174,7 @@ class SharedTitles:
         else:
             turn.said.append((True, line))
 
-    def heard(self, thread: str, method: str, line: bytes) -> list[ReplayedMessage]:
+    def observe(self, thread: str, method: str, line: bytes) -> list[ReplayedMessage]:
         """A notification of a thread in ``running``: what is to be told of it to those waiting."""
         turn = self.running[thread]
         turn.said.append((False, line))

@@ -133,7 +133,7 @@ class RunningTurn:
             self.turn, self.started, self.announced, self.by = begun, line, False, by
             self.also = None
 
-    def note(self, method: str, params: ItemParams, line: bytes) -> None:
+    def apply(self, method: str, params: ItemParams, line: bytes) -> None:
         """Keep what a notification of this thread says of it."""
         if params.itemId is not None:
             item = self.items.get(params.itemId)

@@ -323,16 +323,16 @@ class Threads:
         if not siblings:
             self._children.pop(parent, None)
 
-    def note(self, id: str, method: str, params: ItemParams, line: bytes) -> None:
+    def apply(self, id: str, method: str, params: ItemParams, line: bytes) -> None:
         """Keep what a notification says of the thread's state."""
         thread = self.get(id)
         if thread.birth is not None:
-            thread.birth.note(method, line, thread.running)
+            thread.birth.apply(method, line, thread.running)
         if method == "turn/completed":
             running, turn = thread.running, thread.running.turn
             waited_for = turn is not None and self.joining[id]
             running.ended = (turn, running.shown_ended(line)) if turn and waited_for else None
-        thread.running.note(method, params, line)
+        thread.running.apply(method, params, line)
         if method == "thread/status/changed":
             try:
                 status = _state_decoder.decode(line).params.status

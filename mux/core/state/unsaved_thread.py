@@ -100,7 +100,7 @@ class UnsavedThread:
         """Whether all that there is of it is known here."""
         return self.young or self.ephemeral
 
-    def note(self, method: str, line: bytes, running: RunningTurn) -> None:
+    def apply(self, method: str, line: bytes, running: RunningTurn) -> None:
         """A notification of the thread; ``running``: as before that."""
         if method == "turn/started":
             self.fresh = False

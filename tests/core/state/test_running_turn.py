@@ -21,7 +21,7 @@ def hears(running: RunningTurn, method: str, **params: object) -> None:
     message = read_upstream(line)
     assert message is not None
     assert message.params is not None
-    running.note(method, message.params, line)
+    running.apply(method, message.params, line)
 
 
 def begins(running: RunningTurn, turn: str = "u") -> None:

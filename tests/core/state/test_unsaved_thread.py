@@ -25,11 +25,11 @@ def birth(*turns: Json, ephemeral: bool = False, forked: bytes | None = None) ->
 def lives(birth: UnsavedThread, running: RunningTurn, turn: str, *items: str) -> None:
     """A whole turn."""
     begins(running, turn)
-    birth.note("turn/started", b"{}", running)
+    birth.apply("turn/started", b"{}", running)
     for item in items:
         completes(running, item, turn=turn)
     line = dumps({"params": {"turn": {"id": turn, "status": "completed", "items": []}}})
-    birth.note("turn/completed", line, running)
+    birth.apply("turn/completed", line, running)
     ends(running, turn)
 
 
@@ -57,10 +57,10 @@ def test_it_is_fresh_until_its_first_turn_begins_and_young_until_that_ends() -> 
     born, running = birth(), RunningTurn()
     assert (born.only_here, born.tells_all) == (True, True)
     begins(running)
-    born.note("turn/started", b"{}", running)
+    born.apply("turn/started", b"{}", running)
     assert (born.only_here, born.tells_all) == (False, True)
     assert turns(born, running) == [("u", [])]
-    born.note("turn/completed", b"{}", running)
+    born.apply("turn/completed", b"{}", running)
     assert born.tells_all is False
 
 
@@ -74,7 +74,7 @@ def test_an_ephemeral_one_is_told_with_its_past() -> None:
     born, running = birth(ephemeral=True), RunningTurn()
     lives(born, running, "u1", "a", "b")
     begins(running, "u2")
-    born.note("turn/started", b"{}", running)
+    born.apply("turn/started", b"{}", running)
     completes(running, "c", turn="u2")
     assert turns(born, running) == [("u1", ["a", "b"]), ("u2", ["c"])]
     assert turns(born, running, asked=False) == []
@@ -86,10 +86,10 @@ def test_a_command_that_outlives_its_turn_is_in_it_once_it_is_complete() -> None
     begins(running, "u1")
     completes(running, "a", turn="u1")
     starts(running, "c", "commandExecution", turn="u1")
-    born.note("turn/completed", dumps({"params": {"turn": {"id": "u1", "items": []}}}), running)
+    born.apply("turn/completed", dumps({"params": {"turn": {"id": "u1", "items": []}}}), running)
     ends(running, "u1")
     done = dumps({"params": {"turnId": "u1", "item": {"id": "c", "type": "commandExecution"}}})
-    born.note("item/completed", done, running)
+    born.apply("item/completed", done, running)
     assert turns(born, running) == [("u1", ["a", "c"])]
 
 
