@@ -115,7 +115,7 @@ class _Connection:
         frames = self.frames
         while True:
             began = time.perf_counter()
-            for text in frames.take(received, FRAMES_AT_ONCE):
+            for text in frames.feed(received, FRAMES_AT_ONCE):
                 self._hear(client, text)
                 if self._ending is not None or time.perf_counter() - began > TURN_SECONDS:
                     await trio.lowlevel.checkpoint()
@@ -186,7 +186,7 @@ class _Connection:
     async def _read_to_the_end(self) -> None:
         received: bytes | bytearray = b""
         while not self.frames.ended:
-            self.frames.take(received, FRAMES_AT_ONCE)  # not heard: it isn't attached any more
+            self.frames.feed(received, FRAMES_AT_ONCE)  # not heard: it isn't attached any more
             if self.frames.more:
                 received = b""
                 await trio.lowlevel.checkpoint()

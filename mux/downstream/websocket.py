@@ -55,7 +55,7 @@ class FrameReader:
 
     ``owed``: frames to write back, in order. ``ended``: the client's close frame has come, or
     something after which nothing can be read; then ``owed`` holds the close frame for it.
-    ``more``: whether the last `take` left bytes that it hasn't looked at. ``idle``: how many frames
+    ``more``: whether the last `feed` left bytes that it hasn't looked at. ``idle``: how many frames
     came that carry nothing or next to nothing: pings, pongs, the smallest fragments.
     """
 
@@ -70,7 +70,7 @@ class FrameReader:
     _size: int = 0
     _in_parts: bool = False
 
-    def take(self, received: bytes | bytearray, most: int = ALL) -> list[bytes | None]:
+    def feed(self, received: bytes | bytearray, most: int = ALL) -> list[bytes | None]:
         """The messages that are complete now: UTF-8 of each text, None for a binary one.
 
         ``most`` frames are looked at; the others stay, for the next call (see ``more``).

@@ -35,7 +35,7 @@ def masked(opcode: int, payload: bytes | bytearray, *, final: bool = True) -> by
 
 
 def taken(frames: FrameReader, pieces: Sequence[bytes | bytearray]) -> list[bytes | None]:
-    return [message for piece in pieces for message in frames.take(piece)]
+    return [message for piece in pieces for message in frames.feed(piece)]
 
 
 def cut(whole: bytes, places: list[int]) -> list[bytearray]:
@@ -82,9 +82,9 @@ def test_byte_by_byte_too() -> None:
 def test_a_few_frames_at_a_time_are_the_same_messages(texts: list[str], most: int) -> None:
     frames = FrameReader(LIMIT)
     sent = b"".join(masked(PING, b"p") + masked(TEXT, text.encode()) for text in texts)
-    found = frames.take(sent, most)
+    found = frames.feed(sent, most)
     while frames.more:
-        some = frames.take(b"", most)
+        some = frames.feed(b"", most)
         assert len(some) <= most
         found += some
     assert found == [text.encode() for text in texts]
@@ -93,15 +93,15 @@ def test_a_few_frames_at_a_time_are_the_same_messages(texts: list[str], most: in
 
 def test_what_carries_nothing_is_counted_as_idle() -> None:
     frames = FrameReader(LIMIT)
-    frames.take(masked(PING, b"") + masked(PONG, b"late") + masked(TEXT, b"") + masked(TEXT, b"x"))
+    frames.feed(masked(PING, b"") + masked(PONG, b"late") + masked(TEXT, b"") + masked(TEXT, b"x"))
     assert frames.idle == 2
-    frames.take(masked(TEXT, b"x" * SMALL_FRAGMENT, final=False))
-    frames.take(masked(CONTINUATION, b"x" * SMALL_FRAGMENT))
+    frames.feed(masked(TEXT, b"x" * SMALL_FRAGMENT, final=False))
+    frames.feed(masked(CONTINUATION, b"x" * SMALL_FRAGMENT))
     assert frames.idle == 2
-    frames.take(masked(TEXT, b"x", final=False))
-    frames.take(masked(CONTINUATION, b"", final=False) + masked(CONTINUATION, b""))
+    frames.feed(masked(TEXT, b"x", final=False))
+    frames.feed(masked(CONTINUATION, b"", final=False) + masked(CONTINUATION, b""))
     assert frames.idle == 5
-    frames.take(masked(BINARY, b"x") + masked(CLOSE, b""))
+    frames.feed(masked(BINARY, b"x") + masked(CLOSE, b""))
     assert frames.idle == 6
 
 
@@ -109,7 +109,7 @@ def test_what_carries_nothing_is_counted_as_idle() -> None:
 def test_text_that_isnt_utf8_ends_it(size: int) -> None:
     frames = FrameReader(LIMIT)
     sent = masked(TEXT, b"good") + masked(TEXT, b"\xff" * size) + masked(TEXT, b"late")
-    assert frames.take(sent) == [b"good"]
+    assert frames.feed(sent) == [b"good"]
     assert frames.ended
     (close,) = said(frames)
     assert isinstance(close, CloseConnection)
@@ -118,7 +118,7 @@ def test_text_that_isnt_utf8_ends_it(size: int) -> None:
 
 def test_a_frame_without_a_mask_ends_it() -> None:
     frames = FrameReader(LIMIT)
-    assert frames.take(bytes([0x81, 1]) + b"x") == []
+    assert frames.feed(bytes([0x81, 1]) + b"x") == []
     (close,) = said(frames)
     assert isinstance(close, CloseConnection)
     assert close.code == 1002
@@ -126,13 +126,13 @@ def test_a_frame_without_a_mask_ends_it() -> None:
 
 def test_the_limit_is_a_messages_and_told_before_its_end() -> None:
     parted = FrameReader(1000)
-    assert parted.take(masked(TEXT, b"x" * 1000)) == [b"x" * 1000]
+    assert parted.feed(masked(TEXT, b"x" * 1000)) == [b"x" * 1000]
     parts = [masked(TEXT, b"x" * 500, final=False), masked(PING, b"y" * 100)]
     parts += [masked(CONTINUATION, b"x" * 500)]
     assert taken(parted, parts) == [b"x" * 1000]
     assert not parted.ended
     frames = FrameReader(1000)
-    assert frames.take(masked(TEXT, b"x" * 1001)[: HEAD_BYTES[IN_2_BYTES]]) == []
+    assert frames.feed(masked(TEXT, b"x" * 1001)[: HEAD_BYTES[IN_2_BYTES]]) == []
     assert frames.ended
     (close,) = said(frames)
     assert isinstance(close, CloseConnection)
@@ -141,7 +141,7 @@ def test_the_limit_is_a_messages_and_told_before_its_end() -> None:
 
 def test_the_client_closes() -> None:
     frames = FrameReader(LIMIT)
-    assert frames.take(masked(CLOSE, (1001).to_bytes(2) + b"bye")) == []
+    assert frames.feed(masked(CLOSE, (1001).to_bytes(2) + b"bye")) == []
     assert frames.ended
     assert said(frames) == [CloseConnection(code=1001, reason="bye")]
 

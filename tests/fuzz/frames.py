@@ -96,7 +96,7 @@ def connection(rng: random.Random) -> int:
         most = rng.choice((1, 4, 1000))
         while True:
             was_over = frames.ended
-            taken_now = frames.take(received, most)
+            taken_now = frames.feed(received, most)
             if was_over and taken_now:
                 raise FaultError(f"messages behind the end: {taken_now!r:.300}")
             taken += taken_now
