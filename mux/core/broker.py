@@ -197,7 +197,7 @@ class Broker:
             self._replaying.go_on()
         if state.unread:
             state.read_on()
-        if state.loose or state.threads.crowded:
+        if state.release_candidates or state.threads.crowded:
             self._following.let_go()
         if self.recovery.restart_asked:
             self.recovery.stop_if_quiet()

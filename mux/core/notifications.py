@@ -242,7 +242,7 @@ class NotificationRouter:
             self.parts.offering.turn_over(thread, running.over, line)
             self.parts.queueing.turn_over(thread, line)
             self._interrupted(thread)
-            self.parts.state.loose.add(thread)
+            self.parts.state.release_candidates.add(thread)
         else:
             self.parts.following.thread_closed(thread)
 
@@ -253,7 +253,7 @@ class NotificationRouter:
     def _resolved(self, line: bytes) -> None:
         thread = self.parts.offering.resolved(line)
         if thread is not None:
-            self.parts.state.loose.add(thread)
+            self.parts.state.release_candidates.add(thread)
 
     def retell(self, outcome: list[ReplayedMessage]) -> None:
         """An outcome that another turn has had is a request's own: as if the app-server said so."""

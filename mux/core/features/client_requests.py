@@ -231,7 +231,7 @@ class ClientRequests:
         if request.rule.begins:
             self.state.threads.beginning[request.thread] += change
         if change < 0:
-            self.state.loose.add(request.thread)
+            self.state.release_candidates.add(request.thread)
 
     def askers_of_old_ways(self, notice: bytes) -> set[ClientId]:
         """Who gets the notice that a way of asking is an old one: it names no request.
@@ -296,7 +296,7 @@ class ClientRequests:
             self.state.answer(request.client, answer, request.method)
         elif own and thread is not None:
             thread.subscribed = True  # it never was given back
-        self.state.loose.add(request.thread)
+        self.state.release_candidates.add(request.thread)
         self.state.flow.answered(request)
         return True
 

@@ -234,7 +234,7 @@ class Recovery:
             self._lose(thread)
             return
         self.state.threads.claim(thread.id)
-        self.state.loose.add(thread.id)  # its last follower may have left meanwhile
+        self.state.release_candidates.add(thread.id)  # its last follower may have left meanwhile
         if thread.settings:
             params = thread_settings.to_update(thread.id, thread.settings)
             request = self.asking.ask_for_broker(thread_settings.UPDATE, params)

@@ -225,7 +225,7 @@ class Replays:
     def _no_longer_joining(self, replay: _Replay) -> None:
         for thread in replay.threads:
             self.state.threads.joining[thread] -= 1
-            self.state.loose.add(thread)
+            self.state.release_candidates.add(thread)
 
     def _go_if_loaded(self, replay: _Replay) -> None:
         if replay.loading or replay.unloaded:

@@ -91,7 +91,7 @@ class Subscriptions:
         if thread.status == "unknown":
             thread.status = threads.status_named(line)
         if client is None or request.unwanted:
-            self.state.loose.add(id)
+            self.state.release_candidates.add(id)
         else:
             self._join(client, id)
             if request.method == "thread/start":
@@ -109,7 +109,7 @@ class Subscriptions:
         for id, new in named.items():
             thread = self.state.threads.get(id)
             if client is None or client.id not in thread.followers:
-                self.state.loose.add(id)  # its asker left, or wants it no more
+                self.state.release_candidates.add(id)  # its asker left, or wants it no more
                 continue
             for method, line in thread.running.introduction() if new else ():
                 self._tell(client, method, line)
@@ -167,7 +167,7 @@ class Subscriptions:
         for joiner in self.state.threads.audience(child.parent or ""):
             if joiner not in child.followers:
                 self._introduce(self.state.clients[joiner], child)
-        self.state.loose.add(id)
+        self.state.release_candidates.add(id)
         return True
 
     def upstream_gone(self) -> None:
@@ -280,7 +280,7 @@ class Subscriptions:
         self.offering.unfollowed(client, thread.id)
         answer = jsonrpc.result(message.id, {"status": status})
         self.state.answer(client.id, answer, message.method)
-        self.state.loose.add(thread.id)
+        self.state.release_candidates.add(thread.id)
 
     def client_left(self, client: Client) -> None:
         """Take it off its threads. One that couldn't be joined again is kept for its return."""
@@ -289,13 +289,13 @@ class Subscriptions:
             if thread.only_here and not thread.followers:
                 thread.kept_until = self.state.now + self.state.limits.kept_for_return
                 self.state.wake_at(thread.kept_until)
-            self.state.loose.add(thread.id)
+            self.state.release_candidates.add(thread.id)
 
     def let_go(self) -> None:
         """Look at the threads that lost something that held them, or are only mentioned."""
         if self.state.threads.crowded:
             self.state.threads.forget(self._is_needed)
-        loose, self.state.loose = self.state.loose, set()
+        loose, self.state.release_candidates = self.state.release_candidates, set()
         self.state.threads.joining += Counter()  # drops the zeros
         self.state.threads.beginning += Counter()
         for id in loose:
@@ -320,7 +320,7 @@ class Subscriptions:
         for thread in self.state.threads.kept():
             if thread.kept_until <= self.state.now:
                 thread.kept_until = 0.0
-                self.state.loose.add(thread.id)
+                self.state.release_candidates.add(thread.id)
             else:
                 next_one = min(next_one, thread.kept_until)
         return next_one

@@ -179,7 +179,7 @@ class TurnQueueing:
                 self._start(queue)
             if not queue.turns and queue.starting is None:
                 del self.state.queues[queue.thread]
-                self.state.loose.add(queue.thread)
+                self.state.release_candidates.add(queue.thread)
         for thread in list(self._undecided):
             self._decide(thread)
 

@@ -57,12 +57,12 @@ CLOSE_TOO_FAR_BEHIND = 1013
 class State:
     """The broker's state. ``now``: of the event being handled; ``out``: the commands so far.
 
-    ``next_wakeup``: when ``TimePassed`` is wanted, on the same clock. ``loose``: threads that lost
-    something that held them; ``following`` looks at the end of the event whether to let go.
-    ``unread``: clients of which nothing is read, since they are owed too much.
-    ``queues``: turns that wait, by thread; a thread without any isn't there.
-    ``audit_text``: whether the audit log may hold what was said, not only its digest.
-    ``gate``: what is experimental; None while that isn't known, and then nothing is refused.
+    ``next_wakeup``: when ``TimePassed`` is wanted, on the same clock. ``release_candidates``:
+    threads that lost something that held them; ``following`` looks at the end of the event whether
+    to let go. ``unread``: clients of which nothing is read, since they are owed too much.
+    ``queues``: turns that wait, by thread; a thread without any isn't there. ``audit_text``:
+    whether the audit log may hold what was said, not only its digest. ``gate``: what is
+    experimental; None while that isn't known, and then nothing is refused.
     """
 
     limits: Limits
@@ -80,7 +80,7 @@ class State:
     now: float = 0.0
     next_wakeup: float = NEVER
     out: list[Command] = attrs.field(factory=list)
-    loose: set[str] = attrs.field(factory=set)
+    release_candidates: set[str] = attrs.field(factory=set)
     unread: set[ClientId] = attrs.field(factory=set)
     counts: dict[str, int] = attrs.field(factory=dict)
     audit_text: bool = False
