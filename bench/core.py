@@ -161,7 +161,7 @@ async def _write(followers: int, lines: int) -> float:
         for outbox in outboxes:
             for _ in range(LINES_AT_ONCE):
                 outbox.append(DELTA)
-            outbox.seal()
+            outbox.finish()
         sink = _Sink()
         began = time.perf_counter()
         for outbox in outboxes:

@@ -62,17 +62,16 @@ class Outbox:
     """Bytes owed to one peer.
 
     ``on_full``: called when more than ``limit`` bytes are owed, once until it has drained again.
-    ``on_drained``: called by the writer, once for each ``tell_when_drained``.
-    ``rouse``: called when an idle writer is needed; before its first work it begins it, where it
-    isn't begun with the outbox.
-    ``descriptor`` gives the one that the stream writes to, if nothing else is done with the bytes
-    (no TLS); it doesn't block. ``writes``: who writes to it; None: ``append`` does.
+    ``on_drained``: called by the writer, once for each ``tell_when_drained``. ``wake_writer``:
+    called when an idle writer is needed; before its first work it begins it, where it isn't begun
+    with the outbox. ``descriptor`` gives the one that the stream writes to, if nothing else is done
+    with the bytes (no TLS); it doesn't block. ``writes``: who writes to it; None: ``append`` does.
     """
 
     limit: float = float("inf")
     on_full: Callable[[], None] = attrs.field(default=lambda: None)
     on_drained: Callable[[], None] = attrs.field(default=lambda: None)
-    rouse: Callable[[], None] = attrs.field(default=lambda: None)
+    wake_writer: Callable[[], None] = attrs.field(default=lambda: None)
     descriptor: Callable[[], int] | None = None
     writes: WriteScheduler | None = None
     owed: int = 0
@@ -122,7 +121,7 @@ class Outbox:
         self._tell = True
         self.wake()
 
-    def seal(self, last: bytes = b"") -> None:
+    def finish(self, last: bytes = b"") -> None:
         """Owe ``last`` and nothing after it; the writer ends once all is written."""
         if not self._sealed:
             if last:
@@ -134,9 +133,9 @@ class Outbox:
         """Have the writer go on, if it is idle."""
         if self._idle:
             self._idle = False
-            self.rouse()
+            self.wake_writer()
 
-    def drop(self) -> None:
+    def discard(self) -> None:
         """Nothing more is taken, and no writer begins: there is nobody to write to."""
         self._sealed, self._idle = True, False
 
@@ -151,7 +150,7 @@ class Outbox:
                 return
             elif not self._tell:
                 wanted = trio.Event()
-                self.rouse, self._idle = wanted.set, True
+                self.wake_writer, self._idle = wanted.set, True
                 await wanted.wait()
 
     def _look_if_drained(self) -> None:

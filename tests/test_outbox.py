@@ -56,7 +56,7 @@ async def test_what_is_owed_before_the_writer_comes_is_one_write() -> None:
     for frame in (b"one ", b"two ", b"three"):
         outbox.append(frame)
     assert outbox.owed == len(b"one two three")
-    outbox.seal()
+    outbox.finish()
     await outbox.write_to(pipe)
     assert pipe.writes == [b"one two three"]
     assert outbox.owed == 0
@@ -73,7 +73,7 @@ async def test_what_comes_while_a_write_waits_is_joined_behind_it() -> None:
             outbox.append(b"%d," % n)
         assert outbox.owed == 5 + sum(len(b"%d," % n) for n in range(1000))
         pipe.gate.set()
-        outbox.seal(b"last")
+        outbox.finish(b"last")
         outbox.append(b"never")
     assert pipe.writes == [b"first", b"".join(b"%d," % n for n in range(1000)) + b"last"]
     assert outbox.owed == 0
@@ -88,7 +88,7 @@ async def test_an_idle_writer_sends_a_frame_at_once_and_alone() -> None:
             outbox.append(b"%d" % n)
         await trio.testing.wait_all_tasks_blocked()
         assert pipe.writes == [b"0", b"1", b"2"]
-        outbox.seal()
+        outbox.finish()
 
 
 async def test_an_idle_writers_descriptor_is_written_at_once() -> None:
@@ -113,7 +113,7 @@ async def test_an_idle_writers_descriptor_is_written_at_once() -> None:
             outbox.append(b"still")  # not before what the writer has
             pipe.gate.set()
             await trio.testing.wait_all_tasks_blocked()
-            outbox.seal()
+            outbox.finish()
     assert b"".join(pipe.writes) == b"x" * (rest - 4) + b"last" + b"still"
 
 
@@ -130,9 +130,9 @@ async def _begun_when_needed() -> AsyncIterator[tuple[Outbox, Pipe, socket.socke
                 begun.append("begun")
                 nursery.start_soon(outbox.write_to, pipe)
 
-            outbox.rouse = begin
+            outbox.wake_writer = begin
             yield outbox, pipe, theirs, begun
-            outbox.drop()
+            outbox.discard()
             nursery.cancel_scope.cancel()
 
 
@@ -160,11 +160,11 @@ async def test_a_writer_begins_for_one_who_wants_to_know_when_there_is_room() ->
 
 async def test_of_a_dropped_outbox_nothing_is_written_and_no_writer_begins() -> None:
     async with _begun_when_needed() as (outbox, _, theirs, begun):
-        outbox.drop()
+        outbox.discard()
         outbox.append(b"x")
         outbox.wake()
         outbox.tell_when_drained()
-        outbox.seal(b"bye")
+        outbox.finish(b"bye")
         assert (outbox.owed, begun) == (0, [])
         theirs.setblocking(False)
         with pytest.raises(BlockingIOError):
@@ -200,7 +200,7 @@ async def _written_together() -> AsyncIterator[tuple[Outbox, Pipe, socket.socket
             nursery.start_soon(outbox.write_to, pipe)
             await trio.testing.wait_all_tasks_blocked()
             yield outbox, pipe, theirs
-            outbox.seal()
+            outbox.finish()
     trio.lowlevel.remove_instrument(writes)
 
 
@@ -241,7 +241,7 @@ def test_batches_are_bounded_and_frames_whole(sizes: list[int]) -> None:
     outbox, pipe = Outbox(), _open()
     for size in sizes:
         outbox.append(b"x" * size)
-    outbox.seal()
+    outbox.finish()
     trio.run(outbox.write_to, pipe)
     ends = {sum(sizes[:n]) for n in range(len(sizes) + 1)}
     written = 0
@@ -267,8 +267,8 @@ async def test_a_broken_stream_is_the_writers_to_tell() -> None:
 async def test_a_seal_is_for_good() -> None:
     outbox, pipe = Outbox(), _open()
     outbox.append(b"a")
-    outbox.seal(b"b")
-    outbox.seal(b"c")
+    outbox.finish(b"b")
+    outbox.finish(b"c")
     outbox.append(b"d")
     await outbox.write_to(pipe)
     await outbox.write_to(pipe)
@@ -280,7 +280,7 @@ async def test_a_seal_wakes_an_idle_writer() -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(outbox.write_to, pipe)
         await trio.testing.wait_all_tasks_blocked()
-        outbox.seal(b"bye")
+        outbox.finish(b"bye")
     assert pipe.writes == [b"bye"]
 
 
@@ -323,7 +323,7 @@ async def test_drained_is_told_once_for_each_wish_and_full_again_after_it() -> N
         outbox.tell_when_drained()  # it is drained already
         await trio.testing.wait_all_tasks_blocked()
         assert told == ["full", "drained", "drained"]
-        outbox.seal()
+        outbox.finish()
 
 
 async def test_drained_means_a_share_of_the_limit() -> None:
@@ -335,7 +335,7 @@ async def test_drained_means_a_share_of_the_limit() -> None:
     for _ in range(2 * DRAINED_SHARE):
         outbox.append(b"x" * BATCH_BYTES)
     outbox.tell_when_drained()
-    outbox.seal()
+    outbox.finish()
     await outbox.write_to(pipe)
     assert told == ["full"]
     assert still == [limit // DRAINED_SHARE]

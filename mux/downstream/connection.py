@@ -72,11 +72,11 @@ async def serve(
             connection = _Connection(
                 stream, dispatcher, outbox, FrameReader(message_bytes), nursery
             )
-            outbox.rouse = connection.begin_writing
+            outbox.wake_writer = connection.begin_writing
             try:
                 await connection.attend(admission, transport)
             finally:
-                outbox.drop()
+                outbox.discard()
             nursery.cancel_scope.cancel()
     finally:
         await trio.aclose_forcefully(stream)
@@ -176,7 +176,7 @@ class _Connection:
         self._write_back()
         if self.outbox.owed:
             self._written = trio.Event()
-            self.outbox.seal()
+            self.outbox.finish()
             await self._written.wait()
         with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
             await self.stream.send_eof()

@@ -158,7 +158,7 @@ class Upstream:
 
     async def _stop_when_told(self, process: trio.Process) -> None:
         await self._stopping.wait()
-        self._outbox.seal()
+        self._outbox.finish()
         await trio.sleep(EOF_DEADLINE)
         log.warning("app-server did not end by itself", pid=process.pid)
         process.terminate()
