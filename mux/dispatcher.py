@@ -381,7 +381,7 @@ class Dispatcher:
                 message = jsonrpc.result(asked.origin, result)
             self.handle(AnsweredOutside(asked.client, message, asked.method))
 
-    def tell(self, client: ClientId, method: str, params: object) -> None:
+    def notify(self, client: ClientId, method: str, params: object) -> None:
         """Notify one client of something that only the shells know; nothing if it has left."""
         port = self._ports.get(client)
         if port is not None:

@@ -12,7 +12,7 @@ the ticket shows another code than the device in the operator's hand.
 Nothing is half-made: a ticket dies with the connection that asked for it, a device that left before
 it had its token isn't in the book.
 
-Hands to: ``devices``, who is paired; the operator's connection, who asks (by ``tell``).
+Hands to: ``devices``, who is paired; the operator's connection, who asks (by ``notify``).
 Hears from: ``access``, what the operator wants; ``routes``, the bodies of ``POST /v1/pair``.
 """
 
@@ -157,7 +157,7 @@ class Pairing:
     """
 
     book: DeviceRegistry
-    tell: Callable[[ClientId, str, object], None]
+    notify: Callable[[ClientId, str, object], None]
     record: Callable[[str, dict[str, object]], None]
     _tickets: dict[str, PairingTicket] = attrs.field(factory=dict, repr=False)
     """By the ticket's digest; for as long as it holds, used or not."""
@@ -215,14 +215,14 @@ class Pairing:
         """A used ticket came once more. Somebody may have stolen it: its operator is told."""
         ticket.again += 1
         if ticket.again <= TOLD_AGAIN:
-            self.tell(ticket.owner, ENDED, Ended(ticket.id, Outcome.AGAIN, origin=address))
+            self.notify(ticket.owner, ENDED, Ended(ticket.id, Outcome.AGAIN, origin=address))
             log.warning("a pairing ticket was used again", client=address)
 
     async def _await_word(self, ticket: PairingTicket, sent: PairRequest, address: str) -> Reply:
         ticket.came = ticket.wanted.name or printable_name(sent.name)
         code = code_of(sent.ticket, sent.name, sent.nonce)
         log.info("a device asks to be paired", client=address, name=ticket.came)
-        self.tell(ticket.owner, ASKED, Asked(ticket.id, ticket.came, code, address))
+        self.notify(ticket.owner, ASKED, Asked(ticket.id, ticket.came, code, address))
         try:
             with trio.move_on_after(CONFIRM_SECONDS):
                 await ticket.ended.wait()
@@ -275,7 +275,7 @@ class Pairing:
         if delivered:
             ticket.token = ""
             self._record("device/paired", ticket, scopes=sorted(ticket.device.scopes))
-            self._tell_end(ticket)
+            self._notify_end(ticket)
         else:
             self._lost(ticket)
 
@@ -302,16 +302,16 @@ class Pairing:
             ticket.outcome = outcome
             ticket.ended.set()
             self._record("device/refused", ticket, why=outcome.value)
-            self._tell_end(ticket)
+            self._notify_end(ticket)
 
     def _record(self, kind: str, ticket: PairingTicket, **more: object) -> None:
         name = ticket.device.name if ticket.device is not None else ticket.came
         fields = {"device": name, "kind": ticket.wanted.kind, "by": ticket.wanted.by}
         self.record(kind, {**fields, **more})
 
-    def _tell_end(self, ticket: PairingTicket) -> None:
+    def _notify_end(self, ticket: PairingTicket) -> None:
         name = ticket.device.name if ticket.device is not None else msgspec.UNSET
-        self.tell(ticket.owner, ENDED, Ended(ticket.id, ticket.outcome or Outcome.LEFT, name))
+        self.notify(ticket.owner, ENDED, Ended(ticket.id, ticket.outcome or Outcome.LEFT, name))
 
 
 def _waits(ticket: PairingTicket) -> bool:

@@ -77,7 +77,7 @@ class DeviceRequests:
     """The connections of devices: which device, and from where."""
 
     def __attrs_post_init__(self) -> None:
-        self.pairing = Pairing(self.book, self.dispatcher.tell, self.record)
+        self.pairing = Pairing(self.book, self.dispatcher.notify, self.record)
 
     # -- who comes and goes ------------------------------------------------------------------------
 

@@ -74,7 +74,7 @@ class ResponseRouter:
             named, line = self.parts.following.before_answer(request, client, line)
         steered = request.rule.begins and not failed and self.parts.queueing.steered(request, line)
         if client is not None:
-            if request.tells_steered and not failed:
+            if request.notifies_steered and not failed:
                 line = _telling_steered(line, steered=steered)
             answer = jsonrpc.with_id(line, request.wire_text, request.origin)
             self.parts.state.answer(client.id, answer, request.method)

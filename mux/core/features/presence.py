@@ -81,9 +81,9 @@ class Presence:
             self._due = self._not_before
             state.wake_at(self._due)
         else:
-            self._tell(hearers)
+            self._notify(hearers)
 
-    def _tell(self, hearers: list[Client]) -> None:
+    def _notify(self, hearers: list[Client]) -> None:
         state = self.state
         follows = state.threads.shown_follows
         picture = tuple((each.id, tuple(follows(each)), each.drove) for each in self._present())

@@ -90,7 +90,7 @@ class Recovery:
         state, was_subscribed = self.state, thread.subscribed
         thread.subscribed = False
         if was_subscribed and thread.running.turn is not None:
-            self._tell_status(thread, "idle")
+            self._notify_status(thread, "idle")
             for line in thread.running.interrupted(unix_time):
                 state.publish(thread.id, "turn/completed", line)
         thread.running.forget()
@@ -104,12 +104,12 @@ class Recovery:
     def _lose(self, thread: Thread, *, told: bool = True) -> None:
         """The next life won't know it."""
         if told:
-            self._tell_status(thread, "notLoaded")
+            self._notify_status(thread, "notLoaded")
             closed = jsonrpc.notification("thread/closed", {"threadId": thread.id})
             self.state.publish_to_all(thread.id, "thread/closed", closed)
         self.state.close(thread.id)
 
-    def _tell_status(self, thread: Thread, status: str) -> None:
+    def _notify_status(self, thread: Thread, status: str) -> None:
         thread.status = status
         method = "thread/status/changed"
         params = {"threadId": thread.id, "status": {"type": status}}

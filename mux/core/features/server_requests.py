@@ -143,7 +143,7 @@ class ServerRequests:
         request.offered.update(dict.fromkeys(able))
         self.state.approvals.changes += 1
         self._show(request, able, first=first)
-        self.voting.tell(request, able)
+        self.voting.notify(request, able)
 
     def _show(
         self, request: ServerRequest, recipients: tuple[ClientId, ...], *, first: bool
@@ -215,7 +215,7 @@ class ServerRequests:
             wrong = fault(request.method, request.offer, message.fields["result"])
         scope = request.rule.scope
         if scope not in client.principal.scopes:
-            self.voting.tell_refused(request, client, scope, f"it needs the scope `{scope}`")
+            self.voting.notify_refused(request, client, scope, f"it needs the scope `{scope}`")
         elif wrong is not None:
             self._abstains(request, client, wrong)
         elif (why_not := self.voting.refuses(request, client, message.fields["result"])) is None:
@@ -223,7 +223,7 @@ class ServerRequests:
             if not request.answered:
                 self.voting.ask_again(request, client, self.voting.kept(request))
         else:
-            self.voting.tell_refused(request, client, "local", why_not)
+            self.voting.notify_refused(request, client, "local", why_not)
             self.voting.ask_again(request, client, f"your yes doesn't count: {why_not}")
 
     def _take(self, request: ServerRequest, client: Client, result: bytes) -> bool:
@@ -378,7 +378,7 @@ class ServerRequests:
                 del request.offered[client.id]
                 self._asked_one_left(request, client)
             if request.ballot.owner is not None and request.ballot.owner.client == client.id:
-                self.voting.tell(request)
+                self.voting.notify(request)
 
     def device_ended(self, device: str) -> None:
         """It was revoked, say: what it said on what isn't decided yet counts no more."""
@@ -404,7 +404,7 @@ class ServerRequests:
         if request is None:
             return None
         own = jsonrpc.write(params | {"requestId": b"%d" % request.id})
-        self._tell_resolved(request, jsonrpc.write(fields | {"params": own}))
+        self._notify_resolved(request, jsonrpc.write(fields | {"params": own}))
         return request.thread
 
     def _resolve(self, upstream: bytes) -> ServerRequest | None:
@@ -413,7 +413,7 @@ class ServerRequests:
             audit_events.over(self.state, request)
         return request
 
-    def _tell_resolved(self, request: ServerRequest, message: bytes) -> None:
+    def _notify_resolved(self, request: ServerRequest, message: bytes) -> None:
         clients = self.state.clients
         told = tuple(id for id in request.offered if RESOLVED not in clients[id].opted_out)
         self.state.publish_to(told, request.thread, RESOLVED, message)
@@ -424,7 +424,7 @@ class ServerRequests:
             audit_events.over(self.state, request)
             if request.thread is not None and request.rule.asked is not OfferTo.TOOL_OWNER:
                 params = {"threadId": request.thread, "requestId": request.id}
-                self._tell_resolved(request, jsonrpc.notification(RESOLVED, params))
+                self._notify_resolved(request, jsonrpc.notification(RESOLVED, params))
 
     def turn_over(self, thread: str, turns: tuple[str, ...], line: bytes) -> None:
         """Nothing of the turn can be answered any more; ``line`` says that it is over.
@@ -451,7 +451,7 @@ class ServerRequests:
         params = {"threadId": request.thread, "requestId": request.id}
         told = jsonrpc.read_fields(jsonrpc.notification(RESOLVED, params)) or {}
         at = {"emittedAtMs": (jsonrpc.read_fields(line) or {}).get("emittedAtMs", b"")}
-        self._tell_resolved(request, jsonrpc.write(told | (at if at["emittedAtMs"] else {})))
+        self._notify_resolved(request, jsonrpc.write(told | (at if at["emittedAtMs"] else {})))
 
     def unfollowed(self, client: Client, thread: str) -> None:
         """Natively it hears no ``resolved`` then; and it may join again and be offered it anew."""

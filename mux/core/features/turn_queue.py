@@ -90,7 +90,7 @@ class TurnQueueing:
     ) -> bool:
         """Whether the request is dealt with here, instead of going upstream now."""
         thread = request.thread
-        request.tells_steered = True
+        request.notifies_steered = True
         if if_busy == "steer" or thread is None:
             return False
         queue = self.state.queues.get(thread)
@@ -158,7 +158,7 @@ class TurnQueueing:
         line = jsonrpc.result(request.origin, answer)
         self.state.answer(client.id, line, request.method)
         self.sent.settled(request, line)
-        self._tell(queue, "queued", turn)
+        self._notify(queue, "queued", turn)
 
     # ── started ───────────────────────────────────────────────────────────────────────────────
 
@@ -194,7 +194,7 @@ class TurnQueueing:
         turn = queue.turns.popleft()
         if why := self._refused_by_now(queue.thread, turn):
             audit_events.unqueued(self.state, queue.thread, turn, why)
-            self._tell(queue, "failed", turn, why=why)
+            self._notify(queue, "failed", turn, why=why)
             return
         queue.starting = turn
         queue.request = self.asking.queued_turn(queue.thread, turn)
@@ -242,14 +242,14 @@ class TurnQueueing:
         if failed:
             error = jsonrpc.read_fields(fields.get("error", b"{}")) or {}
             why = jsonrpc.read_text(error.get("message")) or "no answer in time"
-            self._tell(queue, "failed", turn, why=why)
+            self._notify(queue, "failed", turn, why=why)
             if queue.turns:
                 self._hold(queue, "failed")
         else:
             result = jsonrpc.read_fields(fields.get("result", b"{}")) or {}
             started = result.get("turn", b"null")
             self.sent.began(turn.owner, turn.params, started)
-            self._tell(queue, "started", turn, started, steered=steered)
+            self._notify(queue, "started", turn, started, steered=steered)
 
     def steered(self, request: Request, line: bytes) -> bool:
         """Whether the turn that an answer names ran before: call it before that is noted."""
@@ -278,7 +278,7 @@ class TurnQueueing:
     def _hold(self, queue: TurnQueue, why: Held) -> None:
         if queue.turns and queue.held is None:
             queue.held = why
-            self._tell(queue, "held")
+            self._notify(queue, "held")
 
     def thread_over(self, thread: str) -> None:
         """It is closed, archived or deleted."""
@@ -292,7 +292,7 @@ class TurnQueueing:
         del self.state.queues[queue.thread]
         for turn in turns:
             audit_events.unqueued(self.state, queue.thread, turn, why)
-            self._tell(queue, "lost", turn, why=why)
+            self._notify(queue, "lost", turn, why=why)
 
     def device_ended(self, device: str) -> None:
         """It was revoked, or may do other things now: what it has queued isn't run."""
@@ -302,7 +302,7 @@ class TurnQueueing:
                 audit_events.unqueued(
                     self.state, queue.thread, turn, "its device's access has ended"
                 )
-                self._tell(queue, "removed", turn, why="its device's access has ended")
+                self._notify(queue, "removed", turn, why="its device's access has ended")
 
     # ── asked about ───────────────────────────────────────────────────────────────────────────
 
@@ -336,7 +336,7 @@ class TurnQueueing:
                 audit_events.unqueued(self.state, queue.thread, turn, None, audit_events.by(client))
                 told = {"id": turn.id, "threadId": queue.thread}
                 self.state.answer(client.id, jsonrpc.result(message.id, told), message.method)
-                self._tell(queue, "removed", turn, by=client.owner())
+                self._notify(queue, "removed", turn, by=client.owner())
                 return
         text = "no such turn is queued: it has started, or was taken back"
         self.state.error(client.id, message.id, jsonrpc.INVALID_REQUEST, text)
@@ -354,14 +354,14 @@ class TurnQueueing:
         self.state.answer(client.id, jsonrpc.result(message.id, told), message.method)
         if held is not None:
             audit_events.queue_released(self.state, client, queue.thread)
-            self._tell(queue, "released", by=client.owner())
+            self._notify(queue, "released", by=client.owner())
 
     def _queued(self) -> Iterator[tuple[TurnQueue, QueuedTurn]]:
         for queue in self.state.queues.values():
             for turn in queue.turns:
                 yield queue, turn
 
-    def _tell(
+    def _notify(
         self,
         queue: TurnQueue,
         what: str,

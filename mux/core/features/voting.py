@@ -71,7 +71,7 @@ class Voting:
         if decided is None:
             audit_events.voted(self.state, request, client, result, self.waits_for(request))
             self.state.wake_at(ballot.next_moment(now))
-            self.tell(request)
+            self.notify(request)
         return decided
 
     def refuses(self, request: ServerRequest, client: Client, result: bytes) -> str | None:
@@ -94,7 +94,7 @@ class Voting:
     def device_ended(self, request: ServerRequest, device: str) -> None:
         """What it may no longer say, it hasn't said."""
         if request.ballot.votes.pop(("device", device), None) is not None:
-            self.tell(request)
+            self.notify(request)
 
     def _waits_for_owner(self, request: ServerRequest) -> bool:
         """Whether the others' votes don't count yet."""
@@ -170,7 +170,7 @@ class Voting:
 
     # ── telling ───────────────────────────────────────────────────────────────────────────────
 
-    def tell(self, request: ServerRequest, to: tuple[ClientId, ...] | None = None) -> None:
+    def notify(self, request: ServerRequest, to: tuple[ClientId, ...] | None = None) -> None:
         """Tell those that were offered it and know the broker what it waits for."""
         if request.ballot.policy.is_first:
             return
@@ -213,7 +213,7 @@ class Voting:
         """What is told to one whose yes doesn't decide yet."""
         return f"your yes is kept, but nothing is decided; it waits for {self.waits_for(request)}"
 
-    def tell_refused(self, request: ServerRequest, client: Client, needs: str, why: str) -> None:
+    def notify_refused(self, request: ServerRequest, client: Client, needs: str, why: str) -> None:
         """An answer from one that may not give it is none, and it is told so."""
         has = sorted(client.principal.scopes)
         params = {"requestId": request.id, "needs": needs, "has": has, "why": why}

@@ -30,7 +30,7 @@ class Request:
     whom its slot is counted for in ``flow``.
     ``named``: the ids of its client that it names, told by what their fields are called.
     ``noticed``: it has been taken for the cause of a notice that names no request.
-    ``tells_steered``: its asker is told whether its turn became a steer.
+    ``notifies_steered``: its asker is told whether its turn became a steer.
     ``by``: who asked for what begins a turn; it may have left when that begins.
     ``unwanted``: its client has unsubscribed from what it joins, before the answer.
     ``large``: its answer may be of any size (see ``flow``).
@@ -60,7 +60,7 @@ class Request:
     attempts: int = 0
     expired: bool = False
     unwanted: bool = False
-    tells_steered: bool = False
+    notifies_steered: bool = False
     noticed: bool = False
     large: bool = False
     sent: tuple[tuple[str, str], str, str] | None = None

@@ -331,7 +331,7 @@ class State:
                 )
             )
         else:
-            self.tell(client, backlog, entries)
+            self.send_entries(client, backlog, entries)
 
     def fetched(self, client: Client, entries: tuple[Entry, ...], until: int) -> None:
         """What was asked of the disk is here; up to ``until`` there is nothing more."""
@@ -341,9 +341,11 @@ class State:
             if backlog.cursor < self.journal.earliest:
                 self._cut(client.id)  # trimmed, or found broken, while it was read
                 return
-            self.tell(client, backlog, list(entries), until)
+            self.send_entries(client, backlog, list(entries), until)
 
-    def tell(self, client: Client, backlog: Backlog, entries: list[Entry], until: int = 0) -> None:
+    def send_entries(
+        self, client: Client, backlog: Backlog, entries: list[Entry], until: int = 0
+    ) -> None:
         """Send what these entries hold for a client that is behind; live again at the head."""
         if entries and "observe" not in client.principal.scopes:  # what is its own is pinned
             entries, until = [], max(until, entries[-1].seq)
