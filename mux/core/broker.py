@@ -257,7 +257,7 @@ class Broker:
             case Resolved(case, places):
                 self._clearance.resolved(case, places)
             case RecipientsChanged(recipients):
-                self._notices.escalation.reachable(recipients)
+                self._notices.escalation.set_recipients(recipients)
             case AnsweredByNotice(request, principal, peer, yes):
                 self._offering.answered_by_notice(request, principal, peer, yes=yes)
             case NoticesRestored(known, standing):

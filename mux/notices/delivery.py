@@ -110,7 +110,7 @@ class NoticeDelivery:
                 thing.thing, notice.kind, notice.thread, devices, tuple(unsent), notice.title
             ))  # fmt: skip
         self.dispatcher.handle(NoticesRestored(self.ledger.known(), tuple(standing)))
-        self.tell_reachable()
+        self.report_recipients()
 
     async def run(self) -> None:
         """Look each minute whether quiet hours or a snooze began or ended; have wishes written."""
@@ -119,18 +119,18 @@ class NoticeDelivery:
                 nursery.start_soon(self.wishes.run)
                 while True:
                     await trio.sleep(MINUTE - self.clock() % MINUTE)
-                    self.tell_reachable()
+                    self.report_recipients()
         finally:
             self.wishes.flush()
 
     def clock_moved(self) -> None:
         """The wall's clock was set, or the machine slept."""
-        self.tell_reachable()
+        self.report_recipients()
         self.pushes.refresh()
 
     # -- who can be reached ------------------------------------------------------------------------
 
-    def tell_reachable(self) -> None:
+    def report_recipients(self) -> None:
         """Tell the core, if something of it has changed."""
         reachable = tuple(self._recipients())
         if reachable != self._reachable:
@@ -190,7 +190,7 @@ class NoticeDelivery:
         """The device with this number is out of the book."""
         self.pushes.forget(device_key(device))
         self.wishes.forget(device_key(device))
-        self.tell_reachable()
+        self.report_recipients()
 
     # -- what the core says ------------------------------------------------------------------------
 

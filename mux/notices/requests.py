@@ -191,7 +191,7 @@ class NoticeRequests:
         return said.Settings(name, wishes.of(device), wishes.default, list(KINDS))
 
     def _changed(self, device: str) -> said.Settings:
-        self.noticing.tell_reachable()
+        self.noticing.report_recipients()
         return self._settings(device)
 
     # -- endpoints ---------------------------------------------------------------------------------
@@ -206,7 +206,7 @@ class NoticeRequests:
             "device": by.name, "service": made.service, "level": made.level
         }  # fmt: skip
         noticing.record("push/registered", told)
-        noticing.tell_reachable()
+        noticing.report_recipients()
         return self._endpoint(made)
 
     def _unregister(self, id: str, by: Principal) -> said.Unregistered:
@@ -222,7 +222,7 @@ class NoticeRequests:
                 "device": device, "service": endpoint.service, "by": by.name
             }  # fmt: skip
             noticing.record("push/unregistered", told)
-        noticing.tell_reachable()
+        noticing.report_recipients()
         return said.Unregistered(removed)
 
     def _endpoints(self, by: Principal, *, everybodys: bool) -> said.Endpoints:

@@ -189,7 +189,7 @@ def _assemble(
         notices,
         certificate,
     )
-    access.changed = notices.noticing.tell_reachable
+    access.changed = notices.noticing.report_recipients
     access.revoked = notices.noticing.revoked
     dispatcher.notices = notices.noticing
     dispatcher.clock_moved = notices.noticing.clock_moved

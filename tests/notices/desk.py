@@ -93,7 +93,7 @@ class Desk:
         device = self.book.add(name, "paired", scopes, digest_of(name))
         topic = TOPIC | {"topic": name}
         self.asked.noticing.pushes.register(f"device:{device.id}", "ntfy", topic, "full")
-        self.asked.noticing.tell_reachable()
+        self.asked.noticing.report_recipients()
         return device
 
     def asks(self, id: int = 5, path: str = f"{CWD}/new.txt") -> None:

@@ -50,25 +50,25 @@ class NoticeEscalation:
     due: float = NEVER
     _recipients: tuple[Recipient, ...] = ()
 
-    def reachable(self, recipients: tuple[Recipient, ...]) -> None:
+    def set_recipients(self, recipients: tuple[Recipient, ...]) -> None:
         """Who can be pushed to, and what each wants right now."""
         self._recipients = recipients
 
-    def tell_due(self, each: OpenNotice) -> None:
+    def push_due(self, each: OpenNotice) -> None:
         """Tell the device used last, and when nobody has looked for long enough, the others."""
         if each.settled or each.alone_since is None:
             return
         among = [one for one in self._recipients if each.only is None or one.device in each.only]
         own = [one for one in among if not one.further]
         if not among:
-            self.explain(each, "suppressed", NOBODY)
+            self.log_decision(each, "suppressed", NOBODY)
         if each.only is not None:
-            self._tell_all(each, own, "it was told that the app-server was down")
+            self._push_to_all(each, own, "it was told that the app-server was down")
         else:
-            self._tell_all(each, [one for one in own if one.always], "it is always told")
+            self._push_to_all(each, [one for one in own if one.always], "it is always told")
             devices = [one for one in own if not one.always]
             if not any(one.device in each.sent for one in devices):
-                self._tell_one(each, devices)
+                self._push_to_one(each, devices)
         if each.notice.kind not in ESCALATES:
             each.settled = True
             return
@@ -81,9 +81,9 @@ class NoticeEscalation:
         if moment > self.state.now:
             self.due = min(self.due, moment) if recipients else self.due
         else:
-            self._tell_all(each, recipients, f"nobody has looked for {after:g} s")
+            self._push_to_all(each, recipients, f"nobody has looked for {after:g} s")
 
-    def _tell_one(self, each: OpenNotice, recipients: list[Recipient]) -> None:
+    def _push_to_one(self, each: OpenNotice, recipients: list[Recipient]) -> None:
         waits = each.notice.kind in WAITING
         order = sorted(
             recipients,
@@ -91,19 +91,19 @@ class NoticeEscalation:
             reverse=True,
         )
         for recipient in order:
-            if self._tell(each, recipient, "used last"):
+            if self._push(each, recipient, "used last"):
                 return
 
-    def _tell_all(self, each: OpenNotice, recipients: Iterable[Recipient], why: str) -> None:
+    def _push_to_all(self, each: OpenNotice, recipients: Iterable[Recipient], why: str) -> None:
         for recipient in recipients:
-            self._tell(each, recipient, why)
+            self._push(each, recipient, why)
 
-    def _tell(self, each: OpenNotice, recipient: Recipient, why: str) -> bool:
+    def _push(self, each: OpenNotice, recipient: Recipient, why: str) -> bool:
         if recipient.device in each.sent:
             return True
         refused = recipient.refuses(each.notice.kind, each.notice.thread)
         if refused is not None:
-            self.explain(each, "suppressed", refused, recipient.device)
+            self.log_decision(each, "suppressed", refused, recipient.device)
             return False
         each.sent[recipient.device] = None
         self.state.count("notice/sent")
@@ -113,7 +113,7 @@ class NoticeEscalation:
     def _used(self, recipient: Recipient) -> float:
         return max(recipient.used, self.looking.used.get(recipient.device, float("-inf")))
 
-    def explain(self, each: OpenNotice, outcome: str, why: str, device: str = "") -> None:
+    def log_decision(self, each: OpenNotice, outcome: str, why: str, device: str = "") -> None:
         """Say once why it was decided so."""
         if (device, why) in each.explained and outcome == "suppressed":
             return

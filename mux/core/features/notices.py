@@ -273,7 +273,7 @@ class Notices:
                 continue
             notice = self._of_request(thing, request)
             self._open[thing] = OpenNotice(notice, request)
-            self.escalation.explain(self._open[thing], "raised", request.method)
+            self.escalation.log_decision(self._open[thing], "raised", request.method)
 
     def _of_request(self, thing: str, request: ServerRequest) -> Notice:
         params, item = params_of(request), item_about(self.state, request)
@@ -331,12 +331,12 @@ class Notices:
             look = self.looking.at_request(each.request)
             if look is not None:
                 each.alone_since = None
-                self.escalation.explain(each, "suppressed", f"{_name(look[0])} looks at it")
+                self.escalation.log_decision(each, "suppressed", f"{_name(look[0])} looks at it")
                 self.escalation.due = min(self.escalation.due, look[1])
                 return
         if each.alone_since is None:
             each.alone_since = self.state.now
-        self.escalation.tell_due(each)
+        self.escalation.push_due(each)
 
     # ── telling ───────────────────────────────────────────────────────────────────────────────
 
@@ -347,15 +347,15 @@ class Notices:
         each = OpenNotice(notice, alone_since=self.state.now, only=only)
         if self._knows(notice.thing):
             return each
-        self.escalation.explain(each, "raised", "")
+        self.escalation.log_decision(each, "raised", "")
         look = self.looking.at_thread(notice.thread)
         if look is not None:
             suppressed = suppressed or f"{_name(look[0])} looks at it"
         if suppressed is not None:
-            self.escalation.explain(each, "suppressed", suppressed)
+            self.escalation.log_decision(each, "suppressed", suppressed)
             return each
         self._open[notice.thing] = each
-        self.escalation.tell_due(each)
+        self.escalation.push_due(each)
         self.state.wake_at(self.escalation.due)
         if not each.sent and each.settled:
             del self._open[notice.thing]
@@ -376,7 +376,7 @@ class Notices:
         if each.sent:
             self.state.out.append(Withdraw(each.notice, tuple(each.sent), why))
         else:
-            self.escalation.explain(each, "over", why)
+            self.escalation.log_decision(each, "over", why)
 
     def _forget_oldest(self) -> None:
         informing = [thing for thing, each in self._open.items() if each.request is None]
@@ -407,19 +407,19 @@ class Notices:
             if old.kind in WAITING:
                 why = "the app-server that asked has ended with the broker"
                 self.state.out.append(Withdraw(notice, old.devices, why))
-                self._tell_lost(old)
+                self._push_lost(old)
             else:
                 sent = dict.fromkeys(old.devices)
                 self._open[old.thing] = OpenNotice(notice, sent=sent, settled=True)
         self._forget_oldest()
 
-    def _tell_lost(self, old: RestoredNotice) -> None:
+    def _push_lost(self, old: RestoredNotice) -> None:
         notice = Notice(f"{old.thing}/lost", "approval-lost", old.thread, title=old.title)
         if not old.unsent or self._knows(notice.thing):
             return
         each = OpenNotice(notice, sent=dict.fromkeys(old.unsent), settled=True)
         self._open[notice.thing] = each
-        self.escalation.explain(each, "raised", "the broker ended while it was on its way")
+        self.escalation.log_decision(each, "raised", "the broker ended while it was on its way")
         for device in old.unsent:
             self.state.count("notice/sent")
             self.state.out.append(Notify(notice, device, "the approval was on its way to it"))
