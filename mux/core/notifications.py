@@ -104,7 +104,7 @@ class NotificationRouter:
             if stretch is None:
                 return False
         state = self.parts.state
-        state.publish_live(stretch.thread, stretch.method, line, stretch.recipients)
+        state.publish_to_followers(stretch.thread, stretch.method, line, stretch.recipients)
         stretch.stream.add(bytes(params.delta))
         return True
 

@@ -155,12 +155,12 @@ class ServerRequests:
         whole = tuple(id for id in recipients if id not in reduced) if reduced else recipients
         seq = NOT_NUMBERED
         if first:
-            seq = self.state.publish_to(whole, request.thread, request.method, shown)
+            seq = self.state.publish_to_some(whole, request.thread, request.method, shown)
         else:
             for id in whole:
                 self.state.send(id, shown, request.method)
         for id in reduced:
-            self.state.send_own(id, less or b"", request.method, seq)
+            self.state.send_numbered(id, less or b"", request.method, seq)
 
     def _offer_to_tool_owner(self, request: ServerRequest, line: bytes) -> None:
         call = tool_owners.read_call(line)
@@ -416,7 +416,7 @@ class ServerRequests:
     def _notify_resolved(self, request: ServerRequest, message: bytes) -> None:
         clients = self.state.clients
         told = tuple(id for id in request.offered if RESOLVED not in clients[id].opted_out)
-        self.state.publish_to(told, request.thread, RESOLVED, message)
+        self.state.publish_to_some(told, request.thread, RESOLVED, message)
 
     def resolve_all(self) -> None:
         """The app-server is gone, and its requests with it: nobody is to go on showing them."""

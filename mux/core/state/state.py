@@ -165,9 +165,9 @@ class State:
 
     def publish(self, thread: str, method: str, message: bytes) -> None:
         """Number it, journal it, hand it to the thread's followers."""
-        self.publish_live(thread, method, message, self.threads.recipients(thread, method))
+        self.publish_to_followers(thread, method, message, self.threads.recipients(thread, method))
 
-    def publish_live(
+    def publish_to_followers(
         self, thread: str, method: str, message: bytes, recipients: Recipients
     ) -> None:
         """The same, its live followers being known."""
@@ -204,7 +204,7 @@ class State:
             if client.backlog is not None and not reads_it and client.hears(method):
                 client.backlog.notice(self.journal.head, thread, method, message)
 
-    def publish_to(
+    def publish_to_some(
         self, recipients: tuple[ClientId, ...], thread: str | None, method: str, message: bytes
     ) -> int:
         """Number it, journal it, hand it to these; that others follow the thread doesn't matter.
@@ -227,7 +227,7 @@ class State:
                 self.send(client, message, method, entry.seq)
         return entry.seq
 
-    def send_own(self, client: ClientId, message: bytes, method: str, seq: int) -> None:
+    def send_numbered(self, client: ClientId, message: bytes, method: str, seq: int) -> None:
         """To one client, in words of its own, what others have been given under this number."""
         numbered = seq != NOT_NUMBERED and self.clients[client].numbered and self._is_live(client)
         self.send(client, with_seq(message, seq) if numbered else message, method, seq)
