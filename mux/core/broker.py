@@ -481,7 +481,7 @@ class Broker:
 
     def _welcome(self, client: Client, id: bytes, params: clients.InitializeParams) -> bytes:
         result: dict[str, object] = dict(self.state.appserver.result_for(params.clientInfo))
-        if client.numbered:
+        if client.wants_seq:
             result["appmux"] = Welcome(
                 version=EXTENSION_VERSION,
                 epoch=self.state.journal.epoch,
@@ -528,7 +528,7 @@ class Broker:
             case _ if client.backlog is None:
                 follows = dict.fromkeys(client.follows, 0)
                 state.log("info", "client lags, reads on from the journal", client=client.id)
-                backlog = Backlog(state.journal.head, follows, numbered=client.numbered)
+                backlog = Backlog(state.journal.head, follows, wants_seq=client.wants_seq)
                 state.fall_behind(client, backlog)
 
     def _end(self, client: Client, reason: str) -> None:

@@ -48,7 +48,7 @@ class Presence:
 
     def came(self, client: Client) -> None:
         """It is past its handshake, and has said what it knows."""
-        if client.aware:
+        if client.knows_extension:
             self._aware[client.id] = client
 
     def left(self, client: Client) -> None:

@@ -91,7 +91,7 @@ class Replays:
             params = _decoder.decode(message.params)
         except msgspec.DecodeError as error:
             wrong = str(error)
-        if not client.numbered:
+        if not client.wants_seq:
             wrong = "declare `capabilities.extensions.appmux` in `initialize` first"
         elif self._is_under_way(client):
             wrong = _STILL_BEHIND
@@ -266,7 +266,7 @@ class Replays:
             after,
             follows,
             merged=replay.params.merged,
-            numbered=True,
+            wants_seq=True,
             targeted_until=state.journal.head,
             scopes=client.principal.scopes,
         )

@@ -69,7 +69,7 @@ class TurnQueueing:
 
         Of a client that doesn't know the broker it is an unknown field, which passes.
         """
-        if message.method != "turn/start" or not client.aware:
+        if message.method != "turn/start" or not client.knows_extension:
             return message, None
         params = jsonrpc.read_fields(message.params) or {}
         said = params.pop("ifBusy", b"null")
@@ -387,7 +387,7 @@ class TurnQueueing:
             hearers[of.owner.client] = None
         for id in hearers:
             client = self.state.clients.get(id)
-            wants = client is not None and client.aware and client.hears(QUEUE)
+            wants = client is not None and client.knows_extension and client.hears(QUEUE)
             if client is not None and wants and "observe" in client.principal.scopes:
                 self.state.send(id, told, QUEUE)
 

@@ -178,7 +178,7 @@ class Voting:
         message = jsonrpc.notification(CHANGED, told)
         for id in request.offered if to is None else to:
             client = self.state.clients[id]
-            if client.aware and CHANGED not in client.opted_out:
+            if client.knows_extension and CHANGED not in client.opted_out:
                 self.state.send(id, message, CHANGED)
 
     def in_the_prompt(self, request: ServerRequest) -> bytes:
@@ -204,7 +204,7 @@ class Voting:
 
         Once: a program that answers by itself would go on for ever.
         """
-        knows = client.aware or client.id in request.asked_again
+        knows = client.knows_extension or client.id in request.asked_again
         if not knows and client.id in request.offered:
             request.asked_again.add(client.id)
             self.state.send(client.id, _with_reason(request, text), request.method)

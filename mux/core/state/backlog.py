@@ -50,7 +50,7 @@ class Backlog:
     """One client's way through the journal.
 
     ``follows``: by thread, the seq after which its entries are this client's. ``merged``: whether
-    deltas are. ``numbered``: whether the client takes its cursor from its messages, so that their
+    deltas are. ``wants_seq``: whether the client takes its cursor from its messages, so that their
     numbers must go up. ``targeted_until``: up to here server requests and their resolutions are
     read from the journal too (a replay), if they are for one with these ``scopes``; after it, those
     meant for this client are pinned. ``pinned_bytes``: of all that is pinned; ``answer_bytes``: of
@@ -60,7 +60,7 @@ class Backlog:
     cursor: int
     follows: dict[str, int]
     merged: bool = True
-    numbered: bool = False
+    wants_seq: bool = False
     targeted_until: int = 0
     scopes: frozenset[Scope] = ALL
     fetching: bool = False
@@ -162,7 +162,7 @@ class Backlog:
             if (entry.method in streamed and entry.thread in plain)
             or (entry.method not in opted_out and self._is_mine(entry))
         ]
-        return merge(mine, in_order=self.numbered) if self.merged else mine
+        return merge(mine, in_order=self.wants_seq) if self.merged else mine
 
     def _is_mine(self, entry: Entry) -> bool:
         thread, seq = entry.thread, entry.seq

@@ -121,8 +121,9 @@ class Client:
     when a person last did something by it, by thread. ``focus``: None for one that never said.
     ``local``: it is known to be on this host. ``ended``: it may not be here any more, and what it
     says isn't heard. ``follows``: by thread, the journal's head when it joined.
-    ``aware``: it knows the broker. ``numbered``: it gets numbered messages, as those that are aware
-    do, and a relay (the stdio door) before one that isn't. ``backlog``: set while it is behind.
+    ``knows_extension``: it knows the broker. ``wants_seq``: it gets numbered messages, as those
+    that are aware do, and a relay (the stdio door) before one that isn't. ``backlog``: set while it
+    is behind.
     """
 
     id: ClientId
@@ -138,8 +139,8 @@ class Client:
     capabilities: Capabilities = attrs.field(factory=Capabilities)
     opted_out: frozenset[str] = frozenset()
     follows: dict[str, int] = attrs.field(factory=dict)
-    aware: bool = False
-    numbered: bool = False
+    knows_extension: bool = False
+    wants_seq: bool = False
     backlog: Backlog | None = None
     drove: float | None = None
     heard: float = 0.0
@@ -157,8 +158,8 @@ class Client:
         if not self.capabilities.experimentalApi:
             self.opted_out |= WITHHELD
         declared = (self.capabilities.extensions or {}).get(EXTENSION)
-        self.numbered = declared is not None
-        self.aware = declared is not None and not _is_relay(declared)
+        self.wants_seq = declared is not None
+        self.knows_extension = declared is not None and not _is_relay(declared)
         self.capabilities = self.capabilities.without_texts()
 
     def hears(self, method: str) -> bool:

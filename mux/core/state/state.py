@@ -217,8 +217,8 @@ class State:
             return NOT_NUMBERED
         entry = self.journal.add(thread, method, message)
         live = tuple(id for id in recipients if self._is_live(id))
-        aware = tuple(id for id in live if self.clients[id].numbered)
-        plain = tuple(id for id in live if not self.clients[id].numbered) if aware else live
+        aware = tuple(id for id in live if self.clients[id].wants_seq)
+        plain = tuple(id for id in live if not self.clients[id].wants_seq) if aware else live
         self.out.append(Publish(message, plain, method, entry))
         if aware:
             self.out.append(Publish(with_seq(message, entry.seq), aware, method))
@@ -229,7 +229,7 @@ class State:
 
     def send_numbered(self, client: ClientId, message: bytes, method: str, seq: int) -> None:
         """To one client, in words of its own, what others have been given under this number."""
-        numbered = seq != NOT_NUMBERED and self.clients[client].numbered and self._is_live(client)
+        numbered = seq != NOT_NUMBERED and self.clients[client].wants_seq and self._is_live(client)
         self.send(client, with_seq(message, seq) if numbered else message, method, seq)
 
     def complete_joining(self, client: Client) -> None:
@@ -237,7 +237,7 @@ class State:
 
         So a client that knows the broker, cut off before that, comes back with an earlier cursor.
         """
-        if not client.numbered:
+        if not client.wants_seq:
             return
         if client.backlog is not None:
             client.backlog.mark_last(self.journal.head)
@@ -350,7 +350,7 @@ class State:
         if entries and "observe" not in client.principal.scopes:  # what is its own is pinned
             entries, until = [], max(until, entries[-1].seq)
         messages = backlog.read(entries, client.opted_out, self.journal.head, until)
-        recipients, aware = (client.id,), client.numbered  # the same tuple: written as one piece
+        recipients, aware = (client.id,), client.wants_seq  # the same tuple: written as one piece
         for message in messages:
             text = message.message
             if aware and message.seq != NOT_NUMBERED:

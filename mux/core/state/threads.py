@@ -217,7 +217,7 @@ class Threads:
         for id in self.audience(thread):
             client = self.clients[id]
             if client.backlog is None and client.hears(method):
-                (aware if client.numbered else plain).append(id)
+                (aware if client.wants_seq else plain).append(id)
         return tuple(plain), tuple(aware)
 
     def audience(self, thread: str | None) -> tuple[ClientId, ...]:

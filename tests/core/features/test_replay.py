@@ -65,7 +65,7 @@ def test_a_relay_is_numbered_and_otherwise_a_client_that_does_not_know_the_broke
     story.delta("t")
     assert numbers(relay.heard()) == [1]
     client = story.broker.state.clients[relay.id]
-    assert (client.numbered, client.aware) == (True, False)
+    assert (client.wants_seq, client.knows_extension) == (True, False)
     back = asked(relay, after={"epoch": EPOCH, "seq": 0}, threadIds=["t"])
     assert back["result"]["threads"] == ["t"]
     story.waits(1.0)  # longer than presence is put off

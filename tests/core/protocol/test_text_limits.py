@@ -207,7 +207,7 @@ def test_nothing_that_is_too_long_is_kept_of_what_a_client_says(fails: bool) -> 
     aware = introduced(story, {"extensions": extensions, "optOutNotificationMethods": [LONG]})
     state = story.broker.state
     assert state.clients[aware.id].declared("openaiForm")
-    assert state.clients[aware.id].aware
+    assert state.clients[aware.id].knows_extension
     for field in ("name", "version", "title"):
         introduced(story, **{field: LONG})
     for peer in (first, aware):
