@@ -311,7 +311,7 @@ def _said_of_request(method: str) -> Iterator[str]:
 
 def _said_of_server_request(method: str) -> Iterator[str]:
     rule = methods.server_request_rule(method)
-    yield f"offered to {rule.asked.value}" + (f", needs {rule.needs}" if rule.needs else "")
+    yield f"offered to {rule.offer_to.value}" + (f", needs {rule.needs}" if rule.needs else "")
     if method in methods.SERVER_REQUESTS:
         yield f"of the scope {rule.scope}"
     else:

@@ -280,7 +280,7 @@ def _read_answer(line: bytes) -> _Answer:
 
 def _is_approval(request: ServerRequest) -> bool:
     """Whether a person answers it. What a program answers (tools, tokens) isn't recorded."""
-    return request.rule.asked is OfferTo.FOLLOWERS
+    return request.rule.offer_to is OfferTo.FOLLOWERS
 
 
 def _which(request: ServerRequest) -> dict[str, object]:

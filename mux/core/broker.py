@@ -317,7 +317,7 @@ class Broker:
         """A request that the client may make."""
         rule = request_rule(message.method)
         match rule.route:
-            case Route.SHELL:
+            case Route.SERVER:
                 served = AnswerOutside(client.id, message.id, message.method, message.params)
                 self.state.out.append(served)
             case Route.RESTART:

@@ -185,7 +185,7 @@ class Metrics(Collector):
         waiting = [
             each.since
             for each in state.approvals.pending()
-            if each.rule.asked is OfferTo.FOLLOWERS and not each.answered
+            if each.rule.offer_to is OfferTo.FOLLOWERS and not each.answered
         ]
         yield _gauge("approvals_pending", "Approvals that wait for an answer.", len(waiting))
         age = trio.current_time() - min(waiting) if waiting else 0.0

@@ -206,7 +206,7 @@ class ResumeState:
 
     def _is_replayed(self, method: str, id: msgspec.Raw) -> bool:
         # What was put to one client alone isn't, to whoever it is.
-        return id is ABSENT or server_request_rule(method).asked is OfferTo.FOLLOWERS
+        return id is ABSENT or server_request_rule(method).offer_to is OfferTo.FOLLOWERS
 
     def _was_offered(self, text: bytes, id: bytes, thread: str) -> Lines:
         self._again.add(id)

@@ -57,7 +57,7 @@ def followed_by(*scopes: Scope, thread: str = "t") -> tuple[Story, Peer]:
 def test_each_row_names_its_scope() -> None:
     assert {method: rule.scope for method, rule in SERVER_REQUESTS.items()} == NEEDS
     for method, rule in SERVER_REQUESTS.items():
-        assert rule.shown == (rule.asked is OfferTo.FOLLOWERS), method
+        assert rule.shown == (rule.offer_to is OfferTo.FOLLOWERS), method
 
 
 @pytest.mark.parametrize("held", [*sorted(ALL)])

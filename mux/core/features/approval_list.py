@@ -24,7 +24,7 @@ def list_for(state: State, voting: Voting, client: Client, message: ClientMessag
     waiting = [
         _shown(state, voting, request)
         for request in state.approvals.pending()
-        if request.rule.asked is OfferTo.FOLLOWERS
+        if request.rule.offer_to is OfferTo.FOLLOWERS
         and not request.answered
         and request.rule.is_for(client.principal.scopes)
     ]

@@ -261,7 +261,7 @@ class Notices:
         waiting = {
             f"asked/{request.id}": request
             for request in self.state.approvals.pending()
-            if request.rule.asked is OfferTo.FOLLOWERS
+            if request.rule.offer_to is OfferTo.FOLLOWERS
             and request.rule.scope == "approve"  # else no person's word is waited for
             and not request.answered
         }

@@ -257,7 +257,7 @@ class Replays:
             state.threads.follow(client, id)
         for request in state.approvals.pending():
             # The journal holds it, or the client has it from before: it may answer, unasked anew.
-            by_any = request.rule.asked is OfferTo.FOLLOWERS and client.declared(request.needs)
+            by_any = request.rule.offer_to is OfferTo.FOLLOWERS and client.declared(request.needs)
             seen = by_any and request.rule.is_for(client.principal.scopes)
             if request.thread in found and seen:
                 request.offered[client.id] = None

@@ -58,7 +58,7 @@ class ServerRequests:
         rule = server_request_rule(method, of_thread=message.thread is not None)
         owned = self._owned(method, line)
         if owned is not None:  # it is that client's alone
-            line, rule = owned.line, msgspec.structs.replace(rule, asked=OfferTo.ONE_AFTER_ANOTHER)
+            line, rule = owned.line, msgspec.structs.replace(rule, offer_to=OfferTo.ONE_AT_A_TIME)
         id = state.approvals.take_id()
         request = ServerRequest(
             id=id,
@@ -71,14 +71,14 @@ class ServerRequests:
             needs=rule.needs if _applies(rule.only_if, line) else "",
             turn=audit_events.turn_named(params_in(line)),
         )
-        if rule.asked is OfferTo.FOLLOWERS:
+        if rule.offer_to is OfferTo.FOLLOWERS:
             policy = state.policies.of(method, self._command(request))
             request.ballot = Ballot(policy, state.now, self._owner(request))
         state.approvals.add(request)
         audit_events.raised(state, request, params_in(line))
-        if rule.asked is OfferTo.FOLLOWERS:
+        if rule.offer_to is OfferTo.FOLLOWERS:
             self._offer(request, self._followers(request))
-        elif rule.asked is OfferTo.TOOL_OWNER:
+        elif rule.offer_to is OfferTo.TOOL_OWNER:
             self._offer_to_tool_owner(request, line)
         else:
             request.next_ones = self._in_turn(request, owned)
@@ -122,7 +122,7 @@ class ServerRequests:
         for request in list(self.state.approvals.pending(thread)):
             if client.id in request.offered and not request.answered:
                 self._show(request, (client.id,), first=False)
-            elif request.rule.asked is OfferTo.FOLLOWERS or not request.offered:
+            elif request.rule.offer_to is OfferTo.FOLLOWERS or not request.offered:
                 self._offer(request, (client.id,))
 
     def _offer(self, request: ServerRequest, recipients: tuple[ClientId, ...]) -> None:
@@ -298,7 +298,7 @@ class ServerRequests:
             return "no such approval is pending: it was withdrawn, or answered a while ago"
         if request.answered:
             return f"answered already, by {self._named(request.answered_by)}"
-        if request.rule.asked is not OfferTo.FOLLOWERS:
+        if request.rule.offer_to is not OfferTo.FOLLOWERS:
             return f"`{request.method}` is answered by a program, not by a person"
         if request.rule.scope not in client.principal.scopes:
             return f"it needs the scope `{request.rule.scope}`"
@@ -325,7 +325,7 @@ class ServerRequests:
         self.state.approvals.changes += 1
         line = jsonrpc.write({"id": request.upstream} | answer)
         self.state.forward(line, request.method)
-        if request.thread is None or request.rule.asked is OfferTo.TOOL_OWNER:
+        if request.thread is None or request.rule.offer_to is OfferTo.TOOL_OWNER:
             self._resolve(request.upstream)  # of these no `resolved` comes
 
     def _abstains(self, request: ServerRequest, client: Client, why: str) -> None:
@@ -334,7 +334,7 @@ class ServerRequests:
         audit_events.abstained(self.state, request, client, why)
         request.abstained.add(client.id)
         self.state.approvals.changes += 1
-        if request.rule.asked is OfferTo.ONE_AFTER_ANOTHER:
+        if request.rule.offer_to is OfferTo.ONE_AT_A_TIME:
             if request.present == client.id:
                 self.offer_to_next(request)
         elif self._all_abstained(request):
@@ -347,7 +347,7 @@ class ServerRequests:
     def _able(self, request: ServerRequest) -> set[ClientId]:
         """Those that were offered it and may say yes; who only watches doesn't count."""
         clients, local = self.state.clients, request.ballot.policy.local
-        if request.rule.asked is not OfferTo.FOLLOWERS:
+        if request.rule.offer_to is not OfferTo.FOLLOWERS:
             return set(request.offered)
         return {
             id
@@ -357,7 +357,7 @@ class ServerRequests:
         }
 
     def _give_up_on(self, request: ServerRequest, why: str) -> None:
-        if request.rule.asked is OfferTo.TOOL_OWNER:
+        if request.rule.offer_to is OfferTo.TOOL_OWNER:
             text = f"The client that provides this tool could not run it: {why}."
             self._answer_for_broker(request, tool_owners.unavailable(text))
             return
@@ -388,10 +388,10 @@ class ServerRequests:
     def _asked_one_left(self, request: ServerRequest, client: Client) -> None:
         if request.answered:
             return
-        if request.rule.asked is OfferTo.ONE_AFTER_ANOTHER:
+        if request.rule.offer_to is OfferTo.ONE_AT_A_TIME:
             if request.present == client.id:
                 self.offer_to_next(request)
-        elif request.rule.asked is OfferTo.TOOL_OWNER and not request.offered:
+        elif request.rule.offer_to is OfferTo.TOOL_OWNER and not request.offered:
             name = client.info.name if client.info is not None else ""
             text = f"The client that provides this tool (`{name}`) left before it answered."
             self._answer_for_broker(request, tool_owners.unavailable(text))
@@ -422,7 +422,7 @@ class ServerRequests:
         """The app-server is gone, and its requests with it: nobody is to go on showing them."""
         for request in self.state.approvals.clear():
             audit_events.over(self.state, request)
-            if request.thread is not None and request.rule.asked is not OfferTo.TOOL_OWNER:
+            if request.thread is not None and request.rule.offer_to is not OfferTo.TOOL_OWNER:
                 params = {"threadId": request.thread, "requestId": request.id}
                 self._notify_resolved(request, jsonrpc.notification(RESOLVED, params))
 
@@ -433,7 +433,7 @@ class ServerRequests:
         it says of one that was withdrawn here is told to nobody.
         """
         for request in list(self.state.approvals.pending(thread)):
-            if request.rule.asked is OfferTo.TOOL_OWNER:
+            if request.rule.offer_to is OfferTo.TOOL_OWNER:
                 self.state.approvals.resolve(request.upstream)
             elif request.turn in turns:
                 self._withdraw(request, line)
@@ -446,7 +446,7 @@ class ServerRequests:
     def _withdraw(self, request: ServerRequest, line: bytes) -> None:
         """It became obsolete with what ``line`` says: whoever shows it is told, as natively."""
         self._resolve(request.upstream)
-        if request.rule.asked is OfferTo.TOOL_OWNER:
+        if request.rule.offer_to is OfferTo.TOOL_OWNER:
             return  # of these no client expects it
         params = {"threadId": request.thread, "requestId": request.id}
         told = jsonrpc.read_fields(jsonrpc.notification(RESOLVED, params)) or {}
@@ -456,7 +456,7 @@ class ServerRequests:
     def unfollowed(self, client: Client, thread: str) -> None:
         """Natively it hears no ``resolved`` then; and it may join again and be offered it anew."""
         for request in self.state.approvals.pending(thread):
-            if request.rule.asked is OfferTo.FOLLOWERS:
+            if request.rule.offer_to is OfferTo.FOLLOWERS:
                 request.offered.pop(client.id, None)
                 self.state.approvals.changes += 1
 

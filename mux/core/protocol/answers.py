@@ -119,7 +119,7 @@ _DECODERS: dict[str, msgspec.json.Decoder[object]] = {
     }.items()
 }
 ANSWERED_BY_PEOPLE = tuple(
-    method for method in _DECODERS if server_request_rule(method).asked is OfferTo.FOLLOWERS
+    method for method in _DECODERS if server_request_rule(method).offer_to is OfferTo.FOLLOWERS
 )
 """The server requests that are known to be put to people."""
 

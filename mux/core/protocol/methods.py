@@ -31,7 +31,7 @@ class Route(enum.Enum):
     """Its answer names a thread, which the asker follows from then on."""
     UNFOLLOW = "unfollow"
     """Counted per client; goes upstream only for the last follower."""
-    SHELL = "shell"
+    SERVER = "shell"
     """Answered by the shells: it takes what they know (pids, sockets, files)."""
     RESTART = "restart"
     """A new app-server process, asked of the broker."""
@@ -151,7 +151,7 @@ class OfferTo(enum.Enum):
     """All followers of its thread at once; the first valid answer wins."""
     TOOL_OWNER = "tool-owner"
     """The client that registered the tool."""
-    ONE_AFTER_ANOTHER = "one-after-another"
+    ONE_AT_A_TIME = "one-after-another"
     """One client that can answer, then the next: a machine answers, no person is asked."""
 
 
@@ -163,7 +163,7 @@ class ServerRequestRule(msgspec.Struct, frozen=True):
     ``scope``: who may be asked, and answer. ``shown``: whoever may observe sees it, too.
     """
 
-    asked: OfferTo = OfferTo.FOLLOWERS
+    offer_to: OfferTo = OfferTo.FOLLOWERS
     needs: str = ""
     only_if: tuple[str, str] | None = None
     scope: Scope = "approve"
@@ -186,7 +186,7 @@ _STREAM = "subscriptionId"
 
 REQUESTS: dict[str, RequestRule] = {
     "initialize": RequestRule(Route.INITIALIZE),
-    "mux/status": RequestRule(Route.SHELL),
+    "mux/status": RequestRule(Route.SERVER),
     **dict.fromkeys(
         (
             "mux/pairing/begin",
@@ -206,7 +206,7 @@ REQUESTS: dict[str, RequestRule] = {
             "mux/push/unregister",
             "mux/push/list",
         ),
-        RequestRule(Route.SHELL),
+        RequestRule(Route.SERVER),
     ),
     "mux/focus": RequestRule(Route.FOCUS),
     "mux/restart": RequestRule(Route.RESTART),
@@ -401,13 +401,11 @@ SERVER_REQUESTS: dict[str, ServerRequestRule] = {
     "applyPatchApproval": _OF_A_PERSON,
     "execCommandApproval": _OF_A_PERSON,
     "item/tool/call": ServerRequestRule(OfferTo.TOOL_OWNER, scope="drive"),
-    "account/chatgptAuthTokens/refresh": ServerRequestRule(
-        OfferTo.ONE_AFTER_ANOTHER, scope="admin"
-    ),
+    "account/chatgptAuthTokens/refresh": ServerRequestRule(OfferTo.ONE_AT_A_TIME, scope="admin"),
     "attestation/generate": ServerRequestRule(
-        OfferTo.ONE_AFTER_ANOTHER, needs="requestAttestation", scope="admin"
+        OfferTo.ONE_AT_A_TIME, needs="requestAttestation", scope="admin"
     ),
-    "currentTime/read": ServerRequestRule(OfferTo.ONE_AFTER_ANOTHER, scope="drive"),
+    "currentTime/read": ServerRequestRule(OfferTo.ONE_AT_A_TIME, scope="drive"),
 }
 
 PLAIN = RequestRule()

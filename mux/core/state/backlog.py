@@ -174,7 +174,7 @@ class Backlog:
             return True
         # Whoever replays wasn't there to be asked. What was put to one client alone isn't its.
         rule = server_request_rule(entry.method)
-        to_all = rule.asked is OfferTo.FOLLOWERS and rule.is_for(self.scopes)
+        to_all = rule.offer_to is OfferTo.FOLLOWERS and rule.is_for(self.scopes)
         return (to_all or entry.method == RESOLVED) and seq <= self.targeted_until
 
 
