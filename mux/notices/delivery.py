@@ -197,14 +197,14 @@ class NoticeDelivery:
     def notify(self, command: Notify) -> None:
         """Push a notice to one device."""
         notice, device = command.notice, command.device
-        self._standing[notice.thing] = notice
+        self._standing[notice.subject] = notice
         self.ledger.raised(notice)
-        self.ledger.step(notice.thing, "sent", command.why, device)
+        self.ledger.step(notice.subject, "sent", command.why, device)
         self._send(notice, device, urgent=None)
 
     def _send(self, notice: Notice, device: str, *, urgent: bool | None) -> None:
         id = secrets.token_hex(ID_BYTES)
-        self.ledger.pushed(id, notice.thing, device)
+        self.ledger.pushed(id, notice.subject, device)
         self.pushes.send(device, self._push(id, notice, device, urgent=urgent))
 
     def _push(self, id: str, notice: Notice, device: str, *, urgent: bool | None = None) -> Push:
@@ -246,9 +246,9 @@ class NoticeDelivery:
     def withdraw(self, command: Withdraw) -> None:
         """Take a notice back from where it went; what else waits there takes its place."""
         notice = command.notice
-        self.ledger.step(notice.thing, "withdrawn", command.why)
-        self.ledger.over(notice.thing, command.why)
-        self._standing.pop(notice.thing, None)
+        self.ledger.step(notice.subject, "withdrawn", command.why)
+        self.ledger.over(notice.subject, command.why)
+        self._standing.pop(notice.subject, None)
         for device in command.devices:
             others = self.ledger.standing_at(device, notice.thread)
             newest = self._standing.get(others[-1]) if others else None
@@ -294,7 +294,7 @@ class NoticeDelivery:
 
     def explain(self, command: LogNoticeDecision) -> None:
         """Keep why it was decided so."""
-        thing = command.notice.thing
+        thing = command.notice.subject
         self.ledger.raised(command.notice)
         self.ledger.step(thing, command.outcome, command.why, command.device)
         if command.outcome == "over":

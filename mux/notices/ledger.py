@@ -162,7 +162,7 @@ class Ledger:
         self._write(
             f"INSERT OR IGNORE INTO thing ({_COLUMNS})"
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, NULL, NULL)",
-            notice.thing, notice.kind, notice.thread, notice.turn, notice.title, notice.line,
+            notice.subject, notice.kind, notice.thread, notice.turn, notice.title, notice.line,
             notice.request, notice.method, self.clock(),
         )  # fmt: skip
         self._count += 1  # at most: it may have been there

@@ -12,7 +12,7 @@ That nobody is known to look means that nobody looks (see ``attention``).
 Approvals aren't followed by hooks: whenever they have changed, those that wait are compared with
 those that were raised. So one that was raised and answered within one event is never told of.
 
-One thing is told once to one device, whatever is repeated: each has an id (``Notice.thing``) that
+One thing is told once to one device, whatever is repeated: each has an id (``Notice.subject``) that
 is the same over restarts, and the shell brings back those of earlier lives (``NoticesRestored``).
 
 Heard from: ``broker``.
@@ -266,8 +266,8 @@ class Notices:
             and not request.answered
         }
         for each in list(self._open.values()):
-            if each.request is not None and each.notice.thing not in waiting:
-                self._over(each.notice.thing, self._how_it_ended(each.request))
+            if each.request is not None and each.notice.subject not in waiting:
+                self._over(each.notice.subject, self._how_it_ended(each.request))
         for thing, request in waiting.items():
             if self._knows(thing):
                 continue
@@ -314,7 +314,7 @@ class Notices:
             self._down = self._inform(self._notice(thing, "app-server-down", None, ""))
         elif state.state is AppServerState.READY and self._down is not None:
             told, self._down = self._down, None
-            self._over(told.notice.thing, "the app-server is back")
+            self._over(told.notice.subject, "the app-server is back")
             if told.sent:
                 thing = f"back/{self.life}/{state.generation}"
                 notice = self._notice(thing, "app-server-back", None, "")
@@ -325,7 +325,7 @@ class Notices:
         if each.request is None:
             look = glance.at_thread(each.notice.thread)
             if look is not None:
-                self._over(each.notice.thing, f"{_name(look[0])} looks at it")
+                self._over(each.notice.subject, f"{_name(look[0])} looks at it")
                 return
         else:
             look = self.looking.at_request(each.request)
@@ -345,7 +345,7 @@ class Notices:
     ) -> OpenNotice:
         """Tell at once of something that only informs; or never, if somebody looks."""
         each = OpenNotice(notice, alone_since=self.state.now, only=only)
-        if self._knows(notice.thing):
+        if self._knows(notice.subject):
             return each
         self.escalation.log_decision(each, "raised", "")
         look = self.looking.at_thread(notice.thread)
@@ -354,11 +354,11 @@ class Notices:
         if suppressed is not None:
             self.escalation.log_decision(each, "suppressed", suppressed)
             return each
-        self._open[notice.thing] = each
+        self._open[notice.subject] = each
         self.escalation.push_due(each)
         self.state.wake_at(self.escalation.due)
         if not each.sent and each.settled:
-            del self._open[notice.thing]
+            del self._open[notice.subject]
         self._forget_oldest()
         return each
 
@@ -367,7 +367,7 @@ class Notices:
     def _all_over(self, thread: str, why: str, *, also_waiting: bool) -> None:
         for each in list(self._open.values()):
             if each.notice.thread == thread and (also_waiting or each.request is None):
-                self._over(each.notice.thing, why)
+                self._over(each.notice.subject, why)
 
     def _over(self, thing: str, why: str) -> None:
         each = self._open.pop(thing, None)
@@ -402,23 +402,23 @@ class Notices:
         for thing in known:
             self._knows(thing)
         for old in standing:
-            self._knows(old.thing)
-            notice = Notice(old.thing, old.kind, old.thread, title=old.title)
+            self._knows(old.subject)
+            notice = Notice(old.subject, old.kind, old.thread, title=old.title)
             if old.kind in WAITING:
                 why = "the app-server that asked has ended with the broker"
                 self.state.out.append(Withdraw(notice, old.devices, why))
                 self._push_lost(old)
             else:
                 sent = dict.fromkeys(old.devices)
-                self._open[old.thing] = OpenNotice(notice, sent=sent, settled=True)
+                self._open[old.subject] = OpenNotice(notice, sent=sent, settled=True)
         self._forget_oldest()
 
     def _push_lost(self, old: RestoredNotice) -> None:
-        notice = Notice(f"{old.thing}/lost", "approval-lost", old.thread, title=old.title)
-        if not old.unsent or self._knows(notice.thing):
+        notice = Notice(f"{old.subject}/lost", "approval-lost", old.thread, title=old.title)
+        if not old.unsent or self._knows(notice.subject):
             return
         each = OpenNotice(notice, sent=dict.fromkeys(old.unsent), settled=True)
-        self._open[notice.thing] = each
+        self._open[notice.subject] = each
         self.escalation.log_decision(each, "raised", "the broker ended while it was on its way")
         for device in old.unsent:
             self.state.count("notice/sent")

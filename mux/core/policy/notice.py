@@ -63,7 +63,7 @@ class Notice(msgspec.Struct, frozen=True):
     answers it, and what is risky about the yes (see ``risk``).
     """
 
-    thing: str
+    subject: str
     kind: Kind
     thread: str | None = None
     turn: str | None = None
@@ -134,7 +134,7 @@ class RestoredNotice(msgspec.Struct, frozen=True):
     ``unsent`` is part of ``devices``: what is still in the queue for them.
     """
 
-    thing: str
+    subject: str
     kind: Kind
     thread: str | None
     devices: tuple[str, ...]

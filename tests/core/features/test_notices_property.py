@@ -206,14 +206,14 @@ class Noticing(RuleBasedStateMachine):
         for each in notices:
             match each:
                 case Notify(notice, device):
-                    self.sent[notice.thing, device] += 1
-                    assert self.sent[notice.thing, device] == 1, "told twice"
-                    self.standing.setdefault(notice.thing, set()).add(device)
+                    self.sent[notice.subject, device] += 1
+                    assert self.sent[notice.subject, device] == 1, "told twice"
+                    self.standing.setdefault(notice.subject, set()).add(device)
                     assert not lookers.get(notice.request or 0), "told while somebody looks"
                     name = device.removeprefix("device:")
                     assert name in self.registered - self.quiet, "told one that wants nothing"
                 case Withdraw(notice, devices):
-                    assert set(devices) == self.standing.pop(notice.thing), "not where it went"
+                    assert set(devices) == self.standing.pop(notice.subject), "not where it went"
                     assert len(set(devices)) == len(devices)
         things = {f"asked/{id}" for id in self.waiting}
         assert self.standing.keys() <= things, "it is over, and stands"
