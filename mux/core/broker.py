@@ -538,8 +538,8 @@ class Broker:
     def _client_left(self, client: Client) -> None:
         state = self.state
         audit_events.left(state, client)
-        asked = [each for each in state.flow.upstream.values() if each.client == client.id]
-        for request in state.flow.leave(client.id):
+        asked = [each for each in state.scheduler.upstream.values() if each.client == client.id]
+        for request in state.scheduler.leave(client.id):
             self._asking.joins(request, -1)
             if request.runs_alone:
                 request.client, request.account = None, DEPARTED
@@ -550,7 +550,7 @@ class Broker:
         self.recovery.client_left(client)
         self._uninitialized.pop(client.id, None)
         state.unread.discard(client.id)
-        for claim in state.scoped.leave(client.id):
+        for claim in state.scoped_ids.leave(client.id):
             if state.appserver.runs:  # else it has ended already
                 self._asking.ask_for_broker(claim.ended_by, {claim.field: claim.wire})
         for request in asked:
@@ -583,9 +583,9 @@ class Broker:
         self._offering.on_timer()
         self._asking.pump()
         state.next_wakeup = min(
-            state.flow.next_moment(),
+            state.scheduler.next_moment(),
             min((client.expires for client in state.clients.values()), default=NEVER),
-            state.approvals.next_moment(state.now),
+            state.pending_requests.next_moment(state.now),
             self._following.let_go_in_time(),
             self._following.adopt_orphans(),
             self.recovery.on_timer(),

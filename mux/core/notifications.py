@@ -203,7 +203,7 @@ class NotificationRouter:
         """Whether it names ids of a client's: then that client alone is told, in its own terms."""
         state = self.parts.state
         over = {each.wire for each in self.parts.asking.answered_lately}
-        owned = id_fields.owned(line, state.flow.upstream, over, deeply=not rule.names_request)
+        owned = id_fields.owned(line, state.scheduler.upstream, over, deeply=not rule.names_request)
         if owned is None:
             return False
         client = state.clients.get(owned.owner or 0)
@@ -219,7 +219,7 @@ class NotificationRouter:
             return
         owner, origin, own_line = found
         if method == "process/exited":
-            self.parts.state.scoped.ended(owner, field, origin)
+            self.parts.state.scoped_ids.ended(owner, field, origin)
         client = self.parts.state.clients.get(owner)
         if client is not None and method not in client.opted_out:
             self.parts.state.send(owner, own_line, method)

@@ -41,7 +41,7 @@ class ResponseRouter:
     def answered(self, line: bytes, message: UpstreamMessage) -> None:
         """The app-server has answered something."""
         id = bytes(message.id)
-        request = self.parts.state.flow.upstream.get(int(id)) if id.isdigit() else None
+        request = self.parts.state.scheduler.upstream.get(int(id)) if id.isdigit() else None
         failed = message.error is not jsonrpc.ABSENT
         if request is None:
             text = "answer to a request that isn't known"
@@ -53,7 +53,7 @@ class ResponseRouter:
 
     def _settle(self, request: Request, line: bytes, *, failed: bool) -> None:
         """A request has its answer: what follows from it, and the answer to its asker."""
-        self.parts.state.flow.answered(request)
+        self.parts.state.scheduler.answered(request)
         audit_events.answered(self.parts.state, request, line, failed=failed)
         if request.client is None and self._settle_own(request, line, failed=failed):
             return
@@ -134,11 +134,11 @@ class ResponseRouter:
     ) -> None:
         own_id = request.rule.own_id
         if failed or request.method == "command/exec":  # never began, or has ended
-            self.parts.state.scoped.release(client, claim)
+            self.parts.state.scoped_ids.release(client, claim)
         elif own_id is not None and own_id.ends:
-            self.parts.state.scoped.end(client, claim)
+            self.parts.state.scoped_ids.end(client, claim)
         else:
-            self.parts.state.scoped.begun(client, claim)
+            self.parts.state.scoped_ids.begun(client, claim)
 
     # ── answers that don't come ───────────────────────────────────────────────────────────────
 

@@ -26,9 +26,9 @@ def report(broker: Broker, now: float) -> dict[str, Any]:
             "generation": state.appserver.generation,
             "nextStartSeconds": _next_start(state.appserver, now),
             "uptimeSeconds": round(now - state.appserver.started, 3),
-            "requestsInFlight": state.flow.in_flight,
-            "requestsWaiting": state.flow.waiting,
-            "requestsQueued": state.flow.queued,
+            "requestsInFlight": state.scheduler.in_flight,
+            "requestsWaiting": state.scheduler.waiting,
+            "requestsQueued": state.scheduler.queued,
             "restartWaitsFor": recovery.waits_for() if recovery.restart_asked else [],
         },
         "journal": {
@@ -38,13 +38,13 @@ def report(broker: Broker, now: float) -> dict[str, Any]:
         },
         "clients": [_client(client, now, head) for client in state.clients.values()],
         "threads": [
-            _thread(thread, state.queues.get(thread.id))
+            _thread(thread, state.turn_queues.get(thread.id))
             for thread in state.threads.known.values()
             if _shown(thread)
         ],
         "serverRequests": [
             _server_request(each, now) | broker.voting.to_json(each)
-            for each in state.approvals.pending()
+            for each in state.pending_requests.pending()
         ],
     }
 

@@ -165,7 +165,7 @@ class NoticeRequests:
         if thing is None:
             raise NoticeRequestError("your device got no such notice")
         state = self.noticing.dispatcher.broker.state
-        request = state.approvals.get(str(thing.request or "").encode())
+        request = state.pending_requests.get(str(thing.request or "").encode())
         waits = request is not None and not request.answered
         return said.NoticeRead(
             id=id,

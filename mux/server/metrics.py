@@ -112,7 +112,7 @@ class Metrics(Collector):
         generation = state.appserver.generation
         yield _gauge("app_server_generation", "Its lives so far.", generation)
         yield _counter("app_server_restarts", "Its lives after the first.", max(0, generation - 1))
-        flow = state.flow
+        flow = state.scheduler
         requests = GaugeMetricFamily(
             "appmux_requests",
             "Requests of clients: in_flight to the app-server, waiting there for something outside"
@@ -184,7 +184,7 @@ class Metrics(Collector):
     def _of_approvals(self, state: State) -> Iterator[Metric]:
         waiting = [
             each.since
-            for each in state.approvals.pending()
+            for each in state.pending_requests.pending()
             if each.rule.offer_to is OfferTo.FOLLOWERS and not each.answered
         ]
         yield _gauge("approvals_pending", "Approvals that wait for an answer.", len(waiting))

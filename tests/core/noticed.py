@@ -66,4 +66,4 @@ def why(story: Story) -> list[tuple[str, str]]:
 def asks(story: Story, id: int = 5, thread: str = "t") -> int:
     """An approval; the id under which it is offered."""
     story.asks(id, APPROVAL, threadId=thread, itemId="i1", turnId="u1", command="make")
-    return story.broker.state.approvals.next_id
+    return story.broker.state.pending_requests.next_id

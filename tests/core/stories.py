@@ -221,7 +221,7 @@ class Story:
 
     def clear(self) -> None:
         """Tell the broker what it wants to know before a request may go on."""
-        upstream = self.broker.state.flow.upstream
+        upstream = self.broker.state.scheduler.upstream
         for line in list(self.lines):
             asked = json.loads(line)
             request = upstream.get(asked.get("id"))

@@ -106,7 +106,7 @@ def test_of_a_newer_codex_the_hosts_request_is_for_those_who_administer(held: Sc
     asked = [each for each in peer.heard() if is_request(each)]
     assert bool(asked) is (held == "admin")
     if held == "approve":
-        (pending,) = story.broker.state.approvals.pending()
+        (pending,) = story.broker.state.pending_requests.pending()
         peer.asks("mux/approvals/answer", {"id": pending.id, "result": ANSWERS[UNKNOWN]})
         assert "needs the scope `admin`" in peer.only()["error"]["message"]
         assert story.written() == []
@@ -142,7 +142,7 @@ def test_who_comes_back_is_not_given_what_was_not_for_it() -> None:
     assert UNKNOWN not in heard
     assert APPROVAL in heard
     assert "serverRequest/resolved" in heard
-    pending = {each.method: set(each.offered) for each in state.approvals.pending()}
+    pending = {each.method: set(each.offered) for each in state.pending_requests.pending()}
     assert pending[UNKNOWN] == {desk.id}
 
 

@@ -40,7 +40,7 @@ def begun(**limits: float) -> Story:
 def asks(story: Story, id: int = 5, method: str = APPROVAL, thread: str = "t") -> int:
     """A server request; the id under which it is offered."""
     story.asks(id, method, threadId=thread, itemId="i1", turnId="u1", command="rm -rf secret")
-    return story.broker.state.approvals.next_id
+    return story.broker.state.pending_requests.next_id
 
 
 # ── clients ───────────────────────────────────────────────────────────────────────────────────
@@ -432,7 +432,7 @@ def test_it_takes_the_scope_and_the_capability_that_any_answer_takes() -> None:
     story.written()
     assert gives(watcher, id, ACCEPT)["error"]["code"] == -32003
     story.asks(6, APPROVAL, threadId="t", kind="humanCommand")
-    human = story.broker.state.approvals.next_id
+    human = story.broker.state.pending_requests.next_id
     assert listed(cli)[1]["needs"] == "requiredHumanApproval"
     assert "requiredHumanApproval" in gives(cli, human, ACCEPT)["error"]["message"]
     person = story.peer("cli", requiredHumanApproval=True)

@@ -22,7 +22,11 @@ def test_a_client_that_leaves_with_requests_open_leaves_no_trace() -> None:
     assert story.written() == []
     assert [each["id"] for each in b.heard()] == ["same"]
     state = story.broker.state
-    assert (state.flow.upstream, state.flow.in_flight, state.flow.queued) == ({}, 0, 0)
+    assert (state.scheduler.upstream, state.scheduler.in_flight, state.scheduler.queued) == (
+        {},
+        0,
+        0,
+    )
     assert list(state.clients) == [b.id]
 
 

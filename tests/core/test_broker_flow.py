@@ -347,7 +347,7 @@ def test_one_that_loads_when_its_asker_has_left_is_let_go(method: str) -> None:
     assert story.written() == []
     story.answers(asked, {"thread": {"id": "t"}})
     assert story.only()["params"] == {"threadId": "t"}
-    assert story.broker.state.flow.in_flight == 1  # the thread/unsubscribe
+    assert story.broker.state.scheduler.in_flight == 1  # the thread/unsubscribe
 
 
 def test_its_asker_may_ask_on_after_a_while_and_others_at_once() -> None:
@@ -387,7 +387,7 @@ def test_all_that_is_upstream_is_bounded_though_slots_are_given_back() -> None:
         story.answers(asked, {"thread": {"id": f"t{n}"}})
     sent = [each["method"] for each in story.written()]
     assert sorted(sent) == ["thread/list", "thread/start", "thread/start"]
-    assert len(story.broker.state.flow.upstream) == 5
+    assert len(story.broker.state.scheduler.upstream) == 5
 
 
 def test_what_the_broker_loads_for_itself_has_a_deadline() -> None:

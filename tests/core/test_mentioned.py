@@ -194,7 +194,7 @@ def test_what_else_is_kept_by_thread_is_bounded_too(monkeypatch: pytest.MonkeyPa
     parts = story.broker._notices
     assert len(parts._interrupted_by) == notices.REMEMBERED
     assert len(parts._goals) == notices.REMEMBERED
-    owners = story.broker.state.tools
+    owners = story.broker.state.tool_owners
     for n in range(150):
         asked = b'{"dynamicTools":[{"name":"tool"}]}'
         owners.register(f"t{n}", asked, story.broker.state.clients[peer.id].owner())

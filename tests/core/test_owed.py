@@ -192,7 +192,7 @@ def test_who_left_while_it_was_owed_much_leaves_nothing_behind() -> None:
         phone.asks(READ)
     answers(story, phone, story.only(READ), FULL)
     phone.leaves()
-    flow = story.broker.state.flow
+    flow = story.broker.state.scheduler
     assert (flow.laden, flow.held) == (set(), set())
     again = story.peer("phone")
     again.asks(READ)

@@ -14,7 +14,7 @@ ELICITATION = "mcpServer/elicitation/request"
 def asked(story: Story, method: str = APPROVAL, turn: str | None = "t-turn") -> int:
     """A server request of the turn; the id under which it is offered."""
     story.asks(5, method, threadId="t", turnId=turn)
-    return next(story.broker.state.approvals.pending()).id
+    return next(story.broker.state.pending_requests.pending()).id
 
 
 def told(peer: Peer) -> list[Json]:

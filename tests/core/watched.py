@@ -188,7 +188,7 @@ class Watched:
 
     def _check_state(self) -> None:
         state = self.story.broker.state
-        assert 0 <= state.flow.in_flight <= LIMITS.in_flight
+        assert 0 <= state.scheduler.in_flight <= LIMITS.in_flight
         assert set(state.clients) == set(self.views)
         self.intact = True
 
@@ -278,7 +278,7 @@ class Watched:
                     self.pass_time(LIMITS.one_client_deadline + 1)
 
     def _wires_waiting(self) -> list[int]:
-        return list(self.story.broker.state.flow.upstream)
+        return list(self.story.broker.state.scheduler.upstream)
 
     def _unresolved(self) -> list[ServerRequest]:
         return [each for each in self.world.requests if not each.resolved]
@@ -299,9 +299,13 @@ class Watched:
         assert world.subscribed == followed, "subscribed to what nobody follows, or the reverse"
         owners = {int(watch.partition(":")[0]) for watch in world.watches}
         assert owners <= set(self.views), "a watch of one that left"
-        assert (state.flow.upstream, state.flow.queued, state.flow.in_flight) == ({}, 0, 0)
-        assert not list(state.approvals.pending())
+        assert (state.scheduler.upstream, state.scheduler.queued, state.scheduler.in_flight) == (
+            {},
+            0,
+            0,
+        )
+        assert not list(state.pending_requests.pending())
         assert not +state.threads.joining
         assert not +state.threads.beginning
         assert not -state.threads.joining
-        assert {client for client, _ in state.scoped.running()} <= set(self.views)
+        assert {client for client, _ in state.scoped_ids.running()} <= set(self.views)

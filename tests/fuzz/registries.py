@@ -31,7 +31,7 @@ BOUNDED: Final = {
     "Subscriptions._early": LIMITS.held_early,
     "Subscriptions._early[]": LIMITS.held_early,
     "Subscriptions._early[][]": 2 * LIMITS.held_early,
-    "State.queues": REMEMBERED,
+    "State.turn_queues": REMEMBERED,
     "ToolOwners._owners": 4096,
     "ToolOwners._owners[]": 4096,
     "Replays._left": LIMITS.remembered_clients,

@@ -210,7 +210,7 @@ class Round:
             case commands.Publish():
                 self.oracle.told(command)
             case commands.Forward():
-                upstream = self.broker.state.flow.upstream
+                upstream = self.broker.state.scheduler.upstream
                 self.app_server.receives(self.oracle.goes_up(command, upstream, by))
             case commands.Close(client):
                 self.oracle.clients[client].closed = True

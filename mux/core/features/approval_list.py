@@ -23,7 +23,7 @@ def list_for(state: State, voting: Voting, client: Client, message: ClientMessag
     """Answer the request: what waits, oldest first."""
     waiting = [
         _shown(state, voting, request)
-        for request in state.approvals.pending()
+        for request in state.pending_requests.pending()
         if request.rule.offer_to is OfferTo.FOLLOWERS
         and not request.answered
         and request.rule.is_for(client.principal.scopes)

@@ -70,7 +70,7 @@ class ClientRequests:
         params, claim = message.params, None
         named: tuple[IdClaim, ...] = ()
         if rule.own_id is not None:
-            params, claim = state.scoped.rewrite(client.id, rule.own_id, params)
+            params, claim = state.scoped_ids.rewrite(client.id, rule.own_id, params)
         unseen = message.method not in SCOPES
         if unseen or rule.names_request or id_fields.any_in(message.named):
             params, own, named = self._in_wire_terms(client.id, rule, params, deeply=unseen)
@@ -102,11 +102,11 @@ class ClientRequests:
 
     def submit(self, request: Request) -> None:
         """Queue it; or refuse it, its client's queue being full."""
-        if self.state.flow.submit(request):
+        if self.state.scheduler.submit(request):
             self.joins(request, 1)
             self.state.wake_at(self.state.now + self.state.limits.coming_up)
             self.pump()
-            if self.state.flow.is_to_be_slowed(request.account):
+            if self.state.scheduler.is_to_be_slowed(request.account):
                 self.state.stop_reading(request.account)
         else:
             self.refuse(request)
@@ -121,7 +121,7 @@ class ClientRequests:
     def drop(self, request: Request) -> None:
         """It won't be answered from upstream: what it began here is undone."""
         if request.claim is not None and request.client is not None:
-            self.state.scoped.release(request.client, request.claim)
+            self.state.scoped_ids.release(request.client, request.claim)
         self.sent.settled(request, _NEVER_SENT)
         audit_events.lost(self.state, request)
 
@@ -146,7 +146,7 @@ class ClientRequests:
 
         def in_wire_terms(kind: id_fields.Kind, value: bytes) -> bytes:
             if kind is id_fields.Kind.REQUEST:
-                id = id_fields.request_id(client, value, self.state.flow.of(client))
+                id = id_fields.request_id(client, value, self.state.scheduler.of(client))
                 if isinstance(id, bytes):
                     return id
             else:
@@ -200,7 +200,7 @@ class ClientRequests:
             thread=thread,
             claim=claim,
         )
-        self.state.flow.submit(request)
+        self.state.scheduler.submit(request)
         self.pump()
         return request
 
@@ -241,7 +241,7 @@ class ClientRequests:
         that was answered a moment ago, since the notice may come behind the answer; else all that
         have a request in flight.
         """
-        flying = [each for each in self.state.flow.upstream.values() if each.client]
+        flying = [each for each in self.state.scheduler.upstream.values() if each.client]
         for request in (*flying, *self.answered_lately):
             begins = b'"summary":"%s ' % request.method.encode() in notice
             if not request.noticed and (begins or asks_for_history(request, notice)):
@@ -252,19 +252,19 @@ class ClientRequests:
     def pump(self) -> None:
         """Send upstream what may go now."""
         state = self.state
-        if not (state.flow.anybody_waits and state.appserver.runs):
+        if not (state.scheduler.anybody_waits and state.appserver.runs):
             return
         ready = state.appserver.state is AppServerState.READY
-        for request in state.flow.due(state.now, only=None if ready else BROKER):
+        for request in state.scheduler.due(state.now, only=None if ready else BROKER):
             if request.rule.route is Route.REPLAY:
-                state.flow.answered(request)
+                state.scheduler.answered(request)
                 self.here.append(request)
             elif not self._overtaken(request):
                 state.forward(request.line, request.method)
                 state.wake_at(request.deadline)
                 if request.rule.loads:
                     state.wake_at(state.now + state.limits.loading_slot)
-        state.wake_at(state.flow.held_until)
+        state.wake_at(state.scheduler.held_until)
 
     def _overtaken(self, request: Request) -> bool:
         """Whether what happened since it was made leaves no sense in sending it.
@@ -275,12 +275,12 @@ class ClientRequests:
         if request.method == INTERRUPT:
             late = is_late(self.state, request)
             if late:
-                self.state.flow.answered(request)
+                self.state.scheduler.answered(request)
             return late
         if request.account == BROKER and request.claim is not None:
-            gone = not self.state.scoped.is_held(request.claim)
+            gone = not self.state.scoped_ids.is_held(request.claim)
             if gone:
-                self.state.flow.answered(request)
+                self.state.scheduler.answered(request)
             return gone
         if request.method != UNSUBSCRIBE or request.thread is None:
             return False
@@ -297,7 +297,7 @@ class ClientRequests:
         elif own and thread is not None:
             thread.subscribed = True  # it never was given back
         self.state.release_candidates.add(request.thread)
-        self.state.flow.answered(request)
+        self.state.scheduler.answered(request)
         return True
 
     # ── answers that aren't the answer ────────────────────────────────────────────────────────
@@ -306,7 +306,7 @@ class ClientRequests:
         """Whether the request was refused for overload and will be sent again."""
         if _code(error) != jsonrpc.OVERLOADED or request.expired:
             return False
-        at = self.state.flow.retry(request, self.state.now)
+        at = self.state.scheduler.retry(request, self.state.now)
         if at is None:
             return False
         self.state.log("debug", "overloaded, sent again later", method=request.method)
@@ -315,7 +315,7 @@ class ClientRequests:
 
     def retry(self) -> Iterator[Request]:
         """Send again what waited long enough; yields those that nobody wants any more."""
-        for request in self.state.flow.retries(self.state.now):
+        for request in self.state.scheduler.retries(self.state.now):
             if request.account == DEPARTED:
                 yield request
             elif not self._overtaken(request):
@@ -324,8 +324,8 @@ class ClientRequests:
     def expire(self) -> list[Request]:
         """Answer those that waited too long with an error; returns those of no client."""
         state, seconds = self.state, self.state.limits.request_deadline
-        state.flow.give_back(state.now)
-        expired = list(state.flow.expire(state.now))
+        state.scheduler.give_back(state.now)
+        expired = list(state.scheduler.expire(state.now))
         for request in expired:
             self.joins(request, -1)
             state.log("warning", "no answer from the app-server in time", method=request.method)

@@ -59,9 +59,9 @@ class LocalResumes:
         thread = self.state.threads.known.get(request.thread or "")
         if thread is None or not thread.subscribed:
             return False
-        if thread.birth is None or not thread.birth.tells_all:
+        if thread.unsaved is None or not thread.unsaved.tells_all:
             return False
-        reading = _Reading(request, error, thread, thread.birth)
+        reading = _Reading(request, error, thread, thread.unsaved)
         self._ask(reading, READ, {"threadId": thread.id})
         return True
 

@@ -106,7 +106,7 @@ class Notices:
 
     def _changes(self) -> tuple[int, int, int]:
         state = self.state
-        return state.approvals.changes, self.looking.changes, state.threads.lineage
+        return state.pending_requests.changes, self.looking.changes, state.threads.lineage
 
     # ── what passes by ────────────────────────────────────────────────────────────────────────
 
@@ -260,7 +260,7 @@ class Notices:
     def _raise_what_waits(self) -> None:
         waiting = {
             f"asked/{request.id}": request
-            for request in self.state.approvals.pending()
+            for request in self.state.pending_requests.pending()
             if request.rule.offer_to is OfferTo.FOLLOWERS
             and request.rule.scope == "approve"  # else no person's word is waited for
             and not request.answered
@@ -435,7 +435,7 @@ def _remember(of: dict[str, str], thread: str, what: str) -> None:
 
 def _is_nobodys(thread: Thread) -> bool:
     """Whether its turns are nobody's to wait for: a sub-agent's, or a title being made."""
-    ephemeral = thread.ephemeral or (thread.birth is not None and thread.birth.ephemeral)
+    ephemeral = thread.ephemeral or (thread.unsaved is not None and thread.unsaved.ephemeral)
     return ephemeral or thread.parent is not None or thread.adopted or not thread.claimed
 
 

@@ -77,7 +77,7 @@ class Recovery:
         state.appserver.end()
         self._probe = None
         self._resuming.clear()
-        for request in state.flow.lose():
+        for request in state.scheduler.lose():
             text = f"the app-server ended before it answered `{request.method}`"
             self.asking.lost(request, text)
         self.offering.resolve_all()
@@ -97,7 +97,7 @@ class Recovery:
         thread.usage_due.clear()
         if thread.status == "active":
             thread.status = "idle"
-        kept = thread.followers or thread.id in state.queues
+        kept = thread.followers or thread.id in state.turn_queues
         if thread.only_here or not kept:
             self._lose(thread, told=was_subscribed)
 
@@ -116,9 +116,9 @@ class Recovery:
         self.state.publish_to_all(thread.id, method, jsonrpc.notification(method, params))
 
     def _end_processes(self) -> None:
-        for client, claim in self.state.scoped.running():
+        for client, claim in self.state.scoped_ids.running():
             if claim.ended_by not in BEGUN_AGAIN:
-                self.state.scoped.release(client, claim)
+                self.state.scoped_ids.release(client, claim)
             wanted = "process/exited" not in self.state.clients[client].opted_out
             if claim.ended_by == "process/kill" and wanted:
                 ended = _PROCESS_GONE | {claim.field: claim.origin}
@@ -141,7 +141,7 @@ class Recovery:
         else:
             wait = state.limits.restart_first_wait * 2.0 ** (len(self._deaths) - 2)
             state.out.append(StartUpstream(min(wait, LONGEST_WAIT)))
-            state.wake_at(state.flow.oldest_queued() + state.limits.coming_up)
+            state.wake_at(state.scheduler.oldest_queued() + state.limits.coming_up)
         self._ready_since = None
 
     def _count_death(self) -> None:
@@ -182,7 +182,7 @@ class Recovery:
 
     def _fail_all_that_waits(self, why: str) -> None:
         state = self.state
-        for request in state.flow.drop_queued():
+        for request in state.scheduler.drop_queued():
             self.asking.lost(request, why)
         for request in self._held:
             self.asking.drop(request)
@@ -201,13 +201,13 @@ class Recovery:
         state = self.state
         state.appserver.state = AppServerState.RESUMING
         for thread in list(state.threads.known.values()):
-            wanted = thread.followers or thread.id in state.queues
+            wanted = thread.followers or thread.id in state.turn_queues
             if wanted and not thread.subscribed:
                 request = self.asking.load(
                     thread.id, thread_settings.to_load(thread.loaded_with, thread.settings)
                 )
                 self._resuming[request.wire] = thread.id
-        for _client, claim in state.scoped.running():
+        for _client, claim in state.scoped_ids.running():
             begin = BEGUN_AGAIN.get(claim.ended_by)
             if begin is not None:
                 self.asking.ask_for_broker(begin, msgspec.Raw(claim.params), claim=claim)
@@ -320,13 +320,15 @@ class Recovery:
             return []
         state = self.state
         turns = sum(each.running.turn is not None for each in state.threads.known.values())
-        asked = sum(1 for _ in state.approvals.pending())
-        processes = sum(claim.ended_by not in BEGUN_AGAIN for _, claim in state.scoped.running())
+        asked = sum(1 for _ in state.pending_requests.pending())
+        processes = sum(
+            claim.ended_by not in BEGUN_AGAIN for _, claim in state.scoped_ids.running()
+        )
         reasons = {
             f"{turns} running turn(s)": turns,
             f"{asked} server request(s)": asked,
             f"{processes} process(es)": processes,
-            "requests in flight": state.flow.busy,
+            "requests in flight": state.scheduler.busy,
         }
         return [words for words, there in reasons.items() if there]
 
@@ -338,10 +340,10 @@ class Recovery:
         if state.appserver.state is AppServerState.READY:
             return min(self._look_for_a_sign(), self._expire_held())
         since = state.now - state.limits.coming_up
-        for request in state.flow.drop_queued(asked_before=since):
+        for request in state.scheduler.drop_queued(asked_before=since):
             text = f"the app-server did not come up within {state.limits.coming_up:g} s"
             self.asking.lost(request, text)
-        return min(state.flow.oldest_queued() + state.limits.coming_up, self._expire_held())
+        return min(state.scheduler.oldest_queued() + state.limits.coming_up, self._expire_held())
 
     def _look_for_a_sign(self) -> float:
         state, probe = self.state, self._probe

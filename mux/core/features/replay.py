@@ -130,7 +130,7 @@ class Replays:
 
     def _is_under_way(self, client: Client) -> bool:
         loading = any(replay.client == client.id for replay, _ in self._loading.values())
-        waits = any(each.rule.route is Route.REPLAY for each in self.state.flow.of(client.id))
+        waits = any(each.rule.route is Route.REPLAY for each in self.state.scheduler.of(client.id))
         return loading or waits or client.backlog is not None
 
     def _reaches(self, after: Cursor) -> bool:
@@ -255,13 +255,13 @@ class Replays:
         follows |= dict.fromkeys(found, after)
         for id in found:
             state.threads.follow(client, id)
-        for request in state.approvals.pending():
+        for request in state.pending_requests.pending():
             # The journal holds it, or the client has it from before: it may answer, unasked anew.
             by_any = request.rule.offer_to is OfferTo.FOLLOWERS and client.declared(request.needs)
             seen = by_any and request.rule.is_for(client.principal.scopes)
             if request.thread in found and seen:
                 request.offered[client.id] = None
-                state.approvals.changes += 1
+                state.pending_requests.changes += 1
         backlog = Backlog(
             after,
             follows,

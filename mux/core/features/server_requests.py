@@ -53,13 +53,13 @@ class ServerRequests:
     def asked(self, line: bytes, message: UpstreamMessage) -> None:
         """The app-server asks something."""
         state, upstream, method = self.state, bytes(message.id), message.method or ""
-        if state.approvals.is_repetition(upstream):
+        if state.pending_requests.is_repetition(upstream):
             return
         rule = server_request_rule(method, of_thread=message.thread is not None)
         owned = self._owned(method, line)
         if owned is not None:  # it is that client's alone
             line, rule = owned.line, msgspec.structs.replace(rule, offer_to=OfferTo.ONE_AT_A_TIME)
-        id = state.approvals.take_id()
+        id = state.pending_requests.take_id()
         request = ServerRequest(
             id=id,
             upstream=upstream,
@@ -74,7 +74,7 @@ class ServerRequests:
         if rule.offer_to is OfferTo.FOLLOWERS:
             policy = state.policies.of(method, self._command(request))
             request.ballot = Ballot(policy, state.now, self._owner(request))
-        state.approvals.add(request)
+        state.pending_requests.add(request)
         audit_events.raised(state, request, params_in(line))
         if rule.offer_to is OfferTo.FOLLOWERS:
             self._offer(request, self._followers(request))
@@ -88,7 +88,7 @@ class ServerRequests:
         """Whose it is by the ids that it names, where nobody has looked at its method yet."""
         if method in SERVER_REQUESTS:
             return None
-        return id_fields.owned(line, self.state.flow.upstream, deeply=True)
+        return id_fields.owned(line, self.state.scheduler.upstream, deeply=True)
 
     def _in_turn(self, request: ServerRequest, owned: id_fields.Owned | None) -> list[ClientId]:
         if owned is None:
@@ -119,7 +119,7 @@ class ServerRequests:
         Also once more, under its id, to one that has it already: natively every resume does so, and
         a client that shows one thread at a time relies on it.
         """
-        for request in list(self.state.approvals.pending(thread)):
+        for request in list(self.state.pending_requests.pending(thread)):
             if client.id in request.offered and not request.answered:
                 self._show(request, (client.id,), first=False)
             elif request.rule.offer_to is OfferTo.FOLLOWERS or not request.offered:
@@ -141,7 +141,7 @@ class ServerRequests:
         request.journaled = True
         request.ballot.owner = request.ballot.owner or self._owner(request)
         request.offered.update(dict.fromkeys(able))
-        self.state.approvals.changes += 1
+        self.state.pending_requests.changes += 1
         self._show(request, able, first=first)
         self.voting.notify(request, able)
 
@@ -164,7 +164,7 @@ class ServerRequests:
 
     def _offer_to_tool_owner(self, request: ServerRequest, line: bytes) -> None:
         call = tool_owners.read_call(line)
-        owner = self.state.tools.owner(request.thread, call) if call is not None else None
+        owner = self.state.tool_owners.owner(request.thread, call) if call is not None else None
         if call is None or owner is None:
             # Registered before this broker's life: somebody among the followers may know it.
             self._offer(request, self._followers(request))
@@ -203,7 +203,7 @@ class ServerRequests:
 
     def client_answered(self, client: Client, message: ClientMessage) -> None:
         """A client answers: what its policy lets count may decide, all else changes nothing."""
-        request = self.state.approvals.offered_to(client.id, message.id)
+        request = self.state.pending_requests.offered_to(client.id, message.id)
         if request is None:
             # Late, double, unknown: natively ignored, and nothing that the client did wrong.
             self.state.log("debug", "answer that changes nothing", client=client.id)
@@ -236,7 +236,7 @@ class ServerRequests:
 
     def on_timer(self) -> None:
         """Go on with what was put to one client for long enough; count votes that had to wait."""
-        for request in list(self.state.approvals.pending()):
+        for request in list(self.state.pending_requests.pending()):
             if request.deadline <= self.state.now:
                 self.offer_to_next(request)
             elif (due := self.voting.due(request)) is not None:
@@ -250,7 +250,7 @@ class ServerRequests:
         The same rules hold; but this one hears what became of its answer.
         """
         fields = jsonrpc.read_fields(message.params) or {}
-        request = self.state.approvals.get(fields.get("id", b""))
+        request = self.state.pending_requests.get(fields.get("id", b""))
         result = fields.get("result", b"null")
         wrong = self._why_not(client, request, result)
         if request is None or wrong is not None:
@@ -269,7 +269,7 @@ class ServerRequests:
 
     def answered_by_notice(self, id: int, principal: Principal, peer: str, *, yes: bool) -> None:
         """A device answers from its lock screen: by the same rules as any client."""
-        state, request = self.state, self.state.approvals.get(b"%d" % id)
+        state, request = self.state, self.state.pending_requests.get(b"%d" % id)
         if request is None or request.answered:
             state.out.append(NoticeAnswerJudged("over", self._why_over(request)))
             return
@@ -322,7 +322,7 @@ class ServerRequests:
         self, request: ServerRequest, by: ClientId | None, answer: dict[str, bytes]
     ) -> None:
         request.answered, request.answered_by, request.deadline = True, by, NEVER
-        self.state.approvals.changes += 1
+        self.state.pending_requests.changes += 1
         line = jsonrpc.write({"id": request.upstream} | answer)
         self.state.forward(line, request.method)
         if request.thread is None or request.rule.offer_to is OfferTo.TOOL_OWNER:
@@ -333,7 +333,7 @@ class ServerRequests:
         log("warning", "client abstains", client=client.id, method=request.method, why=why)
         audit_events.abstained(self.state, request, client, why)
         request.abstained.add(client.id)
-        self.state.approvals.changes += 1
+        self.state.pending_requests.changes += 1
         if request.rule.offer_to is OfferTo.ONE_AT_A_TIME:
             if request.present == client.id:
                 self.offer_to_next(request)
@@ -373,7 +373,7 @@ class ServerRequests:
 
     def client_left(self, client: Client) -> None:
         """A person's answer is waited for, whoever leaves; a machine's isn't."""
-        for request in list(self.state.approvals.pending()):
+        for request in list(self.state.pending_requests.pending()):
             if client.id in request.offered:
                 del request.offered[client.id]
                 self._asked_one_left(request, client)
@@ -382,7 +382,7 @@ class ServerRequests:
 
     def device_ended(self, device: str) -> None:
         """It was revoked, say: what it said on what isn't decided yet counts no more."""
-        for request in self.state.approvals.pending():
+        for request in self.state.pending_requests.pending():
             self.voting.device_ended(request, device)
 
     def _asked_one_left(self, request: ServerRequest, client: Client) -> None:
@@ -408,7 +408,7 @@ class ServerRequests:
         return request.thread
 
     def _resolve(self, upstream: bytes) -> ServerRequest | None:
-        request = self.state.approvals.resolve(upstream)
+        request = self.state.pending_requests.resolve(upstream)
         if request is not None:
             audit_events.over(self.state, request)
         return request
@@ -420,7 +420,7 @@ class ServerRequests:
 
     def resolve_all(self) -> None:
         """The app-server is gone, and its requests with it: nobody is to go on showing them."""
-        for request in self.state.approvals.clear():
+        for request in self.state.pending_requests.clear():
             audit_events.over(self.state, request)
             if request.thread is not None and request.rule.offer_to is not OfferTo.TOOL_OWNER:
                 params = {"threadId": request.thread, "requestId": request.id}
@@ -432,15 +432,15 @@ class ServerRequests:
         Of tool calls the app-server doesn't say so. Of others it does, mostly, a moment later: what
         it says of one that was withdrawn here is told to nobody.
         """
-        for request in list(self.state.approvals.pending(thread)):
+        for request in list(self.state.pending_requests.pending(thread)):
             if request.rule.offer_to is OfferTo.TOOL_OWNER:
-                self.state.approvals.resolve(request.upstream)
+                self.state.pending_requests.resolve(request.upstream)
             elif request.turn in turns:
                 self._withdraw(request, line)
 
     def thread_over(self, thread: str, line: bytes) -> None:
         """Nothing of the thread can be answered any more; ``line`` says that it is closed, say."""
-        for request in list(self.state.approvals.pending(thread)):
+        for request in list(self.state.pending_requests.pending(thread)):
             self._withdraw(request, line)
 
     def _withdraw(self, request: ServerRequest, line: bytes) -> None:
@@ -455,10 +455,10 @@ class ServerRequests:
 
     def unfollowed(self, client: Client, thread: str) -> None:
         """Natively it hears no ``resolved`` then; and it may join again and be offered it anew."""
-        for request in self.state.approvals.pending(thread):
+        for request in self.state.pending_requests.pending(thread):
             if request.rule.offer_to is OfferTo.FOLLOWERS:
                 request.offered.pop(client.id, None)
-                self.state.approvals.changes += 1
+                self.state.pending_requests.changes += 1
 
 
 def _behind_notice(principal: Principal, peer: str, now: float) -> Client:

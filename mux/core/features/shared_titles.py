@@ -255,7 +255,7 @@ class SharedTitles:
 
 def _is_new(client: Client, thread: Thread) -> bool:
     """Whether the thread is private, the client's, and no turn of it has begun."""
-    fresh = thread.birth is not None and thread.birth.fresh and thread.running.turn is None
+    fresh = thread.unsaved is not None and thread.unsaved.fresh and thread.running.turn is None
     return thread.private and fresh and client.id in thread.followers
 
 

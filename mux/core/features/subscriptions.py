@@ -85,8 +85,8 @@ class Subscriptions:
         self._orphans.pop(id, None)
         if request.method in ("thread/start", "thread/fork"):
             forked = request.params if request.method == "thread/fork" else None
-            thread.birth = unsaved_thread.read_unsaved_thread(line, forked)
-            if thread.birth is not None and thread.birth.for_title:
+            thread.unsaved = unsaved_thread.read_unsaved_thread(line, forked)
+            if thread.unsaved is not None and thread.unsaved.for_title:
                 thread.private = True
         if thread.status == "unknown":
             thread.status = threads.status_named(line)
@@ -95,7 +95,7 @@ class Subscriptions:
         else:
             self._join(client, id)
             if request.method == "thread/start":
-                self.state.tools.register(id, request.params, client.owner())
+                self.state.tool_owners.register(id, request.params, client.owner())
         self._publish_early(id)
 
     def _join(self, client: Client, id: str) -> None:
@@ -269,7 +269,7 @@ class Subscriptions:
         thread = self.state.threads.get(id)
         joining = [
             request
-            for request in self.state.flow.of(client.id)
+            for request in self.state.scheduler.of(client.id)
             if request.thread == thread.id and request.rule.route is Route.FOLLOW
         ]
         for request in joining:

@@ -54,11 +54,11 @@ def turn_over(state: State, thread: str) -> bool:
     Whether there was any, so that others may go up in its place.
     """
     any_late = False
-    for request in list(state.flow.upstream.values()):
+    for request in list(state.scheduler.upstream.values()):
         if request.method == INTERRUPT and not request.expired:
             named = _named(request)
             if named is not None and named.threadId == thread and is_late(state, request):
-                state.flow.give_up(request)
+                state.scheduler.give_up(request)
                 any_late = True
     return any_late
 

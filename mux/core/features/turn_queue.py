@@ -93,7 +93,7 @@ class TurnQueueing:
         request.notifies_steered = True
         if if_busy == "steer" or thread is None:
             return False
-        queue = self.state.queues.get(thread)
+        queue = self.state.turn_queues.get(thread)
         before = queue is not None and not queue.held and (queue.turns or queue.starting)
         if not self._is_busy(thread) and not before:
             return False
@@ -139,7 +139,7 @@ class TurnQueueing:
             self.state.answer(request.client or 0, line, "error")
 
     def _enqueue(self, client: Client, request: Request, thread: str, params: bytes) -> None:
-        queue = self.state.queues.get(thread) or TurnQueue(thread)
+        queue = self.state.turn_queues.get(thread) or TurnQueue(thread)
         limits = self.state.limits
         size = sum(len(each.params) for each in queue.turns) + len(params)
         if len(queue.turns) >= limits.queued_turns or size > limits.queued_turn_bytes:
@@ -147,7 +147,7 @@ class TurnQueueing:
             text = "too many turns are queued on this thread: wait, or take one back"
             self._fail(request, jsonrpc.QUEUE_FULL, text, told)
             return
-        self.state.queues[thread] = queue
+        self.state.turn_queues[thread] = queue
         self._last += 1
         by = audit_events.by(client)
         turn = QueuedTurn(self._last, params, client.owner(), by, self.state.now)
@@ -165,20 +165,20 @@ class TurnQueueing:
     @property
     def waits(self) -> bool:
         """Whether there is anything that ``refresh`` may have to do with."""
-        return bool(self.state.queues or self._undecided)
+        return bool(self.state.turn_queues or self._undecided)
 
     def refresh(self) -> None:
         """At the end of an event: start, and decide, what may be by now."""
-        for queue in list(self.state.queues.values()):
+        for queue in list(self.state.turn_queues.values()):
             if queue.thread not in self.state.threads.known:
                 self._drop(queue, "the thread is gone")
                 continue
-            if queue.request is not None and not self.state.flow.has(queue.request):
+            if queue.request is not None and not self.state.scheduler.has(queue.request):
                 self._put_back(queue)
             while self._has_next(queue) and self._may_start(queue):
                 self._start(queue)
             if not queue.turns and queue.starting is None:
-                del self.state.queues[queue.thread]
+                del self.state.turn_queues[queue.thread]
                 self.state.release_candidates.add(queue.thread)
         for thread in list(self._undecided):
             self._decide(thread)
@@ -233,7 +233,7 @@ class TurnQueueing:
 
     def settled(self, request: Request, line: bytes, *, failed: bool, steered: bool) -> None:
         """A queued turn has been asked for, and this is the answer."""
-        queue = self.state.queues.get(request.thread or "")
+        queue = self.state.turn_queues.get(request.thread or "")
         if queue is None or queue.request is not request or queue.starting is None:
             return
         turn = queue.starting
@@ -263,7 +263,7 @@ class TurnQueueing:
 
     def turn_over(self, thread: str, line: bytes) -> None:
         """A turn has ended: unless it completed, what is queued behind it is held."""
-        queue = self.state.queues.get(thread)
+        queue = self.state.turn_queues.get(thread)
         if queue is not None:
             how = _ended_badly(line)
             if how is not None:
@@ -271,7 +271,7 @@ class TurnQueueing:
 
     def app_server_gone(self) -> None:
         """Before its turns are ended: what is queued behind one that ran is held."""
-        for queue in self.state.queues.values():
+        for queue in self.state.turn_queues.values():
             if self._running(queue.thread) is not None:
                 self._hold(queue, "appServerEnded")
 
@@ -282,21 +282,21 @@ class TurnQueueing:
 
     def thread_over(self, thread: str) -> None:
         """It is closed, archived or deleted."""
-        queue = self.state.queues.get(thread)
+        queue = self.state.turn_queues.get(thread)
         if queue is not None:
             self._drop(queue, "the thread is closed, archived or deleted")
 
     def _drop(self, queue: TurnQueue, why: str) -> None:
         turns = [*([queue.starting] if queue.starting else []), *queue.turns]
         queue.turns.clear()
-        del self.state.queues[queue.thread]
+        del self.state.turn_queues[queue.thread]
         for turn in turns:
             audit_events.unqueued(self.state, queue.thread, turn, why)
             self._notify(queue, "lost", turn, why=why)
 
     def device_ended(self, device: str) -> None:
         """It was revoked, or may do other things now: what it has queued isn't run."""
-        for queue in list(self.state.queues.values()):
+        for queue in list(self.state.turn_queues.values()):
             for turn in [each for each in queue.turns if each.owner.principal.device == device]:
                 queue.turns.remove(turn)
                 audit_events.unqueued(
@@ -321,7 +321,7 @@ class TurnQueueing:
         named = (jsonrpc.read_fields(message.params) or {}).get("threadId")
         queues = [
             each
-            for each in self.state.queues.values()
+            for each in self.state.turn_queues.values()
             if named in (None, b"null") or jsonrpc.read_text(named) == each.thread
         ]
         listed = {"queues": [each.to_json(self.state.now) for each in queues]}
@@ -344,7 +344,7 @@ class TurnQueueing:
     def release(self, client: Client, message: ClientMessage) -> None:
         """``mux/queue/start``: let a held queue go on."""
         named = jsonrpc.read_text((jsonrpc.read_fields(message.params) or {}).get("threadId"))
-        queue = self.state.queues.get(named or "")
+        queue = self.state.turn_queues.get(named or "")
         if queue is None:
             text = "nothing is queued on this thread"
             self.state.error(client.id, message.id, jsonrpc.INVALID_REQUEST, text)
@@ -357,7 +357,7 @@ class TurnQueueing:
             self._notify(queue, "released", by=client.owner())
 
     def _queued(self) -> Iterator[tuple[TurnQueue, QueuedTurn]]:
-        for queue in self.state.queues.values():
+        for queue in self.state.turn_queues.values():
             for turn in queue.turns:
                 yield queue, turn
 

@@ -60,7 +60,7 @@ class State:
     ``next_wakeup``: when ``TimePassed`` is wanted, on the same clock. ``release_candidates``:
     threads that lost something that held them; ``following`` looks at the end of the event whether
     to let go. ``unread``: clients of which nothing is read, since they are owed too much.
-    ``queues``: turns that wait, by thread; a thread without any isn't there. ``audit_text``:
+    ``turn_queues``: turns that wait, by thread; a thread without any isn't there. ``audit_text``:
     whether the audit log may hold what was said, not only its digest. ``gate``: what is
     experimental; None while that isn't known, and then nothing is refused.
     """
@@ -68,15 +68,15 @@ class State:
     limits: Limits
     introduction: Introduction
     journal: Journal
-    approvals: PendingRequests
+    pending_requests: PendingRequests
     policies: Policies = attrs.field(factory=Policies)
     appserver: AppServer = attrs.field(factory=AppServer)
     clients: dict[ClientId, Client] = attrs.field(factory=dict)
-    flow: RequestScheduler = attrs.field(init=False)
+    scheduler: RequestScheduler = attrs.field(init=False)
     threads: Threads = attrs.field(init=False)
-    queues: dict[str, TurnQueue] = attrs.field(factory=dict)
-    scoped: ScopedIds = attrs.field(factory=ScopedIds)
-    tools: ToolOwners = attrs.field(factory=ToolOwners)
+    turn_queues: dict[str, TurnQueue] = attrs.field(factory=dict)
+    scoped_ids: ScopedIds = attrs.field(factory=ScopedIds)
+    tool_owners: ToolOwners = attrs.field(factory=ToolOwners)
     now: float = 0.0
     next_wakeup: float = NEVER
     out: list[Command] = attrs.field(factory=list)
@@ -87,7 +87,7 @@ class State:
     gate: Gate | None = None
 
     def __attrs_post_init__(self) -> None:
-        self.flow = RequestScheduler(self.limits)
+        self.scheduler = RequestScheduler(self.limits)
         self.threads = Threads(self.clients, most_unclaimed=self.limits.mentioned_threads)
 
     # ── saying ────────────────────────────────────────────────────────────────────────────────
@@ -112,17 +112,17 @@ class State:
         if backlog is None:
             self.out.append(Publish(message, (client,), method))
             if len(message) > self.limits.catch_up_bytes:
-                self.flow.laden.add(client)
+                self.scheduler.laden.add(client)
                 self.out.append(TellWhenDrained(client))
         else:
             backlog.pin(self.journal.head, method, message, answer=True)
-            self.flow.laden.add(client)
+            self.scheduler.laden.add(client)
             self._bound(client, backlog)
 
     def _bound(self, client: ClientId, backlog: Backlog) -> None:
         """Answers that wait for a client are bounded by nothing more being asked for it."""
         if backlog.answer_bytes > self.limits.answers_bytes:
-            self.flow.held.add(client)
+            self.scheduler.held.add(client)
             self.stop_reading(client)
 
     def stop_reading(self, client: ClientId) -> None:
@@ -134,13 +134,13 @@ class State:
     def read_on(self) -> None:
         """Read those again for whom there is room."""
         for client in list(self.unread):
-            if client not in self.flow.held and not self.flow.is_to_be_slowed(client):
+            if client not in self.scheduler.held and not self.scheduler.is_to_be_slowed(client):
                 self.unread.discard(client)
                 self.out.append(ReadOn(client))
 
     def _unbound(self, client: Client) -> None:
         """What was given to its outbox is written, but for a little: more may be asked for it."""
-        backlog, flow = client.backlog, self.flow
+        backlog, flow = client.backlog, self.scheduler
         if backlog is None or not backlog.answer_bytes:
             flow.laden.discard(client.id)
         if backlog is None or backlog.answer_bytes <= self.limits.answers_bytes:
@@ -279,8 +279,8 @@ class State:
             or self.threads.beginning[thread.id]
             or thread.kept_until
             or thread.running.turn is not None
-            or thread.id in self.queues
-            or self.approvals.has_pending(thread.id)
+            or thread.id in self.turn_queues
+            or self.pending_requests.has_pending(thread.id)
         )
 
     def unfollow(self, client: Client, thread: str) -> None:
@@ -360,5 +360,5 @@ class State:
             client.backlog = None
             self.threads.audience_changed()
             self.log("info", "client is live again", client=client.id)
-        if client.backlog is not None or client.id in self.flow.laden | self.flow.held:
+        if client.backlog is not None or client.id in self.scheduler.laden | self.scheduler.held:
             self.out.append(TellWhenDrained(client.id))

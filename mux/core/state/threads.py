@@ -66,7 +66,7 @@ class Thread:
     """One thread. ``subscribed``: whether the app-server sends us its notifications.
 
     ``claimed``: whether anybody ever followed it; one that nobody did is a sub-agent's, to which
-    the app-server subscribes every connection by itself. ``birth``: known if it was started here.
+    the app-server subscribes every connection by itself. ``unsaved``: known if it was started here.
     ``kept_until``: one that couldn't be joined again isn't given back at once (broker's clock).
     ``private``: told to its followers alone, and listed for nobody else (see ``titles``).
     ``spawned_by``: of a sub-agent's, the client that began the turn in which it was made.
@@ -87,7 +87,7 @@ class Thread:
     private: bool = False
     status: str = "unknown"
     running: RunningTurn = attrs.field(factory=RunningTurn)
-    birth: UnsavedThread | None = None
+    unsaved: UnsavedThread | None = None
     kept_until: float = 0.0
     spawned_by: Owner | None = None
     loaded_with: bytes = b""
@@ -119,7 +119,7 @@ class Thread:
         return bool(
             self.claimed
             or self.private
-            or self.birth is not None
+            or self.unsaved is not None
             or self.status == "active"
             or self.running.turn is not None
             or self.running.items
@@ -128,7 +128,7 @@ class Thread:
     @property
     def only_here(self) -> bool:
         """Whether the app-server, asked to resume it, would know nothing of it."""
-        return self.birth is not None and self.birth.only_here
+        return self.unsaved is not None and self.unsaved.only_here
 
 
 @attrs.define(eq=False, repr=False)
@@ -326,8 +326,8 @@ class Threads:
     def apply(self, id: str, method: str, params: ItemParams, line: bytes) -> None:
         """Keep what a notification says of the thread's state."""
         thread = self.get(id)
-        if thread.birth is not None:
-            thread.birth.apply(method, line, thread.running)
+        if thread.unsaved is not None:
+            thread.unsaved.apply(method, line, thread.running)
         if method == "turn/completed":
             running, turn = thread.running, thread.running.turn
             waited_for = turn is not None and self.joining[id]

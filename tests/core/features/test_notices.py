@@ -152,7 +152,7 @@ def test_it_carries_what_it_is_about() -> None:
     story.asks(5, threadId="t", itemId="i1", turnId="u1", command="make", reason="to build")
     notice = story.notices[-1].notice
     assert (notice.title, notice.line, notice.turn) == ("Fix the build", "to build", "u1")
-    assert notice.request == story.broker.state.approvals.next_id
+    assert notice.request == story.broker.state.pending_requests.next_id
     assert b'"command":"make"' in notice.params
     assert notice.item == b'{"id":"i1"}'
 
@@ -615,7 +615,7 @@ def test_a_question_is_not_answered_by_a_word() -> None:
     story, _ = noticed()
     story.asks(3, QUESTION, threadId="t", itemId="i", questions=[])
     story.written()
-    judged = answers(story, story.broker.state.approvals.next_id)
+    judged = answers(story, story.broker.state.pending_requests.next_id)
     assert judged.outcome == "refused"
     assert story.written() == []
 

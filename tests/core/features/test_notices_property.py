@@ -125,7 +125,7 @@ class Noticing(RuleBasedStateMachine):
     def asks(self, thread: str) -> None:
         self.upstream += 1
         self.story.asks(self.upstream, APPROVAL, threadId=thread, itemId=f"i{self.upstream}")
-        id = self.story.broker.state.approvals.next_id
+        id = self.story.broker.state.pending_requests.next_id
         self.waiting[id] = Waiting(self.upstream, id, thread)
 
     @rule(thread=st.sampled_from(THREADS), seconds=st.sampled_from((61.0, 130.0, 620.0)))

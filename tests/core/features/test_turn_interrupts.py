@@ -158,4 +158,4 @@ def test_its_deadline_passes_without_a_word() -> None:
     a.heard()
     story.waits(200)
     assert a.heard() == []
-    assert story.broker.state.flow.in_flight == 0
+    assert story.broker.state.scheduler.in_flight == 0

@@ -189,7 +189,7 @@ def test_on_an_idle_thread_it_starts_at_once() -> None:
     id = says(desk, if_busy="queue")
     starts(story)
     assert answer(desk, id)["result"]["appmux"] == {"steered": False}
-    assert story.broker.state.queues == {}
+    assert story.broker.state.turn_queues == {}
 
 
 def test_in_the_same_breath_it_is_queued() -> None:
@@ -439,7 +439,7 @@ def test_a_thread_that_the_next_life_does_not_know_takes_its_queue_along() -> No
     desk.heard()
     story.fails(story.only("thread/resume"))
     assert changes(desk) == ["lost"]
-    assert story.broker.state.queues == {}
+    assert story.broker.state.turn_queues == {}
 
 
 def test_the_audit_tells_who_queued_what_became_a_turn() -> None:
@@ -510,7 +510,7 @@ def test_none_starts_while_another_runs_and_none_is_lost(acts: list[str]) -> Non
         assert len(asked) <= 1, "two are begun at once"
     waits = [
         each.params
-        for queue in story.broker.state.queues.values()
+        for queue in story.broker.state.turn_queues.values()
         for each in (*([queue.starting] if queue.starting else []), *queue.turns)
     ]
     _check_none_is_lost(queued, begun_, waits, asked, "crash" in acts)

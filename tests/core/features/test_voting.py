@@ -47,7 +47,7 @@ def starts_turn(story: Story, peer: Peer, id: str = "t-turn") -> None:
 def raised(story: Story, command: str = "rm x", id: int = 5, **params: Any) -> int:
     """An approval; the id under which it is offered."""
     story.asks(id, APPROVAL, threadId="t", turnId="t-turn", command=command, **params)
-    pending = list(story.broker.state.approvals.pending())
+    pending = list(story.broker.state.pending_requests.pending())
     return pending[-1].id
 
 
