@@ -115,7 +115,7 @@ class NotificationRouter:
         if method not in MERGEABLE or thread is None or message.id is not jsonrpc.ABSENT:
             return None
         known = threads.known.get(thread)
-        if known is None or not known.claimed or thread in self.parts.titles.running:
+        if known is None or not known.claimed or thread in self.parts.shared_titles.running:
             return None
         item = known.running.items.get(params.itemId or "")
         if item is None or item.completed is not None:
@@ -141,7 +141,7 @@ class NotificationRouter:
         elif message.method is None:
             self.settling.answered(line, message)
         else:
-            self.parts.offering.asked(line, message)
+            self.parts.server_requests.asked(line, message)
 
     def _notified(self, line: bytes, message: UpstreamMessage) -> None:
         method, thread, state = message.method, message.thread, self.parts.state
@@ -152,13 +152,17 @@ class NotificationRouter:
         rule = notification_rule(method)
         if rule.audience is Audience.NAMED and self._is_owned(method, line, rule):
             return
-        if method == USAGE and thread is not None and self.parts.following.repeats(thread, line):
+        if (
+            method == USAGE
+            and thread is not None
+            and self.parts.subscriptions.repeats(thread, line)
+        ):
             return
         if method in _ENDS_THREAD and thread is not None:
-            self.parts.offering.thread_over(thread, line)
-            self.parts.queueing.thread_over(thread)
+            self.parts.server_requests.thread_over(thread, line)
+            self.parts.turn_queueing.thread_over(thread)
         if rule.audience is Audience.EVERYBODY:
-            private = self.parts.titles.private(thread, method, line)
+            private = self.parts.shared_titles.private(thread, method, line)
             if private is not None:
                 thread, rule = private, PUBLISHED
         if rule.audience not in _OF_A_THREAD or thread is None:
@@ -166,11 +170,11 @@ class NotificationRouter:
         elif state.threads.get(thread).claimed:
             state.publish(thread, method, line)
         else:
-            self.parts.following.unclaimed(thread, method, line)
+            self.parts.subscriptions.unclaimed(thread, method, line)
         if thread is not None and message.params is not None:
             self._note(thread, method, message.params, line)
-        if thread in self.parts.titles.running:
-            self.retell(self.parts.titles.observe(thread, method, line))
+        if thread in self.parts.shared_titles.running:
+            self.retell(self.parts.shared_titles.observe(thread, method, line))
 
     def _notify_others(
         self, thread: str | None, method: str, line: bytes, rule: NotificationRule
@@ -180,7 +184,7 @@ class NotificationRouter:
         if rule.audience is Audience.OWNER:
             self._notify_owner(line, method, rule.own_id)
         elif rule.audience is Audience.ASKERS:
-            self._notify_these(self.parts.asking.askers_of_old_ways(line), method, line)
+            self._notify_these(self.parts.client_requests.askers_of_old_ways(line), method, line)
         elif rule.audience is Audience.WORKING:
             self._notify_these(self._working(), method, line)
         else:
@@ -202,7 +206,7 @@ class NotificationRouter:
     def _is_owned(self, method: str, line: bytes, rule: NotificationRule) -> bool:
         """Whether it names ids of a client's: then that client alone is told, in its own terms."""
         state = self.parts.state
-        over = {each.wire for each in self.parts.asking.answered_lately}
+        over = {each.wire for each in self.parts.client_requests.answered_lately}
         owned = id_fields.owned(line, state.scheduler.upstream, over, deeply=not rule.names_request)
         if owned is None:
             return False
@@ -236,22 +240,22 @@ class NotificationRouter:
             if not current.items:
                 current.since = self.parts.state.journal.head
         elif method == "item/completed":
-            self.parts.following.spawned(thread, line)
+            self.parts.subscriptions.spawned(thread, line)
         elif method == "turn/completed":
             running = self.parts.state.threads.get(thread).running
-            self.parts.offering.turn_over(thread, running.over, line)
-            self.parts.queueing.turn_over(thread, line)
+            self.parts.server_requests.turn_over(thread, running.over, line)
+            self.parts.turn_queueing.turn_over(thread, line)
             self._interrupted(thread)
             self.parts.state.release_candidates.add(thread)
         else:
-            self.parts.following.thread_closed(thread)
+            self.parts.subscriptions.thread_closed(thread)
 
     def _interrupted(self, thread: str) -> None:
         if turn_interrupts.turn_over(self.parts.state, thread):
-            self.parts.asking.pump()
+            self.parts.client_requests.pump()
 
     def _resolved(self, line: bytes) -> None:
-        thread = self.parts.offering.resolved(line)
+        thread = self.parts.server_requests.resolved(line)
         if thread is not None:
             self.parts.state.release_candidates.add(thread)
 
@@ -269,4 +273,4 @@ class NotificationRouter:
             if client is not None:
                 answer = jsonrpc.with_id(told.line, request.wire_text, request.origin)
                 self.parts.state.answer(client.id, answer, request.method)
-            self.parts.following.begun(request, told.line)
+            self.parts.subscriptions.begun(request, told.line)

@@ -46,10 +46,10 @@ class ResponseRouter:
         if request is None:
             text = "answer to a request that isn't known"
             self.parts.state.log("warning", text, id=id.decode(errors="replace")[:40])
-        elif not (failed and self.parts.asking.asks_again(request, bytes(message.error))):
-            if not (failed and self.parts.readings.begins(request, line)):
+        elif not (failed and self.parts.client_requests.asks_again(request, bytes(message.error))):
+            if not (failed and self.parts.local_resumes.begins(request, line)):
                 self._settle(request, line, failed=failed)
-            self.parts.asking.pump()
+            self.parts.client_requests.pump()
 
     def _settle(self, request: Request, line: bytes, *, failed: bool) -> None:
         """A request has its answer: what follows from it, and the answer to its asker."""
@@ -58,42 +58,44 @@ class ResponseRouter:
         if request.client is None and self._settle_own(request, line, failed=failed):
             return
         if not failed and not request.expired:
-            self.parts.following.will_repeat(request)
+            self.parts.subscriptions.will_repeat(request)
         client = None
         if not request.expired:  # one that expired has had its answer, and joins nothing more
-            self.parts.asking.joins(request, -1)
+            self.parts.client_requests.joins(request, -1)
             client = self.parts.state.clients.get(request.client or 0)
         line = self._settle_claim(request, client, line, failed=failed)
         if request.rule.begins:
-            self.parts.titles.answered(request, line, failed=failed)
+            self.parts.shared_titles.answered(request, line, failed=failed)
         elif not failed:
             line = self._as_client_may_see(client, request, line)
         named: dict[str, bool] = {}
         if request.rule.route is Route.FOLLOW and not failed:
             self.parts.notices.joined(line)
-            named, line = self.parts.following.before_answer(request, client, line)
-        steered = request.rule.begins and not failed and self.parts.queueing.steered(request, line)
+            named, line = self.parts.subscriptions.before_answer(request, client, line)
+        steered = (
+            request.rule.begins and not failed and self.parts.turn_queueing.steered(request, line)
+        )
         if client is not None:
             if request.notifies_steered and not failed:
                 line = _telling_steered(line, steered=steered)
             answer = jsonrpc.with_id(line, request.wire_text, request.origin)
             self.parts.state.answer(client.id, answer, request.method)
-        self.parts.asking.remember(request)
-        self.parts.sent.settled(request, line)
+        self.parts.client_requests.remember(request)
+        self.parts.deduplicator.settled(request, line)
         if request.method == INTERRUPT and not failed:
             turn_interrupts.done(self.parts.state, request)
         elif request.method == REVERT and not failed:
-            self.parts.sent.reverted(request)
+            self.parts.deduplicator.reverted(request)
         if request.rule.begins and not failed:
-            self.parts.following.begun(request, line)
+            self.parts.subscriptions.begun(request, line)
         if request.account == QUEUE and not request.expired:
-            self.parts.queueing.settled(request, line, failed=failed, steered=steered)
-        self.parts.following.after_answer(client, named)
+            self.parts.turn_queueing.settled(request, line, failed=failed, steered=steered)
+        self.parts.subscriptions.after_answer(client, named)
 
     def _as_client_may_see(self, client: Client | None, request: Request, line: bytes) -> bytes:
         """The answer without what isn't its asker's to see."""
         if request.method == LOADED:
-            return self.parts.titles.unlisted(client, line)
+            return self.parts.shared_titles.unlisted(client, line)
         if request.method == configuration_view.READ and not _may_see_all(client):
             return configuration_view.shown(line)
         return line
@@ -103,17 +105,17 @@ class ResponseRouter:
         if request.method == "initialize":
             self.initialized(line)
             return True
-        if self.parts.readings.asked(request):
-            answer = self.parts.readings.answered(request, line)
+        if self.parts.local_resumes.asked(request):
+            answer = self.parts.local_resumes.answered(request, line)
             if answer is not None:
                 waited, line, failed = answer
                 self._settle(waited, line, failed=failed)
             return True
         return (
             self.parts.recovery.resumed(request, failed=failed)
-            or self.parts.replaying.loaded(request, failed=failed)
+            or self.parts.replays.loaded(request, failed=failed)
             or self.parts.clearance.told(request, line, failed=failed)
-            or self.parts.following.loaded(request, failed=failed)
+            or self.parts.subscriptions.loaded(request, failed=failed)
         )
 
     def _settle_claim(
@@ -144,9 +146,9 @@ class ResponseRouter:
 
     def on_timer(self) -> None:
         """Ask again what was put off for overload; give up what has waited too long."""
-        for request in self.parts.asking.retry():
+        for request in self.parts.client_requests.retry():
             self._settle(request, _NOBODY_WANTS_IT, failed=True)
-        for request in self.parts.asking.expire():
+        for request in self.parts.client_requests.expire():
             self._own_expired(request)
 
     def _own_expired(self, request: Request) -> None:
@@ -157,7 +159,7 @@ class ResponseRouter:
                 KillUpstream(f"no answer to `initialize` within {seconds:g} s")
             )
         elif request.account == QUEUE:
-            self.parts.queueing.settled(request, b"{}", failed=True, steered=False)
+            self.parts.turn_queueing.settled(request, b"{}", failed=True, steered=False)
         else:
             self._settle_own(request, b"", failed=True)
 

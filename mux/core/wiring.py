@@ -30,18 +30,18 @@ class Features:
     """All of them; what each is for stands in ``broker``. Made by ``wired``."""
 
     state: State
-    sent: Deduplicator
-    asking: ClientRequests
-    offering: ServerRequests
-    following: Subscriptions
-    readings: LocalResumes
+    deduplicator: Deduplicator
+    client_requests: ClientRequests
+    server_requests: ServerRequests
+    subscriptions: Subscriptions
+    local_resumes: LocalResumes
     recovery: Recovery
-    replaying: Replays
+    replays: Replays
     presence: Presence
-    looking: Attention
+    attention: Attention
     notices: Notices
-    titles: SharedTitles
-    queueing: TurnQueueing
+    shared_titles: SharedTitles
+    turn_queueing: TurnQueueing
     clearance: DirectoryClearance
 
     @classmethod
@@ -55,17 +55,17 @@ class Features:
         clearance = DirectoryClearance(state, asking)
         return cls(
             state=state,
-            sent=sent,
-            asking=asking,
-            offering=offering,
-            following=Subscriptions(state, asking, offering, clearance),
-            readings=LocalResumes(state, asking),
+            deduplicator=sent,
+            client_requests=asking,
+            server_requests=offering,
+            subscriptions=Subscriptions(state, asking, offering, clearance),
+            local_resumes=LocalResumes(state, asking),
             recovery=recovery,
-            replaying=Replays(state, asking, clearance),
+            replays=Replays(state, asking, clearance),
             presence=Presence(state),
-            looking=looking,
+            attention=looking,
             notices=Notices(state, looking, timing, life),
-            titles=SharedTitles(state, asking, recovery),
-            queueing=TurnQueueing(state, asking, sent, recovery),
+            shared_titles=SharedTitles(state, asking, recovery),
+            turn_queueing=TurnQueueing(state, asking, sent, recovery),
             clearance=clearance,
         )

@@ -147,13 +147,13 @@ class Glance:
     each client of each thread.
     """
 
-    looking: Attention
+    attention: Attention
     anywhere: Look | None = None
     _at: dict[str | None, Look] = attrs.field(factory=dict)
 
     def add(self, client: Client) -> None:
         """Take in what a client looks at."""
-        now, timing, focus = self.looking.state.now, self.looking.timing, client.focus
+        now, timing, focus = self.attention.state.now, self.attention.timing, client.focus
         if focus is not None:
             if focus.active and client.heard + timing.focus > now:
                 self._looks(client, focus.thread, client.heard + timing.focus)
@@ -174,5 +174,5 @@ class Glance:
         """Who looks at the thread or at one above it; with None, who is here at all."""
         if thread is None:
             return self.anywhere
-        found = (self._at[id] for id in self.looking.line(thread) if id in self._at)
+        found = (self._at[id] for id in self.attention.line(thread) if id in self._at)
         return max(found, key=lambda look: look[1], default=None)

@@ -52,7 +52,7 @@ class ClientRequests:
     """
 
     state: State
-    sent: Deduplicator
+    deduplicator: Deduplicator
     answered_lately: deque[Request] = attrs.field(factory=lambda: deque(maxlen=ANSWERED_LATELY))
     here: list[Request] = attrs.field(factory=list)
     _wire: int = 0
@@ -122,7 +122,7 @@ class ClientRequests:
         """It won't be answered from upstream: what it began here is undone."""
         if request.claim is not None and request.client is not None:
             self.state.scoped_ids.release(request.client, request.claim)
-        self.sent.settled(request, _NEVER_SENT)
+        self.deduplicator.settled(request, _NEVER_SENT)
         audit_events.lost(self.state, request)
 
     def remember(self, request: Request) -> None:

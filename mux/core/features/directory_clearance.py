@@ -79,7 +79,7 @@ class DirectoryClearance:
     """
 
     state: State
-    asking: ClientRequests
+    client_requests: ClientRequests
     again: Callable[[Client, ClientMessage], None] = attrs.field(init=False)
     waits: list[_Case] = attrs.field(factory=list)
     _cases: dict[int, _Case] = attrs.field(factory=dict)
@@ -208,10 +208,10 @@ class DirectoryClearance:
             return
         waiting, self.waits = self.waits, []
         for case in waiting:
-            case.asked.append(self.asking.ask_for_broker(CONFIG, {"includeLayers": False}))
+            case.asked.append(self.client_requests.ask_for_broker(CONFIG, {"includeLayers": False}))
             if case.thread is not None:
                 params = {"threadId": case.thread}
-                case.asked.append(self.asking.ask_for_broker(THREAD, params))
+                case.asked.append(self.client_requests.ask_for_broker(THREAD, params))
 
     def told(self, request: Request, line: bytes, *, failed: bool) -> bool:
         """An answer to one of ``refresh``'s requests; False if it is none."""

@@ -49,7 +49,7 @@ class LocalResumes:
     """Those under way, by the wire id of what was asked last."""
 
     state: State
-    asking: ClientRequests
+    client_requests: ClientRequests
     _waiting: dict[int, _Reading] = attrs.field(factory=dict)
 
     def begins(self, request: Request, error: bytes) -> bool:
@@ -66,7 +66,7 @@ class LocalResumes:
         return True
 
     def _ask(self, reading: _Reading, method: str, params: dict[str, object]) -> None:
-        asked = self.asking.ask_for_broker(method, params)
+        asked = self.client_requests.ask_for_broker(method, params)
         self._waiting[asked.wire] = reading
 
     def asked(self, request: Request) -> bool:

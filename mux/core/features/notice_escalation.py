@@ -45,7 +45,7 @@ class NoticeEscalation:
     """Who is told next. ``due``: when somebody more is to be told, if nobody looks until then."""
 
     state: State
-    looking: Attention
+    attention: Attention
     timing: Timing
     due: float = NEVER
     _recipients: tuple[Recipient, ...] = ()
@@ -111,7 +111,7 @@ class NoticeEscalation:
         return True
 
     def _used(self, recipient: Recipient) -> float:
-        return max(recipient.used, self.looking.used.get(recipient.device, float("-inf")))
+        return max(recipient.used, self.attention.used.get(recipient.device, float("-inf")))
 
     def log_decision(self, each: OpenNotice, outcome: str, why: str, device: str = "") -> None:
         """Say once why it was decided so."""

@@ -75,7 +75,7 @@ class Notices:
     """
 
     state: State
-    looking: Attention
+    attention: Attention
     timing: Timing
     life: str = ""
     escalation: NoticeEscalation = attrs.field(init=False)
@@ -91,7 +91,7 @@ class Notices:
 
     @escalation.default
     def _made_escalation(self) -> NoticeEscalation:
-        return NoticeEscalation(self.state, self.looking, self.timing)
+        return NoticeEscalation(self.state, self.attention, self.timing)
 
     @property
     def needs_refresh(self) -> bool:
@@ -106,7 +106,7 @@ class Notices:
 
     def _changes(self) -> tuple[int, int, int]:
         state = self.state
-        return state.pending_requests.changes, self.looking.changes, state.threads.lineage
+        return state.pending_requests.changes, self.attention.changes, state.threads.lineage
 
     # ── what passes by ────────────────────────────────────────────────────────────────────────
 
@@ -120,7 +120,7 @@ class Notices:
 
     def acted(self, client: Client, method: str, thread: str | None) -> None:
         """A person did something to a thread by this client."""
-        self.looking.acted(client, thread)
+        self.attention.acted(client, thread)
         if method == INTERRUPT and thread is not None:
             _remember(self._interrupted_by, thread, _name(client))
 
@@ -233,7 +233,7 @@ class Notices:
 
     def _title(self, thread: str | None) -> str:
         """What the thread is called; a sub-agent's, as what spawned it."""
-        for id in self.looking.line(thread or ""):
+        for id in self.attention.line(thread or ""):
             record = self.state.threads.known.get(id)
             if record is not None and record.name:
                 return notice_sources.one_line(record.name)
@@ -247,7 +247,7 @@ class Notices:
         self._raise_what_waits()
         self._watch_app_server()
         if self._open:
-            glance = self.looking.glance()
+            glance = self.attention.glance()
             for each in list(self._open.values()):
                 self._weigh(each, glance)
         self._seen = self._changes()
@@ -304,7 +304,7 @@ class Notices:
         client = self.state.clients.get(request.answered_by or 0)
         if client is None:
             return "answered"
-        self.looking.acted(client, request.thread)
+        self.attention.acted(client, request.thread)
         return f"answered by {_name(client)}"
 
     def _watch_app_server(self) -> None:
@@ -328,7 +328,7 @@ class Notices:
                 self._over(each.notice.subject, f"{_name(look[0])} looks at it")
                 return
         else:
-            look = self.looking.at_request(each.request)
+            look = self.attention.at_request(each.request)
             if look is not None:
                 each.alone_since = None
                 self.escalation.log_decision(each, "suppressed", f"{_name(look[0])} looks at it")
@@ -348,7 +348,7 @@ class Notices:
         if self._knows(notice.subject):
             return each
         self.escalation.log_decision(each, "raised", "")
-        look = self.looking.at_thread(notice.thread)
+        look = self.attention.at_thread(notice.thread)
         if look is not None:
             suppressed = suppressed or f"{_name(look[0])} looks at it"
         if suppressed is not None:

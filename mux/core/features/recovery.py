@@ -56,8 +56,8 @@ class Recovery:
     """Ends and beginnings. ``restart_asked``: who waits for a planned restart, by (client, id)."""
 
     state: State
-    asking: ClientRequests
-    offering: ServerRequests
+    client_requests: ClientRequests
+    server_requests: ServerRequests
     restart_asked: list[tuple[ClientId, bytes]] = attrs.field(factory=list)
     restart_now: bool = False
     last_heard: float = 0.0
@@ -79,8 +79,8 @@ class Recovery:
         self._resuming.clear()
         for request in state.scheduler.lose():
             text = f"the app-server ended before it answered `{request.method}`"
-            self.asking.lost(request, text)
-        self.offering.resolve_all()
+            self.client_requests.lost(request, text)
+        self.server_requests.resolve_all()
         for thread in list(state.threads.known.values()):
             self._end_thread(thread, unix_time)
         self._end_processes()
@@ -183,10 +183,10 @@ class Recovery:
     def _fail_all_that_waits(self, why: str) -> None:
         state = self.state
         for request in state.scheduler.drop_queued():
-            self.asking.lost(request, why)
+            self.client_requests.lost(request, why)
         for request in self._held:
-            self.asking.drop(request)
-            self.asking.fail(request, jsonrpc.APP_SERVER_GONE, why)
+            self.client_requests.drop(request)
+            self.client_requests.fail(request, jsonrpc.APP_SERVER_GONE, why)
         for client, origin in self.restart_asked:
             if client in state.clients:
                 state.error(client, origin, jsonrpc.APP_SERVER_GONE, why)
@@ -203,14 +203,14 @@ class Recovery:
         for thread in list(state.threads.known.values()):
             wanted = thread.followers or thread.id in state.turn_queues
             if wanted and not thread.subscribed:
-                request = self.asking.load(
+                request = self.client_requests.load(
                     thread.id, thread_settings.to_load(thread.loaded_with, thread.settings)
                 )
                 self._resuming[request.wire] = thread.id
         for _client, claim in state.scoped_ids.running():
             begin = BEGUN_AGAIN.get(claim.ended_by)
             if begin is not None:
-                self.asking.ask_for_broker(begin, msgspec.Raw(claim.params), claim=claim)
+                self.client_requests.ask_for_broker(begin, msgspec.Raw(claim.params), claim=claim)
         self._ready_if_resumed()
 
     def resumed(self, request: Request, *, failed: bool) -> bool:
@@ -237,7 +237,7 @@ class Recovery:
         self.state.release_candidates.add(thread.id)  # its last follower may have left meanwhile
         if thread.settings:
             params = thread_settings.to_update(thread.id, thread.settings)
-            request = self.asking.ask_for_broker(thread_settings.UPDATE, params)
+            request = self.client_requests.ask_for_broker(thread_settings.UPDATE, params)
             self._resuming[request.wire] = thread.id
 
     def _ready_if_resumed(self) -> None:
@@ -255,7 +255,7 @@ class Recovery:
         self.restart_now = False
         held, self._held = self._held, []
         for request in held:
-            self.asking.submit(request)
+            self.client_requests.submit(request)
         state.log("info", "app-server ready", generation=state.appserver.generation)
 
     # ── a planned end ─────────────────────────────────────────────────────────────────────────
@@ -281,7 +281,7 @@ class Recovery:
         if thread is not None and thread.running.turn is not None:
             return False  # it joins a turn that runs, for which the restart waits anyway
         if len(self._held) >= self.state.limits.queued_per_client:
-            self.asking.refuse(request)
+            self.client_requests.refuse(request)
         else:
             self._held.append(request)
             self.state.wake_at(self.state.now + self.state.limits.request_deadline)
@@ -294,16 +294,16 @@ class Recovery:
                 request.client, request.account = None, DEPARTED
             else:
                 self._held.remove(request)
-                self.asking.drop(request)
+                self.client_requests.drop(request)
 
     def _expire_held(self) -> float:
         state = self.state
         since = state.now - state.limits.request_deadline
         for request in [each for each in self._held if each.since <= since]:
             self._held.remove(request)
-            self.asking.drop(request)
+            self.client_requests.drop(request)
             text = f"a restart of the app-server waits for {', '.join(self.waits_for())}: try again"
-            self.asking.fail(request, jsonrpc.DEADLINE_PASSED, text)
+            self.client_requests.fail(request, jsonrpc.DEADLINE_PASSED, text)
         oldest = min((each.since for each in self._held), default=NEVER)
         return oldest + state.limits.request_deadline
 
@@ -342,7 +342,7 @@ class Recovery:
         since = state.now - state.limits.coming_up
         for request in state.scheduler.drop_queued(asked_before=since):
             text = f"the app-server did not come up within {state.limits.coming_up:g} s"
-            self.asking.lost(request, text)
+            self.client_requests.lost(request, text)
         return min(state.scheduler.oldest_queued() + state.limits.coming_up, self._expire_held())
 
     def _look_for_a_sign(self) -> float:
@@ -354,7 +354,7 @@ class Recovery:
             if state.now < due:
                 return due
             method, params = "thread/loaded/list", {"limit": 1}
-            self._probe = probe = self.asking.ask_for_broker(method, params, _PROBE)
+            self._probe = probe = self.client_requests.ask_for_broker(method, params, _PROBE)
         if state.now < probe.since + state.limits.probe_deadline:
             return probe.since + state.limits.probe_deadline
         reason = f"no sign of life within {state.limits.probe_deadline:g} s"

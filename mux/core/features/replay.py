@@ -58,7 +58,7 @@ class Replays:
     """Replays under way, and what departed clients followed (by principal and program)."""
 
     state: State
-    asking: ClientRequests
+    client_requests: ClientRequests
     clearance: DirectoryClearance
     _loading: dict[int, tuple[_Replay, str]] = attrs.field(factory=dict)
     _left: OrderedDict[tuple[tuple[str, str], str], dict[str, int]] = attrs.field(
@@ -99,13 +99,13 @@ class Replays:
             text = f"Invalid request: {wrong}"
             self.state.error(client.id, message.id, jsonrpc.INVALID_REQUEST, text)
         else:
-            request = self.asking.request(client, message, request_rule(message.method))
+            request = self.client_requests.request(client, message, request_rule(message.method))
             request.params = message.params
             self._begin(client, request, params)
 
     def go_on(self) -> None:
         """The app-server is ready, and it is the turn of these, which waited for it."""
-        here, self.asking.here = self.asking.here, []
+        here, self.client_requests.here = self.client_requests.here, []
         for request in here:
             client = self.state.clients.get(request.account)
             if client is not None:
@@ -119,7 +119,7 @@ class Replays:
             return
         wanted, not_had = self._wanted(client, params)
         if wanted and self.state.appserver.state is not AppServerState.READY:
-            self.asking.submit(request)
+            self.client_requests.submit(request)
         else:
             self._load(_Replay(request, params, self._with_children(wanted), not_had))
 
@@ -186,7 +186,7 @@ class Replays:
         client = self.state.clients[replay.client]
 
         def load(settings: dict[str, bytes]) -> None:
-            request = self.asking.load(id, settings)
+            request = self.client_requests.load(id, settings)
             self._loading[request.wire] = (replay, id)
 
         def not_loaded(_code: int, _why: str) -> None:
@@ -218,9 +218,11 @@ class Replays:
             if replay.client not in self.state.clients:
                 continue
             if self.state.appserver.state is AppServerState.DOWN:
-                self.asking.lost(replay.request, "the app-server ended while it loaded the thread")
+                self.client_requests.lost(
+                    replay.request, "the app-server ended while it loaded the thread"
+                )
             else:
-                self.asking.submit(replay.request)
+                self.client_requests.submit(replay.request)
 
     def _no_longer_joining(self, replay: _Replay) -> None:
         for thread in replay.threads:

@@ -86,7 +86,7 @@ class SharedTitles:
     """The title threads' turns. ``running``: by thread, those that are listened to."""
 
     state: State
-    asking: ClientRequests
+    client_requests: ClientRequests
     recovery: Recovery
     running: dict[str, _TitleTurn] = attrs.field(factory=dict)
     _over: list[_TitleTurn] = attrs.field(factory=list)
@@ -202,7 +202,7 @@ class SharedTitles:
             thread = self.state.threads.known.get(request.thread or "")
             client = self.state.clients.get(request.client or 0)
             if thread is None:
-                self.asking.lost(request, "its thread has been closed")
+                self.client_requests.lost(request, "its thread has been closed")
             elif client is not None:
                 wanted = _canonical((jsonrpc.read_fields(request.line) or {}).get("params", b""))
                 about = frozenset(self.state.threads.shown_follows(client))
@@ -210,7 +210,7 @@ class SharedTitles:
                 turn.waiting = waiting[at + 1 :]
                 self.running[thread.id] = turn
                 if not self.recovery.holds(request, thread):
-                    self.asking.submit(request)
+                    self.client_requests.submit(request)
                 return
 
     # ── who waits no longer ───────────────────────────────────────────────────────────────────
@@ -220,21 +220,21 @@ class SharedTitles:
         if not self.running:
             return
         for request in self._take(lambda each: each.client == client.id and each.thread == thread):
-            self.asking.drop(request)
+            self.client_requests.drop(request)
             text = "the thread was unsubscribed from before the turn began"
             self.state.error(client.id, request.origin, jsonrpc.INVALID_REQUEST, text)
 
     def client_left(self, client: Client) -> None:
         """Nobody waits for its titles."""
         for request in self._take(lambda each: each.client == client.id):
-            self.asking.drop(request)
+            self.client_requests.drop(request)
 
     def upstream_gone(self) -> None:
         """The app-server has ended, and all private threads with it."""
         waiting = self._take(lambda _each: True)
         self.running.clear()
         for request in waiting:
-            self.asking.lost(request, "the app-server ended before the turn began")
+            self.client_requests.lost(request, "the app-server ended before the turn began")
 
     def on_timer(self) -> float:
         """Run those that have waited long enough; returns when to look again."""

@@ -42,8 +42,8 @@ class Subscriptions:
     """
 
     state: State
-    asking: ClientRequests
-    offering: ServerRequests
+    client_requests: ClientRequests
+    server_requests: ServerRequests
     clearance: DirectoryClearance
     _early: dict[str, list[tuple[str, bytes]]] = attrs.field(factory=dict)
     _orphans: dict[str, float] = attrs.field(factory=dict)
@@ -113,7 +113,7 @@ class Subscriptions:
                 continue
             for method, line in thread.running.introduction() if new else ():
                 self._tell(client, method, line)
-            self.offering.offer_pending(client, id)
+            self.server_requests.offer_pending(client, id)
             self.state.complete_joining(client)
             if new:
                 self._join_children(client, id)
@@ -135,7 +135,7 @@ class Subscriptions:
 
         def load(settings: dict[str, bytes]) -> None:
             self._clearing.pop(id, None)
-            self._loading[self.asking.load(id, settings).wire] = id
+            self._loading[self.client_requests.load(id, settings).wire] = id
 
         def not_loaded(_code: int, _why: str) -> None:
             self._clearing.pop(id, None)
@@ -150,7 +150,7 @@ class Subscriptions:
             self._tell(client, "turn/started", running.started)
         for method, line in running.introduction():
             self._tell(client, method, line)
-        self.offering.offer_pending(client, child.id)
+        self.server_requests.offer_pending(client, child.id)
         self.state.complete_joining(client)
 
     def _tell(self, client: Client, method: str, line: bytes) -> None:
@@ -248,7 +248,7 @@ class Subscriptions:
             self._join(self.state.clients[id], thread)
         self._publish_early(thread)
         for id in followers:
-            self.offering.offer_pending(self.state.clients[id], thread)
+            self.server_requests.offer_pending(self.state.clients[id], thread)
 
     def _publish_early(self, thread: str) -> None:
         """What came of it before anybody followed it."""
@@ -264,7 +264,7 @@ class Subscriptions:
         held = thread is not None and (thread.subscribed or thread.followers)
         if not held and not self.state.threads.joining[id]:
             # Nobody has it, so nobody loses it; and the error, if it is one, is native.
-            self.asking.ask(client, message, rule)
+            self.client_requests.ask(client, message, rule)
             return
         thread = self.state.threads.get(id)
         joining = [
@@ -277,7 +277,7 @@ class Subscriptions:
         follows = client.id in thread.followers or joining
         status = "unsubscribed" if follows else "notSubscribed"
         self.state.unfollow(client, thread.id)
-        self.offering.unfollowed(client, thread.id)
+        self.server_requests.unfollowed(client, thread.id)
         answer = jsonrpc.result(message.id, {"status": status})
         self.state.answer(client.id, answer, message.method)
         self.state.release_candidates.add(thread.id)
@@ -307,7 +307,7 @@ class Subscriptions:
         """Give the subscription back once nobody follows and nothing runs or waits."""
         if thread.subscribed and not self.state.is_held(thread):
             thread.subscribed = False
-            self.asking.give_back(thread.id)
+            self.client_requests.give_back(thread.id)
 
     def _is_needed(self, thread: Thread) -> bool:
         """Whether one that nobody has followed may be yet, or something of it waits."""

@@ -56,8 +56,8 @@ class TurnQueueing:
     """
 
     state: State
-    asking: ClientRequests
-    sent: Deduplicator
+    client_requests: ClientRequests
+    deduplicator: Deduplicator
     recovery: Recovery
     _undecided: dict[str, list[Request]] = attrs.field(factory=dict)
     _last: int = 0
@@ -134,7 +134,7 @@ class TurnQueueing:
     def _fail(self, request: Request, code: int, text: str, told: object) -> None:
         audit_events.lost(self.state, request)
         line = jsonrpc.error(request.origin, code, text, told)
-        self.sent.settled(request, line)
+        self.deduplicator.settled(request, line)
         if request.client in self.state.clients:
             self.state.answer(request.client or 0, line, "error")
 
@@ -157,7 +157,7 @@ class TurnQueueing:
         answer = {"appmux": {"queued": {"id": turn.id, "threadId": thread, "place": place}}}
         line = jsonrpc.result(request.origin, answer)
         self.state.answer(client.id, line, request.method)
-        self.sent.settled(request, line)
+        self.deduplicator.settled(request, line)
         self._notify(queue, "queued", turn)
 
     # ── started ───────────────────────────────────────────────────────────────────────────────
@@ -197,8 +197,8 @@ class TurnQueueing:
             self._notify(queue, "failed", turn, why=why)
             return
         queue.starting = turn
-        queue.request = self.asking.queued_turn(queue.thread, turn)
-        self.asking.submit(queue.request)
+        queue.request = self.client_requests.queued_turn(queue.thread, turn)
+        self.client_requests.submit(queue.request)
 
     def _refused_by_now(self, thread: str, turn: QueuedTurn) -> str:
         """Why it mayn't run any more: what it says was tight by what held when it was asked."""
@@ -224,11 +224,11 @@ class TurnQueueing:
                 return  # one that may begin a turn hasn't its answer yet
             del requests[0]
             if gone:
-                self.asking.drop(request)
+                self.client_requests.drop(request)
             elif busy:
                 self._reject(request, thread)
             elif not self.recovery.holds(request, self.state.threads.known.get(thread)):
-                self.asking.submit(request)
+                self.client_requests.submit(request)
         del self._undecided[thread]
 
     def settled(self, request: Request, line: bytes, *, failed: bool, steered: bool) -> None:
@@ -248,7 +248,7 @@ class TurnQueueing:
         else:
             result = jsonrpc.read_fields(fields.get("result", b"{}")) or {}
             started = result.get("turn", b"null")
-            self.sent.began(turn.owner, turn.params, started)
+            self.deduplicator.began(turn.owner, turn.params, started)
             self._notify(queue, "started", turn, started, steered=steered)
 
     def steered(self, request: Request, line: bytes) -> bool:
