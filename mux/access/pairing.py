@@ -156,7 +156,7 @@ class Pairing:
     puts what became of a device into the audit log.
     """
 
-    book: DeviceRegistry
+    registry: DeviceRegistry
     notify: Callable[[ClientId, str, object], None]
     record: Callable[[str, dict[str, object]], None]
     _tickets: dict[str, PairingTicket] = attrs.field(factory=dict, repr=False)
@@ -168,8 +168,8 @@ class Pairing:
     def begin(self, owner: ClientId, wanted: Wanted) -> tuple[PairingTicket, str]:
         """A new ticket, and its text. Raises ``DeviceError``, ``PairingError``."""
         if wanted.name:
-            wanted = attrs.evolve(wanted, name=self.book.free_name(wanted.name))
-        now, wall = trio.current_time(), self.book.clock()
+            wanted = attrs.evolve(wanted, name=self.registry.free_name(wanted.name))
+        now, wall = trio.current_time(), self.registry.clock()
         # One that is over is kept while it holds, so that a second use is called by its name.
         self._tickets = {
             digest: each
@@ -206,7 +206,9 @@ class Pairing:
             self._again(ticket, address)
             text = "the ticket has been used: ask for a new one"
             return _refusal(HTTPStatus.CONFLICT, "used-ticket", text, f"ticket {ticket.id}")
-        if ticket.outcome is not None or not _holds(ticket, trio.current_time(), self.book.clock()):
+        if ticket.outcome is not None or not _holds(
+            ticket, trio.current_time(), self.registry.clock()
+        ):
             text = "the ticket holds no more: ask for a new one"
             return _refusal(HTTPStatus.GONE, "expired-ticket", text)
         return await self._await_word(ticket, sent, address)
@@ -264,8 +266,8 @@ class Pairing:
 
     def _enter(self, ticket: PairingTicket) -> Device:
         wanted, digest = ticket.wanted, digest_of(ticket.token)
-        name = wanted.name or self.book.name_like(ticket.came)
-        return self.book.add(name, wanted.kind, wanted.scopes, digest, wanted.lifetime)
+        name = wanted.name or self.registry.name_like(ticket.came)
+        return self.registry.add(name, wanted.kind, wanted.scopes, digest, wanted.lifetime)
 
     def conclude(self, reply: Reply, *, delivered: bool) -> None:
         """The reply has reached the device, or never will."""
@@ -283,7 +285,7 @@ class Pairing:
         """The device is gone without its token."""
         if ticket.device is not None:
             try:
-                self.book.revoke(ticket.device)
+                self.registry.revoke(ticket.device)
             except DeviceRegistryError as failure:
                 log.error("a device that left before it was paired stays", why=str(failure))
             ticket.device, ticket.outcome = None, None

@@ -66,7 +66,7 @@ class DeviceRequests:
     number, ``changed`` that some device has another name or other scopes.
     """
 
-    book: DeviceRegistry
+    registry: DeviceRegistry
     dispatcher: Dispatcher
     open_door: bool
     record: Callable[[str, dict[str, object]], None]
@@ -77,7 +77,7 @@ class DeviceRequests:
     """The connections of devices: which device, and from where."""
 
     def __attrs_post_init__(self) -> None:
-        self.pairing = Pairing(self.book, self.dispatcher.notify, self.record)
+        self.pairing = Pairing(self.registry, self.dispatcher.notify, self.record)
 
     # -- who comes and goes ------------------------------------------------------------------------
 
@@ -85,7 +85,7 @@ class DeviceRequests:
         """A client has attached. The book may have changed since it was at the door."""
         if not principal.device:
             return
-        device = self.book.by_id(principal.device)
+        device = self.registry.by_id(principal.device)
         if device is None:
             self.dispatcher.handle(ClientAccessEnded(client, REVOKED))
         elif device.scopes != principal.scopes:
@@ -93,7 +93,7 @@ class DeviceRequests:
         else:
             address = peer.rpartition(":")[0].strip("[]") or peer
             self._live[client] = (device.id, address)
-            self.book.saw(device.id, address)
+            self.registry.saw(device.id, address)
             if device.name != principal.name:
                 self._rename(client, device)
             self.changed()
@@ -102,7 +102,7 @@ class DeviceRequests:
         """Its connection is gone."""
         self.pairing.called_off(client)
         device, address = self._live.pop(client, ("", ""))
-        self.book.saw(device, address)
+        self.registry.saw(device, address)
         if device:
             self.changed()
 
@@ -134,7 +134,7 @@ class DeviceRequests:
                 self.pairing.confirm(asked.client, word.id, accept=word.accept)
                 return Done()
             case "mux/devices/list":
-                return Devices([self._shown(each) for each in self.book])
+                return Devices([self._shown(each) for each in self.registry])
             case "mux/devices/add":
                 return self._add(by, _read(asked, AddParams))
             case "mux/devices/revoke":
@@ -161,15 +161,15 @@ class DeviceRequests:
             digest = digest_of(token)
         elif not _SHA256_HEX.fullmatch(digest):
             raise DeviceRequestError("tokenSha256 must be 64 hex digits in lower case")
-        name = wanted.name or self.book.name_like(wanted.kind)
-        device = self.book.add(name, wanted.kind, scopes, digest, lifetime)
+        name = wanted.name or self.registry.name_like(wanted.kind)
+        device = self.registry.add(name, wanted.kind, scopes, digest, lifetime)
         self._record("device/added", device, by)
         return Added(**structs.asdict(self._shown(device)), token=token or msgspec.UNSET)
 
     def _revoke(self, by: Principal, name: str) -> Revoked:
-        device = self.book.by_name(name)
+        device = self.registry.by_name(name)
         try:
-            self.book.revoke(device)
+            self.registry.revoke(device)
         finally:
             closed = self._end(device, REVOKED)
             self.revoked(device.id)
@@ -177,8 +177,8 @@ class DeviceRequests:
         return Revoked(device.name, closed)
 
     def _renamed(self, by: Principal, wanted: RenameParams) -> DeviceShown:
-        before = self.book.by_name(wanted.name)
-        device = self.book.rename(before, wanted.to)
+        before = self.registry.by_name(wanted.name)
+        device = self.registry.rename(before, wanted.to)
         for client in self._clients_of(device):
             self._rename(client, device)
         self._record("device/renamed", device, by, was=before.name)
@@ -186,11 +186,11 @@ class DeviceRequests:
         return self._shown(device)
 
     def _limit(self, by: Principal, wanted: ScopeParams) -> Limited:
-        before, scopes = self.book.by_name(wanted.name), frozenset(wanted.scopes)
+        before, scopes = self.registry.by_name(wanted.name), frozenset(wanted.scopes)
         _refuse_more_than_held(scopes - before.scopes, by)
         if not scopes:
             raise DeviceError("a device needs a scope; to shut it out, `appmux devices revoke` it")
-        device = self.book.limit(before, scopes)
+        device = self.registry.limit(before, scopes)
         closed = self._end(device, CHANGED) if scopes != before.scopes else 0
         self._record("device/limited", device, by, had=sorted(before.scopes))
         self.changed()
@@ -203,7 +203,7 @@ class DeviceRequests:
             scopes=sorted(device.scopes),
             made_at=device.made,
             expires_at=device.expires,
-            expired=device.expired(self.book.clock()),
+            expired=device.expired(self.registry.clock()),
             seen_at=device.seen,
             address=device.address,
             attached=len(self._clients_of(device)),

@@ -68,8 +68,8 @@ class NoticeDelivery:
     never: tuple[str, ...]
     pushes: Pushes
     ledger: Ledger
-    wishes: NoticePreferences
-    book: DeviceRegistry
+    preferences: NoticePreferences
+    registry: DeviceRegistry
     dispatcher: Dispatcher
     record: Callable[[str, dict[str, object]], None]
     tickets: AnswerTickets = attrs.field(factory=AnswerTickets)
@@ -116,12 +116,12 @@ class NoticeDelivery:
         """Look each minute whether quiet hours or a snooze began or ended; have wishes written."""
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self.wishes.run)
+                nursery.start_soon(self.preferences.run)
                 while True:
                     await trio.sleep(MINUTE - self.clock() % MINUTE)
                     self.report_recipients()
         finally:
-            self.wishes.flush()
+            self.preferences.flush()
 
     def clock_moved(self) -> None:
         """The wall's clock was set, or the machine slept."""
@@ -141,7 +141,7 @@ class NoticeDelivery:
         keys = dict.fromkeys(each.device for each in self.pushes.endpoints.all())
         for key in keys:
             name = self.name(key)
-            rules = self.wishes.now(key)
+            rules = self.preferences.now(key)
             further = name in self.settings.escalate_to or key in self.settings.escalate_to
             if key == HOST:
                 yield Recipient(key, name, ALL, -math.inf, rules, further, always=not further)
@@ -152,18 +152,18 @@ class NoticeDelivery:
         """Who is behind a device's key now; None for one that is revoked, expired or unknown."""
         kind, _, rest = key.partition(":")
         if kind == "device":
-            device = self.book.by_id(rest)
+            device = self.registry.by_id(rest)
             if device is None or device.expired(self.clock()):
                 return None
             return Principal(device.name, "device", device.expires, device.scopes, device.id)
-        wish = self.wishes.known(key)
+        wish = self.preferences.known(key)
         if wish is None:
             return None
         return Principal(wish.name, "capability-token", scopes=frozenset(wish.scopes))
 
     def _used(self, key: str) -> float:
         """When it was seen last, on the core's clock; to the minute, as finer changes nothing."""
-        device = self.book.by_id(key.partition(":")[2])
+        device = self.registry.by_id(key.partition(":")[2])
         if device is None or device.seen is None:
             return -math.inf
         ago = max(0.0, self.clock() - device.seen)
@@ -179,7 +179,7 @@ class NoticeDelivery:
     def key_of(self, name: str) -> str | None:
         """The key of a device by its name, or by the key itself; None if there is no such."""
         for each in dict.fromkeys(
-            [*(device_key(device.id) for device in self.book),
+            [*(device_key(device.id) for device in self.registry),
              *(endpoint.device for endpoint in self.pushes.endpoints.all())]
         ):  # fmt: skip
             if name == each or name.casefold() == self.name(each).casefold():
@@ -189,7 +189,7 @@ class NoticeDelivery:
     def revoked(self, device: str) -> None:
         """The device with this number is out of the book."""
         self.pushes.forget(device_key(device))
-        self.wishes.forget(device_key(device))
+        self.preferences.forget(device_key(device))
         self.report_recipients()
 
     # -- what the core says ------------------------------------------------------------------------
@@ -260,7 +260,7 @@ class NoticeDelivery:
     def status(self) -> dict[str, Any]:
         """For ``mux/status``."""
         facts = self.pushes.status()
-        said = (facts["trouble"], self.ledger.trouble, self.wishes.trouble)
+        said = (facts["trouble"], self.ledger.trouble, self.preferences.trouble)
         trouble = [each for each in said if each]
         return {**facts, "standing": len(self._standing), "trouble": "; ".join(trouble) or None}
 

@@ -37,7 +37,7 @@ class _Sent(msgspec.Struct):
 class LockScreen:
     """Judges of one broker."""
 
-    noticing: NoticeDelivery
+    delivery: NoticeDelivery
 
     def decide(self, push: str, authorization: str, body: bytes, address: str) -> Reply:
         """The answer to the device. Doesn't wait."""
@@ -49,14 +49,14 @@ class LockScreen:
         if not authorization.lower().startswith(BEARER):
             token = ""
         text = sent.ticket or (token if token.startswith(PREFIX) else "")
-        ticket = self.noticing.tickets.find(text)
+        ticket = self.delivery.tickets.find(text)
         if ticket is None:
             return _refusal(HTTPStatus.UNAUTHORIZED, "unknown-ticket", "no such ticket")
         claimed = token if not token.startswith(PREFIX) else ""
         refused = self._refused(ticket, push, claimed)
         if refused is not None:
             return refused
-        principal = self.noticing.principal(ticket.device)
+        principal = self.delivery.principal(ticket.device)
         if principal is None:
             text = "this device was revoked"
             return _refusal(HTTPStatus.UNAUTHORIZED, "revoked", text, _named(ticket))
@@ -70,7 +70,7 @@ class LockScreen:
         """
         whose = _named(ticket)
         if token:
-            device = self.noticing.book.by_token(token)
+            device = self.delivery.registry.by_token(token)
             if device is None or device_key(device.id) != ticket.device:
                 presented = device_key(device.id) if device is not None else whose
                 text = "the ticket was given to another device"
@@ -81,7 +81,7 @@ class LockScreen:
         if ticket.used:
             text = "the ticket has been used"
             return _refusal(HTTPStatus.CONFLICT, "used-ticket", text, whose)
-        if ticket.over(trio.current_time(), self.noticing.clock()):
+        if ticket.over(trio.current_time(), self.delivery.clock()):
             text = "the ticket holds no more: open the app"
             return _refusal(HTTPStatus.CONFLICT, "expired-ticket", text, whose)
         return None
@@ -90,7 +90,7 @@ class LockScreen:
         self, ticket: AnswerTicket, principal: Principal, address: str, *, yes: bool
     ) -> Reply:
         ticket.used = True
-        judged = self.noticing.answered_from_notice(ticket, principal, address, yes=yes)
+        judged = self.delivery.answered_from_notice(ticket, principal, address, yes=yes)
         if judged.outcome == "over":
             return _refusal(HTTPStatus.CONFLICT, "already-resolved", judged.why)
         if judged.outcome == "refused":

@@ -47,7 +47,7 @@ _Params = TypeVar("_Params")
 class NoticeRequests:
     """Answers of one broker."""
 
-    noticing: NoticeDelivery
+    delivery: NoticeDelivery
 
     @classmethod
     def open(
@@ -75,7 +75,7 @@ class NoticeRequests:
 
     def answer(self, asked: AnswerOutside) -> object:
         """The result of a request. Raises ``AppmuxError``. (``mux/notices/test``: see ``test``.)"""
-        clients = self.noticing.dispatcher.broker.state.clients
+        clients = self.delivery.dispatcher.broker.state.clients
         by = clients[asked.client].principal
         match asked.method:
             case "mux/notices/list":
@@ -87,12 +87,12 @@ class NoticeRequests:
             case "mux/notices/settings/write":
                 wanted = _read(asked, said.WriteParams)
                 device = self._whose(wanted.device, by)
-                self.noticing.wishes.set(device, wanted.rules)
+                self.delivery.preferences.set(device, wanted.rules)
                 return self._changed(device)
             case "mux/notices/snooze":
                 nap = _read(asked, said.SnoozeParams)
                 device = self._whose(nap.device, by)
-                self.noticing.wishes.snooze(device, nap.seconds, nap.threadId, nap.kind)
+                self.delivery.preferences.snooze(device, nap.seconds, nap.threadId, nap.kind)
                 return self._changed(device)
             case "mux/push/register":
                 return self._register(_read(asked, said.RegisterParams), by)
@@ -107,7 +107,7 @@ class NoticeRequests:
         """The key of the device that is meant. Raises ``NoticeRequestError``."""
         if name is None:
             return by.key
-        key = self.noticing.key_of(name)
+        key = self.delivery.key_of(name)
         if key != by.key and "admin" not in by.scopes:
             raise NoticeRequestError(
                 f"another device than yours ({by.name}) needs the scope `admin`"
@@ -125,15 +125,15 @@ class NoticeRequests:
             raise NoticeRequestError(f"`limit` must be from 1 to {MOST_LISTED}")
         deliveries: dict[str, list[dict[str, Any]]] = {}
         if wanted.why:
-            for row in self.noticing.pushes.history():
+            for row in self.delivery.pushes.history():
                 deliveries.setdefault(str(row["id"]), []).append(row)
-        things = self.noticing.ledger.things(wanted.limit)
+        things = self.delivery.ledger.things(wanted.limit)
         return said.Notices([self._told(each, deliveries, why=wanted.why) for each in things])
 
     def _told(
         self, thing: Thing, deliveries: dict[str, list[dict[str, Any]]], *, why: bool
     ) -> said.Told:
-        ledger, name = self.noticing.ledger, self.noticing.name
+        ledger, name = self.delivery.ledger, self.delivery.name
         steps, made = [], []
         if why:
             steps = [
@@ -161,10 +161,10 @@ class NoticeRequests:
         )
 
     def _one(self, id: str, by: Principal) -> said.NoticeRead:
-        thing = self.noticing.ledger.of_push(id, [by.key])
+        thing = self.delivery.ledger.of_push(id, [by.key])
         if thing is None:
             raise NoticeRequestError("your device got no such notice")
-        state = self.noticing.dispatcher.broker.state
+        state = self.delivery.dispatcher.broker.state
         request = state.pending_requests.get(str(thing.request or "").encode())
         waits = request is not None and not request.answered
         return said.NoticeRead(
@@ -186,12 +186,12 @@ class NoticeRequests:
     # -- settings ----------------------------------------------------------------------------------
 
     def _settings(self, device: str) -> said.Settings:
-        wishes = self.noticing.wishes
-        name = self.noticing.name(device)
+        wishes = self.delivery.preferences
+        name = self.delivery.name(device)
         return said.Settings(name, wishes.of(device), wishes.default, list(KINDS))
 
     def _changed(self, device: str) -> said.Settings:
-        self.noticing.report_recipients()
+        self.delivery.report_recipients()
         return self._settings(device)
 
     # -- endpoints ---------------------------------------------------------------------------------
@@ -199,8 +199,8 @@ class NoticeRequests:
     def _register(self, wanted: said.RegisterParams, by: Principal) -> said.Endpoint:
         if not isinstance(wanted.address, dict):
             raise NoticeRequestError("`address` must be an object: the service's fields")
-        noticing = self.noticing
-        noticing.wishes.keep(by)
+        noticing = self.delivery
+        noticing.preferences.keep(by)
         made = noticing.pushes.register(by.key, wanted.service, wanted.address, wanted.level)
         told: dict[str, object] = {
             "device": by.name, "service": made.service, "level": made.level
@@ -210,7 +210,7 @@ class NoticeRequests:
         return self._endpoint(made)
 
     def _unregister(self, id: str, by: Principal) -> said.Unregistered:
-        noticing = self.noticing
+        noticing = self.delivery
         endpoint = noticing.pushes.endpoints.by_id(id)
         owner = by.key
         if endpoint is not None and "admin" in by.scopes:
@@ -228,14 +228,14 @@ class NoticeRequests:
     def _endpoints(self, by: Principal, *, everybodys: bool) -> said.Endpoints:
         if everybodys and "admin" not in by.scopes:
             raise NoticeRequestError("those of all devices need the scope `admin`")
-        pushes = self.noticing.pushes
+        pushes = self.delivery.pushes
         found = pushes.endpoints.all() if everybodys else pushes.endpoints.of(by.key)
         return said.Endpoints([self._endpoint(each) for each in found], pushes.services())
 
     def _endpoint(self, endpoint: Endpoint) -> said.Endpoint:
         return said.Endpoint(
             id=endpoint.id,
-            device=self.noticing.name(endpoint.device),
+            device=self.delivery.name(endpoint.device),
             service=endpoint.service,
             level=endpoint.level,
             created=endpoint.created,
@@ -247,7 +247,7 @@ class NoticeRequests:
 
     async def test(self, asked: AnswerOutside) -> said.Tested:
         """Send a test to the asker's device, or to that which it names. Raises ``AppmuxError``."""
-        noticing = self.noticing
+        noticing = self.delivery
         by = noticing.dispatcher.broker.state.clients[asked.client].principal
         name = _read(asked, said.TryParams).device
         devices = [self._whose(name, by)]

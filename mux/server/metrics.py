@@ -66,7 +66,7 @@ class Metrics(Collector):
     upstream: Upstream
     store: Store
     audit: Audit
-    failures: LoginThrottle
+    throttle: LoginThrottle
     pushes: Pushes
     book: DeviceRegistry
     _registry: CollectorRegistry = attrs.field(factory=CollectorRegistry)
@@ -250,7 +250,7 @@ class Metrics(Collector):
 
     def _of_refusals(self, state: State) -> Iterator[Metric]:
         yield _counter(
-            "authentication_failures", "Connections of which nobody knows who.", self.failures.total
+            "authentication_failures", "Connections of which nobody knows who.", self.throttle.total
         )
         refused = state.counts.get("request/refused", 0)
         yield _counter("requests_refused", "Requests that lacked a scope.", refused)

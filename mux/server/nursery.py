@@ -121,7 +121,7 @@ class RunningServer:
     audit: Audit
     notices: NoticeRequests
     certificate: Certificate | None
-    failures: LoginThrottle = attrs.field(factory=LoginThrottle)
+    throttle: LoginThrottle = attrs.field(factory=LoginThrottle)
     unauthenticated: Unauthenticated = attrs.field(factory=Unauthenticated)
     terminal: Terminal = attrs.field(factory=Terminal.at_start)
     _metrics: Metrics | None = None
@@ -146,15 +146,15 @@ class RunningServer:
                 root.start_soon(self._reload)
                 root.start_soon(self.schema.run)
                 root.start_soon(self.directories.run)
-                root.start_soon(self.access.book.run)
+                root.start_soon(self.access.registry.run)
                 root.start_soon(self._read_for_those_behind)
                 root.start_soon(systemd_notify.keep, os.environ, self._state, notify)
                 await root.start(self.store.run)
                 self._record_start()
                 await root.start(self.audit.run)
-                self.notices.noticing.begin()
-                await root.start(self.notices.noticing.pushes.run)
-                root.start_soon(self.notices.noticing.run)
+                self.notices.delivery.begin()
+                await root.start(self.notices.delivery.pushes.run)
+                root.start_soon(self.notices.delivery.run)
                 root.start_soon(self._prepare_metrics)
                 self._root = root
                 async with trio.open_nursery() as connections:
@@ -212,8 +212,8 @@ class RunningServer:
             ready=self.ready,
             metrics=self._expose,
             pairing=self.access.pairing,
-            decide=LockScreen(self.notices.noticing).decide,
-            failures=self.failures,
+            decide=LockScreen(self.notices.delivery).decide,
+            failures=self.throttle,
             local=each.local,
             asked=asked,
         )
@@ -272,7 +272,7 @@ class RunningServer:
 
     def ready(self) -> bool:
         """Whether all is well: what ``/readyz`` answers."""
-        troubles = (self.store.trouble, self.audit.trouble, self.access.book.trouble)
+        troubles = (self.store.trouble, self.audit.trouble, self.access.registry.trouble)
         return self.dispatcher.ready() and not any(troubles)
 
     def _announce(self) -> None:
@@ -306,9 +306,9 @@ class RunningServer:
                 self.upstream,
                 self.store,
                 self.audit,
-                self.failures,
-                self.notices.noticing.pushes,
-                self.access.book,
+                self.throttle,
+                self.notices.delivery.pushes,
+                self.access.registry,
             )
         return self._metrics.expose(accept)
 
@@ -380,7 +380,7 @@ class RunningServer:
 
     def status(self) -> dict[str, Any]:
         """What only the server knows, for ``mux/status``."""
-        book = self.access.book
+        book = self.access.registry
         return {
             "appServer": {
                 "pid": self.upstream.pid,
@@ -391,8 +391,8 @@ class RunningServer:
             "store": self.store.status(),
             "audit": self.audit.status(),
             "devices": {"count": len(list(book)), "trouble": book.trouble},
-            "notices": self.notices.noticing.status(),
-            "failedAuthentications": self.failures.status(),
+            "notices": self.notices.delivery.status(),
+            "failedAuthentications": self.throttle.status(),
             "log": stderr.status(),
             "listeners": [{"url": each.url, "kind": each.kind} for each in self.listeners],
         }

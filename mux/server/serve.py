@@ -189,10 +189,10 @@ def _assemble(
         notices,
         certificate,
     )
-    access.changed = notices.noticing.report_recipients
-    access.revoked = notices.noticing.revoked
-    dispatcher.notices = notices.noticing
-    dispatcher.clock_moved = notices.noticing.clock_moved
+    access.changed = notices.delivery.report_recipients
+    access.revoked = notices.delivery.revoked
+    dispatcher.notices = notices.delivery
+    dispatcher.clock_moved = notices.delivery.clock_moved
     dispatcher.upstream = upstream
     dispatcher.learn_gate = schema.learn
     dispatcher.resolve = directories.resolve

@@ -74,8 +74,8 @@ class Desk:
         )
         record = lambda kind, fields: self.records.append((kind, fields))  # noqa: E731
         self.asked = NoticeRequests.open(config, self.book, self.dispatcher, record)
-        noticing = self.asked.noticing
-        noticing.clock = noticing.ledger.clock = noticing.wishes.clock = lambda: self.now
+        noticing = self.asked.delivery
+        noticing.clock = noticing.ledger.clock = noticing.preferences.clock = lambda: self.now
         noticing.pushes.clock = lambda: self.now
         self.dispatcher.notices = noticing
         self.lockscreen = LockScreen(noticing)
@@ -92,8 +92,8 @@ class Desk:
         """A device with an ntfy topic; its token is its name."""
         device = self.book.add(name, "paired", scopes, digest_of(name))
         topic = TOPIC | {"topic": name}
-        self.asked.noticing.pushes.register(f"device:{device.id}", "ntfy", topic, "full")
-        self.asked.noticing.report_recipients()
+        self.asked.delivery.pushes.register(f"device:{device.id}", "ntfy", topic, "full")
+        self.asked.delivery.report_recipients()
         return device
 
     def asks(self, id: int = 5, path: str = f"{CWD}/new.txt") -> None:
@@ -105,7 +105,7 @@ class Desk:
 
     def queued(self) -> list[Push]:
         """The pushes that wait to be sent."""
-        return [row.push for row in self.asked.noticing.pushes.queue.waiting()]
+        return [row.push for row in self.asked.delivery.pushes.queue.waiting()]
 
     def answered(self) -> list[dict[str, Any]]:
         """What the app-server was answered."""

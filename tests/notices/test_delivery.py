@@ -13,7 +13,7 @@ from tests.notices.desk import CWD, Desk
 
 def sent(desk: Desk) -> None:
     """All that waits is delivered."""
-    queue = desk.asked.noticing.pushes.queue
+    queue = desk.asked.delivery.pushes.queue
     for row in queue.waiting():
         queue.begin(row)
         queue.settle(row, Delivered("200"), desk.now)
@@ -55,11 +55,11 @@ async def test_ids_and_keys_are_each_devices_own(tmp_path: Path) -> None:
     for name in ("phone", "tablet"):
         desk.pair(name)
     for device in desk.book:
-        assert desk.asked.noticing.name(f"device:{device.id}") == device.name
+        assert desk.asked.delivery.name(f"device:{device.id}") == device.name
     desk.says({"method": "turn/started", "params": {"threadId": "t", "turn": {"id": "u"}}})
     desk.asks()
     (push,) = desk.queued()
-    ledger = desk.asked.noticing.ledger
+    ledger = desk.asked.delivery.ledger
     (owner,) = [device for id, device in ledger.pushes(f"asked/{int(desk.now) + 1}")]
     others = [f"device:{each.id}" for each in desk.book if f"device:{each.id}" != owner]
     assert ledger.of_push(push.id, [owner]) is not None
@@ -78,7 +78,7 @@ async def test_what_was_not_sent_when_it_was_killed_is_told_once_as_it_is_then(
     assert push.kind == "interrupted"
     assert push.ticket is None
     assert "restarted while an approval waited" in (push.body or "")
-    await second.asked.noticing.pushes.keeper.flush()
+    await second.asked.delivery.pushes.keeper.flush()
     third = Desk(tmp_path, now=first.now + 120)
     assert [each.id for each in third.queued()] == [push.id]
 
@@ -88,7 +88,7 @@ async def test_what_was_delivered_before_is_taken_back_and_not_told_again(tmp_pa
     first.pair("phone")
     first.asks()
     sent(first)
-    await first.asked.noticing.pushes.keeper.flush()
+    await first.asked.delivery.pushes.keeper.flush()
     second = Desk(tmp_path, now=first.now + 60)
     (push,) = second.queued()
     assert push.withdraw
@@ -99,7 +99,7 @@ async def test_a_revoked_device_is_told_nothing_more(tmp_path: Path) -> None:
     device = desk.pair("phone")
     desk.asks(5)
     desk.book.revoke(device)
-    desk.asked.noticing.revoked(device.id)
+    desk.asked.delivery.revoked(device.id)
     assert desk.queued() == []
     desk.asks(6)
     assert desk.queued() == []
@@ -111,7 +111,7 @@ async def test_a_ledger_that_is_broken_is_begun_anew(tmp_path: Path) -> None:
     desk.pair("phone")
     desk.asks()
     assert len(desk.queued()) == 1
-    assert desk.asked.noticing.ledger.trouble is None
+    assert desk.asked.delivery.ledger.trouble is None
     assert aside(tmp_path)
 
 
@@ -124,9 +124,9 @@ async def test_a_disk_that_takes_nothing_stops_no_notice(tmp_path: Path) -> None
     lock.rollback()
     lock.close()
     assert len(desk.queued()) == 1
-    assert "can't be written" in (desk.asked.noticing.status()["trouble"] or "")
+    assert "can't be written" in (desk.asked.delivery.status()["trouble"] or "")
     desk.asks(6)
-    assert desk.asked.noticing.status()["trouble"] is None
+    assert desk.asked.delivery.status()["trouble"] is None
 
 
 def test_steps_of_one_thing_are_bounded(tmp_path: Path) -> None:

@@ -125,7 +125,7 @@ async def test_a_ticket_is_short_lived(tmp_path: Path, mock_clock: MockClock) ->
     desk = Desk(tmp_path)
     push = asked(desk)
     until = trio.current_time() + 900
-    assert desk.asked.noticing.tickets.find(push.ticket or "").until == until  # type: ignore[union-attr]
+    assert desk.asked.delivery.tickets.find(push.ticket or "").until == until  # type: ignore[union-attr]
     mock_clock.jump(900)
     assert post(desk, push) == (409, "expired-ticket")
     assert desk.answered() == []
@@ -165,7 +165,7 @@ async def test_a_revoked_device_and_one_that_lost_the_scope(tmp_path: Path) -> N
     assert post(desk, push) == (409, "refused")
     desk.asks(6)
     desk.book.revoke(device)
-    desk.asked.noticing.revoked(device.id)
+    desk.asked.delivery.revoked(device.id)
     assert post(desk, push)[0] in (401, 409)
     assert desk.queued() == []
     assert desk.answered() == []
