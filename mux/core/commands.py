@@ -77,7 +77,7 @@ class Forward(Command, frozen=True):
 
 
 class AnswerOutside(Command, frozen=True):
-    """Answer a request that the shells answer (``Route.SHELL``), its scope already checked.
+    """Answer a request that the shells answer (``Route.SERVER``), its scope already checked.
 
     ``origin``: its id; ``params``: as JSON text.
     """
@@ -106,11 +106,11 @@ class Record(Command, frozen=True):
 
 
 class Notify(Command, frozen=True):
-    """Push a notice to one device, by its key. ``why`` it, for people. Each thing once."""
+    """Push a notice to one device, by its key. ``reason`` it, for people. Each thing once."""
 
     notice: Notice
     device: str
-    why: str
+    reason: str
 
 
 class Withdraw(Command, frozen=True):
@@ -118,7 +118,7 @@ class Withdraw(Command, frozen=True):
 
     notice: Notice
     devices: tuple[str, ...]
-    why: str
+    reason: str
 
 
 class LogNoticeDecision(Command, frozen=True):
@@ -130,7 +130,7 @@ class LogNoticeDecision(Command, frozen=True):
 
     notice: Notice
     outcome: str
-    why: str
+    reason: str
     device: str = ""
 
 
@@ -139,7 +139,7 @@ class NoticeAnswerJudged(Command, frozen=True):
     why; or ``over``: nothing is left to answer."""
 
     outcome: Literal["decided", "counted", "refused", "over"]
-    why: str
+    reason: str
 
 
 class Close(Command, frozen=True):

@@ -199,7 +199,7 @@ class NoticeDelivery:
         notice, device = command.notice, command.device
         self._standing[notice.subject] = notice
         self.ledger.raised(notice)
-        self.ledger.step(notice.subject, "sent", command.why, device)
+        self.ledger.step(notice.subject, "sent", command.reason, device)
         self._send(notice, device, urgent=None)
 
     def _send(self, notice: Notice, device: str, *, urgent: bool | None) -> None:
@@ -246,8 +246,8 @@ class NoticeDelivery:
     def withdraw(self, command: Withdraw) -> None:
         """Take a notice back from where it went; what else waits there takes its place."""
         notice = command.notice
-        self.ledger.step(notice.subject, "withdrawn", command.why)
-        self.ledger.over(notice.subject, command.why)
+        self.ledger.step(notice.subject, "withdrawn", command.reason)
+        self.ledger.over(notice.subject, command.reason)
         self._standing.pop(notice.subject, None)
         for device in command.devices:
             others = self.ledger.standing_at(device, notice.thread)
@@ -288,7 +288,7 @@ class NoticeDelivery:
         verdict = self._verdicts.pop()  # the core always judges
         thing = f"asked/{ticket.request}"
         said = f"{'approve' if yes else 'decline'}: {verdict.outcome}"
-        why = f" ({verdict.why})" if verdict.why else ""
+        why = f" ({verdict.reason})" if verdict.reason else ""
         self.ledger.step(thing, "answered", said + why, ticket.device)
         return verdict
 
@@ -296,6 +296,6 @@ class NoticeDelivery:
         """Keep why it was decided so."""
         thing = command.notice.subject
         self.ledger.raised(command.notice)
-        self.ledger.step(thing, command.outcome, command.why, command.device)
+        self.ledger.step(thing, command.outcome, command.reason, command.device)
         if command.outcome == "over":
-            self.ledger.over(thing, command.why)
+            self.ledger.over(thing, command.reason)

@@ -92,10 +92,10 @@ class LockScreen:
         ticket.used = True
         judged = self.delivery.answered_from_notice(ticket, principal, address, yes=yes)
         if judged.outcome == "over":
-            return _refusal(HTTPStatus.CONFLICT, "already-resolved", judged.why)
+            return _refusal(HTTPStatus.CONFLICT, "already-resolved", judged.reason)
         if judged.outcome == "refused":
-            return _refusal(HTTPStatus.CONFLICT, "refused", judged.why)
-        told = {"decided": judged.outcome == "decided", "waitsFor": judged.why or None}
+            return _refusal(HTTPStatus.CONFLICT, "refused", judged.reason)
+        told = {"decided": judged.outcome == "decided", "waitsFor": judged.reason or None}
         return Reply(HTTPStatus.OK, msgspec.json.encode(told))
 
 

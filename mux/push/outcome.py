@@ -25,7 +25,7 @@ class Retry:
     """
 
     after: float | None
-    why: str
+    reason: str
     ours: bool = False
 
 
@@ -33,14 +33,14 @@ class Retry:
 class Gone:
     """Never again at this endpoint: it is dropped."""
 
-    why: str
+    reason: str
 
 
 @attrs.frozen
 class Failed:
     """This push won't be taken, however often it is sent. ``ours``: as in ``Retry``."""
 
-    why: str
+    reason: str
     ours: bool = False
 
 

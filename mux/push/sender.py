@@ -287,11 +287,11 @@ class Pushes:
                     log.info("pushes are sent again", service=service)
             case Gone():
                 self.endpoints.gone(endpoint.id)
-                log.info("a push registration was dropped", service=service, why=outcome.why)
+                log.info("a push registration was dropped", service=service, why=outcome.reason)
             case Failed(ours=False):
-                log.warning("a push was given up", service=service, why=outcome.why)
+                log.warning("a push was given up", service=service, why=outcome.reason)
             case Retry(ours=True) | Failed():
-                self._fault(service, outcome.why)
+                self._fault(service, outcome.reason)
 
     def _fault(self, service: str, why: str) -> None:
         if self._faults.get(service) != why:
@@ -362,10 +362,10 @@ def _open_services(settings: model.Push, state_dir: Path) -> Services:
 def _without_secrets(outcome: Outcome, endpoint: Endpoint, push: Push) -> Outcome:
     """A service may repeat in its answer what it was told; people aren't told that."""
     secrets = [*endpoint.address.values(), push.ticket, push.title, push.body]
-    text = outcome.detail if isinstance(outcome, Delivered) else outcome.why
+    text = outcome.detail if isinstance(outcome, Delivered) else outcome.reason
     for secret in secrets:
         if secret and len(secret) >= SHORTEST_SECRET:
             text = text.replace(secret, "…")
     if isinstance(outcome, Delivered):
         return attrs.evolve(outcome, detail=text)
-    return attrs.evolve(outcome, why=text)
+    return attrs.evolve(outcome, reason=text)

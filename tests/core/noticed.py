@@ -57,7 +57,7 @@ def _told(story: Story) -> Iterator[str]:
 def why(story: Story) -> list[tuple[str, str]]:
     """What was explained and not told since the last look: what, and why."""
     found = [
-        (each.outcome, each.why) for each in story.notices if isinstance(each, LogNoticeDecision)
+        (each.outcome, each.reason) for each in story.notices if isinstance(each, LogNoticeDecision)
     ]
     story.notices.clear()
     return found

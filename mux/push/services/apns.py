@@ -164,4 +164,6 @@ def _outcome(answer: Answer, reason: str, now: float) -> Outcome:
     if reason in SET_UP or answer.status == FORBIDDEN:
         return Failed(f"{said}: see push.apns in the settings", ours=True)
     general = verdict(answer, now)
-    return attrs.evolve(general, why=said) if isinstance(general, Retry | Failed) else Failed(said)
+    return (
+        attrs.evolve(general, reason=said) if isinstance(general, Retry | Failed) else Failed(said)
+    )

@@ -236,4 +236,6 @@ def _outcome(answer: Answer, now: float) -> Outcome:
     if answer.status in (UNAUTHORIZED, FORBIDDEN):
         return Failed(f"{said}: see {SETTING}", ours=True)
     general = verdict(answer, now)
-    return attrs.evolve(general, why=said) if isinstance(general, Retry | Failed) else Failed(said)
+    return (
+        attrs.evolve(general, reason=said) if isinstance(general, Retry | Failed) else Failed(said)
+    )

@@ -574,7 +574,7 @@ def test_a_device_answers_without_being_attached(yes: bool, decision: str) -> No
     story.written()
     assert answers(story, id, yes=yes) == NoticeAnswerJudged("decided", "")
     assert story.only() == {"id": 5, "result": {"decision": decision}}
-    withdrawn = [each.why for each in story.notices if isinstance(each, Withdraw)]
+    withdrawn = [each.reason for each in story.notices if isinstance(each, Withdraw)]
     assert withdrawn == ["answered by a notice (phone)"]
     (record,) = [each for each in story.records if each.kind == "approval/answered"]
     by = {"client": 0, "name": "from a notice", "principal": "phone", "kind": "device"}
@@ -588,7 +588,7 @@ def test_the_first_valid_answer_wins_whichever_way_it_came() -> None:
     story.written()
     judged = answers(story, id)
     assert (judged.outcome, story.written()) == ("over", [])
-    assert judged.why.startswith("answered already, by desk")
+    assert judged.reason.startswith("answered already, by desk")
     story.resolves(5)
     assert answers(story, id).outcome == "over"
 
@@ -629,7 +629,7 @@ def test_under_a_policy_a_yes_is_one_vote() -> None:
     story.written()
     judged = answers(story, id)
     assert judged.outcome == "counted"
-    assert "a yes of 2 principals, 1 so far" in judged.why
+    assert "a yes of 2 principals, 1 so far" in judged.reason
     assert story.written() == []
     assert answers(story, id).outcome == "counted"  # again by the same one
     desk.answers(id, {"decision": "accept"})

@@ -230,11 +230,11 @@ async def test_a_key_that_cannot_be_used(apple: Apple, tmp_path: Path) -> None:
     outcome = await apple.deliver(push())
     assert isinstance(outcome, Retry)
     assert outcome.ours
-    assert outcome.why == f"push.apns.key_file: others may read {key}: `chmod 600 {key}`"
+    assert outcome.reason == f"push.apns.key_file: others may read {key}: `chmod 600 {key}`"
     key.chmod(0o600)
     key.write_text("-----BEGIN PRIVATE KEY-----\nhunter2\n-----END PRIVATE KEY-----")
     outcome = await apple.deliver(push())
     assert isinstance(outcome, Retry)
-    assert "isn't a P-256 private key" in outcome.why
-    assert "hunter2" not in outcome.why
+    assert "isn't a P-256 private key" in outcome.reason
+    assert "hunter2" not in outcome.reason
     assert not apple.stand.heard

@@ -205,8 +205,8 @@ async def test_a_file_that_is_no_account(google: Google) -> None:
     outcome = await google.deliver(push())
     assert isinstance(outcome, Retry)
     assert outcome.ours
-    assert "isn't the JSON of a service account" in outcome.why
-    assert "hunter2" not in outcome.why
+    assert "isn't the JSON of a service account" in outcome.reason
+    assert "hunter2" not in outcome.reason
 
 
 WHOLE = {
@@ -254,9 +254,9 @@ async def test_without_a_key_nothing_is_sent(google: Google, tmp_path: Path) -> 
     outcome = await keyless.deliver(PHONE, push(), NOW)
     await keyless.web.aclose()
     assert isinstance(outcome, Retry)
-    assert "FCM needs push.fcm.service_account_file: see docs/push.md" in outcome.why
+    assert "FCM needs push.fcm.service_account_file: see docs/push.md" in outcome.reason
     google.account.unlink()
     missing = await google.deliver(push())
     assert isinstance(missing, Retry)
-    assert "can't read" in missing.why
+    assert "can't read" in missing.reason
     assert not google.stand.heard

@@ -124,7 +124,7 @@ async def test_a_server_that_takes_nothing_back_is_told_of(ntfy: Ntfy) -> None:
     ntfy.server.deletes = False
     outcome = await ntfy.services.deliver(ntfy.phone(), push().withdrawal(0, NOW + 60), NOW)
     assert isinstance(outcome, Failed)
-    assert outcome.why.endswith("ntfy takes notices back from version 2.16 on")
+    assert outcome.reason.endswith("ntfy takes notices back from version 2.16 on")
 
 
 async def test_tokens_go_to_their_own_topics(ntfy: Ntfy) -> None:

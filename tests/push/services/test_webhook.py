@@ -113,5 +113,5 @@ async def test_a_secret_that_is_none(hook: Hook, secret: str, told: str) -> None
     outcome = await hook.services.deliver(HERE, push(), NOW)
     assert isinstance(outcome, Retry)
     assert outcome.ours
-    assert told in outcome.why
+    assert told in outcome.reason
     assert not hook.stand.heard
