@@ -217,8 +217,8 @@ async def _open(url: str) -> trio.SocketStream:
     except trio.TooSlowError as failure:
         raise ClientError(f"can't connect to {url}: no answer") from failure
     except (OSError, ValueError) as failure:
-        why = getattr(failure, "strerror", None) or str(failure)
-        raise ClientError(f"can't connect to {url}: {why}") from failure
+        reason = getattr(failure, "strerror", None) or str(failure)
+        raise ClientError(f"can't connect to {url}: {reason}") from failure
 
 
 async def _handshake(

@@ -381,9 +381,9 @@ def _read(path: Path) -> dict[str, Device] | None:
     return {each.id: each for each in devices}
 
 
-def _unreadable(path: Path, why: str) -> _UnreadableBookError:
+def _unreadable(path: Path, reason: str) -> _UnreadableBookError:
     return _UnreadableBookError(
-        f"can't read the device book {path}: {why}. Restore it from a backup, or remove it: then"
+        f"can't read the device book {path}: {reason}. Restore it from a backup, or remove it: then"
         " every device must be paired again"
     )
 

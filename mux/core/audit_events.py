@@ -177,12 +177,12 @@ def unqueued(
     state: State,
     thread: str,
     turn: QueuedTurn,
-    why: str | None,
+    reason: str | None,
     by: dict[str, object] | None = None,
 ) -> None:
-    """It won't be started: somebody has taken it back, or ``why``."""
+    """It won't be started: somebody has taken it back, or ``reason``."""
     told = _of_queued(thread, turn) | {"by": by, "of": turn.by}
-    state.record("turn/unqueued", **told, why=why)
+    state.record("turn/unqueued", **told, why=reason)
 
 
 def dequeued(state: State, request: Request, turn: QueuedTurn) -> None:
@@ -329,11 +329,11 @@ def voted(
     )
 
 
-def abstained(state: State, request: ServerRequest, client: Client, why: str) -> None:
+def abstained(state: State, request: ServerRequest, client: Client, reason: str) -> None:
     """An answer that is none: an error, or malformed."""
     if _is_approval(request) and client.id not in request.abstained:
-        why = why[:NAME_CHARACTERS]
-        state.record("approval/abstained", by=by(client), **_which(request), why=why)
+        reason = reason[:NAME_CHARACTERS]
+        state.record("approval/abstained", by=by(client), **_which(request), why=reason)
 
 
 def answer_refused(state: State, request: ServerRequest, client: Client, needs: str) -> None:
@@ -342,11 +342,11 @@ def answer_refused(state: State, request: ServerRequest, client: Client, needs: 
         state.record("answer/refused", by=by(client), **_which(request), needs=needs)
 
 
-def given_up(state: State, request: ServerRequest, why: str) -> None:
+def given_up(state: State, request: ServerRequest, reason: str) -> None:
     """Nobody is left who could answer it, so the app-server is told so."""
     if _is_approval(request):
-        why = why[: 2 * NAME_CHARACTERS]
-        state.record("approval/given-up", **_which(request), why=why)
+        reason = reason[: 2 * NAME_CHARACTERS]
+        state.record("approval/given-up", **_which(request), why=reason)
 
 
 def over(state: State, request: ServerRequest) -> None:

@@ -361,11 +361,11 @@ class Broker:
     def _scope(self, client: Client, message: ClientMessage) -> Scope | None:
         """The scope that the request needs; None if the client lacks it, and is told so."""
         held = client.principal.scopes
-        scope, why = needed(message.method, message.params, self._held(client, message.method))
+        scope, reason = needed(message.method, message.params, self._held(client, message.method))
         if scope in held or message.method == "initialize":
             return scope
         has = sorted(held)
-        text = f"`{message.method}`{why} needs the scope `{scope}`; you have: {', '.join(has)}"
+        text = f"`{message.method}`{reason} needs the scope `{scope}`; you have: {', '.join(has)}"
         told = {"method": message.method, "needs": scope, "has": has}
         self.state.error(client.id, message.id, jsonrpc.FORBIDDEN, text, told)
         self.state.log("warning", "refused", client=client.id, method=message.method, needs=scope)
@@ -452,8 +452,8 @@ class Broker:
             text = "Already initialized"
             state.error(client.id, message.id, jsonrpc.INVALID_REQUEST, text)
             return
-        if (why := params.refusal()) is not None:
-            state.error(client.id, message.id, jsonrpc.INVALID_REQUEST, why)
+        if (reason := params.refusal()) is not None:
+            state.error(client.id, message.id, jsonrpc.INVALID_REQUEST, reason)
             return
         client.initialize(params)
         self._presence.came(client)

@@ -97,9 +97,9 @@ class Unauthenticated:
             if not self._of_network[place.network]:
                 del self._of_network[place.network]
 
-    def no_descriptor(self, why: str) -> None:
+    def no_descriptor(self, reason: str) -> None:
         """A connection couldn't even be accepted."""
-        self._make_room(why)
+        self._make_room(reason)
 
     def _has_room(self, descriptor: int, key: str) -> bool:
         if descriptor >= self.held_back_from:
@@ -110,10 +110,10 @@ class Unauthenticated:
             return self._make_room("too many haven't said who they are")
         return True
 
-    def _make_room(self, why: str, key: str | None = None) -> bool:
+    def _make_room(self, reason: str, key: str | None = None) -> bool:
         """Have the oldest go that has said nothing; whether there was one. Either is told."""
         self.refused += 1
-        self._tell(why)
+        self._tell(reason)
         for place in self._places:
             if not place.asked and key in (None, place.network):
                 self.known(place)
@@ -121,9 +121,9 @@ class Unauthenticated:
                 return True
         return False
 
-    def _tell(self, why: str) -> None:
+    def _tell(self, reason: str) -> None:
         self._untold += 1
         now = trio.current_time()
         if now >= self._told_at + TOLD_EVERY:
-            log.warning("connections refused", why=why, since_last_told=self._untold)
+            log.warning("connections refused", why=reason, since_last_told=self._untold)
             self._told_at, self._untold = now, 0

@@ -277,10 +277,10 @@ def who_is_there(getsockopt: Callable[[int, int, int], bytes]) -> Peer:
     return peer
 
 
-def in_use(path: Path, why: str) -> str:
-    """The error for a path that somebody has; ``why`` says who, and what to do about it."""
+def in_use(path: Path, reason: str) -> str:
+    """The error for a path that somebody has; ``reason`` says who, and what to do about it."""
     return (
-        f"app-server control socket is already in use at {path}: {why}; or choose another path with"
+        f"app-server control socket is already in use at {path}: {reason}; or choose another path with"
         " --listen unix://PATH"
     )
 

@@ -160,8 +160,8 @@ def run(argv: Sequence[str]) -> subprocess.CompletedProcess[str]:
             check=False,
         )
     except OSError as failure:
-        why = failure.strerror or str(failure)
-        return subprocess.CompletedProcess(argv, 127, "", f"{argv[0]}: {why}")
+        reason = failure.strerror or str(failure)
+        return subprocess.CompletedProcess(argv, 127, "", f"{argv[0]}: {reason}")
     except subprocess.TimeoutExpired:
-        why = f"no end after {COMMAND_DEADLINE:.0f} s"
-        return subprocess.CompletedProcess(argv, 124, "", f"{argv[0]}: {why}")
+        reason = f"no end after {COMMAND_DEADLINE:.0f} s"
+        return subprocess.CompletedProcess(argv, 124, "", f"{argv[0]}: {reason}")

@@ -198,13 +198,13 @@ class _Taking:
         if self._lock is not None and self._done and not self._interrupted:
             return self._lock
         self._let_go()
-        why = "interrupted" if self._interrupted else "it isn't idle in time"
+        reason = "interrupted" if self._interrupted else "it isn't idle in time"
         if self._asked is not None:
             left = f"{self._asked} was asked to stop, and does when its last turn is over"
         else:
             left = "nothing was changed"
         seen = f" ({self._seen})" if self._seen is not None else ""
-        raise TakeOverError(f"the control socket wasn't taken over: {why}{seen}; {left}")
+        raise TakeOverError(f"the control socket wasn't taken over: {reason}{seen}; {left}")
 
     async def take(self) -> None:
         """Until nobody listens and the lock is held."""

@@ -288,8 +288,8 @@ class NoticeDelivery:
         verdict = self._verdicts.pop()  # the core always judges
         thing = f"asked/{ticket.request}"
         said = f"{'approve' if yes else 'decline'}: {verdict.outcome}"
-        why = f" ({verdict.reason})" if verdict.reason else ""
-        self.ledger.step(thing, "answered", said + why, ticket.device)
+        reason = f" ({verdict.reason})" if verdict.reason else ""
+        self.ledger.step(thing, "answered", said + reason, ticket.device)
         return verdict
 
     def explain(self, command: LogNoticeDecision) -> None:

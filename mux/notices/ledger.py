@@ -168,24 +168,24 @@ class Ledger:
         self._count += 1  # at most: it may have been there
         self._forget_some()
 
-    def step(self, thing: str, what: str, why: str, device: str = "") -> None:
+    def step(self, thing: str, what: str, reason: str, device: str = "") -> None:
         """A decision, and its reason."""
         self._write(
             "INSERT INTO step (thing, at, what, device, why) SELECT ?, ?, ?, ?, ?"
             " WHERE (SELECT count(*) FROM step WHERE thing = ?) < ?"
             " AND EXISTS (SELECT 1 FROM thing WHERE thing = ?)",
-            thing, self.clock(), what, device, why, thing, MOST_STEPS, thing,
+            thing, self.clock(), what, device, reason, thing, MOST_STEPS, thing,
         )  # fmt: skip
 
     def pushed(self, id: str, thing: str, device: str) -> None:
         """A push of it was made for a device."""
         self._write("INSERT INTO push VALUES (?, ?, ?, ?)", id, thing, device, self.clock())
 
-    def over(self, thing: str, why: str) -> None:
+    def over(self, thing: str, reason: str) -> None:
         """It stands no more."""
         self._write(
             "UPDATE thing SET over = ?, why = ? WHERE thing = ? AND over IS NULL",
-            self.clock(), why, thing,
+            self.clock(), reason, thing,
         )  # fmt: skip
 
     def _write(self, statement: str, *values: object) -> None:

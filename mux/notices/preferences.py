@@ -194,9 +194,9 @@ def _read(path: Path) -> dict[str, Preference]:
         raise _unreadable(path, str(failure)) from DamagedError(failure)
 
 
-def _unreadable(path: Path, why: str) -> PreferenceError:
+def _unreadable(path: Path, reason: str) -> PreferenceError:
     return PreferenceError(
-        f"can't read what devices want to be told of, {path}: {why}. Restore it from a backup, or"
+        f"can't read what devices want to be told of, {path}: {reason}. Restore it from a backup, or"
         " remove it: then each is told of everything"
     )
 
@@ -240,8 +240,8 @@ def _zone(name: str) -> datetime.tzinfo:
 def _at(rule: RuleSet, now: float) -> Rule:
     if rule.mode == "quiet":
         return Rule(not _is_quiet(rule, now), "quiet hours", rule.threadId, rule.kind)
-    why = "off" if rule.until is None else "snoozed"
-    return Rule(rule.mode == "on", why, rule.threadId, rule.kind)
+    reason = "off" if rule.until is None else "snoozed"
+    return Rule(rule.mode == "on", reason, rule.threadId, rule.kind)
 
 
 def _is_quiet(rule: RuleSet, now: float) -> bool:

@@ -128,14 +128,14 @@ class NoticeRequests:
             for row in self.delivery.pushes.history():
                 deliveries.setdefault(str(row["id"]), []).append(row)
         things = self.delivery.ledger.things(wanted.limit)
-        return said.Notices([self._told(each, deliveries, why=wanted.why) for each in things])
+        return said.Notices([self._told(each, deliveries, reason=wanted.why) for each in things])
 
     def _told(
-        self, thing: Thing, deliveries: dict[str, list[dict[str, Any]]], *, why: bool
+        self, thing: Thing, deliveries: dict[str, list[dict[str, Any]]], *, reason: bool
     ) -> said.Told:
         ledger, name = self.delivery.ledger, self.delivery.name
         steps, made = [], []
-        if why:
+        if reason:
             steps = [
                 said.Step(
                     each.at,

@@ -46,8 +46,8 @@ _KINDS: Final = (
 class UnfitError(OSError):
     """What stands at the path isn't a file that can be used; ``strerror`` says why, for people."""
 
-    def __init__(self, path: Path, why: str) -> None:
-        super().__init__(errno.EINVAL, why, str(path))
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(errno.EINVAL, reason, str(path))
 
 
 # -- files -----------------------------------------------------------------------------------------

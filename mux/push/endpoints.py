@@ -258,9 +258,9 @@ def _read(path: Path) -> list[Endpoint]:
         raise _unreadable(path, "an entry in it is damaged") from DamagedError(failure)
 
 
-def _unreadable(path: Path, why: str) -> PushError:
+def _unreadable(path: Path, reason: str) -> PushError:
     return PushError(
-        f"can't read the push registrations {path}: {why}. Restore it from a backup, or remove it:"
+        f"can't read the push registrations {path}: {reason}. Restore it from a backup, or remove it:"
         " apps register again when they next connect"
     )
 

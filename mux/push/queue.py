@@ -169,11 +169,11 @@ class Queue:
             if shown is not None:
                 self.put(endpoint, shown.withdrawal(count, now + WITHDRAWAL_SECONDS), now)
 
-    def drop(self, endpoint: str, why: str, now: float) -> None:
+    def drop(self, endpoint: str, reason: str, now: float) -> None:
         """Nothing more goes to this endpoint."""
         for row in list(self._waiting.values()):
             if row.endpoint == endpoint:
-                self._end(row, "given up", now, why)
+                self._end(row, "given up", now, reason)
 
     def waiting(self) -> list[Row]:
         """What is queued, the oldest first."""

@@ -293,10 +293,10 @@ class Pushes:
             case Retry(ours=True) | Failed():
                 self._fault(service, outcome.reason)
 
-    def _fault(self, service: str, why: str) -> None:
-        if self._faults.get(service) != why:
-            self._faults[service] = why
-            log.error("pushes can't be sent", service=service, why=why)
+    def _fault(self, service: str, reason: str) -> None:
+        if self._faults.get(service) != reason:
+            self._faults[service] = reason
+            log.error("pushes can't be sent", service=service, why=reason)
 
     def _changed(self) -> None:
         self.keeper.changed()

@@ -342,9 +342,9 @@ class RunningServer:
                 go_by_it = await trio.to_thread.run_sync(read, abandon_on_cancel=True)
             go_by_it()
         except (AppmuxError, trio.TooSlowError) as failure:
-            why = str(failure) or f"no answer within {RELOAD_SECONDS:.0f} s"
-            log.error(f"{what} not read again, what was there stays", why=why)
-            self.audit.record("config/reload-failed", {"what": what, "why": why})
+            reason = str(failure) or f"no answer within {RELOAD_SECONDS:.0f} s"
+            log.error(f"{what} not read again, what was there stays", why=reason)
+            self.audit.record("config/reload-failed", {"what": what, "why": reason})
         else:
             log.info(f"{what} read again")
             self.audit.record("config/reloaded", {"what": what})

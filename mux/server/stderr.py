@@ -95,11 +95,11 @@ class Stderr(io.TextIOBase):
         self._bytes += len(line)
         self._changed.notify_all()
 
-    def _lose(self, lines: bytes, why: str) -> None:
+    def _lose(self, lines: bytes, reason: str) -> None:
         lost = max(1, lines.count(b"\n"))
         self.dropped += lost
         self._unsaid += lost
-        self.trouble = why
+        self.trouble = reason
 
     def drain(self) -> None:
         """Wait until all is written; one that has stood still for long isn't waited for."""
@@ -132,15 +132,15 @@ class Stderr(io.TextIOBase):
         torn = False
         while True:
             batch = self._next_batch()
-            left, why = self._write(b"\n" + batch if torn else batch)
+            left, reason = self._write(b"\n" + batch if torn else batch)
             # What is cut off in the middle isn't gone on with: the next line gets one of its own.
             torn = bool(left) and not batch.endswith(b"\n" + left) and left != batch
             with self._changed:
                 self._bytes -= len(batch)
                 self._writing_since = None
                 missed = 0
-                if why is not None:
-                    self._lose(left, why)
+                if reason is not None:
+                    self._lose(left, reason)
                 else:
                     self.trouble = None
                     missed, self._unsaid = self._unsaid, 0

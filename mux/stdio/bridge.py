@@ -149,8 +149,8 @@ class Bridge:
                 link.connect(locate.address(place))
             except OSError as failure:
                 link.close()
-                why = failure.strerror or "its queue is full"
-                failures.append(f"unix://{place}: {why}")
+                reason = failure.strerror or "its queue is full"
+                failures.append(f"unix://{place}: {reason}")
                 continue
             link.setblocking(False)
             if not self.was_attached:
@@ -242,11 +242,11 @@ class Bridge:
         elif not self.stdin_open:
             self._leave(now)
 
-    def _give_up(self, why: str) -> None:
+    def _give_up(self, reason: str) -> None:
         if not self.was_attached:
-            raise StdioError(f"no broker to attach to: {why}: {_HOW_TO_START}")
+            raise StdioError(f"no broker to attach to: {reason}: {_HOW_TO_START}")
         raise StdioError(
-            f"the broker is gone, and within {self.wait:g} s {why}: see `appmux service status`, or"
+            f"the broker is gone, and within {self.wait:g} s {reason}: see `appmux service status`, or"
             " start it with `appmux serve`"
         )
 
@@ -352,7 +352,7 @@ class Bridge:
 
     # ── ends ──────────────────────────────────────────────────────────────────────────────────
 
-    def _lost(self, why: str, code: int = 0) -> None:
+    def _lost(self, reason: str, code: int = 0) -> None:
         """The connection is over: wait for another, or end with it."""
         if self.link is not None:
             self.link.close()
@@ -361,12 +361,12 @@ class Bridge:
         self.frame = memoryview(b"")
         if not self.stdin_open:
             return  # the client leaves anyway
-        now, self.why = time.monotonic(), why
+        now, self.why = time.monotonic(), reason
         self.next_try = now + self._next_pause()
         if not self.was_attached:
             self.deadline = self.began + SUCCESSOR_WAIT
             if now >= self.deadline:
-                raise StdioError(f"{self.at} is no broker that lets us in: {why}")
+                raise StdioError(f"{self.at} is no broker that lets us in: {reason}")
             return
         text = "the broker is gone"
         if code == OVER_THE_LIMIT:
@@ -374,9 +374,9 @@ class Bridge:
         self._to_client(self.memory.lost(text, retryable=code != OVER_THE_LIMIT))
         if not self.wait:
             self._flush()
-            raise StdioError(f"the broker is gone ({why}): start this client again")
+            raise StdioError(f"the broker is gone ({reason}): start this client again")
         if not self.lost_at:
-            _tell(f"the broker is gone ({why}); waiting {self.wait:g} s for it at most")
+            _tell(f"the broker is gone ({reason}); waiting {self.wait:g} s for it at most")
             self.lost_at, self.deadline = now, now + self.wait
 
     def _leave(self, now: float) -> None:

@@ -287,7 +287,7 @@ class ResumeState:
 
     # ── the connection is lost ────────────────────────────────────────────────────────────────
 
-    def lost(self, why: str, *, retryable: bool = True) -> Lines:
+    def lost(self, reason: str, *, retryable: bool = True) -> Lines:
         """What the client gets at once: an answer to all that was in flight."""
         self._own.clear()
         self.to_broker.clear()
@@ -299,7 +299,7 @@ class ResumeState:
                 if asked.method == INITIALIZE and self._hello is None:
                     kept.append(asked)  # it is asked again, and answered then
                     continue
-                text = f"{why} before it answered `{asked.method}`"
+                text = f"{reason} before it answered `{asked.method}`"
                 told = {
                     "generation": self._life.generation if self._life else 0,
                     "retryable": retryable and request_rule(asked.method).reads,

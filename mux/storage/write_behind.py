@@ -62,12 +62,12 @@ class WriteBehind:
             json_file.replace(path, self.text())
         self._written()
 
-    def owe(self, why: OSError | None = None) -> None:
-        """It has changed and matters: as soon as it can be. ``why`` it couldn't be just now."""
+    def owe(self, reason: OSError | None = None) -> None:
+        """It has changed and matters: as soon as it can be. ``reason`` it couldn't be just now."""
         self._changes += 1
         self._owed = self._matters = True
-        if why is not None:
-            self._failed(why)
+        if reason is not None:
+            self._failed(reason)
         self._wake.set()
 
     def owe_seldom(self) -> None:

@@ -158,8 +158,8 @@ async def _generate(binary: Path, what: str, out: Path, *options: str) -> None:
     if deadline.cancelled_caught:
         raise SchemaError(f"`{shown}` gave no answer in {DEADLINE:.0f} s")
     if done.returncode:
-        why = done.stderr.decode(errors="replace").strip()[-200:]
-        raise SchemaError(f"`{shown}` exited with {done.returncode}: {why}")
+        reason = done.stderr.decode(errors="replace").strip()[-200:]
+        raise SchemaError(f"`{shown}` exited with {done.returncode}: {reason}")
 
 
 def _make(version: str, place: Path) -> Gate:

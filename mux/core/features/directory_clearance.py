@@ -156,7 +156,7 @@ class DirectoryClearance:
             came = message.came or message.params
             go_on(msgspec.structs.replace(message, fields=fields, came=came))
 
-        def deny(code: int, why: str) -> None:
+        def deny(code: int, reason: str) -> None:
             if client.id not in self.state.clients:
                 return
             data: dict[str, object] | None = None
@@ -166,7 +166,7 @@ class DirectoryClearance:
                 has = sorted(client.principal.scopes)
                 data = {"method": message.method, "needs": "admin", "has": has}
                 audit_events.refused(self.state, client, message.method, "admin")
-            self.state.error(client.id, message.id, code, why, data)
+            self.state.error(client.id, message.id, code, reason, data)
 
         self.clear(client, message.method, message.params, allow, deny)
 
@@ -230,8 +230,8 @@ class DirectoryClearance:
 
     def _resolve(self, number: int, case: _Case) -> None:
         if case.host is None:
-            why = f"`{case.method}`: the host's configuration can't be read"
-            self._close(number, lambda: case.deny(jsonrpc.INTERNAL_ERROR, why))
+            reason = f"`{case.method}`: the host's configuration can't be read"
+            self._close(number, lambda: case.deny(jsonrpc.INTERNAL_ERROR, reason))
             return
         named = case.home.paths if case.home is not None else []
         if case.method in thread_overrides.METHODS:
@@ -251,8 +251,8 @@ class DirectoryClearance:
         missing = [path for path in case.needed if path not in known]
         if missing:
             which = missing[0] or "the app-server's directory"
-            why = f"`{case.method}`: {which} can't be resolved to a directory of this host"
-            self._close(number, lambda: case.deny(jsonrpc.INTERNAL_ERROR, why))
+            reason = f"`{case.method}`: {which} can't be resolved to a directory of this host"
+            self._close(number, lambda: case.deny(jsonrpc.INTERNAL_ERROR, reason))
             return
         if case.method == "thread/start":
             held = Held(approval=case.host.approval, mode=case.host.sandbox)
@@ -313,5 +313,5 @@ class DirectoryClearance:
                 self._give_up(number, case, f"the app-server did not come up within {limit:g} s")
         return min((case.since + limit for case in self._cases.values()), default=float("inf"))
 
-    def _give_up(self, number: int, case: _Case, why: str) -> None:
-        self._close(number, lambda: case.deny(jsonrpc.APP_SERVER_GONE, why))
+    def _give_up(self, number: int, case: _Case, reason: str) -> None:
+        self._close(number, lambda: case.deny(jsonrpc.APP_SERVER_GONE, reason))

@@ -94,11 +94,11 @@ class NoticeEscalation:
             if self._push(each, recipient, "used last"):
                 return
 
-    def _push_to_all(self, each: OpenNotice, recipients: Iterable[Recipient], why: str) -> None:
+    def _push_to_all(self, each: OpenNotice, recipients: Iterable[Recipient], reason: str) -> None:
         for recipient in recipients:
-            self._push(each, recipient, why)
+            self._push(each, recipient, reason)
 
-    def _push(self, each: OpenNotice, recipient: Recipient, why: str) -> bool:
+    def _push(self, each: OpenNotice, recipient: Recipient, reason: str) -> bool:
         if recipient.device in each.sent:
             return True
         refused = recipient.refuses(each.notice.kind, each.notice.thread)
@@ -107,28 +107,28 @@ class NoticeEscalation:
             return False
         each.sent[recipient.device] = None
         self.state.count("notice/sent")
-        self.state.out.append(Notify(each.notice, recipient.device, why))
+        self.state.out.append(Notify(each.notice, recipient.device, reason))
         return True
 
     def _used(self, recipient: Recipient) -> float:
         return max(recipient.used, self.attention.used.get(recipient.device, float("-inf")))
 
-    def log_decision(self, each: OpenNotice, outcome: str, why: str, device: str = "") -> None:
+    def log_decision(self, each: OpenNotice, outcome: str, reason: str, device: str = "") -> None:
         """Say once why it was decided so."""
-        if (device, why) in each.explained and outcome == "suppressed":
+        if (device, reason) in each.explained and outcome == "suppressed":
             return
-        each.explained.add((device, why))
+        each.explained.add((device, reason))
         self.state.count(f"notice/{outcome}")
         if outcome == "suppressed":
-            self.state.count(f"notice/suppressed/{_reason(why)}")
-        self.state.out.append(LogNoticeDecision(each.notice, outcome, why, device))
+            self.state.count(f"notice/suppressed/{_reason(reason)}")
+        self.state.out.append(LogNoticeDecision(each.notice, outcome, reason, device))
 
 
-def _reason(why: str) -> str:
+def _reason(reason: str) -> str:
     """One of ``REASONS``."""
-    words = why.replace(" ", "_")
+    words = reason.replace(" ", "_")
     if words in REASONS:
         return words
-    if why == NOBODY:
+    if reason == NOBODY:
         return "nobody_registered"
-    return "looked_at" if why.endswith(("looks at it", "interrupted it")) else "other"
+    return "looked_at" if reason.endswith(("looks at it", "interrupted it")) else "other"

@@ -168,9 +168,9 @@ class Notices:
         if kind is None or seconds < self.timing.long_turn:
             return
         line = turn.error.message if turn.error else notice_sources.last_line(thread.running)
-        why = f"{by} interrupted it" if by is not None and kind == "turn-interrupted" else None
+        reason = f"{by} interrupted it" if by is not None and kind == "turn-interrupted" else None
         notice = self._notice(f"turn/{turn.id}", kind, thread.id, line, turn.id)
-        self._inform(notice, suppressed=why)
+        self._inform(notice, suppressed=reason)
 
     def app_server_ends(self) -> None:
         """The process is gone, and every turn with it."""
@@ -364,19 +364,19 @@ class Notices:
 
     # ── the end of one ────────────────────────────────────────────────────────────────────────
 
-    def _all_over(self, thread: str, why: str, *, also_waiting: bool) -> None:
+    def _all_over(self, thread: str, reason: str, *, also_waiting: bool) -> None:
         for each in list(self._open.values()):
             if each.notice.thread == thread and (also_waiting or each.request is None):
-                self._over(each.notice.subject, why)
+                self._over(each.notice.subject, reason)
 
-    def _over(self, thing: str, why: str) -> None:
+    def _over(self, thing: str, reason: str) -> None:
         each = self._open.pop(thing, None)
         if each is None:
             return
         if each.sent:
-            self.state.out.append(Withdraw(each.notice, tuple(each.sent), why))
+            self.state.out.append(Withdraw(each.notice, tuple(each.sent), reason))
         else:
-            self.escalation.log_decision(each, "over", why)
+            self.escalation.log_decision(each, "over", reason)
 
     def _forget_oldest(self) -> None:
         informing = [thing for thing, each in self._open.items() if each.request is None]
@@ -405,8 +405,8 @@ class Notices:
             self._knows(old.subject)
             notice = Notice(old.subject, old.kind, old.thread, title=old.title)
             if old.kind in WAITING:
-                why = "the app-server that asked has ended with the broker"
-                self.state.out.append(Withdraw(notice, old.devices, why))
+                reason = "the app-server that asked has ended with the broker"
+                self.state.out.append(Withdraw(notice, old.devices, reason))
                 self._push_lost(old)
             else:
                 sent = dict.fromkeys(old.devices)

@@ -180,16 +180,16 @@ class Recovery:
             " by `appmux restart` at once"
         )
 
-    def _fail_all_that_waits(self, why: str) -> None:
+    def _fail_all_that_waits(self, reason: str) -> None:
         state = self.state
         for request in state.scheduler.drop_queued():
-            self.client_requests.lost(request, why)
+            self.client_requests.lost(request, reason)
         for request in self._held:
             self.client_requests.drop(request)
-            self.client_requests.fail(request, jsonrpc.APP_SERVER_GONE, why)
+            self.client_requests.fail(request, jsonrpc.APP_SERVER_GONE, reason)
         for client, origin in self.restart_asked:
             if client in state.clients:
-                state.error(client, origin, jsonrpc.APP_SERVER_GONE, why)
+                state.error(client, origin, jsonrpc.APP_SERVER_GONE, reason)
         self._held.clear()
         self.restart_asked.clear()
         self.restart_now = False

@@ -328,17 +328,17 @@ class ServerRequests:
         if request.thread is None or request.rule.offer_to is OfferTo.TOOL_OWNER:
             self._resolve(request.upstream)  # of these no `resolved` comes
 
-    def _abstains(self, request: ServerRequest, client: Client, why: str) -> None:
+    def _abstains(self, request: ServerRequest, client: Client, reason: str) -> None:
         log = self.state.log
-        log("warning", "client abstains", client=client.id, method=request.method, why=why)
-        audit_events.abstained(self.state, request, client, why)
+        log("warning", "client abstains", client=client.id, method=request.method, why=reason)
+        audit_events.abstained(self.state, request, client, reason)
         request.abstained.add(client.id)
         self.state.pending_requests.changes += 1
         if request.rule.offer_to is OfferTo.ONE_AT_A_TIME:
             if request.present == client.id:
                 self.offer_to_next(request)
         elif self._all_abstained(request):
-            self._give_up_on(request, f"every client that it was offered to abstained ({why})")
+            self._give_up_on(request, f"every client that it was offered to abstained ({reason})")
 
     def _all_abstained(self, request: ServerRequest) -> bool:
         able = self._able(request)
@@ -356,13 +356,13 @@ class ServerRequests:
             and (clients[id].local or not local)
         }
 
-    def _give_up_on(self, request: ServerRequest, why: str) -> None:
+    def _give_up_on(self, request: ServerRequest, reason: str) -> None:
         if request.rule.offer_to is OfferTo.TOOL_OWNER:
-            text = f"The client that provides this tool could not run it: {why}."
+            text = f"The client that provides this tool could not run it: {reason}."
             self._answer_for_broker(request, tool_owners.unavailable(text))
             return
-        audit_events.given_up(self.state, request, why)
-        text = f"{request.method}: {why}"
+        audit_events.given_up(self.state, request, reason)
+        text = f"{request.method}: {reason}"
         error = msgspec.json.encode({"code": jsonrpc.INTERNAL_ERROR, "message": text})
         self._answer(request, None, {"error": error})
 

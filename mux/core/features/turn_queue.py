@@ -192,9 +192,9 @@ class TurnQueueing:
 
     def _start(self, queue: TurnQueue) -> None:
         turn = queue.turns.popleft()
-        if why := self._refused_by_now(queue.thread, turn):
-            audit_events.unqueued(self.state, queue.thread, turn, why)
-            self._notify(queue, "failed", turn, why=why)
+        if reason := self._refused_by_now(queue.thread, turn):
+            audit_events.unqueued(self.state, queue.thread, turn, reason)
+            self._notify(queue, "failed", turn, reason=reason)
             return
         queue.starting = turn
         queue.request = self.client_requests.queued_turn(queue.thread, turn)
@@ -241,8 +241,8 @@ class TurnQueueing:
         fields = jsonrpc.read_fields(line) or {}
         if failed:
             error = jsonrpc.read_fields(fields.get("error", b"{}")) or {}
-            why = jsonrpc.read_text(error.get("message")) or "no answer in time"
-            self._notify(queue, "failed", turn, why=why)
+            reason = jsonrpc.read_text(error.get("message")) or "no answer in time"
+            self._notify(queue, "failed", turn, reason=reason)
             if queue.turns:
                 self._hold(queue, "failed")
         else:
@@ -275,9 +275,9 @@ class TurnQueueing:
             if self._running(queue.thread) is not None:
                 self._hold(queue, "appServerEnded")
 
-    def _hold(self, queue: TurnQueue, why: Held) -> None:
+    def _hold(self, queue: TurnQueue, reason: Held) -> None:
         if queue.turns and queue.held is None:
-            queue.held = why
+            queue.held = reason
             self._notify(queue, "held")
 
     def thread_over(self, thread: str) -> None:
@@ -286,13 +286,13 @@ class TurnQueueing:
         if queue is not None:
             self._drop(queue, "the thread is closed, archived or deleted")
 
-    def _drop(self, queue: TurnQueue, why: str) -> None:
+    def _drop(self, queue: TurnQueue, reason: str) -> None:
         turns = [*([queue.starting] if queue.starting else []), *queue.turns]
         queue.turns.clear()
         del self.state.turn_queues[queue.thread]
         for turn in turns:
-            audit_events.unqueued(self.state, queue.thread, turn, why)
-            self._notify(queue, "lost", turn, why=why)
+            audit_events.unqueued(self.state, queue.thread, turn, reason)
+            self._notify(queue, "lost", turn, reason=reason)
 
     def device_ended(self, device: str) -> None:
         """It was revoked, or may do other things now: what it has queued isn't run."""
@@ -302,7 +302,7 @@ class TurnQueueing:
                 audit_events.unqueued(
                     self.state, queue.thread, turn, "its device's access has ended"
                 )
-                self._notify(queue, "removed", turn, why="its device's access has ended")
+                self._notify(queue, "removed", turn, reason="its device's access has ended")
 
     # ── asked about ───────────────────────────────────────────────────────────────────────────
 
@@ -369,7 +369,7 @@ class TurnQueueing:
         turn: bytes = b"null",
         *,
         steered: bool = False,
-        why: str | None = None,
+        reason: str | None = None,
         by: Owner | None = None,
     ) -> None:
         """Tell followers that know the broker, and whoever queued it, what has changed."""
@@ -378,7 +378,7 @@ class TurnQueueing:
             "id": of.id if of is not None else None,
             "turn": msgspec.Raw(turn),
             "steered": steered,
-            "why": why,
+            "why": reason,
             "by": _named(by),
         }
         told = jsonrpc.notification(QUEUE, queue.to_json(self.state.now) | {"change": change})

@@ -213,10 +213,12 @@ class Voting:
         """What is told to one whose yes doesn't decide yet."""
         return f"your yes is kept, but nothing is decided; it waits for {self.waits_for(request)}"
 
-    def notify_refused(self, request: ServerRequest, client: Client, needs: str, why: str) -> None:
+    def notify_refused(
+        self, request: ServerRequest, client: Client, needs: str, reason: str
+    ) -> None:
         """An answer from one that may not give it is none, and it is told so."""
         has = sorted(client.principal.scopes)
-        params = {"requestId": request.id, "needs": needs, "has": has, "why": why}
+        params = {"requestId": request.id, "needs": needs, "has": has, "why": reason}
         self.state.send(client.id, jsonrpc.notification(REFUSED, params), REFUSED)
         self.state.log("warning", "answer refused", client=client.id, method=request.method)
         audit_events.answer_refused(self.state, request, client, needs)

@@ -97,17 +97,17 @@ def verdict(facts: Facts) -> Verdict:
     return _loaded(facts) if facts.method in STARTS else _moved(facts)
 
 
-def _refused(facts: Facts, param: str, why: str) -> Verdict:
+def _refused(facts: Facts, param: str, reason: str) -> Verdict:
     text = f"`{facts.method}` with `{param}` needs the scope `admin`"
-    return Verdict(None, f"{text}: {why}" if why else text)
+    return Verdict(None, f"{text}: {reason}" if reason else text)
 
 
 def _of_servers(facts: Facts) -> Verdict:
     if facts.own is not None and facts.own.listed:
         return Verdict(jsonrpc.write(dict(facts.fields)))
     where = facts.own.path if facts.own is not None else "the thread's directory"
-    why = f"it starts what {where} configures, which isn't in the setting `{SETTING}`"
-    return _refused(facts, "threadId", why)
+    reason = f"it starts what {where} configures, which isn't in the setting `{SETTING}`"
+    return _refused(facts, "threadId", reason)
 
 
 def _loaded(facts: Facts) -> Verdict:
@@ -155,11 +155,11 @@ def _moved(facts: Facts) -> Verdict:
         inside = facts.own is not None and is_below(place.path, facts.own.path)
         if not (inside or facts.is_writable(place)):
             param = next(name for name in _NAMING if facts.fields.get(name, NULL) != NULL)
-            why = (
+            reason = (
                 f"{place.path} is neither in the setting `{SETTING}` nor in a directory that this"
                 " host trusts"
             )
-            return _refused(facts, param, why)
+            return _refused(facts, param, reason)
     distrusted = facts.distrusted([each for each in facts.wanted if not each.listed])
     return Verdict(jsonrpc.write(_resolved(facts)), "", distrusted)
 

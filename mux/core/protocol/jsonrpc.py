@@ -187,10 +187,10 @@ def count_elements(text: bytes, most: int = MAX_ELEMENTS) -> int:
     return _structure(text).count(b",")
 
 
-def _refuse_many(why: str, envelope: _Envelope) -> NoReturn:
+def _refuse_many(reason: str, envelope: _Envelope) -> NoReturn:
     id = bytes(envelope.id)
     known = id[:1] == b'"' or _INTEGER.fullmatch(id)
-    raise BadMessageError(INVALID_REQUEST, why, id if known else NO_ID)
+    raise BadMessageError(INVALID_REQUEST, reason, id if known else NO_ID)
 
 
 def _structure(text: bytes) -> bytes:

@@ -49,8 +49,8 @@ def canonical(message: ClientMessage) -> ClientMessage:
     """
     text = message.fields.get("params", b"null")
     if text[:1] == b"[":
-        why = "`params` must be an object; a list in its place isn't taken here"
-        raise BadMessageError(INVALID_REQUEST, why, message.id)
+        reason = "`params` must be an object; a list in its place isn't taken here"
+        raise BadMessageError(INVALID_REQUEST, reason, message.id)
     if text[:1] != b"{":
         return message
     raws = _decoder.decode(text)

@@ -45,12 +45,12 @@ class Exec:
             try:
                 status = await _run(self.settings.command, told, said, self.settings.timeout)
             except OSError as failure:
-                why = f"{self.settings.command[0]}: {failure.strerror}"
-                return Failed(f"{why}; see push.exec.command", ours=True)
+                reason = f"{self.settings.command[0]}: {failure.strerror}"
+                return Failed(f"{reason}; see push.exec.command", ours=True)
             last = _last_line(said)
         if status is None:
-            why = f"no end after {self.settings.timeout:g} s: killed, with its group"
-            return Retry(None, why, ours=True)
+            reason = f"no end after {self.settings.timeout:g} s: killed, with its group"
+            return Retry(None, reason, ours=True)
         if status != 0:
             how = f"exit status {status}" if status > 0 else f"killed by signal {-status}"
             return Retry(None, f"{how}: {last}".rstrip(": "), ours=True)

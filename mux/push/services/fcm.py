@@ -148,8 +148,8 @@ class Fcm:
         general = verdict(answer, now)
         if isinstance(general, Retry):
             return general
-        why = f"{answer.status} {said.get('error', '')}".rstrip()
-        return Failed(f"Google gave no access token: {why}; see {SETTING}", ours=True)
+        reason = f"{answer.status} {said.get('error', '')}".rstrip()
+        return Failed(f"Google gave no access token: {reason}; see {SETTING}", ours=True)
 
     async def _send(
         self, web: Web, account: Account, endpoint: Endpoint, push: Push, now: float
