@@ -125,10 +125,10 @@ class DeviceRequests:
 
     def answer(self, asked: AnswerOutside) -> object:
         """The result of a request about devices. Raises ``AppmuxError``."""
-        by = self.dispatcher.broker.state.clients[asked.client].principal
+        actor = self.dispatcher.broker.state.clients[asked.client].principal
         match asked.method:
             case "mux/pairing/begin":
-                return self._begin(asked.client, by, _read(asked, BeginParams))
+                return self._begin(asked.client, actor, _read(asked, BeginParams))
             case "mux/pairing/confirm":
                 word = _read(asked, Confirm)
                 self.pairing.confirm(asked.client, word.id, accept=word.accept)
@@ -136,25 +136,25 @@ class DeviceRequests:
             case "mux/devices/list":
                 return Devices([self._shown(each) for each in self.registry])
             case "mux/devices/add":
-                return self._add(by, _read(asked, AddParams))
+                return self._add(actor, _read(asked, AddParams))
             case "mux/devices/revoke":
-                return self._revoke(by, _read(asked, Named).name)
+                return self._revoke(actor, _read(asked, Named).name)
             case "mux/devices/rename":
-                return self._renamed(by, _read(asked, RenameParams))
+                return self._renamed(actor, _read(asked, RenameParams))
             case "mux/devices/scope":
-                return self._limit(by, _read(asked, ScopeParams))
+                return self._limit(actor, _read(asked, ScopeParams))
             case _:
                 raise DeviceRequestError(f"nobody here answers `{asked.method}`")
 
-    def _begin(self, client: ClientId, by: Principal, wanted: BeginParams) -> Begun:
-        scopes, lifetime = _granted(wanted, by), _lifetime(wanted)
-        grant = Wanted(wanted.kind, scopes, wanted.name, lifetime, by.name)
+    def _begin(self, client: ClientId, actor: Principal, wanted: BeginParams) -> Begun:
+        scopes, lifetime = _granted(wanted, actor), _lifetime(wanted)
+        grant = Wanted(wanted.kind, scopes, wanted.name, lifetime, actor.name)
         ticket, text = self.pairing.begin(client, grant)
         return Begun(ticket.id, text, TICKET_SECONDS, self.open_door)
 
-    def _add(self, by: Principal, wanted: AddParams) -> Added:
+    def _add(self, actor: Principal, wanted: AddParams) -> Added:
         """A device whose token is known: made here and shown once, or brought along as a digest."""
-        scopes, lifetime = _granted(wanted, by), _lifetime(wanted)
+        scopes, lifetime = _granted(wanted, actor), _lifetime(wanted)
         digest, token = wanted.token_sha256, ""
         if digest is None:
             token = new_token()
@@ -163,36 +163,36 @@ class DeviceRequests:
             raise DeviceRequestError("tokenSha256 must be 64 hex digits in lower case")
         name = wanted.name or self.registry.name_like(wanted.kind)
         device = self.registry.add(name, wanted.kind, scopes, digest, lifetime)
-        self._record("device/added", device, by)
+        self._record("device/added", device, actor)
         return Added(**structs.asdict(self._shown(device)), token=token or msgspec.UNSET)
 
-    def _revoke(self, by: Principal, name: str) -> Revoked:
+    def _revoke(self, actor: Principal, name: str) -> Revoked:
         device = self.registry.by_name(name)
         try:
             self.registry.revoke(device)
         finally:
             closed = self._end(device, REVOKED)
             self.revoked(device.id)
-            self._record("device/revoked", device, by)
+            self._record("device/revoked", device, actor)
         return Revoked(device.name, closed)
 
-    def _renamed(self, by: Principal, wanted: RenameParams) -> DeviceShown:
+    def _renamed(self, actor: Principal, wanted: RenameParams) -> DeviceShown:
         before = self.registry.by_name(wanted.name)
         device = self.registry.rename(before, wanted.to)
         for client in self._clients_of(device):
             self._rename(client, device)
-        self._record("device/renamed", device, by, was=before.name)
+        self._record("device/renamed", device, actor, was=before.name)
         self.changed()
         return self._shown(device)
 
-    def _limit(self, by: Principal, wanted: ScopeParams) -> Limited:
+    def _limit(self, actor: Principal, wanted: ScopeParams) -> Limited:
         before, scopes = self.registry.by_name(wanted.name), frozenset(wanted.scopes)
-        _refuse_more_than_held(scopes - before.scopes, by)
+        _refuse_more_than_held(scopes - before.scopes, actor)
         if not scopes:
             raise DeviceError("a device needs a scope; to shut it out, `appmux devices revoke` it")
         device = self.registry.limit(before, scopes)
         closed = self._end(device, CHANGED) if scopes != before.scopes else 0
-        self._record("device/limited", device, by, had=sorted(before.scopes))
+        self._record("device/limited", device, actor, had=sorted(before.scopes))
         self.changed()
         return Limited(**structs.asdict(self._shown(device)), closed=closed)
 
@@ -209,8 +209,8 @@ class DeviceRequests:
             attached=len(self._clients_of(device)),
         )
 
-    def _record(self, kind: str, device: Device, by: Principal, **more: object) -> None:
-        fields = {"device": device.name, "scopes": sorted(device.scopes), "by": by.name, **more}
+    def _record(self, kind: str, device: Device, actor: Principal, **more: object) -> None:
+        fields = {"device": device.name, "scopes": sorted(device.scopes), "by": actor.name, **more}
         self.record(kind, fields)
 
 
@@ -221,16 +221,16 @@ def _read(asked: AnswerOutside, kind: type[_Params]) -> _Params:
         raise DeviceRequestError(f"`{asked.method}`: {wrong}") from wrong
 
 
-def _granted(wanted: Grant, by: Principal) -> frozenset[Scope]:
+def _granted(wanted: Grant, actor: Principal) -> frozenset[Scope]:
     scopes = frozenset(wanted.scopes)
     if not scopes:
         raise DeviceRequestError("grant at least one scope")
-    _refuse_more_than_held(scopes, by)
+    _refuse_more_than_held(scopes, actor)
     return scopes
 
 
-def _refuse_more_than_held(scopes: frozenset[Scope], by: Principal) -> None:
-    more = scopes - by.scopes
+def _refuse_more_than_held(scopes: frozenset[Scope], actor: Principal) -> None:
+    more = scopes - actor.scopes
     if more:
         raise DeviceRequestError(
             f"you can't grant what you haven't yourself: {', '.join(sorted(more))}"

@@ -178,10 +178,10 @@ def unqueued(
     thread: str,
     turn: QueuedTurn,
     reason: str | None,
-    by: dict[str, object] | None = None,
+    actor: dict[str, object] | None = None,
 ) -> None:
     """It won't be started: somebody has taken it back, or ``reason``."""
-    told = _of_queued(thread, turn) | {"by": by, "of": turn.by}
+    told = _of_queued(thread, turn) | {"by": actor, "of": turn.by}
     state.record("turn/unqueued", **told, why=reason)
 
 
@@ -302,9 +302,9 @@ def turn_named(params: bytes) -> str | None:
 
 
 def approved(
-    state: State, request: ServerRequest, by: dict[str, object] | None, result: bytes
+    state: State, request: ServerRequest, actor: dict[str, object] | None, result: bytes
 ) -> None:
-    """The answer that counts. ``by``: who gave it; None where votes from before count by now."""
+    """The answer that counts. ``actor``: who gave it; None where votes from before count by now."""
     if _is_approval(request):
         told: dict[str, object] = {
             "decision": decision(result),
@@ -315,7 +315,7 @@ def approved(
         if votes:
             told["votes"] = [{"by": v.by, "decision": decision(v.result)} for v in votes]
         answer = _text(state, result)
-        state.record("approval/answered", by=by, **_which(request), **told, **answer)
+        state.record("approval/answered", by=actor, **_which(request), **told, **answer)
 
 
 def voted(

@@ -122,8 +122,8 @@ class Seen:
 
     def _resolved(self, id: int | str, at: float) -> None:
         self.resolved[id] = at
-        by = "here" if id in self.answered else "elsewhere, prompt gone"
-        self.lines["resolved", id] = Line(at, f"✓ decided {by}", DECIDED)
+        actor = "here" if id in self.answered else "elsewhere, prompt gone"
+        self.lines["resolved", id] = Line(at, f"✓ decided {actor}", DECIDED)
 
 
 def shown_command(command: str | None) -> str:

@@ -76,41 +76,41 @@ class NoticeRequests:
     def answer(self, asked: AnswerOutside) -> object:
         """The result of a request. Raises ``AppmuxError``. (``mux/notices/test``: see ``test``.)"""
         clients = self.delivery.dispatcher.broker.state.clients
-        by = clients[asked.client].principal
+        actor = clients[asked.client].principal
         match asked.method:
             case "mux/notices/list":
                 return self._list(_read(asked, said.ListParams))
             case "mux/notices/read":
-                return self._one(_read(asked, said.ReadParams).id, by)
+                return self._one(_read(asked, said.ReadParams).id, actor)
             case "mux/notices/settings/read":
-                return self._settings(self._whose(_read(asked, said.SettingsParams).device, by))
+                return self._settings(self._whose(_read(asked, said.SettingsParams).device, actor))
             case "mux/notices/settings/write":
                 wanted = _read(asked, said.WriteParams)
-                device = self._whose(wanted.device, by)
+                device = self._whose(wanted.device, actor)
                 self.delivery.preferences.set(device, wanted.rules)
                 return self._changed(device)
             case "mux/notices/snooze":
                 nap = _read(asked, said.SnoozeParams)
-                device = self._whose(nap.device, by)
+                device = self._whose(nap.device, actor)
                 self.delivery.preferences.snooze(device, nap.seconds, nap.threadId, nap.kind)
                 return self._changed(device)
             case "mux/push/register":
-                return self._register(_read(asked, said.RegisterParams), by)
+                return self._register(_read(asked, said.RegisterParams), actor)
             case "mux/push/unregister":
-                return self._unregister(_read(asked, said.UnregisterParams).id, by)
+                return self._unregister(_read(asked, said.UnregisterParams).id, actor)
             case "mux/push/list":
-                return self._endpoints(by, everybodys=_read(asked, said.PushListParams).all)
+                return self._endpoints(actor, everybodys=_read(asked, said.PushListParams).all)
             case _:
                 raise NoticeRequestError(f"nobody here answers `{asked.method}`")
 
-    def _whose(self, name: str | None, by: Principal) -> str:
+    def _whose(self, name: str | None, actor: Principal) -> str:
         """The key of the device that is meant. Raises ``NoticeRequestError``."""
         if name is None:
-            return by.key
+            return actor.key
         key = self.delivery.key_of(name)
-        if key != by.key and "admin" not in by.scopes:
+        if key != actor.key and "admin" not in actor.scopes:
             raise NoticeRequestError(
-                f"another device than yours ({by.name}) needs the scope `admin`"
+                f"another device than yours ({actor.name}) needs the scope `admin`"
             )
         if key is None:
             raise NoticeRequestError(
@@ -160,8 +160,8 @@ class NoticeRequests:
             deliveries=made,
         )
 
-    def _one(self, id: str, by: Principal) -> said.NoticeRead:
-        thing = self.delivery.ledger.of_push(id, [by.key])
+    def _one(self, id: str, actor: Principal) -> said.NoticeRead:
+        thing = self.delivery.ledger.of_push(id, [actor.key])
         if thing is None:
             raise NoticeRequestError("your device got no such notice")
         state = self.delivery.dispatcher.broker.state
@@ -196,40 +196,40 @@ class NoticeRequests:
 
     # -- endpoints ---------------------------------------------------------------------------------
 
-    def _register(self, wanted: said.RegisterParams, by: Principal) -> said.Endpoint:
+    def _register(self, wanted: said.RegisterParams, actor: Principal) -> said.Endpoint:
         if not isinstance(wanted.address, dict):
             raise NoticeRequestError("`address` must be an object: the service's fields")
         noticing = self.delivery
-        noticing.preferences.keep(by)
-        made = noticing.pushes.register(by.key, wanted.service, wanted.address, wanted.level)
+        noticing.preferences.keep(actor)
+        made = noticing.pushes.register(actor.key, wanted.service, wanted.address, wanted.level)
         told: dict[str, object] = {
-            "device": by.name, "service": made.service, "level": made.level
+            "device": actor.name, "service": made.service, "level": made.level
         }  # fmt: skip
         noticing.record("push/registered", told)
         noticing.report_recipients()
         return self._endpoint(made)
 
-    def _unregister(self, id: str, by: Principal) -> said.Unregistered:
+    def _unregister(self, id: str, actor: Principal) -> said.Unregistered:
         noticing = self.delivery
         endpoint = noticing.pushes.endpoints.by_id(id)
-        owner = by.key
-        if endpoint is not None and "admin" in by.scopes:
+        owner = actor.key
+        if endpoint is not None and "admin" in actor.scopes:
             owner = endpoint.device
         removed = noticing.pushes.unregister(owner, id)
         if removed and endpoint is not None:
             device = noticing.name(owner)
             told: dict[str, object] = {
-                "device": device, "service": endpoint.service, "by": by.name
+                "device": device, "service": endpoint.service, "by": actor.name
             }  # fmt: skip
             noticing.record("push/unregistered", told)
         noticing.report_recipients()
         return said.Unregistered(removed)
 
-    def _endpoints(self, by: Principal, *, everybodys: bool) -> said.Endpoints:
-        if everybodys and "admin" not in by.scopes:
+    def _endpoints(self, actor: Principal, *, everybodys: bool) -> said.Endpoints:
+        if everybodys and "admin" not in actor.scopes:
             raise NoticeRequestError("those of all devices need the scope `admin`")
         pushes = self.delivery.pushes
-        found = pushes.endpoints.all() if everybodys else pushes.endpoints.of(by.key)
+        found = pushes.endpoints.all() if everybodys else pushes.endpoints.of(actor.key)
         return said.Endpoints([self._endpoint(each) for each in found], pushes.services())
 
     def _endpoint(self, endpoint: Endpoint) -> said.Endpoint:
@@ -248,10 +248,10 @@ class NoticeRequests:
     async def test(self, asked: AnswerOutside) -> said.Tested:
         """Send a test to the asker's device, or to that which it names. Raises ``AppmuxError``."""
         noticing = self.delivery
-        by = noticing.dispatcher.broker.state.clients[asked.client].principal
+        actor = noticing.dispatcher.broker.state.clients[asked.client].principal
         name = _read(asked, said.TryParams).device
-        devices = [self._whose(name, by)]
-        if name is None and not noticing.pushes.endpoints.of(by.key) and "admin" in by.scopes:
+        devices = [self._whose(name, actor)]
+        if name is None and not noticing.pushes.endpoints.of(actor.key) and "admin" in actor.scopes:
             there = noticing.pushes.endpoints.all()
             devices = list(dict.fromkeys(each.device for each in there)) or devices
         answers = []

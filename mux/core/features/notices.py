@@ -149,7 +149,7 @@ class Notices:
     def _turn_ended(self, thread: str, line: bytes) -> None:
         turn = notice_sources.turn(line)
         began = self._turns.pop(thread, None)
-        by = self._interrupted_by.pop(thread, None)
+        actor = self._interrupted_by.pop(thread, None)
         record = self.state.threads.known.get(thread)
         if turn is None or record is None or _is_nobodys(record):
             return
@@ -161,14 +161,16 @@ class Notices:
         seconds = (turn.durationMs or 0.0) / 1000
         if began is not None and began[0] == turn.id:
             seconds = self.state.now - began[1]
-        self._told_end(record, turn, seconds, by)
+        self._told_end(record, turn, seconds, actor)
 
-    def _told_end(self, thread: Thread, turn: Turn, seconds: float, by: str | None) -> None:
+    def _told_end(self, thread: Thread, turn: Turn, seconds: float, actor: str | None) -> None:
         kind = _TURN_KINDS.get(turn.status)
         if kind is None or seconds < self.timing.long_turn:
             return
         line = turn.error.message if turn.error else notice_sources.last_line(thread.running)
-        reason = f"{by} interrupted it" if by is not None and kind == "turn-interrupted" else None
+        reason = (
+            f"{actor} interrupted it" if actor is not None and kind == "turn-interrupted" else None
+        )
         notice = self._notice(f"turn/{turn.id}", kind, thread.id, line, turn.id)
         self._inform(notice, suppressed=reason)
 
@@ -179,8 +181,8 @@ class Notices:
             thread = self.state.threads.known.get(id)
             if thread is not None and not _is_nobodys(thread):
                 lost = Turn(turn, "interrupted")
-                by = self._interrupted_by.pop(id, None)
-                self._told_end(thread, lost, self.state.now - since, by)
+                actor = self._interrupted_by.pop(id, None)
+                self._told_end(thread, lost, self.state.now - since, actor)
 
     def _goal_changed(self, thread: str, line: bytes) -> None:
         update = notice_sources.goal(line)

@@ -240,9 +240,9 @@ class ServerRequests:
             if request.deadline <= self.state.now:
                 self.offer_to_next(request)
             elif (due := self.voting.due(request)) is not None:
-                decided, by = due
+                decided, actor = due
                 audit_events.approved(self.state, request, None, decided)
-                self._answer(request, by, {"result": decided})
+                self._answer(request, actor, {"result": decided})
 
     def answered_unasked(self, client: Client, message: ClientMessage) -> None:
         """``mux/approvals/answer``: from one that has the scope, offered it or not.
@@ -319,9 +319,9 @@ class ServerRequests:
         return f"{name} ({client.principal.name}, client {client.id})"
 
     def _answer(
-        self, request: ServerRequest, by: ClientId | None, answer: dict[str, bytes]
+        self, request: ServerRequest, actor: ClientId | None, answer: dict[str, bytes]
     ) -> None:
-        request.answered, request.answered_by, request.deadline = True, by, NEVER
+        request.answered, request.answered_by, request.deadline = True, actor, NEVER
         self.state.pending_requests.changes += 1
         line = jsonrpc.write({"id": request.upstream} | answer)
         self.state.forward(line, request.method)

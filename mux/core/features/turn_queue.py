@@ -126,9 +126,9 @@ class TurnQueueing:
 
     def _reject(self, request: Request, thread: str) -> None:
         turn, known = self._running(thread), self.state.threads.known.get(thread)
-        by = known.running.by if known is not None else None
-        told = {"threadId": thread, "turnId": turn, "startedBy": _named(by)}
-        text = f"a turn runs on this thread already{f', begun by {by.program}' if by else ''}"
+        actor = known.running.by if known is not None else None
+        told = {"threadId": thread, "turnId": turn, "startedBy": _named(actor)}
+        text = f"a turn runs on this thread already{f', begun by {actor.program}' if actor else ''}"
         self._fail(request, jsonrpc.BUSY, text, told)
 
     def _fail(self, request: Request, code: int, text: str, told: object) -> None:
@@ -149,8 +149,8 @@ class TurnQueueing:
             return
         self.state.turn_queues[thread] = queue
         self._last += 1
-        by = audit_events.by(client)
-        turn = QueuedTurn(self._last, params, client.owner(), by, self.state.now)
+        actor = audit_events.by(client)
+        turn = QueuedTurn(self._last, params, client.owner(), actor, self.state.now)
         queue.turns.append(turn)
         place = len(queue.turns)
         audit_events.queued(self.state, thread, turn)
@@ -336,7 +336,7 @@ class TurnQueueing:
                 audit_events.unqueued(self.state, queue.thread, turn, None, audit_events.by(client))
                 told = {"id": turn.id, "threadId": queue.thread}
                 self.state.answer(client.id, jsonrpc.result(message.id, told), message.method)
-                self._notify(queue, "removed", turn, by=client.owner())
+                self._notify(queue, "removed", turn, actor=client.owner())
                 return
         text = "no such turn is queued: it has started, or was taken back"
         self.state.error(client.id, message.id, jsonrpc.INVALID_REQUEST, text)
@@ -354,7 +354,7 @@ class TurnQueueing:
         self.state.answer(client.id, jsonrpc.result(message.id, told), message.method)
         if held is not None:
             audit_events.queue_released(self.state, client, queue.thread)
-            self._notify(queue, "released", by=client.owner())
+            self._notify(queue, "released", actor=client.owner())
 
     def _queued(self) -> Iterator[tuple[TurnQueue, QueuedTurn]]:
         for queue in self.state.turn_queues.values():
@@ -370,7 +370,7 @@ class TurnQueueing:
         *,
         steered: bool = False,
         reason: str | None = None,
-        by: Owner | None = None,
+        actor: Owner | None = None,
     ) -> None:
         """Tell followers that know the broker, and whoever queued it, what has changed."""
         change = {
@@ -379,7 +379,7 @@ class TurnQueueing:
             "turn": msgspec.Raw(turn),
             "steered": steered,
             "why": reason,
-            "by": _named(by),
+            "by": _named(actor),
         }
         told = jsonrpc.notification(QUEUE, queue.to_json(self.state.now) | {"change": change})
         hearers = dict.fromkeys(self.state.threads.audience(queue.thread))
@@ -392,10 +392,10 @@ class TurnQueueing:
                 self.state.send(id, told, QUEUE)
 
 
-def _named(by: Owner | None) -> dict[str, object] | None:
-    if by is None:
+def _named(actor: Owner | None) -> dict[str, object] | None:
+    if actor is None:
         return None
-    return {"client": by.client, "name": by.program, "principal": by.principal.name}
+    return {"client": actor.client, "name": actor.program, "principal": actor.principal.name}
 
 
 class _Turn(msgspec.Struct):

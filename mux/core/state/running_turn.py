@@ -122,7 +122,7 @@ class RunningTurn:
     items: dict[str, RunningItem] = attrs.field(factory=dict)
     latest: dict[str, bytes] = attrs.field(factory=dict)
 
-    def begin(self, thread: str, turn: bytes, by: Owner | None) -> None:
+    def begin(self, thread: str, turn: bytes, actor: Owner | None) -> None:
         """A turn begins: so says the answer to ``turn/start``, before the first line does.
 
         Unless it has ended already: an answer may come late, of one that joined a running turn.
@@ -130,7 +130,7 @@ class RunningTurn:
         line = started_turn(thread, turn)
         begun = turn_id(line)
         if self.turn is None and begun is not None and begun not in self.over:
-            self.turn, self.started, self.announced, self.by = begun, line, False, by
+            self.turn, self.started, self.announced, self.by = begun, line, False, actor
             self.also = None
 
     def apply(self, method: str, params: ItemParams, line: bytes) -> None:
