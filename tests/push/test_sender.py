@@ -584,7 +584,7 @@ def test_a_broker_without_push_imports_nothing_of_it(tmp_path: Path) -> None:
         "from mux.push.sender import Pushes\n"
         "import mux.server.serve\n"
         "p = Pushes.open(pathlib.Path(sys.argv[1]), c.Push())\n"
-        "p.send('phone', None); p.withdraw('phone', 'x'); p.facts(); p.history()\n"
+        "p.send('phone', None); p.withdraw('phone', 'x'); p.status(); p.history()\n"
         "print([n for n in ('httpx', 'httpcore', 'h2', 'certifi') if n in sys.modules])\n"
     )
     done = subprocess.run(

@@ -177,7 +177,7 @@ SAYS_ALL = """if True:
     thread.start()
     thread.join()
     first = os.open(os.devnull, os.O_RDONLY)
-    print(first > 2, stderr.facts()["droppedLines"] > 0)
+    print(first > 2, stderr.status()["droppedLines"] > 0)
     sys.stdout.flush()
     raise KeyError("at the end")
 """

@@ -182,7 +182,7 @@ def looks(peer: Peer, thread: str | None = "t", *, active: bool = True) -> None:
         lambda desk: desk.leaves(),
         lambda desk: desk.notifies("mux/focus", {"threadId": None}),
         lambda desk: desk.story.waits(121),
-        lambda desk: desk.refuses(desk.story.broker.state.approvals.next_id),
+        lambda desk: desk.refuses(desk.story.broker.state.pending_requests.next_id),
         lambda desk: desk.asks("thread/unsubscribe", {"threadId": "t"}),
     ],
 )
