@@ -280,8 +280,8 @@ def who_is_there(getsockopt: Callable[[int, int, int], bytes]) -> Peer:
 def in_use(path: Path, reason: str) -> str:
     """The error for a path that somebody has; ``reason`` says who, and what to do about it."""
     return (
-        f"app-server control socket is already in use at {path}: {reason}; or choose another path with"
-        " --listen unix://PATH"
+        f"app-server control socket is already in use at {path}: {reason}; or choose another path"
+        " with --listen unix://PATH"
     )
 
 

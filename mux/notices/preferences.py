@@ -196,8 +196,8 @@ def _read(path: Path) -> dict[str, Preference]:
 
 def _unreadable(path: Path, reason: str) -> PreferenceError:
     return PreferenceError(
-        f"can't read what devices want to be told of, {path}: {reason}. Restore it from a backup, or"
-        " remove it: then each is told of everything"
+        f"can't read what devices want to be told of, {path}: {reason}. Restore it from a backup,"
+        " or remove it: then each is told of everything"
     )
 
 

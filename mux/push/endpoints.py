@@ -260,8 +260,8 @@ def _read(path: Path) -> list[Endpoint]:
 
 def _unreadable(path: Path, reason: str) -> PushError:
     return PushError(
-        f"can't read the push registrations {path}: {reason}. Restore it from a backup, or remove it:"
-        " apps register again when they next connect"
+        f"can't read the push registrations {path}: {reason}. Restore it from a backup, or remove"
+        " it: apps register again when they next connect"
     )
 
 

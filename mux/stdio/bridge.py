@@ -246,8 +246,8 @@ class Bridge:
         if not self.was_attached:
             raise StdioError(f"no broker to attach to: {reason}: {_HOW_TO_START}")
         raise StdioError(
-            f"the broker is gone, and within {self.wait:g} s {reason}: see `appmux service status`, or"
-            " start it with `appmux serve`"
+            f"the broker is gone, and within {self.wait:g} s {reason}: see `appmux service status`,"
+            " or start it with `appmux serve`"
         )
 
     # ── from the client to the broker ─────────────────────────────────────────────────────────
