@@ -121,16 +121,16 @@ SHOWN: Final[dict[str, tuple[str, ...]]] = {
         _ASKED + "test_a_machines_request_is_put_to_none_without_its_scope",
     ),
     "admin-grants": (
-        "test_requests.py::test_nobody_grants_what_it_has_not",
+        "access/test_requests.py::test_nobody_grants_what_it_has_not",
         "end_to_end/test_pairing.py::test_nobody_grants_what_it_has_not_itself",
     ),
     "all-four": (
-        "test_authentication.py::test_without_auth_mode_everybody_is_local",
-        "test_authentication.py::test_who_has_the_hosts_own_secret_may_do_all",
+        "access/test_authentication.py::test_without_auth_mode_everybody_is_local",
+        "access/test_authentication.py::test_who_has_the_hosts_own_secret_may_do_all",
     ),
     "all-jwt": (
-        "test_authentication.py::test_scope_limits_a_jwt",
-        "test_authentication.py::test_a_scope_that_is_not_understood_grants_nothing",
+        "access/test_authentication.py::test_scope_limits_a_jwt",
+        "access/test_authentication.py::test_a_scope_that_is_not_understood_grants_nothing",
     ),
     "all-refusal": (_EVERY_METHOD,),
     "all-newer": (

@@ -5,8 +5,10 @@ from __future__ import annotations
 import shlex
 import shutil
 import subprocess
-import time
+import sys
 from collections.abc import Callable
+from types import FrameType
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -315,7 +317,27 @@ def test_any_text_can_be_judged(text: str, pattern: str) -> None:
 )  # fmt: skip
 def test_hostile_texts_cost_little(text: str) -> None:
     rules = tuple(Rule("quorum", command=f"*{n}*a git* push{n}") for n in range(100))
-    began = time.process_time()
-    Policies(rules=rules).of(APPROVAL, text)
-    word_fits("a" * LONGEST, "*a" * 50 + "*b")
-    assert time.process_time() - began < 0.5
+    assert lines_run(lambda: Policies(rules=rules).of(APPROVAL, text)) < MOST_LINES
+    assert lines_run(lambda: word_fits("a" * LONGEST, "*a" * 50 + "*b")) < MOST_LINES
+
+
+MOST_LINES = 10 * MOST_TOKENS * 100
+"""Of ours that run: some for each of the tokens and each of a hundred rules."""
+
+
+def lines_run(work: Callable[[], object]) -> int:
+    """How many lines of Python some work takes: how much it is, on any machine."""
+    count = 0
+
+    def trace(_frame: FrameType, event: str, _of: object) -> Any:
+        nonlocal count
+        count += event == "line"
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        work()
+    finally:
+        sys.settrace(before)
+    return count
