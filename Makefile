@@ -18,7 +18,7 @@ help:
 	@echo 'make format       put the source into the form that check wants'
 	@echo 'make schema       write docs/schema from the classes in mux/core/extension'
 	@echo 'make drift        what differs between two versions of codex; ARGS="OLD NEW", two binaries'
-	@echo 'make mutants      faults put into what guards and keeps, and which no test notices; ARGS="posts auth"'
+	@echo 'make mutants      faults put into what guards and keeps, and which no test notices; ARGS="access.pairing"'
 	@echo 'make soak         clients come and go at random; MINUTES=2 CLIENTS=8 SEED=1'
 	@echo 'make bench        how quick it is, beside the native listener and the limit; a quarter of an hour'
 	@echo 'make bench-quick  the same in two minutes, less exact'
