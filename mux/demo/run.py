@@ -1,10 +1,12 @@
 """``appmux demo``: two clients on one real app-server, and what each of them saw.
 
-run
-├─ the scripted model     in this process
-├─ appmux serve           a process of its own, with a private HOME and state directory
-│  └─ codex app-server    the real one
-└─ terminal, phone        two clients, over the unix socket and over WebSocket
+    run
+    ├─ the scripted model     in this process
+    ├─ appmux serve           a process of its own, with a private HOME and state directory
+    │  └─ codex app-server    the real one
+    └─ terminal, phone        two clients, over the unix socket and over WebSocket
+
+The broker is reached as by any client; ``stage`` says where it listens.
 """
 
 from __future__ import annotations
