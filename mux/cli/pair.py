@@ -53,7 +53,7 @@ class Wish:
     name: str = ""
     """Empty: the device chooses its name."""
     seconds: float | None = None
-    """How long the device is let in; None: for ever."""
+    """The time for which the device is let in; None: for ever."""
     host: str | None = None
     yes: bool = False
 

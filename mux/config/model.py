@@ -30,7 +30,7 @@ AuthMode = Literal["capability-token", "signed-bearer-token", "device-token"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 LogFormat = Literal["auto", "console", "json"]
 ContentLevel = Literal["opaque", "title", "full"]
-"""How much a push tells.
+"""The amount of content in a push.
 
 ``opaque``: kind and count only; ``title``: the thread's title too; ``full``: the command as well.
 """
@@ -55,7 +55,7 @@ FLAGS: Mapping[str, str] = {
 """The flag that sets each key, as an error or ``appmux config`` names it."""
 
 MAX_IN_FLIGHT = 128
-"""With more queued requests the app-server answers overload, and loses some of the answers."""
+"""The app-server answers overload to more queued requests, and loses some of the answers."""
 
 MAX_SECONDS = 7 * 24 * 3600
 """A week. A longer wait is a slip of the unit (milliseconds), not a wish."""
@@ -79,7 +79,7 @@ def _because(reason: str, default: Any, **more: Any) -> Any:
 
 @attrs.frozen
 class Auth:
-    """Who may connect over WebSocket. The unix socket serves its owner and needs no token."""
+    """Authentication of WebSocket clients. The unix socket serves its owner and needs no token."""
 
     mode: AuthMode | None = _because("on loopback the native listener asks for nothing", None)
     token_file: Path | None = _because("a file keeps the token out of the process list", None)
@@ -102,7 +102,7 @@ class Tls:
 
 @attrs.frozen
 class Upstream:
-    """How the broker introduces itself to the app-server."""
+    """The broker's introduction of itself to the app-server."""
 
     client_name: str = _because("the app-server shows it as originator", APP_NAME)
     request_attestation: bool = _because("only if a client can make attestations", False)
@@ -111,7 +111,7 @@ class Upstream:
 
 @attrs.frozen
 class Log:
-    """How much is logged to stderr, and in which form."""
+    """The amount and the form of the log on stderr."""
 
     level: LogLevel = _because("debug costs a line for every message each way", "info")
     format: LogFormat = _because("a person on a terminal, a machine elsewhere", "auto")
@@ -216,7 +216,7 @@ class Push:
 
 @attrs.frozen
 class Notices:
-    """Which notices are pushed to devices, and when (see ``core.features.notices``)."""
+    """Rules for pushing notices to devices: which, and when (see ``core.features.notices``)."""
 
     off: tuple[str, ...] = _because("kinds that no device is told of, unless it asks for them", ())
     quiet: str | None = _because("as 22:00-07:00, in the host's time; each device may say", None)

@@ -177,7 +177,7 @@ def _half(seen: Seen, key: Hashable) -> tuple[Text, Text]:
 
 @attrs.frozen
 class Expected:
-    """What both clients must have seen."""
+    """The events that both clients must have seen."""
 
     said: dict[str, tuple[str, ...]]
     """The agent's messages, by turn."""

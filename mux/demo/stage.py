@@ -128,7 +128,7 @@ class Broker:
     """``appmux serve`` as a process."""
 
     urls: dict[str, str] = attrs.field(factory=dict)
-    """Where it listens, by the URL's scheme."""
+    """The URLs at which the broker listens, by scheme."""
     log: deque[str] = attrs.field(factory=lambda: deque(maxlen=LOG_KEPT))
     """The last lines of its log."""
     _listening: trio.Event = attrs.field(factory=trio.Event)

@@ -25,12 +25,12 @@ LOCAL: Final = frozenset({"oss", "ollama", "lmstudio", "ollama-chat"})
 
 @attrs.frozen
 class Login:
-    """Whether codex can reach a model, in words."""
+    """The state of codex's access to a model."""
 
     well: bool
     """A turn can start."""
     words: str
-    """How codex reaches a model, or what is missing."""
+    """The way codex reaches a model, or what is missing."""
     remedy: str = ""
 
 

@@ -30,7 +30,7 @@ DEADLINE: Final = 5.0
 """Seconds for all paths of one request, which take microseconds where no disk hangs."""
 
 THREADS: Final = 8
-"""Threads at once. A thread that hangs is lost, so this limit keeps some for others."""
+"""Requests resolved at once. A hanging one keeps its thread; the limit saves threads for others."""
 
 _WILD: Final = re.compile(r"[*?\[]")
 

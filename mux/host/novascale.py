@@ -60,7 +60,7 @@ class Vanilla:
 
     unit: str
     url: str
-    """Where the service listens."""
+    """The URL at which the service listens."""
     host: str
     """The host that phones connect to."""
     port: int

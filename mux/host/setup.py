@@ -43,7 +43,7 @@ class Plan:
     where: Supervisor
     config: Config
     url: str
-    """Where phones connect."""
+    """The address to which phones connect."""
     steps: tuple[Step, ...]
     places: tuple[UnitFile, ...] = ()
     missing: tuple[str, ...] = ()

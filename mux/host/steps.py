@@ -61,7 +61,7 @@ class Run:
     may_fail: bool = False
     """If the program fails, that is reported and the rest is still done."""
     tries: int = 1
-    """How often to run the program, a second apart, until it succeeds."""
+    """Number of tries, a second apart, until the program succeeds."""
 
 
 @attrs.frozen

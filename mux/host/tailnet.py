@@ -19,7 +19,7 @@ TAILNET: Final = ipaddress.IPv4Network("100.64.0.0/10")
 """The range that Tailscale assigns. Some providers use the range for their customers, too."""
 
 USUAL_NAMES: Final = ("tailscale", "utun")
-"""How the name of Tailscale's interface begins on Linux and on macOS."""
+"""Prefixes of the name of Tailscale's interface, on Linux and on macOS."""
 
 _SIOCGIFADDR: Final = 0x8915
 _NAME_BYTES: Final = 15

@@ -73,7 +73,7 @@ class _Look:
     """The loaded threads of an app-server at one moment."""
 
     loaded: int
-    """How many threads are loaded."""
+    """The number of loaded threads."""
     busy: dict[str, str]
     """Why each busy thread is busy, by its id."""
     background: int = 0

@@ -33,7 +33,7 @@ class Wanted:
     """Time to drain."""
     hardened: bool
     log: Path
-    """Where launchd puts stderr."""
+    """The file to which launchd writes stderr."""
 
 
 @attrs.frozen

@@ -112,7 +112,7 @@ class Bridge:
         self.wire = ClientWebSocket()
         self.at = ""
         self.was_attached = False
-        """Whether a broker ever accepted the upgrade; until then there is nothing to resume."""
+        """True once a broker accepted the upgrade; before that there is nothing to resume."""
         self.lost_at = 0.0
         """When a broker that had been attached was lost; 0.0 while attached."""
         self.why = ""
@@ -128,7 +128,7 @@ class Bridge:
         self.going: deque[Iterator[bytes]] = deque()
         """Messages to the broker, each an iterator over its frames."""
         self.frame = memoryview(b"")
-        """What is left of the frame being sent."""
+        """The rest of the frame being sent."""
         self.owed: deque[memoryview] = deque()
         """Bytes to write to stdout."""
         self.owed_bytes = 0
@@ -453,7 +453,7 @@ def _start_service() -> bool:
     """
     # -P: a directory `mux` in the client's working directory isn't this program.
     argv = [sys.executable, "-P", "-m", "mux", "service", "start"]
-    heard, said = os.pipe()  # not our stderr, whose reader may be one that makes the child wait
+    heard, said = os.pipe()  # not our stderr, whose reader might keep the child waiting
     actions = [
         (os.POSIX_SPAWN_OPEN, STDIN, os.devnull, os.O_RDONLY, 0),
         (os.POSIX_SPAWN_DUP2, said, STDOUT),

@@ -69,7 +69,7 @@ class _Answer(msgspec.Struct):
 
 
 class Life(msgspec.Struct):
-    """Which broker it is and where its journal stands, as the answer to ``initialize`` says."""
+    """A broker's identity and where its journal stands, from the answer to ``initialize``."""
 
     epoch: str = ""
     seq: int = 0

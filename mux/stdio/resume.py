@@ -131,10 +131,10 @@ class ResumeState:
         self._cursor = 0
         """The client's place in the journal: the greatest number it has seen."""
         self._ended_before = 0
-        """What began up to this number ended with the last broker; 0: nothing did."""
+        """Everything up to this number ended with the last broker; 0: nothing did."""
         self._follows: dict[str, Followed] = {}
         self._loading = 0
-        """How many threads are still being loaded again."""
+        """The number of threads that are still being loaded again."""
         self._deaf = False
         """Messages of followed threads are dropped now, because the replay brings them in order."""
         self._running: dict[str, Running] = {}
@@ -144,7 +144,7 @@ class ResumeState:
         self._watches: dict[bytes, bytes] = {}
         self._processes: set[str] = set()
         self._own: dict[bytes, Then] = {}
-        """What to do with the answers to the bridge's own requests, by id."""
+        """The handlers of the answers to the bridge's own requests, by id."""
         self._asked = 0
 
     # ── the client's lines ────────────────────────────────────────────────────────────────────

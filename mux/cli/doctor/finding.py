@@ -21,8 +21,8 @@ class Finding:
     """The thing that was checked."""
     verdict: Verdict
     says: str
-    """How the thing is."""
+    """The state of the thing."""
     remedy: str = ""
-    """What to do; empty if nothing is to be done."""
+    """The remedy; empty if nothing is to be done."""
     facts: dict[str, Any] = attrs.field(factory=dict)
     """Details for programs."""
