@@ -1,11 +1,11 @@
-"""``appmux approvals``, ``approve``, ``decline``: what waits for a person's word, and giving it.
+"""``appmux approvals``, ``approve``, ``decline``: list what waits for a person, and answer it.
 
-The broker judges the answer as any client's: the principal needs the scope ``approve``, and the
-approval's policy says whether the answer decides. What only a person may approve is approved only
-where a person was asked here.
+The broker treats the answer as any client's: the principal needs the scope ``approve``, and the
+approval's policy says whether the answer decides. If only a person may approve, the answer counts
+only where a person was asked here (``HUMAN``).
 
-Hands to: stdout. Hears from: the broker of a state directory, by ``mux/approvals/list`` and
-``/answer``; ``oversight``, what a person says in between.
+The broker of a state directory is asked by ``mux/approvals/list`` and ``/answer``. ``oversight``
+asks the person in between.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from mux.storage import state_dir
 from mux.text import span, visible
 
 ANSWER_DEADLINE: Final = 10.0
-"""Seconds. The broker answers in a millisecond; one that takes longer needs a look of its own."""
+"""Seconds. The broker answers in a millisecond; a slower one has a problem of its own."""
 
 NAME: Final = "appmux"
 
@@ -41,11 +41,14 @@ HUMAN: Final = "requiredHumanApproval"
 
 
 class ApprovingError(AppmuxError):
-    """No such approval, or one that can't be answered with a plain yes or no."""
+    """There is no such approval, or it can't be answered with a plain yes or no."""
 
 
 async def list_pending(config: Config, as_json: bool) -> int:
-    """Print what waits; the exit status. Raises ``AppmuxError`` where no broker answers."""
+    """Print the pending approvals, and return the exit status.
+
+    Raises ``AppmuxError`` if no broker answers.
+    """
     async with _connected(config) as broker:
         pending = await _pending(broker)
     if as_json:
@@ -58,9 +61,9 @@ async def list_pending(config: Config, as_json: bool) -> int:
 
 
 async def look(config: Config, id: str, word: Word, *, asks: bool) -> Json:
-    """The one that is to be answered with this word, to be shown before it is.
+    """Return the approval that is to be answered with this word, so that it can be shown before.
 
-    ``asks``: whether a person is asked in between. Raises ``AppmuxError``.
+    ``asks`` says whether a person is asked in between. Raises ``AppmuxError``.
     """
     async with _connected(config) as broker:
         approval = find(await _pending(broker), id, whole=not asks)
@@ -69,7 +72,10 @@ async def look(config: Config, id: str, word: Word, *, asks: bool) -> Json:
 
 
 async def give(config: Config, approval: Json, word: Word, *, asked: bool) -> int:
-    """Answer it; the exit status. ``asked``: a person has said so. Raises ``AppmuxError``."""
+    """Answer the approval, and return the exit status. Raises ``AppmuxError``.
+
+    ``asked`` says that a person has confirmed the answer.
+    """
     params = {"id": approval["id"], "result": result_for(approval, word)}
     async with _connected(config, {HUMAN: True} if asked else {}) as broker:
         answer = await _ask_broker(broker, "mux/approvals/answer", params)
@@ -100,7 +106,9 @@ async def _ask_broker(broker: Client, method: str, params: Json) -> Json:
 
 
 def find(pending: list[Json], id: str, *, whole: bool) -> Json:
-    """The one with this id, or whose id alone ends so (unless it must be the ``whole`` one).
+    """Return the approval with this id, or the only one whose id ends in these digits.
+
+    With ``whole``, only the whole id counts.
 
     Raises ``ApprovingError``.
     """
@@ -124,7 +132,7 @@ def find(pending: list[Json], id: str, *, whole: bool) -> Json:
 
 
 def result_for(approval: Json, word: Word) -> Json:
-    """The result that says yes or no to this one. Raises ``ApprovingError`` if neither would do."""
+    """Return the result that says yes or no. Raises ``ApprovingError`` if neither would do."""
     method, params, yes = approval["method"], approval["params"] or {}, word == "approve"
     result = plain(method, json.dumps({"params": params}).encode(), yes=yes)
     if result is not None:
@@ -143,7 +151,7 @@ def result_for(approval: Json, word: Word) -> Json:
 
 
 def described(approval: Json) -> list[str]:
-    """What is asked, in lines; everything that others wrote is made harmless."""
+    """Describe an approval in lines; everything that others wrote is made harmless."""
     age = span(approval["ageSeconds"])
     to = ", ".join(f"{each['name'] or '?'} #{each['id']}" for each in approval["offeredTo"])
     lines = [

@@ -1,8 +1,6 @@
-"""``appmux audit``: the audit log for a person or a program, and whether it is as it was written.
+"""``appmux audit``: print the audit log for a person or a program, and check it for changes.
 
-It reads the files, so it works without a broker, and beside one.
-
-Hands to: stdout. Hears from: the state directory.
+Reads the files, so it works without a broker, and beside one.
 """
 
 from __future__ import annotations
@@ -34,7 +32,10 @@ class AuditError(AppmuxError):
 
 
 def run(state_dir: Path, *, since: str | None, as_json: bool, verify: bool) -> int:
-    """Print what is asked for; the exit status. Raises ``AuditError`` where there is nothing."""
+    """Print or verify the log, and return the exit status.
+
+    Raises ``AuditError`` if there is no log.
+    """
     directory = state_dir / DIRECTORY
     if not directory.is_dir():
         raise AuditError(
@@ -56,7 +57,7 @@ def run(state_dir: Path, *, since: str | None, as_json: bool, verify: bool) -> i
 
 
 def moment(text: str, now: datetime) -> datetime:
-    """``2h``, ``30m``, ``7d`` ago, or a date as in ISO 8601. Raises ``AuditError``."""
+    """Parse ``2h``, ``30m``, ``7d`` ago, or a date as in ISO 8601. Raises ``AuditError``."""
     if found := _SPAN.fullmatch(text):
         return now - timedelta(seconds=int(found[1]) * UNITS[found[2]])
     try:
@@ -80,7 +81,7 @@ def _since(directory: Path, oldest: datetime | None) -> Iterator[bytes]:
 
 
 def shown(line: bytes) -> str:
-    """A record in one line: when, what, who, and the rest."""
+    """Return a record as one line: when, which kind, by whom, and the rest."""
     record = audit_chain.read(line)
     if record is None:
         return f"(no record: {visible(line[:100].decode(errors='replace'))})"

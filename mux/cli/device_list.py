@@ -1,6 +1,6 @@
-"""``appmux devices``: who is paired, and changes of that.
+"""``appmux devices``: list the paired devices, and change them.
 
-Hands to: stdout. Hears from: the broker of a state directory, by ``mux/devices/*`` requests.
+The broker of a state directory is asked by ``mux/devices/*`` requests.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from mux.config.model import Config
 from mux.storage import state_dir
 
 ANSWER_DEADLINE: Final = 10.0
-"""Seconds. The broker answers in milliseconds; one that takes longer needs a look of its own."""
+"""Seconds. The broker answers in milliseconds; a slower one has a problem of its own."""
 
 PIPED_WIDTH: Final = 200
 """Columns where stdout is no terminal: a line that wraps is hard on ``grep``."""
 
 
 async def show(config: Config, as_json: bool) -> int:
-    """List the devices; the exit status. Raises ``AppmuxError`` where no broker answers."""
+    """List the devices, and return the exit status. Raises ``AppmuxError`` if no broker answers."""
     devices = (await ask(config, "mux/devices/list"))["devices"]
     if as_json:
         sys.stdout.write(json.dumps(devices, indent=2) + "\n")
@@ -43,7 +43,7 @@ async def show(config: Config, as_json: bool) -> int:
 
 
 async def revoke(config: Config, names: tuple[str, ...]) -> int:
-    """Shut devices out, at once."""
+    """Revoke devices, at once."""
     for name in names:
         done = await ask(config, "mux/devices/revoke", name=name)
         click.echo(f'revoked "{done["name"]}"; {_closed(done["closed"])}')
@@ -65,7 +65,7 @@ async def limit(config: Config, name: str, scopes: tuple[str, ...]) -> int:
 
 
 async def ask(config: Config, method: str, **params: Any) -> Json:
-    """The broker's answer. Raises ``AppmuxError``."""
+    """Return the broker's answer. Raises ``AppmuxError``."""
     urls = state_dir.listeners(config.state_dir)
     with trio.move_on_after(ANSWER_DEADLINE):
         async with client.connect_any(urls) as connection:
@@ -80,7 +80,7 @@ def _closed(count: int) -> str:
 
 
 def table(devices: list[Json]) -> Table:
-    """The devices, those attached first, then by when they were seen last."""
+    """Return a table of the devices: attached ones first, then those seen most recently."""
     shown = Table(box=box.SIMPLE_HEAD)
     for column in ("name", "kind", "scopes", "paired", "expires", "last seen", "from", "attached"):
         shown.add_column(column, overflow="fold")

@@ -1,8 +1,7 @@
 """The commands about devices: ``appmux pair``, ``invite``, ``devices``.
 
-Hands to: ``pair``, ``device_list``. Hears from: ``cli``.
-
-Modules are imported inside the command that wants them, as in ``cli``.
+``pair`` and ``device_list`` do the work. They are imported inside the command that needs them, as
+in ``main``.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ PATH: Final = click.Path(path_type=Path)
 SCOPES: Final[tuple[str, ...]] = get_args(Scope)
 
 USUAL: Final = ("observe", "approve", "drive")
-"""What a person's own phone needs. ``admin`` (files, processes, settings) is asked for by name."""
+"""Scopes that a person's own phone needs. ``admin`` (files, processes, settings) must be named."""
 
 UNITS: Final = {"s": 1, "m": 60, "min": 60, "h": 3_600, "d": 86_400, "w": 7 * 86_400}
 
@@ -53,7 +52,7 @@ class Span(click.ParamType[float]):
 
 
 class Scopes(click.ParamType[tuple[str, ...]]):
-    """One scope, or several with commas between."""
+    """One scope, or several separated by commas."""
 
     name = "scope"
 
@@ -233,4 +232,4 @@ def limit(config: Config, name: str, scopes: tuple[tuple[str, ...], ...]) -> Non
 
 
 COMMANDS = (pair, invite, devices)
-"""What ``cli`` registers."""
+"""The commands that ``main`` registers."""

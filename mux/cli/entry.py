@@ -1,9 +1,6 @@
-"""The ``appmux`` command's first step: the stdio door at once, everything else by ``cli``.
+"""The ``appmux`` command's first step: run the stdio bridge at once, anything else by ``main``.
 
-``cli`` loads click and the settings, for which the door has no time.
-
-Hands to: ``stdio``, ``cli``, ``output``. Hears from: a person's shell; a program that starts the
-door.
+``main`` loads click and the settings, for which the bridge has no time.
 """
 
 from __future__ import annotations
@@ -15,7 +12,7 @@ from mux.posix import standard_streams
 
 
 def main() -> None:
-    """Exits; never returns."""
+    """Run a command and exit; never returns."""
     standard_streams.complete()
     if sys.argv[1:2] == ["stdio"]:
         from mux.stdio import bridge

@@ -1,7 +1,7 @@
-"""What a phone is shown: where the broker is, in a URI, as a QR code.
+"""An invitation for a phone: where the broker is, in a URI, as a QR code.
 
-Hands to: ``pair``, the place that phones can reach and the words and pictures for it.
-Hears from: the broker's listeners; ``tailnet``, this machine's addresses; ``--host``.
+Used by ``pair``. The address comes from the broker's listeners, this machine's Tailnet addresses
+and ``--host``.
 """
 
 from __future__ import annotations
@@ -34,15 +34,16 @@ _LARGEST_PORT: Final = 65535
 
 
 class PhoneAddressError(AppmuxError):
-    """No address at which a phone could reach the broker."""
+    """There is no address at which a phone could reach the broker."""
 
 
 @attrs.frozen
 class PhoneAddress:
-    """Where a phone connects. ``host`` without brackets."""
+    """The address to which a phone connects."""
 
     scheme: str
     host: str
+    """Without brackets."""
     port: int
 
     def __str__(self) -> str:
@@ -51,7 +52,7 @@ class PhoneAddress:
 
     @property
     def loopback(self) -> bool:
-        """Whether only this machine reaches it."""
+        """True if only this machine reaches the address."""
         ip = _ip(self.host)
         return self.host == "localhost" if ip is None else ip.is_loopback
 
@@ -70,7 +71,7 @@ def _ip(host: str) -> _Ip | None:
 
 
 def listening(urls: Iterable[str]) -> list[PhoneAddress]:
-    """The WebSocket listeners among these, as they stand (``0.0.0.0`` and all)."""
+    """Return the WebSocket listeners among these URLs, unchanged (``0.0.0.0`` and all)."""
     matches = (_PLACE.fullmatch(url) for url in urls if url.startswith(("ws://", "wss://")))
     return [
         PhoneAddress(match["scheme"], match["host"].strip("[]"), int(match["port"]))
@@ -80,7 +81,10 @@ def listening(urls: Iterable[str]) -> list[PhoneAddress]:
 
 
 def reachable(listeners: Iterable[PhoneAddress], own: Iterable[str]) -> list[PhoneAddress]:
-    """Where other machines reach the broker, in the Tailnet first. ``own``: our addresses there."""
+    """Return the addresses at which other machines reach the broker, those of the Tailnet first.
+
+    ``own`` are our addresses in the Tailnet.
+    """
     places: list[PhoneAddress] = []
     for listener in listeners:
         ip = _ip(listener.host)
@@ -92,7 +96,7 @@ def reachable(listeners: Iterable[PhoneAddress], own: Iterable[str]) -> list[Pho
 
 
 def resolve(host: str) -> list[str]:
-    """The addresses of a name. Raises ``PhoneAddressError``."""
+    """Return the IP addresses of a host name. Raises ``PhoneAddressError``."""
     try:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as failure:
@@ -106,9 +110,9 @@ def resolve(host: str) -> list[str]:
 def named(
     host: str, listeners: list[PhoneAddress], addresses: Callable[[str], list[str]] = resolve
 ) -> PhoneAddress:
-    """The place that ``--host`` names: ``HOST``, ``HOST:PORT``, or a whole ``wss://HOST[:PORT]``.
+    """Return the address of ``--host``: ``HOST``, ``HOST:PORT``, or a whole ``wss://HOST[:PORT]``.
 
-    A whole one is taken as it is: something may pass it on. Otherwise one of the listeners must be
+    A whole address is taken as it is: a proxy may forward it. For any other, the broker must listen
     there. Raises ``PhoneAddressError``.
     """
     bare = _ip(host)
@@ -141,13 +145,13 @@ def _listed(listeners: Iterable[PhoneAddress]) -> str:
 
 
 def pair_uri(place: PhoneAddress, ticket: str) -> str:
-    """``appmux://pair?…``: what an app needs to exchange the ticket."""
+    """Return ``appmux://pair?…``: what an app needs to exchange the ticket."""
     asked = {"scheme": place.scheme, "host": place.host, "port": place.port, "ticket": ticket}
     return "appmux://pair?" + urlencode(asked, quote_via=quote)
 
 
 def novascale_uri(place: PhoneAddress, name: str, token: str) -> str:
-    """What the NovaScale app imports."""
+    """Return the URI that the NovaScale app imports."""
     payload = {
         "type": "novascale-codex-host",
         "version": 1,
@@ -163,7 +167,7 @@ def novascale_uri(place: PhoneAddress, name: str, token: str) -> str:
 
 
 def qr_code(text: str) -> list[str]:
-    """The lines of a QR code in half blocks, to be shown white on black."""
+    """Return the lines of a QR code in half blocks, to be shown white on black."""
     drawn = io.StringIO()
     segno.make_qr(text, error="l").terminal(drawn, border=QUIET_BORDER, compact=True)
     return drawn.getvalue().rstrip("\n").split("\n")

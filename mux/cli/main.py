@@ -1,11 +1,8 @@
 """The command line: ``appmux serve``, ``stdio``, ``demo``, ``status``, ``restart``, ``config``.
 
-Hands to: ``server``, ``demo``, ``status``, ``restart``, with one settled ``Config``.
-Hears from: a person's shell, or a service manager.
-
-Modules are imported inside the command that wants them: ``appmux --version`` shouldn't load trio.
-An ``AppmuxError`` is printed as ``Error: …`` without a traceback; anything else is a bug, and is
-shown as one.
+Each module is imported inside the command that needs it: ``appmux --version`` shouldn't load trio.
+An ``AppmuxError`` is printed as ``Error: …`` without a traceback. Any other exception is a bug, and
+is shown as one.
 """
 
 from __future__ import annotations
@@ -31,15 +28,15 @@ if TYPE_CHECKING:
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
 CODEX_ARGS = "mux.cli.main.codex_args"
-"""Where click keeps what followed ``--`` until the command runs."""
+"""The key under which click keeps the arguments after ``--`` until the command runs."""
 
 
 PATH = click.Path(path_type=Path)
-"""A path as it was typed; ``settings`` makes it absolute."""
+"""A path as it was typed; ``config.load`` makes it absolute."""
 
 
 def main() -> None:
-    """The ``appmux`` command. Exits; never returns."""
+    """Run the ``appmux`` command and exit; never returns."""
     try:
         try:
             appmux(prog_name="appmux")
@@ -48,7 +45,7 @@ def main() -> None:
     except AppmuxError as error:
         _fail(error)
     except BaseExceptionGroup as group:
-        # Nurseries wrap: an expected error that took a whole tree down is still that error.
+        # Nurseries wrap: an expected error that ended a whole task tree is still that error.
         expected, bugs = group.split(AppmuxError)
         if expected is None or bugs is not None:
             raise
@@ -65,7 +62,7 @@ def _fail(error: AppmuxError) -> None:
         try:
             click.echo(f"Error: {error}", err=True)
         except OSError:
-            sys.stderr = None  # there is nobody to tell, and at the exit nothing is tried again
+            sys.stderr = None  # nobody reads stderr; without it, nothing is tried again at the exit
     sys.exit(error.exit_status)
 
 
@@ -86,9 +83,9 @@ for _command in (*service.COMMANDS, *devices.COMMANDS, *oversight.COMMANDS):
 
 
 class TakesCodexArgs(click.Command):
-    """A command that keeps what follows ``--`` for ``codex app-server``.
+    """A command that keeps the arguments after ``--`` for ``codex app-server``.
 
-    A click argument would take a forgotten ``--`` as well: ``appmux serve status`` should be an
+    A click argument would not notice a forgotten ``--``: ``appmux serve status`` should be an
     error, not an app-server that is started with ``status``.
     """
 
@@ -101,7 +98,7 @@ class TakesCodexArgs(click.Command):
 
 
 def serve_flags(command: Decorated) -> Decorated:
-    """Every setting that has a flag, on ``serve`` and on ``config``, which shows their effect."""
+    """Add every setting's flag: to ``serve``, and to ``config``, which shows their effect."""
     flags = (
         click.option(
             "--listen",
@@ -162,7 +159,7 @@ config_flag = click.option(
 
 
 def _settle(config_file: Path | None, flags: dict[str, object]) -> Settled:
-    """Settle the configuration from click's parameters, with what followed ``--``."""
+    """Load the configuration from click's parameters and the arguments after ``--``."""
     from mux.config.load import load
 
     by_parameter = {
@@ -224,7 +221,7 @@ def serve(
 
     config = settled.config
     binary = find_codex(config.codex_bin, os.environ, settled.origins["codex_bin"])
-    # npm's codex is a script that wants the `node` beside it, which a service's PATH may lack.
+    # npm's codex is a script that needs the `node` beside it, which a service's PATH may lack.
     os.environ["PATH"] = search_path(os.environ) or os.defpath
     logs.configure(config.log)
     patience = take_over_wait if take_over else None
@@ -232,7 +229,7 @@ def serve(
 
 
 class ListenFlagError(click.ClickException):
-    """A listen URL that can't be parsed, told in the app-server's own words."""
+    """A listen URL can't be parsed; the text is the app-server's own."""
 
     exit_code = 2
 
@@ -360,4 +357,4 @@ def config(as_json: bool, config_file: Path | None, **flags: object) -> None:
 
 
 COMMENT_COLUMN = 60
-"""Where ``config``'s comments stand at most; one long list shouldn't push them off the screen."""
+"""Greatest column of ``config``'s comments; one long list shouldn't push them off the screen."""

@@ -1,7 +1,6 @@
-"""``appmux notices``: what was raised, whom it went to and why, and what the services said.
+"""``appmux notices``: list notices, their recipients with the reasons, and the services' answers.
 
-Hands to: stdout. Hears from: the broker of a state directory, by ``mux/notices/*`` requests;
-``oversight``.
+The broker of a state directory is asked by ``mux/notices/*`` requests.
 """
 
 from __future__ import annotations
@@ -21,14 +20,14 @@ from mux.storage import state_dir
 from mux.text import visible
 
 ANSWER_DEADLINE: Final = 10.0
-"""Seconds. The broker answers in a millisecond; one that takes longer needs a look of its own."""
+"""Seconds. The broker answers in a millisecond; a slower one has a problem of its own."""
 
 TEST_DEADLINE: Final = 120.0
 """Seconds: a service has ``push.timeout`` (20) for its answer, and there may be several devices."""
 
 
 async def show(config: Config, *, why: bool, limit: int, as_json: bool) -> int:
-    """List the notices, the newest last; the exit status. Raises ``AppmuxError``."""
+    """List the notices, the newest last, and return the exit status. Raises ``AppmuxError``."""
     told = await _ask(config, "mux/notices/list", ANSWER_DEADLINE, why=why, limit=limit)
     notices = told["notices"]
     if as_json:
@@ -41,7 +40,7 @@ async def show(config: Config, *, why: bool, limit: int, as_json: bool) -> int:
 
 
 async def test(config: Config, device: str | None, *, as_json: bool) -> int:
-    """Send a test; exit status 1 if some service didn't take it. Raises ``AppmuxError``."""
+    """Send a test; exit status 1 if some service refused it. Raises ``AppmuxError``."""
     told = await _ask(config, "mux/notices/test", TEST_DEADLINE, device=device)
     answers = told["answers"]
     if as_json:
@@ -61,7 +60,7 @@ async def _ask(config: Config, method: str, deadline: float, **params: Any) -> J
 
 
 def lines(notice: Json) -> list[str]:
-    """One notice for a person; what others wrote in it made harmless."""
+    """Describe one notice for a person; text that others wrote is made harmless."""
     return [visible(line) for line in _lines(notice)]
 
 

@@ -1,11 +1,12 @@
-"""What commands print: written whatever the terminal's encoding, and whether or not it is taken.
+r"""Standard output for commands: any character can be written, and a failure is reported once.
 
-``prepare`` puts a stream in the place of standard output on which a command may write anything. A
-character that the encoding lacks is written out (``\\u4e2d``), our own signs as ASCII has them. A
-disk that is full, a pipe whose reader has gone, a closed descriptor raise ``OutputError`` once, and
-what is written after that goes nowhere.
+``prepare`` replaces standard output by a stream that takes any text. A character that the encoding
+lacks is escaped (``\u4e2d``); our own signs have replacements in ASCII.
 
-Hands to: standard output. Hears from: ``entry``, before any command runs; ``cli``, at its end.
+A full disk, a pipe whose reader has gone, and a closed descriptor raise ``OutputError`` once. Later
+output is dropped.
+
+``entry`` calls ``prepare`` before any command runs, ``main`` calls ``flush`` at the end.
 """
 
 from __future__ import annotations
@@ -21,19 +22,19 @@ from typing import Any, Final
 from mux.errors import AppmuxError
 
 ERRORS: Final = "appmux"
-"""The name by which a codec finds what to do with a character that it lacks."""
+"""The name by which a codec finds the handler of characters that it lacks."""
 
 SIGNS: Final = {"→": "->", "…": "...", "·": "-", "–": "-", "—": "-", "’": "'", "×": "x"}
-"""Of our own texts, in ASCII."""
+"""Signs of our own texts, and their ASCII."""
 
 STDOUT: Final = 1
 
 SIGNAL_STATUS: Final = 128
-"""A shell's way to say "ended by signal N": 128 + N."""
+"""Added to N in the exit status for "ended by signal N", as shells do."""
 
 
 class OutputError(AppmuxError):
-    """Standard output took no more. A pipe's reader that has gone wants to hear no word of it."""
+    """Standard output accepts no more. If a pipe's reader has gone, the error is silent."""
 
     def __init__(self, failure: OSError) -> None:
         super().__init__(f"can't write to standard output: {failure.strerror}")
@@ -43,12 +44,12 @@ class OutputError(AppmuxError):
 
 
 class _Told(io.FileIO):
-    """Standard output, whose failure is an error of ours, told once."""
+    """Standard output whose first failure raises ``OutputError``; later output is dropped."""
 
     failed = False
 
     def write(self, data: Any, /) -> int:
-        if data and not self.failed:  # libraries write nothing, to see what it is
+        if data and not self.failed:  # libraries write empty data to find out the stream's kind
             try:
                 return super().write(data)
             except OSError as failure:
@@ -58,7 +59,7 @@ class _Told(io.FileIO):
 
 
 class _Closed(io.RawIOBase):
-    """In the place of a standard output that was closed before we began."""
+    """Replaces a standard output that was closed before we began."""
 
     failed = False
 
@@ -81,7 +82,7 @@ def _written_out(failure: UnicodeError) -> tuple[str | bytes, int]:
 
 
 def prepare() -> None:
-    """Make standard output one on which anything may be written."""
+    """Replace standard output by a stream that takes any text."""
     codecs.register_error(ERRORS, _written_out)
     there = None if sys.__stdout__ is None else sys.stdout  # see `standard_streams.complete`
     raw = _Closed() if there is None else _Told(STDOUT, "wb", closefd=False)
@@ -91,12 +92,12 @@ def prepare() -> None:
         encoding="utf-8" if there is None else there.encoding,
         errors=ERRORS,
         line_buffering=there is not None and bool(there.line_buffering),
-        # Into the buffer: click writes there as well, and what is printed first comes first.
+        # Into the buffer: click writes there as well, so the order of the output is kept.
         write_through=True,
     )
 
 
 def flush() -> None:
-    """Write what is left. Raises ``OutputError``."""
+    """Write the rest of the output. Raises ``OutputError``."""
     if sys.stdout is not None:
         sys.stdout.flush()

@@ -1,10 +1,7 @@
-"""The commands by which a person watches over the runtime: ``audit_log``, ``approvals``,
-``notices``…
+"""The commands to watch over the runtime: ``appmux audit``, ``approvals``, ``approve``, …
 
-Hands to: ``audit``, ``approvals``, ``notices``.
-Hears from: ``cli``; a person, before an answer is given.
-
-Modules are imported inside the command that wants them, as in ``cli``.
+``audit``, ``approvals`` and ``notices`` do the work; before an answer is given, the person is asked
+here. They are imported inside the command that needs them, as in ``main``.
 """
 
 from __future__ import annotations
@@ -27,7 +24,7 @@ PATH = click.Path(path_type=Path)
 
 
 class NobodyThereError(AppmuxError):
-    """A question that had to be asked, and no terminal to ask it at."""
+    """A person must be asked, and there is no terminal."""
 
 
 state_dir_flag = click.option(

@@ -1,7 +1,6 @@
-"""``appmux pair`` and ``appmux invite``: a device is let in, after a look at its code.
+"""``appmux pair`` and ``appmux invite``: let a device in, once the operator has compared its code.
 
-Hands to: the terminal, a QR code and what becomes of it; the broker, the operator's word.
-Hears from: the broker, by ``mux/pairing/*``; the operator's terminal, yes or no.
+The broker takes part by ``mux/pairing/*``; the operator sees a QR code and says yes or no.
 """
 
 from __future__ import annotations
@@ -30,15 +29,15 @@ ASKED: Final = "mux/pairing/asked"
 ENDED: Final = "mux/pairing/ended"
 
 INTERRUPTED: Final = 130
-"""A shell's way to say "ended by SIGINT"."""
+"""A shell's exit status for "ended by SIGINT"."""
 
 ANSWER_BYTES: Final = 1024
 
 WHITE_ON_BLACK: Final = {"fg": (255, 255, 255), "bg": (0, 0, 0)}
-"""Whatever the terminal's own colours are: some cameras read no inverted code."""
+"""Set whatever the terminal's own colours are: some cameras read no inverted code."""
 
 CONTROLS: Final = dict.fromkeys((*range(32), *range(127, 160)), "?")
-"""A device chooses its own name, which must not drive the operator's terminal."""
+"""Characters to replace: a device chooses its own name, which must not drive the terminal."""
 
 
 class NotPairedError(AppmuxError):
@@ -47,17 +46,19 @@ class NotPairedError(AppmuxError):
 
 @attrs.frozen
 class Wish:
-    """What the operator asked for. ``seconds`` None: for ever; ``name`` empty: the device's own."""
+    """The pairing that the operator requested."""
 
     kind: str
     scopes: tuple[str, ...]
     name: str = ""
+    """Empty: the device chooses its name."""
     seconds: float | None = None
+    """The time for which the device is let in; None: for ever."""
     host: str | None = None
     yes: bool = False
 
     def params(self) -> Json:
-        """As the broker wants it."""
+        """Return the params of the request to the broker."""
         scopes = list(self.scopes)
         return {
             "kind": self.kind,
@@ -68,7 +69,7 @@ class Wish:
 
 
 async def run(config: Config, wish: Wish) -> int:
-    """Pair one device; the exit status. Raises ``AppmuxError`` where it fails."""
+    """Pair one device, and return the exit status. Raises ``AppmuxError`` if that fails."""
     urls = state_dir.listeners(config.state_dir)
     if not wish.yes and wish.kind != "novascale" and not sys.stdin.isatty():
         raise NotPairedError(
@@ -156,7 +157,7 @@ async def _decide(broker: Client, wish: Wish, asked: Json) -> None:
     name, code, address = (str(asked[key]).translate(CONTROLS) for key in ("name", "code", "from"))
     click.echo(f'\n"{name}" asks to be paired, from {address}. Its code: {code}')
     async with trio.open_nursery() as nursery:
-        # A device may give up while its operator still thinks.
+        # A device may give up while the operator still thinks.
         nursery.start_soon(_give_up_with_it, broker, asked["id"])
         accept = wish.yes or await _yes(f"Does the device in your hand show {code}?")
         nursery.cancel_scope.cancel()
@@ -179,7 +180,10 @@ async def _give_up_with_it(broker: Client, id: int) -> None:
 
 
 async def _end(broker: Client, id: int) -> Json:
-    """How it ended. That the ticket was sent once more is told, but ends nothing."""
+    """Wait for the end of a pairing, and return its params.
+
+    A ticket that was sent once more is reported, but ends nothing.
+    """
     since = 0
     while True:
         ended = await _notified(broker, ENDED, id, since)
@@ -237,9 +241,9 @@ async def _yes(question: str) -> bool:
 
 
 async def _line(question: str) -> str:
-    """A line from the terminal; empty at its end.
+    """Read a line from the terminal; empty at its end.
 
-    Not in a thread: one that blocks in ``input`` outlives the question, if the device gives up.
+    Not in a thread: a thread that blocks in ``input`` outlives the question if the device gives up.
     """
     click.echo(question, nl=False)
     descriptor = sys.stdin.fileno()
@@ -251,6 +255,6 @@ _UNITS: Final = (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
 
 
 def span(seconds: float) -> str:
-    """A length of time, by its greatest whole unit: ``30 d``, ``90 min``."""
+    """Write a length of time by its greatest whole unit: ``30 d``, ``90 min``."""
     unit, size = next((each for each in _UNITS if seconds % each[1] == 0), _UNITS[-1])
     return f"{seconds / size:g} {unit}"

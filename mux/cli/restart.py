@@ -1,10 +1,10 @@
 """``appmux restart``: a new app-server process, without one client losing its connection.
 
-It says what the restart waits for, and then which app-server runs. Who stops waiting (Ctrl-C) still
-gets the restart: the broker has the request, and does it once nothing runs.
+Prints what the restart waits for, and then which app-server runs. If a person stops waiting
+(Ctrl-C), the restart still happens: the broker has the request, and does it once nothing runs.
 
-Hands to: stdout. Hears from: the broker of a state directory, by one ``mux/restart`` request, and
-by ``mux/status`` while that one waits.
+The broker of a state directory gets one ``mux/restart`` request, and ``mux/status`` requests
+meanwhile.
 """
 
 from __future__ import annotations
@@ -23,14 +23,17 @@ from mux.config.model import Config
 from mux.storage import state_dir
 
 LOOK_SECONDS: Final = 1.0
-"""Between two looks at what the restart waits for: a person reads along."""
+"""Seconds between two checks of what the restart waits for: a person reads along."""
 
 INTERRUPTED: Final = 130
-"""A shell's way to say "ended by SIGINT"."""
+"""A shell's exit status for "ended by SIGINT"."""
 
 
 async def run(config: Config, now: bool) -> int:
-    """Ask for a restart and tell of it; the exit status. Raises ``AppmuxError`` where it fails."""
+    """Request a restart, report on it, and return the exit status.
+
+    Raises ``AppmuxError`` if the restart fails.
+    """
     urls = state_dir.listeners(config.state_dir)
     told = _Told()
     with trio.open_signal_receiver(signal.SIGINT) as signals:
@@ -47,7 +50,7 @@ async def run(config: Config, now: bool) -> int:
 
 @attrs.define
 class _Told:
-    """How the waiting ended: by an answer, a failure, or by neither."""
+    """The result of the waiting: an answer, a failure, or neither."""
 
     answer: Json | None = None
     failure: ClientError | None = None
@@ -64,7 +67,7 @@ class _Told:
         waiting.cancel()
 
     def end(self) -> int:
-        """Print it; the exit status."""
+        """Print the result, and return the exit status."""
         if self.answer is not None:
             version, generation = self.answer["version"] or "?", self.answer["generation"]
             _say(f"codex {version} runs, as generation {generation} of the app-server")
@@ -77,11 +80,11 @@ class _Told:
 
 
 async def _tell_what_it_waits_for(looking: Client) -> None:
-    """Print it whenever it changes, until cancelled."""
+    """Print what the restart waits for, whenever that changes, until cancelled."""
     before = ""
     while True:
         server = (await looking.request("mux/status"))["appServer"]
-        looking.inbox.clear()  # nobody looks back, and the wait may be long
+        looking.inbox.clear()  # nobody reads it, and the wait may be long
         words = f"waiting for {', '.join(waits)}" if (waits := server["restartWaitsFor"]) else ""
         if words and words != before:
             _say(words)
@@ -91,4 +94,4 @@ async def _tell_what_it_waits_for(looking: Client) -> None:
 
 def _say(text: str) -> None:
     sys.stdout.write(text + "\n")
-    sys.stdout.flush()  # it may be a pipe that somebody watches
+    sys.stdout.flush()  # stdout may be a pipe that somebody watches

@@ -1,9 +1,8 @@
 """The commands of a host's operator: ``appmux service``, ``setup``, ``doctor``.
 
-Hands to: ``service``, ``setup``, ``doctor``. Hears from: ``cli``; a person, when something of
-theirs would be replaced.
-
-Modules are imported inside the command that wants them, as in ``cli``.
+``host.service``, ``host.setup`` and ``doctor`` do the work; the person is asked here before
+something of theirs is replaced. Modules are imported inside the command that needs them, as in
+``main``.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
 
 class UnansweredError(AppmuxError):
-    """A question that had to be asked, and nobody there to answer, or the answer was no."""
+    """A question got no answer because nobody is there, or the answer was no."""
 
 
 def _shared(*options: Callable[[Decorated], Decorated]) -> Callable[[Decorated], Decorated]:
@@ -190,7 +189,7 @@ def print_files(config_file: Path | None, allow_sudo: bool) -> None:
 
 @contextmanager
 def _taking_over(config: Config, *, wanted: bool) -> Iterator[None]:
-    """Have nobody but the service get Codex's control socket inside, if that is wanted."""
+    """Let nobody but the service get Codex's control socket inside, if that is ``wanted``."""
     from mux.host import service as ours
     from mux.host import take_over
     from mux.host.socket_owner import socket_owner
@@ -214,7 +213,7 @@ def _ask_to_replace(places: Iterable[UnitFile], *, yes: bool) -> None:
 
 
 def _confirm(question: str, *, yes: bool) -> None:
-    """Go on only with a yes. Raises ``UnansweredError``."""
+    """Return only after a yes. Raises ``UnansweredError``."""
     if yes:
         return
     if not _terminal():
@@ -224,7 +223,7 @@ def _confirm(question: str, *, yes: bool) -> None:
 
 
 def _terminal() -> bool:
-    """Whether somebody is there to ask."""
+    """Return whether somebody is there to ask."""
     return sys.stdin.isatty()
 
 
@@ -397,4 +396,4 @@ def doctor(as_json: bool, state_dir: Path | None, config_file: Path | None) -> N
 
 
 COMMANDS = (service, setup, doctor)
-"""What ``cli`` registers."""
+"""The commands that ``main`` registers."""

@@ -1,6 +1,6 @@
-"""``appmux status``: what the running broker says of itself, for a person or a program.
+"""``appmux status``: the running broker's report on itself, for a person or a program.
 
-Hands to: stdout. Hears from: the broker of a state directory, by one ``mux/status`` request.
+The broker of a state directory is asked by one ``mux/status`` request.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from mux.storage import state_dir
 from mux.text import span, visible
 
 ANSWER_DEADLINE: Final = 10.0
-"""Seconds. The broker answers in a millisecond; one that takes longer needs a look of its own."""
+"""Seconds. The broker answers in a millisecond; a slower one has a problem of its own."""
 
 PIPED_WIDTH: Final = 200
 """Columns where stdout is no terminal: a line that wraps is hard on ``grep``."""
@@ -39,7 +39,7 @@ KIB: Final = 1024
 
 
 async def run(config: Config, as_json: bool) -> int:
-    """Ask and show; the exit status. Raises ``AppmuxError`` where no broker answers."""
+    """Print the report, and return the exit status. Raises ``AppmuxError`` if no broker answers."""
     report = await ask(state_dir.listeners(config.state_dir))
     if as_json:
         sys.stdout.write(json.dumps(report, indent=2) + "\n")
@@ -55,7 +55,7 @@ async def run(config: Config, as_json: bool) -> int:
 
 
 async def ask(urls: Iterable[str]) -> dict[str, Any]:
-    """The broker's answer, by the first of its listeners. Raises ``ClientError``."""
+    """Return the report from the first listener that answers. Raises ``ClientError``."""
     with trio.move_on_after(ANSWER_DEADLINE):
         async with client.connect_any(urls) as connection:
             return await connection.request("mux/status")
@@ -66,7 +66,7 @@ async def ask(urls: Iterable[str]) -> dict[str, Any]:
 
 
 def render(report: dict[str, Any]) -> RenderableType:
-    """The answer as tables; the connection that asked is left out of them."""
+    """Render the report as tables, without the connection that requested it."""
     clients = {each["id"]: each for each in report["clients"]}
     clients.pop(report.get("asker"), None)
     names = _Names({id: each["name"] for id, each in clients.items()})
@@ -260,7 +260,7 @@ def _table(title: str, columns: list[str], rows: list[list[str]]) -> RenderableT
 
 
 def _plain(text: str) -> Text:
-    """Text as it is: no markup, no control characters."""
+    """Return text as it is: no markup, no control characters."""
     return Text(visible(text))
 
 

@@ -5,6 +5,6 @@ the defaults, and says where each value comes from; ``approval_rules`` reads the
 ``addresses`` reads a ``--listen`` URL, ``locate`` finds the broker's socket, ``codex_binary`` the
 codex binary and its home.
 
-Of the package it imports ``core`` only. The stdio bridge, whose start is timed, loads ``locate``
-and ``codex_binary``: they import almost nothing.
+Of the package, this folder imports only ``core``, ``posix`` and ``errors``. The stdio bridge, whose
+start is timed, loads ``locate`` and ``codex_binary``: they import almost nothing.
 """

@@ -1,4 +1,4 @@
-"""Addresses to listen on: a ``--listen`` URL read and judged, without a socket being opened."""
+"""Addresses to listen on: read and check a ``--listen`` URL, without opening a socket."""
 
 from __future__ import annotations
 
@@ -15,32 +15,38 @@ from mux.errors import AppmuxError
 LARGEST_PORT = 65535
 
 LOCAL = "+local"
-"""After ``ws`` or ``wss`` in a listen URL. A part of the scheme, not a query: no shell wants it
-quoted, and the list in a variable is split at commas alone."""
+"""Follows ``ws`` or ``wss`` in a listen URL.
+
+Part of the scheme, not a query: no shell wants a scheme quoted, and the list in a variable is split
+at commas only.
+"""
 
 
 class ListenUrlError(AppmuxError):
-    """A ``--listen`` URL that can't be read; the texts are the app-server's."""
+    """A ``--listen`` URL can't be read; the error texts are the app-server's."""
 
     exit_status = 2
 
 
 class OpenDoorError(AppmuxError):
-    """A listener that other machines can reach, with nothing that asks who they are."""
+    """A listener would be reachable from other machines without authentication."""
 
 
 @attrs.frozen
 class TcpAddress:
-    """``ws://IP:PORT``, or ``wss://IP:PORT`` (``tls``); port 0 lets the kernel choose.
-
-    ``local``: written ``ws+local://`` or ``wss+local://``, by which the operator says that nothing
-    passes on to it what comes from elsewhere: who connects is on this host. Clients needn't know.
-    """
+    """A TCP address to listen on: ``ws://IP:PORT`` or ``wss://IP:PORT``."""
 
     ip: ipaddress.IPv4Address | ipaddress.IPv6Address
     port: int
+    """0: the kernel chooses the port."""
     tls: bool = False
+    """The scheme is ``wss``."""
     local: bool = attrs.field(default=False, eq=False)
+    """Written ``ws+local://`` or ``wss+local://``.
+
+    The operator declares by it that nothing forwards connections from elsewhere to this address, so
+    every client is on this host. Clients needn't know.
+    """
 
     @property
     def url(self) -> str:
@@ -58,10 +64,11 @@ class TcpAddress:
 
 @attrs.frozen
 class UnixAddress:
-    """``unix://PATH``, absolute. ``control`` marks Codex's own control socket."""
+    """A unix socket to listen on, by its absolute path: ``unix://PATH``."""
 
     path: Path
     control: bool = False
+    """Codex's own control socket."""
 
     def __str__(self) -> str:
         return str(self.path)
@@ -75,8 +82,10 @@ _IP_AND_PORT = re.compile(r"(?:(?P<v4>[0-9.]+)|\[(?P<v6>[0-9a-fA-F:.]+)\]):(?P<p
 
 
 def parse_listen_url(url: str, codex_home: Path) -> Address:
-    """Read ``ws://IP:PORT``, ``wss://IP:PORT``, each also with ``+local``, ``unix://PATH``
-    (relative to the working directory) or ``unix://``.
+    """Parse a listen URL.
+
+    Accepted are ``ws://IP:PORT`` and ``wss://IP:PORT``, each also with ``+local``; ``unix://PATH``
+    (relative to the working directory); and ``unix://``, the control socket below ``codex_home``.
 
     Raises ``ListenUrlError``.
     """
@@ -125,7 +134,7 @@ def _local(url: str, address: TcpAddress) -> TcpAddress:
 
 
 def refuse_open_door(addresses: Iterable[Address], auth_mode: str | None) -> None:
-    """Raise ``OpenDoorError`` if another machine could connect without saying who it is."""
+    """Raise ``OpenDoorError`` if another machine could connect without authentication."""
     if auth_mode is not None:
         return
     for address in addresses:

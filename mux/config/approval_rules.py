@@ -1,6 +1,6 @@
-"""``[[approvals.rules]]``: from tables to rules, and what is wrong with one that can't be used.
+"""Read ``[[approvals.rules]]`` from tables, and explain a rule that can't be used.
 
-Hands to: ``load``. Hears from: it, a value as the file or the environment gave it.
+The value is as the file or the environment gave it.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ from mux.core.policy.approval_policy import QUESTION, PolicyName, Rule
 from mux.core.protocol.answers import ANSWERED_BY_PEOPLE
 
 MOST_RULES: Final = 100
-"""Each is looked at for each command."""
+"""Every rule is checked for each command."""
 
 LEAST: Final = 2
+"""The smallest quorum: a quorum of one is policy ``first``."""
 MOST_PRINCIPALS: Final = 100
-"""A quorum of one is ``first``; of more than these it is a slip."""
+"""The largest quorum; a greater number is a slip."""
 
 KEYS: Final = ("policy", "method", "command", "quorum")
 
@@ -28,14 +29,18 @@ EXPECTED: Final = (
 
 
 def read(value: object) -> tuple[Rule, ...] | None:
-    """The rules; None if they can't be used (see ``faults``)."""
+    """Return the rules, or None if they can't be used (``faults`` says why)."""
     if not isinstance(value, list | tuple) or len(value) > MOST_RULES or any(_all_faults(value)):
         return None
     return tuple(each if isinstance(each, Rule) else Rule(**each) for each in value)
 
 
 def faults(value: object) -> list[tuple[str, str]]:
-    """What is wrong: where (``[1].policy``), and in words. Empty: it is no list of tables."""
+    """Return each fault as its place (``[1].policy``) and a text.
+
+    An empty list for a value that ``read`` refuses: the value is no list of tables, or has more
+    than ``MOST_RULES``.
+    """
     return list(_all_faults(value)) if isinstance(value, list | tuple) else []
 
 
@@ -94,7 +99,7 @@ def _method(rule: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _command(pattern: str) -> Iterator[tuple[str, str]]:
-    """A pattern that no command could begin with would do nothing, in silence."""
+    """Report a pattern that no command could begin with: such a rule would silently never apply."""
     if pattern.strip() and not command_match.is_plain(pattern):
         yield (
             ".command",
@@ -104,7 +109,7 @@ def _command(pattern: str) -> Iterator[tuple[str, str]]:
 
 
 def nearest(name: str, known: Sequence[str]) -> str | None:
-    """The one that was meant, if ``name`` looks like a slip."""
+    """Return the known name that was probably meant, or None if ``name`` resembles none."""
     import difflib  # noqa: PLC0415 (9 ms, for a slip alone)
 
     return next(iter(difflib.get_close_matches(name, known, n=1, cutoff=0.75)), None)

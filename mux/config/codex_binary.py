@@ -1,7 +1,7 @@
-"""Finding the ``codex_binary`` binary and its home.
+"""Find the ``codex`` binary and Codex's home directory.
 
-Hands to: ``cli`` (``serve``, ``demo``) and ``codex_wrapper`` the paths; ``upstream`` runs it.
-Hears from: the configuration, the environment, PATH, the ``openai-codex-cli-bin`` package.
+Looked at are the configuration, the environment, PATH and the ``openai-codex-cli-bin`` package.
+``upstream`` runs the binary.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from mux.errors import AppmuxError
 CODEX_BIN_VARIABLE = "APPMUX_CODEX_BIN"
 
 _STAND_IN = re.compile(rb"\bmux\.(?:stand_in|stdio\.codex_wrapper)\b|\bappmux-codex(?![\w/.-])")
-"""Is in the script ``appmux-codex``, and in one that a person wrote to start it."""
+"""Matches the script ``appmux-codex``, and a script that a person wrote to start it."""
 
 SCRIPT_BYTES = 4096
-"""What is read of a script to see whether it is the stand-in: pip's are a tenth of that."""
+"""Bytes read of a script to see whether it is the stand-in; pip's scripts are a tenth of that."""
 
 HOW_TO_GET_ONE = (
     "install it beside appmux with `pip install 'appserver-mux[codex]'`, or for the whole machine"
@@ -30,18 +30,22 @@ HOW_TO_GET_ONE = (
 
 
 class CodexError(AppmuxError):
-    """There is no ``codex`` to run, or what was named isn't one."""
+    """There is no ``codex`` to run, or the named binary isn't usable."""
 
 
 def find_codex(
     config_bin: Path | None, environ: Mapping[str, str], origin: str = "codex_bin"
 ) -> Path:
-    """The absolute path of the binary to run.
+    """Return the absolute path of the binary to run.
 
-    In this order: ``config_bin`` (``origin`` says who set it, for an error), ``APPMUX_CODEX_BIN``,
-    ``codex`` on PATH, then in the usual places, the package. One that is named but can't be run is
-    an error, not a reason to look further: a person who names a binary doesn't want another one.
-    appmux's own stand-in for codex, which may well be called ``codex`` on PATH, is never the one.
+    Tried in this order: ``config_bin``, ``APPMUX_CODEX_BIN``, ``codex`` on PATH and then in the
+    usual places, the package. ``origin`` says in an error who set ``config_bin``.
+
+    If a binary is named but can't be run, that is an error and the search ends: a person who names
+    a binary doesn't want another one. appmux's own stand-in for codex, which may well be called
+    ``codex`` on PATH, is never returned.
+
+    Raises ``CodexError``.
     """
     search = search_path(environ)
     if config_bin is not None:
@@ -63,7 +67,7 @@ def find_codex(
 
 
 def is_stand_in(path: Path) -> bool:
-    """Whether this program is ``appmux-codex``, under whatever name: it would run itself."""
+    """Return whether this program is ``appmux-codex``, by whatever name: it would run itself."""
     try:
         with path.open("rb") as file:
             start = file.read(SCRIPT_BYTES)
@@ -73,9 +77,10 @@ def is_stand_in(path: Path) -> bool:
 
 
 def search_path(environ: Mapping[str, str]) -> str | None:
-    """PATH, then where npm, brew and pip put programs: a service's PATH is often without those.
+    """Return PATH with the places appended where npm, brew and pip put programs.
 
-    Without HOME it is PATH alone; None if that isn't set either.
+    A service's PATH is often without those places. Without HOME the result is PATH alone, and None
+    if PATH isn't set either.
     """
     path, home = environ.get("PATH"), environ.get("HOME")
     if not home:
@@ -86,9 +91,10 @@ def search_path(environ: Mapping[str, str]) -> str | None:
 
 
 def usual_places(home: Path) -> list[Path]:
-    """Directories of programs, the likelier first; some may not exist.
+    """Return directories of programs, the likelier first; some may not exist.
 
-    nvm keeps one for each version of node, so they are looked up each time: the newest first.
+    nvm has a directory for each version of node, so these are listed anew each time, the newest
+    first.
     """
     fixed = [home / ".local/bin", home / ".npm-global/bin", home / "bin"]
     of_all = [Path("/opt/homebrew/bin"), Path("/usr/local/bin")]
@@ -101,7 +107,7 @@ def _version_of_node(place: Path) -> list[int]:
 
 
 def _named(name: str, origin: str, search: str | None) -> Path:
-    """The binary that somebody named: a path, or (without a slash) a command on PATH."""
+    """Return the binary that somebody named: a path, or (without a slash) a command on PATH."""
     if os.sep not in name:
         on_path = shutil.which(name, path=search)
         if on_path is None:
@@ -127,7 +133,7 @@ def _named(name: str, origin: str, search: str | None) -> Path:
 
 
 def _packaged() -> Path | None:
-    """The binary of ``openai-codex-cli-bin``, or None where that isn't installed."""
+    """Return the binary of ``openai-codex-cli-bin``, or None where that isn't installed."""
     try:
         package = importlib.import_module("codex_cli_bin")
     except ModuleNotFoundError:
@@ -142,13 +148,16 @@ def _packaged() -> Path | None:
 
 
 def codex_home(environ: Mapping[str, str]) -> Path:
-    """Codex's own directory: ``CODEX_HOME``, else ``~/.codex``. It may not exist yet."""
+    """Return Codex's own directory: ``CODEX_HOME``, else ``~/.codex``. It may not exist yet."""
     named = environ.get("CODEX_HOME")
     return Path(named).absolute() if named else Path.home() / ".codex"
 
 
 def identity(binary: str | Path) -> tuple[int, ...] | None:
-    """What tells one binary from its successor: its inode, size, and when it was last written."""
+    """Return what distinguishes a binary from its successor: inode, size and last write.
+
+    None if the binary doesn't exist.
+    """
     try:
         found = Path(binary).stat()
     except OSError:

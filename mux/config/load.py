@@ -1,10 +1,7 @@
-"""From flags, environment and file to one ``Config``, and for each value where it came from.
+"""Load one ``Config`` from flags, environment and file, and say where each value came from.
 
-Hands to: ``cli``, a ``Settled``.
-Hears from: ``cli`` (flags), the environment, one TOML file; ``config`` says what can be set.
-
-Flags win over the environment, the environment over the file, the file over the defaults, key by
-key. Every wrong key of all sources is told of at once.
+Flags win over the environment, the environment over the TOML file, the file over the defaults, key
+by key. All wrong keys of all sources are reported at once. ``model`` says what can be set.
 """
 
 from __future__ import annotations
@@ -41,34 +38,36 @@ from mux.core.policy.approval_policy import Rule
 from mux.errors import AppmuxError
 
 RULES = "approvals.rules"
-"""The one key that holds tables: its texts are read and judged by ``approval_rules``."""
+"""The only key that holds tables: ``approval_rules`` reads and checks their texts."""
 
 DIRECTORIES = "devices.directories"
-"""A relative one would mean another place for each that reads it."""
+"""Must be absolute: a relative directory would mean another place for each reader."""
 
 CONFIG_FILE_VARIABLE = "APPMUX_CONFIG"
 
 NOT_SHOWN = frozenset({"auth.token_sha256"})
-"""Keys where a person may have put a secret by mistake: what was found there is never printed."""
+"""Keys where a person may have put a secret by mistake: a wrong value is never printed."""
 
 _CLIENT_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _WRONG = object()
 
 
 class ConfigError(AppmuxError):
-    """A setting that can't be used. Each line names the source, the key and what was expected."""
+    """A setting can't be used. Each line names the source, the key and what was expected."""
 
 
 @attrs.frozen
 class Settled:
-    """A ``Config`` and, for each dotted key, the words that say where its value came from."""
+    """A ``Config``, and for each of its values the source."""
 
     config: Config
     origins: Mapping[str, str]
+    """The source of each value in words, by dotted key."""
     file: Path | None = None
+    """The config file that was read; None if there was none."""
 
     def items(self) -> Iterator[tuple[str, object, str]]:
-        """Every setting as (dotted key, value, origin), in the order of the classes above."""
+        """Yield every setting as (dotted key, value, origin), in the order of ``model``."""
         for key in leaves():
             yield key, _value_at(self.config, key), self.origins[key]
 
@@ -91,11 +90,11 @@ class Found:
 def load(
     flags: Mapping[str, object], environ: Mapping[str, str], file: Path | None = None
 ) -> Settled:
-    """Settle every key.
+    """Determine the value of every key.
 
     ``flags`` maps dotted keys to values; None and ``()`` mean that the flag wasn't given.
     ``file`` None means ``$APPMUX_CONFIG``, else the platform's own place if there is a file there.
-    Raises ``ConfigError``, which tells of every wrong key at once.
+    Raises ``ConfigError``, which reports every wrong key at once.
     """
     path = _config_file(environ, file)
     found: dict[str, Found] = {}
@@ -110,7 +109,7 @@ def load(
 
 
 def default_file() -> Path:
-    """Where the file is looked for when nobody names one."""
+    """Return the path of the config file that is used when nobody names one."""
     return platformdirs.user_config_path(APP_NAME) / "config.toml"
 
 
@@ -141,10 +140,10 @@ def _from_file(path: Path) -> dict[str, Found]:
 
 
 def _flat(table: Mapping[str, object], prefix: str, origin: str) -> Iterator[tuple[str, object]]:
-    """Every value in the tables that we know, by its dotted key."""
+    """Yield every value in the tables that we know, by its dotted key."""
     for name, value in table.items():
         key = prefix + name
-        # A quoted name may have dots in it; then it isn't the path that it looks like.
+        # A quoted name may contain dots; then the name isn't a path through tables.
         if "." in name or key not in sections():
             yield key, value
         elif isinstance(value, dict):
@@ -170,9 +169,9 @@ def _from_environ(environ: Mapping[str, str]) -> dict[str, Found]:
 
 
 def _refuse_slip(variable: str, origin: str, known: Mapping[str, Leaf]) -> None:
-    """Refuse a variable inside one of our sections.
+    """Refuse an unknown variable inside one of our sections.
 
-    Others with our prefix may be somebody's own (a token for ``--remote-auth-token-env``).
+    Other variables with our prefix may be somebody's own (a token for ``--remote-auth-token-env``).
     """
     section = variable.removeprefix(ENV_PREFIX).partition("_")[0].lower()
     if section in sections():
@@ -191,7 +190,10 @@ def _from_flags(flags: Mapping[str, object]) -> dict[str, Found]:
 
 
 def _from_text(leaf: Leaf, text: str) -> object:
-    """What a variable's text means for this key; text that means nothing is left for the check."""
+    """Convert a variable's text to this key's type.
+
+    Unusable text is returned as it is, for the check to refuse.
+    """
     if leaf.plain is bool:
         words = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
         return words.get(text.lower(), text)
@@ -214,11 +216,11 @@ _READ: Mapping[str, Callable[[str], object]] = {
     RULES: lambda text: tomllib.loads(f"rules = {text}").get("rules"),
     "codex_args": shlex.split,
 }
-"""How a variable's text is read where that isn't plain from the type. Raises ValueError."""
+"""Readers of a variable's text where its type isn't enough. Each raises ValueError."""
 
 
 def _placed(key: str, value: object, base: Path) -> object:
-    """``value``, made absolute if its key holds a path: the broker may be started from anywhere."""
+    """Return ``value``, made absolute if its key holds a path: the broker may start anywhere."""
     leaf = leaves().get(key)
     if leaf is None or leaf.plain is not Path or not isinstance(value, str | Path):
         return value
@@ -249,7 +251,7 @@ def _structure(found: Mapping[str, Found]) -> Config:
 
 
 def _section_of(name: str, key: str) -> str | None:
-    """The first table that is named in ``name``, the end of ``key``; None: it is in no further."""
+    """Return the first table in ``name``, which is the end of ``key``; None if there is none."""
     before = key.removesuffix(name)
     first, dot, _ = name.partition(".")
     return first if dot and before + first in sections() else None
@@ -279,7 +281,7 @@ def _complaint(key: str, found: Mapping[str, Found]) -> str:
 
 
 def _check_together(config: Config) -> None:
-    """What no single key can show to be wrong."""
+    """Check the rules that concern more than one key."""
     limits = config.limits
     for small, large in (
         ("in_flight_per_client", "in_flight"),
@@ -295,9 +297,9 @@ def _check_together(config: Config) -> None:
 
 @cache
 def _converter() -> Converter:
-    """cattrs, made strict: "64" is no number, true is no integer, and no key goes unread.
+    """Return cattrs, made strict: "64" is no number, true is no integer, and no key goes unread.
 
-    The way to read a table takes a millisecond to make, so it is made for those that are set.
+    A table's reader takes a millisecond to make, so it is made only for tables that are set.
     """
     converter = Converter(forbid_extra_keys=True)
     prefixes = {cls: prefix for prefix, cls in tables().items()}
@@ -328,7 +330,10 @@ def _override(leaf: Leaf) -> Any:
 
 
 def _checked(leaf: Leaf, value: object) -> object:
-    """``value`` as this key's type. Raises ValueError (whose text nobody reads: see _complaint)."""
+    """Return ``value`` as this key's type.
+
+    Raises ValueError, whose text nobody reads: ``_complaint`` writes the message.
+    """
     result = _WRONG
     plain = leaf.plain
     if get_origin(plain) is Literal:
@@ -409,7 +414,7 @@ _EXPECTED: Mapping[str, str] = {
 }
 
 MAX_SHOWN = 80
-"""Characters of a wrong value that are printed: enough to recognise it."""
+"""Characters of a wrong value that are printed: enough to recognise the value."""
 
 
 _KINDS = {"dict": "a table", "list": "a list", "str": "a text"}
@@ -436,7 +441,7 @@ def _nearest(name: str, known: list[str]) -> str:
 
 
 def toml_value(value: object) -> str:
-    """``value`` as TOML writes it. Texts, paths, numbers, booleans, rules, and lists of them."""
+    """Write ``value`` as TOML: texts, paths, numbers, booleans, rules, and lists of them."""
     if isinstance(value, Rule):
         told = attrs.asdict(value, filter=lambda _field, each: each != "")
         if value.policy != "quorum":

@@ -1,12 +1,11 @@
-"""Where a broker's unix socket is, and its codex, found without loading what reads the settings.
+"""Find a broker's unix socket and its codex without loading the settings.
 
-The stdio door has 150 ms to be attached, and settings, attrs and the logger alone would take them.
-So this looks at single settings (``state_dir``, ``codex_bin``) in the places where ``load``
-looks.
+The stdio bridge must be attached within 150 ms, which settings, attrs and the logger alone would
+use up. So this module reads single settings (``state_dir``, ``codex_bin``) from the environment and
+the config file, where ``load`` reads them too, and a state directory's ``broker.json``.
 
-Hands to: ``stdio``, paths to try in order; ``codex_wrapper``, the codex that is configured; and for
-``state_dir`` what a broker has announced.
-Hears from: the environment, the config file, a state directory's ``broker.json``.
+Used by ``stdio`` (paths to try in order, the configured codex), and by the commands that need the
+addresses a broker has announced.
 """
 
 from __future__ import annotations
@@ -25,24 +24,24 @@ from mux.config.codex_binary import codex_home
 from mux.posix import private_file
 
 ADDRESS: Final = "broker.json"
-"""In the state directory: where its broker listens."""
+"""File in the state directory that says where its broker listens."""
 
 SOCKET_VARIABLE: Final = "APPMUX_SOCKET"
 CONTROL_SOCKET: Final = Path("app-server-control", "app-server-control.sock")
-"""Below CODEX_HOME: where plain ``codex`` looks for a running app-server."""
+"""Path below CODEX_HOME where plain ``codex`` looks for a running app-server."""
 
 UNIX: Final = "unix://"
 
 LONGEST_ADDRESS: Final = 107 if sys.platform == "linux" else 103
-"""Bytes: what fits into a ``sockaddr_un`` before its closing zero."""
+"""Bytes that fit into a ``sockaddr_un`` before its closing zero."""
 
-_APP_NAME: Final = "appmux"  # as in config, which costs 60 ms to import
+_APP_NAME: Final = "appmux"  # as in ``model``, which costs 60 ms to import
 
 
 def sockets(environ: Mapping[str, str]) -> Iterator[Path]:
-    """The unix sockets at which a broker may listen, the likelier first.
+    """Yield the unix sockets at which a broker may listen, the likelier first.
 
-    ``APPMUX_SOCKET`` if it is set, and no other; else those that the running broker of the state
+    If ``APPMUX_SOCKET`` is set, only that one; else those that the running broker of the state
     directory has announced, then Codex's control socket.
     """
     named = environ.get(SOCKET_VARIABLE)
@@ -60,18 +59,18 @@ def sockets(environ: Mapping[str, str]) -> Iterator[Path]:
 
 
 def socket_path(named: str) -> Path:
-    """A path as a person names it: with or without ``unix://``, with ``~``."""
+    """Return the path that a person named: with or without ``unix://``, with ``~``."""
     return Path(named.removeprefix(UNIX)).expanduser().absolute()
 
 
 def address(path: Path) -> str:
-    """A socket's path as an address. One that is too long is the link to a shorter one."""
+    """Return a socket's path as an address. A path that is too long is a link to a shorter one."""
     long = len(os.fsencode(path)) > LONGEST_ADDRESS
     return os.path.realpath(path) if long else str(path)
 
 
 def announced(state_dir: Path) -> list[str] | None:
-    """Where the broker of this state directory listens, as URLs; None if none has said so."""
+    """Return the URLs at which this state directory's broker listens; None if unannounced."""
     try:
         said = json.loads(private_file.read(state_dir / ADDRESS, foreign=True))
         return [str(url) for url in said["listeners"]]
@@ -80,13 +79,16 @@ def announced(state_dir: Path) -> list[str] | None:
 
 
 def state_dir(environ: Mapping[str, str]) -> Path:
-    """The state directory by environment, file and default; the flags of ``serve`` don't count."""
+    """Return the state directory by environment, file and default.
+
+    Flags of ``serve`` don't count.
+    """
     named = setting(environ, "state_dir")
     return _placed(*named) if named else platformdirs.user_state_path(_APP_NAME)
 
 
 def codex_bin(environ: Mapping[str, str]) -> tuple[Path | None, str]:
-    """The ``codex_bin`` of the settings, and for an error who set it."""
+    """Return the ``codex_bin`` setting, and for an error who set it."""
     named = setting(environ, "codex_bin")
     if named is None:
         return None, "default"
@@ -96,9 +98,9 @@ def codex_bin(environ: Mapping[str, str]) -> tuple[Path | None, str]:
 
 
 def setting(environ: Mapping[str, str], key: str) -> tuple[str, Path, str] | None:
-    """A setting's text, the directory it is relative to, and where it comes from.
+    """Return a setting's text, the directory it is relative to, and where it comes from.
 
-    What can't be read is passed over: ``appmux config`` says what is wrong with it.
+    A file that can't be read is passed over: ``appmux config`` says what is wrong with it.
     """
     variable = f"APPMUX_{key.upper()}"
     named = environ.get(variable)

@@ -1,7 +1,7 @@
 """The settings of one broker: what can be set, its default, and the reason.
 
-Hands to: everything, as one frozen ``Config``. ``load`` fills it from flags, environment, file.
-Hears from: ``core.limits`` for the limits and their defaults, ``core.policies`` for approvals.
+``load`` fills one frozen ``Config``, which everything uses. ``core.limits`` gives the limits with
+their defaults, ``core.policy.approval_policy`` the approval policies.
 
 A key is written with dots (``limits.in_flight``). Its variable is the same in capitals
 (``APPMUX_LIMITS_IN_FLIGHT``). To add a setting, add a field here; a flag for it goes into ``FLAGS``
@@ -30,7 +30,10 @@ AuthMode = Literal["capability-token", "signed-bearer-token", "device-token"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 LogFormat = Literal["auto", "console", "json"]
 ContentLevel = Literal["opaque", "title", "full"]
-"""How much a push tells: kind and count alone; the thread's title too; the command as well."""
+"""The amount of content in a push.
+
+``opaque``: kind and count only; ``title``: the thread's title too; ``full``: the command as well.
+"""
 
 FLAGS: Mapping[str, str] = {
     "listen": "--listen",
@@ -49,10 +52,10 @@ FLAGS: Mapping[str, str] = {
     "log.level": "--log-level",
     "log.format": "--log-format",
 }
-"""Which flag sets which key, as an error or ``appmux config`` names it."""
+"""The flag that sets each key, as an error or ``appmux config`` names it."""
 
 MAX_IN_FLIGHT = 128
-"""Past this many queued requests the app-server answers overload and loses some of the answers."""
+"""The app-server answers overload to more queued requests, and loses some of the answers."""
 
 MAX_SECONDS = 7 * 24 * 3600
 """A week. A longer wait is a slip of the unit (milliseconds), not a wish."""
@@ -67,7 +70,7 @@ BOUNDS: Mapping[str, tuple[float, float | None]] = {
     "push.exec.timeout": (0, 300),
     "approvals.quorum": (2, 100),
 }
-"""Least and greatest value of a number, where it isn't what its type says (``bounds``)."""
+"""Least and greatest value of a number, where they aren't those of its type (``bounds``)."""
 
 
 def _because(reason: str, default: Any, **more: Any) -> Any:
@@ -76,7 +79,7 @@ def _because(reason: str, default: Any, **more: Any) -> Any:
 
 @attrs.frozen
 class Auth:
-    """Who may connect over WebSocket. The unix socket serves its owner and asks for nothing."""
+    """Authentication of WebSocket clients. The unix socket serves its owner and needs no token."""
 
     mode: AuthMode | None = _because("on loopback the native listener asks for nothing", None)
     token_file: Path | None = _because("a file keeps the token out of the process list", None)
@@ -99,7 +102,7 @@ class Tls:
 
 @attrs.frozen
 class Upstream:
-    """What the broker says of itself to the app-server."""
+    """The broker's introduction of itself to the app-server."""
 
     client_name: str = _because("the app-server shows it as originator", APP_NAME)
     request_attestation: bool = _because("only if a client can make attestations", False)
@@ -108,7 +111,7 @@ class Upstream:
 
 @attrs.frozen
 class Log:
-    """How much is logged to stderr, and in which form."""
+    """The amount and the form of the log on stderr."""
 
     level: LogLevel = _because("debug costs a line for every message each way", "info")
     format: LogFormat = _because("a person on a terminal, a machine elsewhere", "auto")
@@ -116,7 +119,7 @@ class Log:
 
 @attrs.frozen
 class Audit:
-    """The audit log in the state directory: who came, asked, was asked, answered."""
+    """The audit log in the state directory: connections, requests, offered requests and answers."""
 
     text: bool = _because("prompts and commands may hold secrets; their digest is kept", False)
     max_age: float = _because("a year; seconds", 365 * 86400.0)
@@ -125,7 +128,7 @@ class Audit:
 
 @attrs.frozen
 class Devices:
-    """What devices may do that may not do all: paired ones, and other clients without ``admin``."""
+    """Rights of restricted devices: paired ones, and other clients without ``admin``."""
 
     directories: tuple[str, ...] = _because(
         "globs; elsewhere a thread that a device starts takes no settings from its directory", ()
@@ -155,7 +158,7 @@ class Fcm:
 
 @attrs.frozen
 class WebPush:
-    """Browsers, and UnifiedPush with encryption: who we are to their push services (VAPID)."""
+    """Browsers, and UnifiedPush with encryption: our identity for their push services (VAPID)."""
 
     subject: str | None = _because(
         "mailto: or https:, where a push service's operator reaches you; some demand it", None
@@ -193,7 +196,7 @@ class Exec:
 
 @attrs.frozen
 class Push:
-    """Notices on their way to devices: the services that this host may use."""
+    """The push services that this host may use to bring notices to devices."""
 
     url: str | None = _because(
         "https:, where devices reach this broker: for links and buttons in ntfy", None
@@ -213,7 +216,7 @@ class Push:
 
 @attrs.frozen
 class Notices:
-    """Of what, and when, devices are told by push (see ``core.notices``)."""
+    """Rules for pushing notices to devices: which, and when (see ``core.features.notices``)."""
 
     off: tuple[str, ...] = _because("kinds that no device is told of, unless it asks for them", ())
     quiet: str | None = _because("as 22:00-07:00, in the host's time; each device may say", None)
@@ -264,11 +267,13 @@ class Config:
 
 @attrs.frozen
 class Leaf:
-    """One setting: its dotted key, its type, and whether a bare name in it is a command on PATH."""
+    """One setting."""
 
     key: str
+    """Its dotted key."""
     type: Any
     command: bool = False
+    """A bare name in it is a command on PATH."""
 
     @property
     def variable(self) -> str:
@@ -276,7 +281,7 @@ class Leaf:
 
     @property
     def plain(self) -> Any:
-        """The type without its ``| None``."""
+        """Return the type without its ``| None``."""
         kinds = [kind for kind in get_args(self.type) if kind is not type(None)]
         optional = type(None) in get_args(self.type)
         return kinds[0] if optional else self.type
@@ -284,7 +289,7 @@ class Leaf:
 
 @cache
 def leaves() -> Mapping[str, Leaf]:
-    """Every setting by its dotted key."""
+    """Return every setting by its dotted key."""
     found = {}
     for prefix, cls in tables().items():
         for field in attrs.fields(cls):
@@ -296,7 +301,7 @@ def leaves() -> Mapping[str, Leaf]:
 
 @cache
 def tables() -> Mapping[str, type]:
-    """Every class of settings by the prefix of its keys: ``""``, ``auth.``, ``push.apns.``, …"""
+    """Return every class of settings by its keys' prefix: ``""``, ``auth.``, ``push.apns.``, …"""
     return dict(_tables_of(Config, ""))
 
 
@@ -309,12 +314,12 @@ def _tables_of(cls: type, prefix: str) -> Iterator[tuple[str, type]]:
 
 @cache
 def sections() -> frozenset[str]:
-    """The dotted names of the tables: ``auth``, ``limits``, ``push.apns``, …"""
+    """Return the dotted names of the tables: ``auth``, ``limits``, ``push.apns``, …"""
     return frozenset(prefix.removesuffix(".") for prefix in tables() if prefix)
 
 
 def bounds(leaf: Leaf) -> tuple[float, float | None]:
-    """Least and greatest value of a number; a time must also be above 0."""
+    """Return the least and greatest value of a number; a time must also be above 0."""
     if leaf.key in BOUNDS:
         return BOUNDS[leaf.key]
     return (0, MAX_SECONDS) if leaf.plain is float else (1, None)

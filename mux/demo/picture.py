@@ -1,9 +1,8 @@
-"""What each of the demo's two clients saw: kept, drawn side by side, and judged.
+"""Record what each of the demo's two clients saw, draw it side by side, and check it.
 
-No sockets and no clock: messages come with the moment they were heard.
+No sockets and no clock: each message comes with the moment of its arrival.
 
-Hands to: ``demo``, the picture (rich), and what is missing from it.
-Hears from: ``demo``, every message that a client heard.
+Used by ``run``.
 """
 
 from __future__ import annotations
@@ -34,51 +33,57 @@ NOT_SEEN: Final = "·"
 
 @attrs.define(eq=False, repr=False)
 class Line:
-    """One line of a client's half: when it began (seconds), what it says, how it looks."""
+    """One line of a client's half of the picture."""
 
     at: float
+    """When the line began, in seconds."""
     text: str
     style: str = ""
+    """A rich style."""
     growing: bool = False
+    """More text may be appended."""
 
 
 @attrs.define(eq=False, repr=False)
 class Seen:
-    """What one client saw, by the messages that it heard and by what it did itself."""
+    """The record of one client: the messages that it got and its own actions."""
 
     name: str
     transport: str
     lines: dict[Hashable, Line] = attrs.field(factory=dict)
     streamed: dict[str, str] = attrs.field(factory=dict)
-    """By item: the deltas joined."""
+    """The joined deltas, by item."""
     deltas: Counter[str] = attrs.field(factory=Counter)
-    """By turn: how many there were."""
+    """The number of deltas, by turn."""
     agent: dict[str, list[Json]] = attrs.field(factory=dict)
-    """By turn: the agent's completed messages."""
+    """The agent's completed messages, by turn."""
     commands: list[Json] = attrs.field(factory=list)
     turns: dict[str, str] = attrs.field(factory=dict)
-    """By turn: the status that it completed with."""
+    """The status with which each turn completed."""
     offered: dict[int | str, float] = attrs.field(factory=dict)
+    """When each approval was offered, by its id."""
     resolved: dict[int | str, float] = attrs.field(factory=dict)
+    """When each approval was resolved, by its id."""
     answered: list[int | str] = attrs.field(factory=list)
+    """Ids of the approvals that this client answered."""
     asked: list[str] = attrs.field(factory=list)
-    """The words of the turns that it started while the other was there."""
+    """The words of the turns that this client started while the other was there."""
 
     def did(self, text: str, at: float) -> None:
-        """Note something that the client did itself."""
+        """Record an action of the client itself."""
         self.lines["did", self.name, text] = Line(at, text, DIM)
 
     def asks(self, words: str) -> None:
-        """Note that the client is about to start a turn that both see."""
+        """Record that the client is about to start a turn that both see."""
         self.asked.append(words)
 
     def answers(self, id: int | str, decision: str, at: float) -> None:
-        """Note that the client answers an approval."""
+        """Record that the client answers an approval."""
         self.answered.append(id)
         self.lines["answer", id] = Line(at, f"→ answers: {decision}", DECIDED)
 
     def hear(self, message: Json, at: float) -> None:
-        """Note a message from the broker."""
+        """Record a message from the broker."""
         params = message.get("params") or {}
         match message.get("method"):
             case "item/agentMessage/delta":
@@ -127,7 +132,7 @@ class Seen:
 
 
 def shown_command(command: str | None) -> str:
-    """The command without the login shell that Codex wraps around it."""
+    """Return the command without the login shell that Codex wraps around it."""
     shell, flag, inner = (command or "?").partition(" -lc ")
     if not flag or " " in shell:
         return command or "?"
@@ -139,7 +144,7 @@ def shown_command(command: str | None) -> str:
 
 
 def picture(first: Seen, second: Seen, *, last: int | None = None) -> RenderableType:
-    """Both halves side by side, the same thing in the same row; ``last``: only so many rows."""
+    """Draw both halves side by side, the same event in the same row; ``last`` limits the rows."""
     table = Table(box=box.ROUNDED, show_lines=False, pad_edge=True, padding=(0, 1), expand=True)
     for seen in (first, second):
         table.add_column("s", justify="right", style=DIM, no_wrap=True)
@@ -151,7 +156,7 @@ def picture(first: Seen, second: Seen, *, last: int | None = None) -> Renderable
 
 
 def _rows(first: Seen, second: Seen) -> list[Hashable]:
-    """What happened, in the order in which it first was seen by either."""
+    """Return the keys of all events, in the order in which either client first saw them."""
     began: dict[Hashable, float] = {}
     for seen in (first, second):
         for key, line in seen.lines.items():
@@ -172,14 +177,16 @@ def _half(seen: Seen, key: Hashable) -> tuple[Text, Text]:
 
 @attrs.frozen
 class Expected:
-    """What both must have seen. ``said``: by turn, the agent's messages; ``note``: the output."""
+    """The events that both clients must have seen."""
 
     said: dict[str, tuple[str, ...]]
+    """The agent's messages, by turn."""
     note: str
+    """The command's output."""
 
 
 def missing(seen: Seen, expected: Expected) -> list[str]:
-    """What one client should have seen and didn't, or saw otherwise."""
+    """Return what one client should have seen and didn't, or saw otherwise."""
     found = []
     for turn, said in expected.said.items():
         items = seen.agent.get(turn, [])
@@ -201,7 +208,10 @@ def missing(seen: Seen, expected: Expected) -> list[str]:
 
 
 def summary(first: Seen, second: Seen, expected: Expected, facts: Iterable[str]) -> Group:
-    """The lines below a picture in which nothing is missing. The second has answered."""
+    """Return the lines below a picture in which nothing is missing.
+
+    The second client has answered the approval.
+    """
     (asked,) = second.answered
     answered = second.lines["answer", asked].at
     took = 1000 * (max(first.resolved[asked], second.resolved[asked]) - answered)
@@ -217,5 +227,5 @@ def summary(first: Seen, second: Seen, expected: Expected, facts: Iterable[str])
 
 
 def without_web_fonts(svg: str) -> str:
-    """The picture without the addresses of fonts: whoever looks at it asks nobody for them."""
+    """Remove the addresses of fonts, so that a viewer of the picture makes no network request."""
     return re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL)

@@ -6,8 +6,7 @@
     │  └─ codex app-server    the real one
     └─ terminal, phone        two clients, over the unix socket and over WebSocket
 
-Hands to: the broker, as any client does; stdout, the picture.
-Hears from: a person's shell, by ``cli``; ``stage``, where the broker listens.
+The broker is reached as by any client; ``stage`` says where it listens.
 """
 
 from __future__ import annotations
@@ -60,19 +59,19 @@ FRAME: Final = 0.05
 """Seconds between two pictures on a terminal."""
 
 READING_TIME: Final = 0.8
-"""Seconds that the approval stands on both sides before it is answered, so that one can see it."""
+"""Seconds that an approval is shown on both sides before it is answered, so that one can see it."""
 
 KEPT_FREE: Final = 14
 """Lines of the terminal without a row of the live picture: some rows take several lines."""
 
 SIGNAL_STATUS: Final = 128
-"""A shell's way to say "ended by signal N": 128 + N."""
+"""Added to N in the exit status for "ended by signal N", as shells do."""
 
 
 async def run(codex: Path, hold: bool, svg: Path | None) -> int:
-    """Play the demo; the exit status: 0 if both clients saw everything, else 1.
+    """Play the demo, and return the exit status: 0 if both clients saw everything, else 1.
 
-    Raises ``DemoError`` where it can't be played, e.g. if the broker doesn't start.
+    Raises ``DemoError`` if the demo can't be played, for example because the broker doesn't start.
     """
     _check_directory(svg)
     demo = _Demo(codex, hold, svg)
@@ -97,7 +96,7 @@ def _console() -> Console:
 
 @attrs.define(eq=False, repr=False)
 class _Demo:
-    """One run of the demo. ``wrong``: why it failed, if it did."""
+    """One run of the demo."""
 
     codex: Path
     hold: bool
@@ -108,6 +107,7 @@ class _Demo:
     second: Seen = attrs.field(factory=lambda: Seen("phone", "WebSocket"))
     facts: list[str] = attrs.field(factory=list)
     wrong: list[str] = attrs.field(factory=list)
+    """Why the demo failed; empty if it didn't."""
     _expected: Expected = attrs.field(factory=lambda: Expected({}, f"{NOTE}\n"))
     _thread: str = ""
     _holding: bool = False
@@ -123,7 +123,7 @@ class _Demo:
             return
 
     async def play(self) -> None:
-        """Everything, from the model to the summary; then hold, if that is wanted."""
+        """Play everything, from the model to the summary; then hold, if that was requested."""
         async with trio.open_nursery() as nursery:
             base_url: str = await nursery.start(scripted_model.serve, script())
             with private_home(base_url) as home:
@@ -139,7 +139,7 @@ class _Demo:
     # -- the story ---------------------------------------------------------------------------------
 
     async def _perform(self, home: Home, broker: Broker) -> None:
-        """Tell the story, live on a terminal."""
+        """Play the story, live on a terminal."""
         async with self._drawn():
             try:
                 with trio.fail_after(PATIENCE):
@@ -169,14 +169,14 @@ class _Demo:
                 self._note_facts(await phone.request("mux/status"))
 
     async def _shared_turn(self, terminal: Client, phone: Client) -> None:
-        """The phone starts a turn, and both see it stream."""
+        """Have the phone start a turn, which both see stream."""
         self.second.asks("What do we share?")
         turn = await self._start_turn("What do we share?", phone)
         self._expected.said[turn] = (SHARED,)
         await self._ended(turn, terminal, phone)
 
     async def _approved_turn(self, terminal: Client, phone: Client) -> None:
-        """The terminal starts a turn that asks for an approval, and the phone gives it."""
+        """Have the terminal start a turn that needs an approval, which the phone gives."""
         self.first.asks("Leave a note for us.")
         turn = await self._start_turn("Leave a note for us.", terminal)
         self._expected.said[turn] = (ASKING, DONE)
@@ -188,7 +188,7 @@ class _Demo:
         await self._ended(turn, terminal, phone)
 
     async def _ended(self, turn: str, *clients: Client) -> None:
-        """Wait until each of them has heard that the turn is over."""
+        """Wait until each of the clients was notified of the turn's end."""
         for each in clients:
             await each.wait(
                 lambda m: _is(m, "turn/completed") and m["params"]["turn"]["id"] == turn
@@ -238,7 +238,7 @@ class _Demo:
 
     @asynccontextmanager
     async def _drawn(self) -> AsyncIterator[None]:
-        """Draw what there is until the block ends, if stdout is a terminal."""
+        """Draw the picture repeatedly until the block ends, if stdout is a terminal."""
         if not self.console.is_terminal:
             yield
             return
@@ -257,7 +257,7 @@ class _Demo:
             await trio.sleep(FRAME)
 
     def _show(self, broker: Broker) -> None:
-        """The final picture, and what it shows; or what went wrong."""
+        """Print the final picture, and what it shows; or what went wrong."""
         whole = self._whole()
         self.console.print(whole)
         if self.wrong:
@@ -285,7 +285,7 @@ class _Demo:
         self.console.print(f"Saved {svg}.", soft_wrap=True)
 
     def _invite(self, home: Home, broker: Broker) -> None:
-        """Say how the user's own TUI gets here."""
+        """Print how the user's own TUI can attach."""
         here = {"HOME": home.home, "CODEX_HOME": home.codex_home}
         where = " ".join(f"{name}={shlex.quote(str(path))}" for name, path in here.items())
         codex, work = shlex.quote(str(self.codex)), shlex.quote(str(home.work))

@@ -1,18 +1,18 @@
 """A scripted model: a local server that answers `codex app-server` in a real model's place.
 
-It speaks the OpenAI Responses API over server-sent events, as far as Codex uses it, so that the
-demo, the tests and the benchmark run the real app-server without a network or an account. What it
-says is a *script*: for a needle found in the user's words, a list of responses, each a list of
-steps. Codex plays the first response; if that calls functions, Codex asks again with their outputs
-and gets the next response.
+The server implements the OpenAI Responses API over server-sent events, as far as Codex uses it. So
+the demo, the tests and the benchmark run the real app-server without a network or an account. Its
+output is a *script*: for a needle found in the user's words, a list of responses, each a list of
+steps. Codex plays the first response; if that calls functions, Codex sends their outputs with a
+next request, and gets the next response.
 
-Which response is due is read from the request itself (how many outputs stand behind the user's
-last words), so any number of threads can be on their way through one script, and an app-server
-that is restarted goes on where it stood. Scripts and gates are all the state there is.
+The response that is due is read from the request itself, by the number of outputs after the user's
+last words. So any number of threads can be in the middle of one script, and a restarted app-server
+continues where it was. Scripts and gates are the only state.
 
-Hands to: nobody; it answers over HTTP on a loopback port of its own.
-Hears from: `codex app-server`, by `POST …/responses` (see `codex_config`); whoever wrote the
-script, by `Scripted.on`, `Scripted.reached` and `Scripted.release`.
+The server answers over HTTP on a loopback port of its own: `codex app-server` sends `POST
+…/responses` (see `codex_config`). The script's author uses `Scripted.on`, `Scripted.reached` and
+`Scripted.release`.
 """
 
 from __future__ import annotations
@@ -60,16 +60,16 @@ __all__ = [
 
 # A request repeats the whole thread, so it grows with it; this bounds a runaway client.
 MAX_REQUEST_BYTES: Final = 64 * 1024 * 1024
-# Requests kept for a test to look at. A test makes dozens; the bound is for `demo --hold`.
+# Requests kept for a test to examine. A test makes dozens; the bound is for `demo --hold`.
 MAX_KEPT_REQUESTS: Final = 1000
 # Events are joined until this many bytes are waiting: 20,000 deltas are some 50 writes.
 BATCH_BYTES: Final = 64 * 1024
 RECEIVE_BYTES: Final = 64 * 1024
-# How much of the user's words the default answer repeats.
+# Characters of the user's words that the default answer repeats.
 MAX_ECHO: Final = 200
 
 
-# What follows when a script's functions have answered and it has no further response.
+# The response when a script's functions have answered and it has no further response.
 CLOSING: Final[Response] = (Say("Done."),)
 
 
@@ -78,43 +78,41 @@ CLOSING: Final[Response] = (Say("Done."),)
 
 @attrs.define
 class Scripted:
-    """What the model says, and what it has been asked.
-
-    `requests` holds the latest request bodies, parsed, oldest first; `base_url` is known once
-    `serve` has started.
-    """
+    """The model's scripts, and the requests that it got."""
 
     base_url: str = ""
+    """Known once `serve` has started."""
     requests: deque[Json] = attrs.field(factory=lambda: deque(maxlen=MAX_KEPT_REQUESTS))
+    """The latest request bodies, parsed, oldest first."""
     _scripts: list[tuple[str, tuple[Response, ...]]] = attrs.field(factory=list)
     _reached: dict[str, trio.Event] = attrs.field(factory=dict)
     _released: dict[str, trio.Event] = attrs.field(factory=dict)
     _ids: Iterator[int] = attrs.field(factory=itertools.count)
 
     def on(self, needle: str, *responses: Step | Response) -> None:
-        """Play `responses`, one after the other, for user text that contains `needle`.
+        """Play `responses` in order for user text that contains `needle`.
 
-        A single step stands for a response of that step alone. Of several needles that match,
-        the one given last wins.
+        A single step stands for a response of only that step. If several needles match, the one
+        given last wins.
         """
         normal = tuple(item if isinstance(item, tuple) else (item,) for item in responses)
         self._scripts.append((needle, normal))
 
     def release(self, name: str) -> None:
-        """Open the gate `name`, for whoever stands at it and for whoever comes later."""
+        """Open the gate `name`, for the streams that wait at it and for later ones."""
         self._released.setdefault(name, trio.Event()).set()
 
     async def reached(self, name: str) -> None:
-        """Wait until some stream stands at the gate `name` (or has passed it)."""
+        """Wait until some stream waits at the gate `name` (or has passed it)."""
         await self._reached.setdefault(name, trio.Event()).wait()
 
     async def pass_gate(self, name: str) -> None:
-        """Stand at the gate `name` until it is open."""
+        """Wait at the gate `name` until it is open."""
         self._reached.setdefault(name, trio.Event()).set()
         await self._released.setdefault(name, trio.Event()).wait()
 
     def answer(self, request: Json) -> Response:
-        """The response that is due for a request body."""
+        """Return the response that is due for a request body."""
         schema = _output_schema(request)
         if schema is not None:
             return (Say(json.dumps(_instance(schema))),)
@@ -130,33 +128,33 @@ class Scripted:
         return CLOSING
 
     def next_id(self, prefix: str) -> str:
-        """An id that no other item of this model has."""
+        """Return an id that no other item of this model has."""
         return f"{prefix}_{next(self._ids)}"
 
 
 def _progress(request: Json) -> tuple[str, int]:
-    """The user's last words, and how many tool outputs stand behind them."""
+    """Return the user's last words, and the number of tool outputs after them."""
     outputs = 0
     for item in reversed(request.get("input") or ()):
         if str(item.get("type", "")).endswith("_call_output"):
             outputs += 1
         elif item.get("role") == "user":
             text = "".join(part.get("text") or "" for part in item.get("content") or ())
-            # Codex puts what it knows of the machine and the project into the user's mouth.
+            # Codex sends its facts about the machine and the project as words of the user.
             if not text.startswith(("<", "# AGENTS")):
                 return text, outputs
     return "", outputs
 
 
 def _output_schema(request: Json) -> Json | None:
-    """The JSON schema that the answer must fulfil (a thread's title, for example), if any."""
+    """Return the JSON schema that the answer must fulfil (for a thread's title, say), if any."""
     form = (request.get("text") or {}).get("format") or {}
     schema = form.get("schema")
     return schema if isinstance(schema, dict) else None
 
 
 def _instance(schema: Json) -> Any:
-    """A small value that fulfils `schema`, as far as Codex's own schemas go."""
+    """Return a small value that fulfils `schema`, as far as Codex's own schemas go."""
     if schema.get("enum"):
         return schema["enum"][0]
     for union in ("anyOf", "oneOf", "allOf"):
@@ -198,7 +196,7 @@ async def serve(
 
 
 async def _serve_one(model: Scripted, stream: trio.SocketStream) -> None:
-    """One connection, which is one request: the app-server opens another for the next."""
+    """Serve one connection, which is one request: the app-server opens another for the next."""
     wire = _Wire(stream)
     try:
         request = await wire.receive()
@@ -236,7 +234,7 @@ async def _answer(model: Scripted, wire: _Wire, method: str, path: str, body: by
 
 
 async def _play(model: Scripted, wire: _Wire, steps: Response) -> None:
-    """Stream `steps`, as many events to a write as there are before the next gate or pause."""
+    """Stream `steps`; one write holds all events up to the next gate or pause, or `BATCH_BYTES`."""
     owed = bytearray()
     for piece in stream(steps, model.next_id):
         if isinstance(piece, bytes):
@@ -256,7 +254,7 @@ async def _play(model: Scripted, wire: _Wire, steps: Response) -> None:
 class _Wire:
     """HTTP on one connection: one request in, one response out, then closed.
 
-    A peer that goes away in the middle is no error: an interrupted turn does just that.
+    A peer that leaves in the middle is no error: an interrupted turn does just that.
     """
 
     _stream: trio.SocketStream
@@ -264,7 +262,7 @@ class _Wire:
     _gone: bool = False
 
     async def receive(self) -> tuple[str, str, bytes] | None:
-        """Method, path and body of the request; None if the peer left without one."""
+        """Return method, path and body of the request; None if the peer left without one."""
         head: h11.Request | None = None
         body = bytearray()
         while True:
@@ -287,7 +285,7 @@ class _Wire:
                 return None
 
     async def cancel_when_closed(self, scope: trio.CancelScope) -> None:
-        """Cancel `scope` when the peer goes away: an interrupted turn hangs up at a gate."""
+        """Cancel `scope` when the peer leaves: an interrupted turn hangs up at a gate."""
         while await self._receive_some():
             pass
         scope.cancel()
@@ -304,7 +302,7 @@ class _Wire:
             await self._send(self._http.send(h11.Data(data=bytes(body))))
 
     async def end(self) -> None:
-        """Say that the response is complete, and close."""
+        """Complete the response, and close."""
         await self._send(self._http.send(h11.EndOfMessage()))
         await self._stream.aclose()
 
@@ -334,9 +332,9 @@ class _Wire:
 
 
 def codex_config(base_url: str, **extra: Any) -> str:
-    """The text of a `config.toml` that makes Codex ask this model, and nobody else.
+    """Return the text of a `config.toml` that makes Codex use this model, and no other.
 
-    `extra` is laid over it: a mapping is a table and is merged into the one of that name, anything
+    `extra` overrides it: a mapping is a table and is merged into the one of that name, anything
     else is a value (`sandbox_mode="workspace-write"`, `features={"goals": False}`).
     """
     config: Json = {
@@ -348,15 +346,15 @@ def codex_config(base_url: str, **extra: Any) -> str:
         "suppress_unstable_features_warning": True,
         "analytics": {"enabled": False},
         "features": {
-            # These dial out when the app-server starts.
+            # These open connections to the network when the app-server starts.
             "apps": False,
             "plugins": False,
             "remote_plugin": False,
             # Runs a login shell for every thread, which is slow and of no use here.
             "shell_snapshot": False,
-            # A model that a script makes fail shall fail, not be asked for ever.
+            # A model that a script makes fail shall fail, not be tried for ever.
             "unbounded_connection_retries": False,
-            # Without it the request_user_input tool refuses outside of plan mode.
+            # Without this the request_user_input tool refuses outside of plan mode.
             "default_mode_request_user_input": True,
         },
         "model_providers": {
@@ -383,7 +381,7 @@ def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> Json:
 
 
 def _toml(table: Mapping[str, Any], path: str = "") -> Iterator[str]:
-    """The lines of a table: its values first, then the tables inside it."""
+    """Yield the lines of a table: its values first, then the tables inside it."""
     for key, value in table.items():
         if not isinstance(value, Mapping):
             # A JSON string, number, boolean or list of these is also TOML.

@@ -1,10 +1,7 @@
-"""What a scripted response is made of, and the server-sent events that it becomes.
+"""The steps of a scripted response, and the server-sent events made from them.
 
-No sockets and no clock: `stream` yields the bytes of the events, and where a gate or a pause
-stands between them.
-
-Hands to: `scripted_model`, which writes the bytes, stands at the gates and keeps the pauses.
-Hears from: whoever writes a script, by the steps.
+No sockets and no clock: `stream` yields the bytes of the events, and the gates and pauses between
+them. `scripted_model` writes the bytes, waits at the gates and makes the pauses.
 """
 
 from __future__ import annotations
@@ -25,23 +22,24 @@ NextId: TypeAlias = Callable[[str], str]
 
 @attrs.frozen
 class Hold:
-    """A gate: the stream stands still here until the model's `release(name)`."""
+    """A gate: the stream waits here until the model's `release(name)`."""
 
     name: str
 
 
 @attrs.frozen
 class Say:
-    """One agent message.
-
-    `chunks` is the number of deltas that `text` is cut into, or the deltas themselves, among
-    which a `Hold` may stand: `Say(chunks=("Hel", Hold("mid"), "lo"))`. `pace` is the pause before
-    each delta, in seconds: for a demonstration, never for a test.
-    """
+    """One agent message."""
 
     text: str = ""
+    """The message; empty if `chunks` gives the deltas."""
     chunks: int | tuple[str | Hold, ...] = 1
+    """The number of deltas to cut `text` into, or the deltas themselves.
+
+    A `Hold` may stand among the latter: `Say(chunks=("Hel", Hold("mid"), "lo"))`.
+    """
     pace: float = 0.0
+    """The pause before each delta, in seconds: for a demonstration, never for a test."""
 
 
 @attrs.frozen
@@ -57,10 +55,11 @@ class Reason:
 
 @attrs.frozen
 class Run:
-    """Run a shell command; `escalated` asks to leave the sandbox, which takes an approval."""
+    """Run a shell command."""
 
     cmd: str
     escalated: bool = False
+    """Leave the sandbox, which needs an approval."""
     justification: str = "the script says so"
 
 
@@ -68,7 +67,7 @@ class Run:
 class Patch:
     """Change files: the text from `*** Begin Patch` to `*** End Patch`.
 
-    In a read-only sandbox it takes a file-change approval.
+    In a read-only sandbox this needs a file-change approval.
     """
 
     patch: str
@@ -85,7 +84,7 @@ class CallTool:
 
 @attrs.frozen
 class Fail:
-    """The model fails: by HTTP status as the first step, by `response.failed` as a later one."""
+    """Fail: by HTTP status as the first step, by `response.failed` as a later one."""
 
     status: int = 500
     message: str = "the script says that the model fails"
@@ -102,13 +101,13 @@ Response: TypeAlias = tuple[Step, ...]
 
 @attrs.frozen
 class Pause:
-    """Let what was said so far be seen, and wait for `seconds`."""
+    """Send what there is so far, and wait for `seconds`."""
 
     seconds: float
 
 
 def stream(steps: Response, next_id: NextId) -> Iterator[bytes | Hold | Pause]:
-    """The events of one response, from `response.created` to `response.completed`.
+    """Yield the events of one response, from `response.created` to `response.completed`.
 
     `next_id` makes an id that no other item has, from a prefix.
     """
@@ -151,7 +150,7 @@ def _message(step: Say, index: int, item_id: str) -> Iterator[bytes | Hold | Pau
 
 
 def _cut(step: Say) -> tuple[str | Hold, ...]:
-    """The deltas of a message: those given, or its text in `chunks` pieces of near equal size."""
+    """Return a message's deltas: as given, or the text in `chunks` pieces of near equal size."""
     if not isinstance(step.chunks, int):
         return step.chunks
     pieces = max(1, min(step.chunks, len(step.text)))
@@ -188,7 +187,7 @@ def _call(step: Call, next_id: NextId) -> Json:
 
 
 def _called(step: Call) -> tuple[str, Json]:
-    """The function's name and arguments."""
+    """Return the function's name and arguments."""
     match step:
         case Run(cmd, escalated, justification):
             leave = {"sandbox_permissions": "require_escalated", "justification": justification}
@@ -201,7 +200,7 @@ def _called(step: Call) -> tuple[str, Json]:
 
 
 def _delta(name: str, item_id: str, **where: int) -> Callable[[str], bytes]:
-    """What makes one delta event. All but the text is the same each time: it is encoded once."""
+    """Return a function that makes a delta event from its text. The rest is encoded only once."""
     fixed = json.dumps({"type": name, "item_id": item_id, **where})
     head = f'event: {name}\ndata: {fixed[:-1]}, "delta": '
     return lambda text: f"{head}{json.dumps(text)}}}\n\n".encode()

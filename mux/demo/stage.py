@@ -1,7 +1,6 @@
-"""What the demo runs on: private directories, the scripted model's part, the broker's process.
+"""The demo's surroundings: private directories, the scripted model's part, the broker's process.
 
-Hands to: ``demo``, where the broker listens; ``appmux serve``, a process of its own.
-Hears from: ``demo``; the broker's stderr.
+Used by ``run``. ``appmux serve`` is a process of its own; its stderr says where it listens.
 """
 
 from __future__ import annotations
@@ -52,7 +51,7 @@ class DemoError(AppmuxError):
 
 
 def script() -> Scripted:
-    """The model's part: user text that contains the needle gets the answer."""
+    """Return the model's part: user text that contains the needle gets the answer."""
     model = Scripted()
     say = partial(Say, pace=PACE)
     model.on("ello", say(GREETING, chunks=7))
@@ -85,20 +84,20 @@ class Home:
         return self.root / "work"
 
     def environ(self) -> dict[str, str]:
-        """This process's environment, with these directories and without anybody's settings."""
+        """Return this process's environment, with these directories and no one's settings."""
         kept = {
             name: value
             for name, value in os.environ.items()
             if not name.startswith(("OPENAI_", "CODEX_", "APPMUX_", "XDG_", "GIT_", "NOTIFY_"))
         }
-        # The app-server would ask a proxy for the scripted model, too.
+        # Otherwise the app-server would use a proxy even for the scripted model.
         local = dict.fromkeys(("NO_PROXY", "no_proxy"), "127.0.0.1,localhost")
         return kept | local | {"HOME": str(self.home), "CODEX_HOME": str(self.codex_home)}
 
 
 @contextmanager
 def private_home(base_url: str) -> Iterator[Home]:
-    """Fresh directories whose Codex asks the model at ``base_url``; removed at the end."""
+    """Make fresh directories whose Codex uses the model at ``base_url``; removed at the end."""
     # Not in the system's temporary directory: Codex refuses some of its work there.
     cache = platformdirs.user_cache_path("appmux")
     try:
@@ -126,15 +125,17 @@ def private_home(base_url: str) -> Iterator[Home]:
 
 @attrs.define(eq=False, repr=False)
 class Broker:
-    """``appmux serve`` as a process: where it listens, and its log's last lines."""
+    """``appmux serve`` as a process."""
 
     urls: dict[str, str] = attrs.field(factory=dict)
+    """The URLs at which the broker listens, by scheme."""
     log: deque[str] = attrs.field(factory=lambda: deque(maxlen=LOG_KEPT))
+    """The last lines of its log."""
     _listening: trio.Event = attrs.field(factory=trio.Event)
     _ended: bool = False
 
     async def read_log(self, stderr: trio.abc.ReceiveStream) -> None:
-        """Read what it says, up to its end."""
+        """Read the broker's log, up to its end."""
         rest = b""
         async for piece in stderr:
             *lines, rest = (rest + piece).split(b"\n")
@@ -152,21 +153,21 @@ class Broker:
                 self._listening.set()
 
     async def wait_listening(self) -> None:
-        """Wait until it accepts clients. Raises ``DemoError`` if it ends before."""
+        """Wait until the broker accepts clients. Raises ``DemoError`` if the broker ends before."""
         await self._listening.wait()
         if self._ended:
             raise DemoError(f"`appmux serve` ended at its start; it said:\n{self.said()}")
 
     def said(self) -> str:
-        """Its log's last lines, indented."""
+        """Return the log's last lines, indented."""
         return "\n".join(f"  {line}" for line in self.log)
 
 
 @asynccontextmanager
 async def serving(home: Home, codex: Path) -> AsyncIterator[Broker]:
-    """The broker, as one would start it by hand; ended with its app-server at the end."""
+    """Run the broker as a person would by hand; ended with its app-server at the end."""
     command = [sys.executable, "-m", "mux", "serve", "--codex-bin", str(codex)]
-    # Codex's own control socket would do as well, but for its longer path (107 bytes at most).
+    # Codex's own control socket would do as well, but its path is longer (107 bytes at most).
     command += ["--listen", f"unix://{home.root}/appmux.sock", "--listen", "ws://127.0.0.1:0"]
     command += ["--log-format", "console"]
     process: trio.Process = await trio.lowlevel.open_process(
@@ -194,7 +195,7 @@ async def serving(home: Home, codex: Path) -> AsyncIterator[Broker]:
 
 
 async def _end(process: trio.Process) -> None:
-    """Have it drain; its app-server ends with it, also if it is killed (stdin closes)."""
+    """Have the broker drain. Its app-server ends with it, also if it is killed (stdin closes)."""
     if process.returncode is None:
         process.terminate()
         with trio.move_on_after(DRAIN_DEADLINE):

@@ -1,10 +1,10 @@
 """This machine: service managers, setup, and who owns the control socket.
 
-``setup`` plans what sets a host up, and ``steps`` performs it; ``service`` installs the broker
-with ``systemd`` or ``launchd`` (``unit_files``); ``readiness`` waits until it serves.
-``processes`` says who has a port or a file, ``socket_owner`` who has Codex's control socket,
-``take_over`` how to get it. ``tailnet``, ``novascale`` and ``codex_login`` look at what else is
-there.
+``setup`` plans how to set up a host, and ``steps`` performs the plan; ``service`` installs the
+broker with ``systemd`` or ``launchd`` (``unit_files``); ``readiness`` waits until it serves.
+``processes`` finds the process that has a port or a file, ``socket_owner`` the one that has Codex's
+control socket; ``take_over`` takes that socket over. ``directories`` resolves paths for the core.
+``tailnet``, ``novascale`` and ``codex_login`` examine the rest of the machine.
 
-Imports ``downstream.unix_socket``, ``access``, ``client``, ``config`` and ``core``.
+Imports ``downstream.unix_socket``, ``access``, ``client``, ``config``, ``core`` and ``posix``.
 """

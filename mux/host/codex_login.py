@@ -1,6 +1,6 @@
-"""Whether codex can reach a model: logged in, or with a provider that asks for no login.
+"""Check whether codex can reach a model: logged in, or with a provider that needs no login.
 
-Hands to: ``setup`` and ``doctor``, in words. Hears from: codex's own configuration, and codex.
+Reads codex's own configuration, and asks codex where only codex can know.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ import attrs
 from mux.host.steps import Runner, run
 
 BUILT_IN: Final = "openai"
+"""Codex's default model provider."""
 FILE: Final = "file"
-"""Codex's defaults: of the provider, and of where its login is kept."""
+"""Codex's default place for its login."""
 
 LOCAL: Final = frozenset({"oss", "ollama", "lmstudio", "ollama-chat"})
 """Providers of codex's own that run on this machine."""
@@ -24,17 +25,19 @@ LOCAL: Final = frozenset({"oss", "ollama", "lmstudio", "ollama-chat"})
 
 @attrs.frozen
 class Login:
-    """``well``: a turn can start. ``words`` say how, or what is missing and the remedy."""
+    """The state of codex's access to a model."""
 
     well: bool
+    """A turn can start."""
     words: str
+    """The way codex reaches a model, or what is missing."""
     remedy: str = ""
 
 
 def look(
     codex: Path, home: Path, environ: Mapping[str, str], file: Path, runner: Runner = run
 ) -> Login:
-    """Look into codex's ``home``. ``file`` is the service's environment file."""
+    """Check the login in codex's ``home``. ``file`` is the service's environment file."""
     config = _config(home / "config.toml")
     provider = str(config.get("model_provider", BUILT_IN))
     if provider in LOCAL:
@@ -50,7 +53,7 @@ def look(
 
 
 def _asked(codex: Path, runner: Runner) -> Login:
-    """By codex's own word: only it can read the system's keyring."""
+    """Ask codex itself: only codex can read the system's keyring."""
     done = runner((str(codex), "login", "status"))
     said = [line for line in (done.stdout + done.stderr).splitlines() if "WARNING" not in line]
     words = said[-1].strip() if said else "it said nothing"

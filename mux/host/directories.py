@@ -1,10 +1,10 @@
-"""What paths mean on this host: links followed, ``..`` and ``~`` taken out, and whether listed.
+"""Resolve paths on this host (links, ``..``, ``~``), and match them against the listed directories.
 
-A look at the disk can hang (a network mount that is gone), so it is made in a thread, and given up
-after a while. Then the path can't be judged, and whoever named it is refused.
+Access to a disk can hang (a network mount that is gone). So it is done in a thread, and abandoned
+after ``DEADLINE``. Such a path can't be judged, and the client that named it is refused.
 
-Hands to: ``dispatcher``, as the event ``Resolved``. Hears from: ``dispatcher``, the command
-``Resolve``; the settings, which directories are listed.
+The dispatcher sends the command ``Resolve`` and gets the event ``Resolved``. The settings say
+which directories are listed.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ DEADLINE: Final = 5.0
 """Seconds for all paths of one request, which take microseconds where no disk hangs."""
 
 THREADS: Final = 8
-"""Looks at once. Those that hang keep their thread, so that they can't take all there are."""
+"""Requests resolved at once. A hanging one keeps its thread; the limit saves threads for others."""
 
 _WILD: Final = re.compile(r"[*?\[]")
 
@@ -39,15 +39,15 @@ log = structlog.get_logger()
 
 @attrs.frozen
 class Listed:
-    """One entry of the setting, as what it matches: the resolved path of a directory."""
+    """One entry of the setting, as a pattern for resolved paths of directories."""
 
     pattern: re.Pattern[str]
 
     @classmethod
     def read(cls, entry: str) -> Listed:
-        """``*`` and ``?`` match within a name, ``**`` any number of names.
+        """Parse an entry: ``*`` and ``?`` match within a name, ``**`` matches any number of names.
 
-        What stands before the first of them is a path of this host, and resolved as such.
+        The part before the first wildcard is a path of this host, and resolved as such.
         """
         names = str(_expanded(entry)).split("/")
         plain = next((at for at, name in enumerate(names) if _WILD.search(name)), len(names))
@@ -61,7 +61,7 @@ class Listed:
         return cls(re.compile("".join(parts), re.DOTALL))
 
     def matches(self, path: str) -> bool:
-        """Whether it names this directory, which is resolved."""
+        """Return whether the entry names this directory, which must be resolved."""
         return self.pattern.fullmatch(path.rstrip("/")) is not None
 
 
@@ -69,7 +69,7 @@ _WITHIN: Final = re.compile(r"\*|\?|\[!?\]?[^\]]*\]|.", re.DOTALL)
 
 
 def _within_a_name(pattern: str) -> str:
-    """The expression for a pattern whose wildcards match no slash."""
+    """Return the expression for a pattern whose wildcards match no slash."""
     return "".join(_expression(piece) for piece in _WITHIN.findall(pattern))
 
 
@@ -84,25 +84,25 @@ def _expression(piece: str) -> str:
 
 @attrs.define(eq=False, repr=False)
 class Directories:
-    """``listed``: as in the settings; ``own``: where the app-server works.
-
-    ``tell``: hears what was found out.
-    """
+    """Answers the core's ``Resolve`` commands."""
 
     listed: Sequence[str]
+    """Listed directories, as in the settings."""
     own: str
+    """The app-server's working directory."""
     tell: Callable[[Resolved], None]
+    """Called with each result."""
     _limiter: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(THREADS))
     _wanted: tuple[trio.MemorySendChannel[Resolve], trio.MemoryReceiveChannel[Resolve]] = (
         attrs.field(factory=lambda: trio.open_memory_channel[Resolve](math.inf))
     )
 
     def resolve(self, wanted: Resolve) -> None:
-        """Have the paths looked at. Doesn't wait."""
+        """Queue a request. Doesn't wait."""
         self._wanted[0].send_nowait(wanted)
 
     async def run(self) -> None:
-        """Look at what is asked for, until cancelled."""
+        """Resolve the queued requests until cancelled."""
         async with trio.open_nursery() as nursery:
             async for wanted in self._wanted[1]:
                 nursery.start_soon(self._look, wanted)
@@ -120,20 +120,23 @@ class Directories:
 
 
 def places(paths: Sequence[str], listed: Sequence[str], own: str) -> tuple[Place | None, ...]:
-    """What each path is; a relative one is taken from ``own``, an empty one is that."""
+    """Resolve each path, relative to ``own``; None for a path that can't be judged.
+
+    An empty path is ``own`` itself.
+    """
     entries = [Listed.read(entry) for entry in listed]
     return tuple(_place(path, entries, own) for path in paths)
 
 
 def _expanded(path: str) -> Path:
-    """With the home directory for ``~``, as codex reads it."""
+    """Return the path with the home directory for ``~``, as codex reads it."""
     return Path(path).expanduser()
 
 
 def _place(path: str, listed: Sequence[Listed], own: str) -> Place | None:
     try:
         real = _true_name(os.path.realpath(Path(own) / _expanded(path)))
-        real.encode()  # one that isn't UTF-8 can't be said in JSON
+        real.encode()  # a path that isn't UTF-8 can't be put into JSON
     except (OSError, ValueError, RuntimeError):
         return None
     matched = [each for each in around(real) if any(entry.matches(each) for entry in listed)]
@@ -141,7 +144,7 @@ def _place(path: str, listed: Sequence[Listed], own: str) -> Place | None:
 
 
 def _true_name(path: str) -> str:
-    """The path as the disk spells it, where that takes other spellings as well (macOS)."""
+    """Return the path as the disk spells it, where the disk takes other spellings too (macOS)."""
     command: int | None = getattr(fcntl, "F_GETPATH", None)
     if command is None or not Path(path).is_dir():
         return path

@@ -1,6 +1,6 @@
-"""appmux as a LaunchAgent of macOS: the property list, and the commands that move it.
+"""appmux as a LaunchAgent of macOS: the property list, and the ``launchctl`` commands for it.
 
-Hands to: ``service``, files and steps. Hears from: ``service``, what is wanted; ``launchctl``.
+Used by ``service``, with the same methods as ``systemd``.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ LABEL: Final = "dev.appmux"
 PLIST: Final = f"{LABEL}.plist"
 
 BOOTSTRAP_TRIES: Final = 30
-"""About as many seconds: what a broker may take to drain and end its app-server."""
+"""Tries, a second apart: about as many as a broker needs to drain and end its app-server."""
 
 LOG: Final = Path("Library", "Logs", "appmux", "appmux.log")
-"""Below HOME."""
+"""The log's path below HOME."""
 
 
 @attrs.frozen
@@ -45,7 +45,7 @@ class Launchd:
         return f"gui/{self.uid}"
 
     def files(self, wanted: Wanted) -> dict[Path, str]:
-        """The property list, by where it goes."""
+        """Return the property list, by its path."""
         environ = "".join(
             f"\n\t\t<key>{_text(name)}</key>\n\t\t<string>{_text(value)}</string>"
             for name, value in wanted.environ.items()
@@ -73,7 +73,7 @@ class Launchd:
             )
 
     def start(self) -> list[Step]:
-        """From the file to a running service, whether or not another version of it runs."""
+        """Return steps from the file to a running service, whether or not an older one runs."""
         return [
             *([self._bootout(LABEL)] if self.running() else []),
             Run(("launchctl", "enable", f"{self._domain}/{LABEL}")),
@@ -81,11 +81,11 @@ class Launchd:
         ]
 
     def register(self) -> list[Step]:
-        """A LaunchAgent's file is all that the next login needs."""
+        """Return steps that start the service at the next login, which needs only the file."""
         return [Run(("launchctl", "enable", f"{self._domain}/{LABEL}"))]
 
     def wake(self) -> list[Step]:
-        """From an installed service to one that runs; nothing changes for one that does."""
+        """Return steps from an installed service to a running one; none if it runs."""
         return [] if self.running() else [self._bootstrap(LABEL)]
 
     def remove(self) -> list[Step]:
@@ -96,11 +96,11 @@ class Launchd:
         return self.knows_running(LABEL)
 
     def occupies(self) -> bool:
-        """Whether the service's addresses are its own already."""
+        """Return whether the service itself has its addresses already."""
         return self.running()
 
     def status(self) -> list[tuple[str, str]]:
-        """What launchd says of the service, as (name, value)."""
+        """Return launchd's status of the service, as (name, value)."""
         done = self.runner(("launchctl", "print", f"{self._domain}/{LABEL}"))
         if done.returncode != 0:
             return [("state", "not loaded" if self.place(LABEL).exists() else "not installed")]
@@ -108,9 +108,9 @@ class Launchd:
         return list(found.items())
 
     def logs(self, lines: int, follow: bool) -> list[str]:
-        """The command that shows the log."""
+        """Return the command that shows the log."""
         path = str(Path(self.environ["HOME"]) / LOG)
-        # -F: also when the file is rotated away.
+        # -F: goes on when the file is rotated away.
         return ["tail", "-n", str(lines), *(["-F"] if follow else []), path]
 
     # -- a service of somebody else's ----------------------------------------------------------
@@ -150,7 +150,7 @@ class Launchd:
         return "a LaunchAgent runs while you are logged in at the Mac; it survives a locked screen"
 
     def _bootstrap(self, label: str) -> Run:
-        # `bootout` comes back before the job has ended, and until then this fails.
+        # `bootout` returns before the job has ended, and until then `bootstrap` fails.
         argv = ("launchctl", "bootstrap", self._domain, str(self.place(label)))
         return Run(argv, tries=BOOTSTRAP_TRIES)
 
@@ -159,7 +159,7 @@ class Launchd:
 
 
 def _text(text: str) -> str:
-    """Text in XML. Raises ``ManagerError`` if XML can't hold it."""
+    """Escape text for XML. Raises ``ManagerError`` if XML can't hold it."""
     if any(not char.isprintable() for char in text):
         raise ManagerError(f"a property list can't hold {text!r}: there is a control character")
     return escape(text)

@@ -1,14 +1,14 @@
-"""NovaScale's vanilla app-server service: found, its place taken, and given back.
+"""NovaScale's vanilla app-server service: find it, take its place, and give the place back.
 
-Its host script leaves shell variables in ``~/.codex/novascale-codex-host.env``, a token, and a
-user service. appmux takes over the address, the port and the token, so that paired phones go on as
-they are. The token becomes a device, which can be renamed, limited and revoked like any other.
+Its host script leaves three things: shell variables in ``~/.codex/novascale-codex-host.env``, a
+token, and a user service. appmux takes over the address, the port and the token, so that paired
+phones go on working. The token becomes a device, which can be renamed, limited and revoked like any
+other.
 
-None of NovaScale's files is changed: its service is disabled and stopped, and a record of ours says
-what it was, so that it can be given its place back.
+None of NovaScale's files is changed. Its service is disabled and stopped; a record of ours says how
+it was, so that its place can be given back.
 
-Hands to: ``setup`` and ``service``, a ``Vanilla`` and steps; ``devices``, the token's digest.
-Hears from: NovaScale's files.
+Used by ``setup`` and ``service``.
 """
 
 from __future__ import annotations
@@ -38,29 +38,31 @@ from mux.posix import private_file
 UNITS: Final = {"systemd": "novascale-codex.service", "launchd": "dev.galaxnet.novascale.codex"}
 VARIABLES: Final = Path(".codex", "novascale-codex-host.env")
 TOKEN: Final = Path(".codex", "novascale-app-server-token")
-"""Below HOME, wherever CODEX_HOME is: its script knows no other place."""
+"""Paths below HOME, wherever CODEX_HOME is: NovaScale's script knows no other place."""
 
 PORT: Final = 14500
 DEVICE: Final = "NovaScale"
-"""The name of the device that stands for all phones with its token."""
+"""The name of the device that stands for all phones with NovaScale's token."""
 
 RECORD: Final = "novascale.json"
-"""In appmux's state directory, from the take-over until the place is given back."""
+"""File in appmux's state directory, from the take-over until the place is given back."""
 
 _ASSIGNMENT: Final = re.compile(r"^\s*(?:export\s+)?(NOVASCALE_CODEX_[A-Z_]+)=(.*)$")
 
 
 class NovascaleError(AppmuxError):
-    """NovaScale's service is there, but what it left can't be made sense of."""
+    """NovaScale's service exists, but its files can't be understood."""
 
 
 @attrs.frozen
 class Vanilla:
-    """NovaScale's service on this host. ``url`` is where it listens, ``host`` what phones dial."""
+    """NovaScale's service on this host."""
 
     unit: str
     url: str
+    """The URL at which the service listens."""
     host: str
+    """The host that phones connect to."""
     port: int
     name: str
     token_file: Path
@@ -69,7 +71,10 @@ class Vanilla:
 
 
 def find(where: Systemd | Launchd, home: Path) -> Vanilla | None:
-    """The service, if it is installed. Raises ``NovascaleError`` if it can't be understood."""
+    """Return the service if it is installed.
+
+    Raises ``NovascaleError`` if its files can't be understood.
+    """
     unit = UNITS[where.name]
     path = where.place(unit)
     if not path.exists():
@@ -103,7 +108,7 @@ def find(where: Systemd | Launchd, home: Path) -> Vanilla | None:
 
 
 def _variables(path: Path) -> dict[str, str]:
-    """NovaScale's shell variables without their prefix. Nothing is executed for it."""
+    """Return NovaScale's shell variables without their prefix. Nothing is executed."""
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -121,7 +126,7 @@ def _variables(path: Path) -> dict[str, str]:
 
 
 def _flags(path: Path) -> dict[str, str]:
-    """The flags with values that the service gives to its app-server."""
+    """Return the flags with values that the service gives to its app-server."""
     try:
         raw = path.read_bytes()
         if path.suffix == ".plist":
@@ -137,7 +142,7 @@ def _flags(path: Path) -> dict[str, str]:
         name, equals, value = word.partition("=")
         if name.startswith("--"):
             found[name] = value if equals else next(iter(words[at + 1 :]), "")
-    # A shell in between, or a variable of systemd's, leaves nothing that could be read here.
+    # A value from a shell or a variable of systemd's can't be read here.
     return {name: value for name, value in found.items() if value and "$" not in value}
 
 
@@ -168,7 +173,10 @@ def _host_and_port(url: str, path: Path) -> tuple[str, int]:
 
 
 def taking(where: Systemd | Launchd, vanilla: Vanilla, state_dir: Path) -> list[Step]:
-    """Steps that stop it and keep it from starting, the record first."""
+    """Return steps that stop NovaScale's service and keep it from starting.
+
+    The record is written first, so that a take-over that fails can be undone.
+    """
     digest = digest_of(_token(vanilla.token_file))
     record = {
         "unit": vanilla.unit,
@@ -197,7 +205,7 @@ def _token(path: Path) -> str:
 
 
 def _enter(state_dir: Path, digest: str) -> None:
-    """Make the token a device of all scopes, as it had natively, unless it is one already."""
+    """Make the token a device of all scopes, as it had natively, unless it is a device already."""
     book = open_registry(state_dir, time.time)
     if all(device.digest != digest for device in book):
         book.add(book.name_like(DEVICE), "novascale", ALL, digest)
@@ -211,12 +219,12 @@ def _strike_out(state_dir: Path, digest: str) -> None:
 
 
 def taken(state_dir: Path) -> bool:
-    """Whether its place is ours just now."""
+    """Return whether appmux has the service's place now."""
     return (state_dir / RECORD).exists()
 
 
 def giving_back(where: Systemd | Launchd, state_dir: Path) -> list[Step]:
-    """Steps that make it what it was before; none if its place isn't ours."""
+    """Return steps that restore the service as it was; none if appmux doesn't have its place."""
     path = state_dir / RECORD
     try:
         record = json.loads(private_file.read(path))

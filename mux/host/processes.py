@@ -1,9 +1,8 @@
-"""Which process holds a lock, or listens at an address: what only the system knows.
+"""Find the process that holds a lock or listens at an address.
 
-On Linux from ``/proc``, on macOS from ``lsof`` and ``ps``. Nothing is locked or connected to: a
-look must not disturb. Of other users' processes the system tells little; ``UNSEEN`` stands for one.
-
-Hands to: ``doctor``, ``service`` and ``take_over``, each ``Process``. Hears from: the system.
+On Linux from ``/proc``, on macOS from ``lsof`` and ``ps``. Nothing is locked or connected to, so a
+check disturbs nobody. The system says little about other users' processes; ``UNSEEN`` stands for
+one.
 """
 
 from __future__ import annotations
@@ -27,18 +26,19 @@ LISTENING: Final = {"tcp": "0A", "unix": "00010000"}
 """As the kernel writes it: the state LISTEN, and the flag SO_ACCEPTCON."""
 
 ABSENT: Final = (-1, -1)
-"""In the place of a device and an inode."""
+"""Stands for the device and inode of a file that doesn't exist."""
 
 LONGEST_COMMAND: Final = 120
 """Characters of a command line that are shown."""
 
 
 class Process(msgspec.Struct, frozen=True):
-    """A process. ``since`` is when it started, in Unix seconds; None where that isn't known."""
+    """A process, as far as it is known."""
 
     pid: int
     command: str = "?"
     since: float | None = None
+    """When the process started, in Unix seconds; None if unknown."""
 
     def __str__(self) -> str:
         if self == UNSEEN:
@@ -48,7 +48,7 @@ class Process(msgspec.Struct, frozen=True):
 
 
 UNSEEN: Final = Process(0)
-"""One that is there but can't be looked at."""
+"""A process that exists but can't be examined."""
 
 
 def _clock(moment: float) -> str:
@@ -59,7 +59,7 @@ def _clock(moment: float) -> str:
 
 
 def of_locks(paths: Iterable[Path], runner: Runner = run) -> dict[Path, list[Process]]:
-    """Who holds a lock on each file; files that nobody locks are left out."""
+    """Return the holders of a lock on each file; files without a lock are left out."""
     wanted = {_identity(path): path for path in paths}
     wanted.pop(ABSENT, None)
     if not wanted:
@@ -79,7 +79,7 @@ def of_locks(paths: Iterable[Path], runner: Runner = run) -> dict[Path, list[Pro
 
 
 def _descriptors() -> Iterator[tuple[int, Path]]:
-    """Every open descriptor of every process that we may look at, as (pid, its link)."""
+    """Yield every open descriptor of every process that we may examine, as (pid, its link)."""
     for process in PROC.iterdir():
         if process.name.isdigit():
             try:
@@ -93,13 +93,13 @@ def _descriptors() -> Iterator[tuple[int, Path]]:
 def _identity(link: Path) -> tuple[int, int]:
     try:
         status = link.stat()
-    except OSError:  # it isn't there, or not any more
+    except OSError:  # the file doesn't exist, or not any more
         return ABSENT
     return status.st_dev, status.st_ino
 
 
 def _locks(pid: int, descriptor: str) -> bool:
-    """Whether the open file behind a descriptor is the one that has the lock."""
+    """Return whether the open file behind a descriptor is the one that has the lock."""
     try:
         return "\nlock:" in (PROC / str(pid) / "fdinfo" / descriptor).read_text()
     except OSError:
@@ -107,11 +107,11 @@ def _locks(pid: int, descriptor: str) -> bool:
 
 
 def _locked_inodes() -> set[int]:
-    """Inodes that anybody has locked, also where the holder can't be looked at."""
+    """Return all locked inodes, also where the holder can't be examined."""
     inodes = set()
     for line in (PROC / "locks").read_text().splitlines():
         words = line.split()
-        if "->" not in words:  # that one only waits
+        if "->" not in words:  # with an arrow, the process only waits for the lock
             inodes.add(int(words[5].rpartition(":")[2]))
     return inodes
 
@@ -132,7 +132,7 @@ def _lsof_locks(paths: list[Path], runner: Runner) -> dict[Path, list[Process]]:
 
 
 def of_unix_path(path: Path, runner: Runner = run) -> list[Process]:
-    """Who listens on the unix socket that ``path`` leads to."""
+    """Return the processes that listen on the unix socket to which ``path`` leads."""
     real = os.path.realpath(path)
     if sys.platform == "darwin":
         files = _lsof_files(runner(("lsof", "-w", "-U", "-Fpcn")).stdout)
@@ -149,7 +149,7 @@ def of_unix_path(path: Path, runner: Runner = run) -> list[Process]:
 def of_port(
     ip: ipaddress.IPv4Address | ipaddress.IPv6Address, port: int, runner: Runner = run
 ) -> list[Process]:
-    """Who listens on a TCP port, at this address or at one that includes it."""
+    """Return the processes that listen on a TCP port, at this address or one that includes it."""
     if sys.platform == "darwin":
         said = runner(("lsof", "-w", "-nP", f"-iTCP:{port}", "-sTCP:LISTEN", "-Fpcn")).stdout
         hosts = {f"{host}:{port}" for host in (ip, f"[{ip}]", "*")}
@@ -171,7 +171,7 @@ def of_port(
 
 
 def _kernels_address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
-    """An address as ``/proc/net/tcp`` has it: words of 32 bits, each in the machine's order."""
+    """Parse an address of ``/proc/net/tcp``: words of 32 bits, each in the machine's order."""
     raw = b"".join(
         int(text[at : at + 8], 16).to_bytes(4, sys.byteorder) for at in range(0, len(text), 8)
     )
@@ -202,12 +202,12 @@ def _once(holders: list[Process]) -> list[Process]:
 
 
 def describe(pid: int, runner: Runner = run) -> Process:
-    """A process by its number; what can't be learned is left open."""
+    """Describe a process by its number; unknown fields keep their defaults."""
     if sys.platform == "darwin":
         return _from_ps({"p": str(pid)}, runner)
     try:
         command = " ".join(arguments(pid))
-        # The name may hold blanks and brackets; what follows the last bracket doesn't.
+        # The name may hold blanks and brackets; the fields after the last bracket don't.
         fields = (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
         started = _booted() + int(fields[19]) / os.sysconf("SC_CLK_TCK")
     except (OSError, ValueError, IndexError):
@@ -216,7 +216,7 @@ def describe(pid: int, runner: Runner = run) -> Process:
 
 
 def arguments(pid: int, runner: Runner = run) -> list[str]:
-    """A process's command line, whole; on macOS split at every blank. Empty if it isn't known."""
+    """Return a process's whole command line; on macOS split at every blank. Empty if unknown."""
     if sys.platform == "darwin":
         return runner(("ps", "-ww", "-o", "command=", "-p", str(pid))).stdout.split()
     try:
@@ -227,7 +227,7 @@ def arguments(pid: int, runner: Runner = run) -> list[str]:
 
 
 def ancestors(pid: int, runner: Runner = run) -> Iterator[int]:
-    """The process itself, its parent, and so on up to the first."""
+    """Yield the process itself, its parent, and so on up to the first."""
     while pid > 0:
         yield pid
         pid = _parent(pid, runner)
@@ -238,7 +238,7 @@ def _parent(pid: int, runner: Runner) -> int:
         if sys.platform == "darwin":
             return int(runner(("ps", "-o", "ppid=", "-p", str(pid))).stdout)
         return int((PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()[1])
-    except (OSError, ValueError):  # it has gone
+    except (OSError, ValueError):  # the process has gone
         return 0
 
 
@@ -259,7 +259,7 @@ def _from_ps(fields: dict[str, str], runner: Runner) -> Process:
 
 
 def _lsof_files(said: str) -> Iterator[dict[str, str]]:
-    """The open files that ``lsof -F`` tells of, each with its process's fields."""
+    """Yield the open files that ``lsof -F`` lists, each with its process's fields."""
     process: dict[str, str] = {}
     file: dict[str, str] = {}
     for line in said.splitlines():

@@ -1,6 +1,6 @@
-"""Whether a broker is ready, by its own `/readyz`: asked as a load balancer would ask.
+"""Ask a broker's `/readyz` whether it is ready, as a load balancer would ask.
 
-Hands to: ``setup`` and ``doctor``, what it said. Hears from: the broker's listeners.
+Used by ``setup`` and ``doctor``.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from mux.config.model import Config
 OK: Final = "200"
 
 PATIENCE: Final = 90.0
-"""Seconds until `/readyz` answers 200: a first start of codex on a cold disk takes some."""
+"""Seconds to wait until `/readyz` answers 200: a first start of codex on a cold disk is slow."""
 
 LOOK_SECONDS: Final = 0.2
 ANSWER_DEADLINE: Final = 2.0
 
 EVERYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}
-"""A listener on all addresses, and where to reach it from its own machine."""
+"""Addresses of a listener on all interfaces, and where this machine reaches it."""
 
 
 def wait(config: Config, environ: Mapping[str, str]) -> str:
-    """Wait until `/readyz` says ``OK``, for ``PATIENCE`` at most; what it said last."""
+    """Wait until `/readyz` says ``OK``, for ``PATIENCE`` at most; return its last answer."""
     deadline = time.monotonic() + PATIENCE
     while True:
         said = probe(config, environ)
@@ -41,7 +41,7 @@ def wait(config: Config, environ: Mapping[str, str]) -> str:
 
 
 def probe(config: Config, environ: Mapping[str, str]) -> str:
-    """The status that `/readyz` has at the first listener that answers, or why none does."""
+    """Return the status of `/readyz` at the first listener that answers, or why none does."""
     said = "nothing"
     for url in sorted(config.listen, key=lambda url: not url.startswith("unix:")):
         address = parse_listen_url(url, codex_home(environ))
@@ -64,7 +64,7 @@ def _connected(address: Address) -> socket.socket:
         there = socket.create_connection(
             (EVERYWHERE.get(ip, ip), address.port), timeout=ANSWER_DEADLINE
         )
-        # The certificate names another host than an IP of this one; nothing secret is said here.
+        # The certificate names another host than an IP of this one; nothing secret is sent here.
         return _unverified().wrap_socket(there) if address.tls else there
     there = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
@@ -77,7 +77,7 @@ def _connected(address: Address) -> socket.socket:
 
 
 def _encrypted(there: socket.socket) -> socket.socket:
-    """TLS without a look at the certificate: it is for names that phones use, not for this one."""
+    """Wrap in TLS without checking the certificate, which is for names that phones use."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     try:

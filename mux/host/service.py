@@ -1,8 +1,7 @@
-"""appmux as a service: what `appmux service` and `appmux setup` do to the machine, as steps.
+"""appmux as a service: the changes of `appmux service` and `appmux setup` to the machine, as steps.
 
-A file of ours has ``templates.MARKER`` in it; what lacks that is somebody else's and is left alone.
-
-Hands to: ``steps``. Hears from: ``service``, ``setup``; ``systemd`` or ``launchd``, how.
+A file of ours contains ``unit_files.MARKER``. A file without that belongs to somebody else and is
+left alone. Used by ``cli`` and ``setup``; ``systemd`` or ``launchd`` makes the steps.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ from mux.host.unit_files import MARKER, Wanted
 Supervisor: TypeAlias = Systemd | Launchd
 
 CARRIED: Final = ("CODEX_HOME", "XDG_CONFIG_HOME", "XDG_STATE_HOME", "LANG")
-"""Variables that decide where things are; a service gets them as they are at its install."""
+"""Variables that decide where things are; a service gets their values at its install."""
 
 AFTER_DRAIN: Final = 20
 """Seconds from the drain's end to SIGKILL: flushing the journal, and ending the app-server."""
@@ -49,7 +48,7 @@ class ServiceError(AppmuxError):
 def supervisor(
     environ: Mapping[str, str], runner: Runner = run, platform: str = sys.platform
 ) -> Supervisor:
-    """The service manager of this machine. Raises ``ServiceError`` where there is none we know."""
+    """Return the service manager of this machine. Raises ``ServiceError`` if we know none here."""
     if platform == "darwin":
         return Launchd(environ, runner)
     if platform.startswith("linux") and shutil.which("systemctl", path=environ.get("PATH")):
@@ -64,7 +63,7 @@ def supervisor(
 
 
 def wanted(settled: Settled, environ: Mapping[str, str], *, allow_sudo: bool = False) -> Wanted:
-    """The service that runs with these settings."""
+    """Return the service that runs with these settings."""
     home = Path(environ["HOME"])
     command = [*appmux_command(), "serve"]
     if settled.file is not None and settled.file != default_file():
@@ -81,17 +80,20 @@ def wanted(settled: Settled, environ: Mapping[str, str], *, allow_sudo: bool = F
 
 
 def environment_file() -> Path:
-    """What a model provider wants in the environment; read by systemd, and it may be missing."""
+    """Return the file with the variables that a model provider needs.
+
+    systemd reads it; it may be missing.
+    """
     return platformdirs.user_config_path(APP_NAME) / "environment"
 
 
 def appmux_command() -> list[str]:
-    """How this very appmux is run, by a path that outlives an upgrade."""
+    """Return the command that runs this very appmux, by a path that outlives an upgrade."""
     called = Path(sys.argv[0])
     for script in (called, Path(sys.executable).with_name(APP_NAME)):
         if script.name == APP_NAME and script.is_file() and os.access(script, os.X_OK):
             return [str(script.absolute())]
-    # -P: a directory `mux` where the service happens to start isn't this program.
+    # -P: a directory `mux` in the service's working directory isn't this program.
     return [sys.executable, "-P", "-m", "mux"]
 
 
@@ -99,17 +101,17 @@ def _environ(settled: Settled, environ: Mapping[str, str], home: Path) -> dict[s
     kept = {"PATH": baked_path(environ, home)}
     kept |= {name: environ[name] for name in CARRIED if environ.get(name)}
     for leaf in leaves().values():
-        # What a person set in the shell would be lost otherwise: a service has no shell.
+        # A setting from the shell's environment would be lost otherwise: a service has no shell.
         if settled.origins[leaf.key] == f"environment {leaf.variable}":
             kept[leaf.variable] = environ[leaf.variable]
     return kept
 
 
 def baked_path(environ: Mapping[str, str], home: Path) -> str:
-    """The PATH of a service: this shell's, without what won't last, then the usual places.
+    """Return a service's PATH: this shell's, without fleeting directories, then the usual places.
 
-    A directory of one version (of node, in nvm's tree) is left out: ``codex.search_path`` looks for
-    those at each start.
+    A directory of one version (of node, in nvm's tree) is left out: ``codex_binary.search_path``
+    searches those at each start.
     """
     versions = home / ".nvm" / "versions"
     fleeting = (versions, Path(tempfile.gettempdir()))
@@ -126,7 +128,7 @@ def baked_path(environ: Mapping[str, str], home: Path) -> str:
 
 
 def _sockets(config: Config, home: Path) -> tuple[str, ...]:
-    """The addresses that systemd opens. A port that the kernel chooses is the broker's to open."""
+    """Return the addresses that systemd opens. The broker opens a port that the kernel chooses."""
     addresses = [parse_listen_url(url, home) for url in config.listen]
     return tuple(str(each) for each in addresses if isinstance(each, UnixAddress) or each.port != 0)
 
@@ -141,11 +143,13 @@ def _setuid(program: str, environ: Mapping[str, str]) -> bool:
 
 @attrs.frozen
 class UnitFile:
-    """A file's path, what is there, and what shall be (None: nothing)."""
+    """A file that is to be written or removed."""
 
     path: Path
     new: str | None
+    """The text to write; None to have no file."""
     old: str | None
+    """The text now; None if there is no file."""
 
     @property
     def state(self) -> Literal["absent", "same", "ours", "foreign"]:
@@ -156,13 +160,13 @@ class UnitFile:
         return "same" if self.old == self.new else "ours"
 
     def difference(self) -> str:
-        """What would change, as a diff."""
+        """Return the change as a diff."""
         old, new = (self.old or "").splitlines(True), (self.new or "").splitlines(True)
         return "".join(difflib.unified_diff(old, new, f"{self.path} (now)", f"{self.path} (new)"))
 
 
 def look(files: Mapping[Path, str | None]) -> list[UnitFile]:
-    """What is at each path. Raises ``ServiceError`` for what is somebody else's."""
+    """Read the file at each path. Raises ``ServiceError`` if one is somebody else's."""
     places = [UnitFile(path, new, _read(path)) for path, new in files.items()]
     for place in places:
         if place.state == "foreign":
@@ -177,7 +181,7 @@ def _read(path: Path) -> str | None:
     try:
         return path.read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:
-        # A dangling symlink is something, too.
+        # A dangling symlink counts as a file.
         return "" if path.is_symlink() else None
     except OSError as failure:
         raise ServiceError(f"can't read {path}: {failure.strerror}") from failure
@@ -186,10 +190,10 @@ def _read(path: Path) -> str | None:
 def refuse_occupied(
     config: Config, environ: Mapping[str, str], *, taking_over: bool = False
 ) -> None:
-    """Raise ``ServiceError`` if another program listens where the service shall.
+    """Raise ``ServiceError`` if another program listens at one of the service's addresses.
 
     systemd would not notice: it replaces a socket's file, whoever listens behind it.
-    ``taking_over``: Codex's own app-server on the control socket is no hindrance then.
+    With ``taking_over``, Codex's own app-server on the control socket is no hindrance.
     """
     for url in config.listen:
         address = parse_listen_url(url, codex_home(environ))
@@ -208,7 +212,7 @@ def refuse_occupied(
 
 
 def control_socket(config: Config, environ: Mapping[str, str]) -> Path | None:
-    """Codex's control socket, if the service shall listen there."""
+    """Return Codex's control socket, if the service shall listen there."""
     addresses = [parse_listen_url(url, codex_home(environ)) for url in config.listen]
     found = (each.path for each in addresses if isinstance(each, UnixAddress) and each.control)
     return next(found, None)
@@ -218,7 +222,7 @@ def control_socket(config: Config, environ: Mapping[str, str]) -> Path | None:
 
 
 def installing(where: Supervisor, places: list[UnitFile], *, start: bool) -> list[Step]:
-    """From what is there to a service that is installed, and runs if ``start``."""
+    """Return steps from the files there are to an installed service, which runs if ``start``."""
     steps: list[Step] = [
         Write(place.path, place.new)
         for place in places
@@ -228,7 +232,10 @@ def installing(where: Supervisor, places: list[UnitFile], *, start: bool) -> lis
 
 
 def waking(where: Supervisor) -> list[Step]:
-    """From an installed service to one that runs. Raises ``ServiceError`` if it isn't installed."""
+    """Return steps from an installed service to a running one.
+
+    Raises ``ServiceError`` if the service isn't installed.
+    """
     places = look(dict.fromkeys(where.paths))
     if any(place.state == "absent" for place in places):
         raise ServiceError("appmux isn't installed as a service: `appmux service install` does it")
@@ -236,7 +243,7 @@ def waking(where: Supervisor) -> list[Step]:
 
 
 def uninstalling(where: Supervisor) -> list[Step]:
-    """From what is there to no service; nothing if there is none."""
+    """Return steps that remove the service; none if there is no service."""
     places = look(dict.fromkeys(where.paths))
     if all(place.state == "absent" for place in places):
         return []

@@ -1,10 +1,8 @@
 """`appmux setup`: from a host with codex to a service that phones can reach, in one go.
 
-First everything is looked at and decided (`plan`), then it is told, and then done; `--dry-run` ends
-before that. Nothing that is there is overwritten: a config file of the user's is only shown what it
-lacks.
-
-Hands to: ``steps``. Hears from: ``service``; ``novascale``, ``service``, the machine.
+First everything is examined and decided (`plan`), then shown, and then done; `--dry-run` ends
+before that. No existing file is overwritten: for a config file of the user's, setup only shows the
+lines that it lacks.
 """
 
 from __future__ import annotations
@@ -27,35 +25,35 @@ from mux.host.service import Supervisor, UnitFile
 from mux.host.steps import PRIVATE, Step, Write
 
 PORT: Final = 14500
-"""NovaScale's default: an app that is told only a host finds the broker."""
+"""NovaScale's default: an app that knows only a host finds the broker."""
 
 TOKEN_BYTES: Final = 32
 
 
 class SetupError(AppmuxError):
-    """A setup that can't be begun, or didn't come to its end; the text says what is left to do."""
+    """A setup can't begin, or wasn't finished; the text says what is left to do."""
 
 
 @attrs.frozen
 class Plan:
-    """All that is decided: the codex, where to listen, the files, the steps.
-
-    ``missing`` is what a config file that is already there should get; ``codex`` the binary's path;
-    ``url`` is where phones connect; ``vanilla`` NovaScale's service, if its place is to be taken.
-    """
+    """Everything that is decided: the codex, where to listen, the files, the steps."""
 
     codex: Path
+    """The binary's path."""
     where: Supervisor
     config: Config
     url: str
+    """The address to which phones connect."""
     steps: tuple[Step, ...]
     places: tuple[UnitFile, ...] = ()
     missing: tuple[str, ...] = ()
+    """Lines that an existing config file lacks."""
     vanilla: Vanilla | None = None
+    """NovaScale's service, if its place is to be taken."""
 
 
 def host_to_use(named: str | None, vanilla: Vanilla | None, own: list[str]) -> str | None:
-    """Where to listen: as named, at NovaScale's place, on the only Tailnet address; else None."""
+    """Return where to listen: as named, as NovaScale, at the only Tailnet address; else None."""
     if named is not None:
         return named
     if vanilla is not None:
@@ -74,7 +72,7 @@ def plan(
     allow_sudo: bool = False,
     taking_over: bool = False,
 ) -> Plan:
-    """Decide everything and change nothing. Raises ``AppmuxError`` for what is in the way."""
+    """Decide everything and change nothing. Raises ``AppmuxError`` for whatever is in the way."""
     url = vanilla.url if vanilla is not None else _url(host)
     settled, files, missing = _settings(load({}, environ), environ, url, vanilla)
     codex = find_codex(settled.config.codex_bin, environ, settled.origins["codex_bin"])
@@ -116,7 +114,7 @@ def _url(host: str) -> str:
 def _settings(
     before: Settled, environ: Mapping[str, str], url: str, vanilla: Vanilla | None
 ) -> tuple[Settled, list[Step], tuple[str, ...]]:
-    """The settings that the service gets, the files for them, and what the user's file lacks."""
+    """Return the service's settings, steps for their files, and the lines the user's file lacks."""
     if before.file is not None:
         lacks = _lacks(before, url)
         if lacks and vanilla is not None:
@@ -159,14 +157,14 @@ def _config_text(url: str, token_file: Path) -> str:
 
 
 def _token(path: Path) -> list[Step]:
-    """A new token, if there is none."""
+    """Return the step that writes a new token, if there is no token."""
     if path.exists():
         return []
     return [Write(path, secrets.token_urlsafe(TOKEN_BYTES) + "\n", PRIVATE, secret=True)]
 
 
 def _lacks(settled: Settled, url: str) -> tuple[str, ...]:
-    """Lines that the user's own file should get, so that phones reach the broker there."""
+    """Return the lines that the user's own file needs for phones to reach the broker there."""
     config = settled.config
     listens = [parse_listen_url(each, Path()) for each in config.listen]
     lines = []
@@ -186,8 +184,8 @@ def perform(
 ) -> None:
     """Do the steps, and wait until the broker is ready.
 
-    Where that fails after NovaScale's service was stopped, that is started again. Raises
-    ``AppmuxError`` with the reason in any case.
+    If that fails after NovaScale's service was stopped, NovaScale's service is started again. In
+    any case ``AppmuxError`` is raised with the reason.
     """
     try:
         steps.perform(plan.steps, say, plan.where.runner)

@@ -1,9 +1,6 @@
-"""Who has Codex's control socket: nobody, Codex's own daemon, another app-server, a stranger.
+"""Find the owner of Codex's control socket: Codex's own daemon, another app-server, a stranger.
 
-Every start asks; ``take_over``, which a start seldom needs, is what can be done about it.
-
-Hands to: ``server``, ``service``, ``doctor`` and ``take_over``, each ``SocketOwner``.
-Hears from: ``processes``, who listens.
+A module of its own because every start asks for the owner, but seldom needs ``take_over``.
 """
 
 from __future__ import annotations
@@ -21,11 +18,13 @@ _CODEX: Final = re.compile(r"codex[^/]*")
 
 
 class SocketOwner(msgspec.Struct, frozen=True):
-    """A process that listens on the control socket. ``managed``: as Codex's daemon."""
+    """A process that listens on the control socket."""
 
     holder: Process
     codex: bool
+    """The process is an app-server."""
     managed: bool
+    """The app-server runs as Codex's daemon."""
 
     def __str__(self) -> str:
         if not self.codex:
@@ -36,7 +35,7 @@ class SocketOwner(msgspec.Struct, frozen=True):
 
 
 def socket_owner(path: Path) -> SocketOwner | None:
-    """Who listens at ``path``; None if nobody does."""
+    """Return the process that listens at ``path``; None if none does."""
     there = processes.of_unix_path(path)
     if not there:
         return None

@@ -1,7 +1,6 @@
-"""What is about to be done to a machine, as values: so that it can be shown before, or instead.
+"""Changes to a machine as values, so that they can be shown before they are made, or instead.
 
-Hands to: the file system, the programs that a ``Run`` names.
-Hears from: ``service``, ``setup``, ``systemd``, ``launchd``, ``novascale``, which make the steps.
+Made by ``service``, ``setup``, ``systemd``, ``launchd`` and ``novascale``.
 """
 
 from __future__ import annotations
@@ -33,43 +32,44 @@ Runner: TypeAlias = Callable[[Sequence[str]], "subprocess.CompletedProcess[str]"
 
 
 class StepError(AppmuxError):
-    """A step that failed; the text says which, and what the machine said."""
+    """A step failed; the text says which, and what the machine said."""
 
 
 @attrs.frozen
 class Write:
-    """A file, whole. ``text`` is shown to nobody if it is ``secret``."""
+    """Write a whole file."""
 
     path: Path
     text: str = attrs.field(repr=False)
     mode: int = READABLE
     secret: bool = False
+    """The text is shown to nobody."""
 
 
 @attrs.frozen
 class Remove:
-    """A file that may be gone already."""
+    """Remove a file, which may be gone already."""
 
     path: Path
 
 
 @attrs.frozen
 class Run:
-    """A program. ``may_fail``: its failure is told, and the rest is still done.
-
-    ``tries``: how often it is run, a second apart, until it succeeds.
-    """
+    """Run a program."""
 
     argv: tuple[str, ...]
     may_fail: bool = False
+    """If the program fails, that is reported and the rest is still done."""
     tries: int = 1
+    """Number of tries, a second apart, until the program succeeds."""
 
 
 @attrs.frozen
 class Do:
-    """Anything else: what it is, in the imperative, and a function that does it."""
+    """Any other change."""
 
     words: str
+    """The change in words, in the imperative."""
     act: Callable[[], object] = attrs.field(eq=False)
 
 
@@ -77,7 +77,7 @@ Step: TypeAlias = Write | Remove | Run | Do
 
 
 def told(step: Step) -> str:
-    """The step in one line."""
+    """Return the step in one line."""
     match step:
         case Write(path, _text, mode):
             return f"write {path} (mode {mode:o})"
@@ -92,7 +92,7 @@ def told(step: Step) -> str:
 def perform(
     steps: Iterable[Step], say: Callable[[str], None], runner: Runner | None = None
 ) -> None:
-    """Do them one after another, and say each. Raises ``StepError`` at the first that fails."""
+    """Do the steps in order, and say each. Raises ``StepError`` at the first that fails."""
     for step in steps:
         say(told(step))
         match step:
@@ -107,7 +107,7 @@ def perform(
 
 
 def _write(step: Write) -> None:
-    """Put the whole file into place at once: nobody sees half of it, or a secret too open."""
+    """Put the whole file into place at once, so nobody sees half of it, or a secret too open."""
     directory = step.path.parent
     try:
         directory.mkdir(mode=PRIVATE_DIRECTORY, parents=True, exist_ok=True)
@@ -148,7 +148,7 @@ def _run(step: Run, say: Callable[[str], None], runner: Runner) -> None:
 
 
 def run(argv: Sequence[str]) -> subprocess.CompletedProcess[str]:
-    """Run a program to its end. One that can't be run, or hangs, has failed like any other."""
+    """Run a program to its end. One that can't be run, or hangs, counts as failed."""
     try:
         return subprocess.run(
             argv,

@@ -1,6 +1,6 @@
-"""appmux as a systemd user service: the unit files, and the commands that move them.
+"""appmux as a systemd user service: the unit files, and the ``systemctl`` commands for them.
 
-Hands to: ``service``, files and steps. Hears from: ``service``, what is wanted; ``systemctl``.
+Used by ``service``, with the same methods as ``launchd``.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SOCKET: Final = "appmux.socket"
 BOTH: Final = (SOCKET, SERVICE)
 
 LINGERING: Final = Path("/var/lib/systemd/linger")
-"""A file for each user whose services run without a login."""
+"""Directory with a file for each user whose services run without a login."""
 
 
 class ManagerError(AppmuxError):
@@ -41,7 +41,7 @@ class Systemd:
         return "systemd"
 
     def files(self, wanted: Wanted) -> dict[Path, str]:
-        """The unit files, by where they go."""
+        """Return the unit files, by their paths."""
         service = template("systemd", SERVICE).fill(
             COMMAND=" ".join(quoted(word) for word in wanted.command),
             ENVIRONMENT=" ".join(
@@ -57,7 +57,7 @@ class Systemd:
 
     @property
     def directory(self) -> Path:
-        """Where the user's own units are."""
+        """Return the directory of the user's own units."""
         config = self.environ.get("XDG_CONFIG_HOME")
         base = Path(config) if config else Path(self.environ["HOME"]) / ".config"
         return base / "systemd" / "user"
@@ -78,8 +78,8 @@ class Systemd:
             )
 
     def start(self) -> list[Step]:
-        """From the files to a running service, whether or not another version of it runs."""
-        # A socket whose service runs can't be given other addresses.
+        """Return steps from the files to a running service, whether or not an older one runs."""
+        # A socket whose service runs can't be given other addresses, so both are stopped first.
         return [
             self._control("daemon-reload"),
             self._control("stop", *BOTH, may_fail=True),
@@ -88,11 +88,11 @@ class Systemd:
         ]
 
     def register(self) -> list[Step]:
-        """From the files to a service that starts with the next login."""
+        """Return steps from the files to a service that starts with the next login."""
         return [self._control("daemon-reload"), self._control("enable", *BOTH)]
 
     def wake(self) -> list[Step]:
-        """From an installed service to one that runs; nothing changes for one that does."""
+        """Return steps from an installed service to a running one; a running one isn't changed."""
         return [self._control("start", *BOTH)]
 
     def remove(self) -> list[Step]:
@@ -108,11 +108,11 @@ class Systemd:
         return self._active(SERVICE)
 
     def occupies(self) -> bool:
-        """Whether the service's addresses are its own already, be it by its sockets alone."""
+        """Return whether the service has its addresses already, be it only by its sockets."""
         return self._active(SERVICE) or self._active(SOCKET)
 
     def status(self) -> list[tuple[str, str]]:
-        """What the manager says of the service, as (name, value)."""
+        """Return the manager's status of the service, as (name, value)."""
         names = ("LoadState", "ActiveState", "SubState", "MainPID", "NRestarts", "Result")
         shown = self._show(SERVICE, (*names, "UnitFileState"))
         socket = self._show(SOCKET, ("ActiveState", "UnitFileState"))
@@ -129,7 +129,7 @@ class Systemd:
         return lines
 
     def logs(self, lines: int, follow: bool) -> list[str]:
-        """The command that shows the log."""
+        """Return the command that shows the log."""
         command = ["journalctl", "--user", "--unit", SERVICE, "--lines", str(lines), "--no-pager"]
         return [*command, "--follow"] if follow else command
 
@@ -157,7 +157,7 @@ class Systemd:
         return (LINGERING / _user()).exists()
 
     def linger(self) -> list[Step]:
-        """Have the user's services run from boot on, and after the last logout."""
+        """Return steps to run the user's services from boot on, and after the last logout."""
         return [] if self.lingers() else [Run(("loginctl", "enable-linger", _user()), True)]
 
     def after_logout(self) -> str:
@@ -187,14 +187,14 @@ def _user() -> str:
 
 
 def specified(text: str) -> str:
-    """Text in which ``%`` means itself. Raises ``ManagerError`` if no unit file can hold it."""
+    """Escape ``%`` in a text. Raises ``ManagerError`` if no unit file can hold the text."""
     if any(not char.isprintable() for char in text):
         raise ManagerError(f"a unit file can't hold {text!r}: it has a control character in it")
     return text.replace("%", "%%")
 
 
 def quoted(text: str, *, expands: bool = True) -> str:
-    """One word of a command line or of ``Environment=``; only the former expands ``$``."""
+    """Quote one word of a command line or of ``Environment=``; only the former expands ``$``."""
     text = specified(text).replace("\\", "\\\\").replace('"', '\\"')
     if expands:
         text = text.replace("$", "$$")

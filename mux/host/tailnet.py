@@ -1,6 +1,6 @@
-"""The addresses of this machine, and which of them are in a Tailnet.
+"""The addresses of this machine, and those of them that are in a Tailnet.
 
-Hands to: ``setup``. Hears from: the kernel on Linux, ``ifconfig`` elsewhere.
+From the kernel on Linux, from ``ifconfig`` elsewhere.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from typing import Final
 from mux.host.steps import Runner, run
 
 TAILNET: Final = ipaddress.IPv4Network("100.64.0.0/10")
-"""What Tailscale gives out. Some providers use the range for their customers, too."""
+"""The range that Tailscale assigns. Some providers use the range for their customers, too."""
 
 USUAL_NAMES: Final = ("tailscale", "utun")
-"""Of Tailscale's interface on Linux and on macOS."""
+"""Prefixes of the name of Tailscale's interface, on Linux and on macOS."""
 
 _SIOCGIFADDR: Final = 0x8915
 _NAME_BYTES: Final = 15
 
 
 def addresses(runner: Runner = run) -> list[tuple[str, ipaddress.IPv4Address]]:
-    """(interface, address) of each IPv4 interface."""
+    """Return (interface, address) of each IPv4 interface."""
     return _of_linux() if sys.platform == "linux" else _of_ifconfig(runner(("ifconfig",)).stdout)
 
 
 def own(runner: Runner = run) -> list[str]:
-    """This machine's addresses in the Tailnet's range, the likelier first."""
+    """Return this machine's addresses in the Tailnet's range, the likelier first."""
     found = [(name, ip) for name, ip in addresses(runner) if ip in TAILNET]
     found.sort(key=lambda each: not each[0].startswith(USUAL_NAMES))
     return [str(ip) for _name, ip in found]
@@ -44,7 +44,7 @@ def _of_linux() -> list[tuple[str, ipaddress.IPv4Address]]:
             asked = struct.pack("256s", name.encode()[:_NAME_BYTES])
             try:
                 answer = fcntl.ioctl(asking.fileno(), _SIOCGIFADDR, asked)
-            except OSError:  # it has no IPv4 address
+            except OSError:  # the interface has no IPv4 address
                 continue
             # struct ifreq: the name in 16 bytes, then a sockaddr_in with the address in its 4..8.
             found.append((name, ipaddress.IPv4Address(answer[20:24])))

@@ -1,16 +1,15 @@
-"""Codex's control socket while another app-server has it: why it isn't had, or how, unharmed.
+"""Take over Codex's control socket from another app-server, or say why that can't be done.
 
-Codex's daemon is asked to stop by one SIGTERM, once nothing runs in it: then it ends at once, and
-had a turn begun in that moment it would end after that. `codex app-server daemon stop` sends the
-same, but kills it after 60 s; and a second SIGTERM ends its turns, so there never is one.
+No turn is harmed: Codex's daemon is asked to stop by one SIGTERM, once nothing runs in it. An idle
+daemon ends at once; if a turn began in that moment, the daemon would end after that turn. `codex
+app-server daemon stop` sends the same signal, but kills the daemon after 60 s. A second SIGTERM
+ends the daemon's turns, so we never send a second one.
 
 From then until we listen in its place we hold the lock under which Codex itself takes the socket
-(``socketpath.StartupLock``). A `codex_binary` that finds no daemon meanwhile starts one, which
-waits for that lock and then finds us; that `codex_binary`, and those that were attached, find us
-too.
+(``unix_socket.StartupLock``). A `codex` that finds no daemon meanwhile starts one, which waits for
+that lock and then finds us. That `codex`, and those that were attached, find us too.
 
-Hands to: ``server``, ``service``, the lock and the errors; the daemon, SIGTERM.
-Hears from: ``socket_owner``, who listens; that app-server, over its own socket, what runs in it.
+Used by ``server`` and ``cli``. The other app-server is asked over its own socket what runs in it.
 """
 
 from __future__ import annotations
@@ -32,13 +31,13 @@ from mux.errors import AppmuxError
 from mux.host.socket_owner import SocketOwner, socket_owner
 
 LOOK_SECONDS: Final = 0.5
-"""How often to look what runs, and whether it has gone: a person waits who is in no hurry."""
+"""Seconds between two checks of what runs, and whether it has gone: the person isn't in a hurry."""
 
 ANSWER_DEADLINE: Final = 5.0
-"""Seconds for all that is asked of it in one look; an app-server that takes longer hangs."""
+"""Seconds for all requests of one check; an app-server that takes longer hangs."""
 
 NAMED: Final = 5
-"""Threads that are named in one line; of the others their number is."""
+"""Threads that are named in one line; the others are counted."""
 
 _USER_AGENT: Final = re.compile(r"(?P<name>[^/]+)/(?P<version>\d+\.\d+\.\d+\S*) \(")
 
@@ -46,14 +45,14 @@ Say = Callable[[str], object]
 
 
 class TakeOverError(AppmuxError):
-    """The control socket wasn't got; the text says who has it and what is left to do."""
+    """The control socket wasn't taken over; the text says who has it and what is left to do."""
 
 
 # -- where it isn't got ----------------------------------------------------------------------------
 
 
 async def refusal(path: Path, found: SocketOwner) -> TakeOverError:
-    """What to tell one who wanted to listen there: who does, since when, what runs in it."""
+    """Return the error that says who listens at ``path``, since when, and what runs in it."""
     if not found.codex:
         return TakeOverError(in_use(path, f"{found} listens there; stop it"))
     told = f"{found} listens there"
@@ -71,14 +70,14 @@ async def refusal(path: Path, found: SocketOwner) -> TakeOverError:
 
 @attrs.frozen
 class _Look:
-    """What was seen: the loaded threads, and why each of those that are busy is.
-
-    ``background``: commands that turns have left running, looked at where no thread is busy.
-    """
+    """The loaded threads of an app-server at one moment."""
 
     loaded: int
+    """The number of loaded threads."""
     busy: dict[str, str]
+    """Why each busy thread is busy, by its id."""
     background: int = 0
+    """Commands that turns have left running; counted only where no thread is busy."""
 
     def __str__(self) -> str:
         if not self.busy:
@@ -90,7 +89,7 @@ class _Look:
 
 
 async def _introduced(client: Client) -> str:
-    """Shake hands; which codex it says that it is. Raises ``ClientError``."""
+    """Shake hands; return which codex the app-server says it is. Raises ``ClientError``."""
     with _in_time():
         hello = await client.initialize("appmux", {"experimentalApi": True})
     agent = _USER_AGENT.match(str(hello.get("userAgent")))
@@ -98,7 +97,7 @@ async def _introduced(client: Client) -> str:
 
 
 async def _look(client: Client) -> _Look:
-    """Look at its threads. Raises ``ClientError``."""
+    """Examine the app-server's threads. Raises ``ClientError``."""
     busy, background = {}, 0
     with _in_time():
         loaded = await _loaded(client)
@@ -110,12 +109,12 @@ async def _look(client: Client) -> _Look:
         for id in () if busy else loaded:
             terminals = await _of_thread(client, "thread/backgroundTerminals/list", id)
             background += len(terminals["data"]) if terminals is not None else 0
-    client.inbox.clear()  # it may be looked at for hours
+    client.inbox.clear()  # the app-server may be examined for hours
     return _Look(len(loaded), busy, background)
 
 
 async def _of_thread(client: Client, method: str, id: str) -> Json | None:
-    """What it says of one thread; None where that is unloaded since, or codex can't say."""
+    """Return the answer about one thread; None if it was unloaded since, or codex can't say."""
     try:
         return await client.request(method, {"threadId": id})
     except ClientError:
@@ -137,7 +136,7 @@ async def _loaded(client: Client) -> list[str]:
 
 @contextmanager
 def _in_time() -> Iterator[None]:
-    """A ``ClientError`` if what is asked inside takes too long."""
+    """Raise ``ClientError`` if the requests inside take too long."""
     try:
         with trio.fail_after(ANSWER_DEADLINE):
             yield
@@ -149,11 +148,11 @@ def _in_time() -> Iterator[None]:
 
 
 async def vacate(path: Path, patience: float, say: Say) -> StartupLock:
-    """Have nobody listen at ``path``; what is returned keeps it so until it is released.
+    """Have nobody listen at ``path``; the returned lock keeps it so until it is released.
 
     Waits until nothing runs in the app-server that listens there, for ``patience`` seconds at most
-    (infinite: until SIGINT or SIGTERM), tells what it waits for, and asks it to stop. Raises
-    ``TakeOverError``.
+    (infinite: until SIGINT or SIGTERM), reports what it waits for, and asks the app-server to stop.
+    Raises ``TakeOverError``.
     """
     taking = _Taking(path, say)
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
@@ -177,24 +176,25 @@ def vacated(path: Path, patience: float, say: Say) -> Iterator[None]:
 
 @attrs.define
 class _Taking:
-    """One take-over: how far it has come. ``_asked``: who was asked to stop, if it was."""
+    """The progress of one take-over."""
 
     path: Path
     say: Say
     _lock: StartupLock | None = None
     _asked: SocketOwner | None = None
+    """The app-server that was asked to stop, if any was."""
     _seen: _Look | None = None
     _done: bool = False
     _interrupted: bool = False
 
     async def give_up_at(self, signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
-        """Wait no longer once a signal comes."""
+        """Stop waiting once a signal comes."""
         async for _ in signals:
             self._interrupted = True
             scope.cancel()
 
     def outcome(self) -> StartupLock:
-        """The lock. Raises ``TakeOverError`` where it didn't come so far."""
+        """Return the lock. Raises ``TakeOverError`` if the take-over wasn't finished."""
         if self._lock is not None and self._done and not self._interrupted:
             return self._lock
         self._let_go()
@@ -207,7 +207,7 @@ class _Taking:
         raise TakeOverError(f"the control socket wasn't taken over: {reason}{seen}; {left}")
 
     async def take(self) -> None:
-        """Until nobody listens and the lock is held."""
+        """Continue until nobody listens and the lock is held."""
         while True:
             found = socket_owner(self.path)
             if found is None:
@@ -215,19 +215,23 @@ class _Taking:
                 if socket_owner(self.path) is None:
                     self._done = True
                     return
-                self._let_go()  # it came in between
+                self._let_go()  # another one began to listen in between
             elif not found.codex:
                 raise TakeOverError(in_use(self.path, f"{found} listens there; stop it"))
             else:
                 await self._have_it_stop(found)
 
     async def _have_it_stop(self, found: SocketOwner) -> None:
-        """Ask it once it is idle, and wait until it has gone; return to look anew at the path."""
+        """Ask an app-server to stop once it is idle, and wait until it has gone.
+
+        The caller then examines the path anew.
+        """
         try:
             async with connect(f"unix://{self.path}") as client:
                 self.say(f"{found}, {await _introduced(client)}, has the control socket")
                 while (await self._looked(client)).busy:
                     await self._wait(client)
+                # Lock, check once more, then signal: so no new codex gets in between.
                 await self._hold()
                 if (await self._looked(client)).busy or socket_owner(self.path) != found:
                     self._let_go()
@@ -251,7 +255,7 @@ class _Taking:
         return seen
 
     async def _wait(self, client: Client) -> None:
-        """Until the next look; a ``ClientError`` if it goes."""
+        """Wait until the next check; ``ClientError`` if the app-server goes."""
         with trio.move_on_after(LOOK_SECONDS):
             await client.wait(lambda _message: False, len(client.inbox))
 

@@ -1,8 +1,8 @@
-"""The service files as they are shipped, and what is filled into them.
+"""The service files as they are shipped, and the values that fill them.
 
 The only source is ``contrib/`` of the project; a wheel carries the same files as ``mux/contrib/``.
 
-Hands to: ``systemd`` and ``launchd``, a ``Template``. Hears from: ``service``, what is ``Wanted``.
+Used by ``systemd`` and ``launchd``; ``service`` makes the ``Wanted``.
 """
 
 from __future__ import annotations
@@ -14,26 +14,26 @@ from typing import Final
 import attrs
 
 MARKER: Final = "(appmux-service)"
-"""Stands in every file that `appmux service install` writes. What lacks it is somebody else's."""
+"""Part of every file that `appmux service install` writes. A file without it is somebody else's."""
 
 _HOLE: Final = re.compile(r"@([A-Z_]+)@")
 
 
 @attrs.frozen
 class Wanted:
-    """One service: what runs, with which environment, at which sockets.
-
-    ``command`` has an absolute program; ``sockets`` are in systemd's notation (``IP:PORT``, or a
-    path); ``stop_seconds`` is the time to drain. ``log`` is where launchd puts stderr.
-    """
+    """One service: what runs, with which environment, at which sockets."""
 
     command: tuple[str, ...]
+    """Begins with an absolute path."""
     environ: dict[str, str]
     environment_file: Path
     sockets: tuple[str, ...]
+    """In systemd's notation: ``IP:PORT``, or a path."""
     stop_seconds: int
+    """Time to drain."""
     hardened: bool
     log: Path
+    """The file to which launchd writes stderr."""
 
 
 @attrs.frozen
@@ -43,12 +43,12 @@ class Template:
     text: str
 
     def fill(self, **words: str) -> str:
-        """The file. Raises ``KeyError`` for a hole without a word."""
+        """Return the filled file. Raises ``KeyError`` for a hole without a word."""
         return _HOLE.sub(lambda hole: words[hole[1]], self.text)
 
 
 def template(kind: str, name: str) -> Template:
-    """The shipped file ``contrib/KIND/NAME``."""
+    """Read the shipped file ``contrib/KIND/NAME``."""
     here = Path(__file__).parent.parent
     shipped = here / "contrib" / kind / name
     path = shipped if shipped.exists() else here.parent / "contrib" / kind / name

@@ -1,9 +1,9 @@
-"""The stdio bridge (``appmux stdio``): a process of its own, from two pipes to the broker.
+"""The stdio bridge (``appmux stdio``): a process of its own that connects two pipes to the broker.
 
 Read ``bridge`` first. ``lines`` cuts bytes into lines, ``websocket`` frames them, ``messages``
-reads what must be known of one, ``resume`` remembers what a broker must be told again after a
-loss. ``codex_wrapper`` is ``appmux-codex``.
+reads the few fields that matter, ``resume`` remembers what to tell a broker again after a
+connection was lost. ``codex_wrapper`` is ``appmux-codex``.
 
-It is to be attached within 150 ms. So it imports ``config.locate``, ``config.codex_binary`` and
-``core.protocol`` at most; no trio, no click, no attrs.
+The bridge must be attached within 150 ms. So this folder imports ``config.locate``,
+``config.codex_binary``, ``core.protocol`` and ``posix`` at most; no trio, no click, no attrs.
 """

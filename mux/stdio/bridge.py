@@ -1,12 +1,11 @@
 """``appmux stdio``: JSON lines on stdin and stdout, attached to the running broker's unix socket.
 
-For programs that start ``codex app-server`` and speak to its pipes. One thread and one ``poll``:
-what is read is passed on before more is read, so neither side is held in memory for the other. It
-starts in a tenth of a second because it imports no more than it must; a service is started by
-another process (``appmux service start``).
+For programs that start ``codex app-server`` and talk to its pipes. The bridge has one thread and
+one ``poll``. Input is passed on before more is read, so neither side's messages pile up in memory
+while the other side is slow.
 
-Hands to: the broker, over ``websocket``; stdout. Hears from: stdin, the broker. ``lines``
-finds the lines, ``locate`` the socket; ``resume`` knows what to say after a broker was lost.
+It starts in a tenth of a second because it imports no more than it must; a service is started by
+another process (``appmux service start``).
 """
 
 from __future__ import annotations
@@ -30,15 +29,19 @@ from mux.stdio.resume import ResumeState, ReturnError
 from mux.stdio.websocket import ClientWebSocket, WebSocketError
 
 WAIT: Final = 60.0
-"""Seconds that a lost broker is waited for, unless ``--wait`` says otherwise: as long as the broker
-itself lets requests wait for an app-server that comes up."""
+"""Seconds to wait for a lost broker, unless ``--wait`` says otherwise.
+
+As long as the broker itself lets requests wait for an app-server that comes up.
+"""
 
 FIRST_WAIT: Final = 60.0
 """Seconds from a service's start until it listens, and until it shakes hands: a cold disk."""
 
 SUCCESSOR_WAIT: Final = 5.0
-"""Seconds for another try where the connection is closed before it begins: by a broker that is just
-being restarted, whose successor listens soon."""
+"""Seconds in which to try again if the connection is closed before its handshake.
+
+A broker that is just being restarted closes it so; its successor listens soon.
+"""
 
 FIRST_TRY, LONGEST_TRY = 0.05, 1.0
 """Seconds between two tries to reach a broker, doubled from the first to the longest."""
@@ -48,24 +51,33 @@ CONNECT_DEADLINE: Final = 2.0
 
 READ_BYTES: Final = 256 * 1024
 OWED_BYTES: Final = 1024 * 1024
-"""Owed to stdout; past it nothing is read from the broker, to which we are a slow client then."""
+"""Bytes owed to stdout beyond which nothing is read from the broker.
+
+To the broker we are then a slow client.
+"""
 
 WRITE_BYTES: Final = select.PIPE_BUF
-"""Written at once: as much as never blocks when ``poll`` says so. (Making stdout non-blocking would
-make it so for everybody who shares it.)"""
+"""Bytes written at once: as many as never block when ``poll`` says so.
+
+Making stdout non-blocking instead would make it so for every process that shares it.
+"""
 
 ANSWERS_DEADLINE: Final = 1.0
-"""Seconds after stdin's end for answers in flight, so that ``printf … | appmux stdio`` gets its."""
+"""Seconds after stdin's end for answers in flight: ``printf … | appmux stdio`` gets them."""
 
 COMING_UP_DEADLINE: Final = 10.0
-"""Seconds after stdin's end for the answer to the handshake: a broker that has just been started
-gives it once its app-server is there, and answers what was piped in behind it then."""
+"""Seconds after stdin's end for the answer to the handshake.
+
+A broker that has just been started answers it once its app-server is there, and then the requests
+that were piped in behind it.
+"""
 
 CLOSE_DEADLINE: Final = 3.0
 """Seconds for the broker to join the closing handshake, and for stdout to take what is owed."""
 
 STDIN, STDOUT = 0, 1
 OVER_THE_LIMIT: Final = 1009
+"""The WebSocket close code for a message that is too large."""
 
 _GONE = select.POLLERR | select.POLLHUP | select.POLLNVAL
 
@@ -75,41 +87,50 @@ class StdioError(AppmuxError):
 
 
 def run(named: Path | None, wait: float) -> int:
-    """Serve the client until it leaves; the exit status. Raises ``StdioError``.
+    """Serve the client until it leaves, and return the exit status. Raises ``StdioError``.
 
-    ``named``: the socket, if it isn't to be looked for. ``wait``: seconds that a broker that is
-    gone is waited for; with 0 its going is the end.
+    ``named`` is the socket, None to search for one. ``wait`` is how many seconds to wait for a lost
+    broker; with 0, losing it is the end.
     """
-    # As natively: SIGTERM ends at once, with 0; SIGINT as with any program.
+    # As the app-server natively: SIGTERM ends at once, with 0; SIGINT as with any program.
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     return Bridge(named, wait).serve()
 
 
 class Bridge:
-    """One client and its connection. ``deadline``: of whatever is waited for just now."""
+    """One client and its connection to the broker."""
 
     def __init__(self, named: Path | None, wait: float) -> None:
         self.named = named
         self.wait = wait
         self.memory = ResumeState(numbers=wait > 0)
+        """The state that is carried over to the next connection."""
         self.lines = Lines()
         self.link: socket.socket | None = None
+        """The connection to the broker; None while there is none."""
         self.wire = ClientWebSocket()
         self.at = ""
         self.was_attached = False
+        """True once a broker accepted the upgrade; before that there is nothing to resume."""
         self.lost_at = 0.0
+        """When a broker that had been attached was lost; 0.0 while attached."""
         self.why = ""
         self.began = time.monotonic()
         self.deadline = time.monotonic() + FIRST_WAIT
+        """When to give up what is waited for just now."""
         self.next_try = 0.0
         self.pause = FIRST_TRY
         self.stdin_open = True
         self.unread = False
+        """stdin has ended with bytes in it that are still to be read."""
         self.said_goodbye = False
         self.going: deque[Iterator[bytes]] = deque()
+        """Messages to the broker, each an iterator over its frames."""
         self.frame = memoryview(b"")
+        """The rest of the frame being sent."""
         self.owed: deque[memoryview] = deque()
+        """Bytes to write to stdout."""
         self.owed_bytes = 0
 
     def serve(self) -> int:
@@ -139,7 +160,10 @@ class Bridge:
         raise StdioError(f"no broker to attach to ({'; '.join(failures)}): {more}")
 
     def _connect(self) -> list[str]:
-        """Try each place once; why not, if none will do (there is at least one)."""
+        """Try each place once; return why each failed, or an empty list once connected.
+
+        There is at least one place, so an empty list can't mean that nothing was tried.
+        """
         places = [self.named] if self.named else list(locate.sockets(os.environ))
         failures = []
         for place in places:
@@ -165,8 +189,9 @@ class Bridge:
         return pause
 
     def _opened(self) -> None:
-        """The upgrade is accepted."""
+        """Continue once the broker has accepted the upgrade."""
         if self.was_attached:
+            # The bridge's own handshake goes before any line of the client.
             self.memory.back(time.time())
             self._send_own()
         self.was_attached = True
@@ -186,8 +211,8 @@ class Bridge:
         if reads_stdin:
             poll.register(STDIN, select.POLLIN)
         elif self.was_attached and not self._is_attached() and self.stdin_open and not self.unread:
-            poll.register(STDIN, 0)  # only to learn that the client has gone
-        # Without an event asked for, what is told is that the reader has gone.
+            poll.register(STDIN, 0)  # without events: only reports that the client has gone
+        # Even without an event to wait for, ``poll`` reports that stdout's reader has gone.
         poll.register(STDOUT, select.POLLOUT if self.owed else 0)
         if link >= 0:
             reads = select.POLLIN if self.owed_bytes < OWED_BYTES else 0
@@ -204,12 +229,15 @@ class Bridge:
         self._time_passed()
 
     def _reads_stdin(self) -> bool:
-        """Only as what was read before is on its way: a client is slowed down, not stored."""
+        """Return whether to read from stdin.
+
+        Only once earlier input has been sent: a client is slowed down, its lines are not stored.
+        """
         may = self.stdin_open and self._is_attached() and not self._is_full()
         return may and not self._has_to_send()
 
     def _is_attached(self) -> bool:
-        """Whether the client's lines may go to the broker now."""
+        """Return whether the client's lines may go to the broker now."""
         return self.link is not None and self.wire.open and self.memory.live
 
     def _is_full(self) -> bool:
@@ -217,7 +245,7 @@ class Bridge:
         return self.owed_bytes >= 2 * OWED_BYTES
 
     def _timeout(self) -> float | None:
-        """Milliseconds until something is due."""
+        """Return the milliseconds until something is due; None if nothing is."""
         if self.link is None:
             due = self.next_try
         elif not self._is_attached() or not self.stdin_open:
@@ -267,7 +295,10 @@ class Bridge:
             self.deadline = time.monotonic() + COMING_UP_DEADLINE
 
     def _client_gone(self) -> None:
-        """stdin has ended while it wasn't read. What is in there is still to be dealt with."""
+        """React to stdin's end, noticed while stdin wasn't read.
+
+        Bytes that are still in it are read later.
+        """
         poll = select.poll()
         poll.register(STDIN, select.POLLIN)
         self.unread = any(event & select.POLLIN for _, event in poll.poll(0))
@@ -277,7 +308,7 @@ class Bridge:
         self.going.append(self.wire.message(line))
 
     def _send_own(self) -> None:
-        """What the door itself has to say to the broker."""
+        """Send the bridge's own requests to the broker."""
         own, self.memory.to_broker = self.memory.to_broker, []
         for line in own:
             self._to_broker(line)
@@ -314,6 +345,7 @@ class Bridge:
         messages = self.wire.feed(received)
         if self.wire.open and not was_open:
             self._opened()
+        # Messages first: an answer among them may give the bridge requests of its own to send.
         for message in messages:
             self._to_client(self.memory.from_broker(message))
         self._send_own()
@@ -353,7 +385,7 @@ class Bridge:
     # ── ends ──────────────────────────────────────────────────────────────────────────────────
 
     def _lost(self, reason: str, code: int = 0) -> None:
-        """The connection is over: wait for another, or end with it."""
+        """End this connection: wait for another, or exit with it."""
         if self.link is not None:
             self.link.close()
         self.link = None
@@ -380,13 +412,14 @@ class Bridge:
             self.lost_at, self.deadline = now, now + self.wait
 
     def _leave(self, now: float) -> None:
-        """stdin has ended: say goodbye once what was asked is answered, or has had its time."""
+        """Say goodbye once stdin has ended and all requests are answered, or their time is up."""
         if not self.memory.shakes_hands and not self.said_goodbye:
             self.deadline = min(self.deadline, now + ANSWERS_DEADLINE)
         waits_for_answers = self._has_to_send() or self.memory.in_flight
         if not self.said_goodbye and (not waits_for_answers or now >= self.deadline):
             self.said_goodbye = True
             self.deadline = now + CLOSE_DEADLINE
+            # The close frame is queued last, so the broker still gets all that the client sent.
             self.going.append(iter([self.wire.goodbye()]))
         elif self.said_goodbye and now >= self.deadline and self.link is not None:
             self.link.close()
@@ -396,7 +429,7 @@ class Bridge:
         return not self.stdin_open and self.link is None
 
     def _flush(self) -> None:
-        """Give stdout what is owed to it, for as long as it may take."""
+        """Write what is owed to stdout, for ``CLOSE_DEADLINE`` at most."""
         deadline = time.monotonic() + CLOSE_DEADLINE
         poll = select.poll()
         poll.register(STDOUT, select.POLLOUT)
@@ -414,10 +447,13 @@ _HOW_TO_START = (
 
 
 def _start_service() -> bool:
-    """Start the service if it is installed; whether it was. What it says goes to stderr."""
-    # -P: a directory `mux` where the client happens to start us isn't this program.
+    """Start the service if it is installed, and return whether that worked.
+
+    Its output goes to stderr.
+    """
+    # -P: a directory `mux` in the client's working directory isn't this program.
     argv = [sys.executable, "-P", "-m", "mux", "service", "start"]
-    heard, said = os.pipe()  # its stderr isn't ours: that may have a reader for whom it would wait
+    heard, said = os.pipe()  # not our stderr, whose reader might keep the child waiting
     actions = [
         (os.POSIX_SPAWN_OPEN, STDIN, os.devnull, os.O_RDONLY, 0),
         (os.POSIX_SPAWN_DUP2, said, STDOUT),
@@ -439,9 +475,9 @@ def _tell(text: str) -> None:
 
 
 def plain_arguments(arguments: list[str]) -> tuple[Path | None, float] | None:
-    """``run``'s parameters from ``--socket PATH`` and ``--wait SECONDS``.
+    """Return ``run``'s parameters from ``--socket PATH`` and ``--wait SECONDS``.
 
-    None for anything else, which ``cli`` then explains.
+    None for any other arguments, which ``cli`` then explains.
     """
     named, wait = None, WAIT
     left = iter(arguments)

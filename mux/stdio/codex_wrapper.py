@@ -1,9 +1,9 @@
-"""``appmux-codex``: stands in for ``codex_binary`` where a program lets one choose the executable.
+"""``appmux-codex``: stands in for ``codex`` where a program lets one choose the executable.
 
-``appmux-codex … app-server`` on stdio is the stdio door. Everything else is the real codex's: this
-process becomes it, with arguments, environment, terminal and exit status as they are.
+``appmux-codex … app-server`` on stdio is the stdio bridge. For all other arguments this process
+becomes the real codex, with arguments, environment, terminal and exit status unchanged.
 
-Hands to: ``stdio``; the real codex. Hears from: an IDE extension, an SDK.
+Used by IDE extensions and SDKs.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ ROOT_OTHERS_PROGRAM: Final = frozenset(
         "--",
     }
 )  # fmt: skip
-"""Those with which it isn't the app-server that is wanted, whatever follows."""
+"""codex's own flags with which the app-server isn't wanted, whatever follows."""
 
 VALUES: Final = frozenset(
     {
@@ -54,14 +54,15 @@ VALUES: Final = frozenset(
 """Flags of ``codex app-server`` that take a value."""
 
 PLAIN: Final = frozenset({"--stdio", "--analytics-default-enabled", "--strict-config"})
-"""Those without one that mean stdio, or nothing to an app-server that runs already."""
+"""Flags without a value that mean stdio, or nothing to an app-server that runs already."""
 
 SWITCHES: Final = PLAIN | {"--startup-sign-out"}
+"""All flags of ``codex app-server`` without a value."""
 
 OTHERS_PROGRAM: Final = frozenset(
     {"-h", "--help", "-V", "--version", "--print-startup-config", "--"}
 )
-"""With these the app-server prints something and ends."""
+"""Flags with which the app-server prints something and ends."""
 
 SUBCOMMANDS: Final = frozenset({"daemon", "proxy", "generate-ts", "generate-json-schema", "help"})
 
@@ -69,7 +70,7 @@ _NAMES_A_KEY: Final = frozenset({"-c", "--config", "--enable", "--disable"})
 
 
 def main() -> NoReturn:
-    """Exits, or becomes codex."""
+    """Serve as the stdio bridge and exit, or become codex."""
     standard_streams.complete()
     arguments = sys.argv[1:]
     ignored = as_door(arguments)
@@ -92,10 +93,10 @@ def main() -> NoReturn:
 
 
 def as_door(arguments: Sequence[str]) -> list[str] | None:
-    """The flags that are ignored, if these arguments start an app-server on stdio; else None.
+    """Return the ignored flags if these arguments start an app-server on stdio; else None.
 
-    ``arguments``: what follows ``codex``. What can't be told apart is the real codex's, which says
-    what is wrong with it. Of overrides only the key is named: the value may be a secret.
+    ``arguments`` are those after ``codex``. Doubtful arguments go to the real codex, which says
+    what is wrong with them. Of an override only the key is named: its value may be a secret.
     """
     ignored: list[str] = []
     left = iter(arguments)
@@ -125,7 +126,10 @@ def as_door(arguments: Sequence[str]) -> list[str] | None:
 
 
 def _flags(left: Iterator[str], with_value: frozenset[str]) -> Iterator[tuple[str, str | None]]:
-    """Each flag with its value: empty if it has none, None if it should have one. Others alone."""
+    """Yield each flag with its value, and each other argument with an empty value.
+
+    The value is empty if the flag has none, and None if it lacks one that it needs.
+    """
     for argument in left:
         flag, equals, value = argument.partition("=")
         if argument.startswith("--") and equals:
@@ -143,7 +147,10 @@ def _shown(flag: str, value: str) -> str:
 
 
 def _wait(environ: Mapping[str, str]) -> float:
-    """As ``appmux stdio --wait``. Raises ``AppmuxError`` for what is no number."""
+    """Return the seconds that the environment sets, as ``appmux stdio --wait`` would.
+
+    Raises ``AppmuxError`` if the text is no number.
+    """
     text = environ.get(WAIT_VARIABLE)
     if not text:
         return bridge.WAIT
@@ -161,7 +168,7 @@ def become_codex(arguments: Sequence[str], environ: Mapping[str, str]) -> NoRetu
     binary = find_codex(named, environ, origin)
     if binary.resolve() == Path(sys.argv[0]).resolve():
         raise CodexError(f"{binary} is this program itself: name the real codex ({origin})")
-    # Python ignores these two, and what is ignored stays so.
+    # Python ignores these two signals, and an ignored signal stays ignored over an exec.
     for ignored in (signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(ignored, signal.SIG_DFL)
     try:
@@ -171,7 +178,7 @@ def become_codex(arguments: Sequence[str], environ: Mapping[str, str]) -> NoRetu
 
 
 def _as_given(environ: Mapping[str, str]) -> dict[str, str]:
-    """The environment without what Python put there: it sets LC_CTYPE in a C locale (PEP 538)."""
+    """Return the environment without what Python added: LC_CTYPE in a C locale (PEP 538)."""
     given = dict(environ)
     try:
         at_first = Path("/proc/self/environ").read_bytes().split(b"\0")

@@ -1,7 +1,4 @@
-"""Lines out of the client's bytes, and what is said to one that can't be passed on.
-
-Hands to: ``stdio``, lines; and the client, errors. Hears from: ``stdio``, what stdin gave.
-"""
+"""Split the client's bytes into lines, and write the error for a line that can't be passed on."""
 
 from __future__ import annotations
 
@@ -15,7 +12,7 @@ LINE_BYTES: Final = 64 * 1024 * 1024
 """The longest message that the broker takes (``limits.message_bytes``, unless it is set lower)."""
 
 KEPT_BYTES: Final = 4096
-"""Of each end of a line that is too long: where its id stands."""
+"""Bytes kept of each end of a line that is too long: its id is in one of them."""
 
 _ID = rb'("(?:[^"\\]|\\.)*"|-?[0-9]+)'
 _SCALAR = rb'(?:"(?:[^"\\]|\\.)*"|[-+.\w]+)'
@@ -31,12 +28,16 @@ class Lines:
 
     def __init__(self, longest: int = LINE_BYTES) -> None:
         self.errors: list[bytes] = []
+        """Error answers to the client for lines that were refused; the caller empties the list."""
         self._longest = longest
         self._pieces: list[bytes] = []
         self._size = 0
 
     def feed(self, received: bytes) -> Iterator[bytes]:
-        """The lines that end in these bytes; blank ones are left out. See ``errors`` afterwards."""
+        """Yield the lines that end in these bytes, without blank ones.
+
+        See ``errors`` afterwards.
+        """
         *whole, rest = received.split(b"\n")
         for piece in whole:
             self._hold(piece)
@@ -44,7 +45,7 @@ class Lines:
         self._hold(rest)
 
     def ends(self) -> Iterator[bytes]:
-        """The last line, if it has no line end."""
+        """Yield the last line, if it has no line end."""
         yield from self._ended()
 
     def _hold(self, piece: bytes) -> None:
@@ -75,10 +76,11 @@ class Lines:
 
 
 def _too_long(ends: bytes, size: int, longest: int) -> bytes:
-    """The error for a line of which there are only the two ends."""
+    """Return the error for a line of which only the two ends are known."""
     head, tail = ends[:KEPT_BYTES], ends[KEPT_BYTES:]
     found = _ID_IN_HEAD.match(head) or _ID_IN_TAIL.search(tail)
-    # An answer's id is the broker's: an error under it would look like one to the client's own.
+    # The id of an answer was chosen by the broker. An error with that id would look to the client
+    # like one to its own request, so only a request's id is used.
     asked = found is not None and (_METHOD.search(head) or _METHOD.search(tail))
     id = found[1] if found is not None and asked else jsonrpc.NO_ID
     text = (

@@ -1,9 +1,9 @@
-"""What the stdio door looks at in the broker's messages: the envelope, and a few answers.
+"""The fields of the broker's messages that the stdio bridge reads: the envelope, and a few answers.
 
-As in ``core.jsonrpc``, one pass that skips what isn't named, and never fails for a shape that this
-version doesn't know.
+As in ``core.protocol.jsonrpc``, one pass skips every other field, and never fails for a shape that
+this version doesn't know.
 
-Hands to: ``resume``. Hears from: the same, the messages as they came.
+Used by ``resume``.
 """
 
 from __future__ import annotations
@@ -17,21 +17,23 @@ from mux.core.protocol import jsonrpc
 from mux.core.protocol.jsonrpc import ABSENT
 
 EXTENSION: Final = "appmux"
-"""In ``capabilities.extensions`` and in the answer to ``initialize``."""
+"""The key in ``capabilities.extensions`` and in the answer to ``initialize``."""
 
 _NUMBERS = (b'{"seq":', b'{"cursor":')
 
 
 class Turn(msgspec.Struct):
-    """``status``: ``inProgress`` while it runs. ``rootTurnId``: another one in a review alone."""
+    """A turn, as far as it is read."""
 
     id: str
     status: str = ""
+    """``inProgress`` while it runs."""
     rootTurnId: str | None = None
+    """Differs from ``id`` only in a review."""
 
 
 class Params(msgspec.Struct):
-    """Of notifications and server requests."""
+    """The params of a notification or a server request, as far as they are read."""
 
     threadId: str | None = None
     turn: Turn | None = None
@@ -40,7 +42,7 @@ class Params(msgspec.Struct):
 
 
 class Message(msgspec.Struct):
-    """A line of the broker, as far as it is looked at."""
+    """A line of the broker, as far as it is read."""
 
     seq: int = 0
     cursor: int = 0
@@ -55,7 +57,7 @@ class _Thread(msgspec.Struct):
 
 
 class Result(msgspec.Struct):
-    """Of any answer, what matters here."""
+    """The result of any answer, as far as it is read."""
 
     thread: _Thread | None = None
     reviewThreadId: str | None = None
@@ -67,7 +69,7 @@ class _Answer(msgspec.Struct):
 
 
 class Life(msgspec.Struct):
-    """Which broker it is and where its journal stands, as the answer to ``initialize`` says."""
+    """A broker's identity and where its journal stands, from the answer to ``initialize``."""
 
     epoch: str = ""
     seq: int = 0
@@ -103,11 +105,11 @@ class _TurnsAnswer(msgspec.Struct):
 
 
 def read(text: bytes) -> Message | None:
-    """The message; None if it isn't a JSON object at all."""
+    """Return the message; None if the text isn't a JSON object."""
     try:
         return _message_decoder.decode(text)
     except msgspec.ValidationError:
-        # Of a shape that this version doesn't know: it concerns no thread.
+        # A shape that this version doesn't know: such a message concerns no thread.
         try:
             opaque = _opaque_decoder.decode(text)
         except msgspec.DecodeError:
@@ -126,14 +128,14 @@ class _OpaqueMessage(msgspec.Struct):
 
 
 def without_numbers(text: bytes) -> bytes:
-    """The message as it was before the broker numbered it."""
+    """Return the message as it was before the broker numbered it."""
     while text.startswith(_NUMBERS):
         text = b"{" + text[text.index(b",") + 1 :]
     return text
 
 
 def life(text: bytes) -> Life | None:
-    """Of the answer to ``initialize``; None from one that doesn't number."""
+    """Read the broker's own part of the answer to ``initialize``; None if it doesn't number."""
     try:
         return _hello_decoder.decode(text).result.appmux
     except msgspec.DecodeError:
@@ -141,7 +143,7 @@ def life(text: bytes) -> Life | None:
 
 
 def without_life(text: bytes) -> bytes:
-    """The answer to ``initialize`` without what only clients that know the broker get."""
+    """Return the answer to ``initialize`` without what only clients that know the broker get."""
     fields = jsonrpc.read_fields(text) or {}
     result = object_of(fields.get("result"))
     if EXTENSION not in result:
@@ -151,7 +153,7 @@ def without_life(text: bytes) -> bytes:
 
 
 def result(text: bytes) -> Result:
-    """Of an answer; without anything if it is of another shape."""
+    """Read an answer's result; an empty ``Result`` if it has another shape."""
     try:
         return _answer_decoder.decode(text).result or Result()
     except msgspec.DecodeError:
@@ -159,7 +161,7 @@ def result(text: bytes) -> Result:
 
 
 def replayed(text: bytes) -> Replayed:
-    """Of the answer to ``mux/replay``; not complete if it can't be read."""
+    """Read the answer to ``mux/replay``; not complete if it can't be read."""
     try:
         return _replay_decoder.decode(text).result
     except msgspec.DecodeError:
@@ -167,7 +169,7 @@ def replayed(text: bytes) -> Replayed:
 
 
 def turns(text: bytes) -> Iterable[tuple[Turn, msgspec.Raw]]:
-    """Of the answer to ``thread/turns/list``, each also as it came; none if it can't be read."""
+    """Read the answer to ``thread/turns/list``: each turn, also as it came. Empty if unreadable."""
     try:
         raws = _turns_decoder.decode(text).result.data
         return [(_turn_decoder.decode(raw), raw) for raw in raws]
@@ -176,17 +178,17 @@ def turns(text: bytes) -> Iterable[tuple[Turn, msgspec.Raw]]:
 
 
 def thread_in(params: bytes) -> str | None:
-    """The thread that a request names."""
+    """Return the thread that a request names."""
     return jsonrpc.read_text(object_of(params).get("threadId"))
 
 
 def object_of(text: bytes | None) -> dict[str, bytes]:
-    """The fields of a JSON object as their texts; none if it is no object."""
+    """Return the fields of a JSON object as their texts; none if it is no object."""
     return jsonrpc.read_fields(text or b"{}") or {}
 
 
 def texts(text: bytes | None) -> frozenset[str]:
-    """The strings of a JSON list; none if it is no such list."""
+    """Return the strings of a JSON list; none if it is no such list."""
     try:
         return frozenset(msgspec.json.decode(text or b"[]", type=list[str]))
     except msgspec.DecodeError:
@@ -194,7 +196,7 @@ def texts(text: bytes | None) -> frozenset[str]:
 
 
 def shown_error(text: bytes) -> str:
-    """An error answer, for a person."""
+    """Return an error answer as text for a person."""
     error = object_of(object_of(text).get("error"))
     return f"{jsonrpc.read_text(error.get('message'))} ({error.get('code', b'?').decode()})"
 

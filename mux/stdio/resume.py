@@ -1,16 +1,22 @@
-"""What the stdio door remembers of its client, so that a lost broker can be come back to.
+"""The stdio bridge's memory of its client, from which a lost connection is resumed.
 
-A pure function of what goes by. While the connection lasts, lines pass as they are: only to the
-client's ``initialize`` a relay's declaration is added, so that the broker numbers its messages
-(``protocol.md``, "For clients that know the broker"), and the numbers are taken off again. When the
-connection is lost, what was in flight is answered with an error. On the next one the door shakes
-hands with the client's own words, has the client's threads loaded as they were (``thread/resume``
-with what they were loaded with), and reads on from where it was (``mux/replay``); where that can't
-be, from now on. Turns and server requests that ended with the broker are ended for the client, as
-the broker does it when its app-server dies. The answers to all this are the door's own, and end
-here.
+A pure state machine over the lines of both sides; it does no I/O.
 
-Hands to: ``stdio``, lines for either side. Hears from: ``stdio``, every line of either side.
+While the connection lasts, lines pass unchanged but for one thing. To the client's ``initialize``
+a relay's declaration is added, so that the broker numbers its messages (``protocol.md``, "For
+clients that know the broker"); the numbers are taken off again.
+
+When the connection is lost, requests in flight are answered with an error. On the next connection
+the bridge
+
+1. shakes hands with the client's own ``initialize``;
+2. has the client's threads loaded as they were (``thread/resume`` with the params and settings they
+   were loaded with);
+3. reads on from the client's place in the journal (``mux/replay``). Where that can't be done, it
+   continues with what happens from now on.
+
+Turns and server requests that ended with the broker are ended for the client, as the broker does it
+when its app-server dies. The answers to the bridge's own requests end here.
 """
 
 from __future__ import annotations
@@ -45,99 +51,116 @@ Lines: TypeAlias = list[bytes]
 
 
 class ReturnError(Exception):
-    """The broker is there again, but won't have this client; the text says why."""
+    """The broker is there again, but refuses this client; the text says why."""
 
 
 class Waiting(NamedTuple):
-    """A request of the client that has no answer yet. ``params``: their JSON text, if wanted.
-
-    ``line``: all of an ``initialize``.
-    """
+    """A request of the client that has no answer yet."""
 
     method: str
     thread: str | None
     params: bytes
+    """JSON text of the params, empty if they aren't needed."""
     line: bytes
+    """The whole line of an ``initialize``; empty for other methods."""
 
 
 class Running(NamedTuple):
-    """A turn that runs, as the client knows it. ``since``: its number, or the cursor then.
-
-    ``also``: a review's other id, by which its answer and its end name it.
-    """
+    """A running turn, as the client knows it."""
 
     turn: str
     started: bytes
+    """The ``turn/started`` notification."""
     since: int
+    """The cursor when the turn started."""
     also: str | None = None
+    """A review's other id, which its answer and its end use."""
 
     def interrupted(self, unix_time: float) -> Lines:
-        """Its end, if nobody else can tell it any more."""
+        """Return the notification that ends the turn, where no app-server can send it any more."""
         return ended_by_death(self.started, self.also, unix_time)
 
 
 class Followed(msgspec.Struct):
-    """A thread that the client follows, and what it is to be loaded with again (see ``kept``)."""
+    """A thread that the client follows, and what to load it with again.
+
+    ``core.protocol.thread_settings`` makes the params from these.
+    """
 
     loaded_with: bytes = b""
+    """Params of the request that loaded the thread; empty if none did."""
     settings: bytes = b""
+    """Settings of the thread, as last notified; empty if never."""
 
 
 class Offered(NamedTuple):
-    """A server request that the client has been shown, and that isn't resolved.
-
-    ``answer``: the client's, which the broker may not have got.
-    """
+    """A server request that was offered to the client and isn't resolved."""
 
     thread: str
     since: int
+    """The cursor when the request was offered."""
     answer: bytes = b""
+    """The client's answer, which may not have reached the broker."""
 
 
 Then: TypeAlias = Callable[[bytes, bool], Lines]
-"""What is done with an answer to the door's own request, and whether it is an error."""
+"""Called with the answer to one of the bridge's own requests, and whether that is an error."""
 
 
 class ResumeState:
-    """``live``: the client's lines may go to the broker. ``numbers``: have messages numbered.
+    """The state of one client, over all its connections.
 
-    ``to_broker``: lines of the door's own that are owed to it.
+    ``numbers`` has the broker number its messages, without which nothing can be replayed.
     """
 
     def __init__(self, *, numbers: bool) -> None:
         self.live = True
+        """The client's lines may go to the broker."""
         self.to_broker: Lines = []
+        """Lines of the bridge's own that are owed to the broker."""
         self.in_flight: dict[bytes, list[Waiting]] = {}
+        """The client's requests without an answer, by id; a client may use an id twice."""
         self._adds = numbers
+        """The relay's declaration is added to ``initialize``, and numbers are taken off."""
         self._hello: dict[str, bytes] | None = None
+        """The fields of the client's own ``initialize``, once it was answered."""
         self._initialized = False
         self._opted_out: frozenset[str] = frozenset()
         self._life: Life | None = None
         self._now = 0.0
         self._cursor = 0
+        """The client's place in the journal: the greatest number it has seen."""
         self._ended_before = 0
+        """Everything up to this number ended with the last broker; 0: nothing did."""
         self._follows: dict[str, Followed] = {}
         self._loading = 0
+        """The number of threads that are still being loaded again."""
         self._deaf = False
+        """Messages of followed threads are dropped now, because the replay brings them in order."""
         self._running: dict[str, Running] = {}
         self._offered: dict[bytes, Offered] = {}
         self._again: set[bytes] = set()
+        """Ids of the server requests that this connection has offered."""
         self._watches: dict[bytes, bytes] = {}
         self._processes: set[str] = set()
         self._own: dict[bytes, Then] = {}
+        """The handlers of the answers to the bridge's own requests, by id."""
         self._asked = 0
 
     # ── the client's lines ────────────────────────────────────────────────────────────────────
 
     @property
     def shakes_hands(self) -> bool:
-        """Whether the client's ``initialize`` is still to be answered."""
+        """True while the client's first ``initialize`` has no answer."""
         return self._hello is None and any(
             asked.method == INITIALIZE for all in self.in_flight.values() for asked in all
         )
 
     def from_client(self, line: bytes) -> bytes:
-        """The line to pass on. One that is no message passes too: the broker says what is wrong."""
+        """Return the line to pass on.
+
+        A line that is no message passes too: the broker says what is wrong with it.
+        """
         try:
             message = jsonrpc.read_client(line)
         except BadMessageError:
@@ -153,13 +176,13 @@ class ResumeState:
         return line
 
     def _declared(self, fields: dict[str, bytes]) -> bytes:
-        """``initialize``, with the declaration added if it isn't there."""
+        """Return ``initialize`` with the relay's declaration, unless the client has its own."""
         params = jsonrpc.read_fields(fields.get("params", b"")) or {}
         capabilities = reading.object_of(params.get("capabilities"))
         extensions = reading.object_of(capabilities.get("extensions"))
         self._opted_out = reading.texts(capabilities.get("optOutNotificationMethods"))
         if EXTENSION in extensions:
-            self._adds = False  # it knows the broker itself: it gets all that it declared
+            self._adds = False  # the client knows the broker itself: it gets all that it declared
         if self._adds and params:
             extensions[EXTENSION] = b'{"version":1,"relay":true}'
             capabilities["extensions"] = jsonrpc.write(extensions)
@@ -170,7 +193,7 @@ class ResumeState:
     # ── the broker's messages ─────────────────────────────────────────────────────────────────
 
     def from_broker(self, text: bytes) -> Lines:
-        """What the client gets for it: the message itself, nothing, or something before it."""
+        """Return what the client gets for a message: itself, nothing, or other lines before it."""
         message = reading.read(text)
         if message is None:
             return [text]
@@ -180,6 +203,7 @@ class ResumeState:
             return self._answered(text, message)
         if not self._deaf:
             self._cursor = max(self._cursor, message.seq, message.cursor)
+        # What ended with the last broker is ended before the first message of its successor.
         before = self._endings() if message.seq > self._ended_before > 0 else []
         return before + self._told(text, message, message.method)
 
@@ -187,7 +211,7 @@ class ResumeState:
         params = message.params or Params()
         thread = params.threadId
         if self._deaf and thread in self._follows and self._is_replayed(method, message.id):
-            return []  # in its place
+            return []  # the replay brings it, in its place
         if message.id is not ABSENT:
             return self._was_offered(text, bytes(message.id), thread or "")
         if method == RESOLVED:
@@ -195,7 +219,7 @@ class ResumeState:
         elif method == EXITED:
             self._processes.discard(params.processHandle or "")
         elif not self.live and notification_rule(method).greets:
-            return []  # it has been greeted
+            return []  # the client has been greeted before
         elif thread is not None:
             self._note(text, method, thread, params)
             if message.seq:
@@ -205,13 +229,13 @@ class ResumeState:
         return [text]
 
     def _is_replayed(self, method: str, id: msgspec.Raw) -> bool:
-        # What was put to one client alone isn't, to whoever it is.
+        # A request offered to one client only isn't replayed, whichever client that was.
         return id is ABSENT or server_request_rule(method).offer_to is OfferTo.FOLLOWERS
 
     def _was_offered(self, text: bytes, id: bytes, thread: str) -> Lines:
         self._again.add(id)
         if not self.live and id in self._offered:
-            return []  # it still waits, and the client has it
+            return []  # still unanswered, and the client has it already
         self._offered[id] = Offered(thread, self._cursor)
         return [text]
 
@@ -256,7 +280,7 @@ class ResumeState:
         return asked
 
     def _learn(self, asked: Waiting, text: bytes) -> None:
-        """What follows from a request that succeeded."""
+        """Update the state from a request that succeeded."""
         rule = request_rule(asked.method)
         if asked.method == SPAWN:
             handle = jsonrpc.read_text(reading.object_of(asked.params).get("processHandle"))
@@ -277,7 +301,10 @@ class ResumeState:
                 self._watches[id] = asked.params
 
     def _begun(self, thread: str | None, turn: Turn | None, text: bytes) -> None:
-        """An answer names a turn that runs; its ``turn/started`` comes only after that."""
+        """Note a running turn that an answer names.
+
+        Its ``turn/started`` comes only after the answer.
+        """
         if thread is None or turn is None or turn.status != "inProgress":
             return
         if thread not in self._running:
@@ -288,7 +315,11 @@ class ResumeState:
     # ── the connection is lost ────────────────────────────────────────────────────────────────
 
     def lost(self, reason: str, *, retryable: bool = True) -> Lines:
-        """What the client gets at once: an answer to all that was in flight."""
+        """Return the lines that the client gets at once: an error for every request in flight.
+
+        ``initialize`` is kept if it had no answer yet, and sent again on the next connection.
+        Processes that the client spawned are reported as exited.
+        """
         self._own.clear()
         self.to_broker.clear()
         self.live = False
@@ -297,7 +328,7 @@ class ResumeState:
             kept = []
             for asked in waiting:
                 if asked.method == INITIALIZE and self._hello is None:
-                    kept.append(asked)  # it is asked again, and answered then
+                    kept.append(asked)  # sent again, and answered then
                     continue
                 text = f"{reason} before it answered `{asked.method}`"
                 told = {
@@ -315,14 +346,14 @@ class ResumeState:
     # ── the next connection ───────────────────────────────────────────────────────────────────
 
     def back(self, unix_time: float) -> None:
-        """Another connection is open: what the door says on it first is in ``to_broker``."""
+        """Start on another connection: put what the bridge must send first into ``to_broker``."""
         self._now = unix_time
         self._again.clear()
         if self._hello is not None:
             self._ask(INITIALIZE, msgspec.Raw(self._hello.get("params", b"{}")), self._welcomed)
             return
         waiting = [asked.line for all in self.in_flight.values() for asked in all]
-        self.to_broker += waiting  # `initialize` alone may be there
+        self.to_broker += waiting  # only `initialize` can be waiting
         if self._initialized:
             self.to_broker.append(_INITIALIZED)
         self.live = True
@@ -338,6 +369,7 @@ class ResumeState:
         if failed:
             raise ReturnError(f"it answered `initialize` with {reading.shown_error(text)}")
         before, self._life = self._life, reading.life(text)
+        # ``initialized`` goes before all other requests, as the handshake demands.
         if self._initialized:
             self.to_broker.append(_INITIALIZED)
         for params in self._watches.values():
@@ -355,7 +387,7 @@ class ResumeState:
     def _load_all(self) -> None:
         """Have the threads loaded as they were, then read on.
 
-        The app-server takes no notice of that for a thread that it has.
+        The app-server ignores ``thread/resume``'s settings for a thread that is loaded already.
         """
         self._loading = len(self._follows)
         for thread in self._follows:
@@ -383,7 +415,7 @@ class ResumeState:
         return []
 
     def _read_on(self) -> None:
-        """The threads are loaded: on from the client's place in the journal."""
+        """Once the threads are loaded, continue from the client's place in the journal."""
         assert self._life is not None
         after = {"epoch": self._life.epoch, "seq": self._cursor}
         named = {"after": after, "threadIds": list(self._follows)}
@@ -395,6 +427,7 @@ class ResumeState:
         if not told.complete:
             self._take_snapshots()
             return []
+        # The fence goes to the broker after the replay; its answer marks the replay's end.
         self._ask_whether_through(self._caught_up)
         lines: Lines = []
         for thread in told.missing:
@@ -402,7 +435,7 @@ class ResumeState:
         return lines
 
     def _ask_whether_through(self, then: Then) -> None:
-        """Its answer comes after all that is owed before it."""
+        """Send a request whose answer comes after all that the broker owes before it."""
         self._ask(FENCE if self._life else "thread/loaded/list", {}, then)
 
     def _caught_up(self, _text: bytes, _failed: bool) -> Lines:
@@ -411,13 +444,13 @@ class ResumeState:
         return lines
 
     def _go_live(self) -> None:
-        # A late answer changes nothing, so saying one again does no harm.
+        # The broker ignores a late answer, so sending one again does no harm.
         self.to_broker += [each.answer for each in self._offered.values() if each.answer]
         self._ended_before = 0
         self.live = True
 
     def _endings(self) -> Lines:
-        """The ends of what ended with the last broker, which the journal doesn't hold."""
+        """End for the client what ended with the last broker; the journal doesn't hold it."""
         until, self._ended_before = self._ended_before, 0
         lines: Lines = []
         for id, offered in list(self._offered.items()):
@@ -438,7 +471,8 @@ class ResumeState:
         return idle + ([] if "turn/completed" in self._opted_out else completed)
 
     def _lose(self, thread: str) -> Lines:
-        """A thread that can't be loaded again."""
+        """Return the lines that tell the client of a thread that can't be loaded again."""
+        # Requests are resolved and the turn ended before the thread is closed.
         lines: Lines = []
         for id, offered in list(self._offered.items()):
             if offered.thread == thread:
@@ -459,7 +493,7 @@ class ResumeState:
     # ── where the journal can't help ──────────────────────────────────────────────────────────
 
     def _take_snapshots(self) -> None:
-        """Follow the threads from now on; of turns that ran, learn whether they still do."""
+        """Follow the threads from now on, and find out which of the running turns still run."""
         self._ended_before = 0
         for thread in self._follows:
             self._ask(RESUME, self._to_load(thread), self._for(thread, self._resumed))
@@ -472,12 +506,12 @@ class ResumeState:
         return self._lose(thread) if failed else []
 
     def _latest(self, thread: str, text: bytes, failed: bool) -> Lines:
-        """The thread's latest turn: is it the one that ran, and does it still?"""
+        """End the turn that ran, unless the thread's latest turns show that it still runs."""
         running = self._running.get(thread)
         if running is None:
             return []
         listed = list(reading.turns(text)) if not failed else []
-        # Of a review that has ended, the id by which it began stands there as if it went on.
+        # A review that has ended is also listed under the id by which it began, as if it still ran.
         listed.sort(key=lambda each: each[0].status == "inProgress")
         for turn, raw in listed:
             if turn.id not in (running.turn, running.also):
@@ -509,7 +543,7 @@ _PROCESS_GONE: dict[str, object] = {
 
 
 def _asked(message: ClientMessage, line: bytes) -> Waiting:
-    """What is remembered of a request: not more than is wanted, some hold whole pictures."""
+    """Return what is remembered of a request: only what is needed, as some hold whole pictures."""
     method, rule = message.method, request_rule(message.method)
     params = message.params if rule.route is Route.FOLLOW or method in _OF_PARAMS else b""
     names_thread = rule.begins or method == UNSUBSCRIBE

@@ -1,10 +1,10 @@
-"""The client's end of a WebSocket over a unix socket: bytes in, messages out, and the other way.
+"""The client's end of a WebSocket over a unix socket: bytes in, messages out, and the reverse.
 
-Of our own, and no more than the stdio door needs: wsproto and h11 take 45 ms to load, of the 150 in
-which the door is to be attached, and hand a large message over as text in pieces. What is refused
-here (RFC 6455) is refused by them too.
+We wrote our own, and no more than the stdio bridge needs, because wsproto and h11 take 45 ms to
+load, of the 150 in which the bridge must be attached, and hand over a large message as text in
+pieces. Frames refused here (RFC 6455) are refused by them too.
 
-Hands to: ``stdio``, whole messages as bytes. Hears from: ``stdio``, what the socket gave.
+Used by ``bridge``, for whole messages as bytes.
 """
 
 from __future__ import annotations
@@ -17,11 +17,14 @@ from collections.abc import Iterator
 from typing import Final
 
 FRAME_BYTES: Final = 1024 * 1024
-"""Sent as one frame at most: the app-server's own listener takes no frame over 16 MiB, and what is
-being masked is held three times."""
+"""Bytes sent as one frame at most.
+
+The app-server's own listener takes no frame over 16 MiB, and a frame is held three times while it
+is masked.
+"""
 
 HEAD_BYTES: Final = 16 * 1024
-"""Of the answer to the upgrade, at most. Ours has 200."""
+"""Bytes of the answer to the upgrade, at most. Our broker's has 200."""
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
 NORMAL: Final = 1000
@@ -38,33 +41,33 @@ _SWITCHING: Final = b"101"
 
 
 class WebSocketError(Exception):
-    """The other end doesn't speak as it should; the text says how."""
+    """The other end violates the protocol; the text says how."""
 
 
 class ClientWebSocket:
-    """One connection. ``open``: the upgrade was accepted. ``closed``: the other end's close frame.
-
-    ``replies`` holds frames that are owed to it: pongs, the answer to a close.
-    """
+    """One connection, from its upgrade to its close."""
 
     def __init__(self) -> None:
         self.open = False
+        """The upgrade was accepted."""
         self.closed: tuple[int, str] | None = None
+        """Code and reason of the other end's close frame."""
         self.replies: list[bytes] = []
+        """Frames owed to the other end: pongs, the answer to a close."""
         self._key = binascii.b2a_base64(os.urandom(16), newline=False)
         self._received = bytearray()
         self._pieces: list[bytes] | None = None
         self._said_goodbye = False
 
     def hello(self) -> bytes:
-        """The request to upgrade, which comes first."""
+        """Return the upgrade request, which must be sent first."""
         return (
             b"GET /rpc HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
             b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: " + self._key + b"\r\n\r\n"
         )
 
     def feed(self, received: bytes) -> list[bytes]:
-        """The messages that are whole with these bytes. Raises ``WebSocketError``."""
+        """Return the messages that are complete with these bytes. Raises ``WebSocketError``."""
         self._received += received
         if not self.open and not self._upgraded():
             return []
@@ -99,7 +102,7 @@ class ClientWebSocket:
     # ── frames, coming ────────────────────────────────────────────────────────────────────────
 
     def _frame(self) -> tuple[int, bool, bytes] | None:
-        """The next whole frame: opcode, whether it is the message's last, payload."""
+        """Return the next whole frame: opcode, whether it is the message's last, payload."""
         received = self._received
         if len(received) < 2:  # noqa: PLR2004 (the two bytes that each frame has)
             return None
@@ -122,7 +125,7 @@ class ClientWebSocket:
         return first & 0x0F, bool(first & _FIN), payload
 
     def _taken(self, opcode: int, last: bool, payload: bytes) -> bytes | None:
-        """A message, if this frame ends one."""
+        """Return a message, if this frame ends one."""
         if opcode >= CLOSE:
             self._controlled(opcode, last, payload)
             return None
@@ -153,7 +156,7 @@ class ClientWebSocket:
     # ── frames, going ─────────────────────────────────────────────────────────────────────────
 
     def message(self, text: bytes) -> Iterator[bytes]:
-        """A text message (valid UTF-8) in frames, made one after another as they are wanted."""
+        """Yield a text message (valid UTF-8) in frames, each made only when the caller wants it."""
         opcode = TEXT
         for start in range(0, max(len(text), 1), FRAME_BYTES):
             piece = text[start : start + FRAME_BYTES]
@@ -161,7 +164,7 @@ class ClientWebSocket:
             opcode = CONTINUATION
 
     def goodbye(self) -> bytes:
-        """The close frame."""
+        """Return the close frame."""
         self._said_goodbye = True
         return _frame_of(CLOSE, NORMAL.to_bytes(2, "big"))
 

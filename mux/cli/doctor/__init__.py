@@ -1,6 +1,6 @@
-"""``appmux doctor``: looks for what is wrong and says what to do.
+"""``appmux doctor``: find what is wrong on a host, and say what to do.
 
-``report`` runs the checks and prints what they found; a ``finding`` is what one says. The checks:
-``host`` (codex, its login, the service), ``broker`` (addresses, sockets, the running broker),
-``push`` (the services' keys).
+``report`` runs the checks and prints their results; a ``finding`` is the result of one check. The
+checks: ``host`` (codex, its login, the service), ``broker`` (addresses, sockets, the running
+broker), ``push`` (the services' keys).
 """

@@ -1,6 +1,6 @@
-"""What the doctor looks at around the broker: is it there, its app-server, addresses, threads.
+"""The doctor's checks around the broker: whether it runs, its app-server, addresses, threads.
 
-Hands to: ``doctor``, findings. Hears from: the broker's own report; ``processes``, who has what.
+From the broker's own report, and from ``processes``.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ from mux.storage import state_dir
 from mux.storage.state_dir import StateDirError
 
 THREAD_LOCKS: Final = "thread-writer-locks"
-"""Below CODEX_HOME: codex locks ``ID.lock`` while a process has the thread loaded."""
+"""Directory below CODEX_HOME: codex locks ``ID.lock`` while a process has the thread loaded."""
 
 LETS_GO: Final = 60
-"""Seconds after which codex lets go of an idle thread that nobody follows."""
+"""Seconds after which codex unloads an idle thread that nobody follows."""
 
 LAST_WORDS: Final = 3
 
@@ -47,7 +47,7 @@ Report: TypeAlias = dict[str, Any]
 
 
 async def broker(config: Config, environ: Mapping[str, str]) -> tuple[list[Finding], Report | None]:
-    """Whether one runs and is well; and its report, if it gave one."""
+    """Check whether a broker runs and is well; return its report too, if it gave one."""
     try:
         report = await status.ask(_places(config, environ))
     except StateDirError:
@@ -65,13 +65,13 @@ async def broker(config: Config, environ: Mapping[str, str]) -> tuple[list[Findi
 
 
 def _places(config: Config, environ: Mapping[str, str]) -> list[str]:
-    """Where the broker can be asked. Raises ``StateDirError`` if there is none."""
+    """Return the broker's URLs. Raises ``StateDirError`` if there is none."""
     try:
         return state_dir.listeners(config.state_dir)
     except StateDirError:
         if _lock_holder(config) is None:
             raise
-        # On a full disk it couldn't write where it listens.
+        # On a full disk the broker couldn't write where it listens.
         home = codex_home(environ)
         sockets = [parse_listen_url(url, home) for url in config.listen if url[:5] == "unix:"]
         there = [each for each in sockets if Path(str(each)).is_socket()]
@@ -169,7 +169,7 @@ def _notices(notices: Report | None) -> Iterator[Finding]:
 def addresses(
     config: Config, environ: Mapping[str, str], report: Report | None
 ) -> Iterator[Finding]:
-    """Each address of the settings: ours, free, or whose."""
+    """Check each address of the settings: ours, free, or taken by whom."""
     home = codex_home(environ)
     try:
         parsed = [parse_listen_url(url, home) for url in config.listen]
@@ -183,11 +183,11 @@ def addresses(
 
 
 def trust(config: Config, environ: Mapping[str, str]) -> Iterator[Finding]:
-    """Whom the listeners believe without a proof: who is local, and the agent itself."""
+    """Report whom the listeners trust without proof: local clients, and the agent itself."""
     try:
         parsed = [parse_listen_url(url, codex_home(environ)) for url in config.listen]
     except AppmuxError:
-        return  # told by ``addresses``
+        return  # reported by ``addresses``
     here = [each for each in parsed if isinstance(each, TcpAddress) and each.loopback]
     yield from _local(config, parsed, [each.url for each in here if not each.local])
     if here and config.auth.mode is None:
@@ -233,12 +233,12 @@ def _local(config: Config, parsed: list[Address], others: list[str]) -> Iterator
 
 
 def _networked(home: Path) -> str | None:
-    """What in codex's own settings gives the commands of its sandbox network, if anything."""
+    """Return the setting of codex's that gives its sandbox network, if any."""
     file = home / "config.toml"
     try:
         whole = tomllib.loads(file.read_bytes().decode())
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError):
-        return None  # none, or codex itself says what is wrong
+        return None  # no file, or codex itself says what is wrong
     profiles = whole.get("profiles")
     tables = [whole, *(profiles.values() if isinstance(profiles, dict) else ())]
     for table in tables:
@@ -291,7 +291,7 @@ def _taken(about: str, address: Address, there: list[Process], facts: Report) ->
 
 
 def _ours(address: TcpAddress) -> bool:
-    """Whether this machine has the address. Nothing is left bound."""
+    """Return whether this machine has the address. Nothing is left bound."""
     family = socket.AF_INET if address.ip.version == 4 else socket.AF_INET6  # noqa: PLR2004
     with socket.socket(family, socket.SOCK_STREAM) as trial:
         try:
@@ -305,7 +305,7 @@ def _ours(address: TcpAddress) -> bool:
 
 
 def threads(environ: Mapping[str, str], report: Report | None) -> Iterator[Finding]:
-    """Threads that another process writes: for everybody else they "have an active writer"."""
+    """Report threads that another process writes: others are told they "have an active writer"."""
     directory = codex_home(environ) / THREAD_LOCKS
     held = processes.of_locks(sorted(directory.glob("*.lock")))
     own = None if report is None else report["broker"]["pid"]

@@ -1,6 +1,6 @@
-"""One thing that the doctor looked at: how it is, and what to do about it.
+"""The result of one check of the doctor: how a thing is, and what to do about it.
 
-Hands to: ``doctor``, which shows them. Hears from: ``host``, ``broker``.
+Made by ``host``, ``broker`` and ``push``; ``report`` shows it.
 """
 
 from __future__ import annotations
@@ -15,10 +15,14 @@ Verdict = Literal["well", "note", "wrong"]
 
 @attrs.frozen
 class Finding:
-    """``about`` names the thing, ``says`` how it is; ``facts`` are for programs."""
+    """The result of one check."""
 
     about: str
+    """The thing that was checked."""
     verdict: Verdict
     says: str
+    """The state of the thing."""
     remedy: str = ""
+    """The remedy; empty if nothing is to be done."""
     facts: dict[str, Any] = attrs.field(factory=dict)
+    """Details for programs."""

@@ -1,6 +1,6 @@
-"""What the doctor looks at on the machine: codex, its login, disk, clock, the service.
+"""The doctor's checks of the machine: codex, its login, disk, clock, the service.
 
-Hands to: ``doctor``, findings. Hears from: the machine; nothing on it is changed.
+Nothing on the machine is changed.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ CLOCK_OFF: Final = 120.0
 """Seconds by which a file may seem to come from the future: no file server is further off."""
 
 SHOWN: Final = 5
-"""Methods that are named; the rest is counted, and in ``--json``."""
+"""Methods that are named; the others are counted, and listed in ``--json``."""
 
 MIB: Final = 1024**2
 
@@ -46,7 +46,7 @@ MIB: Final = 1024**2
 async def codex(
     settled: Settled, environ: Mapping[str, str], runner: Runner = run
 ) -> tuple[list[Finding], Path | None]:
-    """The binary, its login, its methods; and the binary's path, if there is one."""
+    """Check the binary, its login and its methods; return the binary's path too, if any."""
     try:
         path = find_codex(settled.config.codex_bin, environ, settled.origins["codex_bin"])
         version = await codex_version(path)
@@ -81,10 +81,10 @@ class _Requests(msgspec.Struct, rename={"variants": "oneOf"}):
 
 
 def _methods(path: Path, version: str, runner: Runner) -> Finding:
-    """Which requests of this codex the broker has no line for."""
+    """Report the requests of this codex that the broker's route table lacks."""
     with tempfile.TemporaryDirectory(prefix="appmux-") as out:
         schema = ("app-server", "generate-json-schema", "--experimental", "--out", out)
-        # In a CODEX_HOME of its own: codex leaves files of its own in the one it is started with.
+        # In a CODEX_HOME of its own: codex leaves files in the one it is started with.
         runner(("env", f"CODEX_HOME={out}", str(path), *schema))
         try:
             raw = (Path(out) / "ClientRequest.json").read_bytes()
@@ -107,7 +107,7 @@ def _methods(path: Path, version: str, runner: Runner) -> Finding:
 
 
 def disk(settled: Settled, environ: Mapping[str, str]) -> Iterator[Finding]:
-    """Room and leave to write, where the broker and codex write."""
+    """Check free space and the permission to write, where the broker and codex write."""
     for name, place in (
         ("state directory", settled.config.state_dir),
         ("CODEX_HOME", codex_home(environ)),
@@ -136,7 +136,7 @@ def _disk(name: str, place: Path) -> Finding:
 
 
 def clock(settled: Settled, environ: Mapping[str, str], runner: Runner = run) -> Finding:
-    """Whether the clock makes sense: expiry dates and the journal's age depend on it."""
+    """Check whether the clock is plausible: expiry dates and the journal's age depend on it."""
     now = time.time()
     newest, path = max(_changed(settled, environ), default=(0.0, None))
     ahead = newest - now
@@ -150,12 +150,12 @@ def clock(settled: Settled, environ: Mapping[str, str], runner: Runner = run) ->
 
 
 def _changed(settled: Settled, environ: Mapping[str, str]) -> Iterator[tuple[float, Path]]:
-    """When files that were certainly written in the past were written."""
+    """Yield when files that were certainly written in the past were written."""
     for directory in (settled.config.state_dir, codex_home(environ)):
         if directory.is_dir():
             with os.scandir(directory) as entries:
                 for entry in entries:
-                    with suppress(FileNotFoundError):  # a broker that works there has removed it
+                    with suppress(FileNotFoundError):  # removed by a broker that works there
                         yield entry.stat(follow_symlinks=False).st_mtime, Path(entry.path)
     yield Path(__file__).stat().st_mtime, Path(__file__)
 
@@ -164,7 +164,7 @@ def _changed(settled: Settled, environ: Mapping[str, str]) -> Iterator[tuple[flo
 
 
 def supervised(settled: Settled, environ: Mapping[str, str], runner: Runner = run) -> list[Finding]:
-    """The service, if it is installed; and NovaScale's beside it."""
+    """Check the service, if it is installed; and NovaScale's beside it."""
     try:
         where = service.supervisor(environ, runner)
         places = service.look(where.files(service.wanted(settled, environ)))

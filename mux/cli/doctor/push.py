@@ -1,9 +1,7 @@
-"""What the doctor looks at of push: the keys and addresses in the settings.
+"""The doctor's checks of push: the keys and addresses in the settings.
 
-Nothing is sent: `appmux notices test` does that. How it goes with a broker that runs,
-``broker`` says.
-
-Hands to: ``doctor``, findings. Hears from: the settings' files.
+Nothing is sent: `appmux notices test` does that. ``broker`` reports how push works in a running
+broker.
 """
 
 from __future__ import annotations
@@ -24,7 +22,7 @@ REMEDY: Final = "docs/push.md says how each service is set up"
 
 
 def push(settings: Config) -> Iterator[Finding]:
-    """Each service that the settings name."""
+    """Check each service that the settings name."""
     for service, check in _checks(settings):
         try:
             says = check()
@@ -53,7 +51,7 @@ def _checks(settings: Config) -> Iterator[tuple[str, Callable[[], str]]]:
 
 
 class PushCheckError(AppmuxError):
-    """A setting that can't be used; found by no service's own module."""
+    """A setting can't be used, and no service's own module has found that."""
 
 
 def _apns(apns: model.Apns) -> str:

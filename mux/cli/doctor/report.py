@@ -1,9 +1,7 @@
 """``appmux doctor``: everything that can be wrong on a host, each with its remedy.
 
-It changes nothing, connects to nothing but the broker, and starts nothing but `codex_binary` to ask
-its version, login and schema.
-
-Hands to: stdout. Hears from: ``host``, ``broker``, ``push``: findings.
+The doctor changes nothing, connects to nothing but the broker, and starts nothing but `codex` to
+ask its version, login and schema. ``host``, ``broker`` and ``push`` make the findings.
 """
 
 from __future__ import annotations
@@ -30,7 +28,7 @@ MARK_WIDTH: Final = 7
 async def run(
     flags: Mapping[str, object], config_file: Path | None, environ: Mapping[str, str], as_json: bool
 ) -> int:
-    """Look, and show; the exit status: 1 if anything is wrong."""
+    """Run the checks, print the findings, and return the exit status: 1 if anything is wrong."""
     findings = await examine(flags, config_file, environ)
     wrong = [each for each in findings if each.verdict == "wrong"]
     if as_json:
@@ -44,7 +42,7 @@ async def run(
 async def examine(
     flags: Mapping[str, object], config_file: Path | None, environ: Mapping[str, str]
 ) -> list[Finding]:
-    """All findings, in the order in which a cause comes before what it causes."""
+    """Return all findings, a cause before what it causes."""
     try:
         settled = load(flags, environ, config_file)
     except ConfigError as failure:
