@@ -34,7 +34,7 @@ ANSWERS: Final[tuple[Answer, ...]] = ("approve", "decline")
 
 @attrs.define(eq=False, repr=False)
 class AnswerTicket:
-    """One ticket. It is over when either clock says so."""
+    """A ticket. It is over when either clock says so."""
 
     digest: str = attrs.field(repr=False)
     device: str

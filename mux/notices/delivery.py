@@ -262,6 +262,7 @@ class NoticeDelivery:
         """
         notice = command.notice
         self.ledger.step(notice.subject, "withdrawn", command.reason)
+        # Over before the look for others: a notice mustn't take its own place.
         self.ledger.over(notice.subject, command.reason)
         self._standing.pop(notice.subject, None)
         for device in command.devices:

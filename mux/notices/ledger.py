@@ -88,7 +88,7 @@ FORM: Final = Form(
 
 @attrs.frozen
 class Thing:
-    """One thing as it stands in the ledger."""
+    """A thing as it stands in the ledger."""
 
     thing: str
     kind: Any
@@ -115,7 +115,7 @@ class Thing:
 
 @attrs.frozen
 class Step:
-    """One decision."""
+    """A decision about a thing."""
 
     at: float
     """Unix seconds."""

@@ -89,6 +89,7 @@ class LockScreen:
     def _answered(
         self, ticket: AnswerTicket, principal: Principal, address: str, *, yes: bool
     ) -> Reply:
+        # Used before the core judges: a ticket counts once, whatever the verdict.
         ticket.used = True
         judged = self.delivery.answered_from_notice(ticket, principal, address, yes=yes)
         if judged.outcome == "over":

@@ -48,7 +48,7 @@ owns it."""
 
 @attrs.frozen
 class Endpoint:
-    """One place where a device is reached."""
+    """A place where a device is reached."""
 
     id: str
     device: str

@@ -1,4 +1,4 @@
-"""One push to one device, and the forms that all services make of it."""
+"""A push to one device, and the forms that all services make of it."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ class Push:
 
     @property
     def headline(self) -> str:
-        """One line for a person, at any level."""
+        """A line for a person, at any level."""
         return self.title or WORDS[self.kind]
 
     @property

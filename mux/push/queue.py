@@ -58,7 +58,7 @@ WITHDRAWAL_SECONDS: Final = 86_400.0
 
 @attrs.define
 class Row:
-    """One push for one endpoint. Times in Unix seconds."""
+    """A push for one endpoint. Times in Unix seconds."""
 
     n: int
     """Grows with each row."""

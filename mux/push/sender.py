@@ -246,7 +246,7 @@ class Pushes:
                 except PushError as failure:
                     self._fault("settings", str(failure))
                     return
-            if row.state == "queued":  # withdrawn while this task waited, perhaps
+            if row.state == "queued":  # may have been withdrawn while services were opened
                 self._busy[row.service] = self._busy.get(row.service, 0) + 1
                 push = row.push
                 self.queue.begin(row)

@@ -105,7 +105,7 @@ def files(directory: Path) -> list[Path]:
 
 
 class Line(msgspec.Struct, frozen=True):
-    """One line of the chain."""
+    """A line of the chain."""
 
     place: str
     """File and line number, for people."""
@@ -168,7 +168,7 @@ def verify(directory: Path) -> Verdict:
 
 
 class _Link(msgspec.Struct, frozen=True):
-    """One line, parsed."""
+    """A parsed line."""
 
     n: int
     """The record's number, or the expected one if the line is no record."""

@@ -49,7 +49,7 @@ SHED_SHARE = 4
 costs some 30 ms, in which no message moves."""
 
 ENTRY_BYTES = 150
-"""What an entry costs in memory beside its message."""
+"""Bytes that an entry costs in memory beside its message."""
 
 FIRST_RETRY, LAST_RETRY = 0.1, 5.0
 """Seconds until the disk is tried again after a failure, doubled from the first to the last."""

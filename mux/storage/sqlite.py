@@ -27,8 +27,8 @@ BUSY_SECONDS = 2.0
 ``sqlite3`` may hold one."""
 
 WAL_BYTES = 16 * 1024 * 1024
-"""What the write-ahead log may keep on disk once its pages are in the file. SQLite moves them there
-at 4 MiB, so the log grows further only in a burst."""
+"""Bytes that the write-ahead log may keep on disk once its pages are in the file. SQLite moves them
+there at 4 MiB, so the log grows further only in a burst."""
 
 KEPT_BROKEN = 2
 """How many broken files are kept, for whoever wants to know why. Each may be as big as the

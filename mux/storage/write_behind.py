@@ -41,7 +41,7 @@ log = structlog.get_logger()
 
 @attrs.define(eq=False, repr=False)
 class WriteBehind:
-    """One file that is written in the background."""
+    """A file that is written in the background."""
 
     path: Path
     text: Callable[[], str]

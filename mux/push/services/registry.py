@@ -36,7 +36,7 @@ log = structlog.get_logger()
 
 
 class Service(Protocol):
-    """One push service."""
+    """A push service."""
 
     async def deliver(self, web: Web, endpoint: Endpoint, push: Push, now: float) -> Outcome:
         """Send one push.
