@@ -1,9 +1,9 @@
 """Tickets: each lets one device answer one approval once, with one of two words, for a short time.
 
-Only digests are kept, in memory: an approval doesn't outlive the broker either. A ticket that is
-over is remembered for a while, so that a second use is called by its name.
+Only digests are stored, in memory: an approval doesn't outlive the broker either. A ticket that is
+over is remembered for a while, so that a second use gets its proper error.
 
-Hands to: ``lock_screen``. Hears from: ``delivery``, which makes one for an actionable push.
+Used by: ``delivery``, which issues one for each actionable push; ``lock_screen``, which checks it.
 """
 
 from __future__ import annotations
@@ -16,16 +16,17 @@ from typing import Final, Literal
 import attrs
 
 PREFIX: Final = "amt_"
-"""Tells a ticket from a device's token, for us and for programs that look for leaked secrets."""
+"""Distinguishes a ticket from a device's token, for us and for programs that look for leaked
+secrets."""
 
 TICKET_BYTES: Final = 32
 """256 bits."""
 
 REMEMBERED_SECONDS: Final = 3600.0
-"""For which one that is over is still called by its name."""
+"""How long a ticket that is over still gets its proper error."""
 
 MOST: Final = 4096
-"""Far more than approvals can wait; then the oldest is forgotten."""
+"""Far more than approvals can wait; when it is reached, the oldest ticket is forgotten."""
 
 Answer = Literal["approve", "decline"]
 ANSWERS: Final[tuple[Answer, ...]] = ("approve", "decline")
@@ -33,22 +34,23 @@ ANSWERS: Final[tuple[Answer, ...]] = ("approve", "decline")
 
 @attrs.define(eq=False, repr=False)
 class AnswerTicket:
-    """One ticket. ``push``: the id of what carries it; ``until``: on the caller's clock.
-
-    ``wall_until`` is the same in Unix seconds: the caller's clock stands still while the machine
-    sleeps, and this one may be set back. The ticket is over when either says so.
-    """
+    """A ticket. It is over when either clock says so."""
 
     digest: str = attrs.field(repr=False)
     device: str
+    """The key of the device that may use it."""
     request: int
+    """The id under which the core offers the approval."""
     push: str
+    """The id of the push that carries it."""
     until: float
+    """On the caller's clock, which stands still while the machine sleeps."""
     wall_until: float
+    """The same moment in Unix seconds; that clock may be set back."""
     used: bool = False
 
     def over(self, now: float, wall: float) -> bool:
-        """Whether its time is over."""
+        """Return whether the ticket has run out, by either clock."""
         return self.until <= now or self.wall_until <= wall
 
 
@@ -61,7 +63,7 @@ class AnswerTickets:
     def issue(
         self, device: str, request: int, push: str, *, seconds: float, now: float, wall: float
     ) -> str:
-        """A new ticket's text, which is kept nowhere."""
+        """Make a ticket and return its text, which is stored nowhere."""
         self._tickets = {
             digest: each
             for digest, each in self._tickets.items()
@@ -77,7 +79,10 @@ class AnswerTickets:
         return text
 
     def find(self, text: str) -> AnswerTicket | None:
-        """The ticket of this text, used or not. How long it takes tells nothing of any ticket."""
+        """Return the ticket of this text, used or not; None if there is none.
+
+        The time that a look-up takes reveals nothing of any ticket.
+        """
         digest = digest_of(text)
         ticket = self._tickets.get(digest)
         if ticket is None or not hmac.compare_digest(ticket.digest, digest):
@@ -86,5 +91,5 @@ class AnswerTickets:
 
 
 def digest_of(text: str) -> str:
-    """What is kept of a ticket."""
+    """Return the digest that is stored in place of a ticket's text."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

@@ -1,13 +1,12 @@
-"""Noticing: turns what the core says of notices into pushes, and answers what devices ask of them.
+"""Turns the core's decisions on notices into pushes, and applies answers given from a notice.
 
-The opaque id of a push means something to its device alone: it stands in the ledger beside the
-device's key, and ``mux/notices/read`` gives what is behind it to that device only. On a device the
-pushes of one thread stand under one collapse key; when one of several things there is over, the
-newest of the others takes its place, quietly.
+The opaque id of a push means something to its device alone. The ledger stores the id beside the
+device's key, and ``mux/notices/read`` returns the notice behind it to that device only. On a
+device, the pushes of one thread share one collapse key. When one of several subjects there is over,
+a push for the newest of the others takes its place, quietly.
 
-Hands to: ``push``, what a device is told; ``ledger``, every decision; the core, who can be reached.
-Hears from: ``dispatcher``, the core's ``Notify``, ``Withdraw`` and ``LogNoticeDecision``;
-``server``, requests; ``access``, which devices are gone or changed.
+Used by: ``dispatcher``, for the core's ``Notify``, ``Withdraw`` and ``LogNoticeDecision``;
+``access``, when a device was revoked or changed. Reports to the core who can be reached.
 """
 
 from __future__ import annotations
@@ -40,17 +39,18 @@ from mux.push.message import Push
 from mux.push.sender import Pushes
 
 WAITING_SECONDS: Final = 86_400.0
-"""For which an approval's push is worth sending. It waits longer, but not unseen."""
+"""How long the push of an approval is worth sending. The approval may wait longer, but not
+unseen."""
 
 INFORMING_SECONDS: Final = 43_200.0
-"""For which any other push is: that a turn was completed yesterday is no news."""
+"""How long any other push is worth sending: that a turn was completed yesterday is no news."""
 
 RECENT_SECONDS: Final = 3600.0
-"""A push made so shortly before the end of an earlier life, of which the queue knows nothing, was
-lost with it, and is made again."""
+"""A push that the queue doesn't know was lost if it was made less than this before the end of an
+earlier life of the broker. It is made again."""
 
 TEST_SECONDS: Final = 300.0
-"""For which a test is worth sending."""
+"""How long a test push is worth sending."""
 
 ID_BYTES: Final = 16
 COLLAPSE_CHARACTERS: Final = 32
@@ -58,25 +58,31 @@ COLLAPSE_CHARACTERS: Final = 32
 MINUTE: Final = 60.0
 
 HOST_NAME: Final = "the host's settings"
+"""The name of the host's own device (``HOST``), for people."""
 
 
 @attrs.define(eq=False, repr=False)
 class NoticeDelivery:
-    """Notices of one broker. ``record(kind, fields)`` puts something into the audit log."""
+    """Delivers the notices of one broker."""
 
     settings: model.Notices
     never: tuple[str, ...]
+    """Classes of risk that rule out an answer from a notice; such a push carries no ticket."""
     pushes: Pushes
     ledger: Ledger
     preferences: NoticePreferences
     registry: DeviceRegistry
     dispatcher: Dispatcher
     record: Callable[[str, dict[str, object]], None]
+    """Puts a record (kind, fields) into the audit log."""
     tickets: AnswerTickets = attrs.field(factory=AnswerTickets)
     clock: Callable[[], float] = time.time
     _verdicts: list[NoticeAnswerJudged] = attrs.field(factory=list)
+    """The core's verdict on an answer, between `judged` and `answered_from_notice`."""
     _standing: dict[str, Notice] = attrs.field(factory=dict)
+    """Notices that were sent and aren't over, by subject."""
     _reachable: tuple[Recipient, ...] | None = None
+    """The recipients as the core was last told."""
     _secret: bytes = attrs.field(init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
@@ -85,9 +91,10 @@ class NoticeDelivery:
     # -- beginning ---------------------------------------------------------------------------------
 
     def begin(self) -> None:
-        """Tell the core what earlier lives told, and who can be reached; before anybody attaches.
+        """Tell the core which notices earlier lives sent, and who can be reached.
 
-        Before the queue is sent from, too: what was on its way may not be true any more.
+        Call it before any client attaches, and before the push queue is sent: a queued push may no
+        longer be true.
         """
         states: dict[str, set[str]] = {}
         for row in self.pushes.history():
@@ -113,7 +120,8 @@ class NoticeDelivery:
         self.report_recipients()
 
     async def run(self) -> None:
-        """Look each minute whether quiet hours or a snooze began or ended; have wishes written."""
+        """Check each minute whether quiet hours or a snooze began or ended; write the
+        preferences."""
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self.preferences.run)
@@ -124,14 +132,14 @@ class NoticeDelivery:
             self.preferences.flush()
 
     def clock_moved(self) -> None:
-        """The wall's clock was set, or the machine slept."""
+        """Recompute what depends on the wall clock: it was set, or the machine slept."""
         self.report_recipients()
         self.pushes.refresh()
 
     # -- who can be reached ------------------------------------------------------------------------
 
     def report_recipients(self) -> None:
-        """Tell the core, if something of it has changed."""
+        """Tell the core who can be reached, and by which rules, if that has changed."""
         reachable = tuple(self._recipients())
         if reachable != self._reachable:
             self._reachable = reachable
@@ -149,7 +157,7 @@ class NoticeDelivery:
                 yield Recipient(key, name, found.scopes, self._used(key), rules, further)
 
     def principal(self, key: str) -> Principal | None:
-        """Who is behind a device's key now; None for one that is revoked, expired or unknown."""
+        """Return who has a device's key now; None if the device is revoked, expired or unknown."""
         kind, _, rest = key.partition(":")
         if kind == "device":
             device = self.registry.by_id(rest)
@@ -162,7 +170,10 @@ class NoticeDelivery:
         return Principal(wish.name, "capability-token", scopes=frozenset(wish.scopes))
 
     def _used(self, key: str) -> float:
-        """When it was seen last, on the core's clock; to the minute, as finer changes nothing."""
+        """Return when a device was seen last, on the core's clock.
+
+        Rounded to the minute, as a finer time changes no decision.
+        """
         device = self.registry.by_id(key.partition(":")[2])
         if device is None or device.seen is None:
             return -math.inf
@@ -170,14 +181,14 @@ class NoticeDelivery:
         return MINUTE * round((trio.current_time() - ago) / MINUTE)
 
     def name(self, key: str) -> str:
-        """What people call a device."""
+        """Return the name of a device for people."""
         if key == HOST:
             return HOST_NAME
         found = self.principal(key)
         return found.name if found is not None else f"{key} (gone)"
 
     def key_of(self, name: str) -> str | None:
-        """The key of a device by its name, or by the key itself; None if there is no such."""
+        """Return the key of a device, given its name or the key itself; None if there is none."""
         for each in dict.fromkeys(
             [*(device_key(device.id) for device in self.registry),
              *(endpoint.device for endpoint in self.pushes.endpoints.all())]
@@ -187,7 +198,8 @@ class NoticeDelivery:
         return None
 
     def revoked(self, device: str) -> None:
-        """The device with this number is out of the book."""
+        """Forget what is kept for a device that was removed from the registry. ``device``: its id
+        there."""
         self.pushes.forget(device_key(device))
         self.preferences.forget(device_key(device))
         self.report_recipients()
@@ -224,7 +236,7 @@ class NoticeDelivery:
         )
 
     def _ticket(self, id: str, notice: Notice, device: str) -> str | None:
-        """A ticket for the device, if this one may be answered from its lock screen."""
+        """Return a ticket, if the device may answer this notice from its lock screen; else None."""
         if notice.request is None or not notice.actionable or set(notice.risks) & set(self.never):
             return None
         principal = self.principal(device)
@@ -244,9 +256,13 @@ class NoticeDelivery:
         ]
 
     def withdraw(self, command: Withdraw) -> None:
-        """Take a notice back from where it went; what else waits there takes its place."""
+        """Take a notice back from the devices that got it.
+
+        If another notice of the thread stands at the device, its push takes the place, quietly.
+        """
         notice = command.notice
         self.ledger.step(notice.subject, "withdrawn", command.reason)
+        # Over before the look for others: a notice mustn't take its own place.
         self.ledger.over(notice.subject, command.reason)
         self._standing.pop(notice.subject, None)
         for device in command.devices:
@@ -258,14 +274,14 @@ class NoticeDelivery:
                 self.pushes.withdraw(device, self._collapse(device, notice))
 
     def status(self) -> dict[str, Any]:
-        """For ``mux/status``."""
+        """Return the notices' part of ``mux/status``."""
         facts = self.pushes.status()
         said = (facts["trouble"], self.ledger.trouble, self.preferences.trouble)
         trouble = [each for each in said if each]
         return {**facts, "standing": len(self._standing), "trouble": "; ".join(trouble) or None}
 
     def test(self, device: str) -> Push:
-        """A push that tells of nothing."""
+        """Return a test push, which is about no notice."""
         id = secrets.token_hex(ID_BYTES)
         return Push(
             id=id,
@@ -277,15 +293,16 @@ class NoticeDelivery:
         )
 
     def judged(self, command: NoticeAnswerJudged) -> None:
-        """What became of an answer that was just given by a ticket."""
+        """Store the core's verdict on an answer, for `answered_from_notice`."""
         self._verdicts.append(command)
 
     def answered_from_notice(
         self, ticket: AnswerTicket, principal: Principal, peer: str, *, yes: bool
     ) -> NoticeAnswerJudged:
-        """Put it to the core; what became of it."""
+        """Pass an answer given by a ticket to the core, and return the core's verdict."""
         self.dispatcher.handle(AnsweredByNotice(ticket.request, principal, peer, yes))
-        verdict = self._verdicts.pop()  # the core always judges
+        # The core judges within handle(), and the dispatcher has called `judged` by now.
+        verdict = self._verdicts.pop()
         thing = f"asked/{ticket.request}"
         said = f"{'approve' if yes else 'decline'}: {verdict.outcome}"
         reason = f" ({verdict.reason})" if verdict.reason else ""
@@ -293,7 +310,7 @@ class NoticeDelivery:
         return verdict
 
     def explain(self, command: LogNoticeDecision) -> None:
-        """Keep why it was decided so."""
+        """Record the reason for a decision in the ledger."""
         thing = command.notice.subject
         self.ledger.raised(command.notice)
         self.ledger.step(thing, command.outcome, command.reason, command.device)

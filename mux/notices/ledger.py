@@ -1,11 +1,11 @@
-"""The ledger: each thing that was raised, each decision about it, each push that was made of it.
+"""The ledger: each subject that was raised, each decision about it, each push made for it.
 
-So nothing is told again after a restart, and ``appmux notices --why`` can say what became of what.
-Written at once and from the one task that decides: notices are rare, a commit takes a tenth of a
-millisecond (it doesn't wait for the disk), and one that was raised isn't lost by a kill. A disk
-that takes nothing never stops the broker: then the ledger is in memory, and says so.
+With it, nothing is sent again after a restart, and ``appmux notices --why`` can explain each
+decision. A *thing* is the subject of a notice (``Notice.subject``).
 
-Hands to: ``delivery``, what earlier lives told. Hears from: ``delivery``.
+Writes happen at once, in the one task that decides: notices are rare, a commit takes a tenth of a
+millisecond (it doesn't wait for the disk), and a thing that was raised isn't lost by a kill. A disk
+that takes nothing never stops the broker: the ledger is then in memory, and says so.
 """
 
 from __future__ import annotations
@@ -27,26 +27,27 @@ FILE: Final = "notices.sqlite3"
 
 MOST_THINGS: Final = 2000
 KEPT_SECONDS: Final = 30 * 86_400.0
-"""What is older, or past that number, is forgotten. Nothing is repeated after so long."""
+"""Things that are older, or past the number ``MOST_THINGS``, are forgotten. Nothing is repeated
+after so long."""
 
 FORGOTTEN_AT_ONCE: Final = 4
-"""Things, at most, that are forgotten when one is raised: so many that it keeps up, and so few that
-nobody waits for it."""
+"""How many things, at most, are forgotten when one is raised: enough to keep up, and few enough
+that nobody waits for it."""
 
 FREE_PAGES: Final = 256
 """Free pages that are kept, as they are soon written again: 1 MiB."""
 
 STEP_PAGES: Final = 16
-"""Given back when something is forgotten: a tenth of a millisecond."""
+"""Pages given back when something is forgotten: a tenth of a millisecond."""
 
 ALL_PAGES: Final = 2**31 - 1
-"""At the start."""
+"""Pages given back at the start: all."""
 
 MOST_STEPS: Final = 64
-"""Of one thing: a client that comes and goes all night must not fill the disk."""
+"""Most steps of one thing: a client that comes and goes all night must not fill the disk."""
 
 BUSY_MILLISECONDS: Final = 50
-"""Waited for an operator's ``sqlite3``, who must not make everybody wait."""
+"""How long to wait for an operator's ``sqlite3``, which must not make everybody wait."""
 
 log = structlog.get_logger()
 
@@ -87,7 +88,7 @@ FORM: Final = Form(
 
 @attrs.frozen
 class Thing:
-    """One thing as it stands in the ledger. Times in Unix seconds."""
+    """A thing as it stands in the ledger."""
 
     thing: str
     kind: Any
@@ -98,11 +99,14 @@ class Thing:
     request: int | None
     method: str
     raised: float
+    """Unix seconds."""
     over: float | None
+    """Unix seconds; None while it stands."""
     why: str | None
+    """Why it is over; None while it stands."""
 
     def notice(self) -> Notice:
-        """The notice of it, without what only the app-server can say."""
+        """Return its notice, without the fields that only the app-server can supply."""
         return Notice(
             self.thing, self.kind, self.thread, self.turn, self.title, self.line, self.request,
             self.method,
@@ -111,11 +115,13 @@ class Thing:
 
 @attrs.frozen
 class Step:
-    """One decision. ``device``: a key; empty for all."""
+    """A decision about a thing."""
 
     at: float
+    """Unix seconds."""
     what: str
     device: str
+    """A device's key; empty for all devices."""
     why: str
 
 
@@ -124,18 +130,20 @@ _COLUMNS = ", ".join(field.name for field in attrs.fields(Thing))
 
 @attrs.define(eq=False, repr=False)
 class Ledger:
-    """The ledger of one broker. Made by ``open``. ``trouble``: for people, why it isn't on disk."""
+    """The ledger of one broker. Made by ``open``."""
 
     path: Path
     clock: Callable[[], float]
     connection: sqlite3.Connection
     trouble: str | None = None
+    """For people: why the ledger isn't on disk. None: it is."""
     _in_memory: bool = False
     _count: int = 0
+    """The number of things, or more."""
 
     @classmethod
     def open(cls, state_dir: Path, clock: Callable[[], float]) -> Ledger:
-        """That of a state directory. Raises ``StoreError`` if a newer appmux made it."""
+        """Open the ledger of a state directory. Raises ``StoreError`` if a newer appmux made it."""
         path = state_dir / FILE
         trouble = None
         try:
@@ -152,24 +160,24 @@ class Ledger:
         return opened
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self.connection.close()
 
     # -- what happens ------------------------------------------------------------------------------
 
     def raised(self, notice: Notice) -> None:
-        """It is there, if it wasn't."""
+        """Add the thing of a notice, unless the ledger has it."""
         self._write(
             f"INSERT OR IGNORE INTO thing ({_COLUMNS})"
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, NULL, NULL)",
             notice.subject, notice.kind, notice.thread, notice.turn, notice.title, notice.line,
             notice.request, notice.method, self.clock(),
         )  # fmt: skip
-        self._count += 1  # at most: it may have been there
+        self._count += 1  # an upper bound: the thing may have been there
         self._forget_some()
 
     def step(self, thing: str, what: str, reason: str, device: str = "") -> None:
-        """A decision, and its reason."""
+        """Add a decision about a thing, and its reason."""
         self._write(
             "INSERT INTO step (thing, at, what, device, why) SELECT ?, ?, ?, ?, ?"
             " WHERE (SELECT count(*) FROM step WHERE thing = ?) < ?"
@@ -178,11 +186,11 @@ class Ledger:
         )  # fmt: skip
 
     def pushed(self, id: str, thing: str, device: str) -> None:
-        """A push of it was made for a device."""
+        """Add a push that was made for a device."""
         self._write("INSERT INTO push VALUES (?, ?, ?, ?)", id, thing, device, self.clock())
 
     def over(self, thing: str, reason: str) -> None:
-        """It stands no more."""
+        """Mark a thing as over, unless it is already."""
         self._write(
             "UPDATE thing SET over = ?, why = ? WHERE thing = ? AND over IS NULL",
             self.clock(), reason, thing,
@@ -204,7 +212,7 @@ class Ledger:
             log.error(trouble)
 
     def _forget_some(self) -> None:
-        """Forget the oldest things, if they are too many or too old: a few, each by its index."""
+        """Forget a few of the oldest things, found by index, if they are too many or too old."""
         limit = self.clock() - KEPT_SECONDS
         oldest = self._read(
             "SELECT thing, raised FROM thing ORDER BY raised LIMIT ?", FORGOTTEN_AT_ONCE
@@ -229,7 +237,7 @@ class Ledger:
             self._failed(failure)
 
     def _tidy(self) -> None:
-        """Forget all that is too old or too much: at the start, where nobody waits for it."""
+        """Forget everything too old or too much; done at the start, where nobody waits for it."""
         self._write(
             "DELETE FROM thing WHERE raised < ? OR thing IN"
             " (SELECT thing FROM thing ORDER BY raised DESC LIMIT -1 OFFSET ?)",
@@ -248,28 +256,28 @@ class Ledger:
             sqlite.give_back(self.connection, pages)
 
     def _number(self) -> int:
-        """How many things there are."""
+        """Return how many things there are."""
         return sum(row[0] for row in self._read("SELECT count(*) FROM thing"))
 
     # -- what was ----------------------------------------------------------------------------------
 
     def secret(self) -> bytes:
-        """Random, the same as long as the ledger lives."""
+        """Return random bytes that stay the same as long as the file lives."""
         return bytes(self._read("SELECT value FROM secret")[0][0])
 
     def known(self) -> tuple[str, ...]:
-        """Every thing, the oldest first."""
+        """Return the ids of all things, the oldest first."""
         return tuple(row[0] for row in self._read("SELECT thing FROM thing ORDER BY raised"))
 
     def things(self, limit: int) -> list[Thing]:
-        """The newest first."""
+        """Return the ``limit`` newest things, the newest first."""
         rows = self._read(
             f"SELECT {_COLUMNS} FROM thing ORDER BY raised DESC, rowid DESC LIMIT ?", limit
         )
         return [Thing(*row) for row in rows]
 
     def standing(self) -> list[Thing]:
-        """Those that aren't over and went to somebody, the oldest first."""
+        """Return the things that were pushed to a device and aren't over, the oldest first."""
         rows = self._read(
             f"SELECT {_COLUMNS} FROM thing WHERE over IS NULL AND"
             " EXISTS (SELECT 1 FROM push WHERE push.thing = thing.thing) ORDER BY raised"
@@ -277,7 +285,7 @@ class Ledger:
         return [Thing(*row) for row in rows]
 
     def standing_at(self, device: str, thread: str | None) -> list[str]:
-        """The things of a thread that stand at a device, the oldest first."""
+        """Return the ids of a thread's things that stand at a device, the oldest first."""
         rows = self._read(
             "SELECT thing FROM thing WHERE over IS NULL AND thread IS ? AND EXISTS"
             " (SELECT 1 FROM push WHERE push.thing = thing.thing AND device = ?) ORDER BY raised",
@@ -286,23 +294,23 @@ class Ledger:
         return [row[0] for row in rows]
 
     def devices(self, thing: str) -> list[str]:
-        """To whom it went."""
+        """Return the keys of the devices that a thing was pushed to."""
         rows = self._read("SELECT DISTINCT device FROM push WHERE thing = ? ORDER BY at", thing)
         return [row[0] for row in rows]
 
     def pushes(self, thing: str) -> list[tuple[str, str]]:
-        """The pushes that were made of it: id and device."""
+        """Return id and device of each push that was made for a thing."""
         return self._read("SELECT id, device FROM push WHERE thing = ? ORDER BY at", thing)
 
     def steps(self, thing: str) -> list[Step]:
-        """Every decision about it."""
+        """Return every decision about a thing, in order."""
         rows = self._read(
             "SELECT at, what, device, why FROM step WHERE thing = ? ORDER BY n", thing
         )
         return [Step(*row) for row in rows]
 
     def of_push(self, id: str, devices: Iterable[str]) -> Thing | None:
-        """The thing behind a push that one of these devices got."""
+        """Return the thing behind a push that one of these devices got, or None."""
         columns = ", ".join(f"thing.{field.name}" for field in attrs.fields(Thing))
         rows = self._read(
             f"SELECT push.device, {columns} FROM push JOIN thing USING (thing) WHERE push.id = ?",

@@ -2,11 +2,11 @@
 
     {"answer": "approve" | "decline", "ticket"?: "amt_…"}
 
-``ID`` is the push's. The ticket comes in the body, or as ``Authorization: Bearer``; with the ticket
-in the body that header may be the device's own token, and then it must be of the same device. What
-the answer is worth, the core judges like any client's.
+``ID`` is the push's. The ticket comes in the body, or as ``Authorization: Bearer``. With the ticket
+in the body that header may be the device's own token, which must then be of the same device. The
+core decides what the answer is worth, as for any client.
 
-Hands to: ``delivery``, which puts it to the core. Hears from: ``post_routes``, the request.
+Used by: ``downstream.post_routes``.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ BEARER: Final = "bearer "
 
 
 class _Sent(msgspec.Struct):
-    """The body. What else is in it is for a later version."""
+    """The body. Other keys are left to a later version."""
 
     answer: Answer
     ticket: str = ""
@@ -35,12 +35,12 @@ class _Sent(msgspec.Struct):
 
 @attrs.define(eq=False, repr=False)
 class LockScreen:
-    """Judges of one broker."""
+    """Answers these requests for one broker."""
 
     delivery: NoticeDelivery
 
     def decide(self, push: str, authorization: str, body: bytes, address: str) -> Reply:
-        """The answer to the device. Doesn't wait."""
+        """Return the reply to the device. Doesn't wait."""
         try:
             sent = msgspec.json.decode(body, type=_Sent)
         except msgspec.DecodeError:
@@ -63,10 +63,10 @@ class LockScreen:
         return self._answered(ticket, principal, address, yes=sent.answer == "approve")
 
     def _refused(self, ticket: AnswerTicket, push: str, token: str) -> Reply | None:
-        """Why the ticket doesn't hold, for this push and this device.
+        """Return a refusal if the ticket isn't valid for this push and this device, or None.
 
-        It counts as a failure of whose token was brought, else of the ticket alone: its device may
-        know nothing of it.
+        The failure counts against the device whose token was presented, otherwise against the
+        ticket alone: the ticket's device may know nothing of the attempt.
         """
         whose = _named(ticket)
         if token:
@@ -89,6 +89,7 @@ class LockScreen:
     def _answered(
         self, ticket: AnswerTicket, principal: Principal, address: str, *, yes: bool
     ) -> Reply:
+        # Used before the core judges: a ticket counts once, whatever the verdict.
         ticket.used = True
         judged = self.delivery.answered_from_notice(ticket, principal, address, yes=yes)
         if judged.outcome == "over":
@@ -100,7 +101,7 @@ class LockScreen:
 
 
 def _named(ticket: AnswerTicket) -> str:
-    """What people may see of a ticket: the id of the push that carried it."""
+    """Return what people may see of a ticket: the id of the push that carried it."""
     return f"ticket of push {ticket.push}"
 
 

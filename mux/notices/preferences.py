@@ -1,10 +1,7 @@
-"""What each device wants to be told of: its rules, kept in the state directory.
+"""Notification preferences: each device's rules, kept in the state directory.
 
-The core knows no time of day. Here the rules are looked at with the clock: quiet hours that are on
-are an off, those that aren't are an on, a snooze that has run out is gone.
-
-Hands to: ``delivery``, the rules as they are right now. Hears from: ``delivery``, what devices say;
-``notices.json``, read at the start.
+The core knows no time of day. So the rules are evaluated against the clock here: quiet hours in
+force become an off, others an on, and a snooze that has run out is dropped.
 """
 
 from __future__ import annotations
@@ -31,25 +28,27 @@ FILE: Final = "notices.json"
 VERSION: Final = 1
 
 MOST_RULES: Final = 256
-"""Of one device: a hundred threads, each with a wish or two."""
+"""Most rules of one device: a hundred threads, each with a rule or two."""
 
 MOST_DEVICES: Final = 512
 LONGEST_SNOOZE: Final = 366 * 86_400.0
-"""Seconds. For longer one says off."""
+"""Seconds. For a longer time, a device sets the rule off."""
 
 _HOUR = re.compile(r"([01]\d|2[0-3]):[0-5]\d")
 _HOURS = re.compile(r"(?P<start>\d\d:\d\d)-(?P<end>\d\d:\d\d)")
 
 
 class PreferenceError(AppmuxError):
-    """Rules that can't be used, or can't be kept."""
+    """Rules that can't be used, or can't be saved."""
 
 
 class Preference(msgspec.Struct):
-    """What is kept of one device. Its name and scopes: of one that isn't in the device book."""
+    """The preferences of one device."""
 
     name: str
+    """The name of a device that isn't in the device registry (a capability token's)."""
     scopes: list[Scope]
+    """The scopes of such a device."""
     rules: list[RuleSet] = []
 
 
@@ -60,11 +59,12 @@ class _File(msgspec.Struct):
 
 @attrs.define(eq=False, repr=False)
 class NoticePreferences:
-    """Those of all devices, by key. ``default``: the rules below each device's own."""
+    """The preferences of all devices, by device key."""
 
     path: Path
     clock: Callable[[], float]
     default: list[RuleSet] = attrs.field(factory=list)
+    """The host's rules, which rank below each device's own."""
     _devices: dict[str, Preference] = attrs.field(factory=dict)
     _file: WriteBehind = attrs.field(init=False)
 
@@ -72,30 +72,30 @@ class NoticePreferences:
         self._file = WriteBehind(self.path, self._text, "the list of wishes", _back)
 
     def of(self, device: str) -> list[RuleSet]:
-        """A device's own rules that are still there."""
+        """Return a device's own rules that haven't run out."""
         wish = self._devices.get(device)
         now = self.clock()
         rules = wish.rules if wish is not None else []
         return [each for each in rules if each.until is None or each.until > now]
 
     def now(self, device: str) -> tuple[Rule, ...]:
-        """What the rules say right now."""
+        """Return the rules of a device as they are at this moment, the host's first."""
         now = self.clock()
         return tuple(_at(each, now) for each in [*self.default, *self.of(device)])
 
     def known(self, device: str) -> Preference | None:
-        """What is kept of it."""
+        """Return the preferences of a device, or None."""
         return self._devices.get(device)
 
     def keep(self, principal: Principal) -> None:
-        """Its name and scopes, of one that registers for push. Raises ``PreferenceError``."""
+        """Save name and scopes of a principal that gets push. Raises ``PreferenceError``."""
         before = self._devices.get(principal.key)
         wish = Preference(principal.name, sorted(principal.scopes), before.rules if before else [])
         if wish != before:
             self._change(principal.key, wish)
 
     def set(self, device: str, rules: list[RuleSet]) -> None:
-        """Other rules. Raises ``PreferenceError``."""
+        """Replace the rules of a device. Raises ``PreferenceError``."""
         if len(rules) > MOST_RULES:
             raise PreferenceError(f"at most {MOST_RULES} rules a device")
         for each in rules:
@@ -104,7 +104,10 @@ class NoticePreferences:
         self._change(device, Preference(before.name, before.scopes, rules))
 
     def snooze(self, device: str, seconds: float, thread: str | None, kind: str | None) -> None:
-        """Nothing for so long, of this thread or kind; 0 ends it. Raises ``PreferenceError``."""
+        """Turn notices of a thread or kind off for ``seconds``; 0 ends it.
+
+        Raises ``PreferenceError``.
+        """
         if not 0 <= seconds <= LONGEST_SNOOZE:
             raise PreferenceError("`seconds` must be from 0 to a year's")
         kept = [
@@ -120,7 +123,7 @@ class NoticePreferences:
         self.set(device, kept)
 
     def forget(self, device: str) -> None:
-        """The device was revoked; on disk as soon as there is room."""
+        """Drop the rules of a revoked device; the file follows as soon as the disk takes it."""
         if self._devices.pop(device, None) is not None:
             self._file.owe()
 
@@ -128,7 +131,7 @@ class NoticePreferences:
 
     @property
     def trouble(self) -> str | None:
-        """Why those of a revoked device still stand in the file, for people; None: none do."""
+        """For people: why a revoked device's rules still stand in the file. None: they don't."""
         return self._file.trouble
 
     async def run(self) -> None:
@@ -149,7 +152,7 @@ class NoticePreferences:
             self._file.write()
         except OSError as failure:
             self._devices = before
-            self._file.owe_seldom()  # it may have got there
+            self._file.owe_seldom()  # the file may have got the new text
             raise PreferenceError(
                 f"nothing was changed: {self.path} can't be written ({failure.strerror}): make room"
                 " for it"
@@ -166,10 +169,11 @@ def _back() -> str:
 def open_preferences(
     state_dir: Path, clock: Callable[[], float], quiet: str = "", off: Iterable[str] = ()
 ) -> NoticePreferences:
-    """Those of a state directory. ``quiet`` (HH:MM-HH:MM) and ``off`` (kinds): the host's settings.
+    """Open the preferences of a state directory.
 
-    A damaged file is set aside, and a new one begun. Raises ``PreferenceError`` if it can't be
-    read, or a newer appmux wrote it.
+    ``quiet`` (HH:MM-HH:MM) and ``off`` (kinds) are the host's settings. A damaged file is set
+    aside, and a new one begun. Raises ``PreferenceError`` if the file can't be read, if a newer
+    appmux wrote it, or if a setting is wrong.
     """
     opened = NoticePreferences(state_dir / FILE, clock, _default(quiet, off))
     try:
@@ -218,7 +222,7 @@ def _default(quiet: str, off: Iterable[str]) -> list[RuleSet]:
 
 
 def check(rule: RuleSet) -> None:
-    """Raises ``PreferenceError``, which says what is wrong with it."""
+    """Check a rule. Raises ``PreferenceError``, which says what is wrong with it."""
     if rule.mode != "quiet":
         return
     for name, hour in (("start", rule.start), ("end", rule.end)):

@@ -1,9 +1,9 @@
 """Answers ``mux/notices/*`` and ``mux/push/*``.
 
-Each device speaks for itself: whose settings, whose endpoints, whose notices it is about is decided
-by who asks. Another's takes the scope ``admin``.
+A request concerns the settings, endpoints and notices of the device that sends it. Those of another
+device take the scope ``admin``.
 
-Hands to: ``delivery``, ``preferences``, ``push``. Hears from: ``server``, the requests.
+Used by: ``server.nursery``, for the core's ``AnswerOutside`` commands.
 """
 
 from __future__ import annotations
@@ -31,9 +31,10 @@ from mux.push.endpoints import Endpoint
 from mux.push.sender import Pushes
 
 METHODS: Final = frozenset(said.METHODS) - {"mux/focus"}
-"""What is answered here; ``mux/focus`` is the core's."""
+"""The methods that are answered here; the core answers ``mux/focus``."""
 
 MOST_LISTED: Final = 1000
+"""Most notices in one answer to ``mux/notices/list``."""
 
 
 class NoticeRequestError(AppmuxError):
@@ -45,7 +46,7 @@ _Params = TypeVar("_Params")
 
 @attrs.define(eq=False, repr=False)
 class NoticeRequests:
-    """Answers of one broker."""
+    """Answers the requests of one broker's clients."""
 
     delivery: NoticeDelivery
 
@@ -57,7 +58,7 @@ class NoticeRequests:
         dispatcher: Dispatcher,
         record: Callable[[str, dict[str, object]], None],
     ) -> NoticeRequests:
-        """Everything about notices, from the state directory. Blocks: call it at the start.
+        """Open everything about notices from the state directory. Blocks: call it at the start.
 
         Raises ``AppmuxError`` if something there can't be used.
         """
@@ -74,7 +75,10 @@ class NoticeRequests:
         return cls(NoticeDelivery(wanted, never, pushes, ledger, wishes, book, dispatcher, record))
 
     def answer(self, asked: AnswerOutside) -> object:
-        """The result of a request. Raises ``AppmuxError``. (``mux/notices/test``: see ``test``.)"""
+        """Return the result of a request. Raises ``AppmuxError``.
+
+        ``mux/notices/test`` takes time, and is answered by `test`.
+        """
         clients = self.delivery.dispatcher.broker.state.clients
         actor = clients[asked.client].principal
         match asked.method:
@@ -104,7 +108,7 @@ class NoticeRequests:
                 raise NoticeRequestError(f"nobody here answers `{asked.method}`")
 
     def _whose(self, name: str | None, actor: Principal) -> str:
-        """The key of the device that is meant. Raises ``NoticeRequestError``."""
+        """Return the key of the named device, or the actor's own. Raises ``NoticeRequestError``."""
         if name is None:
             return actor.key
         key = self.delivery.key_of(name)
@@ -246,7 +250,10 @@ class NoticeRequests:
     # -- a test ------------------------------------------------------------------------------------
 
     async def test(self, asked: AnswerOutside) -> said.Tested:
-        """Send a test to the asker's device, or to that which it names. Raises ``AppmuxError``."""
+        """Send a test push to the device that the request names, or to the actor's own.
+
+        An admin without endpoints who names none tests every device. Raises ``AppmuxError``.
+        """
         noticing = self.delivery
         actor = noticing.dispatcher.broker.state.clients[asked.client].principal
         name = _read(asked, said.TryParams).device

@@ -1,9 +1,7 @@
-"""What a push says of a notice: its title and its one line.
+"""The words of a push: its title and its one line.
 
-Both are made for the level ``full``; ``mux.push`` leaves out what an endpoint's own level doesn't
-allow. What others wrote (a command, a thread's name) is made harmless.
-
-Hands to: ``delivery``. Hears from: ``delivery``, a notice.
+Both are made for the level ``full``; ``mux.push`` removes what an endpoint's own level doesn't
+allow. Text that others wrote (a command, a thread's name) is made harmless.
 """
 
 from __future__ import annotations
@@ -43,15 +41,16 @@ _SAID: Final[dict[Kind, str]] = {
 }
 
 MOST_FILES: Final = 3
+"""Most changed files that are named in a line."""
 
 
 def title(notice: Notice) -> str | None:
-    """The thread's name, if it has one."""
+    """Return the thread's name, or None if it has none."""
     return visible(notice.title) or None
 
 
 def body(notice: Notice) -> str | None:
-    """The line that says most."""
+    """Return the most informative line about a notice, or None."""
     said = _asked(notice) if notice.request is not None else ""
     known = _SAID.get(notice.kind, "")
     if not said and known and notice.line:
@@ -78,7 +77,7 @@ def _asked(notice: Notice) -> str:
 
 
 def _unwrapped(command: str) -> str:
-    """What a person asked to run, without the shell that codex puts around it."""
+    """Return the command that was meant, without the shell that codex wraps around it."""
     try:
         words = shlex.split(command)
     except ValueError:

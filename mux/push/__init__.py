@@ -1,5 +1,10 @@
-"""Push: how a notice reaches a device that isn't connected, by the push service that it has.
+"""Push: brings a notice to a device that isn't connected, by the push service of that device.
 
-``push`` is what is told; ``endpoints``, where to; ``queue`` (kept by ``queue_file``), what isn't
-told yet; ``sender`` tells it, by one module for each service.
+Reading order: ``message`` is the content of a push; ``endpoints``, where devices are reached, and
+``addresses``, the check of what they register. ``queue`` holds what waits (on disk by
+``queue_writer`` and ``queue_file``). ``sender`` sends it, by one module for each service
+(``services``), which call ``http_client`` and return an ``outcome``. ``key_file`` reads the
+services' keys.
+
+Of the package it may import ``storage`` and ``config``.
 """

@@ -1,10 +1,9 @@
-"""What a device says of where it is reached, checked before anything is sent there.
+"""Checks the addresses that devices register, before anything is sent there.
 
-A URL comes from whoever may register, so the broker must not be made to knock at the doors of its
-own host or network: only ``https`` to public addresses, unless the settings name the host. Here the
-text is judged; ``http_client`` judges what its name resolves to, at each connection.
-
-Hands to: ``sender``, an address as ``endpoints`` keeps it. Hears from: ``sender``, the client's.
+A URL comes from whoever may register. The broker must not be made to call services of its own host
+or network: so only ``https`` to public addresses is allowed, unless the settings name the host.
+This module checks the text of the URL; ``http_client`` checks what its name resolves to, at each
+connection.
 """
 
 from __future__ import annotations
@@ -30,11 +29,12 @@ FIELDS: Final[Mapping[Service, tuple[tuple[str, ...], tuple[str, ...]]]] = {
     "unifiedpush": (("endpoint",), ("p256dh", "auth")),
     "ntfy": (("server", "topic"), ("token",)),
 }
-"""What an address has, and what it may have besides. The rest comes from the settings alone."""
+"""The required and the optional fields of each service's address. Other services come from the
+settings alone."""
 
 POINT: Final = 65
 AUTH: Final = 16
-"""Bytes of a browser's public key and of its secret (RFC 8291)."""
+"""Bytes of a browser's public key (``POINT``) and of its secret (RFC 8291)."""
 
 _APNS_TOKEN = re.compile(r"[0-9a-fA-F]{64,200}")
 _TOPIC = re.compile(r"[-_A-Za-z0-9]{1,64}")
@@ -44,7 +44,10 @@ _PLAIN = re.compile(r"[\x21-\x7e]+")
 def check(
     service: str, given: Mapping[str, object], private_hosts: Collection[str]
 ) -> tuple[Service, dict[str, str]]:
-    """The service and the address, if they can be used. Raises ``PushError``: what, what to do."""
+    """Return the service and the address, ready for `Endpoints.add`.
+
+    Raises ``PushError`` if they can't be used; its text says what is wrong and what to do.
+    """
     known = next((each for each in SERVICES if each == service and each in FIELDS), None)
     if known is None:
         raise PushError(
@@ -84,7 +87,7 @@ def _apns(address: dict[str, str], _hosts: Collection[str]) -> None:
 
 
 def _fcm(address: dict[str, str], _hosts: Collection[str]) -> None:
-    pass  # its tokens have no form that Google promises
+    pass  # Google promises no format of tokens
 
 
 def _webpush(address: dict[str, str], hosts: Collection[str]) -> None:
@@ -131,7 +134,7 @@ def _bytes(service: str, name: str, text: str) -> bytes:
 
 
 def decoded(text: str) -> bytes:
-    """Base64url, padded or not. Raises ``ValueError``."""
+    """Decode base64url, padded or not. Raises ``ValueError``."""
     if not re.fullmatch(r"[-_A-Za-z0-9]+={0,2}", text):
         raise ValueError("not base64url")
     bare = text.rstrip("=")
@@ -160,7 +163,7 @@ def check_url(what: str, url: str, private_hosts: Collection[str]) -> None:
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
-        return  # a name: what it resolves to is judged when it is called
+        return  # a name: what it resolves to is checked at each connection
     if not public(address):
         raise PushError(
             f"{what} is at an address of this host or its network: only hosts in"
@@ -169,7 +172,7 @@ def check_url(what: str, url: str, private_hosts: Collection[str]) -> None:
 
 
 def named(host: str, port: int | None, private_hosts: Collection[str]) -> bool:
-    """Whether the settings allow this host, at this port, whatever its address."""
+    """Return whether the settings allow this host at this port, whatever its address."""
     low = host.lower()
     allowed = {each.lower() for each in private_hosts}
     return low in allowed or f"{low}:{port}" in allowed or f"[{low}]:{port}" in allowed
@@ -183,26 +186,29 @@ _SPECIAL_4: Final = tuple(map(ipaddress.IPv4Network, (
     "192.168.0.0/16", "192.175.48.0/24", "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24",
     "224.0.0.0/4", "240.0.0.0/4",
 )))  # fmt: skip
-"""IANA's registry of special-purpose addresses, and multicast. Those in it that are reachable from
-everywhere (anycast of relays and name servers) lead to the nearest; no push service is there."""
+"""IANA's registry of special-purpose addresses, and multicast. Some in it are reachable from
+everywhere (anycast of relays and name servers) and lead to the nearest; no push service is
+there."""
 
 _GLOBAL_6: Final = ipaddress.IPv6Network("2000::/3")
-"""All that was ever given out of IPv6; what is outside is of this host, its network, or translated
-to an IPv4 address, private ones among them (64:ff9b::/96, 64:ff9b:1::/48, ::ffff:0:0/96)."""
+"""All addresses that were ever given out of IPv6. Those outside are of this host or its network, or
+translated to an IPv4 address, private ones among them (64:ff9b::/96, 64:ff9b:1::/48,
+::ffff:0:0/96)."""
 
 _SPECIAL_6: Final = tuple(map(ipaddress.IPv6Network, (
     "2001::/23", "2001:db8::/32", "2002::/16", "2620:4f:8000::/48", "3fff::/20",
 )))  # fmt: skip
-"""The same registry: Teredo and 6to4, which hold IPv4 addresses, documentation, and the like."""
+"""IANA's registry for IPv6: Teredo and 6to4, which hold IPv4 addresses, documentation, and the
+like."""
 
 _ISATAP: Final = frozenset({0x0000_5EFE, 0x0200_5EFE})
-"""The first half of an interface's name that holds an IPv4 address (RFC 5214)."""
+"""The first half of an interface identifier that holds an IPv4 address (RFC 5214)."""
 
 
 def public(address: _Address) -> bool:
-    """Whether it is on the Internet at large: not this host, its networks, or a special range.
+    """Return whether the address is public: not of this host, its networks or a special range.
 
-    By tables of our own: what Python says of an address differs between its versions.
+    The tables are our own, as Python's answers differ between its versions.
     """
     if isinstance(address, ipaddress.IPv4Address):
         return not any(address in network for network in _SPECIAL_4)

@@ -1,10 +1,7 @@
-"""Where a device is reached: which endpoints each has registered, kept in the state directory.
+"""The endpoints that devices have registered, kept in the state directory (``push.json``).
 
-An address is as good as a secret: who has it may push to the device. So the file's mode is 0600,
-and no address stands in a log, a list or an error.
-
-Hands to: ``sender``, the endpoints of a device.
-Hears from: ``sender``, registrations and what services said; ``push.json``, read at the start.
+An address is as good as a secret: whoever has it may push to the device. So the file's mode is
+0600, and no address stands in a log, a list or an error.
 """
 
 from __future__ import annotations
@@ -26,46 +23,49 @@ from mux.storage.write_behind import WriteBehind
 
 FILE: Final = "push.json"
 VERSION: Final = 1
-"""Of the file's form. A newer one is refused: it may hold limits that this code would ignore."""
+"""Of the file's format. A newer one is refused: it may hold limits that this code would ignore."""
 
 ID_BYTES: Final = 8
 
 MOST_OF_A_DEVICE: Final = 8
-"""A phone has one or two, a browser one for each profile."""
+"""Most endpoints of one device. A phone has one or two, a browser one for each profile."""
 
 MOST: Final = 512
-"""In all; the whole file is written at each change."""
+"""Most endpoints in all; the whole file is written at each change."""
 
 HOST: Final = "host"
-"""The device that stands for the host itself: what its settings name (webhook, command, topic)."""
+"""The device that stands for the host itself; its endpoints are those of the settings (webhook,
+command, topic)."""
 
 Service = Literal["apns", "fcm", "webpush", "unifiedpush", "ntfy", "webhook", "exec"]
 
 SERVICES: Final[tuple[Service, ...]] = get_args(Service)
 
 WITH_OWN_TOKEN: Final = frozenset({"apns", "fcm", "webpush", "unifiedpush"})
-"""Services whose addresses stand for one installation of an app: whoever registers one has it."""
+"""Services whose addresses stand for one installation of an app: whoever registers such an address
+owns it."""
 
 
 @attrs.frozen
 class Endpoint:
-    """One place where a device is reached. Times in Unix seconds.
-
-    ``address``: what the service needs to find it (see ``addresses``). ``said``: the last outcome
-    in words, at ``said_at``; None before the first.
-    """
+    """A place where a device is reached."""
 
     id: str
     device: str
+    """The device's key."""
     service: Service
     address: Mapping[str, str] = attrs.field(repr=False)
+    """The fields by which the service finds the device (see ``addresses``)."""
     level: ContentLevel
     created: float
+    """Unix seconds."""
     said: str | None = None
+    """The last outcome in words; None before the first."""
     said_at: float | None = None
+    """When that was, in Unix seconds."""
 
     def to_json(self) -> dict[str, Any]:
-        """For lists: everything but the address."""
+        """Return the fields for a list: all but the address."""
         return {
             "id": self.id,
             "device": self.device,
@@ -79,14 +79,12 @@ class Endpoint:
 
 @attrs.define(eq=False, repr=False)
 class Endpoints:
-    """All endpoints. Made by ``open_endpoints``; one for a broker.
-
-    ``configured``: those of the settings; they are listed, but can't be added or removed.
-    """
+    """All endpoints of one broker. Made by ``open_endpoints``."""
 
     path: Path
     clock: Callable[[], float]
     configured: tuple[Endpoint, ...] = ()
+    """The endpoints of the settings; they are listed, but can't be added or removed."""
     _registered: dict[str, Endpoint] = attrs.field(factory=dict)
     _file: WriteBehind = attrs.field(init=False)
 
@@ -94,24 +92,25 @@ class Endpoints:
         self._file = WriteBehind(self.path, self._text, "the list of push registrations", _back)
 
     def all(self) -> list[Endpoint]:
-        """Every endpoint, the settings' first."""
+        """Return every endpoint, those of the settings first."""
         return [*self.configured, *self._registered.values()]
 
     def of(self, device: str) -> list[Endpoint]:
-        """The endpoints of one device."""
+        """Return the endpoints of one device."""
         return [each for each in self.all() if each.device == device]
 
     def by_id(self, id: str) -> Endpoint | None:
-        """The endpoint with this id, if it is still there."""
+        """Return the endpoint with this id, or None."""
         return next((each for each in self.all() if each.id == id), None)
 
     def add(
         self, device: str, service: Service, address: Mapping[str, str], level: ContentLevel
     ) -> Endpoint:
-        """Register one whose address was checked. Known already: it keeps its id.
+        """Register an endpoint, whose address was checked. A known one keeps its id.
 
-        An app's own address leaves the device that had it: the app was paired anew. Raises
-        ``PushError`` if there are too many, or if it can't be written: then nothing was changed.
+        An address that stands for one app leaves the device that had it, as the app was paired
+        anew. Raises ``PushError`` if there are too many, or if the file can't be written: then
+        nothing was changed.
         """
         known = next((each for each in self.of(device) if _same(each, service, address)), None)
         kept = {
@@ -141,26 +140,30 @@ class Endpoints:
         return made
 
     def remove(self, id: str) -> bool:
-        """Take one away; whether it was there. Raises ``PushError`` if that can't be written."""
+        """Remove an endpoint, and return whether it was there.
+
+        Raises ``PushError`` if the file can't be written.
+        """
         if id not in self._registered:
             return False
         self._change({key: each for key, each in self._registered.items() if key != id})
         return True
 
     def forget(self, device: str) -> None:
-        """Take away all of a device, at once; on disk as soon as there is room."""
+        """Remove all endpoints of a device at once; the file follows as soon as the disk takes
+        it."""
         left = {id: each for id, each in self._registered.items() if each.device != device}
         if len(left) != len(self._registered):
             self._registered = left
             self._file.owe()
 
     def gone(self, id: str) -> None:
-        """A service said that there is nobody any more. As `forget`."""
+        """Remove an endpoint of which the service said that it is gone. Written as in `forget`."""
         if self._registered.pop(id, None):
             self._file.owe()
 
     def note(self, id: str, said: str) -> None:
-        """Keep what a service said; written some time, as nothing depends on it."""
+        """Store what a service said. Written some time later, as nothing depends on it."""
         now = self.clock()
         if id in self._registered:
             self._registered[id] = attrs.evolve(self._registered[id], said=said, said_at=now)
@@ -174,7 +177,7 @@ class Endpoints:
 
     @property
     def trouble(self) -> str | None:
-        """Why one that was taken away still stands in the file, for people; None: none does."""
+        """For people: why a removed endpoint still stands in the file. None: none does."""
         return self._file.trouble
 
     async def run(self) -> None:
@@ -191,7 +194,7 @@ class Endpoints:
             self._file.write()
         except OSError as failure:
             self._registered = before
-            self._file.owe_seldom()  # it may have got there
+            self._file.owe_seldom()  # the file may have got the new text
             raise PushError(
                 f"nothing was changed: {self.path} can't be written ({failure.strerror}): make room"
                 " for it"
@@ -207,7 +210,7 @@ def _back() -> str:
 
 
 def _same(endpoint: Endpoint, service: Service, address: Mapping[str, str]) -> bool:
-    """Whether it is the same place: for Web Push, its keys may have changed."""
+    """Return whether the address is that of the endpoint. For Web Push the keys may differ."""
     place = "endpoint" if "endpoint" in address else "token"
     if service == "ntfy":
         there = ("server", "topic")
@@ -229,9 +232,9 @@ class _File:
 def open_endpoints(
     state_dir: Path, clock: Callable[[], float], configured: tuple[Endpoint, ...] = ()
 ) -> Endpoints:
-    """The endpoints of a state directory. A damaged file is set aside, and a new one begun.
+    """Open the endpoints of a state directory. A damaged file is set aside, and a new one begun.
 
-    Raises ``PushError`` if it can't be read, or a newer appmux wrote it.
+    Raises ``PushError`` if the file can't be read, or if a newer appmux wrote it.
     """
     opened = Endpoints(state_dir / FILE, clock, configured)
     try:
@@ -273,7 +276,8 @@ def _make_converter() -> Converter:
 
 
 def _checked(value: Any, kind: Any) -> Any:
-    """The value, which must be of the kind already: cattrs would make ``"None"`` of a null."""
+    """Return the value, which must be of the kind already: cattrs would make ``"None"`` of a
+    null."""
     if type(value) is not kind and not (kind is float and type(value) is int):
         raise ValueError("of another type")
     return kind(value)

@@ -1,12 +1,10 @@
 """HTTP to the push services, by httpx on trio; imported only once there is something to send.
 
-Two kinds of places are called. Those of the settings may be anywhere. Those that a device named
-(``guarded``) must be public: what a name resolves to is judged at each connection, and the
-connection goes to the very address that was judged, so that a name can't mean one thing to the
-judge and another to the socket. Redirects aren't followed in either case, and proxies named in the
-environment aren't used: a proxy would resolve the name by itself.
-
-Hands to: the services, an ``Answer``, or ``Unreachable``. Hears from: the services, what to send.
+There are two kinds of destinations. Those of the settings may be anywhere. Those that a device
+registered (``guarded``) must be public: the addresses that a name resolves to are checked at each
+connection, and the connection goes to the very address that was checked. So a name can't mean one
+thing to the check and another to the socket. In either case redirects aren't followed, and proxies
+named in the environment aren't used: a proxy would resolve the name by itself.
 """
 
 from __future__ import annotations
@@ -31,23 +29,25 @@ from mux.push.message import PushError
 from mux.push.outcome import Delivered, Failed, Outcome, Retry
 
 ANSWER_BYTES: Final = 64 * 1024
-"""Read of an answer. Services say a line or two; a stranger's server may never end."""
+"""Most bytes read of an answer. Services answer a line or two; a stranger's server may never
+end."""
 
 SHOWN: Final = 160
-"""Characters of an answer that are told to people."""
+"""Characters of an answer that are shown to people."""
 
 IDLE_SECONDS: Final = 300.0
-"""A connection is kept that long: services (APNs above all) dislike one for each push."""
+"""How long an idle connection is kept: services (APNs above all) dislike a new one for each
+push."""
 
 CONNECTIONS: Final = 32
-"""At once, of each kind: more than all services' slots together."""
+"""Most connections at once, of each kind: more than all services' slots together."""
 
 SHARE: Final = 0.8
-"""Of the time for a request that may pass without a byte. Less than all of it: so that httpcore is
-the one that notices, which then drops a connection that is dead, and with HTTP/2 serves all."""
+"""Share of a request's time that may pass without a byte. Below 1, so that httpcore notices first:
+it then drops a dead connection, which with HTTP/2 serves all requests."""
 
 ONE_ADDRESS: Final = 5.0
-"""Seconds for each address of a name: a broken one mustn't use up all the time there is."""
+"""Seconds for each address of a name: a broken one mustn't use up the whole time."""
 
 FIRST_FAILURE: Final = 300
 NO_REDIRECT: Final = 400
@@ -55,21 +55,22 @@ TOO_SLOW: Final = 408
 TOO_MANY: Final = 429
 SERVERS_FAULT: Final = 500
 
-# They log whole URLs and headers, which are secrets here.
+# These libraries log whole URLs and headers, which are secrets here.
 for _name in ("httpx", "httpcore", "hpack"):
     logging.getLogger(_name).setLevel(logging.WARNING)
 
 
 class Unreachable(Exception):
-    """Nobody answered, or not in HTTP, or not in time; the text says why, without any secret."""
+    """Nobody answered, or not in HTTP, or not in time. The text says why, without any secret."""
 
 
 @attrs.frozen
 class Answer:
-    """What a service said. Names of headers in small letters."""
+    """A service's answer."""
 
     status: int
     headers: Mapping[str, str]
+    """Names in lower case."""
     body: bytes
 
     @property
@@ -80,7 +81,7 @@ class Answer:
         return f"{self.status} {shown}".rstrip()
 
     def retry_after(self, now: float) -> float | None:
-        """Seconds that it asks to wait."""
+        """Return the seconds that ``Retry-After`` asks to wait, or None."""
         said = self.headers.get("retry-after", "").strip()
         if said.isascii() and said.isdigit():
             return float(said[:9])
@@ -91,7 +92,7 @@ class Answer:
 
 
 def verdict(answer: Answer, now: float) -> Outcome:
-    """What a status means anywhere; a service looks for its own meanings first."""
+    """Return the general meaning of a status. A service checks for its own meanings first."""
     if answer.status < FIRST_FAILURE:
         return Delivered(answer.says)
     if answer.status in (TOO_SLOW, TOO_MANY) or answer.status >= SERVERS_FAULT:
@@ -106,9 +107,10 @@ def verdict(answer: Answer, now: float) -> Outcome:
 
 @attrs.define(eq=False, repr=False)
 class Web:
-    """Both clients. Made by ``open_web``."""
+    """The two HTTP clients, one for each kind of destination. Made by ``open_web``."""
 
     timeout: float
+    """Seconds for a whole request."""
     _own: httpx.AsyncClient
     _guarded: httpx.AsyncClient
 
@@ -121,7 +123,10 @@ class Web:
         method: str = "POST",
         guarded: bool = False,
     ) -> Answer:
-        """One request and its answer. Raises ``Unreachable``; ``PushError`` if it is no URL."""
+        """Send one request and return its answer.
+
+        Raises ``Unreachable``; ``PushError`` if ``url`` isn't a URL.
+        """
         client = self._guarded if guarded else self._own
         try:
             with trio.fail_after(self.timeout):
@@ -137,7 +142,7 @@ class Web:
                     return Answer(response.status_code, names, body[:ANSWER_BYTES])
         except (trio.TooSlowError, httpcore.TimeoutException):
             raise Unreachable(f"no answer in {self.timeout:g} s") from None
-        except (httpx.InvalidURL, httpcore.UnsupportedProtocol):  # a device's was checked before
+        except (httpx.InvalidURL, httpcore.UnsupportedProtocol):  # a device's URL is checked before
             raise PushError(
                 "an address in the settings isn't a URL as https://HOST/PATH: `appmux doctor` says"
                 " which"
@@ -157,13 +162,16 @@ _FAILURES: Final = (
     httpcore.NetworkError,
     httpcore.ProtocolError,
     httpcore.ConnectionNotAvailable,
-    OSError,  # of a name that can't be resolved; of TLS
+    OSError,  # name resolution and TLS
     trio.BrokenResourceError,
 )
 
 
 def open_web(timeout: float, private_hosts: Collection[str], ca_file: Path | None) -> Web:
-    """Blocks (it reads certificates). Raises ``PushError`` if ``ca_file`` can't be used."""
+    """Make both clients. Blocks (it reads certificates).
+
+    Raises ``PushError`` if ``ca_file`` can't be used.
+    """
     trusting = ssl.create_default_context(cafile=certifi.where())
     trusting.load_default_certs()
     if ca_file is not None:
@@ -203,7 +211,7 @@ def _client(
 
 @attrs.define(eq=False, repr=False)
 class _Transport(httpx.AsyncBaseTransport):
-    """httpx's own transport takes no network backend, so this one stands between it and httpcore.
+    """Connects httpx to httpcore with a network backend, which httpx's own transport doesn't take.
 
     httpcore's exceptions pass as they are.
     """
@@ -238,8 +246,8 @@ class _Transport(httpx.AsyncBaseTransport):
 
 @attrs.define(eq=False, repr=False)
 class _Once:
-    """The body of a request. No generator: one that a broken connection leaves half read would be
-    a warning."""
+    """The body of a request. Not a generator, as a broken connection that leaves one half read
+    would cause a warning."""
 
     content: bytes
 
@@ -280,7 +288,7 @@ class _Judging(httpcore.AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.AsyncNetworkStream:
-        """Judge, then connect. Raises ``httpcore.ConnectError``."""
+        """Check the host's addresses, then connect. Raises ``httpcore.ConnectError``."""
         if named(host, port, self.private_hosts):
             return await self._backend.connect_tcp(
                 host, port, timeout, local_address, socket_options
@@ -297,7 +305,7 @@ class _Judging(httpcore.AsyncNetworkBackend):
         raise failure
 
     async def sleep(self, seconds: float) -> None:
-        """Part of httpcore's interface."""
+        """Sleep; part of httpcore's interface."""
         await trio.sleep(seconds)
 
 
@@ -308,8 +316,8 @@ async def _public_addresses(host: str, port: int) -> list[str]:
 
 
 def _reason(failure: BaseException) -> str:
-    """In one line: the words of whatever lies deepest and has some."""
-    if isinstance(failure, httpcore.LocalProtocolError):  # its text has the header that was wrong
+    """Return the failure's reason in one line: the words of the deepest cause that has some."""
+    if isinstance(failure, httpcore.LocalProtocolError):  # its text holds the wrong header
         return "a key or address isn't one that HTTP can carry: is there a line end in it?"
     said = type(failure).__name__
     cause: BaseException | None = failure

@@ -1,9 +1,7 @@
-"""The keys of the services: files that the settings name, for this user's eyes alone.
+"""The keys of the services: files that the settings name, readable by this user alone.
 
-A file that is gone or too open is told when it is wanted, not at the start: a broker without push
-is better than none.
-
-Hands to: the services, a key's text. Hears from: the settings, its path.
+A file that is missing or readable by others is reported when it is needed, not at the start: a
+broker without push is better than none.
 """
 
 from __future__ import annotations
@@ -16,10 +14,11 @@ from mux.posix import private_file
 from mux.push.message import PushError
 
 OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
+"""Permission bits that a key file must not have."""
 
 
 def read(path: Path, setting: str) -> str:
-    """The text of a key file, without blanks around it. Blocks, shortly. Raises ``PushError``."""
+    """Return the text of a key file, stripped. Blocks, shortly. Raises ``PushError``."""
     try:
         if path.stat().st_mode & OTHERS:
             raise PushError(f"{setting}: others may read {path}: `chmod 600 {path}`")

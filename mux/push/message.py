@@ -1,8 +1,4 @@
-"""What one device is told of one thing, and the forms that all services make of it.
-
-Hands to: ``queue``, which keeps it; the services, its document and its words.
-Hears from: whoever decides that something deserves a notice.
-"""
+"""A push to one device, and the forms that all services make of it."""
 
 from __future__ import annotations
 
@@ -33,16 +29,17 @@ WORDS: Final[dict[Kind, str]] = {
     "back": "Codex is back",
     "test": "A test of appmux",
 }
-"""All that is said at the level ``opaque``."""
+"""The whole text at the level ``opaque``."""
 
 LONGEST_ID: Final = 64
 """Bytes: what APNs takes as a collapse id, and ntfy as a sequence id."""
 
 _FAMILY: Final = uuid.UUID("3b0c4f0e-6d2b-4d1e-9d0a-5b1f6a5f7c11")
+"""The namespace of the ids made by ``Push.delivery``."""
 
 
 class PushError(AppmuxError):
-    """A push that can't be one, an endpoint that can't be used; the text says what to do."""
+    """A push that can't be made, or an endpoint that can't be used. The text says what to do."""
 
 
 def _short(_push: Push, attribute: attrs.Attribute[str], value: str) -> None:
@@ -55,36 +52,35 @@ def _short(_push: Push, attribute: attrs.Attribute[str], value: str) -> None:
 
 @attrs.frozen
 class Push:
-    """What one device is told of one thing.
-
-    ``id``: opaque, of this thing *and* this device. ``collapse``: opaque; on the device a push
-    takes the place of an earlier one with the same. ``count``: how many things wait there.
-    ``title`` and ``body``: no more than the device's content level allows. ``expires_at``: Unix
-    seconds, after which it is worthless. ``withdraw``: nothing is shown; what stands under
-    ``collapse`` goes. ``ticket``: the capability for acting from the lock screen by one of
-    ``actions``.
-    """
+    """A push: what one device is told about one subject."""
 
     id: str = attrs.field(validator=_short)
+    """Opaque; of this subject *and* this device."""
     kind: Kind
     collapse: str = attrs.field(validator=_short)
+    """Opaque; on the device a push takes the place of an earlier one with the same key."""
     expires_at: float
+    """Unix seconds, after which the push is worthless."""
     count: int = 1
+    """How many subjects wait under this key on the device."""
     title: str | None = None
+    """Limited to what the device's content level allows; so is ``body``."""
     body: str | None = None
     urgent: bool = False
     withdraw: bool = False
+    """True if nothing is shown, and the device removes what stands under ``collapse``."""
     ticket: str | None = attrs.field(default=None, repr=False)
+    """The capability for acting from the lock screen by one of ``actions``."""
     actions: tuple[str, ...] = ()
 
     def at(self, level: ContentLevel) -> Push:
-        """The same, without what this level doesn't tell."""
+        """Return the push without the fields that this content level excludes."""
         if level == "full":
             return self
         return attrs.evolve(self, body=None, title=self.title if level == "title" else None)
 
     def withdrawal(self, count: int, expires_at: float) -> Push:
-        """What takes it away again."""
+        """Return the push that removes this one from the device."""
         return Push(
             id=self.id,
             kind=self.kind,
@@ -96,12 +92,12 @@ class Push:
 
     @property
     def headline(self) -> str:
-        """One line for a person, at any level."""
+        """A line for a person, at any level."""
         return self.title or WORDS[self.kind]
 
     @property
     def text(self) -> str:
-        """What stands below the headline."""
+        """The line below the headline."""
         if self.body:
             return self.body
         if self.title:
@@ -110,11 +106,12 @@ class Push:
 
     @property
     def delivery(self) -> str:
-        """An UUID, the same each time that this is sent: a service may know a double by it."""
+        """A UUID, the same each time that this push is sent: a service may recognize a repeat by
+        it."""
         return str(uuid.uuid5(_FAMILY, f"{self.id} {self.withdraw}"))
 
     def document(self) -> dict[str, Any]:
-        """The JSON object that the device's program gets, in any service."""
+        """Return the JSON object that the device's program gets, from any service."""
         told = {
             "v": 1,
             "id": self.id,
@@ -135,12 +132,12 @@ class Push:
 
 
 def encoded(document: object) -> bytes:
-    """JSON as short as it gets."""
+    """Return the document as JSON text, as short as possible."""
     return json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
 
 
 def fitting(push: Push, most: int, render: Callable[[Push], bytes]) -> bytes:
-    """What ``render`` makes of it in at most ``most`` bytes: body, then title, cut as needed.
+    """Return ``render(push)`` in at most ``most`` bytes; first the body, then the title is cut.
 
     Raises ``PushError`` if it is longer even without them.
     """

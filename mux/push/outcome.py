@@ -1,6 +1,6 @@
-"""What became of trying to send one push.
+"""The outcomes of one attempt to send a push.
 
-Made by the services; ``sender`` acts on it, ``queue`` keeps its words.
+The services return them; ``sender`` acts on them, ``queue`` stores their words.
 """
 
 from __future__ import annotations
@@ -12,43 +12,44 @@ import attrs
 
 @attrs.frozen
 class Delivered:
-    """The service has it. ``detail``: what it said, for people."""
+    """The service has accepted the push."""
 
     detail: str
+    """The service's answer, for people."""
 
 
 @attrs.frozen
 class Retry:
-    """Not now. ``after``: seconds that the service asked to wait at least; None: it said nothing.
-
-    ``ours``: the host's set-up is at fault, so that other pushes fare no better meanwhile.
-    """
+    """The push wasn't accepted now; try again later."""
 
     after: float | None
+    """Seconds that the service asked to wait at least; None if it named no time."""
     reason: str
     ours: bool = False
+    """True if the host's set-up is at fault, so that other pushes fare no better meanwhile."""
 
 
 @attrs.frozen
 class Gone:
-    """Never again at this endpoint: it is dropped."""
+    """The endpoint will never accept a push again: it is dropped."""
 
     reason: str
 
 
 @attrs.frozen
 class Failed:
-    """This push won't be taken, however often it is sent. ``ours``: as in ``Retry``."""
+    """This push won't be accepted, however often it is sent."""
 
     reason: str
     ours: bool = False
+    """As in ``Retry``."""
 
 
 Outcome: TypeAlias = Delivered | Retry | Gone | Failed
 
 
 def words(outcome: Outcome) -> str:
-    """For people: what the service said."""
+    """Describe the outcome for people, with the service's answer."""
     match outcome:
         case Delivered(detail):
             return f"delivered: {detail}"

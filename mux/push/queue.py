@@ -1,7 +1,7 @@
-"""What is to be told: a row for each push and endpoint, and the rules by which rows change.
+"""The push queue: a row for each push and endpoint, and the rules by which rows change.
 
-All in memory and at once; ``queue_writer`` writes behind what changed. Time comes as an argument
-and randomness is handed in, so that an hour can pass in a test.
+Everything is in memory and immediate; ``queue_writer`` writes changes behind. Time is an argument
+and randomness is handed in, so that a test can let an hour pass.
 
     queued → sent          the service has it
            → given up      the service won't take it, or the endpoint is gone, or there is no room
@@ -10,15 +10,13 @@ and randomness is handed in, so that an hour can pass in a test.
            → replaced      a newer one with the same collapse key was put
 
 *At least once.* ``attempts`` is on disk before the service is called, ``sent`` after it has
-answered. A push goes out twice where we can't know that it went: we were killed between the two,
-or the connection was lost before the answer. Both have the same ids and collapse key, so that a
-device shows one. And whoever withdraws a row that was tried sends a silent
-push after it: the service may have it, whatever became of its answer.
+answered. A push goes out twice if the broker can't know that it went: it was killed between the
+two, or the connection was lost before the answer. Both have the same ids and collapse key, so that
+a device shows one. When a row is withdrawn that was tried, a silent push goes after it: the service
+may have the row's push, whatever became of its answer.
 
-*Order.* An endpoint is sent one push at a time, the oldest that is due first. So a withdrawal can't
-overtake what it withdraws.
-
-Hands to: ``sender``, what is due. Hears from: ``sender``, pushes, withdrawals, outcomes.
+*Order.* An endpoint is sent one push at a time, the oldest due one first. So a withdrawal can't
+overtake the push that it withdraws.
 """
 
 from __future__ import annotations
@@ -37,49 +35,53 @@ State = Literal["queued", "sent", "given up", "expired", "withdrawn", "replaced"
 
 FIRST_WAIT: Final = 2.0
 LONGEST_WAIT: Final = 120.0
-"""Seconds until a push is tried again, doubled from the first to the longest: somebody is waited
-for, and a host that is back on line should be heard soon."""
+"""Seconds until a push is tried again, doubled from the first to the longest: somebody waits, and a
+host that is back on line should be noticed soon."""
 
 LONGEST_ASKED: Final = 3600.0
-"""Seconds of a ``Retry-After`` that are believed: a service that asks for days loses the push."""
+"""Seconds of a ``Retry-After`` that are obeyed: a service that asks for days loses the push."""
 
 MOST_OF_ENDPOINT: Final = 64
-"""Rows that wait for one endpoint; a person is helped by fewer."""
+"""Rows that wait for one endpoint; more don't help a person."""
 
 MOST_QUEUED: Final = 2048
 """Rows that wait in all: some MB in memory and on disk."""
 
 MOST_SETTLED: Final = 1024
 SETTLED_SECONDS: Final = 14 * 86_400.0
-"""Of the history: what is older, or past that number, is forgotten. Then it can't be withdrawn."""
+"""Settled rows that are older, or past the number ``MOST_SETTLED``, are forgotten. Their pushes
+can't be withdrawn any more."""
 
 WITHDRAWAL_SECONDS: Final = 86_400.0
-"""For which a withdrawal is tried: a phone that was off for longer is opened, not glanced at."""
+"""How long a withdrawal is tried: a phone that was off for longer is opened, not glanced at."""
 
 
 @attrs.define
 class Row:
-    """One push for one endpoint. Times in Unix seconds.
-
-    ``n`` grows with each row. ``due``: when it may be tried. ``settled``: when it left ``queued``.
-    ``said``: what the service said last. ``sending``: it is on its way just now (not kept on disk).
-    """
+    """A push for one endpoint. Times in Unix seconds."""
 
     n: int
+    """Grows with each row."""
     device: str
+    """The device's key."""
     endpoint: str
+    """The endpoint's id."""
     service: str
     push: Push
     raised: float
     due: float
+    """When the push may be tried."""
     state: State = "queued"
     attempts: int = 0
     settled: float | None = None
+    """When the row left the state ``queued``."""
     said: str | None = None
+    """The last outcome in words."""
     sending: bool = attrs.field(default=False, eq=False)
+    """True while the push is being sent. Not stored on disk."""
 
     def to_json(self) -> dict[str, Any]:
-        """For lists: nothing of what it tells."""
+        """Return the fields for a list, without the content of the push."""
         return {
             "id": self.push.id,
             "kind": self.push.kind,
@@ -97,24 +99,29 @@ class Row:
 
 @attrs.define(eq=False, repr=False)
 class Queue:
-    """All rows. ``changed`` and ``removed``: numbers of what isn't on disk yet as it is here;
-    ``ended``: how many rows ended how in this life.
-
-    ``random`` gives numbers from 0 to 1.
-    """
+    """All rows."""
 
     random: Callable[[], float]
+    """Returns numbers from 0 to 1."""
     next_n: int = 1
     rows: dict[int, Row] = attrs.field(factory=dict)
     changed: set[int] = attrs.field(factory=set)
+    """Numbers of the rows that aren't on disk as they are here."""
     removed: set[int] = attrs.field(factory=set)
+    """Numbers of the rows that were removed here and are still on disk."""
     ended: Counter[State] = attrs.field(factory=Counter)
+    """How many rows came to each end, in this life of the broker."""
     _waiting: dict[int, Row] = attrs.field(factory=dict)
+    """The rows in the state ``queued``, in order."""
     _sending: dict[int, Row] = attrs.field(factory=dict)
+    """The rows that are being sent."""
 
     def adopt(self, rows: Iterable[Row], now: float) -> None:
-        """Take in what an earlier life left. What was on its way is tried again, unless a newer one
-        was put meanwhile."""
+        """Add the rows that an earlier life left.
+
+        A push that was being sent is tried again, unless a newer one with its key was put
+        meanwhile.
+        """
         for row in rows:
             if row.n not in self.rows:
                 self.rows[row.n] = row
@@ -131,7 +138,7 @@ class Queue:
     # -- what comes -------------------------------------------------------------------------------
 
     def put(self, endpoint: Endpoint, push: Push, now: float) -> Row:
-        """A push for an endpoint; it takes the place of one that waits with its collapse key."""
+        """Add a push for an endpoint, in place of a waiting one with the same collapse key."""
         for row in self._of(endpoint.device, push.collapse):
             if row.endpoint == endpoint.id and row.state == "queued" and not row.sending:
                 self._end(row, "replaced", now)
@@ -153,7 +160,11 @@ class Queue:
     def withdraw(
         self, endpoints: Collection[Endpoint], collapse: str, count: int, now: float
     ) -> None:
-        """Take back what these endpoints were told, or are to be told, under a collapse key."""
+        """Take back what these endpoints were sent, or are to be sent, under a collapse key.
+
+        A push that isn't sent is never sent. If one may have arrived, a silent withdrawal follows
+        it.
+        """
         for endpoint in endpoints:
             shown: Push | None = None
             for row in list(self._of(endpoint.device, collapse)):  # the oldest first
@@ -170,31 +181,32 @@ class Queue:
                 self.put(endpoint, shown.withdrawal(count, now + WITHDRAWAL_SECONDS), now)
 
     def drop(self, endpoint: str, reason: str, now: float) -> None:
-        """Nothing more goes to this endpoint."""
+        """Give up all pushes that wait for an endpoint."""
         for row in list(self._waiting.values()):
             if row.endpoint == endpoint:
                 self._end(row, "given up", now, reason)
 
     def waiting(self) -> list[Row]:
-        """What is queued, the oldest first."""
+        """Return the queued rows, the oldest first."""
         return list(self._waiting.values())
 
     # -- what is to be done -----------------------------------------------------------------------
 
     def ready(self, now: float) -> Iterator[Row]:
-        """What may be sent now, in order: of each endpoint one, and none that is being sent to."""
+        """Yield the rows that may be sent now, in order: one for each endpoint without a push being
+        sent."""
         taken = {row.endpoint for row in self._sending.values()}
         for row in list(self._waiting.values()):
-            # Further off than anything is put off: then the clock was set back meanwhile.
+            # If due is further off than any wait, the clock was set back meanwhile.
             due = row.due <= now or row.due > now + LONGEST_ASKED
             if due and row.endpoint not in taken:
                 taken.add(row.endpoint)
                 yield row
 
     def next_moment(self, now: float) -> float | None:
-        """When next something becomes due or worthless; None: nothing does.
+        """Return when a row next becomes due or worthless; None if none does.
 
-        What is due already and isn't sent waits for another one to end, not for a moment.
+        A row that is due and isn't sent waits for another one to end, not for a moment.
         """
         moments = (
             moment
@@ -205,26 +217,26 @@ class Queue:
         return min(moments, default=None)
 
     def expire(self, now: float) -> None:
-        """End what is worthless by now, and forget what is too old to be told of."""
+        """End the rows that are worthless by now, and forget the settled ones that are too old."""
         for row in list(self._waiting.values()):
             if row.push.expires_at <= now and not row.sending:
                 self._end(row, "expired", now)
         self._forget(now)
 
     def begin(self, row: Row) -> None:
-        """It is about to be sent."""
+        """Mark a row as being sent, and count the attempt."""
         row.attempts += 1
         row.sending = True
         self._sending[row.n] = row
         self.changed.add(row.n)
 
     def let_go(self, row: Row) -> None:
-        """It isn't being sent any more."""
+        """Mark a row as no longer being sent."""
         row.sending = False
         self._sending.pop(row.n, None)
 
     def settle(self, row: Row, outcome: Outcome, now: float) -> None:
-        """What became of it. One that was withdrawn on its way stays withdrawn."""
+        """Apply the outcome of an attempt. A row that was withdrawn meanwhile stays withdrawn."""
         self.let_go(row)
         said = words(outcome)
         if row.state != "queued":
@@ -253,7 +265,7 @@ class Queue:
             self._end(row, "replaced", now, said)
             return
         wait = min(FIRST_WAIT * 2.0 ** min(row.attempts - 1, 16), LONGEST_WAIT)
-        # Between half of it and all of it, so that many that failed together don't return together.
+        # A random half to whole of it, so that pushes that failed together don't return together.
         wait *= 0.5 + self.random() / 2
         row.due = now + max(wait, min(after or 0.0, LONGEST_ASKED))
         if row.due >= row.push.expires_at:
@@ -262,8 +274,11 @@ class Queue:
     # -- bounds -----------------------------------------------------------------------------------
 
     def _make_room(self, now: float) -> None:
-        """Too many wait: of the endpoint that has most the least goes first, that is what isn't
-        urgent, then what is; the older before the newer; withdrawals last."""
+        """If too many rows wait, give up the least important one of the endpoint that has most.
+
+        Rows that aren't urgent go before urgent ones, the older before the newer; withdrawals go
+        last.
+        """
         counts: dict[str, int] = {}
         for row in self._waiting.values():
             counts[row.endpoint] = counts.get(row.endpoint, 0) + 1
@@ -294,7 +309,7 @@ class Queue:
         ]
 
     def _end(self, row: Row, state: State, now: float, said: str | None = None) -> None:
-        """It waits no more: what it told is forgotten, what it was is kept."""
+        """Settle a row: forget the content of its push, keep the rest."""
         row.state = state
         row.settled = now
         self.ended[state] += 1
@@ -304,7 +319,7 @@ class Queue:
         self.changed.add(row.n)
 
     def status(self) -> dict[str, int]:
-        """How many rows are in which state."""
+        """Return how many rows are in which state."""
         counts: dict[str, int] = {}
         for row in self.rows.values():
             counts[row.state] = counts.get(row.state, 0) + 1

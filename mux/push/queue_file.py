@@ -1,9 +1,9 @@
 """The queue on disk: ``pushes.sqlite3`` in the state directory, a row for each push and endpoint.
 
-What a row tells is in it only while it waits. Everything here blocks: it runs in one worker thread
-at a time, or at the start.
+The file holds the content of a push only while it waits. Everything here blocks: it runs in one
+worker thread at a time, or at the start.
 
-Hands to: ``sqlite``, what the file is. Hears from: ``queue_writer``, what to write.
+Used by: ``queue_writer``.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ FREE_PAGES: Final = 256
 """Free pages that are kept, as they are soon written again: 1 MiB."""
 
 STEP_PAGES: Final = 256
-"""Given back after one write: some milliseconds, in which nothing else is written."""
+"""Pages given back after one write: some milliseconds, in which nothing else is written."""
 
 log = structlog.get_logger()
 
@@ -66,7 +66,7 @@ def _first(connection: sqlite3.Connection) -> None:
 
 
 MIGRATIONS: Final[list[Callable[[sqlite3.Connection], None]]] = [_first]
-"""See ``database.Form``. Append, never edit."""
+"""See ``sqlite.Form.migrations``. Append, never edit."""
 
 FORM: Final = Form(
     "the queue of pushes", APPLICATION, MIGRATIONS, "what waits there isn't sent", forgets=True
@@ -75,18 +75,19 @@ FORM: Final = Form(
 
 @attrs.define(eq=False, repr=False)
 class QueueFile:
-    """The file. ``whole``: it holds all that it was given; else everything is to be given again."""
+    """The queue's file."""
 
     path: Path
     wall_clock: Callable[[], float] = time.time
     whole: bool = True
+    """True if the file holds all that it was given; otherwise everything must be written again."""
     _connection: sqlite3.Connection | None = None
     _identity: tuple[int, int] = (0, 0)
     _remembers: bool = True
-    """Whether the write-ahead log may hold what a row told that is settled by now."""
+    """True if the write-ahead log may hold content of rows that are settled by now."""
 
     def load(self) -> list[Row]:
-        """All rows, in order. A file that can't be read as a queue is moved aside.
+        """Read all rows, in order. A file that can't be read as a queue is moved aside.
 
         Raises ``StoreError`` if a newer appmux made it, ``sqlite3.Error`` or ``OSError`` if it
         can't be opened now.
@@ -112,10 +113,10 @@ class QueueFile:
         return [_row(columns) for columns in found]
 
     def write(self, rows: Sequence[Row], removed: Iterable[int]) -> None:
-        """Put rows into the file as they are, and take some out; all of it or nothing.
+        """Write these rows as they are and remove some, in one transaction.
 
-        Raises ``sqlite3.Error``, ``OSError``, ``StoreError``. Then, or if the file had to be begun
-        anew, look at ``whole``.
+        Raises ``sqlite3.Error``, ``OSError``, ``StoreError``. After an error, or if the file had to
+        be begun anew, check ``whole``.
         """
         try:
             connection = self._opened()
@@ -137,12 +138,13 @@ class QueueFile:
             raise
 
     def _forget(self, connection: sqlite3.Connection) -> None:
-        """Have what settled rows told leave the write-ahead log, too; else the next time."""
+        """Remove the content of settled rows from the write-ahead log, too; if busy, the next
+        time."""
         if self._remembers:
             self._remembers = not sqlite.empty_log(connection)
 
     def close(self) -> None:
-        """Let go of the file. Never raises."""
+        """Close the file. Never raises."""
         connection, self._connection = self._connection, None
         if connection:
             with contextlib.suppress(sqlite3.Error):
@@ -172,7 +174,7 @@ class QueueFile:
 
 def _columns(row: Row) -> tuple[Any, ...]:
     values = attrs.asdict(row, recurse=False)
-    # A ticket outlives no broker, as its approval doesn't: on the disk it could only be stolen.
+    # A ticket ends with the broker, as its approval does: on the disk it could only be stolen.
     kept = attrs.evolve(row.push, ticket=None, actions=())
     values["push"] = json.dumps(_converter().unstructure(kept))
     return tuple(values[name] for name in COLUMNS)

@@ -1,9 +1,7 @@
-"""Writes the queue behind: whatever changed in memory is on disk a moment later, in one piece.
+"""Writes the queue behind: changes in memory are on disk a moment later, in one transaction.
 
-A disk that doesn't take it stops nobody: pushes are sent from memory, and `QueueWriter.trouble`
-says so.
-
-Hands to: ``queue_file``, in one worker thread. Hears from: ``sender``, that something has changed.
+A disk that takes nothing stops nobody: pushes are sent from memory, and `QueueWriter.trouble` says
+so.
 """
 
 from __future__ import annotations
@@ -26,7 +24,7 @@ LAST_RETRY: Final = 5.0
 """Seconds until the disk is tried again after a failure, doubled from the first to the last."""
 
 LAST_FLUSH_SECONDS: Final = 5.0
-"""For what has changed last, at the end."""
+"""Time for writing the last changes, at the end."""
 
 T = TypeVar("T")
 
@@ -35,21 +33,26 @@ log = structlog.get_logger()
 
 @attrs.define(eq=False, repr=False)
 class QueueWriter:
-    """The one who writes. ``trouble``: for people, why the disk takes nothing; None: it does."""
+    """The only writer of the queue's file."""
 
     queue: Queue
     file: QueueFile
     trouble: str | None = None
+    """For people: why the disk takes nothing. None: it does."""
     _unread: bool = False
+    """True until the rows of an earlier life could be read."""
     _writing: frozenset[int] = frozenset()
+    """Numbers of the rows that are being written."""
     _wake: trio.Event = attrs.field(factory=trio.Event)
     _done: trio.Event = attrs.field(factory=trio.Event)
     _retry: float = 0.0
     _one_writer: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(1))
 
     def load(self) -> None:
-        """Take in what an earlier life left. Blocks: call it at the start. Raises ``StoreError``
-        only if a newer appmux made the file."""
+        """Read the rows that an earlier life left. Blocks: call it at the start.
+
+        Raises ``StoreError`` only if a newer appmux made the file.
+        """
         try:
             self.queue.adopt(self.file.load(), self.file.wall_clock())
         except (sqlite3.Error, OSError) as failure:
@@ -57,11 +60,11 @@ class QueueWriter:
             self._failed(failure)
 
     def changed(self) -> None:
-        """Something in the queue isn't on disk yet as it is."""
+        """Note that the queue has changes that aren't on disk."""
         self._wake.set()
 
     async def kept(self, row: Row) -> None:
-        """Wait until it is on disk as it is now, or the disk takes nothing."""
+        """Wait until the row is on disk as it is now, or the disk takes nothing."""
         self._wake.set()
         while not self.trouble and (row.n in self.queue.changed or row.n in self._writing):
             await self._done.wait()
@@ -78,7 +81,7 @@ class QueueWriter:
             await self.flush()
 
     async def close(self) -> None:
-        """Write what is left, once nothing changes any more, and let go of the file."""
+        """Write what is left, once nothing changes any more, and close the file."""
         with trio.move_on_after(LAST_FLUSH_SECONDS, shield=True) as scope:
             if self.queue.changed or self.queue.removed:
                 await self.flush()
@@ -88,7 +91,7 @@ class QueueWriter:
             await self._in_thread(self.file.close)
 
     async def flush(self) -> None:
-        """Write now. A failure becomes ``trouble``; what isn't written stays changed."""
+        """Write now. A failure becomes ``trouble``; what isn't written stays marked as changed."""
         queue = self.queue
         if not self.file.whole:
             queue.changed = set(queue.rows)
@@ -117,8 +120,8 @@ class QueueWriter:
             self._succeeded()
 
     async def _in_thread(self, work: Callable[..., T], *given: object) -> T:
-        # Abandoned only at the end, where a disk that hangs mustn't hold up the broker. The limiter
-        # stays taken until the thread is done: nothing is written behind what comes after.
+        # Abandoned only when the broker ends: a disk that hangs mustn't hold it up. The limiter
+        # stays taken until the thread is done, so that an old write can't follow a later one.
         return await trio.to_thread.run_sync(
             work, *given, limiter=self._one_writer, abandon_on_cancel=True
         )

@@ -1,10 +1,9 @@
-"""Sends what waits, by the service of each endpoint, and keeps what became of it.
+"""Sends the pushes that wait, by the service of each endpoint, and stores the outcomes.
 
-One task looks for what is due; each push is sent by a task of its own, so that one that is slow
-delays its own endpoint alone. Nothing of this is imported or done before there is an endpoint.
+One task looks for what is due. Each push is sent by a task of its own, so that a slow one delays
+its own endpoint alone. Nothing of a service is imported or opened before there is an endpoint.
 
-Hands to: ``services``, one push at a time for each endpoint; the log, whether all is well.
-Hears from: ``server``, what a device is to be told, and what is to be taken back.
+Used by: ``notices``, which says what a device is told, and what is taken back.
 """
 
 from __future__ import annotations
@@ -32,20 +31,21 @@ if TYPE_CHECKING:
     from mux.push.services.registry import Services
 
 SLOTS: Final = 8
-"""Pushes on their way at once by one service: one that is slow has no more than its own."""
+"""Most pushes being sent at once by one service, so that a slow service takes up only its own."""
 
 LONGEST_NAP: Final = 30.0
-"""Seconds after which the clock is looked at again: it is a wall's, and may be set, or have stood
-still for us while the machine slept."""
+"""Seconds after which the clock is read again: it is a wall clock, which may be set, or stand still
+for this process while the machine sleeps."""
 
 DISK_SECONDS: Final = 2.0
-"""For which a push waits for the disk. One that says neither yes nor no holds it up no longer."""
+"""How long a push waits for the disk. A disk that neither takes it nor fails holds it up no
+longer."""
 
 LAST_WORDS_SECONDS: Final = 2.0
-"""For closing connections, at the end."""
+"""Time for closing connections, at the end."""
 
 SHORTEST_SECRET: Final = 8
-"""Characters: shorter texts are in any answer by chance."""
+"""Characters. Shorter texts are in any answer by chance."""
 
 log = structlog.get_logger()
 
@@ -62,8 +62,11 @@ class Pushes:
     clock: Callable[[], float]
     _services: Services | None = None
     _server_key: str | None = None
+    """The public key for Web Push, once it was needed."""
     _faults: dict[str, str] = attrs.field(factory=dict)
+    """Why a service can't be used, by its name; ``settings`` for all of them."""
     _busy: dict[str, int] = attrs.field(factory=dict)
+    """How many pushes are being sent, by service."""
     _wake: trio.Event = attrs.field(factory=trio.Event)
 
     @classmethod
@@ -75,13 +78,14 @@ class Pushes:
         clock: Callable[[], float] = time.time,
         chance: Callable[[], float] = random.random,
     ) -> Pushes:
-        """Those of a state directory. Blocks: call it at the start. ``chance``: from 0 to 1.
+        """Open the endpoints and the queue of a state directory. Blocks: call it at the start.
 
-        Raises ``PushError`` if registrations can't be read, ``StoreError`` if a newer appmux made
-        the queue; with any other failure of the disk it works from memory, and says so.
+        ``chance`` returns numbers from 0 to 1. Raises ``PushError`` if registrations can't be read,
+        ``StoreError`` if a newer appmux made the queue. After any other failure of the disk it
+        works from memory, and says so.
         """
         endpoints = open_endpoints(state_dir, clock, configured(settings, clock()))
-        # Above what any earlier life has used, also if its file can't be read just now.
+        # Above every number of an earlier life, even if its file can't be read just now.
         queue = Queue(chance, next_n=int(clock() * 1000))
         keeper = QueueWriter(queue, QueueFile(state_dir / FILE, clock))
         if endpoints.all() or keeper.file.path.exists():
@@ -91,8 +95,10 @@ class Pushes:
     # -- registrations ----------------------------------------------------------------------------
 
     def services(self) -> dict[str, dict[str, str]]:
-        """The services that a device may register for, each with what an app needs to know first
-        (Web Push: ``applicationServerKey``; APNs: ``topic``). Raises ``PushError``."""
+        """Return the services that a device may register for, with what an app must know first.
+
+        That is ``applicationServerKey`` for Web Push and ``topic`` for APNs. Raises ``PushError``.
+        """
         from mux.push.services.vapid import open_vapid  # noqa: PLC0415 (cryptography, once it is wanted)
 
         if self._server_key is None:
@@ -112,8 +118,11 @@ class Pushes:
         address: Mapping[str, object],
         level: model.ContentLevel = "opaque",
     ) -> Endpoint:
-        """Reach this device there from now on. ``address``: the service's fields, as a client gave
-        them. Raises ``PushError``, whose text may go to the client."""
+        """Register an endpoint of a device.
+
+        ``address`` holds the service's fields as a client gave them. Raises ``PushError``, whose
+        text may go to the client.
+        """
         known, checked = check(service, address, self.settings.private_hosts)
         missing = {
             "apns": self.settings.apns.key_file is None and "[push.apns]",
@@ -128,7 +137,10 @@ class Pushes:
         return made
 
     def unregister(self, device: str, endpoint: str) -> bool:
-        """No longer there; whether it was. What waits for it isn't sent. Raises ``PushError``."""
+        """Remove an endpoint of a device, and drop what waits for it.
+
+        Returns whether it was there. Raises ``PushError``.
+        """
         found = self.endpoints.by_id(endpoint)
         if found is None or found.device != device or not self.endpoints.remove(endpoint):
             return False
@@ -136,7 +148,7 @@ class Pushes:
         return True
 
     def forget(self, device: str) -> None:
-        """The device was revoked: nothing goes there any more."""
+        """Remove all endpoints of a device that was revoked."""
         self.endpoints.forget(device)
         self._drop_homeless()
 
@@ -149,10 +161,11 @@ class Pushes:
     # -- sending ----------------------------------------------------------------------------------
 
     def send(self, device: str, push: Push) -> int:
-        """Have it sent to every endpoint of the device; how many there are. Doesn't wait.
+        """Queue a push for every endpoint of the device, and return how many there are. Doesn't
+        wait.
 
-        Each gets no more than its own content level allows. It takes the place of one with the same
-        ``collapse`` that isn't sent yet.
+        Each endpoint gets no more than its own content level allows. The push takes the place of a
+        waiting one with the same ``collapse``.
         """
         there = self.endpoints.of(device)
         for endpoint in there:
@@ -161,17 +174,20 @@ class Pushes:
         return len(there)
 
     def withdraw(self, device: str, collapse: str, count: int = 0) -> None:
-        """Take back what the device was told under ``collapse``. Doesn't wait.
+        """Take back what the device was sent under ``collapse``. Doesn't wait.
 
-        What isn't sent is never sent; where something was, or may have been, a silent push goes
-        after it. ``count``: how many things wait there still.
+        A push that isn't sent is never sent. If one was sent, or may have been, a silent push
+        follows it. ``count``: how many subjects still wait there.
         """
         self.queue.withdraw(self.endpoints.of(device), collapse, count, self.clock())
         self._changed()
 
     async def try_now(self, where: str, push: Push) -> list[tuple[Endpoint, str]]:
-        """Send at once, past the queue, to one endpoint (its id) or all of a device; what each
-        service answered, in words. Raises ``PushError`` if there is no such."""
+        """Send at once, past the queue, to one endpoint (its id) or all of a device (its key).
+
+        Returns each endpoint with its outcome in words. Raises ``PushError`` if there is no
+        endpoint.
+        """
         found = self.endpoints.by_id(where)
         there = self.endpoints.of(where) if found is None else [found]
         if not there:
@@ -197,8 +213,11 @@ class Pushes:
         self._wake.set()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Send what waits, until cancelled. What is on its way then is sent again in the next
-        life, unless the service had answered."""
+        """Send what waits, until cancelled.
+
+        A push that is being sent then is sent again in the next life, unless the service had
+        answered.
+        """
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self.keeper.run)
@@ -227,7 +246,7 @@ class Pushes:
                 except PushError as failure:
                     self._fault("settings", str(failure))
                     return
-            if row.state == "queued":  # it may have been withdrawn meanwhile
+            if row.state == "queued":  # may have been withdrawn while services were opened
                 self._busy[row.service] = self._busy.get(row.service, 0) + 1
                 push = row.push
                 self.queue.begin(row)
@@ -238,7 +257,7 @@ class Pushes:
         now = self.clock()
         moment = self.queue.next_moment(now)
         nap = LONGEST_NAP if moment is None else min(LONGEST_NAP, max(0.0, moment - now))
-        # What an earlier life left may turn up once the disk can be read.
+        # With trouble, rows of an earlier life may turn up once the disk can be read.
         if moment is None and not self.queue.waiting() and not self.keeper.trouble:
             await self._wake.wait()
             return
@@ -247,7 +266,7 @@ class Pushes:
 
     async def _open_services(self) -> Services:
         if self._services is None:
-            # Two may do it at once: then the second one's count, and nothing is wrong with that.
+            # Two tasks may do this at once: the second one's result stays, which is harmless.
             self._services = await trio.to_thread.run_sync(
                 _open_services, self.settings, self.state_dir
             )
@@ -256,7 +275,7 @@ class Pushes:
 
     async def _attempt(self, row: Row, push: Push) -> None:
         try:
-            # So that after a kill it is known that the service may have it.
+            # The attempt is on disk first: after a kill it is known that the service may have it.
             with trio.move_on_after(DISK_SECONDS):
                 await self.keeper.kept(row)
             endpoint = self.endpoints.by_id(row.endpoint)
@@ -274,7 +293,7 @@ class Pushes:
             self._changed()
 
     async def _deliver(self, services: Services, endpoint: Endpoint, push: Push) -> Outcome:
-        fitting = push.at(endpoint.level)  # it may have been changed since it was put
+        fitting = push.at(endpoint.level)  # the level may have changed since the push was queued
         outcome = await services.deliver(endpoint, fitting, self.clock())
         return _without_secrets(outcome, endpoint, push)
 
@@ -306,23 +325,23 @@ class Pushes:
 
     @property
     def trouble(self) -> str | None:
-        """What is wrong at present, and what to do; None: nothing."""
+        """For people: what is wrong at present, and what to do. None: nothing."""
         faults = [f"{service}: {why}" for service, why in sorted(self._faults.items())]
         files = [each for each in (self.keeper.trouble, self.endpoints.trouble) if each]
         return "; ".join([*files, *faults]) or None
 
     @property
     def faulty(self) -> int:
-        """How many services can't be used at present, for reasons of ours."""
+        """How many services can't be used at present because of the host's set-up."""
         return len(self._faults)
 
     @property
     def oldest(self) -> float:
-        """Seconds since the oldest of what waits was raised; 0: nothing waits."""
+        """Seconds since the oldest waiting push was raised; 0 if nothing waits."""
         return max((self.clock() - row.raised for row in self.queue.waiting()), default=0.0)
 
     def status(self) -> dict[str, Any]:
-        """For ``mux/status``. ``pushes``: how many of those remembered are in which state."""
+        """Return the pushes' part of ``mux/status``. ``pushes`` counts the rows in each state."""
         counts: dict[str, int] = {}
         for endpoint in self.endpoints.all():
             counts[endpoint.service] = counts.get(endpoint.service, 0) + 1
@@ -334,13 +353,16 @@ class Pushes:
         }
 
     def history(self) -> list[dict[str, Any]]:
-        """What was to be told lately, the newest first: ``id``, ``kind``, ``device``, ``endpoint``,
-        ``service``, ``withdraw``, ``raised``, ``state``, ``attempts``, ``settled``, ``said``."""
+        """Return the latest rows, the newest first.
+
+        Keys: ``id``, ``kind``, ``device``, ``endpoint``, ``service``, ``withdraw``, ``raised``,
+        ``state``, ``attempts``, ``settled``, ``said``.
+        """
         return [row.to_json() for row in reversed(self.queue.rows.values())]
 
 
 def configured(settings: model.Push, now: float) -> tuple[Endpoint, ...]:
-    """The host's own endpoints: those that its settings name."""
+    """Return the host's own endpoints, which its settings name."""
     found = []
     ntfy = settings.ntfy
     if ntfy.server and ntfy.topic:
@@ -360,7 +382,7 @@ def _open_services(settings: model.Push, state_dir: Path) -> Services:
 
 
 def _without_secrets(outcome: Outcome, endpoint: Endpoint, push: Push) -> Outcome:
-    """A service may repeat in its answer what it was told; people aren't told that."""
+    """Blank out secrets in the outcome's text: a service may repeat what it was sent."""
     secrets = [*endpoint.address.values(), push.ticket, push.title, push.body]
     text = outcome.detail if isinstance(outcome, Delivered) else outcome.reason
     for secret in secrets:

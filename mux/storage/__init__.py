@@ -1,10 +1,10 @@
 """Everything on disk, in the state directory.
 
-``state_dir`` is the directory, and who has it. ``journal`` is the journal, written behind by
-``journal_writer`` in chunks (``journal_chunks``) of one schema (``journal_schema``), in SQLite
-(``sqlite``). ``audit_log`` is the audit log, written by ``audit_writer``, each record chained to
-the one before it (``audit_chain``). ``json_file`` replaces a small file as a whole. ``timings``
-counts how long writing takes.
+``state_dir`` claims the directory for one broker. ``journal`` is the journal: ``journal_writer``
+writes it behind, in chunks (``journal_chunks``) of one schema (``journal_schema``), in SQLite
+(``sqlite``). ``audit_log`` is the audit log: ``audit_writer`` writes it, and each record is chained
+to the one before it (``audit_chain``). ``json_file`` replaces a small file as a whole;
+``write_behind`` does that in the background. ``timings`` counts how long writing takes.
 
-Of the package it imports ``config`` and ``core.protocol``.
+Of the package it may import ``config`` and ``core.protocol``.
 """

@@ -1,20 +1,19 @@
-"""The audit log's files: records that each carry the digest of the one before.
+"""The audit log's format: records that each carry the digest of the one before, and `verify`.
 
-A record is a line of canonical JSON (keys sorted, nothing between tokens): its number ``n``, when
-(``at``, UTC), what (``kind``), fields of that kind, and ``before``: the SHA-256 of the line before
-it, without line end. They stand in files ``DATE-NUMBER.jsonl``, of the day and the number of their
-first record; read in the order of their names they are one chain. ``head.json`` beside them holds
-number and digest of the last record, so that a tail that was cut off is missed.
+A record is a line of canonical JSON (keys sorted, nothing between tokens): its number ``n``, its
+time (``at``, UTC), its ``kind``, the fields of that kind, and ``before``: the SHA-256 of the line
+before it, without line end. Records stand in files ``DATE-NUMBER.jsonl``, named for the day and the
+number of their first record. Read in the order of their names, the files are one chain.
+``head.json`` beside them holds number and digest of the last record, so that a tail that was cut
+off is noticed.
 
-Lines are on the disk before the head says so. A crash in between leaves the head behind by one
-batch at most, and perhaps an unfinished line after it; that is told apart from a record that the
-head knows and that isn't there. Old files are removed whole; before that, ``TRIMMED`` records the
-digest of the last record removed, which is where the chain then begins.
+Lines are on the disk before the head names them. A crash in between leaves the head behind by one
+batch at most, and perhaps an unfinished line after it. ``verify`` tells that apart from a record
+that the head names and that isn't there. Old files are removed whole. Before that, a ``TRIMMED``
+record stores the digest of the last record removed, which is where the chain then begins.
 
-Whoever can write these files can also write them all anew: the digests show changes to those who
-kept an earlier head elsewhere, or made by somebody who changed less than everything.
-
-Hands to: ``audit_writer``, ``audit`` (reading and ``verify``). Hears from: the files.
+Whoever can write these files can also rewrite all of them. The digests show a change to those who
+kept an earlier head elsewhere, and any change that didn't rewrite everything after it.
 """
 
 from __future__ import annotations
@@ -34,17 +33,18 @@ HEAD = "head.json"
 SUFFIX = ".jsonl"
 
 NOTHING = "0" * 64
-"""What the first record of all carries as the digest of the one before."""
+"""The digest of "the record before" in the very first record."""
 
 BATCH = 1_000
-"""Records written at once, at most: so far the head may be behind after a crash."""
+"""Most records written at once, and so the most by which the head may be behind after a crash."""
 
 TRIMMED = "audit/trimmed"
+"""The kind of a record that says that old files were removed."""
 BROKEN = "audit/broken"
-"""What the writer found wrong when it began, and went on after."""
+"""The kind of a record that says what the writer found wrong at its start; it then went on."""
 
 READ_AGAIN = 3
-"""Times that the files are listed anew when one was removed by its age meanwhile."""
+"""How often the files are listed when one of them is trimmed meanwhile."""
 
 
 class Head(msgspec.Struct, frozen=True):
@@ -55,33 +55,36 @@ class Head(msgspec.Struct, frozen=True):
 
 
 class Record(msgspec.Struct):
-    """What ``verify`` wants to know of a record. ``through`` and ``digest``: of ``TRIMMED``."""
+    """The fields of a record that ``verify`` needs."""
 
     n: int
     kind: str
     before: str
     at: str = ""
     through: int | None = None
+    """In a ``TRIMMED`` record: the number of the last record removed."""
     digest: str | None = None
+    """In a ``TRIMMED`` record: the digest of the last record removed."""
     found: str | None = None
+    """In a ``BROKEN`` record: what was wrong."""
 
 
 def write(n: int, at: str, kind: str, fields: dict[str, object], before: str) -> bytes:
-    """One record as a line, without line end."""
+    """Return one record as a line, without line end."""
     envelope: dict[str, object] = {"n": n, "at": at, "kind": kind, "before": before}
     try:
         return msgspec.json.encode(fields | envelope, order="deterministic")
-    except (TypeError, ValueError) as odd:  # a lone surrogate, say: the rest of the chain goes on
+    except (TypeError, ValueError) as odd:  # a lone surrogate, for example: the chain goes on
         return msgspec.json.encode({"unwritable": repr(odd)} | envelope, order="deterministic")
 
 
 def digest_of(line: bytes) -> str:
-    """The digest that the next record carries."""
+    """Return the digest that the next record carries."""
     return sha256(line).hexdigest()
 
 
 def read(line: bytes) -> Record | None:
-    """A line as a record; None if it is none."""
+    """Parse a line as a record; None if it isn't one."""
     try:
         return _record_decoder.decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError):
@@ -89,7 +92,7 @@ def read(line: bytes) -> Record | None:
 
 
 def read_head(directory: Path) -> Head | None:
-    """What ``head.json`` says; None if it isn't there or says nothing. Raises ``OSError``."""
+    """Read ``head.json``; None if it is missing or holds no head. Raises ``OSError``."""
     try:
         return _head_decoder.decode(private_file.read(directory / HEAD, foreign=True))
     except (FileNotFoundError, msgspec.DecodeError, UnicodeDecodeError):
@@ -97,24 +100,30 @@ def read_head(directory: Path) -> Head | None:
 
 
 def files(directory: Path) -> list[Path]:
-    """The files of the chain, in its order."""
+    """List the files of the chain, in its order."""
     return sorted(directory.glob(f"*{SUFFIX}"))
 
 
 class Line(msgspec.Struct, frozen=True):
-    """One line of the chain. ``whole``: whether it has its line end."""
+    """A line of the chain."""
 
     place: str
+    """File and line number, for people."""
     text: bytes
     whole: bool = True
+    """True if the line has its line end."""
     last: bool = False
+    """True if the line is in the last file."""
 
 
 def lines(directory: Path) -> Iterator[Line]:
-    """Every line, in order. Raises ``OSError``, ``FileNotFoundError`` if one was trimmed now."""
+    """Yield every line, in order.
+
+    Raises ``OSError``; that is ``FileNotFoundError`` if a file was trimmed meanwhile.
+    """
     there = files(directory)
     for path in there:
-        # Whose they are is for the digests to show; and who looks changes nothing.
+        # Files of other owners are read as well: the digests show changes, and reading makes none.
         descriptor = private_file.open_file(path, os.O_RDONLY, foreign=True)
         with os.fdopen(descriptor, "rb") as opened:
             for number, text in enumerate(opened, 1):
@@ -128,25 +137,28 @@ def lines(directory: Path) -> Iterator[Line]:
 
 @attrs.define
 class Verdict:
-    """What ``verify`` found. ``faults``: what was changed or is missing; ``notes``: what wasn't.
-
-    ``first`` and ``last``: numbers of the records there; 0 if there are none.
-    """
+    """The result of ``verify``."""
 
     faults: list[str] = attrs.field(factory=list)
+    """Changes and gaps."""
     notes: list[str] = attrs.field(factory=list)
+    """Remarks about a log that nobody changed, for example a line that a crash cut off."""
     records: int = 0
+    """How many lines there are."""
     first: int = 0
+    """The number of the first record; 0: there is none."""
     last: int = 0
+    """The number of the last record; 0: there is none."""
     digest: str = NOTHING
+    """The digest of the last record."""
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON values."""
+        """Return the verdict as JSON values."""
         return {"ok": not self.faults, **attrs.asdict(self)}
 
 
 def verify(directory: Path) -> Verdict:
-    """Go through the whole chain. Raises ``OSError`` if it can't be read."""
+    """Check the whole chain. Raises ``OSError`` if it can't be read."""
     for _ in range(READ_AGAIN - 1):
         try:
             return _Verifying(directory).run()
@@ -156,12 +168,14 @@ def verify(directory: Path) -> Verdict:
 
 
 class _Link(msgspec.Struct, frozen=True):
-    """One line, looked at. ``record``: None where it is none; ``n``: as it should be then."""
+    """A parsed line."""
 
     n: int
+    """The record's number, or the expected one if the line is no record."""
     digest: str
     line: Line
     record: Record | None
+    """None if the line is no record."""
 
 
 @attrs.define
@@ -187,7 +201,7 @@ class _Verifying:
         return self.verdict
 
     def _follow(self, head: Head | None, heads: set[int]) -> _Link | None:
-        """From link to link; returns the last one."""
+        """Check every link against the one before, and return the last one."""
         before: _Link | None = None
         present: _Link | None = None
         for line in lines(self.directory):
@@ -206,7 +220,7 @@ class _Verifying:
         return present
 
     def _link(self, line: Line, previous: _Link | None, head: Head | None) -> _Link | None:
-        """Take in a line; None for one that a crash left unfinished."""
+        """Parse a line and note its own faults; None for a line that a crash left unfinished."""
         record = read(line.text)
         n = record.n if record is not None else (previous.n + 1 if previous is not None else 1)
         if not line.whole:
@@ -233,7 +247,7 @@ class _Verifying:
         *,
         confirmed: bool = False,
     ) -> None:
-        """Whether a record fits the one before it; and if not, which of the two was changed."""
+        """Check a record against the one before it; on a mismatch, accuse the changed one."""
         if before is None or link.record is None:
             return
         if link.n != before.n + 1:

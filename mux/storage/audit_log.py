@@ -1,15 +1,14 @@
-"""The audit log: takes records as they are decided, and has them written behind, in order.
+"""The audit log: takes records as things are decided, and has them written behind, in order.
 
-`record` only puts a record on a list. A task gathers what came for ``GATHER`` seconds and has it
-written by one worker thread: the lines, then ``head.json``, each with fsync. So a kill costs at
-most the last 100 ms, and a power cut no more; what is on the disk is a whole chain in any case.
+`Audit.record` only appends to a list. A task gathers records for ``GATHER`` seconds and has one
+worker thread write them: the lines, then ``head.json``, each with fsync. So a kill costs at most
+the last 100 ms, and a power cut no more. The files on disk are a whole chain in any case.
 
-A disk that doesn't take it never stops the broker. It is said loudly (`Audit.trouble`: log, status,
-``/readyz``), the records wait in memory, bounded, and if some had to be dropped the next record
-that is written counts them.
+A disk that takes nothing never stops the broker. The failure is shown (`Audit.trouble`: log,
+status, ``/readyz``), and the records wait in memory, bounded. If some had to be dropped, the next
+record that is written counts them.
 
-Hands to: ``audit_writer``, in a worker thread; the log, whether records can be written.
-Hears from: ``dispatcher``, the core's ``Record``\\ s; ``server`` and others, their own.
+Used by: ``dispatcher``, for the core's ``Record`` commands; ``server`` and others, for their own.
 """
 
 from __future__ import annotations
@@ -28,30 +27,31 @@ from mux.storage.audit_writer import PendingRecord, Writer
 DIRECTORY = "audit"
 
 GATHER = 0.05
-"""Seconds that records are gathered: with the writing it stays below the 100 ms that a kill costs.
-Nothing waits for it; a record a second costs a write a second."""
+"""Seconds for which records are gathered. With the time for writing, this stays below the 100 ms
+that a kill costs. Nothing waits for it; a record a second costs a write a second."""
 
 UNWRITTEN = 10_000
-"""Records kept in memory while the disk takes none: hours of work, a few MB."""
+"""Most records kept in memory while the disk takes none: hours of work, a few MB."""
 
 FIRST_RETRY, LAST_RETRY = 0.1, 5.0
 """Seconds until the disk is tried again after a failure, doubled from the first to the last."""
 
 TIDY_INTERVAL = 3600.0
-"""Seconds until an idle broker looks for what has become too old."""
+"""Seconds after which an idle broker looks for files that have become too old."""
 
 LAST_FLUSH_SECONDS = 5.0
-"""For the last records, at the end."""
+"""Time for writing the last records, at the end."""
 
 log = structlog.get_logger()
 
 
 @attrs.define(eq=False, repr=False)
 class Audit:
-    """The audit log of one broker. ``trouble``: as in ``store``; None while all is well."""
+    """The audit log of one broker."""
 
     writer: Writer
     trouble: str | None = None
+    """For people: why records can't be written at present, and what to do. None: all is well."""
     _pending: list[PendingRecord] = attrs.field(factory=list)
     _dropped: int = 0
     _wake: trio.Event = attrs.field(factory=trio.Event)
@@ -68,23 +68,23 @@ class Audit:
         max_age: float,
         clock: Callable[[], float] = time.time,
     ) -> Audit:
-        """The log in ``state_dir/audit``, which is looked at when the first record is written.
+        """Return the log in ``state_dir/audit``. The files are first read when a record is written.
 
-        Bounds: ``max_bytes`` of all files, ``max_age`` in seconds.
+        ``max_bytes`` bounds the size of all files, ``max_age`` (seconds) their age.
         """
         return cls(Writer(state_dir / DIRECTORY, max_bytes, max_age, clock))
 
     def record(self, kind: str, fields: dict[str, object]) -> None:
-        """Put a record into the log. Never blocks, never fails."""
+        """Append a record to the log. Never blocks, never fails."""
         if len(self._pending) >= UNWRITTEN:
-            self._dropped += 1  # what came first stays: it is what led here
+            self._dropped += 1  # keep the first ones: they show the cause
             return
         if not self._pending:
             self._wake.set()
         self._pending.append(PendingRecord(self.writer.clock(), kind, fields))
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Write what is recorded, until cancelled; then the rest."""
+        """Write what is recorded, until cancelled; then write the rest."""
         task_status.started()
         try:
             while True:
@@ -105,7 +105,8 @@ class Audit:
             await trio.sleep(GATHER)
 
     async def flush(self) -> None:
-        """Write now, one batch. A failure becomes ``trouble``; the records stay."""
+        """Write one batch now. A failure becomes ``trouble``; the unwritten records stay in
+        memory."""
         if self._dropped:
             self._pending.append(
                 PendingRecord(self.writer.clock(), "audit/lost", {"records": self._dropped})
@@ -114,7 +115,7 @@ class Audit:
         batch = self._pending[:BATCH]
         begun = time.perf_counter()
         try:
-            # Not abandoned when cancelled: what a thread is writing must not be written twice.
+            # Not abandoned when cancelled: a batch that a thread writes must not be written again.
             await trio.to_thread.run_sync(self.writer.work, batch, limiter=self._one_writer)
         except OSError as failure:
             self._failed(failure)
@@ -149,7 +150,7 @@ class Audit:
             log.error(trouble)
 
     def status(self) -> dict[str, object]:
-        """For ``status``: where it is, how far it is, and what is wrong."""
+        """Return the log's part of ``mux/status``: its place and progress, and what is wrong."""
         return {
             "path": str(self.writer.directory),
             "records": self.writer.n,

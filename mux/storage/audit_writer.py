@@ -1,9 +1,7 @@
-"""The audit log's files, as they are written: one thread at a time, and everything here blocks.
+"""Writes the audit log's files (see ``audit_chain``). Everything blocks, in one thread at a time.
 
-Where the last broker ended, this one goes on. What a crash cut off is removed; what anybody else
-cut off or changed stays as it is, gets a record that tells of it, and a new file after it.
-
-Hands to: the files (see ``audit_chain``). Hears from: ``audit_log``, what to write.
+The writer continues where the last broker ended. A line that a crash cut off is removed. Whatever
+else was cut off or changed stays as it is; a record tells of it, and a new file is begun.
 """
 
 from __future__ import annotations
@@ -23,7 +21,7 @@ from mux.storage import audit_chain, json_file
 from mux.storage.audit_chain import BATCH, BROKEN, NOTHING, TRIMMED, Head
 
 FILE_BYTES = 16 * 1024 * 1024
-"""A file is begun each day, and past this: old ones are removed whole."""
+"""A new file is begun each day, and past this size: old files are removed whole."""
 
 DAY = 86_400.0
 
@@ -31,9 +29,10 @@ log = structlog.get_logger()
 
 
 class PendingRecord(msgspec.Struct, frozen=True):
-    """A record before it has its number. ``at``: Unix seconds."""
+    """A record that has no number yet."""
 
     at: float
+    """Unix seconds."""
     kind: str
     fields: dict[str, object]
 
@@ -44,20 +43,21 @@ def _date(at: float) -> date:
 
 @attrs.define(eq=False, repr=False)
 class Writer:
-    """The files. Everything here blocks, and runs in one thread at a time.
-
-    ``n`` and ``digest``: of the last record written; ``used``: bytes of all files. ``taken``: how
-    many of the records that `work` was given last are on the disk, even if it failed after that.
-    """
+    """Writes the files. Everything here blocks, and runs in one thread at a time."""
 
     directory: Path
     max_bytes: int
     max_age: float
     clock: Callable[[], float] = time.time
     n: int = 0
+    """The number of the last record written; 0: none."""
     digest: str = NOTHING
+    """The digest of the last record written."""
     used: int = 0
+    """Bytes of all files."""
     taken: int = 0
+    """How many of the records given to the last `work` are on the disk, even if it failed after
+    that."""
     _file: Path | None = None
     _size: int = 0
     _latest: date = date.min
@@ -67,7 +67,10 @@ class Writer:
     _head_owed: bool = False
 
     def work(self, said: list[PendingRecord]) -> None:
-        """Write these and remove what is too old. Raises ``OSError``: try again (``taken``)."""
+        """Write the records, and remove files that are too old.
+
+        Raises ``OSError``: then try again, without the first ``taken`` records.
+        """
         self.taken = 0
         if not self._begun:
             self._begin()
@@ -95,7 +98,7 @@ class Writer:
             self._owed.append(PendingRecord(self.clock(), BROKEN, {"found": found}))
 
     def _without_stillborn(self, head: Head | None) -> list[Path]:
-        """The files there; the last one goes if a crash cut off its very first record."""
+        """List the files. Remove the last one if a crash cut off its very first record."""
         there = audit_chain.files(self.directory)
         if there:
             last = there[-1]
@@ -106,7 +109,10 @@ class Writer:
         return there
 
     def _find_end(self, head: Head | None, path: Path) -> str | None:
-        """Go on after the last record, or after what the head knows; what is wrong, if anything."""
+        """Find the record to continue after: the last one, or the one that the head names.
+
+        Returns what is wrong with the end of the log, or None.
+        """
         text = private_file.read(path)
         whole = text[: text.rfind(b"\n") + 1]
         last = _last_line(whole)
@@ -114,11 +120,11 @@ class Writer:
         if record is not None:
             self.n, self.digest = record.n, audit_chain.digest_of(last)
             if head is not None and self._continues(head, whole):
-                if len(text) > len(whole):  # cut off by a crash: nobody has been told of it
+                if len(text) > len(whole):  # cut off by a crash: the head doesn't know it
                     os.truncate(path, len(whole))
                 self._file, self._size = path, len(whole)
                 return None
-        # A new file, so that what is there stays as it is, and the next record is out of doubt.
+        # Begin a new file, so that the old one stays as it is and the next record is beyond doubt.
         if head is None:
             return f"{audit_chain.HEAD} is missing or no head"
         if head.n >= self.n:
@@ -126,7 +132,8 @@ class Writer:
         return f"the end isn't the record {head.n} that {audit_chain.HEAD} knows"
 
     def _continues(self, head: Head, whole: bytes) -> bool:
-        """Whether what the head knows is there, and what comes after it isn't more than a batch."""
+        """Return whether the head's record is there, with at most a batch of good records after
+        it."""
         if not 0 <= self.n - head.n <= BATCH:
             return False
         before = head.digest
@@ -163,7 +170,7 @@ class Writer:
         descriptor = private_file.open_file(path, os.O_WRONLY | os.O_CREAT | new)
         self._attempt = path
         try:
-            os.ftruncate(descriptor, size)  # of what an attempt that failed left
+            os.ftruncate(descriptor, size)  # remove what a failed attempt left
             os.lseek(descriptor, size, os.SEEK_SET)
             view = memoryview(text)
             while view:
@@ -179,14 +186,18 @@ class Writer:
         self._head_owed = True
 
     def _present_file(self) -> Path:
-        """The file to go on with, or a new one: of today, of its size, and as we left it."""
+        """Return the file to append to.
+
+        The current file is used while it is of today, not too big, and as this writer left it;
+        otherwise the path is that of a new file.
+        """
         today = _date(self.clock())
         if self._file is not None and today <= self._latest and self._size < FILE_BYTES:
             if self._is_as_left(self._file):
                 return self._file
             text = "somebody else has changed the audit log; a new file is begun"
             log.error(text, path=str(self._file))
-        # Names are in the order of the records, whatever the clock does.
+        # Keep names in the order of the records, even if the clock is set back.
         today = max(today, self._latest)
         return self.directory / f"{today.isoformat()}-{self.n + 1:012d}{audit_chain.SUFFIX}"
 
@@ -205,7 +216,7 @@ class Writer:
     # ── age and size ──────────────────────────────────────────────────────────────────────────
 
     def _trim(self) -> None:
-        """Remove the oldest files, one at a time: first its anchor is on the disk, then it goes."""
+        """Remove the oldest files one by one, each after its anchor is on the disk."""
         there = audit_chain.files(self.directory)
         while len(there) > 1 and self._too_much(there):
             oldest = there.pop(0)

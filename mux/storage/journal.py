@@ -1,16 +1,15 @@
-"""The journal on disk: takes entries at the pace of the app-server, and gives them back in order.
+"""The journal on disk: takes entries at the pace of the app-server, and returns them in order.
 
-Hands to: ``journal_writer`` and ``journal_chunks``, in worker threads; the log, whether entries can
-be written. Hears from: ``dispatcher``, each entry, in the order of its number; who catches up, what
-to read.
+Used by: ``dispatcher``, which appends each entry in the order of its number and reads for clients
+that catch up.
 
-An entry is first in memory (``_pending``), then on its way (``_writing``), then in the file. A disk
-that doesn't take it isn't the clients' concern: entries stay in memory, bounded, and are written
-when the disk takes them again; `Store.trouble` says so meanwhile.
+An entry is first in memory (``_pending``), then being written (``_writing``), then in the file. If
+the disk doesn't take entries, clients don't notice: the entries stay in memory, bounded, and are
+written when the disk takes them again. `Store.trouble` says so meanwhile.
 
-*Epoch and numbers.* An epoch is continued only if numbers can be reserved in its file first. If not
-(the disk is full, the directory read-only), this life has an epoch of its own: else the next one
-would hand out the same numbers for something else.
+*Epoch and numbers.* An epoch is continued only if numbers can be reserved in its file first. If
+they can't be (the disk is full, the directory read-only), this life of the broker has an epoch of
+its own: otherwise the next life would give the same numbers to other entries.
 """
 
 from __future__ import annotations
@@ -38,27 +37,29 @@ from mux.storage.timings import Histogram
 MIB = 1024 * 1024
 
 FLUSH_INTERVAL = 0.05
-"""Seconds that entries are gathered before they are written together. With the time that writing
-takes it stays below the 100 ms which a kill may cost."""
+"""Seconds for which entries are gathered before they are written together. With the time that
+writing takes, this stays below the 100 ms that a kill may cost."""
 
 UNWRITTEN_BYTES = 64 * MIB
-"""Kept in memory while the disk takes nothing: minutes of several busy threads."""
+"""Most bytes that are kept in memory while the disk takes nothing: minutes of several busy
+threads."""
 
 SHED_SHARE = 4
-"""A quarter of them is dropped at once when they are too many: going through them costs some 30 ms,
-in which no message moves."""
+"""When entries in memory are too many, a quarter of the bound is freed at once: going through them
+costs some 30 ms, in which no message moves."""
 
 ENTRY_BYTES = 150
-"""What an entry costs in memory beside its message."""
+"""Bytes that an entry costs in memory beside its message."""
 
 FIRST_RETRY, LAST_RETRY = 0.1, 5.0
 """Seconds until the disk is tried again after a failure, doubled from the first to the last."""
 
 TIDY_INTERVAL = 3600.0
-"""Seconds until an idle broker looks for what has become too old."""
+"""Seconds after which an idle broker looks for entries that have become too old."""
 
 LAST_FLUSH_SECONDS = 5.0
-"""For the last entries, at the end. A disk that takes them at all takes them at once."""
+"""Time for writing the last entries at the end. A disk that takes them at all takes them at
+once."""
 
 _seq = attrgetter("seq")
 
@@ -67,21 +68,21 @@ log = structlog.get_logger()
 
 @attrs.define(eq=False, repr=False)
 class Store:
-    """The journal. All but what ``_recorder`` and ``_reader`` do happens in trio's thread."""
+    """The journal. ``_recorder`` and ``_reader`` work in worker threads, all else in trio's."""
 
     next_seq: int
-    """The first number of this life: above all that were handed out before in this epoch."""
+    """The first number of this life: above all that were given out before in this epoch."""
     trouble: str | None
     """For people: why entries can't be written at present, and what to do. None: all is well."""
     _recorder: JournalWriter
     _reader: Reader
     running_floor: int = sys.maxsize
-    """The number at which the oldest item that still runs began: deltas from there on are kept as
-    long as events are. Set by the dispatcher; as it stands, every delta may go."""
+    """The number at which the oldest item that still runs began. Deltas from there on are kept as
+    long as events are. Set by ``before_flush``; with the default, every delta may be trimmed."""
     before_flush: Callable[[], None] = attrs.field(default=lambda: None)
-    """Called before each write: the moment to set ``running_floor`` and look at ``earliest``."""
+    """Called before each write: the moment to set ``running_floor`` and to read ``earliest``."""
     writes: Histogram = attrs.field(factory=Histogram)
-    """How long writing took, each time that it succeeded."""
+    """How long each successful write took."""
     _last: int = 0
     _shed: int = 0
     _pending: list[Entry] = attrs.field(factory=list)
@@ -104,11 +105,11 @@ class Store:
         max_age: float,
         wall_clock: Callable[[], float] = time.time,
     ) -> Store:
-        """Open ``journal.sqlite3`` in ``state_dir``, making, migrating or replacing it as needed.
+        """Open ``journal.sqlite3`` in ``state_dir``; make, migrate or replace it as needed.
 
         ``max_bytes`` and ``max_age`` (seconds) bound what is kept. Blocks: call it at the start.
-        Raises ``StoreError`` only if a newer appmux made the file; with any other failure it serves
-        from memory, says so in ``trouble``, and `run` tries again.
+        Raises ``StoreError`` only if a newer appmux made the file. After any other failure the
+        journal serves from memory, says so in ``trouble``, and `run` tries again.
         """
         path = state_dir / journal_schema.FILE
         recorder = JournalWriter(path, max_bytes, max_age, wall_clock, token_hex(8))
@@ -124,20 +125,21 @@ class Store:
 
     @property
     def epoch(self) -> str:
-        """Names the numbers: those of another epoch mean nothing here."""
+        """The name of the series of numbers. Numbers of another epoch mean nothing here."""
         return self._recorder.epoch
 
     @property
     def earliest(self) -> int:
-        """The smallest cursor that a client can catch up from: every event above it is here.
+        """The smallest cursor to catch up from: the journal has every event above it.
 
-        Deltas may be missing above it, but none of an item that still runs (``running_floor``).
-        It moves up when events are trimmed, or lost with a broken file or a full memory. 0: all.
+        Deltas above it may be missing, but none of an item that still runs (``running_floor``). It
+        moves up when events are trimmed, or are lost with a broken file or a full memory. 0:
+        nothing is missing.
         """
         return max(self._recorder.lost, self._shed)
 
     def append(self, entry: Entry) -> None:
-        """Keep an entry; its number is above that of all before. Never blocks, never fails."""
+        """Keep an entry, whose number is above that of all before. Never blocks, never fails."""
         if not self._pending:
             self._wake.set()
         self._pending.append(entry)
@@ -147,7 +149,7 @@ class Store:
             self._drop_some()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Write what was appended, trim, recover, until cancelled; then write the rest and close.
+        """Write what was appended, trim and recover until cancelled; then write the rest.
 
         Wakes only for entries, for trouble, and once an hour.
         """
@@ -160,7 +162,7 @@ class Store:
             await self.close()
 
     async def close(self) -> None:
-        """Write what is left, and close the file. `run` does it at its end."""
+        """Write what is left, and close the file. `run` calls it at its end."""
         with trio.CancelScope(
             shield=True, deadline=trio.current_time() + LAST_FLUSH_SECONDS
         ) as scope:
@@ -176,15 +178,15 @@ class Store:
             log.error("the journal's last entries could not be written", entries=left)
 
     async def flush(self) -> None:
-        """Write now. Failures become ``trouble``; what isn't written stays in memory."""
+        """Write now. A failure becomes ``trouble``; what isn't written stays in memory."""
         self.before_flush()
         self._writing, self._pending = self._writing + self._pending, []
         self._writing_bytes += self._pending_bytes
         self._pending_bytes = 0
         shed, begun = self._shed, time.perf_counter()
-        self._more = False  # from here on: what is found while the thread works asks for another
+        self._more = False  # before the thread starts: a request for more meanwhile isn't lost
         try:
-            # Abandoned only when `run` is cancelled, whose last flush then waits for its thread.
+            # Abandoned only when `run` is cancelled; the last flush then waits for this thread.
             more = await trio.to_thread.run_sync(
                 self._recorder.work,
                 self._writing,
@@ -209,14 +211,14 @@ class Store:
     async def read(
         self, after: int, until: int, threads: Collection[str] | None, max_bytes: int
     ) -> list[Entry]:
-        """Entries with ``after`` < seq <= ``until``, in order, written or not yet.
+        """Return the entries with ``after`` < seq <= ``until``, in order, written or not.
 
-        Of these ``threads`` (None: of all), and always those for everybody. Up to and with the one
-        that fills ``max_bytes`` of messages: if they are less, there are no more; else ask again
-        after the last one's seq.
+        ``threads`` limits them to entries of these threads and those for everybody; None: all
+        entries. The list ends with the entry that fills ``max_bytes`` of messages. If it has fewer
+        bytes, there are no more entries; otherwise read again after the last one's seq.
 
-        When the answer is there, compare ``after`` with `earliest`: only if it isn't below, nothing
-        is missing (entries may be trimmed, or turn out broken, while they are read).
+        Entries may be trimmed, or found broken, while they are read. So compare ``after`` with
+        `earliest` once the list is there: nothing is missing only if ``after`` isn't below it.
         Raises ``StoreError`` if the file can't be read at the moment.
         """
         generation = self._recorder.generation
@@ -243,7 +245,8 @@ class Store:
         return fitting(found + [entry for entry in fresh if entry.seq > last], max_bytes)
 
     def status(self) -> dict[str, object]:
-        """For ``status``. ``bytes``: of the file; ``trouble`` as above."""
+        """Return the journal's part of ``mux/status``. ``bytes``: the size of the file's
+        content."""
         return {
             "path": str(self._recorder.path),
             "epoch": self.epoch,
@@ -270,7 +273,7 @@ class Store:
             await trio.sleep(FLUSH_INTERVAL)
 
     def _settle(self) -> None:
-        """Let go of what is written."""
+        """Drop from memory the entries that are written."""
         done = bisect_right(self._writing, self._recorder.written, key=_seq)
         self._writing = self._writing[done:]
         self._writing_bytes = sum(len(entry.message) + ENTRY_BYTES for entry in self._writing)
@@ -289,9 +292,9 @@ class Store:
         return [entry for entry in found if entry.thread is None or entry.thread in threads]
 
     def _drop_some(self) -> None:
-        """Memory is full: the oldest deltas of complete items go, or else the oldest entries.
+        """Make room in memory: drop the oldest deltas of complete items, then the oldest entries.
 
-        What is on its way to the disk stays: the worker thread has it anyway.
+        Entries that are being written stay, as the worker thread holds them anyway.
         """
         excess = self._pending_bytes + self._writing_bytes
         excess -= UNWRITTEN_BYTES - UNWRITTEN_BYTES // SHED_SHARE
@@ -343,7 +346,7 @@ class Store:
             log.info("the journal is written again", path=str(self._recorder.path))
 
     def _suspect(self, generation: int, failure: sqlite3.Error) -> None:
-        """The reader failed: have the file looked at, and replaced if it is broken or gone."""
+        """Have the file checked after a failed read, and replaced if it is broken or gone."""
         self._more = True
         self._wake.set()
         if not sqlite.is_broken(failure):

@@ -1,8 +1,7 @@
-"""The journal's chunks: entries into rows, rows into entries, and their reader.
+"""The journal's chunks: turns entries into rows and rows into entries, and reads them.
 
-Hands to: ``journal_writer``, rows to insert; ``journal``, entries that were read. Hears from:
-``journal``, in a worker thread, what to read. The reader has a connection of its own, so nobody who
-catches up waits while the disk takes a write, or the other way round.
+The reader has a connection of its own. So a client that catches up doesn't wait while the disk
+takes a write, nor the other way round. ``journal`` calls it in a worker thread.
 """
 
 from __future__ import annotations
@@ -23,13 +22,14 @@ from mux.core.protocol.journal_entry import Entry, is_delta
 from mux.storage import journal_schema, sqlite
 
 BATCH_BYTES = 1024 * 1024
-"""Of messages in one batch, so also the most in a row, but for a single larger message. It bounds
-what a reader holds in memory to find the order of a batch's chunks."""
+"""Most bytes of messages in one batch, and so in a row, except for a single larger message. The
+bound limits what a reader holds in memory to put a batch's chunks in order."""
 
 MANY_THREADS = 8
-"""From so many threads on, one scan of everything is quicker than a search for each."""
+"""From so many threads on, one scan of everything is quicker than a search for each thread."""
 
 Row = tuple[int, int, int, str | None, str, int, bytes]
+"""The columns named in ``_ROW``: first_seq, last_seq, batch, thread, kind, crc, body."""
 _ROW = "first_seq, last_seq, batch, thread, kind, crc, body"
 _FIRST, _BATCH = itemgetter(0), itemgetter(2)
 _seq = attrgetter("seq")
@@ -42,7 +42,7 @@ _encode = msgspec.msgpack.Encoder().encode
 
 
 def batches(entries: Sequence[Entry]) -> Iterator[Sequence[Entry]]:
-    """The same entries, in pieces of ``BATCH_BYTES``; a larger one is a piece by itself."""
+    """Split the entries into pieces of ``BATCH_BYTES``. A larger entry is a piece by itself."""
     ends = list(accumulate(map(len, map(_message, entries))))
     start = size = 0
     while start < len(entries):
@@ -52,10 +52,10 @@ def batches(entries: Sequence[Entry]) -> Iterator[Sequence[Entry]]:
 
 
 def rows(batch: Sequence[Entry], made_at: int) -> Iterator[tuple[object, ...]]:
-    """A batch as rows of the table ``chunk``, all columns in order."""
+    """Yield a batch as rows of the table ``chunk``, all columns in order."""
     first = batch[0].seq
     groups: dict[tuple[str | None, bool], list[tuple[int, str, bytes]]] = {}
-    # Run by run, as a loop over entries in Python would hold up the event loop (by the GIL).
+    # By runs: a loop over single entries in Python would hold up the event loop (by the GIL).
     for (thread, method), run in groupby(batch, _stream):
         groups.setdefault((thread, is_delta(method)), []).extend(map(_kept, run))
     for (thread, delta), group in groups.items():
@@ -65,7 +65,7 @@ def rows(batch: Sequence[Entry], made_at: int) -> Iterator[tuple[object, ...]]:
 
 
 def fitting(entries: list[Entry], room: int) -> list[Entry]:
-    """The first of them, up to and with the one that fills ``room`` bytes."""
+    """Return the first entries, up to and including the one that fills ``room`` bytes."""
     for index, entry in enumerate(entries):
         room -= len(entry.message)
         if room <= 0:
@@ -89,9 +89,10 @@ class Reader:
         threads: Collection[str] | None,
         max_bytes: int,
     ) -> tuple[list[Entry], bool]:
-        """Entries as `Store.read` gives them, and whether these are all.
+        """Return entries as `Store.read` does, and whether these are all.
 
-        Raises ``sqlite3.Error``; ``Broken`` if what is there isn't what was written.
+        Opens a new connection if ``generation`` isn't that of the last call. Raises
+        ``sqlite3.Error``, and ``Broken`` if the file doesn't hold what was written.
         """
         if generation != self._generation:
             self.end()
@@ -99,7 +100,7 @@ class Reader:
             self._generation = generation
         assert self._connection
         try:
-            # One transaction: all of its searches see the same batches.
+            # In one transaction all searches see the same batches.
             self._connection.execute("BEGIN")
             found = _read(self._connection, after, until, threads, max_bytes)
             self._connection.execute("COMMIT")
@@ -123,7 +124,7 @@ def _read(
     threads: Collection[str] | None,
     max_bytes: int,
 ) -> tuple[list[Entry], bool]:
-    # Where the batch that holds after + 1 begins, or one before it.
+    # Begin with the batch that holds after + 1, or with one before it.
     nearest: Row | None = connection.execute(
         f"SELECT {_ROW} FROM chunk WHERE first_seq <= ? ORDER BY first_seq DESC LIMIT 1",
         (after + 1,),
@@ -132,7 +133,7 @@ def _read(
     found: list[Entry] = []
     size = 0
     for _, batch in groupby(_rows(connection, start, until, threads), _BATCH):
-        # Each chunk is in order, and together they are few runs, which is what sort is best at.
+        # Each chunk is in order, so these are a few sorted runs, which sort() merges quickly.
         entries = [entry for row in batch for entry in _entries(row, after, until)]
         entries.sort(key=_seq)
         found += entries
@@ -145,7 +146,7 @@ def _read(
 def _rows(
     connection: sqlite3.Connection, start: int, until: int, threads: Collection[str] | None
 ) -> Iterator[Row]:
-    """The chunks that begin in start..until, in the order of ``first_seq``, fetched as needed."""
+    """Yield the chunks that begin in start..until, ordered by ``first_seq``, fetched as needed."""
     span = "first_seq BETWEEN ? AND ?"
     if threads is None:
         return connection.execute(
@@ -172,7 +173,7 @@ def _rows(
 
 
 def _entries(row: Row, after: int, until: int) -> list[Entry]:
-    """Those of a chunk with ``after`` < seq <= ``until``."""
+    """Return the entries of a chunk with ``after`` < seq <= ``until``."""
     thread, kept = _checked(row)[3], _decode(row[6])
     start, end = (bisect_right(kept, seq, key=_FIRST) for seq in (after, until))
     return [Entry(seq, thread, method, message) for seq, method, message in kept[start:end]]

@@ -1,16 +1,13 @@
 """The journal's file: its tables and their versions.
 
-Hands to: ``sqlite``, what the file is. Hears from: ``journal_writer`` and ``journal_chunks``, where
-it is.
-
-    life    one row: which epoch the numbers belong to, and how far they may have been handed out
+    life    one row: the epoch of the numbers, and how far they may have been given out
     chunk   entries of one thread and one kind that were written together, as one value
 
-A *batch* is what was written in one transaction: entries that follow one another, bounded in bytes,
-as one chunk for each thread and kind among them. ``batch`` is the first number in it; so batches
-don't overlap, the chunks of one batch do, and whoever wants entries in order sorts within a batch.
-A row for each entry would cost a hundred times as many rows and could not be written at the pace of
-a busy app-server.
+A *batch* is what was written in one transaction: consecutive entries, bounded in bytes, as one
+chunk for each thread and kind among them. A chunk's ``batch`` is the first number in its batch. So
+batches don't overlap, but the chunks of one batch do: a reader that needs entries in order sorts
+within a batch. A row for each entry would make a hundred times as many rows, and could not be
+written at the pace of a busy app-server.
 """
 
 from __future__ import annotations
@@ -55,22 +52,22 @@ def _first(connection: sqlite3.Connection) -> None:
 
 
 MIGRATIONS: list[Callable[[sqlite3.Connection], None]] = [_first]
-"""See ``database.Form``. Append, never edit."""
+"""See ``sqlite.Form.migrations``. Append, never edit."""
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """Open the journal for writing. Raises what ``database.connect`` does."""
+    """Open the journal for writing. Raises what ``sqlite.connect`` does."""
     without = "clients then can't catch up on what they missed"
     return sqlite.connect(path, sqlite.Form("the journal", APPLICATION, MIGRATIONS, without))
 
 
 def connect_to_read(path: Path) -> sqlite3.Connection:
-    """Open a journal that is there. Raises ``sqlite3.Error`` if it isn't."""
-    connection = sqlite.open_file(path, "rw")  # "ro" couldn't always take part in the WAL
+    """Open an existing journal for reading. Raises ``sqlite3.Error`` if there is none."""
+    connection = sqlite.open_file(path, "rw")  # "ro" can't always use the write-ahead log
     connection.execute("PRAGMA query_only = ON")
     return connection
 
 
 def checksum(body: bytes, *columns: object) -> int:
-    """Of a chunk's body and its other columns, so that a flipped bit anywhere is noticed."""
+    """Return a checksum of a chunk's body and other columns, so that any flipped bit is noticed."""
     return zlib.crc32(body, zlib.crc32(repr(columns).encode()))

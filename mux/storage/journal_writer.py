@@ -1,11 +1,10 @@
-"""The one who changes the journal's file: writes batches, trims, gives space back, recovers.
+"""Changes the journal's file: writes batches, trims, gives space back, recovers.
 
-Hands to: ``journal_schema``, what opens the file; ``journal``, failures.
-Hears from: ``journal``, which calls it in one worker thread at a time.
+``journal`` calls it in one worker thread at a time.
 
-What it keeps true, whatever fails: entries up to ``written`` are on disk, or counted as lost in
-``lost``; a batch is there whole or not at all; no number is handed out twice in an epoch, since
-numbers are only used below the mark ``reserved``, which is on disk before them.
+Invariants, whatever fails: entries up to ``written`` are on disk, or counted as lost in ``lost``. A
+batch is there whole or not at all. No number is given out twice in an epoch, since numbers are only
+used below the mark ``reserved``, which is on disk before them.
 """
 
 from __future__ import annotations
@@ -28,9 +27,10 @@ from mux.storage.journal_chunks import batches, rows
 from mux.storage.sqlite import transaction
 
 RESERVED = 2**30
-"""Numbers reserved ahead. After a kill the next life begins past them. So many that even a disk
-that is full for hours can't exhaust them (at 100,000 messages/s: three hours), and so few that
-8 million kills fit into the 53 bits which JSON's numbers have everywhere."""
+"""How many numbers are reserved ahead. After a kill the next life begins past them. They are so
+many that even a disk that is full for hours can't exhaust them (at 100,000 messages/s: three
+hours), and so few that 8 million kills fit into the 53 bits which JSON's numbers have
+everywhere."""
 
 TRIMMED_SHARE = 16
 """Trimming frees a 16th of the bound at once, so that it is rare; that is 32 MiB by default."""
@@ -39,10 +39,11 @@ FREE_SHARE = 8
 """Free pages of more than an eighth of the bound are given back; fewer are soon written again."""
 
 STEP_ROWS = 1000
-"""Trimmed in one transaction: some milliseconds, so that entries don't wait long to be written."""
+"""Rows trimmed in one transaction: some milliseconds, so that entries don't wait long to be
+written."""
 
 STEP_PAGES = 1024
-"""Given back in one transaction; as above. 4 MiB."""
+"""Pages given back in one transaction, 4 MiB: bounded for the same reason as ``STEP_ROWS``."""
 
 Victim = tuple[int, int, int, str]
 """A chunk to delete: first_seq, last_seq, bytes, kind."""
@@ -53,35 +54,39 @@ log = structlog.get_logger()
 
 
 class FileState(msgspec.Struct, frozen=True):
-    """What a file says of the lives before."""
+    """The epoch and numbers that earlier lives left in a file."""
 
     epoch: str
     reserved: int
+    """No number from here on was given out."""
     earliest: int
+    """The last event that is no longer in the file; 0: none."""
     last: int
-    """The number of the newest entry there is; 0: none."""
+    """The number of the newest entry in the file; 0: none."""
 
 
 @attrs.define(eq=False, repr=False)
 class JournalWriter:
-    """The one who changes the file. ``written``, ``lost`` and the like may be read at any time."""
+    """The only writer of the file. Its public fields may be read at any time, from any thread."""
 
     path: Path
     max_bytes: int
     max_age: float
     wall_clock: Callable[[], float]
     epoch: str
+    """The epoch of this life, until `begin` takes over that of the file."""
     written: int = 0
     """The last number that memory needn't keep any more."""
     lost: int = 0
-    """The last number of an event (or of a running item's delta) that was there and isn't now."""
+    """The last number of an event (or of a running item's delta) that was written and no longer is
+    there."""
     used: int = 0
     """Bytes of the file that hold something, as of the last call."""
     generation: int = 0
-    """Counts the times the file was opened; 0: it wasn't, so there is nothing to read."""
+    """Counts how often the file was opened. 0: never, so there is nothing to read."""
     suspicion: tuple[int, str] | None = None
-    """A ``generation`` of the file, and why it is to be moved aside by the next call: the reader's
-    finding, or our own. Of an earlier generation, it means nothing."""
+    """A ``generation`` of the file, and why the next call is to move that file aside. Found by the
+    reader or the writer; without effect if the generation is an earlier one."""
     _connection: sqlite3.Connection | None = None
     _identity: tuple[int, int] = (0, 0)
     _reserved: int = 0
@@ -90,7 +95,7 @@ class JournalWriter:
     # -- Opening ----------------------------------------------------------------------------------
 
     def begin(self) -> None:
-        """Open the file at the start and go on with its epoch and numbers, if it has some.
+        """Open the file at the start, and continue its epoch and numbers if it has some.
 
         Raises ``StoreError`` if a newer appmux made it. After any other ``sqlite3.Error`` or
         ``OSError`` this life has an epoch of its own, which the file gets when it can be opened.
@@ -98,12 +103,12 @@ class JournalWriter:
         self._connect(adopt=True)
 
     def work(self, entries: Sequence[Entry], floor: int, shed: int) -> bool:
-        """Write what of ``entries`` isn't written, and do one step of trimming; whether there is
-        more of that to do. Opens the file first if need be.
+        """Write those of ``entries`` that aren't written, and do one step of trimming.
 
-        ``floor``: deltas from this number on are of running items. ``shed``: the last number that
-        memory had to drop. Raises ``sqlite3.Error``, ``OSError`` or ``StoreError``; what was
-        written until then is told by ``written``.
+        Returns whether there is more to trim. Opens the file first if need be. ``floor``: deltas
+        from this number on belong to running items. ``shed``: the last number that memory had to
+        drop. Raises ``sqlite3.Error``, ``OSError`` or ``StoreError``; ``written`` then says how far
+        it came.
         """
         try:
             connection = self._ready()
@@ -115,10 +120,10 @@ class JournalWriter:
             raise
 
     def end(self, last: int) -> None:
-        """Close the file; ``last`` is the last number handed out. Never raises."""
+        """Close the file; ``last`` is the last number given out. Never raises."""
         with contextlib.suppress(sqlite3.Error):
             if self._connection and last <= self.written:
-                # An orderly end leaves no gap in the numbers.
+                # Take the reservation back, so that an orderly end leaves no gap in the numbers.
                 _save(self._connection, last + 1, self.lost)
                 self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         self._close()
@@ -129,7 +134,7 @@ class JournalWriter:
         if self._connection is None:
             self._connect(adopt=False)
         elif self._identity != sqlite.identity(self.path):
-            # Written entries would go nowhere: SQLite keeps writing into a file without a name.
+            # SQLite would keep writing into the file without a name, and the entries be lost.
             raise sqlite.Removed("it was removed or replaced")
         assert self._connection
         return self._connection
@@ -150,7 +155,7 @@ class JournalWriter:
             if life and adopt:
                 self._adopt(self._connection, life)
             elif life and life.epoch == self.epoch:
-                with transaction(self._connection):  # a commit that failed may have come true
+                with transaction(self._connection):  # a failed commit may be on disk after all
                     self._connection.execute(
                         "DELETE FROM chunk WHERE first_seq > ?", (self.written,)
                     )
@@ -163,7 +168,7 @@ class JournalWriter:
         self.generation += 1
 
     def _adopt(self, connection: sqlite3.Connection, life: FileState) -> None:
-        """Go on with the file's epoch; nothing of it is ours before the numbers are reserved."""
+        """Continue the file's epoch. Take over nothing of it before the numbers are reserved."""
         written = max(life.reserved, life.last + 1) - 1
         reserved = written + 1 + RESERVED
         _save(connection, reserved, life.earliest)
@@ -172,7 +177,7 @@ class JournalWriter:
         self._reserved, self._saved = reserved, life.earliest
 
     def _start_over(self, connection: sqlite3.Connection) -> None:
-        """Make the file that of our epoch. What was written elsewhere is lost."""
+        """Empty the file and give it this life's epoch. Entries of an earlier file are lost."""
         self.lost = max(self.lost, self.written)
         reserved = self.written + 1 + RESERVED
         with transaction(connection):
@@ -185,7 +190,7 @@ class JournalWriter:
         self._reserved, self._saved = reserved, self.lost
 
     def _sync(self, connection: sqlite3.Connection) -> None:
-        # On the disk itself, so that not even a power cut takes a reservation back.
+        # A checkpoint syncs the file, so that not even a power cut takes a reservation back.
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         self._used(connection)
 
@@ -214,9 +219,9 @@ class JournalWriter:
             victims = _surplus(connection, floor, excess + self.max_bytes // TRIMMED_SHARE)
         if not victims:
             return False
-        # Deltas of items that are complete are no loss: the item's last event has the whole text.
+        # Deltas of complete items are no loss: the item's last event has the whole text.
         losses = [last for _, last, _, kind in victims if kind != "delta" or last >= floor]
-        # Before they are gone, so that no reader finds them missing and unannounced.
+        # Set before the deletion, so that a reader never misses entries without being told.
         self.lost = max(self.lost, *losses, 0)
         with transaction(connection):
             connection.executemany(
@@ -262,10 +267,10 @@ class JournalWriter:
     # -- Trouble ----------------------------------------------------------------------------------
 
     def _give_up(self, failure: BaseException) -> None:
-        """After a failure: go on with the connection only if the file itself is beyond doubt."""
+        """After a failure: keep the connection only if the file itself is beyond doubt."""
         if sqlite.is_broken(failure):
             self.suspicion = (self.generation, str(failure))
-        self._saved = -1  # what was rolled back isn't saved
+        self._saved = -1  # unknown: a rolled back value isn't saved
         if sqlite.code(failure) not in {sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY}:
             self._close()
 
@@ -290,7 +295,10 @@ class JournalWriter:
 
 
 def _life(connection: sqlite3.Connection) -> FileState | None:
-    """None in a new file. Raises ``Broken`` if it hasn't the tables of its version."""
+    """Read the file's state; None for a new file.
+
+    Raises ``Broken`` if the file hasn't the tables of its version.
+    """
     try:
         row = connection.execute("SELECT epoch, reserved, earliest FROM life").fetchone()
         newest = connection.execute(
@@ -318,9 +326,9 @@ def _save(connection: sqlite3.Connection, reserved: int, earliest: int) -> None:
 
 
 def _surplus(connection: sqlite3.Connection, floor: int, excess: int) -> list[Victim]:
-    """Some ``excess`` bytes of chunks: deltas whose items are all complete, then of any kind.
+    """Choose chunks of about ``excess`` bytes: deltas of complete items first, then any kind.
 
-    The oldest first, and no more than ``STEP_ROWS`` of each.
+    The oldest come first, and no more than ``STEP_ROWS`` of each.
     """
     columns = "SELECT first_seq, last_seq, bytes, kind FROM chunk"
     victims = _until(
@@ -350,7 +358,7 @@ def _until(excess: int, found: Iterable[Victim]) -> list[Victim]:
 
 
 def _whole(*columns: object) -> tuple[int, ...]:
-    """The same. Raises ``Broken`` unless they are numbers: SQLite promises none."""
+    """Return the columns. Raises ``Broken`` unless they are integers: SQLite promises none."""
     if not all(type(column) is int for column in columns):
         raise sqlite.Broken("its numbers are garbled")
     return cast("tuple[int, ...]", columns)

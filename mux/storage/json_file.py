@@ -1,10 +1,9 @@
-"""A small file that is replaced as a whole: readers see the old text or the new one, never half.
+"""A small file that is replaced as a whole: a reader sees the old text or the new one, never half.
 
-So it is after a power cut, too: the new text is on the disk before it gets the name. Those in JSON
-name the version of their format, so that an older appmux doesn't misread them.
+The same holds after a power cut, as the new text is on the disk before it gets the file's name. A
+JSON file names the version of its format, so that an older appmux doesn't misread it.
 
-Hands to: the file system. Hears from: ``devices``, ``push.endpoints``, ``preferences`` and
-``write_behind``, what stands in their files.
+Used by: ``access.devices``, ``push.endpoints``, ``notices.preferences`` and ``write_behind``.
 """
 
 from __future__ import annotations
@@ -21,10 +20,11 @@ from mux.errors import AppmuxError
 from mux.posix import private_file
 
 NEW: Final = ".new"
-"""Ends the name of what isn't whole yet. A kill leaves one, and the next writer begins it anew."""
+"""Suffix of a file that isn't complete yet. A kill leaves such a file, and the next writer begins
+it anew."""
 
 BROKEN: Final = ".broken"
-"""Ends the name of what was damaged, for whoever wants to know why: one of each file."""
+"""Suffix of a file that was damaged, for whoever wants to know why: one is kept of each file."""
 
 log = structlog.get_logger()
 
@@ -36,10 +36,12 @@ def read(
     error: type[AppmuxError],
     unreadable: Callable[[Path, str], AppmuxError],
 ) -> dict[str, Any] | None:
-    """The JSON object that it holds, of this version; None if there is no such file. Blocks.
+    """Read the JSON object in a file, which must be of this version. Blocks.
 
-    ``what`` it should be, for people. Raises what ``unreadable`` makes of the path and the reason:
-    if it is damaged, with ``DamagedError`` as its cause; ``error`` if a newer appmux wrote it.
+    Returns None if there is no such file. ``what`` names for people what the file should be. Raises
+    what ``unreadable`` makes of the path and the reason if the file can't be read; if it is
+    damaged, that error's cause is a ``DamagedError``. Raises ``error`` if a newer appmux wrote the
+    file.
     """
     try:
         raw = private_file.read(path)
@@ -58,18 +60,19 @@ def read(
 
 
 class DamagedError(ValueError):
-    """The cause of an error about a file that can be read, and makes no sense."""
+    """The cause of an error about a file that can be read but makes no sense."""
 
 
 def set_aside(path: Path, lost: str, instead: str | None = None) -> None:
-    """Give a damaged file another name, and say so; ``lost``: what is lost with it. Blocks.
+    """Rename a damaged file and log that. Blocks. Raises ``OSError``.
 
-    ``instead``: what stands in its place from then on. Raises ``OSError``.
+    ``lost`` says what is lost with the file. ``instead`` is the text that takes its place from then
+    on; None leaves no file there.
     """
     aside = path.with_name(path.name + BROKEN)
     if instead is None:
         path.replace(aside)
-    else:  # at no moment is there none: that would mean something else
+    else:  # a link first, so that the file is never absent: that would mean something else
         new = prepare(path, instead)
         aside.unlink(missing_ok=True)
         os.link(path, aside)
@@ -79,15 +82,16 @@ def set_aside(path: Path, lost: str, instead: str | None = None) -> None:
 
 
 def replace(path: Path, text: str) -> None:
-    """Write it, mode 0600, so that it outlives a power cut. Blocks. Raises ``OSError``."""
+    """Replace the file's text (mode 0600), so that it outlives a power cut. Blocks. Raises
+    ``OSError``."""
     prepare(path, text).replace(path)
     private_file.sync_directory(path.parent)
 
 
 def prepare(path: Path, text: str, ending: str = NEW) -> Path:
-    """Have the text on the disk beside the file; where. It still has to get its name.
+    """Put the text on the disk beside the file, and return the path of the new file.
 
-    Blocks. Raises ``OSError``.
+    The caller still has to rename it to ``path``. Blocks. Raises ``OSError``.
     """
     new = path.with_name(path.name + ending)
     # A file left by an earlier life may be anything.
@@ -99,6 +103,6 @@ def prepare(path: Path, text: str, ending: str = NEW) -> Path:
             file.flush()
             os.fsync(file.fileno())
     except OSError:
-        new.unlink(missing_ok=True)  # it takes room that is wanted just now
+        new.unlink(missing_ok=True)  # it takes space that is needed just now
         raise
     return new

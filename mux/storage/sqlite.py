@@ -1,8 +1,8 @@
-"""A SQLite file of ours: how it is opened, its version, and what becomes of one that can't be used.
+"""SQLite files of ours: how one is opened and migrated, and what becomes of one that can't be used.
 
-Hands to: ``journal_schema`` (the journal), ``push.queue_file``: open connections. All of it blocks:
-outside of the start it is called in a worker thread. Hears from: them, which file it is, and the
-tables of each of its versions.
+Everything here blocks: outside of the start it is called in a worker thread.
+
+Used by: ``journal_schema``, ``push.queue_file`` and ``notices.ledger``, each with its own ``Form``.
 """
 
 from __future__ import annotations
@@ -23,56 +23,56 @@ from mux.errors import AppmuxError
 from mux.posix import private_file
 
 BUSY_SECONDS = 2.0
-"""Waited for a lock. Reader and writer of one broker hardly meet; an operator's ``sqlite3`` may."""
+"""How long to wait for a lock. Reader and writer of one broker hardly meet; an operator's
+``sqlite3`` may hold one."""
 
 WAL_BYTES = 16 * 1024 * 1024
-"""What the write-ahead log may keep on disk once its pages are in the file: SQLite moves them there
-at 4 MiB, so it grows further only in a burst."""
+"""Bytes that the write-ahead log may keep on disk once its pages are in the file. SQLite moves them
+there at 4 MiB, so the log grows further only in a burst."""
 
 KEPT_BROKEN = 2
-"""Files kept that turned out broken, for whoever wants to know why. Each may be as big as the
+"""How many broken files are kept, for whoever wants to know why. Each may be as big as the
 journal."""
 
 
 SIDE_FILES = ("-wal", "-shm", "-journal")
-"""What SQLite has beside a file, and opens by itself."""
+"""Suffixes of the files that SQLite keeps beside a file, and opens by itself."""
 
 
 class StoreError(AppmuxError):
-    """A file of ours can't be used, or not now; its text says why and what to do."""
+    """A file of ours can't be used, or not now. The text says why and what to do."""
 
 
 class Broken(sqlite3.DatabaseError):
-    """The file isn't a journal, or isn't whole. It is to be moved aside."""
+    """The file isn't one of this form, or isn't whole. It is to be moved aside."""
 
 
 class Removed(OSError):
-    """The file that is open isn't the one under its name any more."""
+    """The open file no longer is the one under its name."""
 
 
 class Form(msgspec.Struct, frozen=True):
-    """What a file is.
-
-    ``what`` it holds, for errors; ``application``: four letters in its header, so that a foreign or
-    garbled file isn't taken for one of a newer version; ``without``: what is lost without it.
-
-    ``migrations``: each takes the file one version further, in a transaction of its own; the first
-    from nothing. A file's version is the number of those it has seen (``PRAGMA user_version``).
-
-    ``forgets``: what is deleted in it is to be nowhere on the disk, at the cost of some writes.
-    """
+    """The format of a file."""
 
     what: str
+    """Names the content, for errors."""
     application: int
+    """Four letters in the file's header, so that a foreign or garbled file isn't taken for one of a
+    newer version."""
     migrations: Sequence[Callable[[sqlite3.Connection], None]]
+    """Each migration takes the file one version further, in a transaction of its own; the first
+    begins with an empty file. A file's version is the number of migrations it has seen (``PRAGMA
+    user_version``)."""
     without: str
+    """Says what is lost without the file, for errors."""
     forgets: bool = False
+    """True if deleted content must be nowhere on the disk, at the cost of some writes."""
 
 
 def connect(path: Path, form: Form) -> sqlite3.Connection:
-    """Open the file for writing, making or migrating it as needed.
+    """Open the file for writing; make or migrate it as needed.
 
-    Raises ``StoreError`` if a newer appmux made it (then nothing is changed), ``Broken`` if it is
+    Raises ``StoreError`` if a newer appmux made it (nothing is changed then), ``Broken`` if it is
     to be moved aside, other ``sqlite3.Error`` or ``OSError`` if it can't be opened now.
     """
     for beside in SIDE_FILES:
@@ -80,18 +80,18 @@ def connect(path: Path, form: Form) -> sqlite3.Connection:
     if private_file.check(path):
         _refuse_newer(path, form)
     else:
-        # Not by SQLite, whose files anybody may read; its side files take over this one's mode.
+        # SQLite would make a file that anybody may read. Its side files take over this one's mode.
         os.close(private_file.open_file(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
     connection = open_file(path, "rw")
     try:
-        # Before there is a table, or it has no effect; needed so that the file can shrink.
+        # Needed so that the file can shrink. Has an effect only before there is a table.
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
         connection.execute("PRAGMA journal_mode = WAL")
-        # A commit then doesn't wait for the disk. It survives our death, not the machine's; the
-        # file stays whole in both.
+        # With NORMAL a commit doesn't wait for the disk. It survives a kill of the process, not a
+        # power cut; the file stays whole after both.
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute(f"PRAGMA journal_size_limit = {WAL_BYTES}")
-        # Else pages of deleted rows are overwritten only where that costs no further write.
+        # With FAST, deleted rows are overwritten only where that costs no further write.
         connection.execute(f"PRAGMA secure_delete = {'ON' if form.forgets else 'FAST'}")
         _migrate(connection, form)
     except BaseException:
@@ -101,12 +101,15 @@ def connect(path: Path, form: Form) -> sqlite3.Connection:
 
 
 def open_file(path: Path, mode: str) -> sqlite3.Connection:
-    """A connection for one worker thread at a time. Raises ``sqlite3.Error`` without a file."""
+    """Open a connection, to be used by one worker thread at a time.
+
+    Raises ``sqlite3.Error`` if there is no file.
+    """
     return sqlite3.connect(
         f"file:{urllib.parse.quote(str(path))}?mode={mode}",
         uri=True,
         timeout=BUSY_SECONDS,
-        isolation_level=None,  # transactions are begun and ended where one can read it
+        isolation_level=None,  # transactions are begun and ended explicitly
         check_same_thread=False,  # one worker thread at a time, not always the same
     )
 
@@ -145,14 +148,14 @@ def _migrate(connection: sqlite3.Connection, form: Form) -> None:
             connection.execute("COMMIT")
         except sqlite3.OperationalError as failure:
             connection.execute("ROLLBACK")
-            if code(failure) == sqlite3.SQLITE_ERROR:  # other tables than that version has
+            if code(failure) == sqlite3.SQLITE_ERROR:  # its tables aren't those of its version
                 raise Broken(str(failure)) from failure
             raise
 
 
 @contextlib.contextmanager
 def transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    """All of it or nothing."""
+    """Run the block in one transaction: all of it is written, or nothing."""
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield
@@ -165,33 +168,33 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
 
 
 def empty_log(connection: sqlite3.Connection) -> bool:
-    """Move what the write-ahead log holds into the file, and cut it to nothing; whether it was.
+    """Move the write-ahead log's content into the file and cut the log to nothing.
 
-    It isn't while somebody reads. Raises ``sqlite3.Error``.
+    Returns whether that worked; it doesn't while somebody reads. Raises ``sqlite3.Error``.
     """
     busy, _pages, _moved = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
     return not busy
 
 
 def free_pages(connection: sqlite3.Connection) -> int:
-    """Pages of the file that hold nothing."""
+    """Return how many pages of the file hold nothing."""
     return int(connection.execute("PRAGMA freelist_count").fetchone()[0])
 
 
 def give_back(connection: sqlite3.Connection, pages: int) -> None:
-    """Give so many free pages back to the file system, in one transaction."""
-    # Not by `execute`: of a statement without columns that makes one step, which frees one page.
+    """Give up to ``pages`` free pages back to the file system, in one transaction."""
+    # `execute` makes one step of a statement without columns, which would free only one page.
     connection.executescript(f"PRAGMA incremental_vacuum({pages})")
 
 
 def code(failure: BaseException) -> int | None:
-    """SQLite's primary result code, if there is one."""
+    """Return SQLite's primary result code, or None if the failure has none."""
     extended: int | None = getattr(failure, "sqlite_errorcode", None)
     return None if extended is None else extended & 0xFF
 
 
 def is_broken(failure: BaseException) -> bool:
-    """Whether the file itself is at fault: trying again won't help, a new file will."""
+    """Return whether the file itself is at fault: trying again won't help, a new file will."""
     if isinstance(failure, Broken):
         return True
     if not isinstance(failure, sqlite3.DatabaseError):
@@ -199,13 +202,13 @@ def is_broken(failure: BaseException) -> bool:
     extended = getattr(failure, "sqlite_errorcode", None)
     return (
         code(failure) in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
-        or extended == sqlite3.SQLITE_IOERR_SHORT_READ  # cut off while we have it open
-        or (extended is None and "UTF-8" in str(failure))  # text that isn't any
+        or extended == sqlite3.SQLITE_IOERR_SHORT_READ  # the file was cut off while open
+        or (extended is None and "UTF-8" in str(failure))  # text that isn't valid
     )
 
 
 def advice(path: Path, failure: BaseException) -> str:
-    """For people: what to do about a failure to write there."""
+    """Say, for people, what to do about a failure to write to this file."""
     number = failure.errno if isinstance(failure, OSError) else None
     if is_broken(failure):
         return "it is moved aside, and a new one begun"
@@ -215,7 +218,7 @@ def advice(path: Path, failure: BaseException) -> str:
         return f"see after {failure.filename}"
     if code(failure) == sqlite3.SQLITE_FULL or number in {errno.ENOSPC, errno.EDQUOT}:
         return "free some space on its disk"
-    if code(failure) == sqlite3.SQLITE_IOERR and _is_full(path):  # of its side files
+    if code(failure) == sqlite3.SQLITE_IOERR and _is_full(path):  # a side file couldn't grow
         return "free some space on its disk"
     if code(failure) in {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM} or (
         number in {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENOENT}
@@ -232,9 +235,9 @@ def _is_full(path: Path) -> bool:
 
 
 def move_aside(path: Path, now: float) -> Path:
-    """Rename the file (and its write-ahead log) to ``….broken-<UTC>``; where it is now.
+    """Rename the file and its write-ahead log to ``….broken-<UTC>``, and return the new path.
 
-    Of those only the newest ``KEPT_BROKEN`` stay. Raises OSError.
+    Only the newest ``KEPT_BROKEN`` of these stay. Raises ``OSError``.
     """
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now))
     aside = path.with_name(f"{path.name}.broken-{stamp}")
@@ -251,7 +254,10 @@ def move_aside(path: Path, now: float) -> Path:
 
 
 def identity(path: Path) -> tuple[int, int]:
-    """Tells a file from another one that has its name by now."""
+    """Return device and inode of the file, which tell it from another one that has its name by now.
+
+    Returns (0, 0) if there is no file.
+    """
     try:
         status = path.stat()
     except FileNotFoundError:

@@ -1,8 +1,4 @@
-"""The state directory: one broker owns it, and says there how it can be reached.
-
-Hands to: ``server`` the claim; ``status`` the address of the broker that runs.
-Hears from: the configuration, the path.
-"""
+"""The state directory: one broker owns it, and announces in it how that broker can be reached."""
 
 from __future__ import annotations
 
@@ -32,30 +28,33 @@ class StateDirError(AppmuxError):
 
 @attrs.define(eq=False, repr=False)
 class StateDir:
-    """A state directory that is ours until ``release``."""
+    """A state directory that belongs to this process until ``release``."""
 
     path: Path
     _lock: TextIO
 
     def announce(self, urls: list[str]) -> None:
-        """Say where this broker listens, for ``appmux status`` and its like."""
+        """Write where this broker listens, for `appmux status` and similar commands."""
         text = json.dumps({"pid": os.getpid(), "listeners": urls})
         try:
             json_file.replace(self.path / ADDRESS, text)
         except OSError as failure:
-            # A full disk is no reason to serve nobody.
+            # A full disk is no reason to refuse clients.
             path = str(self.path / ADDRESS)
             log.error("`appmux status` won't find this broker", why=failure.strerror, path=path)
 
     def release(self) -> None:
-        """Give it up. The lock goes with the process in any case."""
+        """Remove the announcement and unlock the directory. The process's end unlocks it too."""
         with contextlib.suppress(OSError):
             (self.path / ADDRESS).unlink()
         self._lock.close()
 
 
 def claim(path: Path) -> StateDir:
-    """Make the directory (mode 0700) and lock it. Raises ``StateDirError``, e.g. if it is taken."""
+    """Make the directory (mode 0700) and lock it.
+
+    Raises ``StateDirError`` if it can't be used, for example because another broker has it.
+    """
     try:
         private_file.make_directory(path, links=True)
         lock = os.fdopen(private_file.open_file(path / LOCK, os.O_RDWR | os.O_CREAT), "r+")
@@ -87,7 +86,10 @@ def claim(path: Path) -> StateDir:
 
 
 def listeners(path: Path) -> list[str]:
-    """Where the broker of this state directory listens. Raises ``StateDirError`` if none runs."""
+    """Return the URLs at which the broker of this state directory listens.
+
+    Raises ``StateDirError`` if no broker runs on it.
+    """
     urls = announced(path)
     if urls is None:
         raise StateDirError(

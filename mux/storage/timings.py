@@ -1,7 +1,4 @@
-"""How long something took, each time, in buckets: for the metrics.
-
-Hands to: ``metrics``. Hears from: whoever measures.
-"""
+"""A histogram of durations, for the metrics."""
 
 from __future__ import annotations
 
@@ -11,21 +8,28 @@ from itertools import accumulate
 import attrs
 
 BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
-"""Seconds: from a write into the page cache to a disk that is about to fail."""
+"""Upper bounds of the buckets in seconds: from a write into the page cache to a disk that is about
+to fail."""
 
 
 @attrs.define
 class Histogram:
-    """Times in seconds: how many fell into each bucket, the last of which has no end; their sum."""
+    """Durations in seconds, counted in buckets."""
 
     counts: list[int] = attrs.field(factory=lambda: [0] * (len(BOUNDS) + 1))
+    """Durations for each bucket of ``BOUNDS``; the last bucket has no upper bound."""
     total: float = 0.0
+    """The sum of all durations, in seconds."""
 
     def observe(self, seconds: float) -> None:
+        """Count one duration."""
         self.counts[bisect_left(BOUNDS, seconds)] += 1
         self.total += seconds
 
     def buckets(self) -> list[tuple[str, int]]:
-        """As Prometheus counts: the upper bound as text, and how many took that long or less."""
+        """Return cumulative counts as Prometheus wants them.
+
+        Each pair is an upper bound as text, and the number of durations that took so long or less.
+        """
         names = [*(str(bound) for bound in BOUNDS), "+Inf"]
         return list(zip(names, accumulate(self.counts), strict=True))

@@ -1,11 +1,13 @@
-"""Has a small file written while the broker goes on, until the disk has taken it.
+"""Writes a small file in the background, and tries again until the disk has taken it.
 
-Two things can't be written at once: what a full disk doesn't take though it counts already (a
-device was shut out), and what isn't worth a wait (when a device was last seen). The text is put on
-the disk in a worker thread; it gets the file's name in the one task that knows whether it is still
-what should stand there, so nothing older is written over what came meanwhile.
+Two kinds of change aren't written at once. The first counts already although a full disk doesn't
+take it (a device was revoked). The second isn't worth a wait (when a device was last seen).
 
-Hands to: ``json_file``. Hears from: ``devices``, ``push.endpoints``, ``preferences``: what.
+A worker thread puts the text on the disk under another name. Only the one task that knows the
+latest text renames it to the file's name, so an older text never replaces what was written
+meanwhile.
+
+Used by: ``access.devices``, ``push.endpoints``, ``notices.preferences``.
 """
 
 from __future__ import annotations
@@ -27,43 +29,48 @@ LAST_RETRY: Final = 5.0
 """Seconds until the disk is tried again after a failure, doubled from the first to the last."""
 
 SELDOM: Final = 60.0
-"""Seconds for which what isn't worth a wait is gathered: a device that comes and goes costs no
-more."""
+"""Seconds for which changes that don't matter are gathered, so that a device that comes and goes
+costs one write in that time."""
 
 BEHIND: Final = ".next"
-"""Ends the name of what a worker thread writes: not that of what is written at once meanwhile."""
+"""Suffix of the file that a worker thread writes. It differs from ``json_file.NEW``, as the file
+may be written at once meanwhile."""
 
 log = structlog.get_logger()
 
 
 @attrs.define(eq=False, repr=False)
 class WriteBehind:
-    """One file. ``text``: what should stand in it now; ``what`` it is, and ``until`` it can be
-    written, for people. ``copy``: a second file that is always written first.
-
-    ``trouble``: why what matters isn't on the disk; None: it is.
-    """
+    """A file that is written in the background."""
 
     path: Path
     text: Callable[[], str]
+    """Returns what should stand in the file now."""
     what: str
+    """Names the file's content, for people."""
     until: Callable[[], str] = lambda: ""
+    """Says for people what holds until the file can be written."""
     copy: Path | None = None
+    """A second file that is always written first."""
     trouble: str | None = None
+    """For people: why a change that matters isn't on the disk. None: it is."""
     _changes: int = 0
     _owed: bool = False
     _matters: bool = False
     _wake: trio.Event = attrs.field(factory=trio.Event)
 
     def write(self) -> None:
-        """Write it now. Blocks. Raises ``OSError``; then what was owed is still owed."""
+        """Write the file now. Blocks. Raises ``OSError``; what was owed is then still owed."""
         self._changes += 1
         for path in self._paths():
             json_file.replace(path, self.text())
         self._written()
 
     def owe(self, reason: OSError | None = None) -> None:
-        """It has changed and matters: as soon as it can be. ``reason`` it couldn't be just now."""
+        """Note a change that matters: `run` writes it as soon as the disk takes it.
+
+        ``reason`` is the error if the caller has just failed to write it.
+        """
         self._changes += 1
         self._owed = self._matters = True
         if reason is not None:
@@ -71,7 +78,7 @@ class WriteBehind:
         self._wake.set()
 
     def owe_seldom(self) -> None:
-        """It has changed in something on which nothing depends."""
+        """Note a change on which nothing depends: `run` writes it within ``SELDOM`` seconds."""
         self._changes += 1
         self._owed = True
         self._wake.set()
@@ -98,7 +105,8 @@ class WriteBehind:
                 await trio.sleep(retry)
 
     async def _until_owed(self) -> None:
-        """Wait for what matters; or, once something is owed that doesn't, for a while."""
+        """Wait for a change that matters; if only others are owed, for ``SELDOM`` seconds at
+        most."""
         at = math.inf
         while not self._matters:
             at = min(at, trio.current_time() + SELDOM) if self._owed else math.inf
@@ -110,9 +118,9 @@ class WriteBehind:
 
     async def _write_behind(self) -> None:
         changes, text = self._changes, self.text()
-        # Abandoned at the end, where a disk that hangs mustn't hold up the broker.
+        # Abandoned when the broker ends: a disk that hangs mustn't hold it up.
         new = await trio.to_thread.run_sync(self._prepare, text, abandon_on_cancel=True)
-        if changes != self._changes:  # there is a newer text, or it was written at once
+        if changes != self._changes:  # there is a newer text, or `write` has written it
             return
         for path, prepared in zip(self._paths(), new, strict=True):
             prepared.replace(path)

@@ -1,7 +1,8 @@
-"""The push services: one module each, with one function, ``deliver``.
+"""The push services: one module each, with one method, ``deliver``, that sends one push.
 
-``registry`` knows them all. ``apns``, ``fcm``, ``webpush`` (with ``webpush_encryption`` and
-``vapid``), ``unifiedpush``, ``ntfy``, ``webhook``, and ``command``, which runs a program instead.
+``registry`` makes them all. The services are ``apns``, ``fcm``, ``webpush`` (with
+``webpush_encryption`` and ``vapid``), ``unifiedpush``, ``ntfy``, ``webhook``, and ``command``,
+which runs a program instead.
 
 Must not import the queue or the sender.
 """

@@ -1,10 +1,8 @@
-"""Apple's push service: HTTP/2, one token of the team's for all requests, a reason with each no.
+"""Apple's push service: HTTP/2, one token of the team for all requests, a reason with each refusal.
 
-An alert says what the level allows and is ``mutable-content``, so that the app's extension may put
-what it fetches itself in its place. A withdrawal is a background push: it wakes the app, which
-removes what stands under ``collapse``.
-
-Hands to: ``sender``, an outcome. Hears from: ``sender``, an endpoint and a push.
+An alert says what the level allows. It is ``mutable-content``, so that the app's extension may
+replace its text with what the extension fetches itself. A withdrawal is a background push: it wakes
+the app, which removes what stands under ``collapse``.
 """
 
 from __future__ import annotations
@@ -28,17 +26,18 @@ HOSTS: Final = {
 }
 
 PAYLOAD_BYTES: Final = 4096
+"""The largest payload that Apple accepts."""
 
 RENEW_AFTER: Final = 40 * 60.0
 NOT_BEFORE: Final = 20 * 60.0
-"""Seconds of a token's life. Apple refuses one of more than 60 minutes, and whoever makes a new one
-within 20 minutes of the last."""
+"""Seconds of a token's life after which it is renewed, and before which it can't be. Apple refuses
+a token of more than 60 minutes, and a sender that makes a new one within 20 minutes of the last."""
 
 CATEGORY: Final = "APPMUX_{}"
-"""By it the app knows which buttons an alert has."""
+"""The category of an alert, by which the app knows its buttons."""
 
 DEAD_TOKENS: Final = frozenset({"BadDeviceToken", "DeviceTokenNotForTopic", "Unregistered"})
-"""Reasons after which this device token is good for nothing here."""
+"""Reasons after which the device token is of no use here."""
 
 SET_UP: Final = frozenset({
     "BadTopic", "ExpiredProviderToken", "Forbidden", "InvalidProviderToken", "MissingProviderToken",
@@ -59,6 +58,7 @@ class Apns:
     settings: model.Apns
     _token: str = attrs.field(default="", repr=False)
     _made: float = float("-inf")
+    """When the token was made."""
 
     async def deliver(self, web: Web, endpoint: Endpoint, push: Push, now: float) -> Outcome:
         """Send one push. Raises ``PushError`` if the settings can't be used, ``Unreachable``."""
@@ -70,10 +70,10 @@ class Apns:
         if (answer.status, reason) == (FORBIDDEN, "ExpiredProviderToken"):
             wait = NOT_BEFORE - (now - self._made)
             if used == self._token and wait > 0:
-                # Then our clock is wrong, or Apple's: a newer token helps neither.
+                # Our clock or Apple's is wrong: a newer token wouldn't help.
                 why = f"{answer.status} {reason}: is this host's clock right?"
                 return Retry(wait, why, ours=True)
-            if used == self._token:  # else another push has met with the same, and renewed it
+            if used == self._token:  # else another push had the same answer, and renewed it
                 self.renew(now)
             answer = await self._send(web, endpoint, push)
             reason = _reason(answer)
@@ -124,9 +124,9 @@ class Apns:
 
 
 def payload(push: Push) -> bytes:
-    """The JSON that goes to the device. What is ours is under ``appmux``."""
+    """Return the JSON that goes to the device. Our own fields are under ``appmux``."""
     document = push.document()
-    # They stand in the alert already; doubled, half as much would fit.
+    # Title and body stand in the alert already; twice, only half as much would fit.
     for name in ("title", "body"):
         document.pop(name, None)
     aps: dict[str, Any]

@@ -1,9 +1,7 @@
-"""A command of the operator's: the document as JSON on its stdin, for whatever else there is.
+"""A command of the operator's, which gets the document as JSON on its stdin: for any other service.
 
 It is run without a shell, in a process group of its own, which is killed as a whole at the time
-limit. Exit status 0: delivered. Any other: tried again, until the push expires.
-
-Hands to: ``sender``, an outcome. Hears from: ``sender``, a push.
+limit. Exit status 0 means delivered. After any other, the push is tried again until it expires.
 """
 
 from __future__ import annotations
@@ -27,7 +25,7 @@ from mux.push.message import Push, encoded
 from mux.push.outcome import Delivered, Failed, Outcome, Retry
 
 TOLD_BYTES: Final = 4096
-"""Of the end of its stderr, where the reason stands."""
+"""How much is read of the end of its stderr, where the reason stands."""
 
 
 @attrs.define(eq=False, repr=False)
@@ -38,7 +36,7 @@ class Exec:
 
     async def deliver(self, _web: Web, _endpoint: Endpoint, push: Push, _now: float) -> Outcome:
         """Run the command once."""
-        # Files, not pipes: what it leaves running in the background may hold a pipe for ever.
+        # Files, not pipes: a background process that the command leaves may hold a pipe for ever.
         with tempfile.TemporaryFile() as told, tempfile.TemporaryFile() as said:
             told.write(encoded(push.document()) + b"\n")
             told.seek(0)
@@ -60,7 +58,10 @@ class Exec:
 async def _run(
     command: Sequence[str], told: IO[bytes], said: IO[bytes], timeout: float
 ) -> int | None:
-    """Its exit status; None: it was killed at the time limit. Raises ``OSError``."""
+    """Run the command and return its exit status; None if it was killed at the time limit.
+
+    Raises ``OSError``.
+    """
     process = await trio.lowlevel.open_process(
         descriptors.as_started(command),
         stdin=told,
@@ -76,7 +77,7 @@ async def _run(
         if process.returncode is None:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-            with trio.CancelScope(shield=True):  # a process that was killed ends at once
+            with trio.CancelScope(shield=True):  # the killed process ends at once
                 await process.wait()
 
 

@@ -1,9 +1,8 @@
-"""Firebase Cloud Messaging, HTTP v1: a service account signs for a token, the token for messages.
+"""Firebase Cloud Messaging, HTTP v1.
 
-A message has ``data`` alone, no ``notification``: so the app shows it itself, as the level allows,
-and can take it away again.
-
-Hands to: ``sender``, an outcome. Hears from: ``sender``, an endpoint and a push.
+A service account signs an assertion, which Google exchanges for an access token, which authorizes
+messages. A message has ``data`` alone, no ``notification``: so the app shows it itself, as the
+level allows, and can remove it again.
 """
 
 from __future__ import annotations
@@ -29,14 +28,15 @@ SCOPE: Final = "https://www.googleapis.com/auth/firebase.messaging"
 GRANT: Final = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 
 DATA_BYTES: Final = 4096
-"""Of ``data``, keys and values."""
+"""The largest ``data``, keys and values."""
 
 ASSERTION_SECONDS: Final = 3600.0
+"""Seconds for which an assertion is valid."""
 RENEW_BEFORE: Final = 300.0
-"""Seconds before a token's end: our clock, and Google's, may be off."""
+"""Seconds before its end at which a token is renewed: our clock, and Google's, may be off."""
 
 SHORTEST_QUOTA_WAIT: Final = 60.0
-"""Seconds after 429 without ``Retry-After``, as Google asks."""
+"""Seconds to wait after 429 without ``Retry-After``, as Google asks."""
 
 LONGEST_TTL: Final = 28 * 86_400
 """Seconds that FCM keeps a message at most."""
@@ -51,7 +51,7 @@ FORBIDDEN: Final = 403
 
 @attrs.frozen
 class Account:
-    """What is needed of a service account's file."""
+    """The fields needed of a service account's file."""
 
     email: str
     key: str = attrs.field(repr=False)
@@ -61,7 +61,7 @@ class Account:
 
 
 def read_account(path: Path) -> Account:
-    """Raises ``PushError``."""
+    """Read a service account's file. Raises ``PushError``."""
     try:
         found = json.loads(key_file.read(path, SETTING))
         names = ("client_email", "private_key", "private_key_id", "project_id", "token_uri")
@@ -77,7 +77,7 @@ def read_account(path: Path) -> Account:
 
 
 def assertion(account: Account, now: float) -> str:
-    """What the account signs to get an access token. Raises ``PushError``."""
+    """Return the signed text that is exchanged for an access token. Raises ``PushError``."""
     claims = {
         "iss": account.email,
         "scope": SCOPE,
@@ -99,7 +99,9 @@ class Fcm:
     _account: Account | None = None
     _token: str = attrs.field(default="", repr=False)
     _until: float = 0.0
+    """When the token ends."""
     _renewing: trio.Event | None = None
+    """Set when the renewal that runs is done; None if none runs."""
 
     async def deliver(self, web: Web, endpoint: Endpoint, push: Push, now: float) -> Outcome:
         """Send one push. Raises ``PushError`` if the settings can't be used, ``Unreachable``."""
@@ -121,7 +123,10 @@ class Fcm:
         return _outcome(answer, now)
 
     async def _renew(self, web: Web, account: Account, now: float) -> Outcome | None:
-        """Get a token, or wait for another push that is at it; what to give up with, if refused."""
+        """Get a token, or wait for another push that is getting it.
+
+        Returns the outcome to give up with if the token is refused, or None.
+        """
         if self._renewing is not None:
             await self._renewing.wait()
             return None
@@ -143,7 +148,7 @@ class Fcm:
         if answer.status == OK and isinstance(token, str) and isinstance(seconds, int):
             self._token, self._until = token, now + seconds
             return None
-        self._account = None  # the file may be another one the next time
+        self._account = None  # the file may have been replaced by the next time
         self._until = 0.0
         general = verdict(answer, now)
         if isinstance(general, Retry):
@@ -179,7 +184,8 @@ class Fcm:
 
 
 def _data(push: Push) -> dict[str, str]:
-    """The document, as FCM wants it: every value a text; ``title`` and ``body`` at any level."""
+    """Return the document as FCM wants it: all values are texts; ``title`` and ``body`` at any
+    level."""
     said = push.document()
     if not push.withdraw:
         said |= {"title": push.headline, "body": push.text}
@@ -198,7 +204,7 @@ def _object(answer: Answer) -> dict[str, Any]:
 
 
 def _error(answer: Answer) -> str:
-    """FCM's own code, else Google's general one."""
+    """Return FCM's own error code, otherwise Google's general one."""
     error = _object(answer).get("error")
     if not isinstance(error, dict):
         return ""
@@ -213,9 +219,9 @@ def _error(answer: Answer) -> str:
 
 
 def _about_token(answer: Answer) -> bool:
-    """Whether a 400 says that the registration token never was one.
+    """Return whether a 400 says that the registration token isn't one.
 
-    Google says the same code of a message that it doesn't like, but then names the field.
+    Google gives a message that it rejects the same code, but then names the field.
     """
     message = _object(answer)["error"].get("message")
     return isinstance(message, str) and "registration token" in message.lower()

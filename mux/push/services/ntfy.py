@@ -1,9 +1,7 @@
-"""ntfy: a message to a topic, whose subscribers show it as it is.
+"""ntfy: sends a message to a topic, whose subscribers see it as it is.
 
-There is no app of ours at the other end, so the words are written here. Whoever knows the topic
-reads along: buttons, which carry a ticket, are sent at the level ``full`` alone.
-
-Hands to: ``sender``, an outcome. Hears from: ``sender``, an endpoint and a push.
+There is no app of ours at the other end, so the text is written here. Whoever knows the topic can
+read it: buttons, which carry a ticket, are sent at the level ``full`` alone.
 """
 
 from __future__ import annotations
@@ -22,7 +20,7 @@ from mux.push.message import Push, encoded, fitting
 from mux.push.outcome import Failed, Outcome
 
 MESSAGE_BYTES: Final = 4096
-"""Of the whole JSON; a longer text is made an attachment by some servers."""
+"""The largest JSON. Some servers turn a longer text into an attachment."""
 
 TAGS: Final = {
     "approval": "raised_hand",
@@ -36,20 +34,22 @@ TAGS: Final = {
     "back": "sunrise",
     "test": "bell",
 }
-"""ntfy shows these short codes as emoji."""
+"""Short codes that ntfy shows as emoji."""
 
 HIGH: Final = 4
 DEFAULT: Final = 3
 
 UNKNOWN_HERE: Final = frozenset({404, 405})
+"""Statuses of a server that can't take a message back."""
 
 
 @attrs.define(eq=False, repr=False)
 class Ntfy:
-    """The service. ``url``: where devices reach this broker, for links and buttons."""
+    """The service."""
 
     settings: model.Ntfy
     url: str | None
+    """The URL at which devices reach this broker, for links and buttons."""
 
     async def deliver(self, web: Web, endpoint: Endpoint, push: Push, now: float) -> Outcome:
         """Send one push. Raises ``PushError``, ``Unreachable``."""
@@ -95,7 +95,7 @@ class Ntfy:
             "message": push.text,
             "tags": [TAGS[push.kind]],
             "priority": HIGH if push.urgent else DEFAULT,
-            # A later message with the same takes its place (from 2.16 on).
+            # A later message with the same id takes its place (from ntfy 2.16 on).
             "sequence_id": push.collapse,
         }
         if self.url:

@@ -1,6 +1,6 @@
-"""Which module speaks with which service. Importing this imports httpx and cryptography.
+"""The registry of push services: maps each service to its object, and handles its errors.
 
-Hands to: ``sender``, one object for each service. Hears from: ``sender``, the settings.
+Importing this module imports httpx and cryptography.
 """
 
 from __future__ import annotations
@@ -28,29 +28,32 @@ from mux.push.services.webhook import Webhook
 from mux.push.services.webpush import WebPush
 
 SETTINGS_AGAIN = 30.0
-"""Seconds until a push is tried again that the settings kept from being sent: a person mends them
-meanwhile."""
+"""Seconds until a push is tried again that wrong settings kept from being sent: meanwhile a person
+may correct them."""
 
 
 log = structlog.get_logger()
 
 
 class Service(Protocol):
-    """One push service."""
+    """A push service."""
 
     async def deliver(self, web: Web, endpoint: Endpoint, push: Push, now: float) -> Outcome:
-        """Send one push. Raises ``PushError`` if the settings can't be used, ``Unreachable``."""
+        """Send one push.
+
+        Raises ``PushError`` if the settings can't be used, ``Unreachable`` if there is no answer.
+        """
 
 
 @attrs.define(eq=False, repr=False)
 class Services:
-    """All of them, and the way to them. Made by ``open_services``."""
+    """All push services, and the HTTP client that they use. Made by ``open_services``."""
 
     web: Web
     of: Mapping[endpoints.Service, Service]
 
     async def deliver(self, endpoint: Endpoint, push: Push, now: float) -> Outcome:
-        """Send one push, and say what became of it."""
+        """Send one push, and return the outcome. Errors become outcomes, too."""
         try:
             return await self.of[endpoint.service].deliver(self.web, endpoint, push, now)
         except Unreachable as failure:
@@ -58,7 +61,7 @@ class Services:
         except PushError as failure:
             return Retry(SETTINGS_AGAIN, str(failure), ours=True)
         except Exception as failure:  # noqa: BLE001 (one push's fault mustn't end the broker)
-            # Where, but not its text: that may hold a key.
+            # Log the place of the failure, but not its text, which may hold a key.
             frames = traceback.extract_tb(failure.__traceback__)
             where = " ← ".join(f"{frame.name}:{frame.lineno}" for frame in reversed(frames))
             name = type(failure).__name__
@@ -68,7 +71,7 @@ class Services:
 
 
 def open_services(settings: model.Push, state_dir: Path) -> Services:
-    """Blocks, for some 100 ms. Raises ``PushError``."""
+    """Make all services. Blocks, for some 100 ms. Raises ``PushError``."""
     web = open_web(settings.timeout, settings.private_hosts, settings.ca_file)
     webpush = WebPush(settings.webpush, state_dir)
     return Services(

@@ -1,10 +1,8 @@
 """UnifiedPush: the push service that a person chose; since 2024 it is Web Push.
 
-An app that registers keys gets Web Push. An older one without keys gets the plain document, which
-its push service can read: then nothing beyond the level ``opaque`` is sent, whatever was asked for,
-and no ticket, by which whoever reads it could answer.
-
-Hands to: ``webpush``, what has keys; ``sender``, an outcome. Hears from: ``sender``.
+An app that registers keys gets Web Push. An older app without keys gets the plain document, which
+its push service can read. So nothing beyond the level ``opaque`` is sent to it, whatever its
+endpoint asks for, and no ticket, with which a reader could answer.
 """
 
 from __future__ import annotations
@@ -21,7 +19,7 @@ from mux.push.services.webpush_encryption import PLAIN_BYTES
 
 @attrs.define(eq=False, repr=False)
 class UnifiedPush:
-    """The service, beside that of Web Push, whose key it uses."""
+    """The service. Sends by Web Push, with the same key."""
 
     encrypted: webpush.WebPush
 

@@ -1,9 +1,7 @@
-"""Who we are to a browser's push service: RFC 8292. The key is made once, if none is named.
+"""VAPID (RFC 8292): identifies this broker to a browser's push service.
 
-A subscription is bound to this key: with another one, every browser must subscribe anew.
-
-Hands to: ``webpush``, an Authorization header; ``sender``, the public key for apps.
-Hears from: the settings; ``vapid.pem`` in the state directory.
+The key is made once, if the settings name none (``vapid.pem`` in the state directory). A
+subscription is bound to this key: with another one, every browser must subscribe anew.
 """
 
 from __future__ import annotations
@@ -37,12 +35,14 @@ from mux.storage import json_file
 FILE: Final = "vapid.pem"
 
 LIFETIME: Final = 12 * 3600.0
-"""Seconds of a token. RFC 8292 allows 24 hours; half of it, so that no clock makes it longer."""
+"""Seconds of a token. RFC 8292 allows 24 hours; this is half of it, so that no wrong clock makes it
+longer."""
 
 RENEW_BEFORE: Final = 3600.0
+"""Seconds before its end at which a token is renewed."""
 
 MOST_TOKENS: Final = 64
-"""Kept, one for each push service's origin; there are five or so in the world."""
+"""Most tokens kept, one for each push service's origin; there are five or so in the world."""
 
 
 @attrs.define(eq=False, repr=False)
@@ -51,15 +51,17 @@ class Vapid:
 
     key: EllipticCurvePrivateKey = attrs.field(repr=False)
     subject: str | None
+    """How a push service may reach the operator (a ``mailto:`` or ``https:`` URL), or None."""
     _tokens: dict[str, tuple[str, float]] = attrs.field(factory=dict, repr=False)
+    """Token and its end, in Unix seconds, for each origin."""
 
     @property
     def public_key(self) -> str:
-        """Base64url: a browser's ``applicationServerKey``."""
+        """The public key in base64url: a browser's ``applicationServerKey``."""
         return _base64url(public_bytes(self.key.public_key()))
 
     def authorization(self, url: str, now: float) -> str:
-        """The header's value for a push to this URL."""
+        """Return the ``Authorization`` header's value for a push to this URL."""
         parts = urlsplit(url)
         audience = f"{parts.scheme}://{parts.netloc}"
         token, until = self._tokens.get(audience, ("", 0.0))
@@ -76,7 +78,7 @@ class Vapid:
 
 
 def open_vapid(settings: model.WebPush, state_dir: Path) -> Vapid:
-    """With the key of the settings, or the state directory's own, made if there is none yet.
+    """Read the key of the settings, or the state directory's own, which is made if there is none.
 
     Blocks. Raises ``PushError``.
     """

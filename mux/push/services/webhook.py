@@ -1,10 +1,8 @@
-"""A webhook of the operator's: the document by POST, signed as Standard Webhooks has it.
+"""A webhook of the operator's: sends the document by POST, signed as in Standard Webhooks.
 
-HMAC-SHA256 over ``id.timestamp.body``. The id is the same each time that this push is sent, so the
-receiver knows a double by it; the timestamp is of this very request, so the receiver may refuse
-what is older than ``REPLAY_WINDOW``.
-
-Hands to: ``sender``, an outcome. Hears from: ``sender``, an endpoint and a push.
+The signature is an HMAC-SHA256 over ``id.timestamp.body``. The id is the same each time that this
+push is sent, so that the receiver can recognize a repeat. The timestamp is that of the single
+request, so that the receiver may refuse one older than ``REPLAY_WINDOW``.
 """
 
 from __future__ import annotations
@@ -29,10 +27,10 @@ REPLAY_WINDOW: Final = 300
 """Seconds by which a receiver should let the timestamp differ from its own clock."""
 
 PREFIX: Final = "whsec_"
-"""Of a secret in base64; any other text is taken as it is."""
+"""Prefix of a secret in base64; any other text is used as it is."""
 
 SHORTEST_SECRET: Final = 24
-"""Bytes, as the standard has it."""
+"""Bytes, as the standard requires."""
 
 SETTING: Final = "push.webhook.secret_file"
 
@@ -60,7 +58,7 @@ class Webhook:
 
 
 def secret_of(text: str) -> bytes:
-    """The key that a secret's text stands for. Raises ``PushError``."""
+    """Return the key that a secret's text stands for. Raises ``PushError``."""
     secret = text.encode()
     if text.startswith(PREFIX):
         try:
@@ -76,7 +74,7 @@ def secret_of(text: str) -> bytes:
 
 
 def signature(secret: bytes, id: str, timestamp: int, body: bytes) -> str:
-    """The header's value."""
+    """Return the value of the ``webhook-signature`` header."""
     signed = f"{id}.{timestamp}.".encode() + body
     mac = hmac.new(secret, signed, hashlib.sha256).digest()
     return f"v1,{base64.b64encode(mac).decode()}"

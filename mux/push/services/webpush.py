@@ -1,8 +1,4 @@
-"""Web Push (RFC 8030): a browser's push service carries what only the browser can read.
-
-Hands to: ``sender``, an outcome. Hears from: ``sender``, an endpoint and a push; ``unifiedpush``,
-those that are encrypted.
-"""
+"""Web Push (RFC 8030): a browser's push service carries what only the browser can read."""
 
 from __future__ import annotations
 
@@ -24,6 +20,7 @@ from mux.push.services.vapid import Vapid, open_vapid
 from mux.push.services.webpush_encryption import PLAIN_BYTES, encrypt
 
 NO_SUCH: Final = frozenset({404, 410})
+"""Statuses of a subscription that no longer exists."""
 
 TOO_LARGE: Final = 413
 
@@ -33,7 +30,7 @@ TOPIC_LENGTH: Final = 32
 
 @attrs.define(eq=False, repr=False)
 class WebPush:
-    """The service. Its key is read, or made, when it is first wanted."""
+    """The service. Its key is read, or made, when it is first needed."""
 
     settings: model.WebPush
     state_dir: Path
@@ -59,7 +56,7 @@ class WebPush:
 
 
 def general_headers(push: Push, now: float) -> dict[str, str]:
-    """Those of RFC 8030."""
+    """Return the headers of RFC 8030."""
     return {
         "content-type": "application/octet-stream",
         "ttl": str(max(0, int(push.expires_at - now))),
@@ -69,7 +66,10 @@ def general_headers(push: Push, now: float) -> dict[str, str]:
 
 
 def topic(collapse: str) -> str:
-    """A push takes the place of one with the same topic that the device hasn't got yet."""
+    """Return the topic for a collapse key, shortened by a digest if need be.
+
+    A push takes the place of one with the same topic that the device hasn't received yet.
+    """
     if len(collapse) <= TOPIC_LENGTH:
         return collapse
     digest = hashlib.sha256(collapse.encode()).digest()
@@ -77,7 +77,7 @@ def topic(collapse: str) -> str:
 
 
 def outcome(answer: Answer, now: float) -> Outcome:
-    """What the push service meant."""
+    """Return the meaning of the push service's answer."""
     if answer.status in NO_SUCH:
         return Gone(answer.says)
     if answer.status == TOO_LARGE:

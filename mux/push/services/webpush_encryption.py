@@ -1,11 +1,9 @@
-"""What a browser's push service carries but can't read: RFC 8291, with the coding of RFC 8188.
+"""Encryption for Web Push: RFC 8291, with the coding of RFC 8188. The push service can't read it.
 
-A key is agreed upon between a pair that is made for this message alone and the browser's, with the
-secret ``authentication`` mixed in, which the push service never saw. The message is one record:
+A key is agreed upon between a key pair made for this message alone and the browser's. The secret
+``auth``, which the push service never saw, is mixed in. The message is one record:
 
     salt (16) │ record size (4) │ length of our public key (1) │ our public key (65) │ ciphertext
-
-Hands to: ``webpush``, a body. Hears from: ``webpush``, a document and the browser's two keys.
 """
 
 from __future__ import annotations
@@ -26,7 +24,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 RECORD_BYTES: Final = 4096
-"""The greatest message that every push service must carry."""
+"""The largest message that every push service must carry."""
 
 SALT_BYTES: Final = 16
 KEY_BYTES: Final = 16
@@ -38,13 +36,13 @@ TAG_BYTES: Final = 16
 LAST_RECORD: Final = b"\x02"
 
 PLAIN_BYTES: Final = RECORD_BYTES - HEAD_BYTES - TAG_BYTES - len(LAST_RECORD)
-"""What may be told in one message: 3993 bytes."""
+"""The most that fits into one message: 3993 bytes."""
 
 
 def encrypt(plain: bytes, receiver: bytes, auth: bytes) -> bytes:
-    """The body for a browser whose public key is ``receiver``.
+    """Return the body for a browser whose public key is ``receiver`` and whose secret is ``auth``.
 
-    Raises ``ValueError`` if that isn't a point on the curve.
+    Raises ``ValueError`` if ``receiver`` isn't a point on the curve.
     """
     theirs = EllipticCurvePublicKey.from_encoded_point(SECP256R1(), receiver)
     ours = generate_private_key(SECP256R1())
@@ -72,5 +70,5 @@ def _derived(secret: bytes, salt: bytes, info: bytes, length: int) -> bytes:
 
 
 def public_bytes(key: EllipticCurvePublicKey) -> bytes:
-    """The point, uncompressed: 65 bytes."""
+    """Return the point, uncompressed: 65 bytes."""
     return key.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
