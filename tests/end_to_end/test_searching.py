@@ -19,6 +19,7 @@ from tests.end_to_end.brokered import brokered, client
 from tests.end_to_end.devices import DEVICES_ONLY, operator_of, pair
 from tests.end_to_end.native import Native, native_ws
 from tests.end_to_end.peer import Json, Peer, RpcError, answers, connect_ws
+from tests.newest import VERSION, newest_codex
 
 STREAM: Final = "thread/search/stream"
 PARTIAL: Final = "thread/search/partial"
@@ -40,9 +41,13 @@ runpy.run_module("mux", run_name="__main__", alter_sys=True)
 
 
 @pytest.fixture(autouse=True)
-def _needs_streamed_search() -> None:
-    if STREAM not in bundle(experimental=True).params("ClientRequest"):
-        pytest.skip(f"this codex has no `{STREAM}`; name a newer one by APPMUX_CODEX_BIN")
+def _codex_that_streams_searches(monkeypatch: pytest.MonkeyPatch) -> None:
+    if STREAM in bundle(experimental=True).params("ClientRequest"):
+        return
+    newest = newest_codex()
+    if newest is None:
+        pytest.skip(f"this codex has no `{STREAM}`, and npm could not install {VERSION}")
+    monkeypatch.setenv("APPMUX_CODEX_BIN", str(newest))
 
 
 @asynccontextmanager
