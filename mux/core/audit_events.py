@@ -1,4 +1,4 @@
-"""What the audit log records: who came and left, who asked for what, and who approved it.
+"""The records of the audit log: who came and left, who asked for what, and who approved it.
 
     client/attached  client/left          past its handshake; with its peer, and for how long
     client/cut                            the client's credential no longer holds
@@ -313,7 +313,7 @@ def approved(
 ) -> None:
     """Record the answer that counts.
 
-    ``actor`` is whoever gave it; None where earlier votes have come to count.
+    ``actor`` gave it; None where earlier votes have come to count.
     """
     if _is_approval(request):
         told: dict[str, object] = {

@@ -135,8 +135,8 @@ class NoticeAnswerJudged(Command, frozen=True):
     """Report what became of an ``AnsweredByNotice``."""
 
     outcome: Literal["decided", "counted", "refused", "over"]
-    """``decided``, ``counted`` (as a vote), ``refused``, or ``over`` (nothing is left to answer).
-    """
+    """``decided``, ``counted`` (as a vote), ``refused``, or ``over`` (nothing is left to
+    answer)."""
     reason: str
     """Why it was refused."""
 

@@ -1,4 +1,4 @@
-"""All that the core can be told, in the past tense.
+"""All events that the core handles, in the past tense.
 
 Made by ``dispatcher`` and the shells, handled by ``broker``. Events are msgspec structs, because
 one is made per line and per message: they cost a tenth of an attrs class.
@@ -36,9 +36,9 @@ class UpstreamExited(Event, frozen=True):
     """The app-server is gone."""
 
     reason: str
-    """Why, for people."""
+    """For people."""
     unix_time: float = 0.0
-    """When, in Unix seconds."""
+    """The moment of the end, in Unix seconds."""
 
 
 class ClientAttached(Event, frozen=True):
@@ -154,7 +154,7 @@ class ExperimentalSchemaLoaded(Event, frozen=True):
     """The schema of the installed binary was read, as ``LoadExperimentalSchema`` asked."""
 
     gate: Gate | None
-    """What is experimental in it; None if that isn't known."""
+    """The experimental part of the protocol; None if that isn't known."""
 
 
 class AnsweredByNotice(Event, frozen=True):

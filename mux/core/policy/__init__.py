@@ -1,4 +1,4 @@
-"""Who may do what: values and pure rules, without a memory.
+"""Rules of who may do what: values and pure functions, without a memory.
 
 Read ``principal`` first (who a client is), then ``scopes`` (the scope that each method needs).
 ``approval_policy`` says who must agree to an approval, ``consent`` what counts as a yes,

@@ -44,7 +44,7 @@ _ON_THIS_HOST: Voter = ("local-user", "")
 
 
 class Policy(msgspec.Struct, frozen=True):
-    """What a yes needs to decide. The default is ``first``."""
+    """Requirements that a yes must meet to decide. The default is ``first``."""
 
     owner: bool = False
     local: bool = False
@@ -77,7 +77,7 @@ def _because(reason: str, default: Any) -> Any:
 
 @attrs.frozen
 class Rule:
-    """One of ``[[approvals.rules]]``: the approvals that it is for, and their policy."""
+    """An entry of ``[[approvals.rules]]``: the approvals that it is for, and their policy."""
 
     policy: PolicyName
     method: str = ""
@@ -160,12 +160,12 @@ class Vote(msgspec.Struct, frozen=True):
 
     result: bytes
     at: float
-    """When it was given, on the broker's clock."""
+    """The moment of the vote, on the broker's clock."""
     early: bool
     """True if it was given while the owner was waited for."""
     client: ClientId | None
     by: dict[str, object]
-    """Who gave it, for the audit log (``audit_events.by``)."""
+    """The client that gave it, for the audit log (``audit_events.by``)."""
 
     def repeats(self, before: Vote | None) -> bool:
         """Return whether the same client gave the same answer before."""
@@ -178,14 +178,14 @@ class Ballot:
 
     policy: Policy
     since: float
-    """When the approval was raised, on the broker's clock."""
+    """The moment when the approval was raised, on the broker's clock."""
     owner: Owner | None = None
     """The client that started the turn; None if no client did, or if that isn't known."""
     votes: dict[Voter, Vote] = attrs.field(factory=dict)
 
     @property
     def opens(self) -> float:
-        """When the others' votes count, should the owner be waited for."""
+        """The moment from which the others' votes count, should the owner be waited for."""
         return self.since + self.policy.owner_delay
 
     def cast(self, principal: Principal, vote: Vote) -> None:

@@ -146,7 +146,7 @@ def _could_be(token: str, pattern: str) -> bool:
 
 @attrs.frozen
 class Reading:
-    """One command, read."""
+    """A command that was read."""
 
     argv: Words | None
     """All words of the command if it was read completely; else None."""
@@ -163,7 +163,7 @@ class Reading:
         return _is_program(first, pattern[0]) and all(map(word_fits, rest, pattern[1:]))
 
     def may_run(self, pattern: Words) -> bool:
-        """Return whether a command of these words could be run by it, as far as can be told."""
+        """Return whether a command of these words could be run by it, as far as can be seen."""
         wanted = [token for word in pattern for token in _loosened(word)]
         return self.unsure or any(_come_in_order(tokens, wanted) for tokens in self.tokens)
 

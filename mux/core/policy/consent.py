@@ -1,4 +1,4 @@
-"""What an answer to an approval lets happen, compared with another answer.
+"""Compares answers to an approval by what they let happen.
 
 A *no* lets nothing happen: decline, cancel and their like, a permission profile that grants
 nothing, a host that is denied. Every other answer is a *yes* to something, and some say yes to more

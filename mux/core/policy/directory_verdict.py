@@ -27,15 +27,15 @@ from mux.core.protocol.thread_overrides import NULL, STARTS, Held
 SETTING = "devices.directories"
 
 STATUS_OF_SERVERS = "mcpServerStatus/list"
-"""For a thread that this request names, codex reads the directory anew and starts what it
-configures."""
+"""For a thread that this names, codex reads the directory anew and starts what is configured
+there."""
 
 READ_ONLY = b'"read-only"'
 
 
 @attrs.frozen
 class Facts:
-    """What is known of a request."""
+    """All that is known of a request."""
 
     method: str
     fields: Mapping[str, bytes]
@@ -45,9 +45,9 @@ class Facts:
     host: Host
     """The host's own configuration."""
     home: Home | None
-    """Where the thread works that the request names; None if it names none or that isn't known."""
+    """Directories of the thread that the request names; None if it names none, or if unknown."""
     places: Mapping[str, Place]
-    """What each of these paths is on disk. The empty path is the app-server's own directory."""
+    """These paths as they are on disk. The empty path is the app-server's own directory."""
 
     @property
     def wanted(self) -> list[Place]:
@@ -56,7 +56,7 @@ class Facts:
 
     @property
     def own(self) -> Place | None:
-        """Where the thread works that the request names."""
+        """The directory of the thread that the request names."""
         return self.places[self.home.cwd] if self.home is not None else None
 
     @property
@@ -77,7 +77,7 @@ class Facts:
 
 @attrs.frozen
 class Verdict:
-    """How a request goes up, or why it is refused."""
+    """The decision how a request goes up, or why it is refused."""
 
     params: bytes | None
     """The params with which the request goes up; None if it is refused."""
@@ -86,7 +86,7 @@ class Verdict:
     distrusted: Mapping[str, None] = attrs.field(factory=dict)
     """Directories from which the thread takes nothing."""
     directory: str = ""
-    """Where the thread works, if nothing is taken from there."""
+    """The directory where the thread works, if nothing is taken from there."""
     read_only: bool = False
     """True if the thread may write nothing because of that."""
 

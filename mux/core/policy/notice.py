@@ -47,13 +47,13 @@ ESCALATES: Final[frozenset[Kind]] = URGENT | {"turn-failed"}
 
 @attrs.frozen
 class Timing:
-    """When a notice is due. All fields are in seconds."""
+    """Settings of when a notice is due. All fields are in seconds."""
 
     long_turn: float = 30.0
     """A turn that ran for less is ended without a notice."""
     looking: float = 60.0
-    """For this long after it acted on a thread, a client without ``mux/focus`` counts as looking
-    there."""
+    """A client without ``mux/focus`` counts as looking at a thread for this long after acting on
+    it."""
     focus: float = 120.0
     """For this long after its last message, a client's focus holds."""
     escalate_after: float = 120.0
@@ -117,7 +117,7 @@ class Recipient(msgspec.Struct, frozen=True):
     name: str
     scopes: frozenset[Scope]
     used: float = float("-inf")
-    """When it was last used, on the broker's clock, as far as the shell knows."""
+    """The moment of its last use, on the broker's clock, as far as the shell knows."""
     rules: tuple[Rule, ...] = ()
     further: bool = False
     """True for another person's device: it is pushed to last."""
@@ -145,5 +145,5 @@ class RestoredNotice(msgspec.Struct, frozen=True):
     devices: tuple[str, ...]
     """The devices to which it was pushed."""
     unsent: tuple[str, ...] = ()
-    """Those of ``devices`` that haven't got it: it is still in their queue."""
+    """The part of ``devices`` that hasn't got it: the notice is still in their queue."""
     title: str = ""

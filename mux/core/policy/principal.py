@@ -21,16 +21,16 @@ PrincipalKind = Literal["local-user", "capability-token", "jwt", "device", "open
 
 
 class Principal(msgspec.Struct, frozen=True):
-    """One authenticated identity."""
+    """An authenticated identity."""
 
     name: str
     """For operators: a JWT's ``sub``, or ``local`` for the unix socket's owner."""
     kind: PrincipalKind
-    """How the identity was proved."""
+    """The way in which the identity was proved."""
     expires_at: float | None = None
     """Unix seconds; None for never."""
     scopes: frozenset[Scope] = ALL
-    """What the principal may do (see ``scopes``)."""
+    """The principal's permissions (see ``scopes``)."""
     device: str = ""
     """The number of the paired device, which outlives its name; empty for other principals."""
 

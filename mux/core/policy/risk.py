@@ -1,10 +1,10 @@
-"""How risky a yes would be, as far as an approval's params tell.
+"""The risks of a yes, as far as an approval's params tell.
 
     network            it asks for the network, for a host, or to amend a network policy
     outside-workspace  its directory, a file that it changes, or what it wants to write is outside
                        the thread's own directory; or it wants more of the file system
     escalated          a command: a yes runs it without the sandbox, as far as the params tell
-    unknown            none of it can be told
+    unknown            the params tell none of it
 
 A command's params don't say whether it failed in the sandbox or asked to leave it, so each command
 counts as escalated.
