@@ -161,7 +161,7 @@ class Broker:
 
     @property
     def next_wakeup(self) -> float:
-        """The moment at which ``TimePassed`` is due, on the clock of ``now``; infinite for never."""
+        """The moment when ``TimePassed`` is due, on the clock of ``now``; infinite for never."""
         return self.state.next_wakeup
 
     def handle(self, event: Event, now: float) -> list[Command]:

@@ -36,7 +36,7 @@ class UpstreamExited(Event, frozen=True):
     """The app-server is gone."""
 
     reason: str
-    """For people."""
+    """The reason, for people."""
     unix_time: float = 0.0
     """The moment of the end, in Unix seconds."""
 
