@@ -145,7 +145,7 @@ class Policies:
 
 
 def voter(principal: Principal) -> Voter:
-    """Return the holder of the vote that a principal's answer is.
+    """Return whose vote a principal's answer is.
 
     Everyone who reaches an open listener on loopback can reach the unix socket, and the other way
     round. So these two are one voter.
@@ -162,10 +162,10 @@ class Vote(msgspec.Struct, frozen=True):
     at: float
     """The moment of the vote, on the broker's clock."""
     early: bool
-    """True if it was given while the owner was waited for."""
+    """True if the vote was given while the owner was waited for."""
     client: ClientId | None
     by: dict[str, object]
-    """The client that gave it, for the audit log (``audit_events.by``)."""
+    """The client that gave the vote, for the audit log (``audit_events.by``)."""
 
     def repeats(self, before: Vote | None) -> bool:
         """Return whether the same client gave the same answer before."""

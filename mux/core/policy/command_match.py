@@ -8,10 +8,10 @@ The shell that Codex itself puts around a command (``/bin/bash -lc '…'``) is t
 of the system's shells.
 
 Every other command is **searched**: do the rule's words stand in it, in their order, whatever is
-before, between and after them? Quotes, backslashes and folders don't matter. A shell, or a program
-that builds commands from data, may make any words of ``$``, backquotes, braces, ``eval``,
-``xargs``, or a shell that reads its input. That can't be seen, so then any rule's words could be
-run.
+before, between and after them? Quotes, backslashes and folders don't matter. Some words can't be
+seen: those that a shell makes of ``$``, backquotes or braces, that ``eval`` or ``xargs`` build from
+data, or that a shell reads from its input. So a command with any of these could run any rule's
+words.
 
 The first finds too little and the second too much: see ``approval_policy`` for why that is right.
 
@@ -185,7 +185,7 @@ def read(command: str) -> Reading:
 def is_plain(pattern: str) -> bool:
     """Return whether a rule's words could be a command's.
 
-    They have no quotes, no operators, and no reserved word in front.
+    They have no quotes and no operators, and no reserved word, assignment or ``sh -c`` in front.
     """
     words = pattern.replace("*", "x").split()
     if not words or not all(_TOKEN.fullmatch(re.sub(r"[=,:^!#]", "x", each)) for each in words):

@@ -107,9 +107,9 @@ def to_be_judged(method: str, fields: Fields) -> Fields:
 def config_of(fields: Mapping[str, bytes], distrust: bytes, servers: Iterable[str]) -> bytes:
     """Return the ``config`` with which a confined thread goes up.
 
-    It is the thread's own ``config``, with what is distrusted, and with all servers off. The
-    servers that the client named needn't be the host's, and a table that lacks a server leaves that
-    on.
+    It is the thread's own ``config``, with entries for what is distrusted, and with all of the
+    host's servers off. The servers that the client named needn't be the host's, and a table that
+    lacks a server leaves that server on.
     """
     own = msgspec.json.decode(fields["config"], type=dict[str, msgspec.Raw])
     own |= msgspec.json.decode(distrust, type=dict[str, msgspec.Raw])

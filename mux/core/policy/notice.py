@@ -39,7 +39,7 @@ WAITING: Final[frozenset[Kind]] = frozenset({"approval", "question"})
 and pushed once nobody does."""
 
 URGENT: Final[frozenset[Kind]] = WAITING | {"goal-blocked", "usage-limit", "app-server-down"}
-"""Kinds without whose handling nothing goes on: a person is needed."""
+"""Kinds after which nothing goes on without a person."""
 
 ESCALATES: Final[frozenset[Kind]] = URGENT | {"turn-failed"}
 """Kinds that are pushed to further devices if nobody has looked. A completed turn, say, isn't."""
@@ -50,7 +50,7 @@ class Timing:
     """Settings of when a notice is due. All fields are in seconds."""
 
     long_turn: float = 30.0
-    """A turn that ran for less is ended without a notice."""
+    """The end of a shorter turn gets no notice."""
     looking: float = 60.0
     """A client without ``mux/focus`` counts as looking at a thread for this long after acting on
     it."""
@@ -117,7 +117,7 @@ class Recipient(msgspec.Struct, frozen=True):
     name: str
     scopes: frozenset[Scope]
     used: float = float("-inf")
-    """The moment of its last use, on the broker's clock, as far as the shell knows."""
+    """The moment of the device's last use, on the broker's clock, as far as the shell knows."""
     rules: tuple[Rule, ...] = ()
     further: bool = False
     """True for another person's device: it is pushed to last."""

@@ -10,8 +10,8 @@ doubled keys, none of the keys by which its parser reads one value as another). 
 app-server drop it in silence (its parser refuses deep nesting and ids past 64 bits). And no line
 end may reach the app-server's stdin, where it would begin a second message.
 
-Ids stay the bytes of their JSON text. So ``1`` and ``"1"`` differ, as they must, and Python's ``1
-== True == 1.0`` can't creep in.
+Ids stay the bytes of their JSON text. So ``1`` and ``"1"`` differ, as they must, and it can't
+matter that in Python ``1 == True == 1.0``.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import msgspec
 from mux.core.protocol import text_limits
 
 MAX_DEPTH = 127
-"""Nesting that the app-server's JSON parser (serde_json) takes. It drops deeper lines silently."""
+"""Nesting that the app-server's JSON parser (serde_json) takes. Deeper lines it drops silently."""
 
 MAX_ELEMENTS = 65_536
 """Members and list elements of one message, at any depth: a conversation of thousands of items
@@ -188,8 +188,9 @@ def _refuse_too_many(text: bytes, commas: int) -> None:
 def count_elements(text: bytes, most: int = MAX_ELEMENTS) -> int:
     """Return the number of commas outside of strings.
 
-    At each level that is one less than its members and elements. If the text begins so many strings
-    that it must have more than ``most`` elements, the count stops at ``most + 1``.
+    At each level these are one less than its members and elements. Return ``most + 1`` if so many
+    strings begin in the text that it must have more than ``most`` elements: then nobody looks where
+    the strings end.
     """
     if text.count(b'"') - text.count(b'\\"') > 4 * most + 4:  # four quotes to a member and a comma
         return most + 1
