@@ -240,8 +240,8 @@ class Broker:
             case UpstreamExited(reason, unix_time):
                 generation = state.appserver.generation
                 state.record("appserver/exited", generation=generation, why=reason)
-                # Before `recovery.exited`, which ends the turns: features that must know which
-                # turns ran. After it: those that must know whether another app-server comes.
+                # Before `recovery.exited`, which ends turns and requests: features that must know
+                # what ran. After it: those that must know whether another app-server comes.
                 self._notices.app_server_ends()
                 self._titles.upstream_gone()
                 self._queueing.app_server_gone()
@@ -568,6 +568,9 @@ class Broker:
         for request in asked:
             if request.rule.cancelled_by:
                 self._asking.ask_for_broker(request.rule.cancelled_by, {"requestId": request.wire})
+        # `replay` stores what the client follows, so it comes before `subscriptions` forgets that.
+        # After `del` the client is unknown: nothing more is sent to it, and the server requests
+        # that it was offered go on to the clients that remain.
         self._replaying.client_left(client)
         self._presence.left(client)
         del state.clients[client.id]
