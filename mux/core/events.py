@@ -27,7 +27,7 @@ class UpstreamStarted(Event, frozen=True):
 
 
 class UpstreamSent(Event, frozen=True, gc=False):
-    """One line from the app-server's stdout, without its line end."""
+    """A line from the app-server's stdout, without its line end."""
 
     line: bytes
 
@@ -87,7 +87,7 @@ class DeviceRenamed(Event, frozen=True):
 
 
 class ClientSent(Event, frozen=True):
-    """One text message from a client. The WebSocket layer has checked that it is UTF-8."""
+    """A text message from a client. The WebSocket layer has checked that it is UTF-8."""
 
     client: ClientId
     text: bytes
