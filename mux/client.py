@@ -1,9 +1,7 @@
 """A small JSON-RPC client, for appmux's own commands.
 
-It connects to one of the broker's listeners, asks, answers, and keeps what it hears.
-
-Hands to: a broker's listener, over WebSocket on TCP or on a unix socket.
-Hears from: ``status``, ``restart`` and ``demo``, what to ask; the broker, everything in ``inbox``.
+It connects to one of the broker's listeners over WebSocket, on TCP or on a unix socket. It sends
+requests, answers server requests, and stores every message that it receives in ``inbox``.
 """
 
 from __future__ import annotations
@@ -29,7 +27,7 @@ CONNECT_DEADLINE: Final = 5.0
 """Seconds from the first byte to the WebSocket handshake's end, on the same machine."""
 
 CLOSE_DEADLINE: Final = 1.0
-"""Seconds for the broker to join the closing handshake; the connection ends in any case."""
+"""Seconds for the broker to join the closing handshake. The connection ends in any case."""
 
 MESSAGE_BYTES: Final = 64 * 1024 * 1024
 """The longest message taken: the broker's own default limit."""
@@ -40,7 +38,7 @@ HEARD_AHEAD: Final = 64
 UNAUTHORIZED: Final = 401
 
 EVERYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}
-"""A listener on all addresses, and where to reach it from its own machine."""
+"""A listener on all addresses, and the address by which its own machine reaches it."""
 
 
 class ClientError(AppmuxError):
@@ -48,7 +46,10 @@ class ClientError(AppmuxError):
 
 
 class RefusedError(ClientError):
-    """Somebody answered there, but let us not in (``status``: what HTTP said, 0 for nothing)."""
+    """A listener answered, but refused the connection.
+
+    ``status`` is the HTTP status; 0 if there was none.
+    """
 
     def __init__(self, text: str, status: int = 0) -> None:
         super().__init__(text)
@@ -57,26 +58,26 @@ class RefusedError(ClientError):
 
 @attrs.define(eq=False, repr=False)
 class Client:
-    """One connection. All that it hears is in ``inbox``, in order.
-
-    ``heard`` is called with each message as it comes, before anybody who waits for it wakes up.
-    """
+    """A connection to a broker."""
 
     url: str
     _connection: trio_websocket.WebSocketConnection
     heard: Callable[[Json], None] = attrs.field(default=lambda _message: None)
+    """Called with each message as it comes, before anybody who waits for it wakes up."""
     inbox: list[Json] = attrs.field(factory=list)
+    """All messages received, in order."""
     _gone: str | None = None
+    """Why the connection ended; None while it stands."""
     _ids: Iterator[int] = attrs.field(factory=lambda: itertools.count(1))
     _news: trio.Event = attrs.field(factory=trio.Event)
 
     @property
     def gone(self) -> bool:
-        """Whether the connection has ended."""
+        """True if the connection has ended."""
         return self._gone is not None
 
     async def initialize(self, name: str, capabilities: Json | None = None) -> Json:
-        """Shake hands under ``name``; the broker's answer."""
+        """Shake hands under ``name`` and return the broker's answer."""
         info = {"name": name, "title": None, "version": mux.__version__}
         params = {"clientInfo": info, "capabilities": capabilities or {}}
         hello = await self.request("initialize", params)
@@ -84,7 +85,10 @@ class Client:
         return hello
 
     async def request(self, method: str, params: Json | None = None) -> Json:
-        """Ask and wait for the result. Raises ``ClientError`` if it is an error or never comes."""
+        """Send a request and return its result.
+
+        Raises ``ClientError`` if the answer is an error or never comes.
+        """
         id = next(self._ids)
         since = len(self.inbox)
         await self._send({"id": id, "method": method, "params": params or {}})
@@ -104,7 +108,7 @@ class Client:
         await self._send({"id": id, "result": result})
 
     async def wait(self, wanted: Callable[[Json], bool], since: int = 0) -> Json:
-        """The first message from ``inbox[since]`` on that is wanted, now or when it comes.
+        """Return the first message from ``inbox[since]`` on that is wanted, now or when it comes.
 
         Raises ``ClientError`` if the connection ends first.
         """
@@ -153,9 +157,10 @@ def _reason(closed: trio_websocket.ConnectionClosed) -> str:
 
 @asynccontextmanager
 async def connect_any(urls: Iterable[str]) -> AsyncIterator[Client]:
-    """A connection to the first of a broker's listeners that lets us in, before ``initialize``.
+    """Connect to the first of a broker's listeners that lets us in, before ``initialize``.
 
-    A unix socket comes first: it needs no token. Raises ``ClientError`` where none does.
+    A unix socket is tried first: it needs no token. Raises ``ClientError`` if no listener lets us
+    in.
     """
     failures: list[str] = []
     async with AsyncExitStack() as stack:
@@ -186,9 +191,9 @@ def _why_refused(refused: RefusedError) -> str:
 async def connect(
     url: str, heard: Callable[[Json], None] = lambda _message: None
 ) -> AsyncIterator[Client]:
-    """A connection to ``ws://IP:PORT`` or ``unix://PATH``, before its ``initialize``.
+    """Connect to ``ws://IP:PORT`` or ``unix://PATH``, before ``initialize``.
 
-    Raises ``ClientError`` where nobody listens, ``RefusedError`` where it isn't let in.
+    Raises ``ClientError`` if nobody listens there, ``RefusedError`` if the connection is refused.
     """
     stream = await _open(url)
     with _plainly(url):
@@ -242,7 +247,7 @@ async def _handshake(
 def _plainly(url: str) -> Iterator[None]:
     """Raise an error alone, out of the groups that a nursery wraps around it.
 
-    A refusal is raised by the library's own task in the nursery, so it is translated here.
+    The library's own task in the nursery raises a refusal, so it is translated here.
     """
     try:
         yield

@@ -1,10 +1,11 @@
 """The only caller of the core: event → ``Broker.handle`` → perform. Nothing here awaits.
 
-trio runs one task at a time, and everything between two awaits is one step. So whichever task
-heard something calls ``handle``, and it is decided and done before anybody else runs: one owner of
-all shared state, with no lock and no queue in between.
+trio runs one task at a time, and everything between two awaits is one step. So whichever task has
+an event calls ``handle``, and the event is decided and its commands performed before any other task
+runs. All shared state has one owner, with no lock and no queue in between.
 
-Hands to: outboxes (of clients, of the app-server). Hears from: ``downstream`` and ``upstream``.
+Used by ``downstream``, ``upstream`` and the other shells; uses the outboxes of clients and of the
+app-server.
 """
 
 from __future__ import annotations
@@ -67,36 +68,38 @@ from mux.errors import AppmuxError
 from mux.outbox import Outbox, WriteScheduler, text_frame
 
 LOOK_AGAIN: Final = 60.0
-"""Seconds after which the wall's clock is looked at again if nothing else wakes us: it may have
+"""Seconds after which the wall clock is checked again if nothing else wakes the task: it may have
 been set, or the machine may have slept."""
 
 MOVED: Final = 1.0
-"""Seconds by which it must be off before anybody is told: less is how a clock is kept right."""
+"""Seconds by which the wall clock must be off before the core gets ``ClockMoved``: less is how a
+clock is kept right."""
 
 DEFERRED: Final = object()
 """The result of a request that the shells will answer later, by ``Dispatcher.answered``."""
 
 LINES_SECONDS = 0.003
-"""Of hearing lines, until clients have their turn: as long as a thousand deltas take, one read."""
+"""Seconds of handling lines before clients have their turn: a thousand deltas take as long, one
+read."""
 
 LINES_A_LOOK = 16
-"""Lines between two looks at the clock, which costs a fiftieth of a line."""
+"""Lines between two looks at the clock. A look costs a fiftieth of a line."""
 
 log = structlog.get_logger()
 
 
 @attrs.define(eq=False, repr=False)
 class ClientPort:
-    """What the dispatcher needs of one connection. ``close(code, reason)`` doesn't wait.
-
-    ``idle``: how many messages came by it that ask for nothing; whoever reads them bounds that.
-    ``read_on``: set while nothing more is to be read; then it is told when.
-    """
+    """The dispatcher's end of one client's connection."""
 
     outbox: Outbox
     close: Callable[[int, str], None]
+    """Called with a WebSocket code and a reason; doesn't wait."""
     idle: int = 0
+    """Messages that asked for nothing or were refused; the task that reads from the client bounds
+    them."""
     read_on: trio.Event | None = None
+    """Present while the connection must not be read; set as soon as it may be."""
 
 
 @attrs.define
@@ -111,7 +114,7 @@ class Traffic:
 
 
 class AppServer(Protocol):
-    """What the dispatcher needs of the app-server's side; none of it waits."""
+    """The app-server's process, as the dispatcher uses it; no method waits."""
 
     def send(self, line: bytes) -> None: ...
     def start(self, after: float) -> None: ...
@@ -120,14 +123,14 @@ class AppServer(Protocol):
 
 
 class ConnectionWatcher(Protocol):
-    """Who is told of each client that comes and goes; none of it waits."""
+    """Called for each client that comes and goes; no method waits."""
 
     def came(self, client: ClientId, principal: Principal, peer: str) -> None: ...
     def left(self, client: ClientId) -> None: ...
 
 
 class NoticeSink(Protocol):
-    """Who turns what the core says of notices into pushes; none of it waits."""
+    """Turns the core's commands about notices into pushes; no method waits."""
 
     def notify(self, command: Notify) -> None: ...
     def withdraw(self, command: Withdraw) -> None: ...
@@ -137,44 +140,54 @@ class NoticeSink(Protocol):
 
 @attrs.define(eq=False, repr=False)
 class Dispatcher:
-    """Carries events to the core and its commands to the shells, which are set once they exist.
+    """Carries events to the core and its commands to the shells.
 
-    ``keep`` takes an entry of the journal, ``fetch`` has some read for a client that is behind;
-    neither waits. ``give_up`` ends the broker with a reason; ``answer`` gives the result of a
-    request that the shells answer, or ``DEFERRED``, or raises ``AppmuxError`` with what is wrong;
-    ``status`` adds to a report what only the server knows (pid, listeners). ``learn_gate`` has it
-    found out, beside, what is experimental; ``resolve``, what paths mean. ``record`` puts something
-    into the audit log. ``clock_moved`` is called after the core was told that. ``wall``: Unix
-    seconds. ``debug``: log each message.
+    The callbacks below are set once their shells exist. None of them waits.
     """
 
     broker: Broker
     debug: bool = False
+    """Log each message."""
     upstream: AppServer = attrs.field(init=False)
     keep: Callable[[Entry], None] = attrs.field(init=False)
+    """Stores an entry in the journal."""
     fetch: Callable[[ReadJournal], None] = attrs.field(init=False)
+    """Has entries read from disk for a client that is behind."""
     doorkeeper: ConnectionWatcher | None = None
+    """Called for each client that comes and goes."""
     notices: NoticeSink | None = None
     give_up: Callable[[str], None] = attrs.field(init=False)
+    """Ends the broker, with a reason."""
     status: Callable[[], dict[str, Any]] = attrs.field(default=dict)
+    """Returns what only the server adds to a report (pid, listeners)."""
     learn_gate: Callable[[], None] = attrs.field(default=lambda: None)
+    """Has it found out, in the background, what is experimental."""
     resolve: Callable[[Resolve], None] = attrs.field(init=False)
+    """Has paths resolved, in the background."""
     answer: Callable[[AnswerOutside], object] = attrs.field(init=False)
+    """Returns the result of a request that the shells answer, or ``DEFERRED``. Raises
+    ``AppmuxError`` with what is wrong."""
     wall: Callable[[], float] = time.time
+    """Returns the wall clock's Unix seconds."""
     clock_moved: Callable[[], None] = attrs.field(default=lambda: None)
+    """Called after the core handled ``ClockMoved``."""
     traffic: Traffic = attrs.field(factory=Traffic)
     writes: WriteScheduler = attrs.field(factory=WriteScheduler)
     record: Callable[[str, dict[str, object]], None] = attrs.field(
         default=lambda _kind, _fields: None
     )
+    """Puts a record (kind and fields) into the audit log."""
     _ports: dict[ClientId, ClientPort] = attrs.field(factory=dict)
     _numbers: itertools.count[int] = attrs.field(factory=lambda: itertools.count(1))
     _frames: list[bytes] = attrs.field(factory=list)
+    """Frames not yet delivered, all for ``_recipients``."""
     _recipients: tuple[ClientId, ...] = ()
     _next: list[Event] = attrs.field(factory=list)
+    """Events that came up while commands were performed."""
     _alarm: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     _ahead: float | None = None
-    """By how much the wall's clock was ahead of trio's, when somebody was told last."""
+    """Seconds by which the wall clock was ahead of trio's when that was last reported to the
+    core."""
 
     def attach(
         self,
@@ -185,7 +198,7 @@ class Dispatcher:
         *,
         local: bool = False,
     ) -> ClientId:
-        """A client passed the door; returns its number. ``local``: it is on this host."""
+        """Attach an authenticated client and return its number. ``local``: it is on this host."""
         client = next(self._numbers)
         self._ports[client] = port
         port.outbox.on_full = lambda: self._next.append(ClientLags(client))
@@ -197,20 +210,20 @@ class Dispatcher:
         return client
 
     def detach(self, client: ClientId) -> None:
-        """Its connection is gone."""
+        """Detach a client whose connection is gone."""
         now = trio.current_time()
-        self._look_at_clock(now)  # while there is still something that could be closed
+        self._look_at_clock(now)  # first: this may close the client, which needs its port
         del self._ports[client]
         self._hear(ClientLeft(client), now)
         if self.doorkeeper is not None:
             self.doorkeeper.left(client)
 
     def ready(self) -> bool:
-        """Whether the app-server can be used."""
+        """Return whether the app-server can be used."""
         return self.broker.state.appserver.state is AppServerState.READY
 
     def handle(self, event: Event) -> None:
-        """Let the core decide, and do what it says."""
+        """Let the core handle an event, and perform the commands that it returns."""
         now = trio.current_time()
         self._look_at_clock(now)
         self._hear(event, now)
@@ -223,11 +236,12 @@ class Dispatcher:
         self._hear_next()
 
     def handle_lines(self, lines: Iterable[bytes]) -> int:
-        """Hear what the app-server wrote at once, line by line, and then deliver it at once.
+        """Handle lines that the app-server wrote at once, then deliver what they cause at once.
 
         To 32 clients that is half the work: of a hundred deltas each is appended once, not 32
-        times. Nobody waits longer for it, as no writer runs before the last line is decided; but
-        lines differ in what they cost, so the step ends in time. Returns how many were heard.
+        times. Nobody waits longer for it, as no writer runs before the last line is decided. But
+        lines differ in what they cost, so the step ends after ``LINES_SECONDS``. Return how many
+        lines were handled.
         """
         now, began, heard = trio.current_time(), time.perf_counter(), 0
         self._look_at_clock(now)
@@ -240,8 +254,8 @@ class Dispatcher:
                 for command in self.broker.handle(UpstreamSent(line), now):
                     self._perform(command)
             except Exception:
-                # What a newer codex writes and we can't handle costs one line, not everybody's
-                # runtime.
+                # A line of a newer codex that can't be handled is lost alone: it must not end
+                # everybody's runtime.
                 log.exception("a line of the app-server could not be handled", bytes=len(line))
         self.traffic.from_app_server += heard
         self._deliver()
@@ -250,9 +264,10 @@ class Dispatcher:
         return heard
 
     def _look_at_clock(self, now: float) -> None:
-        """Tell of a wall's clock that was set, or went on while the machine slept.
+        """Tell the core if the wall clock was set, or went on while the machine slept.
 
-        Before anything else is decided: who may not be here any more isn't heard, nor told.
+        This comes before anything else is decided, so that nothing is taken from, or sent to, a
+        client whose credential has expired.
         """
         ahead = self.wall() - now
         if self._ahead is None:
@@ -276,7 +291,10 @@ class Dispatcher:
             self._alarm.deadline = self.broker.next_wakeup
 
     def _hear_next(self) -> None:
-        """What came up while commands were performed, when the core couldn't be asked."""
+        """Handle the events that came up while commands were performed.
+
+        The core couldn't be called then.
+        """
         while self._next:
             self.handle(self._next.pop(0))
 
@@ -284,7 +302,7 @@ class Dispatcher:
         if type(command) is Publish:
             if command.recipients:
                 if command.recipients is not self._recipients:
-                    self._deliver()
+                    self._deliver()  # first: each client gets its messages in the core's order
                     self._recipients = command.recipients
                 self._frames.append(text_frame(command.message))
                 if self.debug:
@@ -292,11 +310,11 @@ class Dispatcher:
             if command.entry is not None:
                 self.keep(command.entry)
         else:
-            self._deliver()
+            self._deliver()  # first: a `Close`, say, must come behind what was published before it
             self._perform_rarer(command)
 
     def _deliver(self) -> None:
-        """Give the frames that go to the same clients to each of them as one piece."""
+        """Append the frames for the same clients to each of their outboxes, as one piece."""
         if self._frames:
             frames = b"".join(self._frames)
             self.traffic.to_clients += len(self._frames) * len(self._recipients)
@@ -369,11 +387,11 @@ class Dispatcher:
             if result is DEFERRED:
                 return
             message = jsonrpc.result(asked.origin, result)
-        # By way of the core: for one that is behind it belongs among what it is owed.
+        # By way of the core: a client that is behind gets the answer among what it is owed.
         self._next.append(AnsweredOutside(asked.client, message, asked.method))
 
     def answered(self, asked: AnswerOutside, result: object) -> None:
-        """The result of a request that was to be answered later, or what was wrong with it."""
+        """Send the result of a request that was ``DEFERRED``, or the error that it ended with."""
         if asked.client in self._ports:
             if isinstance(result, AppmuxError):
                 message = jsonrpc.error(asked.origin, jsonrpc.INVALID_REQUEST, str(result))
@@ -382,7 +400,7 @@ class Dispatcher:
             self.handle(AnsweredOutside(asked.client, message, asked.method))
 
     def notify(self, client: ClientId, method: str, params: object) -> None:
-        """Notify one client of something that only the shells know; nothing if it has left."""
+        """Notify a client of something that only the shells know. Does nothing if it has left."""
         port = self._ports.get(client)
         if port is not None:
             self._send(port, jsonrpc.notification(method, params))
@@ -409,7 +427,7 @@ class Dispatcher:
                 raise TypeError(f"no such command: {command!r}")
 
     def report(self) -> dict[str, Any]:
-        """The answer to ``mux/status``: what the core knows, and what the shells add."""
+        """Return the answer to ``mux/status``: the core's report, and what the shells add."""
         whole = report(self.broker, trio.current_time())
         for client in whole["clients"]:
             client["bytesOwed"] = self._ports[client["id"]].outbox.owed
@@ -419,21 +437,24 @@ class Dispatcher:
         return {"broker": broker, **facts, **whole}
 
     def close_all(self, code: int, reason: str) -> None:
-        """Tell every client that its connection ends."""
+        """Close every client's connection."""
         for port in list(self._ports.values()):
             port.close(code, reason)
 
     def owed(self) -> list[int]:
-        """The bytes owed to each client."""
+        """Return the bytes owed to each client."""
         return [port.outbox.owed for port in self._ports.values()]
 
     @property
     def attached(self) -> int:
-        """How many clients are attached."""
+        """The number of attached clients."""
         return len(self._ports)
 
     async def run(self) -> None:
-        """Have what is owed written, and the core told of each moment that it waits for."""
+        """Have outboxes written, and give the core ``TimePassed`` whenever it is due.
+
+        Runs until it is cancelled.
+        """
         trio.lowlevel.add_instrument(self.writes)
         try:
             while True:

@@ -1,13 +1,13 @@
-"""The bytes owed to one peer: appended by whoever decides, written by one task in batches.
+"""The bytes owed to one peer: the core's commands append, one task writes in batches.
 
-``append`` never waits, so a decision never waits for a socket. When the writer is idle, what is
+``append`` never waits, so a decision never waits for a socket. While the writer is idle, what is
 owed is written without it, if the socket takes it: waking the writer costs five times as much. That
-is done once all that can be decided now is decided (``WriteScheduler``): what sixteen clients ask
-goes to the app-server in one piece. Else the writer joins what is owed and sends it in one call:
-under load a batch holds hundreds of frames.
+happens once all that can be decided now is decided (``WriteScheduler``), so what sixteen clients
+ask goes to the app-server in one piece. Otherwise the writer joins what is owed and sends it in one
+call: under load a batch holds hundreds of frames.
 
-Hands to: the socket or pipe it writes to. Hears from: ``dispatcher`` (frames) and, for a client's,
-``downstream`` (the WebSocket library's own frames: pong, close).
+Used by ``dispatcher`` (frames) and, for clients, by ``downstream`` (pong and close frames of the
+WebSocket layer).
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ SHORT, MEDIUM = 126, 1 << 16
 """Payload lengths from which a frame's header needs 2, and 8, bytes more (RFC 6455, 5.2)."""
 
 BATCH_BYTES = 256 * 1024
-"""Joined into one write. A larger batch saves no time and holds a second copy of more bytes."""
+"""Bytes joined into one write. A larger batch saves no time and holds a second copy of more
+bytes."""
 
 DRAINED_SHARE = 4
 """An outbox has room again when it holds a quarter of its limit: enough to keep the socket busy
@@ -30,21 +31,22 @@ while the next part is read."""
 
 
 class WriteScheduler(trio.abc.Instrument):
-    """Outboxes that owe something, written together before trio's loop waits for anything.
+    """Writes all outboxes that owe something, before trio's loop waits for anything.
 
-    A hook of the loop, not a task: no step of a task costs as little. In it no task may be woken
-    (the loop has made up its mind how long to wait), so that is put off to the loop's next round.
+    This is a hook of the loop, not a task, as no step of a task costs as little. The hook may wake
+    no task (the loop has decided already how long to wait), so waking is put off to the loop's next
+    round.
     """
 
     def __init__(self) -> None:
         self._owing: list[Outbox] = []
 
     def add(self, outbox: Outbox) -> None:
-        """Have it written, in this round of the loop."""
+        """Have the outbox written in this round of the loop."""
         self._owing.append(outbox)
 
     def before_io_wait(self, timeout: float) -> None:  # noqa: ARG002 (trio's)
-        """Called by trio, in its thread, between two steps of tasks."""
+        """Write the outboxes. trio calls this in its thread, between two steps of tasks."""
         if self._owing:
             stuck = [outbox for outbox in self._owing if not outbox.write_now()]
             self._owing.clear()
@@ -59,21 +61,22 @@ def _wake_all(outboxes: list[Outbox]) -> None:
 
 @attrs.define(eq=False, repr=False)
 class Outbox:
-    """Bytes owed to one peer.
-
-    ``on_full``: called when more than ``limit`` bytes are owed, once until it has drained again.
-    ``on_drained``: called by the writer, once for each ``tell_when_drained``. ``wake_writer``:
-    called when an idle writer is needed; before its first work it begins it, where it isn't begun
-    with the outbox. ``descriptor`` gives the one that the stream writes to, if nothing else is done
-    with the bytes (no TLS); it doesn't block. ``writes``: who writes to it; None: ``append`` does.
-    """
+    """Bytes owed to one peer."""
 
     limit: float = float("inf")
+    """Bytes from which the outbox counts as full."""
     on_full: Callable[[], None] = attrs.field(default=lambda: None)
+    """Called when more than ``limit`` bytes are owed, once until the outbox has drained again."""
     on_drained: Callable[[], None] = attrs.field(default=lambda: None)
+    """Called by the writer, once for each ``tell_when_drained``."""
     wake_writer: Callable[[], None] = attrs.field(default=lambda: None)
+    """Called when there is something to write: starts the writer task (if it wasn't started with
+    the outbox), or wakes it."""
     descriptor: Callable[[], int] | None = None
+    """Returns the descriptor that the stream writes to, if the bytes go out unchanged (no TLS). The
+    descriptor doesn't block."""
     writes: WriteScheduler | None = None
+    """The scheduler that writes the outbox; without one, ``append`` writes it."""
     owed: int = 0
     _frames: list[bytes | memoryview] = attrs.field(factory=list)
     _idle: bool = True
@@ -97,9 +100,9 @@ class Outbox:
                 self.wake()
 
     def write_now(self) -> bool:
-        """Write what is owed if the writer is idle; whether that has settled it.
+        """Write what is owed if the writer is idle. Return False if the writer must be woken.
 
-        If not, it is the writer's, to be woken. Wakes nobody and tells nobody.
+        This method itself wakes nobody and calls nobody.
         """
         if not self._idle or not self._frames:
             return True
@@ -111,18 +114,21 @@ class Outbox:
         except OSError:  # it is full, or broken, which the writer finds out
             taken = 0
         self.owed -= taken
-        # A view: what thousands of deltas brought is owed to each of many, and copied for none.
+        # A view, not a copy: the same large piece may be owed to each of many clients.
         self._frames = [memoryview(whole)[taken:]] if taken < len(whole) else []
         self._full = self._full and bool(self._frames)
         return not self._frames
 
     def tell_when_drained(self) -> None:
-        """Have ``on_drained`` called once there is room; by the writer, so never from in here."""
+        """Have ``on_drained`` called once there is room.
+
+        The writer calls it, so never during this call.
+        """
         self._tell = True
         self.wake()
 
     def finish(self, last: bytes = b"") -> None:
-        """Owe ``last`` and nothing after it; the writer ends once all is written."""
+        """Owe ``last`` and nothing after it. The writer ends once all is written."""
         if not self._sealed:
             if last:
                 self.append(last)
@@ -130,13 +136,13 @@ class Outbox:
             self.wake()
 
     def wake(self) -> None:
-        """Have the writer go on, if it is idle."""
+        """Wake the writer if it is idle."""
         if self._idle:
             self._idle = False
             self.wake_writer()
 
     def discard(self) -> None:
-        """Nothing more is taken, and no writer begins: there is nobody to write to."""
+        """Take nothing more and start no writer: the peer is gone."""
         self._sealed, self._idle = True, False
 
     async def write_to(self, stream: trio.abc.SendStream) -> None:
@@ -185,7 +191,10 @@ def _joined(frames: list[bytes | memoryview]) -> bytes | memoryview:
 
 
 def text_frame(message: bytes) -> bytes:
-    """A WebSocket text frame as a server sends it: unmasked, so that one serves every client."""
+    """Return a WebSocket text frame as a server sends it.
+
+    It is unmasked, so that one frame serves every client.
+    """
     size = len(message)
     if size < SHORT:
         return b"\x81" + size.to_bytes(1, "big") + message

@@ -1,7 +1,4 @@
-"""Text for an operator's terminal: what others chose, made harmless; lengths of time, readable.
-
-Hands to: ``status``, ``audit``, ``approvals``. Hears from: they, what is to be shown.
-"""
+"""Text for an operator's terminal: texts that others chose, made harmless; durations, readable."""
 
 from __future__ import annotations
 
@@ -10,7 +7,8 @@ from typing import Final
 SECONDS: Final = (("d", 86_400), ("h", 3_600), ("min", 60))
 
 CONTROLS: Final = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))}
-"""Clients choose their own names, which must not drive the operator's terminal."""
+"""Control characters, written out. Clients choose their own names, which must not drive the
+operator's terminal."""
 
 _TURNED: Final = {
     code: f"\\u{code:04x}"
@@ -22,12 +20,12 @@ _ALL: Final = CONTROLS | _TURNED
 
 
 def visible(text: str) -> str:
-    """The text with control characters and turned writing written out."""
+    """Return the text with control characters and turned writing written out."""
     return text.translate(_ALL)
 
 
 def span(seconds: float) -> str:
-    """A length of time in its two greatest units: ``3 h 5 min``."""
+    """Return a duration in its two greatest units: ``3 h 5 min``."""
     rest = int(seconds)
     if rest < SECONDS[-1][1]:
         return f"{rest} s"

@@ -1,22 +1,26 @@
-"""What the audit log is told: who came and went, who asked for what, and who approved it.
+"""The records of the audit log: who came and left, who asked for what, and who approved it.
 
-    client/attached  client/left          past its handshake; with where from, and for how long
-    client/cut                            what it authenticated with has ended
+    client/attached  client/left          past its handshake; with its peer, and for how long
+    client/cut                            the client's credential no longer holds
     request/refused                       for want of a scope; a flood of them is counted
     turn/asked  turn/answered  turn/lost  started, steered, interrupted, or work of another kind
-    admin/asked  admin/answered  …/lost   what needs ``admin`` and doesn't only read
+    admin/asked  admin/answered  …/lost   requests that need ``admin`` and don't only read
     directory/unlisted                    a thread works where the settings list nothing
-    approval/raised                       what the app-server wants a person's word on
-    approval/answered  approval/abstained  answer/refused      whose answer counted, or didn't
+    turn/queued  turn/unqueued            a turn waits for its thread, and won't be started
+    queue/released                        a queue that was held goes on
+    approval/raised                       the app-server wants a person's decision
+    approval/voted                        a yes that doesn't decide yet
+    approval/answered                     the answer that counted
+    approval/abstained  answer/refused    an answer that didn't count
     approval/given-up                     nobody was left who could answer
     approval/resolved  approval/withdrawn it is over: after an answer, or without one
     restart/asked  appserver/started  appserver/exited
 
-``by`` names the client in each. What was asked stands there as kinds, ids and a SHA-256 digest of
-the params as they came; their text only where the operator wants it (``audit.text``).
+``by`` names the client in each. A request is recorded by its kind, ids and a SHA-256 digest of the
+params as they came; their text only if the operator wants it (``audit.text``).
 
 Each is one ``Record`` command, which the shell numbers, dates and chains
-(``mux.storage.audit_log``). Heard from: ``broker`` and its parts.
+(``mux.storage.audit_log``).
 """
 
 from __future__ import annotations
@@ -38,22 +42,22 @@ from mux.core.state.state import NEVER, State
 from mux.core.state.turn_queues import QueuedTurn
 
 TURNS = frozenset({"turn/steer", "turn/interrupt"})
-"""What drives a turn, beside what begins one (``RequestRule.begins``)."""
+"""Methods that act on a running turn. Those that begin one have ``RequestRule.begins``."""
 
 NAME_CHARACTERS = 128
-"""Of what a client chose itself (its name, a method): as much as a person reads."""
+"""Recorded of a text that a client chose (its name, a method): as much as a person reads."""
 
 TEXT_CHARACTERS = 16 * 1024
-"""Of params, where text is wanted: a prompt with pictures in it is megabytes."""
+"""Recorded of params, where text is wanted: a prompt with pictures in it is megabytes."""
 
 REFUSALS_TOLD = 16
 REFUSALS_SECONDS = 10.0
-"""A client that is refused more often than this in this time gets one record for the rest of it:
-it must not be able to fill the disk."""
+"""A client with more than ``REFUSALS_TOLD`` refusals within this time gets one record for the rest
+of them: it must not be able to fill the disk."""
 
 
 def by(client: Client) -> dict[str, object]:
-    """Who it was: the client, and what it authenticated as."""
+    """Return who acted: the client, and the principal that it authenticated as."""
     name = client.info.name if client.info is not None else None
     return {
         "client": client.id,
@@ -65,7 +69,7 @@ def by(client: Client) -> dict[str, object]:
 
 
 def _text(state: State, params: bytes) -> dict[str, object]:
-    """What was said, as a digest; and as text, where that is wanted."""
+    """Return the digest of a text, and the text itself where the operator wants it."""
     told: dict[str, object] = {"digest": sha256(params).hexdigest()}
     if state.audit_text:
         told["text"] = params.decode(errors="replace")[:TEXT_CHARACTERS]
@@ -76,7 +80,7 @@ def _text(state: State, params: bytes) -> dict[str, object]:
 
 
 def attached(state: State, client: Client) -> None:
-    """It is past its handshake."""
+    """Record that a client is past its handshake."""
     version = client.info.version[:NAME_CHARACTERS] if client.info is not None else None
     told = {"version": version, "transport": client.transport}
     scopes = sorted(client.principal.scopes)
@@ -84,7 +88,7 @@ def attached(state: State, client: Client) -> None:
 
 
 def left(state: State, client: Client) -> None:
-    """Its connection is gone."""
+    """Record that a client's connection is gone."""
     _count_refusals(state, client)
     if client.info is not None:
         seconds = round(state.now - client.since, 3)
@@ -92,14 +96,14 @@ def left(state: State, client: Client) -> None:
 
 
 def refused(state: State, client: Client, method: str, needs: Scope) -> None:
-    """It asked for what it may not."""
+    """Record that a client asked for what its scopes don't allow."""
     if _is_told(state, client):
         method = method[:NAME_CHARACTERS]
         state.record("request/refused", by=by(client), method=method, needs=needs)
 
 
 def _is_told(state: State, client: Client) -> bool:
-    """Whether this refusal gets a record of its own; else it is counted."""
+    """Return whether this refusal gets a record of its own; otherwise it is only counted."""
     if client.refusals.until <= state.now:
         _count_refusals(state, client)
         client.refusals.until = state.now + REFUSALS_SECONDS
@@ -118,7 +122,7 @@ def _count_refusals(state: State, client: Client) -> None:
 
 
 def on_timer(state: State) -> float:
-    """Record floods that are over; returns when the next one may be."""
+    """Record floods of refusals that are over; return when the next one may be."""
     next_one = NEVER
     for client in state.clients.values():
         if client.refusals.count > REFUSALS_TOLD:
@@ -133,14 +137,14 @@ def on_timer(state: State) -> float:
 
 
 def drives(method: str, *, begins: bool) -> bool:
-    """Whether the request makes a thread work, or changes what it works on."""
+    """Return whether the request makes a thread work, or changes what it works on."""
     return (begins or method in TURNS) and SCOPES.get(method) == "drive"
 
 
 def asked(
     state: State, client: Client, request: Request, message: ClientMessage, scope: Scope
 ) -> None:
-    """A client's request goes its way; whether it is one to record is decided here."""
+    """Record a client's request if it drives a turn or needs ``admin``; others aren't recorded."""
     rule = request.rule
     if drives(message.method, begins=rule.begins):
         topic = "turn"
@@ -164,12 +168,12 @@ def asked(
 
 
 def unlisted(state: State, client: Client, told: dict[str, object]) -> None:
-    """A thread works where the settings list nothing, and takes nothing from there."""
+    """Record that a thread works where the settings list nothing, and takes no settings there."""
     state.record("directory/unlisted", by=by(client), **told)
 
 
 def queued(state: State, thread: str, turn: QueuedTurn) -> None:
-    """A turn waits until its thread is idle."""
+    """Record that a turn waits until its thread is idle."""
     state.record("turn/queued", **_of_queued(thread, turn), **_text(state, turn.params))
 
 
@@ -180,20 +184,20 @@ def unqueued(
     reason: str | None,
     actor: dict[str, object] | None = None,
 ) -> None:
-    """It won't be started: somebody has taken it back, or ``reason``."""
+    """Record that a queued turn won't be started: ``actor`` took it back, or for ``reason``."""
     told = _of_queued(thread, turn) | {"by": actor, "of": turn.by}
     state.record("turn/unqueued", **told, why=reason)
 
 
 def dequeued(state: State, request: Request, turn: QueuedTurn) -> None:
-    """Its time has come; recorded like any turn of whoever queued it."""
+    """Record that a queued turn is started, like any turn of the client that queued it."""
     fields = {"request": request.wire, "method": request.method, "turn": None}
     request.recorded = Recorded("turn", _of_queued(request.thread or "", turn) | fields)
     _of_request(state, "asked", request.recorded, _text(state, turn.params))
 
 
 def queue_released(state: State, client: Client, thread: str) -> None:
-    """Somebody lets a queue go on that was held."""
+    """Record that a client released a queue that was held."""
     state.record("queue/released", by=by(client), thread=thread)
 
 
@@ -202,7 +206,7 @@ def _of_queued(thread: str, turn: QueuedTurn) -> dict[str, object]:
 
 
 def answered(state: State, request: Request, line: bytes, *, failed: bool) -> None:
-    """The app-server has answered a request that ``asked`` recorded."""
+    """Record the app-server's answer to a request that ``asked`` recorded."""
     if request.recorded is None:
         return
     result = _read_answer(line)
@@ -216,7 +220,7 @@ def answered(state: State, request: Request, line: bytes, *, failed: bool) -> No
 
 
 def lost(state: State, request: Request) -> None:
-    """It wasn't answered by the app-server: refused, dropped, or lost with it."""
+    """Record that the app-server won't answer a request: it was refused, dropped or lost."""
     if request.recorded is not None:
         _of_request(state, "lost", request.recorded, {})
         request.recorded = None
@@ -255,7 +259,7 @@ class _Answer(msgspec.Struct):
         return self.error.code if self.error is not None else None
 
     def named(self) -> dict[str, str | None]:
-        """The turn and the thread that the answer names."""
+        """Return the ids of the turn and the thread that the answer names."""
         result = self.result or _Result()
         turn = result.turnId or (result.turn.id if result.turn is not None else None)
         return {"turn": turn, "thread": result.thread.id if result.thread is not None else None}
@@ -272,14 +276,17 @@ def _read_answer(line: bytes) -> _Answer:
     try:
         return _answer_decoder.decode(line)
     except msgspec.DecodeError:
-        return _Answer()  # of another shape than those that we look into
+        return _Answer()  # of a shape that names nothing that is recorded
 
 
 # ── approvals ─────────────────────────────────────────────────────────────────────────────────
 
 
 def _is_approval(request: ServerRequest) -> bool:
-    """Whether a person answers it. What a program answers (tools, tokens) isn't recorded."""
+    """Return whether a person answers the request: answers of programs aren't recorded.
+
+    Such are the results of tools, and tokens.
+    """
     return request.rule.offer_to is OfferTo.FOLLOWERS
 
 
@@ -288,7 +295,7 @@ def _which(request: ServerRequest) -> dict[str, object]:
 
 
 def raised(state: State, request: ServerRequest, params: bytes) -> None:
-    """The app-server asks for somebody's word."""
+    """Record that the app-server asks for a person's decision."""
     if _is_approval(request):
         named = _read_offer(params)
         told = {"item": named.itemId, "turn": named.turnId, "asks": named.kind or named.mode}
@@ -297,14 +304,17 @@ def raised(state: State, request: ServerRequest, params: bytes) -> None:
 
 
 def turn_named(params: bytes) -> str | None:
-    """The turn that a server request belongs to."""
+    """Return the turn that a server request belongs to."""
     return _read_offer(params).turnId
 
 
 def approved(
     state: State, request: ServerRequest, actor: dict[str, object] | None, result: bytes
 ) -> None:
-    """The answer that counts. ``actor``: who gave it; None where votes from before count by now."""
+    """Record the answer that counts.
+
+    ``actor`` gave it; None where earlier votes have come to count.
+    """
     if _is_approval(request):
         told: dict[str, object] = {
             "decision": decision(result),
@@ -321,7 +331,7 @@ def approved(
 def voted(
     state: State, request: ServerRequest, client: Client, result: bytes, waits_for: str
 ) -> None:
-    """A yes that doesn't decide yet."""
+    """Record a yes that doesn't decide yet, and what it waits for."""
     told = {"decision": decision(result), "policy": str(request.ballot.policy)}
     answer = _text(state, result)
     state.record(
@@ -330,34 +340,34 @@ def voted(
 
 
 def abstained(state: State, request: ServerRequest, client: Client, reason: str) -> None:
-    """An answer that is none: an error, or malformed."""
+    """Record an answer that counts as none: an error, or malformed."""
     if _is_approval(request) and client.id not in request.abstained:
         reason = reason[:NAME_CHARACTERS]
         state.record("approval/abstained", by=by(client), **_which(request), why=reason)
 
 
 def answer_refused(state: State, request: ServerRequest, client: Client, needs: str) -> None:
-    """An answer from one that may not give it."""
+    """Record an answer of a client whose scopes don't allow it."""
     if _is_told(state, client):
         state.record("answer/refused", by=by(client), **_which(request), needs=needs)
 
 
 def given_up(state: State, request: ServerRequest, reason: str) -> None:
-    """Nobody is left who could answer it, so the app-server is told so."""
+    """Record that nobody is left who could answer, so the app-server gets an error."""
     if _is_approval(request):
         reason = reason[: 2 * NAME_CHARACTERS]
         state.record("approval/given-up", **_which(request), why=reason)
 
 
 def over(state: State, request: ServerRequest) -> None:
-    """It is no longer there: because it was answered, or all the same."""
+    """Record that a server request has ended, with an answer or without one."""
     if _is_approval(request):
         kind = "approval/resolved" if request.answered else "approval/withdrawn"
         state.record(kind, **_which(request))
 
 
 def decision(result: bytes) -> str:
-    """What an answer decides, in one word of the app-server's own."""
+    """Return what an answer decides, in one word of the app-server's own."""
     fields = jsonrpc.read_fields(result) or {}
     for name in ("decision", "action"):
         value = fields.get(name, b"")

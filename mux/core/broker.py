@@ -1,23 +1,22 @@
 """The broker: a pure function of state. ``Broker.handle(event, now) -> commands``.
 
-Start reading at ``handle``: one short method per event, in the order in which a message meets
-them. What an event means is decided here by THE TABLE (``methods``), and carried out by the parts:
+Start reading at ``handle``: one short method per event, in the order in which a message meets them.
+THE TABLE (``protocol.methods``) says what a method means; the features carry it out:
 
-    asking      requests going up               following   joining and leaving threads
-    offering    server requests going down      recovery    the app-server's lives
-    sent        messages that come twice        replaying   clients that come back
-    queueing    turns that wait for idleness    voting      which answer decides
-    clearance   where threads may work          presence    who is here
-    recording   what the audit log is told
-    looking     who looks at what               notices     what a person is told of by push
-    titles      one title of a thread for all
+    client_requests       requests going up         subscriptions   joining and leaving threads
+    server_requests       requests coming down      recovery        the app-server's lives
+    deduplication         messages sent twice       replay          clients that come back
+    turn_queue            turns that wait           voting          which answer decides
+    directory_clearance   where threads may work    presence        who is attached
+    local_resume          resumes answered here     attention       who looks at what
+    shared_titles         one title for all         notices         what a person is pushed
 
-What the app-server says is taken in by ``notifications`` (notifications) and ``responses``
-(answers). All share one ``ClientState``, change it only while an event is handled, and speak only
-through it.
+``notifications`` takes in the app-server's notifications, ``responses`` its answers. All of them
+share one ``State``, change it only while an event is handled, and write their commands to
+``State.out``.
 
-Heard from: ``dispatcher``, the only caller, which carries out the commands in order.
-Nothing here awaits, reads a clock, or fails half-way: an event is handled whole.
+Used by ``dispatcher``, the only caller, which carries out the commands in order. Nothing here
+awaits, reads a clock, or fails half-way: an event is handled whole.
 """
 
 from __future__ import annotations
@@ -81,7 +80,8 @@ from mux.core.state.state import NEVER, State
 from mux.core.wiring import Features
 
 EXTENSION_VERSION = 1
-"""Of what clients that know the broker get beyond the app-server's protocol."""
+"""The version of the extension: what clients that know the broker get beyond the app-server's
+protocol."""
 
 _NO_NEWS = frozenset(
     {
@@ -90,7 +90,8 @@ _NO_NEWS = frozenset(
         ExperimentalSchemaLoaded, JournalExtent,
     }
 )  # fmt: skip
-"""Events after which nobody looks, or may be told, who didn't or mightn't before."""
+"""Events that change neither who looks at what nor who may be notified, so notices stay as they
+are."""
 
 _AS_IT_IS = RequestRule()
 _initialize_decoder = msgspec.json.Decoder(clients.InitializeParams)
@@ -111,13 +112,13 @@ class Broker:
         policies: Policies | None = None,
         timing: Timing | None = None,
     ) -> None:
-        """A broker without clients or app-server.
+        """Make a broker without clients or app-server.
 
-        ``first_id`` seeds the ids under which server requests are offered. The shell takes it from
-        the clock, so that an answer kept by a client over a restart of the broker fits nothing.
-        ``epoch`` and ``head``: of the journal, as the store left them. ``audit_text``: see
-        `ClientState`. ``policies``: whose answer decides an approval; None: the first one's.
-        ``timing``: when a notice is due.
+        ``first_id`` seeds the ids under which server requests are offered. The server takes it from
+        the clock, so that an answer that a client held back over a restart of the broker fits no
+        request. ``epoch`` and ``head`` describe the journal as the store left it. ``audit_text``:
+        see `State`. ``policies`` say whose answer decides an approval; None means the first answer.
+        ``timing`` says when a notice is due.
         """
         journal = Journal(epoch, head, limits.journal_memory_bytes)
         approvals = PendingRequests(first_id)
@@ -150,28 +151,31 @@ class Broker:
 
     @property
     def voting(self) -> Voting:
-        """What approvals wait for, in words."""
+        """The part that says what an approval waits for, in words."""
         return self._offering.voting
 
     @property
     def running_floor(self) -> int:
-        """The seq from which on deltas are of items that still run."""
+        """The first seq whose deltas may belong to items that still run."""
         return self.state.threads.running_floor(self.state.journal.head)
 
     @property
     def next_wakeup(self) -> float:
-        """When ``TimePassed`` is wanted, on the clock of ``now``; infinite for never."""
+        """The moment when ``TimePassed`` is due, on the clock of ``now``; infinite for never."""
         return self.state.next_wakeup
 
     def handle(self, event: Event, now: float) -> list[Command]:
-        """Take in one event; returns what to do, in order. ``now``: seconds, never going back."""
+        """Handle one event and return the commands to carry out, in order.
+
+        ``now`` is in seconds and never goes back.
+        """
         state = self.state
         state.now = now
         out: list[Command] = []
         state.out = out
         if type(event) is UpstreamSent:
             if self._hearing.handle(event.line):
-                return out  # nothing that is looked at below has changed
+                return out  # one more delta: nothing that is compared below has changed
             if self._notices.needs_refresh:
                 self._notices.refresh()
         elif type(event) is ClientSent:
@@ -188,7 +192,9 @@ class Broker:
         return out
 
     def _follow_up(self, state: State) -> None:
-        """See to what the event made possible, or has left to be done."""
+        """Do what the event made possible, or left to be done."""
+        # In this order: all that may take up a thread again comes before what releases threads
+        # and before a restart. Presence comes last, so clients get one picture for each event.
         if self._queueing.waits:
             self._queueing.refresh()
         if self._clearance.waits:
@@ -225,7 +231,7 @@ class Broker:
                 | ClientDrained(client)
                 | JournalRead(client)
             ):
-                if client in state.clients:  # it may have left meanwhile
+                if client in state.clients:  # else it left before the event came
                     self._client_told_of(state.clients[client], event)
             case AnsweredOutside(client, message, method):
                 state.answer(client, message, method)
@@ -234,6 +240,8 @@ class Broker:
             case UpstreamExited(reason, unix_time):
                 generation = state.appserver.generation
                 state.record("appserver/exited", generation=generation, why=reason)
+                # Before `recovery.exited`, which ends turns and requests: features that must know
+                # what ran. After it: those that must know whether another app-server comes.
                 self._notices.app_server_ends()
                 self._titles.upstream_gone()
                 self._queueing.app_server_gone()
@@ -314,7 +322,7 @@ class Broker:
             self._cleared(client, message, scope)
 
     def _cleared(self, client: Client, message: ClientMessage, scope: Scope) -> None:
-        """A request that the client may make."""
+        """Route a request that the client may make."""
         rule = request_rule(message.method)
         match rule.route:
             case Route.SERVER:
@@ -359,7 +367,7 @@ class Broker:
                 self.state.answer(client.id, picture, message.method)
 
     def _scope(self, client: Client, message: ClientMessage) -> Scope | None:
-        """The scope that the request needs; None if the client lacks it, and is told so."""
+        """Return the scope that the request needs; None if the client lacks it and got an error."""
         held = client.principal.scopes
         scope, reason = needed(message.method, message.params, self._held(client, message.method))
         if scope in held or message.method == "initialize":
@@ -377,7 +385,10 @@ class Broker:
         return lambda thread: self._clearance.held(client, method, thread)
 
     def _experimental(self, client: Client, message: ClientMessage) -> str | None:
-        """What the client may not use of what it asks for, as it didn't declare the capability."""
+        """Return what in the request needs the experimental capability; None if nothing does.
+
+        Clients that declared the capability may use everything.
+        """
         if self.state.gate is None or client.capabilities.experimentalApi:
             return None
         return self.state.gate.refuses(message.method, message.params)
@@ -393,7 +404,7 @@ class Broker:
             self._go_on(client, message, rule, scope)
 
     def _is_down(self, client: Client, message: ClientMessage) -> bool:
-        """Whether there is no app-server, and none to be expected soon; the client is told so."""
+        """Return whether no app-server runs or is expected soon; then the client gets an error."""
         down = self.state.appserver.state is AppServerState.DOWN
         if down:
             text = self.recovery.down_text()
@@ -403,7 +414,7 @@ class Broker:
     def _go_on(
         self, client: Client, message: ClientMessage, rule: RequestRule, scope: Scope
     ) -> None:
-        """A request that nothing stands against: upstream, unless somebody here deals with it."""
+        """Send a request upstream that nothing stands against, unless a feature answers it here."""
         try:
             message, if_busy = self._queueing.read(client, message)
             request = self._asking.request(client, message, rule)
@@ -426,8 +437,8 @@ class Broker:
             self._asking.submit(request)
 
     def _client_notified(self, client: Client, message: ClientMessage) -> None:
-        # `initialized` was said upstream once, by the broker, and codex knows no other. One that a
-        # newer codex knows nobody has looked at: it has no scope, and goes nowhere.
+        # The broker sent `initialized` upstream once, and codex knows no other notification of
+        # clients. A newer codex may know one, but it has no scope yet, so it goes nowhere.
         self.state.charge(client.id)
         if message.method == FOCUS and SCOPES[FOCUS] in client.principal.scopes:
             self._looking.focused(client, message)
@@ -445,7 +456,7 @@ class Broker:
         try:
             params = _initialize_decoder.decode(message.params)
         except msgspec.ValidationError:
-            # The app-server names what is wrong better than we could, and in its own words.
+            # The app-server names the fault better than the broker could, in its own words.
             self._pass_on(client, message, _AS_IT_IS, "observe")
             return
         if client.state is clients.ClientState.READY:
@@ -456,8 +467,9 @@ class Broker:
             state.error(client.id, message.id, jsonrpc.INVALID_REQUEST, reason)
             return
         client.initialize(params)
+        # The answer to `initialize` goes out before everything else that the client is sent.
         self._presence.came(client)
-        self._looking.changes += 1  # a focus that it declared before counts from now on
+        self._looking.changes += 1  # a focus declared before the handshake counts from now on
         state.threads.audience_changed()
         state.send(client.id, self._welcome(client, message.id, params), message.method)
         for method, lines in state.appserver.greetings.items():
@@ -551,11 +563,14 @@ class Broker:
         self._uninitialized.pop(client.id, None)
         state.unread.discard(client.id)
         for claim in state.scoped_ids.leave(client.id):
-            if state.appserver.runs:  # else it has ended already
+            if state.appserver.runs:  # else what the id stands for ended with its app-server
                 self._asking.ask_for_broker(claim.ended_by, {claim.field: claim.wire})
         for request in asked:
             if request.rule.cancelled_by:
                 self._asking.ask_for_broker(request.rule.cancelled_by, {"requestId": request.wire})
+        # `replay` stores what the client follows, so it comes before `subscriptions` forgets that.
+        # After `del` the client is unknown: nothing more is sent to it, and the server requests
+        # that it was offered go on to the clients that remain.
         self._replaying.client_left(client)
         self._presence.left(client)
         del state.clients[client.id]
@@ -569,7 +584,7 @@ class Broker:
     # ── time ──────────────────────────────────────────────────────────────────────────────────
 
     def _clock_moved(self, seconds: float) -> None:
-        """What clients authenticated with ends by the wall's clock."""
+        """Bring expiry times in line with the wall clock, by which credentials expire."""
         for client in self.state.clients.values():
             client.expires -= seconds
         self._time_passed()

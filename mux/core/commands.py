@@ -1,7 +1,7 @@
-"""All that the core can say, in the imperative.
+"""All that the core can order, in the imperative.
 
-Made in ``broker``; carried out by ``dispatcher``, in order, without awaiting.
-One command a message, whatever the number of recipients.
+Made in ``core``; carried out by ``dispatcher``, in order, without awaiting. One command a message,
+whatever the number of recipients.
 """
 
 from __future__ import annotations
@@ -18,55 +18,54 @@ Level = Literal["debug", "info", "warning", "error"]
 
 
 class Command(msgspec.Struct, frozen=True):
-    """Something to do. Subclasses say what."""
+    """Something to do. Each subclass is one kind of command."""
 
 
 class Publish(Command, frozen=True, gc=False):
-    """Put ``message`` (one JSON text) into the outbox of every recipient, framed once.
-
-    ``method`` is for the log: the message's own, or that of the request it answers. ``entry``: to
-    be kept in the journal; an entry that nobody gets now is published to nobody.
-    """
+    """Put ``message`` (one JSON text) into the outbox of every recipient, framed once."""
 
     message: bytes
     recipients: tuple[ClientId, ...]
+    """Empty if the message is for the journal alone."""
     method: str
+    """For the log: the message's own method, or that of the request it answers."""
     entry: Entry | None = None
+    """The entry to keep in the journal, if any."""
 
 
 class Charge(Command, frozen=True):
-    """The client has sent what asks for nothing, or was refused: it may do so only so often."""
+    """Count a message that asks for nothing, or was refused: a client may send only so many."""
 
     client: ClientId
 
 
 class StopReading(Command, frozen=True):
-    """Read nothing more of the client until ``ReadOn``: it is owed too much."""
+    """Stop reading from the client until ``ReadOn``: it is owed too much."""
 
     client: ClientId
 
 
 class ReadOn(Command, frozen=True):
-    """Read what the client sends, again."""
+    """Read from the client again."""
 
     client: ClientId
 
 
 class TellWhenDrained(Command, frozen=True):
-    """Tell ``ClientDrained`` once the client's outbox has room again, at once if it has."""
+    """Send ``ClientDrained`` once the client's outbox has room again, or at once if it has."""
 
     client: ClientId
 
 
 class ReadJournal(Command, frozen=True):
-    """Read entries after one seq up to another from disk, at most ``max_bytes``:
-    ``JournalRead``."""
+    """Read entries from disk: a seq above ``after`` and up to ``until``. See ``JournalRead``."""
 
     client: ClientId
     after: int
     until: int
     threads: frozenset[str]
     max_bytes: int
+    """At most this many bytes of entries."""
 
 
 class Forward(Command, frozen=True):
@@ -77,44 +76,45 @@ class Forward(Command, frozen=True):
 
 
 class AnswerOutside(Command, frozen=True):
-    """Answer a request that the shells answer (``Route.SERVER``), its scope already checked.
-
-    ``origin``: its id; ``params``: as JSON text.
-    """
+    """Answer a request that the shells answer (``Route.SERVER``). Its scope is checked already."""
 
     client: ClientId
     origin: bytes
+    """The request's id, as JSON text."""
     method: str
     params: bytes
+    """JSON text."""
 
 
 class Resolve(Command, frozen=True):
-    """Find out what these paths are, an empty one standing for the app-server's own: ``Resolved``.
-
-    ``case``: a number of the core's own.
-    """
+    """Find out what these paths are. ``Resolved`` answers it."""
 
     case: int
+    """A number of the core's own, by which it finds the answer's request."""
     paths: tuple[str, ...]
+    """An empty path stands for the app-server's own directory."""
 
 
 class Record(Command, frozen=True):
-    """Put this into the audit log (see ``audit_events``). ``fields`` are JSON values."""
+    """Put a record into the audit log (see ``audit_events``)."""
 
     kind: str
     fields: dict[str, object]
+    """JSON values."""
 
 
 class Notify(Command, frozen=True):
-    """Push a notice to one device, by its key. ``reason`` it, for people. Each thing once."""
+    """Push a notice to one device. Each subject is pushed to a device once."""
 
     notice: Notice
     device: str
+    """The device's key (``Principal.key``)."""
     reason: str
+    """Why this device gets it, for people."""
 
 
 class Withdraw(Command, frozen=True):
-    """What a notice told of is over: take it back from all devices to which it went."""
+    """Take a notice back from all devices to which it went: its subject is over."""
 
     notice: Notice
     devices: tuple[str, ...]
@@ -122,24 +122,23 @@ class Withdraw(Command, frozen=True):
 
 
 class LogNoticeDecision(Command, frozen=True):
-    """Keep for people why a notice is told or isn't.
-
-    ``outcome``: ``raised``, ``suppressed`` (for ``device``, or for all), ``over`` (and it went
-    nowhere).
-    """
+    """Record for people why a notice is pushed or isn't."""
 
     notice: Notice
     outcome: str
+    """``raised``, ``suppressed`` (for ``device``, or for all) or ``over`` (it was never pushed)."""
     reason: str
     device: str = ""
 
 
 class NoticeAnswerJudged(Command, frozen=True):
-    """What became of an ``AnsweredByNotice``: ``decided``, ``counted`` (a vote), ``refused``, and
-    why; or ``over``: nothing is left to answer."""
+    """Report what became of an ``AnsweredByNotice``."""
 
     outcome: Literal["decided", "counted", "refused", "over"]
+    """``decided``, ``counted`` (as a vote), ``refused``, or ``over`` (nothing is left to
+    answer)."""
     reason: str
+    """Why it was refused."""
 
 
 class Close(Command, frozen=True):
@@ -151,9 +150,10 @@ class Close(Command, frozen=True):
 
 
 class StartUpstream(Command, frozen=True):
-    """Start the app-server again, ``after`` so many seconds."""
+    """Start the app-server again."""
 
     after: float
+    """Seconds to wait before that."""
 
 
 class StopUpstream(Command, frozen=True):
@@ -161,24 +161,25 @@ class StopUpstream(Command, frozen=True):
 
 
 class LoadExperimentalSchema(Command, frozen=True):
-    """Find out what is experimental in the binary that runs now: ``ExperimentalSchemaLoaded``."""
+    """Find out what is experimental in the installed binary. See ``ExperimentalSchemaLoaded``."""
 
 
 class KillUpstream(Command, frozen=True):
-    """The app-server can't be used any more: end it at once."""
+    """End the app-server at once: it can't be used any more."""
 
     reason: str
 
 
 class GiveUp(Command, frozen=True):
-    """The app-server never came up: end the broker, with this reason."""
+    """End the broker with this reason: the app-server never came up."""
 
     reason: str
 
 
 class Log(Command, frozen=True):
-    """Tell the operator. ``fields`` never hold params, results or secrets."""
+    """Write a log line for the operator."""
 
     level: Level
     event: str
     fields: dict[str, object]
+    """Never params, results or secrets."""

@@ -1,7 +1,7 @@
-"""All that the core can hear, in the past tense.
+"""All events that the core handles, in the past tense.
 
-Made by ``dispatcher`` from what the shells tell it; matched in ``broker``.
-msgspec structs, because one is made per line and per message: they cost a tenth of an attrs class.
+Made by ``dispatcher`` and the shells, handled by ``broker``. Events are msgspec structs, because
+one is made per line and per message: they cost a tenth of an attrs class.
 """
 
 from __future__ import annotations
@@ -16,60 +16,65 @@ from mux.core.protocol.journal_entry import Entry
 
 
 class Event(msgspec.Struct, frozen=True):
-    """Something happened. Subclasses say what."""
+    """Something happened. Each subclass is one kind of event."""
 
 
 class UpstreamStarted(Event, frozen=True):
-    """A new app-server process runs; ``generation`` counts its lives from 1."""
+    """A new app-server process runs."""
 
     generation: int
+    """The number of this process, counted from 1."""
 
 
 class UpstreamSent(Event, frozen=True, gc=False):
-    """One line from the app-server's stdout, without its line end."""
+    """A line from the app-server's stdout, without its line end."""
 
     line: bytes
 
 
 class UpstreamExited(Event, frozen=True):
-    """The app-server is gone. ``reason`` is for people; ``unix_time`` in seconds."""
+    """The app-server is gone."""
 
     reason: str
+    """The reason, for people."""
     unix_time: float = 0.0
+    """The moment of the end, in Unix seconds."""
 
 
 class ClientAttached(Event, frozen=True):
-    """A client passed the door. ``transport`` and ``peer`` are for people ("ws", "127.0.0.1:5").
-
-    ``expires_in``: seconds for which what it authenticated with still holds. ``local``: whether it
-    is known to be on this host.
-    """
+    """A client was authenticated and is attached from now on."""
 
     client: ClientId
     principal: Principal
     transport: str
+    """For people: ``ws``, say."""
     peer: str
+    """For people: ``127.0.0.1:5``, say."""
     expires_in: float = float("inf")
+    """Seconds for which the client's credential still holds."""
     local: bool = False
+    """True if the client is known to be on this host."""
 
 
 class ClockMoved(Event, frozen=True):
-    """The wall's clock has gone on by so many seconds more than the broker's: it was set (back, if
-    they are negative), or the machine slept, which the broker's clock doesn't notice.
+    """The wall clock moved against the broker's clock.
+
+    Either the wall clock was set, or the machine slept, which the broker's clock doesn't notice.
     """
 
     seconds: float
+    """By how much the wall clock went on further; negative if it was set back."""
 
 
 class ClientAccessEnded(Event, frozen=True):
-    """What the client authenticated with no longer holds: it is revoked, say."""
+    """The client's credential no longer holds: it was revoked, say."""
 
     client: ClientId
     reason: str
 
 
 class DeviceAccessEnded(Event, frozen=True):
-    """A paired device is revoked, or has other scopes now, whether it is attached or not."""
+    """A paired device was revoked or got other scopes, whether it is attached or not."""
 
     device: str
 
@@ -82,7 +87,7 @@ class DeviceRenamed(Event, frozen=True):
 
 
 class ClientSent(Event, frozen=True):
-    """One text message from a client, UTF-8 already checked by the WebSocket layer."""
+    """A text message from a client. The WebSocket layer has checked that it is UTF-8."""
 
     client: ClientId
     text: bytes
@@ -101,7 +106,7 @@ class ClientLeft(Event, frozen=True):
 
 
 class AnsweredOutside(Event, frozen=True):
-    """The answer to a request that the shells answer (see ``AnswerOutside``), ready to be sent."""
+    """The shells answered a request (see ``AnswerOutside``); the message is ready to be sent."""
 
     client: ClientId
     message: bytes
@@ -109,68 +114,73 @@ class AnsweredOutside(Event, frozen=True):
 
 
 class Resolved(Event, frozen=True):
-    """What the paths of a ``Resolve`` are, in its order; None for one that can't be found out."""
+    """The paths of a ``Resolve`` are resolved."""
 
     case: int
     places: tuple[Place | None, ...]
+    """In the order of the command's paths; None for a path that can't be resolved."""
 
 
 class ClientLags(Event, frozen=True):
-    """More is owed to the client than its outbox may hold."""
+    """The client is owed more than its outbox may hold."""
 
     client: ClientId
 
 
 class ClientDrained(Event, frozen=True):
-    """The outbox of a client that lags has room again (asked for by ``TellWhenDrained``)."""
+    """The outbox of a client that lags has room again, as ``TellWhenDrained`` asked."""
 
     client: ClientId
 
 
 class JournalRead(Event, frozen=True):
-    """Entries from disk, as ``ReadJournal`` asked; ``until``: nothing more stands up to this
-    seq."""
+    """Entries were read from disk, as ``ReadJournal`` asked."""
 
     client: ClientId
     entries: tuple[Entry, ...]
     until: int
+    """The disk holds no further entry for the client up to this seq."""
 
 
 class JournalExtent(Event, frozen=True):
-    """What is on disk: its epoch, and the earliest cursor that can be brought up to date."""
+    """The extent of the journal on disk."""
 
     epoch: str
     earliest: int
+    """The earliest cursor from which a client can be brought up to date."""
 
 
 class ExperimentalSchemaLoaded(Event, frozen=True):
-    """What is experimental in the binary that runs, as ``LoadExperimentalSchema`` asked; None: not
-    known."""
+    """The schema of the installed binary was read, as ``LoadExperimentalSchema`` asked."""
 
     gate: Gate | None
+    """The experimental part of the protocol; None if that isn't known."""
 
 
 class AnsweredByNotice(Event, frozen=True):
-    """A device answers an approval by a ticket of its own, in one word. ``peer``: from where."""
+    """A device answered an approval with yes or no, by the answer ticket of its notice."""
 
     request: int
     principal: Principal
     peer: str
+    """The address that the answer came from."""
     yes: bool
 
 
 class RecipientsChanged(Event, frozen=True):
-    """Who can be pushed to, and what each wants: told anew whenever something of it changes."""
+    """Push recipients or their preferences changed. The event carries all recipients anew."""
 
     recipients: tuple[Recipient, ...]
 
 
 class NoticesRestored(Event, frozen=True):
-    """At the start, before any client: the things that earlier lives told of, and what stands."""
+    """The notices of earlier lives of the broker, given once at the start, before any client."""
 
     known: tuple[str, ...]
+    """Ids of the subjects of which a notice was sent before."""
     standing: tuple[RestoredNotice, ...]
+    """Notices that still stand."""
 
 
 class TimePassed(Event, frozen=True):
-    """The moment named by ``Broker.wakeup`` has come."""
+    """The moment named by ``Broker.next_wakeup`` has come."""

@@ -1,6 +1,6 @@
 """Every limit of the core in one place, each with its reason.
 
-Read by ``broker``, ``scheduler`` and ``pending_requests``; part of ``mux.config.model.Config``.
+Read by most of the core; part of ``mux.config.model.Config``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def _count(default: int, reason: str) -> int:
 
 @attrs.frozen
 class Limits:
-    """Bounds of one broker. Times in seconds, sizes in bytes, the rest are counts."""
+    """Bounds of one broker. Times are in seconds, sizes in bytes, the rest are counts."""
 
     message_bytes: int = _count(
         64 * MIB, "what the native listener takes; a larger message closes its client with 1009"

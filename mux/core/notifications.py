@@ -1,10 +1,10 @@
-"""What the app-server says of itself: its notifications, and to whom each goes.
+"""Routes the app-server's lines, and publishes its notifications.
 
-A line is a notification, an answer (``responses``) or a server request (``server_requests``). Who
-is told of a notification stands in THE TABLE; what it changes in what is known of its thread is
-kept, and what hangs on that is looked at: approvals, queued turns, titles, notices.
+A line is a notification, an answer (``responses``) or a server request (``server_requests``). THE
+TABLE says who gets a notification. What a notification changes is applied to its thread's state;
+then the features that depend on it are called: approvals, queued turns, titles, notices.
 
-Heard from: ``broker``, every line. Hands to: ``state``, what is to be told.
+Used by ``broker``, for every line.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _TURNING_POINTS = frozenset(
 
 
 class _Stretch(msgspec.Struct, frozen=True, eq=False):
-    """Deltas of one stream of an item with nothing in between: what is known of all of them."""
+    """Consecutive deltas of one stream of an item, and what is known of all of them."""
 
     thread: str
     method: str
@@ -57,18 +57,17 @@ class _Stretch(msgspec.Struct, frozen=True, eq=False):
 
 @attrs.define(eq=False, repr=False)
 class NotificationRouter:
-    """The app-server's lines. ``_previous``: the one before the one at hand.
-
-    ``_stretch``: what the latest delta goes on with, until anything else happens.
-    """
+    """Routes the app-server's lines."""
 
     parts: Features
     settling: ResponseRouter
     _previous: UpstreamMessage | None = None
+    """The line before the current one."""
     _stretch: _Stretch | None = None
+    """The stretch that the latest delta belongs to; None once anything else happened."""
 
     def handle(self, line: bytes) -> bool:
-        """Take in one line. Whether it was but one more delta, by which nothing else changes."""
+        """Handle one line. Return True if it was one more delta, by which nothing else changes."""
         self.parts.recovery.last_heard = self.parts.state.now
         message = jsonrpc.read_upstream(line)
         streams = message is not None and self._streams(line, message)
@@ -79,15 +78,16 @@ class NotificationRouter:
         return streams
 
     def interrupted(self) -> None:
-        """Something else has happened than a line of the app-server: who follows what, say."""
+        """End the stretch: another event than a line may have changed who follows a thread."""
         self._stretch = None
 
     def _streams(self, line: bytes, message: UpstreamMessage) -> bool:
-        """The hot path: whether it is one more delta of an item that runs and is followed.
+        """Publish the line if it is one more delta of an item that runs and is followed.
 
-        Of a turn's lines nearly all are. Nothing that the table and the parts look out for can be
-        true of one, but that it is published and kept for late joiners; and what that takes is
-        looked up for the first of those that come in a row.
+        This is the hot path: nearly all of a turn's lines are such deltas. Nothing else that the
+        table and the features look for can be true of one: it is published and kept for clients
+        that join later. What that takes is looked up once for each stretch. Return whether the line
+        was such a delta.
         """
         params = message.params
         if params is None or params.delta is jsonrpc.ABSENT:
@@ -147,7 +147,7 @@ class NotificationRouter:
         method, thread, state = message.method, message.thread, self.parts.state
         if method is None:
             return
-        if method in HEARD:
+        if method in HEARD:  # first of all: notices come also from what no client is sent below
             self.parts.notices.observe(method, thread, line)
         rule = notification_rule(method)
         if rule.audience is Audience.NAMED and self._is_owned(method, line, rule):
@@ -158,6 +158,7 @@ class NotificationRouter:
             and self.parts.subscriptions.repeats(thread, line)
         ):
             return
+        # Before the line is published, so that clients see approvals end before their thread does.
         if method in _ENDS_THREAD and thread is not None:
             self.parts.server_requests.thread_over(thread, line)
             self.parts.turn_queueing.thread_over(thread)
@@ -171,9 +172,11 @@ class NotificationRouter:
             state.publish(thread, method, line)
         else:
             self.parts.subscriptions.unclaimed(thread, method, line)
+        # After the line is published: this may change who follows the thread, and what is sent
+        # because of the line (withdrawn approvals, queued turns) comes behind it.
         if thread is not None and message.params is not None:
             self._note(thread, method, message.params, line)
-        if thread in self.parts.shared_titles.running:
+        if thread in self.parts.shared_titles.running:  # the copies come behind the original
             self.retell(self.parts.shared_titles.observe(thread, method, line))
 
     def _notify_others(
@@ -196,7 +199,10 @@ class NotificationRouter:
                 self.parts.state.send(id, line, method)
 
     def _working(self) -> set[ClientId]:
-        """Who follows the thread that has used tokens a line ago; else those of all that run."""
+        """Return the followers of the thread whose usage was reported in the previous line.
+
+        If there is no such thread, return the followers of all threads that run.
+        """
         threads = self.parts.state.threads
         if self._previous is not None and self._previous.method == USAGE:
             return set(threads.audience(self._previous.thread or ""))
@@ -204,7 +210,10 @@ class NotificationRouter:
         return {client for id in running for client in threads.audience(id)}
 
     def _is_owned(self, method: str, line: bytes, rule: NotificationRule) -> bool:
-        """Whether it names ids of a client's: then that client alone is told, in its own terms."""
+        """Return whether the notification names ids of one client.
+
+        If so, that client alone gets it, with its own ids.
+        """
         state = self.parts.state
         over = {each.wire for each in self.parts.client_requests.answered_lately}
         owned = id_fields.owned(line, state.scheduler.upstream, over, deeply=not rule.names_request)
@@ -229,10 +238,11 @@ class NotificationRouter:
             self.parts.state.send(owner, own_line, method)
 
     def _note(self, thread: str, method: str, params: ItemParams, line: bytes) -> None:
-        """What the notification changes in what is known of the thread."""
+        """Apply to the thread's state what the notification changes."""
         self.parts.state.threads.apply(thread, method, params, line)
         if method == "thread/status/changed":
-            self._interrupted(thread)  # of one that nobody follows no more is told
+            # Of a thread without followers the app-server reports a turn's end by this alone.
+            self._interrupted(thread)
         if method not in _TURNING_POINTS:
             return
         if method == "turn/started":
@@ -243,6 +253,8 @@ class NotificationRouter:
             self.parts.subscriptions.spawned(thread, line)
         elif method == "turn/completed":
             running = self.parts.state.threads.get(thread).running
+            # Clients have `turn/completed` already. The turn's approvals are withdrawn behind it,
+            # before a queued turn can start, which happens at the event's end.
             self.parts.server_requests.turn_over(thread, running.over, line)
             self.parts.turn_queueing.turn_over(thread, line)
             self._interrupted(thread)
@@ -260,7 +272,10 @@ class NotificationRouter:
             self.parts.state.release_candidates.add(thread)
 
     def retell(self, outcome: list[ReplayedMessage]) -> None:
-        """An outcome that another turn has had is a request's own: as if the app-server said so."""
+        """Send the outcome of another title turn to the requests that share it.
+
+        Clients get it as if the app-server had written it for each of them.
+        """
         for told in outcome:
             request, client = told.answers, None
             if request is None:

@@ -1,9 +1,9 @@
-"""Answers of the app-server: what follows from each, and how it reaches its asker.
+"""Takes the app-server's answers back to the clients that asked.
 
-An answer is looked up by its wire id. What it begins or ends is taken in by the parts that it
-concerns, in an order that clients see: what belongs before the answer, the answer, what follows.
+A request is looked up by its wire id. What its answer begins or ends is applied by the features, in
+an order that clients see: what belongs before the answer, the answer, what follows from it.
 
-Heard from: ``notifications``, an answer; ``broker``, that time has passed.
+Used by ``notifications`` for each answer, and by ``broker`` when time has passed.
 """
 
 from __future__ import annotations
@@ -33,13 +33,14 @@ from mux.core.wiring import Features
 
 @attrs.define(eq=False, repr=False)
 class ResponseRouter:
-    """``initialized``: hears the answer to the broker's own ``initialize``."""
+    """Routes answers, and applies what follows from them."""
 
     parts: Features
     initialized: Callable[[bytes], None]
+    """Called with the answer to the broker's own ``initialize``."""
 
     def answered(self, line: bytes, message: UpstreamMessage) -> None:
-        """The app-server has answered something."""
+        """Handle one answer of the app-server."""
         id = bytes(message.id)
         request = self.parts.state.scheduler.upstream.get(int(id)) if id.isdigit() else None
         failed = message.error is not jsonrpc.ABSENT
@@ -52,7 +53,8 @@ class ResponseRouter:
             self.parts.client_requests.pump()
 
     def _settle(self, request: Request, line: bytes, *, failed: bool) -> None:
-        """A request has its answer: what follows from it, and the answer to its asker."""
+        """Apply what the answer changes, and send it to the client that asked."""
+        # Its slot is free first: whatever follows may submit another request.
         self.parts.state.scheduler.answered(request)
         audit_events.answered(self.parts.state, request, line, failed=failed)
         if request.client is None and self._settle_own(request, line, failed=failed):
@@ -60,9 +62,11 @@ class ResponseRouter:
         if not failed and not request.expired:
             self.parts.subscriptions.will_repeat(request)
         client = None
-        if not request.expired:  # one that expired has had its answer, and joins nothing more
+        if not request.expired:  # else the client got an error already, and joins nothing more
             self.parts.client_requests.joins(request, -1)
             client = self.parts.state.clients.get(request.client or 0)
+        # Everything up to `state.answer` happens before the client reads the answer. The client
+        # becomes a follower now, so no notification is lost between the answer and the next line.
         line = self._settle_claim(request, client, line, failed=failed)
         if request.rule.begins:
             self.parts.shared_titles.answered(request, line, failed=failed)
@@ -72,6 +76,7 @@ class ResponseRouter:
         if request.rule.route is Route.FOLLOW and not failed:
             self.parts.notices.joined(line)
             named, line = self.parts.subscriptions.before_answer(request, client, line)
+        # Before `subscriptions.begun`, which notes the turn: afterwards each turn has run before.
         steered = (
             request.rule.begins and not failed and self.parts.turn_queueing.steered(request, line)
         )
@@ -80,6 +85,8 @@ class ResponseRouter:
                 line = _telling_steered(line, steered=steered)
             answer = jsonrpc.with_id(line, request.wire_text, request.origin)
             self.parts.state.answer(client.id, answer, request.method)
+        # From here on everything comes behind the answer. Repeats of the request get the answer
+        # after the one that was sent first.
         self.parts.client_requests.remember(request)
         self.parts.deduplicator.settled(request, line)
         if request.method == INTERRUPT and not failed:
@@ -90,10 +97,12 @@ class ResponseRouter:
             self.parts.subscriptions.begun(request, line)
         if request.account == QUEUE and not request.expired:
             self.parts.turn_queueing.settled(request, line, failed=failed, steered=steered)
+        # Last: a newcomer knows the thread from the answer. Only then can it make sense of the
+        # running items and the pending approvals that it is sent now.
         self.parts.subscriptions.after_answer(client, named)
 
     def _as_client_may_see(self, client: Client | None, request: Request, line: bytes) -> bytes:
-        """The answer without what isn't its asker's to see."""
+        """Return the answer without what its client may not see."""
         if request.method == LOADED:
             return self.parts.shared_titles.unlisted(client, line)
         if request.method == configuration_view.READ and not _may_see_all(client):
@@ -101,7 +110,7 @@ class ResponseRouter:
         return line
 
     def _settle_own(self, request: Request, line: bytes, *, failed: bool) -> bool:
-        """Whether it was a request of the broker's own that somebody here waits for."""
+        """Give an answer to the feature that waits for it. Return False if none does."""
         if request.method == "initialize":
             self.initialized(line)
             return True
@@ -121,13 +130,16 @@ class ResponseRouter:
     def _settle_claim(
         self, request: Request, client: Client | None, line: bytes, *, failed: bool
     ) -> bytes:
-        """The answer in the client's terms; what it claimed is released if it is over."""
+        """Return the answer with the client's own ids, and release the id that the request claimed.
+
+        The id stays claimed if what it stands for goes on.
+        """
         if request.claim is not None:
             if client is not None:
                 self._settle_hold(request, request.claim, client.id, failed=failed)
             if failed:
                 line = scoped_ids.in_origin_terms(line, request.claim.wire, request.claim.origin)
-        for named in request.named:  # told by their names: they may stand in the result, too
+        for named in request.named:  # ids found by their fields' names may be in a result, too
             line = scoped_ids.in_origin_terms(line, named.wire, named.origin)
         return line
 
@@ -145,14 +157,14 @@ class ResponseRouter:
     # ── answers that don't come ───────────────────────────────────────────────────────────────
 
     def on_timer(self) -> None:
-        """Ask again what was put off for overload; give up what has waited too long."""
+        """Retry what was put off for overload, and give up what has waited too long."""
         for request in self.parts.client_requests.retry():
             self._settle(request, _NOBODY_WANTS_IT, failed=True)
         for request in self.parts.client_requests.expire():
             self._own_expired(request)
 
     def _own_expired(self, request: Request) -> None:
-        """The app-server has left a request of the broker's own unanswered for too long."""
+        """Give up a request of the broker's own that was left unanswered for too long."""
         if request.method == "initialize":
             seconds = self.parts.state.limits.request_deadline
             self.parts.state.out.append(
@@ -169,7 +181,7 @@ def _may_see_all(client: Client | None) -> bool:
 
 
 def _telling_steered(line: bytes, *, steered: bool) -> bytes:
-    """The answer to a ``turn/start``, with what natively isn't told."""
+    """Return the answer to a ``turn/start`` with ``steered`` in it, which natively isn't there."""
     fields = jsonrpc.read_fields(line) or {}
     result = jsonrpc.read_fields(fields.get("result", b"")) or {}
     told = msgspec.json.encode({"steered": steered})

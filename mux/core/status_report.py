@@ -1,6 +1,6 @@
-"""What the broker knows of itself, as JSON values: the core's part of ``mux/status``.
+"""The core's part of ``mux/status``, as JSON values.
 
-Read by ``dispatcher``, which adds what only the shells know (pid, listeners, bytes owed).
+``dispatcher`` adds what only the shells know (pid, listeners, bytes owed).
 """
 
 from __future__ import annotations
@@ -16,7 +16,10 @@ from mux.core.state.turn_queues import TurnQueue
 
 
 def report(broker: Broker, now: float) -> dict[str, Any]:
-    """``{"appServer", "journal", "clients", "threads", "serverRequests"}``; times in seconds."""
+    """Return ``appServer``, ``journal``, ``clients``, ``threads``, ``serverRequests``.
+
+    Times are in seconds.
+    """
     state, recovery = broker.state, broker.recovery
     head = state.journal.head
     return {

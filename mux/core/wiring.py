@@ -1,7 +1,6 @@
-"""The parts of the broker, wired: each is made of those that it uses.
+"""The features of the broker, wired: each is given those that it uses.
 
-Made by ``broker``; used by it, and by ``notifications`` and ``responses``, which take in what the
-app-server says.
+Made by ``broker``; used by it, ``notifications`` and ``responses``.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from mux.core.state.state import State
 
 @attrs.frozen(eq=False)
 class Features:
-    """All of them; what each is for stands in ``broker``. Made by ``wired``."""
+    """All features around one state. Made by ``wired``; ``broker`` says what each is for."""
 
     state: State
     deduplicator: Deduplicator
@@ -46,7 +45,7 @@ class Features:
 
     @classmethod
     def wired(cls, state: State, timing: Timing, life: str) -> Features:
-        """The parts around a state. ``timing``, ``life``: see `Notices`."""
+        """Make the features around a state. ``timing``, ``life``: see `Notices`."""
         sent = Deduplicator(state)
         asking = ClientRequests(state, sent)
         offering = ServerRequests(state)

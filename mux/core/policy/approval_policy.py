@@ -6,18 +6,19 @@
     local    only answers of clients on this host
     quorum   answers of so many distinct principals that let the same thing happen
 
-Under all of them a no (see ``consent``) of anyone who may approve counts at once. A policy is
-chosen by rules when the approval is raised and kept for it. The first rule that fits holds. Whether
-one is for a command can be certain, certainly not, or neither; then its policy and what else would
-hold hold together (``joined`` is never laxer than either). So a lax rule does nothing where it
-isn't certain, and a strict one holds wherever its words could be run.
+Under every policy a no (see ``consent``) of anyone who may approve counts at once. Rules choose the
+policy when an approval is raised, and it stays for that approval. The first rule that fits holds. A
+rule for a command may fit certainly, certainly not, or possibly. If it fits possibly, its policy is
+joined with the one that would hold without it (``joined`` is never laxer than either). So a lax
+rule does nothing where it isn't certain to fit, and a strict one holds wherever its words could be
+run.
 
-An answer that can't decide yet is a *vote*, kept under its principal: one principal with three
-clients has one vote, the last one given. One that is given while the owner is waited for counts
-when the delay is over, not earlier, though the owner may leave: a phone in a tunnel must not leave
-the word to a program that says yes to everything.
+An answer that can't decide yet is a *vote* of its principal. A principal with three clients has one
+vote: the last one given. A vote that is given while the owner is waited for counts when the delay
+is over, not earlier, even if the owner leaves. A phone in a tunnel must not leave the decision to a
+program that says yes to everything.
 
-Heard from: ``server_requests``. ``Policies`` are the settings ``[approvals]``.
+Used by ``server_requests``. ``Policies`` are the settings ``[approvals]``.
 """
 
 from __future__ import annotations
@@ -34,28 +35,29 @@ from mux.core.policy.principal import ClientId, Owner, Principal
 PolicyName = Literal["first", "owner", "local", "quorum"]
 
 QUESTION = "item/tool/requestUserInput"
-"""Not a permission: there is nothing that several could consent to, so no quorum is asked for."""
+"""No permission, so there is nothing that several could consent to: no quorum is required."""
 
 Voter = tuple[str, str]
-"""Who has one vote, however many clients it has."""
+"""Identifies one vote, however many clients its principal has."""
 
 _ON_THIS_HOST: Voter = ("local-user", "")
 
 
 class Policy(msgspec.Struct, frozen=True):
-    """What a yes needs to decide. ``owner_delay`` in seconds; the default is ``first``."""
+    """Requirements that a yes must meet to decide. The default is ``first``."""
 
     owner: bool = False
     local: bool = False
     quorum: int = 1
     owner_delay: float = 0.0
+    """Seconds after which other answers than the owner's count."""
 
     @property
     def is_first(self) -> bool:
         return not (self.owner or self.local or self.quorum > 1)
 
     def joined(self, other: Policy) -> Policy:
-        """What both ask for."""
+        """Return the policy that asks for all that either asks for."""
         return Policy(
             self.owner or other.owner,
             self.local or other.local,
@@ -75,19 +77,21 @@ def _because(reason: str, default: Any) -> Any:
 
 @attrs.frozen
 class Rule:
-    """One of ``[[approvals.rules]]``: what it is for, and the policy that holds there.
-
-    ``method``: of the server request, ``*`` for any characters; empty: any. ``command``: words with
-    which the command begins, see ``command_match``; empty: any, and what has none.
-    """
+    """An entry of ``[[approvals.rules]]``: the approvals that it is for, and their policy."""
 
     policy: PolicyName
     method: str = ""
+    """Method of the server request, ``*`` for any characters; empty for any method."""
     command: str = ""
+    """Words with which the command begins (see ``command_match``). Empty fits every approval, also
+    one without a command."""
     quorum: int = 2
 
     def fits(self, method: str, command: command_match.Reading | None) -> bool | None:
-        """Whether it is for this; None: it may be. ``command``: None where there is none."""
+        """Return whether the rule is for this approval; None if it may be.
+
+        ``command`` is None for an approval without one.
+        """
         if self.method and not command_match.word_fits(method, self.method):
             return False
         if not self.command:
@@ -102,7 +106,7 @@ class Rule:
 
 @attrs.frozen
 class Policies:
-    """Whose answer decides an approval."""
+    """The settings that say whose answer decides an approval."""
 
     policy: PolicyName = _because("as natively: whoever answers first", "first")
     quorum: int = _because("how many principals, where the policy is quorum", 2)
@@ -115,7 +119,10 @@ class Policies:
     rules: tuple[Rule, ...] = _because("in order, the first that fits; else the policy above", ())
 
     def of(self, method: str, command: str | None) -> Policy:
-        """The policy for an approval; ``command`` is what it would run, as a person reads it."""
+        """Return the policy for an approval.
+
+        ``command`` is what the approval would run, as a person reads it.
+        """
         policy = self._of(method, command)
         return msgspec.structs.replace(policy, quorum=1) if method == QUESTION else policy
 
@@ -138,10 +145,10 @@ class Policies:
 
 
 def voter(principal: Principal) -> Voter:
-    """Whose vote it is.
+    """Return whose vote a principal's answer is.
 
-    Whoever reaches an open listener on loopback can reach the unix socket, and the other way round:
-    that is one, not two.
+    Everyone who reaches an open listener on loopback can reach the unix socket, and the other way
+    round. So these two are one voter.
     """
     if principal.kind in ("local-user", "open"):
         return _ON_THIS_HOST
@@ -149,58 +156,55 @@ def voter(principal: Principal) -> Voter:
 
 
 class Vote(msgspec.Struct, frozen=True):
-    """An answer that lets something happen. ``at``: the broker's clock; ``by``: see
-    ``audit_events``.
-
-    ``early``: it was given while the owner was waited for.
-    """
+    """An answer that lets something happen."""
 
     result: bytes
     at: float
+    """The moment of the vote, on the broker's clock."""
     early: bool
+    """True if the vote was given while the owner was waited for."""
     client: ClientId | None
     by: dict[str, object]
+    """The client that gave the vote, for the audit log (``audit_events.by``)."""
 
     def repeats(self, before: Vote | None) -> bool:
-        """Whether the same client has said just that."""
+        """Return whether the same client gave the same answer before."""
         return before is not None and msgspec.structs.replace(before, at=self.at) == self
 
 
 @attrs.define(eq=False, repr=False)
 class Ballot:
-    """The policy of one approval, and the votes so far, oldest first.
-
-    ``since``: when it was raised. ``owner``: the client that started the turn; None where nobody
-    did, or nobody knows.
-    """
+    """The policy of one approval, and the votes so far, oldest first."""
 
     policy: Policy
     since: float
+    """The moment when the approval was raised, on the broker's clock."""
     owner: Owner | None = None
+    """The client that started the turn; None if no client did, or if that isn't known."""
     votes: dict[Voter, Vote] = attrs.field(factory=dict)
 
     @property
     def opens(self) -> float:
-        """When the others' votes count, should the owner be waited for."""
+        """The moment from which the others' votes count, should the owner be waited for."""
         return self.since + self.policy.owner_delay
 
     def cast(self, principal: Principal, vote: Vote) -> None:
-        """Take in a vote, in the place of an earlier one of the same principal."""
+        """Add a vote, in place of an earlier one of the same principal."""
         self.votes.pop(voter(principal), None)
         self.votes[voter(principal)] = vote
 
     def counting(self, now: float) -> dict[Voter, Vote]:
-        """The votes that count by now."""
+        """Return the votes that count by now."""
         return {
             who: vote for who, vote in self.votes.items() if not vote.early or now >= self.opens
         }
 
     def decided(self, method: str, offer: bytes, now: float) -> bytes | None:
-        """The result on which enough agree; None while none does."""
+        """Return the result on which enough votes agree; None while there is none."""
         answers = [(who, vote.result) for who, vote in self.counting(now).items()]
         return consent.agreed(method, offer, answers, self.policy.quorum)
 
     def next_moment(self, now: float) -> float:
-        """When to look again: votes were given early."""
+        """Return when early votes begin to count; infinity if none wait."""
         early = now < self.opens and any(vote.early for vote in self.votes.values())
         return self.opens if early else float("inf")

@@ -1,19 +1,21 @@
-"""A command as the rules of a policy see it: either read completely, or looked through for words.
+"""A command as the rules of a policy see it: read completely, or searched for words.
 
-**Read completely** is one simple command: plain words, some of them in quotes, separated by blanks.
-Whatever else a shell gives a meaning to (an assignment, a redirection, a pipe, a second command, an
-expansion, a pattern of file names, a backslash, a line end) makes it one that isn't. Then what runs
-is the words, and nothing else. The shell that Codex itself puts around (``/bin/bash -lc '…'``) is
-taken off; of that kind only those that are the system's.
+A command is **read completely** if it is one simple command: plain words, some of them in quotes,
+separated by blanks. Anything else that means something to a shell (an assignment, a redirection, a
+pipe, a second command, an expansion, a pattern of file names, a backslash, a line end) rules that
+out. Of a command that was read completely it is certain that its words are run, and nothing else.
+The shell that Codex itself puts around a command (``/bin/bash -lc '…'``) is taken off, if it is one
+of the system's shells.
 
-**Looked through** is everything else: do the rule's words stand in it, in their order, whatever is
-before, between and after them? Quotes, backslashes and folders don't matter. What a shell, or a
-program that builds commands from data, could make of it (``$``, backquotes, braces, ``eval``,
-``xargs``, a shell that reads its input) can't be seen, so then any words could.
+Every other command is **searched**: do the rule's words stand in it, in their order, whatever is
+before, between and after them? Quotes, backslashes and folders don't matter. Some words can't be
+seen: those that a shell makes of ``$``, backquotes or braces, that ``eval`` or ``xargs`` build from
+data, or that a shell reads from its input. So a command with any of these could run any rule's
+words.
 
 The first finds too little and the second too much: see ``approval_policy`` for why that is right.
 
-Heard from: ``approval_policy``. The work is bounded, whatever the command: see ``LONGEST`` and
+Used by ``approval_policy``. The work is bounded, whatever the command: see ``LONGEST`` and
 ``MOST_TOKENS``.
 """
 
@@ -26,23 +28,23 @@ from collections.abc import Iterable, Sequence
 import attrs
 
 LONGEST = 16 * 1024
-"""Characters of a command that is judged: more nobody reads before saying yes."""
+"""Characters of a command that is judged: nobody reads more before saying yes."""
 
 MOST_TOKENS = 512
-"""Words of a command that is looked through; each costs a look at every rule."""
+"""Words of a command that is searched; each is compared with every rule."""
 
 Words = tuple[str, ...]
 
 _SHELLS = "ash|bash|csh|dash|fish|ksh|mksh|pwsh|rbash|sh|tcsh|zsh"
 _CODEX_SHELL = re.compile(r"(?:/usr)?/bin/(?:bash|dash|sh|zsh)")
-"""Another, or one elsewhere, an agent can have chosen, or made."""
+"""An agent may have chosen, or made, any other shell, or one elsewhere."""
 
 _RESERVED = frozenset(
     {"!", "[[", "builtin", "case", "command", "coproc", "do", "done", "elif", "else", "esac",
      "exec", "fi", "for", "foreach", "function", "if", "in", "nocorrect", "noglob", "nohup",
      "repeat", "select", "then", "time", "until", "while"}
 )  # fmt: skip
-"""Words that are no command, or before one."""
+"""Words that are no command, or that stand before one."""
 
 # ── read completely ───────────────────────────────────────────────────────────────────────────────
 
@@ -53,7 +55,7 @@ _QUOTED = re.compile(r"""'([^']*)'|"([^"]*)\"""")
 
 
 def _simple(script: str) -> Words | None:
-    """The words of one simple command; None if it may be anything else."""
+    """Return the words of one simple command; None if the script may be anything else."""
     if not _SIMPLE.fullmatch(script):
         return None
     raw = _ONE_WORD.findall(script)
@@ -64,7 +66,7 @@ def _simple(script: str) -> Words | None:
 
 
 def _unwrapped(command: str) -> str:
-    """What Codex has a shell run; the command itself where it has none."""
+    """Return what Codex has a shell run; the command itself if Codex put no shell around it."""
     if not command.startswith(("/bin/", "/usr/bin/")):
         return command
     try:
@@ -83,15 +85,15 @@ _TOKEN = re.compile(r"""[^\s;&|(){}<>'"`$=,:!#^\\\x00-\x1f\x7f]+""")
 _READS_ITS_INPUT = re.compile(
     rf"(?:^|[\s;&|(/])(?:{_SHELLS})\s*(?:$|[;&|)<>\n]|[-+](?:[-+]|[^\sc]*(?:\s|$)))|/dev/|/proc/"
 )
-"""A shell that isn't given its script at once, by ``-c`` or as a file."""
+"""Matches a shell that isn't given its script at once, by ``-c`` or as a file."""
 _GROUPS_NAMES = re.compile(r"[\w./\]*?@+~-]\(|<\d*-\d*>")
-"""In zsh, and in bash by an option: a pattern of file names."""
+"""Matches a pattern of file names as zsh has them, and bash by an option."""
 _BUILDS_COMMANDS = frozenset({"eval", "parallel", "xargs"})
 _SPECIAL = re.compile(r"[*?\[\]]")
 
 
 def _is_unsure(text: str, tokens: Sequence[str]) -> bool:
-    """Whether words could be run that don't stand there. ``text``: without quotes."""
+    """Return whether words could be run that don't stand in the command. ``text`` has no quotes."""
     if "$" in text or "`" in text or len(tokens) > MOST_TOKENS:
         return True
     inside = text[text.find("{") + 1 : text.rfind("}")] if "{" in text else ""
@@ -122,14 +124,14 @@ def _come_in_order(tokens: Iterable[str], wanted: Sequence[str]) -> bool:
                 break
             at += 1
             if not _SPECIAL.search(token):
-                break  # one that names files may stand for several
+                break  # a pattern of file names may stand for several words
         if at == len(wanted):
             return True
     return False
 
 
 def _could_be(token: str, pattern: str) -> bool:
-    """Whether a word, which may be a pattern of file names, could be what the rule says."""
+    """Return whether a word, which may be a pattern of file names, could be the rule's word."""
     if not _SPECIAL.search(token):
         return word_fits(token, pattern)
     pieces, wanted = _SPECIAL.split(token), pattern.split("*")
@@ -144,25 +146,24 @@ def _could_be(token: str, pattern: str) -> bool:
 
 @attrs.frozen
 class Reading:
-    """One command. ``argv``: all that it is, if it was read completely; else None.
-
-    ``unsure``: words may be run that don't stand in it. ``tokens``: those that do, in each of the
-    ways in which it was looked through.
-    """
+    """A command that was read."""
 
     argv: Words | None
+    """All words of the command if it was read completely; else None."""
     unsure: bool
+    """True if words may be run that don't stand in the command."""
     tokens: tuple[Words, ...]
+    """The words that stand in it, in each of the ways in which it was searched."""
 
     def is_just(self, pattern: Words) -> bool:
-        """Whether it is certain that it is a command of these first words, and nothing besides."""
+        """Return whether it certainly is one command with these first words, and nothing else."""
         if self.argv is None or len(self.argv) < len(pattern):
             return False
         first, *rest = self.argv[: len(pattern)]
         return _is_program(first, pattern[0]) and all(map(word_fits, rest, pattern[1:]))
 
     def may_run(self, pattern: Words) -> bool:
-        """Whether a command of these words could be run by it, as far as it can be told."""
+        """Return whether a command of these words could be run by it, as far as can be seen."""
         wanted = [token for word in pattern for token in _loosened(word)]
         return self.unsure or any(_come_in_order(tokens, wanted) for tokens in self.tokens)
 
@@ -173,7 +174,7 @@ def read(command: str) -> Reading:
         return Reading(None, True, ())
     script = _unwrapped(command)
     text = _CONTINUED.sub("", script)
-    # Quotes within a word are nothing to a shell; to another language they are at a word's end.
+    # A shell ignores quotes within a word. In another language a quote ends a word.
     texts = dict.fromkeys((re.sub(r"[\"'\\]", "", text), re.sub(r"[\"'\\]", " ", text)))
     found = [_TOKEN.findall(each) for each in texts]
     unsure = any(map(_is_unsure, texts, found))
@@ -182,7 +183,10 @@ def read(command: str) -> Reading:
 
 
 def is_plain(pattern: str) -> bool:
-    """Whether a rule's words could be those of a command: no quotes, operators, or words before."""
+    """Return whether a rule's words could be a command's.
+
+    They have no quotes and no operators, and no reserved word, assignment or ``sh -c`` in front.
+    """
     words = pattern.replace("*", "x").split()
     if not words or not all(_TOKEN.fullmatch(re.sub(r"[=,:^!#]", "x", each)) for each in words):
         return False
@@ -192,10 +196,10 @@ def is_plain(pattern: str) -> bool:
 
 
 def _is_program(word: str, pattern: str) -> bool:
-    """Whether the program is the one that a rule names.
+    """Return whether the word runs the program that a rule names.
 
-    By its name, then it is the one that is found by it; or by its absolute path, then it's that
-    very one. ``./git`` and ``/tmp/git`` may be anything.
+    A rule that gives a name means the program that is found by that name. One that gives an
+    absolute path means exactly that file. ``./git`` and ``/tmp/git`` may be anything.
     """
     if "/" not in pattern:
         return "/" not in word and word_fits(word, pattern)
@@ -209,7 +213,7 @@ def _is_program(word: str, pattern: str) -> bool:
 
 
 def word_fits(word: str, pattern: str) -> bool:
-    """Whether one word is as the pattern says; linear, whatever stands in either."""
+    """Return whether one word fits the pattern; linear, whatever stands in either."""
     first, *middle = pattern.split("*")
     if not middle:
         return word == first

@@ -1,9 +1,10 @@
-"""What of the host's configuration whoever may ``observe`` is shown by ``config/read``.
+"""The part of the host's configuration that ``config/read`` shows to a client with ``observe``.
 
-The TUI reads it before it starts a thread, and ends if it can't. The whole of it may hold secrets
-(of MCP servers, of model providers) and tells what the host trusts: that is for ``admin``.
+The TUI reads the configuration before it starts a thread, and ends if it can't. The whole of it may
+hold secrets (of MCP servers, of model providers) and tells what the host trusts, so only ``admin``
+may read it all.
 
-Heard from: ``responses``.
+Used by ``responses``.
 """
 
 from __future__ import annotations
@@ -28,11 +29,11 @@ SHOWN = frozenset(
         "web_search",
     }
 )
-"""What the answer to a ``thread/start`` says as well, or a list of models."""
+"""Fields that the answer to a ``thread/start``, or a list of models, tells as well."""
 
 
 def shown(line: bytes) -> bytes:
-    """The answer to ``config/read`` with no more than what is shown to all."""
+    """Return the answer to ``config/read`` with only the fields that everybody may see."""
     fields = jsonrpc.read_fields(line) or {}
     result = jsonrpc.read_fields(fields.get("result", b"")) or {}
     config = jsonrpc.read_fields(result.get("config", b"")) or {}

@@ -1,10 +1,11 @@
 """A thread that can do nothing but talk: the TUI starts one to have another thread's title made.
 
-It comes with a ``config`` that switches tools off, and is read-only, with nobody to be asked. Each
-of that alone may loosen what holds (a hook that is off guards nothing); all of it together leaves
-nothing that could be done. So it is known by the whole, and by names and values that we have seen.
+Its ``thread/start`` has a ``config`` that switches tools off, is read-only, and lets nobody be
+asked. Each of these alone may loosen what holds (a hook that is off guards nothing); all together
+leave nothing that could be done. So such a thread is recognized only by the whole request, and only
+by names and values that are known.
 
-Heard from: ``scopes``, ``directory_verdict``.
+Used by ``scopes`` and ``directory_verdict``.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ _TOOLS = frozenset(
     {"features.shell_tool", "features.unified_exec", "features.code_mode"}
     | {"features.plugins", "features.apps", "features.multi_agent", _SERVERS}
 )
-"""What must be off: whatever runs something, or brings in what does."""
+"""Features that must be off: all that run something, or bring in what does."""
 
 _FEATURES = """
     code_mode_only context_management current_time_reminder deferred_executor enable_fanout goals
@@ -39,16 +40,16 @@ _OFF: dict[str, object] = {
     "tools.update_plan.enabled": False,
     "web_search": "disabled",
 }
-"""What such a ``config`` may say, and no more: that of codex 0.163.0 and of 0.171.0."""
+"""All that such a ``config`` may set, and to what: as codex 0.163.0 and 0.171.0 send it."""
 
 _ALLOWED = ("approvalPolicy", "config", "permissions")
 """Params that need no scope of their own where a thread is confined."""
 
 
 def is_confined(method: str, fields: Fields) -> bool:
-    """Whether the request starts a thread that can do nothing but talk."""
+    """Return whether the request starts a thread that can do nothing but talk."""
     if method != "thread/start" or bytes(fields.get("environments", b"")) != b"[]":
-        return False  # without a look at anything else: nearly all
+        return False  # nearly all requests end here, without reading anything else
     try:
         return _is_confined({name: _value(fields, name) for name in _LOOKED_AT})
     except (msgspec.DecodeError, RecursionError):
@@ -72,7 +73,7 @@ def _is_confined(said: Mapping[str, object]) -> bool:
     permissions = said["sandbox"], said["permissions"]
     brings_nothing = not said["dynamicTools"] and not said["selectedCapabilityRoots"]
     return (
-        said["ephemeral"] is True  # so it can be neither forked nor loaded with more
+        said["ephemeral"] is True  # the thread can be neither forked nor loaded with more
         and brings_nothing
         and said["approvalPolicy"] in (None, "never")
         and permissions in (("read-only", None), (None, READ_ONLY_PROFILE))
@@ -87,23 +88,28 @@ def _switches_off(config: object) -> bool:
 
 
 def _is_off(name: str, value: object) -> bool:
-    if name == _SERVERS:  # (those that the client knows of)
+    if name == _SERVERS:  # (the servers that the client knows of)
         servers = value.values() if isinstance(value, dict) else [None]
         return all(each == {"enabled": False} for each in servers)
     return name in _OFF and type(value) is type(_OFF[name]) and value == _OFF[name]
 
 
 def to_be_judged(method: str, fields: Fields) -> Fields:
-    """The params that are compared with what holds; of a confined thread's only the others."""
+    """Return the params to compare with what holds: all, or those that confine nothing.
+
+    Of a confined thread, the params in ``_ALLOWED`` are left out.
+    """
     if not is_confined(method, fields):
         return fields
     return {name: value for name, value in fields.items() if name not in _ALLOWED}
 
 
 def config_of(fields: Mapping[str, bytes], distrust: bytes, servers: Iterable[str]) -> bytes:
-    """The ``config`` with which a confined thread goes up: its own, what it distrusts, no servers.
+    """Return the ``config`` with which a confined thread goes up.
 
-    Those that it came with needn't be the host's; a table that lacks one leaves it where it is.
+    It is the thread's own ``config``, with entries for what is distrusted, and with all of the
+    host's servers off. The servers that the client named needn't be the host's, and a table that
+    lacks a server leaves that server on.
     """
     own = msgspec.json.decode(fields["config"], type=dict[str, msgspec.Raw])
     own |= msgspec.json.decode(distrust, type=dict[str, msgspec.Raw])

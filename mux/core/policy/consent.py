@@ -1,14 +1,14 @@
-"""What an answer to an approval lets happen, compared with another one.
+"""Compares answers to an approval by what they let happen.
 
 A *no* lets nothing happen: decline, cancel and their like, a permission profile that grants
-nothing, a host that is denied. Everything else is a *yes* to something, and some say yes to more
-than others: ``acceptForSession`` and the amendments include ``accept``, ``session`` includes
-``turn``, a permission profile includes its parts. Of several a quorum has agreed on what all of
-them include. Answers that can't be compared (forms, methods that this version doesn't know) agree
-if they are equal.
+nothing, a host that is denied. Every other answer is a *yes* to something, and some say yes to more
+than others. ``acceptForSession`` and the amendments include ``accept``, ``session`` includes
+``turn``, a permission profile includes its parts. A quorum has agreed on what all of its answers
+include. Answers that can't be compared (forms, methods that this version doesn't know) agree if
+they are equal.
 
-Heard from: ``approval_policy``, ``server_requests``. Answers are judged by ``answers`` before they
-come here.
+Used by ``approval_policy`` and ``server_requests``. ``protocol.answers`` has judged the answers
+before they come here.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ _PLAIN_YES: dict[str, dict[str, Any]] = {
     "execCommandApproval": {"decision": "approved"},
     "applyPatchApproval": {"decision": "approved"},
 }
-"""The least that a yes to these lets happen: this once."""
+"""The least that a yes to these methods lets happen: this once."""
 
 _PERMISSIONS = "item/permissions/requestApproval"
 
 
 def is_no(method: str, result: bytes) -> bool:
-    """Whether the answer lets nothing happen."""
+    """Return whether the answer lets nothing happen."""
     answer = _read(result)
     if method == _PERMISSIONS:
         return part_of(answer.get("permissions"), {})
@@ -50,7 +50,7 @@ def _denies(said: Any) -> bool:
 
 
 def _inner(amendment: Any) -> Any:
-    """The ``action`` of a network policy amendment."""
+    """Return the ``action`` of a network policy amendment."""
     inner = amendment.get("network_policy_amendment") if isinstance(amendment, dict) else None
     return inner.get("action") if isinstance(inner, dict) else None
 
@@ -58,9 +58,9 @@ def _inner(amendment: Any) -> Any:
 def agreed(
     method: str, offer: bytes, answers: Sequence[tuple[Hashable, bytes]], wanted: int
 ) -> bytes | None:
-    """The most that ``wanted`` of those who answered let happen; None if they don't agree.
+    """Return the most that ``wanted`` of the voters let happen; None if they don't agree.
 
-    ``answers``: by whom (each once) and what, oldest first. With one wanted it is the oldest.
+    ``answers`` holds voter (each once) and answer, oldest first. If one is wanted, the oldest wins.
     """
     if len(answers) < wanted:
         return None
@@ -85,7 +85,7 @@ def agreed(
 
 
 def _includes(method: str, answer: dict[str, Any], part: dict[str, Any]) -> bool:
-    """Whether whoever gave ``answer`` has let happen all that ``part`` would."""
+    """Return whether ``answer`` lets everything happen that ``part`` would."""
     if answer == part or part == _PLAIN_YES.get(method):
         return True
     if method != _PERMISSIONS:

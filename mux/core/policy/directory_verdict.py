@@ -1,15 +1,16 @@
-"""What becomes of a request whose directories are known: how it goes up, or why it doesn't.
+"""Decides how a request goes up whose directories are known, or why it is refused.
 
-* A thread that is started, forked or loaded takes nothing from its directory: the request goes up
-  with a ``config`` by which codex trusts neither that, nor what is above it (it looks at each
-  directory up to the repository's root), nor anything that the host trusts. Only where
-  ``devices.directories`` lists the directory it goes up without.
-* One that can do nothing but talk (``confined_thread``) keeps the ``config`` that makes it so.
-* Writable are directories that the setting lists or the host trusts, and what is below them.
-  Elsewhere a thread is loaded read-only; one that runs may be sent nowhere else than where it is.
+* A thread that is started, forked or loaded takes nothing from its directory. The request goes up
+  with a ``config`` by which codex trusts neither that directory, nor those above it (codex looks at
+  each directory up to the repository's root), nor any that the host trusts. Only if
+  ``devices.directories`` lists the directory, the request goes up without that.
+* A thread that can do nothing but talk (``confined_thread``) keeps the ``config`` that makes it so.
+* A thread may write in directories that the setting lists or the host trusts, and below them.
+  Elsewhere it is loaded read-only. A thread that runs may move only below its directory, or to
+  where it may write.
 * Paths go up resolved, so that what was judged is what is meant.
 
-Pure functions. Heard from: ``directory_clearance``.
+Pure functions, used by ``directory_clearance``.
 """
 
 from __future__ import annotations
@@ -26,25 +27,27 @@ from mux.core.protocol.thread_overrides import NULL, STARTS, Held
 SETTING = "devices.directories"
 
 STATUS_OF_SERVERS = "mcpServerStatus/list"
-"""For a thread that it names, codex reads its directory anew, and starts what stands there."""
+"""For a thread that this names, codex reads the directory anew and starts what is configured
+there."""
 
 READ_ONLY = b'"read-only"'
 
 
 @attrs.frozen
 class Facts:
-    """What is known of a request. ``fields``: its params; ``held``: what it is compared with.
-
-    ``host``: what the host's configuration says; ``home``: where the thread that it names works;
-    ``places``: what all these paths are, the empty one being the app-server's own.
-    """
+    """All that is known of a request."""
 
     method: str
     fields: Mapping[str, bytes]
+    """The request's params."""
     held: Held
+    """The settings that hold for its thread, to compare the params with."""
     host: Host
+    """The host's own configuration."""
     home: Home | None
+    """Directories of the thread that the request names; None if it names none, or if unknown."""
     places: Mapping[str, Place]
+    """These paths as they are on disk. The empty path is the app-server's own directory."""
 
     @property
     def wanted(self) -> list[Place]:
@@ -53,7 +56,7 @@ class Facts:
 
     @property
     def own(self) -> Place | None:
-        """Where the thread that it names works."""
+        """The directory of the thread that the request names."""
         return self.places[self.home.cwd] if self.home is not None else None
 
     @property
@@ -62,11 +65,11 @@ class Facts:
         return {self.places[path].path: yes for path, yes in named if path in self.places}
 
     def is_writable(self, place: Place) -> bool:
-        """Whether a thread may write there."""
+        """Return whether a thread may write there."""
         return place.within or is_trusted(place, self._projects)
 
     def distrusted(self, places: list[Place]) -> dict[str, None]:
-        """What codex mustn't trust, for it to take nothing from these."""
+        """Return what codex must not trust, for it to take nothing from these places."""
         trusted = [path for path, yes in self._projects.items() if yes]
         near = [path for place in places for path in around(place.path)]
         return dict.fromkeys([*near, *self.host.trusted, *trusted])
@@ -74,21 +77,22 @@ class Facts:
 
 @attrs.frozen
 class Verdict:
-    """``params``: with which it goes up; None: it is refused, for the reason in ``refusal``.
-
-    ``distrusted``: what its thread takes nothing from; ``directory``: where that works, if nothing
-    is taken from there; ``read_only``: whether it may write nothing because of that.
-    """
+    """The decision how a request goes up, or why it is refused."""
 
     params: bytes | None
+    """The params with which the request goes up; None if it is refused."""
     refusal: str = ""
+    """The reason, for people."""
     distrusted: Mapping[str, None] = attrs.field(factory=dict)
+    """Directories from which the thread takes nothing."""
     directory: str = ""
+    """The directory where the thread works, if nothing is taken from there."""
     read_only: bool = False
+    """True if the thread may write nothing because of that."""
 
 
 def verdict(facts: Facts) -> Verdict:
-    """What becomes of the request."""
+    """Decide about a request."""
     if facts.method == STATUS_OF_SERVERS:
         return _of_servers(facts)
     judged = confined_thread.to_be_judged(facts.method, facts.fields)
@@ -111,14 +115,14 @@ def _of_servers(facts: Facts) -> Verdict:
 
 
 def _loaded(facts: Facts) -> Verdict:
-    """A thread is started, forked or loaded."""
+    """Decide about a thread that is started, forked or loaded."""
     fields = _resolved(facts)
     known, worked = _works(facts)
     if confined_thread.is_confined(facts.method, facts.fields):
         return _confined(facts, fields, worked)
     listed = known and all(each.listed for each in worked)
     read_only = not (known and all(map(facts.is_writable, worked)))
-    if read_only and fields.get("permissions", NULL) == NULL:  # (those are no looser)
+    if read_only and fields.get("permissions", NULL) == NULL:  # (a given profile is no looser)
         fields["sandbox"] = READ_ONLY
     if listed:
         return Verdict(jsonrpc.write(fields))
@@ -129,7 +133,7 @@ def _loaded(facts: Facts) -> Verdict:
 
 
 def _confined(facts: Facts, fields: dict[str, bytes], worked: list[Place]) -> Verdict:
-    """A thread is started that can do nothing; it takes nothing from a listed directory either."""
+    """Decide about a confined thread: it takes nothing even from a listed directory."""
     distrusted = facts.distrusted(worked)
     fields["config"] = confined_thread.config_of(fields, distrust(distrusted), facts.host.servers)
     directory = next((each.path for each in worked if not each.listed), "")
@@ -137,7 +141,10 @@ def _confined(facts: Facts, fields: dict[str, bytes], worked: list[Place]) -> Ve
 
 
 def _works(facts: Facts) -> tuple[bool, list[Place]]:
-    """Where the thread will work, and whether that is all: one may be unknown, or elsewhere."""
+    """Return where the thread will work.
+
+    The first value is False if there may be another directory: unknown, or on another host.
+    """
     home, named = facts.home, thread_overrides.cwd_in(facts.fields)
     if facts.method == "thread/start":
         places = [*facts.wanted, *([facts.places[""]] if named is None else [])]
@@ -150,7 +157,7 @@ _NAMING = ("cwd", "environments", "runtimeWorkspaceRoots")
 
 
 def _moved(facts: Facts) -> Verdict:
-    """A thread that runs is sent somewhere."""
+    """Decide about a thread that runs and is sent to other directories."""
     for place in facts.wanted:
         inside = facts.own is not None and is_below(place.path, facts.own.path)
         if not (inside or facts.is_writable(place)):

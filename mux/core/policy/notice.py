@@ -1,9 +1,10 @@
-"""What a notice is, and whom it can reach: the values that the core and the shells exchange.
+"""A notice and its recipients: the values that the core and the shells exchange.
 
-A *thing* is what happened, once: its id is the same however often it passes by, also over restarts.
-A notice tells of it. A *recipient* is a device that registered where it can be pushed to.
+A *subject* is something that happened once. Its id is the same however often it is reported, also
+over restarts. A notice tells people of a subject. A *recipient* is a device that registered where
+it can be pushed to.
 
-Read by ``notices``; carried by ``events`` and ``commands``.
+Used by ``notices``; carried by ``events`` and ``commands``.
 """
 
 from __future__ import annotations
@@ -34,64 +35,72 @@ Risk = Literal["outside-workspace", "network", "escalated", "unknown"]
 RISKS: Final[tuple[Risk, ...]] = get_args(Risk)
 
 WAITING: Final[frozenset[Kind]] = frozenset({"approval", "question"})
-"""Somebody's word is waited for: held back while one looks who may give it, told once none does."""
+"""Kinds that wait for a person's answer. They are held back while somebody who may answer looks,
+and pushed once nobody does."""
 
 URGENT: Final[frozenset[Kind]] = WAITING | {"goal-blocked", "usage-limit", "app-server-down"}
-"""Nothing goes on without a person."""
+"""Kinds after which nothing goes on without a person."""
 
 ESCALATES: Final[frozenset[Kind]] = URGENT | {"turn-failed"}
-"""What goes to further devices when nobody has looked. That a turn is completed, say, doesn't."""
+"""Kinds that are pushed to further devices if nobody has looked. A completed turn, say, isn't."""
 
 
 @attrs.frozen
 class Timing:
-    """When a notice is due. All in seconds."""
+    """Settings of when a notice is due. All fields are in seconds."""
 
     long_turn: float = 30.0
+    """The end of a shorter turn gets no notice."""
     looking: float = 60.0
+    """A client without ``mux/focus`` counts as looking at a thread for this long after acting on
+    it."""
     focus: float = 120.0
+    """For this long after its last message, a client's focus holds."""
     escalate_after: float = 120.0
+    """After this long without anybody looking, all of the owner's devices are pushed to."""
     escalate_further_after: float = 600.0
+    """After this long without anybody looking, further devices are pushed to."""
 
 
 class Notice(msgspec.Struct, frozen=True):
-    """What is told of one thing. How much of it a device gets, the shell decides.
-
-    ``title``: the thread's name, if it has one; ``line``: the one line that says most (a reason, an
-    error, the last line of the answer). Of a server request: the id under which it is offered, its
-    method, its params and the item that it is about, as JSON text; whether a plain yes or no
-    answers it, and what is risky about the yes (see ``risk``).
-    """
+    """All that can be pushed about one subject. The shell decides how much of it a device gets."""
 
     subject: str
     kind: Kind
     thread: str | None = None
     turn: str | None = None
     title: str = ""
+    """The thread's name, if it has one."""
     line: str = ""
+    """The one line that says most: a reason, an error, the last line of the answer."""
     request: int | None = None
+    """For a server request: the id under which it is offered."""
     method: str = ""
     params: bytes = b"null"
+    """The server request's params, as JSON text."""
     item: bytes = b"null"
+    """The item that the server request is about, as JSON text."""
     actionable: bool = False
+    """True if a plain yes or no answers the server request."""
     risks: tuple[Risk, ...] = ()
+    """The risks of a yes (see ``risk``)."""
 
     @property
     def urgent(self) -> bool:
-        """Whether nothing goes on without a person."""
+        """True if nothing goes on without a person."""
         return self.kind in URGENT
 
 
 class Rule(msgspec.Struct, frozen=True):
-    """What a device wants right now, of one thread or kind or both; else of all.
+    """A device's preference at this moment: for one thread, one kind, one of both, or all.
 
-    The most specific one counts (a thread's before a kind's), of several the last. ``why`` is for
-    people: ``off``, ``quiet hours``, ``snoozed``. The shell knows the time of day; the core is told
-    anew whenever one comes into force or goes.
+    The most specific rule counts (a thread's before a kind's), and of several the last one. The
+    shell knows the time of day: it sends all recipients anew whenever a rule begins or ends.
     """
 
     on: bool
     why: str = "off"
+    """For people: ``off``, ``quiet hours``, ``snoozed``."""
     thread: str | None = None
     kind: str | None = None
 
@@ -101,23 +110,22 @@ class Rule(msgspec.Struct, frozen=True):
 
 
 class Recipient(msgspec.Struct, frozen=True):
-    """A device that can be pushed to.
-
-    ``device`` is its principal's key (see ``Principal.key``); ``used``: when it was used last, on
-    the broker's clock, as far as the shell knows. ``further``: another person's, told last.
-    ``always``: told at once, beside the device used last: what the host's own settings name.
-    """
+    """A device that can be pushed to."""
 
     device: str
+    """The key of the device's principal (see ``Principal.key``)."""
     name: str
     scopes: frozenset[Scope]
     used: float = float("-inf")
+    """The moment of the device's last use, on the broker's clock, as far as the shell knows."""
     rules: tuple[Rule, ...] = ()
     further: bool = False
+    """True for another person's device: it is pushed to last."""
     always: bool = False
+    """True for a device of the host's own settings: pushed to at once, beside the one used last."""
 
     def refuses(self, kind: Kind, thread: str | None) -> str | None:
-        """Why it isn't to be told of this; None if it is."""
+        """Return why this device isn't pushed a notice of this kind; None if it is."""
         if "observe" not in self.scopes:
             return "it may not observe"
         found: Rule | None = None
@@ -129,14 +137,13 @@ class Recipient(msgspec.Struct, frozen=True):
 
 
 class RestoredNotice(msgspec.Struct, frozen=True):
-    """A notice that an earlier life of the broker left: to whom it went, and who hasn't got it yet.
-
-    ``unsent`` is part of ``devices``: what is still in the queue for them.
-    """
+    """A notice that an earlier life of the broker left."""
 
     subject: str
     kind: Kind
     thread: str | None
     devices: tuple[str, ...]
+    """The devices to which it was pushed."""
     unsent: tuple[str, ...] = ()
+    """The part of ``devices`` that hasn't got it: the notice is still in their queue."""
     title: str = ""

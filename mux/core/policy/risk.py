@@ -1,15 +1,15 @@
-"""How risky a yes would be: read from what an approval's params really tell.
+"""The risks of a yes, as far as an approval's params tell.
 
     network            it asks for the network, for a host, or to amend a network policy
     outside-workspace  its directory, a file that it changes, or what it wants to write is outside
                        the thread's own directory; or it wants more of the file system
     escalated          a command: a yes runs it without the sandbox, as far as the params tell
-    unknown            none of it can be told
+    unknown            the params tell none of it
 
-A command's params don't say whether it was in the sandbox that it failed, or asked to leave it, so
-each counts as escalated.
+A command's params don't say whether it failed in the sandbox or asked to leave it, so each command
+counts as escalated.
 
-Heard from: ``notices``; whether a class keeps an approval from the lock screen is a setting.
+Used by ``notices``. A setting says which classes keep an approval from the lock screen.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ ACTIONABLE: Final = frozenset({COMMAND, FILES, PERMISSIONS, *REVIEWS})
 
 
 def risks(method: str, params: bytes, item: bytes, workspace: str) -> tuple[Risk, ...]:
-    """The classes of one approval, each once. ``workspace``: empty if it isn't known."""
+    """Return the classes of one approval, each once. ``workspace`` is empty if it isn't known."""
     try:
         asked = _decoder.decode(params)
         about = _decoder.decode(item) if item != b"null" else {}
@@ -94,7 +94,7 @@ def _of_permissions(asked: Any) -> Iterator[Risk]:
 
 def _of_path(path: Any, workspace: str) -> Iterator[Risk]:
     if not isinstance(path, str) or not path.startswith("/") or not workspace.startswith("/"):
-        yield "unknown"  # of Windows, or relative to who knows what
+        yield "unknown"  # a path of Windows, or relative to an unknown directory
         return
     within, root = _parts(path), _parts(workspace)
     if not root or ".." in within + root or within[: len(root)] != root:

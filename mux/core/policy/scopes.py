@@ -1,18 +1,19 @@
-"""Who may do what: four scopes, and the one that each method needs.
+"""Four scopes, and the one that each method needs.
 
     observe   list, read and follow threads
     approve   answer server requests
     drive     start, steer and interrupt turns; start, fork, rename, archive threads
     admin     config, account, plugins, files, processes, shell, devices; and whatever isn't listed
 
-Each stands alone: ``admin`` doesn't include ``approve``. A method that isn't listed needs
-``admin``, so a new codex version's methods are closed to others until somebody has looked at them.
+Each scope stands alone: ``admin`` doesn't include ``approve``. A method that isn't listed needs
+``admin``, so a new codex version's methods stay closed to others until somebody has judged them.
 
-Some requests are judged by what they do, too: one that loosens the sandbox or the approval policy,
-or brings its own config, needs ``admin`` whatever its method (see ``thread_overrides``). In which
-directories a thread may work, and whose settings count there, ``directory_clearance`` sees to.
+Some requests are judged by their params, too. A request that loosens the sandbox or the approval
+policy, or brings its own config, needs ``admin`` whatever its method (see ``thread_overrides``).
+``directory_clearance`` decides in which directories a thread may work, and whose settings count
+there.
 
-Heard from: ``broker``, before a request goes anywhere.
+Used by ``broker``, before a request goes anywhere.
 """
 
 from __future__ import annotations
@@ -114,14 +115,15 @@ def _unknown(_: str | None) -> Held:
 def needed(
     method: str, params: bytes, held: Callable[[str | None], Held] = _unknown
 ) -> tuple[Scope, str]:
-    """The scope that a request needs, and a word on why where that isn't plain from its method.
+    """Return the scope that a request needs, and why, if its method alone doesn't say it.
 
-    ``held``: what the thread that it names, if it names one, is run with.
+    ``held`` returns the settings of the thread that the request names, if it names one.
     """
     if method in thread_overrides.METHODS:
         fields = thread_overrides.read(params)
         if fields is None:
-            # Of another shape than the schema's: the app-server will say so, or knows more than we.
+            # Params of another shape than the schema's: the app-server will refuse them, or it is
+            # newer than this broker.
             return "admin", f" with `{thread_overrides.UNREADABLE}`"
         judged = confined_thread.to_be_judged(method, fields)
         if loosened := thread_overrides.loosens(judged, held(_thread(fields))):

@@ -1,12 +1,13 @@
-"""What a valid answer to each kind of server request looks like.
+"""The shape of a valid answer to each kind of server request.
 
-Natively a malformed answer from any client ends an approval for everybody. Here it counts as that
-client's abstaining, so somebody has to know what is well formed. The shapes are those of the
-app-server's own schema; an answer that fits is passed on as the bytes that came.
+Natively a malformed answer from any client ends an approval for everybody. The broker counts such
+an answer as its client's abstention instead, so it must know which answers are well formed. The
+shapes are those of the app-server's own schema. An answer that fits is passed on as the bytes that
+came.
 
 A method that isn't listed is judged by the one rule that holds for all of them: a JSON object.
 
-Heard from: ``server_requests``, ``consent``.
+Used by ``server_requests`` and ``consent``.
 """
 
 from __future__ import annotations
@@ -121,7 +122,7 @@ _DECODERS: dict[str, msgspec.json.Decoder[object]] = {
 ANSWERED_BY_PEOPLE = tuple(
     method for method in _DECODERS if server_request_rule(method).offer_to is OfferTo.FOLLOWERS
 )
-"""The server requests that are known to be put to people."""
+"""The known server requests that are put to people."""
 
 _any_decoder: msgspec.json.Decoder[object] = msgspec.json.Decoder(_AnyAnswer)
 
@@ -139,10 +140,10 @@ class _Decided(msgspec.Struct):
 
 
 def fault(method: str, offer: bytes, result: bytes) -> str | None:
-    """What is wrong with ``result`` as the answer to ``offer``; None if nothing is.
+    """Return what is wrong with ``result`` as the answer to ``offer``; None if nothing is.
 
-    ``offer`` is the server request's message: a decision that it lists itself is always valid, so
-    a newer app-server's decisions need no newer broker.
+    ``offer`` is the server request's message. A decision that it lists itself is always valid, so a
+    newer app-server's decisions need no newer broker.
     """
     try:
         answer = _DECODERS.get(method, _any_decoder).decode(result)
@@ -156,7 +157,7 @@ def fault(method: str, offer: bytes, result: bytes) -> str | None:
 
 
 def _is_within(granted: dict[str, Any], offer: bytes) -> bool:
-    """Whether a granted permission profile is part of the one that was asked for."""
+    """Return whether a granted permission profile is part of the one that was asked for."""
     try:
         asked = _asked_decoder.decode(offer).params.permissions
     except msgspec.DecodeError:
@@ -165,7 +166,7 @@ def _is_within(granted: dict[str, Any], offer: bytes) -> bool:
 
 
 def part_of(granted: Any, asked: Any) -> bool:
-    """Whether one permission profile, or a piece of it, grants nothing beyond another."""
+    """Return whether a permission profile, or a piece of it, grants nothing beyond another."""
     match granted:
         case None | False | [] | "deny":
             return True  # grants nothing
@@ -180,7 +181,7 @@ def part_of(granted: Any, asked: Any) -> bool:
 
 
 def _covers(asked: Any, granted: Any) -> bool:
-    """Whether an entry that was asked for covers a granted one; writing covers reading."""
+    """Return whether the asked entry covers the granted one; writing covers reading."""
     if not (isinstance(asked, dict) and isinstance(granted, dict)):
         return bool(asked == granted)
     if granted.get("access") == "deny":
@@ -207,7 +208,10 @@ def _lists_it(offer: bytes, result: bytes) -> bool:
 
 
 def lists_decision(offer: bytes, decision: str) -> bool:
-    """Whether the offer lists this decision; one without a list takes all that its method has."""
+    """Return whether the offer lists this decision.
+
+    An offer without a list takes every decision of its method.
+    """
     try:
         listed = _offer_decoder.decode(offer).params.availableDecisions
     except msgspec.DecodeError:
@@ -216,9 +220,10 @@ def lists_decision(offer: bytes, decision: str) -> bool:
 
 
 def plain(method: str, offer: bytes, *, yes: bool) -> dict[str, Any] | None:
-    """The answer that says yes, once, or no to ``offer``; None if that takes more than a word.
+    """Return the answer that says yes (this once) or no to ``offer``.
 
-    Yes to a permission profile grants what was asked for, for the turn; no grants nothing.
+    A yes to a permission profile grants what was asked for, for the turn; a no grants nothing.
+    Return None if an answer takes more than a word.
     """
     if method in ("item/commandExecution/requestApproval", "item/fileChange/requestApproval"):
         return {"decision": "accept" if yes else "decline"}

@@ -1,10 +1,10 @@
-"""Directories as the disk has them, and which of them the host trusts.
+"""Directories as they are on disk, and which of them the host trusts.
 
 The core knows paths as texts alone. What a path means (links, ``..``, the names in
-``devices.directories``) is found out by a shell, beside everything else: ``Resolve``, ``Resolved``.
-What the host trusts is what its codex configuration says, as the app-server reads it.
+``devices.directories``) is found out by a shell, in the background: ``Resolve``, ``Resolved``. The
+host trusts what its codex configuration says, as the app-server reads it.
 
-Heard from: ``directory_clearance``; the shell ``directories`` makes the ``Place``\\ s.
+Used by ``directory_clearance``; the shells make each ``Place``.
 """
 
 from __future__ import annotations
@@ -17,41 +17,40 @@ from mux.core.protocol.thread_overrides import LOCAL
 
 
 class Place(msgspec.Struct, frozen=True):
-    """One directory. ``path``: absolute, without links.
-
-    ``listed``: it is in ``devices.directories``; ``within``: that, or below one that is.
-    """
+    """A directory on disk."""
 
     path: str
+    """Absolute, without links."""
     listed: bool = False
+    """True if ``devices.directories`` lists it."""
     within: bool = False
+    """True if ``devices.directories`` lists it or a directory above it."""
 
 
 def around(path: str) -> list[str]:
-    """The directory and all above it, the nearest first."""
+    """Return the directory and all above it, the nearest first."""
     parts = path.rstrip("/").split("/")
     above = ["/".join(parts[:count]) for count in range(len(parts), 1, -1)]
     return [*above, "/"]
 
 
 def is_below(path: str, other: str) -> bool:
-    """Whether it is this other directory, or in it. Both resolved."""
+    """Return whether a path is another directory, or in it. Both must be resolved."""
     return other in around(path)
 
 
 class Home(msgspec.Struct, frozen=True):
-    """Where a thread works, by the app-server's names.
-
-    ``others``: of the environments that its turns run in. ``here``: all these are on this host.
-    """
+    """The directories where a thread works, in the app-server's own paths."""
 
     cwd: str
     others: tuple[str, ...] = ()
+    """Directories of the environments that the thread's turns run in."""
     here: bool = True
+    """True if all these directories are on this host."""
 
     @property
     def paths(self) -> list[str]:
-        """All of them, its own first."""
+        """All directories, the thread's own first."""
         return [self.cwd, *self.others]
 
 
@@ -74,7 +73,7 @@ class _ThreadAnswer(msgspec.Struct):
 
 
 def read_home(answer: bytes) -> Home | None:
-    """Where the thread works of which the answer to ``thread/read`` tells."""
+    """Read where a thread works from the answer to ``thread/read``; None if it can't be read."""
     try:
         thread = _thread_decoder.decode(answer).result.thread
     except (msgspec.DecodeError, RecursionError):
@@ -85,21 +84,20 @@ def read_home(answer: bytes) -> Home | None:
 
 
 class Host(msgspec.Struct, frozen=True):
-    """What the host's own configuration says.
-
-    ``projects``: by directory as it stands there, whether it is trusted. ``approval``, ``sandbox``:
-    the approval policy and the sandbox of a thread that is started without, as JSON texts.
-    ``servers``: the names of its MCP servers.
-    """
+    """The host's own configuration."""
 
     projects: dict[str, bool] = {}
+    """True for a trusted directory, by its path as it is configured."""
     approval: bytes = b""
+    """The approval policy of a thread that is started without one, as JSON text."""
     sandbox: bytes = b""
+    """The sandbox of a thread that is started without one, as JSON text."""
     servers: tuple[str, ...] = ()
+    """Names of the MCP servers."""
 
     @property
     def trusted(self) -> list[str]:
-        """The directories that it trusts, as they stand there."""
+        """The trusted directories, by their paths as they are configured."""
         return [path for path, trusted in self.projects.items() if trusted]
 
 
@@ -123,7 +121,7 @@ class _Answer(msgspec.Struct):
 
 
 def read_host(answer: bytes) -> Host | None:
-    """What the answer to ``config/read`` says; None if it says nothing that we understand."""
+    """Read the answer to ``config/read``; None if it isn't of the known shape."""
     try:
         config = _answer_decoder.decode(answer).result.config
     except (msgspec.DecodeError, RecursionError):
@@ -135,22 +133,22 @@ def read_host(answer: bytes) -> Host | None:
 
 
 def is_trusted(place: Place, projects: Mapping[str, bool]) -> bool:
-    """Whether the nearest directory that the host's configuration names is trusted there.
+    """Return whether the nearest directory that the host's configuration names is trusted there.
 
-    ``projects``: by resolved path.
+    ``projects`` is by resolved path. Return False if it names none.
     """
     named = (projects[path] for path in around(place.path) if path in projects)
     return next(named, False)
 
 
 UNTRUSTED = b'{"trust_level":"untrusted"}'
-"""What codex's configuration says of a directory from which nothing is to be taken."""
+"""A project's entry in codex's configuration, by which codex takes nothing from its directory."""
 
 
 def distrust(directories: Iterable[str]) -> bytes:
-    """The ``config`` of a request by which codex takes nothing from these directories.
+    """Return the ``config`` of a request by which codex takes nothing from these directories.
 
-    It is nested: of a key with dots in it codex makes one that means nothing.
+    It is nested, because codex makes a meaningless key of one with dots in it.
     """
     return msgspec.json.encode({"projects": dict.fromkeys(directories, msgspec.Raw(UNTRUSTED))})
 

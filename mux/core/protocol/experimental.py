@@ -1,20 +1,21 @@
-"""What a client gets only if it declared ``capabilities.experimentalApi``, as natively.
+"""The part of the protocol that a client gets only with ``capabilities.experimentalApi``.
 
-The app-server keeps this by connection; the broker's own connection declares it, so the broker does
-what the app-server would do for each client:
+The app-server checks the capability by connection. The broker's own connection declares it, so the
+broker does for each client what the app-server would do:
 
-* a method that is experimental is refused, and so is a request that uses an experimental field;
-* some notifications are withheld (they count as opted out of);
-* one field of one server request is left out.
+* it refuses a method that is experimental, and a request that uses an experimental field;
+* it withholds some notifications (they count as opted out of);
+* it leaves out one field of one server request.
 
-Results are given whole. Which methods and fields are experimental, the installed binary says: its
-JSON Schema with and without them (see ``gate_of``). What the schema can't tell stands below, by
-hand: ``WITHHELD``, ``HIDDEN``, ``_NULL_IS_USE``, ``_EMPTY_IS_NONE``, ``_GRANULAR``.
+Results are passed whole. The JSON Schema of the installed binary, with and without experimental
+parts, says which methods and fields are experimental (see ``gate_of``). Constants below say what
+the schema can't tell: ``WITHHELD``, ``HIDDEN``, ``_NULL_IS_USE``, ``_EMPTY_IS_NONE``,
+``_GRANULAR``.
 
-Natively a request is first parsed, whoever sent it. So one whose params can't be parsed isn't
-refused here but passes, for the app-server to say in its words what is wrong.
+Natively every request is parsed first. So a request whose params can't be parsed isn't refused here
+but passes, and the app-server says in its own words what is wrong.
 
-Heard from: ``broker``, for requests of clients without the capability; ``client``,
+Used by ``broker`` for requests of clients without the capability, by ``client`` and by
 ``server_requests``.
 """
 
@@ -62,56 +63,59 @@ HIDDEN = {"item/commandExecution/requestApproval": "additionalPermissions"}
 
 
 _NULL_IS_USE = frozenset({("thread/list", "projectId")})
-"""Fields whose ``null`` means something else than their absence, so that it is a use."""
+"""Fields whose ``null`` differs from their absence, so that a ``null`` uses them."""
 
 _EMPTY_IS_NONE = frozenset({("thread/resume", "path"), ("thread/fork", "path")})
-"""Fields whose empty text is read as if they were absent."""
+"""Fields whose empty text means the same as their absence."""
 
 _GRANULAR = ("approvalPolicy", "granular", "askForApproval.granular")
-"""A field that is stable, its variant that isn't, and how the refusal names that."""
+"""A field that is stable, its variant that isn't, and how the refusal names the variant."""
 
 _ABSOLUTE_PATH = "AbsolutePathBuf"
-"""The definition of paths; a relative one is natively a parse error."""
+"""The definition of paths; a relative path is natively a parse error."""
 
 _NO_PARAMS = {"type": "null"}
-"""The params of a method that has none; an empty object is taken there, too."""
+"""The params of a method that has none. An empty object is accepted in their place."""
 
 
 class Gate(msgspec.Struct, frozen=True):
-    """What is experimental in one version of codex.
-
-    ``methods``: wholly. ``fields``: of other methods, in the order in which codex looks for them.
-    ``params``: the schema of the params of all those methods, ``definitions``: what it refers to.
-    """
+    """The experimental part of one version of codex."""
 
     version: str
     methods: frozenset[str]
+    """Methods that are wholly experimental."""
     fields: dict[str, list[str]]
+    """Experimental fields of other methods, in the order in which codex looks for them."""
     params: dict[str, Any]
+    """The schemas of the params of all these methods."""
     definitions: dict[str, Any]
+    """The definitions that ``params`` refer to."""
 
     def refuses(self, method: str, params: bytes) -> str | None:
-        """What of the request needs the capability, as the refusal names it; None if nothing."""
+        """Return what in the request needs the capability, as the refusal names it.
+
+        Return None if nothing does.
+        """
         if method not in self.params or not self._names_one(method, params):
             return None
         try:
             value = msgspec.json.decode(params)
         except (msgspec.DecodeError, RecursionError):
-            return None  # the app-server says what is wrong with it
+            return None  # the app-server will say what is wrong
         reason = method if method in self.methods else self._used(method, value)
         schema = self.params[method]
         taken = value == {} and schema == _NO_PARAMS
         return reason if reason and (taken or not self._misfits(schema, value)) else None
 
     def _names_one(self, method: str, params: bytes) -> bool:
-        """Whether it may be refused at all: a quick look, as params may be large."""
+        """Return whether the request may be refused at all: quickly, as params may be large."""
         if method in self.methods:
             return True
         named = jsonrpc.read_fields(params) or {}
         return any(name in named for name in self.fields.get(method, ()))
 
     def _used(self, method: str, params: Any) -> str | None:
-        """The first experimental field that the params use."""
+        """Return the first experimental field that the params use."""
         if not isinstance(params, dict):
             return None
         for name in self.fields.get(method, ()):
@@ -134,9 +138,9 @@ class Gate(msgspec.Struct, frozen=True):
         return None if absent else f"{method}.{name}"
 
     def _is_nullable(self, method: str, name: str) -> bool:
-        """Whether the field may be null; if so, an empty list or a false is a use of it."""
+        """Return whether the field may be null: if so, an empty list or a false is a use of it."""
         property = self._resolved(self.params[method]).get("properties", {}).get(name)
-        if not isinstance(property, dict):  # it may be anything
+        if not isinstance(property, dict):  # the schema allows anything
             return True
         return "null" in property.get("type", ()) or {"type": "null"} in property.get("anyOf", ())
 
@@ -150,16 +154,16 @@ class Gate(msgspec.Struct, frozen=True):
 # ── what can't be parsed ──────────────────────────────────────────────────────────────────────────
 
 MOST_STEPS = 50_000
-"""Of looking at one request's params: ordinary ones take some hundred, and one made to take long
-(a value nested in a type of many variants) isn't worth more."""
+"""Steps spent on one request's params. Ordinary params take some hundred; params made to take long
+(a value nested in a type of many variants) aren't worth more."""
 
 
 @attrs.define
 class _Parsing:
-    """One look at a value, whether the app-server surely can't parse it; in doubt it can.
+    """A check whether the app-server surely can't parse a value; in doubt it can.
 
-    It takes a list for an object, the fields' values in order; how many may be left out the schema
-    doesn't say.
+    The app-server takes a list for an object, with the fields' values in order. The schema doesn't
+    say how many of them may be left out.
     """
 
     definitions: dict[str, Any]
@@ -206,8 +210,8 @@ class _Parsing:
 
 
 def _resolved(schema: Any, definitions: dict[str, Any]) -> dict[str, Any]:
-    """The schema behind references; one that allows anything where there is none."""
-    for _ in range(len(definitions) + 1):  # as long as a way without a circle can be
+    """Return the schema behind references; one that allows anything where there is none."""
+    for _ in range(len(definitions) + 1):  # the longest chain without a circle
         if not (isinstance(schema, dict) and "$ref" in schema):
             break
         schema = definitions.get(_name(schema["$ref"]))
@@ -240,12 +244,12 @@ def _is_of_another_kind(named: str | list[str] | None, value: Any) -> bool:
 
 
 def _name(reference: str) -> str:
-    """``#/definitions/v2/X`` → ``v2/X``; without the leading part, which all have."""
+    """Return the definition's name: ``#/definitions/v2/X`` → ``v2/X``."""
     return reference.removeprefix("#/definitions/")
 
 
 def without_hidden(method: str, message: bytes) -> bytes | None:
-    """A server request as a client without the capability gets it; None if it is no other."""
+    """Return a server request without its hidden field; None if it has no such field."""
     field = HIDDEN.get(method)
     if field is None or field.encode() not in message:
         return None
@@ -262,17 +266,17 @@ _KEPT = frozenset(
     {"$ref", "additionalProperties", "allOf", "anyOf", "enum", "items", "oneOf", "properties"}
     | {"required", "type"}
 )
-"""What of a schema is looked at."""
+"""Keywords of a schema that are read here."""
 
 
 def gate_of(
     version: str, stable: bytes, experimental: bytes, orders: Mapping[str, list[str]]
 ) -> Gate:
-    """What is experimental, out of codex's two bundles of definitions.
+    """Compare codex's two bundles of definitions, and return what is experimental.
 
-    ``orders``: by name of a type of params, its fields as they are declared, which is the order in
-    which codex looks at them. Without it they are taken as the schema has them. Raises
-    ``ValueError`` where these are no such bundles.
+    ``orders`` has the fields of each type of params, by the type's name, in the order of their
+    declaration: codex looks for them in that order. A type that isn't there keeps the schema's
+    order. Raises ``ValueError`` if these are no such bundles.
     """
     try:
         return _difference(version, _read(stable), _read(experimental), orders)
@@ -304,7 +308,7 @@ def _difference(
 
 
 def _read(bundle: bytes) -> dict[str, Any]:
-    """The definitions of a bundle, flat: those of a version (``v2``) under ``v2/NAME``."""
+    """Return the definitions of a bundle, flat: those of a version (``v2``) under ``v2/NAME``."""
     try:
         nested = msgspec.json.decode(bundle, type=dict[str, Any])["definitions"]
     except (msgspec.DecodeError, KeyError) as wrong:
@@ -321,7 +325,7 @@ def _read(bundle: bytes) -> dict[str, Any]:
 
 
 def _requests(definitions: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Each request of clients: its method, and the schema of its params."""
+    """Yield each request of clients: its method, and the schema of its params."""
     for each in definitions["ClientRequest"]["oneOf"]:
         (method,) = each["properties"]["method"]["enum"]
         yield method, each["properties"].get("params", _NO_PARAMS)
@@ -334,7 +338,7 @@ def _properties(schema: Any, definitions: dict[str, Any]) -> dict[str, Any]:
 
 
 def _type_of(schema: Any) -> str:
-    """The name of the type of params, as ``v2/X``; empty where it has none."""
+    """Return the name of the type of params, as ``v2/X``; empty if it has none."""
     return _name(schema.get("$ref", ""))
 
 
@@ -344,7 +348,7 @@ def _in_order(names: list[str], order: list[str]) -> list[str]:
 
 
 def _slim(schema: Any) -> Any:
-    """The schema without what nobody looks at (descriptions, above all)."""
+    """Return the schema without what is never read (descriptions, above all)."""
     if not isinstance(schema, dict):
         return schema
     slim: dict[str, Any] = {}
@@ -360,7 +364,7 @@ def _slim(schema: Any) -> Any:
 
 
 def _closure(schemas: Any, definitions: dict[str, Any]) -> dict[str, Any]:
-    """All definitions that these schemas refer to, and those refer to, and so on."""
+    """Return all definitions that these schemas refer to, directly or by others."""
     found: dict[str, Any] = {}
     wanted = list(_references(schemas))
     while wanted:

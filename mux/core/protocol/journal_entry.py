@@ -1,4 +1,4 @@
-"""One entry of the journal, and how consecutive deltas merge: pure functions on bytes.
+"""An entry of the journal, and how consecutive deltas merge: pure functions on bytes.
 
 Used by the journal in memory, by the one on disk, and by what catches a client up.
 """
@@ -13,10 +13,11 @@ from mux.core.protocol import jsonrpc
 
 
 class Entry(msgspec.Struct, frozen=True, gc=False):
-    """One numbered message, as its followers get it. ``thread`` None: for everybody."""
+    """A numbered message, as followers of its thread get it."""
 
     seq: int
     thread: str | None
+    """None for a message to everybody."""
     method: str
     message: bytes
 
@@ -35,7 +36,7 @@ MERGEABLE = frozenset(
 
 
 def is_delta(method: str) -> bool:
-    """Whether an entry may be merged with its like, and dropped once its item is complete."""
+    """Return whether an entry may be merged with others, and dropped once its item is complete."""
     return method in MERGEABLE
 
 
@@ -52,18 +53,19 @@ class _Delta(msgspec.Struct, gc=False):
 
 
 class Message(msgspec.Struct, frozen=True, gc=False):
-    """What a late client is sent for several entries merged (``seq``: of the last), or for none."""
+    """A message to a late client in place of several merged entries, or of none."""
 
     seq: int
+    """The seq of the last entry merged."""
     method: str
     message: bytes
 
 
 def merge(entries: Iterable[Entry], *, in_order: bool = False) -> Iterator[Entry | Message]:
-    """Entries in order, with the consecutive deltas of each stream made one.
+    """Yield entries in order, with the consecutive deltas of each stream merged into one.
 
-    "Consecutive" is meant within a thread: what other threads say in between doesn't part them.
-    Unless ``in_order``: then it does, so that the numbers of the messages go up.
+    Deltas of a thread are consecutive even with entries of other threads in between. If
+    ``in_order``, such entries part them, so that the seqs of the messages only go up.
     """
     open_streams: dict[str | None, _Open] = {}
     for entry in entries:
@@ -91,7 +93,7 @@ def merge(entries: Iterable[Entry], *, in_order: bool = False) -> Iterator[Entry
 
 
 class _Open:
-    """A stream of deltas that the next entry of its thread may go on with."""
+    """A stream of deltas that the next entry of its thread may continue."""
 
     __slots__ = ("first", "last", "pieces", "stream")
 
@@ -100,7 +102,7 @@ class _Open:
         self.pieces = [piece]
 
     def message(self) -> Entry | Message:
-        """One delta that carries all pieces."""
+        """Return one delta that carries all pieces."""
         if len(self.pieces) == 1:
             return self.first
         text = b"".join([bytes(piece)[1:-1] for piece in self.pieces])
@@ -112,24 +114,24 @@ def _read_delta(entry: Entry) -> _DeltaParams | None:
     try:
         params = _delta_decoder.decode(entry.message).params
     except msgspec.DecodeError:
-        return None  # of a shape that this version doesn't know: passed on as it is
+        return None  # a shape that this version doesn't know: the entry passes as it is
     return params if bytes(params.delta).startswith(b'"') else None
 
 
 def with_delta(line: bytes, delta: bytes) -> bytes:
-    """A delta's line with another text (a JSON string) in it."""
+    """Return a delta's line with another text (a JSON string) in it."""
     fields = jsonrpc.read_fields(line) or {}
     params = jsonrpc.read_fields(fields.get("params", b"{}")) or {}
     return jsonrpc.write(fields | {"params": jsonrpc.write(params | {"delta": delta})})
 
 
 def with_seq(message: bytes, seq: int) -> bytes:
-    """The message as clients that know the broker get it: its number in front."""
+    """Return the message with its number in front, as clients that know the extension get it."""
     return b'{"seq":%d,' % seq + message[1:]
 
 
 def with_cursor(message: bytes, cursor: int) -> bytes:
-    """The last message of a joining, which brings its client up to this place in the journal."""
+    """Return the last message of a joining, with the journal's place that its client is at now."""
     return b'{"cursor":%d,' % cursor + message[1:]
 
 

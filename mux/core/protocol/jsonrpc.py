@@ -1,17 +1,17 @@
 """The JSON-RPC envelope: read it, rewrite its id, leave everything else as the bytes that came.
 
-Hands to ``broker``: ``ClientMessage`` for what a client sent, ``UpstreamMessage`` for what the
-app-server sent. Neither looks inside ``request_params`` or ``result``.
+``ClientMessage`` is a message of a client, ``UpstreamMessage`` one of the app-server. ``result`` is
+never read here, and ``params`` only as far as routing needs it.
 
-The two sides get different care. The app-server is trusted to write JSON, and its lines are the
-hot path: one pass of msgspec into a struct that skips all it doesn't name. A client is not
-trusted. What it sends must be one JSON object that the app-server can't read differently from us
-(no doubled keys, none of the keys by which its parser reads one value as another) nor drop in
-silence (its parser refuses deep nesting and ids past 64 bits), and no line end may reach the
-app-server's stdin, where it would begin a second message.
+The two sides get different care. The app-server is trusted to write JSON, and its lines are the hot
+path: one pass of msgspec into a struct that skips all it doesn't name. A client is not trusted. Its
+message must be one JSON object that the app-server can't read differently from the broker (no
+doubled keys, none of the keys by which its parser reads one value as another). Nor may the
+app-server drop it in silence (its parser refuses deep nesting and ids past 64 bits). And no line
+end may reach the app-server's stdin, where it would begin a second message.
 
-Ids are kept as the bytes of their JSON text. So ``1`` and ``"1"`` differ, as they must, and
-Python's ``1 == True == 1.0`` can't creep in.
+Ids stay the bytes of their JSON text. So ``1`` and ``"1"`` differ, as they must, and it can't
+matter that in Python ``1 == True == 1.0``.
 """
 
 from __future__ import annotations
@@ -25,17 +25,18 @@ import msgspec
 from mux.core.protocol import text_limits
 
 MAX_DEPTH = 127
-"""Nesting that the app-server's JSON parser (serde_json) takes; deeper lines it drops silently."""
+"""Nesting that the app-server's JSON parser (serde_json) takes. Deeper lines it drops silently."""
 
 MAX_ELEMENTS = 65_536
-"""Members and list elements of one message, wherever they stand: a conversation of thousands of
-items passes. A step of the loop can't be interrupted, and each costs some 0.1 µs to read."""
+"""Members and list elements of one message, at any depth: a conversation of thousands of items
+passes. A step of the loop can't be interrupted, and each element costs some 0.1 µs to read."""
 
 MAX_UNKNOWN = 1024
-"""Members and elements beside the fields that JSON-RPC has: each of these is looked at alone."""
+"""Members and elements outside the fields of JSON-RPC: each of these is looked at alone."""
 
 FEW_ELEMENTS = 1024
-"""Commas up to which nobody looks whether they stand in strings: nearly all messages have less."""
+"""Up to this many commas, a message passes without a check whether they stand in strings: nearly
+all messages have fewer."""
 
 MAX_ID = 2**63 - 1
 MIN_ID = -(2**63)
@@ -65,13 +66,14 @@ _KEY = re.compile(rb'[ \t\r\n]*"(?:[^"\\]|\\.)*"[ \t\r\n]*:[ \t\r\n]*', re.DOTAL
 _COLON = re.compile(rb"[ \t\r\n]*:")
 _SEPARATOR = re.compile(rb"[ \t\r\n]*([,}])")
 _PRIVATE = "$serde_json::private::"
-"""Begins the keys that mean something to the app-server's parser (serde_json), at any depth: it
-reads ``{"$serde_json::private::RawValue": "[1]"}`` as ``[1]``, and so may params be hidden in a
-text from all who judge them. No field is called so."""
+"""Begins the keys that mean something to the app-server's parser (serde_json), at any depth. The
+parser reads ``{"$serde_json::private::RawValue": "[1]"}`` as ``[1]``, so params could be hidden in
+a text from all who judge them. No field of the protocol begins like this."""
 
 _PRIVATE_BEGINS = b"$serde_json::"
 _SPELT_BY_ESCAPES = re.compile(rb"\\u00(?:24|3[aA]|5[fF]|6[0-9a-fA-F]|7[0-9aA])")
-"""An escape of a character of such a key: rare, as no writer of JSON has to escape any of them."""
+"""Matches an escape of a character of such a key. It is rare: no writer of JSON must escape
+these."""
 
 _STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _BRACES_AS_BRACKETS = bytes.maketrans(b"{}", b"[]")
@@ -85,7 +87,10 @@ _LINE_ENDS_AS_SPACES = bytes.maketrans(b"\r\n", b"  ")
 
 
 class BadMessageError(Exception):
-    """A client's message that can't be passed on. ``id`` is what the error answer carries."""
+    """A client's message that can't be passed on.
+
+    ``id`` is the id of the error answer, as JSON text.
+    """
 
     def __init__(self, code: int, text: str, id: bytes = NO_ID) -> None:
         super().__init__(text)
@@ -97,38 +102,38 @@ Kind = Literal["request", "notification", "response", "error"]
 
 
 class ClientMessage(msgspec.Struct, frozen=True):
-    """A client's message: its kind, and every top-level field as the bytes that came.
-
-    ``id`` is the JSON text of the id (``NO_ID`` for a notification), ``method`` is empty for
-    answers. ``named``, ``thread``: the fields of the params, and the thread that these name, once
-    they have been looked at (see ``params``; a text that is too long names none, anywhere).
-    ``came``: the params as they came, where the broker has put others in their place.
-    ``commas``: how many it has: no less than members and list elements.
-    """
+    """A client's message: its kind, and every top-level field as the bytes that came."""
 
     kind: Kind
     id: bytes
+    """JSON text of the id; ``NO_ID`` for a notification."""
     method: str
+    """Empty for an answer."""
     fields: dict[str, bytes]
+    """Every top-level field, as JSON text."""
     named: dict[str, msgspec.Raw] = msgspec.field(default_factory=dict)
+    """The fields of the params, once ``request_params`` has read them."""
     thread: str | None = None
+    """The thread that the params name, once they were read; None for an id that is too long."""
     came: bytes | None = None
+    """The params as they came, if the broker has replaced them."""
     commas: int = 0
+    """The commas in the message: no fewer than it has members and list elements."""
 
     @property
     def params(self) -> bytes:
-        """The JSON text of ``params``; ``null`` where there is none."""
+        """The JSON text of ``params``; ``null`` if the message has none."""
         return self.fields.get("params", b"null")
 
     def text(self, name: str) -> str | None:
-        """A field of the params; None if it isn't there, or no text."""
+        """Return a field of the params; None if it isn't there, or no text."""
         raw = self.named.get(name)
         return None if raw is None else read_text(bytes(raw))
 
 
 def read_client(text: bytes) -> ClientMessage:
     """Read one message of a client. Raises ``BadMessageError``, whose text says what is wrong."""
-    # Nearly all have so few commas that it doesn't matter where they stand.
+    # Nearly all messages have so few commas that it doesn't matter where those stand.
     commas = text.count(b",")
     if commas > FEW_ELEMENTS:
         _refuse_too_many(text, commas)
@@ -160,13 +165,16 @@ def read_client(text: bytes) -> ClientMessage:
     if fields.get("trace", b"null")[:1] not in (b"{", b"n"):
         raise BadMessageError(INVALID_REQUEST, "`trace` must be an object", id or NO_ID)
     _refuse_deep(text, id or NO_ID)
-    if b"$" in text or b"\\" in text:  # else no key can be a private one
+    if b"$" in text or b"\\" in text:  # without these no key can be a private one
         _refuse_private_keys(text, id or NO_ID)
     return ClientMessage(kind, NO_ID if id is None else id, method, fields, commas=commas)
 
 
 def _refuse_too_many(text: bytes, commas: int) -> None:
-    """Before it is decoded. ``commas``: how many it has in all; those in strings don't count."""
+    """Refuse a message with too many elements before it is decoded.
+
+    ``commas`` are all commas of the message; those in strings don't count as elements.
+    """
     envelope = _read_envelope(text)
     fields = [bytes(getattr(envelope, name)) for name in _KNOWN]
     if commas > MAX_ELEMENTS and count_elements(text) > MAX_ELEMENTS:
@@ -178,9 +186,11 @@ def _refuse_too_many(text: bytes, commas: int) -> None:
 
 
 def count_elements(text: bytes, most: int = MAX_ELEMENTS) -> int:
-    """The commas outside of strings: one less than it has members and elements, in each level.
+    """Return the number of commas outside of strings.
 
-    If so many strings begin that it has more than ``most``, nobody looks where they end.
+    At each level these are one less than its members and elements. Return ``most + 1`` if so many
+    strings begin in the text that it must have more than ``most`` elements: then nobody looks where
+    the strings end.
     """
     if text.count(b'"') - text.count(b'\\"') > 4 * most + 4:  # four quotes to a member and a comma
         return most + 1
@@ -194,10 +204,11 @@ def _refuse_many(reason: str, envelope: _Envelope) -> NoReturn:
 
 
 def _structure(text: bytes) -> bytes:
-    """The brackets and commas that stand outside of strings.
+    """Return the brackets and commas that stand outside of strings.
 
-    Without escapes every other piece between quotes is a string. Two quotes in a row go: whether
-    they are an empty string or an end and a beginning, what is inside and outside stays so.
+    Once escapes are removed, every other piece between quotes is a string. Two quotes in a row are
+    dropped: whether they are an empty string, or an end and a beginning, what is inside and outside
+    stays the same.
     """
     plain = text.replace(b"\\\\", b"").replace(b'\\"', b"") if b"\\" in text else text
     signs = plain.translate(None, _NOT_SIGNS).replace(b'""', b"")
@@ -222,8 +233,8 @@ def _read_fields(text: bytes) -> dict[str, bytes]:
 
 
 def each_key_once(text: bytes, fields: Mapping[str, bytes | msgspec.Raw]) -> bool:
-    """Whether no key stands twice in an object; ``fields``: what it was decoded to."""
-    # Written without spaces it is as long as its parts: nothing was left out.
+    """Return whether no key stands twice in an object. ``fields`` is what it was decoded to."""
+    # If the text without spaces is as long as its parts, the decoder left nothing out.
     parts = sum(map(len, fields)) + sum(map(len, fields.values()))
     if fields and len(text) == parts + 4 * len(fields) + 1:
         return True
@@ -251,7 +262,7 @@ def _each_key_in_place(text: bytes, values: list[bytes]) -> bool:
 
 
 def _read_id(fields: dict[str, bytes]) -> bytes | None:
-    """The id's JSON text, or None for a message without one."""
+    """Return the id's JSON text; None for a message without an id."""
     text = fields.get("id")
     if text is None:
         return text
@@ -267,8 +278,8 @@ def _read_id(fields: dict[str, bytes]) -> bytes | None:
 
 
 def _refuse_deep(text: bytes, id: bytes) -> None:
-    # Counting brackets is quick and nearly always enough; they may stand in strings, so only
-    # where there are many is it worth dropping the strings, and then peeling level by level.
+    # Counting brackets is quick and nearly always enough. They may stand in strings: only if
+    # there are many is it worth dropping the strings and then peeling level by level.
     if text.count(b"[") + text.count(b"{") <= MAX_DEPTH:
         return
     brackets = _structure(text).translate(_BRACES_AS_BRACKETS, _NOT_BRACKETS)
@@ -285,10 +296,7 @@ ABSENT = msgspec.Raw(b"")
 
 
 class ItemParams(msgspec.Struct):
-    """What is needed of most params: the thread to route by, the item and text to remember.
-
-    ``conversationId`` is the v1 name of ``threadId``.
-    """
+    """The params that are read of most messages: the thread to route by, the item and its text."""
 
     threadId: str | None = None
     itemId: str | None = None
@@ -296,15 +304,16 @@ class ItemParams(msgspec.Struct):
     summaryIndex: int | None = None
     contentIndex: int | None = None
     conversationId: str | None = None
+    """The v1 name of ``threadId``."""
 
     @property
     def index(self) -> int | None:
-        """Which of an item's streams of one kind a delta belongs to."""
+        """The number of the delta's stream among an item's streams of one kind."""
         return self.contentIndex if self.summaryIndex is None else self.summaryIndex
 
 
 class _Envelope(msgspec.Struct):
-    """The fields that JSON-RPC has; what else there is isn't kept."""
+    """The fields that JSON-RPC has; others are skipped."""
 
     id: msgspec.Raw = ABSENT
     method: msgspec.Raw = ABSENT
@@ -318,7 +327,7 @@ _KNOWN = _Envelope.__struct_fields__
 
 
 def _read_envelope(text: bytes) -> _Envelope:
-    """Empty for what is no object, which whoever reads it in earnest says."""
+    """Read the envelope. A text that is no object gives an empty one and is refused later."""
     try:
         return _envelope_decoder.decode(text)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
@@ -326,19 +335,18 @@ def _read_envelope(text: bytes) -> _Envelope:
 
 
 class UpstreamMessage(msgspec.Struct):
-    """A line of the app-server, as far as routing needs it.
-
-    ``id``, ``error``: raw JSON text, or ``ABSENT``.
-    """
+    """A line of the app-server, as far as routing needs it."""
 
     method: str | None = None
     id: msgspec.Raw = ABSENT
+    """Raw JSON text, or ``ABSENT``."""
     params: ItemParams | None = None
     error: msgspec.Raw = ABSENT
+    """Raw JSON text, or ``ABSENT``."""
 
     @property
     def thread(self) -> str | None:
-        """The thread that it belongs to, if any."""
+        """The thread that the message belongs to, if any."""
         if self.params is None:
             return None
         return self.params.threadId or self.params.conversationId
@@ -355,8 +363,8 @@ def read_upstream(line: bytes) -> UpstreamMessage | None:
     try:
         return _upstream_decoder.decode(line)
     except msgspec.ValidationError:
-        # Params of a shape we don't know (a list, a thread id that isn't a string): a message
-        # that concerns no thread, but still one to pass on.
+        # Params of an unknown shape (a list, a thread id that isn't a string): the message
+        # concerns no thread, but is still passed on.
         try:
             opaque = _opaque_decoder.decode(line)
         except (msgspec.DecodeError, RecursionError):
@@ -367,7 +375,7 @@ def read_upstream(line: bytes) -> UpstreamMessage | None:
 
 
 def _refuse_private_keys(text: bytes, id: bytes) -> None:
-    # What is found may stand in a text.
+    # These searches may find a string's text; only `_keys` tells keys from texts.
     if _PRIVATE_BEGINS in text or (b"\\u00" in text and _SPELT_BY_ESCAPES.search(text)):
         for key in _keys(text):
             if key.startswith(_PRIVATE):
@@ -375,7 +383,7 @@ def _refuse_private_keys(text: bytes, id: bytes) -> None:
 
 
 def _keys(text: bytes) -> Iterator[str]:
-    """The keys at any depth that can be private ones."""
+    """Yield the keys, at any depth, that may be private ones."""
     for string in _STRING.finditer(text):
         key = string[0]
         if (key.startswith(b'"$') or b"\\u00" in key) and _COLON.match(text, string.end()):
@@ -383,7 +391,10 @@ def _keys(text: bytes) -> Iterator[str]:
 
 
 def with_id(line: bytes, old: bytes, new: bytes) -> bytes:
-    """The app-server's line with its top-level id ``old`` replaced by ``new``, the rest as is."""
+    """Return the app-server's line with its top-level id ``old`` replaced by ``new``.
+
+    All else stays as it is.
+    """
     start = b'{"id":' + old
     if line.startswith(start) and line[len(start) : len(start) + 1] in (b",", b"}"):
         return b'{"id":' + new + line[len(start) :]
@@ -392,7 +403,7 @@ def with_id(line: bytes, old: bytes, new: bytes) -> bytes:
 
 
 def read_fields(text: bytes) -> dict[str, bytes] | None:
-    """The fields of a JSON object, each as its JSON text; None if it is no object."""
+    """Return the fields of a JSON object, each as its JSON text; None if it is no object."""
     try:
         return {name: bytes(raw) for name, raw in _fields_decoder.decode(text).items()}
     except (msgspec.DecodeError, RecursionError):
@@ -400,15 +411,15 @@ def read_fields(text: bytes) -> dict[str, bytes] | None:
 
 
 def read_text(value: bytes | None) -> str | None:
-    """A JSON string's value; None if it is no string."""
+    """Return a JSON string's value; None if it is no string."""
     return _text_decoder.decode(value) if value and value[:1] == b'"' else None
 
 
 def write(fields: dict[str, bytes]) -> bytes:
-    """One JSON object from fields of JSON text, on one line."""
+    """Return one JSON object of these fields (JSON texts), on one line."""
     text = b"{" + b",".join([_key(name) + value for name, value in fields.items()]) + b"}"
     if b"\n" in text or b"\r" in text:
-        # Legal only between tokens (a string can't hold a raw one), where a space means the same.
+        # A raw line end is legal only between tokens, never in a string: a space means the same.
         text = text.translate(_LINE_ENDS_AS_SPACES)
     return text
 
@@ -418,22 +429,25 @@ def _key(name: str) -> bytes:
 
 
 def request(id: int, method: str, params: object) -> bytes:
-    """A request of the broker's own."""
+    """Return a request of the broker's own."""
     return msgspec.json.encode({"id": id, "method": method, "params": params})
 
 
 def notification(method: str, params: object) -> bytes:
-    """A notification of the broker's own."""
+    """Return a notification of the broker's own."""
     return msgspec.json.encode({"method": method, "params": params})
 
 
 def result(id: bytes, value: object) -> bytes:
-    """An answer of the broker's own; ``value`` may be a ``msgspec.Raw``."""
+    """Return an answer of the broker's own; ``value`` may be a ``msgspec.Raw``."""
     return write({"id": id, "result": msgspec.json.encode(value)})
 
 
 def error(id: bytes, code: int, text: str, data: object = None) -> bytes:
-    """An error answer of the broker's own: ``{"id", "error": {"code", "message"[, "data"]}}``."""
+    """Return an error answer of the broker's own.
+
+    Its shape is ``{"id", "error": {"code", "message"[, "data"]}}``.
+    """
     body: dict[str, object] = {"code": code, "message": text}
     if data is not None:
         body["data"] = data

@@ -1,10 +1,11 @@
-"""Notifications that somebody has looked at: they are as any, no id in them is a client's.
+"""Notifications that were examined: they go to their audience, as no id in them is a client's.
 
-They go to the followers of their thread, or to everybody; ``methods`` has those of which more is to
-be said. One that stands in neither comes of a codex that is newer than this list, and is told by
-the ids that it names (see ``id_fields``): so add it here only when it names none, or its row there.
+They go to the followers of their thread, or to everybody. ``methods`` has rows for notifications of
+which more must be said. A notification that is in neither list is newer than this list:
+``id_fields`` finds its client by the ids in it. So add it here only if it names no such id; else
+give it a row there.
 
-Heard from: ``methods``. What a new codex brings, ``make drift`` says.
+``make drift`` says what a new codex brings.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
 """THE TABLE: what the broker does with each method that it does more than pass through.
 
-Three parts: requests of clients, notifications of the app-server, requests of the app-server.
-A method that stands in none of them passes: a request goes upstream and its answer comes back, a
-notification with a thread goes to the thread's followers and one without to everybody, a server
-request is put to the thread's followers like an approval. But for ids: a field that is called like
-the id of a request, watch, process, search or stream is taken for one (``id_fields``), in methods
-that stand here too, until a row says otherwise.
+It has three parts: requests of clients, notifications of the app-server, requests of the
+app-server. A method that stands in none of them passes. Such a request goes upstream and its answer
+comes back. Such a notification goes to the followers of its thread, or to everybody if it names
+none. Such a server request is put to the thread's followers like an approval. Only ids are treated
+in every method: a field that is called like the id of a request, watch, process, search or stream
+is taken for one (``id_fields``), until a row says otherwise.
 
-To teach the broker a method, add a line here; the meaning of each column stands at its class.
+To teach the broker a method, add a line here. The meaning of each column stands at its class.
 """
 
 from __future__ import annotations
@@ -21,156 +21,156 @@ from mux.core.protocol.scope import Scope
 
 
 class Route(enum.Enum):
-    """What a client's request means to the broker."""
+    """The broker's treatment of a client's request."""
 
     PLAIN = "plain"
-    """Goes upstream, its answer comes back."""
+    """Goes upstream; its answer comes back."""
     INITIALIZE = "initialize"
     """Answered by the broker from its own handshake."""
     FOLLOW = "follow"
-    """Its answer names a thread, which the asker follows from then on."""
+    """Goes upstream. Its answer names a thread, which the client follows from then on."""
     UNFOLLOW = "unfollow"
     """Counted per client; goes upstream only for the last follower."""
     SERVER = "shell"
-    """Answered by the shells: it takes what they know (pids, sockets, files)."""
+    """Answered by the shells: it takes what only they know (pids, sockets, files)."""
     RESTART = "restart"
-    """A new app-server process, asked of the broker."""
+    """Asks the broker for a new app-server process."""
     REPLAY = "replay"
-    """What a client missed, out of the journal."""
+    """Asks for what the client missed, out of the journal."""
     PRESENCE = "presence"
-    """Who is attached."""
+    """Asks who is attached."""
     APPROVALS = "approvals"
-    """What waits for somebody's word."""
+    """Asks for the server requests that wait for a person's answer."""
     FOCUS = "focus"
-    """Which thread is in the asker's foreground."""
+    """Says which thread is in the client's foreground."""
     QUEUE = "queue"
-    """Turns that wait until their thread is idle."""
+    """Lists or changes the turns that wait until their thread is idle."""
     ANSWER = "answer"
-    """An answer to one of these, from a client that needn't have been offered it."""
+    """Answers a server request, also from a client to which it wasn't offered."""
 
 
 OPENED_ELEMENTS = 4096
-"""Members and list elements in the params of a request that is read here from end to end: more than
-any turn has parts. What only passes may have more (`jsonrpc.MAX_ELEMENTS`)."""
+"""Members and list elements in the params of a request that the broker reads from end to end: more
+than any turn has parts. A request that is only passed on may have more (`jsonrpc.MAX_ELEMENTS`)."""
 
 _PASSING = frozenset({Route.PLAIN, Route.FOLLOW, Route.UNFOLLOW})
 
 
 class OwnId(msgspec.Struct, frozen=True):
-    """An id in params that belongs to one client, though the app-server sees one connection.
-
-    ``field`` is its name in params. A method with ``begins`` makes it and ``ended_by`` names the
-    request that ends what it stands for when its client leaves; one with ``ends`` frees it.
-    ``made_up`` ids are given by the broker where the client gave none, so that it can end them.
-    """
+    """An id in params that belongs to one client, though the app-server sees one connection."""
 
     field: str
+    """The id's name in params."""
     ended_by: str = ""
+    """For a method that begins what the id stands for: the request that ends it once the client has
+    left."""
     ends: bool = False
+    """True for a method that frees the id."""
     made_up: bool = False
+    """True if the broker makes up an id where the client gave none, so that it can end the work."""
 
     @property
     def begins(self) -> bool:
+        """True if the method begins what the id stands for."""
         return bool(self.ended_by)
 
 
 class RequestRule(msgspec.Struct, frozen=True):
-    """A client's request.
-
-    ``begins``: begins work that a planned restart would cut short, so it waits for that.
-    ``reads``: changes nothing, so an asker may repeat it when the app-server died with it.
-    ``waits``: its answer waits for something outside (a command's end, a person, a download), so
-    it takes no slot of those in flight and has no deadline.
-    ``loads``: its answer waits until a thread is loaded, and that for programs that the thread
-    needs (MCP servers): it has no deadline, and takes its client's slot only for a while.
-    ``own_id``: see ``OwnId``. ``names_request``: the params field that holds the id of another
-    request of the same client, to be rewritten like an id. ``cancelled_by``: the method that ends
-    it, asked when its client has left. ``server_ids``: fields that are called like ids of a
-    client's own, and are the app-server's.
-    ``large``: its answer may be of any size, so that of one client only one is asked for at a time.
-    """
+    """A row for a client's request."""
 
     route: Route = Route.PLAIN
     reads: bool = False
+    """The request changes nothing, so a client may repeat it if the app-server died with it."""
     waits: bool = False
+    """The answer waits for something outside (a command's end, a person, a download). So the
+    request takes no slot of those in flight and has no deadline."""
     loads: bool = False
+    """The answer waits until a thread is loaded, and with it the programs that the thread needs
+    (MCP servers). So the request has no deadline, and takes its client's slot only for a while."""
     begins: bool = False
+    """The request begins work that a planned restart would cut short. So it waits for that
+    restart."""
     own_id: OwnId | None = None
+    """The id in the params that belongs to the client, if any."""
     names_request: str = ""
+    """The params field that holds the id of another request of the same client; it is rewritten."""
     cancelled_by: str = ""
+    """The method that ends it, sent when its client has left."""
     server_ids: frozenset[str] = frozenset()
+    """Fields that are called like a client's own ids, but hold ids of the app-server."""
     large: bool = False
+    """The answer may be of any size, so only one of these per client is under way at a time."""
 
     def accounts_for(self, field: str) -> bool:
-        """Whether the row says of the field what it holds, so that its name doesn't."""
+        """Return whether the row says what the field holds, so that its name doesn't count."""
         return field in self.server_ids or (self.own_id is not None and field == self.own_id.field)
 
     @property
     def most_elements(self) -> int:
-        """How many members and list elements the request may have."""
+        """The members and list elements that the request may have."""
         passes = self.route in _PASSING and not self.begins
         return jsonrpc.MAX_ELEMENTS if passes else OPENED_ELEMENTS
 
 
 class Audience(enum.Enum):
-    """Who gets a notification of the app-server."""
+    """The clients that get a notification of the app-server."""
 
     FOLLOWERS = "followers"
-    """The clients that follow its thread; everybody if it has none."""
+    """The clients that follow its thread; everybody if it names none."""
     EVERYBODY = "everybody"
     """Every client past its handshake, follower or not, as natively."""
     OWNER = "owner"
     """The client that made the id in the params (see ``OwnId``)."""
     NAMED = "named"
-    """The client whose ids are named, by what their fields are called; as followers if none is."""
+    """The client whose ids it has, recognized by their fields' names; ``FOLLOWERS`` if it has
+    none."""
     ASKERS = "askers"
-    """Natively sent to the connection whose request for a thread's whole history caused it."""
+    """Natively the connection whose request for a thread's whole history caused it."""
     WORKING = "working"
-    """Natively sent to the followers of the thread that works, which it doesn't name."""
+    """Natively the followers of the thread that works, which the notification doesn't name."""
 
 
 class NotificationRule(msgspec.Struct, frozen=True):
-    """A notification of the app-server. ``own_id`` is the params field for ``Audience.OWNER``.
-
-    ``names_request``: that for ``Audience.NAMED`` which names the request of whom it is for.
-    ``server_ids``: as in ``RequestRule``. ``greets``: natively sent to each connection right after
-    its ``initialize``, so kept and repeated to every newcomer.
-    """
+    """A row for a notification of the app-server."""
 
     audience: Audience = Audience.FOLLOWERS
     own_id: str = ""
+    """For ``Audience.OWNER``: the params field with the client's id."""
     names_request: str = ""
+    """For ``Audience.NAMED``: the params field with the id of the client's request."""
     greets: bool = False
+    """Natively sent to each connection right after ``initialize``: stored, and sent to
+    newcomers."""
     server_ids: frozenset[str] = frozenset()
+    """As in ``RequestRule``."""
 
 
 class OfferTo(enum.Enum):
-    """To whom a server request is offered."""
+    """The clients that a server request is offered to."""
 
     FOLLOWERS = "followers"
     """All followers of its thread at once; the first valid answer wins."""
     TOOL_OWNER = "tool-owner"
     """The client that registered the tool."""
     ONE_AT_A_TIME = "one-after-another"
-    """One client that can answer, then the next: a machine answers, no person is asked."""
+    """A client that can answer, then the next one: a program answers, no person is asked."""
 
 
 class ServerRequestRule(msgspec.Struct, frozen=True):
-    """A request of the app-server.
-
-    ``needs`` names the capability (of ``client.Capabilities``) that a client must have declared to
-    be asked; with ``only_if``, a params field and its value, it is needed for such requests alone.
-    ``scope``: who may be asked, and answer. ``shown``: whoever may observe sees it, too.
-    """
+    """A row for a request of the app-server."""
 
     offer_to: OfferTo = OfferTo.FOLLOWERS
     needs: str = ""
+    """The capability (of ``client.Capabilities``) that a client must have declared to get it."""
     only_if: tuple[str, str] | None = None
+    """A params field and its value: ``needs`` holds only for requests with that value."""
     scope: Scope = "approve"
+    """The scope that a client needs to be offered it, and to answer."""
     shown: bool = False
+    """True if clients that may only observe get it as well."""
 
     def is_for(self, scopes: frozenset[Scope]) -> bool:
-        """Whether it is put before one that has these scopes."""
+        """Return whether it is sent to a client with these scopes."""
         return self.scope in scopes or (self.shown and "observe" in scopes)
 
 
@@ -217,7 +217,7 @@ REQUESTS: dict[str, RequestRule] = {
     "mux/queue/list": RequestRule(Route.QUEUE),
     "mux/queue/remove": RequestRule(Route.QUEUE),
     "mux/queue/start": RequestRule(Route.QUEUE),
-    # What begins work.
+    # Requests that begin work.
     "turn/start": _BEGINS,
     "thread/compact/start": _BEGINS,
     "thread/shellCommand": _BEGINS,
@@ -299,7 +299,7 @@ REQUESTS: dict[str, RequestRule] = {
     "feedback/upload": _WAITS,
     "rollout/compress": _WAITS,
     "windowsSandbox/setupStart": _WAITS,
-    # What only reads.
+    # Requests that only read.
     "fs/readFile": RequestRule(reads=True, large=True),
     **dict.fromkeys(
         (
@@ -414,19 +414,20 @@ ASKED_OF_THE_HOST = ServerRequestRule(scope="admin")
 
 
 def request_rule(method: str) -> RequestRule:
-    """The rule for a client's request; ``PLAIN`` for one that the table doesn't name."""
+    """Return the rule for a client's request; ``PLAIN`` if the table doesn't name it."""
     return REQUESTS.get(method, PLAIN)
 
 
 def notification_rule(method: str) -> NotificationRule:
-    """The rule for a notification; ``UNSEEN`` for one that the table doesn't name."""
+    """Return the rule for a notification; ``UNSEEN`` if the table doesn't name it."""
     return NOTIFICATIONS.get(method, UNSEEN)
 
 
 def server_request_rule(method: str, *, of_thread: bool = True) -> ServerRequestRule:
-    """The rule for a server request.
+    """Return the rule for a server request.
 
-    One that the table doesn't name is a thread's, and put like an approval to those who may approve
-    but shown to nobody else; or of no thread, so of the host, and then for ``admin``.
+    A method that the table doesn't name, but that names a thread, is put like an approval to
+    clients that may approve, and shown to nobody else. Without a thread it concerns the host and
+    needs ``admin``.
     """
     return SERVER_REQUESTS.get(method, OFFERED if of_thread else ASKED_OF_THE_HOST)

@@ -1,20 +1,20 @@
 """The params of a client's request, in the one reading that broker and app-server share.
 
 The app-server takes more than it writes. A thread's id may be spelt as any UUID may (in upper case,
-without hyphens, in braces, as ``urn:uuid:…``); a list may stand for an object, its values in an
-order that no schema tells; of a key that stands twice the last value counts, whatever the first
-was. The broker keys on what it reads. So here such params become what the app-server itself would
-write, or are refused, before anything is judged by them, routed by them or kept under them:
+without hyphens, in braces, as ``urn:uuid:…``). A list may stand for an object, its values in an
+order that no schema tells. If a key stands twice, its last value counts, whatever the first was.
+The broker decides by what it reads. So before it judges, routes or stores anything by such params,
+they become what the app-server itself would write, or are refused:
 
 * a UUID in ``threadId`` (or among ``threadIds``) is spelt as the app-server spells it;
 * a key that stands twice stands once, with its last value;
 * a list for the object is refused.
 
-What the app-server refuses (an id that is no text, params that are no object) passes as it came,
-for the app-server to say so. No other id has two spellings: the app-server compares those of turns,
-and those that clients choose, as text. (Tried on 0.163.0 and 0.171.0.)
+What the app-server itself refuses (an id that is no text, params that are no object) passes as it
+came, and the app-server says so. No other id has two spellings: the app-server compares ids of
+turns, and ids that clients choose, as text. (Tried on 0.163.0 and 0.171.0.)
 
-Heard from: ``broker``, once for each request.
+Used by ``broker``, once for each request.
 """
 
 from __future__ import annotations
@@ -29,23 +29,24 @@ from mux.core.protocol.jsonrpc import INVALID_REQUEST, BadMessageError, ClientMe
 
 THREAD = "threadId"
 THREADS = "threadIds"
-"""The only fields with UUIDs that the broker reads; that of several threads is its own."""
+"""``THREAD`` and ``THREADS`` are the only fields with UUIDs that the broker reads; ``THREADS`` is
+of its own extension."""
 
 _OWN_SPELLING = re.compile(rb'"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"')
 _HYPHENATED = "[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
 _SPELLINGS = re.compile(
     rf"[0-9a-fA-F]{{32}}|{_HYPHENATED}|\{{{_HYPHENATED}\}}|urn:uuid:{_HYPHENATED}"
 )
-"""All that the app-server takes for a UUID."""
+"""All spellings that the app-server takes for a UUID."""
 
 _GROUPS = (0, 8, 12, 16, 20, 32)
-"""Where the groups of its digits begin and end."""
+"""Positions where the groups of a UUID's digits begin and end."""
 
 
 def canonical(message: ClientMessage) -> ClientMessage:
-    """The request with its params in the app-server's own terms.
+    """Return the request with its params in the app-server's own terms.
 
-    Raises ``BadMessageError`` for params that can't be read in one way only.
+    Raises ``BadMessageError`` for params that can be read in more than one way.
     """
     text = message.fields.get("params", b"null")
     if text[:1] == b"[":
@@ -68,7 +69,7 @@ def canonical(message: ClientMessage) -> ClientMessage:
 
 
 def _thread(raws: dict[str, msgspec.Raw]) -> tuple[str | None, dict[str, bytes]]:
-    """The thread that the params name; and the field, where it has to be spelt otherwise."""
+    """Return the thread that the params name, and the field if it must be spelt otherwise."""
     raw = raws.get(THREAD)
     if raw is None:
         return None, {}
@@ -83,7 +84,7 @@ def _thread(raws: dict[str, msgspec.Raw]) -> tuple[str | None, dict[str, bytes]]
 
 
 def _threads(text: bytes) -> dict[str, bytes]:
-    """The field that names several, where it has to be spelt otherwise."""
+    """Return the field that names several threads, if it must be spelt otherwise."""
     if text[:1] != b"[":
         return {}
     ids = [bytes(each) for each in _list_decoder.decode(text)]
@@ -92,13 +93,16 @@ def _threads(text: bytes) -> dict[str, bytes]:
 
 
 def _id(text: bytes) -> bytes:
-    """A thread's id as the app-server spells it, as JSON text; what is none, as it is."""
+    """Return a thread's id as the app-server spells it, as JSON text; anything else unchanged."""
     read = jsonrpc.read_text(text)
     return text if read is None else msgspec.json.encode(thread_id(read))
 
 
 def thread_id(text: str) -> str:
-    """The id as the app-server spells it; what the app-server takes for no UUID, as it is."""
+    """Return the id as the app-server spells it.
+
+    A text that the app-server takes for no UUID is returned unchanged.
+    """
     if not _SPELLINGS.fullmatch(text):
         return text
     digits = text.removeprefix("urn:uuid:").strip("{}").replace("-", "").lower()

@@ -1,13 +1,14 @@
 """The params by which a request changes what a thread may do, read as the app-server reads them.
 
-Six methods take such params (``METHODS``). Each param of theirs is *judged* (``JUDGED``) or known
-to be harmless, with the reason (``HARMLESS``); a test holds both against the installed schema.
-One that stands in neither, and is called as if it mattered (``SUSPICIOUS``), counts as loosening.
+Six methods take such params (``METHODS``). Each of their params is *judged* (``JUDGED``), or known
+to be harmless, with the reason (``HARMLESS``). A test holds both lists against the installed
+schema. A param that stands in neither, but is called as if it mattered (``SUSPICIOUS``), counts as
+loosening.
 
-A value is looked at whole. What isn't known to be as tight as what holds for the thread (``Held``)
-is looser: another variant, a field more in one that we know, a value of another shape.
+A value is judged whole. It counts as looser unless it is known to be as tight as what holds for the
+thread (``Held``): another variant does, a field more in a known variant, a value of another shape.
 
-Heard from: ``scopes`` (what a request needs), ``directory_clearance`` (its directories).
+Used by ``scopes`` (for the scope of a request) and ``directory_clearance`` (for its directories).
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import msgspec
 from mux.core.protocol import jsonrpc
 
 STARTS: frozenset[str] = frozenset({"thread/start", "thread/resume", "thread/fork"})
-"""What loads a thread, and with it the settings of its directory."""
+"""Methods that load a thread, and with it the settings of its directory."""
 
 METHODS: frozenset[str] = STARTS | {
     "thread/settings/update",
@@ -32,30 +33,31 @@ METHODS: frozenset[str] = STARTS | {
 SUSPICIOUS = re.compile(
     r"(?i)path|root|cwd|dir|folder|environment|sandbox|polic|permission|profile|config|approv|trust"
 )
-"""What a param is called that may loosen something."""
+"""Matches names of params that may loosen something."""
 
 ROOTS = "runtimeWorkspaceRoots"
-"""What else a thread may write, where its sandbox lets it write at all."""
+"""Further directories that a thread may write, where its sandbox lets it write at all."""
 
 LOCAL = "local"
-"""The environment that is this host. A path in another one can't be judged here."""
+"""The environment that is this host. A path in another environment can't be judged here."""
 
 NULL = b"null"
 UNREADABLE = "params that can't be judged"
 
 
 class Held(msgspec.Struct, frozen=True):
-    """What a thread is run with, as JSON texts as the app-server gave them; empty: not known.
-
-    ``approval``: its ``approvalPolicy``; ``sandbox``: its ``sandboxPolicy``; ``mode``: the
-    ``sandbox`` that it would be loaded with; ``profile``: its ``activePermissionProfile``.
-    """
+    """The settings that a thread runs with, as the app-server's JSON texts; empty if not known."""
 
     approval: bytes = b""
+    """The thread's ``approvalPolicy``."""
     sandbox: bytes = b""
+    """The thread's ``sandboxPolicy``."""
     reviewer: bytes = b""
+    """The thread's ``approvalsReviewer``."""
     mode: bytes = b""
+    """The ``sandbox`` that the thread would be loaded with."""
     profile: bytes = b""
+    """The thread's ``activePermissionProfile``."""
 
 
 NOTHING_KNOWN = Held()
@@ -65,7 +67,7 @@ NOTHING_KNOWN = Held()
 
 
 def _value(text: bytes) -> object:
-    """The value of a JSON text; None also for none at all."""
+    """Return the value of a JSON text; None for an empty text."""
     return msgspec.json.decode(text) if text else None
 
 
@@ -78,7 +80,7 @@ _ASKING = ("untrusted", "on-request", "on-failure", "never")
 
 
 def _approval(text: bytes, held: Held) -> bool:
-    """Whether people are asked less. A granular policy compares with nothing but itself."""
+    """Return whether people are asked less. A granular policy compares only with itself."""
     if _as_held(text, held.approval):
         return False
     asked, now = _value(text), _value(held.approval)
@@ -105,7 +107,7 @@ def _mode(text: bytes, held: Held) -> bool:
 
 
 def _policy(text: bytes, held: Held) -> bool:
-    """Whether a sandbox policy allows more than the one that holds, in any field."""
+    """Return whether a sandbox policy allows more than the one that holds, in any field."""
     if _as_held(text, held.sandbox):
         return False
     asked, now = _value(text), _value(held.sandbox)
@@ -148,7 +150,7 @@ READ_ONLY_PROFILE = ":read-only"
 
 
 def _profile(text: bytes, held: Held) -> bool:
-    """Whether it is another one; what a profile of the host's own means only the host knows."""
+    """Return whether it is another profile. Only the host knows what its own profiles mean."""
     now = _value(held.profile)
     same = isinstance(now, dict) and now.get("id") == READ_ONLY_PROFILE
     return not (same and _value(text) == READ_ONLY_PROFILE)
@@ -171,7 +173,7 @@ def _unless_text(text: bytes, _: Held) -> bool:
 
 
 def _directories(text: bytes, _: Held) -> bool:
-    """Whether it is no list of paths; which these are is looked at later."""
+    """Return whether it is no list of paths; the paths themselves are judged later."""
     return not _are_texts(_value(text))
 
 
@@ -180,7 +182,7 @@ def _are_texts(value: object) -> bool:
 
 
 def _environments(text: bytes, _: Held) -> bool:
-    """Whether one of them isn't this host. Their directories are looked at later."""
+    """Return whether an environment isn't this host. The directories are judged later."""
     listed = _value(text)
     return not isinstance(listed, list) or not all(map(_is_plain, listed))
 
@@ -201,30 +203,30 @@ JUDGED: dict[str, Callable[[bytes, Held], bool]] = {
     "sandboxPolicy": _policy,
     "permissions": _profile,
     "config": _unless_empty,
-    "path": _anything,  # of any file on the host
+    "path": _anything,  # may name any file on the host
     "history": _anything,
     "runtimeWorkspaceRoots": _directories,
-    "selectedCapabilityRoots": _unless_empty,  # plugins of any folder
+    "selectedCapabilityRoots": _unless_empty,  # plugins from any folder
     "environments": _environments,
     "cwd": _unless_text,
-    # A fork in this mode takes over what its parent is run with, and no `config` of ours.
+    # A fork in this mode takes its parent's settings, and ignores a `config` that we add.
     "experimentalPredictionMode": _unless_false,
 }
-"""By name of a param: whether its value (not null) loosens what holds."""
+"""For each param: whether its value (not null) loosens what holds."""
 
 HARMLESS: dict[str, str] = {
     "rootTurnId": "names a turn, for the accounting",
     "collaborationMode": "a model, its effort, and words to it",
 }
-"""Params of ``METHODS`` that are called as if they mattered, and don't."""
+"""Params of ``METHODS`` whose names look as if they mattered, and why they don't."""
 
 
 Fields = Mapping[str, bytes | msgspec.Raw]
-"""Params by name, each as its JSON text, copied only to be looked at: a picture is large."""
+"""Params by name, each as its JSON text. A value is copied only to be read: a picture is large."""
 
 
 def read(params: bytes) -> dict[str, msgspec.Raw] | None:
-    """Params whose values aren't copied; None if they are no object."""
+    """Return params without copying their values; None if they are no object."""
     try:
         return _decoder.decode(params)
     except (msgspec.DecodeError, RecursionError):
@@ -235,7 +237,7 @@ _decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 def loosens(fields: Fields, held: Held) -> str:
-    """The param that loosens what holds; empty if none does."""
+    """Return the param that loosens what holds; empty if none does."""
     for name, raw in fields.items():
         judge = _judge(name)
         if judge is not None and (text := bytes(raw)) != NULL and _judged(judge, text, held):
@@ -258,11 +260,11 @@ def _judged(judge: Callable[[bytes, Held], bool], text: bytes, held: Held) -> bo
 
 
 LOOKING_ON: frozenset[str] = frozenset({"threadId", "excludeTurns", "initialTurnsPage"})
-"""What a ``thread/resume`` may say that changes nothing about how the thread goes on."""
+"""Params of a ``thread/resume`` that change nothing about how the thread goes on."""
 
 
 def steers(fields: Fields) -> str:
-    """The param by which a ``thread/resume`` does more than look on; empty if none does."""
+    """Return the param by which a ``thread/resume`` does more than look on; empty if none does."""
     more = (name for name in fields if name not in LOOKING_ON)
     return next((name for name in more if bytes(fields[name]) != NULL), "")
 
@@ -271,18 +273,21 @@ def steers(fields: Fields) -> str:
 
 
 def cwd_in(fields: Fields) -> str | None:
-    """The directory that the params name; None if they name none. Empty: the app-server's own."""
+    """Return the directory that the params name; None if they name none.
+
+    Empty text stands for the app-server's own directory.
+    """
     return jsonrpc.read_text(bytes(fields.get("cwd", NULL)))
 
 
 def environments_in(fields: Fields) -> list[dict[str, object]]:
-    """The environments that the params name; ``loosens`` has seen that they are plain."""
+    """Return the environments that the params name; ``loosens`` has checked their shape."""
     listed = _value(bytes(fields.get("environments", NULL)))
     return listed if isinstance(listed, list) else []
 
 
 def directories_in(fields: Fields) -> Iterator[str]:
-    """Every directory that the params name: the one to work in first, if it is named."""
+    """Yield every directory that the params name: the working directory first, if it is named."""
     cwd = cwd_in(fields)
     if cwd is not None:
         yield cwd
@@ -297,7 +302,10 @@ def _texts(value: object) -> list[str]:
 
 
 def resolved(fields: Mapping[str, bytes], places: Mapping[str, str]) -> dict[str, bytes]:
-    """The params with each directory by its resolved name; those that have it stay as they came."""
+    """Return the params with each directory by its resolved path.
+
+    Params that name only resolved paths stay as they came.
+    """
     changed = dict(fields)
     if all(places[path] == path for path in directories_in(fields)):
         return changed

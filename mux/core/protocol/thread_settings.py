@@ -1,11 +1,11 @@
-"""What a thread is run with, kept so that the app-server's next life runs it with the same.
+"""The settings that a thread runs with, stored so that the app-server's next life keeps them.
 
 Natively a thread that is resumed gets its model, working directory and approval policy from its own
-record, and the rest (its sandbox, first of all) from the config file. So it is loaded again with
-what the request that first loaded it asked for. Settings that were changed since stand whole in the
-last ``thread/settings/updated``, and are set again as they were.
+record, and the rest (its sandbox, first of all) from the config file. So the broker loads it again
+with the params of the request that first loaded it. Settings that were changed since are whole in
+the last ``thread/settings/updated``, and are set again as they were.
 
-Heard from: ``threads`` (that notification) and ``recovery`` (the next life).
+Used by ``threads`` (for that notification) and ``recovery`` (for the next life).
 """
 
 from __future__ import annotations
@@ -49,16 +49,16 @@ _UPDATED = (
     "serviceTier",
     "summary",
 )
-"""What a thread's settings and the params of ``thread/settings/update`` have in common."""
+"""Fields that a thread's settings and the params of ``thread/settings/update`` have in common."""
 
 
 _NOTHING = b"null"
 
 
 def to_load(loaded_with: bytes, settings: bytes) -> dict[str, bytes]:
-    """Params to load a thread again, as JSON texts, out of those that it was loaded with.
+    """Return the params to load a thread again, as JSON texts, out of those it was loaded with.
 
-    Not those that its ``settings`` have cleared since.
+    Params that its ``settings`` have cleared since are left out.
     """
     asked = jsonrpc.read_fields(loaded_with) or {}
     has = jsonrpc.read_fields(settings) or {}
@@ -67,14 +67,14 @@ def to_load(loaded_with: bytes, settings: bytes) -> dict[str, bytes]:
 
 
 def read_updated(line: bytes) -> bytes:
-    """The settings in a ``thread/settings/updated``, as JSON text; empty if it has none."""
+    """Return the settings in a ``thread/settings/updated``, as JSON text; empty if it has none."""
     fields = jsonrpc.read_fields(line) or {}
     params = jsonrpc.read_fields(fields.get("params", _NOTHING)) or {}
     return params.get("threadSettings", b"")
 
 
 def distrusting(loaded_with: bytes, directories: Iterable[str]) -> bytes:
-    """Params like these, by which a thread takes nothing from these directories."""
+    """Return params like these, by which a thread takes nothing from the directories."""
     asked = jsonrpc.read_fields(loaded_with or b"{}") or {}
     config = jsonrpc.read_fields(asked.get("config", _NOTHING)) or {}
     levels = jsonrpc.read_fields(config.get("projects", _NOTHING)) or {}
@@ -84,7 +84,7 @@ def distrusting(loaded_with: bytes, directories: Iterable[str]) -> bytes:
 
 
 def held(settings: bytes) -> Held:
-    """What of a thread's settings others are compared with."""
+    """Return the part of a thread's settings that params are compared with."""
     has = jsonrpc.read_fields(settings) or {}
     return Held(
         approval=has.get("approvalPolicy", b""),
@@ -106,7 +106,10 @@ class _Answer(msgspec.Struct):
 
 
 def held_by_answer(line: bytes) -> Held | None:
-    """The same, out of the answer to a request that starts, forks or resumes a thread."""
+    """Return the settings in the answer to a request that starts, forks or resumes a thread.
+
+    Return None if the answer names none.
+    """
     try:
         result = _answer_decoder.decode(line).result
     except msgspec.DecodeError:
@@ -124,15 +127,15 @@ _answer_decoder = msgspec.json.Decoder(_Answer)
 
 
 def to_update(thread: str, settings: bytes) -> dict[str, msgspec.Raw]:
-    """Params that give a thread these settings."""
+    """Return the params of ``thread/settings/update`` that give a thread these settings."""
     has = jsonrpc.read_fields(settings) or {}
-    # What is null is so by itself; said aloud it may mean something else ("the default").
+    # A null setting is left out: sent, a null may mean something else ("the default").
     given = {name: has[name] for name in _UPDATED if has.get(name, _NOTHING) != _NOTHING}
     mode = jsonrpc.read_fields(has.get("collaborationMode", _NOTHING)) or {}
     if mode.get("mode") != b'"default"' and mode:
         given["collaborationMode"] = has["collaborationMode"]  # sets model and effort as well
     profile = jsonrpc.read_fields(has.get("activePermissionProfile", _NOTHING)) or {}
-    if "id" in profile:  # it stands for a sandbox, and the app-server takes only one of the two
+    if "id" in profile:  # a profile implies a sandbox, and the app-server takes only one of both
         given["permissions"] = profile["id"]
         given.pop("sandboxPolicy", None)
     given["threadId"] = msgspec.json.encode(thread)

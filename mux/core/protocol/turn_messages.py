@@ -1,6 +1,7 @@
-"""A turn that ended with its app-server: the ``turn/completed`` that nobody else can say any more.
+"""Turn messages that the broker writes itself: the end of a turn that ended with its app-server.
 
-Heard from: ``running_turn``; and from the stdio door, whose broker may be gone with the app-server.
+Nobody else can send that ``turn/completed`` any more. Used by ``running_turn``, and by the stdio
+bridge, whose broker may be gone with the app-server.
 """
 
 from __future__ import annotations
@@ -11,15 +12,16 @@ from mux.core.protocol import jsonrpc
 
 
 def started_turn(thread: str, turn: bytes) -> bytes:
-    """``turn/started`` of a turn (its JSON text) that is known from an answer alone."""
+    """Return ``turn/started`` of a turn (its JSON text) that is known from an answer alone."""
     params = {"threadId": thread, "turn": msgspec.Raw(turn)}
     return jsonrpc.notification("turn/started", params)
 
 
 def ended_by_death(started: bytes, also: str | None, unix_time: float) -> list[bytes]:
-    """``turn/completed`` in the shape of the native one, from the turn's ``turn/started``.
+    """Return ``turn/completed`` in its native shape, made of the turn's ``turn/started``.
 
-    One for each id: ``also`` is a review's other one, by which natively its end is told.
+    The list has one message for each id. ``also`` is the second id of a review, by which natively
+    the review's end is reported.
     """
     ids = [also] if also is not None else []
     return [_interrupted(started, unix_time, id) for id in (None, *ids)]
