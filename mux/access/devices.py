@@ -78,7 +78,7 @@ class DeviceRegistryError(AppmuxError):
 
 @attrs.frozen
 class Device:
-    """One paired device. Times are in Unix seconds."""
+    """A paired device. Times are in Unix seconds."""
 
     id: str
     name: str

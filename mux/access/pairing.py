@@ -115,7 +115,7 @@ class Reply:
 
 @attrs.define(eq=False, repr=False)
 class PairingTicket:
-    """One ticket, and the pairing that it begins."""
+    """A ticket, and the pairing that it begins."""
 
     id: int
     owner: ClientId

@@ -64,7 +64,7 @@ class DeviceRequests:
     registry: DeviceRegistry
     dispatcher: Dispatcher
     open_door: bool
-    """Whether WebSocket listeners accept clients without a token."""
+    """True if WebSocket listeners accept clients without a token."""
     record: Callable[[str, dict[str, object]], None]
     """``record(kind, fields)`` puts a change into the audit log."""
     changed: Callable[[], None] = lambda: None

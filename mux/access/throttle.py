@@ -6,7 +6,7 @@ say) where others fail.
 
 Failures are counted by address, which many may share, and by the owner of the token or ticket,
 where it is known. Failures of an address only slow its refusals and its log lines. An owner with
-too many failures is told so (429), and nobody else is.
+too many failures gets a 429, and nobody else does.
 
 Used by ``downstream``, before each refusal.
 """
@@ -65,9 +65,9 @@ class Counted:
     pause: float
     """Seconds to wait before the refusal."""
     loud: bool
-    """Whether it is worth a line in the log."""
+    """True if it is worth a line in the log."""
     too_many: bool = False
-    """Whether the owner of the token or ticket has failed too often."""
+    """True if the owner of the token or ticket has failed too often."""
 
 
 @attrs.define(eq=False, repr=False)

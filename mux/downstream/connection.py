@@ -1,4 +1,4 @@
-"""One client's WebSocket, from its accepted upgrade to its end: reader and writer.
+"""A client's WebSocket, from its accepted upgrade to its end: reader and writer.
 
 ``websocket`` parses incoming bytes; each message goes to ``dispatcher``. Outgoing bytes are
 appended to the client's outbox, by the dispatcher's fan-out and by this module alike. The socket
@@ -84,7 +84,7 @@ async def serve(
 
 @attrs.define(eq=False, repr=False)
 class _Connection:
-    """One client's connection: its stream, its outbox, and how it ends."""
+    """A client's connection: its stream, its outbox, and how it ends."""
 
     stream: Accepted
     dispatcher: Dispatcher
@@ -111,8 +111,8 @@ class _Connection:
             with self._reading:
                 await self._read(client, port, admission.rest)
         finally:
-            # Before the close handshake: others needn't wait for it to see the client gone, and
-            # nothing new is owed to the client from here on.
+            # Before the close handshake: others see at once that the client is gone, and nothing
+            # more is owed to it.
             self.dispatcher.detach(client)
         with trio.move_on_after(CLOSE_DEADLINE):
             await self._part()

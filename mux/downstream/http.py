@@ -1,4 +1,4 @@
-"""One HTTP request on a stream, and one response: read and written, not judged.
+"""Reads one HTTP request from a stream and writes one response; decides nothing.
 
 The HTTP library (h11) parses every head but the usual one: a plain ``GET`` in one piece, all of it
 printable, for which it takes six times as long as is needed (`_usual`).
@@ -61,8 +61,7 @@ class RequestHead:
     headers: dict[bytes, list[bytes]] = attrs.field(repr=False)
     """Values in their order, by the header's name in lower case."""
     rest: bytes = attrs.field(repr=False)
-    """Bytes after the head that have come already: the first frames of a client that doesn't wait.
-    """
+    """Bytes after the head that have come already: first frames of a client that doesn't wait."""
 
     def values(self, name: bytes) -> list[bytes]:
         """Return the values of one header, in their order."""

@@ -49,7 +49,7 @@ only gets older bytes. With less, one read of the app-server's pipe is sent in m
 halves the rate to 256 clients."""
 
 HANDED_ON = sys.platform == "linux"
-"""Whether an accepted socket inherits all options of the listening one, so that they needn't be set
+"""True if an accepted socket inherits all options of the listening one, so that they needn't be set
 on each. Systems other than Linux pass on only some."""
 
 ACCEPT_AGAIN = 0.1
@@ -60,7 +60,8 @@ _NO_ROOM = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 INHERITED_VARIABLES = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
 FIRST_INHERITED = 3
-"""How systemd passes sockets on: their process, number and names, and the first descriptor."""
+"""The variables by which systemd passes sockets on (process, number, names), and the first
+descriptor."""
 
 log = structlog.get_logger()
 
@@ -81,9 +82,9 @@ class Listener:
     certificate: Certificate | None = None
     """Of a ``wss://`` listener."""
     tuned: bool = False
-    """Whether accepted sockets already have the options that ``_tune`` sets."""
+    """True if accepted sockets already have the options that ``_tune`` sets."""
     local: bool = False
-    """Whether the operator says that every TCP client is on this host (see ``TcpAddress``)."""
+    """True if the operator says that every TCP client is on this host (see ``TcpAddress``)."""
 
     @property
     def transport(self) -> str:
@@ -100,7 +101,10 @@ class Listener:
         return lines
 
     def encrypt(self, certificate: Certificate | None) -> None:
-        """Make a ``ws://`` listener a ``wss://`` one. Raises ``ListenError`` if there is none."""
+        """Make a ``ws://`` listener a ``wss://`` one.
+
+        Raises ``ListenError`` if the certificate is None.
+        """
         address = self.url.partition("://")[2]
         if certificate is None:
             raise ListenError(
@@ -338,9 +342,7 @@ def _tune(set_option: Callable[[int, int, int], None]) -> None:
         (("TCP_USER_TIMEOUT",), USER_TIMEOUT),
         (("TCP_NOTSENT_LOWAT",), UNSENT_BYTES),
     ):
-        known = (
-            getattr(trio.socket, name, None) for name in names
-        )  # trio has more names than Python
+        known = (getattr(trio.socket, name, None) for name in names)  # more names than Python's
         option = next((each for each in known if each is not None), None)
         if option is not None:
             set_option(socket.IPPROTO_TCP, option, amount)

@@ -57,7 +57,7 @@ class AcceptedUpgrade:
     address: str
     """The peer's name, for logs."""
     local: bool
-    """Whether the client is known to be on this host."""
+    """True if the client is known to be on this host."""
     key: bytes
     """The ``Sec-WebSocket-Key`` that the 101 response is made from."""
     rest: bytes = attrs.field(repr=False)

@@ -44,7 +44,7 @@ class Place:
 
     network: str
     asked: bool = False
-    """Whether the peer has sent a whole request's head."""
+    """True if the peer has sent a whole request's head."""
     scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     """Cancelled to close the connection for want of room; never once the client is known."""
 

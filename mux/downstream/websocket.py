@@ -57,10 +57,10 @@ class FrameReader:
     owed: list[bytes] = attrs.field(factory=list)
     """Frames to write back, in order."""
     ended: bool = False
-    """Whether the client's close frame has come, or something after which nothing can be read.
+    """True if the client's close frame has come, or something after which nothing can be read.
     Then ``owed`` holds the close frame that answers it."""
     more: bool = False
-    """Whether the last `feed` left frames unread that may be complete."""
+    """True if the last `feed` left frames unread that may be complete."""
     idle: int = 0
     """Number of frames that carried nothing or next to nothing: pings, pongs, the smallest
     fragments. The caller resets it."""
@@ -71,7 +71,7 @@ class FrameReader:
     _size: int = 0
     """Bytes of its payload so far."""
     _in_parts: bool = False
-    """Whether a fragmented message is under way."""
+    """True if a fragmented message is under way."""
 
     def feed(self, received: bytes | bytearray, most: int = ALL) -> list[bytes | None]:
         """Return the messages that are complete now: UTF-8 of each text, None for a binary one.

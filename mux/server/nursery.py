@@ -195,6 +195,8 @@ class RunningServer:
                 self.refresh_journal_extent()
                 self._announce()
                 await self._stop.wait()
+                # The order of the end matters: no new clients; then those attached get 1001 and
+                # what they are owed; the app-server, whose output that is, ends last.
                 accepting.cancel_scope.cancel()
             self.dispatcher.close_all(CLOSE_GOING_AWAY, "appmux is shutting down")
             with trio.move_on_after(self.config.limits.drain):
@@ -267,6 +269,7 @@ class RunningServer:
                 continue
             cut = sum(len(entry.message) for entry in entries) >= wanted.max_bytes
             until = entries[-1].seq if entries and cut else wanted.until
+            # The extent first: if entries were pruned meanwhile, the core must know of the gap.
             self.refresh_journal_extent()
             self.dispatcher.handle(JournalRead(wanted.client, tuple(entries), until))
 

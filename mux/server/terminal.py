@@ -27,7 +27,7 @@ class Terminal:
     """The terminal that the process was started on, if any."""
 
     attended: bool
-    """Whether there was a terminal, and the process is meant to end with it."""
+    """True if there was a terminal, and the process is meant to end with it."""
 
     @classmethod
     def at_start(cls) -> Terminal:
