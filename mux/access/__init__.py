@@ -1,8 +1,8 @@
-"""Who may connect.
+"""Access: decides who may connect.
 
-``authentication`` turns an upgrade's headers into a principal or a refusal. ``devices`` are the
-paired devices and their tokens, ``pairing`` is how one is added, ``requests`` answers
-``mux/devices/*`` and ends the access of a device. ``throttle`` makes those wait who fail.
+``authentication`` turns an ``Authorization`` header into a principal or a refusal. ``devices``
+holds the paired devices and their tokens, ``pairing`` adds one, ``requests`` answers
+``mux/devices/*`` and ends a device's access. ``throttle`` slows those whose authentication fails.
 
 Imports ``storage``, ``dispatcher``, ``config`` and ``core``.
 """

@@ -1,16 +1,16 @@
 """Authentication: an ``Authorization`` header becomes a ``Principal``, or a refusal that says why.
 
-Hands to: ``routes``, the ``Principal`` of the client that is about to attach.
-Hears from: ``server``, which opens one ``Authenticator`` by ``config.Auth`` and reloads it on
-SIGHUP; ``routes``, one header at a time.
+Used by ``server``, which opens one ``Authenticator`` and reloads it on SIGHUP, and by ``routes``,
+for one header at a time.
 
 The flags, their errors, the refusals and the order of the checks are the app-server's own, so that
-a client made for it needs no change. Two departures. Tokens are compared by digest in constant
-time. A JWT must be plain: whatever in it two parsers could read differently (a doubled key, bytes
-that aren't UTF-8, a ``crit`` extension) is refused, where the app-server overlooks some of it.
+a client made for it needs no change. There are two departures. Tokens are compared by digest in
+constant time. A JWT must be unambiguous: anything in it that two parsers could read differently (a
+doubled key, bytes that aren't UTF-8, a ``crit`` extension) is refused, where the app-server
+overlooks some of it.
 
-Beyond the app-server's: a paired device's token is let in by every mode, as that device; and a
-JWT's ``scope`` claim limits it.
+There are two additions: every mode accepts a paired device's token, as that device; and a JWT's
+``scope`` claim limits its client.
 
 No secret and no token appears in an error, a log line or a ``repr``.
 """
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from mux.config.model import Auth
 
 DEFAULT_CLOCK_SKEW = 30
-"""Seconds by which ``exp`` and ``nbf`` may be off: the app-server's own default."""
+"""Seconds by which ``exp`` and ``nbf`` may be off; the app-server's own default."""
 
 LONGEST_CLOCK_SKEW = 2**63 - 1
 """Seconds; the app-server keeps the skew in a signed 64-bit integer."""
@@ -47,7 +47,7 @@ SHORTEST_SHARED_SECRET = 32
 """Bytes: an HS256 key shorter than the digest can be guessed offline from one token."""
 
 LONGEST_PRINCIPAL_NAME = 128
-"""Characters of a JWT's ``sub`` that operators get to see; more would break every table."""
+"""Characters of a JWT's ``sub`` that are shown to operators; more would break every table."""
 
 JWT_ALGORITHM = "HS256"
 
@@ -67,9 +67,10 @@ class AuthConfigError(AppmuxError):
 
 
 class AuthError(AppmuxError):
-    """A client that isn't let in; the text is the body of its 401.
+    """A refused client; the text is the body of its 401.
 
-    ``whose``: the principal whose token it was, where it is known and no longer (or not yet) good.
+    ``whose`` is the principal that the token belongs to, where that is known: then the token is
+    genuine, but not valid (any more, or yet, or here).
     """
 
     def __init__(self, text: str, whose: Principal | None = None) -> None:
@@ -83,9 +84,10 @@ class AuthError(AppmuxError):
 def open_auth(
     auth: Auth, device: Callable[[str], Device | None] = lambda _token: None
 ) -> Authenticator:
-    """Judge the auth settings and read their secret. ``device`` finds a paired one by its token.
+    """Check the auth settings and read their secret.
 
-    Raises ``AuthConfigError`` with the app-server's wording.
+    ``device`` finds a paired device by its token. Raises ``AuthConfigError`` with the app-server's
+    wording.
     """
     _require_consistent(auth)
     return Authenticator(auth, device, _read_rules(auth))
@@ -148,12 +150,12 @@ def _require_consistent_signed(auth: Auth, *, capability: bool) -> None:
 
 @attrs.frozen
 class _Open:
-    """No auth mode: whoever reaches the listener is in."""
+    """No auth mode: every client that reaches the listener is let in."""
 
 
 @attrs.frozen
 class _DevicesOnly:
-    """Whoever isn't a paired device stays out."""
+    """The mode ``device-token``: only paired devices are let in."""
 
 
 @attrs.frozen
@@ -188,7 +190,7 @@ def _read_rules(auth: Auth) -> _Rules:
         skew = auth.max_clock_skew_seconds
         return _SignedBearer(
             secret=secret,
-            # Blank is natively the same as not given.
+            # A blank value counts as not given, as in the app-server.
             issuer=(auth.issuer or "").strip() or None,
             audience=(auth.audience or "").strip() or None,
             skew=DEFAULT_CLOCK_SKEW if skew is None else skew,
@@ -197,7 +199,7 @@ def _read_rules(auth: Auth) -> _Rules:
 
 
 def _refuse_public_key(secret: bytes, path: Path) -> None:
-    """A public key as secret would let in whoever has read it."""
+    """Refuse a key pair's key as secret: whoever has read the public key would be let in."""
     import jwt  # noqa: PLC0415 (it takes a tenth of the broker's start, and one mode needs it)
 
     try:
@@ -248,19 +250,17 @@ def _absolute(path: Path) -> Path:
 
 @attrs.define
 class Authenticator:
-    """The rules in force. Made by ``open_auth``; one for all WebSocket listeners.
-
-    ``device`` finds a paired one by its token; set once the device book is open.
-    """
+    """The rules in force. Made by ``open_auth``; one for all WebSocket listeners."""
 
     _auth: Auth = attrs.field(repr=False)
     device: Callable[[str], Device | None] = attrs.field(repr=False)
+    """Finds a paired device by its token. ``server`` sets it once the device registry is open."""
     _rules: _Rules
 
     def authenticate(self, authorization: bytes | None, now: float) -> Principal:
-        """Say whom the value of an ``Authorization`` header stands for.
+        """Return the principal that the value of an ``Authorization`` header stands for.
 
-        ``now`` is Unix seconds. Raises ``AuthError``, whose text is safe to send to anybody.
+        ``now`` is in Unix seconds. Raises ``AuthError``, whose text is safe to send to anybody.
         """
         if isinstance(self._rules, _Open):
             return self._claimed(authorization, now) or Principal("local", "open")
@@ -277,9 +277,10 @@ class Authenticator:
                 return _check_jwt(token, rules, int(now))
 
     def _claimed(self, authorization: bytes | None, now: float) -> Principal | None:
-        """The device that a client of an open listener claims to be, so that its limits hold there.
+        """Return the device whose token a client of an open listener brings, if any.
 
-        Any other header means nothing there, as natively.
+        So a device's limits hold on an open listener, too. As in the app-server, any other header
+        means nothing there.
         """
         try:
             token = _bearer(authorization)
@@ -288,17 +289,15 @@ class Authenticator:
         device = self.device(token)
         if device is not None:
             return device_principal(device, now)
-        if token.startswith(
-            TOKEN_PREFIX
-        ):  # a device that was revoked must not get more than it had
+        if token.startswith(TOKEN_PREFIX):  # a revoked device must not get more than it had
             raise AuthError(WRONG_TOKEN)
         return None
 
     def read_again(self) -> Callable[[], None]:
-        """Read the token or secret file again; what puts it in force. Blocks: call it in a thread.
+        """Read the token or secret file again, and return the function that puts it in force.
 
-        Who is attached already stays so. Raises ``AuthConfigError`` if it can't be used; what is in
-        force stays so then.
+        Blocks: call it in a thread. Attached clients stay attached. Raises ``AuthConfigError`` if
+        the file can't be used; then the rules in force stay.
         """
         rules = _read_rules(self._auth)
         return lambda: self._go_by(rules)
@@ -308,12 +307,12 @@ class Authenticator:
 
 
 def local_user() -> Principal:
-    """The principal of a unix socket: the file's mode and the peer's uid have proved it."""
+    """Return the principal of a unix socket's client, whom file mode and peer uid prove."""
     return _LOCAL_USER
 
 
 def device_principal(device: Device, now: float) -> Principal:
-    """A paired device, whose token was shown. Raises ``AuthError`` if its time is over."""
+    """Return the principal of a paired device. Raises ``AuthError`` if the device has expired."""
     principal = Principal(device.name, "device", device.expires, device.scopes, device.id)
     if device.expired(now):
         raise AuthError("expired device token", principal)
@@ -344,7 +343,8 @@ def _check_jwt(token: str, rules: _SignedBearer, now: int) -> Principal:
     issuer, audience, scopes = _issuer(claims), _audience(claims), _scopes(claims)
     if expires is None:
         _refuse_jwt()
-    # The skew counts at its end too, or one let in late would be shut out again at once.
+    # The skew counts at the connection's end, too: else a client that was let in within the skew
+    # would be disconnected at once.
     principal = Principal(_subject(claims), "jwt", float(expires + rules.skew), scopes)
     # The order of the causes is the app-server's.
     if expires < now - rules.skew:
@@ -365,7 +365,7 @@ def _verified_claims(token: str, secret: bytes) -> dict[str, Any]:
     try:
         verified = jwt.PyJWS().decode_complete(token, secret, algorithms=[JWT_ALGORITHM])
         head = token.partition(".")[0]
-        # PyJWT has decoded the header, but forgivingly: a doubled key or a NaN got past it.
+        # PyJWT has decoded the header, but leniently: it accepts a doubled key or a NaN.
         header = _strict_object(base64url_decode(head))
         claims = _strict_object(verified["payload"])
     except (jwt.InvalidTokenError, ValueError, RecursionError):
@@ -377,7 +377,7 @@ def _verified_claims(token: str, secret: bytes) -> dict[str, Any]:
 
 
 def _strict_object(encoded: bytes) -> dict[str, Any]:
-    """Decode a JSON object in which nothing is said twice. Raises ``ValueError``."""
+    """Decode a JSON object without doubled keys. Raises ``ValueError``."""
     decoded = json.loads(
         encoded.decode("utf-8"), object_pairs_hook=_without_doubles, parse_constant=_no_constant
     )
@@ -425,9 +425,9 @@ def _audience(claims: dict[str, Any]) -> list[str]:
 
 
 def _scopes(claims: dict[str, Any]) -> frozenset[Scope]:
-    """Of the ``scope`` claim (RFC 8693, 4.2): all if there is none.
+    """Return the scopes of the ``scope`` claim (RFC 8693, 4.2); all of them if there is no claim.
 
-    One that isn't known is refused: overlooked, a slip of the pen would make a JWT that can do less
+    An unknown scope refuses the JWT. If it were ignored, a typo would make a JWT that can do less
     than was meant.
     """
     claim = claims.get("scope")
@@ -444,7 +444,7 @@ def _subject(claims: dict[str, Any]) -> str:
     subject = claims.get("sub")
     if not isinstance(subject, str) or not subject.strip():
         return "jwt"
-    # What can't be printed could move an operator's cursor, or can't be encoded at all.
+    # An unprintable character could move an operator's cursor, or can't be encoded at all.
     shown = subject.strip()[:LONGEST_PRINCIPAL_NAME]
     return "".join(letter if letter.isprintable() else "?" for letter in shown)
 

@@ -1,15 +1,16 @@
-"""The device book: who was paired, with which scopes, until when; kept in the state directory.
+"""The device registry: paired devices with their scopes and expiry, in the state directory.
+
+Messages to people call it the device book.
 
 A device is known by its token's SHA-256 digest alone: the token is shown once, when it is made, and
-kept nowhere. A change is on disk before it counts, except that a revocation counts at once: what a
-full disk doesn't take of it is written as soon as there is room. When and from where a device was
-last seen is written now and then, as nothing depends on it.
+stored nowhere. A change is on disk before it counts. Only a revocation counts at once: if a full
+disk doesn't take it, it is written as soon as there is room. When and from where a device was last
+seen is written now and then, as nothing depends on it.
 
-There are two files with the same text, the copy always written first. So a damaged book is read
-from its copy, and nobody who was revoked is in there.
+``devices.json`` has a copy with the same text, which is always written first. So a damaged file is
+restored from its copy, and no revoked device is in there. The files are read once, at the start.
 
-Hands to: ``authentication``, the device that a digest stands for; ``access``, the book to list and
-change. Hears from: ``access``; ``devices.json`` in the state directory, read once at the start.
+Used by ``requests`` and ``pairing``, and by ``authentication``, which looks tokens up.
 """
 
 from __future__ import annotations
@@ -40,46 +41,44 @@ from mux.storage.write_behind import WriteBehind
 FILE: Final = "devices.json"
 COPY: Final = "devices.copy.json"
 VERSION: Final = 1
-"""Of the file's form. A newer one is refused: it may hold limits that this code would ignore."""
+"""Version of the file's form. A newer one is refused: it may hold limits that this code would
+ignore."""
 
 TOKEN_PREFIX: Final = "amx_"
-"""Tells a token of ours from others, for a person and for programs that look for leaked secrets."""
+"""Marks our tokens, for people and for programs that search for leaked secrets."""
 
 TOKEN_BYTES: Final = 32
-"""As much as the digest holds."""
+"""Random bytes of a token: as many as its digest has."""
 
 ID_BYTES: Final = 8
-"""Of a device's own number, which outlives its name. No secret."""
+"""Random bytes of a device's id, which stays when the name changes. It is no secret."""
 
 MOST_DEVICES: Final = 256
-"""More than one person pairs; the whole book is written at each change."""
+"""More than one person pairs. The limit is there because each change writes the whole file."""
 
 LONGEST_NAME: Final = 64
-"""Characters; more would break every table."""
+"""Characters of a device's name; more would break every table."""
 
 RESERVED: Final = frozenset({"local", "capability-token", "jwt", "appmux"})
-"""Names by which logs and lists call those who aren't devices."""
+"""Names by which logs and lists call principals that aren't devices."""
 
 EXPIRED_KEPT: Final = 30 * 86_400
-"""Seconds for which a device that has expired is still shown."""
+"""Seconds for which an expired device is still listed."""
 
 log = structlog.get_logger()
 
 
 class DeviceError(AppmuxError):
-    """A name that is taken or can't be one, a device that isn't there, a book that is full."""
+    """A name that is taken or not allowed, an unknown device, or a full registry."""
 
 
 class DeviceRegistryError(AppmuxError):
-    """The book can't be read or written; the text says what that means for the devices."""
+    """The registry's file can't be read or written; the text says what that means for devices."""
 
 
 @attrs.frozen
 class Device:
-    """One paired device. Times in Unix seconds; ``digest``: SHA-256 of its token, in hex.
-
-    ``expires`` None: never. ``seen``, ``address``: when and from where it was last here.
-    """
+    """A paired device. Times are in Unix seconds."""
 
     id: str
     name: str
@@ -87,27 +86,34 @@ class Device:
     scopes: frozenset[Scope]
     made: float
     digest: str = attrs.field(repr=False)
+    """SHA-256 of the device's token, in hex."""
     expires: float | None = None
+    """None means never."""
     seen: float | None = None
+    """Time at which it last connected or left."""
     address: str | None = None
+    """Host that it last connected from."""
 
     def expired(self, now: float) -> bool:
-        """Whether its time is over."""
+        """Return whether the device's lifetime is over."""
         return self.expires is not None and self.expires <= now
 
 
 def digest_of(token: str) -> str:
-    """What is kept of a token. Its 256 random bits need no salt and no slow hash."""
+    """Return the digest by which a token is stored.
+
+    A token's 256 random bits need no salt and no slow hash.
+    """
     return hashlib.sha256(token.encode()).hexdigest()
 
 
 def new_token() -> str:
-    """A device's secret, in letters that a header and a URI take as they are."""
+    """Make a device's token, of characters that need no escaping in a header or a URI."""
     return TOKEN_PREFIX + secrets.token_urlsafe(TOKEN_BYTES)
 
 
 def proper_name(name: str) -> str:
-    """The name as it is kept. Raises ``DeviceError``."""
+    """Return the name as it is stored. Raises ``DeviceError`` if it isn't allowed."""
     name = unicodedata.normalize("NFC", " ".join(name.split()))
     if not name or len(name) > LONGEST_NAME or not name.isprintable():
         raise DeviceError(
@@ -119,7 +125,7 @@ def proper_name(name: str) -> str:
 
 
 def printable_name(name: str, otherwise: str = "device") -> str:
-    """The nearest proper name to what a device calls itself."""
+    """Return the nearest allowed name to the one that a device proposes."""
     shown = "".join(letter if letter.isprintable() else " " for letter in name)
     try:
         return proper_name(" ".join(shown.split())[:LONGEST_NAME].strip())
@@ -127,19 +133,19 @@ def printable_name(name: str, otherwise: str = "device") -> str:
         return otherwise
 
 
-# -- the book --------------------------------------------------------------------------------------
+# -- the registry ----------------------------------------------------------------------------------
 
 
 @attrs.define(eq=False, repr=False)
 class DeviceRegistry:
-    """All devices. Made by ``open_registry``; one for a broker."""
+    """All paired devices. Made by ``open_registry``; one for a broker."""
 
     path: Path
     clock: Callable[[], float]
     _devices: dict[str, Device] = attrs.field(factory=dict)
     _by_digest: dict[str, Device] = attrs.field(factory=dict, repr=False)
     _shut_out: dict[str, None] = attrs.field(factory=dict)
-    """The names of those who were revoked and still stand in the file."""
+    """Names of revoked devices that are still in the file."""
     _file: WriteBehind = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -150,9 +156,9 @@ class DeviceRegistry:
         return iter(self._devices.values())
 
     def by_token(self, token: str) -> Device | None:
-        """The device whose token this is, expired or not.
+        """Find the device with this token, expired or not.
 
-        Looked up by digest: how long that takes tells nothing about any token.
+        The look-up goes by digest: its duration tells nothing about any token.
         """
         digest = digest_of(token)
         device = self._by_digest.get(digest)
@@ -161,11 +167,11 @@ class DeviceRegistry:
         return device
 
     def by_id(self, id: str) -> Device | None:
-        """The device with this number, if it is still in the book."""
+        """Find the device with this id; None if it was revoked."""
         return self._devices.get(id)
 
     def by_name(self, name: str) -> Device:
-        """The device of this name, in any letter case. Raises ``DeviceError``."""
+        """Find the device of this name, in any letter case. Raises ``DeviceError``."""
         device = self._named(name)
         if device is None:
             raise DeviceError(f"no device is named {name!r}: `appmux devices` lists them all")
@@ -176,7 +182,7 @@ class DeviceRegistry:
         return next((each for each in self if each.name.casefold() == wanted), None)
 
     def free_name(self, name: str) -> str:
-        """The name as it will be kept. Raises ``DeviceError`` if it is no name, or taken."""
+        """Return the name as it will be stored. Raises ``DeviceError`` if it can't be used."""
         name = proper_name(name)
         holder = self._named(name)
         if holder is not None and not holder.expired(self.clock()):
@@ -187,7 +193,7 @@ class DeviceRegistry:
         return name
 
     def name_like(self, name: str, otherwise: str = "device") -> str:
-        """A free name like the one that a device proposes: ``phone``, ``phone 2``, …"""
+        """Return a free name like the one that a device proposes: ``phone``, ``phone 2``, …"""
         base, number = printable_name(name, otherwise), 1
         name = base
         while True:
@@ -205,10 +211,10 @@ class DeviceRegistry:
         digest: str,
         lifetime: float | None = None,
     ) -> Device:
-        """Enter a device whose token has this digest; ``lifetime`` in seconds.
+        """Add a device whose token has this digest; ``lifetime`` is in seconds.
 
-        Raises ``DeviceError``, or ``DeviceRegistryError`` if it can't be written: then it isn't
-        there.
+        Raises ``DeviceError``, or ``DeviceRegistryError`` if the file can't be written: then the
+        device isn't added.
         """
         now = self.clock()
         name = self.free_name(name)
@@ -234,7 +240,7 @@ class DeviceRegistry:
         return device
 
     def rename(self, device: Device, name: str) -> Device:
-        """Give it another name. Raises ``DeviceError``, ``DeviceRegistryError``."""
+        """Give a device another name. Raises ``DeviceError``, ``DeviceRegistryError``."""
         if proper_name(name).casefold() != device.name.casefold():
             self.free_name(name)
         changed = attrs.evolve(device, name=proper_name(name))
@@ -247,14 +253,16 @@ class DeviceRegistry:
         return changed
 
     def limit(self, device: Device, scopes: frozenset[Scope]) -> Device:
-        """Give it other scopes. Raises ``DeviceRegistryError``."""
+        """Give a device other scopes. Raises ``DeviceRegistryError``."""
         changed = attrs.evolve(device, scopes=scopes)
         self._change({**self._devices, device.id: changed})
         return changed
 
     def revoke(self, device: Device) -> None:
-        """Strike it out, at once. Raises ``DeviceRegistryError`` if that couldn't be written
-        yet."""
+        """Remove a device, at once.
+
+        Raises ``DeviceRegistryError`` if that isn't on disk yet; the device is shut out anyway.
+        """
         self._set({id: each for id, each in self._devices.items() if id != device.id})
         if self.trouble is None:
             self._shut_out.clear()
@@ -268,7 +276,7 @@ class DeviceRegistry:
             ) from failure
 
     def saw(self, id: str, address: str) -> None:
-        """A device came or left."""
+        """Note when and from where a device connected or left."""
         device = self._devices.get(id)
         if device is not None:
             changed = attrs.evolve(device, seen=self.clock(), address=address)
@@ -279,15 +287,15 @@ class DeviceRegistry:
 
     @property
     def trouble(self) -> str | None:
-        """Why a revocation isn't on the disk yet, for people; None: all are."""
+        """Reason why a revocation isn't on disk yet, for people; None if all are."""
         return self._file.trouble
 
     async def run(self) -> None:
-        """Write what isn't written yet, until cancelled."""
+        """Write pending changes to the file, until cancelled."""
         await self._file.run()
 
     def flush(self) -> None:
-        """Write what isn't written yet, at the end."""
+        """Write pending changes now; called at the end of the broker."""
         self._file.flush()
 
     def _change(self, devices: dict[str, Device]) -> None:
@@ -297,7 +305,7 @@ class DeviceRegistry:
             self._file.write()
         except OSError as failure:
             self._set(before)
-            self._file.owe_seldom()  # it may have got into one of the two
+            self._file.owe_seldom()  # the change may have got into one of the two files
             raise DeviceRegistryError(
                 f"nothing was changed: {self.path} can't be written ({failure.strerror}): make room"
                 " for it, or give appmux another --state-dir"
@@ -329,27 +337,27 @@ class _File:
 
 
 def open_registry(state_dir: Path, clock: Callable[[], float]) -> DeviceRegistry:
-    """The book of a state directory, empty if there is none yet.
+    """Read the registry of a state directory; empty if there is no file yet.
 
-    A damaged one is read from its copy. Raises ``DeviceRegistryError`` if that can't be read
-    either.
+    A damaged file is restored from its copy. Raises ``DeviceRegistryError`` if the copy can't be
+    read either.
     """
     book = DeviceRegistry(state_dir / FILE, clock)
     try:
         book._set(_read(book.path) or {})
     except _UnreadableBookError as damage:
         if isinstance(damage.__cause__, private_file.UnfitError):
-            raise  # somebody has put something else there: that is no damage
+            raise  # something else was put in the file's place: that is no damage
         book._set(_restored(book.path, damage))
     return book
 
 
 class _UnreadableBookError(DeviceRegistryError):
-    """What stands there is no device book, of any version."""
+    """The file is no device registry, of any version."""
 
 
 def _restored(path: Path, damage: _UnreadableBookError) -> dict[str, Device]:
-    """What the copy of a damaged book says, which is then the book."""
+    """Return the devices of a damaged file's copy, and put the copy's text in the file's place."""
     copy = path.with_name(COPY)
     try:
         devices = _read(copy)
@@ -370,7 +378,7 @@ def _read(path: Path) -> dict[str, Device] | None:
     if document is None:
         return None
     try:
-        # A checked type first: cattrs takes any iterable for a list.
+        # Check the type first: cattrs takes any iterable for a list.
         _checked(document.get("devices"), list)
         devices = _converter().structure(document, _File).devices
     except (BaseValidationError, ValueError) as failure:
@@ -404,7 +412,10 @@ def _converter() -> Converter:
 
 
 def _checked(value: Any, kind: type) -> Any:
-    """The value, which must be of the kind already: cattrs would make ``"None"`` of a null."""
+    """Return the value if it has the type already: cattrs would make ``"None"`` of a null.
+
+    Raises ``ValueError``.
+    """
     if type(value) is not kind:
         raise ValueError("of another type")
     return value

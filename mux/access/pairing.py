@@ -1,19 +1,18 @@
-"""Pairing: a ticket of one use is exchanged for a device's own token, once the operator said yes.
+"""Pairing: a single-use ticket is exchanged for a device's token, once the operator confirms.
 
     operator            broker                       device
     begin ───────────▶  ticket made  ─ ─ QR code ─ ▶ reads it
                         looked up, used  ◀────────── POST /v1/pair {ticket, name, nonce}
     name, code  ◀─────  waits                        shows the same code
-    confirm  ────────▶  device in the book  ───────▶ token
+    confirm  ────────▶  device registered  ────────▶ token
 
-Both sides compute the code from the ticket and what the device sent. So whoever else got hold of
-the ticket shows another code than the device in the operator's hand.
+Both sides compute the code from the ticket and the device's name and nonce. So a stranger who got
+hold of the ticket shows another code than the device in the operator's hand.
 
-Nothing is half-made: a ticket dies with the connection that asked for it, a device that left before
-it had its token isn't in the book.
+Nothing is left half-done: a ticket ends with the connection that asked for it, and a device that
+left before it had its token is not in the registry.
 
-Hands to: ``devices``, who is paired; the operator's connection, who asks (by ``notify``).
-Hears from: ``access``, what the operator wants; ``routes``, the bodies of ``POST /v1/pair``.
+Used by ``requests``, for the operator's requests, and ``post_routes``, for ``POST /v1/pair``.
 """
 
 from __future__ import annotations
@@ -53,31 +52,32 @@ from mux.core.protocol.scope import Scope
 from mux.errors import AppmuxError
 
 TICKET_SECONDS: Final = 300.0
-"""Enough to find the phone and open its camera; short enough that a photo of the screen is of no
-use."""
+"""Lifetime of a ticket: enough to find the phone and open its camera; short enough that a photo of
+the screen is of no use."""
 
 CONFIRM_SECONDS: Final = 120.0
-"""For the operator to compare two codes. The device waits with an open request."""
+"""Time for the operator to compare two codes. The device waits with an open request."""
 
 TICKET_BYTES: Final = 16
-"""Nobody guesses 128 bits in five minutes, and the QR code stays small."""
+"""Random bytes: nobody guesses 128 bits in five minutes, and the QR code stays small."""
 
 MOST_TICKETS: Final = 16
-"""At once. One operator needs one."""
+"""Tickets at once. One operator needs one."""
 
 TOLD_AGAIN: Final = 3
-"""Times that an operator is told of a used ticket that comes again: who has it could go on."""
+"""Times that an operator is notified of a used ticket that comes again. There is a limit because
+its holder could send it on and on."""
 
 LONGEST_NONCE: Final = 128
 LONGEST_PROPOSAL: Final = 512
-"""Characters of what a device sends; its name is shortened afterwards."""
+"""Most characters of a device's nonce and of its proposed name, which is shortened afterwards."""
 
 CODE_DIGITS: Final = 6
-"""A code in which one of a million strangers looks like the device in hand."""
+"""Digits of the code: one of a million strangers shows the same code as the device in hand."""
 
 ASKED: Final = "mux/pairing/asked"
 ENDED: Final = "mux/pairing/ended"
-"""Notifications to the operator: a device came, and what became of it."""
+"""Notifications to the operator: a device asks to be paired, and the outcome."""
 
 log = structlog.get_logger()
 
@@ -88,52 +88,53 @@ class PairingError(AppmuxError):
 
 @attrs.frozen
 class Wanted:
-    """What the operator grants. ``name`` empty: the device's own; ``lifetime`` in seconds.
-
-    ``by``: the operator's name, for the audit log.
-    """
+    """The operator's grant to a device that is to be paired."""
 
     kind: Kind
     scopes: frozenset[Scope]
     name: str = ""
+    """If empty, the device proposes its name."""
     lifetime: float | None = None
+    """Seconds; None means that the device never expires."""
     by: str = ""
+    """The operator's name, for the audit log."""
 
 
 @attrs.frozen
 class Reply:
-    """An answer to a post; ``about``: the pairing that hangs on its delivery.
-
-    ``whose``: who failed with it, where that is known (see ``failures``); of a ticket that was used
-    it is the ticket.
-    """
+    """A reply to a ``POST``."""
 
     status: HTTPStatus
     body: bytes = attrs.field(repr=False)
     about: PairingTicket | None = None
+    """The ticket whose pairing depends on this reply's delivery."""
     whose: str = ""
+    """Whose token or ticket failed, where that is known (see ``throttle``); of a used ticket, the
+    ticket itself."""
 
 
 @attrs.define(eq=False, repr=False)
 class PairingTicket:
-    """One ticket. ``until`` on trio's clock, which stands still while the machine sleeps;
-    ``wall_until`` in Unix seconds, of a clock that may be set back. ``owner``: the operator's
-    connection.
-
-    Unused until ``came`` (a device has sent it), open until ``outcome``.
-    """
+    """A ticket, and the pairing that it begins."""
 
     id: int
     owner: ClientId
+    """The operator's connection."""
     wanted: Wanted
     until: float
+    """Expiry on trio's clock, which stands still while the machine sleeps."""
     wall_until: float
+    """Expiry in Unix seconds, of a clock that may be set back."""
     came: str = ""
+    """Name of the device that has sent the ticket; empty while the ticket is unused."""
     outcome: Outcome | None = None
+    """None while the pairing is open."""
     again: int = 0
+    """Times that the ticket was sent once more after its use."""
     device: Device | None = None
     token: str = attrs.field(default="", repr=False)
     ended: trio.Event = attrs.field(factory=trio.Event)
+    """Set once the operator has decided, or can't decide any more."""
 
 
 def _holds(ticket: PairingTicket, now: float, wall: float) -> bool:
@@ -141,7 +142,7 @@ def _holds(ticket: PairingTicket, now: float, wall: float) -> bool:
 
 
 def code_of(ticket: str, name: str, nonce: str) -> str:
-    """The short code, as both sides show it: ``"493 027"``."""
+    """Compute the short code, as both sides show it: ``"493 027"``."""
     text = "\n".join(("appmux pair", ticket, name, nonce))
     number = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") % 10**CODE_DIGITS
     digits = f"{number:0{CODE_DIGITS}}"
@@ -150,27 +151,25 @@ def code_of(ticket: str, name: str, nonce: str) -> str:
 
 @attrs.define(eq=False, repr=False)
 class Pairing:
-    """All tickets.
-
-    ``tell(client, method, params)`` notifies an operator's connection; ``record(kind, fields)``
-    puts what became of a device into the audit log.
-    """
+    """All tickets of a broker."""
 
     registry: DeviceRegistry
     notify: Callable[[ClientId, str, object], None]
+    """``notify(client, method, params)`` notifies an operator's connection."""
     record: Callable[[str, dict[str, object]], None]
+    """``record(kind, fields)`` puts a pairing's outcome into the audit log."""
     _tickets: dict[str, PairingTicket] = attrs.field(factory=dict, repr=False)
-    """By the ticket's digest; for as long as it holds, used or not."""
+    """Tickets by their digest, until they expire, used or not."""
     _ids: itertools.count[int] = attrs.field(factory=lambda: itertools.count(1))
 
     # -- the operator begins ---------------------------------------------------------------------
 
     def begin(self, owner: ClientId, wanted: Wanted) -> tuple[PairingTicket, str]:
-        """A new ticket, and its text. Raises ``DeviceError``, ``PairingError``."""
+        """Return a new ticket, and its text. Raises ``DeviceError``, ``PairingError``."""
         if wanted.name:
             wanted = attrs.evolve(wanted, name=self.registry.free_name(wanted.name))
         now, wall = trio.current_time(), self.registry.clock()
-        # One that is over is kept while it holds, so that a second use is called by its name.
+        # A finished ticket stays until it expires, so that a second use is refused as one.
         self._tickets = {
             digest: each
             for digest, each in self._tickets.items()
@@ -190,9 +189,9 @@ class Pairing:
     # -- a device comes --------------------------------------------------------------------------
 
     async def exchange(self, body: bytes, address: str) -> Reply:
-        """The answer to a device, once the operator has said yes or no, or time is up.
+        """Return the reply to a device, once the operator has decided or time is up.
 
-        Whoever asked must call ``conclude`` with it. Cancel it if the device leaves.
+        The caller must pass the reply to ``conclude``, and cancel this call if the device leaves.
         """
         try:
             sent = _read(body)
@@ -214,7 +213,7 @@ class Pairing:
         return await self._await_word(ticket, sent, address)
 
     def _again(self, ticket: PairingTicket, address: str) -> None:
-        """A used ticket came once more. Somebody may have stolen it: its operator is told."""
+        """Notify the operator that a used ticket came once more: it may have been stolen."""
         ticket.again += 1
         if ticket.again <= TOLD_AGAIN:
             self.notify(ticket.owner, ENDED, Ended(ticket.id, Outcome.AGAIN, origin=address))
@@ -240,10 +239,10 @@ class Pairing:
     # -- the operator decides --------------------------------------------------------------------
 
     def confirm(self, owner: ClientId, id: int, *, accept: bool) -> None:
-        """The operator's word on the device that came. ``ended`` follows, once that has its token.
+        """Accept or decline the device that came. `ENDED` follows, once it has its token.
 
-        Raises ``PairingError`` if there is none (any more); ``DeviceError`` and
-        ``DeviceRegistryError`` if it can't be entered, and then it is over.
+        Raises ``PairingError`` if no device waits (any more). Raises ``DeviceError`` and
+        ``DeviceRegistryError`` if the device can't be added; then the pairing is over.
         """
         ticket = next(
             (each for each in self._tickets.values() if (each.id, each.owner) == (id, owner)), None
@@ -270,11 +269,12 @@ class Pairing:
         return self.registry.add(name, wanted.kind, wanted.scopes, digest, wanted.lifetime)
 
     def conclude(self, reply: Reply, *, delivered: bool) -> None:
-        """The reply has reached the device, or never will."""
+        """Finish the pairing if its reply was delivered; else undo it."""
         ticket = reply.about
         if ticket is None or ticket.device is None:
             return
         if delivered:
+            # Recorded and notified only now: until the device has its token, it isn't paired.
             ticket.token = ""
             self._record("device/paired", ticket, scopes=sorted(ticket.device.scopes))
             self._notify_end(ticket)
@@ -282,7 +282,7 @@ class Pairing:
             self._lost(ticket)
 
     def _lost(self, ticket: PairingTicket) -> None:
-        """The device is gone without its token."""
+        """Undo a pairing whose device left without its token."""
         if ticket.device is not None:
             try:
                 self.registry.revoke(ticket.device)
@@ -292,14 +292,14 @@ class Pairing:
         self._end(ticket, Outcome.LEFT)
 
     def called_off(self, owner: ClientId) -> None:
-        """The operator's connection is gone: nobody can say yes any more."""
+        """End the operator's open pairings: with its connection gone, nobody can confirm them."""
         for ticket in self._tickets.values():
             if ticket.owner == owner and ticket.outcome is None:
                 ticket.outcome = Outcome.CALLED_OFF
                 ticket.ended.set()
 
     def _end(self, ticket: PairingTicket, outcome: Outcome) -> None:
-        """It ends without a device."""
+        """End a pairing without a device; does nothing if it has ended already."""
         if ticket.outcome is None:
             ticket.outcome = outcome
             ticket.ended.set()
@@ -317,12 +317,12 @@ class Pairing:
 
 
 def _waits(ticket: PairingTicket) -> bool:
-    """Whether a device waits for the operator's word on it."""
+    """Return whether a device waits for the operator to confirm it."""
     return bool(ticket.came) and ticket.outcome is None
 
 
 def _read(body: bytes) -> PairRequest:
-    """Raises ``ValueError`` (msgspec's errors are some)."""
+    """Decode a device's request. Raises ``ValueError`` (msgspec's errors are subclasses)."""
     sent = msgspec.json.decode(body, type=PairRequest)
     if len(sent.nonce) > LONGEST_NONCE or len(sent.name) > LONGEST_PROPOSAL:
         raise ValueError("too long")
@@ -354,11 +354,11 @@ def _yes(ticket: PairingTicket, device: Device) -> Reply:
 
 
 def too_many() -> Reply:
-    """To one that has failed too often with the same ticket, or as the same device."""
+    """Return the reply to too many failures with the same ticket, or as the same device."""
     text = "too many wrong attempts with this ticket, or by this device: ask for a new ticket"
     return _refusal(HTTPStatus.TOO_MANY_REQUESTS, "too-many", text)
 
 
 def malformed(text: str) -> Reply:
-    """To a request whose body can't be read."""
+    """Return the reply to a request whose body can't be read; ``text`` says why."""
     return _refusal(HTTPStatus.BAD_REQUEST, "malformed", text)

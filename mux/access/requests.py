@@ -1,10 +1,9 @@
-"""Who may be here: answers ``mux/pairing/*`` and ``mux/devices/*``, and acts on live connections.
+"""Answers ``mux/pairing/*`` and ``mux/devices/*``, and applies changes to live connections.
 
-A change of the book counts at once: a device that is revoked, or gets other scopes, loses its
-connections (4401), a renamed one keeps them. Nobody can grant a scope that it hasn't itself.
+A change of the registry counts at once: a device that is revoked, or gets other scopes, loses its
+connections (4401); a renamed device keeps them. Nobody can grant a scope that it hasn't itself.
 
-Hands to: ``devices`` and ``pairing``, what is asked; ``dispatcher``, whose access has ended. Hears
-from: ``dispatcher`` (as its ``ConnectionWatcher``), who comes and goes; ``server``, the requests.
+Used by ``server``, for the requests, and by ``dispatcher`` as its ``ConnectionWatcher``.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ from mux.dispatcher import Dispatcher
 from mux.errors import AppmuxError
 
 LONGEST_LIFETIME: Final = 10 * 366 * 86_400.0
-"""Seconds. Longer is a slip of the unit, or means never."""
+"""Seconds: ten years. A longer lifetime is a mistake in the unit, or means never."""
 
 REVOKED: Final = "this device was revoked"
 CHANGED: Final = "this device has other scopes now; reconnect"
@@ -52,7 +51,7 @@ _SHA256_HEX: Final = re.compile(r"[0-9a-f]{64}")
 
 
 class DeviceRequestError(AppmuxError):
-    """A request about devices that can't be granted."""
+    """A request about devices that is refused."""
 
 
 _Params = TypeVar("_Params")
@@ -60,29 +59,29 @@ _Params = TypeVar("_Params")
 
 @attrs.define(eq=False, repr=False)
 class DeviceRequests:
-    """``open_door``: a WebSocket listener lets in whoever brings no token.
-
-    ``record(kind, fields)`` puts a change into the audit log; ``revoked`` is told of a device's
-    number, ``changed`` that some device has another name or other scopes.
-    """
+    """Answers the requests about devices, and knows the devices' connections."""
 
     registry: DeviceRegistry
     dispatcher: Dispatcher
     open_door: bool
+    """True if WebSocket listeners accept clients without a token."""
     record: Callable[[str, dict[str, object]], None]
+    """``record(kind, fields)`` puts a change into the audit log."""
     changed: Callable[[], None] = lambda: None
+    """Called when a device connects, leaves, or gets another name or other scopes."""
     revoked: Callable[[str], None] = lambda _id: None
+    """Called with the id of a device that was revoked."""
     pairing: Pairing = attrs.field(init=False)
     _live: dict[ClientId, tuple[str, str]] = attrs.field(factory=dict)
-    """The connections of devices: which device, and from where."""
+    """The id and the host of the device behind each connection of a device."""
 
     def __attrs_post_init__(self) -> None:
         self.pairing = Pairing(self.registry, self.dispatcher.notify, self.record)
 
-    # -- who comes and goes ------------------------------------------------------------------------
+    # -- connections -------------------------------------------------------------------------------
 
     def came(self, client: ClientId, principal: Principal, peer: str) -> None:
-        """A client has attached. The book may have changed since it was at the door."""
+        """Check a client that has attached: its device may have changed since it authenticated."""
         if not principal.device:
             return
         device = self.registry.by_id(principal.device)
@@ -99,7 +98,7 @@ class DeviceRequests:
             self.changed()
 
     def left(self, client: ClientId) -> None:
-        """Its connection is gone."""
+        """Forget a client whose connection is gone, and call off its pairings."""
         self.pairing.called_off(client)
         device, address = self._live.pop(client, ("", ""))
         self.registry.saw(device, address)
@@ -110,7 +109,7 @@ class DeviceRequests:
         return [client for client, (id, _) in self._live.items() if id == device.id]
 
     def _end(self, device: Device, reason: str) -> int:
-        """Close the device's connections; how many those were."""
+        """Close the device's connections. Return how many there were."""
         clients = self._clients_of(device)
         for client in clients:
             self.dispatcher.handle(ClientAccessEnded(client, reason))
@@ -124,7 +123,7 @@ class DeviceRequests:
     # -- requests ----------------------------------------------------------------------------------
 
     def answer(self, asked: AnswerOutside) -> object:
-        """The result of a request about devices. Raises ``AppmuxError``."""
+        """Return the result of a request about devices. Raises ``AppmuxError``."""
         actor = self.dispatcher.broker.state.clients[asked.client].principal
         match asked.method:
             case "mux/pairing/begin":
@@ -153,7 +152,10 @@ class DeviceRequests:
         return Begun(ticket.id, text, TICKET_SECONDS, self.open_door)
 
     def _add(self, actor: Principal, wanted: AddParams) -> Added:
-        """A device whose token is known: made here and shown once, or brought along as a digest."""
+        """Add a device without pairing.
+
+        Its token is made here and shown once, unless the request brings the digest of one.
+        """
         scopes, lifetime = _granted(wanted, actor), _lifetime(wanted)
         digest, token = wanted.token_sha256, ""
         if digest is None:

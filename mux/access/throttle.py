@@ -1,14 +1,14 @@
-"""Who failed to say who it is: counted, and made to wait for the next answer.
+"""Counts failures to authenticate, and delays the refusals that answer them.
 
-Neither a token nor a ticket can be guessed; what this spares is our CPU and the log. So only
-refusals wait. Whoever brings the right thing is let in at once, even from an address (of a proxy,
+Neither a token nor a ticket can be guessed; the throttle spares our CPU and the log. So only
+refusals wait. A client with valid credentials is let in at once, even from an address (of a proxy,
 say) where others fail.
 
-Two things are counted: the address, which many may share, and whose token or ticket it was, where
-that is known. An address only slows its refusals and its log lines. Whose failures are too many is
-told so (429), and nobody else is.
+Failures are counted by address, which many may share, and by the owner of the token or ticket,
+where it is known. Failures of an address only slow its refusals and its log lines. An owner with
+too many failures gets a 429, and nobody else does.
 
-Hands to: ``routes``, a pause before a refusal. Hears from: ``routes``.
+Used by ``downstream``, before each refusal.
 """
 
 from __future__ import annotations
@@ -21,32 +21,32 @@ import attrs
 import trio
 
 FREE: Final = 3
-"""Failures of an address that cost it nothing: a person mistypes."""
+"""Failures of an address that aren't delayed: a person mistypes."""
 
 FIRST_PAUSE: Final = 0.1
 LONGEST_PAUSE: Final = 5.0
-"""Seconds: doubled with each further failure, from the first to the longest."""
+"""Seconds that a refusal waits: doubled with each failure, from the first to the longest."""
 
 FORGOTTEN_AFTER: Final = 600.0
-"""Seconds without a failure, after which an address begins anew."""
+"""Seconds without a failure, after which the count starts again."""
 
 TOO_MANY: Final = 20
-"""Failures after which an address has a log line a minute, not one each; and after which whoever is
-known is told no more than that these were too many, until they are forgotten."""
+"""Failures after which an address gets a log line a minute instead of one for each failure. A known
+owner then learns only that there were too many, until they are forgotten."""
 
 QUIET_SECONDS: Final = 60.0
-"""Between two log lines of an address that failed too often."""
+"""Time between two log lines of an address that failed too often."""
 
 MOST_ADDRESSES: Final = 1024
-"""Remembered at once, and as many of those who are known; then the one that failed longest ago is
-forgotten."""
+"""Addresses to remember at once, and as many known owners. Past it, the one that failed longest ago
+is forgotten."""
 
 MOST_WAITING: Final = 64
-"""Refusals that wait at once. Past it they go out unpaused: open connections are dearer to us than
-to whoever makes them."""
+"""Refusals that wait at once. Past it they go out without a pause: open connections cost us more
+than the peers that make them."""
 
 NETWORK_BITS: Final = 64
-"""Of an IPv6 address: the rest is its owner's to choose."""
+"""Bits of an IPv6 address that are counted: its owner chooses the rest."""
 
 
 @attrs.define
@@ -58,29 +58,30 @@ class _Failed:
 
 @attrs.frozen
 class Counted:
-    """A failure: how many of its address (or of whose it is) that makes, and what it has earned.
-
-    ``pause`` in seconds; ``loud``: it is worth a line in the log; ``too_many``: of the one whose
-    token or ticket it was.
-    """
+    """A failure that was counted, and what follows from it."""
 
     count: int
+    """Failures so far of its address, or of the known owner if those are more."""
     pause: float
+    """Seconds to wait before the refusal."""
     loud: bool
+    """True if it is worth a line in the log."""
     too_many: bool = False
+    """True if the owner of the token or ticket has failed too often."""
 
 
 @attrs.define(eq=False, repr=False)
 class LoginThrottle:
-    """The failures of each address and of each that is known. ``total``: since the start."""
+    """The failures of each address and of each known owner of a token or ticket."""
 
     total: int = 0
+    """All failures since the start."""
     _addresses: dict[str, _Failed] = attrs.field(factory=dict)
     _known: dict[str, _Failed] = attrs.field(factory=dict)
     _waiting: int = 0
 
     async def wait(self, counted: Counted) -> None:
-        """Wait as long as a failure has earned."""
+        """Wait as long as a failure has earned, unless `MOST_WAITING` wait already."""
         if self._waiting < MOST_WAITING:
             self._waiting += 1
             try:
@@ -89,7 +90,7 @@ class LoginThrottle:
                 self._waiting -= 1
 
     def count(self, address: str, now: float, whose: str = "") -> Counted:
-        """Count a failure. ``whose`` token or ticket it was; empty where nobody knows."""
+        """Count a failure. ``whose`` names the owner of the token or ticket; empty if unknown."""
         self.total += 1
         failed = _add(self._addresses, network(address), now)
         loud = failed.count <= TOO_MANY or now - failed.logged >= QUIET_SECONDS
@@ -102,7 +103,7 @@ class LoginThrottle:
         return Counted(most, _earned(most), loud, too_many=known.count > TOO_MANY)
 
     def status(self) -> dict[str, Any]:
-        """For ``mux/status``: in all, and by address."""
+        """Return the failures for ``mux/status``: in all, and by address."""
         return {
             "total": self.total,
             "addresses": {key: failed.count for key, failed in self._addresses.items()},
@@ -115,7 +116,7 @@ def _add(table: dict[str, _Failed], key: str, now: float) -> _Failed:
         failed = _Failed()
     failed.count += 1
     failed.last = now
-    table[key] = failed  # at the end: the order is that of the last failures
+    table[key] = failed  # moved to the end: the table is in the order of last failures
     if len(table) > MOST_ADDRESSES:
         del table[next(iter(table))]
     return failed
@@ -128,7 +129,10 @@ def _earned(count: int) -> float:
 
 
 def network(address: str) -> str:
-    """What of a far end's name (``10.0.0.7:5123``, ``[fd7a::1]:5123``, ``unix``) is counted."""
+    """Return the part of a peer's name that is counted: an IPv4 address, an IPv6 /64, or ``unix``.
+
+    The name is like ``10.0.0.7:5123``, ``[fd7a::1]:5123``, ``unix``.
+    """
     host = address.rpartition(":")[0].strip("[]") or address
     try:
         ip = ipaddress.ip_address(host.partition("%")[0])

@@ -1,10 +1,9 @@
-"""One client's WebSocket, from its admission to its end: reader and writer.
+"""A client's WebSocket, from its accepted upgrade to its end: reader and writer.
 
-``websocket`` says what the bytes mean that come in. What goes out is appended to the client's
-outbox, by the fan-out and in here alike. The socket mostly takes it at once (see ``outbox``); the
-first time that it doesn't, a writer begins, which stays.
-
-Hands to: ``dispatcher``, each message. Hears from: ``routes``, an ``AcceptedUpgrade`` to serve.
+``websocket`` parses incoming bytes; each message goes to ``dispatcher``. Outgoing bytes are
+appended to the client's outbox, by the dispatcher's fan-out and by this module alike. The socket
+mostly takes them at once (see ``outbox``). The first time that it doesn't, a writer task starts,
+which stays until the connection ends.
 """
 
 from __future__ import annotations
@@ -27,27 +26,28 @@ from mux.downstream.websocket import FrameReader, accepted
 from mux.outbox import Outbox
 
 RECEIVE_BYTES = 64 * 1024
-"""Read from the socket at once: a message of 14 MiB in 224 reads instead of the 3,584 of 4 KiB."""
+"""Most bytes of one read: a message of 14 MiB takes 224 reads instead of the 3,584 of 4 KiB."""
 
 FRAMES_AT_ONCE = 4
-"""Read of one client before others have their turn, some 0.3 ms: one that sends a thousand requests
-in one piece, or ten thousand pings, delays another's by that much."""
+"""Frames read of one client before others have their turn: some 0.3 ms. A client that sends a
+thousand requests in one piece, or ten thousand pings, delays another's by that much."""
 
 TURN_SECONDS = 0.001
-"""After so much of its turn the rest of these has to wait, too: messages differ in their cost."""
+"""Seconds of a turn after which the rest of its frames waits, too: messages differ in cost."""
 
 IDLE_PER_SECOND = 200
 IDLE_BURST = 500
-"""What asks for nothing (pings, pongs, the smallest fragments, notifications, messages that are
-refused, answers to nothing) is read so often; then its client's reads wait. A client pings some
-times a minute; one that is confused, or a person who tests something, has room to be so."""
+"""Rate of idle input: frames and messages that ask for nothing (pings, pongs, the smallest
+fragments, notifications, messages that are refused, answers to nothing). Past the rate, reads from
+the client pause. A client pings a few times a minute; the rest is room for a confused client, or a
+person who tests something."""
 
 IDLE_SECONDS = 10.0
-"""A client that is slowed for so long, with no rest between, is cut: what it sends is for nobody,
-and whether it is gone shows only behind all that it has sent."""
+"""Seconds of being slowed without a rest, after which a client is disconnected. Its input is for
+nobody, and while reads pause, its end of stream stays hidden behind that input."""
 
 TOO_MUCH = 1008
-"""The close code for that: WebSocket's "policy violation"."""
+"""The close code for too much idle input: WebSocket's "policy violation"."""
 
 CLOSE_DEADLINE = 3.0
 """Seconds for a client to take what is owed, answer a close frame, and close its end."""
@@ -64,7 +64,7 @@ async def serve(
     message_bytes: int,
     outbox_bytes: int,
 ) -> None:
-    """Serve one client until either side ends it. The stream is closed at the end."""
+    """Serve one client until either side ends the connection, then close the stream."""
     descriptor = stream.fileno if isinstance(stream, Patient) else None
     outbox = Outbox(outbox_bytes, descriptor=descriptor, writes=dispatcher.writes)
     try:
@@ -84,20 +84,24 @@ async def serve(
 
 @attrs.define(eq=False, repr=False)
 class _Connection:
-    """The parts of one connection, and what ends it. ``nursery``: of its writer."""
+    """A client's connection: its stream, its outbox, and how it ends."""
 
     stream: Accepted
     dispatcher: Dispatcher
     outbox: Outbox
     frames: FrameReader
     nursery: trio.Nursery
+    """Runs the writer."""
     _idle: Rate = attrs.field(factory=lambda: Rate(IDLE_PER_SECOND, IDLE_BURST))
     _ending: tuple[int, str] | None = None
+    """Code and reason of our close frame, once we end the connection."""
     _reading: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     _written: trio.Event | None = None
+    """Set once the writer has written everything, when ``_part`` waits for that."""
 
     async def attend(self, admission: AcceptedUpgrade, transport: str) -> None:
-        """Answer the upgrade, attach, pass on messages until the end, detach, say good-bye."""
+        """Answer the upgrade, attach, pass on messages until the end, detach, close in order."""
+        # The 101 comes before attaching: a client must not get a frame ahead of it.
         self.outbox.append(accepted(admission.key))
         port = ClientPort(self.outbox, self.end)
         client = self.dispatcher.attach(
@@ -107,6 +111,8 @@ class _Connection:
             with self._reading:
                 await self._read(client, port, admission.rest)
         finally:
+            # Before the close handshake: others see at once that the client is gone, and nothing
+            # more is owed to it.
             self.dispatcher.detach(client)
         with trio.move_on_after(CLOSE_DEADLINE):
             await self._part()
@@ -143,7 +149,7 @@ class _Connection:
             self.dispatcher.handle(ClientSent(client, text))
 
     async def _slow_down(self, port: ClientPort) -> None:
-        """Wait, if too much came that asks for nothing; cut the client if it doesn't stop."""
+        """Pause reading after too much idle input; end the connection if it doesn't stop."""
         now = trio.current_time()
         wait = self._idle.take(self.frames.idle + port.idle, now)
         self.frames.idle = port.idle = 0
@@ -153,7 +159,7 @@ class _Connection:
             await trio.sleep(wait)
 
     async def _receive(self) -> bytes | bytearray:
-        """What came; nothing if there is nothing more to come."""
+        """Receive the next bytes; none if no more will come."""
         try:
             return await self.stream.receive_some(RECEIVE_BYTES)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
@@ -165,10 +171,10 @@ class _Connection:
         self.frames.owed.clear()
 
     async def _part(self) -> None:
-        """Have what is owed written, close frames said and heard, and the socket closed.
+        """Exchange close frames, have the outbox written, and shut down the socket.
 
-        What the client still sends is read and dropped: to close a socket that holds something
-        unread would take back what isn't on the other side yet, our close frame first.
+        Input of the client is still read, and dropped. Closing a socket with unread input would
+        take back bytes that haven't reached the client yet, our close frame first.
         """
         if self._ending is not None and not self.frames.ended:
             self.outbox.append(self.frames.close(*self._ending))
@@ -186,7 +192,7 @@ class _Connection:
     async def _read_to_the_end(self) -> None:
         received: bytes | bytearray = b""
         while not self.frames.ended:
-            self.frames.feed(received, FRAMES_AT_ONCE)  # not heard: it isn't attached any more
+            self.frames.feed(received, FRAMES_AT_ONCE)  # dropped: the client is detached
             if self.frames.more:
                 received = b""
                 await trio.lowlevel.checkpoint()
@@ -194,11 +200,11 @@ class _Connection:
                 return
 
     def begin_writing(self) -> None:
-        """The socket doesn't take what is owed at once."""
+        """Start the writer task: the socket doesn't take the outbox at once."""
         self.nursery.start_soon(self._write)
 
     async def _write(self) -> None:
-        """Write what is owed; a socket that fails ends the connection."""
+        """Write the outbox until it is finished; a socket that fails ends the connection."""
         try:
             await self.outbox.write_to(self.stream)
         except (trio.BrokenResourceError, trio.ClosedResourceError, OSError):
@@ -207,7 +213,7 @@ class _Connection:
             self._written.set()
 
     def end(self, code: int, reason: str) -> None:
-        """End the connection with a close frame after what is owed. Doesn't wait."""
+        """End the connection with a close frame after what the outbox holds. Doesn't wait."""
         if self._ending is None:
             self._ending = (code, reason)
             self._reading.cancel()

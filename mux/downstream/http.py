@@ -1,10 +1,9 @@
-"""One HTTP request on a stream, and one answer: read and written, not judged.
+"""Reads one HTTP request from a stream and writes one response; decides nothing.
 
-The HTTP library (h11) judges every head but the usual one: a plain ``GET`` in one piece, all of it
+The HTTP library (h11) parses every head but the usual one: a plain ``GET`` in one piece, all of it
 printable, for which it takes six times as long as is needed (`_usual`).
 
-Hands to: ``routes`` and ``post_routes``, a request's head and body. Hears from: they, what to
-answer.
+Used by ``routes`` and ``post_routes``, which decide the response.
 """
 
 from __future__ import annotations
@@ -23,29 +22,29 @@ from mux.access.throttle import Counted, LoginThrottle
 from mux.downstream.streams import Patient
 
 HEAD_BYTES = 32 * 1024
-"""Of one request's head: four times what common servers take, for long JWTs."""
+"""Most bytes of one request's head: four times what common servers take, for long JWTs."""
 
 HEAD_DEADLINE = 10.0
-"""Seconds for the whole head: a phone on a bad link needs 3, a slow-loris wants for ever."""
+"""Seconds for the whole head: a phone on a bad link needs 3, a slow-loris attack takes for ever."""
 
 ANSWER_DEADLINE = 10.0
-"""Seconds for a peer to take an answer of a few hundred bytes."""
+"""Seconds for a peer to take a response of a few hundred bytes."""
 
 LINGER_DEADLINE = 1.0
-"""Seconds to go on reading after an answer: closing with unread input makes the kernel reset the
-connection, and the peer may lose the answer with it."""
+"""Seconds to go on reading after a response. Closing with unread input makes the kernel reset the
+connection, and the peer may lose the response with it."""
 
 LINGER_BYTES = 256 * 1024
-"""Input thrown away while lingering; a peer that sends more has no use for the answer."""
+"""Most input to drop while lingering; a peer that sends more has no use for the response."""
 
 BODY_BYTES = 4 * 1024
-"""Of a request's body: a ticket, a name and a nonce are a tenth of it."""
+"""Most bytes of a request's body: a ticket, a name and a nonce are a tenth of it."""
 
 _USUAL = re.compile(
     rb"GET (/[!-~]*) HTTP/1\.1\r\n((?:[A-Za-z0-9-]+: [!-~](?:[ -~]*[!-~])?\r\n)+)\r\n"
 )
 _NOT_USUAL = frozenset({b"content-length", b"transfer-encoding", b"expect"})
-"""Headers of which the library knows what they may say."""
+"""Headers whose values the library must check."""
 
 _REQUEST_LINE = re.compile(rb"[!-~]+ [!-~]+ HTTP/1\.[01]\r?\n")
 
@@ -54,37 +53,38 @@ log = structlog.get_logger()
 
 @attrs.frozen
 class RequestHead:
-    """A request's line and its headers, by their names in lower case.
-
-    ``rest`` is what came after it already: the first frames of a client that doesn't wait.
-    """
+    """A request's line and headers."""
 
     method: bytes
     target: bytes
     version: bytes
     headers: dict[bytes, list[bytes]] = attrs.field(repr=False)
+    """Values in their order, by the header's name in lower case."""
     rest: bytes = attrs.field(repr=False)
+    """Bytes after the head that have come already: first frames of a client that doesn't wait."""
 
     def values(self, name: bytes) -> list[bytes]:
-        """Those of one header, in their order."""
+        """Return the values of one header, in their order."""
         return self.headers.get(name, [])
 
 
 class HttpResponse(msgspec.Struct, frozen=True):
-    """What is answered. ``whose``: who failed with it, where that is known (see ``failures``)."""
+    """A response to one request."""
 
     status: HTTPStatus
     body: str = ""
     headers: tuple[tuple[str, str], ...] = ()
     content_type: str = "text/plain; charset=utf-8"
     whose: str = ""
+    """Whose token or ticket failed, where that is known (see ``access.throttle``)."""
 
 
 # -- reading ---------------------------------------------------------------------------------------
 
 
 async def read_head(stream: trio.abc.ReceiveStream) -> RequestHead | HttpResponse | None:
-    # When a client is accepted, its head is mostly there: then nothing has to watch the time.
+    """Read a request's head, or return the response that refuses it; None if the peer left."""
+    # When a client is accepted, its head has mostly come: then no deadline has to be set up.
     there = stream.receive_now(HEAD_BYTES) if isinstance(stream, Patient) else b""
     return _usual(there) or await _read_rest(stream, there)
 
@@ -110,7 +110,7 @@ async def _read_rest(
 
 
 def _usual(received: bytes) -> RequestHead | None:
-    """A whole head of the usual kind, as the library would read it; else None."""
+    """Parse a whole head of the usual kind, as the library would; else None."""
     usual = _USUAL.match(received)
     if usual is None:
         return None
@@ -127,7 +127,7 @@ def _parse_head(
     parser: h11.Connection, received: bytes, seen: bytes
 ) -> RequestHead | HttpResponse | None:
     """Feed the parser; None while the head is incomplete."""
-    # h11 would wait for a blank line, which one who speaks bare JSON or HTTP/2 never sends.
+    # h11 would wait for a blank line, which a peer that speaks bare JSON or HTTP/2 never sends.
     if b"\n" in seen and not _REQUEST_LINE.match(seen):
         return HttpResponse(HTTPStatus.BAD_REQUEST)
     try:
@@ -145,7 +145,7 @@ def _parse_head(
 
 
 async def read_body(stream: trio.abc.ReceiveStream, head: RequestHead) -> bytes | str | None:
-    """The request's body; a text: what is wrong with it; None: the far end left."""
+    """Return the request's body; a text that says what is wrong with it; or None: the peer left."""
     lengths = head.values(b"content-length")
     if not lengths or head.values(b"transfer-encoding"):
         return "the request needs a body, and its content-length"
@@ -177,8 +177,11 @@ async def answer(
     *,
     loud: bool = True,
 ) -> bool:
-    """Send it and close our side; whether the peer has taken it. ``loud``: log a refusal."""
-    well = answer.status == HTTPStatus.OK  # and then its body is nobody else's
+    """Send the response and close our side. Return whether the peer has taken it.
+
+    ``loud``: log a refusal at info, not debug.
+    """
+    well = answer.status == HTTPStatus.OK  # then the body may be secret (a token): not logged
     level, reason = (log.debug, "") if well else (log.info if loud else log.debug, answer.body)
     level("answered over HTTP", client=address, status=int(answer.status), reason=reason)
     with trio.move_on_after(ANSWER_DEADLINE):
@@ -221,9 +224,9 @@ async def _linger(stream: trio.abc.ReceiveStream) -> None:
 async def hold_back(
     status: HTTPStatus, failures: LoginThrottle, address: str, whose: str = ""
 ) -> Counted | None:
-    """Let one that failed to say who it is wait for its answer, as long as it has earned.
+    """If the response refuses an authentication, count the failure and pause as long as it earned.
 
-    What was counted; None if it is no failure.
+    Return the counted failure; None if the response is no such refusal.
     """
     if status != HTTPStatus.UNAUTHORIZED and not whose:
         return None

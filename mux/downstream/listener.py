@@ -1,11 +1,10 @@
 """Listeners: from a ``--listen`` URL to accepted streams, over TCP, TLS and unix sockets.
 
-Hands to: ``server``, each accepted stream with the far end's name, as a task of its own.
-Hears from: ``config``, the URLs; ``tls``, the certificate. The claim to a unix path is in
-``unix_socket``, what a socket becomes in ``streams``.
+Used by ``server``, whose handler gets each accepted stream with the peer's name, in a task of its
+own. Unix paths are claimed in ``unix_socket``; sockets become streams in ``streams``.
 
-The one crash barrier of the program is here: what a connection's task raises is logged and ends
-that connection, never the broker.
+The program's only crash barrier is here (``serve``): an exception of a connection's task is logged
+and ends that connection, never the broker.
 """
 
 from __future__ import annotations
@@ -29,38 +28,40 @@ from mux.downstream.unauthenticated import Place, Unauthenticated
 from mux.downstream.unix_socket import Claim, ListenError, claim_path, who_is_there
 
 BACKLOG = 1024
-"""Connections the kernel holds until they are accepted: every client of a full broker may come
-back in the same moment."""
+"""Connections that the kernel queues until they are accepted. Every client of a full broker may
+reconnect in the same moment."""
 
 KEEPALIVE_IDLE = 60
 KEEPALIVE_INTERVAL = 15
 KEEPALIVE_COUNT = 4
-"""Probe after a minute of silence, then 4 times 15 s apart (seconds; count): shorter than the NAT
-time-outs on a phone's way here, long enough not to wake its radio for nothing."""
+"""TCP keepalive: probe after a minute of silence, then 4 times 15 s apart (seconds; count). That is
+shorter than the NAT time-outs between a phone and us, and too rare to wake its radio for nothing.
+"""
 
 USER_TIMEOUT = 5 * 60 * 1000
-"""Milliseconds that sent bytes may stay unacknowledged, or a peer's window shut. Where there is
-this option it also decides when unanswered keepalives end a connection. Five minutes bridge a
-lift, a tunnel, or a laptop's lid."""
+"""Milliseconds that sent bytes may stay unacknowledged, or a peer's window shut. Where the system
+has this option, it also decides when unanswered keepalives end a connection. Five minutes bridge a
+lift, a tunnel, or a closed laptop."""
 
 UNSENT_BYTES = 256 * 1024
-"""What the kernel takes beyond what is on its way. More would only be late for one that lags; with
-less, what one read of the app-server's pipe brings is sent in many pieces, which halves the rate to
-256 clients."""
+"""Bytes that the kernel buffers for a client beyond those on their way. With more, a lagging client
+only gets older bytes. With less, one read of the app-server's pipe is sent in many pieces, which
+halves the rate to 256 clients."""
 
 HANDED_ON = sys.platform == "linux"
-"""Whether an accepted socket begins with all options of the listening one, so that they needn't be
-set at each. Others hand on some."""
+"""True if an accepted socket inherits all options of the listening one, so that they needn't be set
+on each. Systems other than Linux pass on only some."""
 
 ACCEPT_AGAIN = 0.1
-"""Seconds until the next try, after a connection couldn't be accepted for want of a descriptor."""
+"""Seconds until the next try, after no descriptor was free to accept a connection with."""
 
 _NO_ROOM = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-"""What ``accept`` says then."""
+"""Errors of ``accept`` for want of a descriptor or of memory."""
 
 INHERITED_VARIABLES = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
 FIRST_INHERITED = 3
-"""How systemd hands over sockets: how many, from which descriptor on, and for which process."""
+"""The variables by which systemd passes sockets on (process, number, names), and the first
+descriptor."""
 
 log = structlog.get_logger()
 
@@ -70,28 +71,28 @@ log = structlog.get_logger()
 
 @attrs.define
 class Listener:
-    """A socket that already queues connections.
-
-    ``url`` is what a client is told: the real port, the absolute path. ``certificate``: of a
-    ``wss://`` one. ``tuned``: what it accepts has the options that we want already. ``local``: who
-    comes over TCP is on this host, the operator says (see ``TcpAddress``).
-    """
+    """A bound socket that already queues connections, and how clients reach it."""
 
     url: str
+    """The URL to connect to, with the real port or the absolute path."""
     kind: Literal["ws", "unix"]
     listening: Listening
     _claim: Claim | None = None
+    """Of a unix path that we bound ourselves; None for TCP and for inherited sockets."""
     certificate: Certificate | None = None
+    """Of a ``wss://`` listener."""
     tuned: bool = False
+    """True if accepted sockets already have the options that ``_tune`` sets."""
     local: bool = False
+    """True if the operator says that every TCP client is on this host (see ``TcpAddress``)."""
 
     @property
     def transport(self) -> str:
-        """For people: ``ws``, ``wss``, ``unix``."""
+        """The URL's scheme, for people: ``ws``, ``wss``, ``unix``."""
         return self.url.partition("://")[0]
 
     def announcement(self) -> list[str]:
-        """Return the lines of stderr that say where it listens, in the native words."""
+        """Return the lines for stderr that name this listener, in the app-server's own words."""
         lines = [f"  listening on: {self.url}"]
         if self.kind == "ws":
             scheme, _, address = self.url.partition("://")
@@ -100,7 +101,10 @@ class Listener:
         return lines
 
     def encrypt(self, certificate: Certificate | None) -> None:
-        """Make a ``ws://`` listener a ``wss://`` one. ``ListenError`` if there's no certificate."""
+        """Make a ``ws://`` listener a ``wss://`` one.
+
+        Raises ``ListenError`` if the certificate is None.
+        """
         address = self.url.partition("://")[2]
         if certificate is None:
             raise ListenError(
@@ -110,7 +114,7 @@ class Listener:
         self.url, self.certificate = f"wss://{address}", certificate
 
     async def aclose(self) -> None:
-        """Stop listening; a unix path is removed if it is still this listener's. Idempotent."""
+        """Stop listening; remove the unix path if it is still this listener's. Idempotent."""
         if self._claim is not None:
             self._claim.release()
         await self.listening.aclose()
@@ -121,7 +125,7 @@ async def open_listener(
 ) -> Listener:
     """Bind and listen. Raises ``ListenError``, which says what is in the way.
 
-    ``certificate``: for ``wss://``; ``startup_held``: see ``socketpath.claim_path``.
+    ``certificate`` is needed for ``wss://``; ``startup_held``: see ``unix_socket.claim_path``.
     """
     if isinstance(address, TcpAddress):
         listener = _open_tcp(address)
@@ -149,7 +153,7 @@ def _open_tcp(address: TcpAddress) -> Listener:
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
-            # As natively on Linux: [::] serves IPv4 too.
+            # [::] serves IPv4 too, as the app-server's own listener does on Linux.
             bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         if HANDED_ON:
             _tune(bound.setsockopt)
@@ -164,10 +168,10 @@ def _open_tcp(address: TcpAddress) -> Listener:
 
 
 def inherited_listeners(environ: MutableMapping[str, str]) -> list[Listener]:
-    """The sockets that a service manager opened for this process, as of ``sd_listen_fds(3)``.
+    """Take over the sockets that a service manager opened for this process (``sd_listen_fds(3)``).
 
-    The variables that name them are removed: they aren't meant for the app-server. Raises
-    ``ListenError`` for a descriptor that doesn't listen for streams.
+    The variables that name them are removed from ``environ``: they aren't meant for the app-server.
+    Raises ``ListenError`` for a descriptor that isn't a listening stream socket.
     """
     named = {name: environ.pop(name, "") for name in INHERITED_VARIABLES}
     if named["LISTEN_PID"] != str(os.getpid()):
@@ -184,9 +188,9 @@ def inherited_listeners(environ: MutableMapping[str, str]) -> list[Listener]:
 def configure_inherited(
     inherited: Iterable[Listener], addresses: Iterable[Address], certificate: Certificate | None
 ) -> None:
-    """Have those that a configured address means be as it says: ``wss://``, ``ws+local://``.
+    """Give each inherited listener what the configured URL of its address asks for.
 
-    Raises ``ListenError``.
+    That is TLS for ``wss://``, and ``local`` for ``ws+local://``. Raises ``ListenError``.
     """
     wanted = [address for address in addresses if isinstance(address, TcpAddress)]
     for each in inherited:
@@ -219,7 +223,7 @@ def _inherit(descriptor: int) -> Listener:
             " or over a unix path; let the socket unit have only `ListenStream=` lines"
         )
     if unix:
-        # No claim: the path and its removal are the service manager's.
+        # No claim: the path belongs to the service manager, which also removes it.
         return Listener(url=f"unix://{name}", kind="unix", listening=Listening(inherited))
     address = TcpAddress(ipaddress.ip_address(name[0]), name[1])
     return Listener(url=f"ws://{address}", kind="ws", listening=Listening(inherited))
@@ -255,8 +259,8 @@ async def serve(
     """Accept until cancelled; then close the listener.
 
     Every stream becomes a task in ``connection_nursery`` that awaits ``handle_stream(stream,
-    address, place)`` and closes the stream; ``address`` names the far end for people, ``place`` is
-    its among those that nobody knows yet. Cancelling ``serve`` leaves those tasks alone.
+    address, place)`` and closes the stream. ``address`` names the peer for people; ``place`` is its
+    entry in ``unauthenticated``. Cancelling ``serve`` leaves those tasks alone.
     """
     pending = Unauthenticated() if unauthenticated is None else unauthenticated
 
@@ -294,7 +298,7 @@ async def serve(
 
 
 def _admit_peer(accepted: trio.socket.SocketType, listener: Listener) -> str | None:
-    """Prepare an accepted socket; its far end's name, or None if it is to be closed."""
+    """Prepare an accepted socket. Return its peer's name, or None if it is to be closed."""
     try:
         if listener.kind == "ws":
             if not listener.tuned:
@@ -303,7 +307,7 @@ def _admit_peer(accepted: trio.socket.SocketType, listener: Listener) -> str | N
             return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         uid = who_is_there(accepted.getsockopt).uid
     except OSError as failure:
-        # It has gone already.
+        # The peer has disconnected already.
         log.debug("connection lost before its first byte", reason=failure.strerror)
         return None
     if uid is not None and uid != os.geteuid():
@@ -315,7 +319,7 @@ def _admit_peer(accepted: trio.socket.SocketType, listener: Listener) -> str | N
 async def _prepare(
     patient: Patient, certificate: Certificate | None, address: str
 ) -> Accepted | None:
-    """The stream to read and write; None if there is no talking TLS with the far end."""
+    """Return the stream to read and write; None if the TLS handshake fails."""
     if certificate is None:
         return patient
     encrypted = Encrypted(patient, certificate.context)
@@ -338,7 +342,7 @@ def _tune(set_option: Callable[[int, int, int], None]) -> None:
         (("TCP_USER_TIMEOUT",), USER_TIMEOUT),
         (("TCP_NOTSENT_LOWAT",), UNSENT_BYTES),
     ):
-        known = (getattr(trio.socket, name, None) for name in names)  # more than Python's has
+        known = (getattr(trio.socket, name, None) for name in names)  # more names than Python's
         option = next((each for each in known if each is not None), None)
         if option is not None:
             set_option(socket.IPPROTO_TCP, option, amount)

@@ -1,6 +1,6 @@
-"""What is done by a plain HTTP ``POST``: pairing a device, answering from a lock screen.
+"""The routes of plain HTTP ``POST``: pairing a device, answering from a lock screen.
 
-Hands to: ``pairing`` and ``notices``, the bodies. Hears from: ``routes``, whose requests they are.
+Used by ``routes``. Uses ``notices`` by way of a `Decide`, which ``server`` passes in.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from mux.access.throttle import LoginThrottle
 from mux.downstream.http import HttpResponse, RequestHead, answer, hold_back, read_body
 
 Decide: TypeAlias = Callable[[str, str, bytes, str], Reply]
-"""Judges an answer: by the push's id, the ``Authorization`` header, the body and the address."""
+"""Judges a lock screen's answer by push id, ``Authorization`` header, body and peer's address."""
 
 log = structlog.get_logger()
 
@@ -31,7 +31,7 @@ async def pair(
     failures: LoginThrottle,
     address: str,
 ) -> None:
-    """Exchange a ticket. What was decided is undone if the answer doesn't reach the device."""
+    """Exchange a ticket for a device's token. Pairing is undone if the reply isn't delivered."""
     if pairing is None:
         await answer(stream, HttpResponse(HTTPStatus.NOT_FOUND), head.method, address)
         return
@@ -48,7 +48,7 @@ async def pair(
 async def _exchange(
     stream: trio.abc.HalfCloseableStream, head: RequestHead, pairing: Pairing, address: str
 ) -> Reply | None:
-    """The broker's word on a ticket; None if the device left before."""
+    """Return the reply to a ticket; None if the device left before its body came."""
     reply = None
     async with trio.open_nursery() as nursery:
         body = await read_body(stream, head)
@@ -61,7 +61,7 @@ async def _exchange(
 
 
 async def _until_it_leaves(stream: trio.abc.ReceiveStream, waiting: trio.CancelScope) -> None:
-    """Cancel the waiting once the device has hung up. A word more than its body counts as that."""
+    """Cancel the wait once the device has hung up. A byte beyond its body counts as hanging up."""
     try:
         await stream.receive_some(1)
     except trio.BrokenResourceError:
@@ -81,7 +81,7 @@ async def decide(
     failures: LoginThrottle,
     address: str,
 ) -> None:
-    """Answer an approval by the ticket of a push."""
+    """Have ``judge`` answer an approval by the ticket of a push, and send its reply."""
     if judge is None:
         await answer(stream, HttpResponse(HTTPStatus.NOT_FOUND), head.method, address)
         return
@@ -106,9 +106,10 @@ async def _answer(
     failures: LoginThrottle,
     address: str,
 ) -> bool:
-    """Send the reply, a failure's later; whether the device has taken it.
+    """Send the reply, a failure's after a pause. Return whether the device has taken it.
 
-    It was judged before: what is right is never refused, whoever failed from the same address.
+    The request was judged before failures are counted: a valid one is never refused, however many
+    others failed from the same address.
     """
     counted = await hold_back(reply.status, failures, address, reply.whose)
     if counted is not None and counted.too_many:

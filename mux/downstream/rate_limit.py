@@ -1,6 +1,6 @@
-"""How often something may happen: a bucket that each time takes from, and that fills up again.
+"""A token bucket: each event takes one token, and the bucket fills up again at a fixed rate.
 
-Hands to: ``downstream``, how long a client is to be slowed.
+Used by ``connection``, to slow a client down.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ import attrs
 
 @attrs.define(eq=False, repr=False)
 class Rate:
-    """So many ``per_second``, and a ``burst`` at once. Times are in seconds, on one clock."""
+    """A limit of ``per_second`` events, with bursts. All times are seconds of one clock."""
 
     per_second: float
     burst: float
+    """Most events at once."""
     _left: float = attrs.field(init=False)
     _at: float = 0.0
     _over_since: float | None = None
@@ -22,7 +23,7 @@ class Rate:
         self._left = self.burst
 
     def take(self, times: int, now: float) -> float:
-        """It has happened; returns the seconds to wait until it may happen again."""
+        """Count so many events. Return the seconds to wait until the next one is allowed."""
         self._left = min(self.burst, self._left + (now - self._at) * self.per_second)
         self._at = now
         if self._left >= self.burst / 2:
@@ -35,5 +36,8 @@ class Rate:
         return -self._left / self.per_second
 
     def over_for(self, now: float) -> float:
-        """For how long it has happened as often as it may, or more, with no rest between."""
+        """Return for how many seconds the limit has been exceeded without a rest between.
+
+        A rest is a pause in which half of the burst becomes available again.
+        """
         return 0.0 if self._over_since is None else now - self._over_since

@@ -1,15 +1,15 @@
-"""The HTTP door: what is answered on a connection before it becomes a WebSocket.
+"""The HTTP routes: requests that are answered on a connection before it becomes a WebSocket.
 
-Reads one request's head, answers health checks and refusals itself, and lets an upgrade through
-together with its ``Principal``. Statuses, bodies and the order of the checks are the app-server's
-own, measured on its ``ws://`` listener; three departures: the connection closes after every answer,
-a head that doesn't come is answered 408, and unix sockets answer health checks too.
+`admit` reads one request's head, answers health checks and refusals itself, and lets an upgrade
+through together with its ``Principal``. Statuses, bodies and the order of the checks are the
+app-server's own, measured on its ``ws://`` listener. There are three departures: the connection
+closes after every response, a head that doesn't come is answered 408, and unix sockets answer
+health checks too.
 
-Hands to: ``downstream``, an ``AcceptedUpgrade`` that it answers 101. Hears from: ``listener`` (by
-way of ``server``), one accepted stream at a time; ``authentication``, who it is; ``post_routes``
-does what isn't answered here.
+Used by ``server``, for each stream that ``listener`` accepts; ``connection`` then answers an
+``AcceptedUpgrade`` with 101. ``post_routes`` answers the POSTs.
 
-A route to come is one more ``case`` in ``_route``.
+A new route is one more ``case`` in ``_route``.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ SAID_BY_PROXIES = frozenset(
     {b"forwarded", b"via", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto",
      b"x-real-ip", b"cf-connecting-ip", b"true-client-ip", b"tailscale-user-login"}
 )  # fmt: skip
-"""Headers by which a reverse proxy says whose request it passes on."""
+"""Headers by which a reverse proxy names the client whose request it passes on."""
 
 APPROVALS = b"/v1/approvals/"
 
@@ -51,35 +51,35 @@ log = structlog.get_logger()
 
 @attrs.frozen
 class AcceptedUpgrade:
-    """A WebSocket upgrade that may proceed.
-
-    ``key`` is the ``Sec-WebSocket-Key`` to answer it by; extensions and subprotocols aren't
-    answered, so there are none. ``rest`` is what came after the request's head: first frames.
-    ``local``: whether the client is known to be on this host.
-    """
+    """A WebSocket upgrade that may proceed, without extensions and subprotocols."""
 
     principal: Principal
     address: str
+    """The peer's name, for logs."""
     local: bool
+    """True if the client is known to be on this host."""
     key: bytes
+    """The ``Sec-WebSocket-Key`` that the 101 response is made from."""
     rest: bytes = attrs.field(repr=False)
+    """Bytes after the request's head that have come already: first frames."""
 
 
 class Exposition(msgspec.Struct, frozen=True):
-    """The metrics as a scraper wants them."""
+    """The metrics in the format that a scraper asked for."""
 
     text: str
     content_type: str
 
 
 class _ToPair:
-    """A device that brings its ticket, in the request's body."""
+    """A device's request to be paired; the ticket is in the request's body."""
 
 
 class _ToDecide(msgspec.Struct, frozen=True):
-    """A device that answers an approval from its lock screen: by the id of the push that it got."""
+    """A device's answer to an approval, from its lock screen."""
 
     push: str
+    """The id of the push that the device got."""
 
 
 async def admit(
@@ -96,14 +96,14 @@ async def admit(
     local: bool = False,
     asked: Callable[[], None] = lambda: None,
 ) -> AcceptedUpgrade | None:
-    """Read one request; return its ``AcceptedUpgrade``, or answer it, close the stream, return
-    None.
+    """Read one request. Return its ``AcceptedUpgrade``; else answer it, close the stream, and
+    return None.
 
-    ``address`` names the far end in logs. ``ready`` says whether ``/readyz`` is to answer 200;
-    ``metrics`` writes them for a scraper's ``Accept``. ``pairing`` and ``decide`` are for the posts
-    (see ``posts``). ``failures`` counts who is refused, and slows them. ``local``: of the listener
-    (see ``TcpAddress``). ``asked`` is called once the request's head is there. A peer that breaks
-    off is a None. Raises nothing of its own.
+    ``address`` names the peer in logs. ``ready`` returns whether ``/readyz`` is to answer 200;
+    ``metrics`` writes the metrics for a scraper's ``Accept``. ``pairing`` and ``decide`` answer
+    POSTs (see ``post_routes``). ``failures`` counts and slows refused peers. ``local`` is the
+    listener's (see ``TcpAddress``). ``asked`` is called once the request's head has come. A peer
+    that breaks off gives None. Raises nothing of its own.
     """
     failures = LoginThrottle() if failures is None else failures
     head = await read_head(stream)
@@ -144,7 +144,7 @@ def _route(
     local: bool,
 ) -> AcceptedUpgrade | _ToPair | _ToDecide | HttpResponse:
     # Only browsers send Origin, and a page must not reach a port of the machine that it is shown
-    # on. They can't open unix sockets.
+    # on. Browsers can't open unix sockets, so there Origin proves nothing.
     if listener_kind == "ws" and head.values(b"origin"):
         return HttpResponse(HTTPStatus.FORBIDDEN)
     match _path(head):
@@ -167,7 +167,7 @@ def _route(
 
 
 def _path(head: RequestHead) -> bytes:
-    # The absolute form is what proxies send, and legal for everybody.
+    # Proxies send the absolute form, which is legal for everybody.
     target = _ABSOLUTE_FORM.sub(b"", head.target)
     return target.partition(b"?")[0]
 
@@ -184,7 +184,10 @@ def _refuse_metrics(
     authenticator: Authenticator,
     address: str,
 ) -> HttpResponse | None:
-    """The refusal, if any. A scraper on this machine needs no token: it learns counts, no texts."""
+    """Return the refusal of a request for the metrics, if any.
+
+    A scraper on this machine needs no token: metrics are counts, no texts.
+    """
     if head.method not in (b"GET", b"HEAD"):
         return HttpResponse(HTTPStatus.METHOD_NOT_ALLOWED, headers=(("allow", "GET,HEAD"),))
     if listener_kind == "unix" or _is_loopback(address):
@@ -205,11 +208,11 @@ def _expose(head: RequestHead, metrics: Callable[[str], Exposition]) -> HttpResp
 
 
 def _is_loopback(address: str) -> bool:
-    """Whether a far end's name (``127.0.0.1:5123``, ``[::1]:5123``) is of this machine."""
+    """Return whether a peer's name (``127.0.0.1:5123``, ``[::1]:5123``) is of this machine."""
     return _is_loopback_ip(address.rpartition(":")[0].strip("[]").partition("%")[0])
 
 
-@lru_cache(maxsize=16)  # few are asked for again and again; a peer chooses some, so no more
+@lru_cache(maxsize=16)  # few recur; a peer chooses the Host header, so no more
 def _is_loopback_ip(host: str) -> bool:
     try:
         ip = ipaddress.ip_address(host)
@@ -220,11 +223,11 @@ def _is_loopback_ip(host: str) -> bool:
 
 
 def _is_on_this_host(head: RequestHead, principal: Principal, address: str) -> bool:
-    """Whether a client of a TCP listener that says ``local`` may pass for being here.
+    """Return whether a client of a ``local`` TCP listener counts as being on this host.
 
-    The operator has said that no proxy passes anything on to it. One that was forgotten, and says
-    for whom it speaks, is noticed all the same; and a paired device that comes so comes through a
-    tunnel. Any other address, this host's own too, proves nothing.
+    The operator has said that no proxy passes anything on to such a listener. A forgotten proxy is
+    noticed all the same if it names its client in a header. A paired device that comes this way
+    comes through a tunnel. An address other than loopback, even this host's own, proves nothing.
     """
     host = b"".join(head.values(b"host")).decode("latin-1").lower()
     named_here = host.partition(":")[0] == "localhost" or _is_loopback(

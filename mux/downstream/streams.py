@@ -1,10 +1,9 @@
-"""A listening socket, and an accepted one as a byte stream that takes its time, bare or under TLS.
+"""A listening socket, and accepted sockets as byte streams that tolerate slow peers; also TLS.
 
-trio has both; these know what its own can't, and so cost a client half as much: that a connection,
-or what somebody says, has nearly always to be waited for, and that a socket's options are set.
+trio has both. These cost half as much a client, since they know what trio's can't: a connection or
+input has nearly always to be waited for, and the socket's options are set already.
 
-Hands to: the socket. Hears from: ``listener``, which makes one of each accepted socket;
-``routes`` and ``downstream``, which read and write it.
+Used by ``listener``, which makes the streams; ``http`` and ``connection`` read and write them.
 """
 
 from __future__ import annotations
@@ -19,11 +18,11 @@ import structlog
 import trio
 
 STALL_DEADLINE = 5 * 60.0
-"""Seconds in which a socket takes nothing at all, after which its client is given up. A slow one is
-never cut; one behind a closed lid or in a tunnel for longer resumes."""
+"""Seconds in which a socket takes nothing at all, after which its client is given up. A slow client
+is never disconnected; a client behind a closed lid or in a tunnel for longer resumes afterwards."""
 
 RECEIVE_BYTES = 64 * 1024
-"""Read at once, where the reader doesn't say."""
+"""Most bytes of one read, where the reader doesn't say."""
 
 HANDSHAKE_DEADLINE = 10.0
 """Seconds for the TLS handshake, two round trips: a phone on a bad link needs 3."""
@@ -36,14 +35,15 @@ _LOST = frozenset(
     )
     if hasattr(errno, name)
 )  # fmt: skip
-"""What ``accept`` says of a connection that has gone again, or that a firewall took (accept(2))."""
+"""Errors of ``accept`` for a connection that has gone again, or that a firewall took (accept(2)).
+"""
 
 log = structlog.get_logger()
 
 
 @attrs.define(eq=False, repr=False)
 class Listening(trio.abc.Listener["Patient"]):
-    """A socket that queues connections; each is given as a `Patient`."""
+    """A listening socket; each accepted connection becomes a `Patient`."""
 
     socket: socket.socket
 
@@ -51,7 +51,7 @@ class Listening(trio.abc.Listener["Patient"]):
         self.socket.setblocking(False)
 
     async def accept(self) -> Patient:
-        """The next one. Raises ``OSError`` where there is no room for it."""
+        """Wait for the next connection. Raises ``OSError`` for want of a descriptor or memory."""
         while True:
             await trio.lowlevel.wait_readable(self.socket)
             try:
@@ -71,7 +71,7 @@ class Listening(trio.abc.Listener["Patient"]):
 
 @attrs.define(eq=False, repr=False)
 class Patient(trio.abc.HalfCloseableStream):
-    """A socket that is broken only once it took nothing for very long."""
+    """A socket as a stream that breaks only after it took nothing for ``STALL_DEADLINE``."""
 
     socket: trio.socket.SocketType
 
@@ -104,7 +104,7 @@ class Patient(trio.abc.HalfCloseableStream):
             raise trio.BrokenResourceError(f"socket broken: {failure.strerror}") from failure
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        """What came. Nearly always it has to be waited for, so that comes first."""
+        """Receive the next bytes. Waits before the first try: mostly nothing has come yet."""
         while True:
             await trio.lowlevel.wait_readable(self.socket)
             try:
@@ -115,10 +115,10 @@ class Patient(trio.abc.HalfCloseableStream):
                 raise trio.BrokenResourceError(f"socket broken: {failure.strerror}") from failure
 
     def receive_now(self, max_bytes: int) -> bytes:
-        """What is there already; nothing if nothing is, or no more will come."""
+        """Receive bytes that have come already; none if there are none, or no more will come."""
         try:
             return os.read(self.fileno(), max_bytes)
-        except OSError:  # it isn't there yet; or broken, which whoever waits for more finds out
+        except OSError:  # nothing yet; or broken, which the next `receive_some` finds out
             return b""
 
     def fileno(self) -> int:
@@ -132,10 +132,10 @@ class Patient(trio.abc.HalfCloseableStream):
 
 @attrs.define(eq=False, repr=False)
 class Encrypted(trio.abc.HalfCloseableStream):
-    """The server's end of TLS over a stream. ``shake_hands`` comes first.
+    """The server's end of TLS over a stream. Call ``shake_hands`` first.
 
-    Its end is the connection's: what comes over it, HTTP with a length or a WebSocket, says itself
-    where it ends. So nobody waits for ``close_notify``, which many clients never send.
+    TLS ends when the connection does: HTTP with a length and WebSocket tell themselves where they
+    end. So nobody waits for ``close_notify``, which many clients never send.
     """
 
     bare: trio.abc.HalfCloseableStream
@@ -146,7 +146,7 @@ class Encrypted(trio.abc.HalfCloseableStream):
         self._tls = trio.SSLStream(self.bare, self.context, server_side=True, https_compatible=True)
 
     async def shake_hands(self) -> None:
-        """Raises ``BrokenResourceError`` if it fails, or takes too long."""
+        """Do the TLS handshake. Raises ``BrokenResourceError`` if it fails, or takes too long."""
         with trio.move_on_after(HANDSHAKE_DEADLINE) as late:
             await self._tls.do_handshake()
         if late.cancelled_caught:
@@ -169,4 +169,4 @@ class Encrypted(trio.abc.HalfCloseableStream):
 
 
 Accepted = Patient | Encrypted
-"""What a connection is read and written by."""
+"""The stream of an accepted connection."""

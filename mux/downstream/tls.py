@@ -1,10 +1,9 @@
 """The certificate of the ``wss://`` listeners: read at the start, and again on SIGHUP.
 
-A connection keeps what it began with; a new one gets what was read last. Files that can't be used
-are an error at the start, and change nothing later.
+A connection keeps the certificate that it began with; a new one gets the one that was read last.
+Files that can't be used are an error at the start, and change nothing later.
 
-Hands to: ``listener``, the context of each new connection.
-Hears from: ``server``, when to read again; ``config``, the files.
+Used by ``listener``, for each new connection's context, and ``server``, which reads again.
 """
 
 from __future__ import annotations
@@ -23,10 +22,10 @@ if TYPE_CHECKING:
     from mux.config.model import Tls
 
 FIRST_VERSION = ssl.TLSVersion.TLSv1_2
-"""What is older has known holes; every client since 2014 knows this one (RFC 8996)."""
+"""Older versions have known holes; every client since 2014 knows this one (RFC 8996)."""
 
 PROTOCOL = "http/1.1"
-"""Told to clients that ask (ALPN): a WebSocket begins with it, and HTTP/2 isn't spoken here."""
+"""Protocol to offer by ALPN: a WebSocket begins with HTTP/1.1, and HTTP/2 isn't spoken here."""
 
 
 class TlsError(AppmuxError):
@@ -34,7 +33,7 @@ class TlsError(AppmuxError):
 
 
 def open_certificate(tls: Tls) -> Certificate | None:
-    """Read the configured files; None if none are. Raises ``TlsError``."""
+    """Read the configured files; None if none are configured. Raises ``TlsError``."""
     if tls.cert is None and tls.key is None:
         return None
     if tls.cert is None:
@@ -46,16 +45,19 @@ def open_certificate(tls: Tls) -> Certificate | None:
 
 @attrs.define(eq=False, repr=False)
 class Certificate:
-    """A certificate, with its chain, and its key: PEM files. ``context``: for new connections."""
+    """A certificate and its key, read from PEM files."""
 
     cert: Path
+    """With its chain, the server's own certificate first."""
     key: Path
     context: ssl.SSLContext = attrs.field(repr=False)
+    """For new connections."""
 
     def read_again(self) -> Callable[[], None]:
-        """Read the files again; what puts them in force. Blocks: call it in a thread.
+        """Read the files again, and return the function that puts them in force.
 
-        Raises ``TlsError`` if they can't be used; what is in force stays so then.
+        Blocks: call it in a thread. Raises ``TlsError`` if the files can't be used; then the
+        certificate in force stays.
         """
         context = _read(self.cert, self.key)
         return lambda: self._go_by(context)
@@ -79,7 +81,7 @@ def _read(cert: Path, key: Path) -> ssl.SSLContext:
                 f"the TLS key {key} isn't the key of the certificate {cert}: give the pair that was"
                 " made together, the server's own certificate first in its file"
             ) from None
-        # Unchained, like all in here: OpenSSL's own words say nothing more.
+        # Unchained, like all errors here: OpenSSL's own text says nothing more.
         said = reason.lower().replace("_", " ") or "not PEM"
         raise TlsError(
             f"the TLS certificate {cert} and key {key} can't be used ({said}): both must be PEM,"
@@ -104,7 +106,10 @@ def _require_pem(what: str, path: Path) -> None:
 
 
 def _ask_nobody(key: Path) -> Callable[[], NoReturn]:
-    """Instead of OpenSSL's question on the terminal, which would hold up the whole broker."""
+    """Return a password callback that raises ``TlsError``.
+
+    Without it OpenSSL asks on the terminal, which would hold up the whole broker.
+    """
 
     def refuse() -> NoReturn:
         raise TlsError(

@@ -1,10 +1,11 @@
-"""Connections of which nobody knows yet who they are: so many and no more, of all and of each.
+"""Limits on connections that haven't authenticated yet, in all and of each network.
 
-Who connects and says nothing costs a descriptor for as long as the door waits. Where there is no
-room for one more, the oldest goes that has said nothing: whoever has something to say says it at
-once, so the newcomer is the likelier client.
+A peer that connects and sends nothing costs a descriptor for as long as we wait for its request.
+Where there is no room for one more, the oldest connection that has sent no request is closed: a
+client sends its request at once, so the newcomer is likelier to be one.
 
-Hands to: nobody. Hears from: ``listener``, who comes and goes; ``routes``, who has said something.
+Used by ``listener``, which gives each accepted connection a `Place`, and ``server``, which notes
+that a request has come and that a client is known.
 """
 
 from __future__ import annotations
@@ -21,50 +22,50 @@ from mux.access.throttle import network
 from mux.posix import descriptors
 
 MOST: Final = 1024
-"""In all: as many as the kernel queues, since all clients of a full broker may come back in the
-same moment. Of few descriptors half, so that clients that are attached have the others."""
+"""Most in all: as many as the kernel queues, since all clients of a full broker may reconnect in
+the same moment. Where descriptors are few it is half of them; attached clients have the others."""
 
 MOST_OF_ADDRESS: Final = 256
-"""Of one IPv4 address or IPv6 /64: a proxy's, or an office's, whose requests are on their way."""
+"""Most of one IPv4 address or IPv6 /64: a proxy or an office whose requests are on their way."""
 
 TOLD_EVERY: Final = 60.0
-"""Seconds between two log lines about it."""
+"""Seconds between two log lines about refused connections."""
 
 UNIX: Final = "unix"
-"""The far end's name on a unix socket: only our own user is there, so it isn't counted apart."""
+"""The peer's name on a unix socket. Only our own user connects there, so it has no limit of its
+own."""
 
 log = structlog.get_logger()
 
 
 @attrs.define(eq=False)
 class Place:
-    """One connection. ``asked``: it has sent a whole request's head.
-
-    ``scope`` is cancelled where it has to go, before it is known and never after.
-    """
+    """The place that one unauthenticated connection takes up."""
 
     network: str
     asked: bool = False
+    """True if the peer has sent a whole request's head."""
     scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
+    """Cancelled to close the connection for want of room; never once the client is known."""
 
 
 @attrs.define(eq=False, repr=False)
 class Unauthenticated:
-    """All of them. ``refused``: how many had to go, or weren't let in, since the start.
-
-    ``held_back_from``: see ``descriptors.for_connections``.
-    """
+    """All unauthenticated connections of a broker."""
 
     held_back_from: int = attrs.field(factory=descriptors.for_connections)
+    """The first descriptor that no connection may use (see ``descriptors.for_connections``)."""
     refused: int = 0
+    """Connections that were closed for want of room, or not let in, since the start."""
     _places: dict[Place, None] = attrs.field(factory=dict)
+    """Oldest first."""
     _of_network: dict[str, int] = attrs.field(factory=dict)
     _told_at: float = -TOLD_EVERY
     _untold: int = 0
 
     @property
     def most(self) -> int:
-        """How many there may be in all."""
+        """Most unauthenticated connections at once, of all networks."""
         return min(MOST, self.held_back_from // 2)
 
     def __len__(self) -> int:
@@ -72,9 +73,9 @@ class Unauthenticated:
 
     @contextmanager
     def place(self, descriptor: int, address: str) -> Iterator[Place | None]:
-        """A place for an accepted connection, until it is known or gone; None: there is none.
+        """Give an accepted connection a place until it is known or gone; None if there is no room.
 
-        Somebody else may have to go for it.
+        Another connection may be closed to make room.
         """
         key = network(address)
         if not self._has_room(descriptor, key):
@@ -90,7 +91,7 @@ class Unauthenticated:
             self.known(place)
 
     def known(self, place: Place) -> None:
-        """It has said who it is, or has gone. Twice is as once."""
+        """Free the place of a client that has authenticated, or has gone. Idempotent."""
         if place in self._places:
             del self._places[place]
             self._of_network[place.network] -= 1
@@ -98,7 +99,7 @@ class Unauthenticated:
                 del self._of_network[place.network]
 
     def no_descriptor(self, reason: str) -> None:
-        """A connection couldn't even be accepted."""
+        """Make room after a connection couldn't be accepted for want of a descriptor."""
         self._make_room(reason)
 
     def _has_room(self, descriptor: int, key: str) -> bool:
@@ -111,7 +112,10 @@ class Unauthenticated:
         return True
 
     def _make_room(self, reason: str, key: str | None = None) -> bool:
-        """Have the oldest go that has said nothing; whether there was one. Either is told."""
+        """Close the oldest connection that has sent no request (of network ``key``, if given).
+
+        Return whether there was one. Logged either way.
+        """
         self.refused += 1
         self._tell(reason)
         for place in self._places:

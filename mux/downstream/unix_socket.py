@@ -1,16 +1,15 @@
-"""The claim to a unix socket's path: whose it is, and that nobody else can take or use it.
+"""The claim to a unix socket's path: finds out whose it is, and keeps others from taking it.
 
-A path is claimed under a lock file beside it, so that of two brokers starting in the same moment
-one gets it and the other an error. Codex's own listener doesn't know this lock, but it has one of
-its own for the control socket (``StartupLock``), which is taken too. At other paths there is only
-what the file system says: a socket that answers is in use, one that refuses is stale.
+A path is claimed under a lock file beside it: of two brokers that start in the same moment, one
+gets the path and the other an error. Codex's own listener doesn't know this lock, but it has one of
+its own for the control socket (``StartupLock``), which is taken too. At other paths only the file
+system tells: a socket that answers is in use, a socket that refuses is stale.
 
 A socket's address has room for about 100 bytes. For a longer path the socket is where Codex's own
 listener puts each of its sockets, ``/tmp/codex-daemon-UID/SHA256-OF-THE-PATH``, and a symbolic link
-is at the path: Codex's programs, and ours (``reach.address``), follow it before they connect.
+is at the path. Codex's programs and ours (``locate.address``) follow the link before they connect.
 
-Hands to: ``listener``, a bound and listening socket; ``take_over``, Codex's own lock.
-Hears from: ``listener``, a path to claim, and when to let it go.
+Used by ``listener``, and by ``take_over``, which holds Codex's own lock.
 """
 
 from __future__ import annotations
@@ -39,40 +38,41 @@ from mux.errors import AppmuxError
 from mux.posix import private_file
 
 SHORT_PLACES = Path("/tmp")
-"""Whatever ``TMPDIR`` says, as natively."""
+"""The parent of the directory for sockets of long paths; as in Codex, ``TMPDIR`` doesn't count."""
 
 PRIVATE_DIRECTORY = 0o700
 PRIVATE_SOCKET = 0o600
 NOT_OWNER = 0o077
 
 _SOL_LOCAL, _LOCAL_PEERCRED, _XUCRED_BYTES = 0, 1, 76
-"""macOS: <sys/un.h> and <sys/ucred.h>; Python has no names for them."""
+"""Constants of macOS' <sys/un.h> and <sys/ucred.h>; Python has no names for them."""
 
 log = structlog.get_logger()
 
 
 class ListenError(AppmuxError):
-    """A listener that can't be opened; the text names it, what is in the way, and the way out."""
+    """A listener that can't be opened; the text names it, what is in the way, and the remedy."""
 
 
 _Taken = TypeVar("_Taken")
 
 STARTUP_LOCK = "app-server-startup.lock"
-"""Beside the control socket: what Codex locks (flock) while it looks and binds there."""
+"""The file beside the control socket that Codex locks (flock) while it probes and binds there."""
 
 STARTING_PATIENCE = 5.0
-"""Seconds. Codex has its lock for milliseconds; an appmux that takes over, while a daemon ends."""
+"""Seconds to wait for a lock. Codex holds its own for milliseconds; an appmux that takes over holds
+it until the daemon has ended."""
 
 STARTING_LOOK = 0.02
-"""Seconds between two tries to get it."""
+"""Seconds between two tries to get a lock."""
 
 
 def claim_path(path: Path, *, control: bool, backlog: int, startup_held: bool = False) -> Claim:
-    """Bind and listen at an absolute path, readable by this user only.
+    """Bind and listen at an absolute path; only this user may connect.
 
-    A stale socket or a dangling symlink is replaced. ``control`` says that the directory is
-    Codex's and may be made private; ``startup_held``, that the caller has the ``StartupLock``
-    already. Raises ``ListenError``.
+    A stale socket or a dangling symlink is replaced. ``control``: the directory is Codex's and may
+    be made private. ``startup_held``: the caller holds the ``StartupLock`` already. Raises
+    ``ListenError``.
     """
     try:
         _prepare_directory(path.parent, control=control)
@@ -104,7 +104,8 @@ def _prepare_directory(directory: Path, *, control: bool) -> None:
         if status.st_mode & NOT_OWNER:
             directory.chmod(PRIVATE_DIRECTORY)
         return
-    # The socket's own mode keeps others from connecting to it. These two could replace it.
+    # The socket's own mode keeps others from connecting to it. But the directory's owner could
+    # replace it, and so could everybody if everybody may write there.
     if own_uid != 0 and status.st_uid not in (0, own_uid):
         raise ListenError(
             f"can't listen in {directory}: it belongs to another user (uid {status.st_uid}), who"
@@ -127,7 +128,7 @@ class _Lock:
 
     def release(self) -> None:
         if self.descriptor is not None:
-            # Removed while still held: who opens it anew finds either this file, locked, or none.
+            # Removed while still held: another process finds either this file, locked, or none.
             self.path.unlink(missing_ok=True)
             os.close(self.descriptor)
             self.descriptor = None
@@ -141,7 +142,7 @@ def _take_lock(path: Path) -> _Lock:
 
 
 def _try_lock(path: Path) -> _Lock | None:
-    """The lock beside the path; None if somebody has it."""
+    """Lock the file beside the path; None if another process holds the lock."""
     lock_path = path.with_name(f"{path.name}.lock")
     while True:
         descriptor = private_file.open_file(lock_path, os.O_RDWR | os.O_CREAT)
@@ -155,23 +156,23 @@ def _try_lock(path: Path) -> _Lock | None:
         except OSError:
             os.close(descriptor)
             raise
-        # Locked, but its last holder had removed it by then: a newcomer wouldn't see this lock.
+        # Locked, but its last holder had removed the file by then: others would lock a new file.
         os.close(descriptor)
 
 
 @attrs.define
 class StartupLock:
-    """Codex's own lock for the control socket: who has it may look and bind there, nobody else.
+    """Codex's own lock for the control socket: only its holder may probe and bind there.
 
-    A `codex app-server` that starts meanwhile waits for it, and then finds who listens. The file is
-    Codex's and stays.
+    A `codex app-server` that starts meanwhile waits for the lock, then finds out who listens. The
+    file is Codex's and stays.
     """
 
     _descriptor: int | None
 
     @classmethod
     def take(cls, path: Path) -> StartupLock | None:
-        """The lock for the socket at ``path``; None if somebody has it. Raises ``OSError``."""
+        """Lock the socket at ``path``; None if another process holds it. Raises ``OSError``."""
         descriptor = private_file.open_file(path.with_name(STARTUP_LOCK), os.O_RDWR | os.O_CREAT)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -184,7 +185,7 @@ class StartupLock:
         return cls(descriptor)
 
     def release(self) -> None:
-        """Let others have it. Idempotent."""
+        """Release the lock. Idempotent."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
@@ -192,7 +193,7 @@ class StartupLock:
 
 @contextmanager
 def _startup(path: Path) -> Iterator[None]:
-    """Have the ``StartupLock`` inside. Raises ``ListenError`` if somebody keeps it."""
+    """Hold the ``StartupLock`` inside. Raises ``ListenError`` if another process keeps it."""
     lock = _patiently(path, lambda: StartupLock.take(path))
     try:
         yield
@@ -201,7 +202,7 @@ def _startup(path: Path) -> Iterator[None]:
 
 
 def _patiently(path: Path, take: Callable[[], _Taken | None]) -> _Taken:
-    """What ``take`` gives at last. Raises ``ListenError`` if it is None for too long."""
+    """Call ``take`` until it returns a lock. Raises ``ListenError`` after `STARTING_PATIENCE`."""
     deadline = time.monotonic() + STARTING_PATIENCE
     while (lock := take()) is None:
         if time.monotonic() > deadline:
@@ -216,7 +217,7 @@ def _patiently(path: Path, take: Callable[[], _Taken | None]) -> _Taken:
 
 
 def _clear(path: Path) -> None:
-    """Remove what is stale. Raises ``ListenError`` for what isn't."""
+    """Remove a stale socket at the path. Raises ``ListenError`` for anything else there."""
     try:
         kind = path.lstat().st_mode
     except FileNotFoundError:
@@ -240,7 +241,7 @@ def _clear(path: Path) -> None:
 
 
 def _probe(path: Path) -> str | None:
-    """Who listens at the path, in words; None if nobody does."""
+    """Return in words which process listens at the path; None if none does."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.setblocking(False)
         try:
@@ -248,21 +249,24 @@ def _probe(path: Path) -> str | None:
         except (ConnectionRefusedError, FileNotFoundError):
             return None
         except OSError as failure:
-            # Its queue is full, it isn't ours to connect to, it isn't a stream: somebody's, anyway.
+            # Its queue is full, we may not connect, or it isn't a stream: it is in use, anyway.
             return f"a program that can't be asked ({failure.strerror})"
         peer = who_is_there(probe.getsockopt)
     return "another program" if peer.pid is None else f"process {peer.pid}"
 
 
 class Peer(msgspec.Struct, frozen=True):
-    """The process at the far end of a unix socket; None for what the system doesn't tell."""
+    """The process at the far end of a unix socket; fields that the system doesn't tell are None."""
 
     pid: int | None = None
     uid: int | None = None
 
 
 def who_is_there(getsockopt: Callable[[int, int, int], bytes]) -> Peer:
-    """Ask a connected unix socket's ``getsockopt``. Raises ``OSError`` if the far end has gone."""
+    """Return the peer of a connected unix socket, by the socket's ``getsockopt``.
+
+    Raises ``OSError`` if the peer has gone.
+    """
     if sys.platform == "linux":
         ucred = struct.Struct("3i")
         raw = getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, ucred.size)
@@ -278,7 +282,7 @@ def who_is_there(getsockopt: Callable[[int, int, int], bytes]) -> Peer:
 
 
 def in_use(path: Path, reason: str) -> str:
-    """The error for a path that somebody has; ``reason`` says who, and what to do about it."""
+    """Return the error text for a path in use; ``reason`` says by whom, and what to do about it."""
     return (
         f"app-server control socket is already in use at {path}: {reason}; or choose another path"
         " with --listen unix://PATH"
@@ -300,13 +304,14 @@ class Claim:
     path: Path
     socket: socket.socket
     _made: tuple[tuple[Path, tuple[int, int]], ...]
-    """What leads there, the link first where there is one: a path, and what tells it is ours."""
+    """Paths that lead to the socket, the link first where there is one. Each stands with its device
+    and inode, which tell that it is still ours."""
     _lock: _Lock
 
     def release(self) -> None:
         """Remove the path, if it still leads to this socket, and the lock. Idempotent.
 
-        To be called before the socket is closed: until then its inode can't become another's.
+        Call it before the socket is closed: until then its inode can't become another's.
         """
         try:
             if self._lock.descriptor is not None:
@@ -321,7 +326,7 @@ class Claim:
 def _bind(path: Path, lock: _Lock, backlog: int) -> Claim:
     bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        # A socket is born with the mode that the mask leaves: no moment when others could connect.
+        # A new socket has the mode that the umask leaves: others can't connect for a moment even.
         former = os.umask(0o777 & ~PRIVATE_SOCKET)
         try:
             bound.bind(str(path))
@@ -332,16 +337,16 @@ def _bind(path: Path, lock: _Lock, backlog: int) -> Claim:
     except OSError as failure:
         bound.close()
         if failure.errno == errno.EADDRINUSE:
-            # Bound since it was cleared, by one that doesn't know the lock.
+            # Bound since it was cleared, by a program that doesn't know the lock.
             raise _in_use(path, _probe(path) or "a program that is just starting") from failure
         raise
 
 
 def _bind_elsewhere(path: Path, lock: _Lock, backlog: int) -> Claim:
-    """At a short path, to which a link leads from the long one."""
+    """Bind at the short path, and make a link to it at the long one."""
     place = short_place(path)
     _prepare_short_places(place.parent)
-    # Codex has this lock while it binds there and while it goes, so it is had for no longer.
+    # Codex holds this lock only while it binds there and while it ends, so we hold it no longer.
     at_place = _take_place(path, place)
     try:
         claim = _bind(place, lock, backlog)
@@ -358,7 +363,10 @@ def _bind_elsewhere(path: Path, lock: _Lock, backlog: int) -> Claim:
 
 
 def _take_place(path: Path, place: Path) -> _Lock:
-    """The lock of a place that is clear. A codex that ends removes its link first: it may last."""
+    """Lock the short path once it is free.
+
+    A codex that ends removes its link first, so the socket behind it may stay for a moment.
+    """
     deadline = time.monotonic() + STARTING_PATIENCE
     while True:
         lock = _patiently(path, lambda: _try_lock(place))
@@ -377,14 +385,15 @@ def _take_place(path: Path, place: Path) -> _Lock:
 
 
 def short_place(path: Path) -> Path:
-    """Where Codex's own listener has the socket of this path."""
+    """Return the path at which Codex's own listener puts the socket of this path."""
     real = os.path.join(os.path.realpath(path.parent), path.name)  # noqa: PTH118 (no link itself)
     name = hashlib.sha256(os.fsencode(real)).hexdigest()
     return SHORT_PLACES.resolve() / f"codex-daemon-{os.geteuid()}" / name
 
 
 def _prepare_short_places(directory: Path) -> None:
-    """It stands where everybody may write, so somebody else may have made it before us."""
+    """Make the directory of short paths, or check it: its parent is writable for everybody, so
+    another user may have made it."""
     directory.mkdir(mode=PRIVATE_DIRECTORY, exist_ok=True)
     there = directory.lstat()
     if not stat.S_ISDIR(there.st_mode) or there.st_uid != os.geteuid():

@@ -1,11 +1,10 @@
-"""What one client's bytes say: WebSocket frames in, whole messages out. No I/O.
+"""A parser of one client's bytes: WebSocket frames in, whole messages out. No I/O.
 
-The WebSocket library (wsproto) judges everything odd: fragments, binary messages, pings, closes,
-and all that is malformed, with the code that it is closed with. It never sees the common case, a
-short text message in one frame, which it takes four times as long for as is needed (`_text`).
+The WebSocket library (wsproto) handles everything unusual: fragments, binary messages, pings,
+closes, and all that is malformed, with the code to close with. It never sees the common case, a
+short text message in one frame, for which it takes four times as long as is needed (`_text`).
 
-Hands to: ``downstream``, the messages, and in ``owed`` what is to be written back.
-Hears from: ``downstream``, the bytes as they come.
+Used by ``connection``.
 """
 
 from __future__ import annotations
@@ -28,21 +27,21 @@ MASK_BYTES = 4
 LEAST_BYTES = 2
 HEAD_BYTES = {IN_2_BYTES: 2 + 2 + MASK_BYTES, IN_8_BYTES: 2 + 8 + MASK_BYTES}
 SHORT_HEAD_BYTES = 2 + MASK_BYTES
-"""A client's frame: two bytes, its length if it is longer than these tell, the mask (RFC 6455,
-5.2); so its head's size goes by the length in its second byte."""
+"""Sizes of the head of a client's frame, by the length in its second byte. The head is two bytes,
+the payload's length if it doesn't fit in them, and the mask (RFC 6455, 5.2)."""
 
 SMALL_FRAGMENT = 256
-"""Bytes of a fragment below which it counts as idle: no library cuts messages that small."""
+"""Fragments with fewer bytes count as idle: no library cuts messages that small."""
 
 ALL = 2**63
 """More frames than there can be."""
 
 SHORT_TEXT = 32 * 1024
-"""Bytes up to which a text is unmasked here; of longer ones the library's way is the quicker."""
+"""Texts up to this many bytes are unmasked here; for longer ones the library is quicker."""
 
 
 def accepted(key: bytes) -> bytes:
-    """The answer 101 to an upgrade with this ``Sec-WebSocket-Key``."""
+    """Return the 101 response to an upgrade with this ``Sec-WebSocket-Key``."""
     return (
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: WebSocket\r\nConnection: Upgrade\r\n"
         b"Sec-WebSocket-Accept: " + generate_accept_token(key) + b"\r\n\r\n"
@@ -51,29 +50,33 @@ def accepted(key: bytes) -> bytes:
 
 @attrs.define(eq=False, repr=False)
 class FrameReader:
-    """One connection's frames. ``limit``: bytes of a message; a longer one ends it with 1009.
-
-    ``owed``: frames to write back, in order. ``ended``: the client's close frame has come, or
-    something after which nothing can be read; then ``owed`` holds the close frame for it.
-    ``more``: whether the last `feed` left bytes that it hasn't looked at. ``idle``: how many frames
-    came that carry nothing or next to nothing: pings, pongs, the smallest fragments.
-    """
+    """Reads one connection's frames, and makes the frames that answer them."""
 
     limit: int
+    """Most bytes of a message; a longer one ends the connection with 1009."""
     owed: list[bytes] = attrs.field(factory=list)
+    """Frames to write back, in order."""
     ended: bool = False
+    """True if the client's close frame has come, or something after which nothing can be read.
+    Then ``owed`` holds the close frame that answers it."""
     more: bool = False
+    """True if the last `feed` left frames unread that may be complete."""
     idle: int = 0
+    """Number of frames that carried nothing or next to nothing: pings, pongs, the smallest
+    fragments. The caller resets it."""
     _made: Connection | None = None
     _buffer: bytearray = attrs.field(factory=bytearray)
     _parts: list[str] = attrs.field(factory=list)
+    """Texts of the fragments of the message that is under way."""
     _size: int = 0
+    """Bytes of its payload so far."""
     _in_parts: bool = False
+    """True if a fragmented message is under way."""
 
     def feed(self, received: bytes | bytearray, most: int = ALL) -> list[bytes | None]:
-        """The messages that are complete now: UTF-8 of each text, None for a binary one.
+        """Return the messages that are complete now: UTF-8 of each text, None for a binary one.
 
-        ``most`` frames are looked at; the others stay, for the next call (see ``more``).
+        At most ``most`` frames are read; the others stay for the next call (see ``more``).
         """
         buffer = self._buffer
         buffer += received
@@ -99,20 +102,20 @@ class FrameReader:
         return taken
 
     def close(self, code: int, reason: str) -> bytes:
-        """Our close frame. What comes until the client's own is still read."""
+        """Return our close frame. Frames before the client's own close frame can still be fed."""
         return self._library.send(CloseConnection(code, reason))
 
     @property
     def _library(self) -> Connection:
-        """Made when it is needed: of most connections it never sees more than the last frame."""
+        """The library's connection, made when needed: mostly it sees nothing but the last frame."""
         if self._made is None:
             self._made = Connection(ConnectionType.SERVER)
         return self._made
 
     def _payload(self, at: int) -> tuple[int, int] | None:
-        """Where the payload of the frame at ``at`` begins and ends; None while some is missing.
+        """Return start and end of the payload of the frame at ``at``; None while some is missing.
 
-        A frame that can't be right goes on to the end of all there is, for the library to judge.
+        A malformed frame reaches to the end of the buffer, so that the library judges it.
         """
         buffer = self._buffer
         there = len(buffer)
@@ -133,7 +136,7 @@ class FrameReader:
         return (start, start + length) if there >= start + length else None
 
     def _is_short_text(self, at: int, size: int) -> bool:
-        """Whether the frame at ``at`` is a whole message of the common kind."""
+        """Return whether the frame at ``at`` is a whole short text message."""
         first, second = self._buffer[at], self._buffer[at + 1]
         whole = first == FINAL_TEXT and not self._in_parts
         return whole and second & MASKED > 0 and size <= SHORT_TEXT
@@ -177,7 +180,7 @@ class FrameReader:
 
 
 def _is_sane(first: int, second: int) -> bool:
-    """Whether a client's frame may begin with these bytes."""
+    """Return whether a client's frame may begin with these bytes."""
     opcode = first & OPCODE
     if not second & MASKED or first & RESERVED or opcode not in OPCODES:
         return False
@@ -186,9 +189,9 @@ def _is_sane(first: int, second: int) -> bool:
 
 
 def _text(buffer: bytearray, start: int, end: int) -> bytes | None:
-    """What the mask before ``start`` hides; None if it isn't UTF-8.
+    """Unmask the payload by the mask before ``start``; None if the text isn't UTF-8.
 
-    Both are taken as one long number each: the quickest way to XOR them that Python has.
+    Payload and mask are one long number each: the quickest XOR that Python has.
     """
     size = end - start
     mask = bytes(buffer[start - MASK_BYTES : start]) * (size // MASK_BYTES + 1)

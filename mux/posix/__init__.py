@@ -1,7 +1,8 @@
-"""What the operating system gives this process, and how to use it without surprises.
+"""Helpers around what the operating system gives this process.
 
-``descriptors``: how many file descriptors there may be. ``standard_streams``: stdin, stdout and
-stderr, as a program may be started with. ``private_file``: files that are this user's alone.
+``descriptors`` sets the limit on file descriptors. ``standard_streams`` handles stdin, stdout and
+stderr as a program may be started with them. ``private_file`` opens files that are this user's
+alone.
 
 Every shell may import it, the stdio bridge too. It imports nothing of the package but ``errors``.
 """

@@ -1,14 +1,12 @@
-"""Files that are this user's alone: every file of state, token, secret and key is opened here.
+"""Files that are this user's alone: every state, token, secret and key file is opened here.
 
-In the place of such a file may stand something else: a pipe that nobody writes into, a device, a
-link, a file that others may change. So it is looked at before it is opened, opened without waiting,
-and looked at again through its descriptor. What isn't fit is refused, and the error names it.
+Something else may stand in the place of such a file: a pipe that nobody writes into, a device, a
+link, a file that others may change. So the path is checked before it is opened, opened without
+waiting, and checked again through its descriptor. An unfit file is refused, and the error names it.
 
-Loose modes of one's own files are mended, with a word in the log; what is made here has the mode
-that it should have, whatever the umask. A link is followed for reading only, and only where the
-settings name the file, since secrets are often mounted so.
-
-Hands to: those who read and write such files, bytes and descriptors. Hears from: the file system.
+Too permissive modes of our own files are tightened, with a line in the log. New files have the
+right mode, whatever the umask. A link is followed for reading only, and only where the settings
+name the file, since secrets are often mounted so.
 """
 
 from __future__ import annotations
@@ -25,10 +23,12 @@ PRIVATE_DIRECTORY: Final = 0o700
 OTHERS_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
 
 MOST_BYTES: Final = 64 * 1024 * 1024
-"""Of a state file: the largest, what 512 devices want to be told of, has a quarter of it."""
+"""Most bytes of a state file: the largest, the notice preferences of 512 devices, has a quarter of
+it."""
 
 MOST_OF_A_SECRET: Final = 64 * 1024
-"""A service account's JSON has 2 KiB; who names a video by mistake is told so at once."""
+"""Most bytes of a secret. A service account's JSON has 2 KiB; a video that was named by mistake is
+refused at once."""
 
 _ALWAYS: Final = os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 
@@ -44,7 +44,7 @@ _KINDS: Final = (
 
 
 class UnfitError(OSError):
-    """What stands at the path isn't a file that can be used; ``strerror`` says why, for people."""
+    """The file at the path can't be used; ``strerror`` says why, for people."""
 
     def __init__(self, path: Path, reason: str) -> None:
         super().__init__(errno.EINVAL, reason, str(path))
@@ -54,7 +54,7 @@ class UnfitError(OSError):
 
 
 def read(path: Path, *, links: bool = False, foreign: bool = False) -> bytes:
-    """What stands in a file. ``links``, ``foreign``: see ``open_file``.
+    """Read a file. ``links`` and ``foreign``: see ``open_file``.
 
     Raises ``UnfitError``, other ``OSError``.
     """
@@ -62,7 +62,7 @@ def read(path: Path, *, links: bool = False, foreign: bool = False) -> bytes:
 
 
 def read_secret(path: Path) -> bytes:
-    """What stands in a token, secret or key file that the settings name.
+    """Read a token, secret or key file that the settings name. A link to it is followed.
 
     Raises ``UnfitError``, other ``OSError``.
     """
@@ -81,10 +81,10 @@ def _read(descriptor: int, path: Path, most: int) -> bytes:
 
 
 def open_file(path: Path, flags: int, *, links: bool = False, foreign: bool = False) -> int:
-    """A descriptor of the file, as ``os.open`` makes it. Never waits for another program.
+    """Open a file as ``os.open`` does, and return its descriptor. Never waits for another program.
 
-    With ``os.O_CREAT`` it may be made. ``links``: it may be a link to a file; ``foreign``: others
-    may own and change it. Raises ``UnfitError``, other ``OSError``.
+    With ``os.O_CREAT`` in ``flags`` a missing file is made. ``links``: the path may be a link to a
+    file. ``foreign``: others may own and change the file. Raises ``UnfitError``, other ``OSError``.
     """
     if not flags & os.O_EXCL:
         try:
@@ -107,9 +107,10 @@ def open_file(path: Path, flags: int, *, links: bool = False, foreign: bool = Fa
 
 
 def check(path: Path) -> bool:
-    """Judge a file that another library will open; whether it is there. Raises as ``open_file``.
+    """Check a file that another library will open. Return whether it exists.
 
-    It isn't opened here: to close it again would end the locks that this process has on it.
+    The file isn't opened: closing it again would end the locks that this process has on it. Raises
+    like ``open_file``.
     """
     try:
         there = path.lstat()
@@ -126,15 +127,15 @@ def check(path: Path) -> bool:
 
 
 def make_directory(path: Path, *, links: bool = False) -> None:
-    """Have a directory that only this user writes in. Raises ``UnfitError``, other ``OSError``.
+    """Make a directory that only this user may write in, or check it if it exists.
 
-    ``links``: it may be a link to one.
+    ``links``: the path may be a link to a directory. Raises ``UnfitError``, other ``OSError``.
     """
     missing = [each for each in (path, *path.parents) if not os.path.lexists(each)]
     for each in reversed(missing):
         try:
             each.mkdir(mode=PRIVATE_DIRECTORY)
-        except FileExistsError:  # another one is making it, too
+        except FileExistsError:  # another process makes it, too
             continue
         each.chmod(PRIVATE_DIRECTORY)
     flags = os.O_RDONLY | os.O_DIRECTORY | _ALWAYS | (0 if links else os.O_NOFOLLOW)
@@ -149,7 +150,7 @@ def make_directory(path: Path, *, links: bool = False) -> None:
 
 
 def sync_directory(path: Path) -> None:
-    """Have the names in it on the disk. Blocks. Raises ``OSError``."""
+    """Sync a directory's names to the disk. Blocks. Raises ``OSError``."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | _ALWAYS)
     try:
         os.fsync(descriptor)
@@ -157,7 +158,7 @@ def sync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
-# -- what is fit -----------------------------------------------------------------------------------
+# -- checks ----------------------------------------------------------------------------------------
 
 
 def _require_file(there: os.stat_result, path: Path) -> None:
@@ -174,7 +175,7 @@ def _is_own(there: os.stat_result) -> bool:
 
 
 def _require_ours(there: os.stat_result, path: Path, handle: int | Path) -> None:
-    """Nobody else may change it; if it is ours, nobody else may any more. Root may anyway."""
+    """Refuse a file that other users (but root) can change; if it is ours, tighten its mode."""
     if not _is_own(there) and there.st_uid != 0:
         raise UnfitError(
             path,
@@ -190,6 +191,6 @@ def _require_ours(there: os.stat_result, path: Path, handle: int | Path) -> None
 
 
 def _say(text: str, path: Path) -> None:
-    import structlog  # noqa: PLC0415 (the stdio door and the hooks of a start do without it)
+    import structlog  # noqa: PLC0415 (the stdio bridge and the hooks of a start do without it)
 
     structlog.get_logger().warning(text, path=str(path))

@@ -1,6 +1,6 @@
-"""stdin, stdout and stderr as a program may be started with: closed, without a reader, or stuck.
+"""stdin, stdout and stderr as a program may be started with: closed, without a reader, or stalled.
 
-Hands to: file descriptors 0 to 2. Hears from: the entry points; ``stdio``, what it tells a person.
+Used by the entry points, and by ``stdio`` for messages to a person.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ ALL: Final = (0, 1, STDERR)
 
 
 def complete() -> None:
-    """Put ``/dev/null`` where a standard descriptor is closed. Called first of all.
+    """Put ``/dev/null`` where a standard descriptor is closed. Call it before anything else.
 
-    Else the next file or socket gets its number, and what is said to a person is written there.
-    ``sys.__stderr__`` stays None where it was closed, which tells.
+    Else the next file or socket gets its number, and messages to a person are written into it.
+    ``sys.__stderr__`` stays None if stderr was closed, by which ``server.stderr`` knows.
     """
     for descriptor in ALL:
         try:
@@ -32,14 +32,14 @@ def complete() -> None:
 
 
 def say(text: str) -> None:
-    """Write to stderr what it takes at once; the rest is dropped. Never waits, never fails.
+    """Write to stderr as much as it takes at once; the rest is dropped. Never waits, never fails.
 
-    For programs that do one thing at a time, and mustn't stand still because nobody reads them.
+    For programs that do one thing at a time, and mustn't stall because nobody reads their stderr.
     """
     left = text.encode(errors="backslashreplace")
     poll = select.poll()
     poll.register(STDERR, select.POLLOUT)
     with contextlib.suppress(OSError):
         while left and any(event & select.POLLOUT for _, event in poll.poll(0)):
-            # As much as never blocks once `poll` has said so.
+            # A write of this size never blocks once `poll` has reported the pipe as writable.
             left = left[os.write(STDERR, left[: select.PIPE_BUF]) :]

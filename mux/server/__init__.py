@@ -1,8 +1,8 @@
 """The running broker.
 
-Read ``serve`` first: it opens everything in order, or says what is in the way. ``nursery`` is what
-then runs: tasks, signals, drain. ``metrics``, ``logs`` and ``systemd_notify`` tell operators about
-it.
+Read ``serve`` first: it opens everything in order, or says what is in the way. ``nursery`` then
+runs it: tasks, signals, drain. ``metrics``, ``logs`` (by way of ``stderr``) and ``systemd_notify``
+report to operators; ``terminal`` tells whether a SIGHUP means that the terminal is gone.
 
 Imports the shells that make a broker, not ``cli``, ``stdio`` or ``demo``. Only ``cli`` imports it.
 """

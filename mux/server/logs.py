@@ -1,11 +1,10 @@
 """Logs: lines on stderr, for a person on a terminal and as JSON elsewhere.
 
-Hands to: ``stderr``.
-Hears from: every shell, by ``structlog.get_logger()``; the libraries, by ``logging``.
+Used by every shell, by ``structlog.get_logger()``, and by libraries, by ``logging``.
 
-A call below the level costs one no-op method (structlog's filtering logger), which is what makes a
-debug line for every message affordable. What people say to their agents never gets here: the keys
-in ``WITHHELD`` are replaced, so that a slip in one call shows as a slip and not as a leak.
+A call below the level costs one no-op method (structlog's filtering logger), so a debug line for
+every message is affordable. People's words to their agents are never logged: values of the keys in
+``WITHHELD`` are replaced, so that a mistake in one call shows as a mistake and not as a leak.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from mux.server.stderr import Stderr
 
 @contextmanager
 def _absent(module: str) -> Iterator[None]:
-    """Have ``import module`` fail inside, as where it isn't installed, unless it is there."""
+    """Make ``import module`` fail inside, as if not installed, unless it is loaded already."""
     if module in sys.modules:
         yield
         return
@@ -34,8 +33,8 @@ def _absent(module: str) -> Iterator[None]:
         del sys.modules[module]
 
 
-# structlog loads rich where it can, and pygments with it, to draw tracebacks: 40 ms at every start,
-# for nothing: tracebacks are text here before structlog sees them (see _processors).
+# structlog loads rich and pygments, where they are installed, to draw tracebacks: 40 ms at every
+# start. They have no use here, as tracebacks are text before structlog sees them (_processors).
 with _absent("rich"):
     import structlog
 
@@ -45,7 +44,7 @@ if TYPE_CHECKING:
 WITHHELD = frozenset(
     {"params", "result", "payload", "frame", "headers", "authorization", "token", "secret"}
 )
-"""Keys whose values are a person's words or a way in. They are never printed, whoever logs them."""
+"""Keys whose values are a person's words or a credential; they are never printed."""
 
 LEVELS = {
     "debug": logging.DEBUG,
@@ -55,11 +54,12 @@ LEVELS = {
 }
 
 LIBRARY_LEVEL = logging.WARNING
-"""Libraries log whole messages at DEBUG (trio-websocket does), so theirs is never lowered."""
+"""Level of libraries. They log whole messages at DEBUG (trio-websocket does), so it is never
+lowered."""
 
 LONGEST_TEXT = 32 * 1024
-"""Characters of one value. A traceback through all nurseries has 10,000; a line of the app-server's
-stderr 16,384 bytes at most."""
+"""Most characters of one value. A traceback through all nurseries has 10,000; a line of the
+app-server's stderr has 16,384 bytes at most."""
 
 _CONTROLS = {
     code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"
@@ -67,9 +67,9 @@ _CONTROLS = {
 
 
 def configure(log: Log, stream: TextIO | None = None) -> None:
-    """Set up structlog and the libraries' ``logging`` for this process. Called once, at the start.
+    """Set up structlog and the libraries' ``logging`` for this process. Call it once, at the start.
 
-    ``stream`` None means stderr.
+    If ``stream`` is None, logs go to stderr.
     """
     stream = sys.stderr if stream is None else stream
     structlog.configure(
@@ -112,7 +112,7 @@ def withhold(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDic
 
 
 def shorten(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """Cut texts that nobody would read to their end; a long traceback shows its end, too."""
+    """Cut the middle out of very long texts: of a traceback both ends are of use."""
     for key, value in event.items():
         if isinstance(value, str) and len(value) > LONGEST_TEXT:
             more = f"[{len(value) - LONGEST_TEXT} characters left out]"
@@ -122,9 +122,9 @@ def shorten(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict
 
 
 def neutralize(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """Write control characters out: a client's name must not drive the operator's terminal.
+    """Escape control characters: a client's name must not control the operator's terminal.
 
-    Line ends survive only in a traceback. JSON does all this by itself.
+    Line ends stay only in a traceback. The JSON format escapes all of them by itself.
     """
     for key, value in event.items():
         if isinstance(value, str):

@@ -1,11 +1,9 @@
-"""The metrics, in Prometheus' format: read from the broker's state when somebody asks.
+"""The metrics, in Prometheus' format: read from the broker's state at each scrape.
 
-Nothing is counted for their sake on the way of a message but a few plain integers (``Traffic``,
-``ClientState.counts``, ``Histogram``). Labels have few values: no client, thread or path is one.
+On the way of a message only a few plain integers are counted for them (``Traffic``,
+``State.counts``, ``Histogram``). Labels have few values: no client, thread or path is one.
 
-Hands to: ``routes``, an ``Exposition``. Hears from: ``routes``, when it is scraped; it reads the
-core's state, ``dispatcher``, ``journal``, ``audit_log``, ``upstream``, ``throttle`` and
-``push.sender``, and changes nothing.
+Used by ``nursery``, which loads this module late. It reads state and changes nothing.
 """
 
 from __future__ import annotations
@@ -52,7 +50,7 @@ OUTCOMES: Final = {
     "late": LATE,
     "refused": "answer/refused",
 }
-"""What becomes of an answer to an approval, and as what it is counted."""
+"""The label of each outcome of an answer to an approval, and the core's count that it reads."""
 
 
 ENDS: Final[tuple[Push, ...]] = ("sent", "given up", "expired", "withdrawn", "replaced")
@@ -60,7 +58,7 @@ ENDS: Final[tuple[Push, ...]] = ("sent", "given up", "expired", "withdrawn", "re
 
 @attrs.define(eq=False, repr=False)
 class Metrics(Collector):
-    """Everything that is told of one broker."""
+    """All metrics of one broker."""
 
     dispatcher: Dispatcher
     upstream: Upstream
@@ -73,21 +71,21 @@ class Metrics(Collector):
 
     def __attrs_post_init__(self) -> None:
         self._registry.register(self)
-        # CPU, memory and descriptors, of both processes; nothing where there is no /proc.
+        # CPU, memory and descriptors of both processes; nothing where there is no /proc.
         ProcessCollector(registry=self._registry)
         ProcessCollector("appmux_app_server", self._app_server, registry=self._registry)
 
     def expose(self, accept: str) -> Exposition:
-        """All of them now, in the format that ``accept`` (HTTP's ``Accept``) asks for."""
+        """Return all metrics as of now, in the format that ``accept`` (HTTP's header) asks for."""
         encode, content_type = choose_encoder(accept)
         return Exposition(encode(self._registry).decode(), content_type)
 
     def describe(self) -> list[Metric]:
-        """Nothing: else the registry collects once at its making, when nothing is there yet."""
+        """Return nothing; else the registry would collect at once, before there is any state."""
         return []
 
     def collect(self) -> Iterator[Metric]:
-        """One family of metrics after another."""
+        """Yield one family of metrics after another."""
         state = self.dispatcher.broker.state
         yield from self._of_app_server(state)
         yield from self._of_clients(state)

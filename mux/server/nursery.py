@@ -4,20 +4,22 @@
     ├─ upstream.run          the app-server, one life after another
     ├─ store.run             the journal on disk, written behind
     ├─ audit.run             the audit log, likewise
-    ├─ schema.run            what is experimental in the codex that runs
-    ├─ directories.run       what paths in requests mean
-    ├─ book.run              the device book, where it isn't written at once
-    ├─ pushes.run            what devices are to be told, sent to their push services
-    ├─ noticing.run          when quiet hours begin and end
-    ├─ dispatcher.run        has what is owed written; tells the core that a moment has come
-    ├─ watchdog.keep         systemd told that all is well, where it asks
-    ├─ signals               SIGTERM and SIGINT drain, a second one ends at once; SIGHUP reloads
+    ├─ schema.run            learns what is experimental in the codex that runs
+    ├─ directories.run       resolves paths in requests
+    ├─ access.registry.run   the device registry, where it isn't written at once
+    ├─ pushes.run            sends notices to the devices' push services
+    ├─ delivery.run          notices when quiet hours begin and end
+    ├─ dispatcher.run        writes outboxes; calls the core at its next deadline
+    ├─ journal reads         for clients that are behind
+    ├─ metrics               loads their library a second after the start
+    ├─ systemd_notify.keep   reports to systemd's watchdog, where there is one
+    ├─ signals, reload       SIGTERM and SIGINT drain, a second one ends at once; SIGHUP reloads
     └─ connections           outlives the accept loops by the time to drain
        └─ accept loops       cancelled first
-          └─ per connection: door → downstream
+          └─ per connection: routes → connection
 
-Stop order: accept loops, clients told (1001) and flushed, the app-server's stdin closed, waited
-for, terminated.
+Stop order: the accept loops end; clients get a close frame (1001) and what they are owed; the
+app-server's stdin is closed, its exit awaited; at last it is terminated.
 """
 
 from __future__ import annotations
@@ -74,28 +76,29 @@ log = structlog.get_logger()
 CLOSE_GOING_AWAY = 1001
 
 READ_AGAIN = 1.0
-"""Seconds before the disk is asked again for what a client missed, after it failed."""
+"""Seconds until entries that a client missed are read again, after reading them failed."""
 
 RELOAD_SECONDS = 10.0
-"""For which secrets and certificate are read again; from a disk it takes a millisecond."""
+"""Deadline for reading secrets and certificate again; from a disk it takes a millisecond."""
 
 COLLECTED = (2_000, 2, 100)
-"""When the garbage collector looks (``gc.set_threshold``). What clients and threads held goes by
-counting references: of thousands that came and left it has never found any. So it looks through
-what is young at once (up to 2 ms, in which no message moves), and through everything rarely: by
-Python's own settings that is 4 times until 4,000 clients have come, 0.2 s the last time.
+"""Thresholds of the garbage collector (``gc.set_threshold``). Objects of clients and threads are
+freed by counting references: of thousands that came and left, the collector has never found any.
+So it scans young objects often (up to 2 ms, in which no message moves), and all objects rarely. By
+Python's own thresholds it scans all of them 4 times until 4,000 clients have come, for 0.2 s the
+last time.
 """
 
 METRICS_AFTER = 1.0
-"""Seconds from the start until what metrics need is loaded, which takes a thread 30 ms of CPU: in
-the first moment those come who have waited for the broker."""
+"""Seconds from the start until the metrics' library is loaded, which takes a thread 30 ms of CPU.
+The first moment belongs to clients that have waited for the broker."""
 
 SIGNAL_STATUS = 128
 """A shell's way to say "ended by signal N": 128 + N."""
 
 
 class AppServerEndedError(AppmuxError):
-    """The app-server never came up, so the broker ends. ``exit_status`` is the app-server's."""
+    """The app-server never came up, so the broker ends, with the app-server's exit status."""
 
     def __init__(self, text: str, status: int) -> None:
         super().__init__(text)
@@ -192,10 +195,12 @@ class RunningServer:
                 self.refresh_journal_extent()
                 self._announce()
                 await self._stop.wait()
+                # The order of the end matters: no new clients; then those attached get 1001 and
+                # what they are owed; the app-server, whose output that is, ends last.
                 accepting.cancel_scope.cancel()
             self.dispatcher.close_all(CLOSE_GOING_AWAY, "appmux is shutting down")
             with trio.move_on_after(self.config.limits.drain):
-                while self._serving:  # until each has taken what it is owed, and its close frame
+                while self._serving:  # until each client has taken its outbox and close frame
                     self._served = trio.Event()
                     await self._served.wait()
             upstream.cancel_scope.cancel()
@@ -235,12 +240,12 @@ class RunningServer:
             self._served.set()
 
     def give_up(self, reason: str) -> None:
-        """The app-server never came up: nothing can be served."""
+        """Stop the broker: the app-server never came up, so nothing can be served."""
         self._given_up = reason
         self._stop.set()
 
     def refresh_journal_extent(self) -> None:
-        """Tell the store which deltas must stay, and the core what can still be replayed."""
+        """Tell the journal which deltas must stay, and the core which entries can be replayed."""
         self.store.running_floor = self.dispatcher.broker.running_floor
         kept = JournalExtent(self.store.epoch, self.store.earliest)
         if kept != self._kept:
@@ -248,7 +253,7 @@ class RunningServer:
             self.dispatcher.handle(kept)
 
     def fetch(self, wanted: ReadJournal) -> None:
-        """Have entries read for a client that is behind."""
+        """Have entries read for a client that is behind. Doesn't wait."""
         self._fetches[0].send_nowait(wanted)
 
     async def _read_for_those_behind(self) -> None:
@@ -264,6 +269,7 @@ class RunningServer:
                 continue
             cut = sum(len(entry.message) for entry in entries) >= wanted.max_bytes
             until = entries[-1].seq if entries and cut else wanted.until
+            # The extent first: if entries were pruned meanwhile, the core must know of the gap.
             self.refresh_journal_extent()
             self.dispatcher.handle(JournalRead(wanted.client, tuple(entries), until))
 
@@ -271,7 +277,7 @@ class RunningServer:
         return self.dispatcher.broker.state.appserver.state
 
     def ready(self) -> bool:
-        """Whether all is well: what ``/readyz`` answers."""
+        """Return whether all is well, as ``/readyz`` reports it."""
         troubles = (self.store.trouble, self.audit.trouble, self.access.registry.trouble)
         return self.dispatcher.ready() and not any(troubles)
 
@@ -280,24 +286,24 @@ class RunningServer:
             for line in each.announcement():
                 print(line, file=sys.stderr, flush=True)  # noqa: T201 (API)
         notify("READY=1")
-        # All that was imported and opened stays: looking through it again and again at every
-        # collection would take 50 ms, in which no message moves. (`cli` has switched it off.)
+        # All objects made so far stay: scanning them at each full collection would take 50 ms, in
+        # which no message moves. (`cli` has switched the collector off.)
         gc.freeze()
-        if sys.version_info < (3, 14):  # whose collector goes on in small steps
+        if sys.version_info < (3, 14):  # 3.14's collector works in small steps
             gc.set_threshold(*COLLECTED)
         gc.enable()
 
     async def _prepare_metrics(self) -> None:
-        """Load their library, which a start needs least, so that no scraper waits for it."""
+        """Load the metrics' library after the start, so that no scraper waits for it."""
         await trio.sleep(METRICS_AFTER)
         try:
             await trio.to_thread.run_sync(importlib.import_module, "mux.server.metrics")
             self._expose("")
-        except (ImportError, OSError) as failure:  # a scraper has it tried again
+        except (ImportError, OSError) as failure:  # the next scrape tries again
             log.warning("metrics not loaded", why=str(failure))
 
     def _expose(self, accept: str) -> Exposition:
-        """The metrics for a scraper."""
+        """Return the metrics for a scraper's ``Accept`` header."""
         if self._metrics is None:
             from mux.server.metrics import Metrics  # noqa: PLC0415 (a twentieth of the start)
 
@@ -321,13 +327,13 @@ class RunningServer:
                 log.info("draining", signal=self._signal.name, clients=self.dispatcher.attached)
                 notify("STOPPING=1")
                 self._stop.set()
-            elif number != signal.SIGHUP:  # the kernel and the shell may both tell of a terminal
+            elif number != signal.SIGHUP:  # kernel and shell may both send it for one terminal
                 log.warning("ending at once", signal=signal.Signals(number).name)
                 self.upstream.kill("the broker was told to end at once")
                 scope.cancel()
 
     async def _reload(self) -> None:
-        """Read again what was said to have changed, beside everything else, until cancelled."""
+        """Read secrets and certificate again after each SIGHUP, until cancelled."""
         while True:
             await self._changed.wait()
             self._changed = trio.Event()
@@ -337,7 +343,7 @@ class RunningServer:
 
     async def _read_again(self, what: str, read: Callable[[], Callable[[], None]]) -> None:
         try:
-            # A file server that doesn't answer holds up the thread alone.
+            # A file server that doesn't answer holds up only the thread.
             with trio.fail_after(RELOAD_SECONDS):
                 go_by_it = await trio.to_thread.run_sync(read, abandon_on_cancel=True)
             go_by_it()
@@ -359,7 +365,10 @@ class RunningServer:
         )
 
     def answer(self, asked: AnswerOutside) -> object:
-        """The result of a request that the shells answer; its scope is checked already."""
+        """Return the result of a request that is answered outside the core; `DEFERRED`: it follows.
+
+        The core has checked the request's scope. Raises ``AppmuxError``.
+        """
         match asked.method:
             case "mux/status":
                 return {"asker": asked.client, **self.dispatcher.report()}
@@ -379,7 +388,7 @@ class RunningServer:
         self.dispatcher.answered(asked, result)
 
     def status(self) -> dict[str, Any]:
-        """What only the server knows, for ``mux/status``."""
+        """Return the part of ``mux/status`` that only the server knows."""
         book = self.access.registry
         return {
             "appServer": {
@@ -402,7 +411,7 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 def notify(state: str) -> None:
-    """Tell systemd, where it started us with ``Type=notify``; else nothing.
+    """Send a state to systemd, if it started us with ``Type=notify``.
 
     The protocol (sd_notify(3)) is one datagram to the socket in ``NOTIFY_SOCKET``.
     """

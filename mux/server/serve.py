@@ -1,6 +1,6 @@
-"""``serve(config)``: open everything in order, or say what is in the way.
+"""``serve(config)`` opens everything in order, or says what is in the way. Start reading here.
 
-What then runs, and how it ends, is ``nursery``'s. Start reading here.
+``nursery`` then runs the broker until it ends.
 """
 
 from __future__ import annotations
@@ -39,17 +39,18 @@ from mux.upstream.process import Upstream
 from mux.upstream.schema import CodexSchema
 
 IDS_PER_SECOND = 2**20
-"""Server requests get ids from the broker's start in seconds times this: a broker that asks fewer a
-second never repeats an id of the one before it, and the ids stay exact in JavaScript (2**53)."""
+"""The first id of a server request is the broker's start in Unix seconds times this number. A
+broker that makes fewer requests a second never repeats an id of the broker before it, and the ids
+stay exact in JavaScript (2**53)."""
 
 log = structlog.get_logger()
 
 
 async def serve(config: Config, take_over: float | None = None) -> None:
-    """Run the broker until a signal drains it. Raises ``AppmuxError`` where it can't.
+    """Run the broker until a signal drains it. Raises ``AppmuxError`` if it can't start.
 
-    ``take_over``: seconds to wait at most until the app-server that has Codex's control socket is
-    idle, to take its place then; None to leave it alone.
+    ``take_over``: most seconds to wait until the app-server at Codex's control socket is idle, to
+    take its place then. None leaves that app-server alone.
     """
     descriptors.raise_limit()
     codex = find_codex(config.codex_bin, os.environ)
@@ -60,7 +61,7 @@ async def serve(config: Config, take_over: float | None = None) -> None:
     refuse_open_door(addresses, config.auth.mode)
     certificate = open_certificate(config.tls)
     listener.configure_inherited(opened, addresses, certificate)
-    authenticator = open_auth(config.auth)  # wrong settings are told before anything is claimed
+    authenticator = open_auth(config.auth)  # wrong settings are reported before anything is claimed
     state = state_dir.claim(config.state_dir)
     there = {each.url.partition("://")[2] for each in opened}
     try:
@@ -101,9 +102,10 @@ async def serve(config: Config, take_over: float | None = None) -> None:
 
 
 async def _try(addresses: list[Address], certificate: Certificate | None) -> None:
-    """Open and close all but the control socket: what is wrong there is better known before.
+    """Bind each address but the control socket once, and close it again.
 
-    They aren't left open meanwhile: clients would wait in vain.
+    So a wrong address is reported before the take-over starts. The listeners aren't left open
+    meanwhile: clients would wait in vain.
     """
     for address in addresses:
         if not _is_control(address):

@@ -1,14 +1,12 @@
-"""The broker's stderr: it never makes anybody wait, and a line that can't be written is no fault.
+"""The broker's stderr: writing never waits, and a line that can't be written is no error.
 
-The terminal closes, the pipe's reader goes or stands still, the disk that holds the log is full:
-the line is dropped and counted, and the next one is tried again. A thread writes, as nothing else
-never blocks: ``poll`` knows nothing of disks, and ``O_NONBLOCK`` would hold for everybody who
-shares the terminal or pipe.
+If the terminal closes, the pipe's reader goes or stalls, or the log's disk is full, the line is
+dropped and counted, and the next one is tried again. A thread writes, since nothing else never
+blocks the broker: ``poll`` doesn't cover disks, and ``O_NONBLOCK`` would hold for all programs that
+share the terminal or pipe.
 
-It takes the place of ``sys.stderr``, so that whatever is said there (log lines, banners, warnings,
+A `Stderr` replaces ``sys.stderr``, so that everything printed there (log lines, banners, warnings,
 tracebacks) goes this way.
-
-Hands to: file descriptor 2. Hears from: ``logs``, and all that prints to ``sys.stderr``.
 """
 
 from __future__ import annotations
@@ -27,13 +25,13 @@ from typing import Final
 from mux.posix.standard_streams import STDERR
 
 QUEUED_BYTES: Final = 1024 * 1024
-"""Kept for a reader that stands still; some 5,000 lines, more than a burst has."""
+"""Most bytes queued for a reader that stalls: some 5,000 lines, more than a burst has."""
 
 BATCH_BYTES: Final = 64 * 1024
-"""Written at once: what a pipe holds."""
+"""Most bytes of one write: as many as a pipe holds."""
 
 LAST_LINES_DEADLINE: Final = 1.0
-"""Seconds that the last lines have at the end of the process; one that reads needs none."""
+"""Seconds to write the last lines in at the end of the process; a reader that reads needs none."""
 
 STALLED: Final = "its reader takes nothing"
 CLOSED: Final = "it is closed"
@@ -42,8 +40,9 @@ CLOSED: Final = "it is closed"
 class Stderr(io.TextIOBase):
     """A text stream over a descriptor (None: there is none), written by a thread of its own.
 
-    ``dropped``: lines that were lost so far. ``trouble``: why, while that goes on. ``missed`` is
-    called with the number of lines lost, once lines are taken again; in the writing thread.
+    ``dropped`` counts the lines lost so far. ``trouble`` is the reason while lines are being lost.
+    ``missed`` is called, in the writing thread, with the number of lines lost, once lines are
+    taken again.
     """
 
     encoding = "utf-8"
@@ -60,16 +59,16 @@ class Stderr(io.TextIOBase):
         self._lines: deque[bytes] = deque()
         self._bytes = 0
         self._writing_since: float | None = None
-        # Reentrant: a finalizer that is run in here may have something to say, too.
+        # Reentrant: a finalizer that runs in here may print, too.
         self._changed = threading.Condition(threading.RLock())
         if descriptor is not None:
             threading.Thread(target=self._write_all, name="stderr", daemon=True).start()
             atexit.register(self.drain)
 
-    # ── for those who write ───────────────────────────────────────────────────────────────────
+    # ── the text stream ───────────────────────────────────────────────────────────────────────
 
     def write(self, text: str) -> int:
-        """Take the text; its lines are written when they are whole, or at ``flush``."""
+        """Take a text; its lines are written when they are whole, or at ``flush``."""
         if not isinstance(text, str):
             raise TypeError(f"expected text, not {type(text).__name__}")
         with self._changed:
@@ -79,7 +78,7 @@ class Stderr(io.TextIOBase):
         return len(text)
 
     def flush(self) -> None:
-        """Have what there is written, without waiting for it."""
+        """Queue an unfinished line, too. Doesn't wait until it is written."""
         with self._changed:
             self._take()
 
@@ -102,7 +101,7 @@ class Stderr(io.TextIOBase):
         self.trouble = reason
 
     def drain(self) -> None:
-        """Wait until all is written; one that has stood still for long isn't waited for."""
+        """Wait until all is written, but not for a write that began `LAST_LINES_DEADLINE` ago."""
         with self._changed:
             self._take()
             since = time.monotonic() if self._writing_since is None else self._writing_since
@@ -114,7 +113,7 @@ class Stderr(io.TextIOBase):
         return True
 
     def fileno(self) -> int:
-        """The descriptor. Raises ``OSError`` if there is none."""
+        """Return the descriptor. Raises ``OSError`` if there is none."""
         if self._descriptor is None:
             raise io.UnsupportedOperation(CLOSED)
         return self._descriptor
@@ -123,7 +122,7 @@ class Stderr(io.TextIOBase):
         return self._descriptor is not None and os.isatty(self._descriptor)
 
     def status(self) -> dict[str, object]:
-        """How it fares, for ``mux/status``."""
+        """Return lost lines and their reason, for ``mux/status``."""
         return {"droppedLines": self.dropped, "trouble": self.trouble}
 
     # ── the thread ────────────────────────────────────────────────────────────────────────────
@@ -133,7 +132,7 @@ class Stderr(io.TextIOBase):
         while True:
             batch = self._next_batch()
             left, reason = self._write(b"\n" + batch if torn else batch)
-            # What is cut off in the middle isn't gone on with: the next line gets one of its own.
+            # The rest of a line cut off in the middle is dropped: the next text starts a new line.
             torn = bool(left) and not batch.endswith(b"\n" + left) and left != batch
             with self._changed:
                 self._bytes -= len(batch)
@@ -161,12 +160,12 @@ class Stderr(io.TextIOBase):
             return b"".join(batch)
 
     def _write(self, data: bytes) -> tuple[bytes, str | None]:
-        """Write; what couldn't be, and why. Blocks."""
+        """Write. Return the rest that couldn't be written, and the reason. Blocks."""
         assert self._descriptor is not None
         while data:
             try:
                 data = data[os.write(self._descriptor, data) :]
-            except BlockingIOError:  # somebody who shares it has made it so
+            except BlockingIOError:  # a program that shares it has made it non-blocking
                 poll = select.poll()
                 poll.register(self._descriptor, select.POLLOUT)
                 poll.poll()
@@ -176,7 +175,7 @@ class Stderr(io.TextIOBase):
 
 
 def install() -> None:
-    """Put a `Stderr` in the place of ``sys.stderr``, unless somebody else has put his there."""
+    """Put a `Stderr` in the place of ``sys.stderr``, unless something else was put there."""
     there = sys.__stderr__
     if there is None:
         sys.stderr = Stderr(None)
@@ -185,7 +184,7 @@ def install() -> None:
 
 
 def status() -> dict[str, object]:
-    """How the log fares, for ``mux/status``."""
+    """Return lost log lines and their reason, for ``mux/status``."""
     there = sys.stderr
     if isinstance(there, Stderr):
         return there.status()

@@ -1,11 +1,11 @@
-"""The word to systemd that the broker is alive: ``WATCHDOG=1``, twice in each ``WatchdogSec=``.
+"""systemd's watchdog: sends ``WATCHDOG=1`` twice in each ``WatchdogSec=``.
 
-A broker that hangs can't say it, so systemd ends it and starts another. Nor is it said while the
+A broker that hangs can't send it, so systemd ends it and starts another. Nor is it sent when the
 app-server has been neither up nor given up on for minutes: then the broker waits for something
-that doesn't come, and a fresh start is the remedy. A full disk or an app-server that is down for
-good are no reason: a new broker would be no better off, and clients would lose their connection.
+that doesn't come, and a restart is the remedy. A full disk, or an app-server that is down for good,
+is no reason: a new broker would be no better off, and clients would lose their connections.
 
-Hands to: ``server.notify``. Hears from: the environment, how often; ``server``, the state.
+Used by ``nursery``. The interval comes from the environment.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ import trio
 from mux.core.state.app_server import AppServerState
 
 UNSETTLED_FOR: Final = 300.0
-"""Seconds. A start takes one or two, the longest back-off a minute."""
+"""Seconds in which the app-server must settle. A start takes one or two, the longest back-off a
+minute."""
 
 SETTLED: Final = frozenset({AppServerState.READY, AppServerState.DOWN})
 MICROSECONDS: Final = 1_000_000
@@ -30,7 +31,10 @@ log = structlog.get_logger()
 
 
 def interval(environ: Mapping[str, str]) -> float | None:
-    """Seconds between two words, half of what systemd waits; None if it doesn't watch us."""
+    """Return the seconds between two messages, half of systemd's deadline.
+
+    None means that systemd doesn't watch this process.
+    """
     if environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
         return None
     try:
@@ -45,7 +49,7 @@ async def keep(
     state: Callable[[], AppServerState],
     tell: Callable[[str], None],
 ) -> None:
-    """Say it until cancelled, where systemd watches."""
+    """Send ``WATCHDOG=1`` until cancelled; return at once if systemd has no watchdog on us."""
     every = interval(environ)
     if every is None:
         return

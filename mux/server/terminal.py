@@ -1,9 +1,9 @@
-"""The controlling terminal: whether a SIGHUP says that it has gone.
+"""The controlling terminal: tells whether a SIGHUP means that it is gone.
 
 SIGHUP has two meanings: "read your files again", from an operator or a service manager, and "your
-terminal is gone", from the kernel or a shell. Only the second comes with a terminal lost.
+terminal is gone", from the kernel or a shell. Only with the second is the terminal lost.
 
-Hands to: nobody. Hears from: ``server``, at its start and at a SIGHUP.
+Used by ``nursery``, at the start and at each SIGHUP.
 """
 
 from __future__ import annotations
@@ -16,26 +16,27 @@ from pathlib import Path
 import attrs
 
 DEVICE = Path("/dev/tty")
-"""The controlling terminal of whoever opens it."""
+"""The controlling terminal of the process that opens it."""
 
 _GONE = frozenset({errno.ENXIO, errno.EIO, errno.ENOENT, errno.ENODEV, errno.ENOTTY})
-"""What opening it says where there is none, or one that has hung up."""
+"""Errors of opening it if there is no terminal, or it has hung up."""
 
 
 @attrs.frozen
 class Terminal:
-    """``attended``: the process was started on a terminal, whose end is meant to be its own."""
+    """The terminal that the process was started on, if any."""
 
     attended: bool
+    """True if there was a terminal, and the process is meant to end with it."""
 
     @classmethod
     def at_start(cls) -> Terminal:
-        """As it is now. Who ignores SIGHUP (``nohup``) is to outlive the terminal."""
+        """Look for a terminal now. With SIGHUP ignored (``nohup``) the process is to outlive it."""
         nohup = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
         return cls(attended=not nohup and _is_there())
 
     def has_hung_up(self) -> bool:
-        """Whether it was there at the start and isn't any more."""
+        """Return whether the terminal was there at the start and isn't any more."""
         return self.attended and not _is_there()
 
 
@@ -43,7 +44,7 @@ def _is_there() -> bool:
     try:
         descriptor = os.open(DEVICE, os.O_RDONLY | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as failure:
-        # Anything else says nothing of the terminal: no descriptor free, a sandbox.
+        # Any other error says nothing about the terminal: no descriptor is free, or a sandbox.
         return failure.errno not in _GONE
     os.close(descriptor)
     return True

@@ -1,10 +1,10 @@
 """The app-server's process: spawn it, write its stdin, read its stdout and stderr, see it end.
 
-Hands to: ``dispatcher``, each line of stdout, and start and end of the process.
-Hears from: ``dispatcher``, the lines for its stdin.
+``dispatcher`` gets each line of stdout, and start and end of the process; it sends the lines for
+stdin.
 
-The pipe is read in large chunks, and all lines of a chunk are handled before the next read, nearly
-always in one step: that is what makes the batches that the clients' writers send.
+The pipe is read in large chunks. All lines of a chunk are handled before the next read, nearly
+always in one step, so that clients' writers send them in batches.
 """
 
 from __future__ import annotations
@@ -31,26 +31,26 @@ from mux.outbox import Outbox
 from mux.posix import descriptors
 
 CHUNK_BYTES = 256 * 1024
-"""Read at once, where the pipe holds as much: about a thousand small deltas."""
+"""Most bytes of one read: about a thousand small deltas."""
 
 PIPE_BYTES = 1024 * 1024
-"""Asked of the kernel (Linux) for stdout, so that a burst doesn't block the app-server; 64 KiB is
-the default, 1 MiB the most that an ordinary user may ask."""
+"""Size of stdout's pipe (Linux), so that a burst doesn't block the app-server. The default is
+64 KiB; 1 MiB is the most that an ordinary user may ask for."""
 
 STDERR_KEPT = 20
-"""Last lines of stderr that are told when the process ends: a panic's message and its place."""
+"""Last lines of stderr that are reported when the process ends: a panic's message and location."""
 
 STDERR_LINE_BYTES = 16 * 1024
-"""A longer line of stderr is cut: it goes into a log, where nobody reads more."""
+"""Bytes after which a line of stderr is cut: it goes into a log, where nobody reads more."""
 
 EOF_DEADLINE = 5.0
-"""Seconds from closing stdin to its exit, which takes 0.02 s when it is well."""
+"""Seconds from closing stdin to the exit; a healthy app-server takes 0.02 s."""
 
 TERMINATE_DEADLINE = 2.0
-"""Seconds from SIGTERM to its exit, before it is killed."""
+"""Seconds from SIGTERM to the exit; then the process is killed."""
 
 LAST_LINES_DEADLINE = 1.0
-"""Seconds from its exit to its last line being read; the pipe holds 1 MiB at most."""
+"""Seconds from the exit until the last lines are read; the pipe holds 1 MiB at most."""
 
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -59,39 +59,45 @@ log = structlog.get_logger()
 
 @attrs.define(eq=False, repr=False)
 class Upstream:
-    """One app-server process after another, each started when the core says so."""
+    """Runs one app-server process after another, each started when the core commands it."""
 
     command: tuple[str | Path, ...]
     dispatcher: Dispatcher
     generation: int = 0
+    """Processes started so far."""
     pid: int | None = None
+    """Of the process that runs; None while none does."""
     status: int | None = None
+    """Return code of the last process that ended."""
     stderr: deque[str] = attrs.field(factory=lambda: deque(maxlen=STDERR_KEPT))
+    """Last lines of stderr, without colours."""
     _outbox: Outbox = attrs.field(factory=Outbox)
     _process: trio.Process | None = None
     _killed_because: str | None = None
     _stopping: trio.Event = attrs.field(factory=trio.Event)
     _wait: float = 0.0
+    """Seconds from the core's latest ``start`` to the next process."""
     _wanted: trio.Event = attrs.field(factory=trio.Event)
     _binary: tuple[int, ...] | None = None
+    """Identity of the binary that runs."""
 
-    # ── what the core says ────────────────────────────────────────────────────────────────────
+    # ── commands of the core ──────────────────────────────────────────────────────────────────
 
     def send(self, line: bytes) -> None:
-        """Owe the app-server one line. Doesn't wait: what may be in flight bounds what is owed."""
+        """Append a line to the outbox. Doesn't wait: the limit on requests in flight bounds it."""
         self._outbox.append(line + b"\n")
 
     def start(self, after: float) -> None:
-        """Start the next process, after so many seconds. Said again, the last one holds."""
+        """Start the next process in so many seconds. A later call replaces the delay."""
         self._wait = after
         self._wanted.set()
 
     def stop(self) -> None:
-        """Let the process end in order: its stdin is closed once all is written."""
+        """End the process in order: its stdin is closed once the outbox is written."""
         self._stopping.set()
 
     def kill(self, reason: str) -> None:
-        """End the process at once, without its own good-bye."""
+        """Kill the process at once; ``reason`` is for people."""
         self._killed_because = reason
         if self._process is not None:
             self._process.kill()
@@ -99,7 +105,7 @@ class Upstream:
     # ── lives ─────────────────────────────────────────────────────────────────────────────────
 
     async def run(self) -> None:
-        """Run one process after another until cancelled; then end the one that runs, in order."""
+        """Run one process after another until cancelled; then end the running one in order."""
         while True:
             self._stopping, self._killed_because = trio.Event(), None
             try:
@@ -111,7 +117,7 @@ class Upstream:
             await self._until_wanted()
 
     async def _until_wanted(self) -> None:
-        """Wait until told to start, and then as long as told last."""
+        """Wait for ``start``, then for the delay of the latest call."""
         waits = True
         while waits:
             await self._wanted.wait()
@@ -139,7 +145,7 @@ class Upstream:
         self._outbox.descriptor = process.stdin.fileno  # type: ignore[attr-defined]
         _widen(process.stdout)
         log.info("app-server started", pid=process.pid, generation=self.generation)
-        # One for both who read it: what the first has of a line is the beginning of the second's.
+        # One buffer for both readers of stderr: the second one goes on with the first one's line.
         errors = Lines()
         try:
             async with trio.open_nursery() as nursery:
@@ -151,6 +157,7 @@ class Upstream:
                 await self._read(process.stdout)
                 nursery.cancel_scope.cancel()
         finally:
+            # Shielded: when the broker is cancelled, the app-server still ends in order.
             with trio.CancelScope(shield=True):
                 await _end(process)
                 await self._rest_of_errors(process.stderr, errors)
@@ -166,21 +173,21 @@ class Upstream:
         process.kill()
 
     def why_it_ended(self) -> str:
-        """For people: how the last process ended."""
+        """Return how the last process ended, for people."""
         return self._killed_because or _status_text(self.status)
 
     @property
     def killed(self) -> bool:
-        """Whether the last process was ended by the broker, or never started."""
+        """True if the broker killed the last process, or it couldn't be started."""
         return self._killed_because is not None
 
     @property
     def outdated(self) -> bool:
-        """Whether the binary on disk is another than the one that runs."""
+        """True if the binary on disk is another than the one that runs."""
         return self.pid is not None and self._binary != identity(self.command[0])
 
     async def _write(self, stdin: trio.abc.SendStream) -> None:
-        # A broken pipe is told by stdout's end, which comes with it.
+        # A broken pipe needs no report: stdout ends with it, and `_read` sees that.
         with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
             await self._outbox.write_to(stdin)
             await stdin.aclose()
@@ -189,6 +196,7 @@ class Upstream:
         lines = Lines()
         while chunk := await _receive(stdout):
             read = lines.split(chunk)
+            # Lines left over are handled after a checkpoint, so that a long chunk lets others run.
             while (heard := self.dispatcher.handle_lines(read)) < len(read):
                 read = read[heard:]
                 await trio.lowlevel.checkpoint()
@@ -198,7 +206,8 @@ class Upstream:
             self._log_errors(lines.split(chunk))
 
     async def _rest_of_errors(self, stderr: trio.abc.ReceiveStream, lines: Lines) -> None:
-        # What it said last is why it ended; a grandchild may hold the pipe open, so not for long.
+        # The last lines tell why the process ended. A grandchild may hold the pipe open, so don't
+        # wait long.
         with trio.move_on_after(TERMINATE_DEADLINE):
             await self._read_errors(stderr, lines)
         await stderr.aclose()
@@ -212,7 +221,7 @@ class Upstream:
 
 
 async def _receive(stdout: trio.abc.ReceiveStream) -> bytes:
-    """What came. Nearly always it has to be waited for, so that comes first."""
+    """Receive the next bytes. Waits before the first try: mostly nothing has come yet."""
     descriptor: int = stdout.fileno()  # type: ignore[attr-defined]
     while True:
         await trio.lowlevel.wait_readable(descriptor)
@@ -222,15 +231,19 @@ async def _receive(stdout: trio.abc.ReceiveStream) -> bytes:
 
 @attrs.define(eq=False, repr=False)
 class Lines:
-    """Splits a byte stream into lines; what a chunk leaves unfinished is kept in parts.
+    """Splits a byte stream into lines.
 
-    A line of many chunks is joined once, at its end, so that its length costs only once.
+    The parts of a line of many chunks are joined only once, at its end, so its length costs once.
     """
 
     _parts: list[bytes] = attrs.field(factory=list)
+    """Parts of the unfinished line."""
 
     def split(self, chunk: bytes | bytearray) -> list[bytes]:
-        """The lines that ``chunk`` completes, without ends. An unended last one never comes."""
+        """Return the lines that ``chunk`` completes, without line ends and empty lines.
+
+        An unfinished last line is never returned.
+        """
         *whole, rest = bytes(chunk).split(b"\n")
         if whole and self._parts:
             whole[0] = b"".join((*self._parts, whole[0]))
@@ -241,7 +254,11 @@ class Lines:
 
 
 async def _see_its_end(process: trio.Process, reading: trio.CancelScope) -> None:
-    """Its stdout's end tells, which is read first; unless a child that outlives it has that too."""
+    """Stop reading after the process's exit.
+
+    Normally the end of stdout tells of the exit, once everything is read. But a child that outlives
+    the process may hold stdout open.
+    """
     await process.wait()
     await trio.sleep(LAST_LINES_DEADLINE)
     reading.cancel()
@@ -252,7 +269,7 @@ async def _end(process: trio.Process) -> None:
     assert process.stdout
     await process.stdin.aclose()
     with trio.move_on_after(EOF_DEADLINE):
-        # It may be blocked on a full pipe: what it still says is read and dropped.
+        # It may be blocked on a full pipe, so its output is read and dropped.
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_drop, process.stdout)
             await process.wait()
@@ -287,6 +304,6 @@ def _status_text(status: int | None) -> str:
 
 def _widen(stdout: trio.abc.ReceiveStream) -> None:
     if sys.platform == "linux":
-        # Some sandboxes refuse; the default size works as well, only with more reads.
+        # Some sandboxes refuse. The default size works as well, only with more reads.
         with contextlib.suppress(OSError):
             fcntl.fcntl(stdout.fileno(), fcntl.F_SETPIPE_SZ, PIPE_BYTES)  # type: ignore[attr-defined]

@@ -1,20 +1,19 @@
-"""What is experimental in the codex that runs: out of its own JSON Schema, kept for each version.
+"""Learns what is experimental in the codex that runs, from its own JSON Schema; cached by version.
 
     STATE/codex-schema/VERSION+IDENTITY/
         stable.json, experimental.json   the bundles of `codex app-server generate-json-schema`
-        gate.json                        what the broker makes of them (`core.experimental.Gate`)
+        gate.json                        the broker's extract (`core.protocol.experimental.Gate`)
 
-What codex generates goes into ``STATE/codex-schema.new-…`` first, of which a kill leaves one, until
-the next start.
+Codex generates into ``STATE/codex-schema.new-…`` first. A kill leaves that directory until the next
+start.
 
-A directory is made once for each binary (told by its inode, time and size), beside everything else:
-nobody waits for it. Until it is known what holds for another binary that now runs, the last known
-holds; where nothing is known, nothing is refused. That it can't be made (a codex without that
-command, no disk) is logged, and nothing else.
+A directory is made once for each binary (identified by inode, time and size), in the background:
+nobody waits for it. After a change of the binary, the last known extract holds until the new one is
+made; if there is none, nothing is refused. A failure (a codex without that command, no disk) is
+logged, and has no other effect.
 
-Hands to: ``dispatcher``, what it learned, as the event ``ExperimentalSchemaLoaded``. Hears from:
-``dispatcher`` (the command ``LoadExperimentalSchema``); ``codex_binary``, which binary; the binary
-itself.
+The command ``LoadExperimentalSchema`` starts it, by way of ``dispatcher``; the event
+``ExperimentalSchemaLoaded`` brings the result.
 """
 
 from __future__ import annotations
@@ -49,44 +48,45 @@ EXPERIMENTAL: Final = "experimental.json"
 GATE: Final = "gate.json"
 
 NEW: Final = ".new-"
-"""In the name of a directory that isn't whole yet."""
+"""Part of the name of a directory that isn't complete yet."""
 
 ABANDONED: Final = 3600.0
-"""Seconds after which one that somebody began to keep is nobody's: it takes a moment."""
+"""Seconds after which an incomplete directory counts as abandoned; making one takes a moment."""
 
 DEADLINE: Final = 60.0
-"""Seconds for each run of the binary, which takes 0.3 s; the first from a cold disk some more."""
+"""Seconds for each run of the binary. A run takes 0.3 s, the first one from a cold disk some more.
+"""
 
 KEPT: Final = 4
-"""Directories: the codex that runs, the one before, and those of somebody who tries versions."""
+"""Directories to keep: of the codex that runs, the one before, and versions that a person tries."""
 
 log = structlog.get_logger()
 
 
 class SchemaError(AppmuxError):
-    """The binary's schema can't be had."""
+    """The binary didn't write its schema."""
 
 
 @attrs.define(eq=False, repr=False)
 class CodexSchema:
-    """Learns what is experimental in ``binary`` whenever it is asked to. ``tell``: what it learned.
-
-    ``version``: of the codex whose list holds now; None while none does.
-    """
+    """Learns what is experimental in a binary, each time that it is started."""
 
     binary: Path
     state_dir: Path
     tell: Callable[[Gate | None], None]
+    """Called with the result; None if there is none."""
     version: str | None = None
+    """Version of the codex whose result is in force; None while there is no result."""
     _wanted: trio.Event = attrs.field(factory=trio.Event)
     _learned: str | None = None
+    """Identity of the binary that was learned last."""
 
     def learn(self) -> None:
-        """The binary has been started, and may be another than before. Doesn't wait."""
+        """Have the binary examined: it has been started, and may have changed. Doesn't wait."""
         self._wanted.set()
 
     async def run(self) -> None:
-        """Learn what is asked for, until cancelled."""
+        """Examine the binary after each ``learn``, until cancelled."""
         await trio.to_thread.run_sync(_tidy, self.state_dir)
         while True:
             await self._wanted.wait()
@@ -99,7 +99,7 @@ class CodexSchema:
             except (AppmuxError, OSError, ValueError) as failure:
                 log.warning("codex's schema can't be had, so nothing is gated", why=str(failure))
                 gate = None
-            if which == identity_text(self.binary):  # else it is asked again, of the next one
+            if which == identity_text(self.binary):  # else ``learn`` will be called for the new one
                 self._learned = which
                 self.version = None if gate is None else gate.version
                 self.tell(gate)
@@ -127,7 +127,10 @@ class CodexSchema:
         return gate
 
     async def _generate_order(self, out: Path) -> None:
-        """Only the TypeScript shows in which order fields are declared; without it, it goes too."""
+        """Have the binary write TypeScript, the only form that shows the order of declared fields.
+
+        The schema can be used without that order.
+        """
         try:
             await _generate(self.binary, "ts", out, "--experimental")
         except SchemaError as failure:
@@ -135,13 +138,13 @@ class CodexSchema:
 
 
 def identity_text(binary: Path) -> str | None:
-    """What tells one binary from its successor, as a part of a file's name; None if it is gone."""
+    """Return the binary's identity as a part of a file's name; None if the binary is gone."""
     found = identity(binary)
     return None if found is None else "-".join(f"{number:x}" for number in found)
 
 
 async def _generate(binary: Path, what: str, out: Path, *options: str) -> None:
-    """Have the binary write its schema. Raises ``SchemaError``."""
+    """Have the binary write its schema to ``out``. Raises ``SchemaError``."""
     command = [str(binary), "app-server", f"generate-{what}", "--out", str(out), *options]
     with trio.move_on_after(DEADLINE) as deadline:
         done = await trio.run_process(
@@ -163,7 +166,7 @@ async def _generate(binary: Path, what: str, out: Path, *options: str) -> None:
 
 
 def _make(version: str, place: Path) -> Gate:
-    """What is experimental, out of what was generated. Raises ``OSError``, ``ValueError``."""
+    """Make the extract of the generated files. Raises ``OSError``, ``ValueError``."""
     orders = {
         f"{path.parent.name}/{path.stem}": declared(path.read_text(encoding="utf-8"))
         for path in place.glob("ts/v2/*Params.ts")
@@ -173,7 +176,7 @@ def _make(version: str, place: Path) -> Gate:
 
 
 def declared(source: str) -> list[str]:
-    """The names of a type's fields, as a generated TypeScript file declares them."""
+    """Return the names of a type's fields, in the order that its TypeScript file declares them."""
     found = re.search(r"export type \w+ = \{(.*)\}", _COMMENT.sub("", source), re.DOTALL)
     body, before = found[1] if found else "", ""
     while body != before:
@@ -191,7 +194,7 @@ def _read_kept(state_dir: Path, which: str) -> Gate | None:
     for path in (state_dir / DIRECTORY).glob(f"*+{which}/{GATE}"):
         try:
             gate = msgspec.json.decode(private_file.read(path), type=Gate)
-            os.utime(path.parent)  # by which the oldest is told
+            os.utime(path.parent)  # so that the oldest is the one unused for longest
         except (OSError, msgspec.DecodeError) as failure:
             log.warning("what was kept of codex's schema can't be read", why=str(failure))
         else:
@@ -217,7 +220,11 @@ def _keep(state_dir: Path, which: str, place: Path, gate: Gate) -> None:
 
 
 def _tidy(state_dir: Path) -> None:
-    """Remove what lives that were killed have left. The state directory itself is ours alone."""
+    """Remove what killed brokers have left.
+
+    In the state directory itself there is no other broker; in the directory of schemas a new entry
+    may be under way.
+    """
     _forget(list(state_dir.glob(f"{DIRECTORY}{NEW}*")))
     before = time.time() - ABANDONED
     kept = (state_dir / DIRECTORY).glob(f"*{NEW}*")
@@ -227,7 +234,7 @@ def _tidy(state_dir: Path) -> None:
 def _changed(path: Path) -> float:
     try:
         return path.lstat().st_mtime
-    except OSError:  # it has just got its name
+    except OSError:  # it has just been renamed
         return math.inf
 
 

@@ -1,9 +1,7 @@
-"""Asking a ``codex_binary`` binary for its version.
+"""Asks a codex binary for its version.
 
-Apart from ``codex_binary``, which the stand-in needs at once: trio takes longer to load than all of
-that.
-
-Hands to: ``host``, ``service``, ``schema``. Hears from: ``codex --version``.
+This stands apart from ``config.codex_binary``, which ``stdio.codex_wrapper`` loads at each start:
+trio takes longer to load than all of that.
 """
 
 from __future__ import annotations
@@ -18,16 +16,20 @@ import trio
 from mux.config.codex_binary import CodexError
 
 VERSION_DEADLINE = 20.0
-"""Seconds. The binary answers in milliseconds; npm's wrapper on a cold disk takes a few seconds."""
+"""Seconds for ``codex --version``. The binary answers in milliseconds; npm's wrapper on a cold disk
+takes a few seconds."""
 
 
 async def kill(process: trio.Process) -> None:
-    """End it at once: one that only tells something has nothing to lose."""
+    """Kill a process that only prints something: it has nothing to lose."""
     process.kill()
 
 
 async def codex_version(path: Path) -> str:
-    """What ``path --version`` says, as ``0.163.0``. Raises ``CodexError`` if it isn't codex."""
+    """Return the version that ``path --version`` prints, like ``0.163.0``.
+
+    Raises ``CodexError`` if it isn't codex.
+    """
     with trio.move_on_after(VERSION_DEADLINE) as deadline:
         try:
             done = await trio.run_process(
