@@ -148,7 +148,7 @@ class Glance:
 
     attention: Attention
     anywhere: Look | None = None
-    """The client that looks longest at anything."""
+    """The client that looks longest, at any thread or none."""
     _at: dict[str | None, Look] = attrs.field(factory=dict)
 
     def add(self, client: Client) -> None:

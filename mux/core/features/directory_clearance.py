@@ -42,7 +42,7 @@ _PRESUMED = Held(approval=b'"on-request"')
 default."""
 
 _LOOSEST = Held(approval=b'"never"', mode=b'"danger-full-access"')
-"""The loosest settings: no request is looser."""
+"""The loosest settings. Presumed where a request is compared once more later: none is looser."""
 
 Allow = Callable[[bytes], None]
 """Takes the params with which the request may go on."""

@@ -79,6 +79,7 @@ class LocalResumes:
         """Take the answer, good or not, to a request made here.
 
         The last one completes the resume: returns that request, its answer, and whether it failed.
+        None before that.
         """
         reading = self._waiting.pop(request.wire)
         fields = jsonrpc.read_fields(line) or {}

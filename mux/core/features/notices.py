@@ -329,7 +329,7 @@ class Notices:
                 self._inform(notice, only=frozenset(told.sent))
 
     def _weigh(self, each: OpenNotice, glance: Glance) -> None:
-        """Close or hold back a notice that somebody looks at; send others to whom they are due."""
+        """Close or hold back a notice that somebody looks at; push any other where that is due."""
         if each.request is None:
             look = glance.at_thread(each.notice.thread)
             if look is not None:

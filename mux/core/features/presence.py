@@ -23,7 +23,8 @@ INTERVAL = 0.25
 """Seconds between two pictures: a person doesn't see more, and a burst of joins is one picture."""
 
 BYTES_PER_SECOND = 4 * 1024 * 1024
-"""Bytes of pictures, to all clients. With hundreds of clients pictures come more rarely instead."""
+"""Bytes of pictures a second, to all clients together. With hundreds of clients, each picture for
+each of them, pictures come more rarely instead."""
 
 Picture = tuple[tuple[ClientId, tuple[str, ...], float | None], ...]
 """The facts that make two pictures differ: clients, what they follow, when they last drove."""

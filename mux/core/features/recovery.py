@@ -85,8 +85,8 @@ class Recovery:
         state.appserver.end()
         self._probe = None
         self._resuming.clear()
-        # In the order in which clients can follow it: their requests fail, server requests are
-        # resolved, and only then do turns and processes end.
+        # Clients see the end in this order: their requests fail, server requests are resolved,
+        # then turns and processes end.
         for request in state.scheduler.lose():
             text = f"the app-server ended before it answered `{request.method}`"
             self.client_requests.lost(request, text)

@@ -4,8 +4,8 @@ The rules stand in ``pending_requests``; here they are carried out, with ``votin
 answers. Which clients are offered a request depends on its row in THE TABLE: all followers of its
 thread, the client that registered the tool, or one client after another.
 
-Used by ``ResponseRouter``, ``NotificationRouter`` and ``Broker``; and by ``subscriptions``, when a
-client joins a thread.
+Used by ``NotificationRouter`` and ``Broker``; by ``subscriptions``, when a client joins or leaves a
+thread; and by ``recovery``.
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ MOST_KEPT = 64
 """Title turns remembered. With more of them at once, some titles are made twice."""
 
 MOST_WAITING = 64
-"""Clients that wait for one title: no one has more TUIs on a thread."""
+"""Clients that wait for one title: nobody has more TUIs on one thread."""
 
 LONGEST_OUTCOME = 256 * 1024
 """Bytes of a title turn's answer and notifications, which are some 4 KiB; a longer outcome isn't
