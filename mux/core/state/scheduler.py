@@ -107,7 +107,7 @@ class RequestScheduler:
         return sum(len(line.queue) for line in self._lines.values())
 
     def has(self, request: Request) -> bool:
-        """Return whether the request is queued, or upstream and not given up."""
+        """Return whether the request is upstream or queued: not answered, dropped or lost."""
         line = self._lines.get(request.account)
         queued = line is not None and request in line.queue
         return queued or self.upstream.get(request.wire) is request
