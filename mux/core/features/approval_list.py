@@ -1,6 +1,6 @@
-"""What waits for a person's word, as it is listed: ``mux/approvals/list``.
+"""``mux/approvals/list``: the approvals and questions that wait for a person's answer.
 
-Heard from: ``broker``; ``server_requests`` and the notices, which look at what a request is about.
+``server_requests`` and the notices use the helpers, to see what a request is about.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from mux.core.state.pending_requests import ServerRequest
 from mux.core.state.state import State
 
 LONGEST_ITEM = 256 * 1024
-"""Bytes of an item that is listed with its approval: more of a change nobody reads in a list."""
+"""Bytes of an item that is listed with its approval: nobody reads more of a change in a list."""
 
 
 def list_for(state: State, voting: Voting, client: Client, message: ClientMessage) -> None:
-    """Answer the request: what waits, oldest first."""
+    """Answer the request with what waits, oldest first."""
     waiting = [
         _shown(state, voting, request)
         for request in state.pending_requests.pending()
@@ -51,7 +51,10 @@ def _shown(state: State, voting: Voting, request: ServerRequest) -> dict[str, ob
 
 
 def item_about(state: State, request: ServerRequest) -> bytes:
-    """The item that it is about, as it began: an approval of files doesn't name them."""
+    """Return the item that a request is about, as it began: an approval of files doesn't name them.
+
+    ``null`` if there is none, or it is longer than ``LONGEST_ITEM``.
+    """
     id = jsonrpc.read_text((jsonrpc.read_fields(params_of(request)) or {}).get("itemId"))
     thread = state.threads.known.get(request.thread or "")
     item = thread.running.items.get(id or "") if thread is not None else None
@@ -61,10 +64,10 @@ def item_about(state: State, request: ServerRequest) -> bytes:
 
 
 def params_of(request: ServerRequest) -> bytes:
-    """Its params, as JSON text."""
+    """Return a request's params, as JSON text."""
     return params_in(request.offer)
 
 
 def params_in(line: bytes) -> bytes:
-    """The params of a message, as JSON text."""
+    """Return a message's params, as JSON text."""
     return (jsonrpc.read_fields(line) or {}).get("params", b"null")

@@ -1,14 +1,14 @@
-"""Who looks at what, as far as that can be known.
+"""Attention: who has which thread before them, as far as that can be known.
 
-A client that knows the broker says which thread is in its foreground (``mux/focus``). That holds as
-long as its connection, and for ``Timing.focus`` seconds after it was last heard: the socket of a
-phone that fell asleep stays open for minutes, and silence tells nothing of a person. From other
-clients nothing is known of their focus: what they do to a thread (start, steer or interrupt a turn,
-answer an approval) counts for ``Timing.looking`` seconds.
+A client that knows the broker reports the thread in its foreground (``mux/focus``). The report
+holds as long as the connection, and at most for ``Timing.focus`` seconds after the client last sent
+anything: the socket of a phone that fell asleep stays open for minutes, and silence tells nothing
+of a person. The focus of other clients is unknown: what they do to a thread (start, steer or
+interrupt a turn, answer an approval) counts for ``Timing.looking`` seconds.
 
-Who looks at a thread looks at those of its sub-agents too. Unknown means nobody looks.
+Whoever looks at a thread looks at those of its sub-agents too. Unknown means nobody looks.
 
-Heard from: ``broker``; read by ``notices``.
+Used by ``notices``.
 """
 
 from __future__ import annotations
@@ -30,29 +30,28 @@ from mux.core.state.state import State
 FOCUS = "mux/focus"
 
 REMEMBERED_THREADS = 64
-"""Of what one client did, and how far up a sub-agent's parents are looked for: more within a minute
-is no person."""
+"""Threads remembered of one client's actions, and levels up which a sub-agent's parents are looked
+for: no person does more within a minute."""
 
 Look = tuple[Client, float]
-"""Who looks, and until when if nothing more is heard."""
+"""The client that looks, and until when, if it sends nothing more."""
 
 
 @attrs.define(eq=False, repr=False)
 class Attention:
-    """What each client looks at. ``used``: when each device last did something, by its key.
-
-    ``changes`` counts those by which somebody may look who didn't before, or no more.
-    """
+    """Tracks which client looks at which thread."""
 
     state: State
     timing: Timing
     used: dict[str, float] = attrs.field(factory=dict)
+    """When each device last did something, by its key."""
     changes: int = 0
+    """Counts the changes by which somebody may have begun or ceased to look."""
 
-    # ── heard ─────────────────────────────────────────────────────────────────────────────────
+    # ── from clients ──────────────────────────────────────────────────────────────────────────
 
     def focused(self, client: Client, message: ClientMessage) -> None:
-        """``mux/focus``, as a request or a notification."""
+        """Take ``mux/focus``, as a request or a notification."""
         try:
             said = msgspec.json.decode(message.params, type=FocusParams)
         except msgspec.DecodeError as wrong:
@@ -70,14 +69,14 @@ class Attention:
             self.state.send(client.id, held, FOCUS)
 
     def heard(self, client: Client) -> None:
-        """The client has sent something. A focus that had lapsed holds again."""
+        """Note that the client has sent something. A focus that had lapsed holds again."""
         focus, now = client.focus, self.state.now
         if focus is not None and focus.active and client.heard + self.timing.focus <= now:
             self.changes += 1
         client.heard = now
 
     def acted(self, client: Client, thread: str | None) -> None:
-        """A person did something to a thread by this client."""
+        """Note that a person did something to a thread by this client."""
         now = self.state.now
         self.changes += 1
         self.used[client.principal.key] = now
@@ -87,21 +86,21 @@ class Attention:
             if len(client.acted) > REMEMBERED_THREADS:
                 del client.acted[next(iter(client.acted))]
 
-    # ── told ──────────────────────────────────────────────────────────────────────────────────
+    # ── for notices ───────────────────────────────────────────────────────────────────────────
 
     def at_request(self, request: ServerRequest) -> Look | None:
-        """Who has the request before them and may answer it; the one who looks longest."""
+        """Return who has the request before them and may answer it; the one who looks longest."""
         clients = self.state.clients
         offered = (clients[id] for id in request.offered if id not in request.abstained)
         return self._longest(offered, "approve", request.thread)
 
     def at_thread(self, thread: str | None, needs: Scope = "drive") -> Look | None:
-        """Who looks at the thread and may act on it; with None, who is here at all."""
+        """Return who looks at the thread and may act on it; for None, who is here at all."""
         ready = (each for each in self.state.clients.values() if each.state is ClientState.READY)
         return self._longest(ready, needs, thread)
 
     def glance(self) -> Glance:
-        """What all that may act look at now: for who asks of many threads."""
+        """Return what all clients that may act look at now, to look up many threads at once."""
         glance = Glance(self)
         for client in self.state.clients.values():
             if client.state is ClientState.READY and "drive" in client.principal.scopes:
@@ -129,7 +128,7 @@ class Attention:
         return last + self.timing.looking
 
     def line(self, thread: str) -> Iterator[str]:
-        """The thread, the one that spawned it, and so on."""
+        """Yield the thread, the one that spawned it, and so on."""
         known, at = self.state.threads.known, thread
         for _ in range(REMEMBERED_THREADS):
             yield at
@@ -141,18 +140,19 @@ class Attention:
 
 @attrs.define(eq=False, repr=False)
 class Glance:
-    """Who looks at each thread, and until when: the one who looks longest. For one moment.
+    """At one moment, who looks at each thread and until when: of several, who looks longest.
 
-    ``anywhere``: who is here at all. It tells what ``Attention.at_thread`` does, without asking
-    each client of each thread.
+    Gives the results of ``Attention.at_thread``, without going through every client for every
+    thread.
     """
 
     attention: Attention
     anywhere: Look | None = None
+    """The client that looks longest, at any thread or none."""
     _at: dict[str | None, Look] = attrs.field(factory=dict)
 
     def add(self, client: Client) -> None:
-        """Take in what a client looks at."""
+        """Add what a client looks at."""
         now, timing, focus = self.attention.state.now, self.attention.timing, client.focus
         if focus is not None:
             if focus.active and client.heard + timing.focus > now:
@@ -160,7 +160,7 @@ class Glance:
             return
         for thread, at in reversed(client.acted.items()):
             if at + timing.looking <= now:
-                break  # and all before it
+                break  # as have all before it
             self._looks(client, thread, at + timing.looking)
 
     def _looks(self, client: Client, thread: str | None, until: float) -> None:
@@ -171,7 +171,7 @@ class Glance:
             self._at[thread] = (client, until)
 
     def at_thread(self, thread: str | None) -> Look | None:
-        """Who looks at the thread or at one above it; with None, who is here at all."""
+        """Return who looks at the thread or at one above it; for None, who is here at all."""
         if thread is None:
             return self.anywhere
         found = (self._at[id] for id in self.attention.line(thread) if id in self._at)

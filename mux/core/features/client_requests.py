@@ -1,10 +1,9 @@
 """Requests going up, and their answers coming down to whoever asked.
 
-The way of a request: ``ask`` rewrites what is the client's own in it (its id, ids of its things),
-``scheduler`` lets it wait for its turn, ``pump`` sends it. Its answer is looked up by wire id in
-``broker``, and ``settle``\\ d there. Overload is met by asking again, silence by an error.
-
-Heard from: ``broker`` and its other parts (``ask_for_broker``).
+The way of a request: ``ask`` rewrites the ids in it that are the client's own (the request's, and
+those of its things), ``scheduler`` lets it wait for its turn, ``pump`` sends it. ``ResponseRouter``
+finds the request of an answer by the wire id, and settles it. An overloaded app-server is asked
+again; a request that stays unanswered gets an error.
 """
 
 from __future__ import annotations
@@ -36,35 +35,37 @@ UNSUBSCRIBE = "thread/unsubscribe"
 TURN_START = "turn/start"
 
 ANSWERED_LATELY = 32
-"""Requests: a notice that comes behind its answer is a few lines behind it."""
+"""Requests remembered after their answer: a notice that comes behind its answer is a few lines
+behind."""
 
 REMEMBERED_BYTES = 64 * 1024
-"""Of each of these: a picture that somebody sent needn't stay until 32 others are answered. What is
-looked for in them, how a thread was asked for, is short."""
+"""Bytes of a remembered request's line and params: a picture that somebody sent needn't stay until
+32 others are answered. The field that is looked for in them, how a thread was asked for, is
+short."""
 
 
 @attrs.define(eq=False, repr=False)
 class ClientRequests:
-    """Requests of clients and of the broker itself.
-
-    ``answered_lately``: the latest that may still be the cause of something. ``here``: those whose
-    turn has come and which are dealt with here (``replay``). ``_wire``: the last wire id given.
-    """
+    """Requests of clients and of the broker itself."""
 
     state: State
     deduplicator: Deduplicator
     answered_lately: deque[Request] = attrs.field(factory=lambda: deque(maxlen=ANSWERED_LATELY))
+    """The requests answered last, which may still be the cause of a notice."""
     here: list[Request] = attrs.field(factory=list)
+    """Requests whose turn has come and which the broker carries out itself (``replay``)."""
     _wire: int = 0
+    """The last wire id given."""
 
     def ask(self, client: Client, message: ClientMessage, rule: RequestRule) -> None:
-        """A client's request, all the way."""
+        """Rewrite a client's request and submit it."""
         self.submit(self.request(client, message, rule))
 
     def request(self, client: Client, message: ClientMessage, rule: RequestRule) -> Request:
-        """A client's request as it goes upstream: with its id, and ids of its things, rewritten.
+        """Return a client's request as it goes upstream, with its ids rewritten.
 
-        Raises ``BadMessageError`` for an id that is too long to be kept.
+        These are the request's own id, and ids of the client's things. Raises ``BadMessageError``
+        for an id that is too long to be stored.
         """
         state = self.state
         params, claim = message.params, None
@@ -101,7 +102,7 @@ class ClientRequests:
         return request
 
     def submit(self, request: Request) -> None:
-        """Queue it; or refuse it, its client's queue being full."""
+        """Queue the request; refuse it if its client's queue is full."""
         if self.state.scheduler.submit(request):
             self.joins(request, 1)
             self.state.wake_at(self.state.now + self.state.limits.coming_up)
@@ -112,21 +113,21 @@ class ClientRequests:
             self.refuse(request)
 
     def refuse(self, request: Request) -> None:
-        """Too much is queued already: answer as the app-server does."""
+        """Refuse a request in the app-server's words for overload: too much is queued already."""
         self.drop(request)
         if request.client is not None:
             text = "Server overloaded; retry later."
             self.state.error(request.client, request.origin, jsonrpc.OVERLOADED, text)
 
     def drop(self, request: Request) -> None:
-        """It won't be answered from upstream: what it began here is undone."""
+        """Undo what this request reserved; the app-server will not answer it."""
         if request.claim is not None and request.client is not None:
             self.state.scoped_ids.release(request.client, request.claim)
         self.deduplicator.settled(request, _NEVER_SENT)
         audit_events.lost(self.state, request)
 
     def remember(self, request: Request) -> None:
-        """It has been answered, and may still be the cause of something, if not of ours."""
+        """Remember an answered request, which may still be the cause of a notice."""
         if request.account == BROKER:
             return
         if len(request.line) > REMEMBERED_BYTES:
@@ -136,10 +137,11 @@ class ClientRequests:
     def _in_wire_terms(
         self, client: ClientId, rule: RequestRule, params: bytes, *, deeply: bool
     ) -> tuple[bytes, IdClaim | None, tuple[IdClaim, ...]]:
-        """``params`` with the ids of the client's own, told by their names; the first thing that
-        they name; and all the ids that stand otherwise upstream.
+        """Translate the ids of the client's own, recognised by the names of their fields.
 
-        ``deeply``: nobody has looked at the method yet, so below the params' own fields, too.
+        Returns ``params`` in wire terms, a claim on the first thing that they name, and all ids
+        that stand otherwise upstream. ``deeply``: the method isn't in the table, so fields below
+        the params' own are translated, too.
         """
         claims: list[IdClaim] = []
         named: list[IdClaim] = []
@@ -169,13 +171,16 @@ class ClientRequests:
         return jsonrpc.write(fields | anew), next(iter(claims), None), others
 
     def load(self, thread: str, settings: dict[str, bytes]) -> Request:
-        """Have the app-server load a thread for us; ``settings`` as JSON texts."""
+        """Have the app-server load a thread for the broker; ``settings`` as JSON texts."""
         kept = {name: msgspec.Raw(text) for name, text in settings.items()}
         params = {**kept, "threadId": thread, "excludeTurns": True}
         return self.ask_for_broker("thread/resume", params)
 
     def give_back(self, thread: str) -> Request:
-        """Give the subscription to a thread back, unless somebody wants it before that is sent."""
+        """Give the subscription to a thread back.
+
+        If a client wants the thread before that is sent, it isn't sent.
+        """
         return self.ask_for_broker(UNSUBSCRIBE, {"threadId": thread}, thread=thread)
 
     def ask_for_broker(
@@ -186,7 +191,7 @@ class ClientRequests:
         thread: str | None = None,
         claim: IdClaim | None = None,
     ) -> Request:
-        """Ask something of the broker's own."""
+        """Submit a request of the broker's own."""
         self._wire += 1
         request = Request(
             wire=self._wire,
@@ -205,7 +210,7 @@ class ClientRequests:
         return request
 
     def queued_turn(self, thread: str, turn: QueuedTurn) -> Request:
-        """The ``turn/start`` of a turn whose time has come, to be submitted."""
+        """Return the ``turn/start`` of a queued turn whose time has come, to be submitted."""
         self._wire += 1
         request = Request(
             wire=self._wire,
@@ -223,7 +228,10 @@ class ClientRequests:
         return request
 
     def joins(self, request: Request, change: int) -> None:
-        """Count requests under way that will follow a thread, or run it: it isn't let go then."""
+        """Count a request under way that will follow or run its thread, which is held meanwhile.
+
+        ``change`` is 1 when the request is submitted, -1 when it is settled.
+        """
         if request.thread is None:
             return
         if request.rule.route is Route.FOLLOW:
@@ -234,12 +242,13 @@ class ClientRequests:
             self.state.release_candidates.add(request.thread)
 
     def askers_of_old_ways(self, notice: bytes) -> set[ClientId]:
-        """Who gets the notice that a way of asking is an old one: it names no request.
+        """Return the clients to send a ``deprecationNotice`` to.
 
-        The oldest in flight that may have caused it and hasn't had one: its method begins the
-        notice, or it asks for a thread's whole history by the field that the notice names. Else one
-        that was answered a moment ago, since the notice may come behind the answer; else all that
-        have a request in flight.
+        The notice names no request, so its cause is guessed. The oldest request in flight is taken
+        that may have caused it and hasn't had one: the notice begins with its method, or the
+        request asks for a thread's whole history by the field that the notice names. Otherwise a
+        request answered a moment ago is taken, since the notice may come behind the answer;
+        otherwise all clients with a request in flight get it.
         """
         flying = [each for each in self.state.scheduler.upstream.values() if each.client]
         for request in (*flying, *self.answered_lately):
@@ -250,7 +259,7 @@ class ClientRequests:
         return {each.account for each in flying}
 
     def pump(self) -> None:
-        """Send upstream what may go now."""
+        """Send upstream the requests whose turn it is."""
         state = self.state
         if not (state.scheduler.anybody_waits and state.appserver.runs):
             return
@@ -267,10 +276,10 @@ class ClientRequests:
         state.wake_at(state.scheduler.held_until)
 
     def _overtaken(self, request: Request) -> bool:
-        """Whether what happened since it was made leaves no sense in sending it.
+        """Return whether a request needn't be sent any more; it has been settled then.
 
-        It would take from somebody a thread that nobody had then; begin again, for a client that
-        has left, what was its own; or interrupt a turn that is over.
+        It would take a thread from somebody, though nobody had it when the request was made; or
+        begin a thing again for a client that has left; or interrupt a turn that is over.
         """
         if request.method == INTERRUPT:
             late = is_late(self.state, request)
@@ -295,15 +304,15 @@ class ClientRequests:
             answer = jsonrpc.result(request.origin, {"status": "notSubscribed"})
             self.state.answer(request.client, answer, request.method)
         elif own and thread is not None:
-            thread.subscribed = True  # it never was given back
+            thread.subscribed = True  # the subscription was never given back
         self.state.release_candidates.add(request.thread)
         self.state.scheduler.answered(request)
         return True
 
-    # ── answers that aren't the answer ────────────────────────────────────────────────────────
+    # ── overload, deadlines, loss ─────────────────────────────────────────────────────────────
 
     def asks_again(self, request: Request, error: bytes) -> bool:
-        """Whether the request was refused for overload and will be sent again."""
+        """Return whether the request was refused for overload and will be sent again."""
         if _code(error) != jsonrpc.OVERLOADED or request.expired:
             return False
         at = self.state.scheduler.retry(request, self.state.now)
@@ -314,7 +323,7 @@ class ClientRequests:
         return True
 
     def retry(self) -> Iterator[Request]:
-        """Send again what waited long enough; yields those that nobody wants any more."""
+        """Send again the requests that waited long enough; yields those whose client has left."""
         for request in self.state.scheduler.retries(self.state.now):
             if request.account == DEPARTED:
                 yield request
@@ -322,7 +331,10 @@ class ClientRequests:
                 self.state.forward(request.line, request.method)
 
     def expire(self) -> list[Request]:
-        """Answer those that waited too long with an error; returns those of no client."""
+        """Answer requests past their deadline with an error.
+
+        Returns the expired requests of no client: the broker's own, and queued turns.
+        """
         state, seconds = self.state, self.state.limits.request_deadline
         state.scheduler.give_back(state.now)
         expired = list(state.scheduler.expire(state.now))
@@ -334,14 +346,14 @@ class ClientRequests:
         return [request for request in expired if request.account in (BROKER, QUEUE)]
 
     def lost(self, request: Request, text: str) -> None:
-        """The app-server, or what it was to become, is gone with it."""
+        """Fail a request that is lost with the app-server, or with its thread."""
         self.drop(request)
-        if not request.expired:  # one that expired has had its error
+        if not request.expired:  # an expired request has had its error
             self.joins(request, -1)
             self.fail(request, jsonrpc.APP_SERVER_GONE, text)
 
     def fail(self, request: Request, code: int, text: str) -> None:
-        """Answer a client's request with an error of ours, saying whether to ask again is safe."""
+        """Answer a client's request with our error, which says whether asking again is safe."""
         if request.client is not None:
             generation = self.state.appserver.generation
             told = {"generation": generation, "retryable": request.rule.reads}
@@ -358,7 +370,7 @@ _TURNS_BY = {
     "thread/fork": "excludeTurns",
     "thread/read": "includeTurns",
 }
-"""The field by which all turns of a thread are asked for, or not."""
+"""The field by which a request asks for all turns of a thread, or not."""
 
 
 class _ErrorCode(msgspec.Struct):
@@ -366,9 +378,9 @@ class _ErrorCode(msgspec.Struct):
 
 
 def asks_for_history(request: Request, notice: bytes | None = None) -> bool:
-    """Whether it asks for all turns of a thread along with the thread.
+    """Return whether a request asks for all turns of a thread along with the thread.
 
-    With a ``notice``: and does so by the field that this names.
+    With a ``notice``: also whether the notice names the field by which it does.
     """
     field = _TURNS_BY.get(request.method)
     if field is None or not (notice is None or field.encode() in notice):

@@ -1,12 +1,12 @@
-"""Messages sent with an id of their sender's: sent again, they aren't run again.
+"""Deduplication: a message that is sent again with its sender's id isn't run again.
 
 A phone that lost its connection doesn't know whether its ``turn/start`` arrived. With a
-``clientUserMessageId`` it may simply send it once more: the second gets the first one's answer, now
-or when that comes. Ids are a principal's own, per thread. One whose first try failed is forgotten,
-so that the retry runs; so is one whose turn was taken back (``thread/revert``), since who sends it
-again means it to run again.
+``clientUserMessageId`` it may simply send it once more: the second attempt gets the first one's
+answer, now or when that comes. Ids are a principal's own, per thread. An id whose first attempt
+failed is forgotten, so that the retry runs; so is an id whose turn was taken back
+(``thread/revert``), since whoever sends it again means it to run again.
 
-Heard from: ``broker``; ``responses`` and ``turn_queue``, what became of it.
+``responses`` and ``turn_queue`` report the outcomes.
 """
 
 from __future__ import annotations
@@ -30,18 +30,19 @@ SENDS = frozenset({"turn/start", "turn/steer"})
 """The methods that carry a ``clientUserMessageId``."""
 
 Key = tuple[tuple[str, str], str, str]
+"""A principal's identity, the thread and the message id."""
 
 
 @attrs.define(eq=False, repr=False)
 class _FirstAttempt:
-    """The first message under an id. ``result``: of its answer, as JSON text, once it has one.
-
-    ``turn``: in which it was said, once that is known.
-    """
+    """The first message under an id."""
 
     result: bytes | None = None
+    """The result of its answer, as JSON text, once it has one."""
     turn: str | None = None
+    """The turn that the message belongs to, once that is known."""
     waiting: list[tuple[ClientId, bytes]] = attrs.field(factory=list)
+    """Later attempts, by client and request id, that get the same answer."""
 
 
 class _Turn(msgspec.Struct):
@@ -64,15 +65,15 @@ class _RevertRequest(msgspec.Struct):
 
 @attrs.define(eq=False, repr=False)
 class Deduplicator:
-    """What was sent, by principal, thread and message id."""
+    """The messages that were sent, by principal, thread and message id."""
 
     state: State
     _firsts: OrderedDict[Key, _FirstAttempt] = attrs.field(factory=OrderedDict)
 
     def is_again(self, client: Client, message: ClientMessage) -> bool:
-        """Whether it was sent before; then its answer is seen to here.
+        """Return whether the message was sent before; its answer is seen to here then.
 
-        So it is for one whose id is too long to be remembered.
+        True also for a message whose id is too long to be remembered: it gets an error.
         """
         key = self._key(client, message)
         if key is not None and not text_limits.is_short(key[-1]):
@@ -90,7 +91,7 @@ class Deduplicator:
         return True
 
     def first(self, client: Client, message: ClientMessage) -> Key | None:
-        """It goes upstream: remember it. Returns what to give to ``settled``."""
+        """Remember a message that goes upstream; returns its key for ``Request.sent``."""
         key = self._key(client, message)
         if key is not None:
             self._firsts[key] = _FirstAttempt()
@@ -104,7 +105,7 @@ class Deduplicator:
         return _key(client.principal, message.thread, message.text(ID))
 
     def settled(self, request: Request, line: bytes) -> None:
-        """The first one has its answer: ``line`` carries ``result`` or ``error``."""
+        """Give the answer to a first attempt, ``result`` or ``error``, to all that wait for it."""
         first = self._firsts.get(request.sent) if request.sent is not None else None
         if first is None or request.sent is None:
             return
@@ -120,7 +121,7 @@ class Deduplicator:
             self._answer(client, origin, kind, fields.get(kind, b"null"))
 
     def began(self, owner: Owner, params: bytes, turn: bytes) -> None:
-        """One that was queued, and answered so, has become a turn (its JSON text)."""
+        """Remember the turn (its JSON text) that a queued message, answered before, has become."""
         named = jsonrpc.read_fields(params) or {}
         thread, id = (jsonrpc.read_text(named.get(name)) for name in ("threadId", ID))
         key = _key(owner.principal, thread, id)
@@ -129,7 +130,7 @@ class Deduplicator:
             first.turn = _turn_named(jsonrpc.write({"turn": turn}))
 
     def reverted(self, request: Request) -> None:
-        """A ``thread/revert`` succeeded: that turn and all later ones are no more.
+        """Forget ids whose turns a ``thread/revert`` took back: that turn and all later ones.
 
         Turn ids are UUIDs that begin with the moment (version 7): a later one is greater.
         """
@@ -151,7 +152,7 @@ def _key(principal: Principal, thread: str | None, id: str | None) -> Key | None
 
 
 def _turn_named(result: bytes) -> str | None:
-    """The turn that the answer to a turn's start or steer names."""
+    """Return the turn in the result of a turn's start or steer."""
     try:
         told = _result_decoder.decode(result)
     except msgspec.DecodeError:

@@ -2,13 +2,14 @@
 
 Where a thread is started, forked or loaded, codex takes the directory's own ``.codex/config.toml``
 (no sandbox, no approvals, commands to run), if that directory or one above it is trusted; and
-``thread/start`` makes it so. What a thread works in, it may write. So what a client without
-``admin`` asks for of that kind waits here: the app-server is asked for the host's configuration and
-the thread's directory, a shell resolves the paths, and then ``directory_verdict`` says how it goes
-on. Others of its client's for the same thread wait behind it.
+``thread/start`` makes it so. A thread may write into the directory that it works in. So such
+requests of a client without ``admin`` wait here: the app-server is asked for the host's
+configuration and the thread's directory, ``Resolve`` has the paths resolved outside the core, and
+then ``directory_verdict`` decides how the request goes on. Other requests of its client for the
+same thread wait behind it.
 
-Heard from: ``broker``, a request; ``replay``, a thread to be loaded; ``responses``, answers; a
-shell, ``Resolved``.
+Used by ``Broker`` (requests), ``replay`` and ``subscriptions`` (threads to be loaded),
+``responses`` (the app-server's answers).
 """
 
 from __future__ import annotations
@@ -37,72 +38,76 @@ CONFIG = "config/read"
 THREAD = "thread/read"
 
 _PRESUMED = Held(approval=b'"on-request"')
-"""Of a thread to be started, until the host's configuration is known: codex's own default."""
+"""The settings of a thread to be started, until the host's configuration is known: codex's
+default."""
 
 _LOOSEST = Held(approval=b'"never"', mode=b'"danger-full-access"')
+"""The loosest settings. Presumed where a request is compared once more later: none is looser."""
 
 Allow = Callable[[bytes], None]
 """Takes the params with which the request may go on."""
 
 Deny = Callable[[int, str], None]
-"""Takes a JSON-RPC code and why."""
+"""Takes a JSON-RPC code and a reason."""
 
 
 @attrs.define(eq=False, repr=False)
 class _Case:
-    """One request that waits. ``fields``: its params; ``asked``: what the app-server is asked.
-
-    ``host``, ``home``: what it has answered. ``paths``: those that are being resolved, of which
-    some are ``needed``. ``behind``: what waits for it.
-    """
+    """A request that waits for clearance."""
 
     client: Client
     method: str
     fields: dict[str, bytes]
+    """Its params."""
     thread: str | None
     allow: Allow
     deny: Deny
     since: float
     asked: list[Request] = attrs.field(factory=list)
+    """The broker's requests for it that the app-server hasn't answered."""
     host: Host | None = None
+    """The host's configuration, once the app-server has returned it."""
     home: Home | None = None
+    """The thread's directories, likewise."""
     paths: tuple[str, ...] = ()
+    """The paths that are being resolved."""
     needed: tuple[str, ...] = ()
+    """The paths among them without which nothing can be decided."""
     behind: deque[ClientMessage] = attrs.field(factory=deque)
+    """Messages of the same client for the same thread, which wait for this one."""
 
 
 @attrs.define(eq=False, repr=False)
 class DirectoryClearance:
-    """Requests that wait for it, by number. ``again``: takes what waited behind one.
-
-    ``waits``: those for which nothing has been asked yet.
-    """
+    """The requests that wait for clearance, by number."""
 
     state: State
     client_requests: ClientRequests
     again: Callable[[Client, ClientMessage], None] = attrs.field(init=False)
+    """Takes a message that waited behind a request."""
     waits: list[_Case] = attrs.field(factory=list)
+    """Cases for which the app-server hasn't been asked anything yet."""
     _cases: dict[int, _Case] = attrs.field(factory=dict)
     _last: int = 0
 
     # ── what needs it ─────────────────────────────────────────────────────────────────────────
 
     def held(self, client: Client, method: str, thread: str | None) -> Held:
-        """What holds for a request to be compared with, as far as that is known now."""
+        """Return the settings to compare a request with, as far as they are known now."""
         known = self.state.threads.known.get(thread or "")
         held = known.held if known is not None else NOTHING_KNOWN
         if "admin" in client.principal.scopes:
             return _PRESUMED if method == "thread/start" else held
-        # It is compared once more, when the host's configuration is known.
+        # The request is compared once more, when the host's configuration is known.
         if method == "thread/start":
             return _LOOSEST
         return msgspec.structs.replace(held, mode=_LOOSEST.mode) if method in STARTS else held
 
     def is_needed(self, client: Client, message: ClientMessage) -> bool:
-        """Whether the request's paths must be known before it goes on."""
+        """Return whether the request's paths must be known before it goes on."""
         method = message.method
         if "admin" in client.principal.scopes or self.state.appserver.state is AppServerState.DOWN:
-            return False  # (that there is none, it will be told)
+            return False  # (while it is down, the client gets the error for that)
         if method == STATUS_OF_SERVERS:
             named = jsonrpc.read_fields(message.params)
             return named is None or named.get("threadId", NULL) != NULL
@@ -115,7 +120,7 @@ class DirectoryClearance:
         return any(path != own for path in thread_overrides.directories_in(fields))
 
     def holds_back(self, client: Client, message: ClientMessage) -> bool:
-        """Whether the request waits behind one of the same client's for the same thread."""
+        """Return whether the request waits behind one of the same client's for the same thread."""
         if not self._cases:
             return False
         own = [case for case in self._cases.values() if case.client is client]
@@ -145,7 +150,7 @@ class DirectoryClearance:
     def ask(
         self, client: Client, message: ClientMessage, go_on: Callable[[ClientMessage], None]
     ) -> None:
-        """Find out what is needed; ``go_on`` with the message as it may go up, or refuse it."""
+        """Clear a client's message: ``go_on`` with it as it may go upstream, or refuse it."""
         own = [case for case in self._cases.values() if case.client is client]
         if len(own) >= self.state.limits.queued_per_client:
             self._refuse_more(client, message)
@@ -160,7 +165,7 @@ class DirectoryClearance:
             if client.id not in self.state.clients:
                 return
             data: dict[str, object] | None = None
-            if code == jsonrpc.APP_SERVER_GONE:  # it never went up, so it may be sent again
+            if code == jsonrpc.APP_SERVER_GONE:  # it never went upstream: it may be sent again
                 data = {"generation": self.state.appserver.generation, "retryable": True}
             if code == jsonrpc.FORBIDDEN:
                 has = sorted(client.principal.scopes)
@@ -171,7 +176,7 @@ class DirectoryClearance:
         self.clear(client, message.method, message.params, allow, deny)
 
     def clear(self, client: Client, method: str, params: bytes, allow: Allow, deny: Deny) -> None:
-        """The same for a request that isn't a client's own message."""
+        """Clear a request that isn't a client's own message."""
         fields = jsonrpc.read_fields(params) or {}
         thread = jsonrpc.read_text(fields.get("threadId"))
         if method == "thread/start":
@@ -185,7 +190,7 @@ class DirectoryClearance:
     def load(
         self, client: Client, id: str, load: Callable[[dict[str, bytes]], None], deny: Deny
     ) -> None:
-        """Have a thread loaded for a client: as it was before, else as its asker may load it.
+        """Have a thread loaded for a client: as it was before, or else as its asker may load it.
 
         ``load`` takes the settings to load it with, as JSON texts.
         """
@@ -203,7 +208,7 @@ class DirectoryClearance:
             self.clear(client, "thread/resume", params, allow, deny)
 
     def refresh(self) -> None:
-        """Ask what must be known for those that wait, if there is an app-server to ask."""
+        """Ask for what the waiting cases need, if there is an app-server to ask."""
         if self.state.appserver.state is not AppServerState.READY:
             return
         waiting, self.waits = self.waits, []
@@ -214,14 +219,14 @@ class DirectoryClearance:
                 case.asked.append(self.client_requests.ask_for_broker(THREAD, params))
 
     def told(self, request: Request, line: bytes, *, failed: bool) -> bool:
-        """An answer to one of ``refresh``'s requests; False if it is none."""
+        """Take the answer to a request of ``refresh``; False if it is for none of them."""
         found = ((n, each) for n, each in self._cases.items() if request in each.asked)
         number, case = next(found, (0, None))
         if case is None:
             return False
         case.asked.remove(request)
         if request.method == THREAD:
-            case.home = None if failed else read_home(line)  # else the app-server will say so
+            case.home = None if failed else read_home(line)  # the request will fail, too
         else:
             case.host = None if failed else read_host(line)
         if not case.asked:
@@ -237,16 +242,16 @@ class DirectoryClearance:
         if case.method in thread_overrides.METHODS:
             named += thread_overrides.directories_in(case.fields)
         if case.method == "thread/start" and thread_overrides.cwd_in(case.fields) is None:
-            named.append("")  # the app-server's own
+            named.append("")  # the app-server's own directory
         case.needed = tuple(dict.fromkeys(named))
         case.paths = tuple(dict.fromkeys([*named, *case.host.projects]))
         self.state.out.append(Resolve(number, case.paths))
 
     def resolved(self, number: int, places: tuple[Place | None, ...]) -> None:
-        """A shell has found out what the paths of a case mean; None: it couldn't."""
+        """Decide a case whose paths have been resolved; a place is None if its path couldn't be."""
         case = self._cases.get(number)
         if case is None or case.host is None:
-            return  # its client has left
+            return  # the case's client has left
         known = {path: place for path, place in zip(case.paths, places, strict=True) if place}
         missing = [path for path in case.needed if path not in known]
         if missing:
@@ -273,12 +278,12 @@ class DirectoryClearance:
             told |= {"method": case.method, "readOnly": verdict.read_only}
             audit_events.unlisted(self.state, case.client, told)
         if thread is not None and verdict.distrusted and case.method not in STARTS:
-            # It will work there: loaded again, it is to take nothing from there either.
+            # The thread will work there. Loaded again, it is to take no configuration from there.
             thread.loaded_with = thread_settings.distrusting(thread.loaded_with, verdict.distrusted)
         case.allow(verdict.params)
 
     def _close(self, number: int, decide: Callable[[], None]) -> None:
-        """The case is over: it is decided, and what waited behind it goes its way."""
+        """Close a case: decide on the request, then let go on what waited behind it."""
         case = self._cases.pop(number)
         if case in self.waits:
             self.waits.remove(case)
@@ -287,16 +292,16 @@ class DirectoryClearance:
             if case.client.id in self.state.clients:
                 self.again(case.client, message)
 
-    # ── what doesn't come ─────────────────────────────────────────────────────────────────────
+    # ── answers that don't come ───────────────────────────────────────────────────────────────
 
     def client_left(self, client: ClientId) -> None:
-        """What it had waiting here isn't done. To be told when the client is known no more."""
+        """Drop the cases of a departed client. Call it when the client isn't attached any more."""
         self.waits = [case for case in self.waits if case.client.id != client]
         for number in [n for n, case in self._cases.items() if case.client.id == client]:
             self._cases.pop(number).deny(jsonrpc.INTERNAL_ERROR, "its client has left")
 
     def app_server_gone(self) -> None:
-        """What it didn't answer the next one is asked, if one comes."""
+        """Ask the next app-server what the last one didn't answer; if none comes, give up."""
         down = self.state.appserver.state is AppServerState.DOWN
         for number, case in list(self._cases.items()):
             if down:
@@ -306,7 +311,7 @@ class DirectoryClearance:
                 self.waits.append(case)
 
     def on_timer(self) -> float:
-        """Give up what has waited too long; returns when to look again."""
+        """Give up cases that have waited too long; returns when the next one is due."""
         limit = self.state.limits.coming_up
         for number, case in list(self._cases.items()):
             if case.since + limit <= self.state.now:

@@ -1,12 +1,12 @@
-"""What the app-server is asked before the broker itself answers a ``thread/resume``.
+"""``thread/resume`` answered by the broker itself, and the requests that this takes.
 
-The app-server can't resume a thread that is only here (see ``unsaved_thread``), but says what holds
-of it when it is read; and of an ephemeral fork, the turns that it has from its source, when that is
-listed. So the one that wants to join waits for these answers, and gets its own out of them. Its
-request stays among those upstream meanwhile: with its slot, its deadline, and its place among what
-is lost with the app-server.
+The app-server can't resume a thread that is only here (see ``unsaved_thread``). But it returns the
+thread's current state when the thread is read; and for an ephemeral fork, the turns from its source
+when those are listed. So a client that wants to join waits for these answers, and its own is made
+of them. Its request stays among those upstream meanwhile: with its slot, its deadline, and its
+place among what is lost with the app-server.
 
-Heard from: ``responses``, a resume that failed, and the answers to what is asked here.
+``responses`` passes on a resume that failed, and the answers to the requests made here.
 """
 
 from __future__ import annotations
@@ -25,35 +25,37 @@ READ = "thread/read"
 LIST = "thread/turns/list"
 
 PAGE = 100
-"""Turns of a source asked for at once: all that most threads have."""
+"""Turns of a source listed at once: all that most threads have."""
 
 
 @attrs.define(eq=False, repr=False)
 class _Reading:
-    """A ``thread/resume`` that waits. ``error``: the app-server's answer to it.
-
-    ``read``: the thread, as the app-server says it is; ``turns``: its source's, the latest first.
-    """
+    """A ``thread/resume`` that waits."""
 
     request: Request
     error: bytes
+    """The app-server's answer to it."""
     thread: Thread
     birth: UnsavedThread
+    """The broker's own record of the thread."""
     read: dict[str, bytes] | None = None
+    """The thread's fields, as the app-server has them."""
     turns: list[dict[str, bytes]] = attrs.field(factory=list)
+    """The turns of the thread's source, the latest first."""
     size: int = 0
+    """Bytes of these."""
 
 
 @attrs.define(eq=False, repr=False)
 class LocalResumes:
-    """Those under way, by the wire id of what was asked last."""
+    """The resumes under way, by the wire id of the request made last for each."""
 
     state: State
     client_requests: ClientRequests
     _waiting: dict[int, _Reading] = attrs.field(factory=dict)
 
     def begins(self, request: Request, error: bytes) -> bool:
-        """Whether a request that failed is one that the broker can answer; it is seen to then."""
+        """Return whether the broker can answer a request that failed; it begins to do so then."""
         if request.method != "thread/resume" or request.client is None or request.expired:
             return False
         thread = self.state.threads.known.get(request.thread or "")
@@ -70,13 +72,14 @@ class LocalResumes:
         self._waiting[asked.wire] = reading
 
     def asked(self, request: Request) -> bool:
-        """Whether it was asked here."""
+        """Return whether the request was made here."""
         return request.wire in self._waiting
 
     def answered(self, request: Request, line: bytes) -> tuple[Request, bytes, bool] | None:
-        """An answer to what was asked here, good or not.
+        """Take the answer, good or not, to a request made here.
 
-        With the last one the resume has its own: that request, the line, and whether it failed.
+        The last one completes the resume: returns that request, its answer, and whether it failed.
+        None before that.
         """
         reading = self._waiting.pop(request.wire)
         fields = jsonrpc.read_fields(line) or {}
@@ -90,7 +93,7 @@ class LocalResumes:
             return None
         known = self.state.threads.known.get(reading.thread.id)
         if known is not reading.thread or not known.subscribed:
-            return reading.request, reading.error, True  # it was closed meanwhile
+            return reading.request, reading.error, True  # the thread was closed meanwhile
         return reading.request, self._answer(reading), False
 
     def _asks_source(self, reading: _Reading, **more: object) -> bool:
@@ -102,10 +105,10 @@ class LocalResumes:
         return True
 
     def _listed(self, reading: _Reading, result: dict[str, bytes]) -> bool:
-        """Take in a page of the source's turns. Whether another one is asked for."""
+        """Add a page of the source's turns; returns whether another one was asked for."""
         source = reading.birth.source
         if source is None:
-            return False  # they came for another that joins
+            return False  # another joiner's request has brought them
         if "data" not in result:
             text = "the turns that a fork has from its source are unknown"
             self.state.log("warning", text, thread=reading.thread.id, source=source.thread)
@@ -131,7 +134,7 @@ class LocalResumes:
         return jsonrpc.write({"id": reading.request.wire_text, "result": result})
 
     def upstream_gone(self) -> None:
-        """The app-server has ended: whoever waited is told so with all others."""
+        """Forget the resumes under way. As upstream requests they fail with all others."""
         self._waiting.clear()
 
 

@@ -1,8 +1,8 @@
-"""Whom to tell of a notice, and when to tell more people.
+"""Escalation: which devices a notice is sent to, and when to more of them.
 
     the device used last ──nobody has looked──▶ the owner's others ──still nobody──▶ the further
 
-What is told, and when it is over, is decided by ``notices``.
+``notices`` decides what is sent at all, and when it is over.
 """
 
 from __future__ import annotations
@@ -20,42 +20,45 @@ from mux.core.state.state import NEVER, State
 
 NOBODY: Final = "no device is registered for push"
 REASONS: Final = ("looked_at", "off", "quiet_hours", "snoozed", "nobody_registered", "other")
-"""Why a notice isn't told, for the metrics."""
+"""Why a notice isn't sent, for the metrics."""
 
 
 @attrs.define(eq=False, repr=False)
 class OpenNotice:
-    """One thing that isn't over.
-
-    ``request``: the server request that waits. ``alone_since``: since when nobody looks at it.
-    ``sent``: to whom it went. ``only``: nobody else is told. ``settled``: it goes to no more.
-    """
+    """A notice that isn't over."""
 
     notice: Notice
     request: ServerRequest | None = None
+    """The server request that waits, if the notice is of one."""
     alone_since: float | None = None
+    """Since when nobody looks at it; None while somebody does."""
     sent: dict[str, None] = attrs.field(factory=dict)
+    """The devices to which it was sent."""
     only: frozenset[str] | None = None
+    """The only devices to which it may be sent; None: any."""
     settled: bool = False
+    """True when it is to be sent to no more devices."""
     explained: set[tuple[str, str]] = attrs.field(factory=set)
+    """Devices and reasons that were logged, to log each once."""
 
 
 @attrs.define(eq=False, repr=False)
 class NoticeEscalation:
-    """Who is told next. ``due``: when somebody more is to be told, if nobody looks until then."""
+    """Decides to which device a notice is sent next."""
 
     state: State
     attention: Attention
     timing: Timing
     due: float = NEVER
+    """When the next device is due for a notice, if nobody looks until then."""
     _recipients: tuple[Recipient, ...] = ()
 
     def set_recipients(self, recipients: tuple[Recipient, ...]) -> None:
-        """Who can be pushed to, and what each wants right now."""
+        """Set the devices that can be pushed to, with what each wants right now."""
         self._recipients = recipients
 
     def push_due(self, each: OpenNotice) -> None:
-        """Tell the device used last, and when nobody has looked for long enough, the others."""
+        """Push to the device used last; when nobody has looked for long enough, to the others."""
         if each.settled or each.alone_since is None:
             return
         among = [one for one in self._recipients if each.only is None or one.device in each.only]
@@ -114,7 +117,7 @@ class NoticeEscalation:
         return max(recipient.used, self.attention.used.get(recipient.device, float("-inf")))
 
     def log_decision(self, each: OpenNotice, outcome: str, reason: str, device: str = "") -> None:
-        """Say once why it was decided so."""
+        """Log the reason of a decision; a reason to suppress is logged once."""
         if (device, reason) in each.explained and outcome == "suppressed":
             return
         each.explained.add((device, reason))
@@ -125,7 +128,7 @@ class NoticeEscalation:
 
 
 def _reason(reason: str) -> str:
-    """One of ``REASONS``."""
+    """Return the member of ``REASONS`` that a reason counts as."""
     words = reason.replace(" ", "_")
     if words in REASONS:
         return words

@@ -1,8 +1,8 @@
-"""What the app-server says that deserves a notice, read from its notifications.
+"""Reads the app-server's notifications that notices come from.
 
-What has another shape than this version knows says nothing: the notification passes all the same.
+A notification of a shape that this version doesn't know yields nothing; it passes all the same.
 
-Heard from: ``notices``.
+Used by ``notices``.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from mux.core.protocol import jsonrpc
 from mux.core.state.running_turn import RunningTurn
 
 LONGEST_LINE: Final = 300
-"""Characters of one line that a notice tells: more no lock screen shows."""
+"""Characters of a notice's line: no lock screen shows more."""
 
 USAGE_LIMIT: Final = "usageLimitExceeded"
-"""The kind of error with which a turn fails when the account has used up what it may."""
+"""The kind of error with which a turn fails when the account has used up its allowance."""
 
 FULL: Final = 100
 """Percent of a limit's window."""
@@ -39,38 +39,40 @@ class Turn(msgspec.Struct):
 
     @property
     def hit_limit(self) -> bool:
-        """Whether it failed because no more may be used."""
+        """Return whether the turn failed because the account's limit is reached."""
         return self.error is not None and (
             jsonrpc.read_text(bytes(self.error.codexErrorInfo)) == USAGE_LIMIT
         )
 
 
 class Goal(msgspec.Struct):
-    """A thread's goal. ``status``: active, paused, blocked, complete, …"""
+    """A thread's goal."""
 
     status: str
+    """active, paused, blocked, complete, …"""
     objective: str = ""
     createdAt: int = 0
     updatedAt: int = 0
 
 
 class GoalUpdate(msgspec.Struct):
-    """``turnId``: the turn in which it changed; None where it is only shown again."""
+    """A change of a goal, or a repetition."""
 
     threadId: str
     goal: Goal
     turnId: str | None = None
+    """The turn in which the goal changed; None where it is only shown again."""
 
 
 class Window(msgspec.Struct):
-    """One window of a limit."""
+    """A window of a limit."""
 
     usedPercent: float = 0
     resetsAt: int | None = None
 
 
 class RateLimits(msgspec.Struct):
-    """How much of what may be used is. What is null says nothing."""
+    """How much of the allowance is used. A null field says nothing."""
 
     limitId: str | None = None
     primary: Window | None = None
@@ -80,7 +82,10 @@ class RateLimits(msgspec.Struct):
 
     @property
     def reached(self) -> str | None:
-        """Which limit is reached, and until when, in words that tell it from others; or None."""
+        """Return which limit is reached, and until when, as a text that tells it from others.
+
+        None if no limit is reached.
+        """
         for window in (self.primary, self.secondary):
             if window is not None and window.usedPercent >= FULL:
                 return f"{self.limitId or ''}/{window.resetsAt or ''}"
@@ -90,7 +95,7 @@ class RateLimits(msgspec.Struct):
 
     @property
     def says(self) -> bool:
-        """Whether it tells of any window at all."""
+        """Return whether any window is given at all."""
         return self.primary is not None or self.secondary is not None
 
 
@@ -147,7 +152,7 @@ class _Message(msgspec.Struct):
 
 
 def turn(line: bytes) -> Turn | None:
-    """Of ``turn/started`` and ``turn/completed``."""
+    """Return the turn in a ``turn/started`` or ``turn/completed``."""
     try:
         return _turn_decoder.decode(line).params.turn
     except msgspec.DecodeError:
@@ -155,7 +160,7 @@ def turn(line: bytes) -> Turn | None:
 
 
 def goal(line: bytes) -> GoalUpdate | None:
-    """Of ``thread/goal/updated``."""
+    """Return the update in a ``thread/goal/updated``."""
     try:
         return _goal_decoder.decode(line).params
     except msgspec.DecodeError:
@@ -163,7 +168,7 @@ def goal(line: bytes) -> GoalUpdate | None:
 
 
 def limits(line: bytes) -> RateLimits | None:
-    """Of ``account/rateLimits/updated``."""
+    """Return the limits in an ``account/rateLimits/updated``."""
     try:
         return _limits_decoder.decode(line).params.rateLimits
     except msgspec.DecodeError:
@@ -171,7 +176,7 @@ def limits(line: bytes) -> RateLimits | None:
 
 
 def named(line: bytes) -> Named | None:
-    """The thread in a ``thread/started``, or in the answer to what follows one."""
+    """Return the thread in a ``thread/started``, or in the answer to a following request."""
     try:
         read = _named_decoder.decode(line)
     except msgspec.DecodeError:
@@ -181,7 +186,7 @@ def named(line: bytes) -> Named | None:
 
 
 def new_name(line: bytes) -> str | None:
-    """Of ``thread/name/updated``."""
+    """Return the name in a ``thread/name/updated``."""
     try:
         params = _name_decoder.decode(line).params
     except msgspec.DecodeError:
@@ -190,7 +195,7 @@ def new_name(line: bytes) -> str | None:
 
 
 def last_line(running: RunningTurn) -> str:
-    """The last line of what the agent has said in the running turn."""
+    """Return the last line of the agent's latest message in the running turn."""
     said = [
         item.completed
         for item in running.items.values()
@@ -204,7 +209,7 @@ def last_line(running: RunningTurn) -> str:
 
 
 def one_line(text: str) -> str:
-    """The text on one line, no longer than is read."""
+    """Return the text on one line, cut to ``LONGEST_LINE``."""
     line = " ".join(text.split())
     return line if len(line) <= LONGEST_LINE else f"{line[: LONGEST_LINE - 1]}…"
 

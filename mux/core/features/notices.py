@@ -1,21 +1,19 @@
-"""What deserves a person's attention, who is told of it, and when it is over.
+"""Notices: what deserves a person's attention, when it is raised, and when it is over.
 
-    raised ──nobody looks who may act──▶ told to the device used last ──▶ to all ──▶ to the further
+    raised ──nobody looks who may act──▶ sent to the device used last ──▶ to all ──▶ to the further
        │                                              │
        └── somebody looks: held back                  └── over: withdrawn wherever it went
 
-An approval or a question (``notice.WAITING``) is held back while somebody has it before them who
-may answer it, and told when they go: none is missed. It is over with its answer, or when it is
-gone. What only informs is told at once or never, and is over when somebody looks at its thread.
-That nobody is known to look means that nobody looks (see ``attention``).
+A notice of an approval or a question (``notice.WAITING``) is held back while somebody looks at it
+who may answer it, and sent when they go: none is missed. It is over when the request is answered or
+gone. A notice that only informs is sent at once or never, and is over when somebody looks at its
+thread. If nobody is known to look, nobody looks (see ``attention``).
 
-Approvals aren't followed by hooks: whenever they have changed, those that wait are compared with
-those that were raised. So one that was raised and answered within one event is never told of.
+Approvals aren't followed by hooks: whenever they have changed, the approvals that wait are compared
+with those that were raised. So one that was raised and answered within one event is never sent.
 
-One thing is told once to one device, whatever is repeated: each has an id (``Notice.subject``) that
-is the same over restarts, and the shell brings back those of earlier lives (``NoticesRestored``).
-
-Heard from: ``broker``.
+Each notice goes once to one device, whatever is repeated: its id (``Notice.subject``) stays the
+same over restarts, and those of earlier lives are brought back (``NoticesRestored``).
 """
 
 from __future__ import annotations
@@ -45,10 +43,10 @@ from mux.core.state.state import NEVER, State
 from mux.core.state.threads import Thread
 
 REMEMBERED: Final = 4096
-"""Things that were told of, so that none is told again."""
+"""Subjects of notices that were raised, so that none is raised again."""
 
 MOST_OPEN: Final = 256
-"""Notices that only inform and that nobody has seen: the oldest is then left where it is."""
+"""Informing notices that nobody has seen; past that, the oldest is left where it is."""
 
 INTERRUPT: Final = "turn/interrupt"
 QUESTIONS: Final = frozenset({"item/tool/requestUserInput", "mcpServer/elicitation/request"})
@@ -69,25 +67,31 @@ _GOAL_KINDS: Final[dict[str, Kind]] = {
 
 @attrs.define(eq=False, repr=False)
 class Notices:
-    """All notices of one broker. ``life``: no other life of the broker has the same.
-
-    ``_seen``: what ``refresh`` depends on (see ``_changes``), as it was at the last one.
-    """
+    """All notices of one broker."""
 
     state: State
     attention: Attention
     timing: Timing
     life: str = ""
+    """Text that no other life of the broker has."""
     escalation: NoticeEscalation = attrs.field(init=False)
     _open: dict[str, OpenNotice] = attrs.field(factory=dict)
+    """The notices that aren't over, by subject."""
     _recipients: tuple[Recipient, ...] = ()
     _known: OrderedDict[str, None] = attrs.field(factory=OrderedDict)
+    """Subjects that were raised, in this life or an earlier one."""
     _turns: dict[str, tuple[str, float]] = attrs.field(factory=dict)
+    """The running turn of each thread, and when it began."""
     _interrupted_by: dict[str, str] = attrs.field(factory=dict)
+    """The client that interrupted a thread's turn, by thread."""
     _goals: dict[str, str] = attrs.field(factory=dict)
+    """The last status of each thread's goal."""
     _limit: str | None = None
+    """The subject of the open notice of a usage limit."""
     _down: OpenNotice | None = None
+    """The open notice that the app-server is down."""
     _seen: tuple[int, int, int] = (0, 0, 0)
+    """The values that ``refresh`` depends on (see ``_changes``), as they were the last time."""
 
     @escalation.default
     def _made_escalation(self) -> NoticeEscalation:
@@ -95,9 +99,11 @@ class Notices:
 
     @property
     def needs_refresh(self) -> bool:
-        """Whether ``refresh`` may find something new: asked after each event, so it costs little.
+        """Return whether ``refresh`` may find something new.
 
-        What isn't over is weighed against who looks at it. That changes with what a person does,
+        Evaluated after each event, so it is cheap.
+
+        Open notices are weighed against who looks at them. That changes with what a person does,
         with who is offered an approval, with who is whose sub-agent, and with time.
         """
         if self._changes() != self._seen or self.escalation.due <= self.state.now:
@@ -108,18 +114,18 @@ class Notices:
         state = self.state
         return state.pending_requests.changes, self.attention.changes, state.threads.lineage
 
-    # ── what passes by ────────────────────────────────────────────────────────────────────────
+    # ── from notifications, answers and clients ───────────────────────────────────────────────
 
     def observe(self, method: str, thread: str | None, line: bytes) -> None:
-        """One of ``HEARD``, before anything else is made of it."""
+        """Take a notification of a method in ``HEARD``. Called before anything else handles it."""
         HEARD[method](self, thread or "", line)
 
     def joined(self, answer: bytes) -> None:
-        """The answer to a request that follows a thread: what it is called, and whose it is."""
+        """Take name and parent of a thread from the answer to a request that follows it."""
         self._introduced("", answer)
 
     def acted(self, client: Client, method: str, thread: str | None) -> None:
-        """A person did something to a thread by this client."""
+        """Note that a person did something to a thread by this client."""
         self.attention.acted(client, thread)
         if method == INTERRUPT and thread is not None:
             _remember(self._interrupted_by, thread, _name(client))
@@ -175,7 +181,7 @@ class Notices:
         self._inform(notice, suppressed=reason)
 
     def app_server_ends(self) -> None:
-        """The process is gone, and every turn with it."""
+        """End all turns: the process is gone."""
         turns, self._turns = self._turns, {}
         for id, (turn, since) in turns.items():
             thread = self.state.threads.known.get(id)
@@ -191,7 +197,7 @@ class Notices:
         goal, before = update.goal, self._goals.get(thread)
         _remember(self._goals, thread, goal.status)
         kind = _GOAL_KINDS.get(goal.status)
-        # A thread that is loaded shows its goal again; nothing has happened then.
+        # Loading a thread repeats its goal; nothing has happened then.
         happened = update.turnId is not None if before is None else before != goal.status
         if kind is None or not happened:
             return
@@ -214,7 +220,7 @@ class Notices:
             self._below_limit()
 
     def _hit_limit(self, what: str, thread: str | None, line: str) -> None:
-        """The account's limit is reached; said in several ways, and once by us."""
+        """Raise once that the account's limit is reached, which is reported in several ways."""
         if self._limit is None:
             self._limit = f"usage/{what}"
             self._inform(self._notice(self._limit, "usage-limit", thread, line))
@@ -234,17 +240,17 @@ class Notices:
         return Notice(thing, kind, thread, turn, self._title(thread), notice_sources.one_line(line))
 
     def _title(self, thread: str | None) -> str:
-        """What the thread is called; a sub-agent's, as what spawned it."""
+        """Return the thread's title; for a sub-agent's thread, the title of what spawned it."""
         for id in self.attention.line(thread or ""):
             record = self.state.threads.known.get(id)
             if record is not None and record.name:
                 return notice_sources.one_line(record.name)
         return ""
 
-    # ── looking at all that isn't over ────────────────────────────────────────────────────────
+    # ── open notices ──────────────────────────────────────────────────────────────────────────
 
     def refresh(self) -> None:
-        """Compare what waits with what was raised, and tell whom it is time to tell."""
+        """Compare what waits with what was raised, and send what is due."""
         self.escalation.due = NEVER
         self._raise_what_waits()
         self._watch_app_server()
@@ -256,7 +262,7 @@ class Notices:
         self.state.wake_at(self.escalation.due)
 
     def on_timer(self) -> float:
-        """Returns when to look again; ``refresh`` comes at the end of the event."""
+        """Return when to come again; ``refresh`` runs at the end of the event."""
         return self.escalation.due if self.escalation.due > self.state.now else NEVER
 
     def _raise_what_waits(self) -> None:
@@ -264,7 +270,7 @@ class Notices:
             f"asked/{request.id}": request
             for request in self.state.pending_requests.pending()
             if request.rule.offer_to is OfferTo.FOLLOWERS
-            and request.rule.scope == "approve"  # else no person's word is waited for
+            and request.rule.scope == "approve"  # others don't wait for a person
             and not request.answered
         }
         for each in list(self._open.values()):
@@ -323,7 +329,7 @@ class Notices:
                 self._inform(notice, only=frozenset(told.sent))
 
     def _weigh(self, each: OpenNotice, glance: Glance) -> None:
-        """Whether somebody looks at it; if not, tell those that it is time to tell."""
+        """Close or hold back a notice that somebody looks at; push any other where that is due."""
         if each.request is None:
             look = glance.at_thread(each.notice.thread)
             if look is not None:
@@ -340,12 +346,12 @@ class Notices:
             each.alone_since = self.state.now
         self.escalation.push_due(each)
 
-    # ── telling ───────────────────────────────────────────────────────────────────────────────
+    # ── raising ───────────────────────────────────────────────────────────────────────────────
 
     def _inform(
         self, notice: Notice, *, only: frozenset[str] | None = None, suppressed: str | None = None
     ) -> OpenNotice:
-        """Tell at once of something that only informs; or never, if somebody looks."""
+        """Send an informing notice at once; or never, if somebody looks."""
         each = OpenNotice(notice, alone_since=self.state.now, only=only)
         if self._knows(notice.subject):
             return each
@@ -386,20 +392,21 @@ class Notices:
             del self._open[thing]
 
     def _knows(self, thing: str) -> bool:
-        """Whether it was told of before; from now on it was."""
+        """Return whether the subject was raised before; from now on it counts as raised."""
         known = thing in self._known
         self._known[thing] = None
         if len(self._known) > REMEMBERED:
             self._known.popitem(last=False)
         return known
 
-    # ── what the shell says ───────────────────────────────────────────────────────────────────
+    # ── earlier lives ─────────────────────────────────────────────────────────────────────────
 
     def kept(self, known: Iterable[str], standing: Iterable[RestoredNotice]) -> None:
-        """What an earlier life told, and what of it isn't over.
+        """Take in the subjects that an earlier life raised, and its notices that aren't over.
 
-        What waited for an answer then is over with the app-server that asked. Where that could be
-        read, it is withdrawn; to whom it is still on its way, it is told instead what is true now.
+        Requests that waited then are over with the app-server that made them. Where such a notice
+        could be read, it is withdrawn. A device to which it is still on its way is sent what is
+        true now instead.
         """
         for thing in known:
             self._knows(thing)
@@ -428,7 +435,7 @@ class Notices:
 
 
 def _remember(of: dict[str, str], thread: str, what: str) -> None:
-    """Keep it for the threads that it was said of last."""
+    """Remember a value per thread, for the threads it was set for last."""
     of.pop(thread, None)
     of[thread] = what
     if len(of) > REMEMBERED:
@@ -436,7 +443,7 @@ def _remember(of: dict[str, str], thread: str, what: str) -> None:
 
 
 def _is_nobodys(thread: Thread) -> bool:
-    """Whether its turns are nobody's to wait for: a sub-agent's, or a title being made."""
+    """Return whether nobody waits for the thread's turns: a sub-agent's, or a title being made."""
     ephemeral = thread.ephemeral or (thread.unsaved is not None and thread.unsaved.ephemeral)
     return ephemeral or thread.parent is not None or thread.adopted or not thread.claimed
 
@@ -459,4 +466,4 @@ HEARD: Final[dict[str, Callable[[Notices, str, bytes], None]]] = {
     "thread/archived": Notices._put_away,
     "thread/deleted": Notices._put_away,
 }
-"""The notifications that tell something."""
+"""The notifications that notices depend on."""

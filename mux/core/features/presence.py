@@ -1,10 +1,8 @@
-"""Who is here: told to the clients that know the broker, whenever it changes.
+"""Presence: notifies clients that know the broker of who is here, whenever that changes.
 
-``mux/presence {"clients": […]}`` is a whole picture, never a difference, so one that was missed is
-made good by the next. It is not numbered and not journaled. Changes that come close together are
-told as one. A client that is behind gets the picture when it is live again.
-
-Heard from: ``broker``.
+``mux/presence {"clients": […]}`` is a whole picture, never a difference, so a missed one is made
+good by the next. It is not numbered and not journaled. Changes that come close together make one
+picture. A client that is behind gets the picture when it is live again.
 """
 
 from __future__ import annotations
@@ -25,48 +23,51 @@ INTERVAL = 0.25
 """Seconds between two pictures: a person doesn't see more, and a burst of joins is one picture."""
 
 BYTES_PER_SECOND = 4 * 1024 * 1024
-"""With hundreds of clients, each picture for each of them, pictures come more rarely instead."""
+"""Bytes of pictures a second, to all clients together. With hundreds of clients, each picture for
+each of them, pictures come more rarely instead."""
 
 Picture = tuple[tuple[ClientId, tuple[str, ...], float | None], ...]
-"""What makes two pictures differ: clients, what they follow, when they last drove."""
+"""The facts that make two pictures differ: clients, what they follow, when they last drove."""
 
 
 @attrs.define(eq=False, repr=False)
 class Presence:
-    """Who was told what. ``seen``: the change of the audience that was looked at last.
-
-    ``_aware``: the clients that know the broker. With thousands of others attached, looking through
-    all of them whenever one comes would be a tenth of what it costs.
-    """
+    """The pictures that clients were sent."""
 
     state: State
     seen: int = 0
+    """The ``threads.changes`` of the last look."""
     _aware: dict[ClientId, Client] = attrs.field(factory=dict)
+    """Clients that know the broker. With thousands of others attached, looking through all of them
+    whenever one comes would be a tenth of what that costs."""
     _not_before: float = 0.0
+    """When the next picture may be sent."""
     _due: float = NEVER
+    """When a change that had to wait is sent."""
     _told: dict[ClientId, Picture] = attrs.field(factory=dict)
+    """The picture that each client was sent last."""
 
     def came(self, client: Client) -> None:
-        """It is past its handshake, and has said what it knows."""
+        """Add a client that is past its handshake, if it knows the broker."""
         if client.knows_extension:
             self._aware[client.id] = client
 
     def left(self, client: Client) -> None:
-        """Its connection is gone."""
+        """Remove a client whose connection is gone."""
         self._aware.pop(client.id, None)
 
     def drove(self, client: Client) -> None:
-        """It has made a thread work."""
+        """Note that the client has made a thread work."""
         client.drove = self.state.now
         self._look()
 
     def audience_changed(self) -> None:
-        """At the end of an event in which somebody came, left, followed or unfollowed."""
+        """Send the new picture, at the end of an event that changed who is here or follows what."""
         self.seen = self.state.threads.changes
         self._look()
 
     def on_timer(self) -> float:
-        """Tell what had to wait; returns when to come again."""
+        """Send a picture that had to wait; returns when the next is due."""
         if self._due <= self.state.now:
             self._look()
         return self._due
@@ -99,7 +100,7 @@ class Presence:
         return [each for each in self.state.clients.values() if each.state is ClientState.READY]
 
     def read(self) -> extension.Presence:
-        """The picture, as ``mux/presence`` and ``mux/presence/read`` give it."""
+        """Return the picture as ``mux/presence`` and ``mux/presence/read`` give it."""
         now, follows = self.state.now, self.state.threads.shown_follows
         return extension.Presence([_shown(each, follows(each), now) for each in self._present()])
 

@@ -1,18 +1,16 @@
 """The app-server's lives: what happens when one ends, and how the next one takes over.
 
-*Crash*: what was in flight fails with an error that says whether to ask again; what waits in queues
-stays there. Approvals are resolved and running turns ended for everybody who saw them, since the
-app-server can't say so any more. The next life is started after a wait, initialized, and given the
+*Crash*: requests in flight fail with an error that says whether to ask again; requests in queues
+stay there. Approvals are resolved and running turns ended for all clients that saw them, since the
+app-server can't do that any more. The next life is started after a wait, initialized, and given the
 followed threads, watches and searches; then the queues go on. Followers stay followers throughout.
-After five ends in a minute it is *down*: what is asked gets an error, and it is started again ever
-more rarely, up to once a minute, until it comes up or somebody asks for it (``mux/restart``).
+After five ends in a minute it is *down*: requests get an error, and it is started again ever more
+rarely, up to once a minute, until it comes up or a client asks for a start (``mux/restart``).
 
-*Planned* (``mux/restart``): new work is held back until nothing runs and nothing waits for a word;
-then the process is let go, and all goes on as after a crash, only that nothing was lost.
+*Planned* (``mux/restart``): new work is held back until nothing runs and no server request waits;
+then the process is stopped, and all goes on as after a crash, only that nothing was lost.
 
-*Hang*: an app-server that says nothing is asked for a sign, and killed if it gives none.
-
-Heard from: ``broker``.
+*Hang*: an app-server that sends nothing is probed, and killed if it doesn't answer.
 """
 
 from __future__ import annotations
@@ -38,45 +36,57 @@ from mux.core.state.threads import Thread
 
 MINUTE = 60.0
 LONGEST_WAIT = 8.0
-"""Seconds before a start, at most, while it isn't down: people wait for it."""
+"""Seconds before a start, at most, while the app-server isn't down: people wait for it."""
 
 DOUBLINGS = 16
-"""Of the wait while it is down, at most: any first wait has become the longest by then."""
+"""The wait while it is down doubles so often at most: by then it is the longest in any case."""
 
 BEGUN_AGAIN = {
     "fs/unwatch": "fs/watch",
     "fuzzyFileSearch/sessionStop": "fuzzyFileSearch/sessionStart",
     "mcpServer/event/stream/stop": "mcpServer/event/stream/start",
 }
-"""What ends a client's thing → what begins it: of those that the next life can go on with."""
+"""The method that ends a client's thing → the method that begins it, for the things that the next
+life can go on with."""
 
 
 @attrs.define(eq=False, repr=False)
 class Recovery:
-    """Ends and beginnings. ``restart_asked``: who waits for a planned restart, by (client, id)."""
+    """The ends and beginnings of the app-server's lives."""
 
     state: State
     client_requests: ClientRequests
     server_requests: ServerRequests
     restart_asked: list[tuple[ClientId, bytes]] = attrs.field(factory=list)
+    """Requests for a planned restart, by (client, id)."""
     restart_now: bool = False
+    """True if a restart is to wait for nothing."""
     last_heard: float = 0.0
+    """When the app-server last sent anything."""
     _stopping: bool = False
+    """True while a planned stop is under way."""
     _ready_since: float | None = None
+    """When this life became ready; None before that."""
     _tries_while_down: int = 0
     _deaths: deque[float] = attrs.field(factory=deque)
+    """The ends within the last minute."""
     _resuming: dict[int, str] = attrs.field(factory=dict)
+    """Threads that are being given to the next life, by wire id."""
     _probe: Request | None = None
+    """The request that probes a silent app-server."""
     _held: list[Request] = attrs.field(factory=list)
+    """Requests held back for a planned restart."""
 
     # ── an end ────────────────────────────────────────────────────────────────────────────────
 
     def exited(self, reason: str, unix_time: float) -> None:
-        """The process is gone."""
+        """End a life: the process is gone."""
         state = self.state
         state.appserver.end()
         self._probe = None
         self._resuming.clear()
+        # Clients see the end in this order: their requests fail, server requests are resolved,
+        # then turns and processes end.
         for request in state.scheduler.lose():
             text = f"the app-server ended before it answered `{request.method}`"
             self.client_requests.lost(request, text)
@@ -102,7 +112,7 @@ class Recovery:
             self._lose(thread, told=was_subscribed)
 
     def _lose(self, thread: Thread, *, told: bool = True) -> None:
-        """The next life won't know it."""
+        """Close a thread that the next life won't know."""
         if told:
             self._notify_status(thread, "notLoaded")
             closed = jsonrpc.notification("thread/closed", {"threadId": thread.id})
@@ -147,13 +157,13 @@ class Recovery:
     def _count_death(self) -> None:
         now, since = self.state.now, self._ready_since
         if since is not None and since <= now - MINUTE:
-            self._tries_while_down = 0  # whatever was wrong is over
+            self._tries_while_down = 0  # the cause of the earlier deaths is gone
         self._deaths.append(now)
         while self._deaths[0] < now - MINUTE:
             self._deaths.popleft()
 
     def _is_to_stay_down(self) -> bool:
-        # One that has come up after all may have a burst of its own.
+        # A life that has come up after all may have a burst of deaths of its own.
         again = self._tries_while_down > 0 and self._ready_since is None
         return again or len(self._deaths) >= self.state.limits.deaths_in_a_minute
 
@@ -173,7 +183,7 @@ class Recovery:
         )
 
     def down_text(self) -> str:
-        """For whoever asks something while it is down."""
+        """Return the error text for requests made while the app-server is down."""
         wait = max(0.0, self.state.appserver.next_start - self.state.now)
         return (
             f"the app-server is down, see `appmux status`; it is started again in {wait:.0f} s,"
@@ -197,7 +207,7 @@ class Recovery:
     # ── a beginning ───────────────────────────────────────────────────────────────────────────
 
     def resume(self) -> None:
-        """The next life is initialized: give it what the last one had, before anything else."""
+        """Give an initialized life what the last one had, before anything else."""
         state = self.state
         state.appserver.state = AppServerState.RESUMING
         for thread in list(state.threads.known.values()):
@@ -214,7 +224,7 @@ class Recovery:
         self._ready_if_resumed()
 
     def resumed(self, request: Request, *, failed: bool) -> bool:
-        """An answer to one of ``resume``'s requests; False if it is none."""
+        """Take the answer to a request of ``resume``; False if it is for none of them."""
         if request is self._probe:
             self._probe = None
         id = self._resuming.pop(request.wire, None)
@@ -247,6 +257,7 @@ class Recovery:
         state.appserver.state = AppServerState.READY
         self.last_heard = self._ready_since = state.now
         state.wake_at(state.now + state.limits.probe_interval)
+        # Whoever asked for the restart is answered before the work that was held for it goes on.
         told = Restarted(state.appserver.generation, state.appserver.version)
         for client, origin in self.restart_asked:
             if client in state.clients:
@@ -261,7 +272,7 @@ class Recovery:
     # ── a planned end ─────────────────────────────────────────────────────────────────────────
 
     def asked_to_restart(self, client: ClientId, origin: bytes, *, now: bool) -> None:
-        """Somebody wants a new life; answered when it is ready."""
+        """Plan a restart for a client, which is answered when the new life is ready."""
         self.restart_asked.append((client, origin))
         self.restart_now = self.restart_now or now
         if self.state.appserver.state is AppServerState.DOWN:
@@ -271,15 +282,15 @@ class Recovery:
             self.state.out.append(StartUpstream(0.0))
 
     def is_holding(self, thread: str) -> bool:
-        """Whether something that may begin a turn of the thread is kept back."""
+        """Return whether a request that may begin a turn of the thread is held back."""
         return any(request.thread == thread for request in self._held)
 
     def holds(self, request: Request, thread: Thread | None) -> bool:
-        """Whether the request begins work that must wait for the restart; then it is kept."""
+        """Hold the request back if it begins work that must wait for the restart; True if so."""
         if not self.restart_asked or not request.rule.begins:
             return False
         if thread is not None and thread.running.turn is not None:
-            return False  # it joins a turn that runs, for which the restart waits anyway
+            return False  # the request joins a turn that runs, for which the restart waits anyway
         if len(self._held) >= self.state.limits.queued_per_client:
             self.client_requests.refuse(request)
         else:
@@ -288,7 +299,10 @@ class Recovery:
         return True
 
     def client_left(self, client: Client) -> None:
-        """The turns that it asked for before it left still begin; nobody gets the answer."""
+        """Drop a departed client's held requests, except turns.
+
+        The turns still begin; nobody gets the answer.
+        """
         for request in [each for each in self._held if each.client == client.id]:
             if request.runs_alone:
                 request.client, request.account = None, DEPARTED
@@ -308,14 +322,14 @@ class Recovery:
         return oldest + state.limits.request_deadline
 
     def stop_if_quiet(self) -> None:
-        """A restart is wanted: stop the app-server once that disturbs nobody."""
+        """Stop the app-server for a planned restart, once that disturbs nobody."""
         ready = self.state.appserver.state is AppServerState.READY
         if self.restart_asked and ready and not self._stopping and not self.waits_for():
             self._stopping = True
             self.state.out.append(StopUpstream())
 
     def waits_for(self) -> list[str]:
-        """What a planned restart waits for, in words."""
+        """Return what a planned restart waits for, in words."""
         if self.restart_now:
             return []
         state = self.state
@@ -335,7 +349,7 @@ class Recovery:
     # ── time ──────────────────────────────────────────────────────────────────────────────────
 
     def on_timer(self) -> float:
-        """Look after an app-server that is silent or absent; returns when to look again."""
+        """Watch an app-server that is silent or absent; returns when to do so again."""
         state = self.state
         if state.appserver.state is AppServerState.READY:
             return min(self._look_for_a_sign(), self._expire_held())
@@ -348,7 +362,7 @@ class Recovery:
     def _look_for_a_sign(self) -> float:
         state, probe = self.state, self._probe
         if probe is not None and probe.since < self.last_heard:
-            self._probe = probe = None  # it has said something else meanwhile
+            self._probe = probe = None  # the app-server has sent something else meanwhile
         if probe is None:
             due = self.last_heard + state.limits.probe_interval
             if state.now < due:
@@ -362,7 +376,7 @@ class Recovery:
         return NEVER
 
 
-_PROBE = RequestRule(waits=True)  # it must not wait for a slot: that none is free may be the cause
+_PROBE = RequestRule(waits=True)  # it takes no slot: that none is free may be the cause
 
 _PROCESS_GONE: dict[str, object] = {
     "exitCode": -1,

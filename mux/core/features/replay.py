@@ -1,12 +1,10 @@
 """``mux/replay``: a client that knows the broker comes back, and gets what it missed.
 
-The threads it names, or those that it followed before, are followed again (loaded, where the
-app-server has let go of them; while none is ready the request waits for it as any other does); then
-it is a client that is behind, reading the journal from its cursor on, until it is live. A cursor
-that the journal no longer reaches gets an answer that says so, and nothing else: then a snapshot
-(``thread/resume``) is the way.
-
-Heard from: ``broker``.
+The threads that it names, or that it followed before, are followed again. Threads that the
+app-server has unloaded are loaded; while no app-server is ready the request waits for one, as any
+other does. Then the client is behind, and reads the journal from its cursor on until it is live. If
+the journal no longer reaches back to the cursor the answer says so, and nothing else happens: the
+client then needs a snapshot (``thread/resume``).
 """
 
 from __future__ import annotations
@@ -30,26 +28,27 @@ from mux.core.state.request import Request
 from mux.core.state.state import State
 
 LOADING_AT_ONCE = 4
-"""Threads that the app-server is asked to load for one replay: what others ask comes in between."""
+"""Threads that the app-server loads at once for one replay: other requests come in between."""
 
 
 @attrs.define(eq=False, repr=False)
 class _Replay:
-    """One that waits for threads to be loaded. ``not_had``: those that need a snapshot first.
-
-    ``loading``: how many the app-server is asked for; ``unloaded``: those that it will be.
-    """
+    """A replay that waits for threads to be loaded."""
 
     request: Request
     params: ReplayParams
     threads: list[str]
+    """The threads to be followed again."""
     not_had: list[str]
+    """Threads that need a snapshot first."""
     loading: int = 0
+    """How many threads the app-server is loading."""
     unloaded: list[str] = attrs.field(factory=list)
+    """Threads that it will be asked to load."""
 
     @property
     def client(self) -> ClientId:
-        """Who asked."""
+        """Return the client that asked."""
         return self.request.account
 
 
@@ -61,12 +60,14 @@ class Replays:
     client_requests: ClientRequests
     clearance: DirectoryClearance
     _loading: dict[int, tuple[_Replay, str]] = attrs.field(factory=dict)
+    """The replay and thread of each loading request, by wire id."""
     _left: OrderedDict[tuple[tuple[str, str], str], dict[str, int]] = attrs.field(
         factory=OrderedDict
     )
+    """The threads that a client followed when it left, each with the seq since which it did."""
 
     def client_left(self, client: Client) -> None:
-        """Remember what it followed, for its return."""
+        """Remember what a client followed, for its return."""
         if client.info is None or not client.follows:
             return
         key = (client.principal.identity, client.info.name)
@@ -76,16 +77,16 @@ class Replays:
             self._left.popitem(last=False)
 
     def unfollowed(self, client: Client, thread: str) -> None:
-        """It wants no more of a thread, which its predecessor may have followed to the end."""
+        """Forget that the client's predecessor followed a thread which the client has left."""
         self._followed_before(client).pop(thread, None)
 
     def _followed_before(self, client: Client) -> dict[str, int]:
-        """What its predecessor followed when it left, by thread: since which number."""
+        """Return the threads that its predecessor followed when it left, and since which seq."""
         name = client.info.name if client.info is not None else ""
         return self._left.get((client.principal.identity, name), {})
 
     def asked(self, client: Client, message: ClientMessage) -> None:
-        """A client asks for what it missed."""
+        """Begin the replay that a client asks for, or refuse it."""
         wrong, params = None, None
         try:
             params = _decoder.decode(message.params)
@@ -104,7 +105,7 @@ class Replays:
             self._begin(client, request, params)
 
     def go_on(self) -> None:
-        """The app-server is ready, and it is the turn of these, which waited for it."""
+        """Go on with requests that waited for a ready app-server, and whose turn it is."""
         here, self.client_requests.here = self.client_requests.here, []
         for request in here:
             client = self.state.clients.get(request.account)
@@ -112,7 +113,7 @@ class Replays:
                 self._begin(client, request, _decoder.decode(request.params))
 
     def _begin(self, client: Client, request: Request, params: ReplayParams) -> None:
-        """Load what is to be followed; later, if no app-server is ready to load it."""
+        """Load the threads to follow; queue the request if no app-server is ready to load them."""
         if not self._reaches(params.after):
             answer = self._answer(complete=False)
             self.state.answer(client.id, jsonrpc.result(request.origin, answer), request.method)
@@ -124,7 +125,7 @@ class Replays:
             self._load(_Replay(request, params, self._with_children(wanted), not_had))
 
     def _with_children(self, threads: list[str]) -> list[str]:
-        """Whoever follows a thread follows its sub-agents, those too that it has had since."""
+        """Add the threads' sub-agents, newer ones included: whoever follows a thread has both."""
         below = (each for id in threads for each in self.state.threads.descendants(id))
         return sorted({*threads, *below})
 
@@ -138,7 +139,7 @@ class Replays:
         return after.epoch == journal.epoch and journal.earliest <= after.seq <= journal.head
 
     def _wanted(self, client: Client, params: ReplayParams) -> tuple[list[str], list[str]]:
-        """The threads that are to be followed again; and those for which that isn't enough."""
+        """Return the threads to follow again, and those for which that isn't enough."""
         if params.threadIds is not None:
             named = {*params.threadIds, *([params.threadId] if params.threadId else [])}
             return sorted(named), []
@@ -147,7 +148,7 @@ class Replays:
         name = client.info.name if client.info is not None else ""
         followed = self._followed_before(client)
         for other in self.state.clients.values():
-            # Its connection before this one, which isn't known to be gone yet.
+            # The client's previous connection may not be known to be gone yet.
             if other is not client and other.resembles(name, client.principal):
                 followed = followed | other.follows
         after = params.after.seq
@@ -156,11 +157,11 @@ class Replays:
         return sorted((followed.keys() - not_had) | client.follows.keys()), sorted(not_had)
 
     def _has_joined(self, id: str, since: int, after: int) -> bool:
-        """Whether who has all up to ``after`` has had the answer by which it joined a thread.
+        """Return whether a client with all up to ``after`` got the answer by which it joined.
 
-        It may have been lost with its connection. Then to be followed again is not enough, and
-        harmful: a ``thread/resume`` introduces what runs only to one that doesn't follow. At the
-        same number there is no telling, but only what runs could be missed.
+        That answer may have been lost with its connection. Then following again is not enough, and
+        harmful: a ``thread/resume`` introduces what runs only to a client that doesn't follow. At
+        the same number there is no telling, but only what runs could be missed.
         """
         thread = self.state.threads.known.get(id)
         runs = thread is not None and bool(thread.running.items)
@@ -173,7 +174,7 @@ class Replays:
         self._load_more(replay)
 
     def _load_more(self, replay: _Replay) -> None:
-        """Ask for the next ones: a few at a time, as others ask the app-server, too."""
+        """Load the next threads: a few at a time, as others use the app-server, too."""
         while replay.unloaded and replay.loading < LOADING_AT_ONCE:
             id = replay.unloaded.pop()
             thread = self.state.threads.known.get(id)
@@ -196,7 +197,7 @@ class Replays:
         self.clearance.load(client, id, load, not_loaded)
 
     def loaded(self, request: Request, *, failed: bool) -> bool:
-        """An answer to one of ``_load``'s requests; False if it is none."""
+        """Take the answer to one of ``_load``'s requests; False if it is for none of them."""
         found = self._loading.pop(request.wire, None)
         if found is None:
             return False
@@ -210,7 +211,10 @@ class Replays:
         return True
 
     def upstream_gone(self) -> None:
-        """The app-server that was to load threads is gone: the next one is to, if one comes."""
+        """Submit replays again whose threads the ended app-server was loading.
+
+        If no other app-server comes, they fail.
+        """
         replays = {id(each): each for each, _ in self._loading.values()}.values()
         self._loading.clear()
         for replay in replays:
@@ -234,7 +238,7 @@ class Replays:
             return
         self._no_longer_joining(replay)
         client = self.state.clients.get(replay.client)
-        if client is not None and client.backlog is not None:  # it fell behind meanwhile
+        if client is not None and client.backlog is not None:  # the client fell behind meanwhile
             code = jsonrpc.INVALID_REQUEST
             self.state.error(
                 client.id, replay.request.origin, code, f"Invalid request: {_STILL_BEHIND}"
@@ -258,7 +262,8 @@ class Replays:
         for id in found:
             state.threads.follow(client, id)
         for request in state.pending_requests.pending():
-            # The journal holds it, or the client has it from before: it may answer, unasked anew.
+            # The journal holds the request, or the client has it from before: it may answer without
+            # being offered it anew.
             by_any = request.rule.offer_to is OfferTo.FOLLOWERS and client.declared(request.needs)
             seen = by_any and request.rule.is_for(client.principal.scopes)
             if request.thread in found and seen:
@@ -280,7 +285,7 @@ class Replays:
 
 
 _NEVER_HAD = 2**63
-"""As the number since which a thread is followed: no cursor reaches it. A client that was told that
-it misses a thread lets go of what it had of it: from then on it needs a snapshot, as a newcomer."""
+"""A number since which a thread is followed that no cursor reaches. A client that was answered that
+it misses a thread drops what it had of it: from then on it needs a snapshot, as a newcomer does."""
 _STILL_BEHIND = "this client is still catching up: ask again when it is live"
 _decoder = msgspec.json.Decoder(ReplayParams)

@@ -1,10 +1,11 @@
 """Server requests going down, and the answers to them going up.
 
 The rules stand in ``pending_requests``; here they are carried out, with ``voting`` where a person
-answers. To whom a request is offered depends on its row in THE TABLE: to all followers of its
-thread, to the client that registered the tool, or to one client after another.
+answers. Which clients are offered a request depends on its row in THE TABLE: all followers of its
+thread, the client that registered the tool, or one client after another.
 
-Heard from: ``broker``; and ``subscriptions``, when somebody joins a thread.
+Used by ``NotificationRouter`` and ``Broker``; by ``subscriptions``, when a client joins or leaves a
+thread; and by ``recovery``.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from mux.core.state.pending_requests import RESOLVED, ServerRequest
 from mux.core.state.state import NEVER, State
 
 LATE = "answer/late"
-"""Counted: an answer to what isn't there any more, or was answered before."""
+"""Counts answers to requests that are over, or were answered before."""
 
 BY_NOTICE: ClientId = 0
 """Stands for no client: the answer came from a lock screen."""
@@ -51,13 +52,13 @@ class ServerRequests:
     # ── down ──────────────────────────────────────────────────────────────────────────────────
 
     def asked(self, line: bytes, message: UpstreamMessage) -> None:
-        """The app-server asks something."""
+        """Offer a new request of the app-server, unless it is a repetition."""
         state, upstream, method = self.state, bytes(message.id), message.method or ""
         if state.pending_requests.is_repetition(upstream):
             return
         rule = server_request_rule(method, of_thread=message.thread is not None)
         owned = self._owned(method, line)
-        if owned is not None:  # it is that client's alone
+        if owned is not None:  # the request is for that client alone
             line, rule = owned.line, msgspec.structs.replace(rule, offer_to=OfferTo.ONE_AT_A_TIME)
         id = state.pending_requests.take_id()
         request = ServerRequest(
@@ -85,7 +86,7 @@ class ServerRequests:
             self.offer_to_next(request)
 
     def _owned(self, method: str, line: bytes) -> id_fields.Owned | None:
-        """Whose it is by the ids that it names, where nobody has looked at its method yet."""
+        """Return whose a request is by the ids that it names, if its method isn't in the table."""
         if method in SERVER_REQUESTS:
             return None
         return id_fields.owned(line, self.state.scheduler.upstream, deeply=True)
@@ -96,7 +97,7 @@ class ServerRequests:
         return [] if owned.owner is None else [owned.owner]
 
     def _command(self, request: ServerRequest) -> str | None:
-        """The command that it is about, as a shell takes it; None if it is about none."""
+        """Return the command that a request is about, as a shell takes it; None without one."""
         params = params_in(request.offer)
         for holder in (params, item_about(self.state, request)):
             command = (jsonrpc.read_fields(holder) or {}).get("command")
@@ -106,7 +107,7 @@ class ServerRequests:
         return None
 
     def _owner(self, request: ServerRequest) -> Owner | None:
-        """Who began the turn that it belongs to."""
+        """Return the client that began the turn that a request belongs to."""
         thread = self.state.threads.known.get(request.thread or "")
         return None if thread is None else thread.running.by or thread.spawned_by
 
@@ -114,10 +115,10 @@ class ServerRequests:
         return self.state.threads.audience(request.thread)
 
     def offer_pending(self, client: Client, thread: str) -> None:
-        """The client has joined the thread: what waits for somebody's word is offered to it.
+        """Offer a client that has joined the thread the requests that await an answer.
 
-        Also once more, under its id, to one that has it already: natively every resume does so, and
-        a client that shows one thread at a time relies on it.
+        A client that was offered a request already is sent it once more, under the same id:
+        natively every resume does so, and a client that shows one thread at a time relies on it.
         """
         for request in list(self.state.pending_requests.pending(thread)):
             if client.id in request.offered and not request.answered:
@@ -126,7 +127,7 @@ class ServerRequests:
                 self._offer(request, (client.id,))
 
     def _offer(self, request: ServerRequest, recipients: tuple[ClientId, ...]) -> None:
-        """Offer it to those that can answer it and haven't been offered it."""
+        """Offer a request to the clients that can answer it and haven't been offered it."""
         clients = self.state.clients
         able = tuple(
             id
@@ -142,13 +143,17 @@ class ServerRequests:
         request.ballot.owner = request.ballot.owner or self._owner(request)
         request.offered.update(dict.fromkeys(able))
         self.state.pending_requests.changes += 1
+        # The request first, then what it waits for: clients know it by its id.
         self._show(request, able, first=first)
         self.voting.notify(request, able)
 
     def _show(
         self, request: ServerRequest, recipients: tuple[ClientId, ...], *, first: bool
     ) -> None:
-        """Put it before these; in fewer words for those who may not see what is experimental."""
+        """Send a request to these clients.
+
+        Clients that may not see experimental fields get it without those.
+        """
         shown, clients = self.voting.in_the_prompt(request), self.state.clients
         less = without_hidden(request.method, shown)
         reduced = [id for id in recipients if less and not clients[id].capabilities.experimentalApi]
@@ -166,7 +171,7 @@ class ServerRequests:
         call = tool_owners.read_call(line)
         owner = self.state.tool_owners.owner(request.thread, call) if call is not None else None
         if call is None or owner is None:
-            # Registered before this broker's life: somebody among the followers may know it.
+            # The tool was registered before this broker's life: a follower may know it.
             self._offer(request, self._followers(request))
             return
         taker = self.state.clients.get(owner.client) or self._stand_in(request, owner)
@@ -177,14 +182,17 @@ class ServerRequests:
             self._answer_for_broker(request, tool_owners.unavailable(text))
 
     def _stand_in(self, request: ServerRequest, owner: Owner) -> Client | None:
-        """A follower that is the same program of the same principal: the owner, come back."""
+        """Return a follower that is the same program of the same principal: the returned owner."""
         for id in self._followers(request):
             if self.state.clients[id].resembles(owner.program, owner.principal):
                 return self.state.clients[id]
         return None
 
     def offer_to_next(self, request: ServerRequest) -> None:
-        """Put a request to the next client that can answer it; none left: an error goes up."""
+        """Offer a request to the next client that can answer it.
+
+        If no client is left, an error goes upstream.
+        """
         state = self.state
         while request.next_ones:
             id = request.next_ones.pop(0)
@@ -202,10 +210,10 @@ class ServerRequests:
     # ── up ────────────────────────────────────────────────────────────────────────────────────
 
     def client_answered(self, client: Client, message: ClientMessage) -> None:
-        """A client answers: what its policy lets count may decide, all else changes nothing."""
+        """Take a client's answer: by its policy it may decide; any other changes nothing."""
         request = self.state.pending_requests.offered_to(client.id, message.id)
         if request is None:
-            # Late, double, unknown: natively ignored, and nothing that the client did wrong.
+            # Late, double, unknown: natively ignored, and no fault of the client.
             self.state.log("debug", "answer that changes nothing", client=client.id)
             self.state.count(LATE)
             self.state.charge(client.id)
@@ -227,7 +235,7 @@ class ServerRequests:
             self.voting.ask_again(request, client, f"your yes doesn't count: {why_not}")
 
     def _take(self, request: ServerRequest, client: Client, result: bytes) -> bool:
-        """A valid answer, whichever way it came; whether it decides."""
+        """Cast a valid answer, whichever way it came; returns whether it decides."""
         decided = self.voting.take(request, client, result)
         if decided is not None:
             audit_events.approved(self.state, request, audit_events.by(client), decided)
@@ -235,7 +243,7 @@ class ServerRequests:
         return decided is not None
 
     def on_timer(self) -> None:
-        """Go on with what was put to one client for long enough; count votes that had to wait."""
+        """Offer to the next client when one was too slow; count votes that had to wait."""
         for request in list(self.state.pending_requests.pending()):
             if request.deadline <= self.state.now:
                 self.offer_to_next(request)
@@ -245,9 +253,10 @@ class ServerRequests:
                 self._answer(request, actor, {"result": decided})
 
     def answered_unasked(self, client: Client, message: ClientMessage) -> None:
-        """``mux/approvals/answer``: from one that has the scope, offered it or not.
+        """Take ``mux/approvals/answer`` from a client with the scope, offered the request or not.
 
-        The same rules hold; but this one hears what became of its answer.
+        The same rules hold as for other answers. This client also gets a result that says what
+        became of its answer.
         """
         fields = jsonrpc.read_fields(message.params) or {}
         request = self.state.pending_requests.get(fields.get("id", b""))
@@ -268,7 +277,7 @@ class ServerRequests:
         self.state.answer(client.id, jsonrpc.result(message.id, told), message.method)
 
     def answered_by_notice(self, id: int, principal: Principal, peer: str, *, yes: bool) -> None:
-        """A device answers from its lock screen: by the same rules as any client."""
+        """Take an answer that a device gives on its lock screen, by the rules for any client."""
         state, request = self.state, self.state.pending_requests.get(b"%d" % id)
         if request is None or request.answered:
             state.out.append(NoticeAnswerJudged("over", self._why_over(request)))
@@ -293,7 +302,7 @@ class ServerRequests:
         return f"answered already, by {self._named(request.answered_by)}"
 
     def _why_not(self, client: Client, request: ServerRequest | None, result: bytes) -> str | None:
-        """Why the answer doesn't count; None if it does."""
+        """Return why the answer doesn't count; None if it does."""
         if request is None:
             return "no such approval is pending: it was withdrawn, or answered a while ago"
         if request.answered:
@@ -326,7 +335,7 @@ class ServerRequests:
         line = jsonrpc.write({"id": request.upstream} | answer)
         self.state.forward(line, request.method)
         if request.thread is None or request.rule.offer_to is OfferTo.TOOL_OWNER:
-            self._resolve(request.upstream)  # of these no `resolved` comes
+            self._resolve(request.upstream)  # no `resolved` comes for these
 
     def _abstains(self, request: ServerRequest, client: Client, reason: str) -> None:
         log = self.state.log
@@ -345,7 +354,7 @@ class ServerRequests:
         return bool(able) and not request.ballot.votes and request.abstained.issuperset(able)
 
     def _able(self, request: ServerRequest) -> set[ClientId]:
-        """Those that were offered it and may say yes; who only watches doesn't count."""
+        """Return the clients that were offered a request and may say yes; observers don't count."""
         clients, local = self.state.clients, request.ballot.policy.local
         if request.rule.offer_to is not OfferTo.FOLLOWERS:
             return set(request.offered)
@@ -372,7 +381,7 @@ class ServerRequests:
     # ── ends ──────────────────────────────────────────────────────────────────────────────────
 
     def client_left(self, client: Client) -> None:
-        """A person's answer is waited for, whoever leaves; a machine's isn't."""
+        """Withdraw the client's offers. Requests to a person wait on; those to a program don't."""
         for request in list(self.state.pending_requests.pending()):
             if client.id in request.offered:
                 del request.offered[client.id]
@@ -381,7 +390,7 @@ class ServerRequests:
                 self.voting.notify(request)
 
     def device_ended(self, device: str) -> None:
-        """It was revoked, say: what it said on what isn't decided yet counts no more."""
+        """Remove the undecided votes of a device whose access has ended: it was revoked, say."""
         for request in self.state.pending_requests.pending():
             self.voting.device_ended(request, device)
 
@@ -397,7 +406,7 @@ class ServerRequests:
             self._answer_for_broker(request, tool_owners.unavailable(text))
 
     def resolved(self, line: bytes) -> str | None:
-        """The app-server is done with one; returns the thread that it was of."""
+        """End a request by the app-server's ``resolved``; returns the request's thread."""
         fields = jsonrpc.read_fields(line) or {}
         params = jsonrpc.read_fields(fields.get("params", b"")) or {}
         request = self._resolve(params.get("requestId", b""))
@@ -419,7 +428,7 @@ class ServerRequests:
         self.state.publish_to_some(told, request.thread, RESOLVED, message)
 
     def resolve_all(self) -> None:
-        """The app-server is gone, and its requests with it: nobody is to go on showing them."""
+        """End all requests, which went with the app-server; clients are to stop showing them."""
         for request in self.state.pending_requests.clear():
             audit_events.over(self.state, request)
             if request.thread is not None and request.rule.offer_to is not OfferTo.TOOL_OWNER:
@@ -427,10 +436,10 @@ class ServerRequests:
                 self._notify_resolved(request, jsonrpc.notification(RESOLVED, params))
 
     def turn_over(self, thread: str, turns: tuple[str, ...], line: bytes) -> None:
-        """Nothing of the turn can be answered any more; ``line`` says that it is over.
+        """End the requests of a turn that is over by ``line``: they can't be answered any more.
 
-        Of tool calls the app-server doesn't say so. Of others it does, mostly, a moment later: what
-        it says of one that was withdrawn here is told to nobody.
+        For tool calls the app-server doesn't send ``resolved``. For others it mostly does, a moment
+        later. If the request was withdrawn here, that notification is sent to nobody.
         """
         for request in list(self.state.pending_requests.pending(thread)):
             if request.rule.offer_to is OfferTo.TOOL_OWNER:
@@ -439,22 +448,28 @@ class ServerRequests:
                 self._withdraw(request, line)
 
     def thread_over(self, thread: str, line: bytes) -> None:
-        """Nothing of the thread can be answered any more; ``line`` says that it is closed, say."""
+        """End the requests of a thread that is over by ``line``: it is closed, say."""
         for request in list(self.state.pending_requests.pending(thread)):
             self._withdraw(request, line)
 
     def _withdraw(self, request: ServerRequest, line: bytes) -> None:
-        """It became obsolete with what ``line`` says: whoever shows it is told, as natively."""
+        """End a request that ``line`` made obsolete.
+
+        Clients that show it are notified, as natively.
+        """
         self._resolve(request.upstream)
         if request.rule.offer_to is OfferTo.TOOL_OWNER:
-            return  # of these no client expects it
+            return  # no client expects `resolved` for these
         params = {"threadId": request.thread, "requestId": request.id}
         told = jsonrpc.read_fields(jsonrpc.notification(RESOLVED, params)) or {}
         at = {"emittedAtMs": (jsonrpc.read_fields(line) or {}).get("emittedAtMs", b"")}
         self._notify_resolved(request, jsonrpc.write(told | (at if at["emittedAtMs"] else {})))
 
     def unfollowed(self, client: Client, thread: str) -> None:
-        """Natively it hears no ``resolved`` then; and it may join again and be offered it anew."""
+        """Withdraw the client's offers on a thread that it has left.
+
+        Natively it gets no ``resolved`` then. It may join again and be offered the requests anew.
+        """
         for request in self.state.pending_requests.pending(thread):
             if request.rule.offer_to is OfferTo.FOLLOWERS:
                 request.offered.pop(client.id, None)
@@ -462,7 +477,7 @@ class ServerRequests:
 
 
 def _behind_notice(principal: Principal, peer: str, now: float) -> Client:
-    """Who answers by a notice, as a client that isn't attached."""
+    """Return whoever answers by a notice, as a client that isn't attached."""
     client = Client(BY_NOTICE, principal, "notice", peer, since=now)
     client.info = ClientInfo("from a notice", "")
     return client

@@ -1,18 +1,18 @@
-"""Title threads: each TUI has one made for every new thread that it follows; one title is enough.
+"""Title threads: each TUI has a title made for every new thread that it follows; one is enough.
 
 When the first turn of a thread without a name begins, whoever began it, every TUI on it starts an
 ephemeral thread (``threadSource`` ``thread_title``), has one turn run there whose input is a fixed
 text and the person's words, whose output is ``{"title"}``, and unsubscribes; the one that is first
 sets the name. It waits 30 s for the turn. (Codex 0.163 and 0.169.)
 
-Such a thread is let through, it costs nothing; but it is ``private``: told to its followers alone
-(and shown in ``mux/status``, and recorded: nobody hides by it what they run).
-Of turns with the same params, asked by clients that follow a thread together, one runs. The others
-are kept here until it is over, and are told what their askers would have been told: its answer and
-notifications, with ids of their own. If it doesn't succeed, the next of them runs. What isn't of
-this shape passes untouched.
+Such a thread is let through, as it costs nothing; but it is ``private``: shown to its followers
+alone (and in ``mux/status``, and recorded: nobody hides by it what they run). Of turns with the
+same params, asked by clients that follow a thread together, one runs. The others wait here until
+that turn is over, and are then sent what they would have been sent: its answer and notifications,
+with ids of their own. If the turn doesn't succeed, the next of them runs. A request of another
+shape passes untouched.
 
-Heard from: ``broker``, which tells what ``ReplayedMessage`` says. Hands to: ``client_requests``,
+``notifications`` and ``Broker`` send the ``ReplayedMessage`` messages; ``client_requests`` gets
 what runs after all.
 """
 
@@ -34,67 +34,73 @@ from mux.core.state.state import NEVER, State
 from mux.core.state.threads import Thread
 
 TITLED_FOR = 60.0
-"""Seconds for which an outcome is told again: all ask within a second of the turn's beginning."""
+"""Seconds for which an outcome is reused: all ask within a second of the turn's beginning."""
 
 LONGEST_WAIT = 25.0
-"""Seconds until one that waits for another's title runs after all: a TUI waits 30 s for its own."""
+"""Seconds until a request that waits for another's title runs after all: a TUI waits 30 s for its
+own."""
 
 MOST_KEPT = 64
 """Title turns remembered. With more of them at once, some titles are made twice."""
 
 MOST_WAITING = 64
-"""Clients that wait for one title: more TUIs on one thread are nobody's."""
+"""Clients that wait for one title: nobody has more TUIs on one thread."""
 
 LONGEST_OUTCOME = 256 * 1024
-"""Bytes of all that is said of a title's turn, some 4 KiB; a longer one isn't kept."""
+"""Bytes of a title turn's answer and notifications, which are some 4 KiB; a longer outcome isn't
+stored."""
 
 TITLE = b'"thread_title"'
 
 LOADED = "thread/loaded/list"
 
 _RENAMED = frozenset({"id", "threadId", "turnId", "itemId", "rootTurnId"})
-"""Where ids stand that are another's in each outcome."""
+"""The fields with ids that differ from outcome to outcome."""
 
 
 class ReplayedMessage(msgspec.Struct, frozen=True):
-    """One message of an outcome: a notification, or where ``answers`` is set, that one's answer."""
+    """A message of an outcome that is sent again."""
 
     line: bytes
     answers: Request | None = None
+    """The request that the message answers; None for a notification."""
 
 
 @attrs.define(eq=False, repr=False)
 class _TitleTurn:
-    """A title's turn that runs, or ran. ``params``: its own, without the thread, canonically.
-
-    ``about``: the threads that its asker followed, of which one is to have the title. ``said``:
-    its answer (marked) and notifications; ``over``: when it succeeded; ``waiting``: for that.
-    """
+    """A title's turn that runs, or ran."""
 
     params: bytes
+    """Its own params without the thread, in a canonical form."""
     thread: str
     wire: int
     about: frozenset[str]
+    """The threads that its asker followed: one of them is to have the title."""
     since: float
     said: list[tuple[bool, bytes]] = attrs.field(factory=list)
+    """Its answer (marked True) and its notifications."""
     over: float | None = None
+    """When it succeeded."""
     waiting: list[Request] = attrs.field(factory=list)
+    """Requests that wait for its outcome."""
 
 
 @attrs.define(eq=False, repr=False)
 class SharedTitles:
-    """The title threads' turns. ``running``: by thread, those that are listened to."""
+    """The turns of title threads."""
 
     state: State
     client_requests: ClientRequests
     recovery: Recovery
     running: dict[str, _TitleTurn] = attrs.field(factory=dict)
+    """Title turns whose notifications are collected, by thread."""
     _over: list[_TitleTurn] = attrs.field(factory=list)
+    """Title turns that succeeded, the latest last."""
 
     # ── private threads ───────────────────────────────────────────────────────────────────────
 
     def private(self, thread: str | None, method: str, line: bytes) -> str | None:
-        """The private thread that a notification for everybody is of; None if it is of no such."""
+        """Return the private thread that a notification for everybody is of; None for others."""
         if method == "thread/started" and TITLE in line:
             thread = _started_for_title(line)
             if thread is not None:
@@ -104,7 +110,7 @@ class SharedTitles:
         return thread if known is not None and known.private else None
 
     def unlisted(self, client: Client | None, line: bytes) -> bytes:
-        """The answer to ``thread/loaded/list`` without private threads that aren't the asker's."""
+        """Return the answer to ``thread/loaded/list`` without other clients' private threads."""
         try:
             listed = _loaded_decoder.decode(line).result.data
         except msgspec.DecodeError:
@@ -119,14 +125,14 @@ class SharedTitles:
         told = jsonrpc.write(result | {"data": msgspec.json.encode(shown)})
         return jsonrpc.write(fields | {"result": told})
 
-    # ── a turn is asked for ───────────────────────────────────────────────────────────────────
+    # ── requests for a turn ───────────────────────────────────────────────────────────────────
 
     def asked(
         self, client: Client, request: Request, params: bytes
     ) -> list[ReplayedMessage] | None:
-        """A request begins a turn of a private thread: what to tell instead; None: let it run.
+        """Return what to send instead of running a private thread's turn; None: let it run.
 
-        Nothing to tell yet means that it waits here.
+        An empty list means: wait; the outcome is sent when the other turn ends.
         """
         thread = self.state.threads.known.get(request.thread or "")
         wanted = _canonical(params) if request.method == "turn/start" else None
@@ -149,7 +155,7 @@ class SharedTitles:
         return []
 
     def _like(self, params: bytes, about: frozenset[str]) -> _TitleTurn | None:
-        """A turn that does for the one wanted: running, or over since not long."""
+        """Find a title turn with the same parameters that runs, or ended less than a minute ago."""
         for turn in (*self.running.values(), *reversed(self._over)):
             recent = turn.over is None or turn.over + TITLED_FOR > self.state.now
             if recent and turn.params == params and turn.about & about:
@@ -162,10 +168,10 @@ class SharedTitles:
         while len(self.running) > MOST_KEPT:
             self._run(self.running.pop(next(iter(self.running))).waiting)
 
-    # ── what is said of it ────────────────────────────────────────────────────────────────────
+    # ── a running turn ────────────────────────────────────────────────────────────────────────
 
     def answered(self, request: Request, line: bytes, *, failed: bool) -> None:
-        """The app-server has answered a request that begins a turn."""
+        """Take the app-server's answer to a request that begins a turn."""
         turn = self.running.get(request.thread or "")
         if turn is None or turn.wire != request.wire:
             return
@@ -175,7 +181,7 @@ class SharedTitles:
             turn.said.append((True, line))
 
     def observe(self, thread: str, method: str, line: bytes) -> list[ReplayedMessage]:
-        """A notification of a thread in ``running``: what is to be told of it to those waiting."""
+        """Take a notification of a thread in ``running``; returns what waiting clients are sent."""
         turn = self.running[thread]
         turn.said.append((False, line))
         if method == "turn/completed":
@@ -192,12 +198,12 @@ class SharedTitles:
         return []
 
     def _failed(self, turn: _TitleTurn) -> None:
-        """It has no outcome to tell: the next one runs."""
+        """Give up a turn that has no outcome to share: the next one runs."""
         self.running.pop(turn.thread, None)
         self._run(turn.waiting)
 
     def _run(self, waiting: list[Request]) -> None:
-        """Have the first of these run, and the others wait for it."""
+        """Run the first of these requests, and have the others wait for it."""
         for at, request in enumerate(waiting):
             thread = self.state.threads.known.get(request.thread or "")
             client = self.state.clients.get(request.client or 0)
@@ -213,10 +219,10 @@ class SharedTitles:
                     self.client_requests.submit(request)
                 return
 
-    # ── who waits no longer ───────────────────────────────────────────────────────────────────
+    # ── the end of waiting ────────────────────────────────────────────────────────────────────
 
     def unfollowed(self, client: Client, thread: str | None) -> None:
-        """The client wants a thread no more: what it has waiting for it gets an error."""
+        """Fail the client's requests that wait for a thread from which it has unsubscribed."""
         if not self.running:
             return
         for request in self._take(lambda each: each.client == client.id and each.thread == thread):
@@ -225,19 +231,19 @@ class SharedTitles:
             self.state.error(client.id, request.origin, jsonrpc.INVALID_REQUEST, text)
 
     def client_left(self, client: Client) -> None:
-        """Nobody waits for its titles."""
+        """Drop the waiting requests of a client that left."""
         for request in self._take(lambda each: each.client == client.id):
             self.client_requests.drop(request)
 
     def upstream_gone(self) -> None:
-        """The app-server has ended, and all private threads with it."""
+        """Fail all that waits: the app-server has ended, and all private threads with it."""
         waiting = self._take(lambda _each: True)
         self.running.clear()
         for request in waiting:
             self.client_requests.lost(request, "the app-server ended before the turn began")
 
     def on_timer(self) -> float:
-        """Run those that have waited long enough; returns when to look again."""
+        """Run requests that have waited long enough; returns when the next is due."""
         since = self.state.now - LONGEST_WAIT
         for request in self._take(lambda each: each.since <= since):
             self._run([request])
@@ -245,7 +251,7 @@ class SharedTitles:
         return min(waiting, default=NEVER) + LONGEST_WAIT
 
     def _take(self, wanted: Callable[[Request], bool]) -> list[Request]:
-        """Those waiting that are wanted; they wait no longer."""
+        """Remove and return waiting requests that are ``wanted``."""
         taken: list[Request] = []
         for turn in self.running.values():
             taken += filter(wanted, turn.waiting)
@@ -254,7 +260,7 @@ class SharedTitles:
 
 
 def _is_new(client: Client, thread: Thread) -> bool:
-    """Whether the thread is private, the client's, and no turn of it has begun."""
+    """Return whether the thread is private, the client's, and no turn of it has begun."""
     fresh = thread.unsaved is not None and thread.unsaved.fresh and thread.running.turn is None
     return thread.private and fresh and client.id in thread.followers
 
@@ -297,7 +303,7 @@ class _TurnedNotification(msgspec.Struct):
 
 
 def _started_for_title(line: bytes) -> str | None:
-    """The thread that a ``thread/started`` tells of, if it is one for a title."""
+    """Return the thread in a ``thread/started``, if it was made for a title."""
     try:
         thread = _started_decoder.decode(line).params.thread
     except msgspec.DecodeError:
@@ -313,12 +319,12 @@ def _is_completed(line: bytes) -> bool:
 
 
 def _canonical(params: bytes) -> bytes | None:
-    """What two title turns must have in common; None if it is none that could be told again."""
+    """Return what two title turns must have in common; None if the outcome can't be shared."""
     fields = jsonrpc.read_fields(params) or {}
     if fields.pop("threadId", None) is None or "outputSchema" not in fields:
         return None
     if fields.get("clientUserMessageId", b"null") != b"null":
-        return None  # it names this one turn
+        return None  # the id names this turn alone
     try:
         values = {name: msgspec.json.decode(value) for name, value in fields.items()}
     except (msgspec.DecodeError, RecursionError):
@@ -331,11 +337,11 @@ _started_decoder = msgspec.json.Decoder(_StartedNotification)
 _turned_decoder = msgspec.json.Decoder(_TurnedNotification)
 
 
-# -- telling it again ------------------------------------------------------------------------------
+# -- replaying an outcome --------------------------------------------------------------------------
 
 
 def _retold(turn: _TitleTurn, request: Request) -> list[ReplayedMessage]:
-    """The outcome of a turn as that of another request, in the same order."""
+    """Return the outcome of a turn as that of another request, in the same order."""
     own = request.thread or ""
     names = {turn.thread: own}
     said = [(answers, msgspec.json.decode(line)) for answers, line in turn.said]
@@ -353,9 +359,9 @@ def _retold(turn: _TitleTurn, request: Request) -> list[ReplayedMessage]:
 
 
 def _ids_of_turn(message: dict[str, Any]) -> Iterator[str]:
-    """The ids that the app-server made for a turn and its user's message.
+    """Yield the ids that the app-server made for a turn and its user's message.
 
-    Those of the model's own items are the model's: they are alike in two threads, natively too.
+    Ids of the model's own items come from the model: they are alike in two threads, natively too.
     """
     part = _part(message, "params") or _part(message, "result")
     turn, item = _part(part, "turn"), _part(part, "item")
@@ -364,13 +370,13 @@ def _ids_of_turn(message: dict[str, Any]) -> Iterator[str]:
 
 
 def _part(value: dict[str, Any], name: str) -> dict[str, Any]:
-    """A field that is an object; an empty one where it is of another shape in this version."""
+    """Return a field that is an object; an empty one if it has another shape in this version."""
     found = value.get(name)
     return found if isinstance(found, dict) else {}
 
 
 def _made_up(thread: str, id: str) -> str:
-    """Another id in its place: a UUID of the same moment, which no other thread gets."""
+    """Return another id for its place: a UUID of the same moment, which no other thread gets."""
     digest = sha256(f"{thread} {id}".encode()).hexdigest()
     moment = id[:14] if len(id) == _UUID_LENGTH else f"{digest[24:32]}-{digest[32:36]}-"
     return f"{moment}7{digest[:3]}-a{digest[3:6]}-{digest[6:18]}"

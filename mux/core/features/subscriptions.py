@@ -1,12 +1,12 @@
-"""Following a thread: joining it, what a joiner is given, and letting go of it.
+"""Subscriptions: joining a thread, what a joiner is given, and giving a thread back.
 
-A client joins by the answer to its ``thread/start``, ``fork``, ``resume`` or ``review/start``. What
-came before that answer and is the joiner's (a new thread's first notifications), it gets before it;
-what runs and what waits for a word, right after it. A sub-agent's thread, to which the app-server
-subscribes every connection by itself, is joined by those that follow its parent: when it is made,
-and with the parent by who joins that later.
+A client joins by the answer to its ``thread/start``, ``fork``, ``resume`` or ``review/start``. The
+order matters to clients. Before the answer a joiner gets notifications that came first and are for
+it (a new thread's first ones). Right after the answer it gets what runs, and the server requests
+that await an answer.
 
-Heard from: ``broker``.
+A sub-agent's thread, to which the app-server subscribes every connection by itself, is joined by
+the followers of its parent: when it is made, and together with the parent by later joiners.
 """
 
 from __future__ import annotations
@@ -33,31 +33,30 @@ USAGE = "thread/tokenUsage/updated"
 
 @attrs.define(eq=False, repr=False)
 class Subscriptions:
-    """Who joins and leaves which thread.
-
-    ``_early``: what was said on threads that nobody has followed yet; ``_orphans``: those of them
-    that run, and when they are taken for everybody's. ``_loading``: the children that were let go
-    of and are loaded again for a joiner of their parent, by wire id; ``_clearing``: those of which
-    it isn't known yet how this joiner may load them.
-    """
+    """Decides which client joins and leaves which thread."""
 
     state: State
     client_requests: ClientRequests
     server_requests: ServerRequests
     clearance: DirectoryClearance
     _early: dict[str, list[tuple[str, bytes]]] = attrs.field(factory=dict)
+    """Notifications of threads that nobody has followed yet."""
     _orphans: dict[str, float] = attrs.field(factory=dict)
+    """Such threads that run, and when each is taken for everybody's."""
     _loading: dict[int, str] = attrs.field(factory=dict)
+    """Sub-agents' threads that were given back and are loaded again for a joiner of their parent,
+    by wire id."""
     _clearing: dict[str, ClientId] = attrs.field(factory=dict)
+    """Such threads for which it isn't known yet how this joiner may load them."""
 
     # ── joining by an answer ──────────────────────────────────────────────────────────────────
 
     def before_answer(
         self, request: Request, client: Client | None, line: bytes
     ) -> tuple[dict[str, bool], bytes]:
-        """A following request succeeded: the threads that it names, and the answer to send.
+        """Join the client to the threads that the answer to its following request names.
 
-        Of each thread, whether the client didn't follow it before.
+        Returns these threads, each with whether the client is new to it, and the answer to send.
         """
         follows = client.follows if client is not None else {}
         named = {id: id not in follows for id in threads.threads_named(line)}
@@ -68,7 +67,7 @@ class Subscriptions:
         return named, line
 
     def _up_to_date(self, request: Request, thread: Thread, line: bytes) -> bytes:
-        """The answer to a ``thread/resume``, with what happened while it was on its way."""
+        """Return the answer to a ``thread/resume`` with what happened while it was on its way."""
         fields = jsonrpc.read_fields(line) or {}
         status = thread.shown_status if thread.status in ("active", "idle") else None
         turns = asks_for_history(request)
@@ -78,7 +77,7 @@ class Subscriptions:
     def _follow(self, request: Request, client: Client | None, id: str, line: bytes) -> None:
         thread = self.state.threads.get(id)
         if not thread.subscribed and request.method != "review/start":
-            thread.loaded_with = request.params  # of a loaded thread they are ignored
+            thread.loaded_with = request.params  # ignored, natively, for a loaded thread
         if request.method != "review/start":
             thread.held = thread_settings.held_by_answer(line) or thread.held
         self.state.threads.claim(id)
@@ -105,12 +104,14 @@ class Subscriptions:
             client.backlog.follow(id, head)
 
     def after_answer(self, client: Client | None, named: dict[str, bool]) -> None:
-        """The answer is out: what runs is introduced to a newcomer, what waits is offered."""
+        """Send new followers what runs, and offer them what waits, once the answer is out."""
         for id, new in named.items():
             thread = self.state.threads.get(id)
             if client is None or client.id not in thread.followers:
-                self.state.release_candidates.add(id)  # its asker left, or wants it no more
+                self.state.release_candidates.add(id)  # its asker left, or has unsubscribed
                 continue
+            # As if the client had been there: running items, then the server requests that wait.
+            # The cursor is marked last, when the client has all of that.
             for method, line in thread.running.introduction() if new else ():
                 self._tell(client, method, line)
             self.server_requests.offer_pending(client, id)
@@ -119,7 +120,10 @@ class Subscriptions:
                 self._join_children(client, id)
 
     def _join_children(self, client: Client, parent: str) -> None:
-        """Whoever joins a parent joins its sub-agents too. It has no snapshot of them."""
+        """Join a client to the sub-agents of a parent that it joined.
+
+        The client has no snapshot of them.
+        """
         for id in self.state.threads.descendants(parent):
             child = self.state.threads.get(id)
             if client.id in child.followers:
@@ -131,7 +135,7 @@ class Subscriptions:
 
     def _load_child(self, client: Client, id: str) -> None:
         if self._clearing.get(id) in self.state.clients:
-            return  # it is under way, for another joiner
+            return  # the thread is being loaded for another joiner
 
         def load(settings: dict[str, bytes]) -> None:
             self._clearing.pop(id, None)
@@ -158,7 +162,7 @@ class Subscriptions:
             self.state.send(client.id, line, method)
 
     def loaded(self, request: Request, *, failed: bool) -> bool:
-        """An answer to one of ``_join_children``'s requests; False if it is none."""
+        """Take the answer to a request of ``_join_children``; False if it is for none of them."""
         id = self._loading.pop(request.wire, None)
         child = self.state.threads.known.get(id or "")
         if id is None or child is None or failed:
@@ -171,23 +175,26 @@ class Subscriptions:
         return True
 
     def upstream_gone(self) -> None:
-        """The app-server that was to load children is gone; the next one is given all."""
+        """Forget what the ended app-server was loading; the next one is given all threads."""
         self._loading.clear()
 
     def begun(self, request: Request, line: bytes) -> None:
-        """A request that begins a turn succeeded. Its ``turn/started`` comes only after that."""
-        named = threads.threads_named(line)  # a detached review's is another than it was asked of
+        """Begin the turn that the answer to a request names.
+
+        The turn's ``turn/started`` comes only after that.
+        """
+        named = threads.threads_named(line)  # a detached review names another than the request
         thread = self.state.threads.known.get(named[0] if named else request.thread or "")
         turn = threads.turn_begun(line)
         if thread is None or turn is None:
             return
         if not thread.subscribed:
-            thread.status = "active"  # of its turn nobody would hear the end, of its status we do
+            thread.status = "active"  # we won't be notified of its turn's end, but of its status
             return
         thread.running.begin(thread.id, turn, request.by)
 
     def will_repeat(self, request: Request) -> None:
-        """A ``thread/resume`` succeeded: what was used of tokens is said again, for its asker."""
+        """Note that a successful ``thread/resume`` makes the app-server repeat the token usage."""
         thread = self.state.threads.known.get(request.thread or "")
         if request.method != "thread/resume" or thread is None or not thread.usage:
             return
@@ -195,9 +202,9 @@ class Subscriptions:
             thread.usage_due.append(request.client)
 
     def repeats(self, id: str, line: bytes) -> bool:
-        """Whether a line about tokens used only says again what is known; then its asker has it.
+        """Return whether a usage notification only repeats what is known; its asker gets it then.
 
-        A new one never equals the last: the total has grown.
+        A new notification never equals the last: the total has grown.
         """
         thread = self.state.threads.known.get(id)
         params = (jsonrpc.read_fields(line) or {}).get("params", b"")
@@ -213,27 +220,28 @@ class Subscriptions:
     # ── threads that nobody asked for ─────────────────────────────────────────────────────────
 
     def unclaimed(self, thread: str, method: str, line: bytes) -> None:
-        """A thread that nobody has followed yet: its creator's answer or its parent's item follows.
+        """Store a notification of a thread that nobody follows yet.
 
-        One that runs a turn is a sub-agent's. If no parent says so soon it is everybody's, as
-        natively every connection is subscribed to it.
+        Its creator's answer or its parent's item is expected soon. A thread that runs a turn is a
+        sub-agent's. If no parent names it in time it becomes everybody's, as natively every
+        connection is subscribed to it.
         """
         self._early.setdefault(thread, []).append((method, line))
         while sum(map(len, self._early.values())) > self.state.limits.held_early:
-            del self._early[next(iter(self._early))]  # the oldest: whoever made it isn't ours
+            del self._early[next(iter(self._early))]  # the oldest: none of our clients made it
         if method == "turn/started":
             self._orphans[thread] = self.state.now + self.state.limits.parent_wait
             self.state.wake_at(self._orphans[thread])
 
     def adopt_orphans(self) -> float:
-        """Those that no parent has named in time are everybody's; returns when to look again."""
+        """Make threads everybody's that no parent named in time; returns when the next is due."""
         for thread, moment in list(self._orphans.items()):
             if moment <= self.state.now:
                 self._adopt(thread, self.state.threads.audience(None))
         return min(self._orphans.values(), default=NEVER)
 
     def spawned(self, parent: str, line: bytes) -> None:
-        """An item of the parent's is complete: the sub-agents' threads that it names are joined."""
+        """Join a parent's followers to the sub-agents' threads that its completed item names."""
         for child in threads.spawned(line):
             of = self.state.threads.get(parent)
             thread = self.state.threads.spawned(parent, child)
@@ -251,19 +259,19 @@ class Subscriptions:
             self.server_requests.offer_pending(self.state.clients[id], thread)
 
     def _publish_early(self, thread: str) -> None:
-        """What came of it before anybody followed it."""
+        """Publish a thread's notifications from before anybody followed it."""
         for method, line in self._early.pop(thread, []):
             self.state.publish(thread, method, line)
 
-    # ── following no more ─────────────────────────────────────────────────────────────────────
+    # ── leaving ───────────────────────────────────────────────────────────────────────────────
 
     def client_unfollows(self, client: Client, message: ClientMessage, rule: RequestRule) -> None:
-        """``thread/unsubscribe``: counted per client, answered here."""
+        """Answer ``thread/unsubscribe`` here: subscriptions are counted per client."""
         id = message.thread or ""
         thread = self.state.threads.known.get(id)
         held = thread is not None and (thread.subscribed or thread.followers)
         if not held and not self.state.threads.joining[id]:
-            # Nobody has it, so nobody loses it; and the error, if it is one, is native.
+            # No client has the thread, so none loses it; and an error will be the native one.
             self.client_requests.ask(client, message, rule)
             return
         thread = self.state.threads.get(id)
@@ -283,7 +291,10 @@ class Subscriptions:
         self.state.release_candidates.add(thread.id)
 
     def client_left(self, client: Client) -> None:
-        """Take it off its threads. One that couldn't be joined again is kept for its return."""
+        """Take a departed client off its threads.
+
+        A thread that couldn't be joined again stays subscribed for the client's return.
+        """
         for thread in self.state.threads.leave(client):
             thread.kept_until = 0.0
             if thread.only_here and not thread.followers:
@@ -292,7 +303,7 @@ class Subscriptions:
             self.state.release_candidates.add(thread.id)
 
     def let_go(self) -> None:
-        """Look at the threads that lost something that held them, or are only mentioned."""
+        """Release unused threads: those that lost a holder, and those that are only mentioned."""
         if self.state.threads.crowded:
             self.state.threads.forget(self._is_needed)
         loose, self.state.release_candidates = self.state.release_candidates, set()
@@ -310,12 +321,12 @@ class Subscriptions:
             self.client_requests.give_back(thread.id)
 
     def _is_needed(self, thread: Thread) -> bool:
-        """Whether one that nobody has followed may be yet, or something of it waits."""
+        """Return whether an unfollowed thread may yet be followed, or something of it waits."""
         waits = thread.id in self._early or thread.id in self._orphans
         return waits or self.state.is_held(thread)
 
     def let_go_in_time(self) -> float:
-        """Let go of those kept long enough; returns when the next one is due."""
+        """Release threads whose time for a return is over; returns when the next one is due."""
         next_one = NEVER
         for thread in self.state.threads.kept():
             if thread.kept_until <= self.state.now:
@@ -326,7 +337,7 @@ class Subscriptions:
         return next_one
 
     def thread_closed(self, thread: str) -> None:
-        """The app-server has unloaded it."""
+        """Forget a thread that the app-server has unloaded."""
         self.state.close(thread)
         self._early.pop(thread, None)
         self._orphans.pop(thread, None)

@@ -1,10 +1,10 @@
 """``turn/interrupt`` of a turn that is over: answered here, since the app-server may never do it.
 
-codex 0.163 answers one that comes behind the end of an interrupted turn when the thread's next turn
-has ended, if ever. Later versions say at once that nothing runs, and so does the broker: of one
-that hasn't gone upstream yet, and of one that the turn's end found there.
+If an interrupt comes behind the end of an interrupted turn, codex 0.163 answers it when the
+thread's next turn has ended, if ever. Later versions answer at once that nothing runs. So does the
+broker, for interrupts that haven't gone upstream yet, and for those upstream when the turn ends.
 
-Heard from: ``client_requests`` (one that is to be sent), ``notifications`` (a turn's end),
+Used by ``client_requests`` (an interrupt about to be sent), ``notifications`` (a turn's end) and
 ``responses``.
 """
 
@@ -31,9 +31,9 @@ class _Asked(msgspec.Struct):
 
 
 def is_late(state: State, request: Request) -> bool:
-    """Whether a request interrupts a turn that is over; then it is answered, here and now.
+    """Return whether a request interrupts a turn that is over; if so, answer it here and now.
 
-    It is upstream, or has just been given out to be sent.
+    The request is upstream, or is about to be sent.
     """
     named = _named(request)
     thread = state.threads.known.get(named.threadId) if named is not None else None
@@ -49,9 +49,9 @@ def is_late(state: State, request: Request) -> bool:
 
 
 def turn_over(state: State, thread: str) -> bool:
-    """A turn of the thread has ended: what is upstream to interrupt it won't be answered.
+    """Answer the interrupts upstream for a thread whose turn has ended: the app-server may not.
 
-    Whether there was any, so that others may go up in its place.
+    Returns whether there were any, so that other requests may go up in their place.
     """
     any_late = False
     for request in list(state.scheduler.upstream.values()):
@@ -64,9 +64,9 @@ def turn_over(state: State, thread: str) -> bool:
 
 
 def done(state: State, request: Request) -> None:
-    """The app-server says that the turn is interrupted.
+    """Record a turn's end by the successful answer to its interrupt.
 
-    Of a thread that isn't followed that is all that is heard of its end.
+    For a thread that isn't followed no other word of the end comes.
     """
     named = _named(request)
     if named is not None and named.turnId:
@@ -79,11 +79,11 @@ def _named(request: Request) -> _Params | None:
     try:
         return _decoder.decode(request.line).params
     except msgspec.DecodeError:
-        return None  # the app-server says what is wrong with it
+        return None  # the app-server's error tells what is wrong
 
 
 def _refusal(turn: str, running: RunningTurn) -> str:
-    """In the app-server's own words."""
+    """Return the refusal in the app-server's own words."""
     if running.turn is None:
         return "no active turn to interrupt"
     return f"expected active turn id {turn} but found {running.turn}"

@@ -7,15 +7,13 @@ client that knows the broker says what it wants instead:
     reject   an error that names the running turn
     queue    answered at once with an id and a place; started when the thread is idle
 
-*Busy* is a thread whose turn runs, or whose turn may just begin: a request for it is under way.
-Then ``queue`` queues, and ``reject`` waits for that answer before it decides.
+A thread is *busy* if its turn runs, or may just begin: a request for it is under way. Then
+``queue`` queues, and ``reject`` waits for that request's answer before it decides.
 
-Queued turns are kept for their client when it leaves, and over the app-server's lives. They start
-in order, each when the one before has *completed*. A turn that is interrupted, fails, or dies with
-its app-server *holds* the queue: what was said for afterwards may not be meant any more. It goes on
-when somebody says so (``mux/queue/start``).
-
-Heard from: ``broker``.
+Queued turns stay for their client when it leaves, and over the app-server's lives. They start in
+order, each when the one before has *completed*. If a turn is interrupted, fails, or dies with its
+app-server, the queue is *held*: what was meant to follow may not be meant any more. It goes on when
+a client asks for that (``mux/queue/start``).
 """
 
 from __future__ import annotations
@@ -41,7 +39,7 @@ from mux.core.state.state import State
 from mux.core.state.turn_queues import QueuedTurn, TurnQueue
 
 QUEUE = "mux/queue"
-"""The notification: what is queued on a thread now, and what has just changed."""
+"""The notification of what is queued on a thread now, and what has just changed."""
 
 IfBusy = Literal["steer", "queue", "reject"]
 
@@ -50,24 +48,24 @@ _UNREADABLE = '`ifBusy`: expected "steer", "queue" or "reject"'
 
 @attrs.define(eq=False, repr=False)
 class TurnQueueing:
-    """Decides on ``ifBusy``, and starts what is queued (``state.queues``).
-
-    ``_undecided``: requests with ``reject`` that wait for another's answer, by thread.
-    """
+    """Decides on ``ifBusy``, and starts what is queued (``state.turn_queues``)."""
 
     state: State
     client_requests: ClientRequests
     deduplicator: Deduplicator
     recovery: Recovery
     _undecided: dict[str, list[Request]] = attrs.field(factory=dict)
+    """Requests with ``reject`` that wait for another's answer, by thread."""
     _last: int = 0
+    """The last id given to a queued turn."""
 
-    # ── asked ─────────────────────────────────────────────────────────────────────────────────
+    # ── requests for a turn ───────────────────────────────────────────────────────────────────
 
     def read(self, client: Client, message: ClientMessage) -> tuple[ClientMessage, IfBusy | None]:
-        """The message without its ``ifBusy``, and that. Raises ``BadMessageError``.
+        """Return the message without its ``ifBusy``, and the value of that.
 
-        Of a client that doesn't know the broker it is an unknown field, which passes.
+        From a client that doesn't know the broker it is an unknown field, which passes. Raises
+        ``BadMessageError`` for an unknown value.
         """
         if message.method != "turn/start" or not client.knows_extension:
             return message, None
@@ -88,7 +86,7 @@ class TurnQueueing:
     def takes(
         self, client: Client, request: Request, message: ClientMessage, if_busy: IfBusy
     ) -> bool:
-        """Whether the request is dealt with here, instead of going upstream now."""
+        """Queue or reject the request, or let it wait; False if it is to go upstream now."""
         thread = request.thread
         request.notifies_steered = True
         if if_busy == "steer" or thread is None:
@@ -107,7 +105,7 @@ class TurnQueueing:
         return True
 
     def _is_busy(self, thread: str) -> bool:
-        """Whether a turn runs on it, or may begin by a request that is under way."""
+        """Return whether a turn runs on the thread, or may begin by a request under way."""
         return bool(
             self._running(thread)
             or self._is_active(thread)
@@ -120,7 +118,10 @@ class TurnQueueing:
         return known.running.turn if known is not None else None
 
     def _is_active(self, thread: str) -> bool:
-        """Of one that we aren't subscribed to no turn is told, but this is."""
+        """Return whether the thread's status is active.
+
+        The status is also known of threads that we aren't subscribed to, whose turns aren't.
+        """
         known = self.state.threads.known.get(thread)
         return known is not None and known.status == "active"
 
@@ -158,17 +159,21 @@ class TurnQueueing:
         line = jsonrpc.result(request.origin, answer)
         self.state.answer(client.id, line, request.method)
         self.deduplicator.settled(request, line)
+        # After the answer, which tells the client the turn's id.
         self._notify(queue, "queued", turn)
 
     # ── started ───────────────────────────────────────────────────────────────────────────────
 
     @property
     def waits(self) -> bool:
-        """Whether there is anything that ``refresh`` may have to do with."""
+        """Return whether ``refresh`` may have anything to do."""
         return bool(self.state.turn_queues or self._undecided)
 
     def refresh(self) -> None:
-        """At the end of an event: start, and decide, what may be by now."""
+        """Start queued turns, and decide on rejections, where that is possible by now.
+
+        Called at the end of an event.
+        """
         for queue in list(self.state.turn_queues.values()):
             if queue.thread not in self.state.threads.known:
                 self._drop(queue, "the thread is gone")
@@ -201,7 +206,11 @@ class TurnQueueing:
         self.client_requests.submit(queue.request)
 
     def _refused_by_now(self, thread: str, turn: QueuedTurn) -> str:
-        """Why it mayn't run any more: what it says was tight by what held when it was asked."""
+        """Return why the turn may not run any more; empty if it may.
+
+        Its settings loosened nothing when it was queued, but the thread's own may be tighter by
+        now.
+        """
         known = self.state.threads.known.get(thread)
         if known is None or "admin" in turn.owner.principal.scopes:
             return ""
@@ -209,7 +218,7 @@ class TurnQueueing:
         return f"with `{loosened}` it needs the scope `admin` by now" if loosened else ""
 
     def _put_back(self, queue: TurnQueue) -> None:
-        """It was lost with its app-server: nobody knows whether it began."""
+        """Put a starting turn back that was lost with its app-server: it may have begun, or not."""
         if queue.starting is not None:
             queue.turns.appendleft(queue.starting)
         queue.starting = queue.request = None
@@ -221,7 +230,7 @@ class TurnQueueing:
             request, busy = requests[0], self._running(thread) or self._is_active(thread)
             gone = request.client not in self.state.clients
             if not gone and not busy and self._is_busy(thread):
-                return  # one that may begin a turn hasn't its answer yet
+                return  # a request that may begin a turn hasn't been answered yet
             del requests[0]
             if gone:
                 self.client_requests.drop(request)
@@ -232,7 +241,7 @@ class TurnQueueing:
         del self._undecided[thread]
 
     def settled(self, request: Request, line: bytes, *, failed: bool, steered: bool) -> None:
-        """A queued turn has been asked for, and this is the answer."""
+        """Take the answer to a queued turn's ``turn/start``."""
         queue = self.state.turn_queues.get(request.thread or "")
         if queue is None or queue.request is not request or queue.starting is None:
             return
@@ -252,17 +261,20 @@ class TurnQueueing:
             self._notify(queue, "started", turn, started, steered=steered)
 
     def steered(self, request: Request, line: bytes) -> bool:
-        """Whether the turn that an answer names ran before: call it before that is noted."""
+        """Return whether the turn that an answer names ran before.
+
+        Call it before ``Subscriptions.begun`` takes in the same answer.
+        """
         known = self.state.threads.known.get(request.thread or "")
         result = jsonrpc.read_fields((jsonrpc.read_fields(line) or {}).get("result", b"")) or {}
         turn = jsonrpc.read_fields(result.get("turn", b"")) or {}
         id = jsonrpc.read_text(turn.get("id"))
         return known is not None and id is not None and known.running.has_run(id)
 
-    # ── held, taken back, gone ────────────────────────────────────────────────────────────────
+    # ── held, removed, gone ───────────────────────────────────────────────────────────────────
 
     def turn_over(self, thread: str, line: bytes) -> None:
-        """A turn has ended: unless it completed, what is queued behind it is held."""
+        """Hold the queue behind a turn that has ended, unless that turn completed."""
         queue = self.state.turn_queues.get(thread)
         if queue is not None:
             how = _ended_badly(line)
@@ -270,7 +282,7 @@ class TurnQueueing:
                 self._hold(queue, how)
 
     def app_server_gone(self) -> None:
-        """Before its turns are ended: what is queued behind one that ran is held."""
+        """Hold the queues behind turns that run. Must be called before those turns are ended."""
         for queue in self.state.turn_queues.values():
             if self._running(queue.thread) is not None:
                 self._hold(queue, "appServerEnded")
@@ -281,7 +293,7 @@ class TurnQueueing:
             self._notify(queue, "held")
 
     def thread_over(self, thread: str) -> None:
-        """It is closed, archived or deleted."""
+        """Drop the queue of a thread that is closed, archived or deleted."""
         queue = self.state.turn_queues.get(thread)
         if queue is not None:
             self._drop(queue, "the thread is closed, archived or deleted")
@@ -295,7 +307,7 @@ class TurnQueueing:
             self._notify(queue, "lost", turn, reason=reason)
 
     def device_ended(self, device: str) -> None:
-        """It was revoked, or may do other things now: what it has queued isn't run."""
+        """Remove the queued turns of a device that was revoked, or whose scopes have changed."""
         for queue in list(self.state.turn_queues.values()):
             for turn in [each for each in queue.turns if each.owner.principal.device == device]:
                 queue.turns.remove(turn)
@@ -304,10 +316,10 @@ class TurnQueueing:
                 )
                 self._notify(queue, "removed", turn, reason="its device's access has ended")
 
-    # ── asked about ───────────────────────────────────────────────────────────────────────────
+    # ── mux/queue/… ───────────────────────────────────────────────────────────────────────────
 
     def asked(self, client: Client, message: ClientMessage) -> None:
-        """``mux/queue/…``."""
+        """Answer a ``mux/queue/…`` request."""
         match message.method:
             case "mux/queue/list":
                 self.list_for(client, message)
@@ -317,7 +329,7 @@ class TurnQueueing:
                 self.release(client, message)
 
     def list_for(self, client: Client, message: ClientMessage) -> None:
-        """``mux/queue/list``: of one thread, or of all that have a queue."""
+        """Answer ``mux/queue/list``: the queue of one thread, or all queues."""
         named = (jsonrpc.read_fields(message.params) or {}).get("threadId")
         queues = [
             each
@@ -328,7 +340,7 @@ class TurnQueueing:
         self.state.answer(client.id, jsonrpc.result(message.id, listed), message.method)
 
     def remove(self, client: Client, message: ClientMessage) -> None:
-        """``mux/queue/remove``: take one back that hasn't started."""
+        """Answer ``mux/queue/remove``: take a turn back that hasn't started."""
         id = (jsonrpc.read_fields(message.params) or {}).get("id", b"")
         for queue, turn in self._queued():
             if b"%d" % turn.id == id:
@@ -342,7 +354,7 @@ class TurnQueueing:
         self.state.error(client.id, message.id, jsonrpc.INVALID_REQUEST, text)
 
     def release(self, client: Client, message: ClientMessage) -> None:
-        """``mux/queue/start``: let a held queue go on."""
+        """Answer ``mux/queue/start``: let a held queue go on."""
         named = jsonrpc.read_text((jsonrpc.read_fields(message.params) or {}).get("threadId"))
         queue = self.state.turn_queues.get(named or "")
         if queue is None:
@@ -372,7 +384,7 @@ class TurnQueueing:
         reason: str | None = None,
         actor: Owner | None = None,
     ) -> None:
-        """Tell followers that know the broker, and whoever queued it, what has changed."""
+        """Notify followers that know the broker, and whoever queued the turn, of a change."""
         change = {
             "what": what,
             "id": of.id if of is not None else None,
@@ -411,7 +423,7 @@ class _TurnMessage(msgspec.Struct):
 
 
 def _ended_badly(line: bytes) -> Held | None:
-    """How the turn ended that a ``turn/completed`` names; None if it was completed."""
+    """Return how the turn in a ``turn/completed`` ended; None if it was completed."""
     try:
         return _turn_decoder.decode(line).params.turn.status
     except msgspec.DecodeError:

@@ -1,12 +1,11 @@
-"""Answers of people to approvals: which one decides, and what is told until one does.
+"""Answers of people to approvals: which answer decides, and what clients are sent until one does.
 
-Every answer to an approval comes through ``take``, whichever way it reached the broker. What its
-policy says is in ``approval_policy``; here it is applied to who is attached. Where more than the
-first yes is wanted, the ``reason`` in the prompt says so. A client whose answer doesn't decide is
-told: one that knows the broker by ``mux/approvals/changed`` (and ``mux/refused``), others by the
-same question once more, with that in its reason. It is resolved, for all, when it is.
-
-Heard from: ``server_requests``.
+Every answer to an approval comes through ``take``, whichever way it reached the broker. The rules
+of a policy stand in ``approval_policy``; here they are applied to the clients attached. Where a
+policy wants more than the first yes, the ``reason`` in the prompt says so. A client whose answer
+doesn't decide is notified. If it knows the broker, that is by ``mux/approvals/changed`` (and
+``mux/refused``); otherwise by the same request once more, with a text in its reason. The request is
+resolved for all clients when it is decided.
 """
 
 from __future__ import annotations
@@ -24,10 +23,10 @@ from mux.core.state.pending_requests import ServerRequest
 from mux.core.state.state import State
 
 CHANGED = "mux/approvals/changed"
-"""What an approval with a policy other than ``first`` waits for, and who has voted."""
+"""Notifies what an approval with a policy other than ``first`` waits for, and who has voted."""
 
 REFUSED = "mux/refused"
-"""Tells a client that its answer to a server request didn't count, and why."""
+"""Notifies a client that its answer to a server request didn't count, and why."""
 
 HAVE_REASONS = frozenset(
     {
@@ -45,12 +44,13 @@ ONLY_LOCAL = "only a client on this host may allow this"
 HOW_LOCAL = (
     "; that is one at the unix socket, or at a loopback listener that is `ws+local://` in `listen`"
 )
-"""For one that came over TCP and may sit at the host: a proxy there could be in between."""
+"""Added for a client that came over TCP and may sit at the host: a proxy there could be in
+between."""
 
 
 @attrs.define(eq=False, repr=False)
 class Voting:
-    """Votes, and words on them."""
+    """Votes on approvals, and the texts about them."""
 
     state: State
 
@@ -65,7 +65,7 @@ class Voting:
         early = self._waits_for_owner(request) and not self._is_owner(request, client)
         vote = Vote(result, now, early, client.id, audit_events.by(client))
         if vote.repeats(ballot.votes.get(voter(client.principal))):
-            return None  # a program may go on for ever: the audit log needn't
+            return None  # a program may repeat it for ever; the audit log needn't record that
         ballot.cast(client.principal, vote)
         decided = ballot.decided(request.method, request.offer, now)
         if decided is None:
@@ -75,14 +75,14 @@ class Voting:
         return decided
 
     def refuses(self, request: ServerRequest, client: Client, result: bytes) -> str | None:
-        """Why this client's answer can't count at all, now or later; None if it can."""
+        """Return why this client's answer can't count at all, now or later; None if it can."""
         distant = request.ballot.policy.local and not client.local
         if not distant or consent.is_no(request.method, result):
             return None
         return ONLY_LOCAL if client.principal.device else ONLY_LOCAL + HOW_LOCAL
 
     def due(self, request: ServerRequest) -> tuple[bytes, ClientId | None] | None:
-        """What early votes have decided by now, and by whose answer."""
+        """Return what early votes have decided by now, and by whose answer."""
         ballot = request.ballot
         if request.answered or not ballot.votes or self.state.now < ballot.opens:
             return None
@@ -92,19 +92,19 @@ class Voting:
         return decided, list(ballot.counting(self.state.now).values())[-1].client
 
     def device_ended(self, request: ServerRequest, device: str) -> None:
-        """What it may no longer say, it hasn't said."""
+        """Remove the vote of a device whose access has ended."""
         if request.ballot.votes.pop(("device", device), None) is not None:
             self.notify(request)
 
     def _waits_for_owner(self, request: ServerRequest) -> bool:
-        """Whether the others' votes don't count yet."""
+        """Return whether votes of clients other than the owner don't count yet."""
         ballot = request.ballot
         if not ballot.policy.owner or self.state.now >= ballot.opens:
             return False
         return any(self._is_owner(request, each) for each in self._may_approve())
 
     def _is_owner(self, request: ServerRequest, client: Client) -> bool:
-        """Whether it is the one that began the turn, or that one come back."""
+        """Return whether the client is the one that began the turn, or that one come back."""
         owner = request.ballot.owner
         if owner is None:
             return False
@@ -114,10 +114,10 @@ class Voting:
             return client.id == owner.client
         return client.resembles(owner.program, owner.principal)
 
-    # ── words ─────────────────────────────────────────────────────────────────────────────────
+    # ── texts ─────────────────────────────────────────────────────────────────────────────────
 
     def waits_for(self, request: ServerRequest) -> str:
-        """What an approval waits for, for a person to read."""
+        """Return what an approval waits for, as a text for people."""
         ballot, policy = request.ballot, request.ballot.policy
         said = []
         if self._waits_for_owner(request) and ballot.owner is not None:
@@ -149,7 +149,7 @@ class Voting:
         ]
 
     def to_json(self, request: ServerRequest) -> dict[str, object]:
-        """The policy, the votes and what it waits for, as clients and operators see them."""
+        """Return a request's policy and votes, and what it waits for, for clients and operators."""
         ballot = request.ballot
         counting = ballot.counting(self.state.now)
         return {
@@ -168,10 +168,10 @@ class Voting:
             ],
         }
 
-    # ── telling ───────────────────────────────────────────────────────────────────────────────
+    # ── notifying ─────────────────────────────────────────────────────────────────────────────
 
     def notify(self, request: ServerRequest, to: tuple[ClientId, ...] | None = None) -> None:
-        """Tell those that were offered it and know the broker what it waits for."""
+        """Notify clients that were offered a request, and know the broker, what it waits for."""
         if request.ballot.policy.is_first:
             return
         told = {"id": request.id, "threadId": request.thread, **self.to_json(request)}
@@ -182,9 +182,9 @@ class Voting:
                 self.state.send(id, message, CHANGED)
 
     def in_the_prompt(self, request: ServerRequest) -> bytes:
-        """The offer, whose ``reason`` says what a yes takes; as it is under the policy ``first``.
+        """Return the offer with a ``reason`` that says what a yes takes; unchanged under ``first``.
 
-        It is what every client shows with the question; the TUI keeps warnings out of sight.
+        Every client shows the reason with the request; the TUI keeps warnings out of sight.
         """
         policy, owner, said = request.ballot.policy, request.ballot.owner, []
         if self._waits_for_owner(request) and owner is not None:
@@ -200,9 +200,9 @@ class Voting:
         return _with_reason(request, f"{'; '.join(said)}; a no counts at once" if said else "")
 
     def ask_again(self, request: ServerRequest, client: Client, text: str) -> None:
-        """Put it to a client again whose yes didn't decide: its prompt is gone, the question isn't.
+        """Send a request again to a client whose yes didn't decide: its prompt is gone.
 
-        Once: a program that answers by itself would go on for ever.
+        Only once: a program that answers by itself would go on for ever.
         """
         knows = client.knows_extension or client.id in request.asked_again
         if not knows and client.id in request.offered:
@@ -210,13 +210,13 @@ class Voting:
             self.state.send(client.id, _with_reason(request, text), request.method)
 
     def kept(self, request: ServerRequest) -> str:
-        """What is told to one whose yes doesn't decide yet."""
+        """Return the text for a client whose yes doesn't decide yet."""
         return f"your yes is kept, but nothing is decided; it waits for {self.waits_for(request)}"
 
     def notify_refused(
         self, request: ServerRequest, client: Client, needs: str, reason: str
     ) -> None:
-        """An answer from one that may not give it is none, and it is told so."""
+        """Notify the client that its answer does not count, and which scope it would need."""
         has = sorted(client.principal.scopes)
         params = {"requestId": request.id, "needs": needs, "has": has, "why": reason}
         self.state.send(client.id, jsonrpc.notification(REFUSED, params), REFUSED)
@@ -225,7 +225,7 @@ class Voting:
 
 
 def _with_reason(request: ServerRequest, text: str) -> bytes:
-    """The offer with a word of the broker's after the app-server's own reason, if it has one."""
+    """Return the offer with a text of the broker's in its reason, after the app-server's own."""
     if not text or request.method not in HAVE_REASONS:
         return request.offer
     fields = jsonrpc.read_fields(request.offer) or {}

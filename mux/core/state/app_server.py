@@ -8,8 +8,6 @@
 One ``initialize`` goes upstream a life; every client's own is answered from its result. The
 ``userAgent`` in it reads ``originator/VERSION (os) terminal (client; version)``; each client gets
 it with its own name in the last bracket, as natively.
-
-Heard from: ``broker``.
 """
 
 from __future__ import annotations
@@ -25,7 +23,7 @@ from mux.core.state.client import ClientInfo
 
 
 class AppServerState(enum.Enum):
-    """Where the app-server stands."""
+    """The stages of the app-server's life."""
 
     STARTING = "starting"
     INITIALIZING = "initializing"
@@ -35,21 +33,19 @@ class AppServerState(enum.Enum):
 
 
 class Introduction(msgspec.Struct, frozen=True):
-    """What the broker says of itself in ``initialize``.
-
-    ``name`` becomes the app-server's originator: it stands in logs, in every thread's record, and
-    first in the ``userAgent`` that clients get.
-    """
+    """The broker's own part of ``initialize``."""
 
     name: str
+    """Becomes the app-server's originator, which stands in logs, in every thread's record, and
+    first in the ``userAgent`` that clients get."""
     version: str
     request_attestation: bool = False
     form_elicitation: bool = False
 
     def params(self) -> dict[str, object]:
-        """The params of ``initialize``.
+        """Return the params of ``initialize``.
 
-        Declared is only what the broker can honour by routing: experimental methods are each
+        The broker declares only what it can honour by routing: experimental methods are each
         client's own choice, and a ``humanCommand`` approval goes to clients that declared it.
         Attestation is asked of a connection for good, so it is declared only if configured.
         """
@@ -66,30 +62,34 @@ class Introduction(msgspec.Struct, frozen=True):
 
 @attrs.define(eq=False, repr=False)
 class AppServer:
-    """The app-server's life number, state and saved ``initialize`` result.
-
-    ``next_start``: while it is DOWN, when it is started again, on the broker's clock.
-    """
+    """The app-server's life number, state and saved ``initialize`` result."""
 
     state: AppServerState = AppServerState.STARTING
     generation: int = 0
+    """The number of its life."""
     started: float = 0.0
     next_start: float = 0.0
+    """While it is DOWN: when it is started again, on the broker's clock."""
     result: dict[str, msgspec.Raw] = attrs.field(factory=dict)
+    """The fields of its latest ``initialize`` result."""
     user_agent: str = ""
     greetings: dict[str, list[bytes]] = attrs.field(factory=dict)
+    """Notifications that greet each new client, by method (see `greet`)."""
 
     def begin(self, generation: int, now: float) -> None:
-        """A new process runs."""
+        """Begin a life: a new process runs."""
         self.state, self.generation, self.started = AppServerState.INITIALIZING, generation, now
         self.greetings.clear()
 
     def end(self) -> None:
-        """The process is gone. What is known of it goes on being said until the next one."""
+        """End the life: the process is gone.
+
+        Its ``initialize`` result goes on serving clients until the next one.
+        """
         self.state = AppServerState.STARTING
 
     def initialized(self, answer: bytes) -> bool:
-        """Keep the ``initialize`` answer; False if it is none that clients could be given."""
+        """Save the ``initialize`` answer; False if clients couldn't be given it."""
         try:
             result = _answer_decoder.decode(answer).result
             user_agent = msgspec.json.decode(result["userAgent"], type=str)
@@ -100,7 +100,7 @@ class AppServer:
 
     @property
     def runs(self) -> bool:
-        """Whether there is a process to ask."""
+        """Return whether there is a process to send requests to."""
         return self.state in (
             AppServerState.INITIALIZING,
             AppServerState.RESUMING,
@@ -109,18 +109,18 @@ class AppServer:
 
     @property
     def known(self) -> bool:
-        """Whether a client's ``initialize`` can be answered, now or from the last life."""
+        """Return whether a client's ``initialize`` can be answered, now or from the last life."""
         return bool(self.user_agent)
 
     @property
     def version(self) -> str:
-        """Codex's version, out of the user agent; empty before the first handshake."""
+        """Return Codex's version, out of the user agent; empty before the first handshake."""
         found = _VERSION.match(self.user_agent)
         return found[1] if found else ""
 
     def result_for(self, client: ClientInfo) -> dict[str, msgspec.Raw]:
-        """The ``initialize`` result as this client would natively get it."""
-        # As natively, where it is a header of what goes to the model.
+        """Return the ``initialize`` result as this client would natively get it."""
+        # As natively, where the text is a header of the requests to the model.
         own = f"{client.name}; {client.version}".strip()
         if NO_HEADER_VALUE.search(own):
             own = _NOT_ASCII.sub("_", own)
@@ -129,7 +129,7 @@ class AppServer:
         return self.result | {"userAgent": msgspec.Raw(msgspec.json.encode(agent))}
 
     def greet(self, method: str, line: bytes) -> None:
-        """Keep a notification that natively greets each connection.
+        """Save a notification that natively greets each connection.
 
         Warnings add up; a status replaces the one before it.
         """

@@ -1,14 +1,12 @@
-"""A client that is behind: one that lags, or one that came back and asks for what it missed.
+"""The backlog of a client that is behind: one that lags, or came back and asks for what it missed.
 
-Such a client isn't fed live. It reads the journal: its place is its cursor, so what is held for it
-doesn't grow with what it has to come. When its outbox has drained it is given the next part, until
-it has caught up; then it is live again.
+Such a client isn't fed live. It reads the journal: its place is its cursor, so what is stored for
+it doesn't grow with what it has yet to read. When its outbox has drained it is given the next part,
+until it has caught up; then it is live again.
 
-What isn't in the journal, because it is for this client alone (answers, what is offered to it and
-resolved), is *pinned*: kept, and given out where it belongs between the entries. So is the latest
-notice about each thread that it doesn't follow.
-
-Heard from: ``broker``.
+Messages for this client alone (answers, server requests offered to it, their resolutions) aren't in
+the journal. They are *pinned*: stored, and given out at their place between the entries. The latest
+notice about each thread that the client doesn't follow is stored, too.
 """
 
 from __future__ import annotations
@@ -35,52 +33,57 @@ _seq = attrgetter("seq")
 
 
 class Pinned(msgspec.Struct, frozen=True):
-    """A message for this client alone. ``after``: the last seq before it.
-
-    ``answer``: it was asked for.
-    """
+    """A message for this client alone."""
 
     after: int
+    """The last seq before it."""
     message: Message
     answer: bool = False
+    """True if it answers a request of the client."""
 
 
 @attrs.define(eq=False, repr=False)
 class Backlog:
-    """One client's way through the journal.
-
-    ``follows``: by thread, the seq after which its entries are this client's. ``merged``: whether
-    deltas are. ``wants_seq``: whether the client takes its cursor from its messages, so that their
-    numbers must go up. ``targeted_until``: up to here server requests and their resolutions are
-    read from the journal too (a replay), if they are for one with these ``scopes``; after it, those
-    meant for this client are pinned. ``pinned_bytes``: of all that is pinned; ``answer_bytes``: of
-    its answers among that.
-    """
+    """A client's way through the journal."""
 
     cursor: int
+    """The last seq that the client was given."""
     follows: dict[str, int]
+    """The threads that it follows; by thread, the seq after which entries are this client's."""
     merged: bool = True
+    """True if consecutive deltas are merged."""
     wants_seq: bool = False
+    """True if the client takes its cursor from its messages, so that their numbers must go up."""
     targeted_until: int = 0
+    """Up to this seq server requests and their resolutions are read from the journal too (a
+    replay), if they are for clients with these ``scopes``. After it, those meant for this client
+    are pinned."""
     scopes: frozenset[Scope] = ALL
     fetching: bool = False
+    """True if entries are being read from disk for it."""
     pinned_bytes: int = 0
+    """Bytes of all pinned messages."""
     answer_bytes: int = 0
+    """Bytes of the answers among these."""
     _followed: dict[str, list[tuple[int, int]]] = attrs.field(factory=dict)
+    """Threads that it followed and left; for each, after which seq and up to which."""
     _pinned: deque[Pinned] = attrs.field(factory=deque)
     _notices: dict[tuple[str | None, str], Message] = attrs.field(factory=dict)
 
     @property
     def threads(self) -> frozenset[str]:
-        """Those whose entries it reads."""
+        """Return the threads whose entries it reads."""
         return frozenset(self.follows.keys() | self._followed.keys())
 
     def follow(self, thread: str, head: int) -> None:
-        """The client has joined the thread; one that it has followed before it just reads on."""
+        """Add a thread that the client has joined.
+
+        A thread that it followed before is just read on.
+        """
         self.follows.setdefault(thread, head)
 
     def unfollow(self, thread: str, head: int) -> None:
-        """The client follows the thread no more: what comes after this isn't its."""
+        """End a thread's entries here: the client follows it no more."""
         since = self.follows.pop(thread, None)
         if since is not None:
             self._followed.setdefault(thread, []).append((since, head))
@@ -94,7 +97,7 @@ class Backlog:
         *,
         answer: bool = False,
     ) -> None:
-        """Keep a message that is for this client alone, at this place."""
+        """Store a message that is for this client alone, at this place."""
         self._pinned.append(Pinned(head, Message(seq, method, message), answer))
         self._count(self._pinned[-1], 1)
 
@@ -104,14 +107,14 @@ class Backlog:
         self.answer_bytes += size * pinned.answer
 
     def mark_last(self, head: int) -> None:
-        """The message pinned last brings the client up to here."""
+        """Put ``head``, up to which the client now is, as a cursor into the message pinned last."""
         pinned = self._pinned.pop()
         self._count(pinned, -1)
         last, text = pinned.message, with_cursor(pinned.message.message, head)
         self.pin(pinned.after, last.method, text, last.seq, answer=pinned.answer)
 
     def notice(self, head: int, thread: str | None, method: str, message: bytes) -> None:
-        """Keep a notice to everybody: the latest of its kind, where that says all."""
+        """Store a notice to all clients; if the latest of its kind is enough, only that."""
         if method == "thread/started":
             self.pin(head, method, message)
         else:
@@ -120,9 +123,9 @@ class Backlog:
     def read(
         self, entries: Sequence[Entry], opted_out: frozenset[str], head: int, until: int = 0
     ) -> list[Entry | Message]:
-        """The messages for the next entries; the cursor moves behind them, and to ``until``.
+        """Return the messages for the next entries; the cursor moves behind them, and to ``until``.
 
-        At ``head`` it has caught up, and all that is left comes out with it.
+        At ``head`` the client has caught up, and all that is left is returned as well.
         """
         messages: list[Entry | Message] = []
         start = 0
@@ -149,10 +152,10 @@ class Backlog:
     def _told(
         self, entries: Sequence[Entry], opted_out: frozenset[str]
     ) -> Iterable[Entry | Message]:
-        """What these entries, between two pinned messages, are for this client."""
+        """Return this client's messages in the entries, which lie between two pinned messages."""
         if not entries:
             return ()
-        # Nearly all are deltas of threads that it has followed all along: no need to look closer.
+        # Nearly all are deltas of threads that the client followed all along: no need to read them.
         first = entries[0].seq
         plain = {thread for thread, since in self.follows.items() if since < first}
         streamed = MERGEABLE - opted_out
@@ -172,14 +175,15 @@ class Backlog:
                 return False
         if not _is_targeted(entry):
             return True
-        # Whoever replays wasn't there to be asked. What was put to one client alone isn't its.
+        # A client that replays wasn't there to be offered the request. A request that was offered
+        # to one client alone isn't for it.
         rule = server_request_rule(entry.method)
         to_all = rule.offer_to is OfferTo.FOLLOWERS and rule.is_for(self.scopes)
         return (to_all or entry.method == RESOLVED) and seq <= self.targeted_until
 
 
 def _is_targeted(entry: Entry) -> bool:
-    """Whether it is a server request or its resolution: not meant for every follower."""
+    """Return whether it is a server request or its resolution, so not meant for every follower."""
     if is_delta(entry.method):
         return False
     if entry.method == RESOLVED:

@@ -1,13 +1,11 @@
-"""One client's protocol state: who it is, what it declared, what it follows.
+"""A client's protocol state: its identity, what it declared, what it follows.
 
     ATTACHED ──initialize──▶ READY
         └───────connection gone──────▶ (forgotten by the broker)
 
-An ATTACHED client may only ask ``initialize`` and the broker's own methods; it hears nothing.
-A second ``initialize`` is an error and changes nothing, as natively. ``initialized`` is not waited
-for: natively, delivery starts after the answer to ``initialize``.
-
-Heard from: ``broker`` alone.
+An ATTACHED client may only send ``initialize`` and the broker's own methods, and gets no
+notifications. A second ``initialize`` is an error and changes nothing, as natively. The broker
+doesn't wait for ``initialized``: natively, delivery starts after the answer to ``initialize``.
 """
 
 from __future__ import annotations
@@ -23,11 +21,11 @@ from mux.core.protocol.experimental import WITHHELD
 from mux.core.state.backlog import Backlog
 
 EXTENSION = "appmux"
-"""What a client that knows the broker declares in ``capabilities.extensions``."""
+"""The key in ``capabilities.extensions`` by which a client declares that it knows the broker."""
 
 
 class ClientState(enum.Enum):
-    """Where a client stands."""
+    """The stages of a client's handshake."""
 
     ATTACHED = "attached"
     READY = "ready"
@@ -52,7 +50,7 @@ class Capabilities(msgspec.Struct):
     extensions: dict[str, msgspec.Raw] | None = None
 
     def without_texts(self) -> Capabilities:
-        """The same, without what a client may say beside it at any length."""
+        """Return a copy without the declared texts, which may be of any length."""
         return msgspec.structs.replace(
             self,
             mcpServerOpenaiFormElicitation=self.openaiForm,
@@ -62,18 +60,21 @@ class Capabilities(msgspec.Struct):
 
     @property
     def openaiForm(self) -> bool:
-        """Either of the two ways to declare it."""
+        """Return whether the client declared OpenAI forms, in either of the two ways."""
         return self.mcpServerOpenaiFormElicitation or "openai/form" in (self.extensions or ())
 
 
 class InitializeParams(msgspec.Struct):
-    """``initialize.params``; a text that doesn't fit it is put to the app-server for its error."""
+    """``initialize.params``. A text that doesn't fit is sent to the app-server for its error."""
 
     clientInfo: ClientInfo
     capabilities: Capabilities | None = None
 
     def refusal(self) -> str | None:
-        """Why nobody can be known by this; None if one can. A bad name in the native words."""
+        """Return why these params are refused; None if they are valid.
+
+        A bad name is refused in the app-server's own words.
+        """
         info = self.clientInfo
         if text_limits.NO_HEADER_VALUE.search(info.name) and text_limits.is_short(info.name):
             return f"Invalid clientInfo.name: '{info.name}'. Must be a valid HTTP header value."
@@ -91,7 +92,7 @@ class _Declared(msgspec.Struct):
 
 
 def _is_relay(declared: msgspec.Raw) -> bool:
-    """Whether it is a relay that knows the broker, not the client before it."""
+    """Return whether a relay declared to know the broker, not the client behind it."""
     try:
         return msgspec.json.decode(declared, type=_Declared).relay
     except msgspec.DecodeError:
@@ -100,52 +101,59 @@ def _is_relay(declared: msgspec.Raw) -> bool:
 
 @attrs.define
 class Refusals:
-    """How often a client was refused lately, and until when they are counted together."""
+    """Counts how often a client was refused lately, to summarize the refusals."""
 
     count: int = 0
     until: float = 0.0
+    """The end of the time in which refusals are counted together."""
 
 
 class Focus(msgspec.Struct, frozen=True):
-    """What a client says is in its foreground: a thread or none; ``active``: somebody looks."""
+    """The thread that a client says is in its foreground."""
 
     thread: str | None
+    """The thread's id; None if no thread is in the foreground."""
     active: bool
+    """True if a person is looking at the client."""
 
 
 @attrs.define(eq=False, repr=False)
 class Client:
-    """One attached client. ``since``, ``expires``, ``drove``, ``heard``: on the broker's clock.
-
-    ``drove``: when it last made a thread work; ``heard``: when it last sent anything. ``acted``:
-    when a person last did something by it, by thread. ``focus``: None for one that never said.
-    ``local``: it is known to be on this host. ``ended``: it may not be here any more, and what it
-    says isn't heard. ``follows``: by thread, the journal's head when it joined.
-    ``knows_extension``: it knows the broker. ``wants_seq``: it gets numbered messages, as those
-    that are aware do, and a relay (the stdio door) before one that isn't. ``backlog``: set while it
-    is behind.
-    """
+    """An attached client. Moments are on the broker's clock."""
 
     id: ClientId
     principal: Principal
     transport: str
     peer: str
     since: float
+    """When the client attached."""
     expires: float = float("inf")
+    """When its access ends."""
     local: bool = False
+    """True if the client is known to be on this host."""
     ended: bool = False
+    """True if its access has ended. Its messages are ignored from then on."""
     state: ClientState = ClientState.ATTACHED
     info: ClientInfo | None = None
     capabilities: Capabilities = attrs.field(factory=Capabilities)
     opted_out: frozenset[str] = frozenset()
     follows: dict[str, int] = attrs.field(factory=dict)
+    """The threads it follows; by thread, the journal's head when the client joined."""
     knows_extension: bool = False
+    """True if the client knows the broker (see ``EXTENSION``)."""
     wants_seq: bool = False
+    """True if the client gets numbered messages: if it knows the broker, or is a relay (the stdio
+    bridge) in front of a client that doesn't."""
     backlog: Backlog | None = None
+    """Its unread messages; set while the client is behind."""
     drove: float | None = None
+    """When the client last made a thread work."""
     heard: float = 0.0
+    """When the client last sent anything."""
     focus: Focus | None = None
+    """Its foreground; None if the client never sent ``mux/focus``."""
     acted: dict[str, float] = attrs.field(factory=dict)
+    """When a person last did something through this client, by thread."""
     refusals: Refusals = attrs.field(factory=Refusals)
 
     def initialize(self, params: InitializeParams) -> None:
@@ -163,18 +171,21 @@ class Client:
         self.capabilities = self.capabilities.without_texts()
 
     def hears(self, method: str) -> bool:
-        """Whether it is told this of what goes on: it may observe, and didn't opt out of it."""
+        """Return whether the client gets this notification.
+
+        The client must have the scope ``observe``, and mustn't have opted out of the method.
+        """
         return method not in self.opted_out and "observe" in self.principal.scopes
 
     def declared(self, capability: str) -> bool:
-        """Whether it declared the capability; the empty name needs no declaration."""
+        """Return whether it declared the capability; the empty name needs no declaration."""
         return not capability or getattr(self.capabilities, capability) is True
 
     def owner(self) -> Owner:
-        """It, as the owner of what outlives its connection."""
+        """Return the client as the owner of what outlives its connection."""
         return Owner(self.id, self.info.name if self.info is not None else "", self.principal)
 
     def resembles(self, name: str, principal: Principal) -> bool:
-        """Whether it is the same program of the same principal: a client that came back."""
+        """Return whether it is the same program of the same principal: a client that came back."""
         same = self.principal.identity == principal.identity
         return same and self.info is not None and self.info.name == name

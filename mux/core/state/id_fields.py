@@ -1,15 +1,15 @@
-"""Ids that belong to one client, told by the names of their fields.
+"""Ids that belong to one client, recognised by the names of their fields.
 
-THE TABLE says of each method which of its fields hold such an id. Of a codex that we haven't seen
-it says nothing; so there the name decides: a field that is called like the id of a request, a
-watch, a process, a search or a stream is taken for one. Upstream it is written as that of its
-client, and what comes down with one goes to that client alone, under its own id; to nobody if it
-is nobody's. A row of the table may say otherwise of a field (``server_ids``).
+For each method THE TABLE lists the fields that hold such an id. It lists nothing for a codex newer
+than the table; there the name decides: a field called like the id of a request, a watch, a process,
+a search or a stream is taken for one. Upstream such an id is written as that of its client. A
+message that comes down with one goes to that client alone, under its own id; to nobody if the id is
+nobody's. A row of the table may except a field (``server_ids``).
 
-Of methods that somebody has looked at, the fields of the params are judged so; of others, those
+In methods that are in the table only the fields of the params are judged by name; in others, those
 below, too.
 
-Heard from: ``client_requests`` (up), ``notifications`` and ``server_requests`` (down).
+Used by ``client_requests`` (up), ``notifications`` and ``server_requests`` (down).
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from mux.core.state.request import Request
 from mux.core.state.scoped_ids import IdClaim
 
 LONGEST_NAME = 64
-"""Characters: a schema's names are shorter, and those that were judged are remembered."""
+"""Characters: a schema's names are shorter, and names that were judged are remembered."""
 
 REMEMBERED_NAMES = 4_096
 """Several times as many as a schema has."""
 
 
 class Kind(enum.Enum):
-    """What an id stands for."""
+    """The things that an id may stand for."""
 
     REQUEST = "request"
     """Another request of the same client, by its JSON-RPC id."""
@@ -50,7 +50,7 @@ _OWN = re.compile(
 
 
 def kind_of(name: str) -> Kind | None:
-    """What the field's name says that its value stands for; None for nothing of a client's own."""
+    """Return what the value of a field with this name stands for; None for no id of a client's."""
     if len(name) > LONGEST_NAME:
         return None
     if _REQUEST.fullmatch(name):
@@ -59,7 +59,7 @@ def kind_of(name: str) -> Kind | None:
 
 
 def any_in(names: Collection[str]) -> bool:
-    """Whether any of these names may be one of an id of a client's."""
+    """Return whether any of these names may be that of a field with a client's id."""
     if _harmless.issuperset(names):  # nearly always: the names of one codex are a few hundred
         return False
     others = [name for name in names if kind_of(name) is None and len(name) <= LONGEST_NAME]
@@ -69,15 +69,16 @@ def any_in(names: Collection[str]) -> bool:
 
 
 _harmless: set[str] = set()
-"""Names that were judged, and are none: what is true of a name stays so."""
+"""Names that were judged and hold no id. A name's judgement never changes."""
 
 
 Translate = Callable[[Kind, bytes], bytes]
-"""An id, as JSON text, to be written in its place; it is neither null nor a list."""
+"""Takes an id, as JSON text, which is neither null nor a list; returns the text to write in its
+place."""
 
 
 def translated(text: bytes, translate: Translate) -> bytes:
-    """A JSON value with every id in it, at any depth, in other terms."""
+    """Return a JSON value with every id in it, at any depth, translated."""
     if text[:1] == b"{":
         fields = jsonrpc.read_fields(text) or {}
         anew = {name: _field(name, value, translate) for name, value in fields.items()}
@@ -95,7 +96,10 @@ def _field(name: str, value: bytes, translate: Translate) -> bytes:
 
 
 def id_in(kind: Kind, value: bytes, translate: Translate) -> bytes:
-    """The value of a field that holds an id, or several; an object in its place, by its parts."""
+    """Return the translated value of a field that holds an id, or several.
+
+    If the value is an object, its own fields are translated.
+    """
     if value[:1] == b"[":
         ids = [id_in(kind, bytes(each), translate) for each in _list_decoder.decode(value)]
         return b"[" + b",".join(ids) + b"]"
@@ -108,11 +112,11 @@ def id_in(kind: Kind, value: bytes, translate: Translate) -> bytes:
 
 
 def request_id(client: ClientId, value: bytes, asked: list[Request]) -> bytes | IdClaim:
-    """The id of one of the client's requests, as it stands upstream. ``asked``: all of them.
+    """Return the id of one of the client's requests as it stands upstream. ``asked``: all of them.
 
-    One that is none of its own becomes an id that no request upstream has, which is given as a
-    claim: the app-server answers as it does for one that it doesn't know. What can be no id is the
-    app-server's to refuse.
+    An id that is none of the client's requests becomes one that no request upstream has, returned
+    as a claim: the app-server answers as it does for an unknown id. A value that can be no id is
+    returned as it is, for the app-server to refuse.
     """
     if not _ID.fullmatch(value):
         return value
@@ -124,12 +128,12 @@ def request_id(client: ClientId, value: bytes, asked: list[Request]) -> bytes | 
 
 
 def _plainly(id: bytes) -> str | int:
-    """A request's id without its spelling: ``"a"`` may be written with escapes."""
+    """Return a request's id without its spelling: ``"a"`` may be written with escapes."""
     return msgspec.json.decode(id, type=str | int)
 
 
 def own_id(client: ClientId, value: bytes) -> IdClaim:
-    """A thing of the client's, with its id as it stands upstream."""
+    """Return a claim on a thing of the client's, with its id as it stands upstream."""
     text = jsonrpc.read_text(value)
     origin = value.decode() if text is None else text
     return IdClaim("", origin, f"{client}:{origin}", "")
@@ -139,13 +143,12 @@ def own_id(client: ClientId, value: bytes) -> IdClaim:
 
 
 class Owned(msgspec.Struct, frozen=True):
-    """A message that names ids of a client. ``owner``: None if they are nobody's, or several's.
-
-    ``line``: the message in the owner's terms.
-    """
+    """A message that names ids of a client."""
 
     owner: ClientId | None
+    """The client; None if the ids are nobody's, or several clients'."""
     line: bytes
+    """The message in the owner's terms."""
 
 
 def owned(
@@ -155,11 +158,11 @@ def owned(
     *,
     deeply: bool,
 ) -> Owned | None:
-    """Whose a message of the app-server is by the ids that it names; None if it names none.
+    """Return whose a message of the app-server is by the ids that it names; None if it names none.
 
-    ``upstream``: the requests that wait for their answer, by wire id; ``over``: those that had it
-    a few lines ago, and are nobody's. ``deeply``: nobody has looked
-    at the message yet, so an id that we have given counts wherever it stands.
+    ``upstream``: the requests that wait for their answer, by wire id. ``over``: the ids of requests
+    answered a few lines ago; they are nobody's. ``deeply``: the method isn't in the table, so an id
+    that we have given counts wherever it stands.
     """
     owners: set[ClientId | None] = set()
 
@@ -204,7 +207,10 @@ def _owner(
 
 
 def _is_ours(kind: Kind, value: bytes, upstream: Mapping[int, Request]) -> bool:
-    """Whether we have given the id: then it counts, if only for one that has left, or ourselves."""
+    """Return whether we have given the id.
+
+    Such an id counts even if its client has left, or is the broker.
+    """
     if kind is Kind.REQUEST:
         return value.isdigit() and int(value) in upstream
     return _owner(kind, value, upstream)[0] is not None

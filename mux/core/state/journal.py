@@ -1,10 +1,12 @@
-"""The journal: every message of a thread, numbered; and how deltas merge for one who comes late.
+"""The journal: every message of a thread, numbered.
 
 Numbers (``seq``) go up by one an entry and never start again within an ``epoch``, which is as long
 as a state directory lives. The recent past is held here, in memory, bounded in bytes; the rest is
-on disk, with the shell's ``store``. A client's place in it is its *cursor*: the last seq it has.
+on disk (``mux.storage.journal``). A client's place in the journal is its *cursor*: the last seq it
+has.
 
-Heard from: ``broker`` alone; it hands each entry to the store with the command that publishes it.
+An entry reaches the disk with the command that publishes it. ``protocol.journal_entry`` merges the
+deltas for a client that comes late.
 """
 
 from __future__ import annotations
@@ -19,17 +21,16 @@ from mux.core.protocol.journal_entry import Entry
 
 @attrs.define(eq=False, repr=False)
 class Journal:
-    """The numbering, and the recent past. ``head``: the last number given.
-
-    ``began``: the cursor at which this broker's life began; what ran before it is over.
-    ``on_disk_after``: the cursor from which on all is on disk; None without a disk.
-    """
+    """The numbering, and the recent past."""
 
     epoch: str
     head: int
+    """The last number given."""
     memory_bytes: int
     on_disk_after: int | None = None
+    """The cursor from which on all entries are on disk; None without a disk."""
     began: int = attrs.field(init=False)
+    """The cursor at which this broker's life began; whatever ran before it is over."""
     _recent: deque[Entry] = attrs.field(factory=deque)
     _bytes: int = 0
 
@@ -37,7 +38,7 @@ class Journal:
         self.began = self.head
 
     def add(self, thread: str | None, method: str, message: bytes) -> Entry:
-        """Number a message and keep it."""
+        """Number a message and remember it."""
         self.head += 1
         entry = Entry(self.head, thread, method, message)
         recent = self._recent
@@ -49,21 +50,21 @@ class Journal:
 
     @property
     def remembered_after(self) -> int:
-        """The cursor from which on all entries are in memory."""
+        """Return the cursor from which on all entries are in memory."""
         return self.head - len(self._recent)
 
     def kept(self, epoch: str, earliest: int) -> None:
-        """What the store has; it begins a new epoch when it lost the old one."""
+        """Take in the extent of what is on disk. A new epoch means that the old journal is lost."""
         self.epoch, self.on_disk_after = epoch, earliest
 
     @property
     def earliest(self) -> int:
-        """The earliest cursor that can be brought up to date."""
+        """Return the earliest cursor that can be brought up to date."""
         in_memory = self.remembered_after
         return in_memory if self.on_disk_after is None else min(in_memory, self.on_disk_after)
 
     def after(self, cursor: int, max_bytes: int) -> list[Entry] | None:
-        """Entries from memory, at most about ``max_bytes``; None if some are on disk alone."""
+        """Return entries from memory, at most about ``max_bytes``; None if some are on disk."""
         if cursor < self.remembered_after:
             return None
         taken: list[Entry] = []

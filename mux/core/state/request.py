@@ -1,8 +1,8 @@
-"""Requests on their way upstream: the wire id, who asked, under which id, and since when.
+"""Requests on their way upstream: wire id, asker, the asker's own id, and start.
 
 A ``Request`` is made when a client (or the broker itself) asks, waits in ``scheduler`` for its
-turn, and is forgotten at its one answer. Its client may leave before that; the answer then reaches
-nobody, but what it began upstream is still ended (``broker`` looks at ``client is None``).
+turn, and is forgotten at its one answer. Its client may leave before that. The answer then reaches
+nobody, but what the request began upstream is still ended (``Broker`` checks ``client is None``).
 """
 
 from __future__ import annotations
@@ -16,65 +16,71 @@ from mux.core.state.scoped_ids import IdClaim
 
 
 class Recorded(msgspec.Struct, frozen=True):
-    """What every audit record about a request says of it. ``topic``: ``turn`` or ``admin``."""
+    """The part that all audit records about a request have in common."""
 
     topic: str
+    """``turn`` or ``admin``."""
     fields: dict[str, object]
 
 
 @attrs.define(eq=False, repr=False)
 class Request:
-    """One request. ``origin`` is the asker's id as JSON text, ``line`` what is written upstream.
-
-    ``client`` is None for the broker's own requests and for those whose asker left; ``account`` is
-    whom its slot is counted for in ``flow``.
-    ``named``: the ids of its client that it names, told by what their fields are called.
-    ``noticed``: it has been taken for the cause of a notice that names no request.
-    ``notifies_steered``: its asker is told whether its turn became a steer.
-    ``by``: who asked for what begins a turn; it may have left when that begins.
-    ``unwanted``: its client has unsubscribed from what it joins, before the answer.
-    ``large``: its answer may be of any size (see ``flow``).
-    ``sent``: see ``sent.Sent``. ``recorded``: see ``audit_events``, which clears it at the end.
-    ``upstream_since`` and ``deadline`` are on the broker's clock, set when it goes upstream; the
-    deadline is infinite for one that waits, or loads a thread for a client. ``has_slot``: it counts
-    among its client's; ``overdue``: it is waited for no longer, but by its client.
-    """
+    """A request. Moments are on the broker's clock."""
 
     wire: int
     method: str
     rule: RequestRule
     client: ClientId | None
+    """The asker; None for the broker's own requests and for those whose asker left."""
     account: ClientId
+    """The client (or stand-in for one) whose slot it takes in ``scheduler``."""
     origin: bytes
+    """The asker's id for it, as JSON text."""
     line: bytes
+    """The message that is written upstream."""
     since: float
     thread: str | None = None
     claim: IdClaim | None = None
     named: tuple[IdClaim, ...] = ()
+    """Ids of its client that it names, recognised by the names of their fields (see
+    ``id_fields``)."""
     by: Owner | None = None
+    """The client that asked for what begins a turn; it may have left when the turn begins."""
     params: bytes = b""
     upstream_since: float = 0.0
+    """When it went upstream."""
     deadline: float = float("inf")
+    """When it is given up, set when it goes upstream. The deadline is infinite for a request that
+    waits for something outside, and for one that loads a thread for a client."""
     has_slot: bool = True
+    """True if it counts among its client's requests in flight."""
     overdue: bool = False
+    """True if a planned restart waits for it no longer; its client may still wait."""
     attempts: int = 0
     expired: bool = False
     unwanted: bool = False
+    """True if its client has unsubscribed, before the answer, from the thread that it joins."""
     notifies_steered: bool = False
+    """True if the answer says if the turn became a steer."""
     noticed: bool = False
+    """True if it has been taken for the cause of a notice that names no request."""
     large: bool = False
+    """True if its answer may be of any size (see ``scheduler``)."""
     sent: tuple[tuple[str, str], str, str] | None = None
+    """Its key in ``deduplication``, if it carries a message id."""
     recorded: Recorded | None = None
+    """The basis of its audit records; set and, at the end, cleared by ``audit_events``."""
 
     @property
     def runs_alone(self) -> bool:
-        """Whether it is still done when its client has left before it went upstream, as natively.
+        """Return whether it is carried out even if its client left before it went upstream.
 
-        A turn is; what would end with its client isn't begun, what only reads isn't asked.
+        As natively, a turn is. A thing that would end with its client isn't begun, and a request
+        that only reads isn't sent.
         """
         return self.rule.begins and self.claim is None
 
     @property
     def wire_text(self) -> bytes:
-        """The wire id as it stands in the app-server's answer."""
+        """Return the wire id as it stands in the app-server's answer."""
         return b"%d" % self.wire

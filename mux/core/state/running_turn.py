@@ -1,14 +1,15 @@
-"""What runs on a thread, as it has streamed so far: what a late joiner is given.
+"""The turn that runs on a thread, with all that it has streamed so far, for clients that join late.
 
-Natively the text that an item streamed before a joiner came is nowhere to be had: not in the
-snapshot, not later. Here each running item is kept with all that it streamed, the deltas of one
-stream joined. A joiner gets, after its snapshot, an ``introduction``: for each running item
-``item/started`` and what it streamed, as if it had been there. Items of the turn that are complete
-go into the snapshot itself (``up_to_date``), under the ids that everybody else has seen; natively
-they stand there under others. What happened while the snapshot was on its way is put into it too.
+Natively the text that an item streamed before a client joined is nowhere to be had: not in the
+snapshot, not later. Here each running item is stored with all that it streamed, the deltas of one
+stream joined. A joiner gets its snapshot and then an ``introduction``: for each running item
+``item/started`` and its stream, as if the client had been there. Completed items of the turn go
+into the snapshot itself (``up_to_date``), under the ids that everybody else has seen; natively they
+stand there under others. Events that happened while the snapshot was on its way are put into it
+too.
 
-Heard from: ``threads``, each notification of a thread. Kept until the turn is completed; an item
-that goes on after that (a command in the background), until it is.
+``threads`` passes on each notification of a thread. An item is stored until the turn is completed;
+an item that goes on after that (a command in the background), until the item is.
 """
 
 from __future__ import annotations
@@ -25,15 +26,15 @@ from mux.core.protocol.jsonrpc import ABSENT, ItemParams
 from mux.core.protocol.turn_messages import ended_by_death, started_turn
 
 LATEST_OF_TURN = frozenset({"turn/plan/updated", "turn/diff/updated"})
-"""Notifications of a turn of which the last one says all."""
+"""Notifications of a turn of which the latest replaces all before it."""
 
 REPLACED_IN_ITEM = frozenset({"item/fileChange/patchUpdated"})
-"""Notifications of an item of which the last one says all."""
+"""Notifications of an item of which the latest replaces all before it."""
 
 
 OUTLIVES_ITS_TURN = frozenset({"commandExecution"})
-"""Items that may go on when their turn is over: a command in the background. What else isn't
-complete by then never will be, like a message that somebody's steering cut short."""
+"""Types of items that may go on when their turn is over: a command in the background. An item of
+another type that isn't complete by then never will be, like a message that a steer cut short."""
 
 
 @attrs.define(eq=False, repr=False)
@@ -46,31 +47,32 @@ class DeltaStream:
     text: bytearray = attrs.field(factory=bytearray)
 
     def takes(self, method: str, params: ItemParams) -> bool:
-        """Whether a delta goes on with this stream."""
+        """Return whether a delta continues this stream."""
         return method == self.method and params.index == self.index
 
     def add(self, delta: bytes) -> None:
-        """Take in a delta: a JSON string, of which the inside is kept; what is none is left out."""
+        """Append the inside of a delta, which is a JSON string; any other value is left out."""
         if delta.startswith(b'"'):
             self.text += delta[1:-1]
 
     def line(self) -> bytes:
-        """One delta that carries everything."""
+        """Return one delta that carries the whole stream."""
         return with_delta(self.first, b'"' + self.text + b'"')
 
 
 @attrs.define(eq=False, repr=False)
 class RunningItem:
-    """One item. ``completed``: its final JSON, once it has one."""
+    """An item of a turn."""
 
     started: bytes
     turn: str
     type: str
     parts: list[DeltaStream | tuple[str, bytes]] = attrs.field(factory=list)
     completed: bytes | None = None
+    """The item's final JSON, once it has one."""
 
     def introduction(self) -> Iterator[tuple[str, bytes]]:
-        """The messages that bring a newcomer to where everybody is."""
+        """Yield the messages that bring a joiner to where everybody is."""
         yield "item/started", self.started
         for part in self.parts:
             if isinstance(part, DeltaStream):
@@ -79,7 +81,7 @@ class RunningItem:
                 yield part
 
     def stream(self, method: str, params: ItemParams, line: bytes) -> DeltaStream:
-        """The stream that a delta goes on with, or begins."""
+        """Return the stream that a delta continues or begins."""
         last = self.parts[-1] if self.parts else None
         if not (isinstance(last, DeltaStream) and last.takes(method, params)):
             last = DeltaStream(method, params.index, line)
@@ -87,7 +89,7 @@ class RunningItem:
         return last
 
     def streamed(self, method: str, params: ItemParams, line: bytes) -> None:
-        """Keep a notification of this item."""
+        """Store a notification of this item."""
         if is_delta(method) and params.delta is not ABSENT:
             self.stream(method, params, line).add(bytes(params.delta))
             return
@@ -100,32 +102,34 @@ class RunningItem:
 
 @attrs.define(eq=False, repr=False)
 class RunningTurn:
-    """What runs on one thread. ``turn``: the running turn's id; ``started``: its first line.
-
-    A review has two ids: ``turn/started`` and snapshots name it by one, and by the other, ``also``,
-    the answer that began it, its items, and ``turn/completed``.
-    ``over``: the ids of the turn that ended last. ``since``: no item that runs began before this
-    seq.
-    ``announced``: whether that line has come, or only the answer to ``turn/start`` so far.
-    ``by``: the client that began the turn, if one did.
-    ``ended``: id and fields of the last turn, if somebody waited for a snapshot when it ended.
-    """
+    """The turn and the items that run on one thread."""
 
     turn: str | None = None
+    """The running turn's id."""
     also: str | None = None
+    """The second id of a review. ``turn/started`` and snapshots name a review by ``turn``; the
+    answer that began it, its items, and ``turn/completed`` name it by this one."""
     over: tuple[str, ...] = ()
+    """The ids of the turn that ended last."""
     since: int = 0
+    """No running item began before this seq."""
     started: bytes = b""
+    """The turn's first line, ``turn/started``."""
     announced: bool = False
+    """True if that line has come. Until then it is made of the answer to ``turn/start``."""
     by: Owner | None = None
+    """The client that began the turn, if a client did."""
     ended: tuple[str, dict[str, bytes]] | None = None
+    """Id and fields of the last turn, if a client waited for a snapshot when that turn ended."""
     items: dict[str, RunningItem] = attrs.field(factory=dict)
     latest: dict[str, bytes] = attrs.field(factory=dict)
+    """The latest lines of the methods in ``LATEST_OF_TURN``."""
 
     def begin(self, thread: str, turn: bytes, actor: Owner | None) -> None:
-        """A turn begins: so says the answer to ``turn/start``, before the first line does.
+        """Begin a turn by the answer to ``turn/start``, which comes before the turn's first line.
 
-        Unless it has ended already: an answer may come late, of one that joined a running turn.
+        A turn that has ended already isn't begun again: an answer may come late, if its request
+        joined a running turn.
         """
         line = started_turn(thread, turn)
         begun = turn_id(line)
@@ -134,7 +138,7 @@ class RunningTurn:
             self.also = None
 
     def apply(self, method: str, params: ItemParams, line: bytes) -> None:
-        """Keep what a notification of this thread says of it."""
+        """Update turn and items from a notification of this thread."""
         if params.itemId is not None:
             item = self.items.get(params.itemId)
             if item is not None and item.completed is None:
@@ -158,7 +162,7 @@ class RunningTurn:
             self.latest[method] = line
 
     def has_run(self, turn: str) -> bool:
-        """Whether this turn runs, or is the one that ended last."""
+        """Return whether this turn runs, or is the one that ended last."""
         return turn in (self.turn, self.also, *self.over)
 
     def _begun(self, line: bytes) -> None:
@@ -169,7 +173,7 @@ class RunningTurn:
         self.turn, self.also, self.started, self.announced = started, also, line, True
 
     def _knows(self, turn: str) -> bool:
-        """Whether the answer that began it, or an item, has named this turn on this thread."""
+        """Return whether an item, or the answer that began a turn, has named this turn here."""
         return turn == self.turn or any(item.turn == turn for item in self.items.values())
 
     def _ended(self, turn: str | None) -> None:
@@ -186,35 +190,35 @@ class RunningTurn:
             item.parts.clear()
 
     def forget(self) -> None:
-        """The app-server that ran it is gone."""
+        """Forget turn and items: the app-server that ran them is gone."""
         self.turn = self.also = self.by = None
         self.items.clear()
         self.latest.clear()
 
     def introduction(self) -> Iterator[tuple[str, bytes]]:
-        """For a joiner, after its snapshot: every running item, and the latest of the turn."""
+        """Yield every running item and the latest of the turn, for a joiner after its snapshot."""
         for item in self.items.values():
             if item.completed is None:
                 yield from item.introduction()
         yield from self.latest.items()
 
     def shown(self) -> dict[str, bytes]:
-        """The fields of the running turn, as a snapshot has them, with its completed items."""
+        """Return the running turn's fields as a snapshot has them, with its completed items."""
         return _turn_in(self.started) | self._completed_items()
 
     def shown_ended(self, line: bytes) -> dict[str, bytes]:
-        """The same of a turn that ends by ``line``, its ``turn/completed``."""
+        """Return the same for a turn that ends by ``line``, its ``turn/completed``."""
         return _turn_in(line) | self._completed_items()
 
     def known(self) -> dict[str, dict[str, bytes]]:
-        """The fields of the latest turns, by id, where we know better than a snapshot may."""
+        """Return turns that changed while the snapshot was on its way: their fields, by id."""
         known = dict([self.ended]) if self.ended is not None else {}
         if self.turn is not None and self.announced:
             known[self.turn] = self.shown()
         return known
 
     def outlived(self) -> dict[str, bytes]:
-        """The final JSON of items that went on after their turn, by id."""
+        """Return the final JSON of items that went on after their turn, by id."""
         return {
             id: item.completed
             for id, item in self.items.items()
@@ -227,18 +231,18 @@ class RunningTurn:
         return {"items": b"[" + b",".join(completed) + b"]", "itemsView": b'"full"'}
 
     def interrupted(self, unix_time: float) -> list[bytes]:
-        """``turn/completed`` for a turn whose app-server died, in the shape of the native one.
+        """Return ``turn/completed`` for a turn whose app-server died, in the native shape.
 
-        Under each id that somebody may wait for.
+        There is a line for each id of the turn that a client may wait for.
         """
         return ended_by_death(self.started, self.also, unix_time)
 
 
 def up_to_date(result: bytes, running: RunningTurn, status: bytes | None, *, turns: bool) -> bytes:
-    """A ``thread/resume`` result whose status and latest turns are shown as we know them.
+    """Return a ``thread/resume`` result with the status and latest turns that the broker knows.
 
-    ``thread.turns`` and ``initialTurnsPage.data`` are looked through. ``turns``: whether all were
-    asked for (no ``excludeTurns``), so that one that began meanwhile is to be there.
+    ``thread.turns`` and ``initialTurnsPage.data`` are updated. ``turns``: whether all turns were
+    asked for (no ``excludeTurns``), so that a turn that began meanwhile has to be among them.
     """
     fields = jsonrpc.read_fields(result)
     if fields is None:
@@ -266,10 +270,11 @@ def _with_known(turns: bytes, running: RunningTurn, *, complete: bool) -> bytes:
         newer = missing.pop(_id(turn), None)
         if newer is not None and turn.get("itemsView") == b'"full"':
             turn.update(newer)
-        elif newer is not None:  # the asker wanted less of each
+        elif newer is not None:  # the asker wanted turns without their items
             turn.update({name: newer[name] for name in newer.keys() - {"items", "itemsView"}})
         elif turn.get("status") == b'"inProgress"' and running.turn not in (None, _id(turn)):
-            # It ended with its app-server; while another runs, the next one doesn't say so.
+            # This turn ended with its app-server. While another turn runs, the next app-server
+            # doesn't say so.
             turn["status"] = b'"interrupted"'
     if complete:
         each += missing.values()
@@ -280,7 +285,7 @@ def _objects(array: bytes) -> list[dict[str, bytes]]:
     try:
         return [jsonrpc.read_fields(bytes(raw)) or {} for raw in _list_decoder.decode(array)]
     except msgspec.DecodeError:
-        return []  # no array: nothing that we could bring up to date
+        return []  # no array: there is nothing to update
 
 
 def _id(fields: dict[str, bytes]) -> str:
@@ -292,7 +297,7 @@ def _type(status: bytes | None) -> bytes | None:
 
 
 def _turn_in(line: bytes) -> dict[str, bytes]:
-    """The fields of the turn that a ``turn/started`` or ``turn/completed`` names."""
+    """Return the fields of the turn that a ``turn/started`` or ``turn/completed`` names."""
     fields = jsonrpc.read_fields(line) or {}
     params = jsonrpc.read_fields(fields.get("params", b"{}")) or {}
     return jsonrpc.read_fields(params.get("turn", b"{}")) or {}
@@ -333,7 +338,7 @@ def _read_item(line: bytes) -> _ItemOnly | None:
 
 
 def turn_id(line: bytes) -> str | None:
-    """The id of the turn that a ``turn/started`` or ``turn/completed`` names."""
+    """Return the id of the turn that a ``turn/started`` or ``turn/completed`` names."""
     try:
         return _turn_decoder.decode(line).params.turn.id
     except msgspec.DecodeError:

@@ -1,26 +1,27 @@
-"""How many requests are upstream at once, and whose turn is next.
+"""Fair scheduling: how many requests are upstream at once, and whose turn is next.
 
 The app-server answers overload past about 128 queued requests and then loses some of its answers,
 so at most ``in_flight`` are upstream and the rest wait here, in one queue a client. Clients take
-turns, and no client holds more than its share of the slots: one that pipelines a thousand requests
-delays another's by one answer, not by a thousand. Of those that it holds only a ``burst`` may be
-fresh: the app-server answers what is cheap one after the other, and with 32 before it another's
-request takes thirty times as long as alone. One that has more than another burst queued sends them
-one by one while others ask, too. What takes long anyway doesn't hold up others, so each
-``burst_seconds`` there may be as many more, up to the client's share.
+turns, and no client holds more than its share of the slots: a client that pipelines a thousand
+requests delays another's by one answer, not by a thousand. Of the requests that a client has
+upstream only a ``burst`` may be fresh: the app-server answers cheap requests one after the other,
+and with 32 before it another client's request takes thirty times as long as alone. A client that
+has more than another burst queued sends them one by one while others ask, too. Requests that take
+long don't hold up others, so each ``burst_seconds`` there may be as many more, up to the client's
+share.
 
-A client that doesn't take its answers as quickly as it asks is asked less for. Answers that may be
-of any size are asked for one at a time, each when the one before has been written to its client
-(``laden``); one for whom too much waits behind others is asked for nothing at all (``held``).
+A client that takes its answers more slowly than it asks is slowed down. Answers that may be of any
+size are asked for one at a time, each when the one before has been written to its client
+(``laden``). For a client with too many bytes of answers waiting nothing at all is sent (``held``).
 
 Requests that wait for something outside (``RequestRule.waits``) take no slot, only a place among
 their client's ``waiting``. Those that load a thread (``RequestRule.loads``) may take minutes, and
 the thread is there even if nobody waits any more: they have no deadline. After ``loading_slot``
-their client may send something else in their place; but they still count among the ``in_flight``
-of all, of which they may be no more than ``loading``. A client's own order is kept: what stands
-behind a request in its queue isn't sent before it.
+their client may send something else in their place; but they still count among the ``in_flight`` of
+all, of which they may be no more than ``loading``. A client's own order is preserved: requests
+behind another in its queue aren't sent before it.
 
-Pure state: ``submit`` and ``answered`` change it, ``due`` says what to send now.
+Pure state: ``submit`` and ``answered`` change it, ``due`` returns the requests to send now.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ from mux.core.state.request import Request
 
 @attrs.define(eq=False, repr=False)
 class _ClientQueue:
-    """One client's requests: those that queue, and how many are upstream."""
+    """A client's requests: those that wait, and the numbers of those upstream."""
 
     queue: deque[Request] = attrs.field(factory=deque)
     queued_bytes: int = 0
@@ -46,40 +47,40 @@ class _ClientQueue:
     waiting: int = 0
     large: int = 0
     fresh: list[Request] = attrs.field(factory=list)
-    turns: bool = False  # whether it stands in the ring of those with a turn to come
+    turns: bool = False  # whether it stands in the ring of clients with a turn to come
 
 
 BROKER: ClientId = 0
 """Stands for the broker itself among the clients (whose numbers start at 1)."""
 
 QUEUE: ClientId = -2
-"""Stands for the turns that were queued until their thread was idle, whoever queued them."""
+"""Stands for queued turns, which waited until their thread was idle, whoever queued them."""
 
 DEPARTED: ClientId = -1
-"""Stands for all that left while a request of theirs was upstream, where it still has a slot."""
+"""Stands for all clients that left while a request of theirs was upstream, where it still has a
+slot."""
 
 COMPANY_SECONDS = 0.25
-"""For so long after its last request a client counts as one that asks: a program that waits for
-each answer asks again within a fraction of it; a person's next key press finds at most a burst
-before it."""
+"""A client counts as active for this long after its last request. A program that waits for each
+answer asks again within a fraction of that; a person's next key press finds at most a burst before
+it."""
 
 
 @attrs.define(eq=False, repr=False)
 class RequestScheduler:
-    """All requests between a client's asking and its answer. Times on the broker's clock.
-
-    ``held_until``: when a client that has sent a burst may send more, as `due` found.
-    ``_loads``: the wire ids of those that load a thread, by when `give_back` is to look at them.
-    ``laden``: the clients that are owed a large answer; ``held``: those that are owed too many.
-    """
+    """All requests from a client's asking to its answer. Times are on the broker's clock."""
 
     limits: Limits
     upstream: dict[int, Request] = attrs.field(factory=dict)
+    """Requests sent and not answered, by wire id."""
     in_flight: int = 0
     loading: int = 0
     held_until: float = float("inf")
+    """When a client that has sent a burst may send more, as `due` found."""
     laden: set[ClientId] = attrs.field(factory=set)
+    """Clients that are owed a large answer."""
     held: set[ClientId] = attrs.field(factory=set)
+    """Clients that are owed too many bytes of answers."""
     _latest: tuple[ClientId, float] = (0, -COMPANY_SECONDS)
     _latest_other: float = -COMPANY_SECONDS
     _lines: dict[ClientId, _ClientQueue] = attrs.field(factory=dict)
@@ -87,30 +88,32 @@ class RequestScheduler:
     _deadlines: deque[Request] = attrs.field(factory=deque)
     _retries: list[tuple[float, int, Request]] = attrs.field(factory=list)
     _loads: list[tuple[float, int]] = attrs.field(factory=list)
+    """Wire ids of the requests that load a thread, by the moment at which `give_back` checks
+    them."""
 
     @property
     def anybody_waits(self) -> bool:
-        """Whether a request is queued, for `due` to look at."""
+        """Return whether a request is queued, so that `due` is worth calling."""
         return bool(self._ring)
 
     @property
     def waiting(self) -> int:
-        """How many are upstream and wait for something outside."""
+        """Return how many requests upstream wait for something outside."""
         return sum(each.rule.waits for each in self.upstream.values())
 
     @property
     def queued(self) -> int:
-        """How many wait for their turn."""
+        """Return how many requests wait for their turn."""
         return sum(len(line.queue) for line in self._lines.values())
 
     def has(self, request: Request) -> bool:
-        """Whether it is upstream or queued, and not given up on."""
+        """Return whether the request is upstream or queued: not answered, dropped or lost."""
         line = self._lines.get(request.account)
         queued = line is not None and request in line.queue
         return queued or self.upstream.get(request.wire) is request
 
     def of(self, client: ClientId) -> list[Request]:
-        """All of a client's requests, upstream or queued."""
+        """Return all of a client's requests, upstream or queued."""
         line = self._lines.get(client)
         queued = list(line.queue) if line is not None else []
         return [each for each in self.upstream.values() if each.client == client] + queued
@@ -123,7 +126,7 @@ class RequestScheduler:
             or (line.queue and line.queued_bytes >= self.limits.queued_bytes_per_client)
             or (request.rule.waits and line.waiting >= self.limits.waiting_per_client)
         )
-        if full and request.account != BROKER:  # what the broker asks ends what others began
+        if full and request.account != BROKER:  # the broker's own requests end what clients began
             return False
         line.queue.append(request)
         line.queued_bytes += len(request.line)
@@ -132,9 +135,9 @@ class RequestScheduler:
         return True
 
     def due(self, now: float, only: ClientId | None = None) -> Iterator[Request]:
-        """The requests to send now, in turn; each is upstream from the moment it is given out.
+        """Yield the requests to send now, in turn; each counts as upstream once it is yielded.
 
-        ``only``: give out none but this client's (the broker's own, during the handshake).
+        ``only``: yield none but this client's (the broker's own, during the handshake).
         """
         self.held_until = float("inf")
         passed = 0  # clients in a row that couldn't use their turn
@@ -177,9 +180,9 @@ class RequestScheduler:
         return client in self.held
 
     def is_to_be_slowed(self, client: ClientId) -> bool:
-        """Whether its queue is half full, since it doesn't take its answers as quickly as it asks.
+        """Return whether a client that is slow to take its answers has its queue half full.
 
-        Then it isn't read, where others are told that they ask for too much.
+        Such a client isn't read, where others are answered that they ask for too much.
         """
         line = self._lines.get(client)
         return (
@@ -198,7 +201,7 @@ class RequestScheduler:
             self._latest = client, now
 
     def _has_company(self, client: ClientId, now: float) -> bool:
-        """Whether another client has asked for something lately."""
+        """Return whether another client has asked for something lately."""
         latest, at = self._latest
         return now - (self._latest_other if client == latest else at) < COMPANY_SECONDS
 
@@ -231,7 +234,10 @@ class RequestScheduler:
         self._deadlines.append(request)  # one deadline for all, so the oldest stands first
 
     def give_back(self, now: float) -> None:
-        """Of those that load a thread for long, free their clients' slots; then, wait for none."""
+        """Free the client's slot of requests that have been loading a thread for long.
+
+        After the request deadline a restart no longer waits for them either.
+        """
         while self._loads and self._loads[0][0] <= now:
             request = self.upstream.get(heapq.heappop(self._loads)[1])
             if request is None:
@@ -239,14 +245,14 @@ class RequestScheduler:
             if request.has_slot:
                 line = self._line(request)
                 line.in_flight -= 1
-                line.large -= request.large  # what else the client wants doesn't wait for minutes
+                line.large -= request.large  # the client's other requests don't wait for minutes
                 request.has_slot = request.large = False
                 self._forget_if_empty(request.account, line)
             if request.upstream_since + self.limits.request_deadline <= now:
                 request.overdue = True
 
     def answered(self, request: Request) -> None:
-        """It is upstream no more."""
+        """Remove an answered request from those upstream."""
         del self.upstream[request.wire]
         if not request.expired:
             self._free(request)
@@ -254,7 +260,8 @@ class RequestScheduler:
     def retry(self, request: Request, now: float) -> float | None:
         """Send an overloaded request again later, returning when; None after the last attempt.
 
-        It keeps its slot meanwhile: an overloaded app-server is better served by fewer requests.
+        The request keeps its slot meanwhile: an overloaded app-server is better served by fewer
+        requests.
         """
         if request.attempts >= self.limits.overload_retries:
             return None
@@ -264,14 +271,14 @@ class RequestScheduler:
         return at
 
     def retries(self, now: float) -> Iterator[Request]:
-        """The requests whose wait after an overload is over."""
+        """Yield the requests whose wait after an overload is over."""
         while self._retries and self._retries[0][0] <= now:
             request = heapq.heappop(self._retries)[2]
             if request.wire in self.upstream and not request.expired:
                 yield request
 
     def expire(self, now: float) -> Iterator[Request]:
-        """The requests whose deadline passed: their slots are free, a late answer is known."""
+        """Give up the requests whose deadline has passed, and yield them."""
         while self._deadlines and self._deadlines[0].deadline <= now:
             request = self._deadlines.popleft()
             if self.upstream.get(request.wire) is request and not request.expired:
@@ -279,12 +286,12 @@ class RequestScheduler:
                 yield request
 
     def give_up(self, request: Request) -> None:
-        """Wait for its answer no longer: its slot is free, and a late answer is known."""
+        """Wait for the answer no longer: the slot is free, a late answer is still recognised."""
         self._free(request)
         request.expired = True
 
     def next_moment(self) -> float:
-        """When ``due``, ``retries`` or ``expire`` has something to give, at the earliest."""
+        """Return when ``due``, ``retries`` or ``expire`` will have something, at the earliest."""
         while self._deadlines and self._deadlines[0].wire not in self.upstream:
             self._deadlines.popleft()
         deadline = self._deadlines[0].deadline if self._deadlines else float("inf")
@@ -292,11 +299,11 @@ class RequestScheduler:
         while self._loads and self._loads[0][1] not in self.upstream:
             heapq.heappop(self._loads)
         loads = self._loads[0][0] if self._loads else float("inf")
-        held = self.held_until if self._ring else float("inf")  # they may have left meanwhile
+        held = self.held_until if self._ring else float("inf")  # its client may have left meanwhile
         return min(deadline, retry, loads, held)
 
     def leave(self, client: ClientId) -> list[Request]:
-        """Drop what the client has queued, returning it; what is upstream loses its asker."""
+        """Drop and return what the client has queued; its requests upstream lose their asker."""
         for request in self.upstream.values():
             if request.client == client and not request.expired:
                 self._free(request)
@@ -314,9 +321,9 @@ class RequestScheduler:
         return list(line.queue)
 
     def lose(self) -> list[Request]:
-        """The app-server is gone: returns what was upstream. The rest stays queued.
+        """Forget and return the requests upstream: the app-server is gone. The rest stays queued.
 
-        What the broker itself had queued was meant for that app-server, and goes with it.
+        The broker's own queued requests were meant for that app-server, and go with it.
         """
         lost = list(self.upstream.values())
         self.upstream.clear()
@@ -324,7 +331,7 @@ class RequestScheduler:
         self._retries.clear()
         self._loads.clear()
         self.in_flight = self.loading = 0
-        self.held_until = float("inf")  # nothing of theirs is upstream any more
+        self.held_until = float("inf")  # nothing is upstream any more
         for account in list(self._lines):
             line = self._lines[account]
             line.in_flight = line.waiting = line.large = 0
@@ -338,7 +345,7 @@ class RequestScheduler:
         return lost
 
     def drop_queued(self, asked_before: float = float("inf")) -> list[Request]:
-        """Take out of the queues, and return, what clients asked before this moment."""
+        """Remove from the queues, and return, requests that clients made until this moment."""
         dropped: list[Request] = []
         for account in [id for id in self._lines if id != BROKER]:
             line = self._lines[account]
@@ -354,13 +361,13 @@ class RequestScheduler:
         return dropped
 
     def oldest_queued(self) -> float:
-        """When the oldest queued request of a client was asked; infinite if there is none."""
+        """Return when a client's oldest queued request was made; infinite if none is queued."""
         asked = (line.queue[0].since for id, line in self._lines.items() if id > 0 and line.queue)
         return min(asked, default=float("inf"))
 
     @property
     def busy(self) -> bool:
-        """Whether clients wait for answers from the app-server, not yet too long."""
+        """Return whether clients wait for answers from the app-server, not yet too long."""
         return any(
             request.account != BROKER and not (request.expired or request.overdue)
             for request in self.upstream.values()
@@ -394,5 +401,8 @@ class RequestScheduler:
 
 
 def _is_load(request: Request) -> bool:
-    """Whether it loads a thread for a client; what the broker asks isn't waited for so long."""
+    """Return whether the request loads a thread for a client.
+
+    The broker's own requests to load a thread have a deadline, as they aren't waited for so long.
+    """
     return request.rule.loads and request.account != BROKER

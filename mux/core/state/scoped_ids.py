@@ -2,10 +2,10 @@
 
 Natively each connection has its own; behind the broker all clients share one connection. So an id
 ``w1`` of client 3 is written upstream as ``3:w1``, and read back by its first colon. Nothing has to
-be remembered for that. What is remembered is what each client has running, to end it when the
+be remembered for that. The things that each client has running are remembered, to end them when the
 client leaves.
 
-Heard from: ``broker``. The table of such ids stands in ``methods``.
+The table of such ids stands in ``methods``.
 """
 
 from __future__ import annotations
@@ -23,29 +23,33 @@ NEVER_A_CLIENTS_OWN = "~"
 
 
 class IdClaim(msgspec.Struct, frozen=True):
-    """A thing of a client's that a request names. ``wire``: its id upstream.
-
-    ``holds``: the request begins it, so it is the client's until released; ``runs``: the app-server
-    has said so. ``params`` are those that begin it, as they go upstream. ``number``: tells one
-    holding of an id from the next; a request that ends one has the number of the one it ends.
-    """
+    """A thing of a client's that a request names."""
 
     field: str
+    """The field of the params that holds the id."""
     origin: str
+    """The client's own id."""
     wire: str
+    """Its id upstream."""
     ended_by: str
+    """The method that ends the thing."""
     params: bytes = b""
+    """The params that begin the thing, as they go upstream."""
     holds: bool = False
+    """True if the request begins the thing, which is the client's until it is released."""
     runs: bool = False
+    """True if the app-server has confirmed that the thing runs."""
     number: int = 0
+    """Tells one holding of an id from the next. A request that ends a holding has the number of
+    that one."""
 
 
 @attrs.define(eq=False, repr=False)
 class ScopedIds:
-    """What each client has running, by client and by wire id.
+    """The things that each client has running, by client and by wire id.
 
-    There may be several holdings of one id: what is ended and begun again in one breath is held
-    twice until the answers come. The last is the one that counts.
+    There may be several holdings of one id: a thing that is ended and begun again at once is held
+    twice until the answers come. The last holding is the one that counts.
     """
 
     _running: dict[ClientId, dict[tuple[str, str], list[IdClaim]]] = attrs.field(factory=dict)
@@ -56,10 +60,10 @@ class ScopedIds:
     def rewrite(
         self, client: ClientId, own_id: OwnId, params: bytes
     ) -> tuple[bytes, IdClaim | None]:
-        """``params`` with the client's id turned into the wire's, and what that id names.
+        """Return ``params`` with the client's id turned into the wire's, and a claim on the thing.
 
-        Params of another shape come back as they are: the app-server's error tells what is wrong.
-        Raises ``BadMessageError`` for an id that is too long to be kept.
+        Params of another shape come back unchanged: the app-server's error tells what is wrong.
+        Raises ``BadMessageError`` for an id that is too long to be stored.
         """
         fields = jsonrpc.read_fields(params)
         origin = jsonrpc.read_text(fields.get(own_id.field)) if fields is not None else None
@@ -81,7 +85,7 @@ class ScopedIds:
         holdings = self._holdings(client, claim)
         held = holdings[-1] if holdings else None
         if own_id.begins and (held is None or held.number in self._ending):
-            # A second start under a running id is the app-server's to refuse: it holds nothing.
+            # The app-server refuses a second start under a running id, so that one holds nothing.
             self._numbers += 1
             claim = msgspec.structs.replace(claim, holds=True, number=self._numbers)
             holdings = [*holdings, claim]
@@ -92,21 +96,21 @@ class ScopedIds:
         return claim
 
     def begun(self, client: ClientId, claim: IdClaim) -> None:
-        """The app-server has begun it."""
+        """Mark a thing as running: the app-server has begun it."""
         holdings = self._holdings(client, claim)
         for place, held in enumerate(holdings):
             if claim.holds and held.number == claim.number:
                 holdings[place] = msgspec.structs.replace(held, runs=True)
 
     def release(self, client: ClientId, claim: IdClaim) -> None:
-        """What it began never began, or has ended by itself; what it was to end wasn't ended."""
+        """Undo a claim: its thing never began or has ended by itself, or wasn't ended as asked."""
         if claim.holds:
             self.end(client, claim)
         else:
             self._ending.discard(claim.number)
 
     def end(self, client: ClientId, claim: IdClaim) -> None:
-        """It has ended what it was to end."""
+        """Remove the holding that the claim's request has ended."""
         self._ending.discard(claim.number)
         left = [held for held in self._holdings(client, claim) if held.number != claim.number]
         if left:
@@ -115,7 +119,7 @@ class ScopedIds:
             self.ended(client, claim.field, claim.origin)
 
     def is_held(self, claim: IdClaim) -> bool:
-        """Whether what it stands for is still its client's."""
+        """Return whether the claimed thing is still its client's."""
         client = int(claim.wire.partition(":")[0])
         return any(held.number == claim.number for held in self._holdings(client, claim))
 
@@ -123,11 +127,11 @@ class ScopedIds:
         return self._running.get(client, {}).get((claim.field, claim.wire), [])
 
     def ended(self, client: ClientId, field: str, origin: str) -> None:
-        """The app-server says that it has ended by itself."""
+        """Forget a thing that has ended by itself, by the app-server's word."""
         self._running.get(client, {}).pop((field, f"{client}:{origin}"), None)
 
     def running(self) -> list[tuple[ClientId, IdClaim]]:
-        """All that runs, and whose it is."""
+        """Return all that runs, with its client."""
         return [
             (client, holdings[-1])
             for client, mine in self._running.items()
@@ -143,19 +147,19 @@ class ScopedIds:
 
 
 def _may_be_named(fields: dict[str, bytes], own: str) -> bool:
-    """Whether a command came without an id, and may have one that its client doesn't know."""
+    """Return whether a command without an id may get one that its client doesn't know."""
     if fields.get(own, b"null") != b"null":
         return False
-    # With these the app-server wants an id of the client's, and says so.
+    # With these fields the app-server requires an id of the client's, and its error says so.
     return b"true" not in (
         fields.get(name) for name in ("tty", "streamStdin", "streamStdoutStderr")
     )
 
 
 def unscope(line: bytes, field: str) -> tuple[ClientId, str, bytes] | None:
-    """Read an app-server's notification back: the owner, its own id, and the line in its terms.
+    """Return the owner, its own id, and a notification of the app-server in the owner's terms.
 
-    None where the id is none of ours.
+    None if the id is none of ours.
     """
     fields = jsonrpc.read_fields(line)
     params = jsonrpc.read_fields(fields.get("params", b"null")) if fields is not None else None
@@ -171,7 +175,7 @@ def unscope(line: bytes, field: str) -> tuple[ClientId, str, bytes] | None:
 
 
 def in_origin_terms(line: bytes, claim_wire: str, origin: str) -> bytes:
-    """An error answer that quotes the wire id, quoting the client's own instead."""
+    """Return an error answer with the client's own id wherever it quotes the wire id."""
     return line.replace(_inner(claim_wire), _inner(origin))
 
 

@@ -1,12 +1,11 @@
-"""What all parts of the broker share: who is attached, what is known, and what is being said.
+"""The state that all features of the core share, and the ways to send messages.
 
-``broker`` makes one ``State`` and gives it to its parts (``client_requests``, ``server_requests``,
-``subscriptions``, ``recovery``, ``replay``). They change it only while an event is handled, and
-speak only through it: ``send`` to one client, ``publish`` to those that follow, ``forward``
-upstream.
+``Broker`` makes one ``State``; ``wiring`` gives it to every feature. Features change it only while
+an event is handled, and send only through it: ``send`` to one client, ``publish`` to a thread's
+followers, ``forward`` upstream. Each of these only appends a command to ``out``.
 
-A client that lags or replays has a ``Backlog``: what is said to it then goes there (see
-``backlog``), and ``catch_up`` brings it on, part by part, until it is live again.
+A client that lags or replays has a ``Backlog``. Messages for it then go there (see ``backlog``),
+and ``catch_up`` delivers them part by part, until the client is live again.
 """
 
 from __future__ import annotations
@@ -47,23 +46,16 @@ from mux.core.state.turn_queues import TurnQueue
 NEVER = float("inf")
 
 CLOSE_ACCESS_ENDED = 4401
-"""What it authenticated with has expired or been revoked (HTTP's 401, in the range for our own)."""
+"""Close code: the client's credential has expired or been revoked (HTTP's 401, in the range for
+private codes)."""
 
 CLOSE_TOO_FAR_BEHIND = 1013
-"""WebSocket's "try again later"."""
+"""Close code: WebSocket's "try again later"."""
 
 
 @attrs.define(eq=False, repr=False)
 class State:
-    """The broker's state. ``now``: of the event being handled; ``out``: the commands so far.
-
-    ``next_wakeup``: when ``TimePassed`` is wanted, on the same clock. ``release_candidates``:
-    threads that lost something that held them; ``following`` looks at the end of the event whether
-    to let go. ``unread``: clients of which nothing is read, since they are owed too much.
-    ``turn_queues``: turns that wait, by thread; a thread without any isn't there. ``audit_text``:
-    whether the audit log may hold what was said, not only its digest. ``gate``: what is
-    experimental; None while that isn't known, and then nothing is refused.
-    """
+    """Everything that the broker knows, and the commands of the event being handled."""
 
     limits: Limits
     introduction: Introduction
@@ -75,29 +67,44 @@ class State:
     scheduler: RequestScheduler = attrs.field(init=False)
     threads: Threads = attrs.field(init=False)
     turn_queues: dict[str, TurnQueue] = attrs.field(factory=dict)
+    """Turns that wait, by thread. A thread with no queued turn has no entry."""
     scoped_ids: ScopedIds = attrs.field(factory=ScopedIds)
     tool_owners: ToolOwners = attrs.field(factory=ToolOwners)
     now: float = 0.0
+    """The time of the event being handled, in seconds of the broker's clock."""
     next_wakeup: float = NEVER
+    """When ``TimePassed`` is wanted, on the same clock."""
     out: list[Command] = attrs.field(factory=list)
+    """The commands of the event being handled, in the order in which they are carried out."""
     release_candidates: set[str] = attrs.field(factory=set)
+    """Threads that lost something that held them. At the end of the event ``subscriptions`` checks
+    whether to give their upstream subscription back."""
     unread: set[ClientId] = attrs.field(factory=set)
+    """Clients that aren't read from, since too much is owed to them."""
     counts: dict[str, int] = attrs.field(factory=dict)
+    """Counters for the metrics, by kind."""
     audit_text: bool = False
+    """True if the audit log may hold the texts of messages, not only their digests."""
     gate: Gate | None = None
+    """The methods and fields that are experimental. None while they aren't known: nothing is
+    refused then."""
 
     def __attrs_post_init__(self) -> None:
         self.scheduler = RequestScheduler(self.limits)
         self.threads = Threads(self.clients, most_unclaimed=self.limits.mentioned_threads)
 
-    # ── saying ────────────────────────────────────────────────────────────────────────────────
+    # ── sending ───────────────────────────────────────────────────────────────────────────────
 
     def forward(self, line: bytes, method: str) -> None:
-        """To the app-server."""
+        """Send a line to the app-server."""
         self.out.append(Forward(line, method))
 
     def send(self, client: ClientId, message: bytes, method: str, seq: int = NOT_NUMBERED) -> None:
-        """To one client alone. ``seq``: its number, if it has one; for one that is behind."""
+        """Send a message to one client alone.
+
+        ``seq`` is the message's number, if it has one; a client that is behind needs it. A client
+        for which too many bytes are pinned is disconnected.
+        """
         backlog = self.clients[client].backlog
         if backlog is None:
             self.out.append(Publish(message, (client,), method))
@@ -107,7 +114,10 @@ class State:
                 self._cut(client)
 
     def answer(self, client: ClientId, message: bytes, method: str) -> None:
-        """To one client, what it has asked for: it is slowed, never cut, if that is much."""
+        """Send a client the answer to its request.
+
+        A large answer slows the client down, but never cuts it off.
+        """
         backlog = self.clients[client].backlog
         if backlog is None:
             self.out.append(Publish(message, (client,), method))
@@ -120,26 +130,26 @@ class State:
             self._bound(client, backlog)
 
     def _bound(self, client: ClientId, backlog: Backlog) -> None:
-        """Answers that wait for a client are bounded by nothing more being asked for it."""
+        """Schedule and read nothing more of a client while too many answers wait for it."""
         if backlog.answer_bytes > self.limits.answers_bytes:
             self.scheduler.held.add(client)
             self.stop_reading(client)
 
     def stop_reading(self, client: ClientId) -> None:
-        """Read no more of the client until `read_on` finds that it may be."""
+        """Read no more of the client until `read_on` finds that it may be read again."""
         if client not in self.unread:
             self.unread.add(client)
             self.out.append(StopReading(client))
 
     def read_on(self) -> None:
-        """Read those again for whom there is room."""
+        """Read again from the stopped clients for whom there is room."""
         for client in list(self.unread):
             if client not in self.scheduler.held and not self.scheduler.is_to_be_slowed(client):
                 self.unread.discard(client)
                 self.out.append(ReadOn(client))
 
     def _unbound(self, client: Client) -> None:
-        """What was given to its outbox is written, but for a little: more may be asked for it."""
+        """Lift the limits of a client whose outbox is written, but for a little."""
         backlog, flow = client.backlog, self.scheduler
         if backlog is None or not backlog.answer_bytes:
             flow.laden.discard(client.id)
@@ -147,30 +157,30 @@ class State:
             flow.held.discard(client.id)
 
     def _cut(self, client: ClientId) -> None:
-        """It can't be brought on, but a new connection can."""
+        """Disconnect a client that can't be brought up to date; a new connection of it can."""
         self.out.append(Close(client, CLOSE_TOO_FAR_BEHIND, "too far behind; reconnect"))
 
     def end(self, client: Client, reason: str) -> None:
-        """Close a client's connection: it may not be here any more."""
+        """Close the connection of a client whose access has ended."""
         client.expires, client.ended = NEVER, True
         self.out.append(Close(client.id, CLOSE_ACCESS_ENDED, reason))
 
     def charge(self, client: ClientId) -> None:
-        """It has sent what asks for nothing, or may not be asked."""
+        """Charge a client for a message that asks for nothing, or for something it may not ask."""
         self.out.append(Charge(client))
 
     def error(self, client: ClientId, id: bytes, code: int, text: str, data: object = None) -> None:
-        """An error answer to one client."""
+        """Send a client an error as the answer to its request."""
         self.answer(client, jsonrpc.error(id, code, text, data), "error")
 
     def publish(self, thread: str, method: str, message: bytes) -> None:
-        """Number it, journal it, hand it to the thread's followers."""
+        """Number a message, add it to the journal and send it to the thread's followers."""
         self.publish_to_followers(thread, method, message, self.threads.recipients(thread, method))
 
     def publish_to_followers(
         self, thread: str, method: str, message: bytes, recipients: Recipients
     ) -> None:
-        """The same, its live followers being known."""
+        """Do what `publish` does, with the thread's live followers given by the caller."""
         entry = self.journal.add(thread, method, message)
         live, aware = recipients
         self.out.append(Publish(message, live, method, entry))
@@ -178,9 +188,10 @@ class State:
             self.out.append(Publish(with_seq(message, entry.seq), aware, method))
 
     def publish_to_all(self, thread: str | None, method: str, message: bytes) -> None:
-        """To everybody past the handshake; journaled if it is of a thread that somebody follows.
+        """Send a message to every client past the handshake.
 
-        What is of a private thread goes to its followers alone.
+        The message is journaled if its thread was ever followed. A message of a private thread goes
+        to that thread's followers alone.
         """
         known = self.threads.known.get(thread) if thread is not None else None
         if known is not None and known.private:
@@ -192,7 +203,8 @@ class State:
             entry = self.journal.add(thread, method, message)
         self.out.append(Publish(message, live, method, entry))
         if aware and entry is not None:
-            # To others it is a notice: a number would move their cursors past what they miss.
+            # Clients that don't follow the thread get it without a number, which would move their
+            # cursors past entries that they miss.
             follows = tuple(id for id in aware if thread in self.clients[id].follows)
             aware = tuple(id for id in aware if id not in follows)
             self.out.append(Publish(with_seq(message, entry.seq), follows, method))
@@ -207,9 +219,10 @@ class State:
     def publish_to_some(
         self, recipients: tuple[ClientId, ...], thread: str | None, method: str, message: bytes
     ) -> int:
-        """Number it, journal it, hand it to these; that others follow the thread doesn't matter.
+        """Number a message, add it to the journal and send it to these clients only.
 
-        Returns its number.
+        Other followers of the thread don't get it. Returns the number; without a thread the message
+        is neither numbered nor journaled, and ``NOT_NUMBERED`` is returned.
         """
         if thread is None:
             for client in recipients:
@@ -228,14 +241,15 @@ class State:
         return entry.seq
 
     def send_numbered(self, client: ClientId, message: bytes, method: str, seq: int) -> None:
-        """To one client, in words of its own, what others have been given under this number."""
+        """Send one client its own version of a message that others got under this number."""
         numbered = seq != NOT_NUMBERED and self.clients[client].wants_seq and self._is_live(client)
         self.send(client, with_seq(message, seq) if numbered else message, method, seq)
 
     def complete_joining(self, client: Client) -> None:
-        """The client has just been sent all that brings it up to the head: the last says so.
+        """Put the journal's head, as the client's cursor, into the last message that it was sent.
 
-        So a client that knows the broker, cut off before that, comes back with an earlier cursor.
+        With that message a joining client is up to date. A client that knows the broker and is cut
+        off before it comes back with an earlier cursor.
         """
         if not client.wants_seq:
             return
@@ -253,26 +267,26 @@ class State:
         return self.clients[client].backlog is None
 
     def log(self, level: Level, event: str, **fields: object) -> None:
-        """To the operator. ``fields`` never hold params, results or secrets."""
+        """Log an event for the operator. ``fields`` never hold params, results or secrets."""
         self.out.append(Log(level, event, fields))
 
     def record(self, kind: str, **fields: object) -> None:
-        """To the audit log. What may stand in ``fields`` is decided in ``audit_events``."""
+        """Add a record to the audit log. ``audit_events`` decides what may stand in ``fields``."""
         times = fields.get("times")
         self.count(kind, times if isinstance(times, int) else 1)
         self.out.append(Record(kind, fields))
 
     def count(self, what: str, times: int = 1) -> None:
-        """To the metrics: by what is recorded, and a few things more."""
+        """Count for the metrics: every kind of audit record, and a few things more."""
         self.counts[what] = self.counts.get(what, 0) + times
 
     def wake_at(self, moment: float) -> None:
-        """Want ``TimePassed`` at this moment, at the latest."""
+        """Ask for ``TimePassed`` at this moment, at the latest."""
         if moment < self.next_wakeup:  # noqa: PLR1730 (`min` costs more)
             self.next_wakeup = moment
 
     def is_held(self, thread: Thread) -> bool:
-        """Whether somebody follows or joins it, or something of it runs or waits."""
+        """Return whether somebody follows or joins the thread, or something of it runs or waits."""
         return bool(
             thread.followers
             or self.threads.joining[thread.id]
@@ -284,13 +298,13 @@ class State:
         )
 
     def unfollow(self, client: Client, thread: str) -> None:
-        """The client follows the thread no more, from here on."""
+        """Remove the client from the thread's followers, from here on."""
         self.threads.unfollow(client, thread)
         if client.backlog is not None:
             client.backlog.unfollow(thread, self.journal.head)
 
     def close(self, thread: str) -> None:
-        """The app-server has unloaded the thread: nobody follows it any more."""
+        """Forget a thread that the app-server has unloaded; it has no followers any more."""
         for id in self.threads.audience(thread):
             self.unfollow(self.clients[id], thread)
         self.threads.close(thread)
@@ -298,21 +312,22 @@ class State:
     # ── clients that are behind ───────────────────────────────────────────────────────────────
 
     def fall_behind(self, client: Client, backlog: Backlog) -> None:
-        """The client reads the journal from now on, until it has caught up."""
+        """Have the client read the journal from now on, until it has caught up."""
         client.backlog = backlog
         self.threads.audience_changed()
         self.out.append(TellWhenDrained(client.id))
 
     def drained(self, client: Client) -> None:
-        """The client's outbox has room: it may be asked for more; one that is behind is told more.
+        """Lift the client's limits, since its outbox has room; send the next part of its backlog.
 
-        In this order: what it is told now has to be written before the next is asked for.
+        The order matters: the next part may limit the client again, because it has to be written
+        before more is asked for.
         """
         self._unbound(client)
         self.catch_up(client)
 
     def catch_up(self, client: Client) -> None:
-        """Give a client that is behind the next part."""
+        """Send a client that is behind its next part, or have that read from disk."""
         backlog = client.backlog
         if backlog is None or backlog.fetching:
             return
@@ -334,7 +349,7 @@ class State:
             self.send_entries(client, backlog, entries)
 
     def fetched(self, client: Client, entries: tuple[Entry, ...], until: int) -> None:
-        """What was asked of the disk is here; up to ``until`` there is nothing more."""
+        """Take in entries read from disk for a client; up to ``until`` there are no others."""
         backlog = client.backlog
         if backlog is not None and backlog.fetching:
             backlog.fetching = False
@@ -346,8 +361,8 @@ class State:
     def send_entries(
         self, client: Client, backlog: Backlog, entries: list[Entry], until: int = 0
     ) -> None:
-        """Send what these entries hold for a client that is behind; live again at the head."""
-        if entries and "observe" not in client.principal.scopes:  # what is its own is pinned
+        """Send a client that is behind its messages in these entries; at the head it goes live."""
+        if entries and "observe" not in client.principal.scopes:  # its own messages are pinned
             entries, until = [], max(until, entries[-1].seq)
         messages = backlog.read(entries, client.opted_out, self.journal.head, until)
         recipients, aware = (client.id,), client.wants_seq  # the same tuple: written as one piece

@@ -1,13 +1,13 @@
-"""Who follows which thread, and what the broker knows of the thread itself.
+"""Which client follows which thread, and what the broker knows of the thread itself.
 
 Following is per client (``thread/start``, ``fork``, ``resume``; WIRE's "subscribing"). Upstream
 there is one subscription for all: the broker's connection has it from the first follower's answer
-until the last follower has left and nothing of the thread runs or waits. Then it is given back, so
-that the app-server unloads the thread as it natively would.
+until the last follower has left and nothing of the thread runs or waits. Then the subscription is
+given back, so that the app-server unloads the thread as it natively would.
 
-Recipients of a notification are two tuples (those that want it numbered apart), cached by thread
-and method until somebody comes, leaves, follows, unfollows or falls behind: the hot path only looks
-them up.
+Recipients of a notification are two tuples (clients that want it numbered stand apart). They are
+cached by thread and method until a client comes, leaves, follows, unfollows or falls behind: the
+hot path only looks them up.
 """
 
 from __future__ import annotations
@@ -56,66 +56,71 @@ class _FollowAnswer(msgspec.Struct):
 
 
 FORGOTTEN_SHARE = 16
-"""Of those that may be known without being followed, a sixteenth more before some are forgotten."""
+"""Threads that nobody follows may exceed their limit by a sixteenth before some are forgotten."""
 
 Recipients = tuple[tuple[ClientId, ...], tuple[ClientId, ...]]
+"""Live clients that get a message as it is, then those that get it numbered."""
 
 
 @attrs.define(eq=False, repr=False)
 class Thread:
-    """One thread. ``subscribed``: whether the app-server sends us its notifications.
-
-    ``claimed``: whether anybody ever followed it; one that nobody did is a sub-agent's, to which
-    the app-server subscribes every connection by itself. ``unsaved``: known if it was started here.
-    ``kept_until``: one that couldn't be joined again isn't given back at once (broker's clock).
-    ``private``: told to its followers alone, and listed for nobody else (see ``titles``).
-    ``spawned_by``: of a sub-agent's, the client that began the turn in which it was made.
-    ``loaded_with``: the params of the request that loaded it; ``settings``: what it is run with,
-    if that was changed since (see ``kept``).
-    ``usage``: what was last said of the tokens used; ``usage_due``: the clients for whom the
-    app-server will say it again, since they resumed the thread with its turns.
-    ``name``: its title, empty if it has none;
-    ``cwd``: its directory, empty if that isn't known.
-    ``parent``: the thread that spawned it; ``adopted``: nobody asked for it.
-    ``held``: what it is run with now, as far as that was told.
-    """
+    """A thread, as the broker knows it."""
 
     id: str
     followers: dict[ClientId, None] = attrs.field(factory=dict)
     subscribed: bool = False
+    """True if the app-server sends us its notifications."""
     claimed: bool = False
+    """True if a client ever followed the thread. A thread that none did is a sub-agent's, to which
+    the app-server subscribes every connection by itself."""
     private: bool = False
+    """True if the thread is shown and sent to its followers alone (see ``shared_titles``)."""
     status: str = "unknown"
     running: RunningTurn = attrs.field(factory=RunningTurn)
     unsaved: UnsavedThread | None = None
+    """The thread's beginning, as far as only the broker can tell of it; set if it was started
+    here."""
     kept_until: float = 0.0
+    """Until when a thread that couldn't be joined again stays subscribed without followers
+    (broker's clock); 0 if it needn't."""
     spawned_by: Owner | None = None
+    """For a sub-agent's thread: the client that began the turn in which it was made."""
     loaded_with: bytes = b""
+    """The params of the request that loaded it."""
     settings: bytes = b""
+    """The thread's settings, if they were changed since it was loaded (see ``thread_settings``)."""
     usage: bytes = b""
+    """The params of the last notification of its token usage."""
     usage_due: list[ClientId | None] = attrs.field(factory=list)
+    """Clients that resumed the thread with its turns: for each the app-server will repeat the
+    usage."""
     name: str = ""
+    """Its title; empty if it has none."""
     cwd: str = ""
+    """Its directory; empty if that isn't known."""
     parent: str | None = None
+    """The thread that spawned it."""
     ephemeral: bool = False
     adopted: bool = False
+    """True if the broker took the thread over though no client asked for it."""
     held: Held = NOTHING_KNOWN
+    """The approval and sandbox settings that it runs with now, as far as they are known."""
 
     @property
     def directory(self) -> str:
-        """Where it works now; empty if that isn't known."""
+        """Return the directory that it works in now; empty if that isn't known."""
         moved = jsonrpc.read_fields(self.settings) if self.settings else None
         return jsonrpc.read_text((moved or {}).get("cwd")) or self.cwd
 
     @property
     def shown_status(self) -> bytes:
-        """Its state as a snapshot has it."""
+        """Return its status as a snapshot has it, as JSON text."""
         flags: dict[str, object] = {"activeFlags": []} if self.status == "active" else {}
         return msgspec.json.encode({"type": self.status} | flags)
 
     @property
     def is_told_of(self) -> bool:
-        """Whether what is known of it changes what others are told, though nobody followed it."""
+        """Return whether the record affects what clients get, though nobody may have followed."""
         return bool(
             self.claimed
             or self.private
@@ -127,40 +132,40 @@ class Thread:
 
     @property
     def only_here(self) -> bool:
-        """Whether the app-server, asked to resume it, would know nothing of it."""
+        """Return whether the app-server would find no such thread, if asked to resume it."""
         return self.unsaved is not None and self.unsaved.only_here
 
 
 @attrs.define(eq=False, repr=False)
 class Threads:
-    """All threads that the broker has heard of and the app-server may have loaded.
-
-    ``joining`` counts the requests under way that will follow a thread, ``beginning`` those that
-    may begin a turn of it. ``unclaimed``: those that nobody ever followed, the longest known first:
-    these, and no others, grow with all that is mentioned, so `crowded` says when to forget some.
-    ``_children``: the sub-agents' threads of a parent. ``_behind``: clients that aren't fed live
-    (see ``backlog``). ``changes`` counts those of the audience, ``lineage`` those of who is whose
-    sub-agent.
-    """
+    """All threads that the broker has seen and the app-server may have loaded."""
 
     clients: dict[ClientId, Client]
     known: dict[str, Thread] = attrs.field(factory=dict)
     joining: Counter[str] = attrs.field(factory=Counter)
+    """Counts, by thread, the requests under way that will follow it."""
     beginning: Counter[str] = attrs.field(factory=Counter)
+    """Counts, by thread, the requests under way that may begin a turn."""
     _children: dict[str, dict[str, None]] = attrs.field(factory=dict)
+    """The sub-agents' threads of a parent."""
     unclaimed: dict[str, None] = attrs.field(factory=dict)
+    """Threads that nobody ever followed, the longest known first. These, and no others, grow with
+    every thread that is mentioned, so `crowded` says when to forget some."""
     most_unclaimed: int = 4096
     _crowd: int = attrs.field(init=False)
     _behind: tuple[ClientId, ...] | None = ()
+    """The cache of `behind`; None when it is out of date."""
     changes: int = 0
+    """Counts the changes of who follows what, and of who is attached and live."""
     lineage: int = 0
+    """Counts the changes of which thread is a sub-agent's of which."""
     _recipients: dict[tuple[str | None, str], Recipients] = attrs.field(factory=dict)
 
     def __attrs_post_init__(self) -> None:
         self._crowd = self._next_crowd()
 
     def get(self, id: str) -> Thread:
-        """The thread's record, made at its first mention."""
+        """Return the thread's record, which is made at its first mention."""
         thread = self.known.get(id)
         if thread is None:
             thread = self.known[id] = Thread(id)
@@ -169,21 +174,21 @@ class Threads:
 
     @property
     def crowded(self) -> bool:
-        """Whether so many are known that nobody followed that it is time to look through them."""
+        """Return whether it is time to look through the threads that nobody follows."""
         return len(self.unclaimed) > self._crowd
 
     def forget(self, needed: Callable[[Thread], bool]) -> None:
-        """Forget the longest known of those that nobody followed, but for what is needed.
+        """Forget the longest known of the unfollowed threads, except those that are ``needed``.
 
-        Many at a time, as it takes a look at all to find whose parent one is. Where most are
-        needed, the next look comes when there are as many more.
+        Many are forgotten at a time, since finding all parents takes a look at every thread. Where
+        most threads are needed, the next look comes when there are as many more.
         """
         parents = {each.parent for each in self.known.values() if each.parent is not None}
         for id in list(self.unclaimed)[: len(self.unclaimed) - self.most_unclaimed]:
             thread = self.known[id]
             if id in parents or thread.is_told_of or needed(thread):
                 del self.unclaimed[id]
-                self.unclaimed[id] = None  # looked at last, next time
+                self.unclaimed[id] = None  # moves to the end: checked last, next time
             else:
                 self._drop(id)
         self._crowd = self._next_crowd()
@@ -200,10 +205,10 @@ class Threads:
         return thread
 
     def recipients(self, thread: str | None, method: str) -> Recipients:
-        """Who gets this notification now: the thread's followers that didn't opt out of it.
+        """Return the live clients that get this notification: followers that didn't opt out of it.
 
-        Of everybody past the handshake where ``thread`` is None. First those that get it as it is,
-        then those that know the broker and get it numbered.
+        If ``thread`` is None, every client past the handshake counts as a follower. First come
+        clients that get the message as it is, then those that get it numbered.
         """
         key = (thread, method)
         found = self._recipients.get(key)
@@ -221,33 +226,39 @@ class Threads:
         return tuple(plain), tuple(aware)
 
     def audience(self, thread: str | None) -> tuple[ClientId, ...]:
-        """All that follow the thread, live or behind; everybody past the handshake for None."""
+        """Return the thread's followers, live or behind; for None clients past the handshake."""
         if thread is None:
             return tuple(id for id, each in self.clients.items() if each.state is ClientState.READY)
         record = self.known.get(thread)
         return tuple(record.followers) if record is not None else ()
 
     def shown_follows(self, client: Client) -> list[str]:
-        """The threads that the client follows, as others are told of it: without private ones."""
+        """Return the threads that the client follows, as others may see them: no private ones."""
         return [id for id in client.follows if not self.get(id).private]
 
     def audience_changed(self) -> None:
-        """Somebody came or left, fell behind or caught up, or declared what it wants."""
+        """Drop the caches of recipients.
+
+        Called when a client comes, leaves, falls behind, catches up, or has declared what it wants.
+        """
         self._recipients.clear()
         self.changes += 1
         self._behind = None
 
     @property
     def behind(self) -> tuple[ClientId, ...]:
-        """Clients that aren't fed live (see ``backlog``). Looked up when asked for: with thousands
-        attached, that is rarer than that one comes or goes."""
+        """Return the clients that aren't fed live (see ``backlog``).
+
+        Computed when asked for: with thousands attached, that is rarer than that a client comes or
+        goes.
+        """
         if self._behind is None:
             clients = self.clients.items()
             self._behind = tuple(id for id, each in clients if each.backlog is not None)
         return self._behind
 
     def follow(self, client: Client, id: str, since: int = 0) -> Thread:
-        """The client follows the thread from now on, brought up to this number by its joining."""
+        """Make the client a follower of the thread, from journal number ``since`` on."""
         thread = self.get(id)
         thread.followers[client.id] = None
         client.follows.setdefault(id, since)
@@ -255,9 +266,9 @@ class Threads:
         return thread
 
     def spawned(self, parent: str, child: str) -> Thread:
-        """The child is a sub-agent's thread, made by a turn of the parent.
+        """Record that the child is a sub-agent's thread, made by a turn of the parent.
 
-        Another agent may name it later, to send it something: that doesn't make it its own.
+        Another agent may name the child later, to send it something: that doesn't make it a parent.
         """
         thread = self.get(child)
         if thread.parent is None:
@@ -267,7 +278,7 @@ class Threads:
         return thread
 
     def descendants(self, id: str) -> list[str]:
-        """The sub-agents' threads below a thread, as far as they are loaded and named by it."""
+        """Return the sub-agents' threads below a thread, as far as they are loaded and known."""
         found: dict[str, None] = {}
         below = [id]
         while below:
@@ -277,14 +288,14 @@ class Threads:
         return [each for each in found if each in self.known and self.known[each].claimed]
 
     def claim(self, id: str) -> Thread:
-        """The app-server's subscription to it is ours, whoever follows it now."""
+        """Record that the app-server's subscription to the thread is ours, whoever follows it."""
         thread = self.get(id)
         thread.subscribed = thread.claimed = True
         self.unclaimed.pop(id, None)
         return thread
 
     def unfollow(self, client: Client, id: str) -> Thread:
-        """The client follows the thread no more."""
+        """Remove the client from the thread's followers."""
         thread = self.get(id)
         thread.followers.pop(client.id, None)
         client.follows.pop(id, None)
@@ -292,16 +303,16 @@ class Threads:
         return thread
 
     def leave(self, client: Client) -> list[Thread]:
-        """Take a departed client off every thread, returning those that it followed."""
+        """Take a departed client off every thread; returns the threads that it followed."""
         return [self.unfollow(client, id) for id in list(client.follows)]
 
     def running_floor(self, head: int) -> int:
-        """The seq before which no running item began; ``head`` plus one if none runs."""
+        """Return the seq before which no running item began; ``head`` plus one if none runs."""
         began = (each.running.since for each in self.known.values() if each.running.items)
         return min(began, default=head) + 1
 
     def kept(self) -> list[Thread]:
-        """Those without followers that are kept for a client's return."""
+        """Return the threads without followers that stay subscribed for a client's return."""
         return [
             thread
             for thread in self.known.values()
@@ -309,7 +320,7 @@ class Threads:
         ]
 
     def close(self, id: str) -> None:
-        """The app-server has unloaded the thread: nobody follows it any more."""
+        """Forget a thread that the app-server has unloaded; it has no followers any more."""
         thread = self._drop(id)
         if thread is not None:
             for follower in thread.followers:
@@ -324,7 +335,7 @@ class Threads:
             self._children.pop(parent, None)
 
     def apply(self, id: str, method: str, params: ItemParams, line: bytes) -> None:
-        """Keep what a notification says of the thread's state."""
+        """Update the thread's record from one of its notifications."""
         thread = self.get(id)
         if thread.unsaved is not None:
             thread.unsaved.apply(method, line, thread.running)
@@ -337,7 +348,7 @@ class Threads:
             try:
                 status = _state_decoder.decode(line).params.status
             except msgspec.DecodeError:
-                return  # of a shape that this version doesn't know: everybody gets it all the same
+                return  # unknown to this version: followers get the notification all the same
             thread.status = status.type if status is not None else thread.status
         elif method == thread_settings.UPDATED:
             thread.settings = thread_settings.read_updated(line)
@@ -345,7 +356,7 @@ class Threads:
 
 
 def status_named(answer: bytes) -> str:
-    """The status of the thread that the answer to a following request names."""
+    """Return the status of the thread in the answer to a following request."""
     try:
         thread = _follow_decoder.decode(answer).result.thread
     except msgspec.DecodeError:
@@ -354,7 +365,7 @@ def status_named(answer: bytes) -> str:
 
 
 def turn_begun(answer: bytes) -> bytes | None:
-    """The running turn that the answer to ``turn/start`` and its like names, as JSON text."""
+    """Return the running turn in the answer to ``turn/start`` and its like, as JSON text."""
     try:
         turn = _begun_decoder.decode(answer).result.turn
     except msgspec.DecodeError:
@@ -378,7 +389,7 @@ class _BegunAnswer(msgspec.Struct):
 
 
 def spawned(line: bytes) -> list[str]:
-    """The sub-agents' threads that an ``item/completed`` of their parent's thread names."""
+    """Return the sub-agents' threads that an ``item/completed`` of their parent's thread names."""
     if _SPAWNS not in line:
         return []
     try:
@@ -404,7 +415,7 @@ _spawn_decoder = msgspec.json.Decoder(_Spawn)
 
 
 def threads_named(answer: bytes) -> list[str]:
-    """The threads that the answer to a following request names, the asker's main one last."""
+    """Return the threads in the answer to a following request, the asker's main one last."""
     try:
         result = _follow_decoder.decode(answer).result
     except msgspec.DecodeError:

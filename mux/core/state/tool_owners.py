@@ -1,9 +1,7 @@
-"""Which client registered which dynamic tool: ``item/tool/call`` is for that one alone.
+"""Which client registered which dynamic tool: ``item/tool/call`` is for that client alone.
 
 Natively a tool call goes to every subscriber, and the first that doesn't know the tool makes it
-fail. A client registers tools in ``thread/start``; the app-server keeps them with the thread.
-
-Heard from: ``broker``.
+fail. A client registers tools in ``thread/start``; the app-server stores them with the thread.
 """
 
 from __future__ import annotations
@@ -39,8 +37,8 @@ class _CallMessage(msgspec.Struct):
 
 
 REMEMBERED = 4096
-"""Threads whose tools' owners are known, those that were started last. Of an older one's the
-followers are asked."""
+"""Threads whose tools' owners are known, those that were started last. A call of an older thread's
+tool is offered to the thread's followers."""
 
 
 @attrs.define(eq=False, repr=False)
@@ -50,7 +48,7 @@ class ToolOwners:
     _owners: dict[str, dict[tuple[str, str], Owner]] = attrs.field(factory=dict)
 
     def register(self, thread: str, start_params: bytes, owner: Owner) -> None:
-        """The thread was started with these params by this client."""
+        """Remember the tools of a thread that this client started with these params."""
         try:
             tools = _start_decoder.decode(start_params).dynamicTools or []
         except msgspec.DecodeError:
@@ -68,16 +66,16 @@ class ToolOwners:
                 del self._owners[next(iter(self._owners))]
 
     def owner(self, thread: str | None, call: ToolCall) -> Owner | None:
-        """Who registered it; None if nobody did in this broker's life."""
+        """Return the client that registered the tool; None if none did in this broker's life."""
         return self._owners.get(thread or "", {}).get(call.key)
 
     def forget(self, thread: str) -> None:
-        """The thread is gone for good."""
+        """Forget a thread that is gone for good."""
         self._owners.pop(thread, None)
 
 
 def read_call(line: bytes) -> ToolCall | None:
-    """The tool that an ``item/tool/call`` names."""
+    """Return the tool that an ``item/tool/call`` names."""
     try:
         return _call_decoder.decode(line).params
     except msgspec.DecodeError:
@@ -85,7 +83,7 @@ def read_call(line: bytes) -> ToolCall | None:
 
 
 def unavailable(text: str) -> dict[str, object]:
-    """A tool's result that says to the model, in words, why it couldn't run."""
+    """Return a tool's result that tells the model, in words, why the tool couldn't run."""
     return {"contentItems": [{"type": "inputText", "text": text}], "success": False}
 
 

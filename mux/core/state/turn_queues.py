@@ -1,6 +1,6 @@
-"""A thread's queue of turns, as it is kept and shown. What becomes of it is ``turn_queue``'s.
+"""A thread's queue of turns, as it is stored and shown. ``features/turn_queue`` acts on it.
 
-Heard from: ``turn_queue``; ``state`` holds the queues, since a thread that has one is kept loaded.
+``state`` holds the queues, since a thread that has one stays loaded.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from mux.core.policy.principal import Owner
 from mux.core.state.request import Request
 
 TEXT_CHARACTERS = 1024
-"""Of what was said, as it is listed: enough to recognise it."""
+"""Characters of a turn's text in lists: enough to recognise it."""
 
 
 class QueuedTurn(msgspec.Struct, frozen=True, eq=False):
-    """One turn that waits. ``params``: of its ``turn/start``. ``by``: see ``recording.by``.
-
-    ``since``: the broker's clock.
-    """
+    """A turn that waits."""
 
     id: int
     params: bytes
+    """The params of its ``turn/start``."""
     owner: Owner
     by: dict[str, object]
+    """The client that queued it, as ``audit_events.by`` describes it."""
     since: float
+    """When it was queued, on the broker's clock."""
 
     def to_json(self, place: int, now: float) -> dict[str, object]:
         said = _said(self.params)
@@ -46,19 +46,18 @@ class QueuedTurn(msgspec.Struct, frozen=True, eq=False):
 
 @attrs.define(eq=False, repr=False)
 class TurnQueue:
-    """What is queued on one thread, the next one first.
-
-    ``held``: why it stands still. ``starting``: the one that has been asked for by ``request``.
-    """
+    """The turns queued on one thread, the next one first."""
 
     thread: str
     turns: deque[QueuedTurn] = attrs.field(factory=deque)
     held: Held | None = None
+    """Why the queue stands still; None while it goes on."""
     starting: QueuedTurn | None = None
+    """The turn that ``request`` is to start."""
     request: Request | None = None
 
     def to_json(self, now: float) -> dict[str, object]:
-        """As clients get it."""
+        """Return the queue as clients get it."""
         turns = [turn.to_json(place, now) for place, turn in enumerate(self.turns, 1)]
         return {"threadId": self.thread, "held": self.held, "turns": turns}
 
@@ -80,7 +79,7 @@ def _said(params: bytes) -> _Params:
     try:
         return _decoder.decode(params)
     except msgspec.DecodeError:
-        return _Params()  # of another shape: the app-server will say what is wrong with it
+        return _Params()  # of another shape: the app-server's error tells what is wrong
 
 
 _decoder = msgspec.json.Decoder(_Params)

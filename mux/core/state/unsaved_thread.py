@@ -1,12 +1,12 @@
-"""Threads that the app-server can't be asked for: fresh ones (no turn yet) and ephemeral ones.
+"""Threads that the app-server can't resume: fresh ones (no turn yet) and ephemeral ones.
 
 ``thread/resume`` of such a thread fails natively ("no rollout found"), even while it is loaded and
-runs. The broker has seen its ``thread/start`` answer and everything since, and answers from that,
-and from what the app-server still says of it when it is asked (``local_resume``). A fork is on disk
-from its first moment, unless it is ephemeral; then its answer leaves out the turns that it has from
-its source, and the source is asked for them.
+runs. The broker has seen its ``thread/start`` answer and everything since. It answers from that,
+and from what the app-server still tells of the thread when asked (``local_resume``). A fork is on
+disk from its first moment, unless it is ephemeral. The answer to an ephemeral fork leaves out the
+turns that come from its source, and these are read from the source.
 
-Heard from: ``threads`` (what happens on the thread) and ``local_resume`` (who asks for it).
+``threads`` passes on the thread's notifications; ``local_resume`` makes the answers.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from mux.core.protocol import jsonrpc
 from mux.core.state.running_turn import RunningTurn, turn_id
 
 HISTORY_BYTES = 16 * 1024 * 1024
-"""Of an ephemeral thread's turns; past it the oldest are forgotten."""
+"""Bytes of an ephemeral thread's turns; past it the oldest are forgotten."""
 
 _SHOWN_AS = {
     "activePermissionProfile": "activePermissionProfile",
@@ -34,25 +34,30 @@ _SHOWN_AS = {
     "sandboxPolicy": "sandbox",
     "serviceTier": "serviceTier",
 }
-"""A thread's settings, as ``thread/settings/updated`` names them → as a ``thread/resume`` does."""
+"""A thread's settings: their names in ``thread/settings/updated`` → those in ``thread/resume``."""
 
 _OF_THREAD = ("cwd", "model", "modelProvider", "reasoningEffort")
-"""Those that its ``thread`` repeats."""
+"""The settings that ``thread`` in a ``thread/resume`` repeats."""
 
 
 @attrs.define(eq=False, repr=False)
 class Source:
-    """What an ephemeral fork was made of. ``last``: its last turn here, ``before``: the first that
-    isn't; where neither was asked for, what is older than the ``fork``.
+    """The thread that an ephemeral fork was made of, and how much of it the fork has.
+
+    If neither ``last`` nor ``before`` was asked for, the fork has what is older than ``fork``.
     """
 
     thread: str
+    """The source's id."""
     fork: str
+    """The fork's id."""
     last: str | None = None
+    """The source's last turn that the fork has."""
     before: str | None = None
+    """The source's first turn that the fork doesn't have."""
 
     def inherited(self, turns: list[dict[str, bytes]]) -> list[bytes]:
-        """Which of the source's turns the fork has, as JSON. Both in the order of their age."""
+        """Return the source's turns that the fork has, as JSON. Both are ordered by age."""
         ids = [_id(turn) for turn in turns]
         if self.last in ids:
             kept = turns[: ids.index(self.last) + 1]
@@ -69,39 +74,41 @@ class Source:
 
 @attrs.define(eq=False, repr=False)
 class UnsavedThread:
-    """How a thread began. ``result``: the result of its ``thread/start`` or ``fork``, as fields.
-
-    ``turns``: by id, as JSON. ``fresh``: until its first turn begins; ``young``: until that ends.
-    ``source``: where the turns are that it was made with; None if they stand in ``turns``.
-    ``preview``: what the app-server shows of a thread in lists: its user's first words, as JSON.
-    """
+    """A thread's beginning, and what the broker has seen of it since."""
 
     result: dict[str, bytes]
+    """The result of its ``thread/start`` or ``fork``, as fields."""
     thread: dict[str, bytes]
+    """The fields of ``thread`` in that."""
     ephemeral: bool
     turns: dict[str, bytes]
+    """Its turns by id, as JSON."""
     fresh: bool = True
+    """True until its first turn begins."""
     young: bool = True
+    """True until its first turn ends."""
     source: Source | None = None
+    """Where the turns are that it was made with; None if they stand in ``turns``."""
     preview: bytes = b'""'
+    """The user's first words, as JSON: the app-server shows them for a thread in lists."""
 
     @property
     def only_here(self) -> bool:
-        """Whether nobody but the broker can tell of it."""
+        """Return whether only the broker can tell of the thread."""
         return self.fresh or self.ephemeral
 
     @property
     def for_title(self) -> bool:
-        """Whether a TUI made it to have a title made (see ``titles``)."""
+        """Return whether a TUI made the thread to have a title made (see ``shared_titles``)."""
         return self.ephemeral and self.thread.get("threadSource") == b'"thread_title"'
 
     @property
     def tells_all(self) -> bool:
-        """Whether all that there is of it is known here."""
+        """Return whether the broker has seen everything of the thread."""
         return self.young or self.ephemeral
 
     def apply(self, method: str, line: bytes, running: RunningTurn) -> None:
-        """A notification of the thread; ``running``: as before that."""
+        """Update from a notification of the thread; ``running`` is as before the notification."""
         if method == "turn/started":
             self.fresh = False
         elif method == "turn/completed":
@@ -120,7 +127,7 @@ class UnsavedThread:
             del self.turns[next(iter(self.turns))]
 
     def _outlived(self, line: bytes) -> None:
-        """An item (a command in the background) is complete whose turn was over before."""
+        """Add an item (a command in the background) that is complete after its turn was over."""
         fields = jsonrpc.read_fields(line) or {}
         params = jsonrpc.read_fields(fields.get("params", b"{}")) or {}
         id = jsonrpc.read_text(params.get("turnId")) or ""
@@ -131,7 +138,7 @@ class UnsavedThread:
             self.turns[id] = jsonrpc.write(turn)
 
     def inherits(self, turns: list[bytes]) -> None:
-        """What its source was asked for is known."""
+        """Add the source's turns, which have been read."""
         self.source = None
         self.turns = {_id(jsonrpc.read_fields(turn) or {}): turn for turn in turns} | self.turns
 
@@ -144,10 +151,10 @@ class UnsavedThread:
         settings: bytes = b"",
         read: dict[str, bytes] | None = None,
     ) -> bytes:
-        """The result of a ``thread/resume``: that of its start, brought up to date.
+        """Return the result of a ``thread/resume``: that of its start, brought up to date.
 
-        By its ``settings``, if they were changed, and by what ``thread/read`` says of it, if it was
-        ``read``.
+        ``settings``: those changed since then; ``read``: the thread's fields from ``thread/read``,
+        if it was read.
         """
         known: list[bytes] = []
         if turns:
@@ -167,7 +174,7 @@ class UnsavedThread:
 
 
 def read_unsaved_thread(answer: bytes, forked: bytes | None = None) -> UnsavedThread | None:
-    """The birth in an answer to ``thread/start`` or ``thread/fork``; None if there is none.
+    """Return the new thread in an answer to ``thread/start`` or ``thread/fork``, if one is there.
 
     ``forked``: the params of the fork; None for a start.
     """
@@ -227,7 +234,7 @@ class _Environment(msgspec.Struct):
 
 
 def _words(line: bytes) -> bytes:
-    """The words of a user's message, as JSON text."""
+    """Return the words of a user's message, as JSON text."""
     try:
         parts = _message_decoder.decode(line).params.item.content
     except msgspec.DecodeError:
@@ -236,7 +243,7 @@ def _words(line: bytes) -> bytes:
 
 
 def _roots(thread: dict[str, bytes]) -> bytes | None:
-    """Where the thread may work, as its environment says; None where it has none or several."""
+    """Return where the thread may work by its environment; None if it has none or several."""
     try:
         [environment] = _environments_decoder.decode(thread.get("environments", b"[]"))
     except (msgspec.DecodeError, ValueError):
