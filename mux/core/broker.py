@@ -164,7 +164,7 @@ class Broker:
         """The moment when ``TimePassed`` is due, on the clock of ``now``; infinite for never."""
         return self.state.next_wakeup
 
-    def handle(self, event: Event, now: float) -> list[Command]:
+    def handle(self, event: Event, now: float) -> list[Command]:  # noqa: PLR0912 (one look each)
         """Handle one event and return the commands to carry out, in order.
 
         ``now`` is in seconds and never goes back.
@@ -188,13 +188,9 @@ class Broker:
             self._handle_rarer(event)
             if type(event) not in _NO_NEWS or self._notices.needs_refresh:
                 self._notices.refresh()
-        self._follow_up(state)
-        return out
-
-    def _follow_up(self, state: State) -> None:
-        """Do what the event made possible, or left to be done."""
-        # In this order: all that may take up a thread again comes before what releases threads
-        # and before a restart. Presence comes last, so clients get one picture for each event.
+        # What the event made possible, or left to be done, in this order: all that may take up a
+        # thread again comes before what releases threads and before a restart. Presence comes
+        # last, so clients get one picture for each event.
         if self._queueing.waits:
             self._queueing.refresh()
         if self._clearance.waits:
@@ -209,6 +205,7 @@ class Broker:
             self.recovery.stop_if_quiet()
         if state.threads.changes != self._presence.seen:
             self._presence.audience_changed()
+        return out
 
     def _handle_rarer(self, event: Event) -> None:
         state = self.state
@@ -306,10 +303,7 @@ class Broker:
         self.state.charge(client)
 
     def _client_asked(self, client: Client, message: ClientMessage) -> None:
-        most = request_rule(message.method).most_elements
-        if message.commas > most and jsonrpc.count_elements(message.params, most) > most:
-            text = f"`{message.method}` with more than {most} members and elements"
-            self._refuse(client.id, BadMessageError(jsonrpc.INVALID_REQUEST, text, message.id))
+        if message.commas > jsonrpc.FEW_ELEMENTS and self._has_too_many(client, message):
             return
         if self._clearance.holds_back(client, message):
             return
@@ -320,6 +314,15 @@ class Broker:
             self._clearance.ask(client, message, lambda m: self._cleared(client, m, scope))
         else:
             self._cleared(client, message, scope)
+
+    def _has_too_many(self, client: Client, message: ClientMessage) -> bool:
+        """Return whether the request is refused for its members and list elements."""
+        most = request_rule(message.method).most_elements
+        if message.commas <= most or jsonrpc.count_elements(message.params, most) <= most:
+            return False
+        text = f"`{message.method}` with more than {most} members and elements"
+        self._refuse(client.id, BadMessageError(jsonrpc.INVALID_REQUEST, text, message.id))
+        return True
 
     def _cleared(self, client: Client, message: ClientMessage, scope: Scope) -> None:
         """Route a request that the client may make."""

@@ -98,7 +98,8 @@ class ClientRequests:
             request.params = params
         if rule.begins:
             request.by = client.owner()
-        request.large = rule.large or asks_for_history(request)
+        request.history_field = _history_field(message)
+        request.large = rule.large or bool(request.history_field)
         return request
 
     def submit(self, request: Request) -> None:
@@ -253,7 +254,8 @@ class ClientRequests:
         flying = [each for each in self.state.scheduler.upstream.values() if each.client]
         for request in (*flying, *self.answered_lately):
             begins = b'"summary":"%s ' % request.method.encode() in notice
-            if not request.noticed and (begins or asks_for_history(request, notice)):
+            field = request.history_field.encode()
+            if not request.noticed and (begins or (field and field in notice)):
                 request.noticed = True
                 return {request.account}
         return {each.account for each in flying}
@@ -377,17 +379,11 @@ class _ErrorCode(msgspec.Struct):
     code: int
 
 
-def asks_for_history(request: Request, notice: bytes | None = None) -> bool:
-    """Return whether a request asks for all turns of a thread along with the thread.
-
-    With a ``notice``: also whether the notice names the field by which it does.
-    """
-    field = _TURNS_BY.get(request.method)
-    if field is None or not (notice is None or field.encode() in notice):
-        return False
-    line = jsonrpc.read_fields(request.line) or {}
-    params = jsonrpc.read_fields(line.get("params", b"null")) or {}
-    return (params.get(field) == b"true") is (field == "includeTurns")
+def _history_field(message: ClientMessage) -> str:
+    """Return the field by which a request asks for all turns of a thread; empty if it doesn't."""
+    field = _TURNS_BY.get(message.method, "")
+    asks = bytes(message.named.get(field, b"")) == b"true"
+    return field if field and asks is (field == "includeTurns") else ""
 
 
 def _code(error: bytes) -> int | None:

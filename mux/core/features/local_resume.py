@@ -14,7 +14,7 @@ from __future__ import annotations
 import attrs
 import msgspec
 
-from mux.core.features.client_requests import ClientRequests, asks_for_history
+from mux.core.features.client_requests import ClientRequests
 from mux.core.protocol import jsonrpc
 from mux.core.state.request import Request
 from mux.core.state.state import State
@@ -98,7 +98,7 @@ class LocalResumes:
 
     def _asks_source(self, reading: _Reading, **more: object) -> bool:
         source = reading.birth.source
-        if source is None or not asks_for_history(reading.request):
+        if source is None or not reading.request.history_field:
             return False
         params = {"threadId": source.thread, "limit": PAGE, "itemsView": "full"}
         self._ask(reading, LIST, params | more)
@@ -127,7 +127,7 @@ class LocalResumes:
         result = reading.birth.resumed(
             thread.shown_status,
             running,
-            turns=asks_for_history(reading.request),
+            turns=bool(reading.request.history_field),
             settings=thread.settings,
             read=reading.read,
         )

@@ -15,7 +15,7 @@ from collections import Counter
 
 import attrs
 
-from mux.core.features.client_requests import ClientRequests, asks_for_history
+from mux.core.features.client_requests import ClientRequests
 from mux.core.features.directory_clearance import DirectoryClearance
 from mux.core.features.server_requests import ServerRequests
 from mux.core.policy.principal import ClientId
@@ -70,7 +70,7 @@ class Subscriptions:
         """Return the answer to a ``thread/resume`` with what happened while it was on its way."""
         fields = jsonrpc.read_fields(line) or {}
         status = thread.shown_status if thread.status in ("active", "idle") else None
-        turns = asks_for_history(request)
+        turns = bool(request.history_field)
         result = running_turn.up_to_date(fields["result"], thread.running, status, turns=turns)
         return jsonrpc.write(fields | {"result": result})
 
@@ -198,7 +198,7 @@ class Subscriptions:
         thread = self.state.threads.known.get(request.thread or "")
         if request.method != "thread/resume" or thread is None or not thread.usage:
             return
-        if asks_for_history(request):
+        if request.history_field:
             thread.usage_due.append(request.client)
 
     def repeats(self, id: str, line: bytes) -> bool:

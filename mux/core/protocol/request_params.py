@@ -55,7 +55,14 @@ def canonical(message: ClientMessage) -> ClientMessage:
     if text[:1] != b"{":
         return message
     raws = _decoder.decode(text)
-    thread, spelt = _thread(raws)
+    thread: str | None = None
+    spelt: dict[str, bytes] = {}
+    if (named := raws.get(THREAD)) is not None:
+        id = bytes(named)
+        if _OWN_SPELLING.fullmatch(id):
+            thread = id[1:-1].decode()
+        else:
+            thread, spelt = _thread(id)
     if THREADS in raws:
         spelt |= _threads(bytes(raws[THREADS]))
     fields = message.fields
@@ -68,14 +75,8 @@ def canonical(message: ClientMessage) -> ClientMessage:
     )
 
 
-def _thread(raws: dict[str, msgspec.Raw]) -> tuple[str | None, dict[str, bytes]]:
-    """Return the thread that the params name, and the field if it must be spelt otherwise."""
-    raw = raws.get(THREAD)
-    if raw is None:
-        return None, {}
-    text = bytes(raw)
-    if _OWN_SPELLING.fullmatch(text):
-        return text[1:-1].decode(), {}
+def _thread(text: bytes) -> tuple[str | None, dict[str, bytes]]:
+    """Return the thread that a field's value names, and the field if it must be spelt otherwise."""
     own = _id(text)
     thread = jsonrpc.read_text(own)
     if thread is not None and not text_limits.is_short(thread):

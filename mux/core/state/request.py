@@ -64,6 +64,8 @@ class Request:
     """True if the answer says if the turn became a steer."""
     noticed: bool = False
     """True if it has been taken for the cause of a notice that names no request."""
+    history_field: str = ""
+    """The param by which it asks for all turns of a thread along with it; empty if it doesn't."""
     large: bool = False
     """True if its answer may be of any size (see ``scheduler``)."""
     sent: tuple[tuple[str, str], str, str] | None = None

@@ -392,7 +392,10 @@ class RequestScheduler:
         line.in_flight += change * request.has_slot
 
     def _line(self, request: Request) -> _ClientQueue:
-        return self._lines.setdefault(request.account, _ClientQueue())
+        line = self._lines.get(request.account)
+        if line is None:
+            line = self._lines[request.account] = _ClientQueue()
+        return line
 
     def _take_turns(self, client: ClientId, line: _ClientQueue) -> None:
         if not line.turns:
