@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+import mux
 from mux.access.authentication import open_auth
 from mux.access.devices import COPY, FILE, open_registry
 from mux.config import locate, model
@@ -363,24 +364,24 @@ def test_a_state_directory_may_be_a_link_and_no_file(tmp_path: Path) -> None:
 # -- one way in ------------------------------------------------------------------------------------
 
 OTHER_FILES = {
-    "checks_broker": "codex's own settings, for the doctor",
-    "checks_host": "what codex writes for the doctor",
-    "codex": "the start of a program, to see whose it is",
-    "codex_schema": "what codex generates, before it is kept",
-    "directories": "a directory, to learn its name as the file system spells it",
-    "demo": "the demo's picture and notes",
-    "demo_stage": "the demo's own home",
-    "holders": "/proc",
-    "login": "codex's own settings",
-    "novascale": "NovaScale's unit and variables, which are no secrets",
-    "privatefile": "the one way in",
-    "reach": "the settings",
-    "service": "unit files of the service manager",
-    "settings": "the settings",
-    "stand_in": "/proc",
-    "standard_streams": "/dev/null, in the place of what is closed",
-    "templates": "the package's own data",
-    "terminal": "/dev/tty, to see whether it has hung up",
+    "cli.doctor.broker": "codex's own settings, for the doctor",
+    "cli.doctor.host": "what codex writes for the doctor",
+    "config.codex_binary": "the start of a program, to see whose it is",
+    "config.load": "the settings",
+    "config.locate": "the settings",
+    "demo.run": "the demo's picture and notes",
+    "demo.stage": "the demo's own home",
+    "host.codex_login": "codex's own settings",
+    "host.directories": "a directory, to learn its name as the file system spells it",
+    "host.novascale": "NovaScale's unit and variables, which are no secrets",
+    "host.processes": "/proc",
+    "host.service": "unit files of the service manager",
+    "host.unit_files": "the package's own data",
+    "posix.private_file": "the one way in",
+    "posix.standard_streams": "/dev/null, in the place of what is closed",
+    "server.terminal": "/dev/tty, to see whether it has hung up",
+    "stdio.codex_wrapper": "/proc",
+    "upstream.schema": "what codex generates, before it is kept",
 }
 """Modules that open files by other means, and which: none of state, tokens, secrets or keys."""
 
@@ -407,7 +408,7 @@ def opens_files(source: str) -> bool:
 
 
 def test_every_other_module_opens_them_here() -> None:
-    package = Path(private_file.__file__).parent
+    package = Path(mux.__file__).parent
     found = {
         ".".join(path.relative_to(package).with_suffix("").parts)
         for path in package.rglob("*.py")
@@ -421,7 +422,7 @@ def test_every_other_module_opens_them_here() -> None:
 )
 def test_who_opens_a_file_is_found(source: str) -> None:
     assert opens_files(source)
-    assert not opens_files("privatefile.read(p)\nstore.open(p)\nLedger.open(state_dir)")
+    assert not opens_files("private_file.read(p)\nstore.open(p)\nLedger.open(state_dir)")
 
 
 def test_the_stdio_door_needs_no_logger_for_it() -> None:
