@@ -32,7 +32,16 @@ GUARDED: Final[dict[str, tuple[str, ...]]] = {
         "tests/core/policy/test_approval_policy.py",
         "tests/core/features/test_voting.py",
     ),
+    "core.policy.command_match": ("tests/core/policy/test_command_match.py",),
+    "core.policy.directory_verdict": (
+        "tests/core/policy/test_directory_verdict.py",
+        "tests/core/features/test_directory_clearance.py",
+    ),
     "core.policy.scopes": ("tests/core/policy/test_scopes.py", "tests/core/test_broker_access.py"),
+    "core.protocol.thread_overrides": (
+        "tests/core/protocol/test_thread_overrides.py",
+        "tests/core/policy/test_scopes.py",
+    ),
     "access.devices": ("tests/access/test_devices.py",),
     "access.throttle": ("tests/access/test_throttle.py",),
     "notices.lock_screen": ("tests/notices/test_lock_screen.py",),
@@ -64,6 +73,7 @@ HARMLESS: Final[tuple[tuple[str, str], ...]] = (
     (r"max_clock_skew_seconds or 1\)", "1 is as far from either bound as 0"),
     (r'"signed-bearer-token" or auth', "one without the other was refused before"),
     (r"HMACAlgorithm\(None\)", "the digest isn't used to judge a key"),
+    (r"strict=None", "as false as False"),
     (r"- FREE - 1, 17\)", "2**16 times the first pause is far above the longest, too"),
 )
 """Faults that change nothing that matters: what stands in the changed line, and why."""
@@ -75,7 +85,11 @@ SETTINGS: Final = """
 source_paths = ["mux"]
 only_mutate = ["mux/{file}"]
 also_copy = {copied}
-pytest_add_cli_args = ["-q", "-x", "-p", "no:xdist", "-p", "no:cacheprovider"]
+pytest_add_cli_args = [
+    "-q", "-x", "-p", "no:xdist", "-p", "no:cacheprovider", "--hypothesis-profile=mutants",
+]
+timeout_multiplier = 6.0
+timeout_constant = 2.0
 pytest_add_cli_args_test_selection = {tests}
 """
 
@@ -92,9 +106,10 @@ def survivors(module: str) -> Iterator[tuple[str, str]]:
         ran = _mutmut(tree, "run", "--max-children", "1")
         if ran.returncode not in (0, 1):
             sys.exit(f"mutmut ended with {ran.returncode}:\n{ran.stdout[-2000:]}")
-        found = _mutmut(tree, "results").stdout.splitlines()
-        for line in found:
-            name, _, state = line.strip().partition(": ")
+        found = _mutmut(tree, "results", "--all", "true").stdout.splitlines()
+        states = [line.strip().partition(": ")[::2] for line in found if ": " in line]
+        print(f"{len(states)} faults", flush=True)  # noqa: T201
+        for name, state in states:
             if state in ("survived", "no tests"):
                 changed = _changed(_mutmut(tree, "show", name).stdout)
                 if not _is_harmless(changed):
