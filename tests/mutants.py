@@ -73,6 +73,10 @@ HARMLESS: Final[tuple[tuple[str, str], ...]] = (
     (r"max_clock_skew_seconds or 1\)", "1 is as far from either bound as 0"),
     (r'"signed-bearer-token" or auth', "one without the other was refused before"),
     (r"HMACAlgorithm\(None\)", "the digest isn't used to judge a key"),
+    (r"log\.debug\(None", "words for who looks for a fault"),
+    (r"(answer|HttpResponse)\(.*, None, address", "only HEAD has no body, and these are POST's"),
+    (r"receive_some\((None|2)\)", "how much of what is one word too many"),
+    (r'"CACHE-CONTROL"', "HTTP names its headers in any case"),
     (r"strict=None", "as false as False"),
     (r"- FREE - 1, 17\)", "2**16 times the first pause is far above the longest, too"),
 )
