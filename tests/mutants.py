@@ -77,6 +77,8 @@ HARMLESS: Final[tuple[tuple[str, str], ...]] = (
     (r"(answer|HttpResponse)\(.*, None, address", "only HEAD has no body, and these are POST's"),
     (r"receive_some\((None|2)\)", "how much of what is one word too many"),
     (r'"CACHE-CONTROL"', "HTTP names its headers in any case"),
+    (r"_ASKING\.index\(str\(asked\)\) >= ", "the same policy was answered before"),
+    (r"_value\(fields\.get\(ROOTS, ", "none and null are read alike"),
     (r"strict=None", "as false as False"),
     (r"- FREE - 1, 17\)", "2**16 times the first pause is far above the longest, too"),
 )

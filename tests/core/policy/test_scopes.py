@@ -66,6 +66,8 @@ TURN = {"threadId": "t", "input": []}
         ("thread/start", {"environments": [{**HERE, "novel": 1}]}, "admin"),
         ("thread/start", {"environments": [{"environmentId": "local"}]}, "admin"),
         ("thread/start", {"environments": 5}, "admin"),
+        ("thread/start", {"environments": [5]}, "admin"),
+        ("thread/start", {"environments": [HERE, ["local", "/x"]]}, "admin"),
         ("thread/start", {"cwd": ["/x"]}, "admin"),
         ("thread/fork", {"threadId": "t", "experimentalPredictionMode": True}, "admin"),
         ("thread/fork", {"threadId": "t", "experimentalPredictionMode": False}, "drive"),
