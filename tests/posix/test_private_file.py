@@ -260,8 +260,19 @@ def test_what_is_too_long_is_no_secret(tmp_path: Path) -> None:
     path.write_bytes(b"x" * private_file.MOST_OF_A_SECRET)
     assert len(private_file.read_secret(path)) == private_file.MOST_OF_A_SECRET
     path.write_bytes(b"x" * (private_file.MOST_OF_A_SECRET + 1))
-    with pytest.raises(UnfitError, match="has more than 65536 bytes"):
+    with pytest.raises(UnfitError, match="has more than 65536 bytes") as caught:
         private_file.read_secret(path)
+    assert caught.value.filename == str(path)
+
+
+def test_of_what_is_too_long_no_more_is_read_than_shows_it(tmp_path: Path) -> None:
+    """The pipe's writer stays, so that whoever wants one byte more waits for it."""
+    reader, writer = os.pipe()
+    os.write(writer, b"x" * 11)
+    with pytest.raises(UnfitError, match="has more than 10 bytes") as caught:
+        private_file._read(reader, tmp_path, 10)
+    assert caught.value.filename == str(tmp_path)
+    os.close(writer)
 
 
 # -- modes and owners ------------------------------------------------------------------------------
@@ -275,10 +286,40 @@ def test_a_loose_mode_of_our_own_is_mended_with_a_word(mode: int, tmp_path: Path
     with capture_logs() as logs:
         assert private_file.read(path) == b"x"
     assert stat.S_IMODE(path.stat().st_mode) == mode & ~0o022
-    assert [(each["log_level"], each["path"]) for each in logs] == [("warning", str(path))]
+    text = "others could write there; now they can't (`chmod go-w`)"
+    word = {"event": text, "path": str(path), "log_level": "warning"}
+    assert logs == [word]
     with capture_logs() as logs:
         private_file.read(path)
     assert not logs
+    path.chmod(mode)
+    with capture_logs() as logs:
+        assert private_file.check(path) is True
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert logs == [word]
+
+
+def test_a_file_that_another_library_opens_is_made_private(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    assert private_file.check(path) is False
+    path.write_text("x")
+    for mode in (0o644, 0o600, 0o400):
+        path.chmod(mode)
+        with capture_logs() as logs:
+            assert private_file.check(path) is True
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        assert not logs
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another than root here")
+def test_the_mode_of_roots_file_is_roots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "file"
+    path.write_text("x")
+    path.chmod(0o644)
+    monkeypatch.setattr(os, "geteuid", lambda: 12345)
+    assert private_file.check(path) is True
+    os.close(private_file.open_file(path, os.O_RDWR | os.O_CREAT))
+    assert stat.S_IMODE(path.stat().st_mode) == 0o644
 
 
 def test_a_secret_that_everybody_reads_is_told(tmp_path: Path) -> None:
@@ -288,7 +329,8 @@ def test_a_secret_that_everybody_reads_is_told(tmp_path: Path) -> None:
         path.chmod(mode)
         with capture_logs() as logs:
             private_file.read_secret(path)
-        assert bool(logs) is told
+        text = "everybody on this host can read a secret: `chmod 600` its file"
+        assert logs == [{"event": text, "path": str(path), "log_level": "warning"}] * told
 
 
 def test_another_s_file_is_refused_and_root_s_is_not(
@@ -357,8 +399,49 @@ def test_a_state_directory_may_be_a_link_and_no_file(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(AppmuxError, match="it is a file, where a directory belongs"):
         state_dir.claim(tmp_path / "file")
-    with pytest.raises(UnfitError, match="it is a symbolic link, where a directory"):
+    with pytest.raises(UnfitError, match="it is a symbolic link, where a directory") as caught:
         private_file.make_directory(tmp_path / "link")
+    assert caught.value.filename == str(tmp_path / "link")
+
+
+def test_a_directory_that_another_makes_meanwhile_is_none_the_worse(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mkdir = Path.mkdir
+
+    def also_made(path: Path, mode: int = 0o777) -> None:
+        mkdir(path, mode)
+        if path.name == "a":
+            raise FileExistsError(path)
+
+    monkeypatch.setattr(Path, "mkdir", also_made)
+    private_file.make_directory(tmp_path / "a" / "b" / "c")
+    assert (tmp_path / "a" / "b" / "c").is_dir()
+
+
+def test_what_is_put_in_a_directorys_place_meanwhile_is_not_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was looked at; whatever stands there when it is opened, the flags judge once more."""
+    opened: list[int] = []
+    os_open = os.open
+
+    def spy(path: Path, flags: int, *more: int) -> int:
+        opened.append(flags)
+        return os_open(path, flags, *more)
+
+    monkeypatch.setattr(os, "open", spy)
+    private_file.make_directory(tmp_path)
+    private_file.make_directory(tmp_path, links=True)
+    private_file.sync_directory(tmp_path)
+    always = os.O_RDONLY | os.O_DIRECTORY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
+    assert opened == [always | os.O_NOFOLLOW, always, always]
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "file").chmod(0o600)
+    del opened[:]
+    private_file.read(tmp_path / "file")
+    private_file.read(tmp_path / "file", links=True)
+    assert opened == [always & ~os.O_DIRECTORY | os.O_NOFOLLOW, always & ~os.O_DIRECTORY]
 
 
 # -- one way in ------------------------------------------------------------------------------------
