@@ -85,7 +85,8 @@ HARMLESS: Final[tuple[tuple[str, str], ...]] = (
     (r'("\*|\^!#\]"), "X"', "any letter stands for a star or a sign"),
     (r"converter = |converter\.register", "done at the import, before a fault is put in"),
     (r"DamagedError\(None\)", "known by its type; what it says isn't told"),
-    (r"_KINDS if test\(there\.st_mode\)\), None\)", "all that Linux has is among them"),
+    (r"test\(there\.st_mode\)\), (None|[\"A-Z ]*)\)", "all that Linux has is among them"),
+    (r"if not flags \| os\.O_CREAT", "to open what isn't there fails alike"),
     (r"strict=None", "as false as False"),
     (r"- FREE - 1, 17\)", "2**16 times the first pause is far above the longest, too"),
 )

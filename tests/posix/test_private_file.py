@@ -4,6 +4,7 @@ files."""
 from __future__ import annotations
 
 import ast
+import errno
 import os
 import signal
 import stat
@@ -344,8 +345,9 @@ def test_another_s_file_is_refused_and_root_s_is_not(
     if owner == 0:
         assert private_file.read(path) == b"x"
         path.chmod(0o660)
-        with pytest.raises(UnfitError, match="others may write there: `chmod go-w` it"):
+        with pytest.raises(UnfitError, match="others may write there: `chmod go-w` it") as caught:
             private_file.read(path)
+        assert caught.value.filename == str(path)
         os.chown(path, 12345, -1)
     with pytest.raises(UnfitError, match="belongs to another user"):
         private_file.read(path)
@@ -424,11 +426,13 @@ def test_what_is_put_in_a_directorys_place_meanwhile_is_not_opened(
 ) -> None:
     """It was looked at; whatever stands there when it is opened, the flags judge once more."""
     opened: list[int] = []
+    modes: list[int] = []
     os_open = os.open
 
-    def spy(path: Path, flags: int, *more: int) -> int:
+    def spy(path: Path, flags: int, *mode: int) -> int:
         opened.append(flags)
-        return os_open(path, flags, *more)
+        modes.extend(mode)
+        return os_open(path, flags, *mode)
 
     monkeypatch.setattr(os, "open", spy)
     private_file.make_directory(tmp_path)
@@ -442,6 +446,25 @@ def test_what_is_put_in_a_directorys_place_meanwhile_is_not_opened(
     private_file.read(tmp_path / "file")
     private_file.read(tmp_path / "file", links=True)
     assert opened == [always & ~os.O_DIRECTORY | os.O_NOFOLLOW, always & ~os.O_DIRECTORY]
+    assert modes == [0o600] * 2, "never open to others, not even before its mode is looked at"
+    (tmp_path / "directory").mkdir()
+    there = (tmp_path / "file").stat()
+    monkeypatch.setattr(Path, "lstat", lambda _path: there)
+    with pytest.raises(UnfitError, match="it is a directory, where a file belongs") as caught:
+        private_file.read(tmp_path / "directory")
+    assert caught.value.filename == str(tmp_path / "directory")
+    assert caught.value.errno == errno.EINVAL
+
+
+def test_a_file_of_state_has_its_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(private_file, "MOST_BYTES", 10)
+    path = tmp_path / "file"
+    path.write_bytes(b"x" * 10)
+    assert private_file.read(path) == b"x" * 10
+    path.write_bytes(b"x" * 11)
+    with pytest.raises(UnfitError, match="has more than 10 bytes") as caught:
+        private_file.read(path)
+    assert caught.value.filename == str(path)
 
 
 # -- one way in ------------------------------------------------------------------------------------
