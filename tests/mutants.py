@@ -161,9 +161,11 @@ def _is_harmless(changed: str) -> bool:
 
 
 def _is_case(changed: str) -> bool:
-    """Whether only the case of an error's or a log line's words was changed."""
+    """Whether only the case of an error's or a log line's words was changed, or of SQL's."""
     before, _, after = changed.partition("\n")
     alike = before.strip(" -+").casefold() == after.strip(" -+").casefold()
+    if alike and re.search(r'"(DELETE|INSERT|PRAGMA|SELECT|UPDATE) [^\']*$', before):
+        return True
     # Words of a text that goes over several lines stand on one of their own.
     return alike and any(sign in before for sign in ("Error(", "log.", '-            "'))
 
