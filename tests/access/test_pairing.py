@@ -15,6 +15,7 @@ import trio.testing
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec import to_builtins
+from structlog.testing import capture_logs
 
 from mux.access import pairing
 from mux.access.devices import DeviceError, DeviceRegistry, DeviceRegistryError, open_registry
@@ -155,6 +156,129 @@ async def test_a_ticket_is_of_one_use(desk: Desk) -> None:
     )
     assert desk.outcomes() == ["again", "paired", "again"]  # the operator hears of each
     assert len(list(desk.book)) == 1
+
+
+async def test_the_operator_hears_which_used_ticket_came_again_and_from_where(desk: Desk) -> None:
+    desk.begin(owner=8)
+    id, ticket = desk.begin()
+    async with desk.waiting({"ticket": ticket}):
+        desk.pairing.confirm(OPERATOR, id, accept=False)
+    del desk.told[:]
+    again = {"id": id, "outcome": "again", "from": "10.0.0.7:5"}
+    with capture_logs() as logs:
+        for number in range(1, pairing.TOLD_AGAIN + 3):
+            await desk.send({"ticket": ticket})
+            times = min(number, pairing.TOLD_AGAIN)
+            assert desk.told == [(OPERATOR, pairing.ENDED, again)] * times
+            assert desk.replies[-1].whose == f"ticket {id}"
+    line = {
+        "event": "a pairing ticket was used again",
+        "client": "10.0.0.7:5",
+        "log_level": "warning",
+    }
+    assert logs == [line] * pairing.TOLD_AGAIN
+
+
+async def test_what_became_of_a_device_is_recorded(desk: Desk) -> None:
+    id, ticket = desk.begin(attrs.evolve(WANTED, by="ada"))
+    async with desk.waiting({"ticket": ticket, "name": "phone"}):
+        desk.pairing.confirm(OPERATOR, id, accept=False)
+    common = {"device": "phone", "kind": "paired", "by": "ada"}
+    assert desk.records == [("device/refused", {**common, "why": "declined"})]
+    assert desk.told[-1] == (OPERATOR, pairing.ENDED, {"id": id, "outcome": "declined"})
+    wanted = Wanted("invite", frozenset({"observe", "approve"}), name="tablet", by="ada")
+    made, ticket = desk.pairing.begin(OPERATOR, wanted)
+    async with desk.waiting({"ticket": ticket, "name": "theirs"}):
+        desk.pairing.confirm(OPERATOR, made.id, accept=True)
+    assert desk.said()[0] == 200
+    common = {"device": "tablet", "kind": "invite", "by": "ada"}
+    assert desk.records[1:] == [("device/paired", {**common, "scopes": ["approve", "observe"]})]
+    assert made.token == ""  # nobody needs it any more
+
+
+async def test_a_device_that_cannot_be_taken_back_is_told_of(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    id, ticket = desk.begin()
+    async with desk.waiting({"ticket": ticket, "name": "phone"}):
+        desk.pairing.confirm(OPERATOR, id, accept=True)
+
+    def full(_registry: DeviceRegistry, _device: object) -> None:
+        raise DeviceRegistryError("no room")
+
+    monkeypatch.setattr(DeviceRegistry, "revoke", full)
+    with capture_logs() as logs:
+        desk.pairing.conclude(desk.replies[-1], delivered=False)
+    assert logs == [
+        {
+            "event": "a device that left before it was paired stays",
+            "why": "no room",
+            "log_level": "error",
+        }
+    ]
+    assert desk.outcomes() == ["left"]
+    assert desk.records[-1] == (
+        "device/refused",
+        {"device": "phone", "kind": "paired", "by": "", "why": "left"},
+    )
+
+
+async def test_a_device_that_has_its_yes_keeps_it_when_the_operator_leaves(desk: Desk) -> None:
+    id, ticket = desk.begin()
+    async with desk.waiting({"ticket": ticket}):
+        desk.pairing.confirm(OPERATOR, id, accept=True)
+        desk.pairing.called_off(OPERATOR)
+    assert desk.said()[0] == 200
+    assert desk.outcomes() == ["paired"]
+
+
+async def test_another_operator_who_leaves_takes_nothing_along(desk: Desk) -> None:
+    id, ticket = desk.begin(owner=8)
+    async with desk.waiting({"ticket": ticket}):
+        desk.pairing.called_off(OPERATOR)
+        desk.pairing.confirm(8, id, accept=True)
+    assert desk.said()[0] == 200
+
+
+async def test_each_refusal_says_what_to_do(
+    desk: Desk, autojump_clock: trio.testing.MockClock
+) -> None:
+    def refused(reply: Reply) -> tuple[int, dict[str, str]]:
+        return int(reply.status), json.loads(reply.body)
+
+    malformed = {
+        "error": "malformed",
+        "message": 'send {"ticket": "…", "name": "…", "nonce": "…"} as JSON',
+    }
+    await desk.send(b"")
+    assert refused(desk.replies[-1]) == (400, malformed)
+    assert refused(pairing.malformed("why")) == (400, {"error": "malformed", "message": "why"})
+    await desk.send({"ticket": "x"})
+    unknown = {"error": "unknown-ticket", "message": "no such ticket"}
+    assert refused(desk.replies[-1]) == (401, unknown)
+    _, ticket = desk.begin()
+    await desk.send({"ticket": ticket})
+    message = "the operator gave no word within 120 s"
+    assert refused(desk.replies[-1]) == (410, {"error": "unanswered", "message": message})
+    _, ticket = desk.begin()
+    desk.pairing.called_off(OPERATOR)
+    await desk.send({"ticket": ticket})
+    message = "the ticket holds no more: ask for a new one"
+    assert refused(desk.replies[-1]) == (410, {"error": "expired-ticket", "message": message})
+    _, ticket = desk.begin()
+    async with desk.waiting({"ticket": ticket}):
+        desk.pairing.called_off(OPERATOR)
+    message = "the pairing was called off: ask for a new ticket"
+    assert refused(desk.replies[-1]) == (410, {"error": "called-off", "message": message})
+    message = "too many wrong attempts with this ticket, or by this device: ask for a new ticket"
+    assert refused(pairing.too_many()) == (429, {"error": "too-many", "message": message})
+    assert {reply.whose for reply in desk.replies} == {""}
+
+
+@pytest.mark.parametrize(("name", "nonce"), [("y" * 512, ""), ("", "y" * 128)])
+async def test_the_longest_that_a_device_may_send(desk: Desk, name: str, nonce: str) -> None:
+    await desk.send({"ticket": "x", "name": name, "nonce": nonce})
+    assert desk.said()[0] == 401
 
 
 async def test_a_ticket_expires(desk: Desk, autojump_clock: trio.testing.MockClock) -> None:

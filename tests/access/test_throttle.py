@@ -52,6 +52,18 @@ def test_the_log_has_few_lines_of_an_address_that_fails_on() -> None:
     assert all(loud[: throttle.TOO_MANY])
     assert sum(loud[throttle.TOO_MANY :]) == 9
     assert failed.count("10.0.0.8:1", 0.0).loud
+    again = LoginThrottle()
+    loud = [again.count("10.0.0.7:1", 0.0, "device:ada").loud for _ in range(throttle.TOO_MANY + 1)]
+    assert loud == [True] * throttle.TOO_MANY + [False]
+    assert again.count("10.0.0.7:1", throttle.QUIET_SECONDS).loud is True
+
+
+def test_what_mux_status_shows_of_it() -> None:
+    failed = LoginThrottle()
+    failed.count("10.0.0.7:1", 0.0)
+    failed.count("10.0.0.7:2", 0.0, "device:ada")
+    failed.count("unix", 0.0)
+    assert failed.status() == {"total": 3, "addresses": {"10.0.0.7": 2, "unix": 1}}
 
 
 def test_the_table_is_bounded_and_the_oldest_goes_first() -> None:

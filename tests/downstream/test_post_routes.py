@@ -12,12 +12,14 @@ import attrs
 import pytest
 import trio
 import trio.testing
+from structlog.testing import capture_logs
 
 from mux.access.devices import open_registry
-from mux.access.pairing import Pairing, Reply
+from mux.access.pairing import Pairing, Reply, Wanted
 from mux.access.throttle import FREE, TOO_MANY, LoginThrottle
+from mux.core.extension.devices import Outcome
 from mux.downstream import post_routes
-from mux.downstream.http import LINGER_DEADLINE, RequestHead, read_head
+from mux.downstream.http import RequestHead, read_head
 from tests import knocks
 from tests.knocks import Reply as Answered
 from tests.knocks import request
@@ -64,7 +66,9 @@ async def served(sent: bytes, serve: Callable[..., object]) -> Answered:
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(serving)
-        return await knocks.ask(client, sent)
+        reply = await knocks.ask(client, sent)
+        await client.aclose()  # nobody lingers for it
+        return reply
 
 
 async def test_the_judge_gets_what_was_sent_and_its_word_is_the_answer() -> None:
@@ -104,6 +108,8 @@ async def test_who_leaves_before_the_body_is_there_is_answered_nothing() -> None
             server, head, "p", judge=judge, failures=LoginThrottle(), address=PEER
         )
     assert not judge.asked
+    await server.aclose()
+    assert await client.receive_some() == b""
 
 
 async def test_a_wrong_ticket_counts_and_waits_and_the_right_one_behind_it_is_heard(
@@ -115,7 +121,7 @@ async def test_a_wrong_ticket_counts_and_waits_and_the_right_one_behind_it_is_he
         began = trio.current_time()
         reply = await decided(post("/x"), judge, failures)
         assert reply.status == 401
-        waited = trio.current_time() - began - LINGER_DEADLINE
+        waited = trio.current_time() - began
         assert (waited > 0) is (number > FREE)
     counted = {"total": TOO_MANY + 1, "addresses": {"10.0.0.7": TOO_MANY + 1}}
     assert failures.status() == counted
@@ -154,3 +160,91 @@ async def test_who_pairs_with_a_wrong_ticket_is_told_so_however_often(
 
     reply = await served(post("/v1/pair", '{"ticket": "x"}'), serve)
     assert reply.status == 401
+
+
+def pairing_in(tmp_path: Path) -> Pairing:
+    return Pairing(open_registry(tmp_path, lambda: 0.0), lambda *_told: None, lambda *_told: None)
+
+
+async def test_who_leaves_while_the_operator_thinks_is_answered_nothing(tmp_path: Path) -> None:
+    pairing = pairing_in(tmp_path)
+    ticket, text = pairing.begin(1, Wanted("paired", frozenset({"observe"})))
+    client, server = trio.testing.memory_stream_pair()
+    await client.send_all(post("/v1/pair", json.dumps({"ticket": text})))
+    head = await read_head(server)
+    assert isinstance(head, RequestHead)
+    with trio.fail_after(5), capture_logs() as logs:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(post_routes.pair, server, head, pairing, LoginThrottle(), PEER)
+            await trio.testing.wait_all_tasks_blocked()
+            await client.send_eof()
+    assert ticket.outcome is Outcome.LEFT
+    assert [each["event"] for each in logs] == ["a device asks to be paired"]
+    await server.aclose()
+    assert await client.receive_some() == b""
+
+
+async def test_an_answer_that_is_cut_off_pairs_nobody(tmp_path: Path) -> None:
+    pairing = pairing_in(tmp_path)
+    ticket, text = pairing.begin(1, Wanted("paired", frozenset({"observe"})))
+    client, server = trio.testing.memory_stream_pair()
+    server.send_stream.send_all_hook = trio.sleep_forever
+    await client.send_all(post("/v1/pair", json.dumps({"ticket": text})))
+    head = await read_head(server)
+    assert isinstance(head, RequestHead)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(post_routes.pair, server, head, pairing, LoginThrottle(), PEER)
+        await trio.testing.wait_all_tasks_blocked()
+        pairing.confirm(1, ticket.id, accept=True)
+        assert len(list(pairing.registry)) == 1
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    assert not list(pairing.registry)
+
+
+async def test_who_pairs_without_a_body_is_told_so_or_nothing_if_it_left(tmp_path: Path) -> None:
+    pairing = pairing_in(tmp_path)
+
+    async def serve(stream: trio.abc.HalfCloseableStream, head: RequestHead) -> None:
+        await post_routes.pair(stream, head, pairing, LoginThrottle(), PEER)
+
+    reply = await served(request("POST /v1/pair"), serve)
+    assert reply.status == 400
+    assert "content-length" in json.loads(reply.body)["message"]
+    client, server = trio.testing.memory_stream_pair()
+    await client.send_all(post("/v1/pair")[:-1])
+    await client.send_eof()
+    head = await read_head(server)
+    assert isinstance(head, RequestHead)
+    with trio.fail_after(5):
+        await serve(server, head)
+    await server.aclose()
+    assert await client.receive_some() == b""
+
+
+async def test_the_log_says_whom_a_refusal_went_to_and_not_too_often(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    async def pair(stream: trio.abc.HalfCloseableStream, head: RequestHead) -> None:
+        await post_routes.pair(stream, head, None, LoginThrottle(), PEER)
+
+    with capture_logs() as logs:
+        await served(post("/v1/pair"), pair)
+        await decided(post("/x"), None)
+    answered = {
+        "event": "answered over HTTP",
+        "client": PEER,
+        "status": 404,
+        "reason": "",
+        "log_level": "info",
+    }
+    assert logs == [answered] * 2
+    failures = LoginThrottle()
+    judge = Judge(Reply(HTTPStatus.UNAUTHORIZED, b"{}"))
+    with capture_logs() as logs:
+        for _ in range(TOO_MANY + 1):
+            await decided(post("/x"), judge, failures)
+        await decided(post("/x"), Judge(Reply(HTTPStatus.CONFLICT, b"{}")), failures)
+    told = [each for each in logs if each["event"] == "answered over HTTP"]
+    assert [each["log_level"] for each in told] == ["info"] * TOO_MANY + ["debug", "info"]
+    assert {each["client"] for each in told} == {PEER}

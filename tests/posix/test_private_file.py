@@ -4,6 +4,7 @@ files."""
 from __future__ import annotations
 
 import ast
+import errno
 import os
 import signal
 import stat
@@ -260,8 +261,19 @@ def test_what_is_too_long_is_no_secret(tmp_path: Path) -> None:
     path.write_bytes(b"x" * private_file.MOST_OF_A_SECRET)
     assert len(private_file.read_secret(path)) == private_file.MOST_OF_A_SECRET
     path.write_bytes(b"x" * (private_file.MOST_OF_A_SECRET + 1))
-    with pytest.raises(UnfitError, match="has more than 65536 bytes"):
+    with pytest.raises(UnfitError, match="has more than 65536 bytes") as caught:
         private_file.read_secret(path)
+    assert caught.value.filename == str(path)
+
+
+def test_of_what_is_too_long_no_more_is_read_than_shows_it(tmp_path: Path) -> None:
+    """The pipe's writer stays, so that whoever wants one byte more waits for it."""
+    reader, writer = os.pipe()
+    os.write(writer, b"x" * 11)
+    with pytest.raises(UnfitError, match="has more than 10 bytes") as caught:
+        private_file._read(reader, tmp_path, 10)
+    assert caught.value.filename == str(tmp_path)
+    os.close(writer)
 
 
 # -- modes and owners ------------------------------------------------------------------------------
@@ -275,10 +287,40 @@ def test_a_loose_mode_of_our_own_is_mended_with_a_word(mode: int, tmp_path: Path
     with capture_logs() as logs:
         assert private_file.read(path) == b"x"
     assert stat.S_IMODE(path.stat().st_mode) == mode & ~0o022
-    assert [(each["log_level"], each["path"]) for each in logs] == [("warning", str(path))]
+    text = "others could write there; now they can't (`chmod go-w`)"
+    word = {"event": text, "path": str(path), "log_level": "warning"}
+    assert logs == [word]
     with capture_logs() as logs:
         private_file.read(path)
     assert not logs
+    path.chmod(mode)
+    with capture_logs() as logs:
+        assert private_file.check(path) is True
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert logs == [word]
+
+
+def test_a_file_that_another_library_opens_is_made_private(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    assert private_file.check(path) is False
+    path.write_text("x")
+    for mode in (0o644, 0o600, 0o400):
+        path.chmod(mode)
+        with capture_logs() as logs:
+            assert private_file.check(path) is True
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        assert not logs
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another than root here")
+def test_the_mode_of_roots_file_is_roots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "file"
+    path.write_text("x")
+    path.chmod(0o644)
+    monkeypatch.setattr(os, "geteuid", lambda: 12345)
+    assert private_file.check(path) is True
+    os.close(private_file.open_file(path, os.O_RDWR | os.O_CREAT))
+    assert stat.S_IMODE(path.stat().st_mode) == 0o644
 
 
 def test_a_secret_that_everybody_reads_is_told(tmp_path: Path) -> None:
@@ -288,7 +330,8 @@ def test_a_secret_that_everybody_reads_is_told(tmp_path: Path) -> None:
         path.chmod(mode)
         with capture_logs() as logs:
             private_file.read_secret(path)
-        assert bool(logs) is told
+        text = "everybody on this host can read a secret: `chmod 600` its file"
+        assert logs == [{"event": text, "path": str(path), "log_level": "warning"}] * told
 
 
 def test_another_s_file_is_refused_and_root_s_is_not(
@@ -302,8 +345,9 @@ def test_another_s_file_is_refused_and_root_s_is_not(
     if owner == 0:
         assert private_file.read(path) == b"x"
         path.chmod(0o660)
-        with pytest.raises(UnfitError, match="others may write there: `chmod go-w` it"):
+        with pytest.raises(UnfitError, match="others may write there: `chmod go-w` it") as caught:
             private_file.read(path)
+        assert caught.value.filename == str(path)
         os.chown(path, 12345, -1)
     with pytest.raises(UnfitError, match="belongs to another user"):
         private_file.read(path)
@@ -357,8 +401,70 @@ def test_a_state_directory_may_be_a_link_and_no_file(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(AppmuxError, match="it is a file, where a directory belongs"):
         state_dir.claim(tmp_path / "file")
-    with pytest.raises(UnfitError, match="it is a symbolic link, where a directory"):
+    with pytest.raises(UnfitError, match="it is a symbolic link, where a directory") as caught:
         private_file.make_directory(tmp_path / "link")
+    assert caught.value.filename == str(tmp_path / "link")
+
+
+def test_a_directory_that_another_makes_meanwhile_is_none_the_worse(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mkdir = Path.mkdir
+
+    def also_made(path: Path, mode: int = 0o777) -> None:
+        mkdir(path, mode)
+        if path.name == "a":
+            raise FileExistsError(path)
+
+    monkeypatch.setattr(Path, "mkdir", also_made)
+    private_file.make_directory(tmp_path / "a" / "b" / "c")
+    assert (tmp_path / "a" / "b" / "c").is_dir()
+
+
+def test_what_is_put_in_a_directorys_place_meanwhile_is_not_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was looked at; whatever stands there when it is opened, the flags judge once more."""
+    opened: list[int] = []
+    modes: list[int] = []
+    os_open = os.open
+
+    def spy(path: Path, flags: int, *mode: int) -> int:
+        opened.append(flags)
+        modes.extend(mode)
+        return os_open(path, flags, *mode)
+
+    monkeypatch.setattr(os, "open", spy)
+    private_file.make_directory(tmp_path)
+    private_file.make_directory(tmp_path, links=True)
+    private_file.sync_directory(tmp_path)
+    always = os.O_RDONLY | os.O_DIRECTORY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
+    assert opened == [always | os.O_NOFOLLOW, always, always]
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "file").chmod(0o600)
+    del opened[:]
+    private_file.read(tmp_path / "file")
+    private_file.read(tmp_path / "file", links=True)
+    assert opened == [always & ~os.O_DIRECTORY | os.O_NOFOLLOW, always & ~os.O_DIRECTORY]
+    assert modes == [0o600] * 2, "never open to others, not even before its mode is looked at"
+    (tmp_path / "directory").mkdir()
+    there = (tmp_path / "file").stat()
+    monkeypatch.setattr(Path, "lstat", lambda _path: there)
+    with pytest.raises(UnfitError, match="it is a directory, where a file belongs") as caught:
+        private_file.read(tmp_path / "directory")
+    assert caught.value.filename == str(tmp_path / "directory")
+    assert caught.value.errno == errno.EINVAL
+
+
+def test_a_file_of_state_has_its_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(private_file, "MOST_BYTES", 10)
+    path = tmp_path / "file"
+    path.write_bytes(b"x" * 10)
+    assert private_file.read(path) == b"x" * 10
+    path.write_bytes(b"x" * 11)
+    with pytest.raises(UnfitError, match="has more than 10 bytes") as caught:
+        private_file.read(path)
+    assert caught.value.filename == str(path)
 
 
 # -- one way in ------------------------------------------------------------------------------------
@@ -367,21 +473,21 @@ OTHER_FILES = {
     "cli.doctor.broker": "codex's own settings, for the doctor",
     "cli.doctor.host": "what codex writes for the doctor",
     "config.codex_binary": "the start of a program, to see whose it is",
-    "upstream.schema": "what codex generates, before it is kept",
-    "host.directories": "a directory, to learn its name as the file system spells it",
+    "config.load": "the settings",
+    "config.locate": "the settings",
     "demo.run": "the demo's picture and notes",
     "demo.stage": "the demo's own home",
-    "host.processes": "/proc",
     "host.codex_login": "codex's own settings",
+    "host.directories": "a directory, to learn its name as the file system spells it",
     "host.novascale": "NovaScale's unit and variables, which are no secrets",
-    "posix.private_file": "the one way in",
-    "config.locate": "the settings",
+    "host.processes": "/proc",
     "host.service": "unit files of the service manager",
-    "config.load": "the settings",
-    "stdio.codex_wrapper": "/proc",
-    "posix.standard_streams": "/dev/null, in the place of what is closed",
     "host.unit_files": "the package's own data",
+    "posix.private_file": "the one way in",
+    "posix.standard_streams": "/dev/null, in the place of what is closed",
     "server.terminal": "/dev/tty, to see whether it has hung up",
+    "stdio.codex_wrapper": "/proc",
+    "upstream.schema": "what codex generates, before it is kept",
 }
 """Modules that open files by other means, and which: none of state, tokens, secrets or keys."""
 
@@ -422,7 +528,7 @@ def test_every_other_module_opens_them_here() -> None:
 )
 def test_who_opens_a_file_is_found(source: str) -> None:
     assert opens_files(source)
-    assert not opens_files("privatefile.read(p)\nstore.open(p)\nLedger.open(state_dir)")
+    assert not opens_files("private_file.read(p)\nstore.open(p)\nLedger.open(state_dir)")
 
 
 def test_the_stdio_door_needs_no_logger_for_it() -> None:

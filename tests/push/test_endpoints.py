@@ -16,6 +16,7 @@ from mux.push.addresses import check, public
 from mux.push.endpoints import FILE, MOST_OF_A_DEVICE, Endpoint, open_endpoints
 from mux.push.message import Push, PushError, fitting
 from mux.push.sender import Pushes
+from mux.storage import json_file
 from tests.push.sending import Clock
 from tests.push.told import push
 
@@ -155,10 +156,12 @@ def test_they_outlive_the_broker_and_are_nobody_elses_business(tmp_path: Path) -
 
 
 def test_registered_again_it_is_the_same(tmp_path: Path) -> None:
-    pushes = Pushes.open(tmp_path, model.Push(), clock=Clock())
+    clock = Clock()
+    pushes = Pushes.open(tmp_path, model.Push(), clock=clock)
     made = pushes.register("phone", "webpush", BROWSER)
+    clock.now += 5
     again = pushes.register("phone", "webpush", BROWSER, "full")
-    assert (again.id, again.level) == (made.id, "full")
+    assert (again.id, again.level, again.created) == (made.id, "full", clock.now - 5)
     assert pushes.endpoints.all() == [again]
 
 
@@ -179,7 +182,9 @@ def test_they_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     pushes = Pushes.open(tmp_path, model.Push(), clock=Clock())
     for number in range(MOST_OF_A_DEVICE):
         pushes.register("phone", "unifiedpush", {"endpoint": f"https://up.example/{number}"})
-    with pytest.raises(PushError, match="8 push registrations already"):
+    with pytest.raises(
+        PushError, match=r"8 .* already: remove one first \(`mux/push/unregister`\)$"
+    ):
         pushes.register("phone", "unifiedpush", {"endpoint": "https://up.example/more"})
     monkeypatch.setattr(endpoints_module, "MOST", MOST_OF_A_DEVICE)
     with pytest.raises(PushError, match="there are 8 push registrations"):
@@ -275,7 +280,9 @@ def test_what_is_not_on_disk_was_not_changed(tmp_path: Path) -> None:
     pushes.register("phone", "webpush", BROWSER)
     in_the_way = state_dir / f"{FILE}.new"
     in_the_way.mkdir()
-    with pytest.raises(PushError, match=r"nothing was changed: .* can't be written"):
+    with pytest.raises(
+        PushError, match=r"nothing was changed: .* can't be written \(.*\): make room for it$"
+    ):
         pushes.register("tablet", "ntfy", {"server": "https://ntfy.sh", "topic": "t"})
     with pytest.raises(PushError, match="nothing was changed"):
         pushes.unregister("phone", pushes.endpoints.all()[0].id)
@@ -284,6 +291,7 @@ def test_what_is_not_on_disk_was_not_changed(tmp_path: Path) -> None:
     assert not pushes.endpoints.all(), "a revocation counts at once"
     pushes.endpoints.flush()
     assert "can't be written" in (pushes.trouble or "")
+    assert "the list of push registrations" in (pushes.trouble or "")
     assert "addresses of devices that were revoked" in (pushes.status()["trouble"] or "")
     in_the_way.rmdir()
     pushes.endpoints.flush()
@@ -311,6 +319,74 @@ def test_a_damaged_file_is_set_aside_with_a_word(tmp_path: Path, text: str) -> N
     assert Path(told["kept"]).read_text() == text
     opened.add("phone", "fcm", {"token": "x"}, "opaque")
     assert open_endpoints(tmp_path, Clock()).all() == opened.all()
+
+
+ENTRY: dict[str, Any] = {
+    "id": "e1",
+    "device": "phone",
+    "service": "fcm",
+    "address": {"token": "x"},
+    "level": "opaque",
+    "created": 5,
+    "said": None,
+    "said_at": None,
+}
+
+
+def kept(state_dir: Path, entry: dict[str, Any]) -> list[Endpoint]:
+    """What is made of a file with this one entry."""
+    (state_dir / FILE).write_text(json.dumps({"version": 1, "endpoints": [entry]}))
+    return open_endpoints(state_dir, Clock()).all()
+
+
+def test_an_entry_is_read_as_it_stands_there(tmp_path: Path) -> None:
+    (found,) = kept(tmp_path, ENTRY)
+    assert found == Endpoint("e1", "phone", "fcm", {"token": "x"}, "opaque", 5.0)
+    assert type(found.created) is float
+    (found,) = kept(tmp_path, ENTRY | {"created": 5.5, "said": "delivered", "said_at": 6})
+    assert (found.created, found.said, found.said_at) == (5.5, "delivered", 6.0)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"id": 3},
+        {"id": None},
+        {"device": 5.0},
+        {"device": True},
+        {"created": "5"},
+        {"created": True},
+        {"created": None},
+        {"address": {"token": 5}},
+        {"service": "carrier pigeon"},
+        {"level": 1},
+        {"said_at": "soon"},
+        {"more": 1},
+    ],
+)
+def test_an_entry_of_another_type_is_damage(tmp_path: Path, damage: dict[str, Any]) -> None:
+    assert kept(tmp_path, ENTRY | damage) == []
+
+
+def test_what_can_neither_be_read_nor_set_aside_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_given: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(json_file, "set_aside", full)
+    what_to_do = (
+        "Restore it from a backup, or remove it: apps register again when they next connect"
+    )
+    for text, reason in (
+        ("[]", "it isn't a list of registrations"),
+        ('{"version": 1, "endpoints": [3]}', "an entry in it is damaged"),
+    ):
+        (tmp_path / FILE).write_text(text)
+        with pytest.raises(PushError) as caught:
+            open_endpoints(tmp_path, Clock())
+        told = f"can't read the push registrations {tmp_path / FILE}: {reason}. {what_to_do}"
+        assert str(caught.value) == told
 
 
 def test_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:

@@ -17,14 +17,16 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from mux.cli import audit
 from mux.cli.audit import AuditError, moment, shown
 from mux.storage import audit_chain, audit_writer
 from mux.storage.audit_chain import BATCH, BROKEN, HEAD, TRIMMED, verify
-from mux.storage.audit_log import DIRECTORY, UNWRITTEN, Audit
+from mux.storage.audit_log import DIRECTORY, GATHER, TIDY_INTERVAL, UNWRITTEN, Audit
 from mux.storage.audit_writer import DAY, PendingRecord, Writer
 
 YEAR = 365 * DAY
@@ -512,6 +514,108 @@ async def test_too_many_for_the_memory_are_counted(
     last = json.loads(text_of(there)[-1])
     assert (last["kind"], last["records"], last["n"]) == ("audit/lost", 5, UNWRITTEN + 1)
     assert faults(there) == []
+
+
+async def test_its_status_says_where_it_is_how_far_and_what_is_wrong(tmp_path: Path) -> None:
+    audit = Audit.open(tmp_path, max_bytes=2**30, max_age=YEAR, clock=Clock())
+    nothing = {
+        "path": str(tmp_path / DIRECTORY),
+        "records": 0,
+        "digest": audit_chain.NOTHING,
+        "bytes": 0,
+        "unwrittenRecords": 0,
+        "lastWriteMilliseconds": 0.0,
+        "trouble": None,
+    }
+    assert audit.status() == nothing
+    audit.record("a", {})
+    assert audit.status() == nothing | {"unwrittenRecords": 1}
+    await audit.flush()
+    (path,) = audit_chain.files(tmp_path / DIRECTORY)
+    status = audit.status()
+    took = status.pop("lastWriteMilliseconds")
+    assert 0 < float(str(took)) < PATIENCE * 1000
+    audit._milliseconds = 12.345
+    assert audit.status()["lastWriteMilliseconds"] == 12.3
+    digest = audit_chain.digest_of(text_of(tmp_path / DIRECTORY)[0])
+    del nothing["lastWriteMilliseconds"]
+    written = {"records": 1, "digest": digest, "bytes": path.stat().st_size}
+    assert status == nothing | written
+
+
+async def test_a_disk_that_takes_nothing_is_told_of_once_and_when_it_is_over(
+    tmp_path: Path,
+) -> None:
+    there = tmp_path / DIRECTORY
+    there.write_text("in the way")
+    audit = Audit.open(tmp_path, max_bytes=2**30, max_age=YEAR)
+    audit.record("a", {})
+    text = (
+        f"the audit log {there} can't be written (it is a file, where a directory belongs): make"
+        " room there, or make it writable; until then up to 10000 records are kept in memory"
+    )
+    waits = []
+    with capture_logs() as logs:
+        for _ in range(8):
+            await audit.flush()
+            waits.append(audit._retry)
+            assert (audit.trouble, audit.status()["trouble"]) == (text, text)
+            assert audit.status()["unwrittenRecords"] == 1
+    assert waits == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0]
+    assert logs == [{"event": text, "log_level": "error"}]
+    there.unlink()
+    with capture_logs() as logs:
+        await audit.flush()
+    assert (audit.trouble, audit._retry) == (None, 0.0)
+    again = "the audit log is written again"
+    assert logs == [{"event": again, "path": str(there), "log_level": "info"}]
+    audit._failed(OSError("a word"))
+    assert "can't be written (a word): make room" in (audit.trouble or "")
+
+
+async def test_records_that_are_lost_at_the_end_are_told_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mux.storage.audit_log.UNWRITTEN", 3)
+    (tmp_path / DIRECTORY).write_text("in the way")
+    audit = Audit.open(tmp_path, max_bytes=2**30, max_age=YEAR)
+    for _ in range(5):
+        audit.record("a", {})
+    with capture_logs() as logs:
+        await running(audit, lambda: None)
+    text = "the audit log's last records could not be written"
+    # The two that had no room are one record that counts them.
+    assert logs[-1] == {"event": text, "records": 4, "log_level": "error"}
+
+
+async def test_when_records_are_written(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    audit = Audit.open(tmp_path, max_bytes=2**30, max_age=YEAR)
+
+    async def waited(record_at: float | None = None) -> float:
+        begun = trio.current_time()
+
+        async def later() -> None:
+            if record_at is not None:
+                await trio.sleep(record_at)
+                audit.record("a", {})
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(later)
+            await audit._until_due()
+        return trio.current_time() - begun
+
+    assert await waited() == pytest.approx(TIDY_INTERVAL + GATHER)
+    assert await waited(record_at=10.0) == pytest.approx(10.0 + GATHER)
+    assert await waited() == pytest.approx(GATHER)  # what came while it was written
+    for _ in range(BATCH - 2):
+        audit.record("a", {})
+    assert await waited() == pytest.approx(GATHER)
+    audit.record("a", {})
+    assert await waited() == 0.0  # a whole batch
+    audit._retry = 0.8
+    assert await waited() == pytest.approx(0.8)
 
 
 FULL = """

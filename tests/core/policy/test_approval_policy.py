@@ -84,6 +84,23 @@ def test_joined_policies_are_no_laxer_than_any(a: Policy, b: Policy, c: Policy) 
     assert a.joined(b.joined(c)) == both.joined(c)
 
 
+@given(policies, policies)
+def test_joined_policies_ask_for_all_that_either_asks_for(a: Policy, b: Policy) -> None:
+    both = a.joined(b)
+    assert (both.owner, both.local) == (a.owner or b.owner, a.local or b.local)
+    assert both.quorum == max(a.quorum, b.quorum)
+    assert both.owner_delay == max(a.owner_delay, b.owner_delay)
+
+
+def test_only_where_the_owner_is_waited_for_there_is_a_delay() -> None:
+    assert RULES.of(APPROVAL, "make") == Policy(owner=True, owner_delay=9.0)
+    assert RULES.of(APPROVAL, "make && rm x") == Policy(owner=True, local=True, owner_delay=9.0)
+    assert RULES.of(APPROVAL, "ls") == Policy()
+    assert RULES.of(FILES, None) == Policy(local=True)
+    assert RULES.of(APPROVAL, "git push") == Policy(quorum=3)
+    assert Policies("owner").of(APPROVAL, None) == Policy(owner=True, owner_delay=60.0)
+
+
 # ── what answers let happen ───────────────────────────────────────────────────────────────────────
 
 
@@ -193,6 +210,22 @@ def test_one_principal_has_one_vote_the_last() -> None:
     assert ballot.decided(APPROVAL, OFFER, 1.0) is None
     ballot.cast(Principal("bob", "jwt"), vote(SESSION))
     assert ballot.decided(APPROVAL, OFFER, 1.0) == SESSION
+
+
+def test_a_vote_given_again_is_the_last_one_given() -> None:
+    ballot = Ballot(Policy(quorum=3), 0.0)
+    ada, bob = Principal("ada", "jwt"), Principal("bob", "jwt")
+    for principal in (ada, bob, ada):
+        ballot.cast(principal, vote())
+    assert list(ballot.votes) == [voter(bob), voter(ada)]
+
+
+def test_the_same_said_later_is_a_repetition() -> None:
+    assert vote(at=5.0).repeats(vote(at=1.0))
+    assert not vote(at=5.0).repeats(None)
+    assert not vote(SESSION).repeats(vote())
+    assert not vote(early=True).repeats(vote())
+    assert not Vote(ONCE, 0.0, False, 2, {}).repeats(vote())
 
 
 def test_who_is_on_this_host_without_proof_is_one_with_its_owner() -> None:

@@ -104,6 +104,8 @@ def test_what_is_more_than_a_simple_command_is_no_lax_rules(command: str) -> Non
         ("/usr/bin/../../tmp/git", "/usr/bin/*", False),
         ("/usr/bin/x/git", "/usr/bin/*", False),
         ("/usr/bin/..", "/usr/bin/*", False),
+        ("/usr/./git", "/usr/*/git", False),
+        ("/usr/bin/git", "/usr/*/git", True),
         ("./git", "*", False),
         ("git", "*", True),
     ],
@@ -204,6 +206,11 @@ def test_a_strict_rule_leaves_alone_what_is_plainly_something_else(command: str)
         ("make deploy-prod", "make deploy*", True),
         ("make d*", "make deploy*", True),
         ("make x*", "make deploy*", False),
+        ("make deploy-p?od", "make deploy*", True),
+        ("gitx* push", "git push", False),
+        ("g*it push", "git push", True),
+        ("g*xt push", "git push", False),
+        ("cat /tmp/key", "cat /etc/key", False),  # where what isn't a program stands, matters
         ("rm x", "rm", True),
         ("docker rm x", "rm", True),  # for all we know, docker could be another `sudo`
         ("form x", "rm", False),
@@ -273,7 +280,8 @@ def test_what_stands_beside_it_hides_nothing(before: str, after: str) -> None:
         ("bash", True), ("bash x.sh", True), ("make CC=gcc", True), ("*", True),
         ("a && b", False), ("a;b", False), ("'a b'", False), ("a\\b", False), ("$x", False),
         ("a >b", False), ("A=1 b", False), ("exec b", False), ("bash -lc x", False), ("", False),
-        ("/bin/sh -c x", False), ("(a)", False), ("`a`", False),
+        ("bash -c", False), ("bash -l*c x", False), ("bash -x", True), ("/bin/sh -c x", False),
+        ("(a)", False), ("`a`", False),
     ],
 )  # fmt: skip
 def test_what_a_rule_may_name(pattern: str, plain: bool) -> None:

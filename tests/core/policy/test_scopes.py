@@ -66,6 +66,8 @@ TURN = {"threadId": "t", "input": []}
         ("thread/start", {"environments": [{**HERE, "novel": 1}]}, "admin"),
         ("thread/start", {"environments": [{"environmentId": "local"}]}, "admin"),
         ("thread/start", {"environments": 5}, "admin"),
+        ("thread/start", {"environments": [5]}, "admin"),
+        ("thread/start", {"environments": [HERE, ["local", "/x"]]}, "admin"),
         ("thread/start", {"cwd": ["/x"]}, "admin"),
         ("thread/fork", {"threadId": "t", "experimentalPredictionMode": True}, "admin"),
         ("thread/fork", {"threadId": "t", "experimentalPredictionMode": False}, "drive"),
@@ -113,6 +115,49 @@ def test_a_key_said_twice_counts_as_the_app_server_reads_it() -> None:
     assert needed("turn/start", b"{" + loose + b"," + tight + b"}", _asking)[0] == "drive"
     escaped = b'{"approval\\u0050olicy":"never"}'
     assert needed("turn/start", escaped)[0] == "admin"
+
+
+@pytest.mark.parametrize(
+    ("params", "thread"),
+    [
+        ({"threadId": "t"}, "t"),
+        ({"threadId": None}, None),
+        ({"threadId": 5}, None),
+        ({}, None),
+    ],
+)
+def test_a_request_is_compared_with_what_its_own_thread_is_run_with(
+    params: dict[str, Any], thread: str | None
+) -> None:
+    asked: list[str | None] = []
+
+    def held(id: str | None) -> Held:
+        asked.append(id)
+        return Held(approval=b'"never"' if id == "t" else b"")
+
+    sent = json.dumps({**params, "approvalPolicy": "never"}).encode()
+    scope, why = needed("turn/start", sent, held)
+    assert asked == [thread]
+    assert (scope, why) == (("drive", "") if thread else ("admin", " with `approvalPolicy`"))
+    broken = b'{"threadId":"\\ud800","approvalPolicy":"never"}'
+    assert needed("turn/start", broken, held)[0] == "admin"
+
+
+OFF = ("shell_tool", "unified_exec", "code_mode", "plugins", "apps", "multi_agent")
+CONFINED = {
+    "environments": [],
+    "ephemeral": True,
+    "sandbox": "read-only",
+    "approvalPolicy": "never",
+    "config": {**{f"features.{name}": False for name in OFF}, "mcp_servers": {}},
+}
+
+
+def test_what_a_confined_thread_brings_is_no_loosening_of_it() -> None:
+    """By the one method that can confine a thread; in another the same `config` is judged."""
+    params = json.dumps(CONFINED).encode()
+    assert needed("thread/start", params) == ("drive", "")
+    assert needed("thread/fork", params) == ("admin", " with `approvalPolicy`")
 
 
 @pytest.mark.parametrize("params", [b"", b"null", b"[]", b"5"])

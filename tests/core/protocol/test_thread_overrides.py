@@ -9,7 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mux.core.protocol.thread_overrides import JUDGED, METHODS, Held, loosens, resolved, steers
+from mux.core.protocol.thread_overrides import (
+    JUDGED,
+    METHODS,
+    Held,
+    cwd_in,
+    directories_in,
+    environments_in,
+    loosens,
+    resolved,
+    steers,
+)
 
 GRANULAR = {"granular": {"sandbox_approval": True, "rules": True, "mcp_elicitations": True}}
 READS: dict[str, Any] = {"type": "readOnly", "networkAccess": False}
@@ -95,6 +105,14 @@ def test_an_approval_policy(value: Any, now: Any, is_looser: bool) -> None:
             True,
         ),
         ({**WRITES, "novel": 1}, WRITES, True),
+        ({"type": "workspaceWrite", "excludeSlashTmp": True}, WRITES, False),  # no roots at all
+        ({"type": "workspaceWrite"}, READS, True),
+        ({"type": "novel"}, WRITES, True),
+        ({**WRITES, "writableRoots": []}, {"type": "workspaceWrite"}, False),
+        ({"type": "workspaceWrite"}, {"type": "workspaceWrite", "writableRoots": "/a"}, True),
+        ({**WRITES, "writableRoots": ["/a"]}, {"type": "workspaceWrite"}, True),
+        ({**WRITES, "writableRoots": ["/a"]}, {**WRITES, "writableRoots": "/a"}, True),
+        ({**WRITES, "writableRoots": ""}, WRITES, True),
         (WRITES, ANYTHING, True),
         (ANYTHING, ANYTHING, False),
         (ANYTHING, OUTSIDE, True),
@@ -142,7 +160,7 @@ def test_what_is_no_json_never_passes(name: str, value: bytes) -> None:
 
 def test_null_is_absence() -> None:
     assert not loosens(dict.fromkeys(JUDGED, b"null"), Held())
-    assert not steers(dict.fromkeys(("model", "cwd", "novel"), b"null"))
+    assert steers(dict.fromkeys(("model", "cwd", "novel"), b"null")) == ""
 
 
 def test_every_directory_is_named_as_it_was_resolved() -> None:
@@ -167,6 +185,26 @@ def test_every_directory_is_named_as_it_was_resolved() -> None:
             {"environmentId": "local", "cwd": "/x"},
         ],
         "model": "m",
+    }
+
+
+def test_every_directory_that_is_named_is_found() -> None:
+    environment = {"environmentId": "local", "cwd": "/e", "runtimeWorkspaceRoots": ["/f", "/g"]}
+    fields = {
+        "cwd": text("/a"),
+        "runtimeWorkspaceRoots": text(["/b", "/c"]),
+        "environments": text([environment, {"environmentId": "local", "cwd": "/h"}]),
+    }
+    assert list(directories_in(fields)) == ["/a", "/b", "/c", "/e", "/f", "/g", "/h"]
+    assert environments_in(fields) == json.loads(fields["environments"])
+    for none in ({}, dict.fromkeys(fields, b"null")):
+        assert cwd_in(none) is None
+        assert environments_in(none) == []
+        assert list(directories_in(none)) == []
+    assert list(directories_in({"cwd": b'""'})) == [""]  # the app-server's own
+    assert resolved({"cwd": b'""', "model": b'"m"'}, {"": "/own"}) == {
+        "cwd": b'"/own"',
+        "model": b'"m"',
     }
 
 
