@@ -125,6 +125,8 @@ def survivors(module: str) -> Iterator[tuple[str, str]]:
         found = _mutmut(tree, "results", "--all", "true").stdout.splitlines()
         states = [line.strip().partition(": ")[::2] for line in found if ": " in line]
         print(f"{len(states)} faults", flush=True)  # noqa: T201
+        if not states or any(state == "not checked" for _, state in states):
+            sys.exit(f"mutmut tried none, or not all:\n{ran.stdout[-2000:]}")
         for name, state in states:
             if state in ("survived", "no tests"):
                 changed = _changed(_mutmut(tree, "show", name).stdout)
