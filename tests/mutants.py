@@ -89,6 +89,8 @@ HARMLESS: Final[tuple[tuple[str, str], ...]] = (
     (r"if not flags \| os\.O_CREAT", "to open what isn't there fails alike"),
     (r"begun\) \* 1001", "a thousandth more of a time for people"),
     (r"len\(self\._pending\) - self\._dropped", "the last flush has counted those"),
+    (r"len\(text\) >= len\(whole\)", "nothing is cut off what is whole"),
+    (r"size >= self\._size\)", "the same size was judged before"),
     (r"strict=None", "as false as False"),
     (r"- FREE - 1, 17\)", "2**16 times the first pause is far above the longest, too"),
 )

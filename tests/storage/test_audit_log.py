@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -364,6 +364,14 @@ def test_the_next_broker_does_not_cover_tampering_up(
             lambda there, lines: put(there, lines[:5]),
             "the end isn't the record 9 that head.json knows",
         ),
+        (
+            lambda there, lines: put(there, [*lines[:-1], lines[-1].replace(b"phone", b"phonf")]),
+            "the end isn't the record 9 that head.json knows",
+        ),
+        (
+            lambda there, lines: put(there, [*lines[:3], b"garbage", *lines[4:]]),
+            "the end isn't the record 9 that head.json knows",
+        ),
         (lambda there, _: (there / HEAD).unlink(), "head.json is missing or no head"),
         (lambda there, _: (there / HEAD).write_text("{"), "head.json is missing or no head"),
         (lambda there, _: audit_chain.files(there)[0].unlink(), "all of its 9 records are gone"),
@@ -381,7 +389,7 @@ def test_the_next_broker_says_what_it_found_and_goes_on_in_a_new_file(
     text = "the audit log isn't as it was left"
     assert logs == [{"event": text, "found": found, "path": str(tampered), "log_level": "error"}]
     assert [path.read_bytes() for path in there] == kept
-    broken, last = [json.loads(line) for line in text_of(tampered)][-2:]
+    broken, last = (json.loads(line) for line in text_of(tampered)[-2:])
     assert (broken["kind"], broken["found"], broken["n"]) == (BROKEN, found, 10)
     assert broken["at"] == "2025-11-24T16:01:00.000Z"
     assert broken["before"] == audit_chain.digest_of(before[-1])
@@ -390,6 +398,40 @@ def test_the_next_broker_says_what_it_found_and_goes_on_in_a_new_file(
     with capture_logs() as logs:
         write(tampered, 1)
     assert not logs  # once
+
+
+def test_what_came_after_the_head_hangs_together_or_is_told_of(tampered: Path) -> None:
+    lines = text_of(tampered)
+    older_head(tampered, 5)
+    put(tampered, [*lines[:6], lines[6].replace(b"phone", b"phonf"), *lines[7:]])
+    write(tampered, 1)
+    broken = json.loads(text_of(tampered)[-2])
+    told = "the end isn't the record 5 that head.json knows"
+    assert (broken["kind"], broken["found"], broken["n"]) == (BROKEN, told, 10)
+
+
+@pytest.mark.parametrize("tamper", [Path.unlink, lambda path: path.write_bytes(b"x" * 10_000)])
+def test_a_file_that_goes_or_grows_under_the_broker_is_left_so(
+    tmp_path: Path, tamper: Callable[[Path], object]
+) -> None:
+    made = write(tmp_path, 3)
+    (path,) = audit_chain.files(tmp_path)
+    tamper(path)
+    with capture_logs() as logs:
+        made.work(said("after"))
+    assert [each["path"] for each in logs] == [str(path)]
+    assert audit_chain.files(tmp_path)[-1].name == "2025-11-24-000000000004.jsonl"
+    assert not path.exists() or path.read_bytes() == b"x" * 10_000
+
+
+def test_a_whole_batch_after_the_head_is_a_crash(tmp_path: Path) -> None:
+    write(tmp_path, 1, BATCH)
+    older_head(tmp_path, 1)
+    with capture_logs() as logs:
+        write(tmp_path, 1)
+        write(tmp_path, 1)
+    assert not logs
+    assert (faults(tmp_path), verify(tmp_path).last) == ([], BATCH + 3)
 
 
 def test_a_writer_knows_what_is_there_before_it_writes(tampered: Path) -> None:
@@ -557,11 +599,23 @@ def test_the_files_are_bounded_in_size_and_the_last_one_stays(tmp_path: Path) ->
     assert faults(tmp_path) == []
 
 
+@pytest.fixture
+def _far_west(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A host whose midnight isn't that of the files' names."""
+    monkeypatch.setenv("TZ", "UTC+9")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.mark.usefixtures("_far_west")
 def test_a_file_goes_when_its_last_moment_is_too_old_and_not_before(tmp_path: Path) -> None:
     made, clock = aged(tmp_path, 2, max_age=10 * DAY)
+    there = audit_chain.files(tmp_path)
     clock.now = datetime(2025, 11, 25, tzinfo=UTC).timestamp() + 10 * DAY
     made.work([])
-    assert len(audit_chain.files(tmp_path)) == 2
+    assert audit_chain.files(tmp_path) == there
     clock.now += 1
     made.work([])
     (left,) = audit_chain.files(tmp_path)[:1]
@@ -595,6 +649,7 @@ def test_names_that_are_not_ours_have_no_date_and_no_number() -> None:
     ours = Path("2025-11-24-000000000012.jsonl")
     assert audit_writer._date_of(ours) == datetime(2025, 11, 24, tzinfo=UTC).date()
     assert audit_writer._number_of(ours) == 12
+    assert audit_writer._number_of(Path("2025-11-24-123456789012.jsonl")) == 123456789012
     assert audit_writer._date_of(Path("odd.jsonl")) == datetime.min.date()
     assert audit_writer._number_of(Path("2025-11-24-odd.jsonl")) == 0
 
