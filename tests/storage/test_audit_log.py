@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -24,7 +24,8 @@ from structlog.testing import capture_logs
 
 from mux.cli import audit
 from mux.cli.audit import AuditError, moment, shown
-from mux.storage import audit_chain, audit_writer
+from mux.posix import private_file
+from mux.storage import audit_chain, audit_writer, json_file
 from mux.storage.audit_chain import BATCH, BROKEN, HEAD, TRIMMED, verify
 from mux.storage.audit_log import DIRECTORY, GATHER, TIDY_INTERVAL, UNWRITTEN, Audit
 from mux.storage.audit_writer import DAY, PendingRecord, Writer
@@ -356,6 +357,157 @@ def test_the_next_broker_does_not_cover_tampering_up(
     assert faults(tampered)
 
 
+@pytest.mark.parametrize(
+    ("tamper", "found"),
+    [
+        (
+            lambda there, lines: put(there, lines[:5]),
+            "the end isn't the record 9 that head.json knows",
+        ),
+        (
+            lambda there, lines: put(there, [*lines[:-1], lines[-1].replace(b"phone", b"phonf")]),
+            "the end isn't the record 9 that head.json knows",
+        ),
+        (
+            lambda there, lines: put(there, [*lines[:3], b"garbage", *lines[4:]]),
+            "the end isn't the record 9 that head.json knows",
+        ),
+        (lambda there, _: (there / HEAD).unlink(), "head.json is missing or no head"),
+        (lambda there, _: (there / HEAD).write_text("{"), "head.json is missing or no head"),
+        (lambda there, _: audit_chain.files(there)[0].unlink(), "all of its 9 records are gone"),
+    ],
+)
+def test_the_next_broker_says_what_it_found_and_goes_on_in_a_new_file(
+    tampered: Path, tamper: Callable[[Path, list[bytes]], object], found: str
+) -> None:
+    before = text_of(tampered)
+    tamper(tampered, before)
+    there = audit_chain.files(tampered)
+    kept = [path.read_bytes() for path in there]
+    with capture_logs() as logs:
+        made = write(tampered, 1, clock=Clock(NOON + 60))
+    text = "the audit log isn't as it was left"
+    assert logs == [{"event": text, "found": found, "path": str(tampered), "log_level": "error"}]
+    assert [path.read_bytes() for path in there] == kept
+    broken, last = (json.loads(line) for line in text_of(tampered)[-2:])
+    assert (broken["kind"], broken["found"], broken["n"]) == (BROKEN, found, 10)
+    assert broken["at"] == "2025-11-24T16:01:00.000Z"
+    assert broken["before"] == audit_chain.digest_of(before[-1])
+    assert (last["kind"], last["n"]) == ("turn/0-0", 11)
+    assert made.used == sum(path.stat().st_size for path in audit_chain.files(tampered))
+    with capture_logs() as logs:
+        write(tampered, 1)
+    assert not logs  # once
+
+
+def test_what_came_after_the_head_hangs_together_or_is_told_of(tampered: Path) -> None:
+    lines = text_of(tampered)
+    older_head(tampered, 5)
+    put(tampered, [*lines[:6], lines[6].replace(b"phone", b"phonf"), *lines[7:]])
+    write(tampered, 1)
+    broken = json.loads(text_of(tampered)[-2])
+    told = "the end isn't the record 5 that head.json knows"
+    assert (broken["kind"], broken["found"], broken["n"]) == (BROKEN, told, 10)
+
+
+@pytest.mark.parametrize("tamper", [Path.unlink, lambda path: path.write_bytes(b"x" * 10_000)])
+def test_a_file_that_goes_or_grows_under_the_broker_is_left_so(
+    tmp_path: Path, tamper: Callable[[Path], object]
+) -> None:
+    made = write(tmp_path, 3)
+    (path,) = audit_chain.files(tmp_path)
+    tamper(path)
+    with capture_logs() as logs:
+        made.work(said("after"))
+    assert [each["path"] for each in logs] == [str(path)]
+    assert audit_chain.files(tmp_path)[-1].name == "2025-11-24-000000000004.jsonl"
+    assert not path.exists() or path.read_bytes() == b"x" * 10_000
+
+
+def test_a_whole_batch_after_the_head_is_a_crash(tmp_path: Path) -> None:
+    write(tmp_path, 1, BATCH)
+    older_head(tmp_path, 1)
+    with capture_logs() as logs:
+        write(tmp_path, 1)
+        write(tmp_path, 1)
+    assert not logs
+    assert (faults(tmp_path), verify(tmp_path).last) == ([], BATCH + 3)
+
+
+def test_a_writer_knows_what_is_there_before_it_writes(tampered: Path) -> None:
+    made = writer(tampered)
+    made.work([])
+    (path,) = audit_chain.files(tampered)
+    assert (made.n, made.used) == (9, path.stat().st_size)
+    assert made.digest == audit_chain.digest_of(text_of(tampered)[-1])
+    assert (made.taken, made._size, made._file) == (0, made.used, path)
+
+
+def test_a_new_log_has_a_head_before_it_has_records(tmp_path: Path) -> None:
+    with capture_logs() as logs:
+        writer(tmp_path).work([])
+        writer(tmp_path).work([])
+    assert json.loads((tmp_path / HEAD).read_text()) == {"n": 0, "digest": audit_chain.NOTHING}
+    assert not logs
+    assert faults(tmp_path) == []
+
+
+def test_a_file_that_stands_where_a_new_one_is_begun_is_not_written_to(tmp_path: Path) -> None:
+    made = writer(tmp_path)
+    made.work([])
+    path = tmp_path / "2025-11-24-000000000001.jsonl"
+    path.write_text("somebody's")
+    with pytest.raises(FileExistsError):
+        made.work(said("a"))
+    assert (path.read_text(), made.taken) == ("somebody's", 0)
+
+
+def test_a_new_file_that_was_half_written_is_written_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = writer(tmp_path)
+    made.work([])
+
+    def full(_descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        for _ in range(2):
+            with pytest.raises(OSError, match="No space"):
+                made.work(said("a", "b"))
+            assert (made.taken, made.n) == (0, 0)
+    made.work(said("c"))
+    assert [json.loads(line)["kind"] for line in text_of(tmp_path)] == ["c"]
+    assert faults(tmp_path) == []
+
+
+def test_lines_are_on_the_disk_before_the_head_and_a_new_files_name_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = writer(tmp_path)
+    made.work([])
+    done: list[str] = []
+    monkeypatch.setattr(os, "fsync", lambda _descriptor: done.append("lines"))
+    monkeypatch.setattr(private_file, "sync_directory", lambda _path: done.append("name"))
+    monkeypatch.setattr(json_file, "replace", lambda path, _text: done.append(path.name))
+    made.work(said("a"))
+    assert done == ["lines", "name", HEAD]
+    del done[:]
+    made.work(said("b"))
+    assert done == ["lines", HEAD]
+
+
+def test_a_file_is_full_at_its_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = write(tmp_path, 1)
+    monkeypatch.setattr(audit_writer, "FILE_BYTES", made._size + 1)
+    made.work(said("b"))
+    assert len(audit_chain.files(tmp_path)) == 1
+    monkeypatch.setattr(audit_writer, "FILE_BYTES", made._size)
+    made.work(said("c"))
+    assert len(audit_chain.files(tmp_path)) == 2
+
+
 def test_what_was_changed_far_from_the_end_is_found_however_much_comes_after(
     tampered: Path,
 ) -> None:
@@ -445,6 +597,61 @@ def test_the_files_are_bounded_in_size_and_the_last_one_stays(tmp_path: Path) ->
     made.work([])
     assert len(audit_chain.files(tmp_path)) == 1
     assert faults(tmp_path) == []
+
+
+@pytest.fixture
+def _far_west(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A host whose midnight isn't that of the files' names."""
+    monkeypatch.setenv("TZ", "UTC+9")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.mark.usefixtures("_far_west")
+def test_a_file_goes_when_its_last_moment_is_too_old_and_not_before(tmp_path: Path) -> None:
+    made, clock = aged(tmp_path, 2, max_age=10 * DAY)
+    there = audit_chain.files(tmp_path)
+    clock.now = datetime(2025, 11, 25, tzinfo=UTC).timestamp() + 10 * DAY
+    made.work([])
+    assert audit_chain.files(tmp_path) == there
+    clock.now += 1
+    made.work([])
+    (left,) = audit_chain.files(tmp_path)[:1]
+    assert left.name.startswith("2025-11-25")
+    (anchor,) = [json.loads(line) for line in text_of(tmp_path)][-1:]
+    assert (anchor["kind"], anchor["file"]) == (TRIMMED, "2025-11-24-000000000001.jsonl")
+
+
+def test_as_many_bytes_as_are_allowed_are_kept(tmp_path: Path) -> None:
+    made, _ = aged(tmp_path, 3)
+    made.max_bytes = made.used
+    made.work([])
+    there = audit_chain.files(tmp_path)
+    assert len(there) == 3
+    made.max_bytes -= 1
+    made.work([])
+    assert audit_chain.files(tmp_path)[:2] == there[1:]  # and a new one, which tells of it
+
+
+def test_a_damaged_file_that_is_too_old_is_let_go_by_its_number(tmp_path: Path) -> None:
+    made, clock = aged(tmp_path, 2, max_age=10 * DAY)
+    oldest = audit_chain.files(tmp_path)[0]
+    oldest.write_bytes(oldest.read_bytes() + b"garbage\n")
+    clock.now = datetime(2025, 11, 25, tzinfo=UTC).timestamp() + 10 * DAY + 1
+    made.work([])
+    (anchor,) = [json.loads(line) for line in text_of(tmp_path)][-1:]
+    assert (anchor["through"], anchor["digest"]) == (3, audit_chain.digest_of(b"garbage"))
+
+
+def test_names_that_are_not_ours_have_no_date_and_no_number() -> None:
+    ours = Path("2025-11-24-000000000012.jsonl")
+    assert audit_writer._date_of(ours) == datetime(2025, 11, 24, tzinfo=UTC).date()
+    assert audit_writer._number_of(ours) == 12
+    assert audit_writer._number_of(Path("2025-11-24-123456789012.jsonl")) == 123456789012
+    assert audit_writer._date_of(Path("odd.jsonl")) == datetime.min.date()
+    assert audit_writer._number_of(Path("2025-11-24-odd.jsonl")) == 0
 
 
 # ── the disk ──────────────────────────────────────────────────────────────────────────────────
@@ -588,6 +795,60 @@ async def test_records_that_are_lost_at_the_end_are_told_of(
     assert logs[-1] == {"event": text, "records": 4, "log_level": "error"}
 
 
+def test_its_bounds_are_the_writers(tmp_path: Path) -> None:
+    clock = Clock()
+    made = Audit.open(tmp_path, max_bytes=7, max_age=8.0, clock=clock).writer
+    assert (made.directory, made.max_bytes, made.max_age) == (tmp_path / DIRECTORY, 7, 8.0)
+    assert made.clock is clock
+
+
+async def test_one_thread_writes_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    audit = Audit.open(tmp_path, max_bytes=2**30, max_age=YEAR)
+    borrowed = []
+
+    def work(_writer: Writer, _said: list[PendingRecord]) -> None:
+        borrowed.append(trio.from_thread.run_sync(lambda: audit._one_writer.borrowed_tokens))
+
+    monkeypatch.setattr(Writer, "work", work)
+    await audit.flush()
+    assert (borrowed, audit._one_writer.total_tokens) == ([1], 1)
+
+
+async def test_the_end_tries_a_disk_once_that_takes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    audit = Audit.open(tmp_path, max_bytes=2**30, max_age=YEAR)
+    tried = []
+
+    def work(_writer: Writer, said: list[PendingRecord]) -> None:
+        tried.append(len(said))
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Writer, "work", work)
+    await running(audit, lambda: audit.record("a", {}))
+    assert tried == [1]
+
+
+async def test_the_end_does_not_wait_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mock_clock: trio.testing.MockClock
+) -> None:
+    audit = Audit.open(tmp_path, max_bytes=2**30, max_age=YEAR)
+    tried = []
+
+    def work(writer: Writer, said: list[PendingRecord]) -> None:
+        tried.append(len(said))
+        writer.taken = len(said)
+        trio.from_thread.run_sync(mock_clock.jump, 3.0)
+
+    monkeypatch.setattr(Writer, "work", work)
+    for _ in range(5 * BATCH):
+        audit.record("a", {})
+    with capture_logs() as logs:
+        await audit._close()
+    assert tried == [BATCH] * 2  # five seconds of it
+    assert logs[-1]["records"] == 3 * BATCH
+
+
 async def test_when_records_are_written(
     tmp_path: Path, autojump_clock: trio.testing.MockClock
 ) -> None:
@@ -673,7 +934,10 @@ def test_a_file_changed_under_the_broker_is_left_and_a_new_one_begun(tmp_path: P
     made = write(tmp_path, 3)
     (path,) = audit_chain.files(tmp_path)
     os.truncate(path, 10)
-    made.work(said("after"))
+    with capture_logs() as logs:
+        made.work(said("after"))
+    text = "somebody else has changed the audit log; a new file is begun"
+    assert logs == [{"event": text, "path": str(path), "log_level": "error"}]
     assert path.stat().st_size == 10
     assert len(audit_chain.files(tmp_path)) == 2
     assert faults(tmp_path)
