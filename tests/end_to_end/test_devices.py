@@ -229,7 +229,9 @@ async def test_a_device_expires_while_the_machine_sleeps(tmp_path: Path) -> None
             await desk.initialize("desk")
             await guest.initialize("guest")
             await guest.start_thread(broker.home.work)
-            ahead.write_text("3601")
+            later = tmp_path / "later"
+            later.write_text("3601")
+            later.replace(ahead)  # at once: the broker reads it all the time
             id = await guest.ask("thread/start", {})
             await guest.wait_gone()
             assert closed(guest)[0] == ACCESS_ENDED

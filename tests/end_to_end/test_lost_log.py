@@ -20,7 +20,7 @@ from tests.end_to_end.brokered import brokered
 from tests.end_to_end.doors import opened
 from tests.end_to_end.lives import appmux
 from tests.end_to_end.native import Home, Native, codex_bin, private_home
-from tests.end_to_end.peer import PATIENCE, Json, Peer, connect_unix
+from tests.end_to_end.peer import PATIENCE, Json, Peer, answers, connect_unix
 from tests.end_to_end.scenes import LIST, ended, eventually, status, status_shows
 
 PIPE_BYTES: Final = 4096
@@ -138,10 +138,12 @@ async def test_the_pipes_reader_stands_still_and_goes_on() -> None:
     async with serving(writer) as broker:
         os.close(writer)
         async with attached(broker) as peer:
-            # A method's name is logged: a megabyte is soon there.
+            # A method's name is logged: a megabyte is soon there. (Requests aren't slowed as
+            # notifications are, of which few have to be enough for anybody.)
             while not (await status(peer))["log"]["droppedLines"]:
-                for _ in range(20):
-                    await peer.notify("x" * 900)
+                asked = [await peer.ask("x" * 250) for _ in range(50)]
+                for id in asked:
+                    await peer.wait(answers(id))
             log = (await status(peer))["log"]
             assert log["trouble"] == "its reader takes nothing"
             heard = bytearray()
