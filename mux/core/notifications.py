@@ -215,7 +215,7 @@ class NotificationRouter:
         If so, that client alone gets it, with its own ids.
         """
         state = self.parts.state
-        over = {each.wire for each in self.parts.client_requests.answered_lately}
+        over = frozenset(self.parts.client_requests.wires_lately)
         owned = id_fields.owned(line, state.scheduler.upstream, over, deeply=not rule.names_request)
         if owned is None:
             return False

@@ -56,6 +56,7 @@ class ResponseRouter:
         """Apply what the answer changes, and send it to the client that asked."""
         # Its slot is free first: whatever follows may submit another request.
         self.parts.state.scheduler.answered(request)
+        self.parts.client_requests.wires_lately.append(request.wire)
         audit_events.answered(self.parts.state, request, line, failed=failed)
         if request.client is None and self._settle_own(request, line, failed=failed):
             return

@@ -24,6 +24,7 @@ LIMITS: Final = Limits(
 
 BOUNDED: Final = {
     "ClientRequests.answered_lately": 32,
+    "ClientRequests.wires_lately": 32,
     "Deduplicator._firsts": LIMITS.remembered_messages,
     "Threads.known": LIMITS.mentioned_threads,
     "Threads.unclaimed": LIMITS.mentioned_threads,

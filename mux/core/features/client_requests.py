@@ -50,6 +50,8 @@ class ClientRequests:
 
     state: State
     deduplicator: Deduplicator
+    wires_lately: deque[int] = attrs.field(factory=lambda: deque(maxlen=ANSWERED_LATELY))
+    """Wire ids of the requests answered last, the broker's own included: they are nobody's."""
     answered_lately: deque[Request] = attrs.field(factory=lambda: deque(maxlen=ANSWERED_LATELY))
     """The requests answered last, which may still be the cause of a notice."""
     here: list[Request] = attrs.field(factory=list)

@@ -228,6 +228,10 @@ def test_a_request_of_nobodys_that_stands_deep_in_a_notification_is_told_to_nobo
         about = {"about": [{"requestId": asked["id"], "text": "x"}]}
         story.notifies("novel/said", [about] if listed else about)
     assert b.heard() == []
+    story.answers(own)  # and so is the broker's own, once it is answered
+    about = {"about": [{"requestId": own["id"], "text": "x"}]}
+    story.notifies("novel/said", [about] if listed else about)
+    assert b.heard() == []
 
 
 def test_an_answer_names_all_ids_of_a_request_as_its_client_does() -> None:
