@@ -117,7 +117,8 @@ class ResponseRouter:
             return True
         if self.parts.local_resumes.asked(request):
             answer = self.parts.local_resumes.answered(request, line)
-            if answer is not None:
+            # Both may be given up in one moment: then its asker has had the error for that.
+            if answer is not None and answer[0].wire in self.parts.state.scheduler.upstream:
                 waited, line, failed = answer
                 self._settle(waited, line, failed=failed)
             return True
