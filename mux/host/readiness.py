@@ -52,12 +52,6 @@ def probe(config: Config, environ: Mapping[str, str]) -> str:
     return said
 
 
-def _unverified() -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    return context
-
-
 def _connected(address: Address) -> socket.socket:
     if isinstance(address, TcpAddress):
         ip = str(address.ip)
@@ -65,7 +59,7 @@ def _connected(address: Address) -> socket.socket:
             (EVERYWHERE.get(ip, ip), address.port), timeout=ANSWER_DEADLINE
         )
         # The certificate names another host than an IP of this one; nothing secret is sent here.
-        return _unverified().wrap_socket(there) if address.tls else there
+        return _encrypted(there) if address.tls else there
     there = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         there.settimeout(ANSWER_DEADLINE)

@@ -40,8 +40,7 @@ behind."""
 
 REMEMBERED_BYTES = 64 * 1024
 """Bytes of a remembered request's line and params: a picture that somebody sent needn't stay until
-32 others are answered. The field that is looked for in them, how a thread was asked for, is
-short."""
+32 others are answered. What is compared with a notice later doesn't stand in them."""
 
 
 @attrs.define(eq=False, repr=False)

@@ -106,13 +106,9 @@ class Notices:
         Open notices are weighed against who looks at them. That changes with what a person does,
         with who is offered an approval, with who is whose sub-agent, and with time.
         """
-        state = self.state
-        return (
-            (state.pending_requests.changes, self.attention.changes, state.threads.lineage)
-            != self._seen
-            or self.escalation.due <= state.now
-            or (self._down is not None and state.appserver.state is AppServerState.READY)
-        )
+        if self._changes() != self._seen or self.escalation.due <= self.state.now:
+            return True
+        return self._down is not None and self.state.appserver.state is AppServerState.READY
 
     def _changes(self) -> tuple[int, int, int]:
         state = self.state
