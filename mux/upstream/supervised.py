@@ -1,0 +1,209 @@
+"""The app-server as the supervisor's child: started by it, and handed on from broker to broker.
+
+``process`` uses a `SupervisedProcess` as it does a child of its own. The supervisor tells how it
+ended; the pipes are the broker's as long as it runs.
+
+`Supervision` is the broker's end of the channel. Hears from: ``supervisor``. Used by ``server``,
+which opens it, and ``process``.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import socket
+from collections.abc import Mapping, MutableMapping, Sequence
+from pathlib import Path
+
+import attrs
+import structlog
+import trio
+
+from mux.errors import AppmuxError
+from mux.supervisor.channel import VARIABLE, VERSION, Channel, Message
+
+HELLO_DEADLINE = 10.0
+"""Seconds to wait for the supervisor's first message, which it sends before it does anything
+else."""
+
+log = structlog.get_logger()
+
+
+class SupervisorError(AppmuxError):
+    """The supervisor is gone, or can't be understood."""
+
+
+@attrs.define(eq=False, repr=False)
+class Running:
+    """An app-server that a former broker left running."""
+
+    pid: int
+    generation: int
+    descriptors: list[int]
+
+
+@attrs.define(eq=False, repr=False)
+class Supervision:
+    """The broker's end of the channel."""
+
+    _channel: Channel
+    generation: int
+    """Of the app-server that runs, or that ran last."""
+    lives: int
+    """Brokers before this one, under the same supervisor."""
+    left: Running | None
+    """The app-server that the former broker left."""
+    exited: int | None
+    """How the app-server ended that the former broker left, if it has ended since."""
+    _process: SupervisedProcess | None = None
+    _answers: trio.MemorySendChannel[tuple[Message, list[int]]] = attrs.field(init=False)
+    _answered: trio.MemoryReceiveChannel[tuple[Message, list[int]]] = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._answers, self._answered = trio.open_memory_channel[tuple[Message, list[int]]](8)
+
+    @classmethod
+    def open(cls, environ: MutableMapping[str, str]) -> Supervision | None:
+        """Open the channel that the environment names, and hear the first message.
+
+        None if there is no supervisor. The variable is removed: it isn't meant for the app-server.
+        Raises ``SupervisorError``.
+        """
+        number = environ.pop(VARIABLE, "")
+        if not number:
+            return None
+        environ.pop("WATCHDOG_PID", None)  # the supervisor passes on what the broker says
+        try:
+            connection = socket.socket(fileno=int(number))
+            connection.set_inheritable(False)
+            connection.settimeout(HELLO_DEADLINE)
+            channel = Channel(connection)
+            heard = channel.receive() or []
+            while not heard:
+                heard = channel.receive() or []
+            connection.setblocking(False)
+        except (OSError, ValueError) as failure:
+            raise SupervisorError(f"the supervisor says nothing: {failure}") from failure
+        (hello, descriptors), *_ = heard
+        if hello.get("version") != VERSION:
+            raise SupervisorError(
+                "the supervisor is of another version of appmux: restart the service"
+            )
+        pid, exited = hello["appServer"], hello.get("exited")
+        left = Running(pid, hello["generation"], descriptors) if pid is not None else None
+        return cls(
+            channel,
+            hello["generation"],
+            hello["lives"],
+            left,
+            exited["status"] if exited else None,
+        )
+
+    def tell(self, **message: object) -> None:
+        """Send the supervisor a message. Doesn't wait: it reads at once whatever comes."""
+        self._channel.socket.setblocking(True)
+        try:
+            self._channel.send(message)
+        except OSError as failure:
+            log.warning("the supervisor can't be told", what=message["say"], why=str(failure))
+        finally:
+            self._channel.socket.setblocking(False)
+
+    async def run(self, gone: trio.CancelScope) -> None:
+        """Hear the supervisor until it is gone, then cancel ``gone``."""
+        while True:
+            await trio.lowlevel.wait_readable(self._channel)
+            try:
+                heard = self._channel.receive()
+            except BlockingIOError:
+                continue
+            except (OSError, ValueError) as failure:
+                log.error("the supervisor says what can't be read", why=str(failure))
+                heard = None
+            if heard is None:
+                log.error("the supervisor is gone: ending")
+                gone.cancel()
+                return
+            for message, descriptors in heard:
+                self._hear(message, descriptors)
+
+    def _hear(self, message: Message, descriptors: list[int]) -> None:
+        if message["say"] in ("started", "failed"):
+            self._answers.send_nowait((message, descriptors))
+        elif message["say"] == "exited":
+            process = self._process
+            if process is not None and process.pid == message["pid"]:
+                process.ended(message["status"])
+
+    async def start(self, command: Sequence[str | Path], environ: Mapping[str, str]) -> SupervisedProcess:
+        """Have an app-server started. Raises ``OSError`` if it can't be run."""
+        self.tell(say="start", command=[str(word) for word in command], environ=dict(environ))
+        message, descriptors = await self._answered.receive()
+        if message["say"] == "failed":
+            number = message["errno"] or errno.EINVAL
+            raise OSError(number, os.strerror(number), str(command[0]))
+        self.generation = message["generation"]
+        return self._runs(message["pid"], descriptors)
+
+    def take(self, left: Running) -> SupervisedProcess:
+        """Take the app-server over that a former broker left."""
+        self.left = None
+        return self._runs(left.pid, left.descriptors)
+
+    def _runs(self, pid: int, descriptors: list[int]) -> SupervisedProcess:
+        self._process = SupervisedProcess(self, pid, descriptors)
+        self.tell(say="taken")
+        return self._process
+
+
+class Stdin(trio.lowlevel.FdStream):
+    """The app-server's stdin. Closing it closes the supervisor's descriptor, too."""
+
+    def __init__(self, supervision: Supervision, descriptor: int) -> None:
+        super().__init__(descriptor)
+        self._supervision: Supervision | None = supervision
+
+    async def aclose(self) -> None:
+        if self._supervision is not None:
+            self._supervision.tell(say="close")
+            self._supervision = None
+        await super().aclose()
+
+
+class SupervisedProcess:
+    """An app-server that is the supervisor's child; like a ``trio.Process``."""
+
+    def __init__(self, supervision: Supervision, pid: int, descriptors: list[int]) -> None:
+        self._supervision = supervision
+        self.pid = pid
+        self.stdin = Stdin(supervision, descriptors[0])
+        self.stdout = trio.lowlevel.FdStream(descriptors[1])
+        self.stderr = trio.lowlevel.FdStream(descriptors[2])
+        self.returncode: int | None = None
+        self._ended = trio.Event()
+
+    def ended(self, status: int) -> None:
+        self.returncode = status
+        self._ended.set()
+
+    async def wait(self) -> int:
+        """Wait for the process's end; returns its return code."""
+        await self._ended.wait()
+        assert self.returncode is not None
+        return self.returncode
+
+    def send_signal(self, number: signal.Signals) -> None:
+        if self.returncode is None:
+            self._supervision.tell(say="signal", number=int(number))
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+    async def let_go(self) -> None:
+        """Close our descriptors, and leave the process running."""
+        for stream in (self.stdin, self.stdout, self.stderr):
+            await trio.lowlevel.FdStream.aclose(stream)
