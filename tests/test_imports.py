@@ -65,6 +65,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 CORE_LAYERS: list[set[str]] = [
     {"status_report"},
     {"broker"},
+    {"client_messages"},
     {"notifications"},
     {"responses"},
     {"wiring"},
