@@ -133,9 +133,25 @@ class RunningServer:
 
     async def run(self) -> None:
         """Serve until told to stop or the app-server ends, then stop in order."""
+        supervision = self.upstream.supervision
+        if supervision is None:
+            await self._run()
+        else:
+            # Outside of all else: it tells of the app-server's end to the last.
+            async with trio.open_nursery() as hearing:
+                hearing.start_soon(supervision.run)
+                await self._run()
+                hearing.cancel_scope.cancel()
+            supervision.tell(say="end")
+        if self._given_up is not None:
+            raise self._app_server_ended(self._given_up)
+
+    async def _run(self) -> None:
         with trio.open_signal_receiver(*_SIGNALS) as signals:
             async with trio.open_nursery() as root:
                 root.start_soon(self._obey, signals, root.cancel_scope)
+                if self.upstream.supervision is not None:
+                    self.upstream.supervision.gone = root.cancel_scope.cancel
                 root.start_soon(self.dispatcher.run)
                 root.start_soon(self._reload)
                 root.start_soon(self.schema.run)
@@ -143,7 +159,7 @@ class RunningServer:
                 root.start_soon(self.access.registry.run)
                 root.start_soon(self.reads.run)
                 root.start_soon(self.requests.run)
-                root.start_soon(systemd_notify.keep, os.environ, self._state, notify)
+                root.start_soon(systemd_notify.keep, os.environ, self._state, self._notify)
                 await root.start(self.store.run, self.reads.refresh_extent)
                 self._record_start()
                 await root.start(self.audit.run)
@@ -156,8 +172,6 @@ class RunningServer:
                     connections.cancel_scope.cancel()
                 self._record_end()
                 root.cancel_scope.cancel()
-        if self._given_up is not None:
-            raise self._app_server_ended(self._given_up)
 
     def _record_start(self) -> None:
         started = {
@@ -235,6 +249,13 @@ class RunningServer:
         self._given_up = reason
         self._stop.set()
 
+    def _notify(self, state: str) -> None:
+        """Send a state to systemd, by the supervisor if there is one: it is the main process."""
+        if self.upstream.supervision is not None:
+            self.upstream.supervision.tell(say="notify", state=state)
+        else:
+            notify(state)
+
     def _state(self) -> app_server.AppServerState:
         return self.dispatcher.broker.state.appserver.state
 
@@ -247,7 +268,9 @@ class RunningServer:
         for each in self.listeners:
             for line in each.announcement():
                 print(line, file=sys.stderr, flush=True)  # noqa: T201 (API)
-        notify("READY=1")
+        self._notify("READY=1")
+        if self.upstream.supervision is not None:
+            self.upstream.supervision.tell(say="serving", orphanWait=0.0)
         # All objects made so far stay: scanning them at each full collection would take 50 ms, in
         # which no message moves. (`cli` has switched the collector off.)
         gc.freeze()
@@ -287,7 +310,7 @@ class RunningServer:
             elif self._signal is None:
                 self._signal = signal.Signals(number)
                 log.info("draining", signal=self._signal.name, clients=self.dispatcher.attached)
-                notify("STOPPING=1")
+                self._notify("STOPPING=1")
                 self._stop.set()
             elif number != signal.SIGHUP:  # kernel and shell may both send it for one terminal
                 log.warning("ending at once", signal=signal.Signals(number).name)

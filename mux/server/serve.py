@@ -41,6 +41,7 @@ from mux.storage.audit_log import Audit
 from mux.storage.journal import Store
 from mux.upstream.process import Upstream
 from mux.upstream.schema import CodexSchema
+from mux.upstream.supervised import Supervision
 
 IDS_PER_SECOND = 2**20
 """The first id of a server request is the broker's start in Unix seconds times this number. A
@@ -56,6 +57,7 @@ async def serve(config: Config, take_over: float | None = None) -> None:
     ``take_over``: most seconds to wait until the app-server at Codex's control socket is idle, to
     take its place then. None leaves that app-server alone.
     """
+    supervision = Supervision.open(os.environ)
     descriptors.raise_limit()
     codex = find_codex(config.codex_bin, os.environ)
     opened = listener.inherited_listeners(os.environ)
@@ -88,6 +90,7 @@ async def serve(config: Config, take_over: float | None = None) -> None:
             config,
             codex,
             opened,
+            supervision,
             authenticator=authenticator,
             certificate=certificate,
             store=store,
@@ -145,6 +148,7 @@ def _assemble(
     config: Config,
     codex: Path,
     opened: list[Listener],
+    supervision: Supervision | None,
     *,
     authenticator: Authenticator,
     certificate: Certificate | None,
@@ -174,7 +178,7 @@ def _assemble(
         ),
     )
     dispatcher = Dispatcher(broker, debug=config.log.level == "debug")
-    upstream = Upstream((codex, "app-server", *config.codex_args), dispatcher)
+    upstream = Upstream((codex, "app-server", *config.codex_args), dispatcher, supervision)
     schema = CodexSchema(
         codex, config.state_dir, lambda gate: dispatcher.handle(ExperimentalSchemaLoaded(gate))
     )

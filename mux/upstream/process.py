@@ -29,6 +29,7 @@ from mux.core.events import UpstreamExited, UpstreamStarted
 from mux.dispatcher import Dispatcher
 from mux.outbox import Outbox
 from mux.posix import descriptors
+from mux.upstream.supervised import SupervisedProcess, Supervision
 
 CHUNK_BYTES = 256 * 1024
 """Most bytes of one read: about a thousand small deltas."""
@@ -52,6 +53,9 @@ TERMINATE_DEADLINE = 2.0
 LAST_LINES_DEADLINE = 1.0
 """Seconds from the exit until the last lines are read; the pipe holds 1 MiB at most."""
 
+Process = trio.Process | SupervisedProcess
+"""A running app-server: a child of our own, or the supervisor's."""
+
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 log = structlog.get_logger()
@@ -63,6 +67,8 @@ class Upstream:
 
     command: tuple[str | Path, ...]
     dispatcher: Dispatcher
+    supervision: Supervision | None = None
+    """Starts the processes; None: they are children of our own."""
     generation: int = 0
     """Processes started so far."""
     pid: int | None = None
@@ -72,7 +78,7 @@ class Upstream:
     stderr: deque[str] = attrs.field(factory=lambda: deque(maxlen=STDERR_KEPT))
     """Last lines of stderr, without colours."""
     _outbox: Outbox = attrs.field(factory=Outbox)
-    _process: trio.Process | None = None
+    _process: Process | None = None
     _killed_because: str | None = None
     _stopping: trio.Event = attrs.field(factory=trio.Event)
     _wait: float = 0.0
@@ -129,14 +135,7 @@ class Upstream:
     async def _live(self) -> None:
         self._outbox = Outbox(writes=self.dispatcher.writes)
         self._binary = identity(self.command[0])
-        process = await trio.lowlevel.open_process(
-            descriptors.as_started(self.command),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            # Ctrl-C in the terminal is for the broker, which then ends the process in order.
-            start_new_session=True,
-        )
+        process = await self._start_process()
         assert process.stdin
         assert process.stdout
         assert process.stderr
@@ -163,7 +162,19 @@ class Upstream:
                 await self._rest_of_errors(process.stderr, errors)
             self.pid, self.status, self._process = None, process.returncode, None
 
-    async def _stop_when_told(self, process: trio.Process) -> None:
+    async def _start_process(self) -> Process:
+        if self.supervision is not None:
+            return await self.supervision.start(self.command, os.environ)
+        return await trio.lowlevel.open_process(
+            descriptors.as_started(self.command),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            # Ctrl-C in the terminal is for the broker, which then ends the process in order.
+            start_new_session=True,
+        )
+
+    async def _stop_when_told(self, process: Process) -> None:
         await self._stopping.wait()
         self._outbox.finish()
         await trio.sleep(EOF_DEADLINE)
@@ -253,7 +264,7 @@ class Lines:
         return list(filter(None, whole))
 
 
-async def _see_its_end(process: trio.Process, reading: trio.CancelScope) -> None:
+async def _see_its_end(process: Process, reading: trio.CancelScope) -> None:
     """Stop reading after the process's exit.
 
     Normally the end of stdout tells of the exit, once everything is read. But a child that outlives
@@ -264,7 +275,7 @@ async def _see_its_end(process: trio.Process, reading: trio.CancelScope) -> None
     reading.cancel()
 
 
-async def _end(process: trio.Process) -> None:
+async def _end(process: Process) -> None:
     assert process.stdin
     assert process.stdout
     await process.stdin.aclose()

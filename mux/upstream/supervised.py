@@ -9,11 +9,13 @@ which opens it, and ``process``.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import signal
 import socket
-from collections.abc import Mapping, MutableMapping, Sequence
+import sys
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from pathlib import Path
 
 import attrs
@@ -56,6 +58,8 @@ class Supervision:
     """The app-server that the former broker left."""
     exited: int | None
     """How the app-server ended that the former broker left, if it has ended since."""
+    gone: Callable[[], None] = attrs.field(default=lambda: None)
+    """Called when the supervisor is gone: the broker is to end at once."""
     _process: SupervisedProcess | None = None
     _answers: trio.MemorySendChannel[tuple[Message, list[int]]] = attrs.field(init=False)
     _answered: trio.MemoryReceiveChannel[tuple[Message, list[int]]] = attrs.field(init=False)
@@ -110,8 +114,8 @@ class Supervision:
         finally:
             self._channel.socket.setblocking(False)
 
-    async def run(self, gone: trio.CancelScope) -> None:
-        """Hear the supervisor until it is gone, then cancel ``gone``."""
+    async def run(self) -> None:
+        """Hear the supervisor until it is gone, or until cancelled."""
         while True:
             await trio.lowlevel.wait_readable(self._channel)
             try:
@@ -123,7 +127,9 @@ class Supervision:
                 heard = None
             if heard is None:
                 log.error("the supervisor is gone: ending")
-                gone.cancel()
+                if self._process is not None:
+                    self._process.orphaned()
+                self.gone()
                 return
             for message, descriptors in heard:
                 self._hear(message, descriptors)
@@ -157,18 +163,27 @@ class Supervision:
         return self._process
 
 
-class Stdin(trio.lowlevel.FdStream):
+class Stdin(trio.abc.SendStream):
     """The app-server's stdin. Closing it closes the supervisor's descriptor, too."""
 
     def __init__(self, supervision: Supervision, descriptor: int) -> None:
-        super().__init__(descriptor)
+        self.pipe = trio.lowlevel.FdStream(descriptor)
         self._supervision: Supervision | None = supervision
+
+    def fileno(self) -> int:
+        return self.pipe.fileno()
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await self.pipe.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self.pipe.wait_send_all_might_not_block()
 
     async def aclose(self) -> None:
         if self._supervision is not None:
             self._supervision.tell(say="close")
             self._supervision = None
-        await super().aclose()
+        await self.pipe.aclose()
 
 
 class SupervisedProcess:
@@ -182,8 +197,16 @@ class SupervisedProcess:
         self.stderr = trio.lowlevel.FdStream(descriptors[2])
         self.returncode: int | None = None
         self._ended = trio.Event()
+        # It can't be another's pid yet: the supervisor, its parent, hasn't reaped it.
+        self._handle: int | None = None
+        if sys.platform == "linux":
+            with contextlib.suppress(OSError):
+                self._handle = os.pidfd_open(pid)
 
     def ended(self, status: int) -> None:
+        if self._handle is not None:
+            os.close(self._handle)
+            self._handle = None
         self.returncode = status
         self._ended.set()
 
@@ -205,5 +228,12 @@ class SupervisedProcess:
 
     async def let_go(self) -> None:
         """Close our descriptors, and leave the process running."""
-        for stream in (self.stdin, self.stdout, self.stderr):
-            await trio.lowlevel.FdStream.aclose(stream)
+        for stream in (self.stdin.pipe, self.stdout, self.stderr):
+            await stream.aclose()
+
+    def orphaned(self) -> None:
+        """End the process, whose parent is gone; nobody tells any more how it ended."""
+        if self._handle is not None and self.returncode is None:
+            with contextlib.suppress(OSError):
+                signal.pidfd_send_signal(self._handle, signal.SIGTERM)
+        self.ended(-signal.SIGTERM)
