@@ -145,6 +145,10 @@ class Dispatcher:
         self.shells.connections.came(client, principal, peer)
         return client
 
+    def go_on_from(self, client: ClientId) -> None:
+        """Use no client number up to this one: an earlier broker did."""
+        self._numbers = itertools.count(client + 1)
+
     def detach(self, client: ClientId) -> None:
         """Detach a client whose connection is gone."""
         now = trio.current_time()

@@ -24,6 +24,7 @@ from mux.core.commands import (
     ReadJournal,
     Record,
     Resolve,
+    SaveState,
     StartUpstream,
     StopUpstream,
     Withdraw,
@@ -69,6 +70,8 @@ class Shells(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     app_server: AppServer
     connections: ConnectionWatcher
     notices: NoticeSink
+    save: Callable[[str, bytes | None], None]
+    """Keeps a value for the next broker, under a key."""
     keep: Callable[[Entry], None]
     """Stores an entry in the journal."""
     read_journal: Callable[[ReadJournal], None]
@@ -90,6 +93,8 @@ class Shells(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     def perform(self, command: Command) -> None:
         """Carry out a command that concerns no client's connection."""
         match command:
+            case SaveState(key, value):
+                self.save(key, value)
             case Log(level, event, fields):
                 getattr(log, level)(event, **fields)
             case Record(kind, fields):

@@ -14,6 +14,7 @@ import msgspec
 from mux.core import audit_events
 from mux.core.commands import KillUpstream
 from mux.core.features import turn_interrupts
+from mux.core.features.client_requests import STARTS
 from mux.core.features.deduplication import REVERT
 from mux.core.features.shared_titles import LOADED
 from mux.core.features.turn_interrupts import INTERRUPT
@@ -48,10 +49,16 @@ class ResponseRouter:
                 self._settle(request, line, failed=failed)
             self.parts.client_requests.pump()
 
+    def settle_lost(self, request: Request, line: bytes, failed: bool) -> None:
+        """Settle a request whose own answer was lost with an earlier broker."""
+        self._settle(request, line, failed=failed)
+
     def _settle(self, request: Request, line: bytes, *, failed: bool) -> None:
         """Apply what the answer changes, and send it to the client that asked."""
         # Its slot is free first: whatever follows may submit another request.
         self.parts.state.scheduler.answered(request)
+        if request.rule.begins or request.method in STARTS:
+            self.parts.state.durable.touch("wire", str(request.wire))
         self.parts.client_requests.wires_lately.append(request.wire)
         audit_events.answered(self.parts.state, request, line, failed=failed)
         if request.client is None and self._settle_own(request, line, failed=failed):
@@ -120,6 +127,7 @@ class ResponseRouter:
             return True
         return (
             self.parts.recovery.resumed(request, failed=failed)
+            or self.parts.handover.told(request, line, failed=failed)
             or self.parts.replays.loaded(request, failed=failed)
             or self.parts.clearance.told(request, line, failed=failed)
             or self.parts.subscriptions.loaded(request, failed=failed)

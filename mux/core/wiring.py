@@ -11,6 +11,8 @@ from mux.core.features.attention import Attention
 from mux.core.features.client_requests import ClientRequests
 from mux.core.features.deduplication import Deduplicator
 from mux.core.features.directory_clearance import DirectoryClearance
+from mux.core.features.durability import Durability
+from mux.core.features.handover import Handover
 from mux.core.features.handshake import Handshakes
 from mux.core.features.local_resume import LocalResumes
 from mux.core.features.notices import Notices
@@ -44,6 +46,8 @@ class Features:
     turn_queueing: TurnQueueing
     clearance: DirectoryClearance
     handshakes: Handshakes
+    durability: Durability
+    handover: Handover
 
     @classmethod
     def wired(cls, state: State, timing: Timing, life: str) -> Features:
@@ -55,6 +59,19 @@ class Features:
         attention = Attention(state, timing)
         presence = Presence(state)
         clearance = DirectoryClearance(state, client_requests)
+        replays = Replays(state, client_requests, clearance)
+        turn_queueing = TurnQueueing(state, client_requests, deduplicator, recovery)
+        durability = Durability(state, deduplicator, replays)
+        handover = Handover(
+            state,
+            client_requests,
+            server_requests,
+            deduplicator,
+            turn_queueing,
+            replays,
+            recovery,
+            durability,
+        )
         return cls(
             state=state,
             deduplicator=deduplicator,
@@ -63,12 +80,14 @@ class Features:
             subscriptions=Subscriptions(state, client_requests, server_requests, clearance),
             local_resumes=LocalResumes(state, client_requests),
             recovery=recovery,
-            replays=Replays(state, client_requests, clearance),
+            replays=replays,
             presence=presence,
             attention=attention,
             notices=Notices(state, attention, timing, life),
             shared_titles=SharedTitles(state, client_requests, recovery),
-            turn_queueing=TurnQueueing(state, client_requests, deduplicator, recovery),
+            turn_queueing=turn_queueing,
             clearance=clearance,
             handshakes=Handshakes(state, client_requests, recovery, presence, attention),
+            durability=durability,
+            handover=handover,
         )

@@ -25,7 +25,13 @@ from mux.config.addresses import Address, TcpAddress
 from mux.downstream.streams import Accepted, Encrypted, Listening, Patient
 from mux.downstream.tls import Certificate
 from mux.downstream.unauthenticated import Place, Unauthenticated
-from mux.downstream.unix_socket import Claim, ListenError, claim_path, who_is_there
+from mux.downstream.unix_socket import (
+    Claim,
+    ListenError,
+    claim_path,
+    reclaim_path,
+    who_is_there,
+)
 
 BACKLOG = 1024
 """Connections that the kernel queues until they are accepted. Every client of a full broker may
@@ -144,6 +150,28 @@ async def open_listener(
         kind="unix",
         listening=Listening(claim.socket),
         claim=claim,
+    )
+
+
+def reopen(address: Address, descriptor: int, certificate: Certificate | None) -> Listener:
+    """Go on with a listening socket that an earlier broker opened for this address.
+
+    Raises ``ListenError``; the descriptor is closed then.
+    """
+    bound = socket.socket(fileno=descriptor)
+    try:
+        if isinstance(address, TcpAddress):
+            url = f"ws://{attrs.evolve(address, port=bound.getsockname()[1])}"
+            listener = Listener(url, "ws", Listening(bound), tuned=HANDED_ON, local=address.local)
+            if address.tls:
+                listener.encrypt(certificate)
+            return listener
+        claim = reclaim_path(address.path, bound)
+    except BaseException:
+        bound.close()
+        raise
+    return Listener(
+        url=f"unix://{address}", kind="unix", listening=Listening(claim.socket), claim=claim
     )
 
 

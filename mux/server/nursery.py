@@ -270,7 +270,9 @@ class RunningServer:
                 print(line, file=sys.stderr, flush=True)  # noqa: T201 (API)
         self._notify("READY=1")
         if self.upstream.supervision is not None:
-            self.upstream.supervision.tell(say="serving", orphanWait=0.0)
+            self.upstream.supervision.tell(
+                say="serving", orphanWait=self.config.upstream.orphan_wait
+            )
         # All objects made so far stay: scanning them at each full collection would take 50 ms, in
         # which no message moves. (`cli` has switched the collector off.)
         gc.freeze()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import structlog
@@ -23,6 +24,7 @@ from mux.config.model import Config
 from mux.core.broker import Broker
 from mux.core.events import ExperimentalSchemaLoaded
 from mux.core.policy import notice
+from mux.core.protocol.journal_entry import Entry
 from mux.core.state import app_server
 from mux.dispatcher import Dispatcher
 from mux.downstream import listener
@@ -32,6 +34,7 @@ from mux.host.directories import Directories
 from mux.host.socket_owner import socket_owner
 from mux.notices.requests import NoticeRequests
 from mux.posix import descriptors
+from mux.server import handover
 from mux.server.journal_reads import JournalReads
 from mux.server.nursery import RunningServer
 from mux.server.requests import OutsideRequests
@@ -74,8 +77,12 @@ async def serve(config: Config, take_over: float | None = None) -> None:
         book = open_registry(config.state_dir, time.time)
         authenticator.device = book.by_token
         limits = config.limits
+        left = handover.left_behind(supervision, config.state_dir)
         store = Store.open(
-            config.state_dir, max_bytes=limits.journal_bytes, max_age=limits.journal_age
+            config.state_dir,
+            max_bytes=limits.journal_bytes,
+            max_age=limits.journal_age,
+            rest=None if left is None else left.rest,
         )
         audit = Audit.open(
             config.state_dir, max_bytes=config.audit.max_bytes, max_age=config.audit.max_age
@@ -83,14 +90,19 @@ async def serve(config: Config, take_over: float | None = None) -> None:
         wanted = [address for address in addresses if str(address) not in there]
         if take_over is not None:
             await _try(wanted, certificate)
+        held = handover.Sockets(supervision)
         for address in wanted:
-            opened.append(await _open(address, certificate, take_over))
+            found = held.reopened(address, certificate)
+            opened.append(found or await _open(address, certificate, take_over))
+            held.hold(address, opened[-1])
+        held.let_go()
         state.announce([each.url for each in opened])
         server = _assemble(
             config,
             codex,
             opened,
             supervision,
+            None if supervision is None else await handover.begin(supervision, left, store),
             authenticator=authenticator,
             certificate=certificate,
             store=store,
@@ -149,6 +161,7 @@ def _assemble(
     codex: Path,
     opened: list[Listener],
     supervision: Supervision | None,
+    kept: handover.Kept | None,
     *,
     authenticator: Authenticator,
     certificate: Certificate | None,
@@ -165,6 +178,7 @@ def _assemble(
     broker = Broker(
         config.limits,
         introduction,
+        durable=kept is not None,
         first_id=int(time.time()) * IDS_PER_SECOND,
         epoch=store.epoch,
         head=store.next_seq - 1,
@@ -179,6 +193,13 @@ def _assemble(
     )
     dispatcher = Dispatcher(broker, debug=config.log.level == "debug")
     upstream = Upstream((codex, "app-server", *config.codex_args), dispatcher, supervision)
+    keep: Callable[[Entry], None] = store.append
+    save: Callable[[str, bytes | None], None] = handover.ignore_save
+    if kept is not None:
+        keep, save = kept.keep, kept.state.put
+        upstream.durable, upstream.inheritance = kept.state, kept.inheritance
+        dispatcher.go_on_from(kept.clients)
+        dispatcher.writes.before = kept.state.commit
     schema = CodexSchema(
         codex, config.state_dir, lambda gate: dispatcher.handle(ExperimentalSchemaLoaded(gate))
     )
@@ -217,7 +238,8 @@ def _assemble(
         app_server=upstream,
         connections=devices,
         notices=notices.delivery,
-        keep=store.append,
+        save=save,
+        keep=keep,
         read_journal=reads.read,
         record=audit.record,
         resolve=directories.resolve,

@@ -30,7 +30,7 @@ import trio
 from mux.core.protocol.journal_entry import Entry, is_delta
 from mux.storage import journal_schema, sqlite
 from mux.storage.journal_chunks import Reader, fitting
-from mux.storage.journal_writer import JournalWriter
+from mux.storage.journal_writer import JournalWriter, Rest
 from mux.storage.sqlite import StoreError as StoreError  # noqa: PLC0414 (for those who read)
 from mux.storage.timings import Histogram
 
@@ -102,15 +102,18 @@ class Store:
         max_bytes: int,
         max_age: float,
         wall_clock: Callable[[], float] = time.time,
+        rest: Rest | None = None,
     ) -> Store:
         """Open ``journal.sqlite3`` in ``state_dir``; make, migrate or replace it as needed.
 
-        ``max_bytes`` and ``max_age`` (seconds) bound what is kept. Blocks: call it at the start.
+        ``max_bytes`` and ``max_age`` (seconds) bound what is kept. ``rest``: entries that the last
+        life had no time to write. Blocks: call it at the start.
         Raises ``StoreError`` only if a newer appmux made the file. After any other failure the
         journal serves from memory, says so in ``trouble``, and `run` tries again.
         """
         path = state_dir / journal_schema.FILE
         recorder = JournalWriter(path, max_bytes, max_age, wall_clock, token_hex(8))
+        recorder.rest = rest
         failure: Exception | None = None
         try:
             recorder.begin()
@@ -125,6 +128,16 @@ class Store:
     def epoch(self) -> str:
         """The name of the series of numbers. Numbers of another epoch mean nothing here."""
         return self._recorder.epoch
+
+    @property
+    def directory(self) -> Path:
+        """The directory in which the journal's file stands."""
+        return self._recorder.path.parent
+
+    @property
+    def written(self) -> int:
+        """The number up to which all entries are on the disk."""
+        return self._recorder.written
 
     @property
     def earliest(self) -> int:

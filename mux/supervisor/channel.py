@@ -6,8 +6,9 @@ that isn't known is dropped, a field that isn't known is ignored, and ``VERSION`
 isn't enough.
 
     supervisor → broker
-      hello      version, generation, appServer (pid, or null) with [stdin, stdout, stderr], exited
-                 (of an app-server that ended with no broker there), lives (brokers before)
+      hello      version, token (another one for each supervisor), generation, lives (brokers
+                 before), appServer (pid, or null) with [stdin, stdout, stderr], exited (of an
+                 app-server that ended with no broker there), listeners with their sockets
       started    pid, with [stdin, stdout, stderr]
       failed     errno: it couldn't be started
       exited     pid, status (as ``os.waitstatus_to_exitcode`` returns it)
@@ -17,6 +18,7 @@ isn't enough.
       close      close its stdin: it ends in order
       signal     number: send it to the app-server
       taken      the broker reads the app-server's stderr now
+      listeners  asked (URLs as they were configured), with their sockets: to be held
       serving    orphanWait (seconds): clients are served
       renew      the broker is about to end, for the next one
       end        the broker is about to end, and the supervisor with it

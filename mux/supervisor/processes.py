@@ -38,20 +38,22 @@ def fork_broker(channel: int, sockets: int, hangup_ignored: bool) -> int:
     """Fork the first broker; returns its pid, and 0 in the broker itself."""
     pid = os.fork()
     if pid == 0:
-        _become_broker(channel, hangup_ignored)
+        _become_broker(hangup_ignored)
         if sockets:
             os.environ["LISTEN_PID"] = str(os.getpid())
         os.environ[VARIABLE] = str(channel)
     return pid
 
 
-def start_broker(channel: int, sockets: int, environ: Mapping[str, str], hangup_ignored: bool) -> int:
+def start_broker(
+    channel: int, sockets: int, environ: Mapping[str, str], hangup_ignored: bool
+) -> int:
     """Start a later broker, by the command of the first; returns its pid."""
     pid = os.fork()
     if pid:
         return pid
     try:
-        _become_broker(channel, hangup_ignored)
+        _become_broker(hangup_ignored)
         os.set_inheritable(channel, True)
         own = dict(environ)
         if sockets:
@@ -65,7 +67,7 @@ def start_broker(channel: int, sockets: int, environ: Mapping[str, str], hangup_
     os._exit(CANNOT_START)
 
 
-def _become_broker(channel: int, hangup_ignored: bool) -> None:
+def _become_broker(hangup_ignored: bool) -> None:
     signal.set_wakeup_fd(-1)
     for number in CAUGHT:
         signal.signal(number, signal.SIG_DFL)
@@ -152,7 +154,7 @@ def _become_app_server(
         os.dup2(fails, INHERITED, inheritable=False)
         fails = INHERITED
         os.closerange(INHERITED + 1, MOST_DESCRIPTORS)
-        os.execvpe(command[0], command, environ)
+        os.execvpe(command[0], list(command), environ)
     except OSError as failure:
         os.write(fails, (failure.errno or 0).to_bytes(_ERRNO_BYTES, "big"))
     except BaseException:  # noqa: BLE001 (the fork must not go on as a supervisor)

@@ -16,6 +16,7 @@ Used by ``cli.entry``.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -96,6 +97,7 @@ class Supervisor:
         self.app: AppServer | None = None
         self.broker: Broker | None = None
         self.generation = 0
+        self.token = os.urandom(16).hex()
         self.exited: Message | None = None
         """How the last app-server ended, if no broker was there to be told."""
         self.lives = 0
@@ -112,6 +114,8 @@ class Supervisor:
         self.hangup_ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
         self.environ = dict(os.environ)
         self.sockets = self._sockets()
+        self.listeners: list[tuple[str, int]] = []
+        """Listening sockets of the broker's own, by the URL that was asked for."""
         self.signals, wakes = os.pipe()
         for end in (self.signals, wakes):
             os.set_blocking(end, False)
@@ -171,17 +175,18 @@ class Supervisor:
             "appServer": app and app.pid,
             "exited": exited,
             "lives": self.lives,
+            "token": self.token,
+            "listeners": [url for url, _ in self.listeners],
         }
         self.lives += 1
-        self._tell(hello, app.pipes.ours if app is not None else [])
+        pipes = app.pipes.ours if app is not None else []
+        self._tell(hello, [*pipes, *(descriptor for _, descriptor in self.listeners)])
 
     def _tell(self, message: Message, descriptors: list[int] | None = None) -> None:
         if self.broker is None or self.broker.deaf:
             return
-        try:
+        with contextlib.suppress(OSError):  # it is gone, which `_reap` sees
             self.broker.channel.send(message, descriptors or [])
-        except OSError:
-            pass  # it is gone, which `_reap` sees
 
     def _broker_ended(self, broker: Broker, status: int) -> None:
         self.broker = None
@@ -214,6 +219,7 @@ class Supervisor:
         """Start no other broker, and end once the app-server has."""
         self.stopping = True
         self.next_broker = NEVER
+        self._let_listeners_go()
         self.status = status if status >= 0 else SIGNAL_STATUS - status
         self._end_app_server()
 
@@ -332,11 +338,9 @@ class Supervisor:
             broker.channel.close()  # if it hasn't ended yet, it does now
             return
         for message, descriptors in messages:
-            for each in descriptors:
-                os.close(each)
-            self._said(broker, message)
+            self._said(broker, message, descriptors)
 
-    def _said(self, broker: Broker, message: dict[str, Any]) -> None:
+    def _said(self, broker: Broker, message: dict[str, Any], descriptors: list[int]) -> None:
         match message.get("say"):
             case "start":
                 self._start_app_server(message)
@@ -346,6 +350,10 @@ class Supervisor:
                 os.kill(self.app.pid, message["number"])
             case "taken" if self.app is not None:
                 self.app.drained = False
+            case "listeners":
+                self._let_listeners_go()
+                self.listeners = list(zip(message["asked"], descriptors, strict=True))
+                return
             case "serving":
                 broker.served = self.ever_served = True
                 self.orphan_since = NEVER
@@ -358,6 +366,13 @@ class Supervisor:
                 notify(self.environ, message["state"])
             case _:
                 pass
+        for each in descriptors:
+            os.close(each)
+
+    def _let_listeners_go(self) -> None:
+        for _url, descriptor in self.listeners:
+            os.close(descriptor)
+        self.listeners = []
 
     def _reap(self) -> None:
         for running in (self.app, self.broker):
@@ -386,9 +401,7 @@ class Supervisor:
             if messages is None:
                 return
             for message, descriptors in messages:
-                for each in descriptors:
-                    os.close(each)
-                self._said(broker, message)
+                self._said(broker, message, descriptors)
 
     def _on_time(self) -> None:
         now = time.monotonic()
@@ -416,5 +429,3 @@ def notify(environ: dict[str, str], state: str) -> None:
             datagrams.sendto(state.encode(), address)
     except OSError as failure:
         say(f"appmux: systemd not notified: {failure.strerror}\n")
-
-

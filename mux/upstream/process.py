@@ -25,10 +25,11 @@ import structlog
 import trio
 
 from mux.config.codex_binary import identity
-from mux.core.events import UpstreamExited, UpstreamStarted
+from mux.core.events import UpstreamExited, UpstreamHandedOver, UpstreamStarted
 from mux.dispatcher import Dispatcher
 from mux.outbox import Outbox
 from mux.posix import descriptors
+from mux.storage.broker_state import BrokerState
 from mux.upstream.supervised import SupervisedProcess, Supervision
 
 CHUNK_BYTES = 256 * 1024
@@ -56,9 +57,23 @@ LAST_LINES_DEADLINE = 1.0
 Process = trio.Process | SupervisedProcess
 """A running app-server: a child of our own, or the supervisor's."""
 
+PROCESS = "process/"
+"""The key under which the app-server's process stands in the broker's state."""
+
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 log = structlog.get_logger()
+
+
+@attrs.define(eq=False, repr=False)
+class Inheritance:
+    """An app-server that runs, and what an earlier broker has left of it."""
+
+    process: SupervisedProcess
+    generation: int
+    event: UpstreamHandedOver
+    read: bytes
+    """What that broker had read, and not handled."""
 
 
 @attrs.define(eq=False, repr=False)
@@ -69,6 +84,10 @@ class Upstream:
     dispatcher: Dispatcher
     supervision: Supervision | None = None
     """Starts the processes; None: they are children of our own."""
+    durable: BrokerState | None = None
+    """Keeps what was read and isn't handled yet."""
+    inheritance: Inheritance | None = None
+    """The app-server that an earlier broker left, until it is taken over."""
     generation: int = 0
     """Processes started so far."""
     pid: int | None = None
@@ -135,15 +154,24 @@ class Upstream:
     async def _live(self) -> None:
         self._outbox = Outbox(writes=self.dispatcher.writes)
         self._binary = identity(self.command[0])
-        process = await self._start_process()
+        inherited, self.inheritance = self.inheritance, None
+        if inherited is None:
+            process = await self._start_process()
+            before = (
+                self.generation if self.supervision is None else self.supervision.generation - 1
+            )
+            self.generation = before + 1
+            self._note_new(process.pid)
+        else:
+            process, self.generation = inherited.process, inherited.generation
         assert process.stdin
         assert process.stdout
         assert process.stderr
-        self.generation += 1
         self.pid, self._process = process.pid, process
         self._outbox.descriptor = process.stdin.fileno  # type: ignore[attr-defined]
         _widen(process.stdout)
-        log.info("app-server started", pid=process.pid, generation=self.generation)
+        event = "app-server started" if inherited is None else "app-server taken over"
+        log.info(event, pid=process.pid, generation=self.generation)
         # One buffer for both readers of stderr: the second one goes on with the first one's line.
         errors = Lines()
         try:
@@ -152,13 +180,18 @@ class Upstream:
                 nursery.start_soon(self._read_errors, process.stderr, errors)
                 nursery.start_soon(self._stop_when_told, process)
                 nursery.start_soon(_see_its_end, process, nursery.cancel_scope)
-                self.dispatcher.handle(UpstreamStarted(self.generation))
-                await self._read(process.stdout)
+                if inherited is None:
+                    self.dispatcher.handle(UpstreamStarted(self.generation))
+                else:
+                    # Ends the line that may have been written in part, which is dropped.
+                    self._outbox.append(b"\n")
+                    self.dispatcher.handle(inherited.event)
+                await self._read(process.stdout, b"" if inherited is None else inherited.read)
                 nursery.cancel_scope.cancel()
         finally:
             # Shielded: when the broker is cancelled, the app-server still ends in order.
             with trio.CancelScope(shield=True):
-                await _end(process)
+                await end(process)
                 await self._rest_of_errors(process.stderr, errors)
             self.pid, self.status, self._process = None, process.returncode, None
 
@@ -203,14 +236,34 @@ class Upstream:
             await self._outbox.write_to(stdin)
             await stdin.aclose()
 
-    async def _read(self, stdout: trio.abc.ReceiveStream) -> None:
+    async def _read(self, stdout: trio.abc.ReceiveStream, inherited: bytes) -> None:
         lines = Lines()
+        if inherited:
+            await self._handle(lines, inherited)
         while chunk := await _receive(stdout):
-            read = lines.split(chunk)
+            if self.durable is not None:
+                self.durable.heard(chunk)
+            await self._handle(lines, chunk)
+
+    async def _handle(self, lines: Lines, chunk: bytes) -> None:
+        read = lines.split(chunk)
+        blank = chunk.count(b"\n") - len(read)
+        while True:
+            heard = self.dispatcher.handle_lines(read)
+            if self.durable is not None:
+                done = sum(map(len, read[:heard])) + heard
+                self.durable.handled(done + (blank if heard == len(read) else 0))
+            if heard == len(read):
+                return
             # Lines left over are handled after a checkpoint, so that a long chunk lets others run.
-            while (heard := self.dispatcher.handle_lines(read)) < len(read):
-                read = read[heard:]
-                await trio.lowlevel.checkpoint()
+            read = read[heard:]
+            await trio.lowlevel.checkpoint()
+
+    def _note_new(self, pid: int) -> None:
+        """Note which process the saved state is of."""
+        if self.durable is not None and self.supervision is not None:
+            self.durable.renewed()
+            self.durable.put(PROCESS, self.supervision.mark(pid, self.generation))
 
     async def _read_errors(self, stderr: trio.abc.ReceiveStream, lines: Lines) -> None:
         while chunk := await stderr.receive_some(CHUNK_BYTES):
@@ -275,7 +328,8 @@ async def _see_its_end(process: Process, reading: trio.CancelScope) -> None:
     reading.cancel()
 
 
-async def _end(process: Process) -> None:
+async def end(process: Process) -> None:
+    """End an app-server in order: by the end of its stdin, or else by signals."""
     assert process.stdin
     assert process.stdout
     await process.stdin.aclose()

@@ -25,6 +25,8 @@ import trio
 from mux.errors import AppmuxError
 from mux.supervisor.channel import VARIABLE, VERSION, Channel, Message
 
+PIPES = 3
+
 HELLO_DEADLINE = 10.0
 """Seconds to wait for the supervisor's first message, which it sends before it does anything
 else."""
@@ -56,8 +58,14 @@ class Supervision:
     """Brokers before this one, under the same supervisor."""
     left: Running | None
     """The app-server that the former broker left."""
+    token: str
+    """Tells this supervisor from any other."""
+    listeners: list[tuple[str, int]]
+    """Listening sockets that the former broker had, by the URLs that it was configured with."""
     exited: int | None
     """How the app-server ended that the former broker left, if it has ended since."""
+    trouble: str | None = None
+    """For people: why the app-server that was left isn't gone on with."""
     gone: Callable[[], None] = attrs.field(default=lambda: None)
     """Called when the supervisor is gone: the broker is to end at once."""
     _process: SupervisedProcess | None = None
@@ -95,20 +103,36 @@ class Supervision:
                 "the supervisor is of another version of appmux: restart the service"
             )
         pid, exited = hello["appServer"], hello.get("exited")
-        left = Running(pid, hello["generation"], descriptors) if pid is not None else None
+        pipes = descriptors[:PIPES] if pid is not None else []
+        left = Running(pid, hello["generation"], pipes) if pid is not None else None
+        sockets = descriptors[len(pipes) :]
         return cls(
             channel,
             hello["generation"],
             hello["lives"],
             left,
+            hello["token"],
+            list(zip(hello["listeners"], sockets, strict=True)),
             exited["status"] if exited else None,
         )
 
+    def mark(self, pid: int, generation: int) -> bytes:
+        """Return what tells an app-server's process from any other."""
+        return f"{self.token}/{generation}/{pid}".encode()
+
+    def hold(self, listeners: Sequence[tuple[str, int]]) -> None:
+        """Have these listening sockets held, and no others, for the next broker."""
+        asked = [url for url, _ in listeners]
+        self._send({"say": "listeners", "asked": asked}, [each for _, each in listeners])
+
     def tell(self, **message: object) -> None:
         """Send the supervisor a message. Doesn't wait: it reads at once whatever comes."""
+        self._send(message)
+
+    def _send(self, message: Message, descriptors: Sequence[int] = ()) -> None:
         self._channel.socket.setblocking(True)
         try:
-            self._channel.send(message)
+            self._channel.send(message, descriptors)
         except OSError as failure:
             log.warning("the supervisor can't be told", what=message["say"], why=str(failure))
         finally:
@@ -142,7 +166,9 @@ class Supervision:
             if process is not None and process.pid == message["pid"]:
                 process.ended(message["status"])
 
-    async def start(self, command: Sequence[str | Path], environ: Mapping[str, str]) -> SupervisedProcess:
+    async def start(
+        self, command: Sequence[str | Path], environ: Mapping[str, str]
+    ) -> SupervisedProcess:
         """Have an app-server started. Raises ``OSError`` if it can't be run."""
         self.tell(say="start", command=[str(word) for word in command], environ=dict(environ))
         message, descriptors = await self._answered.receive()

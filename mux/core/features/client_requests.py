@@ -43,6 +43,10 @@ REMEMBERED_BYTES = 64 * 1024
 32 others are answered. What is compared with a notice later doesn't stand in them."""
 
 
+STARTS = frozenset({"thread/start", "thread/fork"})
+"""Methods that make a thread, which is there whoever gets the answer."""
+
+
 @attrs.define(eq=False, repr=False)
 class ClientRequests:
     """Requests of clients and of the broker itself."""
@@ -77,12 +81,12 @@ class ClientRequests:
         if unseen or rule.names_request or id_fields.any_in(message.named):
             params, own, named = self._in_wire_terms(client.id, rule, params, deeply=unseen)
             claim = claim or own
-        self._wire += 1
-        fields = message.fields | {"id": b"%d" % self._wire}
+        wire = self._next_wire()
+        fields = message.fields | {"id": b"%d" % wire}
         if "params" in fields:
             fields["params"] = params
         request = Request(
-            wire=self._wire,
+            wire=wire,
             method=message.method,
             rule=rule,
             client=client.id,
@@ -102,6 +106,22 @@ class ClientRequests:
         request.history_field = _history_field(message)
         request.large = rule.large or bool(request.history_field)
         return request
+
+    def _next_wire(self) -> int:
+        self._wire += 1
+        self.state.durable.uses_wire(self._wire)
+        return self._wire
+
+    def go_on_from(self, wire: int) -> None:
+        """Use no wire id up to this one: an earlier broker did."""
+        self._wire = wire
+        self.state.durable.uses_wire(wire)
+
+    def restore(self, request: Request) -> None:
+        """Take in a request that an earlier broker has sent upstream."""
+        self.state.scheduler.restore(request, self.state.now)
+        self.joins(request, 1)
+        self.state.wake_at(request.deadline)
 
     def submit(self, request: Request) -> None:
         """Queue the request; refuse it if its client's queue is full."""
@@ -194,15 +214,15 @@ class ClientRequests:
         claim: IdClaim | None = None,
     ) -> Request:
         """Submit a request of the broker's own."""
-        self._wire += 1
+        wire = self._next_wire()
         request = Request(
-            wire=self._wire,
+            wire=wire,
             method=method,
             rule=rule or request_rule(method),
             client=None,
             account=BROKER,
             origin=b"",
-            line=jsonrpc.request(self._wire, method, params),
+            line=jsonrpc.request(wire, method, params),
             since=self.state.now,
             thread=thread,
             claim=claim,
@@ -213,15 +233,15 @@ class ClientRequests:
 
     def queued_turn(self, thread: str, turn: QueuedTurn) -> Request:
         """Return the ``turn/start`` of a queued turn whose time has come, to be submitted."""
-        self._wire += 1
+        wire = self._next_wire()
         request = Request(
-            wire=self._wire,
+            wire=wire,
             method=TURN_START,
             rule=request_rule(TURN_START),
             client=None,
             account=QUEUE,
             origin=b"",
-            line=jsonrpc.request(self._wire, TURN_START, msgspec.Raw(turn.params)),
+            line=jsonrpc.request(wire, TURN_START, msgspec.Raw(turn.params)),
             since=self.state.now,
             thread=thread,
             by=turn.owner,
@@ -272,6 +292,8 @@ class ClientRequests:
                 state.scheduler.answered(request)
                 self.here.append(request)
             elif not self._overtaken(request):
+                if request.rule.begins or request.method in STARTS:
+                    state.durable.touch("wire", str(request.wire))
                 state.forward(request.line, request.method)
                 state.wake_at(request.deadline)
                 if request.rule.loads:
@@ -316,7 +338,7 @@ class ClientRequests:
 
     def asks_again(self, request: Request, error: bytes) -> bool:
         """Return whether the request was refused for overload and will be sent again."""
-        if _code(error) != jsonrpc.OVERLOADED or request.expired:
+        if _code(error) != jsonrpc.OVERLOADED or request.expired or not request.line:
             return False
         at = self.state.scheduler.retry(request, self.state.now)
         if at is None:

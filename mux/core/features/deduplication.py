@@ -20,6 +20,7 @@ from mux.core.policy.principal import ClientId, Owner, Principal
 from mux.core.protocol import jsonrpc, text_limits
 from mux.core.protocol.jsonrpc import ClientMessage
 from mux.core.state.client import Client
+from mux.core.state.durable import SavedMessage
 from mux.core.state.request import Request
 from mux.core.state.state import State
 
@@ -95,8 +96,9 @@ class Deduplicator:
         key = self._key(client, message)
         if key is not None:
             self._firsts[key] = _FirstAttempt()
+            self._touch(key)
             while len(self._firsts) > self.state.limits.remembered_messages:
-                self._firsts.popitem(last=False)
+                self._touch(self._firsts.popitem(last=False)[0])
         return key
 
     def _key(self, client: Client, message: ClientMessage) -> Key | None:
@@ -109,6 +111,7 @@ class Deduplicator:
         first = self._firsts.get(request.sent) if request.sent is not None else None
         if first is None or request.sent is None:
             return
+        self._touch(request.sent)
         fields = jsonrpc.read_fields(line) or {}
         kind = "result" if "result" in fields else "error"
         first.result = fields.get("result")
@@ -126,7 +129,8 @@ class Deduplicator:
         thread, id = (jsonrpc.read_text(named.get(name)) for name in ("threadId", ID))
         key = _key(owner.principal, thread, id)
         first = self._firsts.get(key) if key is not None else None
-        if first is not None:
+        if first is not None and key is not None:
+            self._touch(key)
             first.turn = _turn_named(jsonrpc.write({"turn": turn}))
 
     def reverted(self, request: Request) -> None:
@@ -141,6 +145,28 @@ class Deduplicator:
         for key, first in list(self._firsts.items()):
             if key[1] == params.threadId and (first.turn or "") >= params.beforeTurnId:
                 del self._firsts[key]
+                self._touch(key)
+
+    # ── for the next broker ───────────────────────────────────────────────────────────────────
+
+    def _touch(self, key: Key) -> None:
+        if self.state.durable.wanted:
+            self.state.durable.touch("sent", msgspec.json.encode(key).decode())
+
+    def saved(self, name: str) -> SavedMessage | None:
+        """Return what is saved of the message whose key has this name; None if it is forgotten."""
+        key = msgspec.json.decode(name, type=Key)
+        first = self._firsts.get(key)
+        if first is None:
+            return None
+        who, thread, id = key
+        return SavedMessage(who, thread, id, first.result, first.turn)
+
+    def restore(self, saved: SavedMessage) -> Key:
+        """Take in a message that an earlier broker knew; returns its key."""
+        key = (saved.who, saved.thread, saved.id)
+        self._firsts[key] = _FirstAttempt(saved.result, saved.turn)
+        return key
 
     def _answer(self, client: ClientId, origin: bytes, kind: str, value: bytes) -> None:
         if client in self.state.clients:

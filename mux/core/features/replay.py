@@ -24,11 +24,16 @@ from mux.core.protocol.methods import OfferTo, Route, request_rule
 from mux.core.state.app_server import AppServerState
 from mux.core.state.backlog import Backlog
 from mux.core.state.client import Client
+from mux.core.state.durable import SavedFollows
 from mux.core.state.request import Request
 from mux.core.state.state import State
 
 LOADING_AT_ONCE = 4
 """Threads that the app-server loads at once for one replay: other requests come in between."""
+
+
+_LeftKey = tuple[tuple[str, str], str]
+"""A departed client's principal (its identity) and program."""
 
 
 @attrs.define(eq=False, repr=False)
@@ -61,9 +66,7 @@ class Replays:
     clearance: DirectoryClearance
     _loading: dict[int, tuple[_Replay, str]] = attrs.field(factory=dict)
     """The replay and thread of each loading request, by wire id."""
-    _left: OrderedDict[tuple[tuple[str, str], str], dict[str, int]] = attrs.field(
-        factory=OrderedDict
-    )
+    _left: OrderedDict[_LeftKey, dict[str, int]] = attrs.field(factory=OrderedDict)
     """The threads that a client followed when it left, each with the seq since which it did."""
 
     def client_left(self, client: Client) -> None:
@@ -73,8 +76,25 @@ class Replays:
         key = (client.principal.identity, client.info.name)
         self._left[key] = dict(client.follows)
         self._left.move_to_end(key)
+        self._touch(key)
         while len(self._left) > self.state.limits.remembered_clients:
-            self._left.popitem(last=False)
+            self._touch(self._left.popitem(last=False)[0])
+
+    def _touch(self, key: _LeftKey) -> None:
+        if self.state.durable.wanted:
+            self.state.durable.touch("left", msgspec.json.encode(key).decode())
+
+    def saved(self, name: str) -> SavedFollows | None:
+        """Return what is saved of a departed client, by the name of its key."""
+        who, program = msgspec.json.decode(name, type=_LeftKey)
+        follows = self._left.get((who, program))
+        return None if follows is None else SavedFollows(who, program, follows)
+
+    def restore(self, saved: SavedFollows) -> None:
+        """Take in what a client followed that was attached to an earlier broker."""
+        key = (saved.who, saved.program)
+        self._left[key] = self._left.get(key, {}) | saved.threads
+        self._touch(key)
 
     def unfollowed(self, client: Client, thread: str) -> None:
         """Forget that the client's predecessor followed a thread which the client has left."""

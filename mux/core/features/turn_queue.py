@@ -162,6 +162,12 @@ class TurnQueueing:
         # After the answer, which tells the client the turn's id.
         self._notify(queue, "queued", turn)
 
+    def restore(self, queue: TurnQueue) -> None:
+        """Take in a queue of an earlier broker."""
+        self.state.turn_queues[queue.thread] = queue
+        starting = [queue.starting] if queue.starting is not None else []
+        self._last = max([self._last, *(turn.id for turn in (*queue.turns, *starting))])
+
     # ── started ───────────────────────────────────────────────────────────────────────────────
 
     @property
@@ -184,6 +190,7 @@ class TurnQueueing:
                 self._start(queue)
             if not queue.turns and queue.starting is None:
                 del self.state.turn_queues[queue.thread]
+                self.state.durable.touch("queue", queue.thread)
                 self.state.release_candidates.add(queue.thread)
         for thread in list(self._undecided):
             self._decide(thread)
@@ -203,6 +210,7 @@ class TurnQueueing:
             return
         queue.starting = turn
         queue.request = self.client_requests.queued_turn(queue.thread, turn)
+        self.state.durable.touch("queue", queue.thread)
         self.client_requests.submit(queue.request)
 
     def _refused_by_now(self, thread: str, turn: QueuedTurn) -> str:
@@ -385,6 +393,7 @@ class TurnQueueing:
         actor: Owner | None = None,
     ) -> None:
         """Notify followers that know the broker, and whoever queued the turn, of a change."""
+        self.state.durable.touch("queue", queue.thread)
         change = {
             "what": what,
             "id": of.id if of is not None else None,

@@ -81,6 +81,22 @@ class AppServer:
         self.state, self.generation, self.started = AppServerState.INITIALIZING, generation, now
         self.greetings.clear()
 
+    def go_on(
+        self,
+        generation: int,
+        result: dict[str, bytes],
+        greetings: dict[str, list[bytes]],
+        now: float,
+    ) -> None:
+        """Go on with a life whose handshake an earlier broker has done.
+
+        Raises ``msgspec.DecodeError``.
+        """
+        self.state, self.generation, self.started = AppServerState.RESUMING, generation, now
+        self.result = {name: msgspec.Raw(value) for name, value in result.items()}
+        self.user_agent = msgspec.json.decode(self.result["userAgent"], type=str)
+        self.greetings = greetings
+
     def end(self) -> None:
         """End the life: the process is gone.
 

@@ -35,6 +35,7 @@ from mux.core.protocol.journal_entry import Entry, with_cursor, with_seq
 from mux.core.state.app_server import AppServer, Introduction
 from mux.core.state.backlog import NOT_NUMBERED, Backlog
 from mux.core.state.client import Client
+from mux.core.state.durable import Durable
 from mux.core.state.journal import Journal
 from mux.core.state.pending_requests import PendingRequests
 from mux.core.state.scheduler import RequestScheduler
@@ -61,6 +62,8 @@ class State:
     introduction: Introduction
     journal: Journal
     pending_requests: PendingRequests
+    durable: Durable = attrs.field(factory=Durable)
+    """What the next broker needs, as far as it has changed."""
     policies: Policies = attrs.field(factory=Policies)
     appserver: AppServer = attrs.field(factory=AppServer)
     clients: dict[ClientId, Client] = attrs.field(factory=dict)
@@ -68,8 +71,8 @@ class State:
     threads: Threads = attrs.field(init=False)
     turn_queues: dict[str, TurnQueue] = attrs.field(factory=dict)
     """Turns that wait, by thread. A thread with no queued turn has no entry."""
-    scoped_ids: ScopedIds = attrs.field(factory=ScopedIds)
-    tool_owners: ToolOwners = attrs.field(factory=ToolOwners)
+    scoped_ids: ScopedIds = attrs.field(init=False)
+    tool_owners: ToolOwners = attrs.field(init=False)
     now: float = 0.0
     """The time of the event being handled, in seconds of the broker's clock."""
     next_wakeup: float = NEVER
@@ -91,7 +94,12 @@ class State:
 
     def __attrs_post_init__(self) -> None:
         self.scheduler = RequestScheduler(self.limits)
-        self.threads = Threads(self.clients, most_unclaimed=self.limits.mentioned_threads)
+        self.threads = Threads(
+            self.clients, most_unclaimed=self.limits.mentioned_threads, durable=self.durable
+        )
+        self.scoped_ids = ScopedIds(self.durable)
+        self.tool_owners = ToolOwners(self.durable)
+        self.pending_requests.durable = self.durable
 
     # ── sending ───────────────────────────────────────────────────────────────────────────────
 
