@@ -255,8 +255,7 @@ async def test_a_client_that_replays_has_everything_once() -> None:
 
 
 def _seq(message: Any) -> int | None:
-    told = message.get("appmux") if isinstance(message, dict) else None
-    return told.get("seq") if isinstance(told, dict) else None
+    return message.get("seq") if isinstance(message, dict) else None
 
 
 async def test_watches_and_processes_of_a_lost_connection_are_ended() -> None:
