@@ -42,7 +42,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "cli": ANYTHING,
     "server": {
         "access", "config", "core", "dispatcher", "downstream", "host", "notices", "outbox", "push",
-        "storage", "upstream",
+        "shells", "storage", "upstream",
     },
     "host": {"access", "client", "config", "core", "downstream.unix_socket"},
     "downstream": {"access", "config", "core", "dispatcher", "outbox"},
@@ -53,7 +53,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "storage": {"config", "core.protocol"},
     "stdio": {"config.codex_binary", "config.locate", "core.protocol"},
     "demo": {"client"},
-    "dispatcher": {"core", "outbox"},
+    "dispatcher": {"core", "outbox", "shells"},
+    "shells": {"core"},
     "config": {"core"},
     "client": {"config.locate"},
     "outbox": set(),
@@ -65,6 +66,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 CORE_LAYERS: list[set[str]] = [
     {"status_report"},
     {"broker"},
+    {"client_messages"},
     {"notifications"},
     {"responses"},
     {"wiring"},

@@ -67,9 +67,9 @@ class DeviceRequests:
     """True if WebSocket listeners accept clients without a token."""
     record: Callable[[str, dict[str, object]], None]
     """``record(kind, fields)`` puts a change into the audit log."""
-    changed: Callable[[], None] = lambda: None
+    changed: Callable[[], None]
     """Called when a device connects, leaves, or gets another name or other scopes."""
-    revoked: Callable[[str], None] = lambda _id: None
+    revoked: Callable[[str], None]
     """Called with the id of a device that was revoked."""
     pairing: Pairing = attrs.field(init=False)
     _live: dict[ClientId, tuple[str, str]] = attrs.field(factory=dict)
