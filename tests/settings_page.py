@@ -22,14 +22,14 @@ HEAD: Final = """\
 
 <!-- Made by `make settings` from mux/config/model.py: change the reasons there. -->
 
-A setting is a key of a TOML file, a variable or a flag. The file is `~/.config/appmux/config.toml` on
-Linux, or the one that `--config` names. A flag goes over a variable, a variable over the file. A wrong
-key or value is an error that names it and says where it stands. `appmux config` shows every setting,
-its value, and where that came from.
+A setting is a key of a TOML file, a variable or a flag. The file is
+`~/.config/appmux/config.toml` on Linux, or the one that `--config` names. A flag goes over a
+variable, a variable over the file. A wrong key or value is an error that names it and says where
+it stands. `appmux config` shows every setting, its value, and where that came from.
 
 The variable of a key is `APPMUX_`, then the key in capitals with `_` for each dot:
-`APPMUX_LIMITS_IN_FLIGHT` is `limits.in_flight`. A list is written there as in TOML. Times are seconds,
-sizes are bytes. A path in the file starts from where the file is.
+`APPMUX_LIMITS_IN_FLIGHT` is `limits.in_flight`. A list is written there as in TOML. Times are
+seconds, sizes are bytes. A path in the file starts from where the file is.
 """
 
 

@@ -1,8 +1,8 @@
 """Build the wheel and the sdist, check both, and try both without the clone.
 
-Run by `make release`, from the environment that `make` set up. Each artefact is installed into an empty
-environment of its own; there the demo runs, and a broker is started, asked and stopped. Nothing is
-uploaded: the last line says what to type for that.
+Run by `make release`, from the environment that `make` set up. Each artefact is installed into an
+empty environment of its own; there the demo runs, and a broker is started, asked and stopped.
+Nothing is uploaded: the last line says what to type for that.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 DIST: Final = ROOT / "dist"
 
 SERVING_SECONDS: Final = 30.0
-"""How long a broker of the artefact may take to answer `appmux status`: a cold start on a slow disk."""
+"""A broker of the artefact answers `appmux status` after this at the latest: a cold start, slow disk."""
 
 
 def main() -> None:
@@ -50,7 +50,7 @@ def _version() -> str:
     """Return the version, which stands in `mux/__init__.py` alone."""
     found = re.search(r'^__version__ = "([^"]+)"$', (ROOT / "mux/__init__.py").read_text(), re.M)
     if found is None:
-        sys.exit("mux/__init__.py has no line `__version__ = \"…\"`")
+        sys.exit('mux/__init__.py has no line `__version__ = "…"`')
     return found[1]
 
 
