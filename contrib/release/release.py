@@ -24,7 +24,7 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 DIST: Final = ROOT / "dist"
 
 SERVING_SECONDS: Final = 30.0
-"""A broker of the artefact answers `appmux status` after this at the latest: a cold start, slow disk."""
+"""A broker of the artefact answers `appmux status` within this: a cold start on a slow disk."""
 
 
 def main() -> None:
