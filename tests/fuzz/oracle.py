@@ -58,7 +58,7 @@ class Seen:
     names: Any = None
     may_be_refused: bool = False
     binary: int = 0
-    """Binary messages that it sent: each is refused under no id, at once or when it has caught up."""
+    """Binary messages that it sent. Each is refused under no id, perhaps when it has caught up."""
     closed: bool = False
 
 
