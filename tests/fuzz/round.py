@@ -129,8 +129,7 @@ class Round:
             self.lagging.add(client)
             self._tell(events.ClientLags(client))
         elif kind < 0.95:
-            self.oracle.clients[client].may_be_refused = True
-            self.oracle.clients[client].asking = None
+            self.oracle.clients[client].binary += 1
             self._tell(events.ClientSentBinary(client))
         else:
             self._tell(events.ClientAccessEnded(client, "revoked"))
