@@ -104,9 +104,9 @@ class Notices:
         self.escalation.due = NEVER
         self._raise_what_waits()
         self._watch_app_server()
-        if self.state.notices.open:
+        if self.state.notices.unended:
             glance = self.attention.glance()
-            for each in list(self.state.notices.open.values()):
+            for each in list(self.state.notices.unended.values()):
                 self._weigh(each, glance)
         self._seen = self._changes()
         self.state.wake_at(self.escalation.due)
@@ -123,15 +123,17 @@ class Notices:
             and request.rule.scope == "approve"  # others don't wait for a person
             and not request.answered
         }
-        for each in list(self.state.notices.open.values()):
+        for each in list(self.state.notices.unended.values()):
             if each.request is not None and each.notice.subject not in waiting:
                 self.end(each.notice.subject, self._how_it_ended(each.request))
         for subject, request in waiting.items():
             if self.state.notices.was_raised(subject):
                 continue
             notice = self._of_request(subject, request)
-            self.state.notices.open[subject] = OpenNotice(notice, request)
-            self.escalation.log_decision(self.state.notices.open[subject], "raised", request.method)
+            self.state.notices.unended[subject] = OpenNotice(notice, request)
+            self.escalation.log_decision(
+                self.state.notices.unended[subject], "raised", request.method
+            )
 
     def _of_request(self, subject: str, request: ServerRequest) -> Notice:
         params, item = params_of(request), item_about(self.state, request)
@@ -214,11 +216,11 @@ class Notices:
         if suppressed is not None:
             self.escalation.log_decision(each, "suppressed", suppressed)
             return each
-        self.state.notices.open[notice.subject] = each
+        self.state.notices.unended[notice.subject] = each
         self.escalation.push_due(each)
         self.state.wake_at(self.escalation.due)
         if not each.sent and each.settled:
-            del self.state.notices.open[notice.subject]
+            del self.state.notices.unended[notice.subject]
         self._forget_oldest()
         return each
 
@@ -226,13 +228,13 @@ class Notices:
 
     def end_all(self, thread: str, reason: str, *, also_waiting: bool) -> None:
         """End a thread's notices; those of requests only if ``also_waiting``."""
-        for each in list(self.state.notices.open.values()):
+        for each in list(self.state.notices.unended.values()):
             if each.notice.thread == thread and (also_waiting or each.request is None):
                 self.end(each.notice.subject, reason)
 
     def end(self, subject: str, reason: str) -> None:
         """End a notice, if it is open: it is withdrawn wherever it was sent."""
-        each = self.state.notices.open.pop(subject, None)
+        each = self.state.notices.unended.pop(subject, None)
         if each is None:
             return
         if each.sent:
@@ -242,10 +244,10 @@ class Notices:
 
     def _forget_oldest(self) -> None:
         informing = [
-            subject for subject, each in self.state.notices.open.items() if each.request is None
+            subject for subject, each in self.state.notices.unended.items() if each.request is None
         ]
         for subject in informing[:-MOST_OPEN]:
-            del self.state.notices.open[subject]
+            del self.state.notices.unended[subject]
 
     # ── earlier lives ─────────────────────────────────────────────────────────────────────────
 
@@ -267,7 +269,9 @@ class Notices:
                 self._push_lost(old)
             else:
                 sent = dict.fromkeys(old.devices)
-                self.state.notices.open[old.subject] = OpenNotice(notice, sent=sent, settled=True)
+                self.state.notices.unended[old.subject] = OpenNotice(
+                    notice, sent=sent, settled=True
+                )
         self._forget_oldest()
 
     def _push_lost(self, old: RestoredNotice) -> None:
@@ -275,7 +279,7 @@ class Notices:
         if not old.unsent or self.state.notices.was_raised(notice.subject):
             return
         each = OpenNotice(notice, sent=dict.fromkeys(old.unsent), settled=True)
-        self.state.notices.open[notice.subject] = each
+        self.state.notices.unended[notice.subject] = each
         self.escalation.log_decision(each, "raised", "the broker ended while it was on its way")
         for device in old.unsent:
             self.state.count("notice/sent")

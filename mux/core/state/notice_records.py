@@ -41,7 +41,7 @@ class OpenNotice:
 class NoticeRecords:
     """What is known of notices and of what they come from."""
 
-    open: dict[str, OpenNotice] = attrs.field(factory=dict)
+    unended: dict[str, OpenNotice] = attrs.field(factory=dict)
     """The notices that aren't over, by subject."""
     raised: OrderedDict[str, None] = attrs.field(factory=OrderedDict)
     """Subjects that were raised, in this life or an earlier one."""
