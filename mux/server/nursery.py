@@ -236,7 +236,7 @@ class RunningServer:
         self._stop.set()
 
     def _state(self) -> app_server.AppServerState:
-        return self.dispatcher.broker.state.appserver.state
+        return self.dispatcher.broker.app_server_state
 
     def ready(self) -> bool:
         """Return whether all is well, as ``/readyz`` reports it."""
