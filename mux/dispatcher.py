@@ -159,7 +159,7 @@ class Dispatcher:
 
     def ready(self) -> bool:
         """Return whether the app-server can be used."""
-        return self.broker.state.appserver.state is AppServerState.READY
+        return self.broker.app_server_state is AppServerState.READY
 
     def handle(self, event: Event) -> None:
         """Let the core handle an event, and perform the commands that it returns."""

@@ -117,14 +117,14 @@ class DeviceRequests:
         return len(clients)
 
     def _rename(self, client: ClientId, device: Device) -> None:
-        before = self.dispatcher.broker.state.clients[client].principal
+        before = self.dispatcher.broker.principal_of(client)
         self.dispatcher.handle(DeviceRenamed(client, structs.replace(before, name=device.name)))
 
     # -- requests ----------------------------------------------------------------------------------
 
     def answer(self, asked: AnswerOutside) -> object:
         """Return the result of a request about devices. Raises ``AppmuxError``."""
-        actor = self.dispatcher.broker.state.clients[asked.client].principal
+        actor = self.dispatcher.broker.principal_of(asked.client)
         match asked.method:
             case "mux/pairing/begin":
                 return self._begin(asked.client, actor, _read(asked, BeginParams))

@@ -23,6 +23,8 @@ awaits, reads a clock, or fails half-way: an event is handled whole.
 
 from __future__ import annotations
 
+import msgspec
+
 from mux.core import audit_events
 from mux.core.client_messages import ClientRouter
 from mux.core.commands import Command
@@ -52,15 +54,17 @@ from mux.core.events import (
     UpstreamSent,
     UpstreamStarted,
 )
+from mux.core.features.approval_list import item_about, params_of
 from mux.core.features.voting import Voting
 from mux.core.limits import Limits
 from mux.core.notifications import NotificationRouter
 from mux.core.policy.approval_policy import Policies
 from mux.core.policy.notice import Timing
+from mux.core.policy.principal import ClientId, Principal
 from mux.core.protocol import jsonrpc
 from mux.core.protocol.jsonrpc import BadMessageError
 from mux.core.responses import ResponseRouter
-from mux.core.state.app_server import Introduction
+from mux.core.state.app_server import AppServerState, Introduction
 from mux.core.state.backlog import Backlog
 from mux.core.state.client import Client
 from mux.core.state.durable import Durable
@@ -79,6 +83,14 @@ _NO_NEWS = frozenset(
 )  # fmt: skip
 """Events that change neither who looks at what nor who may be notified, so notices stay as they
 are."""
+
+
+class WaitingRequest(msgspec.Struct, frozen=True):
+    """A server request that waits for an answer, as JSON texts."""
+
+    params: bytes
+    item: bytes
+    """The item that it is about; ``null`` if it is about none."""
 
 
 class Broker:
@@ -132,9 +144,28 @@ class Broker:
         self._replays = parts.replays
         self._presence = parts.presence
         self._notices = parts.notices
+        self._notice_triggers = parts.notice_triggers
         self._shared_titles = parts.shared_titles
         self._turn_queueing = parts.turn_queueing
         self._clearance = parts.clearance
+
+    # ── what shells ask ───────────────────────────────────────────────────────────────────────
+
+    @property
+    def app_server_state(self) -> AppServerState:
+        """The stage of the app-server's life."""
+        return self.state.appserver.state
+
+    def principal_of(self, client: ClientId) -> Principal:
+        """Return who an attached client is."""
+        return self.state.clients[client].principal
+
+    def waiting_request(self, id: str) -> WaitingRequest | None:
+        """Return the server request that waits for an answer under this id; None if none does."""
+        request = self.state.pending_requests.get(id.encode())
+        if request is None or request.answered:
+            return None
+        return WaitingRequest(params_of(request), item_about(self.state, request))
 
     @property
     def voting(self) -> Voting:
@@ -188,7 +219,7 @@ class Broker:
             state.read_on()
         if state.release_candidates or state.threads.crowded:
             self._subscriptions.let_go()
-        if self.recovery.restart_asked:
+        if state.restart.asked:
             self.recovery.stop_if_quiet()
         if state.threads.changes != self._presence.seen:
             self._presence.audience_changed()
@@ -228,7 +259,7 @@ class Broker:
                 state.record("appserver/exited", generation=generation, why=reason)
                 # Before `recovery.exited`, which ends turns and requests: features that must know
                 # what ran. After it: those that must know whether another app-server comes.
-                self._notices.app_server_ends()
+                self._notice_triggers.app_server_ends()
                 self._shared_titles.upstream_gone()
                 self._turn_queueing.app_server_gone()
                 self._local_resumes.upstream_gone()

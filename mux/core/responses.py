@@ -14,7 +14,6 @@ import msgspec
 from mux.core import audit_events
 from mux.core.commands import KillUpstream
 from mux.core.features import turn_interrupts
-from mux.core.features.client_requests import STARTS
 from mux.core.features.deduplication import REVERT
 from mux.core.features.shared_titles import LOADED
 from mux.core.features.turn_interrupts import INTERRUPT
@@ -56,10 +55,7 @@ class ResponseRouter:
     def _settle(self, request: Request, line: bytes, *, failed: bool) -> None:
         """Apply what the answer changes, and send it to the client that asked."""
         # Its slot is free first: whatever follows may submit another request.
-        self.parts.state.scheduler.answered(request)
-        if request.rule.begins or request.method in STARTS:
-            self.parts.state.durable.touch("wire", str(request.wire))
-        self.parts.client_requests.wires_lately.append(request.wire)
+        self.parts.client_requests.answered(request)
         audit_events.answered(self.parts.state, request, line, failed=failed)
         if request.client is None and self._settle_own(request, line, failed=failed):
             return
@@ -78,7 +74,7 @@ class ResponseRouter:
             line = self._as_client_may_see(client, request, line)
         named: dict[str, bool] = {}
         if request.rule.route is Route.FOLLOW and not failed:
-            self.parts.notices.joined(line)
+            self.parts.notice_triggers.joined(line)
             named, line = self.parts.subscriptions.before_answer(request, client, line)
         # Before `subscriptions.begun`, which notes the turn: afterwards each turn has run before.
         steered = (

@@ -15,6 +15,7 @@ from mux.core.features.durability import Durability
 from mux.core.features.handover import Handover
 from mux.core.features.handshake import Handshakes
 from mux.core.features.local_resume import LocalResumes
+from mux.core.features.notice_triggers import NoticeTriggers
 from mux.core.features.notices import Notices
 from mux.core.features.presence import Presence
 from mux.core.features.recovery import Recovery
@@ -42,6 +43,7 @@ class Features:
     presence: Presence
     attention: Attention
     notices: Notices
+    notice_triggers: NoticeTriggers
     shared_titles: SharedTitles
     turn_queueing: TurnQueueing
     clearance: DirectoryClearance
@@ -58,19 +60,12 @@ class Features:
         recovery = Recovery(state, client_requests, server_requests)
         attention = Attention(state, timing)
         presence = Presence(state)
+        notices = Notices(state, attention, timing, life)
         clearance = DirectoryClearance(state, client_requests)
-        replays = Replays(state, client_requests, clearance)
         turn_queueing = TurnQueueing(state, client_requests, deduplicator, recovery)
-        durability = Durability(state, deduplicator, replays)
+        durability = Durability(state)
         handover = Handover(
-            state,
-            client_requests,
-            server_requests,
-            deduplicator,
-            turn_queueing,
-            replays,
-            recovery,
-            durability,
+            state, client_requests, server_requests, turn_queueing, recovery, durability
         )
         return cls(
             state=state,
@@ -80,10 +75,11 @@ class Features:
             subscriptions=Subscriptions(state, client_requests, server_requests, clearance),
             local_resumes=LocalResumes(state, client_requests),
             recovery=recovery,
-            replays=replays,
+            replays=Replays(state, client_requests, clearance),
             presence=presence,
             attention=attention,
-            notices=Notices(state, attention, timing, life),
+            notices=notices,
+            notice_triggers=NoticeTriggers(state, notices),
             shared_titles=SharedTitles(state, client_requests, recovery),
             turn_queueing=turn_queueing,
             clearance=clearance,

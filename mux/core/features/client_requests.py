@@ -59,8 +59,6 @@ class ClientRequests:
     """The requests answered last, which may still be the cause of a notice."""
     here: list[Request] = attrs.field(factory=list)
     """Requests whose turn has come and which the broker carries out itself (``replay``)."""
-    _wire: int = 0
-    """The last wire id given."""
 
     def ask(self, client: Client, message: ClientMessage, rule: RequestRule) -> None:
         """Rewrite a client's request and submit it."""
@@ -108,13 +106,13 @@ class ClientRequests:
         return request
 
     def _next_wire(self) -> int:
-        self._wire += 1
-        self.state.durable.uses_wire(self._wire)
-        return self._wire
+        self.state.last_wire += 1
+        self.state.durable.uses_wire(self.state.last_wire)
+        return self.state.last_wire
 
     def go_on_from(self, wire: int) -> None:
         """Use no wire id up to this one: an earlier broker did."""
-        self._wire = wire
+        self.state.last_wire = wire
         self.state.durable.uses_wire(wire)
 
     def restore(self, request: Request) -> None:
@@ -147,6 +145,13 @@ class ClientRequests:
             self.state.scoped_ids.release(request.client, request.claim)
         self.deduplicator.settled(request, _NEVER_SENT)
         audit_events.lost(self.state, request)
+
+    def answered(self, request: Request) -> None:
+        """Remove an answered request from those upstream."""
+        self.state.scheduler.answered(request)
+        if request.rule.begins or request.method in STARTS:
+            self.state.durable.touch("wire", str(request.wire))
+        self.wires_lately.append(request.wire)
 
     def remember(self, request: Request) -> None:
         """Remember an answered request, which may still be the cause of a notice."""

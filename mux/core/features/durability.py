@@ -13,8 +13,6 @@ from collections.abc import Callable
 import attrs
 
 from mux.core.commands import SaveState
-from mux.core.features.deduplication import Deduplicator
-from mux.core.features.replay import Replays
 from mux.core.state import durable
 from mux.core.state.durable import (
     Key,
@@ -42,8 +40,6 @@ class Durability:
     """Reads the facts of touched keys."""
 
     state: State
-    deduplicator: Deduplicator
-    replays: Replays
     _saved: dict[Key, bytes] = attrs.field(factory=dict)
     """What was saved last."""
 
@@ -154,7 +150,7 @@ class Durability:
         )
 
     def _sent(self, name: str) -> SavedMessage | None:
-        return self.deduplicator.saved(name)
+        return self.state.sent_messages.saved(name)
 
     def _wire(self, name: str) -> SavedRequest | None:
         request = self.state.scheduler.upstream.get(int(name))
@@ -175,7 +171,7 @@ class Durability:
         return SavedFollows(client.principal.identity, client.info.name, dict(client.follows))
 
     def _left(self, name: str) -> SavedFollows | None:
-        return self.replays.saved(name)
+        return self.state.departed_clients.saved(name)
 
     def _tools(self, name: str) -> SavedTools | None:
         tools = [

@@ -24,10 +24,8 @@ import msgspec
 
 from mux.core.commands import KillUpstream, LoadExperimentalSchema
 from mux.core.features.client_requests import ClientRequests
-from mux.core.features.deduplication import Deduplicator
 from mux.core.features.durability import Durability
 from mux.core.features.recovery import Recovery
-from mux.core.features.replay import Replays
 from mux.core.features.server_requests import ServerRequests
 from mux.core.features.turn_queue import TurnQueueing
 from mux.core.protocol import jsonrpc
@@ -78,9 +76,7 @@ class Handover:
     state: State
     client_requests: ClientRequests
     server_requests: ServerRequests
-    deduplicator: Deduplicator
     turn_queueing: TurnQueueing
-    replays: Replays
     recovery: Recovery
     durability: Durability
     settle: Callable[[Request, bytes, bool], None] = attrs.field(init=False)
@@ -138,7 +134,7 @@ class Handover:
         for asked in sorted(kinds.all("request", SavedServerRequest), key=lambda each: each.id):
             self.server_requests.restore(asked)
         for message in kinds.all("sent", SavedMessage):
-            self.deduplicator.restore(message)
+            state.sent_messages.restore(message)
         queues = list(kinds.all("queue", SavedQueue))
         queued = {queue.wire: queue.thread for queue in queues if queue.wire}
         for request in sorted(kinds.all("wire", SavedRequest), key=lambda each: each.wire):
@@ -146,7 +142,7 @@ class Handover:
         for queue in queues:
             self._restore_queue(queue)
         for left in (*kinds.all("left", SavedFollows), *kinds.all("follows", SavedFollows)):
-            self.replays.restore(left)
+            state.departed_clients.restore(left)
         for name in kinds.names("follows"):
             state.durable.touch("follows", name)
         self._claims = list(kinds.all("claim", SavedClaim))

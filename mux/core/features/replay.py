@@ -9,8 +9,6 @@ client then needs a snapshot (``thread/resume``).
 
 from __future__ import annotations
 
-from collections import OrderedDict
-
 import attrs
 import msgspec
 
@@ -24,16 +22,11 @@ from mux.core.protocol.methods import OfferTo, Route, request_rule
 from mux.core.state.app_server import AppServerState
 from mux.core.state.backlog import Backlog
 from mux.core.state.client import Client
-from mux.core.state.durable import SavedFollows
 from mux.core.state.request import Request
 from mux.core.state.state import State
 
 LOADING_AT_ONCE = 4
 """Threads that the app-server loads at once for one replay: other requests come in between."""
-
-
-_LeftKey = tuple[tuple[str, str], str]
-"""A departed client's principal (its identity) and program."""
 
 
 @attrs.define(eq=False, repr=False)
@@ -59,51 +52,21 @@ class _Replay:
 
 @attrs.define(eq=False, repr=False)
 class Replays:
-    """Replays under way, and what departed clients followed (by principal and program)."""
+    """Replays under way."""
 
     state: State
     client_requests: ClientRequests
     clearance: DirectoryClearance
     _loading: dict[int, tuple[_Replay, str]] = attrs.field(factory=dict)
     """The replay and thread of each loading request, by wire id."""
-    _left: OrderedDict[_LeftKey, dict[str, int]] = attrs.field(factory=OrderedDict)
-    """The threads that a client followed when it left, each with the seq since which it did."""
 
     def client_left(self, client: Client) -> None:
         """Remember what a client followed, for its return."""
-        if client.info is None or not client.follows:
-            return
-        key = (client.principal.identity, client.info.name)
-        self._left[key] = dict(client.follows)
-        self._left.move_to_end(key)
-        self._touch(key)
-        while len(self._left) > self.state.limits.remembered_clients:
-            self._touch(self._left.popitem(last=False)[0])
-
-    def _touch(self, key: _LeftKey) -> None:
-        if self.state.durable.wanted:
-            self.state.durable.touch("left", msgspec.json.encode(key).decode())
-
-    def saved(self, name: str) -> SavedFollows | None:
-        """Return what is saved of a departed client, by the name of its key."""
-        who, program = msgspec.json.decode(name, type=_LeftKey)
-        follows = self._left.get((who, program))
-        return None if follows is None else SavedFollows(who, program, follows)
-
-    def restore(self, saved: SavedFollows) -> None:
-        """Take in what a client followed that was attached to an earlier broker."""
-        key = (saved.who, saved.program)
-        self._left[key] = self._left.get(key, {}) | saved.threads
-        self._touch(key)
+        self.state.departed_clients.remember(client)
 
     def unfollowed(self, client: Client, thread: str) -> None:
         """Forget that the client's predecessor followed a thread which the client has left."""
-        self._followed_before(client).pop(thread, None)
-
-    def _followed_before(self, client: Client) -> dict[str, int]:
-        """Return the threads that its predecessor followed when it left, and since which seq."""
-        name = client.info.name if client.info is not None else ""
-        return self._left.get((client.principal.identity, name), {})
+        self.state.departed_clients.followed_before(client).pop(thread, None)
 
     def asked(self, client: Client, message: ClientMessage) -> None:
         """Begin the replay that a client asks for, or refuse it."""
@@ -166,7 +129,7 @@ class Replays:
         if params.threadId is not None:
             return [params.threadId], []
         name = client.info.name if client.info is not None else ""
-        followed = self._followed_before(client)
+        followed = self.state.departed_clients.followed_before(client)
         for other in self.state.clients.values():
             # The client's previous connection may not be known to be gone yet.
             if other is not client and other.resembles(name, client.principal):
@@ -275,7 +238,7 @@ class Replays:
         state.answer(
             client.id, jsonrpc.result(replay.request.origin, answer), replay.request.method
         )
-        before = self._followed_before(client)
+        before = self.state.departed_clients.followed_before(client)
         before |= dict.fromkeys(before.keys() & set(answer.missing), _NEVER_HAD)
         follows = dict.fromkeys(client.follows, state.journal.head)
         follows |= dict.fromkeys(found, after)
