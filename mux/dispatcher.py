@@ -334,7 +334,7 @@ class Dispatcher:
         broker = {"version": mux.__version__, "pid": os.getpid()}
         facts = self.shells.status()
         whole["appServer"] |= facts.pop("appServer", {})
-        return {"broker": broker, **facts, **whole}
+        return {"broker": broker | facts.pop("broker", {}), **facts, **whole}
 
     def close_all(self, code: int, reason: str) -> None:
         """Close every client's connection."""

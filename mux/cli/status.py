@@ -122,6 +122,11 @@ class _Names:
         return ", ".join(f"{self.by_id.get(id) or '?'} #{id}" for id in ids) or "nobody"
 
 
+def _handover(broker: dict[str, Any]) -> list[tuple[str, str]]:
+    trouble = broker.get("handoverTrouble")
+    return [("handover", trouble)] if trouble else []
+
+
 def _broker(report: dict[str, Any]) -> RenderableType:
     lines = Table.grid(padding=(0, 2))
     lines.add_column(no_wrap=True)
@@ -129,6 +134,7 @@ def _broker(report: dict[str, Any]) -> RenderableType:
     broker = report["broker"]
     lines.add_row("appmux", _plain(f"{broker['version']}, pid {broker['pid']}"))
     for name, told in (
+        *_handover(broker),
         *_app_server(report["appServer"]),
         *_journal(report.get("store")),
         *_audit(report.get("audit")),

@@ -160,6 +160,7 @@ def reopen(address: Address, descriptor: int, certificate: Certificate | None) -
     """
     bound = socket.socket(fileno=descriptor)
     try:
+        bound.listen(BACKLOG)  # nothing changes but whose it is, for who asks the kernel
         if isinstance(address, TcpAddress):
             url = f"ws://{attrs.evolve(address, port=bound.getsockname()[1])}"
             listener = Listener(url, "ws", Listening(bound), tuned=HANDED_ON, local=address.local)

@@ -41,6 +41,8 @@ def fork_broker(channel: int, sockets: int, hangup_ignored: bool) -> int:
         _become_broker(hangup_ignored)
         if sockets:
             os.environ["LISTEN_PID"] = str(os.getpid())
+        else:
+            os.environ.pop("LISTEN_PID", None)  # it might be the broker's by chance
         os.environ[VARIABLE] = str(channel)
     return pid
 
@@ -58,6 +60,8 @@ def start_broker(
         own = dict(environ)
         if sockets:
             own["LISTEN_PID"] = str(os.getpid())
+        else:
+            own.pop("LISTEN_PID", None)
         for descriptor in range(INHERITED, INHERITED + sockets):
             os.set_inheritable(descriptor, True)
         _restore_signals()

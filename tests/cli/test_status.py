@@ -210,7 +210,7 @@ async def test_the_whole_of_it_beside_a_real_broker() -> None:
         assert (done.returncode, done.stderr) == (0, "")
         assert f"unix://{broker.socket}" in done.stdout
         assert broker.url in done.stdout
-        assert f"appmux        0.1.0, pid {broker.process.pid}" in done.stdout
+        assert f"appmux        0.1.0, pid {broker.broker_pid}" in done.stdout
         assert row(done.stdout, turn) == [thread, "active", turn, "desk #1, phone #2"]
         assert row(done.stdout, APPROVAL)[:3] == [str(asked["id"]), APPROVAL, thread]
         assert "desk #1, phone #2" in row(done.stdout, APPROVAL)
@@ -242,7 +242,7 @@ async def test_a_broker_that_was_killed(tmp_path: Path) -> None:
 async def test_the_next_listener_where_the_first_is_gone() -> None:
     async with brokered() as broker:
         answer = await status.ask([f"unix://{broker.home.root}/gone.sock", broker.url])
-        assert answer["broker"]["pid"] == broker.process.pid
+        assert answer["broker"]["pid"] == broker.broker_pid
 
 
 async def test_a_listener_that_asks_for_a_token() -> None:

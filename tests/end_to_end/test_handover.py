@@ -37,15 +37,9 @@ AWARE: Json = {"extensions": {"appmux": {"version": 1}}}
 LISTENING = "listening on: ws://"
 
 
-def broker_pid(running: Native) -> int:
-    """The process of the broker, which isn't that of `appmux serve`."""
-    [lock] = running.home.home.glob(".local/state/appmux/broker.lock")
-    return int(lock.read_text())
-
-
 async def kill_broker(running: Native) -> None:
     """Kill the broker, without waiting for the next one."""
-    pid = broker_pid(running)
+    pid = running.broker_pid
     assert pid != running.process.pid
     os.kill(pid, signal.SIGKILL)
     await eventually(lambda: ended(pid), "the broker's end")

@@ -182,7 +182,7 @@ async def test_a_life_of_the_service(managed: Managed) -> None:
     done = await appmux("setup", "--yes")
     assert f"ready at {managed.url}" in done.output
     token = managed.token.read_text().strip()
-    assert (await hello(managed.url, token))["broker"]["pid"] == await main_pid()
+    assert (await hello(managed.url, token))["broker"]["supervisor"] == await main_pid()
     async with connect_unix(managed.control) as peer:
         await peer.initialize("one")
         await _sandbox_works(peer, managed)

@@ -143,7 +143,7 @@ async def test_one_that_ends_already_is_waited_for() -> None:
 async def test_what_isnt_codexs_is_never_asked_to_stop() -> None:
     async with brokered() as other:
         said = await refused(other.home, "--take-over")
-        assert f"process {other.process.pid}" in said
+        assert f"process {other.broker_pid}" in said
         assert "listens there; stop it" in said
         async with client(other, "still"):
             pass

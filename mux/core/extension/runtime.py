@@ -92,10 +92,17 @@ class Restarted(msgspec.Struct):
 
 
 class BrokerShown(msgspec.Struct):
-    """The broker's own process."""
+    """The broker's own process. ``supervisor``: the process of ``appmux serve``, which outlives it.
+
+    ``handovers``: brokers before it that had the same supervisor. ``handoverTrouble``: why the next
+    one couldn't go on with this one's app-server, or why this one couldn't.
+    """
 
     version: str
     pid: int
+    supervisor: int | None
+    handovers: int
+    handoverTrouble: str | None
 
 
 class AppServerShown(msgspec.Struct):
@@ -272,7 +279,7 @@ _THREAD = "0199f3a2-51c4-7a10-8f6e-3d2b1c0a9e87"
 
 _STATUS = Status(
     asker=7,
-    broker=BrokerShown("0.1.0", 4711),
+    broker=BrokerShown("0.1.0", 4711, None, 0, None),
     appServer=AppServerShown(
         version="0.163.0",
         state="ready",
