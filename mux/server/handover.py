@@ -25,14 +25,11 @@ from mux.downstream.listener import Listener
 from mux.downstream.tls import Certificate
 from mux.downstream.unix_socket import ListenError
 from mux.storage import broker_state
-from mux.storage.broker_state import BrokerState, Saved
+from mux.storage.broker_state import EPOCH, BrokerState, Saved
 from mux.storage.journal import Store, StoreError
 from mux.storage.journal_writer import Rest
 from mux.upstream.process import PROCESS, Inheritance, end
 from mux.upstream.supervised import Supervision
-
-EPOCH = "epoch/"
-"""The key under which the journal's epoch stands in the broker's state."""
 
 REPLAYED_BYTES = 64 * 1024 * 1024
 """Most bytes of the journal that are read for the items that run; a day's work of one agent."""
@@ -62,15 +59,9 @@ class Kept:
     """What this broker keeps for the next one, and what it has of an earlier one."""
 
     state: BrokerState
-    store: Store
     inheritance: Inheritance | None
     clients: int
     """No client number up to this one is used again."""
-
-    def keep(self, entry: Entry) -> None:
-        """Keep an entry of the journal, there and here."""
-        self.store.append(entry)
-        self.state.keep(entry)
 
 
 def left_behind(supervision: Supervision | None, state_dir: Path) -> Left | None:
@@ -104,14 +95,9 @@ async def begin(supervision: Supervision, left: Left | None, store: Store) -> Ke
                 hearing.start_soon(supervision.run)
                 await end(supervision.take(supervision.left))
                 hearing.cancel_scope.cancel()
-        state = BrokerState(path, lambda: store.written)
-        state.put(EPOCH, store.epoch.encode())
-        state.rotate()
-        return Kept(state, store, None, 0)
+        return Kept(BrokerState.begin(path, store, None), None, 0)
     saved = left.saved
-    state = BrokerState.going_on(path, lambda: store.written, saved)
-    state.put(EPOCH, store.epoch.encode())
-    state.rotate()
+    state = BrokerState.begin(path, store, saved)
     running = supervision.left
     assert running is not None
     event = UpstreamHandedOver(saved.values, await _running_entries(store, saved))
@@ -119,7 +105,7 @@ async def begin(supervision: Supervision, left: Left | None, store: Store) -> Ke
     clients = max(
         (durable.decode(v, int) for k, v in saved.values.items() if k == "clients/"), default=0
     )
-    return Kept(state, store, inheritance, clients)
+    return Kept(state, inheritance, clients)
 
 
 async def _running_entries(store: Store, saved: Saved) -> tuple[Entry, ...]:

@@ -24,7 +24,6 @@ from mux.config.model import Config
 from mux.core.broker import Broker
 from mux.core.events import ExperimentalSchemaLoaded
 from mux.core.policy import notice
-from mux.core.protocol.journal_entry import Entry
 from mux.core.state import app_server
 from mux.dispatcher import Dispatcher
 from mux.downstream import listener
@@ -193,10 +192,9 @@ def _assemble(
     )
     dispatcher = Dispatcher(broker, debug=config.log.level == "debug")
     upstream = Upstream((codex, "app-server", *config.codex_args), dispatcher, supervision)
-    keep: Callable[[Entry], None] = store.append
     save: Callable[[str, bytes | None], None] = handover.ignore_save
     if kept is not None:
-        keep, save = kept.keep, kept.state.put
+        save = kept.state.put
         upstream.durable, upstream.inheritance = kept.state, kept.inheritance
         dispatcher.go_on_from(kept.clients)
         dispatcher.writes.before = kept.state.commit
@@ -239,7 +237,7 @@ def _assemble(
         connections=devices,
         notices=notices.delivery,
         save=save,
-        keep=keep,
+        keep=store.append,
         read_journal=reads.read,
         record=audit.record,
         resolve=directories.resolve,

@@ -1,31 +1,31 @@
 """What the next broker needs of this one, on the disk before it matters: ``broker-state``.
 
-The file is a log of batches. A batch is written at once, before anything goes out that follows from
-it: before a client or the app-server is sent a byte. It isn't synced: a process that is killed
-loses no write, and after a power cut there is no app-server to go on with. Its records:
+The file is a log. What an event changes is written in one batch, before anything goes out that
+follows from it: before a client or the app-server is sent a byte. It isn't synced: a process that
+is killed loses no write, and after a power cut there is no app-server to go on with. It holds:
 
-    put    a key, and a value or nothing
-    entry  an entry of the journal, which has it some 50 ms later
-    read   bytes that were read from the app-server's stdout, before they are handled
-    done   how many of these bytes are handled, with all that follows from them
+    puts     a key each, and a value or nothing
+    entries  of the journal, which has them some 50 ms later
+    read     bytes that were read from the app-server's stdout, before they are handled
+    done     how many of these bytes are handled, with all that follows from them
 
 So what was read is handled once, also if the broker is killed in the middle of it: the next one
-finds it here. A batch that was written in part (its checksum tells) counts as not written: nothing
-of it went out. When the file has become large it is replaced by a new one, of what still counts.
+finds it here. A record that was written in part counts as not written: nothing of it went out. When
+the file has become large it is replaced by a new one, of what still counts.
 
 If the disk doesn't take it the file is removed, as half a truth is none: the next broker then
-begins with an app-server of its own. It is tried again with the next batch.
+begins with an app-server of its own. It is tried again later.
 
-Used by: ``server``, which opens it; ``dispatcher``, by ``put`` and ``keep``; ``upstream``, by
-``heard`` and ``handled``.
+Used by: ``server``, which opens it; ``dispatcher``, by ``put``; ``journal``, by ``fresh``;
+``upstream``, by ``heard`` and ``handled``.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import struct
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -36,6 +36,7 @@ import structlog
 
 from mux.core.protocol.journal_entry import Entry
 from mux.posix import private_file
+from mux.storage.journal import Store
 from mux.storage.json_file import NEW
 
 FILE: Final = "broker-state"
@@ -55,8 +56,13 @@ ROTATE_SHARE: Final = 8
 AGAIN_AFTER: Final = 64
 """Batches after which a file that couldn't be written is tried again."""
 
-_HEAD: Final = struct.Struct("<II")
-"""Of a batch: its length and its checksum."""
+READ: Final = 1
+BATCH: Final = 2
+_HEAD: Final = struct.Struct("<BQ")
+"""Of a record: its kind, and the length of its content."""
+
+EPOCH: Final = "epoch/"
+"""The key under which the journal's epoch stands."""
 
 log = structlog.get_logger()
 
@@ -65,8 +71,7 @@ class Batch(msgspec.Struct, array_like=True):
     """What is written at once."""
 
     puts: dict[str, bytes | None] = msgspec.field(default_factory=dict)
-    entries: list[tuple[int, str | None, str, bytes]] = msgspec.field(default_factory=list)
-    read: bytes = b""
+    entries: list[Entry] = msgspec.field(default_factory=list)
     done: int = 0
     renewed: bool = False
     """True if what was read before is of another app-server, and counts no more."""
@@ -78,6 +83,7 @@ class Saved:
 
     values: dict[str, bytes] = attrs.field(factory=dict)
     entries: list[Entry] = attrs.field(factory=list)
+    """Entries that the journal may not have had on the disk."""
     read: bytes = b""
     """What it had read from the app-server, and not handled."""
 
@@ -87,15 +93,17 @@ class BrokerState:
     """The file, and what is to be written to it next."""
 
     path: Path
-    written: Callable[[], int] = attrs.field(default=lambda: 0)
-    """Returns the number up to which the journal has all entries on the disk."""
+    fresh: list[Entry] = attrs.field(factory=list)
+    """The journal's entries that came since the last batch; the journal adds them."""
+    unwritten: Callable[[], list[Entry]] = attrs.field(default=list)
+    """Returns the entries that the journal may not have on the disk yet."""
     trouble: str | None = None
     """For people: why the next broker couldn't go on with this one's app-server."""
     _values: dict[str, bytes] = attrs.field(factory=dict)
-    _entries: list[Entry] = attrs.field(factory=list)
-    """Those that the journal may not have on the disk yet."""
     _unhandled: bytearray = attrs.field(factory=bytearray)
-    _batch: Batch = attrs.field(factory=Batch)
+    _puts: dict[str, bytes | None] = attrs.field(factory=dict)
+    _done: int = 0
+    _renewed: bool = False
     _pending: bool = False
     _descriptor: int | None = None
     _size: int = 0
@@ -103,12 +111,15 @@ class BrokerState:
     _waits: int = 0
 
     @classmethod
-    def going_on(cls, path: Path, written: Callable[[], int], saved: Saved) -> BrokerState:
-        """Return the state of a broker that goes on with what an earlier one saved."""
-        state = cls(path, written)
-        state._values = dict(saved.values)
-        state._entries = list(saved.entries)
-        state._unhandled = bytearray(saved.read)
+    def begin(cls, path: Path, journal: Store, saved: Saved | None) -> BrokerState:
+        """Begin to keep state, with what an earlier broker saved, if this one goes on with it."""
+        state = cls(path, unwritten=journal.unwritten)
+        journal.fresh = state.fresh
+        if saved is not None:
+            state._values = dict(saved.values)
+            state._unhandled = bytearray(saved.read)
+        state.put(EPOCH, journal.epoch.encode())
+        state.rotate()
         return state
 
     # ── what is to be kept ────────────────────────────────────────────────────────────────────
@@ -119,49 +130,48 @@ class BrokerState:
             self._values.pop(key, None)
         else:
             self._values[key] = value
-        self._batch.puts[key] = value
-        self._pending = True
-
-    def keep(self, entry: Entry) -> None:
-        """Keep an entry of the journal until that has it on the disk."""
-        self._batch.entries.append((entry.seq, entry.thread, entry.method, entry.message))
-        self._entries.append(entry)
+        self._puts[key] = value
         self._pending = True
 
     def heard(self, chunk: bytes) -> None:
         """Keep what was read from the app-server; written at once."""
         self._unhandled += chunk
-        self._write(Batch(read=chunk))
+        self._write(READ, chunk)
 
     def handled(self, count: int) -> None:
         """Note that so many bytes more of what was read are handled."""
         del self._unhandled[:count]
-        self._batch.done += count
+        self._done += count
         self._pending = True
 
     def renewed(self) -> None:
         """Forget what was read: it is of an app-server that is gone."""
         self._unhandled.clear()
-        self._batch.done = 0
-        self._batch.renewed = True
-        self._pending = True
+        self._done, self._renewed, self._pending = 0, True, True
 
     def commit(self) -> None:
         """Write what is to be kept. Call it before anything goes out that follows from that."""
-        if self._pending:
-            batch, self._batch, self._pending = self._batch, Batch(), False
-            self._write(batch)
+        if self._pending or self.fresh:
+            batch = Batch(self._puts, self.fresh, self._done, self._renewed)
+            content = _encoder.encode(batch)
+            self._clear()
+            self._write(BATCH, content)
+
+    def _clear(self) -> None:
+        self._puts = {}
+        self.fresh.clear()
+        self._done, self._renewed, self._pending = 0, False, False
 
     # ── the file ──────────────────────────────────────────────────────────────────────────────
 
-    def _write(self, batch: Batch) -> None:
+    def _write(self, kind: int, content: bytes) -> None:
         if self._descriptor is None:
             self._waits -= 1
             if self._waits < 0:
-                self.rotate()  # which writes this batch, too
+                self.rotate()  # which writes this, too
             return
         try:
-            self._size += _append(self._descriptor, batch)
+            self._size += _append(self._descriptor, kind, content)
         except OSError as failure:
             self._failed(failure)
             return
@@ -170,14 +180,7 @@ class BrokerState:
 
     def rotate(self) -> None:
         """Begin a new file, with all that still counts."""
-        self._forget_entries()
-        whole = Batch(
-            dict(self._values),
-            [(each.seq, each.thread, each.method, each.message) for each in self._entries],
-            bytes(self._unhandled),
-            0,
-            True,
-        )
+        whole = _encoder.encode(Batch(dict(self._values), self.unwritten(), 0, True))
         new = self.path.with_name(self.path.name + NEW)
         descriptor = None
         try:
@@ -185,8 +188,9 @@ class BrokerState:
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND
             descriptor = private_file.open_file(new, flags)
             head = MAGIC % VERSION
-            os.write(descriptor, head)
-            size = len(head) + _append(descriptor, whole)
+            size = os.write(descriptor, head)
+            size += _append(descriptor, BATCH, whole)
+            size += _append(descriptor, READ, bytes(self._unhandled))
             new.replace(self.path)
         except OSError as failure:
             if descriptor is not None:
@@ -198,22 +202,15 @@ class BrokerState:
         self._close()
         self._descriptor = descriptor
         self._size = self._begins_with = size
-        # What is pending stands in the new file already, but for what was handled of what it has.
-        self._batch = Batch(done=0)
-        self._pending = False
+        self._clear()  # it stands in the new file already
         if self.trouble is not None:
             self.trouble = None
             log.info("the broker's state is written again", path=str(self.path))
-
-    def _forget_entries(self) -> None:
-        written = self.written()
-        self._entries = [each for each in self._entries if each.seq > written]
 
     def _failed(self, failure: OSError) -> None:
         self._close()
         with contextlib.suppress(OSError):
             self.path.unlink(missing_ok=True)
-        self._forget_entries()
         self._waits = AGAIN_AFTER
         trouble = (
             f"the broker's state {self.path} can't be written ({failure.strerror}): make room for"
@@ -240,19 +237,18 @@ class BrokerState:
             self.path.unlink(missing_ok=True)
 
 
-def _append(descriptor: int, batch: Batch) -> int:
-    content = _encoder.encode(batch)
-    data = _HEAD.pack(len(content), zlib.crc32(content)) + content
-    written = os.write(descriptor, data)
-    while written < len(data):  # mostly because the disk is full, which the next try tells
-        written += os.write(descriptor, data[written:])
-    return len(data)
+def _append(descriptor: int, kind: int, content: bytes) -> int:
+    """Write a record; returns its size. Raises ``OSError``, also if it was written in part."""
+    size = _HEAD.size + len(content)
+    if os.writev(descriptor, [_HEAD.pack(kind, len(content)), content]) < size:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    return size
 
 
 def load(path: Path) -> Saved | None:
     """Read what a former broker left; None if there is nothing, or nothing of this version.
 
-    Blocks. Raises ``OSError``.
+    Blocks. Raises ``OSError``; ``msgspec.DecodeError`` if the file is damaged.
     """
     try:
         raw = private_file.read(path)
@@ -261,27 +257,26 @@ def load(path: Path) -> Saved | None:
     head = MAGIC % VERSION
     if not raw.startswith(head):
         return None
-    saved, at = Saved(), len(head)
-    unhandled = bytearray()
+    saved, at, unhandled = Saved(), len(head), bytearray()
     while len(raw) - at >= _HEAD.size:
-        size, checksum = _HEAD.unpack_from(raw, at)
-        content = raw[at + _HEAD.size : at + _HEAD.size + size]
-        if len(content) < size or zlib.crc32(content) != checksum:
-            break
-        try:
-            batch = _decoder.decode(content)
-        except msgspec.DecodeError:
-            break
-        at += _HEAD.size + size
+        kind, size = _HEAD.unpack_from(raw, at)
+        at += _HEAD.size
+        content = raw[at : at + size]
+        at += size
+        if len(content) < size:
+            break  # written in part, so nothing that follows from it went out
+        if kind == READ:
+            unhandled += content
+            continue
+        batch = _decoder.decode(content)
         for key, value in batch.puts.items():
             if value is None:
                 saved.values.pop(key, None)
             else:
                 saved.values[key] = value
-        saved.entries += [Entry(*each) for each in batch.entries]
+        saved.entries += batch.entries
         if batch.renewed:
             unhandled.clear()
-        unhandled += batch.read
         del unhandled[: batch.done]
     saved.read = bytes(unhandled)
     return saved

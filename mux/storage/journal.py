@@ -71,6 +71,8 @@ class Store:
     running_floor: int = sys.maxsize
     """The number at which the oldest item that still runs began. Deltas from there on are kept as
     long as events are. Set before each write; with the default, every delta may be trimmed."""
+    fresh: list[Entry] | None = None
+    """Gets every entry that is appended, if somebody has set it: the broker's state."""
     _last: int = 0
     _shed: int = 0
     _pending: list[Entry] = attrs.field(factory=list)
@@ -143,10 +145,9 @@ class Store:
         """The directory in which the journal's file stands."""
         return self._recorder.path.parent
 
-    @property
-    def written(self) -> int:
-        """The number up to which all entries are on the disk."""
-        return self._recorder.written
+    def unwritten(self) -> list[Entry]:
+        """Return the entries that may not be on the disk yet."""
+        return self._writing + self._pending
 
     @property
     def earliest(self) -> int:
@@ -163,6 +164,8 @@ class Store:
         if not self._pending:
             self._behind.wake()
         self._pending.append(entry)
+        if self.fresh is not None:
+            self.fresh.append(entry)
         self._last = entry.seq
         self._pending_bytes += len(entry.message) + ENTRY_BYTES
         if self._pending_bytes + self._writing_bytes > UNWRITTEN_BYTES:

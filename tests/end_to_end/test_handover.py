@@ -245,7 +245,7 @@ async def test_a_client_that_replays_has_everything_once() -> None:
             seqs = [seq for each in seen if (seq := _seq(each)) is not None]
             assert seqs == sorted(set(seqs)), "in order, none twice"
             deltas = [each["params"]["delta"] for each in seen if each["method"] == DELTA]
-            assert "".join(deltas) == "".join(numbers)
+            assert "".join(deltas) == "You said: hello" + "".join(numbers)
 
 
 def _seq(message: Any) -> int | None:
