@@ -17,7 +17,8 @@ import msgspec
 from msgspec import structs
 
 from mux.access.devices import Device, DeviceError, DeviceRegistry, digest_of, new_token
-from mux.access.pairing import TICKET_SECONDS, Pairing, Wanted
+from mux.access.pairing import TICKET_SECONDS, Pairing
+from mux.access.tickets import Wanted
 from mux.core.commands import AnswerOutside
 from mux.core.events import ClientAccessEnded, DeviceAccessEnded, DeviceRenamed
 from mux.core.extension.devices import (

@@ -15,7 +15,8 @@ import trio.testing
 from msgspec import to_builtins
 
 from mux.access.devices import Device, DeviceError, DeviceRegistry, digest_of, open_registry
-from mux.access.pairing import TICKET_SECONDS, Wanted
+from mux.access.pairing import TICKET_SECONDS
+from mux.access.tickets import Wanted
 from mux.access.requests import (
     CHANGED,
     LONGEST_LIFETIME,
