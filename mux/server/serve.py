@@ -97,7 +97,7 @@ async def serve(config: Config, take_over: float | None = None) -> None:
         try:
             await server.run()
         finally:
-            book.flush()
+            book.file.flush()
     finally:
         for each in opened:
             with trio.CancelScope(shield=True):
