@@ -10,6 +10,7 @@ THE TABLE (``protocol.methods``) says what a method means; the features carry it
     directory_clearance   where threads may work    presence        who is attached
     local_resume          resumes answered here     attention       who looks at what
     shared_titles         one title for all         notices         what a person is pushed
+    inbox                 what needs a person, and all threads
 
 ``notifications`` takes in the app-server's notifications, ``responses`` its answers. All of them
 share one ``State``, change it only while an event is handled, and write their commands to
@@ -93,6 +94,11 @@ _NO_NEWS = frozenset(
 """Events that change neither who looks at what nor who may be notified, so notices stay as they
 are."""
 
+_ANSWERED_HERE = frozenset(
+    {Route.PRESENCE, Route.FOCUS, Route.APPROVALS, Route.ANSWER, Route.QUEUE, Route.INBOX}
+)
+"""Routes of requests that need no handshake, since the broker answers them itself."""
+
 _AS_IT_IS = RequestRule()
 _initialize_decoder = msgspec.json.Decoder(clients.InitializeParams)
 
@@ -111,6 +117,7 @@ class Broker:
         audit_text: bool = False,
         policies: Policies | None = None,
         timing: Timing | None = None,
+        host: str = "",
     ) -> None:
         """Make a broker without clients or app-server.
 
@@ -118,7 +125,7 @@ class Broker:
         the clock, so that an answer that a client held back over a restart of the broker fits no
         request. ``epoch`` and ``head`` describe the journal as the store left it. ``audit_text``:
         see `State`. ``policies`` say whose answer decides an approval; None means the first answer.
-        ``timing`` says when a notice is due.
+        ``timing`` says when a notice is due. ``host`` is the machine's name.
         """
         journal = Journal(epoch, head, limits.journal_memory_bytes)
         approvals = PendingRequests(first_id)
@@ -130,7 +137,7 @@ class Broker:
             policies=policies or Policies(),
             audit_text=audit_text,
         )
-        parts = Features.wired(self.state, timing or Timing(), str(first_id))
+        parts = Features.wired(self.state, timing or Timing(), str(first_id), host)
         self._settling = ResponseRouter(parts, self._upstream_initialized)
         self._hearing = NotificationRouter(parts, self._settling)
         self.recovery = parts.recovery
@@ -145,6 +152,7 @@ class Broker:
         self._notices = parts.notices
         self._titles = parts.shared_titles
         self._queueing = parts.turn_queueing
+        self._inbox = parts.inbox
         self._clearance = parts.clearance
         self._clearance.again = self._client_asked
         self._uninitialized: dict[ClientId, list[ClientMessage]] = {}
@@ -205,6 +213,8 @@ class Broker:
             self.recovery.stop_if_quiet()
         if state.threads.changes != self._presence.seen:
             self._presence.audience_changed()
+        if self._inbox.followers:
+            self._inbox.refresh()
         return out
 
     def _handle_rarer(self, event: Event) -> None:
@@ -240,6 +250,7 @@ class Broker:
                 # Before `recovery.exited`, which ends turns and requests: features that must know
                 # what ran. After it: those that must know whether another app-server comes.
                 self._notices.app_server_ends()
+                self._inbox.app_server_gone()
                 self._titles.upstream_gone()
                 self._queueing.app_server_gone()
                 self._readings.upstream_gone()
@@ -335,7 +346,7 @@ class Broker:
                 now = (jsonrpc.read_fields(message.params) or {}).get("now") == b"true"
                 self.state.record("restart/asked", by=audit_events.by(client), now=now)
                 self.recovery.asked_to_restart(client.id, message.id, now=now)
-            case Route.PRESENCE | Route.FOCUS | Route.APPROVALS | Route.ANSWER | Route.QUEUE:
+            case _ if rule.route in _ANSWERED_HERE:
                 self._asked_of_broker(client, message, rule)
             case Route.INITIALIZE:
                 self._client_initializes(client, message)
@@ -365,6 +376,8 @@ class Broker:
                 self._offering.answered_unasked(client, message)
             case Route.QUEUE:
                 self._queueing.asked(client, message)
+            case Route.INBOX:
+                self._inbox.asked(client, message)
             case _:
                 picture = jsonrpc.result(message.id, self._presence.read())
                 self.state.answer(client.id, picture, message.method)
@@ -576,6 +589,7 @@ class Broker:
         # that it was offered go on to the clients that remain.
         self._replaying.client_left(client)
         self._presence.left(client)
+        self._inbox.left(client)
         del state.clients[client.id]
         self._clearance.client_left(client.id)
         self._following.client_left(client)
@@ -610,6 +624,7 @@ class Broker:
             self._clearance.on_timer(),
             self._titles.on_timer(),
             self._presence.on_timer(),
+            self._inbox.on_timer(),
             self._notices.on_timer(),
             audit_events.on_timer(state),
         )

@@ -11,6 +11,9 @@ from mux.core.features.attention import Attention
 from mux.core.features.client_requests import ClientRequests
 from mux.core.features.deduplication import Deduplicator
 from mux.core.features.directory_clearance import DirectoryClearance
+from mux.core.features.inbox import InboxRequests
+from mux.core.features.inbox_cards import InboxCards
+from mux.core.features.inbox_picture import InboxPicture
 from mux.core.features.local_resume import LocalResumes
 from mux.core.features.notices import Notices
 from mux.core.features.presence import Presence
@@ -42,16 +45,22 @@ class Features:
     shared_titles: SharedTitles
     turn_queueing: TurnQueueing
     clearance: DirectoryClearance
+    inbox: InboxRequests
 
     @classmethod
-    def wired(cls, state: State, timing: Timing, life: str) -> Features:
-        """Make the features around a state. ``timing``, ``life``: see `Notices`."""
+    def wired(cls, state: State, timing: Timing, life: str, host: str) -> Features:
+        """Make the features around a state.
+
+        ``timing``, ``life``: see `Notices`; ``host``: see `InboxRequests`.
+        """
         sent = Deduplicator(state)
         asking = ClientRequests(state, sent)
         offering = ServerRequests(state)
         recovery = Recovery(state, asking, offering)
         looking = Attention(state, timing)
         clearance = DirectoryClearance(state, asking)
+        cards = InboxCards(state)
+        picture = InboxPicture(state, cards, offering.voting)
         return cls(
             state=state,
             deduplicator=sent,
@@ -67,4 +76,5 @@ class Features:
             shared_titles=SharedTitles(state, asking, recovery),
             turn_queueing=TurnQueueing(state, asking, sent, recovery),
             clearance=clearance,
+            inbox=InboxRequests(state, asking, cards, picture, host),
         )

@@ -19,7 +19,7 @@ from mux.access.devices import DeviceRegistry
 from mux.config import model
 from mux.core.commands import AnswerOutside
 from mux.core.extension import notices as said
-from mux.core.features.approval_list import item_about, params_of
+from mux.core.features.approval_items import item_about, params_of
 from mux.core.policy.notice import KINDS, RISKS
 from mux.core.policy.principal import Principal
 from mux.dispatcher import Dispatcher
