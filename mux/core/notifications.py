@@ -13,7 +13,7 @@ import attrs
 import msgspec
 
 from mux.core import audit_events
-from mux.core.features import inbox_cards, notices, turn_interrupts
+from mux.core.features import inbox_cards, notice_triggers, turn_interrupts
 from mux.core.features.shared_titles import ReplayedMessage
 from mux.core.features.subscriptions import USAGE
 from mux.core.policy.principal import ClientId
@@ -67,7 +67,7 @@ class NotificationRouter:
 
     def handle(self, line: bytes) -> bool:
         """Handle one line. Return True if it was one more delta, by which nothing else changes."""
-        self.parts.recovery.last_heard = self.parts.state.now
+        self.parts.state.appserver.last_heard = self.parts.state.now
         message = jsonrpc.read_upstream(line)
         streams = message is not None and self._streams(line, message)
         if not streams:
@@ -179,8 +179,8 @@ class NotificationRouter:
 
     def _observe(self, method: str, thread: str | None, line: bytes) -> None:
         """Have it heard by features that go by what no client is sent, too, before all else."""
-        if method in notices.HEARD:
-            self.parts.notices.observe(method, thread, line)
+        if method in notice_triggers.HEARD:
+            self.parts.notice_triggers.observe(method, thread, line)
         if method in inbox_cards.HEARD:
             self.parts.inbox.observe(method, thread, line)
 

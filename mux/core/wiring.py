@@ -11,10 +11,12 @@ from mux.core.features.attention import Attention
 from mux.core.features.client_requests import ClientRequests
 from mux.core.features.deduplication import Deduplicator
 from mux.core.features.directory_clearance import DirectoryClearance
+from mux.core.features.handshake import Handshakes
 from mux.core.features.inbox import InboxRequests
 from mux.core.features.inbox_cards import InboxCards
 from mux.core.features.inbox_picture import InboxPicture
 from mux.core.features.local_resume import LocalResumes
+from mux.core.features.notice_triggers import NoticeTriggers
 from mux.core.features.notices import Notices
 from mux.core.features.presence import Presence
 from mux.core.features.recovery import Recovery
@@ -42,9 +44,11 @@ class Features:
     presence: Presence
     attention: Attention
     notices: Notices
+    notice_triggers: NoticeTriggers
     shared_titles: SharedTitles
     turn_queueing: TurnQueueing
     clearance: DirectoryClearance
+    handshakes: Handshakes
     inbox: InboxRequests
 
     @classmethod
@@ -53,28 +57,32 @@ class Features:
 
         ``timing``, ``life``: see `Notices`; ``host``: see `InboxRequests`.
         """
-        sent = Deduplicator(state)
-        asking = ClientRequests(state, sent)
-        offering = ServerRequests(state)
-        recovery = Recovery(state, asking, offering)
-        looking = Attention(state, timing)
-        clearance = DirectoryClearance(state, asking)
+        deduplicator = Deduplicator(state)
+        client_requests = ClientRequests(state, deduplicator)
+        server_requests = ServerRequests(state)
+        recovery = Recovery(state, client_requests, server_requests)
+        attention = Attention(state, timing)
+        presence = Presence(state)
+        notices = Notices(state, attention, timing, life)
+        clearance = DirectoryClearance(state, client_requests)
         cards = InboxCards(state)
-        picture = InboxPicture(state, cards, offering.voting)
+        picture = InboxPicture(state, cards, server_requests.voting)
         return cls(
             state=state,
-            deduplicator=sent,
-            client_requests=asking,
-            server_requests=offering,
-            subscriptions=Subscriptions(state, asking, offering, clearance),
-            local_resumes=LocalResumes(state, asking),
+            deduplicator=deduplicator,
+            client_requests=client_requests,
+            server_requests=server_requests,
+            subscriptions=Subscriptions(state, client_requests, server_requests, clearance),
+            local_resumes=LocalResumes(state, client_requests),
             recovery=recovery,
-            replays=Replays(state, asking, clearance),
-            presence=Presence(state),
-            attention=looking,
-            notices=Notices(state, looking, timing, life),
-            shared_titles=SharedTitles(state, asking, recovery),
-            turn_queueing=TurnQueueing(state, asking, sent, recovery),
+            replays=Replays(state, client_requests, clearance),
+            presence=presence,
+            attention=attention,
+            notices=notices,
+            notice_triggers=NoticeTriggers(state, notices),
+            shared_titles=SharedTitles(state, client_requests, recovery),
+            turn_queueing=TurnQueueing(state, client_requests, deduplicator, recovery),
             clearance=clearance,
-            inbox=InboxRequests(state, asking, cards, picture, host),
+            handshakes=Handshakes(state, client_requests, recovery, presence, attention),
+            inbox=InboxRequests(state, client_requests, cards, picture, host),
         )

@@ -207,6 +207,8 @@ class InboxRequests:
             self._told.clear()
             self._shown.clear()
             self._touched.clear()
+            self._needs.clear()
+            self._queues.clear()
             self._due = NEVER
 
     # ── what changes ──────────────────────────────────────────────────────────────────────────

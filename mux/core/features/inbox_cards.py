@@ -107,6 +107,8 @@ class InboxCards:
         turn = _params(line).turn
         card.worked(turn.startedAt if turn is not None else None)
         self.running[card.id] = None
+        if len(self.running) > self.cards.most:
+            del self.running[next(iter(self.running))]
 
     def _turn_ended(self, card: Card, line: bytes) -> None:
         self.running.pop(card.id, None)

@@ -14,6 +14,7 @@ from mux.core.extension.inbox import InboxParams
 from mux.core.policy.principal import ClientId, Owner
 from mux.core.protocol.methods import RequestRule
 from mux.core.state.scoped_ids import IdClaim
+from mux.core.state.sent_messages import MessageKey
 
 
 class Recorded(msgspec.Struct, frozen=True):
@@ -71,8 +72,8 @@ class Request:
     """True if its answer may be of any size (see ``scheduler``)."""
     inbox: InboxParams | None = None
     """The page of the inbox that is made of its answer, if one is."""
-    sent: tuple[tuple[str, str], str, str] | None = None
-    """Its key in ``deduplication``, if it carries a message id."""
+    sent: MessageKey | None = None
+    """Its key in ``sent_messages``, if it carries a message id."""
     recorded: Recorded | None = None
     """The basis of its audit records; set and, at the end, cleared by ``audit_events``."""
 
