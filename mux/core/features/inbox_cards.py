@@ -6,13 +6,14 @@ Used by ``inbox``, for notifications of the methods in ``HEARD`` and answers tha
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 import attrs
 import msgspec
 
 from mux.core.extension.inbox import Ended, TurnEnd
 from mux.core.features import notice_sources
+from mux.core.protocol import jsonrpc
 from mux.core.state.cards import NULL, Card, Cards, Stored, one_line
 from mux.core.state.last_line import last_line, of_final
 from mux.core.state.state import State
@@ -20,7 +21,7 @@ from mux.core.state.threads import Status
 
 _ENDS: Final[frozenset[TurnEnd]] = frozenset({"completed", "failed", "interrupted"})
 
-Fields = dict[str, Any]
+Fields = dict[str, msgspec.Raw]
 
 
 @attrs.define(eq=False, repr=False)
@@ -132,12 +133,12 @@ class InboxCards:
             told = _limits_decoder.decode(line).params.rateLimits
         except msgspec.DecodeError:
             return
-        name = told.get("limitId")
-        before = self.limits.get(name if isinstance(name, str) else "", {})
-        news = {field: value for field, value in told.items() if value is not None}
-        after = {**dict.fromkeys(told), **before, **news}
-        if after != before and len(self.limits) < MOST_LIMITS:
-            self.limits[name if isinstance(name, str) else ""] = after
+        name = jsonrpc.read_text(bytes(told.get("limitId", NULL))) or ""
+        before = self.limits.get(name, {})
+        news = {field: value for field, value in told.items() if bytes(value) != NULL}
+        after = told | before | news
+        if after != before and (name in self.limits or len(self.limits) < MOST_LIMITS):
+            self.limits[name] = after
             self.limits_told += 1
 
 
