@@ -2,7 +2,7 @@
 
 Read ``bridge`` first. ``lines`` cuts bytes into lines, ``websocket`` frames them, ``messages``
 reads the few fields that matter, ``resume`` remembers what to tell a broker again after a
-connection was lost. ``codex_wrapper`` is ``appmux-codex``.
+connection was lost. ``codex_wrapper`` is ``appmux-codex``, ``relay`` its listeners.
 
 The bridge must be attached within 150 ms. So this folder imports ``config.locate``,
 ``config.codex_binary``, ``core.protocol`` and ``posix`` at most; no trio, no click, no attrs.

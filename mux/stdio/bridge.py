@@ -149,7 +149,7 @@ class Bridge:
         failures = self._connect()
         if not failures:
             return
-        started = _start_service()
+        started = start_service()
         while started and time.monotonic() < self.deadline:
             time.sleep(self._next_pause())
             failures = self._connect()
@@ -446,7 +446,7 @@ _HOW_TO_START = (
 )
 
 
-def _start_service() -> bool:
+def start_service() -> bool:
     """Start the service if it is installed, and return whether that worked.
 
     Its output goes to stderr.
