@@ -8,6 +8,7 @@ which stays until the connection ends.
 
 from __future__ import annotations
 
+import socket
 import time
 from contextlib import suppress
 
@@ -22,6 +23,7 @@ from mux.dispatcher import ClientPort, Dispatcher
 from mux.downstream.rate_limit import Rate
 from mux.downstream.routes import AcceptedUpgrade
 from mux.downstream.streams import Accepted, Patient
+from mux.downstream.unix_socket import who_is_there
 from mux.downstream.websocket import FrameReader, accepted
 from mux.outbox import Outbox
 
@@ -82,6 +84,16 @@ async def serve(
         await trio.aclose_forcefully(stream)
 
 
+def _pid(stream: Accepted) -> int | None:
+    """Return the process at the far end of a unix socket, if the system tells it."""
+    if not isinstance(stream, Patient) or stream.socket.family != socket.AF_UNIX:
+        return None
+    try:
+        return who_is_there(stream.socket.getsockopt).pid or None  # 0: of another container
+    except OSError:  # it has gone again
+        return None
+
+
 @attrs.define(eq=False, repr=False)
 class _Connection:
     """A client's connection: its stream, its outbox, and how it ends."""
@@ -103,7 +115,7 @@ class _Connection:
         """Answer the upgrade, attach, pass on messages until the end, detach, close in order."""
         # The 101 comes before attaching: a client must not get a frame ahead of it.
         self.outbox.append(accepted(admission.key))
-        port = ClientPort(self.outbox, self.end)
+        port = ClientPort(self.outbox, self.end, pid=_pid(self.stream))
         client = self.dispatcher.attach(
             port, admission.principal, transport, admission.address, local=admission.local
         )

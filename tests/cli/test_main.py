@@ -59,7 +59,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
     """What ``serve`` was called with; the broker itself isn't started."""
     configs: list[Config] = []
 
-    async def serve(config: Config, take_over: float | None) -> None:
+    async def serve(config: Config, *_: object) -> None:
         await trio.lowlevel.checkpoint()
         configs.append(config)
 
@@ -200,7 +200,7 @@ def test_an_expected_error_is_printed_also_from_inside_nurseries(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    async def serve(config: Config, take_over: float | None) -> None:
+    async def serve(config: Config, *_more: object) -> None:
         await trio.lowlevel.checkpoint()
         error: Exception = AppServerEnded(3)
         for _ in range(depth):
@@ -217,7 +217,7 @@ def test_an_expected_error_is_printed_also_from_inside_nurseries(
 
 
 def test_a_bug_is_shown_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def serve(config: Config, take_over: float | None) -> None:
+    async def serve(config: Config, *_: object) -> None:
         await trio.lowlevel.checkpoint()
         raise ExceptionGroup("nursery", [AppServerEnded(3), ZeroDivisionError()])
 
