@@ -8,6 +8,7 @@ Nothing is uploaded: the last line says what to type for that.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import os
 import re
 import shutil
@@ -15,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import tomllib
 import venv
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,6 +33,9 @@ def main() -> None:
     """Build, check and try; end with a message where one of these fails."""
     parser = argparse.ArgumentParser(description="Build the wheel and the sdist, and try both.")
     parser.add_argument("--twine", required=True, help="path of the twine command")
+    parser.add_argument(
+        "--homepage", help="where the project lives; fills in the Homebrew formula and the PKGBUILD"
+    )
     parser.add_argument("--dirty", action="store_true", help="a trial, with what isn't committed")
     arguments = parser.parse_args()
     version = _version()
@@ -43,6 +48,8 @@ def main() -> None:
     _run(arguments.twine, "check", "--strict", *map(str, artefacts))
     for artefact in artefacts:
         _try(artefact, version)
+    if arguments.homepage:
+        _fill_in(version, arguments.homepage.rstrip("/"))
     print(f"{version} is in dist/. To publish it: git tag v{version}; twine upload dist/*")
 
 
@@ -64,6 +71,23 @@ def _unchanged() -> None:
 def _described(version: str) -> None:
     if f"\n## {version}" not in (ROOT / "CHANGELOG.md").read_text():
         sys.exit(f"CHANGELOG.md has no section `## {version}`")
+
+
+def _fill_in(version: str, homepage: str) -> None:
+    """Write the files of other packagers (`contrib/*/*.in`) into dist/, for this sdist."""
+    sdist = next(DIST.glob("*.tar.gz"))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    names = [re.match(r"[A-Za-z0-9._-]+", each) for each in project["dependencies"]]
+    values = {
+        "VERSION": version,
+        "HOMEPAGE": homepage,
+        "SDIST": f"{homepage}/releases/download/v{version}/{sdist.name}",
+        "SHA256": hashlib.sha256(sdist.read_bytes()).hexdigest(),
+        "DEPENDS": " ".join(f"python-{name[0].lower()}" for name in names if name),
+    }
+    for template in sorted(ROOT.glob("contrib/*/*.in")):
+        text = re.sub(r"@([A-Z0-9]+)@", lambda found: values[found[1]], template.read_text())
+        (DIST / template.name.removesuffix(".in")).write_text(text)
 
 
 def _try(artefact: Path, version: str) -> None:

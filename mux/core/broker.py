@@ -211,7 +211,7 @@ class Broker:
             state.read_on()
         if state.release_candidates or state.threads.crowded:
             self._subscriptions.let_go()
-        if self.recovery.restart_asked:
+        if state.restart.asked:
             self.recovery.stop_if_quiet()
         if state.threads.changes != self._presence.seen:
             self._presence.audience_changed()

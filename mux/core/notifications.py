@@ -68,7 +68,7 @@ class NotificationRouter:
 
     def handle(self, line: bytes) -> bool:
         """Handle one line. Return True if it was one more delta, by which nothing else changes."""
-        self.parts.recovery.last_heard = self.parts.state.now
+        self.parts.state.appserver.last_heard = self.parts.state.now
         message = jsonrpc.read_upstream(line)
         streams = message is not None and self._streams(line, message)
         if not streams:

@@ -34,7 +34,7 @@ def report(broker: Broker, now: float) -> dict[str, Any]:
             "requestsInFlight": state.scheduler.in_flight,
             "requestsWaiting": state.scheduler.waiting,
             "requestsQueued": state.scheduler.queued,
-            "restartWaitsFor": recovery.waits_for() if recovery.restart_asked else [],
+            "restartWaitsFor": recovery.waits_for() if state.restart.asked else [],
         },
         "journal": {
             "epoch": state.journal.epoch,

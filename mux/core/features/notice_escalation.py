@@ -114,7 +114,7 @@ class NoticeEscalation:
         return True
 
     def _used(self, recipient: Recipient) -> float:
-        return max(recipient.used, self.attention.used.get(recipient.device, float("-inf")))
+        return max(recipient.used, self.state.devices_used.get(recipient.device, float("-inf")))
 
     def log_decision(self, each: OpenNotice, outcome: str, reason: str, device: str = "") -> None:
         """Log the reason of a decision; a reason to suppress is logged once."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import enum
 import re
+from collections import deque
 
 import attrs
 import msgspec
@@ -86,6 +87,14 @@ class AppServer:
     result: dict[str, msgspec.Raw] = attrs.field(factory=dict)
     """The fields of its latest ``initialize`` result."""
     user_agent: str = ""
+    last_heard: float = 0.0
+    """When it last sent anything."""
+    ready_since: float | None = None
+    """When this life became ready; None before that."""
+    ends: deque[float] = attrs.field(factory=deque)
+    """The ends of its lives within the last minute."""
+    tries_while_down: int = 0
+    """How often it was started since it is down."""
     greetings: dict[str, list[bytes]] = attrs.field(factory=dict)
     """Notifications that greet each new client, by method (see `greet`)."""
 

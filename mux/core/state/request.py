@@ -13,6 +13,7 @@ import msgspec
 from mux.core.policy.principal import ClientId, Owner
 from mux.core.protocol.methods import RequestRule
 from mux.core.state.scoped_ids import IdClaim
+from mux.core.state.sent_messages import MessageKey
 
 
 class Recorded(msgspec.Struct, frozen=True):
@@ -68,8 +69,8 @@ class Request:
     """The param by which it asks for all turns of a thread along with it; empty if it doesn't."""
     large: bool = False
     """True if its answer may be of any size (see ``scheduler``)."""
-    sent: tuple[tuple[str, str], str, str] | None = None
-    """Its key in ``deduplication``, if it carries a message id."""
+    sent: MessageKey | None = None
+    """Its key in ``sent_messages``, if it carries a message id."""
     recorded: Recorded | None = None
     """The basis of its audit records; set and, at the end, cleared by ``audit_events``."""
 
