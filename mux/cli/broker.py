@@ -125,12 +125,13 @@ class Broker:
         return hello
 
     def request(
-        self, method: str, params: Json | None = None, deadline: float = ANSWER_DEADLINE
+        self, method: str, params: Json | None = None, deadline: float | None = None
     ) -> Json:
         """Return the result of a request. What else comes meanwhile is put into ``received``.
 
         Raises ``BrokerError`` if the answer is an error, or doesn't come.
         """
+        deadline = ANSWER_DEADLINE if deadline is None else deadline
         id, until = next(self._ids), time.monotonic() + deadline
         self._send({"id": id, "method": method, "params": params or {}})
         while True:
@@ -231,10 +232,7 @@ def _dial(url: str) -> socket.socket:
         raise BrokerError(f"{url} isn't asked: let it listen on a unix socket too (`unix://`)")
     try:
         if scheme == "unix":
-            made = socket.socket(socket.AF_UNIX)
-            made.settimeout(CONNECT_DEADLINE)
-            made.connect(locate.address(Path(rest)))
-            return made
+            return _dial_unix(Path(rest))
         host, _, port = rest.partition("/")[0].rpartition(":")
         ip = host.strip("[]")
         return socket.create_connection((EVERYWHERE.get(ip, ip), int(port)), CONNECT_DEADLINE)
@@ -243,3 +241,14 @@ def _dial(url: str) -> socket.socket:
     except (OSError, ValueError) as failure:
         reason = getattr(failure, "strerror", None) or str(failure)
         raise BrokerError(f"can't connect to {url}: {reason}") from failure
+
+
+def _dial_unix(path: Path) -> socket.socket:
+    made = socket.socket(socket.AF_UNIX)
+    try:
+        made.settimeout(CONNECT_DEADLINE)
+        made.connect(locate.address(path))
+    except OSError:
+        made.close()
+        raise
+    return made

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal, TypeAlias
 
-from rich import box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -21,6 +21,15 @@ PIPED_WIDTH: Final = 200
 
 WIDE: Final = 120
 """Columns from which on a table has room for what is only nice to know."""
+
+GAP: Final = 2
+"""Blanks between two columns."""
+
+LEAST_COLUMN: Final = 8
+"""Columns of a text that is cut, at least: less says nothing."""
+
+Cut: TypeAlias = Literal["left", "right"]
+"""The end at which a text is cut. A path's end says more than its beginning."""
 
 LEAST_ID: Final = 8
 """Characters of a short id, at least. The end of a thread's id is by chance, its beginning time."""
@@ -49,27 +58,68 @@ def line(*parts: str | tuple[str, str] | Text) -> Text:
     )
 
 
+def cut(text: Text, width: int) -> Text:
+    """Return a line that fits into ``width``."""
+    shortened = text.copy()
+    shortened.truncate(width, overflow="ellipsis")
+    return shortened
+
+
 def table(
     title: str,
     columns: Sequence[str],
     rows: Iterable[Sequence[str | Text]],
+    width: int,
     *,
-    cut: Sequence[str] = (),
-    whole: Sequence[str] = (),
+    cuts: Mapping[str, Cut],
 ) -> Table:
-    """Return a table. Columns named in ``cut`` end in … where there is no room; those in ``whole``
-    are never broken, so that what stands there can be copied.
+    """Return a table that fits into ``width``.
+
+    ``cuts`` names the columns that are cut where there is no room, and at which end. All others are
+    whole, so that what stands there can be copied.
     """
-    made = Table(title=title or None, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
-    made.pad_edge = False
-    for column in columns:
-        if column in cut:
-            made.add_column(column, overflow="ellipsis", no_wrap=True, ratio=1)
-        else:
-            made.add_column(column, overflow="fold", no_wrap=column in whole)
-    for row in rows:
-        made.add_row(*(cell if isinstance(cell, Text) else plain(cell) for cell in row))
+    cells = [[cell if isinstance(cell, Text) else plain(cell) for cell in row] for row in rows]
+    widths = [
+        max(cell_len(column), *(row[place].cell_len for row in cells))
+        for place, column in enumerate(columns)
+    ]
+    _shorten(widths, [place for place, column in enumerate(columns) if column in cuts], width)
+    made = Table(
+        title=title or None, title_justify="left", title_style="bold", box=None,
+        pad_edge=False, padding=(0, GAP, 0, 0), header_style="dim",
+    )  # fmt: skip
+    for column, least in zip(columns, widths, strict=True):
+        made.add_column(column, no_wrap=True, width=least)
+    for row in cells:
+        made.add_row(
+            *(
+                _cut(cell, least, cuts.get(column))
+                for column, cell, least in zip(columns, row, widths, strict=True)
+            )
+        )
     return made
+
+
+def _shorten(widths: list[int], may_be_cut: list[int], width: int) -> None:
+    """Make the widest of the columns that may be cut narrower, until all fit."""
+    while sum(widths) + GAP * (len(widths) - 1) > width:
+        place = max(may_be_cut, key=lambda each: widths[each], default=None)
+        if place is None or widths[place] <= LEAST_COLUMN:
+            return
+        widths[place] -= 1
+
+
+def _cut(cell: Text, width: int, end: Cut | None) -> Text:
+    if end is None or cell.cell_len <= width:
+        return cell
+    text = cell.plain
+    if end == "left":
+        while cell_len(text) > width - 1:
+            text = text[1:]
+        return Text(f"…{text}", cell.style)
+    while cell_len(text) > width - 1:
+        text = text[:-1]
+    return Text(f"{text}…", cell.style)
 
 
 def short_ids(ids: Iterable[str], least: int = LEAST_ID) -> Mapping[str, str]:

@@ -13,7 +13,7 @@ import attrs
 import click
 import trio
 
-from mux.cli.options import TakesCodexArgs, serve_flags, settle
+from mux.cli.settings import TakesCodexArgs, serve_flags, settle
 from mux.config.addresses import ListenUrlError, parse_listen_url
 from mux.config.codex_binary import codex_home, find_codex, search_path
 from mux.config.load import Settled
