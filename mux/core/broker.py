@@ -137,6 +137,7 @@ class Broker:
         self._replays = parts.replays
         self._presence = parts.presence
         self._notices = parts.notices
+        self._notice_triggers = parts.notice_triggers
         self._shared_titles = parts.shared_titles
         self._turn_queueing = parts.turn_queueing
         self._clearance = parts.clearance
@@ -249,7 +250,7 @@ class Broker:
                 state.record("appserver/exited", generation=generation, why=reason)
                 # Before `recovery.exited`, which ends turns and requests: features that must know
                 # what ran. After it: those that must know whether another app-server comes.
-                self._notices.app_server_ends()
+                self._notice_triggers.app_server_ends()
                 self._shared_titles.upstream_gone()
                 self._turn_queueing.app_server_gone()
                 self._local_resumes.upstream_gone()

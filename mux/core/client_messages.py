@@ -43,7 +43,7 @@ class ClientRouter:
         self._client_requests = parts.client_requests
         self._deduplicator = parts.deduplicator
         self._handshakes = parts.handshakes
-        self._notices = parts.notices
+        self._notice_triggers = parts.notice_triggers
         self._presence = parts.presence
         self._recovery = parts.recovery
         self._replays = parts.replays
@@ -208,7 +208,7 @@ class ClientRouter:
         private = thread is not None and thread.private
         if audit_events.drives(message.method, begins=rule.begins) and not private:
             self._presence.drove(client)
-            self._notices.acted(client, message.method, message.thread)
+            self._notice_triggers.acted(client, message.method, message.thread)
         if if_busy is not None and self._turn_queueing.takes(client, request, message, if_busy):
             return
         audit_events.asked(self.state, client, request, message, scope)

@@ -14,7 +14,7 @@ import msgspec
 
 from mux.core import audit_events
 from mux.core.features import turn_interrupts
-from mux.core.features.notices import HEARD
+from mux.core.features.notice_triggers import HEARD
 from mux.core.features.shared_titles import ReplayedMessage
 from mux.core.features.subscriptions import USAGE
 from mux.core.policy.principal import ClientId
@@ -148,7 +148,7 @@ class NotificationRouter:
         if method is None:
             return
         if method in HEARD:  # first of all: notices come also from what no client is sent below
-            self.parts.notices.observe(method, thread, line)
+            self.parts.notice_triggers.observe(method, thread, line)
         rule = notification_rule(method)
         if rule.audience is Audience.NAMED and self._is_owned(method, line, rule):
             return

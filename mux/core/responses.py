@@ -71,7 +71,7 @@ class ResponseRouter:
             line = self._as_client_may_see(client, request, line)
         named: dict[str, bool] = {}
         if request.rule.route is Route.FOLLOW and not failed:
-            self.parts.notices.joined(line)
+            self.parts.notice_triggers.joined(line)
             named, line = self.parts.subscriptions.before_answer(request, client, line)
         # Before `subscriptions.begun`, which notes the turn: afterwards each turn has run before.
         steered = (

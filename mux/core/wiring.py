@@ -13,6 +13,7 @@ from mux.core.features.deduplication import Deduplicator
 from mux.core.features.directory_clearance import DirectoryClearance
 from mux.core.features.handshake import Handshakes
 from mux.core.features.local_resume import LocalResumes
+from mux.core.features.notice_triggers import NoticeTriggers
 from mux.core.features.notices import Notices
 from mux.core.features.presence import Presence
 from mux.core.features.recovery import Recovery
@@ -40,6 +41,7 @@ class Features:
     presence: Presence
     attention: Attention
     notices: Notices
+    notice_triggers: NoticeTriggers
     shared_titles: SharedTitles
     turn_queueing: TurnQueueing
     clearance: DirectoryClearance
@@ -54,6 +56,7 @@ class Features:
         recovery = Recovery(state, client_requests, server_requests)
         attention = Attention(state, timing)
         presence = Presence(state)
+        notices = Notices(state, attention, timing, life)
         clearance = DirectoryClearance(state, client_requests)
         return cls(
             state=state,
@@ -66,7 +69,8 @@ class Features:
             replays=Replays(state, client_requests, clearance),
             presence=presence,
             attention=attention,
-            notices=Notices(state, attention, timing, life),
+            notices=notices,
+            notice_triggers=NoticeTriggers(state, notices),
             shared_titles=SharedTitles(state, client_requests, recovery),
             turn_queueing=TurnQueueing(state, client_requests, deduplicator, recovery),
             clearance=clearance,

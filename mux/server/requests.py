@@ -89,7 +89,7 @@ class OutsideRequests:
             },
             "store": self.store.status(),
             "audit": self.audit.status(),
-            "devices": {"count": len(list(registry)), "trouble": registry.trouble},
+            "devices": {"count": len(list(registry)), "trouble": registry.file.trouble},
             "notices": self.notices.delivery.status(),
             "failedAuthentications": self.throttle.status(),
             "log": stderr.status(),

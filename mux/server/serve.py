@@ -102,7 +102,7 @@ async def serve(
         try:
             await server.run()
         finally:
-            book.flush()
+            book.file.flush()
     finally:
         for each in opened:
             with trio.CancelScope(shield=True):

@@ -25,7 +25,7 @@ from mux.config import locate
 from mux.errors import AppmuxError
 from mux.posix import standard_streams
 from mux.stdio.lines import Lines
-from mux.stdio.resume import ResumeState, ReturnError
+from mux.stdio.rejoin import ClientSession, ReturnError
 from mux.stdio.websocket import ClientWebSocket, WebSocketError
 
 WAIT: Final = 60.0
@@ -104,8 +104,8 @@ class Bridge:
     def __init__(self, named: Path | None, wait: float) -> None:
         self.named = named
         self.wait = wait
-        self.memory = ResumeState(numbers=wait > 0)
-        """The state that is carried over to the next connection."""
+        self.session = ClientSession(numbers=wait > 0)
+        """What is carried over to the next connection, and said on it."""
         self.lines = Lines()
         self.link: socket.socket | None = None
         """The connection to the broker; None while there is none."""
@@ -149,7 +149,7 @@ class Bridge:
         failures = self._connect()
         if not failures:
             return
-        started = _start_service()
+        started = start_service()
         while started and time.monotonic() < self.deadline:
             time.sleep(self._next_pause())
             failures = self._connect()
@@ -192,13 +192,13 @@ class Bridge:
         """Continue once the broker has accepted the upgrade."""
         if self.was_attached:
             # The bridge's own handshake goes before any line of the client.
-            self.memory.back(time.time())
+            self.session.back(time.time())
             self._send_own()
         self.was_attached = True
         self._seen_live()
 
     def _seen_live(self) -> None:
-        if self.lost_at and self.memory.live:
+        if self.lost_at and self.session.live:
             _tell(f"attached again after {time.monotonic() - self.lost_at:.1f} s")
             self.lost_at, self.pause = 0.0, FIRST_TRY
 
@@ -238,7 +238,7 @@ class Bridge:
 
     def _is_attached(self) -> bool:
         """Return whether the client's lines may go to the broker now."""
-        return self.link is not None and self.wire.open and self.memory.live
+        return self.link is not None and self.wire.open and self.session.live
 
     def _is_full(self) -> bool:
         # A client that floods requests and reads no answers must not fill us with error answers.
@@ -286,7 +286,7 @@ class Bridge:
         except OSError:
             received = b""  # closed before we began, or a terminal that was taken away
         for line in self.lines.feed(received) if received else self.lines.ends():
-            self._to_broker(self.memory.from_client(line))
+            self._to_broker(self.session.state.from_client(line))
         for error in self.lines.errors:
             self._to_client([error])
         self.lines.errors.clear()
@@ -309,7 +309,7 @@ class Bridge:
 
     def _send_own(self) -> None:
         """Send the bridge's own requests to the broker."""
-        own, self.memory.to_broker = self.memory.to_broker, []
+        own, self.session.to_broker = self.session.to_broker, []
         for line in own:
             self._to_broker(line)
 
@@ -347,7 +347,7 @@ class Bridge:
             self._opened()
         # Messages first: an answer among them may give the bridge requests of its own to send.
         for message in messages:
-            self._to_client(self.memory.from_broker(message))
+            self._to_client(self.session.from_broker(message))
         self._send_own()
         self._seen_live()
         self.going += [iter([reply]) for reply in self.wire.replies]
@@ -403,7 +403,7 @@ class Bridge:
         text = "the broker is gone"
         if code == OVER_THE_LIMIT:
             text = "the broker takes no message as large as one of those in flight, and went"
-        self._to_client(self.memory.lost(text, retryable=code != OVER_THE_LIMIT))
+        self._to_client(self.session.lost(text, retryable=code != OVER_THE_LIMIT))
         if not self.wait:
             self._flush()
             raise StdioError(f"the broker is gone ({reason}): start this client again")
@@ -413,9 +413,9 @@ class Bridge:
 
     def _leave(self, now: float) -> None:
         """Say goodbye once stdin has ended and all requests are answered, or their time is up."""
-        if not self.memory.shakes_hands and not self.said_goodbye:
+        if not self.session.state.shakes_hands and not self.said_goodbye:
             self.deadline = min(self.deadline, now + ANSWERS_DEADLINE)
-        waits_for_answers = self._has_to_send() or self.memory.in_flight
+        waits_for_answers = self._has_to_send() or self.session.state.in_flight
         if not self.said_goodbye and (not waits_for_answers or now >= self.deadline):
             self.said_goodbye = True
             self.deadline = now + CLOSE_DEADLINE
@@ -446,7 +446,7 @@ _HOW_TO_START = (
 )
 
 
-def _start_service() -> bool:
+def start_service() -> bool:
     """Start the service if it is installed, and return whether that worked.
 
     Its output goes to stderr.

@@ -20,7 +20,7 @@ from structlog.testing import capture_logs
 from mux.access import pairing
 from mux.access.devices import DeviceError, DeviceRegistry, DeviceRegistryError, open_registry
 from mux.access.pairing import Pairing, PairingError, Reply, Wanted, code_of
-from mux.storage.write_behind import WriteBehind
+from mux.storage.small_file import SmallFile
 
 OPERATOR = 7
 WANTED = Wanted("paired", frozenset({"observe"}))
@@ -391,7 +391,7 @@ async def test_a_book_that_cannot_be_written(desk: Desk, monkeypatch: pytest.Mon
         raise OSError(28, "No space left on device")
 
     async with desk.waiting({"ticket": ticket}):
-        monkeypatch.setattr(WriteBehind, "write", full)
+        monkeypatch.setattr(SmallFile, "write", full)
         with pytest.raises(DeviceRegistryError, match="nothing was changed"):
             desk.pairing.confirm(OPERATOR, id, accept=True)
     assert desk.said()[0] == 410

@@ -37,6 +37,7 @@ from mux.core.state.backlog import NOT_NUMBERED, Backlog
 from mux.core.state.client import Client
 from mux.core.state.departed_clients import DepartedClients
 from mux.core.state.journal import Journal
+from mux.core.state.notice_records import NoticeRecords
 from mux.core.state.pending_requests import PendingRequests
 from mux.core.state.planned_restart import PlannedRestart
 from mux.core.state.request import Request
@@ -78,6 +79,7 @@ class State:
     """The last id given to a queued turn."""
     undecided_turns: dict[str, list[Request]] = attrs.field(factory=dict)
     """Requests for a turn with ``ifBusy`` ``reject``, by thread, that wait for another's answer."""
+    notices: NoticeRecords = attrs.field(factory=NoticeRecords)
     restart: PlannedRestart = attrs.field(factory=PlannedRestart)
     departed_clients: DepartedClients = attrs.field(init=False)
     sent_messages: SentMessages = attrs.field(init=False)
