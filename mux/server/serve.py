@@ -178,6 +178,7 @@ def _assemble(
             escalate_after=config.notices.escalate_after,
             escalate_further_after=config.notices.escalate_further_after,
         ),
+        host=config.host_name,
     )
     dispatcher = Dispatcher(broker, debug=config.log.level == "debug")
     upstream = Upstream((codex, "app-server", *config.codex_args), dispatcher)

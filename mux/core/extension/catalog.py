@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from mux.core.extension import approvals, devices, following, notices, queue, runtime
+from mux.core.extension import approvals, devices, following, inbox, notices, queue, runtime
 from mux.core.extension.parts import Described
 
 METHODS: dict[str, Described] = {
     **runtime.METHODS,
     **following.METHODS,
     **approvals.METHODS,
+    **inbox.METHODS,
     **queue.METHODS,
     **devices.METHODS,
     **notices.METHODS,
@@ -19,6 +20,7 @@ NOTIFICATIONS: dict[str, Described] = {
     **runtime.NOTIFICATIONS,
     **following.NOTIFICATIONS,
     **approvals.NOTIFICATIONS,
+    **inbox.NOTIFICATIONS,
     **queue.NOTIFICATIONS,
     **devices.NOTIFICATIONS,
 }
