@@ -1,115 +1,216 @@
-"""``appmux status``: the running broker's report on itself, for a person or a program.
+"""``appmux status``, and ``appmux`` alone: what waits for a person, and who does what.
 
-The broker of a state directory is asked by one ``mux/status`` request.
+The first line is what waits. Then come the threads, the clients, and the app-server. The broker of
+a state directory is asked by ``mux/status`` and ``mux/approvals/list``.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Iterator
+import time
 from pathlib import Path
 from typing import Any, Final
 
-import attrs
 import click
-import trio
-from rich import box
 from rich.console import Console, Group, RenderableType
-from rich.table import Table
-from rich.text import Text
+from rich.live import Live
 
-from mux import client
-from mux.cli.options import broker_flags, json_flag, of_broker
-from mux.client import ClientError
-from mux.config.model import Config
-from mux.storage import state_dir
-from mux.text import span, visible
+from mux.cli import broker, runtime, screen, waiting
+from mux.cli.broker import Broker, BrokerError, Json
+from mux.cli.options import broker_flags, exits, json_flag, state_dir_of
+from mux.errors import AppmuxError
+from mux.host import terminals
 
-ANSWER_DEADLINE: Final = 10.0
-"""Seconds. The broker answers in a millisecond; a slower one has a problem of its own."""
+LOOK_SECONDS: Final = 1.0
+"""Seconds between two looks of ``--watch``: a person reads along."""
 
-PIPED_WIDTH: Final = 200
-"""Columns where stdout is no terminal: a line that wraps is hard on ``grep``."""
+WELCOME: Final = """\
+No appmux runs here yet. It lets your terminals, phones and editors share one codex.
 
-LAST_WORDS: Final = 5
-"""Lines of the app-server's stderr that are shown while it isn't ready."""
+  appmux demo     see what it does: no account, no network, half a minute
+  appmux setup    set it up as a service of yours, and pair a phone
+  appmux serve    run it in this terminal
+  appmux --help   all commands"""
 
-READY: Final = "ready"
-DOWN: Final = "down"
-
-KIB: Final = 1024
+INTERRUPTED: Final = 130
+"""A shell's exit status for "ended by SIGINT"."""
 
 
-@click.command()
+@click.command(epilog=exits("0 the broker answered", "1 no broker answered"))
+@click.option("--watch", is_flag=True, help="Go on, and redraw in place; Ctrl-C ends it.")
+@click.option("--all", "everything", is_flag=True, help="All clients, and what is on disk.")
 @json_flag
 @broker_flags
-def status(as_json: bool, config_file: Path | None, state_dir: Path | None) -> None:
-    """Show the running broker: app-server, clients, threads, what waits for an answer."""
-    sys.exit(trio.run(run, of_broker(config_file, state_dir), as_json))
+def status(
+    watch: bool, everything: bool, as_json: bool, config_file: Path | None, state_dir: Path | None
+) -> None:
+    """Show what waits for you, the threads, the clients, and the app-server.
+
+    `appmux` alone does the same.
+    """
+    directory = state_dir_of(config_file, state_dir)
+    if watch:
+        sys.exit(follow(directory, everything=everything, as_json=as_json))
+    sys.exit(run(directory, everything=everything, as_json=as_json))
 
 
-async def run(config: Config, as_json: bool) -> int:
+def alone() -> int:
+    """Do what ``appmux`` without a command does; return the exit status."""
+    directory = state_dir_of(None, None)
+    try:
+        return run(directory)
+    except broker.NoBrokerError:
+        click.echo(WELCOME, err=True)
+        return 1
+
+
+def run(state_dir: Path, *, everything: bool = False, as_json: bool = False) -> int:
     """Print the report, and return the exit status. Raises ``AppmuxError`` if no broker answers."""
-    report = await ask(state_dir.listeners(config.state_dir))
+    with broker.connected(broker.urls(state_dir)) as asked:
+        report = look(asked)
     if as_json:
         sys.stdout.write(json.dumps(report, indent=2) + "\n")
         return 0
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=PIPED_WIDTH)
-    console.print(render(report))
+    console = screen.console()
+    console.print(render(report, console.width, everything=everything))
     return 0
 
 
-# -- asking ----------------------------------------------------------------------------------------
+def look(asked: Broker) -> Json:
+    """Return the broker's report, with the place of each client's process, and what waits."""
+    report = asked.request("mux/status")
+    report["approvals"] = asked.request("mux/approvals/list")["approvals"]
+    places = _places(report["clients"])
+    for each in report["clients"]:
+        place = places.get(each["id"])
+        each["terminal"] = None if place is None else place.terminal
+        each["directory"] = None if place is None else place.directory
+    return report
 
 
-async def ask(urls: Iterable[str]) -> dict[str, Any]:
-    """Return the report from the first listener that answers. Raises ``ClientError``."""
-    with trio.move_on_after(ANSWER_DEADLINE):
-        async with client.connect_any(urls) as connection:
-            return await connection.request("mux/status")
-    raise ClientError(f"the broker gave no answer within {ANSWER_DEADLINE:.0f} s")
+def _places(clients: list[Json]) -> dict[int, terminals.Place]:
+    """Return where the clients' processes run, as far as this machine tells."""
+    places = {each["id"]: terminals.of_process(pid) for each in clients if (pid := each.get("pid"))}
+    return places | terminals.of_peers(
+        {each["id"]: each["peer"] for each in clients if each["transport"] != "unix"}
+    )
+
+
+# -- watching --------------------------------------------------------------------------------------
+
+
+def follow(state_dir: Path, *, everything: bool, as_json: bool) -> int:
+    """Show the report again and again until a person ends it; return the exit status.
+
+    On a terminal it is redrawn in place. Elsewhere it is printed whenever it has changed.
+    """
+    console = screen.console()
+    shows = _Json() if as_json else _Redrawn(console) if console.is_terminal else _Printed(console)
+    try:
+        with shows:
+            while True:
+                try:
+                    with broker.connected(broker.urls(state_dir)) as asked:
+                        while True:
+                            shows.show(look(asked), everything)
+                            time.sleep(LOOK_SECONDS)
+                except (AppmuxError, BrokerError) as failure:
+                    shows.lost(str(failure))
+                    time.sleep(LOOK_SECONDS)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+class _Json:
+    """Prints a report a line, whenever it has changed in more than its ages."""
+
+    def __init__(self) -> None:
+        self._before = ""
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def show(self, report: Json, _everything: bool) -> None:
+        self._print(report, json.dumps(runtime.without_ages(report)))
+
+    def lost(self, why: str) -> None:
+        self._print({"trouble": why}, why)
+
+    def _print(self, report: Json, compared: str) -> None:
+        if compared != self._before:
+            self._before = compared
+            sys.stdout.write(json.dumps(report) + "\n")
+            sys.stdout.flush()
+
+
+class _Printed:
+    """Prints the report whenever it has changed in more than its ages."""
+
+    def __init__(self, console: Console) -> None:
+        self._console, self._before = console, ""
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def show(self, report: Json, everything: bool) -> None:
+        compared = json.dumps(runtime.without_ages(report))
+        if compared != self._before:
+            self._before = compared
+            self._console.print(render(report, self._console.width, everything=everything))
+            sys.stdout.flush()
+
+    def lost(self, why: str) -> None:
+        if why != self._before:
+            self._before = why
+            self._console.print(screen.plain(why))
+            sys.stdout.flush()
+
+
+class _Redrawn:
+    """Redraws the report in place; the last one stays on the screen."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._live = Live(console=console, auto_refresh=False, screen=True)
+        self._last: RenderableType = ""
+
+    def __enter__(self) -> None:
+        self._live.__enter__()
+
+    def __exit__(self, *_: object) -> None:
+        self._live.__exit__(None, None, None)
+        self._console.print(self._last)
+
+    def show(self, report: Json, everything: bool) -> None:
+        self._draw(render(report, self._console.width, everything=everything))
+
+    def lost(self, why: str) -> None:
+        self._draw(screen.plain(why, "bold red"))
+
+    def _draw(self, shown: RenderableType) -> None:
+        self._last = shown
+        self._live.update(shown, refresh=True)
 
 
 # -- showing ---------------------------------------------------------------------------------------
 
 
-def render(report: dict[str, Any]) -> RenderableType:
-    """Render the report as tables, without the connection that requested it."""
-    clients = {each["id"]: each for each in report["clients"]}
-    clients.pop(report.get("asker"), None)
-    names = _Names({id: each["name"] for id, each in clients.items()})
+def render(report: dict[str, Any], width: int, *, everything: bool = False) -> RenderableType:
+    """Render the report for a screen of this width, without the connection that requested it."""
     return Group(
-        _broker(report),
-        Text(),
-        _table(
-            "clients",
-            [
-                "id",
-                "name",
-                "version",
-                "principal",
-                "transport",
-                "since",
-                "drove",
-                "threads",
-                "bytes owed",
-            ],
-            [_client(each) for each in clients.values()],
-        ),
-        _table(
-            "threads followed",
-            ["thread", "status", "running turn", "followers"],
-            [_thread(each, names) for each in report["threads"]],
-        ),
-        _table(
-            "server requests pending",
-            ["id", "method", "thread", "age", "offered to", "state"],
-            [_server_request(each, names) for each in report["serverRequests"]],
-        ),
+        *waiting.lines(report, width),
+        *runtime.headlines(report),
+        "",
+        runtime.threads(report, width),
+        "",
+        runtime.clients(report, width, everything=everything),
+        "",
+        runtime.processes(report, everything=everything),
     )
+<<<<<<< HEAD
 
 
 @attrs.frozen
@@ -287,3 +388,5 @@ def _bytes(count: int) -> str:
     if count < KIB * KIB:
         return f"{count / KIB:.1f} KiB"
     return f"{count / KIB / KIB:.1f} MiB"
+=======
+>>>>>>> main

@@ -14,6 +14,9 @@ from mux.core.features.directory_clearance import DirectoryClearance
 from mux.core.features.durability import Durability
 from mux.core.features.handover import Handover
 from mux.core.features.handshake import Handshakes
+from mux.core.features.inbox import InboxRequests
+from mux.core.features.inbox_cards import InboxCards
+from mux.core.features.inbox_picture import InboxPicture
 from mux.core.features.local_resume import LocalResumes
 from mux.core.features.notice_triggers import NoticeTriggers
 from mux.core.features.notices import Notices
@@ -48,12 +51,19 @@ class Features:
     turn_queueing: TurnQueueing
     clearance: DirectoryClearance
     handshakes: Handshakes
+<<<<<<< HEAD
     durability: Durability
     handover: Handover
+=======
+    inbox: InboxRequests
+>>>>>>> main
 
     @classmethod
-    def wired(cls, state: State, timing: Timing, life: str) -> Features:
-        """Make the features around a state. ``timing``, ``life``: see `Notices`."""
+    def wired(cls, state: State, timing: Timing, life: str, host: str) -> Features:
+        """Make the features around a state.
+
+        ``timing``, ``life``: see `Notices`; ``host``: see `InboxRequests`.
+        """
         deduplicator = Deduplicator(state)
         client_requests = ClientRequests(state, deduplicator)
         server_requests = ServerRequests(state)
@@ -62,11 +72,16 @@ class Features:
         presence = Presence(state)
         notices = Notices(state, attention, timing, life)
         clearance = DirectoryClearance(state, client_requests)
+<<<<<<< HEAD
         turn_queueing = TurnQueueing(state, client_requests, deduplicator, recovery)
         durability = Durability(state)
         handover = Handover(
             state, client_requests, server_requests, turn_queueing, recovery, durability
         )
+=======
+        cards = InboxCards(state)
+        picture = InboxPicture(state, cards, server_requests.voting)
+>>>>>>> main
         return cls(
             state=state,
             deduplicator=deduplicator,
@@ -84,6 +99,10 @@ class Features:
             turn_queueing=turn_queueing,
             clearance=clearance,
             handshakes=Handshakes(state, client_requests, recovery, presence, attention),
+<<<<<<< HEAD
             durability=durability,
             handover=handover,
+=======
+            inbox=InboxRequests(state, client_requests, cards, picture, host),
+>>>>>>> main
         )
