@@ -337,12 +337,8 @@ class Dispatcher:
         broker = {"version": mux.__version__, "pid": os.getpid()}
         facts = self.shells.status()
         whole["appServer"] |= facts.pop("appServer", {})
-<<<<<<< HEAD
-        return {"broker": broker | facts.pop("broker", {}), **facts, **whole}
-=======
         broker |= facts.pop("broker", {})
         return {"broker": broker, **facts, **whole}
->>>>>>> main
 
     def close_all(self, code: int, reason: str) -> None:
         """Close every client's connection."""

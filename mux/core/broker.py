@@ -107,11 +107,8 @@ class Broker:
         audit_text: bool = False,
         policies: Policies | None = None,
         timing: Timing | None = None,
-<<<<<<< HEAD
-        durable: bool = False,
-=======
         host: str = "",
->>>>>>> main
+        durable: bool = False,
     ) -> None:
         """Make a broker without clients or app-server.
 
@@ -119,11 +116,8 @@ class Broker:
         the clock, so that an answer that a client held back over a restart of the broker fits no
         request. ``epoch`` and ``head`` describe the journal as the store left it. ``audit_text``:
         see `State`. ``policies`` say whose answer decides an approval; None means the first answer.
-<<<<<<< HEAD
-        ``timing`` says when a notice is due. ``durable``: what the next broker needs is saved.
-=======
-        ``timing`` says when a notice is due. ``host`` is the machine's name.
->>>>>>> main
+        ``timing`` says when a notice is due. ``host`` is the machine's name. ``durable``: what the
+        next broker needs is saved.
         """
         journal = Journal(epoch, head, limits.journal_memory_bytes)
         approvals = PendingRequests(first_id)
@@ -232,13 +226,10 @@ class Broker:
             self.recovery.stop_if_quiet()
         if state.threads.changes != self._presence.seen:
             self._presence.audience_changed()
-<<<<<<< HEAD
-        if state.durable.touched:
-            self._durability.save()
-=======
         if self._inbox.followers:
             self._inbox.refresh()
->>>>>>> main
+        if state.durable.touched:
+            self._durability.save()
         return out
 
     def _handle_rarer(self, event: Event) -> None:

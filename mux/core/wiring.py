@@ -51,12 +51,9 @@ class Features:
     turn_queueing: TurnQueueing
     clearance: DirectoryClearance
     handshakes: Handshakes
-<<<<<<< HEAD
     durability: Durability
     handover: Handover
-=======
     inbox: InboxRequests
->>>>>>> main
 
     @classmethod
     def wired(cls, state: State, timing: Timing, life: str, host: str) -> Features:
@@ -72,16 +69,13 @@ class Features:
         presence = Presence(state)
         notices = Notices(state, attention, timing, life)
         clearance = DirectoryClearance(state, client_requests)
-<<<<<<< HEAD
         turn_queueing = TurnQueueing(state, client_requests, deduplicator, recovery)
         durability = Durability(state)
         handover = Handover(
             state, client_requests, server_requests, turn_queueing, recovery, durability
         )
-=======
         cards = InboxCards(state)
         picture = InboxPicture(state, cards, server_requests.voting)
->>>>>>> main
         return cls(
             state=state,
             deduplicator=deduplicator,
@@ -99,10 +93,7 @@ class Features:
             turn_queueing=turn_queueing,
             clearance=clearance,
             handshakes=Handshakes(state, client_requests, recovery, presence, attention),
-<<<<<<< HEAD
             durability=durability,
             handover=handover,
-=======
             inbox=InboxRequests(state, client_requests, cards, picture, host),
->>>>>>> main
         )

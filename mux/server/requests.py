@@ -5,12 +5,8 @@ The command ``AnswerOutside`` asks, by way of ``dispatcher``. The core has check
 
 from __future__ import annotations
 
-<<<<<<< HEAD
 import os
-from typing import Any
-=======
 from typing import Any, Final
->>>>>>> main
 
 import attrs
 import trio
@@ -93,14 +89,11 @@ class OutsideRequests:
         """Return the part of ``mux/status`` that only the server knows."""
         registry = self.devices.registry
         return {
-<<<<<<< HEAD
-            "broker": self._broker(),
-=======
-            "broker": {
+            "broker": self._broker()
+            | {
                 "uptimeSeconds": round(trio.current_time() - self._began, 3),
                 "settings": UNKNOWN if self.settings is None else self.settings.status(),
             },
->>>>>>> main
             "appServer": {
                 "pid": self.upstream.pid,
                 "outdated": self.upstream.outdated,

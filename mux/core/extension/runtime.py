@@ -112,11 +112,9 @@ class BrokerShown(msgspec.Struct):
 
     version: str
     pid: int
-<<<<<<< HEAD
     supervisor: int | None
     handovers: int
     handoverTrouble: str | None
-=======
     uptimeSeconds: float
     settings: SettingsShown
 
@@ -127,7 +125,6 @@ class LifeEndShown(msgspec.Struct):
     generation: int
     secondsAgo: float
     reason: str | None
->>>>>>> main
 
 
 class AppServerShown(msgspec.Struct):
@@ -313,13 +310,15 @@ _THREAD = "0199f3a2-51c4-7a10-8f6e-3d2b1c0a9e87"
 
 _STATUS = Status(
     asker=7,
-<<<<<<< HEAD
-    broker=BrokerShown("0.1.0", 4711, None, 0, None),
-=======
     broker=BrokerShown(
-        "0.1.0", 4711, 86400.2, SettingsShown("/home/ada/.config/appmux/config.toml", [], None)
+        "0.1.0",
+        4711,
+        4709,
+        0,
+        None,
+        86400.2,
+        SettingsShown("/home/ada/.config/appmux/config.toml", [], None),
     ),
->>>>>>> main
     appServer=AppServerShown(
         version="0.163.0",
         state="ready",

@@ -105,7 +105,6 @@ class ClientRequests:
         request.large = rule.large or bool(request.history_field)
         return request
 
-<<<<<<< HEAD
     def _next_wire(self) -> int:
         self.state.last_wire += 1
         self.state.durable.uses_wire(self.state.last_wire)
@@ -121,23 +120,22 @@ class ClientRequests:
         self.state.scheduler.restore(request, self.state.now)
         self.joins(request, 1)
         self.state.wake_at(request.deadline)
-=======
+
     def ask_instead(
         self, client: Client, message: ClientMessage, method: str, params: object
     ) -> Request:
         """Return a request that answers a client's, in its turn among that client's others."""
-        self.state.last_wire += 1
+        wire = self._next_wire()
         return Request(
-            wire=self.state.last_wire,
+            wire=wire,
             method=method,
             rule=request_rule(method),
             client=client.id,
             account=client.id,
             origin=message.id,
-            line=jsonrpc.request(self.state.last_wire, method, params),
+            line=jsonrpc.request(wire, method, params),
             since=self.state.now,
         )
->>>>>>> main
 
     def submit(self, request: Request) -> None:
         """Queue the request; refuse it if its client's queue is full."""

@@ -66,12 +66,8 @@ class Recovery:
     def exited(self, reason: str, unix_time: float) -> None:
         """End a life: the process is gone."""
         state = self.state
-<<<<<<< HEAD
-        state.appserver.end()
-        state.durable.touch("app-server", "")
-=======
         state.appserver.end("" if state.restart.stopping else reason, state.now)
->>>>>>> main
+        state.durable.touch("app-server", "")
         self._probe = None
         self._resuming.clear()
         # Clients see the end in this order: their requests fail, server requests are resolved,

@@ -103,7 +103,6 @@ class AppServer:
         self.state, self.generation, self.started = AppServerState.INITIALIZING, generation, now
         self.greetings.clear()
 
-<<<<<<< HEAD
     def go_on(
         self,
         generation: int,
@@ -120,12 +119,8 @@ class AppServer:
         self.user_agent = msgspec.json.decode(self.result["userAgent"], type=str)
         self.greetings = greetings
 
-    def end(self) -> None:
-        """End the life: the process is gone.
-=======
     def end(self, reason: str, now: float) -> None:
         """End the life: the process is gone. ``reason`` is empty if that was planned.
->>>>>>> main
 
         Its ``initialize`` result goes on serving clients until the next one.
         """

@@ -257,14 +257,9 @@ async def test_good_health_and_then_a_broker_that_hangs(monkeypatch: pytest.Monk
         assert found["control socket"].says == "the broker listens there"
         # The real app-server's lock is where we look for it, and is known as the broker's own.
         assert found["threads"].facts == {"loaded": 1}
-<<<<<<< HEAD
         pid = broker.broker_pid
         os.kill(pid, signal.SIGSTOP)
-        monkeypatch.setattr(status, "ANSWER_DEADLINE", 0.2)
-=======
-        broker.process.send_signal(signal.SIGSTOP)
         monkeypatch.setattr("mux.cli.broker.ANSWER_DEADLINE", 0.2)
->>>>>>> main
         found = await examined(environ)
         os.kill(pid, signal.SIGCONT)
     assert found["broker"].verdict == "wrong"
