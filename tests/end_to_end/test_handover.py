@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -213,39 +212,46 @@ async def _over(peer: Peer, thread: str, turn: str) -> None:
 
 
 async def test_a_client_that_replays_has_everything_once() -> None:
+    """Killed three times in the middle of a stream, with more of it on its way each time."""
     model = Scripted()
-    numbers = [f"{n} " for n in range(400)]
-    model.on("count", Say(chunks=tuple(numbers), pace=0.005))
+    chunks: list[str | Hold] = []
+    for stage in range(4):
+        chunks += [Hold(f"stage {stage}"), *(f"{stage}.{n} " for n in range(200))]
+    model.on("count", Say(chunks=tuple(chunks)))
     async with brokered(model=model) as broker, client(broker, "phone", **AWARE) as before:
         thread = await shared_thread(broker, before)
+        cursor = {"epoch": before.hello["appmux"]["epoch"], "seq": _last_seq(before.inbox)}
+        seen: list[Json] = []
         async with same_app_server(broker, before):
             await before.start_turn(thread, "count")
-            seen: list[Json] = []
-            cursor = before.hello["appmux"]
-            for count in itertools.count():
-                peer_name = "phone"
-                async with client(broker, peer_name, **AWARE) as phone:
-                    after = {"epoch": cursor["epoch"], "seq": cursor["seq"]}
-                    replayed = await phone.request(
-                        "mux/replay", {"after": after, "threadIds": [thread]}
-                    )
-                    assert replayed["complete"], replayed
-                    if count < 3:
-                        await phone.wait_method(DELTA, threadId=thread)
+            for stage in range(4):
+                async with client(broker, "phone", **AWARE) as phone:
+                    asked = {"after": cursor, "threadIds": [thread]}
+                    assert (await phone.request("mux/replay", asked))["complete"]
+                    model.release(f"stage {stage}")
+                    if stage < 3:
+                        await phone.wait(_is_delta_of(stage))
                         await kill_broker(broker)
                         await phone.wait_gone()
                     else:
                         await phone.wait_method(TURN_COMPLETED, threadId=thread)
-                    numbered = [each for each in phone.inbox if _seq(each) is not None]
-                    seen += numbered
-                    if numbered:
-                        cursor = {"epoch": cursor["epoch"], "seq": _seq(numbered[-1])}
-                    if count == 3:
-                        break
-            seqs = [seq for each in seen if (seq := _seq(each)) is not None]
-            assert seqs == sorted(set(seqs)), "in order, none twice"
-            deltas = [each["params"]["delta"] for each in seen if each["method"] == DELTA]
-            assert "".join(deltas) == "You said: hello" + "".join(numbers)
+                    seen += [each for each in phone.inbox if _seq(each) is not None]
+                    cursor = cursor | {"seq": _last_seq(seen)}
+        seqs = [seq for each in seen if (seq := _seq(each)) is not None]
+        assert seqs == sorted(set(seqs)), "in order, none twice"
+        deltas = [each["params"]["delta"] for each in seen if each["method"] == DELTA]
+        assert "".join(deltas) == "".join(each for each in chunks if isinstance(each, str))
+
+
+def _is_delta_of(stage: int) -> Callable[[Json], bool]:
+    def wanted(message: Json) -> bool:
+        return message.get("method") == DELTA and message["params"]["delta"].startswith(f"{stage}.")
+
+    return wanted
+
+
+def _last_seq(messages: Iterable[Any]) -> int:
+    return max(seq for each in messages if (seq := _seq(each)) is not None)
 
 
 def _seq(message: Any) -> int | None:
