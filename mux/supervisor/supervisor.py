@@ -73,6 +73,8 @@ class AppServer:
         self.pipes = pipes
         self.drained = True
         """Whether the supervisor reads its stderr."""
+        self.status: int | None = None
+        """How it ended; None while it runs."""
 
 
 class Broker:
@@ -98,8 +100,8 @@ class Supervisor:
         self.broker: Broker | None = None
         self.generation = 0
         self.token = os.urandom(16).hex()
-        self.exited: Message | None = None
-        """How the last app-server ended, if no broker was there to be told."""
+        self.remains: AppServer | None = None
+        """The last app-server, which ended while no broker was there, with what is unread of it."""
         self.lives = 0
         self.ever_served = False
         self.stopping = False
@@ -167,13 +169,13 @@ class Supervisor:
     def _began(self, pid: int, ours: socket.socket, theirs: socket.socket) -> None:
         theirs.close()
         self.broker = Broker(pid, Channel(ours), time.monotonic())
-        app, exited = self.app, self.exited
+        app = self.app or self.remains
         hello: Message = {
             "say": "hello",
             "version": VERSION,
             "generation": self.generation,
             "appServer": app and app.pid,
-            "exited": exited,
+            "exited": app and app.status,
             "lives": self.lives,
             "token": self.token,
             "listeners": [url for url, _ in self.listeners],
@@ -239,7 +241,7 @@ class Supervisor:
             self._tell({"say": "failed", "errno": failure.errno or 0})
             return
         self.generation += 1
-        self.exited = None
+        self._let_remains_go()
         self.end_steps = []
         self.app = AppServer(pid, pipes)
         self._tell({"say": "started", "pid": pid, "generation": self.generation}, pipes.ours)
@@ -254,13 +256,17 @@ class Supervisor:
         self.end_steps = [(late, signal.SIGTERM), (late + TERMINATE_DEADLINE, signal.SIGKILL)]
 
     def _app_server_ended(self, app: AppServer, status: int) -> None:
-        self.app = None
-        self.end_steps = []
-        told: Message = {"say": "exited", "pid": app.pid, "status": status}
-        if self.broker is None:
-            self.exited = told
-        self._tell(told)
+        self.app, app.status, self.end_steps = None, status, []
+        if self.broker is None and not self.stopping:
+            self.remains = app  # what it said last is for the next broker
+            return
+        self._tell({"say": "exited", "pid": app.pid, "status": status})
         app.pipes.close()
+
+    def _let_remains_go(self) -> None:
+        if self.remains is not None:
+            self.remains.pipes.close()
+            self.remains = None
 
     def _drain(self, app: AppServer) -> None:
         try:

@@ -113,7 +113,7 @@ class Supervision:
             left,
             hello["token"],
             list(zip(hello["listeners"], sockets, strict=True)),
-            exited["status"] if exited else None,
+            exited,
         )
 
     def mark(self, pid: int, generation: int) -> bytes:
@@ -181,7 +181,10 @@ class Supervision:
     def take(self, left: Running) -> SupervisedProcess:
         """Take the app-server over that a former broker left."""
         self.left = None
-        return self._runs(left.pid, left.descriptors)
+        process = self._runs(left.pid, left.descriptors)
+        if self.exited is not None:
+            process.ended(self.exited)
+        return process
 
     def _runs(self, pid: int, descriptors: list[int]) -> SupervisedProcess:
         self._process = SupervisedProcess(self, pid, descriptors)
