@@ -19,7 +19,8 @@ from mux.core.limits import Limits
 from mux.core.state.app_server import Introduction
 from mux.dispatcher import Dispatcher
 from mux.upstream import process
-from mux.upstream.process import STDERR_KEPT, STDERR_LINE_BYTES, Lines, Upstream
+from mux.upstream.lines import Lines
+from mux.upstream.process import STDERR_KEPT, STDERR_LINE_BYTES, Upstream
 from tests.end_to_end.scenes import eventually
 
 FAULTY = str(Path(__file__).parents[1] / "faulty_app_server.py")
