@@ -171,8 +171,8 @@ class Story:
     ``intact``: whether the last event was handled without an exception.
     ``host``: what ``config/read`` says; ``places``: by path, what a shell makes of it, if not
     itself; ``homes``: by thread, its directory as ``thread/read`` gives it. All are told at once,
-    unless the story is ``slow``. ``pieces``: of so many bytes every answer comes, as if it were
-    long.
+    unless the story is ``slow``. ``pieces``: of so many bytes come all answers, and what is ten
+    times as long, as if they were long.
     """
 
     limits: Limits = attrs.field(factory=Limits)
@@ -347,7 +347,7 @@ class Story:
     def says(self, line: bytes | str) -> None:
         """One raw line of the app-server."""
         line = line.encode() if isinstance(line, str) else line
-        if self.pieces and line.startswith(b'{"id":'):
+        if self.pieces and (line.startswith(b'{"id":') or len(line) > 10 * self.pieces):
             self.tell(UpstreamSentLong(in_pieces(line, self.pieces)))
         else:
             self.tell(UpstreamSent(line))

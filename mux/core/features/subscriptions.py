@@ -97,8 +97,10 @@ class Subscriptions:
         self._orphans.pop(id, None)
         if request.method in ("thread/start", "thread/fork"):
             forked = request.params if request.method == "thread/fork" else None
-            thread.unsaved = unsaved_thread.read_unsaved_thread(line, forked)
-            if thread.unsaved is not None and thread.unsaved.for_title:
+            new = unsaved_thread.read_unsaved_thread(line, forked)
+            # A fork on disk needs no record, which would hold all of its turns.
+            thread.unsaved = new if new is not None and new.tells_all else None
+            if new is not None and new.for_title:
                 thread.private = True
         if thread.status == "unknown":
             thread.status = threads.status_named(line)
