@@ -18,7 +18,7 @@ from mux.core.features import approval_list
 from mux.core.features.attention import FOCUS
 from mux.core.notifications import NotificationRouter
 from mux.core.policy.principal import ClientId
-from mux.core.policy.scopes import SCOPES, needed
+from mux.core.policy.scopes import NEED_NOTHING, SCOPES, needed
 from mux.core.protocol import jsonrpc
 from mux.core.protocol.jsonrpc import BadMessageError, ClientMessage
 from mux.core.protocol.methods import RequestRule, Route, request_rule
@@ -28,6 +28,11 @@ from mux.core.protocol.thread_overrides import Held
 from mux.core.state.app_server import AppServerState
 from mux.core.state.client import Client, ClientState
 from mux.core.wiring import Features
+
+_ANSWERED_HERE = frozenset(
+    {Route.PRESENCE, Route.FOCUS, Route.APPROVALS, Route.ANSWER, Route.QUEUE, Route.INBOX}
+)
+"""Routes of requests that the broker answers itself, so they need no handshake."""
 
 _AS_IT_IS = RequestRule()
 
@@ -49,6 +54,7 @@ class ClientRouter:
         self._client_requests = parts.client_requests
         self._deduplicator = parts.deduplicator
         self._handshakes = parts.handshakes
+        self._inbox = parts.inbox
         self._notice_triggers = parts.notice_triggers
         self._presence = parts.presence
         self._recovery = parts.recovery
@@ -121,7 +127,7 @@ class ClientRouter:
                 now = (jsonrpc.read_fields(message.params) or {}).get("now") == b"true"
                 self.state.record("restart/asked", by=audit_events.by(client), now=now)
                 self._recovery.asked_to_restart(client.id, message.id, now=now)
-            case Route.PRESENCE | Route.FOCUS | Route.APPROVALS | Route.ANSWER | Route.QUEUE:
+            case route if route in _ANSWERED_HERE:
                 self._asked_of_broker(client, message, rule)
             case Route.INITIALIZE:
                 if not self._handshakes.initialize(client, message):
@@ -152,6 +158,8 @@ class ClientRouter:
                 self._server_requests.answered_unasked(client, message)
             case Route.QUEUE:
                 self._turn_queueing.asked(client, message)
+            case Route.INBOX:
+                self._inbox.asked(client, message)
             case _:
                 picture = jsonrpc.result(message.id, self._presence.read())
                 self.state.answer(client.id, picture, message.method)
@@ -160,7 +168,7 @@ class ClientRouter:
         """Return the scope that the request needs; None if the client lacks it and got an error."""
         held = client.principal.scopes
         scope, reason = needed(message.method, message.params, self._held(client, message.method))
-        if scope in held or message.method == "initialize":
+        if scope in held or message.method in NEED_NOTHING:
             return scope
         has = sorted(held)
         text = f"`{message.method}`{reason} needs the scope `{scope}`; you have: {', '.join(has)}"

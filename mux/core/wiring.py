@@ -12,6 +12,9 @@ from mux.core.features.client_requests import ClientRequests
 from mux.core.features.deduplication import Deduplicator
 from mux.core.features.directory_clearance import DirectoryClearance
 from mux.core.features.handshake import Handshakes
+from mux.core.features.inbox import InboxRequests
+from mux.core.features.inbox_cards import InboxCards
+from mux.core.features.inbox_picture import InboxPicture
 from mux.core.features.local_resume import LocalResumes
 from mux.core.features.notice_triggers import NoticeTriggers
 from mux.core.features.notices import Notices
@@ -46,10 +49,14 @@ class Features:
     turn_queueing: TurnQueueing
     clearance: DirectoryClearance
     handshakes: Handshakes
+    inbox: InboxRequests
 
     @classmethod
-    def wired(cls, state: State, timing: Timing, life: str) -> Features:
-        """Make the features around a state. ``timing``, ``life``: see `Notices`."""
+    def wired(cls, state: State, timing: Timing, life: str, host: str) -> Features:
+        """Make the features around a state.
+
+        ``timing``, ``life``: see `Notices`; ``host``: see `InboxRequests`.
+        """
         deduplicator = Deduplicator(state)
         client_requests = ClientRequests(state, deduplicator)
         server_requests = ServerRequests(state)
@@ -58,6 +65,8 @@ class Features:
         presence = Presence(state)
         notices = Notices(state, attention, timing, life)
         clearance = DirectoryClearance(state, client_requests)
+        cards = InboxCards(state)
+        picture = InboxPicture(state, cards, server_requests.voting)
         return cls(
             state=state,
             deduplicator=deduplicator,
@@ -75,4 +84,5 @@ class Features:
             turn_queueing=TurnQueueing(state, client_requests, deduplicator, recovery),
             clearance=clearance,
             handshakes=Handshakes(state, client_requests, recovery, presence, attention),
+            inbox=InboxRequests(state, client_requests, cards, picture, host),
         )

@@ -43,6 +43,11 @@ BOUNDED: Final = {
     "NoticeRecords.turns": 1024,
     "NoticeRecords.interrupted_by": 1024,
     "State.devices_used": 1024,
+    "Cards._by_id": 4096,
+    "InboxCards.running": 4096,
+    "InboxCards.limits": 64,
+    "InboxCards.limits[]": 4096,
+    "InboxRequests._seen": 8,
     "AppServer.ends": LIMITS.deaths_in_a_minute,
     "AppServer.greetings": 8,
     "AppServer.greetings[]": 64,
@@ -54,6 +59,7 @@ BOUNDED: Final = {
 REGISTRIES: Final = frozenset(
     {
         "Approvals", "AppServer", "ClientRequests", "DirectoryClearance", "RequestScheduler",
+        "Cards", "InboxCards", "InboxRequests",
         "Subscriptions", "NotificationRouter", "Attention",
         "NoticeRecords", "Notices", "ServerRequests", "Presence", "TurnQueueing", "LocalResumes",
         "Recovery", "Replays",

@@ -105,6 +105,22 @@ class ClientRequests:
         request.large = rule.large or bool(request.history_field)
         return request
 
+    def ask_instead(
+        self, client: Client, message: ClientMessage, method: str, params: object
+    ) -> Request:
+        """Return a request that answers a client's, in its turn among that client's others."""
+        self.state.last_wire += 1
+        return Request(
+            wire=self.state.last_wire,
+            method=method,
+            rule=request_rule(method),
+            client=client.id,
+            account=client.id,
+            origin=message.id,
+            line=jsonrpc.request(self.state.last_wire, method, params),
+            since=self.state.now,
+        )
+
     def submit(self, request: Request) -> None:
         """Queue the request; refuse it if its client's queue is full."""
         if self.state.scheduler.submit(request):

@@ -26,7 +26,7 @@ import attrs
 from mux.core import audit_events
 from mux.core.commands import Notify, Withdraw
 from mux.core.features import notice_sources
-from mux.core.features.approval_list import item_about, params_of
+from mux.core.features.approval_items import item_about, params_of
 from mux.core.features.attention import Attention, Glance
 from mux.core.features.notice_escalation import NoticeEscalation
 from mux.core.features.server_requests import BY_NOTICE

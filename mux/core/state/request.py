@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import msgspec
 
+from mux.core.extension.inbox import InboxParams
 from mux.core.policy.principal import ClientId, Owner
 from mux.core.protocol.methods import RequestRule
 from mux.core.state.scoped_ids import IdClaim
@@ -67,6 +68,8 @@ class Request(msgspec.Struct, eq=False):
     """The param by which it asks for all turns of a thread along with it; empty if it doesn't."""
     large: bool = False
     """True if its answer may be of any size (see ``scheduler``)."""
+    inbox: InboxParams | None = None
+    """The page of the inbox that is made of its answer, if one is."""
     sent: MessageKey | None = None
     """Its key in ``sent_messages``, if it carries a message id."""
     recorded: Recorded | None = None
