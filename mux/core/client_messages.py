@@ -18,18 +18,29 @@ from mux.core.features import approval_list
 from mux.core.features.attention import FOCUS
 from mux.core.notifications import NotificationRouter
 from mux.core.policy.principal import ClientId
-from mux.core.policy.scopes import SCOPES, needed
+from mux.core.policy.scopes import NEED_NOTHING, SCOPES, needed
 from mux.core.protocol import jsonrpc
 from mux.core.protocol.jsonrpc import BadMessageError, ClientMessage
 from mux.core.protocol.methods import RequestRule, Route, request_rule
-from mux.core.protocol.request_params import canonical
+from mux.core.protocol.request_params import canonical, read_plain
 from mux.core.protocol.scope import Scope
 from mux.core.protocol.thread_overrides import Held
 from mux.core.state.app_server import AppServerState
 from mux.core.state.client import Client, ClientState
 from mux.core.wiring import Features
 
+_ANSWERED_HERE = frozenset(
+    {Route.PRESENCE, Route.FOCUS, Route.APPROVALS, Route.ANSWER, Route.QUEUE, Route.INBOX}
+)
+"""Routes of requests that the broker answers itself, so they need no handshake."""
+
 _AS_IT_IS = RequestRule()
+
+
+def _read(text: bytes) -> ClientMessage:
+    message = jsonrpc.read_client(text)
+    judged = message.kind == "request" or message.method == FOCUS
+    return canonical(message) if judged else message
 
 
 class ClientRouter:
@@ -43,7 +54,8 @@ class ClientRouter:
         self._client_requests = parts.client_requests
         self._deduplicator = parts.deduplicator
         self._handshakes = parts.handshakes
-        self._notices = parts.notices
+        self._inbox = parts.inbox
+        self._notice_triggers = parts.notice_triggers
         self._presence = parts.presence
         self._recovery = parts.recovery
         self._replays = parts.replays
@@ -58,9 +70,7 @@ class ClientRouter:
         if client.ended:
             return
         try:
-            message = jsonrpc.read_client(text)
-            if message.kind == "request" or message.method == FOCUS:
-                message = canonical(message)
+            message = read_plain(text) or _read(text)
         except BadMessageError as bad:
             self.refuse(client.id, bad)
             return
@@ -105,7 +115,11 @@ class ClientRouter:
     def _cleared(self, client: Client, message: ClientMessage, scope: Scope) -> None:
         """Route a request that the client may make."""
         rule = request_rule(message.method)
-        match rule.route:
+        route = rule.route
+        if (route is Route.PLAIN or route is Route.FOLLOW) and client.state is ClientState.READY:
+            self._pass_on(client, message, rule, scope)  # as nearly all are
+            return
+        match route:
             case Route.SERVER:
                 served = AnswerOutside(client.id, message.id, message.method, message.params)
                 self.state.out.append(served)
@@ -113,7 +127,7 @@ class ClientRouter:
                 now = (jsonrpc.read_fields(message.params) or {}).get("now") == b"true"
                 self.state.record("restart/asked", by=audit_events.by(client), now=now)
                 self._recovery.asked_to_restart(client.id, message.id, now=now)
-            case Route.PRESENCE | Route.FOCUS | Route.APPROVALS | Route.ANSWER | Route.QUEUE:
+            case route if route in _ANSWERED_HERE:
                 self._asked_of_broker(client, message, rule)
             case Route.INITIALIZE:
                 if not self._handshakes.initialize(client, message):
@@ -144,6 +158,8 @@ class ClientRouter:
                 self._server_requests.answered_unasked(client, message)
             case Route.QUEUE:
                 self._turn_queueing.asked(client, message)
+            case Route.INBOX:
+                self._inbox.asked(client, message)
             case _:
                 picture = jsonrpc.result(message.id, self._presence.read())
                 self.state.answer(client.id, picture, message.method)
@@ -152,7 +168,7 @@ class ClientRouter:
         """Return the scope that the request needs; None if the client lacks it and got an error."""
         held = client.principal.scopes
         scope, reason = needed(message.method, message.params, self._held(client, message.method))
-        if scope in held or message.method == "initialize":
+        if scope in held or message.method in NEED_NOTHING:
             return scope
         has = sorted(held)
         text = f"`{message.method}`{reason} needs the scope `{scope}`; you have: {', '.join(has)}"
@@ -208,7 +224,7 @@ class ClientRouter:
         private = thread is not None and thread.private
         if audit_events.drives(message.method, begins=rule.begins) and not private:
             self._presence.drove(client)
-            self._notices.acted(client, message.method, message.thread)
+            self._notice_triggers.acted(client, message.method, message.thread)
         if if_busy is not None and self._turn_queueing.takes(client, request, message, if_busy):
             return
         audit_events.asked(self.state, client, request, message, scope)

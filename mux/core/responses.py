@@ -95,11 +95,12 @@ class ResponseRouter:
         line = self._settle_claim(request, client, line, failed=failed)
         if request.rule.begins:
             self.parts.shared_titles.answered(request, line, failed=failed)
-        elif not failed:
+        elif not failed and _is_shown_in_part(request):
             line = self._as_client_may_see(client, request, line)
         named: dict[str, bool] = {}
         if request.rule.route is Route.FOLLOW and not failed:
-            self.parts.notices.joined(line)
+            self.parts.notice_triggers.joined(line)
+            self.parts.inbox.joined(line)
             named = self.parts.subscriptions.before_answer(request, client, line)
             line, long = self.parts.subscriptions.up_to_date(named, request, line, long)
         # Before `subscriptions.begun`, which notes the turn: afterwards each turn has run before.
@@ -121,6 +122,7 @@ class ResponseRouter:
             self.parts.deduplicator.reverted(request)
         if request.rule.begins and not failed:
             self.parts.subscriptions.begun(request, line)
+            self.parts.inbox.touch(request.thread)
         if request.account == QUEUE and not request.expired:
             self.parts.turn_queueing.settled(request, line, failed=failed, steered=steered)
         # Last: a newcomer knows the thread from the answer. Only then can it make sense of the
@@ -128,7 +130,9 @@ class ResponseRouter:
         self.parts.subscriptions.after_answer(client, named)
 
     def _as_client_may_see(self, client: Client | None, request: Request, line: bytes) -> bytes:
-        """Return the answer without what its client may not see."""
+        """Return the answer without what its client may not see, or what is made of it instead."""
+        if request.inbox is not None:
+            return self.parts.inbox.answered(client, request, line)
         if request.method == LOADED:
             return self.parts.shared_titles.unlisted(client, line)
         if request.method == configuration_view.READ and not _may_see_all(client):
@@ -210,8 +214,13 @@ def _passes(request: Request) -> bool:
         or request.rule.begins
         or request.sent is not None
         or request.named
-        or request.method in (LOADED, configuration_view.READ)
+        or _is_shown_in_part(request)
     )
+
+
+def _is_shown_in_part(request: Request) -> bool:
+    """Return whether a client may get less than the answer, or something that is made of it."""
+    return request.inbox is not None or request.method in (LOADED, configuration_view.READ)
 
 
 def _with_id(request: Request, line: bytes, long: LongAnswer | None) -> bytes | Rope:

@@ -32,7 +32,7 @@ from mux.core.features.notice_escalation import REASONS
 from mux.core.features.server_requests import LATE
 from mux.core.figures import Figures, figures
 from mux.dispatcher import Dispatcher
-from mux.downstream.routes import Exposition
+from mux.downstream.request import Exposition
 from mux.push.queue import State as Push
 from mux.push.sender import Pushes
 from mux.server import stderr
@@ -198,7 +198,7 @@ class Metrics(Collector):
         )
         trouble.add_metric(["journal"], self.store.trouble is not None)
         trouble.add_metric(["audit"], self.audit.trouble is not None)
-        trouble.add_metric(["devices"], self.book.trouble is not None)
+        trouble.add_metric(["devices"], self.book.file.trouble is not None)
         trouble.add_metric(["pushes"], self.pushes.keeper.trouble is not None)
         yield trouble
 

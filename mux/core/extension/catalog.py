@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-from mux.core.extension import approvals, devices, following, notices, queue, runtime
+from mux.core.extension import (
+    approvals,
+    devices,
+    following,
+    inbox,
+    notices,
+    queue,
+    runtime,
+    sessions,
+)
 from mux.core.extension.parts import Described
 
 METHODS: dict[str, Described] = {
     **runtime.METHODS,
     **following.METHODS,
     **approvals.METHODS,
+    **inbox.METHODS,
     **queue.METHODS,
     **devices.METHODS,
     **notices.METHODS,
+    **sessions.METHODS,
 }
 """The requests that the broker answers itself."""
 
@@ -19,10 +30,17 @@ NOTIFICATIONS: dict[str, Described] = {
     **runtime.NOTIFICATIONS,
     **following.NOTIFICATIONS,
     **approvals.NOTIFICATIONS,
+    **inbox.NOTIFICATIONS,
     **queue.NOTIFICATIONS,
     **devices.NOTIFICATIONS,
+    **sessions.NOTIFICATIONS,
 }
 """What the broker tells by itself."""
 
-SHAPES: dict[str, Described] = {**runtime.SHAPES, **queue.SHAPES, **devices.SHAPES}
+SHAPES: dict[str, Described] = {
+    **runtime.SHAPES,
+    **queue.SHAPES,
+    **devices.SHAPES,
+    **sessions.SHAPES,
+}
 """What stands elsewhere: in ``initialize``, in errors, beside ``method``, in HTTP bodies."""
