@@ -1,7 +1,8 @@
 """Settings: their classes, how they are loaded, and where things are found.
 
 Read ``model`` first: every setting with its reason. ``load`` takes flags, variables, the file and
-the defaults, and says where each value comes from; ``approval_rules`` reads the policies.
+the defaults, and says where each value comes from; ``values`` checks each, and ``approval_rules``
+reads the policies.
 ``addresses`` reads a ``--listen`` URL, ``locate`` finds the broker's socket, ``codex_binary`` the
 codex binary and its home.
 
