@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mux.core.extension import approvals, devices, following, inbox, notices, queue, runtime
+from mux.core.extension import approvals, devices, digest, following, inbox, notices, queue, runtime
 from mux.core.extension.parts import Described
 
 METHODS: dict[str, Described] = {
@@ -10,6 +10,7 @@ METHODS: dict[str, Described] = {
     **following.METHODS,
     **approvals.METHODS,
     **inbox.METHODS,
+    **digest.METHODS,
     **queue.METHODS,
     **devices.METHODS,
     **notices.METHODS,

@@ -35,7 +35,7 @@ _OBSERVE = """
     app/installed app/list app/read collaborationMode/list config/read configRequirements/read
     experimentalFeature/list hooks/list initialize memory/status model/list modelProvider/list
     modelProvider/capabilities/read permissionProfile/list
-    mux/approvals/list mux/focus mux/inbox mux/usage
+    mux/approvals/list mux/focus mux/inbox mux/usage mux/thread/digest
     mux/notices/list mux/notices/read mux/notices/settings/read mux/notices/settings/write
     mux/notices/snooze mux/notices/test mux/presence/read mux/push/list
     mux/push/register mux/push/unregister mux/queue/list mux/replay mux/status
