@@ -18,11 +18,11 @@ from mux.core.features import approval_list
 from mux.core.features.attention import FOCUS
 from mux.core.notifications import NotificationRouter
 from mux.core.policy.principal import ClientId
-from mux.core.policy.scopes import SCOPES, needed
+from mux.core.policy.scopes import NEED_NOTHING, SCOPES, needed
 from mux.core.protocol import jsonrpc
 from mux.core.protocol.jsonrpc import BadMessageError, ClientMessage
 from mux.core.protocol.methods import RequestRule, Route, request_rule
-from mux.core.protocol.request_params import canonical
+from mux.core.protocol.request_params import canonical, read_plain
 from mux.core.protocol.scope import Scope
 from mux.core.protocol.thread_overrides import Held
 from mux.core.state.app_server import AppServerState
@@ -43,6 +43,12 @@ _ANSWERED_HERE = frozenset(
 """Routes of requests that the broker answers itself, so they need no handshake."""
 
 _AS_IT_IS = RequestRule()
+
+
+def _read(text: bytes) -> ClientMessage:
+    message = jsonrpc.read_client(text)
+    judged = message.kind == "request" or message.method == FOCUS
+    return canonical(message) if judged else message
 
 
 class ClientRouter:
@@ -73,9 +79,7 @@ class ClientRouter:
         if client.ended:
             return
         try:
-            message = jsonrpc.read_client(text)
-            if message.kind == "request" or message.method == FOCUS:
-                message = canonical(message)
+            message = read_plain(text) or _read(text)
         except BadMessageError as bad:
             self.refuse(client.id, bad)
             return
@@ -120,7 +124,11 @@ class ClientRouter:
     def _cleared(self, client: Client, message: ClientMessage, scope: Scope) -> None:
         """Route a request that the client may make."""
         rule = request_rule(message.method)
-        match rule.route:
+        route = rule.route
+        if (route is Route.PLAIN or route is Route.FOLLOW) and client.state is ClientState.READY:
+            self._pass_on(client, message, rule, scope)  # as nearly all are
+            return
+        match route:
             case Route.SERVER:
                 served = AnswerOutside(client.id, message.id, message.method, message.params)
                 self.state.out.append(served)
@@ -171,7 +179,7 @@ class ClientRouter:
         """Return the scope that the request needs; None if the client lacks it and got an error."""
         held = client.principal.scopes
         scope, reason = needed(message.method, message.params, self._held(client, message.method))
-        if scope in held or message.method == "initialize":
+        if scope in held or message.method in NEED_NOTHING:
             return scope
         has = sorted(held)
         text = f"`{message.method}`{reason} needs the scope `{scope}`; you have: {', '.join(has)}"
