@@ -13,6 +13,7 @@ features carry it out:
     local_resume          resumes answered here     attention       who looks at what
     shared_titles         one title for all         notices         what a person is pushed
     handshake             ``initialize``            inbox           what a first screen shows
+    digest                what happened since
 
 All of them share one ``State``, change it only while an event is handled, and write their commands
 to ``State.out``.
@@ -52,6 +53,7 @@ from mux.core.events import (
     UpstreamExited,
     UpstreamHandedOver,
     UpstreamSent,
+    UpstreamSentLong,
     UpstreamStarted,
 )
 from mux.core.features.approval_items import item_about, params_of
@@ -150,6 +152,7 @@ class Broker:
         self._shared_titles = parts.shared_titles
         self._turn_queueing = parts.turn_queueing
         self._inbox = parts.inbox
+        self._digests = parts.digests
         self._clearance = parts.clearance
 
     # ── what shells ask ───────────────────────────────────────────────────────────────────────
@@ -235,6 +238,8 @@ class Broker:
     def _handle_rarer(self, event: Event) -> None:
         state = self.state
         match event:
+            case UpstreamSentLong(line):
+                self._notifications.handle_long(line)
             case ClientSentBinary(client):
                 bad = BadMessageError(jsonrpc.INVALID_REQUEST, "binary frame; send text")
                 self._client_messages.refuse(client, bad)
@@ -274,13 +279,13 @@ class Broker:
                 self._clearance.app_server_gone()
                 self._replays.upstream_gone()
                 self._handover.upstream_gone()
-            case UpstreamHandedOver(saved, entries):
-                self._handover.begin(saved, entries)
             case _:
                 self._learned(event)
 
     def _learned(self, event: Event) -> None:
         match event:
+            case UpstreamHandedOver(saved, entries):
+                self._handover.begin(saved, entries)
             case DeviceAccessEnded(device):
                 self._server_requests.device_ended(device)
                 self._turn_queueing.device_ended(device)
@@ -315,6 +320,8 @@ class Broker:
                 self._end(client, reason)
             case DeviceRenamed(_, principal):
                 client.principal = principal
+            case JournalRead(_, entries, until, case) if case:
+                self._digests.read(case, entries, until)
             case JournalRead(_, entries, until):
                 state.fetched(client, entries, until)
             case ClientDrained(_):
@@ -359,6 +366,7 @@ class Broker:
         self._replays.client_left(client)
         self._presence.left(client)
         self._inbox.left(client)
+        self._digests.client_left(client)
         del state.clients[client.id]
         self._clearance.client_left(client.id)
         self._subscriptions.client_left(client)

@@ -10,6 +10,7 @@ import attrs
 from mux.core.features.attention import Attention
 from mux.core.features.client_requests import ClientRequests
 from mux.core.features.deduplication import Deduplicator
+from mux.core.features.digest import Digests
 from mux.core.features.directory_clearance import DirectoryClearance
 from mux.core.features.durability import Durability
 from mux.core.features.handover import Handover
@@ -54,6 +55,7 @@ class Features:
     durability: Durability
     handover: Handover
     inbox: InboxRequests
+    digests: Digests
 
     @classmethod
     def wired(cls, state: State, timing: Timing, life: str, host: str) -> Features:
@@ -95,5 +97,6 @@ class Features:
             handshakes=Handshakes(state, client_requests, recovery, presence, attention),
             durability=durability,
             handover=handover,
+            digests=Digests(state),
             inbox=InboxRequests(state, client_requests, cards, picture, host),
         )

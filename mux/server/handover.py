@@ -101,7 +101,9 @@ async def begin(supervision: Supervision, left: Left | None, store: Store) -> Ke
     running = supervision.left
     assert running is not None
     event = UpstreamHandedOver(saved.values, await _running_entries(store, saved))
-    inheritance = Inheritance(supervision.take(running), running.generation, event, saved.read)
+    inheritance = Inheritance(
+        supervision.take(running), running.generation, event, saved.read, saved.cut
+    )
     clients = max(
         (durable.decode(v, int) for k, v in saved.values.items() if k == "clients/"), default=0
     )

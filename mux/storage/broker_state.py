@@ -8,6 +8,7 @@ is killed loses no write, and after a power cut there is no app-server to go on 
     entries  of the journal, which has them some 50 ms later
     read     bytes that were read from the app-server's stdout, before they are handled
     done     how many of these bytes are handled, with all that follows from them
+    cut      that what was read is the beginning of a long line, of which no more is kept
 
 So what was read is handled once, also if the broker is killed in the middle of it: the next one
 finds it here. A record that was written in part counts as not written: nothing of it went out. When
@@ -53,11 +54,16 @@ ROTATE_BYTES: Final = 4 * 1024 * 1024
 ROTATE_SHARE: Final = 8
 """Nor before it is so many times as large as what it begins with, however much that is."""
 
+MOST_UNHANDLED: Final = 4 * 1024 * 1024
+"""Bytes of an unfinished line that are kept. A longer one is the answer to a request, whose asker
+is gone with the broker: keeping it would cost everybody time."""
+
 AGAIN_AFTER: Final = 64
 """Batches after which a file that couldn't be written is tried again."""
 
 READ: Final = 1
 BATCH: Final = 2
+CUT: Final = 3
 _HEAD: Final = struct.Struct("<BQ")
 """Of a record: its kind, and the length of its content."""
 
@@ -86,6 +92,8 @@ class Saved:
     """Entries that the journal may not have had on the disk."""
     read: bytes = b""
     """What it had read from the app-server, and not handled."""
+    cut: bool = False
+    """True if the line that comes next is a long one whose beginning wasn't kept."""
 
 
 @attrs.define(eq=False, repr=False)
@@ -101,6 +109,10 @@ class BrokerState:
     """For people: why the next broker couldn't go on with this one's app-server."""
     _values: dict[str, bytes] = attrs.field(factory=dict)
     _unhandled: bytearray = attrs.field(factory=bytearray)
+    _unkept: int = 0
+    """Bytes of a long line, before ``_unhandled``, that aren't kept."""
+    _cut: bool = False
+    """True while that line isn't complete."""
     _puts: dict[str, bytes | None] = attrs.field(factory=dict)
     _done: int = 0
     _renewed: bool = False
@@ -135,18 +147,32 @@ class BrokerState:
 
     def heard(self, chunk: bytes) -> None:
         """Keep what was read from the app-server; written at once."""
+        if self._cut:
+            piece, end, chunk = chunk.partition(b"\n")
+            self._unkept += len(piece) + len(end)
+            if not end:
+                return
+            self._cut = False
+            self._write(CUT, b"")
         self._unhandled += chunk
         self._write(READ, chunk)
+        if len(self._unhandled) > MOST_UNHANDLED and b"\n" not in self._unhandled:
+            self._unkept, self._cut = len(self._unhandled), True
+            self._unhandled.clear()
+            self._write(CUT, b"cut")
 
     def handled(self, count: int) -> None:
         """Note that so many bytes more of what was read are handled."""
-        del self._unhandled[:count]
-        self._done += count
+        unkept = min(count, self._unkept)
+        self._unkept -= unkept
+        del self._unhandled[: count - unkept]
+        self._done += count - unkept
         self._pending = True
 
     def renewed(self) -> None:
         """Forget what was read: it is of an app-server that is gone."""
         self._unhandled.clear()
+        self._unkept, self._cut = 0, False
         self._done, self._renewed, self._pending = 0, True, True
 
     def commit(self) -> None:
@@ -191,6 +217,7 @@ class BrokerState:
             size = os.write(descriptor, head)
             size += _append(descriptor, BATCH, whole)
             size += _append(descriptor, READ, bytes(self._unhandled))
+            size += _append(descriptor, CUT, b"cut") if self._cut else 0
             new.replace(self.path)
         except OSError as failure:
             if descriptor is not None:
@@ -268,6 +295,11 @@ def load(path: Path) -> Saved | None:
         if kind == READ:
             unhandled += content
             continue
+        if kind == CUT:
+            saved.cut = bool(content)
+            if saved.cut:
+                unhandled.clear()
+            continue
         batch = _decoder.decode(content)
         for key, value in batch.puts.items():
             if value is None:
@@ -277,6 +309,7 @@ def load(path: Path) -> Saved | None:
         saved.entries += batch.entries
         if batch.renewed:
             unhandled.clear()
+            saved.cut = False
         del unhandled[: batch.done]
     saved.read = bytes(unhandled)
     return saved

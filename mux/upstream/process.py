@@ -30,6 +30,7 @@ from mux.dispatcher import Dispatcher
 from mux.outbox import Outbox
 from mux.posix import descriptors
 from mux.storage.broker_state import BrokerState
+from mux.upstream.lines import Lines, MessageLines
 from mux.upstream.supervised import SupervisedProcess, Supervision
 
 CHUNK_BYTES = 256 * 1024
@@ -74,6 +75,8 @@ class Inheritance:
     event: UpstreamHandedOver
     read: bytes
     """What that broker had read, and not handled."""
+    cut: bool
+    """True if a line goes on whose beginning is lost (see ``broker_state``)."""
 
 
 @attrs.define(eq=False, repr=False)
@@ -186,7 +189,7 @@ class Upstream:
                     # Ends the line that may have been written in part, which is dropped.
                     self._outbox.append(b"\n")
                     self.dispatcher.handle(inherited.event)
-                await self._read(process.stdout, b"" if inherited is None else inherited.read)
+                await self._read(process.stdout, inherited)
                 nursery.cancel_scope.cancel()
         finally:
             # Shielded: when the broker is cancelled, the app-server still ends in order.
@@ -236,16 +239,19 @@ class Upstream:
             await self._outbox.write_to(stdin)
             await stdin.aclose()
 
-    async def _read(self, stdout: trio.abc.ReceiveStream, inherited: bytes) -> None:
-        lines = Lines()
-        if inherited:
-            await self._handle(lines, inherited)
+    async def _read(self, stdout: trio.abc.ReceiveStream, inherited: Inheritance | None) -> None:
+        lines, cut = MessageLines(), inherited is not None and inherited.cut
+        if inherited is not None and inherited.read:
+            await self._handle(lines, inherited.read)
         while chunk := await _receive(stdout):
+            if cut:  # the rest of a line that the earlier broker had the beginning of
+                _, end, chunk = chunk.partition(b"\n")
+                cut = not end
             if self.durable is not None:
                 self.durable.heard(chunk)
             await self._handle(lines, chunk)
 
-    async def _handle(self, lines: Lines, chunk: bytes) -> None:
+    async def _handle(self, lines: MessageLines, chunk: bytes) -> None:
         read = lines.split(chunk)
         blank = chunk.count(b"\n") - len(read)
         while True:
@@ -291,30 +297,6 @@ async def _receive(stdout: trio.abc.ReceiveStream) -> bytes:
         await trio.lowlevel.wait_readable(descriptor)
         with contextlib.suppress(BlockingIOError):
             return os.read(descriptor, CHUNK_BYTES)
-
-
-@attrs.define(eq=False, repr=False)
-class Lines:
-    """Splits a byte stream into lines.
-
-    The parts of a line of many chunks are joined only once, at its end, so its length costs once.
-    """
-
-    _parts: list[bytes] = attrs.field(factory=list)
-    """Parts of the unfinished line."""
-
-    def split(self, chunk: bytes | bytearray) -> list[bytes]:
-        """Return the lines that ``chunk`` completes, without line ends and empty lines.
-
-        An unfinished last line is never returned.
-        """
-        *whole, rest = bytes(chunk).split(b"\n")
-        if whole and self._parts:
-            whole[0] = b"".join((*self._parts, whole[0]))
-            self._parts.clear()
-        if rest:
-            self._parts.append(rest)
-        return list(filter(None, whole))
 
 
 async def _see_its_end(process: Process, reading: trio.CancelScope) -> None:

@@ -137,6 +137,28 @@ def test_a_full_disk_leaves_nothing_rather_than_half(
     assert left(tmp_path).values == {EPOCH: b"e1", "a": b"1", "b": b"2", "c": b"3"}
 
 
+def test_of_a_very_long_line_only_that_it_was_cut_is_kept(tmp_path: Path) -> None:
+    state = begun(tmp_path)
+    piece = b"x" * (broker_state.MOST_UNHANDLED // 3)
+    state.heard(b"before\n")
+    state.handled(7)
+    state.commit()
+    for _ in range(8):
+        state.heard(piece)
+    assert (left(tmp_path).read, left(tmp_path).cut) == (b"", True)
+    assert (tmp_path / FILE).stat().st_size < 3 * broker_state.MOST_UNHANDLED
+    state.rotate()
+    assert (left(tmp_path).read, left(tmp_path).cut) == (b"", True)
+    state.heard(b"end\nnext\nand")
+    assert (left(tmp_path).read, left(tmp_path).cut) == (b"next\nand", False)
+    state.handled(8 * len(piece) + 4)
+    state.commit()
+    assert left(tmp_path).read == b"next\nand"
+    state.handled(5)
+    state.commit()
+    assert (left(tmp_path).read, left(tmp_path).cut) == (b"and", False)
+
+
 def test_another_versions_file_is_none(tmp_path: Path) -> None:
     begun(tmp_path)
     content = (tmp_path / FILE).read_bytes()

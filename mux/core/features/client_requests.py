@@ -80,9 +80,13 @@ class ClientRequests:
             params, own, named = self._in_wire_terms(client.id, rule, params, deeply=unseen)
             claim = claim or own
         wire = self._next_wire()
-        fields = message.fields | {"id": b"%d" % wire}
-        if "params" in fields:
-            fields["params"] = params
+        if message.tail and params is message.params:
+            line = b'{"id":%d%b' % (wire, message.tail)
+        else:
+            fields = message.fields | {"id": b"%d" % wire}
+            if "params" in fields:
+                fields["params"] = params
+            line = jsonrpc.write(fields)
         request = Request(
             wire=wire,
             method=message.method,
@@ -90,7 +94,7 @@ class ClientRequests:
             client=client.id,
             account=client.id,
             origin=message.id,
-            line=jsonrpc.write(fields),
+            line=line,
             since=state.now,
             claim=claim,
             named=named,
@@ -174,7 +178,7 @@ class ClientRequests:
         if request.account == BROKER:
             return
         if len(request.line) > REMEMBERED_BYTES:
-            request = attrs.evolve(request, line=b"", params=b"")
+            request = msgspec.structs.replace(request, line=b"", params=b"")
         self.answered_lately.append(request)
 
     def _in_wire_terms(
@@ -425,9 +429,11 @@ class _ErrorCode(msgspec.Struct):
 
 def _history_field(message: ClientMessage) -> str:
     """Return the field by which a request asks for all turns of a thread; empty if it doesn't."""
-    field = _TURNS_BY.get(message.method, "")
+    field = _TURNS_BY.get(message.method)
+    if field is None:
+        return ""
     asks = bytes(message.named.get(field, b"")) == b"true"
-    return field if field and asks is (field == "includeTurns") else ""
+    return field if asks is (field == "includeTurns") else ""
 
 
 def _code(error: bytes) -> int | None:
