@@ -284,8 +284,8 @@ class Broker:
 
     def _learned(self, event: Event) -> None:
         match event:
-            case UpstreamHandedOver(saved, entries):
-                self._handover.begin(saved, entries)
+            case UpstreamHandedOver(generation, saved, entries):
+                self._handover.begin(generation, saved, entries)
             case DeviceAccessEnded(device):
                 self._server_requests.device_ended(device)
                 self._turn_queueing.device_ended(device)

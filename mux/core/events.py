@@ -30,6 +30,7 @@ class UpstreamStarted(Event, frozen=True):
 class UpstreamHandedOver(Event, frozen=True):
     """An app-server runs that an earlier broker left running, and this one goes on with it."""
 
+    generation: int
     saved: dict[str, bytes]
     """What the earlier broker saved, by key (see ``SaveState``)."""
     entries: tuple[Entry, ...]

@@ -100,7 +100,9 @@ async def begin(supervision: Supervision, left: Left | None, store: Store) -> Ke
     state = BrokerState.begin(path, store, saved)
     running = supervision.left
     assert running is not None
-    event = UpstreamHandedOver(saved.values, await _running_entries(store, saved))
+    event = UpstreamHandedOver(
+        running.generation, saved.values, await _running_entries(store, saved)
+    )
     inheritance = Inheritance(
         supervision.take(running), running.generation, event, saved.read, saved.cut
     )

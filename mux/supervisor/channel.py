@@ -8,7 +8,7 @@ isn't enough.
     supervisor → broker
       hello      version, token (another one for each supervisor), generation, lives (brokers
                  before), appServer (pid, or null) with [stdin, stdout, stderr], exited (its
-                 status if it ended while no broker was there), listeners with their sockets
+                 status if it has ended and no other was started), listeners with their sockets
       started    pid, with [stdin, stdout, stderr]
       failed     errno: it couldn't be started
       exited     pid, status (as ``os.waitstatus_to_exitcode`` returns it)

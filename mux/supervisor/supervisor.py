@@ -101,7 +101,8 @@ class Supervisor:
         self.generation = 0
         self.token = os.urandom(16).hex()
         self.remains: AppServer | None = None
-        """The last app-server, which ended while no broker was there, with what is unread of it."""
+        """The last app-server, which has ended, with what is unread of it: until another is started
+        it isn't known that a broker has dealt with its end."""
         self.lives = 0
         self.ever_served = False
         self.stopping = False
@@ -257,11 +258,8 @@ class Supervisor:
 
     def _app_server_ended(self, app: AppServer, status: int) -> None:
         self.app, app.status, self.end_steps = None, status, []
-        if self.broker is None and not self.stopping:
-            self.remains = app  # what it said last is for the next broker
-            return
+        self.remains = app
         self._tell({"say": "exited", "pid": app.pid, "status": status})
-        app.pipes.close()
 
     def _let_remains_go(self) -> None:
         if self.remains is not None:
@@ -326,6 +324,7 @@ class Supervisor:
             return
         if number != signal.SIGHUP:
             self.stopping = True
+        self._reap()
         if self.broker is not None:
             os.kill(self.broker.pid, number)
         elif self.stopping:

@@ -73,11 +73,11 @@ class Durability:
 
     def _app_server(self, _name: str) -> SavedAppServer | None:
         server = self.state.appserver
-        if not server.runs or not server.known:
+        if not server.known:
             return None
         result = {name: bytes(value) for name, value in server.result.items()}
         began = self.state.journal.began
-        return SavedAppServer(server.generation, result, dict(server.greetings), began)
+        return SavedAppServer(server.result_of, result, dict(server.greetings), began)
 
     def _wires(self, _name: str) -> int:
         return self.state.durable.wires

@@ -65,10 +65,6 @@ LATEST_TURNS = 8
 T = TypeVar("T")
 
 
-class HandoverError(Exception):
-    """What was saved can't be gone on with; the text is for people."""
-
-
 @attrs.define(eq=False, repr=False)
 class Handover:
     """A handover that is under way."""
@@ -91,18 +87,22 @@ class Handover:
 
     # ── what was saved ────────────────────────────────────────────────────────────────────────
 
-    def begin(self, saved: dict[str, bytes], entries: Iterable[Entry]) -> None:
+    def begin(self, generation: int, saved: dict[str, bytes], entries: Iterable[Entry]) -> None:
         """Go on with what an earlier broker left."""
         state = self.state
+        state.appserver.begin(generation, state.now)
+        state.appserver.inherited = True
         try:
             self._restore(_Kinds(saved), entries)
-        except (HandoverError, msgspec.DecodeError, jsonrpc.BadMessageError) as failure:
-            state.appserver.begin(state.appserver.generation, state.now)
+        except msgspec.DecodeError as failure:
             state.out.append(KillUpstream(f"it can't be gone on with: {failure}"))
             return
         self.durability.inherit(saved)
         state.durable.touch("app-server", "")
-        generation = state.appserver.generation
+        if state.appserver.result_of != generation:
+            state.out.append(KillUpstream("the handshake with it wasn't done"))
+            return
+        state.appserver.state = AppServerState.RESUMING
         state.record("appserver/kept", generation=generation)
         state.log(
             "info", "going on with the app-server of an earlier broker", generation=generation
@@ -115,16 +115,13 @@ class Handover:
         state.wake_at(state.now + ANSWER_DEADLINE)
 
     def _restore(self, kinds: _Kinds, entries: Iterable[Entry]) -> None:
+        """Take in what was saved. Raises ``msgspec.DecodeError``."""
         state = self.state
-        [*servers] = kinds.all("app-server", SavedAppServer)
-        [*wires] = kinds.all("wires", int)
-        if not servers or not wires:
-            raise HandoverError("the handshake with it wasn't done")
-        server = servers[0]
-        state.appserver.go_on(server.generation, server.result, server.greetings, state.now)
-        state.journal.began = server.began
+        for server in kinds.all("app-server", SavedAppServer):
+            state.appserver.knows(server.generation, server.result, server.greetings)
+            state.journal.began = server.began
         state.durable.clients = max(kinds.all("clients", int), default=0)
-        self.client_requests.go_on_from(max(wires))
+        self.client_requests.go_on_from(max(kinds.all("wires", int), default=0))
         for thread in kinds.all("thread", SavedThread):
             self._restore_thread(thread)
         self._replay(entries)

@@ -145,7 +145,7 @@ class Recovery:
             state.out.append(StartUpstream(0.0))
             return
         state.log("error", "app-server ended", why=reason, generation=state.appserver.generation)
-        if not state.appserver.user_agent:
+        if not (state.appserver.user_agent or state.appserver.inherited):
             state.out.append(GiveUp(reason))
             return
         self._count_death()
