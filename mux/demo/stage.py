@@ -146,9 +146,9 @@ class Broker:
 
     def _note(self, line: str) -> None:
         self.log.append(line)
-        found = re.fullmatch(r"  listening on: ((\w+)://.*)", line)
-        if found:
-            self.urls[found[2]] = found[1]
+        match = re.fullmatch(r"  listening on: ((\w+)://.*)", line)
+        if match:
+            self.urls[match[2]] = match[1]
             if self.urls.keys() == {"unix", "ws"}:
                 self._listening.set()
 
