@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime
 import json
 import sys
+import unicodedata
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,6 +24,7 @@ from mux.cli.options import Scopes, broker_flags, json_flag
 from mux.cli.settings import of_broker
 from mux.client import ClientError, Json
 from mux.config.model import Config
+from mux.errors import AppmuxError
 from mux.storage import state_dir
 
 ANSWER_DEADLINE: Final = 10.0
@@ -30,6 +32,10 @@ ANSWER_DEADLINE: Final = 10.0
 
 PIPED_WIDTH: Final = 200
 """Columns where stdout is no terminal: a line that wraps is hard on ``grep``."""
+
+
+class DeviceNameError(AppmuxError):
+    """A device is named that isn't there."""
 
 
 @click.group(invoke_without_command=True)
@@ -46,11 +52,15 @@ def devices(
 
 
 @devices.command()
-@click.argument("names", nargs=-1, required=True, metavar="NAME…")
+@click.argument("names", nargs=-1, metavar="NAME…")
+@click.option("--all", "everybody", is_flag=True, help="All devices.")
+@click.option("--except", "but", multiple=True, metavar="NAME", help="But this one, with --all.")
 @click.pass_obj
-def revoke(config: Config, names: tuple[str, ...]) -> None:
-    """Shut devices out, at once: their connections are closed, their tokens worth nothing."""
-    sys.exit(trio.run(_revoke, config, names))
+def revoke(config: Config, names: tuple[str, ...], everybody: bool, but: tuple[str, ...]) -> None:
+    """Shut devices out, at once: their connections are closed, tokens and keys worth nothing."""
+    if everybody == bool(names) or (but and not everybody):
+        raise click.UsageError("name devices, or say --all [--except NAME]")
+    sys.exit(trio.run(_revoke_all, config, but) if everybody else trio.run(_revoke, config, names))
 
 
 @devices.command()
@@ -90,6 +100,21 @@ async def _revoke(config: Config, names: tuple[str, ...]) -> int:
         done = await ask(config, "mux/devices/revoke", name=name)
         click.echo(f'revoked "{done["name"]}"; {_closed(done["closed"])}')
     return 0
+
+
+async def _revoke_all(config: Config, but: tuple[str, ...]) -> int:
+    """Revoke all devices except some. Raises ``DeviceNameError`` if there is no such exception."""
+    listed = [each["name"] for each in (await ask(config, "mux/devices/list"))["devices"]]
+    known = {_key(name) for name in listed}
+    for name in but:
+        if _key(name) not in known:  # else the one that was to stay goes too
+            raise DeviceNameError(f"no device is named {name!r}; nothing was revoked")
+    kept = {_key(name) for name in but}
+    return await _revoke(config, tuple(name for name in listed if _key(name) not in kept))
+
+
+def _key(name: str) -> str:
+    return unicodedata.normalize("NFC", " ".join(name.split())).casefold()
 
 
 async def _rename(config: Config, name: str, to: str) -> int:

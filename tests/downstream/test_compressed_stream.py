@@ -278,6 +278,7 @@ def test_a_compressed_message_in_fragments_with_a_ping_between() -> None:
         (_masked(0xA1, b"x"), 1002),  # another reserved bit
         (_masked(0xC9, b"x"), 1002),  # a compressed ping
     ],
+    ids=range(8),
 )
 def test_what_is_no_compressed_message(whole: bytes, code: int) -> None:
     assert isinstance(DEFLATE, deflate.Deflate)
