@@ -297,6 +297,7 @@ def test_what_is_no_compressed_message(whole: bytes, code: int) -> None:
         (_masked(0x82, _zstd(21).compress(b"x", zstd.ZstdCompressor.FLUSH_BLOCK)), 1002),
         (_masked(0x80, b"x"), 1002),
     ],
+    ids=range(5),
 )
 def test_what_is_no_message_of_a_zstd_stream(whole: bytes, code: int) -> None:
     texts, reader = _read(ZSTD_STREAM, whole, [])
