@@ -22,10 +22,10 @@ from mux.core.policy.principal import ClientId, Principal
 from mux.core.protocol import jsonrpc
 from mux.dispatcher import ClientPort, Dispatcher
 from mux.downstream.challenge import PROOF_BYTES, Challenger
+from mux.downstream.peer import who_is_there
 from mux.downstream.rate_limit import Rate
 from mux.downstream.request import AcceptedUpgrade
 from mux.downstream.streams import Accepted, Patient
-from mux.downstream.unix_socket import who_is_there
 from mux.downstream.upgrade import SUBPROTOCOL
 from mux.downstream.websocket import FrameReader, accepted
 from mux.outbox import Outbox
