@@ -20,7 +20,7 @@ from mux.config import locate
 from mux.config.codex_binary import CodexError, find_codex
 from mux.errors import AppmuxError
 from mux.posix import standard_streams
-from mux.stdio import bridge
+from mux.stdio import attach, bridge
 
 APP_SERVER: Final = "app-server"
 STDIO: Final = "stdio://"
@@ -91,7 +91,7 @@ def main() -> NoReturn:
         if url is not None:
             from mux.stdio import relay  # noqa: PLC0415 (the bridge's start is timed)
 
-            relay.run(url, bridge.start_service)
+            relay.run(url, attach.start_service)
         sys.exit(bridge.run(None, wait))
     except AppmuxError as error:
         standard_streams.say(f"Error: {error}\n")

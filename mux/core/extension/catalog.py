@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from mux.core.extension import approvals, devices, following, inbox, notices, queue, runtime
+from mux.core.extension import (
+    approvals,
+    devices,
+    following,
+    inbox,
+    notices,
+    queue,
+    runtime,
+    sessions,
+)
 from mux.core.extension.parts import Described
 
 METHODS: dict[str, Described] = {
@@ -13,6 +22,7 @@ METHODS: dict[str, Described] = {
     **queue.METHODS,
     **devices.METHODS,
     **notices.METHODS,
+    **sessions.METHODS,
 }
 """The requests that the broker answers itself."""
 
@@ -23,8 +33,14 @@ NOTIFICATIONS: dict[str, Described] = {
     **inbox.NOTIFICATIONS,
     **queue.NOTIFICATIONS,
     **devices.NOTIFICATIONS,
+    **sessions.NOTIFICATIONS,
 }
 """What the broker tells by itself."""
 
-SHAPES: dict[str, Described] = {**runtime.SHAPES, **queue.SHAPES, **devices.SHAPES}
+SHAPES: dict[str, Described] = {
+    **runtime.SHAPES,
+    **queue.SHAPES,
+    **devices.SHAPES,
+    **sessions.SHAPES,
+}
 """What stands elsewhere: in ``initialize``, in errors, beside ``method``, in HTTP bodies."""

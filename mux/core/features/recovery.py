@@ -65,7 +65,7 @@ class Recovery:
     def exited(self, reason: str, unix_time: float) -> None:
         """End a life: the process is gone."""
         state = self.state
-        state.appserver.end()
+        state.appserver.end("" if state.restart.stopping else reason, state.now)
         self._probe = None
         self._resuming.clear()
         # Clients see the end in this order: their requests fail, server requests are resolved,
