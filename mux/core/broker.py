@@ -13,6 +13,7 @@ features carry it out:
     local_resume          resumes answered here     attention       who looks at what
     shared_titles         one title for all         notices         what a person is pushed
     handshake             ``initialize``            inbox           what a first screen shows
+    digest                what happened since
 
 All of them share one ``State``, change it only while an event is handled, and write their commands
 to ``State.out``.
@@ -142,6 +143,7 @@ class Broker:
         self._shared_titles = parts.shared_titles
         self._turn_queueing = parts.turn_queueing
         self._inbox = parts.inbox
+        self._digests = parts.digests
         self._clearance = parts.clearance
 
     # ── what shells ask ───────────────────────────────────────────────────────────────────────
@@ -301,6 +303,8 @@ class Broker:
                 self._end(client, reason)
             case DeviceRenamed(_, principal):
                 client.principal = principal
+            case JournalRead(_, entries, until, case) if case:
+                self._digests.read(case, entries, until)
             case JournalRead(_, entries, until):
                 state.fetched(client, entries, until)
             case ClientDrained(_):
@@ -345,6 +349,7 @@ class Broker:
         self._replays.client_left(client)
         self._presence.left(client)
         self._inbox.left(client)
+        self._digests.client_left(client)
         del state.clients[client.id]
         self._clearance.client_left(client.id)
         self._subscriptions.client_left(client)

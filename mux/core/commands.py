@@ -66,6 +66,10 @@ class ReadJournal(Command, frozen=True):
     threads: frozenset[str]
     max_bytes: int
     """At most this many bytes of entries."""
+    case: int = 0
+    """A number of the core's own, if it isn't the client that is behind."""
+    deltas: bool = True
+    """False if what only streams isn't wanted."""
 
 
 class Forward(Command, frozen=True):

@@ -140,6 +140,8 @@ class JournalRead(Event, frozen=True):
     entries: tuple[Entry, ...]
     until: int
     """The disk holds no further entry for the client up to this seq."""
+    case: int = 0
+    """As in the command."""
 
 
 class JournalExtent(Event, frozen=True):

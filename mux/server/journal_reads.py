@@ -54,7 +54,11 @@ class JournalReads:
         async for command in self._commands[1]:
             try:
                 entries = await self.store.read(
-                    command.after, command.until, command.threads, command.max_bytes
+                    command.after,
+                    command.until,
+                    command.threads,
+                    command.max_bytes,
+                    deltas=command.deltas,
                 )
             except StoreError as failure:
                 log.warning("a client that is behind has to wait", why=str(failure))
@@ -65,4 +69,4 @@ class JournalReads:
             until = entries[-1].seq if entries and cut else command.until
             # The extent first: if entries were pruned meanwhile, the core must know of the gap.
             self.refresh_extent()
-            self.dispatcher.handle(JournalRead(command.client, tuple(entries), until))
+            self.dispatcher.handle(JournalRead(command.client, tuple(entries), until, command.case))

@@ -88,6 +88,8 @@ class Reader:
         until: int,
         threads: Collection[str] | None,
         max_bytes: int,
+        *,
+        deltas: bool = True,
     ) -> tuple[list[Entry], bool]:
         """Return entries as `Store.read` does, and whether these are all.
 
@@ -102,7 +104,7 @@ class Reader:
         try:
             # In one transaction all searches see the same batches.
             self._connection.execute("BEGIN")
-            found = _read(self._connection, after, until, threads, max_bytes)
+            found = _read(self._connection, after, until, threads, max_bytes, deltas=deltas)
             self._connection.execute("COMMIT")
         except BaseException:
             self.end()  # the next call begins with a new connection
@@ -123,6 +125,8 @@ def _read(
     until: int,
     threads: Collection[str] | None,
     max_bytes: int,
+    *,
+    deltas: bool,
 ) -> tuple[list[Entry], bool]:
     # Begin with the batch that holds after + 1, or with one before it.
     nearest: Row | None = connection.execute(
@@ -132,7 +136,7 @@ def _read(
     start = after + 1 if nearest is None else _checked(nearest)[2]
     found: list[Entry] = []
     size = 0
-    for _, batch in groupby(_rows(connection, start, until, threads), _BATCH):
+    for _, batch in groupby(_rows(connection, start, until, threads, deltas), _BATCH):
         # Each chunk is in order, so these are a few sorted runs, which sort() merges quickly.
         entries = [entry for row in batch for entry in _entries(row, after, until)]
         entries.sort(key=_seq)
@@ -144,10 +148,14 @@ def _read(
 
 
 def _rows(
-    connection: sqlite3.Connection, start: int, until: int, threads: Collection[str] | None
+    connection: sqlite3.Connection,
+    start: int,
+    until: int,
+    threads: Collection[str] | None,
+    deltas: bool,
 ) -> Iterator[Row]:
     """Yield the chunks that begin in start..until, ordered by ``first_seq``, fetched as needed."""
-    span = "first_seq BETWEEN ? AND ?"
+    span = "first_seq BETWEEN ? AND ?" + ("" if deltas else " AND kind = 'event'")
     if threads is None:
         return connection.execute(
             f"SELECT {_ROW} FROM chunk WHERE {span} ORDER BY first_seq", (start, until)

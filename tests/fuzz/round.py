@@ -223,8 +223,8 @@ class Round:
                 self.waiting.append(events.Resolved(case, places))
             case commands.TellWhenDrained(client):
                 self.waiting.append(events.ClientDrained(client))
-            case commands.ReadJournal(client, _, until):
-                self.waiting.append(events.JournalRead(client, (), until))
+            case commands.ReadJournal(client, until=until, case=case):
+                self.waiting.append(events.JournalRead(client, (), until, case))
             case _:
                 self._perform_on_app_server(command)
 

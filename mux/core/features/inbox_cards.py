@@ -15,7 +15,7 @@ from mux.core.extension.inbox import Ended, TurnEnd
 from mux.core.features import notice_sources
 from mux.core.protocol import jsonrpc
 from mux.core.state.cards import NULL, Card, Cards, Stored, one_line
-from mux.core.state.last_line import last_line, of_final
+from mux.core.state.last_line import final_line, last_line
 from mux.core.state.state import State
 from mux.core.state.threads import Status
 
@@ -125,7 +125,7 @@ class InboxCards:
     def _item_completed(self, card: Card, line: bytes) -> None:
         """Take the user's first words: the app-server doesn't tell a new thread's preview."""
         if not card.preview and _USER in line:
-            said = of_final(bytes(_params(line).item))
+            said = final_line(bytes(_params(line).item))
             card.preview = said.text if said is not None else ""
 
     def _limits_told(self, line: bytes) -> None:
