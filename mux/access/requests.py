@@ -18,7 +18,8 @@ import msgspec
 from msgspec import structs
 
 from mux.access.browser_pairing import BrowserPairing
-from mux.access.devices import Device, DeviceError, DeviceRegistry, digest_of, new_token
+from mux.access.device import Device, DeviceError, digest_of, new_token
+from mux.access.devices import DeviceRegistry
 from mux.access.pairing import TICKET_SECONDS, Pairing
 from mux.access.sessions import Sessions
 from mux.access.tickets import Wanted

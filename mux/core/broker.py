@@ -52,6 +52,7 @@ from mux.core.events import (
     TimePassed,
     UpstreamExited,
     UpstreamSent,
+    UpstreamSentLong,
     UpstreamStarted,
 )
 from mux.core.features.approval_items import item_about, params_of
@@ -227,6 +228,8 @@ class Broker:
     def _handle_rarer(self, event: Event) -> None:
         state = self.state
         match event:
+            case UpstreamSentLong(line):
+                self._notifications.handle_long(line)
             case ClientSentBinary(client):
                 bad = BadMessageError(jsonrpc.INVALID_REQUEST, "binary frame; send text")
                 self._client_messages.refuse(client, bad)

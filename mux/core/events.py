@@ -13,6 +13,7 @@ from mux.core.policy.principal import ClientId, Principal
 from mux.core.protocol.directories import Place
 from mux.core.protocol.experimental import Gate
 from mux.core.protocol.journal_entry import Entry
+from mux.core.protocol.long_line import LongLine
 
 
 class Event(msgspec.Struct, frozen=True):
@@ -30,6 +31,12 @@ class UpstreamSent(Event, frozen=True, gc=False):
     """A line from the app-server's stdout, without its line end."""
 
     line: bytes
+
+
+class UpstreamSentLong(Event, frozen=True, gc=False):
+    """A long line from the app-server's stdout, in pieces."""
+
+    line: LongLine
 
 
 class UpstreamExited(Event, frozen=True):

@@ -24,10 +24,10 @@ from mux.dispatcher import ClientPort, Dispatcher
 from mux.downstream import offers
 from mux.downstream.challenge import PROOF_BYTES, Challenger
 from mux.downstream.compressed_stream import CompressedStream, FrameUnpacker
+from mux.downstream.peer import who_is_there
 from mux.downstream.rate_limit import Rate
 from mux.downstream.request import AcceptedUpgrade
 from mux.downstream.streams import Accepted, Patient
-from mux.downstream.unix_socket import who_is_there
 from mux.downstream.upgrade import SUBPROTOCOL
 from mux.downstream.websocket import FrameReader, accepted
 from mux.outbox import Outbox
