@@ -171,6 +171,7 @@ class RunningServer:
                 await root.start(self.notices.delivery.pushes.run)
                 root.start_soon(self.notices.delivery.run)
                 root.start_soon(self._prepare_metrics)
+                root.start_soon(self.reads.remember)
                 async with trio.open_nursery() as connections:
                     await self._serve(connections)
                     connections.cancel_scope.cancel()
