@@ -82,11 +82,13 @@ def closed(peer: Peer) -> tuple[int, str | None]:
 # --- The operator's commands ----------------------------------------------------------------------
 
 
-async def appmux(broker: Native, *arguments: str) -> subprocess.CompletedProcess[str]:
+async def appmux(
+    broker: Native, *arguments: str, **environ: str
+) -> subprocess.CompletedProcess[str]:
     """`appmux` with these arguments, where there is no terminal."""
     done = await trio.run_process(
         [sys.executable, "-m", "mux", *arguments],
-        env=broker.home.environ(),
+        env=broker.home.environ() | environ,
         cwd=str(broker.home.work),
         capture_stdout=True,
         capture_stderr=True,
