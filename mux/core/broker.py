@@ -47,11 +47,13 @@ from mux.core.events import (
     JournalExtent,
     JournalRead,
     NoticesRestored,
+    PastRemembered,
     RecipientsChanged,
     Resolved,
     TimePassed,
     UpstreamExited,
     UpstreamSent,
+    UpstreamSentLong,
     UpstreamStarted,
 )
 from mux.core.features.approval_items import item_about, params_of
@@ -77,7 +79,7 @@ _NO_NEWS = frozenset(
     {
         ClientSentBinary, TimePassed, ClientAttached, ClientLags, ClientDrained, JournalRead,
         AnsweredOutside,
-        ExperimentalSchemaLoaded, JournalExtent,
+        ExperimentalSchemaLoaded, JournalExtent, PastRemembered,
     }
 )  # fmt: skip
 """Events that change neither who looks at what nor who may be notified, so notices stay as they
@@ -227,6 +229,8 @@ class Broker:
     def _handle_rarer(self, event: Event) -> None:
         state = self.state
         match event:
+            case UpstreamSentLong(line):
+                self._notifications.handle_long(line)
             case ClientSentBinary(client):
                 bad = BadMessageError(jsonrpc.INVALID_REQUEST, "binary frame; send text")
                 self._client_messages.refuse(client, bad)
@@ -273,6 +277,8 @@ class Broker:
             case DeviceAccessEnded(device):
                 self._server_requests.device_ended(device)
                 self._turn_queueing.device_ended(device)
+            case PastRemembered(entries):
+                self._inbox.remember(entries)
             case ExperimentalSchemaLoaded(gate):
                 self.state.gate = gate
             case JournalExtent(epoch, earliest):

@@ -251,6 +251,22 @@ class Store:
         last = written[-1].seq if written else after
         return fitting(written + [entry for entry in fresh if entry.seq > last], max_bytes)
 
+    async def latest(self) -> list[Entry]:
+        """Return the last events on disk of the threads that were written to last, in order.
+
+        Raises ``StoreError`` if the file can't be read at the moment.
+        """
+        generation = self._recorder.generation
+        if not self._recorder.written:
+            return []
+        try:
+            return await trio.to_thread.run_sync(
+                self._reader.latest, generation, limiter=self._one_reader
+            )
+        except sqlite3.Error as failure:
+            self._suspect(generation, failure)
+            return []
+
     def status(self) -> dict[str, object]:
         """Return the journal's part of ``mux/status``. ``bytes``: the size of the file's
         content."""
