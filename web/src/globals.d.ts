@@ -1,0 +1,4 @@
+/** The version of appmux that this page was built with. */
+declare const __VERSION__: string;
+/** The files that the service worker keeps, with their hashes. */
+declare const __FILES__: string[];
