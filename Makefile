@@ -24,6 +24,9 @@ help:
 	@echo 'make bench-quick  the same in two minutes, less exact'
 	@echo 'make bench-NAME   core, store: a part alone; profile: where the time goes, half a minute'
 	@echo 'make bench-compare A=COMMIT B=COMMIT   is B slower? five minutes; ARGS="--repeat 9" to be sure'
+	@echo 'make docs         the site of docs/, into dist/site; SERVE=1 serves it on loopback while you write'
+	@echo 'make settings     write docs/settings.md from the settings and their reasons'
+	@echo 'make release      build the wheel and the sdist, check both, try both without the clone'
 	@echo 'make constraints  pin the newest versions of all dependencies, with hashes'
 	@echo 'make clean        remove what make made'
 	@echo 'Needs Python 3.11 or newer; another one than python3: make PYTHON=python3.13 ...'
@@ -113,6 +116,22 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
 	@touch $@
 
+.PHONY: docs settings release
+# The site's and the release's tools have environments of their own: nothing of ours imports them.
+docs: $(VENV)-site/.installed
+	$(VENV)-site/bin/mkdocs $(if $(SERVE),serve,build --strict) --config-file contrib/site/mkdocs.yml
+
+settings: $(STAMP)
+	$(BIN)/python -m tests.settings_page
+
+release: $(STAMP) $(VENV)-release/.installed
+	$(BIN)/python contrib/release/release.py --twine $(VENV)-release/bin/twine $(ARGS)
+
+$(VENV)-%/.installed: contrib/%/requirements.txt
+	$(PYTHON) -m venv --clear $(VENV)-$*
+	$(VENV)-$*/bin/python -m pip install --quiet --require-hashes --only-binary :all: -r $<
+	@touch $@
+
 # Resolved for every platform and Python that pyproject.toml allows; the URLs and paths of the
 # machine that does it stay out of the file.
 constraints:
@@ -125,5 +144,5 @@ constraints:
 
 clean:
 	rm -rf tests/newest/node_modules
-	rm -rf $(VENV) $(VENV)-uv $(MUTANTS) .pytest_cache .mypy_cache .ruff_cache .hypothesis dist
+	rm -rf $(VENV) $(VENV)-uv $(VENV)-site $(VENV)-release $(MUTANTS) .pytest_cache .mypy_cache .ruff_cache .hypothesis dist
 	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +

@@ -45,6 +45,7 @@ from mux.core.policy.scopes import ALL
 from mux.core.state.app_server import Introduction
 from mux.dispatcher import ClientPort, Dispatcher
 from mux.outbox import Outbox
+from tests.shells import idle_shells
 
 THREAD: Final = "0199f3a1-5c1e-7d43-9a51-2f7c1de0b6aa"
 TURN: Final = "0199f3a1-5c2b-7b02-8f6e-90a3e2d45c11"
@@ -132,7 +133,7 @@ def owe(followers: int, lines: int) -> float:
 
 async def _owe(followers: int, lines: int) -> float:
     dispatcher = Dispatcher(make_broker())
-    dispatcher.keep = lambda _entry: None  # the store has a thread of its own, and its own costs
+    dispatcher.connect(idle_shells())  # the store has a thread of its own, and its own costs
     ports = [ClientPort(_outbox(), lambda _code, _reason: None) for _ in range(followers)]
     for port in ports:
         follow(dispatcher.broker, dispatcher.attach(port, PRINCIPAL, "ws", "bench"))

@@ -15,7 +15,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterable
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import attrs
 import structlog
@@ -29,23 +29,10 @@ from mux.core.commands import (
     Close,
     Command,
     Forward,
-    GiveUp,
-    KillUpstream,
-    LoadExperimentalSchema,
-    Log,
-    LogNoticeDecision,
-    NoticeAnswerJudged,
-    Notify,
     Publish,
-    ReadJournal,
     ReadOn,
-    Record,
-    Resolve,
-    StartUpstream,
     StopReading,
-    StopUpstream,
     TellWhenDrained,
-    Withdraw,
 )
 from mux.core.events import (
     AnsweredOutside,
@@ -61,11 +48,11 @@ from mux.core.events import (
 )
 from mux.core.policy.principal import ClientId, Principal
 from mux.core.protocol import jsonrpc
-from mux.core.protocol.journal_entry import Entry
 from mux.core.state.app_server import AppServerState
 from mux.core.status_report import report
 from mux.errors import AppmuxError
 from mux.outbox import Outbox, WriteScheduler, text_frame
+from mux.shells import DEFERRED, Shells
 
 LOOK_AGAIN: Final = 60.0
 """Seconds after which the wall clock is checked again if nothing else wakes the task: it may have
@@ -74,9 +61,6 @@ been set, or the machine may have slept."""
 MOVED: Final = 1.0
 """Seconds by which the wall clock must be off before the core gets ``ClockMoved``: less is how a
 clock is kept right."""
-
-DEFERRED: Final = object()
-"""The result of a request that the shells will answer later, by ``Dispatcher.answered``."""
 
 LINES_SECONDS = 0.003
 """Seconds of handling lines before clients have their turn: a thousand deltas take as long, one
@@ -113,70 +97,19 @@ class Traffic:
     bytes_to_clients: int = 0
 
 
-class AppServer(Protocol):
-    """The app-server's process, as the dispatcher uses it; no method waits."""
-
-    def send(self, line: bytes) -> None: ...
-    def start(self, after: float) -> None: ...
-    def stop(self) -> None: ...
-    def kill(self, reason: str) -> None: ...
-
-
-class ConnectionWatcher(Protocol):
-    """Called for each client that comes and goes; no method waits."""
-
-    def came(self, client: ClientId, principal: Principal, peer: str) -> None: ...
-    def left(self, client: ClientId) -> None: ...
-
-
-class NoticeSink(Protocol):
-    """Turns the core's commands about notices into pushes; no method waits."""
-
-    def notify(self, command: Notify) -> None: ...
-    def withdraw(self, command: Withdraw) -> None: ...
-    def explain(self, command: LogNoticeDecision) -> None: ...
-    def judged(self, command: NoticeAnswerJudged) -> None: ...
-
-
 @attrs.define(eq=False, repr=False)
 class Dispatcher:
-    """Carries events to the core and its commands to the shells.
-
-    The callbacks below are set once their shells exist. None of them waits.
-    """
+    """Carries events to the core and its commands to the shells."""
 
     broker: Broker
     debug: bool = False
     """Log each message."""
-    upstream: AppServer = attrs.field(init=False)
-    keep: Callable[[Entry], None] = attrs.field(init=False)
-    """Stores an entry in the journal."""
-    fetch: Callable[[ReadJournal], None] = attrs.field(init=False)
-    """Has entries read from disk for a client that is behind."""
-    doorkeeper: ConnectionWatcher | None = None
-    """Called for each client that comes and goes."""
-    notices: NoticeSink | None = None
-    give_up: Callable[[str], None] = attrs.field(init=False)
-    """Ends the broker, with a reason."""
-    status: Callable[[], dict[str, Any]] = attrs.field(default=dict)
-    """Returns what only the server adds to a report (pid, listeners)."""
-    learn_gate: Callable[[], None] = attrs.field(default=lambda: None)
-    """Has it found out, in the background, what is experimental."""
-    resolve: Callable[[Resolve], None] = attrs.field(init=False)
-    """Has paths resolved, in the background."""
-    answer: Callable[[AnswerOutside], object] = attrs.field(init=False)
-    """Returns the result of a request that the shells answer, or ``DEFERRED``. Raises
-    ``AppmuxError`` with what is wrong."""
     wall: Callable[[], float] = time.time
     """Returns the wall clock's Unix seconds."""
-    clock_moved: Callable[[], None] = attrs.field(default=lambda: None)
-    """Called after the core handled ``ClockMoved``."""
+    shells: Shells = attrs.field(init=False)
+    """Set by ``connect``, before the first event."""
     traffic: Traffic = attrs.field(factory=Traffic)
     writes: WriteScheduler = attrs.field(factory=WriteScheduler)
-    record: Callable[[str, dict[str, object]], None] = attrs.field(
-        default=lambda _kind, _fields: None
-    )
-    """Puts a record (kind and fields) into the audit log."""
     _ports: dict[ClientId, ClientPort] = attrs.field(factory=dict)
     _numbers: itertools.count[int] = attrs.field(factory=lambda: itertools.count(1))
     _frames: list[bytes] = attrs.field(factory=list)
@@ -188,6 +121,10 @@ class Dispatcher:
     _ahead: float | None = None
     """Seconds by which the wall clock was ahead of trio's when that was last reported to the
     core."""
+
+    def connect(self, shells: Shells) -> None:
+        """Give the dispatcher its shells: all at once, as most of them report to it."""
+        self.shells = shells
 
     def attach(
         self,
@@ -205,8 +142,7 @@ class Dispatcher:
         port.outbox.on_drained = lambda: self.handle(ClientDrained(client))
         expires = math.inf if principal.expires_at is None else principal.expires_at - self.wall()
         self.handle(ClientAttached(client, principal, transport, peer, expires, local))
-        if self.doorkeeper is not None:
-            self.doorkeeper.came(client, principal, peer)
+        self.shells.connections.came(client, principal, peer)
         return client
 
     def detach(self, client: ClientId) -> None:
@@ -215,12 +151,11 @@ class Dispatcher:
         self._look_at_clock(now)  # first: this may close the client, which needs its port
         del self._ports[client]
         self._hear(ClientLeft(client), now)
-        if self.doorkeeper is not None:
-            self.doorkeeper.left(client)
+        self.shells.connections.left(client)
 
     def ready(self) -> bool:
         """Return whether the app-server can be used."""
-        return self.broker.state.appserver.state is AppServerState.READY
+        return self.broker.app_server_state is AppServerState.READY
 
     def handle(self, event: Event) -> None:
         """Let the core handle an event, and perform the commands that it returns."""
@@ -279,7 +214,7 @@ class Dispatcher:
         log.info("the clock was set, or the machine slept", seconds=round(moved, 1))
         self._decide(ClockMoved(moved), now)
         self._deliver()
-        self.clock_moved()
+        self.shells.notices.clock_moved()
 
     def _decide(self, event: Event, now: float) -> None:
         for command in self.broker.handle(event, now):
@@ -308,7 +243,7 @@ class Dispatcher:
                 if self.debug:
                     log.debug("to clients", clients=command.recipients, method=command.method)
             if command.entry is not None:
-                self.keep(command.entry)
+                self.shells.keep(command.entry)
         else:
             self._deliver()  # first: a `Close`, say, must come behind what was published before it
             self._perform_rarer(command)
@@ -327,25 +262,15 @@ class Dispatcher:
         match command:
             case Forward(line, method):
                 self.traffic.to_app_server += 1
-                self.upstream.send(line)
+                self.shells.app_server.send(line)
                 if self.debug:
                     log.debug("to app-server", method=method)
-            case Log(level, event, fields):
-                getattr(log, level)(event, **fields)
-            case Record(kind, fields):
-                self.record(kind, fields)
             case AnswerOutside():
                 self._serve(command)
             case Close() | Charge() | StopReading() | ReadOn() | TellWhenDrained():
                 self._perform_on_client(self._ports[command.client], command)
-            case ReadJournal():
-                self.fetch(command)
-            case Resolve():
-                self.resolve(command)
-            case Notify() | Withdraw() | LogNoticeDecision() | NoticeAnswerJudged():
-                self._perform_on_notices(command)
             case _:
-                self._perform_on_app_server(command)
+                self.shells.perform(command)
 
     def _perform_on_client(
         self, port: ClientPort, command: Close | Charge | StopReading | ReadOn | TellWhenDrained
@@ -364,23 +289,9 @@ class Dispatcher:
             case TellWhenDrained():
                 port.outbox.tell_when_drained()
 
-    def _perform_on_notices(
-        self, command: Notify | Withdraw | LogNoticeDecision | NoticeAnswerJudged
-    ) -> None:
-        if self.notices is not None:
-            match command:
-                case Notify():
-                    self.notices.notify(command)
-                case Withdraw():
-                    self.notices.withdraw(command)
-                case LogNoticeDecision():
-                    self.notices.explain(command)
-                case NoticeAnswerJudged():
-                    self.notices.judged(command)
-
     def _serve(self, asked: AnswerOutside) -> None:
         try:
-            result = self.answer(asked)
+            result = self.shells.answer(asked)
         except AppmuxError as wrong:
             message = jsonrpc.error(asked.origin, jsonrpc.INVALID_REQUEST, str(wrong))
         else:
@@ -411,28 +322,13 @@ class Dispatcher:
         self.traffic.bytes_to_clients += len(frame)
         port.outbox.append(frame)
 
-    def _perform_on_app_server(self, command: Command) -> None:
-        match command:
-            case StartUpstream(after):
-                self.upstream.start(after)
-            case StopUpstream():
-                self.upstream.stop()
-            case KillUpstream(reason):
-                self.upstream.kill(reason)
-            case LoadExperimentalSchema():
-                self.learn_gate()
-            case GiveUp(reason):
-                self.give_up(reason)
-            case _:
-                raise TypeError(f"no such command: {command!r}")
-
     def report(self) -> dict[str, Any]:
         """Return the answer to ``mux/status``: the core's report, and what the shells add."""
         whole = report(self.broker, trio.current_time())
         for client in whole["clients"]:
             client["bytesOwed"] = self._ports[client["id"]].outbox.owed
         broker = {"version": mux.__version__, "pid": os.getpid()}
-        facts = self.status()
+        facts = self.shells.status()
         whole["appServer"] |= facts.pop("appServer", {})
         return {"broker": broker, **facts, **whole}
 

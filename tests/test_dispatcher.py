@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import attrs
@@ -18,6 +19,7 @@ from mux.core.policy.principal import ClientId, Principal
 from mux.core.state.app_server import Introduction
 from mux.dispatcher import LINES_A_LOOK, LOOK_AGAIN, MOVED, ClientPort, Dispatcher
 from mux.outbox import Outbox, text_frame
+from tests.shells import Nothing, idle_shells
 
 LOCAL = Principal("local", "local-user")
 
@@ -50,6 +52,13 @@ class Kept(Outbox):
         super().append(frame)
 
 
+def connected(broker: Broker, wall: Callable[[], float] = time.time, **shells: Any) -> Dispatcher:
+    """A dispatcher whose shells do nothing, but for ``shells``."""
+    dispatcher = Dispatcher(broker, wall=wall)
+    dispatcher.connect(idle_shells(**shells))
+    return dispatcher
+
+
 def attached(dispatcher: Dispatcher, limit: float = float("inf")) -> tuple[ClientId, Kept]:
     """A client, and its outbox."""
     outbox = Kept(limit)
@@ -70,7 +79,7 @@ async def test_frames_for_the_same_clients_go_out_as_one_piece_in_their_order() 
         b"c": [publish(b"3", first)],
         b"d": [publish(b"4", both)],
     }
-    dispatcher = Dispatcher(Scripted(script))
+    dispatcher = connected(Scripted(script))
     outboxes = [attached(dispatcher)[1] for _ in range(2)]
     dispatcher.handle_lines([b"a", b"b", b"c", b"d"])
     one, two, three, four = (text_frame(text) for text in (b"1", b"2", b"3", b"4"))
@@ -81,7 +90,7 @@ async def test_frames_for_the_same_clients_go_out_as_one_piece_in_their_order() 
 async def test_what_was_published_is_delivered_before_another_command() -> None:
     ended: list[list[bytes]] = []
     script: dict[bytes, list[Command]] = {b"a": [publish(b"1", (1,)), Close(1, 1000, "")]}
-    dispatcher = Dispatcher(Scripted(script))
+    dispatcher = connected(Scripted(script))
     outbox = Kept()
     port = ClientPort(outbox, lambda _code, _reason: ended.append(list(outbox.pieces)))
     dispatcher.attach(port, LOCAL, "ws", "somewhere")
@@ -94,7 +103,7 @@ async def test_an_outbox_that_fills_is_told_once_and_after_the_lines() -> None:
         text: [publish(b"x" * 100, (1,)), Log("debug", "parts them", {})] for text in (b"a", b"b")
     }
     broker = Scripted(script)
-    dispatcher = Dispatcher(broker)
+    dispatcher = connected(broker)
     attached(dispatcher, limit=50)
     dispatcher.handle_lines([b"a", b"b"])
     assert [each for each in broker.heard if isinstance(each, ClientLags)] == [ClientLags(1)]
@@ -106,7 +115,7 @@ async def test_hearing_lines_ends_in_time_and_says_how_many_were_heard(
     seconds: float, heard: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("mux.dispatcher.LINES_SECONDS", seconds)
-    dispatcher = Dispatcher(Scripted({b"a": [publish(b"1", (1,))]}))
+    dispatcher = connected(Scripted({b"a": [publish(b"1", (1,))]}))
     _, outbox = attached(dispatcher)
     assert dispatcher.handle_lines([b"a"] * 100) == heard
     assert outbox.pieces == [text_frame(b"1") * heard]
@@ -115,7 +124,7 @@ async def test_hearing_lines_ends_in_time_and_says_how_many_were_heard(
 
 @pytest.mark.parametrize("place", [0, 1, 2])
 async def test_a_line_that_cannot_be_handled_costs_only_itself(place: int) -> None:
-    dispatcher = Dispatcher(Scripted({b"a": [publish(b"1", (1,))], b"b": [publish(b"2", (1,))]}))
+    dispatcher = connected(Scripted({b"a": [publish(b"1", (1,))], b"b": [publish(b"2", (1,))]}))
     _, outbox = attached(dispatcher)
     lines = [b"a", b"b"]
     lines.insert(place, b"unheard of")
@@ -149,9 +158,13 @@ def expiring(dispatcher: Dispatcher, seconds: float) -> tuple[ClientId, list[Any
 async def test_whose_time_is_over_by_the_wall_is_neither_heard_nor_told() -> None:
     """The machine slept: the first that happens is a word of the client's own."""
     broker, wall = Scripted({}), Wall()
-    dispatcher = Dispatcher(broker, wall=wall)
     jumps: list[float] = []
-    dispatcher.clock_moved = lambda: jumps.append(wall.ahead)
+
+    class Sink(Nothing):
+        def clock_moved(self) -> None:
+            jumps.append(wall.ahead)
+
+    dispatcher = connected(broker, wall=wall, notices=Sink())
     client, closed = expiring(dispatcher, 60.0)
     dispatcher.handle(ClientSent(client, b'{"method": "initialized"}'))
     assert closed == []
@@ -168,7 +181,7 @@ async def test_whose_time_is_over_by_the_wall_is_neither_heard_nor_told() -> Non
 
 async def test_what_the_app_server_writes_finds_the_clock_moved_too() -> None:
     broker, wall = Scripted({b"a": []}), Wall()
-    dispatcher = Dispatcher(broker, wall=wall)
+    dispatcher = connected(broker, wall=wall)
     _, closed = expiring(dispatcher, 60.0)
     wall.ahead += 61
     dispatcher.handle_lines([b"a"])
@@ -179,7 +192,7 @@ async def test_where_nothing_happens_the_clock_is_looked_at_within_a_minute(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     broker, wall = Scripted({}), Wall()
-    dispatcher = Dispatcher(broker, wall=wall)
+    dispatcher = connected(broker, wall=wall)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(dispatcher.run)
         _, closed = expiring(dispatcher, 86_400.0)
@@ -193,7 +206,7 @@ async def test_where_nothing_happens_the_clock_is_looked_at_within_a_minute(
 
 async def test_a_clock_that_is_kept_right_is_no_jump() -> None:
     broker, wall = Scripted({}), Wall()
-    dispatcher = Dispatcher(broker, wall=wall)
+    dispatcher = connected(broker, wall=wall)
     _, closed = expiring(dispatcher, 10.0)
     for _ in range(8):
         wall.ahead += 0.9 * MOVED

@@ -42,7 +42,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "cli": ANYTHING,
     "server": {
         "access", "config", "core", "dispatcher", "downstream", "host", "notices", "outbox", "push",
-        "storage", "upstream",
+        "shells", "storage", "upstream",
     },
     "host": {"access", "client", "config", "core", "downstream.unix_socket"},
     "downstream": {"access", "config", "core", "dispatcher", "outbox"},
@@ -53,7 +53,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "storage": {"config", "core.protocol"},
     "stdio": {"config.codex_binary", "config.locate", "core.protocol"},
     "demo": {"client"},
-    "dispatcher": {"core", "outbox"},
+    "dispatcher": {"core", "outbox", "shells"},
+    "shells": {"core"},
     "config": {"core"},
     "client": {"config.locate"},
     "outbox": set(),
@@ -63,8 +64,9 @@ MAY_IMPORT: dict[str, set[str]] = {
 """What the files of a folder, or a file beside the folders, may import of the package."""
 
 CORE_LAYERS: list[set[str]] = [
-    {"status_report"},
+    {"figures", "status_report"},
     {"broker"},
+    {"client_messages"},
     {"notifications"},
     {"responses"},
     {"wiring"},
@@ -120,9 +122,8 @@ def faults(module: str, source: str, known: set[str]) -> list[str]:
         for each in imports(source, known)
         if (wrong := wrong_import(module, each.module))
     ]
-    if is_core(module):
-        found += [f"{module}, line {line}: {wrong}" for line, wrong in impure_words(source)]
-    return found
+    words = impure_words(source) if is_core(module) else looks_inside(source)
+    return found + [f"{module}, line {line}: {wrong}" for line, wrong in words]
 
 
 def folder(module: str) -> str:
@@ -130,7 +131,7 @@ def folder(module: str) -> str:
     return module.removeprefix("mux.").partition(".")[0] if module != "mux" else ""
 
 
-def wrong_import(importer: str, imported: str) -> str | None:
+def wrong_import(importer: str, imported: str) -> str | None:  # noqa: PLR0911 (one a rule)
     if imported.startswith("."):
         return "a relative import: write the whole name, so that a search finds it"
     if is_core(importer):
@@ -141,10 +142,11 @@ def wrong_import(importer: str, imported: str) -> str | None:
         return None
     if ground:
         return f"{importer} may import nothing of the package: everything imports it"
-    allowed = MAY_IMPORT.get(name, set())
+    allowed, below = MAY_IMPORT.get(name, set()), imported.removeprefix("mux.")
     if name not in MAY_IMPORT:
         return f"{name} isn't in MAY_IMPORT: decide where it stands, and give it a line there"
-    below = imported.removeprefix("mux.")
+    if below.startswith("core.state.state"):
+        return f"{importer} may not know the core's state: ask the broker"
     if folder(imported) == name or allowed is ANYTHING:
         return None
     if any(below == each or below.startswith(f"{each}.") for each in allowed):
@@ -195,6 +197,15 @@ def impure_words(source: str) -> Iterator[tuple[int, str]]:
             yield node.lineno, "the core may not await: a decision is made at once"
         elif isinstance(node, ast.Name) and node.id in IMPURE_BUILTINS:
             yield node.lineno, f"the core may not use {node.id}()"
+
+
+def looks_inside(source: str) -> Iterator[tuple[int, str]]:
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Attribute) and node.attr == "state":
+            owner = node.value
+            name = owner.attr if isinstance(owner, ast.Attribute) else getattr(owner, "id", "")
+            if name.strip("_") == "broker":
+                yield node.lineno, "a shell may not read the broker's state: ask the broker"
 
 
 @pytest.mark.parametrize("module", modules())
@@ -275,6 +286,9 @@ def test_what_is_imported_has_no_circle() -> None:
         ("mux.access.x", "from mux import downstream", "mux.access.x may not import mux.downstre"),
         ("mux.access.x", "import mux.cli", "mux.access.x may not import mux.cli"),
         ("mux.storage.x", "from mux.core.state import journal", "may not import mux.core.state"),
+        ("mux.access.x", "from mux.core.state.state import State", "ask the broker"),
+        ("mux.access.x", "f(self.dispatcher.broker.state.clients)", "may not read the broker's"),
+        ("mux.server.x", "state = broker.state", "may not read the broker's"),
         ("mux.errors", "import mux.cli", "mux.errors may import nothing"),
         ("mux", "import mux.cli", "mux may import nothing"),
         ("mux.novel.x", "import mux.access", "novel isn't in MAY_IMPORT"),

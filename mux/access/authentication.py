@@ -264,7 +264,7 @@ class Authenticator:
         """
         if isinstance(self._rules, _Open):
             return self._claimed(authorization, now) or Principal("local", "open")
-        token = _bearer(authorization)
+        token = bearer(authorization)
         device = self.device(token)
         if device is not None:
             return device_principal(device, now)
@@ -283,7 +283,7 @@ class Authenticator:
         means nothing there.
         """
         try:
-            token = _bearer(authorization)
+            token = bearer(authorization)
         except AuthError:
             return None
         device = self.device(token)
@@ -319,7 +319,8 @@ def device_principal(device: Device, now: float) -> Principal:
     return principal
 
 
-def _bearer(authorization: bytes | None) -> str:
+def bearer(authorization: bytes | None) -> str:
+    """Return the token of an ``Authorization`` header. Raises ``AuthError``."""
     if authorization is None:
         raise AuthError("missing websocket bearer token")
     if not authorization.isascii():

@@ -86,13 +86,15 @@ class Device:
     scopes: frozenset[Scope]
     made: float
     digest: str = attrs.field(repr=False)
-    """SHA-256 of the device's token, in hex."""
+    """SHA-256 of the device's token, in hex; of a browser, a name of its key that no token has."""
     expires: float | None = None
     """None means never."""
     seen: float | None = None
     """Time at which it last connected or left."""
     address: str | None = None
     """Host that it last connected from."""
+    key: str = ""
+    """Public key of a browser (see ``public_key``), which has no token; empty for others."""
 
     def expired(self, now: float) -> bool:
         """Return whether the device's lifetime is over."""
@@ -210,8 +212,12 @@ class DeviceRegistry:
         scopes: frozenset[Scope],
         digest: str,
         lifetime: float | None = None,
+        *,
+        key: str = "",
     ) -> Device:
-        """Add a device whose token has this digest; ``lifetime`` is in seconds.
+        """Add a device whose token has this digest, or whose public ``key`` has.
+
+        ``lifetime`` is in seconds.
 
         Raises ``DeviceError``, or ``DeviceRegistryError`` if the file can't be written: then the
         device isn't added.
@@ -220,7 +226,8 @@ class DeviceRegistry:
         name = self.free_name(name)
         if digest in self._by_digest:
             known = self._by_digest[digest].name
-            raise DeviceError(f"the device {known!r} has this token already")
+            what = "key" if key else "token"
+            raise DeviceError(f"the device {known!r} has this {what} already")
         kept = {id: each for id, each in self._devices.items() if not _forgotten(each, now)}
         kept = {id: each for id, each in kept.items() if each.name.casefold() != name.casefold()}
         if len(kept) >= MOST_DEVICES:
@@ -235,6 +242,7 @@ class DeviceRegistry:
             made=now,
             digest=digest,
             expires=None if lifetime is None else now + lifetime,
+            key=key,
         )
         self._change({**kept, device.id: device})
         return device
@@ -316,7 +324,11 @@ class DeviceRegistry:
         self._by_digest = {each.digest: each for each in devices.values()}
 
     def _text(self) -> str:
-        return json.dumps(_converter().unstructure(_File(VERSION, list(self))), indent=2) + "\n"
+        document = _converter().unstructure(_File(VERSION, list(self)))
+        for each in document["devices"]:
+            if not each["key"]:  # so that an older version reads a book without browsers
+                del each["key"]
+        return json.dumps(document, indent=2) + "\n"
 
     def _back(self) -> str:
         names = ", ".join(repr(name) for name in self._shut_out)

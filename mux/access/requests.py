@@ -17,7 +17,8 @@ import msgspec
 from msgspec import structs
 
 from mux.access.devices import Device, DeviceError, DeviceRegistry, digest_of, new_token
-from mux.access.pairing import TICKET_SECONDS, Pairing, Wanted
+from mux.access.pairing import TICKET_SECONDS, Pairing
+from mux.access.tickets import Wanted
 from mux.core.commands import AnswerOutside
 from mux.core.events import ClientAccessEnded, DeviceAccessEnded, DeviceRenamed
 from mux.core.extension.devices import (
@@ -67,9 +68,9 @@ class DeviceRequests:
     """True if WebSocket listeners accept clients without a token."""
     record: Callable[[str, dict[str, object]], None]
     """``record(kind, fields)`` puts a change into the audit log."""
-    changed: Callable[[], None] = lambda: None
+    changed: Callable[[], None]
     """Called when a device connects, leaves, or gets another name or other scopes."""
-    revoked: Callable[[str], None] = lambda _id: None
+    revoked: Callable[[str], None]
     """Called with the id of a device that was revoked."""
     pairing: Pairing = attrs.field(init=False)
     _live: dict[ClientId, tuple[str, str]] = attrs.field(factory=dict)
@@ -117,14 +118,14 @@ class DeviceRequests:
         return len(clients)
 
     def _rename(self, client: ClientId, device: Device) -> None:
-        before = self.dispatcher.broker.state.clients[client].principal
+        before = self.dispatcher.broker.principal_of(client)
         self.dispatcher.handle(DeviceRenamed(client, structs.replace(before, name=device.name)))
 
     # -- requests ----------------------------------------------------------------------------------
 
     def answer(self, asked: AnswerOutside) -> object:
         """Return the result of a request about devices. Raises ``AppmuxError``."""
-        actor = self.dispatcher.broker.state.clients[asked.client].principal
+        actor = self.dispatcher.broker.principal_of(asked.client)
         match asked.method:
             case "mux/pairing/begin":
                 return self._begin(asked.client, actor, _read(asked, BeginParams))

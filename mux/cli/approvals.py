@@ -4,8 +4,8 @@ The broker treats the answer as any client's: the principal needs the scope ``ap
 approval's policy says whether the answer decides. If only a person may approve, the answer counts
 only where a person was asked here (``HUMAN``).
 
-The broker of a state directory is asked by ``mux/approvals/list`` and ``/answer``. ``oversight``
-asks the person in between.
+The broker of a state directory is asked by ``mux/approvals/list`` and ``/answer``. In
+between the person is asked here.
 """
 
 from __future__ import annotations
@@ -14,11 +14,15 @@ import json
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
 from typing import Any, Final, Literal
 
+import click
 import trio
 
 from mux import client
+from mux.cli.options import broker_flags, json_flag, of_broker
 from mux.client import Client, ClientError, Json
 from mux.config.model import Config
 from mux.core.protocol.answers import plain
@@ -40,8 +44,61 @@ HUMAN: Final = "requiredHumanApproval"
 """The capability of a client at which a person answers: declared only if one is asked here."""
 
 
+class NobodyThereError(AppmuxError):
+    """A person must be asked, and there is no terminal."""
+
+
 class ApprovingError(AppmuxError):
     """There is no such approval, or it can't be answered with a plain yes or no."""
+
+
+yes_flag = click.option("--yes", "-y", is_flag=True, help="Ask nothing; takes the whole ID.")
+
+
+@click.command()
+@json_flag
+@broker_flags
+def approvals(as_json: bool, state_dir: Path | None, config_file: Path | None) -> None:
+    """List what waits for a person's word: commands, file changes, questions."""
+    sys.exit(trio.run(list_pending, of_broker(config_file, state_dir), as_json))
+
+
+def _answer(
+    id: str, word: Word, *, yes: bool, state_dir: Path | None, config_file: Path | None
+) -> None:
+    if not yes and not sys.stdin.isatty():
+        raise NobodyThereError("no terminal to ask at: --yes answers without asking")
+    config = of_broker(config_file, state_dir)
+    approval = trio.run(partial(look, config, id, word, asks=not yes))
+    click.echo("\n".join(described(approval)))
+    if not yes and not click.confirm(f"{word.capitalize()} it?"):
+        click.echo("not answered")
+        sys.exit(1)
+    sys.exit(trio.run(partial(give, config, approval, word, asked=not yes)))
+
+
+@click.command()
+@click.argument("id")
+@yes_flag
+@broker_flags
+def approve(id: str, yes: bool, state_dir: Path | None, config_file: Path | None) -> None:
+    """Allow what the approval ID asks for, once. Shows it first.
+
+    ID may be the last digits of one, if no other ends so.
+    """
+    _answer(id, "approve", yes=yes, state_dir=state_dir, config_file=config_file)
+
+
+@click.command()
+@click.argument("id")
+@yes_flag
+@broker_flags
+def decline(id: str, yes: bool, state_dir: Path | None, config_file: Path | None) -> None:
+    """Refuse what the approval ID asks for. Shows it first.
+
+    ID may be the last digits of one, if no other ends so.
+    """
+    _answer(id, "decline", yes=yes, state_dir=state_dir, config_file=config_file)
 
 
 async def list_pending(config: Config, as_json: bool) -> int:

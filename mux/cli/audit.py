@@ -13,6 +13,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
+import click
+
+from mux.cli.options import broker_flags, json_flag, of_broker
 from mux.errors import AppmuxError
 from mux.storage import audit_chain
 from mux.storage.audit_log import DIRECTORY
@@ -29,6 +32,23 @@ DIGEST_SHOWN: Final = 12
 
 class AuditError(AppmuxError):
     """There is no audit log, or it can't be read."""
+
+
+@click.command()
+@click.option("--since", metavar="WHEN", help="30m, 2h, 7d ago, or a date such as 2026-11-23.")
+@json_flag
+@click.option("--verify", is_flag=True, help="Check the whole log; exit status 1 if it's damaged.")
+@broker_flags
+def audit(
+    since: str | None, as_json: bool, verify: bool, state_dir: Path | None, config_file: Path | None
+) -> None:
+    """Show who came and went, asked for what, and who approved it.
+
+    Works on the files of the state directory, with or without a broker. Each record carries the
+    digest of the one before; --verify says which was changed, removed, moved or cut off.
+    """
+    directory = of_broker(config_file, state_dir).state_dir
+    sys.exit(run(directory, since=since, as_json=as_json, verify=verify))
 
 
 def run(state_dir: Path, *, since: str | None, as_json: bool, verify: bool) -> int:

@@ -1,6 +1,6 @@
 """The ``appmux`` command's first step: run the stdio bridge at once, anything else by ``main``.
 
-``main`` loads click and the settings, for which the bridge has no time.
+``main`` loads click, for which the bridge has no time.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ def main() -> None:
     """Run a command and exit; never returns."""
     standard_streams.complete()
     if sys.argv[1:2] == ["stdio"]:
-        from mux.stdio import bridge
+        from mux.stdio import bridge  # noqa: PLC0415 (only this command's)
 
         parameters = bridge.plain_arguments(sys.argv[2:])
         if parameters is not None:
@@ -25,8 +25,8 @@ def main() -> None:
                 standard_streams.say(f"Error: {error}\n")
                 sys.exit(error.exit_status)
 
-    from mux.cli import output
-    from mux.cli.main import main as by_click
+    from mux.cli import output  # noqa: PLC0415 (click, which the bridge has no time for)
+    from mux.cli.main import main as by_click  # noqa: PLC0415
 
     output.prepare()
     by_click()

@@ -9,11 +9,15 @@ import datetime
 import json
 import sys
 from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
+import click
 import trio
 
 from mux import client
+from mux.cli.options import broker_flags, json_flag, of_broker
 from mux.client import ClientError, Json
 from mux.config.model import Config
 from mux.storage import state_dir
@@ -24,6 +28,33 @@ ANSWER_DEADLINE: Final = 10.0
 
 TEST_DEADLINE: Final = 120.0
 """Seconds: a service has ``push.timeout`` (20) for its answer, and there may be several devices."""
+
+
+@click.group(invoke_without_command=True)
+@click.option("--why", is_flag=True, help="Each decision and delivery too.")
+@click.option(
+    "--limit", type=click.IntRange(1, 1000), default=50, metavar="N", help="The newest N (50)."
+)
+@json_flag
+@broker_flags
+@click.pass_context
+def notices(
+    ctx: click.Context, *, why: bool, limit: int, as_json: bool,
+    state_dir: Path | None, config_file: Path | None,
+) -> None:  # fmt: skip
+    """List what devices were told by push, and why they were or weren't."""
+    ctx.obj = of_broker(config_file, state_dir)
+    if ctx.invoked_subcommand is None:
+        sys.exit(trio.run(partial(show, ctx.obj, why=why, limit=limit, as_json=as_json)))
+
+
+@notices.command("test")
+@click.option("--device", metavar="NAME", help="One alone; else all that are registered.")
+@json_flag
+@click.pass_obj
+def notices_test(config: Config, device: str | None, *, as_json: bool) -> None:
+    """Send a test and say what each service answered; exit status 1 if one didn't take it."""
+    sys.exit(trio.run(partial(test, config, device, as_json=as_json)))
 
 
 async def show(config: Config, *, why: bool, limit: int, as_json: bool) -> int:

@@ -6,10 +6,12 @@ The broker takes part by ``mux/pairing/*``; the operator sees a QR code and says
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any, Final
 
 import attrs
@@ -19,6 +21,7 @@ import trio
 from mux import client
 from mux.cli import invitation
 from mux.cli.invitation import PhoneAddress
+from mux.cli.options import SCOPES, Decorated, Scopes, broker_flags, of_broker, together
 from mux.client import Client, Json
 from mux.config.model import Config
 from mux.errors import AppmuxError
@@ -38,6 +41,31 @@ WHITE_ON_BLACK: Final = {"fg": (255, 255, 255), "bg": (0, 0, 0)}
 
 CONTROLS: Final = dict.fromkeys((*range(32), *range(127, 160)), "?")
 """Characters to replace: a device chooses its own name, which must not drive the terminal."""
+
+
+USUAL: Final = ("observe", "approve", "drive")
+"""Scopes that a person's own phone needs. ``admin`` (files, processes, settings) must be named."""
+
+UNITS: Final = {"s": 1, "m": 60, "min": 60, "h": 3_600, "d": 86_400, "w": 7 * 86_400}
+
+
+class Span(click.ParamType[float]):
+    """A length of time: ``30d``, ``2h``, ``90min``; infinite for ``never``."""
+
+    name = "span"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        if isinstance(value, float):
+            return value
+        text = str(value).strip().lower()
+        if text == "never":
+            return float("inf")
+        match = re.fullmatch(r"([0-9]{1,9}) ?([a-z]+)", text)
+        if match is None or match[2] not in UNITS or not int(match[1]):
+            self.fail(f"{value!r} is no length of time: write 30d, 2h, 90min, or never", param, ctx)
+        return float(int(match[1]) * UNITS[match[2]])
 
 
 class NotPairedError(AppmuxError):
@@ -66,6 +94,85 @@ class Wish:
             "name": self.name,
             "lifetimeSeconds": self.seconds,
         }
+
+
+# -- the commands ---------------------------------------------------------------------------------
+
+_of_a_device = together(
+    click.option("--name", default="", metavar="N", help="Its name (default: as it says)."),
+    click.option(
+        "--host", metavar="H", help="Where phones connect (default: the Tailnet address)."
+    ),
+    click.option("--yes", "-y", is_flag=True, help="Let in whatever device brings the ticket."),
+)
+
+
+def _expires(default: str) -> Callable[[Decorated], Decorated]:
+    return click.option(
+        "--expires",
+        type=Span(),
+        default=default,
+        show_default=True,
+        metavar="30d|2h|never",
+        help="How long it is let in.",
+    )
+
+
+def _scope(default: tuple[str, ...]) -> Callable[[Decorated], Decorated]:
+    return click.option(
+        "--scope",
+        "scopes",
+        type=Scopes(),
+        multiple=True,
+        metavar="|".join(SCOPES),
+        help=f"What it may do; several with commas (default: {','.join(default)}).",
+    )
+
+
+@click.command()
+@_of_a_device
+@_scope(USUAL)
+@_expires("never")
+@click.option(
+    "--novascale",
+    is_flag=True,
+    help="For the NovaScale app: a token in the QR code itself (default: all scopes).",
+)
+@broker_flags
+def pair(novascale: bool, scopes: tuple[tuple[str, ...], ...], **given: Any) -> None:
+    """Let a device in: it scans a QR code, and both show the same short code.
+
+    The device gets a token of its own, which `appmux devices revoke` takes back.
+    """
+    # The NovaScale app was made for a server whose one secret opens everything.
+    usual = SCOPES if novascale else USUAL
+    _run("novascale" if novascale else "paired", Scopes.flat(scopes) or usual, **given)
+
+
+@click.command()
+@_of_a_device
+@_scope(("observe",))
+@_expires("2h")
+@broker_flags
+def invite(scopes: tuple[tuple[str, ...], ...], **given: Any) -> None:
+    """Let a colleague's device in, for a while, to watch."""
+    _run("invite", Scopes.flat(scopes) or ("observe",), **given)
+
+
+def _run(
+    kind: str,
+    scopes: tuple[str, ...],
+    *,
+    name: str,
+    expires: float,
+    host: str | None,
+    yes: bool,
+    config_file: Path | None,
+    state_dir: Path | None,
+) -> None:
+    seconds = None if expires == float("inf") else expires
+    wish = Wish(kind, scopes, name, seconds, host, yes)
+    sys.exit(trio.run(run, of_broker(config_file, state_dir), wish))
 
 
 async def run(config: Config, wish: Wish) -> int:

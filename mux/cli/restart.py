@@ -12,12 +12,15 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Final
 
 import attrs
+import click
 import trio
 
 from mux import client
+from mux.cli.options import broker_flags, of_broker
 from mux.client import Client, ClientError, Json
 from mux.config.model import Config
 from mux.storage import state_dir
@@ -27,6 +30,18 @@ LOOK_SECONDS: Final = 1.0
 
 INTERRUPTED: Final = 130
 """A shell's exit status for "ended by SIGINT"."""
+
+
+@click.command()
+@click.option("--now", is_flag=True, help="Wait for nothing: what runs is interrupted.")
+@broker_flags
+def restart(now: bool, config_file: Path | None, state_dir: Path | None) -> None:
+    """Replace the app-server by a new process, after upgrading codex or changing its config.
+
+    Waits until no turn runs and no approval is pending, and holds new work back meanwhile. No
+    client loses its connection. Ctrl-C stops the waiting, not the restart.
+    """
+    sys.exit(trio.run(run, of_broker(config_file, state_dir), now))
 
 
 async def run(config: Config, now: bool) -> int:

@@ -8,9 +8,11 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any, Final
 
 import attrs
+import click
 import trio
 from rich import box
 from rich.console import Console, Group, RenderableType
@@ -18,6 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mux import client
+from mux.cli.options import broker_flags, json_flag, of_broker
 from mux.client import ClientError
 from mux.config.model import Config
 from mux.storage import state_dir
@@ -36,6 +39,14 @@ READY: Final = "ready"
 DOWN: Final = "down"
 
 KIB: Final = 1024
+
+
+@click.command()
+@json_flag
+@broker_flags
+def status(as_json: bool, config_file: Path | None, state_dir: Path | None) -> None:
+    """Show the running broker: app-server, clients, threads, what waits for an answer."""
+    sys.exit(trio.run(run, of_broker(config_file, state_dir), as_json))
 
 
 async def run(config: Config, as_json: bool) -> int:

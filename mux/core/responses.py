@@ -8,8 +8,6 @@ Used by ``notifications`` for each answer, and by ``broker`` when time has passe
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import attrs
 import msgspec
 
@@ -36,8 +34,6 @@ class ResponseRouter:
     """Routes answers, and applies what follows from them."""
 
     parts: Features
-    initialized: Callable[[bytes], None]
-    """Called with the answer to the broker's own ``initialize``."""
 
     def answered(self, line: bytes, message: UpstreamMessage) -> None:
         """Handle one answer of the app-server."""
@@ -113,7 +109,7 @@ class ResponseRouter:
     def _settle_own(self, request: Request, line: bytes, *, failed: bool) -> bool:
         """Give an answer to the feature that waits for it. Return False if none does."""
         if request.method == "initialize":
-            self.initialized(line)
+            self.parts.handshakes.upstream_initialized(line)
             return True
         if self.parts.local_resumes.asked(request):
             answer = self.parts.local_resumes.answered(request, line)

@@ -11,6 +11,7 @@ from mux.core.features.attention import Attention
 from mux.core.features.client_requests import ClientRequests
 from mux.core.features.deduplication import Deduplicator
 from mux.core.features.directory_clearance import DirectoryClearance
+from mux.core.features.handshake import Handshakes
 from mux.core.features.local_resume import LocalResumes
 from mux.core.features.notices import Notices
 from mux.core.features.presence import Presence
@@ -42,29 +43,32 @@ class Features:
     shared_titles: SharedTitles
     turn_queueing: TurnQueueing
     clearance: DirectoryClearance
+    handshakes: Handshakes
 
     @classmethod
     def wired(cls, state: State, timing: Timing, life: str) -> Features:
         """Make the features around a state. ``timing``, ``life``: see `Notices`."""
-        sent = Deduplicator(state)
-        asking = ClientRequests(state, sent)
-        offering = ServerRequests(state)
-        recovery = Recovery(state, asking, offering)
-        looking = Attention(state, timing)
-        clearance = DirectoryClearance(state, asking)
+        deduplicator = Deduplicator(state)
+        client_requests = ClientRequests(state, deduplicator)
+        server_requests = ServerRequests(state)
+        recovery = Recovery(state, client_requests, server_requests)
+        attention = Attention(state, timing)
+        presence = Presence(state)
+        clearance = DirectoryClearance(state, client_requests)
         return cls(
             state=state,
-            deduplicator=sent,
-            client_requests=asking,
-            server_requests=offering,
-            subscriptions=Subscriptions(state, asking, offering, clearance),
-            local_resumes=LocalResumes(state, asking),
+            deduplicator=deduplicator,
+            client_requests=client_requests,
+            server_requests=server_requests,
+            subscriptions=Subscriptions(state, client_requests, server_requests, clearance),
+            local_resumes=LocalResumes(state, client_requests),
             recovery=recovery,
-            replays=Replays(state, asking, clearance),
-            presence=Presence(state),
-            attention=looking,
-            notices=Notices(state, looking, timing, life),
-            shared_titles=SharedTitles(state, asking, recovery),
-            turn_queueing=TurnQueueing(state, asking, sent, recovery),
+            replays=Replays(state, client_requests, clearance),
+            presence=presence,
+            attention=attention,
+            notices=Notices(state, attention, timing, life),
+            shared_titles=SharedTitles(state, client_requests, recovery),
+            turn_queueing=TurnQueueing(state, client_requests, deduplicator, recovery),
             clearance=clearance,
+            handshakes=Handshakes(state, client_requests, recovery, presence, attention),
         )

@@ -9,6 +9,7 @@ which stays until the connection ends.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from contextlib import suppress
 
 import attrs
@@ -16,12 +17,14 @@ import structlog
 import trio
 
 from mux.core.events import ClientSent, ClientSentBinary
-from mux.core.policy.principal import ClientId
+from mux.core.policy.principal import ClientId, Principal
 from mux.core.protocol import jsonrpc
 from mux.dispatcher import ClientPort, Dispatcher
+from mux.downstream.challenge import PROOF_BYTES, Challenger
 from mux.downstream.rate_limit import Rate
-from mux.downstream.routes import AcceptedUpgrade
+from mux.downstream.request import AcceptedUpgrade
 from mux.downstream.streams import Accepted, Patient
+from mux.downstream.upgrade import SUBPROTOCOL
 from mux.downstream.websocket import FrameReader, accepted
 from mux.outbox import Outbox
 
@@ -63,18 +66,28 @@ async def serve(
     *,
     message_bytes: int,
     outbox_bytes: int,
+    challenger: Challenger | None = None,
+    known: Callable[[], None] = lambda: None,
 ) -> None:
-    """Serve one client until either side ends the connection, then close the stream."""
+    """Serve one client until either side ends the connection, then close the stream.
+
+    ``challenger`` finds out who a browser is. ``known`` is called once it is known who the client
+    is.
+    """
     descriptor = stream.fileno if isinstance(stream, Patient) else None
     outbox = Outbox(outbox_bytes, descriptor=descriptor, writes=dispatcher.writes)
     try:
         async with trio.open_nursery() as nursery:
             connection = _Connection(
-                stream, dispatcher, outbox, FrameReader(message_bytes), nursery
+                stream, dispatcher, outbox, FrameReader(message_bytes), nursery, known
             )
             outbox.wake_writer = connection.begin_writing
             try:
-                await connection.attend(admission, transport)
+                if admission.principal is not None:
+                    outbox.append(accepted(admission.key))
+                    await connection.attend(admission, admission.principal, transport)
+                elif challenger is not None:
+                    await connection.challenge(admission, challenger, transport)
             finally:
                 outbox.discard()
             nursery.cancel_scope.cancel()
@@ -92,6 +105,8 @@ class _Connection:
     frames: FrameReader
     nursery: trio.Nursery
     """Runs the writer."""
+    known: Callable[[], None]
+    """Called once it is known who the client is."""
     _idle: Rate = attrs.field(factory=lambda: Rate(IDLE_PER_SECOND, IDLE_BURST))
     _ending: tuple[int, str] | None = None
     """Code and reason of our close frame, once we end the connection."""
@@ -99,13 +114,35 @@ class _Connection:
     _written: trio.Event | None = None
     """Set once the writer has written everything, when ``_part`` waits for that."""
 
-    async def attend(self, admission: AcceptedUpgrade, transport: str) -> None:
-        """Answer the upgrade, attach, pass on messages until the end, detach, close in order."""
-        # The 101 comes before attaching: a client must not get a frame ahead of it.
-        self.outbox.append(accepted(admission.key))
+    async def challenge(
+        self, admission: AcceptedUpgrade, challenger: Challenger, transport: str
+    ) -> None:
+        """Have a browser prove who it is; then attend it."""
+        self.outbox.append(accepted(admission.key, SUBPROTOCOL))
+        principal = None
+        limit, self.frames.limit = self.frames.limit, PROOF_BYTES
+        with self._reading:
+            principal = await challenger.prove(
+                self.frames, self.outbox, self._receive, admission, self.end
+            )
+        if principal is None:
+            with trio.move_on_after(CLOSE_DEADLINE):
+                await self._part()
+            return
+        self.frames.limit = limit
+        await self.attend(attrs.evolve(admission, rest=b""), principal, transport)
+
+    async def attend(
+        self, admission: AcceptedUpgrade, principal: Principal, transport: str
+    ) -> None:
+        """Attach, pass on messages until the end, detach, close in order.
+
+        The 101 was appended before: a client must not get a frame ahead of it.
+        """
+        self.known()
         port = ClientPort(self.outbox, self.end)
         client = self.dispatcher.attach(
-            port, admission.principal, transport, admission.address, local=admission.local
+            port, principal, transport, admission.address, local=admission.local
         )
         try:
             with self._reading:

@@ -12,7 +12,8 @@ from typing import TypeAlias
 import structlog
 import trio
 
-from mux.access.pairing import Pairing, Reply, malformed, too_many
+from mux.access.pairing import Pairing
+from mux.access.replies import Reply, malformed, too_many
 from mux.access.throttle import LoginThrottle
 from mux.downstream.http import HttpResponse, RequestHead, answer, hold_back, read_body
 

@@ -18,7 +18,7 @@ import attrs
 import msgspec
 import trio
 
-from mux.access.pairing import Reply, malformed
+from mux.access.replies import Reply, malformed
 from mux.core.policy.principal import Principal, device_key
 from mux.notices.answer_tickets import PREFIX, Answer, AnswerTicket
 from mux.notices.delivery import NoticeDelivery

@@ -19,7 +19,6 @@ from mux.access.devices import DeviceRegistry
 from mux.config import model
 from mux.core.commands import AnswerOutside
 from mux.core.extension import notices as said
-from mux.core.features.approval_list import item_about, params_of
 from mux.core.policy.notice import KINDS, RISKS
 from mux.core.policy.principal import Principal
 from mux.dispatcher import Dispatcher
@@ -79,8 +78,7 @@ class NoticeRequests:
 
         ``mux/notices/test`` takes time, and is answered by `test`.
         """
-        clients = self.delivery.dispatcher.broker.state.clients
-        actor = clients[asked.client].principal
+        actor = self.delivery.dispatcher.broker.principal_of(asked.client)
         match asked.method:
             case "mux/notices/list":
                 return self._list(_read(asked, said.ListParams))
@@ -168,9 +166,7 @@ class NoticeRequests:
         thing = self.delivery.ledger.of_push(id, [actor.key])
         if thing is None:
             raise NoticeRequestError("your device got no such notice")
-        state = self.delivery.dispatcher.broker.state
-        request = state.pending_requests.get(str(thing.request or "").encode())
-        waits = request is not None and not request.answered
+        waiting = self.delivery.dispatcher.broker.waiting_request(str(thing.request or ""))
         return said.NoticeRead(
             id=id,
             kind=thing.kind,
@@ -181,10 +177,10 @@ class NoticeRequests:
             raised=thing.raised,
             over=thing.over,
             overWhy=thing.why,
-            requestId=thing.request if waits else None,
+            requestId=thing.request if waiting else None,
             method=thing.method or None,
-            params=msgspec.Raw(params_of(request)) if request is not None and waits else None,
-            item=msgspec.Raw(item_about(state, request)) if request is not None and waits else None,
+            params=msgspec.Raw(waiting.params) if waiting else None,
+            item=msgspec.Raw(waiting.item) if waiting else None,
         )
 
     # -- settings ----------------------------------------------------------------------------------
@@ -255,7 +251,7 @@ class NoticeRequests:
         An admin without endpoints who names none tests every device. Raises ``AppmuxError``.
         """
         noticing = self.delivery
-        actor = noticing.dispatcher.broker.state.clients[asked.client].principal
+        actor = noticing.dispatcher.broker.principal_of(asked.client)
         name = _read(asked, said.TryParams).device
         devices = [self._whose(name, actor)]
         if name is None and not noticing.pushes.endpoints.of(actor.key) and "admin" in actor.scopes:

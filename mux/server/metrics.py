@@ -30,10 +30,7 @@ from mux.access.devices import DeviceRegistry
 from mux.access.throttle import LoginThrottle
 from mux.core.features.notice_escalation import REASONS
 from mux.core.features.server_requests import LATE
-from mux.core.protocol.methods import OfferTo
-from mux.core.state import client as clients
-from mux.core.state.app_server import AppServerState
-from mux.core.state.state import State
+from mux.core.figures import Figures, figures
 from mux.dispatcher import Dispatcher
 from mux.downstream.routes import Exposition
 from mux.push.queue import State as Push
@@ -86,79 +83,70 @@ class Metrics(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Yield one family of metrics after another."""
-        state = self.dispatcher.broker.state
-        yield from self._of_app_server(state)
-        yield from self._of_clients(state)
-        yield from self._of_messages(state)
-        yield from self._of_approvals(state)
-        yield from self._of_journal(state)
+        core = figures(self.dispatcher.broker)
+        yield from self._of_app_server(core)
+        yield from self._of_clients(core)
+        yield from self._of_messages(core)
+        yield from self._of_approvals(core)
+        yield from self._of_journal(core)
         yield from self._of_pushes()
-        yield from self._of_refusals(state)
-        yield from self._of_notices(state)
+        yield from self._of_refusals(core)
+        yield from self._of_notices(core)
         yield from self._of_log()
 
     def _app_server(self) -> int | str:
         return self.upstream.pid or "none"
 
-    def _of_app_server(self, state: State) -> Iterator[Metric]:
-        version = state.appserver.version or "unknown"
+    def _of_app_server(self, core: Figures) -> Iterator[Metric]:
+        version = core.codex or "unknown"
         yield InfoMetricFamily(
             "appmux_build", "What runs.", {"version": mux.__version__, "codex": version}
         )
-        up = state.appserver.state is AppServerState.READY
+        up = core.app_server_ready
         yield _gauge("app_server_up", "Whether the app-server can be used.", up)
-        generation = state.appserver.generation
+        generation = core.generation
         yield _gauge("app_server_generation", "Its lives so far.", generation)
         yield _counter("app_server_restarts", "Its lives after the first.", max(0, generation - 1))
-        flow = state.scheduler
         requests = GaugeMetricFamily(
             "appmux_requests",
             "Requests of clients: in_flight to the app-server, waiting there for something outside"
             " (a command's end), queued here.",
             labels=["state"],
         )
-        requests.add_metric(["in_flight"], flow.in_flight)
-        requests.add_metric(["waiting"], len(flow.upstream) - flow.in_flight)
-        requests.add_metric(["queued"], flow.queued)
+        requests.add_metric(["in_flight"], core.in_flight)
+        requests.add_metric(["waiting"], core.waiting)
+        requests.add_metric(["queued"], core.queued)
         yield requests
 
-    def _of_clients(self, state: State) -> Iterator[Metric]:
+    def _of_clients(self, core: Figures) -> Iterator[Metric]:
         attached = GaugeMetricFamily(
             "appmux_clients",
             "Clients: attached before their handshake, ready after it.",
             labels=["state"],
         )
-        for which in clients.ClientState:
-            number = sum(each.state is which for each in state.clients.values())
+        for which, number in core.clients.items():
             attached.add_metric([which.value], number)
         yield attached
         yield _counter(
             "clients_attached",
             "Clients past their handshake.",
-            state.counts.get("client/attached", 0),
+            core.counts.get("client/attached", 0),
         )
-        head = state.journal.head
-        behind = [
-            head - each.backlog.cursor
-            for each in state.clients.values()
-            if each.backlog is not None
-        ]
-        yield _gauge("clients_behind", "Clients that read on from the journal.", len(behind))
+        yield _gauge("clients_behind", "Clients that read on from the journal.", len(core.lags))
         yield _gauge(
             "client_lag_entries_max", "Entries to the head, of the client that lags most.",
-            max(behind, default=0),
+            max(core.lags, default=0),
         )  # fmt: skip
         owed = self.dispatcher.owed()
         yield _gauge("client_owed_bytes", "Bytes that all clients are owed.", sum(owed))
         yield _gauge(
             "client_owed_bytes_max", "Bytes that one client is owed, at most.", max(owed, default=0)
         )
-        followed = [each for each in state.threads.known.values() if each.followers]
-        yield _gauge("threads_followed", "Threads that some client follows.", len(followed))
-        running = [each for each in state.threads.known.values() if each.running.turn is not None]
-        yield _gauge("turns_running", "Turns that run.", len(running))
+        followed = core.threads_followed
+        yield _gauge("threads_followed", "Threads that some client follows.", followed)
+        yield _gauge("turns_running", "Turns that run.", core.turns_running)
 
-    def _of_messages(self, state: State) -> Iterator[Metric]:
+    def _of_messages(self, core: Figures) -> Iterator[Metric]:
         traffic = self.dispatcher.traffic
         messages = CounterMetricFamily(
             "appmux_messages",
@@ -176,30 +164,26 @@ class Metrics(Collector):
         yield _counter(
             "turn_requests",
             "Turns started, steered, interrupted.",
-            state.counts.get("turn/asked", 0),
+            core.counts.get("turn/asked", 0),
         )
 
-    def _of_approvals(self, state: State) -> Iterator[Metric]:
-        waiting = [
-            each.since
-            for each in state.pending_requests.pending()
-            if each.rule.offer_to is OfferTo.FOLLOWERS and not each.answered
-        ]
+    def _of_approvals(self, core: Figures) -> Iterator[Metric]:
+        waiting = core.approvals_since
         yield _gauge("approvals_pending", "Approvals that wait for an answer.", len(waiting))
         age = trio.current_time() - min(waiting) if waiting else 0.0
         yield _gauge("approvals_oldest_seconds", "How long the oldest of them has waited.", age)
-        yield _counter("approvals", "Approvals asked for.", state.counts.get("approval/raised", 0))
+        yield _counter("approvals", "Approvals asked for.", core.counts.get("approval/raised", 0))
         answers = CounterMetricFamily(
             "appmux_answers", "Answers of clients to approvals.", labels=["outcome"]
         )
         for outcome, kind in OUTCOMES.items():
-            answers.add_metric([outcome], state.counts.get(kind, 0))
+            answers.add_metric([outcome], core.counts.get(kind, 0))
         yield answers
 
-    def _of_journal(self, state: State) -> Iterator[Metric]:
+    def _of_journal(self, core: Figures) -> Iterator[Metric]:
         facts = self.store.status()
         yield _gauge("journal_bytes", "What the journal takes on disk.", _number(facts["bytes"]))
-        yield _counter("journal_seq", "The last number given, in its epoch.", state.journal.head)
+        yield _counter("journal_seq", "The last number given, in its epoch.", core.head)
         unwritten = _number(facts["unwrittenEntries"])
         yield _gauge("journal_unwritten_entries", "Entries that are in memory alone.", unwritten)
         writes = self.store.writes
@@ -232,25 +216,25 @@ class Metrics(Collector):
             "push_services_faulty", "Push services that can't be used.", self.pushes.faulty
         )
 
-    def _of_notices(self, state: State) -> Iterator[Metric]:
+    def _of_notices(self, core: Figures) -> Iterator[Metric]:
         for name, kind, text in (
             ("notices_raised", "notice/raised", "Things that deserved a notice."),
             ("notices_sent", "notice/sent", "Notices told to a device, each device counted."),
         ):
-            yield _counter(name, text, state.counts.get(kind, 0))
+            yield _counter(name, text, core.counts.get(kind, 0))
         suppressed = CounterMetricFamily(
             "appmux_notices_suppressed", "Notices not told, by why.", labels=["reason"]
         )
         for reason in REASONS:
-            count = state.counts.get(f"notice/suppressed/{reason}", 0)
+            count = core.counts.get(f"notice/suppressed/{reason}", 0)
             suppressed.add_metric([reason], count)
         yield suppressed
 
-    def _of_refusals(self, state: State) -> Iterator[Metric]:
+    def _of_refusals(self, core: Figures) -> Iterator[Metric]:
         yield _counter(
             "authentication_failures", "Connections of which nobody knows who.", self.throttle.total
         )
-        refused = state.counts.get("request/refused", 0)
+        refused = core.counts.get("request/refused", 0)
         yield _counter("requests_refused", "Requests that lacked a scope.", refused)
 
     def _of_log(self) -> Iterator[Metric]:

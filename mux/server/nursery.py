@@ -10,7 +10,8 @@
     ├─ pushes.run            sends notices to the devices' push services
     ├─ delivery.run          notices when quiet hours begin and end
     ├─ dispatcher.run        writes outboxes; calls the core at its next deadline
-    ├─ journal reads         for clients that are behind
+    ├─ reads.run             journal entries for clients that are behind
+    ├─ requests.run          answers what takes time, outside the core
     ├─ metrics               loads their library a second after the start
     ├─ systemd_notify.keep   reports to systemd's watchdog, where there is one
     ├─ signals, reload       SIGTERM and SIGINT drain, a second one ends at once; SIGHUP reloads
@@ -26,7 +27,6 @@ from __future__ import annotations
 
 import gc
 import importlib
-import math
 import os
 import signal
 import socket
@@ -34,7 +34,7 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import attrs
 import structlog
@@ -45,10 +45,8 @@ from mux.access.authentication import Authenticator
 from mux.access.requests import DeviceRequests
 from mux.access.throttle import LoginThrottle
 from mux.config.model import Config
-from mux.core.commands import AnswerOutside, ReadJournal
-from mux.core.events import JournalExtent, JournalRead
 from mux.core.state import app_server
-from mux.dispatcher import DEFERRED, Dispatcher
+from mux.dispatcher import Dispatcher
 from mux.downstream import connection, listener
 from mux.downstream.listener import Listener
 from mux.downstream.routes import Exposition, admit
@@ -58,11 +56,13 @@ from mux.downstream.unauthenticated import Place, Unauthenticated
 from mux.errors import AppmuxError
 from mux.host.directories import Directories
 from mux.notices.lock_screen import LockScreen
-from mux.notices.requests import METHODS, NoticeRequests
-from mux.server import stderr, systemd_notify
+from mux.notices.requests import NoticeRequests
+from mux.server import systemd_notify
+from mux.server.journal_reads import JournalReads
+from mux.server.requests import OutsideRequests
 from mux.server.terminal import Terminal
 from mux.storage.audit_log import Audit
-from mux.storage.journal import Store, StoreError
+from mux.storage.journal import Store
 from mux.upstream.process import Upstream
 from mux.upstream.schema import CodexSchema
 
@@ -74,9 +74,6 @@ log = structlog.get_logger()
 
 
 CLOSE_GOING_AWAY = 1001
-
-READ_AGAIN = 1.0
-"""Seconds until entries that a client missed are read again, after reading them failed."""
 
 RELOAD_SECONDS = 10.0
 """Deadline for reading secrets and certificate again; from a disk it takes a millisecond."""
@@ -105,9 +102,6 @@ class AppServerEndedError(AppmuxError):
         self.exit_status = status
 
 
-_Fetches = tuple[trio.MemorySendChannel[ReadJournal], trio.MemoryReceiveChannel[ReadJournal]]
-
-
 @attrs.define(eq=False, repr=False)
 class RunningServer:
     """The parts of one broker, and the nursery tree that runs them."""
@@ -123,8 +117,10 @@ class RunningServer:
     access: DeviceRequests
     audit: Audit
     notices: NoticeRequests
+    reads: JournalReads
+    requests: OutsideRequests
     certificate: Certificate | None
-    throttle: LoginThrottle = attrs.field(factory=LoginThrottle)
+    throttle: LoginThrottle
     unauthenticated: Unauthenticated = attrs.field(factory=Unauthenticated)
     terminal: Terminal = attrs.field(factory=Terminal.at_start)
     _metrics: Metrics | None = None
@@ -134,11 +130,6 @@ class RunningServer:
     _served: trio.Event = attrs.field(factory=trio.Event)
     _signal: signal.Signals | None = None
     _given_up: str | None = None
-    _root: trio.Nursery | None = None
-    _kept: JournalExtent | None = None
-    _fetches: _Fetches = attrs.field(
-        factory=lambda: trio.open_memory_channel[ReadJournal](math.inf)
-    )
 
     async def run(self) -> None:
         """Serve until told to stop or the app-server ends, then stop in order."""
@@ -150,16 +141,16 @@ class RunningServer:
                 root.start_soon(self.schema.run)
                 root.start_soon(self.directories.run)
                 root.start_soon(self.access.registry.run)
-                root.start_soon(self._read_for_those_behind)
+                root.start_soon(self.reads.run)
+                root.start_soon(self.requests.run)
                 root.start_soon(systemd_notify.keep, os.environ, self._state, notify)
-                await root.start(self.store.run)
+                await root.start(self.store.run, self.reads.refresh_extent)
                 self._record_start()
                 await root.start(self.audit.run)
                 self.notices.delivery.begin()
                 await root.start(self.notices.delivery.pushes.run)
                 root.start_soon(self.notices.delivery.run)
                 root.start_soon(self._prepare_metrics)
-                self._root = root
                 async with trio.open_nursery() as connections:
                     await self._serve(connections)
                     connections.cancel_scope.cancel()
@@ -192,7 +183,7 @@ class RunningServer:
                     await accepting.start(
                         listener.serve, each, attend, connections, self.unauthenticated
                     )
-                self.refresh_journal_extent()
+                self.reads.refresh_extent()
                 self._announce()
                 await self._stop.wait()
                 # The order of the end matters: no new clients; then those attached get 1001 and
@@ -244,37 +235,8 @@ class RunningServer:
         self._given_up = reason
         self._stop.set()
 
-    def refresh_journal_extent(self) -> None:
-        """Tell the journal which deltas must stay, and the core which entries can be replayed."""
-        self.store.running_floor = self.dispatcher.broker.running_floor
-        kept = JournalExtent(self.store.epoch, self.store.earliest)
-        if kept != self._kept:
-            self._kept = kept
-            self.dispatcher.handle(kept)
-
-    def fetch(self, wanted: ReadJournal) -> None:
-        """Have entries read for a client that is behind. Doesn't wait."""
-        self._fetches[0].send_nowait(wanted)
-
-    async def _read_for_those_behind(self) -> None:
-        async for wanted in self._fetches[1]:
-            try:
-                entries = await self.store.read(
-                    wanted.after, wanted.until, wanted.threads, wanted.max_bytes
-                )
-            except StoreError as failure:
-                log.warning("a client that is behind has to wait", why=str(failure))
-                await trio.sleep(READ_AGAIN)
-                self.fetch(wanted)
-                continue
-            cut = sum(len(entry.message) for entry in entries) >= wanted.max_bytes
-            until = entries[-1].seq if entries and cut else wanted.until
-            # The extent first: if entries were pruned meanwhile, the core must know of the gap.
-            self.refresh_journal_extent()
-            self.dispatcher.handle(JournalRead(wanted.client, tuple(entries), until))
-
     def _state(self) -> app_server.AppServerState:
-        return self.dispatcher.broker.state.appserver.state
+        return self.dispatcher.broker.app_server_state
 
     def ready(self) -> bool:
         """Return whether all is well, as ``/readyz`` reports it."""
@@ -363,48 +325,6 @@ class RunningServer:
             f"{text}; its last words:\n{last}" if last else text,
             status if status > 0 else SIGNAL_STATUS - status,
         )
-
-    def answer(self, asked: AnswerOutside) -> object:
-        """Return the result of a request that is answered outside the core; `DEFERRED`: it follows.
-
-        The core has checked the request's scope. Raises ``AppmuxError``.
-        """
-        match asked.method:
-            case "mux/status":
-                return {"asker": asked.client, **self.dispatcher.report()}
-            case "mux/notices/test" if self._root is not None:
-                self._root.start_soon(self._test, asked)
-                return DEFERRED
-            case method if method in METHODS:
-                return self.notices.answer(asked)
-            case _:
-                return self.access.answer(asked)
-
-    async def _test(self, asked: AnswerOutside) -> None:
-        try:
-            result: object = await self.notices.test(asked)
-        except AppmuxError as wrong:
-            result = wrong
-        self.dispatcher.answered(asked, result)
-
-    def status(self) -> dict[str, Any]:
-        """Return the part of ``mux/status`` that only the server knows."""
-        book = self.access.registry
-        return {
-            "appServer": {
-                "pid": self.upstream.pid,
-                "outdated": self.upstream.outdated,
-                "schemaVersion": self.schema.version,
-                "lastWords": list(self.upstream.stderr),
-            },
-            "store": self.store.status(),
-            "audit": self.audit.status(),
-            "devices": {"count": len(list(book)), "trouble": book.trouble},
-            "notices": self.notices.delivery.status(),
-            "failedAuthentications": self.throttle.status(),
-            "log": stderr.status(),
-            "listeners": [{"url": each.url, "kind": each.kind} for each in self.listeners],
-        }
 
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)

@@ -16,6 +16,7 @@ import mux
 from mux.access.authentication import Authenticator, open_auth
 from mux.access.devices import DeviceRegistry, open_registry
 from mux.access.requests import DeviceRequests
+from mux.access.throttle import LoginThrottle
 from mux.config.addresses import Address, UnixAddress, parse_listen_url, refuse_open_door
 from mux.config.codex_binary import codex_home, find_codex
 from mux.config.model import Config
@@ -31,7 +32,10 @@ from mux.host.directories import Directories
 from mux.host.socket_owner import socket_owner
 from mux.notices.requests import NoticeRequests
 from mux.posix import descriptors
+from mux.server.journal_reads import JournalReads
 from mux.server.nursery import RunningServer
+from mux.server.requests import OutsideRequests
+from mux.shells import Shells
 from mux.storage import state_dir
 from mux.storage.audit_log import Audit
 from mux.storage.journal import Store
@@ -175,8 +179,19 @@ def _assemble(
         codex, config.state_dir, lambda gate: dispatcher.handle(ExperimentalSchemaLoaded(gate))
     )
     directories = Directories(config.devices.directories, str(Path.cwd()), dispatcher.handle)
-    access = DeviceRequests(book, dispatcher, config.auth.mode is None, audit.record)
     notices = NoticeRequests.open(config, book, dispatcher, audit.record)
+    devices = DeviceRequests(
+        book,
+        dispatcher,
+        config.auth.mode is None,
+        audit.record,
+        changed=notices.delivery.report_recipients,
+        revoked=notices.delivery.revoked,
+    )
+    reads, throttle = JournalReads(store, dispatcher), LoginThrottle()
+    requests = OutsideRequests(
+        opened, dispatcher, upstream, schema, store, audit, devices, notices, throttle
+    )
     server = RunningServer(
         config,
         authenticator,
@@ -186,24 +201,25 @@ def _assemble(
         schema,
         directories,
         store,
-        access,
+        devices,
         audit,
         notices,
+        reads,
+        requests,
         certificate,
+        throttle,
     )
-    access.changed = notices.delivery.report_recipients
-    access.revoked = notices.delivery.revoked
-    dispatcher.notices = notices.delivery
-    dispatcher.clock_moved = notices.delivery.clock_moved
-    dispatcher.upstream = upstream
-    dispatcher.learn_gate = schema.learn
-    dispatcher.resolve = directories.resolve
-    dispatcher.keep = store.append
-    dispatcher.fetch = server.fetch
-    dispatcher.record = audit.record
-    dispatcher.doorkeeper = access
-    dispatcher.give_up = server.give_up
-    dispatcher.status = server.status
-    dispatcher.answer = server.answer
-    store.before_flush = server.refresh_journal_extent
+    dispatcher.connect(Shells(
+        app_server=upstream,
+        connections=devices,
+        notices=notices.delivery,
+        keep=store.append,
+        read_journal=reads.read,
+        record=audit.record,
+        resolve=directories.resolve,
+        load_experimental_schema=schema.learn,
+        answer=requests.answer,
+        status=requests.status,
+        give_up=server.give_up,
+    ))  # fmt: skip
     return server

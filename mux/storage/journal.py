@@ -78,9 +78,7 @@ class Store:
     _reader: Reader
     running_floor: int = sys.maxsize
     """The number at which the oldest item that still runs began. Deltas from there on are kept as
-    long as events are. Set by ``before_flush``; with the default, every delta may be trimmed."""
-    before_flush: Callable[[], None] = attrs.field(default=lambda: None)
-    """Called before each write: the moment to set ``running_floor`` and to read ``earliest``."""
+    long as events are. Set before each write; with the default, every delta may be trimmed."""
     writes: Histogram = attrs.field(factory=Histogram)
     """How long each successful write took."""
     _last: int = 0
@@ -148,17 +146,25 @@ class Store:
         if self._pending_bytes + self._writing_bytes > UNWRITTEN_BYTES:
             self._drop_some()
 
-    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+    async def run(
+        self,
+        before_flush: Callable[[], None] = lambda: None,
+        *,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
         """Write what was appended, trim and recover until cancelled; then write the rest.
 
-        Wakes only for entries, for trouble, and once an hour.
+        Wakes only for entries, for trouble, and once an hour. ``before_flush`` is called before
+        each write: the moment to set ``running_floor`` and to read ``earliest``.
         """
         task_status.started()
         try:
             while True:
                 await self._until_due()
+                before_flush()
                 await self.flush()
         finally:
+            before_flush()
             await self.close()
 
     async def close(self) -> None:
@@ -179,7 +185,6 @@ class Store:
 
     async def flush(self) -> None:
         """Write now. A failure becomes ``trouble``; what isn't written stays in memory."""
-        self.before_flush()
         self._writing, self._pending = self._writing + self._pending, []
         self._writing_bytes += self._pending_bytes
         self._pending_bytes = 0

@@ -19,7 +19,9 @@ from structlog.testing import capture_logs
 
 from mux.access import pairing
 from mux.access.devices import DeviceError, DeviceRegistry, DeviceRegistryError, open_registry
-from mux.access.pairing import Pairing, PairingError, Reply, Wanted, code_of
+from mux.access.pairing import Pairing, PairingError
+from mux.access.replies import Reply
+from mux.access.tickets import Wanted, code_of
 from mux.storage.write_behind import WriteBehind
 
 OPERATOR = 7

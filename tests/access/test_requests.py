@@ -15,7 +15,8 @@ import trio.testing
 from msgspec import to_builtins
 
 from mux.access.devices import Device, DeviceError, DeviceRegistry, digest_of, open_registry
-from mux.access.pairing import TICKET_SECONDS, Wanted
+from mux.access.pairing import TICKET_SECONDS
+from mux.access.tickets import Wanted
 from mux.access.requests import (
     CHANGED,
     LONGEST_LIFETIME,
@@ -34,6 +35,7 @@ from mux.core.state.app_server import Introduction
 from mux.dispatcher import ClientPort, Dispatcher
 from mux.errors import AppmuxError
 from mux.outbox import Outbox
+from tests.shells import idle_shells
 
 NOW = 1_800_000_000.0
 OWNER = Principal("local", "local-user")
@@ -75,10 +77,10 @@ class Gate:
         record: Callable[[str, dict[str, object]], None] = lambda kind, fields: (  # noqa: E731
             self.records.append((kind, fields))
         )
-        self.access = DeviceRequests(self.book, self.dispatcher, self.open_door, record)
-        self.access.changed = self.change
-        self.access.revoked = self.revoked.append
-        self.dispatcher.doorkeeper = self.access
+        self.access = DeviceRequests(
+            self.book, self.dispatcher, self.open_door, record, self.change, self.revoked.append
+        )
+        self.dispatcher.connect(idle_shells(connections=self.access))
 
     def change(self) -> None:
         self.changes += 1

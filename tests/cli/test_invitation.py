@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mux.cli.devices import Scopes, Span
 from mux.cli.invitation import (
     PhoneAddress,
     PhoneAddressError,
@@ -24,7 +23,8 @@ from mux.cli.invitation import (
     reachable,
     resolve,
 )
-from mux.cli.pair import span
+from mux.cli.options import Scopes
+from mux.cli.pair import Span, span
 
 TAIL = PhoneAddress("ws", "100.64.0.7", 14500)
 LOOP = PhoneAddress("ws", "127.0.0.1", 9000)

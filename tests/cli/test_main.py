@@ -7,11 +7,9 @@ import os
 import subprocess
 import sys
 import tomllib
-from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
+import click
 import pytest
 import structlog
 import trio
@@ -56,23 +54,8 @@ def process(*args: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-Standin = Callable[[str, str, Any], None]
-
-
 @pytest.fixture
-def standin(monkeypatch: pytest.MonkeyPatch) -> Standin:
-    """Put one function in the place of a module that a command runs."""
-
-    def put(module: str, name: str, function: Any) -> None:
-        stand = ModuleType(module)
-        monkeypatch.setattr(stand, name, function, raising=False)
-        monkeypatch.setitem(sys.modules, module, stand)
-
-    return put
-
-
-@pytest.fixture
-def served(standin: Standin) -> list[Config]:
+def served(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
     """What ``serve`` was called with; the broker itself isn't started."""
     configs: list[Config] = []
 
@@ -80,7 +63,7 @@ def served(standin: Standin) -> list[Config]:
         await trio.lowlevel.checkpoint()
         configs.append(config)
 
-    standin("mux.server.serve", "serve", serve)
+    monkeypatch.setattr("mux.cli.serve.run", serve)
     return configs
 
 
@@ -90,17 +73,24 @@ def test_version() -> None:
 
 
 def test_a_quick_command_does_not_load_the_broker() -> None:
-    script = (
-        "import sys, mux.cli.main; print([m for m in ('trio', 'rich', 'jwt') if m in sys.modules])"
-    )
     done = subprocess.run(
-        [sys.executable, "-c", script],
+        [sys.executable, "-X", "importtime", "-m", "mux", "--help"],
         capture_output=True,
         text=True,
         timeout=PATIENCE,
         check=False,
     )
-    assert done.stdout == "[]\n"
+    loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "click" in loaded
+    assert not loaded & {"trio", "rich", "structlog", "jwt", "attrs", "mux.config.model"}
+
+
+def test_every_command_of_the_table_is_there() -> None:
+    context = click.Context(main.appmux)
+    for name in main.appmux.list_commands(context):
+        command = main.appmux.get_command(context, name)
+        assert command is not None
+        assert command.name == name
 
 
 @pytest.mark.parametrize("command", ["serve", "status", "restart", "demo", "config"])
@@ -207,7 +197,6 @@ class AppServerEnded(AppmuxError):
 @pytest.mark.parametrize("depth", [0, 1, 2])
 def test_an_expected_error_is_printed_also_from_inside_nurseries(
     depth: int,
-    standin: Standin,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -218,7 +207,7 @@ def test_an_expected_error_is_printed_also_from_inside_nurseries(
             error = ExceptionGroup("nursery", [error])
         raise error
 
-    standin("mux.server.serve", "serve", serve)
+    monkeypatch.setattr("mux.cli.serve.run", serve)
     monkeypatch.setattr("mux.server.logs.configure", [].append)
     monkeypatch.setattr(sys, "argv", ["appmux", "serve"])
     with pytest.raises(SystemExit) as caught:
@@ -227,12 +216,12 @@ def test_an_expected_error_is_printed_also_from_inside_nurseries(
     assert capsys.readouterr().err == "Error: it ended\n"
 
 
-def test_a_bug_is_shown_as_one(standin: Standin, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bug_is_shown_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
     async def serve(config: Config, take_over: float | None) -> None:
         await trio.lowlevel.checkpoint()
         raise ExceptionGroup("nursery", [AppServerEnded(3), ZeroDivisionError()])
 
-    standin("mux.server.serve", "serve", serve)
+    monkeypatch.setattr("mux.cli.serve.run", serve)
     monkeypatch.setattr("mux.server.logs.configure", [].append)
     monkeypatch.setattr(sys, "argv", ["appmux", "serve"])
     with pytest.raises(ExceptionGroup) as caught:
@@ -246,9 +235,7 @@ def test_logging_is_left_alone_by_the_quick_commands() -> None:
     assert not structlog.is_configured()
 
 
-def test_status_restart_and_demo_hand_over(
-    standin: Standin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_status_restart_and_demo_hand_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[tuple[object, ...]] = []
 
     async def called(*args: object) -> int:
@@ -256,9 +243,8 @@ def test_status_restart_and_demo_hand_over(
         calls.append(args)
         return 4
 
-    standin("mux.cli.status", "run", called)
-    standin("mux.cli.restart", "run", called)
-    standin("mux.demo.run", "run", called)
+    for command in ("status", "restart", "demo"):
+        monkeypatch.setattr(f"mux.cli.{command}.run", called)
     assert run("status", "--json", "--state-dir", "/x").exit_code == 4
     assert run("restart", "--now", "--state-dir", "/x").exit_code == 4
     assert run("demo", "--hold", "--svg", "a.svg").exit_code == 4

@@ -185,7 +185,7 @@ def test_a_glance_tells_what_asking_each_client_does(
     seats: list[tuple[str, str | None, int, bool, bool]], thread: str | None
 ) -> None:
     story = Story.begun()
-    looking = story.broker._looking
+    looking = story.broker._notices.attention
     story.broker.state.threads.spawned("t", "child")
     story.broker.state.now = 1000.0
     for how, at, ago, ready, may in seats:

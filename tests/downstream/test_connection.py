@@ -27,6 +27,7 @@ from mux.downstream.routes import AcceptedUpgrade
 from mux.downstream.streams import Patient
 from mux.downstream.websocket import FrameReader
 from tests.end_to_end.frames import CLOSE, CONTINUATION, PING, PONG, TEXT, frame
+from tests.shells import idle_shells
 
 PATIENCE: Final = 20.0
 MANY: Final = 1500
@@ -83,6 +84,7 @@ async def served(*, refuses: bool = False) -> AsyncIterator[Line]:
     broker = Counted(refuses=refuses)
     admission = AcceptedUpgrade(Principal("local", "local-user"), "somewhere", True, KEY, b"")
     over, dispatcher = trio.Event(), Dispatcher(broker)
+    dispatcher.connect(idle_shells())
 
     async def serve() -> None:
         stream = Patient(trio.socket.from_stdlib_socket(ours))

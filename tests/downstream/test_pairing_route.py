@@ -16,7 +16,8 @@ from msgspec import to_builtins
 
 from mux.access.authentication import open_auth
 from mux.access.devices import DeviceRegistry, open_registry
-from mux.access.pairing import ASKED, ENDED, TOLD_AGAIN, Pairing, Wanted
+from mux.access.pairing import ASKED, ENDED, TOLD_AGAIN, Pairing
+from mux.access.tickets import Wanted
 from mux.access.throttle import TOO_MANY, LoginThrottle
 from mux.config.model import Auth
 from mux.downstream.routes import admit

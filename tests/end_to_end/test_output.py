@@ -63,7 +63,7 @@ NOT_TRIED: Final = {
 DRIVER: Final = """
 import io, json, os, sys, tempfile
 import mux.cli.main, mux.cli.doctor.report, mux.cli.status, mux.cli.approvals, mux.cli.audit
-import mux.cli.device_list, mux.cli.output
+import mux.cli.devices, mux.cli.output
 from mux.cli import entry
 
 lines, stdout, encoding = json.loads(sys.argv[1])
@@ -96,7 +96,9 @@ else:
 
 
 def named(group: click.Group, before: str = "") -> Iterator[str]:
-    for name, each in group.commands.items():
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        each = group.get_command(context, name)
         whole = f"{before} {name}".strip()
         if isinstance(each, click.Group):
             if each.invoke_without_command:

@@ -11,7 +11,7 @@ from urllib.parse import parse_qs
 import pytest
 import trio
 
-from mux.access.pairing import code_of
+from mux.access.tickets import code_of
 from tests.end_to_end.brokered import brokered
 from tests.end_to_end.devices import (
     DEVICES_ONLY,

@@ -61,7 +61,7 @@ class Round:
 
     def __attrs_post_init__(self) -> None:
         self.broker = Broker(LIMITS, Introduction("appmux", "0.1"), first_id=7_000)
-        self.broker._asking._wire = FIRST_WIRE
+        self.broker._client_requests._wire = FIRST_WIRE
         self.empty = sizes(self.broker)
         self.app_server = AppServer(
             self.rng, self.corpus, self.threads, self.oracle.asked, self.oracle.owner

@@ -21,8 +21,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from mux.access.devices import digest_of, open_registry
-from mux.cli import main, service
-from mux.cli.service import UnansweredError
+from mux.cli import confirmation, main
+from mux.cli.confirmation import UnansweredError
 from mux.config.load import load
 from mux.core.policy.scopes import ALL
 from mux.host import codex_login, readiness, setup, tailnet
@@ -165,7 +165,7 @@ def test_nobody_to_ask_changes_nothing(host: Host, port: int) -> None:
 
 
 def test_a_no_changes_nothing(host: Host, port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(service, "_terminal", lambda: True)
+    monkeypatch.setattr(confirmation, "is_terminal", lambda: True)
     before = snapshot(host.home)
     done = run(answer="n\n")
     assert isinstance(done.exception, UnansweredError)
@@ -269,7 +269,7 @@ def test_an_offer_that_is_declined_changes_nothing(
     host: Host, port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     vanilla(host, port)
-    monkeypatch.setattr(service, "_terminal", lambda: True)
+    monkeypatch.setattr(confirmation, "is_terminal", lambda: True)
     before = snapshot(host.home)
     done = run(answer="n\n")
     assert isinstance(done.exception, UnansweredError)
@@ -333,7 +333,7 @@ def test_no_tailnet_is_asked_about(host: Host, port: int, monkeypatch: pytest.Mo
     done = run("--dry-run")
     assert "no Tailnet address" in done.output
     assert f"ws://127.0.0.1:{port}" in done.output
-    monkeypatch.setattr(service, "_terminal", lambda: True)
+    monkeypatch.setattr(confirmation, "is_terminal", lambda: True)
     monkeypatch.setattr(tailnet, "own", lambda: ["100.64.0.1", "100.100.0.2"])
     done = run(answer="127.0.0.7\nn\n")
     assert "Address where phones connect [100.64.0.1]: 127.0.0.7" in done.output

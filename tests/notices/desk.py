@@ -26,6 +26,7 @@ from mux.notices.lock_screen import LockScreen
 from mux.notices.requests import NoticeRequests
 from mux.push.message import Push
 from tests.core.stories import INITIALIZED, dumps
+from tests.shells import idle_shells
 
 FILES = "item/fileChange/requestApproval"
 CWD = "/home/ada/work"
@@ -64,8 +65,6 @@ class Desk:
     def __attrs_post_init__(self) -> None:
         broker = Broker(Limits(), Introduction("appmux", "0.1"), first_id=int(self.now))
         self.dispatcher = Dispatcher(broker)
-        self.dispatcher.upstream = self.server
-        self.dispatcher.keep = lambda _entry: None
         self.book = open_registry(self.state_dir, lambda: self.now)
         config = Config(
             state_dir=self.state_dir,
@@ -77,7 +76,7 @@ class Desk:
         noticing = self.asked.delivery
         noticing.clock = noticing.ledger.clock = noticing.preferences.clock = lambda: self.now
         noticing.pushes.clock = lambda: self.now
-        self.dispatcher.notices = noticing
+        self.dispatcher.connect(idle_shells(app_server=self.server, notices=noticing))
         self.lockscreen = LockScreen(noticing)
         noticing.begin()
         self.dispatcher.handle(UpstreamStarted(1))

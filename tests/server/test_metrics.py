@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import subprocess
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -23,7 +25,9 @@ from mux.downstream.routes import Exposition, admit
 from mux.storage.timings import BOUNDS, Histogram
 from tests import jwts, knocks
 
-DASHBOARD = Path(__file__).parent.parent.parent / "contrib" / "grafana" / "appmux.json"
+CONTRIB = Path(__file__).parent.parent.parent / "contrib"
+DASHBOARD = CONTRIB / "grafana" / "appmux.json"
+ALERTS = CONTRIB / "prometheus" / "alerts.yml"
 ELSEWHERE = "192.0.2.7:5123"
 
 
@@ -128,7 +132,7 @@ def test_buckets_count_what_took_that_long_or_less(seconds: list[float]) -> None
 
 @attrs.frozen
 class Query:
-    """One query of a panel."""
+    """One query of a panel, or of an alert."""
 
     panel: str
     text: str
@@ -139,7 +143,10 @@ class Query:
 
 
 def queries() -> Iterator[Query]:
-    """All of the dashboard."""
+    """All of the dashboard and of the alerts, but for Prometheus' own metric `up`."""
+    for text in re.findall(r"^ +expr: (.+)$", ALERTS.read_text(), re.MULTILINE):
+        if not text.startswith("up{"):
+            yield Query("alerts", text)
     for panel in json.loads(DASHBOARD.read_text())["panels"]:
         for target in panel.get("targets", []):
             yield Query(panel["title"], target["expr"])
@@ -171,3 +178,13 @@ def test_the_dashboard_holds_nothing_of_one_installation() -> None:
             assert panel["datasource"] == {"type": "prometheus", "uid": "${datasource}"}
             assert panel["description"]
             assert panel["targets"]
+
+
+@pytest.mark.skipif(
+    shutil.which("promtool") is None, reason="promtool (prometheus) isn't installed"
+)
+def test_prometheus_takes_the_alerts() -> None:
+    done = subprocess.run(
+        ["promtool", "check", "rules", str(ALERTS)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -17,6 +17,12 @@ from mux.cli.doctor.finding import Finding
 from mux.config import model
 from mux.config.model import Config
 from mux.errors import AppmuxError
+from mux.push import key_file
+from mux.push.http_client import open_web
+from mux.push.services.apns import Apns
+from mux.push.services.fcm import assertion, read_account
+from mux.push.services.vapid import FILE, open_vapid
+from mux.push.services.webhook import SETTING, secret_of
 
 REMEDY: Final = "docs/push.md says how each service is set up"
 
@@ -55,15 +61,11 @@ class PushCheckError(AppmuxError):
 
 
 def _apns(apns: model.Apns) -> str:
-    from mux.push.services.apns import Apns
-
     Apns(apns).renew(time.time())
     return f"the key {apns.key_id} can sign for {apns.topic}"
 
 
 def _fcm(fcm: model.Fcm) -> str:
-    from mux.push.services.fcm import assertion, read_account
-
     if fcm.service_account_file is None:
         raise PushCheckError("push.fcm.service_account_file isn't set, but other keys of it are")
     account = read_account(fcm.service_account_file)
@@ -72,8 +74,6 @@ def _fcm(fcm: model.Fcm) -> str:
 
 
 def _webpush(settings: Config) -> str:
-    from mux.push.services.vapid import FILE, open_vapid
-
     webpush = settings.push.webpush
     if webpush.subject and not webpush.subject.startswith(("mailto:", "https:")):
         raise PushCheckError("push.webpush.subject must begin with mailto: or https:")
@@ -84,8 +84,6 @@ def _webpush(settings: Config) -> str:
 
 
 def _ntfy(ntfy: model.Ntfy) -> str:
-    from mux.push import key_file
-
     if not (ntfy.server and ntfy.topic):
         raise PushCheckError("push.ntfy needs both server and topic")
     _require_url("push.ntfy.server", ntfy.server)
@@ -95,9 +93,6 @@ def _ntfy(ntfy: model.Ntfy) -> str:
 
 
 def _webhook(webhook: model.Webhook) -> str:
-    from mux.push import key_file
-    from mux.push.services.webhook import SETTING, secret_of
-
     if webhook.url is None or webhook.secret_file is None:
         raise PushCheckError("push.webhook needs both url and secret_file")
     _require_url("push.webhook.url", webhook.url)
@@ -113,8 +108,6 @@ def _exec(given: model.Exec) -> str:
 
 
 def _general(given: model.Push) -> str:
-    from mux.push.http_client import open_web
-
     if given.url is not None:
         _require_url("push.url", given.url)
     if given.ca_file is not None:

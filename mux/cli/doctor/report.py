@@ -7,22 +7,39 @@ ask its version, login and schema. ``host``, ``broker`` and ``push`` make the fi
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 import attrs
+import click
+import trio
 from rich.console import Console
 from rich.text import Text
 
 from mux.cli.doctor import broker, host, push
 from mux.cli.doctor.finding import Finding
+from mux.cli.options import broker_flags, json_flag
 from mux.config.load import ConfigError, load
 
 MARKS: Final = {"well": ("ok", "green"), "note": ("note", "yellow"), "wrong": ("WRONG", "bold red")}
 
 MARK_WIDTH: Final = 7
+
+
+@click.command()
+@json_flag
+@broker_flags
+def doctor(as_json: bool, state_dir: Path | None, config_file: Path | None) -> None:
+    """Look for what is wrong, and say what to do; exits 1 if anything is.
+
+    Codex and its login, the addresses and who has them, who writes which thread, the running
+    broker and its app-server, disk, clock, the service. Changes nothing.
+    """
+    flags = {"state_dir": state_dir}
+    sys.exit(trio.run(run, flags, config_file, dict(os.environ), as_json))
 
 
 async def run(

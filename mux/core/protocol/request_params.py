@@ -14,7 +14,7 @@ What the app-server itself refuses (an id that is no text, params that are no ob
 came, and the app-server says so. No other id has two spellings: the app-server compares ids of
 turns, and ids that clients choose, as text. (Tried on 0.163.0 and 0.171.0.)
 
-Used by ``broker``, once for each request.
+Used by ``client_messages``, once for each request.
 """
 
 from __future__ import annotations

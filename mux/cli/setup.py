@@ -1,0 +1,150 @@
+"""``appmux setup``: everything that a host needs, in one command.
+
+``host.setup`` plans and does the work; the person is asked here.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import click
+import trio
+
+from mux.cli import confirmation, pair, service
+from mux.cli.options import sudo_flag, take_over_flag, yes_flag
+from mux.config.codex_binary import codex_home, find_codex
+from mux.config.load import load
+from mux.host import codex_login, novascale, steps, tailnet
+from mux.host import service as ours
+from mux.host import setup as setting_up
+from mux.host.novascale import Vanilla
+from mux.host.service import Supervisor, environment_file
+from mux.host.setup import Plan, host_to_use
+from mux.host.steps import Write
+from mux.upstream.version import codex_version
+
+
+@click.command()
+@yes_flag
+@click.option("--no-start", is_flag=True, help="Install the service, but don't start it.")
+@click.option("--dry-run", is_flag=True, help="Print what would be done, and change nothing.")
+@click.option("--host", metavar="IP", help="Where phones connect (default: the Tailnet address).")
+@sudo_flag
+@take_over_flag
+def setup(
+    *, yes: bool, no_start: bool, dry_run: bool, host: str | None, allow_sudo: bool, take_over: bool
+) -> None:
+    """Set this host up: settings, token, service.
+
+    Finds codex and the Tailnet address, makes a token, installs and starts the service, waits until
+    it is ready, and offers to pair a phone. Where NovaScale's own service runs, offers to take its
+    place, so that paired phones go on as they are. What is there already is kept.
+    """
+    settled = load({}, os.environ, None)
+    codex = find_codex(settled.config.codex_bin, os.environ, settled.origins["codex_bin"])
+    where = ours.supervisor(os.environ)
+    if not no_start and not dry_run:
+        where.require()
+    _tell_of_codex(codex, codex_home(os.environ), os.environ)
+    vanilla = _offer_to_take(where, ask=not yes and not dry_run, no_start=no_start)
+    plan = setting_up.plan(
+        os.environ,
+        where,
+        host=_host(host, vanilla, ask=not yes and not dry_run),
+        vanilla=vanilla,
+        start=not no_start,
+        linger=True,
+        allow_sudo=allow_sudo,
+        taking_over=take_over and not no_start,
+    )
+    _tell_plan(plan, whole=dry_run or not yes)
+    if dry_run:
+        click.echo("\nNothing was changed (--dry-run).")
+        return
+    service.ask_to_replace(plan.places, yes=yes)
+    confirmation.confirm("Do this?", yes=yes)
+    with service.taking_over(plan.config, wanted=take_over and not no_start):
+        setting_up.perform(plan, os.environ, click.echo, start=not no_start)
+    _tell_end(plan, started=not no_start)
+    if not no_start and plan.vanilla is None:
+        _offer_to_pair(plan, ask=not yes)
+
+
+def _tell_of_codex(codex: Path, home: Path, environ: Mapping[str, str]) -> None:
+    click.echo(f"codex {trio.run(codex_version, codex)}: {codex}")
+    found = codex_login.look(codex, home, environ, environment_file())
+    click.echo(f"  {found.words}" + (f": {found.remedy}" if found.remedy else ""))
+
+
+def _offer_to_take(where: Supervisor, *, ask: bool, no_start: bool) -> Vanilla | None:
+    vanilla = novascale.find(where, Path.home())
+    if vanilla is None or novascale.taken(load({}, os.environ, None).config.state_dir):
+        return None
+    click.echo(
+        f"NovaScale's own service listens at {vanilla.url}. appmux can take its place: at the same"
+        " address, with the same token, so that paired phones go on as they are.\n  Turns that run"
+        " in it are interrupted. `appmux service uninstall` gives the place back."
+    )
+    if no_start:
+        click.echo("  Not with --no-start: until the next login phones would reach nothing.")
+        return None
+    if ask and not (confirmation.is_terminal() and click.confirm("Take its place?", default=True)):
+        raise confirmation.UnansweredError(
+            "nothing was changed: two services at one address can't be. Give appmux its place, or"
+            " write a config file of your own with another address"
+        )
+    return vanilla
+
+
+def _host(named: str | None, vanilla: Vanilla | None, *, ask: bool) -> str:
+    own = tailnet.own()
+    host = host_to_use(named, vanilla, own)
+    if host is not None:
+        return host
+    loopback = "127.0.0.1"
+    if own:
+        click.echo(f"addresses in the Tailnet's range: {', '.join(own)}")
+    else:
+        click.echo(
+            "no Tailnet address (100.64.0.0/10) on this machine, so loopback is suggested, which"
+            " phones reach only through a tunnel; `tailscale up` gives one, --host takes any other"
+        )
+    suggested = own[0] if own else loopback
+    if not ask or not confirmation.is_terminal():
+        return suggested
+    return str(click.prompt("Address where phones connect", default=suggested))
+
+
+def _tell_plan(plan: Plan, *, whole: bool) -> None:
+    click.echo(f"phones connect to {plan.url}\n")
+    units = {place.path for place in plan.places}  # `service print` shows them, with their comments
+    for step in plan.steps if whole else ():
+        click.echo(f"- {steps.told(step)}")
+        if isinstance(step, Write) and not step.secret and step.path not in units:
+            click.echo("".join(f"    {line}\n" for line in step.text.splitlines()))
+    if plan.missing:
+        click.echo("Your config file stays as it is. For phones to connect, it needs:")
+        click.echo("".join(f"    {line}\n" for line in plan.missing))
+
+
+def _tell_end(plan: Plan, *, started: bool) -> None:
+    if not started:
+        click.echo("done; it starts with your next login, or by `appmux service install`")
+        return
+    click.echo(f"ready at {plan.url}")
+    if plan.vanilla is not None:
+        click.echo("phones that are paired go on as they are")
+    if not plan.where.lingers():
+        click.echo(plan.where.after_logout())
+
+
+def _offer_to_pair(plan: Plan, *, ask: bool) -> None:
+    if not (
+        ask and confirmation.is_terminal() and click.confirm("Pair a phone now?", default=True)
+    ):
+        click.echo("pair a phone by `appmux pair`")
+        return
+    sys.exit(trio.run(pair.run, plan.config, pair.Wish("paired", pair.USUAL)))

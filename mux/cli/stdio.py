@@ -1,0 +1,29 @@
+"""``appmux stdio`` with ``--help``, or with arguments that ``entry`` leaves to click."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from mux.config import locate
+from mux.stdio import bridge
+
+
+@click.command()
+@click.option("--socket", metavar="PATH", help="The broker's unix socket, if it isn't found.")
+@click.option(
+    "--wait",
+    type=click.FloatRange(min=0),
+    default=60.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long to wait for a broker that is gone; with 0, end then.",
+)
+def stdio(socket: str | None, wait: float) -> None:
+    """Attach a program that speaks JSON lines on stdin and stdout, as to `codex app-server`.
+
+    The socket is that of APPMUX_SOCKET, else the running broker's, else Codex's control socket. If
+    nothing listens there the service is started, if there is one.
+    """
+    sys.exit(bridge.run(locate.socket_path(socket) if socket else None, wait))

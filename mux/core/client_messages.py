@@ -1,0 +1,229 @@
+"""Routes what clients say.
+
+A message is a request, a notification, or the answer to a server request. A request passes what may
+stand against it, one after the other: its params' one reading, its scope, the directories that it
+names, the experimental gate. Then THE TABLE (``protocol.methods``) says what it means: a feature
+answers it, a shell does, or it goes up to the app-server.
+
+Used by ``broker``, for every message of a client.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from mux.core import audit_events
+from mux.core.commands import AnswerOutside
+from mux.core.features import approval_list
+from mux.core.features.attention import FOCUS
+from mux.core.notifications import NotificationRouter
+from mux.core.policy.principal import ClientId
+from mux.core.policy.scopes import SCOPES, needed
+from mux.core.protocol import jsonrpc
+from mux.core.protocol.jsonrpc import BadMessageError, ClientMessage
+from mux.core.protocol.methods import RequestRule, Route, request_rule
+from mux.core.protocol.request_params import canonical
+from mux.core.protocol.scope import Scope
+from mux.core.protocol.thread_overrides import Held
+from mux.core.state.app_server import AppServerState
+from mux.core.state.client import Client, ClientState
+from mux.core.wiring import Features
+
+_AS_IT_IS = RequestRule()
+
+
+class ClientRouter:
+    """Routes the messages of clients."""
+
+    def __init__(self, parts: Features, notifications: NotificationRouter) -> None:
+        self.state = parts.state
+        self._notifications = notifications
+        self._attention = parts.attention
+        self._clearance = parts.clearance
+        self._client_requests = parts.client_requests
+        self._deduplicator = parts.deduplicator
+        self._handshakes = parts.handshakes
+        self._notices = parts.notices
+        self._presence = parts.presence
+        self._recovery = parts.recovery
+        self._replays = parts.replays
+        self._server_requests = parts.server_requests
+        self._shared_titles = parts.shared_titles
+        self._subscriptions = parts.subscriptions
+        self._turn_queueing = parts.turn_queueing
+        self._clearance.again = self._handshakes.again = self.asked
+
+    def handle(self, client: Client, text: bytes) -> None:
+        """Handle one message."""
+        if client.ended:
+            return
+        try:
+            message = jsonrpc.read_client(text)
+            if message.kind == "request" or message.method == FOCUS:
+                message = canonical(message)
+        except BadMessageError as bad:
+            self.refuse(client.id, bad)
+            return
+        self._attention.heard(client)
+        if message.kind == "request":
+            self.asked(client, message)
+        elif message.kind == "notification":
+            self._notified(client, message)
+        else:
+            self._server_requests.client_answered(client, message)
+
+    def refuse(self, client: ClientId, bad: BadMessageError) -> None:
+        """Answer a message that can't be taken with an error."""
+        self.state.log("info", "message refused", client=client, why=str(bad))
+        text = str(bad) if bad.code == jsonrpc.PARSE_ERROR else f"Invalid request: {bad}"
+        self.state.error(client, bad.id, bad.code, text)
+        self.state.charge(client)
+
+    def asked(self, client: Client, message: ClientMessage) -> None:
+        """Handle a request, the first time or after it has waited."""
+        if message.commas > jsonrpc.FEW_ELEMENTS and self._has_too_many(client, message):
+            return
+        if self._clearance.holds_back(client, message):
+            return
+        scope = self._scope(client, message)
+        if scope is None:
+            return
+        if client.state is ClientState.READY and self._clearance.is_needed(client, message):
+            self._clearance.ask(client, message, lambda m: self._cleared(client, m, scope))
+        else:
+            self._cleared(client, message, scope)
+
+    def _has_too_many(self, client: Client, message: ClientMessage) -> bool:
+        """Return whether the request is refused for its members and list elements."""
+        most = request_rule(message.method).most_elements
+        if message.commas <= most or jsonrpc.count_elements(message.params, most) <= most:
+            return False
+        text = f"`{message.method}` with more than {most} members and elements"
+        self.refuse(client.id, BadMessageError(jsonrpc.INVALID_REQUEST, text, message.id))
+        return True
+
+    def _cleared(self, client: Client, message: ClientMessage, scope: Scope) -> None:
+        """Route a request that the client may make."""
+        rule = request_rule(message.method)
+        match rule.route:
+            case Route.SERVER:
+                served = AnswerOutside(client.id, message.id, message.method, message.params)
+                self.state.out.append(served)
+            case Route.RESTART:
+                now = (jsonrpc.read_fields(message.params) or {}).get("now") == b"true"
+                self.state.record("restart/asked", by=audit_events.by(client), now=now)
+                self._recovery.asked_to_restart(client.id, message.id, now=now)
+            case Route.PRESENCE | Route.FOCUS | Route.APPROVALS | Route.ANSWER | Route.QUEUE:
+                self._asked_of_broker(client, message, rule)
+            case Route.INITIALIZE:
+                if not self._handshakes.initialize(client, message):
+                    self._pass_on(client, message, _AS_IT_IS, "observe")
+            case _ if client.id in self._handshakes.waiting:
+                self._handshakes.wait(client, message)
+            case _ if client.state is ClientState.ATTACHED:
+                text = "Not initialized"
+                self.state.error(client.id, message.id, jsonrpc.INVALID_REQUEST, text)
+                self.state.charge(client.id)
+            case Route.UNFOLLOW:
+                self._shared_titles.unfollowed(client, message.thread)
+                self._replays.unfollowed(client, message.thread or "")
+                self._subscriptions.client_unfollows(client, message, rule)
+            case Route.REPLAY:
+                if not self._is_down(client, message):
+                    self._replays.asked(client, message)
+            case _:
+                self._pass_on(client, message, rule, scope)
+
+    def _asked_of_broker(self, client: Client, message: ClientMessage, rule: RequestRule) -> None:
+        match rule.route:
+            case Route.FOCUS:
+                self._attention.focused(client, message)
+            case Route.APPROVALS:
+                approval_list.list_for(self.state, self._server_requests.voting, client, message)
+            case Route.ANSWER:
+                self._server_requests.answered_unasked(client, message)
+            case Route.QUEUE:
+                self._turn_queueing.asked(client, message)
+            case _:
+                picture = jsonrpc.result(message.id, self._presence.read())
+                self.state.answer(client.id, picture, message.method)
+
+    def _scope(self, client: Client, message: ClientMessage) -> Scope | None:
+        """Return the scope that the request needs; None if the client lacks it and got an error."""
+        held = client.principal.scopes
+        scope, reason = needed(message.method, message.params, self._held(client, message.method))
+        if scope in held or message.method == "initialize":
+            return scope
+        has = sorted(held)
+        text = f"`{message.method}`{reason} needs the scope `{scope}`; you have: {', '.join(has)}"
+        data = {"method": message.method, "needs": scope, "has": has}
+        self.state.error(client.id, message.id, jsonrpc.FORBIDDEN, text, data)
+        self.state.log("warning", "refused", client=client.id, method=message.method, needs=scope)
+        audit_events.refused(self.state, client, message.method, scope)
+        self.state.charge(client.id)
+        return None
+
+    def _held(self, client: Client, method: str) -> Callable[[str | None], Held]:
+        return lambda thread: self._clearance.held(client, method, thread)
+
+    def _experimental(self, client: Client, message: ClientMessage) -> str | None:
+        """Return what in the request needs the experimental capability; None if nothing does.
+
+        Clients that declared the capability may use everything.
+        """
+        if self.state.gate is None or client.capabilities.experimentalApi:
+            return None
+        return self.state.gate.refuses(message.method, message.params)
+
+    def _pass_on(
+        self, client: Client, message: ClientMessage, rule: RequestRule, scope: Scope
+    ) -> None:
+        if (used := self._experimental(client, message)) is not None:
+            text = f"{used} requires experimentalApi capability"
+            self.state.error(client.id, message.id, jsonrpc.INVALID_REQUEST, text)
+            self.state.charge(client.id)
+        elif not (self._is_down(client, message) or self._deduplicator.is_again(client, message)):
+            self._go_on(client, message, rule, scope)
+
+    def _is_down(self, client: Client, message: ClientMessage) -> bool:
+        """Return whether no app-server runs or is expected soon; then the client gets an error."""
+        down = self.state.appserver.state is AppServerState.DOWN
+        if down:
+            text = self._recovery.down_text()
+            self.state.error(client.id, message.id, jsonrpc.APP_SERVER_GONE, text)
+        return down
+
+    def _go_on(
+        self, client: Client, message: ClientMessage, rule: RequestRule, scope: Scope
+    ) -> None:
+        """Send a request upstream that nothing stands against, unless a feature answers it here."""
+        try:
+            message, if_busy = self._turn_queueing.read(client, message)
+            request = self._client_requests.request(client, message, rule)
+        except BadMessageError as bad:
+            self.refuse(client.id, BadMessageError(bad.code, str(bad), message.id))
+            return
+        request.sent = self._deduplicator.first(client, message)
+        thread = self.state.threads.known.get(request.thread or "")
+        private = thread is not None and thread.private
+        if audit_events.drives(message.method, begins=rule.begins) and not private:
+            self._presence.drove(client)
+            self._notices.acted(client, message.method, message.thread)
+        if if_busy is not None and self._turn_queueing.takes(client, request, message, if_busy):
+            return
+        audit_events.asked(self.state, client, request, message, scope)
+        outcome = self._shared_titles.asked(client, request, message.params) if private else None
+        if outcome is not None:
+            self._notifications.retell(outcome)
+        elif not self._recovery.holds(request, thread):
+            self._client_requests.submit(request)
+
+    def _notified(self, client: Client, message: ClientMessage) -> None:
+        # The broker sent `initialized` upstream once, and codex knows no other notification of
+        # clients. A newer codex may know one, but it has no scope yet, so it goes nowhere.
+        self.state.charge(client.id)
+        if message.method == FOCUS and SCOPES[FOCUS] in client.principal.scopes:
+            self._attention.focused(client, message)
+        elif message.method != "initialized":
+            method = message.method[: audit_events.NAME_CHARACTERS]
+            self.state.log("info", "notification dropped", client=client.id, method=method)

@@ -1,0 +1,150 @@
+"""A browser's session: ``POST /v1/session``, the challenge on its WebSocket, ``mux/session/*``."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from mux.core.extension.parts import Described, Done, Nothing, method, notification
+from mux.core.protocol.scope import Scope
+
+# ── POST /v1/session ──────────────────────────────────────────────────────────────────────────────
+
+
+class PublicKey(msgspec.Struct):
+    """The public half, as ``exportKey("jwk", …)`` gives it; other members are ignored."""
+
+    kty: Literal["EC"]
+    crv: Literal["P-256"]
+    x: str
+    y: str
+
+
+class SessionRequest(msgspec.Struct):
+    """The body. Either ``ticket`` or ``letters``; ``name``: 512 characters at most, ``nonce`` 128.
+
+    Sent again with the same ``nonce`` and ``key`` it asks how the pairing stands.
+    """
+
+    key: PublicKey
+    nonce: str
+    ticket: str = ""
+    letters: str = ""
+    name: str = ""
+
+
+class SessionWaits(msgspec.Struct):
+    """202: the operator hasn't decided; send the same body again."""
+
+    state: Literal["waiting"] = "waiting"
+
+
+class SessionPaired(msgspec.Struct, rename="camel"):
+    """200: ``device`` is the browser's name for itself in the challenge. ``expiresAt``: Unix
+    seconds, null for never."""
+
+    device: str
+    name: str
+    scopes: list[Scope]
+    expires_at: float | None
+    state: Literal["paired"] = "paired"
+
+
+# ── the challenge ─────────────────────────────────────────────────────────────────────────────────
+
+
+class Challenge(msgspec.Struct):
+    """The first message on a browser's WebSocket. ``time``: the broker's, in Unix seconds."""
+
+    nonce: str
+    time: int
+
+
+class Proof(msgspec.Struct):
+    """The browser's first message. ``signature``: base64url of r and s, 32 bytes each."""
+
+    device: str
+    signature: str
+
+
+class ShortToken(msgspec.Struct, rename="camel"):
+    """A bearer token for plain requests. It ends with its device, or after these seconds."""
+
+    token: str
+    expires_in_seconds: float
+
+
+class Session(msgspec.Struct, rename="camel"):
+    """Who the browser is here. ``host``: this machine's name; ``version``: appmux's."""
+
+    device: str
+    name: str
+    scopes: list[Scope]
+    expires_at: float | None
+    host: str
+    version: str
+
+
+class Proven(Session, rename="camel"):
+    """What a right signature is answered."""
+
+    token: ShortToken
+
+
+class NotProven(msgspec.Struct):
+    """The ``data`` of error -32020, after which the connection is closed."""
+
+    reason: Literal["malformed", "unknown-device", "expired-device", "wrong-signature", "late"]
+
+
+_KEY = PublicKey(
+    "EC",
+    "P-256",
+    "Mr-Rexmz-pXMrmhONnoB-bLUSw5QLHCsNXZ5k0dzV5E",
+    "OmS0cLXSfwo2lcOAWlQwlrBL0dGyMRTHR7Lz4dpOsZ4",
+)
+_TOKEN = ShortToken("ams_…", 600.0)
+_WHO = {
+    "device": "8c1f6f0b52a7d3e4",
+    "name": "Ada's phone",
+    "scopes": ["approve", "observe"],
+    "expires_at": None,
+}
+
+METHODS: dict[str, Described] = {
+    "mux/session/token": method(
+        "A token of ten minutes for a browser's plain requests.", Nothing(), _TOKEN
+    ),
+    "mux/session/end": method(
+        "The device ends itself: it is revoked, and its connections are closed.", Nothing(), Done()
+    ),
+}
+
+NOTIFICATIONS: dict[str, Described] = {
+    "mux/session/challenge": notification(
+        "The first message on a browser's WebSocket, before it is a client.",
+        Challenge("5EVvQy2rZoYkQ3m0ypKYPQ", 1790000000),
+    ),
+}
+
+SHAPES: dict[str, Described] = {
+    "session": Described(
+        "`POST /v1/session`: a browser's key is let in by a ticket or by letters; the bodies.",
+        {
+            "request": SessionRequest(
+                _KEY, "n", ticket="QuKMHXgwnKnmECVvZmKeig", name="Ada's phone"
+            ),
+            "waiting": SessionWaits(),
+            "paired": SessionPaired(**_WHO),  # type: ignore[arg-type]
+        },
+    ),
+    "session.proof": Described(
+        "A browser's answer to its challenge, and what that is answered.",
+        {
+            "params": Proof("8c1f6f0b52a7d3e4", "…"),
+            "result": Proven(**_WHO, host="desk", version="1.0", token=_TOKEN),  # type: ignore[arg-type]
+            "errorData": NotProven("wrong-signature"),
+        },
+    ),
+}

@@ -1,0 +1,141 @@
+"""The records of a request's way: the connection, the request, what answers it, what comes of it.
+
+Used by ``routes``, ``upgrade``, ``server`` and ``mux.web``.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Literal, Protocol
+
+import attrs
+import msgspec
+import trio
+
+from mux.access.authentication import Authenticator
+from mux.access.pairing import Pairing
+from mux.access.sessions import Sessions
+from mux.access.throttle import LoginThrottle
+from mux.core.policy.principal import Principal
+from mux.downstream import post_routes
+from mux.downstream.http import HttpResponse, RequestHead
+from mux.downstream.origins import Reach
+from mux.downstream.streams import Encrypted, Patient
+from mux.downstream.unauthenticated import Place
+
+NOWHERE = "0.0.0.0"
+"""Our end's address where it isn't known: no page is reached under it."""
+
+
+@attrs.frozen
+class AcceptedUpgrade:
+    """A WebSocket upgrade that may proceed, without extensions."""
+
+    principal: Principal | None
+    """None for a browser, which has yet to prove who it is."""
+    address: str
+    """The peer's name, for logs."""
+    local: bool
+    """True if the client is known to be on this host."""
+    key: bytes
+    """The ``Sec-WebSocket-Key`` that the 101 response is made from."""
+    rest: bytes = attrs.field(repr=False)
+    """Bytes after the request's head that have come already: first frames."""
+    origin: str = ""
+    """The browser's origin, which its proof names; empty for other clients."""
+
+
+class Exposition(msgspec.Struct, frozen=True):
+    """The metrics in the format that a scraper asked for."""
+
+    text: str
+    content_type: str
+
+
+class Web(Protocol):
+    """The application that answers plain requests of pages (``mux.web``)."""
+
+    async def serve(self, request: Request) -> bool:
+        """Answer one request. Return whether another may follow on the connection."""
+
+
+@attrs.frozen
+class Services:
+    """What answers requests: one record for a broker."""
+
+    authenticator: Authenticator
+    ready: Callable[[], bool]
+    """Returns whether ``/readyz`` is to answer 200."""
+    metrics: Callable[[str], Exposition] | None = None
+    """Writes the metrics for a scraper's ``Accept``."""
+    pairing: Pairing | None = None
+    decide: post_routes.Decide | None = None
+    throttle: LoginThrottle = attrs.field(factory=LoginThrottle)
+    """Counts and slows refused peers."""
+    sessions: Sessions | None = None
+    web: Web | None = None
+    origins: frozenset[str] = frozenset()
+    """The operator's further origins of pages (``web.origins``)."""
+
+
+@attrs.frozen
+class Peer:
+    """One accepted connection: who connects where, and what answers it."""
+
+    kind: Literal["ws", "unix"]
+    address: str
+    """The peer's name, for logs."""
+    services: Services
+    local: bool = False
+    """The listener's (see ``TcpAddress``)."""
+    secure: bool = False
+    """True if the listener has TLS."""
+    place: Place | None = None
+    """Its place among those that haven't said who they are."""
+
+    def asked(self, asked: bool) -> None:
+        """Note whether a request has come that isn't answered yet."""
+        if self.place is not None:
+            self.place.asked = asked
+
+
+@attrs.frozen
+class Request:
+    """One request on a connection."""
+
+    stream: trio.abc.HalfCloseableStream
+    head: RequestHead
+    path: bytes
+    """The target without its query and, of the absolute form, without scheme and host."""
+    peer: Peer
+
+    @property
+    def reach(self) -> Reach:
+        """How the request's connection reached us."""
+        return reach_of(self.stream, self.peer)
+
+
+def reach_of(stream: trio.abc.HalfCloseableStream, peer: Peer) -> Reach:
+    """Return how a connection reached us."""
+    scheme = "https" if peer.secure else "http"
+    bare = stream.bare if isinstance(stream, Encrypted) else stream
+    host, port = ("" if peer.kind == "unix" else NOWHERE), 0
+    if peer.kind == "ws" and isinstance(bare, Patient):
+        with suppress(OSError):  # it is gone already
+            host, port = bare.socket.getsockname()[:2]
+    return Reach(scheme, host, port, peer.services.origins)
+
+
+class Answered(enum.Enum):
+    """A route's function has answered by itself."""
+
+    TO_CLOSE = enum.auto()
+    TO_GO_ON = enum.auto()
+    """Another request may follow on the connection."""
+
+
+Outcome = AcceptedUpgrade | HttpResponse | Answered
+
+Route = Callable[[Request, Services], Awaitable[Outcome]]

@@ -1,0 +1,146 @@
+"""The upgrade to a WebSocket: whether it is well-formed, who asks for it, whether it may go on.
+
+Used by ``routes``, for whatever no route is there for.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import time
+from functools import lru_cache
+from http import HTTPStatus
+from typing import Final
+
+from mux.access.authentication import AuthError, local_user
+from mux.core.policy.principal import Principal
+from mux.downstream.http import HttpResponse, RequestHead
+from mux.downstream.request import AcceptedUpgrade, Request, Services
+
+WEBSOCKET_VERSION = b"13"
+
+SUBPROTOCOL: Final = b"appmux.v1"
+"""The WebSocket subprotocol of browsers. Its number is that of the challenge's form."""
+
+SAID_BY_PROXIES = frozenset(
+    {b"forwarded", b"via", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto",
+     b"x-real-ip", b"cf-connecting-ip", b"true-client-ip", b"tailscale-user-login"}
+)  # fmt: skip
+"""Headers by which a reverse proxy names the client whose request it passes on."""
+
+
+def is_loopback(address: str) -> bool:
+    """Return whether a peer's name (``127.0.0.1:5123``, ``[::1]:5123``) is of this machine."""
+    return _is_loopback_ip(address.rpartition(":")[0].strip("[]").partition("%")[0])
+
+
+@lru_cache(maxsize=16)  # few recur; a peer chooses the Host header, so no more
+def _is_loopback_ip(host: str) -> bool:
+    try:
+        ip = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    mapped = ip.ipv4_mapped if isinstance(ip, ipaddress.IPv6Address) else None
+    return (mapped or ip).is_loopback
+
+
+def _is_on_this_host(head: RequestHead, principal: Principal, address: str) -> bool:
+    """Return whether a client of a ``local`` TCP listener counts as being on this host.
+
+    The operator has said that no proxy passes anything on to such a listener. A forgotten proxy is
+    noticed all the same if it names its client in a header. A paired device that comes this way
+    comes through a tunnel. An address other than loopback, even this host's own, proves nothing.
+    """
+    host = b"".join(head.values(b"host")).decode("latin-1").lower()
+    named_here = host.partition(":")[0] == "localhost" or is_loopback(
+        host if host.rpartition("]")[2].startswith(":") or host.count(":") == 1 else f"{host}:"
+    )
+    forwarded = not SAID_BY_PROXIES.isdisjoint(head.headers)
+    return is_loopback(address) and named_here and not forwarded and not principal.device
+
+
+def malformed_upgrade(head: RequestHead) -> HttpResponse | None:
+    if head.method != b"GET":
+        return HttpResponse(
+            HTTPStatus.METHOD_NOT_ALLOWED, "Request method must be `GET`", (("allow", "GET"),)
+        )
+    connection = b",".join(head.values(b"connection")).lower().split(b",")
+    if b"upgrade" not in [token.strip() for token in connection]:
+        return HttpResponse(HTTPStatus.BAD_REQUEST, "Connection header did not include 'upgrade'")
+    if [each.lower() for each in head.values(b"upgrade")] != [b"websocket"]:
+        return HttpResponse(HTTPStatus.BAD_REQUEST, "`Upgrade` header did not include 'websocket'")
+    if not head.values(b"sec-websocket-key"):
+        return HttpResponse(HTTPStatus.BAD_REQUEST, "`Sec-WebSocket-Key` header missing")
+    if WEBSOCKET_VERSION not in head.values(b"sec-websocket-version"):
+        return HttpResponse(
+            HTTPStatus.BAD_REQUEST,
+            "`Sec-WebSocket-Version` header did not include '13'",
+            (("sec-websocket-version", "13"),),
+        )
+    if head.version != b"1.1":
+        return HttpResponse(
+            HTTPStatus.UPGRADE_REQUIRED,
+            "WebSocket request couldn't be upgraded since no upgrade state was present",
+            (("upgrade", "websocket"),),
+        )
+    return None
+
+
+def upgrade(request: Request, services: Services) -> AcceptedUpgrade | HttpResponse:
+    """Let a well-formed upgrade through, if its client may come in."""
+    head, peer = request.head, request.peer
+    if head.from_browser:
+        return _browser_upgrade(request, services)
+    try:
+        principal = (
+            local_user()
+            if peer.kind == "unix"
+            else services.authenticator.authenticate(_authorization(head), time.time())
+        )
+    except AuthError as refusal:
+        return unauthorized(refusal)
+    here = peer.kind == "unix" or (peer.local and _is_on_this_host(head, principal, peer.address))
+    return AcceptedUpgrade(
+        principal=principal,
+        address=peer.address,
+        local=here,
+        key=head.values(b"sec-websocket-key")[0],
+        rest=head.rest,
+    )
+
+
+def _browser_upgrade(request: Request, services: Services) -> AcceptedUpgrade | HttpResponse:
+    """Let a browser through to its challenge. Nothing of the listener's is its own."""
+    head = request.head
+    offered = b",".join(head.values(b"sec-websocket-protocol")).split(b",")
+    if services.sessions is None:
+        return HttpResponse(HTTPStatus.FORBIDDEN)
+    if SUBPROTOCOL not in [each.strip() for each in offered]:
+        text = f"a browser's WebSocket offers the subprotocol `{SUBPROTOCOL.decode()}`"
+        return HttpResponse(HTTPStatus.BAD_REQUEST, text)
+    return AcceptedUpgrade(
+        principal=None,
+        address=request.peer.address,
+        local=False,
+        key=head.values(b"sec-websocket-key")[0],
+        rest=head.rest,
+        origin=head.values(b"origin")[0].decode("latin-1"),
+    )
+
+
+def authenticate(head: RequestHead, services: Services) -> Principal:
+    """Return who a plain request is from; a browser is nobody but by its session's token."""
+    authorization = _authorization(head)
+    if not head.from_browser:
+        return services.authenticator.authenticate(authorization, time.time())
+    if services.sessions is None:
+        raise AuthError("missing session token")
+    return services.sessions.authenticate(authorization)
+
+
+def _authorization(head: RequestHead) -> bytes | None:
+    return next(iter(head.values(b"authorization")), None)
+
+
+def unauthorized(refusal: AuthError) -> HttpResponse:
+    headers = (("www-authenticate", "Bearer"),)
+    return HttpResponse(HTTPStatus.UNAUTHORIZED, str(refusal), headers, whose=refusal.whose)

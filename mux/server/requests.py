@@ -1,0 +1,87 @@
+"""Answers what the core leaves to the shells: ``mux/status``, devices, notices.
+
+The command ``AnswerOutside`` asks, by way of ``dispatcher``. The core has checked the scope.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+import trio
+
+from mux.access.requests import DeviceRequests
+from mux.access.throttle import LoginThrottle
+from mux.core.commands import AnswerOutside
+from mux.dispatcher import Dispatcher
+from mux.downstream.listener import Listener
+from mux.errors import AppmuxError
+from mux.notices.requests import METHODS, NoticeRequests
+from mux.server import stderr
+from mux.shells import DEFERRED
+from mux.storage.audit_log import Audit
+from mux.storage.journal import Store
+from mux.upstream.process import Upstream
+from mux.upstream.schema import CodexSchema
+
+
+@attrs.define(eq=False, repr=False)
+class OutsideRequests:
+    """Answers requests by the parts of one broker."""
+
+    listeners: list[Listener]
+    dispatcher: Dispatcher
+    upstream: Upstream
+    schema: CodexSchema
+    store: Store
+    audit: Audit
+    devices: DeviceRequests
+    notices: NoticeRequests
+    throttle: LoginThrottle
+    _tests: trio.Nursery | None = None
+    """Tasks that wait for the outcome of a test push; None before `run`."""
+
+    async def run(self) -> None:
+        """Answer what takes time, until cancelled."""
+        async with trio.open_nursery() as nursery:
+            self._tests = nursery
+            await trio.sleep_forever()
+
+    def answer(self, asked: AnswerOutside) -> object:
+        """Return the result of a request, or ``DEFERRED``. Raises ``AppmuxError``."""
+        match asked.method:
+            case "mux/status":
+                return {"asker": asked.client, **self.dispatcher.report()}
+            case "mux/notices/test" if self._tests is not None:
+                self._tests.start_soon(self._test, asked)
+                return DEFERRED
+            case method if method in METHODS:
+                return self.notices.answer(asked)
+            case _:
+                return self.devices.answer(asked)
+
+    async def _test(self, asked: AnswerOutside) -> None:
+        try:
+            result: object = await self.notices.test(asked)
+        except AppmuxError as wrong:
+            result = wrong
+        self.dispatcher.answered(asked, result)
+
+    def status(self) -> dict[str, Any]:
+        """Return the part of ``mux/status`` that only the server knows."""
+        registry = self.devices.registry
+        return {
+            "appServer": {
+                "pid": self.upstream.pid,
+                "outdated": self.upstream.outdated,
+                "schemaVersion": self.schema.version,
+                "lastWords": list(self.upstream.stderr),
+            },
+            "store": self.store.status(),
+            "audit": self.audit.status(),
+            "devices": {"count": len(list(registry)), "trouble": registry.trouble},
+            "notices": self.notices.delivery.status(),
+            "failedAuthentications": self.throttle.status(),
+            "log": stderr.status(),
+            "listeners": [{"url": each.url, "kind": each.kind} for each in self.listeners],
+        }

@@ -1,0 +1,132 @@
+"""The shells of one broker, as the dispatcher uses them. None of their methods waits.
+
+Used by: ``dispatcher``, which carries out commands with them; ``server``, which makes the record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final, Protocol
+
+import msgspec
+import structlog
+
+from mux.core.commands import (
+    AnswerOutside,
+    Command,
+    GiveUp,
+    KillUpstream,
+    LoadExperimentalSchema,
+    Log,
+    LogNoticeDecision,
+    NoticeAnswerJudged,
+    Notify,
+    ReadJournal,
+    Record,
+    Resolve,
+    StartUpstream,
+    StopUpstream,
+    Withdraw,
+)
+from mux.core.policy.principal import ClientId, Principal
+from mux.core.protocol.journal_entry import Entry
+
+DEFERRED: Final = object()
+"""The result of a request that the shells will answer later, by ``Dispatcher.answered``."""
+
+log = structlog.get_logger()
+
+
+class AppServer(Protocol):
+    """The app-server's process."""
+
+    def send(self, line: bytes) -> None: ...
+    def start(self, after: float) -> None: ...
+    def stop(self) -> None: ...
+    def kill(self, reason: str) -> None: ...
+
+
+class ConnectionWatcher(Protocol):
+    """Called for each client that comes and goes."""
+
+    def came(self, client: ClientId, principal: Principal, peer: str) -> None: ...
+    def left(self, client: ClientId) -> None: ...
+
+
+class NoticeSink(Protocol):
+    """Turns the core's commands about notices into pushes."""
+
+    def notify(self, command: Notify) -> None: ...
+    def withdraw(self, command: Withdraw) -> None: ...
+    def explain(self, command: LogNoticeDecision) -> None: ...
+    def judged(self, command: NoticeAnswerJudged) -> None: ...
+    def clock_moved(self) -> None: ...
+
+
+class Shells(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """All that a dispatcher needs of its shells. A field that is forgotten is a type error."""
+
+    app_server: AppServer
+    connections: ConnectionWatcher
+    notices: NoticeSink
+    keep: Callable[[Entry], None]
+    """Stores an entry in the journal."""
+    read_journal: Callable[[ReadJournal], None]
+    """Has entries read from disk for a client that is behind."""
+    record: Callable[[str, dict[str, object]], None]
+    """Puts a record (kind and fields) into the audit log."""
+    resolve: Callable[[Resolve], None]
+    """Has paths resolved, in the background."""
+    load_experimental_schema: Callable[[], None]
+    """Has it found out, in the background, what is experimental."""
+    answer: Callable[[AnswerOutside], object]
+    """Returns the result of a request that the shells answer, or ``DEFERRED``. Raises
+    ``AppmuxError`` with what is wrong."""
+    status: Callable[[], dict[str, Any]]
+    """Returns what only the server adds to a report (pid, listeners)."""
+    give_up: Callable[[str], None]
+    """Ends the broker, with a reason."""
+
+    def perform(self, command: Command) -> None:
+        """Carry out a command that concerns no client's connection."""
+        match command:
+            case Log(level, event, fields):
+                getattr(log, level)(event, **fields)
+            case Record(kind, fields):
+                self.record(kind, fields)
+            case ReadJournal():
+                self.read_journal(command)
+            case Resolve():
+                self.resolve(command)
+            case Notify() | Withdraw() | LogNoticeDecision() | NoticeAnswerJudged():
+                self._perform_on_notices(command)
+            case GiveUp(reason):
+                self.give_up(reason)
+            case _:
+                self._perform_on_app_server(command)
+
+    def _perform_on_notices(
+        self, command: Notify | Withdraw | LogNoticeDecision | NoticeAnswerJudged
+    ) -> None:
+        match command:
+            case Notify():
+                self.notices.notify(command)
+            case Withdraw():
+                self.notices.withdraw(command)
+            case LogNoticeDecision():
+                self.notices.explain(command)
+            case NoticeAnswerJudged():
+                self.notices.judged(command)
+
+    def _perform_on_app_server(self, command: Command) -> None:
+        match command:
+            case StartUpstream(after):
+                self.app_server.start(after)
+            case StopUpstream():
+                self.app_server.stop()
+            case KillUpstream(reason):
+                self.app_server.kill(reason)
+            case LoadExperimentalSchema():
+                self.load_experimental_schema()
+            case _:
+                raise TypeError(f"no such command: {command!r}")

@@ -1,0 +1,78 @@
+"""The wheel and the sdist have what an installation needs, and say what they are."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tarfile
+import zipfile
+from email.message import Message
+from email.parser import Parser
+from pathlib import Path
+
+import pytest
+
+from mux import __version__
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a directory with a wheel and an sdist of this tree."""
+    place = tmp_path_factory.mktemp("dist")
+    command = [sys.executable, "-m", "hatchling", "build", "-d", str(place)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    return place
+
+
+def _wheel(built: Path) -> zipfile.ZipFile:
+    return zipfile.ZipFile(next(built.glob("*.whl")))
+
+
+def _metadata(wheel: zipfile.ZipFile) -> Message:
+    name = next(each for each in wheel.namelist() if each.endswith(".dist-info/METADATA"))
+    return Parser().parsestr(wheel.read(name).decode())
+
+
+def test_the_wheel_has_the_licence_the_types_and_the_service_files(built: Path) -> None:
+    names = set(_wheel(built).namelist())
+    assert {"mux/py.typed", "mux/contrib/systemd/appmux.service"} <= names
+    assert {"mux/contrib/systemd/appmux.socket", "mux/contrib/launchd/dev.appmux.plist"} <= names
+    assert [each for each in names if each.endswith(".dist-info/licenses/LICENSE")]
+    assert not [each for each in names if each.startswith("tests/")]
+
+
+def test_the_metadata_say_what_it_is(built: Path) -> None:
+    metadata = _metadata(_wheel(built))
+    assert metadata["Version"] == __version__
+    assert metadata["License-Expression"] == "Apache-2.0"
+    assert metadata["Author"] == "appmux contributors"
+    assert metadata["Description-Content-Type"] == "text/markdown"
+    assert str(metadata.get_payload()).startswith("# appmux")
+
+
+def test_a_plain_installation_brings_no_codex_and_no_tools_of_developers(built: Path) -> None:
+    needed = _metadata(_wheel(built)).get_all("Requires-Dist") or []
+    plain = [each for each in needed if "extra ==" not in each]
+    assert plain
+    assert not [each for each in plain if each.startswith(("openai-codex", "pytest", "hatchling"))]
+
+
+def test_the_sdist_makes_the_same_wheel(built: Path, tmp_path: Path) -> None:
+    with tarfile.open(next(built.glob("*.tar.gz"))) as archive:
+        archive.extractall(tmp_path, filter="data")
+    source = next(tmp_path.iterdir())
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    subprocess.run(command, cwd=source, check=True, capture_output=True)
+    again = zipfile.ZipFile(next(tmp_path.glob("*.whl")))
+    assert set(again.namelist()) == set(_wheel(built).namelist())
+
+
+def test_the_issue_forms_ask_for_what_is_needed() -> None:
+    forms = ROOT / ".github" / "ISSUE_TEMPLATE"
+    if not forms.exists():
+        pytest.skip("an unpacked sdist has no issue forms")
+    fault = (forms / "fault.yml").read_text()
+    assert "appmux doctor" in fault
+    assert "SECURITY.md" in fault
