@@ -23,7 +23,7 @@ async def seed(running: Native) -> dict[str, str]:
     work = running.home.work
     (work / "parser.py").write_text(PARSER)
     made: dict[str, str] = {}
-    async with client(running, "desk", experimentalApi=True) as peer:
+    async with client(running, "desk") as peer:
         made["hello"] = await begin(peer, work, "Say hello", "hello")
         made["parser"] = await begin(peer, work, "Capitals get lost", "parser: fix the capitals")
         made["install"] = await begin(peer, work, "Faster patterns", "install the regex package")

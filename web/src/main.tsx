@@ -5,10 +5,10 @@ import { render } from "preact";
 import { useEffect, useState } from "preact/hooks";
 import type { JSX } from "preact";
 import { type Device, type Pairing, readInvitation, thisDevice } from "./connection/device.ts";
-import { start } from "./connection/runtime.ts";
+import { rpc, start } from "./connection/runtime.ts";
 import { startWorker } from "./push/worker-registration.ts";
-import { route, startRouting } from "./route.ts";
-import { device, inbox, phase, toasts } from "./state.ts";
+import { go, route, startRouting, threadPath } from "./route.ts";
+import { device, inbox, phase, say, sayError, toasts } from "./state.ts";
 import { applySettings } from "./settings.ts";
 import { titleOf } from "./threads/inbox.ts";
 import { plain } from "./views/format.ts";
@@ -88,6 +88,20 @@ function showCount(): void {
   done?.catch(() => undefined);
 }
 
+/** A notice was tapped: what it is about, the broker says, when there is a connection. */
+function followNotice(): void {
+  const id = new URLSearchParams(route.value.search).get("notice");
+  if (!id || phase.value !== "live") return;
+  go("/", true);
+  rpc()!
+    .request("mux/notices/read", { id })
+    .then((notice) => {
+      if (notice.threadId) go(threadPath(notice.threadId));
+      if (notice.overWhy) say(`Over already: ${notice.overWhy}.`);
+    })
+    .catch(sayError);
+}
+
 async function begin(): Promise<void> {
   applySettings();
   const ticket = readInvitation(location.hash);
@@ -97,6 +111,7 @@ async function begin(): Promise<void> {
   device.value = known ?? null;
   render(<App ticket={ticket} />, document.getElementById("app")!);
   effect(showCount);
+  effect(followNotice);
   if (known) void start(known);
   void startWorker();
 }

@@ -5,19 +5,20 @@ import { computed, signal } from "@preact/signals";
 export interface Route {
   view: "inbox" | "thread" | "review" | "new" | "people" | "settings" | "share";
   thread: string | null;
+  search: string;
 }
 
-export function parse(path: string): Route {
+export function parse(path: string, search = ""): Route {
   const [first, second, third] = path.split("/").filter(Boolean);
   if (first === "t" && second) {
-    return { view: third === "review" ? "review" : "thread", thread: decodeURIComponent(second) };
+    return { view: third === "review" ? "review" : "thread", thread: decodeURIComponent(second), search };
   }
   const known = ["new", "people", "settings", "share"] as const;
   const view = known.find((each) => each === first) ?? "inbox";
-  return { view, thread: null };
+  return { view, thread: null, search };
 }
 
-export const route = signal<Route>({ view: "inbox", thread: null });
+export const route = signal<Route>({ view: "inbox", thread: null, search: "" });
 
 /** The thread in the foreground. */
 export const open = computed(() => route.value.thread);
@@ -31,7 +32,7 @@ export function go(path: string, replace = false): void {
     history.pushState(null, "", path);
     steps++;
   }
-  route.value = parse(location.pathname);
+  route.value = parse(location.pathname, location.search);
   scrollTo(0, 0);
 }
 
@@ -41,10 +42,10 @@ export function back(): void {
 }
 
 export function startRouting(): void {
-  route.value = parse(location.pathname);
+  route.value = parse(location.pathname, location.search);
   addEventListener("popstate", () => {
     steps = Math.max(0, steps - 1);
-    route.value = parse(location.pathname);
+    route.value = parse(location.pathname, location.search);
   });
 }
 

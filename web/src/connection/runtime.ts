@@ -90,8 +90,17 @@ function phaseChanged(now: Phase, why: string): void {
   if (now === "signedOut") void signedOut();
 }
 
+const alsoHeard = new Set<(message: Message) => void>();
+
+/** Hear every message as well. Returns how to stop. */
+export function hearAlso(listener: (message: Message) => void): () => void {
+  alsoHeard.add(listener);
+  return () => void alsoHeard.delete(listener);
+}
+
 function hear(message: Message): void {
   const { method, params } = message;
+  for (const each of alsoHeard) each(message);
   switch (method) {
     case "mux/inbox/changed":
       inbox.value = takeChange(inbox.value, params, Date.now());
@@ -200,12 +209,6 @@ export async function forgetOnThisDevice(): Promise<void> {
   } catch {
     // What a browser doesn't have needn't be cleared.
   }
-}
-
-/** Sign out: the broker forgets this device, then the browser does. */
-export async function signOut(): Promise<void> {
-  await liveRpc().request("mux/session/end", {});
-  connection?.end();
 }
 
 /** Sign out: the broker forgets this device, then the browser does. */

@@ -308,7 +308,7 @@ function Why(props: {
         <textarea
           rows={2}
           value={text}
-          ref={(each) => each && !each.value && each.focus()}
+          autoFocus
           onInput={(event) => setText(event.currentTarget.value)}
         />
       </label>

@@ -160,7 +160,7 @@ function FieldView(props: {
       {label}
       {hint}
       <input
-        type={numeric ? "number" : (formats[field.format ?? ""] ?? "text")}
+        {...({ type: numeric ? "number" : (formats[field.format ?? ""] ?? "text") } as object)}
         step={field.type === "integer" ? 1 : "any"}
         min={field.minimum}
         max={field.maximum}

@@ -1,6 +1,5 @@
 // The items of a thread, one component a kind. Each renders again only when its own item changes.
 
-import { memo } from "preact/compat";
 import { useState } from "preact/hooks";
 import type { ComponentChildren, JSX } from "preact";
 import { decided, plainCommand } from "../approvals/requests.ts";
@@ -12,7 +11,7 @@ import { spans } from "./ansi.ts";
 import { FileDiff, fileView } from "./diff.tsx";
 import { lasted, within } from "./format.ts";
 import { Markdown } from "./markdown.tsx";
-import { Icon, Link, Strange } from "./parts.tsx";
+import { Icon, Link, memo, Strange } from "./parts.tsx";
 
 /** Lines of an output that is folded: its end is what is looked for. */
 const FOLDED = 6;

@@ -3,9 +3,9 @@
 
 import DOMPurify from "dompurify";
 import { Marked } from "marked";
-import { memo } from "preact/compat";
 import type { JSX } from "preact";
 import { pieces } from "./format.ts";
+import { memo } from "./parts.tsx";
 
 /** A block longer than this is shown as plain text: nobody reads it, and it would block the page. */
 const BLOCK_MOST = 50_000;

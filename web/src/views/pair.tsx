@@ -15,6 +15,7 @@ import {
 } from "../connection/device.ts";
 import { start } from "../connection/runtime.ts";
 import { lazy } from "./parts.tsx";
+import { defaultName, standalone } from "./platform.ts";
 
 const Scanner = lazy(async () => (await import("./scanner.tsx")).Scanner);
 
@@ -179,21 +180,6 @@ function NoKey(): JSX.Element {
       </p>
     </main>
   );
-}
-
-export function standalone(): boolean {
-  return (
-    matchMedia("(display-mode: standalone)").matches ||
-    (navigator as { standalone?: boolean }).standalone === true
-  );
-}
-
-function defaultName(): string {
-  const agent = navigator.userAgent;
-  const machine = /iPhone|iPad|Android|Macintosh|Windows|Linux/.exec(agent)?.[0] ?? "device";
-  const named: Record<string, string> = { Macintosh: "Mac", Android: "Android phone" };
-  const browser = /Firefox|Edg|Chrome|Safari/.exec(agent)?.[0]?.replace("Edg", "Edge") ?? "browser";
-  return `${browser} on ${named[machine] ?? machine}`;
 }
 
 function refusal(failure: Error): string {

@@ -1,7 +1,7 @@
 // Small parts that the views share.
 
 import { signal } from "@preact/signals";
-import type { ComponentChildren, ComponentType, JSX } from "preact";
+import { Component, type ComponentChildren, type ComponentType, type JSX } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
 import { go } from "../route.ts";
 import { pieces } from "./format.ts";
@@ -165,6 +165,22 @@ export function Sheet(props: {
       </div>
     </dialog>
   );
+}
+
+/** A component that is rendered again only if one of its properties is another one. */
+export function memo<Props extends object>(
+  view: (props: Props) => JSX.Element | null,
+): ComponentType<Props> {
+  return class extends Component<Props> {
+    override shouldComponentUpdate(next: Readonly<Props>): boolean {
+      const now = this.props as Record<string, unknown>;
+      const then = next as Record<string, unknown>;
+      return Object.keys(then).some((name) => then[name] !== now[name]);
+    }
+    override render(props: Readonly<Props & { children?: ComponentChildren }>): JSX.Element | null {
+      return view(props);
+    }
+  };
 }
 
 /** A view whose code is loaded when it is wanted. */

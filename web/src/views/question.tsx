@@ -60,7 +60,7 @@ export function QuestionCard(props: {
             <label class="field">
               <span>{each.options?.length ? "Or in your own words" : "Your answer"}</span>
               <input
-                type={each.isSecret ? "password" : "text"}
+                {...({ type: each.isSecret ? "password" : "text" } as object)}
                 autocomplete="off"
                 value={written[each.id] ?? ""}
                 onInput={(event) => {

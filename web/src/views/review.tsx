@@ -1,6 +1,6 @@
 // All changes of a turn or of the thread, file by file; lines are tapped, comments go as one message.
 
-import { useMemo, useState } from "preact/hooks";
+import { useEffect, useMemo, useState } from "preact/hooks";
 import type { JSX } from "preact";
 import { send } from "../composer/sending.ts";
 import { threads } from "../connection/runtime.ts";
@@ -10,7 +10,6 @@ import { phase, sayError, scopes } from "../state.ts";
 import { FileDiff, type FileView, filesOf, fileView, type Line } from "./diff.tsx";
 import { count, within } from "./format.ts";
 import { IconButton, Segmented, Strange } from "./parts.tsx";
-import { useEffect } from "preact/hooks";
 
 interface Comment {
   path: string;
@@ -94,6 +93,11 @@ export function ReviewView({ id }: { id: string }): JSX.Element {
   );
 }
 
+/** The caret goes to where a comment begins. */
+function focusNew(box: HTMLTextAreaElement | null): void {
+  if (box && !box.value) box.focus();
+}
+
 function same(a: Line, b: Line): boolean {
   return a.kind === b.kind && a.before === b.before && a.after === b.after;
 }
@@ -131,7 +135,7 @@ function Marks(props: {
             dir="auto"
             placeholder="Comment on this line"
             value={text}
-            ref={(each) => each && !each.value && each.focus()}
+            ref={focusNew}
             onInput={(event) => setText(event.currentTarget.value)}
           />
           <div class="answers-first">

@@ -2,6 +2,7 @@
 
 import type { JSX } from "preact";
 import { wake } from "../connection/runtime.ts";
+import { newer, reloadPage } from "../push/worker-registration.ts";
 import { identity, inbox, inboxKept, outdated, phase, phaseSince } from "../state.ts";
 import { ago, clock } from "./format.ts";
 import { now } from "./parts.tsx";
@@ -42,7 +43,17 @@ export function Banner(): JSX.Element | null {
     return (
       <div class="banner warn" role="alert">
         <span>The broker was changed: this page only shows until it is reloaded.</span>
-        <button type="button" class="button small" onClick={() => location.reload()}>
+        <button type="button" class="button small" onClick={() => void reloadPage()}>
+          Reload
+        </button>
+      </div>
+    );
+  }
+  if (newer.value) {
+    return (
+      <div class="banner">
+        <span>A newer version of this page is ready.</span>
+        <button type="button" class="button small" onClick={() => void reloadPage()}>
           Reload
         </button>
       </div>
