@@ -6,12 +6,15 @@ listener (`end_to_end/test_auth_native`). Both ask for `TOKEN` as capability tok
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Final
+from typing import Any, Final, Literal
 
 import attrs
 import trio
+
+from mux.access.authentication import Authenticator
+from mux.downstream.request import Peer, Services
 
 TOKEN: Final = "the-token"
 KEY: Final = "sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ=="
@@ -124,6 +127,20 @@ CASES: Final[dict[str, tuple[bytes, int, str]]] = {
     "an enormous head": (request("GET /healthz", "foo: " + "a" * 600_000), 431, ""),
 }
 """By name: a request, the status, and the body."""
+
+
+def peer(
+    kind: Literal["ws", "unix"],
+    authenticator: Authenticator,
+    address: str = "somebody",
+    *,
+    ready: Callable[[], bool] = lambda: True,
+    local: bool = False,
+    secure: bool = False,
+    **services: Any,
+) -> Peer:
+    """A connection to a broker that has these services."""
+    return Peer(kind, address, Services(authenticator, ready, **services), local, secure)
 
 
 @attrs.frozen

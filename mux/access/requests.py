@@ -8,6 +8,7 @@ Used by ``server``, for the requests, and by ``dispatcher`` as its ``ConnectionW
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable
 from typing import Final, TypeVar
@@ -16,8 +17,10 @@ import attrs
 import msgspec
 from msgspec import structs
 
+from mux.access.browser_pairing import BrowserPairing
 from mux.access.devices import Device, DeviceError, DeviceRegistry, digest_of, new_token
 from mux.access.pairing import TICKET_SECONDS, Pairing
+from mux.access.sessions import Sessions
 from mux.access.tickets import Wanted
 from mux.core.commands import AnswerOutside
 from mux.core.events import ClientAccessEnded, DeviceAccessEnded, DeviceRenamed
@@ -37,10 +40,12 @@ from mux.core.extension.devices import (
     ScopeParams,
 )
 from mux.core.extension.parts import Done
+from mux.core.extension.sessions import ShortToken
 from mux.core.policy.principal import ClientId, Principal
 from mux.core.protocol.scope import Scope
 from mux.dispatcher import Dispatcher
 from mux.errors import AppmuxError
+from mux.shells import DEFERRED
 
 LONGEST_LIFETIME: Final = 10 * 366 * 86_400.0
 """Seconds: ten years. A longer lifetime is a mistake in the unit, or means never."""
@@ -73,11 +78,17 @@ class DeviceRequests:
     revoked: Callable[[str], None]
     """Called with the id of a device that was revoked."""
     pairing: Pairing = attrs.field(init=False)
+    browsers: BrowserPairing = attrs.field(init=False)
+    sessions: Sessions = attrs.field(init=False)
     _live: dict[ClientId, tuple[str, str]] = attrs.field(factory=dict)
     """The id and the host of the device behind each connection of a device."""
 
     def __attrs_post_init__(self) -> None:
-        self.pairing = Pairing(self.registry, self.dispatcher.notify, self.record)
+        self.pairing = Pairing(
+            self.registry, self.dispatcher.notify, self.record, self._make_room_for
+        )
+        self.browsers = BrowserPairing(self.pairing)
+        self.sessions = Sessions(self.registry)
 
     # -- connections -------------------------------------------------------------------------------
 
@@ -134,7 +145,7 @@ class DeviceRequests:
                 self.pairing.confirm(asked.client, word.id, accept=word.accept)
                 return Done()
             case "mux/devices/list":
-                return Devices([self._shown(each) for each in self.registry])
+                return Devices([self._shown(each, actor) for each in self.registry])
             case "mux/devices/add":
                 return self._add(actor, _read(asked, AddParams))
             case "mux/devices/revoke":
@@ -144,13 +155,60 @@ class DeviceRequests:
             case "mux/devices/scope":
                 return self._limit(actor, _read(asked, ScopeParams))
             case _:
-                raise DeviceRequestError(f"nobody here answers `{asked.method}`")
+                return self._answer_session(asked, actor)
 
     def _begin(self, client: ClientId, actor: Principal, wanted: BeginParams) -> Begun:
         scopes, lifetime = _granted(wanted, actor), _lifetime(wanted)
-        grant = Wanted(wanted.kind, scopes, wanted.name, lifetime, actor.name)
-        ticket, text = self.pairing.begin(client, grant)
-        return Begun(ticket.id, text, TICKET_SECONDS, self.open_door)
+        grant = Wanted(wanted.kind, scopes, wanted.name, lifetime, actor.name, wanted.replaces)
+        lasts = wanted.ticket_seconds
+        if not 0 < lasts <= TICKET_SECONDS:
+            raise DeviceRequestError(f"a ticket lasts {TICKET_SECONDS:.0f} s at most")
+        ticket, text = self.pairing.begin(client, grant, lasts)
+        letters = self.browsers.letters.make(ticket) if wanted.letters else msgspec.UNSET
+        return Begun(ticket.id, text, lasts, self.open_door, letters)
+
+    def _make_room_for(self, name: str) -> None:
+        """Revoke the device whose place another takes; called when that one has come."""
+        with contextlib.suppress(DeviceError):
+            self._shut_out(self.registry.by_name(name))
+
+    # -- sessions ----------------------------------------------------------------------------------
+
+    def _answer_session(self, asked: AnswerOutside, actor: Principal) -> object:
+        match asked.method:
+            case "mux/session/token":
+                return self._token(actor)
+            case "mux/session/end":
+                return self._sign_out(asked, actor)
+            case "mux/session/prove":
+                raise DeviceRequestError("a browser proves who it is once, by its first message")
+            case _:
+                raise DeviceRequestError(f"nobody here answers `{asked.method}`")
+
+    def _token(self, actor: Principal) -> ShortToken:
+        device = self.registry.by_id(actor.device)
+        if device is None or not device.key:
+            raise DeviceRequestError(
+                "only a browser's session has tokens: you have one of your own"
+            )
+        return self.sessions.token_for(device.id)
+
+    def _sign_out(self, asked: AnswerOutside, actor: Principal) -> object:
+        if self.registry.by_id(actor.device) is None:
+            raise DeviceRequestError("only a paired device can end itself: you aren't one")
+        # The answer first: the end closes the connection that it goes to.
+        self.dispatcher.answered(asked, Done())
+        self.sign_out(actor)
+        return DEFERRED
+
+    def sign_out(self, actor: Principal) -> None:
+        """Revoke a device by its own wish. Raises ``DeviceRegistryError``."""
+        device = self.registry.by_id(actor.device)
+        if device is not None:
+            try:
+                self._shut_out(device)
+            finally:
+                self._record("device/left", device, actor)
 
     def _add(self, actor: Principal, wanted: AddParams) -> Added:
         """Add a device without pairing.
@@ -172,12 +230,19 @@ class DeviceRequests:
     def _revoke(self, actor: Principal, name: str) -> Revoked:
         device = self.registry.by_name(name)
         try:
+            closed = self._shut_out(device)
+        finally:
+            self._record("device/revoked", device, actor)
+        return Revoked(device.name, closed)
+
+    def _shut_out(self, device: Device) -> int:
+        """Revoke a device and close its connections. Return how many there were."""
+        try:
             self.registry.revoke(device)
         finally:
             closed = self._end(device, REVOKED)
             self.revoked(device.id)
-            self._record("device/revoked", device, actor)
-        return Revoked(device.name, closed)
+        return closed
 
     def _renamed(self, actor: Principal, wanted: RenameParams) -> DeviceShown:
         before = self.registry.by_name(wanted.name)
@@ -199,7 +264,7 @@ class DeviceRequests:
         self.changed()
         return Limited(**structs.asdict(self._shown(device)), closed=closed)
 
-    def _shown(self, device: Device) -> DeviceShown:
+    def _shown(self, device: Device, actor: Principal | None = None) -> DeviceShown:
         return DeviceShown(
             name=device.name,
             kind=device.kind,
@@ -210,6 +275,8 @@ class DeviceRequests:
             seen_at=device.seen,
             address=device.address,
             attached=len(self._clients_of(device)),
+            proof="key" if device.key else "token",
+            own=actor is not None and actor.device == device.id,
         )
 
     def _record(self, kind: str, device: Device, actor: Principal, **more: object) -> None:

@@ -215,6 +215,17 @@ class Push:
 
 
 @attrs.frozen
+class Web:
+    """The page for browsers: the names it is reached under, and its files."""
+
+    origins: tuple[str, ...] = _because(
+        "as https://NAME[:PORT]: where browsers reach this broker besides its listeners' addresses",
+        (),
+    )
+    files: Path | None = _because("a folder with a page of your own; unset: appmux's", None)
+
+
+@attrs.frozen
 class Notices:
     """Rules for pushing notices to devices: which, and when (see ``core.features.notices``)."""
 
@@ -263,6 +274,7 @@ class Config:
     push: Push = attrs.field(factory=Push)
     approvals: Policies = attrs.field(factory=Policies)
     notices: Notices = attrs.field(factory=Notices)
+    web: Web = attrs.field(factory=Web)
 
 
 @attrs.frozen

@@ -18,7 +18,7 @@ from mux.core.features import approval_list
 from mux.core.features.attention import FOCUS
 from mux.core.notifications import NotificationRouter
 from mux.core.policy.principal import ClientId
-from mux.core.policy.scopes import SCOPES, needed
+from mux.core.policy.scopes import NEED_NOTHING, SCOPES, needed
 from mux.core.protocol import jsonrpc
 from mux.core.protocol.jsonrpc import BadMessageError, ClientMessage
 from mux.core.protocol.methods import RequestRule, Route, request_rule
@@ -152,7 +152,7 @@ class ClientRouter:
         """Return the scope that the request needs; None if the client lacks it and got an error."""
         held = client.principal.scopes
         scope, reason = needed(message.method, message.params, self._held(client, message.method))
-        if scope in held or message.method == "initialize":
+        if scope in held or message.method in NEED_NOTHING:
             return scope
         has = sorted(held)
         text = f"`{message.method}`{reason} needs the scope `{scope}`; you have: {', '.join(has)}"

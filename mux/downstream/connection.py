@@ -129,7 +129,7 @@ class _Connection:
             with trio.move_on_after(CLOSE_DEADLINE):
                 await self._part()
             return
-        self.frames.limit = limit
+        self.frames.limit, self._reading = limit, trio.CancelScope()
         await self.attend(attrs.evolve(admission, rest=b""), principal, transport)
 
     async def attend(

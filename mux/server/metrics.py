@@ -32,7 +32,7 @@ from mux.core.features.notice_escalation import REASONS
 from mux.core.features.server_requests import LATE
 from mux.core.figures import Figures, figures
 from mux.dispatcher import Dispatcher
-from mux.downstream.routes import Exposition
+from mux.downstream.request import Exposition
 from mux.push.queue import State as Push
 from mux.push.sender import Pushes
 from mux.server import stderr

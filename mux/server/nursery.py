@@ -48,8 +48,10 @@ from mux.config.model import Config
 from mux.core.state import app_server
 from mux.dispatcher import Dispatcher
 from mux.downstream import connection, listener
+from mux.downstream.challenge import Challenger
 from mux.downstream.listener import Listener
-from mux.downstream.routes import Exposition, admit
+from mux.downstream.request import Exposition, Peer, Services
+from mux.downstream.routes import admit
 from mux.downstream.streams import Accepted
 from mux.downstream.tls import Certificate
 from mux.downstream.unauthenticated import Place, Unauthenticated
@@ -59,6 +61,7 @@ from mux.notices.lock_screen import LockScreen
 from mux.notices.requests import NoticeRequests
 from mux.server import systemd_notify
 from mux.server.journal_reads import JournalReads
+from mux.server.late_web import LateWeb
 from mux.server.requests import OutsideRequests
 from mux.server.terminal import Terminal
 from mux.storage.audit_log import Audit
@@ -123,6 +126,8 @@ class RunningServer:
     throttle: LoginThrottle
     unauthenticated: Unauthenticated = attrs.field(factory=Unauthenticated)
     terminal: Terminal = attrs.field(factory=Terminal.at_start)
+    services: Services = attrs.field(init=False)
+    _challenger: Challenger = attrs.field(init=False)
     _metrics: Metrics | None = None
     _stop: trio.Event = attrs.field(factory=trio.Event)
     _changed: trio.Event = attrs.field(factory=trio.Event)
@@ -130,6 +135,20 @@ class RunningServer:
     _served: trio.Event = attrs.field(factory=trio.Event)
     _signal: signal.Signals | None = None
     _given_up: str | None = None
+
+    def __attrs_post_init__(self) -> None:
+        self._challenger = Challenger(self.access.sessions, self.throttle)
+        self.services = Services(
+            self.authenticator,
+            self.ready,
+            metrics=self._expose,
+            pairing=self.access.pairing,
+            decide=LockScreen(self.notices.delivery).decide,
+            throttle=self.throttle,
+            sessions=self.access.sessions,
+            web=LateWeb(self.access, self.throttle, self.config.web.files),
+            origins=frozenset(self.config.web.origins),
+        )
 
     async def run(self) -> None:
         """Serve until told to stop or the app-server ends, then stop in order."""
@@ -197,25 +216,17 @@ class RunningServer:
             upstream.cancel_scope.cancel()
 
     async def _attend(self, each: Listener, stream: Accepted, address: str, place: Place) -> None:
-        def asked() -> None:
-            place.asked = True
-
-        admission = await admit(
-            stream,
+        peer = Peer(
             each.kind,
-            self.authenticator,
             address,
-            ready=self.ready,
-            metrics=self._expose,
-            pairing=self.access.pairing,
-            decide=LockScreen(self.notices.delivery).decide,
-            failures=self.throttle,
+            self.services,
             local=each.local,
-            asked=asked,
+            secure=each.certificate is not None,
+            place=place,
         )
+        admission = await admit(stream, peer)
         if admission is None:
             return
-        self.unauthenticated.known(place)
         self._serving += 1
         try:
             await connection.serve(
@@ -225,6 +236,8 @@ class RunningServer:
                 self.dispatcher,
                 message_bytes=self.config.limits.message_bytes,
                 outbox_bytes=self.config.limits.outbox_bytes,
+                challenger=self._challenger,
+                known=partial(self.unauthenticated.known, place),
             )
         finally:
             self._serving -= 1

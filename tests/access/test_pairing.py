@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from msgspec import to_builtins
 from structlog.testing import capture_logs
 
-from mux.access import pairing
+from mux.access import pairing, replies
 from mux.access.devices import DeviceError, DeviceRegistry, DeviceRegistryError, open_registry
 from mux.access.pairing import Pairing, PairingError
 from mux.access.replies import Reply
@@ -254,7 +254,7 @@ async def test_each_refusal_says_what_to_do(
     }
     await desk.send(b"")
     assert refused(desk.replies[-1]) == (400, malformed)
-    assert refused(pairing.malformed("why")) == (400, {"error": "malformed", "message": "why"})
+    assert refused(replies.malformed("why")) == (400, {"error": "malformed", "message": "why"})
     await desk.send({"ticket": "x"})
     unknown = {"error": "unknown-ticket", "message": "no such ticket"}
     assert refused(desk.replies[-1]) == (401, unknown)
@@ -273,7 +273,7 @@ async def test_each_refusal_says_what_to_do(
     message = "the pairing was called off: ask for a new ticket"
     assert refused(desk.replies[-1]) == (410, {"error": "called-off", "message": message})
     message = "too many wrong attempts with this ticket, or by this device: ask for a new ticket"
-    assert refused(pairing.too_many()) == (429, {"error": "too-many", "message": message})
+    assert refused(replies.too_many()) == (429, {"error": "too-many", "message": message})
     assert {reply.whose for reply in desk.replies} == {""}
 
 

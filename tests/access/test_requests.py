@@ -16,7 +16,6 @@ from msgspec import to_builtins
 
 from mux.access.devices import Device, DeviceError, DeviceRegistry, digest_of, open_registry
 from mux.access.pairing import TICKET_SECONDS
-from mux.access.tickets import Wanted
 from mux.access.requests import (
     CHANGED,
     LONGEST_LIFETIME,
@@ -24,6 +23,7 @@ from mux.access.requests import (
     DeviceRequestError,
     DeviceRequests,
 )
+from mux.access.tickets import Wanted
 from mux.core.broker import Broker
 from mux.core.commands import AnswerOutside
 from mux.core.events import DeviceAccessEnded, Event
@@ -400,4 +400,6 @@ async def test_the_list_tells_a_device_as_it_stands_in_the_book(gate: Gate) -> N
         "seenAt": None,
         "address": None,
         "attached": 0,
+        "proof": "token",
+        "self": False,
     }

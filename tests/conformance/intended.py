@@ -211,6 +211,9 @@ INTENDED: Final[Mapping[str, Intended]] = {
         elsewhere=f"{_END}/test_lag.py"
         "::test_one_of_three_stops_reading_while_100_000_notifications_stream"
     ),
+    "pages": Intended(
+        elsewhere=f"{_END}/test_browser.py::test_the_smallest_page_is_paired_by_a_link_and_attaches"
+    ),
     "http": Intended(
         elsewhere="tests/downstream/test_routes.py::test_a_head_that_never_ends_is_given_up",
     ),

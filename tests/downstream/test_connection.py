@@ -23,7 +23,7 @@ from mux.core.policy.principal import Principal
 from mux.core.state.app_server import Introduction
 from mux.dispatcher import ClientPort, Dispatcher
 from mux.downstream import connection
-from mux.downstream.routes import AcceptedUpgrade
+from mux.downstream.request import AcceptedUpgrade
 from mux.downstream.streams import Patient
 from mux.downstream.websocket import FrameReader
 from tests.end_to_end.frames import CLOSE, CONTINUATION, PING, PONG, TEXT, frame

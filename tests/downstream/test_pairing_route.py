@@ -17,12 +17,12 @@ from msgspec import to_builtins
 from mux.access.authentication import open_auth
 from mux.access.devices import DeviceRegistry, open_registry
 from mux.access.pairing import ASKED, ENDED, TOLD_AGAIN, Pairing
-from mux.access.tickets import Wanted
 from mux.access.throttle import TOO_MANY, LoginThrottle
+from mux.access.tickets import Wanted
 from mux.config.model import Auth
 from mux.downstream.routes import admit
 from tests import knocks
-from tests.knocks import UPGRADE, Reply, request
+from tests.knocks import UPGRADE, Reply, peer, request
 
 DEVICES = Auth(mode="device-token")
 WANTED = Wanted("paired", frozenset({"observe"}))
@@ -61,12 +61,13 @@ class Porch:
     async def knock(self, stream: trio.abc.HalfCloseableStream) -> None:
         admission = await admit(
             stream,
-            "ws",
-            open_auth(DEVICES, self.book.by_token),
-            "10.0.0.7:5",
-            ready=lambda: True,
-            pairing=self.pairing,
-            failures=self.failures,
+            peer(
+                "ws",
+                open_auth(DEVICES, self.book.by_token),
+                "10.0.0.7:5",
+                pairing=self.pairing,
+                throttle=self.failures,
+            ),
         )
         if admission is not None:
             await stream.send_all(b"HTTP/1.1 101 Switching Protocols\r\n\r\n")

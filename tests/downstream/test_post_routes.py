@@ -17,8 +17,8 @@ from structlog.testing import capture_logs
 from mux.access.devices import open_registry
 from mux.access.pairing import Pairing
 from mux.access.replies import Reply
-from mux.access.tickets import Wanted
 from mux.access.throttle import FREE, TOO_MANY, LoginThrottle
+from mux.access.tickets import Wanted
 from mux.core.extension.devices import Outcome
 from mux.downstream import post_routes
 from mux.downstream.http import RequestHead, read_head

@@ -332,6 +332,8 @@ async def connect(
     resource: str,
     headers: Sequence[tuple[str, str]] = (),
     queue: int = RECEIVE_QUEUE,
+    *,
+    subprotocols: Sequence[str] | None = None,
 ) -> AsyncIterator[Peer]:
     """A client over a stream that is open. Raises what trio-websocket raises when refused.
 
@@ -346,6 +348,7 @@ async def connect(
                     stream,
                     host,
                     resource,
+                    subprotocols=subprotocols,
                     extra_headers=[(name.encode(), value.encode()) for name, value in headers],
                     message_queue_size=queue,
                     max_message_size=MAX_FRAME_BYTES,

@@ -21,6 +21,7 @@ import trio
 from mux.core.extension import catalog
 from mux.demo.scripted_model import Hold, Run, Say, Scripted
 from tests.end_to_end.brokered import brokered
+from tests.end_to_end.browsers import Browser, origin_of
 from tests.end_to_end.devices import DEVICES_ONLY, pair, post
 from tests.end_to_end.native import Native
 from tests.end_to_end.peer import Json, Peer, connect_unix, connect_ws
@@ -35,7 +36,8 @@ class Stage:
     """A broker with two clients that know it: `operator`, who may everything; `guest` observes.
 
     Both hear what happens; `posted` holds the bodies of `POST /v1/pair`, by part of the schema,
-    `queued` what was told of turns that were queued.
+    `queued` what was told of turns that were queued, `sessions` the bodies of `POST /v1/session`,
+    and `browsers` those that came.
     """
 
     broker: Native
@@ -43,6 +45,8 @@ class Stage:
     guest: Peer
     posted: list[tuple[str, Json]] = attrs.field(factory=list)
     queued: list[Json] = attrs.field(factory=list)
+    sessions: list[tuple[str, Json]] = attrs.field(factory=list)
+    browsers: list[Peer] = attrs.field(factory=list)
 
     async def play(self, method: str) -> Any:
         """The real answer to the example of a method."""
@@ -157,6 +161,20 @@ async def _of_a_device(on: Stage, method: str, params: Json) -> Any:
     return await on.operator.request(method, params | {"name": name} | again)
 
 
+async def _of_a_session(on: Stage, method: str, params: Json) -> Any:
+    """A browser is paired by its key, proves who it is, and asks; of another key it is refused."""
+    browser = Browser(origin_of(on.broker))
+    on.sessions.append(("paired", await browser.pair(on.operator, "observe", name=method)))
+    begun = await on.operator.request("mux/pairing/begin", {"scopes": ["observe"]})
+    body = example(catalog.SHAPES["session"])["request"] | {"ticket": begun["ticket"]}
+    on.sessions.append(("request", body))
+    async with browser.connect() as peer:
+        on.browsers.append(peer)
+        if method == "mux/session/prove":
+            return peer.hello
+        return await peer.request(method, params)
+
+
 async def _of_notices(on: Stage, method: str, params: Json) -> Any:
     """A push is made (for a service that isn't there) of an approval that nobody looks at."""
     await on.operator.request("mux/focus", {"threadId": None})
@@ -203,4 +221,7 @@ PLAYS: Final[dict[str, Play]] = {
     "mux/devices/revoke": _of_a_device,
     "mux/devices/rename": _of_a_device,
     "mux/devices/scope": _of_a_device,
+    "mux/session/prove": _of_a_session,
+    "mux/session/token": _of_a_session,
+    "mux/session/end": _of_a_session,
 }

@@ -18,11 +18,14 @@ async def test_every_example_is_what_the_broker_does() -> None:
     async with stage() as on:
         for method in catalog.METHODS:
             found += faults(method, "result", await on.play(method))
-        heard = [message for peer in (on.operator, on.guest) for message in ours(peer)]
+        heard = [
+            message for peer in (on.operator, on.guest, *on.browsers) for message in ours(peer)
+        ]
         for message in heard:
             found += faults(message["method"], "params", message["params"])
         found += welcome(on)
         found += [wrong for part, body in on.posted for wrong in faults("pair", part, body)]
+        found += [wrong for part, body in on.sessions for wrong in faults("session", part, body)]
         found += [wrong for answer in on.queued for wrong in faults("turn.start", "queued", answer)]
         assert {part for part, _ in on.posted} == {"request", "paired", "refused"}
         with pytest.raises(RpcError) as refused:

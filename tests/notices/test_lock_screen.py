@@ -102,12 +102,13 @@ async def test_wrong_tickets_of_one_address_keep_nobody_from_answering(
     async def at_the_door(stream: trio.abc.HalfCloseableStream) -> None:
         assert not await admit(
             stream,
-            "ws",
-            open_auth(Auth(mode="device-token")),
-            "127.0.0.1:5",
-            ready=lambda: True,
-            decide=desk.lockscreen.decide,
-            failures=failures,
+            knocks.peer(
+                "ws",
+                open_auth(Auth(mode="device-token")),
+                "127.0.0.1:5",
+                decide=desk.lockscreen.decide,
+                throttle=failures,
+            ),
         )
 
     async with trio.open_nursery() as nursery:

@@ -21,7 +21,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from mux.access.authentication import Authenticator, open_auth
 from mux.config.model import Auth
-from mux.downstream.routes import Exposition, admit
+from mux.downstream.request import Exposition
+from mux.downstream.routes import admit
 from mux.storage.timings import BOUNDS, Histogram
 from tests import jwts, knocks
 
@@ -55,7 +56,7 @@ async def _ask(
 
         async def answer() -> None:
             who = _authenticator(where)
-            await admit(near, kind, who, address, ready=bool, metrics=expose)
+            await admit(near, knocks.peer(kind, who, address, metrics=expose))
 
         nursery.start_soon(answer)
         reply = await knocks.ask(far, sent)

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from mux.core.extension import approvals, devices, following, notices, queue, runtime
+from mux.core.extension import (
+    approvals,
+    devices,
+    following,
+    notices,
+    queue,
+    runtime,
+    sessions,
+)
 from mux.core.extension.parts import Described
 
 METHODS: dict[str, Described] = {
@@ -12,6 +20,7 @@ METHODS: dict[str, Described] = {
     **queue.METHODS,
     **devices.METHODS,
     **notices.METHODS,
+    **sessions.METHODS,
 }
 """The requests that the broker answers itself."""
 
@@ -21,8 +30,14 @@ NOTIFICATIONS: dict[str, Described] = {
     **approvals.NOTIFICATIONS,
     **queue.NOTIFICATIONS,
     **devices.NOTIFICATIONS,
+    **sessions.NOTIFICATIONS,
 }
 """What the broker tells by itself."""
 
-SHAPES: dict[str, Described] = {**runtime.SHAPES, **queue.SHAPES, **devices.SHAPES}
+SHAPES: dict[str, Described] = {
+    **runtime.SHAPES,
+    **queue.SHAPES,
+    **devices.SHAPES,
+    **sessions.SHAPES,
+}
 """What stands elsewhere: in ``initialize``, in errors, beside ``method``, in HTTP bodies."""

@@ -26,18 +26,29 @@ class Grant(msgspec.Struct, rename="camel"):
 
 
 class BeginParams(Grant, rename="camel"):
-    """What the device gets that comes with the ticket."""
+    """What the device gets that comes with the ticket. ``letters``: eight of them as well.
+
+    ``ticketSeconds``: how long the ticket lasts, 300 at most. ``replaces``: the device takes the
+    place of the one of that name, which is shut out when it comes.
+    """
 
     kind: Literal["paired", "invite"] = "paired"
+    letters: bool = False
+    ticket_seconds: float = 300.0
+    replaces: bool = False
 
 
 class Begun(msgspec.Struct, rename="camel"):
-    """A ticket of one use. ``openDoor``: a WebSocket listener asks nobody for a token."""
+    """A ticket of one use. ``openDoor``: a WebSocket listener asks nobody for a token.
+
+    ``letters`` stand for the ticket, for who can't open a link; those made before hold no more.
+    """
 
     id: int
     ticket: str
     expires_in_seconds: float
     open_door: bool
+    letters: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class Confirm(msgspec.Struct):
@@ -110,7 +121,8 @@ class ScopeParams(Named):
 class DeviceShown(msgspec.Struct, rename="camel"):
     """A device. Moments are Unix seconds; ``expiresAt`` null: never; ``seenAt`` null: not yet.
 
-    ``attached``: its connections now; ``address``: where it was seen last.
+    ``attached``: its connections now; ``address``: where it was seen last; ``proof``: by what it
+    is let in, a ``key`` being a browser's; ``self``: true of the one that asks.
     """
 
     name: str
@@ -122,6 +134,8 @@ class DeviceShown(msgspec.Struct, rename="camel"):
     seen_at: float | None
     address: str | None
     attached: int
+    proof: Literal["token", "key"]
+    own: bool = msgspec.field(name="self")
 
 
 class Devices(msgspec.Struct):
@@ -203,6 +217,8 @@ _SHOWN = DeviceShown(
     seen_at=1790000060.5,
     address="192.0.2.7",
     attached=1,
+    proof="token",
+    own=False,
 )
 
 METHODS: dict[str, Described] = {
@@ -228,6 +244,8 @@ METHODS: dict[str, Described] = {
             seen_at=None,
             address=None,
             attached=0,
+            proof="token",
+            own=False,
             token=_TOKEN,
         ),
     ),
@@ -252,6 +270,8 @@ METHODS: dict[str, Described] = {
             seen_at=1790000060.5,
             address="192.0.2.7",
             attached=0,
+            proof="token",
+            own=False,
             closed=1,
         ),
     ),

@@ -113,6 +113,11 @@ _WHO = {
 }
 
 METHODS: dict[str, Described] = {
+    "mux/session/prove": method(
+        "A browser's answer to its challenge: the first message that it sends.",
+        Proof("8c1f6f0b52a7d3e4", "…"),
+        Proven(**_WHO, host="desk", version="1.0", token=_TOKEN),  # type: ignore[arg-type]
+    ),
     "mux/session/token": method(
         "A token of ten minutes for a browser's plain requests.", Nothing(), _TOKEN
     ),
@@ -139,12 +144,8 @@ SHAPES: dict[str, Described] = {
             "paired": SessionPaired(**_WHO),  # type: ignore[arg-type]
         },
     ),
-    "session.proof": Described(
-        "A browser's answer to its challenge, and what that is answered.",
-        {
-            "params": Proof("8c1f6f0b52a7d3e4", "…"),
-            "result": Proven(**_WHO, host="desk", version="1.0", token=_TOKEN),  # type: ignore[arg-type]
-            "errorData": NotProven("wrong-signature"),
-        },
+    "session.refused": Described(
+        "Error -32020: the challenge wasn't answered rightly.",
+        {"data": NotProven("wrong-signature")},
     ),
 }

@@ -37,7 +37,8 @@ _OBSERVE = """
     modelProvider/capabilities/read permissionProfile/list
     mux/approvals/list mux/focus mux/notices/list mux/notices/read mux/notices/settings/read
     mux/notices/settings/write mux/notices/snooze mux/notices/test mux/presence/read mux/push/list
-    mux/push/register mux/push/unregister mux/queue/list mux/replay mux/status
+    mux/push/register mux/push/unregister mux/queue/list mux/replay mux/session/end
+    mux/session/prove mux/session/token mux/status
     plugin/installed plugin/list plugin/read plugin/search plugin/skill/read
     project/list project/read server/diagnostics skills/list thread/attachment/list
     thread/attachmentOwner/list thread/backgroundTerminals/list thread/goal/get thread/items/list
@@ -99,6 +100,12 @@ SCOPES: dict[str, Scope] = {
     **dict.fromkeys(_APPROVE.split(), "approve"),
     **dict.fromkeys(_ADMIN.split(), "admin"),
 }
+
+
+NEED_NOTHING: frozenset[str] = frozenset(
+    {"initialize", "mux/session/end", "mux/session/prove", "mux/session/token"}
+)
+"""Requests about the asker's own connection or device alone: they need no scope of their own."""
 
 
 def _thread(fields: thread_overrides.Fields) -> str | None:

@@ -1,0 +1,40 @@
+"""The web's application, loaded when the first request for it comes.
+
+Its libraries take a fifth of a second, which a thread spends: no message waits for them.
+"""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import attrs
+import trio
+
+from mux.access.requests import DeviceRequests
+from mux.access.throttle import LoginThrottle
+from mux.downstream.request import Request
+
+if TYPE_CHECKING:
+    from mux.web.application import Application
+
+
+@attrs.define(eq=False, repr=False)
+class LateWeb:
+    """Stands for the application, before and after it is loaded."""
+
+    devices: DeviceRequests
+    throttle: LoginThrottle
+    files: Path | None
+    _application: Application | None = None
+
+    async def serve(self, request: Request) -> bool:
+        """Answer one request. Return whether another may follow on the connection."""
+        if self._application is None:
+            await trio.to_thread.run_sync(importlib.import_module, "mux.web.application")
+            from mux.web.application import build  # noqa: PLC0415 (as above)
+
+            if self._application is None:  # another request may have been quicker
+                self._application = build(self.devices, self.throttle, self.files)
+        return await self._application.serve(request)

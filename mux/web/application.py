@@ -1,0 +1,58 @@
+"""The application behind the adapter: which path is answered by what."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from pathlib import Path
+from typing import Final
+
+import attrs
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request as WebRequest
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Route
+
+from mux.access.requests import DeviceRequests
+from mux.access.throttle import LoginThrottle
+from mux.downstream.request import Request
+from mux.web import adapter, headers
+from mux.web.files import PageFiles
+from mux.web.session import SessionRoutes
+
+SHARE_LOST: Final = "/#share-lost"
+"""Where the share sheet leads if no worker runs that could keep what was shared."""
+
+
+@attrs.frozen
+class Application:
+    """Answers plain requests of one broker."""
+
+    _app: adapter.App
+
+    async def serve(self, request: Request) -> bool:
+        """Answer one request. Return whether another may follow on the connection."""
+        return await adapter.serve(self._app, request)
+
+
+def build(devices: DeviceRequests, throttle: LoginThrottle, files: Path | None) -> Application:
+    """Make the application of a broker. ``files``: the page's, if not those of the package."""
+    session, page = SessionRoutes(devices, throttle), PageFiles(files)
+    routes = [
+        Route("/v1/session", session.pair, methods=["POST"]),
+        Route("/v1/session", session.read, methods=["GET"]),
+        Route("/v1/session", session.end, methods=["DELETE"]),
+        Route("/v1/{rest:path}", _nothing),
+        Route("/share", _share, methods=["POST"]),
+        Route("/{path:path}", page.answer, methods=["GET"]),
+    ]
+    app = Starlette(routes=routes)
+    return Application(headers.secured(app))
+
+
+async def _nothing(_request: WebRequest) -> Response:
+    raise HTTPException(HTTPStatus.NOT_FOUND)
+
+
+async def _share(_request: WebRequest) -> Response:
+    return RedirectResponse(SHARE_LOST, HTTPStatus.SEE_OTHER)

@@ -1,0 +1,95 @@
+"""``/v1/session``: a browser is paired (POST), asks who it is (GET), and signs out (DELETE)."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Final
+
+import attrs
+import msgspec
+import structlog
+from starlette.requests import Request
+from starlette.responses import Response
+
+from mux.access.authentication import AuthError
+from mux.access.replies import Reply, malformed, too_many
+from mux.access.requests import DeviceRequests
+from mux.access.throttle import LoginThrottle
+from mux.core.policy.principal import Principal
+from mux.downstream.http import hold_back
+from mux.web.body import TooLongError, read
+from mux.web.limits import BODY_BYTES
+
+JSON: Final = "application/json"
+
+log = structlog.get_logger()
+
+
+class Unauthorized(msgspec.Struct):
+    """401: the token isn't good (any more)."""
+
+    message: str
+    error: str = "unauthorized"
+
+
+@attrs.frozen
+class SessionRoutes:
+    """Answers for one broker."""
+
+    devices: DeviceRequests
+    throttle: LoginThrottle
+
+    async def pair(self, request: Request) -> Response:
+        """Redeem a ticket or letters for the browser's key."""
+        address = address_of(request)
+        try:
+            body = await read(request, BODY_BYTES)
+        except TooLongError as wrong:
+            reply = malformed(str(wrong))
+        else:
+            reply = await self.devices.browsers.redeem(body, address)
+        counted = await hold_back(reply.status, self.throttle, address, reply.whose)
+        if counted is not None and counted.too_many:
+            reply = too_many()
+        return _json(reply)
+
+    async def read(self, request: Request) -> Response:
+        """Tell a browser who it is here."""
+        principal = await self._principal(request)
+        if isinstance(principal, Response):
+            return principal
+        who = self.devices.sessions.describe(principal)
+        return Response(msgspec.json.encode(who), media_type=JSON)
+
+    async def end(self, request: Request) -> Response:
+        """Sign a browser out."""
+        principal = await self._principal(request)
+        if isinstance(principal, Response):
+            return principal
+        self.devices.sign_out(principal)
+        return Response(status_code=HTTPStatus.NO_CONTENT)
+
+    async def _principal(self, request: Request) -> Principal | Response:
+        authorization = request.headers.get("authorization")
+        try:
+            return self.devices.sessions.authenticate(
+                None if authorization is None else authorization.encode("latin-1")
+            )
+        except AuthError as refused:
+            address = address_of(request)
+            await hold_back(HTTPStatus.UNAUTHORIZED, self.throttle, address, refused.whose)
+            body = msgspec.json.encode(Unauthorized(str(refused)))
+            headers = {"www-authenticate": "Bearer"}
+            return Response(body, HTTPStatus.UNAUTHORIZED, headers, JSON)
+
+
+def address_of(request: Request) -> str:
+    """Return the peer's name, as logs and the throttle have it."""
+    from mux.web.adapter import REQUEST  # noqa: PLC0415
+
+    address: str = request.scope[REQUEST].peer.address
+    return address
+
+
+def _json(reply: Reply) -> Response:
+    return Response(reply.body, reply.status, media_type=JSON)
