@@ -29,10 +29,19 @@ function App({ ticket }: { ticket: Pairing["by"] | null }): JSX.Element {
   const [other, setOther] = useState(ticket);
   const known = device.value;
   useEffect(() => {
+    // A link that is opened while the page is open changes nothing but the fragment.
+    const look = (): void => {
+      const found = takeTicket();
+      if (found) setOther(found);
+    };
+    addEventListener("hashchange", look);
+    return () => removeEventListener("hashchange", look);
+  }, []);
+  useEffect(() => {
     document.body.classList.toggle("paired", !!known);
   }, [known]);
   if (known === undefined) return <main class="boot" />;
-  if (known === null) return <PairView by={other} />;
+  if (known === null) return <PairView key={JSON.stringify(other)} by={other} onPaired={() => setOther(null)} />;
   if (other) return <BecomeView by={other} onStay={() => setOther(null)} />;
   const at = route.value;
   return (
@@ -102,14 +111,22 @@ function followNotice(): void {
     .catch(sayError);
 }
 
+/** The ticket in the address, which is taken out of it at once. */
+function takeTicket(): Pairing["by"] | null {
+  const ticket = readInvitation(location.hash);
+  if (ticket) history.replaceState(null, "", location.pathname + location.search);
+  return ticket;
+}
+
 async function begin(): Promise<void> {
   applySettings();
-  const ticket = readInvitation(location.hash);
-  if (ticket || location.hash) history.replaceState(null, "", location.pathname + location.search);
+  const ticket = takeTicket();
   startRouting();
   const known: Device | undefined = await thisDevice();
   device.value = known ?? null;
-  render(<App ticket={ticket} />, document.getElementById("app")!);
+  const root = document.getElementById("app")!;
+  root.replaceChildren();
+  render(<App ticket={ticket} />, root);
   effect(showCount);
   effect(followNotice);
   if (known) void start(known);

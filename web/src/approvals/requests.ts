@@ -52,14 +52,20 @@ export interface Choice {
 }
 
 export function takeRequest(said: any, now: number): Request {
-  const { ageSeconds, ...rest } = said;
+  const { ageSeconds, item, ...rest } = said;
+  const { params } = said;
   return {
     ...rest,
     since: now - 1000 * ageSeconds,
+    turnId: said.turnId ?? params.turnId ?? null,
+    itemId: said.itemId ?? params.itemId ?? null,
+    reason: said.reason ?? params.reason ?? null,
+    command: said.command ?? params.command ?? null,
+    cwd: said.cwd ?? params.cwd ?? null,
     files: said.files ?? [],
     risks: said.risks ?? [],
     votes: said.votes ?? [],
-    choices: said.choices ?? [],
+    choices: said.choices ?? params.availableDecisions ?? [],
   };
 }
 

@@ -41,6 +41,8 @@ export class FollowedThread {
   loading = signal(false);
   trouble = signal("");
   lastOpened = 0;
+  /** What takes in messages while a snapshot is being read; the old state is shown meanwhile. */
+  next: ThreadState | null = null;
   followed = false;
   joining = false;
   #items = new Map<string, Signal<number>>();
@@ -125,7 +127,8 @@ export class Threads {
   #take(message: Message, threads: Set<FollowedThread>, items: Map<Item, FollowedThread>): void {
     const id = threadOf(message);
     const thread = id === undefined ? undefined : this.#all.get(id);
-    if (thread?.followed) {
+    if (thread?.next) apply(thread.next, message);
+    else if (thread?.followed) {
       const changed = apply(thread.state, message);
       if (changed === true) threads.add(thread);
       else if (changed) items.set(changed, thread);
@@ -218,11 +221,7 @@ export class Threads {
     this.flush();
     const state = emptyThread(id);
     const before = thread.state;
-    // What comes from here on is taken in by the new state; the old one is shown until it is whole.
-    const hearing = new FollowedThread(id);
-    hearing.state = state;
-    hearing.followed = true;
-    this.#all.set(id, hearing);
+    thread.next = state;
     try {
       const [items, turns] = await Promise.all([
         page<ThreadItemEntry>(rpc, "thread/items/list", { threadId: id, limit: PAGE }),
@@ -239,7 +238,7 @@ export class Threads {
       });
       state.decisions = new Map([...before.decisions, ...state.decisions]);
     } finally {
-      this.#all.set(id, thread);
+      thread.next = null;
     }
     thread.state = state;
     thread.followed = true;

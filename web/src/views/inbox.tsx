@@ -228,10 +228,14 @@ function NeedSubject({ need }: { need: Need }): JSX.Element | null {
     const added = need.files.reduce((sum, each) => sum + each.added, 0);
     const removed = need.files.reduce((sum, each) => sum + each.removed, 0);
     return (
-      <span class="row-line">
-        <Strange text={shortPath(first!.path)} />
-        {rest.length > 0 && ` and ${count(rest.length, "more file")}`}{" "}
-        <span class="added">+{added}</span> <span class="removed">−{removed}</span>
+      <span class="row-files">
+        <span class="row-line">
+          <Strange text={shortPath(first!.path)} />
+          {rest.length > 0 && ` and ${count(rest.length, "more file")}`}
+        </span>
+        <span class="counts">
+          <span class="added">+{added}</span> <span class="removed">−{removed}</span>
+        </span>
       </span>
     );
   }

@@ -19,7 +19,12 @@ import { defaultName, standalone } from "./platform.ts";
 
 const Scanner = lazy(async () => (await import("./scanner.tsx")).Scanner);
 
-export function PairView({ by }: { by: Pairing["by"] | null }): JSX.Element {
+export function PairView(props: {
+  by: Pairing["by"] | null;
+  /** The ticket has been used up. */
+  onPaired: () => void;
+}): JSX.Element {
+  const { by } = props;
   const [pairing, setPairing] = useState<Pairing | null>(null);
   const [trouble, setTrouble] = useState("");
   const [scanning, setScanning] = useState(false);
@@ -31,6 +36,7 @@ export function PairView({ by }: { by: Pairing["by"] | null }): JSX.Element {
     setPairing(under);
     try {
       const device: Device = await awaitPairing(under, abort.current.signal);
+      props.onPaired();
       await start(device);
     } catch (failure) {
       if (abort.current.signal.aborted) return;

@@ -21,7 +21,7 @@ setInterval(() => {
 
 const PATHS: Record<string, string> = {
   back: "M15 5l-7 7 7 7",
-  more: "M12 6h.01M12 12h.01M12 18h.01",
+  more: "M12 5.5v.8M12 11.600v.8M12 17.700v.8",
   plus: "M12 5v14M5 12h14",
   send: "M12 19V5M6 11l6-6 6 6",
   stop: "M8 8h8v8H8z",

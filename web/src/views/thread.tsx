@@ -64,7 +64,7 @@ export function ThreadView({ id }: { id: string }): JSX.Element {
         <IconButton icon="more" label="Menu of this thread" onClick={() => setMenu(true)} />
       </header>
       <Banner />
-      <Timeline thread={thread} version={version} />
+      <Timeline thread={thread} version={version} asks={asks.length > 0} />
       <div class="dock">
         {asks.map((each) => (
           <ApprovalCard key={each.id} request={each} />
@@ -79,7 +79,8 @@ export function ThreadView({ id }: { id: string }): JSX.Element {
   );
 }
 
-function Timeline({ thread, version }: { thread: FollowedThread; version: number }): JSX.Element {
+function Timeline(props: { thread: FollowedThread; version: number; asks: boolean }): JSX.Element {
+  const { thread, version, asks } = props;
   const { state } = thread;
   const scroller = useRef<HTMLDivElement>(null);
   const content = useRef<HTMLDivElement>(null);
@@ -140,7 +141,7 @@ function Timeline({ thread, version }: { thread: FollowedThread; version: number
       >
         <div class="timeline-content" ref={content}>
           <Start thread={thread} />
-          <Turns thread={thread} version={version} />
+          <Turns thread={thread} version={version} asks={asks} />
         </div>
       </div>
       {fresh > 0 && (
@@ -187,14 +188,15 @@ function Start({ thread }: { thread: FollowedThread }): JSX.Element | null {
   return <p class="quiet centered begun">The beginning</p>;
 }
 
-function Turns({ thread, version }: { thread: FollowedThread; version: number }): JSX.Element {
+function Turns(props: { thread: FollowedThread; version: number; asks: boolean }): JSX.Element {
+  const { thread, version, asks } = props;
   const { state } = thread;
   const who = authors(thread, version);
   const parts: JSX.Element[] = [];
   let turn: string | null = null;
   const close = (): void => {
     const found = turn === null ? undefined : state.turns.get(turn);
-    if (found) parts.push(<TurnFoot key={`end/${found.id}`} turn={found} version={found.version} />);
+    if (found) parts.push(<TurnFoot key={`end/${found.id}`} turn={found} version={found.version} asks={asks} />);
   };
   for (const id of state.order) {
     const item = state.items.get(id)!;
@@ -225,7 +227,7 @@ function Turns({ thread, version }: { thread: FollowedThread; version: number })
 
 const STEPS = { completed: "check", inProgress: "right", pending: "" } as const;
 
-function TurnFoot({ turn }: { turn: TurnState; version: number }): JSX.Element {
+function TurnFoot({ turn, asks }: { turn: TurnState; version: number; asks: boolean }): JSX.Element {
   const running = turn.status === "inProgress";
   return (
     <footer class={`turn-foot ${turn.status}`}>
@@ -244,17 +246,18 @@ function TurnFoot({ turn }: { turn: TurnState; version: number }): JSX.Element {
           ))}
         </ol>
       )}
-      {running ? <Working turn={turn} /> : <Ended turn={turn} />}
+      {running ? <Working turn={turn} asks={asks} /> : <Ended turn={turn} />}
     </footer>
   );
 }
 
-function Working({ turn }: { turn: TurnState }): JSX.Element {
+function Working({ turn, asks }: { turn: TurnState; asks: boolean }): JSX.Element {
   const began = turn.startedAt === null ? null : turn.startedAt * 1000;
   return (
     <p class="working">
-      <span class="spinner" aria-hidden="true" />
-      Working{began !== null && <span class="quiet"> {lasted(second.value - began)}</span>}
+      {asks ? <Icon name="hand" size={16} /> : <span class="spinner" aria-hidden="true" />}
+      {asks ? "Waits for a word" : "Working"}
+      {began !== null && <span class="quiet"> {lasted(second.value - began)}</span>}
     </p>
   );
 }
