@@ -82,6 +82,8 @@ class ClientPort:
     idle: int = 0
     """Messages that asked for nothing or were refused; the task that reads from the client bounds
     them."""
+    pid: int | None = None
+    """The client's process, where the system tells it."""
     read_on: trio.Event | None = None
     """Present while the connection must not be read; set as soon as it may be."""
 
@@ -326,10 +328,12 @@ class Dispatcher:
         """Return the answer to ``mux/status``: the core's report, and what the shells add."""
         whole = report(self.broker, trio.current_time())
         for client in whole["clients"]:
-            client["bytesOwed"] = self._ports[client["id"]].outbox.owed
+            port = self._ports[client["id"]]
+            client["bytesOwed"], client["pid"] = port.outbox.owed, port.pid
         broker = {"version": mux.__version__, "pid": os.getpid()}
         facts = self.shells.status()
         whole["appServer"] |= facts.pop("appServer", {})
+        broker |= facts.pop("broker", {})
         return {"broker": broker, **facts, **whole}
 
     def close_all(self, code: int, reason: str) -> None:

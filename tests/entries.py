@@ -73,15 +73,16 @@ async def put(store: Store, *several: Entry) -> None:
 async def at_rest(store: Store) -> None:
     """Wait until one that runs has nothing more to look at: an entry wakes it also if a ``put``
     has written it meanwhile, and its first look is at the start."""
+    behind = store._behind
     await until(
-        lambda: not (store._more or store._wake.is_set() or store._one_writer.borrowed_tokens)
+        lambda: not (behind.more or behind._wake.is_set() or behind._one_writer.borrowed_tokens)
     )
 
 
 async def tidy(store: Store) -> None:
     """Flush until there is nothing more to trim."""
     await store.flush()
-    while store._more:
+    while store._behind.more:
         await store.flush()
 
 

@@ -75,7 +75,8 @@ def _closed(part: Any) -> Any:
     match part:
         case dict():
             closed = {name: _closed(value) for name, value in part.items()}
-            if part.get("type") == "object" and "additionalProperties" not in part:
+            # A map of anything (`dict[str, Any]`) has no fields, and stays open.
+            if "properties" in part and "additionalProperties" not in part:
                 closed["additionalProperties"] = False
             return closed
         case list():

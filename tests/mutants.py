@@ -58,8 +58,13 @@ GUARDED: Final[dict[str, tuple[str, ...]]] = {
         "tests/storage/test_journal.py",
         "tests/storage/test_journal_faults.py",
     ),
-    "storage.json_file": ("tests/storage/test_write_behind.py", "tests/access/test_devices.py"),
-    "storage.write_behind": ("tests/storage/test_write_behind.py", "tests/access/test_devices.py"),
+    "storage.json_file": ("tests/storage/test_small_file.py", "tests/access/test_devices.py"),
+    "storage.small_file": ("tests/storage/test_small_file.py", "tests/access/test_devices.py"),
+    "storage.write_behind": (
+        "tests/storage/test_write_behind.py",
+        "tests/storage/test_audit_log.py",
+        "tests/storage/test_small_file.py",
+    ),
 }
 """Each module with the tests that are to notice."""
 

@@ -36,7 +36,7 @@ from mux.core.protocol.scope import Scope
 from mux.errors import AppmuxError
 from mux.posix import private_file
 from mux.storage import json_file
-from mux.storage.write_behind import WriteBehind
+from mux.storage.small_file import SmallFile
 
 FILE: Final = "devices.json"
 COPY: Final = "devices.copy.json"
@@ -148,11 +148,12 @@ class DeviceRegistry:
     _by_digest: dict[str, Device] = attrs.field(factory=dict, repr=False)
     _shut_out: dict[str, None] = attrs.field(factory=dict)
     """Names of revoked devices that are still in the file."""
-    _file: WriteBehind = attrs.field(init=False)
+    file: SmallFile = attrs.field(init=False)
+    """Its ``trouble``: a revocation isn't on disk yet."""
 
     def __attrs_post_init__(self) -> None:
         copy = self.path.with_name(COPY)
-        self._file = WriteBehind(self.path, self._text, "the device book", self._back, copy)
+        self.file = SmallFile(self.path, self._text, "the device book", self._back, copy)
 
     def __iter__(self) -> Iterator[Device]:
         return iter(self._devices.values())
@@ -272,15 +273,15 @@ class DeviceRegistry:
         Raises ``DeviceRegistryError`` if that isn't on disk yet; the device is shut out anyway.
         """
         self._set({id: each for id, each in self._devices.items() if id != device.id})
-        if self.trouble is None:
+        if self.file.trouble is None:
             self._shut_out.clear()
         self._shut_out[device.name] = None
         try:
-            self._file.write()
+            self.file.write()
         except OSError as failure:
-            self._file.owe(failure)
+            self.file.owe(failure)
             raise DeviceRegistryError(
-                f"{device.name!r} is shut out, but {self.trouble}"
+                f"{device.name!r} is shut out, but {self.file.trouble}"
             ) from failure
 
     def saw(self, id: str, address: str) -> None:
@@ -289,31 +290,18 @@ class DeviceRegistry:
         if device is not None:
             changed = attrs.evolve(device, seen=self.clock(), address=address)
             self._set({**self._devices, id: changed})
-            self._file.owe_seldom()
+            self.file.owe_seldom()
 
     # -- its file ----------------------------------------------------------------------------------
-
-    @property
-    def trouble(self) -> str | None:
-        """Reason why a revocation isn't on disk yet, for people; None if all are."""
-        return self._file.trouble
-
-    async def run(self) -> None:
-        """Write pending changes to the file, until cancelled."""
-        await self._file.run()
-
-    def flush(self) -> None:
-        """Write pending changes now; called at the end of the broker."""
-        self._file.flush()
 
     def _change(self, devices: dict[str, Device]) -> None:
         before = self._devices
         self._set(devices)
         try:
-            self._file.write()
+            self.file.write()
         except OSError as failure:
             self._set(before)
-            self._file.owe_seldom()  # the change may have got into one of the two files
+            self.file.owe_seldom()  # the change may have got into one of the two files
             raise DeviceRegistryError(
                 f"nothing was changed: {self.path} can't be written ({failure.strerror}): make room"
                 " for it, or give appmux another --state-dir"

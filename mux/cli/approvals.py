@@ -4,162 +4,167 @@ The broker treats the answer as any client's: the principal needs the scope ``ap
 approval's policy says whether the answer decides. If only a person may approve, the answer counts
 only where a person was asked here (``HUMAN``).
 
-The broker of a state directory is asked by ``mux/approvals/list`` and ``/answer``. In
-between the person is asked here.
+The broker of a state directory is asked by ``mux/approvals/list`` and ``/answer``. In between the
+person is asked here.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final
 
 import click
-import trio
 
-from mux import client
-from mux.cli.options import broker_flags, json_flag, of_broker
-from mux.client import Client, ClientError, Json
-from mux.config.model import Config
-from mux.core.protocol.answers import plain
+from mux.cli import broker, waiting
+from mux.cli.broker import Json
+from mux.cli.completion import approval_ids
+from mux.cli.options import broker_flags, exits, json_flag, state_dir_of
+from mux.cli.waiting import ApprovingError, Word, result_for
 from mux.errors import AppmuxError
-from mux.storage import state_dir
 from mux.text import span, visible
-
-ANSWER_DEADLINE: Final = 10.0
-"""Seconds. The broker answers in a millisecond; a slower one has a problem of its own."""
-
-NAME: Final = "appmux"
-
-Word = Literal["approve", "decline"]
-
-QUESTION: Final = "item/tool/requestUserInput"
-ELICITATION: Final = "mcpServer/elicitation/request"
 
 HUMAN: Final = "requiredHumanApproval"
 """The capability of a client at which a person answers: declared only if one is asked here."""
+
+NOTHING_WAITS: Final = 3
+"""Exit status of ``appmux approvals`` where nothing waits: not that of an error."""
+
+NOT_ANSWERED: Final = 1
+
+yes_flag = click.option("--yes", "-y", is_flag=True, help="Ask nothing; takes the whole ID.")
 
 
 class NobodyThereError(AppmuxError):
     """A person must be asked, and there is no terminal."""
 
 
-class ApprovingError(AppmuxError):
-    """There is no such approval, or it can't be answered with a plain yes or no."""
-
-
-yes_flag = click.option("--yes", "-y", is_flag=True, help="Ask nothing; takes the whole ID.")
-
-
-@click.command()
+@click.command(epilog=exits("0 something waits", "3 nothing waits", "1 no broker answered"))
 @json_flag
 @broker_flags
 def approvals(as_json: bool, state_dir: Path | None, config_file: Path | None) -> None:
-    """List what waits for a person's word: commands, file changes, questions."""
-    sys.exit(trio.run(list_pending, of_broker(config_file, state_dir), as_json))
+    """List what waits for a person's word: commands, file changes, questions.
 
-
-def _answer(
-    id: str, word: Word, *, yes: bool, state_dir: Path | None, config_file: Path | None
-) -> None:
-    if not yes and not sys.stdin.isatty():
-        raise NobodyThereError("no terminal to ask at: --yes answers without asking")
-    config = of_broker(config_file, state_dir)
-    approval = trio.run(partial(look, config, id, word, asks=not yes))
-    click.echo("\n".join(described(approval)))
-    if not yes and not click.confirm(f"{word.capitalize()} it?"):
-        click.echo("not answered")
-        sys.exit(1)
-    sys.exit(trio.run(partial(give, config, approval, word, asked=not yes)))
-
-
-@click.command()
-@click.argument("id")
-@yes_flag
-@broker_flags
-def approve(id: str, yes: bool, state_dir: Path | None, config_file: Path | None) -> None:
-    """Allow what the approval ID asks for, once. Shows it first.
-
-    ID may be the last digits of one, if no other ends so.
+    Each is shown with the command that answers it.
     """
-    _answer(id, "approve", yes=yes, state_dir=state_dir, config_file=config_file)
+    sys.exit(list_pending(state_dir_of(config_file, state_dir), as_json))
 
 
-@click.command()
-@click.argument("id")
-@yes_flag
-@broker_flags
-def decline(id: str, yes: bool, state_dir: Path | None, config_file: Path | None) -> None:
-    """Refuse what the approval ID asks for. Shows it first.
-
-    ID may be the last digits of one, if no other ends so.
-    """
-    _answer(id, "decline", yes=yes, state_dir=state_dir, config_file=config_file)
-
-
-async def list_pending(config: Config, as_json: bool) -> int:
+def list_pending(state_dir: Path, as_json: bool) -> int:
     """Print the pending approvals, and return the exit status.
 
     Raises ``AppmuxError`` if no broker answers.
     """
-    async with _connected(config) as broker:
-        pending = await _pending(broker)
+    waits = pending(state_dir)
     if as_json:
-        sys.stdout.write(json.dumps(pending, indent=2) + "\n")
-    elif not pending:
+        sys.stdout.write(json.dumps(waits, indent=2) + "\n")
+    elif not waits:
         sys.stdout.write("nothing waits for an answer\n")
-    for each in [] if as_json else pending:
-        sys.stdout.write("\n".join(described(each)) + "\n\n")
-    return 0
+    for text in [] if as_json else described_all(waits):
+        sys.stdout.write(text + "\n")
+    return 0 if waits else NOTHING_WAITS
 
 
-async def look(config: Config, id: str, word: Word, *, asks: bool) -> Json:
-    """Return the approval that is to be answered with this word, so that it can be shown before.
+def pending(state_dir: Path) -> list[Json]:
+    """Return what waits for an answer, the oldest first."""
+    return list(broker.ask(broker.urls(state_dir), "mux/approvals/list")["approvals"])
 
-    ``asks`` says whether a person is asked in between. Raises ``AppmuxError``.
+
+# -- answering -------------------------------------------------------------------------------------
+
+_ANSWERS = exits(
+    "0 it is answered", "1 it isn't: there is no such approval, or you said no", "2 no ID given"
+)
+
+
+def _answering(word: Word, doc: str) -> click.Command:
+    """Return the command that answers with this word."""
+
+    @click.command(word, help=doc, epilog=_ANSWERS)
+    @click.argument("id", required=False, shell_complete=approval_ids)
+    @yes_flag
+    @json_flag
+    @broker_flags
+    def command(
+        id: str | None,
+        *,
+        yes: bool,
+        as_json: bool,
+        state_dir: Path | None,
+        config_file: Path | None,
+    ) -> None:
+        sys.exit(answer(state_dir_of(config_file, state_dir), id, word, yes=yes, as_json=as_json))
+
+    return command
+
+
+_WITHOUT_ID = """Without an ID the only one that waits is shown; several are listed. ID may be the
+last digits of one, if no other ends so; with --yes it is the whole."""
+
+approve = _answering(
+    "approve", f"Allow what the approval ID asks for, once. Shows it first.\n\n{_WITHOUT_ID}"
+)
+decline = _answering(
+    "decline", f"Refuse what the approval ID asks for. Shows it first.\n\n{_WITHOUT_ID}"
+)
+
+
+def answer(state_dir: Path, id: str | None, word: Word, *, yes: bool, as_json: bool = False) -> int:
+    """Show an approval, ask the person, answer it; return the exit status.
+
+    Raises ``AppmuxError``.
     """
-    async with _connected(config) as broker:
-        approval = find(await _pending(broker), id, whole=not asks)
-    result_for(approval, word)
-    return approval
+    if id is None and yes:
+        raise click.UsageError("with --yes an ID is needed: `appmux approvals` lists them")
+    if not yes and id is not None and not sys.stdin.isatty():
+        raise NobodyThereError("no terminal to ask at: --yes answers without asking")
+    waits = pending(state_dir)
+    approval = _only(waits, word) if id is None else find(waits, id, whole=yes)
+    if approval is None:
+        return 0 if not waits else 2
+    result_for(approval, word)  # says what is wrong before it asks
+    if not as_json:
+        click.echo("\n".join(described(approval)))
+    if id is None and not sys.stdin.isatty():
+        raise NobodyThereError(f"no terminal to ask at: appmux {word} {approval['id']} --yes")
+    if not yes and not click.confirm(f"{word.capitalize()} it?", err=as_json):
+        click.echo("not answered", err=as_json)
+        return NOT_ANSWERED
+    return give(state_dir, approval, word, asked=not yes, as_json=as_json)
 
 
-async def give(config: Config, approval: Json, word: Word, *, asked: bool) -> int:
+def _only(waits: list[Json], word: Word) -> Json | None:
+    """Return the only approval that waits; else say what there is."""
+    if len(waits) == 1:
+        return waits[0]
+    if not waits:
+        click.echo("nothing waits for an answer")
+        return None
+    for text in described_all(waits, word):
+        click.echo(text)
+    click.echo(f"{len(waits)} approvals wait: say which", err=True)
+    return None
+
+
+def give(state_dir: Path, approval: Json, word: Word, *, asked: bool, as_json: bool = False) -> int:
     """Answer the approval, and return the exit status. Raises ``AppmuxError``.
 
     ``asked`` says that a person has confirmed the answer.
     """
     params = {"id": approval["id"], "result": result_for(approval, word)}
-    async with _connected(config, {HUMAN: True} if asked else {}) as broker:
-        answer = await _ask_broker(broker, "mux/approvals/answer", params)
-    if answer.get("decided", True):
-        sys.stdout.write("approved\n" if word == "approve" else "declined\n")
+    with broker.connected(broker.urls(state_dir)) as asks:
+        asks.initialize({HUMAN: True} if asked else {})
+        answered = asks.request("mux/approvals/answer", params)
+    if as_json:
+        click.echo(json.dumps(answered, indent=2))
+    elif answered.get("decided", True):
+        click.echo("approved" if word == "approve" else "declined")
     else:
-        waits = visible(answer["waitsFor"])
-        sys.stdout.write(f"your yes is kept, but nothing is decided: waits for {waits}\n")
+        waits = visible(answered["waitsFor"])
+        click.echo(f"your yes is kept, but nothing is decided: waits for {waits}")
     return 0
-
-
-@asynccontextmanager
-async def _connected(config: Config, capabilities: Json | None = None) -> AsyncIterator[Client]:
-    async with client.connect_any(state_dir.listeners(config.state_dir)) as broker:
-        await broker.initialize(NAME, capabilities)
-        yield broker
-
-
-async def _pending(broker: Client) -> list[Json]:
-    listed = await _ask_broker(broker, "mux/approvals/list", {})
-    return list(listed["approvals"])
-
-
-async def _ask_broker(broker: Client, method: str, params: Json) -> Json:
-    with trio.move_on_after(ANSWER_DEADLINE):
-        return await broker.request(method, params)
-    raise ClientError(f"the broker gave no answer within {ANSWER_DEADLINE:.0f} s")
 
 
 def find(pending: list[Json], id: str, *, whole: bool) -> Json:
@@ -185,26 +190,20 @@ def find(pending: list[Json], id: str, *, whole: bool) -> Json:
     )
 
 
-# -- what an answer says ---------------------------------------------------------------------------
-
-
-def result_for(approval: Json, word: Word) -> Json:
-    """Return the result that says yes or no. Raises ``ApprovingError`` if neither would do."""
-    method, params, yes = approval["method"], approval["params"] or {}, word == "approve"
-    result = plain(method, json.dumps({"params": params}).encode(), yes=yes)
-    if result is not None:
-        return result
-    if method == ELICITATION and not yes:
-        return {"action": "decline"}
-    if method == ELICITATION and params.get("mode") == "url":
-        return {"action": "accept"}
-    raise ApprovingError(
-        f"this one ({method}) takes more than a yes or no: answer it in a client that follows the"
-        f" thread {approval['threadId']}"
-    )
-
-
 # -- what a person reads ---------------------------------------------------------------------------
+
+
+def described_all(pending: list[Json], word: Word | None = None) -> Iterator[str]:
+    """Yield a text for each approval, with the command that answers it."""
+    endings = waiting.short(pending)
+    for each in pending:
+        ending = endings[each["id"]]
+        command = waiting.command_for(each, ending)
+        if waiting.takes_a_word(each):
+            command = (
+                f"appmux {word} {ending}" if word else f"{command}, or: appmux decline {ending}"
+            )
+        yield "\n".join([*described(each), f"  → {command}"]) + "\n"
 
 
 def described(approval: Json) -> list[str]:
@@ -212,7 +211,7 @@ def described(approval: Json) -> list[str]:
     age = span(approval["ageSeconds"])
     to = ", ".join(f"{each['name'] or '?'} #{each['id']}" for each in approval["offeredTo"])
     lines = [
-        f"{approval['id']}  {approval['method']}",
+        f"{approval['id']}  {waiting.what(approval)}",
         f"  waiting {age}, offered to {to or 'nobody'}",
         *(f"  {name}: {text}" for name, text in _policy(approval)),
         f"  thread: {approval['threadId']}",
@@ -233,7 +232,7 @@ def _asked(approval: Json) -> Iterator[tuple[str, str]]:
     params, item = approval["params"] or {}, approval["item"] or {}
     command = params.get("command") or item.get("command")
     if command is not None:
-        yield "command", _indented(_words(command))
+        yield "command", _indented(waiting.words(command))
     cwd = params.get("cwd") or item.get("cwd")
     if cwd is not None:
         yield "directory", str(cwd)
@@ -255,11 +254,7 @@ def _asked(approval: Json) -> Iterator[tuple[str, str]]:
         yield "needs", f"a client that declares {approval['needs']}"
 
 
-def _words(command: Any) -> str:
-    return " ".join(map(str, command)) if isinstance(command, list) else str(command)
-
-
-def _kind(kind: Any) -> str:
+def _kind(kind: object) -> str:
     return str(kind.get("type", "")) if isinstance(kind, dict) else str(kind or "")
 
 

@@ -15,7 +15,8 @@ from typing import Any, Final
 
 import click
 
-from mux.cli.options import broker_flags, json_flag, of_broker
+from mux.cli.options import broker_flags, json_flag
+from mux.cli.settings import of_broker
 from mux.errors import AppmuxError
 from mux.storage import audit_chain
 from mux.storage.audit_log import DIRECTORY

@@ -8,7 +8,8 @@ from typing import Final
 
 import click
 
-from mux.cli.options import TakesCodexArgs, json_flag, serve_flags, settle
+from mux.cli.options import json_flag
+from mux.cli.settings import TakesCodexArgs, serve_flags, settle
 from mux.config.load import toml_value
 
 COMMENT_COLUMN: Final = 60

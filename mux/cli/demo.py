@@ -9,7 +9,8 @@ from pathlib import Path
 import click
 import trio
 
-from mux.cli.options import PATH, config_flag, settle
+from mux.cli.options import PATH, config_flag
+from mux.cli.settings import settle
 from mux.config.codex_binary import find_codex
 from mux.demo.run import run
 

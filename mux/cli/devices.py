@@ -19,7 +19,8 @@ from rich.table import Table
 from rich.text import Text
 
 from mux import client
-from mux.cli.options import Scopes, broker_flags, json_flag, of_broker
+from mux.cli.options import Scopes, broker_flags, json_flag
+from mux.cli.settings import of_broker
 from mux.client import ClientError, Json
 from mux.config.model import Config
 from mux.storage import state_dir

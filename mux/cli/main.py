@@ -10,34 +10,64 @@ import gc
 import importlib
 import sys
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 import click
+from click.shell_completion import CompletionItem
 
 from mux import __version__
 from mux.cli import output
 from mux.errors import AppmuxError
 
-COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
-    "approvals": ("approvals", "List what waits for a person's word."),
-    "approve": ("approvals", "Allow what the approval ID asks for, once."),
-    "audit": ("audit", "Show who came and went, asked for what, and who approved it."),
-    "config": ("config", "Print every setting and where it comes from."),
-    "decline": ("approvals", "Refuse what the approval ID asks for."),
-    "demo": ("demo", "Two clients, one app-server, no network, one approval."),
-    "devices": ("devices", "List the paired devices, and change what they may do."),
-    "doctor": ("doctor.report", "Look for what is wrong, and say what to do."),
-    "invite": ("pair", "Let a colleague's device in, for a while, to watch."),
-    "notices": ("notices", "List what devices were told by push, and why they were or weren't."),
-    "pair": ("pair", "Let a device in: it scans a QR code."),
-    "restart": ("restart", "Replace the app-server by a new process."),
-    "serve": ("serve", "Run the broker until it is told to stop."),
-    "service": ("service", "Run the broker as a service of this user."),
-    "setup": ("setup", "Set this host up: settings, token, service."),
-    "status": ("status", "Show the running broker."),
-    "stdio": ("stdio", "Attach a program that speaks JSON lines on stdin and stdout."),
+SECTIONS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {
+    "See what goes on": {
+        "status": ("status", "What waits for you, threads, clients, the app-server."),
+        "approvals": ("approvals", "What waits for a person's word."),
+        "audit": ("audit", "Who came and went, asked for what, and who approved it."),
+    },
+    "Answer": {
+        "approve": ("approvals", "Allow what waits, once."),
+        "decline": ("approvals", "Refuse what waits."),
+    },
+    "Set this host up, and keep it well": {
+        "setup": ("setup", "Settings, token, service, first phone: all in one."),
+        "doctor": ("doctor.report", "Look for what is wrong, and say what to do."),
+        "service": ("service", "Run the broker as a service of this user."),
+        "restart": ("restart", "Replace the app-server by a new process."),
+        "config": ("config", "Every setting, and where it comes from."),
+    },
+    "Phones and other devices": {
+        "pair": ("pair", "Let a device in: it scans a QR code."),
+        "invite": ("pair", "Let a colleague's device in, for a while, to watch."),
+        "devices": ("devices", "List the paired devices, and change what they may do."),
+        "notices": ("notices", "What devices were told by push, and why."),
+    },
+    "Run it by hand": {
+        "serve": ("serve", "Run the broker until it is told to stop."),
+        "stdio": ("stdio", "Attach a program that speaks JSON lines."),
+        "demo": ("demo", "Two clients, one app-server, no network, one approval."),
+        "completion": ("completion", "A shell's completion of commands, ids and names."),
+    },
 }
-"""Each command: the module of ``mux.cli`` that defines it by its name, and a line of help."""
+"""What one wants to do, and the commands for it. Each command: the module of ``mux.cli`` that
+defines it by its name, and a line of help."""
+
+COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
+    name: row for commands in SECTIONS.values() for name, row in commands.items()
+}
+
+ELSEWHERE: Final[Mapping[str, str]] = {
+    "stop": "to stop the service: `appmux service stop`; a broker in a terminal: Ctrl-C there",
+    "start": "to start the service: `appmux service start`; in this terminal: `appmux serve`",
+    "reload": "to read secrets and certificate again: `appmux service reload`",
+    "logs": "the service's log: `appmux service logs`",
+    "install": "to install the service: `appmux setup`, or `appmux service install`",
+    "uninstall": "to remove the service: `appmux service uninstall`",
+    "list": "`appmux status` shows clients and threads",
+    "version": "`appmux --version`",
+    "help": "`appmux --help`",
+}
+"""Words that people try, and what does it."""
 
 
 class LoadedByName(click.Group):
@@ -53,12 +83,38 @@ class LoadedByName(click.Group):
         assert isinstance(command, click.Command)
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] in ELSEWHERE and not ctx.resilient_parsing:
+            ctx.fail(f"No such command '{args[0]}'. {_sentence(ELSEWHERE[args[0]])}")
+        return super().resolve_command(ctx, args)
+
     def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+        longest = max(map(len, COMMANDS))
+        for title, commands in SECTIONS.items():
+            with formatter.section(title):
+                formatter.write_dl(
+                    [(f"{name:<{longest}}", row[1]) for name, row in commands.items()]
+                )
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Complete a command without importing them all for their help."""
+        return [
+            *(
+                CompletionItem(name, help=line)
+                for name, (_, line) in COMMANDS.items()
+                if name.startswith(incomplete)
+            ),
+            *click.Command.shell_complete(self, ctx, incomplete),
+        ]
 
 
-def _load(module: str) -> object:
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."
+
+
+def _load(module: str) -> Any:
     """Import a module without collecting garbage meanwhile.
 
     What is loaded stays, so the collector would look in vain: that saves a fifth of a start.
@@ -73,12 +129,16 @@ def _load(module: str) -> object:
 
 @click.group(
     cls=LoadedByName,
+    invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="`appmux COMMAND --help` tells more of each.",
+    epilog="`appmux` alone is `appmux status`. `appmux COMMAND --help` tells more of each.",
 )
 @click.version_option(__version__, message="appmux %(version)s")
-def appmux() -> None:
+@click.pass_context
+def appmux(ctx: click.Context) -> None:
     """Share one `codex app-server` between any number of clients."""
+    if ctx.invoked_subcommand is None:
+        sys.exit(_load("status").alone())
 
 
 def main() -> None:

@@ -17,7 +17,8 @@ import click
 import trio
 
 from mux import client
-from mux.cli.options import broker_flags, json_flag, of_broker
+from mux.cli.options import broker_flags, json_flag
+from mux.cli.settings import of_broker
 from mux.client import ClientError, Json
 from mux.config.model import Config
 from mux.storage import state_dir

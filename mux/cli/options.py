@@ -1,7 +1,7 @@
-"""The flags that several commands take, and the settings that they stand for.
+"""The flags that several commands take.
 
-``settle`` loads the settings from a command's flags; ``of_broker`` loads those of the broker that a
-command asks.
+Commands that ask the broker need no setting but the state directory: ``state_dir_of`` finds it
+without loading the others, which takes longer than the question. ``settings`` loads them all.
 """
 
 from __future__ import annotations
@@ -13,14 +13,11 @@ from typing import Any, Final, TypeVar, get_args
 
 import click
 
-from mux.config.load import Settled, load
-from mux.config.model import FLAGS, AuthMode, Config, LogFormat, LogLevel
+from mux.config import locate
 from mux.core.protocol.scope import Scope
+from mux.errors import AppmuxError
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
-
-CODEX_ARGS: Final = "mux.cli.options.codex_args"
-"""The key under which click keeps the arguments after ``--`` until the command runs."""
 
 PATH: Final = click.Path(path_type=Path)
 """A path as it was typed; ``config.load`` makes it absolute."""
@@ -55,9 +52,24 @@ broker_flags = together(state_dir_flag, config_flag)
 """The flags that say which broker is asked."""
 
 
-def of_broker(config_file: Path | None, state_dir: Path | None) -> Config:
-    """Return the settings of the broker that ``broker_flags`` name. Raises ``ConfigError``."""
-    return load({"state_dir": state_dir}, os.environ, config_file).config
+class OptionError(AppmuxError):
+    """A flag names something that isn't there."""
+
+
+def state_dir_of(config_file: Path | None, state_dir: Path | None) -> Path:
+    """Return the state directory of the broker that ``broker_flags`` name."""
+    if state_dir is not None:
+        return state_dir.absolute()
+    if config_file is None:
+        return locate.state_dir(os.environ)
+    if not config_file.is_file():
+        raise OptionError(f"flag --config: there is no file {config_file}")
+    return locate.state_dir(os.environ | {"APPMUX_CONFIG": str(config_file)})
+
+
+def exits(*statuses: str) -> str:
+    """Return the end of a command's help: what its exit status says. 0 comes first."""
+    return f"Exit status: {'; '.join(statuses)}."
 
 
 class Scopes(click.ParamType[tuple[str, ...]]):
@@ -80,90 +92,6 @@ class Scopes(click.ParamType[tuple[str, ...]]):
     def flat(several: tuple[tuple[str, ...], ...]) -> tuple[str, ...]:
         """Return all scopes of a flag that was given several times, each once."""
         return tuple(dict.fromkeys(scope for scopes in several for scope in scopes))
-
-
-# -- the broker that a command runs ----------------------------------------------------------------
-
-
-class TakesCodexArgs(click.Command):
-    """A command that keeps the arguments after ``--`` for ``codex app-server``.
-
-    A click argument would not notice a forgotten ``--``: ``appmux serve status`` should be an
-    error, not an app-server that is started with ``status``.
-    """
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        if "--" in args:
-            cut = args.index("--")
-            ctx.meta[CODEX_ARGS] = tuple(args[cut + 1 :])
-            args = args[:cut]
-        return super().parse_args(ctx, args)
-
-
-serve_flags = together(
-    click.option(
-        "--listen",
-        multiple=True,
-        metavar="URL",
-        help="ws://IP:PORT, wss://IP:PORT (with --tls-cert and --tls-key), unix://PATH, or unix://"
-        " for Codex's own control socket; ws+local://IP:PORT on loopback, where no proxy or"
-        " tunnel ends. May be given several times.",
-    ),
-    click.option("--codex-bin", type=PATH, metavar="PATH", help="The codex binary to run."),
-    click.option("--state-dir", type=PATH, metavar="DIR", help="What is kept over restarts."),
-    click.option(
-        "--config",
-        "config_file",
-        type=PATH,
-        metavar="FILE",
-        help="TOML; else $APPMUX_CONFIG, else config.toml in the platform's config directory.",
-    ),
-    click.option(
-        "--ws-auth",
-        type=click.Choice(get_args(AuthMode)),
-        help="How WebSocket clients prove who they are. Paired devices are let in by all;"
-        " device-token lets in nobody else.",
-    ),
-    click.option("--ws-token-file", type=PATH, metavar="PATH", help="Holds the token."),
-    click.option("--ws-token-sha256", metavar="HEX", help="The token's SHA-256, instead."),
-    click.option(
-        "--ws-shared-secret-file", type=PATH, metavar="PATH", help="Holds the JWTs' HS256 key."
-    ),
-    click.option("--ws-issuer", metavar="TEXT", help="The `iss` that a JWT must have."),
-    click.option("--ws-audience", metavar="TEXT", help="The `aud` that a JWT must have."),
-    click.option(
-        "--ws-max-clock-skew-seconds",
-        type=click.IntRange(min=0),
-        metavar="SECONDS",
-        help="How far a JWT's clock may be off (default 30).",
-    ),
-    click.option(
-        "--tls-cert", type=PATH, metavar="PATH", help="Of wss:// listeners: PEM, with its chain."
-    ),
-    click.option("--tls-key", type=PATH, metavar="PATH", help="The certificate's key, PEM."),
-    click.option("--log-level", type=click.Choice(get_args(LogLevel)), help="(default info)"),
-    click.option(
-        "--log-format",
-        type=click.Choice(get_args(LogFormat)),
-        help="auto: console on a terminal, json elsewhere (default auto).",
-    ),
-)
-"""Every setting's flag: for ``serve``, and for ``config``, which shows their effect."""
-
-
-def settle(config_file: Path | None, flags: dict[str, object]) -> Settled:
-    """Load the settings from click's parameters and the arguments after ``--``.
-
-    Raises ``ConfigError``.
-    """
-    by_parameter = {
-        flag.removeprefix("--").replace("-", "_"): key
-        for key, flag in FLAGS.items()
-        if flag.startswith("--")
-    }
-    given = {by_parameter[name]: value for name, value in flags.items()}
-    given["codex_args"] = click.get_current_context().meta.get(CODEX_ARGS)
-    return load(given, os.environ, config_file)
 
 
 # -- the service -----------------------------------------------------------------------------------

@@ -21,7 +21,8 @@ import trio
 from mux import client
 from mux.cli import invitation
 from mux.cli.invitation import PhoneAddress
-from mux.cli.options import SCOPES, Decorated, Scopes, broker_flags, of_broker, together
+from mux.cli.options import SCOPES, Decorated, Scopes, broker_flags, together
+from mux.cli.settings import of_broker
 from mux.client import Client, Json
 from mux.config.model import Config
 from mux.errors import AppmuxError

@@ -20,7 +20,8 @@ import click
 import trio
 
 from mux import client
-from mux.cli.options import broker_flags, of_broker
+from mux.cli.options import broker_flags
+from mux.cli.settings import of_broker
 from mux.client import Client, ClientError, Json
 from mux.config.model import Config
 from mux.storage import state_dir

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import math
 import os
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -12,12 +13,13 @@ import attrs
 import click
 import trio
 
-from mux.cli.options import TakesCodexArgs, serve_flags, settle
+from mux.cli.settings import TakesCodexArgs, serve_flags, settle
 from mux.config.addresses import ListenUrlError, parse_listen_url
 from mux.config.codex_binary import codex_home, find_codex, search_path
 from mux.config.load import Settled
 from mux.server import logs, stderr  # before `serve`: `logs` has structlog loaded without rich
 from mux.server.serve import serve as run
+from mux.server.settings_watch import SettingsWatch
 
 
 @click.command(cls=TakesCodexArgs, options_metavar="[OPTIONS] [-- ARG…]")
@@ -55,7 +57,8 @@ def serve(
     os.environ["PATH"] = search_path(os.environ) or os.defpath
     logs.configure(config.log)
     patience = take_over_wait if take_over else None
-    trio.run(run, attrs.evolve(config, codex_bin=binary), patience)
+    watch = SettingsWatch(settled, partial(settle, config_file, flags))
+    trio.run(run, attrs.evolve(config, codex_bin=binary), patience, watch)
 
 
 class ListenFlagError(click.ClickException):

@@ -10,6 +10,7 @@ and ``cli``.
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -264,6 +265,9 @@ class Config:
     state_dir: Path = _because(
         "where the platform keeps an application's state", attrs.Factory(_default_state_dir)
     )
+    host: str | None = _because(
+        "how pages and notices call this machine; unset: the name that it has itself", None
+    )
     auth: Auth = attrs.field(factory=Auth)
     tls: Tls = attrs.field(factory=Tls)
     limits: Limits = attrs.field(factory=Limits)
@@ -275,6 +279,11 @@ class Config:
     approvals: Policies = attrs.field(factory=Policies)
     notices: Notices = attrs.field(factory=Notices)
     web: Web = attrs.field(factory=Web)
+
+    @property
+    def host_name(self) -> str:
+        """Return the machine's name, as people are shown it."""
+        return self.host or platform.node().partition(".")[0] or "this machine"
 
 
 @attrs.frozen

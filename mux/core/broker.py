@@ -12,7 +12,7 @@ features carry it out:
     directory_clearance   where threads may work    presence        who is attached
     local_resume          resumes answered here     attention       who looks at what
     shared_titles         one title for all         notices         what a person is pushed
-    handshake             ``initialize``
+    handshake             ``initialize``            inbox           what a first screen shows
 
 All of them share one ``State``, change it only while an event is handled, and write their commands
 to ``State.out``.
@@ -53,7 +53,7 @@ from mux.core.events import (
     UpstreamSent,
     UpstreamStarted,
 )
-from mux.core.features.approval_list import item_about, params_of
+from mux.core.features.approval_items import item_about, params_of
 from mux.core.features.voting import Voting
 from mux.core.limits import Limits
 from mux.core.notifications import NotificationRouter
@@ -105,6 +105,7 @@ class Broker:
         audit_text: bool = False,
         policies: Policies | None = None,
         timing: Timing | None = None,
+        host: str = "",
     ) -> None:
         """Make a broker without clients or app-server.
 
@@ -112,7 +113,7 @@ class Broker:
         the clock, so that an answer that a client held back over a restart of the broker fits no
         request. ``epoch`` and ``head`` describe the journal as the store left it. ``audit_text``:
         see `State`. ``policies`` say whose answer decides an approval; None means the first answer.
-        ``timing`` says when a notice is due.
+        ``timing`` says when a notice is due. ``host`` is the machine's name.
         """
         journal = Journal(epoch, head, limits.journal_memory_bytes)
         approvals = PendingRequests(first_id)
@@ -124,7 +125,7 @@ class Broker:
             policies=policies or Policies(),
             audit_text=audit_text,
         )
-        parts = Features.wired(self.state, timing or Timing(), str(first_id))
+        parts = Features.wired(self.state, timing or Timing(), str(first_id), host)
         self._responses = ResponseRouter(parts)
         self._notifications = NotificationRouter(parts, self._responses)
         self._client_messages = ClientRouter(parts, self._notifications)
@@ -137,8 +138,10 @@ class Broker:
         self._replays = parts.replays
         self._presence = parts.presence
         self._notices = parts.notices
+        self._notice_triggers = parts.notice_triggers
         self._shared_titles = parts.shared_titles
         self._turn_queueing = parts.turn_queueing
+        self._inbox = parts.inbox
         self._clearance = parts.clearance
 
     # ── what shells ask ───────────────────────────────────────────────────────────────────────
@@ -211,10 +214,12 @@ class Broker:
             state.read_on()
         if state.release_candidates or state.threads.crowded:
             self._subscriptions.let_go()
-        if self.recovery.restart_asked:
+        if state.restart.asked:
             self.recovery.stop_if_quiet()
         if state.threads.changes != self._presence.seen:
             self._presence.audience_changed()
+        if self._inbox.followers:
+            self._inbox.refresh()
         return out
 
     def _handle_rarer(self, event: Event) -> None:
@@ -249,7 +254,8 @@ class Broker:
                 state.record("appserver/exited", generation=generation, why=reason)
                 # Before `recovery.exited`, which ends turns and requests: features that must know
                 # what ran. After it: those that must know whether another app-server comes.
-                self._notices.app_server_ends()
+                self._notice_triggers.app_server_ends()
+                self._inbox.app_server_gone()
                 self._shared_titles.upstream_gone()
                 self._turn_queueing.app_server_gone()
                 self._local_resumes.upstream_gone()
@@ -338,6 +344,7 @@ class Broker:
         # that it was offered go on to the clients that remain.
         self._replays.client_left(client)
         self._presence.left(client)
+        self._inbox.left(client)
         del state.clients[client.id]
         self._clearance.client_left(client.id)
         self._subscriptions.client_left(client)
@@ -372,6 +379,7 @@ class Broker:
             self._clearance.on_timer(),
             self._shared_titles.on_timer(),
             self._presence.on_timer(),
+            self._inbox.on_timer(),
             self._notices.on_timer(),
             audit_events.on_timer(state),
         )

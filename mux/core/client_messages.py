@@ -29,6 +29,11 @@ from mux.core.state.app_server import AppServerState
 from mux.core.state.client import Client, ClientState
 from mux.core.wiring import Features
 
+_ANSWERED_HERE = frozenset(
+    {Route.PRESENCE, Route.FOCUS, Route.APPROVALS, Route.ANSWER, Route.QUEUE, Route.INBOX}
+)
+"""Routes of requests that the broker answers itself, so they need no handshake."""
+
 _AS_IT_IS = RequestRule()
 
 
@@ -43,7 +48,8 @@ class ClientRouter:
         self._client_requests = parts.client_requests
         self._deduplicator = parts.deduplicator
         self._handshakes = parts.handshakes
-        self._notices = parts.notices
+        self._inbox = parts.inbox
+        self._notice_triggers = parts.notice_triggers
         self._presence = parts.presence
         self._recovery = parts.recovery
         self._replays = parts.replays
@@ -113,7 +119,7 @@ class ClientRouter:
                 now = (jsonrpc.read_fields(message.params) or {}).get("now") == b"true"
                 self.state.record("restart/asked", by=audit_events.by(client), now=now)
                 self._recovery.asked_to_restart(client.id, message.id, now=now)
-            case Route.PRESENCE | Route.FOCUS | Route.APPROVALS | Route.ANSWER | Route.QUEUE:
+            case route if route in _ANSWERED_HERE:
                 self._asked_of_broker(client, message, rule)
             case Route.INITIALIZE:
                 if not self._handshakes.initialize(client, message):
@@ -144,6 +150,8 @@ class ClientRouter:
                 self._server_requests.answered_unasked(client, message)
             case Route.QUEUE:
                 self._turn_queueing.asked(client, message)
+            case Route.INBOX:
+                self._inbox.asked(client, message)
             case _:
                 picture = jsonrpc.result(message.id, self._presence.read())
                 self.state.answer(client.id, picture, message.method)
@@ -208,7 +216,7 @@ class ClientRouter:
         private = thread is not None and thread.private
         if audit_events.drives(message.method, begins=rule.begins) and not private:
             self._presence.drove(client)
-            self._notices.acted(client, message.method, message.thread)
+            self._notice_triggers.acted(client, message.method, message.thread)
         if if_busy is not None and self._turn_queueing.takes(client, request, message, if_busy):
             return
         audit_events.asked(self.state, client, request, message, scope)

@@ -13,8 +13,7 @@ import attrs
 import msgspec
 
 from mux.core import audit_events
-from mux.core.features import turn_interrupts
-from mux.core.features.notices import HEARD
+from mux.core.features import inbox_cards, notice_triggers, turn_interrupts
 from mux.core.features.shared_titles import ReplayedMessage
 from mux.core.features.subscriptions import USAGE
 from mux.core.policy.principal import ClientId
@@ -68,7 +67,7 @@ class NotificationRouter:
 
     def handle(self, line: bytes) -> bool:
         """Handle one line. Return True if it was one more delta, by which nothing else changes."""
-        self.parts.recovery.last_heard = self.parts.state.now
+        self.parts.state.appserver.last_heard = self.parts.state.now
         message = jsonrpc.read_upstream(line)
         streams = message is not None and self._streams(line, message)
         if not streams:
@@ -147,8 +146,7 @@ class NotificationRouter:
         method, thread, state = message.method, message.thread, self.parts.state
         if method is None:
             return
-        if method in HEARD:  # first of all: notices come also from what no client is sent below
-            self.parts.notices.observe(method, thread, line)
+        self._observe(method, thread, line)
         rule = notification_rule(method)
         if rule.audience is Audience.NAMED and self._is_owned(method, line, rule):
             return
@@ -178,6 +176,13 @@ class NotificationRouter:
             self._note(thread, method, message.params, line)
         if thread in self.parts.shared_titles.running:  # the copies come behind the original
             self.retell(self.parts.shared_titles.observe(thread, method, line))
+
+    def _observe(self, method: str, thread: str | None, line: bytes) -> None:
+        """Have it heard by features that go by what no client is sent, too, before all else."""
+        if method in notice_triggers.HEARD:
+            self.parts.notice_triggers.observe(method, thread, line)
+        if method in inbox_cards.HEARD:
+            self.parts.inbox.observe(method, thread, line)
 
     def _notify_others(
         self, thread: str | None, method: str, line: bytes, rule: NotificationRule

@@ -71,7 +71,8 @@ class ResponseRouter:
             line = self._as_client_may_see(client, request, line)
         named: dict[str, bool] = {}
         if request.rule.route is Route.FOLLOW and not failed:
-            self.parts.notices.joined(line)
+            self.parts.notice_triggers.joined(line)
+            self.parts.inbox.joined(line)
             named, line = self.parts.subscriptions.before_answer(request, client, line)
         # Before `subscriptions.begun`, which notes the turn: afterwards each turn has run before.
         steered = (
@@ -92,6 +93,7 @@ class ResponseRouter:
             self.parts.deduplicator.reverted(request)
         if request.rule.begins and not failed:
             self.parts.subscriptions.begun(request, line)
+            self.parts.inbox.touch(request.thread)
         if request.account == QUEUE and not request.expired:
             self.parts.turn_queueing.settled(request, line, failed=failed, steered=steered)
         # Last: a newcomer knows the thread from the answer. Only then can it make sense of the
@@ -99,7 +101,9 @@ class ResponseRouter:
         self.parts.subscriptions.after_answer(client, named)
 
     def _as_client_may_see(self, client: Client | None, request: Request, line: bytes) -> bytes:
-        """Return the answer without what its client may not see."""
+        """Return the answer without what its client may not see, or what is made of it instead."""
+        if request.inbox is not None:
+            return self.parts.inbox.answered(client, request, line)
         if request.method == LOADED:
             return self.parts.shared_titles.unlisted(client, line)
         if request.method == configuration_view.READ and not _may_see_all(client):

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from mux.core.broker import Broker
+from mux.core.policy.principal import Owner
 from mux.core.state.app_server import AppServer, AppServerState
 from mux.core.state.client import Client
 from mux.core.state.pending_requests import ServerRequest
@@ -29,10 +30,11 @@ def report(broker: Broker, now: float) -> dict[str, Any]:
             "generation": state.appserver.generation,
             "nextStartSeconds": _next_start(state.appserver, now),
             "uptimeSeconds": round(now - state.appserver.started, 3),
+            "lastEnd": _last_end(state.appserver, now),
             "requestsInFlight": state.scheduler.in_flight,
             "requestsWaiting": state.scheduler.waiting,
             "requestsQueued": state.scheduler.queued,
-            "restartWaitsFor": recovery.waits_for() if recovery.restart_asked else [],
+            "restartWaitsFor": recovery.waits_for() if state.restart.asked else [],
         },
         "journal": {
             "epoch": state.journal.epoch,
@@ -56,6 +58,17 @@ def _next_start(appserver: AppServer, now: float) -> float | None:
     if appserver.state is not AppServerState.DOWN:
         return None
     return round(max(0.0, appserver.next_start - now), 3)
+
+
+def _last_end(appserver: AppServer, now: float) -> dict[str, Any] | None:
+    end = appserver.last_end
+    if end is None:
+        return None
+    return {
+        "generation": end.generation,
+        "secondsAgo": round(now - end.at, 3),
+        "reason": end.reason or None,
+    }
 
 
 def _client(client: Client, now: float, head: int) -> dict[str, Any]:
@@ -83,12 +96,22 @@ def _shown(thread: Thread) -> bool:
 def _thread(thread: Thread, queue: TurnQueue | None) -> dict[str, Any]:
     return {
         "id": thread.id,
+        "title": thread.name or None,
+        "directory": thread.directory or None,
+        "parent": thread.parent,
         "status": thread.status,
         "turn": thread.running.turn,
+        "turnBy": _owner(thread.running.by),
         "followers": list(thread.followers),
         "queued": 0 if queue is None else len(queue.turns),
         "held": None if queue is None else queue.held,
     }
+
+
+def _owner(owner: Owner | None) -> dict[str, Any] | None:
+    if owner is None:
+        return None
+    return {"client": owner.client, "name": owner.program, "principal": owner.principal.name}
 
 
 def _server_request(request: ServerRequest, now: float) -> dict[str, Any]:

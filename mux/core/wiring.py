@@ -12,7 +12,11 @@ from mux.core.features.client_requests import ClientRequests
 from mux.core.features.deduplication import Deduplicator
 from mux.core.features.directory_clearance import DirectoryClearance
 from mux.core.features.handshake import Handshakes
+from mux.core.features.inbox import InboxRequests
+from mux.core.features.inbox_cards import InboxCards
+from mux.core.features.inbox_picture import InboxPicture
 from mux.core.features.local_resume import LocalResumes
+from mux.core.features.notice_triggers import NoticeTriggers
 from mux.core.features.notices import Notices
 from mux.core.features.presence import Presence
 from mux.core.features.recovery import Recovery
@@ -40,21 +44,29 @@ class Features:
     presence: Presence
     attention: Attention
     notices: Notices
+    notice_triggers: NoticeTriggers
     shared_titles: SharedTitles
     turn_queueing: TurnQueueing
     clearance: DirectoryClearance
     handshakes: Handshakes
+    inbox: InboxRequests
 
     @classmethod
-    def wired(cls, state: State, timing: Timing, life: str) -> Features:
-        """Make the features around a state. ``timing``, ``life``: see `Notices`."""
+    def wired(cls, state: State, timing: Timing, life: str, host: str) -> Features:
+        """Make the features around a state.
+
+        ``timing``, ``life``: see `Notices`; ``host``: see `InboxRequests`.
+        """
         deduplicator = Deduplicator(state)
         client_requests = ClientRequests(state, deduplicator)
         server_requests = ServerRequests(state)
         recovery = Recovery(state, client_requests, server_requests)
         attention = Attention(state, timing)
         presence = Presence(state)
+        notices = Notices(state, attention, timing, life)
         clearance = DirectoryClearance(state, client_requests)
+        cards = InboxCards(state)
+        picture = InboxPicture(state, cards, server_requests.voting)
         return cls(
             state=state,
             deduplicator=deduplicator,
@@ -66,9 +78,11 @@ class Features:
             replays=Replays(state, client_requests, clearance),
             presence=presence,
             attention=attention,
-            notices=Notices(state, attention, timing, life),
+            notices=notices,
+            notice_triggers=NoticeTriggers(state, notices),
             shared_titles=SharedTitles(state, client_requests, recovery),
             turn_queueing=TurnQueueing(state, client_requests, deduplicator, recovery),
             clearance=clearance,
             handshakes=Handshakes(state, client_requests, recovery, presence, attention),
+            inbox=InboxRequests(state, client_requests, cards, picture, host),
         )

@@ -8,6 +8,7 @@ which stays until the connection ends.
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -24,6 +25,7 @@ from mux.downstream.challenge import PROOF_BYTES, Challenger
 from mux.downstream.rate_limit import Rate
 from mux.downstream.request import AcceptedUpgrade
 from mux.downstream.streams import Accepted, Patient
+from mux.downstream.unix_socket import who_is_there
 from mux.downstream.upgrade import SUBPROTOCOL
 from mux.downstream.websocket import FrameReader, accepted
 from mux.outbox import Outbox
@@ -95,6 +97,16 @@ async def serve(
         await trio.aclose_forcefully(stream)
 
 
+def _pid(stream: Accepted) -> int | None:
+    """Return the process at the far end of a unix socket, if the system tells it."""
+    if not isinstance(stream, Patient) or stream.socket.family != socket.AF_UNIX:
+        return None
+    try:
+        return who_is_there(stream.socket.getsockopt).pid or None  # 0: of another container
+    except OSError:  # it has gone again
+        return None
+
+
 @attrs.define(eq=False, repr=False)
 class _Connection:
     """A client's connection: its stream, its outbox, and how it ends."""
@@ -140,7 +152,7 @@ class _Connection:
         The 101 was appended before: a client must not get a frame ahead of it.
         """
         self.known()
-        port = ClientPort(self.outbox, self.end)
+        port = ClientPort(self.outbox, self.end, pid=_pid(self.stream))
         client = self.dispatcher.attach(
             port, principal, transport, admission.address, local=admission.local
         )

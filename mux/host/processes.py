@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 import msgspec
 
@@ -24,6 +24,11 @@ PROC: Final = Path("/proc")
 
 LISTENING: Final = {"tcp": "0A", "unix": "00010000"}
 """As the kernel writes it: the state LISTEN, and the flag SO_ACCEPTCON."""
+
+ESTABLISHED: Final = "01"
+
+Address: TypeAlias = tuple[ipaddress.IPv4Address | ipaddress.IPv6Address, int]
+"""An IP address and a port."""
 
 ABSENT: Final = (-1, -1)
 """Stands for the device and inode of a file that doesn't exist."""
@@ -155,19 +160,56 @@ def of_port(
         hosts = {f"{host}:{port}" for host in (ip, f"[{ip}]", "*")}
         return [_from_ps(each, runner) for each in _lsof_files(said) if each["n"] in hosts]
     inodes = set()
+    for words in _tcp_table():
+        host, _, number = words[1].rpartition(":")
+        if words[3] == LISTENING["tcp"] and int(number, 16) == port:
+            bound = _kernels_address(host)
+            if bound == ip or bound.is_unspecified or ip.is_unspecified:
+                inodes.add(words[9])
+    return _of_sockets(inodes)
+
+
+def of_connections(ours: Iterable[Address], runner: Runner = run) -> dict[Address, int]:
+    """Return which process has the end of a TCP connection with each of these addresses.
+
+    Addresses whose process isn't found, or can't be examined, are left out.
+    """
+    wanted = set(ours)
+    if sys.platform == "darwin":
+        said = runner(("lsof", "-w", "-nP", "-iTCP", "-sTCP:ESTABLISHED", "-Fpcn")).stdout
+        here = {}
+        for each in _lsof_files(said):
+            host, _, port = each["n"].partition("->")[0].rpartition(":")
+            address = (ipaddress.ip_address(host.strip("[]")), int(port))
+            if address in wanted:
+                here[address] = int(each["p"])
+        return here
+    by_socket: dict[str, Address] = {}
+    for words in _tcp_table():
+        host, _, number = words[1].rpartition(":")
+        if words[3] == ESTABLISHED:
+            address = (_kernels_address(host), int(number, 16))
+            if address in wanted:
+                by_socket[f"socket:[{words[9]}]"] = address
+    found: dict[Address, int] = {}
+    for pid, descriptor in _descriptors() if by_socket else ():
+        try:
+            holds = by_socket.get(str(descriptor.readlink()))
+        except OSError:  # closed meanwhile
+            continue
+        if holds is not None:
+            found.setdefault(holds, pid)
+    return found
+
+
+def _tcp_table() -> Iterator[list[str]]:
+    """Yield the words of each line of the kernel's tables of TCP sockets."""
     for table in ("tcp", "tcp6"):
         try:
             lines = (PROC / "net" / table).read_text().splitlines()[1:]
         except OSError:  # no IPv6 here
             continue
-        for line in lines:
-            words = line.split()
-            host, _, number = words[1].rpartition(":")
-            if words[3] == LISTENING["tcp"] and int(number, 16) == port:
-                bound = _kernels_address(host)
-                if bound == ip or bound.is_unspecified or ip.is_unspecified:
-                    inodes.add(words[9])
-    return _of_sockets(inodes)
+        yield from map(str.split, lines)
 
 
 def _kernels_address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:

@@ -124,12 +124,12 @@ class NoticeDelivery:
         preferences."""
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self.preferences.run)
+                nursery.start_soon(self.preferences.file.run)
                 while True:
                     await trio.sleep(MINUTE - self.clock() % MINUTE)
                     self.report_recipients()
         finally:
-            self.preferences.flush()
+            self.preferences.file.flush()
 
     def clock_moved(self) -> None:
         """Recompute what depends on the wall clock: it was set, or the machine slept."""
@@ -276,7 +276,7 @@ class NoticeDelivery:
     def status(self) -> dict[str, Any]:
         """Return the notices' part of ``mux/status``."""
         facts = self.pushes.status()
-        said = (facts["trouble"], self.ledger.trouble, self.preferences.trouble)
+        said = (facts["trouble"], self.ledger.trouble, self.preferences.file.trouble)
         trouble = [each for each in said if each]
         return {**facts, "standing": len(self._standing), "trouble": "; ".join(trouble) or None}
 

@@ -22,7 +22,7 @@ from mux.core.protocol.scope import Scope
 from mux.errors import AppmuxError
 from mux.storage import json_file
 from mux.storage.json_file import DamagedError
-from mux.storage.write_behind import WriteBehind
+from mux.storage.small_file import SmallFile
 
 FILE: Final = "notices.json"
 VERSION: Final = 1
@@ -66,10 +66,11 @@ class NoticePreferences:
     default: list[RuleSet] = attrs.field(factory=list)
     """The host's rules, which rank below each device's own."""
     _devices: dict[str, Preference] = attrs.field(factory=dict)
-    _file: WriteBehind = attrs.field(init=False)
+    file: SmallFile = attrs.field(init=False)
+    """Its ``trouble``: the rules of a device that was revoked still stand in it."""
 
     def __attrs_post_init__(self) -> None:
-        self._file = WriteBehind(self.path, self._text, "the list of wishes", _back)
+        self.file = SmallFile(self.path, self._text, "the list of wishes", _back)
 
     def of(self, device: str) -> list[RuleSet]:
         """Return a device's own rules that haven't run out."""
@@ -125,22 +126,9 @@ class NoticePreferences:
     def forget(self, device: str) -> None:
         """Drop the rules of a revoked device; the file follows as soon as the disk takes it."""
         if self._devices.pop(device, None) is not None:
-            self._file.owe()
+            self.file.owe()
 
     # -- their file --------------------------------------------------------------------------------
-
-    @property
-    def trouble(self) -> str | None:
-        """For people: why a revoked device's rules still stand in the file. None: they don't."""
-        return self._file.trouble
-
-    async def run(self) -> None:
-        """Write what isn't written yet, until cancelled."""
-        await self._file.run()
-
-    def flush(self) -> None:
-        """Write what isn't written yet, at the end."""
-        self._file.flush()
 
     def _change(self, device: str, wish: Preference) -> None:
         before = self._devices
@@ -149,10 +137,10 @@ class NoticePreferences:
             raise PreferenceError(f"wishes of {MOST_DEVICES} devices are kept already")
         self._devices = devices
         try:
-            self._file.write()
+            self.file.write()
         except OSError as failure:
             self._devices = before
-            self._file.owe_seldom()  # the file may have got the new text
+            self.file.owe_seldom()  # the file may have got the new text
             raise PreferenceError(
                 f"nothing was changed: {self.path} can't be written ({failure.strerror}): make room"
                 " for it"

@@ -11,8 +11,10 @@ import select
 import sys
 from typing import Final
 
+STDIN: Final = 0
+STDOUT: Final = 1
 STDERR: Final = 2
-ALL: Final = (0, 1, STDERR)
+ALL: Final = (STDIN, STDOUT, STDERR)
 
 
 def complete() -> None:

@@ -19,7 +19,7 @@ from mux.config.model import ContentLevel
 from mux.push.message import PushError
 from mux.storage import json_file
 from mux.storage.json_file import DamagedError
-from mux.storage.write_behind import WriteBehind
+from mux.storage.small_file import SmallFile
 
 FILE: Final = "push.json"
 VERSION: Final = 1
@@ -86,10 +86,11 @@ class Endpoints:
     configured: tuple[Endpoint, ...] = ()
     """The endpoints of the settings; they are listed, but can't be added or removed."""
     _registered: dict[str, Endpoint] = attrs.field(factory=dict)
-    _file: WriteBehind = attrs.field(init=False)
+    file: SmallFile = attrs.field(init=False)
+    """Its ``trouble``: an endpoint that was removed still stands in it."""
 
     def __attrs_post_init__(self) -> None:
-        self._file = WriteBehind(self.path, self._text, "the list of push registrations", _back)
+        self.file = SmallFile(self.path, self._text, "the list of push registrations", _back)
 
     def all(self) -> list[Endpoint]:
         """Return every endpoint, those of the settings first."""
@@ -155,19 +156,19 @@ class Endpoints:
         left = {id: each for id, each in self._registered.items() if each.device != device}
         if len(left) != len(self._registered):
             self._registered = left
-            self._file.owe()
+            self.file.owe()
 
     def gone(self, id: str) -> None:
         """Remove an endpoint of which the service said that it is gone. Written as in `forget`."""
         if self._registered.pop(id, None):
-            self._file.owe()
+            self.file.owe()
 
     def note(self, id: str, said: str) -> None:
         """Store what a service said. Written some time later, as nothing depends on it."""
         now = self.clock()
         if id in self._registered:
             self._registered[id] = attrs.evolve(self._registered[id], said=said, said_at=now)
-            self._file.owe_seldom()
+            self.file.owe_seldom()
         self.configured = tuple(
             attrs.evolve(each, said=said, said_at=now) if each.id == id else each
             for each in self.configured
@@ -175,26 +176,13 @@ class Endpoints:
 
     # -- its file ----------------------------------------------------------------------------------
 
-    @property
-    def trouble(self) -> str | None:
-        """For people: why a removed endpoint still stands in the file. None: none does."""
-        return self._file.trouble
-
-    async def run(self) -> None:
-        """Write what isn't written yet, until cancelled."""
-        await self._file.run()
-
-    def flush(self) -> None:
-        """Write what isn't written yet, at the end."""
-        self._file.flush()
-
     def _change(self, registered: dict[str, Endpoint]) -> None:
         before, self._registered = self._registered, registered
         try:
-            self._file.write()
+            self.file.write()
         except OSError as failure:
             self._registered = before
-            self._file.owe_seldom()  # the file may have got the new text
+            self.file.owe_seldom()  # the file may have got the new text
             raise PushError(
                 f"nothing was changed: {self.path} can't be written ({failure.strerror}): make room"
                 " for it"

@@ -7,8 +7,7 @@ so.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
-from typing import Final, TypeVar
+from functools import partial
 
 import attrs
 import structlog
@@ -18,15 +17,7 @@ from mux.push.queue import Queue, Row
 from mux.push.queue_file import QueueFile
 from mux.storage import sqlite
 from mux.storage.sqlite import StoreError
-
-FIRST_RETRY: Final = 0.1
-LAST_RETRY: Final = 5.0
-"""Seconds until the disk is tried again after a failure, doubled from the first to the last."""
-
-LAST_FLUSH_SECONDS: Final = 5.0
-"""Time for writing the last changes, at the end."""
-
-T = TypeVar("T")
+from mux.storage.write_behind import Trouble, WriteBehind
 
 log = structlog.get_logger()
 
@@ -37,16 +28,25 @@ class QueueWriter:
 
     queue: Queue
     file: QueueFile
-    trouble: str | None = None
-    """For people: why the disk takes nothing. None: it does."""
     _unread: bool = False
     """True until the rows of an earlier life could be read."""
     _writing: frozenset[int] = frozenset()
     """Numbers of the rows that are being written."""
-    _wake: trio.Event = attrs.field(factory=trio.Event)
     _done: trio.Event = attrs.field(factory=trio.Event)
-    _retry: float = 0.0
-    _one_writer: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(1))
+    _behind: WriteBehind = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._behind = WriteBehind(
+            trouble=Trouble("the queue of pushes", self.file.path),
+            pending=lambda: len(self.queue.changed) + len(self.queue.removed),
+            write=self._write,
+            explain=self._explain,
+        )
+
+    @property
+    def trouble(self) -> str | None:
+        """For people: why the disk takes nothing. None: it does."""
+        return self._behind.trouble.text
 
     def load(self) -> None:
         """Read the rows that an earlier life left. Blocks: call it at the start.
@@ -57,41 +57,34 @@ class QueueWriter:
             self.queue.adopt(self.file.load(), self.file.wall_clock())
         except (sqlite3.Error, OSError) as failure:
             self._unread = True
-            self._failed(failure)
+            self._behind.failed(failure)
 
     def changed(self) -> None:
         """Note that the queue has changes that aren't on disk."""
-        self._wake.set()
+        self._behind.wake()
 
     async def kept(self, row: Row) -> None:
         """Wait until the row is on disk as it is now, or the disk takes nothing."""
-        self._wake.set()
+        self._behind.wake()
         while not self.trouble and (row.n in self.queue.changed or row.n in self._writing):
             await self._done.wait()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Write what changes, until cancelled."""
         task_status.started()
-        while True:
-            if self._retry:
-                await trio.sleep(self._retry)
-            elif not (self.queue.changed or self.queue.removed):
-                self._wake = trio.Event()
-                await self._wake.wait()
-            await self.flush()
+        await self._behind.run()
 
     async def close(self) -> None:
         """Write what is left, once nothing changes any more, and close the file."""
-        with trio.move_on_after(LAST_FLUSH_SECONDS, shield=True) as scope:
-            if self.queue.changed or self.queue.removed:
-                await self.flush()
-        if scope.cancelled_caught or self.queue.changed:
+        in_time = await self._behind.finish(partial(self._behind.in_thread, self.file.close))
+        if self.queue.changed or not in_time:
             log.error("the last of the pushes could not be written", path=str(self.file.path))
-        with trio.move_on_after(LAST_FLUSH_SECONDS, shield=True):
-            await self._in_thread(self.file.close)
 
     async def flush(self) -> None:
         """Write now. A failure becomes ``trouble``; what isn't written stays marked as changed."""
+        await self._behind.flush()
+
+    async def _write(self) -> bool:
         queue = self.queue
         if not self.file.whole:
             queue.changed = set(queue.rows)
@@ -103,12 +96,11 @@ class QueueWriter:
         written = False
         try:
             if self._unread:
-                queue.adopt(await self._in_thread(self.file.load), self.file.wall_clock())
+                earlier = await self._behind.in_thread(self.file.load)
+                queue.adopt(earlier, self.file.wall_clock())
                 self._unread = False
-            await self._in_thread(self.file.write, rows, removed)
-            written = True
-        except (sqlite3.Error, OSError, StoreError) as failure:
-            self._failed(failure)
+            await self._behind.in_thread(self.file.write, rows, removed)
+            self.file.whole = written = True
         finally:  # also if we were cancelled before the thread began
             if not written:
                 queue.changed |= {n for n in numbers if n in queue.rows}
@@ -116,30 +108,11 @@ class QueueWriter:
             self._writing = frozenset()
             done, self._done = self._done, trio.Event()
             done.set()
-        if written:
-            self._succeeded()
+        return False
 
-    async def _in_thread(self, work: Callable[..., T], *given: object) -> T:
-        # Abandoned only when the broker ends: a disk that hangs mustn't hold it up. The limiter
-        # stays taken until the thread is done, so that an old write can't follow a later one.
-        return await trio.to_thread.run_sync(
-            work, *given, limiter=self._one_writer, abandon_on_cancel=True
-        )
-
-    def _succeeded(self) -> None:
-        self.file.whole = True
-        self._retry = 0.0
-        if self.trouble:
-            self.trouble = None
-            log.info("the queue of pushes is written again", path=str(self.file.path))
-
-    def _failed(self, failure: Exception) -> None:
-        self._retry = min(2 * self._retry, LAST_RETRY) or FIRST_RETRY
+    def _explain(self, failure: Exception) -> str:
         advice = "" if isinstance(failure, StoreError) else sqlite.advice(self.file.path, failure)
-        trouble = (
+        return (
             f"the queue of pushes {self.file.path} can't be written ({failure}): {advice}; until"
             " then pushes are sent from memory, and lost if appmux ends"
         )
-        if trouble != self.trouble:
-            self.trouble = trouble
-            log.error(trouble)

@@ -221,14 +221,14 @@ class Pushes:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self.keeper.run)
-                nursery.start_soon(self.endpoints.run)
+                nursery.start_soon(self.endpoints.file.run)
                 task_status.started()
                 while True:
                     self._wake = trio.Event()
                     await self._start_due(nursery)
                     await self._until_moment()
         finally:
-            self.endpoints.flush()
+            self.endpoints.file.flush()
             await self.keeper.close()
             if self._services is not None:
                 with trio.move_on_after(LAST_WORDS_SECONDS, shield=True):
@@ -327,7 +327,7 @@ class Pushes:
     def trouble(self) -> str | None:
         """For people: what is wrong at present, and what to do. None: nothing."""
         faults = [f"{service}: {why}" for service, why in sorted(self._faults.items())]
-        files = [each for each in (self.keeper.trouble, self.endpoints.trouble) if each]
+        files = [each for each in (self.keeper.trouble, self.endpoints.file.trouble) if each]
         return "; ".join([*files, *faults]) or None
 
     @property

@@ -198,7 +198,7 @@ class Metrics(Collector):
         )
         trouble.add_metric(["journal"], self.store.trouble is not None)
         trouble.add_metric(["audit"], self.audit.trouble is not None)
-        trouble.add_metric(["devices"], self.book.trouble is not None)
+        trouble.add_metric(["devices"], self.book.file.trouble is not None)
         trouble.add_metric(["pushes"], self.pushes.keeper.trouble is not None)
         yield trouble
 

@@ -159,7 +159,7 @@ class RunningServer:
                 root.start_soon(self._reload)
                 root.start_soon(self.schema.run)
                 root.start_soon(self.directories.run)
-                root.start_soon(self.access.registry.run)
+                root.start_soon(self.access.registry.file.run)
                 root.start_soon(self.reads.run)
                 root.start_soon(self.requests.run)
                 root.start_soon(systemd_notify.keep, os.environ, self._state, notify)
@@ -253,7 +253,7 @@ class RunningServer:
 
     def ready(self) -> bool:
         """Return whether all is well, as ``/readyz`` reports it."""
-        troubles = (self.store.trouble, self.audit.trouble, self.access.registry.trouble)
+        troubles = (self.store.trouble, self.audit.trouble, self.access.registry.file.trouble)
         return self.dispatcher.ready() and not any(troubles)
 
     def _announce(self) -> None:

@@ -5,7 +5,7 @@ The command ``AnswerOutside`` asks, by way of ``dispatcher``. The core has check
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import attrs
 import trio
@@ -18,11 +18,15 @@ from mux.downstream.listener import Listener
 from mux.errors import AppmuxError
 from mux.notices.requests import METHODS, NoticeRequests
 from mux.server import stderr
+from mux.server.settings_watch import SettingsWatch
 from mux.shells import DEFERRED
 from mux.storage.audit_log import Audit
 from mux.storage.journal import Store
 from mux.upstream.process import Upstream
 from mux.upstream.schema import CodexSchema
+
+UNKNOWN: Final[dict[str, Any]] = {"file": None, "changed": [], "trouble": None}
+"""The settings of a broker that wasn't started from any file."""
 
 
 @attrs.define(eq=False, repr=False)
@@ -38,6 +42,8 @@ class OutsideRequests:
     devices: DeviceRequests
     notices: NoticeRequests
     throttle: LoginThrottle
+    settings: SettingsWatch | None = None
+    _began: float = attrs.field(factory=trio.current_time)
     _tests: trio.Nursery | None = None
     """Tasks that wait for the outcome of a test push; None before `run`."""
 
@@ -71,6 +77,10 @@ class OutsideRequests:
         """Return the part of ``mux/status`` that only the server knows."""
         registry = self.devices.registry
         return {
+            "broker": {
+                "uptimeSeconds": round(trio.current_time() - self._began, 3),
+                "settings": UNKNOWN if self.settings is None else self.settings.status(),
+            },
             "appServer": {
                 "pid": self.upstream.pid,
                 "outdated": self.upstream.outdated,
@@ -79,7 +89,7 @@ class OutsideRequests:
             },
             "store": self.store.status(),
             "audit": self.audit.status(),
-            "devices": {"count": len(list(registry)), "trouble": registry.trouble},
+            "devices": {"count": len(list(registry)), "trouble": registry.file.trouble},
             "notices": self.notices.delivery.status(),
             "failedAuthentications": self.throttle.status(),
             "log": stderr.status(),

@@ -35,6 +35,7 @@ from mux.posix import descriptors
 from mux.server.journal_reads import JournalReads
 from mux.server.nursery import RunningServer
 from mux.server.requests import OutsideRequests
+from mux.server.settings_watch import SettingsWatch
 from mux.shells import Shells
 from mux.storage import state_dir
 from mux.storage.audit_log import Audit
@@ -50,11 +51,14 @@ stay exact in JavaScript (2**53)."""
 log = structlog.get_logger()
 
 
-async def serve(config: Config, take_over: float | None = None) -> None:
+async def serve(
+    config: Config, take_over: float | None = None, settings: SettingsWatch | None = None
+) -> None:
     """Run the broker until a signal drains it. Raises ``AppmuxError`` if it can't start.
 
     ``take_over``: most seconds to wait until the app-server at Codex's control socket is idle, to
     take its place then. None leaves that app-server alone.
+    ``settings``: where the settings came from, to be compared in ``mux/status``.
     """
     descriptors.raise_limit()
     codex = find_codex(config.codex_bin, os.environ)
@@ -93,11 +97,12 @@ async def serve(config: Config, take_over: float | None = None) -> None:
             store=store,
             book=book,
             audit=audit,
+            settings=settings,
         )
         try:
             await server.run()
         finally:
-            book.flush()
+            book.file.flush()
     finally:
         for each in opened:
             with trio.CancelScope(shield=True):
@@ -151,6 +156,7 @@ def _assemble(
     store: Store,
     book: DeviceRegistry,
     audit: Audit,
+    settings: SettingsWatch | None,
 ) -> RunningServer:
     introduction = app_server.Introduction(
         name=config.upstream.client_name,
@@ -172,6 +178,7 @@ def _assemble(
             escalate_after=config.notices.escalate_after,
             escalate_further_after=config.notices.escalate_further_after,
         ),
+        host=config.host_name,
     )
     dispatcher = Dispatcher(broker, debug=config.log.level == "debug")
     upstream = Upstream((codex, "app-server", *config.codex_args), dispatcher)
@@ -190,7 +197,7 @@ def _assemble(
     )
     reads, throttle = JournalReads(store, dispatcher), LoginThrottle()
     requests = OutsideRequests(
-        opened, dispatcher, upstream, schema, store, audit, devices, notices, throttle
+        opened, dispatcher, upstream, schema, store, audit, devices, notices, throttle, settings
     )
     server = RunningServer(
         config,

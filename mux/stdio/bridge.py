@@ -14,18 +14,20 @@ import os
 import select
 import signal
 import socket
-import sys
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 from mux.config import locate
 from mux.errors import AppmuxError
 from mux.posix import standard_streams
+from mux.posix.standard_streams import STDIN, STDOUT
+from mux.stdio.attach import HOW_TO_START, NotReachedError, connect, start_service
 from mux.stdio.lines import Lines
-from mux.stdio.resume import ResumeState, ReturnError
+from mux.stdio.output import Output
+from mux.stdio.rejoin import ClientSession, ReturnError
 from mux.stdio.websocket import ClientWebSocket, WebSocketError
 
 WAIT: Final = 60.0
@@ -46,21 +48,7 @@ A broker that is just being restarted closes it so; its successor listens soon.
 FIRST_TRY, LONGEST_TRY = 0.05, 1.0
 """Seconds between two tries to reach a broker, doubled from the first to the longest."""
 
-CONNECT_DEADLINE: Final = 2.0
-"""Seconds that one try may block: a unix socket answers at once, or its queue is full."""
-
 READ_BYTES: Final = 256 * 1024
-OWED_BYTES: Final = 1024 * 1024
-"""Bytes owed to stdout beyond which nothing is read from the broker.
-
-To the broker we are then a slow client.
-"""
-
-WRITE_BYTES: Final = select.PIPE_BUF
-"""Bytes written at once: as many as never block when ``poll`` says so.
-
-Making stdout non-blocking instead would make it so for every process that shares it.
-"""
 
 ANSWERS_DEADLINE: Final = 1.0
 """Seconds after stdin's end for answers in flight: ``printf … | appmux stdio`` gets them."""
@@ -75,11 +63,8 @@ that were piped in behind it.
 CLOSE_DEADLINE: Final = 3.0
 """Seconds for the broker to join the closing handshake, and for stdout to take what is owed."""
 
-STDIN, STDOUT = 0, 1
 OVER_THE_LIMIT: Final = 1009
 """The WebSocket close code for a message that is too large."""
-
-_GONE = select.POLLERR | select.POLLHUP | select.POLLNVAL
 
 
 class StdioError(AppmuxError):
@@ -104,8 +89,8 @@ class Bridge:
     def __init__(self, named: Path | None, wait: float) -> None:
         self.named = named
         self.wait = wait
-        self.memory = ResumeState(numbers=wait > 0)
-        """The state that is carried over to the next connection."""
+        self.session = ClientSession(numbers=wait > 0)
+        """What is carried over to the next connection, and said on it."""
         self.lines = Lines()
         self.link: socket.socket | None = None
         """The connection to the broker; None while there is none."""
@@ -129,16 +114,14 @@ class Bridge:
         """Messages to the broker, each an iterator over its frames."""
         self.frame = memoryview(b"")
         """The rest of the frame being sent."""
-        self.owed: deque[memoryview] = deque()
-        """Bytes to write to stdout."""
-        self.owed_bytes = 0
+        self.output = Output()
 
     def serve(self) -> int:
         try:
             self._attach_first()
             while not self._has_left():
                 self._wait_and_act()
-            self._flush()
+            self.output.flush(CLOSE_DEADLINE)
         except BrokenPipeError:
             pass  # nobody reads stdout any more: the client is gone
         return 0
@@ -146,43 +129,30 @@ class Bridge:
     # ── attaching ─────────────────────────────────────────────────────────────────────────────
 
     def _attach_first(self) -> None:
-        failures = self._connect()
-        if not failures:
+        failure = self._connect()
+        if failure is None:
             return
-        started = _start_service()
+        started = start_service()
         while started and time.monotonic() < self.deadline:
             time.sleep(self._next_pause())
-            failures = self._connect()
-            if not failures:
+            failure = self._connect()
+            if failure is None:
                 self.began = time.monotonic()
                 return
-        more = "the service was started, but doesn't listen there" if started else _HOW_TO_START
-        raise StdioError(f"no broker to attach to ({'; '.join(failures)}): {more}")
+        more = "the service was started, but doesn't listen there" if started else HOW_TO_START
+        raise StdioError(f"no broker to attach to ({failure}): {more}")
 
-    def _connect(self) -> list[str]:
-        """Try each place once; return why each failed, or an empty list once connected.
-
-        There is at least one place, so an empty list can't mean that nothing was tried.
-        """
-        places = [self.named] if self.named else list(locate.sockets(os.environ))
-        failures = []
-        for place in places:
-            link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            link.settimeout(CONNECT_DEADLINE)
-            try:
-                link.connect(locate.address(place))
-            except OSError as failure:
-                link.close()
-                reason = failure.strerror or "its queue is full"
-                failures.append(f"unix://{place}: {reason}")
-                continue
-            link.setblocking(False)
-            if not self.was_attached:
-                self.deadline = time.monotonic() + FIRST_WAIT
-            self.link, self.wire, self.at = link, ClientWebSocket(), f"unix://{place}"
-            self.going.append(iter([self.wire.hello()]))
-            return []
-        return failures
+    def _connect(self) -> str | None:
+        """Try to connect once; return why that failed, or None once connected."""
+        try:
+            self.link, self.at = connect(self.named)
+        except NotReachedError as failure:
+            return str(failure)
+        if not self.was_attached:
+            self.deadline = time.monotonic() + FIRST_WAIT
+        self.wire = ClientWebSocket()
+        self.going.append(iter([self.wire.hello()]))
+        return None
 
     def _next_pause(self) -> float:
         pause, self.pause = self.pause, min(self.pause * 2, LONGEST_TRY)
@@ -192,13 +162,13 @@ class Bridge:
         """Continue once the broker has accepted the upgrade."""
         if self.was_attached:
             # The bridge's own handshake goes before any line of the client.
-            self.memory.back(time.time())
+            self.session.back(time.time())
             self._send_own()
         self.was_attached = True
         self._seen_live()
 
     def _seen_live(self) -> None:
-        if self.lost_at and self.memory.live:
+        if self.lost_at and self.session.live:
             _tell(f"attached again after {time.monotonic() - self.lost_at:.1f} s")
             self.lost_at, self.pause = 0.0, FIRST_TRY
 
@@ -212,16 +182,15 @@ class Bridge:
             poll.register(STDIN, select.POLLIN)
         elif self.was_attached and not self._is_attached() and self.stdin_open and not self.unread:
             poll.register(STDIN, 0)  # without events: only reports that the client has gone
-        # Even without an event to wait for, ``poll`` reports that stdout's reader has gone.
-        poll.register(STDOUT, select.POLLOUT if self.owed else 0)
+        poll.register(STDOUT, self.output.events)
         if link >= 0:
-            reads = select.POLLIN if self.owed_bytes < OWED_BYTES else 0
+            reads = 0 if self.output.is_behind else select.POLLIN
             poll.register(link, reads | (select.POLLOUT if self._has_to_send() else 0))
         for descriptor, event in poll.poll(self._timeout()):
             if descriptor == link:
                 self._link_ready(event)
             elif descriptor == STDOUT:
-                self._stdout_ready(event)
+                self.output.write(event)
             elif reads_stdin and self.link is not None:
                 self._stdin_ready()
             elif not reads_stdin:
@@ -233,16 +202,12 @@ class Bridge:
 
         Only once earlier input has been sent: a client is slowed down, its lines are not stored.
         """
-        may = self.stdin_open and self._is_attached() and not self._is_full()
+        may = self.stdin_open and self._is_attached() and not self.output.is_full
         return may and not self._has_to_send()
 
     def _is_attached(self) -> bool:
         """Return whether the client's lines may go to the broker now."""
-        return self.link is not None and self.wire.open and self.memory.live
-
-    def _is_full(self) -> bool:
-        # A client that floods requests and reads no answers must not fill us with error answers.
-        return self.owed_bytes >= 2 * OWED_BYTES
+        return self.link is not None and self.wire.open and self.session.live
 
     def _timeout(self) -> float | None:
         """Return the milliseconds until something is due; None if nothing is."""
@@ -272,7 +237,7 @@ class Bridge:
 
     def _give_up(self, reason: str) -> None:
         if not self.was_attached:
-            raise StdioError(f"no broker to attach to: {reason}: {_HOW_TO_START}")
+            raise StdioError(f"no broker to attach to: {reason}: {HOW_TO_START}")
         raise StdioError(
             f"the broker is gone, and within {self.wait:g} s {reason}: see `appmux service status`,"
             " or start it with `appmux serve`"
@@ -286,9 +251,9 @@ class Bridge:
         except OSError:
             received = b""  # closed before we began, or a terminal that was taken away
         for line in self.lines.feed(received) if received else self.lines.ends():
-            self._to_broker(self.memory.from_client(line))
+            self._to_broker(self.session.state.from_client(line))
         for error in self.lines.errors:
-            self._to_client([error])
+            self.output.owe([error])
         self.lines.errors.clear()
         if not received:
             self.stdin_open = False
@@ -309,7 +274,7 @@ class Bridge:
 
     def _send_own(self) -> None:
         """Send the bridge's own requests to the broker."""
-        own, self.memory.to_broker = self.memory.to_broker, []
+        own, self.session.to_broker = self.session.to_broker, []
         for line in own:
             self._to_broker(line)
 
@@ -347,7 +312,7 @@ class Bridge:
             self._opened()
         # Messages first: an answer among them may give the bridge requests of its own to send.
         for message in messages:
-            self._to_client(self.memory.from_broker(message))
+            self.output.owe(self.session.from_broker(message))
         self._send_own()
         self._seen_live()
         self.going += [iter([reply]) for reply in self.wire.replies]
@@ -357,30 +322,6 @@ class Bridge:
             self._lost(f"closed with {code}{' ' if reason else ''}{reason}", code)
         elif not received:
             self._lost("closed without a word")
-
-    def _to_client(self, messages: Iterable[bytes]) -> None:
-        for message in messages:
-            self.owed.append(memoryview(message))
-            self.owed.append(_LINE_END)
-            self.owed_bytes += len(message) + 1
-
-    def _stdout_ready(self, event: int) -> None:
-        if event & select.POLLERR:
-            raise BrokenPipeError
-        if not self.owed or not event & (select.POLLOUT | _GONE):
-            return
-        taken, size = [], 0
-        while self.owed and size < WRITE_BYTES:
-            piece = self.owed.popleft()
-            taken.append(piece[: WRITE_BYTES - size])
-            if len(piece) > len(taken[-1]):
-                self.owed.appendleft(piece[len(taken[-1]) :])
-            size += len(taken[-1])
-        data = b"".join(taken)
-        written = os.write(STDOUT, data)
-        if written < size:
-            self.owed.appendleft(memoryview(data)[written:])
-        self.owed_bytes -= written
 
     # ── ends ──────────────────────────────────────────────────────────────────────────────────
 
@@ -403,9 +344,9 @@ class Bridge:
         text = "the broker is gone"
         if code == OVER_THE_LIMIT:
             text = "the broker takes no message as large as one of those in flight, and went"
-        self._to_client(self.memory.lost(text, retryable=code != OVER_THE_LIMIT))
+        self.output.owe(self.session.lost(text, retryable=code != OVER_THE_LIMIT))
         if not self.wait:
-            self._flush()
+            self.output.flush(CLOSE_DEADLINE)
             raise StdioError(f"the broker is gone ({reason}): start this client again")
         if not self.lost_at:
             _tell(f"the broker is gone ({reason}); waiting {self.wait:g} s for it at most")
@@ -413,9 +354,9 @@ class Bridge:
 
     def _leave(self, now: float) -> None:
         """Say goodbye once stdin has ended and all requests are answered, or their time is up."""
-        if not self.memory.shakes_hands and not self.said_goodbye:
+        if not self.session.state.shakes_hands and not self.said_goodbye:
             self.deadline = min(self.deadline, now + ANSWERS_DEADLINE)
-        waits_for_answers = self._has_to_send() or self.memory.in_flight
+        waits_for_answers = self._has_to_send() or self.session.state.in_flight
         if not self.said_goodbye and (not waits_for_answers or now >= self.deadline):
             self.said_goodbye = True
             self.deadline = now + CLOSE_DEADLINE
@@ -427,44 +368,6 @@ class Bridge:
 
     def _has_left(self) -> bool:
         return not self.stdin_open and self.link is None
-
-    def _flush(self) -> None:
-        """Write what is owed to stdout, for ``CLOSE_DEADLINE`` at most."""
-        deadline = time.monotonic() + CLOSE_DEADLINE
-        poll = select.poll()
-        poll.register(STDOUT, select.POLLOUT)
-        while self.owed and (left := deadline - time.monotonic()) > 0:
-            for _, event in poll.poll(left * 1000):
-                self._stdout_ready(event)
-
-
-_LINE_END = memoryview(b"\n")
-
-_HOW_TO_START = (
-    "start it with `appmux serve`, or have it as a service: `appmux service install`; a socket of"
-    " another place is named by --socket or APPMUX_SOCKET"
-)
-
-
-def _start_service() -> bool:
-    """Start the service if it is installed, and return whether that worked.
-
-    Its output goes to stderr.
-    """
-    # -P: a directory `mux` in the client's working directory isn't this program.
-    argv = [sys.executable, "-P", "-m", "mux", "service", "start"]
-    heard, said = os.pipe()  # not our stderr, whose reader might keep the child waiting
-    actions = [
-        (os.POSIX_SPAWN_OPEN, STDIN, os.devnull, os.O_RDONLY, 0),
-        (os.POSIX_SPAWN_DUP2, said, STDOUT),
-        (os.POSIX_SPAWN_DUP2, said, standard_streams.STDERR),
-    ]
-    child = os.posix_spawn(sys.executable, argv, os.environ, file_actions=actions)
-    os.close(said)
-    with os.fdopen(heard, encoding="utf-8", errors="replace") as words:
-        for line in words:
-            standard_streams.say(line)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 def _tell(text: str) -> None:

@@ -1,7 +1,8 @@
 """``appmux-codex``: stands in for ``codex`` where a program lets one choose the executable.
 
-``appmux-codex … app-server`` on stdio is the stdio bridge. For all other arguments this process
-becomes the real codex, with arguments, environment, terminal and exit status unchanged.
+``appmux-codex … app-server`` on stdio is the stdio bridge; with ``--listen`` and a unix socket or a
+loopback port of the program's own it is the relay. For all other arguments this process becomes the
+real codex, with arguments, environment, terminal and exit status unchanged.
 
 Used by IDE extensions and SDKs.
 """
@@ -19,10 +20,13 @@ from mux.config import locate
 from mux.config.codex_binary import CodexError, find_codex
 from mux.errors import AppmuxError
 from mux.posix import standard_streams
-from mux.stdio import bridge
+from mux.stdio import attach, bridge
 
 APP_SERVER: Final = "app-server"
 STDIO: Final = "stdio://"
+UNIX, WS = "unix://", "ws://"
+LOOPBACK: Final = frozenset({"127.0.0.1", "[::1]"})
+"""Hosts of a listener that is relayed. The native one takes addresses alone, no names."""
 
 WAIT_VARIABLE: Final = "APPMUX_STDIO_WAIT"
 """Seconds, as ``appmux stdio --wait``: the programs that start us have no flag for it."""
@@ -83,6 +87,11 @@ def main() -> NoReturn:
                 f"appmux-codex: ignored: {', '.join(ignored)}. The app-server is shared by all"
                 " clients; what is to hold for it goes into config.toml, then `appmux restart`\n"
             )
+        url = listen_url(arguments)
+        if url is not None:
+            from mux.stdio import relay  # noqa: PLC0415 (the bridge's start is timed)
+
+            relay.run(url, attach.start_service)
         sys.exit(bridge.run(None, wait))
     except AppmuxError as error:
         standard_streams.say(f"Error: {error}\n")
@@ -93,7 +102,9 @@ def main() -> NoReturn:
 
 
 def as_door(arguments: Sequence[str]) -> list[str] | None:
-    """Return the ignored flags if these arguments start an app-server on stdio; else None.
+    """Return the ignored flags if these arguments start an app-server that we stand in for.
+
+    That is one on stdio, or on a listener that can be relayed; else return None.
 
     ``arguments`` are those after ``codex``. Doubtful arguments go to the real codex, which says
     what is wrong with them. Of an override only the key is named: its value may be a secret.
@@ -108,7 +119,7 @@ def as_door(arguments: Sequence[str]) -> list[str] | None:
         ignored.append(_shown(flag, value))
     else:
         return None
-    unknown = False
+    unknown = listens = False
     for flag, value in _flags(left, VALUES):
         if not flag.startswith("-"):
             # A subcommand; or the value of a flag that this version doesn't know.
@@ -117,12 +128,37 @@ def as_door(arguments: Sequence[str]) -> list[str] | None:
         elif value is None or flag in OTHERS_PROGRAM:
             return None
         elif flag == "--listen":
-            if value != STDIO:
+            if value != STDIO and not _is_relayed(value):
                 return None
+            listens = value != STDIO
         elif flag not in PLAIN:
             ignored.append(_shown(flag, value))
         unknown = flag.startswith("-") and flag not in VALUES | SWITCHES
+    if listens and any(flag.startswith("--ws-") for flag in ignored):
+        return None  # it asks for a token of its own, which the broker's listener doesn't know
     return [flag for flag in ignored if flag not in PLAIN]
+
+
+def _is_relayed(url: str) -> bool:
+    """Return whether a listen URL is for the relay: a path of one's own, or a loopback port.
+
+    ``unix://`` alone is Codex's control socket, which is the broker's own business.
+    """
+    if url.startswith(UNIX):
+        return len(url) > len(UNIX)
+    host, _, port = url.removeprefix(WS).rpartition(":")
+    return url.startswith(WS) and host in LOOPBACK and port.isdecimal()
+
+
+def listen_url(arguments: Sequence[str]) -> str | None:
+    """Return the URL of ``--listen``, None for stdio, of arguments that ``as_door`` takes."""
+    url = None
+    for flag, value in _flags(iter(arguments), ROOT_VALUES | VALUES):
+        if flag == "--listen":
+            url = value
+        elif flag == "--stdio":
+            url = None
+    return None if url == STDIO else url
 
 
 def _flags(left: Iterator[str], with_value: frozenset[str]) -> Iterator[tuple[str, str | None]]:

@@ -41,7 +41,14 @@ _SWITCHING: Final = b"101"
 
 
 class WebSocketError(Exception):
-    """The other end violates the protocol; the text says how."""
+    """The other end violates the protocol, or refuses the upgrade; the text says how.
+
+    ``status`` is the HTTP status of a refusal; 0 for anything else.
+    """
+
+    def __init__(self, text: str, status: int = 0) -> None:
+        super().__init__(text)
+        self.status = status
 
 
 class ClientWebSocket:
@@ -91,7 +98,8 @@ class ClientWebSocket:
         first, *rest = head.split(b"\r\n")
         words = first.split(b" ", 2)
         if not first.startswith(b"HTTP/1.") or words[1:2] != [_SWITCHING]:
-            raise WebSocketError(f"it answered {first[:100].decode(errors='replace')!r}")
+            status = int(words[1]) if words[1:2] and words[1].isdigit() else 0
+            raise WebSocketError(f"it answered {first[:100].decode(errors='replace')!r}", status)
         fields = {name.strip().lower(): value for name, _, value in map(_parted, rest)}
         wanted = hashlib.sha1(self._key + _ACCEPT, usedforsecurity=False).digest()
         if fields.get(b"sec-websocket-accept") != binascii.b2a_base64(wanted, newline=False):

@@ -23,6 +23,7 @@ import trio
 
 from mux.storage.audit_chain import BATCH
 from mux.storage.audit_writer import PendingRecord, Writer
+from mux.storage.write_behind import Trouble, WriteBehind
 
 DIRECTORY = "audit"
 
@@ -33,14 +34,8 @@ that a kill costs. Nothing waits for it; a record a second costs a write a secon
 UNWRITTEN = 10_000
 """Most records kept in memory while the disk takes none: hours of work, a few MB."""
 
-FIRST_RETRY, LAST_RETRY = 0.1, 5.0
-"""Seconds until the disk is tried again after a failure, doubled from the first to the last."""
-
 TIDY_INTERVAL = 3600.0
 """Seconds after which an idle broker looks for files that have become too old."""
-
-LAST_FLUSH_SECONDS = 5.0
-"""Time for writing the last records, at the end."""
 
 log = structlog.get_logger()
 
@@ -50,14 +45,21 @@ class Audit:
     """The audit log of one broker."""
 
     writer: Writer
-    trouble: str | None = None
-    """For people: why records can't be written at present, and what to do. None: all is well."""
     _pending: list[PendingRecord] = attrs.field(factory=list)
     _dropped: int = 0
-    _wake: trio.Event = attrs.field(factory=trio.Event)
-    _retry: float = 0.0
-    _milliseconds: float = 0.0
-    _one_writer: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(1))
+    _behind: WriteBehind = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._behind = WriteBehind(
+            trouble=Trouble("the audit log", self.writer.directory),
+            pending=lambda: len(self._pending),
+            write=self._write,
+            explain=self._explain,
+            gather=GATHER,
+            batch=BATCH,
+            idle=TIDY_INTERVAL,
+            abandons=False,  # a batch that a thread writes must not be written again
+        )
 
     @classmethod
     def open(
@@ -74,80 +76,59 @@ class Audit:
         """
         return cls(Writer(state_dir / DIRECTORY, max_bytes, max_age, clock))
 
+    @property
+    def trouble(self) -> str | None:
+        """For people: why records can't be written at present, and what to do. None: all is
+        well."""
+        return self._behind.trouble.text
+
     def record(self, kind: str, fields: dict[str, object]) -> None:
         """Append a record to the log. Never blocks, never fails."""
         if len(self._pending) >= UNWRITTEN:
             self._dropped += 1  # keep the first ones: they show the cause
             return
         if not self._pending:
-            self._wake.set()
+            self._behind.wake()
         self._pending.append(PendingRecord(self.writer.clock(), kind, fields))
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Write what is recorded, until cancelled; then write the rest."""
         task_status.started()
         try:
-            while True:
-                await self._until_due()
-                await self.flush()
+            await self._behind.run()
         finally:
             await self._close()
-
-    async def _until_due(self) -> None:
-        if self._retry:
-            await trio.sleep(self._retry)
-            return
-        self._wake = trio.Event()
-        if not self._pending:
-            with trio.move_on_after(TIDY_INTERVAL):
-                await self._wake.wait()
-        if len(self._pending) < BATCH:
-            await trio.sleep(GATHER)
 
     async def flush(self) -> None:
         """Write one batch now. A failure becomes ``trouble``; the unwritten records stay in
         memory."""
+        await self._behind.flush()
+
+    async def _write(self) -> bool:
         if self._dropped:
             self._pending.append(
                 PendingRecord(self.writer.clock(), "audit/lost", {"records": self._dropped})
             )
             self._dropped = 0
-        batch = self._pending[:BATCH]
-        begun = time.perf_counter()
+        self.writer.taken = 0  # of the last batch: we may be cancelled before the thread begins
         try:
-            # Not abandoned when cancelled: a batch that a thread writes must not be written again.
-            await trio.to_thread.run_sync(self.writer.work, batch, limiter=self._one_writer)
-        except OSError as failure:
-            self._failed(failure)
-        else:
-            self._milliseconds = (time.perf_counter() - begun) * 1000
-            self._retry = 0.0
-            if self.trouble:
-                self.trouble = None
-                log.info("the audit log is written again", path=str(self.writer.directory))
-        del self._pending[: self.writer.taken]
+            await self._behind.in_thread(self.writer.work, self._pending[:BATCH])
+        finally:
+            del self._pending[: self.writer.taken]
+        return False
 
     async def _close(self) -> None:
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + LAST_FLUSH_SECONDS):
-            while self._pending:
-                left = len(self._pending)
-                await self.flush()
-                if len(self._pending) >= left:
-                    break
+        await self._behind.finish()
         if self._pending:
             text = "the audit log's last records could not be written"
             log.error(text, records=len(self._pending) + self._dropped)
 
-    def _failed(self, failure: OSError) -> None:
-        self._retry = min(2 * self._retry, LAST_RETRY) or FIRST_RETRY
-        trouble = (
-            f"the audit log {self.writer.directory} can't be written"
-            f" ({failure.strerror or failure}): make room there, or make it writable; until then"
-            f" up to {UNWRITTEN} records are kept in memory"
+    def _explain(self, failure: Exception) -> str:
+        reason = getattr(failure, "strerror", None) or failure
+        return (
+            f"the audit log {self.writer.directory} can't be written ({reason}): make room there,"
+            f" or make it writable; until then up to {UNWRITTEN} records are kept in memory"
         )
-        if trouble != self.trouble:
-            self.trouble = trouble
-            log.error(trouble)
 
     def status(self) -> dict[str, object]:
         """Return the log's part of ``mux/status``: its place and progress, and what is wrong."""
@@ -157,6 +138,6 @@ class Audit:
             "digest": self.writer.digest,
             "bytes": self.writer.used,
             "unwrittenRecords": len(self._pending),
-            "lastWriteMilliseconds": round(self._milliseconds, 1),
+            "lastWriteMilliseconds": round(self._behind.milliseconds, 1),
             "trouble": self.trouble,
         }

@@ -33,6 +33,7 @@ from mux.storage.journal_chunks import Reader, fitting
 from mux.storage.journal_writer import JournalWriter
 from mux.storage.sqlite import StoreError as StoreError  # noqa: PLC0414 (for those who read)
 from mux.storage.timings import Histogram
+from mux.storage.write_behind import Trouble, WriteBehind
 
 MIB = 1024 * 1024
 
@@ -51,15 +52,8 @@ costs some 30 ms, in which no message moves."""
 ENTRY_BYTES = 150
 """Bytes that an entry costs in memory beside its message."""
 
-FIRST_RETRY, LAST_RETRY = 0.1, 5.0
-"""Seconds until the disk is tried again after a failure, doubled from the first to the last."""
-
 TIDY_INTERVAL = 3600.0
 """Seconds after which an idle broker looks for entries that have become too old."""
-
-LAST_FLUSH_SECONDS = 5.0
-"""Time for writing the last entries at the end. A disk that takes them at all takes them at
-once."""
 
 _seq = attrgetter("seq")
 
@@ -72,27 +66,31 @@ class Store:
 
     next_seq: int
     """The first number of this life: above all that were given out before in this epoch."""
-    trouble: str | None
-    """For people: why entries can't be written at present, and what to do. None: all is well."""
     _recorder: JournalWriter
     _reader: Reader
     running_floor: int = sys.maxsize
     """The number at which the oldest item that still runs began. Deltas from there on are kept as
     long as events are. Set before each write; with the default, every delta may be trimmed."""
-    writes: Histogram = attrs.field(factory=Histogram)
-    """How long each successful write took."""
     _last: int = 0
     _shed: int = 0
     _pending: list[Entry] = attrs.field(factory=list)
     _pending_bytes: int = 0
     _writing: list[Entry] = attrs.field(factory=list)
     _writing_bytes: int = 0
-    _wake: trio.Event = attrs.field(factory=trio.Event)
-    _more: bool = True
-    _retry: float = 0.0
-    _milliseconds: float = 0.0
-    _one_writer: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(1))
+    _before_flush: Callable[[], None] = lambda: None
+    _behind: WriteBehind = attrs.field(init=False)
     _one_reader: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(1))
+
+    def __attrs_post_init__(self) -> None:
+        self._behind = WriteBehind(
+            trouble=Trouble("the journal", self._recorder.path),
+            pending=self._left,
+            write=self._write,
+            explain=self._explain,
+            gather=FLUSH_INTERVAL,
+            idle=TIDY_INTERVAL,
+            more=True,  # at the start there may be something to trim
+        )
 
     @classmethod
     def open(
@@ -116,10 +114,21 @@ class Store:
             recorder.begin()
         except (sqlite3.Error, OSError) as caught:
             failure = caught
-        store = cls(recorder.written + 1, None, recorder, Reader(path), last=recorder.written)
+        store = cls(recorder.written + 1, recorder, Reader(path), last=recorder.written)
         if failure:
-            store._failed(failure)
+            store._behind.failed(failure)
         return store
+
+    @property
+    def trouble(self) -> str | None:
+        """For people: why entries can't be written at present, and what to do. None: all is
+        well."""
+        return self._behind.trouble.text
+
+    @property
+    def writes(self) -> Histogram:
+        """How long each successful write took."""
+        return self._behind.writes
 
     @property
     def epoch(self) -> str:
@@ -139,7 +148,7 @@ class Store:
     def append(self, entry: Entry) -> None:
         """Keep an entry, whose number is above that of all before. Never blocks, never fails."""
         if not self._pending:
-            self._wake.set()
+            self._behind.wake()
         self._pending.append(entry)
         self._last = entry.seq
         self._pending_bytes += len(entry.message) + ENTRY_BYTES
@@ -157,61 +166,46 @@ class Store:
         Wakes only for entries, for trouble, and once an hour. ``before_flush`` is called before
         each write: the moment to set ``running_floor`` and to read ``earliest``.
         """
+        self._before_flush = before_flush
         task_status.started()
         try:
-            while True:
-                await self._until_due()
-                before_flush()
-                await self.flush()
+            await self._behind.run()
         finally:
-            before_flush()
             await self.close()
 
     async def close(self) -> None:
         """Write what is left, and close the file. `run` calls it at its end."""
-        with trio.CancelScope(
-            shield=True, deadline=trio.current_time() + LAST_FLUSH_SECONDS
-        ) as scope:
+        in_time = await self._behind.finish(self._end)
+        if self._left() or not in_time:
+            log.error("the journal's last entries could not be written", entries=self._left())
+
+    async def _end(self) -> None:
+        if self.trouble and not self._left():  # open the file, so that it is closed in order
             await self.flush()
-            await trio.to_thread.run_sync(
-                self._recorder.end, self._last, limiter=self._one_writer, abandon_on_cancel=True
-            )
-            await trio.to_thread.run_sync(
-                self._reader.end, limiter=self._one_reader, abandon_on_cancel=True
-            )
-        left = len(self._writing) + len(self._pending)
-        if scope.cancelled_caught or left:
-            log.error("the journal's last entries could not be written", entries=left)
+        await self._behind.in_thread(self._recorder.end, self._last)
+        await trio.to_thread.run_sync(
+            self._reader.end, limiter=self._one_reader, abandon_on_cancel=True
+        )
+
+    def _left(self) -> int:
+        return len(self._writing) + len(self._pending)
 
     async def flush(self) -> None:
         """Write now. A failure becomes ``trouble``; what isn't written stays in memory."""
+        await self._behind.flush()
+
+    async def _write(self) -> bool:
+        self._before_flush()
         self._writing, self._pending = self._writing + self._pending, []
         self._writing_bytes += self._pending_bytes
         self._pending_bytes = 0
-        shed, begun = self._shed, time.perf_counter()
-        self._more = False  # before the thread starts: a request for more meanwhile isn't lost
         try:
             # Abandoned only when `run` is cancelled; the last flush then waits for this thread.
-            more = await trio.to_thread.run_sync(
-                self._recorder.work,
-                self._writing,
-                self.running_floor,
-                shed,
-                limiter=self._one_writer,
-                abandon_on_cancel=True,
+            return await self._behind.in_thread(
+                self._recorder.work, self._writing, self.running_floor, self._shed
             )
-        except (sqlite3.Error, OSError, StoreError) as failure:
+        finally:
             self._settle()
-            self._failed(failure)
-        else:
-            seconds = time.perf_counter() - begun
-            self._milliseconds = seconds * 1000
-            self.writes.observe(seconds)
-            self._retry = 0.0
-            self._more |= more
-            self._settle()
-            if self._shed == shed:
-                self._recovered()
 
     async def read(
         self, after: int, until: int, threads: Collection[str] | None, max_bytes: int
@@ -258,24 +252,10 @@ class Store:
             "nextSeq": self._last + 1,
             "earliest": self.earliest,
             "bytes": self._recorder.used,
-            "unwrittenEntries": len(self._writing) + len(self._pending),
+            "unwrittenEntries": self._left(),
             "trouble": self.trouble,
-            "lastWriteMilliseconds": round(self._milliseconds, 1),
+            "lastWriteMilliseconds": round(self._behind.milliseconds, 1),
         }
-
-    # -- When to write ----------------------------------------------------------------------------
-
-    async def _until_due(self) -> None:
-        if self._retry:
-            await trio.sleep(self._retry)
-        elif self._more:  # at the start, or while trimming
-            await trio.lowlevel.checkpoint()
-        else:
-            self._wake = trio.Event()
-            if not self._pending:
-                with trio.move_on_after(TIDY_INTERVAL):
-                    await self._wake.wait()
-            await trio.sleep(FLUSH_INTERVAL)
 
     def _settle(self) -> None:
         """Drop from memory the entries that are written."""
@@ -315,46 +295,31 @@ class Store:
             gone += 1
         if gone:
             self._shed = kept[gone - 1].seq
+            self._behind.lasts()
         self._pending = kept[gone:]
         self._pending_bytes = sum(len(entry.message) + ENTRY_BYTES for entry in self._pending)
         if not self.trouble:
-            self._say(
+            self._behind.trouble.say(
                 f"the journal {self._recorder.path} takes entries more slowly than they come; some"
                 " were dropped; look after its disk"
             )
 
     # -- Trouble ----------------------------------------------------------------------------------
 
-    def _failed(self, failure: Exception) -> None:
-        self._retry = min(2 * self._retry, LAST_RETRY) or FIRST_RETRY
-        self._wake.set()
-        path, kept = (
-            self._recorder.path,
-            f"the last {UNWRITTEN_BYTES // MIB} MiB are kept in memory",
-        )
+    def _explain(self, failure: Exception) -> str:
+        kept = f"the last {UNWRITTEN_BYTES // MIB} MiB are kept in memory"
         if isinstance(failure, StoreError):
-            self._say(f"{failure}; until then {kept}")
-        else:
-            advice = sqlite.advice(path, failure)
-            self._say(
-                f"the journal {path} can't be written ({failure}): {advice}; until then {kept}"
-            )
-
-    def _say(self, trouble: str) -> None:
-        if trouble != self.trouble:
-            self.trouble = trouble
-            log.error(trouble)
-
-    def _recovered(self) -> None:
-        if self.trouble:
-            self.trouble = None
-            log.info("the journal is written again", path=str(self._recorder.path))
+            return f"{failure}; until then {kept}"
+        path, advice = self._recorder.path, sqlite.advice(self._recorder.path, failure)
+        return f"the journal {path} can't be written ({failure}): {advice}; until then {kept}"
 
     def _suspect(self, generation: int, failure: sqlite3.Error) -> None:
         """Have the file checked after a failed read, and replaced if it is broken or gone."""
-        self._more = True
-        self._wake.set()
+        self._behind.more = True
+        self._behind.wake()
         if not sqlite.is_broken(failure):
             raise StoreError(f"the journal {self._recorder.path} can't be read: {failure}")
         self._recorder.suspicion = (generation, str(failure))
-        self._shed = max(self._shed, self._recorder.written)
+        if self._recorder.written > self._shed:
+            self._shed = self._recorder.written
+            self._behind.lasts()

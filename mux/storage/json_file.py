@@ -3,7 +3,7 @@
 The same holds after a power cut, as the new text is on the disk before it gets the file's name. A
 JSON file names the version of its format, so that an older appmux doesn't misread it.
 
-Used by: ``access.devices``, ``push.endpoints``, ``notices.preferences`` and ``write_behind``.
+Used by: ``access.devices``, ``push.endpoints``, ``notices.preferences`` and ``small_file``.
 """
 
 from __future__ import annotations

@@ -1,155 +1,170 @@
-"""Writes a small file in the background, and tries again until the disk has taken it.
+"""Writes behind: what is pending is written by one task, in one worker thread at a time.
 
-Two kinds of change aren't written at once. The first counts already although a full disk doesn't
-take it (a device was revoked). The second isn't worth a wait (when a device was last seen).
+After a failure it is tried again until the disk takes it. ``Trouble`` says meanwhile what is wrong.
+Clients never wait for a disk.
 
-A worker thread puts the text on the disk under another name. Only the one task that knows the
-latest text renames it to the file's name, so an older text never replaces what was written
-meanwhile.
-
-Used by: ``access.devices``, ``push.endpoints``, ``notices.preferences``.
+Used by: the journal, the audit log and the queue of pushes, which keep what is their own: what is
+pending, what is dropped when memory is full, how it is written. ``small_file`` uses ``Trouble``.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import sqlite3
+import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import attrs
 import structlog
 import trio
 
-from mux.posix import private_file
-from mux.storage import json_file
+from mux.storage.sqlite import StoreError
+from mux.storage.timings import Histogram
 
 FIRST_RETRY: Final = 0.1
 LAST_RETRY: Final = 5.0
 """Seconds until the disk is tried again after a failure, doubled from the first to the last."""
 
-SELDOM: Final = 60.0
-"""Seconds for which changes that don't matter are gathered, so that a device that comes and goes
-costs one write in that time."""
+LAST_SECONDS = 5.0
+"""Time for writing the rest at the end. A disk that takes it at all takes it at once."""
 
-BEHIND: Final = ".next"
-"""Suffix of the file that a worker thread writes. It differs from ``json_file.NEW``, as the file
-may be written at once meanwhile."""
+T = TypeVar("T")
 
 log = structlog.get_logger()
 
 
 @attrs.define(eq=False, repr=False)
-class WriteBehind:
-    """A file that is written in the background."""
+class Trouble:
+    """What is wrong with writing a file, and how long to wait until the next attempt."""
 
-    path: Path
-    text: Callable[[], str]
-    """Returns what should stand in the file now."""
     what: str
     """Names the file's content, for people."""
-    until: Callable[[], str] = lambda: ""
-    """Says for people what holds until the file can be written."""
-    copy: Path | None = None
-    """A second file that is always written first."""
-    trouble: str | None = None
-    """For people: why a change that matters isn't on the disk. None: it is."""
-    _changes: int = 0
-    _owed: bool = False
-    _matters: bool = False
-    _wake: trio.Event = attrs.field(factory=trio.Event)
+    path: Path
+    text: str | None = None
+    """For people: why nothing can be written at present, and what to do. None: all is well."""
+    wait: float = 0.0
+    """Seconds until the next attempt; 0: the last one didn't fail."""
 
-    def write(self) -> None:
-        """Write the file now. Blocks. Raises ``OSError``; what was owed is then still owed."""
-        self._changes += 1
-        for path in self._paths():
-            json_file.replace(path, self.text())
-        self._written()
+    def failed(self, text: str) -> None:
+        """Note that an attempt failed."""
+        self.back_off()
+        self.say(text)
 
-    def owe(self, reason: OSError | None = None) -> None:
-        """Note a change that matters: `run` writes it as soon as the disk takes it.
+    def back_off(self) -> None:
+        """Double the wait."""
+        self.wait = min(2 * self.wait, LAST_RETRY) or FIRST_RETRY
 
-        ``reason`` is the error if the caller has just failed to write it.
-        """
-        self._changes += 1
-        self._owed = self._matters = True
-        if reason is not None:
-            self._failed(reason)
-        self._wake.set()
+    def say(self, text: str) -> None:
+        """Say what is wrong; the log gets it once."""
+        if text != self.text:
+            self.text = text
+            log.error(text)
 
-    def owe_seldom(self) -> None:
-        """Note a change on which nothing depends: `run` writes it within ``SELDOM`` seconds."""
-        self._changes += 1
-        self._owed = True
-        self._wake.set()
-
-    def flush(self) -> None:
-        """Write what is owed, at the end. Blocks; a failure is logged."""
-        if self._owed:
-            try:
-                self.write()
-            except OSError as failure:
-                self._failed(failure)
-
-    async def run(self) -> None:
-        """Write what is owed, until cancelled."""
-        retry = 0.0
-        while True:
-            await self._until_owed()
-            try:
-                await self._write_behind()
-                retry = 0.0
-            except OSError as failure:
-                self._failed(failure)
-                retry = min(2 * retry, LAST_RETRY) or FIRST_RETRY
-                await trio.sleep(retry)
-
-    async def _until_owed(self) -> None:
-        """Wait for a change that matters; if only others are owed, for ``SELDOM`` seconds at
-        most."""
-        at = math.inf
-        while not self._matters:
-            at = min(at, trio.current_time() + SELDOM) if self._owed else math.inf
-            self._wake = trio.Event()
-            with trio.move_on_at(at) as gathering:
-                await self._wake.wait()
-            if gathering.cancelled_caught:
-                return
-
-    async def _write_behind(self) -> None:
-        changes, text = self._changes, self.text()
-        # Abandoned when the broker ends: a disk that hangs mustn't hold it up.
-        new = await trio.to_thread.run_sync(self._prepare, text, abandon_on_cancel=True)
-        if changes != self._changes:  # there is a newer text, or `write` has written it
-            return
-        for path, prepared in zip(self._paths(), new, strict=True):
-            prepared.replace(path)
-        self._written()
-        await trio.to_thread.run_sync(
-            private_file.sync_directory, self.path.parent, abandon_on_cancel=True
-        )
-
-    def _prepare(self, text: str) -> list[Path]:
-        return [json_file.prepare(path, text, BEHIND) for path in self._paths()]
-
-    def _paths(self) -> list[Path]:
-        return [self.path] if self.copy is None else [self.copy, self.path]
-
-    def _written(self) -> None:
-        self._owed = self._matters = False
-        if self.trouble:
-            self.trouble = None
+    def end(self) -> None:
+        """Note that an attempt succeeded."""
+        if self.text:
+            self.text = None
             log.info(f"{self.what} is written again", path=str(self.path))
 
-    def _failed(self, failure: OSError) -> None:
-        said = (
-            f"{self.what} {self.path} can't be written ({failure.strerror}): make room for it; it"
-            " is tried again and again"
+
+@attrs.define(eq=False, repr=False, kw_only=True)
+class WriteBehind:
+    """One task's writing of one file or directory."""
+
+    trouble: Trouble
+    pending: Callable[[], int]
+    """Returns how much waits to be written."""
+    write: Callable[[], Awaitable[bool]]
+    """Takes what is pending and writes it, by ``in_thread``. Returns whether to go on at once.
+
+    What it couldn't write is pending again. Raises ``OSError``, ``sqlite3.Error``, ``StoreError``.
+    """
+    explain: Callable[[Exception], str]
+    """Says for people what such a failure means, and what to do."""
+    gather: float = 0.0
+    """Seconds for which more is awaited before it is written together."""
+    batch: float = math.inf
+    """If so much is pending, nothing more is awaited."""
+    idle: float = math.inf
+    """Seconds after which `write` is called although nothing is pending: to tidy up."""
+    abandons: bool = True
+    """True if a thread may be left behind when the task is cancelled: a disk that hangs mustn't
+    hold up the end. The next write waits for that thread all the same."""
+    more: bool = False
+    """True if `write` is to be called at once. May be set at any time."""
+    writes: Histogram = attrs.field(factory=Histogram)
+    """How long each successful write took."""
+    milliseconds: float = 0.0
+    """How long the latest successful write took."""
+    _lasting: bool = False
+    _wake: trio.Event = attrs.field(factory=trio.Event)
+    _one_writer: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(1))
+
+    def wake(self) -> None:
+        """Have `run` see that something is pending, or that there is ``more``."""
+        self._wake.set()
+
+    def failed(self, failure: Exception) -> None:
+        """Note a failure."""
+        self.trouble.failed(self.explain(failure))
+
+    def lasts(self) -> None:
+        """Note that the trouble isn't over even if the write that now runs succeeds."""
+        self._lasting = True
+
+    async def run(self) -> None:
+        """Write what is pending, until cancelled."""
+        while True:
+            await self.until_due()
+            await self.flush()
+
+    async def until_due(self) -> None:
+        """Wait until the next write is due."""
+        if self.trouble.wait:
+            await trio.sleep(self.trouble.wait)
+        elif self.more:
+            await trio.lowlevel.checkpoint()
+        else:
+            self._wake = trio.Event()
+            if not self.pending():
+                with trio.move_on_after(self.idle):
+                    await self._wake.wait()
+            if self.pending() < self.batch:
+                await trio.sleep(self.gather)
+
+    async def flush(self) -> None:
+        """Write now. A failure becomes ``trouble``."""
+        # Before the thread starts: a request for more meanwhile isn't lost.
+        self.more = self._lasting = False
+        begun = time.perf_counter()
+        try:
+            more = await self.write()
+        except (OSError, sqlite3.Error, StoreError) as failure:
+            self.failed(failure)
+        else:
+            seconds = time.perf_counter() - begun
+            self.writes.observe(seconds)
+            self.milliseconds = seconds * 1000
+            self.more |= more
+            self.trouble.wait = 0.0
+            if not self._lasting:
+                self.trouble.end()
+
+    async def in_thread(self, work: Callable[..., T], *given: object) -> T:
+        """Call ``work`` in a thread, once no earlier call runs any more."""
+        return await trio.to_thread.run_sync(
+            work, *given, limiter=self._one_writer, abandon_on_cancel=self.abandons
         )
-        if not self._matters:
-            log.warning(said)
-            return
-        said += f", and until then {self.until()}"
-        if said != self.trouble:
-            self.trouble = said
-            log.error(said)
+
+    async def finish(self, end: Callable[[], Awaitable[object]] | None = None) -> bool:
+        """Write the rest and call ``end``, in ``LAST_SECONDS``. Return whether that was enough."""
+        with trio.move_on_after(LAST_SECONDS, shield=True) as scope:
+            while left := self.pending():
+                await self.flush()
+                if self.pending() >= left:
+                    break
+            if end is not None:
+                await end()
+        return not scope.cancelled_caught

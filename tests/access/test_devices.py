@@ -178,11 +178,11 @@ def test_when_it_was_seen_waits_for_a_while(
 
     book.saw(device.id, "10.0.0.7")
     assert kept() == (None, None)
-    book.flush()
+    book.file.flush()
     assert kept() == (clock.now, "10.0.0.7")
     clock.now += 1
     book.saw("another", "10.0.0.9")
-    book.flush()
+    book.file.flush()
     assert kept() == (clock.now - 1, "10.0.0.7")
     add(book, "tablet")
     book.saw(device.id, "10.0.0.8")
@@ -193,9 +193,9 @@ def test_when_it_was_seen_waits_for_a_while(
 async def test_when_it_was_seen_is_written_behind(book: DeviceRegistry, clock: Clock) -> None:
     device = add(book, "phone")
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(book.run)
+        nursery.start_soon(book.file.run)
         book.saw(device.id, "10.0.0.7")
-        book._file.owe()  # as the minute's end does
+        book.file.owe()  # as the minute's end does
         await eventually(lambda: "10.0.0.7" in book.path.read_text(), "it is written")
         nursery.cancel_scope.cancel()
 
@@ -233,7 +233,7 @@ def test_what_cannot_be_written_is_not_done(
     with pytest.raises(DeviceRegistryError):
         book.limit(device, ALL)
     assert list(book) == [device]
-    assert book.trouble is None, "whoever asked was told"
+    assert book.file.trouble is None, "whoever asked was told"
     monkeypatch.undo()
     assert list(open_registry(tmp_path, clock)) == [device]
 
@@ -254,7 +254,7 @@ def test_what_got_into_one_of_the_two_files_is_taken_out_again(
     with pytest.raises(DeviceRegistryError, match="nothing was changed"):
         book.limit(device, ALL)
     assert [path.name for path in calls] == [devices.COPY, devices.FILE]
-    book.flush()
+    book.file.flush()
     book.path.write_text("")
     assert list(open_registry(tmp_path, clock)) == [device]
 
@@ -266,20 +266,20 @@ async def test_shutting_out_waits_for_no_disk_and_is_written_once_there_is_room(
     device, other = add(book, "phone", token), add(book, "tablet")
     monkeypatch.setattr(os, "fsync", full)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(book.run)
+        nursery.start_soon(book.file.run)
         for name, each in (("'phone'", device), ("'phone', 'tablet'", other)):
             with pytest.raises(
                 DeviceRegistryError, match=r"is shut out, but the device book"
             ) as told:
                 book.revoke(each)
             assert f"would let in again who was revoked: {name}" in str(told.value)
-            assert book.trouble is not None
-            assert book.trouble in str(told.value)
+            assert book.file.trouble is not None
+            assert book.file.trouble in str(told.value)
         assert book.by_token(token) is None
         assert list(open_registry(tmp_path, clock)) == [device, other]
         monkeypatch.undo()
         await eventually(lambda: not list(open_registry(tmp_path, clock)), "it is written")
-        await eventually(lambda: not book.trouble, "and said so")
+        await eventually(lambda: not book.file.trouble, "and said so")
         nursery.cancel_scope.cancel()
     add(book, "phone")
     monkeypatch.setattr(os, "fsync", full)

@@ -22,7 +22,7 @@ from mux.access.devices import DeviceError, DeviceRegistry, DeviceRegistryError,
 from mux.access.pairing import Pairing, PairingError
 from mux.access.replies import Reply
 from mux.access.tickets import Wanted, code_of
-from mux.storage.write_behind import WriteBehind
+from mux.storage.small_file import SmallFile
 
 OPERATOR = 7
 WANTED = Wanted("paired", frozenset({"observe"}))
@@ -320,7 +320,7 @@ async def test_an_operator_who_says_nothing(
 ) -> None:
     id, ticket = desk.begin()
     await desk.send({"ticket": ticket})
-    assert trio.current_time() == pytest.approx(pairing.CONFIRM_SECONDS)
+    assert trio.current_time() == pytest.approx(replies.CONFIRM_SECONDS)
     assert desk.said()[1]["error"] == "unanswered"
     assert desk.outcomes() == ["unanswered"]
     with pytest.raises(PairingError):
@@ -393,7 +393,7 @@ async def test_a_book_that_cannot_be_written(desk: Desk, monkeypatch: pytest.Mon
         raise OSError(28, "No space left on device")
 
     async with desk.waiting({"ticket": ticket}):
-        monkeypatch.setattr(WriteBehind, "write", full)
+        monkeypatch.setattr(SmallFile, "write", full)
         with pytest.raises(DeviceRegistryError, match="nothing was changed"):
             desk.pairing.confirm(OPERATOR, id, accept=True)
     assert desk.said()[0] == 410

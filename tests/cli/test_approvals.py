@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from mux.cli.approvals import ELICITATION, QUESTION, ApprovingError, described, find, result_for
+from mux.cli.approvals import described, find
+from mux.cli.waiting import ELICITATION, QUESTION, ApprovingError, result_for, script
 from mux.core.policy.risk import COMMAND, FILES, PERMISSIONS
 from mux.core.protocol.answers import fault
 
@@ -100,7 +101,7 @@ def test_what_takes_more_than_a_word_is_left_to_a_client(method: str, word: Any)
 def test_a_command_is_shown_with_its_directory_and_reason() -> None:
     asked = approval(command="rm -rf x", cwd="/work", reason="tidy up")
     assert described(asked) == [
-        f"1234  {COMMAND}",
+        "1234  run rm -rf x",
         "  waiting 1 min, offered to phone #3, ? #4",
         "  thread: t",
         "  command: rm -rf x",
@@ -140,3 +141,20 @@ def test_questions_permissions_and_a_network_are_shown() -> None:
     )
     for wanted in ("question: Which one?", '"enabled": true', "example.org", "command: ls -l"):
         assert wanted in shown
+
+
+# --- In a line ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("command", "shown"),
+    [
+        ("/bin/bash -lc 'make test'", "make test"),
+        ("sh -c 'a; b'", "a; b"),
+        ("bash -lc 'a' b", "bash -lc 'a' b"),  # b is an argument that the script may use
+        ("/tmp/evil/mybash -lc 'a'", "/tmp/evil/mybash -lc 'a'"),
+        ("rm 'x", "rm 'x"),
+    ],
+)
+def test_a_shell_around_a_script_is_left_out_of_the_line(command: str, shown: str) -> None:
+    assert script(command) == shown

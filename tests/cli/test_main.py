@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -59,7 +61,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
     """What ``serve`` was called with; the broker itself isn't started."""
     configs: list[Config] = []
 
-    async def serve(config: Config, take_over: float | None) -> None:
+    async def serve(config: Config, *_: object) -> None:
         await trio.lowlevel.checkpoint()
         configs.append(config)
 
@@ -200,7 +202,7 @@ def test_an_expected_error_is_printed_also_from_inside_nurseries(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    async def serve(config: Config, take_over: float | None) -> None:
+    async def serve(config: Config, *_more: object) -> None:
         await trio.lowlevel.checkpoint()
         error: Exception = AppServerEnded(3)
         for _ in range(depth):
@@ -217,7 +219,7 @@ def test_an_expected_error_is_printed_also_from_inside_nurseries(
 
 
 def test_a_bug_is_shown_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def serve(config: Config, take_over: float | None) -> None:
+    async def serve(config: Config, *_: object) -> None:
         await trio.lowlevel.checkpoint()
         raise ExceptionGroup("nursery", [AppServerEnded(3), ZeroDivisionError()])
 
@@ -243,16 +245,70 @@ def test_status_restart_and_demo_hand_over(tmp_path: Path, monkeypatch: pytest.M
         calls.append(args)
         return 4
 
-    for command in ("status", "restart", "demo"):
+    def shown(state_dir: Path, **options: object) -> int:
+        calls.append((state_dir, options))
+        return 4
+
+    monkeypatch.setattr("mux.cli.status.run", shown)
+    for command in ("restart", "demo"):
         monkeypatch.setattr(f"mux.cli.{command}.run", called)
     assert run("status", "--json", "--state-dir", "/x").exit_code == 4
     assert run("restart", "--now", "--state-dir", "/x").exit_code == 4
     assert run("demo", "--hold", "--svg", "a.svg").exit_code == 4
-    (config, as_json), restart, demo = calls
+    status, (config, now), demo = calls
+    assert status == (Path("/x"), {"everything": False, "as_json": True})
     assert isinstance(config, Config)
-    assert (config.state_dir, as_json) == (Path("/x"), True)
-    assert restart == (config, True)
+    assert (config.state_dir, now) == (Path("/x"), True)
     assert demo == (tmp_path / "bin" / "codex", True, Path("a.svg"))
+
+
+def test_alone_it_shows_the_status_or_how_to_begin() -> None:
+    done = process()
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "No appmux runs here yet" in done.stderr
+    assert "appmux setup" in done.stderr
+
+
+def test_the_help_is_grouped_and_no_line_is_cut_at_80_columns() -> None:
+    text = CliRunner().invoke(main.appmux, ["--help"], env={"COLUMNS": "80"}).output
+    assert max(map(len, text.splitlines())) <= 80
+    for section, commands in main.SECTIONS.items():
+        assert f"\n{section}:\n" in text
+        for name, (_, line) in commands.items():
+            assert re.search(rf"^  {name} +{re.escape(line)}$", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("word", "said"), [("stop", "appmux service stop"), ("logs", "appmux service logs")]
+)
+def test_words_that_people_try_name_the_command(word: str, said: str) -> None:
+    done = run(word)
+    assert done.exit_code == 2
+    assert said in done.stderr
+
+
+def test_commands_are_completed_without_being_loaded() -> None:
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "mux"],
+        env=os.environ
+        | {"_APPMUX_COMPLETE": "zsh_complete", "COMP_WORDS": "appmux st", "COMP_CWORD": "1"},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert re.findall(r"plain\n(\w+)\n(.*)\n", done.stdout) == [
+        (name, main.COMMANDS[name][1]) for name in ("status", "stdio")
+    ]
+    assert "| trio" not in done.stderr
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_the_completion_of_each_shell_is_a_script_that_it_takes(shell: str) -> None:
+    script = run("completion", shell).stdout
+    assert "_APPMUX_COMPLETE=" in script
+    if shutil.which(shell):
+        subprocess.run([shell, "-n"], input=script, text=True, check=True)
 
 
 def test_config_prints_toml_that_it_takes_again(

@@ -119,7 +119,7 @@ def test_no_device_is_told_of_what_is_no_persons_to_answer() -> None:
     story, _ = followed_by("approve")
     story.asks(5, UNKNOWN, reason="a secret of the host's")
     assert story.notices == []
-    assert story.broker._notices._open == {}
+    assert story.broker.state.notices.unended == {}
 
 
 def test_who_comes_back_is_not_given_what_was_not_for_it() -> None:

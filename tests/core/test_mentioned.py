@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 
 from mux.core.commands import Publish
 from mux.core.events import UpstreamSent
-from mux.core.features import notices
-from mux.core.state import tool_owners
+from mux.core.state import notice_records, tool_owners
 from mux.core.state.threads import FORGOTTEN_SHARE
 from tests.core.stories import Json, Peer, Story
 
@@ -181,7 +180,7 @@ def _play(story: Story, peer: Peer, step: str, thread: str, n: int) -> None:  # 
 
 
 def test_what_else_is_kept_by_thread_is_bounded_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(notices, "REMEMBERED", 100)
+    monkeypatch.setattr(notice_records, "REMEMBERED", 100)
     monkeypatch.setattr(tool_owners, "REMEMBERED", 100)
     story = Story.begun()
     peer = story.peer()
@@ -191,9 +190,9 @@ def test_what_else_is_kept_by_thread_is_bounded_too(monkeypatch: pytest.MonkeyPa
         goal = {"objective": "x", "status": "active", "createdAt": 1, "updatedAt": 1}
         story.notifies("thread/goal/updated", {"threadId": f"t{n}", "goal": goal})
         story.waits(0.02)
-    parts = story.broker._notices
-    assert len(parts._interrupted_by) == notices.REMEMBERED
-    assert len(parts._goals) == notices.REMEMBERED
+    records = story.broker.state.notices
+    assert len(records.interrupted_by) == notice_records.REMEMBERED
+    assert len(records.goals) == notice_records.REMEMBERED
     owners = story.broker.state.tool_owners
     for n in range(150):
         asked = b'{"dynamicTools":[{"name":"tool"}]}'

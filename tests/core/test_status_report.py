@@ -30,6 +30,15 @@ def test_the_app_server() -> None:
     assert told["uptimeSeconds"] == 2.0
 
 
+def test_why_the_app_server_was_started_again() -> None:
+    story = Story.begun()
+    assert report(story.broker, story.now)["appServer"]["lastEnd"] is None
+    story.exits("killed by SIGKILL")
+    story.waits(3)
+    end = report(story.broker, story.now)["appServer"]["lastEnd"]
+    assert end == {"generation": 1, "secondsAgo": 3.0, "reason": "killed by SIGKILL"}
+
+
 def test_a_request_that_expired_is_not_reported_as_waiting() -> None:
     story = Story.begun()
     a = story.peer()
@@ -70,8 +79,10 @@ def test_threads_and_server_requests() -> None:
     story.waits(3)
     told = report(story.broker, story.now)
     (thread,) = told["threads"]
-    shown = {"id": "t", "status": "active", "turn": "t-turn", "followers": [1, 2]}
-    assert thread == shown | {"queued": 0, "held": None}
+    assert thread == {
+        "id": "t", "title": None, "directory": None, "parent": None, "status": "active",
+        "turn": "t-turn", "turnBy": None, "followers": [1, 2], "queued": 0, "held": None,
+    }  # fmt: skip
     (request,) = told["serverRequests"]
     expected = {
         "id": FIRST_ID + 1, "method": APPROVAL, "thread": "t", "ageSeconds": 3.0,

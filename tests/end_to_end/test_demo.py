@@ -21,7 +21,7 @@ import attrs
 import pytest
 import trio
 
-from mux.cli import status
+from mux.cli.broker import ask
 from mux.client import Json
 from mux.errors import AppmuxError
 from mux.storage import state_dir
@@ -82,7 +82,9 @@ class Demo:
         for _ in range(round(PATIENCE / LOOK_SECONDS)):
             for state in self.cache.glob("appmux/demo-*/home/.local/state/appmux"):
                 with contextlib.suppress(AppmuxError):
-                    report = await status.ask(state_dir.listeners(state))
+                    report = await trio.to_thread.run_sync(
+                        ask, state_dir.listeners(state), "mux/status"
+                    )
                     if any(thread["turn"] for thread in report["threads"]):
                         return report
             await trio.sleep(LOOK_SECONDS)

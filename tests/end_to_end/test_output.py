@@ -28,7 +28,7 @@ COMMAND: Final = "echo 'größer → 日本' > prüfung.txt"
 
 TABLE: Final[dict[str, tuple[tuple[str, ...], ...]]] = {
     "": (("--help",), ("--version",)),
-    "status": ((),),
+    "status": ((), ("--all",)),
     "approvals": ((), ("--json",)),
     "audit": ((), ("--verify",)),
     "notices": (("--why",),),
@@ -37,6 +37,7 @@ TABLE: Final[dict[str, tuple[tuple[str, ...], ...]]] = {
     "devices rename": ((NAME, NAME.upper()), (NAME.upper(), NAME)),
     "doctor": ((),),
     "config": ((),),
+    "completion": (("fish",),),
     "service print": ((),),
     "service status": ((),),
     "approve": (("--yes", "0"),),  # the last: it is replaced by the approval's id

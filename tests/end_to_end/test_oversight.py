@@ -50,12 +50,16 @@ async def pending(broker: Native) -> list[Json]:
 
 async def test_approving_at_the_command_line_runs_the_command() -> None:
     async with brokered(model=scripted()) as broker, client(broker, "desk") as desk:
-        assert "nothing waits" in (await appmux(broker, "approvals")).stdout
+        nothing = await appmux(broker, "approvals")
+        assert (nothing.returncode, nothing.stdout) == (3, "nothing waits for an answer\n")
         thread = await desk.start_thread(broker.home.work)
         await desk.start_turn(thread, "run it")
         offered = await desk.wait_method(APPROVAL)
-        listed = (await appmux(broker, "approvals")).stdout
+        waits = await appmux(broker, "approvals")
+        listed, ending = waits.stdout, str(offered["id"])[-3:]
+        assert waits.returncode == 0
         assert str(offered["id"]) in listed
+        assert f"→ appmux approve {ending}, or: appmux decline {ending}\n" in listed
         assert "echo approved > proof.txt" in listed
         assert f"directory: {broker.home.work}" in listed
         assert "desk #" in listed
@@ -125,6 +129,43 @@ async def test_a_person_is_asked_first(types: bytes, status: int) -> None:
         assert len(await pending(broker)) == status
         if status == 0:
             await desk.wait_method(TURN_COMPLETED, threadId=thread)
+
+
+@pytest.mark.parametrize("types", [b"y\n", b"n\n"])
+async def test_without_an_id_the_only_one_is_shown_and_asked_about(types: bytes) -> None:
+    async with brokered(model=scripted()) as broker, client(broker, "desk") as desk:
+        none = await appmux(broker, "approve")
+        assert (none.returncode, none.stdout) == (0, "nothing waits for an answer\n")
+        thread = await desk.start_thread(broker.home.work)
+        await desk.start_turn(thread, "run it")
+        offered = await desk.wait_method(APPROVAL)
+        unnamed = await appmux(broker, "approve", "--yes")
+        assert unnamed.returncode == 2
+        assert "with --yes an ID is needed" in unnamed.stderr
+        alone = await appmux(broker, "approve")
+        assert alone.returncode == 1
+        assert f"appmux approve {offered['id']} --yes" in alone.stderr
+        ended, said = await trio.to_thread.run_sync(at_a_terminal, broker, types, "decline")
+        assert ended == (0 if types == b"y\n" else 1), said
+        assert said.index("echo approved > proof.txt") < said.index("Decline it?")
+        assert len(await pending(broker)) == ended
+
+
+async def test_without_an_id_several_are_listed_each_with_its_command() -> None:
+    async with brokered(model=scripted()) as broker, client(broker, "desk") as desk:
+        ids = []
+        for _ in range(2):
+            thread = await desk.start_thread(broker.home.work)
+            await desk.start_turn(thread, "run it")
+            ids.append((await desk.wait_method(APPROVAL, threadId=thread))["id"])
+        ended, said = await trio.to_thread.run_sync(at_a_terminal, broker, b"y\n", "decline")
+        assert ended == 2
+        for id in ids:
+            assert f"→ appmux decline {str(id)[-3:]}\n" in said
+        assert "2 approvals wait: say which" in said
+        assert len(await pending(broker)) == 2
+        told = await appmux(broker, "decline", str(ids[0]), "--yes", "--json")
+        assert json.loads(told.stdout)["decided"] is True
 
 
 async def test_the_first_valid_answer_wins_and_a_bad_one_is_refused_with_a_reason() -> None:

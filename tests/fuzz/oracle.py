@@ -57,6 +57,8 @@ class Seen:
     asking: Id | None = None
     names: Any = None
     may_be_refused: bool = False
+    binary: int = 0
+    """Binary messages that it sent. Each is refused under no id, perhaps when it has caught up."""
     closed: bool = False
 
 
@@ -142,6 +144,9 @@ class Oracle:
     def _answered(self, client: Seen, message: Json) -> None:
         value = message["id"]
         key: Id = (type(value), value)
+        if value is None and client.binary and "binary frame" in message["error"]["message"]:
+            client.binary -= 1
+            return
         refused = client.may_be_refused and client.asking is None and value == client.names
         if refused and message.get("error", {}).get("message", "").startswith("Invalid request"):
             client.may_be_refused = False

@@ -61,7 +61,7 @@ class Round:
 
     def __attrs_post_init__(self) -> None:
         self.broker = Broker(LIMITS, Introduction("appmux", "0.1"), first_id=7_000)
-        self.broker._client_requests._wire = FIRST_WIRE
+        self.broker.state.last_wire = FIRST_WIRE
         self.empty = sizes(self.broker)
         self.app_server = AppServer(
             self.rng, self.corpus, self.threads, self.oracle.asked, self.oracle.owner
@@ -129,8 +129,7 @@ class Round:
             self.lagging.add(client)
             self._tell(events.ClientLags(client))
         elif kind < 0.95:
-            self.oracle.clients[client].may_be_refused = True
-            self.oracle.clients[client].asking = None
+            self.oracle.clients[client].binary += 1
             self._tell(events.ClientSentBinary(client))
         else:
             self._tell(events.ClientAccessEnded(client, "revoked"))

@@ -72,7 +72,7 @@ def test_they_are_kept(tmp_path: Path) -> None:
     again.forget("d")
     again.forget("d")
     assert again.of("d") == []
-    again.flush()
+    again.file.flush()
     assert wishes(tmp_path, [0.0]).of("d") == []
 
 
@@ -139,9 +139,9 @@ def test_a_revoked_device_s_wishes_go_once_the_disk_takes_it(tmp_path: Path) -> 
     with pytest.raises(PreferenceError, match="nothing was changed"):
         there.set("d", [])
     there.forget("d")
-    there.flush()
-    assert "stay in it" in (there.trouble or "")
+    there.file.flush()
+    assert "stay in it" in (there.file.trouble or "")
     in_the_way.rmdir()
-    there.flush()
-    assert there.trouble is None
+    there.file.flush()
+    assert there.file.trouble is None
     assert wishes(tmp_path, [0.0]).of("d") == []

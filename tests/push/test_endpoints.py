@@ -216,7 +216,7 @@ def test_what_a_service_said_is_shown_and_kept(tmp_path: Path) -> None:
     assert (shown[host.id]["said"], shown[host.id]["saidAt"]) == ("not now: 503", clock.now)
     assert (shown[other.id]["said"], shown[other.id]["saidAt"]) == (None, None)
     assert list(shown) == [host.id, made.id, other.id], "the settings' first"
-    there.flush()
+    there.file.flush()
     again = open_endpoints(tmp_path, clock, (host,))
     assert [each.to_json() for each in again.all()[1:]] == [shown[made.id], shown[other.id]]
 
@@ -227,7 +227,7 @@ def test_one_that_is_gone_goes_alone_and_for_good(tmp_path: Path) -> None:
     there.gone("of nobody")
     assert there.all() == made
     there.gone(made[0].id)
-    there.flush()
+    there.file.flush()
     assert there.all() == open_endpoints(tmp_path, Clock()).all() == [made[1]]
     assert there.by_id(made[0].id) is None
     assert there.by_id(made[1].id) == made[1]
@@ -243,7 +243,7 @@ def test_only_what_is_of_the_device_goes_with_it(tmp_path: Path) -> None:
     there.forget("nobody")
     assert len(there.all()) == 2
     there.forget("phone")
-    there.flush()
+    there.file.flush()
     assert there.all() == open_endpoints(tmp_path, Clock()).all() == [kept]
 
 
@@ -289,12 +289,12 @@ def test_what_is_not_on_disk_was_not_changed(tmp_path: Path) -> None:
     assert [each.device for each in pushes.endpoints.all()] == ["phone"]
     pushes.forget("phone")
     assert not pushes.endpoints.all(), "a revocation counts at once"
-    pushes.endpoints.flush()
+    pushes.endpoints.file.flush()
     assert "can't be written" in (pushes.trouble or "")
     assert "the list of push registrations" in (pushes.trouble or "")
     assert "addresses of devices that were revoked" in (pushes.status()["trouble"] or "")
     in_the_way.rmdir()
-    pushes.endpoints.flush()
+    pushes.endpoints.file.flush()
     assert pushes.trouble is None
     assert not open_endpoints(state_dir, Clock()).all()
 

@@ -24,6 +24,7 @@ from mux.push.message import PushError
 from mux.push.queue import Row
 from mux.push.queue_file import FILE, QueueFile
 from mux.push.sender import SLOTS, Pushes
+from mux.storage import write_behind
 from mux.storage.sqlite import StoreError
 from tests.end_to_end.scenes import eventually
 from tests.ports import kept_port
@@ -353,7 +354,7 @@ async def test_a_disk_that_hangs_holds_up_neither_a_push_nor_the_end(
 ) -> None:
     release = threading.Event()
     monkeypatch.setattr(sender, "DISK_SECONDS", 0.1)
-    monkeypatch.setattr(queue_writer, "LAST_FLUSH_SECONDS", 0.1)
+    monkeypatch.setattr(write_behind, "LAST_SECONDS", 0.1)
     monkeypatch.setattr(QueueFile, "write", lambda *_given: release.wait(60))
     async with standing() as stand:
         pushes = Pushes.open(tmp_path, webhook(tmp_path, stand.url), clock=Clock())

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from mux.config.codex_binary import CodexError, find_codex
-from mux.stdio.codex_wrapper import as_door
+from mux.stdio.codex_wrapper import as_door, listen_url
 
 STAND_IN = str(Path(sys.executable).with_name("appmux-codex"))
 
@@ -48,6 +48,22 @@ def test_an_app_server_on_stdio_is_the_door(line: str, ignored: list[str]) -> No
 
 
 @pytest.mark.parametrize(
+    ("line", "url"),
+    [
+        ("app-server", None),
+        ("app-server --listen stdio://", None),
+        ("app-server --listen unix:///tmp/x", "unix:///tmp/x"),
+        ("-c a=b app-server --listen=unix://x.sock", "unix://x.sock"),
+        ("app-server --listen ws://127.0.0.1:0 --strict-config", "ws://127.0.0.1:0"),
+        ("app-server --listen ws://[::1]:1", "ws://[::1]:1"),
+    ],
+)
+def test_an_app_server_on_a_listener_of_its_own_is_relayed(line: str, url: str | None) -> None:
+    assert as_door(line.split()) is not None
+    assert listen_url(line.split()) == url
+
+
+@pytest.mark.parametrize(
     "line",
     [
         "",
@@ -57,7 +73,11 @@ def test_an_app_server_on_stdio_is_the_door(line: str, ignored: list[str]) -> No
         "exec app-server",
         "-c a=b exec app-server",
         "app-server --listen unix://",
-        "app-server --listen ws://127.0.0.1:1",
+        "app-server --listen ws://0.0.0.0:1",
+        "app-server --listen ws://localhost:1",
+        "app-server --listen ws://127.0.0.1:x",
+        "app-server --listen wss://127.0.0.1:1",
+        "app-server --listen ws://127.0.0.1:1 --ws-auth capability-token --ws-token-file f",
         "app-server --listen off",
         "app-server --listen",
         "app-server -c",

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import pytest
 
-from mux.stdio.resume import ResumeState, ReturnError
+from mux.stdio.rejoin import ClientSession, ReturnError
 
 NOW: Final = 1000.0
 FIRST: Final = {"epoch": "e", "seq": 10, "began": 10, "generation": 1, "version": 1}
@@ -24,7 +24,7 @@ class Story:
     """A client, the door's memory, and a broker that says what the test wants."""
 
     def __init__(self, *, numbers: bool = True, **capabilities: Any) -> None:
-        self.memory = ResumeState(numbers=numbers)
+        self.session = ClientSession(numbers=numbers)
         self.capabilities = capabilities
         self.told: list[Json] = []
         self.ids = 0
@@ -36,11 +36,11 @@ class Story:
         return self.passes(message)
 
     def passes(self, message: Json) -> Json:
-        return json.loads(self.memory.from_client(json.dumps(message).encode()))  # type: ignore[no-any-return]
+        return json.loads(self.session.state.from_client(json.dumps(message).encode()))  # type: ignore[no-any-return]
 
     def hears(self, message: Json) -> list[Json]:
         """The broker says something; what of it the client gets."""
-        lines = self.memory.from_broker(json.dumps(message, separators=(",", ":")).encode())
+        lines = self.session.from_broker(json.dumps(message, separators=(",", ":")).encode())
         got = [json.loads(line) for line in lines]
         self.told += got
         return got
@@ -63,18 +63,18 @@ class Story:
         return self.hears({**number, "method": method, "params": params})
 
     def loses(self, **how: Any) -> list[Json]:
-        lines = [json.loads(line) for line in self.memory.lost("the broker is gone", **how)]
+        lines = [json.loads(line) for line in self.session.lost("the broker is gone", **how)]
         self.told += lines
         return lines
 
     def own(self) -> list[Json]:
         """What the door has to say to the broker itself."""
-        lines, self.memory.to_broker = self.memory.to_broker, []
+        lines, self.session.to_broker = self.session.to_broker, []
         return [json.loads(line) for line in lines]
 
     def returns(self, life: Json | None) -> list[Json]:
         """Another connection, up to the answer to `initialize`; what the door asks then."""
-        self.memory.back(NOW)
+        self.session.back(NOW)
         (hello,) = self.own()
         assert hello["method"] == "initialize"
         self.answers(hello, {"userAgent": "y"} | ({"appmux": life} if life else {}))
@@ -139,10 +139,10 @@ def test_an_initialize_that_is_none_is_the_broker_s_to_refuse(params: Any) -> No
 def test_numbers_come_off_and_the_rest_is_as_it_came() -> None:
     story = followed("t")
     line = b'{"method":"x/y","params":{"threadId":"t", "seq":1 }, "trace":null}'
-    assert story.memory.from_broker(b'{"seq":12,' + line[1:]) == [line]
-    assert story.memory.from_broker(b'{"seq":12,"cursor":14,' + line[1:]) == [line]
-    assert story.memory.from_broker(line) == [line]
-    assert story.memory.from_broker(b"no json") == [b"no json"]
+    assert story.session.from_broker(b'{"seq":12,' + line[1:]) == [line]
+    assert story.session.from_broker(b'{"seq":12,"cursor":14,' + line[1:]) == [line]
+    assert story.session.from_broker(line) == [line]
+    assert story.session.from_broker(b"no json") == [b"no json"]
 
 
 def test_who_knows_the_broker_gets_all() -> None:
@@ -166,7 +166,7 @@ def test_what_was_in_flight_is_answered_with_an_error() -> None:
     assert [lost[id]["data"]["retryable"] for id in ("reads", "works")] == [True, False]
     assert {each["code"] for each in lost.values()} == {-32010}
     assert lost["works"]["message"] == "the broker is gone before it answered `turn/start`"
-    assert not story.memory.live
+    assert not story.session.live
     assert story.loses() == []
 
 
@@ -175,9 +175,9 @@ def test_an_initialize_in_flight_is_asked_again() -> None:
     said = story.says("initialize", {"clientInfo": {"name": "c", "version": "1"}})
     story.passes({"method": "initialized"})
     assert story.loses() == []
-    story.memory.back(NOW)
+    story.session.back(NOW)
     assert story.own() == [said, {"method": "initialized"}]
-    assert story.memory.live
+    assert story.session.live
     assert len(story.answers(said, {"appmux": FIRST})) == 1
 
 
@@ -205,9 +205,9 @@ def test_threads_are_loaded_as_they_were_and_read_on_from_the_cursor() -> None:
     }
     assert story.replays(replay) == []
     assert story.notifies("item/completed", seq=22, threadId="t") != []
-    assert not story.memory.live
+    assert not story.session.live
     assert story.fences() == []
-    assert story.memory.live
+    assert story.session.live
 
 
 def test_what_is_told_while_threads_load_comes_with_the_replay_alone() -> None:
@@ -364,7 +364,7 @@ def test_watches_are_begun_again_and_processes_reported() -> None:
     _, again, fence = story.returns(AGAIN)
     assert (again["method"], again["params"]) == ("fs/watch", watch)
     assert story.answers(again) == story.answers(fence) == []
-    assert story.memory.live
+    assert story.session.live
 
 
 def test_lost_again_on_the_way_back() -> None:
@@ -382,7 +382,7 @@ def test_lost_again_on_the_way_back() -> None:
 def test_a_broker_that_refuses_the_handshake() -> None:
     story = followed()
     story.loses()
-    story.memory.back(NOW)
+    story.session.back(NOW)
     (hello,) = story.own()
     with pytest.raises(ReturnError, match=r"`initialize` with no \(-5\)"):
         story.answers(hello, error={"code": -5, "message": "no"})
@@ -424,7 +424,7 @@ def test_a_snapshot_says_whether_the_turn_still_runs(
     assert methods(closed) == ["thread/status/changed", "thread/closed"]
     (resolved,) = story.answers(fence)
     assert resolved["params"] == {"threadId": "t", "requestId": 7}
-    assert story.memory.live
+    assert story.session.live
 
 
 def test_a_replay_that_is_not_complete_falls_back_to_snapshots() -> None:
@@ -434,4 +434,4 @@ def test_a_replay_that_is_not_complete_falls_back_to_snapshots() -> None:
     resume, fence = story.own()
     assert resume["method"] == "thread/resume"
     assert story.answers(resume, {"thread": {}}) == story.answers(fence) == []
-    assert story.memory.live
+    assert story.session.live

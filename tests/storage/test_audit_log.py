@@ -709,7 +709,7 @@ async def test_too_many_for_the_memory_are_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "mux.storage.audit_log.LAST_FLUSH_SECONDS", PATIENCE
+        "mux.storage.write_behind.LAST_SECONDS", PATIENCE
     )  # however slow the disk is here
     there = tmp_path / DIRECTORY
     there.write_text("in the way")
@@ -742,7 +742,7 @@ async def test_its_status_says_where_it_is_how_far_and_what_is_wrong(tmp_path: P
     status = audit.status()
     took = status.pop("lastWriteMilliseconds")
     assert 0 < float(str(took)) < PATIENCE * 1000
-    audit._milliseconds = 12.345
+    audit._behind.milliseconds = 12.345
     assert audit.status()["lastWriteMilliseconds"] == 12.3
     digest = audit_chain.digest_of(text_of(tmp_path / DIRECTORY)[0])
     del nothing["lastWriteMilliseconds"]
@@ -765,7 +765,7 @@ async def test_a_disk_that_takes_nothing_is_told_of_once_and_when_it_is_over(
     with capture_logs() as logs:
         for _ in range(8):
             await audit.flush()
-            waits.append(audit._retry)
+            waits.append(audit._behind.trouble.wait)
             assert (audit.trouble, audit.status()["trouble"]) == (text, text)
             assert audit.status()["unwrittenRecords"] == 1
     assert waits == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0]
@@ -773,10 +773,10 @@ async def test_a_disk_that_takes_nothing_is_told_of_once_and_when_it_is_over(
     there.unlink()
     with capture_logs() as logs:
         await audit.flush()
-    assert (audit.trouble, audit._retry) == (None, 0.0)
+    assert (audit.trouble, audit._behind.trouble.wait) == (None, 0.0)
     again = "the audit log is written again"
     assert logs == [{"event": again, "path": str(there), "log_level": "info"}]
-    audit._failed(OSError("a word"))
+    audit._behind.failed(OSError("a word"))
     assert "can't be written (a word): make room" in (audit.trouble or "")
 
 
@@ -804,14 +804,14 @@ def test_its_bounds_are_the_writers(tmp_path: Path) -> None:
 
 async def test_one_thread_writes_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     audit = Audit.open(tmp_path, max_bytes=2**30, max_age=YEAR)
-    borrowed = []
+    borrowed, limiter = [], audit._behind._one_writer
 
     def work(_writer: Writer, _said: list[PendingRecord]) -> None:
-        borrowed.append(trio.from_thread.run_sync(lambda: audit._one_writer.borrowed_tokens))
+        borrowed.append(trio.from_thread.run_sync(lambda: limiter.borrowed_tokens))
 
     monkeypatch.setattr(Writer, "work", work)
     await audit.flush()
-    assert (borrowed, audit._one_writer.total_tokens) == ([1], 1)
+    assert (borrowed, limiter.total_tokens) == ([1], 1)
 
 
 async def test_the_end_tries_a_disk_once_that_takes_nothing(
@@ -864,7 +864,7 @@ async def test_when_records_are_written(
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(later)
-            await audit._until_due()
+            await audit._behind.until_due()
         return trio.current_time() - begun
 
     assert await waited() == pytest.approx(TIDY_INTERVAL + GATHER)
@@ -875,7 +875,7 @@ async def test_when_records_are_written(
     assert await waited() == pytest.approx(GATHER)
     audit.record("a", {})
     assert await waited() == 0.0  # a whole batch
-    audit._retry = 0.8
+    audit._behind.trouble.wait = 0.8
     assert await waited() == pytest.approx(0.8)
 
 

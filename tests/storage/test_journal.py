@@ -299,7 +299,7 @@ async def test_it_does_not_wake_when_idle(tmp_path: Path) -> None:
     store = open_store(tmp_path)
     async with running(store):
         store.append(entry(1))
-        await until(lambda: store.status()["unwrittenEntries"] == 0 and not store._more)
+        await until(lambda: store.status()["unwrittenEntries"] == 0 and not store._behind.more)
         await trio.testing.wait_all_tasks_blocked(0.01)
         steps = Steps()
         trio.lowlevel.add_instrument(steps)
@@ -410,7 +410,7 @@ async def test_free_pages_are_given_back_many_at_a_time(tmp_path: Path) -> None:
         flushes, changed = 1, 0
         await store.flush()
         pages = _pages(tmp_path)
-        while store._more:
+        while store._behind.more:
             flushes += 1
             await store.flush()
             changed += _pages(tmp_path) < pages

@@ -24,7 +24,7 @@ import trio
 from structlog.typing import EventDict
 
 from mux.storage import journal as store_module
-from mux.storage import journal_schema
+from mux.storage import journal_schema, write_behind
 from mux.storage.journal import Store
 from mux.storage.journal_schema import FILE
 from mux.storage.journal_writer import JournalWriter
@@ -465,7 +465,7 @@ async def test_a_directory_that_is_none_at_the_start(tmp_path: Path, missing: bo
     async with running(store):
         for each in entries(range(1, 51)):
             store.append(each)
-        await until(lambda: store._retry > store_module.FIRST_RETRY)
+        await until(lambda: store._behind.trouble.wait > write_behind.FIRST_RETRY)
         assert store.status()["unwrittenEntries"] == 50
         place.unlink(missing_ok=True)
         place.mkdir()

@@ -12,9 +12,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-from mux.cli import status
+import trio
+
+from mux.cli.broker import BrokerError, ask
 from mux.cli.doctor.finding import Finding
-from mux.client import ClientError
 from mux.config.addresses import (
     Address,
     TcpAddress,
@@ -49,10 +50,10 @@ Report: TypeAlias = dict[str, Any]
 async def broker(config: Config, environ: Mapping[str, str]) -> tuple[list[Finding], Report | None]:
     """Check whether a broker runs and is well; return its report too, if it gave one."""
     try:
-        report = await status.ask(_places(config, environ))
+        report = await trio.to_thread.run_sync(ask, _places(config, environ), "mux/status")
     except StateDirError:
         return [_no_address(config)], None
-    except ClientError as failure:
+    except BrokerError as failure:
         return [_no_answer(config, str(failure))], None
     found = [_said(report), *_app_server(report["appServer"]), *_store(report.get("store"))]
     found += _devices(report.get("devices"))

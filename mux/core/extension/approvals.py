@@ -10,6 +10,23 @@ from mux.core.extension.parts import Described, Nothing, method, notification
 from mux.core.protocol.scope import Scope
 
 
+class FileChange(msgspec.Struct, kw_only=True):
+    """One file of a change: how many lines come and go.
+
+    ``kind``: add, delete or update; ``movedTo``: where an update moves it, or null. ``diff``: of an
+    update the hunks of a unified diff, else the file's lines; ``cut``: it is longer than that. In
+    ``mux/inbox`` these two aren't there.
+    """
+
+    path: str
+    kind: str
+    movedTo: str | None
+    added: int
+    removed: int
+    diff: str | msgspec.UnsetType = msgspec.UNSET
+    cut: bool | msgspec.UnsetType = msgspec.UNSET
+
+
 class OfferedTo(msgspec.Struct):
     """A client that was offered it; ``name`` is null for one that gave none."""
 

@@ -91,11 +91,33 @@ class Restarted(msgspec.Struct):
 # ── mux/status ────────────────────────────────────────────────────────────────────────────────────
 
 
+class SettingsShown(msgspec.Struct):
+    """The settings file, beside the settings that the broker runs with.
+
+    ``file``: the one that is read, or null if there is none. ``changed``: keys that were changed
+    since, which hold once the broker is started again. ``trouble``: why it can't be used now.
+    """
+
+    file: str | None
+    changed: list[str]
+    trouble: str | None
+
+
 class BrokerShown(msgspec.Struct):
     """The broker's own process."""
 
     version: str
     pid: int
+    uptimeSeconds: float
+    settings: SettingsShown
+
+
+class LifeEndShown(msgspec.Struct):
+    """The latest end of an app-server process. ``reason``: for people; null if it was planned."""
+
+    generation: int
+    secondsAgo: float
+    reason: str | None
 
 
 class AppServerShown(msgspec.Struct):
@@ -104,6 +126,7 @@ class AppServerShown(msgspec.Struct):
     ``lastWords``: the last lines of its stderr. ``restartWaitsFor``: in words, if one is asked for.
     ``nextStartSeconds``: until it is started again, while it is down; else null.
     ``schemaVersion``: the codex whose list of what is experimental holds; null: none is known.
+    ``lastEnd``: why there was a process before this one; null for the first.
     """
 
     version: str
@@ -111,6 +134,7 @@ class AppServerShown(msgspec.Struct):
     generation: int
     nextStartSeconds: float | None
     uptimeSeconds: float
+    lastEnd: LifeEndShown | None
     requestsInFlight: int
     requestsWaiting: int
     requestsQueued: int
@@ -198,7 +222,8 @@ class ListenerShown(msgspec.Struct):
 class ClientShown(msgspec.Struct):
     """A connection. ``behind``: entries of the journal that it hasn't been given, null if live.
 
-    ``droveSeconds``: since it last made a thread work, null for never.
+    ``droveSeconds``: since it last made a thread work, null for never. ``pid``: its process, where
+    the system tells it (on a unix socket, on Linux).
     """
 
     id: int
@@ -210,6 +235,7 @@ class ClientShown(msgspec.Struct):
     scopes: list[Scope]
     transport: str
     peer: str
+    pid: int | None
     sinceSeconds: float
     droveSeconds: float | None
     threads: list[str]
@@ -220,12 +246,17 @@ class ClientShown(msgspec.Struct):
 class ThreadShown(msgspec.Struct):
     """A thread that is loaded or followed: its running turn, the ids of its followers.
 
+    ``parent``: the thread that spawned it. ``turnBy``: the client that began the running turn.
     ``queued``: how many turns wait behind it; ``held``: why they stand still.
     """
 
     id: str
+    title: str | None
+    directory: str | None
+    parent: str | None
     status: str
     turn: str | None
+    turnBy: queue.By | None
     followers: list[int]
     queued: int
     held: Held | None
@@ -272,13 +303,16 @@ _THREAD = "0199f3a2-51c4-7a10-8f6e-3d2b1c0a9e87"
 
 _STATUS = Status(
     asker=7,
-    broker=BrokerShown("0.1.0", 4711),
+    broker=BrokerShown(
+        "0.1.0", 4711, 86400.2, SettingsShown("/home/ada/.config/appmux/config.toml", [], None)
+    ),
     appServer=AppServerShown(
         version="0.163.0",
         state="ready",
-        generation=1,
+        generation=2,
         nextStartSeconds=None,
         uptimeSeconds=3600.5,
+        lastEnd=LifeEndShown(1, 3602.0, "killed by SIGKILL"),
         requestsInFlight=1,
         requestsWaiting=0,
         requestsQueued=0,
@@ -311,6 +345,7 @@ _STATUS = Status(
             scopes=["admin", "approve", "drive", "observe"],
             transport="unix",
             peer="unix",
+            pid=4801,
             sinceSeconds=12.0,
             droveSeconds=3.5,
             threads=[_THREAD],
@@ -318,7 +353,20 @@ _STATUS = Status(
             bytesOwed=0,
         )
     ],
-    threads=[ThreadShown(_THREAD, "active", "0199f3a2-6001-7f20-9a11-0c0d0e0f1011", [7], 0, None)],
+    threads=[
+        ThreadShown(
+            id=_THREAD,
+            title="Fix the parser",
+            directory="/home/ada/src/app",
+            parent=None,
+            status="active",
+            turn="0199f3a2-6001-7f20-9a11-0c0d0e0f1011",
+            turnBy=queue.By(7, "desk", "local"),
+            followers=[7],
+            queued=0,
+            held=None,
+        )
+    ],
     serverRequests=[
         ServerRequestShown(
             1880000000000001,

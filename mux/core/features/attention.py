@@ -43,8 +43,6 @@ class Attention:
 
     state: State
     timing: Timing
-    used: dict[str, float] = attrs.field(factory=dict)
-    """When each device last did something, by its key."""
     changes: int = 0
     """Counts the changes by which somebody may have begun or ceased to look."""
 
@@ -63,7 +61,7 @@ class Attention:
         client.heard = self.state.now
         self.changes += 1
         if said.active:
-            self.used[client.principal.key] = self.state.now
+            self.state.devices_used[client.principal.key] = self.state.now
         if message.kind == "request":
             held = jsonrpc.result(message.id, FocusHeld(self.timing.focus))
             self.state.send(client.id, held, FOCUS)
@@ -79,7 +77,7 @@ class Attention:
         """Note that a person did something to a thread by this client."""
         now = self.state.now
         self.changes += 1
-        self.used[client.principal.key] = now
+        self.state.devices_used[client.principal.key] = now
         if thread is not None:
             client.acted.pop(thread, None)
             client.acted[thread] = now

@@ -55,8 +55,6 @@ class ClientRequests:
     """The requests answered last, which may still be the cause of a notice."""
     here: list[Request] = attrs.field(factory=list)
     """Requests whose turn has come and which the broker carries out itself (``replay``)."""
-    _wire: int = 0
-    """The last wire id given."""
 
     def ask(self, client: Client, message: ClientMessage, rule: RequestRule) -> None:
         """Rewrite a client's request and submit it."""
@@ -77,12 +75,12 @@ class ClientRequests:
         if unseen or rule.names_request or id_fields.any_in(message.named):
             params, own, named = self._in_wire_terms(client.id, rule, params, deeply=unseen)
             claim = claim or own
-        self._wire += 1
-        fields = message.fields | {"id": b"%d" % self._wire}
+        self.state.last_wire += 1
+        fields = message.fields | {"id": b"%d" % self.state.last_wire}
         if "params" in fields:
             fields["params"] = params
         request = Request(
-            wire=self._wire,
+            wire=self.state.last_wire,
             method=message.method,
             rule=rule,
             client=client.id,
@@ -102,6 +100,22 @@ class ClientRequests:
         request.history_field = _history_field(message)
         request.large = rule.large or bool(request.history_field)
         return request
+
+    def ask_instead(
+        self, client: Client, message: ClientMessage, method: str, params: object
+    ) -> Request:
+        """Return a request that answers a client's, in its turn among that client's others."""
+        self.state.last_wire += 1
+        return Request(
+            wire=self.state.last_wire,
+            method=method,
+            rule=request_rule(method),
+            client=client.id,
+            account=client.id,
+            origin=message.id,
+            line=jsonrpc.request(self.state.last_wire, method, params),
+            since=self.state.now,
+        )
 
     def submit(self, request: Request) -> None:
         """Queue the request; refuse it if its client's queue is full."""
@@ -194,15 +208,15 @@ class ClientRequests:
         claim: IdClaim | None = None,
     ) -> Request:
         """Submit a request of the broker's own."""
-        self._wire += 1
+        self.state.last_wire += 1
         request = Request(
-            wire=self._wire,
+            wire=self.state.last_wire,
             method=method,
             rule=rule or request_rule(method),
             client=None,
             account=BROKER,
             origin=b"",
-            line=jsonrpc.request(self._wire, method, params),
+            line=jsonrpc.request(self.state.last_wire, method, params),
             since=self.state.now,
             thread=thread,
             claim=claim,
@@ -213,15 +227,15 @@ class ClientRequests:
 
     def queued_turn(self, thread: str, turn: QueuedTurn) -> Request:
         """Return the ``turn/start`` of a queued turn whose time has come, to be submitted."""
-        self._wire += 1
+        self.state.last_wire += 1
         request = Request(
-            wire=self._wire,
+            wire=self.state.last_wire,
             method=TURN_START,
             rule=request_rule(TURN_START),
             client=None,
             account=QUEUE,
             origin=b"",
-            line=jsonrpc.request(self._wire, TURN_START, msgspec.Raw(turn.params)),
+            line=jsonrpc.request(self.state.last_wire, TURN_START, msgspec.Raw(turn.params)),
             since=self.state.now,
             thread=thread,
             by=turn.owner,

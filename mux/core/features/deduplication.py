@@ -11,16 +11,15 @@ failed is forgotten, so that the retry runs; so is an id whose turn was taken ba
 
 from __future__ import annotations
 
-from collections import OrderedDict
-
 import attrs
 import msgspec
 
-from mux.core.policy.principal import ClientId, Owner, Principal
+from mux.core.policy.principal import ClientId, Owner
 from mux.core.protocol import jsonrpc, text_limits
 from mux.core.protocol.jsonrpc import ClientMessage
 from mux.core.state.client import Client
 from mux.core.state.request import Request
+from mux.core.state.sent_messages import MessageKey, message_key
 from mux.core.state.state import State
 
 REVERT = "thread/revert"
@@ -28,21 +27,6 @@ ID = "clientUserMessageId"
 
 SENDS = frozenset({"turn/start", "turn/steer"})
 """The methods that carry a ``clientUserMessageId``."""
-
-Key = tuple[tuple[str, str], str, str]
-"""A principal's identity, the thread and the message id."""
-
-
-@attrs.define(eq=False, repr=False)
-class _FirstAttempt:
-    """The first message under an id."""
-
-    result: bytes | None = None
-    """The result of its answer, as JSON text, once it has one."""
-    turn: str | None = None
-    """The turn that the message belongs to, once that is known."""
-    waiting: list[tuple[ClientId, bytes]] = attrs.field(factory=list)
-    """Later attempts, by client and request id, that get the same answer."""
 
 
 class _Turn(msgspec.Struct):
@@ -65,10 +49,9 @@ class _RevertRequest(msgspec.Struct):
 
 @attrs.define(eq=False, repr=False)
 class Deduplicator:
-    """The messages that were sent, by principal, thread and message id."""
+    """Recognizes the messages that were sent before (``state.sent_messages``)."""
 
     state: State
-    _firsts: OrderedDict[Key, _FirstAttempt] = attrs.field(factory=OrderedDict)
 
     def is_again(self, client: Client, message: ClientMessage) -> bool:
         """Return whether the message was sent before; its answer is seen to here then.
@@ -80,40 +63,38 @@ class Deduplicator:
             text = f"`clientUserMessageId` is {text_limits.TOO_LONG}"
             self.state.error(client.id, message.id, jsonrpc.INVALID_REQUEST, text)
             return True
-        first = self._firsts.get(key) if key is not None else None
+        first = self.state.sent_messages.get(key)
         if key is None or first is None:
             return False
-        self._firsts.move_to_end(key)
+        self.state.sent_messages.used(key)
         if first.result is None:
             first.waiting.append((client.id, message.id))
         else:
             self._answer(client.id, message.id, "result", first.result)
         return True
 
-    def first(self, client: Client, message: ClientMessage) -> Key | None:
+    def first(self, client: Client, message: ClientMessage) -> MessageKey | None:
         """Remember a message that goes upstream; returns its key for ``Request.sent``."""
         key = self._key(client, message)
         if key is not None:
-            self._firsts[key] = _FirstAttempt()
-            while len(self._firsts) > self.state.limits.remembered_messages:
-                self._firsts.popitem(last=False)
+            self.state.sent_messages.add(key)
         return key
 
-    def _key(self, client: Client, message: ClientMessage) -> Key | None:
+    def _key(self, client: Client, message: ClientMessage) -> MessageKey | None:
         if message.method not in SENDS:
             return None
-        return _key(client.principal, message.thread, message.text(ID))
+        return message_key(client.principal, message.thread, message.text(ID))
 
     def settled(self, request: Request, line: bytes) -> None:
         """Give the answer to a first attempt, ``result`` or ``error``, to all that wait for it."""
-        first = self._firsts.get(request.sent) if request.sent is not None else None
+        first = self.state.sent_messages.get(request.sent)
         if first is None or request.sent is None:
             return
         fields = jsonrpc.read_fields(line) or {}
         kind = "result" if "result" in fields else "error"
         first.result = fields.get("result")
         if first.result is None:
-            del self._firsts[request.sent]
+            self.state.sent_messages.forget(request.sent)
         else:
             first.turn = _turn_named(first.result)
         waiting, first.waiting = first.waiting, []
@@ -124,8 +105,7 @@ class Deduplicator:
         """Remember the turn (its JSON text) that a queued message, answered before, has become."""
         named = jsonrpc.read_fields(params) or {}
         thread, id = (jsonrpc.read_text(named.get(name)) for name in ("threadId", ID))
-        key = _key(owner.principal, thread, id)
-        first = self._firsts.get(key) if key is not None else None
+        first = self.state.sent_messages.get(message_key(owner.principal, thread, id))
         if first is not None:
             first.turn = _turn_named(jsonrpc.write({"turn": turn}))
 
@@ -138,17 +118,14 @@ class Deduplicator:
             params = _revert_decoder.decode(request.line).params
         except msgspec.DecodeError:
             return  # of a shape that this version doesn't know
-        for key, first in list(self._firsts.items()):
+        sent = self.state.sent_messages
+        for key, first in list(sent.firsts.items()):
             if key[1] == params.threadId and (first.turn or "") >= params.beforeTurnId:
-                del self._firsts[key]
+                sent.forget(key)
 
     def _answer(self, client: ClientId, origin: bytes, kind: str, value: bytes) -> None:
         if client in self.state.clients:
             self.state.answer(client, jsonrpc.write({"id": origin, kind: value}), "turn/start")
-
-
-def _key(principal: Principal, thread: str | None, id: str | None) -> Key | None:
-    return (principal.identity, thread, id) if thread is not None and id else None
 
 
 def _turn_named(result: bytes) -> str | None:

@@ -14,32 +14,13 @@ import attrs
 
 from mux.core.commands import LogNoticeDecision, Notify
 from mux.core.features.attention import Attention
-from mux.core.policy.notice import ESCALATES, WAITING, Notice, Recipient, Timing
-from mux.core.state.pending_requests import ServerRequest
+from mux.core.policy.notice import ESCALATES, WAITING, Recipient, Timing
+from mux.core.state.notice_records import OpenNotice
 from mux.core.state.state import NEVER, State
 
 NOBODY: Final = "no device is registered for push"
 REASONS: Final = ("looked_at", "off", "quiet_hours", "snoozed", "nobody_registered", "other")
 """Why a notice isn't sent, for the metrics."""
-
-
-@attrs.define(eq=False, repr=False)
-class OpenNotice:
-    """A notice that isn't over."""
-
-    notice: Notice
-    request: ServerRequest | None = None
-    """The server request that waits, if the notice is of one."""
-    alone_since: float | None = None
-    """Since when nobody looks at it; None while somebody does."""
-    sent: dict[str, None] = attrs.field(factory=dict)
-    """The devices to which it was sent."""
-    only: frozenset[str] | None = None
-    """The only devices to which it may be sent; None: any."""
-    settled: bool = False
-    """True when it is to be sent to no more devices."""
-    explained: set[tuple[str, str]] = attrs.field(factory=set)
-    """Devices and reasons that were logged, to log each once."""
 
 
 @attrs.define(eq=False, repr=False)
@@ -114,7 +95,7 @@ class NoticeEscalation:
         return True
 
     def _used(self, recipient: Recipient) -> float:
-        return max(recipient.used, self.attention.used.get(recipient.device, float("-inf")))
+        return max(recipient.used, self.state.devices_used.get(recipient.device, float("-inf")))
 
     def log_decision(self, each: OpenNotice, outcome: str, reason: str, device: str = "") -> None:
         """Log the reason of a decision; a reason to suppress is logged once."""

@@ -15,8 +15,6 @@ then the process is stopped, and all goes on as after a crash, only that nothing
 
 from __future__ import annotations
 
-from collections import deque
-
 import attrs
 import msgspec
 
@@ -57,32 +55,17 @@ class Recovery:
     state: State
     client_requests: ClientRequests
     server_requests: ServerRequests
-    restart_asked: list[tuple[ClientId, bytes]] = attrs.field(factory=list)
-    """Requests for a planned restart, by (client, id)."""
-    restart_now: bool = False
-    """True if a restart is to wait for nothing."""
-    last_heard: float = 0.0
-    """When the app-server last sent anything."""
-    _stopping: bool = False
-    """True while a planned stop is under way."""
-    _ready_since: float | None = None
-    """When this life became ready; None before that."""
-    _tries_while_down: int = 0
-    _deaths: deque[float] = attrs.field(factory=deque)
-    """The ends within the last minute."""
     _resuming: dict[int, str] = attrs.field(factory=dict)
     """Threads that are being given to the next life, by wire id."""
     _probe: Request | None = None
     """The request that probes a silent app-server."""
-    _held: list[Request] = attrs.field(factory=list)
-    """Requests held back for a planned restart."""
 
     # ── an end ────────────────────────────────────────────────────────────────────────────────
 
     def exited(self, reason: str, unix_time: float) -> None:
         """End a life: the process is gone."""
         state = self.state
-        state.appserver.end()
+        state.appserver.end("" if state.restart.stopping else reason, state.now)
         self._probe = None
         self._resuming.clear()
         # Clients see the end in this order: their requests fail, server requests are resolved,
@@ -137,8 +120,8 @@ class Recovery:
 
     def _begin_again(self, reason: str) -> None:
         state = self.state
-        if self._stopping:
-            self._stopping = False
+        if state.restart.stopping:
+            state.restart.stopping = False
             state.out.append(StartUpstream(0.0))
             return
         state.log("error", "app-server ended", why=reason, generation=state.appserver.generation)
@@ -149,35 +132,36 @@ class Recovery:
         if self._is_to_stay_down():
             self._stay_down(reason)
         else:
-            wait = state.limits.restart_first_wait * 2.0 ** (len(self._deaths) - 2)
+            wait = state.limits.restart_first_wait * 2.0 ** (len(state.appserver.ends) - 2)
             state.out.append(StartUpstream(min(wait, LONGEST_WAIT)))
             state.wake_at(state.scheduler.oldest_queued() + state.limits.coming_up)
-        self._ready_since = None
+        self.state.appserver.ready_since = None
 
     def _count_death(self) -> None:
-        now, since = self.state.now, self._ready_since
-        if since is not None and since <= now - MINUTE:
-            self._tries_while_down = 0  # the cause of the earlier deaths is gone
-        self._deaths.append(now)
-        while self._deaths[0] < now - MINUTE:
-            self._deaths.popleft()
+        now, appserver = self.state.now, self.state.appserver
+        if appserver.ready_since is not None and appserver.ready_since <= now - MINUTE:
+            appserver.tries_while_down = 0  # the cause of the earlier deaths is gone
+        appserver.ends.append(now)
+        while appserver.ends[0] < now - MINUTE:
+            appserver.ends.popleft()
 
     def _is_to_stay_down(self) -> bool:
         # A life that has come up after all may have a burst of deaths of its own.
-        again = self._tries_while_down > 0 and self._ready_since is None
-        return again or len(self._deaths) >= self.state.limits.deaths_in_a_minute
+        appserver = self.state.appserver
+        again = appserver.tries_while_down > 0 and appserver.ready_since is None
+        return again or len(appserver.ends) >= self.state.limits.deaths_in_a_minute
 
     def _stay_down(self, reason: str) -> None:
         state, limits = self.state, self.state.limits
         state.appserver.state = AppServerState.DOWN
         # The power is bounded as well: it would overflow after a day.
-        wait = limits.down_first_wait * 2.0 ** min(self._tries_while_down, DOUBLINGS)
+        wait = limits.down_first_wait * 2.0 ** min(state.appserver.tries_while_down, DOUBLINGS)
         wait = min(wait, limits.down_longest_wait)
-        self._tries_while_down += 1
+        state.appserver.tries_while_down += 1
         state.appserver.next_start = state.now + wait
         state.out.append(StartUpstream(wait))
         text = "app-server is down; it is started again, and at once by `appmux restart`"
-        state.log("error", text, seconds=wait, tries=self._tries_while_down)
+        state.log("error", text, seconds=wait, tries=state.appserver.tries_while_down)
         self._fail_all_that_waits(
             f"the app-server is down: {reason}; it is started again in {wait:g} s"
         )
@@ -194,15 +178,14 @@ class Recovery:
         state = self.state
         for request in state.scheduler.drop_queued():
             self.client_requests.lost(request, reason)
-        for request in self._held:
+        for request in self.state.restart.held:
             self.client_requests.drop(request)
             self.client_requests.fail(request, jsonrpc.APP_SERVER_GONE, reason)
-        for client, origin in self.restart_asked:
+        for client, origin in self.state.restart.asked:
             if client in state.clients:
                 state.error(client, origin, jsonrpc.APP_SERVER_GONE, reason)
-        self._held.clear()
-        self.restart_asked.clear()
-        self.restart_now = False
+        state.restart.held.clear()
+        state.restart.settled()
 
     # ── a beginning ───────────────────────────────────────────────────────────────────────────
 
@@ -255,16 +238,15 @@ class Recovery:
         if self._resuming:
             return
         state.appserver.state = AppServerState.READY
-        self.last_heard = self._ready_since = state.now
+        state.appserver.last_heard = state.appserver.ready_since = state.now
         state.wake_at(state.now + state.limits.probe_interval)
         # Whoever asked for the restart is answered before the work that was held for it goes on.
         told = Restarted(state.appserver.generation, state.appserver.version)
-        for client, origin in self.restart_asked:
+        for client, origin in self.state.restart.asked:
             if client in state.clients:
                 state.answer(client, jsonrpc.result(origin, told), "mux/restart")
-        self.restart_asked.clear()
-        self.restart_now = False
-        held, self._held = self._held, []
+        state.restart.settled()
+        held, state.restart.held = state.restart.held, []
         for request in held:
             self.client_requests.submit(request)
         state.log("info", "app-server ready", generation=state.appserver.generation)
@@ -273,28 +255,25 @@ class Recovery:
 
     def asked_to_restart(self, client: ClientId, origin: bytes, *, now: bool) -> None:
         """Plan a restart for a client, which is answered when the new life is ready."""
-        self.restart_asked.append((client, origin))
-        self.restart_now = self.restart_now or now
+        restart = self.state.restart
+        restart.asked.append((client, origin))
+        restart.at_once = restart.at_once or now
         if self.state.appserver.state is AppServerState.DOWN:
-            self._deaths.clear()
-            self._tries_while_down = 0
+            self.state.appserver.ends.clear()
+            self.state.appserver.tries_while_down = 0
             self.state.appserver.state = AppServerState.STARTING
             self.state.out.append(StartUpstream(0.0))
 
-    def is_holding(self, thread: str) -> bool:
-        """Return whether a request that may begin a turn of the thread is held back."""
-        return any(request.thread == thread for request in self._held)
-
     def holds(self, request: Request, thread: Thread | None) -> bool:
         """Hold the request back if it begins work that must wait for the restart; True if so."""
-        if not self.restart_asked or not request.rule.begins:
+        if not self.state.restart.asked or not request.rule.begins:
             return False
         if thread is not None and thread.running.turn is not None:
             return False  # the request joins a turn that runs, for which the restart waits anyway
-        if len(self._held) >= self.state.limits.queued_per_client:
+        if len(self.state.restart.held) >= self.state.limits.queued_per_client:
             self.client_requests.refuse(request)
         else:
-            self._held.append(request)
+            self.state.restart.held.append(request)
             self.state.wake_at(self.state.now + self.state.limits.request_deadline)
         return True
 
@@ -303,34 +282,35 @@ class Recovery:
 
         The turns still begin; nobody gets the answer.
         """
-        for request in [each for each in self._held if each.client == client.id]:
+        for request in [each for each in self.state.restart.held if each.client == client.id]:
             if request.runs_alone:
                 request.client, request.account = None, DEPARTED
             else:
-                self._held.remove(request)
+                self.state.restart.held.remove(request)
                 self.client_requests.drop(request)
 
     def _expire_held(self) -> float:
         state = self.state
         since = state.now - state.limits.request_deadline
-        for request in [each for each in self._held if each.since <= since]:
-            self._held.remove(request)
+        for request in [each for each in self.state.restart.held if each.since <= since]:
+            self.state.restart.held.remove(request)
             self.client_requests.drop(request)
             text = f"a restart of the app-server waits for {', '.join(self.waits_for())}: try again"
             self.client_requests.fail(request, jsonrpc.DEADLINE_PASSED, text)
-        oldest = min((each.since for each in self._held), default=NEVER)
+        oldest = min((each.since for each in self.state.restart.held), default=NEVER)
         return oldest + state.limits.request_deadline
 
     def stop_if_quiet(self) -> None:
         """Stop the app-server for a planned restart, once that disturbs nobody."""
         ready = self.state.appserver.state is AppServerState.READY
-        if self.restart_asked and ready and not self._stopping and not self.waits_for():
-            self._stopping = True
+        restart = self.state.restart
+        if restart.asked and ready and not restart.stopping and not self.waits_for():
+            restart.stopping = True
             self.state.out.append(StopUpstream())
 
     def waits_for(self) -> list[str]:
         """Return what a planned restart waits for, in words."""
-        if self.restart_now:
+        if self.state.restart.at_once:
             return []
         state = self.state
         turns = sum(each.running.turn is not None for each in state.threads.known.values())
@@ -361,10 +341,10 @@ class Recovery:
 
     def _look_for_a_sign(self) -> float:
         state, probe = self.state, self._probe
-        if probe is not None and probe.since < self.last_heard:
+        if probe is not None and probe.since < state.appserver.last_heard:
             self._probe = probe = None  # the app-server has sent something else meanwhile
         if probe is None:
-            due = self.last_heard + state.limits.probe_interval
+            due = state.appserver.last_heard + state.limits.probe_interval
             if state.now < due:
                 return due
             method, params = "thread/loaded/list", {"limit": 1}

@@ -9,8 +9,6 @@ client then needs a snapshot (``thread/resume``).
 
 from __future__ import annotations
 
-from collections import OrderedDict
-
 import attrs
 import msgspec
 
@@ -54,36 +52,21 @@ class _Replay:
 
 @attrs.define(eq=False, repr=False)
 class Replays:
-    """Replays under way, and what departed clients followed (by principal and program)."""
+    """Replays under way."""
 
     state: State
     client_requests: ClientRequests
     clearance: DirectoryClearance
     _loading: dict[int, tuple[_Replay, str]] = attrs.field(factory=dict)
     """The replay and thread of each loading request, by wire id."""
-    _left: OrderedDict[tuple[tuple[str, str], str], dict[str, int]] = attrs.field(
-        factory=OrderedDict
-    )
-    """The threads that a client followed when it left, each with the seq since which it did."""
 
     def client_left(self, client: Client) -> None:
         """Remember what a client followed, for its return."""
-        if client.info is None or not client.follows:
-            return
-        key = (client.principal.identity, client.info.name)
-        self._left[key] = dict(client.follows)
-        self._left.move_to_end(key)
-        while len(self._left) > self.state.limits.remembered_clients:
-            self._left.popitem(last=False)
+        self.state.departed_clients.remember(client)
 
     def unfollowed(self, client: Client, thread: str) -> None:
         """Forget that the client's predecessor followed a thread which the client has left."""
-        self._followed_before(client).pop(thread, None)
-
-    def _followed_before(self, client: Client) -> dict[str, int]:
-        """Return the threads that its predecessor followed when it left, and since which seq."""
-        name = client.info.name if client.info is not None else ""
-        return self._left.get((client.principal.identity, name), {})
+        self.state.departed_clients.followed_before(client).pop(thread, None)
 
     def asked(self, client: Client, message: ClientMessage) -> None:
         """Begin the replay that a client asks for, or refuse it."""
@@ -146,7 +129,7 @@ class Replays:
         if params.threadId is not None:
             return [params.threadId], []
         name = client.info.name if client.info is not None else ""
-        followed = self._followed_before(client)
+        followed = self.state.departed_clients.followed_before(client)
         for other in self.state.clients.values():
             # The client's previous connection may not be known to be gone yet.
             if other is not client and other.resembles(name, client.principal):
@@ -255,7 +238,7 @@ class Replays:
         state.answer(
             client.id, jsonrpc.result(replay.request.origin, answer), replay.request.method
         )
-        before = self._followed_before(client)
+        before = self.state.departed_clients.followed_before(client)
         before |= dict.fromkeys(before.keys() & set(answer.missing), _NEVER_HAD)
         follows = dict.fromkeys(client.follows, state.journal.head)
         follows |= dict.fromkeys(found, after)

@@ -17,7 +17,7 @@ import msgspec
 
 from mux.core import audit_events
 from mux.core.commands import NoticeAnswerJudged
-from mux.core.features.approval_list import item_about, params_in
+from mux.core.features.approval_items import item_about, params_in
 from mux.core.features.voting import Voting
 from mux.core.policy.approval_policy import Ballot
 from mux.core.policy.principal import ClientId, Owner, Principal

@@ -54,10 +54,6 @@ class TurnQueueing:
     client_requests: ClientRequests
     deduplicator: Deduplicator
     recovery: Recovery
-    _undecided: dict[str, list[Request]] = attrs.field(factory=dict)
-    """Requests with ``reject`` that wait for another's answer, by thread."""
-    _last: int = 0
-    """The last id given to a queued turn."""
 
     # ── requests for a turn ───────────────────────────────────────────────────────────────────
 
@@ -101,7 +97,7 @@ class TurnQueueing:
             self._reject(request, thread)
         else:
             audit_events.asked(self.state, client, request, message, "drive")
-            self._undecided.setdefault(thread, []).append(request)
+            self.state.undecided_turns.setdefault(thread, []).append(request)
         return True
 
     def _is_busy(self, thread: str) -> bool:
@@ -110,7 +106,7 @@ class TurnQueueing:
             self._running(thread)
             or self._is_active(thread)
             or self.state.threads.beginning[thread]
-            or self.recovery.is_holding(thread)
+            or self.state.restart.is_holding(thread)
         )
 
     def _running(self, thread: str) -> str | None:
@@ -149,9 +145,11 @@ class TurnQueueing:
             self._fail(request, jsonrpc.QUEUE_FULL, text, told)
             return
         self.state.turn_queues[thread] = queue
-        self._last += 1
+        self.state.last_queued_turn += 1
         actor = audit_events.by(client)
-        turn = QueuedTurn(self._last, params, client.owner(), actor, self.state.now)
+        turn = QueuedTurn(
+            self.state.last_queued_turn, params, client.owner(), actor, self.state.now
+        )
         queue.turns.append(turn)
         place = len(queue.turns)
         audit_events.queued(self.state, thread, turn)
@@ -167,7 +165,7 @@ class TurnQueueing:
     @property
     def waits(self) -> bool:
         """Return whether ``refresh`` may have anything to do."""
-        return bool(self.state.turn_queues or self._undecided)
+        return bool(self.state.turn_queues or self.state.undecided_turns)
 
     def refresh(self) -> None:
         """Start queued turns, and decide on rejections, where that is possible by now.
@@ -185,7 +183,7 @@ class TurnQueueing:
             if not queue.turns and queue.starting is None:
                 del self.state.turn_queues[queue.thread]
                 self.state.release_candidates.add(queue.thread)
-        for thread in list(self._undecided):
+        for thread in list(self.state.undecided_turns):
             self._decide(thread)
 
     def _has_next(self, queue: TurnQueue) -> bool:
@@ -193,7 +191,7 @@ class TurnQueueing:
 
     def _may_start(self, queue: TurnQueue) -> bool:
         ready = self.state.appserver.state is AppServerState.READY
-        return ready and not self.recovery.restart_asked and not self._is_busy(queue.thread)
+        return ready and not self.state.restart.asked and not self._is_busy(queue.thread)
 
     def _start(self, queue: TurnQueue) -> None:
         turn = queue.turns.popleft()
@@ -225,7 +223,7 @@ class TurnQueueing:
         self._hold(queue, "appServerEnded")
 
     def _decide(self, thread: str) -> None:
-        requests = self._undecided[thread]
+        requests = self.state.undecided_turns[thread]
         while requests:
             request, busy = requests[0], self._running(thread) or self._is_active(thread)
             gone = request.client not in self.state.clients
@@ -238,7 +236,7 @@ class TurnQueueing:
                 self._reject(request, thread)
             elif not self.recovery.holds(request, self.state.threads.known.get(thread)):
                 self.client_requests.submit(request)
-        del self._undecided[thread]
+        del self.state.undecided_turns[thread]
 
     def settled(self, request: Request, line: bytes, *, failed: bool, steered: bool) -> None:
         """Take the answer to a queued turn's ``turn/start``."""

@@ -43,6 +43,8 @@ class Route(enum.Enum):
     """Asks for the server requests that wait for a person's answer."""
     FOCUS = "focus"
     """Says which thread is in the client's foreground."""
+    INBOX = "inbox"
+    """Asks what needs a person, for the threads, or what was used."""
     QUEUE = "queue"
     """Lists or changes the turns that wait until their thread is idle."""
     ANSWER = "answer"
@@ -212,6 +214,8 @@ REQUESTS: dict[str, RequestRule] = {
         RequestRule(Route.SERVER),
     ),
     "mux/focus": RequestRule(Route.FOCUS),
+    "mux/inbox": RequestRule(Route.INBOX),
+    "mux/usage": RequestRule(Route.INBOX),
     "mux/restart": RequestRule(Route.RESTART),
     "mux/replay": RequestRule(Route.REPLAY, reads=True),
     "mux/presence/read": RequestRule(Route.PRESENCE),

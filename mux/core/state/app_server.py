@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import enum
 import re
+from collections import deque
 
 import attrs
 import msgspec
@@ -60,6 +61,17 @@ class Introduction(msgspec.Struct, frozen=True):
         return {"clientInfo": info, "capabilities": capabilities}
 
 
+class LifeEnd(msgspec.Struct, frozen=True):
+    """The end of a life of the app-server."""
+
+    generation: int
+    """The number of the life that ended."""
+    at: float
+    """The moment of the end, on the broker's clock."""
+    reason: str
+    """The reason, for people; empty if the end was planned."""
+
+
 @attrs.define(eq=False, repr=False)
 class AppServer:
     """The app-server's life number, state and saved ``initialize`` result."""
@@ -68,11 +80,21 @@ class AppServer:
     generation: int = 0
     """The number of its life."""
     started: float = 0.0
+    last_end: LifeEnd | None = None
+    """The latest end of a life; None before the first."""
     next_start: float = 0.0
     """While it is DOWN: when it is started again, on the broker's clock."""
     result: dict[str, msgspec.Raw] = attrs.field(factory=dict)
     """The fields of its latest ``initialize`` result."""
     user_agent: str = ""
+    last_heard: float = 0.0
+    """When it last sent anything."""
+    ready_since: float | None = None
+    """When this life became ready; None before that."""
+    ends: deque[float] = attrs.field(factory=deque)
+    """The ends of its lives within the last minute."""
+    tries_while_down: int = 0
+    """How often it was started since it is down."""
     greetings: dict[str, list[bytes]] = attrs.field(factory=dict)
     """Notifications that greet each new client, by method (see `greet`)."""
 
@@ -81,12 +103,13 @@ class AppServer:
         self.state, self.generation, self.started = AppServerState.INITIALIZING, generation, now
         self.greetings.clear()
 
-    def end(self) -> None:
-        """End the life: the process is gone.
+    def end(self, reason: str, now: float) -> None:
+        """End the life: the process is gone. ``reason`` is empty if that was planned.
 
         Its ``initialize`` result goes on serving clients until the next one.
         """
         self.state = AppServerState.STARTING
+        self.last_end = LifeEnd(self.generation, now, reason)
 
     def initialized(self, answer: bytes) -> bool:
         """Save the ``initialize`` answer; False if clients couldn't be given it."""

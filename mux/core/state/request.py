@@ -10,9 +10,11 @@ from __future__ import annotations
 import attrs
 import msgspec
 
+from mux.core.extension.inbox import InboxParams
 from mux.core.policy.principal import ClientId, Owner
 from mux.core.protocol.methods import RequestRule
 from mux.core.state.scoped_ids import IdClaim
+from mux.core.state.sent_messages import MessageKey
 
 
 class Recorded(msgspec.Struct, frozen=True):
@@ -68,8 +70,10 @@ class Request:
     """The param by which it asks for all turns of a thread along with it; empty if it doesn't."""
     large: bool = False
     """True if its answer may be of any size (see ``scheduler``)."""
-    sent: tuple[tuple[str, str], str, str] | None = None
-    """Its key in ``deduplication``, if it carries a message id."""
+    inbox: InboxParams | None = None
+    """The page of the inbox that is made of its answer, if one is."""
+    sent: MessageKey | None = None
+    """Its key in ``sent_messages``, if it carries a message id."""
     recorded: Recorded | None = None
     """The basis of its audit records; set and, at the end, cleared by ``audit_events``."""
 

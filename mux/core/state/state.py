@@ -35,10 +35,15 @@ from mux.core.protocol.journal_entry import Entry, with_cursor, with_seq
 from mux.core.state.app_server import AppServer, Introduction
 from mux.core.state.backlog import NOT_NUMBERED, Backlog
 from mux.core.state.client import Client
+from mux.core.state.departed_clients import DepartedClients
 from mux.core.state.journal import Journal
+from mux.core.state.notice_records import NoticeRecords
 from mux.core.state.pending_requests import PendingRequests
+from mux.core.state.planned_restart import PlannedRestart
+from mux.core.state.request import Request
 from mux.core.state.scheduler import RequestScheduler
 from mux.core.state.scoped_ids import ScopedIds
+from mux.core.state.sent_messages import SentMessages
 from mux.core.state.threads import Recipients, Thread, Threads
 from mux.core.state.tool_owners import ToolOwners
 from mux.core.state.turn_queues import TurnQueue
@@ -65,9 +70,21 @@ class State:
     appserver: AppServer = attrs.field(factory=AppServer)
     clients: dict[ClientId, Client] = attrs.field(factory=dict)
     scheduler: RequestScheduler = attrs.field(init=False)
+    last_wire: int = 0
+    """The last id given to a request that goes upstream."""
     threads: Threads = attrs.field(init=False)
     turn_queues: dict[str, TurnQueue] = attrs.field(factory=dict)
     """Turns that wait, by thread. A thread with no queued turn has no entry."""
+    last_queued_turn: int = 0
+    """The last id given to a queued turn."""
+    undecided_turns: dict[str, list[Request]] = attrs.field(factory=dict)
+    """Requests for a turn with ``ifBusy`` ``reject``, by thread, that wait for another's answer."""
+    notices: NoticeRecords = attrs.field(factory=NoticeRecords)
+    restart: PlannedRestart = attrs.field(factory=PlannedRestart)
+    departed_clients: DepartedClients = attrs.field(init=False)
+    sent_messages: SentMessages = attrs.field(init=False)
+    devices_used: dict[str, float] = attrs.field(factory=dict)
+    """When each device last did something, by its principal's key."""
     scoped_ids: ScopedIds = attrs.field(factory=ScopedIds)
     tool_owners: ToolOwners = attrs.field(factory=ToolOwners)
     now: float = 0.0
@@ -91,6 +108,8 @@ class State:
 
     def __attrs_post_init__(self) -> None:
         self.scheduler = RequestScheduler(self.limits)
+        self.departed_clients = DepartedClients(self.limits.remembered_clients)
+        self.sent_messages = SentMessages(self.limits.remembered_messages)
         self.threads = Threads(self.clients, most_unclaimed=self.limits.mentioned_threads)
 
     # ── sending ───────────────────────────────────────────────────────────────────────────────

@@ -23,7 +23,6 @@ from pathlib import Path
 import pytest
 import trio
 
-from mux.cli import status
 from mux.cli.doctor import broker, report
 from mux.cli.doctor import host as checks_host
 from mux.cli.doctor.finding import Finding
@@ -259,7 +258,7 @@ async def test_good_health_and_then_a_broker_that_hangs(monkeypatch: pytest.Monk
         # The real app-server's lock is where we look for it, and is known as the broker's own.
         assert found["threads"].facts == {"loaded": 1}
         broker.process.send_signal(signal.SIGSTOP)
-        monkeypatch.setattr(status, "ANSWER_DEADLINE", 0.2)
+        monkeypatch.setattr("mux.cli.broker.ANSWER_DEADLINE", 0.2)
         found = await examined(environ)
         broker.process.send_signal(signal.SIGCONT)
     assert found["broker"].verdict == "wrong"

@@ -43,7 +43,7 @@ def test_states() -> None:
     assert (app_server.generation, app_server.started) == (3, 7.0)
     assert app_server.initialized(dumps({"id": 1, "result": INITIALIZED}))
     assert app_server.known
-    app_server.end()
+    app_server.end("exit status 1", 7.0)
     assert (app_server.state, app_server.runs) == (AppServerState.STARTING, False)
     # What is known of it goes on being said until the next life.
     assert app_server.known

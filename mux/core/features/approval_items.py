@@ -1,0 +1,38 @@
+"""What a server request is about: its params, and the item that they name.
+
+Used by ``approval_list``, ``approval_view``, ``server_requests`` and the notices.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from mux.core.protocol import jsonrpc
+from mux.core.state.pending_requests import ServerRequest
+from mux.core.state.state import State
+
+LONGEST_ITEM: Final = 256 * 1024
+"""Bytes of an item that is listed with its approval: nobody reads more of a change in a list."""
+
+
+def item_about(state: State, request: ServerRequest) -> bytes:
+    """Return the item that a request is about, as it began: an approval of files doesn't name them.
+
+    ``null`` if there is none, or it is longer than ``LONGEST_ITEM``.
+    """
+    id = jsonrpc.read_text((jsonrpc.read_fields(params_of(request)) or {}).get("itemId"))
+    thread = state.threads.known.get(request.thread or "")
+    item = thread.running.items.get(id or "") if thread is not None else None
+    if item is None or len(item.started) > LONGEST_ITEM:
+        return b"null"
+    return (jsonrpc.read_fields(params_in(item.started)) or {}).get("item", b"null")
+
+
+def params_of(request: ServerRequest) -> bytes:
+    """Return a request's params, as JSON text."""
+    return params_in(request.offer)
+
+
+def params_in(line: bytes) -> bytes:
+    """Return a message's params, as JSON text."""
+    return (jsonrpc.read_fields(line) or {}).get("params", b"null")

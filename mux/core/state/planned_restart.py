@@ -1,0 +1,31 @@
+"""A planned restart of the app-server: who asked for it, and what waits for it."""
+
+from __future__ import annotations
+
+import attrs
+
+from mux.core.policy.principal import ClientId
+from mux.core.state.request import Request
+
+
+@attrs.define(eq=False, repr=False)
+class PlannedRestart:
+    """The restart that is planned, if one is."""
+
+    asked: list[tuple[ClientId, bytes]] = attrs.field(factory=list)
+    """Requests for it, by (client, id). Empty if no restart is planned."""
+    at_once: bool = False
+    """True if it is to wait for nothing."""
+    stopping: bool = False
+    """True while the app-server is being stopped for it."""
+    held: list[Request] = attrs.field(factory=list)
+    """Requests that would begin work, held back until the next life is ready."""
+
+    def is_holding(self, thread: str) -> bool:
+        """Return whether a request that may begin a turn of the thread is held back."""
+        return any(request.thread == thread for request in self.held)
+
+    def settled(self) -> None:
+        """Forget who asked, since all of them have been answered."""
+        self.asked.clear()
+        self.at_once = False

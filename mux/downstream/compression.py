@@ -1,0 +1,49 @@
+"""What the kinds of compression of a WebSocket's messages share: the two ends of each.
+
+The kinds: ``deflate``, which every browser offers, and ``zstd_stream``, codex's own. ``offers``
+chooses one, ``compressed_stream`` applies it.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Protocol
+
+FINAL_TEXT, FINAL_BINARY, RSV1, TEXT, BINARY = 0x81, 0x82, 0x40, 0x1, 0x2
+
+UNPACKED_BYTES: Final = 16 * 2**20
+"""Most bytes of a client's message once it is unpacked, which is 50 ms of work: a picture of 8 MiB
+in base64, with room. A message that is sent plain may be as long as ever."""
+
+
+class TooLongError(ValueError):
+    """A message is longer than is taken, once it is unpacked."""
+
+
+class DamagedError(ValueError):
+    """A message can't be unpacked."""
+
+
+class Unpacking(Protocol):
+    """Reads one client's compressed messages, one after the other."""
+
+    first: frozenset[int]
+    """First bytes, but for FIN, of the frames that begin a compressed message."""
+    only: bool
+    """True if every message of the client is a compressed one."""
+
+    def message(self, packed: bytes, opcode: int) -> bytes | None:
+        """Return the text of one whole message, not checked for UTF-8; None for a binary one.
+
+        Raises ``TooLongError``, ``DamagedError``.
+        """
+
+
+class Packer(Protocol):
+    """Compresses one message after the other."""
+
+    first: int
+    """The first byte of the frame of a compressed text message."""
+
+    def feed(self, part: memoryview) -> bytes: ...
+    def finish(self) -> bytes:
+        """Return the rest of the message."""

@@ -1,0 +1,68 @@
+"""Finds the broker for the stdio bridge: tries each place, or has the service started."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+from mux.config import locate
+from mux.posix import standard_streams
+
+CONNECT_DEADLINE: Final = 2.0
+"""Seconds that one try may block: a unix socket answers at once, or its queue is full."""
+
+HOW_TO_START: Final = (
+    "start it with `appmux serve`, or have it as a service: `appmux service install`; a socket of"
+    " another place is named by --socket or APPMUX_SOCKET"
+)
+
+
+class NotReachedError(Exception):
+    """No place could be connected to; the text says why of each."""
+
+
+def connect(named: Path | None) -> tuple[socket.socket, str]:
+    """Connect to the socket ``named``, or else to the first that takes it of those searched.
+
+    Return the connection, non-blocking, and its place for people. Raises ``NotReachedError``.
+    """
+    places: Iterable[Path] = [named] if named else locate.sockets(os.environ)
+    failures = []
+    for place in places:
+        link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        link.settimeout(CONNECT_DEADLINE)
+        try:
+            link.connect(locate.address(place))
+        except OSError as failure:
+            link.close()
+            reason = failure.strerror or "its queue is full"
+            failures.append(f"unix://{place}: {reason}")
+            continue
+        link.setblocking(False)
+        return link, f"unix://{place}"
+    raise NotReachedError("; ".join(failures))
+
+
+def start_service() -> bool:
+    """Start the service if it is installed, and return whether that worked.
+
+    Its output goes to stderr.
+    """
+    # -P: a directory `mux` in the client's working directory isn't this program.
+    argv = [sys.executable, "-P", "-m", "mux", "service", "start"]
+    heard, said = os.pipe()  # not our stderr, whose reader might keep the child waiting
+    actions = [
+        (os.POSIX_SPAWN_OPEN, standard_streams.STDIN, os.devnull, os.O_RDONLY, 0),
+        (os.POSIX_SPAWN_DUP2, said, standard_streams.STDOUT),
+        (os.POSIX_SPAWN_DUP2, said, standard_streams.STDERR),
+    ]
+    child = os.posix_spawn(sys.executable, argv, os.environ, file_actions=actions)
+    os.close(said)
+    with os.fdopen(heard, encoding="utf-8", errors="replace") as words:
+        for line in words:
+            standard_streams.say(line)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
