@@ -58,6 +58,12 @@ export class FollowedThread {
     return found;
   }
 
+  /** The state, read so that a component is rendered again when it changes. */
+  read(): ThreadState {
+    void this.version.value;
+    return this.state;
+  }
+
   touch(): void {
     this.version.value++;
     for (const [id, each] of this.#items) {

@@ -36,7 +36,8 @@ export function Composer(props: {
     };
   }, [id]);
   useEffect(() => grow(box.current), [draft.text]);
-  const running = runningTurn(thread.state) !== null || runsNow(id);
+  const turn = runningTurn(thread.read());
+  const running = turn !== null || runsNow(id);
   const mine = outgoing.value.filter((each) => each.threadId === id);
   if (!scopes.value.has("drive")) {
     return <p class="blocked">This device may watch{scopes.value.has("approve") && " and approve"}, but not write.</p>;
@@ -58,7 +59,6 @@ export function Composer(props: {
     if (pictures.length) change({ ...draft, pictures: [...draft.pictures, ...pictures] });
   };
   const interrupt = (): void => {
-    const turn = runningTurn(thread.state);
     Promise.resolve()
       .then(() => liveRpc().request("turn/interrupt", { threadId: id, turnId: turn?.id }))
       .catch(sayError);
@@ -143,7 +143,7 @@ export function Composer(props: {
             class="icon-button interrupt"
             aria-label="Interrupt the turn"
             title={cantAct.value || "Interrupt the turn"}
-            disabled={!!cantAct.value || !runningTurn(thread.state)}
+            disabled={!!cantAct.value || !turn}
             onClick={interrupt}
           >
             <Icon name="stop" size={22} />

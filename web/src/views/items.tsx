@@ -11,7 +11,7 @@ import { spans } from "./ansi.ts";
 import { FileDiff, fileView } from "./diff.tsx";
 import { lasted, within } from "./format.ts";
 import { Markdown } from "./markdown.tsx";
-import { Icon, Link, memo, Strange } from "./parts.tsx";
+import { Icon, Link, Strange } from "./parts.tsx";
 
 /** Lines of an output that is folded: its end is what is looked for. */
 const FOLDED = 6;
@@ -20,17 +20,17 @@ const OUTPUT_MOST = 100_000;
 /** Characters of one line of output. */
 const LINE_MOST = 2000;
 
-export const ItemView = memo(function ItemView(props: {
+/** Rendered again when its own item changes, and with no other: it reads that one signal. */
+export function ItemView(props: {
   thread: FollowedThread;
   id: string;
   said: string;
 }): JSX.Element | null {
-  // Read, so that a change of the item, and nothing else, renders it again.
-  const version = props.thread.item(props.id).value;
+  void props.thread.item(props.id).value;
   const item = props.thread.state.items.get(props.id);
-  if (!item || version < -1) return null;
+  if (!item) return null;
   return <Content item={item} state={props.thread.state} said={props.said} />;
-});
+}
 
 function Content(props: { item: Item; state: ThreadState; said: string }): JSX.Element | null {
   const { item, state } = props;

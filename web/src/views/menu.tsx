@@ -34,6 +34,7 @@ type Page = "menu" | "rename" | "digest" | "delete";
 
 export function Menu(props: { thread: FollowedThread; id: string; onClose: () => void }): JSX.Element {
   const { thread, id, onClose } = props;
+  void thread.version.value;
   const [page, setPage] = useState<Page>("menu");
   const drive = scopes.value.has("drive");
   const row = inbox.value.threads.get(id);

@@ -3,7 +3,7 @@
 import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 import type { JSX } from "preact";
 import { threads } from "../connection/runtime.ts";
-import { runningTurn, type TurnState } from "../journal/thread.ts";
+import type { TurnState } from "../journal/thread.ts";
 import { back } from "../route.ts";
 import { inbox, phase, requests, settled } from "../state.ts";
 import type { FollowedThread } from "../threads/follow.ts";
@@ -154,7 +154,7 @@ function Timeline(props: { thread: FollowedThread; version: number; asks: boolea
 }
 
 function Start({ thread }: { thread: FollowedThread }): JSX.Element | null {
-  const { state } = thread;
+  const state = thread.read();
   if (thread.keptAt.value) {
     return (
       <p class="quiet centered" role="status">
@@ -207,22 +207,19 @@ function Turns(props: { thread: FollowedThread; version: number; asks: boolean }
     const said = item.item.type === "userMessage" ? who(item) : "";
     parts.push(<ItemView key={id} thread={thread} id={id} said={said} />);
   }
+  for (const each of state.notes) {
+    if (each.turnId && state.turns.get(each.turnId)?.status !== "inProgress") continue;
+    parts.push(
+      <p key={each.key} class={`note ${each.kind}`} role={each.kind === "error" ? "alert" : undefined}>
+        <Icon name="alert" size={16} />
+        <span>
+          <Strange text={each.text} />
+        </span>
+      </p>,
+    );
+  }
   close();
-  return (
-    <>
-      {parts}
-      {state.notes
-        .filter((each) => !each.turnId || state.turns.get(each.turnId)?.status === "inProgress")
-        .map((each) => (
-          <p key={each.key} class={`note ${each.kind}`} role={each.kind === "error" ? "alert" : undefined}>
-            <Icon name="alert" size={16} />
-            <span>
-              <Strange text={each.text} />
-            </span>
-          </p>
-        ))}
-    </>
-  );
+  return <>{parts}</>;
 }
 
 const STEPS = { completed: "check", inProgress: "right", pending: "" } as const;
@@ -294,5 +291,3 @@ function Ended({ turn }: { turn: TurnState }): JSX.Element | null {
     </p>
   );
 }
-
-export { runningTurn };
