@@ -31,8 +31,7 @@ PATCH: Final = """*** Begin Patch
 @@
 -WORD = re.compile(r"[a-z]+")
 +WORD = re.compile(r"\\w+", re.UNICODE)
- 
- 
+@@
  def words(text):
 -    return WORD.findall(text)
 +    \"\"\"Return the words of a text, in lower case.\"\"\"
@@ -105,8 +104,10 @@ HOSTILE: Final = """# <img src=x onerror="window.hurt=1">
 <script>window.hurt = 1</script> [click me](javascript:window.hurt=1)
 [data](data:text/html,<script>window.hurt=1</script>) ![pixel](https://tracker.invalid/pixel.png)
 <iframe src="https://tracker.invalid/"></iframe> <style>body{display:none}</style>
-[a link](https://example.invalid/path) <form action="https://tracker.invalid/"><input name=q></form>
-<svg onload="window.hurt=1"></svg><a href="https://tracker.invalid" style="position:fixed;inset:0">x</a>
+[a link](https://example.invalid/path)
+<form action="https://tracker.invalid/"><input name=q></form>
+<svg onload="window.hurt=1"></svg>
+<a href="https://tracker.invalid" style="position:fixed;inset:0">x</a>
 """
 
 
@@ -139,8 +140,8 @@ def script(*, pace: float = 0.0) -> Scripted:
     model.on("patch", Patch(PATCH), say("Patched."))
     model.on("question", CallTool("request_user_input", QUESTION), say("Thank you."))
     model.on("form", CallTool("ask", {}, namespace="mcp__elicitor"), say("The form came back."))
-    model.on("story", Say(pace=pace, chunks=(
-        *(f"Sentence {n} of the story. " for n in range(20)), Hold("story"), "The end.")))  # fmt: skip
+    sentences = tuple(f"Sentence {n} of the story. " for n in range(20))
+    model.on("story", Say(pace=pace, chunks=(*sentences, Hold("story"), "The end.")))
     model.on("long output", Run("for i in $(seq 1 400); do echo line $i of the output; done"),
              say("That was long."))  # fmt: skip
     model.on("colours", Run("printf '\\033[31mred\\033[0m \\033[1;32mbold green\\033[0m\\n'"),

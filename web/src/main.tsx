@@ -4,7 +4,8 @@ import { effect } from "@preact/signals";
 import { render } from "preact";
 import { useEffect, useState } from "preact/hooks";
 import type { JSX } from "preact";
-import { type Device, type Pairing, readInvitation, thisDevice } from "./connection/device.ts";
+import { type Device, thisDevice } from "./connection/device.ts";
+import { type Invitation, readInvitation } from "./connection/invitation.ts";
 import { rpc, start } from "./connection/runtime.ts";
 import { startWorker } from "./push/worker-registration.ts";
 import { go, route, startRouting, threadPath } from "./route.ts";
@@ -25,7 +26,7 @@ const ShareView = lazy(async () => (await import("./views/share.tsx")).ShareView
 const PairView = lazy(async () => (await import("./views/pair.tsx")).PairView);
 const BecomeView = lazy(async () => (await import("./views/become.tsx")).BecomeView);
 
-function App({ ticket }: { ticket: Pairing["by"] | null }): JSX.Element {
+function App({ ticket }: { ticket: Invitation | null }): JSX.Element {
   const [other, setOther] = useState(ticket);
   const known = device.value;
   useEffect(() => {
@@ -112,7 +113,7 @@ function followNotice(): void {
 }
 
 /** The ticket in the address, which is taken out of it at once. */
-function takeTicket(): Pairing["by"] | null {
+function takeTicket(): Invitation | null {
   const ticket = readInvitation(location.hash);
   if (ticket) history.replaceState(null, "", location.pathname + location.search);
   return ticket;

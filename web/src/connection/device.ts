@@ -1,6 +1,7 @@
 // This browser as a device: a key that can't leave it, and how it is let in.
 
 import { drop, keep, kept } from "../storage/store.ts";
+import type { Invitation } from "./invitation.ts";
 
 export interface Device {
   device: string;
@@ -12,7 +13,7 @@ export interface Device {
 
 /** A pairing that has begun: kept, so that a phone that locks or reloads goes on with it. */
 export interface Pairing {
-  by: { ticket: string } | { letters: string };
+  by: Invitation;
   name: string;
   nonce: string;
   key: CryptoKeyPair;
@@ -42,20 +43,7 @@ export function canHaveKey(): boolean {
   return globalThis.isSecureContext && !!globalThis.crypto?.subtle;
 }
 
-/** Letters as a person types them, in the form in which they are sent. */
-export function tidyLetters(typed: string): string {
-  return typed.toUpperCase().replace(/[^A-Z0-9]/g, "");
-}
-
-/** The ticket or the letters in what a person pasted or scanned: a link, or the code itself. */
-export function readInvitation(text: string): Pairing["by"] | null {
-  const link = /[#?&](?:pair|ticket)=([\w-]+)/.exec(text);
-  if (link) return { ticket: link[1]! };
-  const letters = tidyLetters(text);
-  return letters.length === 8 && text.trim().length < 16 ? { letters } : null;
-}
-
-export async function beginPairing(by: Pairing["by"], name: string): Promise<Pairing> {
+export async function beginPairing(by: Invitation, name: string): Promise<Pairing> {
   const key = await crypto.subtle.generateKey(ALGORITHM, false, ["sign", "verify"]);
   const { kty, crv, x, y } = await crypto.subtle.exportKey("jwk", key.publicKey);
   const jwk = { kty: kty!, crv: crv!, x: x!, y: y! };

@@ -131,7 +131,8 @@ const CHANGES: Record<string, Change> = {
   },
   "item/completed": (state, params) => {
     const item = place(state, params.turnId, params.item);
-    item.running = false;
+    // The whole has come: what was streamed is in it.
+    Object.assign(item, { running: false, text: "", output: "", parts: [] });
     item.completedAt = params.completedAtMs ?? item.completedAt;
     return true;
   },
@@ -144,7 +145,8 @@ const CHANGES: Record<string, Change> = {
   },
   "turn/started": (state, params) => turn(state, params.turn),
   "turn/completed": (state, params) => {
-    for (const item of state.items.values()) {
+    // A command in the background goes on when its turn is done, but not when that was broken off.
+    for (const item of params.turn.status === "completed" ? [] : state.items.values()) {
       if (item.turnId === params.turn.id && item.running) stop(item);
     }
     return turn(state, params.turn);
@@ -312,28 +314,40 @@ function note(state: ThreadState, said: Note): boolean {
 
 // -- snapshots -------------------------------------------------------------------------------------
 
-/** What a resume says, with the first page of items (newest first) and of turns. */
-export interface Snapshot {
+/** What the answer to a resume says, apart from its pages. */
+export interface Joined {
   thread: Thread;
   model: string;
   effort: string | null;
+}
+
+/** Begin with the answer to a resume. What comes after it is heard before its pages are read. */
+export function join(joined: Joined): ThreadState {
+  const state = emptyThread(joined.thread.id);
+  state.thread = joined.thread;
+  state.status = joined.thread.status.type;
+  state.model = joined.model;
+  state.effort = joined.effort;
+  return state;
+}
+
+/** The first pages, of items (newest first) and of turns (newest first). */
+export interface Pages {
   items: ThreadItemEntry[];
   turns: Turn[];
   older: string | null;
 }
 
-/** Begin anew from a snapshot, keeping what was heard live since the answer to the resume. */
-export function takeSnapshot(state: ThreadState, snapshot: Snapshot): void {
-  state.thread = snapshot.thread;
-  state.status = snapshot.thread.status.type;
-  state.model = snapshot.model;
-  state.effort = snapshot.effort;
-  for (const said of snapshot.turns) {
-    const known = state.turns.get(said.id);
-    // What was heard live is newer than the page.
-    if (!known || known.version === 0) turn(state, said);
+/** Put the first pages in. What was heard live meanwhile is newer, and stays. */
+export function takePages(state: ThreadState, pages: Pages): void {
+  const live = state.turns;
+  state.turns = new Map();
+  for (const said of [...pages.turns].reverse()) turn(state, said);
+  for (const [id, heard] of live) {
+    const paged = state.turns.get(id);
+    if (!paged || heard.version > 0) state.turns.set(id, heard);
   }
-  takeOlder(state, snapshot.items, snapshot.older);
+  takeOlder(state, pages.items, pages.older);
 }
 
 /** Put a page of older items (newest first) before those that are known. */

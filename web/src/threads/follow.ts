@@ -7,7 +7,8 @@ import {
   emptyThread,
   takeOlder,
   type Item,
-  takeSnapshot,
+  join,
+  takePages,
   threadOf,
   type ThreadState,
 } from "../journal/thread.ts";
@@ -225,7 +226,8 @@ export class Threads {
     const params = { threadId: id, excludeTurns: true };
     const answer = await rpc.request<ThreadResumeResponse>("thread/resume", params);
     this.flush();
-    const state = emptyThread(id);
+    const { model, reasoningEffort: effort } = answer;
+    const state = join({ thread: answer.thread, model, effort });
     const before = thread.state;
     thread.next = state;
     try {
@@ -234,14 +236,7 @@ export class Threads {
         page<Turn>(rpc, "thread/turns/list", { threadId: id, limit: TURNS, itemsView: "notLoaded" }),
       ]);
       this.flush();
-      takeSnapshot(state, {
-        thread: answer.thread,
-        model: answer.model,
-        effort: answer.reasoningEffort,
-        items: items.data,
-        turns: [...turns.data].reverse(),
-        older: items.next,
-      });
+      takePages(state, { items: items.data, turns: turns.data, older: items.next });
       state.decisions = new Map([...before.decisions, ...state.decisions]);
     } finally {
       thread.next = null;

@@ -1,6 +1,8 @@
 // The inbox: what needs a person, and every thread with what is known of it. A fold over
 // `mux/inbox` and `mux/inbox/changed`.
 
+import type { InboxThread as ToldThread, Need as ToldNeed, Result as Page } from "@mux/mux.inbox";
+import type { Params as Change, ThreadChange } from "@mux/mux.inbox.changed";
 import type { RateLimitSnapshot, ThreadTokenUsage } from "../wire.ts";
 
 export interface Need {
@@ -28,7 +30,8 @@ export interface Need {
 
 export interface FileCount {
   path: string;
-  kind: "add" | "delete" | "update";
+  /** `add`, `delete` or `update`. */
+  kind: string;
   movedTo: string | null;
   added: number;
   removed: number;
@@ -85,13 +88,13 @@ export function emptyInbox(): Inbox {
 }
 
 /** An answer of `mux/inbox`: the first page begins anew, a later one adds to it. */
-export function takePage(before: Inbox, page: any, now: number, first: boolean): Inbox {
+export function takePage(before: Inbox, page: Page, now: number, first: boolean): Inbox {
   const threads = new Map(first ? [] : before.threads);
   for (const said of page.threads) threads.set(said.id, row(threads.get(said.id), said, now));
   return {
     host: page.host,
     appServer: page.appServer,
-    needs: new Map(page.needs.map((said: any) => [said.key, need(said, now)])),
+    needs: new Map(page.needs.map((said) => [said.key, need(said, now)] as const)),
     threads,
     limits: page.limits ?? {},
     nextCursor: page.nextCursor,
@@ -100,7 +103,7 @@ export function takePage(before: Inbox, page: any, now: number, first: boolean):
 }
 
 /** A `mux/inbox/changed`. */
-export function takeChange(before: Inbox, change: any, now: number): Inbox {
+export function takeChange(before: Inbox, change: Change, now: number): Inbox {
   const needs = new Map(before.needs);
   for (const said of change.needs ?? []) needs.set(said.key, need(said, now));
   for (const key of change.needsGone ?? []) needs.delete(key);
@@ -119,7 +122,7 @@ export function takeChange(before: Inbox, change: any, now: number): Inbox {
   };
 }
 
-function need(said: any, now: number): Need {
+function need(said: ToldNeed, now: number): Need {
   const { ageSeconds, ...rest } = said;
   return { ...rest, since: now - 1000 * ageSeconds };
 }
@@ -144,12 +147,11 @@ const NEW_ROW: Row = {
   usage: null,
 };
 
-function row(before: Row | undefined, said: any, now: number): Row {
-  const made: Row = { ...NEW_ROW, ...before, ...said };
-  if (said.turn) {
-    const { id, runningSeconds, by } = said.turn;
-    made.turn = { id, by, since: now - 1000 * runningSeconds };
-  }
+function row(before: Row | undefined, said: ThreadChange | ToldThread, now: number): Row {
+  const { turn, ...rest } = said;
+  const made: Row = { ...NEW_ROW, ...before, ...rest };
+  if (turn) made.turn = { id: turn.id, by: turn.by, since: now - 1000 * turn.runningSeconds };
+  else if (turn === null) made.turn = null;
   return made;
 }
 

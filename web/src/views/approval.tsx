@@ -21,7 +21,8 @@ import {
 import { send } from "../composer/sending.ts";
 import { rpc } from "../connection/runtime.ts";
 import { cantAct, scopes } from "../state.ts";
-import { FileDiff, fileViewOf } from "./diff.tsx";
+import { fileViewOf } from "./changes.ts";
+import { FileDiff } from "./diff.tsx";
 import { ago } from "./format.ts";
 import { FormCard } from "./form.tsx";
 import { Icon, now, Strange } from "./parts.tsx";

@@ -2,11 +2,12 @@
 
 import type { JSX } from "preact";
 import { forgetOnThisDevice, signOut } from "../connection/runtime.ts";
-import { beginPairing, type Pairing } from "../connection/device.ts";
+import { beginPairing } from "../connection/device.ts";
+import { type Invitation } from "../connection/invitation.ts";
 import { device, phase, sayError } from "../state.ts";
 import { Strange } from "./parts.tsx";
 
-export function BecomeView(props: { by: Pairing["by"]; onStay: () => void }): JSX.Element {
+export function BecomeView(props: { by: Invitation; onStay: () => void }): JSX.Element {
   const become = async (): Promise<void> => {
     try {
       if (phase.value === "live") await signOut();

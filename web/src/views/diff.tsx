@@ -2,8 +2,7 @@
 
 import { useState } from "preact/hooks";
 import type { JSX } from "preact";
-import gitDiffParser from "gitdiff-parser";
-import type { FileUpdateChange } from "../wire.ts";
+import type { FileView, Line } from "./changes.ts";
 import { within } from "./format.ts";
 import { Icon, Strange } from "./parts.tsx";
 
@@ -14,110 +13,6 @@ const PART = 400;
 /** Characters of one line: a line of a megabyte says nothing more. */
 const LINE_MOST = 1000;
 
-export interface Line {
-  kind: "add" | "del" | "ctx" | "gap";
-  text: string;
-  before: number | null;
-  after: number | null;
-}
-
-export interface FileView {
-  path: string;
-  movedTo: string | null;
-  kind: "add" | "delete" | "update";
-  lines: Line[];
-  added: number;
-  removed: number;
-  cut: boolean;
-}
-
-/** A change as the app-server tells it: of a new or removed file, its content. */
-export function fileView(change: FileUpdateChange): FileView {
-  const movedTo = change.kind.type === "update" ? change.kind.move_path : null;
-  return made(change.path, change.kind.type, movedTo, change.diff, false);
-}
-
-/** A change as `mux/approvals/list` tells it. */
-export function fileViewOf(file: {
-  path: string;
-  kind: "add" | "delete" | "update";
-  movedTo: string | null;
-  diff: string | null;
-  cut: boolean;
-}): FileView {
-  return made(file.path, file.kind, file.movedTo, file.diff ?? "", file.cut);
-}
-
-function made(
-  path: string,
-  kind: "add" | "delete" | "update",
-  movedTo: string | null,
-  diff: string,
-  cut: boolean,
-): FileView {
-  const isDiff = kind === "update" || /^(?:diff --git |--- |@@ )/.test(diff);
-  const lines = isDiff ? hunks(diff) : whole(diff, kind === "delete" ? "del" : "add");
-  const added = lines.filter((each) => each.kind === "add").length;
-  const removed = lines.filter((each) => each.kind === "del").length;
-  return { path, kind, movedTo, lines, added, removed, cut };
-}
-
-function whole(text: string, kind: "add" | "del"): Line[] {
-  const lines = text.split("\n");
-  if (lines.at(-1) === "") lines.pop();
-  return lines.map((each, index) => ({
-    kind,
-    text: each,
-    before: kind === "del" ? index + 1 : null,
-    after: kind === "add" ? index + 1 : null,
-  }));
-}
-
-function hunks(diff: string): Line[] {
-  const body = diff.slice(Math.max(0, diff.search(/^@@ /m)));
-  // The parser wants a head; the names in it aren't shown.
-  const [file] = gitDiffParser.parse(`diff --git a/f b/f\n--- a/f\n+++ b/f\n${body}`);
-  const lines: Line[] = [];
-  for (const hunk of file?.hunks ?? []) {
-    if (lines.length) lines.push({ kind: "gap", text: "", before: null, after: null });
-    for (const change of hunk.changes) {
-      if (change.type === "insert") {
-        lines.push({ kind: "add", text: change.content, before: null, after: change.lineNumber });
-      } else if (change.type === "delete") {
-        lines.push({ kind: "del", text: change.content, before: change.lineNumber, after: null });
-      } else {
-        const { oldLineNumber: before, newLineNumber: after } = change;
-        lines.push({ kind: "ctx", text: change.content, before, after });
-      }
-    }
-  }
-  return lines;
-}
-
-/** The files of a whole diff, as `turn/diff/updated` tells it. */
-export function filesOf(diff: string): FileView[] {
-  const parts = diff.split(/^(?=diff --git )/m).filter((each) => each.startsWith("diff --git "));
-  return parts.map((part) => {
-    const before = /^--- (?:a\/)?(.*)$/m.exec(part)?.[1] ?? "";
-    const after = /^\+\+\+ (?:b\/)?(.*)$/m.exec(part)?.[1] ?? "";
-    const head = /^diff --git a\/(.*) b\/(.*)$/m.exec(part);
-    const removed = after === "/dev/null";
-    const kind = before === "/dev/null" ? "add" : removed ? "delete" : "update";
-    const path = (kind === "add" ? after : before) || head?.[2] || "";
-    const movedTo = kind === "update" && after && after !== before ? after : null;
-    const lines = hunks(part);
-    return {
-      path,
-      movedTo,
-      kind,
-      lines,
-      added: lines.filter((each) => each.kind === "add").length,
-      removed: lines.filter((each) => each.kind === "del").length,
-      cut: false,
-    };
-  });
-}
-
 export function Counts({ added, removed }: { added: number; removed: number }): JSX.Element {
   return (
     <span class="counts">
@@ -127,7 +22,7 @@ export function Counts({ added, removed }: { added: number; removed: number }): 
   );
 }
 
-const KINDS = { add: "new", delete: "removed", update: "" };
+const KINDS: Record<string, string> = { add: "new", delete: "removed", update: "" };
 
 export function FileDiff(props: {
   file: FileView;

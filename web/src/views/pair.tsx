@@ -10,9 +10,9 @@ import {
   type Device,
   type Pairing,
   pairingUnderWay,
-  readInvitation,
   Refused,
 } from "../connection/device.ts";
+import { type Invitation, readInvitation } from "../connection/invitation.ts";
 import { start } from "../connection/runtime.ts";
 import { lazy } from "./parts.tsx";
 import { defaultName, standalone } from "./platform.ts";
@@ -20,7 +20,7 @@ import { defaultName, standalone } from "./platform.ts";
 const Scanner = lazy(async () => (await import("./scanner.tsx")).Scanner);
 
 export function PairView(props: {
-  by: Pairing["by"] | null;
+  by: Invitation | null;
   /** The ticket has been used up. */
   onPaired: () => void;
 }): JSX.Element {
@@ -44,7 +44,7 @@ export function PairView(props: {
       setTrouble(refusal(failure as Error));
     }
   };
-  const begin = async (with_: Pairing["by"], name: string): Promise<void> => {
+  const begin = async (with_: Invitation, name: string): Promise<void> => {
     setTrouble("");
     setScanning(false);
     await run(await beginPairing(with_, name));
@@ -88,9 +88,9 @@ function Logo(): JSX.Element {
 }
 
 function Ask(props: {
-  by: Pairing["by"] | null;
+  by: Invitation | null;
   trouble: string;
-  onBegin: (by: Pairing["by"], name: string) => Promise<void>;
+  onBegin: (by: Invitation, name: string) => Promise<void>;
   onScan: () => void;
 }): JSX.Element {
   const [typed, setTyped] = useState("");

@@ -7,7 +7,8 @@ import { threads } from "../connection/runtime.ts";
 import type { ThreadState } from "../journal/thread.ts";
 import { go, threadPath } from "../route.ts";
 import { phase, sayError, scopes } from "../state.ts";
-import { FileDiff, type FileView, filesOf, fileView, type Line } from "./diff.tsx";
+import { type FileView, filesOf, fileView, type Line } from "./changes.ts";
+import { FileDiff } from "./diff.tsx";
 import { count, within } from "./format.ts";
 import { IconButton, Segmented, Strange } from "./parts.tsx";
 
