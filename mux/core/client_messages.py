@@ -22,7 +22,7 @@ from mux.core.policy.scopes import NEED_NOTHING, SCOPES, needed
 from mux.core.protocol import jsonrpc
 from mux.core.protocol.jsonrpc import BadMessageError, ClientMessage
 from mux.core.protocol.methods import RequestRule, Route, request_rule
-from mux.core.protocol.request_params import canonical
+from mux.core.protocol.request_params import canonical, read_plain
 from mux.core.protocol.scope import Scope
 from mux.core.protocol.thread_overrides import Held
 from mux.core.state.app_server import AppServerState
@@ -30,11 +30,25 @@ from mux.core.state.client import Client, ClientState
 from mux.core.wiring import Features
 
 _ANSWERED_HERE = frozenset(
-    {Route.PRESENCE, Route.FOCUS, Route.APPROVALS, Route.ANSWER, Route.QUEUE, Route.INBOX}
+    {
+        Route.PRESENCE,
+        Route.FOCUS,
+        Route.APPROVALS,
+        Route.ANSWER,
+        Route.QUEUE,
+        Route.INBOX,
+        Route.DIGEST,
+    }
 )
 """Routes of requests that the broker answers itself, so they need no handshake."""
 
 _AS_IT_IS = RequestRule()
+
+
+def _read(text: bytes) -> ClientMessage:
+    message = jsonrpc.read_client(text)
+    judged = message.kind == "request" or message.method == FOCUS
+    return canonical(message) if judged else message
 
 
 class ClientRouter:
@@ -48,6 +62,7 @@ class ClientRouter:
         self._client_requests = parts.client_requests
         self._deduplicator = parts.deduplicator
         self._handshakes = parts.handshakes
+        self._digests = parts.digests
         self._inbox = parts.inbox
         self._notice_triggers = parts.notice_triggers
         self._presence = parts.presence
@@ -64,9 +79,7 @@ class ClientRouter:
         if client.ended:
             return
         try:
-            message = jsonrpc.read_client(text)
-            if message.kind == "request" or message.method == FOCUS:
-                message = canonical(message)
+            message = read_plain(text) or _read(text)
         except BadMessageError as bad:
             self.refuse(client.id, bad)
             return
@@ -111,7 +124,11 @@ class ClientRouter:
     def _cleared(self, client: Client, message: ClientMessage, scope: Scope) -> None:
         """Route a request that the client may make."""
         rule = request_rule(message.method)
-        match rule.route:
+        route = rule.route
+        if (route is Route.PLAIN or route is Route.FOLLOW) and client.state is ClientState.READY:
+            self._pass_on(client, message, rule, scope)  # as nearly all are
+            return
+        match route:
             case Route.SERVER:
                 served = AnswerOutside(client.id, message.id, message.method, message.params)
                 self.state.out.append(served)
@@ -152,6 +169,8 @@ class ClientRouter:
                 self._turn_queueing.asked(client, message)
             case Route.INBOX:
                 self._inbox.asked(client, message)
+            case Route.DIGEST:
+                self._digests.asked(client, message)
             case _:
                 picture = jsonrpc.result(message.id, self._presence.read())
                 self.state.answer(client.id, picture, message.method)

@@ -75,18 +75,22 @@ class ClientRequests:
         if unseen or rule.names_request or id_fields.any_in(message.named):
             params, own, named = self._in_wire_terms(client.id, rule, params, deeply=unseen)
             claim = claim or own
-        self.state.last_wire += 1
-        fields = message.fields | {"id": b"%d" % self.state.last_wire}
-        if "params" in fields:
-            fields["params"] = params
+        wire = state.last_wire = state.last_wire + 1
+        if message.tail and params is message.params:
+            line = b'{"id":%d%b' % (wire, message.tail)
+        else:
+            fields = message.fields | {"id": b"%d" % wire}
+            if "params" in fields:
+                fields["params"] = params
+            line = jsonrpc.write(fields)
         request = Request(
-            wire=self.state.last_wire,
+            wire=wire,
             method=message.method,
             rule=rule,
             client=client.id,
             account=client.id,
             origin=message.id,
-            line=jsonrpc.write(fields),
+            line=line,
             since=state.now,
             claim=claim,
             named=named,
@@ -147,7 +151,7 @@ class ClientRequests:
         if request.account == BROKER:
             return
         if len(request.line) > REMEMBERED_BYTES:
-            request = attrs.evolve(request, line=b"", params=b"")
+            request = msgspec.structs.replace(request, line=b"", params=b"")
         self.answered_lately.append(request)
 
     def _in_wire_terms(
@@ -396,9 +400,11 @@ class _ErrorCode(msgspec.Struct):
 
 def _history_field(message: ClientMessage) -> str:
     """Return the field by which a request asks for all turns of a thread; empty if it doesn't."""
-    field = _TURNS_BY.get(message.method, "")
+    field = _TURNS_BY.get(message.method)
+    if field is None:
+        return ""
     asks = bytes(message.named.get(field, b"")) == b"true"
-    return field if field and asks is (field == "includeTurns") else ""
+    return field if asks is (field == "includeTurns") else ""
 
 
 def _code(error: bytes) -> int | None:

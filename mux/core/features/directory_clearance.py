@@ -157,9 +157,7 @@ class DirectoryClearance:
             return
 
         def allow(params: bytes) -> None:
-            fields = message.fields | {"params": params}
-            came = message.came or message.params
-            go_on(msgspec.structs.replace(message, fields=fields, came=came))
+            go_on(message.with_params(params, came=message.came or message.params))
 
         def deny(code: int, reason: str) -> None:
             if client.id not in self.state.clients:

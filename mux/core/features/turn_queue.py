@@ -75,9 +75,7 @@ class TurnQueueing:
             raise jsonrpc.BadMessageError(
                 jsonrpc.INVALID_REQUEST, _UNREADABLE, message.id
             ) from None
-        plain = jsonrpc.write(params)
-        fields = message.fields | {"params": plain}
-        return msgspec.structs.replace(message, fields=fields), if_busy
+        return message.with_params(jsonrpc.write(params)), if_busy
 
     def takes(
         self, client: Client, request: Request, message: ClientMessage, if_busy: IfBusy

@@ -119,11 +119,23 @@ class ClientMessage(msgspec.Struct, frozen=True):
     """The params as they came, if the broker has replaced them."""
     commas: int = 0
     """The commas in the message: no fewer than it has members and list elements."""
+    tail: bytes = b""
+    """For a message that was written as ``request_params.read_plain`` wants it: all that stands
+    behind its id. Empty for others, and once its params have been replaced."""
 
     @property
     def params(self) -> bytes:
         """The JSON text of ``params``; ``null`` if the message has none."""
         return self.fields.get("params", b"null")
+
+    def with_params(self, params: bytes, came: bytes | None = None) -> ClientMessage:
+        """Return the message with other params, as JSON text.
+
+        ``came``: the params as they came, where the new ones are the broker's.
+        """
+        fields = self.fields | {"params": params}
+        came = came or self.came
+        return msgspec.structs.replace(self, fields=fields, came=came, tail=b"")
 
     def text(self, name: str) -> str | None:
         """Return a field of the params; None if it isn't there, or no text."""
@@ -166,7 +178,7 @@ def read_client(text: bytes) -> ClientMessage:
         raise BadMessageError(INVALID_REQUEST, "`trace` must be an object", id or NO_ID)
     _refuse_deep(text, id or NO_ID)
     if b"$" in text or b"\\" in text:  # without these no key can be a private one
-        _refuse_private_keys(text, id or NO_ID)
+        refuse_private_keys(text, id or NO_ID)
     return ClientMessage(kind, NO_ID if id is None else id, method, fields, commas=commas)
 
 
@@ -374,7 +386,8 @@ def read_upstream(line: bytes) -> UpstreamMessage | None:
         return None
 
 
-def _refuse_private_keys(text: bytes, id: bytes) -> None:
+def refuse_private_keys(text: bytes, id: bytes) -> None:
+    """Refuse a text with a key that the app-server's parser reads as an instruction."""
     # These searches may find a string's text; only `_keys` tells keys from texts.
     if _PRIVATE_BEGINS in text or (b"\\u00" in text and _SPELT_BY_ESCAPES.search(text)):
         for key in _keys(text):

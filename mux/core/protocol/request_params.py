@@ -21,11 +21,12 @@ from __future__ import annotations
 
 import itertools
 import re
+from typing import Annotated
 
 import msgspec
 
 from mux.core.protocol import jsonrpc, text_limits
-from mux.core.protocol.jsonrpc import INVALID_REQUEST, BadMessageError, ClientMessage
+from mux.core.protocol.jsonrpc import INVALID_REQUEST, BadMessageError, ClientMessage, Kind
 
 THREAD = "threadId"
 THREADS = "threadIds"
@@ -41,6 +42,68 @@ _SPELLINGS = re.compile(
 
 _GROUPS = (0, 8, 12, 16, 20, 32)
 """Positions where the groups of a UUID's digits begin and end."""
+
+
+_PlainId = (
+    Annotated[int, msgspec.Meta(ge=jsonrpc.MIN_ID, le=jsonrpc.MAX_ID)]
+    | Annotated[str, msgspec.Meta(max_length=text_limits.LONGEST_ID // 8)]
+)
+"""An id that is within all limits, whatever its characters take in JSON."""
+
+
+class _PlainRequest(msgspec.Struct):
+    """The three fields that nearly all requests have, and no others."""
+
+    id: _PlainId
+    method: text_limits.Name
+    params: dict[str, msgspec.Raw]
+
+
+def read_plain(text: bytes) -> ClientMessage | None:
+    """Read a request that is written as the app-server's own clients write theirs; else None.
+
+    It does what ``jsonrpc.read_client`` and ``canonical`` do one after the other, for a text that
+    needs none of their care: ``id``, ``method`` and an object ``params`` in this order, no space or
+    escape around them, a thread's id in its own spelling. A request is recognized by being written
+    again from what was read: if the text begins with its id and method, and is as long as these and
+    the params' parts are, nothing else stands in it, and nothing twice.
+    """
+    commas = text.count(b",")
+    if (
+        commas > jsonrpc.FEW_ELEMENTS
+        or text[:6] != b'{"id":'
+        or text.count(b"[") + text.count(b"{") > jsonrpc.MAX_DEPTH
+        or b"\n" in text
+        or b"\r" in text
+    ):
+        return None
+    try:
+        read = _plain_decoder.decode(text)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        return None
+    id, params = read.id, read.params
+    id_text = b"%d" % id if type(id) is int else b'"%b"' % str(id).encode()
+    method_text = b'"%b"' % read.method.encode()
+    head = b'{"id":%b,"method":%b,"params":' % (id_text, method_text)
+    # Of params each member takes its parts and four more: two quotes, a colon, and a comma or, the
+    # last one, a brace. The other brace is counted here, with that of the whole.
+    parts = len("".join(params)) + len(b"".join(params.values())) + 4 * len(params)
+    size = len(head) + (parts + 2 if params else 3)
+    named = params.get(THREAD)
+    if (
+        len(text) != size
+        or not text.startswith(head)
+        or (named is not None and not _OWN_SPELLING.fullmatch(named))
+        or THREADS in params
+    ):
+        return None
+    if b"$" in text or b"\\" in text:  # without these no key can be a private one
+        jsonrpc.refuse_private_keys(text, id_text)
+    thread = None if named is None else bytes(named)[1:-1].decode()
+    fields = {"id": id_text, "method": method_text, "params": text[len(head) : -1]}
+    tail = text[6 + len(id_text) :]
+    kind: Kind = "request"
+    return ClientMessage(kind, id_text, read.method, fields, params, thread, None, commas, tail)
 
 
 def canonical(message: ClientMessage) -> ClientMessage:
@@ -110,5 +173,6 @@ def thread_id(text: str) -> str:
     return "-".join(digits[a:b] for a, b in itertools.pairwise(_GROUPS))
 
 
+_plain_decoder = msgspec.json.Decoder(_PlainRequest)
 _decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _list_decoder = msgspec.json.Decoder(list[msgspec.Raw])

@@ -24,6 +24,10 @@ EXTENSION = "appmux"
 """The key in ``capabilities.extensions`` by which a client declares that it knows the broker."""
 
 
+DECIDED = "mux/approvals/decided"
+"""A notification that is journaled, though only clients that know the broker get it."""
+
+
 class ClientState(enum.Enum):
     """The stages of a client's handshake."""
 
@@ -168,6 +172,8 @@ class Client:
         declared = (self.capabilities.extensions or {}).get(EXTENSION)
         self.wants_seq = declared is not None
         self.knows_extension = declared is not None and not _is_relay(declared)
+        if not self.knows_extension:
+            self.opted_out |= {DECIDED}
         self.capabilities = self.capabilities.without_texts()
 
     def hears(self, method: str) -> bool:

@@ -7,7 +7,6 @@ nobody, but what the request began upstream is still ended (``Broker`` checks ``
 
 from __future__ import annotations
 
-import attrs
 import msgspec
 
 from mux.core.extension.inbox import InboxParams
@@ -25,8 +24,7 @@ class Recorded(msgspec.Struct, frozen=True):
     fields: dict[str, object]
 
 
-@attrs.define(eq=False, repr=False)
-class Request:
+class Request(msgspec.Struct, eq=False):
     """A request. Moments are on the broker's clock."""
 
     wire: int

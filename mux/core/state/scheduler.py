@@ -31,22 +31,22 @@ from collections import deque
 from collections.abc import Iterator
 
 import attrs
+import msgspec
 
 from mux.core.limits import Limits
 from mux.core.policy.principal import ClientId
 from mux.core.state.request import Request
 
 
-@attrs.define(eq=False, repr=False)
-class _ClientQueue:
+class _ClientQueue(msgspec.Struct, eq=False):
     """A client's requests: those that wait, and the numbers of those upstream."""
 
-    queue: deque[Request] = attrs.field(factory=deque)
+    queue: deque[Request] = msgspec.field(default_factory=deque)
     queued_bytes: int = 0
     in_flight: int = 0
     waiting: int = 0
     large: int = 0
-    fresh: list[Request] = attrs.field(factory=list)
+    fresh: list[Request] = msgspec.field(default_factory=list)
     turns: bool = False  # whether it stands in the ring of clients with a turn to come
 
 

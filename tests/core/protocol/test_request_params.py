@@ -8,12 +8,14 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from mux.core.policy.principal import Principal
+from mux.core.protocol import jsonrpc
 from mux.core.protocol.jsonrpc import INVALID_REQUEST, BadMessageError, ClientMessage, read_client
-from mux.core.protocol.request_params import canonical, thread_id
+from mux.core.protocol.request_params import canonical, read_plain, thread_id
 from tests.core.stories import LOCAL, Peer, Story, dumps, offered
 
 THREAD = "0199f3a1-5c1e-7d43-9a51-2f7c1de0b6aa"
@@ -297,3 +299,82 @@ def test_whoever_began_the_turn_is_its_owner_by_any_spelling(spelt: Callable[[st
     owner = known[THREAD].running.by
     assert owner is not None
     assert owner.client == driver.id
+
+
+# ── requests as nearly all are written ────────────────────────────────────────────────────────────
+
+TOKENS = st.sampled_from(
+    [
+        b"{", b"}", b"[", b"]", b",", b":", b" ", b"\n", b"\r", b'"', b"\\", b"0", b"1", b"-0",
+        b"1e2", b"1.0", b"01", b"9223372036854775808", b"null", b"true", b'"id"', b'"id":',
+        b'"method"', b'"method":', b'"params"', b'"params":', b'"\\u0069d":', b'"trace":{},',
+        b'"a"', b'"\\u0061"', b'"threadId":', b'"%b"' % THREAD.encode(), dumps(THREAD.upper()),
+        b'"threadIds":[],', b"\xc3\xa9", b'"\\ud800"', b"$serde_json::private::RawValue",
+        b'{"id":1,', b'"method":"a",', b'"params":{}', b'"params":{"a":1}', b'"id":2,', b"{}",
+    ]
+)  # fmt: skip
+PLAIN = [
+    b'{"id":1,"method":"thread/read","params":{"threadId":"%b"}}' % THREAD.encode(),
+    b'{"id":-7,"method":"a","params":{}}',
+    b'{"id":"x","method":"a","params":{"b":[1, 2],"c":{"d":"e"}}}',
+    b'{"id":0,"method":"","params":{"":null}}',
+    b'{"id":9223372036854775807,"method":"a","params":{"text":"a\\nb \\"c\\" $d"}}',
+    '{"id":"é","method":"é","params":{"ab":"é"}}'.encode(),
+]
+
+
+@st.composite
+def nearly_plain(draw: st.DrawFn) -> bytes:
+    """A plain request with some of its bytes cut out, and others put in."""
+    text = draw(st.sampled_from(PLAIN))
+    for _ in range(draw(st.integers(0, 3))):
+        at = draw(st.integers(0, len(text)))
+        text = text[:at] + draw(TOKENS) + text[at + draw(st.integers(0, 12)) :]
+    return text
+
+
+Outcome = ClientMessage | tuple[int, str, bytes] | None
+
+
+def outcome(read: Callable[[bytes], ClientMessage | None], text: bytes) -> Outcome:
+    """What reading it gives, or the error with which it is refused."""
+    try:
+        return read(text)
+    except BadMessageError as bad:
+        return bad.code, str(bad), bad.id
+
+
+@given(nearly_plain() | st.lists(TOKENS, max_size=12).map(b"".join))
+@example(b'{"id":1,"method":"a","params":{"x":1},"params":{"y":2}}')
+@example(b'{"id":1,"method":"a","params":{"x":1,"x":1}}')
+@example(b'{"id":1,"method":"a","params":{},"id":1}')
+@example(b'{"id":1e2,"method":"a","params":{}}')
+@example(b'{"id":1,"method":"a","params":{"a":1}} ')
+@example(b'{"id":1,"method":"a","params":{"$serde_json::private::RawValue":"{}"}}')
+@example(b'{"id":1,"method":"a","params":{"x":{"\\u0024serde_json::private::RawValue":"{}"}}}')
+@example(b'{"id":1,"method":"a","params":' + b"{" * 200 + b"}" * 200 + b"}")
+def test_the_short_way_reads_what_the_careful_one_does(text: bytes) -> None:
+    text = text.decode(errors="replace").encode()  # as `downstream` hands it over
+    short, careful = outcome(read_plain, text), outcome(lambda t: canonical(read_client(t)), text)
+    if not isinstance(short, ClientMessage):
+        assert short in (None, careful)
+        return
+    assert isinstance(careful, ClientMessage)
+    assert b'{"id":' + short.id + short.tail == text
+    assert b'{"id":7' + short.tail == jsonrpc.write(careful.fields | {"id": b"7"})
+    named = {name: bytes(raw) for name, raw in short.named.items()}
+    assert named == {name: bytes(raw) for name, raw in careful.named.items()}
+    assert structs.replace(short, tail=b"", named={}) == structs.replace(careful, named={})
+
+
+@pytest.mark.parametrize("text", PLAIN[:-1])
+def test_what_clients_write_goes_the_short_way(text: bytes) -> None:
+    assert read_plain(text) is not None
+
+
+def test_other_params_are_written_anew() -> None:
+    message = read_plain(PLAIN[0])
+    assert message is not None
+    assert message.tail
+    other = message.with_params(b'{"a":1}', came=message.params)
+    assert (other.params, other.came, other.tail) == (b'{"a":1}', message.params, b"")
