@@ -21,7 +21,8 @@ from typing import Final
 from bench import source
 from mux.downstream.websocket import accepted
 from mux.outbox import text_frame
-from mux.upstream.process import CHUNK_BYTES, Lines
+from mux.upstream.lines import Lines
+from mux.upstream.process import CHUNK_BYTES
 
 RECEIVE_BYTES: Final = 64 * 1024
 KEY: Final = re.compile(rb"Sec-WebSocket-Key: (\S+)\r\n")

@@ -45,13 +45,16 @@ from mux.core.events import (
     Event,
     TimePassed,
     UpstreamSent,
+    UpstreamSentLong,
 )
 from mux.core.policy.principal import ClientId, Principal
 from mux.core.protocol import jsonrpc
+from mux.core.protocol.long_line import LongLine
+from mux.core.protocol.rope import Rope
 from mux.core.state.app_server import AppServerState
 from mux.core.status_report import report
 from mux.errors import AppmuxError
-from mux.outbox import Outbox, WriteScheduler, text_frame
+from mux.outbox import Outbox, WriteScheduler, text_frame, text_header
 from mux.shells import DEFERRED, Shells
 
 LOOK_AGAIN: Final = 60.0
@@ -172,7 +175,7 @@ class Dispatcher:
         self._deliver()
         self._hear_next()
 
-    def handle_lines(self, lines: Iterable[bytes]) -> int:
+    def handle_lines(self, lines: Iterable[bytes | LongLine]) -> int:
         """Handle lines that the app-server wrote at once, then deliver what they cause at once.
 
         To 32 clients that is half the work: of a hundred deltas each is appended once, not 32
@@ -188,7 +191,8 @@ class Dispatcher:
                 break
             heard += 1
             try:
-                for command in self.broker.handle(UpstreamSent(line), now):
+                event = UpstreamSent(line) if isinstance(line, bytes) else UpstreamSentLong(line)
+                for command in self.broker.handle(event, now):
                     self._perform(command)
             except Exception:
                 # A line of a newer codex that can't be handled is lost alone: it must not end
@@ -241,7 +245,10 @@ class Dispatcher:
                 if command.recipients is not self._recipients:
                     self._deliver()  # first: each client gets its messages in the core's order
                     self._recipients = command.recipients
-                self._frames.append(text_frame(command.message))
+                if isinstance(command.message, Rope):
+                    self._deliver_pieces(command.message)
+                else:
+                    self._frames.append(text_frame(command.message))
                 if self.debug:
                     log.debug("to clients", clients=command.recipients, method=command.method)
             if command.entry is not None:
@@ -259,6 +266,14 @@ class Dispatcher:
             self._frames.clear()
             for client in self._recipients:
                 self._ports[client].outbox.append(frames)
+
+    def _deliver_pieces(self, message: Rope) -> None:
+        """Append a long message to its recipients' outboxes in its pieces, which isn't a copy."""
+        self._frames.append(text_header(len(message)))
+        self._deliver()
+        self.traffic.bytes_to_clients += len(message) * len(self._recipients)
+        for client in self._recipients:
+            self._ports[client].outbox.append_pieces(message.pieces)
 
     def _perform_rarer(self, command: Command) -> None:
         match command:

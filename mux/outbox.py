@@ -13,7 +13,7 @@ WebSocket layer).
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import attrs
 import trio
@@ -84,7 +84,7 @@ class Outbox:
     _full: bool = False
     _tell: bool = False
 
-    def append(self, frame: bytes) -> None:
+    def append(self, frame: bytes | memoryview) -> None:
         """Owe one more frame, and have it written. Does nothing once sealed."""
         if self._sealed:
             return
@@ -98,6 +98,11 @@ class Outbox:
                 self.writes.add(self)
             elif not self.write_now():
                 self.wake()
+
+    def append_pieces(self, pieces: Iterable[bytes | memoryview]) -> None:
+        """Owe the rest of a frame whose beginning is owed already, in pieces."""
+        for piece in pieces:
+            self.append(piece)
 
     def write_now(self) -> bool:
         """Write what is owed if the writer is idle. Return False if the writer must be woken.
@@ -198,6 +203,13 @@ def text_frame(message: bytes) -> bytes:
     size = len(message)
     if size < SHORT:
         return b"\x81" + size.to_bytes(1, "big") + message
+    return text_header(size) + message
+
+
+def text_header(size: int) -> bytes:
+    """Return the header of such a frame, for a message of so many bytes."""
+    if size < SHORT:
+        return b"\x81" + size.to_bytes(1, "big")
     if size < MEDIUM:
-        return b"\x81\x7e" + size.to_bytes(2, "big") + message
-    return b"\x81\x7f" + size.to_bytes(8, "big") + message
+        return b"\x81\x7e" + size.to_bytes(2, "big")
+    return b"\x81\x7f" + size.to_bytes(8, "big")

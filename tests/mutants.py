@@ -28,6 +28,8 @@ GUARDED: Final[dict[str, tuple[str, ...]]] = {
     "storage.audit_log": ("tests/storage/test_audit_log.py",),
     "storage.audit_writer": ("tests/storage/test_audit_log.py",),
     "access.authentication": ("tests/access/test_authentication.py",),
+    "access.auth_rules": ("tests/access/test_authentication.py",),
+    "access.device": ("tests/access/test_devices.py",),
     "core.policy.approval_policy": (
         "tests/core/policy/test_approval_policy.py",
         "tests/core/features/test_voting.py",

@@ -92,6 +92,7 @@ class Judged(Story):
     def _judge_down(self, command: Publish) -> None:
         if not command.recipients:
             return
+        assert isinstance(command.message, bytes)
         message = json.loads(command.message)
         asked = None
         if "method" in message and command.message in self._passed:

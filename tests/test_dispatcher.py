@@ -16,6 +16,7 @@ from mux.core.commands import Close, Command, Log, Publish
 from mux.core.events import ClientLags, ClientSent, ClockMoved, Event, TimePassed, UpstreamSent
 from mux.core.limits import Limits
 from mux.core.policy.principal import ClientId, Principal
+from mux.core.protocol.rope import Rope
 from mux.core.state.app_server import Introduction
 from mux.dispatcher import LINES_A_LOOK, LOOK_AGAIN, MOVED, ClientPort, Dispatcher
 from mux.outbox import Outbox, text_frame
@@ -47,7 +48,8 @@ class Kept(Outbox):
 
     pieces: list[bytes] = attrs.field(factory=list)
 
-    def append(self, frame: bytes) -> None:
+    def append(self, frame: bytes | memoryview) -> None:
+        assert isinstance(frame, bytes)
         self.pieces.append(frame)
         super().append(frame)
 
@@ -69,6 +71,27 @@ def attached(dispatcher: Dispatcher, limit: float = float("inf")) -> tuple[Clien
 
 def publish(text: bytes, to: tuple[ClientId, ...]) -> Publish:
     return Publish(text, to, "x")
+
+
+async def test_a_long_message_is_owed_in_its_pieces_behind_what_came_before() -> None:
+    pieces = [bytes([65 + n]) * 100_000 for n in range(3)]
+    both = (1, 2)
+    script: dict[bytes, list[Command]] = {
+        b"a": [publish(b"1", both)],
+        b"b": [Publish(Rope(pieces), both, "x")],
+        b"c": [publish(b"2", both)],
+    }
+    dispatcher = connected(Scripted(script))
+    outboxes = [attached(dispatcher)[1] for _ in both]
+    dispatcher.handle_lines([b"a", b"b", b"c"])
+    for outbox in outboxes:
+        before, *owed, after = outbox.pieces
+        frame = text_frame(b"".join(pieces))
+        assert before + b"".join(owed) == text_frame(b"1") + frame
+        assert all(mine is piece for mine, piece in zip(owed, pieces, strict=True))
+        assert after == text_frame(b"2")
+    assert dispatcher.traffic.bytes_to_clients == sum(outbox.owed for outbox in outboxes)
+    assert dispatcher.traffic.to_clients == 3 * len(outboxes)
 
 
 async def test_frames_for_the_same_clients_go_out_as_one_piece_in_their_order() -> None:

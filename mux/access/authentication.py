@@ -20,31 +20,28 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-import re
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import attrs
 
-from mux.access.devices import TOKEN_PREFIX, Device
+from mux.access.auth_rules import (
+    CapabilityToken,
+    DevicesOnly,
+    Open,
+    Rules,
+    SignedBearer,
+    read_rules,
+    require_consistent,
+)
+from mux.access.device import TOKEN_PREFIX, Device
 from mux.core.policy.principal import Principal
 from mux.core.policy.scopes import ALL
 from mux.core.protocol.scope import Scope
 from mux.errors import AppmuxError
-from mux.posix import private_file
 
 if TYPE_CHECKING:
     from mux.config.model import Auth
-
-DEFAULT_CLOCK_SKEW = 30
-"""Seconds by which ``exp`` and ``nbf`` may be off; the app-server's own default."""
-
-LONGEST_CLOCK_SKEW = 2**63 - 1
-"""Seconds; the app-server keeps the skew in a signed 64-bit integer."""
-
-SHORTEST_SHARED_SECRET = 32
-"""Bytes: an HS256 key shorter than the digest can be guessed offline from one token."""
 
 LONGEST_PRINCIPAL_NAME = 128
 """Characters of a JWT's ``sub`` that are shown to operators; more would break every table."""
@@ -53,17 +50,12 @@ JWT_ALGORITHM = "HS256"
 
 WRONG_TOKEN = "invalid websocket bearer token"
 
-_SHA256_HEX = re.compile(r"[0-9a-fA-F]{64}")
 _INTEGER_DATES = range(-(2**63), 2**63)
 _TEXT_JWT_HEADERS = ("typ", "cty", "jku", "kid", "x5u", "x5t", "x5t#S256")
 
 
 _WITH_THE_TOKEN = Principal("capability-token", "capability-token")
 _LOCAL_USER = Principal("local", "local-user")
-
-
-class AuthConfigError(AppmuxError):
-    """Auth flags that contradict each other, or a secret that can't be used. Exit status 1."""
 
 
 class AuthError(AppmuxError):
@@ -89,160 +81,8 @@ def open_auth(
     ``device`` finds a paired device by its token. Raises ``AuthConfigError`` with the app-server's
     wording.
     """
-    _require_consistent(auth)
-    return Authenticator(auth, device, _read_rules(auth))
-
-
-def _require_consistent(auth: Auth) -> None:
-    capability = auth.token_file is not None or auth.token_sha256 is not None
-    signed = (
-        auth.shared_secret_file is not None
-        or auth.issuer is not None
-        or auth.audience is not None
-        or auth.max_clock_skew_seconds is not None
-    )
-    if auth.mode is None and (capability or signed):
-        raise AuthConfigError(
-            "websocket auth flags require `--ws-auth capability-token`"
-            " or `--ws-auth signed-bearer-token`"
-        )
-    if auth.mode == "device-token" and (capability or signed):
-        raise AuthConfigError(
-            "`--ws-auth device-token` lets in paired devices alone: `--ws-token-file`,"
-            " `--ws-token-sha256` and the flags of JWTs belong to the other modes"
-        )
-    if auth.mode == "capability-token":
-        _require_consistent_capability(auth, signed=signed)
-    if auth.mode == "signed-bearer-token":
-        _require_consistent_signed(auth, capability=capability)
-
-
-def _require_consistent_capability(auth: Auth, *, signed: bool) -> None:
-    if signed:
-        raise AuthConfigError(
-            "`--ws-shared-secret-file`, `--ws-issuer`, `--ws-audience`, and"
-            " `--ws-max-clock-skew-seconds` require `--ws-auth signed-bearer-token`"
-        )
-    if auth.token_file is not None and auth.token_sha256 is not None:
-        raise AuthConfigError("`--ws-token-file` and `--ws-token-sha256` are mutually exclusive")
-    if auth.token_file is None and auth.token_sha256 is None:
-        raise AuthConfigError(
-            "`--ws-token-file` or `--ws-token-sha256` is required"
-            " when `--ws-auth capability-token` is set"
-        )
-
-
-def _require_consistent_signed(auth: Auth, *, capability: bool) -> None:
-    if capability:
-        raise AuthConfigError(
-            "`--ws-token-file` and `--ws-token-sha256` require"
-            " `--ws-auth capability-token`, not `signed-bearer-token`"
-        )
-    if auth.shared_secret_file is None:
-        raise AuthConfigError(
-            "`--ws-shared-secret-file` is required when `--ws-auth signed-bearer-token` is set"
-        )
-    if (auth.max_clock_skew_seconds or 0) > LONGEST_CLOCK_SKEW:
-        raise AuthConfigError("websocket auth clock skew must fit in a signed 64-bit integer")
-    if (auth.max_clock_skew_seconds or 0) < 0:
-        raise AuthConfigError("websocket auth clock skew must not be negative")
-
-
-@attrs.frozen
-class _Open:
-    """No auth mode: every client that reaches the listener is let in."""
-
-
-@attrs.frozen
-class _DevicesOnly:
-    """The mode ``device-token``: only paired devices are let in."""
-
-
-@attrs.frozen
-class _CapabilityToken:
-    digest: bytes = attrs.field(repr=False)
-
-
-@attrs.frozen
-class _SignedBearer:
-    secret: bytes = attrs.field(repr=False)
-    issuer: str | None
-    audience: str | None
-    skew: int
-
-
-_Rules = _Open | _DevicesOnly | _CapabilityToken | _SignedBearer
-
-
-def _read_rules(auth: Auth) -> _Rules:
-    if auth.mode == "capability-token":
-        if auth.token_file is None:
-            return _CapabilityToken(_parse_digest(auth.token_sha256 or ""))
-        return _CapabilityToken(hashlib.sha256(_read_secret(auth.token_file)).digest())
-    if auth.mode == "signed-bearer-token" and auth.shared_secret_file is not None:
-        secret = _read_secret(auth.shared_secret_file)
-        if len(secret) < SHORTEST_SHARED_SECRET:
-            raise AuthConfigError(
-                f"signed websocket bearer secret {_absolute(auth.shared_secret_file)}"
-                f" must be at least {SHORTEST_SHARED_SECRET} bytes"
-            )
-        _refuse_public_key(secret, auth.shared_secret_file)
-        skew = auth.max_clock_skew_seconds
-        return _SignedBearer(
-            secret=secret,
-            # A blank value counts as not given, as in the app-server.
-            issuer=(auth.issuer or "").strip() or None,
-            audience=(auth.audience or "").strip() or None,
-            skew=DEFAULT_CLOCK_SKEW if skew is None else skew,
-        )
-    return _DevicesOnly() if auth.mode == "device-token" else _Open()
-
-
-def _refuse_public_key(secret: bytes, path: Path) -> None:
-    """Refuse a key pair's key as secret: whoever has read the public key would be let in."""
-    import jwt  # noqa: PLC0415 (it takes a tenth of the broker's start, and one mode needs it)
-
-    try:
-        jwt.algorithms.HMACAlgorithm(jwt.algorithms.HMACAlgorithm.SHA256).prepare_key(secret)
-    except jwt.InvalidKeyError:
-        raise AuthConfigError(
-            f"signed websocket bearer secret {_absolute(path)} holds a key pair's key or a"
-            " certificate, which is no secret for HS256: make one by `openssl rand -base64 32`"
-        ) from None
-
-
-def _parse_digest(text: str) -> bytes:
-    text = text.strip()
-    if not _SHA256_HEX.fullmatch(text):
-        raise AuthConfigError("--ws-token-sha256 must be a 64-character hex SHA-256 digest")
-    return bytes.fromhex(text)
-
-
-def _read_secret(path: Path) -> bytes:
-    path = _absolute(path)
-    try:
-        secret = private_file.read_secret(path).decode().strip()
-    except UnicodeDecodeError:
-        # Unchained: the decoding error quotes the file's bytes.
-        raise AuthConfigError(
-            f"failed to read websocket auth secret {path}: stream did not contain valid UTF-8"
-        ) from None
-    except private_file.UnfitError as failure:
-        raise AuthConfigError(
-            f"failed to read websocket auth secret {path}: {failure.strerror}"
-        ) from failure
-    except OSError as failure:
-        raise AuthConfigError(
-            f"failed to read websocket auth secret {path}:"
-            f" {failure.strerror} (os error {failure.errno})"
-        ) from failure
-    if not secret:
-        raise AuthConfigError(f"websocket auth secret {path} must not be empty")
-    return secret.encode()
-
-
-def _absolute(path: Path) -> Path:
-    return Path.cwd() / path
+    require_consistent(auth)
+    return Authenticator(auth, device, read_rules(auth))
 
 
 # -- from a header to a principal ------------------------------------------------------------------
@@ -255,25 +95,25 @@ class Authenticator:
     _auth: Auth = attrs.field(repr=False)
     device: Callable[[str], Device | None] = attrs.field(repr=False)
     """Finds a paired device by its token. ``server`` sets it once the device registry is open."""
-    _rules: _Rules
+    _rules: Rules
 
     def authenticate(self, authorization: bytes | None, now: float) -> Principal:
         """Return the principal that the value of an ``Authorization`` header stands for.
 
         ``now`` is in Unix seconds. Raises ``AuthError``, whose text is safe to send to anybody.
         """
-        if isinstance(self._rules, _Open):
+        if isinstance(self._rules, Open):
             return self._claimed(authorization, now) or Principal("local", "open")
         token = bearer(authorization)
         device = self.device(token)
         if device is not None:
             return device_principal(device, now)
         match self._rules:
-            case _DevicesOnly():
+            case DevicesOnly():
                 raise AuthError(WRONG_TOKEN)
-            case _CapabilityToken(digest=digest):
+            case CapabilityToken(digest=digest):
                 return _check_token(token, digest)
-            case _SignedBearer() as rules:
+            case SignedBearer() as rules:
                 return _check_jwt(token, rules, int(now))
 
     def _claimed(self, authorization: bytes | None, now: float) -> Principal | None:
@@ -299,10 +139,10 @@ class Authenticator:
         Blocks: call it in a thread. Attached clients stay attached. Raises ``AuthConfigError`` if
         the file can't be used; then the rules in force stay.
         """
-        rules = _read_rules(self._auth)
+        rules = read_rules(self._auth)
         return lambda: self._go_by(rules)
 
-    def _go_by(self, rules: _Rules) -> None:
+    def _go_by(self, rules: Rules) -> None:
         self._rules = rules
 
 
@@ -338,7 +178,7 @@ def _check_token(token: str, digest: bytes) -> Principal:
     return _WITH_THE_TOKEN
 
 
-def _check_jwt(token: str, rules: _SignedBearer, now: int) -> Principal:
+def _check_jwt(token: str, rules: SignedBearer, now: int) -> Principal:
     claims = _verified_claims(token, rules.secret)
     expires, not_before = _date(claims, "exp"), _date(claims, "nbf")
     issuer, audience, scopes = _issuer(claims), _audience(claims), _scopes(claims)

@@ -22,7 +22,7 @@ import msgspec
 import trio
 
 from mux.access import letters, public_key
-from mux.access.devices import Device
+from mux.access.device import Device
 from mux.access.letters import Letters
 from mux.access.pairing import LONGEST_NONCE, LONGEST_PROPOSAL, Pairing
 from mux.access.replies import CONFIRM_SECONDS, Reply, malformed, no, refusal

@@ -16,7 +16,6 @@ Used by ``requests`` and ``pairing``, and by ``authentication``, which looks tok
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import hmac
 import json
 import secrets
@@ -30,6 +29,14 @@ import attrs
 import structlog
 from cattrs import BaseValidationError, Converter
 
+from mux.access.device import (
+    LONGEST_NAME,
+    Device,
+    DeviceError,
+    digest_of,
+    printable_name,
+    proper_name,
+)
 from mux.core.extension.devices import Kind
 from mux.core.policy.scopes import ALL
 from mux.core.protocol.scope import Scope
@@ -44,23 +51,11 @@ VERSION: Final = 1
 """Version of the file's form. A newer one is refused: it may hold limits that this code would
 ignore."""
 
-TOKEN_PREFIX: Final = "amx_"
-"""Marks our tokens, for people and for programs that search for leaked secrets."""
-
-TOKEN_BYTES: Final = 32
-"""Random bytes of a token: as many as its digest has."""
-
 ID_BYTES: Final = 8
 """Random bytes of a device's id, which stays when the name changes. It is no secret."""
 
 MOST_DEVICES: Final = 256
 """More than one person pairs. The limit is there because each change writes the whole file."""
-
-LONGEST_NAME: Final = 64
-"""Characters of a device's name; more would break every table."""
-
-RESERVED: Final = frozenset({"local", "capability-token", "jwt", "appmux"})
-"""Names by which logs and lists call principals that aren't devices."""
 
 EXPIRED_KEPT: Final = 30 * 86_400
 """Seconds for which an expired device is still listed."""
@@ -68,71 +63,8 @@ EXPIRED_KEPT: Final = 30 * 86_400
 log = structlog.get_logger()
 
 
-class DeviceError(AppmuxError):
-    """A name that is taken or not allowed, an unknown device, or a full registry."""
-
-
 class DeviceRegistryError(AppmuxError):
     """The registry's file can't be read or written; the text says what that means for devices."""
-
-
-@attrs.frozen
-class Device:
-    """A paired device. Times are in Unix seconds."""
-
-    id: str
-    name: str
-    kind: Kind
-    scopes: frozenset[Scope]
-    made: float
-    digest: str = attrs.field(repr=False)
-    """SHA-256 of the device's token, in hex; of a browser, a name of its key that no token has."""
-    expires: float | None = None
-    """None means never."""
-    seen: float | None = None
-    """Time at which it last connected or left."""
-    address: str | None = None
-    """Host that it last connected from."""
-    key: str = ""
-    """Public key of a browser (see ``public_key``), which has no token; empty for others."""
-
-    def expired(self, now: float) -> bool:
-        """Return whether the device's lifetime is over."""
-        return self.expires is not None and self.expires <= now
-
-
-def digest_of(token: str) -> str:
-    """Return the digest by which a token is stored.
-
-    A token's 256 random bits need no salt and no slow hash.
-    """
-    return hashlib.sha256(token.encode()).hexdigest()
-
-
-def new_token() -> str:
-    """Make a device's token, of characters that need no escaping in a header or a URI."""
-    return TOKEN_PREFIX + secrets.token_urlsafe(TOKEN_BYTES)
-
-
-def proper_name(name: str) -> str:
-    """Return the name as it is stored. Raises ``DeviceError`` if it isn't allowed."""
-    name = unicodedata.normalize("NFC", " ".join(name.split()))
-    if not name or len(name) > LONGEST_NAME or not name.isprintable():
-        raise DeviceError(
-            f"a device's name has 1 to {LONGEST_NAME} printable characters: choose another"
-        )
-    if name.casefold() in RESERVED:
-        raise DeviceError(f"a device can't be named {name!r}: who isn't a device is called so")
-    return name
-
-
-def printable_name(name: str, otherwise: str = "device") -> str:
-    """Return the nearest allowed name to the one that a device proposes."""
-    shown = "".join(letter if letter.isprintable() else " " for letter in name)
-    try:
-        return proper_name(" ".join(shown.split())[:LONGEST_NAME].strip())
-    except DeviceError:
-        return otherwise
 
 
 # -- the registry ----------------------------------------------------------------------------------

@@ -30,14 +30,8 @@ import msgspec
 import structlog
 import trio
 
-from mux.access.devices import (
-    Device,
-    DeviceRegistry,
-    DeviceRegistryError,
-    digest_of,
-    new_token,
-    printable_name,
-)
+from mux.access.device import Device, digest_of, new_token, printable_name
+from mux.access.devices import DeviceRegistry, DeviceRegistryError
 from mux.access.public_key import digest_of_key
 from mux.access.replies import CONFIRM_SECONDS, Reply, no, refusal, token_granted
 from mux.access.tickets import PairingTicket, Wanted, code_of

@@ -11,7 +11,7 @@ from typing import Final
 import attrs
 import msgspec
 
-from mux.access.devices import Device
+from mux.access.device import Device
 from mux.access.tickets import PairingTicket
 from mux.core.extension.devices import NotPaired, Outcome, Paired, WhyNot
 

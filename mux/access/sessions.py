@@ -19,7 +19,8 @@ import trio
 import mux
 from mux.access import public_key
 from mux.access.authentication import AuthError, bearer, device_principal
-from mux.access.devices import Device, DeviceRegistry, digest_of
+from mux.access.device import Device, digest_of
+from mux.access.devices import DeviceRegistry
 from mux.core.extension.sessions import Session, ShortToken
 from mux.core.policy.principal import Principal
 
@@ -29,7 +30,7 @@ CHALLENGE_SECONDS: Final = 10.0
 NONCE_BYTES: Final = 32
 
 TOKEN_PREFIX: Final = "ams_"
-"""Marks short tokens, as ``devices.TOKEN_PREFIX`` marks long ones."""
+"""Marks short tokens, as ``device.TOKEN_PREFIX`` marks long ones."""
 
 TOKEN_BYTES: Final = 32
 

@@ -11,7 +11,7 @@ from typing import Final
 import attrs
 import trio
 
-from mux.access.devices import Device
+from mux.access.device import Device
 from mux.core.extension.devices import Kind, Outcome
 from mux.core.policy.principal import ClientId
 from mux.core.protocol.scope import Scope

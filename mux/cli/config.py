@@ -10,7 +10,7 @@ import click
 
 from mux.cli.options import json_flag
 from mux.cli.settings import TakesCodexArgs, serve_flags, settle
-from mux.config.load import toml_value
+from mux.config.values import toml_value
 
 COMMENT_COLUMN: Final = 60
 """Greatest column of the comments; one long list shouldn't push them off the screen."""

@@ -13,6 +13,7 @@ features carry it out:
     local_resume          resumes answered here     attention       who looks at what
     shared_titles         one title for all         notices         what a person is pushed
     handshake             ``initialize``            inbox           what a first screen shows
+    digest                what happened since
 
 All of them share one ``State``, change it only while an event is handled, and write their commands
 to ``State.out``.
@@ -46,11 +47,13 @@ from mux.core.events import (
     JournalExtent,
     JournalRead,
     NoticesRestored,
+    PastRemembered,
     RecipientsChanged,
     Resolved,
     TimePassed,
     UpstreamExited,
     UpstreamSent,
+    UpstreamSentLong,
     UpstreamStarted,
 )
 from mux.core.features.approval_items import item_about, params_of
@@ -76,7 +79,7 @@ _NO_NEWS = frozenset(
     {
         ClientSentBinary, TimePassed, ClientAttached, ClientLags, ClientDrained, JournalRead,
         AnsweredOutside,
-        ExperimentalSchemaLoaded, JournalExtent,
+        ExperimentalSchemaLoaded, JournalExtent, PastRemembered,
     }
 )  # fmt: skip
 """Events that change neither who looks at what nor who may be notified, so notices stay as they
@@ -142,6 +145,7 @@ class Broker:
         self._shared_titles = parts.shared_titles
         self._turn_queueing = parts.turn_queueing
         self._inbox = parts.inbox
+        self._digests = parts.digests
         self._clearance = parts.clearance
 
     # ── what shells ask ───────────────────────────────────────────────────────────────────────
@@ -225,6 +229,8 @@ class Broker:
     def _handle_rarer(self, event: Event) -> None:
         state = self.state
         match event:
+            case UpstreamSentLong(line):
+                self._notifications.handle_long(line)
             case ClientSentBinary(client):
                 bad = BadMessageError(jsonrpc.INVALID_REQUEST, "binary frame; send text")
                 self._client_messages.refuse(client, bad)
@@ -271,6 +277,8 @@ class Broker:
             case DeviceAccessEnded(device):
                 self._server_requests.device_ended(device)
                 self._turn_queueing.device_ended(device)
+            case PastRemembered(entries):
+                self._inbox.remember(entries)
             case ExperimentalSchemaLoaded(gate):
                 self.state.gate = gate
             case JournalExtent(epoch, earliest):
@@ -301,6 +309,8 @@ class Broker:
                 self._end(client, reason)
             case DeviceRenamed(_, principal):
                 client.principal = principal
+            case JournalRead(_, entries, until, case) if case:
+                self._digests.read(case, entries, until)
             case JournalRead(_, entries, until):
                 state.fetched(client, entries, until)
             case ClientDrained(_):
@@ -345,6 +355,7 @@ class Broker:
         self._replays.client_left(client)
         self._presence.left(client)
         self._inbox.left(client)
+        self._digests.client_left(client)
         del state.clients[client.id]
         self._clearance.client_left(client.id)
         self._subscriptions.client_left(client)

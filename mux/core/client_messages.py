@@ -30,7 +30,15 @@ from mux.core.state.client import Client, ClientState
 from mux.core.wiring import Features
 
 _ANSWERED_HERE = frozenset(
-    {Route.PRESENCE, Route.FOCUS, Route.APPROVALS, Route.ANSWER, Route.QUEUE, Route.INBOX}
+    {
+        Route.PRESENCE,
+        Route.FOCUS,
+        Route.APPROVALS,
+        Route.ANSWER,
+        Route.QUEUE,
+        Route.INBOX,
+        Route.DIGEST,
+    }
 )
 """Routes of requests that the broker answers itself, so they need no handshake."""
 
@@ -54,6 +62,7 @@ class ClientRouter:
         self._client_requests = parts.client_requests
         self._deduplicator = parts.deduplicator
         self._handshakes = parts.handshakes
+        self._digests = parts.digests
         self._inbox = parts.inbox
         self._notice_triggers = parts.notice_triggers
         self._presence = parts.presence
@@ -160,6 +169,8 @@ class ClientRouter:
                 self._turn_queueing.asked(client, message)
             case Route.INBOX:
                 self._inbox.asked(client, message)
+            case Route.DIGEST:
+                self._digests.asked(client, message)
             case _:
                 picture = jsonrpc.result(message.id, self._presence.read())
                 self.state.answer(client.id, picture, message.method)

@@ -13,6 +13,7 @@ import msgspec
 from mux.core.policy.notice import Notice
 from mux.core.policy.principal import ClientId
 from mux.core.protocol.journal_entry import Entry
+from mux.core.protocol.rope import Rope
 
 Level = Literal["debug", "info", "warning", "error"]
 
@@ -24,7 +25,8 @@ class Command(msgspec.Struct, frozen=True):
 class Publish(Command, frozen=True, gc=False):
     """Put ``message`` (one JSON text) into the outbox of every recipient, framed once."""
 
-    message: bytes
+    message: bytes | Rope
+    """A rope is for one client, and isn't kept."""
     recipients: tuple[ClientId, ...]
     """Empty if the message is for the journal alone."""
     method: str
@@ -66,6 +68,10 @@ class ReadJournal(Command, frozen=True):
     threads: frozenset[str]
     max_bytes: int
     """At most this many bytes of entries."""
+    case: int = 0
+    """A number of the core's own, if it isn't the client that is behind."""
+    deltas: bool = True
+    """False if what only streams isn't wanted."""
 
 
 class Forward(Command, frozen=True):

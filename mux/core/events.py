@@ -13,6 +13,7 @@ from mux.core.policy.principal import ClientId, Principal
 from mux.core.protocol.directories import Place
 from mux.core.protocol.experimental import Gate
 from mux.core.protocol.journal_entry import Entry
+from mux.core.protocol.long_line import LongLine
 
 
 class Event(msgspec.Struct, frozen=True):
@@ -30,6 +31,12 @@ class UpstreamSent(Event, frozen=True, gc=False):
     """A line from the app-server's stdout, without its line end."""
 
     line: bytes
+
+
+class UpstreamSentLong(Event, frozen=True, gc=False):
+    """A long line from the app-server's stdout, in pieces."""
+
+    line: LongLine
 
 
 class UpstreamExited(Event, frozen=True):
@@ -140,6 +147,15 @@ class JournalRead(Event, frozen=True):
     entries: tuple[Entry, ...]
     until: int
     """The disk holds no further entry for the client up to this seq."""
+    case: int = 0
+    """As in the command."""
+
+
+class PastRemembered(Event, frozen=True):
+    """The last events of threads in an earlier life of the broker, given once after the start."""
+
+    entries: tuple[Entry, ...]
+    """In order."""
 
 
 class JournalExtent(Event, frozen=True):

@@ -20,6 +20,7 @@ from mux.core.policy.principal import ClientId
 from mux.core.protocol import jsonrpc
 from mux.core.protocol.journal_entry import MERGEABLE
 from mux.core.protocol.jsonrpc import ItemParams, UpstreamMessage
+from mux.core.protocol.long_line import LongLine
 from mux.core.protocol.methods import PUBLISHED, Audience, NotificationRule, notification_rule
 from mux.core.responses import ResponseRouter
 from mux.core.state import id_fields, scoped_ids
@@ -75,6 +76,15 @@ class NotificationRouter:
             self._sent(line, message)
         self._previous = message
         return streams
+
+    def handle_long(self, line: LongLine) -> None:
+        """Handle one long line: an answer passes in its pieces, if nothing in it must be read.
+
+        Any other is handled whole.
+        """
+        self._stretch, self._previous = None, None
+        if not self.settling.answered_long(line):
+            self.handle(line.rope().whole())
 
     def interrupted(self) -> None:
         """End the stretch: another event than a line may have changed who follows a thread."""

@@ -21,11 +21,14 @@ from mux.core.policy import configuration_view
 from mux.core.policy.principal import ClientId
 from mux.core.protocol import jsonrpc
 from mux.core.protocol.jsonrpc import UpstreamMessage
+from mux.core.protocol.long_line import LongLine, read_snapshot
 from mux.core.protocol.methods import Route
+from mux.core.protocol.rope import Rope
 from mux.core.state import scoped_ids
 from mux.core.state.client import Client
+from mux.core.state.long_snapshot import LongAnswer
 from mux.core.state.request import Request
-from mux.core.state.scheduler import QUEUE
+from mux.core.state.scheduler import BROKER, QUEUE
 from mux.core.wiring import Features
 
 
@@ -48,8 +51,33 @@ class ResponseRouter:
                 self._settle(request, line, failed=failed)
             self.parts.client_requests.pump()
 
-    def _settle(self, request: Request, line: bytes, *, failed: bool) -> None:
-        """Apply what the answer changes, and send it to the client that asked."""
+    def answered_long(self, line: LongLine) -> bool:
+        """Handle a long answer; return False if it must be read whole.
+
+        A result passes in its pieces. Of one that a client follows a thread by, only the outline is
+        read.
+        """
+        wire = line.answers
+        request = self.parts.state.scheduler.upstream.get(wire) if wire is not None else None
+        if request is None or not _passes(request):
+            return False
+        snapshot = None
+        if request.rule.route is Route.FOLLOW:
+            snapshot = read_snapshot(line)
+            if snapshot is None:
+                return False
+        outline = snapshot.outline if snapshot is not None else line.outline()
+        self._settle(request, outline, failed=False, long=LongAnswer(line, snapshot))
+        self.parts.client_requests.pump()
+        return True
+
+    def _settle(
+        self, request: Request, line: bytes, *, failed: bool, long: LongAnswer | None = None
+    ) -> None:
+        """Apply what the answer changes, and send it to the client that asked.
+
+        ``long``: the answer itself, if ``line`` is only its outline.
+        """
         # Its slot is free first: whatever follows may submit another request.
         self.parts.state.scheduler.answered(request)
         self.parts.client_requests.wires_lately.append(request.wire)
@@ -67,13 +95,14 @@ class ResponseRouter:
         line = self._settle_claim(request, client, line, failed=failed)
         if request.rule.begins:
             self.parts.shared_titles.answered(request, line, failed=failed)
-        elif not failed:
+        elif not failed and _is_shown_in_part(request):
             line = self._as_client_may_see(client, request, line)
         named: dict[str, bool] = {}
         if request.rule.route is Route.FOLLOW and not failed:
             self.parts.notice_triggers.joined(line)
             self.parts.inbox.joined(line)
-            named, line = self.parts.subscriptions.before_answer(request, client, line)
+            named = self.parts.subscriptions.before_answer(request, client, line)
+            line, long = self.parts.subscriptions.up_to_date(named, request, line, long)
         # Before `subscriptions.begun`, which notes the turn: afterwards each turn has run before.
         steered = (
             request.rule.begins and not failed and self.parts.turn_queueing.steered(request, line)
@@ -81,7 +110,7 @@ class ResponseRouter:
         if client is not None:
             if request.notifies_steered and not failed:
                 line = _telling_steered(line, steered=steered)
-            answer = jsonrpc.with_id(line, request.wire_text, request.origin)
+            answer = _with_id(request, line, long)
             self.parts.state.answer(client.id, answer, request.method)
         # From here on everything comes behind the answer. Repeats of the request get the answer
         # after the one that was sent first.
@@ -176,6 +205,29 @@ class ResponseRouter:
             self.parts.turn_queueing.settled(request, b"{}", failed=True, steered=False)
         else:
             self._settle_own(request, b"", failed=True)
+
+
+def _passes(request: Request) -> bool:
+    """Return whether a result of the request passes, and nobody but its client reads it."""
+    return not (
+        request.account in (BROKER, QUEUE)
+        or request.rule.begins
+        or request.sent is not None
+        or request.named
+        or _is_shown_in_part(request)
+    )
+
+
+def _is_shown_in_part(request: Request) -> bool:
+    """Return whether a client may get less than the answer, or something that is made of it."""
+    return request.inbox is not None or request.method in (LOADED, configuration_view.READ)
+
+
+def _with_id(request: Request, line: bytes, long: LongAnswer | None) -> bytes | Rope:
+    """Return the answer under the id that its client chose."""
+    if long is not None:
+        return long.with_id(request.origin)
+    return jsonrpc.with_id(line, request.wire_text, request.origin)
 
 
 def _may_see_all(client: Client | None) -> bool:

@@ -10,6 +10,7 @@ import attrs
 from mux.core.features.attention import Attention
 from mux.core.features.client_requests import ClientRequests
 from mux.core.features.deduplication import Deduplicator
+from mux.core.features.digest import Digests
 from mux.core.features.directory_clearance import DirectoryClearance
 from mux.core.features.handshake import Handshakes
 from mux.core.features.inbox import InboxRequests
@@ -50,6 +51,7 @@ class Features:
     clearance: DirectoryClearance
     handshakes: Handshakes
     inbox: InboxRequests
+    digests: Digests
 
     @classmethod
     def wired(cls, state: State, timing: Timing, life: str, host: str) -> Features:
@@ -84,5 +86,6 @@ class Features:
             turn_queueing=TurnQueueing(state, client_requests, deduplicator, recovery),
             clearance=clearance,
             handshakes=Handshakes(state, client_requests, recovery, presence, attention),
+            digests=Digests(state),
             inbox=InboxRequests(state, client_requests, cards, picture, host),
         )

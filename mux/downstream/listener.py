@@ -22,10 +22,11 @@ import structlog
 import trio
 
 from mux.config.addresses import Address, TcpAddress
+from mux.downstream.peer import who_is_there
 from mux.downstream.streams import Accepted, Encrypted, Listening, Patient
 from mux.downstream.tls import Certificate
 from mux.downstream.unauthenticated import Place, Unauthenticated
-from mux.downstream.unix_socket import Claim, ListenError, claim_path, who_is_there
+from mux.downstream.unix_socket import Claim, ListenError, claim_path
 
 BACKLOG = 1024
 """Connections that the kernel queues until they are accepted. Every client of a full broker may

@@ -20,8 +20,6 @@ import hashlib
 import os
 import socket
 import stat
-import struct
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -29,11 +27,11 @@ from pathlib import Path
 from typing import TypeVar
 
 import attrs
-import msgspec
 import structlog
 
 from mux.config import locate
 from mux.config.locate import LONGEST_ADDRESS
+from mux.downstream.peer import who_is_there
 from mux.errors import AppmuxError
 from mux.posix import private_file
 
@@ -43,9 +41,6 @@ SHORT_PLACES = Path("/tmp")
 PRIVATE_DIRECTORY = 0o700
 PRIVATE_SOCKET = 0o600
 NOT_OWNER = 0o077
-
-_SOL_LOCAL, _LOCAL_PEERCRED, _XUCRED_BYTES = 0, 1, 76
-"""Constants of macOS' <sys/un.h> and <sys/ucred.h>; Python has no names for them."""
 
 log = structlog.get_logger()
 
@@ -253,32 +248,6 @@ def _probe(path: Path) -> str | None:
             return f"a program that can't be asked ({failure.strerror})"
         peer = who_is_there(probe.getsockopt)
     return "another program" if peer.pid is None else f"process {peer.pid}"
-
-
-class Peer(msgspec.Struct, frozen=True):
-    """The process at the far end of a unix socket; fields that the system doesn't tell are None."""
-
-    pid: int | None = None
-    uid: int | None = None
-
-
-def who_is_there(getsockopt: Callable[[int, int, int], bytes]) -> Peer:
-    """Return the peer of a connected unix socket, by the socket's ``getsockopt``.
-
-    Raises ``OSError`` if the peer has gone.
-    """
-    if sys.platform == "linux":
-        ucred = struct.Struct("3i")
-        raw = getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, ucred.size)
-        pid, uid, _gid = ucred.unpack(raw)
-        peer = Peer(pid, uid)
-    elif sys.platform == "darwin":
-        # struct xucred: version, uid, number of groups, 16 groups.
-        raw = getsockopt(_SOL_LOCAL, _LOCAL_PEERCRED, _XUCRED_BYTES)
-        peer = Peer(uid=struct.unpack_from("=II", raw)[1])
-    else:
-        peer = Peer()
-    return peer
 
 
 def in_use(path: Path, reason: str) -> str:

@@ -27,7 +27,8 @@ from xml.parsers.expat import ExpatError
 
 import attrs
 
-from mux.access.devices import digest_of, open_registry
+from mux.access.device import digest_of
+from mux.access.devices import open_registry
 from mux.core.policy.scopes import ALL
 from mux.errors import AppmuxError
 from mux.host.launchd import Launchd

@@ -16,8 +16,9 @@ import attrs
 
 from mux.config.addresses import ListenUrlError, parse_listen_url
 from mux.config.codex_binary import find_codex
-from mux.config.load import Settled, default_file, load, toml_value
+from mux.config.load import Settled, default_file, load
 from mux.config.model import Config
+from mux.config.values import toml_value
 from mux.errors import AppmuxError
 from mux.host import novascale, readiness, service, steps
 from mux.host.novascale import Vanilla

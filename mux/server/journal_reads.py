@@ -13,7 +13,7 @@ import structlog
 import trio
 
 from mux.core.commands import ReadJournal
-from mux.core.events import JournalExtent, JournalRead
+from mux.core.events import JournalExtent, JournalRead, PastRemembered
 from mux.dispatcher import Dispatcher
 from mux.storage.journal import Store, StoreError
 
@@ -49,12 +49,29 @@ class JournalReads:
             self._extent = extent
             self.dispatcher.handle(extent)
 
+    async def remember(self) -> None:
+        """Tell the core the last events of an earlier life, from which lists of threads are made.
+
+        Without them lists show less: of a failure it is enough to be logged.
+        """
+        try:
+            entries = await self.store.latest()
+        except StoreError as failure:
+            log.warning("lists show nothing of earlier turns", why=str(failure))
+            return
+        if entries:
+            self.dispatcher.handle(PastRemembered(tuple(entries)))
+
     async def run(self) -> None:
         """Read what is asked for, until cancelled."""
         async for command in self._commands[1]:
             try:
                 entries = await self.store.read(
-                    command.after, command.until, command.threads, command.max_bytes
+                    command.after,
+                    command.until,
+                    command.threads,
+                    command.max_bytes,
+                    deltas=command.deltas,
                 )
             except StoreError as failure:
                 log.warning("a client that is behind has to wait", why=str(failure))
@@ -65,4 +82,4 @@ class JournalReads:
             until = entries[-1].seq if entries and cut else command.until
             # The extent first: if entries were pruned meanwhile, the core must know of the gap.
             self.refresh_extent()
-            self.dispatcher.handle(JournalRead(command.client, tuple(entries), until))
+            self.dispatcher.handle(JournalRead(command.client, tuple(entries), until, command.case))

@@ -19,6 +19,7 @@ import sys
 import time
 from bisect import bisect_right
 from collections.abc import Callable, Collection
+from functools import partial
 from operator import attrgetter
 from pathlib import Path
 from secrets import token_hex
@@ -208,13 +209,20 @@ class Store:
             self._settle()
 
     async def read(
-        self, after: int, until: int, threads: Collection[str] | None, max_bytes: int
+        self,
+        after: int,
+        until: int,
+        threads: Collection[str] | None,
+        max_bytes: int,
+        *,
+        deltas: bool = True,
     ) -> list[Entry]:
         """Return the entries with ``after`` < seq <= ``until``, in order, written or not.
 
         ``threads`` limits them to entries of these threads and those for everybody; None: all
-        entries. The list ends with the entry that fills ``max_bytes`` of messages. If it has fewer
-        bytes, there are no more entries; otherwise read again after the last one's seq.
+        entries. Without ``deltas`` those are left out, as far as they are on disk. The list ends
+        with the entry that fills ``max_bytes`` of messages. If it has fewer bytes, there are no
+        more entries; otherwise read again after the last one's seq.
 
         Entries may be trimmed, or found broken, while they are read. So compare ``after`` with
         `earliest` once the list is there: nothing is missing only if ``after`` isn't below it.
@@ -227,7 +235,7 @@ class Store:
             return fresh
         try:
             found, complete = await trio.to_thread.run_sync(
-                self._reader.read,
+                partial(self._reader.read, deltas=deltas),
                 generation,
                 after,
                 until,
@@ -242,6 +250,22 @@ class Store:
             return found
         last = found[-1].seq if found else after
         return fitting(found + [entry for entry in fresh if entry.seq > last], max_bytes)
+
+    async def latest(self) -> list[Entry]:
+        """Return the last events on disk of the threads that were written to last, in order.
+
+        Raises ``StoreError`` if the file can't be read at the moment.
+        """
+        generation = self._recorder.generation
+        if not self._recorder.written:
+            return []
+        try:
+            return await trio.to_thread.run_sync(
+                self._reader.latest, generation, limiter=self._one_reader
+            )
+        except sqlite3.Error as failure:
+            self._suspect(generation, failure)
+            return []
 
     def status(self) -> dict[str, object]:
         """Return the journal's part of ``mux/status``. ``bytes``: the size of the file's

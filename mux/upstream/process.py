@@ -29,6 +29,7 @@ from mux.core.events import UpstreamExited, UpstreamStarted
 from mux.dispatcher import Dispatcher
 from mux.outbox import Outbox
 from mux.posix import descriptors
+from mux.upstream.lines import Lines, MessageLines
 
 CHUNK_BYTES = 256 * 1024
 """Most bytes of one read: about a thousand small deltas."""
@@ -193,7 +194,7 @@ class Upstream:
             await stdin.aclose()
 
     async def _read(self, stdout: trio.abc.ReceiveStream) -> None:
-        lines = Lines()
+        lines = MessageLines()
         while chunk := await _receive(stdout):
             read = lines.split(chunk)
             # Lines left over are handled after a checkpoint, so that a long chunk lets others run.
@@ -227,30 +228,6 @@ async def _receive(stdout: trio.abc.ReceiveStream) -> bytes:
         await trio.lowlevel.wait_readable(descriptor)
         with contextlib.suppress(BlockingIOError):
             return os.read(descriptor, CHUNK_BYTES)
-
-
-@attrs.define(eq=False, repr=False)
-class Lines:
-    """Splits a byte stream into lines.
-
-    The parts of a line of many chunks are joined only once, at its end, so its length costs once.
-    """
-
-    _parts: list[bytes] = attrs.field(factory=list)
-    """Parts of the unfinished line."""
-
-    def split(self, chunk: bytes | bytearray) -> list[bytes]:
-        """Return the lines that ``chunk`` completes, without line ends and empty lines.
-
-        An unfinished last line is never returned.
-        """
-        *whole, rest = bytes(chunk).split(b"\n")
-        if whole and self._parts:
-            whole[0] = b"".join((*self._parts, whole[0]))
-            self._parts.clear()
-        if rest:
-            self._parts.append(rest)
-        return list(filter(None, whole))
 
 
 async def _see_its_end(process: trio.Process, reading: trio.CancelScope) -> None:

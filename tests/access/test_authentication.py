@@ -13,16 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mux.access.authentication import (
-    LONGEST_CLOCK_SKEW,
-    SHORTEST_SHARED_SECRET,
-    AuthConfigError,
-    Authenticator,
-    AuthError,
-    local_user,
-    open_auth,
-)
-from mux.access.devices import Device, digest_of
+from mux.access.auth_rules import LONGEST_CLOCK_SKEW, SHORTEST_SHARED_SECRET, AuthConfigError
+from mux.access.authentication import Authenticator, AuthError, local_user, open_auth
+from mux.access.device import Device, digest_of
 from mux.config.model import Auth
 from mux.core.policy.principal import Principal
 from mux.core.policy.scopes import ALL

@@ -16,16 +16,8 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from mux.access import devices
-from mux.access.devices import (
-    DeviceError,
-    DeviceRegistry,
-    DeviceRegistryError,
-    digest_of,
-    new_token,
-    open_registry,
-    printable_name,
-    proper_name,
-)
+from mux.access.device import Device, DeviceError, digest_of, new_token, printable_name, proper_name
+from mux.access.devices import DeviceRegistry, DeviceRegistryError, open_registry
 from mux.core.policy.scopes import ALL
 from mux.core.protocol.scope import Scope
 from mux.storage import json_file
@@ -54,7 +46,7 @@ def book(tmp_path: Path, clock: Clock) -> DeviceRegistry:
     return open_registry(tmp_path, clock)
 
 
-def add(book: DeviceRegistry, name: str, token: str = "", **more: Any) -> devices.Device:
+def add(book: DeviceRegistry, name: str, token: str = "", **more: Any) -> Device:
     given: dict[str, Any] = {"kind": "paired", "scopes": OBSERVE} | more
     return book.add(name, digest=digest_of(token or new_token()), **given)
 
@@ -143,7 +135,7 @@ def test_an_expired_devices_name_is_free(book: DeviceRegistry, clock: Clock) -> 
 def test_every_change_is_in_the_file_at_once(
     book: DeviceRegistry, tmp_path: Path, clock: Clock
 ) -> None:
-    def kept() -> list[devices.Device]:
+    def kept() -> list[Device]:
         return list(open_registry(tmp_path, clock))
 
     device = add(book, "phone", lifetime=90.5, kind="invite", scopes=ALL)

@@ -18,7 +18,8 @@ from msgspec import to_builtins
 from structlog.testing import capture_logs
 
 from mux.access import pairing, replies
-from mux.access.devices import DeviceError, DeviceRegistry, DeviceRegistryError, open_registry
+from mux.access.device import DeviceError
+from mux.access.devices import DeviceRegistry, DeviceRegistryError, open_registry
 from mux.access.pairing import Pairing, PairingError
 from mux.access.replies import Reply
 from mux.access.tickets import Wanted, code_of

@@ -14,7 +14,8 @@ import trio
 import trio.testing
 from msgspec import to_builtins
 
-from mux.access.devices import Device, DeviceError, DeviceRegistry, digest_of, open_registry
+from mux.access.device import Device, DeviceError, digest_of
+from mux.access.devices import DeviceRegistry, open_registry
 from mux.access.pairing import TICKET_SECONDS
 from mux.access.requests import (
     CHANGED,

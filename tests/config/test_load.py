@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mux.config.load import ConfigError, load, toml_value
+from mux.config.load import ConfigError, load
 from mux.config.model import BOUNDS, FLAGS, Apns, Auth, Config, Log, Push, leaves, sections, tables
+from mux.config.values import toml_value
 from mux.core.policy.approval_policy import Policies, Rule
 
 

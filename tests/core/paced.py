@@ -100,7 +100,7 @@ class PacedStory(Story):
                     until = entry.seq
                     break
         self.tell(JournalExtent(EPOCH, self.trimmed))
-        self.tell(JournalRead(wanted.client, tuple(entries), until))
+        self.tell(JournalRead(wanted.client, tuple(entries), until, wanted.case))
         return True
 
     def settles(self) -> None:

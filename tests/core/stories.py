@@ -49,12 +49,15 @@ from mux.core.events import (
     TimePassed,
     UpstreamExited,
     UpstreamSent,
+    UpstreamSentLong,
     UpstreamStarted,
 )
 from mux.core.limits import Limits
 from mux.core.policy.approval_policy import Policies
 from mux.core.policy.principal import ClientId, Principal
 from mux.core.protocol.directories import Place
+from mux.core.protocol.long_line import LongLine
+from mux.core.protocol.rope import Rope
 from mux.core.state.app_server import Introduction
 from mux.core.state.scheduler import BROKER
 
@@ -87,6 +90,15 @@ FIRST_ID = 7_000
 def dumps(value: object) -> bytes:
     """JSON as the app-server writes it: compact, raw UTF-8."""
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def in_pieces(line: bytes, size: int) -> LongLine:
+    """A line that comes in pieces of so many bytes, but for the first, which tells what it is."""
+    first = max(size, 64)
+    long = LongLine(line[:first])
+    for at in range(first, len(line), size):
+        long.add(line[at : at + size])
+    return long
 
 
 @attrs.define(eq=False, repr=False)
@@ -159,7 +171,8 @@ class Story:
     ``intact``: whether the last event was handled without an exception.
     ``host``: what ``config/read`` says; ``places``: by path, what a shell makes of it, if not
     itself; ``homes``: by thread, its directory as ``thread/read`` gives it. All are told at once,
-    unless the story is ``slow``.
+    unless the story is ``slow``. ``pieces``: of so many bytes come all answers, and what is ten
+    times as long, as if they were long.
     """
 
     limits: Limits = attrs.field(factory=Limits)
@@ -182,6 +195,7 @@ class Story:
     homes: dict[str, str] = attrs.field(factory=dict)
     slow: bool = False
     resolving: list[Resolve] = attrs.field(factory=list)
+    pieces: int = 0
     lives: list[StartUpstream | StopUpstream | KillUpstream] = attrs.field(factory=list)
     _ids: itertools.count[int] = attrs.field(factory=lambda: itertools.count(1))
 
@@ -247,7 +261,8 @@ class Story:
 
     def _perform(self, command: Command) -> None:
         match command:
-            case Publish(message, recipients):
+            case Publish(told, recipients):
+                message = told.whole() if isinstance(told, Rope) else told
                 assert b"\n" not in message
                 parsed = json.loads(message)
                 assert len(set(recipients)) == len(recipients), "a recipient stands twice"
@@ -331,7 +346,11 @@ class Story:
 
     def says(self, line: bytes | str) -> None:
         """One raw line of the app-server."""
-        self.tell(UpstreamSent(line.encode() if isinstance(line, str) else line))
+        line = line.encode() if isinstance(line, str) else line
+        if self.pieces and (line.startswith(b'{"id":') or len(line) > 10 * self.pieces):
+            self.tell(UpstreamSentLong(in_pieces(line, self.pieces)))
+        else:
+            self.tell(UpstreamSent(line))
 
     def answers(self, asked: Json, result: object = None) -> None:
         """Answer what it was asked (a message that ``written`` gave)."""

@@ -11,6 +11,7 @@ from collections import defaultdict
 import attrs
 import pytest
 
+from mux.core.protocol import long_line
 from tests.core.recordings import NAMES, Playback, Viewer, recording
 from tests.core.stories import Json, Story
 from tests.view import View
@@ -50,10 +51,24 @@ def past(veteran: View) -> frozenset[str]:
     return frozenset(veteran.items.keys() - veteran.streamed.keys())
 
 
-@pytest.mark.parametrize("ephemeral", [False, True], ids=["kept", "ephemeral"])
+def cut_small(story: Story, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have answers come in pieces, and in some ways no turn short enough to be read whole."""
+    if way.startswith("in pieces"):
+        story.pieces = 100
+        monkeypatch.setattr(long_line, "END_BYTES", 16 * 1024)
+    if way.endswith("turns too"):
+        monkeypatch.setattr(long_line, "WHOLE_TURN_BYTES", 0)
+        monkeypatch.setattr(long_line, "END_BYTES", 4 * 1024)
+
+
+@pytest.mark.parametrize("way", ["kept", "ephemeral", "in pieces", "in pieces, turns too"])
 @pytest.mark.parametrize("name", NAMES)
-def test_one_that_joins_anywhere_sees_what_the_veteran_sees(name: str, ephemeral: bool) -> None:
-    playback = Playback(Story.begun(), recording(name), ephemeral)
+def test_one_that_joins_anywhere_sees_what_the_veteran_sees(
+    name: str, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    story = Story.begun()
+    cut_small(story, way, monkeypatch)
+    playback = Playback(story, recording(name), way == "ephemeral")
     joiners: list[Joiner] = []
     for position in playback:
         veteran = playback.veteran.look()
@@ -70,10 +85,15 @@ def test_one_that_joins_anywhere_sees_what_the_veteran_sees(name: str, ephemeral
     assert len(joiners) == 2 * (len(playback.recording.lines) + 1)
 
 
+@pytest.mark.parametrize("way", ["kept", "in pieces, turns too"])
 @pytest.mark.parametrize("late", [1, 2, 3, 7])
 @pytest.mark.parametrize("name", NAMES)
-def test_what_happens_between_the_snapshot_and_its_answer_is_not_lost(name: str, late: int) -> None:
-    playback = Playback(Story.begun(), recording(name))
+def test_what_happens_between_the_snapshot_and_its_answer_is_not_lost(
+    name: str, late: int, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    story = Story.begun()
+    cut_small(story, way, monkeypatch)
+    playback = Playback(story, recording(name))
     asked: dict[int, list[tuple[Viewer, bool, Json]]] = defaultdict(list)
     joiners: list[Joiner] = []
     for position in playback:

@@ -153,8 +153,14 @@ async def test_an_unread_mark_is_codexs_own_and_outlives_the_broker() -> None:
             brokered(model=model, home=home) as broker,
             client(broker, "page", **AWARE) as page,
         ):
-            threads = (await page.request("mux/inbox"))["threads"]
-            assert {each["id"]: each["unread"] for each in threads} == {thread: False, other: True}
+            screen = await Screen.of(page)
+            marks = {each["id"]: each["unread"] for each in screen.threads.values()}
+            assert marks == {thread: False, other: True}
+            await eventually(
+                lambda: screen.applied().threads[thread]["lastLine"], "what was said before"
+            )
+            assert screen.threads[thread]["lastTurn"]["status"] == "completed"
+            assert screen.threads[thread]["usage"]["total"]["totalTokens"] > 0
         nursery.cancel_scope.cancel()
 
 
@@ -258,3 +264,45 @@ async def known(desk: Peer, count: int) -> None:
             if found >= count:
                 return
             await trio.sleep(0.2)
+
+
+# ── what happened since ───────────────────────────────────────────────────────────────────────────
+
+
+async def test_what_happened_since_the_cursor_and_who_decided() -> None:
+    async with (
+        brokered(model=scripted()) as broker,
+        client(broker, "desk") as desk,
+        client(broker, "page", **AWARE) as page,
+    ):
+        thread = await desk.start_thread(broker.home.work)
+        await desk.run_turn(thread, "hello")
+        await page.request("thread/resume", {"threadId": thread, "excludeTurns": True})
+        after = {name: page.hello["appmux"][name] for name in ("epoch", "seq")}
+        before = await page.request("mux/thread/digest", {"threadId": thread, "after": after})
+        after["seq"] = before["seq"]
+        begun = len(desk.inbox)
+        await desk.start_turn(thread, "run it")
+        offered = await desk.wait_method(APPROVAL)
+        await desk.respond(offered["id"], {"decision": "decline"})
+        told = await page.wait_method("mux/approvals/decided", id=offered["id"])
+        assert told["params"]["by"]["name"] == "desk"
+        assert told["params"]["decision"] == "decline"
+        await desk.wait_method(TURN_COMPLETED, since=begun)
+        since = len(desk.inbox)
+        await desk.start_turn(thread, "patch it")
+        files = await desk.wait_method(FILES, since=since)
+        (listed,) = (await page.request("mux/approvals/list"))["approvals"]
+        (file,) = listed["files"]
+        assert (file["diff"], file["cut"]) == ("new\nfile\n", False)
+        await desk.respond(files["id"], ACCEPT)
+        await desk.wait_method(TURN_COMPLETED, since=since)
+        digest = await page.request("mux/thread/digest", {"threadId": thread, "after": after})
+        assert digest["complete"]
+        assert [each["said"] for each in digest["turns"]] == ["run it", "patch it"]
+        assert [each["status"] for each in digest["turns"]] == ["completed", "completed"]
+        assert [each["decision"] for each in digest["decisions"]] == ["decline", "accept"]
+        assert "echo approved" in digest["decisions"][0]["about"]
+        (changed,) = digest["files"]
+        assert (changed["path"].rpartition("/")[2], changed["added"]) == ("new.txt", 2)
+        assert not any("mux/" in each.get("method", "") for each in desk.inbox)

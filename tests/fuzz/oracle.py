@@ -21,6 +21,7 @@ from mux.core.commands import Forward, Publish
 from mux.core.policy.principal import ClientId
 from mux.core.policy.scopes import SCOPES
 from mux.core.protocol.methods import REQUESTS, SERVER_REQUESTS, Audience, notification_rule
+from mux.core.protocol.rope import Rope
 from mux.core.protocol.scope import Scope
 from mux.core.protocol.thread_overrides import METHODS
 from mux.core.state.scheduler import BROKER, DEPARTED
@@ -114,6 +115,7 @@ class Oracle:
     def told(self, command: Publish) -> None:
         """Judge one message to clients."""
         text, recipients = command.message, command.recipients
+        text = text.whole() if isinstance(text, Rope) else text
         if not recipients:
             return
         _require(b"\n" not in text, "more than one line", text)

@@ -59,7 +59,7 @@ BOUNDED: Final = {
 REGISTRIES: Final = frozenset(
     {
         "Approvals", "AppServer", "ClientRequests", "DirectoryClearance", "RequestScheduler",
-        "Cards", "InboxCards", "InboxRequests",
+        "Cards", "Digests", "InboxCards", "InboxRequests",
         "Subscriptions", "NotificationRouter", "Attention",
         "NoticeRecords", "Notices", "ServerRequests", "Presence", "TurnQueueing", "LocalResumes",
         "Recovery", "Replays",

@@ -19,6 +19,7 @@ from mux.core.broker import Broker
 from mux.core.policy.principal import ClientId, Principal
 from mux.core.protocol import jsonrpc
 from mux.core.protocol.directories import Place
+from mux.core.protocol.long_line import LongLine
 from mux.core.state.app_server import Introduction
 from tests.core.stories import TICK
 from tests.fuzz.app_server_lines import AppServer
@@ -31,6 +32,8 @@ LINES: Final = 1_000
 MOST_CLIENTS: Final = 8
 LATEST: Final = 40
 """Events that are shown of a round that failed."""
+IN_PIECES: Final = 64
+"""Of longer lines some come in pieces, as if they were very long."""
 
 IN_THE_END: Final = 2_000.0
 """Seconds after which nothing of one that has left may be kept: more than any of the limits."""
@@ -164,7 +167,12 @@ class Round:
     def _app_server_says(self, text: str) -> None:
         said = text.replace("\n", " ").encode(errors="replace")
         self.app_server.has_said(parsed(said))
-        self._tell(events.UpstreamSent(said))
+        if len(said) > IN_PIECES and isinstance(parsed(said), dict) and self.rng.random() < 0.2:
+            long = LongLine(said[:IN_PIECES])
+            long.add(said[IN_PIECES:])
+            self._tell(events.UpstreamSentLong(long))
+        else:
+            self._tell(events.UpstreamSent(said))
 
     # ── lives ─────────────────────────────────────────────────────────────────────────────────
 
@@ -223,8 +231,8 @@ class Round:
                 self.waiting.append(events.Resolved(case, places))
             case commands.TellWhenDrained(client):
                 self.waiting.append(events.ClientDrained(client))
-            case commands.ReadJournal(client, _, until):
-                self.waiting.append(events.JournalRead(client, (), until))
+            case commands.ReadJournal(client, until=until, case=case):
+                self.waiting.append(events.JournalRead(client, (), until, case))
             case _:
                 self._perform_on_app_server(command)
 

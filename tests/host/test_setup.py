@@ -20,7 +20,8 @@ import attrs
 import pytest
 from click.testing import CliRunner, Result
 
-from mux.access.devices import digest_of, open_registry
+from mux.access.device import digest_of
+from mux.access.devices import open_registry
 from mux.cli import confirmation, main
 from mux.cli.confirmation import UnansweredError
 from mux.config.load import load

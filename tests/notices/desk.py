@@ -12,7 +12,8 @@ from typing import Any
 
 import attrs
 
-from mux.access.devices import Device, DeviceRegistry, digest_of, open_registry
+from mux.access.device import Device, digest_of
+from mux.access.devices import DeviceRegistry, open_registry
 from mux.config.model import Config, Notices
 from mux.core.broker import Broker
 from mux.core.events import UpstreamStarted

@@ -482,6 +482,7 @@ OTHER_FILES = {
     "host.novascale": "NovaScale's unit and variables, which are no secrets",
     "host.processes": "/proc",
     "host.service": "unit files of the service manager",
+    "host.terminals": "/proc",
     "host.unit_files": "the package's own data",
     "posix.private_file": "the one way in",
     "posix.standard_streams": "/dev/null, in the place of what is closed",

@@ -16,10 +16,13 @@ from hypothesis import strategies as st
 from mux.core.broker import Broker
 from mux.core.events import Event, UpstreamExited, UpstreamSent, UpstreamStarted
 from mux.core.limits import Limits
+from mux.core.protocol.long_line import LONG_BYTES, LongLine
 from mux.core.state.app_server import Introduction
 from mux.dispatcher import Dispatcher
+from mux.upstream import lines as module
 from mux.upstream import process
-from mux.upstream.process import STDERR_KEPT, STDERR_LINE_BYTES, Lines, Upstream
+from mux.upstream.lines import Lines, MessageLines
+from mux.upstream.process import STDERR_KEPT, STDERR_LINE_BYTES, Upstream
 from tests.end_to_end.scenes import eventually
 
 FAULTY = str(Path(__file__).parents[1] / "faulty_app_server.py")
@@ -48,6 +51,39 @@ def test_a_long_line_in_many_chunks_costs_its_length_once() -> None:
     assert len(line) == 3200 * 65536
 
 
+@given(st.lists(st.binary(max_size=40), max_size=20), st.data())
+def test_messages_come_whole_too_and_the_long_ones_in_pieces(
+    pieces: list[bytes], data: st.DataObject
+) -> None:
+    stream = b"\n".join(pieces)
+    cuts = data.draw(st.lists(st.integers(0, len(stream)), max_size=10).map(sorted))
+    found: list[bytes] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "LONG_BYTES", 10)
+        lines = MessageLines()
+        for start, end in zip([0, *cuts], [*cuts, len(stream)], strict=True):
+            for line in lines.split(stream[start:end]):
+                if isinstance(line, LongLine):
+                    assert len(line) >= 10
+                    found.append(line.rope().whole())
+                else:
+                    found.append(line)
+    assert found == [line for line in stream.split(b"\n")[:-1] if line]
+
+
+def test_a_long_line_is_never_joined() -> None:
+    """But for its beginning, until it is long."""
+    lines = MessageLines()
+    chunk = b"x" * LONG_BYTES
+    for _ in range(30):
+        assert lines.split(chunk) == []
+    [line, rest] = lines.split(b"y\nshort\nz")
+    assert isinstance(line, LongLine)
+    assert all(piece is chunk for piece in line.rope().pieces[1:-1])
+    assert len(line) == 30 * LONG_BYTES + 1
+    assert rest == b"short"
+
+
 # --- The process ----------------------------------------------------------------------------------
 
 
@@ -63,9 +99,10 @@ class Listening(Dispatcher):
         self.news.set()
         self.news = trio.Event()
 
-    def handle_lines(self, lines: Iterable[bytes]) -> int:
+    def handle_lines(self, lines: Iterable[bytes | LongLine]) -> int:
         """One at a time, as if each took long."""
         for line in lines:
+            assert isinstance(line, bytes)
             self.handle(UpstreamSent(line))
             return 1
         return 0

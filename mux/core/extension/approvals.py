@@ -6,7 +6,8 @@ from typing import Any, Literal
 
 import msgspec
 
-from mux.core.extension.parts import Described, Nothing, method, notification
+from mux.core.extension.parts import Described, method, notification
+from mux.core.policy.notice import Risk
 from mux.core.protocol.scope import Scope
 
 
@@ -53,7 +54,10 @@ class Approval(msgspec.Struct):
 
     ``needs``: the capability that one must have declared to answer, or null. ``policy`` (``first``,
     ``owner``, ``local``, ``quorum of 2``, several joined by ``and``) and ``waitsFor`` are texts for
-    people.
+    people. From ``title`` on, what a person judges by, read from ``params`` and ``item``: the
+    thread that they see (``rootThreadId``) with its title and directory; the command as it will
+    run, and where; the diff of each file; the classes of risk; ``choices``, what may be answered as
+    ``decision`` (a form's ``action``); ``text``, the first question of a request for words.
     """
 
     id: int
@@ -67,6 +71,24 @@ class Approval(msgspec.Struct):
     params: Any
     item: Any
     offeredTo: list[OfferedTo]
+    title: str
+    directory: str
+    rootThreadId: str | None
+    turnId: str | None
+    itemId: str | None
+    reason: str | None
+    command: str | None
+    cwd: str | None
+    files: list[FileChange]
+    risks: list[Risk]
+    choices: list[Any]
+    text: str | None
+
+
+class ListParams(msgspec.Struct):
+    """``id``: only this one; else all."""
+
+    id: int | None = None
 
 
 class Approvals(msgspec.Struct):
@@ -102,6 +124,34 @@ class Changed(msgspec.Struct):
     votes: list[Vote]
 
 
+class Decider(msgspec.Struct, frozen=True):
+    """Whoever decided; it may have left. ``client`` is null for a device that answered a notice."""
+
+    client: int | None
+    name: str | None
+    principal: str
+
+
+class Decided(msgspec.Struct, kw_only=True):
+    """What became of a server request. ``decision``: its word, never what a question was answered.
+
+    ``about``: its command, files or first question, in one line. ``how``: by the answer of a
+    ``client``, or of a ``notice`` on a lock screen; by ``votes`` that had to wait; ``abstained``:
+    nobody was left who could answer; ``withdrawn``: its turn, thread or app-server ended.
+    """
+
+    id: int
+    threadId: str
+    turnId: str | None
+    itemId: str | None
+    method: str
+    about: str
+    decision: str
+    by: Decider | None
+    how: Literal["client", "notice", "votes", "abstained", "withdrawn"]
+    waitedSeconds: float
+
+
 class Refused(msgspec.Struct):
     """Your answer to the server request counts for nothing: ``why`` says it to a person.
 
@@ -119,6 +169,7 @@ _ID = 1880000000000001
 _METHOD = "item/commandExecution/requestApproval"
 _THREAD = "0199f3a2-51c4-7a10-8f6e-3d2b1c0a9e87"
 
+_TURN = "0199f3a2-7777-7a10-8f6e-3d2b1c0a9e87"
 _POLICY = "quorum of 2"
 _WAITS_FOR = "a yes of 2 principals, 1 so far"
 _VOTE = Vote(7, "desk", "local", "accept", 1.5, counts=True)
@@ -126,7 +177,7 @@ _VOTE = Vote(7, "desk", "local", "accept", 1.5, counts=True)
 METHODS: dict[str, Described] = {
     "mux/approvals/list": method(
         "What waits for a person's word; no `initialize` needed.",
-        Nothing(),
+        ListParams(),
         Approvals(
             [
                 Approval(
@@ -141,6 +192,18 @@ METHODS: dict[str, Described] = {
                     params={"threadId": _THREAD, "itemId": "call_1", "command": "make test"},
                     item={"id": "call_1", "type": "commandExecution", "command": "make test"},
                     offeredTo=[OfferedTo(7, "desk")],
+                    title="Fix the build",
+                    directory="/home/ada/app",
+                    rootThreadId=_THREAD,
+                    turnId=_TURN,
+                    itemId="call_1",
+                    reason=None,
+                    command="make test",
+                    cwd="/home/ada/app",
+                    files=[],
+                    risks=["escalated"],
+                    choices=["accept", "acceptForSession", "decline", "cancel"],
+                    text=None,
                 )
             ]
         ),
@@ -156,6 +219,21 @@ NOTIFICATIONS: dict[str, Described] = {
     "mux/refused": notification(
         "You answered a server request that you may not answer so.",
         Refused(_ID, "approve", ["observe"], "it needs the scope `approve`"),
+    ),
+    "mux/approvals/decided": notification(
+        "A server request of a thread that you follow is over; numbered, so it is replayed.",
+        Decided(
+            id=_ID,
+            threadId=_THREAD,
+            turnId=_TURN,
+            itemId="call_1",
+            method=_METHOD,
+            about="make test",
+            decision="accept",
+            by=Decider(7, "desk", "local"),
+            how="client",
+            waitedSeconds=4.2,
+        ),
     ),
     "mux/approvals/changed": notification(
         "What an approval waits for, when it is offered to you and when somebody votes.",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from mux.core.extension import (
     approvals,
     devices,
+    digest,
     following,
     inbox,
     notices,
@@ -19,6 +20,7 @@ METHODS: dict[str, Described] = {
     **following.METHODS,
     **approvals.METHODS,
     **inbox.METHODS,
+    **digest.METHODS,
     **queue.METHODS,
     **devices.METHODS,
     **notices.METHODS,

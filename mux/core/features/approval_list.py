@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
+from mux.core.extension.approvals import ListParams
 from mux.core.features.approval_items import item_about, params_of
+from mux.core.features.approval_view import root_of, view
 from mux.core.features.voting import Voting
 from mux.core.protocol import jsonrpc
 from mux.core.protocol.jsonrpc import ClientMessage
@@ -15,13 +17,20 @@ from mux.core.state.state import State
 
 
 def list_for(state: State, voting: Voting, client: Client, message: ClientMessage) -> None:
-    """Answer the request with what waits, oldest first."""
+    """Answer the request with what waits, oldest first; or with the one that it names."""
+    try:
+        params = _params_decoder.decode(message.params) or ListParams()
+    except msgspec.DecodeError as wrong:
+        text = f"`{message.method}`: {wrong}"
+        state.error(client.id, message.id, jsonrpc.INVALID_REQUEST, text)
+        return
     waiting = [
         _shown(state, voting, request)
         for request in state.pending_requests.pending()
         if request.rule.offer_to is OfferTo.FOLLOWERS
         and not request.answered
         and request.rule.is_for(client.principal.scopes)
+        and params.id in (None, request.id)
     ]
     answer = jsonrpc.result(message.id, {"approvals": waiting})
     state.answer(client.id, answer, message.method)
@@ -29,6 +38,7 @@ def list_for(state: State, voting: Voting, client: Client, message: ClientMessag
 
 def _shown(state: State, voting: Voting, request: ServerRequest) -> dict[str, object]:
     clients = state.clients
+    judged, root = view(state, request, diffs=True), root_of(state, request.thread)
     return {
         "id": request.id,
         "method": request.method,
@@ -42,4 +52,19 @@ def _shown(state: State, voting: Voting, request: ServerRequest) -> dict[str, ob
             {"id": id, "name": info.name if (info := clients[id].info) is not None else None}
             for id in request.offered
         ],
+        "title": root.name if root is not None else "",
+        "directory": root.directory if root is not None else "",
+        "rootThreadId": root.id if root is not None else request.thread,
+        "turnId": judged.turn,
+        "itemId": judged.item,
+        "reason": judged.reason,
+        "command": judged.command,
+        "cwd": judged.cwd,
+        "files": judged.files,
+        "risks": judged.risks,
+        "choices": judged.choices,
+        "text": judged.text,
     }
+
+
+_params_decoder = msgspec.json.Decoder(ListParams | None)

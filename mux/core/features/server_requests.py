@@ -17,7 +17,9 @@ import msgspec
 
 from mux.core import audit_events
 from mux.core.commands import NoticeAnswerJudged
+from mux.core.features import outcomes
 from mux.core.features.approval_items import item_about, params_in
+from mux.core.features.outcomes import BY_NOTICE
 from mux.core.features.voting import Voting
 from mux.core.policy.approval_policy import Ballot
 from mux.core.policy.principal import ClientId, Owner, Principal
@@ -34,9 +36,6 @@ from mux.core.state.state import NEVER, State
 
 LATE = "answer/late"
 """Counts answers to requests that are over, or were answered before."""
-
-BY_NOTICE: ClientId = 0
-"""Stands for no client: the answer came from a lock screen."""
 
 
 @attrs.define(eq=False, repr=False)
@@ -239,6 +238,7 @@ class ServerRequests:
         decided = self.voting.take(request, client, result)
         if decided is not None:
             audit_events.approved(self.state, request, audit_events.by(client), decided)
+            request.outcome = outcomes.of_answer(client, decided)
             self._answer(request, client.id, {"result": decided})
         return decided is not None
 
@@ -250,6 +250,7 @@ class ServerRequests:
             elif (due := self.voting.due(request)) is not None:
                 decided, actor = due
                 audit_events.approved(self.state, request, None, decided)
+                request.outcome = outcomes.of_votes(request, decided)
                 self._answer(request, actor, {"result": decided})
 
     def answered_unasked(self, client: Client, message: ClientMessage) -> None:
@@ -371,6 +372,7 @@ class ServerRequests:
             self._answer_for_broker(request, tool_owners.unavailable(text))
             return
         audit_events.given_up(self.state, request, reason)
+        request.outcome = outcomes.ABSTAINED
         text = f"{request.method}: {reason}"
         error = msgspec.json.encode({"code": jsonrpc.INTERNAL_ERROR, "message": text})
         self._answer(request, None, {"error": error})
@@ -423,6 +425,7 @@ class ServerRequests:
         return request
 
     def _notify_resolved(self, request: ServerRequest, message: bytes) -> None:
+        outcomes.tell(self.state, request)
         clients = self.state.clients
         told = tuple(id for id in request.offered if RESOLVED not in clients[id].opted_out)
         self.state.publish_to_some(told, request.thread, RESOLVED, message)

@@ -12,6 +12,7 @@ the followers of its parent: when it is made, and together with the parent by la
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 
 import attrs
 
@@ -24,6 +25,7 @@ from mux.core.protocol.jsonrpc import ClientMessage
 from mux.core.protocol.methods import RequestRule, Route
 from mux.core.state import running_turn, threads, unsaved_thread
 from mux.core.state.client import Client
+from mux.core.state.long_snapshot import LongAnswer
 from mux.core.state.request import Request
 from mux.core.state.state import NEVER, State
 from mux.core.state.threads import Thread
@@ -53,26 +55,37 @@ class Subscriptions:
 
     def before_answer(
         self, request: Request, client: Client | None, line: bytes
-    ) -> tuple[dict[str, bool], bytes]:
+    ) -> dict[str, bool]:
         """Join the client to the threads that the answer to its following request names.
 
-        Returns these threads, each with whether the client is new to it, and the answer to send.
+        Returns these threads, each with whether the client is new to it.
         """
         follows = client.follows if client is not None else {}
         named = {id: id not in follows for id in threads.threads_named(line)}
         for id in named:
             self._follow(request, client, id, line)
-            if request.method == "thread/resume":
-                line = self._up_to_date(request, self.state.threads.get(id), line)
-        return named, line
+        return named
 
-    def _up_to_date(self, request: Request, thread: Thread, line: bytes) -> bytes:
-        """Return the answer to a ``thread/resume`` with what happened while it was on its way."""
-        fields = jsonrpc.read_fields(line) or {}
-        status = thread.shown_status if thread.status in ("active", "idle") else None
-        turns = bool(request.history_field)
-        result = running_turn.up_to_date(fields["result"], thread.running, status, turns=turns)
-        return jsonrpc.write(fields | {"result": result})
+    def up_to_date(
+        self, named: Iterable[str], request: Request, line: bytes, long: LongAnswer | None
+    ) -> tuple[bytes, LongAnswer | None]:
+        """Return the answer to a ``thread/resume`` with what happened while it was on its way.
+
+        A long one stays in its pieces where that can be done.
+        """
+        for id in named if request.method == "thread/resume" else ():
+            thread = self.state.threads.get(id)
+            status = thread.shown_status if thread.status in ("active", "idle") else None
+            turns = bool(request.history_field)
+            if long is not None:
+                edited = long.up_to_date(thread.running, status, turns=turns)
+                if edited is not None:
+                    return line, edited
+                line = long.whole()
+            fields = jsonrpc.read_fields(line) or {}
+            result = running_turn.up_to_date(fields["result"], thread.running, status, turns=turns)
+            return jsonrpc.write(fields | {"result": result}), None
+        return line, long
 
     def _follow(self, request: Request, client: Client | None, id: str, line: bytes) -> None:
         thread = self.state.threads.get(id)
@@ -84,8 +97,10 @@ class Subscriptions:
         self._orphans.pop(id, None)
         if request.method in ("thread/start", "thread/fork"):
             forked = request.params if request.method == "thread/fork" else None
-            thread.unsaved = unsaved_thread.read_unsaved_thread(line, forked)
-            if thread.unsaved is not None and thread.unsaved.for_title:
+            new = unsaved_thread.read_unsaved_thread(line, forked)
+            # A fork on disk needs no record, which would hold all of its turns.
+            thread.unsaved = new if new is not None and new.tells_all else None
+            if new is not None and new.for_title:
                 thread.private = True
         if thread.status == "unknown":
             thread.status = threads.status_named(line)

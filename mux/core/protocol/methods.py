@@ -45,6 +45,8 @@ class Route(enum.Enum):
     """Says which thread is in the client's foreground."""
     INBOX = "inbox"
     """Asks what needs a person, for the threads, or what was used."""
+    DIGEST = "digest"
+    """Asks what happened on a thread, out of the journal."""
     QUEUE = "queue"
     """Lists or changes the turns that wait until their thread is idle."""
     ANSWER = "answer"
@@ -216,6 +218,7 @@ REQUESTS: dict[str, RequestRule] = {
     "mux/focus": RequestRule(Route.FOCUS),
     "mux/inbox": RequestRule(Route.INBOX),
     "mux/usage": RequestRule(Route.INBOX),
+    "mux/thread/digest": RequestRule(Route.DIGEST),
     "mux/restart": RequestRule(Route.RESTART),
     "mux/replay": RequestRule(Route.REPLAY, reads=True),
     "mux/presence/read": RequestRule(Route.PRESENCE),

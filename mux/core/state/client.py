@@ -24,6 +24,10 @@ EXTENSION = "appmux"
 """The key in ``capabilities.extensions`` by which a client declares that it knows the broker."""
 
 
+DECIDED = "mux/approvals/decided"
+"""A notification that is journaled, though only clients that know the broker get it."""
+
+
 class ClientState(enum.Enum):
     """The stages of a client's handshake."""
 
@@ -65,6 +69,15 @@ class Capabilities(msgspec.Struct, frozen=True):
 
 
 NO_CAPABILITIES = Capabilities()
+
+_WITHHELD: dict[tuple[bool, bool], frozenset[str]] = {
+    (experimental, extension): (frozenset() if experimental else WITHHELD)
+    | (frozenset() if extension else {DECIDED})
+    for experimental in (False, True)
+    for extension in (False, True)
+}
+"""The notifications that a client doesn't get, by whether it declared ``experimentalApi`` and
+whether it knows the broker. One set for all that are alike: with thousands attached it counts."""
 
 
 class InitializeParams(msgspec.Struct):
@@ -166,18 +179,15 @@ class Client(msgspec.Struct, eq=False):
         """Become READY with what the client declared."""
         self.state = ClientState.READY
         self.info = params.clientInfo
-        capabilities = params.capabilities
-        if capabilities is None:
-            self.opted_out = WITHHELD  # one set for all of them
-            return
-        if not capabilities.experimentalApi:
-            self.opted_out = WITHHELD
-        if named := capabilities.optOutNotificationMethods:
-            self.opted_out |= set(filter(text_limits.is_short, named))  # others name nothing
+        capabilities = params.capabilities or NO_CAPABILITIES
         declared = (capabilities.extensions or {}).get(EXTENSION)
         self.wants_seq = declared is not None
         self.knows_extension = declared is not None and not _is_relay(declared)
-        self.capabilities = capabilities.without_texts()
+        self.opted_out = _WITHHELD[capabilities.experimentalApi, self.knows_extension]
+        if named := capabilities.optOutNotificationMethods:
+            self.opted_out |= set(filter(text_limits.is_short, named))  # others name nothing
+        if capabilities is not NO_CAPABILITIES:
+            self.capabilities = capabilities.without_texts()
 
     def hears(self, method: str) -> bool:
         """Return whether the client gets this notification.

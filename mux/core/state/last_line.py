@@ -48,10 +48,10 @@ def _of_item(item: RunningItem) -> Line | None:
                 text = tail(part.text)
                 if text:
                     return Line(text, _OF_STREAM[part.method])
-    return of_final(item.completed or _item_in(item.started))
+    return final_line(item.completed or _item_in(item.started))
 
 
-def of_final(item: bytes) -> Line | None:
+def final_line(item: bytes) -> Line | None:
     """Return the line of an item as it stands in ``item/completed``, or in ``item/started``."""
     try:
         read = _decoder.decode(item)

@@ -24,9 +24,11 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator
+from typing import Literal
 
 import attrs
 
+from mux.core.extension.approvals import Decider
 from mux.core.policy.approval_policy import Ballot, Policy
 from mux.core.policy.principal import ClientId
 from mux.core.protocol.methods import ServerRequestRule
@@ -39,6 +41,15 @@ LONGEST_ID = 19
 
 REMEMBERED_RESOLVED = 1024
 """Upstream ids remembered after their end, to recognise a repetition that was under way."""
+
+
+@attrs.frozen
+class Outcome:
+    """What became of a request that people are asked."""
+
+    decision: str = "withdrawn"
+    how: Literal["client", "notice", "votes", "abstained", "withdrawn"] = "withdrawn"
+    by: Decider | None = None
 
 
 @attrs.define(eq=False, repr=False)
@@ -71,6 +82,8 @@ class ServerRequest:
     answered: bool = False
     answered_by: ClientId | None = None
     by_notice: str = ""
+    outcome: Outcome = attrs.field(factory=Outcome)
+    """What became of it, as clients are told."""
     present: ClientId | None = None
     """For a request that is offered to one client after another: the client that has it now."""
     next_ones: list[ClientId] = attrs.field(factory=list)

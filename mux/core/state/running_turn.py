@@ -225,6 +225,11 @@ class RunningTurn:
             if item.completed is not None and item.turn not in (self.turn, self.also)
         }
 
+    def homes(self) -> set[str]:
+        """Return the turns of the items that ``outlived`` has."""
+        outlived = self.outlived()
+        return {item.turn for id, item in self.items.items() if id in outlived}
+
     def _completed_items(self) -> dict[str, bytes]:
         mine = [item for item in self.items.values() if item.turn in (self.turn, self.also)]
         completed = [item.completed for item in mine if item.completed is not None]
@@ -253,7 +258,7 @@ def up_to_date(result: bytes, running: RunningTurn, status: bytes | None, *, tur
             complete = turns and holder == "thread"
             inner[key] = _with_known(inner[key], running, complete=complete)
             is_thread = "status" in inner  # a page of turns has none
-            if status is not None and is_thread and _type(inner["status"]) != _type(status):
+            if status is not None and is_thread and type_of(inner["status"]) != type_of(status):
                 inner["status"] = status
             fields[holder] = jsonrpc.write(inner)
     return jsonrpc.write(fields)
@@ -263,22 +268,38 @@ def _with_known(turns: bytes, running: RunningTurn, *, complete: bool) -> bytes:
     each = _objects(turns)
     missing, outlived = running.known(), running.outlived()
     for turn in each:
-        if outlived and "items" in turn:
-            items = _objects(turn["items"])
-            texts = [outlived.get(_id(item)) or jsonrpc.write(item) for item in items]
-            turn["items"] = b"[" + b",".join(texts) + b"]"
-        newer = missing.pop(_id(turn), None)
-        if newer is not None and turn.get("itemsView") == b'"full"':
-            turn.update(newer)
-        elif newer is not None:  # the asker wanted turns without their items
-            turn.update({name: newer[name] for name in newer.keys() - {"items", "itemsView"}})
-        elif turn.get("status") == b'"inProgress"' and running.turn not in (None, _id(turn)):
-            # This turn ended with its app-server. While another turn runs, the next app-server
-            # doesn't say so.
-            turn["status"] = b'"interrupted"'
+        bring_up_to_date(turn, running, missing, outlived)
     if complete:
         each += missing.values()
     return b"[" + b",".join(jsonrpc.write(turn) for turn in each) + b"]"
+
+
+def bring_up_to_date(
+    turn: dict[str, bytes],
+    running: RunningTurn,
+    missing: dict[str, dict[str, bytes]],
+    outlived: dict[str, bytes],
+) -> set[str]:
+    """Update the fields of one turn of a snapshot by what is ``known`` and what ``outlived``.
+
+    The turn is taken out of ``missing``, the known ones. Returns the items that were replaced.
+    """
+    replaced: set[str] = set()
+    if outlived and "items" in turn:
+        items = _objects(turn["items"])
+        replaced = outlived.keys() & {_id(item) for item in items}
+        texts = [outlived.get(_id(item)) or jsonrpc.write(item) for item in items]
+        turn["items"] = b"[" + b",".join(texts) + b"]"
+    newer = missing.pop(_id(turn), None)
+    if newer is not None and turn.get("itemsView") == b'"full"':
+        turn.update(newer)
+    elif newer is not None:  # the asker wanted turns without their items
+        turn.update({name: newer[name] for name in newer.keys() - {"items", "itemsView"}})
+    elif turn.get("status") == b'"inProgress"' and running.turn not in (None, _id(turn)):
+        # This turn ended with its app-server. While another turn runs, the next app-server
+        # doesn't say so.
+        turn["status"] = b'"interrupted"'
+    return replaced
 
 
 def _objects(array: bytes) -> list[dict[str, bytes]]:
@@ -292,7 +313,8 @@ def _id(fields: dict[str, bytes]) -> str:
     return jsonrpc.read_text(fields.get("id")) or ""
 
 
-def _type(status: bytes | None) -> bytes | None:
+def type_of(status: bytes | None) -> bytes | None:
+    """Return the type in a thread's status, as JSON text."""
     return (jsonrpc.read_fields(status or b"{}") or {}).get("type")
 
 

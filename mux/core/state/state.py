@@ -32,6 +32,7 @@ from mux.core.policy.principal import ClientId
 from mux.core.protocol import jsonrpc
 from mux.core.protocol.experimental import Gate
 from mux.core.protocol.journal_entry import Entry, with_cursor, with_seq
+from mux.core.protocol.rope import Rope
 from mux.core.state.app_server import AppServer, Introduction
 from mux.core.state.backlog import NOT_NUMBERED, Backlog
 from mux.core.state.client import Client
@@ -132,7 +133,7 @@ class State:
             if backlog.pinned_bytes - backlog.answer_bytes > self.limits.pinned_bytes:
                 self._cut(client)
 
-    def answer(self, client: ClientId, message: bytes, method: str) -> None:
+    def answer(self, client: ClientId, message: bytes | Rope, method: str) -> None:
         """Send a client the answer to its request.
 
         A large answer slows the client down, but never cuts it off.
@@ -144,7 +145,8 @@ class State:
                 self.scheduler.laden.add(client)
                 self.out.append(TellWhenDrained(client))
         else:
-            backlog.pin(self.journal.head, method, message, answer=True)
+            text = message.whole() if isinstance(message, Rope) else message
+            backlog.pin(self.journal.head, method, text, answer=True)
             self.scheduler.laden.add(client)
             self._bound(client, backlog)
 
@@ -278,7 +280,11 @@ class State:
         for at in reversed(range(len(self.out))):
             last = self.out[at]
             if isinstance(last, Publish) and last.recipients == (client.id,):
-                marked = with_cursor(last.message, self.journal.head)
+                marked: bytes | Rope
+                if isinstance(last.message, Rope):
+                    marked = last.message.edited([(0, 1, [with_cursor(b"{", self.journal.head)])])
+                else:
+                    marked = with_cursor(last.message, self.journal.head)
                 self.out[at] = Publish(marked, last.recipients, last.method, last.entry)
                 return
 

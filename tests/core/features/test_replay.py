@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from mux.core.state.client import DECIDED
 from tests.core.paced import AWARE, EPOCH, PacedStory
 from tests.core.stories import (
     APPROVAL,
@@ -277,7 +278,7 @@ def test_with_a_thread_it_follows_the_sub_agents_that_it_has_had_since(
     assert answer(back)["threads"] == ["child", "t"]
     assert back.heard_methods()[1:] == ["item/completed", "turn/started", APPROVAL]
     story.resolves(0, "child")
-    assert back.heard_methods() == [RESOLVED]
+    assert back.heard_methods() == [DECIDED, RESOLVED]
 
 
 def test_its_connection_before_need_not_be_known_to_be_gone() -> None:
@@ -479,7 +480,7 @@ def test_an_approval_pending_at_its_return_is_told_once_and_can_be_answered() ->
     back.answers(offered["id"], {"decision": "accept"})
     assert story.only()["result"] == {"decision": "accept"}
     story.resolves(0)
-    assert numbers(back.heard(RESOLVED)) == [2]
+    assert numbers(back.heard(RESOLVED)) == [3]
 
 
 def test_one_that_was_over_before_its_return_is_told_with_its_end() -> None:
@@ -491,7 +492,7 @@ def test_one_that_was_over_before_its_return_is_told_with_its_end() -> None:
     story.resolves(0)
     back = story.returns("phone", 0, "t")
     story.settles()
-    assert [each.get("method") for each in back.heard()] == [None, APPROVAL, RESOLVED]
+    assert [each.get("method") for each in back.heard()] == [None, APPROVAL, DECIDED, RESOLVED]
 
 
 def test_one_it_has_from_before_is_not_told_again_and_can_be_answered() -> None:
