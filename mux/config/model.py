@@ -28,6 +28,7 @@ TIMING = Timing()
 ENV_PREFIX = "APPMUX_"
 
 AuthMode = Literal["capability-token", "signed-bearer-token", "device-token"]
+Compression = Literal["remote", "always", "never"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 LogFormat = Literal["auto", "console", "json"]
 ContentLevel = Literal["opaque", "title", "full"]
@@ -271,6 +272,10 @@ class Config:
     host: str | None = _because(
         "how pages and notices call this machine; unset: the name that it has itself", None
     )
+    compression: Compression = _because(
+        "who gets messages compressed that offers it; on this machine bytes cost less than work",
+        "remote",
+    )
     auth: Auth = attrs.field(factory=Auth)
     tls: Tls = attrs.field(factory=Tls)
     limits: Limits = attrs.field(factory=Limits)
@@ -314,13 +319,13 @@ class Leaf:
 @cache
 def leaves() -> Mapping[str, Leaf]:
     """Return every setting by its dotted key."""
-    found = {}
+    settings = {}
     for prefix, cls in tables().items():
         for field in attrs.fields(cls):
             if not attrs.has(field.type):
                 key = prefix + field.name
-                found[key] = Leaf(key, field.type, bool(field.metadata.get("command")))
-    return found
+                settings[key] = Leaf(key, field.type, bool(field.metadata.get("command")))
+    return settings
 
 
 @cache

@@ -144,6 +144,10 @@ class Sockets:
         for asked, descriptor in self.supervision.listeners if self.supervision else ():
             self._left.setdefault(asked, []).append(descriptor)
 
+    def has(self, address: Address) -> bool:
+        """Return whether an earlier broker had a listener for this address."""
+        return bool(self._left.get(str(address)))
+
     def reopened(self, address: Address, certificate: Certificate | None) -> Listener | None:
         """Return the listener that an earlier broker had for this address; None if it had none."""
         found = self._left.get(str(address))

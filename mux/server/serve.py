@@ -75,7 +75,7 @@ async def serve(
     listener.configure_inherited(opened, addresses, certificate)
     authenticator = open_auth(config.auth)  # wrong settings are reported before anything is claimed
     state = state_dir.claim(config.state_dir)
-    there = {each.url.partition("://")[2] for each in opened}
+    inherited = {each.url.partition("://")[2] for each in opened}
     try:
         book = open_registry(config.state_dir, time.time)
         authenticator.device = book.by_token
@@ -90,11 +90,11 @@ async def serve(
         audit = Audit.open(
             config.state_dir, max_bytes=config.audit.max_bytes, max_age=config.audit.max_age
         )
-        wanted = [address for address in addresses if str(address) not in there]
-        if take_over is not None:
-            await _try(wanted, certificate)
+        missing = [address for address in addresses if str(address) not in inherited]
         held = handover.Sockets(supervision)
-        for address in wanted:
+        if take_over is not None:
+            await _try([each for each in missing if not held.has(each)], certificate)
+        for address in missing:
             found = held.reopened(address, certificate)
             opened.append(found or await _open(address, certificate, take_over))
             held.hold(address, opened[-1])
@@ -141,15 +141,15 @@ async def _open(
     if not _is_control(address):
         return await listener.open_listener(address, certificate)
     path = Path(str(address))
-    found = socket_owner(path)
-    if found is None:
+    owner = socket_owner(path)
+    if owner is None:
         return await listener.open_listener(address)
 
     from mux.host import take_over as takeover  # noqa: PLC0415 (with a WebSocket client, which is seldom needed)
 
     if take_over is None:
-        raise await takeover.refusal(path, found)
-    lock = await takeover.vacate(path, take_over, lambda said: log.warning(f"taking over: {said}"))
+        raise await takeover.refusal(path, owner)
+    lock = await takeover.vacate(path, take_over, lambda text: log.warning(f"taking over: {text}"))
     try:
         return await listener.open_listener(address, startup_held=True)
     finally:
@@ -217,6 +217,7 @@ def _assemble(
         audit.record,
         changed=notices.delivery.report_recipients,
         revoked=notices.delivery.revoked,
+        origins=config.web.origins,
     )
     reads, throttle = JournalReads(store, dispatcher), LoginThrottle()
     requests = OutsideRequests(

@@ -29,6 +29,7 @@ COMMAND: Final = "echo 'größer → 日本' > prüfung.txt"
 TABLE: Final[dict[str, tuple[tuple[str, ...], ...]]] = {
     "": (("--help",), ("--version",)),
     "status": ((), ("--all",)),
+    "threads": ((),),
     "approvals": ((), ("--json",)),
     "audit": ((), ("--verify",)),
     "notices": (("--why",),),
@@ -51,6 +52,8 @@ NOT_TRIED: Final = {
     "pair": "waits for a device; what it prints goes the way of `service print`",
     "invite": "the same",
     "setup": "the same; it won't begin where a broker runs",
+    "watch": "goes on until the turn ends; written as by `approve`",
+    "say": "the same",
     "decline": "`approve` with another word",
     "devices revoke": "as `devices rename`",
     "restart": "waits; one line, written as by `approve`",
