@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from typing import Final, NoReturn
 
 from mux.posix.standard_streams import ALL
@@ -39,10 +39,7 @@ def fork_broker(channel: int, sockets: int, hangup_ignored: bool) -> int:
     pid = os.fork()
     if pid == 0:
         _become_broker(hangup_ignored)
-        if sockets:
-            os.environ["LISTEN_PID"] = str(os.getpid())
-        else:
-            os.environ.pop("LISTEN_PID", None)  # it might be the broker's by chance
+        _address_to_broker(os.environ, sockets)
         os.environ[VARIABLE] = str(channel)
     return pid
 
@@ -58,10 +55,7 @@ def start_broker(
         _become_broker(hangup_ignored)
         os.set_inheritable(channel, True)
         own = dict(environ)
-        if sockets:
-            own["LISTEN_PID"] = str(os.getpid())
-        else:
-            own.pop("LISTEN_PID", None)
+        _address_to_broker(own, sockets)
         for descriptor in range(INHERITED, INHERITED + sockets):
             os.set_inheritable(descriptor, True)
         _restore_signals()
@@ -69,6 +63,16 @@ def start_broker(
     except BaseException as failure:  # noqa: BLE001 (the fork must not go on as a supervisor)
         os.write(ALL[-1], f"Error: the broker can't be started: {failure}\n".encode())
     os._exit(CANNOT_START)
+
+
+def _address_to_broker(environ: MutableMapping[str, str], sockets: int) -> None:
+    """Address to the broker what a service manager has addressed to the supervisor alone."""
+    if sockets:
+        environ["LISTEN_PID"] = str(os.getpid())
+    else:
+        environ.pop("LISTEN_PID", None)  # it might be the broker's by chance
+    if environ.get("WATCHDOG_PID") == str(os.getppid()):
+        environ["WATCHDOG_PID"] = str(os.getpid())
 
 
 def _become_broker(hangup_ignored: bool) -> None:

@@ -47,6 +47,10 @@ TERMINATE_DEADLINE: Final = 2.0
 
 STDERR_BYTES: Final = 64 * 1024
 
+ALIVE: Final = "WATCHDOG=1"
+WATCHDOG_SHARE: Final = 0.75
+"""Of systemd's deadline for a sign of life, after which a broker that gives none is killed."""
+
 NEVER: Final = float("inf")
 
 PASSED_ON: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -88,6 +92,8 @@ class Broker:
         self.ends = False
         """True if it has said that the supervisor is to end with it."""
         self.renews = False
+        self.alive_at = NEVER
+        """When it last said that its event loop comes round; it says so only where systemd asks."""
         self.deaf = False
         """True once the channel is closed: its end is near."""
 
@@ -117,6 +123,7 @@ class Supervisor:
         self.hangup_ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
         self.environ = dict(os.environ)
         self.sockets = self._sockets()
+        self.watchdog = self._watchdog()
         self.listeners: list[tuple[str, int]] = []
         """Listening sockets of the broker's own, by the URL that was asked for."""
         self.signals, wakes = os.pipe()
@@ -136,6 +143,12 @@ class Supervisor:
             except OSError:
                 return 0  # the broker says what is wrong with them
         return sockets
+
+    def _watchdog(self) -> float:
+        """Return systemd's deadline for a sign of life, in seconds; infinite without one."""
+        microseconds = self.environ.get("WATCHDOG_USEC", "")
+        for_us = self.environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
+        return int(microseconds) / 1e6 if microseconds.isdigit() and for_us else NEVER
 
     # ── brokers ───────────────────────────────────────────────────────────────────────────────
 
@@ -309,7 +322,8 @@ class Supervisor:
         self._on_time()
 
     def _milliseconds(self) -> int | None:
-        moments = [self.next_broker, self._orphaned_at(), *(at for at, _ in self.end_steps[:1])]
+        moments = [self.next_broker, self._orphaned_at(), self._hangs_at()]
+        moments += [at for at, _ in self.end_steps[:1]]
         soonest = min(moments)
         if soonest == NEVER:
             return None
@@ -318,6 +332,12 @@ class Supervisor:
     def _orphaned_at(self) -> float:
         waits = self.app is not None and not self.end_steps
         return self.orphan_since + self.orphan_wait if waits else NEVER
+
+    def _hangs_at(self) -> float:
+        """Return when a broker that says nothing more is given up, before systemd ends us all."""
+        if self.broker is None or self.stopping:
+            return NEVER
+        return self.broker.alive_at + self.watchdog * WATCHDOG_SHARE
 
     def _signalled(self, number: int) -> None:
         if number == signal.SIGCHLD:
@@ -368,6 +388,8 @@ class Supervisor:
             case "end":
                 broker.ends = True
             case "notify":
+                if message["state"] == ALIVE:
+                    broker.alive_at = time.monotonic()
                 notify(self.environ, message["state"])
             case _:
                 pass
@@ -417,6 +439,11 @@ class Supervisor:
             self._end_app_server()
             if self.broker is None:
                 self._stop(1)
+        if self.broker is not None and self._hangs_at() <= now:
+            say(f"appmux: the broker (pid {self.broker.pid}) hangs: killing it\n")
+            notify(self.environ, ALIVE)  # systemd needn't: the next one begins
+            self.broker.alive_at = NEVER
+            os.kill(self.broker.pid, signal.SIGKILL)
         while self.end_steps and self.end_steps[0][0] <= now and self.app is not None:
             _at, number = self.end_steps.pop(0)
             os.kill(self.app.pid, number)

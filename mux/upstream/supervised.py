@@ -85,7 +85,6 @@ class Supervision:
         number = environ.pop(VARIABLE, "")
         if not number:
             return None
-        environ.pop("WATCHDOG_PID", None)  # the supervisor passes on what the broker says
         try:
             connection = socket.socket(fileno=int(number))
             connection.set_inheritable(False)
