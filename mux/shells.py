@@ -23,6 +23,7 @@ from mux.core.commands import (
     Notify,
     ReadJournal,
     Record,
+    RenewBroker,
     Resolve,
     SaveState,
     StartUpstream,
@@ -87,6 +88,8 @@ class Shells(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     ``AppmuxError`` with what is wrong."""
     status: Callable[[], dict[str, Any]]
     """Returns what only the server adds to a report (pid, listeners)."""
+    renew: Callable[[], None]
+    """Ends the broker, for the next one."""
     give_up: Callable[[str], None]
     """Ends the broker, with a reason."""
 
@@ -105,6 +108,8 @@ class Shells(msgspec.Struct, frozen=True, kw_only=True, eq=False):
                 self.resolve(command)
             case Notify() | Withdraw() | LogNoticeDecision() | NoticeAnswerJudged():
                 self._perform_on_notices(command)
+            case RenewBroker():
+                self.renew()
             case GiveUp(reason):
                 self.give_up(reason)
             case _:

@@ -176,6 +176,10 @@ class StopUpstream(Command, frozen=True):
     """Let the app-server end in order: close its stdin."""
 
 
+class RenewBroker(Command, frozen=True):
+    """End this broker, and have the next one go on with the app-server."""
+
+
 class LoadExperimentalSchema(Command, frozen=True):
     """Find out what is experimental in the installed binary. See ``ExperimentalSchemaLoaded``."""
 

@@ -114,6 +114,11 @@ class Listener:
             )
         self.url, self.certificate = f"wss://{address}", certificate
 
+    def leave(self) -> None:
+        """Leave a unix path to the next broker, which goes on with this socket."""
+        if self._claim is not None:
+            self._claim.leave()
+
     async def aclose(self) -> None:
         """Stop listening; remove the unix path if it is still this listener's. Idempotent."""
         if self._claim is not None:

@@ -300,6 +300,10 @@ class Claim:
     and inode, which tell that it is still ours."""
     _lock: _Lock
 
+    def leave(self) -> None:
+        """Leave the path as it is to whoever goes on with the socket. Idempotent."""
+        self._lock.release()
+
     def release(self) -> None:
         """Remove the path, if it still leads to this socket, and the lock. Idempotent.
 

@@ -68,6 +68,7 @@ from mux.storage.audit_log import Audit
 from mux.storage.journal import Store
 from mux.upstream.process import Upstream
 from mux.upstream.schema import CodexSchema
+from mux.upstream.supervised import Supervision
 
 if TYPE_CHECKING:
     from mux.server.metrics import Metrics
@@ -77,6 +78,11 @@ log = structlog.get_logger()
 
 
 CLOSE_GOING_AWAY = 1001
+CLOSE_SERVICE_RESTART = 1012
+
+RENEW_DRAIN = 2.0
+"""Seconds in which clients take what they are owed before the broker is restarted. What one doesn't
+take it finds in the journal when it comes back."""
 
 RELOAD_SECONDS = 10.0
 """Deadline for reading secrets and certificate again; from a disk it takes a millisecond."""
@@ -135,6 +141,7 @@ class RunningServer:
     _served: trio.Event = attrs.field(factory=trio.Event)
     _signal: signal.Signals | None = None
     _given_up: str | None = None
+    _renewing: bool = False
 
     def __attrs_post_init__(self) -> None:
         self._challenger = Challenger(self.access.sessions, self.throttle)
@@ -162,9 +169,18 @@ class RunningServer:
                 hearing.start_soon(supervision.run)
                 await self._run()
                 hearing.cancel_scope.cancel()
-            supervision.tell(say="end")
+            self._hand_over(supervision)
         if self._given_up is not None:
             raise self._app_server_ended(self._given_up)
+
+    def _hand_over(self, supervision: Supervision) -> None:
+        """Say whether another broker is to come, and leave it what it needs, or nothing."""
+        durable = self.upstream.durable
+        if durable is not None and self._renewing:
+            durable.close()
+        elif durable is not None:
+            durable.remove()
+        supervision.tell(say="renew" if self._renewing else "end")
 
     async def _run(self) -> None:
         with trio.open_signal_receiver(*_SIGNALS) as signals:
@@ -221,11 +237,19 @@ class RunningServer:
                 self.reads.refresh_extent()
                 self._announce()
                 await self._stop.wait()
+                if self._renewing:
+                    for each in self.listeners:
+                        each.leave()
                 # The order of the end matters: no new clients; then those attached get 1001 and
                 # what they are owed; the app-server, whose output that is, ends last.
                 accepting.cancel_scope.cancel()
-            self.dispatcher.close_all(CLOSE_GOING_AWAY, "appmux is shutting down")
-            with trio.move_on_after(self.config.limits.drain):
+            if self._renewing:
+                await self.upstream.leave()
+                self.dispatcher.freeze()
+                self.dispatcher.close_all(CLOSE_SERVICE_RESTART, "appmux restarts; come back")
+            else:
+                self.dispatcher.close_all(CLOSE_GOING_AWAY, "appmux is shutting down")
+            with trio.move_on_after(RENEW_DRAIN if self._renewing else self.config.limits.drain):
                 while self._serving:  # until each client has taken its outbox and close frame
                     self._served = trio.Event()
                     await self._served.wait()
@@ -258,6 +282,12 @@ class RunningServer:
         finally:
             self._serving -= 1
             self._served.set()
+
+    def renew(self) -> None:
+        """Stop the broker, for the next one to go on with the app-server."""
+        log.info("restarting the broker; the app-server runs on", clients=self.dispatcher.attached)
+        self._renewing = True
+        self._stop.set()
 
     def give_up(self, reason: str) -> None:
         """Stop the broker: the app-server never came up, so nothing can be served."""

@@ -252,6 +252,7 @@ def _assemble(
         load_experimental_schema=schema.learn,
         answer=requests.answer,
         status=requests.status,
+        renew=server.renew,
         give_up=server.give_up,
     ))  # fmt: skip
     return server

@@ -55,6 +55,11 @@ TERMINATE_DEADLINE = 2.0
 LAST_LINES_DEADLINE = 1.0
 """Seconds from the exit until the last lines are read; the pipe holds 1 MiB at most."""
 
+LEAVING_DEADLINE = 1.0
+"""Seconds to write what is owed before the process is left to the next broker."""
+
+LOOK_SECONDS = 0.01
+
 Process = trio.Process | SupervisedProcess
 """A running app-server: a child of our own, or the supervisor's."""
 
@@ -103,6 +108,10 @@ class Upstream:
     _process: Process | None = None
     _killed_because: str | None = None
     _stopping: trio.Event = attrs.field(factory=trio.Event)
+    _leaving: bool = False
+    """True once the process is to be left to the next broker."""
+    _left: trio.Event = attrs.field(factory=trio.Event)
+    _reading: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     _wait: float = 0.0
     """Seconds from the core's latest ``start`` to the next process."""
     _wanted: trio.Event = attrs.field(factory=trio.Event)
@@ -130,6 +139,13 @@ class Upstream:
         if self._process is not None:
             self._process.kill()
 
+    async def leave(self) -> None:
+        """Leave the process to the next broker: read no more, and write what is owed."""
+        self._leaving = True
+        self._reading.cancel()
+        if self._process is not None:
+            await self._left.wait()
+
     # ── lives ─────────────────────────────────────────────────────────────────────────────────
 
     async def run(self) -> None:
@@ -140,6 +156,8 @@ class Upstream:
                 await self._live()
             except OSError as failure:
                 self._killed_because = f"{self.command[0]} can't be started: {failure.strerror}"
+            if self._leaving:
+                return
             self._wanted = trio.Event()
             self.dispatcher.handle(UpstreamExited(self.why_it_ended(), time.time()))
             await self._until_wanted()
@@ -189,14 +207,25 @@ class Upstream:
                     # Ends the line that may have been written in part, which is dropped.
                     self._outbox.append(b"\n")
                     self.dispatcher.handle(inherited.event)
-                await self._read(process.stdout, inherited)
+                with trio.CancelScope() as self._reading:
+                    await self._read(process.stdout, inherited)
+                with trio.move_on_after(LEAVING_DEADLINE if self._leaving else 0):
+                    await self._until_written()
                 nursery.cancel_scope.cancel()
         finally:
             # Shielded: when the broker is cancelled, the app-server still ends in order.
             with trio.CancelScope(shield=True):
-                await end(process)
-                await self._rest_of_errors(process.stderr, errors)
+                if self._leaving and isinstance(process, SupervisedProcess):
+                    await process.let_go()
+                    self._left.set()
+                else:
+                    await end(process)
+                    await self._rest_of_errors(process.stderr, errors)
             self.pid, self.status, self._process = None, process.returncode, None
+
+    async def _until_written(self) -> None:
+        while self._outbox.owed:  # noqa: ASYNC110 (once in a broker's life)
+            await trio.sleep(LOOK_SECONDS)
 
     async def _start_process(self) -> Process:
         if self.supervision is not None:

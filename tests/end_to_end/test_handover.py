@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -273,6 +274,33 @@ async def test_watches_and_processes_of_a_lost_connection_are_ended() -> None:
         async with client(broker, "after") as after:
             report = await status_shows(after, lambda each: each["clients"])
             assert all(each["id"] > 1 for each in report["clients"]), "no number comes twice"
+
+
+async def test_the_broker_alone_is_restarted() -> None:
+    """As after an upgrade: everybody is told, nobody is refused, and the turn runs on."""
+    model = Scripted()
+    model.on("tell", Say(chunks=("one ", Hold("gate"), "two")))
+    async with brokered(model=model) as broker, client(broker, "before") as before:
+        thread = await shared_thread(broker, before)
+        async with same_app_server(broker, before):
+            await before.start_turn(thread, "tell")
+            await before.wait_method(DELTA, threadId=thread)
+            inode = broker.socket.stat().st_ino
+            done = await trio.run_process(
+                [sys.executable, "-m", "mux", "restart", "--broker"],
+                env=broker.home.environ(),
+                capture_stdout=True,
+            )
+            assert b"codex has run on" in done.stdout
+            await before.wait_gone()
+            assert before.link.connection.closed.code == 1012  # type: ignore[attr-defined]
+            assert broker.socket.stat().st_ino == inode
+            async with client(broker, "after") as after:
+                await join(after, thread)
+                model.release("gate")
+                await after.wait_method(TURN_COMPLETED, threadId=thread)
+                assert text_of(after, thread) == ["one two"]
+        assert "ended unexpectedly" not in broker.shown()
 
 
 def _children(pid: int, name: str) -> list[int]:

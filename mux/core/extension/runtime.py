@@ -76,9 +76,13 @@ class Lost(msgspec.Struct):
 
 
 class RestartParams(msgspec.Struct):
-    """``now``: don't wait until nothing runs."""
+    """``now``: don't wait until nothing runs. ``broker``: restart the broker, not the app-server.
+
+    With ``broker`` there is no answer: all connections are closed with the code 1012.
+    """
 
     now: bool = False
+    broker: bool = False
 
 
 class Restarted(msgspec.Struct):
