@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+import pytest
 import trio
 
 from mux.demo.scripted_model import CallTool, Hold, Run, Say, Scripted
 from tests.end_to_end.brokered import brokered, client
+from tests.end_to_end.doors import door
 from tests.end_to_end.native import Native
 from tests.end_to_end.peer import Json, Peer
 from tests.end_to_end.scenes import (
@@ -32,6 +34,7 @@ from tests.end_to_end.scenes import (
     shared_thread,
     status_shows,
 )
+from tests.end_to_end.tui import QUIET, tmux_is_missing, tui
 
 AWARE: Json = {"extensions": {"appmux": {"version": 1}}}
 LISTENING = "listening on: ws://"
@@ -367,3 +370,44 @@ async def test_fresh_and_ephemeral_threads_are_there_for_who_comes_back() -> Non
                 await after.respond(again["id"], ACCEPT)
                 done = await after.wait_method(TURN_COMPLETED, threadId=passing)
                 assert done["params"]["turn"]["status"] == "completed"
+
+
+async def test_a_client_of_the_stdio_bridge_notices_nothing_but_what_was_in_flight() -> None:
+    """It isn't told to reconnect: the bridge does, and its turn and its approval go on."""
+    model = Scripted()
+    model.on("do it", (Run("echo done", escalated=True),), Say("I did."))
+    async with brokered(model=model) as broker, door(broker) as there:
+        thread = await shared_thread(broker, there.peer)
+        async with client(broker, "looks") as looks, same_app_server(broker, looks):
+            await there.peer.start_turn(thread, "do it")
+            asked = await there.peer.wait_method(APPROVAL, threadId=thread)
+            since = len(there.peer.inbox)
+            await next_broker(broker)
+            await there.peer.request("thread/loaded/list")
+            assert there.peer.heard(TURN_COMPLETED, since=since) == []
+            assert there.peer.heard(RESOLVED, since=since) == []
+            await there.peer.respond(asked["id"], ACCEPT)
+            done = await there.peer.wait_method(TURN_COMPLETED, since=since, threadId=thread)
+            assert done["params"]["turn"]["status"] == "completed"
+            assert text_of(there.peer, thread, since) == ["I did."]
+
+
+@pytest.mark.skipif(tmux_is_missing(), reason="there is no tmux")
+async def test_the_real_tui_shows_the_turn_going_on() -> None:
+    model = Scripted()
+    model.on("think", Say(chunks=("The first half, ", Hold("half"), "and the second.")))
+    async with brokered(model=model, config=QUIET) as broker, client(broker, "phone") as phone:
+        thread = await shared_thread(broker, phone)
+        async with same_app_server(broker, phone):
+            way = ("resume", thread, "--remote", broker.url)
+            async with tui(broker.home, *way) as screen:
+                await screen.see("You said: hello")
+                await screen.say("think")
+                await model.reached("half")
+                await next_broker(broker)
+                await screen.gone("Reconnecting")
+                model.release("half")
+                await screen.see("The first half, and the second.")
+                await screen.gone("Working")
+                await screen.say("again")
+                await screen.see("You said: again")
