@@ -240,6 +240,8 @@ class RunningServer:
                 if self._renewing:
                     for each in self.listeners:
                         each.leave()
+                elif self.upstream.supervision is not None:
+                    self.upstream.supervision.hold(())  # or connections would wait in vain
                 # The order of the end matters: no new clients; then those attached get 1001 and
                 # what they are owed; the app-server, whose output that is, ends last.
                 accepting.cancel_scope.cancel()

@@ -69,11 +69,12 @@ class Supervision:
     gone: Callable[[], None] = attrs.field(default=lambda: None)
     """Called when the supervisor is gone: the broker is to end at once."""
     _process: SupervisedProcess | None = None
-    _answers: trio.MemorySendChannel[tuple[Message, list[int]]] = attrs.field(init=False)
-    _answered: trio.MemoryReceiveChannel[tuple[Message, list[int]]] = attrs.field(init=False)
+    _answers: trio.MemorySendChannel[SupervisedProcess | int] = attrs.field(init=False)
+    """The process that was asked for, or the error's number."""
+    _answered: trio.MemoryReceiveChannel[SupervisedProcess | int] = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._answers, self._answered = trio.open_memory_channel[tuple[Message, list[int]]](8)
+        self._answers, self._answered = trio.open_memory_channel[SupervisedProcess | int](8)
 
     @classmethod
     def open(cls, environ: MutableMapping[str, str]) -> Supervision | None:
@@ -158,8 +159,12 @@ class Supervision:
                 self._hear(message, descriptors)
 
     def _hear(self, message: Message, descriptors: list[int]) -> None:
-        if message["say"] in ("started", "failed"):
-            self._answers.send_nowait((message, descriptors))
+        if message["say"] == "started":
+            # At once: that it has ended may be the next message.
+            self.generation = message["generation"]
+            self._answers.send_nowait(self._runs(message["pid"], descriptors))
+        elif message["say"] == "failed":
+            self._answers.send_nowait(message["errno"] or errno.EINVAL)
         elif message["say"] == "exited":
             process = self._process
             if process is not None and process.pid == message["pid"]:
@@ -170,12 +175,10 @@ class Supervision:
     ) -> SupervisedProcess:
         """Have an app-server started. Raises ``OSError`` if it can't be run."""
         self.tell(say="start", command=[str(word) for word in command], environ=dict(environ))
-        message, descriptors = await self._answered.receive()
-        if message["say"] == "failed":
-            number = message["errno"] or errno.EINVAL
-            raise OSError(number, os.strerror(number), str(command[0]))
-        self.generation = message["generation"]
-        return self._runs(message["pid"], descriptors)
+        answer = await self._answered.receive()
+        if isinstance(answer, int):
+            raise OSError(answer, os.strerror(answer), str(command[0]))
+        return answer
 
     def take(self, left: Running) -> SupervisedProcess:
         """Take the app-server over that a former broker left."""
