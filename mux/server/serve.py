@@ -195,6 +195,7 @@ def _assemble(
         changed=notices.delivery.report_recipients,
         revoked=notices.delivery.revoked,
     )
+    devices.sessions.host = config.host_name
     reads, throttle = JournalReads(store, dispatcher), LoginThrottle()
     requests = OutsideRequests(
         opened, dispatcher, upstream, schema, store, audit, devices, notices, throttle, settings

@@ -99,7 +99,7 @@ class Ntfy:
             "sequence_id": push.collapse,
         }
         if self.url:
-            said["click"] = self.url
+            said["click"] = push.link(f"{self.url.rstrip('/')}/")
             if push.ticket and endpoint.level == "full":
                 said["actions"] = [self._button(push, answer) for answer in push.actions]
         return said
