@@ -124,7 +124,7 @@ class Push:
 
     def document(self) -> dict[str, Any]:
         """Return the JSON object that the device's program gets, from any service."""
-        told = {
+        fields = {
             "v": 1,
             "id": self.id,
             "kind": self.kind,
@@ -132,7 +132,7 @@ class Push:
             "count": self.count,
             "expiresAt": int(self.expires_at),
         }
-        said = {
+        optional = {
             "title": self.title,
             "body": self.body,
             "urgent": self.urgent,
@@ -142,8 +142,8 @@ class Push:
             "host": self.host,
         }
         if self.badge is not None:
-            told["badge"] = self.badge
-        return told | {name: value for name, value in said.items() if value}
+            fields["badge"] = self.badge
+        return fields | {name: value for name, value in optional.items() if value}
 
 
 def encoded(document: object) -> bytes:

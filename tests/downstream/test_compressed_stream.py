@@ -280,6 +280,7 @@ def test_a_compressed_message_in_fragments_with_a_ping_between() -> None:
         (_masked(0xA1, b"x"), 1002),  # another reserved bit
         (_masked(0xC9, b"x"), 1002),  # a compressed ping
     ],
+    ids=range(8),
 )
 def test_what_is_no_compressed_message(whole: bytes, code: int) -> None:
     assert isinstance(DEFLATE, deflate.Deflate)
@@ -298,6 +299,7 @@ def test_what_is_no_compressed_message(whole: bytes, code: int) -> None:
         (_masked(0x82, _zstd(21).compress(b"x", zstd.ZstdCompressor.FLUSH_BLOCK)), 1002),
         (_masked(0x80, b"x"), 1002),
     ],
+    ids=range(5),
 )
 def test_what_is_no_message_of_a_zstd_stream(whole: bytes, code: int) -> None:
     texts, reader = _read(ZSTD_STREAM, whole, [])
