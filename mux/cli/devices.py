@@ -17,7 +17,7 @@ from rich.table import Table
 from mux.cli import broker, screen
 from mux.cli.broker import Json
 from mux.cli.completion import device_names
-from mux.cli.options import Scopes, broker_flags, exits, json_flag, state_dir_of
+from mux.cli.options import Scopes, WholeLines, broker_flags, exits, json_flag, state_dir_of
 from mux.text import visible
 
 NARROW: Final = 5
@@ -27,7 +27,9 @@ _CHANGES = exits("0 done", "1 there is no such device, or no broker answered")
 
 
 @click.group(
-    invoke_without_command=True, epilog=exits("0 the broker answered", "1 no broker answered")
+    cls=WholeLines,
+    invoke_without_command=True,
+    epilog=exits("0 the broker answered", "1 no broker answered"),
 )
 @json_flag
 @broker_flags

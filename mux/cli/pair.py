@@ -5,12 +5,14 @@ The broker takes part by ``mux/pairing/*``; the operator sees a QR code and says
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,7 +23,7 @@ import trio
 from mux import client
 from mux.cli import invitation
 from mux.cli.invitation import PhoneAddress
-from mux.cli.options import SCOPES, Decorated, Scopes, broker_flags, together
+from mux.cli.options import SCOPES, Decorated, Scopes, broker_flags, exits, json_flag, together
 from mux.cli.settings import of_broker
 from mux.client import Client, Json
 from mux.config.model import Config
@@ -85,6 +87,8 @@ class Wish:
     """The time for which the device is let in; None: for ever."""
     host: str | None = None
     yes: bool = False
+    report: Callable[[Json], None] = attrs.field(default=lambda _event: None, eq=False)
+    """Called with each thing that a program wants to know: the ticket, the code, the outcome."""
 
     def params(self) -> Json:
         """Return the params of the request to the broker."""
@@ -130,7 +134,10 @@ def _scope(default: tuple[str, ...]) -> Callable[[Decorated], Decorated]:
     )
 
 
-@click.command()
+_PAIRS = exits("0 a device was let in", "1 none was", "130 Ctrl-C: it was called off")
+
+
+@click.command(epilog=_PAIRS)
 @_of_a_device
 @_scope(USUAL)
 @_expires("never")
@@ -139,6 +146,7 @@ def _scope(default: tuple[str, ...]) -> Callable[[Decorated], Decorated]:
     is_flag=True,
     help="For the NovaScale app: a token in the QR code itself (default: all scopes).",
 )
+@json_flag
 @broker_flags
 def pair(novascale: bool, scopes: tuple[tuple[str, ...], ...], **given: Any) -> None:
     """Let a device in: it scans a QR code, and both show the same short code.
@@ -150,10 +158,11 @@ def pair(novascale: bool, scopes: tuple[tuple[str, ...], ...], **given: Any) -> 
     _run("novascale" if novascale else "paired", Scopes.flat(scopes) or usual, **given)
 
 
-@click.command()
+@click.command(epilog=_PAIRS)
 @_of_a_device
 @_scope(("observe",))
 @_expires("2h")
+@json_flag
 @broker_flags
 def invite(scopes: tuple[tuple[str, ...], ...], **given: Any) -> None:
     """Let a colleague's device in, for a while, to watch."""
@@ -168,12 +177,23 @@ def _run(
     expires: float,
     host: str | None,
     yes: bool,
+    as_json: bool,
     config_file: Path | None,
     state_dir: Path | None,
 ) -> None:
     seconds = None if expires == float("inf") else expires
-    wish = Wish(kind, scopes, name, seconds, host, yes)
-    sys.exit(trio.run(run, of_broker(config_file, state_dir), wish))
+    config = of_broker(config_file, state_dir)
+    if not as_json:
+        sys.exit(trio.run(run, config, Wish(kind, scopes, name, seconds, host, yes)))
+    events = sys.stdout
+
+    def report(event: Json) -> None:
+        events.write(json.dumps(event) + "\n")
+        events.flush()
+
+    with redirect_stdout(sys.stderr):  # what a person reads
+        status = trio.run(run, config, Wish(kind, scopes, name, seconds, host, yes, report))
+    sys.exit(status)
 
 
 async def run(config: Config, wish: Wish) -> int:
@@ -238,7 +258,9 @@ async def _place(wish: Wish, urls: list[str]) -> PhoneAddress:
 
 async def _pair(broker: Client, wish: Wish, place: PhoneAddress) -> None:
     begun = await broker.request("mux/pairing/begin", wish.params())
-    _show(invitation.pair_uri(place, begun["ticket"]))
+    uri = invitation.pair_uri(place, begun["ticket"])
+    wish.report({"event": "ticket", "uri": uri, "expiresInSeconds": begun["expiresInSeconds"]})
+    _show(uri)
     minutes = begun["expiresInSeconds"] / 60
     click.echo(f"Scan it, or open it on the device, within {minutes:.0f} minutes.")
     _tell_terms(wish, place, open_door=begun["openDoor"])
@@ -263,6 +285,7 @@ def _tell_terms(wish: Wish, place: PhoneAddress, *, open_door: bool) -> None:
 
 async def _decide(broker: Client, wish: Wish, asked: Json) -> None:
     name, code, address = (str(asked[key]).translate(CONTROLS) for key in ("name", "code", "from"))
+    wish.report({"event": "asked", "name": name, "code": code, "from": address})
     click.echo(f'\n"{name}" asks to be paired, from {address}. Its code: {code}')
     async with trio.open_nursery() as nursery:
         # A device may give up while the operator still thinks.
@@ -278,6 +301,7 @@ async def _decide(broker: Client, wish: Wish, asked: Json) -> None:
     ended = await _end(broker, asked["id"])
     if ended["outcome"] != "paired":
         raise NotPairedError(_why_not(ended))
+    wish.report({"event": "paired", "name": ended["name"]})
     click.echo(f'paired "{ended["name"]}"; `appmux devices` lists it')
 
 
@@ -322,7 +346,9 @@ def _why_not(ended: Json) -> str:
 
 async def _novascale(broker: Client, wish: Wish, place: PhoneAddress) -> None:
     made = await broker.request("mux/devices/add", wish.params())
-    _show(invitation.novascale_uri(place, socket.gethostname(), made["token"]))
+    uri = invitation.novascale_uri(place, socket.gethostname(), made["token"])
+    wish.report({"event": "paired", "name": made["name"], "uri": uri})
+    _show(uri)
     click.echo(
         "Scan it in the NovaScale app. It holds the token itself: whoever sees it is let in, until"
         f' `appmux devices revoke "{made["name"]}"`.'

@@ -61,6 +61,9 @@ NOT_TRIED: Final = {
     "service install": "changes the host",
     "service uninstall": "changes the host",
     "service start": "changes the host",
+    "service stop": "changes the host",
+    "service restart": "changes the host",
+    "service reload": "changes the host",
     "service logs": "is journalctl, or tail",
 }
 
