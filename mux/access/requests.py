@@ -78,6 +78,8 @@ class DeviceRequests:
     """Called when a device connects, leaves, or gets another name or other scopes."""
     revoked: Callable[[str], None]
     """Called with the id of a device that was revoked."""
+    origins: tuple[str, ...] = ()
+    """Further origins of the page (``web.origins``)."""
     pairing: Pairing = attrs.field(init=False)
     browsers: BrowserPairing = attrs.field(init=False)
     sessions: Sessions = attrs.field(init=False)
@@ -166,7 +168,7 @@ class DeviceRequests:
             raise DeviceRequestError(f"a ticket lasts {TICKET_SECONDS:.0f} s at most")
         ticket, text = self.pairing.begin(client, grant, lasts)
         letters = self.browsers.letters.make(ticket) if wanted.letters else msgspec.UNSET
-        return Begun(ticket.id, text, lasts, self.open_door, letters)
+        return Begun(ticket.id, text, lasts, self.open_door, list(self.origins), letters)
 
     def _make_room_for(self, name: str) -> None:
         """Revoke the device whose place another takes; called when that one has come."""

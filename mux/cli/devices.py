@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime
 import json
 import sys
+import unicodedata
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,12 +19,17 @@ from mux.cli import broker, screen
 from mux.cli.broker import Json
 from mux.cli.completion import device_names
 from mux.cli.options import Scopes, WholeLines, broker_flags, exits, json_flag, state_dir_of
+from mux.errors import AppmuxError
 from mux.text import visible
 
 NARROW: Final = 5
 """Columns of a table that has no room for more."""
 
 _CHANGES = exits("0 done", "1 there is no such device, or no broker answered")
+
+
+class DeviceNameError(AppmuxError):
+    """A device is named that isn't there."""
 
 
 @click.group(
@@ -44,14 +50,42 @@ def devices(
 
 
 @devices.command(epilog=_CHANGES)
-@click.argument("names", nargs=-1, required=True, metavar="NAME…", shell_complete=device_names)
+@click.argument("names", nargs=-1, metavar="NAME…", shell_complete=device_names)
+@click.option("--all", "everybody", is_flag=True, help="All devices.")
+@click.option(
+    "--except",
+    "but",
+    multiple=True,
+    metavar="NAME",
+    shell_complete=device_names,
+    help="But this one, with --all.",
+)
 @json_flag
 @click.pass_obj
-def revoke(state_dir: Path, names: tuple[str, ...], as_json: bool) -> None:
-    """Shut devices out, at once: their connections are closed, their tokens worth nothing."""
-    for name in names:
+def revoke(
+    state_dir: Path, names: tuple[str, ...], everybody: bool, but: tuple[str, ...], as_json: bool
+) -> None:
+    """Shut devices out, at once: their connections are closed, tokens and keys worth nothing."""
+    if everybody == bool(names) or (but and not everybody):
+        raise click.UsageError("name devices, or say --all [--except NAME]")
+    for name in _all_but(state_dir, but) if everybody else names:
         done = ask(state_dir, "mux/devices/revoke", name=name)
         _tell(done, f'revoked "{done["name"]}"; {_closed(done["closed"])}', as_json=as_json)
+
+
+def _all_but(state_dir: Path, but: tuple[str, ...]) -> list[str]:
+    """Return the names of all devices except some. Raises ``DeviceNameError``."""
+    listed = [str(each["name"]) for each in ask(state_dir, "mux/devices/list")["devices"]]
+    known, kept = {_key(name) for name in listed}, {_key(name) for name in but}
+    for name in but:
+        if _key(name) not in known:  # else the one that was to stay would go, too
+            raise DeviceNameError(f"no device is named {name!r}; nothing was revoked")
+    return [name for name in listed if _key(name) not in kept]
+
+
+def _key(name: str) -> str:
+    """Return a name as the device book compares it."""
+    return unicodedata.normalize("NFC", " ".join(name.split())).casefold()
 
 
 @devices.command(epilog=_CHANGES)

@@ -40,6 +40,7 @@ SECTIONS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {
         "config": ("config", "Every setting, and where it comes from."),
     },
     "Phones and other devices": {
+        "open": ("open", "Open the page in this machine's browser."),
         "pair": ("pair", "Let a device in: it scans a QR code."),
         "invite": ("pair", "Let a colleague's device in, for a while, to watch."),
         "devices": ("devices", "List the paired devices, and change what they may do."),

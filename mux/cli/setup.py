@@ -170,6 +170,6 @@ def _offer_to_pair(plan: Plan, *, ask: bool) -> None:
     if not (
         ask and confirmation.is_terminal() and click.confirm("Pair a phone now?", default=True)
     ):
-        click.echo("pair a phone by `appmux pair`")
+        click.echo("pair a phone's app by `appmux pair --app`")
         return
-    sys.exit(trio.run(pair.run, plan.config, pair.Wish("paired", pair.USUAL)))
+    sys.exit(trio.run(pair.run, plan.config, pair.Wish("paired", pair.USUAL, app=True)))

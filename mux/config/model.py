@@ -28,6 +28,7 @@ TIMING = Timing()
 ENV_PREFIX = "APPMUX_"
 
 AuthMode = Literal["capability-token", "signed-bearer-token", "device-token"]
+Compression = Literal["remote", "always", "never"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 LogFormat = Literal["auto", "console", "json"]
 ContentLevel = Literal["opaque", "title", "full"]
@@ -267,6 +268,10 @@ class Config:
     )
     host: str | None = _because(
         "how pages and notices call this machine; unset: the name that it has itself", None
+    )
+    compression: Compression = _because(
+        "who gets messages compressed that offers it; on this machine bytes cost less than work",
+        "remote",
     )
     auth: Auth = attrs.field(factory=Auth)
     tls: Tls = attrs.field(factory=Tls)

@@ -40,15 +40,14 @@ SHORT_TEXT = 32 * 1024
 """Texts up to this many bytes are unmasked here; for longer ones the library is quicker."""
 
 
-def accepted(key: bytes, subprotocol: bytes = b"") -> bytes:
-    """Return the 101 response to an upgrade with this ``Sec-WebSocket-Key``."""
-    return (
-        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: WebSocket\r\nConnection: Upgrade\r\n"
-        + (b"Sec-WebSocket-Protocol: " + subprotocol + b"\r\n" if subprotocol else b"")
-        + b"Sec-WebSocket-Accept: "
-        + generate_accept_token(key)
-        + b"\r\n\r\n"
-    )
+def accepted(key: bytes, *headers: bytes) -> bytes:
+    """Return the 101 response to an upgrade with this ``Sec-WebSocket-Key``.
+
+    ``headers`` are further ones, each without its line end.
+    """
+    first = b"HTTP/1.1 101 Switching Protocols", b"Upgrade: WebSocket", b"Connection: Upgrade"
+    accept = b"Sec-WebSocket-Accept: " + generate_accept_token(key)
+    return b"\r\n".join((*first, accept, *headers, b"", b""))
 
 
 @attrs.define(eq=False, repr=False)

@@ -147,6 +147,7 @@ class RunningServer:
             throttle=self.throttle,
             sessions=self.access.sessions,
             web=LateWeb(self.access, self.throttle, self.config.web.files),
+            compression=self.config.compression,
             origins=frozenset(self.config.web.origins),
         )
 

@@ -194,6 +194,7 @@ def _assemble(
         audit.record,
         changed=notices.delivery.report_recipients,
         revoked=notices.delivery.revoked,
+        origins=config.web.origins,
     )
     reads, throttle = JournalReads(store, dispatcher), LoginThrottle()
     requests = OutsideRequests(

@@ -270,6 +270,7 @@ WITHOUT_JSON = {
     "serve": "runs until it is stopped, and logs as `log.format` says",
     "stdio": "what it writes is its client's",
     "completion": "prints a script",
+    "open": "opens a browser; --print prints the link alone",
     "service logs": "is journalctl or tail; the lines are JSON where `log.format` is json",
     "service": "a group",
 }

@@ -5,12 +5,15 @@ Hands to: the tests. Hears from: the broker, at `POST /v1/pair`; `appmux`, as a 
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
+import struct
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Sequence
+import termios
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -115,6 +118,13 @@ class Terminal:
                     raise AssertionError(f"{pattern!r} was never shown:\n{self.shown}")
         return found
 
+    async def until(self, wanted: Callable[[str], bool]) -> None:
+        """Wait until all that it showed is what is wanted."""
+        with trio.fail_after(PATIENCE):
+            while not wanted(self.shown):
+                if not await self._read():
+                    raise AssertionError(f"this isn't it:\n{self.shown}")
+
     async def type(self, text: str) -> None:
         """Type it."""
         assert self._keyboard is not None
@@ -146,9 +156,16 @@ async def piped(broker: Native, *arguments: str) -> AsyncIterator[Terminal]:
 
 
 @asynccontextmanager
-async def terminal(broker: Native, *arguments: str) -> AsyncIterator[Terminal]:
-    """`appmux` with these arguments on a terminal; ended at the end, if it still runs."""
+async def terminal(
+    broker: Native, *arguments: str, size: tuple[int, int] | None = None
+) -> AsyncIterator[Terminal]:
+    """`appmux` with these arguments on a terminal; ended at the end, if it still runs.
+
+    `size`: its columns and lines.
+    """
     master, slave = os.openpty()
+    if size is not None:
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", size[1], size[0], 0, 0))
     async with (
         trio.lowlevel.FdStream(master) as stream,
         _started(broker, arguments, slave, slave) as process,
