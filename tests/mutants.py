@@ -92,7 +92,7 @@ HARMLESS: Final[tuple[tuple[str, str], ...]] = (
     (r'("\*|\^!#\]"), "X"', "any letter stands for a star or a sign"),
     (r"converter = |converter\.register", "done at the import, before a fault is put in"),
     (r"DamagedError\(None\)", "known by its type; what it says isn't told"),
-    (r"test\(there\.st_mode\)\), (None|[\"A-Z ]*)\)", "all that Linux has is among them"),
+    (r"test\(status\.st_mode\)\), (None|[\"A-Z ]*)\)", "all that Linux has is among them"),
     (r"if not flags \| os\.O_CREAT", "to open what isn't there fails alike"),
     (r"begun\) \* 1001", "a thousandth more of a time for people"),
     (r"len\(self\._pending\) - self\._dropped", "the last flush has counted those"),

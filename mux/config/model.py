@@ -316,13 +316,13 @@ class Leaf:
 @cache
 def leaves() -> Mapping[str, Leaf]:
     """Return every setting by its dotted key."""
-    found = {}
+    settings = {}
     for prefix, cls in tables().items():
         for field in attrs.fields(cls):
             if not attrs.has(field.type):
                 key = prefix + field.name
-                found[key] = Leaf(key, field.type, bool(field.metadata.get("command")))
-    return found
+                settings[key] = Leaf(key, field.type, bool(field.metadata.get("command")))
+    return settings
 
 
 @cache

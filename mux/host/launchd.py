@@ -104,8 +104,8 @@ class Launchd:
         done = self.runner(("launchctl", "print", f"{self._domain}/{LABEL}"))
         if done.returncode != 0:
             return [("state", "not loaded" if self.place(LABEL).exists() else "not installed")]
-        found = dict(re.findall(r"^\t(state|pid|runs|last exit code) = (.+)$", done.stdout, re.M))
-        return list(found.items())
+        fields = dict(re.findall(r"^\t(state|pid|runs|last exit code) = (.+)$", done.stdout, re.M))
+        return list(fields.items())
 
     def logs(self, lines: int, follow: bool) -> list[str]:
         """Return the command that shows the log."""

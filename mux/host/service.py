@@ -198,14 +198,14 @@ def refuse_occupied(
     for url in config.listen:
         address = parse_listen_url(url, codex_home(environ))
         if isinstance(address, TcpAddress):
-            there = processes.of_port(address.ip, address.port) if address.port else []
+            holders = processes.of_port(address.ip, address.port) if address.port else []
         else:
-            found = socket_owner(address.path)
-            makes_way = taking_over and address.control and found is not None and found.codex
-            there = [found.holder] if found is not None and not makes_way else []
-        if there:
+            owner = socket_owner(address.path)
+            makes_way = taking_over and address.control and owner is not None and owner.codex
+            holders = [owner.holder] if owner is not None and not makes_way else []
+        if holders:
             raise ServiceError(
-                f"{url} is in use: {there[0]} listens there; stop it first (Codex's own daemon is"
+                f"{url} is in use: {holders[0]} listens there; stop it first (Codex's own daemon is"
                 " asked to with --take-over, once nothing runs in it), or take the address out of"
                 " `listen`"
             )
@@ -214,8 +214,8 @@ def refuse_occupied(
 def control_socket(config: Config, environ: Mapping[str, str]) -> Path | None:
     """Return Codex's control socket, if the service shall listen there."""
     addresses = [parse_listen_url(url, codex_home(environ)) for url in config.listen]
-    found = (each.path for each in addresses if isinstance(each, UnixAddress) and each.control)
-    return next(found, None)
+    paths = (each.path for each in addresses if isinstance(each, UnixAddress) and each.control)
+    return next(paths, None)
 
 
 # -- what to do ------------------------------------------------------------------------------------

@@ -173,8 +173,8 @@ class Systemd:
         return done.stdout.strip() in ("active", "activating", "reloading")
 
     def _show(self, unit: str, names: Iterable[str]) -> dict[str, str]:
-        wanted = ",".join(names)
-        done = self.runner(("systemctl", "--user", "show", unit, f"--property={wanted}"))
+        properties = ",".join(names)
+        done = self.runner(("systemctl", "--user", "show", unit, f"--property={properties}"))
         lines = [line.partition("=") for line in done.stdout.splitlines()]
         return {name: value for name, _, value in lines}
 

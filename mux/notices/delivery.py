@@ -153,8 +153,8 @@ class NoticeDelivery:
             further = name in self.settings.escalate_to or key in self.settings.escalate_to
             if key == HOST:
                 yield Recipient(key, name, ALL, -math.inf, rules, further, always=not further)
-            elif (found := self.principal(key)) is not None:
-                yield Recipient(key, name, found.scopes, self._used(key), rules, further)
+            elif (principal := self.principal(key)) is not None:
+                yield Recipient(key, name, principal.scopes, self._used(key), rules, further)
 
     def principal(self, key: str) -> Principal | None:
         """Return who has a device's key now; None if the device is revoked, expired or unknown."""
@@ -184,8 +184,8 @@ class NoticeDelivery:
         """Return the name of a device for people."""
         if key == HOST:
             return HOST_NAME
-        found = self.principal(key)
-        return found.name if found is not None else f"{key} (gone)"
+        principal = self.principal(key)
+        return principal.name if principal is not None else f"{key} (gone)"
 
     def key_of(self, name: str) -> str | None:
         """Return the key of a device, given its name or the key itself; None if there is none."""
@@ -276,8 +276,8 @@ class NoticeDelivery:
     def status(self) -> dict[str, Any]:
         """Return the notices' part of ``mux/status``."""
         facts = self.pushes.status()
-        said = (facts["trouble"], self.ledger.trouble, self.preferences.file.trouble)
-        trouble = [each for each in said if each]
+        troubles = (facts["trouble"], self.ledger.trouble, self.preferences.file.trouble)
+        trouble = [each for each in troubles if each]
         return {**facts, "standing": len(self._standing), "trouble": "; ".join(trouble) or None}
 
     def test(self, device: str) -> Push:
@@ -304,9 +304,9 @@ class NoticeDelivery:
         # The core judges within handle(), and the dispatcher has called `judged` by now.
         verdict = self._verdicts.pop()
         thing = f"asked/{ticket.request}"
-        said = f"{'approve' if yes else 'decline'}: {verdict.outcome}"
+        decision = f"{'approve' if yes else 'decline'}: {verdict.outcome}"
         reason = f" ({verdict.reason})" if verdict.reason else ""
-        self.ledger.step(thing, "answered", said + reason, ticket.device)
+        self.ledger.step(thing, "answered", decision + reason, ticket.device)
         return verdict
 
     def explain(self, command: LogNoticeDecision) -> None:

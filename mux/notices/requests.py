@@ -61,8 +61,8 @@ class NoticeRequests:
 
         Raises ``AppmuxError`` if something there can't be used.
         """
-        state_dir, wanted = settings.state_dir, settings.notices
-        wishes = open_preferences(state_dir, time.time, wanted.quiet or "", wanted.off)
+        state_dir, rules = settings.state_dir, settings.notices
+        wishes = open_preferences(state_dir, time.time, rules.quiet or "", rules.off)
         pushes = Pushes.open(state_dir, settings.push)
         ledger = Ledger.open(state_dir, time.time)
         never = settings.approvals.never_from_notice
@@ -71,7 +71,7 @@ class NoticeRequests:
                 raise NoticeRequestError(
                     f"approvals.never_from_notice: no class is called {each!r}: {', '.join(RISKS)}"
                 )
-        return cls(NoticeDelivery(wanted, never, pushes, ledger, wishes, book, dispatcher, record))
+        return cls(NoticeDelivery(rules, never, pushes, ledger, wishes, book, dispatcher, record))
 
     def answer(self, asked: AnswerOutside) -> object:
         """Return the result of a request. Raises ``AppmuxError``.
@@ -87,9 +87,9 @@ class NoticeRequests:
             case "mux/notices/settings/read":
                 return self._settings(self._whose(_read(asked, said.SettingsParams).device, actor))
             case "mux/notices/settings/write":
-                wanted = _read(asked, said.WriteParams)
-                device = self._whose(wanted.device, actor)
-                self.delivery.preferences.set(device, wanted.rules)
+                params = _read(asked, said.WriteParams)
+                device = self._whose(params.device, actor)
+                self.delivery.preferences.set(device, params.rules)
                 return self._changed(device)
             case "mux/notices/snooze":
                 nap = _read(asked, said.SnoozeParams)
@@ -122,15 +122,15 @@ class NoticeRequests:
 
     # -- notices -----------------------------------------------------------------------------------
 
-    def _list(self, wanted: said.ListParams) -> said.Notices:
-        if not 1 <= wanted.limit <= MOST_LISTED:
+    def _list(self, params: said.ListParams) -> said.Notices:
+        if not 1 <= params.limit <= MOST_LISTED:
             raise NoticeRequestError(f"`limit` must be from 1 to {MOST_LISTED}")
         deliveries: dict[str, list[dict[str, Any]]] = {}
-        if wanted.why:
+        if params.why:
             for row in self.delivery.pushes.history():
                 deliveries.setdefault(str(row["id"]), []).append(row)
-        things = self.delivery.ledger.things(wanted.limit)
-        return said.Notices([self._told(each, deliveries, reason=wanted.why) for each in things])
+        things = self.delivery.ledger.things(params.limit)
+        return said.Notices([self._told(each, deliveries, reason=params.why) for each in things])
 
     def _told(
         self, thing: Thing, deliveries: dict[str, list[dict[str, Any]]], *, reason: bool
@@ -196,16 +196,16 @@ class NoticeRequests:
 
     # -- endpoints ---------------------------------------------------------------------------------
 
-    def _register(self, wanted: said.RegisterParams, actor: Principal) -> said.Endpoint:
-        if not isinstance(wanted.address, dict):
+    def _register(self, params: said.RegisterParams, actor: Principal) -> said.Endpoint:
+        if not isinstance(params.address, dict):
             raise NoticeRequestError("`address` must be an object: the service's fields")
         noticing = self.delivery
         noticing.preferences.keep(actor)
-        made = noticing.pushes.register(actor.key, wanted.service, wanted.address, wanted.level)
-        told: dict[str, object] = {
+        made = noticing.pushes.register(actor.key, params.service, params.address, params.level)
+        fields: dict[str, object] = {
             "device": actor.name, "service": made.service, "level": made.level
         }  # fmt: skip
-        noticing.record("push/registered", told)
+        noticing.record("push/registered", fields)
         noticing.report_recipients()
         return self._endpoint(made)
 
@@ -218,10 +218,10 @@ class NoticeRequests:
         removed = noticing.pushes.unregister(owner, id)
         if removed and endpoint is not None:
             device = noticing.name(owner)
-            told: dict[str, object] = {
+            fields: dict[str, object] = {
                 "device": device, "service": endpoint.service, "by": actor.name
             }  # fmt: skip
-            noticing.record("push/unregistered", told)
+            noticing.record("push/unregistered", fields)
         noticing.report_recipients()
         return said.Unregistered(removed)
 
@@ -229,8 +229,8 @@ class NoticeRequests:
         if everybodys and "admin" not in actor.scopes:
             raise NoticeRequestError("those of all devices need the scope `admin`")
         pushes = self.delivery.pushes
-        found = pushes.endpoints.all() if everybodys else pushes.endpoints.of(actor.key)
-        return said.Endpoints([self._endpoint(each) for each in found], pushes.services())
+        endpoints = pushes.endpoints.all() if everybodys else pushes.endpoints.of(actor.key)
+        return said.Endpoints([self._endpoint(each) for each in endpoints], pushes.services())
 
     def _endpoint(self, endpoint: Endpoint) -> said.Endpoint:
         return said.Endpoint(
@@ -255,8 +255,8 @@ class NoticeRequests:
         name = _read(asked, said.TryParams).device
         devices = [self._whose(name, actor)]
         if name is None and not noticing.pushes.endpoints.of(actor.key) and "admin" in actor.scopes:
-            there = noticing.pushes.endpoints.all()
-            devices = list(dict.fromkeys(each.device for each in there)) or devices
+            endpoints = noticing.pushes.endpoints.all()
+            devices = list(dict.fromkeys(each.device for each in endpoints)) or devices
         answers = []
         for device in devices:
             for endpoint, words in await noticing.pushes.try_now(device, noticing.test(device)):

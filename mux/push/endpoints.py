@@ -201,9 +201,9 @@ def _same(endpoint: Endpoint, service: Service, address: Mapping[str, str]) -> b
     """Return whether the address is that of the endpoint. For Web Push the keys may differ."""
     place = "endpoint" if "endpoint" in address else "token"
     if service == "ntfy":
-        there = ("server", "topic")
+        names = ("server", "topic")
         return endpoint.service == service and all(
-            endpoint.address.get(name) == address.get(name) for name in there
+            endpoint.address.get(name) == address.get(name) for name in names
         )
     return endpoint.service == service and endpoint.address.get(place) == address.get(place)
 

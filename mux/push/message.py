@@ -112,7 +112,7 @@ class Push:
 
     def document(self) -> dict[str, Any]:
         """Return the JSON object that the device's program gets, from any service."""
-        told = {
+        fields = {
             "v": 1,
             "id": self.id,
             "kind": self.kind,
@@ -120,7 +120,7 @@ class Push:
             "count": self.count,
             "expiresAt": int(self.expires_at),
         }
-        said = {
+        optional = {
             "title": self.title,
             "body": self.body,
             "urgent": self.urgent,
@@ -128,7 +128,7 @@ class Push:
             "ticket": self.ticket,
             "actions": list(self.actions),
         }
-        return told | {name: value for name, value in said.items() if value}
+        return fields | {name: value for name, value in optional.items() if value}
 
 
 def encoded(document: object) -> bytes:

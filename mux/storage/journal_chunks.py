@@ -108,12 +108,12 @@ class Reader:
         try:
             # In one transaction all searches see the same batches.
             self._connection.execute("BEGIN")
-            found = _read(self._connection, after, until, threads, max_bytes, deltas=deltas)
+            entries = _read(self._connection, after, until, threads, max_bytes, deltas=deltas)
             self._connection.execute("COMMIT")
         except BaseException:
             self.end()  # the next call begins with a new connection
             raise
-        return found
+        return entries
 
     def latest(self, generation: int) -> list[Entry]:
         """Return the last events of the threads that were written to last, in order.
