@@ -236,10 +236,20 @@ def waking(where: Supervisor) -> list[Step]:
 
     Raises ``ServiceError`` if the service isn't installed.
     """
+    require_installed(where)
+    return where.wake()
+
+
+def require_installed(where: Supervisor) -> None:
+    """Raise ``ServiceError`` unless the service is installed, by us."""
     places = look(dict.fromkeys(where.paths))
     if any(place.state == "absent" for place in places):
         raise ServiceError("appmux isn't installed as a service: `appmux service install` does it")
-    return where.wake()
+
+
+def left_behind(config: Config) -> list[Path]:
+    """Return what an uninstalled service leaves on the disk, whether or not it is there."""
+    return list(dict.fromkeys((default_file().parent, config.state_dir)))
 
 
 def uninstalling(where: Supervisor) -> list[Step]:
