@@ -115,16 +115,16 @@ def baked_path(environ: Mapping[str, str], home: Path) -> str:
     """
     versions = home / ".nvm" / "versions"
     fleeting = (versions, Path(tempfile.gettempdir()))
-    found: dict[str, None] = {}
+    directories: dict[str, None] = {}
     for name in environ.get("PATH", os.defpath).split(os.pathsep):
         place = Path(name)
         lasting = not any(place.is_relative_to(each) for each in fleeting)
         if lasting and place.is_absolute() and place.is_dir():
-            found[str(place)] = None
+            directories[str(place)] = None
     for place in usual_places(home):
         if not place.is_relative_to(versions):
-            found[str(place)] = None
-    return os.pathsep.join(found)
+            directories[str(place)] = None
+    return os.pathsep.join(directories)
 
 
 def _sockets(config: Config, home: Path) -> tuple[str, ...]:
@@ -236,10 +236,20 @@ def waking(where: Supervisor) -> list[Step]:
 
     Raises ``ServiceError`` if the service isn't installed.
     """
+    require_installed(where)
+    return where.wake()
+
+
+def require_installed(where: Supervisor) -> None:
+    """Raise ``ServiceError`` unless the service is installed, by us."""
     places = look(dict.fromkeys(where.paths))
     if any(place.state == "absent" for place in places):
         raise ServiceError("appmux isn't installed as a service: `appmux service install` does it")
-    return where.wake()
+
+
+def left_behind(config: Config) -> list[Path]:
+    """Return what an uninstalled service leaves on the disk, whether or not it is there."""
+    return list(dict.fromkeys((default_file().parent, config.state_dir)))
 
 
 def uninstalling(where: Supervisor) -> list[Step]:

@@ -329,7 +329,7 @@ class Pushes:
     @property
     def trouble(self) -> str | None:
         """For people: what is wrong at present, and what to do. None: nothing."""
-        faults = [f"{service}: {why}" for service, why in sorted(self._faults.items())]
+        faults = [f"{service}: {reason}" for service, reason in sorted(self._faults.items())]
         files = [each for each in (self.keeper.trouble, self.endpoints.file.trouble) if each]
         return "; ".join([*files, *faults]) or None
 
