@@ -299,6 +299,12 @@ class Config:
     web: Web = attrs.field(factory=Web)
 
     @property
+    def link(self) -> str | None:
+        """Return the https URL at which devices reach this broker, if one is known."""
+        named = (each for each in self.web.origins if each.startswith("https://"))
+        return self.push.url or next(named, None)
+
+    @property
     def host_name(self) -> str:
         """Return the machine's name, as people are shown it."""
         return self.host or platform.node().partition(".")[0] or "this machine"
@@ -329,13 +335,13 @@ class Leaf:
 @cache
 def leaves() -> Mapping[str, Leaf]:
     """Return every setting by its dotted key."""
-    found = {}
+    settings = {}
     for prefix, cls in tables().items():
         for field in attrs.fields(cls):
             if not attrs.has(field.type):
                 key = prefix + field.name
-                found[key] = Leaf(key, field.type, bool(field.metadata.get("command")))
-    return found
+                settings[key] = Leaf(key, field.type, bool(field.metadata.get("command")))
+    return settings
 
 
 @cache
