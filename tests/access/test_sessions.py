@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import attrs
@@ -14,7 +15,8 @@ from hypothesis import strategies as st
 
 from mux.access import sessions
 from mux.access.authentication import AuthError
-from mux.access.devices import Device, DeviceRegistry, open_registry
+from mux.access.device import Device
+from mux.access.devices import DeviceRegistry, open_registry
 from mux.access.public_key import digest_of_key, key_of, signed
 from mux.access.sessions import Challenge, NotProvenError, Sessions
 from tests.end_to_end.browsers import Key, base64url
@@ -98,7 +100,7 @@ async def test_a_signature_is_good_for_nothing_else(gate: Gate) -> None:
         attrs.evolve(challenge, time=challenge.time + 1),
         attrs.evolve(challenge, nonce=challenge.nonce[:-1]),
     ):
-        assert refused(lambda other=other: gate.sessions.prove(other, first.id, signature)) == (
+        assert refused(partial(gate.sessions.prove, other, first.id, signature)) == (
             "wrong-signature"
         )
     prove = gate.sessions.prove

@@ -144,9 +144,7 @@ async def test_a_browser_survives_a_restart_of_the_broker(tmp_path: Path) -> Non
             saying_yes(operator),
         ):
             ticket = pairing(operator)
-            await in_chromium(
-                lambda context: let_in(context, at, ticket()) and None, profile=profile
-            )
+            await in_chromium(lambda context: let_in(context, at, ticket()).url, profile=profile)
         async with brokered(*listen, environ=OWN_PAGE, home=home):
 
             def later(context: BrowserContext) -> str:
