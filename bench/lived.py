@@ -56,8 +56,8 @@ BORN: Final = 1_800_000_000.0
 DAY: Final = 86_400.0
 AUDIT_AGE: Final = 90 * DAY
 """A quarter instead of a year, so that its end is seen."""
-PROBE_INTERVAL: Final = 1800.0
-"""Instead of half a minute: a million of them would be most of the year."""
+LIMITS: Final = Limits(probe_interval=1800.0)
+"""The usual ones; but not a probe each half minute, a million of which would be most of the year."""
 HOST: Final = Principal("local", "local-user")
 APPROVAL: Final = "item/commandExecution/requestApproval"
 HELLO: Final = {
@@ -120,7 +120,7 @@ class Life:
     """One life of a broker over a state directory."""
 
     place: Path
-    limits: Limits = attrs.field(factory=lambda: Limits(probe_interval=PROBE_INTERVAL))
+    limits: Limits = LIMITS
     app_server: AppServer = attrs.field(factory=AppServer)
     offered: deque[tuple[ClientId, bytes]] = attrs.field(factory=deque)
     store: Store = attrs.field(init=False)

@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections import Counter, deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -30,8 +31,9 @@ import trio
 from rich.console import Console
 from rich.table import Table
 
-from bench.lived import APPROVAL, DAY, Life
+from bench.lived import APPROVAL, DAY, LIMITS, Life
 from bench.sides import median, memory_bytes
+from mux.core.limits import Limits
 from mux.core.policy.principal import ClientId, Principal
 from tests.fuzz.registries import NOT_KEPT, sizes
 
@@ -191,18 +193,29 @@ class Person:
             self.phone = None
 
 
-async def live(place: Path, turns: int, samples: int, console: Console) -> list[Sample]:
-    """A year with so many turns."""
-    life = Life(place)
+@attrs.frozen
+class Span:
+    """How long a life is, how much happens in it, and how often it is looked at."""
+
+    turns: int
+    days: int = DAYS
+    samples: int = SAMPLES
+
+
+async def live(
+    place: Path, span: Span, say: Callable[[str], None], limits: Limits = LIMITS
+) -> list[Sample]:
+    """A life over a state directory."""
+    life = Life(place, limits)
     life.begin()
     life.starts()
     person, seen, number = Person(life), list[Sample](), 0
     unloading: deque[tuple[float, str]] = deque()
-    for day in range(DAYS):
+    for day in range(span.days):
         person.day(day)
         for part in range(FLUSHES):
             moment = (day + part / FLUSHES) * DAY
-            until = int(turns * (day * FLUSHES + part + 1) / (DAYS * FLUSHES))
+            until = int(span.turns * (day * FLUSHES + part + 1) / (span.days * FLUSHES))
             step = DAY / FLUSHES / max(1, until - number)
             while number < until:
                 number += 1
@@ -212,9 +225,9 @@ async def live(place: Path, turns: int, samples: int, console: Console) -> list[
                 _unload(life, unloading)
             await life.read_journal()
             await life.flush()
-        if (day + 1) * samples // DAYS > len(seen):
+        if (day + 1) * span.samples // span.days > len(seen):
             seen.append(_sample(life, day + 1))
-            console.print(f"day {day + 1}: {number:,} turns", style="dim", highlight=False)
+            say(f"day {day + 1}: {number:,} turns")
     await life.end()
     return seen
 
@@ -333,7 +346,7 @@ def main(*, quick: bool, turns: int | None) -> None:
     with tempfile.TemporaryDirectory(prefix="appmux-year-") as place:
         place_own = Path(place) / "state"
         place_own.mkdir(mode=0o700)
-        seen = trio.run(live, place_own, count, SAMPLES, console)
+        seen = trio.run(live, place_own, Span(count), console.print)
     flat = told(seen, console)
     console.print(f"{count:,} turns in {time.monotonic() - began:,.0f} s")
     sys.exit(0 if flat else 1)
