@@ -14,6 +14,7 @@ export PIP_NO_INPUT := 1
 help:
 	@echo 'make demo         two clients on one app-server, without network: see what appmux does'
 	@echo 'make test         all tests; ARGS="-k name" for some; WORKERS=1 one after another'
+	@echo 'make page         build the page from web/ into mux/web/static, if that is older'
 	@echo 'make check        format, lint, types, import rules'
 	@echo 'make format       put the source into the form that check wants'
 	@echo 'make schema       write docs/schema from the classes in mux/core/extension'
@@ -26,33 +27,39 @@ help:
 	@echo 'make bench-compare A=COMMIT B=COMMIT   is B slower? five minutes; ARGS="--repeat 9" to be sure'
 	@echo 'make docs         the site of docs/, into dist/site; SERVE=1 serves it on loopback while you write'
 	@echo 'make settings     write docs/settings.md from the settings and their reasons'
+	@echo 'make commands     write docs/commands.md from the commands'\'' help'
 	@echo 'make release      build the wheel and the sdist, check both, try both without the clone'
 	@echo 'make constraints  pin the newest versions of all dependencies, with hashes'
 	@echo 'make clean        remove what make made'
 	@echo 'Needs Python 3.11 or newer; another one than python3: make PYTHON=python3.13 ...'
 
-demo: $(STAMP)
+demo: $(STAMP) page
 	$(BIN)/appmux demo $(ARGS)
 
 # Most tests wait for processes, so one worker more than there are cores keeps the cores busy.
 WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2) + 1)
 
-test: $(STAMP) newest
+test: $(STAMP) newest page
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 # The conformance stories are played with the newest codex as well, where npm and its registry are
 # there; where not, they say so and are skipped. One try, as without a network many take minutes.
-.PHONY: newest
+.PHONY: newest page
+# The page, where it is missing or older than web/: quick when it isn't.
+page: $(STAMP)
+	@$(BIN)/python web/hook.py
+
 newest: tests/newest/node_modules/.package-lock.json
 tests/newest/node_modules/.package-lock.json: tests/newest/package-lock.json
 	-@npm ci --prefix tests/newest --silent --no-audit --no-fund --fetch-retries=0 && touch $@ || \
 	  echo 'the newest codex is not to be had from npm: its conformance stories will be skipped'
 
-check: $(STAMP)
+check: $(STAMP) page
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy mux tests bench
 	$(BIN)/python -m pytest -q tests/test_imports.py
+	$(BIN)/python -m tests.page.types
 
 MINUTES ?= 2
 CLIENTS ?= 8
@@ -116,13 +123,16 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
 	@touch $@
 
-.PHONY: docs settings release
+.PHONY: docs settings commands release
 # The site's and the release's tools have environments of their own: nothing of ours imports them.
 docs: $(VENV)-site/.installed
 	$(VENV)-site/bin/mkdocs $(if $(SERVE),serve,build --strict) --config-file contrib/site/mkdocs.yml
 
 settings: $(STAMP)
 	$(BIN)/python -m tests.settings_page
+
+commands: $(STAMP)
+	$(BIN)/python -m tests.commands_page
 
 release: $(STAMP) $(VENV)-release/.installed
 	$(BIN)/python contrib/release/release.py --twine $(VENV)-release/bin/twine $(ARGS)
@@ -143,6 +153,6 @@ constraints:
 	rm -rf $(VENV)-uv
 
 clean:
-	rm -rf tests/newest/node_modules
+	rm -rf tests/newest/node_modules web/node_modules web/.types web/.tests mux/web/static
 	rm -rf $(VENV) $(VENV)-uv $(VENV)-site $(VENV)-release $(MUTANTS) .pytest_cache .mypy_cache .ruff_cache .hypothesis dist
 	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +

@@ -43,6 +43,19 @@ def test_the_wheel_has_the_licence_the_types_and_the_service_files(built: Path) 
     assert not [each for each in names if each.startswith("tests/")]
 
 
+def test_the_wheel_and_the_sdist_carry_the_page_built(built: Path) -> None:
+    if not (ROOT / "mux" / "web" / "static" / "index.html").is_file():
+        pytest.skip("the page isn't built: run `make page` where npm is reached")
+    names = set(_wheel(built).namelist())
+    assert {"mux/web/static/index.html", "mux/web/static/worker.js"} <= names
+    assert [each for each in names if each.startswith("mux/web/static/assets/main-")]
+    with tarfile.open(next(built.glob("*.tar.gz"))) as archive:
+        listed = [each.partition("/")[2] for each in archive.getnames()]
+    assert "mux/web/static/index.html" in listed
+    assert "web/src/main.tsx" in listed
+    assert not [each for each in listed if "node_modules" in each]
+
+
 def test_the_metadata_say_what_it_is(built: Path) -> None:
     metadata = _metadata(_wheel(built))
     assert metadata["Version"] == __version__

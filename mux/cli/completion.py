@@ -6,7 +6,6 @@ completed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, Final
 
 import click
@@ -84,9 +83,11 @@ def thread_ids(
 
 def device_names(
     ctx: click.Context, _param: click.Parameter, incomplete: str
-) -> Iterator[CompletionItem]:
+) -> list[CompletionItem]:
     """Complete the name of a paired device."""
     root = ctx.parent or ctx  # the flags that name the broker stand before the sub-command
-    for each in _asked(root, "mux/devices/list").get("devices", []):
-        if each["name"].startswith(incomplete):
-            yield CompletionItem(each["name"], help=", ".join(each["scopes"]))
+    return [
+        CompletionItem(each["name"], help=", ".join(each["scopes"]))
+        for each in _asked(root, "mux/devices/list").get("devices", [])
+        if each["name"].startswith(incomplete)
+    ]

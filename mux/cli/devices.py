@@ -8,31 +8,35 @@ from __future__ import annotations
 import datetime
 import json
 import sys
+import unicodedata
 from pathlib import Path
 from typing import Any, Final
 
 import click
-import trio
-from rich import box
-from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
-from mux import client
-from mux.cli.options import Scopes, broker_flags, json_flag
-from mux.cli.settings import of_broker
-from mux.client import ClientError, Json
-from mux.config.model import Config
-from mux.storage import state_dir
+from mux.cli import broker, screen
+from mux.cli.broker import Json
+from mux.cli.completion import device_names
+from mux.cli.options import Scopes, WholeLines, broker_flags, exits, json_flag, state_dir_of
+from mux.errors import AppmuxError
+from mux.text import visible
 
-ANSWER_DEADLINE: Final = 10.0
-"""Seconds. The broker answers in milliseconds; a slower one has a problem of its own."""
+NARROW: Final = 5
+"""Columns of a table that has no room for more."""
 
-PIPED_WIDTH: Final = 200
-"""Columns where stdout is no terminal: a line that wraps is hard on ``grep``."""
+_CHANGES = exits("0 done", "1 there is no such device, or no broker answered")
 
 
-@click.group(invoke_without_command=True)
+class DeviceNameError(AppmuxError):
+    """A device is named that isn't there."""
+
+
+@click.group(
+    cls=WholeLines,
+    invoke_without_command=True,
+    epilog=exits("0 the broker answered", "1 no broker answered"),
+)
 @json_flag
 @broker_flags
 @click.pass_context
@@ -40,79 +44,94 @@ def devices(
     ctx: click.Context, as_json: bool, config_file: Path | None, state_dir: Path | None
 ) -> None:
     """List the paired devices, and change what they may do."""
-    ctx.obj = of_broker(config_file, state_dir)
+    ctx.obj = state_dir_of(config_file, state_dir)
     if ctx.invoked_subcommand is None:
-        sys.exit(trio.run(show, ctx.obj, as_json))
+        sys.exit(show(ctx.obj, as_json))
 
 
-@devices.command()
-@click.argument("names", nargs=-1, required=True, metavar="NAME…")
+@devices.command(epilog=_CHANGES)
+@click.argument("names", nargs=-1, metavar="NAME…", shell_complete=device_names)
+@click.option("--all", "everybody", is_flag=True, help="All devices.")
+@click.option(
+    "--except",
+    "but",
+    multiple=True,
+    metavar="NAME",
+    shell_complete=device_names,
+    help="But this one, with --all.",
+)
+@json_flag
 @click.pass_obj
-def revoke(config: Config, names: tuple[str, ...]) -> None:
-    """Shut devices out, at once: their connections are closed, their tokens worth nothing."""
-    sys.exit(trio.run(_revoke, config, names))
+def revoke(
+    state_dir: Path, names: tuple[str, ...], everybody: bool, but: tuple[str, ...], as_json: bool
+) -> None:
+    """Shut devices out, at once: their connections are closed, tokens and keys worth nothing."""
+    if everybody == bool(names) or (but and not everybody):
+        raise click.UsageError("name devices, or say --all [--except NAME]")
+    for name in _all_but(state_dir, but) if everybody else names:
+        done = ask(state_dir, "mux/devices/revoke", name=name)
+        _tell(done, f'revoked "{done["name"]}"; {_closed(done["closed"])}', as_json=as_json)
 
 
-@devices.command()
-@click.argument("name")
+def _all_but(state_dir: Path, but: tuple[str, ...]) -> list[str]:
+    """Return the names of all devices except some. Raises ``DeviceNameError``."""
+    listed = [str(each["name"]) for each in ask(state_dir, "mux/devices/list")["devices"]]
+    known, kept = {_key(name) for name in listed}, {_key(name) for name in but}
+    for name in but:
+        if _key(name) not in known:  # else the one that was to stay would go, too
+            raise DeviceNameError(f"no device is named {name!r}; nothing was revoked")
+    return [name for name in listed if _key(name) not in kept]
+
+
+def _key(name: str) -> str:
+    """Return a name as the device book compares it."""
+    return unicodedata.normalize("NFC", " ".join(name.split())).casefold()
+
+
+@devices.command(epilog=_CHANGES)
+@click.argument("name", shell_complete=device_names)
 @click.argument("to", metavar="NEW")
+@json_flag
 @click.pass_obj
-def rename(config: Config, name: str, to: str) -> None:
+def rename(state_dir: Path, name: str, to: str, as_json: bool) -> None:
     """Give a device another name; its connections stay."""
-    sys.exit(trio.run(_rename, config, name, to))
+    done = ask(state_dir, "mux/devices/rename", name=name, to=to)
+    _tell(done, f'"{name}" is now "{done["name"]}"', as_json=as_json)
 
 
-@devices.command(name="scope")
-@click.argument("name")
+@devices.command(name="scope", epilog=_CHANGES)
+@click.argument("name", shell_complete=device_names)
 @click.argument("scopes", nargs=-1, required=True, type=Scopes(), metavar="SCOPE…")
+@json_flag
 @click.pass_obj
-def limit(config: Config, name: str, scopes: tuple[tuple[str, ...], ...]) -> None:
+def limit(state_dir: Path, name: str, scopes: tuple[tuple[str, ...], ...], as_json: bool) -> None:
     """Give a device other scopes, at once: it reconnects with them."""
-    sys.exit(trio.run(_limit, config, name, Scopes.flat(scopes)))
+    done = ask(state_dir, "mux/devices/scope", name=name, scopes=list(Scopes.flat(scopes)))
+    may = f'"{done["name"]}" may {", ".join(done["scopes"])}; {_closed(done["closed"])}'
+    _tell(done, may, as_json=as_json)
 
 
-async def show(config: Config, as_json: bool) -> int:
+def show(state_dir: Path, as_json: bool) -> int:
     """List the devices, and return the exit status. Raises ``AppmuxError`` if no broker answers."""
-    devices = (await ask(config, "mux/devices/list"))["devices"]
+    devices = ask(state_dir, "mux/devices/list")["devices"]
     if as_json:
         sys.stdout.write(json.dumps(devices, indent=2) + "\n")
     elif not devices:
         click.echo("no device is paired; `appmux pair` pairs one")
     else:
-        console = Console()
-        (console if console.is_terminal else Console(width=PIPED_WIDTH)).print(table(devices))
+        console = screen.console()
+        console.print(table(devices, console.width))
     return 0
 
 
-async def _revoke(config: Config, names: tuple[str, ...]) -> int:
-    """Revoke devices, at once."""
-    for name in names:
-        done = await ask(config, "mux/devices/revoke", name=name)
-        click.echo(f'revoked "{done["name"]}"; {_closed(done["closed"])}')
-    return 0
-
-
-async def _rename(config: Config, name: str, to: str) -> int:
-    """Give a device another name; its connections stay."""
-    done = await ask(config, "mux/devices/rename", name=name, to=to)
-    click.echo(f'"{name}" is now "{done["name"]}"')
-    return 0
-
-
-async def _limit(config: Config, name: str, scopes: tuple[str, ...]) -> int:
-    """Give a device other scopes, at once."""
-    done = await ask(config, "mux/devices/scope", name=name, scopes=list(scopes))
-    click.echo(f'"{done["name"]}" may {", ".join(done["scopes"])}; {_closed(done["closed"])}')
-    return 0
-
-
-async def ask(config: Config, method: str, **params: Any) -> Json:
+def ask(state_dir: Path, method: str, **params: Any) -> Json:
     """Return the broker's answer. Raises ``AppmuxError``."""
-    urls = state_dir.listeners(config.state_dir)
-    with trio.move_on_after(ANSWER_DEADLINE):
-        async with client.connect_any(urls) as connection:
-            return await connection.request(method, params)
-    raise ClientError(f"the broker gave no answer within {ANSWER_DEADLINE:.0f} s")
+    return broker.ask(broker.urls(state_dir), method, params)
+
+
+def _tell(done: Json, text: str, *, as_json: bool) -> None:
+    """Print what was done: for programs an object a line."""
+    click.echo(json.dumps(done) if as_json else visible(text))
 
 
 def _closed(count: int) -> str:
@@ -121,24 +140,26 @@ def _closed(count: int) -> str:
     )
 
 
-def table(devices: list[Json]) -> Table:
+def table(devices: list[Json], width: int) -> Table:
     """Return a table of the devices: attached ones first, then those seen most recently."""
-    shown = Table(box=box.SIMPLE_HEAD)
-    for column in ("name", "kind", "scopes", "paired", "expires", "last seen", "from", "attached"):
-        shown.add_column(column, overflow="fold")
-    for each in sorted(devices, key=lambda d: (-d["attached"], -(d["seenAt"] or d["madeAt"]))):
-        cells = (
+    columns = ["name", "scopes", "attached", "last seen", "expires", "paired", "kind", "from"]
+    rows = [
+        [
             each["name"],
-            each["kind"],
             ", ".join(each["scopes"]),
-            _when(each["madeAt"]),
-            "expired" if each["expired"] else _when(each["expiresAt"]),
-            _when(each["seenAt"]),
-            each["address"] or "",
             str(each["attached"] or "no"),
-        )
-        shown.add_row(*(Text(cell) for cell in cells))
-    return shown
+            _when(each["seenAt"]),
+            "expired" if each["expired"] else _when(each["expiresAt"]),
+            _when(each["madeAt"]),
+            each["kind"],
+            each["address"] or "",
+        ]
+        for each in sorted(devices, key=lambda d: (-d["attached"], -(d["seenAt"] or d["madeAt"])))
+    ]
+    if width < screen.WIDE:  # what tells devices apart, and what they may do
+        columns, rows = columns[:NARROW], [row[:NARROW] for row in rows]
+    cuts: dict[str, screen.Cut] = {"scopes": "right", "from": "right"}
+    return screen.table("", columns, rows, width, cuts=cuts)
 
 
 def _when(moment: float | None) -> str:

@@ -1,13 +1,12 @@
-"""An invitation for a phone: where the broker is, in a URI, as a QR code.
+"""An invitation for a device: where the broker is, in a link or a URI.
 
-Used by ``pair``. The address comes from the broker's listeners, this machine's Tailnet addresses
-and ``--host``.
+Used by ``pair`` and ``open``. The address comes from the broker's listeners, its ``web.origins``,
+this machine's Tailnet addresses and ``--host``.
 """
 
 from __future__ import annotations
 
 import base64
-import io
 import ipaddress
 import json
 import re
@@ -17,15 +16,11 @@ from typing import Final
 from urllib.parse import quote, urlencode
 
 import attrs
-import segno
 
 from mux.errors import AppmuxError
 from mux.host.tailnet import TAILNET
 
 DEFAULT_PORTS: Final = {"ws": 80, "wss": 443}
-
-QUIET_BORDER: Final = 2
-"""Modules of white around the code: the standard wants 4, cameras need less, screens are small."""
 
 _PLACE: Final = re.compile(
     r"(?:(?P<scheme>wss?)://)?(?P<host>\[[0-9a-fA-F:.%\w]+\]|[^\s:/?#\[\]@]+)(?::(?P<port>[0-9]{1,5}))?/?"
@@ -49,6 +44,14 @@ class PhoneAddress:
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{self.scheme}://{host}:{self.port}"
+
+    @property
+    def origin(self) -> str:
+        """The origin of the broker's page at this address."""
+        scheme = "https" if self.scheme == "wss" else "http"
+        text = str(self).partition("://")[2]
+        usual = f":{DEFAULT_PORTS[self.scheme]}"
+        return f"{scheme}://{text.removesuffix(usual)}"
 
     @property
     def loopback(self) -> bool:
@@ -141,7 +144,47 @@ def _listed(listeners: Iterable[PhoneAddress]) -> str:
     return ", ".join(map(str, listeners)) or "no TCP address"
 
 
+# -- where a page works ----------------------------------------------------------------------------
+
+
+def page_origin(listeners: list[PhoneAddress], own: Iterable[str], named: Iterable[str]) -> str:
+    """Return the origin under which a browser reaches the broker's page, the best there is.
+
+    That is one over https, for every device; else one on loopback, for this machine. Over plain
+    http browsers make no keys elsewhere. ``named`` are the broker's ``web.origins``, ``own`` our
+    addresses in the Tailnet. Raises ``PhoneAddressError`` if there is none.
+    """
+    secure = [origin for origin in named if origin.startswith("https://")]
+    secure += [place.origin for place in reachable(listeners, own) if place.scheme == "wss"]
+    if secure:
+        return secure[0]
+    for listener in listeners:
+        ip = _ip(listener.host)
+        if ip is not None and ip.is_unspecified:
+            return attrs.evolve(listener, host="127.0.0.1" if ip.version == 4 else "::1").origin  # noqa: PLR2004
+        if listener.loopback:
+            return listener.origin
+    raise PhoneAddressError(
+        f"browsers need https or loopback, and the broker listens at {_listed(listeners)}: add"
+        " `--listen ws://127.0.0.1:14500` to `appmux serve`, or pair an app by `appmux pair --app`"
+    )
+
+
+def is_loopback(origin: str) -> bool:
+    """Return whether only this machine reaches an origin."""
+    host = origin.partition("://")[2].rpartition(":")[0] or origin.partition("://")[2]
+    return PhoneAddress("ws", host.strip("[]"), 0).loopback
+
+
 # -- how it is told --------------------------------------------------------------------------------
+
+
+def page_link(origin: str, ticket: str) -> str:
+    """Return the link that a browser is paired by.
+
+    The ticket stands behind the ``#``, which browsers keep to themselves.
+    """
+    return f"{origin}/#pair={ticket}"
 
 
 def pair_uri(place: PhoneAddress, ticket: str) -> str:
@@ -164,10 +207,3 @@ def novascale_uri(place: PhoneAddress, name: str, token: str) -> str:
     text = json.dumps(payload, separators=(",", ":")).encode()
     encoded = base64.urlsafe_b64encode(text).rstrip(b"=").decode()
     return f"novascale-codex://import?payload={encoded}"
-
-
-def qr_code(text: str) -> list[str]:
-    """Return the lines of a QR code in half blocks, to be shown white on black."""
-    drawn = io.StringIO()
-    segno.make_qr(text, error="l").terminal(drawn, border=QUIET_BORDER, compact=True)
-    return drawn.getvalue().rstrip("\n").split("\n")

@@ -23,11 +23,14 @@ SECTIONS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {
     "See what goes on": {
         "status": ("status", "What waits for you, threads, clients, the app-server."),
         "approvals": ("approvals", "What waits for a person's word."),
+        "threads": ("threads", "All threads, and what each does."),
+        "watch": ("watch", "Follow a thread as it happens."),
         "audit": ("audit", "Who came and went, asked for what, and who approved it."),
     },
-    "Answer": {
+    "Answer and speak": {
         "approve": ("approvals", "Allow what waits, once."),
         "decline": ("approvals", "Refuse what waits."),
+        "say": ("say", "Give a thread a message, or begin a thread."),
     },
     "Set this host up, and keep it well": {
         "setup": ("setup", "Settings, token, service, first phone: all in one."),
@@ -37,6 +40,7 @@ SECTIONS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {
         "config": ("config", "Every setting, and where it comes from."),
     },
     "Phones and other devices": {
+        "open": ("open", "Open the page in this machine's browser."),
         "pair": ("pair", "Let a device in: it scans a QR code."),
         "invite": ("pair", "Let a colleague's device in, for a while, to watch."),
         "devices": ("devices", "List the paired devices, and change what they may do."),

@@ -9,19 +9,15 @@ import datetime
 import json
 import sys
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import click
-import trio
 
-from mux import client
-from mux.cli.options import broker_flags, json_flag
-from mux.cli.settings import of_broker
-from mux.client import ClientError, Json
-from mux.config.model import Config
-from mux.storage import state_dir
+from mux.cli import broker
+from mux.cli.broker import Json
+from mux.cli.completion import device_names
+from mux.cli.options import WholeLines, broker_flags, exits, json_flag, state_dir_of
 from mux.text import visible
 
 ANSWER_DEADLINE: Final = 10.0
@@ -31,7 +27,11 @@ TEST_DEADLINE: Final = 120.0
 """Seconds: a service has ``push.timeout`` (20) for its answer, and there may be several devices."""
 
 
-@click.group(invoke_without_command=True)
+@click.group(
+    cls=WholeLines,
+    invoke_without_command=True,
+    epilog=exits("0 the broker answered", "1 no broker answered"),
+)
 @click.option("--why", is_flag=True, help="Each decision and delivery too.")
 @click.option(
     "--limit", type=click.IntRange(1, 1000), default=50, metavar="N", help="The newest N (50)."
@@ -44,23 +44,31 @@ def notices(
     state_dir: Path | None, config_file: Path | None,
 ) -> None:  # fmt: skip
     """List what devices were told by push, and why they were or weren't."""
-    ctx.obj = of_broker(config_file, state_dir)
+    ctx.obj = state_dir_of(config_file, state_dir)
     if ctx.invoked_subcommand is None:
-        sys.exit(trio.run(partial(show, ctx.obj, why=why, limit=limit, as_json=as_json)))
+        sys.exit(show(ctx.obj, why=why, limit=limit, as_json=as_json))
 
 
-@notices.command("test")
-@click.option("--device", metavar="NAME", help="One alone; else all that are registered.")
+@notices.command(
+    "test",
+    epilog=exits("0 every service took it", "1 one did not, or no broker answered"),
+)
+@click.option(
+    "--device",
+    metavar="NAME",
+    help="One alone; else all that are registered.",
+    shell_complete=device_names,
+)
 @json_flag
 @click.pass_obj
-def notices_test(config: Config, device: str | None, *, as_json: bool) -> None:
-    """Send a test and say what each service answered; exit status 1 if one didn't take it."""
-    sys.exit(trio.run(partial(test, config, device, as_json=as_json)))
+def notices_test(state_dir: Path, device: str | None, *, as_json: bool) -> None:
+    """Send a test and say what each service answered."""
+    sys.exit(test(state_dir, device, as_json=as_json))
 
 
-async def show(config: Config, *, why: bool, limit: int, as_json: bool) -> int:
+def show(state_dir: Path, *, why: bool, limit: int, as_json: bool) -> int:
     """List the notices, the newest last, and return the exit status. Raises ``AppmuxError``."""
-    told = await _ask(config, "mux/notices/list", ANSWER_DEADLINE, why=why, limit=limit)
+    told = _ask(state_dir, "mux/notices/list", ANSWER_DEADLINE, why=why, limit=limit)
     notices = told["notices"]
     if as_json:
         sys.stdout.write(json.dumps(notices, indent=2) + "\n")
@@ -71,9 +79,9 @@ async def show(config: Config, *, why: bool, limit: int, as_json: bool) -> int:
     return 0
 
 
-async def test(config: Config, device: str | None, *, as_json: bool) -> int:
+def test(state_dir: Path, device: str | None, *, as_json: bool) -> int:
     """Send a test; exit status 1 if some service refused it. Raises ``AppmuxError``."""
-    told = await _ask(config, "mux/notices/test", TEST_DEADLINE, device=device)
+    told = _ask(state_dir, "mux/notices/test", TEST_DEADLINE, device=device)
     answers = told["answers"]
     if as_json:
         sys.stdout.write(json.dumps(answers, indent=2) + "\n")
@@ -83,12 +91,9 @@ async def test(config: Config, device: str | None, *, as_json: bool) -> int:
     return 0 if all(each["said"].startswith("delivered") for each in answers) else 1
 
 
-async def _ask(config: Config, method: str, deadline: float, **params: Any) -> Json:
-    urls = state_dir.listeners(config.state_dir)
-    with trio.move_on_after(deadline):
-        async with client.connect_any(urls) as broker:
-            return await broker.request(method, params)
-    raise ClientError(f"the broker gave no answer within {deadline:.0f} s")
+def _ask(state_dir: Path, method: str, deadline: float, **params: Any) -> Json:
+    with broker.connected(broker.urls(state_dir)) as asked:
+        return asked.request(method, params, deadline)
 
 
 def lines(notice: Json) -> list[str]:
@@ -113,7 +118,10 @@ def _lines(notice: Json) -> Iterator[str]:
         what = "withdrawal" if each["withdraw"] else "push"
         tries = f" after {each['attempts']} tries" if each["attempts"] > 1 else ""
         said = f" ({each['said']})" if each["said"] else ""
-        yield f"    {what} to {each['device']} by {each['service']}: {each['state']}{tries}{said}"
+        state = each["state"]
+        if each.get("arrived") is not None:
+            state = f"arrived {_when(each['arrived'])}"
+        yield f"    {what} to {each['device']} by {each['service']}: {state}{tries}{said}"
 
 
 def _when(moment: float) -> str:

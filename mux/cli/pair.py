@@ -5,12 +5,13 @@ The broker takes part by ``mux/pairing/*``; the operator sees a QR code and says
 
 from __future__ import annotations
 
-import os
+import json
 import re
 import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,29 +20,27 @@ import click
 import trio
 
 from mux import client
-from mux.cli import invitation
+from mux.cli import invitation, qr_code
 from mux.cli.invitation import PhoneAddress
-from mux.cli.options import SCOPES, Decorated, Scopes, broker_flags, together
+from mux.cli.options import (
+    PATH,
+    SCOPES,
+    Decorated,
+    Scopes,
+    broker_flags,
+    exits,
+    json_flag,
+    together,
+)
+from mux.cli.pairing_dialogue import NotPairedError, asked, decide, line
 from mux.cli.settings import of_broker
 from mux.client import Client, Json
 from mux.config.model import Config
-from mux.errors import AppmuxError
 from mux.host import tailnet
 from mux.storage import state_dir
 
-ASKED: Final = "mux/pairing/asked"
-ENDED: Final = "mux/pairing/ended"
-
 INTERRUPTED: Final = 130
 """A shell's exit status for "ended by SIGINT"."""
-
-ANSWER_BYTES: Final = 1024
-
-WHITE_ON_BLACK: Final = {"fg": (255, 255, 255), "bg": (0, 0, 0)}
-"""Set whatever the terminal's own colours are: some cameras read no inverted code."""
-
-CONTROLS: Final = dict.fromkeys((*range(32), *range(127, 160)), "?")
-"""Characters to replace: a device chooses its own name, which must not drive the terminal."""
 
 
 USUAL: Final = ("observe", "approve", "drive")
@@ -69,10 +68,6 @@ class Span(click.ParamType[float]):
         return float(int(match[1]) * UNITS[match[2]])
 
 
-class NotPairedError(AppmuxError):
-    """No device was let in; the text says why."""
-
-
 @attrs.frozen
 class Wish:
     """The pairing that the operator requested."""
@@ -85,6 +80,12 @@ class Wish:
     """The time for which the device is let in; None: for ever."""
     host: str | None = None
     yes: bool = False
+    app: bool = False
+    """True for an app that knows ``appmux://``."""
+    png: Path | None = None
+    url_only: bool = False
+    report: Callable[[Json], None] = attrs.field(default=lambda _event: None, eq=False)
+    """Called with each thing that a program wants to know: the ticket, the code, the outcome."""
 
     def params(self) -> Json:
         """Return the params of the request to the broker."""
@@ -105,6 +106,9 @@ _of_a_device = together(
         "--host", metavar="H", help="Where phones connect (default: the Tailnet address)."
     ),
     click.option("--yes", "-y", is_flag=True, help="Let in whatever device brings the ticket."),
+    click.option("--app", is_flag=True, help="For an app: appmux:// in the place of a link."),
+    click.option("--png", type=PATH, metavar="FILE", help="Write the QR code to a file."),
+    click.option("--url", "url_only", is_flag=True, help="Print the link alone on stdout."),
 )
 
 
@@ -130,7 +134,10 @@ def _scope(default: tuple[str, ...]) -> Callable[[Decorated], Decorated]:
     )
 
 
-@click.command()
+_PAIRS = exits("0 a device was let in", "1 none was", "130 Ctrl-C: it was called off")
+
+
+@click.command(epilog=_PAIRS)
 @_of_a_device
 @_scope(USUAL)
 @_expires("never")
@@ -139,24 +146,27 @@ def _scope(default: tuple[str, ...]) -> Callable[[Decorated], Decorated]:
     is_flag=True,
     help="For the NovaScale app: a token in the QR code itself (default: all scopes).",
 )
+@json_flag
 @broker_flags
 def pair(novascale: bool, scopes: tuple[tuple[str, ...], ...], **given: Any) -> None:
     """Let a device in: it scans a QR code, and both show the same short code.
 
-    The device gets a token of its own, which `appmux devices revoke` takes back.
+    The code is a link that any camera opens in a browser. The browser makes a key of its own, which
+    `appmux devices revoke` shuts out. With --app it is for an app, which gets a token.
     """
     # The NovaScale app was made for a server whose one secret opens everything.
     usual = SCOPES if novascale else USUAL
     _run("novascale" if novascale else "paired", Scopes.flat(scopes) or usual, **given)
 
 
-@click.command()
+@click.command(epilog=_PAIRS)
 @_of_a_device
 @_scope(("observe",))
 @_expires("2h")
+@json_flag
 @broker_flags
 def invite(scopes: tuple[tuple[str, ...], ...], **given: Any) -> None:
-    """Let a colleague's device in, for a while, to watch."""
+    """Let a colleague in, for a while, to watch: send them the link that it prints."""
     _run("invite", Scopes.flat(scopes) or ("observe",), **given)
 
 
@@ -167,13 +177,25 @@ def _run(
     name: str,
     expires: float,
     host: str | None,
-    yes: bool,
+    as_json: bool,
     config_file: Path | None,
     state_dir: Path | None,
+    **more: Any,
 ) -> None:
     seconds = None if expires == float("inf") else expires
-    wish = Wish(kind, scopes, name, seconds, host, yes)
-    sys.exit(trio.run(run, of_broker(config_file, state_dir), wish))
+    config = of_broker(config_file, state_dir)
+    if not as_json:
+        sys.exit(trio.run(run, config, Wish(kind, scopes, name, seconds, host, **more)))
+    events = sys.stdout
+
+    def report(event: Json) -> None:
+        events.write(json.dumps(event) + "\n")
+        events.flush()
+
+    with redirect_stdout(sys.stderr):  # what a person reads
+        wish = Wish(kind, scopes, name, seconds, host, **more, report=report)
+        status = trio.run(run, config, wish)
+    sys.exit(status)
 
 
 async def run(config: Config, wish: Wish) -> int:
@@ -184,12 +206,15 @@ async def run(config: Config, wish: Wish) -> int:
             "there is no terminal to compare the device's code on: run it on one, or say --yes to"
             " let in whatever device brings the ticket"
         )
-    place = await _place(wish, urls)
+    by_uri = wish.app or wish.kind == "novascale"
+    place = await _place(wish, urls) if by_uri else None
     ended = INTERRUPTED
     with trio.open_signal_receiver(signal.SIGINT) as signals:
         async with client.connect_any(urls) as broker, trio.open_nursery() as nursery:
             nursery.start_soon(_interrupt, signals, nursery.cancel_scope)
-            if wish.kind == "novascale":
+            if place is None:
+                await _pair_browser(broker, wish, invitation.listening(urls))
+            elif wish.kind == "novascale":
                 await _novascale(broker, wish, place)
             else:
                 await _pair(broker, wish, place)
@@ -229,7 +254,7 @@ async def _place(wish: Wish, urls: list[str]) -> PhoneAddress:
     click.echo("Where does the phone connect?")
     for place in places:
         click.echo(f"  {place}")
-    said = await _line(f"Address [{suggested}]: ") or suggested
+    said = await line(f"Address [{suggested}]: ") or suggested
     return await trio.to_thread.run_sync(invitation.named, said, listeners)
 
 
@@ -237,84 +262,88 @@ async def _place(wish: Wish, urls: list[str]) -> PhoneAddress:
 
 
 async def _pair(broker: Client, wish: Wish, place: PhoneAddress) -> None:
+    """Pair an app, by a URI that it knows."""
     begun = await broker.request("mux/pairing/begin", wish.params())
-    _show(invitation.pair_uri(place, begun["ticket"]))
+    uri = invitation.pair_uri(place, begun["ticket"])
+    wish.report({"event": "ticket", "uri": uri, "expiresInSeconds": begun["expiresInSeconds"]})
     minutes = begun["expiresInSeconds"] / 60
-    click.echo(f"Scan it, or open it on the device, within {minutes:.0f} minutes.")
+    _tell(wish, uri, f"Scan it, or open it on the device, within {minutes:.0f} minutes.")
     _tell_terms(wish, place, open_door=begun["openDoor"])
-    with trio.move_on_after(begun["expiresInSeconds"]):
-        asked = (await _notified(broker, ASKED, begun["id"]))["params"]
-        await _decide(broker, wish, asked)
-        return
-    raise NotPairedError("no device came, and the ticket has expired; nothing was paired")
+    await _picture(wish, uri)
+    await decide(broker, await asked(broker, begun), yes=wish.yes, report=wish.report)
 
 
-def _tell_terms(wish: Wish, place: PhoneAddress, *, open_door: bool) -> None:
+async def _pair_browser(broker: Client, wish: Wish, listeners: list[PhoneAddress]) -> None:
+    """Pair a browser, by a link that any camera opens."""
+    named = None
+    if wish.host is not None:
+        named = await trio.to_thread.run_sync(invitation.named, wish.host, listeners)
+    elif not listeners:
+        raise invitation.PhoneAddressError(
+            "the broker listens on no TCP address, so that no browser reaches it: add `--listen"
+            " ws://127.0.0.1:14500` to `appmux serve`"
+        )
+    begun = await broker.request("mux/pairing/begin", {**wish.params(), "letters": True})
+    origin = (
+        invitation.page_origin(listeners, tailnet.own(), begun["origins"])
+        if named is None
+        else named.origin
+    )
+    link, letters = invitation.page_link(origin, begun["ticket"]), begun["letters"]
+    wish.report({
+        "event": "ticket", "uri": link, "letters": letters,
+        "expiresInSeconds": begun["expiresInSeconds"],
+    })  # fmt: skip
+    minutes = begun["expiresInSeconds"] / 60
+    _tell(
+        wish,
+        link,
+        f"Open the link within {minutes:.0f} minutes; or type {letters[:4]} {letters[4:]} in the"
+        " installed page.",
+    )
+    _tell_terms(wish, None, open_door=begun["openDoor"])
+    if invitation.is_loopback(origin):
+        _say(
+            wish,
+            "Note: this link opens in this machine's browsers alone. A phone needs the page over"
+            " https (`wss://` in `listen`, or `web.origins`); an app is paired by `--app`.",
+        )
+    elif not origin.startswith("https://"):
+        _say(wish, "Note: browsers make no keys over plain http. Use https, or `--app`.")
+    await _picture(wish, link)
+    await decide(broker, await asked(broker, begun), yes=wish.yes, report=wish.report)
+
+
+def _tell(wish: Wish, link: str, how: str) -> None:
+    """Print the link; alone on stdout, if that was wished."""
+    click.echo(link if wish.url_only else f"\n{link}\n")
+    _say(wish, how)
+
+
+def _say(wish: Wish, text: str) -> None:
+    click.echo(text, err=wish.url_only)
+
+
+async def _picture(wish: Wish, link: str) -> None:
+    """Draw the link, last: so it stands whole at the window's lower end."""
+    if wish.png is not None:
+        await trio.to_thread.run_sync(qr_code.write_png, link, wish.png)
+        _say(wish, f"The QR code is in {wish.png}.")
+    elif not wish.url_only:
+        qr_code.show(link)
+
+
+def _tell_terms(wish: Wish, place: PhoneAddress | None, *, open_door: bool) -> None:
     until = "until it is revoked" if wish.seconds is None else f"for {span(wish.seconds)}"
-    click.echo(f"It may {', '.join(wish.scopes)}, {until}.")
-    if place.loopback:
-        click.echo(f"Note: {place} is reached from this machine alone.")
+    _say(wish, f"It may {', '.join(wish.scopes)}, {until}.")
+    if place is not None and place.loopback:
+        _say(wish, f"Note: {place} is reached from this machine alone.")
     if open_door:
-        click.echo(
+        _say(
+            wish,
             "Note: this broker lets in whoever reaches its port, even without a token;"
-            " `--ws-auth device-token` lets in paired devices alone."
+            " `--ws-auth device-token` lets in paired devices alone.",
         )
-
-
-async def _decide(broker: Client, wish: Wish, asked: Json) -> None:
-    name, code, address = (str(asked[key]).translate(CONTROLS) for key in ("name", "code", "from"))
-    click.echo(f'\n"{name}" asks to be paired, from {address}. Its code: {code}')
-    async with trio.open_nursery() as nursery:
-        # A device may give up while the operator still thinks.
-        nursery.start_soon(_give_up_with_it, broker, asked["id"])
-        accept = wish.yes or await _yes(f"Does the device in your hand show {code}?")
-        nursery.cancel_scope.cancel()
-    await broker.request("mux/pairing/confirm", {"id": asked["id"], "accept": accept})
-    if not accept:
-        raise NotPairedError(
-            "declined; nothing was paired. If it wasn't your device, somebody else has seen the"
-            " ticket: it is of no use any more"
-        )
-    ended = await _end(broker, asked["id"])
-    if ended["outcome"] != "paired":
-        raise NotPairedError(_why_not(ended))
-    click.echo(f'paired "{ended["name"]}"; `appmux devices` lists it')
-
-
-async def _give_up_with_it(broker: Client, id: int) -> None:
-    ended = await _end(broker, id)
-    click.echo()
-    raise NotPairedError(_why_not(ended))
-
-
-async def _end(broker: Client, id: int) -> Json:
-    """Wait for the end of a pairing, and return its params.
-
-    A ticket that was sent once more is reported, but ends nothing.
-    """
-    since = 0
-    while True:
-        ended = await _notified(broker, ENDED, id, since)
-        params: Json = ended["params"]
-        if params["outcome"] != "again":
-            return params
-        address = str(params["from"]).translate(CONTROLS)
-        click.echo(f"\nNote: the same ticket was sent once more, from {address}; it was refused.")
-        since = broker.inbox.index(ended) + 1
-
-
-async def _notified(broker: Client, method: str, id: int, since: int = 0) -> Json:
-    return await broker.wait(lambda m: m.get("method") == method and m["params"]["id"] == id, since)
-
-
-def _why_not(ended: Json) -> str:
-    match ended["outcome"]:
-        case "left":
-            return "the device broke off; nothing was paired. Begin again: a ticket is of one use"
-        case "unanswered":
-            return "the device waited too long for your word; nothing was paired"
-        case other:
-            return f"nothing was paired ({other})"
 
 
 # -- NovaScale -------------------------------------------------------------------------------------
@@ -322,41 +351,16 @@ def _why_not(ended: Json) -> str:
 
 async def _novascale(broker: Client, wish: Wish, place: PhoneAddress) -> None:
     made = await broker.request("mux/devices/add", wish.params())
-    _show(invitation.novascale_uri(place, socket.gethostname(), made["token"]))
-    click.echo(
+    uri = invitation.novascale_uri(place, socket.gethostname(), made["token"])
+    wish.report({"event": "paired", "name": made["name"], "uri": uri})
+    _tell(
+        wish,
+        uri,
         "Scan it in the NovaScale app. It holds the token itself: whoever sees it is let in, until"
-        f' `appmux devices revoke "{made["name"]}"`.'
+        f' `appmux devices revoke "{made["name"]}"`.',
     )
     _tell_terms(wish, place, open_door=False)
-
-
-# -- the terminal ----------------------------------------------------------------------------------
-
-
-def _show(uri: str) -> None:
-    if sys.stdout.isatty() and (sys.stdout.encoding or "").lower().startswith("utf"):
-        for line in invitation.qr_code(uri):
-            click.echo(click.style(line, **_colours()))
-    click.echo(f"\n{uri}\n")
-
-
-def _colours() -> dict[str, Any]:
-    return dict(WHITE_ON_BLACK)
-
-
-async def _yes(question: str) -> bool:
-    return (await _line(f"{question} [y/N]: ")).lower() in ("y", "yes")
-
-
-async def _line(question: str) -> str:
-    """Read a line from the terminal; empty at its end.
-
-    Not in a thread: a thread that blocks in ``input`` outlives the question if the device gives up.
-    """
-    click.echo(question, nl=False)
-    descriptor = sys.stdin.fileno()
-    await trio.lowlevel.wait_readable(descriptor)
-    return os.read(descriptor, ANSWER_BYTES).decode(errors="replace").strip()
+    await _picture(wish, uri)
 
 
 _UNITS: Final = (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1))

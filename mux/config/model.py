@@ -28,6 +28,7 @@ TIMING = Timing()
 ENV_PREFIX = "APPMUX_"
 
 AuthMode = Literal["capability-token", "signed-bearer-token", "device-token"]
+Compression = Literal["remote", "always", "never"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 LogFormat = Literal["auto", "console", "json"]
 ContentLevel = Literal["opaque", "title", "full"]
@@ -268,6 +269,10 @@ class Config:
     host: str | None = _because(
         "how pages and notices call this machine; unset: the name that it has itself", None
     )
+    compression: Compression = _because(
+        "who gets messages compressed that offers it; on this machine bytes cost less than work",
+        "remote",
+    )
     auth: Auth = attrs.field(factory=Auth)
     tls: Tls = attrs.field(factory=Tls)
     limits: Limits = attrs.field(factory=Limits)
@@ -279,6 +284,12 @@ class Config:
     approvals: Policies = attrs.field(factory=Policies)
     notices: Notices = attrs.field(factory=Notices)
     web: Web = attrs.field(factory=Web)
+
+    @property
+    def link(self) -> str | None:
+        """Return the https URL at which devices reach this broker, if one is known."""
+        named = (each for each in self.web.origins if each.startswith("https://"))
+        return self.push.url or next(named, None)
 
     @property
     def host_name(self) -> str:
@@ -311,13 +322,13 @@ class Leaf:
 @cache
 def leaves() -> Mapping[str, Leaf]:
     """Return every setting by its dotted key."""
-    found = {}
+    settings = {}
     for prefix, cls in tables().items():
         for field in attrs.fields(cls):
             if not attrs.has(field.type):
                 key = prefix + field.name
-                found[key] = Leaf(key, field.type, bool(field.metadata.get("command")))
-    return found
+                settings[key] = Leaf(key, field.type, bool(field.metadata.get("command")))
+    return settings
 
 
 @cache

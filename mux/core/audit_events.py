@@ -104,32 +104,34 @@ def refused(state: State, client: Client, method: str, needs: Scope) -> None:
 
 def _is_told(state: State, client: Client) -> bool:
     """Return whether this refusal gets a record of its own; otherwise it is only counted."""
-    if client.refusals.until <= state.now:
+    refusals = client.refusals
+    if refusals is None or refusals.until <= state.now:
         _count_refusals(state, client)
-        client.refusals.until = state.now + REFUSALS_SECONDS
-    client.refusals.count += 1
-    if client.refusals.count <= REFUSALS_TOLD:
+        refusals = client.refusals = Refusals(until=state.now + REFUSALS_SECONDS)
+    refusals.count += 1
+    if refusals.count <= REFUSALS_TOLD:
         return True
-    state.wake_at(client.refusals.until)
+    state.wake_at(refusals.until)
     return False
 
 
 def _count_refusals(state: State, client: Client) -> None:
-    more = client.refusals.count - REFUSALS_TOLD
+    more = client.refusals.count - REFUSALS_TOLD if client.refusals is not None else 0
     if more > 0:
         state.record("request/refused", by=by(client), method=None, needs=None, times=more)
-    client.refusals = Refusals()
+    client.refusals = None
 
 
 def on_timer(state: State) -> float:
     """Record floods of refusals that are over; return when the next one may be."""
     next_one = NEVER
     for client in state.clients.values():
-        if client.refusals.count > REFUSALS_TOLD:
-            if client.refusals.until <= state.now:
+        refusals = client.refusals
+        if refusals is not None and refusals.count > REFUSALS_TOLD:
+            if refusals.until <= state.now:
                 _count_refusals(state, client)
             else:
-                next_one = min(next_one, client.refusals.until)
+                next_one = min(next_one, refusals.until)
     return next_one
 
 

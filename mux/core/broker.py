@@ -47,6 +47,7 @@ from mux.core.events import (
     JournalExtent,
     JournalRead,
     NoticesRestored,
+    PastRemembered,
     RecipientsChanged,
     Resolved,
     TimePassed,
@@ -78,7 +79,7 @@ _NO_NEWS = frozenset(
     {
         ClientSentBinary, TimePassed, ClientAttached, ClientLags, ClientDrained, JournalRead,
         AnsweredOutside,
-        ExperimentalSchemaLoaded, JournalExtent,
+        ExperimentalSchemaLoaded, JournalExtent, PastRemembered,
     }
 )  # fmt: skip
 """Events that change neither who looks at what nor who may be notified, so notices stay as they
@@ -276,6 +277,8 @@ class Broker:
             case DeviceAccessEnded(device):
                 self._server_requests.device_ended(device)
                 self._turn_queueing.device_ended(device)
+            case PastRemembered(entries):
+                self._inbox.remember(entries)
             case ExperimentalSchemaLoaded(gate):
                 self.state.gate = gate
             case JournalExtent(epoch, earliest):

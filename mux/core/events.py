@@ -151,6 +151,13 @@ class JournalRead(Event, frozen=True):
     """As in the command."""
 
 
+class PastRemembered(Event, frozen=True):
+    """The last events of threads in an earlier life of the broker, given once after the start."""
+
+    entries: tuple[Entry, ...]
+    """In order."""
+
+
 class JournalExtent(Event, frozen=True):
     """The extent of the journal on disk."""
 

@@ -18,11 +18,13 @@ from mux.downstream.compression import (
     BINARY,
     FINAL_TEXT,
     TEXT,
+    UNPACKED_BYTES,
     DamagedError,
     Packer,
     TooLongError,
     Unpacking,
 )
+from mux.downstream.websocket import FrameReader
 
 FINAL, OPCODE, CONTINUATION = 0x80, 0x0F, 0x0
 MASKED, LENGTH = 0x80, 0x7F
@@ -132,8 +134,9 @@ class FrameUnpacker:
     """
 
     unpacking: Unpacking
-    limit: int
-    """Most bytes of a compressed message, as it comes."""
+    frames: FrameReader
+    """The parser that the plain frames are for. Its limit holds for a compressed message, too: as
+    it comes, and unpacked."""
     _buffer: bytearray = attrs.field(factory=bytearray)
     _passing: int = 0
     """Bytes of a frame that passes, and that haven't come yet."""
@@ -178,7 +181,7 @@ class FrameUnpacker:
             self._end(out, MALFORMED)
         elif kind == "passes":
             self._passing = start + length
-        elif self._size + length > self.limit:
+        elif self._size + length > self.frames.limit:
             self._end(out, TOO_LONG)
         elif len(buffer) < start + length:
             return False
@@ -215,13 +218,17 @@ class FrameUnpacker:
             packed, opcode = b"".join(self._parts), self._opcode
             self._parts, self._size, self._opcode = [], 0, 0
             try:
-                text = self.unpacking.message(packed, opcode)
+                text = self.unpacking.message(packed, opcode, self._limit)
             except TooLongError:
                 self._end(out, TOO_LONG)
             except DamagedError:
                 self._end(out, MALFORMED)
             else:
                 out.append(_frame(BINARY, b"") if text is None else _frame(TEXT, text))
+
+    @property
+    def _limit(self) -> int:
+        return min(self.frames.limit, UNPACKED_BYTES)
 
     def _end(self, out: list[bytes], last: bytes) -> None:
         """Have the parser end the connection. Nothing that comes after can be read."""

@@ -31,8 +31,10 @@ class Unpacking(Protocol):
     only: bool
     """True if every message of the client is a compressed one."""
 
-    def message(self, packed: bytes, opcode: int) -> bytes | None:
-        """Return the text of one whole message, not checked for UTF-8; None for a binary one.
+    def message(self, packed: bytes, opcode: int, limit: int) -> bytes | None:
+        """Return the text of one whole message, of at most ``limit`` bytes; None for a binary one.
+
+        It isn't checked for UTF-8.
 
         Raises ``TooLongError``, ``DamagedError``.
         """

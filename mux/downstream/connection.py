@@ -21,7 +21,9 @@ from mux.core.events import ClientSent, ClientSentBinary
 from mux.core.policy.principal import ClientId, Principal
 from mux.core.protocol import jsonrpc
 from mux.dispatcher import ClientPort, Dispatcher
+from mux.downstream import offers
 from mux.downstream.challenge import PROOF_BYTES, Challenger
+from mux.downstream.compressed_stream import CompressedStream, FrameUnpacker
 from mux.downstream.peer import who_is_there
 from mux.downstream.rate_limit import Rate
 from mux.downstream.request import AcceptedUpgrade
@@ -76,17 +78,25 @@ async def serve(
     ``challenger`` finds out who a browser is. ``known`` is called once it is known who the client
     is.
     """
-    descriptor = stream.fileno if isinstance(stream, Patient) else None
+    packed = admission.compression is not None
+    descriptor = stream.fileno if isinstance(stream, Patient) and not packed else None
     outbox = Outbox(outbox_bytes, descriptor=descriptor, writes=dispatcher.writes)
+    response = _response(admission)
+    frames = FrameReader(message_bytes)
     try:
         async with trio.open_nursery() as nursery:
+            plain: trio.abc.HalfCloseableStream = stream
+            if (offer := admission.compression) is not None:
+                unpacker = FrameUnpacker(offers.unpacking(offer), frames)
+                plain = CompressedStream(stream, offers.packer(offer), unpacker, len(response))
+                admission = attrs.evolve(admission, rest=unpacker.feed(admission.rest))
             connection = _Connection(
-                stream, dispatcher, outbox, FrameReader(message_bytes), nursery, known
+                plain, dispatcher, outbox, frames, nursery, known, _pid(stream)
             )
             outbox.wake_writer = connection.begin_writing
+            outbox.append(response)
             try:
                 if admission.principal is not None:
-                    outbox.append(accepted(admission.key))
                     await connection.attend(admission, admission.principal, transport)
                 elif challenger is not None:
                     await connection.challenge(admission, challenger, transport)
@@ -95,6 +105,16 @@ async def serve(
             nursery.cancel_scope.cancel()
     finally:
         await trio.aclose_forcefully(stream)
+
+
+def _response(admission: AcceptedUpgrade) -> bytes:
+    """Return the 101 response, which tells what of the client's offers is taken."""
+    headers = []
+    if admission.principal is None:
+        headers.append(b"Sec-WebSocket-Protocol: " + SUBPROTOCOL)
+    if admission.compression is not None:
+        headers.append(admission.compression.answer)
+    return accepted(admission.key, *headers)
 
 
 def _pid(stream: Accepted) -> int | None:
@@ -111,7 +131,7 @@ def _pid(stream: Accepted) -> int | None:
 class _Connection:
     """A client's connection: its stream, its outbox, and how it ends."""
 
-    stream: Accepted
+    stream: trio.abc.HalfCloseableStream
     dispatcher: Dispatcher
     outbox: Outbox
     frames: FrameReader
@@ -119,6 +139,8 @@ class _Connection:
     """Runs the writer."""
     known: Callable[[], None]
     """Called once it is known who the client is."""
+    pid: int | None
+    """The process at the far end, if the system tells it."""
     _idle: Rate = attrs.field(factory=lambda: Rate(IDLE_PER_SECOND, IDLE_BURST))
     _ending: tuple[int, str] | None = None
     """Code and reason of our close frame, once we end the connection."""
@@ -130,7 +152,6 @@ class _Connection:
         self, admission: AcceptedUpgrade, challenger: Challenger, transport: str
     ) -> None:
         """Have a browser prove who it is; then attend it."""
-        self.outbox.append(accepted(admission.key, SUBPROTOCOL))
         principal = None
         limit, self.frames.limit = self.frames.limit, PROOF_BYTES
         with self._reading:
@@ -152,7 +173,7 @@ class _Connection:
         The 101 was appended before: a client must not get a frame ahead of it.
         """
         self.known()
-        port = ClientPort(self.outbox, self.end, pid=_pid(self.stream))
+        port = ClientPort(self.outbox, self.end, pid=self.pid, origin=admission.origin)
         client = self.dispatcher.attach(
             port, principal, transport, admission.address, local=admission.local
         )

@@ -114,18 +114,17 @@ class Deflater:
 class Inflater:
     """Inflates messages that each stand for themselves (``client_no_context_takeover``)."""
 
-    limit: int
     first: frozenset[int] = frozenset({RSV1 | TEXT, RSV1 | BINARY})
     only: bool = False
 
-    def message(self, packed: bytes, opcode: int) -> bytes | None:
+    def message(self, packed: bytes, opcode: int, limit: int) -> bytes | None:
         if opcode == BINARY:
             return None
         stream = zlib.decompressobj(wbits=-zlib.MAX_WBITS)
         try:
-            text = stream.decompress(packed + TAIL, self.limit + 1)
+            text = stream.decompress(packed + TAIL, limit + 1)
         except zlib.error as error:
             raise DamagedError(str(error)) from error
-        if len(text) > self.limit:
+        if len(text) > limit:
             raise TooLongError
         return text

@@ -11,7 +11,7 @@ from typing import Final
 import attrs
 
 from mux.downstream import deflate
-from mux.downstream.compression import UNPACKED_BYTES, Packer, Unpacking
+from mux.downstream.compression import Packer, Unpacking
 
 ZSTD_STREAM: Final = b"zstd-stream-v1"
 
@@ -48,11 +48,10 @@ def packer(offer: Offer) -> Packer:
     return zstd_stream.ZstdPacker()
 
 
-def unpacking(offer: Offer, limit: int) -> Unpacking:
-    """Return what reads one client's messages, of at most ``limit`` bytes and `UNPACKED_BYTES`."""
-    limit = min(limit, UNPACKED_BYTES)
+def unpacking(offer: Offer) -> Unpacking:
+    """Return what reads one client's messages."""
     if isinstance(offer, deflate.Deflate):
-        return deflate.Inflater(limit)
+        return deflate.Inflater()
     from mux.downstream import zstd_stream  # noqa: PLC0415 (few clients want it)
 
-    return zstd_stream.ZstdUnpacking(limit)
+    return zstd_stream.ZstdUnpacking()

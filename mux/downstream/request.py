@@ -18,9 +18,11 @@ from mux.access.authentication import Authenticator
 from mux.access.pairing import Pairing
 from mux.access.sessions import Sessions
 from mux.access.throttle import LoginThrottle
+from mux.config.model import Compression
 from mux.core.policy.principal import Principal
 from mux.downstream import post_routes
 from mux.downstream.http import HttpResponse, RequestHead
+from mux.downstream.offers import Offer
 from mux.downstream.origins import Reach
 from mux.downstream.streams import Encrypted, Patient
 from mux.downstream.unauthenticated import Place
@@ -31,7 +33,7 @@ NOWHERE = "0.0.0.0"
 
 @attrs.frozen
 class AcceptedUpgrade:
-    """A WebSocket upgrade that may proceed, without extensions."""
+    """A WebSocket upgrade that may proceed."""
 
     principal: Principal | None
     """None for a browser, which has yet to prove who it is."""
@@ -45,6 +47,8 @@ class AcceptedUpgrade:
     """Bytes after the request's head that have come already: first frames."""
     origin: str = ""
     """The browser's origin, which its proof names; empty for other clients."""
+    compression: Offer | None = None
+    """The compression of messages that the client offered and that is taken."""
 
 
 class Exposition(msgspec.Struct, frozen=True):
@@ -76,6 +80,8 @@ class Services:
     """Counts and slows refused peers."""
     sessions: Sessions | None = None
     web: Web | None = None
+    compression: Compression = "never"
+    """Whose messages are compressed, if they offer it."""
     origins: frozenset[str] = frozenset()
     """The operator's further origins of pages (``web.origins``)."""
 

@@ -14,6 +14,7 @@ from typing import Final
 from mux.access.authentication import AuthError, local_user
 from mux.core.policy.principal import Principal
 from mux.downstream.http import HttpResponse, RequestHead
+from mux.downstream.offers import Offer, offered
 from mux.downstream.request import AcceptedUpgrade, Request, Services
 
 WEBSOCKET_VERSION = b"13"
@@ -105,7 +106,22 @@ def upgrade(request: Request, services: Services) -> AcceptedUpgrade | HttpRespo
         local=here,
         key=head.values(b"sec-websocket-key")[0],
         rest=head.rest,
+        compression=_compression(request, services),
     )
+
+
+def _compression(request: Request, services: Services) -> Offer | None:
+    """Choose a compression for a client, from what it offers and the setting.
+
+    On this machine bytes cost less than the work on them. But a browser's loopback may be the end
+    of a tunnel.
+    """
+    head, peer = request.head, request.peer
+    here = peer.kind == "unix" or (is_loopback(peer.address) and not head.from_browser)
+    if services.compression == "never" or (services.compression == "remote" and here):
+        return None
+    extensions = head.values(b"sec-websocket-extensions")
+    return offered(extensions, head.values(b"x-codex-app-server-compression"))
 
 
 def _browser_upgrade(request: Request, services: Services) -> AcceptedUpgrade | HttpResponse:
@@ -124,6 +140,7 @@ def _browser_upgrade(request: Request, services: Services) -> AcceptedUpgrade | 
         key=head.values(b"sec-websocket-key")[0],
         rest=head.rest,
         origin=head.values(b"origin")[0].decode("latin-1"),
+        compression=_compression(request, services),
     )
 
 

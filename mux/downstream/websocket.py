@@ -40,15 +40,14 @@ SHORT_TEXT = 32 * 1024
 """Texts up to this many bytes are unmasked here; for longer ones the library is quicker."""
 
 
-def accepted(key: bytes, subprotocol: bytes = b"") -> bytes:
-    """Return the 101 response to an upgrade with this ``Sec-WebSocket-Key``."""
-    return (
-        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: WebSocket\r\nConnection: Upgrade\r\n"
-        + (b"Sec-WebSocket-Protocol: " + subprotocol + b"\r\n" if subprotocol else b"")
-        + b"Sec-WebSocket-Accept: "
-        + generate_accept_token(key)
-        + b"\r\n\r\n"
-    )
+def accepted(key: bytes, *headers: bytes) -> bytes:
+    """Return the 101 response to an upgrade with this ``Sec-WebSocket-Key``.
+
+    ``headers`` are further ones, each without its line end.
+    """
+    first = b"HTTP/1.1 101 Switching Protocols", b"Upgrade: WebSocket", b"Connection: Upgrade"
+    accept = b"Sec-WebSocket-Accept: " + generate_accept_token(key)
+    return b"\r\n".join((*first, accept, *headers, b"", b""))
 
 
 @attrs.define(eq=False, repr=False)
@@ -121,22 +120,22 @@ class FrameReader:
         A malformed frame reaches to the end of the buffer, so that the library judges it.
         """
         buffer = self._buffer
-        there = len(buffer)
-        if there < at + LEAST_BYTES:
+        end = len(buffer)
+        if end < at + LEAST_BYTES:
             return None
         first, second = buffer[at], buffer[at + 1]
         if not _is_sane(first, second):
-            return there, there
+            return end, end
         length = second & LENGTH
         start = at + HEAD_BYTES.get(length, SHORT_HEAD_BYTES)
-        if there < start:
+        if end < start:
             return None
         if length >= IN_2_BYTES:
             length = int.from_bytes(buffer[at + LEAST_BYTES : start - MASK_BYTES])
         if length + (self._size if first & OPCODE <= BINARY else 0) > self.limit:
             self._end(CloseReason.MESSAGE_TOO_BIG, f"longer than {self.limit} bytes")
             return None
-        return (start, start + length) if there >= start + length else None
+        return (start, start + length) if end >= start + length else None
 
     def _is_short_text(self, at: int, size: int) -> bool:
         """Return whether the frame at ``at`` is a whole short text message."""

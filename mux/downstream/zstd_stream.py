@@ -54,22 +54,26 @@ class ZstdPacker:
 class ZstdUnpacking:
     """Reads zstd frames that follow each other; a message ends within one, or with it."""
 
-    limit: int
     first: frozenset[int] = frozenset({BINARY})
     only: bool = True
     _stream: zstd.ZstdDecompressor | None = None
 
-    def message(self, packed: bytes, opcode: int) -> bytes | None:  # noqa: ARG002 (all are binary)
+    def message(
+        self,
+        packed: bytes,
+        opcode: int,  # noqa: ARG002 (all are binary)
+        limit: int,
+    ) -> bytes | None:
         text = bytearray()
         while packed:
             if self._stream is None or self._stream.eof:
                 window = {int(zstd.DecompressionParameter.window_log_max): MOST_WINDOW_LOG}
                 self._stream = zstd.ZstdDecompressor(options=window)
             try:
-                text += self._stream.decompress(packed, self.limit + 1 - len(text))
+                text += self._stream.decompress(packed, limit + 1 - len(text))
             except zstd.ZstdError as error:
                 raise DamagedError(str(error)) from error
-            if len(text) > self.limit:
+            if len(text) > limit:
                 raise TooLongError
             packed = self._stream.unused_data if self._stream.eof else b""
         return bytes(text)

@@ -13,7 +13,7 @@ import structlog
 import trio
 
 from mux.core.commands import ReadJournal
-from mux.core.events import JournalExtent, JournalRead
+from mux.core.events import JournalExtent, JournalRead, PastRemembered
 from mux.dispatcher import Dispatcher
 from mux.storage.journal import Store, StoreError
 
@@ -48,6 +48,19 @@ class JournalReads:
         if extent != self._extent:
             self._extent = extent
             self.dispatcher.handle(extent)
+
+    async def remember(self) -> None:
+        """Tell the core the last events of an earlier life, from which lists of threads are made.
+
+        Without them lists show less: of a failure it is enough to be logged.
+        """
+        try:
+            entries = await self.store.latest()
+        except StoreError as failure:
+            log.warning("lists show nothing of earlier turns", why=str(failure))
+            return
+        if entries:
+            self.dispatcher.handle(PastRemembered(tuple(entries)))
 
     async def run(self) -> None:
         """Read what is asked for, until cancelled."""

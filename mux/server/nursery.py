@@ -147,6 +147,7 @@ class RunningServer:
             throttle=self.throttle,
             sessions=self.access.sessions,
             web=LateWeb(self.access, self.throttle, self.config.web.files),
+            compression=self.config.compression,
             origins=frozenset(self.config.web.origins),
         )
 
@@ -170,6 +171,7 @@ class RunningServer:
                 await root.start(self.notices.delivery.pushes.run)
                 root.start_soon(self.notices.delivery.run)
                 root.start_soon(self._prepare_metrics)
+                root.start_soon(self.reads.remember)
                 async with trio.open_nursery() as connections:
                     await self._serve(connections)
                     connections.cancel_scope.cancel()

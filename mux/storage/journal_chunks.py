@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import heapq
 import sqlite3
+import sys
 from bisect import bisect_right
 from collections.abc import Collection, Iterator, Sequence
 from itertools import accumulate, groupby
@@ -24,6 +25,12 @@ from mux.storage import journal_schema, sqlite
 BATCH_BYTES = 1024 * 1024
 """Most bytes of messages in one batch, and so in a row, except for a single larger message. The
 bound limits what a reader holds in memory to put a batch's chunks in order."""
+
+LATEST_THREADS, LATEST_CHUNKS = 200, 4
+"""How much of the past is looked at for what lists show of threads: the threads of weeks, and of
+each the last seconds of its last turn."""
+
+_END = sys.maxsize
 
 MANY_THREADS = 8
 """From so many threads on, one scan of everything is quicker than a search for each thread."""
@@ -96,20 +103,41 @@ class Reader:
         Opens a new connection if ``generation`` isn't that of the last call. Raises
         ``sqlite3.Error``, and ``Broken`` if the file doesn't hold what was written.
         """
-        if generation != self._generation:
-            self.end()
-            self._connection = journal_schema.connect_to_read(self.path)
-            self._generation = generation
+        self._open(generation)
         assert self._connection
         try:
             # In one transaction all searches see the same batches.
             self._connection.execute("BEGIN")
-            found = _read(self._connection, after, until, threads, max_bytes, deltas=deltas)
+            entries = _read(self._connection, after, until, threads, max_bytes, deltas=deltas)
             self._connection.execute("COMMIT")
         except BaseException:
             self.end()  # the next call begins with a new connection
             raise
-        return found
+        return entries
+
+    def latest(self, generation: int) -> list[Entry]:
+        """Return the last events of the threads that were written to last, in order.
+
+        Some ``LATEST_CHUNKS`` chunks of each of ``LATEST_THREADS`` threads, written before now.
+        Opens and raises as ``read`` does.
+        """
+        self._open(generation)
+        assert self._connection
+        try:
+            entries = [
+                entry for row in _latest(self._connection) for entry in _entries(row, 0, _END)
+            ]
+        except BaseException:
+            self.end()  # the next call begins with a new connection
+            raise
+        entries.sort(key=_seq)
+        return entries
+
+    def _open(self, generation: int) -> None:
+        if generation != self._generation:
+            self.end()
+            self._connection = journal_schema.connect_to_read(self.path)
+            self._generation = generation
 
     def end(self) -> None:
         """Close the connection. Never raises."""
@@ -134,17 +162,17 @@ def _read(
         (after + 1,),
     ).fetchone()
     start = after + 1 if nearest is None else _checked(nearest)[2]
-    found: list[Entry] = []
+    all_entries: list[Entry] = []
     size = 0
     for _, batch in groupby(_rows(connection, start, until, threads, deltas), _BATCH):
         # Each chunk is in order, so these are a few sorted runs, which sort() merges quickly.
-        entries = [entry for row in batch for entry in _entries(row, after, until)]
-        entries.sort(key=_seq)
-        found += entries
-        size += sum(len(entry.message) for entry in entries)
+        of_batch = [entry for row in batch for entry in _entries(row, after, until)]
+        of_batch.sort(key=_seq)
+        all_entries += of_batch
+        size += sum(len(entry.message) for entry in of_batch)
         if size >= max_bytes:
-            return fitting(found, max_bytes), False
-    return found, True
+            return fitting(all_entries, max_bytes), False
+    return all_entries, True
 
 
 def _rows(
@@ -178,6 +206,20 @@ def _rows(
         ),
         key=_FIRST,
     )
+
+
+def _latest(connection: sqlite3.Connection) -> Iterator[Row]:
+    threads = connection.execute(
+        "SELECT thread FROM chunk WHERE thread IS NOT NULL"
+        " GROUP BY thread ORDER BY max(first_seq) DESC LIMIT ?",
+        (LATEST_THREADS,),
+    ).fetchall()
+    for (thread,) in threads:
+        yield from connection.execute(
+            f"SELECT {_ROW} FROM chunk INDEXED BY chunk_of_thread"
+            " WHERE thread = ? AND kind = 'event' ORDER BY first_seq DESC LIMIT ?",
+            (thread, LATEST_CHUNKS),
+        )
 
 
 def _entries(row: Row, after: int, until: int) -> list[Entry]:

@@ -19,12 +19,12 @@ from mux.cli.invitation import (
     named,
     novascale_uri,
     pair_uri,
-    qr_code,
     reachable,
     resolve,
 )
 from mux.cli.options import Scopes
 from mux.cli.pair import Span, span
+from mux.cli.qr_code import drawn
 
 TAIL = PhoneAddress("ws", "100.64.0.7", 14500)
 LOOP = PhoneAddress("ws", "127.0.0.1", 9000)
@@ -147,7 +147,7 @@ def test_the_uri_that_novascale_imports(name: str, token: str) -> None:
 
 
 def test_the_picture_fits_a_terminal() -> None:
-    lines = qr_code(
+    lines = drawn(
         pair_uri(PhoneAddress("wss", "a-rather-long-name.tailnet-1234.ts.net", 14500), "x" * 22)
     )
     assert len(lines) <= 24

@@ -41,7 +41,7 @@ def _deflate_client() -> Connection:
 def _stream(
     offer: offers.Offer, near: trio.abc.HalfCloseableStream, plain: int = 0
 ) -> CompressedStream:
-    unpacker = FrameUnpacker(offers.unpacking(offer, LIMIT), LIMIT)
+    unpacker = FrameUnpacker(offers.unpacking(offer), FrameReader(LIMIT))
     return CompressedStream(near, offers.packer(offer), unpacker, plain)
 
 
@@ -188,9 +188,11 @@ async def test_a_turn_is_a_fraction_of_its_bytes() -> None:
 # --- From the client ------------------------------------------------------------------------------
 
 
-def _fed(offer: offers.Offer, whole: bytes, cuts: list[int]) -> Iterator[bytes]:
+def _fed(
+    offer: offers.Offer, reader: FrameReader, whole: bytes, cuts: list[int]
+) -> Iterator[bytes]:
     """Feed bytes in pieces; yield the plain frames."""
-    unpacker = FrameUnpacker(offers.unpacking(offer, LIMIT), LIMIT)
+    unpacker = FrameUnpacker(offers.unpacking(offer), reader)
     places = sorted({0, len(whole), *(cut % (len(whole) + 1) for cut in cuts)})
     for start, end in pairwise(places):
         yield unpacker.feed(whole[start:end])
@@ -200,7 +202,7 @@ def _read(
     offer: offers.Offer, whole: bytes, cuts: list[int]
 ) -> tuple[list[bytes | None], FrameReader]:
     reader = FrameReader(LIMIT)
-    messages = [text for part in _fed(offer, whole, cuts) for text in reader.feed(part)]
+    messages = [text for part in _fed(offer, reader, whole, cuts) for text in reader.feed(part)]
     return messages, reader
 
 
@@ -278,6 +280,7 @@ def test_a_compressed_message_in_fragments_with_a_ping_between() -> None:
         (_masked(0xA1, b"x"), 1002),  # another reserved bit
         (_masked(0xC9, b"x"), 1002),  # a compressed ping
     ],
+    ids=range(8),
 )
 def test_what_is_no_compressed_message(whole: bytes, code: int) -> None:
     assert isinstance(DEFLATE, deflate.Deflate)
@@ -296,6 +299,7 @@ def test_what_is_no_compressed_message(whole: bytes, code: int) -> None:
         (_masked(0x82, _zstd(21).compress(b"x", zstd.ZstdCompressor.FLUSH_BLOCK)), 1002),
         (_masked(0x80, b"x"), 1002),
     ],
+    ids=range(5),
 )
 def test_what_is_no_message_of_a_zstd_stream(whole: bytes, code: int) -> None:
     texts, reader = _read(ZSTD_STREAM, whole, [])

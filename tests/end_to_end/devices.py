@@ -5,12 +5,15 @@ Hands to: the tests. Hears from: the broker, at `POST /v1/pair`; `appmux`, as a 
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
+import struct
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Sequence
+import termios
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -82,11 +85,13 @@ def closed(peer: Peer) -> tuple[int, str | None]:
 # --- The operator's commands ----------------------------------------------------------------------
 
 
-async def appmux(broker: Native, *arguments: str) -> subprocess.CompletedProcess[str]:
+async def appmux(
+    broker: Native, *arguments: str, **environ: str
+) -> subprocess.CompletedProcess[str]:
     """`appmux` with these arguments, where there is no terminal."""
     done = await trio.run_process(
         [sys.executable, "-m", "mux", *arguments],
-        env=broker.home.environ(),
+        env=broker.home.environ() | environ,
         cwd=str(broker.home.work),
         capture_stdout=True,
         capture_stderr=True,
@@ -112,6 +117,13 @@ class Terminal:
                 if not await self._read():
                     raise AssertionError(f"{pattern!r} was never shown:\n{self.shown}")
         return found
+
+    async def until(self, wanted: Callable[[str], bool]) -> None:
+        """Wait until all that it showed is what is wanted."""
+        with trio.fail_after(PATIENCE):
+            while not wanted(self.shown):
+                if not await self._read():
+                    raise AssertionError(f"this isn't it:\n{self.shown}")
 
     async def type(self, text: str) -> None:
         """Type it."""
@@ -144,9 +156,16 @@ async def piped(broker: Native, *arguments: str) -> AsyncIterator[Terminal]:
 
 
 @asynccontextmanager
-async def terminal(broker: Native, *arguments: str) -> AsyncIterator[Terminal]:
-    """`appmux` with these arguments on a terminal; ended at the end, if it still runs."""
+async def terminal(
+    broker: Native, *arguments: str, size: tuple[int, int] | None = None
+) -> AsyncIterator[Terminal]:
+    """`appmux` with these arguments on a terminal; ended at the end, if it still runs.
+
+    `size`: its columns and lines.
+    """
     master, slave = os.openpty()
+    if size is not None:
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", size[1], size[0], 0, 0))
     async with (
         trio.lowlevel.FdStream(master) as stream,
         _started(broker, arguments, slave, slave) as process,

@@ -27,7 +27,7 @@ def codex() -> Path:
     return newest
 
 
-async def _exec(
+async def run_exec(
     codex: Path, broker: Native, *arguments: str, **environ: str
 ) -> list[dict[str, str]]:
     """Run `codex exec --json`; returns its events."""
@@ -49,7 +49,7 @@ async def _exec(
 async def test_what_exec_does_is_seen_by_who_is_attached(codex: Path) -> None:
     async with brokered(codex=str(codex)) as broker, client(broker, "watching") as watching:
         for url in (broker.url, f"unix://{broker.socket}"):
-            events = await _exec(codex, broker, "--remote", url, "say hello")
+            events = await run_exec(codex, broker, "--remote", url, "say hello")
             thread = next(e["thread_id"] for e in events if e["type"] == "thread.started")
             assert "turn.completed" in {event["type"] for event in events}
             started = watching.heard("thread/started")
@@ -63,5 +63,5 @@ async def test_exec_brings_its_token(codex: Path) -> None:
     auth = ("--ws-auth", "capability-token", "--ws-token-sha256", digest)
     async with brokered(*auth, codex=str(codex)) as broker:
         remote = ("--remote", broker.url, "--remote-auth-token-env", "A_TOKEN")
-        events = await _exec(codex, broker, *remote, "say hello", A_TOKEN=TOKEN)
+        events = await run_exec(codex, broker, *remote, "say hello", A_TOKEN=TOKEN)
         assert "turn.completed" in {event["type"] for event in events}

@@ -153,8 +153,14 @@ async def test_an_unread_mark_is_codexs_own_and_outlives_the_broker() -> None:
             brokered(model=model, home=home) as broker,
             client(broker, "page", **AWARE) as page,
         ):
-            threads = (await page.request("mux/inbox"))["threads"]
-            assert {each["id"]: each["unread"] for each in threads} == {thread: False, other: True}
+            screen = await Screen.of(page)
+            marks = {each["id"]: each["unread"] for each in screen.threads.values()}
+            assert marks == {thread: False, other: True}
+            await eventually(
+                lambda: screen.applied().threads[thread]["lastLine"], "what was said before"
+            )
+            assert screen.threads[thread]["lastTurn"]["status"] == "completed"
+            assert screen.threads[thread]["usage"]["total"]["totalTokens"] > 0
         nursery.cancel_scope.cancel()
 
 

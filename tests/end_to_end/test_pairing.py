@@ -45,13 +45,13 @@ async def test_a_phone_is_paired_on_a_terminal() -> None:
     async with (
         brokered(*DEVICES_ONLY) as broker,
         operator_of(broker) as looking,
-        terminal(broker, "pair", "--host", "127.0.0.1", "--expires", "30d") as shown,
+        terminal(broker, "pair", "--app", "--host", "127.0.0.1", "--expires", "30d") as shown,
         trio.open_nursery() as nursery,
     ):
         said = await uri(shown)
         assert f"ws://{said['host']}:{said['port']}" == broker.url
         assert said["scheme"] == "ws"
-        assert "▀" in shown.shown  # the QR code
+        await shown.see("▀")  # the QR code
         await shown.see("within 5 minutes")
         await shown.see("It may observe, approve, drive, for 30 d")
 
@@ -89,7 +89,7 @@ async def test_declined_on_the_terminal() -> None:
     async with (
         brokered() as broker,
         operator_of(broker) as looking,
-        terminal(broker, "pair", "--host", "127.0.0.1") as shown,
+        terminal(broker, "pair", "--app", "--host", "127.0.0.1") as shown,
         trio.open_nursery() as nursery,
     ):
         said = await uri(shown)
@@ -114,7 +114,7 @@ async def test_a_device_that_gives_up_while_the_operator_thinks() -> None:
     async with (
         brokered() as broker,
         operator_of(broker) as looking,
-        terminal(broker, "pair", "--host", "127.0.0.1") as shown,
+        terminal(broker, "pair", "--app", "--host", "127.0.0.1") as shown,
         trio.open_nursery() as nursery,
     ):
         said = await uri(shown)
@@ -130,7 +130,7 @@ async def test_a_device_that_gives_up_while_the_operator_thinks() -> None:
 async def test_called_off_by_ctrl_c() -> None:
     async with (
         brokered() as broker,
-        terminal(broker, "pair", "--host", "127.0.0.1") as shown,
+        terminal(broker, "pair", "--app", "--host", "127.0.0.1") as shown,
     ):
         said = await uri(shown)
         shown.process.send_signal(signal.SIGINT)
@@ -141,7 +141,7 @@ async def test_called_off_by_ctrl_c() -> None:
 
 
 async def test_an_invitation_without_a_terminal() -> None:
-    asked = ("invite", "--host", "127.0.0.1", "--yes", "--name", "Grace")
+    asked = ("invite", "--app", "--host", "127.0.0.1", "--yes", "--name", "Grace")
     async with (
         brokered(*DEVICES_ONLY) as broker,
         operator_of(broker) as looking,
@@ -181,7 +181,7 @@ async def test_novascale_gets_a_token_of_its_own() -> None:
 
 REFUSALS: dict[str, tuple[tuple[str, ...], int, str]] = {
     "no terminal": (("pair", "--host", "127.0.0.1"), 1, "no terminal to compare"),
-    "loopback alone": (("pair", "--yes"), 1, "listens on loopback alone"),
+    "loopback alone": (("pair", "--yes", "--app"), 1, "listens on loopback alone"),
     "an unknown host": (("pair", "--yes", "--host", "no.such.host.invalid"), 1, "host unknown"),
     "another host": (("pair", "--yes", "--host", "100.64.0.1"), 1, "doesn't listen at 100.64.0.1"),
     "no host": (("pair", "--yes", "--host", "a b"), 1, "is no host"),
@@ -251,7 +251,7 @@ async def test_guesses_are_counted() -> None:
 
 
 async def test_asked_where_the_phone_connects() -> None:
-    async with brokered() as broker, terminal(broker, "pair") as shown:
+    async with brokered() as broker, terminal(broker, "pair", "--app") as shown:
         await shown.see(r"Where does the phone connect\?")
         await shown.see(r"Address \[" + re.escape(broker.url) + r"\]: ")
         await shown.type("wss://phones.example.net\n")

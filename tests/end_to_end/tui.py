@@ -16,6 +16,7 @@ import shutil
 import signal
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any, Final
 
 import attrs
@@ -120,22 +121,22 @@ def _at_prompt(screen: str) -> str:
 
 
 @asynccontextmanager
-async def tui(home: Home, *arguments: str) -> AsyncIterator[Tui]:
-    """`codex` with `arguments` in `home`, on a terminal of `COLUMNS` × `ROWS`.
+async def tui(home: Home, *arguments: str, codex: Path | None = None) -> AsyncIterator[Tui]:
+    """`codex` (another than the bench's, if named) in `home`, on a terminal of `COLUMNS` × `ROWS`.
 
     It may not be at its prompt yet: `see` tells. At the end it is hung up on, as by a terminal
     window that is closed.
     """
     # `-u`: the screen's characters as they are, whatever this process's locale can show.
     tmux = ("tmux", "-u", "-S", str(home.root / "tmux"), "-f", os.devnull)
-    codex = shlex.join([str(codex_bin()), *arguments])
+    command = shlex.join([str(codex or codex_bin()), *arguments])
     start = ["start-server"]
     # A TUI that ends by itself leaves its last screen, for a failing test to show.
     start += [";", "set", "-g", "remain-on-exit", "on"]
     start += [";", "set", "-g", "default-shell", "/bin/sh"]
     start += [";", "set", "-g", "default-terminal", "screen-256color"]
     start += [";", "new-session", "-d", "-x", str(COLUMNS), "-y", str(ROWS)]
-    start += ["-c", str(home.work), f"exec {codex}"]
+    start += ["-c", str(home.work), f"exec {command}"]
     await _run(*tmux, *start, env=home.environ())
     try:
         yield Tui(tmux)
@@ -168,10 +169,15 @@ async def _run(*command: str, env: Mapping[str, str] | None = None) -> str:
 
 @attrs.define
 class Cable:
-    """A way to a WebSocket listener, at `url`, which can be cut and mended."""
+    """A way to a WebSocket listener, at `url`, which can be cut and mended.
+
+    `head` is what the listener first answered, `carried` how many bytes it sent in all.
+    """
 
     url: str
     _far: tuple[str, int]
+    head: bytes = b""
+    carried: int = 0
     _mended: trio.Event = attrs.field(factory=trio.Event)
     _uncut: trio.CancelScope = attrs.field(factory=trio.CancelScope)
 
@@ -190,13 +196,23 @@ class Cable:
         far = await trio.open_tcp_stream(*self._far)
         with trio.CancelScope() as self._uncut:
             async with near, far, trio.open_nursery() as both:
-                both.start_soon(_pour, near, far, both.cancel_scope)
-                both.start_soon(_pour, far, near, both.cancel_scope)
+                both.start_soon(_pour, near, far, both.cancel_scope, lambda _: None)
+                both.start_soon(_pour, far, near, both.cancel_scope, self._count)
+
+    def _count(self, piece: bytes) -> None:
+        self.head = self.head or piece
+        self.carried += len(piece)
 
 
-async def _pour(source: trio.SocketStream, sink: trio.SocketStream, both: trio.CancelScope) -> None:
+async def _pour(
+    source: trio.SocketStream,
+    sink: trio.SocketStream,
+    both: trio.CancelScope,
+    passes: Callable[[bytes], None],
+) -> None:
     with contextlib.suppress(trio.BrokenResourceError):
         async for piece in source:
+            passes(bytes(piece))
             await sink.send_all(piece)
     both.cancel()
 

@@ -242,6 +242,26 @@ async def test_a_piece_ends_with_the_entry_that_fills_it(tmp_path: Path) -> None
         assert await store.read(27, 40, None, 550) == entries(range(28, 34)), "from both"
 
 
+async def test_the_last_events_of_each_thread_are_found_from_its_end(tmp_path: Path) -> None:
+    async with opened(tmp_path) as store:
+        assert await store.latest() == []
+        for seq in range(1, 41):
+            thread, method = ("busy", DELTA) if seq % 2 else ("slow", EVENT)
+            await put(store, entry(seq, thread=thread, method=method))
+        await put(store, entry(41, thread="busy", method=EVENT))
+        await put(store, entry(42, thread=None, method=EVENT))
+        found = [(each.seq, each.thread) for each in await store.latest()]
+    assert found == [(34, "slow"), (36, "slow"), (38, "slow"), (40, "slow"), (41, "busy")]
+
+
+async def test_reading_without_deltas_gives_the_events_alone(tmp_path: Path) -> None:
+    async with opened(tmp_path) as store:
+        for seq in range(1, 11):
+            await put(store, entry(seq, thread="t", method=DELTA if seq % 2 else EVENT))
+        found = await store.read(0, 10, {"t"}, MIB, deltas=False)
+    assert [each.seq for each in found] == [2, 4, 6, 8, 10]
+
+
 async def test_reading_leaves_the_event_loop_free(tmp_path: Path) -> None:
     async with opened(tmp_path) as store:
         await put(store, *[entry(seq, size=20_000) for seq in range(1, 2001)])

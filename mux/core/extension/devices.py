@@ -41,13 +41,15 @@ class BeginParams(Grant, rename="camel"):
 class Begun(msgspec.Struct, rename="camel"):
     """A ticket of one use. ``openDoor``: a WebSocket listener asks nobody for a token.
 
-    ``letters`` stand for the ticket, for who can't open a link; those made before hold no more.
+    ``origins``: further ones of the broker's page (``web.origins``). ``letters`` stand for the
+    ticket, for who can't open a link; those made before hold no more.
     """
 
     id: int
     ticket: str
     expires_in_seconds: float
     open_door: bool
+    origins: list[str]
     letters: str | msgspec.UnsetType = msgspec.UNSET
 
 
@@ -225,7 +227,7 @@ METHODS: dict[str, Described] = {
     "mux/pairing/begin": method(
         "A ticket for a device; `mux/pairing/asked` comes when it is used.",
         BeginParams(["approve", "observe"], _NAME, 86400.0),
-        Begun(1, _TICKET, 300.0, open_door=False),
+        Begun(1, _TICKET, 300.0, open_door=False, origins=[]),
     ),
     "mux/pairing/confirm": method(
         "The operator's word on the device that came.", Confirm(1, accept=True), Done()

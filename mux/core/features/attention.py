@@ -79,10 +79,11 @@ class Attention:
         self.changes += 1
         self.state.devices_used[client.principal.key] = now
         if thread is not None:
-            client.acted.pop(thread, None)
-            client.acted[thread] = now
-            if len(client.acted) > REMEMBERED_THREADS:
-                del client.acted[next(iter(client.acted))]
+            acted = client.acted = client.acted or {}
+            acted.pop(thread, None)
+            acted[thread] = now
+            if len(acted) > REMEMBERED_THREADS:
+                del acted[next(iter(acted))]
 
     # ── for notices ───────────────────────────────────────────────────────────────────────────
 
@@ -119,6 +120,8 @@ class Attention:
         if focus is not None:
             seen = focus.active and (thread is None or focus.thread in set(self.line(thread)))
             return client.heard + self.timing.focus if seen else 0.0
+        if client.acted is None:
+            return 0.0
         if thread is None:
             last = max(client.acted.values(), default=float("-inf"))
         else:
@@ -156,7 +159,7 @@ class Glance:
             if focus.active and client.heard + timing.focus > now:
                 self._looks(client, focus.thread, client.heard + timing.focus)
             return
-        for thread, at in reversed(client.acted.items()):
+        for thread, at in reversed((client.acted or {}).items()):
             if at + timing.looking <= now:
                 break  # as have all before it
             self._looks(client, thread, at + timing.looking)

@@ -86,7 +86,8 @@ class Handshakes:
         client.initialize(params)
         # The answer to `initialize` goes out before everything else that the client is sent.
         self.presence.came(client)
-        self.attention.changes += 1  # a focus declared before the handshake counts from now on
+        if client.focus is not None or client.acted:
+            self.attention.changes += 1  # what was said before the handshake counts from now on
         state.threads.audience_changed()
         state.send(client.id, self._answer(client, message.id, params), message.method)
         for method, lines in state.appserver.greetings.items():

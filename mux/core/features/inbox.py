@@ -28,6 +28,7 @@ from mux.core.features.inbox_picture import InboxPicture, Sign, difference
 from mux.core.features.presence import BYTES_PER_SECOND
 from mux.core.policy.principal import ClientId
 from mux.core.protocol import jsonrpc
+from mux.core.protocol.journal_entry import Entry
 from mux.core.protocol.jsonrpc import ClientMessage
 from mux.core.state.app_server import AppServerState
 from mux.core.state.cards import Card, ThreadList
@@ -216,6 +217,11 @@ class InboxRequests:
     def observe(self, method: str, thread: str | None, line: bytes) -> None:
         """Take a notification that cards are made of."""
         self.touch(self.cards.observe(method, thread, line))
+
+    def remember(self, entries: Iterable[Entry]) -> None:
+        """Take the last events of an earlier life."""
+        for thread in self.cards.remember(entries):
+            self.touch(thread)
 
     def joined(self, line: bytes) -> None:
         """Take the thread that the answer to a following request describes."""

@@ -5,7 +5,7 @@ Used by ``inbox``, for notifications of the methods in ``HEARD`` and answers tha
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 import attrs
@@ -14,6 +14,7 @@ import msgspec
 from mux.core.extension.inbox import Ended, TurnEnd
 from mux.core.features import notice_sources
 from mux.core.protocol import jsonrpc
+from mux.core.protocol.journal_entry import Entry
 from mux.core.state.cards import NULL, Card, Cards, Stored, one_line
 from mux.core.state.last_line import final_line, last_line
 from mux.core.state.state import State
@@ -61,6 +62,30 @@ class InboxCards:
             return None
         self.cards.get(holder.thread.id).introduce(holder.thread)
         return holder.thread.id
+
+    def remember(self, entries: Iterable[Entry]) -> set[str]:
+        """Take the last events of an earlier life; return the threads of which they are.
+
+        What this life has told of a thread already is newer, and stays.
+        """
+        past: dict[str, Card] = {}
+        for entry in entries:
+            if entry.thread is None or entry.method not in _REMEMBERED:
+                continue
+            card = past.setdefault(entry.thread, Card(entry.thread))
+            params = _params(entry.message)
+            if entry.method == "item/completed":
+                line = final_line(bytes(params.item))
+                card.line = line if line is not None and line.of == "agent" else card.line
+            elif entry.method == "thread/tokenUsage/updated":
+                self._usage(card, entry.message)
+            elif params.turn is not None and params.turn.status in _ENDS:
+                card.ended = Ended(params.turn.id, params.turn.status)
+        for id, old in past.items():
+            card = self.cards.get(id)
+            card.line, card.ended = card.line or old.line, card.ended or old.ended
+            card.usage = old.usage if card.usage == NULL else card.usage
+        return set(past)
 
     def app_server_gone(self) -> None:
         """Note that the app-server has ended, and every turn with it."""
@@ -145,6 +170,7 @@ class InboxCards:
 MOST_LIMITS: Final = 64
 """Limits that are kept: an account has a few."""
 
+_REMEMBERED: Final = frozenset({"item/completed", "turn/completed", "thread/tokenUsage/updated"})
 _STARTED: Final = "thread/started"
 _LIMITS: Final = "account/rateLimits/updated"
 _USER: Final = b'"userMessage"'

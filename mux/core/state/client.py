@@ -43,7 +43,7 @@ class ClientInfo(msgspec.Struct):
     title: str | None = None
 
 
-class Capabilities(msgspec.Struct):
+class Capabilities(msgspec.Struct, frozen=True):
     """``initialize.params.capabilities``, as far as the broker acts on them."""
 
     experimentalApi: bool = False
@@ -68,6 +68,18 @@ class Capabilities(msgspec.Struct):
         return self.mcpServerOpenaiFormElicitation or "openai/form" in (self.extensions or ())
 
 
+NO_CAPABILITIES = Capabilities()
+
+_WITHHELD: dict[tuple[bool, bool], frozenset[str]] = {
+    (experimental, extension): (frozenset() if experimental else WITHHELD)
+    | (frozenset() if extension else {DECIDED})
+    for experimental in (False, True)
+    for extension in (False, True)
+}
+"""The notifications that a client doesn't get, by whether it declared ``experimentalApi`` and
+whether it knows the broker. One set for all that are alike: with thousands attached it counts."""
+
+
 class InitializeParams(msgspec.Struct):
     """``initialize.params``. A text that doesn't fit is sent to the app-server for its error."""
 
@@ -82,9 +94,11 @@ class InitializeParams(msgspec.Struct):
         info = self.clientInfo
         if text_limits.NO_HEADER_VALUE.search(info.name) and text_limits.is_short(info.name):
             return f"Invalid clientInfo.name: '{info.name}'. Must be a valid HTTP header value."
-        for field in ("name", "version", "title"):
-            if not text_limits.is_short(getattr(info, field) or ""):
-                return f"Invalid clientInfo.{field}: {text_limits.TOO_LONG}"
+        title = info.title or ""
+        if not text_limits.is_short(f"{info.name}{info.version}{title}"):  # else none is longer
+            for field in ("name", "version", "title"):
+                if not text_limits.is_short(getattr(info, field) or ""):
+                    return f"Invalid clientInfo.{field}: {text_limits.TOO_LONG}"
         opted_out = self.capabilities and self.capabilities.optOutNotificationMethods
         if opted_out and len(opted_out) > text_limits.MOST_NAMED:
             return f"capabilities.optOutNotificationMethods has more than {text_limits.MOST_NAMED}"
@@ -121,8 +135,7 @@ class Focus(msgspec.Struct, frozen=True):
     """True if a person is looking at the client."""
 
 
-@attrs.define(eq=False, repr=False)
-class Client:
+class Client(msgspec.Struct, eq=False):
     """An attached client. Moments are on the broker's clock."""
 
     id: ClientId
@@ -139,9 +152,9 @@ class Client:
     """True if its access has ended. Its messages are ignored from then on."""
     state: ClientState = ClientState.ATTACHED
     info: ClientInfo | None = None
-    capabilities: Capabilities = attrs.field(factory=Capabilities)
+    capabilities: Capabilities = NO_CAPABILITIES
     opted_out: frozenset[str] = frozenset()
-    follows: dict[str, int] = attrs.field(factory=dict)
+    follows: dict[str, int] = msgspec.field(default_factory=dict)
     """The threads it follows; by thread, the journal's head when the client joined."""
     knows_extension: bool = False
     """True if the client knows the broker (see ``EXTENSION``)."""
@@ -156,25 +169,25 @@ class Client:
     """When the client last sent anything."""
     focus: Focus | None = None
     """Its foreground; None if the client never sent ``mux/focus``."""
-    acted: dict[str, float] = attrs.field(factory=dict)
-    """When a person last did something through this client, by thread."""
-    refusals: Refusals = attrs.field(factory=Refusals)
+    acted: dict[str, float] | None = None
+    """When a person last did something through this client, by thread; None if nobody did."""
+    refusals: Refusals | None = None
+    """Set while it was refused something lately. (With thousands attached, each object that an
+    idle client has counts.)"""
 
     def initialize(self, params: InitializeParams) -> None:
         """Become READY with what the client declared."""
         self.state = ClientState.READY
         self.info = params.clientInfo
-        self.capabilities = params.capabilities or Capabilities()
-        opted_out = self.capabilities.optOutNotificationMethods or ()
-        self.opted_out = frozenset(filter(text_limits.is_short, opted_out))  # others name nothing
-        if not self.capabilities.experimentalApi:
-            self.opted_out |= WITHHELD
-        declared = (self.capabilities.extensions or {}).get(EXTENSION)
+        capabilities = params.capabilities or NO_CAPABILITIES
+        declared = (capabilities.extensions or {}).get(EXTENSION)
         self.wants_seq = declared is not None
         self.knows_extension = declared is not None and not _is_relay(declared)
-        if not self.knows_extension:
-            self.opted_out |= {DECIDED}
-        self.capabilities = self.capabilities.without_texts()
+        self.opted_out = _WITHHELD[capabilities.experimentalApi, self.knows_extension]
+        if named := capabilities.optOutNotificationMethods:
+            self.opted_out |= set(filter(text_limits.is_short, named))  # others name nothing
+        if capabilities is not NO_CAPABILITIES:
+            self.capabilities = capabilities.without_texts()
 
     def hears(self, method: str) -> bool:
         """Return whether the client gets this notification.

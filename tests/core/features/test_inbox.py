@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from mux.core.events import PastRemembered
 from mux.core.features.inbox import CHANGED, INTERVAL
 from mux.core.policy.principal import Principal
 from mux.core.state.last_line import LONGEST, tail
@@ -521,6 +522,28 @@ def test_a_client_that_applies_the_differences_has_what_a_new_page_shows() -> No
         if each["turn"]:
             each["turn"].pop("runningSeconds")
     assert known == now
+
+
+def test_what_an_earlier_life_said_last_is_remembered() -> None:
+    before, _, _ = followed()
+    before.begins_turn(id="u")
+    streams(before, "x")
+    final = {"id": "i", "type": "agentMessage", "text": "All is done."}
+    before.notifies("item/completed", {"threadId": "t", "turnId": "u", "item": final})
+    before.ends_turn(id="u")
+    used = {"total": {"totalTokens": 15}}
+    tokens = {"threadId": "t", "turnId": "u", "tokenUsage": used}
+    before.notifies("thread/tokenUsage/updated", tokens)
+    entries = before.broker.state.journal.after(0, 10**6)
+    assert entries
+    story = Story.begun()
+    page = story.peer("page", PAGE, **AWARE)
+    reads(story, page, [stored("t")], follow=True)
+    story.tell(PastRemembered(tuple(entries)))
+    story.waits(INTERVAL)
+    told = change(page)
+    assert told["lastLine"] == {"text": "All is done.", "of": "agent"}
+    assert (told["lastTurn"]["status"], told["usage"]) == ("completed", used)
 
 
 # ── the last line ─────────────────────────────────────────────────────────────────────────────────

@@ -1,0 +1,151 @@
+"""``appmux say``: give a thread a message, or begin one.
+
+The broker of a state directory is asked by codex's own ``turn/start``, with ``ifBusy`` for a thread
+on which a turn runs.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import uuid
+from pathlib import Path
+from typing import Final
+
+import click
+
+from mux.cli import broker, screen, threads, watch
+from mux.cli.broker import Broker, BrokerError, Json
+from mux.cli.completion import thread_ids
+from mux.cli.options import PATH, broker_flags, exits, json_flag, state_dir_of
+from mux.cli.transcript import Transcript
+from mux.errors import AppmuxError
+
+KNOWS_US: Final[Json] = {
+    **watch.CAPABILITIES,
+    "extensions": {"appmux": {"version": 1}},
+}
+"""Declares that we know the broker: else ``ifBusy`` would be an unknown field."""
+
+BUSY: Final = -32012
+"""The code of the error that a turn runs (see ``docs/protocol.md``)."""
+
+STDIN: Final = "-"
+
+
+class NotSaidError(AppmuxError):
+    """The message wasn't given to anybody."""
+
+
+@click.command(
+    epilog=exits(
+        "0 it was started, joined or queued; with --wait, the turn completed",
+        "1 it was not, as a turn runs or the broker refused it; with --wait, the turn failed",
+        "130 Ctrl-C; the turn goes on",
+    )
+)
+@click.argument(
+    "words", nargs=-1, required=True, metavar="[THREAD] TEXT…", shell_complete=thread_ids
+)
+@click.option("--queue", "if_busy", flag_value="queue", help="If a turn runs: say it after that.")
+@click.option("--steer", "if_busy", flag_value="steer", help="If a turn runs: say it into that.")
+@click.option("--new", "directory", type=PATH, metavar="DIR", help="Begin a thread there instead.")
+@click.option("--wait", "-w", is_flag=True, help="Show the turn until it ends, as `watch` does.")
+@json_flag
+@broker_flags
+def say(
+    *,
+    words: tuple[str, ...],
+    if_busy: str | None,
+    directory: Path | None,
+    wait: bool,
+    as_json: bool,
+    config_file: Path | None,
+    state_dir: Path | None,
+) -> None:
+    """Give a thread a message: `appmux say THREAD TEXT`, or `appmux say --new DIR TEXT`.
+
+    THREAD is an end of its id, or its title. TEXT may be several words; - reads it from stdin.
+    While a turn runs, --queue or --steer says what is meant; without them nothing is said.
+
+    Of codex's own commands, `codex queue` queues (only for a session that has been saved), and
+    `codex exec --remote unix://` runs a prompt (0.171 and newer).
+    """
+    named, text = (None, words) if directory is not None else (words[0], words[1:])
+    message = _text(text)
+    with broker.connected(broker.urls(state_dir_of(config_file, state_dir))) as asked:
+        asked.initialize(KNOWS_US)
+        card = (
+            _begin(asked, directory) if directory is not None else threads.find(asked, str(named))
+        )
+        if directory is None:
+            watch.join(asked, card["id"], 0)
+        told = _start(asked, card, message, if_busy or "reject")
+        if not wait:
+            click.echo(json.dumps(told, indent=2) if as_json else _outcome(told, card))
+            return
+        if told["queued"] is not None:
+            _note(_outcome(told, card), as_json=as_json)
+        sys.exit(_until_over(asked, card, told, as_json=as_json))
+
+
+def _text(words: tuple[str, ...]) -> str:
+    text = sys.stdin.read() if words == (STDIN,) else " ".join(words)
+    if not text.strip():
+        raise click.UsageError("there is no TEXT to say")
+    return text
+
+
+def _begin(asked: Broker, directory: Path) -> Json:
+    where = directory.expanduser().absolute()
+    if not where.is_dir():
+        raise NotSaidError(f"there is no directory {where}")
+    began = asked.request("thread/start", {"cwd": str(where)}, deadline=watch.RESUME_DEADLINE)
+    return {"id": began["thread"]["id"], "title": "", "preview": "", "directory": str(where)}
+
+
+def _start(asked: Broker, card: Json, text: str, if_busy: str) -> Json:
+    """Start a turn, and return what became of it. Raises ``AppmuxError``."""
+    params = {
+        "threadId": card["id"],
+        "input": [{"type": "text", "text": text, "text_elements": []}],
+        # Sent again it would run once.
+        "clientUserMessageId": str(uuid.uuid4()),
+        "ifBusy": if_busy,
+    }
+    try:
+        result = asked.request("turn/start", params, deadline=watch.RESUME_DEADLINE)
+    except BrokerError as refused:
+        if refused.code == BUSY:
+            raise NotSaidError(
+                f"a turn runs on {screen.short_ids([card['id']])[card['id']]}: --steer says it into"
+                " that turn, --queue after it"
+            ) from refused
+        raise
+    ours = result.get("appmux") or {}
+    return {
+        "threadId": card["id"],
+        "turnId": (result.get("turn") or {}).get("id"),
+        "steered": bool(ours.get("steered")),
+        "queued": ours.get("queued"),
+    }
+
+
+def _outcome(told: Json, card: Json) -> str:
+    short = screen.short_ids([card["id"]])[card["id"]]
+    if told["queued"] is not None:
+        return f"queued as number {told['queued']['place']} on {short}"
+    done = "said into the running turn" if told["steered"] else "started"
+    return f"{done}; to see it: appmux watch {short}"
+
+
+def _note(text: str, *, as_json: bool) -> None:
+    click.echo(text, err=as_json)
+
+
+def _until_over(asked: Broker, card: Json, told: Json, *, as_json: bool) -> int:
+    """Show the turn until it ends; return the exit status."""
+    shown = Transcript(card["id"], watch.write)
+    if told["queued"] is not None:
+        watch.until_started(asked, shown, told["queued"]["id"], as_json=as_json)
+    return watch.stream(asked, shown, once=True, as_json=as_json)

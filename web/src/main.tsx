@@ -1,0 +1,137 @@
+// The start of the page: who is this browser, where is one, and what is shown.
+
+import { effect } from "@preact/signals";
+import { render } from "preact";
+import { useEffect, useState } from "preact/hooks";
+import type { JSX } from "preact";
+import { type Device, thisDevice } from "./connection/device.ts";
+import { type Invitation, readInvitation } from "./connection/invitation.ts";
+import { rpc, start } from "./connection/runtime.ts";
+import { startWorker } from "./push/worker-registration.ts";
+import { go, route, startRouting, threadPath } from "./route.ts";
+import { device, inbox, phase, say, sayError, toasts } from "./state.ts";
+import { applySettings } from "./settings.ts";
+import { titleOf } from "./threads/inbox.ts";
+import { plain } from "./views/format.ts";
+import { InboxView } from "./views/inbox.tsx";
+import { lazy } from "./views/parts.tsx";
+import { hostName } from "./views/status.tsx";
+
+const ThreadView = lazy(async () => (await import("./views/thread.tsx")).ThreadView);
+const ReviewView = lazy(async () => (await import("./views/review.tsx")).ReviewView);
+const NewView = lazy(async () => (await import("./views/new.tsx")).NewView);
+const PeopleView = lazy(async () => (await import("./views/people.tsx")).PeopleView);
+const SettingsView = lazy(async () => (await import("./views/settings.tsx")).SettingsView);
+const ShareView = lazy(async () => (await import("./views/share.tsx")).ShareView);
+const PairView = lazy(async () => (await import("./views/pair.tsx")).PairView);
+const BecomeView = lazy(async () => (await import("./views/become.tsx")).BecomeView);
+
+function App({ ticket }: { ticket: Invitation | null }): JSX.Element {
+  const [other, setOther] = useState(ticket);
+  const known = device.value;
+  useEffect(() => {
+    // A link that is opened while the page is open changes nothing but the fragment.
+    const look = (): void => {
+      const found = takeTicket();
+      if (found) setOther(found);
+    };
+    addEventListener("hashchange", look);
+    return () => removeEventListener("hashchange", look);
+  }, []);
+  useEffect(() => {
+    document.body.classList.toggle("paired", !!known);
+  }, [known]);
+  if (known === undefined) return <main class="boot" />;
+  if (known === null) return <PairView key={JSON.stringify(other)} by={other} onPaired={() => setOther(null)} />;
+  if (other) return <BecomeView by={other} onStay={() => setOther(null)} />;
+  const at = route.value;
+  return (
+    <>
+      <a class="skip" href="#content">
+        Skip to the content
+      </a>
+      <div class={`panes at-${at.view}`}>
+        <div class="pane-inbox">
+          <InboxView />
+        </div>
+        <main class="pane-main" id="content" tabIndex={-1}>
+          <Main />
+        </main>
+      </div>
+      <Toasts />
+    </>
+  );
+}
+
+function Main(): JSX.Element {
+  const { view, thread } = route.value;
+  if (view === "thread" && thread) return <ThreadView key={thread} id={thread} />;
+  if (view === "review" && thread) return <ReviewView key={thread} id={thread} />;
+  if (view === "new") return <NewView />;
+  if (view === "people") return <PeopleView />;
+  if (view === "settings") return <SettingsView />;
+  if (view === "share") return <ShareView />;
+  return <p class="quiet centered nothing-open">Choose a thread, or begin a new one.</p>;
+}
+
+function Toasts(): JSX.Element {
+  return (
+    <div class="toasts" aria-live="polite">
+      {toasts.value.map((each) => (
+        <p key={each.id} class={`toast ${each.kind}`} role={each.kind === "error" ? "alert" : undefined}>
+          {each.text}
+        </p>
+      ))}
+    </div>
+  );
+}
+
+/** The number of things that wait stands in the title and on the app's badge. */
+function showCount(): void {
+  const { view, thread } = route.value;
+  const waiting = inbox.value.needs.size;
+  const row = thread ? inbox.value.threads.get(thread) : undefined;
+  const name = view === "thread" || view === "review" ? plain(titleOf(row)) : plain(hostName());
+  document.title = `${waiting ? `(${waiting}) ` : ""}${name} – appmux`;
+  if (phase.value !== "live") return;
+  const done = waiting ? navigator.setAppBadge?.(waiting) : navigator.clearAppBadge?.();
+  done?.catch(() => undefined);
+}
+
+/** A notice was tapped: what it is about, the broker says, when there is a connection. */
+function followNotice(): void {
+  const id = new URLSearchParams(route.value.search).get("notice");
+  if (!id || phase.value !== "live") return;
+  go("/", true);
+  rpc()!
+    .request("mux/notices/read", { id })
+    .then((notice) => {
+      if (notice.threadId) go(threadPath(notice.threadId));
+      if (notice.overWhy) say(`Over already: ${notice.overWhy}.`);
+    })
+    .catch(sayError);
+}
+
+/** The ticket in the address, which is taken out of it at once. */
+function takeTicket(): Invitation | null {
+  const ticket = readInvitation(location.hash);
+  if (ticket) history.replaceState(null, "", location.pathname + location.search);
+  return ticket;
+}
+
+async function begin(): Promise<void> {
+  applySettings();
+  const ticket = takeTicket();
+  startRouting();
+  const known: Device | undefined = await thisDevice();
+  device.value = known ?? null;
+  const root = document.getElementById("app")!;
+  root.replaceChildren();
+  render(<App ticket={ticket} />, root);
+  effect(showCount);
+  effect(followNotice);
+  if (known) void start(known);
+  void startWorker();
+}
+
+void begin();
