@@ -57,7 +57,7 @@ DAY: Final = 86_400.0
 AUDIT_AGE: Final = 90 * DAY
 """A quarter instead of a year, so that its end is seen."""
 LIMITS: Final = Limits(probe_interval=1800.0)
-"""The usual ones; but not a probe each half minute, a million of which would be most of the year."""
+"""The usual ones, but not a probe each half minute: a million of them would be most of the year."""
 HOST: Final = Principal("local", "local-user")
 APPROVAL: Final = "item/commandExecution/requestApproval"
 HELLO: Final = {
