@@ -16,7 +16,7 @@ import enum
 
 import msgspec
 
-from mux.core.protocol import jsonrpc, known_notifications
+from mux.core.protocol import client_message, known_notifications
 from mux.core.protocol.scope import Scope
 
 
@@ -55,7 +55,8 @@ class Route(enum.Enum):
 
 OPENED_ELEMENTS = 4096
 """Members and list elements in the params of a request that the broker reads from end to end: more
-than any turn has parts. A request that is only passed on may have more (`jsonrpc.MAX_ELEMENTS`)."""
+than any turn has parts. A request that is only passed on may have more
+(`client_message.MAX_ELEMENTS`)."""
 
 _PASSING = frozenset({Route.PLAIN, Route.FOLLOW, Route.UNFOLLOW})
 
@@ -113,7 +114,7 @@ class RequestRule(msgspec.Struct, frozen=True):
     def most_elements(self) -> int:
         """The members and list elements that the request may have."""
         passes = self.route in _PASSING and not self.begins
-        return jsonrpc.MAX_ELEMENTS if passes else OPENED_ELEMENTS
+        return client_message.MAX_ELEMENTS if passes else OPENED_ELEMENTS
 
 
 class Audience(enum.Enum):
