@@ -21,8 +21,9 @@ from mux.core.policy.principal import ClientId
 from mux.core.policy.scopes import NEED_NOTHING, SCOPES, needed
 from mux.core.protocol import client_message, jsonrpc
 from mux.core.protocol.jsonrpc import BadMessageError, ClientMessage
-from mux.core.protocol.methods import RequestRule, Route, request_rule
+from mux.core.protocol.methods import request_rule
 from mux.core.protocol.request_params import canonical, read_plain
+from mux.core.protocol.rules import RequestRule, Route
 from mux.core.protocol.scope import Scope
 from mux.core.protocol.thread_overrides import Held
 from mux.core.state.app_server import AppServerState

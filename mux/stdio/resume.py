@@ -22,7 +22,8 @@ import msgspec
 
 from mux.core.protocol import client_message, jsonrpc, thread_settings
 from mux.core.protocol.jsonrpc import ABSENT, BadMessageError, ClientMessage
-from mux.core.protocol.methods import Route, request_rule
+from mux.core.protocol.methods import request_rule
+from mux.core.protocol.rules import Route
 from mux.core.protocol.turn_messages import ended_by_death, started_turn
 from mux.stdio import messages as reading
 from mux.stdio.messages import EXTENSION, Life, Message, Params, Turn
