@@ -286,6 +286,12 @@ class Config:
     web: Web = attrs.field(factory=Web)
 
     @property
+    def link(self) -> str | None:
+        """Return the https URL at which devices reach this broker, if one is known."""
+        named = (each for each in self.web.origins if each.startswith("https://"))
+        return self.push.url or next(named, None)
+
+    @property
     def host_name(self) -> str:
         """Return the machine's name, as people are shown it."""
         return self.host or platform.node().partition(".")[0] or "this machine"

@@ -115,16 +115,16 @@ def baked_path(environ: Mapping[str, str], home: Path) -> str:
     """
     versions = home / ".nvm" / "versions"
     fleeting = (versions, Path(tempfile.gettempdir()))
-    found: dict[str, None] = {}
+    directories: dict[str, None] = {}
     for name in environ.get("PATH", os.defpath).split(os.pathsep):
         place = Path(name)
         lasting = not any(place.is_relative_to(each) for each in fleeting)
         if lasting and place.is_absolute() and place.is_dir():
-            found[str(place)] = None
+            directories[str(place)] = None
     for place in usual_places(home):
         if not place.is_relative_to(versions):
-            found[str(place)] = None
-    return os.pathsep.join(found)
+            directories[str(place)] = None
+    return os.pathsep.join(directories)
 
 
 def _sockets(config: Config, home: Path) -> tuple[str, ...]:
