@@ -118,7 +118,10 @@ def _lines(notice: Json) -> Iterator[str]:
         what = "withdrawal" if each["withdraw"] else "push"
         tries = f" after {each['attempts']} tries" if each["attempts"] > 1 else ""
         said = f" ({each['said']})" if each["said"] else ""
-        yield f"    {what} to {each['device']} by {each['service']}: {each['state']}{tries}{said}"
+        state = each["state"]
+        if each.get("arrived") is not None:
+            state = f"arrived {_when(each['arrived'])}"
+        yield f"    {what} to {each['device']} by {each['service']}: {state}{tries}{said}"
 
 
 def _when(moment: float) -> str:
