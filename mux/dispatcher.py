@@ -87,6 +87,8 @@ class ClientPort:
     them."""
     pid: int | None = None
     """The client's process, where the system tells it."""
+    origin: str = ""
+    """The origin of the page, if the client is one."""
     read_on: trio.Event | None = None
     """Present while the connection must not be read; set as soon as it may be."""
 
@@ -158,6 +160,10 @@ class Dispatcher:
     def freeze(self) -> None:
         """Let the core hear nothing more: what it knows is the next broker's from here on."""
         self._frozen = True
+
+    def origin_of(self, client: ClientId) -> str:
+        """Return the origin of the page that an attached client is; empty if it is none."""
+        return self._ports[client].origin
 
     def detach(self, client: ClientId) -> None:
         """Detach a client whose connection is gone."""

@@ -11,6 +11,7 @@ Hands to: stdout. Hears from: ``make mutants``, which has mutmut in an environme
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import shutil
@@ -193,6 +194,8 @@ def _changed(diff: str) -> str:
 
 def main() -> None:
     """Exits; never returns."""
+    if importlib.util.find_spec("mutmut") is None:
+        sys.exit("mutmut isn't installed here: `make mutants` has it")
     chosen = sys.argv[1:] or list(GUARDED)
     if unknown := [module for module in chosen if module not in GUARDED]:
         sys.exit(f"no such module: {', '.join(unknown)}; there are: {', '.join(GUARDED)}")

@@ -20,7 +20,7 @@ import click
 import trio
 
 from mux import client
-from mux.cli.options import broker_flags
+from mux.cli.options import broker_flags, exits, json_flag, outcome
 from mux.cli.settings import of_broker
 from mux.client import Client, ClientError, Json
 from mux.config.model import Config
@@ -39,11 +39,20 @@ INTERRUPTED: Final = 130
 """A shell's exit status for "ended by SIGINT"."""
 
 
-@click.command()
+@click.command(
+    epilog=exits(
+        "0 a new app-server runs",
+        "1 it doesn't",
+        "130 Ctrl-C: the waiting ended, the restart still happens",
+    )
+)
 @click.option("--broker", is_flag=True, help="Restart appmux itself; codex and its turns run on.")
 @click.option("--now", is_flag=True, help="Wait for nothing: what runs is interrupted.")
+@json_flag
 @broker_flags
-def restart(broker: bool, now: bool, config_file: Path | None, state_dir: Path | None) -> None:
+def restart(
+    broker: bool, now: bool, as_json: bool, config_file: Path | None, state_dir: Path | None
+) -> None:
     """Replace the app-server by a new process, after upgrading codex or changing its config.
 
     Waits until no turn runs and no approval is pending, and holds new work back meanwhile. No
@@ -53,10 +62,13 @@ def restart(broker: bool, now: bool, config_file: Path | None, state_dir: Path |
     settings: codex runs on with all its turns, approvals wait, and clients come back by themselves.
     """
     config = of_broker(config_file, state_dir)
-    sys.exit(trio.run(renew, config) if broker else trio.run(run, config, now))
+    with outcome(as_json) as done:
+        status, answer = trio.run(renew, config) if broker else trio.run(run, config, now)
+        done.update(answer or {"waiting": True})
+    sys.exit(status)
 
 
-async def renew(config: Config) -> int:
+async def renew(config: Config) -> tuple[int, Json]:
     """Have the broker replaced, and wait for the next one. Raises ``AppmuxError``."""
     urls = state_dir.listeners(config.state_dir)
     async with client.connect_any(urls) as asking:
@@ -75,13 +87,13 @@ async def renew(config: Config) -> int:
                 there = None
             if there is not None and there["pid"] != before:
                 _say(f"appmux {there['version']} runs, pid {there['pid']}; codex has run on")
-                return 0
+                return 0, {"broker": there}
             await trio.sleep(RENEWED_LOOK)
     raise ClientError("no other broker has come up; its log says why")
 
 
-async def run(config: Config, now: bool) -> int:
-    """Request a restart, report on it, and return the exit status.
+async def run(config: Config, now: bool) -> tuple[int, Json | None]:
+    """Request a restart, report on it; return the exit status, and the answer if there was one.
 
     Raises ``AppmuxError`` if the restart fails.
     """
@@ -96,7 +108,7 @@ async def run(config: Config, now: bool) -> int:
             nursery.start_soon(told.interrupt, signals, nursery.cancel_scope)
             nursery.start_soon(told.wait, asking, now, nursery.cancel_scope)
             nursery.start_soon(_tell_what_it_waits_for, looking)
-    return told.end()
+    return told.end(), told.answer
 
 
 @attrs.define

@@ -27,6 +27,7 @@ from mux.core.features.replay import Replays
 from mux.core.features.server_requests import ServerRequests
 from mux.core.features.shared_titles import SharedTitles
 from mux.core.features.subscriptions import Subscriptions
+from mux.core.features.thread_files import ThreadFiles
 from mux.core.features.turn_queue import TurnQueueing
 from mux.core.policy.notice import Timing
 from mux.core.state.state import State
@@ -55,6 +56,7 @@ class Features:
     durability: Durability
     handover: Handover
     inbox: InboxRequests
+    files: ThreadFiles
     digests: Digests
 
     @classmethod
@@ -99,4 +101,5 @@ class Features:
             handover=handover,
             digests=Digests(state),
             inbox=InboxRequests(state, client_requests, cards, picture, host),
+            files=ThreadFiles(state),
         )

@@ -88,12 +88,31 @@ class Launchd:
         """Return steps from an installed service to a running one; none if it runs."""
         return [] if self.running() else [self._bootstrap(LABEL)]
 
+    def halt(self) -> list[Step]:
+        """Return steps from a running service to a stopped one, which stays installed."""
+        return [self._bootout(LABEL)] if self.running() else []
+
+    def again(self) -> list[Step]:
+        """Return steps that stop the broker and start it."""
+        if not self.running():
+            return [self._bootstrap(LABEL)]
+        return [Run(("launchctl", "kickstart", "-k", f"{self._domain}/{LABEL}"))]
+
+    def reread(self) -> list[Step]:
+        """Return steps that have a running broker read its secrets again."""
+        return [Run(("launchctl", "kill", "SIGHUP", f"{self._domain}/{LABEL}"))]
+
     def remove(self) -> list[Step]:
         steps: list[Step] = [self._bootout(LABEL)] if self.running() else []
         return [*steps, Remove(self.place(LABEL))]
 
     def running(self) -> bool:
         return self.knows_running(LABEL)
+
+    def crashes(self) -> int:
+        """Return how often the service was started again by itself since it was started."""
+        runs = dict(self.status()).get("runs", "1")
+        return max(0, int(runs) - 1) if runs.isdigit() else 0
 
     def occupies(self) -> bool:
         """Return whether the service itself has its addresses already."""

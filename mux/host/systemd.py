@@ -95,6 +95,18 @@ class Systemd:
         """Return steps from an installed service to a running one; a running one isn't changed."""
         return [self._control("start", *BOTH)]
 
+    def halt(self) -> list[Step]:
+        """Return steps from a running service to a stopped one, which stays installed."""
+        return [self._control("stop", *BOTH)]  # with a socket left, the next client would wake it
+
+    def again(self) -> list[Step]:
+        """Return steps that stop the broker and start it; the sockets queue clients meanwhile."""
+        return [self._control("daemon-reload"), self._control("restart", SERVICE)]
+
+    def reread(self) -> list[Step]:
+        """Return steps that have a running broker read its secrets again."""
+        return [self._control("reload", SERVICE)]
+
     def remove(self) -> list[Step]:
         return [
             self._control("stop", *BOTH, may_fail=True),
@@ -106,6 +118,11 @@ class Systemd:
 
     def running(self) -> bool:
         return self._active(SERVICE)
+
+    def crashes(self) -> int:
+        """Return how often the service was started again by itself since it was started."""
+        count = self._show(SERVICE, ("NRestarts",)).get("NRestarts", "0")
+        return int(count) if count.isdigit() else 0
 
     def occupies(self) -> bool:
         """Return whether the service has its addresses already, be it only by its sockets."""

@@ -83,7 +83,7 @@ class _Look:
         if not self.busy:
             left = f", commands in the background: {self.background}" if self.background else ""
             return f"threads loaded: {self.loaded}, none of them runs{left}"
-        named = [f"thread {id} {why}" for id, why in list(self.busy.items())[:NAMED]]
+        named = [f"thread {id} {reason}" for id, reason in list(self.busy.items())[:NAMED]]
         more = len(self.busy) - len(named)
         return ", ".join([*named, f"and {more} more"] if more else named)
 

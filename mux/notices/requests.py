@@ -63,7 +63,7 @@ class NoticeRequests:
         """
         state_dir, rules = settings.state_dir, settings.notices
         wishes = open_preferences(state_dir, time.time, rules.quiet or "", rules.off)
-        pushes = Pushes.open(state_dir, settings.push)
+        pushes = Pushes.open(state_dir, attrs.evolve(settings.push, url=settings.link))
         ledger = Ledger.open(state_dir, time.time)
         never = settings.approvals.never_from_notice
         for each in never:
@@ -71,7 +71,19 @@ class NoticeRequests:
                 raise NoticeRequestError(
                     f"approvals.never_from_notice: no class is called {each!r}: {', '.join(RISKS)}"
                 )
-        return cls(NoticeDelivery(rules, never, pushes, ledger, wishes, book, dispatcher, record))
+        return cls(
+            NoticeDelivery(
+                rules,
+                never,
+                pushes,
+                ledger,
+                wishes,
+                book,
+                dispatcher,
+                record,
+                host=settings.host_name,
+            )
+        )
 
     def answer(self, asked: AnswerOutside) -> object:
         """Return the result of a request. Raises ``AppmuxError``.
@@ -96,8 +108,17 @@ class NoticeRequests:
                 device = self._whose(nap.device, actor)
                 self.delivery.preferences.snooze(device, nap.seconds, nap.threadId, nap.kind)
                 return self._changed(device)
+            case _:
+                return self._push(asked, actor)
+
+    def _push(self, asked: AnswerOutside, actor: Principal) -> object:
+        match asked.method:
             case "mux/push/register":
-                return self._register(_read(asked, said.RegisterParams), actor)
+                origin = self.delivery.dispatcher.origin_of(asked.client)
+                return self._register(_read(asked, said.RegisterParams), actor, origin)
+            case "mux/push/received":
+                ids = dict.fromkeys(_read(asked, said.ReceivedParams).ids)
+                return said.Received(sum(self.delivery.received(id, actor) for id in ids))
             case "mux/push/unregister":
                 return self._unregister(_read(asked, said.UnregisterParams).id, actor)
             case "mux/push/list":
@@ -148,7 +169,8 @@ class NoticeRequests:
                 for each in ledger.steps(thing.thing)
             ]
             rows = [row for id, _ in ledger.pushes(thing.thing) for row in deliveries.get(id, ())]
-            made = [_delivery(row, name(str(row["device"]))) for row in _in_order(rows)]
+            came = ledger.arrivals(thing.thing)
+            made = [_delivery(row, name(str(row["device"])), came) for row in _in_order(rows)]
         return said.Told(
             thing=thing.thing,
             kind=thing.kind,
@@ -196,12 +218,17 @@ class NoticeRequests:
 
     # -- endpoints ---------------------------------------------------------------------------------
 
-    def _register(self, params: said.RegisterParams, actor: Principal) -> said.Endpoint:
+    def _register(
+        self, params: said.RegisterParams, actor: Principal, origin: str
+    ) -> said.Endpoint:
         if not isinstance(params.address, dict):
             raise NoticeRequestError("`address` must be an object: the service's fields")
         noticing = self.delivery
+        page = _page(params.navigate, origin) if params.service == "webpush" else None
         noticing.preferences.keep(actor)
-        made = noticing.pushes.register(actor.key, params.service, params.address, params.level)
+        made = noticing.pushes.register(
+            actor.key, params.service, params.address, params.level, page
+        )
         fields: dict[str, object] = {
             "device": actor.name, "service": made.service, "level": made.level
         }  # fmt: skip
@@ -241,6 +268,7 @@ class NoticeRequests:
             created=endpoint.created,
             said=endpoint.said,
             saidAt=endpoint.said_at,
+            navigate=endpoint.navigate,
         )
 
     # -- a test ------------------------------------------------------------------------------------
@@ -279,9 +307,27 @@ def _read(asked: AnswerOutside, kind: type[_Params]) -> _Params:
         raise NoticeRequestError(f"`{asked.method}`: {wrong}") from wrong
 
 
-def _delivery(row: dict[str, Any], device: str) -> said.Delivery:
+def _page(navigate: str | None, origin: str) -> str | None:
+    """Return the URL that a tap opens: of the page's own origin alone.
+
+    Raises ``NoticeRequestError``: another place could be made to look like the page.
+    """
+    if navigate is None:
+        return f"{origin}/" if origin else None
+    if not origin:
+        raise NoticeRequestError("`navigate` is for pages: this client has no origin")
+    plain = navigate.isascii() and navigate.isprintable() and not set(navigate) & set(" #\\")
+    if not (plain and navigate.startswith(f"{origin}/")):
+        raise NoticeRequestError(
+            f"`navigate` must be a URL on the page's own origin: {origin}/…, without a fragment"
+        )
+    return navigate
+
+
+def _delivery(row: dict[str, Any], device: str, came: dict[str, float]) -> said.Delivery:
+    arrived = None if row["withdraw"] else came.get(str(row["id"]))
     return said.Delivery(
-        device, row["service"], row["withdraw"], row["state"], row["attempts"], row["said"]
+        device, row["service"], row["withdraw"], row["state"], row["attempts"], row["said"], arrived
     )
 
 

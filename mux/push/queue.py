@@ -158,12 +158,17 @@ class Queue:
         return made
 
     def withdraw(
-        self, endpoints: Collection[Endpoint], collapse: str, count: int, now: float
+        self,
+        endpoints: Collection[Endpoint],
+        collapse: str,
+        count: int,
+        now: float,
+        badge: int | None = None,
     ) -> None:
         """Take back what these endpoints were sent, or are to be sent, under a collapse key.
 
         A push that isn't sent is never sent. If one may have arrived, a silent withdrawal follows
-        it.
+        it, except where every push has to show something.
         """
         for endpoint in endpoints:
             shown: Push | None = None
@@ -177,8 +182,9 @@ class Queue:
                     self._end(row, "withdrawn", now)
                 if row.attempts and row.state != "given up":
                     shown = row.push
-            if shown is not None:
-                self.put(endpoint, shown.withdrawal(count, now + WITHDRAWAL_SECONDS), now)
+            if shown is not None and not endpoint.shows_all:
+                end = now + WITHDRAWAL_SECONDS
+                self.put(endpoint, shown.withdrawal(count, end, badge), now)
 
     def drop(self, endpoint: str, reason: str, now: float) -> None:
         """Give up all pushes that wait for an endpoint."""

@@ -117,8 +117,9 @@ class Pushes:
         service: str,
         address: Mapping[str, object],
         level: model.ContentLevel = "opaque",
+        navigate: str | None = None,
     ) -> Endpoint:
-        """Register an endpoint of a device.
+        """Register an endpoint of a device. ``navigate``: see `Endpoint`.
 
         ``address`` holds the service's fields as a client gave them. Raises ``PushError``, whose
         text may go to the client.
@@ -132,7 +133,7 @@ class Pushes:
             raise PushError(
                 f"this host has no key for {known}: its operator sets {missing} (see docs/push.md)"
             )
-        made = self.endpoints.add(device, known, checked, level)
+        made = self.endpoints.add(device, known, checked, level, navigate)
         self._drop_homeless()
         return made
 
@@ -173,13 +174,15 @@ class Pushes:
         self._changed()
         return len(endpoints)
 
-    def withdraw(self, device: str, collapse: str, count: int = 0) -> None:
+    def withdraw(
+        self, device: str, collapse: str, count: int = 0, badge: int | None = None
+    ) -> None:
         """Take back what the device was sent under ``collapse``. Doesn't wait.
 
         A push that isn't sent is never sent. If one was sent, or may have been, a silent push
-        follows it. ``count``: how many subjects still wait there.
+        follows it. ``count``: how many subjects still wait there; ``badge``: at the device.
         """
-        self.queue.withdraw(self.endpoints.of(device), collapse, count, self.clock())
+        self.queue.withdraw(self.endpoints.of(device), collapse, count, self.clock(), badge)
         self._changed()
 
     async def try_now(self, where: str, push: Push) -> list[tuple[Endpoint, str]]:
@@ -326,7 +329,7 @@ class Pushes:
     @property
     def trouble(self) -> str | None:
         """For people: what is wrong at present, and what to do. None: nothing."""
-        faults = [f"{service}: {why}" for service, why in sorted(self._faults.items())]
+        faults = [f"{service}: {reason}" for service, reason in sorted(self._faults.items())]
         files = [each for each in (self.keeper.trouble, self.endpoints.file.trouble) if each]
         return "; ".join([*files, *faults]) or None
 

@@ -219,6 +219,7 @@ def _assemble(
         revoked=notices.delivery.revoked,
         origins=config.web.origins,
     )
+    devices.sessions.host = config.host_name
     reads, throttle = JournalReads(store, dispatcher), LoginThrottle()
     requests = OutsideRequests(
         opened, dispatcher, upstream, schema, store, audit, devices, notices, throttle, settings

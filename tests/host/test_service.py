@@ -207,6 +207,15 @@ def test_on_a_mac_the_old_job_goes_before_the_new_one_comes(
     steps.perform(service.waking(where), said.append, control)
     assert control.ran[-1] == f"launchctl bootstrap gui/501 {plist}"
     assert where.running()
+    control.ran.clear()
+    steps.perform([*where.again(), *where.reread(), *where.halt()], said.append, control)
+    assert [line for line in control.ran if " print " not in line] == [
+        "launchctl kickstart -k gui/501/dev.appmux",
+        "launchctl kill SIGHUP gui/501/dev.appmux",
+        "launchctl bootout gui/501/dev.appmux",
+    ]
+    steps.perform(where.again(), said.append, control)
+    assert control.ran[-1] == f"launchctl bootstrap gui/501 {plist}"
     steps.perform(service.uninstalling(where), said.append, control)
     assert not plist.exists()
     assert not where.running()
@@ -256,7 +265,7 @@ def test_the_path_of_a_service_outlives_an_upgrade(
     path = service.baked_path({"PATH": os.pathsep.join(names)}, home).split(os.pathsep)
     assert path[0] == str(shell)
     assert not {str(node), str(temporary / "npx"), "relative", str(tmp_path / "gone")} & set(path)
-    usual = [str(home / place) for place in (".local/bin", ".npm-global/bin", "bin")]
+    usual = [str(home / name) for name in (".local/bin", ".npm-global/bin", "bin", ".volta/bin")]
     assert path[1:] == [*usual, "/opt/homebrew/bin", "/usr/local/bin"]
 
 

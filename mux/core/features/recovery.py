@@ -25,7 +25,7 @@ from mux.core.features.server_requests import ServerRequests
 from mux.core.policy.principal import ClientId
 from mux.core.protocol import jsonrpc, thread_settings
 from mux.core.protocol.jsonrpc import ItemParams
-from mux.core.protocol.methods import RequestRule
+from mux.core.protocol.rules import RequestRule
 from mux.core.state.app_server import AppServerState
 from mux.core.state.client import Client
 from mux.core.state.request import Request

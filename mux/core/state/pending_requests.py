@@ -31,7 +31,7 @@ import attrs
 from mux.core.extension.approvals import Decider
 from mux.core.policy.approval_policy import Ballot, Policy
 from mux.core.policy.principal import ClientId
-from mux.core.protocol.methods import ServerRequestRule
+from mux.core.protocol.rules import ServerRequestRule
 from mux.core.state.durable import Durable
 
 RESOLVED = "serverRequest/resolved"

@@ -71,8 +71,8 @@ class Apns:
             wait = NOT_BEFORE - (now - self._made)
             if used == self._token and wait > 0:
                 # Our clock or Apple's is wrong: a newer token wouldn't help.
-                why = f"{answer.status} {reason}: is this host's clock right?"
-                return Retry(wait, why, ours=True)
+                text = f"{answer.status} {reason}: is this host's clock right?"
+                return Retry(wait, text, ours=True)
             if used == self._token:  # else another push had the same answer, and renewed it
                 self.renew(now)
             answer = await self._send(web, endpoint, push)

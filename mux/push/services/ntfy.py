@@ -99,7 +99,7 @@ class Ntfy:
             "sequence_id": push.collapse,
         }
         if self.url:
-            message["click"] = self.url
+            message["click"] = push.link(f"{self.url.rstrip('/')}/")
             if push.ticket and endpoint.level == "full":
                 message["actions"] = [self._button(push, answer) for answer in push.actions]
         return message
