@@ -29,6 +29,7 @@ ENV_PREFIX = "APPMUX_"
 
 AuthMode = Literal["capability-token", "signed-bearer-token", "device-token"]
 Compression = Literal["remote", "always", "never"]
+FilePlace = Literal["thread", "state"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 LogFormat = Literal["auto", "console", "json"]
 ContentLevel = Literal["opaque", "title", "full"]
@@ -228,6 +229,17 @@ class Web:
 
 
 @attrs.frozen
+class Files:
+    """Files that people upload to a thread."""
+
+    place: FilePlace = _because(
+        "`uploads/` in the thread's directory, where the agent's sandbox lets it read; or the state"
+        " directory",
+        "thread",
+    )
+
+
+@attrs.frozen
 class Notices:
     """Rules for pushing notices to devices: which, and when (see ``core.features.notices``)."""
 
@@ -285,6 +297,7 @@ class Config:
     audit: Audit = attrs.field(factory=Audit)
     devices: Devices = attrs.field(factory=Devices)
     push: Push = attrs.field(factory=Push)
+    files: Files = attrs.field(factory=Files)
     approvals: Policies = attrs.field(factory=Policies)
     notices: Notices = attrs.field(factory=Notices)
     web: Web = attrs.field(factory=Web)
