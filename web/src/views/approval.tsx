@@ -23,7 +23,7 @@ import { rpc } from "../connection/runtime.ts";
 import { cantAct, scopes } from "../state.ts";
 import { fileViewOf } from "./changes.ts";
 import { FileDiff } from "./diff.tsx";
-import { ago } from "./format.ts";
+import { ago, shortPath } from "./format.ts";
 import { FormCard } from "./form.tsx";
 import { Icon, now, Strange } from "./parts.tsx";
 import { QuestionCard } from "./question.tsx";
@@ -98,15 +98,21 @@ export function ApprovalCard({ request }: { request: Request }): JSX.Element {
         <h2>{asked}</h2>
         <span class="quiet">{ago(request.since, now.value)}</span>
       </header>
-      <div class="approval-body" tabIndex={0} role="region" aria-label="What it is about">
-        <Subject request={request} />
-        {request.reason && (
-          <p class="reason">
-            <Strange text={request.reason} />
-          </p>
-        )}
-        <Facts request={request} />
-      </div>
+      {request.method === QUESTION || request.method === FORM ? (
+        <p class="quiet asked-where">
+          on <Strange text={hostName()} />, in <Strange text={shortPath(request.directory)} />
+        </p>
+      ) : (
+        <div class="approval-body" tabIndex={0} role="region" aria-label="What it is about">
+          <Subject request={request} />
+          {request.reason && (
+            <p class="reason">
+              <Strange text={request.reason} />
+            </p>
+          )}
+          <Facts request={request} />
+        </div>
+      )}
       <div class="answers" ref={answers}>
         {blocked && (
           <p class="blocked" role="status">

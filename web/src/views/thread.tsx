@@ -253,7 +253,7 @@ function Working({ turn, asks }: { turn: TurnState; asks: boolean }): JSX.Elemen
   return (
     <p class="working">
       {asks ? <Icon name="hand" size={16} /> : <span class="spinner" aria-hidden="true" />}
-      {asks ? "Waits for a word" : "Working"}
+      {asks ? "Waits for an answer" : "Working"}
       {began !== null && <span class="quiet"> {lasted(second.value - began)}</span>}
     </p>
   );
