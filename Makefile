@@ -27,6 +27,7 @@ help:
 	@echo 'make bench-compare A=COMMIT B=COMMIT   is B slower? five minutes; ARGS="--repeat 9" to be sure'
 	@echo 'make docs         the site of docs/, into dist/site; SERVE=1 serves it on loopback while you write'
 	@echo 'make settings     write docs/settings.md from the settings and their reasons'
+	@echo 'make commands     write docs/commands.md from the commands'\'' help'
 	@echo 'make release      build the wheel and the sdist, check both, try both without the clone'
 	@echo 'make constraints  pin the newest versions of all dependencies, with hashes'
 	@echo 'make clean        remove what make made'
@@ -122,13 +123,16 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
 	@touch $@
 
-.PHONY: docs settings release
+.PHONY: docs settings commands release
 # The site's and the release's tools have environments of their own: nothing of ours imports them.
 docs: $(VENV)-site/.installed
 	$(VENV)-site/bin/mkdocs $(if $(SERVE),serve,build --strict) --config-file contrib/site/mkdocs.yml
 
 settings: $(STAMP)
 	$(BIN)/python -m tests.settings_page
+
+commands: $(STAMP)
+	$(BIN)/python -m tests.commands_page
 
 release: $(STAMP) $(VENV)-release/.installed
 	$(BIN)/python contrib/release/release.py --twine $(VENV)-release/bin/twine $(ARGS)

@@ -87,6 +87,8 @@ class ClientPort:
     them."""
     pid: int | None = None
     """The client's process, where the system tells it."""
+    origin: str = ""
+    """The origin of the page, if the client is one."""
     read_on: trio.Event | None = None
     """Present while the connection must not be read; set as soon as it may be."""
 
@@ -149,6 +151,10 @@ class Dispatcher:
         self.handle(ClientAttached(client, principal, transport, peer, expires, local))
         self.shells.connections.came(client, principal, peer)
         return client
+
+    def origin_of(self, client: ClientId) -> str:
+        """Return the origin of the page that an attached client is; empty if it is none."""
+        return self._ports[client].origin
 
     def detach(self, client: ClientId) -> None:
         """Detach a client whose connection is gone."""

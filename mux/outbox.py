@@ -160,9 +160,9 @@ class Outbox:
             elif self._sealed:
                 return
             elif not self._tell:
-                wanted = trio.Event()
-                self.wake_writer, self._idle = wanted.set, True
-                await wanted.wait()
+                work = trio.Event()
+                self.wake_writer, self._idle = work.set, True
+                await work.wait()
 
     def _look_if_drained(self) -> None:
         if self.owed <= self.limit / DRAINED_SHARE:

@@ -11,6 +11,7 @@ Hands to: stdout. Hears from: ``make mutants``, which has mutmut in an environme
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import shutil
@@ -92,7 +93,7 @@ HARMLESS: Final[tuple[tuple[str, str], ...]] = (
     (r'("\*|\^!#\]"), "X"', "any letter stands for a star or a sign"),
     (r"converter = |converter\.register", "done at the import, before a fault is put in"),
     (r"DamagedError\(None\)", "known by its type; what it says isn't told"),
-    (r"test\(there\.st_mode\)\), (None|[\"A-Z ]*)\)", "all that Linux has is among them"),
+    (r"test\(status\.st_mode\)\), (None|[\"A-Z ]*)\)", "all that Linux has is among them"),
     (r"if not flags \| os\.O_CREAT", "to open what isn't there fails alike"),
     (r"begun\) \* 1001", "a thousandth more of a time for people"),
     (r"len\(self\._pending\) - self\._dropped", "the last flush has counted those"),
@@ -193,6 +194,8 @@ def _changed(diff: str) -> str:
 
 def main() -> None:
     """Exits; never returns."""
+    if importlib.util.find_spec("mutmut") is None:
+        sys.exit("mutmut isn't installed here: `make mutants` has it")
     chosen = sys.argv[1:] or list(GUARDED)
     if unknown := [module for module in chosen if module not in GUARDED]:
         sys.exit(f"no such module: {', '.join(unknown)}; there are: {', '.join(GUARDED)}")

@@ -14,7 +14,7 @@ import pytest
 
 from mux.cli.main import appmux
 from mux.config.model import leaves, sections
-from tests import settings_page
+from tests import commands_page, settings_page
 
 ROOT: Final = Path(__file__).parents[1]
 
@@ -81,6 +81,10 @@ def test_every_command_that_is_named_is_there(document: Path) -> None:
 
 def test_the_page_of_settings_is_in_step() -> None:
     assert settings_page.PAGE.read_text() == settings_page.page(), "`make settings` writes it"
+
+
+def test_the_page_of_commands_is_in_step() -> None:
+    assert commands_page.PAGE.read_text() == commands_page.page(), "`make commands` writes it"
 
 
 def test_the_page_of_settings_has_them_all() -> None:

@@ -113,8 +113,8 @@ class DeviceRegistry:
         return device
 
     def _named(self, name: str) -> Device | None:
-        wanted = unicodedata.normalize("NFC", " ".join(name.split())).casefold()
-        return next((each for each in self if each.name.casefold() == wanted), None)
+        folded = unicodedata.normalize("NFC", " ".join(name.split())).casefold()
+        return next((each for each in self if each.name.casefold() == folded), None)
 
     def free_name(self, name: str) -> str:
         """Return the name as it will be stored. Raises ``DeviceError`` if it can't be used."""

@@ -160,14 +160,14 @@ class DeviceRequests:
             case _:
                 return self._answer_session(asked, actor)
 
-    def _begin(self, client: ClientId, actor: Principal, wanted: BeginParams) -> Begun:
-        scopes, lifetime = _granted(wanted, actor), _lifetime(wanted)
-        grant = Wanted(wanted.kind, scopes, wanted.name, lifetime, actor.name, wanted.replaces)
-        lasts = wanted.ticket_seconds
+    def _begin(self, client: ClientId, actor: Principal, params: BeginParams) -> Begun:
+        scopes, lifetime = _granted(params, actor), _lifetime(params)
+        grant = Wanted(params.kind, scopes, params.name, lifetime, actor.name, params.replaces)
+        lasts = params.ticket_seconds
         if not 0 < lasts <= TICKET_SECONDS:
             raise DeviceRequestError(f"a ticket lasts {TICKET_SECONDS:.0f} s at most")
         ticket, text = self.pairing.begin(client, grant, lasts)
-        letters = self.browsers.letters.make(ticket) if wanted.letters else msgspec.UNSET
+        letters = self.browsers.letters.make(ticket) if params.letters else msgspec.UNSET
         return Begun(ticket.id, text, lasts, self.open_door, list(self.origins), letters)
 
     def _make_room_for(self, name: str) -> None:
@@ -213,20 +213,20 @@ class DeviceRequests:
             finally:
                 self._record("device/left", device, actor)
 
-    def _add(self, actor: Principal, wanted: AddParams) -> Added:
+    def _add(self, actor: Principal, params: AddParams) -> Added:
         """Add a device without pairing.
 
         Its token is made here and shown once, unless the request brings the digest of one.
         """
-        scopes, lifetime = _granted(wanted, actor), _lifetime(wanted)
-        digest, token = wanted.token_sha256, ""
+        scopes, lifetime = _granted(params, actor), _lifetime(params)
+        digest, token = params.token_sha256, ""
         if digest is None:
             token = new_token()
             digest = digest_of(token)
         elif not _SHA256_HEX.fullmatch(digest):
             raise DeviceRequestError("tokenSha256 must be 64 hex digits in lower case")
-        name = wanted.name or self.registry.name_like(wanted.kind)
-        device = self.registry.add(name, wanted.kind, scopes, digest, lifetime)
+        name = params.name or self.registry.name_like(params.kind)
+        device = self.registry.add(name, params.kind, scopes, digest, lifetime)
         self._record("device/added", device, actor)
         return Added(**structs.asdict(self._shown(device)), token=token or msgspec.UNSET)
 
@@ -247,17 +247,17 @@ class DeviceRequests:
             self.revoked(device.id)
         return closed
 
-    def _renamed(self, actor: Principal, wanted: RenameParams) -> DeviceShown:
-        before = self.registry.by_name(wanted.name)
-        device = self.registry.rename(before, wanted.to)
+    def _renamed(self, actor: Principal, params: RenameParams) -> DeviceShown:
+        before = self.registry.by_name(params.name)
+        device = self.registry.rename(before, params.to)
         for client in self._clients_of(device):
             self._rename(client, device)
         self._record("device/renamed", device, actor, was=before.name)
         self.changed()
         return self._shown(device)
 
-    def _limit(self, actor: Principal, wanted: ScopeParams) -> Limited:
-        before, scopes = self.registry.by_name(wanted.name), frozenset(wanted.scopes)
+    def _limit(self, actor: Principal, params: ScopeParams) -> Limited:
+        before, scopes = self.registry.by_name(params.name), frozenset(params.scopes)
         _refuse_more_than_held(scopes - before.scopes, actor)
         if not scopes:
             raise DeviceError("a device needs a scope; to shut it out, `appmux devices revoke` it")
@@ -294,8 +294,8 @@ def _read(asked: AnswerOutside, kind: type[_Params]) -> _Params:
         raise DeviceRequestError(f"`{asked.method}`: {wrong}") from wrong
 
 
-def _granted(wanted: Grant, actor: Principal) -> frozenset[Scope]:
-    scopes = frozenset(wanted.scopes)
+def _granted(grant: Grant, actor: Principal) -> frozenset[Scope]:
+    scopes = frozenset(grant.scopes)
     if not scopes:
         raise DeviceRequestError("grant at least one scope")
     _refuse_more_than_held(scopes, actor)
@@ -310,8 +310,8 @@ def _refuse_more_than_held(scopes: frozenset[Scope], actor: Principal) -> None:
         )
 
 
-def _lifetime(wanted: Grant) -> float | None:
-    seconds = wanted.lifetime_seconds
+def _lifetime(grant: Grant) -> float | None:
+    seconds = grant.lifetime_seconds
     if seconds is not None and not 0 < seconds <= LONGEST_LIFETIME:
         raise DeviceRequestError(
             "a device lasts for more than 0 s and at most 10 years; leave it out for ever"

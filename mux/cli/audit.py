@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import click
 
-from mux.cli.options import broker_flags, json_flag
+from mux.cli.options import broker_flags, exits, json_flag
 from mux.cli.settings import of_broker
 from mux.errors import AppmuxError
 from mux.storage import audit_chain
@@ -35,7 +35,9 @@ class AuditError(AppmuxError):
     """There is no audit log, or it can't be read."""
 
 
-@click.command()
+@click.command(
+    epilog=exits("0 printed, or the log is as it was written", "1 it is damaged, or there is none")
+)
 @click.option("--since", metavar="WHEN", help="30m, 2h, 7d ago, or a date such as 2026-11-23.")
 @json_flag
 @click.option("--verify", is_flag=True, help="Check the whole log; exit status 1 if it's damaged.")

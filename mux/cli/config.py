@@ -8,7 +8,7 @@ from typing import Final
 
 import click
 
-from mux.cli.options import json_flag
+from mux.cli.options import exits, json_flag
 from mux.cli.settings import TakesCodexArgs, serve_flags, settle
 from mux.config.values import toml_value
 
@@ -16,7 +16,11 @@ COMMENT_COLUMN: Final = 60
 """Greatest column of the comments; one long list shouldn't push them off the screen."""
 
 
-@click.command(cls=TakesCodexArgs, options_metavar="[OPTIONS] [-- ARG…]")
+@click.command(
+    cls=TakesCodexArgs,
+    epilog=exits("0 the settings can be used", "1 they can't"),
+    options_metavar="[OPTIONS] [-- ARG…]",
+)
 @json_flag
 @serve_flags
 def config(as_json: bool, config_file: Path | None, **flags: object) -> None:

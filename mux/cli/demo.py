@@ -9,23 +9,33 @@ from pathlib import Path
 import click
 import trio
 
-from mux.cli.options import PATH, config_flag
+from mux.cli.options import PATH, config_flag, exits, json_flag, outcome
 from mux.cli.settings import settle
 from mux.config.codex_binary import find_codex
 from mux.demo.run import run
 
 
-@click.command()
+@click.command(epilog=exits("0 both clients saw everything", "1 they didn't"))
 @click.option("--codex-bin", type=PATH, metavar="PATH", help="As in serve.")
 @click.option("--hold", is_flag=True, help="Keep serving; prints how to attach your own TUI.")
 @click.option("--svg", type=PATH, metavar="FILE", help="Save the picture.")
+@json_flag
 @config_flag
-def demo(codex_bin: Path | None, hold: bool, svg: Path | None, config_file: Path | None) -> None:
+def demo(
+    *,
+    codex_bin: Path | None,
+    hold: bool,
+    svg: Path | None,
+    as_json: bool,
+    config_file: Path | None,
+) -> None:
     """Two clients, one app-server, no network: a turn that both see, an approval that one answers.
 
-    Uses a scripted model, the real app-server and directories of its own. Exits 0 only if both
-    clients saw everything.
+    Uses a scripted model, the real app-server and directories of its own.
     """
     settled = settle(config_file, {"codex_bin": codex_bin})
     binary = find_codex(settled.config.codex_bin, os.environ, settled.origins["codex_bin"])
-    sys.exit(trio.run(run, binary, hold, svg))
+    with outcome(as_json) as done:
+        status = trio.run(run, binary, hold, svg)
+        done["well"] = status == 0
+    sys.exit(status)

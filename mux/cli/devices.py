@@ -18,7 +18,7 @@ from rich.table import Table
 from mux.cli import broker, screen
 from mux.cli.broker import Json
 from mux.cli.completion import device_names
-from mux.cli.options import Scopes, broker_flags, exits, json_flag, state_dir_of
+from mux.cli.options import Scopes, WholeLines, broker_flags, exits, json_flag, state_dir_of
 from mux.errors import AppmuxError
 from mux.text import visible
 
@@ -33,7 +33,9 @@ class DeviceNameError(AppmuxError):
 
 
 @click.group(
-    invoke_without_command=True, epilog=exits("0 the broker answered", "1 no broker answered")
+    cls=WholeLines,
+    invoke_without_command=True,
+    epilog=exits("0 the broker answered", "1 no broker answered"),
 )
 @json_flag
 @broker_flags

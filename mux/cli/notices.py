@@ -17,7 +17,7 @@ import click
 from mux.cli import broker
 from mux.cli.broker import Json
 from mux.cli.completion import device_names
-from mux.cli.options import broker_flags, exits, json_flag, state_dir_of
+from mux.cli.options import WholeLines, broker_flags, exits, json_flag, state_dir_of
 from mux.text import visible
 
 ANSWER_DEADLINE: Final = 10.0
@@ -28,7 +28,9 @@ TEST_DEADLINE: Final = 120.0
 
 
 @click.group(
-    invoke_without_command=True, epilog=exits("0 the broker answered", "1 no broker answered")
+    cls=WholeLines,
+    invoke_without_command=True,
+    epilog=exits("0 the broker answered", "1 no broker answered"),
 )
 @click.option("--why", is_flag=True, help="Each decision and delivery too.")
 @click.option(
@@ -116,7 +118,10 @@ def _lines(notice: Json) -> Iterator[str]:
         what = "withdrawal" if each["withdraw"] else "push"
         tries = f" after {each['attempts']} tries" if each["attempts"] > 1 else ""
         said = f" ({each['said']})" if each["said"] else ""
-        yield f"    {what} to {each['device']} by {each['service']}: {each['state']}{tries}{said}"
+        state = each["state"]
+        if each.get("arrived") is not None:
+            state = f"arrived {_when(each['arrived'])}"
+        yield f"    {what} to {each['device']} by {each['service']}: {state}{tries}{said}"
 
 
 def _when(moment: float) -> str:

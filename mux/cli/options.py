@@ -6,10 +6,13 @@ without loading the others, which takes longer than the question. ``settings`` l
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
-from typing import Any, Final, TypeVar, get_args
+from typing import Any, Final, TypeAlias, TypeVar, get_args
 
 import click
 
@@ -17,7 +20,12 @@ from mux.config import locate
 from mux.core.protocol.scope import Scope
 from mux.errors import AppmuxError
 
+Json: TypeAlias = dict[str, Any]
+
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+
+LONGEST_SENTENCE: Final = 1000
+"""Characters: more than any sentence has."""
 
 PATH: Final = click.Path(path_type=Path)
 """A path as it was typed; ``config.load`` makes it absolute."""
@@ -52,6 +60,19 @@ broker_flags = together(state_dir_flag, config_flag)
 """The flags that say which broker is asked."""
 
 
+class WholeLines(click.Group):
+    """A group whose help gives the first sentence of each command whole."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        rows = []
+        for name in self.list_commands(ctx):
+            command = self.get_command(ctx, name)
+            assert command is not None
+            rows.append((name, command.get_short_help_str(limit=LONGEST_SENTENCE)))
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+
 class OptionError(AppmuxError):
     """A flag names something that isn't there."""
 
@@ -70,6 +91,21 @@ def state_dir_of(config_file: Path | None, state_dir: Path | None) -> Path:
 def exits(*statuses: str) -> str:
     """Return the end of a command's help: what its exit status says. 0 comes first."""
     return f"Exit status: {'; '.join(statuses)}."
+
+
+@contextmanager
+def outcome(as_json: bool) -> Iterator[Json]:
+    """Print what a command did, for programs: the object that is filled in here, on stdout.
+
+    What a person reads meanwhile goes to stderr. Without ``as_json`` nothing is different.
+    """
+    done: Json = {}
+    if not as_json:
+        yield done
+        return
+    with redirect_stdout(sys.stderr):
+        yield done
+    click.echo(json.dumps(done, indent=2))
 
 
 class Scopes(click.ParamType[tuple[str, ...]]):

@@ -5,11 +5,13 @@ The broker takes part by ``mux/pairing/*``; the operator sees a QR code and says
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,7 +22,16 @@ import trio
 from mux import client
 from mux.cli import invitation, qr_code
 from mux.cli.invitation import PhoneAddress
-from mux.cli.options import PATH, SCOPES, Decorated, Scopes, broker_flags, together
+from mux.cli.options import (
+    PATH,
+    SCOPES,
+    Decorated,
+    Scopes,
+    broker_flags,
+    exits,
+    json_flag,
+    together,
+)
 from mux.cli.pairing_dialogue import NotPairedError, asked, decide, line
 from mux.cli.settings import of_broker
 from mux.client import Client, Json
@@ -73,6 +84,8 @@ class Wish:
     """True for an app that knows ``appmux://``."""
     png: Path | None = None
     url_only: bool = False
+    report: Callable[[Json], None] = attrs.field(default=lambda _event: None, eq=False)
+    """Called with each thing that a program wants to know: the ticket, the code, the outcome."""
 
     def params(self) -> Json:
         """Return the params of the request to the broker."""
@@ -121,7 +134,10 @@ def _scope(default: tuple[str, ...]) -> Callable[[Decorated], Decorated]:
     )
 
 
-@click.command()
+_PAIRS = exits("0 a device was let in", "1 none was", "130 Ctrl-C: it was called off")
+
+
+@click.command(epilog=_PAIRS)
 @_of_a_device
 @_scope(USUAL)
 @_expires("never")
@@ -130,6 +146,7 @@ def _scope(default: tuple[str, ...]) -> Callable[[Decorated], Decorated]:
     is_flag=True,
     help="For the NovaScale app: a token in the QR code itself (default: all scopes).",
 )
+@json_flag
 @broker_flags
 def pair(novascale: bool, scopes: tuple[tuple[str, ...], ...], **given: Any) -> None:
     """Let a device in: it scans a QR code, and both show the same short code.
@@ -142,10 +159,11 @@ def pair(novascale: bool, scopes: tuple[tuple[str, ...], ...], **given: Any) -> 
     _run("novascale" if novascale else "paired", Scopes.flat(scopes) or usual, **given)
 
 
-@click.command()
+@click.command(epilog=_PAIRS)
 @_of_a_device
 @_scope(("observe",))
 @_expires("2h")
+@json_flag
 @broker_flags
 def invite(scopes: tuple[tuple[str, ...], ...], **given: Any) -> None:
     """Let a colleague in, for a while, to watch: send them the link that it prints."""
@@ -159,13 +177,25 @@ def _run(
     name: str,
     expires: float,
     host: str | None,
+    as_json: bool,
     config_file: Path | None,
     state_dir: Path | None,
     **more: Any,
 ) -> None:
     seconds = None if expires == float("inf") else expires
-    wish = Wish(kind, scopes, name, seconds, host, **more)
-    sys.exit(trio.run(run, of_broker(config_file, state_dir), wish))
+    config = of_broker(config_file, state_dir)
+    if not as_json:
+        sys.exit(trio.run(run, config, Wish(kind, scopes, name, seconds, host, **more)))
+    events = sys.stdout
+
+    def report(event: Json) -> None:
+        events.write(json.dumps(event) + "\n")
+        events.flush()
+
+    with redirect_stdout(sys.stderr):  # what a person reads
+        wish = Wish(kind, scopes, name, seconds, host, **more, report=report)
+        status = trio.run(run, config, wish)
+    sys.exit(status)
 
 
 async def run(config: Config, wish: Wish) -> int:
@@ -235,11 +265,12 @@ async def _pair(broker: Client, wish: Wish, place: PhoneAddress) -> None:
     """Pair an app, by a URI that it knows."""
     begun = await broker.request("mux/pairing/begin", wish.params())
     uri = invitation.pair_uri(place, begun["ticket"])
+    wish.report({"event": "ticket", "uri": uri, "expiresInSeconds": begun["expiresInSeconds"]})
     minutes = begun["expiresInSeconds"] / 60
     _tell(wish, uri, f"Scan it, or open it on the device, within {minutes:.0f} minutes.")
     _tell_terms(wish, place, open_door=begun["openDoor"])
     await _picture(wish, uri)
-    await decide(broker, await asked(broker, begun), yes=wish.yes)
+    await decide(broker, await asked(broker, begun), yes=wish.yes, report=wish.report)
 
 
 async def _pair_browser(broker: Client, wish: Wish, listeners: list[PhoneAddress]) -> None:
@@ -259,6 +290,10 @@ async def _pair_browser(broker: Client, wish: Wish, listeners: list[PhoneAddress
         else named.origin
     )
     link, letters = invitation.page_link(origin, begun["ticket"]), begun["letters"]
+    wish.report({
+        "event": "ticket", "uri": link, "letters": letters,
+        "expiresInSeconds": begun["expiresInSeconds"],
+    })  # fmt: skip
     minutes = begun["expiresInSeconds"] / 60
     _tell(
         wish,
@@ -276,7 +311,7 @@ async def _pair_browser(broker: Client, wish: Wish, listeners: list[PhoneAddress
     elif not origin.startswith("https://"):
         _say(wish, "Note: browsers make no keys over plain http. Use https, or `--app`.")
     await _picture(wish, link)
-    await decide(broker, await asked(broker, begun), yes=wish.yes)
+    await decide(broker, await asked(broker, begun), yes=wish.yes, report=wish.report)
 
 
 def _tell(wish: Wish, link: str, how: str) -> None:
@@ -317,6 +352,7 @@ def _tell_terms(wish: Wish, place: PhoneAddress | None, *, open_door: bool) -> N
 async def _novascale(broker: Client, wish: Wish, place: PhoneAddress) -> None:
     made = await broker.request("mux/devices/add", wish.params())
     uri = invitation.novascale_uri(place, socket.gethostname(), made["token"])
+    wish.report({"event": "paired", "name": made["name"], "uri": uri})
     _tell(
         wish,
         uri,

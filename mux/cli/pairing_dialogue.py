@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from typing import Final
 
 import click
@@ -36,9 +37,15 @@ async def asked(broker: Client, begun: Json) -> Json:
     raise NotPairedError("no device came, and the ticket has expired; nothing was paired")
 
 
-async def decide(broker: Client, asked: Json, *, yes: bool) -> None:
-    """Have the operator compare codes, unless ``yes``, and say what became of it."""
+async def decide(
+    broker: Client, asked: Json, *, yes: bool, report: Callable[[Json], None] = lambda _event: None
+) -> None:
+    """Have the operator compare codes, unless ``yes``, and say what became of it.
+
+    ``report`` is told who asks, and who was paired.
+    """
     name, code, address = (str(asked[key]).translate(CONTROLS) for key in ("name", "code", "from"))
+    report({"event": "asked", "name": name, "code": code, "from": address})
     click.echo(f'\n"{name}" asks to be paired, from {address}. Its code: {code}')
     async with trio.open_nursery() as nursery:
         # A device may give up while the operator still thinks.
@@ -52,6 +59,7 @@ async def decide(broker: Client, asked: Json, *, yes: bool) -> None:
             " ticket: it is of no use any more"
         )
     ended = await confirm(broker, asked["id"])
+    report({"event": "paired", "name": ended["name"]})
     click.echo(f'paired "{ended["name"]}"; `appmux devices` lists it')
 
 

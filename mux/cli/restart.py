@@ -20,7 +20,7 @@ import click
 import trio
 
 from mux import client
-from mux.cli.options import broker_flags
+from mux.cli.options import broker_flags, exits, json_flag, outcome
 from mux.cli.settings import of_broker
 from mux.client import Client, ClientError, Json
 from mux.config.model import Config
@@ -33,20 +33,31 @@ INTERRUPTED: Final = 130
 """A shell's exit status for "ended by SIGINT"."""
 
 
-@click.command()
+@click.command(
+    epilog=exits(
+        "0 a new app-server runs",
+        "1 it doesn't",
+        "130 Ctrl-C: the waiting ended, the restart still happens",
+    )
+)
 @click.option("--now", is_flag=True, help="Wait for nothing: what runs is interrupted.")
+@json_flag
 @broker_flags
-def restart(now: bool, config_file: Path | None, state_dir: Path | None) -> None:
+def restart(now: bool, as_json: bool, config_file: Path | None, state_dir: Path | None) -> None:
     """Replace the app-server by a new process, after upgrading codex or changing its config.
 
     Waits until no turn runs and no approval is pending, and holds new work back meanwhile. No
     client loses its connection. Ctrl-C stops the waiting, not the restart.
     """
-    sys.exit(trio.run(run, of_broker(config_file, state_dir), now))
+    config = of_broker(config_file, state_dir)
+    with outcome(as_json) as done:
+        status, answer = trio.run(run, config, now)
+        done.update(answer or {"waiting": True})
+    sys.exit(status)
 
 
-async def run(config: Config, now: bool) -> int:
-    """Request a restart, report on it, and return the exit status.
+async def run(config: Config, now: bool) -> tuple[int, Json | None]:
+    """Request a restart, report on it; return the exit status, and the answer if there was one.
 
     Raises ``AppmuxError`` if the restart fails.
     """
@@ -61,7 +72,7 @@ async def run(config: Config, now: bool) -> int:
             nursery.start_soon(told.interrupt, signals, nursery.cancel_scope)
             nursery.start_soon(told.wait, asking, now, nursery.cancel_scope)
             nursery.start_soon(_tell_what_it_waits_for, looking)
-    return told.end()
+    return told.end(), told.answer
 
 
 @attrs.define

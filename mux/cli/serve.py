@@ -13,6 +13,7 @@ import attrs
 import click
 import trio
 
+from mux.cli.options import exits
 from mux.cli.settings import TakesCodexArgs, serve_flags, settle
 from mux.config.addresses import ListenUrlError, parse_listen_url
 from mux.config.codex_binary import codex_home, find_codex, search_path
@@ -22,7 +23,16 @@ from mux.server.serve import serve as run
 from mux.server.settings_watch import SettingsWatch
 
 
-@click.command(cls=TakesCodexArgs, options_metavar="[OPTIONS] [-- ARG…]")
+@click.command(
+    cls=TakesCodexArgs,
+    options_metavar="[OPTIONS] [-- ARG…]",
+    epilog=exits(
+        "0 after a drain",
+        "1 a wrong setting or state",
+        "2 a wrong argument or listen URL",
+        "the app-server's own if it never came up",
+    ),
+)
 @serve_flags
 @click.option(
     "--take-over",

@@ -9,12 +9,21 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 import trio
 
 from mux.cli import confirmation, pair, service
-from mux.cli.options import sudo_flag, take_over_flag, yes_flag
+from mux.cli.options import (
+    Json,
+    exits,
+    json_flag,
+    outcome,
+    sudo_flag,
+    take_over_flag,
+    yes_flag,
+)
 from mux.config.codex_binary import codex_home, find_codex
 from mux.config.load import load
 from mux.host import codex_login, novascale, steps, tailnet
@@ -27,22 +36,36 @@ from mux.host.steps import Write
 from mux.upstream.version import codex_version
 
 
-@click.command()
+@click.command(epilog=exits("0 this host is set up", "1 something failed, or you said no"))
 @yes_flag
 @click.option("--no-start", is_flag=True, help="Install the service, but don't start it.")
 @click.option("--dry-run", is_flag=True, help="Print what would be done, and change nothing.")
 @click.option("--host", metavar="IP", help="Where phones connect (default: the Tailnet address).")
 @sudo_flag
 @take_over_flag
-def setup(
-    *, yes: bool, no_start: bool, dry_run: bool, host: str | None, allow_sudo: bool, take_over: bool
-) -> None:
+@json_flag
+def setup(*, as_json: bool, **asked: Any) -> None:
     """Set this host up: settings, token, service.
 
     Finds codex and the Tailnet address, makes a token, installs and starts the service, waits until
     it is ready, and offers to pair a phone. Where NovaScale's own service runs, offers to take its
     place, so that paired phones go on as they are. What is there already is kept.
     """
+    with outcome(as_json) as done:
+        _set_up(done, offer_to_pair=not as_json, **asked)
+
+
+def _set_up(
+    done: Json,
+    *,
+    yes: bool,
+    no_start: bool,
+    dry_run: bool,
+    host: str | None,
+    allow_sudo: bool,
+    take_over: bool,
+    offer_to_pair: bool,
+) -> None:
     settled = load({}, os.environ, None)
     codex = find_codex(settled.config.codex_bin, os.environ, settled.origins["codex_bin"])
     where = ours.supervisor(os.environ)
@@ -61,6 +84,7 @@ def setup(
         taking_over=take_over and not no_start,
     )
     _tell_plan(plan, whole=dry_run or not yes)
+    done |= {"url": plan.url, "steps": [steps.told(step) for step in plan.steps], "done": False}
     if dry_run:
         click.echo("\nNothing was changed (--dry-run).")
         return
@@ -68,8 +92,9 @@ def setup(
     confirmation.confirm("Do this?", yes=yes)
     with service.taking_over(plan.config, wanted=take_over and not no_start):
         setting_up.perform(plan, os.environ, click.echo, start=not no_start)
+    done["done"] = True
     _tell_end(plan, started=not no_start)
-    if not no_start and plan.vanilla is None:
+    if offer_to_pair and not no_start and plan.vanilla is None:
         _offer_to_pair(plan, ask=not yes)
 
 

@@ -6,11 +6,12 @@ import sys
 
 import click
 
+from mux.cli.options import exits
 from mux.config import locate
 from mux.stdio import bridge
 
 
-@click.command()
+@click.command(epilog=exits("0 the program or the broker ended it", "1 no broker is there"))
 @click.option("--socket", metavar="PATH", help="The broker's unix socket, if it isn't found.")
 @click.option(
     "--wait",

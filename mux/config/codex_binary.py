@@ -159,7 +159,7 @@ def identity(binary: str | Path) -> tuple[int, ...] | None:
     None if the binary doesn't exist.
     """
     try:
-        found = Path(binary).stat()
+        status = Path(binary).stat()
     except OSError:
         return None  # between two versions, while an upgrade runs
-    return (found.st_ino, found.st_size, found.st_mtime_ns)
+    return (status.st_ino, status.st_size, status.st_mtime_ns)

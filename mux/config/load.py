@@ -82,14 +82,14 @@ def load(
     Raises ``ConfigError``, which reports every wrong key at once.
     """
     path = _config_file(environ, file)
-    found: dict[str, Found] = {}
+    values: dict[str, Found] = {}
     if path is not None:
-        found.update(_from_file(path))
-    found.update(_from_environ(environ))
-    found.update(_from_flags(flags))
-    config = _structure(found)
+        values.update(_from_file(path))
+    values.update(_from_environ(environ))
+    values.update(_from_flags(flags))
+    config = _structure(values)
     _check_together(config)
-    origins = {key: found[key].origin if key in found else "default" for key in leaves()}
+    origins = {key: values[key].origin if key in values else "default" for key in leaves()}
     return Settled(config, origins, path)
 
 
@@ -139,7 +139,7 @@ def _flat(table: Mapping[str, object], prefix: str, origin: str) -> Iterator[tup
 
 def _from_environ(environ: Mapping[str, str]) -> dict[str, Found]:
     by_variable = {leaf.variable: leaf for leaf in leaves().values()}
-    found = {}
+    values = {}
     for variable, text in environ.items():
         if not variable.startswith(ENV_PREFIX):
             continue
@@ -149,8 +149,8 @@ def _from_environ(environ: Mapping[str, str]) -> dict[str, Found]:
             _refuse_slip(variable, origin, by_variable)
         elif text:  # an empty variable is how a shell says "unset"
             value = _placed(leaf.key, _from_text(leaf, text), Path.cwd())
-            found[leaf.key] = Found(value, origin)
-    return found
+            values[leaf.key] = Found(value, origin)
+    return values
 
 
 def _refuse_slip(variable: str, origin: str, known: Mapping[str, Leaf]) -> None:
@@ -164,14 +164,14 @@ def _refuse_slip(variable: str, origin: str, known: Mapping[str, Leaf]) -> None:
 
 
 def _from_flags(flags: Mapping[str, object]) -> dict[str, Found]:
-    found = {}
+    values = {}
     for key, value in flags.items():
         if value is None or value == ():
             continue
         name = FLAGS[key]
         origin = f"flag {name}" if name.startswith("--") else name
-        found[key] = Found(_placed(key, value, Path.cwd()), origin)
-    return found
+        values[key] = Found(_placed(key, value, Path.cwd()), origin)
+    return values
 
 
 def _from_text(leaf: Leaf, text: str) -> object:
@@ -220,9 +220,9 @@ def _placed(key: str, value: object, base: Path) -> object:
 # --- The check ------------------------------------------------------------------------------------
 
 
-def _structure(found: Mapping[str, Found]) -> Config:
+def _structure(values: Mapping[str, Found]) -> Config:
     tree: dict[str, Any] = {}
-    for key, item in found.items():
+    for key, item in values.items():
         inner, name = tree, key
         while (section := _section_of(name, key)) is not None:
             inner = inner.setdefault(section, {})
@@ -232,7 +232,7 @@ def _structure(found: Mapping[str, Found]) -> Config:
         return _converter().structure(tree, Config)
     except ClassValidationError as error:
         wrong = sorted(set(_wrong_keys(error, "")))
-        raise ConfigError("\n".join(_complaint(key, found) for key in wrong)) from None
+        raise ConfigError("\n".join(_complaint(key, values) for key in wrong)) from None
 
 
 def _section_of(name: str, key: str) -> str | None:
@@ -255,8 +255,8 @@ def _wrong_keys(error: ClassValidationError, prefix: str) -> Iterator[str]:
         yield from (prefix + name for name in inner.extra_fields)
 
 
-def _complaint(key: str, found: Mapping[str, Found]) -> str:
-    item = found[key]
+def _complaint(key: str, values: Mapping[str, Found]) -> str:
+    item = values[key]
     leaf = leaves().get(key)
     if leaf is None:
         return f"{item.origin}: {key}: unknown key{_nearest(key, list(leaves()))}"

@@ -48,13 +48,13 @@ def sockets(environ: Mapping[str, str]) -> Iterator[Path]:
     if named:
         yield socket_path(named)
         return
-    found = []
+    paths = []
     for url in announced(state_dir(environ)) or ():
         if url.startswith(UNIX):
-            found.append(Path(url.removeprefix(UNIX)))
-            yield found[-1]
+            paths.append(Path(url.removeprefix(UNIX)))
+            yield paths[-1]
     control = codex_home(environ) / CONTROL_SOCKET
-    if control not in found:
+    if control not in paths:
         yield control
 
 
@@ -72,8 +72,8 @@ def address(path: Path) -> str:
 def announced(state_dir: Path) -> list[str] | None:
     """Return the URLs at which this state directory's broker listens; None if unannounced."""
     try:
-        said = json.loads(private_file.read(state_dir / ADDRESS, foreign=True))
-        return [str(url) for url in said["listeners"]]
+        document = json.loads(private_file.read(state_dir / ADDRESS, foreign=True))
+        return [str(url) for url in document["listeners"]]
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

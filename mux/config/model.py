@@ -29,6 +29,7 @@ ENV_PREFIX = "APPMUX_"
 
 AuthMode = Literal["capability-token", "signed-bearer-token", "device-token"]
 Compression = Literal["remote", "always", "never"]
+FilePlace = Literal["thread", "state"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 LogFormat = Literal["auto", "console", "json"]
 ContentLevel = Literal["opaque", "title", "full"]
@@ -228,6 +229,17 @@ class Web:
 
 
 @attrs.frozen
+class Files:
+    """Files that people upload to a thread."""
+
+    place: FilePlace = _because(
+        "`uploads/` in the thread's directory, where the agent's sandbox lets it read; or the state"
+        " directory",
+        "thread",
+    )
+
+
+@attrs.frozen
 class Notices:
     """Rules for pushing notices to devices: which, and when (see ``core.features.notices``)."""
 
@@ -281,9 +293,16 @@ class Config:
     audit: Audit = attrs.field(factory=Audit)
     devices: Devices = attrs.field(factory=Devices)
     push: Push = attrs.field(factory=Push)
+    files: Files = attrs.field(factory=Files)
     approvals: Policies = attrs.field(factory=Policies)
     notices: Notices = attrs.field(factory=Notices)
     web: Web = attrs.field(factory=Web)
+
+    @property
+    def link(self) -> str | None:
+        """Return the https URL at which devices reach this broker, if one is known."""
+        named = (each for each in self.web.origins if each.startswith("https://"))
+        return self.push.url or next(named, None)
 
     @property
     def host_name(self) -> str:
@@ -316,13 +335,13 @@ class Leaf:
 @cache
 def leaves() -> Mapping[str, Leaf]:
     """Return every setting by its dotted key."""
-    found = {}
+    settings = {}
     for prefix, cls in tables().items():
         for field in attrs.fields(cls):
             if not attrs.has(field.type):
                 key = prefix + field.name
-                found[key] = Leaf(key, field.type, bool(field.metadata.get("command")))
-    return found
+                settings[key] = Leaf(key, field.type, bool(field.metadata.get("command")))
+    return settings
 
 
 @cache

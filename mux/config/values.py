@@ -131,10 +131,12 @@ def shown(key: str, value: object) -> str:
 def toml_value(value: object) -> str:
     """Write ``value`` as TOML: texts, paths, numbers, booleans, rules, and lists of them."""
     if isinstance(value, Rule):
-        told = attrs.asdict(value, filter=lambda _field, each: each != "")
+        fields = attrs.asdict(value, filter=lambda _field, each: each != "")
         if value.policy != "quorum":
-            del told["quorum"]
-        return "{" + ", ".join(f"{name} = {toml_value(each)}" for name, each in told.items()) + "}"
+            del fields["quorum"]
+        return (
+            "{" + ", ".join(f"{name} = {toml_value(each)}" for name, each in fields.items()) + "}"
+        )
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int | float):

@@ -8,6 +8,7 @@
     directory/unlisted                    a thread works where the settings list nothing
     turn/queued  turn/unqueued            a turn waits for its thread, and won't be started
     queue/released                        a queue that was held goes on
+    file/received                         a person's file was put where an agent finds it
     approval/raised                       the app-server wants a person's decision
     approval/voted                        a yes that doesn't decide yet
     approval/answered                     the answer that counted

@@ -44,6 +44,7 @@ from mux.core.events import (
     DeviceRenamed,
     Event,
     ExperimentalSchemaLoaded,
+    FilePlaced,
     JournalExtent,
     JournalRead,
     NoticesRestored,
@@ -146,6 +147,7 @@ class Broker:
         self._turn_queueing = parts.turn_queueing
         self._inbox = parts.inbox
         self._digests = parts.digests
+        self._files = parts.files
         self._clearance = parts.clearance
 
     # ── what shells ask ───────────────────────────────────────────────────────────────────────
@@ -165,6 +167,11 @@ class Broker:
         if request is None or request.answered:
             return None
         return WaitingRequest(params_of(request), item_about(self.state, request))
+
+    def directory_of(self, thread: str) -> str:
+        """Return the directory that a thread works in; empty if that isn't known."""
+        known = self.state.threads.known.get(thread)
+        return known.directory if known is not None else ""
 
     @property
     def voting(self) -> Voting:
@@ -285,6 +292,8 @@ class Broker:
                 self.state.journal.kept(epoch, earliest)
             case Resolved(case, places):
                 self._clearance.resolved(case, places)
+            case FilePlaced():
+                self._files.placed(event)
             case RecipientsChanged(recipients):
                 self._notices.escalation.set_recipients(recipients)
             case AnsweredByNotice(request, principal, peer, yes):

@@ -183,6 +183,24 @@ class AnsweredByNotice(Event, frozen=True):
     yes: bool
 
 
+class FilePlaced(Event, frozen=True):
+    """A person's file lies on the host, whole, where an agent finds it."""
+
+    path: str
+    name: str
+    bytes: int
+    sha256: str
+    """Hex digest."""
+    thread: str | None
+    """The thread that it is for; None for none."""
+    owner: str
+    """Key of the principal that brought it."""
+    by: str
+    """That principal's name."""
+    type: str = ""
+    """Media type, as its sender says."""
+
+
 class RecipientsChanged(Event, frozen=True):
     """Push recipients or their preferences changed. The event carries all recipients anew."""
 

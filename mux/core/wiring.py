@@ -25,6 +25,7 @@ from mux.core.features.replay import Replays
 from mux.core.features.server_requests import ServerRequests
 from mux.core.features.shared_titles import SharedTitles
 from mux.core.features.subscriptions import Subscriptions
+from mux.core.features.thread_files import ThreadFiles
 from mux.core.features.turn_queue import TurnQueueing
 from mux.core.policy.notice import Timing
 from mux.core.state.state import State
@@ -51,6 +52,7 @@ class Features:
     clearance: DirectoryClearance
     handshakes: Handshakes
     inbox: InboxRequests
+    files: ThreadFiles
     digests: Digests
 
     @classmethod
@@ -88,4 +90,5 @@ class Features:
             handshakes=Handshakes(state, client_requests, recovery, presence, attention),
             digests=Digests(state),
             inbox=InboxRequests(state, client_requests, cards, picture, host),
+            files=ThreadFiles(state),
         )

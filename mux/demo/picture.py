@@ -187,24 +187,24 @@ class Expected:
 
 def missing(seen: Seen, expected: Expected) -> list[str]:
     """Return what one client should have seen and didn't, or saw otherwise."""
-    found = []
-    for turn, said in expected.said.items():
+    faults = []
+    for turn, texts in expected.said.items():
         items = seen.agent.get(turn, [])
         streamed = tuple(seen.streamed.get(item["id"], "") for item in items)
-        if tuple(item["text"] for item in items) != said:
-            found.append(f"the agent's messages of turn {turn}")
-        elif streamed != said:
-            found.append(f"parts of the text while it streamed in turn {turn}: {streamed}")
+        if tuple(item["text"] for item in items) != texts:
+            faults.append(f"the agent's messages of turn {turn}")
+        elif streamed != texts:
+            faults.append(f"parts of the text while it streamed in turn {turn}: {streamed}")
         if seen.turns.get(turn) != "completed":
-            found.append(f"the completion of turn {turn}")
+            faults.append(f"the completion of turn {turn}")
     if len(seen.offered) != 1:
-        found.append(f"the approval, once (it was offered {len(seen.offered)} times)")
+        faults.append(f"the approval, once (it was offered {len(seen.offered)} times)")
     if seen.resolved.keys() != seen.offered.keys():
-        found.append("that the approval was decided")
+        faults.append("that the approval was decided")
     ran = [(item.get("exitCode"), item.get("aggregatedOutput")) for item in seen.commands]
     if ran != [(0, expected.note)]:
-        found.append(f"the command's only run and its output (it saw {ran})")
-    return [f"{seen.name} didn't see {each}" for each in found]
+        faults.append(f"the command's only run and its output (it saw {ran})")
+    return [f"{seen.name} didn't see {each}" for each in faults]
 
 
 def summary(first: Seen, second: Seen, expected: Expected, facts: Iterable[str]) -> Group:

@@ -195,8 +195,8 @@ class _Demo:
             )
 
     async def _start_turn(self, words: str, asker: Client) -> str:
-        said = [{"type": "text", "text": words, "text_elements": []}]
-        answer = await asker.request("turn/start", {"threadId": self._thread, "input": said})
+        input = [{"type": "text", "text": words, "text_elements": []}]
+        answer = await asker.request("turn/start", {"threadId": self._thread, "input": input})
         return str(answer["turn"]["id"])
 
     def _judge(self, home: Home) -> None:

@@ -136,16 +136,16 @@ def _message(step: Say, index: int, item_id: str) -> Iterator[bytes | Hold | Pau
     item: Json = {"type": "message", "id": item_id, "role": "assistant", "content": []}
     yield _item("added", index, item)
     delta = _delta("response.output_text.delta", item_id, output_index=index, content_index=0)
-    said: list[str] = []
+    chunks: list[str] = []
     for chunk in _cut(step):
         if isinstance(chunk, Hold):
             yield chunk
             continue
         if step.pace:
             yield Pause(step.pace)
-        said.append(chunk)
+        chunks.append(chunk)
         yield delta(chunk)
-    content = [{"type": "output_text", "text": "".join(said), "annotations": []}]
+    content = [{"type": "output_text", "text": "".join(chunks), "annotations": []}]
     yield _item("done", index, {**item, "content": content})
 
 

@@ -67,7 +67,7 @@ def script() -> Scripted:
 
 @attrs.frozen
 class Home:
-    """The directories of one demo."""
+    """The directories of one demo: a HOME, a CODEX_HOME and a working directory."""
 
     root: Path
 
@@ -82,6 +82,12 @@ class Home:
     @property
     def work(self) -> Path:
         return self.root / "work"
+
+    def make(self, config: str) -> None:
+        """Make the directories, in a root that exists; ``config`` is Codex's ``config.toml``."""
+        self.codex_home.mkdir(parents=True, mode=0o700)
+        self.work.mkdir()
+        (self.codex_home / "config.toml").write_text(config)
 
     def environ(self) -> dict[str, str]:
         """Return this process's environment, with these directories and no one's settings."""
@@ -110,11 +116,8 @@ def private_home(base_url: str) -> Iterator[Home]:
         ) from failure
     try:
         home = Home(root)
-        home.codex_home.mkdir(parents=True, mode=0o700)
-        home.work.mkdir()
         trusted = {str(home.work): {"trust_level": "trusted"}}
-        config = scripted_model.codex_config(base_url, projects=trusted)
-        (home.codex_home / "config.toml").write_text(config)
+        home.make(scripted_model.codex_config(base_url, projects=trusted))
         yield home
     finally:
         shutil.rmtree(root, ignore_errors=True)
@@ -146,9 +149,9 @@ class Broker:
 
     def _note(self, line: str) -> None:
         self.log.append(line)
-        found = re.fullmatch(r"  listening on: ((\w+)://.*)", line)
-        if found:
-            self.urls[found[2]] = found[1]
+        match = re.fullmatch(r"  listening on: ((\w+)://.*)", line)
+        if match:
+            self.urls[match[2]] = match[1]
             if self.urls.keys() == {"unix", "ws"}:
                 self._listening.set()
 

@@ -173,7 +173,7 @@ class _Connection:
         The 101 was appended before: a client must not get a frame ahead of it.
         """
         self.known()
-        port = ClientPort(self.outbox, self.end, pid=self.pid)
+        port = ClientPort(self.outbox, self.end, pid=self.pid, origin=admission.origin)
         client = self.dispatcher.attach(
             port, principal, transport, admission.address, local=admission.local
         )

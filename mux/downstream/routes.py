@@ -52,6 +52,7 @@ from mux.downstream.upgrade import (
 )
 
 APPROVALS: Final = b"/v1/approvals/"
+FILES: Final = b"/v1/files"
 
 _ABSOLUTE_FORM = re.compile(rb"\Ahttps?://[^/?]*", re.IGNORECASE)
 
@@ -101,10 +102,16 @@ async def _route(request: Request, services: Services) -> Outcome:
         return await _decide(request, services)
     if services.web is None or not _is_the_webs(head, path):
         return malformed_upgrade(head) or upgrade(request, services)
-    if not head.from_browser and (refusal := _refuse_page(request)) is not None:
+    asks_for_page = not (head.from_browser or _is_of_files(path))
+    if asks_for_page and (refusal := _refuse_page(request)) is not None:
         return refusal
     goes_on = await services.web.serve(request)
     return Answered.TO_GO_ON if goes_on else Answered.TO_CLOSE
+
+
+def _is_of_files(path: bytes) -> bool:
+    """Return whether a request is about a file: programs ask too, under any name of ours."""
+    return path == FILES or path.startswith(FILES + b"/")
 
 
 def _refuse_page(request: Request) -> HttpResponse | None:
@@ -129,7 +136,7 @@ def _is_the_webs(head: RequestHead, path: bytes) -> bool:
     """
     if head.values(b"upgrade"):
         return False
-    if head.from_browser or path == SESSION:
+    if head.from_browser or path == SESSION or _is_of_files(path):
         return True
     if head.method not in (b"GET", b"HEAD"):
         return False

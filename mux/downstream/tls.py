@@ -82,9 +82,9 @@ def _read(cert: Path, key: Path) -> ssl.SSLContext:
                 " made together, the server's own certificate first in its file"
             ) from None
         # Unchained, like all errors here: OpenSSL's own text says nothing more.
-        said = reason.lower().replace("_", " ") or "not PEM"
+        shown = reason.lower().replace("_", " ") or "not PEM"
         raise TlsError(
-            f"the TLS certificate {cert} and key {key} can't be used ({said}): both must be PEM,"
+            f"the TLS certificate {cert} and key {key} can't be used ({shown}): both must be PEM,"
             " the key not encrypted"
         ) from None
     return context
@@ -98,10 +98,10 @@ def _require_pem(what: str, path: Path) -> None:
             content = private_file.read(path, links=True, foreign=True)
     except OSError as failure:
         raise TlsError(f"can't read the TLS {what} {path}: {failure.strerror}") from failure
-    wanted = b"CERTIFICATE-----" if what == "certificate" else b"PRIVATE KEY-----"
-    if wanted not in content:
+    marker = b"CERTIFICATE-----" if what == "certificate" else b"PRIVATE KEY-----"
+    if marker not in content:
         raise TlsError(
-            f"the TLS {what} {path} holds no `-----BEGIN …{wanted.decode()}`: it must be PEM"
+            f"the TLS {what} {path} holds no `-----BEGIN …{marker.decode()}`: it must be PEM"
         )
 
 

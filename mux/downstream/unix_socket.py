@@ -364,13 +364,13 @@ def _prepare_short_places(directory: Path) -> None:
     """Make the directory of short paths, or check it: its parent is writable for everybody, so
     another user may have made it."""
     directory.mkdir(mode=PRIVATE_DIRECTORY, exist_ok=True)
-    there = directory.lstat()
-    if not stat.S_ISDIR(there.st_mode) or there.st_uid != os.geteuid():
+    status = directory.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
         raise ListenError(
             f"can't listen in {directory}, where the sockets of long paths are: it belongs to"
             " somebody else; have it removed, or choose a shorter path"
         )
-    if there.st_mode & NOT_OWNER:
+    if status.st_mode & NOT_OWNER:
         directory.chmod(PRIVATE_DIRECTORY)
 
 

@@ -120,22 +120,22 @@ class FrameReader:
         A malformed frame reaches to the end of the buffer, so that the library judges it.
         """
         buffer = self._buffer
-        there = len(buffer)
-        if there < at + LEAST_BYTES:
+        end = len(buffer)
+        if end < at + LEAST_BYTES:
             return None
         first, second = buffer[at], buffer[at + 1]
         if not _is_sane(first, second):
-            return there, there
+            return end, end
         length = second & LENGTH
         start = at + HEAD_BYTES.get(length, SHORT_HEAD_BYTES)
-        if there < start:
+        if end < start:
             return None
         if length >= IN_2_BYTES:
             length = int.from_bytes(buffer[at + LEAST_BYTES : start - MASK_BYTES])
         if length + (self._size if first & OPCODE <= BINARY else 0) > self.limit:
             self._end(CloseReason.MESSAGE_TOO_BIG, f"longer than {self.limit} bytes")
             return None
-        return (start, start + length) if there >= start + length else None
+        return (start, start + length) if end >= start + length else None
 
     def _is_short_text(self, at: int, size: int) -> bool:
         """Return whether the frame at ``at`` is a whole short text message."""

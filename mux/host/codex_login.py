@@ -55,8 +55,8 @@ def look(
 def _asked(codex: Path, runner: Runner) -> Login:
     """Ask codex itself: only codex can read the system's keyring."""
     done = runner((str(codex), "login", "status"))
-    said = [line for line in (done.stdout + done.stderr).splitlines() if "WARNING" not in line]
-    words = said[-1].strip() if said else "it said nothing"
+    lines = [line for line in (done.stdout + done.stderr).splitlines() if "WARNING" not in line]
+    words = lines[-1].strip() if lines else "it said nothing"
     if done.returncode == 0:
         return Login(True, words)
     return Login(False, f"codex is not logged in ({words})", "`codex login`")

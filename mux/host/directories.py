@@ -97,26 +97,26 @@ class Directories:
         attrs.field(factory=lambda: trio.open_memory_channel[Resolve](math.inf))
     )
 
-    def resolve(self, wanted: Resolve) -> None:
+    def resolve(self, command: Resolve) -> None:
         """Queue a request. Doesn't wait."""
-        self._wanted[0].send_nowait(wanted)
+        self._wanted[0].send_nowait(command)
 
     async def run(self) -> None:
         """Resolve the queued requests until cancelled."""
         async with trio.open_nursery() as nursery:
-            async for wanted in self._wanted[1]:
-                nursery.start_soon(self._look, wanted)
+            async for command in self._wanted[1]:
+                nursery.start_soon(self._look, command)
 
-    async def _look(self, wanted: Resolve) -> None:
-        look = partial(places, wanted.paths, tuple(self.listed), self.own)
-        found: tuple[Place | None, ...] = (None,) * len(wanted.paths)
+    async def _look(self, command: Resolve) -> None:
+        look = partial(places, command.paths, tuple(self.listed), self.own)
+        resolved: tuple[Place | None, ...] = (None,) * len(command.paths)
         with trio.move_on_after(DEADLINE) as deadline:
-            found = await trio.to_thread.run_sync(
+            resolved = await trio.to_thread.run_sync(
                 look, abandon_on_cancel=True, limiter=self._limiter
             )
         if deadline.cancelled_caught:
             log.warning("a directory can't be looked at: does its disk answer?", seconds=DEADLINE)
-        self.tell(Resolved(wanted.case, found))
+        self.tell(Resolved(command.case, resolved))
 
 
 def places(paths: Sequence[str], listed: Sequence[str], own: str) -> tuple[Place | None, ...]:

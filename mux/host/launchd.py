@@ -88,6 +88,20 @@ class Launchd:
         """Return steps from an installed service to a running one; none if it runs."""
         return [] if self.running() else [self._bootstrap(LABEL)]
 
+    def halt(self) -> list[Step]:
+        """Return steps from a running service to a stopped one, which stays installed."""
+        return [self._bootout(LABEL)] if self.running() else []
+
+    def again(self) -> list[Step]:
+        """Return steps that stop the broker and start it."""
+        if not self.running():
+            return [self._bootstrap(LABEL)]
+        return [Run(("launchctl", "kickstart", "-k", f"{self._domain}/{LABEL}"))]
+
+    def reread(self) -> list[Step]:
+        """Return steps that have a running broker read its secrets again."""
+        return [Run(("launchctl", "kill", "SIGHUP", f"{self._domain}/{LABEL}"))]
+
     def remove(self) -> list[Step]:
         steps: list[Step] = [self._bootout(LABEL)] if self.running() else []
         return [*steps, Remove(self.place(LABEL))]
@@ -104,8 +118,8 @@ class Launchd:
         done = self.runner(("launchctl", "print", f"{self._domain}/{LABEL}"))
         if done.returncode != 0:
             return [("state", "not loaded" if self.place(LABEL).exists() else "not installed")]
-        found = dict(re.findall(r"^\t(state|pid|runs|last exit code) = (.+)$", done.stdout, re.M))
-        return list(found.items())
+        fields = dict(re.findall(r"^\t(state|pid|runs|last exit code) = (.+)$", done.stdout, re.M))
+        return list(fields.items())
 
     def logs(self, lines: int, follow: bool) -> list[str]:
         """Return the command that shows the log."""

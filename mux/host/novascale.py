@@ -114,7 +114,7 @@ def _variables(path: Path) -> dict[str, str]:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return {}
-    found = {}
+    variables = {}
     for line in lines:
         if assignment := _ASSIGNMENT.match(line):
             try:
@@ -122,8 +122,8 @@ def _variables(path: Path) -> dict[str, str]:
             except ValueError:
                 continue
             name = assignment[1].removeprefix("NOVASCALE_CODEX_")
-            found[name] = words[0] if words else ""
-    return found
+            variables[name] = words[0] if words else ""
+    return variables
 
 
 def _flags(path: Path) -> dict[str, str]:
@@ -138,13 +138,13 @@ def _flags(path: Path) -> dict[str, str]:
             words = shlex.split(started[1]) if started else []
     except (OSError, ValueError, AttributeError, ExpatError):
         return {}
-    found = {}
+    flags = {}
     for at, word in enumerate(words):
         name, equals, value = word.partition("=")
         if name.startswith("--"):
-            found[name] = value if equals else next(iter(words[at + 1 :]), "")
+            flags[name] = value if equals else next(iter(words[at + 1 :]), "")
     # A value from a shell or a variable of systemd's can't be read here.
-    return {name: value for name, value in found.items() if value and "$" not in value}
+    return {name: value for name, value in flags.items() if value and "$" not in value}
 
 
 def _url(variables: Mapping[str, str]) -> str | None:

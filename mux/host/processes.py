@@ -65,22 +65,22 @@ def _clock(moment: float) -> str:
 
 def of_locks(paths: Iterable[Path], runner: Runner = run) -> dict[Path, list[Process]]:
     """Return the holders of a lock on each file; files without a lock are left out."""
-    wanted = {_identity(path): path for path in paths}
-    wanted.pop(ABSENT, None)
-    if not wanted:
+    by_identity = {_identity(path): path for path in paths}
+    by_identity.pop(ABSENT, None)
+    if not by_identity:
         return {}
     if sys.platform == "darwin":
-        return _lsof_locks(list(wanted.values()), runner)
-    found: dict[Path, list[Process]] = {}
+        return _lsof_locks(list(by_identity.values()), runner)
+    holders_of: dict[Path, list[Process]] = {}
     for pid, descriptor in _descriptors():
-        path_there = wanted.get(_identity(descriptor))
-        if path_there is not None and _locks(pid, descriptor.name):
-            found.setdefault(path_there, []).append(describe(pid))
-    unseen = _locked_inodes() if len(found) < len(wanted) else set()
-    for (_device, inode), path in wanted.items():
-        if path not in found and inode in unseen:
-            found[path] = [UNSEEN]
-    return {path: _once(holders) for path, holders in found.items()}
+        locked = by_identity.get(_identity(descriptor))
+        if locked is not None and _locks(pid, descriptor.name):
+            holders_of.setdefault(locked, []).append(describe(pid))
+    unseen = _locked_inodes() if len(holders_of) < len(by_identity) else set()
+    for (_device, inode), path in by_identity.items():
+        if path not in holders_of and inode in unseen:
+            holders_of[path] = [UNSEEN]
+    return {path: _once(holders) for path, holders in holders_of.items()}
 
 
 def _descriptors() -> Iterator[tuple[int, Path]]:
@@ -123,14 +123,14 @@ def _locked_inodes() -> set[int]:
 
 def _lsof_locks(paths: list[Path], runner: Runner) -> dict[Path, list[Process]]:
     # -F: a letter and a value per line; p and c once per process, then l and n per file.
-    said = runner(("lsof", "-w", "-Fpcln", "--", *(str(path) for path in paths))).stdout
+    output = runner(("lsof", "-w", "-Fpcln", "--", *(str(path) for path in paths))).stdout
     by_name = {os.path.realpath(path): path for path in paths}
-    found: dict[Path, list[Process]] = {}
-    for fields in _lsof_files(said):
+    holders_of: dict[Path, list[Process]] = {}
+    for fields in _lsof_files(output):
         path = by_name.get(os.path.realpath(fields.get("n", "")))
         if path is not None and fields.get("l", " ").strip():
-            found.setdefault(path, []).append(_from_ps(fields, runner))
-    return found
+            holders_of.setdefault(path, []).append(_from_ps(fields, runner))
+    return holders_of
 
 
 # -- addresses -------------------------------------------------------------------------------------
@@ -156,9 +156,9 @@ def of_port(
 ) -> list[Process]:
     """Return the processes that listen on a TCP port, at this address or one that includes it."""
     if sys.platform == "darwin":
-        said = runner(("lsof", "-w", "-nP", f"-iTCP:{port}", "-sTCP:LISTEN", "-Fpcn")).stdout
+        output = runner(("lsof", "-w", "-nP", f"-iTCP:{port}", "-sTCP:LISTEN", "-Fpcn")).stdout
         hosts = {f"{host}:{port}" for host in (ip, f"[{ip}]", "*")}
-        return [_from_ps(each, runner) for each in _lsof_files(said) if each["n"] in hosts]
+        return [_from_ps(each, runner) for each in _lsof_files(output) if each["n"] in hosts]
     inodes = set()
     for words in _tcp_table():
         host, _, number = words[1].rpartition(":")
@@ -174,14 +174,14 @@ def of_connections(ours: Iterable[Address], runner: Runner = run) -> dict[Addres
 
     Addresses whose process isn't found, or can't be examined, are left out.
     """
-    wanted = set(ours)
+    addresses = set(ours)
     if sys.platform == "darwin":
-        said = runner(("lsof", "-w", "-nP", "-iTCP", "-sTCP:ESTABLISHED", "-Fpcn")).stdout
+        output = runner(("lsof", "-w", "-nP", "-iTCP", "-sTCP:ESTABLISHED", "-Fpcn")).stdout
         here = {}
-        for each in _lsof_files(said):
+        for each in _lsof_files(output):
             host, _, port = each["n"].partition("->")[0].rpartition(":")
             address = (ipaddress.ip_address(host.strip("[]")), int(port))
-            if address in wanted:
+            if address in addresses:
                 here[address] = int(each["p"])
         return here
     by_socket: dict[str, Address] = {}
@@ -189,17 +189,17 @@ def of_connections(ours: Iterable[Address], runner: Runner = run) -> dict[Addres
         host, _, number = words[1].rpartition(":")
         if words[3] == ESTABLISHED:
             address = (_kernels_address(host), int(number, 16))
-            if address in wanted:
+            if address in addresses:
                 by_socket[f"socket:[{words[9]}]"] = address
-    found: dict[Address, int] = {}
+    pids: dict[Address, int] = {}
     for pid, descriptor in _descriptors() if by_socket else ():
         try:
             holds = by_socket.get(str(descriptor.readlink()))
         except OSError:  # closed meanwhile
             continue
         if holds is not None:
-            found.setdefault(holds, pid)
-    return found
+            pids.setdefault(holds, pid)
+    return pids
 
 
 def _tcp_table() -> Iterator[list[str]]:
@@ -226,14 +226,14 @@ def _of_sockets(inodes: set[str]) -> list[Process]:
     if not inodes:
         return []
     names = {f"socket:[{inode}]" for inode in inodes}
-    found = []
+    processes = []
     for pid, descriptor in _descriptors():
         try:
             if str(descriptor.readlink()) in names:
-                found.append(describe(pid))
+                processes.append(describe(pid))
         except OSError:  # closed meanwhile
             continue
-    return _once(found) or [UNSEEN]
+    return _once(processes) or [UNSEEN]
 
 
 def _once(holders: list[Process]) -> list[Process]:
@@ -285,26 +285,26 @@ def _parent(pid: int, runner: Runner) -> int:
 
 
 def _booted() -> float:
-    found = re.search(r"^btime (\d+)$", (PROC / "stat").read_text(), re.MULTILINE)
-    return float(found[1]) if found else 0.0
+    match = re.search(r"^btime (\d+)$", (PROC / "stat").read_text(), re.MULTILINE)
+    return float(match[1]) if match else 0.0
 
 
 def _from_ps(fields: dict[str, str], runner: Runner) -> Process:
     pid = int(fields["p"])
-    said = runner(("ps", "-ww", "-o", "lstart=,command=", "-p", str(pid))).stdout.strip()
+    output = runner(("ps", "-ww", "-o", "lstart=,command=", "-p", str(pid))).stdout.strip()
     # 24 characters, as `Mon Nov 23 02:35:00 2026`, then the command.
     try:
-        since = time.mktime(time.strptime(said[:24]))
+        since = time.mktime(time.strptime(output[:24]))
     except ValueError:
         return Process(pid, _shown(fields.get("c", "?")))
-    return Process(pid, _shown(said[24:].strip() or "?"), since)
+    return Process(pid, _shown(output[24:].strip() or "?"), since)
 
 
-def _lsof_files(said: str) -> Iterator[dict[str, str]]:
+def _lsof_files(output: str) -> Iterator[dict[str, str]]:
     """Yield the open files that ``lsof -F`` lists, each with its process's fields."""
     process: dict[str, str] = {}
     file: dict[str, str] = {}
-    for line in said.splitlines():
+    for line in output.splitlines():
         field, value = line[:1], line[1:]
         if field == "p":
             process, file = {"p": value}, {}

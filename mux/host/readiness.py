@@ -34,56 +34,56 @@ def wait(config: Config, environ: Mapping[str, str]) -> str:
     """Wait until `/readyz` says ``OK``, for ``PATIENCE`` at most; return its last answer."""
     deadline = time.monotonic() + PATIENCE
     while True:
-        said = probe(config, environ)
-        if said == OK or time.monotonic() > deadline:
-            return said
+        answer = probe(config, environ)
+        if answer == OK or time.monotonic() > deadline:
+            return answer
         time.sleep(LOOK_SECONDS)
 
 
 def probe(config: Config, environ: Mapping[str, str]) -> str:
     """Return the status of `/readyz` at the first listener that answers, or why none does."""
-    said = "nothing"
+    reason = "nothing"
     for url in sorted(config.listen, key=lambda url: not url.startswith("unix:")):
         address = parse_listen_url(url, codex_home(environ))
         try:
             return str(_status(_connected(address)))
         except (OSError, http.client.HTTPException) as failure:
-            said = getattr(failure, "strerror", None) or str(failure) or type(failure).__name__
-    return said
+            reason = getattr(failure, "strerror", None) or str(failure) or type(failure).__name__
+    return reason
 
 
 def _connected(address: Address) -> socket.socket:
     if isinstance(address, TcpAddress):
         ip = str(address.ip)
-        there = socket.create_connection(
+        connection = socket.create_connection(
             (EVERYWHERE.get(ip, ip), address.port), timeout=ANSWER_DEADLINE
         )
         # The certificate names another host than an IP of this one; nothing secret is sent here.
-        return _encrypted(there) if address.tls else there
-    there = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        return _encrypted(connection) if address.tls else connection
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        there.settimeout(ANSWER_DEADLINE)
-        there.connect(locate.address(Path(str(address))))
+        connection.settimeout(ANSWER_DEADLINE)
+        connection.connect(locate.address(Path(str(address))))
     except BaseException:
-        there.close()
+        connection.close()
         raise
-    return there
+    return connection
 
 
-def _encrypted(there: socket.socket) -> socket.socket:
+def _encrypted(connection: socket.socket) -> socket.socket:
     """Wrap in TLS without checking the certificate, which is for names that phones use."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     try:
-        return context.wrap_socket(there)
+        return context.wrap_socket(connection)
     except BaseException:
-        there.close()
+        connection.close()
         raise
 
 
-def _status(there: socket.socket) -> int:
+def _status(opened: socket.socket) -> int:
     connection = http.client.HTTPConnection("localhost", timeout=ANSWER_DEADLINE)
-    connection.sock = there
+    connection.sock = opened
     try:
         connection.request("GET", "/readyz")
         return connection.getresponse().status

@@ -115,16 +115,16 @@ def baked_path(environ: Mapping[str, str], home: Path) -> str:
     """
     versions = home / ".nvm" / "versions"
     fleeting = (versions, Path(tempfile.gettempdir()))
-    found: dict[str, None] = {}
+    directories: dict[str, None] = {}
     for name in environ.get("PATH", os.defpath).split(os.pathsep):
         place = Path(name)
         lasting = not any(place.is_relative_to(each) for each in fleeting)
         if lasting and place.is_absolute() and place.is_dir():
-            found[str(place)] = None
+            directories[str(place)] = None
     for place in usual_places(home):
         if not place.is_relative_to(versions):
-            found[str(place)] = None
-    return os.pathsep.join(found)
+            directories[str(place)] = None
+    return os.pathsep.join(directories)
 
 
 def _sockets(config: Config, home: Path) -> tuple[str, ...]:
@@ -198,14 +198,14 @@ def refuse_occupied(
     for url in config.listen:
         address = parse_listen_url(url, codex_home(environ))
         if isinstance(address, TcpAddress):
-            there = processes.of_port(address.ip, address.port) if address.port else []
+            holders = processes.of_port(address.ip, address.port) if address.port else []
         else:
-            found = socket_owner(address.path)
-            makes_way = taking_over and address.control and found is not None and found.codex
-            there = [found.holder] if found is not None and not makes_way else []
-        if there:
+            owner = socket_owner(address.path)
+            makes_way = taking_over and address.control and owner is not None and owner.codex
+            holders = [owner.holder] if owner is not None and not makes_way else []
+        if holders:
             raise ServiceError(
-                f"{url} is in use: {there[0]} listens there; stop it first (Codex's own daemon is"
+                f"{url} is in use: {holders[0]} listens there; stop it first (Codex's own daemon is"
                 " asked to with --take-over, once nothing runs in it), or take the address out of"
                 " `listen`"
             )
@@ -214,8 +214,8 @@ def refuse_occupied(
 def control_socket(config: Config, environ: Mapping[str, str]) -> Path | None:
     """Return Codex's control socket, if the service shall listen there."""
     addresses = [parse_listen_url(url, codex_home(environ)) for url in config.listen]
-    found = (each.path for each in addresses if isinstance(each, UnixAddress) and each.control)
-    return next(found, None)
+    paths = (each.path for each in addresses if isinstance(each, UnixAddress) and each.control)
+    return next(paths, None)
 
 
 # -- what to do ------------------------------------------------------------------------------------
@@ -236,10 +236,20 @@ def waking(where: Supervisor) -> list[Step]:
 
     Raises ``ServiceError`` if the service isn't installed.
     """
+    require_installed(where)
+    return where.wake()
+
+
+def require_installed(where: Supervisor) -> None:
+    """Raise ``ServiceError`` unless the service is installed, by us."""
     places = look(dict.fromkeys(where.paths))
     if any(place.state == "absent" for place in places):
         raise ServiceError("appmux isn't installed as a service: `appmux service install` does it")
-    return where.wake()
+
+
+def left_behind(config: Config) -> list[Path]:
+    """Return what an uninstalled service leaves on the disk, whether or not it is there."""
+    return list(dict.fromkeys((default_file().parent, config.state_dir)))
 
 
 def uninstalling(where: Supervisor) -> list[Step]:

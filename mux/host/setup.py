@@ -192,11 +192,11 @@ def perform(
         steps.perform(plan.steps, say, plan.where.runner)
         if start:
             say("wait until /readyz answers 200")
-            said = readiness.wait(plan.config, environ)
-            if said != readiness.OK:
+            answer = readiness.wait(plan.config, environ)
+            if answer != readiness.OK:
                 raise SetupError(
-                    f"the service is installed, but /readyz still says: {said}; see `appmux service"
-                    " logs` and `appmux doctor`"
+                    f"the service is installed, but /readyz still says: {answer}; see `appmux"
+                    " service logs` and `appmux doctor`"
                 )
     except AppmuxError as failure:
         if plan.vanilla is None or not novascale.taken(plan.config.state_dir):

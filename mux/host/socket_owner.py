@@ -36,12 +36,12 @@ class SocketOwner(msgspec.Struct, frozen=True):
 
 def socket_owner(path: Path) -> SocketOwner | None:
     """Return the process that listens at ``path``; None if none does."""
-    there = processes.of_unix_path(path)
-    if not there:
+    holders = processes.of_unix_path(path)
+    if not holders:
         return None
-    words = processes.arguments(there[0].pid)
+    words = processes.arguments(holders[0].pid)
     codex = any(
         _CODEX.fullmatch(Path(word).name) and "app-server" in words[at + 1 :]
         for at, word in enumerate(words[:2])  # the second, where an interpreter runs it
     )
-    return SocketOwner(there[0], codex, codex and "--managed-daemon" in words)
+    return SocketOwner(holders[0], codex, codex and "--managed-daemon" in words)

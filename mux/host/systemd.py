@@ -95,6 +95,18 @@ class Systemd:
         """Return steps from an installed service to a running one; a running one isn't changed."""
         return [self._control("start", *BOTH)]
 
+    def halt(self) -> list[Step]:
+        """Return steps from a running service to a stopped one, which stays installed."""
+        return [self._control("stop", *BOTH)]  # with a socket left, the next client would wake it
+
+    def again(self) -> list[Step]:
+        """Return steps that stop the broker and start it; the sockets queue clients meanwhile."""
+        return [self._control("daemon-reload"), self._control("restart", SERVICE)]
+
+    def reread(self) -> list[Step]:
+        """Return steps that have a running broker read its secrets again."""
+        return [self._control("reload", SERVICE)]
+
     def remove(self) -> list[Step]:
         return [
             self._control("stop", *BOTH, may_fail=True),
@@ -173,8 +185,8 @@ class Systemd:
         return done.stdout.strip() in ("active", "activating", "reloading")
 
     def _show(self, unit: str, names: Iterable[str]) -> dict[str, str]:
-        wanted = ",".join(names)
-        done = self.runner(("systemctl", "--user", "show", unit, f"--property={wanted}"))
+        properties = ",".join(names)
+        done = self.runner(("systemctl", "--user", "show", unit, f"--property={properties}"))
         lines = [line.partition("=") for line in done.stdout.splitlines()]
         return {name: value for name, _, value in lines}
 

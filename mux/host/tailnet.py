@@ -32,13 +32,13 @@ def addresses(runner: Runner = run) -> list[tuple[str, ipaddress.IPv4Address]]:
 
 def own(runner: Runner = run) -> list[str]:
     """Return this machine's addresses in the Tailnet's range, the likelier first."""
-    found = [(name, ip) for name, ip in addresses(runner) if ip in TAILNET]
-    found.sort(key=lambda each: not each[0].startswith(USUAL_NAMES))
-    return [str(ip) for _name, ip in found]
+    candidates = [(name, ip) for name, ip in addresses(runner) if ip in TAILNET]
+    candidates.sort(key=lambda each: not each[0].startswith(USUAL_NAMES))
+    return [str(ip) for _name, ip in candidates]
 
 
 def _of_linux() -> list[tuple[str, ipaddress.IPv4Address]]:
-    found = []
+    interfaces = []
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
         for _number, name in socket.if_nameindex():
             asked = struct.pack("256s", name.encode()[:_NAME_BYTES])
@@ -47,15 +47,15 @@ def _of_linux() -> list[tuple[str, ipaddress.IPv4Address]]:
             except OSError:  # the interface has no IPv4 address
                 continue
             # struct ifreq: the name in 16 bytes, then a sockaddr_in with the address in its 4..8.
-            found.append((name, ipaddress.IPv4Address(answer[20:24])))
-    return found
+            interfaces.append((name, ipaddress.IPv4Address(answer[20:24])))
+    return interfaces
 
 
-def _of_ifconfig(said: str) -> list[tuple[str, ipaddress.IPv4Address]]:
-    found, name = [], ""
-    for line in said.splitlines():
+def _of_ifconfig(output: str) -> list[tuple[str, ipaddress.IPv4Address]]:
+    interfaces, name = [], ""
+    for line in output.splitlines():
         if heading := re.match(r"(\S+?):", line):
             name = heading[1]
         if inet := re.match(r"\s+inet (?:addr:)?([0-9.]+)", line):
-            found.append((name, ipaddress.IPv4Address(inet[1])))
-    return found
+            interfaces.append((name, ipaddress.IPv4Address(inet[1])))
+    return interfaces

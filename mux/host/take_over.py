@@ -51,18 +51,18 @@ class TakeOverError(AppmuxError):
 # -- where it isn't got ----------------------------------------------------------------------------
 
 
-async def refusal(path: Path, found: SocketOwner) -> TakeOverError:
+async def refusal(path: Path, owner: SocketOwner) -> TakeOverError:
     """Return the error that says who listens at ``path``, since when, and what runs in it."""
-    if not found.codex:
-        return TakeOverError(in_use(path, f"{found} listens there; stop it"))
-    told = f"{found} listens there"
+    if not owner.codex:
+        return TakeOverError(in_use(path, f"{owner} listens there; stop it"))
+    text = f"{owner} listens there"
     try:
         async with connect(f"unix://{path}") as client:
-            told += f"; {await _introduced(client)}, {await _look(client)}"
+            text += f"; {await _introduced(client)}, {await _look(client)}"
     except ClientError as failure:
-        told += f"; it can't be asked what runs in it ({failure})"
+        text += f"; it can't be asked what runs in it ({failure})"
     way = "`appmux serve --take-over` asks it to stop once nothing runs in it, and takes its place"
-    return TakeOverError(in_use(path, f"{told}. {way}"))
+    return TakeOverError(in_use(path, f"{text}. {way}"))
 
 
 # -- what runs in it -------------------------------------------------------------------------------
@@ -83,7 +83,7 @@ class _Look:
         if not self.busy:
             left = f", commands in the background: {self.background}" if self.background else ""
             return f"threads loaded: {self.loaded}, none of them runs{left}"
-        named = [f"thread {id} {why}" for id, why in list(self.busy.items())[:NAMED]]
+        named = [f"thread {id} {reason}" for id, reason in list(self.busy.items())[:NAMED]]
         more = len(self.busy) - len(named)
         return ", ".join([*named, f"and {more} more"] if more else named)
 
@@ -124,14 +124,14 @@ async def _of_thread(client: Client, method: str, id: str) -> Json | None:
 
 
 async def _loaded(client: Client) -> list[str]:
-    found: list[str] = []
+    threads: list[str] = []
     cursor = None
     while True:
         page = await client.request("thread/loaded/list", {"cursor": cursor})
-        found += page["data"]
+        threads += page["data"]
         cursor = page.get("nextCursor")
         if cursor is None:
-            return found
+            return threads
 
 
 @contextmanager
@@ -209,43 +209,43 @@ class _Taking:
     async def take(self) -> None:
         """Continue until nobody listens and the lock is held."""
         while True:
-            found = socket_owner(self.path)
-            if found is None:
+            owner = socket_owner(self.path)
+            if owner is None:
                 await self._hold()
                 if socket_owner(self.path) is None:
                     self._done = True
                     return
                 self._let_go()  # another one began to listen in between
-            elif not found.codex:
-                raise TakeOverError(in_use(self.path, f"{found} listens there; stop it"))
+            elif not owner.codex:
+                raise TakeOverError(in_use(self.path, f"{owner} listens there; stop it"))
             else:
-                await self._have_it_stop(found)
+                await self._have_it_stop(owner)
 
-    async def _have_it_stop(self, found: SocketOwner) -> None:
+    async def _have_it_stop(self, owner: SocketOwner) -> None:
         """Ask an app-server to stop once it is idle, and wait until it has gone.
 
         The caller then examines the path anew.
         """
         try:
             async with connect(f"unix://{self.path}") as client:
-                self.say(f"{found}, {await _introduced(client)}, has the control socket")
+                self.say(f"{owner}, {await _introduced(client)}, has the control socket")
                 while (await self._looked(client)).busy:
                     await self._wait(client)
                 # Lock, check once more, then signal: so no new codex gets in between.
                 await self._hold()
-                if (await self._looked(client)).busy or socket_owner(self.path) != found:
+                if (await self._looked(client)).busy or socket_owner(self.path) != owner:
                     self._let_go()
                     return
-                os.kill(found.holder.pid, signal.SIGTERM)
-                self._asked = found
+                os.kill(owner.holder.pid, signal.SIGTERM)
+                self._asked = owner
                 self.say(f"it is idle ({self._seen}), and asked to stop")
-                while socket_owner(self.path) == found:
+                while socket_owner(self.path) == owner:
                     await self._wait(client)
                     await self._looked(client)
         except ClientError as failure:
-            if self._asked != found and socket_owner(self.path) == found:
+            if self._asked != owner and socket_owner(self.path) == owner:
                 # What runs in it can't be known, so it can't be asked to stop.
-                raise TakeOverError(in_use(self.path, f"{found}: {failure}; stop it")) from failure
+                raise TakeOverError(in_use(self.path, f"{owner}: {failure}; stop it")) from failure
 
     async def _looked(self, client: Client) -> _Look:
         seen = await _look(client)

@@ -37,10 +37,12 @@ class Place(msgspec.Struct, frozen=True):
 def of_process(pid: int, runner: Runner = run) -> Place:
     """Return where a process runs."""
     if sys.platform == "darwin":
-        said = runner(("ps", "-o", "tty=", "-p", str(pid))).stdout.strip()
+        terminal = runner(("ps", "-o", "tty=", "-p", str(pid))).stdout.strip()
         files = runner(("lsof", "-a", "-w", "-d", "cwd", "-Fn", "-p", str(pid))).stdout
         names = [line[1:] for line in files.splitlines() if line.startswith("n")]
-        return Place(pid, said if said.startswith("tty") else None, names[0] if names else None)
+        return Place(
+            pid, terminal if terminal.startswith("tty") else None, names[0] if names else None
+        )
     try:
         directory: str | None = str((PROC / str(pid) / "cwd").readlink())
     except OSError:
@@ -53,7 +55,7 @@ def of_peers(peers: dict[int, str], runner: Runner = run) -> dict[int, Place]:
 
     ``peers``: by any number, ``127.0.0.1:5123``. Those that aren't found are left out.
     """
-    wanted: dict[Address, int] = {}
+    numbers: dict[Address, int] = {}
     for number, peer in peers.items():
         host, _, port = peer.rpartition(":")
         try:
@@ -61,9 +63,9 @@ def of_peers(peers: dict[int, str], runner: Runner = run) -> dict[int, Place]:
         except ValueError:
             continue
         if ip.is_loopback and port.isdigit():
-            wanted[ip, int(port)] = number
-    found = of_connections(wanted, runner) if wanted else {}
-    return {wanted[address]: of_process(pid, runner) for address, pid in found.items()}
+            numbers[ip, int(port)] = number
+    pids = of_connections(numbers, runner) if numbers else {}
+    return {numbers[address]: of_process(pid, runner) for address, pid in pids.items()}
 
 
 def _terminal(pid: int) -> str | None:

@@ -49,6 +49,12 @@ RECENT_SECONDS: Final = 3600.0
 """A push that the queue doesn't know was lost if it was made less than this before the end of an
 earlier life of the broker. It is made again."""
 
+UNHEARD_SECONDS: Final = 7 * 86_400.0
+ARRIVAL_SECONDS: Final = 900.0
+UNHEARD_PUSHES: Final = 3
+"""A device is named if so many pushes of the last week were taken by its service, the last a while
+ago, and it has said of none that it came. A phone that is off for an evening isn't."""
+
 TEST_SECONDS: Final = 300.0
 """How long a test push is worth sending."""
 
@@ -75,6 +81,8 @@ class NoticeDelivery:
     dispatcher: Dispatcher
     record: Callable[[str, dict[str, object]], None]
     """Puts a record (kind, fields) into the audit log."""
+    host: str | None = None
+    """This machine's name, which people have to see before they approve anything on it."""
     tickets: AnswerTickets = attrs.field(factory=AnswerTickets)
     clock: Callable[[], float] = time.time
     _verdicts: list[NoticeAnswerJudged] = attrs.field(factory=list)
@@ -153,8 +161,8 @@ class NoticeDelivery:
             further = name in self.settings.escalate_to or key in self.settings.escalate_to
             if key == HOST:
                 yield Recipient(key, name, ALL, -math.inf, rules, further, always=not further)
-            elif (found := self.principal(key)) is not None:
-                yield Recipient(key, name, found.scopes, self._used(key), rules, further)
+            elif (principal := self.principal(key)) is not None:
+                yield Recipient(key, name, principal.scopes, self._used(key), rules, further)
 
     def principal(self, key: str) -> Principal | None:
         """Return who has a device's key now; None if the device is revoked, expired or unknown."""
@@ -184,8 +192,8 @@ class NoticeDelivery:
         """Return the name of a device for people."""
         if key == HOST:
             return HOST_NAME
-        found = self.principal(key)
-        return found.name if found is not None else f"{key} (gone)"
+        principal = self.principal(key)
+        return principal.name if principal is not None else f"{key} (gone)"
 
     def key_of(self, name: str) -> str | None:
         """Return the key of a device, given its name or the key itself; None if there is none."""
@@ -233,7 +241,13 @@ class NoticeDelivery:
             urgent=notice.urgent if urgent is None else urgent,
             ticket=ticket,
             actions=ANSWERS if ticket is not None else (),
+            host=self.host,
+            badge=self._badge(device),
         )
+
+    def _badge(self, device: str) -> int:
+        """Return how many things wait for a person, of those that the device was told of."""
+        return self.ledger.standing_count(device, WAITING)
 
     def _ticket(self, id: str, notice: Notice, device: str) -> str | None:
         """Return a ticket, if the device may answer this notice from its lock screen; else None."""
@@ -271,14 +285,31 @@ class NoticeDelivery:
             if newest is not None:
                 self._send(newest, device, urgent=False)
             else:
-                self.pushes.withdraw(device, self._collapse(device, notice))
+                collapse = self._collapse(device, notice)
+                self.pushes.withdraw(device, collapse, badge=self._badge(device))
 
     def status(self) -> dict[str, Any]:
         """Return the notices' part of ``mux/status``."""
         facts = self.pushes.status()
-        said = (facts["trouble"], self.ledger.trouble, self.preferences.file.trouble)
-        trouble = [each for each in said if each]
-        return {**facts, "standing": len(self._standing), "trouble": "; ".join(trouble) or None}
+        troubles = (facts["trouble"], self.ledger.trouble, self.preferences.file.trouble)
+        trouble = [each for each in troubles if each]
+        return {
+            **facts,
+            "standing": len(self._standing),
+            "trouble": "; ".join(trouble) or None,
+            "unheard": [self.name(key) for key in self._unheard()],
+        }
+
+    def _unheard(self) -> Iterator[str]:
+        """Yield the devices whose page would say that a push came, but none of the last did."""
+        sent = {str(row["id"]) for row in self.pushes.history() if row["state"] == "sent"}
+        now = self.clock()
+        for each in self.pushes.endpoints.all():
+            if each.navigate is not None:
+                since = max(each.created, now - UNHEARD_SECONDS)
+                missed = self.ledger.unheard(each.device, since, now - ARRIVAL_SECONDS)
+                if len(sent.intersection(missed)) >= UNHEARD_PUSHES:
+                    yield each.device
 
     def test(self, device: str) -> Push:
         """Return a test push, which is about no notice."""
@@ -290,7 +321,12 @@ class NoticeDelivery:
             expires_at=self.clock() + TEST_SECONDS,
             title="appmux",
             body=f"A test of what {self.name(device)} is told",
+            host=self.host,
         )
+
+    def received(self, id: str, actor: Principal) -> bool:
+        """Note that the actor's device got a push; return whether it is that device's."""
+        return self.ledger.arrived(id, actor.key)
 
     def judged(self, command: NoticeAnswerJudged) -> None:
         """Store the core's verdict on an answer, for `answered_from_notice`."""
@@ -304,9 +340,9 @@ class NoticeDelivery:
         # The core judges within handle(), and the dispatcher has called `judged` by now.
         verdict = self._verdicts.pop()
         thing = f"asked/{ticket.request}"
-        said = f"{'approve' if yes else 'decline'}: {verdict.outcome}"
+        decision = f"{'approve' if yes else 'decline'}: {verdict.outcome}"
         reason = f" ({verdict.reason})" if verdict.reason else ""
-        self.ledger.step(thing, "answered", said + reason, ticket.device)
+        self.ledger.step(thing, "answered", decision + reason, ticket.device)
         return verdict
 
     def explain(self, command: LogNoticeDecision) -> None:

@@ -78,10 +78,14 @@ def _second(connection: sqlite3.Connection) -> None:
     connection.execute("CREATE INDEX thing_raised ON thing (raised)")
 
 
+def _third(connection: sqlite3.Connection) -> None:
+    connection.execute("ALTER TABLE push ADD COLUMN arrived REAL")
+
+
 FORM: Final = Form(
     what="the ledger of notices",
     application=int.from_bytes(b"amxn"),
-    migrations=(_first, _second),
+    migrations=(_first, _second, _third),
     without="notices of before may come once more",
 )
 
@@ -187,7 +191,17 @@ class Ledger:
 
     def pushed(self, id: str, thing: str, device: str) -> None:
         """Add a push that was made for a device."""
-        self._write("INSERT INTO push VALUES (?, ?, ?, ?)", id, thing, device, self.clock())
+        self._write("INSERT INTO push VALUES (?, ?, ?, ?, NULL)", id, thing, device, self.clock())
+
+    def arrived(self, id: str, device: str) -> bool:
+        """Note that a device got a push; return whether the push is that device's."""
+        rows = self._read("SELECT device FROM push WHERE id = ?", id)
+        if not rows or rows[0][0] != device:
+            return False
+        self._write(
+            "UPDATE push SET arrived = ? WHERE id = ? AND arrived IS NULL", self.clock(), id
+        )
+        return True
 
     def over(self, thing: str, reason: str) -> None:
         """Mark a thing as over, unless it is already."""
@@ -301,6 +315,34 @@ class Ledger:
     def pushes(self, thing: str) -> list[tuple[str, str]]:
         """Return id and device of each push that was made for a thing."""
         return self._read("SELECT id, device FROM push WHERE thing = ? ORDER BY at", thing)
+
+    def arrivals(self, thing: str) -> dict[str, float]:
+        """Return when each push that was made for a thing arrived, as far as devices have said."""
+        rows = self._read("SELECT id, arrived FROM push WHERE thing = ?", thing)
+        return {id: at for id, at in rows if at is not None}
+
+    def unheard(self, device: str, since: float, until: float) -> list[str]:
+        """Return the pushes made for a device between two moments, if none of them arrived."""
+        rows = self._read(
+            "SELECT id, arrived FROM push WHERE device = ? AND at > ? ORDER BY at", device, since
+        )
+        if any(at is not None for _, at in rows):
+            return []
+        made = self._read(
+            "SELECT id FROM push WHERE device = ? AND at > ? AND at < ?", device, since, until
+        )
+        return [row[0] for row in made]
+
+    def standing_count(self, device: str, kinds: Iterable[str]) -> int:
+        """Return how many things of these kinds stand at a device."""
+        wanted = tuple(kinds)
+        marks = ", ".join("?" * len(wanted))
+        rows = self._read(
+            f"SELECT count(*) FROM thing WHERE over IS NULL AND kind IN ({marks}) AND EXISTS"
+            " (SELECT 1 FROM push WHERE push.thing = thing.thing AND device = ?)",
+            *wanted, device,
+        )  # fmt: skip
+        return int(rows[0][0]) if rows else 0
 
     def steps(self, thing: str) -> list[Step]:
         """Return every decision about a thing, in order."""

@@ -96,8 +96,8 @@ class LockScreen:
             return _refusal(HTTPStatus.CONFLICT, "already-resolved", judged.reason)
         if judged.outcome == "refused":
             return _refusal(HTTPStatus.CONFLICT, "refused", judged.reason)
-        told = {"decided": judged.outcome == "decided", "waitsFor": judged.reason or None}
-        return Reply(HTTPStatus.OK, msgspec.json.encode(told))
+        document = {"decided": judged.outcome == "decided", "waitsFor": judged.reason or None}
+        return Reply(HTTPStatus.OK, msgspec.json.encode(document))
 
 
 def _named(ticket: AnswerTicket) -> str:

@@ -61,9 +61,9 @@ class NoticeRequests:
 
         Raises ``AppmuxError`` if something there can't be used.
         """
-        state_dir, wanted = settings.state_dir, settings.notices
-        wishes = open_preferences(state_dir, time.time, wanted.quiet or "", wanted.off)
-        pushes = Pushes.open(state_dir, settings.push)
+        state_dir, rules = settings.state_dir, settings.notices
+        wishes = open_preferences(state_dir, time.time, rules.quiet or "", rules.off)
+        pushes = Pushes.open(state_dir, attrs.evolve(settings.push, url=settings.link))
         ledger = Ledger.open(state_dir, time.time)
         never = settings.approvals.never_from_notice
         for each in never:
@@ -71,7 +71,19 @@ class NoticeRequests:
                 raise NoticeRequestError(
                     f"approvals.never_from_notice: no class is called {each!r}: {', '.join(RISKS)}"
                 )
-        return cls(NoticeDelivery(wanted, never, pushes, ledger, wishes, book, dispatcher, record))
+        return cls(
+            NoticeDelivery(
+                rules,
+                never,
+                pushes,
+                ledger,
+                wishes,
+                book,
+                dispatcher,
+                record,
+                host=settings.host_name,
+            )
+        )
 
     def answer(self, asked: AnswerOutside) -> object:
         """Return the result of a request. Raises ``AppmuxError``.
@@ -87,17 +99,26 @@ class NoticeRequests:
             case "mux/notices/settings/read":
                 return self._settings(self._whose(_read(asked, said.SettingsParams).device, actor))
             case "mux/notices/settings/write":
-                wanted = _read(asked, said.WriteParams)
-                device = self._whose(wanted.device, actor)
-                self.delivery.preferences.set(device, wanted.rules)
+                params = _read(asked, said.WriteParams)
+                device = self._whose(params.device, actor)
+                self.delivery.preferences.set(device, params.rules)
                 return self._changed(device)
             case "mux/notices/snooze":
                 nap = _read(asked, said.SnoozeParams)
                 device = self._whose(nap.device, actor)
                 self.delivery.preferences.snooze(device, nap.seconds, nap.threadId, nap.kind)
                 return self._changed(device)
+            case _:
+                return self._push(asked, actor)
+
+    def _push(self, asked: AnswerOutside, actor: Principal) -> object:
+        match asked.method:
             case "mux/push/register":
-                return self._register(_read(asked, said.RegisterParams), actor)
+                origin = self.delivery.dispatcher.origin_of(asked.client)
+                return self._register(_read(asked, said.RegisterParams), actor, origin)
+            case "mux/push/received":
+                ids = dict.fromkeys(_read(asked, said.ReceivedParams).ids)
+                return said.Received(sum(self.delivery.received(id, actor) for id in ids))
             case "mux/push/unregister":
                 return self._unregister(_read(asked, said.UnregisterParams).id, actor)
             case "mux/push/list":
@@ -122,15 +143,15 @@ class NoticeRequests:
 
     # -- notices -----------------------------------------------------------------------------------
 
-    def _list(self, wanted: said.ListParams) -> said.Notices:
-        if not 1 <= wanted.limit <= MOST_LISTED:
+    def _list(self, params: said.ListParams) -> said.Notices:
+        if not 1 <= params.limit <= MOST_LISTED:
             raise NoticeRequestError(f"`limit` must be from 1 to {MOST_LISTED}")
         deliveries: dict[str, list[dict[str, Any]]] = {}
-        if wanted.why:
+        if params.why:
             for row in self.delivery.pushes.history():
                 deliveries.setdefault(str(row["id"]), []).append(row)
-        things = self.delivery.ledger.things(wanted.limit)
-        return said.Notices([self._told(each, deliveries, reason=wanted.why) for each in things])
+        things = self.delivery.ledger.things(params.limit)
+        return said.Notices([self._told(each, deliveries, reason=params.why) for each in things])
 
     def _told(
         self, thing: Thing, deliveries: dict[str, list[dict[str, Any]]], *, reason: bool
@@ -148,7 +169,8 @@ class NoticeRequests:
                 for each in ledger.steps(thing.thing)
             ]
             rows = [row for id, _ in ledger.pushes(thing.thing) for row in deliveries.get(id, ())]
-            made = [_delivery(row, name(str(row["device"]))) for row in _in_order(rows)]
+            came = ledger.arrivals(thing.thing)
+            made = [_delivery(row, name(str(row["device"])), came) for row in _in_order(rows)]
         return said.Told(
             thing=thing.thing,
             kind=thing.kind,
@@ -196,16 +218,21 @@ class NoticeRequests:
 
     # -- endpoints ---------------------------------------------------------------------------------
 
-    def _register(self, wanted: said.RegisterParams, actor: Principal) -> said.Endpoint:
-        if not isinstance(wanted.address, dict):
+    def _register(
+        self, params: said.RegisterParams, actor: Principal, origin: str
+    ) -> said.Endpoint:
+        if not isinstance(params.address, dict):
             raise NoticeRequestError("`address` must be an object: the service's fields")
         noticing = self.delivery
+        page = _page(params.navigate, origin) if params.service == "webpush" else None
         noticing.preferences.keep(actor)
-        made = noticing.pushes.register(actor.key, wanted.service, wanted.address, wanted.level)
-        told: dict[str, object] = {
+        made = noticing.pushes.register(
+            actor.key, params.service, params.address, params.level, page
+        )
+        fields: dict[str, object] = {
             "device": actor.name, "service": made.service, "level": made.level
         }  # fmt: skip
-        noticing.record("push/registered", told)
+        noticing.record("push/registered", fields)
         noticing.report_recipients()
         return self._endpoint(made)
 
@@ -218,10 +245,10 @@ class NoticeRequests:
         removed = noticing.pushes.unregister(owner, id)
         if removed and endpoint is not None:
             device = noticing.name(owner)
-            told: dict[str, object] = {
+            fields: dict[str, object] = {
                 "device": device, "service": endpoint.service, "by": actor.name
             }  # fmt: skip
-            noticing.record("push/unregistered", told)
+            noticing.record("push/unregistered", fields)
         noticing.report_recipients()
         return said.Unregistered(removed)
 
@@ -229,8 +256,8 @@ class NoticeRequests:
         if everybodys and "admin" not in actor.scopes:
             raise NoticeRequestError("those of all devices need the scope `admin`")
         pushes = self.delivery.pushes
-        found = pushes.endpoints.all() if everybodys else pushes.endpoints.of(actor.key)
-        return said.Endpoints([self._endpoint(each) for each in found], pushes.services())
+        endpoints = pushes.endpoints.all() if everybodys else pushes.endpoints.of(actor.key)
+        return said.Endpoints([self._endpoint(each) for each in endpoints], pushes.services())
 
     def _endpoint(self, endpoint: Endpoint) -> said.Endpoint:
         return said.Endpoint(
@@ -241,6 +268,7 @@ class NoticeRequests:
             created=endpoint.created,
             said=endpoint.said,
             saidAt=endpoint.said_at,
+            navigate=endpoint.navigate,
         )
 
     # -- a test ------------------------------------------------------------------------------------
@@ -255,8 +283,8 @@ class NoticeRequests:
         name = _read(asked, said.TryParams).device
         devices = [self._whose(name, actor)]
         if name is None and not noticing.pushes.endpoints.of(actor.key) and "admin" in actor.scopes:
-            there = noticing.pushes.endpoints.all()
-            devices = list(dict.fromkeys(each.device for each in there)) or devices
+            endpoints = noticing.pushes.endpoints.all()
+            devices = list(dict.fromkeys(each.device for each in endpoints)) or devices
         answers = []
         for device in devices:
             for endpoint, words in await noticing.pushes.try_now(device, noticing.test(device)):
@@ -279,9 +307,27 @@ def _read(asked: AnswerOutside, kind: type[_Params]) -> _Params:
         raise NoticeRequestError(f"`{asked.method}`: {wrong}") from wrong
 
 
-def _delivery(row: dict[str, Any], device: str) -> said.Delivery:
+def _page(navigate: str | None, origin: str) -> str | None:
+    """Return the URL that a tap opens: of the page's own origin alone.
+
+    Raises ``NoticeRequestError``: another place could be made to look like the page.
+    """
+    if navigate is None:
+        return f"{origin}/" if origin else None
+    if not origin:
+        raise NoticeRequestError("`navigate` is for pages: this client has no origin")
+    plain = navigate.isascii() and navigate.isprintable() and not set(navigate) & set(" #\\")
+    if not (plain and navigate.startswith(f"{origin}/")):
+        raise NoticeRequestError(
+            f"`navigate` must be a URL on the page's own origin: {origin}/…, without a fragment"
+        )
+    return navigate
+
+
+def _delivery(row: dict[str, Any], device: str, came: dict[str, float]) -> said.Delivery:
+    arrived = None if row["withdraw"] else came.get(str(row["id"]))
     return said.Delivery(
-        device, row["service"], row["withdraw"], row["state"], row["attempts"], row["said"]
+        device, row["service"], row["withdraw"], row["state"], row["attempts"], row["said"], arrived
     )
 
 

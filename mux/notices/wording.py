@@ -51,11 +51,11 @@ def title(notice: Notice) -> str | None:
 
 def body(notice: Notice) -> str | None:
     """Return the most informative line about a notice, or None."""
-    said = _asked(notice) if notice.request is not None else ""
+    line = _asked(notice) if notice.request is not None else ""
     known = _SAID.get(notice.kind, "")
-    if not said and known and notice.line:
-        said = f"{known}: {notice.line}"
-    return visible(one_line(said or known or notice.line)) or None
+    if not line and known and notice.line:
+        line = f"{known}: {notice.line}"
+    return visible(one_line(line or known or notice.line)) or None
 
 
 def _asked(notice: Notice) -> str:

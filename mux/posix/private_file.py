@@ -94,11 +94,11 @@ def open_file(path: Path, flags: int, *, links: bool = False, foreign: bool = Fa
                 raise
     descriptor = os.open(path, flags | _ALWAYS | (0 if links else os.O_NOFOLLOW), PRIVATE_FILE)
     try:
-        there = os.fstat(descriptor)
-        _require_file(there, path)
+        status = os.fstat(descriptor)
+        _require_file(status, path)
         if not foreign:
-            _require_ours(there, path, descriptor)
-        if flags & os.O_CREAT and _is_own(there) and stat.S_IMODE(there.st_mode) != PRIVATE_FILE:
+            _require_ours(status, path, descriptor)
+        if flags & os.O_CREAT and _is_own(status) and stat.S_IMODE(status.st_mode) != PRIVATE_FILE:
             os.fchmod(descriptor, PRIVATE_FILE)
     except BaseException:
         os.close(descriptor)
@@ -113,12 +113,12 @@ def check(path: Path) -> bool:
     like ``open_file``.
     """
     try:
-        there = path.lstat()
+        status = path.lstat()
     except FileNotFoundError:
         return False
-    _require_file(there, path)
-    _require_ours(there, path, path)
-    if _is_own(there) and stat.S_IMODE(there.st_mode) != PRIVATE_FILE:
+    _require_file(status, path)
+    _require_ours(status, path, path)
+    if _is_own(status) and stat.S_IMODE(status.st_mode) != PRIVATE_FILE:
         path.chmod(PRIVATE_FILE)
     return True
 
@@ -139,9 +139,9 @@ def make_directory(path: Path, *, links: bool = False) -> None:
             continue
         each.chmod(PRIVATE_DIRECTORY)
     flags = os.O_RDONLY | os.O_DIRECTORY | _ALWAYS | (0 if links else os.O_NOFOLLOW)
-    there = path.stat() if links else path.lstat()
-    if not stat.S_ISDIR(there.st_mode):
-        raise UnfitError(path, f"it is {_kind(there)}, where a directory belongs")
+    status = path.stat() if links else path.lstat()
+    if not stat.S_ISDIR(status.st_mode):
+        raise UnfitError(path, f"it is {_kind(status)}, where a directory belongs")
     descriptor = os.open(path, flags)
     try:
         _require_ours(os.fstat(descriptor), path, descriptor)
@@ -161,32 +161,32 @@ def sync_directory(path: Path) -> None:
 # -- checks ----------------------------------------------------------------------------------------
 
 
-def _require_file(there: os.stat_result, path: Path) -> None:
-    if not stat.S_ISREG(there.st_mode):
-        raise UnfitError(path, f"it is {_kind(there)}, where a file belongs")
+def _require_file(status: os.stat_result, path: Path) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise UnfitError(path, f"it is {_kind(status)}, where a file belongs")
 
 
-def _kind(there: os.stat_result) -> str:
-    return next((name for test, name in _KINDS if test(there.st_mode)), "something else")
+def _kind(status: os.stat_result) -> str:
+    return next((name for test, name in _KINDS if test(status.st_mode)), "something else")
 
 
-def _is_own(there: os.stat_result) -> bool:
-    return there.st_uid == os.geteuid()
+def _is_own(status: os.stat_result) -> bool:
+    return status.st_uid == os.geteuid()
 
 
-def _require_ours(there: os.stat_result, path: Path, handle: int | Path) -> None:
+def _require_ours(status: os.stat_result, path: Path, handle: int | Path) -> None:
     """Refuse a file that other users (but root) can change; if it is ours, tighten its mode."""
-    if not _is_own(there) and there.st_uid != 0:
+    if not _is_own(status) and status.st_uid != 0:
         raise UnfitError(
             path,
-            f"it belongs to another user (uid {there.st_uid}), who could change it: `chown` it, or"
+            f"it belongs to another user (uid {status.st_uid}), who could change it: `chown` it, or"
             " use another",
         )
-    if not there.st_mode & OTHERS_WRITE:
+    if not status.st_mode & OTHERS_WRITE:
         return
-    if not _is_own(there):
+    if not _is_own(status):
         raise UnfitError(path, "others may write there: `chmod go-w` it")
-    os.chmod(handle, stat.S_IMODE(there.st_mode) & ~OTHERS_WRITE)  # noqa: PTH101 (a descriptor)
+    os.chmod(handle, stat.S_IMODE(status.st_mode) & ~OTHERS_WRITE)  # noqa: PTH101 (a descriptor)
     _say("others could write there; now they can't (`chmod go-w`)", path)
 
 

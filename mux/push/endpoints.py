@@ -11,6 +11,7 @@ import secrets
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
+from urllib.parse import urlsplit
 
 import attrs
 from cattrs import BaseValidationError, Converter
@@ -41,6 +42,9 @@ Service = Literal["apns", "fcm", "webpush", "unifiedpush", "ntfy", "webhook", "e
 
 SERVICES: Final[tuple[Service, ...]] = get_args(Service)
 
+APPLE: Final = ".push.apple.com"
+"""Apple's push services for pages."""
+
 WITH_OWN_TOKEN: Final = frozenset({"apns", "fcm", "webpush", "unifiedpush"})
 """Services whose addresses stand for one installation of an app: whoever registers such an address
 owns it."""
@@ -59,10 +63,19 @@ class Endpoint:
     level: ContentLevel
     created: float
     """Unix seconds."""
+    navigate: str | None = None
+    """The page that a tap opens, if a page registered it: its origin, and a path."""
     said: str | None = None
     """The last outcome in words; None before the first."""
     said_at: float | None = None
     """When that was, in Unix seconds."""
+
+    @property
+    def shows_all(self) -> bool:
+        """Return whether each push must show something: Apple's devices withdraw the permission of
+        a page whose pushes don't."""
+        host = urlsplit(self.address.get("endpoint", "")).hostname or ""
+        return self.service == "webpush" and f".{host}".endswith(APPLE)
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields for a list: all but the address."""
@@ -105,7 +118,12 @@ class Endpoints:
         return next((each for each in self.all() if each.id == id), None)
 
     def add(
-        self, device: str, service: Service, address: Mapping[str, str], level: ContentLevel
+        self,
+        device: str,
+        service: Service,
+        address: Mapping[str, str],
+        level: ContentLevel,
+        navigate: str | None = None,
     ) -> Endpoint:
         """Register an endpoint, whose address was checked. A known one keeps its id.
 
@@ -136,6 +154,7 @@ class Endpoints:
             address=dict(address),
             level=level,
             created=known.created if known else self.clock(),
+            navigate=navigate,
         )
         self._change({**kept, made.id: made})
         return made
@@ -189,8 +208,11 @@ class Endpoints:
             ) from failure
 
     def _text(self) -> str:
-        file = _File(VERSION, list(self._registered.values()))
-        return json.dumps(_converter.unstructure(file), indent=2) + "\n"
+        document = _converter.unstructure(_File(VERSION, list(self._registered.values())))
+        for each in document["endpoints"]:
+            if each["navigate"] is None:  # so that a version before reads the file, if it can
+                del each["navigate"]
+        return json.dumps(document, indent=2) + "\n"
 
 
 def _back() -> str:
@@ -201,9 +223,9 @@ def _same(endpoint: Endpoint, service: Service, address: Mapping[str, str]) -> b
     """Return whether the address is that of the endpoint. For Web Push the keys may differ."""
     place = "endpoint" if "endpoint" in address else "token"
     if service == "ntfy":
-        there = ("server", "topic")
+        names = ("server", "topic")
         return endpoint.service == service and all(
-            endpoint.address.get(name) == address.get(name) for name in there
+            endpoint.address.get(name) == address.get(name) for name in names
         )
     return endpoint.service == service and endpoint.address.get(place) == address.get(place)
 

@@ -82,11 +82,11 @@ class Answer:
 
     def retry_after(self, now: float) -> float | None:
         """Return the seconds that ``Retry-After`` asks to wait, or None."""
-        said = self.headers.get("retry-after", "").strip()
-        if said.isascii() and said.isdigit():
-            return float(said[:9])
+        value = self.headers.get("retry-after", "").strip()
+        if value.isascii() and value.isdigit():
+            return float(value[:9])
         try:
-            return max(0.0, email.utils.parsedate_to_datetime(said).timestamp() - now)
+            return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - now)
         except (TypeError, ValueError, OverflowError):
             return None
 
@@ -310,8 +310,8 @@ class _Judging(httpcore.AsyncNetworkBackend):
 
 
 async def _public_addresses(host: str, port: int) -> list[str]:
-    found = await trio.socket.getaddrinfo(host, port, type=trio.socket.SOCK_STREAM)
-    texts = [str(each[4][0]).partition("%")[0] for each in found]
+    infos = await trio.socket.getaddrinfo(host, port, type=trio.socket.SOCK_STREAM)
+    texts = [str(each[4][0]).partition("%")[0] for each in infos]
     return [text for text in texts if public(ipaddress.ip_address(text))]
 
 
@@ -319,13 +319,13 @@ def _reason(failure: BaseException) -> str:
     """Return the failure's reason in one line: the words of the deepest cause that has some."""
     if isinstance(failure, httpcore.LocalProtocolError):  # its text holds the wrong header
         return "a key or address isn't one that HTTP can carry: is there a line end in it?"
-    said = type(failure).__name__
+    reason = type(failure).__name__
     cause: BaseException | None = failure
     while cause is not None:
         if isinstance(cause, ssl.SSLCertVerificationError):
             return f"its certificate isn't good: {cause.verify_message}"
         own = cause.strerror if isinstance(cause, OSError) else None
-        said = own or str(cause) or said
+        reason = own or str(cause) or reason
         inner = cause.exceptions[0] if isinstance(cause, BaseExceptionGroup) else None
         cause = inner or cause.__cause__ or cause.__context__
-    return " ".join(said.split())[:SHOWN]
+    return " ".join(reason.split())[:SHOWN]

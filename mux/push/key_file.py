@@ -22,11 +22,11 @@ def read(path: Path, setting: str) -> str:
     try:
         if path.stat().st_mode & OTHERS:
             raise PushError(f"{setting}: others may read {path}: `chmod 600 {path}`")
-        found = private_file.read_secret(path).decode().strip()
+        secret = private_file.read_secret(path).decode().strip()
     except OSError as failure:
         raise PushError(f"{setting}: can't read {path}: {failure.strerror}") from failure
     except UnicodeDecodeError as failure:
         raise PushError(f"{setting}: {path} is no key: it isn't text") from failure
-    if not found:
+    if not secret:
         raise PushError(f"{setting}: {path} is empty")
-    return found
+    return secret

@@ -72,14 +72,20 @@ class Push:
     ticket: str | None = attrs.field(default=None, repr=False)
     """The capability for acting from the lock screen by one of ``actions``."""
     actions: tuple[str, ...] = ()
+    host: str | None = None
+    """The machine that it comes from; from the level ``title`` on."""
+    badge: int | None = None
+    """How many things in all wait for a person at this device; None if that isn't known."""
 
     def at(self, level: ContentLevel) -> Push:
         """Return the push without the fields that this content level excludes."""
         if level == "full":
             return self
-        return attrs.evolve(self, body=None, title=self.title if level == "title" else None)
+        if level == "title":
+            return attrs.evolve(self, body=None)
+        return attrs.evolve(self, body=None, title=None, host=None)
 
-    def withdrawal(self, count: int, expires_at: float) -> Push:
+    def withdrawal(self, count: int, expires_at: float, badge: int | None = None) -> Push:
         """Return the push that removes this one from the device."""
         return Push(
             id=self.id,
@@ -88,12 +94,14 @@ class Push:
             expires_at=expires_at,
             count=count,
             withdraw=True,
+            badge=badge,
         )
 
     @property
     def headline(self) -> str:
         """A line for a person, at any level."""
-        return self.title or WORDS[self.kind]
+        line = self.title or WORDS[self.kind]
+        return f"{line} · {self.host}" if self.host else line
 
     @property
     def text(self) -> str:
@@ -104,6 +112,10 @@ class Push:
             return WORDS[self.kind]
         return f"{self.count} things wait" if self.count > 1 else "Open the app to see it"
 
+    def link(self, page: str) -> str:
+        """Return the address that a tap opens: by the id the page finds what it is about."""
+        return f"{page}{'&' if '?' in page else '?'}notice={self.id}"
+
     @property
     def delivery(self) -> str:
         """A UUID, the same each time that this push is sent: a service may recognize a repeat by
@@ -112,7 +124,7 @@ class Push:
 
     def document(self) -> dict[str, Any]:
         """Return the JSON object that the device's program gets, from any service."""
-        told = {
+        fields = {
             "v": 1,
             "id": self.id,
             "kind": self.kind,
@@ -120,15 +132,18 @@ class Push:
             "count": self.count,
             "expiresAt": int(self.expires_at),
         }
-        said = {
+        optional = {
             "title": self.title,
             "body": self.body,
             "urgent": self.urgent,
             "withdraw": self.withdraw,
             "ticket": self.ticket,
             "actions": list(self.actions),
+            "host": self.host,
         }
-        return told | {name: value for name, value in said.items() if value}
+        if self.badge is not None:
+            fields["badge"] = self.badge
+        return fields | {name: value for name, value in optional.items() if value}
 
 
 def encoded(document: object) -> bytes:

@@ -53,9 +53,9 @@ def words(outcome: Outcome) -> str:
     match outcome:
         case Delivered(detail):
             return f"delivered: {detail}"
-        case Retry(after, why):
-            return f"not now: {why}" + ("" if after is None else f" (again in {after:.0f} s)")
-        case Gone(why):
-            return f"gone, and dropped: {why}"
-        case Failed(why):
-            return f"failed: {why}"
+        case Retry(after, reason):
+            return f"not now: {reason}" + ("" if after is None else f" (again in {after:.0f} s)")
+        case Gone(reason):
+            return f"gone, and dropped: {reason}"
+        case Failed(reason):
+            return f"failed: {reason}"

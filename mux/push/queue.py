@@ -158,12 +158,17 @@ class Queue:
         return made
 
     def withdraw(
-        self, endpoints: Collection[Endpoint], collapse: str, count: int, now: float
+        self,
+        endpoints: Collection[Endpoint],
+        collapse: str,
+        count: int,
+        now: float,
+        badge: int | None = None,
     ) -> None:
         """Take back what these endpoints were sent, or are to be sent, under a collapse key.
 
         A push that isn't sent is never sent. If one may have arrived, a silent withdrawal follows
-        it.
+        it, except where every push has to show something.
         """
         for endpoint in endpoints:
             shown: Push | None = None
@@ -177,8 +182,9 @@ class Queue:
                     self._end(row, "withdrawn", now)
                 if row.attempts and row.state != "given up":
                     shown = row.push
-            if shown is not None:
-                self.put(endpoint, shown.withdrawal(count, now + WITHDRAWAL_SECONDS), now)
+            if shown is not None and not endpoint.shows_all:
+                end = now + WITHDRAWAL_SECONDS
+                self.put(endpoint, shown.withdrawal(count, end, badge), now)
 
     def drop(self, endpoint: str, reason: str, now: float) -> None:
         """Give up all pushes that wait for an endpoint."""
@@ -238,21 +244,21 @@ class Queue:
     def settle(self, row: Row, outcome: Outcome, now: float) -> None:
         """Apply the outcome of an attempt. A row that was withdrawn meanwhile stays withdrawn."""
         self.let_go(row)
-        said = words(outcome)
+        outcome_text = words(outcome)
         if row.state != "queued":
-            row.said = said
+            row.said = outcome_text
             self.changed.add(row.n)
             return
         match outcome:
             case Delivered():
-                self._end(row, "sent", now, said)
+                self._end(row, "sent", now, outcome_text)
             case Failed():
-                self._end(row, "given up", now, said)
+                self._end(row, "given up", now, outcome_text)
             case Gone():
-                self._end(row, "given up", now, said)
-                self.drop(row.endpoint, said, now)
+                self._end(row, "given up", now, outcome_text)
+                self.drop(row.endpoint, outcome_text, now)
             case Retry(after):
-                self._put_off(row, after, said, now)
+                self._put_off(row, after, outcome_text, now)
 
     def _put_off(self, row: Row, after: float | None, said: str, now: float) -> None:
         row.said = said
@@ -285,8 +291,10 @@ class Queue:
         worst = max(counts, key=counts.__getitem__)
         if counts[worst] <= MOST_OF_ENDPOINT and len(self._waiting) <= MOST_QUEUED:
             return
-        there = [row for row in self._waiting.values() if row.endpoint == worst and not row.sending]
-        least = min(there, key=lambda row: (row.push.withdraw, row.push.urgent, row.n))
+        candidates = [
+            row for row in self._waiting.values() if row.endpoint == worst and not row.sending
+        ]
+        least = min(candidates, key=lambda row: (row.push.withdraw, row.push.urgent, row.n))
         self._end(least, "given up", now, f"more than {len(self._waiting) - 1} waited to be sent")
 
     def _forget(self, now: float) -> None:

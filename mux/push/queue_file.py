@@ -104,13 +104,13 @@ class QueueFile:
         connection = self._opened()
         names = ", ".join(COLUMNS)
         try:
-            found = connection.execute(f"SELECT {names} FROM push ORDER BY n").fetchall()
+            rows = connection.execute(f"SELECT {names} FROM push ORDER BY n").fetchall()
         except sqlite3.OperationalError as failure:
             if sqlite.code(failure) == sqlite3.SQLITE_ERROR:  # no such table or column
                 raise Broken(str(failure)) from failure
             raise
         self._forget(connection)
-        return [_row(columns) for columns in found]
+        return [_row(columns) for columns in rows]
 
     def write(self, rows: Sequence[Row], removed: Iterable[int]) -> None:
         """Write these rows as they are and remove some, in one transaction.

@@ -104,12 +104,12 @@ class Pushes:
         if self._server_key is None:
             self._server_key = open_vapid(self.settings.webpush, self.state_dir).public_key
         key = {"applicationServerKey": self._server_key}
-        found: dict[str, dict[str, str]] = {"webpush": key, "unifiedpush": key, "ntfy": {}}
+        services: dict[str, dict[str, str]] = {"webpush": key, "unifiedpush": key, "ntfy": {}}
         if self.settings.apns.key_file is not None:
-            found["apns"] = {"topic": self.settings.apns.topic or ""}
+            services["apns"] = {"topic": self.settings.apns.topic or ""}
         if self.settings.fcm.service_account_file is not None:
-            found["fcm"] = {}
-        return found
+            services["fcm"] = {}
+        return services
 
     def register(
         self,
@@ -117,8 +117,9 @@ class Pushes:
         service: str,
         address: Mapping[str, object],
         level: model.ContentLevel = "opaque",
+        navigate: str | None = None,
     ) -> Endpoint:
-        """Register an endpoint of a device.
+        """Register an endpoint of a device. ``navigate``: see `Endpoint`.
 
         ``address`` holds the service's fields as a client gave them. Raises ``PushError``, whose
         text may go to the client.
@@ -132,7 +133,7 @@ class Pushes:
             raise PushError(
                 f"this host has no key for {known}: its operator sets {missing} (see docs/push.md)"
             )
-        made = self.endpoints.add(device, known, checked, level)
+        made = self.endpoints.add(device, known, checked, level, navigate)
         self._drop_homeless()
         return made
 
@@ -141,8 +142,8 @@ class Pushes:
 
         Returns whether it was there. Raises ``PushError``.
         """
-        found = self.endpoints.by_id(endpoint)
-        if found is None or found.device != device or not self.endpoints.remove(endpoint):
+        registered = self.endpoints.by_id(endpoint)
+        if registered is None or registered.device != device or not self.endpoints.remove(endpoint):
             return False
         self._drop_homeless()
         return True
@@ -153,8 +154,8 @@ class Pushes:
         self._drop_homeless()
 
     def _drop_homeless(self) -> None:
-        there = {each.id for each in self.endpoints.all()}
-        for endpoint in {row.endpoint for row in self.queue.waiting()} - there:
+        registered = {each.id for each in self.endpoints.all()}
+        for endpoint in {row.endpoint for row in self.queue.waiting()} - registered:
             self.queue.drop(endpoint, "no longer registered", self.clock())
         self._changed()
 
@@ -167,19 +168,21 @@ class Pushes:
         Each endpoint gets no more than its own content level allows. The push takes the place of a
         waiting one with the same ``collapse``.
         """
-        there = self.endpoints.of(device)
-        for endpoint in there:
+        endpoints = self.endpoints.of(device)
+        for endpoint in endpoints:
             self.queue.put(endpoint, push, self.clock())
         self._changed()
-        return len(there)
+        return len(endpoints)
 
-    def withdraw(self, device: str, collapse: str, count: int = 0) -> None:
+    def withdraw(
+        self, device: str, collapse: str, count: int = 0, badge: int | None = None
+    ) -> None:
         """Take back what the device was sent under ``collapse``. Doesn't wait.
 
         A push that isn't sent is never sent. If one was sent, or may have been, a silent push
-        follows it. ``count``: how many subjects still wait there.
+        follows it. ``count``: how many subjects still wait there; ``badge``: at the device.
         """
-        self.queue.withdraw(self.endpoints.of(device), collapse, count, self.clock())
+        self.queue.withdraw(self.endpoints.of(device), collapse, count, self.clock(), badge)
         self._changed()
 
     async def try_now(self, where: str, push: Push) -> list[tuple[Endpoint, str]]:
@@ -188,25 +191,25 @@ class Pushes:
         Returns each endpoint with its outcome in words. Raises ``PushError`` if there is no
         endpoint.
         """
-        found = self.endpoints.by_id(where)
-        there = self.endpoints.of(where) if found is None else [found]
-        if not there:
+        named = self.endpoints.by_id(where)
+        endpoints = self.endpoints.of(where) if named is None else [named]
+        if not endpoints:
             raise PushError(
                 f"nothing is registered for {where!r}: an app registers when it is paired; what is"
                 " the host's own is in the settings under [push]"
             )
         services = await self._open_services()
-        said: dict[str, str] = {}
+        outcomes: dict[str, str] = {}
 
         async def one(endpoint: Endpoint) -> None:
             outcome = await self._deliver(services, endpoint, push)
             self._note(endpoint, outcome)
-            said[endpoint.id] = words(outcome)
+            outcomes[endpoint.id] = words(outcome)
 
         async with trio.open_nursery() as nursery:
-            for endpoint in there:
+            for endpoint in endpoints:
                 nursery.start_soon(one, endpoint)
-        return [(each, said[each.id]) for each in there]
+        return [(each, outcomes[each.id]) for each in endpoints]
 
     def refresh(self) -> None:
         """Look again at what is due: the clock was set, or the network is back."""
@@ -298,8 +301,8 @@ class Pushes:
         return _without_secrets(outcome, endpoint, push)
 
     def _note(self, endpoint: Endpoint, outcome: Outcome) -> None:
-        said, service = words(outcome), endpoint.service
-        self.endpoints.note(endpoint.id, said)
+        text, service = words(outcome), endpoint.service
+        self.endpoints.note(endpoint.id, text)
         match outcome:
             case Delivered():
                 if self._faults.pop(service, None):
@@ -326,7 +329,7 @@ class Pushes:
     @property
     def trouble(self) -> str | None:
         """For people: what is wrong at present, and what to do. None: nothing."""
-        faults = [f"{service}: {why}" for service, why in sorted(self._faults.items())]
+        faults = [f"{service}: {reason}" for service, reason in sorted(self._faults.items())]
         files = [each for each in (self.keeper.trouble, self.endpoints.file.trouble) if each]
         return "; ".join([*files, *faults]) or None
 
@@ -363,16 +366,16 @@ class Pushes:
 
 def configured(settings: model.Push, now: float) -> tuple[Endpoint, ...]:
     """Return the host's own endpoints, which its settings name."""
-    found = []
+    endpoints = []
     ntfy = settings.ntfy
     if ntfy.server and ntfy.topic:
         address = {"server": ntfy.server.rstrip("/"), "topic": ntfy.topic}
-        found.append(Endpoint("host-ntfy", HOST, "ntfy", address, ntfy.level, now))
+        endpoints.append(Endpoint("host-ntfy", HOST, "ntfy", address, ntfy.level, now))
     if settings.webhook.url:
-        found.append(Endpoint("host-webhook", HOST, "webhook", {}, settings.webhook.level, now))
+        endpoints.append(Endpoint("host-webhook", HOST, "webhook", {}, settings.webhook.level, now))
     if settings.exec.command:
-        found.append(Endpoint("host-exec", HOST, "exec", {}, settings.exec.level, now))
-    return tuple(found)
+        endpoints.append(Endpoint("host-exec", HOST, "exec", {}, settings.exec.level, now))
+    return tuple(endpoints)
 
 
 def _open_services(settings: model.Push, state_dir: Path) -> Services:

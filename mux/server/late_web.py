@@ -15,6 +15,7 @@ import trio
 from mux.access.requests import DeviceRequests
 from mux.access.throttle import LoginThrottle
 from mux.downstream.request import Request
+from mux.files.uploads import Uploads
 
 if TYPE_CHECKING:
     from mux.web.application import Application
@@ -26,6 +27,7 @@ class LateWeb:
 
     devices: DeviceRequests
     throttle: LoginThrottle
+    uploads: Uploads
     files: Path | None
     _application: Application | None = None
 
@@ -36,5 +38,5 @@ class LateWeb:
             from mux.web.application import build  # noqa: PLC0415 (as above)
 
             if self._application is None:  # another request may have been quicker
-                self._application = build(self.devices, self.throttle, self.files)
+                self._application = build(self.devices, self.throttle, self.uploads, self.files)
         return await self._application.serve(request)

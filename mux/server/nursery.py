@@ -56,6 +56,8 @@ from mux.downstream.streams import Accepted
 from mux.downstream.tls import Certificate
 from mux.downstream.unauthenticated import Place, Unauthenticated
 from mux.errors import AppmuxError
+from mux.files.spool import FOLDER, Spool
+from mux.files.uploads import Uploads
 from mux.host.directories import Directories
 from mux.notices.lock_screen import LockScreen
 from mux.notices.requests import NoticeRequests
@@ -146,9 +148,18 @@ class RunningServer:
             decide=LockScreen(self.notices.delivery).decide,
             throttle=self.throttle,
             sessions=self.access.sessions,
-            web=LateWeb(self.access, self.throttle, self.config.web.files),
+            web=LateWeb(self.access, self.throttle, self._uploads(), self.config.web.files),
             compression=self.config.compression,
             origins=frozenset(self.config.web.origins),
+        )
+
+    def _uploads(self) -> Uploads:
+        state_dir = self.config.state_dir
+        return Uploads(
+            Spool(state_dir / FOLDER),
+            self.dispatcher.broker.directory_of,
+            self.dispatcher.handle,
+            in_threads=self.config.files.place == "thread",
         )
 
     async def run(self) -> None:

@@ -71,7 +71,7 @@ async def serve(
     listener.configure_inherited(opened, addresses, certificate)
     authenticator = open_auth(config.auth)  # wrong settings are reported before anything is claimed
     state = state_dir.claim(config.state_dir)
-    there = {each.url.partition("://")[2] for each in opened}
+    inherited = {each.url.partition("://")[2] for each in opened}
     try:
         book = open_registry(config.state_dir, time.time)
         authenticator.device = book.by_token
@@ -82,10 +82,10 @@ async def serve(
         audit = Audit.open(
             config.state_dir, max_bytes=config.audit.max_bytes, max_age=config.audit.max_age
         )
-        wanted = [address for address in addresses if str(address) not in there]
+        missing = [address for address in addresses if str(address) not in inherited]
         if take_over is not None:
-            await _try(wanted, certificate)
-        for address in wanted:
+            await _try(missing, certificate)
+        for address in missing:
             opened.append(await _open(address, certificate, take_over))
         state.announce([each.url for each in opened])
         server = _assemble(
@@ -127,15 +127,15 @@ async def _open(
     if not _is_control(address):
         return await listener.open_listener(address, certificate)
     path = Path(str(address))
-    found = socket_owner(path)
-    if found is None:
+    owner = socket_owner(path)
+    if owner is None:
         return await listener.open_listener(address)
 
     from mux.host import take_over as takeover  # noqa: PLC0415 (with a WebSocket client, which is seldom needed)
 
     if take_over is None:
-        raise await takeover.refusal(path, found)
-    lock = await takeover.vacate(path, take_over, lambda said: log.warning(f"taking over: {said}"))
+        raise await takeover.refusal(path, owner)
+    lock = await takeover.vacate(path, take_over, lambda text: log.warning(f"taking over: {text}"))
     try:
         return await listener.open_listener(address, startup_held=True)
     finally:
@@ -196,6 +196,7 @@ def _assemble(
         revoked=notices.delivery.revoked,
         origins=config.web.origins,
     )
+    devices.sessions.host = config.host_name
     reads, throttle = JournalReads(store, dispatcher), LoginThrottle()
     requests = OutsideRequests(
         opened, dispatcher, upstream, schema, store, audit, devices, notices, throttle, settings

@@ -176,16 +176,16 @@ class Stderr(io.TextIOBase):
 
 def install() -> None:
     """Put a `Stderr` in the place of ``sys.stderr``, unless something else was put there."""
-    there = sys.__stderr__
-    if there is None:
+    original = sys.__stderr__
+    if original is None:
         sys.stderr = Stderr(None)
-    elif sys.stderr is there:
-        sys.stderr = Stderr(STDERR, there.encoding)
+    elif sys.stderr is original:
+        sys.stderr = Stderr(STDERR, original.encoding)
 
 
 def status() -> dict[str, object]:
     """Return lost log lines and their reason, for ``mux/status``."""
-    there = sys.stderr
-    if isinstance(there, Stderr):
-        return there.status()
+    stream = sys.stderr
+    if isinstance(stream, Stderr):
+        return stream.status()
     return {"droppedLines": 0, "trouble": None}

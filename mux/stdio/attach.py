@@ -54,15 +54,15 @@ def start_service() -> bool:
     """
     # -P: a directory `mux` in the client's working directory isn't this program.
     argv = [sys.executable, "-P", "-m", "mux", "service", "start"]
-    heard, said = os.pipe()  # not our stderr, whose reader might keep the child waiting
+    reader, writer = os.pipe()  # not our stderr, whose reader might keep the child waiting
     actions = [
         (os.POSIX_SPAWN_OPEN, standard_streams.STDIN, os.devnull, os.O_RDONLY, 0),
-        (os.POSIX_SPAWN_DUP2, said, standard_streams.STDOUT),
-        (os.POSIX_SPAWN_DUP2, said, standard_streams.STDERR),
+        (os.POSIX_SPAWN_DUP2, writer, standard_streams.STDOUT),
+        (os.POSIX_SPAWN_DUP2, writer, standard_streams.STDERR),
     ]
     child = os.posix_spawn(sys.executable, argv, os.environ, file_actions=actions)
-    os.close(said)
-    with os.fdopen(heard, encoding="utf-8", errors="replace") as words:
+    os.close(writer)
+    with os.fdopen(reader, encoding="utf-8", errors="replace") as words:
         for line in words:
             standard_streams.say(line)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

@@ -100,7 +100,7 @@ class Bridge:
         """True once a broker accepted the upgrade; before that there is nothing to resume."""
         self.lost_at = 0.0
         """When a broker that had been attached was lost; 0.0 while attached."""
-        self.why = ""
+        self.reason = ""
         self.began = time.monotonic()
         self.deadline = time.monotonic() + FIRST_WAIT
         """When to give up what is waited for just now."""
@@ -225,7 +225,7 @@ class Bridge:
             return
         if self.link is None:
             if now >= self.deadline:
-                self._give_up(f"it didn't come back ({self.why})")
+                self._give_up(f"it didn't come back ({self.reason})")
             if now >= self.next_try:
                 self.next_try = now + self._next_pause()
                 self._connect()
@@ -334,7 +334,7 @@ class Bridge:
         self.frame = memoryview(b"")
         if not self.stdin_open:
             return  # the client leaves anyway
-        now, self.why = time.monotonic(), reason
+        now, self.reason = time.monotonic(), reason
         self.next_try = now + self._next_pause()
         if not self.was_attached:
             self.deadline = self.began + SUCCESSOR_WAIT

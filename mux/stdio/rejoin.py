@@ -193,14 +193,14 @@ class ClientSession:
 
     def _replayed(self, text: bytes, failed: bool) -> Lines:
         self._deaf = False
-        told = Replayed(complete=False) if failed else reading.replayed(text)
-        if not told.complete:
+        replayed = Replayed(complete=False) if failed else reading.replayed(text)
+        if not replayed.complete:
             self._take_snapshots()
             return []
         # The fence goes to the broker after the replay; its answer marks the replay's end.
         self._ask_whether_through(self._caught_up)
         lines: Lines = []
-        for thread in told.missing:
+        for thread in replayed.missing:
             lines += self.state.lose(thread, self._now)
         return lines
 

@@ -253,11 +253,11 @@ class ResumeState:
                     kept.append(asked)  # sent again, and answered then
                     continue
                 text = f"{reason} before it answered `{asked.method}`"
-                told = {
+                error_data = {
                     "generation": self.life.generation if self.life else 0,
                     "retryable": retryable and request_rule(asked.method).reads,
                 }
-                lines.append(jsonrpc.error(id, jsonrpc.APP_SERVER_GONE, text, told))
+                lines.append(jsonrpc.error(id, jsonrpc.APP_SERVER_GONE, text, error_data))
             self.in_flight[id] = kept
         self.in_flight = {id: kept for id, kept in self.in_flight.items() if kept}
         for handle in sorted(self._processes):

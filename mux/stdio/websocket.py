@@ -101,8 +101,8 @@ class ClientWebSocket:
             status = int(words[1]) if words[1:2] and words[1].isdigit() else 0
             raise WebSocketError(f"it answered {first[:100].decode(errors='replace')!r}", status)
         fields = {name.strip().lower(): value for name, _, value in map(_parted, rest)}
-        wanted = hashlib.sha1(self._key + _ACCEPT, usedforsecurity=False).digest()
-        if fields.get(b"sec-websocket-accept") != binascii.b2a_base64(wanted, newline=False):
+        digest = hashlib.sha1(self._key + _ACCEPT, usedforsecurity=False).digest()
+        if fields.get(b"sec-websocket-accept") != binascii.b2a_base64(digest, newline=False):
             raise WebSocketError("its WebSocket handshake answers another request")
         self.open = True
         return True

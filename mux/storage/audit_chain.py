@@ -121,15 +121,15 @@ def lines(directory: Path) -> Iterator[Line]:
 
     Raises ``OSError``; that is ``FileNotFoundError`` if a file was trimmed meanwhile.
     """
-    there = files(directory)
-    for path in there:
+    paths = files(directory)
+    for path in paths:
         # Files of other owners are read as well: the digests show changes, and reading makes none.
         descriptor = private_file.open_file(path, os.O_RDONLY, foreign=True)
         with os.fdopen(descriptor, "rb") as opened:
             for number, text in enumerate(opened, 1):
                 whole = text.endswith(b"\n")
                 place = f"{path.name}, line {number}"
-                yield Line(place, text.removesuffix(b"\n"), whole, path == there[-1])
+                yield Line(place, text.removesuffix(b"\n"), whole, path == paths[-1])
 
 
 # ── verifying ─────────────────────────────────────────────────────────────────────────────────
@@ -205,14 +205,14 @@ class _Verifying:
         before: _Link | None = None
         present: _Link | None = None
         for line in lines(self.directory):
-            found = self._link(line, present, head)
-            if found is None:
+            link = self._link(line, present, head)
+            if link is None:
                 continue
-            if found.n in heads:
-                self._known[found.n] = found.digest
+            if link.n in heads:
+                self._known[link.n] = link.digest
             if present is not None:
-                self._judge(before, present, found.record)
-            before, present = present, found
+                self._judge(before, present, link.record)
+            before, present = present, link
         if present is not None:
             confirmed = head is not None and (head.n, head.digest) == (present.n, present.digest)
             self._judge(before, present, None, confirmed=confirmed)

@@ -66,7 +66,7 @@ class Writer:
     _begun: bool = False
     _head_owed: bool = False
 
-    def work(self, said: list[PendingRecord]) -> None:
+    def work(self, records: list[PendingRecord]) -> None:
         """Write the records, and remove files that are too old.
 
         Raises ``OSError``: then try again, without the first ``taken`` records.
@@ -76,8 +76,8 @@ class Writer:
             self._begin()
         if self._head_owed:
             self._write_head()
-        if self._owed or said:
-            self._write(self._owed + said, taken=len(said))
+        if self._owed or records:
+            self._write(self._owed + records, taken=len(records))
         self._trim()
 
     # ── where the last broker left it ─────────────────────────────────────────────────────────
@@ -85,28 +85,28 @@ class Writer:
     def _begin(self) -> None:
         private_file.make_directory(self.directory)
         head = audit_chain.read_head(self.directory)
-        there = self._without_stillborn(head)
-        if head is None and not there:
+        paths = self._without_stillborn(head)
+        if head is None and not paths:
             self._write_head()
-        self.used = sum(path.lstat().st_size for path in there)
-        found = self._find_end(head, there[-1]) if there else _none_of(head)
-        if not there and head is not None:
+        self.used = sum(path.lstat().st_size for path in paths)
+        fault = self._find_end(head, paths[-1]) if paths else _none_of(head)
+        if not paths and head is not None:
             self.n, self.digest = head.n, head.digest
         self._begun = True
-        if found:
-            log.error("the audit log isn't as it was left", found=found, path=str(self.directory))
-            self._owed.append(PendingRecord(self.clock(), BROKEN, {"found": found}))
+        if fault:
+            log.error("the audit log isn't as it was left", found=fault, path=str(self.directory))
+            self._owed.append(PendingRecord(self.clock(), BROKEN, {"found": fault}))
 
     def _without_stillborn(self, head: Head | None) -> list[Path]:
         """List the files. Remove the last one if a crash cut off its very first record."""
-        there = audit_chain.files(self.directory)
-        if there:
-            last = there[-1]
+        paths = audit_chain.files(self.directory)
+        if paths:
+            last = paths[-1]
             self._latest = _date_of(last)
             unknown = head is not None and head.n < _number_of(last)
             if unknown and b"\n" not in private_file.read(last):
-                there.pop().unlink()
-        return there
+                paths.pop().unlink()
+        return paths
 
     def _find_end(self, head: Head | None, path: Path) -> str | None:
         """Find the record to continue after: the last one, or the one that the head names.
@@ -149,9 +149,9 @@ class Writer:
 
     # ── writing ───────────────────────────────────────────────────────────────────────────────
 
-    def _write(self, said: list[PendingRecord], taken: int = 0) -> None:
+    def _write(self, records: list[PendingRecord], taken: int = 0) -> None:
         n, digest, texts = self.n, self.digest, []
-        for each in said:
+        for each in records:
             n += 1
             at = datetime.fromtimestamp(each.at, UTC).isoformat(timespec="milliseconds")
             line = audit_chain.write(n, at.replace("+00:00", "Z"), each.kind, each.fields, digest)
@@ -217,13 +217,13 @@ class Writer:
 
     def _trim(self) -> None:
         """Remove the oldest files one by one, each after its anchor is on the disk."""
-        there = audit_chain.files(self.directory)
-        while len(there) > 1 and self._too_much(there):
-            oldest = there.pop(0)
+        paths = audit_chain.files(self.directory)
+        while len(paths) > 1 and self._too_much(paths):
+            oldest = paths.pop(0)
             text = private_file.read(oldest)
             last = _last_line(text)
             record = audit_chain.read(last)
-            through = record.n if record is not None else _number_of(there[0]) - 1
+            through = record.n if record is not None else _number_of(paths[0]) - 1
             anchor = {
                 "file": oldest.name,
                 "through": through,
@@ -234,8 +234,8 @@ class Writer:
             private_file.sync_directory(self.directory)
             self.used -= len(text)
 
-    def _too_much(self, there: list[Path]) -> bool:
-        ended = datetime.combine(_date_of(there[0]), datetime.min.time(), UTC).timestamp() + DAY
+    def _too_much(self, paths: list[Path]) -> bool:
+        ended = datetime.combine(_date_of(paths[0]), datetime.min.time(), UTC).timestamp() + DAY
         return ended + self.max_age < self.clock() or self.used > self.max_bytes
 
 

@@ -234,7 +234,7 @@ class Store:
             await trio.lowlevel.checkpoint()
             return fresh
         try:
-            found, complete = await trio.to_thread.run_sync(
+            written, complete = await trio.to_thread.run_sync(
                 partial(self._reader.read, deltas=deltas),
                 generation,
                 after,
@@ -247,9 +247,9 @@ class Store:
             self._suspect(generation, failure)
             return fresh
         if not complete:
-            return found
-        last = found[-1].seq if found else after
-        return fitting(found + [entry for entry in fresh if entry.seq > last], max_bytes)
+            return written
+        last = written[-1].seq if written else after
+        return fitting(written + [entry for entry in fresh if entry.seq > last], max_bytes)
 
     async def latest(self) -> list[Entry]:
         """Return the last events on disk of the threads that were written to last, in order.
@@ -290,15 +290,15 @@ class Store:
     # -- What memory holds ------------------------------------------------------------------------
 
     def _unwritten(self, after: int, until: int, threads: Collection[str] | None) -> list[Entry]:
-        found = []
+        entries_found = []
         for entries in (self._writing, self._pending):
             if entries and entries[0].seq <= until and entries[-1].seq > after:
                 start = bisect_right(entries, after, key=_seq)
                 end = bisect_right(entries, until, key=_seq)
-                found += entries[start:end]
+                entries_found += entries[start:end]
         if threads is None:
-            return found
-        return [entry for entry in found if entry.thread is None or entry.thread in threads]
+            return entries_found
+        return [entry for entry in entries_found if entry.thread is None or entry.thread in threads]
 
     def _drop_some(self) -> None:
         """Make room in memory: drop the oldest deltas of complete items, then the oldest entries.

@@ -108,12 +108,12 @@ class Reader:
         try:
             # In one transaction all searches see the same batches.
             self._connection.execute("BEGIN")
-            found = _read(self._connection, after, until, threads, max_bytes, deltas=deltas)
+            entries = _read(self._connection, after, until, threads, max_bytes, deltas=deltas)
             self._connection.execute("COMMIT")
         except BaseException:
             self.end()  # the next call begins with a new connection
             raise
-        return found
+        return entries
 
     def latest(self, generation: int) -> list[Entry]:
         """Return the last events of the threads that were written to last, in order.
@@ -124,12 +124,14 @@ class Reader:
         self._open(generation)
         assert self._connection
         try:
-            found = [entry for row in _latest(self._connection) for entry in _entries(row, 0, _END)]
+            entries = [
+                entry for row in _latest(self._connection) for entry in _entries(row, 0, _END)
+            ]
         except BaseException:
             self.end()  # the next call begins with a new connection
             raise
-        found.sort(key=_seq)
-        return found
+        entries.sort(key=_seq)
+        return entries
 
     def _open(self, generation: int) -> None:
         if generation != self._generation:
@@ -160,17 +162,17 @@ def _read(
         (after + 1,),
     ).fetchone()
     start = after + 1 if nearest is None else _checked(nearest)[2]
-    found: list[Entry] = []
+    all_entries: list[Entry] = []
     size = 0
     for _, batch in groupby(_rows(connection, start, until, threads, deltas), _BATCH):
         # Each chunk is in order, so these are a few sorted runs, which sort() merges quickly.
-        entries = [entry for row in batch for entry in _entries(row, after, until)]
-        entries.sort(key=_seq)
-        found += entries
-        size += sum(len(entry.message) for entry in entries)
+        of_batch = [entry for row in batch for entry in _entries(row, after, until)]
+        of_batch.sort(key=_seq)
+        all_entries += of_batch
+        size += sum(len(entry.message) for entry in of_batch)
         if size >= max_bytes:
-            return fitting(found, max_bytes), False
-    return found, True
+            return fitting(all_entries, max_bytes), False
+    return all_entries, True
 
 
 def _rows(

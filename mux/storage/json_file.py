@@ -51,11 +51,13 @@ def read(
         raise unreadable(path, failure.strerror or str(failure)) from failure
     try:
         document: dict[str, Any] = json.loads(raw.decode())
-        found = document["version"]
+        document_version = document["version"]
     except (ValueError, KeyError, TypeError, RecursionError) as failure:
         raise unreadable(path, f"it isn't {what}") from DamagedError(failure)
-    if found != version:
-        raise error(f"{path} is of version {found!r}, written by a newer appmux: run that one")
+    if document_version != version:
+        raise error(
+            f"{path} is of version {document_version!r}, written by a newer appmux: run that one"
+        )
     return document
 
 

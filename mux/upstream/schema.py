@@ -139,8 +139,8 @@ class CodexSchema:
 
 def identity_text(binary: Path) -> str | None:
     """Return the binary's identity as a part of a file's name; None if the binary is gone."""
-    found = identity(binary)
-    return None if found is None else "-".join(f"{number:x}" for number in found)
+    numbers = identity(binary)
+    return None if numbers is None else "-".join(f"{number:x}" for number in numbers)
 
 
 async def _generate(binary: Path, what: str, out: Path, *options: str) -> None:
@@ -177,8 +177,8 @@ def _make(version: str, place: Path) -> Gate:
 
 def declared(source: str) -> list[str]:
     """Return the names of a type's fields, in the order that its TypeScript file declares them."""
-    found = re.search(r"export type \w+ = \{(.*)\}", _COMMENT.sub("", source), re.DOTALL)
-    body, before = found[1] if found else "", ""
+    match = re.search(r"export type \w+ = \{(.*)\}", _COMMENT.sub("", source), re.DOTALL)
+    body, before = match[1] if match else "", ""
     while body != before:
         body, before = re.sub(r"\{[^{}]*\}", "", body), body
     return re.findall(r"(\w+)\??:", body)

@@ -45,11 +45,11 @@ async def codex_version(path: Path) -> str:
             raise CodexError(f"{path} can't be run: {error.strerror or error}") from error
     if deadline.cancelled_caught:
         raise CodexError(f"`{path} --version` gave no answer in {VERSION_DEADLINE:.0f} s")
-    said = done.stdout.decode(errors="replace")
-    found = re.match(r"codex\S*\s+(\d+\.\d+\.\d+\S*)", said)
-    if found is None:
+    output = done.stdout.decode(errors="replace")
+    match = re.match(r"codex\S*\s+(\d+\.\d+\.\d+\S*)", output)
+    if match is None:
         raise CodexError(
             f"{path} is not codex: `--version` exited with {done.returncode} and said"
-            f" {said[:80].strip()!r}"
+            f" {output[:80].strip()!r}"
         )
-    return found[1]
+    return match[1]

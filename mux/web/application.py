@@ -16,9 +16,11 @@ from starlette.routing import Route
 from mux.access.requests import DeviceRequests
 from mux.access.throttle import LoginThrottle
 from mux.downstream.request import Request
+from mux.files.uploads import Uploads
 from mux.web import adapter, headers
 from mux.web.files import PageFiles
 from mux.web.session import SessionRoutes
+from mux.web.uploads import UPLOAD_METHODS, UploadRoutes
 
 SHARE_LOST: Final = "/#share-lost"
 """Where the share sheet leads if no worker runs that could keep what was shared."""
@@ -35,13 +37,18 @@ class Application:
         return await adapter.serve(self._app, request)
 
 
-def build(devices: DeviceRequests, throttle: LoginThrottle, files: Path | None) -> Application:
+def build(
+    devices: DeviceRequests, throttle: LoginThrottle, uploads: Uploads, files: Path | None
+) -> Application:
     """Make the application of a broker. ``files``: the page's, if not those of the package."""
     session, page = SessionRoutes(devices, throttle), PageFiles(files)
+    upload = UploadRoutes(uploads)
     routes = [
         Route("/v1/session", session.pair, methods=["POST"]),
         Route("/v1/session", session.read, methods=["GET"]),
         Route("/v1/session", session.end, methods=["DELETE"]),
+        Route("/v1/files", upload.collection, methods=UPLOAD_METHODS),
+        Route("/v1/files/{id}", upload.one, methods=UPLOAD_METHODS),
         Route("/v1/{rest:path}", _nothing),
         Route("/share", _share, methods=["POST"]),
         Route("/{path:path}", page.answer, methods=["GET"]),

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -249,9 +250,12 @@ def test_status_restart_and_demo_hand_over(tmp_path: Path, monkeypatch: pytest.M
         calls.append((state_dir, options))
         return 4
 
+    async def restarted(*args: object) -> tuple[int, None]:
+        return await called(*args), None
+
     monkeypatch.setattr("mux.cli.status.run", shown)
-    for command in ("restart", "demo"):
-        monkeypatch.setattr(f"mux.cli.{command}.run", called)
+    monkeypatch.setattr("mux.cli.restart.run", restarted)
+    monkeypatch.setattr("mux.cli.demo.run", called)
     assert run("status", "--json", "--state-dir", "/x").exit_code == 4
     assert run("restart", "--now", "--state-dir", "/x").exit_code == 4
     assert run("demo", "--hold", "--svg", "a.svg").exit_code == 4
@@ -260,6 +264,44 @@ def test_status_restart_and_demo_hand_over(tmp_path: Path, monkeypatch: pytest.M
     assert isinstance(config, Config)
     assert (config.state_dir, now) == (Path("/x"), True)
     assert demo == (tmp_path / "bin" / "codex", True, Path("a.svg"))
+
+
+WITHOUT_JSON = {
+    "serve": "runs until it is stopped, and logs as `log.format` says",
+    "stdio": "what it writes is its client's",
+    "completion": "prints a script",
+    "open": "opens a browser; --print prints the link alone",
+    "service logs": "is journalctl or tail; the lines are JSON where `log.format` is json",
+    "service": "a group",
+}
+"""Commands that have no result for a program, and why."""
+
+
+def every_command(
+    group: click.Group = main.appmux, before: str = ""
+) -> Iterator[tuple[str, click.Command]]:
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
+        yield f"{before} {name}".strip(), command
+        if isinstance(command, click.Group):
+            yield from every_command(command, name)
+
+
+def test_every_command_speaks_to_programs_and_says_what_its_exit_status_means() -> None:
+    for name, command in every_command():
+        flags = {flag for each in command.params for flag in each.opts}
+        assert ("--json" in flags) != (name in WITHOUT_JSON), name
+        if name != "service":
+            assert (command.epilog or "").startswith("Exit status: "), name
+
+
+def test_no_line_of_any_help_is_cut_or_wider_than_80_columns() -> None:
+    for name, _ in every_command():
+        done = CliRunner().invoke(main.appmux, [*name.split(), "--help"], env={"COLUMNS": "80"})
+        assert max(map(len, done.output.splitlines())) <= 80, name
+        assert "..." not in done.output.partition("Options:")[2], name
 
 
 def test_alone_it_shows_the_status_or_how_to_begin() -> None:

@@ -24,7 +24,7 @@ import attrs
 import trio
 
 from mux.config.codex_binary import find_codex
-from mux.demo import scripted_model
+from mux.demo import scripted_model, stage
 from mux.demo.scripted_model import Scripted
 from tests.end_to_end.peer import Peer, StdioLink, plainly
 
@@ -45,23 +45,8 @@ def codex_bin() -> Path:
     return find_codex(None, os.environ)
 
 
-@attrs.frozen
-class Home:
+class Home(stage.Home):
     """A HOME, CODEX_HOME and working directory of one test's own."""
-
-    root: Path
-
-    @property
-    def home(self) -> Path:
-        return self.root / "home"
-
-    @property
-    def codex_home(self) -> Path:
-        return self.root / "home" / ".codex"
-
-    @property
-    def work(self) -> Path:
-        return self.root / "work"
 
     def environ(self) -> dict[str, str]:
         """This process's environment with these directories in it, and no one's keys.
@@ -86,11 +71,8 @@ def private_home(base_url: str, **config: Any) -> Iterator[Home]:
     root = Path(tempfile.mkdtemp(prefix="t", dir=cache))
     try:
         home = Home(root)
-        home.codex_home.mkdir(parents=True, mode=0o700)
-        home.work.mkdir()
+        home.make(scripted_model.codex_config(base_url, **config))
         _share_schema(home)
-        text = scripted_model.codex_config(base_url, **config)
-        (home.codex_home / "config.toml").write_text(text)
         yield home
     finally:
         shutil.rmtree(root, ignore_errors=True)

@@ -9,13 +9,16 @@ Hands to: `test_extension`. Hears from: the broker.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from http import HTTPStatus
 from typing import Any, Final
 
 import attrs
+import httpx
 import trio
 
 from mux.core.extension import catalog
@@ -94,8 +97,19 @@ async def _as_it_stands(on: Stage, method: str, params: Json) -> Any:
     return await on.operator.request(method, params)
 
 
+async def _upload(on: Stage, thread: str) -> None:
+    """A file comes to a thread."""
+    named = base64.b64encode(thread.encode()).decode()
+    headers = {"Tus-Resumable": "1.0.0", "Upload-Length": "0", "Upload-Metadata": f"thread {named}"}
+    socket = httpx.AsyncHTTPTransport(uds=str(on.broker.socket.resolve()))
+    async with httpx.AsyncClient(transport=socket, base_url="http://localhost") as web:
+        assert (await web.post("/v1/files", headers=headers)).status_code == HTTPStatus.CREATED
+    await on.operator.wait_method("mux/files/added", threadId=thread)
+
+
 async def _replay(on: Stage, method: str, params: Json) -> Any:
     thread = await on.thread()
+    await _upload(on, thread)
     async with aware(on, "come back") as peer:
         after = {name: peer.hello["appmux"][name] for name in ("epoch", "seq")}
         answer = await peer.request(method, params | {"after": after, "threadId": thread})

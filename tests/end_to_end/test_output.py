@@ -51,6 +51,7 @@ NOT_TRIED: Final = {
     "demo": "takes seconds; what it draws goes the way of `status`",
     "pair": "waits for a device; what it prints goes the way of `service print`",
     "invite": "the same",
+    "open": "opens a browser; what it prints goes the way of `service print`",
     "setup": "the same; it won't begin where a broker runs",
     "watch": "goes on until the turn ends; written as by `approve`",
     "say": "the same",
@@ -61,6 +62,9 @@ NOT_TRIED: Final = {
     "service install": "changes the host",
     "service uninstall": "changes the host",
     "service start": "changes the host",
+    "service stop": "changes the host",
+    "service restart": "changes the host",
+    "service reload": "changes the host",
     "service logs": "is journalctl, or tail",
 }
 

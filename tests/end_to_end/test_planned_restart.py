@@ -199,7 +199,7 @@ async def test_a_newer_binary_on_disk_is_told_of_and_runs_after_it(tmp_path: Pat
         newer.replace(binary)  # as an installer does it
         assert (await app_server(desk))["outdated"] is True
         shown = await appmux(broker, "status")
-        assert "the binary on disk is another one than the one that runs" in shown.stdout
+        assert "restart needed: codex on disk is another than the one that runs" in shown.stdout
         done = await appmux(broker, "restart")
         assert done.returncode == 0, done.stderr
         server = await app_server(desk)

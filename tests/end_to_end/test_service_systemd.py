@@ -6,6 +6,7 @@ Skipped where none can be started (it takes root, and a cgroup that can be writt
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -196,7 +197,7 @@ async def test_a_life_of_the_service(managed: Managed) -> None:
     # Reloaded: another token, no other process.
     pid = await main_pid()
     managed.token.write_text("another-token\n")
-    await systemctl("reload", "appmux.service")
+    await appmux("service", "reload")
     await _until_let_in(managed.url, "another-token")
     assert await main_pid() == pid
 
@@ -207,10 +208,27 @@ async def test_a_life_of_the_service(managed: Managed) -> None:
     assert await healthy(managed.port) == b"HTTP/1.1 200"
     assert await main_pid() != 0
 
+    # Stopped by our own command it stays so: its sockets are closed as well.
+    told = json.loads((await appmux("service", "stop", "--json")).stdout)
+    assert told["running"] is False
+    assert await main_pid() == 0
+    with pytest.raises(OSError, match="all attempts to connect"):
+        await healthy(managed.port)
+    await appmux("service", "start")
+    assert await healthy(managed.port) == b"HTTP/1.1 200"
+
+    # Restarted: another process at the same address.
+    before = await main_pid()
+    assert "restarted" in (await appmux("service", "restart")).output
+    assert await healthy(managed.port) == b"HTTP/1.1 200"
+    assert await main_pid() not in (0, before)
+
     # Installed again: nothing to replace; and gone.
     await appmux("service", "install")
     await appmux("service", "status")
-    await appmux("service", "uninstall", "--yes")
+    done = await appmux("service", "uninstall", "--yes")
+    assert f"To remove it: rm -r {managed.token.parent}" in done.output
+    assert managed.token.exists()
     assert not list(managed.units.glob("**/appmux*"))
     assert not managed.control.exists()
     assert await systemctl("list-units", "--plain", "--no-legend", "appmux*") == ""

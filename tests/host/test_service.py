@@ -207,6 +207,15 @@ def test_on_a_mac_the_old_job_goes_before_the_new_one_comes(
     steps.perform(service.waking(where), said.append, control)
     assert control.ran[-1] == f"launchctl bootstrap gui/501 {plist}"
     assert where.running()
+    control.ran.clear()
+    steps.perform([*where.again(), *where.reread(), *where.halt()], said.append, control)
+    assert [line for line in control.ran if " print " not in line] == [
+        "launchctl kickstart -k gui/501/dev.appmux",
+        "launchctl kill SIGHUP gui/501/dev.appmux",
+        "launchctl bootout gui/501/dev.appmux",
+    ]
+    steps.perform(where.again(), said.append, control)
+    assert control.ran[-1] == f"launchctl bootstrap gui/501 {plist}"
     steps.perform(service.uninstalling(where), said.append, control)
     assert not plist.exists()
     assert not where.running()

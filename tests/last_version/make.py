@@ -106,9 +106,8 @@ async def main() -> None:
     home = Home(ROOT)
     async with trio.open_nursery() as nursery:
         await nursery.start(scripted_model.serve, model)
-        home.codex_home.mkdir(parents=True, mode=0o700)
-        home.work.mkdir()
-        (home.codex_home / "config.toml").write_text(scripted_model.codex_config(model.base_url))
+        ROOT.mkdir()
+        home.make(scripted_model.codex_config(model.base_url))
         async with brokered(*DEVICES_ONLY, home=home, model=model) as broker:
             async with operator_of(broker) as operator:
                 await operator.initialize("operator")

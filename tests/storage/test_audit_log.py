@@ -930,6 +930,30 @@ def test_a_head_that_cannot_be_written_makes_no_record_twice(
     assert faults(tmp_path) == []
 
 
+async def test_a_head_that_could_not_be_written_is_written_without_another_record(
+    tmp_path: Path,
+) -> None:
+    """Else a crash after it would be told of as a change: the head would be too far behind."""
+    audit = Audit.open(tmp_path, max_bytes=2**30, max_age=YEAR)
+    there = tmp_path / DIRECTORY
+    audit.record("a", {})
+    await audit.flush()
+    (there / f"{HEAD}.new").mkdir()
+    audit.record("b", {})
+    await audit.flush()
+    assert audit.status()["unwrittenRecords"] == 0, "the record itself is there"
+    assert "can't be written" in (audit.trouble or "")
+    assert json.loads((there / HEAD).read_text())["n"] == 1
+    (there / f"{HEAD}.new").rmdir()
+    await audit.flush()
+    assert audit.trouble is None
+    digest = audit_chain.digest_of(text_of(there)[-1])
+    assert json.loads((there / HEAD).read_text()) == {"n": 2, "digest": digest}
+    (there / HEAD).unlink()
+    await audit.flush()
+    assert not (there / HEAD).exists(), "it is owed no more"
+
+
 def test_a_file_changed_under_the_broker_is_left_and_a_new_one_begun(tmp_path: Path) -> None:
     made = write(tmp_path, 3)
     (path,) = audit_chain.files(tmp_path)

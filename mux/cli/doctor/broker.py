@@ -6,6 +6,7 @@ From the broker's own report, and from ``processes``.
 from __future__ import annotations
 
 import errno
+import shlex
 import socket
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -162,6 +163,14 @@ def _notices(notices: Report | None) -> Iterator[Finding]:
         count = sum(notices["endpoints"].values())
         queued = notices["pushes"].get("queued", 0)
         yield Finding("push", "well", f"{count} endpoints, {queued} pushes wait", facts=notices)
+    for device in notices.get("unheard", ()):
+        yield Finding(
+            f"push to {device}",
+            "note",
+            "its push service took the last pushes, and the device has said of none that it came",
+            "open the page on it: its settings say whether push is on; `appmux notices test"
+            f" --device {shlex.quote(device)}` sends one",
+        )
 
 
 # -- addresses -------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from rich.text import Text
 
 from mux.cli.doctor import broker, host, push
 from mux.cli.doctor.finding import Finding
-from mux.cli.options import broker_flags, json_flag
+from mux.cli.options import broker_flags, exits, json_flag
 from mux.config.load import ConfigError, load
 
 MARKS: Final = {"well": ("ok", "green"), "note": ("note", "yellow"), "wrong": ("WRONG", "bold red")}
@@ -29,7 +29,7 @@ MARKS: Final = {"well": ("ok", "green"), "note": ("note", "yellow"), "wrong": ("
 MARK_WIDTH: Final = 7
 
 
-@click.command()
+@click.command(epilog=exits("0 nothing is wrong", "1 something is"))
 @json_flag
 @broker_flags
 def doctor(as_json: bool, state_dir: Path | None, config_file: Path | None) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -11,6 +11,12 @@ from mux.core.policy.notice import Kind
 from mux.core.protocol.text_limits import Name
 
 Level = Literal["opaque", "title", "full"]
+
+LONGEST_URL = 2048
+"""Characters of the URL that a tap opens."""
+
+MOST_RECEIVED = 64
+"""Pushes named at once: a device that was off line gets fewer."""
 
 
 class FocusParams(msgspec.Struct):
@@ -46,7 +52,10 @@ class Step(msgspec.Struct):
 
 
 class Delivery(msgspec.Struct):
-    """What became of it at one endpoint; ``said``: the service's last word."""
+    """What became of it at one endpoint; ``said``: the service's last word.
+
+    ``arrived``: when the device said that it got it, in Unix seconds; null while it hasn't.
+    """
 
     device: str
     service: str
@@ -54,6 +63,7 @@ class Delivery(msgspec.Struct):
     state: str
     attempts: int
     said: str | None
+    arrived: float | None
 
 
 class Told(msgspec.Struct):
@@ -175,15 +185,35 @@ class Tested(msgspec.Struct):
 
 
 class RegisterParams(msgspec.Struct):
-    """``address``: the service's fields (see ``docs/push.md``); ``level``: how much it tells."""
+    """``address``: the service's fields (see ``docs/push.md``); ``level``: how much it tells.
+
+    ``navigate``: of a page, the URL that a tap opens, on the page's own origin; if it is left out,
+    that origin's ``/``. The push's id is added to it as ``notice``.
+    """
 
     service: str
     address: Any
     level: Level = "opaque"
+    navigate: Annotated[str, msgspec.Meta(max_length=LONGEST_URL)] | None = None
+
+
+class ReceivedParams(msgspec.Struct):
+    """``ids``: of pushes that your device got."""
+
+    ids: Annotated[list[Name], msgspec.Meta(max_length=MOST_RECEIVED)]
+
+
+class Received(msgspec.Struct):
+    """``known``: how many of them are your device's."""
+
+    known: int
 
 
 class Endpoint(msgspec.Struct):
-    """A place where a device is reached; never its address. Times in Unix seconds."""
+    """A place where a device is reached; never its address. Times in Unix seconds.
+
+    ``navigate``: the page that a tap opens, if a page registered it.
+    """
 
     id: str
     device: str
@@ -192,6 +222,7 @@ class Endpoint(msgspec.Struct):
     created: float
     said: str | None
     saidAt: float | None
+    navigate: str | None
 
 
 class UnregisterParams(msgspec.Struct):
@@ -249,7 +280,9 @@ METHODS: dict[str, Described] = {
                         Step(1790000000.0, "suppressed", "tablet", "quiet hours"),
                         Step(1790000000.0, "sent", "phone", "used last"),
                     ],
-                    deliveries=[Delivery("phone", "apns", False, "delivered", 1, "delivered: 200")],
+                    deliveries=[
+                        Delivery("phone", "apns", False, "sent", 1, "delivered: 200", 1790000001.5)
+                    ],
                 )
             ]
         ),
@@ -296,7 +329,12 @@ METHODS: dict[str, Described] = {
     "mux/push/register": method(
         "Reach your device there from now on; the same address again changes its level.",
         RegisterParams("ntfy", {"server": "https://ntfy.sh", "topic": "qWx81-mQ0"}, "title"),
-        Endpoint("51c1d5ab0e2f9c3d", "phone", "ntfy", "title", 1790000000.0, None, None),
+        Endpoint("51c1d5ab0e2f9c3d", "phone", "ntfy", "title", 1790000000.0, None, None, None),
+    ),
+    "mux/push/received": method(
+        "Your device got these pushes; its program says so by itself.",
+        ReceivedParams([_ID]),
+        Received(1),
     ),
     "mux/push/unregister": method(
         "Not there any more.", UnregisterParams("51c1d5ab0e2f9c3d"), Unregistered(removed=True)
@@ -305,7 +343,11 @@ METHODS: dict[str, Described] = {
         "Where your device is reached, and which services there are.",
         PushListParams(),
         Endpoints(
-            [Endpoint("51c1d5ab0e2f9c3d", "phone", "ntfy", "title", 1790000000.0, None, None)],
+            [
+                Endpoint(
+                    "51c1d5ab0e2f9c3d", "phone", "ntfy", "title", 1790000000.0, None, None, None
+                )
+            ],
             {"webpush": {"applicationServerKey": "BNcRdreALRFX…"}, "ntfy": {}},
         ),
     ),

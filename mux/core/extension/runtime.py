@@ -195,7 +195,8 @@ class FailuresShown(msgspec.Struct):
 class NoticesShown(msgspec.Struct):
     """Notices. ``endpoints``: how many by service; ``pushes``: by state; ``standing``: not over.
 
-    ``oldestQueuedSeconds``: how long the oldest push has waited to be sent, or null.
+    ``oldestQueuedSeconds``: how long the oldest push has waited to be sent, or null. ``unheard``:
+    names of devices that didn't say that they got the last pushes, though their page would.
     """
 
     endpoints: dict[str, int]
@@ -203,6 +204,7 @@ class NoticesShown(msgspec.Struct):
     oldestQueuedSeconds: float | None
     standing: int
     trouble: str | None
+    unheard: list[str]
 
 
 class LogShown(msgspec.Struct):
@@ -329,7 +331,7 @@ _STATUS = Status(
         "/home/ada/.local/state/appmux/audit", 34, "5f4dcc3b5aa765d6", 9120, 0, 0.4, None
     ),
     devices=DevicesShown(3, None),
-    notices=NoticesShown({"ntfy": 1}, {"sent": 12}, None, 1, None),
+    notices=NoticesShown({"ntfy": 1}, {"sent": 12}, None, 1, None, []),
     failedAuthentications=FailuresShown(2, {"192.0.2.7": 2}),
     log=LogShown(0, None),
     listeners=[ListenerShown("ws://127.0.0.1:4500", "ws")],

@@ -37,9 +37,9 @@ _OBSERVE = """
     modelProvider/capabilities/read permissionProfile/list
     mux/approvals/list mux/focus mux/inbox mux/notices/list mux/notices/read
     mux/notices/settings/read mux/notices/settings/write mux/notices/snooze mux/notices/test
-    mux/presence/read mux/push/list mux/push/register mux/push/unregister mux/queue/list mux/replay
-    mux/session/end mux/session/prove mux/session/token mux/status mux/thread/digest
-    mux/usage
+    mux/presence/read mux/push/list mux/push/received mux/push/register mux/push/unregister
+    mux/queue/list mux/replay mux/session/end mux/session/prove mux/session/token mux/status
+    mux/thread/digest mux/usage
     plugin/installed plugin/list plugin/read plugin/search plugin/skill/read
     project/list project/read server/diagnostics skills/list thread/attachment/list
     thread/attachmentOwner/list thread/backgroundTerminals/list thread/goal/get thread/items/list

@@ -207,6 +207,7 @@ REQUESTS: dict[str, RequestRule] = {
             "mux/notices/snooze",
             "mux/notices/test",
             "mux/push/register",
+            "mux/push/received",
             "mux/push/unregister",
             "mux/push/list",
             "mux/session/prove",

@@ -15,6 +15,7 @@ import enum
 import attrs
 import msgspec
 
+from mux.core.extension.files import ADDED
 from mux.core.policy.principal import ClientId, Owner, Principal
 from mux.core.protocol import text_limits
 from mux.core.protocol.experimental import WITHHELD
@@ -72,7 +73,7 @@ NO_CAPABILITIES = Capabilities()
 
 _WITHHELD: dict[tuple[bool, bool], frozenset[str]] = {
     (experimental, extension): (frozenset() if experimental else WITHHELD)
-    | (frozenset() if extension else {DECIDED})
+    | (frozenset() if extension else {DECIDED, ADDED})
     for experimental in (False, True)
     for extension in (False, True)
 }

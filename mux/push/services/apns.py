@@ -71,8 +71,8 @@ class Apns:
             wait = NOT_BEFORE - (now - self._made)
             if used == self._token and wait > 0:
                 # Our clock or Apple's is wrong: a newer token wouldn't help.
-                why = f"{answer.status} {reason}: is this host's clock right?"
-                return Retry(wait, why, ours=True)
+                text = f"{answer.status} {reason}: is this host's clock right?"
+                return Retry(wait, text, ours=True)
             if used == self._token:  # else another push had the same answer, and renewed it
                 self.renew(now)
             answer = await self._send(web, endpoint, push)
@@ -147,23 +147,23 @@ def payload(push: Push) -> bytes:
 
 def _reason(answer: Answer) -> str:
     try:
-        said = json.loads(answer.body)["reason"]
+        reason = json.loads(answer.body)["reason"]
     except (ValueError, KeyError, TypeError, RecursionError):
         return ""
-    return said[:64] if isinstance(said, str) and said.isprintable() else ""
+    return reason[:64] if isinstance(reason, str) and reason.isprintable() else ""
 
 
 def _outcome(answer: Answer, reason: str, now: float) -> Outcome:
-    said = f"{answer.status} {reason}".rstrip()
+    text = f"{answer.status} {reason}".rstrip()
     if answer.status == OK:
-        return Delivered(f"{said}, apns-id {answer.headers.get('apns-id', 'unknown')}")
+        return Delivered(f"{text}, apns-id {answer.headers.get('apns-id', 'unknown')}")
     if answer.status == GONE or reason in DEAD_TOKENS:
-        return Gone(said)
+        return Gone(text)
     if reason == "TooManyProviderTokenUpdates" or answer.status == TOO_MANY:
-        return Retry(answer.retry_after(now), said, ours=reason in SET_UP)
+        return Retry(answer.retry_after(now), text, ours=reason in SET_UP)
     if reason in SET_UP or answer.status == FORBIDDEN:
-        return Failed(f"{said}: see push.apns in the settings", ours=True)
+        return Failed(f"{text}: see push.apns in the settings", ours=True)
     general = verdict(answer, now)
     return (
-        attrs.evolve(general, reason=said) if isinstance(general, Retry | Failed) else Failed(said)
+        attrs.evolve(general, reason=text) if isinstance(general, Retry | Failed) else Failed(text)
     )

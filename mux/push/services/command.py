@@ -37,15 +37,15 @@ class Exec:
     async def deliver(self, _web: Web, _endpoint: Endpoint, push: Push, _now: float) -> Outcome:
         """Run the command once."""
         # Files, not pipes: a background process that the command leaves may hold a pipe for ever.
-        with tempfile.TemporaryFile() as told, tempfile.TemporaryFile() as said:
-            told.write(encoded(push.document()) + b"\n")
-            told.seek(0)
+        with tempfile.TemporaryFile() as document, tempfile.TemporaryFile() as errors:
+            document.write(encoded(push.document()) + b"\n")
+            document.seek(0)
             try:
-                status = await _run(self.settings.command, told, said, self.settings.timeout)
+                status = await _run(self.settings.command, document, errors, self.settings.timeout)
             except OSError as failure:
                 reason = f"{self.settings.command[0]}: {failure.strerror}"
                 return Failed(f"{reason}; see push.exec.command", ours=True)
-            last = _last_line(said)
+            last = _last_line(errors)
         if status is None:
             reason = f"no end after {self.settings.timeout:g} s: killed, with its group"
             return Retry(None, reason, ours=True)
@@ -56,7 +56,7 @@ class Exec:
 
 
 async def _run(
-    command: Sequence[str], told: IO[bytes], said: IO[bytes], timeout: float
+    command: Sequence[str], document: IO[bytes], errors: IO[bytes], timeout: float
 ) -> int | None:
     """Run the command and return its exit status; None if it was killed at the time limit.
 
@@ -64,9 +64,9 @@ async def _run(
     """
     process = await trio.lowlevel.open_process(
         descriptors.as_started(command),
-        stdin=told,
+        stdin=document,
         stdout=subprocess.DEVNULL,
-        stderr=said,
+        stderr=errors,
         start_new_session=True,
     )
     try:
@@ -81,9 +81,9 @@ async def _run(
                 await process.wait()
 
 
-def _last_line(said: IO[bytes]) -> str:
-    size = said.seek(0, os.SEEK_END)
-    said.seek(max(0, size - TOLD_BYTES))
-    lines = said.read().decode(errors="replace").split("\n")
+def _last_line(errors: IO[bytes]) -> str:
+    size = errors.seek(0, os.SEEK_END)
+    errors.seek(max(0, size - TOLD_BYTES))
+    lines = errors.read().decode(errors="replace").split("\n")
     last = next((line for line in reversed(lines) if line.strip()), "")
     return "".join(char if char.isprintable() else "?" for char in last.strip())[:SHOWN]

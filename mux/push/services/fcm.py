@@ -63,9 +63,9 @@ class Account:
 def read_account(path: Path) -> Account:
     """Read a service account's file. Raises ``PushError``."""
     try:
-        found = json.loads(key_file.read(path, SETTING))
+        document = json.loads(key_file.read(path, SETTING))
         names = ("client_email", "private_key", "private_key_id", "project_id", "token_uri")
-        values = [found[name] for name in names]
+        values = [document[name] for name in names]
         if not all(isinstance(value, str) and value for value in values):
             raise ValueError("not texts")
     except (ValueError, KeyError, TypeError, RecursionError):
@@ -143,8 +143,8 @@ class Fcm:
             headers={"content-type": "application/x-www-form-urlencoded"},
             content=urlencode({"grant_type": GRANT, "assertion": assertion(account, now)}).encode(),
         )
-        said = _object(answer)
-        token, seconds = said.get("access_token"), said.get("expires_in")
+        document = _object(answer)
+        token, seconds = document.get("access_token"), document.get("expires_in")
         if answer.status == OK and isinstance(token, str) and isinstance(seconds, int):
             self._token, self._until = token, now + seconds
             return None
@@ -153,7 +153,7 @@ class Fcm:
         general = verdict(answer, now)
         if isinstance(general, Retry):
             return general
-        reason = f"{answer.status} {said.get('error', '')}".rstrip()
+        reason = f"{answer.status} {document.get('error', '')}".rstrip()
         return Failed(f"Google gave no access token: {reason}; see {SETTING}", ours=True)
 
     async def _send(
@@ -186,21 +186,21 @@ class Fcm:
 def _data(push: Push) -> dict[str, str]:
     """Return the document as FCM wants it: all values are texts; ``title`` and ``body`` at any
     level."""
-    said = push.document()
+    document = push.document()
     if not push.withdraw:
-        said |= {"title": push.headline, "body": push.text}
+        document |= {"title": push.headline, "body": push.text}
     return {
         name: value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
-        for name, value in said.items()
+        for name, value in document.items()
     }
 
 
 def _object(answer: Answer) -> dict[str, Any]:
     try:
-        said = json.loads(answer.body)
+        document = json.loads(answer.body)
     except (ValueError, RecursionError):
         return {}
-    return said if isinstance(said, dict) else {}
+    return document if isinstance(document, dict) else {}
 
 
 def _error(answer: Answer) -> str:
@@ -229,19 +229,19 @@ def _about_token(answer: Answer) -> bool:
 
 def _outcome(answer: Answer, now: float) -> Outcome:
     code = _error(answer)
-    said = f"{answer.status} {code}".rstrip()
+    text = f"{answer.status} {code}".rstrip()
     if answer.status == OK:
         name = _object(answer).get("name")
-        return Delivered(f"{said} {name.rpartition('/')[2]}" if isinstance(name, str) else said)
+        return Delivered(f"{text} {name.rpartition('/')[2]}" if isinstance(name, str) else text)
     if code in ("UNREGISTERED", "SENDER_ID_MISMATCH"):
-        return Gone(said)
+        return Gone(text)
     if answer.status == BAD and code == "INVALID_ARGUMENT" and _about_token(answer):
-        return Gone(f"{said}: no registration token")
+        return Gone(f"{text}: no registration token")
     if answer.status == TOO_MANY:
-        return Retry(answer.retry_after(now) or SHORTEST_QUOTA_WAIT, said)
+        return Retry(answer.retry_after(now) or SHORTEST_QUOTA_WAIT, text)
     if answer.status in (UNAUTHORIZED, FORBIDDEN):
-        return Failed(f"{said}: see {SETTING}", ours=True)
+        return Failed(f"{text}: see {SETTING}", ours=True)
     general = verdict(answer, now)
     return (
-        attrs.evolve(general, reason=said) if isinstance(general, Retry | Failed) else Failed(said)
+        attrs.evolve(general, reason=text) if isinstance(general, Retry | Failed) else Failed(text)
     )

@@ -89,7 +89,7 @@ class Ntfy:
         return endpoint.address.get("token")
 
     def _message(self, endpoint: Endpoint, topic: str, push: Push) -> dict[str, Any]:
-        said: dict[str, Any] = {
+        message: dict[str, Any] = {
             "topic": topic,
             "title": push.headline,
             "message": push.text,
@@ -99,10 +99,10 @@ class Ntfy:
             "sequence_id": push.collapse,
         }
         if self.url:
-            said["click"] = self.url
+            message["click"] = push.link(f"{self.url.rstrip('/')}/")
             if push.ticket and endpoint.level == "full":
-                said["actions"] = [self._button(push, answer) for answer in push.actions]
-        return said
+                message["actions"] = [self._button(push, answer) for answer in push.actions]
+        return message
 
     def _button(self, push: Push, answer: str) -> dict[str, Any]:
         assert self.url

@@ -86,12 +86,12 @@ def open_vapid(settings: model.WebPush, state_dir: Path) -> Vapid:
     if path is None:
         path = state_dir / FILE
         try:
-            there = private_file.check(path)
+            exists = private_file.check(path)
         except OSError as failure:
             raise PushError(
                 f"can't use the key for Web Push {path}: {failure.strerror}"
             ) from failure
-        if not there:
+        if not exists:
             _make(path)
     text = key_file.read(path, setting)
     try:

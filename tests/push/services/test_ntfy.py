@@ -95,7 +95,7 @@ async def test_a_message_with_buttons(ntfy: Ntfy) -> None:
     (shown,) = ntfy.server.shown("larder-7").values()
     assert (shown["title"], shown["message"]) == ("Tidy the larder", "rm -r jam/")
     assert (shown["priority"], shown["tags"]) == (4, ["raised_hand"])
-    assert shown["click"] == "https://broker.example/"
+    assert shown["click"] == "https://broker.example/?notice=p-1"
     approve, decline = shown["actions"]
     assert (approve["label"], decline["label"]) == ("Approve", "Decline")
     assert approve["url"] == "https://broker.example/v1/approvals/p-1"

@@ -75,6 +75,19 @@ async def test_a_push_is_read_by_the_browser_alone(browser: Subscribed) -> None:
     assert {name: heard.headers[name] for name in wanted} == wanted
 
 
+async def test_a_pages_push_is_declarative(browser: Subscribed) -> None:
+    there = attrs.evolve(browser.registration, navigate="https://box.example/")
+    await browser.services.deliver(there, push(host="box", badge=2), NOW)
+    await browser.services.deliver(there, push().withdrawal(0, NOW + 60), NOW)
+    shown, withdrawn = browser.stand.heard
+    assert shown.headers["content-type"] == "application/notification+json"
+    told = json.loads(browser.read(shown.body))
+    assert told["web_push"] == 8030
+    assert told["notification"]["title"] == "Tidy the larder · box"
+    assert withdrawn.headers["content-type"] == "application/octet-stream"
+    assert json.loads(browser.read(withdrawn.body))["withdraw"] is True
+
+
 async def test_the_push_service_can_tell_who_we_are(browser: Subscribed) -> None:
     await browser.services.deliver(browser.registration, push(), NOW)
     await browser.services.deliver(browser.registration, push(), NOW + 3600)
