@@ -13,7 +13,7 @@ from tests.page.conftest import DESK, PHONE, Opener, go
 from tests.page.runtime import Runtime, runtime
 from tests.page.seeds import seed
 
-VARIANTS = {
+VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "phone-light": (PHONE, {"color_scheme": "light"}),
     "phone-dark": (PHONE, {"color_scheme": "dark"}),
     "desk-light": (DESK, {"color_scheme": "light", "has_touch": False, "is_mobile": False}),
