@@ -23,7 +23,7 @@ help:
 	@echo 'make soak         clients come and go at random; MINUTES=2 CLIENTS=8 SEED=1'
 	@echo 'make bench        how quick it is, beside the native listener and the limit; a quarter of an hour'
 	@echo 'make bench-quick  the same in two minutes, less exact'
-	@echo 'make bench-NAME   core, store: a part alone; profile: where the time goes, half a minute'
+	@echo 'make bench-NAME   core, store: a part alone; year: what use makes dearer; profile: where the time goes, half a minute'
 	@echo 'make bench-compare A=COMMIT B=COMMIT   is B slower? five minutes; ARGS="--repeat 9" to be sure'
 	@echo 'make docs         the site of docs/, into dist/site; SERVE=1 serves it on loopback while you write'
 	@echo 'make settings     write docs/settings.md from the settings and their reasons'
@@ -75,14 +75,14 @@ fuzz: $(STAMP)
 	nice $(BIN)/python -m tests.fuzz --lines $(LINES) --seed $(SEED) $(if $(ROUND),--round $(ROUND))
 
 # What the broker costs and saves. Quiet machine, please: other programs' work is measured too.
-.PHONY: bench bench-quick bench-core bench-store bench-profile bench-compare
+.PHONY: bench bench-quick bench-core bench-store bench-year bench-profile bench-compare
 bench: $(STAMP)
 	$(BIN)/python -m bench $(ARGS)
 
 bench-quick: $(STAMP)
 	$(BIN)/python -m bench --quick $(ARGS)
 
-bench-core bench-store bench-profile: bench-%: $(STAMP)
+bench-core bench-store bench-year bench-profile: bench-%: $(STAMP)
 	$(BIN)/python -m bench.$* $(ARGS)
 
 A ?= main

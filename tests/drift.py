@@ -29,7 +29,7 @@ from mux.config.codex_binary import find_codex
 from mux.core.policy import scopes
 from mux.core.protocol import answers, methods, thread_overrides
 from mux.core.protocol.experimental import WITHHELD
-from mux.core.protocol.methods import Route
+from mux.core.protocol.rules import Route
 from mux.core.state import id_fields
 from tests.codex_bundles import Bundle, Json, generated
 

@@ -31,7 +31,6 @@ from mux.cli.options import (
     take_over_flag,
     yes_flag,
 )
-from mux.config.codex_binary import find_codex
 from mux.config.load import load
 from mux.config.model import Config
 from mux.errors import AppmuxError
@@ -71,7 +70,7 @@ def install(
     one that it did, only after a yes.
     """
     settled = load({}, os.environ, config_file)
-    find_codex(settled.config.codex_bin, os.environ, settled.origins["codex_bin"])
+    ours.codex_of_service(settled, os.environ)  # says so, if the service won't find any
     where = ours.supervisor(os.environ)
     wanted = ours.wanted(settled, os.environ, allow_sudo=allow_sudo)
     places = ours.look(where.files(wanted))

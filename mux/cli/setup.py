@@ -39,6 +39,9 @@ from mux.upstream.version import codex_version
 @click.command(epilog=exits("0 this host is set up", "1 something failed, or you said no"))
 @yes_flag
 @click.option("--no-start", is_flag=True, help="Install the service, but don't start it.")
+@click.option(
+    "--no-service", is_flag=True, help="Settings and token alone, as in a container; then `serve`."
+)
 @click.option("--dry-run", is_flag=True, help="Print what would be done, and change nothing.")
 @click.option("--host", metavar="IP", help="Where phones connect (default: the Tailnet address).")
 @sudo_flag
@@ -60,6 +63,7 @@ def _set_up(
     *,
     yes: bool,
     no_start: bool,
+    no_service: bool,
     dry_run: bool,
     host: str | None,
     allow_sudo: bool,
@@ -67,16 +71,20 @@ def _set_up(
     offer_to_pair: bool,
 ) -> None:
     settled = load({}, os.environ, None)
-    codex = find_codex(settled.config.codex_bin, os.environ, settled.origins["codex_bin"])
-    where = ours.supervisor(os.environ)
-    if not no_start and not dry_run:
-        where.require()
+    where = None if no_service else _supervisor()
+    if where is None:
+        codex = find_codex(settled.config.codex_bin, os.environ, settled.origins["codex_bin"])
+    else:
+        codex = ours.codex_of_service(settled, os.environ)
+        if not no_start and not dry_run:
+            where.require()
     _tell_of_codex(codex, codex_home(os.environ), os.environ)
-    vanilla = _offer_to_take(where, ask=not yes and not dry_run, no_start=no_start)
+    ask = not yes and not dry_run
+    vanilla = None if where is None else _offer_to_take(where, ask=ask, no_start=no_start)
     plan = setting_up.plan(
         os.environ,
         where,
-        host=_host(host, vanilla, ask=not yes and not dry_run),
+        host=_host(host, vanilla, ask=ask),
         vanilla=vanilla,
         start=not no_start,
         linger=True,
@@ -90,12 +98,24 @@ def _set_up(
         return
     service.ask_to_replace(plan.places, yes=yes)
     confirmation.confirm("Do this?", yes=yes)
-    with service.taking_over(plan.config, wanted=take_over and not no_start):
+    taking_over = take_over and where is not None and not no_start
+    with service.taking_over(plan.config, wanted=taking_over):
         setting_up.perform(plan, os.environ, click.echo, start=not no_start)
     done["done"] = True
-    _tell_end(plan, started=not no_start)
+    if where is None:
+        click.echo("done. Run it: appmux serve\nand pair a phone meanwhile: appmux pair")
+        return
+    _tell_end(plan, where, started=not no_start)
     if offer_to_pair and not no_start and plan.vanilla is None:
         _offer_to_pair(plan, ask=not yes)
+
+
+def _supervisor() -> Supervisor:
+    """Return the service manager. Raises ``AppmuxError`` with the way without one."""
+    try:
+        return ours.supervisor(os.environ)
+    except ours.ServiceError as failure:
+        raise ours.ServiceError(f"{failure}; `appmux setup --no-service` does the rest") from None
 
 
 def _tell_of_codex(codex: Path, home: Path, environ: Mapping[str, str]) -> None:
@@ -155,15 +175,15 @@ def _tell_plan(plan: Plan, *, whole: bool) -> None:
         click.echo("".join(f"    {line}\n" for line in plan.missing))
 
 
-def _tell_end(plan: Plan, *, started: bool) -> None:
+def _tell_end(plan: Plan, where: Supervisor, *, started: bool) -> None:
     if not started:
         click.echo("done; it starts with your next login, or by `appmux service install`")
         return
     click.echo(f"ready at {plan.url}")
     if plan.vanilla is not None:
         click.echo("phones that are paired go on as they are")
-    if not plan.where.lingers():
-        click.echo(plan.where.after_logout())
+    if not where.lingers():
+        click.echo(where.after_logout())
 
 
 def _offer_to_pair(plan: Plan, *, ask: bool) -> None:

@@ -93,17 +93,37 @@ def search_path(environ: Mapping[str, str]) -> str | None:
 def usual_places(home: Path) -> list[Path]:
     """Return directories of programs, the likelier first; some may not exist.
 
-    nvm has a directory for each version of node, so these are listed anew each time, the newest
-    first.
+    Managers of node versions have a directory for each version, so these are listed anew each
+    time, the newest first.
     """
-    fixed = [home / ".local/bin", home / ".npm-global/bin", home / "bin"]
+    fixed = [home / ".local/bin", home / ".npm-global/bin", home / "bin", home / ".volta/bin"]
     of_all = [Path("/opt/homebrew/bin"), Path("/usr/local/bin")]
-    nodes = home.glob(".nvm/versions/node/*/bin")
+    nodes = [place for pattern in _NODES for place in home.glob(pattern)]
     return [*fixed, *of_all, *sorted(nodes, key=_version_of_node, reverse=True)]
 
 
+_NODES = (
+    ".nvm/versions/node/*/bin",
+    ".local/share/fnm/node-versions/*/installation/bin",
+    ".fnm/node-versions/*/installation/bin",
+    "Library/Application Support/fnm/node-versions/*/installation/bin",
+    ".local/share/mise/installs/node/*/bin",
+    ".asdf/installs/nodejs/*/bin",
+)
+"""Where nvm, fnm, mise and asdf keep node, and with it what npm installs for all. (volta has a
+directory of its own for programs.)"""
+
+_VERSION = re.compile(r"v?\d+(\.\d+)*")
+
+
+def of_one_version(home: Path) -> list[Path]:
+    """Return the trees in which a version of node lies: what is found there goes with it."""
+    return [home / pattern.partition("*")[0] for pattern in _NODES]
+
+
 def _version_of_node(place: Path) -> list[int]:
-    return [int(number) for number in re.findall(r"\d+", place.parent.name)]
+    named = [part for part in place.parts if _VERSION.fullmatch(part)]
+    return [int(number) for number in re.findall(r"\d+", named[-1])] if named else []
 
 
 def _named(name: str, origin: str, search: str | None) -> Path:

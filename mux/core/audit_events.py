@@ -33,7 +33,7 @@ import msgspec
 from mux.core.policy.scopes import SCOPES
 from mux.core.protocol import jsonrpc
 from mux.core.protocol.jsonrpc import ClientMessage
-from mux.core.protocol.methods import OfferTo
+from mux.core.protocol.rules import OfferTo
 from mux.core.protocol.scope import Scope
 from mux.core.protocol.text_limits import Name
 from mux.core.state.client import Client, Refusals

@@ -19,10 +19,11 @@ from mux.core.features.attention import FOCUS
 from mux.core.notifications import NotificationRouter
 from mux.core.policy.principal import ClientId
 from mux.core.policy.scopes import NEED_NOTHING, SCOPES, needed
-from mux.core.protocol import jsonrpc
+from mux.core.protocol import client_message, jsonrpc
 from mux.core.protocol.jsonrpc import BadMessageError, ClientMessage
-from mux.core.protocol.methods import RequestRule, Route, request_rule
+from mux.core.protocol.methods import request_rule
 from mux.core.protocol.request_params import canonical, read_plain
+from mux.core.protocol.rules import RequestRule, Route
 from mux.core.protocol.scope import Scope
 from mux.core.protocol.thread_overrides import Held
 from mux.core.state.app_server import AppServerState
@@ -46,7 +47,7 @@ _AS_IT_IS = RequestRule()
 
 
 def _read(text: bytes) -> ClientMessage:
-    message = jsonrpc.read_client(text)
+    message = client_message.read_client(text)
     judged = message.kind == "request" or message.method == FOCUS
     return canonical(message) if judged else message
 
@@ -100,7 +101,7 @@ class ClientRouter:
 
     def asked(self, client: Client, message: ClientMessage) -> None:
         """Handle a request, the first time or after it has waited."""
-        if message.commas > jsonrpc.FEW_ELEMENTS and self._has_too_many(client, message):
+        if message.commas > client_message.FEW_ELEMENTS and self._has_too_many(client, message):
             return
         if self._clearance.holds_back(client, message):
             return
@@ -115,7 +116,7 @@ class ClientRouter:
     def _has_too_many(self, client: Client, message: ClientMessage) -> bool:
         """Return whether the request is refused for its members and list elements."""
         most = request_rule(message.method).most_elements
-        if message.commas <= most or jsonrpc.count_elements(message.params, most) <= most:
+        if message.commas <= most or client_message.count_elements(message.params, most) <= most:
             return False
         text = f"`{message.method}` with more than {most} members and elements"
         self.refuse(client.id, BadMessageError(jsonrpc.INVALID_REQUEST, text, message.id))

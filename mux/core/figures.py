@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import msgspec
 
 from mux.core.broker import Broker
-from mux.core.protocol.methods import OfferTo
+from mux.core.protocol.rules import OfferTo
 from mux.core.state.app_server import AppServerState
 from mux.core.state.client import ClientState
 

@@ -21,7 +21,8 @@ from mux.core.protocol import jsonrpc
 from mux.core.protocol.journal_entry import MERGEABLE
 from mux.core.protocol.jsonrpc import ItemParams, UpstreamMessage
 from mux.core.protocol.long_line import LongLine
-from mux.core.protocol.methods import PUBLISHED, Audience, NotificationRule, notification_rule
+from mux.core.protocol.methods import PUBLISHED, notification_rule
+from mux.core.protocol.rules import Audience, NotificationRule
 from mux.core.responses import ResponseRouter
 from mux.core.state import id_fields, scoped_ids
 from mux.core.state.pending_requests import RESOLVED

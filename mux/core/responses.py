@@ -22,8 +22,8 @@ from mux.core.policy.principal import ClientId
 from mux.core.protocol import jsonrpc
 from mux.core.protocol.jsonrpc import UpstreamMessage
 from mux.core.protocol.long_line import LongLine, read_snapshot
-from mux.core.protocol.methods import Route
 from mux.core.protocol.rope import Rope
+from mux.core.protocol.rules import Route
 from mux.core.state import scoped_ids
 from mux.core.state.client import Client
 from mux.core.state.long_snapshot import LongAnswer

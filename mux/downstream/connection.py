@@ -19,7 +19,7 @@ import trio
 
 from mux.core.events import ClientSent, ClientSentBinary
 from mux.core.policy.principal import ClientId, Principal
-from mux.core.protocol import jsonrpc
+from mux.core.protocol import client_message, jsonrpc
 from mux.dispatcher import ClientPort, Dispatcher
 from mux.downstream import offers
 from mux.downstream.challenge import PROOF_BYTES, Challenger
@@ -291,6 +291,6 @@ class _Connection:
 
 def _method(text: bytes) -> str:
     try:
-        return jsonrpc.read_client(text).method or "answer"
+        return client_message.read_client(text).method or "answer"
     except jsonrpc.BadMessageError:
         return "malformed"

@@ -109,6 +109,11 @@ class Launchd:
     def running(self) -> bool:
         return self.knows_running(LABEL)
 
+    def crashes(self) -> int:
+        """Return how often the service was started again by itself since it was started."""
+        runs = dict(self.status()).get("runs", "1")
+        return max(0, int(runs) - 1) if runs.isdigit() else 0
+
     def occupies(self) -> bool:
         """Return whether the service itself has its addresses already."""
         return self.running()

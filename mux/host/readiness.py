@@ -9,7 +9,7 @@ import http.client
 import socket
 import ssl
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -30,12 +30,17 @@ EVERYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 """Addresses of a listener on all interfaces, and where this machine reaches it."""
 
 
-def wait(config: Config, environ: Mapping[str, str]) -> str:
-    """Wait until `/readyz` says ``OK``, for ``PATIENCE`` at most; return its last answer."""
+def wait(
+    config: Config, environ: Mapping[str, str], hopeless: Callable[[], bool] = lambda: False
+) -> str:
+    """Wait until `/readyz` says ``OK``, for ``PATIENCE`` at most; return its last answer.
+
+    Ends sooner if it is ``hopeless``.
+    """
     deadline = time.monotonic() + PATIENCE
     while True:
         answer = probe(config, environ)
-        if answer == OK or time.monotonic() > deadline:
+        if answer == OK or time.monotonic() > deadline or hopeless():
             return answer
         time.sleep(LOOK_SECONDS)
 

@@ -21,7 +21,13 @@ import attrs
 import platformdirs
 
 from mux.config.addresses import TcpAddress, UnixAddress, parse_listen_url
-from mux.config.codex_binary import codex_home, usual_places
+from mux.config.codex_binary import (
+    CodexError,
+    codex_home,
+    find_codex,
+    of_one_version,
+    usual_places,
+)
 from mux.config.load import Settled, default_file
 from mux.config.model import APP_NAME, Config, leaves
 from mux.errors import AppmuxError
@@ -36,6 +42,12 @@ Supervisor: TypeAlias = Systemd | Launchd
 
 CARRIED: Final = ("CODEX_HOME", "XDG_CONFIG_HOME", "XDG_STATE_HOME", "LANG")
 """Variables that decide where things are; a service gets their values at its install."""
+
+LAST_WORDS: Final = 12
+"""Lines of the service's log that are shown where it doesn't start."""
+
+OF_ONE_SHELL: Final = "fnm_multishells"
+"""The directory in which fnm makes one for each shell, wherever it is."""
 
 AFTER_DRAIN: Final = 20
 """Seconds from the drain's end to SIGKILL: flushing the journal, and ending the app-server."""
@@ -79,6 +91,31 @@ def wanted(settled: Settled, environ: Mapping[str, str], *, allow_sudo: bool = F
     )
 
 
+def codex_of_service(settled: Settled, environ: Mapping[str, str]) -> Path:
+    """Return the codex that the service will find, with the environment that it will have.
+
+    Raises ``AppmuxError``: ``ServiceError`` if this shell finds one and the service won't.
+    """
+    named, origin = settled.config.codex_bin, settled.origins["codex_bin"]
+    home = Path(environ["HOME"])
+    try:
+        return find_codex(named, _environ(settled, environ, home) | {"HOME": str(home)}, origin)
+    except CodexError:
+        here = find_codex(named, environ, origin)  # says it, if there is none at all
+        raise ServiceError(
+            f"this shell finds {here}, but a service doesn't, as that place is this shell's alone:"
+            f" write `codex_bin = {str(here.resolve())!r}` into {default_file()}, or install codex"
+            " for all shells, for example with `npm install -g --prefix ~/.local @openai/codex`"
+        ) from None
+
+
+def last_words(where: Supervisor) -> str:
+    """Return the end of the service's log, as lines to print; empty if there is none."""
+    said = where.runner(where.logs(LAST_WORDS, False)).stdout.strip()
+    lines = [line for line in said.splitlines() if not line.startswith("-- ")][-LAST_WORDS:]
+    return "".join(f"\n  {line}" for line in lines)
+
+
 def environment_file() -> Path:
     """Return the file with the variables that a model provider needs.
 
@@ -111,18 +148,21 @@ def baked_path(environ: Mapping[str, str], home: Path) -> str:
     """Return a service's PATH: this shell's, without fleeting directories, then the usual places.
 
     A directory of one version (of node, in nvm's tree) is left out: ``codex_binary.search_path``
-    searches those at each start.
+    searches those at each start. So is what vanishes with the shell or at the logout.
     """
-    versions = home / ".nvm" / "versions"
-    fleeting = (versions, Path(tempfile.gettempdir()))
+    versions = of_one_version(home)
+    fleeting = [*versions, Path(tempfile.gettempdir())]
+    if runtime := environ.get("XDG_RUNTIME_DIR"):  # goes with the last logout
+        fleeting.append(Path(runtime))
     directories: dict[str, None] = {}
     for name in environ.get("PATH", os.defpath).split(os.pathsep):
         place = Path(name)
         lasting = not any(place.is_relative_to(each) for each in fleeting)
+        lasting = lasting and OF_ONE_SHELL not in place.parts
         if lasting and place.is_absolute() and place.is_dir():
             directories[str(place)] = None
     for place in usual_places(home):
-        if not place.is_relative_to(versions):
+        if not any(place.is_relative_to(each) for each in versions):
             directories[str(place)] = None
     return os.pathsep.join(directories)
 

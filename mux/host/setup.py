@@ -28,6 +28,9 @@ from mux.host.steps import PRIVATE, Step, Write
 PORT: Final = 14500
 """NovaScale's default: an app that knows only a host finds the broker."""
 
+CRASH_LOOP: Final = 2
+"""Ends of the service while it is waited for, after which it won't get ready by itself."""
+
 TOKEN_BYTES: Final = 32
 
 
@@ -41,7 +44,8 @@ class Plan:
 
     codex: Path
     """The binary's path."""
-    where: Supervisor
+    where: Supervisor | None
+    """The service manager; None where there is to be no service."""
     config: Config
     url: str
     """The address to which phones connect."""
@@ -64,7 +68,7 @@ def host_to_use(named: str | None, vanilla: Vanilla | None, own: list[str]) -> s
 
 def plan(
     environ: Mapping[str, str],
-    where: Supervisor,
+    where: Supervisor | None,
     *,
     host: str,
     vanilla: Vanilla | None,
@@ -73,10 +77,16 @@ def plan(
     allow_sudo: bool = False,
     taking_over: bool = False,
 ) -> Plan:
-    """Decide everything and change nothing. Raises ``AppmuxError`` for whatever is in the way."""
+    """Decide everything and change nothing. Raises ``AppmuxError`` for whatever is in the way.
+
+    Without a service manager there are only the settings and the token.
+    """
     url = vanilla.url if vanilla is not None else _url(host)
     settled, files, missing = _settings(load({}, environ), environ, url, vanilla)
-    codex = find_codex(settled.config.codex_bin, environ, settled.origins["codex_bin"])
+    if where is None:
+        codex = find_codex(settled.config.codex_bin, environ, settled.origins["codex_bin"])
+        return Plan(codex, None, settled.config, url, tuple(files), missing=missing)
+    codex = service.codex_of_service(settled, environ)
     wanted = service.wanted(settled, environ, allow_sudo=allow_sudo)
     places = service.look(where.files(wanted))
     taking = [] if vanilla is None else novascale.taking(where, vanilla, settled.config.state_dir)
@@ -188,20 +198,45 @@ def perform(
     If that fails after NovaScale's service was stopped, NovaScale's service is started again. In
     any case ``AppmuxError`` is raised with the reason.
     """
+    where = plan.where
+    if where is None:
+        steps.perform(plan.steps, say)
+        return
     try:
-        steps.perform(plan.steps, say, plan.where.runner)
+        _perform(plan.steps, say, where)
         if start:
             say("wait until /readyz answers 200")
-            answer = readiness.wait(plan.config, environ)
-            if answer != readiness.OK:
-                raise SetupError(
-                    f"the service is installed, but /readyz still says: {answer}; see `appmux"
-                    " service logs` and `appmux doctor`"
-                )
+            _wait(plan.config, environ, where)
     except AppmuxError as failure:
         if plan.vanilla is None or not novascale.taken(plan.config.state_dir):
             raise
         say("that failed: NovaScale's service gets its place back")
-        back = novascale.giving_back(plan.where, plan.config.state_dir)
-        steps.perform([*service.uninstalling(plan.where), *back], say, plan.where.runner)
+        back = novascale.giving_back(where, plan.config.state_dir)
+        steps.perform([*service.uninstalling(where), *back], say, where.runner)
         raise SetupError(f"{failure}; NovaScale's service is as it was") from failure
+
+
+def _perform(doing: tuple[Step, ...], say: Callable[[str], None], where: Supervisor) -> None:
+    """Do the steps. Where the service doesn't start, its own last words say why."""
+    try:
+        steps.perform(doing, say, where.runner)
+    except steps.StepError as failure:
+        words = service.last_words(where)
+        if not words:
+            raise
+        raise SetupError(f"{failure}\nThe service's own last words:{words}") from failure
+
+
+def _wait(config: Config, environ: Mapping[str, str], where: Supervisor) -> None:
+    """Wait until the broker is ready. Raises ``SetupError`` if it won't be."""
+    before = where.crashes()
+    answer = readiness.wait(config, environ, lambda: where.crashes() - before >= CRASH_LOOP)
+    if answer == readiness.OK:
+        return
+    crashes = where.crashes() - before
+    state = f"it ended {crashes} times, and is started again and again" if crashes else answer
+    words = service.last_words(where)
+    raise SetupError(
+        f"the service is installed, but it isn't ready: {state}; `appmux doctor` looks for the"
+        " cause" + (f". The service's own last words:{words}" if words else "")
+    )

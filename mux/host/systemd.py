@@ -119,6 +119,11 @@ class Systemd:
     def running(self) -> bool:
         return self._active(SERVICE)
 
+    def crashes(self) -> int:
+        """Return how often the service was started again by itself since it was started."""
+        count = self._show(SERVICE, ("NRestarts",)).get("NRestarts", "0")
+        return int(count) if count.isdigit() else 0
+
     def occupies(self) -> bool:
         """Return whether the service has its addresses already, be it only by its sockets."""
         return self._active(SERVICE) or self._active(SOCKET)

@@ -19,7 +19,8 @@ import msgspec
 
 from mux.core.protocol import jsonrpc, thread_settings
 from mux.core.protocol.jsonrpc import ABSENT
-from mux.core.protocol.methods import OfferTo, notification_rule, server_request_rule
+from mux.core.protocol.methods import notification_rule, server_request_rule
+from mux.core.protocol.rules import OfferTo
 from mux.stdio import messages as reading
 from mux.stdio.messages import Message, Params, Replayed
 from mux.stdio.resume import INITIALIZE, WATCH, Lines, Offered, ResumeState

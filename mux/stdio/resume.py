@@ -20,9 +20,10 @@ from typing import NamedTuple, TypeAlias
 
 import msgspec
 
-from mux.core.protocol import jsonrpc, thread_settings
+from mux.core.protocol import client_message, jsonrpc, thread_settings
 from mux.core.protocol.jsonrpc import ABSENT, BadMessageError, ClientMessage
-from mux.core.protocol.methods import Route, request_rule
+from mux.core.protocol.methods import request_rule
+from mux.core.protocol.rules import Route
 from mux.core.protocol.turn_messages import ended_by_death, started_turn
 from mux.stdio import messages as reading
 from mux.stdio.messages import EXTENSION, Life, Message, Params, Turn
@@ -123,7 +124,7 @@ class ResumeState:
         A line that is no message passes too: the broker says what is wrong with it.
         """
         try:
-            message = jsonrpc.read_client(line)
+            message = client_message.read_client(line)
         except BadMessageError:
             return line
         if message.kind == "request":

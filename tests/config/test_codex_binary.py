@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 
-from mux.config.codex_binary import CodexError, codex_home, find_codex, search_path
+from mux.config.codex_binary import CodexError, codex_home, find_codex, search_path, usual_places
 from mux.upstream.version import codex_version
 
 
@@ -146,3 +146,20 @@ async def test_one_that_never_answers(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr("mux.upstream.version.VERSION_DEADLINE", 0.05)
     with pytest.raises(CodexError, match="gave no answer in 0 s"):
         await codex_version(program(tmp_path / "silent", "exec sleep 600"))
+
+
+@pytest.mark.parametrize(
+    "tree",
+    [
+        ".nvm/versions/node/{}/bin",
+        ".local/share/fnm/node-versions/v{}/installation/bin",
+        ".local/share/mise/installs/node/{}/bin",
+        ".asdf/installs/nodejs/{}/bin",
+    ],
+)
+def test_the_newest_of_each_manager_of_versions(tmp_path: Path, tree: str) -> None:
+    made = [tmp_path / tree.format(version) for version in ("9.8.0", "20.11.1", "20.9.0")]
+    for each in made:
+        each.mkdir(parents=True)
+    found = [place for place in usual_places(tmp_path) if place in made]
+    assert found == [made[1], made[2], made[0]]

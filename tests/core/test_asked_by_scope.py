@@ -8,7 +8,8 @@ import pytest
 
 from mux.core.policy.principal import Principal
 from mux.core.policy.scopes import ALL
-from mux.core.protocol.methods import SERVER_REQUESTS, OfferTo
+from mux.core.protocol.methods import SERVER_REQUESTS
+from mux.core.protocol.rules import OfferTo
 from mux.core.protocol.scope import Scope
 from tests.core.paced import AWARE, EPOCH, PacedStory
 from tests.core.stories import APPROVAL, REFRESH, TOOL_CALL, Json, Peer, Story, offered

@@ -10,7 +10,7 @@ from mux.core.extension.following import MOST_THREADS
 from mux.core.features.replay import LOADING_AT_ONCE
 from mux.core.policy.principal import Principal
 from mux.core.protocol import jsonrpc
-from mux.core.protocol.methods import OPENED_ELEMENTS
+from mux.core.protocol.rules import OPENED_ELEMENTS
 from tests.core.paced import AWARE, EPOCH, PacedStory
 from tests.core.stories import Json, Story
 

@@ -6,7 +6,8 @@ import pytest
 
 from mux.core.events import ClientLags
 from mux.core.policy.principal import Principal
-from mux.core.protocol.methods import NOTIFICATIONS, Audience
+from mux.core.protocol.methods import NOTIFICATIONS
+from mux.core.protocol.rules import Audience
 from mux.core.protocol.scope import Scope
 from tests.core.paced import AWARE, PacedStory
 from tests.core.stories import APPROVAL, RESOLVED, Peer, Story, offered

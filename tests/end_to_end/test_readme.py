@@ -10,21 +10,23 @@ from pathlib import Path
 import trio
 
 from mux.demo.scripted_model import Run, Say, Scripted
-from tests.end_to_end.brokered import brokered, client
-from tests.end_to_end.peer import PATIENCE, Peer
+from tests.end_to_end.brokered import brokered
+from tests.end_to_end.peer import PATIENCE, Peer, connect_unix
 
 README = Path(__file__).parent.parent.parent / "README.md"
 
 
 async def test_the_second_client_sees_the_turn_and_decides_the_approval() -> None:
+    # As `appmux setup` leaves it: a port asks for a token, the unix socket for none.
+    auth = ("--ws-auth", "device-token")
     model = Scripted()
     model.on("run it", (Say("I would like to."), Run("echo hi", escalated=True)), Say("It ran."))
-    async with brokered(model=model) as broker, client(broker, "desk") as desk:
+    async with brokered(*auth, model=model) as broker, connect_unix(broker.socket) as desk:
+        await desk.initialize("desk")
         thread = await desk.start_thread(broker.home.work)
         await desk.run_turn(thread, "hello")
-        program = program_for(broker.url)
         process: trio.Process = await trio.lowlevel.open_process(
-            [sys.executable, "-c", program, thread],
+            [sys.executable, "-c", program(), thread],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=broker.home.environ(),
@@ -51,10 +53,9 @@ async def test_the_second_client_sees_the_turn_and_decides_the_approval() -> Non
                 await process.stdout.aclose()
 
 
-def program_for(url: str) -> str:
-    (program,) = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
-    assert "ws://127.0.0.1:14500" in program
-    return str(program).replace("ws://127.0.0.1:14500", url)
+def program() -> str:
+    (found,) = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    return str(found)
 
 
 async def wait_followers(desk: Peer, thread: str, count: int) -> None:

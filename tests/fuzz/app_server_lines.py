@@ -13,7 +13,8 @@ from typing import Any, Final
 
 import attrs
 
-from mux.core.protocol.methods import NOTIFICATIONS, Audience
+from mux.core.protocol.methods import NOTIFICATIONS
+from mux.core.protocol.rules import Audience
 from tests.core.stories import INITIALIZED
 from tests.fuzz.corpus import Corpus, as_message
 from tests.fuzz.mutation import ID_NAMED, mutated, written

@@ -20,8 +20,9 @@ import attrs
 from mux.core.commands import Forward, Publish
 from mux.core.policy.principal import ClientId
 from mux.core.policy.scopes import SCOPES
-from mux.core.protocol.methods import REQUESTS, SERVER_REQUESTS, Audience, notification_rule
+from mux.core.protocol.methods import REQUESTS, SERVER_REQUESTS, notification_rule
 from mux.core.protocol.rope import Rope
+from mux.core.protocol.rules import Audience
 from mux.core.protocol.scope import Scope
 from mux.core.protocol.thread_overrides import METHODS
 from mux.core.state.scheduler import BROKER, DEPARTED

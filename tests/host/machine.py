@@ -29,7 +29,8 @@ case $verb in
   show-environment) exit 0 ;;
   is-active) [ -e "$here/active/$2" ] && echo active && exit 0; echo inactive; exit 3 ;;
   is-enabled) [ -e "$here/enabled/$3" ]; exit ;;
-  show) echo "ActiveState=$([ -e "$here/active/$2" ] && echo active || echo inactive)"; exit 0 ;;
+  show) [ -e "$here/loops" ] && echo "NRestarts=$(wc -l < "$here/loops")" && echo >> "$here/loops"
+    echo "ActiveState=$([ -e "$here/active/$2" ] && echo active || echo inactive)"; exit 0 ;;
 esac
 echo "$@" >> "$here/asked"
 shift
@@ -82,6 +83,11 @@ class Host:
         path = self._manager / "asked"
         lines = path.read_text().splitlines() if path.exists() else []
         return [line for line in lines if not verbs or line.split()[0] in verbs]
+
+    def crash_loop(self, *last_words: str) -> None:
+        """Have the service end again and again, with these words in the journal."""
+        (self._manager / "loops").touch()
+        (self._manager / "journal").write_text("".join(f"{line}\n" for line in last_words))
 
     def break_manager(self) -> None:
         (self._manager / "broken").touch()
@@ -136,6 +142,7 @@ def _made(root: Path, port: int, monkeypatch: pytest.MonkeyPatch) -> Host:
         (root / "manager" / name).mkdir(parents=True)
     _program(made.codex, "#!/bin/sh\necho codex-cli 1.2.3\n")
     _program(root / "bin" / "systemctl", SYSTEMCTL.format(here=root / "manager"))
+    _program(root / "bin" / "journalctl", f"#!/bin/sh\ncat {root}/manager/journal 2>/dev/null\n")
     _program(root / "bin" / "loginctl", "#!/bin/sh\nexit 0\n")
     monkeypatch.setenv("HOME", str(made.home))
     monkeypatch.setenv("APPMUX_CODEX_BIN", str(made.codex))

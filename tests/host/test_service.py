@@ -265,7 +265,7 @@ def test_the_path_of_a_service_outlives_an_upgrade(
     path = service.baked_path({"PATH": os.pathsep.join(names)}, home).split(os.pathsep)
     assert path[0] == str(shell)
     assert not {str(node), str(temporary / "npx"), "relative", str(tmp_path / "gone")} & set(path)
-    usual = [str(home / place) for place in (".local/bin", ".npm-global/bin", "bin")]
+    usual = [str(home / name) for name in (".local/bin", ".npm-global/bin", "bin", ".volta/bin")]
     assert path[1:] == [*usual, "/opt/homebrew/bin", "/usr/local/bin"]
 
 

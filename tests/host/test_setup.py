@@ -152,9 +152,58 @@ def test_no_start(host: Host, port: int) -> None:
 def test_one_that_never_gets_ready_is_said(host: Host, port: int) -> None:
     done = run("--yes")
     assert isinstance(done.exception, SetupError)
-    assert "the service is installed, but /readyz still says: Connection refused" in str(
-        done.exception
-    )
+    told = str(done.exception)
+    assert "the service is installed, but it isn't ready: Connection refused" in told
+
+
+def test_a_crash_loop_is_no_success_and_its_last_words_are_shown(
+    host: Host, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(readiness, "PATIENCE", 600.0)  # it isn't waited for
+    host.crash_loop("appmux[7]: Error: it can't be", "systemd[1]: Scheduled restart job")
+    done = run("--yes")
+    told = str(done.exception)
+    assert isinstance(done.exception, SetupError)
+    assert "it isn't ready: it ended" in told
+    assert "\n  appmux[7]: Error: it can't be\n  systemd[1]: Scheduled restart job" in told
+
+
+def test_without_a_service_there_are_settings_token_and_the_command(host: Host, port: int) -> None:
+    host.break_manager()  # as in a container
+    done = run("--yes", "--no-service", "--host", "0.0.0.0")
+    assert done.exit_code == 0, (done.output, done.exception)
+    assert "Run it: appmux serve\n" in done.output
+    config = load({}, {}).config
+    assert config.listen == ("unix://", f"ws://0.0.0.0:{port}")
+    assert config.auth.token_file == host.settings.with_name("token")
+    assert config.auth.token_file.exists()
+    assert host.asked() == []
+    assert not host.units.exists()
+
+
+@pytest.mark.parametrize("place", ["run/fnm_multishells/7_1/bin", "run/bin"])
+def test_a_codex_of_this_shell_alone_is_refused_with_what_to_do(
+    host: Host, port: int, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    monkeypatch.delenv("APPMUX_CODEX_BIN")
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(host.root / "run"))
+    there = host.root / place / "codex"
+    there.parent.mkdir(parents=True)
+    there.symlink_to(host.codex)
+    monkeypatch.setenv("PATH", f"{there.parent}{os.pathsep}{host.root / 'bin'}")
+    monkeypatch.setattr("mux.config.codex_binary._packaged", lambda: None)
+    done = run("--yes")
+    told = str(done.exception)
+    assert f"this shell finds {there}, but a service doesn't" in told
+    assert f"codex_bin = '{host.codex.resolve()}'" in told
+    assert host.asked() == []
+    # Where the manager of versions keeps it, a service finds it.
+    kept = host.home / ".local/share/fnm/node-versions/v22.1.0/installation/bin/codex"
+    kept.parent.mkdir(parents=True)
+    kept.symlink_to(host.codex)
+    assert run("--yes", "--no-start").exit_code == 0
+    unit = (host.units / "appmux.service").read_text()
+    assert str(there.parent) not in unit
 
 
 def test_nobody_to_ask_changes_nothing(host: Host, port: int) -> None:

@@ -10,7 +10,7 @@ from mux.core.features.approval_view import root_of, view
 from mux.core.features.voting import Voting
 from mux.core.protocol import jsonrpc
 from mux.core.protocol.jsonrpc import ClientMessage
-from mux.core.protocol.methods import OfferTo
+from mux.core.protocol.rules import OfferTo
 from mux.core.state.client import Client
 from mux.core.state.pending_requests import ServerRequest
 from mux.core.state.state import State

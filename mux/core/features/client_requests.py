@@ -21,7 +21,8 @@ from mux.core.policy.principal import ClientId
 from mux.core.policy.scopes import SCOPES
 from mux.core.protocol import jsonrpc
 from mux.core.protocol.jsonrpc import ClientMessage
-from mux.core.protocol.methods import RequestRule, Route, request_rule
+from mux.core.protocol.methods import request_rule
+from mux.core.protocol.rules import RequestRule, Route
 from mux.core.state import id_fields
 from mux.core.state.app_server import AppServerState
 from mux.core.state.client import Client

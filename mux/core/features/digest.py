@@ -18,7 +18,7 @@ from mux.core.policy.principal import ClientId
 from mux.core.protocol import jsonrpc
 from mux.core.protocol.journal_entry import Entry
 from mux.core.protocol.jsonrpc import ClientMessage
-from mux.core.protocol.methods import OfferTo
+from mux.core.protocol.rules import OfferTo
 from mux.core.state.client import Client
 from mux.core.state.state import State
 

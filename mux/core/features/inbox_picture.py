@@ -24,7 +24,7 @@ from mux.core.features.approval_view import QUESTIONS, root_of, view
 from mux.core.features.inbox_cards import InboxCards
 from mux.core.features.voting import Voting
 from mux.core.policy.principal import Owner
-from mux.core.protocol.methods import OfferTo
+from mux.core.protocol.rules import OfferTo
 from mux.core.protocol.scope import Scope
 from mux.core.state.cards import Card
 from mux.core.state.last_line import last_line

@@ -33,7 +33,7 @@ from mux.core.features.outcomes import BY_NOTICE
 from mux.core.policy import risk
 from mux.core.policy.notice import WAITING, Kind, Notice, RestoredNotice, Timing
 from mux.core.protocol import jsonrpc
-from mux.core.protocol.methods import OfferTo
+from mux.core.protocol.rules import OfferTo
 from mux.core.state.app_server import AppServerState
 from mux.core.state.client import Client
 from mux.core.state.notice_records import OpenNotice

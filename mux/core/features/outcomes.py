@@ -16,7 +16,7 @@ from mux.core.extension.approvals import Decided, Decider
 from mux.core.features.approval_view import View, view
 from mux.core.policy.principal import ClientId
 from mux.core.protocol import jsonrpc
-from mux.core.protocol.methods import OfferTo
+from mux.core.protocol.rules import OfferTo
 from mux.core.state.cards import one_line
 from mux.core.state.client import DECIDED, Client
 from mux.core.state.pending_requests import Outcome, ServerRequest

@@ -24,7 +24,7 @@ from mux.core.features.client_requests import ClientRequests
 from mux.core.features.server_requests import ServerRequests
 from mux.core.policy.principal import ClientId
 from mux.core.protocol import jsonrpc, thread_settings
-from mux.core.protocol.methods import RequestRule
+from mux.core.protocol.rules import RequestRule
 from mux.core.state.app_server import AppServerState
 from mux.core.state.client import Client
 from mux.core.state.request import Request

@@ -18,7 +18,8 @@ from mux.core.features.directory_clearance import DirectoryClearance
 from mux.core.policy.principal import ClientId
 from mux.core.protocol import jsonrpc
 from mux.core.protocol.jsonrpc import ClientMessage
-from mux.core.protocol.methods import OfferTo, Route, request_rule
+from mux.core.protocol.methods import request_rule
+from mux.core.protocol.rules import OfferTo, Route
 from mux.core.state.app_server import AppServerState
 from mux.core.state.backlog import Backlog
 from mux.core.state.client import Client

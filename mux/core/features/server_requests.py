@@ -27,7 +27,8 @@ from mux.core.protocol import jsonrpc
 from mux.core.protocol.answers import fault, plain
 from mux.core.protocol.experimental import without_hidden
 from mux.core.protocol.jsonrpc import ClientMessage, UpstreamMessage
-from mux.core.protocol.methods import SERVER_REQUESTS, OfferTo, server_request_rule
+from mux.core.protocol.methods import SERVER_REQUESTS, server_request_rule
+from mux.core.protocol.rules import OfferTo
 from mux.core.state import id_fields, tool_owners
 from mux.core.state.backlog import NOT_NUMBERED
 from mux.core.state.client import Client, ClientInfo

@@ -22,7 +22,7 @@ from mux.core.features.server_requests import ServerRequests
 from mux.core.policy.principal import ClientId
 from mux.core.protocol import jsonrpc, thread_settings
 from mux.core.protocol.jsonrpc import ClientMessage
-from mux.core.protocol.methods import RequestRule, Route
+from mux.core.protocol.rules import RequestRule, Route
 from mux.core.state import running_turn, threads, unsaved_thread
 from mux.core.state.client import Client
 from mux.core.state.long_snapshot import LongAnswer

@@ -16,7 +16,8 @@ from typing import Any, Literal
 
 import msgspec
 
-from mux.core.protocol.methods import OfferTo, server_request_rule
+from mux.core.protocol.methods import server_request_rule
+from mux.core.protocol.rules import OfferTo
 
 
 class _ExecPolicy(msgspec.Struct):

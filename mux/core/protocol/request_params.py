@@ -25,7 +25,7 @@ from typing import Annotated
 
 import msgspec
 
-from mux.core.protocol import jsonrpc, text_limits
+from mux.core.protocol import client_message, jsonrpc, text_limits
 from mux.core.protocol.jsonrpc import INVALID_REQUEST, BadMessageError, ClientMessage, Kind
 
 THREAD = "threadId"
@@ -45,7 +45,7 @@ _GROUPS = (0, 8, 12, 16, 20, 32)
 
 
 _PlainId = (
-    Annotated[int, msgspec.Meta(ge=jsonrpc.MIN_ID, le=jsonrpc.MAX_ID)]
+    Annotated[int, msgspec.Meta(ge=client_message.MIN_ID, le=client_message.MAX_ID)]
     | Annotated[str, msgspec.Meta(max_length=text_limits.LONGEST_ID // 8)]
 )
 """An id that is within all limits, whatever its characters take in JSON."""
@@ -62,17 +62,17 @@ class _PlainRequest(msgspec.Struct):
 def read_plain(text: bytes) -> ClientMessage | None:
     """Read a request that is written as the app-server's own clients write theirs; else None.
 
-    It does what ``jsonrpc.read_client`` and ``canonical`` do one after the other, for a text that
-    needs none of their care: ``id``, ``method`` and an object ``params`` in this order, no space or
-    escape around them, a thread's id in its own spelling. A request is recognized by being written
-    again from what was read: if the text begins with its id and method, and is as long as these and
-    the params' parts are, nothing else stands in it, and nothing twice.
+    It does what ``client_message.read_client`` and ``canonical`` do one after the other, for a text
+    that needs none of their care: ``id``, ``method`` and an object ``params`` in this order, no
+    space or escape around them, a thread's id in its own spelling. A request is recognized by being
+    written again from what was read: if the text begins with its id and method, and is as long as
+    these and the params' parts are, nothing else stands in it, and nothing twice.
     """
     commas = text.count(b",")
     if (
-        commas > jsonrpc.FEW_ELEMENTS
+        commas > client_message.FEW_ELEMENTS
         or text[:6] != b'{"id":'
-        or text.count(b"[") + text.count(b"{") > jsonrpc.MAX_DEPTH
+        or text.count(b"[") + text.count(b"{") > client_message.MAX_DEPTH
         or b"\n" in text
         or b"\r" in text
     ):
@@ -98,7 +98,7 @@ def read_plain(text: bytes) -> ClientMessage | None:
     ):
         return None
     if b"$" in text or b"\\" in text:  # without these no key can be a private one
-        jsonrpc.refuse_private_keys(text, id_text)
+        client_message.refuse_private_keys(text, id_text)
     thread = None if named is None else bytes(named)[1:-1].decode()
     fields = {"id": id_text, "method": method_text, "params": text[len(head) : -1]}
     tail = text[6 + len(id_text) :]
@@ -129,7 +129,7 @@ def canonical(message: ClientMessage) -> ClientMessage:
     if THREADS in raws:
         spelt |= _threads(bytes(raws[THREADS]))
     fields = message.fields
-    if spelt or not jsonrpc.each_key_once(text, raws):
+    if spelt or not client_message.each_key_once(text, raws):
         params = jsonrpc.write({name: bytes(raw) for name, raw in raws.items()} | spelt)
         fields = fields | {"params": params}
         raws |= {name: msgspec.Raw(value) for name, value in spelt.items()}

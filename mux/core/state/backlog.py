@@ -22,7 +22,8 @@ import msgspec
 from mux.core.policy.scopes import ALL
 from mux.core.protocol import jsonrpc
 from mux.core.protocol.journal_entry import MERGEABLE, Entry, Message, is_delta, merge, with_cursor
-from mux.core.protocol.methods import OfferTo, server_request_rule
+from mux.core.protocol.methods import server_request_rule
+from mux.core.protocol.rules import OfferTo
 from mux.core.protocol.scope import Scope
 from mux.core.state.pending_requests import RESOLVED
 

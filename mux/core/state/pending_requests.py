@@ -31,7 +31,7 @@ import attrs
 from mux.core.extension.approvals import Decider
 from mux.core.policy.approval_policy import Ballot, Policy
 from mux.core.policy.principal import ClientId
-from mux.core.protocol.methods import ServerRequestRule
+from mux.core.protocol.rules import ServerRequestRule
 
 RESOLVED = "serverRequest/resolved"
 """The notification by which the app-server ends one of its own requests."""

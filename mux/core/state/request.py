@@ -11,7 +11,7 @@ import msgspec
 
 from mux.core.extension.inbox import InboxParams
 from mux.core.policy.principal import ClientId, Owner
-from mux.core.protocol.methods import RequestRule
+from mux.core.protocol.rules import RequestRule
 from mux.core.state.scoped_ids import IdClaim
 from mux.core.state.sent_messages import MessageKey
 

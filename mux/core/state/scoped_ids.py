@@ -16,7 +16,7 @@ import msgspec
 from mux.core.policy.principal import ClientId
 from mux.core.protocol import jsonrpc, text_limits
 from mux.core.protocol.jsonrpc import BadMessageError
-from mux.core.protocol.methods import OwnId
+from mux.core.protocol.rules import OwnId
 
 NEVER_A_CLIENTS_OWN = "~"
 """Begins the ids that the broker makes up for a ``command/exec`` that came without one."""

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from mux.core.protocol import jsonrpc
-from mux.core.protocol.jsonrpc import INVALID_REQUEST, PARSE_ERROR, BadMessageError, read_client
+from mux.core.protocol import client_message, jsonrpc
+from mux.core.protocol.client_message import read_client
+from mux.core.protocol.jsonrpc import INVALID_REQUEST, PARSE_ERROR, BadMessageError
 
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 scalars = (
@@ -26,7 +27,7 @@ values = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(text, inner, max_size=4),
     max_leaves=12,
 )
-ids = st.integers(jsonrpc.MIN_ID, jsonrpc.MAX_ID) | text
+ids = st.integers(client_message.MIN_ID, client_message.MAX_ID) | text
 unknown_fields = st.dictionaries(
     text.filter(lambda name: name not in {"id", "method", "params", "result", "error", "trace"}),
     values,
@@ -175,7 +176,7 @@ def nested(depth: int, opening: str = "[", innermost: str = "") -> str:
 
 @pytest.mark.parametrize("opening", ["[", '{"k":'])
 def test_nesting_is_taken_as_deep_as_the_app_server_takes_it(opening: str) -> None:
-    inside = jsonrpc.MAX_DEPTH - 1  # the message itself is the first level
+    inside = client_message.MAX_DEPTH - 1  # the message itself is the first level
     read_client(f'{{"id":1,"method":"x","params":{nested(inside, opening)}}}'.encode())
     bad = refused(f'{{"id":7,"method":"x","params":{nested(inside + 1, opening)}}}')
     assert (bad.code, bad.id) == (INVALID_REQUEST, b"7")
@@ -183,7 +184,7 @@ def test_nesting_is_taken_as_deep_as_the_app_server_takes_it(opening: str) -> No
 
 
 def test_nesting_counts_in_unknown_fields_and_in_answers_too() -> None:
-    deep = nested(jsonrpc.MAX_DEPTH)
+    deep = nested(client_message.MAX_DEPTH)
     assert "nested" in str(refused(f'{{"id":1,"method":"x","strange":{deep}}}'))
     assert "nested" in str(refused(f'{{"id":1,"result":{deep}}}'))
 
@@ -228,7 +229,7 @@ def test_a_message_of_very_many_parts_is_refused_before_it_is_decoded(
     what: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decoded: list[bytes] = []
-    monkeypatch.setattr(jsonrpc, "_read_fields", decoded.append)
+    monkeypatch.setattr(client_message, "_read_fields", decoded.append)
     bad = refused(f'{{"id":7,{MANY[what]}}}')
     assert (bad.code, bad.id) == (jsonrpc.INVALID_REQUEST, b"7")
     assert "more than" in str(bad)
@@ -236,7 +237,7 @@ def test_a_message_of_very_many_parts_is_refused_before_it_is_decoded(
 
 
 def test_many_members_in_fields_that_json_rpc_does_not_have_are_refused() -> None:
-    strange = ",".join(f'"{n}":1' for n in range(jsonrpc.MAX_UNKNOWN + 1))
+    strange = ",".join(f'"{n}":1' for n in range(client_message.MAX_UNKNOWN + 1))
     assert "unknown" in str(refused(f'{{"id":"a",{strange},"method":"x"}}'))
     some = strange.replace('"0":1,', "", 1).replace('"1":1,', "", 1)
     assert len(read_client(f'{{"id":"a",{some},"method":"x"}}'.encode()).fields) > 1000
@@ -262,7 +263,7 @@ def test_what_is_large_but_not_of_many_parts_passes(value: object) -> None:
 def test_elements_are_counted_as_python_counts_them(value: Any, commas: int) -> None:
     told = {"a": value, "b": ["x"] * 1500, "," * commas + '"\\': '\\\\",'}
     text = json.dumps({"id": 1, "method": "x", "params": told})
-    assert jsonrpc.count_elements(text.encode()) == separators(json.loads(text))
+    assert client_message.count_elements(text.encode()) == separators(json.loads(text))
 
 
 def separators(value: object) -> int:
@@ -272,7 +273,7 @@ def separators(value: object) -> int:
 
 
 def test_brackets_in_strings_hide_no_depth() -> None:
-    hidden = '["]]]]\\"]]",' * 60 + nested(jsonrpc.MAX_DEPTH - 60) + "]" * 60
+    hidden = '["]]]]\\"]]",' * 60 + nested(client_message.MAX_DEPTH - 60) + "]" * 60
     json.loads(hidden)
     assert "nested" in str(refused(f'{{"id":1,"method":"x","params":{hidden}}}'))
 
@@ -287,7 +288,7 @@ def test_depth_agrees_with_pythons_count(value: Any, around: int, opening: str) 
     closing = "]" if opening == "[" else "}"
     params = opening * around + json.dumps(value) + closing * around
     message = f'{{"id":1,"method":"x","params":{params}}}'
-    if depth(json.loads(message)) <= jsonrpc.MAX_DEPTH:
+    if depth(json.loads(message)) <= client_message.MAX_DEPTH:
         read_client(message.encode())
     else:
         refused(message)

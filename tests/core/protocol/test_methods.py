@@ -9,19 +9,18 @@ from mux.core.protocol.methods import (
     NOTIFICATIONS,
     REQUESTS,
     SERVER_REQUESTS,
-    Audience,
-    Route,
     notification_rule,
     request_rule,
     server_request_rule,
 )
+from mux.core.protocol.rules import Audience, OfferTo, Route
 from mux.core.state.client import Capabilities
 
 
 def test_a_method_that_the_table_does_not_name_passes_untouched() -> None:
     assert request_rule("made/up") == methods.PLAIN
     assert notification_rule("made/up").audience is Audience.NAMED
-    assert server_request_rule("made/up").offer_to is methods.OfferTo.FOLLOWERS
+    assert server_request_rule("made/up").offer_to is OfferTo.FOLLOWERS
     assert methods.PLAIN.route is Route.PLAIN
     assert not methods.PLAIN.waits
 

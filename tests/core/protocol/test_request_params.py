@@ -14,7 +14,8 @@ from msgspec import structs
 
 from mux.core.policy.principal import Principal
 from mux.core.protocol import jsonrpc
-from mux.core.protocol.jsonrpc import INVALID_REQUEST, BadMessageError, ClientMessage, read_client
+from mux.core.protocol.client_message import read_client
+from mux.core.protocol.jsonrpc import INVALID_REQUEST, BadMessageError, ClientMessage
 from mux.core.protocol.request_params import canonical, read_plain, thread_id
 from tests.core.stories import LOCAL, Peer, Story, dumps, offered
 

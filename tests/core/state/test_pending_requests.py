@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mux.core.protocol.methods import ServerRequestRule
+from mux.core.protocol.rules import ServerRequestRule
 from mux.core.state import pending_requests
 from mux.core.state.pending_requests import PendingRequests, ServerRequest
 

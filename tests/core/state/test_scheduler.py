@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mux.core.limits import Limits
-from mux.core.protocol.methods import RequestRule
+from mux.core.protocol.rules import RequestRule
 from mux.core.state.request import Request
 from mux.core.state.scheduler import BROKER, COMPANY_SECONDS, DEPARTED, RequestScheduler
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mux.core.protocol.methods import OwnId
+from mux.core.protocol.rules import OwnId
 from mux.core.state import scoped_ids
 from mux.core.state.scoped_ids import ScopedIds
 from tests.core.stories import dumps
