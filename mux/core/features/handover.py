@@ -28,10 +28,9 @@ from mux.core.features.durability import Durability
 from mux.core.features.recovery import Recovery
 from mux.core.features.server_requests import ServerRequests
 from mux.core.features.turn_queue import TurnQueueing
-from mux.core.protocol import jsonrpc
+from mux.core.protocol import jsonrpc, thread_messages
 from mux.core.protocol.journal_entry import Entry
 from mux.core.protocol.methods import request_rule
-from mux.core.state import threads
 from mux.core.state.app_server import AppServerState
 from mux.core.state.durable import (
     SavedAppServer,
@@ -255,7 +254,7 @@ class Handover:
         thread = self.state.threads.known.get(id)
         if thread is None or failed:
             return
-        thread.status = threads.status_named(line)
+        thread.status = thread_messages.status_named(line)
         missed = thread.running.turn is not None and thread.status != "active"
         if missed or id in self._unsettled():
             self._list(id)
