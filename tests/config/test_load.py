@@ -248,6 +248,24 @@ def test_all_wrong_keys_are_told_at_once(tmp_path: Path) -> None:
     ]
 
 
+def test_wrong_tables_and_variables_are_told_with_the_rest(tmp_path: Path) -> None:
+    file = write(tmp_path, 'listten = []\nlimits = 3\n[aprovals]\npolicy = "first"\n')
+    said = complaint({}, {"APPMUX_LIMITS_DRAN": "3", "APPMUX_LOG_LEVEL": "loud"}, file)
+    assert said.splitlines() == [
+        f"file {file}: limits: expected a table, found 3",
+        "environment APPMUX_LIMITS_DRAN: no such setting; did you mean APPMUX_LIMITS_DRAIN?",
+        f"file {file}: aprovals: unknown key; did you mean approvals?",
+        f"file {file}: listten: unknown key; did you mean listen?",
+        'environment APPMUX_LOG_LEVEL: log.level: expected one of "debug", "info", "warning",'
+        ' "error", found "loud"',
+    ]
+    gone = tmp_path / "gone.toml"
+    said = complaint({}, {"APPMUX_LOG_LEVEL": "loud"}, gone)
+    assert [line.partition(":")[0] for line in said.splitlines()] == [
+        f"file {gone}", "environment APPMUX_LOG_LEVEL",
+    ]  # fmt: skip
+
+
 def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     assert "No such file" in complaint({}, {}, tmp_path / "none.toml")
     assert "Is a directory" in complaint({}, {}, tmp_path)
