@@ -23,7 +23,7 @@ help:
 	@echo 'make soak         clients come and go at random; MINUTES=2 CLIENTS=8 SEED=1'
 	@echo 'make bench        how quick it is, beside the native listener and the limit; a quarter of an hour'
 	@echo 'make bench-quick  the same in two minutes, less exact'
-	@echo 'make bench-NAME   core, store: a part alone; profile: where the time goes, half a minute'
+	@echo 'make bench-NAME   core, store: a part alone; year: what use makes dearer; profile: where the time goes, half a minute'
 	@echo 'make bench-compare A=COMMIT B=COMMIT   is B slower? five minutes; ARGS="--repeat 9" to be sure'
 	@echo 'make docs         the site of docs/, into dist/site; SERVE=1 serves it on loopback while you write'
 	@echo 'make settings     write docs/settings.md from the settings and their reasons'
@@ -49,10 +49,11 @@ test: $(STAMP) newest page
 page: $(STAMP)
 	@$(BIN)/python web/hook.py
 
-newest: tests/newest/node_modules/.package-lock.json
-tests/newest/node_modules/.package-lock.json: tests/newest/package-lock.json
-	-@npm ci --prefix tests/newest --silent --no-audit --no-fund --fetch-retries=0 && touch $@ || \
-	  echo 'the newest codex is not to be had from npm: its conformance stories will be skipped'
+# A client of uploads comes from npm as well.
+newest: tests/newest/node_modules/.package-lock.json tests/tus/node_modules/.package-lock.json
+tests/%/node_modules/.package-lock.json: tests/%/package-lock.json
+	-@npm ci --prefix tests/$* --silent --no-audit --no-fund --fetch-retries=0 && touch $@ || \
+	  echo "tests/$*: its programs are not to be had from npm, and its tests will be skipped"
 
 check: $(STAMP) page
 	$(BIN)/ruff format --check .
@@ -74,14 +75,14 @@ fuzz: $(STAMP)
 	nice $(BIN)/python -m tests.fuzz --lines $(LINES) --seed $(SEED) $(if $(ROUND),--round $(ROUND))
 
 # What the broker costs and saves. Quiet machine, please: other programs' work is measured too.
-.PHONY: bench bench-quick bench-core bench-store bench-profile bench-compare
+.PHONY: bench bench-quick bench-core bench-store bench-year bench-profile bench-compare
 bench: $(STAMP)
 	$(BIN)/python -m bench $(ARGS)
 
 bench-quick: $(STAMP)
 	$(BIN)/python -m bench --quick $(ARGS)
 
-bench-core bench-store bench-profile: bench-%: $(STAMP)
+bench-core bench-store bench-year bench-profile: bench-%: $(STAMP)
 	$(BIN)/python -m bench.$* $(ARGS)
 
 A ?= main
@@ -153,6 +154,6 @@ constraints:
 	rm -rf $(VENV)-uv
 
 clean:
-	rm -rf tests/newest/node_modules web/node_modules web/.types web/.tests mux/web/static
+	rm -rf tests/newest/node_modules tests/tus/node_modules web/node_modules web/.types web/.tests mux/web/static
 	rm -rf $(VENV) $(VENV)-uv $(VENV)-site $(VENV)-release $(MUTANTS) .pytest_cache .mypy_cache .ruff_cache .hypothesis dist
 	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +

@@ -26,6 +26,7 @@ from bench import (
     fairness,
     features,
     growth,
+    longs,
     picture,
     replays,
     report,
@@ -44,6 +45,7 @@ PARTS: Final[dict[str, Callable[[Plan], list[Figure]]]] = {
     "catchups": catchups.measure,
     "features": features.measure,
     "fairness": fairness.measure,
+    "longs": longs.measure,
 }
 
 

@@ -68,6 +68,8 @@ class Plan:
     stalled_messages: int
     catch_up: int
     subscribers: tuple[int, ...] = (1, 32, 256)
+    long_threads: tuple[int, ...] = (8, 33, 83)
+    """Megabytes."""
 
 
 FULL: Final = Plan(
@@ -77,6 +79,7 @@ FULL: Final = Plan(
 QUICK: Final = Plan(
     repeat=1, deltas=5_000, native_deltas=2_000, messages=40_000, paced_seconds=2.0,
     requests=600, idle=1_000, stalled_messages=50_000, catch_up=50_000, subscribers=(1, 32),
+    long_threads=(8,),
 )  # fmt: skip
 
 

@@ -141,6 +141,7 @@ class Broker:
         self._subscriptions = parts.subscriptions
         self._replays = parts.replays
         self._presence = parts.presence
+        self.attention = parts.attention
         self._notices = parts.notices
         self._notice_triggers = parts.notice_triggers
         self._shared_titles = parts.shared_titles

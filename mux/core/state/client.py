@@ -108,14 +108,15 @@ class InitializeParams(msgspec.Struct):
 
 class _Declared(msgspec.Struct):
     relay: bool = False
+    """True if a relay declared to know the broker, not the client behind it."""
+    person: bool = False
 
 
-def _is_relay(declared: msgspec.Raw) -> bool:
-    """Return whether a relay declared to know the broker, not the client behind it."""
+def _read_declared(declared: msgspec.Raw) -> _Declared:
     try:
-        return msgspec.json.decode(declared, type=_Declared).relay
+        return msgspec.json.decode(declared, type=_Declared)
     except msgspec.DecodeError:
-        return False
+        return _Declared()
 
 
 @attrs.define
@@ -154,6 +155,8 @@ class Client(msgspec.Struct, eq=False):
     state: ClientState = ClientState.ATTACHED
     info: ClientInfo | None = None
     capabilities: Capabilities = NO_CAPABILITIES
+    person: bool = False
+    """True if it declared that a person sits before it."""
     opted_out: frozenset[str] = frozenset()
     follows: dict[str, int] = msgspec.field(default_factory=dict)
     """The threads it follows; by thread, the journal's head when the client joined."""
@@ -183,7 +186,9 @@ class Client(msgspec.Struct, eq=False):
         capabilities = params.capabilities or NO_CAPABILITIES
         declared = (capabilities.extensions or {}).get(EXTENSION)
         self.wants_seq = declared is not None
-        self.knows_extension = declared is not None and not _is_relay(declared)
+        said = _Declared() if declared is None else _read_declared(declared)
+        self.knows_extension = declared is not None and not said.relay
+        self.person = said.person
         self.opted_out = _WITHHELD[capabilities.experimentalApi, self.knows_extension]
         if named := capabilities.optOutNotificationMethods:
             self.opted_out |= set(filter(text_limits.is_short, named))  # others name nothing
