@@ -147,7 +147,7 @@ def test_environment_can_name_the_file(tmp_path: Path) -> None:
         ("[push]\napns = 3", "push.apns: expected a table, found 3"),
         ('[push.apns]\ntopik = "x"', "push.apns.topik: unknown key; did you mean push.apns.topic?"),
         ('[push]\n"apns.topic" = 3', "push.apns.topic: expected a text that isn't empty"),
-        ("[push.appns]\ntopic = 3", "push.appns: unknown key; did you mean push.apns.url?"),
+        ("[push.appns]\ntopic = 3", "push.appns: unknown key; did you mean push.apns?"),
         ("[log.level]\nx = 1", 'log.level: expected one of "debug", "info", "warning", "error",'),
         ('[log]\nlevel = "loud"', 'found "loud"'),
         (
