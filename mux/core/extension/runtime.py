@@ -102,11 +102,13 @@ class SettingsShown(msgspec.Struct):
 
     ``file``: the one that is read, or null if there is none. ``changed``: keys that were changed
     since, which hold once the broker is started again. ``trouble``: why it can't be used now.
+    ``authMode``: how WebSocket clients prove who they are, as the broker was started; or null.
     """
 
     file: str | None
     changed: list[str]
     trouble: str | None
+    authMode: str | None
 
 
 class BrokerShown(msgspec.Struct):
@@ -329,7 +331,7 @@ _STATUS = Status(
         0,
         None,
         86400.2,
-        SettingsShown("/home/ada/.config/appmux/config.toml", [], None),
+        SettingsShown("/home/ada/.config/appmux/config.toml", [], None, "device-token"),
     ),
     appServer=AppServerShown(
         version="0.163.0",
