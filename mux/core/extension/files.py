@@ -9,6 +9,7 @@ import msgspec
 from mux.core.extension.parts import Described, method, notification
 from mux.core.protocol.text_limits import Name
 
+<<<<<<< HEAD
 ADDED = "mux/files/added"
 
 How = Literal["changed", "created", "generated", "uploaded", "named"]
@@ -56,6 +57,8 @@ class Opened(msgspec.Struct, kw_only=True):
     type: str
     expiresInSeconds: int
 
+=======
+>>>>>>> main
 
 class FileAdded(msgspec.Struct, kw_only=True):
     """``by``: the principal's name. ``type``: as its sender says; empty if it says nothing.
@@ -104,7 +107,7 @@ METHODS: dict[str, Described] = {
 }
 
 NOTIFICATIONS: dict[str, Described] = {
-    ADDED: notification(
+    "mux/files/added": notification(
         "A file was uploaded to a thread that you follow; numbered, so it is replayed.",
         FileAdded(
             threadId=_THREAD,
