@@ -19,6 +19,7 @@ from mux.core.features.handshake import Handshakes
 from mux.core.features.inbox import InboxRequests
 from mux.core.features.inbox_cards import InboxCards
 from mux.core.features.inbox_picture import InboxPicture
+from mux.core.features.journal_sweep import JournalSweeps
 from mux.core.features.local_resume import LocalResumes
 from mux.core.features.notice_triggers import NoticeTriggers
 from mux.core.features.notices import Notices
@@ -62,6 +63,7 @@ class Features:
     inbox: InboxRequests
     files: ThreadFiles
     digests: Digests
+    sweeps: JournalSweeps
 
     @classmethod
     def wired(cls, state: State, timing: Timing, life: str, host: str) -> Features:
@@ -83,6 +85,7 @@ class Features:
             state, client_requests, server_requests, turn_queueing, recovery, durability
         )
         cards = InboxCards(state)
+        sweeps = JournalSweeps(state)
         picture = InboxPicture(state, cards, server_requests.voting)
         return cls(
             state=state,
@@ -105,7 +108,8 @@ class Features:
             handshakes=Handshakes(state, client_requests, recovery, presence, attention),
             durability=durability,
             handover=handover,
-            digests=Digests(state),
+            digests=Digests(state, sweeps),
+            sweeps=sweeps,
             inbox=InboxRequests(state, client_requests, cards, picture, host),
-            files=ThreadFiles(state),
+            files=ThreadFiles(state, sweeps),
         )
