@@ -32,6 +32,7 @@ from mux.host.directories import Directories
 from mux.host.socket_owner import socket_owner
 from mux.notices.requests import NoticeRequests
 from mux.posix import descriptors
+from mux.server import operator_log
 from mux.server.journal_reads import JournalReads
 from mux.server.nursery import RunningServer
 from mux.server.requests import OutsideRequests
@@ -225,7 +226,7 @@ def _assemble(
         notices=notices.delivery,
         keep=store.append,
         read_journal=reads.read,
-        record=audit.record,
+        record=operator_log.logging(audit.record),
         resolve=directories.resolve,
         load_experimental_schema=schema.learn,
         answer=requests.answer,

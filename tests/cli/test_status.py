@@ -408,3 +408,12 @@ async def test_no_websocket_at_that_address(answer: bytes, monkeypatch: pytest.M
 
 def announce(state_dir: Path, urls: list[str]) -> None:
     (state_dir / locate.ADDRESS).write_text(json.dumps({"pid": 1, "listeners": urls}))
+
+
+async def test_a_broker_that_could_not_write_where_it_listens_is_found_all_the_same() -> None:
+    async with brokered() as broker:
+        (announced,) = broker.home.home.rglob(locate.ADDRESS)
+        announced.unlink()  # as on a full disk
+        done = await trio.to_thread.run_sync(run_status, broker)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert f"pid {broker.process.pid}" in done.stdout
