@@ -6,6 +6,7 @@ the operator has compared codes. ``mux.stdio.joined`` keeps it.
 
 from __future__ import annotations
 
+import json
 import re
 import secrets
 import socket
@@ -20,7 +21,7 @@ import click
 import httpx
 
 from mux.access.tickets import code_of
-from mux.cli.options import broker_flags, exits, state_dir_of
+from mux.cli.options import broker_flags, exits, json_flag, state_dir_of
 from mux.errors import AppmuxError
 from mux.posix import private_file
 from mux.stdio import joined
@@ -84,8 +85,11 @@ def parse(text: str) -> Link:
 @click.command(epilog=exits("0 joined", "1 not"))
 @click.argument("link", required=False)
 @click.option("--name", default="", metavar="N", help="This machine's name there.")
+@json_flag
 @broker_flags
-def join(link: str | None, name: str, config_file: Path | None, state_dir: Path | None) -> None:
+def join(
+    link: str | None, name: str, as_json: bool, config_file: Path | None, state_dir: Path | None
+) -> None:
     """Have this machine's terminals use a broker on another.
 
     LINK is what `appmux pair --url` or `appmux invite` printed there. Without it, it is read from
@@ -104,6 +108,11 @@ def join(link: str | None, name: str, config_file: Path | None, state_dir: Path 
             f"joined, but {where} can't be written ({failure.strerror}): revoke"
             f" {granted['name']!r} there, and join again"
         ) from failure
+    if as_json:
+        token_file = str(where / joined.TOKEN_FILE)
+        more = {name: granted[name] for name in ("name", "scopes", "expiresAt")}
+        click.echo(json.dumps({"url": there.url, "tokenFile": token_file, **more}))
+        return
     click.echo(visible(f'joined as "{granted["name"]}", may {", ".join(granted["scopes"])}'))
     for line in how_to_attach(there, where):
         click.echo(line)
@@ -137,7 +146,8 @@ def how_to_attach(there: Link, where: Path) -> list[str]:
 def _exchange(there: Link, name: str) -> dict[str, Any]:
     """Exchange the ticket for a token. Raises ``NotJoinedError``."""
     nonce = secrets.token_urlsafe(12)
-    click.echo(f"The operator there has to see this code: {code_of(there.ticket, name, nonce)}")
+    code = code_of(there.ticket, name, nonce)
+    click.echo(f"The operator there has to see this code: {code}", err=True)
     timeout = httpx.Timeout(WORD_SECONDS, connect=CONNECT_SECONDS)
     asked = {"ticket": there.ticket, "name": name, "nonce": nonce}
     try:
@@ -154,11 +164,12 @@ def _granted(answer: httpx.Response, there: Link) -> dict[str, Any]:
     try:
         body = answer.json()
         if answer.status_code == 200:  # noqa: PLR2004
-            return {
+            granted: dict[str, Any] = {
+                **body,
                 "token": str(body["token"]),
                 "name": str(body["name"]),
-                "scopes": body["scopes"],
             }
+            return granted | {"scopes": list(body["scopes"]), "expiresAt": body["expiresAt"]}
         reason = visible(str(body["message"]))
     except (ValueError, KeyError, TypeError):
         raise NotJoinedError(

@@ -40,13 +40,13 @@ async def joined(home: Home, operator: Peer, link: str, **environ: str) -> str:
                 check=False,
             )
             assert done.returncode == 0, done.stderr.decode()
-            printed.append(done.stdout.decode())
+            printed.extend([done.stdout.decode(), done.stderr.decode()])
 
         nursery.start_soon(join)
         asked = await operator.wait_method("mux/pairing/asked")
         answer = {"id": asked["params"]["id"], "accept": True}
         await operator.request("mux/pairing/confirm", answer)
-    assert asked["params"]["code"] in printed[0]
+    assert asked["params"]["code"] in printed[1]
     return printed[0]
 
 

@@ -64,13 +64,14 @@ async def test_who_does_not_prove_who_it_is_is_nobody() -> None:
                 "unknown-device",
                 4401,
             )
-        for said in (
+        wrong: tuple[Any, ...] = (
             {"id": 1, "method": "initialize", "params": {}},
             {"id": 1, "method": "mux/status"},
             {"id": 1, "method": PROVE, "params": {"device": browser.device}},
             {"method": PROVE, "params": browser.proof(challenge)},
             [],
-        ):
+        )
+        for said in wrong:
             async with browser.knock() as peer:
                 await peer.send_raw(json.dumps(said))
                 await peer.wait_gone()
