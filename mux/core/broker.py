@@ -138,7 +138,7 @@ class Broker:
         self._shared_titles = parts.shared_titles
         self._turn_queueing = parts.turn_queueing
         self._inbox = parts.inbox
-        self._digests = parts.digests
+        self._sweeps = parts.sweeps
         self._files = parts.files
         self._clearance = parts.clearance
 
@@ -308,7 +308,7 @@ class Broker:
             case DeviceRenamed(_, principal):
                 client.principal = principal
             case JournalRead(_, entries, until, case) if case:
-                self._digests.read(case, entries, until)
+                self._sweeps.read(case, entries, until)
             case JournalRead(_, entries, until):
                 state.fetched(client, entries, until)
             case ClientDrained(_):
@@ -353,7 +353,7 @@ class Broker:
         self._replays.client_left(client)
         self._presence.left(client)
         self._inbox.left(client)
-        self._digests.client_left(client)
+        self._sweeps.client_left(client)
         del state.clients[client.id]
         self._clearance.client_left(client.id)
         self._subscriptions.client_left(client)

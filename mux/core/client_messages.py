@@ -39,6 +39,7 @@ _ANSWERED_HERE = frozenset(
         Route.QUEUE,
         Route.INBOX,
         Route.DIGEST,
+        Route.FILES,
     }
 )
 """Routes of requests that the broker answers itself, so they need no handshake."""
@@ -65,6 +66,7 @@ class ClientRouter:
         self._deduplicator = parts.deduplicator
         self._handshakes = parts.handshakes
         self._digests = parts.digests
+        self._files = parts.files
         self._inbox = parts.inbox
         self._notice_triggers = parts.notice_triggers
         self._presence = parts.presence
@@ -174,6 +176,8 @@ class ClientRouter:
                 self._inbox.asked(client, message)
             case Route.DIGEST:
                 self._digests.asked(client, message)
+            case Route.FILES:
+                self._files.asked(client, message)
             case _:
                 picture = jsonrpc.result(message.id, self._presence.read())
                 self.state.answer(client.id, picture, message.method)

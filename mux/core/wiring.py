@@ -17,6 +17,7 @@ from mux.core.features.handshake import Handshakes
 from mux.core.features.inbox import InboxRequests
 from mux.core.features.inbox_cards import InboxCards
 from mux.core.features.inbox_picture import InboxPicture
+from mux.core.features.journal_sweep import JournalSweeps
 from mux.core.features.local_resume import LocalResumes
 from mux.core.features.notice_triggers import NoticeTriggers
 from mux.core.features.notices import Notices
@@ -58,6 +59,7 @@ class Features:
     inbox: InboxRequests
     files: ThreadFiles
     digests: Digests
+    sweeps: JournalSweeps
 
     @classmethod
     def wired(cls, state: State, timing: Timing, life: str, host: str) -> Features:
@@ -74,6 +76,7 @@ class Features:
         notices = Notices(state, attention, timing, life)
         clearance = DirectoryClearance(state, client_requests)
         cards = InboxCards(state)
+        sweeps = JournalSweeps(state)
         picture = InboxPicture(state, cards, server_requests.voting)
         return cls(
             state=state,
@@ -94,7 +97,8 @@ class Features:
             queue_requests=QueueRequests(state),
             clearance=clearance,
             handshakes=Handshakes(state, client_requests, recovery, presence, attention),
-            digests=Digests(state),
+            digests=Digests(state, sweeps),
+            sweeps=sweeps,
             inbox=InboxRequests(state, client_requests, cards, picture, host),
-            files=ThreadFiles(state),
+            files=ThreadFiles(state, sweeps),
         )

@@ -148,7 +148,13 @@ class RunningServer:
             decide=LockScreen(self.notices.delivery).decide,
             throttle=self.throttle,
             sessions=self.access.sessions,
-            web=LateWeb(self.access, self.throttle, self._uploads(), self.config.web.files),
+            web=LateWeb(
+                self.access,
+                self.throttle,
+                self._uploads(),
+                self.requests.downloads,
+                self.config.web.files,
+            ),
             compression=self.config.compression,
             origins=frozenset(self.config.web.origins),
         )

@@ -8,14 +8,17 @@ from __future__ import annotations
 from typing import Any, Final
 
 import attrs
+import msgspec
 import trio
 
 from mux.access.requests import DeviceRequests
 from mux.access.throttle import LoginThrottle
 from mux.core.commands import AnswerOutside
+from mux.core.features.thread_files import ToOpen
 from mux.dispatcher import Dispatcher
 from mux.downstream.listener import Listener
 from mux.errors import AppmuxError
+from mux.files.downloads import Downloads
 from mux.notices.requests import METHODS, NoticeRequests
 from mux.server import stderr
 from mux.server.settings_watch import SettingsWatch
@@ -34,6 +37,9 @@ UNKNOWN: Final[dict[str, Any]] = {
 """The settings of a broker that wasn't started from any file."""
 
 
+_to_open = msgspec.json.Decoder(ToOpen)
+
+
 @attrs.define(eq=False, repr=False)
 class OutsideRequests:
     """Answers requests by the parts of one broker."""
@@ -48,6 +54,7 @@ class OutsideRequests:
     notices: NoticeRequests
     throttle: LoginThrottle
     settings: SettingsWatch | None = None
+    downloads: Downloads = attrs.field(factory=Downloads)
     _began: float = attrs.field(factory=trio.current_time)
     _tests: trio.Nursery | None = None
     """Tasks that wait for the outcome of a test push; None before `run`."""
@@ -66,6 +73,9 @@ class OutsideRequests:
             case "mux/notices/test" if self._tests is not None:
                 self._tests.start_soon(self._test, asked)
                 return DEFERRED
+            case "mux/files/open":
+                to_open = _to_open.decode(asked.params)
+                return self.downloads.offer(to_open.path, to_open.directory)
             case method if method in METHODS:
                 return self.notices.answer(asked)
             case _:
