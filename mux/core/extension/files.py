@@ -9,9 +9,6 @@ import msgspec
 from mux.core.extension.parts import Described, method, notification
 from mux.core.protocol.text_limits import Name
 
-<<<<<<< HEAD
-ADDED = "mux/files/added"
-
 How = Literal["changed", "created", "generated", "uploaded", "named"]
 """``named``: its items only tell of it, as of a picture that was looked at."""
 
@@ -57,8 +54,6 @@ class Opened(msgspec.Struct, kw_only=True):
     type: str
     expiresInSeconds: int
 
-=======
->>>>>>> main
 
 class FileAdded(msgspec.Struct, kw_only=True):
     """``by``: the principal's name. ``type``: as its sender says; empty if it says nothing.

@@ -11,9 +11,10 @@ from typing import Final
 import attrs
 import msgspec
 
-from mux.core.extension.files import ADDED, FileAdded, How, ThreadFile
+from mux.core.extension.files import FileAdded, How, ThreadFile
 from mux.core.features.file_changes import changes_in
 from mux.core.protocol.journal_entry import Entry
+from mux.core.state.client import ADDED
 
 MOST: Final = 1000
 """Files of one thread that are told, the latest: more than anybody looks through."""

@@ -16,20 +16,14 @@ import msgspec
 from mux.core import audit_events
 from mux.core.commands import AnswerOutside
 from mux.core.events import FilePlaced
-<<<<<<< HEAD
-from mux.core.extension.files import ADDED, FileAdded, FilesOf, OpenParams
+from mux.core.extension.files import FileAdded, FilesOf, OpenParams
 from mux.core.extension.files import ThreadFiles as Listed
 from mux.core.features.file_list import FileList, absolute
 from mux.core.features.journal_sweep import JournalSweeps, Sweep
 from mux.core.protocol import jsonrpc
 from mux.core.protocol.jsonrpc import ClientMessage
 from mux.core.protocol.scope import Scope
-from mux.core.state.client import Client
-=======
-from mux.core.extension.files import FileAdded
-from mux.core.protocol import jsonrpc
-from mux.core.state.client import ADDED
->>>>>>> main
+from mux.core.state.client import ADDED, Client
 from mux.core.state.state import State
 
 LIST: Final = "mux/files/list"
