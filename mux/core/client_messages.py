@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from mux.core import audit_events
-from mux.core.commands import AnswerOutside
+from mux.core.commands import AnswerOutside, RenewBroker
 from mux.core.features import approval_list
 from mux.core.features.attention import FOCUS
 from mux.core.notifications import NotificationRouter
@@ -138,9 +138,7 @@ class ClientRouter:
                 served = AnswerOutside(client.id, message.id, message.method, message.params)
                 self.state.out.append(served)
             case Route.RESTART:
-                now = (jsonrpc.read_fields(message.params) or {}).get("now") == b"true"
-                self.state.record("restart/asked", by=audit_events.by(client), now=now)
-                self._recovery.asked_to_restart(client.id, message.id, now=now)
+                self._asked_to_restart(client, message)
             case route if route in _ANSWERED_HERE:
                 self._asked_of_broker(client, message, rule)
             case Route.INITIALIZE:
@@ -161,6 +159,19 @@ class ClientRouter:
                     self._replays.asked(client, message)
             case _:
                 self._pass_on(client, message, rule, scope)
+
+    def _asked_to_restart(self, client: Client, message: ClientMessage) -> None:
+        asked = jsonrpc.read_fields(message.params) or {}
+        now, broker = (asked.get(name) == b"true" for name in ("now", "broker"))
+        if broker and not self.state.durable.wanted:
+            text = "this broker has no supervisor, which would start the next one"
+            self.state.error(client.id, message.id, jsonrpc.INVALID_REQUEST, text)
+            return
+        self.state.record("restart/asked", by=audit_events.by(client), now=now, broker=broker)
+        if broker:
+            self.state.out.append(RenewBroker())
+        else:
+            self._recovery.asked_to_restart(client.id, message.id, now=now)
 
     def _asked_of_broker(self, client: Client, message: ClientMessage, rule: RequestRule) -> None:
         match rule.route:

@@ -13,6 +13,8 @@ from mux.core.features.client_requests import ClientRequests
 from mux.core.features.deduplication import Deduplicator
 from mux.core.features.digest import Digests
 from mux.core.features.directory_clearance import DirectoryClearance
+from mux.core.features.durability import Durability
+from mux.core.features.handover import Handover
 from mux.core.features.handshake import Handshakes
 from mux.core.features.inbox import InboxRequests
 from mux.core.features.inbox_cards import InboxCards
@@ -56,6 +58,8 @@ class Features:
     queue_requests: QueueRequests
     clearance: DirectoryClearance
     handshakes: Handshakes
+    durability: Durability
+    handover: Handover
     inbox: InboxRequests
     files: ThreadFiles
     digests: Digests
@@ -75,6 +79,11 @@ class Features:
         presence = Presence(state)
         notices = Notices(state, attention, timing, life)
         clearance = DirectoryClearance(state, client_requests)
+        turn_queueing = TurnQueueing(state, client_requests, deduplicator, recovery)
+        durability = Durability(state)
+        handover = Handover(
+            state, client_requests, server_requests, turn_queueing, recovery, durability
+        )
         cards = InboxCards(state)
         sweeps = JournalSweeps(state)
         picture = InboxPicture(state, cards, server_requests.voting)
@@ -93,10 +102,12 @@ class Features:
             notices=notices,
             notice_triggers=NoticeTriggers(state, notices),
             shared_titles=SharedTitles(state, client_requests, recovery),
-            turn_queueing=TurnQueueing(state, client_requests, deduplicator, recovery),
+            turn_queueing=turn_queueing,
             queue_requests=QueueRequests(state),
             clearance=clearance,
             handshakes=Handshakes(state, client_requests, recovery, presence, attention),
+            durability=durability,
+            handover=handover,
             digests=Digests(state, sweeps),
             sweeps=sweeps,
             inbox=InboxRequests(state, client_requests, cards, picture, host),

@@ -5,6 +5,7 @@ The command ``AnswerOutside`` asks, by way of ``dispatcher``. The core has check
 
 from __future__ import annotations
 
+import os
 from typing import Any, Final
 
 import attrs
@@ -88,11 +89,23 @@ class OutsideRequests:
             result = wrong
         self.dispatcher.answered(asked, result)
 
+    def _broker(self) -> dict[str, object]:
+        supervision, durable = self.upstream.supervision, self.upstream.durable
+        if supervision is None:
+            return {"supervisor": None, "handovers": 0, "handoverTrouble": None}
+        trouble = durable.trouble if durable is not None else None
+        return {
+            "supervisor": os.getppid(),
+            "handovers": supervision.lives,
+            "handoverTrouble": trouble or supervision.trouble,
+        }
+
     def status(self) -> dict[str, Any]:
         """Return the part of ``mux/status`` that only the server knows."""
         registry = self.devices.registry
         return {
-            "broker": {
+            "broker": self._broker()
+            | {
                 "uptimeSeconds": round(trio.current_time() - self._began, 3),
                 "settings": UNKNOWN if self.settings is None else self.settings.status(),
             },
