@@ -98,11 +98,13 @@ class SettingsShown(msgspec.Struct):
 
     ``file``: the one that is read, or null if there is none. ``changed``: keys that were changed
     since, which hold once the broker is started again. ``trouble``: why it can't be used now.
+    ``authMode``: how WebSocket clients prove who they are, as the broker was started; or null.
     """
 
     file: str | None
     changed: list[str]
     trouble: str | None
+    authMode: str | None
 
 
 class BrokerShown(msgspec.Struct):
@@ -312,7 +314,10 @@ _THREAD = "0199f3a2-51c4-7a10-8f6e-3d2b1c0a9e87"
 _STATUS = Status(
     asker=7,
     broker=BrokerShown(
-        "0.1.0", 4711, 86400.2, SettingsShown("/home/ada/.config/appmux/config.toml", [], None)
+        "0.1.0",
+        4711,
+        86400.2,
+        SettingsShown("/home/ada/.config/appmux/config.toml", [], None, "device-token"),
     ),
     appServer=AppServerShown(
         version="0.163.0",

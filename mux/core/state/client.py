@@ -15,7 +15,6 @@ import enum
 import attrs
 import msgspec
 
-from mux.core.extension.files import ADDED
 from mux.core.policy.principal import ClientId, Owner, Principal
 from mux.core.protocol import text_limits
 from mux.core.protocol.experimental import WITHHELD
@@ -24,6 +23,9 @@ from mux.core.state.backlog import Backlog
 EXTENSION = "appmux"
 """The key in ``capabilities.extensions`` by which a client declares that it knows the broker."""
 
+
+ADDED = "mux/files/added"
+"""The notification that somebody added a file; only for clients that know the broker."""
 
 DECIDED = "mux/approvals/decided"
 """A notification that is journaled, though only clients that know the broker get it."""
