@@ -37,6 +37,11 @@ def asks(story: Story, peer: Peer, id: int = 0, method: str = APPROVAL) -> int:
     return int(offer["id"])
 
 
+def waits(story: Story) -> bool:
+    """Whether a machine's vote waits anywhere."""
+    return story.broker.voting.waits
+
+
 def decided(story: Story) -> list[Json]:
     """What the app-server was answered since the last look."""
     return [each["result"] for each in story.written() if "result" in each]
@@ -210,10 +215,10 @@ def test_a_request_that_is_over_leaves_nothing_behind() -> None:
     sdk.answers(id, ACCEPT)
     story.resolves(0)
     story.waits(1)
-    assert not story.broker.voting.waits
+    assert not waits(story)
     sdk.heard()
     sdk.answers(asks(story, sdk, 1), ACCEPT)
-    assert story.broker.voting.waits
+    assert waits(story)
     story.exits()
     story.waits(1)
-    assert not story.broker.voting.waits
+    assert not waits(story)
