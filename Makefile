@@ -49,10 +49,11 @@ test: $(STAMP) newest page
 page: $(STAMP)
 	@$(BIN)/python web/hook.py
 
-newest: tests/newest/node_modules/.package-lock.json
-tests/newest/node_modules/.package-lock.json: tests/newest/package-lock.json
-	-@npm ci --prefix tests/newest --silent --no-audit --no-fund --fetch-retries=0 && touch $@ || \
-	  echo 'the newest codex is not to be had from npm: its conformance stories will be skipped'
+# A client of uploads comes from npm as well.
+newest: tests/newest/node_modules/.package-lock.json tests/tus/node_modules/.package-lock.json
+tests/%/node_modules/.package-lock.json: tests/%/package-lock.json
+	-@npm ci --prefix tests/$* --silent --no-audit --no-fund --fetch-retries=0 && touch $@ || \
+	  echo "tests/$*: its programs are not to be had from npm, and its tests will be skipped"
 
 check: $(STAMP) page
 	$(BIN)/ruff format --check .
@@ -153,6 +154,6 @@ constraints:
 	rm -rf $(VENV)-uv
 
 clean:
-	rm -rf tests/newest/node_modules web/node_modules web/.types web/.tests mux/web/static
+	rm -rf tests/newest/node_modules tests/tus/node_modules web/node_modules web/.types web/.tests mux/web/static
 	rm -rf $(VENV) $(VENV)-uv $(VENV)-site $(VENV)-release $(MUTANTS) .pytest_cache .mypy_cache .ruff_cache .hypothesis dist
 	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +

@@ -38,6 +38,11 @@ def request(line: str, *headers: str, body: str = "") -> bytes:
     return "\r\n".join([line, "host: x", *headers, "", body]).encode("latin-1")
 
 
+def at_address(sent: bytes) -> bytes:
+    """The same request to an address, not to a name."""
+    return sent.replace(b"host: x\r\n", b"host: 127.0.0.1:14500\r\n", 1)
+
+
 def without(*left_out: str, plus: Sequence[str] = ()) -> tuple[str, ...]:
     """The headers of an authorized upgrade, some left out, some more."""
     kept = [header for header in AUTHORIZED if not header.startswith(left_out)]

@@ -35,7 +35,16 @@ function attach({ device, privateKey }) {
     } else if (id === 1 && result) {
       show(`let in: ${result.name} on ${result.host}, may ${result.scopes.join(", ")}`);
       send({ id: 2, method: "initialize", params: { clientInfo: { name: "smallest", version: "1" } } });
-    } else if (id === 2 && result) show(`attached to ${result.userAgent}`);
+    } else if (id === 2 && result) {
+      const out = document.getElementById("out");
+      out.hidden = false;
+      out.onclick = () => send({ id: 3, method: "mux/session/end" });
+      show(`attached to ${result.userAgent}`);
+    } else if (id === 3) {
+      database.close();
+      await done(indexedDB.deleteDatabase("appmux"));
+      show("signed out");
+    }
   };
 }
 

@@ -31,6 +31,7 @@ SECTIONS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {
         "approve": ("approvals", "Allow what waits, once."),
         "decline": ("approvals", "Refuse what waits."),
         "say": ("say", "Give a thread a message, or begin a thread."),
+        "put": ("put", "Bring files to a thread."),
     },
     "Set this host up, and keep it well": {
         "setup": ("setup", "Settings, token, service, first phone: all in one."),

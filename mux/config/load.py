@@ -83,11 +83,12 @@ def load(
     """
     path = _config_file(environ, file)
     values: dict[str, Found] = {}
+    wrong: list[str] = []
     if path is not None:
-        values.update(_from_file(path))
-    values.update(_from_environ(environ))
+        values.update(_from_file(path, wrong))
+    values.update(_from_environ(environ, wrong))
     values.update(_from_flags(flags))
-    config = _structure(values)
+    config = _structure(values, wrong)
     _check_together(config)
     origins = {key: values[key].origin if key in values else "default" for key in leaves()}
     return Settled(config, origins, path)
@@ -108,23 +109,28 @@ def _config_file(environ: Mapping[str, str], file: Path | None) -> Path | None:
     return path if path.is_file() else None
 
 
-def _from_file(path: Path) -> dict[str, Found]:
+def _from_file(path: Path, wrong: list[str]) -> dict[str, Found]:
+    """Return the file's values. What is wrong with the file itself is appended to ``wrong``."""
     origin = f"file {_shown_path(path)}"
+    document: dict[str, object] = {}
     try:
         document = tomllib.loads(path.read_bytes().decode())
     except OSError as error:
-        raise ConfigError(f"{origin}: can't be read: {error.strerror or error}") from error
+        wrong.append(f"{origin}: can't be read: {error.strerror or error}")
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{origin}: is not UTF-8, at byte {error.start}") from error
+        wrong.append(f"{origin}: is not UTF-8, at byte {error.start}")
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{origin}: is not TOML: {error}") from error
+        wrong.append(f"{origin}: is not TOML: {error}")
     base = path.absolute().parent
     return {
-        key: Found(_placed(key, value, base), origin) for key, value in _flat(document, "", origin)
+        key: Found(_placed(key, value, base), origin)
+        for key, value in _flat(document, "", origin, wrong)
     }
 
 
-def _flat(table: Mapping[str, object], prefix: str, origin: str) -> Iterator[tuple[str, object]]:
+def _flat(
+    table: Mapping[str, object], prefix: str, origin: str, wrong: list[str]
+) -> Iterator[tuple[str, object]]:
     """Yield every value in the tables that we know, by its dotted key."""
     for name, value in table.items():
         key = prefix + name
@@ -132,12 +138,12 @@ def _flat(table: Mapping[str, object], prefix: str, origin: str) -> Iterator[tup
         if "." in name or key not in sections():
             yield key, value
         elif isinstance(value, dict):
-            yield from _flat(value, f"{key}.", origin)
+            yield from _flat(value, f"{key}.", origin, wrong)
         else:
-            raise ConfigError(f"{origin}: {key}: expected a table, found {shown(key, value)}")
+            wrong.append(f"{origin}: {key}: expected a table, found {shown(key, value)}")
 
 
-def _from_environ(environ: Mapping[str, str]) -> dict[str, Found]:
+def _from_environ(environ: Mapping[str, str], wrong: list[str]) -> dict[str, Found]:
     by_variable = {leaf.variable: leaf for leaf in leaves().values()}
     values = {}
     for variable, text in environ.items():
@@ -146,21 +152,21 @@ def _from_environ(environ: Mapping[str, str]) -> dict[str, Found]:
         origin = f"environment {variable}"
         leaf = by_variable.get(variable)
         if leaf is None:
-            _refuse_slip(variable, origin, by_variable)
+            wrong.extend(_slip(variable, origin, by_variable))
         elif text:  # an empty variable is how a shell says "unset"
             value = _placed(leaf.key, _from_text(leaf, text), Path.cwd())
             values[leaf.key] = Found(value, origin)
     return values
 
 
-def _refuse_slip(variable: str, origin: str, known: Mapping[str, Leaf]) -> None:
-    """Refuse an unknown variable inside one of our sections.
+def _slip(variable: str, origin: str, known: Mapping[str, Leaf]) -> Iterator[str]:
+    """Yield the complaint of an unknown variable inside one of our sections.
 
     Other variables with our prefix may be somebody's own (a token for ``--remote-auth-token-env``).
     """
     section = variable.removeprefix(ENV_PREFIX).partition("_")[0].lower()
     if section in sections():
-        raise ConfigError(f"{origin}: no such setting{_nearest(variable, list(known))}")
+        yield f"{origin}: no such setting{_nearest(variable, list(known))}"
 
 
 def _from_flags(flags: Mapping[str, object]) -> dict[str, Found]:
@@ -220,7 +226,8 @@ def _placed(key: str, value: object, base: Path) -> object:
 # --- The check ------------------------------------------------------------------------------------
 
 
-def _structure(values: Mapping[str, Found]) -> Config:
+def _structure(values: Mapping[str, Found], wrong: list[str]) -> Config:
+    """Return the settings. Raises ``ConfigError`` with all that is wrong, known before or not."""
     tree: dict[str, Any] = {}
     for key, item in values.items():
         inner, name = tree, key
@@ -229,10 +236,14 @@ def _structure(values: Mapping[str, Found]) -> Config:
             name = name.removeprefix(f"{section}.")
         inner[name] = item.value
     try:
-        return _converter().structure(tree, Config)
+        config = _converter().structure(tree, Config)
     except ClassValidationError as error:
-        wrong = sorted(set(_wrong_keys(error, "")))
-        raise ConfigError("\n".join(_complaint(key, values) for key in wrong)) from None
+        keys = sorted(set(_wrong_keys(error, "")))
+        complaints = [*wrong, *(_complaint(key, values) for key in keys)]
+        raise ConfigError("\n".join(complaints)) from None
+    if wrong:
+        raise ConfigError("\n".join(wrong))
+    return config
 
 
 def _section_of(name: str, key: str) -> str | None:
@@ -259,7 +270,7 @@ def _complaint(key: str, values: Mapping[str, Found]) -> str:
     item = values[key]
     leaf = leaves().get(key)
     if leaf is None:
-        return f"{item.origin}: {key}: unknown key{_nearest(key, list(leaves()))}"
+        return f"{item.origin}: {key}: unknown key{_nearest(key, [*leaves(), *sections()])}"
     if key == RULES and (wrong := approval_rules.faults(item.value)):
         return "\n".join(f"{item.origin}: {key}{where}: {what}" for where, what in wrong)
     return f"{item.origin}: {key}: expected {expected(leaf)}, found {shown(key, item.value)}"

@@ -246,6 +246,10 @@ class Notices:
     off: tuple[str, ...] = _because("kinds that no device is told of, unless it asks for them", ())
     quiet: str | None = _because("as 22:00-07:00, in the host's time; each device may say", None)
     long_turn: float = _because("who waits for a shorter one is still there", TIMING.long_turn)
+    people: tuple[str, ...] = _because(
+        "names of programs whose acts show that a person looks, though they don't say so",
+        TIMING.people,
+    )
     looking: float = _because("how long what a person did shows that they look", TIMING.looking)
     escalate_after: float = _because(
         "from the device used last to all of them", TIMING.escalate_after

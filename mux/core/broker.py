@@ -24,8 +24,6 @@ awaits, reads a clock, or fails half-way: an event is handled whole.
 
 from __future__ import annotations
 
-import msgspec
-
 from mux.core import audit_events
 from mux.core.client_messages import ClientRouter
 from mux.core.commands import Command
@@ -57,7 +55,7 @@ from mux.core.events import (
     UpstreamSentLong,
     UpstreamStarted,
 )
-from mux.core.features.approval_items import item_about, params_of
+from mux.core.features.approval_items import WaitingRequest, waiting_request
 from mux.core.features.voting import Voting
 from mux.core.limits import Limits
 from mux.core.notifications import NotificationRouter
@@ -85,14 +83,6 @@ _NO_NEWS = frozenset(
 )  # fmt: skip
 """Events that change neither who looks at what nor who may be notified, so notices stay as they
 are."""
-
-
-class WaitingRequest(msgspec.Struct, frozen=True):
-    """A server request that waits for an answer, as JSON texts."""
-
-    params: bytes
-    item: bytes
-    """The item that it is about; ``null`` if it is about none."""
 
 
 class Broker:
@@ -138,9 +128,11 @@ class Broker:
         self._local_resumes = parts.local_resumes
         self._client_requests = parts.client_requests
         self._server_requests = parts.server_requests
+        self._approval_answers = parts.approval_answers
         self._subscriptions = parts.subscriptions
         self._replays = parts.replays
         self._presence = parts.presence
+        self.attention = parts.attention
         self._notices = parts.notices
         self._notice_triggers = parts.notice_triggers
         self._shared_titles = parts.shared_titles
@@ -163,10 +155,7 @@ class Broker:
 
     def waiting_request(self, id: str) -> WaitingRequest | None:
         """Return the server request that waits for an answer under this id; None if none does."""
-        request = self.state.pending_requests.get(id.encode())
-        if request is None or request.answered:
-            return None
-        return WaitingRequest(params_of(request), item_about(self.state, request))
+        return waiting_request(self.state, id)
 
     def directory_of(self, thread: str) -> str:
         """Return the directory that a thread works in; empty if that isn't known."""
@@ -297,7 +286,7 @@ class Broker:
             case RecipientsChanged(recipients):
                 self._notices.escalation.set_recipients(recipients)
             case AnsweredByNotice(request, principal, peer, yes):
-                self._server_requests.answered_by_notice(request, principal, peer, yes=yes)
+                self._approval_answers.from_notice(request, principal, peer, yes=yes)
             case NoticesRestored(known, standing):
                 self._notices.kept(known, standing)
             case _:

@@ -58,6 +58,7 @@ class ClientRouter:
     def __init__(self, parts: Features, notifications: NotificationRouter) -> None:
         self.state = parts.state
         self._notifications = notifications
+        self._approval_answers = parts.approval_answers
         self._attention = parts.attention
         self._clearance = parts.clearance
         self._client_requests = parts.client_requests
@@ -68,6 +69,7 @@ class ClientRouter:
         self._notice_triggers = parts.notice_triggers
         self._presence = parts.presence
         self._recovery = parts.recovery
+        self._queue_requests = parts.queue_requests
         self._replays = parts.replays
         self._server_requests = parts.server_requests
         self._shared_titles = parts.shared_titles
@@ -165,9 +167,9 @@ class ClientRouter:
             case Route.APPROVALS:
                 approval_list.list_for(self.state, self._server_requests.voting, client, message)
             case Route.ANSWER:
-                self._server_requests.answered_unasked(client, message)
+                self._approval_answers.from_client(client, message)
             case Route.QUEUE:
-                self._turn_queueing.asked(client, message)
+                self._queue_requests.asked(client, message)
             case Route.INBOX:
                 self._inbox.asked(client, message)
             case Route.DIGEST:

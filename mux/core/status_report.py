@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from mux.core.broker import Broker
+from mux.core.features.attention import Look
 from mux.core.policy.principal import Owner
 from mux.core.state.app_server import AppServer, AppServerState
 from mux.core.state.client import Client
@@ -22,7 +23,7 @@ def report(broker: Broker, now: float) -> dict[str, Any]:
     Times are in seconds.
     """
     state, recovery = broker.state, broker.recovery
-    head = state.journal.head
+    head, glance = state.journal.head, broker.attention.glance()
     return {
         "appServer": {
             "version": state.appserver.version,
@@ -41,9 +42,12 @@ def report(broker: Broker, now: float) -> dict[str, Any]:
             "seq": head,
             "earliest": state.journal.earliest,
         },
-        "clients": [_client(client, now, head) for client in state.clients.values()],
+        "clients": [
+            _client(client, now, head) | {"person": broker.attention.is_a_persons(client)}
+            for client in state.clients.values()
+        ],
         "threads": [
-            _thread(thread, state.turn_queues.get(thread.id))
+            _thread(thread, state.turn_queues.get(thread.id), glance.has_person(thread.id))
             for thread in state.threads.known.values()
             if _shown(thread)
         ],
@@ -93,7 +97,7 @@ def _shown(thread: Thread) -> bool:
     return bool(thread.followers) or thread.subscribed
 
 
-def _thread(thread: Thread, queue: TurnQueue | None) -> dict[str, Any]:
+def _thread(thread: Thread, queue: TurnQueue | None, look: Look | None) -> dict[str, Any]:
     return {
         "id": thread.id,
         "title": thread.name or None,
@@ -105,6 +109,7 @@ def _thread(thread: Thread, queue: TurnQueue | None) -> dict[str, Any]:
         "followers": list(thread.followers),
         "queued": 0 if queue is None else len(queue.turns),
         "held": None if queue is None else queue.held,
+        "watchedBy": None if look is None else look[0].id,
     }
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import attrs
 
+from mux.core.features.approval_answers import ApprovalAnswers
 from mux.core.features.attention import Attention
 from mux.core.features.client_requests import ClientRequests
 from mux.core.features.deduplication import Deduplicator
@@ -20,6 +21,7 @@ from mux.core.features.local_resume import LocalResumes
 from mux.core.features.notice_triggers import NoticeTriggers
 from mux.core.features.notices import Notices
 from mux.core.features.presence import Presence
+from mux.core.features.queue_requests import QueueRequests
 from mux.core.features.recovery import Recovery
 from mux.core.features.replay import Replays
 from mux.core.features.server_requests import ServerRequests
@@ -39,6 +41,7 @@ class Features:
     deduplicator: Deduplicator
     client_requests: ClientRequests
     server_requests: ServerRequests
+    approval_answers: ApprovalAnswers
     subscriptions: Subscriptions
     local_resumes: LocalResumes
     recovery: Recovery
@@ -49,6 +52,7 @@ class Features:
     notice_triggers: NoticeTriggers
     shared_titles: SharedTitles
     turn_queueing: TurnQueueing
+    queue_requests: QueueRequests
     clearance: DirectoryClearance
     handshakes: Handshakes
     inbox: InboxRequests
@@ -76,6 +80,7 @@ class Features:
             deduplicator=deduplicator,
             client_requests=client_requests,
             server_requests=server_requests,
+            approval_answers=ApprovalAnswers(state, server_requests),
             subscriptions=Subscriptions(state, client_requests, server_requests, clearance),
             local_resumes=LocalResumes(state, client_requests),
             recovery=recovery,
@@ -86,6 +91,7 @@ class Features:
             notice_triggers=NoticeTriggers(state, notices),
             shared_titles=SharedTitles(state, client_requests, recovery),
             turn_queueing=TurnQueueing(state, client_requests, deduplicator, recovery),
+            queue_requests=QueueRequests(state),
             clearance=clearance,
             handshakes=Handshakes(state, client_requests, recovery, presence, attention),
             digests=Digests(state),

@@ -95,6 +95,19 @@ def host_allowed(head: RequestHead, reach: Reach) -> bool:
     return host is not None and _known_authority(host, reach)
 
 
+def host_is_address(head: RequestHead) -> bool:
+    """Return whether ``Host`` is an IP address or ``localhost``, which nobody else can point to."""
+    host = (_only(head, b"host") or "").lower()
+    if host.partition(":")[0] == "localhost":
+        return True
+    bare = host.rpartition("]")[0].strip("[") if host.startswith("[") else host.partition(":")[0]
+    try:
+        ipaddress.ip_address(bare)
+    except ValueError:
+        return False
+    return True
+
+
 def refused(head: RequestHead, path: bytes, reach: Reach) -> str | None:
     """Return why a browser's request is refused, for the log; None if it may go on."""
     if not host_allowed(head, reach):

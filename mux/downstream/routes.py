@@ -54,6 +54,12 @@ from mux.downstream.upgrade import (
 APPROVALS: Final = b"/v1/approvals/"
 FILES: Final = b"/v1/files"
 
+UNKNOWN_NAME: Final = (
+    "appmux isn't reached under this name: open a listener's address, or add the name to"
+    " `web.origins` in the settings\n"
+)
+"""What a person sees who typed a name that isn't the broker's."""
+
 _ABSOLUTE_FORM = re.compile(rb"\Ahttps?://[^/?]*", re.IGNORECASE)
 
 log = structlog.get_logger()
@@ -119,7 +125,8 @@ def _refuse_page(request: Request) -> HttpResponse | None:
     if reason is None:
         return None
     log.info("a page was refused", client=request.peer.address, reason=reason)
-    return HttpResponse(HTTPStatus.FORBIDDEN)
+    lost = not origins.host_allowed(request.head, request.reach) and _wants_page(request.head)
+    return HttpResponse(HTTPStatus.FORBIDDEN, UNKNOWN_NAME if lost else "")
 
 
 def _path(head: RequestHead) -> bytes:
@@ -140,8 +147,11 @@ def _is_the_webs(head: RequestHead, path: bytes) -> bool:
         return True
     if head.method not in (b"GET", b"HEAD"):
         return False
-    wants_page = any(b"text/html" in accept for accept in head.values(b"accept"))
-    return wants_page or b"." in path.rpartition(b"/")[2]
+    return _wants_page(head) or b"." in path.rpartition(b"/")[2]
+
+
+def _wants_page(head: RequestHead) -> bool:
+    return head.method == b"GET" and any(b"text/html" in each for each in head.values(b"accept"))
 
 
 # -- health and metrics ----------------------------------------------------------------------------
@@ -175,18 +185,21 @@ async def _metrics(request: Request, services: Services) -> Outcome:
 def _refuse_metrics(request: Request, services: Services) -> HttpResponse | None:
     """Return the refusal of a request for the metrics, if any.
 
-    A scraper on this machine needs no token: metrics are counts, no texts. A browser does.
+    A scraper on this machine needs no token: metrics are counts, no texts. A browser does, and so
+    does who asks by a name: a page could have had its own name point to us.
     """
     head, peer = request.head, request.peer
     if head.method not in (b"GET", b"HEAD"):
         return HttpResponse(HTTPStatus.METHOD_NOT_ALLOWED, headers=(("allow", "GET,HEAD"),))
-    if not head.from_browser and (peer.kind == "unix" or is_loopback(peer.address)):
+    by_address = origins.host_is_address(head)
+    here = peer.kind == "unix" or (is_loopback(peer.address) and by_address)
+    if here and not head.from_browser:
         return None
     try:
         principal = authenticate(head, services)
     except AuthError as refusal:
         return unauthorized(refusal)
-    if "admin" not in principal.scopes:
+    if "admin" not in principal.scopes or (principal.kind == "open" and not by_address):
         return HttpResponse(HTTPStatus.FORBIDDEN, "`/metrics` needs the scope `admin`")
     return None
 

@@ -109,6 +109,10 @@ class Launchd:
     def running(self) -> bool:
         return self.knows_running(LABEL)
 
+    def failed(self) -> bool:
+        """Return whether the service ended by itself: launchd starts it again as long as it is."""
+        return False
+
     def crashes(self) -> int:
         """Return how often the service was started again by itself since it was started."""
         runs = dict(self.status()).get("runs", "1")

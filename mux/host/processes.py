@@ -13,6 +13,7 @@ import re
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -81,6 +82,20 @@ def of_locks(paths: Iterable[Path], runner: Runner = run) -> dict[Path, list[Pro
         if path not in holders_of and inode in unseen:
             holders_of[path] = [UNSEEN]
     return {path: _once(holders) for path, holders in holders_of.items()}
+
+
+def locked_files(pid: int) -> list[Path]:
+    """Return the files on which a process has a lock; none where the system doesn't tell."""
+    try:
+        links = list((PROC / str(pid) / "fd").iterdir())
+    except OSError:  # another user's, gone, or no Linux
+        return []
+    files = []
+    for link in links:
+        if _locks(pid, link.name):
+            with suppress(OSError):
+                files.append(link.readlink())
+    return files
 
 
 def _descriptors() -> Iterator[tuple[int, Path]]:

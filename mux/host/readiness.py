@@ -57,6 +57,22 @@ def probe(config: Config, environ: Mapping[str, str]) -> str:
     return reason
 
 
+def served_certificate(config: Config, environ: Mapping[str, str]) -> bytes | None:
+    """Return the certificate that the first ``wss://`` listener serves, as DER; None if none does.
+
+    Whether it is to be trusted isn't asked.
+    """
+    for url in config.listen:
+        address = parse_listen_url(url, codex_home(environ))
+        if isinstance(address, TcpAddress) and address.tls:
+            try:
+                with _connected(address) as opened:
+                    return opened.getpeercert(True) if isinstance(opened, ssl.SSLSocket) else None
+            except OSError:
+                return None
+    return None
+
+
 def _connected(address: Address) -> socket.socket:
     if isinstance(address, TcpAddress):
         ip = str(address.ip)

@@ -119,6 +119,10 @@ class Systemd:
     def running(self) -> bool:
         return self._active(SERVICE)
 
+    def failed(self) -> bool:
+        """Return whether the service ended by itself and isn't started again."""
+        return self._show(SERVICE, ("ActiveState",)).get("ActiveState") == "failed"
+
     def crashes(self) -> int:
         """Return how often the service was started again by itself since it was started."""
         count = self._show(SERVICE, ("NRestarts",)).get("NRestarts", "0")

@@ -25,7 +25,12 @@ from mux.storage.journal import Store
 from mux.upstream.process import Upstream
 from mux.upstream.schema import CodexSchema
 
-UNKNOWN: Final[dict[str, Any]] = {"file": None, "changed": [], "trouble": None}
+UNKNOWN: Final[dict[str, Any]] = {
+    "file": None,
+    "changed": [],
+    "trouble": None,
+    "authMode": None,
+}
 """The settings of a broker that wasn't started from any file."""
 
 

@@ -175,6 +175,7 @@ def _assemble(
         timing=notice.Timing(
             long_turn=config.notices.long_turn,
             looking=config.notices.looking,
+            people=config.notices.people,
             escalate_after=config.notices.escalate_after,
             escalate_further_after=config.notices.escalate_further_after,
         ),

@@ -48,6 +48,7 @@ class SettingsWatch:
             "file": None if seen is None else str(self._path),
             "changed": self._changed,
             "trouble": self._trouble,
+            "authMode": self.settled.config.auth.mode,
         }
 
     def _compare(self) -> None:

@@ -10,14 +10,30 @@ import os
 import re
 import subprocess
 from pathlib import Path
+from typing import Literal
 
 import trio
 
 from mux.config.codex_binary import CodexError
 
+OLDEST_TRIED = (0, 163, 0)
+NEWEST_TRIED = (0, 171, 0)
+"""The versions that the tests run with (see ``docs/compatibility.md``)."""
+
 VERSION_DEADLINE = 20.0
 """Seconds for ``codex --version``. The binary answers in milliseconds; npm's wrapper on a cold disk
 takes a few seconds."""
+
+
+def compared(version: str) -> Literal["older", "tried", "newer"]:
+    """Return how a version stands to those that were tried. Raises ``ValueError`` if it is none."""
+    found = re.match(r"(\d+)\.(\d+)\.(\d+)", version)
+    if found is None:
+        raise ValueError(version)
+    parts = tuple(map(int, found.groups()))
+    if parts < OLDEST_TRIED:
+        return "older"
+    return "newer" if parts > NEWEST_TRIED else "tried"
 
 
 async def kill(process: trio.Process) -> None:

@@ -32,6 +32,7 @@ NOT_BUILT: Final = """<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
+<link rel="icon" href="data:,">
 <title>appmux</title>
 <h1>appmux runs here</h1>
 <p>Its page isn't built. In the clone that it was installed from, run <code>make page</code>, then

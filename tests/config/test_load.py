@@ -147,7 +147,7 @@ def test_environment_can_name_the_file(tmp_path: Path) -> None:
         ("[push]\napns = 3", "push.apns: expected a table, found 3"),
         ('[push.apns]\ntopik = "x"', "push.apns.topik: unknown key; did you mean push.apns.topic?"),
         ('[push]\n"apns.topic" = 3', "push.apns.topic: expected a text that isn't empty"),
-        ("[push.appns]\ntopic = 3", "push.appns: unknown key; did you mean push.apns.url?"),
+        ("[push.appns]\ntopic = 3", "push.appns: unknown key; did you mean push.apns?"),
         ("[log.level]\nx = 1", 'log.level: expected one of "debug", "info", "warning", "error",'),
         ('[log]\nlevel = "loud"', 'found "loud"'),
         (
@@ -246,6 +246,24 @@ def test_all_wrong_keys_are_told_at_once(tmp_path: Path) -> None:
         "flag --log-level",
         f"file {file}",
     ]
+
+
+def test_wrong_tables_and_variables_are_told_with_the_rest(tmp_path: Path) -> None:
+    file = write(tmp_path, 'listten = []\nlimits = 3\n[aprovals]\npolicy = "first"\n')
+    said = complaint({}, {"APPMUX_LIMITS_DRAN": "3", "APPMUX_LOG_LEVEL": "loud"}, file)
+    assert said.splitlines() == [
+        f"file {file}: limits: expected a table, found 3",
+        "environment APPMUX_LIMITS_DRAN: no such setting; did you mean APPMUX_LIMITS_DRAIN?",
+        f"file {file}: aprovals: unknown key; did you mean approvals?",
+        f"file {file}: listten: unknown key; did you mean listen?",
+        'environment APPMUX_LOG_LEVEL: log.level: expected one of "debug", "info", "warning",'
+        ' "error", found "loud"',
+    ]
+    gone = tmp_path / "gone.toml"
+    said = complaint({}, {"APPMUX_LOG_LEVEL": "loud"}, gone)
+    assert [line.partition(":")[0] for line in said.splitlines()] == [
+        f"file {gone}", "environment APPMUX_LOG_LEVEL",
+    ]  # fmt: skip
 
 
 def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:

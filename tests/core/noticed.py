@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import attrs
+
 from mux.core.commands import LogNoticeDecision, Notify, Withdraw
 from mux.core.events import RecipientsChanged
 from mux.core.policy.notice import Recipient, Rule
@@ -26,6 +28,12 @@ def recipient(
 PHONE_AND_TABLET = (recipient("d1", 50.0), recipient("d2", 20.0))
 
 
+def peopled(story: Story, *programs: str) -> None:
+    """Have people sit before the programs of these names."""
+    attention = story.broker.attention
+    attention.timing = attrs.evolve(attention.timing, people=programs)
+
+
 def reachable(story: Story, *recipients: Recipient) -> None:
     story.tell(RecipientsChanged(recipients or PHONE_AND_TABLET))
 
@@ -33,6 +41,7 @@ def reachable(story: Story, *recipients: Recipient) -> None:
 def noticed(*recipients: Recipient) -> tuple[Story, Peer]:
     """A story with a phone (used last) and a tablet, and a client that follows the thread ``t``."""
     story = Story.begun()
+    peopled(story, "desk")
     reachable(story, *recipients)
     desk = story.peer("desk")
     story.follows(desk)

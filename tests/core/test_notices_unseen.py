@@ -200,5 +200,5 @@ def test_a_glance_tells_what_asking_each_client_does(
         elif how != "acts":
             client.focus = Focus(at, how == "focus")
         assert (client.state is ClientState.READY) is ready
-    asked, glanced = looking.at_thread(thread), looking.glance().at_thread(thread)
+    asked, glanced = looking.has_person(thread), looking.glance().has_person(thread)
     assert (asked and asked[1]) == (glanced and glanced[1])

@@ -82,6 +82,7 @@ def test_threads_and_server_requests() -> None:
     assert thread == {
         "id": "t", "title": None, "directory": None, "parent": None, "status": "active",
         "turn": "t-turn", "turnBy": None, "followers": [1, 2], "queued": 0, "held": None,
+        "watchedBy": None,
     }  # fmt: skip
     (request,) = told["serverRequests"]
     expected = {

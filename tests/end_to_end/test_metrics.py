@@ -33,7 +33,7 @@ async def _scrape(broker: Native) -> Mapping[str, float]:
     """What it says now."""
     host, _, port = broker.url.removeprefix("ws://").rpartition(":")
     async with await trio.open_tcp_stream(host, int(port)) as stream:
-        reply = await knocks.ask(stream, knocks.request("GET /metrics"))
+        reply = await knocks.ask(stream, knocks.at_address(knocks.request("GET /metrics")))
     assert reply.status == 200
     assert reply.headers["content-type"].startswith("text/plain; version=")
     return samples(reply.body)

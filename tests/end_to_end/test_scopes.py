@@ -25,9 +25,10 @@ from mux.core.protocol import thread_overrides
 from mux.core.protocol.scope import Scope
 from tests.core.stories import Json, Story
 from tests.end_to_end.brokered import brokered
+from tests.end_to_end.browsers import Browser, origin_of
 from tests.end_to_end.devices import DEVICES_ONLY, operator_of, pair
 from tests.end_to_end.native import codex_bin
-from tests.end_to_end.peer import connect_ws
+from tests.end_to_end.peer import Peer, connect_ws
 
 FORBIDDEN = -32003
 
@@ -242,13 +243,30 @@ async def test_devices_of_one_scope_each_on_the_real_app_server(schema: Schema) 
                 await device.initialize(f"only {scope}")
                 others = schema.methods.keys() - {"initialize"}
                 closed = [m for m in others if scopes.SCOPES.get(m, "admin") != scope]
-                asked = {await device.ask(method): method for method in closed}
-                for id, method in asked.items():
-                    answer = await _answer(device, id)
-                    assert _forbidden(answer), (scope, method, answer)
-                for method, params in _harmless(broker.home.work)[scope].items():
-                    answer = await _answer(device, await device.ask(method, params))
-                    assert not _forbidden(answer), (scope, method, answer)
+                await _has_that_scope_alone(device, scope, closed, broker.home.work)
+
+
+async def test_browsers_of_one_scope_each_on_an_open_listener(schema: Schema) -> None:
+    """Whoever else comes there has all four: a browser has its session's, and no more."""
+    async with brokered() as broker, operator_of(broker) as operator:
+        for scope in sorted(ALL):
+            browser = Browser(origin_of(broker))
+            await browser.pair(operator, scope)
+            async with browser.connect() as device:
+                await device.initialize(f"only {scope}")
+                others = (schema.methods.keys() | scopes.SCOPES.keys()) - scopes.NEED_NOTHING
+                closed = [m for m in others if scopes.SCOPES.get(m, "admin") != scope]
+                await _has_that_scope_alone(device, scope, closed, broker.home.work)
+
+
+async def _has_that_scope_alone(device: Peer, scope: str, closed: list[str], work: Path) -> None:
+    asked = {await device.ask(method): method for method in closed}
+    for id, method in asked.items():
+        answer = await _answer(device, id)
+        assert _forbidden(answer), (scope, method, answer)
+    for method, params in _harmless(work)[scope].items():
+        answer = await _answer(device, await device.ask(method, params))
+        assert not _forbidden(answer), (scope, method, answer)
 
 
 async def _answer(device: Any, id: int | str) -> Json:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import json
 import os
+import shutil
 import signal
 import stat
 from collections.abc import AsyncIterator
@@ -17,6 +19,7 @@ import h11
 import httpx
 import pytest
 import trio
+import tusclient.client
 
 from tests.end_to_end.brokered import brokered, client
 from tests.end_to_end.devices import DEVICES_ONLY, pair
@@ -217,3 +220,60 @@ async def test_one_request_is_enough_for_a_small_file(broker: Native) -> None:
         empty = await web.post("/v1/files", headers=TUS | {"Upload-Length": "0"})
         assert (empty.status_code, empty.headers["upload-offset"]) == (201, "0")
         assert json.loads((await web.get(empty.headers["location"])).text)["name"] == "upload"
+
+
+# --- Other people's clients -----------------------------------------------------------------------
+
+
+async def test_tus_js_client_goes_on_where_it_was(broker: Native, tmp_path: Path) -> None:
+    program = Path(__file__).parents[1] / "tus" / "upload.js"
+    node = shutil.which("node")
+    if node is None or not (program.parent / "node_modules").is_dir():
+        pytest.skip("npm could not install tus-js-client, or there is no node: `make newest`")
+    file = tmp_path / "from the phone.bin"
+    file.write_bytes(BODY)
+    async with client(broker, "desk", **AWARE) as desk:
+        thread = await desk.start_thread(broker.home.work)
+        endpoint = broker.url.replace("ws://", "http://") + "/v1/files"
+        said = []
+        for pause in (128 * 1024, len(BODY) + 1):
+            command = [node, str(program), endpoint, str(file), thread, "", str(pause)]
+            with trio.fail_after(PATIENCE):
+                done = await trio.run_process(
+                    command, capture_stdout=True, capture_stderr=True, check=False
+                )
+            said.append(done.stdout.decode())
+            assert done.returncode == (3 if pause < len(BODY) else 0), done.stderr.decode()
+        assert said[0].startswith("paused at 131072")
+        assert said[1].startswith("resumes")
+        await desk.wait_method("mux/files/added", threadId=thread, bytes=len(BODY))
+    assert read(broker.home.work / "uploads" / "from the phone.bin") == BODY
+
+
+def test_tuspy_in_pieces() -> None:
+    """tuspy blocks, so it runs in a thread of its own."""
+    trio.run(_by_tuspy)
+
+
+async def _by_tuspy() -> None:
+    async with brokered() as broker:
+        base = broker.url.replace("ws://", "http://") + "/v1/files"
+
+        def upload() -> str:
+            tus = tusclient.client.TusClient(base)
+            metadata = {"filename": "by tuspy"}
+            sending = tus.uploader(
+                file_stream=io.BytesIO(BODY), chunk_size=100_000, metadata=metadata,
+                upload_checksum=True,
+            )  # fmt: skip
+            sending.upload_chunk()  # type: ignore[no-untyped-call]
+            again = tus.uploader(file_stream=io.BytesIO(BODY), url=sending.url, chunk_size=100_000)
+            assert again.get_offset() == 100_000
+            again.upload()
+            return str(sending.url)
+
+        url = await trio.to_thread.run_sync(upload)
+        async with http(broker) as web:
+            told = (await web.get(httpx.URL(url).path)).json()
+        assert told["name"] == "by tuspy"
+        assert read(told["path"]) == BODY

@@ -101,7 +101,7 @@ async def test_on_this_machine_it_needs_nothing(
     kind: Literal["ws", "unix"], address: str, tmp_path: Path
 ) -> None:
     for line in ("GET /metrics", "HEAD /metrics", "GET http://x/metrics?y"):
-        reply = await _ask(tmp_path, knocks.request(line), kind, address)
+        reply = await _ask(tmp_path, knocks.at_address(knocks.request(line)), kind, address)
         assert reply.status == 200
     reply = await _ask(tmp_path, knocks.request("POST /metrics"), kind, address)
     assert (reply.status, reply.headers["allow"]) == (405, "GET,HEAD")

@@ -14,7 +14,9 @@ def test_a_changed_file_is_told_key_by_key_until_it_is_as_before(tmp_path: Path)
     file.write_text("limits.drain = 5\n")
     read = partial(load, {"log.level": "error"}, {}, file)
     watch = SettingsWatch(read(), read)
-    assert watch.status() == {"file": str(file), "changed": [], "trouble": None}
+    assert watch.status() == {
+        "file": str(file), "changed": [], "trouble": None, "authMode": None,
+    }  # fmt: skip
     # A flag wins over the file, so its key holds what it held.
     file.write_text('limits.drain = 6\naudit.text = true\nlog.level = "debug"\n')
     assert watch.status()["changed"] == ["limits.drain", "audit.text"]

@@ -1,6 +1,6 @@
 // The start of the page: who is this browser, where is one, and what is shown.
 
-import { effect } from "@preact/signals";
+import { effect, signal } from "@preact/signals";
 import { render } from "preact";
 import { useEffect, useState } from "preact/hooks";
 import type { JSX } from "preact";
@@ -45,18 +45,30 @@ function App({ ticket }: { ticket: Invitation | null }): JSX.Element {
   if (known === null) return <PairView key={JSON.stringify(other)} by={other} onPaired={() => setOther(null)} />;
   if (other) return <BecomeView by={other} onStay={() => setOther(null)} />;
   const at = route.value;
+  // On a narrow screen one pane is shown at a time.
+  const alone = at.view === "inbox" && narrow.value;
   return (
     <>
       <a class="skip" href="#content">
         Skip to the content
       </a>
       <div class={`panes at-${at.view}`}>
-        <div class="pane-inbox">
+        <div
+          class="pane-inbox"
+          role={alone ? "main" : undefined}
+          id={alone ? "content" : undefined}
+          tabIndex={-1}
+        >
           <InboxView />
         </div>
-        <main class="pane-main" id="content" tabIndex={-1}>
+        <div
+          class="pane-main"
+          role={alone ? undefined : "main"}
+          id={alone ? undefined : "content"}
+          tabIndex={-1}
+        >
           <Main />
-        </main>
+        </div>
       </div>
       <Toasts />
     </>
@@ -111,6 +123,10 @@ function followNotice(): void {
     })
     .catch(sayError);
 }
+
+const wide = matchMedia("(min-width: 56rem)");
+const narrow = signal(!wide.matches);
+wide.addEventListener("change", () => (narrow.value = !wide.matches));
 
 /** The ticket in the address, which is taken out of it at once. */
 function takeTicket(): Invitation | null {

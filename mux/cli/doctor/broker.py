@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
+import attrs
 import trio
 
 from mux.cli.broker import BrokerError, ask
@@ -190,6 +191,31 @@ def addresses(
     own = None if report is None else report["broker"]["pid"]
     for address in parsed:
         yield _address(address, own)
+    known = {
+        address.url if isinstance(address, TcpAddress) else f"unix://{address}"
+        for address in parsed
+    }
+    for each in () if report is None else report["listeners"]:
+        if each["url"] not in known and not _any_port(each["url"], parsed):
+            says = "the broker listens there, by a flag or by settings that it was started with"
+            yield Finding(each["url"], "well", says)
+
+
+def _any_port(url: str, parsed: list[Address]) -> bool:
+    """Return whether a listener has the port that the kernel chose for one of these addresses."""
+    host = url.rpartition(":")[0]
+    return any(
+        isinstance(each, TcpAddress) and each.port == 0 and each.url.rpartition(":")[0] == host
+        for each in parsed
+    )
+
+
+def in_force(config: Config, report: Report | None) -> Config:
+    """Return the settings with what the running broker was started with, if it tells."""
+    settings = {} if report is None else report["broker"].get("settings") or {}
+    if "authMode" not in settings:
+        return config
+    return attrs.evolve(config, auth=attrs.evolve(config.auth, mode=settings["authMode"]))
 
 
 def trust(config: Config, environ: Mapping[str, str]) -> Iterator[Finding]:
@@ -278,8 +304,9 @@ def _address(address: Address, own: int | None) -> Finding:
         remedy = "`tailscale up`, if it is a Tailnet's; else change `listen`"
         return Finding(about, "wrong", "this machine has no such address now", remedy, facts)
     if own is not None and not (isinstance(address, TcpAddress) and address.port == 0):
-        says = "the broker doesn't listen there: it runs with other settings"
-        return Finding(about, "wrong", says, "restart it: `appmux service install`", facts)
+        says = "the broker doesn't listen there: it was started with other settings"
+        remedy = "`appmux service install` starts it with these; a flag of `serve` goes over them"
+        return Finding(about, "note", says, remedy, facts)
     return Finding(about, "well", "free", facts=facts)
 
 
@@ -289,6 +316,13 @@ def _taken(about: str, address: Address, there: list[Process], facts: Report) ->
         says = f"systemd has it for the service ({names})"
         return Finding(about, "note", says, "it starts the broker at the first connection", facts)
     pid = there[0].pid
+    if (other := _other_broker(pid)) is not None:
+        says = f"another appmux of yours listens there: state directory {other}, process {pid}"
+        remedy = (
+            f"use that one (`appmux status --state-dir {shlex.quote(str(other))}`), or give one of"
+            " them another address in `listen`"
+        )
+        return Finding(about, "wrong", says, remedy, facts | {"stateDir": str(other)})
     remedy = f"stop it: `kill {pid}`" if there[0] != UNSEEN else "stop it as that user"
     if isinstance(address, UnixAddress) and (found := socket_owner(address.path)):
         names = str(found)
@@ -298,6 +332,14 @@ def _taken(about: str, address: Address, there: list[Process], facts: Report) ->
                 " nothing runs in it, has it stop, and takes its place"
             )
     return Finding(about, "wrong", f"{names} listens there", remedy, facts)
+
+
+def _other_broker(pid: int) -> Path | None:
+    """Return the state directory of the broker that a process is; None if it is none of ours."""
+    for file in processes.locked_files(pid):
+        if file.name == state_dir.LOCK:
+            return file.parent
+    return None
 
 
 def _ours(address: TcpAddress) -> bool:

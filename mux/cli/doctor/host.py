@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -25,7 +26,7 @@ from mux.errors import AppmuxError
 from mux.host import codex_login, novascale, service
 from mux.host.service import Supervisor
 from mux.host.steps import Runner, run
-from mux.upstream.version import codex_version
+from mux.upstream.version import NEWEST_TRIED, OLDEST_TRIED, codex_version, compared
 
 LITTLE: Final = 1024**3
 TOO_LITTLE: Final = 100 * 1024**2
@@ -54,7 +55,7 @@ async def codex(
         text, _, remedy = str(failure).partition(": ")
         return [Finding("codex", "wrong", text, remedy)], None
     facts = {"path": str(path), "version": version}
-    found = [Finding("codex", "well", f"{version}, {path}", facts=facts)]
+    found = [_version(version, path, facts), *_sandbox(environ)]
     in_there = codex_login.look(
         path, codex_home(environ), environ, service.environment_file(), runner
     )
@@ -62,6 +63,28 @@ async def codex(
     found.append(Finding("login", verdict, in_there.words, in_there.remedy))  # type: ignore[arg-type]
     found.append(_methods(path, version, runner))
     return found, path
+
+
+def _version(version: str, path: Path, facts: dict[str, Any]) -> Finding:
+    says = f"{version}, {path}"
+    oldest, newest = (".".join(map(str, each)) for each in (OLDEST_TRIED, NEWEST_TRIED))
+    match compared(version):
+        case "older":
+            says += f": older than what appmux was tried with ({oldest} to {newest})"
+            return Finding("codex", "wrong", says, "install a newer codex", facts)
+        case "newer":
+            says += f": newer than what appmux was tried with ({oldest} to {newest})"
+            remedy = "none needed, unless something is odd; docs/compatibility.md"
+            return Finding("codex", "note", says, remedy, facts)
+        case _:
+            return Finding("codex", "well", says, facts=facts)
+
+
+def _sandbox(environ: Mapping[str, str]) -> Iterator[Finding]:
+    """Report that codex lacks the program with which it confines commands on Linux."""
+    if sys.platform == "linux" and shutil.which("bwrap", path=environ.get("PATH")) is None:
+        says = "bubblewrap isn't installed; codex uses the one that it brings"
+        yield Finding("sandbox", "note", says, "install the package `bubblewrap`")
 
 
 class _Named(msgspec.Struct):
@@ -178,8 +201,12 @@ def _service(where: Supervisor, places: list[service.UnitFile]) -> Finding:
     if states == {"absent"}:
         return Finding("service", "note", "not installed", "`appmux setup`, to have it run always")
     if not where.running():
-        says = f"installed, but {where.name} doesn't run it"
-        return Finding("service", "wrong", says, "`appmux service logs`, `appmux service install`")
+        if where.failed():
+            says = f"installed, and {where.name} couldn't run it{service.last_words(where)}"
+            remedy = "`appmux service logs` shows more; then `appmux service start`"
+            return Finding("service", "wrong", says, remedy)
+        says = "installed, but stopped"
+        return Finding("service", "wrong", says, "`appmux service start`")
     if "ours" in states or "absent" in states:
         says = "runs, but was installed with other settings than the present ones"
         return Finding("service", "note", says, "`appmux service install`")

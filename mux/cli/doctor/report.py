@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.text import Text
 
 from mux.cli.doctor import broker, host, push
+from mux.cli.doctor.credentials import credentials
 from mux.cli.doctor.finding import Finding
 from mux.cli.options import broker_flags, exits, json_flag
 from mux.config.load import ConfigError, load
@@ -35,8 +36,8 @@ MARK_WIDTH: Final = 7
 def doctor(as_json: bool, state_dir: Path | None, config_file: Path | None) -> None:
     """Look for what is wrong, and say what to do; exits 1 if anything is.
 
-    Codex and its login, the addresses and who has them, who writes which thread, the running
-    broker and its app-server, disk, clock, the service. Changes nothing.
+    Codex and its login, tokens and certificates, the addresses and who has them, who writes which
+    thread, the running broker and its app-server, disk, clock, the service. Changes nothing.
     """
     flags = {"state_dir": state_dir}
     sys.exit(trio.run(run, flags, config_file, dict(os.environ), as_json))
@@ -77,7 +78,8 @@ async def examine(
         *host.supervised(settled, environ),
         *of_broker,
         *broker.addresses(settled.config, environ, report),
-        *broker.trust(settled.config, environ),
+        *credentials(settled.config),
+        *broker.trust(broker.in_force(settled.config, report), environ),
         *broker.threads(environ, report),
         *push.push(settled.config),
     ]

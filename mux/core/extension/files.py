@@ -6,8 +6,6 @@ import msgspec
 
 from mux.core.extension.parts import Described, notification
 
-ADDED = "mux/files/added"
-
 
 class FileAdded(msgspec.Struct, kw_only=True):
     """``by``: the principal's name. ``type``: as its sender says; empty if it says nothing.
@@ -27,7 +25,7 @@ class FileAdded(msgspec.Struct, kw_only=True):
 _THREAD = "0199b3f2-7f6a-7d30-a3f2-4e1c7d1f0a11"
 
 NOTIFICATIONS: dict[str, Described] = {
-    ADDED: notification(
+    "mux/files/added": notification(
         "A file was uploaded to a thread that you follow; numbered, so it is replayed.",
         FileAdded(
             threadId=_THREAD,

@@ -19,11 +19,13 @@ class Declared(msgspec.Struct, omit_defaults=True):
     """``initialize.params.capabilities.extensions.appmux``: this client knows the broker.
 
     ``relay``: only a relay does, which takes the numbers off again. It is numbered and may replay;
-    everything else is as for a client that doesn't know the broker.
+    everything else is as for a client that doesn't know the broker. ``person``: a person sits
+    before this client; what they do shows for a while that they look. (``mux/focus`` says more.)
     """
 
     version: int
     relay: bool = False
+    person: bool = False
 
 
 class Welcome(msgspec.Struct):
@@ -96,11 +98,13 @@ class SettingsShown(msgspec.Struct):
 
     ``file``: the one that is read, or null if there is none. ``changed``: keys that were changed
     since, which hold once the broker is started again. ``trouble``: why it can't be used now.
+    ``authMode``: how WebSocket clients prove who they are, as the broker was started; or null.
     """
 
     file: str | None
     changed: list[str]
     trouble: str | None
+    authMode: str | None
 
 
 class BrokerShown(msgspec.Struct):
@@ -225,7 +229,8 @@ class ClientShown(msgspec.Struct):
     """A connection. ``behind``: entries of the journal that it hasn't been given, null if live.
 
     ``droveSeconds``: since it last made a thread work, null for never. ``pid``: its process, where
-    the system tells it (on a unix socket, on Linux).
+    the system tells it (on a unix socket, on Linux). ``person``: whether a person sits before it,
+    as far as that is known.
     """
 
     id: int
@@ -242,6 +247,7 @@ class ClientShown(msgspec.Struct):
     droveSeconds: float | None
     threads: list[str]
     behind: int | None
+    person: bool
     bytesOwed: int
 
 
@@ -249,7 +255,8 @@ class ThreadShown(msgspec.Struct):
     """A thread that is loaded or followed: its running turn, the ids of its followers.
 
     ``parent``: the thread that spawned it. ``turnBy``: the client that began the running turn.
-    ``queued``: how many turns wait behind it; ``held``: why they stand still.
+    ``queued``: how many turns wait behind it; ``held``: why they stand still. ``watchedBy``: the
+    client by which a person looks at it, who may act; null if nobody is known to.
     """
 
     id: str
@@ -262,6 +269,7 @@ class ThreadShown(msgspec.Struct):
     followers: list[int]
     queued: int
     held: Held | None
+    watchedBy: int | None
 
 
 class ServerRequestShown(msgspec.Struct):
@@ -306,7 +314,10 @@ _THREAD = "0199f3a2-51c4-7a10-8f6e-3d2b1c0a9e87"
 _STATUS = Status(
     asker=7,
     broker=BrokerShown(
-        "0.1.0", 4711, 86400.2, SettingsShown("/home/ada/.config/appmux/config.toml", [], None)
+        "0.1.0",
+        4711,
+        86400.2,
+        SettingsShown("/home/ada/.config/appmux/config.toml", [], None, "device-token"),
     ),
     appServer=AppServerShown(
         version="0.163.0",
@@ -352,6 +363,7 @@ _STATUS = Status(
             droveSeconds=3.5,
             threads=[_THREAD],
             behind=None,
+            person=True,
             bytesOwed=0,
         )
     ],
@@ -367,6 +379,7 @@ _STATUS = Status(
             followers=[7],
             queued=0,
             held=None,
+            watchedBy=7,
         )
     ],
     serverRequests=[

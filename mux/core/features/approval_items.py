@@ -7,12 +7,22 @@ from __future__ import annotations
 
 from typing import Final
 
+import msgspec
+
 from mux.core.protocol import jsonrpc
 from mux.core.state.pending_requests import ServerRequest
 from mux.core.state.state import State
 
 LONGEST_ITEM: Final = 256 * 1024
 """Bytes of an item that is listed with its approval: nobody reads more of a change in a list."""
+
+
+class WaitingRequest(msgspec.Struct, frozen=True):
+    """A server request that waits for an answer, as JSON texts."""
+
+    params: bytes
+    item: bytes
+    """The item that it is about; ``null`` if it is about none."""
 
 
 def item_about(state: State, request: ServerRequest) -> bytes:
@@ -36,3 +46,11 @@ def params_of(request: ServerRequest) -> bytes:
 def params_in(line: bytes) -> bytes:
     """Return a message's params, as JSON text."""
     return (jsonrpc.read_fields(line) or {}).get("params", b"null")
+
+
+def waiting_request(state: State, id: str) -> WaitingRequest | None:
+    """Return the server request that waits for an answer under this id; None if none does."""
+    request = state.pending_requests.get(id.encode())
+    if request is None or request.answered:
+        return None
+    return WaitingRequest(params_of(request), item_about(state, request))

@@ -3,23 +3,27 @@
 A client that knows the broker reports the thread in its foreground (``mux/focus``). The report
 holds as long as the connection, and at most for ``Timing.focus`` seconds after the client last sent
 anything: the socket of a phone that fell asleep stays open for minutes, and silence tells nothing
-of a person. The focus of other clients is unknown: what they do to a thread (start, steer or
-interrupt a turn, answer an approval) counts for ``Timing.looking`` seconds.
+of a person. The focus of other clients is unknown: what a person's program does to a thread (start,
+steer or interrupt a turn, answer an approval) counts for ``Timing.looking`` seconds. A program is a
+person's if it declares so, or is one of those that are known to be (``Timing.people``): a TUI, say.
+What a script does tells of nobody.
 
 Whoever looks at a thread looks at those of its sub-agents too. Unknown means nobody looks.
+``has_person`` is the one function that decides it.
 
-Used by ``notices``.
+Used by ``notices``, ``voting`` and ``status_report``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import attrs
 import msgspec
 
 from mux.core.extension.notices import FocusHeld, FocusParams
 from mux.core.policy.notice import Timing
+from mux.core.policy.principal import ClientId
 from mux.core.protocol import jsonrpc
 from mux.core.protocol.jsonrpc import ClientMessage
 from mux.core.protocol.scope import Scope
@@ -74,29 +78,48 @@ class Attention:
         client.heard = now
 
     def acted(self, client: Client, thread: str | None) -> None:
-        """Note that a person did something to a thread by this client."""
+        """Note that something was done to a thread by this client."""
         now = self.state.now
         self.changes += 1
         self.state.devices_used[client.principal.key] = now
-        if thread is not None:
+        if thread is not None and self.is_a_persons(client):
             acted = client.acted = client.acted or {}
             acted.pop(thread, None)
             acted[thread] = now
             if len(acted) > REMEMBERED_THREADS:
                 del acted[next(iter(acted))]
 
-    # ── for notices ───────────────────────────────────────────────────────────────────────────
+    # ── who looks ─────────────────────────────────────────────────────────────────────────────
 
-    def at_request(self, request: ServerRequest) -> Look | None:
-        """Return who has the request before them and may answer it; the one who looks longest."""
+    def is_a_persons(self, client: Client) -> bool:
+        """Return whether a person sits before the client's program."""
+        if client.focus is not None or client.person:
+            return True
+        return client.info is not None and client.info.name in self.timing.people
+
+    def has_person(
+        self, thread: str | None, needs: Scope = "drive", among: Iterable[Client] | None = None
+    ) -> Look | None:
+        """Return the person who looks at the thread and may act on it, of several the one who looks
+        longest; for None, who is here at all.
+
+        ``among``: only these clients; else all past their handshake.
+        """
+        if among is None:
+            clients = self.state.clients.values()
+            among = (each for each in clients if each.state is ClientState.READY)
+        return self._longest(among, needs, thread)
+
+    def at_request(self, request: ServerRequest, besides: ClientId | None = None) -> Look | None:
+        """Return the person who has the request before them and may answer it.
+
+        ``besides``: a client that doesn't count.
+        """
         clients = self.state.clients
-        offered = (clients[id] for id in request.offered if id not in request.abstained)
-        return self._longest(offered, "approve", request.thread)
-
-    def at_thread(self, thread: str | None, needs: Scope = "drive") -> Look | None:
-        """Return who looks at the thread and may act on it; for None, who is here at all."""
-        ready = (each for each in self.state.clients.values() if each.state is ClientState.READY)
-        return self._longest(ready, needs, thread)
+        offered = (
+            clients[id] for id in request.offered if id not in request.abstained and id != besides
+        )
+        return self.has_person(request.thread, "approve", offered)
 
     def glance(self) -> Glance:
         """Return what all clients that may act look at now, to look up many threads at once."""
@@ -106,7 +129,7 @@ class Attention:
                 glance.add(client)
         return glance
 
-    def _longest(self, clients: Iterator[Client], needs: Scope, thread: str | None) -> Look | None:
+    def _longest(self, clients: Iterable[Client], needs: Scope, thread: str | None) -> Look | None:
         looks = [
             (client, until)
             for client in clients
@@ -143,7 +166,7 @@ class Attention:
 class Glance:
     """At one moment, who looks at each thread and until when: of several, who looks longest.
 
-    Gives the results of ``Attention.at_thread``, without going through every client for every
+    Gives the results of ``Attention.has_person``, without going through every client for every
     thread.
     """
 
@@ -171,7 +194,7 @@ class Glance:
         if other is None or until > other[1]:
             self._at[thread] = (client, until)
 
-    def at_thread(self, thread: str | None) -> Look | None:
+    def has_person(self, thread: str | None) -> Look | None:
         """Return who looks at the thread or at one above it; for None, who is here at all."""
         if thread is None:
             return self.anywhere

@@ -74,7 +74,9 @@ class ClientRequests:
             params, claim = state.scoped_ids.rewrite(client.id, rule.own_id, params)
         unseen = message.method not in SCOPES
         if unseen or rule.names_request or id_fields.any_in(message.named):
-            params, own, named = self._in_wire_terms(client.id, rule, params, deeply=unseen)
+            params, own, named = id_fields.in_wire_terms(
+                client.id, rule, params, state.scheduler.of(client.id), deeply=unseen
+            )
             claim = claim or own
         wire = state.last_wire = state.last_wire + 1
         if message.tail and params is message.params:
@@ -154,42 +156,6 @@ class ClientRequests:
         if len(request.line) > REMEMBERED_BYTES:
             request = msgspec.structs.replace(request, line=b"", params=b"")
         self.answered_lately.append(request)
-
-    def _in_wire_terms(
-        self, client: ClientId, rule: RequestRule, params: bytes, *, deeply: bool
-    ) -> tuple[bytes, IdClaim | None, tuple[IdClaim, ...]]:
-        """Translate the ids of the client's own, recognised by the names of their fields.
-
-        Returns ``params`` in wire terms, a claim on the first thing that they name, and all ids
-        that stand otherwise upstream. ``deeply``: the method isn't in the table, so fields below
-        the params' own are translated, too.
-        """
-        claims: list[IdClaim] = []
-        named: list[IdClaim] = []
-
-        def in_wire_terms(kind: id_fields.Kind, value: bytes) -> bytes:
-            if kind is id_fields.Kind.REQUEST:
-                id = id_fields.request_id(client, value, self.state.scheduler.of(client))
-                if isinstance(id, bytes):
-                    return id
-            else:
-                id = id_fields.own_id(client, value)
-                claims.append(id)
-            named.append(id)
-            return msgspec.json.encode(id.wire)
-
-        fields = jsonrpc.read_fields(params) or {}
-        anew: dict[str, bytes] = {}
-        for name, value in fields.items():
-            kind = None if rule.accounts_for(name) else id_fields.kind_of(name)
-            if kind is not None:
-                anew[name] = id_fields.id_in(kind, value, in_wire_terms)
-            elif deeply and not rule.accounts_for(name):
-                anew[name] = id_fields.translated(value, in_wire_terms)
-        if all(fields[name] == value for name, value in anew.items()):
-            return params, None, ()
-        others = tuple(dict.fromkeys(named))
-        return jsonrpc.write(fields | anew), next(iter(claims), None), others
 
     def load(self, thread: str, settings: dict[str, bytes]) -> Request:
         """Have the app-server load a thread for the broker; ``settings`` as JSON texts."""

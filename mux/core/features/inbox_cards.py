@@ -15,10 +15,10 @@ from mux.core.extension.inbox import Ended, TurnEnd
 from mux.core.features import notice_sources
 from mux.core.protocol import jsonrpc
 from mux.core.protocol.journal_entry import Entry
+from mux.core.protocol.thread_messages import Status
 from mux.core.state.cards import NULL, Card, Cards, Stored, one_line
 from mux.core.state.last_line import final_line, last_line
 from mux.core.state.state import State
-from mux.core.state.threads import Status
 
 _ENDS: Final[frozenset[TurnEnd]] = frozenset({"completed", "failed", "interrupted"})
 

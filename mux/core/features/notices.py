@@ -183,7 +183,7 @@ class Notices:
     def _weigh(self, each: OpenNotice, glance: Glance) -> None:
         """Close or hold back a notice that somebody looks at; push any other where that is due."""
         if each.request is None:
-            look = glance.at_thread(each.notice.thread)
+            look = glance.has_person(each.notice.thread)
             if look is not None:
                 self.end(each.notice.subject, f"{client_name(look[0])} looks at it")
                 return
@@ -210,7 +210,7 @@ class Notices:
         if self.state.notices.was_raised(notice.subject):
             return each
         self.escalation.log_decision(each, "raised", "")
-        look = self.attention.at_thread(notice.thread)
+        look = self.attention.has_person(notice.thread)
         if look is not None:
             suppressed = suppressed or f"{client_name(look[0])} looks at it"
         if suppressed is not None:

@@ -16,22 +16,20 @@ import attrs
 import msgspec
 
 from mux.core import audit_events
-from mux.core.commands import NoticeAnswerJudged
 from mux.core.features import outcomes
 from mux.core.features.approval_items import item_about, params_in
-from mux.core.features.outcomes import BY_NOTICE
 from mux.core.features.voting import Voting
 from mux.core.policy.approval_policy import Ballot
-from mux.core.policy.principal import ClientId, Owner, Principal
+from mux.core.policy.principal import ClientId, Owner
 from mux.core.protocol import jsonrpc
-from mux.core.protocol.answers import fault, plain
+from mux.core.protocol.answers import fault
 from mux.core.protocol.experimental import without_hidden
 from mux.core.protocol.jsonrpc import ClientMessage, UpstreamMessage
 from mux.core.protocol.methods import SERVER_REQUESTS, server_request_rule
 from mux.core.protocol.rules import OfferTo
 from mux.core.state import id_fields, tool_owners
 from mux.core.state.backlog import NOT_NUMBERED
-from mux.core.state.client import Client, ClientInfo
+from mux.core.state.client import Client
 from mux.core.state.pending_requests import RESOLVED, ServerRequest
 from mux.core.state.state import NEVER, State
 
@@ -227,14 +225,14 @@ class ServerRequests:
         elif wrong is not None:
             self._abstains(request, client, wrong)
         elif (why_not := self.voting.refuses(request, client, message.fields["result"])) is None:
-            self._take(request, client, message.fields["result"])
+            self.take(request, client, message.fields["result"])
             if not request.answered:
                 self.voting.ask_again(request, client, self.voting.kept(request))
         else:
             self.voting.notify_refused(request, client, "local", why_not)
             self.voting.ask_again(request, client, f"your yes doesn't count: {why_not}")
 
-    def _take(self, request: ServerRequest, client: Client, result: bytes) -> bool:
+    def take(self, request: ServerRequest, client: Client, result: bytes) -> bool:
         """Cast a valid answer, whichever way it came; returns whether it decides."""
         decided = self.voting.take(request, client, result)
         if decided is not None:
@@ -253,81 +251,6 @@ class ServerRequests:
                 audit_events.approved(self.state, request, None, decided)
                 request.outcome = outcomes.of_votes(request, decided)
                 self._answer(request, actor, {"result": decided})
-
-    def answered_unasked(self, client: Client, message: ClientMessage) -> None:
-        """Take ``mux/approvals/answer`` from a client with the scope, offered the request or not.
-
-        The same rules hold as for other answers. This client also gets a result that says what
-        became of its answer.
-        """
-        fields = jsonrpc.read_fields(message.params) or {}
-        request = self.state.pending_requests.get(fields.get("id", b""))
-        result = fields.get("result", b"null")
-        wrong = self._why_not(client, request, result)
-        if request is None or wrong is not None:
-            code = jsonrpc.INVALID_REQUEST
-            self.state.error(client.id, message.id, code, wrong or "no such approval")
-            return
-        self._take(request, client, result)
-        told = {
-            "id": request.id,
-            "method": request.method,
-            "threadId": request.thread,
-            "decided": request.answered,
-            "waitsFor": None if request.answered else self.voting.waits_for(request),
-        }
-        self.state.answer(client.id, jsonrpc.result(message.id, told), message.method)
-
-    def answered_by_notice(self, id: int, principal: Principal, peer: str, *, yes: bool) -> None:
-        """Take an answer that a device gives on its lock screen, by the rules for any client."""
-        state, request = self.state, self.state.pending_requests.get(b"%d" % id)
-        if request is None or request.answered:
-            state.out.append(NoticeAnswerJudged("over", self._why_over(request)))
-            return
-        client = _behind_notice(principal, peer, state.now)
-        result = msgspec.json.encode(plain(request.method, request.offer, yes=yes))
-        wrong = self._why_not(client, request, result)
-        if request.rule.scope not in principal.scopes:
-            wrong = "this device may not approve"
-        if wrong is not None:
-            audit_events.answer_refused(state, request, client, "approve")
-            state.out.append(NoticeAnswerJudged("refused", wrong))
-            return
-        request.by_notice = principal.name
-        decided = self._take(request, client, result)
-        waits_for = "" if decided else self.voting.waits_for(request)
-        state.out.append(NoticeAnswerJudged("decided" if decided else "counted", waits_for))
-
-    def _why_over(self, request: ServerRequest | None) -> str:
-        if request is None:
-            return "it was withdrawn, or answered a while ago"
-        return f"answered already, by {self._named(request.answered_by)}"
-
-    def _why_not(self, client: Client, request: ServerRequest | None, result: bytes) -> str | None:
-        """Return why the answer doesn't count; None if it does."""
-        if request is None:
-            return "no such approval is pending: it was withdrawn, or answered a while ago"
-        if request.answered:
-            return f"answered already, by {self._named(request.answered_by)}"
-        if request.rule.offer_to is not OfferTo.FOLLOWERS:
-            return f"`{request.method}` is answered by a program, not by a person"
-        if request.rule.scope not in client.principal.scopes:
-            return f"it needs the scope `{request.rule.scope}`"
-        if not client.declared(request.needs):
-            return f"it needs a client that declares the capability `{request.needs}`"
-        wrong = fault(request.method, request.offer, result)
-        if wrong is not None:
-            return f"`result` doesn't answer `{request.method}`: {wrong}"
-        return self.voting.refuses(request, client, result)
-
-    def _named(self, id: ClientId | None) -> str:
-        if id == BY_NOTICE:
-            return "a device, from a notice"
-        client = self.state.clients.get(id or 0)
-        if client is None:
-            return "one that has left" if id is not None else "the broker"
-        name = client.info.name if client.info is not None else "unnamed"
-        return f"{name} ({client.principal.name}, client {client.id})"
 
     def _answer(
         self, request: ServerRequest, actor: ClientId | None, answer: dict[str, bytes]
@@ -352,20 +275,8 @@ class ServerRequests:
             self._give_up_on(request, f"every client that it was offered to abstained ({reason})")
 
     def _all_abstained(self, request: ServerRequest) -> bool:
-        able = self._able(request)
+        able = self.voting.able(request)
         return bool(able) and not request.ballot.votes and request.abstained.issuperset(able)
-
-    def _able(self, request: ServerRequest) -> set[ClientId]:
-        """Return the clients that were offered a request and may say yes; observers don't count."""
-        clients, local = self.state.clients, request.ballot.policy.local
-        if request.rule.offer_to is not OfferTo.FOLLOWERS:
-            return set(request.offered)
-        return {
-            id
-            for id in request.offered
-            if request.rule.scope in clients[id].principal.scopes
-            and (clients[id].local or not local)
-        }
 
     def _give_up_on(self, request: ServerRequest, reason: str) -> None:
         if request.rule.offer_to is OfferTo.TOOL_OWNER:
@@ -478,13 +389,6 @@ class ServerRequests:
             if request.rule.offer_to is OfferTo.FOLLOWERS:
                 request.offered.pop(client.id, None)
                 self.state.pending_requests.changes += 1
-
-
-def _behind_notice(principal: Principal, peer: str, now: float) -> Client:
-    """Return whoever answers by a notice, as a client that isn't attached."""
-    client = Client(BY_NOTICE, principal, "notice", peer, since=now)
-    client.info = ClientInfo("from a notice", "")
-    return client
 
 
 def _applies(only_if: tuple[str, str] | None, line: bytes) -> bool:

@@ -20,11 +20,11 @@ from mux.core.features.client_requests import ClientRequests
 from mux.core.features.directory_clearance import DirectoryClearance
 from mux.core.features.server_requests import ServerRequests
 from mux.core.policy.principal import ClientId
-from mux.core.protocol import jsonrpc, thread_settings
+from mux.core.protocol import jsonrpc, thread_messages, thread_settings
 from mux.core.protocol.jsonrpc import ClientMessage
 from mux.core.protocol.rope import Rope
 from mux.core.protocol.rules import RequestRule, Route
-from mux.core.state import running_turn, threads, unsaved_thread
+from mux.core.state import running_turn, unsaved_thread
 from mux.core.state.client import Client
 from mux.core.state.long_snapshot import LongAnswer
 from mux.core.state.request import Request
@@ -62,7 +62,7 @@ class Subscriptions:
         Returns these threads, each with whether the client is new to it.
         """
         follows = client.follows if client is not None else {}
-        named = {id: id not in follows for id in threads.threads_named(line)}
+        named = {id: id not in follows for id in thread_messages.threads_named(line)}
         for id in named:
             self._follow(request, client, id, line)
         return named
@@ -104,7 +104,7 @@ class Subscriptions:
             if new is not None and new.for_title:
                 thread.private = True
         if thread.status == "unknown":
-            thread.status = threads.status_named(line)
+            thread.status = thread_messages.status_named(line)
         if client is None or request.unwanted:
             self.state.release_candidates.add(id)
         else:
@@ -199,9 +199,11 @@ class Subscriptions:
 
         The turn's ``turn/started`` comes only after that.
         """
-        named = threads.threads_named(line)  # a detached review names another than the request
+        named = thread_messages.threads_named(
+            line
+        )  # a detached review names another than the request
         thread = self.state.threads.known.get(named[0] if named else request.thread or "")
-        turn = threads.turn_begun(line)
+        turn = thread_messages.turn_begun(line)
         if thread is None or turn is None:
             return
         if not thread.subscribed:
@@ -258,7 +260,7 @@ class Subscriptions:
 
     def spawned(self, parent: str, line: bytes) -> None:
         """Join a parent's followers to the sub-agents' threads that its completed item names."""
-        for child in threads.spawned(line):
+        for child in thread_messages.spawned(line):
             of = self.state.threads.get(parent)
             thread = self.state.threads.spawned(parent, child)
             if not thread.claimed:

@@ -8,8 +8,9 @@ from __future__ import annotations
 import attrs
 
 from mux.core.events import FilePlaced
-from mux.core.extension.files import ADDED, FileAdded
+from mux.core.extension.files import FileAdded
 from mux.core.protocol import jsonrpc
+from mux.core.state.client import ADDED
 from mux.core.state.state import State
 
 

@@ -18,7 +18,6 @@ a client asks for that (``mux/queue/start``).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Literal
 
 import attrs
@@ -28,8 +27,8 @@ from mux.core import audit_events
 from mux.core.extension.queue import Held
 from mux.core.features.client_requests import ClientRequests
 from mux.core.features.deduplication import Deduplicator
+from mux.core.features.queue_requests import actor_named, notify
 from mux.core.features.recovery import Recovery
-from mux.core.policy.principal import Owner
 from mux.core.protocol import jsonrpc, thread_overrides
 from mux.core.protocol.jsonrpc import ClientMessage
 from mux.core.state.app_server import AppServerState
@@ -37,9 +36,6 @@ from mux.core.state.client import Client
 from mux.core.state.request import Request
 from mux.core.state.state import State
 from mux.core.state.turn_queues import QueuedTurn, TurnQueue
-
-QUEUE = "mux/queue"
-"""The notification of what is queued on a thread now, and what has just changed."""
 
 IfBusy = Literal["steer", "queue", "reject"]
 
@@ -122,7 +118,7 @@ class TurnQueueing:
     def _reject(self, request: Request, thread: str) -> None:
         turn, known = self._running(thread), self.state.threads.known.get(thread)
         actor = known.running.by if known is not None else None
-        told = {"threadId": thread, "turnId": turn, "startedBy": _named(actor)}
+        told = {"threadId": thread, "turnId": turn, "startedBy": actor_named(actor)}
         text = f"a turn runs on this thread already{f', begun by {actor.program}' if actor else ''}"
         self._fail(request, jsonrpc.BUSY, text, told)
 
@@ -156,7 +152,7 @@ class TurnQueueing:
         self.state.answer(client.id, line, request.method)
         self.deduplicator.settled(request, line)
         # After the answer, which tells the client the turn's id.
-        self._notify(queue, "queued", turn)
+        notify(self.state, queue, "queued", turn)
 
     # ── started ───────────────────────────────────────────────────────────────────────────────
 
@@ -195,7 +191,7 @@ class TurnQueueing:
         turn = queue.turns.popleft()
         if reason := self._refused_by_now(queue.thread, turn):
             audit_events.unqueued(self.state, queue.thread, turn, reason)
-            self._notify(queue, "failed", turn, reason=reason)
+            notify(self.state, queue, "failed", turn, reason=reason)
             return
         queue.starting = turn
         queue.request = self.client_requests.queued_turn(queue.thread, turn)
@@ -247,14 +243,14 @@ class TurnQueueing:
         if failed:
             error = jsonrpc.read_fields(fields.get("error", b"{}")) or {}
             reason = jsonrpc.read_text(error.get("message")) or "no answer in time"
-            self._notify(queue, "failed", turn, reason=reason)
+            notify(self.state, queue, "failed", turn, reason=reason)
             if queue.turns:
                 self._hold(queue, "failed")
         else:
             result = jsonrpc.read_fields(fields.get("result", b"{}")) or {}
             started = result.get("turn", b"null")
             self.deduplicator.began(turn.owner, turn.params, started)
-            self._notify(queue, "started", turn, started, steered=steered)
+            notify(self.state, queue, "started", turn, started, steered=steered)
 
     def steered(self, request: Request, line: bytes) -> bool:
         """Return whether the turn that an answer names ran before.
@@ -286,7 +282,7 @@ class TurnQueueing:
     def _hold(self, queue: TurnQueue, reason: Held) -> None:
         if queue.turns and queue.held is None:
             queue.held = reason
-            self._notify(queue, "held")
+            notify(self.state, queue, "held")
 
     def thread_over(self, thread: str) -> None:
         """Drop the queue of a thread that is closed, archived or deleted."""
@@ -300,7 +296,7 @@ class TurnQueueing:
         del self.state.turn_queues[queue.thread]
         for turn in turns:
             audit_events.unqueued(self.state, queue.thread, turn, reason)
-            self._notify(queue, "lost", turn, reason=reason)
+            notify(self.state, queue, "lost", turn, reason=reason)
 
     def device_ended(self, device: str) -> None:
         """Remove the queued turns of a device that was revoked, or whose scopes have changed."""
@@ -310,100 +306,7 @@ class TurnQueueing:
                 audit_events.unqueued(
                     self.state, queue.thread, turn, "its device's access has ended"
                 )
-                self._notify(queue, "removed", turn, reason="its device's access has ended")
-
-    # ── mux/queue/… ───────────────────────────────────────────────────────────────────────────
-
-    def asked(self, client: Client, message: ClientMessage) -> None:
-        """Answer a ``mux/queue/…`` request."""
-        match message.method:
-            case "mux/queue/list":
-                self.list_for(client, message)
-            case "mux/queue/remove":
-                self.remove(client, message)
-            case _:
-                self.release(client, message)
-
-    def list_for(self, client: Client, message: ClientMessage) -> None:
-        """Answer ``mux/queue/list``: the queue of one thread, or all queues."""
-        named = (jsonrpc.read_fields(message.params) or {}).get("threadId")
-        queues = [
-            each
-            for each in self.state.turn_queues.values()
-            if named in (None, b"null") or jsonrpc.read_text(named) == each.thread
-        ]
-        listed = {"queues": [each.to_json(self.state.now) for each in queues]}
-        self.state.answer(client.id, jsonrpc.result(message.id, listed), message.method)
-
-    def remove(self, client: Client, message: ClientMessage) -> None:
-        """Answer ``mux/queue/remove``: take a turn back that hasn't started."""
-        id = (jsonrpc.read_fields(message.params) or {}).get("id", b"")
-        for queue, turn in self._queued():
-            if b"%d" % turn.id == id:
-                queue.turns.remove(turn)
-                audit_events.unqueued(self.state, queue.thread, turn, None, audit_events.by(client))
-                told = {"id": turn.id, "threadId": queue.thread}
-                self.state.answer(client.id, jsonrpc.result(message.id, told), message.method)
-                self._notify(queue, "removed", turn, actor=client.owner())
-                return
-        text = "no such turn is queued: it has started, or was taken back"
-        self.state.error(client.id, message.id, jsonrpc.INVALID_REQUEST, text)
-
-    def release(self, client: Client, message: ClientMessage) -> None:
-        """Answer ``mux/queue/start``: let a held queue go on."""
-        named = jsonrpc.read_text((jsonrpc.read_fields(message.params) or {}).get("threadId"))
-        queue = self.state.turn_queues.get(named or "")
-        if queue is None:
-            text = "nothing is queued on this thread"
-            self.state.error(client.id, message.id, jsonrpc.INVALID_REQUEST, text)
-            return
-        held, queue.held = queue.held, None
-        told = {"threadId": queue.thread, "turns": len(queue.turns), "wasHeld": held}
-        self.state.answer(client.id, jsonrpc.result(message.id, told), message.method)
-        if held is not None:
-            audit_events.queue_released(self.state, client, queue.thread)
-            self._notify(queue, "released", actor=client.owner())
-
-    def _queued(self) -> Iterator[tuple[TurnQueue, QueuedTurn]]:
-        for queue in self.state.turn_queues.values():
-            for turn in queue.turns:
-                yield queue, turn
-
-    def _notify(
-        self,
-        queue: TurnQueue,
-        what: str,
-        of: QueuedTurn | None = None,
-        turn: bytes = b"null",
-        *,
-        steered: bool = False,
-        reason: str | None = None,
-        actor: Owner | None = None,
-    ) -> None:
-        """Notify followers that know the broker, and whoever queued the turn, of a change."""
-        change = {
-            "what": what,
-            "id": of.id if of is not None else None,
-            "turn": msgspec.Raw(turn),
-            "steered": steered,
-            "why": reason,
-            "by": _named(actor),
-        }
-        told = jsonrpc.notification(QUEUE, queue.to_json(self.state.now) | {"change": change})
-        hearers = dict.fromkeys(self.state.threads.audience(queue.thread))
-        if of is not None:
-            hearers[of.owner.client] = None
-        for id in hearers:
-            client = self.state.clients.get(id)
-            wants = client is not None and client.knows_extension and client.hears(QUEUE)
-            if client is not None and wants and "observe" in client.principal.scopes:
-                self.state.send(id, told, QUEUE)
-
-
-def _named(actor: Owner | None) -> dict[str, object] | None:
-    if actor is None:
-        return None
-    return {"client": actor.client, "name": actor.program, "principal": actor.principal.name}
+                notify(self.state, queue, "removed", turn, reason="its device's access has ended")
 
 
 class _Turn(msgspec.Struct):

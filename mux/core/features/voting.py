@@ -18,6 +18,7 @@ from mux.core.policy import consent
 from mux.core.policy.approval_policy import Vote, Voter, voter
 from mux.core.policy.principal import ClientId
 from mux.core.protocol import jsonrpc
+from mux.core.protocol.rules import OfferTo
 from mux.core.state.client import Client, ClientState
 from mux.core.state.pending_requests import ServerRequest
 from mux.core.state.state import State
@@ -73,6 +74,18 @@ class Voting:
             self.state.wake_at(ballot.next_moment(now))
             self.notify(request)
         return decided
+
+    def able(self, request: ServerRequest) -> set[ClientId]:
+        """Return the clients that were offered a request and may say yes; observers don't count."""
+        clients, local = self.state.clients, request.ballot.policy.local
+        if request.rule.offer_to is not OfferTo.FOLLOWERS:
+            return set(request.offered)
+        return {
+            id
+            for id in request.offered
+            if request.rule.scope in clients[id].principal.scopes
+            and (clients[id].local or not local)
+        }
 
     def refuses(self, request: ServerRequest, client: Client, result: bytes) -> str | None:
         """Return why this client's answer can't count at all, now or later; None if it can."""

@@ -45,15 +45,27 @@ ESCALATES: Final[frozenset[Kind]] = URGENT | {"turn-failed"}
 """Kinds that are pushed to further devices if nobody has looked. A completed turn, say, isn't."""
 
 
+PEOPLES_PROGRAMS: Final = (
+    "codex-tui",
+    "codex_vscode",
+    "Codex Desktop",
+    "codex_chatgpt_android_remote",
+    "codex_chatgpt_ios_remote",
+)
+"""Codex's own programs that have a person before them, by the names that they give."""
+
+
 @attrs.frozen
 class Timing:
-    """Settings of when a notice is due. All fields are in seconds."""
+    """Settings of when a notice is due, and of who counts as a person. Times are in seconds."""
 
     long_turn: float = 30.0
     """The end of a shorter turn gets no notice."""
     looking: float = 60.0
-    """A client without ``mux/focus`` counts as looking at a thread for this long after acting on
-    it."""
+    """A person's program without ``mux/focus`` counts as looking at a thread for this long after
+    acting on it."""
+    people: tuple[str, ...] = PEOPLES_PROGRAMS
+    """Names of programs that have a person before them, though they don't say so."""
     focus: float = 120.0
     """For this long after its last message, a client's focus holds."""
     escalate_after: float = 120.0

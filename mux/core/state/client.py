@@ -15,7 +15,6 @@ import enum
 import attrs
 import msgspec
 
-from mux.core.extension.files import ADDED
 from mux.core.policy.principal import ClientId, Owner, Principal
 from mux.core.protocol import text_limits
 from mux.core.protocol.experimental import WITHHELD
@@ -24,6 +23,9 @@ from mux.core.state.backlog import Backlog
 EXTENSION = "appmux"
 """The key in ``capabilities.extensions`` by which a client declares that it knows the broker."""
 
+
+ADDED = "mux/files/added"
+"""The notification that somebody added a file; only for clients that know the broker."""
 
 DECIDED = "mux/approvals/decided"
 """A notification that is journaled, though only clients that know the broker get it."""
@@ -108,14 +110,15 @@ class InitializeParams(msgspec.Struct):
 
 class _Declared(msgspec.Struct):
     relay: bool = False
+    """True if a relay declared to know the broker, not the client behind it."""
+    person: bool = False
 
 
-def _is_relay(declared: msgspec.Raw) -> bool:
-    """Return whether a relay declared to know the broker, not the client behind it."""
+def _read_declared(declared: msgspec.Raw) -> _Declared:
     try:
-        return msgspec.json.decode(declared, type=_Declared).relay
+        return msgspec.json.decode(declared, type=_Declared)
     except msgspec.DecodeError:
-        return False
+        return _Declared()
 
 
 @attrs.define
@@ -154,6 +157,8 @@ class Client(msgspec.Struct, eq=False):
     state: ClientState = ClientState.ATTACHED
     info: ClientInfo | None = None
     capabilities: Capabilities = NO_CAPABILITIES
+    person: bool = False
+    """True if it declared that a person sits before it."""
     opted_out: frozenset[str] = frozenset()
     follows: dict[str, int] = msgspec.field(default_factory=dict)
     """The threads it follows; by thread, the journal's head when the client joined."""
@@ -183,7 +188,9 @@ class Client(msgspec.Struct, eq=False):
         capabilities = params.capabilities or NO_CAPABILITIES
         declared = (capabilities.extensions or {}).get(EXTENSION)
         self.wants_seq = declared is not None
-        self.knows_extension = declared is not None and not _is_relay(declared)
+        said = _Declared() if declared is None else _read_declared(declared)
+        self.knows_extension = declared is not None and not said.relay
+        self.person = said.person
         self.opted_out = _WITHHELD[capabilities.experimentalApi, self.knows_extension]
         if named := capabilities.optOutNotificationMethods:
             self.opted_out |= set(filter(text_limits.is_short, named))  # others name nothing

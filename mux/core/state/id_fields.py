@@ -22,6 +22,7 @@ import msgspec
 
 from mux.core.policy.principal import ClientId
 from mux.core.protocol import jsonrpc
+from mux.core.protocol.rules import RequestRule
 from mux.core.state.request import Request
 from mux.core.state.scoped_ids import IdClaim
 
@@ -137,6 +138,43 @@ def own_id(client: ClientId, value: bytes) -> IdClaim:
     text = jsonrpc.read_text(value)
     origin = value.decode() if text is None else text
     return IdClaim("", origin, f"{client}:{origin}", "")
+
+
+def in_wire_terms(
+    client: ClientId, rule: RequestRule, params: bytes, asked: list[Request], *, deeply: bool
+) -> tuple[bytes, IdClaim | None, tuple[IdClaim, ...]]:
+    """Translate the ids of the client's own, recognised by the names of their fields.
+
+    Returns ``params`` in wire terms, a claim on the first thing that they name, and all ids
+    that stand otherwise upstream. ``asked``: all requests of the client. ``deeply``: the method
+    isn't in the table, so fields below the params' own are translated, too.
+    """
+    claims: list[IdClaim] = []
+    named: list[IdClaim] = []
+
+    def translate(kind: Kind, value: bytes) -> bytes:
+        if kind is Kind.REQUEST:
+            id = request_id(client, value, asked)
+            if isinstance(id, bytes):
+                return id
+        else:
+            id = own_id(client, value)
+            claims.append(id)
+        named.append(id)
+        return msgspec.json.encode(id.wire)
+
+    fields = jsonrpc.read_fields(params) or {}
+    anew: dict[str, bytes] = {}
+    for name, value in fields.items():
+        kind = None if rule.accounts_for(name) else kind_of(name)
+        if kind is not None:
+            anew[name] = id_in(kind, value, translate)
+        elif deeply and not rule.accounts_for(name):
+            anew[name] = translated(value, translate)
+    if all(fields[name] == value for name, value in anew.items()):
+        return params, None, ()
+    others = tuple(dict.fromkeys(named))
+    return jsonrpc.write(fields | anew), next(iter(claims), None), others
 
 
 # ── down ──────────────────────────────────────────────────────────────────────────────────────────

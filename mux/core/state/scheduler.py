@@ -31,24 +31,11 @@ from collections import deque
 from collections.abc import Iterator
 
 import attrs
-import msgspec
 
 from mux.core.limits import Limits
 from mux.core.policy.principal import ClientId
+from mux.core.state.client_queue import ClientQueue
 from mux.core.state.request import Request
-
-
-class _ClientQueue(msgspec.Struct, eq=False):
-    """A client's requests: those that wait, and the numbers of those upstream."""
-
-    queue: deque[Request] = msgspec.field(default_factory=deque)
-    queued_bytes: int = 0
-    in_flight: int = 0
-    waiting: int = 0
-    large: int = 0
-    fresh: list[Request] = msgspec.field(default_factory=list)
-    turns: bool = False  # whether it stands in the ring of clients with a turn to come
-
 
 BROKER: ClientId = 0
 """Stands for the broker itself among the clients (whose numbers start at 1)."""
@@ -83,7 +70,7 @@ class RequestScheduler:
     """Clients that are owed too many bytes of answers."""
     _latest: tuple[ClientId, float] = (0, -COMPANY_SECONDS)
     _latest_other: float = -COMPANY_SECONDS
-    _lines: dict[ClientId, _ClientQueue] = attrs.field(factory=dict)
+    _lines: dict[ClientId, ClientQueue] = attrs.field(factory=dict)
     _ring: deque[ClientId] = attrs.field(factory=deque)
     _deadlines: deque[Request] = attrs.field(factory=deque)
     _retries: list[tuple[float, int, Request]] = attrs.field(factory=list)
@@ -158,7 +145,7 @@ class RequestScheduler:
             self._send(request, line, now)
             yield request
 
-    def _may_send(self, client: ClientId, line: _ClientQueue, now: float) -> bool:
+    def _may_send(self, client: ClientId, line: ClientQueue, now: float) -> bool:
         first = line.queue[0]
         if (first.large or self.held) and self._is_owed_too_much(client, line):
             return False
@@ -174,7 +161,7 @@ class RequestScheduler:
             client in (BROKER, DEPARTED) or not self._has_sent_burst(client, line, now)
         )
 
-    def _is_owed_too_much(self, client: ClientId, line: _ClientQueue) -> bool:
+    def _is_owed_too_much(self, client: ClientId, line: ClientQueue) -> bool:
         if line.queue[0].large and (line.large or client in self.laden):
             return True
         return client in self.held
@@ -205,7 +192,7 @@ class RequestScheduler:
         latest, at = self._latest
         return now - (self._latest_other if client == latest else at) < COMPANY_SECONDS
 
-    def _has_sent_burst(self, client: ClientId, line: _ClientQueue, now: float) -> bool:
+    def _has_sent_burst(self, client: ClientId, line: ClientQueue, now: float) -> bool:
         most, span = self.limits.burst, self.limits.burst_seconds
         if len(line.queue) > most and self._has_company(client, now):
             most, span = 1, span / most  # as many in the same time, but one by one
@@ -219,7 +206,7 @@ class RequestScheduler:
         self.held_until = min(self.held_until, line.fresh[0].upstream_since + span)
         return True
 
-    def _send(self, request: Request, line: _ClientQueue, now: float) -> None:
+    def _send(self, request: Request, line: ClientQueue, now: float) -> None:
         self.upstream[request.wire] = request
         self._count(request, line, 1)
         if request.rule.waits:
@@ -378,11 +365,11 @@ class RequestScheduler:
         self._count(request, line, -1)
         self._forget_if_empty(request.account, line)
 
-    def _forget_if_empty(self, account: ClientId, line: _ClientQueue) -> None:
+    def _forget_if_empty(self, account: ClientId, line: ClientQueue) -> None:
         if not line.queue and not line.in_flight and not line.waiting:
             del self._lines[account]
 
-    def _count(self, request: Request, line: _ClientQueue, change: int) -> None:
+    def _count(self, request: Request, line: ClientQueue, change: int) -> None:
         line.large += change * request.large
         if request.rule.waits:
             line.waiting += change
@@ -391,13 +378,13 @@ class RequestScheduler:
         self.loading += change * _is_load(request)
         line.in_flight += change * request.has_slot
 
-    def _line(self, request: Request) -> _ClientQueue:
+    def _line(self, request: Request) -> ClientQueue:
         line = self._lines.get(request.account)
         if line is None:
-            line = self._lines[request.account] = _ClientQueue()
+            line = self._lines[request.account] = ClientQueue()
         return line
 
-    def _take_turns(self, client: ClientId, line: _ClientQueue) -> None:
+    def _take_turns(self, client: ClientId, line: ClientQueue) -> None:
         if not line.turns:
             line.turns = True
             self._ring.append(client)

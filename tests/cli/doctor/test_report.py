@@ -312,6 +312,27 @@ async def test_somebody_else_has_the_addresses(host: Host) -> None:
         assert each.facts["pids"] == [pid]
 
 
+async def test_another_broker_of_ones_own_is_named_and_never_to_be_killed(tmp_path: Path) -> None:
+    async with brokered() as broker:
+        found = await examined(of(broker, tmp_path) | {"APPMUX_LISTEN": broker.url})
+        at_port = found[broker.url]
+    state = broker.home.home / ".local" / "state" / "appmux"
+    assert at_port.verdict == "wrong"
+    assert at_port.says == (
+        f"another appmux of yours listens there: state directory {state}, process"
+        f" {broker.process.pid}"
+    )
+    assert "kill" not in at_port.remedy
+    assert f"appmux status --state-dir {state}" in at_port.remedy
+
+
+async def test_a_broker_that_was_started_with_flags_is_judged_by_these() -> None:
+    async with brokered("--ws-auth", "device-token") as broker:
+        found = await examined(of(broker))
+        assert found[broker.url].verdict == "well"
+        assert "open door" not in found
+
+
 async def test_an_address_that_this_machine_has_not(
     host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -475,7 +496,8 @@ async def test_the_service(host: Host) -> None:
     assert (found.verdict, found.remedy) == ("note", "`appmux service install`")
     host.put("appmux.service", enabled=True, running=False)
     found = (await examined())["service"]
-    assert (found.verdict, found.says) == ("wrong", "installed, but systemd doesn't run it")
+    assert (found.verdict, found.says) == ("wrong", "installed, but stopped")
+    assert found.remedy == "`appmux service start`"
     (host.units / "appmux.service").write_text("[Service]\n")
     found = (await examined())["service"]
     assert "isn't appmux's" in found.says

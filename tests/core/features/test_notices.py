@@ -9,14 +9,16 @@ import pytest
 from mux.core.commands import NoticeAnswerJudged, Withdraw
 from mux.core.events import AnsweredByNotice, NoticesRestored
 from mux.core.policy.approval_policy import Policies
-from mux.core.policy.notice import Kind, RestoredNotice, Rule
+from mux.core.policy.notice import Kind, RestoredNotice, Rule, Timing
 from mux.core.policy.principal import Principal
+from mux.core.status_report import report
 from tests.core.noticed import (
     OBSERVE,
     PHONE,
     WATCHER,
     asks,
     noticed,
+    peopled,
     reachable,
     recipient,
     told,
@@ -248,6 +250,48 @@ def test_of_a_client_that_says_nothing_its_last_minute_counts(method: str) -> No
     assert told(story) == []
     story.waits(2)
     assert told(story) == ["+d1 approval"]
+
+
+def test_a_script_that_began_a_turn_holds_no_notice_back() -> None:
+    story, _ = noticed()
+    script = story.peer("codex_sdk")
+    story.follows(script)
+    script.asks("turn/start", {"threadId": "t"})
+    asks(story)
+    assert told(story) == ["+d1 approval"]
+
+
+def test_a_program_that_says_that_a_person_sits_there_counts_by_what_it_does() -> None:
+    story, _ = noticed()
+    declared = {"appmux": {"version": 1, "person": True}}
+    editor = story.peer("an-editor", extensions=declared)
+    story.follows(editor)
+    editor.asks("turn/start", {"threadId": "t"})
+    asks(story)
+    assert told(story) == []
+    story.waits(61)
+    assert told(story) == ["+d1 approval"]
+
+
+def test_codexs_own_programs_are_peoples() -> None:
+    story, desk = noticed()
+    peopled(story, *Timing().people)
+    tui = story.peer("codex-tui")
+    story.follows(tui)
+    tui.asks("turn/start", {"threadId": "t"})
+    asks(story)
+    assert told(story) == []
+    shown = report(story.broker, story.now)
+    assert {each["name"]: each["person"] for each in shown["clients"]} == {
+        "desk": False,
+        "codex-tui": True,
+    }
+    (thread,) = shown["threads"]
+    assert thread["watchedBy"] == tui.id
+    story.waits(61)
+    (thread,) = report(story.broker, story.now)["threads"]
+    assert thread["watchedBy"] is None
+    assert desk.id != tui.id
 
 
 def test_an_answer_counts_as_well() -> None:

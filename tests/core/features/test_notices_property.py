@@ -17,7 +17,7 @@ from mux.core.commands import Notify, Withdraw
 from mux.core.events import RecipientsChanged
 from mux.core.policy.notice import Rule, Timing
 from mux.core.policy.principal import Principal
-from tests.core.noticed import recipient
+from tests.core.noticed import peopled, recipient
 from tests.core.stories import APPROVAL, Peer, Story
 
 TIMING = Timing()
@@ -63,6 +63,7 @@ class Noticing(RuleBasedStateMachine):
     @initialize()
     def begin(self) -> None:
         self.story = Story.begun()
+        peopled(self.story, "p")
         self.seats: list[Seat] = []
         self.waiting: dict[int, Waiting] = {}
         self.upstream = 0

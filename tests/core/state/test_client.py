@@ -9,7 +9,7 @@ import pytest
 
 from mux.core.policy.principal import Principal
 from mux.core.protocol.experimental import WITHHELD
-from mux.core.state.client import DECIDED, Client, ClientState, InitializeParams
+from mux.core.state.client import ADDED, DECIDED, Client, ClientState, InitializeParams
 from tests.core.stories import LOCAL, dumps
 
 
@@ -32,7 +32,7 @@ def test_capabilities_may_be_left_out(capabilities: dict[str, object]) -> None:
     params = {"clientInfo": {"name": "x", "version": "1"}, **capabilities}
     made = Client(1, LOCAL, "ws", "", 0.0)
     made.initialize(msgspec.json.decode(dumps(params), type=InitializeParams))
-    assert made.opted_out == WITHHELD | {DECIDED}
+    assert made.opted_out == WITHHELD | {DECIDED, ADDED}
     assert not made.declared("requestAttestation")
     assert made.declared("")
 
@@ -60,8 +60,8 @@ def test_a_capability_that_nobody_knows_is_declared_by_nobody_or_an_error() -> N
 
 def test_opt_outs() -> None:
     opted_out: dict[str, Any] = {"optOutNotificationMethods": ["a", "b", "a"]}
-    assert client(experimentalApi=True, **opted_out).opted_out == {"a", "b", DECIDED}
-    assert client(**opted_out).opted_out == {"a", "b", DECIDED} | WITHHELD
+    assert client(experimentalApi=True, **opted_out).opted_out == {"a", "b", DECIDED, ADDED}
+    assert client(**opted_out).opted_out == {"a", "b", DECIDED, ADDED} | WITHHELD
 
 
 def test_the_same_program_of_the_same_principal() -> None:

@@ -7,7 +7,7 @@ import json
 import msgspec
 import pytest
 
-from mux.core.state import threads
+from mux.core.protocol import thread_messages
 from mux.core.state.client import Client, InitializeParams
 from mux.core.state.threads import Threads
 from tests.core.stories import DELTA, LOCAL, Json, dumps
@@ -94,7 +94,7 @@ def test_following_is_written_on_both_sides() -> None:
     ],
 )
 def test_threads_named_by_an_answer(result: object, named: list[str]) -> None:
-    assert threads.threads_named(dumps({"id": 1, "result": result})) == named
+    assert thread_messages.threads_named(dumps({"id": 1, "result": result})) == named
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_threads_named_by_an_answer(result: object, named: list[str]) -> None:
 )
 def test_children_named_by_a_completed_item(item: Json, children: list[str]) -> None:
     line = dumps({"method": "item/completed", "params": {"item": item, "threadId": "p"}})
-    assert threads.spawned(line) == children
+    assert thread_messages.spawned(line) == children
 
 
 @pytest.mark.parametrize(
@@ -124,5 +124,5 @@ def test_children_named_by_a_completed_item(item: Json, children: list[str]) -> 
     ],
 )
 def test_the_turn_that_an_answer_begins(result: object, turn: Json | None) -> None:
-    begun = threads.turn_begun(dumps({"id": 1, "result": result}))
+    begun = thread_messages.turn_begun(dumps({"id": 1, "result": result}))
     assert (json.loads(begun) if begun is not None else None) == turn

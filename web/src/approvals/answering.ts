@@ -1,5 +1,6 @@
 // What waits for a word, kept in step with the inbox, and answered over a live connection only.
 
+import { type By, personOf } from "../people.ts";
 import { Gone, type Rpc, RpcError } from "../connection/rpc.ts";
 import { cantAct, inbox, requests, say, sayError, settled } from "../state.ts";
 import type { Message } from "../wire.ts";
@@ -65,10 +66,10 @@ export function hearOfRequests(message: Message): void {
   }
 }
 
-function sentence(said: { decision: string; by: { name: string } | null; how: string }): string {
+function sentence(said: { decision: string; by: By | null; how: string }): string {
   const what = decided(said.decision);
   const first = what[0]!.toUpperCase() + what.slice(1);
-  return said.by ? `${first} by ${said.by.name}` : first;
+  return said.by ? `${first} by ${personOf(said.by)}` : first;
 }
 
 function settle(id: number, text: string): void {

@@ -47,7 +47,7 @@ export interface Decision {
   itemId: string | null;
   turnId: string | null;
   decision: string;
-  by: { name: string; principal: string } | null;
+  by: { client: number | null; name: string; principal: string } | null;
   how: string;
 }
 

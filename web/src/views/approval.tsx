@@ -21,9 +21,9 @@ import {
 import { send } from "../composer/sending.ts";
 import { rpc } from "../connection/runtime.ts";
 import { cantAct, scopes } from "../state.ts";
-import { fileViewOf } from "./changes.ts";
+import type { FileView } from "./changes.ts";
 import { FileDiff } from "./diff.tsx";
-import { ago } from "./format.ts";
+import { ago, shortPath } from "./format.ts";
 import { FormCard } from "./form.tsx";
 import { Icon, now, Strange } from "./parts.tsx";
 import { QuestionCard } from "./question.tsx";
@@ -77,11 +77,12 @@ function placeOf(element: HTMLElement | null): string {
   return box ? `${Math.round(box.top)} ${Math.round(box.left)} ${Math.round(box.height)}` : "";
 }
 
-export function ApprovalCard({ request }: { request: Request }): JSX.Element {
+export function ApprovalCard(props: { request: Request; files: FileView[] }): JSX.Element {
+  const { request, files } = props;
   const answers = useRef<HTMLDivElement>(null);
   const [busy, setBusy] = useState(false);
   const [saying, setSaying] = useState(false);
-  const content = JSON.stringify([request.params, request.files, saying]);
+  const content = JSON.stringify([request.params, files.length, saying]);
   const guard = useGuard(request.id, answers, content);
   const may = scopes.value.has("approve");
   const blocked = !may ? "This device may watch, but not approve." : cantAct.value;
@@ -91,22 +92,28 @@ export function ApprovalCard({ request }: { request: Request }): JSX.Element {
     setBusy(false);
     return done;
   };
-  const asked = askingFor(request);
+  const asked = askingFor({ method: request.method, files });
   return (
     <section class="approval" aria-label={asked}>
       <header class="approval-head">
         <h2>{asked}</h2>
         <span class="quiet">{ago(request.since, now.value)}</span>
       </header>
-      <div class="approval-body" tabIndex={0} role="region" aria-label="What it is about">
-        <Subject request={request} />
-        {request.reason && (
-          <p class="reason">
-            <Strange text={request.reason} />
-          </p>
-        )}
-        <Facts request={request} />
-      </div>
+      {request.method === QUESTION || request.method === FORM ? (
+        <p class="quiet asked-where">
+          on <Strange text={hostName()} />, in <Strange text={shortPath(request.directory)} />
+        </p>
+      ) : (
+        <div class="approval-body" tabIndex={0} role="region" aria-label="What it is about">
+          <Subject request={request} files={files} />
+          {request.reason && (
+            <p class="reason">
+              <Strange text={request.reason} />
+            </p>
+          )}
+          <Facts request={request} />
+        </div>
+      )}
       <div class="answers" ref={answers}>
         {blocked && (
           <p class="blocked" role="status">
@@ -133,7 +140,8 @@ export function ApprovalCard({ request }: { request: Request }): JSX.Element {
   );
 }
 
-function Subject({ request }: { request: Request }): JSX.Element | null {
+function Subject(props: { request: Request; files: FileView[] }): JSX.Element | null {
+  const { request, files } = props;
   const { params } = request;
   if (request.method === COMMAND) {
     const command = request.command ?? params.command;
@@ -155,11 +163,11 @@ function Subject({ request }: { request: Request }): JSX.Element | null {
       </>
     );
   }
-  if (request.files.length) {
+  if (files.length) {
     return (
       <>
-        {request.files.map((each) => (
-          <FileDiff key={each.path} file={fileViewOf(each)} directory={request.directory} />
+        {files.map((each) => (
+          <FileDiff key={each.path} file={each} directory={request.directory} />
         ))}
       </>
     );
@@ -265,7 +273,7 @@ function Buttons(props: {
       onPointerDown={guard.down}
       onClick={() => guard.press(() => void reply(each.result))}
     >
-      {each.label}
+      <Strange text={each.label} />
     </button>
   );
   if (!choices.length) {

@@ -3,7 +3,7 @@
 import { signal } from "@preact/signals";
 import { rpc } from "../connection/runtime.ts";
 import type { Item } from "../journal/thread.ts";
-import { identity, ownClient } from "../state.ts";
+import { personOf } from "../people.ts";
 import type { FollowedThread } from "../threads/follow.ts";
 
 const byTurn = signal<ReadonlyMap<string, string>>(new Map());
@@ -30,7 +30,7 @@ async function read(threadId: string): Promise<void> {
   try {
     const digest = await rpc()!.request("mux/thread/digest", { threadId, after: null });
     const all = new Map(byTurn.value);
-    for (const turn of digest.turns) if (turn.by) all.set(turn.id, nameOf(turn.by));
+    for (const turn of digest.turns) if (turn.by) all.set(turn.id, capital(personOf(turn.by)));
     for (const turn of digest.turns) if (!all.has(turn.id)) all.set(turn.id, "");
     byTurn.value = all;
   } catch {
@@ -38,9 +38,6 @@ async function read(threadId: string): Promise<void> {
   }
 }
 
-function nameOf(by: { client: number | null; name: string; principal: string }): string {
-  if (by.client !== null && by.client === ownClient.value) return "You";
-  const own = identity.value?.name;
-  if (own && by.principal === own) return "You";
-  return by.principal && by.principal !== "local" ? by.principal : by.name;
+function capital(name: string): string {
+  return name === "you" ? "You" : name;
 }

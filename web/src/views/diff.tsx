@@ -38,7 +38,7 @@ export function FileDiff(props: {
   const shown = fits ? file.lines : file.lines.slice(0, most);
   const name = within(file.path, directory);
   return (
-    <section class="file" aria-label={name}>
+    <div class="file" role="group" aria-label={name}>
       <button
         type="button"
         class="file-head"
@@ -79,7 +79,7 @@ export function FileDiff(props: {
           {file.cut && <p class="quiet pad">The rest is too long to be sent here.</p>}
         </>
       )}
-    </section>
+    </div>
   );
 }
 

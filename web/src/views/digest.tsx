@@ -3,6 +3,7 @@
 import { useEffect, useState } from "preact/hooks";
 import type { JSX } from "preact";
 import { decided, plainCommand } from "../approvals/requests.ts";
+import { personOf } from "../people.ts";
 import { rpc } from "../connection/runtime.ts";
 import { keep, kept } from "../storage/store.ts";
 import type { Cursor } from "../wire.ts";
@@ -55,7 +56,7 @@ function Told({ said }: { said: any }): JSX.Element {
             </strong>
             <span class={each.status === "failed" ? "bad" : "quiet"}>
               {each.status === "inProgress" ? "running" : each.status}
-              {each.by && ` · ${each.by.name}`}
+              {each.by && ` · ${personOf(each.by)}`}
               {each.seconds !== null && ` · ${lasted(each.seconds * 1000)}`}
             </span>
             {(each.error || each.lastLine) && (
@@ -105,7 +106,7 @@ function Told({ said }: { said: any }): JSX.Element {
             {said.decisions.map((each: any) => (
               <li key={each.id}>
                 <Strange text={each.about ?? ""} />: {decided(each.decision)}
-                {each.by && ` by ${each.by.name}`}
+                {each.by && ` by ${personOf(each.by)}`}
               </li>
             ))}
           </ul>

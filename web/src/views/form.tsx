@@ -78,7 +78,7 @@ export function FormCard(props: {
           disabled={props.blocked || missing.length > 0}
           onPointerDown={props.guard.down}
         >
-          {url ? "Done" : "Send"}
+          {url ? "Done" : fields.length ? "Send" : "Allow"}
         </button>
         <button
           type="button"

@@ -4,8 +4,9 @@ import { useEffect, useState } from "preact/hooks";
 import type { JSX } from "preact";
 import { askingFor, plainCommand, riskOf } from "../approvals/requests.ts";
 import { rpc } from "../connection/runtime.ts";
+import { personOf } from "../people.ts";
 import { open, route, threadPath } from "../route.ts";
-import { inbox, inboxKept, ownClient, phase, scopes } from "../state.ts";
+import { inbox, inboxKept, phase, scopes } from "../state.ts";
 import { emptyInbox, groups, type Inbox, type Need, type Row, takePage, titleOf } from "../threads/inbox.ts";
 import { ago, count, lasted, shortPath } from "./format.ts";
 import { Icon, IconButton, Link, now, second, Strange } from "./parts.tsx";
@@ -265,7 +266,7 @@ function RunningRow({ row }: { row: Row }): JSX.Element {
           </span>
           <LastLine row={row} />
           <span class="row-foot">
-            {by ? `driven by ${by.client === ownClient.value ? "you" : by.name}` : "running"}
+            {by ? `driven by ${personOf(by)}` : "running"}
             <span class="sep">·</span>
             <Strange text={shortPath(row.directory)} />
             {row.queued > 0 && <span class="tag">{row.queued} queued</span>}

@@ -104,7 +104,7 @@ function Shown({ ticket, letters }: { ticket: string; letters?: string }): JSX.E
       {letters && (
         <>
           <p class="quiet centered">or type, in the app</p>
-          <p class="code letters">{letters}</p>
+          <p class="code letters">{`${letters.slice(0, 4)} ${letters.slice(4)}`}</p>
         </>
       )}
       <p class="quiet centered">Good for five minutes, once. You will compare a code before it is let in.</p>

@@ -3,7 +3,8 @@
 import { useState } from "preact/hooks";
 import type { ComponentChildren, JSX } from "preact";
 import { decided, plainCommand } from "../approvals/requests.ts";
-import { type Item, outputOf, summaryOf, textOf, type ThreadState } from "../journal/thread.ts";
+import { type Decision, type Item, outputOf, summaryOf, textOf, type ThreadState } from "../journal/thread.ts";
+import { personOf } from "../people.ts";
 import { threadPath } from "../route.ts";
 import type { FollowedThread } from "../threads/follow.ts";
 import type { ThreadItem } from "../wire.ts";
@@ -230,10 +231,10 @@ function Command(props: {
 function CommandState(props: {
   content: Of<"commandExecution">;
   running: boolean;
-  decision: { decision: string; by: { name: string } | null } | undefined;
+  decision: Decision | undefined;
 }): JSX.Element {
   const { content, running, decision } = props;
-  const by = decision?.by ? ` by ${decision.by.name}` : "";
+  const by = decision?.by ? ` by ${personOf(decision.by)}` : "";
   const said = decision ? <span class="quiet">{decided(decision.decision)}{by}</span> : null;
   if (running && !decision) return <span class="running-words">running</span>;
   if (running) return <><span class="running-words">running</span>{said}</>;
@@ -303,7 +304,7 @@ function shortened(text: string): string {
 function Files(props: { item: Item; content: Of<"fileChange">; state: ThreadState }): JSX.Element {
   const { item, content, state } = props;
   const decision = state.decisions.get(item.id);
-  const by = decision?.by ? ` by ${decision.by.name}` : "";
+  const by = decision?.by ? ` by ${personOf(decision.by)}` : "";
   return (
     <article class="files" aria-label="Changed files">
       {content.changes.map((each) => (

@@ -30,7 +30,8 @@ const ALLOWED = {
     "href", "start", "align", "class", "tabindex", "role", "aria-label", "type", "checked",
     "disabled", "target", "rel", "dir",
   ],
-  ALLOWED_URI_REGEXP: SAFE_LINK,
+  // Of any attribute: what has a scheme must have one of these.
+  ALLOWED_URI_REGEXP: /^(?:(?:https?|mailto):|[^a-z]|[a-z+.\-]+(?:[^a-z+.\-:]|$))/i,
   ALLOW_DATA_ATTR: false,
   ALLOW_ARIA_ATTR: false,
   RETURN_TRUSTED_TYPE: policy !== undefined,

@@ -141,17 +141,22 @@ export function Sheet(props: {
   children: ComponentChildren;
 }): JSX.Element {
   const ref = useRef<HTMLDialogElement>(null);
+  // One sheet may take another's place: the end of the first isn't a wish to close.
+  const shown = useRef(true);
   useEffect(() => {
     const dialog = ref.current!;
     dialog.showModal();
-    return () => dialog.close();
+    return () => {
+      shown.current = false;
+      dialog.close();
+    };
   }, []);
   return (
     <dialog
       ref={ref}
       class="sheet"
       aria-label={props.title}
-      onClose={props.onClose}
+      onClose={() => shown.current && props.onClose()}
       onClick={(event) => {
         if (event.target === ref.current) props.onClose();
       }}

@@ -3,7 +3,8 @@
 import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 import type { JSX } from "preact";
 import { threads } from "../connection/runtime.ts";
-import type { TurnState } from "../journal/thread.ts";
+import type { Request } from "../approvals/requests.ts";
+import type { ThreadState, TurnState } from "../journal/thread.ts";
 import { back } from "../route.ts";
 import { inbox, phase, requests, settled } from "../state.ts";
 import type { FollowedThread } from "../threads/follow.ts";
@@ -13,6 +14,7 @@ import { Composer } from "./composer.tsx";
 import { ago, lasted, shortPath } from "./format.ts";
 import { ItemView } from "./items.tsx";
 import { Menu } from "./menu.tsx";
+import { type FileView, fileView, fileViewOf } from "./changes.ts";
 import { authors } from "./authors.ts";
 import { Icon, IconButton, now, second, Strange } from "./parts.tsx";
 import { Banner, connectionWords, hostName } from "./status.tsx";
@@ -67,7 +69,7 @@ export function ThreadView({ id }: { id: string }): JSX.Element {
       <Timeline thread={thread} version={version} asks={asks.length > 0} />
       <div class="dock">
         {asks.map((each) => (
-          <ApprovalCard key={each.id} request={each} />
+          <ApprovalCard key={each.id} request={each} files={filesOf(each, thread.state)} />
         ))}
         {!asks.length && [...settled.value].slice(-1).map(([key, text]) => (
           <Settled key={key} text={text} />
@@ -77,6 +79,13 @@ export function ThreadView({ id }: { id: string }): JSX.Element {
       {menu && <Menu thread={thread} id={id} onClose={() => setMenu(false)} />}
     </section>
   );
+}
+
+/** The files of a request. Very long changes the broker doesn't repeat: the thread has them. */
+function filesOf(request: Request, state: ThreadState): FileView[] {
+  if (request.files.length) return request.files.map(fileViewOf);
+  const item = request.itemId === null ? undefined : state.items.get(request.itemId)?.item;
+  return item?.type === "fileChange" ? item.changes.map(fileView) : [];
 }
 
 function Timeline(props: { thread: FollowedThread; version: number; asks: boolean }): JSX.Element {
@@ -253,7 +262,7 @@ function Working({ turn, asks }: { turn: TurnState; asks: boolean }): JSX.Elemen
   return (
     <p class="working">
       {asks ? <Icon name="hand" size={16} /> : <span class="spinner" aria-hidden="true" />}
-      {asks ? "Waits for a word" : "Working"}
+      {asks ? "Waits for an answer" : "Working"}
       {began !== null && <span class="quiet"> {lasted(second.value - began)}</span>}
     </p>
   );

@@ -1,0 +1,227 @@
+"""`mux.access.sessions`: one device's key proves a challenge, once, for one page; short tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import attrs
+import pytest
+import trio
+import trio.testing
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mux.access import sessions
+from mux.access.authentication import AuthError
+from mux.access.device import Device
+from mux.access.devices import DeviceRegistry, open_registry
+from mux.access.public_key import digest_of_key, key_of, signed
+from mux.access.sessions import Challenge, NotProvenError, Sessions
+from tests.end_to_end.browsers import Key, base64url
+
+NOW = 1_800_000_000.0
+ORIGIN = "https://broker.example"
+KEYS = (Key(), Key())
+
+
+def kept(key: Key) -> str:
+    return key_of(key.jwk["x"], key.jwk["y"])
+
+
+@attrs.define
+class Clock:
+    now: float = NOW
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@attrs.define
+class Gate:
+    """A registry with two browsers and a phone, and its sessions."""
+
+    registry: DeviceRegistry
+    clock: Clock
+    sessions: Sessions
+    browsers: tuple[Device, ...]
+    phone: Device
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Gate:
+    return opened(tmp_path)
+
+
+def opened(where: Path) -> Gate:
+    clock = Clock()
+    registry = open_registry(where, clock)
+    browsers = tuple(
+        registry.add(
+            f"browser {number}", "paired", frozenset({"observe"}), digest_of_key(kept(key)), 3600.0,
+            key=kept(key),
+        )
+        for number, key in enumerate(KEYS)
+    )  # fmt: skip
+    phone = registry.add("phone", "paired", frozenset({"observe"}), "a" * 64)
+    return Gate(registry, clock, Sessions(registry), browsers, phone)
+
+
+def proof(challenge: Challenge, device: str, key: Key = KEYS[0]) -> str:
+    lines = ("appmux challenge", device, challenge.nonce, challenge.origin, str(challenge.time))
+    return key.sign(*lines)
+
+
+def refused(prove: Callable[[], object]) -> str:
+    with pytest.raises(NotProvenError) as wrong:
+        prove()
+    return wrong.value.reason
+
+
+async def test_who_signs_the_challenge_is_its_device(gate: Gate) -> None:
+    challenge = await gate.sessions.challenge(ORIGIN)
+    device = gate.browsers[0]
+    principal = gate.sessions.prove(challenge, device.id, proof(challenge, device.id))
+    assert (principal.kind, principal.device, principal.name) == ("device", device.id, "browser 0")
+    assert principal.scopes == {"observe"}
+    assert principal.expires_at == NOW + 3600
+
+
+async def test_a_signature_is_good_for_nothing_else(gate: Gate) -> None:
+    """Not for another connection, page, device, time; nor is anything that was not signed."""
+    first, second = gate.browsers
+    challenge = await gate.sessions.challenge(ORIGIN)
+    signature = proof(challenge, first.id)
+    again = await gate.sessions.challenge(ORIGIN)
+    for other in (
+        again,
+        attrs.evolve(challenge, origin="https://evil.example"),
+        attrs.evolve(challenge, time=challenge.time + 1),
+        attrs.evolve(challenge, nonce=challenge.nonce[:-1]),
+    ):
+        assert refused(partial(gate.sessions.prove, other, first.id, signature)) == (
+            "wrong-signature"
+        )
+    prove = gate.sessions.prove
+    assert refused(lambda: prove(challenge, second.id, signature)) == "wrong-signature"
+    wrong_key = proof(challenge, first.id, KEYS[1])
+    assert refused(lambda: prove(challenge, first.id, wrong_key)) == "wrong-signature"
+    assert refused(lambda: prove(challenge, gate.phone.id, signature)) == "unknown-device"
+    assert refused(lambda: prove(challenge, "", signature)) == "unknown-device"
+
+
+async def test_a_challenge_is_over_by_our_clock_whatever_the_walls_says(
+    gate: Gate, autojump_clock: trio.testing.MockClock
+) -> None:
+    challenge = await gate.sessions.challenge(ORIGIN)
+    signature = proof(challenge, gate.browsers[0].id)
+    gate.clock.now -= 3600
+    gate.sessions.prove(challenge, gate.browsers[0].id, signature)
+    await trio.sleep(sessions.CHALLENGE_SECONDS)
+    late = refused(lambda: gate.sessions.prove(challenge, gate.browsers[0].id, signature))
+    assert late == "late"
+
+
+async def test_an_expired_or_revoked_device_proves_nothing(gate: Gate) -> None:
+    first, second = gate.browsers
+    challenge = await gate.sessions.challenge(ORIGIN)
+    gate.registry.revoke(first)
+    gone = refused(lambda: gate.sessions.prove(challenge, first.id, proof(challenge, first.id)))
+    assert gone == "unknown-device"
+    gate.clock.now += 3600
+    signature = proof(challenge, second.id, KEYS[1])
+    assert refused(lambda: gate.sessions.prove(challenge, second.id, signature)) == "expired-device"
+
+
+@settings(max_examples=60)
+@given(
+    signature=st.one_of(
+        st.text(max_size=100),
+        st.binary(min_size=64, max_size=64).map(base64url),
+        st.binary(max_size=80).map(base64url),
+        st.sampled_from([base64url(bytes(64)), base64url(b"\xff" * 64), "A" * 86 + "==", "é" * 86]),
+    )
+)
+def test_no_made_up_signature_is_one(signature: str) -> None:
+    assert not signed(kept(KEYS[0]), "text", signature)
+
+
+@settings(max_examples=60)
+@given(x=st.binary(max_size=40).map(base64url), y=st.binary(max_size=40).map(base64url))
+def test_what_is_no_point_of_the_curve_is_no_key(x: str, y: str) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 (any of them)
+        key_of(x, y)
+
+
+def test_a_key_survives_the_registrys_file(gate: Gate, tmp_path: Path) -> None:
+    again = open_registry(tmp_path, gate.clock)
+    assert [each.key for each in again] == [*(each.key for each in gate.browsers), ""]
+    text = (tmp_path / "devices.json").read_text()
+    assert text.count('"key"') == 2  # an older version reads a book without browsers
+
+
+def test_a_browsers_key_is_no_token(gate: Gate) -> None:
+    device = gate.browsers[0]
+    for text in (device.key, device.digest, device.id, f"key:{device.key}"):
+        assert gate.registry.by_token(text) is None
+
+
+# -- short tokens ----------------------------------------------------------------------------------
+
+
+def bearer(token: str) -> bytes:
+    return f"Bearer {token}".encode()
+
+
+def test_a_short_token_is_its_device_for_ten_minutes(
+    gate: Gate, autojump_clock: trio.testing.MockClock
+) -> None:
+    async def story() -> None:
+        token = gate.sessions.token_for(gate.browsers[0].id).token
+        assert gate.sessions.authenticate(bearer(token)).name == "browser 0"
+        await trio.sleep(sessions.TOKEN_SECONDS)
+        with pytest.raises(AuthError):
+            gate.sessions.authenticate(bearer(token))
+
+    trio.run(story, clock=autojump_clock)
+
+
+async def test_a_short_token_ends_when_the_clock_says_so_though_the_machine_slept(
+    gate: Gate,
+) -> None:
+    token = gate.sessions.token_for(gate.browsers[0].id).token
+    gate.clock.now += sessions.TOKEN_SECONDS
+    with pytest.raises(AuthError):
+        gate.sessions.authenticate(bearer(token))
+
+
+async def test_a_short_token_ends_with_its_device(gate: Gate) -> None:
+    tokens = [gate.sessions.token_for(each.id).token for each in gate.browsers]
+    gate.registry.revoke(gate.browsers[0])
+    with pytest.raises(AuthError):
+        gate.sessions.authenticate(bearer(tokens[0]))
+    assert gate.sessions.authenticate(bearer(tokens[1])).name == "browser 1"
+    gate.registry.limit(gate.browsers[1], frozenset({"approve"}))
+    assert gate.sessions.authenticate(bearer(tokens[1])).scopes == {"approve"}
+
+
+async def test_a_device_has_so_many_short_tokens_and_the_others_keep_theirs(gate: Gate) -> None:
+    others = gate.sessions.token_for(gate.browsers[1].id).token
+    own = [
+        gate.sessions.token_for(gate.browsers[0].id).token
+        for _ in range(sessions.MOST_OF_DEVICE + 1)
+    ]
+    with pytest.raises(AuthError):
+        gate.sessions.authenticate(bearer(own[0]))
+    for token in (*own[1:], others):
+        gate.sessions.authenticate(bearer(token))
+    assert not any(token in repr(gate.sessions) for token in own)
+
+
+@pytest.mark.parametrize(
+    "header", [None, b"", b"Bearer", b"Basic x", b"Bearer ams_x", b"Bearer \xff"]
+)
+async def test_what_is_no_short_token(gate: Gate, header: bytes | None) -> None:
+    with pytest.raises(AuthError):
+        gate.sessions.authenticate(header)
