@@ -36,6 +36,11 @@ MERGEABLE = frozenset(
 """Notifications whose ``params.delta`` is a piece of text: two of one stream may become one."""
 
 
+LARGE_DELTA = 2048
+"""Bytes from which a delta isn't merged. Less than a tenth of it would be saved, and joining copies
+it several times."""
+
+
 def is_delta(method: str) -> bool:
     """Return whether an entry may be merged with others, and dropped once its item is complete."""
     return method in MERGEABLE
@@ -72,7 +77,8 @@ def merge(entries: Iterable[Entry], *, in_order: bool = False) -> Iterator[Entry
     for entry in entries:
         key = None if in_order else entry.thread
         open_stream = open_streams.get(key)
-        delta = _read_delta(entry) if entry.method in MERGEABLE else None
+        small = entry.method in MERGEABLE and len(entry.message) < LARGE_DELTA
+        delta = _read_delta(entry) if small else None
         if delta is None:
             if open_stream is not None:
                 yield open_stream.message()
