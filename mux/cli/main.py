@@ -32,6 +32,7 @@ SECTIONS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {
         "decline": ("approvals", "Refuse what waits."),
         "say": ("say", "Give a thread a message, or begin a thread."),
         "put": ("put", "Bring files to a thread."),
+        "get": ("get", "Fetch a file of a thread, or list them."),
     },
     "Set this host up, and keep it well": {
         "setup": ("setup", "Settings, token, service, first phone: all in one."),

@@ -9,6 +9,7 @@
     turn/queued  turn/unqueued            a turn waits for its thread, and won't be started
     queue/released                        a queue that was held goes on
     file/received                         a person's file was put where an agent finds it
+    file/opened                           a file of a thread, or another, was let out
     approval/raised                       the app-server wants a person's decision
     approval/voted                        a yes that doesn't decide yet
     approval/answered                     the answer that counted

@@ -10,8 +10,9 @@ that a request has come and that a client is known.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from types import TracebackType
 from typing import Final
 
 import attrs
@@ -43,10 +44,27 @@ class Place:
     """The place that one unauthenticated connection takes up."""
 
     network: str
+    known: Callable[[Place], None]
+    """Frees it."""
     asked: bool = False
     """True if the peer has sent a whole request's head."""
     scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     """Cancelled to close the connection for want of room; never once the client is known."""
+
+    def __enter__(self) -> Place:
+        self.scope.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> bool:
+        try:
+            return self.scope.__exit__(kind, error, trace)
+        finally:
+            self.known(self)
 
 
 @attrs.define(eq=False, repr=False)
@@ -71,24 +89,19 @@ class Unauthenticated:
     def __len__(self) -> int:
         return len(self._places)
 
-    @contextmanager
-    def place(self, descriptor: int, address: str) -> Iterator[Place | None]:
+    def place(self, descriptor: int, address: str) -> AbstractContextManager[Place | None]:
         """Give an accepted connection a place until it is known or gone; None if there is no room.
 
-        Another connection may be closed to make room.
+        Another connection may be closed to make room. The place is a context manager by itself: a
+        generator for one would take half a kilobyte for as long as its client stays.
         """
         key = network(address)
         if not self._has_room(descriptor, key):
-            yield None
-            return
-        place = Place(key)
+            return nullcontext()
+        place = Place(key, self.known)
         self._places[place] = None
         self._of_network[key] = self._of_network.get(key, 0) + 1
-        try:
-            with place.scope:
-                yield place
-        finally:
-            self.known(place)
+        return place
 
     def known(self, place: Place) -> None:
         """Free the place of a client that has authenticated, or has gone. Idempotent."""

@@ -191,7 +191,9 @@ async def test_a_disk_that_takes_nothing_is_said_and_stops_nobody() -> None:
         told = (await desk.request("mux/status"))["audit"]
         assert "make room" in told["trouble"]
         assert told["unwrittenRecords"] > 0
-        assert "TROUBLE: the audit log" in (await appmux(broker, "status")).stdout
+        assert (
+            "TROUBLE with the audit log: the audit log" in (await appmux(broker, "status")).stdout
+        )
         there.unlink()
         away.rename(there)
         await recorded(broker, "turn/answered", thread=thread)

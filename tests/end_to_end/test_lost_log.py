@@ -110,9 +110,10 @@ async def test_a_log_that_never_works(closing: str, why: str) -> None:
     before = ("/bin/sh", "-c", f'exec "$0" "$@" {closing}')
     async with serving(None, *before) as broker, attached(broker) as peer:
         assert (await heard_all_the_same(peer))["trouble"] == why
-        shown = await appmux(Native(broker.process, broker.home, None), "status")  # type: ignore[arg-type]
+        there = Native(broker.process, broker.home, None)  # type: ignore[arg-type]
+        shown = await appmux(there, "status", "--all")
         assert "lines could not be written" in shown.stdout
-        assert f"TROUBLE: {why}" in shown.stdout
+        assert f"TROUBLE with the log: {why}" in shown.stdout
         broker.process.send_signal(signal.SIGTERM)
         assert await broker.ends() == 0
 

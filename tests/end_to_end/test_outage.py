@@ -129,8 +129,8 @@ async def test_down_its_last_words_are_shown_and_a_restart_tries_again(tmp_path:
         server = await life(desk, 5, "down")
         assert server["lastWords"][-2:] == LAST_WORDS.splitlines()
         shown = await appmux(stage.broker, "status")
-        assert "down, no process, generation 5" in shown.stdout
-        assert "died too often; it is started again in" in shown.stdout
+        assert "the app-server is down: it died too often" in shown.stdout
+        assert "is started again in" in shown.stdout
         assert 0 < server["nextStartSeconds"] <= DOWN_WAIT
         assert "it said: Error: config.toml is broken" in shown.stdout
 

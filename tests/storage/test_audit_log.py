@@ -624,6 +624,23 @@ def test_a_file_goes_when_its_last_moment_is_too_old_and_not_before(tmp_path: Pa
     assert (anchor["kind"], anchor["file"]) == (TRIMMED, "2025-11-24-000000000001.jsonl")
 
 
+@pytest.mark.usefixtures("_far_west")
+def test_a_file_is_named_after_the_day_that_its_records_name(tmp_path: Path) -> None:
+    clock = Clock(datetime(2025, 11, 25, 2, tzinfo=UTC).timestamp())  # in the west, the day before
+    writer(tmp_path, clock).work(said("early", at=clock.now))
+    (path,) = audit_chain.files(tmp_path)
+    assert path.name.startswith("2025-11-25")
+
+
+def test_what_it_writes_of_its_own_counts_as_no_record_that_it_took(tmp_path: Path) -> None:
+    """Else one more would be dropped from memory unwritten, or all be written twice."""
+    made, clock = aged(tmp_path, 2, max_age=10 * DAY)
+    clock.now += 20 * DAY
+    made.work(said("a", "b", at=clock.now))
+    assert json.loads(text_of(tmp_path)[-1])["kind"] == TRIMMED
+    assert made.taken == 2
+
+
 def test_as_many_bytes_as_are_allowed_are_kept(tmp_path: Path) -> None:
     made, _ = aged(tmp_path, 3)
     made.max_bytes = made.used

@@ -19,7 +19,7 @@ from mux.core import audit_events
 from mux.core.features import outcomes
 from mux.core.features.approval_items import item_about, params_in
 from mux.core.features.voting import Voting
-from mux.core.policy.approval_policy import Ballot
+from mux.core.policy.approval_policy import Ballot, Vote
 from mux.core.policy.principal import ClientId, Owner
 from mux.core.protocol import jsonrpc
 from mux.core.protocol.answers import fault
@@ -30,6 +30,7 @@ from mux.core.protocol.rules import OfferTo
 from mux.core.state import id_fields, tool_owners
 from mux.core.state.backlog import NOT_NUMBERED
 from mux.core.state.client import Client
+from mux.core.state.durable import SavedServerRequest
 from mux.core.state.pending_requests import RESOLVED, ServerRequest
 from mux.core.state.state import NEVER, State
 
@@ -83,6 +84,35 @@ class ServerRequests:
             request.next_ones = self._in_turn(request, owned)
             self.offer_to_next(request)
 
+    def restore(self, saved: SavedServerRequest) -> None:
+        """Take in a request that was offered by an earlier broker, under the same id.
+
+        People answer it when they come back. A program that it was for has a moment to.
+        """
+        state, now = self.state, self.state.now
+        rule = server_request_rule(saved.method, of_thread=saved.thread is not None)
+        ballot = Ballot(saved.policy, now, saved.owner)
+        for vote in saved.votes:
+            ballot.votes[vote.voter] = Vote(vote.result, now, vote.early, None, vote.by)
+        request = ServerRequest(
+            id=saved.id,
+            upstream=saved.upstream,
+            method=saved.method,
+            thread=saved.thread,
+            rule=rule,
+            offer=saved.offer,
+            since=now,
+            needs=saved.needs,
+            turn=saved.turn,
+            ballot=ballot,
+            journaled=True,
+        )
+        if rule.offer_to is not OfferTo.FOLLOWERS:
+            request.deadline = now + state.limits.one_client_deadline
+            request.awaits_return = True
+            state.wake_at(request.deadline)
+        state.pending_requests.add(request)
+
     def _owned(self, method: str, line: bytes) -> id_fields.Owned | None:
         """Return whose a request is by the ids that it names, if its method isn't in the table."""
         if method in SERVER_REQUESTS:
@@ -121,8 +151,16 @@ class ServerRequests:
         for request in list(self.state.pending_requests.pending(thread)):
             if client.id in request.offered and not request.answered:
                 self._show(request, (client.id,), first=False)
+            elif request.awaits_return and not self._has_returned(request, client):
+                continue
             elif request.rule.offer_to is OfferTo.FOLLOWERS or not request.offered:
                 self._offer(request, (client.id,))
+
+    def _has_returned(self, request: ServerRequest, client: Client) -> bool:
+        """Return whether this is the client for which an earlier broker kept the request."""
+        call = tool_owners.read_call(request.offer)
+        owner = self.state.tool_owners.owner(request.thread, call) if call is not None else None
+        return owner is None or client.resembles(owner.program, owner.principal)
 
     def _offer(self, request: ServerRequest, recipients: tuple[ClientId, ...]) -> None:
         """Offer a request to the clients that can answer it and haven't been offered it."""
@@ -140,6 +178,8 @@ class ServerRequests:
         request.journaled = True
         request.ballot.owner = request.ballot.owner or self._owner(request)
         request.offered.update(dict.fromkeys(able))
+        if request.awaits_return and able and request.rule.offer_to is OfferTo.TOOL_OWNER:
+            request.awaits_return, request.deadline = False, NEVER
         self.state.pending_requests.changes += 1
         # The request first, then what it waits for: clients know it by its id.
         self._show(request, able, first=first)
@@ -192,6 +232,10 @@ class ServerRequests:
         If no client is left, an error goes upstream.
         """
         state = self.state
+        if request.awaits_return:
+            request.awaits_return = False
+            if request.rule.offer_to is OfferTo.ONE_AT_A_TIME:
+                request.next_ones = list(self._followers(request))
         while request.next_ones:
             id = request.next_ones.pop(0)
             if id in state.clients and self._may_answer(request, state.clients[id]):

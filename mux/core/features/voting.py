@@ -68,6 +68,7 @@ class Voting:
         if vote.repeats(ballot.votes.get(voter(client.principal))):
             return None  # a program may repeat it for ever; the audit log needn't record that
         ballot.cast(client.principal, vote)
+        self.state.durable.touch("request", str(request.id))
         decided = ballot.decided(request.method, request.offer, now)
         if decided is None:
             audit_events.voted(self.state, request, client, result, self.waits_for(request))
@@ -107,6 +108,7 @@ class Voting:
     def device_ended(self, request: ServerRequest, device: str) -> None:
         """Remove the vote of a device whose access has ended."""
         if request.ballot.votes.pop(("device", device), None) is not None:
+            self.state.durable.touch("request", str(request.id))
             self.notify(request)
 
     def _waits_for_owner(self, request: ServerRequest) -> bool:

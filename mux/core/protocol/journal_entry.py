@@ -13,7 +13,7 @@ from mux.core.protocol import jsonrpc
 from mux.core.protocol.rope import Piece, Rope
 
 
-class Entry(msgspec.Struct, frozen=True, gc=False):
+class Entry(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """A numbered message, as followers of its thread get it."""
 
     seq: int

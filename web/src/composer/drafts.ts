@@ -1,39 +1,39 @@
-// A draft a thread, kept on the device until it is sent.
+// A draft a thread, kept on the device until it is sent. Its text is written at once, so that no
+// reload is quicker; its pictures, which are large, go to the database.
 
 import { drop, keep, kept } from "../storage/store.ts";
 import type { Draft } from "./sending.ts";
 
-const EMPTY: Draft = { text: "", pictures: [] };
-const WRITE_MS = 250;
-const timers = new Map<string, ReturnType<typeof setTimeout>>();
 const latest = new Map<string, Draft>();
 
 export async function draftOf(thread: string): Promise<Draft> {
-  return latest.get(thread) ?? (await kept<Draft>(`draft/${thread}`)) ?? EMPTY;
+  const known = latest.get(thread);
+  if (known) return known;
+  const pictures = (await kept<string[]>(`draft/${thread}`)) ?? [];
+  // Something may have been typed while the pictures were read.
+  return latest.get(thread) ?? { text: textOf(thread), pictures };
 }
 
 export function keepDraft(thread: string, draft: Draft): void {
+  const before = latest.get(thread);
   latest.set(thread, draft);
-  clearTimeout(timers.get(thread));
-  timers.set(thread, setTimeout(() => void write(thread), WRITE_MS));
-}
-
-async function write(thread: string): Promise<void> {
-  const draft = latest.get(thread) ?? EMPTY;
-  if (draft.text || draft.pictures.length) await keep(`draft/${thread}`, draft);
-  else await drop(`draft/${thread}`);
-}
-
-/** Write all that isn't written: the page may be put away now. */
-export function writeDrafts(): void {
-  for (const [thread, timer] of timers) {
-    clearTimeout(timer);
-    void write(thread);
+  try {
+    if (draft.text) localStorage.setItem(`draft/${thread}`, draft.text);
+    else localStorage.removeItem(`draft/${thread}`);
+  } catch {
+    // A full storage: the draft is kept for as long as the page is open.
   }
-  timers.clear();
+  if (before?.pictures === draft.pictures) return;
+  void (draft.pictures.length
+    ? keep(`draft/${thread}`, draft.pictures)
+    : drop(`draft/${thread}`));
 }
 
-addEventListener("pagehide", writeDrafts);
-document.addEventListener("visibilitychange", () => {
-  if (document.visibilityState === "hidden") writeDrafts();
-});
+/** The text of a draft that was kept by an earlier life of this page. */
+export function textOf(thread: string): string {
+  try {
+    return latest.get(thread)?.text ?? localStorage.getItem(`draft/${thread}`) ?? "";
+  } catch {
+    return "";
+  }
+}

@@ -13,7 +13,8 @@ export interface Read {
 export async function readPictures(files: Iterable<File>, already: string[]): Promise<Read> {
   const read: Read = { pictures: [], refused: [] };
   let size = already.reduce((sum, each) => sum + bytesOf(each), 0);
-  for (const file of files) {
+  // A list of an input's is emptied with it, while the first picture is being read.
+  for (const file of [...files]) {
     if (!TYPES.test(file.type)) {
       read.refused.push(
         file.type.startsWith("image/")

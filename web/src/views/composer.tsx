@@ -2,7 +2,7 @@
 
 import { useEffect, useRef, useState } from "preact/hooks";
 import type { JSX } from "preact";
-import { draftOf, keepDraft } from "../composer/drafts.ts";
+import { draftOf, keepDraft, textOf } from "../composer/drafts.ts";
 import { type Mode, type Outgoing, stateOf } from "../composer/outbox.ts";
 import { readPictures } from "../composer/pictures.ts";
 import { again, type Draft, runsNow, send, withdraw } from "../composer/sending.ts";
@@ -24,7 +24,7 @@ export function Composer(props: {
   asks: boolean;
 }): JSX.Element | null {
   const { thread, id } = props;
-  const [draft, setDraft] = useState<Draft>({ text: "", pictures: [] });
+  const [draft, setDraft] = useState<Draft>(() => ({ text: textOf(id), pictures: [] }));
   const [mode, setMode] = useState<Mode>("steer");
   const box = useRef<HTMLTextAreaElement>(null);
   const files = useRef<HTMLInputElement>(null);

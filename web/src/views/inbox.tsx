@@ -370,5 +370,11 @@ function useSearch(search: string, archived: boolean): Inbox | null {
       clearTimeout(timer);
     };
   }, [wanted, archived, on, phase.value]);
-  return on ? (found ?? emptyInbox()) : null;
+  if (!on) return null;
+  // What is known here is found at once, and in any case of letters.
+  const known = [...inbox.value.threads.values()].filter(
+    (each) => wanted && !archived && titleOf(each).toLowerCase().includes(wanted.toLowerCase()),
+  );
+  const told = found ?? emptyInbox();
+  return { ...told, threads: new Map([...known.map((each) => [each.id, each] as const), ...told.threads]) };
 }

@@ -65,7 +65,9 @@ export function ThreadView({ id }: { id: string }): JSX.Element {
         </div>
         <IconButton icon="more" label="Menu of this thread" onClick={() => setMenu(true)} />
       </header>
-      <Banner />
+      <div class="only-narrow">
+        <Banner />
+      </div>
       <Timeline thread={thread} version={version} asks={asks.length > 0} />
       <div class="dock">
         {asks.map((each) => (
