@@ -632,6 +632,16 @@ def test_a_file_is_named_after_the_day_that_its_records_name(tmp_path: Path) -> 
     assert path.name.startswith("2025-11-25")
 
 
+def test_a_file_that_goes_for_its_age_takes_no_gap_behind_it_along(tmp_path: Path) -> None:
+    made, clock = aged(tmp_path, 4, max_age=10 * DAY)
+    audit_chain.files(tmp_path)[1].unlink()
+    clock.now = NOON + 11.2 * DAY
+    made.work([])
+    anchors = [each for each in map(json.loads, text_of(tmp_path)) if each["kind"] == TRIMMED]
+    assert [each["through"] for each in anchors] == [3]
+    assert "records 1 to 6 are missing at the start" in faults(tmp_path)[0]
+
+
 def test_what_it_writes_of_its_own_counts_as_no_record_that_it_took(tmp_path: Path) -> None:
     """Else one more would be dropped from memory unwritten, or all be written twice."""
     made, clock = aged(tmp_path, 2, max_age=10 * DAY)
