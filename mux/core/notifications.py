@@ -200,6 +200,7 @@ class NotificationRouter:
     ) -> None:
         if rule.greets:
             self.parts.state.appserver.greet(method, line)
+            self.parts.state.durable.touch("app-server", "")
         if rule.audience is Audience.OWNER:
             self._notify_owner(line, method, rule.own_id)
         elif rule.audience is Audience.ASKERS:

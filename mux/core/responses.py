@@ -51,6 +51,10 @@ class ResponseRouter:
                 self._settle(request, line, failed=failed)
             self.parts.client_requests.pump()
 
+    def settle_lost(self, request: Request, line: bytes, failed: bool) -> None:
+        """Settle a request whose own answer was lost with an earlier broker."""
+        self._settle(request, line, failed=failed)
+
     def answered_long(self, line: LongLine) -> bool:
         """Handle a long answer; return False if it must be read whole.
 
@@ -79,8 +83,7 @@ class ResponseRouter:
         ``long``: the answer itself, if ``line`` is only its outline.
         """
         # Its slot is free first: whatever follows may submit another request.
-        self.parts.state.scheduler.answered(request)
-        self.parts.client_requests.wires_lately.append(request.wire)
+        self.parts.client_requests.answered(request)
         audit_events.answered(self.parts.state, request, line, failed=failed)
         if request.client is None and self._settle_own(request, line, failed=failed):
             return
@@ -153,6 +156,7 @@ class ResponseRouter:
             return True
         return (
             self.parts.recovery.resumed(request, failed=failed)
+            or self.parts.handover.told(request, line, failed=failed)
             or self.parts.replays.loaded(request, failed=failed)
             or self.parts.clearance.told(request, line, failed=failed)
             or self.parts.subscriptions.loaded(request, failed=failed)

@@ -209,6 +209,7 @@ class Subscriptions:
             thread.status = "active"  # we won't be notified of its turn's end, but of its status
             return
         thread.running.begin(thread.id, turn, request.by)
+        self.state.durable.touch("thread", thread.id)
 
     def will_repeat(self, request: Request) -> None:
         """Note that a successful ``thread/resume`` makes the app-server repeat the token usage."""
@@ -335,6 +336,7 @@ class Subscriptions:
         """Give the subscription back once nobody follows and nothing runs or waits."""
         if thread.subscribed and not self.state.is_held(thread):
             thread.subscribed = False
+            self.state.durable.touch("thread", thread.id)
             self.client_requests.give_back(thread.id)
 
     def _is_needed(self, thread: Thread) -> bool:

@@ -12,7 +12,7 @@ import msgspec
 from mux.core.protocol import jsonrpc
 
 
-class Entry(msgspec.Struct, frozen=True, gc=False):
+class Entry(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """A numbered message, as followers of its thread get it."""
 
     seq: int
