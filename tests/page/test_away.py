@@ -1,4 +1,4 @@
-"""The page without its host: kept shell, what was seen last, worker, upgrade, the way out."""
+"""The page away from its host: what is kept, the worker, an upgrade, and the way out."""
 
 from __future__ import annotations
 
@@ -83,9 +83,10 @@ def _push(worker: Worker, told: dict[str, Any]) -> None:
     )
 
 
-SHOWN = """async () => (await registration.getNotifications()).map(each => (
-    {title: each.title, body: each.body, tag: each.tag,
-     actions: each.actions.map(a => a.action)}))"""
+SHOWN = """async () => (await registration.getNotifications()).map(each => ({
+    title: each.title, body: each.body, tag: each.tag,
+    actions: each.actions.map(a => a.action),
+}))"""
 
 
 def test_pushes_are_shown_replaced_and_withdrawn(host: Runtime, opened: Opener) -> None:
@@ -125,8 +126,8 @@ def test_a_notices_action_answers_with_its_ticket_alone(host: Runtime, opened: O
     worker.evaluate(
         """async () => {
             const [notification] = await registration.getNotifications({tag: 'c9'});
-            const given = {notification, action: 'approve'};
-            const event = new NotificationEvent('notificationclick', given);
+            const how = {notification, action: 'approve'};
+            const event = new NotificationEvent('notificationclick', how);
             let done; event.waitUntil = work => { done = work; };
             dispatchEvent(event); await done;
         }"""
