@@ -116,8 +116,8 @@ class Handovers:
             async with client(self.broker, "speaker") as speaker, trio.open_nursery() as nursery:
                 await speaker.request("thread/resume", {"threadId": self.thread})
                 nursery.start_soon(self._approve, speaker)
-                turn = (await speaker.request("turn/start", asked))["turn"]["id"]
-                while not await self._is_over(speaker, turn):  # noqa: ASYNC110 (it has no news)
+                await speaker.request("turn/start", asked)
+                while not await self._is_idle(speaker):  # noqa: ASYNC110 (it has no news)
                     await trio.sleep(0.05)
                 nursery.cancel_scope.cancel()
                 told = True
@@ -132,10 +132,10 @@ class Handovers:
             since = peer.inbox.index(asked) + 1
             await peer.respond(asked["id"], ACCEPT)
 
-    async def _is_over(self, peer: Peer, turn: str) -> bool:
-        listed = {"threadId": self.thread, "limit": 3}
-        turns = (await peer.request("thread/turns/list", listed))["data"]
-        return any(each["id"] == turn and each["status"] != "inProgress" for each in turns)
+    async def _is_idle(self, peer: Peer) -> bool:
+        threads = (await peer.request("mux/status"))["threads"]
+        [there] = [each for each in threads if each["id"] == self.thread]
+        return there["turn"] is None and there["status"] == "idle"
 
     async def listen(self) -> None:
         """Follow from connection to connection, until all that was said has been heard."""
