@@ -33,6 +33,9 @@ from tests.end_to_end.peer import GoneError, Json, Peer, RpcError
 from tests.end_to_end.scenes import ACCEPT, APPROVAL, COMPLETED, DELTA, TURN_COMPLETED
 
 AWARE: Final[Json] = {"extensions": {"appmux": {"version": 1}}}
+PROGRAM: Final = (sys.executable, "-m", "tests.end_to_end.killed_at")
+HERE: Final = {"PYTHONPATH": str(Path(__file__).parents[2])}
+"""Another broker is started at once, however many die."""
 BETWEEN_KILLS: Final = (0.05, 1.5)
 """Seconds from a broker that serves to its end."""
 PATIENCE: Final = 120.0
@@ -210,7 +213,7 @@ def _command(pid: int) -> bytes:
 async def soak(kills: int, seed: int) -> tuple[list[str], Counter[str]]:
     """Run one; its faults, and what happened."""
     async with (
-        brokered(model=script()) as broker,
+        brokered(model=script(), environ=HERE, program=PROGRAM) as broker,
         client(broker, "first", **AWARE) as first,
     ):
         thread = await first.start_thread(broker.home.work)
