@@ -241,8 +241,8 @@ class ServerRequests:
             self._answer(request, client.id, {"result": decided})
         return decided is not None
 
-    def on_timer(self) -> None:
-        """Offer to the next client when one was too slow; count votes that had to wait."""
+    def on_timer(self) -> float:
+        """Offer on what one was too slow for, count votes that waited; returns the next moment."""
         for request in list(self.state.pending_requests.pending()):
             if request.deadline <= self.state.now:
                 self.offer_to_next(request)
@@ -251,6 +251,7 @@ class ServerRequests:
                 audit_events.approved(self.state, request, None, decided)
                 request.outcome = outcomes.of_votes(request, decided)
                 self._answer(request, actor, {"result": decided})
+        return self.state.pending_requests.next_moment(self.state.now)
 
     def _answer(
         self, request: ServerRequest, actor: ClientId | None, answer: dict[str, bytes]
