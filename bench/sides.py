@@ -103,10 +103,11 @@ async def broker(
     }
     command = [sys.executable, "-m", module, "serve", "--listen", "ws://127.0.0.1:0", *AUTH]
     async with launched(command, model=model, environ=variables | (environ or {})) as running:
-        server = await _server(running)
+        server = attrs.evolve(await _server(running), pid=running.broker_pid)
         if codex is None:
             with trio.fail_after(PATIENCE):
-                while (child := _child(server.pid)) is None:  # noqa: ASYNC110 (it isn't told)
+                # The supervisor's child, in a tree without one the broker's.
+                while (child := _child(running.process.pid, server.pid)) is None:  # noqa: ASYNC110 (it isn't told)
                     await trio.sleep(0.01)
             server = attrs.evolve(server, app_server=child)
         yield server
@@ -162,11 +163,12 @@ def peak_bytes(pid: int) -> int:
     return int(status.partition("VmHWM:")[2].split()[0]) * 1024
 
 
-def _child(pid: int) -> int | None:
+def _child(pid: int, broker: int) -> int | None:
     # Each thread has its own: processes are started by a worker thread, which lives on for 10 s.
     for task in Path(f"/proc/{pid}/task").iterdir():
-        if children := (task / "children").read_text().split():
-            return int(children[0])
+        children = map(int, (task / "children").read_text().split())
+        if others := [child for child in children if child != broker]:
+            return others[0]
     return None
 
 

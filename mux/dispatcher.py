@@ -122,6 +122,7 @@ class Dispatcher:
     _frames: list[bytes] = attrs.field(factory=list)
     """Frames not yet delivered, all for ``_recipients``."""
     _recipients: tuple[ClientId, ...] = ()
+    _frozen: bool = False
     _next: list[Event] = attrs.field(factory=list)
     """Events that came up while commands were performed."""
     _alarm: trio.CancelScope = attrs.field(factory=trio.CancelScope)
@@ -152,12 +153,23 @@ class Dispatcher:
         self.shells.connections.came(client, principal, peer)
         return client
 
+    def go_on_from(self, client: ClientId) -> None:
+        """Use no client number up to this one: an earlier broker did."""
+        self._numbers = itertools.count(client + 1)
+
+    def freeze(self) -> None:
+        """Let the core hear nothing more: what it knows is the next broker's from here on."""
+        self._frozen = True
+
     def origin_of(self, client: ClientId) -> str:
         """Return the origin of the page that an attached client is; empty if it is none."""
         return self._ports[client].origin
 
     def detach(self, client: ClientId) -> None:
         """Detach a client whose connection is gone."""
+        if self._frozen:
+            del self._ports[client]
+            return
         now = trio.current_time()
         self._look_at_clock(now)  # first: this may close the client, which needs its port
         del self._ports[client]
@@ -170,6 +182,8 @@ class Dispatcher:
 
     def handle(self, event: Event) -> None:
         """Let the core handle an event, and perform the commands that it returns."""
+        if self._frozen:
+            return
         now = trio.current_time()
         self._look_at_clock(now)
         self._hear(event, now)
@@ -385,7 +399,7 @@ class Dispatcher:
                     await trio.sleep_forever()
                 now = trio.current_time()
                 self._look_at_clock(now)
-                if self.broker.next_wakeup <= now:
+                if self.broker.next_wakeup <= now and not self._frozen:
                     self._hear(TimePassed(), now)
         finally:
             trio.lowlevel.remove_instrument(self.writes)

@@ -40,6 +40,8 @@ class WriteScheduler(trio.abc.Instrument):
 
     def __init__(self) -> None:
         self._owing: list[Outbox] = []
+        self.before: Callable[[], None] = lambda: None
+        """Called before anything is written that was decided in this round."""
 
     def add(self, outbox: Outbox) -> None:
         """Have the outbox written in this round of the loop."""
@@ -47,6 +49,7 @@ class WriteScheduler(trio.abc.Instrument):
 
     def before_io_wait(self, timeout: float) -> None:  # noqa: ARG002 (trio's)
         """Write the outboxes. trio calls this in its thread, between two steps of tasks."""
+        self.before()
         if self._owing:
             stuck = [outbox for outbox in self._owing if not outbox.write_now()]
             self._owing.clear()

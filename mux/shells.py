@@ -23,7 +23,9 @@ from mux.core.commands import (
     Notify,
     ReadJournal,
     Record,
+    RenewBroker,
     Resolve,
+    SaveState,
     StartUpstream,
     StopUpstream,
     Withdraw,
@@ -69,6 +71,8 @@ class Shells(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     app_server: AppServer
     connections: ConnectionWatcher
     notices: NoticeSink
+    save: Callable[[str, bytes | None], None]
+    """Keeps a value for the next broker, under a key."""
     keep: Callable[[Entry], None]
     """Stores an entry in the journal."""
     read_journal: Callable[[ReadJournal], None]
@@ -84,12 +88,16 @@ class Shells(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     ``AppmuxError`` with what is wrong."""
     status: Callable[[], dict[str, Any]]
     """Returns what only the server adds to a report (pid, listeners)."""
+    renew: Callable[[], None]
+    """Ends the broker, for the next one."""
     give_up: Callable[[str], None]
     """Ends the broker, with a reason."""
 
     def perform(self, command: Command) -> None:
         """Carry out a command that concerns no client's connection."""
         match command:
+            case SaveState(key, value):
+                self.save(key, value)
             case Log(level, event, fields):
                 getattr(log, level)(event, **fields)
             case Record(kind, fields):
@@ -100,6 +108,8 @@ class Shells(msgspec.Struct, frozen=True, kw_only=True, eq=False):
                 self.resolve(command)
             case Notify() | Withdraw() | LogNoticeDecision() | NoticeAnswerJudged():
                 self._perform_on_notices(command)
+            case RenewBroker():
+                self.renew()
             case GiveUp(reason):
                 self.give_up(reason)
             case _:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
 import click
@@ -17,7 +18,12 @@ from mux.demo.run import run
 
 @click.command(epilog=exits("0 both clients saw everything", "1 they didn't"))
 @click.option("--codex-bin", type=PATH, metavar="PATH", help="As in serve.")
-@click.option("--hold", is_flag=True, help="Keep serving; prints how to attach your own TUI.")
+@click.option(
+    "--hold",
+    is_flag=True,
+    help="Keep serving; prints how to attach your own TUI, and a link to the page.",
+)
+@click.option("--open", "opened", is_flag=True, help="Hold, and open the page in a browser.")
 @click.option("--svg", type=PATH, metavar="FILE", help="Save the picture.")
 @json_flag
 @config_flag
@@ -25,6 +31,7 @@ def demo(
     *,
     codex_bin: Path | None,
     hold: bool,
+    opened: bool,
     svg: Path | None,
     as_json: bool,
     config_file: Path | None,
@@ -36,6 +43,6 @@ def demo(
     settled = settle(config_file, {"codex_bin": codex_bin})
     binary = find_codex(settled.config.codex_bin, os.environ, settled.origins["codex_bin"])
     with outcome(as_json) as done:
-        status = trio.run(run, binary, hold, svg)
+        status = trio.run(partial(run, binary, hold, svg, opened=opened))
         done["well"] = status == 0
     sys.exit(status)

@@ -1,14 +1,19 @@
 """The ``appmux`` command's first step: run the stdio bridge at once, anything else by ``main``.
 
-``main`` loads click, for which the bridge has no time.
+``main`` loads click, for which the bridge has no time. ``appmux serve`` forks before that: the
+first process becomes the broker's supervisor, which stays small.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 
 from mux.errors import AppmuxError
 from mux.posix import standard_streams
+
+VARIABLE = "APPMUX_SUPERVISOR"
+"""As in ``supervisor.channel``: a broker has it, and the stdio bridge needn't load that."""
 
 
 def main() -> None:
@@ -25,6 +30,14 @@ def main() -> None:
                 standard_streams.say(f"Error: {error}\n")
                 sys.exit(error.exit_status)
 
+    if sys.argv[1:2] == ["serve"] and VARIABLE not in os.environ:
+        from mux.supervisor import supervisor  # noqa: PLC0415 (only this command's)
+
+        sys.exit(supervisor.run(_by_click))
+    _by_click()
+
+
+def _by_click() -> None:
     from mux.cli import output  # noqa: PLC0415 (click, which the bridge has no time for)
     from mux.cli.main import main as by_click  # noqa: PLC0415
 

@@ -32,6 +32,7 @@ SECTIONS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {
         "decline": ("approvals", "Refuse what waits."),
         "say": ("say", "Give a thread a message, or begin a thread."),
         "put": ("put", "Bring files to a thread."),
+        "get": ("get", "Fetch a file of a thread, or list them."),
     },
     "Set this host up, and keep it well": {
         "setup": ("setup", "Settings, token, service, first phone: all in one."),
@@ -44,6 +45,7 @@ SECTIONS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {
         "open": ("open", "Open the page in this machine's browser."),
         "pair": ("pair", "Let a device in: it scans a QR code."),
         "invite": ("pair", "Let a colleague's device in, for a while, to watch."),
+        "join": ("join", "Have this machine's terminals use a broker on another."),
         "devices": ("devices", "List the paired devices, and change what they may do."),
         "notices": ("notices", "What devices were told by push, and why."),
     },

@@ -29,6 +29,12 @@ from mux.storage import state_dir
 LOOK_SECONDS: Final = 1.0
 """Seconds between two checks of what the restart waits for: a person reads along."""
 
+RENEWED_DEADLINE: Final = 30.0
+"""Seconds for the next broker to come up; it takes one or two."""
+
+RENEWED_LOOK: Final = 0.1
+"""Seconds between two looks for it."""
+
 INTERRUPTED: Final = 130
 """A shell's exit status for "ended by SIGINT"."""
 
@@ -40,20 +46,50 @@ INTERRUPTED: Final = 130
         "130 Ctrl-C: the waiting ended, the restart still happens",
     )
 )
+@click.option("--broker", is_flag=True, help="Restart appmux itself; codex and its turns run on.")
 @click.option("--now", is_flag=True, help="Wait for nothing: what runs is interrupted.")
 @json_flag
 @broker_flags
-def restart(now: bool, as_json: bool, config_file: Path | None, state_dir: Path | None) -> None:
+def restart(
+    broker: bool, now: bool, as_json: bool, config_file: Path | None, state_dir: Path | None
+) -> None:
     """Replace the app-server by a new process, after upgrading codex or changing its config.
 
     Waits until no turn runs and no approval is pending, and holds new work back meanwhile. No
     client loses its connection. Ctrl-C stops the waiting, not the restart.
+
+    With `--broker` it is appmux itself that is replaced, after upgrading it or changing its
+    settings: codex runs on with all its turns, approvals wait, and clients come back by themselves.
     """
     config = of_broker(config_file, state_dir)
     with outcome(as_json) as done:
-        status, answer = trio.run(run, config, now)
+        status, answer = trio.run(renew, config) if broker else trio.run(run, config, now)
         done.update(answer or {"waiting": True})
     sys.exit(status)
+
+
+async def renew(config: Config) -> tuple[int, Json]:
+    """Have the broker replaced, and wait for the next one. Raises ``AppmuxError``."""
+    urls = state_dir.listeners(config.state_dir)
+    async with client.connect_any(urls) as asking:
+        before = (await asking.request("mux/status"))["broker"]["pid"]
+        try:
+            await asking.request("mux/restart", {"broker": True})
+        except ClientError:
+            if not asking.gone:
+                raise  # it was refused; as it happens the connection is closed
+    with trio.move_on_after(RENEWED_DEADLINE):
+        while True:
+            try:
+                async with client.connect_any(state_dir.listeners(config.state_dir)) as looking:
+                    there = (await looking.request("mux/status"))["broker"]
+            except (ClientError, state_dir.StateDirError):
+                there = None
+            if there is not None and there["pid"] != before:
+                _say(f"appmux {there['version']} runs, pid {there['pid']}; codex has run on")
+                return 0, {"broker": there}
+            await trio.sleep(RENEWED_LOOK)
+    raise ClientError("no other broker has come up; its log says why")
 
 
 async def run(config: Config, now: bool) -> tuple[int, Json | None]:

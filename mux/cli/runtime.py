@@ -64,6 +64,8 @@ def headlines(report: Json) -> Iterator[Text]:
         yield screen.line((text, "yellow"), " appmux service restart")
     if settings.get("trouble"):
         yield screen.line(("the settings can't be used any more: ", "red"), settings["trouble"])
+    if own.get("handoverTrouble"):
+        yield screen.line(("TROUBLE with a handover: ", "bold red"), own["handoverTrouble"])
     for part in ("store", "audit", "devices", "notices", "log"):
         trouble = (report.get(part) or {}).get("trouble")
         if trouble:

@@ -105,11 +105,14 @@ class Tls:
 
 @attrs.frozen
 class Upstream:
-    """The broker's introduction of itself to the app-server."""
+    """The broker's introduction of itself to the app-server, and how long that waits for it."""
 
     client_name: str = _because("the app-server shows it as originator", APP_NAME)
     request_attestation: bool = _because("only if a client can make attestations", False)
     form_elicitation: bool = _because("only if every client can show an MCP form", False)
+    orphan_wait: float = _because(
+        "seconds it runs on with no broker: longer than any restart, then it is ended", 300.0
+    )
 
 
 @attrs.frozen

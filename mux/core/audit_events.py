@@ -9,6 +9,7 @@
     turn/queued  turn/unqueued            a turn waits for its thread, and won't be started
     queue/released                        a queue that was held goes on
     file/received                         a person's file was put where an agent finds it
+    file/opened                           a file of a thread, or another, was let out
     approval/raised                       the app-server wants a person's decision
     approval/voted                        a yes that doesn't decide yet
     approval/answered                     the answer that counted
@@ -332,10 +333,18 @@ def approved(
 
 
 def voted(
-    state: State, request: ServerRequest, client: Client, result: bytes, waits_for: str
+    state: State,
+    request: ServerRequest,
+    client: Client,
+    result: bytes,
+    waits_for: str,
+    *,
+    machine: bool,
 ) -> None:
-    """Record a yes that doesn't decide yet, and what it waits for."""
-    told = {"decision": decision(result), "policy": str(request.ballot.policy)}
+    """Record a yes that doesn't decide yet, and what it waits for. ``machine``: a program's own."""
+    told: dict[str, object] = {
+        "decision": decision(result), "policy": str(request.ballot.policy), "machine": machine
+    }  # fmt: skip
     answer = _text(state, result)
     state.record(
         "approval/voted", by=by(client), **_which(request), **told, waitsFor=waits_for, **answer

@@ -51,6 +51,7 @@ from mux.core.events import (
     Resolved,
     TimePassed,
     UpstreamExited,
+    UpstreamHandedOver,
     UpstreamSent,
     UpstreamSentLong,
     UpstreamStarted,
@@ -68,6 +69,7 @@ from mux.core.responses import ResponseRouter
 from mux.core.state.app_server import AppServerState, Introduction
 from mux.core.state.backlog import Backlog
 from mux.core.state.client import Client
+from mux.core.state.durable import Durable
 from mux.core.state.journal import Journal
 from mux.core.state.pending_requests import PendingRequests
 from mux.core.state.scheduler import DEPARTED
@@ -100,6 +102,7 @@ class Broker:
         policies: Policies | None = None,
         timing: Timing | None = None,
         host: str = "",
+        durable: bool = False,
     ) -> None:
         """Make a broker without clients or app-server.
 
@@ -107,7 +110,8 @@ class Broker:
         the clock, so that an answer that a client held back over a restart of the broker fits no
         request. ``epoch`` and ``head`` describe the journal as the store left it. ``audit_text``:
         see `State`. ``policies`` say whose answer decides an approval; None means the first answer.
-        ``timing`` says when a notice is due. ``host`` is the machine's name.
+        ``timing`` says when a notice is due. ``host`` is the machine's name. ``durable``: what the
+        next broker needs is saved.
         """
         journal = Journal(epoch, head, limits.journal_memory_bytes)
         approvals = PendingRequests(first_id)
@@ -116,15 +120,19 @@ class Broker:
             introduction,
             journal,
             approvals,
+            durable=Durable(durable),
             policies=policies or Policies(),
             audit_text=audit_text,
         )
         parts = Features.wired(self.state, timing or Timing(), str(first_id), host)
         self._responses = ResponseRouter(parts)
+        parts.handover.settle = self._responses.settle_lost
         self._notifications = NotificationRouter(parts, self._responses)
         self._client_messages = ClientRouter(parts, self._notifications)
         self.recovery = parts.recovery
         self._handshakes = parts.handshakes
+        self._handover = parts.handover
+        self._durability = parts.durability
         self._local_resumes = parts.local_resumes
         self._client_requests = parts.client_requests
         self._server_requests = parts.server_requests
@@ -138,7 +146,7 @@ class Broker:
         self._shared_titles = parts.shared_titles
         self._turn_queueing = parts.turn_queueing
         self._inbox = parts.inbox
-        self._digests = parts.digests
+        self._sweeps = parts.sweeps
         self._files = parts.files
         self._clearance = parts.clearance
 
@@ -210,6 +218,8 @@ class Broker:
             self._clearance.refresh()
         if self._client_requests.here:
             self._replays.go_on()
+        if self._server_requests.voting.waits:
+            self._server_requests.count_machines()
         if state.unread:
             state.read_on()
         if state.release_candidates or state.threads.crowded:
@@ -220,6 +230,8 @@ class Broker:
             self._presence.audience_changed()
         if self._inbox.followers:
             self._inbox.refresh()
+        if state.durable.touched:
+            self._durability.save()
         return out
 
     def _handle_rarer(self, event: Event) -> None:
@@ -265,11 +277,14 @@ class Broker:
                 self.recovery.exited(reason, unix_time)
                 self._clearance.app_server_gone()
                 self._replays.upstream_gone()
+                self._handover.upstream_gone()
             case _:
                 self._learned(event)
 
     def _learned(self, event: Event) -> None:
         match event:
+            case UpstreamHandedOver(generation, saved, entries):
+                self._handover.begin(generation, saved, entries)
             case DeviceAccessEnded(device):
                 self._server_requests.device_ended(device)
                 self._turn_queueing.device_ended(device)
@@ -294,6 +309,7 @@ class Broker:
 
     def _attached(self, event: ClientAttached) -> Client:
         now = self.state.now
+        self.state.durable.uses_client(event.client)
         self.state.wake_at(now + event.expires_in)
         who = (event.client, event.principal, event.transport, event.peer)
         return Client(*who, since=now, expires=now + event.expires_in, local=event.local)
@@ -308,7 +324,7 @@ class Broker:
             case DeviceRenamed(_, principal):
                 client.principal = principal
             case JournalRead(_, entries, until, case) if case:
-                self._digests.read(case, entries, until)
+                self._sweeps.read(case, entries, until)
             case JournalRead(_, entries, until):
                 state.fetched(client, entries, until)
             case ClientDrained(_):
@@ -353,7 +369,7 @@ class Broker:
         self._replays.client_left(client)
         self._presence.left(client)
         self._inbox.left(client)
-        self._digests.client_left(client)
+        self._sweeps.client_left(client)
         del state.clients[client.id]
         self._clearance.client_left(client.id)
         self._subscriptions.client_left(client)
@@ -382,6 +398,7 @@ class Broker:
             min((client.expires for client in state.clients.values()), default=NEVER),
             self._subscriptions.on_timer(),
             self.recovery.on_timer(),
+            self._handover.on_timer(),
             self._clearance.on_timer(),
             self._shared_titles.on_timer(),
             self._presence.on_timer(),

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from mux.core import audit_events
-from mux.core.commands import AnswerOutside
+from mux.core.commands import AnswerOutside, RenewBroker
 from mux.core.features import approval_list
 from mux.core.features.attention import FOCUS
 from mux.core.notifications import NotificationRouter
@@ -39,6 +39,7 @@ _ANSWERED_HERE = frozenset(
         Route.QUEUE,
         Route.INBOX,
         Route.DIGEST,
+        Route.FILES,
     }
 )
 """Routes of requests that the broker answers itself, so they need no handshake."""
@@ -65,6 +66,7 @@ class ClientRouter:
         self._deduplicator = parts.deduplicator
         self._handshakes = parts.handshakes
         self._digests = parts.digests
+        self._files = parts.files
         self._inbox = parts.inbox
         self._notice_triggers = parts.notice_triggers
         self._presence = parts.presence
@@ -136,9 +138,7 @@ class ClientRouter:
                 served = AnswerOutside(client.id, message.id, message.method, message.params)
                 self.state.out.append(served)
             case Route.RESTART:
-                now = (jsonrpc.read_fields(message.params) or {}).get("now") == b"true"
-                self.state.record("restart/asked", by=audit_events.by(client), now=now)
-                self._recovery.asked_to_restart(client.id, message.id, now=now)
+                self._asked_to_restart(client, message)
             case route if route in _ANSWERED_HERE:
                 self._asked_of_broker(client, message, rule)
             case Route.INITIALIZE:
@@ -160,6 +160,19 @@ class ClientRouter:
             case _:
                 self._pass_on(client, message, rule, scope)
 
+    def _asked_to_restart(self, client: Client, message: ClientMessage) -> None:
+        asked = jsonrpc.read_fields(message.params) or {}
+        now, broker = (asked.get(name) == b"true" for name in ("now", "broker"))
+        if broker and not self.state.durable.wanted:
+            text = "this broker has no supervisor, which would start the next one"
+            self.state.error(client.id, message.id, jsonrpc.INVALID_REQUEST, text)
+            return
+        self.state.record("restart/asked", by=audit_events.by(client), now=now, broker=broker)
+        if broker:
+            self.state.out.append(RenewBroker())
+        else:
+            self._recovery.asked_to_restart(client.id, message.id, now=now)
+
     def _asked_of_broker(self, client: Client, message: ClientMessage, rule: RequestRule) -> None:
         match rule.route:
             case Route.FOCUS:
@@ -174,6 +187,8 @@ class ClientRouter:
                 self._inbox.asked(client, message)
             case Route.DIGEST:
                 self._digests.asked(client, message)
+            case Route.FILES:
+                self._files.asked(client, message)
             case _:
                 picture = jsonrpc.result(message.id, self._presence.read())
                 self.state.answer(client.id, picture, message.method)

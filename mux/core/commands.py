@@ -22,6 +22,16 @@ class Command(msgspec.Struct, frozen=True):
     """Something to do. Each subclass is one kind of command."""
 
 
+class SaveState(Command, frozen=True):
+    """Keep a value (see ``state.durable``) for the next broker, or nothing any more.
+
+    It comes before the commands that follow from the same event, and is on the disk before them.
+    """
+
+    key: str
+    value: bytes | None
+
+
 class Publish(Command, frozen=True, gc=False):
     """Put ``message`` (one JSON text) into the outbox of every recipient, framed once."""
 
@@ -164,6 +174,10 @@ class StartUpstream(Command, frozen=True):
 
 class StopUpstream(Command, frozen=True):
     """Let the app-server end in order: close its stdin."""
+
+
+class RenewBroker(Command, frozen=True):
+    """End this broker, and have the next one go on with the app-server."""
 
 
 class LoadExperimentalSchema(Command, frozen=True):

@@ -27,6 +27,16 @@ class UpstreamStarted(Event, frozen=True):
     """The number of this process, counted from 1."""
 
 
+class UpstreamHandedOver(Event, frozen=True):
+    """An app-server runs that an earlier broker left running, and this one goes on with it."""
+
+    generation: int
+    saved: dict[str, bytes]
+    """What the earlier broker saved, by key (see ``SaveState``)."""
+    entries: tuple[Entry, ...]
+    """The journal's entries of the items that may still run."""
+
+
 class UpstreamSent(Event, frozen=True, gc=False):
     """A line from the app-server's stdout, without its line end."""
 

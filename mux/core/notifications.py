@@ -25,8 +25,8 @@ from mux.core.protocol.methods import PUBLISHED, notification_rule
 from mux.core.protocol.rules import Audience, NotificationRule
 from mux.core.responses import ResponseRouter
 from mux.core.state import id_fields, scoped_ids
+from mux.core.state.delta_stream import DeltaStream
 from mux.core.state.pending_requests import RESOLVED
-from mux.core.state.running_turn import DeltaStream
 from mux.core.state.threads import Recipients
 from mux.core.wiring import Features
 
@@ -200,6 +200,7 @@ class NotificationRouter:
     ) -> None:
         if rule.greets:
             self.parts.state.appserver.greet(method, line)
+            self.parts.state.durable.touch("app-server", "")
         if rule.audience is Audience.OWNER:
             self._notify_owner(line, method, rule.own_id)
         elif rule.audience is Audience.ASKERS:

@@ -13,7 +13,7 @@ import msgspec
 
 from mux.core import audit_events
 from mux.core.commands import KillUpstream
-from mux.core.features import turn_interrupts
+from mux.core.features import inbox_cards, turn_interrupts
 from mux.core.features.deduplication import REVERT
 from mux.core.features.shared_titles import LOADED
 from mux.core.features.turn_interrupts import INTERRUPT
@@ -51,6 +51,10 @@ class ResponseRouter:
                 self._settle(request, line, failed=failed)
             self.parts.client_requests.pump()
 
+    def settle_lost(self, request: Request, line: bytes, failed: bool) -> None:
+        """Settle a request whose own answer was lost with an earlier broker."""
+        self._settle(request, line, failed=failed)
+
     def answered_long(self, line: LongLine) -> bool:
         """Handle a long answer; return False if it must be read whole.
 
@@ -79,8 +83,7 @@ class ResponseRouter:
         ``long``: the answer itself, if ``line`` is only its outline.
         """
         # Its slot is free first: whatever follows may submit another request.
-        self.parts.state.scheduler.answered(request)
-        self.parts.client_requests.wires_lately.append(request.wire)
+        self.parts.client_requests.answered(request)
         audit_events.answered(self.parts.state, request, line, failed=failed)
         if request.client is None and self._settle_own(request, line, failed=failed):
             return
@@ -133,7 +136,9 @@ class ResponseRouter:
         """Return the answer without what its client may not see, or what is made of it instead."""
         if request.inbox is not None:
             return self.parts.inbox.answered(client, request, line)
-        if request.method == LOADED:
+        if request.method == inbox_cards.LIMITS_READ:
+            self.parts.inbox.cards.limits_read(line)
+        elif request.method == LOADED:
             return self.parts.shared_titles.unlisted(client, line)
         if request.method == configuration_view.READ and not _may_see_all(client):
             return configuration_view.shown(line)
@@ -153,6 +158,7 @@ class ResponseRouter:
             return True
         return (
             self.parts.recovery.resumed(request, failed=failed)
+            or self.parts.handover.told(request, line, failed=failed)
             or self.parts.replays.loaded(request, failed=failed)
             or self.parts.clearance.told(request, line, failed=failed)
             or self.parts.subscriptions.loaded(request, failed=failed)
@@ -218,9 +224,15 @@ def _passes(request: Request) -> bool:
     )
 
 
+_SHOWN_IN_PART = frozenset({LOADED, configuration_view.READ, inbox_cards.LIMITS_READ})
+
+
 def _is_shown_in_part(request: Request) -> bool:
-    """Return whether a client may get less than the answer, or something that is made of it."""
-    return request.inbox is not None or request.method in (LOADED, configuration_view.READ)
+    """Return whether a client may get less than the answer, or something that is made of it.
+
+    So may a feature here want to read it.
+    """
+    return request.inbox is not None or request.method in _SHOWN_IN_PART
 
 
 def _with_id(request: Request, line: bytes, long: LongAnswer | None) -> bytes | Rope:

@@ -13,10 +13,13 @@ from mux.core.features.client_requests import ClientRequests
 from mux.core.features.deduplication import Deduplicator
 from mux.core.features.digest import Digests
 from mux.core.features.directory_clearance import DirectoryClearance
+from mux.core.features.durability import Durability
+from mux.core.features.handover import Handover
 from mux.core.features.handshake import Handshakes
 from mux.core.features.inbox import InboxRequests
 from mux.core.features.inbox_cards import InboxCards
 from mux.core.features.inbox_picture import InboxPicture
+from mux.core.features.journal_sweep import JournalSweeps
 from mux.core.features.local_resume import LocalResumes
 from mux.core.features.notice_triggers import NoticeTriggers
 from mux.core.features.notices import Notices
@@ -29,6 +32,7 @@ from mux.core.features.shared_titles import SharedTitles
 from mux.core.features.subscriptions import Subscriptions
 from mux.core.features.thread_files import ThreadFiles
 from mux.core.features.turn_queue import TurnQueueing
+from mux.core.features.voting import Voting
 from mux.core.policy.notice import Timing
 from mux.core.state.state import State
 
@@ -55,9 +59,12 @@ class Features:
     queue_requests: QueueRequests
     clearance: DirectoryClearance
     handshakes: Handshakes
+    durability: Durability
+    handover: Handover
     inbox: InboxRequests
     files: ThreadFiles
     digests: Digests
+    sweeps: JournalSweeps
 
     @classmethod
     def wired(cls, state: State, timing: Timing, life: str, host: str) -> Features:
@@ -67,13 +74,19 @@ class Features:
         """
         deduplicator = Deduplicator(state)
         client_requests = ClientRequests(state, deduplicator)
-        server_requests = ServerRequests(state)
-        recovery = Recovery(state, client_requests, server_requests)
         attention = Attention(state, timing)
+        server_requests = ServerRequests(state, Voting(state, attention))
+        recovery = Recovery(state, client_requests, server_requests)
         presence = Presence(state)
         notices = Notices(state, attention, timing, life)
         clearance = DirectoryClearance(state, client_requests)
+        turn_queueing = TurnQueueing(state, client_requests, deduplicator, recovery)
+        durability = Durability(state)
+        handover = Handover(
+            state, client_requests, server_requests, turn_queueing, recovery, durability
+        )
         cards = InboxCards(state)
+        sweeps = JournalSweeps(state)
         picture = InboxPicture(state, cards, server_requests.voting)
         return cls(
             state=state,
@@ -90,11 +103,14 @@ class Features:
             notices=notices,
             notice_triggers=NoticeTriggers(state, notices),
             shared_titles=SharedTitles(state, client_requests, recovery),
-            turn_queueing=TurnQueueing(state, client_requests, deduplicator, recovery),
+            turn_queueing=turn_queueing,
             queue_requests=QueueRequests(state),
             clearance=clearance,
             handshakes=Handshakes(state, client_requests, recovery, presence, attention),
-            digests=Digests(state),
+            durability=durability,
+            handover=handover,
+            digests=Digests(state, sweeps),
+            sweeps=sweeps,
             inbox=InboxRequests(state, client_requests, cards, picture, host),
-            files=ThreadFiles(state),
+            files=ThreadFiles(state, sweeps),
         )

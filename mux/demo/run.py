@@ -27,7 +27,7 @@ from rich.text import Text
 
 from mux import client
 from mux.client import Client, ClientError, Json
-from mux.demo import scripted_model
+from mux.demo import door, scripted_model
 from mux.demo.picture import (
     APPROVAL,
     WIDTH,
@@ -68,13 +68,14 @@ SIGNAL_STATUS: Final = 128
 """Added to N in the exit status for "ended by signal N", as shells do."""
 
 
-async def run(codex: Path, hold: bool, svg: Path | None) -> int:
+async def run(codex: Path, hold: bool, svg: Path | None, *, opened: bool = False) -> int:
     """Play the demo, and return the exit status: 0 if both clients saw everything, else 1.
 
-    Raises ``DemoError`` if the demo can't be played, for example because the broker doesn't start.
+    ``opened``: hold, and open the page in this machine's browser. Raises ``DemoError`` if the demo
+    can't be played, for example because the broker doesn't start.
     """
     _check_directory(svg)
-    demo = _Demo(codex, hold, svg)
+    demo = _Demo(codex, hold or opened, svg, opened)
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(demo.obey, signals, nursery.cancel_scope)
@@ -101,6 +102,8 @@ class _Demo:
     codex: Path
     hold: bool
     svg: Path | None
+    opened: bool = False
+    """The page is opened in this machine's browser."""
     status: int = 1
     console: Console = attrs.field(factory=_console)
     first: Seen = attrs.field(factory=lambda: Seen("terminal", "unix socket"))
@@ -133,7 +136,7 @@ class _Demo:
                     if self.hold and not self.wrong:
                         self._holding = True
                         self._invite(home, broker)
-                        await trio.sleep_forever()
+                        await self._let_browsers_in(home, broker)
             nursery.cancel_scope.cancel()
 
     # -- the story ---------------------------------------------------------------------------------
@@ -299,6 +302,14 @@ class _Demo:
         ]
         for line in lines:
             self.console.print(line, soft_wrap=True)
+
+    async def _let_browsers_in(self, home: Home, broker: Broker) -> None:
+        def shown(link: str) -> None:
+            self.console.print(f"The page, for one browser, within five minutes:\n  {link}")
+
+        page = broker.urls["ws"].replace("ws://", "http://")
+        opened = home.root if self.opened else None
+        await door.keep(broker.urls["unix"], page, shown, opened, home.work)
 
 
 def _is(message: Json, method: str) -> bool:

@@ -26,7 +26,7 @@ from mux.downstream.peer import who_is_there
 from mux.downstream.streams import Accepted, Encrypted, Listening, Patient
 from mux.downstream.tls import Certificate
 from mux.downstream.unauthenticated import Place, Unauthenticated
-from mux.downstream.unix_socket import Claim, ListenError, claim_path
+from mux.downstream.unix_socket import Claim, ListenError, claim_path, reclaim_path
 
 BACKLOG = 1024
 """Connections that the kernel queues until they are accepted. Every client of a full broker may
@@ -114,6 +114,11 @@ class Listener:
             )
         self.url, self.certificate = f"wss://{address}", certificate
 
+    def leave(self) -> None:
+        """Leave a unix path to the next broker, which goes on with this socket."""
+        if self._claim is not None:
+            self._claim.leave()
+
     async def aclose(self) -> None:
         """Stop listening; remove the unix path if it is still this listener's. Idempotent."""
         if self._claim is not None:
@@ -145,6 +150,29 @@ async def open_listener(
         kind="unix",
         listening=Listening(claim.socket),
         claim=claim,
+    )
+
+
+def reopen(address: Address, descriptor: int, certificate: Certificate | None) -> Listener:
+    """Go on with a listening socket that an earlier broker opened for this address.
+
+    Raises ``ListenError``; the descriptor is closed then.
+    """
+    bound = socket.socket(fileno=descriptor)
+    try:
+        bound.listen(BACKLOG)  # nothing changes but whose it is, for who asks the kernel
+        if isinstance(address, TcpAddress):
+            url = f"ws://{attrs.evolve(address, port=bound.getsockname()[1])}"
+            listener = Listener(url, "ws", Listening(bound), tuned=HANDED_ON, local=address.local)
+            if address.tls:
+                listener.encrypt(certificate)
+            return listener
+        claim = reclaim_path(address.path, bound)
+    except BaseException:
+        bound.close()
+        raise
+    return Listener(
+        url=f"unix://{address}", kind="unix", listening=Listening(claim.socket), claim=claim
     )
 
 

@@ -86,6 +86,29 @@ def claim_path(path: Path, *, control: bool, backlog: int, startup_held: bool = 
         raise ListenError(f"can't listen on unix://{path}: {failure.strerror}{where}") from failure
 
 
+def reclaim_path(path: Path, bound: socket.socket) -> Claim:
+    """Claim a path anew whose listening socket an earlier broker has left, open as it was.
+
+    Raises ``ListenError``: another process has claimed the path meanwhile, or it leads elsewhere.
+    """
+    try:
+        lock = _take_lock(path)
+    except OSError as failure:
+        raise ListenError(f"can't listen on unix://{path}: {failure.strerror}") from failure
+    place = Path(bound.getsockname())
+    try:
+        made = [(each, _identity(each.lstat())) for each in dict.fromkeys((path, place))]
+        if path.resolve() != place.resolve():
+            raise ListenError(in_use(path, "it leads to another socket by now"))
+    except OSError as failure:
+        lock.release()
+        raise ListenError(f"can't listen on unix://{path}: {failure.strerror}") from failure
+    except BaseException:
+        lock.release()
+        raise
+    return Claim(path, bound, tuple(made), lock)
+
+
 def _prepare_directory(directory: Path, *, control: bool) -> None:
     missing = [each for each in (directory, *directory.parents) if not each.exists()]
     for each in reversed(missing):
@@ -276,6 +299,10 @@ class Claim:
     """Paths that lead to the socket, the link first where there is one. Each stands with its device
     and inode, which tell that it is still ours."""
     _lock: _Lock
+
+    def leave(self) -> None:
+        """Leave the path as it is to whoever goes on with the socket. Idempotent."""
+        self._lock.release()
 
     def release(self) -> None:
         """Remove the path, if it still leads to this socket, and the lock. Idempotent.

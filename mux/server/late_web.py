@@ -15,6 +15,7 @@ import trio
 from mux.access.requests import DeviceRequests
 from mux.access.throttle import LoginThrottle
 from mux.downstream.request import Request
+from mux.files.downloads import Downloads
 from mux.files.uploads import Uploads
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ class LateWeb:
     devices: DeviceRequests
     throttle: LoginThrottle
     uploads: Uploads
+    downloads: Downloads
     files: Path | None
     _application: Application | None = None
 
@@ -38,5 +40,7 @@ class LateWeb:
             from mux.web.application import build  # noqa: PLC0415 (as above)
 
             if self._application is None:  # another request may have been quicker
-                self._application = build(self.devices, self.throttle, self.uploads, self.files)
+                self._application = build(
+                    self.devices, self.throttle, self.uploads, self.downloads, self.files
+                )
         return await self._application.serve(request)

@@ -70,6 +70,7 @@ from mux.storage.audit_log import Audit
 from mux.storage.journal import Store
 from mux.upstream.process import Upstream
 from mux.upstream.schema import CodexSchema
+from mux.upstream.supervised import Supervision
 
 if TYPE_CHECKING:
     from mux.server.metrics import Metrics
@@ -79,6 +80,11 @@ log = structlog.get_logger()
 
 
 CLOSE_GOING_AWAY = 1001
+CLOSE_SERVICE_RESTART = 1012
+
+RENEW_DRAIN = 2.0
+"""Seconds in which clients take what they are owed before the broker is restarted. What one doesn't
+take it finds in the journal when it comes back."""
 
 RELOAD_SECONDS = 10.0
 """Deadline for reading secrets and certificate again; from a disk it takes a millisecond."""
@@ -137,6 +143,7 @@ class RunningServer:
     _served: trio.Event = attrs.field(factory=trio.Event)
     _signal: signal.Signals | None = None
     _given_up: str | None = None
+    _renewing: bool = False
 
     def __attrs_post_init__(self) -> None:
         self._challenger = Challenger(self.access.sessions, self.throttle)
@@ -148,7 +155,13 @@ class RunningServer:
             decide=LockScreen(self.notices.delivery).decide,
             throttle=self.throttle,
             sessions=self.access.sessions,
-            web=LateWeb(self.access, self.throttle, self._uploads(), self.config.web.files),
+            web=LateWeb(
+                self.access,
+                self.throttle,
+                self._uploads(),
+                self.requests.downloads,
+                self.config.web.files,
+            ),
             compression=self.config.compression,
             origins=frozenset(self.config.web.origins),
         )
@@ -164,9 +177,34 @@ class RunningServer:
 
     async def run(self) -> None:
         """Serve until told to stop or the app-server ends, then stop in order."""
+        supervision = self.upstream.supervision
+        if supervision is None:
+            await self._run()
+        else:
+            # Outside of all else: it tells of the app-server's end to the last.
+            async with trio.open_nursery() as hearing:
+                hearing.start_soon(supervision.run)
+                await self._run()
+                hearing.cancel_scope.cancel()
+            self._hand_over(supervision)
+        if self._given_up is not None:
+            raise self._app_server_ended(self._given_up)
+
+    def _hand_over(self, supervision: Supervision) -> None:
+        """Say whether another broker is to come, and leave it what it needs, or nothing."""
+        durable = self.upstream.durable
+        if durable is not None and self._renewing:
+            durable.close()
+        elif durable is not None:
+            durable.remove()
+        supervision.tell(say="renew" if self._renewing else "end")
+
+    async def _run(self) -> None:
         with trio.open_signal_receiver(*_SIGNALS) as signals:
             async with trio.open_nursery() as root:
                 root.start_soon(self._obey, signals, root.cancel_scope)
+                if self.upstream.supervision is not None:
+                    self.upstream.supervision.gone = root.cancel_scope.cancel
                 root.start_soon(self.dispatcher.run)
                 root.start_soon(self._reload)
                 root.start_soon(self.schema.run)
@@ -174,7 +212,7 @@ class RunningServer:
                 root.start_soon(self.access.registry.file.run)
                 root.start_soon(self.reads.run)
                 root.start_soon(self.requests.run)
-                root.start_soon(systemd_notify.keep, os.environ, self._state, notify)
+                root.start_soon(systemd_notify.keep, os.environ, self._state, self._notify)
                 await root.start(self.store.run, self.reads.refresh_extent)
                 self._record_start()
                 await root.start(self.audit.run)
@@ -188,8 +226,6 @@ class RunningServer:
                     connections.cancel_scope.cancel()
                 self._record_end()
                 root.cancel_scope.cancel()
-        if self._given_up is not None:
-            raise self._app_server_ended(self._given_up)
 
     def _record_start(self) -> None:
         started = {
@@ -218,11 +254,21 @@ class RunningServer:
                 self.reads.refresh_extent()
                 self._announce()
                 await self._stop.wait()
+                if self._renewing:
+                    for each in self.listeners:
+                        each.leave()
+                elif self.upstream.supervision is not None:
+                    self.upstream.supervision.hold(())  # or connections would wait in vain
                 # The order of the end matters: no new clients; then those attached get 1001 and
                 # what they are owed; the app-server, whose output that is, ends last.
                 accepting.cancel_scope.cancel()
-            self.dispatcher.close_all(CLOSE_GOING_AWAY, "appmux is shutting down")
-            with trio.move_on_after(self.config.limits.drain):
+            if self._renewing:
+                await self.upstream.leave()
+                self.dispatcher.freeze()
+                self.dispatcher.close_all(CLOSE_SERVICE_RESTART, "appmux restarts; come back")
+            else:
+                self.dispatcher.close_all(CLOSE_GOING_AWAY, "appmux is shutting down")
+            with trio.move_on_after(RENEW_DRAIN if self._renewing else self.config.limits.drain):
                 while self._serving:  # until each client has taken its outbox and close frame
                     self._served = trio.Event()
                     await self._served.wait()
@@ -256,10 +302,23 @@ class RunningServer:
             self._serving -= 1
             self._served.set()
 
+    def renew(self) -> None:
+        """Stop the broker, for the next one to go on with the app-server."""
+        log.info("restarting the broker; the app-server runs on", clients=self.dispatcher.attached)
+        self._renewing = True
+        self._stop.set()
+
     def give_up(self, reason: str) -> None:
         """Stop the broker: the app-server never came up, so nothing can be served."""
         self._given_up = reason
         self._stop.set()
+
+    def _notify(self, state: str) -> None:
+        """Send a state to systemd, by the supervisor if there is one: it is the main process."""
+        if self.upstream.supervision is not None:
+            self.upstream.supervision.tell(say="notify", state=state)
+        else:
+            notify(state)
 
     def _state(self) -> app_server.AppServerState:
         return self.dispatcher.broker.app_server_state
@@ -273,7 +332,11 @@ class RunningServer:
         for each in self.listeners:
             for line in each.announcement():
                 print(line, file=sys.stderr, flush=True)  # noqa: T201 (API)
-        notify("READY=1")
+        self._notify("READY=1")
+        if self.upstream.supervision is not None:
+            self.upstream.supervision.tell(
+                say="serving", orphanWait=self.config.upstream.orphan_wait
+            )
         # All objects made so far stay: scanning them at each full collection would take 50 ms, in
         # which no message moves. (`cli` has switched the collector off.)
         gc.freeze()
@@ -313,7 +376,7 @@ class RunningServer:
             elif self._signal is None:
                 self._signal = signal.Signals(number)
                 log.info("draining", signal=self._signal.name, clients=self.dispatcher.attached)
-                notify("STOPPING=1")
+                self._notify("STOPPING=1")
                 self._stop.set()
             elif number != signal.SIGHUP:  # kernel and shell may both send it for one terminal
                 log.warning("ending at once", signal=signal.Signals(number).name)

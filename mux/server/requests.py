@@ -5,17 +5,21 @@ The command ``AnswerOutside`` asks, by way of ``dispatcher``. The core has check
 
 from __future__ import annotations
 
+import os
 from typing import Any, Final
 
 import attrs
+import msgspec
 import trio
 
 from mux.access.requests import DeviceRequests
 from mux.access.throttle import LoginThrottle
 from mux.core.commands import AnswerOutside
+from mux.core.features.thread_files import ToOpen
 from mux.dispatcher import Dispatcher
 from mux.downstream.listener import Listener
 from mux.errors import AppmuxError
+from mux.files.downloads import Downloads
 from mux.notices.requests import METHODS, NoticeRequests
 from mux.server import stderr
 from mux.server.settings_watch import SettingsWatch
@@ -34,6 +38,9 @@ UNKNOWN: Final[dict[str, Any]] = {
 """The settings of a broker that wasn't started from any file."""
 
 
+_to_open = msgspec.json.Decoder(ToOpen)
+
+
 @attrs.define(eq=False, repr=False)
 class OutsideRequests:
     """Answers requests by the parts of one broker."""
@@ -48,6 +55,7 @@ class OutsideRequests:
     notices: NoticeRequests
     throttle: LoginThrottle
     settings: SettingsWatch | None = None
+    downloads: Downloads = attrs.field(factory=Downloads)
     _began: float = attrs.field(factory=trio.current_time)
     _tests: trio.Nursery | None = None
     """Tasks that wait for the outcome of a test push; None before `run`."""
@@ -66,6 +74,9 @@ class OutsideRequests:
             case "mux/notices/test" if self._tests is not None:
                 self._tests.start_soon(self._test, asked)
                 return DEFERRED
+            case "mux/files/open":
+                to_open = _to_open.decode(asked.params)
+                return self.downloads.offer(to_open.path, to_open.directory)
             case method if method in METHODS:
                 return self.notices.answer(asked)
             case _:
@@ -78,11 +89,23 @@ class OutsideRequests:
             result = wrong
         self.dispatcher.answered(asked, result)
 
+    def _broker(self) -> dict[str, object]:
+        supervision, durable = self.upstream.supervision, self.upstream.durable
+        if supervision is None:
+            return {"supervisor": None, "handovers": 0, "handoverTrouble": None}
+        trouble = durable.trouble if durable is not None else None
+        return {
+            "supervisor": os.getppid(),
+            "handovers": supervision.lives,
+            "handoverTrouble": trouble or supervision.trouble,
+        }
+
     def status(self) -> dict[str, Any]:
         """Return the part of ``mux/status`` that only the server knows."""
         registry = self.devices.registry
         return {
-            "broker": {
+            "broker": self._broker()
+            | {
                 "uptimeSeconds": round(trio.current_time() - self._began, 3),
                 "settings": UNKNOWN if self.settings is None else self.settings.status(),
             },

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import structlog
@@ -27,11 +28,13 @@ from mux.core.state import app_server
 from mux.dispatcher import Dispatcher
 from mux.downstream import listener
 from mux.downstream.listener import Listener
+from mux.downstream.origins import require_origins
 from mux.downstream.tls import Certificate, open_certificate
 from mux.host.directories import Directories
 from mux.host.socket_owner import socket_owner
 from mux.notices.requests import NoticeRequests
 from mux.posix import descriptors
+from mux.server import handover
 from mux.server.journal_reads import JournalReads
 from mux.server.nursery import RunningServer
 from mux.server.requests import OutsideRequests
@@ -42,6 +45,7 @@ from mux.storage.audit_log import Audit
 from mux.storage.journal import Store
 from mux.upstream.process import Upstream
 from mux.upstream.schema import CodexSchema
+from mux.upstream.supervised import Supervision
 
 IDS_PER_SECOND = 2**20
 """The first id of a server request is the broker's start in Unix seconds times this number. A
@@ -60,6 +64,7 @@ async def serve(
     take its place then. None leaves that app-server alone.
     ``settings``: where the settings came from, to be compared in ``mux/status``.
     """
+    supervision = Supervision.open(os.environ)
     descriptors.raise_limit()
     codex = find_codex(config.codex_bin, os.environ)
     opened = listener.inherited_listeners(os.environ)
@@ -67,6 +72,7 @@ async def serve(
     home = codex_home(os.environ)
     addresses = [parse_listen_url(url, home) for url in urls]
     refuse_open_door(addresses, config.auth.mode)
+    require_origins(config.web.origins)
     certificate = open_certificate(config.tls)
     listener.configure_inherited(opened, addresses, certificate)
     authenticator = open_auth(config.auth)  # wrong settings are reported before anything is claimed
@@ -76,22 +82,32 @@ async def serve(
         book = open_registry(config.state_dir, time.time)
         authenticator.device = book.by_token
         limits = config.limits
+        left = handover.left_behind(supervision, config.state_dir)
         store = Store.open(
-            config.state_dir, max_bytes=limits.journal_bytes, max_age=limits.journal_age
+            config.state_dir,
+            max_bytes=limits.journal_bytes,
+            max_age=limits.journal_age,
+            rest=None if left is None else left.rest,
         )
         audit = Audit.open(
             config.state_dir, max_bytes=config.audit.max_bytes, max_age=config.audit.max_age
         )
         missing = [address for address in addresses if str(address) not in inherited]
+        held = handover.Sockets(supervision)
         if take_over is not None:
-            await _try(missing, certificate)
+            await _try([each for each in missing if not held.has(each)], certificate)
         for address in missing:
-            opened.append(await _open(address, certificate, take_over))
+            found = held.reopened(address, certificate)
+            opened.append(found or await _open(address, certificate, take_over))
+            held.hold(address, opened[-1])
+        held.let_go()
         state.announce([each.url for each in opened])
         server = _assemble(
             config,
             codex,
             opened,
+            supervision,
+            None if supervision is None else await handover.begin(supervision, left, store),
             authenticator=authenticator,
             certificate=certificate,
             store=store,
@@ -150,6 +166,8 @@ def _assemble(
     config: Config,
     codex: Path,
     opened: list[Listener],
+    supervision: Supervision | None,
+    kept: handover.Kept | None,
     *,
     authenticator: Authenticator,
     certificate: Certificate | None,
@@ -167,6 +185,7 @@ def _assemble(
     broker = Broker(
         config.limits,
         introduction,
+        durable=kept is not None,
         first_id=int(time.time()) * IDS_PER_SECOND,
         epoch=store.epoch,
         head=store.next_seq - 1,
@@ -182,7 +201,13 @@ def _assemble(
         host=config.host_name,
     )
     dispatcher = Dispatcher(broker, debug=config.log.level == "debug")
-    upstream = Upstream((codex, "app-server", *config.codex_args), dispatcher)
+    upstream = Upstream((codex, "app-server", *config.codex_args), dispatcher, supervision)
+    save: Callable[[str, bytes | None], None] = handover.ignore_save
+    if kept is not None:
+        save = kept.state.put
+        upstream.durable, upstream.inheritance = kept.state, kept.inheritance
+        dispatcher.go_on_from(kept.clients)
+        dispatcher.writes.before = kept.state.commit
     schema = CodexSchema(
         codex, config.state_dir, lambda gate: dispatcher.handle(ExperimentalSchemaLoaded(gate))
     )
@@ -223,6 +248,7 @@ def _assemble(
         app_server=upstream,
         connections=devices,
         notices=notices.delivery,
+        save=save,
         keep=store.append,
         read_journal=reads.read,
         record=audit.record,
@@ -230,6 +256,7 @@ def _assemble(
         load_experimental_schema=schema.learn,
         answer=requests.answer,
         status=requests.status,
+        renew=server.renew,
         give_up=server.give_up,
     ))  # fmt: skip
     return server

@@ -31,7 +31,7 @@ import trio
 from mux.core.protocol.journal_entry import Entry, is_delta
 from mux.storage import journal_schema, sqlite
 from mux.storage.journal_chunks import Reader, fitting
-from mux.storage.journal_writer import JournalWriter
+from mux.storage.journal_writer import JournalWriter, Rest
 from mux.storage.sqlite import StoreError as StoreError  # noqa: PLC0414 (for those who read)
 from mux.storage.timings import Histogram
 from mux.storage.write_behind import Trouble, WriteBehind
@@ -72,6 +72,8 @@ class Store:
     running_floor: int = sys.maxsize
     """The number at which the oldest item that still runs began. Deltas from there on are kept as
     long as events are. Set before each write; with the default, every delta may be trimmed."""
+    fresh: list[Entry] | None = None
+    """Gets every entry that is appended, if somebody has set it: the broker's state."""
     _last: int = 0
     _shed: int = 0
     _pending: list[Entry] = attrs.field(factory=list)
@@ -101,15 +103,18 @@ class Store:
         max_bytes: int,
         max_age: float,
         wall_clock: Callable[[], float] = time.time,
+        rest: Rest | None = None,
     ) -> Store:
         """Open ``journal.sqlite3`` in ``state_dir``; make, migrate or replace it as needed.
 
-        ``max_bytes`` and ``max_age`` (seconds) bound what is kept. Blocks: call it at the start.
+        ``max_bytes`` and ``max_age`` (seconds) bound what is kept. ``rest``: entries that the last
+        life had no time to write. Blocks: call it at the start.
         Raises ``StoreError`` only if a newer appmux made the file. After any other failure the
         journal serves from memory, says so in ``trouble``, and `run` tries again.
         """
         path = state_dir / journal_schema.FILE
         recorder = JournalWriter(path, max_bytes, max_age, wall_clock, token_hex(8))
+        recorder.rest = rest
         failure: Exception | None = None
         try:
             recorder.begin()
@@ -137,6 +142,15 @@ class Store:
         return self._recorder.epoch
 
     @property
+    def directory(self) -> Path:
+        """The directory in which the journal's file stands."""
+        return self._recorder.path.parent
+
+    def unwritten(self) -> list[Entry]:
+        """Return the entries that may not be on the disk yet."""
+        return self._writing + self._pending
+
+    @property
     def earliest(self) -> int:
         """The smallest cursor to catch up from: the journal has every event above it.
 
@@ -151,6 +165,8 @@ class Store:
         if not self._pending:
             self._behind.wake()
         self._pending.append(entry)
+        if self.fresh is not None:
+            self.fresh.append(entry)
         self._last = entry.seq
         self._pending_bytes += len(entry.message) + ENTRY_BYTES
         if self._pending_bytes + self._writing_bytes > UNWRITTEN_BYTES:

@@ -48,6 +48,7 @@ STEP_PAGES = 1024
 Victim = tuple[int, int, int, str]
 """A chunk to delete: first_seq, last_seq, bytes, kind."""
 
+_INSERT = "INSERT INTO chunk VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _seq = attrgetter("seq")
 
 log = structlog.get_logger()
@@ -63,6 +64,13 @@ class FileState(msgspec.Struct, frozen=True):
     """The last event that is no longer in the file; 0: none."""
     last: int
     """The number of the newest entry in the file; 0: none."""
+
+
+class Rest(msgspec.Struct, frozen=True):
+    """All that an earlier life had numbered and perhaps not written, when it was killed."""
+
+    epoch: str
+    entries: Sequence[Entry]
 
 
 @attrs.define(eq=False, repr=False)
@@ -87,6 +95,8 @@ class JournalWriter:
     suspicion: tuple[int, str] | None = None
     """A ``generation`` of the file, and why the next call is to move that file aside. Found by the
     reader or the writer; without effect if the generation is an earlier one."""
+    rest: Rest | None = None
+    """What the last life left unwritten. With it nothing is unknown, so no numbers are left out."""
     _connection: sqlite3.Connection | None = None
     _identity: tuple[int, int] = (0, 0)
     _reserved: int = 0
@@ -170,11 +180,23 @@ class JournalWriter:
     def _adopt(self, connection: sqlite3.Connection, life: FileState) -> None:
         """Continue the file's epoch. Take over nothing of it before the numbers are reserved."""
         written = max(life.reserved, life.last + 1) - 1
+        if self.rest is not None and self.rest.epoch == life.epoch:
+            written = self._write_rest(connection, life.last, self.rest.entries)
         reserved = written + 1 + RESERVED
         _save(connection, reserved, life.earliest)
         self._sync(connection)
         self.epoch, self.written, self.lost = life.epoch, written, life.earliest
         self._reserved, self._saved = reserved, life.earliest
+
+    def _write_rest(
+        self, connection: sqlite3.Connection, last: int, entries: Sequence[Entry]
+    ) -> int:
+        """Write what the last life left unwritten; returns the last number that it gave out."""
+        left = [each for each in entries if each.seq > last]
+        with transaction(connection):
+            for batch in batches(left):
+                connection.executemany(_INSERT, rows(batch, int(self.wall_clock())))
+        return left[-1].seq if left else last
 
     def _start_over(self, connection: sqlite3.Connection) -> None:
         """Empty the file and give it this life's epoch. Entries of an earlier file are lost."""
@@ -203,7 +225,7 @@ class JournalWriter:
             reserved = last + RESERVED
         with transaction(connection):
             connection.executemany(
-                "INSERT INTO chunk VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                _INSERT,
                 rows(batch, int(self.wall_clock())),
             )
             if (reserved, lost) != (self._reserved, self._saved):

@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import json
 import os
+import time
 from pathlib import Path
 from typing import TextIO
 
@@ -18,6 +19,12 @@ from mux.posix import private_file
 from mux.storage import json_file
 
 LOCK = "broker.lock"
+
+ENDING_PATIENCE = 1.0
+"""Seconds to wait for the directory: a broker whose supervisor was killed ends a moment later."""
+
+ENDING_LOOK = 0.02
+"""Seconds between two tries."""
 
 log = structlog.get_logger()
 
@@ -68,21 +75,33 @@ def claim(path: Path) -> StateDir:
             f"can't use the state directory {path}: {failure.strerror}; make it writable, or name"
             " another with --state-dir"
         ) from failure
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    if not _locked(lock):
         lock.seek(0)
         holder = lock.read().strip() or "unknown"
         lock.close()
         raise StateDirError(
             f"another appmux (pid {holder}) uses the state directory {path}: stop it, or give this"
             " one its own with --state-dir"
-        ) from None
+        )
     lock.truncate(0)
     with contextlib.suppress(OSError):  # the lock counts; the number is for people
         lock.write(str(os.getpid()))
         lock.flush()
     return StateDir(path, lock)
+
+
+def _locked(lock: TextIO) -> bool:
+    """Lock the file; False if another process has it, and doesn't end just now. Blocks."""
+    deadline = time.monotonic() + ENDING_PATIENCE
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(ENDING_LOOK)
+        else:
+            return True
 
 
 def listeners(path: Path) -> list[str]:

@@ -25,11 +25,13 @@ import structlog
 import trio
 
 from mux.config.codex_binary import identity
-from mux.core.events import UpstreamExited, UpstreamStarted
+from mux.core.events import UpstreamExited, UpstreamHandedOver, UpstreamStarted
 from mux.dispatcher import Dispatcher
 from mux.outbox import Outbox
 from mux.posix import descriptors
+from mux.storage.broker_state import BrokerState
 from mux.upstream.lines import Lines, MessageLines
+from mux.upstream.supervised import SupervisedProcess, Supervision
 
 CHUNK_BYTES = 256 * 1024
 """Most bytes of one read: about a thousand small deltas."""
@@ -53,9 +55,33 @@ TERMINATE_DEADLINE = 2.0
 LAST_LINES_DEADLINE = 1.0
 """Seconds from the exit until the last lines are read; the pipe holds 1 MiB at most."""
 
+LEAVING_DEADLINE = 1.0
+"""Seconds to write what is owed before the process is left to the next broker."""
+
+LOOK_SECONDS = 0.01
+
+Process = trio.Process | SupervisedProcess
+"""A running app-server: a child of our own, or the supervisor's."""
+
+PROCESS = "process/"
+"""The key under which the app-server's process stands in the broker's state."""
+
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 log = structlog.get_logger()
+
+
+@attrs.define(eq=False, repr=False)
+class Inheritance:
+    """An app-server that runs, and what an earlier broker has left of it."""
+
+    process: SupervisedProcess
+    generation: int
+    event: UpstreamHandedOver
+    read: bytes
+    """What that broker had read, and not handled."""
+    cut: bool
+    """True if a line goes on whose beginning is lost (see ``broker_state``)."""
 
 
 @attrs.define(eq=False, repr=False)
@@ -64,6 +90,12 @@ class Upstream:
 
     command: tuple[str | Path, ...]
     dispatcher: Dispatcher
+    supervision: Supervision | None = None
+    """Starts the processes; None: they are children of our own."""
+    durable: BrokerState | None = None
+    """Keeps what was read and isn't handled yet."""
+    inheritance: Inheritance | None = None
+    """The app-server that an earlier broker left, until it is taken over."""
     generation: int = 0
     """Processes started so far."""
     pid: int | None = None
@@ -73,9 +105,13 @@ class Upstream:
     stderr: deque[str] = attrs.field(factory=lambda: deque(maxlen=STDERR_KEPT))
     """Last lines of stderr, without colours."""
     _outbox: Outbox = attrs.field(factory=Outbox)
-    _process: trio.Process | None = None
+    _process: Process | None = None
     _killed_because: str | None = None
     _stopping: trio.Event = attrs.field(factory=trio.Event)
+    _leaving: bool = False
+    """True once the process is to be left to the next broker."""
+    _left: trio.Event = attrs.field(factory=trio.Event)
+    _reading: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     _wait: float = 0.0
     """Seconds from the core's latest ``start`` to the next process."""
     _wanted: trio.Event = attrs.field(factory=trio.Event)
@@ -103,6 +139,13 @@ class Upstream:
         if self._process is not None:
             self._process.kill()
 
+    async def leave(self) -> None:
+        """Leave the process to the next broker: read no more, and write what is owed."""
+        self._leaving = True
+        self._reading.cancel()
+        if self._process is not None:
+            await self._left.wait()
+
     # ── lives ─────────────────────────────────────────────────────────────────────────────────
 
     async def run(self) -> None:
@@ -113,6 +156,8 @@ class Upstream:
                 await self._live()
             except OSError as failure:
                 self._killed_because = f"{self.command[0]} can't be started: {failure.strerror}"
+            if self._leaving:
+                return
             self._wanted = trio.Event()
             self.dispatcher.handle(UpstreamExited(self.why_it_ended(), time.time()))
             await self._until_wanted()
@@ -130,22 +175,24 @@ class Upstream:
     async def _live(self) -> None:
         self._outbox = Outbox(writes=self.dispatcher.writes)
         self._binary = identity(self.command[0])
-        process = await trio.lowlevel.open_process(
-            descriptors.as_started(self.command),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            # Ctrl-C in the terminal is for the broker, which then ends the process in order.
-            start_new_session=True,
-        )
+        inherited, self.inheritance = self.inheritance, None
+        if inherited is None:
+            process = await self._start_process()
+            before = (
+                self.generation if self.supervision is None else self.supervision.generation - 1
+            )
+            self.generation = before + 1
+            self._note_new(process.pid)
+        else:
+            process, self.generation = inherited.process, inherited.generation
         assert process.stdin
         assert process.stdout
         assert process.stderr
-        self.generation += 1
         self.pid, self._process = process.pid, process
         self._outbox.descriptor = process.stdin.fileno  # type: ignore[attr-defined]
         _widen(process.stdout)
-        log.info("app-server started", pid=process.pid, generation=self.generation)
+        event = "app-server started" if inherited is None else "app-server taken over"
+        log.info(event, pid=process.pid, generation=self.generation)
         # One buffer for both readers of stderr: the second one goes on with the first one's line.
         errors = Lines()
         try:
@@ -154,17 +201,45 @@ class Upstream:
                 nursery.start_soon(self._read_errors, process.stderr, errors)
                 nursery.start_soon(self._stop_when_told, process)
                 nursery.start_soon(_see_its_end, process, nursery.cancel_scope)
-                self.dispatcher.handle(UpstreamStarted(self.generation))
-                await self._read(process.stdout)
+                if inherited is None:
+                    self.dispatcher.handle(UpstreamStarted(self.generation))
+                else:
+                    # Ends the line that may have been written in part, which is dropped.
+                    self._outbox.append(b"\n")
+                    self.dispatcher.handle(inherited.event)
+                with trio.CancelScope() as self._reading:
+                    await self._read(process.stdout, inherited)
+                with trio.move_on_after(LEAVING_DEADLINE if self._leaving else 0):
+                    await self._until_written()
                 nursery.cancel_scope.cancel()
         finally:
             # Shielded: when the broker is cancelled, the app-server still ends in order.
             with trio.CancelScope(shield=True):
-                await _end(process)
-                await self._rest_of_errors(process.stderr, errors)
+                if self._leaving and isinstance(process, SupervisedProcess):
+                    await process.let_go()
+                    self._left.set()
+                else:
+                    await end(process)
+                    await self._rest_of_errors(process.stderr, errors)
             self.pid, self.status, self._process = None, process.returncode, None
 
-    async def _stop_when_told(self, process: trio.Process) -> None:
+    async def _until_written(self) -> None:
+        while self._outbox.owed:  # noqa: ASYNC110 (once in a broker's life)
+            await trio.sleep(LOOK_SECONDS)
+
+    async def _start_process(self) -> Process:
+        if self.supervision is not None:
+            return await self.supervision.start(self.command, os.environ)
+        return await trio.lowlevel.open_process(
+            descriptors.as_started(self.command),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            # Ctrl-C in the terminal is for the broker, which then ends the process in order.
+            start_new_session=True,
+        )
+
+    async def _stop_when_told(self, process: Process) -> None:
         await self._stopping.wait()
         self._outbox.finish()
         await trio.sleep(EOF_DEADLINE)
@@ -193,14 +268,37 @@ class Upstream:
             await self._outbox.write_to(stdin)
             await stdin.aclose()
 
-    async def _read(self, stdout: trio.abc.ReceiveStream) -> None:
-        lines = MessageLines()
+    async def _read(self, stdout: trio.abc.ReceiveStream, inherited: Inheritance | None) -> None:
+        lines, cut = MessageLines(), inherited is not None and inherited.cut
+        if inherited is not None and inherited.read:
+            await self._handle(lines, inherited.read)
         while chunk := await _receive(stdout):
-            read = lines.split(chunk)
+            if cut:  # the rest of a line that the earlier broker had the beginning of
+                _, end, chunk = chunk.partition(b"\n")
+                cut = not end
+            if self.durable is not None:
+                self.durable.heard(chunk)
+            await self._handle(lines, chunk)
+
+    async def _handle(self, lines: MessageLines, chunk: bytes) -> None:
+        read = lines.split(chunk)
+        blank = chunk.count(b"\n") - len(read)
+        while True:
+            heard = self.dispatcher.handle_lines(read)
+            if self.durable is not None:
+                done = sum(map(len, read[:heard])) + heard
+                self.durable.handled(done + (blank if heard == len(read) else 0))
+            if heard == len(read):
+                return
             # Lines left over are handled after a checkpoint, so that a long chunk lets others run.
-            while (heard := self.dispatcher.handle_lines(read)) < len(read):
-                read = read[heard:]
-                await trio.lowlevel.checkpoint()
+            read = read[heard:]
+            await trio.lowlevel.checkpoint()
+
+    def _note_new(self, pid: int) -> None:
+        """Note which process the saved state is of."""
+        if self.durable is not None and self.supervision is not None:
+            self.durable.renewed()
+            self.durable.put(PROCESS, self.supervision.mark(pid, self.generation))
 
     async def _read_errors(self, stderr: trio.abc.ReceiveStream, lines: Lines) -> None:
         while chunk := await stderr.receive_some(CHUNK_BYTES):
@@ -230,7 +328,7 @@ async def _receive(stdout: trio.abc.ReceiveStream) -> bytes:
             return os.read(descriptor, CHUNK_BYTES)
 
 
-async def _see_its_end(process: trio.Process, reading: trio.CancelScope) -> None:
+async def _see_its_end(process: Process, reading: trio.CancelScope) -> None:
     """Stop reading after the process's exit.
 
     Normally the end of stdout tells of the exit, once everything is read. But a child that outlives
@@ -241,7 +339,8 @@ async def _see_its_end(process: trio.Process, reading: trio.CancelScope) -> None
     reading.cancel()
 
 
-async def _end(process: trio.Process) -> None:
+async def end(process: Process) -> None:
+    """End an app-server in order: by the end of its stdin, or else by signals."""
     assert process.stdin
     assert process.stdout
     await process.stdin.aclose()

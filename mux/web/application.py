@@ -16,8 +16,10 @@ from starlette.routing import Route
 from mux.access.requests import DeviceRequests
 from mux.access.throttle import LoginThrottle
 from mux.downstream.request import Request
+from mux.files.downloads import Downloads
 from mux.files.uploads import Uploads
 from mux.web import adapter, headers
+from mux.web.downloads import DownloadRoutes
 from mux.web.files import PageFiles
 from mux.web.session import SessionRoutes
 from mux.web.uploads import UPLOAD_METHODS, UploadRoutes
@@ -38,16 +40,21 @@ class Application:
 
 
 def build(
-    devices: DeviceRequests, throttle: LoginThrottle, uploads: Uploads, files: Path | None
+    devices: DeviceRequests,
+    throttle: LoginThrottle,
+    uploads: Uploads,
+    downloads: Downloads,
+    files: Path | None,
 ) -> Application:
     """Make the application of a broker. ``files``: the page's, if not those of the package."""
     session, page = SessionRoutes(devices, throttle), PageFiles(files)
-    upload = UploadRoutes(uploads)
+    upload, download = UploadRoutes(uploads), DownloadRoutes(downloads)
     routes = [
         Route("/v1/session", session.pair, methods=["POST"]),
         Route("/v1/session", session.read, methods=["GET"]),
         Route("/v1/session", session.end, methods=["DELETE"]),
         Route("/v1/files", upload.collection, methods=UPLOAD_METHODS),
+        Route("/v1/files/of/{token}", download.send, methods=["GET", "HEAD"]),
         Route("/v1/files/{id}", upload.one, methods=UPLOAD_METHODS),
         Route("/v1/{rest:path}", _nothing),
         Route("/share", _share, methods=["POST"]),

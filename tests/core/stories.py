@@ -34,6 +34,7 @@ from mux.core.commands import (
     ReadOn,
     Record,
     Resolve,
+    SaveState,
     StartUpstream,
     StopReading,
     StopUpstream,
@@ -48,6 +49,7 @@ from mux.core.events import (
     Resolved,
     TimePassed,
     UpstreamExited,
+    UpstreamHandedOver,
     UpstreamSent,
     UpstreamSentLong,
     UpstreamStarted,
@@ -56,6 +58,7 @@ from mux.core.limits import Limits
 from mux.core.policy.approval_policy import Policies
 from mux.core.policy.principal import ClientId, Principal
 from mux.core.protocol.directories import Place
+from mux.core.protocol.journal_entry import Entry
 from mux.core.protocol.long_line import LongLine
 from mux.core.protocol.rope import Rope
 from mux.core.state.app_server import Introduction
@@ -196,13 +199,40 @@ class Story:
     slow: bool = False
     resolving: list[Resolve] = attrs.field(factory=list)
     pieces: int = 0
+    durable: bool = False
+    saved: dict[str, bytes] = attrs.field(factory=dict)
+    entries: list[Entry] = attrs.field(factory=list)
     lives: list[StartUpstream | StopUpstream | KillUpstream] = attrs.field(factory=list)
     _ids: itertools.count[int] = attrs.field(factory=lambda: itertools.count(1))
 
     def __attrs_post_init__(self) -> None:
+        self._begins()
+
+    def _begins(self) -> None:
         self.broker = Broker(
-            self.limits, self.introduction, first_id=FIRST_ID, policies=self.policies
+            self.limits,
+            self.introduction,
+            first_id=FIRST_ID,
+            head=len(self.entries),
+            policies=self.policies,
+            durable=self.durable,
         )
+
+    def hands_over(self, generation: int = 1) -> None:
+        """The broker is killed with all its connections, and the next one begins."""
+        self.peers.clear()
+        self.lines.clear()
+        self._begins()
+        self.tell(UpstreamHandedOver(generation, dict(self.saved), tuple(self.entries)))
+        self._ids = itertools.count(self.broker.state.durable.clients + 1)
+
+    def handed_over(self, *loaded: str) -> None:
+        """The same, with an app-server that has these threads loaded and resumes each."""
+        self.hands_over()
+        self.answers(self.only("thread/loaded/list"), {"data": list(loaded)})
+        for asked in self.written("thread/resume"):
+            thread = {"id": asked["params"]["threadId"], "status": {"type": "active"}}
+            self.answers(asked, {"thread": thread})
 
     @classmethod
     def begun(cls, **limits: float) -> Story:
@@ -261,7 +291,9 @@ class Story:
 
     def _perform(self, command: Command) -> None:
         match command:
-            case Publish(told, recipients):
+            case Publish(told, recipients, _, entry):
+                if entry is not None and self.durable:
+                    self.entries.append(entry)
                 message = told.whole() if isinstance(told, Rope) else told
                 assert b"\n" not in message
                 parsed = json.loads(message)
@@ -278,7 +310,7 @@ class Story:
                 self._perform_on_client(command)
             case Log():
                 self.logs.append(command)
-            case AnswerOutside() | Record() | Resolve():
+            case AnswerOutside() | Record() | Resolve() | SaveState():
                 self._keep(command)
             case Notify() | Withdraw() | LogNoticeDecision() | NoticeAnswerJudged():
                 self._perform_on_notices(command)
@@ -291,8 +323,17 @@ class Story:
             case _:
                 raise AssertionError(f"no such command: {command!r}")
 
-    def _keep(self, command: AnswerOutside | Record | Resolve) -> None:
+    def _saves(self, key: str, value: bytes | None) -> None:
+        if value is None:
+            del self.saved[key]
+        else:
+            assert self.saved.get(key) != value, "saved again, though nothing has changed"
+            self.saved[key] = value
+
+    def _keep(self, command: AnswerOutside | Record | Resolve | SaveState) -> None:
         match command:
+            case SaveState(key, value):
+                self._saves(key, value)
             case AnswerOutside():
                 self.served.append(command)
             case Record():

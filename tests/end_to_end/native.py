@@ -130,6 +130,12 @@ class Native:
         """Its stderr so far."""
         return self.log.decode(errors="replace")
 
+    @property
+    def broker_pid(self) -> int:
+        """The process of the broker; that of `appmux serve` is its supervisor's."""
+        [lock] = self.home.home.glob(".local/state/appmux/broker.lock")
+        return int(lock.read_text())
+
     def _wake(self) -> None:
         self._logged.set()
         self._logged = trio.Event()

@@ -97,19 +97,25 @@ async def _as_it_stands(on: Stage, method: str, params: Json) -> Any:
     return await on.operator.request(method, params)
 
 
-async def _upload(on: Stage, thread: str) -> None:
-    """A file comes to a thread."""
+async def _upload(on: Stage, thread: str) -> str:
+    """A file comes to a thread; its path."""
     named = base64.b64encode(thread.encode()).decode()
     headers = {"Tus-Resumable": "1.0.0", "Upload-Length": "0", "Upload-Metadata": f"thread {named}"}
     socket = httpx.AsyncHTTPTransport(uds=str(on.broker.socket.resolve()))
     async with httpx.AsyncClient(transport=socket, base_url="http://localhost") as web:
         assert (await web.post("/v1/files", headers=headers)).status_code == HTTPStatus.CREATED
-    await on.operator.wait_method("mux/files/added", threadId=thread)
+    added = await on.operator.wait_method("mux/files/added", threadId=thread)
+    return str(added["params"]["path"])
+
+
+async def _of_files(on: Stage, method: str, params: Json) -> Any:
+    thread = await on.thread()
+    own = {"threadId": thread, "path": await _upload(on, thread)}
+    return await on.operator.request(method, {name: own[name] for name in params})
 
 
 async def _replay(on: Stage, method: str, params: Json) -> Any:
     thread = await on.thread()
-    await _upload(on, thread)
     async with aware(on, "come back") as peer:
         after = {name: peer.hello["appmux"][name] for name in ("epoch", "seq")}
         answer = await peer.request(method, params | {"after": after, "threadId": thread})
@@ -222,6 +228,8 @@ async def aware(on: Stage, name: str) -> AsyncIterator[Peer]:
 Play = Callable[[Stage, str, Json], Awaitable[Any]]
 
 PLAYS: Final[dict[str, Play]] = {
+    "mux/files/list": _of_files,
+    "mux/files/open": _of_files,
     "mux/replay": _replay,
     "mux/approvals/list": _list,
     "mux/approvals/answer": _answer,

@@ -66,7 +66,7 @@ def refusals(broker: Native) -> list[str]:
 async def test_the_app_server_has_the_limit_that_the_broker_was_started_with() -> None:
     before = limited(f"ulimit -S -n {FEW} && ulimit -H -n {MANY}")
     async with brokered(before=before) as broker, client(broker, "there") as there:
-        assert limit_of(broker.process.pid) == (MANY, MANY)
+        assert limit_of(broker.broker_pid) == (MANY, MANY)
         pid = await app_server_pid(there)
         assert limit_of(pid) == (FEW, MANY)
         assert running_as(pid)[1] == "app-server"  # itself, not the shell that has limited it

@@ -97,22 +97,22 @@ async def test_one_of_three_stops_reading_while_100_000_notifications_stream() -
         thread = await shared_thread(broker, desk, wall, phone.peer)
         nursery.start_soon(accept_all, desk)
         begin = [len(peer.inbox) for peer in (desk, wall, phone.peer)]
-        before, held = memory(broker.process.pid), []
+        before, held = memory(broker.broker_pid), []
         phone.stall()
         await desk.start_turn(thread, "talk")
         seen = begin[1]
         for _ in range(PARTS):
             asked = await wall.wait(_asks, since=seen, timeout=PATIENCE)
             seen = wall.inbox.index(asked, seen) + 1
-            held.append(memory(broker.process.pid))
+            held.append(memory(broker.broker_pid))
         for peer, since in ((desk, begin[0]), (wall, begin[1])):
             await peer.wait_method(TURN_COMPLETED, since=since, timeout=PATIENCE)
-        held.append(memory(broker.process.pid))
+        held.append(memory(broker.broker_pid))
         await _lags(broker, desk)
         assert len(phone.peer.inbox) < begin[2] + PART, "it took little meanwhile"
         phone.go_on()
         await phone.peer.wait_method(TURN_COMPLETED, since=begin[2], timeout=PATIENCE)
-        after = memory(broker.process.pid)
+        after = memory(broker.broker_pid)
         nursery.cancel_scope.cancel()
         _same(thread, wall.inbox[begin[1] :], phone.peer.inbox[begin[2] :])
         assert len(phone.peer.heard(DELTA, since=begin[2])) < PARTS * PART / 2, "merged"

@@ -1,4 +1,4 @@
-"""`appmux put`: a file from a shell to a thread, also over a broker that is killed meanwhile."""
+"""`appmux put` and `get`: files from a shell to a thread, and back."""
 
 from __future__ import annotations
 
@@ -15,16 +15,23 @@ from tests.end_to_end.native import Native
 from tests.end_to_end.peer import PATIENCE
 
 
-async def _put(broker: Native, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+async def _run(
+    broker: Native, *arguments: str, cwd: Path | None = None
+) -> subprocess.CompletedProcess[bytes]:
     with trio.fail_after(PATIENCE):
         return await trio.run_process(
-            [APPMUX, "put", *arguments],
+            [APPMUX, *arguments],
             env=environ(broker.home),
             capture_stdout=True,
             capture_stderr=True,
             stdin=subprocess.DEVNULL,
             check=False,
+            cwd=cwd or broker.home.work,
         )
+
+
+async def _put(broker: Native, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+    return await _run(broker, "put", *arguments)
 
 
 async def test_files_come_to_a_thread(tmp_path: Path) -> None:
@@ -49,12 +56,34 @@ async def test_files_come_to_a_thread(tmp_path: Path) -> None:
         assert done.returncode == 1
 
 
+async def test_files_of_a_thread_are_listed_and_fetched(tmp_path: Path) -> None:
+    source = tmp_path / "a.bin"
+    source.write_bytes(os.urandom(600_000))
+    async with brokered() as broker, client(broker, "desk") as desk:
+        thread = await desk.start_thread(broker.home.work)
+        await desk.run_turn(thread, "hello")
+        await _put(broker, str(source), "--thread", thread[-6:])
+        listed = await _run(broker, "get", thread[-6:])
+        assert f"uploaded  {broker.home.work}/uploads/a.bin" in listed.stdout.decode()
+        done = await _run(broker, "get", thread[-6:], "a.bin")
+        assert done.returncode == 0, done.stderr.decode()
+        assert _read(broker.home.work / "a.bin") == _read(source)
+        again = await _run(broker, "get", thread[-6:], "a.bin")
+        assert b"is there already" in again.stderr
+        piped = await _run(broker, "get", thread[-6:], "a.bin", "-o", "-")
+        assert piped.stdout == _read(source)
+        other = await _run(broker, "get", thread[-6:], str(source), "-o", "-")
+        assert other.stdout == _read(source)  # the host's owner may have any
+        gone = await _run(broker, "get", thread[-6:], "/nonsense")
+        assert b"can't be opened" in gone.stderr
+
+
 async def test_without_a_broker_it_says_so(tmp_path: Path) -> None:
     file = tmp_path / "a.txt"
     file.write_text("hello")
     async with brokered() as broker:
         pass
-    done = await _put(broker, str(file))
+    done = await _run(broker, "put", str(file), cwd=tmp_path)
     assert done.returncode == 1
     assert b"no appmux runs" in done.stderr
 

@@ -18,9 +18,9 @@ CONFIG: Final[dict[str, Any]] = {
 """Codex's settings: with an MCP server whose tool asks a person."""
 
 
-async def seed(running: Native) -> dict[str, str]:
-    """Begin some threads. Return their ids by a word for each."""
-    work = running.home.work
+async def seed(running: Native, directory: Path | None = None) -> dict[str, str]:
+    """Begin some threads, in `directory` or the home's. Return their ids by a word for each."""
+    work = directory or running.home.work
     (work / "parser.py").write_text(PARSER)
     made: dict[str, str] = {}
     async with client(running, "desk") as peer:

@@ -1,4 +1,4 @@
-"""The page without its host: the kept shell, what was seen last, a worker, an upgrade, the way out."""
+"""The page away from its host: what is kept, the worker, an upgrade, and the way out."""
 
 from __future__ import annotations
 
@@ -56,7 +56,8 @@ def test_what_is_shared_goes_to_a_thread_as_a_draft(host: Runtime, opened: Opene
             const form = new FormData();
             form.append('title', 'A page'); form.append('text', 'look at this');
             form.append('url', 'https://example.invalid/a');
-            form.append('files', new File([new Uint8Array([137,80,78,71])], 'a.png', {type: 'image/png'}));
+            const picture = new Uint8Array([137,80,78,71]);
+            form.append('files', new File([picture], 'a.png', {type: 'image/png'}));
             form.append('files', new File(['words'], 'a.txt', {type: 'text/plain'}));
             await fetch('/share', {method: 'POST', body: form});
         }"""
@@ -82,8 +83,10 @@ def _push(worker: Worker, told: dict[str, Any]) -> None:
     )
 
 
-SHOWN = """async () => (await registration.getNotifications()).map(each => (
-    {title: each.title, body: each.body, tag: each.tag, actions: each.actions.map(a => a.action)}))"""
+SHOWN = """async () => (await registration.getNotifications()).map(each => ({
+    title: each.title, body: each.body, tag: each.tag,
+    actions: each.actions.map(a => a.action),
+}))"""
 
 
 def test_pushes_are_shown_replaced_and_withdrawn(host: Runtime, opened: Opener) -> None:
@@ -123,7 +126,8 @@ def test_a_notices_action_answers_with_its_ticket_alone(host: Runtime, opened: O
     worker.evaluate(
         """async () => {
             const [notification] = await registration.getNotifications({tag: 'c9'});
-            const event = new NotificationEvent('notificationclick', {notification, action: 'approve'});
+            const how = {notification, action: 'approve'};
+            const event = new NotificationEvent('notificationclick', how);
             let done; event.waitUntil = work => { done = work; };
             dispatchEvent(event); await done;
         }"""

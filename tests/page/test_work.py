@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import base64
 import re
+from typing import Final
 
-from playwright.sync_api import expect
+from playwright.sync_api import FilePayload, expect
 
 from tests.page.conftest import DESK, Opener, press
 from tests.page.runtime import Runtime
 from tests.page.scenes import PARSER
 
-PNG = base64.b64decode(
+PNG: Final = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 )
 
@@ -62,13 +63,12 @@ def test_a_picture_goes_with_a_message_and_other_files_say_that_they_cant(
 ) -> None:
     thread = host.begin("Sees", "hello")
     page = opened(path=f"/t/{thread}")
-    page.locator("input[type=file]").set_input_files(
-        [
-            {"name": "dot.png", "mimeType": "image/png", "buffer": PNG},
-            {"name": "notes.txt", "mimeType": "text/plain", "buffer": b"words"},
-            {"name": "huge.png", "mimeType": "image/png", "buffer": PNG + b"\0" * (8 << 20)},
-        ]
-    )
+    files: list[FilePayload] = [
+        {"name": "dot.png", "mimeType": "image/png", "buffer": PNG},
+        {"name": "notes.txt", "mimeType": "text/plain", "buffer": b"words"},
+        {"name": "huge.png", "mimeType": "image/png", "buffer": PNG + b"\0" * (8 << 20)},
+    ]
+    page.locator("input[type=file]").set_input_files(files)
     expect(page.get_by_alt_text("Picture 1")).to_be_visible()
     expect(page.locator(".toast", has_text="notes.txt")).to_contain_text("can’t")
     expect(page.locator(".toast", has_text="huge.png")).to_contain_text("8 MiB")

@@ -164,7 +164,7 @@ async def soak(seconds: float, clients: int, seed: int, wanted: Collection[str] 
         for _ in range(THREADS):
             threads.append(await resident.start_thread(broker.home.work))
             await resident.run_turn(threads[-1], "hello")
-        first = memory(broker.process.pid)
+        first = memory(broker.broker_pid)
         roamers = [
             Roamer(
                 name=f"{'aware' if number % 2 else 'plain'} {number}",
@@ -185,7 +185,7 @@ async def soak(seconds: float, clients: int, seed: int, wanted: Collection[str] 
         report = await _at_rest(resident)
         faults += [f"left behind: {each}" for each in _left_in(report)]
         figures = _figures(it, ledger, report)
-        figures["broker memory, MB"] = f"{first >> 20} → {memory(broker.process.pid) >> 20}"
+        figures["broker memory, MB"] = f"{first >> 20} → {memory(broker.broker_pid) >> 20}"
         for roamer in roamers:
             await roamer.end()
     faults += await _processes_left(broker.home.root)

@@ -188,7 +188,7 @@ def addresses(
     except AppmuxError as failure:
         yield Finding("listen", "wrong", str(failure))
         return
-    own = None if report is None else report["broker"]["pid"]
+    own = _own(report)
     for address in parsed:
         yield _address(address, own)
     known = {
@@ -216,6 +216,14 @@ def in_force(config: Config, report: Report | None) -> Config:
     if "authMode" not in settings:
         return config
     return attrs.evolve(config, auth=attrs.evolve(config.auth, mode=settings["authMode"]))
+
+
+def _own(report: Report | None) -> set[int]:
+    """Return the processes of the broker: itself, and its supervisor."""
+    if report is None:
+        return set()
+    broker = report["broker"]
+    return {pid for pid in (broker["pid"], broker.get("supervisor")) if pid is not None}
 
 
 def trust(config: Config, environ: Mapping[str, str]) -> Iterator[Finding]:
@@ -288,7 +296,7 @@ def _networked(home: Path) -> str | None:
     return None
 
 
-def _address(address: Address, own: int | None) -> Finding:
+def _address(address: Address, own: set[int]) -> Finding:
     if isinstance(address, TcpAddress):
         about = address.url
         there = processes.of_port(address.ip, address.port) if address.port else []
@@ -296,14 +304,14 @@ def _address(address: Address, own: int | None) -> Finding:
         about = "control socket" if address.control else f"unix://{address}"
         there = processes.of_unix_path(address.path)
     facts = {"address": str(address), "pids": [holder.pid for holder in there]}
-    if any(holder.pid == own for holder in there):
+    if any(holder.pid in own for holder in there):
         return Finding(about, "well", "the broker listens there", facts=facts)
     if there:
         return _taken(about, address, there, facts)
     if isinstance(address, TcpAddress) and not _ours(address):
         remedy = "`tailscale up`, if it is a Tailnet's; else change `listen`"
         return Finding(about, "wrong", "this machine has no such address now", remedy, facts)
-    if own is not None and not (isinstance(address, TcpAddress) and address.port == 0):
+    if own and not (isinstance(address, TcpAddress) and address.port == 0):
         says = "the broker doesn't listen there: it was started with other settings"
         remedy = "`appmux service install` starts it with these; a flag of `serve` goes over them"
         return Finding(about, "note", says, remedy, facts)
@@ -360,11 +368,11 @@ def threads(environ: Mapping[str, str], report: Report | None) -> Iterator[Findi
     """Report threads that another process writes: others are told they "have an active writer"."""
     directory = codex_home(environ) / THREAD_LOCKS
     held = processes.of_locks(sorted(directory.glob("*.lock")))
-    own = None if report is None else report["broker"]["pid"]
+    own = _own(report)
     makes_way = socket_owner(codex_home(environ) / CONTROL_SOCKET) if held else None
     here = 0
     for path, there in held.items():
-        if own is not None and any(own in processes.ancestors(holder.pid) for holder in there):
+        if any(own.intersection(processes.ancestors(holder.pid)) for holder in there):
             here += 1
         else:
             yield _foreign(path, there, makes_way)

@@ -22,6 +22,7 @@ METHODS: dict[str, Described] = {
     **approvals.METHODS,
     **inbox.METHODS,
     **digest.METHODS,
+    **files.METHODS,
     **queue.METHODS,
     **devices.METHODS,
     **notices.METHODS,

@@ -1,10 +1,58 @@
-"""``mux/files/*``: files that people bring to a thread. Their bytes go by HTTP (``/v1/files``)."""
+"""``mux/files/*``: the files of a thread. Their bytes go by HTTP (``/v1/files``)."""
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 
-from mux.core.extension.parts import Described, notification
+from mux.core.extension.parts import Described, method, notification
+from mux.core.protocol.text_limits import Name
+
+How = Literal["changed", "created", "generated", "uploaded", "named"]
+"""``named``: its items only tell of it, as of a picture that was looked at."""
+
+
+class FilesOf(msgspec.Struct):
+    """The thread."""
+
+    threadId: Name
+
+
+class ThreadFile(msgspec.Struct, kw_only=True):
+    """A file; ``path`` is on the host. ``turnId``: of the turn that told of it last, or null."""
+
+    path: str
+    name: str
+    how: How
+    turnId: str | None
+
+
+class ThreadFiles(msgspec.Struct):
+    """The latest file first.
+
+    ``complete: false``: the journal doesn't reach back to the thread's beginning.
+    """
+
+    files: list[ThreadFile]
+    complete: bool
+
+
+class OpenParams(msgspec.Struct):
+    """``path``: as ``mux/files/list`` tells it, or any other, which needs more scopes."""
+
+    threadId: Name
+    path: str
+
+
+class Opened(msgspec.Struct, kw_only=True):
+    """``url``: relative; it is good until the whole file was sent once, or the seconds are over."""
+
+    url: str
+    name: str
+    bytes: int
+    type: str
+    expiresInSeconds: int
 
 
 class FileAdded(msgspec.Struct, kw_only=True):
@@ -23,6 +71,35 @@ class FileAdded(msgspec.Struct, kw_only=True):
 
 
 _THREAD = "0199b3f2-7f6a-7d30-a3f2-4e1c7d1f0a11"
+
+METHODS: dict[str, Described] = {
+    "mux/files/list": method(
+        "The files that a thread changed, created, generated, was brought, or only named.",
+        FilesOf(_THREAD),
+        ThreadFiles(
+            [
+                ThreadFile(
+                    path="/home/ada/app/report.md",
+                    name="report.md",
+                    how="created",
+                    turnId="0199b3f2-8a10-7b11-8d43-0a5f6c2b9e77",
+                )
+            ],
+            complete=True,
+        ),
+    ),
+    "mux/files/open": method(
+        "A URL to fetch a file once. One that is only named needs `drive`, any other `admin`.",
+        OpenParams(_THREAD, "/home/ada/app/report.md"),
+        Opened(
+            url="/v1/files/of/9uYlVt4rFmB0qKxw3Zc2Nn8s",
+            name="report.md",
+            bytes=5120,
+            type="text/markdown",
+            expiresInSeconds=600,
+        ),
+    ),
+}
 
 NOTIFICATIONS: dict[str, Described] = {
     "mux/files/added": notification(

@@ -78,9 +78,13 @@ class Lost(msgspec.Struct):
 
 
 class RestartParams(msgspec.Struct):
-    """``now``: don't wait until nothing runs."""
+    """``now``: don't wait until nothing runs. ``broker``: restart the broker, not the app-server.
+
+    With ``broker`` there is no answer: all connections are closed with the code 1012.
+    """
 
     now: bool = False
+    broker: bool = False
 
 
 class Restarted(msgspec.Struct):
@@ -108,10 +112,17 @@ class SettingsShown(msgspec.Struct):
 
 
 class BrokerShown(msgspec.Struct):
-    """The broker's own process."""
+    """The broker's own process. ``supervisor``: the process of ``appmux serve``, which outlives it.
+
+    ``handovers``: brokers before it that had the same supervisor. ``handoverTrouble``: why the next
+    one couldn't go on with this one's app-server, or why this one couldn't.
+    """
 
     version: str
     pid: int
+    supervisor: int | None
+    handovers: int
+    handoverTrouble: str | None
     uptimeSeconds: float
     settings: SettingsShown
 
@@ -316,6 +327,9 @@ _STATUS = Status(
     broker=BrokerShown(
         "0.1.0",
         4711,
+        4709,
+        0,
+        None,
         86400.2,
         SettingsShown("/home/ada/.config/appmux/config.toml", [], None, "device-token"),
     ),

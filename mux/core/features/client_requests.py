@@ -44,6 +44,10 @@ REMEMBERED_BYTES = 64 * 1024
 32 others are answered. What is compared with a notice later doesn't stand in them."""
 
 
+STARTS = frozenset({"thread/start", "thread/fork"})
+"""Methods that make a thread, which is there whoever gets the answer."""
+
+
 @attrs.define(eq=False, repr=False)
 class ClientRequests:
     """Requests of clients and of the broker itself."""
@@ -78,7 +82,7 @@ class ClientRequests:
                 client.id, rule, params, state.scheduler.of(client.id), deeply=unseen
             )
             claim = claim or own
-        wire = state.last_wire = state.last_wire + 1
+        wire = self._next_wire()
         if message.tail and params is message.params:
             line = b'{"id":%d%b' % (wire, message.tail)
         else:
@@ -108,19 +112,35 @@ class ClientRequests:
         request.large = rule.large or bool(request.history_field)
         return request
 
+    def _next_wire(self) -> int:
+        self.state.last_wire += 1
+        self.state.durable.uses_wire(self.state.last_wire)
+        return self.state.last_wire
+
+    def go_on_from(self, wire: int) -> None:
+        """Use no wire id up to this one: an earlier broker did."""
+        self.state.last_wire = wire
+        self.state.durable.uses_wire(wire)
+
+    def restore(self, request: Request) -> None:
+        """Take in a request that an earlier broker has sent upstream."""
+        self.state.scheduler.restore(request, self.state.now)
+        self.joins(request, 1)
+        self.state.wake_at(request.deadline)
+
     def ask_instead(
         self, client: Client, message: ClientMessage, method: str, params: object
     ) -> Request:
         """Return a request that answers a client's, in its turn among that client's others."""
-        self.state.last_wire += 1
+        wire = self._next_wire()
         return Request(
-            wire=self.state.last_wire,
+            wire=wire,
             method=method,
             rule=request_rule(method),
             client=client.id,
             account=client.id,
             origin=message.id,
-            line=jsonrpc.request(self.state.last_wire, method, params),
+            line=jsonrpc.request(wire, method, params),
             since=self.state.now,
         )
 
@@ -148,6 +168,13 @@ class ClientRequests:
             self.state.scoped_ids.release(request.client, request.claim)
         self.deduplicator.settled(request, _NEVER_SENT)
         audit_events.lost(self.state, request)
+
+    def answered(self, request: Request) -> None:
+        """Remove an answered request from those upstream."""
+        self.state.scheduler.answered(request)
+        if request.rule.begins or request.method in STARTS:
+            self.state.durable.touch("wire", str(request.wire))
+        self.wires_lately.append(request.wire)
 
     def remember(self, request: Request) -> None:
         """Remember an answered request, which may still be the cause of a notice."""
@@ -179,15 +206,15 @@ class ClientRequests:
         claim: IdClaim | None = None,
     ) -> Request:
         """Submit a request of the broker's own."""
-        self.state.last_wire += 1
+        wire = self._next_wire()
         request = Request(
-            wire=self.state.last_wire,
+            wire=wire,
             method=method,
             rule=rule or request_rule(method),
             client=None,
             account=BROKER,
             origin=b"",
-            line=jsonrpc.request(self.state.last_wire, method, params),
+            line=jsonrpc.request(wire, method, params),
             since=self.state.now,
             thread=thread,
             claim=claim,
@@ -198,15 +225,15 @@ class ClientRequests:
 
     def queued_turn(self, thread: str, turn: QueuedTurn) -> Request:
         """Return the ``turn/start`` of a queued turn whose time has come, to be submitted."""
-        self.state.last_wire += 1
+        wire = self._next_wire()
         request = Request(
-            wire=self.state.last_wire,
+            wire=wire,
             method=TURN_START,
             rule=request_rule(TURN_START),
             client=None,
             account=QUEUE,
             origin=b"",
-            line=jsonrpc.request(self.state.last_wire, TURN_START, msgspec.Raw(turn.params)),
+            line=jsonrpc.request(wire, TURN_START, msgspec.Raw(turn.params)),
             since=self.state.now,
             thread=thread,
             by=turn.owner,
@@ -262,6 +289,8 @@ class ClientRequests:
                 state.scheduler.answered(request)
                 self.here.append(request)
             elif not self._overtaken(request):
+                if request.rule.begins or request.method in STARTS:
+                    state.durable.touch("wire", str(request.wire))
                 state.forward(request.line, request.method)
                 state.wake_at(request.deadline)
                 if request.rule.loads:
@@ -306,7 +335,7 @@ class ClientRequests:
 
     def asks_again(self, request: Request, error: bytes) -> bool:
         """Return whether the request was refused for overload and will be sent again."""
-        if _code(error) != jsonrpc.OVERLOADED or request.expired:
+        if _code(error) != jsonrpc.OVERLOADED or request.expired or not request.line:
             return False
         at = self.state.scheduler.retry(request, self.state.now)
         if at is None:

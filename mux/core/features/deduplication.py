@@ -90,6 +90,7 @@ class Deduplicator:
         first = self.state.sent_messages.get(request.sent)
         if first is None or request.sent is None:
             return
+        self.state.sent_messages.changed(request.sent)
         fields = jsonrpc.read_fields(line) or {}
         kind = "result" if "result" in fields else "error"
         first.result = fields.get("result")
@@ -105,8 +106,10 @@ class Deduplicator:
         """Remember the turn (its JSON text) that a queued message, answered before, has become."""
         named = jsonrpc.read_fields(params) or {}
         thread, id = (jsonrpc.read_text(named.get(name)) for name in ("threadId", ID))
-        first = self.state.sent_messages.get(message_key(owner.principal, thread, id))
-        if first is not None:
+        key = message_key(owner.principal, thread, id)
+        first = self.state.sent_messages.get(key)
+        if first is not None and key is not None:
+            self.state.sent_messages.changed(key)
             first.turn = _turn_named(jsonrpc.write({"turn": turn}))
 
     def reverted(self, request: Request) -> None:

@@ -131,6 +131,7 @@ class Handshakes:
             reason = "the app-server's answer to `initialize` can't be used"
             self.state.out.append(KillUpstream(reason))
             return
+        self.state.durable.touch("app-server", "")
         self.state.forward(b'{"method":"initialized"}', "initialized")
         waiting, self.waiting = self.waiting, {}
         for id, messages in waiting.items():

@@ -96,6 +96,7 @@ def notify(
     actor: Owner | None = None,
 ) -> None:
     """Notify followers that know the broker, and whoever queued the turn, of a change."""
+    state.durable.touch("queue", queue.thread)
     change = {
         "what": what,
         "id": of.id if of is not None else None,

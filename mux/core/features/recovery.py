@@ -24,6 +24,7 @@ from mux.core.features.client_requests import ClientRequests
 from mux.core.features.server_requests import ServerRequests
 from mux.core.policy.principal import ClientId
 from mux.core.protocol import jsonrpc, thread_settings
+from mux.core.protocol.jsonrpc import ItemParams
 from mux.core.protocol.rules import RequestRule
 from mux.core.state.app_server import AppServerState
 from mux.core.state.client import Client
@@ -66,11 +67,13 @@ class Recovery:
         """End a life: the process is gone."""
         state = self.state
         state.appserver.end("" if state.restart.stopping else reason, state.now)
+        state.durable.touch("app-server", "")
         self._probe = None
         self._resuming.clear()
         # Clients see the end in this order: their requests fail, server requests are resolved,
         # then turns and processes end.
         for request in state.scheduler.lose():
+            state.durable.touch("wire", str(request.wire))
             text = f"the app-server ended before it answered `{request.method}`"
             self.client_requests.lost(request, text)
         self.server_requests.resolve_all()
@@ -81,6 +84,7 @@ class Recovery:
 
     def _end_thread(self, thread: Thread, unix_time: float) -> None:
         state, was_subscribed = self.state, thread.subscribed
+        state.durable.touch("thread", thread.id)
         thread.subscribed = False
         if was_subscribed and thread.running.turn is not None:
             self._notify_status(thread, "idle")
@@ -101,6 +105,22 @@ class Recovery:
             closed = jsonrpc.notification("thread/closed", {"threadId": thread.id})
             self.state.publish_to_all(thread.id, "thread/closed", closed)
         self.state.close(thread.id)
+
+    def close_lost(self, thread: Thread) -> None:
+        """Close a thread that the app-server has unloaded while there was no broker."""
+        self._lose(thread, told=False)
+
+    def publish_missed(self, id: str, line: bytes) -> None:
+        """Publish the end of a turn that no client was told of."""
+        thread = self.state.threads.known[id]
+        self.state.publish(id, "turn/completed", line)
+        self.state.threads.apply(id, "turn/completed", _NO_PARAMS, line)
+        self.server_requests.turn_over(id, thread.running.over, line)
+        self._notify_status(thread, thread.status)
+
+    def ready(self) -> None:
+        """Begin to serve with a life that an earlier broker left."""
+        self._ready_if_resumed()
 
     def _notify_status(self, thread: Thread, status: str) -> None:
         thread.status = status
@@ -125,7 +145,7 @@ class Recovery:
             state.out.append(StartUpstream(0.0))
             return
         state.log("error", "app-server ended", why=reason, generation=state.appserver.generation)
-        if not state.appserver.user_agent:
+        if not (state.appserver.user_agent or state.appserver.inherited):
             state.out.append(GiveUp(reason))
             return
         self._count_death()
@@ -356,6 +376,7 @@ class Recovery:
         return NEVER
 
 
+_NO_PARAMS = ItemParams()
 _PROBE = RequestRule(waits=True)  # it takes no slot: that none is free may be the cause
 
 _PROCESS_GONE: dict[str, object] = {

@@ -19,7 +19,7 @@ from mux.core import audit_events
 from mux.core.features import outcomes
 from mux.core.features.approval_items import item_about, params_in
 from mux.core.features.voting import Voting
-from mux.core.policy.approval_policy import Ballot
+from mux.core.policy.approval_policy import Ballot, Vote
 from mux.core.policy.principal import ClientId, Owner
 from mux.core.protocol import jsonrpc
 from mux.core.protocol.answers import fault
@@ -30,6 +30,7 @@ from mux.core.protocol.rules import OfferTo
 from mux.core.state import id_fields, tool_owners
 from mux.core.state.backlog import NOT_NUMBERED
 from mux.core.state.client import Client
+from mux.core.state.durable import SavedServerRequest
 from mux.core.state.pending_requests import RESOLVED, ServerRequest
 from mux.core.state.state import NEVER, State
 
@@ -42,10 +43,7 @@ class ServerRequests:
     """Offers, answers, resolutions."""
 
     state: State
-    voting: Voting = attrs.field(init=False)
-
-    def __attrs_post_init__(self) -> None:
-        self.voting = Voting(self.state)
+    voting: Voting
 
     # ── down ──────────────────────────────────────────────────────────────────────────────────
 
@@ -82,6 +80,35 @@ class ServerRequests:
         else:
             request.next_ones = self._in_turn(request, owned)
             self.offer_to_next(request)
+
+    def restore(self, saved: SavedServerRequest) -> None:
+        """Take in a request that was offered by an earlier broker, under the same id.
+
+        People answer it when they come back. A program that it was for has a moment to.
+        """
+        state, now = self.state, self.state.now
+        rule = server_request_rule(saved.method, of_thread=saved.thread is not None)
+        ballot = Ballot(saved.policy, now, saved.owner)
+        for vote in saved.votes:
+            ballot.votes[vote.voter] = Vote(vote.result, now, vote.early, None, vote.by)
+        request = ServerRequest(
+            id=saved.id,
+            upstream=saved.upstream,
+            method=saved.method,
+            thread=saved.thread,
+            rule=rule,
+            offer=saved.offer,
+            since=now,
+            needs=saved.needs,
+            turn=saved.turn,
+            ballot=ballot,
+            journaled=True,
+        )
+        if rule.offer_to is not OfferTo.FOLLOWERS:
+            request.deadline = now + state.limits.one_client_deadline
+            request.awaits_return = True
+            state.wake_at(request.deadline)
+        state.pending_requests.add(request)
 
     def _owned(self, method: str, line: bytes) -> id_fields.Owned | None:
         """Return whose a request is by the ids that it names, if its method isn't in the table."""
@@ -121,8 +148,16 @@ class ServerRequests:
         for request in list(self.state.pending_requests.pending(thread)):
             if client.id in request.offered and not request.answered:
                 self._show(request, (client.id,), first=False)
+            elif request.awaits_return and not self._has_returned(request, client):
+                continue
             elif request.rule.offer_to is OfferTo.FOLLOWERS or not request.offered:
                 self._offer(request, (client.id,))
+
+    def _has_returned(self, request: ServerRequest, client: Client) -> bool:
+        """Return whether this is the client for which an earlier broker kept the request."""
+        call = tool_owners.read_call(request.offer)
+        owner = self.state.tool_owners.owner(request.thread, call) if call is not None else None
+        return owner is None or client.resembles(owner.program, owner.principal)
 
     def _offer(self, request: ServerRequest, recipients: tuple[ClientId, ...]) -> None:
         """Offer a request to the clients that can answer it and haven't been offered it."""
@@ -140,6 +175,8 @@ class ServerRequests:
         request.journaled = True
         request.ballot.owner = request.ballot.owner or self._owner(request)
         request.offered.update(dict.fromkeys(able))
+        if request.awaits_return and able and request.rule.offer_to is OfferTo.TOOL_OWNER:
+            request.awaits_return, request.deadline = False, NEVER
         self.state.pending_requests.changes += 1
         # The request first, then what it waits for: clients know it by its id.
         self._show(request, able, first=first)
@@ -153,6 +190,7 @@ class ServerRequests:
         Clients that may not see experimental fields get it without those.
         """
         shown, clients = self.voting.in_the_prompt(request), self.state.clients
+        request.shown_at.update(dict.fromkeys(recipients, self.state.now))
         less = without_hidden(request.method, shown)
         reduced = [id for id in recipients if less and not clients[id].capabilities.experimentalApi]
         whole = tuple(id for id in recipients if id not in reduced) if reduced else recipients
@@ -192,6 +230,10 @@ class ServerRequests:
         If no client is left, an error goes upstream.
         """
         state = self.state
+        if request.awaits_return:
+            request.awaits_return = False
+            if request.rule.offer_to is OfferTo.ONE_AT_A_TIME:
+                request.next_ones = list(self._followers(request))
         while request.next_ones:
             id = request.next_ones.pop(0)
             if id in state.clients and self._may_answer(request, state.clients[id]):
@@ -243,15 +285,26 @@ class ServerRequests:
 
     def on_timer(self) -> float:
         """Offer on what one was too slow for, count votes that waited; returns the next moment."""
+        self.count_machines()  # first: whoever looks may do so for longer than was known
         for request in list(self.state.pending_requests.pending()):
             if request.deadline <= self.state.now:
                 self.offer_to_next(request)
             elif (due := self.voting.due(request)) is not None:
-                decided, actor = due
-                audit_events.approved(self.state, request, None, decided)
-                request.outcome = outcomes.of_votes(request, decided)
-                self._answer(request, actor, {"result": decided})
+                self._decided_later(request, *due)
         return self.state.pending_requests.next_moment(self.state.now)
+
+    def count_machines(self) -> None:
+        """Have machines' votes count where no person looks any more."""
+        for request in self.voting.unwatched():
+            if (due := self.voting.due(request)) is not None:
+                self._decided_later(request, *due)
+
+    def _decided_later(
+        self, request: ServerRequest, decided: bytes, actor: ClientId | None
+    ) -> None:
+        audit_events.approved(self.state, request, None, decided)
+        request.outcome = outcomes.of_votes(request, decided)
+        self._answer(request, actor, {"result": decided})
 
     def _answer(
         self, request: ServerRequest, actor: ClientId | None, answer: dict[str, bytes]
@@ -298,6 +351,7 @@ class ServerRequests:
     def client_left(self, client: Client) -> None:
         """Withdraw the client's offers. Requests to a person wait on; those to a program don't."""
         for request in list(self.state.pending_requests.pending()):
+            request.shown_at.pop(client.id, None)
             if client.id in request.offered:
                 del request.offered[client.id]
                 self._asked_one_left(request, client)

@@ -22,6 +22,7 @@ from mux.core.features.server_requests import ServerRequests
 from mux.core.policy.principal import ClientId
 from mux.core.protocol import jsonrpc, thread_messages, thread_settings
 from mux.core.protocol.jsonrpc import ClientMessage
+from mux.core.protocol.rope import Rope
 from mux.core.protocol.rules import RequestRule, Route
 from mux.core.state import running_turn, unsaved_thread
 from mux.core.state.client import Client
@@ -172,7 +173,7 @@ class Subscriptions:
         self.server_requests.offer_pending(client, child.id)
         self.state.complete_joining(client)
 
-    def _tell(self, client: Client, method: str, line: bytes) -> None:
+    def _tell(self, client: Client, method: str, line: bytes | Rope) -> None:
         if client.hears(method):
             self.state.send(client.id, line, method)
 
@@ -209,6 +210,7 @@ class Subscriptions:
             thread.status = "active"  # we won't be notified of its turn's end, but of its status
             return
         thread.running.begin(thread.id, turn, request.by)
+        self.state.durable.touch("thread", thread.id)
 
     def will_repeat(self, request: Request) -> None:
         """Note that a successful ``thread/resume`` makes the app-server repeat the token usage."""
@@ -339,6 +341,7 @@ class Subscriptions:
         """Give the subscription back once nobody follows and nothing runs or waits."""
         if thread.subscribed and not self.state.is_held(thread):
             thread.subscribed = False
+            self.state.durable.touch("thread", thread.id)
             self.client_requests.give_back(thread.id)
 
     def _is_needed(self, thread: Thread) -> bool:

@@ -1,17 +1,39 @@
-"""Files that people bring to a thread: its followers are told, and the audit log.
+"""The files of threads: what people bring is told, what a thread touched is listed and let out.
 
-The bytes never come here: ``mux.files`` has put them in place already.
+The bytes never come here: ``mux.files`` has put them in place already, or opens them.
+
+What a thread changed, created, generated or was brought is for whoever sees the thread. A file that
+its items only name needs ``drive``: an agent was asked to look at it. Any other needs ``admin``.
 """
 
 from __future__ import annotations
 
-import attrs
+from typing import Final
 
+import attrs
+import msgspec
+
+from mux.core import audit_events
+from mux.core.commands import AnswerOutside
 from mux.core.events import FilePlaced
-from mux.core.extension.files import FileAdded
+from mux.core.extension.files import FileAdded, FilesOf, OpenParams
+from mux.core.extension.files import ThreadFiles as Listed
+from mux.core.features.file_list import FileList, absolute
+from mux.core.features.journal_sweep import JournalSweeps, Sweep
 from mux.core.protocol import jsonrpc
-from mux.core.state.client import ADDED
+from mux.core.protocol.jsonrpc import ClientMessage
+from mux.core.protocol.scope import Scope
+from mux.core.state.client import ADDED, Client
 from mux.core.state.state import State
+
+LIST: Final = "mux/files/list"
+
+
+class ToOpen(msgspec.Struct, frozen=True):
+    """What the shells are to open: a path, and the directory beneath which it lies if it does."""
+
+    path: str
+    directory: str
 
 
 @attrs.define(eq=False, repr=False)
@@ -19,6 +41,9 @@ class ThreadFiles:
     """Tells of the files of threads."""
 
     state: State
+    sweeps: JournalSweeps
+
+    # -- what is brought ---------------------------------------------------------------------------
 
     def placed(self, file: FilePlaced) -> None:
         """A file lies where an agent finds it."""
@@ -42,3 +67,53 @@ class ThreadFiles:
             by=file.by,
         )
         self.state.publish(file.thread, ADDED, jsonrpc.notification(ADDED, added))
+
+    # -- what is there -----------------------------------------------------------------------------
+
+    def asked(self, client: Client, message: ClientMessage) -> None:
+        """List a thread's files, or let one of them out."""
+        try:
+            if message.method == LIST:
+                thread, wanted = _list_decoder.decode(message.params).threadId, None
+            else:
+                params = _open_decoder.decode(message.params)
+                thread, wanted = params.threadId, params.path
+        except msgspec.DecodeError as wrong:
+            text = f"`{message.method}`: {wrong}"
+            self.state.error(client.id, message.id, jsonrpc.INVALID_REQUEST, text)
+            return
+        thread = message.thread or thread
+        known = self.state.threads.known.get(thread)
+        files = FileList(known.directory if known is not None else "")
+
+        def done(sweep: Sweep) -> None:
+            if wanted is None:
+                self._list(sweep, files)
+            else:
+                self._open(client, message, wanted, files)
+
+        self.sweeps.begin(client, message, thread, files, done=done)
+
+    def _list(self, sweep: Sweep, files: FileList) -> None:
+        listed = Listed(list(reversed(files.files.values())), sweep.complete and not files.cut)
+        self.state.answer(sweep.client, jsonrpc.result(sweep.origin, listed), LIST)
+
+    def _open(self, client: Client, message: ClientMessage, path: str, files: FileList) -> None:
+        path = absolute(path, files.directory)
+        file = files.files.get(path)
+        needs: Scope = "admin" if file is None else "drive" if file.how == "named" else "observe"
+        if needs not in client.principal.scopes:
+            why = "isn't one of the thread's files" if file is None else "is only named there"
+            text = f"`{message.method}`: {path} {why}, and needs the scope `{needs}`"
+            has = sorted(client.principal.scopes)
+            data = {"method": message.method, "needs": needs, "has": has}
+            self.state.error(client.id, message.id, jsonrpc.FORBIDDEN, text, data)
+            audit_events.refused(self.state, client, message.method, needs)
+            return
+        self.state.record("file/opened", by=audit_events.by(client), path=path)
+        params = msgspec.json.encode(ToOpen(path, files.directory))
+        self.state.out.append(AnswerOutside(client.id, message.id, message.method, params))
+
+
+_list_decoder = msgspec.json.Decoder(FilesOf)
+_open_decoder = msgspec.json.Decoder(OpenParams)

@@ -154,6 +154,14 @@ class TurnQueueing:
         # After the answer, which tells the client the turn's id.
         notify(self.state, queue, "queued", turn)
 
+    def restore(self, queue: TurnQueue) -> None:
+        """Take in a queue of an earlier broker."""
+        self.state.turn_queues[queue.thread] = queue
+        starting = [queue.starting] if queue.starting is not None else []
+        self.state.last_queued_turn = max(
+            [self.state.last_queued_turn, *(turn.id for turn in (*queue.turns, *starting))]
+        )
+
     # ── started ───────────────────────────────────────────────────────────────────────────────
 
     @property
@@ -176,6 +184,7 @@ class TurnQueueing:
                 self._start(queue)
             if not queue.turns and queue.starting is None:
                 del self.state.turn_queues[queue.thread]
+                self.state.durable.touch("queue", queue.thread)
                 self.state.release_candidates.add(queue.thread)
         for thread in list(self.state.undecided_turns):
             self._decide(thread)
@@ -195,6 +204,7 @@ class TurnQueueing:
             return
         queue.starting = turn
         queue.request = self.client_requests.queued_turn(queue.thread, turn)
+        self.state.durable.touch("queue", queue.thread)
         self.client_requests.submit(queue.request)
 
     def _refused_by_now(self, thread: str, turn: QueuedTurn) -> str:

@@ -35,7 +35,8 @@ _OBSERVE = """
     app/installed app/list app/read collaborationMode/list config/read configRequirements/read
     experimentalFeature/list hooks/list initialize memory/status model/list modelProvider/list
     modelProvider/capabilities/read permissionProfile/list
-    mux/approvals/list mux/focus mux/inbox mux/notices/list mux/notices/read
+    mux/approvals/list mux/files/list mux/files/open mux/focus mux/inbox mux/notices/list
+    mux/notices/read
     mux/notices/settings/read mux/notices/settings/write mux/notices/snooze mux/notices/test
     mux/presence/read mux/push/list mux/push/received mux/push/register mux/push/unregister
     mux/queue/list mux/replay mux/session/end mux/session/prove mux/session/token mux/status

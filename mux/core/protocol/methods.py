@@ -65,6 +65,8 @@ REQUESTS: dict[str, RequestRule] = {
     "mux/inbox": RequestRule(Route.INBOX),
     "mux/usage": RequestRule(Route.INBOX),
     "mux/thread/digest": RequestRule(Route.DIGEST),
+    "mux/files/list": RequestRule(Route.FILES),
+    "mux/files/open": RequestRule(Route.FILES),
     "mux/restart": RequestRule(Route.RESTART),
     "mux/replay": RequestRule(Route.REPLAY, reads=True),
     "mux/presence/read": RequestRule(Route.PRESENCE),

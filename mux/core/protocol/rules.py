@@ -37,6 +37,8 @@ class Route(enum.Enum):
     """Asks what needs a person, for the threads, or what was used."""
     DIGEST = "digest"
     """Asks what happened on a thread, out of the journal."""
+    FILES = "files"
+    """Asks for a thread's files, out of the journal."""
     QUEUE = "queue"
     """Lists or changes the turns that wait until their thread is idle."""
     ANSWER = "answer"

@@ -86,6 +86,10 @@ class AppServer:
     """While it is DOWN: when it is started again, on the broker's clock."""
     result: dict[str, msgspec.Raw] = attrs.field(factory=dict)
     """The fields of its latest ``initialize`` result."""
+    inherited: bool = False
+    """True if an earlier broker has started one: that it can be started is known."""
+    result_of: int = 0
+    """The number of the life that it is the result of."""
     user_agent: str = ""
     last_heard: float = 0.0
     """When it last sent anything."""
@@ -103,6 +107,17 @@ class AppServer:
         self.state, self.generation, self.started = AppServerState.INITIALIZING, generation, now
         self.greetings.clear()
 
+    def knows(
+        self, generation: int, result: dict[str, bytes], greetings: dict[str, list[bytes]]
+    ) -> None:
+        """Take in the handshake that an earlier broker has done.
+
+        Raises ``msgspec.DecodeError``.
+        """
+        self.result = {name: msgspec.Raw(value) for name, value in result.items()}
+        self.user_agent = msgspec.json.decode(self.result["userAgent"], type=str)
+        self.greetings, self.result_of = greetings, generation
+
     def end(self, reason: str, now: float) -> None:
         """End the life: the process is gone. ``reason`` is empty if that was planned.
 
@@ -119,6 +134,7 @@ class AppServer:
         except (msgspec.DecodeError, KeyError):
             return False
         self.result, self.user_agent = result, user_agent
+        self.result_of = self.generation
         return True
 
     @property

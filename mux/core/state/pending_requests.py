@@ -32,6 +32,7 @@ from mux.core.extension.approvals import Decider
 from mux.core.policy.approval_policy import Ballot, Policy
 from mux.core.policy.principal import ClientId
 from mux.core.protocol.rules import ServerRequestRule
+from mux.core.state.durable import Durable
 
 RESOLVED = "serverRequest/resolved"
 """The notification by which the app-server ends one of its own requests."""
@@ -72,11 +73,15 @@ class ServerRequest:
     """The turn that it belongs to, if it names one."""
     ballot: Ballot = attrs.field(factory=lambda: Ballot(Policy(), 0.0))
     """The policy that applies, and the votes so far."""
+    shown_at: dict[ClientId, float] = attrs.field(factory=dict)
+    """When each client was sent the request last, on the broker's clock."""
     asked_again: set[ClientId] = attrs.field(factory=set)
     """Clients that were sent the request once more, when their yes didn't decide."""
     offered: dict[ClientId, None] = attrs.field(factory=dict)
     """Clients that were offered it and are still attached."""
     abstained: set[ClientId] = attrs.field(factory=set)
+    awaits_return: bool = False
+    """True if an earlier broker had offered it, and its client may come back."""
     journaled: bool = False
     """True if it has been published, even if to nobody."""
     answered: bool = False
@@ -97,6 +102,7 @@ class PendingRequests:
 
     next_id: int
     """The last id given. ``Broker`` sets the first."""
+    durable: Durable = attrs.field(factory=Durable)
     changes: int = 0
     """Counts the requests that came, were answered or went, and the changes of who was offered
     them."""
@@ -116,6 +122,7 @@ class PendingRequests:
     def add(self, request: ServerRequest) -> None:
         self._by_id[request.id] = request
         self._by_upstream[request.upstream] = request
+        self.durable.touch("request", str(request.id))
         self.changes += 1
 
     def offered_to(self, client: ClientId, id: bytes) -> ServerRequest | None:
@@ -139,6 +146,7 @@ class PendingRequests:
         if request is None:
             return None
         del self._by_id[request.id]
+        self.durable.touch("request", str(request.id))
         self.changes += 1
         self._resolved[upstream] = None
         if len(self._resolved) > REMEMBERED_RESOLVED:
@@ -158,6 +166,8 @@ class PendingRequests:
         """Forget all requests, which went with the app-server; returns them."""
         lost = list(self._by_id.values())
         self.changes += 1
+        for request in lost:
+            self.durable.touch("request", str(request.id))
         self._by_id.clear()
         self._by_upstream.clear()
         self._resolved.clear()

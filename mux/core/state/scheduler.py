@@ -220,6 +220,10 @@ class RequestScheduler:
         request.deadline = now + self.limits.request_deadline
         self._deadlines.append(request)  # one deadline for all, so the oldest stands first
 
+    def restore(self, request: Request, now: float) -> None:
+        """Count a request as upstream that an earlier broker has sent."""
+        self._send(request, self._line(request), now)
+
     def give_back(self, now: float) -> None:
         """Free the client's slot of requests that have been loading a thread for long.
 

@@ -17,6 +17,7 @@ from mux.core.policy.principal import ClientId
 from mux.core.protocol import jsonrpc, text_limits
 from mux.core.protocol.jsonrpc import BadMessageError
 from mux.core.protocol.rules import OwnId
+from mux.core.state.durable import Durable
 
 NEVER_A_CLIENTS_OWN = "~"
 """Begins the ids that the broker makes up for a ``command/exec`` that came without one."""
@@ -52,6 +53,7 @@ class ScopedIds:
     twice until the answers come. The last holding is the one that counts.
     """
 
+    durable: Durable = attrs.field(factory=Durable)
     _running: dict[ClientId, dict[tuple[str, str], list[IdClaim]]] = attrs.field(factory=dict)
     _made_up: int = 0
     _numbers: int = 0
@@ -90,6 +92,7 @@ class ScopedIds:
             claim = msgspec.structs.replace(claim, holds=True, number=self._numbers)
             holdings = [*holdings, claim]
             self._running.setdefault(client, {})[claim.field, claim.wire] = holdings
+            self.durable.touch("claim", _key(claim.field, claim.wire))
         elif own_id.ends and held is not None:
             claim = msgspec.structs.replace(claim, number=held.number)
             self._ending.add(held.number)
@@ -129,6 +132,14 @@ class ScopedIds:
     def ended(self, client: ClientId, field: str, origin: str) -> None:
         """Forget a thing that has ended by itself, by the app-server's word."""
         self._running.get(client, {}).pop((field, f"{client}:{origin}"), None)
+        self.durable.touch("claim", _key(field, f"{client}:{origin}"))
+
+    def held_as(self, key: str) -> IdClaim | None:
+        """Return the holding that is saved under this key; None if it has ended."""
+        field, _, wire = key.partition("/")
+        client = wire.partition(":")[0]
+        holdings = self._running.get(int(client), {}).get((field, wire), [])
+        return holdings[-1] if holdings else None
 
     def running(self) -> list[tuple[ClientId, IdClaim]]:
         """Return all that runs, with its client."""
@@ -142,8 +153,14 @@ class ScopedIds:
     def leave(self, client: ClientId) -> list[IdClaim]:
         """Forget the client; returns what it left running."""
         mine = self._running.pop(client, {})
+        for field, wire in mine:
+            self.durable.touch("claim", _key(field, wire))
         self._ending -= {held.number for holdings in mine.values() for held in holdings}
         return [holdings[-1] for holdings in mine.values()]
+
+
+def _key(field: str, wire: str) -> str:
+    return f"{field}/{wire}"
 
 
 def _may_be_named(fields: dict[str, bytes], own: str) -> bool:

@@ -8,8 +8,10 @@ from __future__ import annotations
 from collections import OrderedDict
 
 import attrs
+import msgspec
 
 from mux.core.policy.principal import ClientId, Principal
+from mux.core.state.durable import Durable, SavedMessage
 
 MessageKey = tuple[tuple[str, str], str, str]
 """A principal's identity, the thread and the message id."""
@@ -38,6 +40,7 @@ class SentMessages:
 
     most: int
     """Messages remembered; past that, the one used longest ago is forgotten."""
+    durable: Durable = attrs.field(factory=Durable)
     firsts: OrderedDict[MessageKey, FirstAttempt] = attrs.field(factory=OrderedDict)
 
     def get(self, key: MessageKey | None) -> FirstAttempt | None:
@@ -47,8 +50,9 @@ class SentMessages:
     def add(self, key: MessageKey) -> None:
         """Remember a first attempt."""
         self.firsts[key] = FirstAttempt()
+        self.changed(key)
         while len(self.firsts) > self.most:
-            self.firsts.popitem(last=False)
+            self.changed(self.firsts.popitem(last=False)[0])
 
     def used(self, key: MessageKey) -> None:
         """Note that an id was sent again."""
@@ -57,3 +61,21 @@ class SentMessages:
     def forget(self, key: MessageKey) -> None:
         """Forget an id: a message under it runs again."""
         del self.firsts[key]
+        self.changed(key)
+
+    # ── for the next broker ───────────────────────────────────────────────────────────────────
+
+    def changed(self, key: MessageKey) -> None:
+        """Note that what is known of a message has changed."""
+        if self.durable.wanted:
+            self.durable.touch("sent", msgspec.json.encode(key).decode())
+
+    def saved(self, name: str) -> SavedMessage | None:
+        """Return what is saved of the message whose key has this name; None if it is forgotten."""
+        who, thread, id = key = msgspec.json.decode(name, type=MessageKey)
+        first = self.firsts.get(key)
+        return None if first is None else SavedMessage(who, thread, id, first.result, first.turn)
+
+    def restore(self, saved: SavedMessage) -> None:
+        """Take in a message that an earlier broker knew."""
+        self.firsts[saved.who, saved.thread, saved.id] = FirstAttempt(saved.result, saved.turn)

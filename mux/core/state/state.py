@@ -20,6 +20,7 @@ from mux.core.state.app_server import AppServer, Introduction
 from mux.core.state.client import Client
 from mux.core.state.delivery import Delivery
 from mux.core.state.departed_clients import DepartedClients
+from mux.core.state.durable import Durable
 from mux.core.state.journal import Journal
 from mux.core.state.notice_records import NoticeRecords
 from mux.core.state.pending_requests import PendingRequests
@@ -43,6 +44,8 @@ class State(Delivery):
     introduction: Introduction
     journal: Journal
     pending_requests: PendingRequests
+    durable: Durable = attrs.field(factory=Durable)
+    """What the next broker needs, as far as it has changed."""
     policies: Policies = attrs.field(factory=Policies)
     appserver: AppServer = attrs.field(factory=AppServer)
     clients: dict[ClientId, Client] = attrs.field(factory=dict)
@@ -62,8 +65,8 @@ class State(Delivery):
     sent_messages: SentMessages = attrs.field(init=False)
     devices_used: dict[str, float] = attrs.field(factory=dict)
     """When each device last did something, by its principal's key."""
-    scoped_ids: ScopedIds = attrs.field(factory=ScopedIds)
-    tool_owners: ToolOwners = attrs.field(factory=ToolOwners)
+    scoped_ids: ScopedIds = attrs.field(init=False)
+    tool_owners: ToolOwners = attrs.field(init=False)
     now: float = 0.0
     """The time of the event being handled, in seconds of the broker's clock."""
     next_wakeup: float = NEVER
@@ -85,9 +88,15 @@ class State(Delivery):
 
     def __attrs_post_init__(self) -> None:
         self.scheduler = RequestScheduler(self.limits)
-        self.departed_clients = DepartedClients(self.limits.remembered_clients)
-        self.sent_messages = SentMessages(self.limits.remembered_messages)
-        self.threads = Threads(self.clients, most_unclaimed=self.limits.mentioned_threads)
+        durable = self.durable
+        self.departed_clients = DepartedClients(self.limits.remembered_clients, durable)
+        self.sent_messages = SentMessages(self.limits.remembered_messages, durable)
+        self.threads = Threads(
+            self.clients, most_unclaimed=self.limits.mentioned_threads, durable=durable
+        )
+        self.scoped_ids = ScopedIds(durable)
+        self.tool_owners = ToolOwners(durable)
+        self.pending_requests.durable = durable
 
     def record(self, kind: str, **fields: object) -> None:
         """Add a record to the audit log. ``audit_events`` decides what may stand in ``fields``."""

@@ -23,6 +23,7 @@ from mux.core.protocol import jsonrpc, thread_messages, thread_settings
 from mux.core.protocol.jsonrpc import ItemParams
 from mux.core.protocol.thread_overrides import NOTHING_KNOWN, Held
 from mux.core.state.client import Client, ClientState
+from mux.core.state.durable import Durable
 from mux.core.state.running_turn import RunningTurn
 from mux.core.state.unsaved_thread import UnsavedThread
 
@@ -123,6 +124,7 @@ class Threads:
     """Threads that nobody ever followed, the longest known first. These, and no others, grow with
     every thread that is mentioned, so `crowded` says when to forget some."""
     most_unclaimed: int = 4096
+    durable: Durable = attrs.field(factory=Durable)
     _crowd: int = attrs.field(init=False)
     _behind: tuple[ClientId, ...] | None = ()
     """The cache of `behind`; None when it is out of date."""
@@ -171,6 +173,7 @@ class Threads:
     def _drop(self, id: str) -> Thread | None:
         self.unclaimed.pop(id, None)
         thread = self.known.pop(id, None)
+        self.durable.touch("thread", id)
         if thread is not None and thread.parent is not None:
             self._disown(thread.parent, id)
         return thread
@@ -233,6 +236,7 @@ class Threads:
         thread = self.get(id)
         thread.followers[client.id] = None
         client.follows.setdefault(id, since)
+        self.durable.touch("follows", str(client.id))
         self.audience_changed()
         return thread
 
@@ -244,6 +248,7 @@ class Threads:
         thread = self.get(child)
         if thread.parent is None:
             thread.parent = parent
+            self.durable.touch("thread", child)
             self._children.setdefault(parent, {})[child] = None
             self.lineage += 1
         return thread
@@ -262,6 +267,7 @@ class Threads:
         """Record that the app-server's subscription to the thread is ours, whoever follows it."""
         thread = self.get(id)
         thread.subscribed = thread.claimed = True
+        self.durable.touch("thread", id)
         self.unclaimed.pop(id, None)
         return thread
 
@@ -270,6 +276,7 @@ class Threads:
         thread = self.get(id)
         thread.followers.pop(client.id, None)
         client.follows.pop(id, None)
+        self.durable.touch("follows", str(client.id))
         self.audience_changed()
         return thread
 
@@ -308,6 +315,8 @@ class Threads:
     def apply(self, id: str, method: str, params: ItemParams, line: bytes) -> None:
         """Update the thread's record from one of its notifications."""
         thread = self.get(id)
+        if method in _CHANGES_RECORD or thread.unsaved is not None:
+            self.durable.touch("thread", id)
         if thread.unsaved is not None:
             thread.unsaved.apply(method, line, thread.running)
         if method == "turn/completed":
@@ -320,3 +329,15 @@ class Threads:
         elif method == thread_settings.UPDATED:
             thread.settings = thread_settings.read_updated(line)
             thread.held = thread_settings.held(thread.settings)
+
+
+_CHANGES_RECORD = frozenset(
+    {
+        "thread/name/updated",
+        "thread/status/changed",
+        "turn/completed",
+        "turn/started",
+        thread_settings.UPDATED,
+    }
+)
+"""Notifications that change what is saved of a thread."""

@@ -10,6 +10,7 @@ import attrs
 import msgspec
 
 from mux.core.policy.principal import Owner
+from mux.core.state.durable import Durable
 
 
 class _Tool(msgspec.Struct):
@@ -45,6 +46,7 @@ tool is offered to the thread's followers."""
 class ToolOwners:
     """Owners by thread and tool."""
 
+    durable: Durable = attrs.field(factory=Durable)
     _owners: dict[str, dict[tuple[str, str], Owner]] = attrs.field(factory=dict)
 
     def register(self, thread: str, start_params: bytes, owner: Owner) -> None:
@@ -62,8 +64,17 @@ class ToolOwners:
         if keys:
             owners = self._owners.pop(thread, {}) | dict.fromkeys(keys, owner)
             self._owners[thread] = owners
+            self.durable.touch("tools", thread)
             if len(self._owners) > REMEMBERED:
-                del self._owners[next(iter(self._owners))]
+                self.forget(next(iter(self._owners)))
+
+    def of(self, thread: str) -> dict[tuple[str, str], Owner]:
+        """Return the owners of a thread's tools, by namespace and tool."""
+        return self._owners.get(thread, {})
+
+    def restore(self, thread: str, owners: dict[tuple[str, str], Owner]) -> None:
+        """Take in the owners that an earlier broker knew."""
+        self._owners[thread] = owners
 
     def owner(self, thread: str | None, call: ToolCall) -> Owner | None:
         """Return the client that registered the tool; None if none did in this broker's life."""
@@ -71,7 +82,8 @@ class ToolOwners:
 
     def forget(self, thread: str) -> None:
         """Forget a thread that is gone for good."""
-        self._owners.pop(thread, None)
+        if self._owners.pop(thread, None) is not None:
+            self.durable.touch("tools", thread)
 
 
 def read_call(line: bytes) -> ToolCall | None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from mux.core.features.digest import AT_ONCE
 from mux.core.features.digest_summary import MOST
+from mux.core.features.journal_sweep import AT_ONCE
 from mux.core.policy.principal import Principal
 from tests.core.paced import AWARE, EPOCH, PacedStory
 from tests.core.stories import APPROVAL, Json, Peer, Story
@@ -169,7 +169,7 @@ def test_who_leaves_is_told_nothing_and_nothing_is_kept() -> None:
     page.leaves()
     while story.reads_disk():
         pass
-    assert not story.broker._digests._cases
+    assert not story.broker._sweeps._sweeps
 
 
 def test_nothing_without_observe_and_nonsense_is_refused() -> None:

@@ -145,6 +145,14 @@ async function catchUp(over: Rpc, hello: Hello, who: Identity): Promise<void> {
     .catch(() => undefined);
   await Promise.all([first, waiting, followed, queue]);
   focus(over);
+  void clearNotices();
+}
+
+/** What was told is seen now. */
+async function clearNotices(): Promise<void> {
+  if (document.visibilityState !== "visible") return;
+  const worker = await navigator.serviceWorker?.getRegistration().catch(() => undefined);
+  for (const each of (await worker?.getNotifications()) ?? []) each.close();
 }
 
 // -- what is on the screen -------------------------------------------------------------------------
@@ -165,6 +173,7 @@ function watchFocus(): void {
   });
   document.addEventListener("visibilitychange", () => {
     if (rpc()) focus(rpc()!);
+    void clearNotices();
   });
   setInterval(() => {
     if (rpc() && document.visibilityState === "visible") focus(rpc()!);

@@ -61,7 +61,9 @@ export async function turnOn(level: Level): Promise<void> {
   });
   const { endpoint, keys } = made.toJSON();
   const address = { endpoint, p256dh: keys!.p256dh, auth: keys!.auth };
-  const said = await rpc.request("mux/push/register", { service: "webpush", address, level });
+  const navigate = `${location.origin}/`;
+  const params = { service: "webpush", address, level, navigate };
+  const said = await rpc.request("mux/push/register", params);
   await keep("push", { id: said.id, level });
 }
 

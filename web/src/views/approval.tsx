@@ -105,13 +105,14 @@ export function ApprovalCard(props: { request: Request; files: FileView[] }): JS
         </p>
       ) : (
         <div class="approval-body" tabIndex={0} role="region" aria-label="What it is about">
+          {files.length > 0 && <Facts request={request} />}
           <Subject request={request} files={files} />
           {request.reason && (
             <p class="reason">
               <Strange text={request.reason} />
             </p>
           )}
-          <Facts request={request} />
+          {!files.length && <Facts request={request} />}
         </div>
       )}
       <div class="answers" ref={answers}>
@@ -259,7 +260,7 @@ function Buttons(props: {
 }): JSX.Element {
   const { request, guard, blocked, reply } = props;
   const choices = choicesOf(request);
-  const rank = { yes: 0, no: 1, stop: 1, more: 2 };
+  const rank = { yes: 0, more: 1, no: 2, stop: 3 };
   const main = choices.filter((each) => each.kind === "yes");
   const noes = choices.filter((each) => each.kind === "no" || each.kind === "stop");
   const first = [...main, ...noes.slice(0, 1)];
@@ -268,7 +269,7 @@ function Buttons(props: {
     <button
       key={each.key}
       type="button"
-      class={`button ${each.kind === "yes" ? "primary" : ""} ${each.kind}${guard.still ? "" : " settling"}`}
+      class={`button answer-${each.kind}${each.kind === "yes" ? " primary" : ""}${guard.still ? "" : " settling"}`}
       disabled={blocked}
       onPointerDown={guard.down}
       onClick={() => guard.press(() => void reply(each.result))}

@@ -82,7 +82,7 @@ export function FormCard(props: {
         </button>
         <button
           type="button"
-          class={`button no${props.guard.still ? "" : " settling"}`}
+          class={`button answer-no${props.guard.still ? "" : " settling"}`}
           disabled={props.blocked}
           onPointerDown={props.guard.down}
           onClick={() => props.guard.press(() => reply("decline"))}

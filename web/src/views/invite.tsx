@@ -77,7 +77,7 @@ export function Invite({ onClose }: { onClose: () => void }): JSX.Element {
             <button type="button" class="button primary" onClick={() => confirm(true)}>
               The same: let it in
             </button>
-            <button type="button" class="button no" onClick={() => confirm(false)}>
+            <button type="button" class="button answer-no" onClick={() => confirm(false)}>
               Another one
             </button>
           </div>

@@ -6,6 +6,7 @@ import { decided, plainCommand } from "../approvals/requests.ts";
 import { type Decision, type Item, outputOf, summaryOf, textOf, type ThreadState } from "../journal/thread.ts";
 import { personOf } from "../people.ts";
 import { threadPath } from "../route.ts";
+import { requests } from "../state.ts";
 import type { FollowedThread } from "../threads/follow.ts";
 import type { ThreadItem } from "../wire.ts";
 import { spans } from "./ansi.ts";
@@ -236,7 +237,8 @@ function CommandState(props: {
   const { content, running, decision } = props;
   const by = decision?.by ? ` by ${personOf(decision.by)}` : "";
   const said = decision ? <span class="quiet">{decided(decision.decision)}{by}</span> : null;
-  if (running && !decision) return <span class="running-words">running</span>;
+  const asked = [...requests.value.values()].some((each) => each.itemId === content.id);
+  if (asked) return <span class="running-words">waits for an answer</span>;
   if (running) return <><span class="running-words">running</span>{said}</>;
   if (content.status === "declined") return <span class="bad">declined{by}</span>;
   if (content.exitCode === null) {

@@ -24,7 +24,7 @@ const PATHS: Record<string, string> = {
   more: "M12 5.5v.8M12 11.600v.8M12 17.700v.8",
   plus: "M12 5v14M5 12h14",
   send: "M12 19V5M6 11l6-6 6 6",
-  stop: "M8.500 8.500h7v7h-7zM9 10.500h6M9 12h6M9 13.500h6",
+  stop: "M8 8h8v8H8z",
   search: "M11 18a7 7 0 1 0 0-14 7 7 0 0 0 0 14zM16 16l4 4",
   gear: "M12 9a3 3 0 1 0 0 6 3 3 0 0 0 0-6zM12 3v3M12 18v3M3 12h3M18 12h3M5.6 5.6l2.1 2.1M16.3 16.3l2.1 2.1M18.4 5.6l-2.1 2.1M7.7 16.3l-2.1 2.1",
   people: "M9 11a3.5 3.5 0 1 0 0-7 3.5 3.5 0 0 0 0 7zM3 20c0-3.5 2.5-6 6-6s6 2.5 6 6M16 4.5a3.5 3.5 0 0 1 0 6.5M18 14.5c2 .8 3 2.8 3 5.5",
@@ -65,7 +65,7 @@ export function Icon({ name, size = 20 }: { name: string; size?: number }): JSX.
       stroke-linejoin="round"
       aria-hidden="true"
     >
-      <path d={PATHS[name]} />
+      <path d={PATHS[name]} fill={name === "stop" ? "currentColor" : undefined} />
     </svg>
   );
 }

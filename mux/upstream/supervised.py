@@ -1,0 +1,270 @@
+"""The app-server as the supervisor's child: started by it, and handed on from broker to broker.
+
+``process`` uses a `SupervisedProcess` as it does a child of its own. The supervisor tells how it
+ended; the pipes are the broker's as long as it runs.
+
+`Supervision` is the broker's end of the channel. Hears from: ``supervisor``. Used by ``server``,
+which opens it, and ``process``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from pathlib import Path
+
+import attrs
+import structlog
+import trio
+
+from mux.errors import AppmuxError
+from mux.supervisor.channel import VARIABLE, VERSION, Channel, Message
+
+PIPES = 3
+
+HELLO_DEADLINE = 10.0
+"""Seconds to wait for the supervisor's first message, which it sends before it does anything
+else."""
+
+log = structlog.get_logger()
+
+
+class SupervisorError(AppmuxError):
+    """The supervisor is gone, or can't be understood."""
+
+
+@attrs.define(eq=False, repr=False)
+class Running:
+    """An app-server that a former broker left running."""
+
+    pid: int
+    generation: int
+    descriptors: list[int]
+
+
+@attrs.define(eq=False, repr=False)
+class Supervision:
+    """The broker's end of the channel."""
+
+    _channel: Channel
+    generation: int
+    """Of the app-server that runs, or that ran last."""
+    lives: int
+    """Brokers before this one, under the same supervisor."""
+    left: Running | None
+    """The app-server that the former broker left."""
+    token: str
+    """Tells this supervisor from any other."""
+    listeners: list[tuple[str, int]]
+    """Listening sockets that the former broker had, by the URLs that it was configured with."""
+    exited: int | None
+    """How the app-server ended that the former broker left, if it has ended since."""
+    trouble: str | None = None
+    """For people: why the app-server that was left isn't gone on with."""
+    gone: Callable[[], None] = attrs.field(default=lambda: None)
+    """Called when the supervisor is gone: the broker is to end at once."""
+    _process: SupervisedProcess | None = None
+    _answers: trio.MemorySendChannel[SupervisedProcess | int] = attrs.field(init=False)
+    """The process that was asked for, or the error's number."""
+    _answered: trio.MemoryReceiveChannel[SupervisedProcess | int] = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._answers, self._answered = trio.open_memory_channel[SupervisedProcess | int](8)
+
+    @classmethod
+    def open(cls, environ: MutableMapping[str, str]) -> Supervision | None:
+        """Open the channel that the environment names, and hear the first message.
+
+        None if there is no supervisor. The variable is removed: it isn't meant for the app-server.
+        Raises ``SupervisorError``.
+        """
+        number = environ.pop(VARIABLE, "")
+        if not number:
+            return None
+        try:
+            connection = socket.socket(fileno=int(number))
+            connection.set_inheritable(False)
+            connection.settimeout(HELLO_DEADLINE)
+            channel = Channel(connection)
+            heard = channel.receive() or []
+            while not heard:
+                heard = channel.receive() or []
+            connection.setblocking(False)
+        except (OSError, ValueError) as failure:
+            raise SupervisorError(f"the supervisor says nothing: {failure}") from failure
+        (hello, descriptors), *_ = heard
+        if hello.get("version") != VERSION:
+            raise SupervisorError(
+                "the supervisor is of another version of appmux: restart the service"
+            )
+        pid, exited = hello["appServer"], hello.get("exited")
+        pipes = descriptors[:PIPES] if pid is not None else []
+        left = Running(pid, hello["generation"], pipes) if pid is not None else None
+        sockets = descriptors[len(pipes) :]
+        return cls(
+            channel,
+            hello["generation"],
+            hello["lives"],
+            left,
+            hello["token"],
+            list(zip(hello["listeners"], sockets, strict=True)),
+            exited,
+        )
+
+    def mark(self, pid: int, generation: int) -> bytes:
+        """Return what tells an app-server's process from any other."""
+        return f"{self.token}/{generation}/{pid}".encode()
+
+    def hold(self, listeners: Sequence[tuple[str, int]]) -> None:
+        """Have these listening sockets held, and no others, for the next broker."""
+        asked = [url for url, _ in listeners]
+        self._send({"say": "listeners", "asked": asked}, [each for _, each in listeners])
+
+    def tell(self, **message: object) -> None:
+        """Send the supervisor a message. Doesn't wait: it reads at once whatever comes."""
+        self._send(message)
+
+    def _send(self, message: Message, descriptors: Sequence[int] = ()) -> None:
+        self._channel.socket.setblocking(True)
+        try:
+            self._channel.send(message, descriptors)
+        except OSError as failure:
+            log.warning("the supervisor can't be told", what=message["say"], why=str(failure))
+        finally:
+            self._channel.socket.setblocking(False)
+
+    async def run(self) -> None:
+        """Hear the supervisor until it is gone, or until cancelled."""
+        while True:
+            await trio.lowlevel.wait_readable(self._channel)
+            try:
+                heard = self._channel.receive()
+            except BlockingIOError:
+                continue
+            except (OSError, ValueError) as failure:
+                log.error("the supervisor says what can't be read", why=str(failure))
+                heard = None
+            if heard is None:
+                log.error("the supervisor is gone: ending")
+                if self._process is not None:
+                    self._process.orphaned()
+                self.gone()
+                return
+            for message, descriptors in heard:
+                self._hear(message, descriptors)
+
+    def _hear(self, message: Message, descriptors: list[int]) -> None:
+        if message["say"] == "started":
+            # At once: that it has ended may be the next message.
+            self.generation = message["generation"]
+            self._answers.send_nowait(self._runs(message["pid"], descriptors))
+        elif message["say"] == "failed":
+            self._answers.send_nowait(message["errno"] or errno.EINVAL)
+        elif message["say"] == "exited":
+            process = self._process
+            if process is not None and process.pid == message["pid"]:
+                process.ended(message["status"])
+
+    async def start(
+        self, command: Sequence[str | Path], environ: Mapping[str, str]
+    ) -> SupervisedProcess:
+        """Have an app-server started. Raises ``OSError`` if it can't be run."""
+        self.tell(say="start", command=[str(word) for word in command], environ=dict(environ))
+        answer = await self._answered.receive()
+        if isinstance(answer, int):
+            raise OSError(answer, os.strerror(answer), str(command[0]))
+        return answer
+
+    def take(self, left: Running) -> SupervisedProcess:
+        """Take the app-server over that a former broker left."""
+        self.left = None
+        process = self._runs(left.pid, left.descriptors)
+        if self.exited is not None:
+            process.ended(self.exited)
+        return process
+
+    def _runs(self, pid: int, descriptors: list[int]) -> SupervisedProcess:
+        self._process = SupervisedProcess(self, pid, descriptors)
+        self.tell(say="taken")
+        return self._process
+
+
+class Stdin(trio.abc.SendStream):
+    """The app-server's stdin. Closing it closes the supervisor's descriptor, too."""
+
+    def __init__(self, supervision: Supervision, descriptor: int) -> None:
+        self.pipe = trio.lowlevel.FdStream(descriptor)
+        self._supervision: Supervision | None = supervision
+
+    def fileno(self) -> int:
+        return self.pipe.fileno()
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await self.pipe.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self.pipe.wait_send_all_might_not_block()
+
+    async def aclose(self) -> None:
+        if self._supervision is not None:
+            self._supervision.tell(say="close")
+            self._supervision = None
+        await self.pipe.aclose()
+
+
+class SupervisedProcess:
+    """An app-server that is the supervisor's child; like a ``trio.Process``."""
+
+    def __init__(self, supervision: Supervision, pid: int, descriptors: list[int]) -> None:
+        self._supervision = supervision
+        self.pid = pid
+        self.stdin = Stdin(supervision, descriptors[0])
+        self.stdout = trio.lowlevel.FdStream(descriptors[1])
+        self.stderr = trio.lowlevel.FdStream(descriptors[2])
+        self.returncode: int | None = None
+        self._ended = trio.Event()
+        # It can't be another's pid yet: the supervisor, its parent, hasn't reaped it.
+        self._handle: int | None = None
+        if sys.platform == "linux":
+            with contextlib.suppress(OSError):
+                self._handle = os.pidfd_open(pid)
+
+    def ended(self, status: int) -> None:
+        if self._handle is not None:
+            os.close(self._handle)
+            self._handle = None
+        self.returncode = status
+        self._ended.set()
+
+    async def wait(self) -> int:
+        """Wait for the process's end; returns its return code."""
+        await self._ended.wait()
+        assert self.returncode is not None
+        return self.returncode
+
+    def send_signal(self, number: signal.Signals) -> None:
+        if self.returncode is None:
+            self._supervision.tell(say="signal", number=int(number))
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+    async def let_go(self) -> None:
+        """Close our descriptors, and leave the process running."""
+        for stream in (self.stdin.pipe, self.stdout, self.stderr):
+            await stream.aclose()
+
+    def orphaned(self) -> None:
+        """End the process, whose parent is gone; nobody tells any more how it ended."""
+        if self._handle is not None and self.returncode is None:
+            with contextlib.suppress(OSError):
+                signal.pidfd_send_signal(self._handle, signal.SIGTERM)
+        self.ended(-signal.SIGTERM)

@@ -1,0 +1,113 @@
+"""``/v1/files/of/TOKEN``: a thread's file, sent once.
+
+Whoever has the URL may fetch it: it can't be guessed, is good for one file, and ends with it. The
+answer is a stranger's content, so it may run nothing here: it is saved, unless it is a picture.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import AsyncIterator
+from http import HTTPStatus
+from typing import Final
+from urllib.parse import quote
+
+import attrs
+import trio
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+
+from mux.files.downloads import Download, Downloads
+
+READ_BYTES: Final = 256 * 1024
+
+SHOWN: Final = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp"})
+"""Pictures that can run nothing. SVG isn't among them."""
+
+SANDBOX: Final = "default-src 'none'; img-src 'self'; style-src 'none'; sandbox"
+
+_RANGE: Final = re.compile(r"bytes=([0-9]{0,19})-([0-9]{0,19})")
+
+
+class ChangedError(OSError):
+    """The file changed while it was sent. The response breaks off: nobody takes it for whole."""
+
+
+@attrs.frozen
+class DownloadRoutes:
+    """Answers for one broker."""
+
+    downloads: Downloads
+
+    async def send(self, request: Request) -> Response:
+        """Send a file, or the part that is asked for."""
+        token = request.path_params["token"]
+        download = self.downloads.find(token)
+        if download is None:
+            raise HTTPException(HTTPStatus.NOT_FOUND)
+        tag = f'"{download.mark}"'
+        headers = _headers(download, tag)
+        if tag in request.headers.get("if-none-match", ""):
+            return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
+        begin, end = 0, download.bytes
+        status = HTTPStatus.OK
+        part = request.headers.get("range")
+        if part is not None and request.headers.get("if-range", tag) == tag:
+            asked = _asked(part, download.bytes)
+            if asked is None:
+                headers["Content-Range"] = f"bytes */{download.bytes}"
+                return Response(
+                    status_code=HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, headers=headers
+                )
+            begin, end = asked
+            status = HTTPStatus.PARTIAL_CONTENT
+            headers["Content-Range"] = f"bytes {begin}-{end - 1}/{download.bytes}"
+        headers["Content-Length"] = str(end - begin)
+        if request.method == "HEAD":
+            return Response(status_code=status, headers=headers, media_type=download.type)
+        body = self._body(token, download, begin, end)
+        return StreamingResponse(body, status, headers, download.type)
+
+    async def _body(
+        self, token: str, download: Download, begin: int, end: int
+    ) -> AsyncIterator[bytes]:
+        download.busy += 1
+        try:
+            at = begin
+            while at < end:
+                size = min(READ_BYTES, end - at)
+                piece = await trio.to_thread.run_sync(os.pread, download.file, size, at)
+                if not piece or download.has_changed():
+                    raise ChangedError("the file changed while it was sent")
+                at += len(piece)
+                yield piece
+            if end == download.bytes:
+                self.downloads.drop(token)  # whoever has its end has had all of it
+        finally:
+            download.busy -= 1
+            download.release()
+
+
+def _headers(download: Download, tag: str) -> dict[str, str]:
+    how = "inline" if download.type in SHOWN else "attachment"
+    return {
+        "ETag": tag,
+        "Accept-Ranges": "bytes",
+        "Cache-Control": "no-store",
+        "Content-Disposition": f"{how}; filename*=UTF-8''{quote(download.name, safe='')}",
+        "Content-Security-Policy": SANDBOX,
+    }
+
+
+def _asked(text: str, size: int) -> tuple[int, int] | None:
+    """Read a ``Range`` of one part; None if it can't be satisfied. Other units mean the whole."""
+    match = _RANGE.fullmatch(text.strip())
+    if match is None:
+        return 0, size
+    first, last = match.groups()
+    if not first:
+        return (max(0, size - int(last)), size) if last and int(last) else None
+    begin, end = int(first), min(int(last) + 1, size) if last else size
+    return (begin, end) if begin < end else None

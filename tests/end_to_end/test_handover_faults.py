@@ -1,0 +1,154 @@
+"""A handover where more than the broker fails: the app-server, the supervisor, the saved state."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import trio
+
+from mux.demo.scripted_model import Hold, Say, Scripted
+from tests.end_to_end.brokered import brokered, client
+from tests.end_to_end.native import Native
+from tests.end_to_end.scenes import (
+    DELTA,
+    TURN_COMPLETED,
+    app_server_pid,
+    ended,
+    eventually,
+    join,
+    shared_thread,
+    status,
+)
+from tests.end_to_end.test_handover import AWARE, kill_broker, next_broker, words
+
+
+def scripted() -> Scripted:
+    model = Scripted()
+    model.on("tell", Say(chunks=("one ", Hold("gate"), "two")))
+    return model
+
+
+def state_file(broker: Native) -> Path:
+    [file] = broker.home.home.glob(".local/state/appmux/broker-state")
+    return file
+
+
+async def test_the_app_server_dies_with_the_broker() -> None:
+    """It is a crash of the app-server for everybody, and the queue is held."""
+    async with brokered(model=scripted()) as broker, client(broker, "before", **AWARE) as before:
+        thread = await shared_thread(broker, before)
+        cursor = before.hello["appmux"]
+        turn = await before.start_turn(thread, "tell")
+        await before.wait_method(DELTA, threadId=thread)
+        asked = {"threadId": thread, "input": words("later"), "ifBusy": "queue"}
+        await before.request("turn/start", asked)
+        app_server = await app_server_pid(before)
+        await kill_broker(broker)
+        os.kill(app_server, signal.SIGKILL)
+        async with client(broker, "before", **AWARE) as after:
+            after_ = {"epoch": cursor["epoch"], "seq": cursor["seq"]}
+            await after.request("mux/replay", {"after": after_, "threadIds": [thread]})
+            done = await after.wait(
+                lambda m: m.get("method") == TURN_COMPLETED and m["params"]["turn"]["id"] == turn
+            )
+            assert done["params"]["turn"]["status"] == "interrupted"
+            [queue] = (await after.request("mux/queue/list"))["queues"]
+            assert (queue["held"], [each["text"] for each in queue["turns"]]) == (
+                "appServerEnded",
+                ["later"],
+            )
+            await join(after, thread)
+            assert (await after.run_turn(thread, "hello"))["status"] == "completed"
+            assert (await status(after))["appServer"]["generation"] == 2
+
+
+async def test_the_supervisor_dies_and_takes_all_with_it() -> None:
+    async with brokered() as broker, client(broker, "one") as one:
+        app_server, pid = await app_server_pid(one), broker.broker_pid
+        broker.process.kill()
+        await one.wait_gone()
+        await eventually(lambda: ended(pid) and ended(app_server), "the end of both")
+        async with (
+            brokered(home=broker.home, model=broker.model) as again,
+            client(again, "two") as two,
+        ):
+            await two.request("thread/loaded/list")
+
+
+async def test_a_stop_while_there_is_no_broker() -> None:
+    """SIGTERM comes between the end of one broker and the beginning of the next."""
+    async with brokered() as broker, client(broker, "one") as one:
+        app_server = await app_server_pid(one)
+        os.kill(broker.broker_pid, signal.SIGKILL)
+        broker.process.send_signal(signal.SIGTERM)
+        with trio.fail_after(20):
+            assert await broker.process.wait() in (0, 128 + signal.SIGKILL)
+        assert ended(app_server)
+
+
+async def test_ctrl_c_is_for_the_supervisor_alone() -> None:
+    """A terminal sends it to the whole group; the broker isn't in it, or it would end at once."""
+    async with brokered() as broker, client(broker, "one") as one:
+        app_server = await app_server_pid(one)
+        assert os.getpgid(broker.broker_pid) != os.getpgid(broker.process.pid)
+        broker.process.send_signal(signal.SIGINT)
+        with trio.fail_after(20):
+            assert await broker.process.wait() == 0
+        assert ended(app_server)
+        assert "ending at once" not in broker.shown()
+
+
+@pytest.mark.parametrize("fault", ["gone", "torn", "newer", "of another"])
+async def test_state_that_cant_be_used(fault: str) -> None:
+    """Another app-server is started, as if there were no handover, and it is said."""
+    async with brokered() as broker, client(broker, "one") as one:
+        before = await app_server_pid(one)
+        thread = await shared_thread(broker, one)
+        file = state_file(broker)
+        os.kill(broker.broker_pid, signal.SIGSTOP)
+        content = file.read_bytes()
+        match fault:
+            case "gone":
+                file.unlink()
+            case "torn":
+                file.write_bytes(content[:40] + b"\xff" * 40 + content[80:])
+            case "newer":
+                file.write_bytes(content.replace(b"state 1\n", b"state 2\n"))
+            case _:
+                other = b"/%d" % before
+                file.write_bytes(content.replace(other, b"/" + b"9" * (len(other) - 1)))
+        await next_broker(broker)
+        async with client(broker, "two") as two:
+            assert await app_server_pid(two) != before
+            assert ended(before)
+            await join(two, thread)
+            assert (await two.run_turn(thread, "hello"))["status"] == "completed"
+            assert "can't be used" in (await status(two))["broker"]["handoverTrouble"]
+
+
+async def test_with_no_broker_for_long_the_app_server_is_ended() -> None:
+    environ = {"APPMUX_UPSTREAM_ORPHAN_WAIT": "1"}
+    async with brokered(environ=environ) as broker, client(broker, "one") as one:
+        app_server, lock = await app_server_pid(one), broker.home.home / ".local/state/appmux"
+        os.kill(broker.broker_pid, signal.SIGSTOP)
+        pid = broker.broker_pid
+        (lock / "broker.lock").unlink()
+        (lock / "broker.lock").mkdir()  # no broker can start
+        os.kill(pid, signal.SIGKILL)
+        with trio.fail_after(20):
+            assert await broker.process.wait() != 0
+        assert ended(app_server)
+        assert "no broker served for 1 s" in broker.shown()
+
+
+async def test_brokers_that_die_young_come_more_and_more_rarely() -> None:
+    async with brokered() as broker, client(broker, "one") as one:
+        before = await app_server_pid(one)
+        for _ in range(4):
+            await next_broker(broker)
+        async with client(broker, "two") as two:
+            assert await app_server_pid(two) == before
+            assert (await status(two))["broker"]["handovers"] == 4
