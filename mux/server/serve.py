@@ -34,7 +34,7 @@ from mux.host.directories import Directories
 from mux.host.socket_owner import socket_owner
 from mux.notices.requests import NoticeRequests
 from mux.posix import descriptors
-from mux.server import handover
+from mux.server import handover, operator_log
 from mux.server.journal_reads import JournalReads
 from mux.server.nursery import RunningServer
 from mux.server.requests import OutsideRequests
@@ -251,7 +251,7 @@ def _assemble(
         save=save,
         keep=store.append,
         read_journal=reads.read,
-        record=audit.record,
+        record=operator_log.logging(audit.record),
         resolve=directories.resolve,
         load_experimental_schema=schema.learn,
         answer=requests.answer,

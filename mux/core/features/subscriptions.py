@@ -22,6 +22,7 @@ from mux.core.features.server_requests import ServerRequests
 from mux.core.policy.principal import ClientId
 from mux.core.protocol import jsonrpc, thread_messages, thread_settings
 from mux.core.protocol.jsonrpc import ClientMessage
+from mux.core.protocol.rope import Rope
 from mux.core.protocol.rules import RequestRule, Route
 from mux.core.state import running_turn, unsaved_thread
 from mux.core.state.client import Client
@@ -172,7 +173,7 @@ class Subscriptions:
         self.server_requests.offer_pending(client, child.id)
         self.state.complete_joining(client)
 
-    def _tell(self, client: Client, method: str, line: bytes) -> None:
+    def _tell(self, client: Client, method: str, line: bytes | Rope) -> None:
         if client.hears(method):
             self.state.send(client.id, line, method)
 
@@ -235,6 +236,10 @@ class Subscriptions:
             self.state.send(client.id, line, USAGE)
         return True
 
+    def on_timer(self) -> float:
+        """Release and adopt threads whose time has come; returns when the next is due."""
+        return min(self._let_go_in_time(), self._adopt_orphans())
+
     # ── threads that nobody asked for ─────────────────────────────────────────────────────────
 
     def unclaimed(self, thread: str, method: str, line: bytes) -> None:
@@ -251,7 +256,7 @@ class Subscriptions:
             self._orphans[thread] = self.state.now + self.state.limits.parent_wait
             self.state.wake_at(self._orphans[thread])
 
-    def adopt_orphans(self) -> float:
+    def _adopt_orphans(self) -> float:
         """Make threads everybody's that no parent named in time; returns when the next is due."""
         for thread, moment in list(self._orphans.items()):
             if moment <= self.state.now:
@@ -344,7 +349,7 @@ class Subscriptions:
         waits = thread.id in self._early or thread.id in self._orphans
         return waits or self.state.is_held(thread)
 
-    def let_go_in_time(self) -> float:
+    def _let_go_in_time(self) -> float:
         """Release threads whose time for a return is over; returns when the next one is due."""
         next_one = NEVER
         for thread in self.state.threads.kept():
