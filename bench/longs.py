@@ -27,6 +27,7 @@ from bench.sides import (
     TOKEN,
     Load,
     Server,
+    cpu_seconds,
     median,
     memory_bytes,
     peak_bytes,
@@ -56,6 +57,8 @@ class Asked:
     longest: float
     p99: float
     grown: float
+    cpu: float
+    """Seconds of the broker's loop."""
 
 
 @attrs.define
@@ -75,9 +78,12 @@ class Stage:
     async def measured(self, method: str, params: Json, **more: Any) -> Asked:
         """The same beside the neighbour, with the most that the listener holds meanwhile."""
         before = _peak_forgotten(self.server.pid) if self.server is not None else 0
+        loop = f"{self.server.pid}/task/{self.server.pid}" if self.server is not None else None
+        used = cpu_seconds(loop)
         done = await self.ask(method, params, measured=True, **more)
+        used = cpu_seconds(loop) - used
         grown = peak_bytes(self.server.pid) - before if self.server is not None else 0
-        return Asked(done["last"], done["bytes"], done["longest"], done["p99"], grown)
+        return Asked(done["last"], done["bytes"], done["longest"], done["p99"], grown, used)
 
 
 def _peak_forgotten(pid: int) -> int:
@@ -161,17 +167,19 @@ def measure(plan: Plan) -> list[Figure]:
                 runs = {side: [each[method] for each in found[side]] for side in sides}
                 figures += _figures(f"{method} of {size} MB", runs)
     runs = alternately(sides, plan.repeat, _printing)
-    return figures + _figures(f"a command that prints {PRINTED} MB", runs)[:2]
+    return figures + _figures(f"a command that prints {PRINTED} MB", runs)[:3]
 
 
 def _figures(name: str, runs: dict[str, list[Asked]]) -> list[Figure]:
     waits = {side: [each.longest * 1e3 for each in found] for side, found in runs.items()}
     p99s = {side: [each.p99 * 1e3 for each in found] for side, found in runs.items()}
     lasts = {side: [each.last * 1e3 for each in found] for side, found in runs.items()}
+    cpu = [each.cpu * 1e3 for each in runs["broker"]]
     shares = [each.grown / max(each.size, 1) for each in runs["broker"]]
     return [
         _against(f"{name}: a neighbour's longest wait", waits, MOST_LONGER),
         Figure(f"{name}: a neighbour's p99", "ms", p99s),
+        Figure(f"{name}: CPU of the broker's loop", "ms", {"broker": cpu}),
         _against(f"{name}: the last byte", lasts, MOST_LATER),
         Figure(
             f"{name}: memory / the answer", "", {"broker": shares}, f"≤ {MOST_MEMORY:g}",

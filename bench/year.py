@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from pathlib import Path
 from typing import Final
 
@@ -246,11 +246,25 @@ def _unload(life: Life, unloading: deque[tuple[float, str]]) -> None:
 
 
 def _sample(life: Life, day: float) -> Sample:
-    elements = sizes(life.dispatcher.broker)
+    elements = sizes(life.dispatcher.broker) + _of_stores(life)
     gc.collect()
     memory = memory_bytes(_self())
     disk = sum(each.stat().st_size for each in life.place.rglob("*") if each.is_file())
     return Sample(day, memory, _request(life), disk, _start(life, day), elements)
+
+
+def _of_stores(life: Life) -> Counter[str]:
+    """What the shells keep in memory."""
+    notices = life.notices
+    kept: dict[str, Sized] = {
+        "NoticeDelivery._standing": notices._standing,
+        "Queue.rows": notices.pushes.queue.rows,
+        "Endpoints": notices.pushes.endpoints.all(),
+        "DeviceRegistry": list(life.registry),
+        "Store._pending": life.store._pending,
+        "Audit._pending": life.audit._pending,
+    }
+    return Counter({name: len(each) for name, each in kept.items()})
 
 
 def _self() -> int:

@@ -94,8 +94,7 @@ class Client:
         await self._send({"id": id, "method": method, "params": params or {}})
         answer = await self.wait(lambda m: "method" not in m and m.get("id") == id, since)
         if "error" in answer:
-            error = answer["error"]
-            raise ClientError(f"{method} failed: {error.get('message')} ({error.get('code')})")
+            raise ClientError(str(answer["error"].get("message")))
         result: Json = answer["result"]
         return result
 

@@ -9,11 +9,11 @@ const database = await done(opening);
 const kept = (mode = "readonly") => database.transaction("kept", mode).objectStore("kept");
 const code = async (...parts) => String(new DataView(await crypto.subtle.digest("SHA-256", bytes(parts.join("\n")))).getBigUint64(0) % 1000000n).padStart(6, "0").replace(/^.../, "$& ");
 
-async function pair(ticket) {
+async function pair(redeemed) {
   const { publicKey, privateKey } = await crypto.subtle.generateKey({ name: "ECDSA", namedCurve: "P-256" }, false, ["sign"]);
   const key = await crypto.subtle.exportKey("jwk", publicKey);
-  const asked = { ticket, name: "a browser", nonce: crypto.randomUUID(), key };
-  show(`code ${await code("appmux session", ticket, asked.name, asked.nonce, key.x, key.y)}`);
+  const asked = { ...redeemed, name: "a browser", nonce: crypto.randomUUID(), key };
+  show(`code ${await code("appmux session", Object.values(redeemed)[0], asked.name, asked.nonce, key.x, key.y)}`);
   let response;
   do response = await fetch("/v1/session", { method: "POST", body: JSON.stringify(asked) });
   while (response.status === 202);
@@ -50,6 +50,13 @@ function attach({ device, privateKey }) {
 
 const ticket = new URLSearchParams(location.hash.slice(1)).get("pair");
 history.replaceState(null, "", "/");
-if (ticket) await pair(ticket);
-const me = await done(kept().get("me"));
-me ? attach(me) : show("not paired");
+if (ticket) await pair({ ticket });
+async function begin() {
+  const me = await done(kept().get("me"));
+  me ? attach(me) : show("not paired");
+}
+document.getElementById("letters").onchange = async ({ target }) => {
+  await pair({ letters: target.value.toUpperCase().replace(/[ -]/g, "") });
+  await begin();
+};
+await begin();

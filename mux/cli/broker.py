@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import select
 import socket
 import time
@@ -19,7 +20,9 @@ from typing import Any, Final, TypeAlias
 
 import mux
 from mux.config import locate
+from mux.config.codex_binary import codex_home
 from mux.errors import AppmuxError
+from mux.host import processes
 from mux.stdio.websocket import ClientWebSocket, WebSocketError
 
 Json: TypeAlias = dict[str, Any]
@@ -34,6 +37,9 @@ ANSWER_DEADLINE: Final = 10.0
 """Seconds. The broker answers in a millisecond; a slower one has a problem of its own."""
 
 RECEIVE_BYTES: Final = 256 * 1024
+
+LOCK: Final = "broker.lock"
+"""The file that a broker locks in its state directory (as in ``storage.state_dir``)."""
 
 UNAUTHORIZED: Final = 401
 
@@ -62,12 +68,27 @@ def urls(state_dir: Path) -> list[str]:
     Raises ``NoBrokerError`` if no broker has announced itself there.
     """
     announced = locate.announced(state_dir)
+    if announced is None and _is_held(state_dir):
+        # On a full disk the broker couldn't write where it listens; most listen there.
+        control = codex_home(os.environ) / locate.CONTROL_SOCKET
+        if control.exists():
+            return [f"unix://{control}"]
+        raise NoBrokerError(
+            f"a broker has the state directory {state_dir}, but says nowhere where it listens: it"
+            " is starting, or couldn't write it (`appmux doctor` looks at the disk)"
+        )
     if announced is None:
         raise NoBrokerError(
             f"no appmux runs on the state directory {state_dir}: start one with `appmux serve`, or"
             " name its directory with --state-dir"
         )
     return announced
+
+
+def _is_held(state_dir: Path) -> bool:
+    """Return whether a process has locked a state directory. Looks at no lock by taking it."""
+    lock = state_dir / LOCK
+    return lock.exists() and bool(processes.of_locks([lock]))
 
 
 @contextmanager

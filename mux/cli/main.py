@@ -45,6 +45,7 @@ SECTIONS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {
         "open": ("open", "Open the page in this machine's browser."),
         "pair": ("pair", "Let a device in: it scans a QR code."),
         "invite": ("pair", "Let a colleague's device in, for a while, to watch."),
+        "join": ("join", "Have this machine's terminals use a broker on another."),
         "devices": ("devices", "List the paired devices, and change what they may do."),
         "notices": ("notices", "What devices were told by push, and why."),
     },

@@ -137,7 +137,7 @@ class _Told:
             return 0
         if self.failure is not None:
             told = "`appmux status` shows what the app-server said last"
-            raise ClientError(f"{self.failure}; {told}")
+            raise ClientError(f"the restart failed: {self.failure}; {told}")
         _say("not waiting any more; the restart still happens once nothing runs")
         return INTERRUPTED
 

@@ -57,11 +57,11 @@ def headlines(report: Json) -> Iterator[Text]:
         yield screen.line(f"a restart waits for {', '.join(server['restartWaitsFor'])}")
     if own["version"] != mux.__version__:
         text = f"restart needed: appmux {mux.__version__} is installed, {own['version']} runs:"
-        yield screen.line((text, "yellow"), " appmux service restart")
+        yield screen.line((text, "yellow"), " appmux restart --broker")
     settings = own.get("settings") or {}
     if settings.get("changed"):
         text = f"restart needed: {', '.join(settings['changed'])} changed in the settings:"
-        yield screen.line((text, "yellow"), " appmux service restart")
+        yield screen.line((text, "yellow"), " appmux restart --broker")
     if settings.get("trouble"):
         yield screen.line(("the settings can't be used any more: ", "red"), settings["trouble"])
     if own.get("handoverTrouble"):

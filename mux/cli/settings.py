@@ -85,7 +85,7 @@ serve_flags = together(
     click.option(
         "--log-format",
         type=click.Choice(get_args(LogFormat)),
-        help="auto: console on a terminal, json elsewhere (default auto).",
+        help="auto: console on a terminal and in the journal, json elsewhere (default auto).",
     ),
 )
 """Every setting's flag: for ``serve``, and for ``config``, which shows their effect."""

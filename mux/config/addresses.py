@@ -141,5 +141,6 @@ def refuse_open_door(addresses: Iterable[Address], auth_mode: str | None) -> Non
         if isinstance(address, TcpAddress) and not address.loopback:
             raise OpenDoorError(
                 f"refusing to start non-loopback websocket listener {address} without auth;"
-                " configure `--ws-auth capability-token` or `--ws-auth signed-bearer-token`"
+                " configure `--ws-auth device-token` (paired devices alone), `--ws-auth"
+                " capability-token` or `--ws-auth signed-bearer-token`"
             )

@@ -120,7 +120,9 @@ class Log:
     """The amount and the form of the log on stderr."""
 
     level: LogLevel = _because("debug costs a line for every message each way", "info")
-    format: LogFormat = _because("a person on a terminal, a machine elsewhere", "auto")
+    format: LogFormat = _because(
+        "lines for a person on a terminal and in systemd's journal, JSON elsewhere", "auto"
+    )
 
 
 @attrs.frozen

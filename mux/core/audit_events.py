@@ -333,10 +333,18 @@ def approved(
 
 
 def voted(
-    state: State, request: ServerRequest, client: Client, result: bytes, waits_for: str
+    state: State,
+    request: ServerRequest,
+    client: Client,
+    result: bytes,
+    waits_for: str,
+    *,
+    machine: bool,
 ) -> None:
-    """Record a yes that doesn't decide yet, and what it waits for."""
-    told = {"decision": decision(result), "policy": str(request.ballot.policy)}
+    """Record a yes that doesn't decide yet, and what it waits for. ``machine``: a program's own."""
+    told: dict[str, object] = {
+        "decision": decision(result), "policy": str(request.ballot.policy), "machine": machine
+    }  # fmt: skip
     answer = _text(state, result)
     state.record(
         "approval/voted", by=by(client), **_which(request), **told, waitsFor=waits_for, **answer

@@ -218,6 +218,8 @@ class Broker:
             self._clearance.refresh()
         if self._client_requests.here:
             self._replays.go_on()
+        if self._server_requests.voting.waits:
+            self._server_requests.count_machines()
         if state.unread:
             state.read_on()
         if state.release_candidates or state.threads.crowded:

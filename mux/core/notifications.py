@@ -25,8 +25,8 @@ from mux.core.protocol.methods import PUBLISHED, notification_rule
 from mux.core.protocol.rules import Audience, NotificationRule
 from mux.core.responses import ResponseRouter
 from mux.core.state import id_fields, scoped_ids
+from mux.core.state.delta_stream import DeltaStream
 from mux.core.state.pending_requests import RESOLVED
-from mux.core.state.running_turn import DeltaStream
 from mux.core.state.threads import Recipients
 from mux.core.wiring import Features
 
@@ -83,6 +83,7 @@ class NotificationRouter:
 
         Any other is handled whole.
         """
+        self.parts.state.appserver.last_heard = self.parts.state.now
         self._stretch, self._previous = None, None
         if not self.settling.answered_long(line):
             self.handle(line.rope().whole())

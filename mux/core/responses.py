@@ -13,7 +13,7 @@ import msgspec
 
 from mux.core import audit_events
 from mux.core.commands import KillUpstream
-from mux.core.features import turn_interrupts
+from mux.core.features import inbox_cards, turn_interrupts
 from mux.core.features.deduplication import REVERT
 from mux.core.features.shared_titles import LOADED
 from mux.core.features.turn_interrupts import INTERRUPT
@@ -136,7 +136,9 @@ class ResponseRouter:
         """Return the answer without what its client may not see, or what is made of it instead."""
         if request.inbox is not None:
             return self.parts.inbox.answered(client, request, line)
-        if request.method == LOADED:
+        if request.method == inbox_cards.LIMITS_READ:
+            self.parts.inbox.cards.limits_read(line)
+        elif request.method == LOADED:
             return self.parts.shared_titles.unlisted(client, line)
         if request.method == configuration_view.READ and not _may_see_all(client):
             return configuration_view.shown(line)
@@ -222,9 +224,15 @@ def _passes(request: Request) -> bool:
     )
 
 
+_SHOWN_IN_PART = frozenset({LOADED, configuration_view.READ, inbox_cards.LIMITS_READ})
+
+
 def _is_shown_in_part(request: Request) -> bool:
-    """Return whether a client may get less than the answer, or something that is made of it."""
-    return request.inbox is not None or request.method in (LOADED, configuration_view.READ)
+    """Return whether a client may get less than the answer, or something that is made of it.
+
+    So may a feature here want to read it.
+    """
+    return request.inbox is not None or request.method in _SHOWN_IN_PART
 
 
 def _with_id(request: Request, line: bytes, long: LongAnswer | None) -> bytes | Rope:

@@ -32,6 +32,7 @@ from mux.core.features.shared_titles import SharedTitles
 from mux.core.features.subscriptions import Subscriptions
 from mux.core.features.thread_files import ThreadFiles
 from mux.core.features.turn_queue import TurnQueueing
+from mux.core.features.voting import Voting
 from mux.core.policy.notice import Timing
 from mux.core.state.state import State
 
@@ -73,9 +74,9 @@ class Features:
         """
         deduplicator = Deduplicator(state)
         client_requests = ClientRequests(state, deduplicator)
-        server_requests = ServerRequests(state)
-        recovery = Recovery(state, client_requests, server_requests)
         attention = Attention(state, timing)
+        server_requests = ServerRequests(state, Voting(state, attention))
+        recovery = Recovery(state, client_requests, server_requests)
         presence = Presence(state)
         notices = Notices(state, attention, timing, life)
         clearance = DirectoryClearance(state, client_requests)

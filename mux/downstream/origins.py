@@ -17,6 +17,7 @@ from typing import Final
 import attrs
 
 from mux.downstream.http import RequestHead
+from mux.errors import AppmuxError
 
 LOOPBACK_NAMES: Final = frozenset({"127.0.0.1", "localhost", "[::1]"})
 """Hosts under which a browser on this machine, or at the other end of ``ssh -L``, reaches a
@@ -86,6 +87,20 @@ def is_origin(text: str) -> bool:
         return not host.endswith(".") and not host.startswith(("-", "."))
     port = int(match["port"])
     return port < 2**16 and port != DEFAULT_PORTS[scheme]
+
+
+class OriginError(AppmuxError):
+    """A text in ``web.origins`` is no origin."""
+
+
+def require_origins(origins: tuple[str, ...]) -> None:
+    """Raise ``OriginError`` if one of the operator's origins isn't written as browsers write it."""
+    for text in origins:
+        if not is_origin(text):
+            raise OriginError(
+                f"web.origins: {text!r} is no origin as browsers write it: https://NAME or"
+                " https://NAME:PORT, in lower case, without a path and the usual port"
+            )
 
 
 def host_allowed(head: RequestHead, reach: Reach) -> bool:

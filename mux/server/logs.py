@@ -1,4 +1,4 @@
-"""Logs: lines on stderr, for a person on a terminal and as JSON elsewhere.
+"""Logs: lines on stderr, for a person on a terminal or in the journal, and as JSON elsewhere.
 
 Used by every shell, by ``structlog.get_logger()``, and by libraries, by ``logging``.
 
@@ -14,9 +14,10 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from mux.config.model import Log
+from mux.posix.standard_streams import STDERR
 from mux.server.stderr import Stderr
 
 
@@ -88,8 +89,8 @@ def _tell_missed(lines: int) -> None:
 
 
 def _processors(log: Log, stream: TextIO) -> list[Processor]:
-    terminal = stream.isatty()
-    console = log.format == "console" or (log.format == "auto" and terminal)
+    terminal, journal = stream.isatty(), is_journal(stream)
+    console = log.format == "console" or (log.format == "auto" and (terminal or journal))
     first: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         withhold,
@@ -99,9 +100,46 @@ def _processors(log: Log, stream: TextIO) -> list[Processor]:
         shorten,
     ]
     if not console:
-        return [*first, structlog.processors.JSONRenderer(ensure_ascii=True)]
+        return [*first, in_order, structlog.processors.JSONRenderer(ensure_ascii=True)]
     colours = terminal and not os.environ.get("NO_COLOR")
+    if journal:  # it has times and levels of its own
+        plain = structlog.dev.ConsoleRenderer(colors=False, pad_level=False)
+        return [*first, neutralize, without_time, plain, with_priority]
     return [*first, neutralize, structlog.dev.ConsoleRenderer(colors=colours)]
+
+
+PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2, "exception": 3}
+"""syslog's numbers of our levels, by which `journalctl -p` chooses (sd-daemon(3))."""
+
+
+def is_journal(stream: TextIO) -> bool:
+    """Return whether what is written there goes to systemd's journal, which says so itself."""
+    named = os.environ.get("JOURNAL_STREAM", "")
+    if not named or not (stream is sys.stderr or isinstance(stream, Stderr)):
+        return False
+    try:
+        status = os.fstat(STDERR)
+    except OSError:
+        return False
+    return named == f"{status.st_dev}:{status.st_ino}"
+
+
+def in_order(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Put first what a person looks for first: event, level, time."""
+    first = {name: event.pop(name) for name in ("event", "level", "timestamp") if name in event}
+    return {**first, **event}
+
+
+def without_time(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Leave out the time, which the journal has."""
+    event.pop("timestamp", None)
+    return event
+
+
+def with_priority(_logger: WrappedLogger, method: str, rendered: Any) -> str:
+    """Put the level before each line, as the journal reads it."""
+    mark = f"<{PRIORITIES.get(method, PRIORITIES['info'])}>"
+    return "\n".join(mark + line for line in str(rendered).split("\n"))
 
 
 def withhold(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:

@@ -28,12 +28,13 @@ from mux.core.state import app_server
 from mux.dispatcher import Dispatcher
 from mux.downstream import listener
 from mux.downstream.listener import Listener
+from mux.downstream.origins import require_origins
 from mux.downstream.tls import Certificate, open_certificate
 from mux.host.directories import Directories
 from mux.host.socket_owner import socket_owner
 from mux.notices.requests import NoticeRequests
 from mux.posix import descriptors
-from mux.server import handover
+from mux.server import handover, operator_log
 from mux.server.journal_reads import JournalReads
 from mux.server.nursery import RunningServer
 from mux.server.requests import OutsideRequests
@@ -71,6 +72,7 @@ async def serve(
     home = codex_home(os.environ)
     addresses = [parse_listen_url(url, home) for url in urls]
     refuse_open_door(addresses, config.auth.mode)
+    require_origins(config.web.origins)
     certificate = open_certificate(config.tls)
     listener.configure_inherited(opened, addresses, certificate)
     authenticator = open_auth(config.auth)  # wrong settings are reported before anything is claimed
@@ -249,7 +251,7 @@ def _assemble(
         save=save,
         keep=store.append,
         read_journal=reads.read,
-        record=audit.record,
+        record=operator_log.logging(audit.record),
         resolve=directories.resolve,
         load_experimental_schema=schema.learn,
         answer=requests.answer,

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import socket
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
 from mux.config import locate
+from mux.config.codex_binary import codex_home
 from mux.posix import standard_streams
+from mux.stdio import joined
+from mux.stdio.joined import Joined
 
 CONNECT_DEADLINE: Final = 2.0
 """Seconds that one try may block: a unix socket answers at once, or its queue is full."""
@@ -25,14 +28,24 @@ class NotReachedError(Exception):
     """No place could be connected to; the text says why of each."""
 
 
-def connect(named: Path | None) -> tuple[socket.socket, str]:
+def connect(named: Path | None) -> tuple[socket.socket, str, Joined | None]:
     """Connect to the socket ``named``, or else to the first that takes it of those searched.
 
-    Return the connection, non-blocking, and its place for people. Raises ``NotReachedError``.
+    Those are the running broker's of this machine, the broker that was joined, and Codex's control
+    socket. Return the connection, non-blocking, its place for people, and the broker that was
+    joined if it is that. Raises ``NotReachedError``.
     """
-    places: Iterable[Path] = [named] if named else locate.sockets(os.environ)
+    places: Iterable[Path | Joined] = [named] if named else _searched()
     failures = []
     for place in places:
+        if isinstance(place, Joined):
+            try:
+                link = joined.connect(place)
+            except OSError as failure:
+                failures.append(f"{place.url}: {failure.strerror or failure}")
+                continue
+            link.setblocking(False)
+            return link, place.url, place
         link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         link.settimeout(CONNECT_DEADLINE)
         try:
@@ -43,8 +56,21 @@ def connect(named: Path | None) -> tuple[socket.socket, str]:
             failures.append(f"unix://{place}: {reason}")
             continue
         link.setblocking(False)
-        return link, f"unix://{place}"
+        return link, f"unix://{place}", None
     raise NotReachedError("; ".join(failures))
+
+
+def _searched() -> Iterator[Path | Joined]:
+    """Yield the places to try; this machine's own broker comes before one that was joined."""
+    elsewhere = None if os.environ.get(locate.SOCKET_VARIABLE) else joined.read(os.environ)
+    control = codex_home(os.environ) / locate.CONTROL_SOCKET
+    for place in locate.sockets(os.environ):
+        if place == control and elsewhere is not None:
+            yield elsewhere
+            elsewhere = None
+        yield place
+    if elsewhere is not None:
+        yield elsewhere
 
 
 def start_service() -> bool:

@@ -145,13 +145,14 @@ class Bridge:
     def _connect(self) -> str | None:
         """Try to connect once; return why that failed, or None once connected."""
         try:
-            self.link, self.at = connect(self.named)
+            self.link, self.at, joined = connect(self.named)
         except NotReachedError as failure:
             return str(failure)
         if not self.was_attached:
             self.deadline = time.monotonic() + FIRST_WAIT
         self.wire = ClientWebSocket()
-        self.going.append(iter([self.wire.hello()]))
+        hello = self.wire.hello(joined.authority, joined.headers()) if joined else self.wire.hello()
+        self.going.append(iter([hello]))
         return None
 
     def _next_pause(self) -> float:

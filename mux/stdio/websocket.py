@@ -66,11 +66,13 @@ class ClientWebSocket:
         self._pieces: list[bytes] | None = None
         self._said_goodbye = False
 
-    def hello(self) -> bytes:
-        """Return the upgrade request, which must be sent first."""
+    def hello(self, host: str = "localhost", headers: bytes = b"") -> bytes:
+        """Return the upgrade request, which must be sent first. ``headers`` are further lines."""
         return (
-            b"GET /rpc HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: " + self._key + b"\r\n\r\n"
+            b"GET /rpc HTTP/1.1\r\nHost: "
+            + host.encode()
+            + b"\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+            b"Sec-WebSocket-Key: " + self._key + b"\r\n" + headers + b"\r\n"
         )
 
     def feed(self, received: bytes) -> list[bytes]:

@@ -92,19 +92,24 @@ class Writer:
         fault = self._find_end(head, paths[-1]) if paths else _none_of(head)
         if not paths and head is not None:
             self.n, self.digest = head.n, head.digest
+        if fault and paths:  # or the next file could have the name of this one
+            self.n = max(self.n, _number_of(paths[-1]))
         self._begun = True
         if fault:
             log.error("the audit log isn't as it was left", found=fault, path=str(self.directory))
             self._owed.append(PendingRecord(self.clock(), BROKEN, {"found": fault}))
 
     def _without_stillborn(self, head: Head | None) -> list[Path]:
-        """List the files. Remove the last one if a crash cut off its very first record."""
+        """List the files. Remove the last one if a crash cut off its very first record, or came
+        before it."""
         paths = audit_chain.files(self.directory)
         if paths:
             last = paths[-1]
             self._latest = _date_of(last)
-            unknown = head is not None and head.n < _number_of(last)
-            if unknown and b"\n" not in private_file.read(last):
+            text = private_file.read(last)
+            # Without a head nothing tells a piece of a first record from one that was changed.
+            cut = not text if head is None else b"\n" not in text
+            if cut and (head is None or head.n < _number_of(last)):
                 paths.pop().unlink()
         return paths
 

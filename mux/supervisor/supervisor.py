@@ -355,6 +355,8 @@ class Supervisor:
             messages = broker.channel.receive()
         except BlockingIOError:
             return
+        except ConnectionResetError:  # it ended without having read all that we said
+            messages = None
         except (OSError, ValueError) as failure:
             say(f"appmux: the broker says what can't be read: {failure}\n")
             messages = None

@@ -55,6 +55,18 @@ TERMINATE_DEADLINE = 2.0
 LAST_LINES_DEADLINE = 1.0
 """Seconds from the exit until the last lines are read; the pipe holds 1 MiB at most."""
 
+LEVELS = {
+    "TRACE": "debug",
+    "DEBUG": "debug",
+    "INFO": "info",
+    "WARN": "warning",
+    "ERROR": "error",
+}
+"""The app-server's levels in its lines on stderr, and ours."""
+
+_LEVEL = re.compile(rf"\S+ +({'|'.join(LEVELS)}) ")
+"""Matches the beginning of such a line: a time, and the level."""
+
 LEAVING_DEADLINE = 1.0
 """Seconds to write what is owed before the process is left to the next broker."""
 
@@ -316,7 +328,9 @@ class Upstream:
             text = _COLOURS.sub("", line[:STDERR_LINE_BYTES].decode(errors="replace")).rstrip()
             if text:
                 self.stderr.append(text)
-                log.info("app-server stderr", line=text)
+                found = _LEVEL.match(text)
+                level = LEVELS[found[1]] if found else "info"
+                getattr(log, level)("app-server stderr", line=text)
 
 
 async def _receive(stdout: trio.abc.ReceiveStream) -> bytes:

@@ -241,7 +241,7 @@ def test_logging_is_left_alone_by_the_quick_commands() -> None:
 def test_status_restart_and_demo_hand_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[tuple[object, ...]] = []
 
-    async def called(*args: object) -> int:
+    async def called(*args: object, **_options: object) -> int:
         await trio.lowlevel.checkpoint()
         calls.append(args)
         return 4

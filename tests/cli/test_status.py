@@ -239,7 +239,7 @@ def test_trouble_and_what_a_restart_would_mend_stand_at_the_top() -> None:
     assert text.startswith("nothing waits for you\n")
     top = text.split("Threads")[0]
     assert "restart needed: codex on disk is another than the one that runs: appmux restart" in top
-    assert "restart needed: listen changed in the settings: appmux service restart" in top
+    assert "restart needed: listen changed in the settings: appmux restart --broker" in top
     assert f"restart needed: appmux {mux.__version__} is installed, 9.8 runs" in top
     assert "a restart waits for 1 running turn(s)" in top
     assert "TROUBLE with the journal: disk full" in top
@@ -408,3 +408,12 @@ async def test_no_websocket_at_that_address(answer: bytes, monkeypatch: pytest.M
 
 def announce(state_dir: Path, urls: list[str]) -> None:
     (state_dir / locate.ADDRESS).write_text(json.dumps({"pid": 1, "listeners": urls}))
+
+
+async def test_a_broker_that_could_not_write_where_it_listens_is_found_all_the_same() -> None:
+    async with brokered() as broker:
+        (announced,) = broker.home.home.rglob(locate.ADDRESS)
+        announced.unlink()  # as on a full disk
+        done = await trio.to_thread.run_sync(run_status, broker)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert str(broker.socket) in done.stdout

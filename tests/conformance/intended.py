@@ -146,6 +146,9 @@ INTENDED: Final[Mapping[str, Intended]] = {
     "policies": Intended(
         elsewhere=f"{_END}/test_policies.py::test_under_quorum_the_program_does_not_decide_alone"
     ),
+    "machines": Intended(
+        elsewhere=f"{_END}/test_sdk.py::test_while_a_person_looks_the_person_decides"
+    ),
     "granted-permissions": Intended(
         elsewhere="tests/core/test_granting.py::test_more_than_was_asked_is_no_answer"
     ),

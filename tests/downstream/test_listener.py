@@ -204,7 +204,8 @@ def test_what_others_can_reach_needs_auth(text: str, reachable: bool) -> None:
         refuse_open_door(addresses, None)
     assert str(raised.value) == (
         f"refusing to start non-loopback websocket listener {text} without auth;"
-        " configure `--ws-auth capability-token` or `--ws-auth signed-bearer-token`"
+        " configure `--ws-auth device-token` (paired devices alone), `--ws-auth"
+        " capability-token` or `--ws-auth signed-bearer-token`"
     )
 
 

@@ -188,3 +188,6 @@ def test_an_origin_is_written_as_browsers_do(
 )  # fmt: skip
 def test_what_is_no_origin(text: str) -> None:
     assert not is_origin(text)
+    origins.require_origins((NAMED,))
+    with pytest.raises(origins.OriginError, match="no origin as browsers write it"):
+        origins.require_origins((NAMED, text))

@@ -89,6 +89,28 @@ async def test_the_smallest_page_is_paired_by_a_link_and_attaches() -> None:
         assert link not in broker.shown()
 
 
+async def test_the_smallest_page_is_paired_by_letters() -> None:
+    async with (
+        brokered(*DEVICES_ONLY, environ=OWN_PAGE) as broker,
+        operator_of(broker) as operator,
+        saying_yes(operator) as codes,
+    ):
+        asked = {"scopes": ["observe"], "letters": True}
+        letters = (await operator.request("mux/pairing/begin", asked))["letters"]
+
+        def story(context: BrowserContext) -> str:
+            page = context.new_page()
+            page.goto(origin_of(broker))
+            shown(page, "not paired")
+            page.fill("#letters", f"{letters[:4].lower()} {letters[4:]}")
+            page.press("#letters", "Enter")
+            return shown(page, "attached to appmux/")
+
+        text = await in_chromium(story)
+        assert re.findall(r"code (\d{3} \d{3})", text) == codes
+        assert letters not in broker.shown()
+
+
 async def test_a_browser_is_cut_when_it_is_revoked() -> None:
     async with (
         brokered(*DEVICES_ONLY, environ=OWN_PAGE) as broker,

@@ -136,7 +136,7 @@ async def test_down_its_last_words_are_shown_and_a_restart_tries_again(tmp_path:
 
         failed = await appmux(stage.broker, "restart")
         assert (failed.returncode, failed.stdout) == (1, "")
-        assert "Error: mux/restart failed: the app-server is down: exit status 3" in failed.stderr
+        assert "Error: the restart failed: the app-server is down: exit status 3" in failed.stderr
         assert (await app_server(desk))["generation"] == 10
         stage.mend()
         done = await appmux(stage.broker, "restart")

@@ -134,6 +134,36 @@ async def test_approvals_whoever_answers_first(broker: Native) -> None:
     assert [("one" in each, "two" in each) for each in asked] == [(True, False), (False, True)]
 
 
+async def test_while_a_person_looks_the_person_decides(broker: Native) -> None:
+    """The SDK says yes to everything at once; a page has the thread before it, and says no."""
+    broker.model.on("first", Run("echo one", escalated=True), Say("so"))
+    broker.model.on("second", Run("echo two", escalated=True), Say("so"))
+    knows = {"extensions": {"appmux": {"version": 1}}}
+    low = CodexClient(config(broker))
+    with used(low):
+        await apart(low.initialize)
+        params: dict[str, Any] = {"cwd": str(broker.home.work)}
+        thread = (await apart(lambda: low.thread_start(params))).thread.id
+        async with client(broker, "page", **knows) as page:
+            await join(page, thread)
+            await page.request("mux/focus", {"threadId": thread})
+            await apart(lambda: low.turn_start(thread, "first"))
+            asked = await page.wait_method(APPROVAL)
+            kept = await page.wait_method("mux/approvals/changed", id=asked["id"])
+            (vote,) = kept["params"]["votes"]
+            assert (vote["name"], vote["machine"]) == ("codex_python_sdk", True)
+            assert not vote["counts"]
+            assert not page.heard(RESOLVED)
+            await page.respond(asked["id"], DECLINE)
+            await page.wait_method(TURN_COMPLETED, threadId=thread)
+            assert "rejected" in tool_outputs(broker.model.requests[-1])[-1]
+            since = len(page.inbox)
+            await page.request("mux/focus", {"threadId": None})  # nobody looks: it decides
+            await apart(lambda: low.turn_start(thread, "second"))
+            await page.wait_method(TURN_COMPLETED, since=since, threadId=thread)
+            assert "two" in tool_outputs(broker.model.requests[-1])[-1]
+
+
 async def test_abort_from_either_side(broker: Native) -> None:
     broker.model.on("long", Say(chunks=("a", Hold("never"), "b")))
     with sdk(config(broker)) as codex:

@@ -10,6 +10,7 @@ import attrs
 import pytest
 import trio
 
+from mux.core.features.voting import AT_ONCE
 from mux.demo.scripted_model import CallTool, Hold, Run, Say, Scripted
 from tests.end_to_end.brokered import brokered, client
 from tests.end_to_end.lives import kill_app_server
@@ -155,6 +156,7 @@ async def test_its_approval_vanishes_when_another_client_answers(way: str) -> No
     async with shared(way) as on:
         asked = await on.ask_approval()
         await on.tui.see(ASKS, "$ echo approved >> proof.txt")
+        await trio.sleep(AT_ONCE)  # as a person does: a quicker yes would be a machine's
         await on.phone.respond(asked, ACCEPT)
         await on.tui.gone(ASKS)
         await on.tui.see("• Ran echo approved >> proof.txt", "• It ran.", PROMPT)

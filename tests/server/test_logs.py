@@ -5,17 +5,20 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
 import structlog
 
 from mux.config.model import Log
-from mux.server.logs import LONGEST_TEXT, WITHHELD, configure
+from mux.server.logs import LONGEST_TEXT, WITHHELD, configure, is_journal
 
 
 class Terminal(io.StringIO):
@@ -42,6 +45,7 @@ def test_json_where_nobody_watches() -> None:
     logger(Log(), stream).warning("client left", client="c1\n", owed=3, path=b"x")
     (line,) = stream.getvalue().splitlines()
     entry = json.loads(line)
+    assert list(entry)[:3] == ["event", "level", "timestamp"]
     at = datetime.fromisoformat(entry.pop("timestamp"))
     assert at.tzinfo is not None
     assert abs((datetime.now(UTC) - at).total_seconds()) < 60
@@ -52,6 +56,40 @@ def test_json_where_nobody_watches() -> None:
         "owed": 3,
         "path": "b'x'",
     }
+
+
+def test_in_the_journal_lines_are_for_people_and_have_its_levels(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("mux.server.logs.is_journal", lambda _stream: True)
+    stream = io.StringIO()
+    log = logger(Log(), stream)
+    log.warning("client left", client=3)
+    try:
+        raise ValueError("why")
+    except ValueError:
+        log.exception("it broke")
+    first, *rest = stream.getvalue().splitlines()
+    assert re.fullmatch(r"<4>\[warning\] client left +client=3", first)
+    assert re.fullmatch(r"<3>\[error\] it broke *", rest[0])
+    assert rest[-1] == "<3>ValueError: why"
+
+
+def test_the_journal_is_known_by_the_file_that_stderr_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = "import sys; from mux.server.logs import is_journal; print(is_journal(sys.stderr))"
+    for name, expected in (("journal", "True"), ("elsewhere", "False")):
+        with (tmp_path / name).open("w") as file:
+            status = (tmp_path / "journal").stat()
+            done = subprocess.run(
+                [sys.executable, "-c", script],
+                stdout=subprocess.PIPE, stderr=file, text=True, check=True,
+                env=os.environ | {"JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino}"},
+            )  # fmt: skip
+        assert done.stdout.strip() == expected
+    monkeypatch.setenv("JOURNAL_STREAM", "1:1")
+    assert not is_journal(io.StringIO())
 
 
 @pytest.mark.parametrize(

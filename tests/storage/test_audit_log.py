@@ -443,6 +443,53 @@ def test_a_writer_knows_what_is_there_before_it_writes(tampered: Path) -> None:
     assert (made.taken, made._size, made._file) == (0, made.used, path)
 
 
+@pytest.mark.parametrize("gone", ["the head", "the files"])
+def test_what_is_wrong_stays_until_a_record_of_it_is_on_the_disk(
+    tampered: Path, gone: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A broker that ends in between leaves it to the next one to find."""
+    for path in [tampered / HEAD] if gone == "the head" else audit_chain.files(tampered):
+        path.unlink()
+    before = {path.name: path.read_bytes() for path in tampered.iterdir()}
+
+    def full(_descriptor: int, _data: bytes) -> int:
+        raise OSError(28, "No space left on device")
+
+    made = writer(tampered)
+    monkeypatch.setattr(os, "write", full)
+    with pytest.raises(OSError, match="No space left"):
+        made.work([])
+    monkeypatch.undo()
+    after = {path.name: path.read_bytes() for path in tampered.iterdir() if path.stat().st_size}
+    assert after == before
+    writer(tampered).work(said("after"))
+    assert BROKEN in [json.loads(line)["kind"] for line in text_of(tampered)]
+
+
+@pytest.mark.parametrize("head", [True, False])
+def test_a_last_file_that_makes_no_sense_stops_no_record(tmp_path: Path, head: bool) -> None:
+    """The next file has another name, however little is known of the numbers."""
+    write(tmp_path, 2)
+    (path,) = audit_chain.files(tmp_path)
+    (tmp_path / path.name.replace("-000000000001", "-000000000003")).write_bytes(b"nonsense\n")
+    if not head:
+        (tmp_path / HEAD).unlink()
+    for kind in ("a", "b"):  # also after another start
+        writer(tmp_path).work(said(kind))
+    kinds = [json.loads(line)["kind"] for line in text_of(tmp_path) if line != b"nonsense"]
+    assert kinds[-3:] == [BROKEN, "a", "b"]
+    assert faults(tmp_path)
+
+
+def test_a_first_record_that_the_head_knows_is_no_crash_when_it_is_cut_off(tmp_path: Path) -> None:
+    write(tmp_path, 1)
+    (path,) = audit_chain.files(tmp_path)
+    os.truncate(path, 10)
+    write(tmp_path, 1)
+    assert path.stat().st_size == 10, "it stays as it is"
+    assert faults(tmp_path)
+
+
 def test_a_new_log_has_a_head_before_it_has_records(tmp_path: Path) -> None:
     with capture_logs() as logs:
         writer(tmp_path).work([])
@@ -630,6 +677,16 @@ def test_a_file_is_named_after_the_day_that_its_records_name(tmp_path: Path) -> 
     writer(tmp_path, clock).work(said("early", at=clock.now))
     (path,) = audit_chain.files(tmp_path)
     assert path.name.startswith("2025-11-25")
+
+
+def test_a_file_that_goes_for_its_age_takes_no_gap_behind_it_along(tmp_path: Path) -> None:
+    made, clock = aged(tmp_path, 4, max_age=10 * DAY)
+    audit_chain.files(tmp_path)[1].unlink()
+    clock.now = NOON + 11.2 * DAY
+    made.work([])
+    anchors = [each for each in map(json.loads, text_of(tmp_path)) if each["kind"] == TRIMMED]
+    assert [each["through"] for each in anchors] == [3]
+    assert "records 1 to 6 are missing at the start" in faults(tmp_path)[0]
 
 
 def test_what_it_writes_of_its_own_counts_as_no_record_that_it_took(tmp_path: Path) -> None:

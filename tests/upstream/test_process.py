@@ -9,6 +9,7 @@ from pathlib import Path
 
 import attrs
 import pytest
+import structlog
 import trio
 from hypothesis import given
 from hypothesis import strategies as st
@@ -186,6 +187,22 @@ async def test_its_last_words_are_kept_without_colours() -> None:
         assert len(runs.stderr) == STDERR_KEPT
         assert runs.stderr[0] == "7"
         assert len(runs.stderr[-1]) == STDERR_LINE_BYTES
+
+
+@pytest.mark.parametrize(
+    ("line", "level"),
+    [
+        ("2026-11-30T01:02:03.4Z ERROR codex_app_server: no bubblewrap", "error"),
+        ("2026-11-30T01:02:03.4Z  WARN codex_core: slow", "warning"),
+        ("2026-11-30T01:02:03.4Z  INFO codex_core: ERROR is a word here", "info"),
+        ("thread 'main' panicked at src/main.rs", "info"),
+    ],
+)
+def test_its_levels_are_kept(line: str, level: str) -> None:
+    dispatcher = Dispatcher(Broker(Limits(), Introduction("x", "1")))
+    with structlog.testing.capture_logs() as lines:
+        Upstream(("codex",), dispatcher)._log_errors([line.encode()])
+    assert [(each["log_level"], each["line"]) for each in lines] == [(level, line)]
 
 
 async def test_last_words_that_are_cut_by_its_end_are_put_together() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from itertools import pairwise
@@ -257,5 +259,11 @@ async def test_who_waits_to_send_a_body_is_told_to() -> None:
             received += bytes(await client.receive_some())
 
 
-def test_services_can_do_without_a_web() -> None:
+def test_the_webs_libraries_are_loaded_with_the_first_page() -> None:
+    """A start, and a broker that nobody opens in a browser, pay nothing for it."""
+    code = "import sys, mux.server.serve; print([n for n in sys.modules if n in sys.argv])"
+    names = ("starlette", "anyio", "mux.web.application", "cryptography")
+    command = [sys.executable, "-c", code, *names]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
     assert Services(open_auth(Auth()), bool).web is None

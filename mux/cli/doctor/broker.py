@@ -324,7 +324,8 @@ def _taken(about: str, address: Address, there: list[Process], facts: Report) ->
         says = f"systemd has it for the service ({names})"
         return Finding(about, "note", says, "it starts the broker at the first connection", facts)
     pid = there[0].pid
-    if (other := _other_broker(pid)) is not None:
+    if (found_broker := _other_broker(there)) is not None:
+        pid, other = found_broker
         says = f"another appmux of yours listens there: state directory {other}, process {pid}"
         remedy = (
             f"use that one (`appmux status --state-dir {shlex.quote(str(other))}`), or give one of"
@@ -342,11 +343,15 @@ def _taken(about: str, address: Address, there: list[Process], facts: Report) ->
     return Finding(about, "wrong", f"{names} listens there", remedy, facts)
 
 
-def _other_broker(pid: int) -> Path | None:
-    """Return the state directory of the broker that a process is; None if it is none of ours."""
-    for file in processes.locked_files(pid):
-        if file.name == state_dir.LOCK:
-            return file.parent
+def _other_broker(there: list[Process]) -> tuple[int, Path] | None:
+    """Return the broker among these processes, and its state directory; None if none is ours.
+
+    (Its supervisor has the listeners, too.)
+    """
+    for holder in there:
+        for file in processes.locked_files(holder.pid):
+            if file.name == state_dir.LOCK:
+                return holder.pid, file.parent
     return None
 
 

@@ -38,7 +38,8 @@ class OfferedTo(msgspec.Struct):
 class Vote(msgspec.Struct):
     """A yes that didn't decide: whose, and what it would let happen. Texts are for people.
 
-    ``counts``: false while the owner of the turn is waited for.
+    ``counts``: false while the owner of the turn is waited for, or a person who looks.
+    ``machine``: true of one that a program gave by itself (see "Machines").
     """
 
     client: int | None
@@ -47,6 +48,7 @@ class Vote(msgspec.Struct):
     decision: str
     ageSeconds: float
     counts: bool
+    machine: bool
 
 
 class Approval(msgspec.Struct):
@@ -172,7 +174,7 @@ _THREAD = "0199f3a2-51c4-7a10-8f6e-3d2b1c0a9e87"
 _TURN = "0199f3a2-7777-7a10-8f6e-3d2b1c0a9e87"
 _POLICY = "quorum of 2"
 _WAITS_FOR = "a yes of 2 principals, 1 so far"
-_VOTE = Vote(7, "desk", "local", "accept", 1.5, counts=True)
+_VOTE = Vote(7, "desk", "local", "accept", 1.5, counts=True, machine=False)
 
 METHODS: dict[str, Described] = {
     "mux/approvals/list": method(

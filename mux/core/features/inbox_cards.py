@@ -47,6 +47,8 @@ class InboxCards:
             return self.joined(line)
         if method == _LIMITS:
             self._limits_told(line)
+        elif method == _ACCOUNT:
+            self._account_changed()
         elif thread is not None:
             _OF_A_CARD[method](self, self.cards.get(thread), line)
         return thread
@@ -158,12 +160,29 @@ class InboxCards:
             told = _limits_decoder.decode(line).params.rateLimits
         except msgspec.DecodeError:
             return
+        self._limit_told(told)
+
+    def _limit_told(self, told: Fields) -> None:
         name = jsonrpc.read_text(bytes(told.get("limitId", NULL))) or ""
         before = self.limits.get(name, {})
         news = {field: value for field, value in told.items() if bytes(value) != NULL}
         after = told | before | news
         if after != before and (name in self.limits or len(self.limits) < MOST_LIMITS):
             self.limits[name] = after
+            self.limits_told += 1
+
+    def limits_read(self, line: bytes) -> None:
+        """Take the limits that the app-server gave a client which asked."""
+        try:
+            read = _limits_read_decoder.decode(line).result
+        except msgspec.DecodeError:
+            return
+        for told in (read.rateLimitsByLimitId or {"": read.rateLimits}).values():
+            self._limit_told(told)
+
+    def _account_changed(self) -> None:
+        if self.limits:
+            self.limits.clear()  # they were another's, perhaps
             self.limits_told += 1
 
 
@@ -173,6 +192,10 @@ MOST_LIMITS: Final = 64
 _REMEMBERED: Final = frozenset({"item/completed", "turn/completed", "thread/tokenUsage/updated"})
 _STARTED: Final = "thread/started"
 _LIMITS: Final = "account/rateLimits/updated"
+_ACCOUNT: Final = "account/updated"
+LIMITS_READ: Final = "account/rateLimits/read"
+"""The request by which a client asks for the limits."""
+
 _USER: Final = b'"userMessage"'
 
 _OF_A_CARD: Final[dict[str, Callable[[InboxCards, Card, bytes], None]]] = {
@@ -188,7 +211,7 @@ _OF_A_CARD: Final[dict[str, Callable[[InboxCards, Card, bytes], None]]] = {
     "turn/completed": InboxCards._turn_ended,
     "item/completed": InboxCards._item_completed,
 }
-HEARD: Final = frozenset({_STARTED, _LIMITS, *_OF_A_CARD})
+HEARD: Final = frozenset({_STARTED, _LIMITS, _ACCOUNT, *_OF_A_CARD})
 """The notifications that cards are made of."""
 
 
@@ -224,6 +247,15 @@ class _LimitsParams(msgspec.Struct):
     rateLimits: Fields
 
 
+class _LimitsRead(msgspec.Struct):
+    rateLimits: Fields
+    rateLimitsByLimitId: dict[str, Fields] | None = None
+
+
+class _LimitsAnswer(msgspec.Struct):
+    result: _LimitsRead
+
+
 class _LimitsLine(msgspec.Struct):
     params: _LimitsParams
 
@@ -238,3 +270,4 @@ def _params(line: bytes) -> _Params:
 _thread_decoder = msgspec.json.Decoder(_Describing)
 _line_decoder = msgspec.json.Decoder(_Line)
 _limits_decoder = msgspec.json.Decoder(_LimitsLine)
+_limits_read_decoder = msgspec.json.Decoder(_LimitsAnswer)

@@ -43,10 +43,7 @@ class ServerRequests:
     """Offers, answers, resolutions."""
 
     state: State
-    voting: Voting = attrs.field(init=False)
-
-    def __attrs_post_init__(self) -> None:
-        self.voting = Voting(self.state)
+    voting: Voting
 
     # ── down ──────────────────────────────────────────────────────────────────────────────────
 
@@ -193,6 +190,7 @@ class ServerRequests:
         Clients that may not see experimental fields get it without those.
         """
         shown, clients = self.voting.in_the_prompt(request), self.state.clients
+        request.shown_at.update(dict.fromkeys(recipients, self.state.now))
         less = without_hidden(request.method, shown)
         reduced = [id for id in recipients if less and not clients[id].capabilities.experimentalApi]
         whole = tuple(id for id in recipients if id not in reduced) if reduced else recipients
@@ -287,14 +285,25 @@ class ServerRequests:
 
     def on_timer(self) -> None:
         """Offer to the next client when one was too slow; count votes that had to wait."""
+        self.count_machines()  # first: whoever looks may do so for longer than was known
         for request in list(self.state.pending_requests.pending()):
             if request.deadline <= self.state.now:
                 self.offer_to_next(request)
             elif (due := self.voting.due(request)) is not None:
-                decided, actor = due
-                audit_events.approved(self.state, request, None, decided)
-                request.outcome = outcomes.of_votes(request, decided)
-                self._answer(request, actor, {"result": decided})
+                self._decided_later(request, *due)
+
+    def count_machines(self) -> None:
+        """Have machines' votes count where no person looks any more."""
+        for request in self.voting.unwatched():
+            if (due := self.voting.due(request)) is not None:
+                self._decided_later(request, *due)
+
+    def _decided_later(
+        self, request: ServerRequest, decided: bytes, actor: ClientId | None
+    ) -> None:
+        audit_events.approved(self.state, request, None, decided)
+        request.outcome = outcomes.of_votes(request, decided)
+        self._answer(request, actor, {"result": decided})
 
     def _answer(
         self, request: ServerRequest, actor: ClientId | None, answer: dict[str, bytes]
@@ -341,6 +350,7 @@ class ServerRequests:
     def client_left(self, client: Client) -> None:
         """Withdraw the client's offers. Requests to a person wait on; those to a program don't."""
         for request in list(self.state.pending_requests.pending()):
+            request.shown_at.pop(client.id, None)
             if client.id in request.offered:
                 del request.offered[client.id]
                 self._asked_one_left(request, client)

@@ -22,6 +22,7 @@ from mux.core.features.server_requests import ServerRequests
 from mux.core.policy.principal import ClientId
 from mux.core.protocol import jsonrpc, thread_messages, thread_settings
 from mux.core.protocol.jsonrpc import ClientMessage
+from mux.core.protocol.rope import Rope
 from mux.core.protocol.rules import RequestRule, Route
 from mux.core.state import running_turn, unsaved_thread
 from mux.core.state.client import Client
@@ -172,7 +173,7 @@ class Subscriptions:
         self.server_requests.offer_pending(client, child.id)
         self.state.complete_joining(client)
 
-    def _tell(self, client: Client, method: str, line: bytes) -> None:
+    def _tell(self, client: Client, method: str, line: bytes | Rope) -> None:
         if client.hears(method):
             self.state.send(client.id, line, method)
 

@@ -14,6 +14,7 @@ import attrs
 import msgspec
 
 from mux.core import audit_events
+from mux.core.features.attention import Attention
 from mux.core.policy import consent
 from mux.core.policy.approval_policy import Vote, Voter, voter
 from mux.core.policy.principal import ClientId
@@ -22,6 +23,9 @@ from mux.core.protocol.rules import OfferTo
 from mux.core.state.client import Client, ClientState
 from mux.core.state.pending_requests import ServerRequest
 from mux.core.state.state import State
+
+AT_ONCE = 0.3
+"""Seconds: a yes that comes sooner after the offer is a machine's."""
 
 CHANGED = "mux/approvals/changed"
 """Notifies what an approval with a policy other than ``first`` waits for, and who has voted."""
@@ -54,6 +58,9 @@ class Voting:
     """Votes on approvals, and the texts about them."""
 
     state: State
+    attention: Attention
+    _waiting: dict[int, ServerRequest] = attrs.field(factory=dict)
+    """The requests with a machine's vote that waits while a person looks, by id."""
 
     def take(self, request: ServerRequest, client: Client, result: bytes) -> bytes | None:
         """Take in a valid answer of a client that may approve.
@@ -61,18 +68,22 @@ class Voting:
         Returns the result that decides, which needn't be the one given; None while nothing does.
         """
         ballot, now = request.ballot, self.state.now
-        if ballot.policy.is_first or consent.is_no(request.method, result):
+        machine = self._waits_for_person(request, client)
+        if consent.is_no(request.method, result) or (ballot.policy.is_first and not machine):
             return result
         early = self._waits_for_owner(request) and not self._is_owner(request, client)
-        vote = Vote(result, now, early, client.id, audit_events.by(client))
+        vote = Vote(result, now, early, client.id, audit_events.by(client), machine)
         if vote.repeats(ballot.votes.get(voter(client.principal))):
             return None  # a program may repeat it for ever; the audit log needn't record that
         ballot.cast(client.principal, vote)
         self.state.durable.touch("request", str(request.id))
         decided = ballot.decided(request.method, request.offer, now)
         if decided is None:
-            audit_events.voted(self.state, request, client, result, self.waits_for(request))
+            waits_for = self.waits_for(request)
+            audit_events.voted(self.state, request, client, result, waits_for, machine=machine)
             self.state.wake_at(ballot.next_moment(now))
+            if machine:
+                self._waiting[request.id] = request
             self.notify(request)
         return decided
 
@@ -88,6 +99,52 @@ class Voting:
             and (clients[id].local or not local)
         }
 
+    # ── machines ──────────────────────────────────────────────────────────────────────────────
+
+    def _waits_for_person(self, request: ServerRequest, client: Client) -> bool:
+        """Return whether the client's answer is a machine's, and a person looks who may decide."""
+        policies = self.state.policies
+        if not policies.machines_wait or not self.is_a_machines(request, client):
+            return False
+        look = self.attention.at_request(request, besides=client.id)
+        if look is not None:
+            request.ballot.watched_until = look[1]
+        return look is not None
+
+    def is_a_machines(self, request: ServerRequest, client: Client) -> bool:
+        """Return whether an answer that the client gives now is a program's own.
+
+        No person reads and answers so soon. A device that answers from a notice is a person's.
+        """
+        if client.info is not None and client.info.name in self.state.policies.machines:
+            return True
+        shown = request.shown_at.get(client.id)
+        return shown is not None and self.state.now - shown < AT_ONCE
+
+    @property
+    def waits(self) -> bool:
+        """Return whether a machine's vote waits while a person looks."""
+        return bool(self._waiting)
+
+    def unwatched(self) -> list[ServerRequest]:
+        """Return the requests at which no person looks any more, so that machines' votes count."""
+        left = []
+        for request in list(self._waiting.values()):
+            voters = {vote.client for vote in request.ballot.votes.values() if vote.machine}
+            pending = self.state.pending_requests.get(b"%d" % request.id)
+            if request.answered or not voters or pending is None:
+                del self._waiting[request.id]
+                continue
+            besides = voters.pop() if len(voters) == 1 else None
+            look = self.attention.at_request(request, besides)
+            request.ballot.watched_until = look[1] if look is not None else 0.0
+            if look is None:
+                del self._waiting[request.id]
+                left.append(request)
+            else:
+                self.state.wake_at(look[1])
+        return left
+
     def refuses(self, request: ServerRequest, client: Client, result: bytes) -> str | None:
         """Return why this client's answer can't count at all, now or later; None if it can."""
         distant = request.ballot.policy.local and not client.local
@@ -98,7 +155,7 @@ class Voting:
     def due(self, request: ServerRequest) -> tuple[bytes, ClientId | None] | None:
         """Return what early votes have decided by now, and by whose answer."""
         ballot = request.ballot
-        if request.answered or not ballot.votes or self.state.now < ballot.opens:
+        if request.answered or not ballot.votes:
             return None
         decided = ballot.decided(request.method, request.offer, self.state.now)
         if decided is None:
@@ -138,6 +195,10 @@ class Voting:
         if self._waits_for_owner(request) and ballot.owner is not None:
             who = f"{ballot.owner.program} ({ballot.owner.principal.name}), which began the turn"
             said.append(f"{who}; for {ballot.opens - self.state.now:.0f} s more it alone")
+        if self.state.now < ballot.watched_until and ballot.has_machines:
+            look = self.attention.at_request(request)
+            who = f", at {look[0].info.name}" if look is not None and look[0].info else ""
+            said.append(f"the person who looks at it{who}; a program's own yes counts after them")
         there = [each for each in self._may_approve() if each.local or not policy.local]
         if policy.local:
             none = "" if there else ": none that may approve is attached"
@@ -178,6 +239,7 @@ class Voting:
                     "decision": audit_events.decision(vote.result),
                     "ageSeconds": round(self.state.now - vote.at, 3),
                     "counts": who in counting,
+                    "machine": vote.machine,
                 }
                 for who, vote in ballot.votes.items()
             ],
@@ -187,7 +249,7 @@ class Voting:
 
     def notify(self, request: ServerRequest, to: tuple[ClientId, ...] | None = None) -> None:
         """Notify clients that were offered a request, and know the broker, what it waits for."""
-        if request.ballot.policy.is_first:
+        if request.ballot.policy.is_first and not request.ballot.votes:
             return
         told = {"id": request.id, "threadId": request.thread, **self.to_json(request)}
         message = jsonrpc.notification(CHANGED, told)

@@ -113,6 +113,12 @@ class Policies:
     owner_delay: float = _because(
         "time for the owner to see it; then somebody else at the desk may answer", 60.0
     )
+    machines: tuple[str, ...] = _because(
+        "names of programs that answer by themselves, though they take longer than a machine", ()
+    )
+    machines_wait: bool = _because(
+        "a machine's yes waits while a person looks; false: it decides at once, as natively", True
+    )
     never_from_notice: tuple[str, ...] = _because(
         "not approved at a glance: its notice opens the app (see core.risk)", RISKS
     )
@@ -166,6 +172,8 @@ class Vote(msgspec.Struct, frozen=True):
     client: ClientId | None
     by: dict[str, object]
     """The client that gave the vote, for the audit log (``audit_events.by``)."""
+    machine: bool = False
+    """True if a program gave it by itself: it doesn't count while a person looks."""
 
     def repeats(self, before: Vote | None) -> bool:
         """Return whether the same client gave the same answer before."""
@@ -182,6 +190,13 @@ class Ballot:
     owner: Owner | None = None
     """The client that started the turn; None if no client did, or if that isn't known."""
     votes: dict[Voter, Vote] = attrs.field(factory=dict)
+    watched_until: float = 0.0
+    """Until when a person looks who may decide, as far as that is known; machines' votes wait."""
+
+    @property
+    def has_machines(self) -> bool:
+        """Return whether a machine's vote is among them."""
+        return any(vote.machine for vote in self.votes.values())
 
     @property
     def opens(self) -> float:
@@ -196,7 +211,10 @@ class Ballot:
     def counting(self, now: float) -> dict[Voter, Vote]:
         """Return the votes that count by now."""
         return {
-            who: vote for who, vote in self.votes.items() if not vote.early or now >= self.opens
+            who: vote
+            for who, vote in self.votes.items()
+            if not (vote.early and now < self.opens)
+            and not (vote.machine and now < self.watched_until)
         }
 
     def decided(self, method: str, offer: bytes, now: float) -> bytes | None:
@@ -205,6 +223,9 @@ class Ballot:
         return consent.agreed(method, offer, answers, self.policy.quorum)
 
     def next_moment(self, now: float) -> float:
-        """Return when early votes begin to count; infinity if none wait."""
+        """Return when votes that wait may begin to count; infinity if none do."""
         early = now < self.opens and any(vote.early for vote in self.votes.values())
-        return self.opens if early else float("inf")
+        machines = now < self.watched_until and self.has_machines
+        return min(
+            self.opens if early else float("inf"), self.watched_until if machines else float("inf")
+        )

@@ -5,11 +5,12 @@ Used by the journal in memory, by the one on disk, and by what catches a client 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
 from mux.core.protocol import jsonrpc
+from mux.core.protocol.rope import Piece, Rope
 
 
 class Entry(msgspec.Struct, frozen=True, gc=False, array_like=True):
@@ -33,6 +34,11 @@ MERGEABLE = frozenset(
     }
 )
 """Notifications whose ``params.delta`` is a piece of text: two of one stream may become one."""
+
+
+LARGE_DELTA = 2048
+"""Bytes from which a delta isn't merged. Less than a tenth of it would be saved, and joining copies
+it several times."""
 
 
 def is_delta(method: str) -> bool:
@@ -71,7 +77,8 @@ def merge(entries: Iterable[Entry], *, in_order: bool = False) -> Iterator[Entry
     for entry in entries:
         key = None if in_order else entry.thread
         open_stream = open_streams.get(key)
-        delta = _read_delta(entry) if entry.method in MERGEABLE else None
+        small = entry.method in MERGEABLE and len(entry.message) < LARGE_DELTA
+        delta = _read_delta(entry) if small else None
         if delta is None:
             if open_stream is not None:
                 yield open_stream.message()
@@ -125,6 +132,12 @@ def with_delta(line: bytes, delta: bytes) -> bytes:
     return jsonrpc.write(fields | {"params": jsonrpc.write(params | {"delta": delta})})
 
 
+def with_long_delta(line: bytes, text: Sequence[Piece]) -> Rope:
+    """Return a delta's line with a long text in it: the inside of a JSON string, in pieces."""
+    before, _, after = with_delta(line, _PLACE).partition(_PLACE[1:-1])
+    return Rope([before, *text, after])
+
+
 def with_seq(message: bytes, seq: int) -> bytes:
     """Return the message with its number in front, as clients that know the extension get it."""
     return b'{"seq":%d,' % seq + message[1:]
@@ -134,5 +147,8 @@ def with_cursor(message: bytes, cursor: int) -> bytes:
     """Return the last message of a joining, with the journal's place that its client is at now."""
     return b'{"cursor":%d,' % cursor + message[1:]
 
+
+_PLACE = b'"\0"'
+"""A text that no JSON has."""
 
 _delta_decoder = msgspec.json.Decoder(_Delta)

@@ -81,7 +81,9 @@ class Delivery:
         """Send a line to the app-server."""
         self.out.append(Forward(line, method))
 
-    def send(self, client: ClientId, message: bytes, method: str, seq: int = NOT_NUMBERED) -> None:
+    def send(
+        self, client: ClientId, message: bytes | Rope, method: str, seq: int = NOT_NUMBERED
+    ) -> None:
         """Send a message to one client alone.
 
         ``seq`` is the message's number, if it has one; a client that is behind needs it. A client
@@ -91,7 +93,7 @@ class Delivery:
         if backlog is None:
             self.out.append(Publish(message, (client,), method))
         else:
-            backlog.pin(self.journal.head, method, message, seq)
+            backlog.pin(self.journal.head, method, _whole(message), seq)
             if backlog.pinned_bytes - backlog.answer_bytes > self.limits.pinned_bytes:
                 self._cut(client)
 
@@ -107,8 +109,7 @@ class Delivery:
                 self.scheduler.laden.add(client)
                 self.out.append(TellWhenDrained(client))
         else:
-            text = message.whole() if isinstance(message, Rope) else message
-            backlog.pin(self.journal.head, method, text, answer=True)
+            backlog.pin(self.journal.head, method, _whole(message), answer=True)
             self.scheduler.laden.add(client)
             self._bound(client, backlog)
 
@@ -321,3 +322,7 @@ class Delivery:
             self.log("info", "client is live again", client=client.id)
         if client.backlog is not None or client.id in self.scheduler.laden | self.scheduler.held:
             self.out.append(TellWhenDrained(client.id))
+
+
+def _whole(message: bytes | Rope) -> bytes:
+    return message.whole() if isinstance(message, Rope) else message

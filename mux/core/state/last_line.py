@@ -14,7 +14,8 @@ import msgspec
 
 from mux.core.extension.inbox import Line, LineOf
 from mux.core.protocol import jsonrpc
-from mux.core.state.running_turn import DeltaStream, RunningItem, RunningTurn
+from mux.core.state.delta_stream import DeltaStream
+from mux.core.state.running_turn import RunningItem, RunningTurn
 
 LONGEST: Final = 300
 """Characters of a line: no list shows more."""
@@ -45,7 +46,7 @@ def _of_item(item: RunningItem) -> Line | None:
     if item.completed is None:
         for part in reversed(item.parts):
             if isinstance(part, DeltaStream) and part.method in _OF_STREAM:
-                text = tail(part.text)
+                text = tail(part.end(TAIL_BYTES + 1))
                 if text:
                     return Line(text, _OF_STREAM[part.method])
     return final_line(item.completed or _item_in(item.started))

@@ -73,6 +73,8 @@ class ServerRequest:
     """The turn that it belongs to, if it names one."""
     ballot: Ballot = attrs.field(factory=lambda: Ballot(Policy(), 0.0))
     """The policy that applies, and the votes so far."""
+    shown_at: dict[ClientId, float] = attrs.field(factory=dict)
+    """When each client was sent the request last, on the broker's clock."""
     asked_again: set[ClientId] = attrs.field(factory=set)
     """Clients that were sent the request once more, when their yes didn't decide."""
     offered: dict[ClientId, None] = attrs.field(factory=dict)

@@ -21,9 +21,11 @@ import msgspec
 
 from mux.core.policy.principal import Owner
 from mux.core.protocol import jsonrpc
-from mux.core.protocol.journal_entry import is_delta, with_delta
+from mux.core.protocol.journal_entry import is_delta
 from mux.core.protocol.jsonrpc import ABSENT, ItemParams
+from mux.core.protocol.rope import Rope
 from mux.core.protocol.turn_messages import ended_by_death, started_turn
+from mux.core.state.delta_stream import DeltaStream
 
 LATEST_OF_TURN = frozenset({"turn/plan/updated", "turn/diff/updated"})
 """Notifications of a turn of which the latest replaces all before it."""
@@ -38,29 +40,6 @@ another type that isn't complete by then never will be, like a message that a st
 
 
 @attrs.define(eq=False, repr=False)
-class DeltaStream:
-    """Consecutive deltas of one stream of one item, e.g. its text, or one part of its summary."""
-
-    method: str
-    index: int | None
-    first: bytes
-    text: bytearray = attrs.field(factory=bytearray)
-
-    def takes(self, method: str, params: ItemParams) -> bool:
-        """Return whether a delta continues this stream."""
-        return method == self.method and params.index == self.index
-
-    def add(self, delta: bytes) -> None:
-        """Append the inside of a delta, which is a JSON string; any other value is left out."""
-        if delta.startswith(b'"'):
-            self.text += delta[1:-1]
-
-    def line(self) -> bytes:
-        """Return one delta that carries the whole stream."""
-        return with_delta(self.first, b'"' + self.text + b'"')
-
-
-@attrs.define(eq=False, repr=False)
 class RunningItem:
     """An item of a turn."""
 
@@ -71,7 +50,7 @@ class RunningItem:
     completed: bytes | None = None
     """The item's final JSON, once it has one."""
 
-    def introduction(self) -> Iterator[tuple[str, bytes]]:
+    def introduction(self) -> Iterator[tuple[str, bytes | Rope]]:
         """Yield the messages that bring a joiner to where everybody is."""
         yield "item/started", self.started
         for part in self.parts:
@@ -195,7 +174,7 @@ class RunningTurn:
         self.items.clear()
         self.latest.clear()
 
-    def introduction(self) -> Iterator[tuple[str, bytes]]:
+    def introduction(self) -> Iterator[tuple[str, bytes | Rope]]:
         """Yield every running item and the latest of the turn, for a joiner after its snapshot."""
         for item in self.items.values():
             if item.completed is None:

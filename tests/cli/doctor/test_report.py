@@ -319,10 +319,8 @@ async def test_another_broker_of_ones_own_is_named_and_never_to_be_killed(tmp_pa
         at_port = found[broker.url]
     state = broker.home.home / ".local" / "state" / "appmux"
     assert at_port.verdict == "wrong"
-    assert at_port.says == (
-        f"another appmux of yours listens there: state directory {state}, process"
-        f" {broker.process.pid}"
-    )
+    words = f"another appmux of yours listens there: state directory {state}, process "
+    assert at_port.says.startswith(words)
     assert "kill" not in at_port.remedy
     assert f"appmux status --state-dir {state}" in at_port.remedy
 

@@ -429,6 +429,20 @@ def test_usage_and_limits_are_as_last_told() -> None:
     assert page.only()["result"] == {"threads": {"t": used}, "limits": told["limits"]}
 
 
+def test_limits_that_a_client_read_are_told_too_and_go_with_the_account() -> None:
+    story, desk, page = followed()
+    desk.asks("account/rateLimits/read")
+    limit = {"limitId": "codex", "primary": {"usedPercent": 7}}
+    answer = {"rateLimits": limit, "rateLimitsByLimitId": {"codex": limit}}
+    story.answers(story.only("account/rateLimits/read"), answer)
+    (told,) = changes(page)
+    assert told["limits"] == {"codex": limit}
+    story.waits(INTERVAL)
+    story.notifies("account/updated", {"authMode": "apikey"})
+    (told,) = changes(page)
+    assert told["limits"] == {}
+
+
 def test_who_doesnt_follow_is_told_nothing_and_who_ends_it_no_more() -> None:
     story, _, page = followed()
     other = story.peer("other", PAGE, **AWARE)

@@ -15,6 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from mux.core.commands import Notify, Withdraw
 from mux.core.events import RecipientsChanged
+from mux.core.policy.approval_policy import Policies
 from mux.core.policy.notice import Rule, Timing
 from mux.core.policy.principal import Principal
 from tests.core.noticed import peopled, recipient
@@ -62,7 +63,7 @@ class Noticing(RuleBasedStateMachine):
 
     @initialize()
     def begin(self) -> None:
-        self.story = Story.begun()
+        self.story = Story.under(Policies(machines_wait=False))  # seats answer at once
         peopled(self.story, "p")
         self.seats: list[Seat] = []
         self.waiting: dict[int, Waiting] = {}

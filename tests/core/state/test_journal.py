@@ -9,7 +9,15 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mux.core.protocol.journal_entry import Entry, Message, merge, with_cursor, with_delta, with_seq
+from mux.core.protocol.journal_entry import (
+    LARGE_DELTA,
+    Entry,
+    Message,
+    merge,
+    with_cursor,
+    with_delta,
+    with_seq,
+)
 from mux.core.state.journal import Journal
 from tests.core.stories import dumps
 
@@ -104,6 +112,14 @@ def test_consecutive_deltas_of_one_stream_become_one_with_the_last_number() -> N
 def test_one_delta_alone_stays_as_it_is() -> None:
     entry = delta(1, "a")
     assert next(merge([entry])).message is entry.message
+
+
+def test_a_large_delta_passes_as_it_is_in_its_place() -> None:
+    large = "x" * LARGE_DELTA
+    entries = [delta(1, "a"), delta(2, "b"), delta(3, large), delta(4, "c"), delta(5, "d")]
+    merged = list(merge(entries))
+    assert deltas(merged) == ["ab", large, "cd"]
+    assert merged[1] is entries[2]
 
 
 def test_other_items_indexes_and_events_of_the_thread_part_a_stream() -> None:

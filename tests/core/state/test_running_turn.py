@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from mux.core.protocol.jsonrpc import read_upstream
-from mux.core.state.running_turn import DeltaStream, RunningTurn, up_to_date
+from mux.core.state.delta_stream import DeltaStream
+from mux.core.state.running_turn import RunningTurn, up_to_date
 from tests.core.stories import DELTA, Json, Story, dumps
 
 TEXT = "item/agentMessage/delta"
@@ -48,6 +49,7 @@ def introduced(running: RunningTurn) -> list[tuple[str, Any]]:
     """The introduction: each method with the item, or what it streamed."""
     told = []
     for method, line in running.introduction():
+        assert isinstance(line, bytes)
         params = json.loads(line)["params"]
         told.append((method, params.get("delta", params.get("itemId") or params.get("item"))))
     return told
@@ -94,7 +96,8 @@ def test_what_is_complete_is_not_introduced_and_what_replaces_says_all(
     hears(running, PATCHED, itemId="f", changes=[1, 2])
     hears(running, "turn/diff/updated", diff="old")
     hears(running, "turn/diff/updated", diff="new")
-    lines = [json.loads(line) for _, line in running.introduction()]
+    told = [line for _, line in running.introduction()]
+    lines = [json.loads(line) for line in told if isinstance(line, bytes)]
     assert [each["method"] for each in lines] == ["item/started", PATCHED, "turn/diff/updated"]
     assert lines[1]["params"]["changes"] == [1, 2]
     assert lines[2]["params"]["diff"] == "new"

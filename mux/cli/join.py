@@ -1,0 +1,178 @@
+"""``appmux join LINK``: this machine's terminals use a broker that runs on another.
+
+The link is one of ``appmux pair`` or ``invite``, there. Its ticket is exchanged for a token, once
+the operator has compared codes. ``mux.stdio.joined`` keeps it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+import socket
+import ssl
+import sys
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import parse_qs, urlsplit
+
+import attrs
+import click
+import httpx
+
+from mux.access.tickets import code_of
+from mux.cli.options import broker_flags, exits, json_flag, state_dir_of
+from mux.errors import AppmuxError
+from mux.posix import private_file
+from mux.stdio import joined
+from mux.stdio.joined import Joined
+from mux.text import visible
+
+CONNECT_SECONDS: Final = 10.0
+WORD_SECONDS: Final = 150.0
+"""The operator has two minutes to compare codes."""
+
+TICKET: Final = re.compile(r"[A-Za-z0-9_-]{1,128}")
+
+SCHEMES: Final = {"https": "wss", "http": "ws"}
+
+
+class LinkError(AppmuxError):
+    """What was given is no link of ``appmux pair``."""
+
+
+class NotJoinedError(AppmuxError):
+    """The broker didn't let this machine in; the text says why."""
+
+
+@attrs.frozen
+class Link:
+    """Where the broker is, and the ticket."""
+
+    url: str
+    """``ws://…`` or ``wss://…``."""
+    ticket: str = attrs.field(repr=False)
+
+    @property
+    def http(self) -> str:
+        """The same place, for a plain request."""
+        return re.sub(r"\Aws", "http", self.url)
+
+
+def parse(text: str) -> Link:
+    """Read a link of ``appmux pair``, for a browser or for an app. Raises ``LinkError``."""
+    wrong = LinkError(
+        "this is no link of `appmux pair`: it is like https://HOST/#pair=… or appmux://pair?…"
+    )
+    try:
+        parts = urlsplit(text.strip())
+        if parts.scheme == "appmux":
+            asked = {name: value for name, (value, *_) in parse_qs(parts.query).items()}
+            host, scheme = asked["host"], asked["scheme"]
+            authority = f"[{host}]" if ":" in host else host
+            url, ticket = f"{scheme}://{authority}:{int(asked['port'])}", asked["ticket"]
+        else:
+            fragment = parse_qs(parts.fragment)
+            url, ticket = f"{SCHEMES[parts.scheme]}://{parts.netloc}", fragment["pair"][0]
+        host_there = urlsplit(url).hostname
+    except (KeyError, ValueError) as failure:
+        raise wrong from failure
+    if not url.startswith(("ws://", "wss://")) or not host_there or not TICKET.fullmatch(ticket):
+        raise wrong
+    return Link(url, ticket)
+
+
+@click.command(epilog=exits("0 joined", "1 not"))
+@click.argument("link", required=False)
+@click.option("--name", default="", metavar="N", help="This machine's name there.")
+@json_flag
+@broker_flags
+def join(
+    link: str | None, name: str, as_json: bool, config_file: Path | None, state_dir: Path | None
+) -> None:
+    """Have this machine's terminals use a broker on another.
+
+    LINK is what `appmux pair --url` or `appmux invite` printed there. Without it, it is read from
+    stdin, where no list of processes shows it.
+    """
+    if link is None:
+        link = click.prompt("Link", hide_input=True) if sys.stdin.isatty() else sys.stdin.readline()
+    there = parse(link)
+    where = state_dir_of(config_file, state_dir)
+    private_file.make_directory(where)
+    granted = _exchange(there, name or socket.gethostname())
+    try:
+        joined.write(where, Joined(there.url, granted["token"]))
+    except OSError as failure:
+        raise NotJoinedError(
+            f"joined, but {where} can't be written ({failure.strerror}): revoke"
+            f" {granted['name']!r} there, and join again"
+        ) from failure
+    if as_json:
+        token_file = str(where / joined.TOKEN_FILE)
+        more = {name: granted[name] for name in ("name", "scopes", "expiresAt")}
+        click.echo(json.dumps({"url": there.url, "tokenFile": token_file, **more}))
+        return
+    click.echo(visible(f'joined as "{granted["name"]}", may {", ".join(granted["scopes"])}'))
+    for line in how_to_attach(there, where):
+        click.echo(line)
+
+
+def how_to_attach(there: Link, where: Path) -> list[str]:
+    """Return the lines that say how this machine's programs reach the broker now."""
+    lines = [
+        "`appmux stdio` and `appmux-codex` find it, while no broker runs here:"
+        " editors and SDKs take `appmux-codex` as their codex."
+    ]
+    token = f'APPMUX_TOKEN="$(cat {where / joined.TOKEN_FILE})"'
+    codex = "codex --remote {} --remote-auth-token-env APPMUX_TOKEN"
+    host = urlsplit(there.url).hostname or ""
+    if there.url.startswith("wss://"):
+        lines.append("A terminal goes over TLS:")
+        lines.append(f"    {token} {codex.format(there.url)}")
+    elif host in ("127.0.0.1", "::1", "localhost"):
+        lines.append("A terminal goes to this very machine's port (or the tunnel that ends there):")
+        lines.append(f"    {token} {codex.format(there.url)}")
+    else:
+        port = urlsplit(there.url).port or joined.DEFAULT_PORTS["ws"]
+        lines.append(
+            "A terminal goes through SSH, as codex sends tokens over loopback and wss:// alone:"
+        )
+        lines.append(f"    ssh -N -L {port}:{host}:{port} {host}")
+        lines.append(f"    {token} {codex.format(f'ws://127.0.0.1:{port}')}")
+    return lines
+
+
+def _exchange(there: Link, name: str) -> dict[str, Any]:
+    """Exchange the ticket for a token. Raises ``NotJoinedError``."""
+    nonce = secrets.token_urlsafe(12)
+    code = code_of(there.ticket, name, nonce)
+    click.echo(f"The operator there has to see this code: {code}", err=True)
+    timeout = httpx.Timeout(WORD_SECONDS, connect=CONNECT_SECONDS)
+    asked = {"ticket": there.ticket, "name": name, "nonce": nonce}
+    try:
+        # This system's own authorities, as for the connections afterwards.
+        trusted = ssl.create_default_context()
+        answer = httpx.post(f"{there.http}/v1/pair", json=asked, timeout=timeout, verify=trusted)
+    except httpx.HTTPError as failure:
+        reason = str(failure) or type(failure).__name__
+        raise NotJoinedError(f"can't reach {there.http}: {reason}") from None
+    return _granted(answer, there)
+
+
+def _granted(answer: httpx.Response, there: Link) -> dict[str, Any]:
+    try:
+        body = answer.json()
+        if answer.status_code == 200:  # noqa: PLR2004
+            granted: dict[str, Any] = {
+                **body,
+                "token": str(body["token"]),
+                "name": str(body["name"]),
+            }
+            return granted | {"scopes": list(body["scopes"]), "expiresAt": body["expiresAt"]}
+        reason = visible(str(body["message"]))
+    except (ValueError, KeyError, TypeError):
+        raise NotJoinedError(
+            f"{there.http} answered HTTP {answer.status_code}: is that an appmux?"
+        ) from None
+    raise NotJoinedError(reason)
