@@ -255,7 +255,7 @@ def used(number: int) -> PairingTicket:
 
 
 def test_nine_wrong_tries_leave_the_letters_and_each_new_ones_begin_anew() -> None:
-    desk = Letters()
+    desk, text = Letters(), ""
     for number in range(3):
         ticket = PairingTicket(number, OPERATOR, WANTED, 1.0, 1.0)
         text = desk.make(ticket)
