@@ -19,7 +19,7 @@ import trio
 from rich.console import Console
 from rich.text import Text
 
-from mux.cli.doctor import broker, host, push
+from mux.cli.doctor import addresses, broker, host, push
 from mux.cli.doctor.credentials import credentials
 from mux.cli.doctor.finding import Finding
 from mux.cli.options import broker_flags, exits, json_flag
@@ -77,9 +77,9 @@ async def examine(
         host.clock(settled, environ),
         *host.supervised(settled, environ),
         *of_broker,
-        *broker.addresses(settled.config, environ, report),
+        *addresses.addresses(settled.config, environ, report),
         *credentials(settled.config),
-        *broker.trust(broker.in_force(settled.config, report), environ),
+        *addresses.trust(addresses.in_force(settled.config, report), environ),
         *broker.threads(environ, report),
         *push.push(settled.config),
     ]
