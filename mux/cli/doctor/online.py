@@ -12,7 +12,8 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from mux.cli import broker
-from mux.cli.doctor.finding import Finding
+from mux.cli.broker import BrokerError
+from mux.cli.doctor.finding import Finding, Verdict
 from mux.config.model import Config
 from mux.errors import AppmuxError
 
@@ -49,9 +50,8 @@ def _page(origin: str) -> Finding:
     finally:
         connection.close()
     if status != FINE:
-        return Finding(
-            about, "wrong", f"/healthz answered {status}", "something else answers there"
-        )
+        says = f"/healthz answered {status}: something else is there"
+        return Finding(about, "wrong", says, "let this name lead to the broker")
     return Finding(about, "well", "answers, with a certificate that browsers trust")
 
 
@@ -60,11 +60,15 @@ def pushes(settings: Config) -> Iterator[Finding]:
     try:
         with broker.connected(broker.urls(settings.state_dir)) as asked:
             answers = asked.request("mux/notices/test", {}, PUSH_DEADLINE)["answers"]
+    except BrokerError as refused:  # no device has registered, say
+        verdict: Verdict = "wrong" if refused.code is None else "note"
+        yield Finding(
+            "test push", verdict, str(refused), "docs/push.md says how a device registers"
+        )
+        return
     except AppmuxError as failure:
         yield Finding("test push", "wrong", str(failure), "see the broker above")
         return
-    if not answers:
-        yield Finding("test push", "note", "no device has registered for push", "docs/push.md")
     for each in answers:
         good = each["said"].startswith("delivered")
         says = f"{each['device']}, by {each['service']}: {each['said']}"

@@ -70,7 +70,7 @@ async def run(
     if more and findings[0].verdict != "wrong":  # the settings can be read
         config = load(flags, environ, config_file).config
         for check in more:
-            findings += await trio.to_thread.run_sync(lambda check=check: list(check(config)))
+            findings += await trio.to_thread.run_sync(_all, check, config)
     wrong = [each for each in findings if each.verdict == "wrong"]
     if as_json:
         shown = {"well": not wrong, "findings": [attrs.asdict(each) for each in findings]}
@@ -78,6 +78,10 @@ async def run(
     else:
         _show(findings, wrong)
     return 1 if wrong else 0
+
+
+def _all(check: Callable[[Config], Iterator[Finding]], config: Config) -> list[Finding]:
+    return list(check(config))
 
 
 async def examine(
