@@ -391,15 +391,12 @@ class Broker:
         for client in state.clients.values():
             if client.expires <= state.now:
                 self._end(client, "what it authenticated with has expired")
-        self._responses.on_timer()
-        self._server_requests.on_timer()
-        self._client_requests.pump()
+        self._responses.settle_overdue()
         state.next_wakeup = min(
-            state.scheduler.next_moment(),
+            self._server_requests.on_timer(),
+            self._client_requests.on_timer(),
             min((client.expires for client in state.clients.values()), default=NEVER),
-            state.pending_requests.next_moment(state.now),
-            self._subscriptions.let_go_in_time(),
-            self._subscriptions.adopt_orphans(),
+            self._subscriptions.on_timer(),
             self.recovery.on_timer(),
             self._handover.on_timer(),
             self._clearance.on_timer(),

@@ -83,6 +83,7 @@ class NotificationRouter:
 
         Any other is handled whole.
         """
+        self.parts.state.appserver.last_heard = self.parts.state.now
         self._stretch, self._previous = None, None
         if not self.settling.answered_long(line):
             self.handle(line.rope().whole())

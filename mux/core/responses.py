@@ -193,7 +193,7 @@ class ResponseRouter:
 
     # ── answers that don't come ───────────────────────────────────────────────────────────────
 
-    def on_timer(self) -> None:
+    def settle_overdue(self) -> None:
         """Retry what was put off for overload, and give up what has waited too long."""
         for request in self.parts.client_requests.retry():
             self._settle(request, _NOBODY_WANTS_IT, failed=True)

@@ -79,6 +79,15 @@ def test_a_result_that_nobody_reads_passes_under_its_askers_id(whole: list[int])
     assert whole == []
 
 
+def test_a_long_answer_is_a_sign_of_life() -> None:
+    story = in_pieces()
+    peer = story.peer()
+    peer.asks("fs/readFile", {"path": "/f"})
+    story.now += 7.0
+    story.answers(story.only("fs/readFile"), {"dataBase64": LONG})
+    assert story.broker.state.appserver.last_heard == story.now
+
+
 def test_one_joins_an_idle_thread_by_its_snapshot(whole: list[int]) -> None:
     story = in_pieces()
     peer, answer = joins(story, "a", "u1", "u2")

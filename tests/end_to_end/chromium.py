@@ -12,6 +12,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import pytest
@@ -35,11 +36,19 @@ def chromium() -> str:
 
 
 async def in_chromium(
-    story: Callable[[BrowserContext], T], *arguments: str, profile: str | None = None
+    story: Callable[[BrowserContext], T],
+    *arguments: str,
+    profile: str | None = None,
+    extensions: bool = False,
 ) -> T:
-    """Run a story in a browser with a profile that is gone afterwards, or with `profile`."""
+    """Run a story in a browser with a profile that is gone afterwards, or with `profile`.
+
+    `extensions`: those that `arguments` name are loaded.
+    """
     path = chromium()
-    return await trio.to_thread.run_sync(_played, path, story, arguments, profile)
+    return await trio.to_thread.run_sync(
+        partial(_played, path, story, arguments, profile, extensions=extensions)
+    )
 
 
 def _played(
@@ -47,6 +56,8 @@ def _played(
     story: Callable[[BrowserContext], T],
     arguments: Sequence[str],
     profile: str | None,
+    *,
+    extensions: bool,
 ) -> T:
     from playwright.sync_api import sync_playwright  # noqa: PLC0415 (a second; few tests need it)
 
@@ -56,6 +67,7 @@ def _played(
             profile or own,
             executable_path=path,
             headless=True,
+            ignore_default_args=["--disable-extensions"] if extensions else None,
             args=[*sandbox, "--disable-gpu", "--disable-dev-shm-usage", *arguments],
         )
         context.set_default_timeout(PATIENCE)

@@ -1,9 +1,8 @@
 """Pages that aren't the broker's, in a real Chromium: nothing gets in, and nothing is learnt.
 
 Each page tries what a page can: a WebSocket, `fetch` in its modes, images, scripts, frames, forms.
-It stands on another port, under a sibling's name, in a sandbox without an origin, and under a name
-that its owner has pointed at the broker's address. What an extension's origin gets, `test_origins`
-says: it is one more that isn't the broker's.
+It stands on another port, under a sibling's name, in a sandbox without an origin, under a name that
+its owner has pointed at the broker's address, and in an extension.
 """
 
 from __future__ import annotations
@@ -202,3 +201,35 @@ async def test_no_other_page_gets_in_or_learns_anything(tmp_path: Path) -> None:
             status = await operator.request("mux/status")
             assert len(status["clients"]) == 1
             assert (await operator.request("mux/devices/list"))["devices"] == []
+
+
+async def test_an_extensions_page_gets_no_more(tmp_path: Path) -> None:
+    extension = tmp_path / "extension"
+    extension.mkdir()
+    manifest = {
+        "manifest_version": 3,
+        "name": "hostile",
+        "version": "1",
+        "background": {"service_worker": "worker.js"},
+    }
+    (extension / "manifest.json").write_text(json.dumps(manifest))
+    (extension / "worker.js").write_text("")
+    (extension / "page.html").write_text(BARE)
+    async with brokered(environ=OWN_PAGE) as broker, operator_of(broker) as operator:
+
+        def story(context: BrowserContext) -> tuple[str, dict[str, Any]]:
+            workers = context.service_workers
+            worker = workers[0] if workers else context.wait_for_event("serviceworker")
+            page = context.new_page()
+            page.goto(worker.url.replace("worker.js", "page.html"))
+            return page.url, attacked(page, origin_of(broker))
+
+        url, found = await in_chromium(
+            story,
+            f"--disable-extensions-except={extension}",
+            f"--load-extension={extension}",
+            extensions=True,
+        )
+        assert url.startswith("chrome-extension://")
+        assert_nothing(found)
+        assert len((await operator.request("mux/status"))["clients"]) == 1

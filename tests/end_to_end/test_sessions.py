@@ -133,6 +133,9 @@ async def test_plain_requests_go_by_the_short_token_and_end_with_the_device() ->
             await peer.initialize("page")
             made = await peer.request("mux/session/token")
             bearer = f"authorization: Bearer {made['token']}"
+            address = {"server": "https://ntfy.invalid", "topic": "t"}
+            await peer.request("mux/push/register", {"service": "ntfy", "address": address})
+            assert (await operator.request("mux/push/list", {"all": True}))["endpoints"]
             who = json.loads((await browser.send("GET", "/v1/session", None, bearer)).body)
             assert (who["name"], who["scopes"]) == ("Ada's phone", ["approve", "observe"])
             reply = await browser.send("DELETE", "/v1/session", None, bearer)
@@ -141,6 +144,7 @@ async def test_plain_requests_go_by_the_short_token_and_end_with_the_device() ->
             assert closed(peer)[0] == 4401
         assert (await browser.send("GET", "/v1/session", None, bearer)).status == 401
         assert not listed(await operator.request("mux/devices/list"))
+        assert not (await operator.request("mux/push/list", {"all": True}))["endpoints"]
         assert made["token"] not in broker.shown()
         (left,) = await audited(broker, "device/left")
         assert "Ada's phone" in json.dumps(left)

@@ -98,5 +98,6 @@ def go(page: Page, path: str) -> None:
 def press(page: Page, name: str) -> None:
     """Press an answer button, once it has stood still for long enough to count."""
     button = page.locator(".answers").get_by_role("button", name=name, exact=True)
+    button.wait_for()
     page.locator(".answers .settling").first.wait_for(state="detached")
     button.click(delay=30)

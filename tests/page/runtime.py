@@ -59,6 +59,10 @@ class Runtime:
         """Call something in trio's thread."""
         return trio.from_thread.run_sync(work, *arguments, trio_token=self._token)
 
+    async def start(self, work: Callable[..., Awaitable[None]]) -> None:
+        """Begin something that goes on beside the test, and wait until it has started."""
+        await self._nursery.start(work)
+
     def request(self, method: str, params: Any = None) -> Any:
         """Ask the broker as the desk."""
         return self.run(self.desk.request, method, params)

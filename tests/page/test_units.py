@@ -2,11 +2,42 @@
 
 from __future__ import annotations
 
+import gzip
+import re
 import subprocess
+from typing import Final
 
 import pytest
 
 from tests.page.node import WEB, node
+
+STATIC: Final = WEB.parent / "mux" / "web" / "static"
+KILO: Final = 1024
+
+
+def _compressed(*names: str) -> int:
+    return sum(len(gzip.compress((STATIC / name).read_bytes())) for name in names)
+
+
+def test_the_page_is_small_enough_for_a_phones_network() -> None:
+    if not (STATIC / "index.html").is_file():
+        pytest.skip("the page isn't built: run `make page` where npm is reached")
+    shell = (STATIC / "index.html").read_text()
+    first = set(re.findall(r'"/(assets/[^"]+)"', shell))
+    scripts = {name for name in first if name.endswith(".js")}
+    every = [str(each.relative_to(STATIC)) for each in STATIC.rglob("*.js")]
+    assert scripts
+    assert _compressed(*scripts) <= 60 * KILO
+    assert _compressed("index.html", *first) <= 90 * KILO
+    assert _compressed(*every) <= 110 * KILO
+    assert "http" not in re.sub(r"https?://www\.w3\.org/\S*", "", shell)
+
+
+def test_the_lock_names_no_place_to_download_from() -> None:
+    lock = (WEB / "package-lock.json").read_text()
+    assert '"resolved"' not in lock
+    assert "registry" not in lock
+    assert "omit-lockfile-registry-resolved=true" in (WEB / ".npmrc").read_text()
 
 
 def test_the_pages_units() -> None:

@@ -273,6 +273,11 @@ class ClientRequests:
                 return {request.account}
         return {each.account for each in flying}
 
+    def on_timer(self) -> float:
+        """Send the requests whose turn it is by now; returns when something is due again."""
+        self.pump()
+        return self.state.scheduler.next_moment()
+
     def pump(self) -> None:
         """Send upstream the requests whose turn it is."""
         state = self.state

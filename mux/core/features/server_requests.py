@@ -283,14 +283,15 @@ class ServerRequests:
             self._answer(request, client.id, {"result": decided})
         return decided is not None
 
-    def on_timer(self) -> None:
-        """Offer to the next client when one was too slow; count votes that had to wait."""
+    def on_timer(self) -> float:
+        """Offer on what one was too slow for, count votes that waited; returns the next moment."""
         self.count_machines()  # first: whoever looks may do so for longer than was known
         for request in list(self.state.pending_requests.pending()):
             if request.deadline <= self.state.now:
                 self.offer_to_next(request)
             elif (due := self.voting.due(request)) is not None:
                 self._decided_later(request, *due)
+        return self.state.pending_requests.next_moment(self.state.now)
 
     def count_machines(self) -> None:
         """Have machines' votes count where no person looks any more."""

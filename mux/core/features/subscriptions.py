@@ -236,6 +236,10 @@ class Subscriptions:
             self.state.send(client.id, line, USAGE)
         return True
 
+    def on_timer(self) -> float:
+        """Release and adopt threads whose time has come; returns when the next is due."""
+        return min(self._let_go_in_time(), self._adopt_orphans())
+
     # ── threads that nobody asked for ─────────────────────────────────────────────────────────
 
     def unclaimed(self, thread: str, method: str, line: bytes) -> None:
@@ -252,7 +256,7 @@ class Subscriptions:
             self._orphans[thread] = self.state.now + self.state.limits.parent_wait
             self.state.wake_at(self._orphans[thread])
 
-    def adopt_orphans(self) -> float:
+    def _adopt_orphans(self) -> float:
         """Make threads everybody's that no parent named in time; returns when the next is due."""
         for thread, moment in list(self._orphans.items()):
             if moment <= self.state.now:
@@ -345,7 +349,7 @@ class Subscriptions:
         waits = thread.id in self._early or thread.id in self._orphans
         return waits or self.state.is_held(thread)
 
-    def let_go_in_time(self) -> float:
+    def _let_go_in_time(self) -> float:
         """Release threads whose time for a return is over; returns when the next one is due."""
         next_one = NEVER
         for thread in self.state.threads.kept():

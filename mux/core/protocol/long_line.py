@@ -81,6 +81,9 @@ class LongLine:
         self._before = b""
         self.add(begin)
 
+    def __repr__(self) -> str:
+        return f"LongLine({self._size} bytes)"
+
     def add(self, piece: bytes) -> None:
         """Add what came next, and note the marks in it."""
         if self.is_snapshot:

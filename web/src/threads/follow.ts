@@ -33,6 +33,12 @@ const FRAME_MS = 12;
 /** While nobody looks, what comes is taken in so often. */
 const HIDDEN_MS = 100;
 
+/** A text that streams is drawn with each frame up to this length, */
+const SHORT_TEXT = 6_000;
+
+/** and then so often: less would draw more at a time, and hold up the page. */
+const LONG_TEXT_MS = 70;
+
 export class FollowedThread {
   state: ThreadState;
   /** Changes with anything but an item's inside. */
@@ -57,6 +63,21 @@ export class FollowedThread {
     let found = this.#items.get(id);
     if (!found) this.#items.set(id, (found = signal(0)));
     return found;
+  }
+
+  #due = new Set<string>();
+
+  /** Show an item's new content: at once, or a moment later where that is much to draw again. */
+  show(item: Item): void {
+    if (item.text.length + item.output.length < SHORT_TEXT) {
+      this.item(item.id).value = item.version;
+    } else if (!this.#due.has(item.id)) {
+      this.#due.add(item.id);
+      setTimeout(() => {
+        this.#due.delete(item.id);
+        this.item(item.id).value = item.version;
+      }, LONG_TEXT_MS);
+    }
   }
 
   /** The state, read so that a component is rendered again when it changes. */
@@ -127,7 +148,7 @@ export class Threads {
     }
     this.#pending = pending.slice(next);
     if (this.#pending.length) this.#schedule();
-    for (const [item, thread] of items) thread.item(item.id).value = item.version;
+    for (const [item, thread] of items) thread.show(item);
     for (const thread of threads) thread.touch();
   }
 

@@ -23,3 +23,25 @@ export function blocks(text: string): string[] {
   if (current.length) found.push(current.join("\n"));
   return found;
 }
+
+/** The blocks of a text that grows: those that are complete aren't looked at again. */
+export class GrowingBlocks {
+  #complete: string[] = [];
+  #prefix = "";
+
+  of(text: string): string[] {
+    if (!text.startsWith(this.#prefix)) {
+      this.#complete = [];
+      this.#prefix = "";
+    }
+    const rest = blocks(text.slice(this.#prefix.length));
+    // The last one, and what it begins with, may still change.
+    const done = rest.slice(0, -1);
+    if (done.length) {
+      this.#complete = [...this.#complete, ...done];
+      const length = done.reduce((sum, each) => sum + each.length + 1, 0);
+      this.#prefix = text.slice(0, this.#prefix.length + length);
+    }
+    return [...this.#complete, ...rest.slice(-1)];
+  }
+}

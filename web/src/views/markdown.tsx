@@ -3,8 +3,9 @@
 
 import DOMPurify from "dompurify";
 import { Marked } from "marked";
+import { useRef } from "preact/hooks";
 import type { JSX } from "preact";
-import { blocks } from "./blocks.ts";
+import { GrowingBlocks } from "./blocks.ts";
 import { pieces } from "./format.ts";
 import { memo } from "./parts.tsx";
 
@@ -107,9 +108,10 @@ const Block = memo(function Block({ text }: { text: string }): JSX.Element {
 });
 
 export function Markdown({ text }: { text: string }): JSX.Element {
+  const cut = useRef(new GrowingBlocks());
   return (
     <div class="markdown">
-      {blocks(text).map((each, index) => (
+      {cut.current.of(text).map((each, index) => (
         <Block key={index} text={each} />
       ))}
     </div>

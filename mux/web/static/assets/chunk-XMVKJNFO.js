@@ -1,1 +1,0 @@
-function r(){return matchMedia("(display-mode: standalone)").matches||navigator.standalone===!0}function t(){let n=navigator.userAgent,e=/iPhone|iPad|Android|Macintosh|Windows|Linux/.exec(n)?.[0]??"device",o={Macintosh:"Mac",Android:"Android phone"};return`${/Firefox|Edg|Chrome|Safari/.exec(n)?.[0]?.replace("Edg","Edge")??"browser"} on ${o[e]??e}`}export{r as a,t as b};
