@@ -54,7 +54,7 @@ from mux.core.protocol.rope import Rope
 from mux.core.state.app_server import AppServerState
 from mux.core.status_report import report
 from mux.errors import AppmuxError
-from mux.outbox import Outbox, WriteScheduler, text_frame, text_header
+from mux.outbox import Outbox, Traffic, WriteScheduler, text_frame, text_header
 from mux.shells import DEFERRED, Shells
 
 LOOK_AGAIN: Final = 60.0
@@ -91,17 +91,6 @@ class ClientPort:
     """The origin of the page, if the client is one."""
     read_on: trio.Event | None = None
     """Present while the connection must not be read; set as soon as it may be."""
-
-
-@attrs.define
-class Traffic:
-    """Messages since the start, by direction; a message to three clients counts three times."""
-
-    from_clients: int = 0
-    to_app_server: int = 0
-    from_app_server: int = 0
-    to_clients: int = 0
-    bytes_to_clients: int = 0
 
 
 @attrs.define(eq=False, repr=False)

@@ -62,6 +62,17 @@ def _wake_all(outboxes: list[Outbox]) -> None:
         outbox.wake()
 
 
+@attrs.define
+class Traffic:
+    """Messages since the start, by direction; a message to three clients counts three times."""
+
+    from_clients: int = 0
+    to_app_server: int = 0
+    from_app_server: int = 0
+    to_clients: int = 0
+    bytes_to_clients: int = 0
+
+
 @attrs.define(eq=False, repr=False)
 class Outbox:
     """Bytes owed to one peer."""

@@ -94,7 +94,10 @@ def lines(report: Json, width: int) -> Iterator[Text]:
         ending = endings[each["id"]]
         yield screen.cut(screen.line(f"  {ending}  ", (what(each), "bold")), width)
         where = " · ".join(_where(each, titles))
-        yield screen.cut(screen.line(" " * (len(ending) + 4), (where, "dim")), width)
+        indent = " " * (len(ending) + 4)
+        yield screen.cut(screen.line(indent, (where, "dim")), width)
+        if each.get("policy", "first") != "first" or each.get("votes"):
+            yield screen.line(indent, f"waits ({each['policy']}) for {each['waitsFor']}")
     if len(pending) > MOST_SHOWN:
         yield screen.line(f"  and {len(pending) - MOST_SHOWN} more: appmux approvals")
 

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import hashlib
 import os
 import socket
 import stat
@@ -32,21 +31,13 @@ import structlog
 from mux.config import locate
 from mux.config.locate import LONGEST_ADDRESS
 from mux.downstream.peer import who_is_there
-from mux.errors import AppmuxError
+from mux.downstream.socket_directory import ListenError as ListenError  # noqa: PLC0414 (for listeners)
+from mux.downstream.socket_directory import prepare_directory, prepare_short_places, short_place
 from mux.posix import private_file
 
-SHORT_PLACES = Path("/tmp")
-"""The parent of the directory for sockets of long paths; as in Codex, ``TMPDIR`` doesn't count."""
-
-PRIVATE_DIRECTORY = 0o700
 PRIVATE_SOCKET = 0o600
-NOT_OWNER = 0o077
 
 log = structlog.get_logger()
-
-
-class ListenError(AppmuxError):
-    """A listener that can't be opened; the text names it, what is in the way, and the remedy."""
 
 
 _Taken = TypeVar("_Taken")
@@ -70,7 +61,7 @@ def claim_path(path: Path, *, control: bool, backlog: int, startup_held: bool = 
     ``ListenError``.
     """
     try:
-        _prepare_directory(path.parent, control=control)
+        prepare_directory(path.parent, control=control)
         lock = _take_lock(path)
         try:
             with nullcontext() if startup_held or not control else _startup(path):
@@ -107,33 +98,6 @@ def reclaim_path(path: Path, bound: socket.socket) -> Claim:
         lock.release()
         raise
     return Claim(path, bound, tuple(made), lock)
-
-
-def _prepare_directory(directory: Path, *, control: bool) -> None:
-    missing = [each for each in (directory, *directory.parents) if not each.exists()]
-    for each in reversed(missing):
-        try:
-            each.mkdir(mode=PRIVATE_DIRECTORY)
-        except FileExistsError:  # another broker is making it, too
-            continue
-        each.chmod(PRIVATE_DIRECTORY)
-    status, own_uid = directory.stat(), os.geteuid()
-    if control and status.st_uid == own_uid:
-        if status.st_mode & NOT_OWNER:
-            directory.chmod(PRIVATE_DIRECTORY)
-        return
-    # The socket's own mode keeps others from connecting to it. But the directory's owner could
-    # replace it, and so could everybody if everybody may write there.
-    if own_uid != 0 and status.st_uid not in (0, own_uid):
-        raise ListenError(
-            f"can't listen in {directory}: it belongs to another user (uid {status.st_uid}), who"
-            " could put another socket in this one's place; choose a directory of your own"
-        )
-    if status.st_mode & stat.S_IWOTH and not status.st_mode & stat.S_ISVTX:
-        raise ListenError(
-            f"can't listen in {directory}: everybody may write there and could put another socket"
-            f" in this one's place; `chmod o-w {directory}`, or choose a directory of your own"
-        )
 
 
 # -- the lock --------------------------------------------------------------------------------------
@@ -341,7 +305,7 @@ def _bind(path: Path, lock: _Lock, backlog: int) -> Claim:
 def _bind_elsewhere(path: Path, lock: _Lock, backlog: int) -> Claim:
     """Bind at the short path, and make a link to it at the long one."""
     place = short_place(path)
-    _prepare_short_places(place.parent)
+    prepare_short_places(place.parent)
     # Codex holds this lock only while it binds there and while it ends, so we hold it no longer.
     at_place = _take_place(path, place)
     try:
@@ -378,27 +342,6 @@ def _take_place(path: Path, place: Path) -> _Lock:
             raise
         else:
             return lock
-
-
-def short_place(path: Path) -> Path:
-    """Return the path at which Codex's own listener puts the socket of this path."""
-    real = os.path.join(os.path.realpath(path.parent), path.name)  # noqa: PTH118 (no link itself)
-    name = hashlib.sha256(os.fsencode(real)).hexdigest()
-    return SHORT_PLACES.resolve() / f"codex-daemon-{os.geteuid()}" / name
-
-
-def _prepare_short_places(directory: Path) -> None:
-    """Make the directory of short paths, or check it: its parent is writable for everybody, so
-    another user may have made it."""
-    directory.mkdir(mode=PRIVATE_DIRECTORY, exist_ok=True)
-    status = directory.lstat()
-    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
-        raise ListenError(
-            f"can't listen in {directory}, where the sockets of long paths are: it belongs to"
-            " somebody else; have it removed, or choose a shorter path"
-        )
-    if status.st_mode & NOT_OWNER:
-        directory.chmod(PRIVATE_DIRECTORY)
 
 
 def _identity(status: os.stat_result) -> tuple[int, int]:

@@ -29,9 +29,8 @@ import gc
 import importlib
 import os
 import signal
-import socket
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from functools import partial
 from hashlib import sha256
 from typing import TYPE_CHECKING
@@ -64,6 +63,7 @@ from mux.notices.requests import NoticeRequests
 from mux.server import systemd_notify
 from mux.server.journal_reads import JournalReads
 from mux.server.late_web import LateWeb
+from mux.server.reload import Reload
 from mux.server.requests import OutsideRequests
 from mux.server.terminal import Terminal
 from mux.storage.audit_log import Audit
@@ -85,9 +85,6 @@ CLOSE_SERVICE_RESTART = 1012
 RENEW_DRAIN = 2.0
 """Seconds in which clients take what they are owed before the broker is restarted. What one doesn't
 take it finds in the journal when it comes back."""
-
-RELOAD_SECONDS = 10.0
-"""Deadline for reading secrets and certificate again; from a disk it takes a millisecond."""
 
 COLLECTED = (2_000, 2, 100)
 """Thresholds of the garbage collector (``gc.set_threshold``). Objects of clients and threads are
@@ -138,7 +135,7 @@ class RunningServer:
     _challenger: Challenger = attrs.field(init=False)
     _metrics: Metrics | None = None
     _stop: trio.Event = attrs.field(factory=trio.Event)
-    _changed: trio.Event = attrs.field(factory=trio.Event)
+    _reload: Reload = attrs.field(init=False)
     _serving: int = 0
     _served: trio.Event = attrs.field(factory=trio.Event)
     _signal: signal.Signals | None = None
@@ -146,6 +143,7 @@ class RunningServer:
     _renewing: bool = False
 
     def __attrs_post_init__(self) -> None:
+        self._reload = Reload(self.authenticator, self.certificate, self.audit)
         self._challenger = Challenger(self.access.sessions, self.throttle)
         self.services = Services(
             self.authenticator,
@@ -206,7 +204,7 @@ class RunningServer:
                 if self.upstream.supervision is not None:
                     self.upstream.supervision.gone = root.cancel_scope.cancel
                 root.start_soon(self.dispatcher.run)
-                root.start_soon(self._reload)
+                root.start_soon(self._reload.run)
                 root.start_soon(self.schema.run)
                 root.start_soon(self.directories.run)
                 root.start_soon(self.access.registry.file.run)
@@ -318,7 +316,7 @@ class RunningServer:
         if self.upstream.supervision is not None:
             self.upstream.supervision.tell(say="notify", state=state)
         else:
-            notify(state)
+            systemd_notify.send(state)
 
     def _state(self) -> app_server.AppServerState:
         return self.dispatcher.broker.app_server_state
@@ -372,7 +370,7 @@ class RunningServer:
     async def _obey(self, signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
         async for number in signals:
             if number == signal.SIGHUP and not self.terminal.has_hung_up():
-                self._changed.set()
+                self._reload.ask()
             elif self._signal is None:
                 self._signal = signal.Signals(number)
                 log.info("draining", signal=self._signal.name, clients=self.dispatcher.attached)
@@ -382,29 +380,6 @@ class RunningServer:
                 log.warning("ending at once", signal=signal.Signals(number).name)
                 self.upstream.kill("the broker was told to end at once")
                 scope.cancel()
-
-    async def _reload(self) -> None:
-        """Read secrets and certificate again after each SIGHUP, until cancelled."""
-        while True:
-            await self._changed.wait()
-            self._changed = trio.Event()
-            await self._read_again("secrets", self.authenticator.read_again)
-            if self.certificate is not None:
-                await self._read_again("certificate", self.certificate.read_again)
-
-    async def _read_again(self, what: str, read: Callable[[], Callable[[], None]]) -> None:
-        try:
-            # A file server that doesn't answer holds up only the thread.
-            with trio.fail_after(RELOAD_SECONDS):
-                go_by_it = await trio.to_thread.run_sync(read, abandon_on_cancel=True)
-            go_by_it()
-        except (AppmuxError, trio.TooSlowError) as failure:
-            reason = str(failure) or f"no answer within {RELOAD_SECONDS:.0f} s"
-            log.error(f"{what} not read again, what was there stays", why=reason)
-            self.audit.record("config/reload-failed", {"what": what, "why": reason})
-        else:
-            log.info(f"{what} read again")
-            self.audit.record("config/reloaded", {"what": what})
 
     def _app_server_ended(self, reason: str) -> AppServerEndedError:
         last = "\n".join(f"  {line}" for line in self.upstream.stderr)
@@ -417,20 +392,3 @@ class RunningServer:
 
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-
-
-def notify(state: str) -> None:
-    """Send a state to systemd, if it started us with ``Type=notify``.
-
-    The protocol (sd_notify(3)) is one datagram to the socket in ``NOTIFY_SOCKET``.
-    """
-    address = os.environ.get("NOTIFY_SOCKET")
-    if not address:
-        return
-    if address.startswith("@"):
-        address = "\0" + address[1:]
-    try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as datagrams:
-            datagrams.sendto(state.encode(), address)
-    except OSError as failure:
-        log.warning("systemd not notified", why=str(failure))

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 import os
+import socket
 from collections.abc import Callable, Mapping
 from typing import Final
 
@@ -70,3 +71,20 @@ async def keep(
                 seconds=math.floor(now - settled),
             )
         await trio.sleep(every)
+
+
+def send(state: str) -> None:
+    """Send a state to systemd, if it started us with ``Type=notify``.
+
+    The protocol (sd_notify(3)) is one datagram to the socket in ``NOTIFY_SOCKET``.
+    """
+    address = os.environ.get("NOTIFY_SOCKET")
+    if not address:
+        return
+    if address.startswith("@"):
+        address = "\0" + address[1:]
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as datagrams:
+            datagrams.sendto(state.encode(), address)
+    except OSError as failure:
+        log.warning("systemd not notified", why=str(failure))

@@ -40,7 +40,7 @@ from mux.config.addresses import (
     refuse_open_door,
 )
 from mux.config.locate import LONGEST_ADDRESS
-from mux.downstream import unix_socket
+from mux.downstream import socket_directory, unix_socket
 from mux.downstream.listener import Listener, open_listener, serve
 from mux.downstream.streams import Listening, Patient
 from mux.downstream.unauthenticated import MOST, MOST_OF_ADDRESS, TOLD_EVERY, Place, Unauthenticated
@@ -296,7 +296,7 @@ def long(path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A path that no socket's address has room for."""
     places = path.parent / "places"
     places.mkdir()
-    monkeypatch.setattr(unix_socket, "SHORT_PLACES", places)
+    monkeypatch.setattr(socket_directory, "SHORT_PLACES", places)
     return path.with_name("x" * (LONGEST_ADDRESS - len(os.fsencode(path.parent))))
 
 
@@ -328,7 +328,7 @@ async def test_what_is_left_elsewhere_is_replaced_and_what_lives_there_is_not(
     long: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(unix_socket, "STARTING_PATIENCE", 0.1)
-    place = unix_socket.short_place(long)
+    place = socket_directory.short_place(long)
     place.parent.mkdir(mode=0o777)
     place.parent.chmod(0o777)
     leave_stale(place)
@@ -357,7 +357,7 @@ async def test_what_is_left_elsewhere_is_replaced_and_what_lives_there_is_not(
 
 
 async def test_somebody_elses_directory_for_long_paths(long: Path) -> None:
-    place = unix_socket.short_place(long)
+    place = socket_directory.short_place(long)
     place.parent.symlink_to(long.parent)
     with pytest.raises(ListenError, match="it belongs to somebody else"):
         await open_listener(UnixAddress(long))
@@ -373,7 +373,7 @@ async def test_codexs_lock_elsewhere_is_waited_for(
     long: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(unix_socket, "STARTING_PATIENCE", 0.1)
-    place = unix_socket.short_place(long)
+    place = socket_directory.short_place(long)
     place.parent.mkdir()
     with place.with_name(f"{place.name}.lock").open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)

@@ -19,7 +19,7 @@ import trio
 import trio.testing
 import trio_websocket
 
-from mux.server.nursery import RunningServer
+from mux.server.reload import Reload
 from tests.end_to_end.brokered import brokered, client
 from tests.end_to_end.frames import framer
 from tests.end_to_end.native import Home, Native, codex_bin, native_ws, private_home
@@ -255,14 +255,14 @@ async def test_a_file_server_that_hangs_holds_up_nobody(
 ) -> None:
     answers = threading.Event()
     told: list[tuple[str, dict[str, object]]] = []
-    audit = SimpleNamespace(record=lambda *given: told.append(given))
-    a_server: Any = SimpleNamespace(audit=audit)
+    audit: Any = SimpleNamespace(record=lambda *given: told.append(given))
+    nothing: Any = None
 
     def hanging() -> Callable[[], None]:
         answers.wait(PATIENCE)
         return lambda: told.append(("in force", {}))
 
-    await RunningServer._read_again(a_server, "secrets", hanging)
+    await Reload(nothing, None, audit).read_again("secrets", hanging)
     answers.set()
     why = {"what": "secrets", "why": "no answer within 10 s"}
     assert told == [("config/reload-failed", why)]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -19,11 +19,13 @@ import trio
 from rich.console import Console
 from rich.text import Text
 
-from mux.cli.doctor import broker, host, push
+from mux.cli.doctor import addresses, broker, host, push
 from mux.cli.doctor.credentials import credentials
 from mux.cli.doctor.finding import Finding
+from mux.cli.doctor.online import pages, pushes
 from mux.cli.options import broker_flags, exits, json_flag
 from mux.config.load import ConfigError, load
+from mux.config.model import Config
 
 MARKS: Final = {"well": ("ok", "green"), "note": ("note", "yellow"), "wrong": ("WRONG", "bold red")}
 
@@ -31,23 +33,44 @@ MARK_WIDTH: Final = 7
 
 
 @click.command(epilog=exits("0 nothing is wrong", "1 something is"))
+@click.option("--online", is_flag=True, help="Try from outside, too: the page's own address.")
+@click.option("--test-push", is_flag=True, help="Send a test push to each device.")
 @json_flag
 @broker_flags
-def doctor(as_json: bool, state_dir: Path | None, config_file: Path | None) -> None:
+def doctor(
+    *,
+    online: bool,
+    test_push: bool,
+    as_json: bool,
+    state_dir: Path | None,
+    config_file: Path | None,
+) -> None:
     """Look for what is wrong, and say what to do; exits 1 if anything is.
 
     Codex and its login, tokens and certificates, the addresses and who has them, who writes which
     thread, the running broker and its app-server, disk, clock, the service. Changes nothing.
     """
     flags = {"state_dir": state_dir}
-    sys.exit(trio.run(run, flags, config_file, dict(os.environ), as_json))
+    more = [*([pages] if online else ()), *([pushes] if test_push else ())]
+    sys.exit(trio.run(run, flags, config_file, dict(os.environ), as_json, more))
 
 
 async def run(
-    flags: Mapping[str, object], config_file: Path | None, environ: Mapping[str, str], as_json: bool
+    flags: Mapping[str, object],
+    config_file: Path | None,
+    environ: Mapping[str, str],
+    as_json: bool,
+    more: Sequence[Callable[[Config], Iterator[Finding]]] = (),
 ) -> int:
-    """Run the checks, print the findings, and return the exit status: 1 if anything is wrong."""
+    """Run the checks, print the findings, and return the exit status: 1 if anything is wrong.
+
+    ``more``: checks that a person asked for.
+    """
     findings = await examine(flags, config_file, environ)
+    if more and findings[0].verdict != "wrong":  # the settings can be read
+        config = load(flags, environ, config_file).config
+        for check in more:
+            findings += await trio.to_thread.run_sync(_all, check, config)
     wrong = [each for each in findings if each.verdict == "wrong"]
     if as_json:
         shown = {"well": not wrong, "findings": [attrs.asdict(each) for each in findings]}
@@ -55,6 +78,10 @@ async def run(
     else:
         _show(findings, wrong)
     return 1 if wrong else 0
+
+
+def _all(check: Callable[[Config], Iterator[Finding]], config: Config) -> list[Finding]:
+    return list(check(config))
 
 
 async def examine(
@@ -77,9 +104,9 @@ async def examine(
         host.clock(settled, environ),
         *host.supervised(settled, environ),
         *of_broker,
-        *broker.addresses(settled.config, environ, report),
+        *addresses.addresses(settled.config, environ, report),
         *credentials(settled.config),
-        *broker.trust(broker.in_force(settled.config, report), environ),
+        *addresses.trust(addresses.in_force(settled.config, report), environ),
         *broker.threads(environ, report),
         *push.push(settled.config),
     ]

@@ -23,7 +23,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from mux.cli.doctor import broker, report
+from mux.cli.doctor import addresses, report
 from mux.cli.doctor import host as checks_host
 from mux.cli.doctor.finding import Finding
 from mux.config.codex_binary import find_codex
@@ -92,7 +92,7 @@ def port() -> int:
 
 def trusted(**environ: str) -> dict[str, Finding]:
     whole = dict(os.environ) | environ
-    return {each.about: each for each in broker.trust(load({}, whole).config, whole)}
+    return {each.about: each for each in addresses.trust(load({}, whole).config, whole)}
 
 
 async def test_an_open_listener_lets_the_agent_in(host: Host) -> None:
