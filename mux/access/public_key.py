@@ -13,6 +13,7 @@ import base64
 import binascii
 import importlib
 import re
+import sys
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -31,8 +32,11 @@ _EC: Final = "cryptography.hazmat.primitives.asymmetric.ec"
 
 
 async def prepare() -> None:
-    """Load the library, in a thread."""
-    await trio.to_thread.run_sync(importlib.import_module, _EC)
+    """Load the library, in a thread, if it isn't loaded yet."""
+    if _EC in sys.modules:
+        await trio.lowlevel.checkpoint()
+    else:
+        await trio.to_thread.run_sync(importlib.import_module, _EC)
 
 
 def key_of(x: str, y: str) -> str:

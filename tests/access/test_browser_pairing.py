@@ -20,7 +20,7 @@ from mux.access.browser_pairing import BrowserPairing, browser_code
 from mux.access.devices import DeviceRegistry, open_registry
 from mux.access.letters import ALPHABET, LENGTH, Letters
 from mux.access.pairing import ASKED, ENDED, TICKET_SECONDS, Pairing, PairingError
-from mux.access.tickets import PairingTicket, Wanted
+from mux.access.tickets import Browser, PairingTicket, Wanted
 from tests.end_to_end.browsers import Key
 
 OPERATOR = 1
@@ -245,3 +245,30 @@ def test_ten_guesses_are_all_that_anybody_has(tries: list[str]) -> None:
     assert set(right) <= {None}
     if len(right) >= letters.MOST_WRONG:
         assert desk.find(text) is None
+
+
+def used(number: int) -> PairingTicket:
+    """A ticket that a browser has brought."""
+    ticket = PairingTicket(number, OPERATOR, WANTED, 1.0, 1.0)
+    ticket.browser = Browser("key", "n", 1.0)
+    return ticket
+
+
+def test_nine_wrong_tries_leave_the_letters_and_each_new_ones_begin_anew() -> None:
+    desk, text = Letters(), ""
+    for number in range(3):
+        ticket = PairingTicket(number, OPERATOR, WANTED, 1.0, 1.0)
+        text = desk.make(ticket)
+        for _ in range(letters.MOST_WRONG - 1):
+            assert desk.find("AAAAAAAA") is None
+        assert desk.find(text) is ticket
+    assert desk.find("AAAAAAAA") is None
+    assert desk.find(text) is None
+    assert desk.find("") is None
+
+
+def test_so_many_used_letters_are_remembered_the_newest() -> None:
+    desk, tickets = Letters(), [used(number) for number in range(letters.MOST_USED + 2)]
+    texts = [desk.make(ticket) for ticket in tickets]
+    known = [desk.find(text) for text in texts]
+    assert known == [None, None, *tickets[2:]]
