@@ -3,14 +3,16 @@
 
 import { build } from "esbuild";
 import { createHash } from "node:crypto";
-import { cp, mkdir, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { cp, mkdir, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { dirname, join, relative } from "node:path";
 import { fileURLToPath } from "node:url";
 import { gzipSync } from "node:zlib";
 import { icon } from "./icons.mjs";
 
 const HERE = dirname(fileURLToPath(import.meta.url));
-const OUT = process.env.APPMUX_PAGE_OUT ?? join(HERE, "..", "mux", "web", "static");
+const BUILT = process.env.APPMUX_PAGE_OUT ?? join(HERE, "..", "mux", "web", "static");
+// Built beside it and put in its place when it is whole: a broker may be serving it meanwhile.
+const OUT = `${BUILT}.new`;
 const ICONS = [180, 192, 512];
 const BROWSERS = ["chrome111", "safari16.4", "firefox115"];
 
@@ -18,6 +20,8 @@ if (process.argv.includes("--tests")) await tests();
 else {
   await page();
   if (process.argv.includes("--sizes")) await sizes();
+  await rm(BUILT, { recursive: true, force: true });
+  await rename(OUT, BUILT);
 }
 
 async function version() {

@@ -28,6 +28,9 @@ T = TypeVar("T")
 ALL: Final = ("observe", "approve", "drive", "admin")
 """What an operator's browser may."""
 
+TICKET_SECONDS: Final = 120.0
+"""For a browser to come with its ticket, on a machine that is busy with other tests."""
+
 START_SECONDS: Final = 60.0
 
 
@@ -78,7 +81,10 @@ class Runtime:
         return str(begun["ticket"])
 
     async def _confirm(self, id: int) -> None:
-        await self.operator.wait_method("mux/pairing/asked", id=id)
+        try:
+            await self.operator.wait_method("mux/pairing/asked", id=id, timeout=TICKET_SECONDS)
+        except AssertionError:
+            return  # nobody came with it: the test that wanted it says why
         await self.operator.request("mux/pairing/confirm", {"id": id, "accept": True})
 
 

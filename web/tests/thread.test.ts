@@ -4,7 +4,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
-import { apply, emptyThread, outputOf, join, shown, takeOlder, takePages, textOf, type ThreadState } from "../src/journal/thread.ts";
+import { apply, emptyThread, join, takeOlder, takePages, type ThreadState } from "../src/journal/thread.ts";
+import { outputOf, shown, textOf } from "../src/journal/reading.ts";
 import type { Message } from "../src/wire.ts";
 import { introductions, merged, pagesAfter, type Recording, recordings } from "./recorded.ts";
 

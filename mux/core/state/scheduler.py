@@ -44,13 +44,11 @@ QUEUE: ClientId = -2
 """Stands for queued turns, which waited until their thread was idle, whoever queued them."""
 
 DEPARTED: ClientId = -1
-"""Stands for all clients that left while a request of theirs was upstream, where it still has a
-slot."""
+"""Stands for all clients that left while a request of theirs had a slot upstream."""
 
 COMPANY_SECONDS = 0.25
 """A client counts as active for this long after its last request. A program that waits for each
-answer asks again within a fraction of that; a person's next key press finds at most a burst before
-it."""
+answer asks again within a fraction of that; a person's next key press finds a burst before it."""
 
 
 @attrs.define(eq=False, repr=False)

@@ -349,3 +349,43 @@ def lines_run(work: Callable[[], object]) -> int:
     finally:
         sys.settrace(before)
     return count
+
+
+# ── single rules of the reading ───────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("command", "unsure"),
+    [
+        # expansions that make words of their own
+        ("ls `whoami`", True), ("ls {,x}", True), ("ls {a,{b}}", True), ("ls {a}{b,c}", True),
+        ("ls {1..3}", True),
+        # commas and braces that don't
+        ("ls a,b c", False), ("ls ,{b}", False), ("ls a,b {c}", False), ("ls {a} b,c", False),
+        # `env` that splits a text into words, and that doesn't; others' flags of that name
+        ("env --split-string=a", True), ("env -S a", True), ("env -i ls", False),
+        ("env ls", False), ("git log --stat", False), ("ls -S", False),
+        (" ".join(["a"] * MOST_TOKENS), False), (" ".join(["a"] * (MOST_TOKENS + 1)), True),
+    ],
+)  # fmt: skip
+def test_what_could_run_words_that_dont_stand_there(command: str, unsure: bool) -> None:
+    """Then a strict rule holds, whatever it names."""
+    assert may_run(command, "rm") is unsure
+
+
+@pytest.mark.parametrize("command", ["if x", "time git", "A=1 x", "A= x", "x =ls"])
+def test_a_word_that_means_more_to_a_shell_makes_it_no_simple_command(command: str) -> None:
+    assert read(command).argv is None
+
+
+@pytest.mark.parametrize(
+    ("word", "pattern", "does"),
+    [
+        ("aXbYc", "a*b*b*c", False), ("aXbYbc", "a*b*b*c", True), ("abcbd", "a*b*c*d", True),
+        ("a", "*a*", True), ("ab", "ab*b*", False), ("abb", "ab*b*", True),
+    ],
+)  # fmt: skip
+def test_each_piece_between_stars_stands_behind_the_one_before(
+    word: str, pattern: str, does: bool
+) -> None:
+    assert word_fits(word, pattern) is does

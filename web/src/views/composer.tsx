@@ -7,7 +7,7 @@ import { type Mode, type Outgoing, stateOf } from "../composer/outbox.ts";
 import { readPictures } from "../composer/pictures.ts";
 import { again, type Draft, runsNow, send, withdraw } from "../composer/sending.ts";
 import { liveRpc } from "../connection/runtime.ts";
-import { runningTurn } from "../journal/thread.ts";
+import { runningTurn } from "../journal/reading.ts";
 import { cantAct, outdated, outgoing, phase, queues, say, sayError, scopes } from "../state.ts";
 import type { FollowedThread } from "../threads/follow.ts";
 import { nextTurn } from "./menu.tsx";

@@ -3,7 +3,8 @@
 import { useState } from "preact/hooks";
 import type { ComponentChildren, JSX } from "preact";
 import { decided, plainCommand } from "../approvals/requests.ts";
-import { type Decision, type Item, outputOf, summaryOf, textOf, type ThreadState } from "../journal/thread.ts";
+import { type Decision, type Item, type ThreadState } from "../journal/thread.ts";
+import { outputOf, summaryOf, textOf } from "../journal/reading.ts";
 import { personOf } from "../people.ts";
 import { threadPath } from "../route.ts";
 import { requests } from "../state.ts";
