@@ -20,7 +20,8 @@ help:
 	@echo 'make schema       write docs/schema from the classes in mux/core/extension'
 	@echo 'make drift        what differs between two versions of codex; ARGS="OLD NEW", two binaries'
 	@echo 'make mutants      faults put into what guards and keeps, and which no test notices; ARGS="access.pairing"'
-	@echo 'make soak         clients come and go at random; MINUTES=2 CLIENTS=8 SEED=1'
+	@echo 'make soak         clients come and go at random, the app-server and then the broker are'
+	@echo '                  killed; MINUTES=2 CLIENTS=8 KILLS=20 SEED=1'
 	@echo 'make bench        how quick it is, beside the native listener and the limit; a quarter of an hour'
 	@echo 'make bench-quick  the same in two minutes, less exact'
 	@echo 'make bench-NAME   core, store: a part alone; year: what use makes dearer; profile: where the time goes, half a minute'
@@ -63,11 +64,13 @@ check: $(STAMP) page
 	$(BIN)/python -m tests.page.types
 
 MINUTES ?= 2
+KILLS ?= 20
 CLIENTS ?= 8
 SEED    ?= 1
 
 soak: $(STAMP)
 	$(BIN)/python -m tests.soak.soak --minutes $(MINUTES) --clients $(CLIENTS) --seed $(SEED)
+	$(BIN)/python -m tests.soak.handovers --kills $(KILLS) --seed $(SEED)
 
 LINES ?= 1000000
 

@@ -2,7 +2,7 @@
 
 ``supervisor`` is the loop: it starts the broker, starts the app-server when the broker asks for it,
 holds the app-server's pipes, and starts the next broker when one is gone. ``processes`` starts
-both; ``channel`` is what the two processes say to each other. Everything here is loaded at the
-start (an upgrade replaces the files of a running program), and imports nothing of the package but
-``errors`` and ``posix``.
+both, and ``lives`` are the records of them. ``channel`` is what the two processes say.
+``service_manager`` is what systemd gives, passed on. Everything here is loaded at the start (an
+upgrade replaces the files of a running program), and imports nothing of the package but ``posix``.
 """

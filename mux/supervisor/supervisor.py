@@ -28,7 +28,9 @@ from typing import Any, Final
 from mux.posix.standard_streams import say
 from mux.supervisor import processes
 from mux.supervisor.channel import VERSION, Channel, Message
+from mux.supervisor.lives import NEVER, AppServer, Broker
 from mux.supervisor.processes import Pipes
+from mux.supervisor.service_manager import keep_sockets, notify, watchdog
 
 FIRST_WAIT: Final = 0.1
 LONGEST_WAIT: Final = 10.0
@@ -46,12 +48,10 @@ TERMINATE_DEADLINE: Final = 2.0
 """Seconds from closing the app-server's stdin to SIGTERM, and from that to SIGKILL."""
 
 STDERR_BYTES: Final = 64 * 1024
-
 ALIVE: Final = "WATCHDOG=1"
 WATCHDOG_SHARE: Final = 0.75
 """Of systemd's deadline for a sign of life, after which a broker that gives none is killed."""
 
-NEVER: Final = float("inf")
 
 PASSED_ON: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 SIGNAL_STATUS: Final = 128
@@ -67,35 +67,6 @@ def run(broker: Callable[[], None]) -> int:
         broker()
         os._exit(0)
     return supervisor.loop()
-
-
-class AppServer:
-    """The app-server that runs."""
-
-    def __init__(self, pid: int, pipes: Pipes) -> None:
-        self.pid = pid
-        self.pipes = pipes
-        self.drained = True
-        """Whether the supervisor reads its stderr."""
-        self.status: int | None = None
-        """How it ended; None while it runs."""
-
-
-class Broker:
-    """The broker that runs."""
-
-    def __init__(self, pid: int, channel: Channel, since: float) -> None:
-        self.pid = pid
-        self.channel = channel
-        self.since = since
-        self.served = False
-        self.ends = False
-        """True if it has said that the supervisor is to end with it."""
-        self.renews = False
-        self.alive_at = NEVER
-        """When it last said that its event loop comes round; it says so only where systemd asks."""
-        self.deaf = False
-        """True once the channel is closed: its end is near."""
 
 
 class Supervisor:
@@ -122,33 +93,14 @@ class Supervisor:
         """When to send which signal to an app-server that is to end."""
         self.hangup_ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
         self.environ = dict(os.environ)
-        self.sockets = self._sockets()
-        self.watchdog = self._watchdog()
+        self.sockets = keep_sockets(self.environ)
+        self.watchdog = watchdog(self.environ)
         self.listeners: list[tuple[str, int]] = []
         """Listening sockets of the broker's own, by the URL that was asked for."""
         self.signals, wakes = os.pipe()
         for end in (self.signals, wakes):
             os.set_blocking(end, False)
         self._wakes = wakes
-
-    def _sockets(self) -> int:
-        """Keep a service manager's sockets from the app-server; return how many there are."""
-        if self.environ.get("LISTEN_PID") != str(os.getpid()):
-            return 0
-        count = self.environ.get("LISTEN_FDS", "")
-        sockets = int(count) if count.isdigit() else 0
-        for descriptor in range(processes.INHERITED, processes.INHERITED + sockets):
-            try:
-                os.set_inheritable(descriptor, False)
-            except OSError:
-                return 0  # the broker says what is wrong with them
-        return sockets
-
-    def _watchdog(self) -> float:
-        """Return systemd's deadline for a sign of life, in seconds; infinite without one."""
-        microseconds = self.environ.get("WATCHDOG_USEC", "")
-        for_us = self.environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
-        return int(microseconds) / 1e6 if microseconds.isdigit() and for_us else NEVER
 
     # ── brokers ───────────────────────────────────────────────────────────────────────────────
 
@@ -284,10 +236,8 @@ class Supervisor:
             lines = os.read(app.pipes.stderr, STDERR_BYTES)
         except BlockingIOError:
             return  # the broker has made it so
-        if lines:
-            say(lines.decode(errors="replace"))
-        else:
-            app.drained = False
+        say(lines.decode(errors="replace"))
+        app.drained = bool(lines)
 
     # ── the loop ──────────────────────────────────────────────────────────────────────────────
 
@@ -449,17 +399,3 @@ class Supervisor:
         while self.end_steps and self.end_steps[0][0] <= now and self.app is not None:
             _at, number = self.end_steps.pop(0)
             os.kill(self.app.pid, number)
-
-
-def notify(environ: dict[str, str], state: str) -> None:
-    """Send a state to systemd (sd_notify(3)): it believes its main process alone."""
-    address = environ.get("NOTIFY_SOCKET", "")
-    if not address:
-        return
-    if address.startswith("@"):
-        address = "\0" + address[1:]
-    try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as datagrams:
-            datagrams.sendto(state.encode(), address)
-    except OSError as failure:
-        say(f"appmux: systemd not notified: {failure.strerror}\n")

@@ -134,7 +134,13 @@ class Native:
     def broker_pid(self) -> int:
         """The process of the broker; that of `appmux serve` is its supervisor's."""
         [lock] = self.home.home.glob(".local/state/appmux/broker.lock")
-        return int(lock.read_text())
+        pid = int(lock.read_text())
+        # What stands in the file of one that has ended may be anybody's number by now.
+        stat = Path(f"/proc/{pid}/stat")
+        if stat.exists() and pid != self.process.pid:
+            parent = int(stat.read_text().rpartition(")")[2].split()[1])
+            assert parent == self.process.pid, f"process {pid} is no broker of ours"
+        return pid
 
     def _wake(self) -> None:
         self._logged.set()

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import sys
 from pathlib import Path
 
 import pytest
 import trio
+from trio_websocket import ConnectionClosed, HandshakeError
 
-from mux.demo.scripted_model import Hold, Say, Scripted
+from mux.demo.scripted_model import Hold, Run, Say, Scripted
+from tests.end_to_end import killed_at
 from tests.end_to_end.brokered import brokered, client
 from tests.end_to_end.native import Native
+from tests.end_to_end.peer import GoneError, Json
 from tests.end_to_end.scenes import (
+    ACCEPT,
+    APPROVAL,
     DELTA,
     TURN_COMPLETED,
     app_server_pid,
@@ -22,7 +29,7 @@ from tests.end_to_end.scenes import (
     shared_thread,
     status,
 )
-from tests.end_to_end.test_handover import AWARE, kill_broker, next_broker, words
+from tests.end_to_end.test_handover import AWARE, kill_broker, next_broker, same_app_server, words
 
 
 def scripted() -> Scripted:
@@ -84,7 +91,7 @@ async def test_a_stop_while_there_is_no_broker() -> None:
         app_server = await app_server_pid(one)
         os.kill(broker.broker_pid, signal.SIGKILL)
         broker.process.send_signal(signal.SIGTERM)
-        with trio.fail_after(20):
+        with trio.fail_after(60):
             assert await broker.process.wait() in (0, 128 + signal.SIGKILL)
         assert ended(app_server)
 
@@ -95,7 +102,7 @@ async def test_ctrl_c_is_for_the_supervisor_alone() -> None:
         app_server = await app_server_pid(one)
         assert os.getpgid(broker.broker_pid) != os.getpgid(broker.process.pid)
         broker.process.send_signal(signal.SIGINT)
-        with trio.fail_after(20):
+        with trio.fail_after(60):
             assert await broker.process.wait() == 0
         assert ended(app_server)
         assert "ending at once" not in broker.shown()
@@ -138,7 +145,7 @@ async def test_with_no_broker_for_long_the_app_server_is_ended() -> None:
         (lock / "broker.lock").unlink()
         (lock / "broker.lock").mkdir()  # no broker can start
         os.kill(pid, signal.SIGKILL)
-        with trio.fail_after(20):
+        with trio.fail_after(60):
             assert await broker.process.wait() != 0
         assert ended(app_server)
         assert "no broker served for 1 s" in broker.shown()
@@ -152,3 +159,40 @@ async def test_brokers_that_die_young_come_more_and_more_rarely() -> None:
         async with client(broker, "two") as two:
             assert await app_server_pid(two) == before
             assert (await status(two))["broker"]["handovers"] == 4
+
+
+async def _comes_back(broker: Native, thread: str) -> Json:
+    """Join the thread; once more if that broker was about to be killed. What is offered then."""
+    while True:
+        with contextlib.suppress(GoneError, ConnectionClosed, HandshakeError, OSError):
+            async with client(broker, "after") as after:
+                await join(after, thread)
+                return await after.wait_method(APPROVAL, threadId=thread)  # type: ignore[no-any-return]
+        await trio.sleep(0.02)
+
+
+async def test_killed_at_any_point_of_the_taking_over(tmp_path: Path) -> None:
+    """The one after that goes on as if there had been none in between, or two."""
+    model = Scripted()
+    model.on("do it", (Run("echo done", escalated=True),), Say("I did."))
+    file = tmp_path / "point"
+    environ = {killed_at.VARIABLE: str(file), "PYTHONPATH": str(Path(__file__).parents[2])}
+    program = (sys.executable, "-m", "tests.end_to_end.killed_at")
+    async with (
+        brokered(model=model, environ=environ, program=program) as broker,
+        client(broker, "before") as before,
+        same_app_server(broker, before),
+    ):
+        thread = await shared_thread(broker, before)
+        await before.start_turn(thread, "do it")
+        offered = await before.wait_method(APPROVAL, threadId=thread)
+        for point in killed_at.POINTS:
+            file.write_text(f"{point} {2 if point.endswith('Handover.begin') else 1}")
+            await kill_broker(broker)
+            await eventually(lambda: file.read_text().endswith(" 0"), "that they were killed")
+            assert await _comes_back(broker, thread) == offered, point
+        async with client(broker, "last") as last:
+            await join(last, thread)
+            await last.respond(offered["id"], ACCEPT)
+            done = await last.wait_method(TURN_COMPLETED, threadId=thread)
+            assert done["params"]["turn"]["status"] == "completed"

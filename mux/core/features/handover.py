@@ -60,13 +60,12 @@ ANSWER_DEADLINE = 10.0
 
 LATEST_TURNS = 8
 """Turns of a thread among which a message is looked for that was under way: it is in the last."""
-
 T = TypeVar("T")
 
 
 @attrs.define(eq=False, repr=False)
 class Handover:
-    """A handover that is under way."""
+    """A handover under way."""
 
     state: State
     client_requests: ClientRequests
@@ -148,11 +147,8 @@ class Handover:
         thread = state.threads.claim(saved.id)
         thread.subscribed = saved.subscribed
         thread.private, thread.adopted, thread.status = saved.private, saved.adopted, saved.status
-        thread.loaded_with, thread.settings, thread.held = (
-            saved.loaded_with,
-            saved.settings,
-            saved.held,
-        )
+        thread.loaded_with, thread.settings = saved.loaded_with, saved.settings
+        thread.held = saved.held
         thread.name, thread.cwd, thread.ephemeral = saved.name, saved.cwd, saved.ephemeral
         thread.spawned_by = saved.spawned_by
         if saved.parent is not None:
@@ -334,11 +330,10 @@ class _Kinds:
 
     def all(self, kind: str, of: type[T]) -> list[T]:
         """Return all values of a kind. Raises ``msgspec.DecodeError``."""
-        return [
-            decode(value, of) for key, value in self.saved.items() if key.startswith(f"{kind}/")
-        ]
+        return [decode(self.saved[f"{kind}/{name}"], of) for name in self.names(kind)]
 
     def names(self, kind: str) -> list[str]:
+        """Return the names of a kind's keys."""
         return [key.partition("/")[2] for key in self.saved if key.startswith(f"{kind}/")]
 
 

@@ -1,0 +1,54 @@
+"""What a service manager gives the process that it has started: sockets, a watchdog, an address.
+
+They are meant for one process, and that is the supervisor, which passes them on.
+
+Used by ``supervisor``.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping
+from typing import Final
+
+from mux.posix.standard_streams import say
+from mux.supervisor.lives import NEVER
+from mux.supervisor.processes import INHERITED
+
+MICROSECONDS: Final = 1e6
+
+
+def keep_sockets(environ: Mapping[str, str]) -> int:
+    """Keep a service manager's sockets from the app-server; return how many there are."""
+    if environ.get("LISTEN_PID") != str(os.getpid()):
+        return 0
+    count = environ.get("LISTEN_FDS", "")
+    sockets = int(count) if count.isdigit() else 0
+    for descriptor in range(INHERITED, INHERITED + sockets):
+        try:
+            os.set_inheritable(descriptor, False)
+        except OSError:
+            return 0  # the broker says what is wrong with them
+    return sockets
+
+
+def watchdog(environ: Mapping[str, str]) -> float:
+    """Return systemd's deadline for a sign of life, in seconds; infinite without one."""
+    microseconds = environ.get("WATCHDOG_USEC", "")
+    for_us = environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
+    return int(microseconds) / MICROSECONDS if microseconds.isdigit() and for_us else NEVER
+
+
+def notify(environ: Mapping[str, str], state: str) -> None:
+    """Send a state to systemd (sd_notify(3)): it believes its main process alone."""
+    address = environ.get("NOTIFY_SOCKET", "")
+    if not address:
+        return
+    if address.startswith("@"):
+        address = "\0" + address[1:]
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as datagrams:
+            datagrams.sendto(state.encode(), address)
+    except OSError as failure:
+        say(f"appmux: systemd not notified: {failure.strerror}\n")

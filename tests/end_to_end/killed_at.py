@@ -1,0 +1,95 @@
+"""`appmux`, whose broker is killed at a point of its taking over that a test has named.
+
+The file that `APPMUX_KILLED_AT` names holds the point and how many brokers are to be killed there.
+Started instead of `python -m mux`; the test writes the file once the first broker serves. However
+many brokers die, the next one is started at once.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+VARIABLE: Final = "APPMUX_KILLED_AT"
+
+POINTS: Final = (
+    "mux.upstream.supervised Supervision.open",
+    "mux.storage.state_dir claim",
+    "mux.storage.broker_state load",
+    "mux.storage.journal Store.open",
+    "mux.storage.broker_state BrokerState.begin",
+    "mux.upstream.supervised Supervision.take",
+    "mux.server.handover Sockets.let_go",
+    "mux.core.features.handover Handover.begin",
+    "mux.core.features.handover Handover._loaded",
+    "mux.core.features.handover Handover._resumed",
+    "mux.core.features.recovery Recovery.ready",
+)
+"""Modules and functions; the broker is killed when one has returned."""
+
+
+def _is_due(point: str) -> bool:
+    file = Path(os.environ.get(VARIABLE, ""))
+    try:
+        wanted, _, count = file.read_text().rpartition(" ")
+    except (FileNotFoundError, IsADirectoryError):
+        return False
+    if wanted != point or int(count) == 0:
+        return False
+    file.write_text(f"{wanted} {int(count) - 1}")
+    return True
+
+
+def _deadly(point: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def call(*arguments: Any, **named: Any) -> Any:
+        result = function(*arguments, **named)
+        if _is_due(point):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+
+    return call
+
+
+def arm() -> None:
+    """Make the functions of all points deadly."""
+    for point in POINTS:
+        module, _, path = point.partition(" ")
+        holder = importlib.import_module(module)
+        *owners, name = path.split(".")
+        for owner in owners:
+            holder = getattr(holder, owner)
+        found = holder.__dict__[name]
+        if isinstance(found, classmethod):
+            setattr(holder, name, classmethod(_deadly(point, found.__func__)))
+        else:
+            setattr(holder, name, _deadly(point, found))
+
+
+def main() -> None:
+    from mux.cli import entry  # noqa: PLC0415 (the supervisor is to load no more than it does)
+    from mux.supervisor import supervisor  # noqa: PLC0415
+
+    run = supervisor.run
+
+    def armed(broker: Callable[[], None]) -> int:
+        def first() -> None:
+            arm()
+            broker()
+
+        return run(first)
+
+    supervisor.run = armed
+    supervisor.LONGEST_WAIT = supervisor.FIRST_WAIT  # type: ignore[misc]
+    if entry.VARIABLE in os.environ:
+        arm()
+    entry.main()
+
+
+if __name__ == "__main__":
+    main()
