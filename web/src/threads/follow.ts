@@ -113,7 +113,7 @@ export class Threads {
   open(id: string, now: number): FollowedThread {
     const thread = this.get(id);
     thread.lastOpened = now;
-    if (!thread.followed && this.#rpc) void this.#join(this.#rpc, thread);
+    if (!thread.followed && this.#rpc) void this.#join(this.#rpc, thread).catch(lost);
     else if (!thread.state.order.length) void this.#showKept(thread);
     this.#letGo();
     return thread;
@@ -160,7 +160,9 @@ export class Threads {
       const changed = apply(thread.state, message);
       if (changed === true) threads.add(thread);
       else if (changed) items.set(changed, thread);
-      if (message.method === "thread/reverted" && this.#rpc) void this.#join(this.#rpc, thread);
+      if (message.method === "thread/reverted" && this.#rpc) {
+        void this.#join(this.#rpc, thread).catch(lost);
+      }
     }
     this.onApplied(message);
   }
@@ -324,6 +326,9 @@ export class Threads {
     for (const each of this.#all.values()) if (each.followed) void this.#keep(each);
   }
 }
+
+/** The connection went meanwhile: the next one joins again. */
+function lost(): void {}
 
 /** A page, newest first; empty for a thread that has no history yet. */
 async function page<Entry>(
