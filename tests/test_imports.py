@@ -74,6 +74,7 @@ CORE_LAYERS: list[set[str]] = [
     {"responses"},
     {"wiring"},
     {"features"},
+    {"audit_approvals"},
     {"audit_events"},
     {"state"},
     {"commands", "events", "extension"},

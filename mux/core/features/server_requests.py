@@ -15,7 +15,7 @@ import shlex
 import attrs
 import msgspec
 
-from mux.core import audit_events
+from mux.core import audit_approvals, audit_events
 from mux.core.features import outcomes
 from mux.core.features.approval_items import item_about, params_in
 from mux.core.features.voting import Voting
@@ -66,13 +66,13 @@ class ServerRequests:
             offer=jsonrpc.with_id(line, upstream, b"%d" % id),
             since=state.now,
             needs=rule.needs if _applies(rule.only_if, line) else "",
-            turn=audit_events.turn_named(params_in(line)),
+            turn=audit_approvals.turn_named(params_in(line)),
         )
         if rule.offer_to is OfferTo.FOLLOWERS:
             policy = state.policies.of(method, self._command(request))
             request.ballot = Ballot(policy, state.now, self._owner(request))
         state.pending_requests.add(request)
-        audit_events.raised(state, request, params_in(line))
+        audit_approvals.raised(state, request, params_in(line))
         if rule.offer_to is OfferTo.FOLLOWERS:
             self._offer(request, self._followers(request))
         elif rule.offer_to is OfferTo.TOOL_OWNER:
@@ -278,7 +278,7 @@ class ServerRequests:
         """Cast a valid answer, whichever way it came; returns whether it decides."""
         decided = self.voting.take(request, client, result)
         if decided is not None:
-            audit_events.approved(self.state, request, audit_events.by(client), decided)
+            audit_approvals.approved(self.state, request, audit_events.by(client), decided)
             request.outcome = outcomes.of_answer(client, decided)
             self._answer(request, client.id, {"result": decided})
         return decided is not None
@@ -302,7 +302,7 @@ class ServerRequests:
     def _decided_later(
         self, request: ServerRequest, decided: bytes, actor: ClientId | None
     ) -> None:
-        audit_events.approved(self.state, request, None, decided)
+        audit_approvals.approved(self.state, request, None, decided)
         request.outcome = outcomes.of_votes(request, decided)
         self._answer(request, actor, {"result": decided})
 
@@ -319,7 +319,7 @@ class ServerRequests:
     def _abstains(self, request: ServerRequest, client: Client, reason: str) -> None:
         log = self.state.log
         log("warning", "client abstains", client=client.id, method=request.method, why=reason)
-        audit_events.abstained(self.state, request, client, reason)
+        audit_approvals.abstained(self.state, request, client, reason)
         request.abstained.add(client.id)
         self.state.pending_requests.changes += 1
         if request.rule.offer_to is OfferTo.ONE_AT_A_TIME:
@@ -337,7 +337,7 @@ class ServerRequests:
             text = f"The client that provides this tool could not run it: {reason}."
             self._answer_for_broker(request, tool_owners.unavailable(text))
             return
-        audit_events.given_up(self.state, request, reason)
+        audit_approvals.given_up(self.state, request, reason)
         request.outcome = outcomes.ABSTAINED
         text = f"{request.method}: {reason}"
         error = msgspec.json.encode({"code": jsonrpc.INTERNAL_ERROR, "message": text})
@@ -388,7 +388,7 @@ class ServerRequests:
     def _resolve(self, upstream: bytes) -> ServerRequest | None:
         request = self.state.pending_requests.resolve(upstream)
         if request is not None:
-            audit_events.over(self.state, request)
+            audit_approvals.over(self.state, request)
         return request
 
     def _notify_resolved(self, request: ServerRequest, message: bytes) -> None:
@@ -400,7 +400,7 @@ class ServerRequests:
     def resolve_all(self) -> None:
         """End all requests, which went with the app-server; clients are to stop showing them."""
         for request in self.state.pending_requests.clear():
-            audit_events.over(self.state, request)
+            audit_approvals.over(self.state, request)
             if request.thread is not None and request.rule.offer_to is not OfferTo.TOOL_OWNER:
                 params = {"threadId": request.thread, "requestId": request.id}
                 self._notify_resolved(request, jsonrpc.notification(RESOLVED, params))
