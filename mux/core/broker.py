@@ -13,7 +13,7 @@ features carry it out:
     local_resume          resumes answered here     attention       who looks at what
     shared_titles         one title for all         notices         what a person is pushed
     handshake             ``initialize``            inbox           what a first screen shows
-    digest                what happened since
+    digest                what happened since       resolutions     how server requests end
 
 All of them share one ``State``, change it only while an event is handled, and write their commands
 to ``State.out``.

@@ -27,6 +27,7 @@ from mux.core.features.presence import Presence
 from mux.core.features.queue_requests import QueueRequests
 from mux.core.features.recovery import Recovery
 from mux.core.features.replay import Replays
+from mux.core.features.resolutions import Resolutions
 from mux.core.features.server_requests import ServerRequests
 from mux.core.features.shared_titles import SharedTitles
 from mux.core.features.subscriptions import Subscriptions
@@ -45,6 +46,7 @@ class Features:
     deduplicator: Deduplicator
     client_requests: ClientRequests
     server_requests: ServerRequests
+    resolutions: Resolutions
     approval_answers: ApprovalAnswers
     subscriptions: Subscriptions
     local_resumes: LocalResumes
@@ -75,8 +77,9 @@ class Features:
         deduplicator = Deduplicator(state)
         client_requests = ClientRequests(state, deduplicator)
         attention = Attention(state, timing)
-        server_requests = ServerRequests(state, Voting(state, attention))
-        recovery = Recovery(state, client_requests, server_requests)
+        resolutions = Resolutions(state)
+        server_requests = ServerRequests(state, Voting(state, attention), resolutions)
+        recovery = Recovery(state, client_requests, resolutions)
         presence = Presence(state)
         notices = Notices(state, attention, timing, life)
         clearance = DirectoryClearance(state, client_requests)
@@ -93,6 +96,7 @@ class Features:
             deduplicator=deduplicator,
             client_requests=client_requests,
             server_requests=server_requests,
+            resolutions=resolutions,
             approval_answers=ApprovalAnswers(state, server_requests),
             subscriptions=Subscriptions(state, client_requests, server_requests, clearance),
             local_resumes=LocalResumes(state, client_requests),
