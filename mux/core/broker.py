@@ -145,7 +145,7 @@ class Broker:
         self._notice_triggers = parts.notice_triggers
         self._shared_titles = parts.shared_titles
         self._turn_queueing = parts.turn_queueing
-        self._inbox = parts.inbox
+        self._inbox_changes = parts.inbox_changes
         self._sweeps = parts.sweeps
         self._files = parts.files
         self._clearance = parts.clearance
@@ -228,8 +228,8 @@ class Broker:
             self.recovery.stop_if_quiet()
         if state.threads.changes != self._presence.seen:
             self._presence.audience_changed()
-        if self._inbox.followers:
-            self._inbox.refresh()
+        if self._inbox_changes.followers:
+            self._inbox_changes.refresh()
         if state.durable.touched:
             self._durability.save()
         return out
@@ -269,7 +269,7 @@ class Broker:
                 # Before `recovery.exited`, which ends turns and requests: features that must know
                 # what ran. After it: those that must know whether another app-server comes.
                 self._notice_triggers.app_server_ends()
-                self._inbox.app_server_gone()
+                self._inbox_changes.app_server_gone()
                 self._shared_titles.upstream_gone()
                 self._turn_queueing.app_server_gone()
                 self._local_resumes.upstream_gone()
@@ -289,7 +289,7 @@ class Broker:
                 self._server_requests.device_ended(device)
                 self._turn_queueing.device_ended(device)
             case PastRemembered(entries):
-                self._inbox.remember(entries)
+                self._inbox_changes.remember(entries)
             case ExperimentalSchemaLoaded(gate):
                 self.state.gate = gate
             case JournalExtent(epoch, earliest):
@@ -368,7 +368,7 @@ class Broker:
         # that it was offered go on to the clients that remain.
         self._replays.client_left(client)
         self._presence.left(client)
-        self._inbox.left(client)
+        self._inbox_changes.left(client)
         self._sweeps.client_left(client)
         del state.clients[client.id]
         self._clearance.client_left(client.id)
@@ -402,7 +402,7 @@ class Broker:
             self._clearance.on_timer(),
             self._shared_titles.on_timer(),
             self._presence.on_timer(),
-            self._inbox.on_timer(),
+            self._inbox_changes.on_timer(),
             self._notices.on_timer(),
             audit_events.on_timer(state),
         )

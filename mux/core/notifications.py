@@ -194,7 +194,7 @@ class NotificationRouter:
         if method in notice_triggers.HEARD:
             self.parts.notice_triggers.observe(method, thread, line)
         if method in inbox_cards.HEARD:
-            self.parts.inbox.observe(method, thread, line)
+            self.parts.inbox_changes.observe(method, thread, line)
 
     def _notify_others(
         self, thread: str | None, method: str, line: bytes, rule: NotificationRule

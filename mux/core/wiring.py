@@ -18,6 +18,7 @@ from mux.core.features.handover import Handover
 from mux.core.features.handshake import Handshakes
 from mux.core.features.inbox import InboxRequests
 from mux.core.features.inbox_cards import InboxCards
+from mux.core.features.inbox_changes import InboxChanges
 from mux.core.features.inbox_picture import InboxPicture
 from mux.core.features.journal_sweep import JournalSweeps
 from mux.core.features.local_resume import LocalResumes
@@ -64,6 +65,7 @@ class Features:
     durability: Durability
     handover: Handover
     inbox: InboxRequests
+    inbox_changes: InboxChanges
     files: ThreadFiles
     digests: Digests
     sweeps: JournalSweeps
@@ -91,6 +93,7 @@ class Features:
         cards = InboxCards(state)
         sweeps = JournalSweeps(state)
         picture = InboxPicture(state, cards, server_requests.voting)
+        inbox_changes = InboxChanges(state, cards, picture)
         return cls(
             state=state,
             deduplicator=deduplicator,
@@ -115,6 +118,7 @@ class Features:
             handover=handover,
             digests=Digests(state, sweeps),
             sweeps=sweeps,
-            inbox=InboxRequests(state, client_requests, cards, picture, host),
+            inbox=InboxRequests(state, client_requests, cards, picture, inbox_changes, host),
+            inbox_changes=inbox_changes,
             files=ThreadFiles(state, sweeps),
         )
