@@ -205,7 +205,7 @@ class NotificationRouter:
         if rule.audience is Audience.OWNER:
             self._notify_owner(line, method, rule.own_id)
         elif rule.audience is Audience.ASKERS:
-            self._notify_these(self.parts.client_requests.askers_of_old_ways(line), method, line)
+            self._notify_these(self.parts.deprecation_notices.recipients(line), method, line)
         elif rule.audience is Audience.WORKING:
             self._notify_these(self._working(), method, line)
         else:

@@ -117,7 +117,7 @@ class ResponseRouter:
             self.parts.state.answer(client.id, answer, request.method)
         # From here on everything comes behind the answer. Repeats of the request get the answer
         # after the one that was sent first.
-        self.parts.client_requests.remember(request)
+        self.parts.deprecation_notices.remember(request)
         self.parts.deduplicator.settled(request, line)
         if request.method == INTERRUPT and not failed:
             turn_interrupts.done(self.parts.state, request)

@@ -11,6 +11,7 @@ from mux.core.features.approval_answers import ApprovalAnswers
 from mux.core.features.attention import Attention
 from mux.core.features.client_requests import ClientRequests
 from mux.core.features.deduplication import Deduplicator
+from mux.core.features.deprecation_notices import DeprecationNotices
 from mux.core.features.digest import Digests
 from mux.core.features.directory_clearance import DirectoryClearance
 from mux.core.features.durability import Durability
@@ -46,6 +47,7 @@ class Features:
     state: State
     deduplicator: Deduplicator
     client_requests: ClientRequests
+    deprecation_notices: DeprecationNotices
     server_requests: ServerRequests
     resolutions: Resolutions
     approval_answers: ApprovalAnswers
@@ -98,6 +100,7 @@ class Features:
             state=state,
             deduplicator=deduplicator,
             client_requests=client_requests,
+            deprecation_notices=DeprecationNotices(state),
             server_requests=server_requests,
             resolutions=resolutions,
             approval_answers=ApprovalAnswers(state, server_requests),

@@ -23,7 +23,7 @@ LIMITS: Final = Limits(
 """Smaller than usual, so that they are reached."""
 
 BOUNDED: Final = {
-    "ClientRequests.answered_lately": 32,
+    "DeprecationNotices.answered_lately": 32,
     "ClientRequests.wires_lately": 32,
     "SentMessages.firsts": LIMITS.remembered_messages,
     "Threads.known": LIMITS.mentioned_threads,
@@ -59,7 +59,7 @@ BOUNDED: Final = {
 REGISTRIES: Final = frozenset(
     {
         "Approvals", "AppServer", "ClientRequests", "DirectoryClearance", "RequestScheduler",
-        "Cards", "Digests", "InboxCards", "InboxChanges",
+        "Cards", "DeprecationNotices", "Digests", "InboxCards", "InboxChanges",
         "Subscriptions", "NotificationRouter", "Attention",
         "NoticeRecords", "Notices", "ServerRequests", "Presence", "TurnQueueing", "LocalResumes",
         "Recovery", "Replays",
