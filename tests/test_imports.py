@@ -69,7 +69,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 CORE_LAYERS: list[set[str]] = [
     {"figures", "status_report"},
     {"broker"},
-    {"client_messages"},
+    {"client_messages", "connections"},
     {"notifications"},
     {"responses"},
     {"wiring"},
