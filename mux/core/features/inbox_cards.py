@@ -1,6 +1,7 @@
 """Keeps the threads' cards (``state.cards``) and the account's limits by what the app-server tells.
 
-Used by ``inbox``, for notifications of the methods in ``HEARD`` and answers that name a thread.
+Used by ``inbox``; and by ``inbox_changes``, for notifications of the methods in ``HEARD`` and
+answers that name a thread.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The inbox as it is at one moment: what needs a person, and the threads.
 
-Used by ``inbox``, which tells clients the differences.
+Used by ``inbox``, which makes pages of it, and ``inbox_changes``, which tells the differences.
 """
 
 from __future__ import annotations

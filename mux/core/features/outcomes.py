@@ -4,7 +4,7 @@ It is journaled among the thread's messages, right before the request's end, for
 the broker: so who comes back hears it, and ``digest`` can tell it later. What somebody answered to
 a question isn't in it.
 
-Used by ``server_requests``.
+Used by ``server_requests`` and ``resolutions``.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ A card outlives the record of its thread (``threads``), which goes when the thre
 is made of what passes anyway: lists, ``thread/started``, answers by which clients join, and a few
 notifications. Nothing is asked for it.
 
-Used by ``inbox``, which keeps them up to date.
+Used by ``inbox_cards``, which keeps them up to date.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 A delta only appends to its item's stream (``running_turn``). The line is read from the end of that
 when somebody asks, at most a few times a second, whatever the number of deltas.
 
-Used by ``inbox``.
+Used by ``inbox_cards``, ``inbox_picture`` and ``digest_summary``.
 """
 
 from __future__ import annotations
