@@ -69,11 +69,12 @@ MAY_IMPORT: dict[str, set[str]] = {
 CORE_LAYERS: list[set[str]] = [
     {"figures", "status_report"},
     {"broker"},
-    {"client_messages"},
+    {"client_messages", "connections"},
     {"notifications"},
     {"responses"},
     {"wiring"},
     {"features"},
+    {"audit_approvals"},
     {"audit_events"},
     {"state"},
     {"commands", "events", "extension"},

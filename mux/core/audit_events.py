@@ -10,12 +10,7 @@
     queue/released                        a queue that was held goes on
     file/received                         a person's file was put where an agent finds it
     file/opened                           a file of a thread, or another, was let out
-    approval/raised                       the app-server wants a person's decision
-    approval/voted                        a yes that doesn't decide yet
-    approval/answered                     the answer that counted
-    approval/abstained  answer/refused    an answer that didn't count
-    approval/given-up                     nobody was left who could answer
-    approval/resolved  approval/withdrawn it is over: after an answer, or without one
+    approval/…  answer/refused            a person's decision (``audit_approvals``)
     restart/asked  appserver/started  appserver/exited
 
 ``by`` names the client in each. A request is recorded by its kind, ids and a SHA-256 digest of the
@@ -32,13 +27,10 @@ from hashlib import sha256
 import msgspec
 
 from mux.core.policy.scopes import SCOPES
-from mux.core.protocol import jsonrpc
 from mux.core.protocol.jsonrpc import ClientMessage
-from mux.core.protocol.rules import OfferTo
 from mux.core.protocol.scope import Scope
 from mux.core.protocol.text_limits import Name
 from mux.core.state.client import Client, Refusals
-from mux.core.state.pending_requests import ServerRequest
 from mux.core.state.request import Recorded, Request
 from mux.core.state.state import NEVER, State
 from mux.core.state.turn_queues import QueuedTurn
@@ -70,7 +62,7 @@ def by(client: Client) -> dict[str, object]:
     }
 
 
-def _text(state: State, params: bytes) -> dict[str, object]:
+def content(state: State, params: bytes) -> dict[str, object]:
     """Return the digest of a text, and the text itself where the operator wants it."""
     told: dict[str, object] = {"digest": sha256(params).hexdigest()}
     if state.audit_text:
@@ -99,12 +91,12 @@ def left(state: State, client: Client) -> None:
 
 def refused(state: State, client: Client, method: str, needs: Scope) -> None:
     """Record that a client asked for what its scopes don't allow."""
-    if _is_told(state, client):
+    if is_told(state, client):
         method = method[:NAME_CHARACTERS]
         state.record("request/refused", by=by(client), method=method, needs=needs)
 
 
-def _is_told(state: State, client: Client) -> bool:
+def is_told(state: State, client: Client) -> bool:
     """Return whether this refusal gets a record of its own; otherwise it is only counted."""
     refusals = client.refusals
     if refusals is None or refusals.until <= state.now:
@@ -168,7 +160,7 @@ def asked(
         },
     )
     came = message.params if message.came is None else message.came
-    _of_request(state, "asked", request.recorded, _text(state, came))
+    _of_request(state, "asked", request.recorded, content(state, came))
 
 
 def unlisted(state: State, client: Client, told: dict[str, object]) -> None:
@@ -178,7 +170,7 @@ def unlisted(state: State, client: Client, told: dict[str, object]) -> None:
 
 def queued(state: State, thread: str, turn: QueuedTurn) -> None:
     """Record that a turn waits until its thread is idle."""
-    state.record("turn/queued", **_of_queued(thread, turn), **_text(state, turn.params))
+    state.record("turn/queued", **_of_queued(thread, turn), **content(state, turn.params))
 
 
 def unqueued(
@@ -197,7 +189,7 @@ def dequeued(state: State, request: Request, turn: QueuedTurn) -> None:
     """Record that a queued turn is started, like any turn of the client that queued it."""
     fields = {"request": request.wire, "method": request.method, "turn": None}
     request.recorded = Recorded("turn", _of_queued(request.thread or "", turn) | fields)
-    _of_request(state, "asked", request.recorded, _text(state, turn.params))
+    _of_request(state, "asked", request.recorded, content(state, turn.params))
 
 
 def queue_released(state: State, client: Client, thread: str) -> None:
@@ -283,130 +275,5 @@ def _read_answer(line: bytes) -> _Answer:
         return _Answer()  # of a shape that names nothing that is recorded
 
 
-# ── approvals ─────────────────────────────────────────────────────────────────────────────────
-
-
-def _is_approval(request: ServerRequest) -> bool:
-    """Return whether a person answers the request: answers of programs aren't recorded.
-
-    Such are the results of tools, and tokens.
-    """
-    return request.rule.offer_to is OfferTo.FOLLOWERS
-
-
-def _which(request: ServerRequest) -> dict[str, object]:
-    return {"approval": request.id, "method": request.method, "thread": request.thread}
-
-
-def raised(state: State, request: ServerRequest, params: bytes) -> None:
-    """Record that the app-server asks for a person's decision."""
-    if _is_approval(request):
-        named = _read_offer(params)
-        told = {"item": named.itemId, "turn": named.turnId, "asks": named.kind or named.mode}
-        told["policy"] = str(request.ballot.policy)
-        state.record("approval/raised", **_which(request), **told, **_text(state, params))
-
-
-def turn_named(params: bytes) -> str | None:
-    """Return the turn that a server request belongs to."""
-    return _read_offer(params).turnId
-
-
-def approved(
-    state: State, request: ServerRequest, actor: dict[str, object] | None, result: bytes
-) -> None:
-    """Record the answer that counts.
-
-    ``actor`` gave it; None where earlier votes have come to count.
-    """
-    if _is_approval(request):
-        told: dict[str, object] = {
-            "decision": decision(result),
-            "after": round(state.now - request.since, 3),
-            "policy": str(request.ballot.policy),
-        }
-        votes = request.ballot.votes.values()
-        if votes:
-            told["votes"] = [{"by": v.by, "decision": decision(v.result)} for v in votes]
-        answer = _text(state, result)
-        state.record("approval/answered", by=actor, **_which(request), **told, **answer)
-
-
-def voted(
-    state: State,
-    request: ServerRequest,
-    client: Client,
-    result: bytes,
-    waits_for: str,
-    *,
-    machine: bool,
-) -> None:
-    """Record a yes that doesn't decide yet, and what it waits for. ``machine``: a program's own."""
-    told: dict[str, object] = {
-        "decision": decision(result), "policy": str(request.ballot.policy), "machine": machine
-    }  # fmt: skip
-    answer = _text(state, result)
-    state.record(
-        "approval/voted", by=by(client), **_which(request), **told, waitsFor=waits_for, **answer
-    )
-
-
-def abstained(state: State, request: ServerRequest, client: Client, reason: str) -> None:
-    """Record an answer that counts as none: an error, or malformed."""
-    if _is_approval(request) and client.id not in request.abstained:
-        reason = reason[:NAME_CHARACTERS]
-        state.record("approval/abstained", by=by(client), **_which(request), why=reason)
-
-
-def answer_refused(state: State, request: ServerRequest, client: Client, needs: str) -> None:
-    """Record an answer of a client whose scopes don't allow it."""
-    if _is_told(state, client):
-        state.record("answer/refused", by=by(client), **_which(request), needs=needs)
-
-
-def given_up(state: State, request: ServerRequest, reason: str) -> None:
-    """Record that nobody is left who could answer, so the app-server gets an error."""
-    if _is_approval(request):
-        reason = reason[: 2 * NAME_CHARACTERS]
-        state.record("approval/given-up", **_which(request), why=reason)
-
-
-def over(state: State, request: ServerRequest) -> None:
-    """Record that a server request has ended, with an answer or without one."""
-    if _is_approval(request):
-        kind = "approval/resolved" if request.answered else "approval/withdrawn"
-        state.record(kind, **_which(request))
-
-
-def decision(result: bytes) -> str:
-    """Return what an answer decides, in one word of the app-server's own."""
-    fields = jsonrpc.read_fields(result) or {}
-    for name in ("decision", "action"):
-        value = fields.get(name, b"")
-        word = jsonrpc.read_text(value) or next(iter(jsonrpc.read_fields(value) or {}), None)
-        if word is not None:
-            return word[:NAME_CHARACTERS]
-    if "permissions" in fields:
-        granted = jsonrpc.read_fields(fields["permissions"]) or {}
-        given = [name for name, value in granted.items() if value != b"null"]
-        return f"grant {', '.join(given)}"[:NAME_CHARACTERS] if given else "grant nothing"
-    return "answered"
-
-
-class _OfferParams(msgspec.Struct):
-    itemId: str | None = None
-    turnId: str | None = None
-    kind: str | None = None
-    mode: str | None = None
-
-
-def _read_offer(params: bytes) -> _OfferParams:
-    try:
-        return _offer_decoder.decode(params)
-    except msgspec.DecodeError:
-        return _OfferParams()
-
-
 _params_decoder = msgspec.json.Decoder(_Params)
 _answer_decoder = msgspec.json.Decoder(_Answer)
-_offer_decoder = msgspec.json.Decoder(_OfferParams)

@@ -1,9 +1,9 @@
 """The broker: a pure function of state. ``Broker.handle(event, now) -> commands``.
 
 Start reading at ``handle``: one short method per event, in the order in which a message meets them.
-``client_messages`` routes what clients say, ``notifications`` what the app-server notifies,
-``responses`` what it answers. THE TABLE (``protocol.methods``) says what a method means; the
-features carry it out:
+``client_messages`` routes what clients say, ``connections`` has them come and leave;
+``notifications`` routes what the app-server notifies, ``responses`` what it answers. THE TABLE
+(``protocol.methods``) says what a method means; the features carry it out:
 
     client_requests       requests going up         subscriptions   joining and leaving threads
     server_requests       requests coming down      recovery        the app-server's lives
@@ -13,7 +13,7 @@ features carry it out:
     local_resume          resumes answered here     attention       who looks at what
     shared_titles         one title for all         notices         what a person is pushed
     handshake             ``initialize``            inbox           what a first screen shows
-    digest                what happened since
+    digest                what happened since       resolutions     how server requests end
 
 All of them share one ``State``, change it only while an event is handled, and write their commands
 to ``State.out``.
@@ -27,6 +27,7 @@ from __future__ import annotations
 from mux.core import audit_events
 from mux.core.client_messages import ClientRouter
 from mux.core.commands import Command
+from mux.core.connections import Connections
 from mux.core.events import (
     AnsweredByNotice,
     AnsweredOutside,
@@ -67,12 +68,9 @@ from mux.core.protocol import jsonrpc
 from mux.core.protocol.jsonrpc import BadMessageError
 from mux.core.responses import ResponseRouter
 from mux.core.state.app_server import AppServerState, Introduction
-from mux.core.state.backlog import Backlog
-from mux.core.state.client import Client
 from mux.core.state.durable import Durable
 from mux.core.state.journal import Journal
 from mux.core.state.pending_requests import PendingRequests
-from mux.core.state.scheduler import DEPARTED
 from mux.core.state.state import NEVER, State
 from mux.core.wiring import Features
 
@@ -129,6 +127,7 @@ class Broker:
         parts.handover.settle = self._responses.settle_lost
         self._notifications = NotificationRouter(parts, self._responses)
         self._client_messages = ClientRouter(parts, self._notifications)
+        self._connections = Connections(parts)
         self.recovery = parts.recovery
         self._handshakes = parts.handshakes
         self._handover = parts.handover
@@ -145,8 +144,7 @@ class Broker:
         self._notice_triggers = parts.notice_triggers
         self._shared_titles = parts.shared_titles
         self._turn_queueing = parts.turn_queueing
-        self._inbox = parts.inbox
-        self._sweeps = parts.sweeps
+        self._inbox_changes = parts.inbox_changes
         self._files = parts.files
         self._clearance = parts.clearance
 
@@ -228,8 +226,8 @@ class Broker:
             self.recovery.stop_if_quiet()
         if state.threads.changes != self._presence.seen:
             self._presence.audience_changed()
-        if self._inbox.followers:
-            self._inbox.refresh()
+        if self._inbox_changes.followers:
+            self._inbox_changes.refresh()
         if state.durable.touched:
             self._durability.save()
         return out
@@ -247,9 +245,9 @@ class Broker:
             case ClockMoved(seconds):
                 self._clock_moved(seconds)
             case ClientAttached(client):
-                state.clients[client] = self._attached(event)
+                self._connections.attached(event)
             case ClientLeft(client):
-                self._client_left(state.clients[client])
+                self._connections.left(state.clients[client])
             case (
                 ClientAccessEnded(client)
                 | DeviceRenamed(client)
@@ -258,7 +256,7 @@ class Broker:
                 | JournalRead(client)
             ):
                 if client in state.clients:  # else it left before the event came
-                    self._client_told_of(state.clients[client], event)
+                    self._connections.told_of(state.clients[client], event)
             case AnsweredOutside(client, message, method):
                 state.answer(client, message, method)
             case UpstreamStarted(generation):
@@ -269,7 +267,7 @@ class Broker:
                 # Before `recovery.exited`, which ends turns and requests: features that must know
                 # what ran. After it: those that must know whether another app-server comes.
                 self._notice_triggers.app_server_ends()
-                self._inbox.app_server_gone()
+                self._inbox_changes.app_server_gone()
                 self._shared_titles.upstream_gone()
                 self._turn_queueing.app_server_gone()
                 self._local_resumes.upstream_gone()
@@ -289,7 +287,7 @@ class Broker:
                 self._server_requests.device_ended(device)
                 self._turn_queueing.device_ended(device)
             case PastRemembered(entries):
-                self._inbox.remember(entries)
+                self._inbox_changes.remember(entries)
             case ExperimentalSchemaLoaded(gate):
                 self.state.gate = gate
             case JournalExtent(epoch, earliest):
@@ -307,77 +305,6 @@ class Broker:
             case _:
                 raise TypeError(f"no such event: {event!r}")
 
-    def _attached(self, event: ClientAttached) -> Client:
-        now = self.state.now
-        self.state.durable.uses_client(event.client)
-        self.state.wake_at(now + event.expires_in)
-        who = (event.client, event.principal, event.transport, event.peer)
-        return Client(*who, since=now, expires=now + event.expires_in, local=event.local)
-
-    # ── clients that are behind, and those that leave ─────────────────────────────────────────
-
-    def _client_told_of(self, client: Client, event: Event) -> None:
-        state = self.state
-        match event:
-            case ClientAccessEnded(_, reason):
-                self._end(client, reason)
-            case DeviceRenamed(_, principal):
-                client.principal = principal
-            case JournalRead(_, entries, until, case) if case:
-                self._sweeps.read(case, entries, until)
-            case JournalRead(_, entries, until):
-                state.fetched(client, entries, until)
-            case ClientDrained(_):
-                state.drained(client)
-                self._client_requests.pump()
-            case _ if client.backlog is None:
-                follows = dict.fromkeys(client.follows, 0)
-                state.log("info", "client lags, reads on from the journal", client=client.id)
-                backlog = Backlog(state.journal.head, follows, wants_seq=client.wants_seq)
-                state.fall_behind(client, backlog)
-
-    def _end(self, client: Client, reason: str) -> None:
-        self.state.record("client/cut", by=audit_events.by(client), why=reason)
-        self.state.end(client, reason)
-
-    def _client_left(self, client: Client) -> None:
-        state = self.state
-        audit_events.left(state, client)
-        asked = [each for each in state.scheduler.upstream.values() if each.client == client.id]
-        for request in state.scheduler.leave(client.id):
-            self._client_requests.joins(request, -1)
-            if request.runs_alone:
-                request.client, request.account = None, DEPARTED
-                self._client_requests.submit(request)
-            else:
-                self._client_requests.drop(request)
-        self._shared_titles.client_left(client)
-        self.recovery.client_left(client)
-        self._handshakes.client_left(client)
-        state.unread.discard(client.id)
-        for claim in state.scoped_ids.leave(client.id):
-            if state.appserver.runs:  # else what the id stands for ended with its app-server
-                self._client_requests.ask_for_broker(claim.ended_by, {claim.field: claim.wire})
-        for request in asked:
-            if request.rule.cancelled_by:
-                self._client_requests.ask_for_broker(
-                    request.rule.cancelled_by, {"requestId": request.wire}
-                )
-        # `replay` stores what the client follows, so it comes before `subscriptions` forgets that.
-        # After `del` the client is unknown: nothing more is sent to it, and the server requests
-        # that it was offered go on to the clients that remain.
-        self._replays.client_left(client)
-        self._presence.left(client)
-        self._inbox.left(client)
-        self._sweeps.client_left(client)
-        del state.clients[client.id]
-        self._clearance.client_left(client.id)
-        self._subscriptions.client_left(client)
-        state.threads.audience_changed()
-        self._server_requests.client_left(client)
-        self._client_requests.pump()
-        state.log("info", "client left", client=client.id, name=client.info and client.info.name)
-
     # ── time ──────────────────────────────────────────────────────────────────────────────────
 
     def _clock_moved(self, seconds: float) -> None:
@@ -390,7 +317,7 @@ class Broker:
         state = self.state
         for client in state.clients.values():
             if client.expires <= state.now:
-                self._end(client, "what it authenticated with has expired")
+                self._connections.end(client, "what it authenticated with has expired")
         self._responses.settle_overdue()
         state.next_wakeup = min(
             self._server_requests.on_timer(),
@@ -402,7 +329,7 @@ class Broker:
             self._clearance.on_timer(),
             self._shared_titles.on_timer(),
             self._presence.on_timer(),
-            self._inbox.on_timer(),
+            self._inbox_changes.on_timer(),
             self._notices.on_timer(),
             audit_events.on_timer(state),
         )

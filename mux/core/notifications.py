@@ -170,7 +170,7 @@ class NotificationRouter:
             return
         # Before the line is published, so that clients see approvals end before their thread does.
         if method in _ENDS_THREAD and thread is not None:
-            self.parts.server_requests.thread_over(thread, line)
+            self.parts.resolutions.thread_over(thread, line)
             self.parts.turn_queueing.thread_over(thread)
         if rule.audience is Audience.EVERYBODY:
             private = self.parts.shared_titles.private(thread, method, line)
@@ -194,7 +194,7 @@ class NotificationRouter:
         if method in notice_triggers.HEARD:
             self.parts.notice_triggers.observe(method, thread, line)
         if method in inbox_cards.HEARD:
-            self.parts.inbox.observe(method, thread, line)
+            self.parts.inbox_changes.observe(method, thread, line)
 
     def _notify_others(
         self, thread: str | None, method: str, line: bytes, rule: NotificationRule
@@ -205,7 +205,7 @@ class NotificationRouter:
         if rule.audience is Audience.OWNER:
             self._notify_owner(line, method, rule.own_id)
         elif rule.audience is Audience.ASKERS:
-            self._notify_these(self.parts.client_requests.askers_of_old_ways(line), method, line)
+            self._notify_these(self.parts.deprecation_notices.recipients(line), method, line)
         elif rule.audience is Audience.WORKING:
             self._notify_these(self._working(), method, line)
         else:
@@ -273,7 +273,7 @@ class NotificationRouter:
             running = self.parts.state.threads.get(thread).running
             # Clients have `turn/completed` already. The turn's approvals are withdrawn behind it,
             # before a queued turn can start, which happens at the event's end.
-            self.parts.server_requests.turn_over(thread, running.over, line)
+            self.parts.resolutions.turn_over(thread, running.over, line)
             self.parts.turn_queueing.turn_over(thread, line)
             self._interrupted(thread)
             self.parts.state.release_candidates.add(thread)
@@ -285,7 +285,7 @@ class NotificationRouter:
             self.parts.client_requests.pump()
 
     def _resolved(self, line: bytes) -> None:
-        thread = self.parts.server_requests.resolved(line)
+        thread = self.parts.resolutions.resolved(line)
         if thread is not None:
             self.parts.state.release_candidates.add(thread)
 

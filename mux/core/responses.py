@@ -103,7 +103,7 @@ class ResponseRouter:
         named: dict[str, bool] = {}
         if request.rule.route is Route.FOLLOW and not failed:
             self.parts.notice_triggers.joined(line)
-            self.parts.inbox.joined(line)
+            self.parts.inbox_changes.joined(line)
             named = self.parts.subscriptions.before_answer(request, client, line)
             line, long = self.parts.subscriptions.up_to_date(named, request, line, long)
         # Before `subscriptions.begun`, which notes the turn: afterwards each turn has run before.
@@ -117,7 +117,7 @@ class ResponseRouter:
             self.parts.state.answer(client.id, answer, request.method)
         # From here on everything comes behind the answer. Repeats of the request get the answer
         # after the one that was sent first.
-        self.parts.client_requests.remember(request)
+        self.parts.deprecation_notices.remember(request)
         self.parts.deduplicator.settled(request, line)
         if request.method == INTERRUPT and not failed:
             turn_interrupts.done(self.parts.state, request)
@@ -125,7 +125,7 @@ class ResponseRouter:
             self.parts.deduplicator.reverted(request)
         if request.rule.begins and not failed:
             self.parts.subscriptions.begun(request, line)
-            self.parts.inbox.touch(request.thread)
+            self.parts.inbox_changes.touch(request.thread)
         if request.account == QUEUE and not request.expired:
             self.parts.turn_queueing.settled(request, line, failed=failed, steered=steered)
         # Last: a newcomer knows the thread from the answer. Only then can it make sense of the

@@ -11,6 +11,7 @@ from mux.core.features.approval_answers import ApprovalAnswers
 from mux.core.features.attention import Attention
 from mux.core.features.client_requests import ClientRequests
 from mux.core.features.deduplication import Deduplicator
+from mux.core.features.deprecation_notices import DeprecationNotices
 from mux.core.features.digest import Digests
 from mux.core.features.directory_clearance import DirectoryClearance
 from mux.core.features.durability import Durability
@@ -18,6 +19,7 @@ from mux.core.features.handover import Handover
 from mux.core.features.handshake import Handshakes
 from mux.core.features.inbox import InboxRequests
 from mux.core.features.inbox_cards import InboxCards
+from mux.core.features.inbox_changes import InboxChanges
 from mux.core.features.inbox_picture import InboxPicture
 from mux.core.features.journal_sweep import JournalSweeps
 from mux.core.features.local_resume import LocalResumes
@@ -27,6 +29,7 @@ from mux.core.features.presence import Presence
 from mux.core.features.queue_requests import QueueRequests
 from mux.core.features.recovery import Recovery
 from mux.core.features.replay import Replays
+from mux.core.features.resolutions import Resolutions
 from mux.core.features.server_requests import ServerRequests
 from mux.core.features.shared_titles import SharedTitles
 from mux.core.features.subscriptions import Subscriptions
@@ -44,7 +47,9 @@ class Features:
     state: State
     deduplicator: Deduplicator
     client_requests: ClientRequests
+    deprecation_notices: DeprecationNotices
     server_requests: ServerRequests
+    resolutions: Resolutions
     approval_answers: ApprovalAnswers
     subscriptions: Subscriptions
     local_resumes: LocalResumes
@@ -62,6 +67,7 @@ class Features:
     durability: Durability
     handover: Handover
     inbox: InboxRequests
+    inbox_changes: InboxChanges
     files: ThreadFiles
     digests: Digests
     sweeps: JournalSweeps
@@ -75,8 +81,9 @@ class Features:
         deduplicator = Deduplicator(state)
         client_requests = ClientRequests(state, deduplicator)
         attention = Attention(state, timing)
-        server_requests = ServerRequests(state, Voting(state, attention))
-        recovery = Recovery(state, client_requests, server_requests)
+        resolutions = Resolutions(state)
+        server_requests = ServerRequests(state, Voting(state, attention), resolutions)
+        recovery = Recovery(state, client_requests, resolutions)
         presence = Presence(state)
         notices = Notices(state, attention, timing, life)
         clearance = DirectoryClearance(state, client_requests)
@@ -88,11 +95,14 @@ class Features:
         cards = InboxCards(state)
         sweeps = JournalSweeps(state)
         picture = InboxPicture(state, cards, server_requests.voting)
+        inbox_changes = InboxChanges(state, cards, picture)
         return cls(
             state=state,
             deduplicator=deduplicator,
             client_requests=client_requests,
+            deprecation_notices=DeprecationNotices(state),
             server_requests=server_requests,
+            resolutions=resolutions,
             approval_answers=ApprovalAnswers(state, server_requests),
             subscriptions=Subscriptions(state, client_requests, server_requests, clearance),
             local_resumes=LocalResumes(state, client_requests),
@@ -111,6 +121,7 @@ class Features:
             handover=handover,
             digests=Digests(state, sweeps),
             sweeps=sweeps,
-            inbox=InboxRequests(state, client_requests, cards, picture, host),
+            inbox=InboxRequests(state, client_requests, cards, picture, inbox_changes, host),
+            inbox_changes=inbox_changes,
             files=ThreadFiles(state, sweeps),
         )

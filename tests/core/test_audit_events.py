@@ -8,7 +8,8 @@ from hashlib import sha256
 import pytest
 
 from mux.core import audit_events
-from mux.core.audit_events import REFUSALS_SECONDS, REFUSALS_TOLD, decision
+from mux.core.audit_approvals import decision
+from mux.core.audit_events import REFUSALS_SECONDS, REFUSALS_TOLD
 from mux.core.broker import Broker
 from mux.core.events import ClientAccessEnded
 from mux.core.policy.principal import Principal

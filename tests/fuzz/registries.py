@@ -23,7 +23,7 @@ LIMITS: Final = Limits(
 """Smaller than usual, so that they are reached."""
 
 BOUNDED: Final = {
-    "ClientRequests.answered_lately": 32,
+    "DeprecationNotices.answered_lately": 32,
     "ClientRequests.wires_lately": 32,
     "SentMessages.firsts": LIMITS.remembered_messages,
     "Threads.known": LIMITS.mentioned_threads,
@@ -47,7 +47,7 @@ BOUNDED: Final = {
     "InboxCards.running": 4096,
     "InboxCards.limits": 64,
     "InboxCards.limits[]": 4096,
-    "InboxRequests._seen": 8,
+    "InboxChanges._seen": 8,
     "AppServer.ends": LIMITS.deaths_in_a_minute,
     "AppServer.greetings": 8,
     "AppServer.greetings[]": 64,
@@ -59,7 +59,7 @@ BOUNDED: Final = {
 REGISTRIES: Final = frozenset(
     {
         "Approvals", "AppServer", "ClientRequests", "DirectoryClearance", "RequestScheduler",
-        "Cards", "Digests", "InboxCards", "InboxRequests",
+        "Cards", "DeprecationNotices", "Digests", "InboxCards", "InboxChanges",
         "Subscriptions", "NotificationRouter", "Attention",
         "NoticeRecords", "Notices", "ServerRequests", "Presence", "TurnQueueing", "LocalResumes",
         "Recovery", "Replays",

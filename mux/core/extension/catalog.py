@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mux.core.extension import (
+    additions,
     approvals,
     devices,
     digest,
@@ -43,7 +44,7 @@ NOTIFICATIONS: dict[str, Described] = {
 """What the broker tells by itself."""
 
 SHAPES: dict[str, Described] = {
-    **runtime.SHAPES,
+    **additions.SHAPES,
     **queue.SHAPES,
     **devices.SHAPES,
     **sessions.SHAPES,

@@ -12,7 +12,7 @@ from __future__ import annotations
 import attrs
 import msgspec
 
-from mux.core import audit_events
+from mux.core import audit_approvals
 from mux.core.commands import NoticeAnswerJudged
 from mux.core.features.outcomes import BY_NOTICE
 from mux.core.features.server_requests import ServerRequests
@@ -71,7 +71,7 @@ class ApprovalAnswers:
         if request.rule.scope not in principal.scopes:
             wrong = "this device may not approve"
         if wrong is not None:
-            audit_events.answer_refused(state, request, client, "approve")
+            audit_approvals.answer_refused(state, request, client, "approve")
             state.out.append(NoticeAnswerJudged("refused", wrong))
             return
         request.by_notice = principal.name

@@ -16,8 +16,8 @@ import msgspec
 
 from mux.core import audit_events
 from mux.core.features.deduplication import Deduplicator
+from mux.core.features.deprecation_notices import history_field
 from mux.core.features.turn_interrupts import INTERRUPT, is_late
-from mux.core.policy.principal import ClientId
 from mux.core.policy.scopes import SCOPES
 from mux.core.protocol import jsonrpc
 from mux.core.protocol.jsonrpc import ClientMessage
@@ -36,13 +36,7 @@ UNSUBSCRIBE = "thread/unsubscribe"
 TURN_START = "turn/start"
 
 ANSWERED_LATELY = 32
-"""Requests remembered after their answer: a notice that comes behind its answer is a few lines
-behind."""
-
-REMEMBERED_BYTES = 64 * 1024
-"""Bytes of a remembered request's line and params: a picture that somebody sent needn't stay until
-32 others are answered. What is compared with a notice later doesn't stand in them."""
-
+"""Wire ids remembered after their answer: what comes behind an answer is a few lines behind."""
 
 STARTS = frozenset({"thread/start", "thread/fork"})
 """Methods that make a thread, which is there whoever gets the answer."""
@@ -56,8 +50,6 @@ class ClientRequests:
     deduplicator: Deduplicator
     wires_lately: deque[int] = attrs.field(factory=lambda: deque(maxlen=ANSWERED_LATELY))
     """Wire ids of the requests answered last, the broker's own included: they are nobody's."""
-    answered_lately: deque[Request] = attrs.field(factory=lambda: deque(maxlen=ANSWERED_LATELY))
-    """The requests answered last, which may still be the cause of a notice."""
     here: list[Request] = attrs.field(factory=list)
     """Requests whose turn has come and which the broker carries out itself (``replay``)."""
 
@@ -108,7 +100,7 @@ class ClientRequests:
             request.params = params
         if rule.begins:
             request.by = client.owner()
-        request.history_field = _history_field(message)
+        request.history_field = history_field(message)
         request.large = rule.large or bool(request.history_field)
         return request
 
@@ -175,14 +167,6 @@ class ClientRequests:
         if request.rule.begins or request.method in STARTS:
             self.state.durable.touch("wire", str(request.wire))
         self.wires_lately.append(request.wire)
-
-    def remember(self, request: Request) -> None:
-        """Remember an answered request, which may still be the cause of a notice."""
-        if request.account == BROKER:
-            return
-        if len(request.line) > REMEMBERED_BYTES:
-            request = msgspec.structs.replace(request, line=b"", params=b"")
-        self.answered_lately.append(request)
 
     def load(self, thread: str, settings: dict[str, bytes]) -> Request:
         """Have the app-server load a thread for the broker; ``settings`` as JSON texts."""
@@ -254,24 +238,6 @@ class ClientRequests:
             self.state.threads.beginning[request.thread] += change
         if change < 0:
             self.state.release_candidates.add(request.thread)
-
-    def askers_of_old_ways(self, notice: bytes) -> set[ClientId]:
-        """Return the clients to send a ``deprecationNotice`` to.
-
-        The notice names no request, so its cause is guessed. The oldest request in flight is taken
-        that may have caused it and hasn't had one: the notice begins with its method, or the
-        request asks for a thread's whole history by the field that the notice names. Otherwise a
-        request answered a moment ago is taken, since the notice may come behind the answer;
-        otherwise all clients with a request in flight get it.
-        """
-        flying = [each for each in self.state.scheduler.upstream.values() if each.client]
-        for request in (*flying, *self.answered_lately):
-            begins = b'"summary":"%s ' % request.method.encode() in notice
-            field = request.history_field.encode()
-            if not request.noticed and (begins or (field and field in notice)):
-                request.noticed = True
-                return {request.account}
-        return {each.account for each in flying}
 
     def on_timer(self) -> float:
         """Send the requests whose turn it is by now; returns when something is due again."""
@@ -387,25 +353,8 @@ _NEVER_SENT = (
 )
 
 
-_TURNS_BY = {
-    "thread/resume": "excludeTurns",
-    "thread/fork": "excludeTurns",
-    "thread/read": "includeTurns",
-}
-"""The field by which a request asks for all turns of a thread, or not."""
-
-
 class _ErrorCode(msgspec.Struct):
     code: int
-
-
-def _history_field(message: ClientMessage) -> str:
-    """Return the field by which a request asks for all turns of a thread; empty if it doesn't."""
-    field = _TURNS_BY.get(message.method)
-    if field is None:
-        return ""
-    asks = bytes(message.named.get(field, b"")) == b"true"
-    return field if asks is (field == "includeTurns") else ""
 
 
 def _code(error: bytes) -> int | None:

@@ -16,7 +16,7 @@ import msgspec
 
 from mux.core import audit_events
 from mux.core.commands import KillUpstream, LoadExperimentalSchema
-from mux.core.extension.runtime import Welcome
+from mux.core.extension.additions import Welcome
 from mux.core.features.attention import Attention
 from mux.core.features.client_requests import ClientRequests
 from mux.core.features.presence import Presence

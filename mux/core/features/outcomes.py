@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from mux.core import audit_events
+from mux.core import audit_approvals, audit_events
 from mux.core.extension.approvals import Decided, Decider
 from mux.core.features.approval_view import View, view
 from mux.core.policy.principal import ClientId
@@ -34,9 +34,9 @@ def of_answer(client: Client, result: bytes) -> Outcome:
     name = named["name"] if isinstance(named["name"], str) else None
     if client.id == BY_NOTICE:
         decider = Decider(None, None, client.principal.name)
-        return Outcome(audit_events.decision(result), "notice", decider)
+        return Outcome(audit_approvals.decision(result), "notice", decider)
     decider = Decider(client.id, name, client.principal.name)
-    return Outcome(audit_events.decision(result), "client", decider)
+    return Outcome(audit_approvals.decision(result), "client", decider)
 
 
 def of_votes(request: ServerRequest, result: bytes) -> Outcome:
@@ -47,7 +47,7 @@ def of_votes(request: ServerRequest, result: bytes) -> Outcome:
     if last is not None:
         name, principal = last.by.get("name"), last.by.get("principal")
         decider = Decider(last.client, name if isinstance(name, str) else None, str(principal))
-    return Outcome(audit_events.decision(result), "votes", decider)
+    return Outcome(audit_approvals.decision(result), "votes", decider)
 
 
 def tell(state: State, request: ServerRequest) -> None:

@@ -21,7 +21,7 @@ import msgspec
 from mux.core.commands import GiveUp, KillUpstream, StartUpstream, StopUpstream
 from mux.core.extension.runtime import Restarted
 from mux.core.features.client_requests import ClientRequests
-from mux.core.features.server_requests import ServerRequests
+from mux.core.features.resolutions import Resolutions
 from mux.core.policy.principal import ClientId
 from mux.core.protocol import jsonrpc, thread_settings
 from mux.core.protocol.jsonrpc import ItemParams
@@ -55,7 +55,7 @@ class Recovery:
 
     state: State
     client_requests: ClientRequests
-    server_requests: ServerRequests
+    resolutions: Resolutions
     _resuming: dict[int, str] = attrs.field(factory=dict)
     """Threads that are being given to the next life, by wire id."""
     _probe: Request | None = None
@@ -76,7 +76,7 @@ class Recovery:
             state.durable.touch("wire", str(request.wire))
             text = f"the app-server ended before it answered `{request.method}`"
             self.client_requests.lost(request, text)
-        self.server_requests.resolve_all()
+        self.resolutions.resolve_all()
         for thread in list(state.threads.known.values()):
             self._end_thread(thread, unix_time)
         self._end_processes()
@@ -115,7 +115,7 @@ class Recovery:
         thread = self.state.threads.known[id]
         self.state.publish(id, "turn/completed", line)
         self.state.threads.apply(id, "turn/completed", _NO_PARAMS, line)
-        self.server_requests.turn_over(id, thread.running.over, line)
+        self.resolutions.turn_over(id, thread.running.over, line)
         self._notify_status(thread, thread.status)
 
     def ready(self) -> None:

@@ -1,11 +1,12 @@
 """Server requests going down, and the answers to them going up.
 
 The rules stand in ``pending_requests``; here they are carried out, with ``voting`` where a person
-answers. Which clients are offered a request depends on its row in THE TABLE: all followers of its
-thread, the client that registered the tool, or one client after another.
+answers and ``resolutions`` where a request ends. Which clients are offered a request depends on its
+row in THE TABLE: all followers of its thread, the client that registered the tool, or one client
+after another.
 
 Used by ``NotificationRouter`` and ``Broker``; by ``subscriptions``, when a client joins or leaves a
-thread; and by ``recovery``.
+thread; and by ``handover``.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ import shlex
 import attrs
 import msgspec
 
-from mux.core import audit_events
+from mux.core import audit_approvals, audit_events
 from mux.core.features import outcomes
 from mux.core.features.approval_items import item_about, params_in
+from mux.core.features.resolutions import Resolutions
 from mux.core.features.voting import Voting
 from mux.core.policy.approval_policy import Ballot, Vote
 from mux.core.policy.principal import ClientId, Owner
@@ -31,7 +33,7 @@ from mux.core.state import id_fields, tool_owners
 from mux.core.state.backlog import NOT_NUMBERED
 from mux.core.state.client import Client
 from mux.core.state.durable import SavedServerRequest
-from mux.core.state.pending_requests import RESOLVED, ServerRequest
+from mux.core.state.pending_requests import ServerRequest
 from mux.core.state.state import NEVER, State
 
 LATE = "answer/late"
@@ -40,10 +42,11 @@ LATE = "answer/late"
 
 @attrs.define(eq=False, repr=False)
 class ServerRequests:
-    """Offers, answers, resolutions."""
+    """Offers and answers."""
 
     state: State
     voting: Voting
+    resolutions: Resolutions
 
     # ── down ──────────────────────────────────────────────────────────────────────────────────
 
@@ -66,13 +69,13 @@ class ServerRequests:
             offer=jsonrpc.with_id(line, upstream, b"%d" % id),
             since=state.now,
             needs=rule.needs if _applies(rule.only_if, line) else "",
-            turn=audit_events.turn_named(params_in(line)),
+            turn=audit_approvals.turn_named(params_in(line)),
         )
         if rule.offer_to is OfferTo.FOLLOWERS:
             policy = state.policies.of(method, self._command(request))
             request.ballot = Ballot(policy, state.now, self._owner(request))
         state.pending_requests.add(request)
-        audit_events.raised(state, request, params_in(line))
+        audit_approvals.raised(state, request, params_in(line))
         if rule.offer_to is OfferTo.FOLLOWERS:
             self._offer(request, self._followers(request))
         elif rule.offer_to is OfferTo.TOOL_OWNER:
@@ -278,7 +281,7 @@ class ServerRequests:
         """Cast a valid answer, whichever way it came; returns whether it decides."""
         decided = self.voting.take(request, client, result)
         if decided is not None:
-            audit_events.approved(self.state, request, audit_events.by(client), decided)
+            audit_approvals.approved(self.state, request, audit_events.by(client), decided)
             request.outcome = outcomes.of_answer(client, decided)
             self._answer(request, client.id, {"result": decided})
         return decided is not None
@@ -302,7 +305,7 @@ class ServerRequests:
     def _decided_later(
         self, request: ServerRequest, decided: bytes, actor: ClientId | None
     ) -> None:
-        audit_events.approved(self.state, request, None, decided)
+        audit_approvals.approved(self.state, request, None, decided)
         request.outcome = outcomes.of_votes(request, decided)
         self._answer(request, actor, {"result": decided})
 
@@ -314,12 +317,12 @@ class ServerRequests:
         line = jsonrpc.write({"id": request.upstream} | answer)
         self.state.forward(line, request.method)
         if request.thread is None or request.rule.offer_to is OfferTo.TOOL_OWNER:
-            self._resolve(request.upstream)  # no `resolved` comes for these
+            self.resolutions.resolve(request.upstream)  # no `resolved` comes for these
 
     def _abstains(self, request: ServerRequest, client: Client, reason: str) -> None:
         log = self.state.log
         log("warning", "client abstains", client=client.id, method=request.method, why=reason)
-        audit_events.abstained(self.state, request, client, reason)
+        audit_approvals.abstained(self.state, request, client, reason)
         request.abstained.add(client.id)
         self.state.pending_requests.changes += 1
         if request.rule.offer_to is OfferTo.ONE_AT_A_TIME:
@@ -337,7 +340,7 @@ class ServerRequests:
             text = f"The client that provides this tool could not run it: {reason}."
             self._answer_for_broker(request, tool_owners.unavailable(text))
             return
-        audit_events.given_up(self.state, request, reason)
+        audit_approvals.given_up(self.state, request, reason)
         request.outcome = outcomes.ABSTAINED
         text = f"{request.method}: {reason}"
         error = msgspec.json.encode({"code": jsonrpc.INTERNAL_ERROR, "message": text})
@@ -346,7 +349,7 @@ class ServerRequests:
     def _answer_for_broker(self, request: ServerRequest, value: dict[str, object]) -> None:
         self._answer(request, None, {"result": msgspec.json.encode(value)})
 
-    # ── ends ──────────────────────────────────────────────────────────────────────────────────
+    # ── leaving ───────────────────────────────────────────────────────────────────────────────
 
     def client_left(self, client: Client) -> None:
         """Withdraw the client's offers. Requests to a person wait on; those to a program don't."""
@@ -373,67 +376,6 @@ class ServerRequests:
             name = client.info.name if client.info is not None else ""
             text = f"The client that provides this tool (`{name}`) left before it answered."
             self._answer_for_broker(request, tool_owners.unavailable(text))
-
-    def resolved(self, line: bytes) -> str | None:
-        """End a request by the app-server's ``resolved``; returns the request's thread."""
-        fields = jsonrpc.read_fields(line) or {}
-        params = jsonrpc.read_fields(fields.get("params", b"")) or {}
-        request = self._resolve(params.get("requestId", b""))
-        if request is None:
-            return None
-        own = jsonrpc.write(params | {"requestId": b"%d" % request.id})
-        self._notify_resolved(request, jsonrpc.write(fields | {"params": own}))
-        return request.thread
-
-    def _resolve(self, upstream: bytes) -> ServerRequest | None:
-        request = self.state.pending_requests.resolve(upstream)
-        if request is not None:
-            audit_events.over(self.state, request)
-        return request
-
-    def _notify_resolved(self, request: ServerRequest, message: bytes) -> None:
-        outcomes.tell(self.state, request)
-        clients = self.state.clients
-        told = tuple(id for id in request.offered if RESOLVED not in clients[id].opted_out)
-        self.state.publish_to_some(told, request.thread, RESOLVED, message)
-
-    def resolve_all(self) -> None:
-        """End all requests, which went with the app-server; clients are to stop showing them."""
-        for request in self.state.pending_requests.clear():
-            audit_events.over(self.state, request)
-            if request.thread is not None and request.rule.offer_to is not OfferTo.TOOL_OWNER:
-                params = {"threadId": request.thread, "requestId": request.id}
-                self._notify_resolved(request, jsonrpc.notification(RESOLVED, params))
-
-    def turn_over(self, thread: str, turns: tuple[str, ...], line: bytes) -> None:
-        """End the requests of a turn that is over by ``line``: they can't be answered any more.
-
-        For tool calls the app-server doesn't send ``resolved``. For others it mostly does, a moment
-        later. If the request was withdrawn here, that notification is sent to nobody.
-        """
-        for request in list(self.state.pending_requests.pending(thread)):
-            if request.rule.offer_to is OfferTo.TOOL_OWNER:
-                self.state.pending_requests.resolve(request.upstream)
-            elif request.turn in turns:
-                self._withdraw(request, line)
-
-    def thread_over(self, thread: str, line: bytes) -> None:
-        """End the requests of a thread that is over by ``line``: it is closed, say."""
-        for request in list(self.state.pending_requests.pending(thread)):
-            self._withdraw(request, line)
-
-    def _withdraw(self, request: ServerRequest, line: bytes) -> None:
-        """End a request that ``line`` made obsolete.
-
-        Clients that show it are notified, as natively.
-        """
-        self._resolve(request.upstream)
-        if request.rule.offer_to is OfferTo.TOOL_OWNER:
-            return  # no client expects `resolved` for these
-        params = {"threadId": request.thread, "requestId": request.id}
-        told = jsonrpc.read_fields(jsonrpc.notification(RESOLVED, params)) or {}
-        at = {"emittedAtMs": (jsonrpc.read_fields(line) or {}).get("emittedAtMs", b"")}
-        self._notify_resolved(request, jsonrpc.write(told | (at if at["emittedAtMs"] else {})))
 
     def unfollowed(self, client: Client, thread: str) -> None:
         """Withdraw the client's offers on a thread that it has left.

@@ -13,7 +13,7 @@ from __future__ import annotations
 import attrs
 import msgspec
 
-from mux.core import audit_events
+from mux.core import audit_approvals, audit_events
 from mux.core.features.attention import Attention
 from mux.core.policy import consent
 from mux.core.policy.approval_policy import Vote, Voter, voter
@@ -80,7 +80,7 @@ class Voting:
         decided = ballot.decided(request.method, request.offer, now)
         if decided is None:
             waits_for = self.waits_for(request)
-            audit_events.voted(self.state, request, client, result, waits_for, machine=machine)
+            audit_approvals.voted(self.state, request, client, result, waits_for, machine=machine)
             self.state.wake_at(ballot.next_moment(now))
             if machine:
                 self._waiting[request.id] = request
@@ -236,7 +236,7 @@ class Voting:
                     "client": vote.client,
                     "name": vote.by["name"],
                     "principal": vote.by["principal"],
-                    "decision": audit_events.decision(vote.result),
+                    "decision": audit_approvals.decision(vote.result),
                     "ageSeconds": round(self.state.now - vote.at, 3),
                     "counts": who in counting,
                     "machine": vote.machine,
@@ -298,7 +298,7 @@ class Voting:
         params = {"requestId": request.id, "needs": needs, "has": has, "why": reason}
         self.state.send(client.id, jsonrpc.notification(REFUSED, params), REFUSED)
         self.state.log("warning", "answer refused", client=client.id, method=request.method)
-        audit_events.answer_refused(self.state, request, client, needs)
+        audit_approvals.answer_refused(self.state, request, client, needs)
 
 
 def _with_reason(request: ServerRequest, text: str) -> bytes:

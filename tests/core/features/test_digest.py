@@ -169,7 +169,7 @@ def test_who_leaves_is_told_nothing_and_nothing_is_kept() -> None:
     page.leaves()
     while story.reads_disk():
         pass
-    assert not story.broker._sweeps._sweeps
+    assert not story.broker._connections.parts.sweeps._sweeps
 
 
 def test_nothing_without_observe_and_nonsense_is_refused() -> None:
