@@ -58,22 +58,29 @@ def test_comments_on_lines_go_as_one_message(host: Runtime, opened: Opener) -> N
     expect(page.locator(".user")).to_have_count(2)
 
 
-def test_a_picture_goes_with_a_message_and_other_files_say_that_they_cant(
+def test_a_picture_goes_with_a_message_and_other_files_are_uploaded(
     host: Runtime, opened: Opener
 ) -> None:
     thread = host.begin("Sees", "hello")
     page = opened(path=f"/t/{thread}")
     files: list[FilePayload] = [
         {"name": "dot.png", "mimeType": "image/png", "buffer": PNG},
-        {"name": "notes.txt", "mimeType": "text/plain", "buffer": b"words"},
+        {"name": "words.txt", "mimeType": "text/plain", "buffer": b"words"},
         {"name": "huge.png", "mimeType": "image/png", "buffer": PNG + b"\0" * (8 << 20)},
     ]
     page.locator("input[type=file]").set_input_files(files)
     expect(page.get_by_alt_text("Picture 1")).to_be_visible()
-    expect(page.locator(".toast", has_text="notes.txt")).to_contain_text("can’t")
-    expect(page.locator(".toast", has_text="huge.png")).to_contain_text("8 MiB")
+    sent = page.get_by_role("list", name="Files to send").get_by_role("listitem")
+    expect(sent).to_have_count(2)
+    expect(sent.filter(has_text="words.txt")).to_contain_text("on the host")
+    expect(sent.filter(has_text="huge.png")).to_contain_text("on the host")
+    page.get_by_role("button", name="Remove huge.png").click()
     page.get_by_label("Message", exact=True).fill("what is this")
     page.get_by_role("button", name="Send").click()
+    words = host.broker.home.work / "uploads" / "words.txt"
+    expect(page.locator(".user").last).to_contain_text(f"Attached file: {words}")
+    assert words.read_text() == "words"
+    expect(sent).to_have_count(0)
     expect(page.locator(".user").last.locator("img")).to_be_visible()
     expect(page.locator(".agent").last).to_contain_text("You said: what is this")
     assert "input_image" in str(host.model.requests[-1]["input"])

@@ -19,10 +19,10 @@ import { hostName } from "./views/status.tsx";
 
 const ThreadView = lazy(async () => (await import("./views/thread.tsx")).ThreadView);
 const ReviewView = lazy(async () => (await import("./views/review.tsx")).ReviewView);
-const NewView = lazy(async () => (await import("./views/new.tsx")).NewView);
+const NewView = lazy(async () => (await import("./views/begin.ts")).NewView);
 const PeopleView = lazy(async () => (await import("./views/people.tsx")).PeopleView);
 const SettingsView = lazy(async () => (await import("./views/settings.tsx")).SettingsView);
-const ShareView = lazy(async () => (await import("./views/share.tsx")).ShareView);
+const ShareView = lazy(async () => (await import("./views/begin.ts")).ShareView);
 const PairView = lazy(async () => (await import("./views/pair.tsx")).PairView);
 const BecomeView = lazy(async () => (await import("./views/become.tsx")).BecomeView);
 

@@ -1,4 +1,5 @@
-// Pictures as input: read, bounded, and as data that goes with the message.
+// Pictures as input: read, bounded, and as data that goes with the message. What isn't such a
+// picture, or is too large, is a file, which is uploaded.
 
 import { PICTURE_BYTES } from "./sending.ts";
 
@@ -7,22 +8,17 @@ const TYPES = /^image\/(?:png|jpeg|gif|webp)$/;
 
 export interface Read {
   pictures: string[];
-  refused: string[];
+  /** What has to be uploaded. */
+  files: File[];
 }
 
 export async function readPictures(files: Iterable<File>, already: string[]): Promise<Read> {
-  const read: Read = { pictures: [], refused: [] };
+  const read: Read = { pictures: [], files: [] };
   let size = already.reduce((sum, each) => sum + bytesOf(each), 0);
   // A list of an input's is emptied with it, while the first picture is being read.
   for (const file of [...files]) {
-    if (!TYPES.test(file.type)) {
-      read.refused.push(
-        file.type.startsWith("image/")
-          ? `${file.name}: pictures are PNG, JPEG, GIF or WebP.`
-          : `${file.name}: only pictures can be sent yet, other files can’t.`,
-      );
-    } else if (size + file.size > PICTURE_BYTES) {
-      read.refused.push(`${file.name}: more than 8 MiB of pictures in one message.`);
+    if (!TYPES.test(file.type) || size + file.size > PICTURE_BYTES) {
+      read.files.push(file);
     } else {
       size += file.size;
       read.pictures.push(await dataUrl(file));

@@ -5,13 +5,15 @@ import type { JSX } from "preact";
 import { draftOf, keepDraft, textOf } from "../composer/drafts.ts";
 import { type Mode, type Outgoing, stateOf } from "../composer/outbox.ts";
 import { readPictures } from "../composer/pictures.ts";
+import { beginUpload, isReady, takeFiles, uploadsOf } from "../composer/uploads.ts";
 import { again, type Draft, runsNow, send, withdraw } from "../composer/sending.ts";
 import { liveRpc } from "../connection/runtime.ts";
 import { runningTurn } from "../journal/reading.ts";
-import { cantAct, outdated, outgoing, phase, queues, say, sayError, scopes } from "../state.ts";
+import { cantAct, outdated, outgoing, phase, queues, sayError, scopes } from "../state.ts";
 import type { FollowedThread } from "../threads/follow.ts";
 import { nextTurn } from "./menu.tsx";
 import { Icon, IconButton, Segmented, Strange } from "./parts.tsx";
+import { Uploads } from "./uploads.tsx";
 
 const MODES = [
   { value: "steer", label: "Steer" },
@@ -46,16 +48,17 @@ export function Composer(props: {
     setDraft(next);
     keepDraft(id, next);
   };
-  const ready = (draft.text.trim() !== "" || draft.pictures.length > 0) && !outdated.value;
+  const attached = uploadsOf(id);
+  const ready = isReady(draft, attached) && !outdated.value;
   const submit = (): void => {
     if (!ready) return;
-    const said = { text: draft.text.trim(), pictures: draft.pictures };
+    const said = takeFiles(draft, attached);
     change({ text: "", pictures: [] });
     send(id, said, running ? mode : "steer", nextTurn(id)).catch(sayError);
   };
   const attach = async (list: Iterable<File>): Promise<void> => {
-    const { pictures, refused } = await readPictures(list, draft.pictures);
-    for (const each of refused) say(each, "error");
+    const { pictures, files: others } = await readPictures(list, draft.pictures);
+    for (const each of others) beginUpload(id, each);
     if (pictures.length) change({ ...draft, pictures: [...draft.pictures, ...pictures] });
   };
   const interrupt = (): void => {
@@ -82,6 +85,7 @@ export function Composer(props: {
           ))}
         </ul>
       )}
+      {attached.length > 0 && <Uploads list={attached} />}
       {running && ready && (
         <div class="mode">
           <Segmented label="What sending does" value={mode} options={MODES} onChange={setMode} />
@@ -97,11 +101,10 @@ export function Composer(props: {
           submit();
         }}
       >
-        <IconButton icon="clip" label="Attach pictures" onClick={() => files.current!.click()} />
+        <IconButton icon="clip" label="Attach pictures and files" onClick={() => files.current!.click()} />
         <input
           ref={files}
           type="file"
-          accept="image/png,image/jpeg,image/gif,image/webp"
           multiple
           hidden
           onChange={(event) => {

@@ -4,14 +4,16 @@ import { useEffect, useState } from "preact/hooks";
 import type { JSX } from "preact";
 import { draftOf, keepDraft } from "../composer/drafts.ts";
 import { readPictures } from "../composer/pictures.ts";
+import { beginUpload, isReady, takeFiles, uploadsOf } from "../composer/uploads.ts";
 import { type Draft, send } from "../composer/sending.ts";
 import { liveRpc } from "../connection/runtime.ts";
 import { back, go, threadPath } from "../route.ts";
-import { cantAct, inbox, say, sayError, scopes } from "../state.ts";
+import { cantAct, inbox, sayError, scopes } from "../state.ts";
 import type { FsReadDirectoryResponse, ThreadStartResponse } from "../wire.ts";
 import { Icon, IconButton, Sheet, Strange } from "./parts.tsx";
 import { useModels } from "./menu.tsx";
 import { hostName } from "./status.tsx";
+import { Uploads } from "./uploads.tsx";
 
 const DRAFT = "new";
 
@@ -46,8 +48,8 @@ export function NewView(): JSX.Element {
     keepDraft(DRAFT, next);
   };
   const attach = async (files: Iterable<File>): Promise<void> => {
-    const { pictures, refused } = await readPictures(files, draft.pictures);
-    for (const each of refused) say(each, "error");
+    const { pictures, files: others } = await readPictures(files, draft.pictures);
+    for (const each of others) beginUpload(DRAFT, each);
     change({ ...draft, pictures: [...draft.pictures, ...pictures] });
   };
   const submit = async (event: Event): Promise<void> => {
@@ -60,7 +62,7 @@ export function NewView(): JSX.Element {
         ...(may && { sandbox: may }),
       };
       const answer = await liveRpc().request<ThreadStartResponse>("thread/start", params);
-      const said = { text: draft.text.trim(), pictures: draft.pictures };
+      const said = takeFiles(draft, attached);
       change({ text: "", pictures: [] });
       go(threadPath(answer.thread.id), true);
       await send(answer.thread.id, said, "steer");
@@ -69,7 +71,8 @@ export function NewView(): JSX.Element {
       setBusy(false);
     }
   };
-  const ready = (draft.text.trim() || draft.pictures.length > 0) && !cantAct.value && !busy;
+  const attached = uploadsOf(DRAFT);
+  const ready = isReady(draft, attached) && !cantAct.value && !busy;
   return (
     <section class="page" aria-label="New thread">
       <header class="bar">
@@ -91,12 +94,12 @@ export function NewView(): JSX.Element {
             onInput={(event) => change({ ...draft, text: event.currentTarget.value })}
           />
         </label>
+        {attached.length > 0 && <Uploads list={attached} />}
         <label class="attach button small">
-          <Icon name="image" size={18} /> Add pictures
+          <Icon name="image" size={18} /> Add pictures and files
           {draft.pictures.length > 0 && ` (${draft.pictures.length})`}
           <input
             type="file"
-            accept="image/png,image/jpeg,image/gif,image/webp"
             multiple
             class="visually-hidden"
             onChange={(event) => void attach(event.currentTarget.files ?? [])}

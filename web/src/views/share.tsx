@@ -4,8 +4,9 @@ import { useEffect, useState } from "preact/hooks";
 import type { JSX } from "preact";
 import { draftOf, keepDraft } from "../composer/drafts.ts";
 import { readPictures } from "../composer/pictures.ts";
+import { beginUpload } from "../composer/uploads.ts";
 import { go, threadPath } from "../route.ts";
-import { inbox, say } from "../state.ts";
+import { inbox } from "../state.ts";
 import { drop, kept } from "../storage/store.ts";
 import { titleOf } from "../threads/inbox.ts";
 import { Icon, IconButton, Strange } from "./parts.tsx";
@@ -25,8 +26,8 @@ export function ShareView(): JSX.Element {
   }, []);
   const into = async (draft: string, path: string): Promise<void> => {
     const before = await draftOf(draft);
-    const { pictures, refused } = await readPictures(shared?.files ?? [], before.pictures);
-    for (const each of refused) say(each, "error");
+    const { pictures, files } = await readPictures(shared?.files ?? [], before.pictures);
+    for (const each of files) beginUpload(draft, each);
     const text = [before.text, shared?.text].filter(Boolean).join("\n\n");
     keepDraft(draft, { text, pictures: [...before.pictures, ...pictures] });
     await drop("shared");
