@@ -1,0 +1,82 @@
+"""The end of an app-server with no broker: first its stdin ends, then come signals."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+
+import pytest
+
+from mux.supervisor import processes
+from mux.supervisor.lives import EOF_DEADLINE, NEVER, TERMINATE_DEADLINE, AppServer
+from mux.supervisor.processes import Pipes
+
+READS_TO_THE_END = "import sys; print('up', flush=True); sys.stdin.read(); print('eof', flush=True)"
+
+STUBBORN = """
+import signal, sys
+signal.signal(signal.SIGTERM, lambda *_: print("term", flush=True))
+print("up", flush=True)
+sys.stdin.read()
+print("eof", flush=True)
+while True:
+    signal.pause()
+"""
+
+
+@pytest.fixture
+def app(request: pytest.FixtureRequest) -> Iterator[AppServer]:
+    """A program in the app-server's place, which is up."""
+    pipes = Pipes()
+    command = [sys.executable, "-c", request.param]
+    app = AppServer(processes.start_app_server(command, os.environ, pipes), pipes)
+    try:
+        assert said(app) == b"up\n"
+        yield app
+    finally:
+        with suppress(ChildProcessError):  # it has been waited for
+            if os.waitpid(app.pid, os.WNOHANG)[0] == 0:
+                os.kill(app.pid, signal.SIGKILL)
+                os.waitpid(app.pid, 0)
+        pipes.close()
+
+
+def said(app: AppServer) -> bytes:
+    """The line that it says next; waits for that."""
+    line = b""
+    while not line.endswith(b"\n"):
+        more = os.read(app.pipes.stdout, 1)
+        assert more, "it has ended"
+        line += more
+    return line
+
+
+def status(app: AppServer) -> int:
+    return os.waitstatus_to_exitcode(os.waitpid(app.pid, 0)[1])
+
+
+@pytest.mark.parametrize("app", [READS_TO_THE_END], indirect=True)
+def test_the_end_of_its_stdin_is_enough(app: AppServer) -> None:
+    assert app.next_step == NEVER
+    app.end()
+    assert said(app) == b"eof\n"
+    app.send_due(app.next_step - EOF_DEADLINE / 2)  # nothing is due: a signal would show
+    assert status(app) == 0
+
+
+@pytest.mark.parametrize("app", [STUBBORN], indirect=True)
+def test_one_that_goes_on_is_asked_and_then_killed(app: AppServer) -> None:
+    app.end()
+    assert said(app) == b"eof\n"
+    asked = app.next_step
+    app.end()  # twice is once
+    assert app.next_step == asked
+    app.send_due(asked)
+    assert said(app) == b"term\n"
+    assert app.next_step == asked + TERMINATE_DEADLINE
+    app.send_due(app.next_step)
+    assert status(app) == -signal.SIGKILL
+    assert app.next_step == NEVER
