@@ -43,10 +43,6 @@ YOUNG: Final = 60.0
 ORPHAN_WAIT: Final = 300.0
 """Seconds for which an app-server is kept with no broker; each broker says its own."""
 
-EOF_DEADLINE: Final = 5.0
-TERMINATE_DEADLINE: Final = 2.0
-"""Seconds from closing the app-server's stdin to SIGTERM, and from that to SIGKILL."""
-
 STDERR_BYTES: Final = 64 * 1024
 ALIVE: Final = "WATCHDOG=1"
 WATCHDOG_SHARE: Final = 0.75
@@ -89,8 +85,6 @@ class Supervisor:
         self.wait = FIRST_WAIT
         self.orphan_wait = ORPHAN_WAIT
         self.orphan_since = NEVER
-        self.end_steps: list[tuple[float, int]] = []
-        """When to send which signal to an app-server that is to end."""
         self.hangup_ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
         self.environ = dict(os.environ)
         self.sockets = keep_sockets(self.environ)
@@ -189,7 +183,8 @@ class Supervisor:
         self.next_broker = NEVER
         self._let_listeners_go()
         self.status = status if status >= 0 else SIGNAL_STATUS - status
-        self._end_app_server()
+        if self.app is not None:
+            self.app.end()
 
     # ── the app-server ────────────────────────────────────────────────────────────────────────
 
@@ -208,21 +203,12 @@ class Supervisor:
             return
         self.generation += 1
         self._let_remains_go()
-        self.end_steps = []
         self.app = AppServer(pid, pipes)
         self._tell({"say": "started", "pid": pid, "generation": self.generation}, pipes.ours)
         self.app.drained = False
 
-    def _end_app_server(self) -> None:
-        """End the app-server in order: by the end of its stdin, or else by signals."""
-        if self.app is None or self.end_steps:
-            return
-        self.app.pipes.close_stdin()
-        late = time.monotonic() + EOF_DEADLINE
-        self.end_steps = [(late, signal.SIGTERM), (late + TERMINATE_DEADLINE, signal.SIGKILL)]
-
     def _app_server_ended(self, app: AppServer, status: int) -> None:
-        self.app, app.status, self.end_steps = None, status, []
+        self.app, app.status = None, status
         self.remains = app
         self._tell({"say": "exited", "pid": app.pid, "status": status})
 
@@ -273,14 +259,14 @@ class Supervisor:
 
     def _milliseconds(self) -> int | None:
         moments = [self.next_broker, self._orphaned_at(), self._hangs_at()]
-        moments += [at for at, _ in self.end_steps[:1]]
+        moments += [self.app.next_step] if self.app is not None else []
         soonest = min(moments)
         if soonest == NEVER:
             return None
         return max(0, int((soonest - time.monotonic()) * 1000) + 1)
 
     def _orphaned_at(self) -> float:
-        waits = self.app is not None and not self.end_steps
+        waits = self.app is not None and not self.app.end_steps
         return self.orphan_since + self.orphan_wait if waits else NEVER
 
     def _hangs_at(self) -> float:
@@ -388,7 +374,8 @@ class Supervisor:
             self._start_next()
         if self._orphaned_at() <= now:
             say(f"appmux: no broker served for {self.orphan_wait:g} s: ending the app-server\n")
-            self._end_app_server()
+            if self.app is not None:
+                self.app.end()
             if self.broker is None:
                 self._stop(1)
         if self.broker is not None and self._hangs_at() <= now:
@@ -396,6 +383,5 @@ class Supervisor:
             notify(self.environ, ALIVE)  # systemd needn't: the next one begins
             self.broker.alive_at = NEVER
             os.kill(self.broker.pid, signal.SIGKILL)
-        while self.end_steps and self.end_steps[0][0] <= now and self.app is not None:
-            _at, number = self.end_steps.pop(0)
-            os.kill(self.app.pid, number)
+        if self.app is not None:
+            self.app.send_due(now)
