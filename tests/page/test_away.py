@@ -67,7 +67,8 @@ def test_what_is_shared_goes_to_a_thread_as_a_draft(host: Runtime, opened: Opene
     page.locator("main, [role=main]").get_by_role("button", name="Takes it").click()
     expect(page.get_by_label("Message", exact=True)).to_have_value(re.compile("look at this"))
     expect(page.get_by_alt_text("Picture 1")).to_be_visible()
-    expect(page.locator(".toast")).to_contain_text("only pictures can be sent yet")
+    sent = page.get_by_role("list", name="Files to send").get_by_role("listitem")
+    expect(sent).to_contain_text("on the host")
 
 
 def _push(worker: Worker, told: dict[str, Any]) -> None:
@@ -113,6 +114,13 @@ def test_pushes_are_shown_replaced_and_withdrawn(host: Runtime, opened: Opener) 
         }"""
     )
     assert "Something waits" in {each["title"] for each in worker.evaluate(SHOWN)}
+    kept = "() => new Promise(done => { const open = indexedDB.open('appmux');"
+    kept += " open.onsuccess = () => { const got = open.result.transaction('page')"
+    kept += ".objectStore('page').get('received'); got.onsuccess = () => done(got.result); }; })"
+    assert page.evaluate(kept) == ["n1", "n1", "n1"]
+    page.reload()
+    expect(page.get_by_text("live").first).to_be_visible()
+    page.wait_for_function(f"async () => (await ({kept})()) === undefined")  # told to the broker
 
 
 def test_a_notices_action_answers_with_its_ticket_alone(host: Runtime, opened: Opener) -> None:

@@ -2,7 +2,7 @@
 // The service worker: keeps the shell, shows pushes, takes what is shared. It holds no key and no
 // connection; a push's ticket is all that it can answer with.
 
-import { createStore, set } from "idb-keyval";
+import { createStore, set, update } from "idb-keyval";
 
 declare const self: ServiceWorkerGlobalScope;
 declare const __FILES__: string[];
@@ -76,6 +76,8 @@ interface Told {
   kind: string;
   collapse: string;
   count: number;
+  /** All that waits at this device, for the app's badge. */
+  badge?: number;
   title?: string;
   body?: string;
   urgent?: boolean;
@@ -134,8 +136,16 @@ async function show(told: Told): Promise<void> {
     options.actions = (told.actions ?? []).map((action) => ({ action, title: LABELS[action] ?? action }));
   }
   await self.registration.showNotification(heading, options);
-  await badge(told.count);
+  await badge(told.badge ?? told.count);
+  // The page tells the broker, with its next connection, that this has come.
+  if (told.id) {
+    const more = (before: string[] = []): string[] => [...before, told.id].slice(-TOLD_BACK);
+    await update("received", more, createStore("appmux", "page"));
+  }
 }
+
+/** Pushes that the broker is told of at once, at most: as many as it takes. */
+const TOLD_BACK = 64;
 
 /** What was told is over: it is replaced in silence, as a push has to show something. */
 async function withdrawn(told: Told): Promise<void> {
@@ -150,7 +160,7 @@ async function withdrawn(told: Told): Promise<void> {
     });
     for (const each of await self.registration.getNotifications({ tag: told.collapse })) each.close();
   }
-  await badge(told.count);
+  await badge(told.badge ?? told.count);
 }
 
 async function badge(count: number): Promise<void> {

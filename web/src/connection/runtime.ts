@@ -18,7 +18,7 @@ import {
   queues,
   type Queue,
 } from "../state.ts";
-import { drop, forgetAll, keepTexts, keptTexts } from "../storage/store.ts";
+import { drop, forgetAll, keepTexts, kept, keptTexts } from "../storage/store.ts";
 import { Threads } from "../threads/follow.ts";
 import { emptyInbox, type Inbox, takeChange, takePage } from "../threads/inbox.ts";
 import type { Message } from "../wire.ts";
@@ -69,8 +69,8 @@ export async function start(known: Device): Promise<void> {
   connection.start();
   watchFocus();
   addEventListener("pagehide", () => threads.keepAll());
-  const kept = await keptTexts<Inbox>("inbox");
-  if (kept && inboxKept.value) inbox.value = { ...kept.value, at: kept.at };
+  const before = await keptTexts<Inbox>("inbox");
+  if (before && inboxKept.value) inbox.value = { ...before.value, at: before.at };
   await restoreOutbox();
   if (phase.value === "live") sendOver(rpc());
 }
@@ -125,6 +125,13 @@ function setQueue(said: Queue): void {
   queues.value = all;
 }
 
+/** Tell the broker which pushes the worker got: so it knows whether they arrive here. */
+async function tellOfPushes(over: Rpc): Promise<void> {
+  const ids = await kept<string[]>("received");
+  if (!ids?.length) return;
+  await over.request("mux/push/received", { ids }).then(() => drop("received"), () => undefined);
+}
+
 async function catchUp(over: Rpc, hello: Hello, who: Identity): Promise<void> {
   identity.value = who;
   ownClient.value = hello.clientId;
@@ -146,6 +153,7 @@ async function catchUp(over: Rpc, hello: Hello, who: Identity): Promise<void> {
   await Promise.all([first, waiting, followed, queue]);
   focus(over);
   void clearNotices();
+  void tellOfPushes(over);
 }
 
 /** What was told is seen now. */
