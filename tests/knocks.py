@@ -38,6 +38,11 @@ def request(line: str, *headers: str, body: str = "") -> bytes:
     return "\r\n".join([line, "host: x", *headers, "", body]).encode("latin-1")
 
 
+def local(line: str) -> bytes:
+    """A request under a name of this machine, as metrics are asked for."""
+    return request(line).replace(b"host: x", b"host: localhost")
+
+
 def at_address(sent: bytes) -> bytes:
     """The same request to an address, not to a name."""
     return sent.replace(b"host: x\r\n", b"host: 127.0.0.1:14500\r\n", 1)

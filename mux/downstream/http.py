@@ -78,7 +78,13 @@ class RequestHead:
 
     @property
     def from_browser(self) -> bool:
-        """True if the request has a header that only browsers send."""
+        """True if the request has a header that only browsers send.
+
+        Of a WebSocket that is `Origin`, which no browser leaves out: node's own client sends
+        `Sec-Fetch-Mode` as well, and is a program.
+        """
+        if b"upgrade" in self.headers:
+            return b"origin" in self.headers
         return not BROWSER_HEADERS.isdisjoint(self.headers)
 
     def values(self, name: bytes) -> list[bytes]:

@@ -77,3 +77,9 @@ def logged(running: Native) -> list[Logged]:
     whole = running.shown().rpartition("\n")[0]
     lines = [line for line in whole.splitlines() if line.startswith("{")]
     return [Logged(str(fields.get("event")), fields) for fields in map(json.loads, lines)]
+
+
+def errors(running: Native) -> list[Logged]:
+    """What the broker itself has logged as an error; the app-server's own words don't count."""
+    own = [each for each in logged(running) if each.event != "app-server stderr"]
+    return [each for each in own if each.fields["level"] == "error"]

@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from mux.demo.scripted_model import Hold, Run, Say, Scripted
-from tests.end_to_end.brokered import brokered, client, logged
+from tests.end_to_end.brokered import brokered, client, errors
 from tests.end_to_end.native import Native
 from tests.end_to_end.peer import Json, Peer, RpcError, connect, connect_ws
 from tests.end_to_end.scenes import (
@@ -66,7 +66,7 @@ async def test_a_client_that_leaves_in_the_middle_of_everything(rudely: bool) ->
         await stays.wait_method(TURN_COMPLETED, since=since, threadId=thread)
         assert stays.heard(DELTA, since=since, threadId=thread, delta="two")
         assert await app_server_pid(stays) == pid
-        assert not [each for each in logged(broker) if each.fields["level"] == "error"]
+        assert not errors(broker)
 
 
 async def test_a_thousand_comings_and_goings_leave_nothing() -> None:

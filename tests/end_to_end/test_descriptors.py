@@ -53,7 +53,7 @@ async def got(stream: trio.SocketStream, path: str) -> bytes:
     """What it answers to a `GET`; nothing if it has closed."""
     answer = b""
     with trio.fail_after(PATIENCE), contextlib.suppress(trio.BrokenResourceError):
-        await stream.send_all(knocks.request(f"GET {path}"))
+        await stream.send_all(knocks.local(f"GET {path}"))
         async for piece in stream:
             answer += piece
     return answer

@@ -90,7 +90,7 @@ async def test_http_is_answered_over_tls(tmp_path: Path) -> None:
         for path in ("/healthz", "/metrics"):
             async with _encrypted(broker, issued.trusting()) as stream:
                 with trio.fail_after(PATIENCE):
-                    await stream.send_all(knocks.request(f"GET {path}"))
+                    await stream.send_all(knocks.local(f"GET {path}"))
                     said = b""
                     while piece := await stream.receive_some():
                         said += piece

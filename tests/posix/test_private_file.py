@@ -470,13 +470,21 @@ def test_a_file_of_state_has_its_bound(tmp_path: Path, monkeypatch: pytest.Monke
 # -- one way in ------------------------------------------------------------------------------------
 
 OTHER_FILES = {
-    "cli.doctor.broker": "codex's own settings, for the doctor",
+    "cli.doctor.addresses": "codex's own settings, for the doctor",
+    "cli.doctor.credentials": "a certificate, which is no secret",
     "cli.doctor.host": "what codex writes for the doctor",
+    "cli.get": "the file that a person fetches",
+    "cli.put": "the file that a person brings",
     "config.codex_binary": "the start of a program, to see whose it is",
     "config.load": "the settings",
     "config.locate": "the settings",
+    "demo.door": "the demo's own link",
     "demo.run": "the demo's picture and notes",
     "demo.stage": "the demo's own home",
+    "files.beneath": "files of a thread, beneath its directory and without links",
+    "files.placing": "people's files on their way into a thread's directory",
+    "files.spool": "unfinished uploads, each made anew and for us alone",
+    "files.uploads": "an unfinished upload, without following links",
     "host.codex_login": "codex's own settings",
     "host.directories": "a directory, to learn its name as the file system spells it",
     "host.novascale": "NovaScale's unit and variables, which are no secrets",
@@ -488,6 +496,7 @@ OTHER_FILES = {
     "posix.standard_streams": "/dev/null, in the place of what is closed",
     "server.terminal": "/dev/tty, to see whether it has hung up",
     "stdio.codex_wrapper": "/proc",
+    "supervisor.processes": "a pipe of its own",
     "upstream.schema": "what codex generates, before it is kept",
 }
 """Modules that open files by other means, and which: none of state, tokens, secrets or keys."""
