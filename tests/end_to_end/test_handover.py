@@ -81,7 +81,7 @@ async def test_a_turn_runs_on_and_none_of_its_text_is_lost() -> None:
         thread = await shared_thread(broker, before)
         async with same_app_server(broker, before):
             turn = await before.start_turn(thread, "tell")
-            await before.wait_method(DELTA, threadId=thread)
+            await before.wait_method(DELTA, threadId=thread, turnId=turn)
             await kill_broker(broker)
             model.release("first")  # nobody reads the app-server now
             async with client(broker, "after") as after:  # its connection is queued, not refused
@@ -286,8 +286,8 @@ async def test_the_broker_alone_is_restarted() -> None:
     async with brokered(model=model) as broker, client(broker, "before") as before:
         thread = await shared_thread(broker, before)
         async with same_app_server(broker, before):
-            await before.start_turn(thread, "tell")
-            await before.wait_method(DELTA, threadId=thread)
+            turn = await before.start_turn(thread, "tell")
+            await before.wait_method(DELTA, threadId=thread, turnId=turn)
             inode = broker.socket.stat().st_ino
             done = await trio.run_process(
                 [sys.executable, "-m", "mux", "restart", "--broker"],

@@ -49,7 +49,7 @@ async def test_the_app_server_dies_with_the_broker() -> None:
         thread = await shared_thread(broker, before)
         cursor = before.hello["appmux"]
         turn = await before.start_turn(thread, "tell")
-        await before.wait_method(DELTA, threadId=thread)
+        await before.wait_method(DELTA, threadId=thread, turnId=turn)
         asked = {"threadId": thread, "input": words("later"), "ifBusy": "queue"}
         await before.request("turn/start", asked)
         app_server = await app_server_pid(before)
