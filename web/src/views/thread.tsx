@@ -108,7 +108,8 @@ function Timeline(props: { thread: FollowedThread; version: number; asks: boolea
     setFresh(0);
   };
   const onScroll = (): void => {
-    const box = scroller.current!;
+    const box = scroller.current;
+    if (!box) return; // the view has gone before its last scrolling was told
     pinned.current = box.scrollHeight - box.scrollTop - box.clientHeight < NEAR;
     if (pinned.current) {
       seen.current = state.order.length;
@@ -119,7 +120,8 @@ function Timeline(props: { thread: FollowedThread; version: number; asks: boolea
   useLayoutEffect(toEnd, [state]);
   // What is put before what one reads mustn't move it.
   useLayoutEffect(() => {
-    const box = scroller.current!;
+    const box = scroller.current;
+    if (!box) return;
     const first = state.order[0];
     const { first: was, height } = before.current;
     if (was !== undefined && first !== was && !pinned.current) {
