@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Final
 
 import pytest
 import trio
@@ -16,6 +17,9 @@ from tests.page.runtime import Runtime
 pytestmark = pytest.mark.skipif(tmux_is_missing(), reason="tmux, in which the TUI runs, is missing")
 
 ASKS = "Would you like to run the following command?"
+
+A_PERSONS_MS: Final = 400
+"""A yes within 300 ms of the offer counts as a program's, and waits for the person on the page."""
 
 
 @contextmanager
@@ -55,6 +59,8 @@ def test_what_the_page_decides_vanishes_in_the_terminal_and_the_other_way_round(
 
         host.run(host.desk.start_turn, thread, "note once more")
         expect(page.locator(".approval")).to_be_visible()
+        host.run(shown.see, ASKS)
+        page.wait_for_timeout(A_PERSONS_MS)
         host.run(shown.answer, ASKS, "y")
         expect(page.locator(".approval")).to_have_count(0)
         expect(page.locator(".command")).to_have_count(2)
