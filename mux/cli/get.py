@@ -11,7 +11,6 @@ import sys
 from contextlib import suppress
 from http import HTTPStatus
 from pathlib import Path
-from typing import Final
 
 import click
 import httpx
@@ -19,13 +18,10 @@ import httpx
 from mux.cli import broker, screen, threads
 from mux.cli.broker import Json
 from mux.cli.completion import thread_ids
+from mux.cli.file_transfer import web_client
 from mux.cli.options import PATH, broker_flags, exits, json_flag, state_dir_of
-from mux.config import locate
 from mux.errors import AppmuxError
 from mux.text import visible
-
-TIMEOUT: Final = 60.0
-"""Seconds without a byte, after which a download is given up."""
 
 
 class GetError(AppmuxError):
@@ -93,15 +89,7 @@ def _whole(path: str, files: list[Json]) -> str:
 
 
 def _fetch(urls: list[str], opened: Json, target: Path) -> None:
-    socket = next((url for url in urls if url.startswith(locate.UNIX)), None)
-    if socket is None:
-        raise GetError("the broker has no unix socket, by which files come: add `unix://`")
-    uds = locate.address(Path(socket.removeprefix(locate.UNIX)))
-    transport = httpx.HTTPTransport(uds=uds)
-    with (
-        httpx.Client(transport=transport, base_url="http://localhost", timeout=TIMEOUT) as web,
-        web.stream("GET", opened["url"]) as answer,
-    ):
+    with web_client(urls) as web, web.stream("GET", opened["url"]) as answer:
         if answer.status_code != HTTPStatus.OK:
             raise GetError(f"the broker answered {answer.status_code}")
         _write(answer, target)

@@ -32,8 +32,8 @@ from rich.progress import (
 
 from mux.cli import broker, threads
 from mux.cli.completion import thread_ids
+from mux.cli.file_transfer import web_client
 from mux.cli.options import broker_flags, exits, json_flag, state_dir_of
-from mux.config import locate
 from mux.errors import AppmuxError
 from mux.text import visible
 
@@ -41,9 +41,6 @@ FILES: Final = "/v1/files"
 TUS: Final = {"Tus-Resumable": "1.0.0"}
 
 PIECE_BYTES: Final = 256 * 1024
-TIMEOUT: Final = 60.0
-"""Seconds that the broker may take for one answer: the digest of 2 GiB, on a slow disk."""
-
 TRIES: Final = 60
 PAUSE: Final = 1.0
 """Seconds between two tries to go on: a broker that restarts is back within a minute."""
@@ -83,12 +80,7 @@ def put(
     if named is not None:
         with broker.connected(urls) as asked:
             thread = str(threads.find(asked, named)["id"])
-    socket = next((url for url in urls if url.startswith(locate.UNIX)), None)
-    if socket is None:
-        raise PutError("the broker has no unix socket, by which files are brought: add `unix://`")
-    path = locate.address(Path(socket.removeprefix(locate.UNIX)))
-    transport = httpx.HTTPTransport(uds=path)
-    with httpx.Client(transport=transport, base_url="http://localhost", timeout=TIMEOUT) as web:
+    with web_client(urls) as web:
         told = [_put(web, file, thread, quiet=as_json) for file in files]
     if as_json:
         click.echo(json.dumps(told, indent=2))
