@@ -15,29 +15,32 @@ import attrs
 import trio
 
 from mux.downstream.compression import (
-    BINARY,
-    FINAL_TEXT,
-    TEXT,
     UNPACKED_BYTES,
     DamagedError,
     Packer,
     TooLongError,
     Unpacking,
 )
-from mux.downstream.websocket import FrameReader
-
-FINAL, OPCODE, CONTINUATION = 0x80, 0x0F, 0x0
-MASKED, LENGTH = 0x80, 0x7F
-IN_2_BYTES, IN_8_BYTES = 126, 127
-MASK_BYTES, LEAST_BYTES = 4, 2
-MEDIUM: Final = 1 << 16
-"""Payload length from which a frame's header has it in eight bytes."""
+from mux.downstream.websocket import (
+    BINARY,
+    CONTINUATION,
+    FINAL,
+    FINAL_TEXT,
+    IN_2_BYTES,
+    IN_8_BYTES,
+    LEAST_BYTES,
+    LENGTH,
+    MASK_BYTES,
+    MASKED,
+    OPCODE,
+    SMALL_FRAGMENT,
+    TEXT,
+    FrameReader,
+)
+from mux.outbox import BATCH_BYTES, MEDIUM
 
 STEP_BYTES: Final = 64 * 1024
 """Bytes compressed at once: 2 ms. Then other clients have their turn."""
-
-BATCH_BYTES: Final = 256 * 1024
-"""Compressed bytes that are written at once, as the outbox does it."""
 
 NO_MASK: Final = bytes(MASK_BYTES)
 TOO_LONG: Final = bytes((FINAL_TEXT, MASKED | IN_8_BYTES)) + (2**62).to_bytes(8) + NO_MASK
@@ -46,8 +49,6 @@ MALFORMED: Final = bytes((0xFF, MASKED)) + NO_MASK
 """A frame that the parser ends the connection for, by 1002."""
 IDLE: Final = bytes((0x8A, MASKED)) + NO_MASK
 """An empty pong. The parser counts it among what asks for nothing, as it counts small fragments."""
-SMALL_FRAGMENT: Final = 256
-"""Fragments with fewer bytes count as idle: no library cuts messages that small."""
 
 
 @attrs.define(eq=False, repr=False)

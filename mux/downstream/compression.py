@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from typing import Final, Protocol
 
-FINAL_TEXT, FINAL_BINARY, RSV1, TEXT, BINARY = 0x81, 0x82, 0x40, 0x1, 0x2
-
 UNPACKED_BYTES: Final = 16 * 2**20
 """Most bytes of a client's message once it is unpacked, which is 50 ms of work: a picture of 8 MiB
 in base64, with room. A message that is sent plain may be as long as ever."""

@@ -12,14 +12,11 @@ from typing import Final
 
 import attrs
 
-from mux.downstream.compression import (
-    BINARY,
-    FINAL_TEXT,
-    RSV1,
-    TEXT,
-    DamagedError,
-    TooLongError,
-)
+from mux.downstream.compression import DamagedError, TooLongError
+from mux.downstream.websocket import BINARY, FINAL_TEXT, TEXT
+
+RSV1: Final = 0x40
+"""The bit of a frame's first byte that says that its message is compressed."""
 
 WINDOW_BITS: Final = 13
 MEMORY_LEVEL: Final = 6

@@ -13,7 +13,8 @@ from typing import Final
 
 import attrs
 
-from mux.downstream.compression import BINARY, FINAL_BINARY, DamagedError, TooLongError
+from mux.downstream.compression import DamagedError, TooLongError
+from mux.downstream.websocket import BINARY, FINAL
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -31,7 +32,7 @@ MOST_WINDOW_LOG: Final = 20
 class ZstdPacker:
     """Compresses messages into one zstd frame, which never ends."""
 
-    first: int = FINAL_BINARY
+    first: int = FINAL | BINARY
     _stream: zstd.ZstdCompressor = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
