@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import math
 import os
-import socket
 from collections.abc import Callable, Mapping
 from typing import Final
 
@@ -20,6 +19,7 @@ import structlog
 import trio
 
 from mux.core.state.app_server import AppServerState
+from mux.posix import notify_socket
 
 UNSETTLED_FOR: Final = 300.0
 """Seconds in which the app-server must settle. A start takes one or two, the longest back-off a
@@ -74,17 +74,8 @@ async def keep(
 
 
 def send(state: str) -> None:
-    """Send a state to systemd, if it started us with ``Type=notify``.
-
-    The protocol (sd_notify(3)) is one datagram to the socket in ``NOTIFY_SOCKET``.
-    """
-    address = os.environ.get("NOTIFY_SOCKET")
-    if not address:
-        return
-    if address.startswith("@"):
-        address = "\0" + address[1:]
+    """Send a state to systemd, if it started us with ``Type=notify``."""
     try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as datagrams:
-            datagrams.sendto(state.encode(), address)
+        notify_socket.send(os.environ, state)
     except OSError as failure:
         log.warning("systemd not notified", why=str(failure))

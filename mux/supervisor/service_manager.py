@@ -8,10 +8,10 @@ Used by ``supervisor``.
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Mapping
 from typing import Final
 
+from mux.posix import notify_socket
 from mux.posix.standard_streams import say
 from mux.supervisor.lives import NEVER
 from mux.supervisor.processes import INHERITED
@@ -42,13 +42,7 @@ def watchdog(environ: Mapping[str, str]) -> float:
 
 def notify(environ: Mapping[str, str], state: str) -> None:
     """Send a state to systemd (sd_notify(3)): it believes its main process alone."""
-    address = environ.get("NOTIFY_SOCKET", "")
-    if not address:
-        return
-    if address.startswith("@"):
-        address = "\0" + address[1:]
     try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as datagrams:
-            datagrams.sendto(state.encode(), address)
+        notify_socket.send(environ, state)
     except OSError as failure:
         say(f"appmux: systemd not notified: {failure.strerror}\n")
