@@ -27,6 +27,7 @@ from bench import (
     features,
     growth,
     longs,
+    page,
     picture,
     replays,
     report,
@@ -46,6 +47,7 @@ PARTS: Final[dict[str, Callable[[Plan], list[Figure]]]] = {
     "features": features.measure,
     "fairness": fairness.measure,
     "longs": longs.measure,
+    "page": page.measure,
 }
 
 
