@@ -25,6 +25,7 @@ from bench import (
     delays,
     fairness,
     features,
+    files,
     growth,
     longs,
     picture,
@@ -46,6 +47,7 @@ PARTS: Final[dict[str, Callable[[Plan], list[Figure]]]] = {
     "features": features.measure,
     "fairness": fairness.measure,
     "longs": longs.measure,
+    "files": files.measure,
 }
 
 

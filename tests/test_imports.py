@@ -47,7 +47,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "host": {"access", "client", "config", "core", "downstream.unix_socket"},
     "downstream": {"access", "config", "core", "dispatcher", "outbox"},
     "web": {"access", "config", "core", "dispatcher", "downstream", "files"},
-    "files": {"core"},
+    "files": {"core", "storage"},
     "notices": {"access", "config", "core", "dispatcher", "push", "storage", "text"},
     "access": {"config", "core", "dispatcher", "shells", "storage"},
     "push": {"config", "storage"},
