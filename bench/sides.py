@@ -94,14 +94,19 @@ async def broker(
     tree: Path = HERE,
     environ: dict[str, str] | None = None,
     module: str = "mux",
+    more: Sequence[str] = (),
 ) -> AsyncIterator[Server]:
-    """``appmux serve`` of the working tree ``tree``, over the real app-server or ``codex``."""
+    """``appmux serve`` of the working tree ``tree``, over the real app-server or ``codex``.
+
+    ``more``: arguments.
+    """
     variables = {
         "APPMUX_CODEX_BIN": codex or str(codex_bin()),
         "APPMUX_LOG_LEVEL": "warning",
         "PYTHONPATH": str(tree),
     }
     command = [sys.executable, "-m", module, "serve", "--listen", "ws://127.0.0.1:0", *AUTH]
+    command += more
     async with launched(command, model=model, environ=variables | (environ or {})) as running:
         server = attrs.evolve(await _server(running), pid=running.broker_pid)
         if codex is None:
