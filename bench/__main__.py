@@ -30,15 +30,19 @@ from bench import (
     growth,
     longs,
     picture,
+    real_pace,
     replays,
     report,
     turns,
+    wire,
 )
 from bench.figures import FULL, QUICK, Figure, Plan
 from bench.sides import prepare
 
 PARTS: Final[dict[str, Callable[[Plan], list[Figure]]]] = {
     "turns": turns.measure,
+    "real-pace": real_pace.measure,
+    "wire": wire.measure,
     "replays": replays.measure,
     "delays": delays.measure,
     "asking": asking.measure,

@@ -262,9 +262,10 @@ class Driver:
         params = {"threadId": source.thread_id(0), "input": [{"type": "text", "text": wanted}]}
         await self.ask("turn/start", params)
 
-    async def first_turn(self, work: Path) -> str:
+    async def first_turn(self, work: Path, **settings: Any) -> str:
         """A thread of the real app-server, with a turn, without which natively nobody can join."""
-        thread = (await self.ask("thread/start", {"cwd": str(work)}))["thread"]["id"]
+        begun = await self.ask("thread/start", {"cwd": str(work), **settings})
+        thread = begun["thread"]["id"]
         await self.turn(thread, "hello")
         await trio.to_thread.run_sync(self._until_completed, abandon_on_cancel=True)
         return str(thread)
