@@ -243,6 +243,8 @@ class _Exchange:
         """Send the next piece of the response, and wait until the socket has taken it."""
         if message["type"] == "http.response.start":
             headers = [(bytes(name), bytes(value)) for name, value in message["headers"]]
+            if self._leaves_too_much():
+                headers.append((b"connection", b"close"))
             response = h11.Response(status_code=message["status"], headers=headers)
             await self._write(self.parser.send(response) or b"")
             return
@@ -291,21 +293,27 @@ class _Exchange:
         await self.send({"type": "http.response.start", "status": 500, "headers": headers})
         await self.send({"type": "http.response.body", "body": FAILED})
 
+    def _leaves_too_much(self) -> bool:
+        """Return whether so much of the body is unread that the connection is closed after this."""
+        if self._left is not None:
+            return self._left > 0
+        lengths = self.request.head.values(b"content-length")
+        unread = self.parser.their_state is h11.SEND_BODY and bool(lengths)
+        return unread and int(lengths[0]) > DRAINED_BYTES
+
     async def finish(self) -> h11.Connection | None:
         """Read off what is left of the body. Return the next request's parser, as `serve` does."""
-        if self.parser.our_state is not h11.DONE:
+        if self.parser.our_state not in {h11.DONE, h11.MUST_CLOSE}:
             raise LeftError("the response isn't whole")
-        if self._left is not None:
-            if not self._left:
-                return self._next
-        else:
-            left = DRAINED_BYTES
-            while self.parser.their_state is h11.SEND_BODY and left > 0:
-                event = await self._next_event()
-                left -= len(event.data) if isinstance(event, h11.Data) else 0
-            if self.parser.their_state is h11.DONE:
-                self.parser.start_next_cycle()
-                return self.parser
+        if self.parser.our_state is h11.DONE and self._left is not None:
+            return self._next
+        left = DRAINED_BYTES if self.parser.our_state is h11.DONE else 0
+        while self.parser.their_state is h11.SEND_BODY and left > 0:
+            event = await self._next_event()
+            left -= len(event.data) if isinstance(event, h11.Data) else 0
+        if self.parser.our_state is h11.DONE and self.parser.their_state is h11.DONE:
+            self.parser.start_next_cycle()
+            return self.parser
         await self._linger()
         return None
 
