@@ -8,6 +8,7 @@ import os
 import random
 import shutil
 import signal
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from functools import partial
@@ -20,6 +21,7 @@ import trio
 import tusclient.client
 from tusclient.exceptions import TusCommunicationError, TusUploadFailed
 
+from tests.end_to_end import killed_at
 from tests.end_to_end.brokered import brokered, client
 from tests.end_to_end.native import Native
 from tests.end_to_end.plays import AWARE
@@ -116,7 +118,10 @@ def _moments() -> list[int]:
 @asynccontextmanager
 async def stage() -> AsyncIterator[tuple[Native, Network, str]]:
     """A broker with a thread, and a network to it."""
-    async with brokered() as broker:
+    # However often it dies, the next broker is started at once.
+    program = (sys.executable, "-m", killed_at.__name__)
+    environ = {"PYTHONPATH": str(Path(__file__).parents[2])}
+    async with brokered(program=program, environ=environ) as broker:
         async with client(broker, "desk", **AWARE) as desk:
             thread = await desk.start_thread(broker.home.work)
             await desk.run_turn(thread, "hello")
