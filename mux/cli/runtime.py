@@ -178,7 +178,7 @@ def clients(report: Json, width: int, *, everything: bool) -> RenderableType:
     return table
 
 
-def overrides(report: Json) -> list[RenderableType]:
+def overrides(report: Json) -> list[Text]:
     """Return a line for each client whose command line says what its threads may do, or more."""
     lines = []
     for each in report["clients"]:
