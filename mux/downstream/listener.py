@@ -88,7 +88,7 @@ class Listener:
     local: bool = False
     """True if the operator says that every TCP client is on this host (see ``TcpAddress``)."""
     origin: str = ""
-    """The origin of the page where that is by a name alone, which the certificate has; else empty."""
+    """The page's origin where that is by a name alone, which the certificate has; else empty."""
 
     @property
     def transport(self) -> str:

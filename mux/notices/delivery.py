@@ -330,7 +330,7 @@ class NoticeDelivery:
     def origin_ended(self, origin: str, there: str) -> None:
         """Tell the pages of an origin that has ended where the page is now. Idempotent."""
 
-        def last(device: str) -> Push:
+        def last() -> Push:
             id = secrets.token_hex(ID_BYTES)
             return Push(
                 id=id,

@@ -177,17 +177,17 @@ class Pushes:
         self._changed()
         return len(endpoints)
 
-    def tell_last(self, origin: str, last: Callable[[str], Push]) -> None:
+    def tell_last(self, origin: str, last: Callable[[], Push]) -> None:
         """Send one last push to each page of an origin that has ended, and then drop its endpoint.
 
-        ``last`` makes the push of a device. A tap on any other would open a page that isn't there.
+        ``last`` makes a push. A tap on any other would open a page that isn't there.
         """
         for endpoint in self.endpoints.all():
             if (endpoint.navigate or "").startswith(f"{origin}/") and not self._is_told_last(
                 endpoint
             ):
                 self.queue.drop(endpoint.id, "its page has ended", self.clock())
-                self.queue.put(endpoint, last(endpoint.device), self.clock())
+                self.queue.put(endpoint, last(), self.clock())
         self._changed()
 
     def _is_told_last(self, endpoint: Endpoint) -> bool:
@@ -385,120 +385,6 @@ class Pushes:
         ``state``, ``attempts``, ``settled``, ``said``.
         """
         return [row.to_json() for row in reversed(self.queue.rows.values())]
-
-
-def _open_services(self) -> Services:
-        if self._services is None:
-            # Two tasks may do this at once: the second one's result stays, which is harmless.
-            self._services = await trio.to_thread.run_sync(
-                _open_services, self.settings, self.state_dir, self.link
-            )
-            self._faults.pop("settings", None)
-        return self._services
-
-    async def _attempt(self, row: Row, push: Push) -> None:
-        try:
-            # The attempt is on disk first: after a kill it is known that the service may have it.
-            with trio.move_on_after(DISK_SECONDS):
-                await self.keeper.kept(row)
-            endpoint = self.endpoints.by_id(row.endpoint)
-            if row.state != "queued" or self._services is None:
-                return
-            if endpoint is None:
-                self.queue.settle(row, Gone("no longer registered"), self.clock())
-                return
-            outcome = await self._deliver(self._services, endpoint, push)
-            self.queue.settle(row, outcome, self.clock())
-            self._note(endpoint, outcome)
-            if push.kind == LAST and not isinstance(outcome, Retry):
-                self.endpoints.gone(endpoint.id)
-        finally:
-            self.queue.let_go(row)
-            self._busy[row.service] -= 1
-            self._changed()
-
-    async def _deliver(self, services: Services, endpoint: Endpoint, push: Push) -> Outcome:
-        fitting = push.at(endpoint.level)  # the level may have changed since the push was queued
-        outcome = await services.deliver(endpoint, fitting, self.clock())
-        secrets = [*endpoint.address.values(), push.ticket, push.title, push.body]
-        return without(outcome, secrets)  # a service may repeat what it was sent
-
-    def _note(self, endpoint: Endpoint, outcome: Outcome) -> None:
-        text, service = words(outcome), endpoint.service
-        self.endpoints.note(endpoint.id, text)
-        match outcome:
-            case Delivered():
-                if self._faults.pop(service, None):
-                    log.info("pushes are sent again", service=service)
-            case Gone():
-                self.endpoints.gone(endpoint.id)
-                log.info("a push registration was dropped", service=service, why=outcome.reason)
-            case Failed(ours=False):
-                log.warning("a push was given up", service=service, why=outcome.reason)
-            case Retry(ours=True) | Failed():
-                self._fault(service, outcome.reason)
-
-    def _fault(self, service: str, reason: str) -> None:
-        if self._faults.get(service) != reason:
-            self._faults[service] = reason
-            log.error("pushes can't be sent", service=service, why=reason)
-
-    def _changed(self) -> None:
-        self.keeper.changed()
-        self._wake.set()
-
-    # -- for people -------------------------------------------------------------------------------
-
-    @property
-    def trouble(self) -> str | None:
-        """For people: what is wrong at present, and what to do. None: nothing."""
-        faults = [f"{service}: {reason}" for service, reason in sorted(self._faults.items())]
-        files = [each for each in (self.keeper.trouble, self.endpoints.file.trouble) if each]
-        return "; ".join([*files, *faults]) or None
-
-    @property
-    def faulty(self) -> int:
-        """How many services can't be used at present because of the host's set-up."""
-        return len(self._faults)
-
-    @property
-    def oldest(self) -> float:
-        """Seconds since the oldest waiting push was raised; 0 if nothing waits."""
-        return max((self.clock() - row.raised for row in self.queue.waiting()), default=0.0)
-
-    def status(self) -> dict[str, Any]:
-        """Return the pushes' part of ``mux/status``. ``pushes`` counts the rows in each state."""
-        counts: dict[str, int] = {}
-        for endpoint in self.endpoints.all():
-            counts[endpoint.service] = counts.get(endpoint.service, 0) + 1
-        return {
-            "endpoints": counts,
-            "pushes": self.queue.status(),
-            "oldestQueuedSeconds": round(self.oldest, 1) if self.queue.waiting() else None,
-            "trouble": self.trouble,
-        }
-
-    def history(self) -> list[dict[str, Any]]:
-        """Return the latest rows, the newest first.
-
-        Keys: ``id``, ``kind``, ``device``, ``endpoint``, ``service``, ``withdraw``, ``raised``,
-        ``state``, ``attempts``, ``settled``, ``said``.
-        """
-        return [row.to_json() for row in reversed(self.queue.rows.values())]
-
-
-def configured(settings: model.Push, now: float) -> tuple[Endpoint, ...]:
-    """Return the host's own endpoints, which its settings name."""
-    endpoints = []
-    ntfy = settings.ntfy
-    if ntfy.server and ntfy.topic:
-        address = {"server": ntfy.server.rstrip("/"), "topic": ntfy.topic}
-        endpoints.append(Endpoint("host-ntfy", HOST, "ntfy", address, ntfy.level, now))
-    if settings.webhook.url:
-        endpoints.append(Endpoint("host-webhook", HOST, "webhook", {}, settings.webhook.level, now))
-    if settings.exec.command:
-        endpoints.append(Endpoint("host-exec", HOST, "exec", {}, settings.exec.level, now))
-    return tuple(endpoints)
 
 
 def _open_services(settings: model.Push, state_dir: Path, link: Link | None) -> Services:

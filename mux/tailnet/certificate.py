@@ -1,6 +1,7 @@
 """The certificate of the Tailnet's name, with its key: one PEM file in the state directory.
 
-It is kept so that a broker that starts, or goes on for another, has https before tailscaled answers.
+It is kept so that a broker that starts, or goes on for another, has https before tailscaled has
+answered.
 
 Used by ``https``. Blocks, and imports cryptography: call it in a thread.
 """
@@ -29,7 +30,7 @@ RENEW_BEFORE: Final = 21 * DAY
 two weeks that are left at least."""
 
 LATE: Final = 14 * DAY
-"""Seconds before its end from which on a certificate is said to be late, whatever tailscaled says."""
+"""Seconds before its end from which on a certificate is said to be late, whatever is the cause."""
 
 
 class CertificateError(AppmuxError):

@@ -4,8 +4,8 @@
     ├─ look     asks tailscaled who we are, opens and closes listeners, has the certificate renewed
     └─ one task a listener
 
-It looks once a minute, and whenever somebody asks. Where the operator hasn't said yes, or has to say
-it anew, it does nothing but answer.
+It looks once a minute, and whenever somebody asks. Where the operator hasn't said yes it does
+nothing but answer; so it does where they have to say it anew, to another name.
 
 A renewed certificate takes the old one's place in what the listeners have: new connections get it,
 and none ends. A changed name ends the old one: its listeners are closed, its pages told.
@@ -95,12 +95,12 @@ class TailnetHttps:
     clock: Callable[[], float]
     record: Callable[[str, dict[str, object]], None]
     """Puts a record (kind, fields) into the audit log."""
-    changed: Callable[[], None] = lambda: None
-    """Called when listeners came or went."""
+    announce: Callable[[], None] = lambda: None
+    """Writes down where the broker listens. Blocks."""
     ended: Callable[[str, str], None] = lambda _origin, _why: None
     """Called with an origin that has ended, and the reason, for its pages."""
     moved: Callable[[str, str], None] = lambda _origin, _there: None
-    """Called with an origin that has ended for good, and the one that is to come. More than once."""
+    """Called, more than once, with an origin that has ended for good, and the one that follows."""
     chosen: str | None = None
     """The name that the operator said yes to; None: https is off."""
     listeners: dict[str, Listener] = attrs.field(factory=dict)
@@ -117,6 +117,8 @@ class TailnetHttps:
     _scopes: dict[str, trio.CancelScope] = attrs.field(factory=dict)
     _nursery: trio.Nursery | None = None
     _serve: Serve | None = None
+    _news: bool = False
+    """True while listeners have come or gone that weren't announced."""
     _wake: trio.Event = attrs.field(factory=trio.Event)
     _waiting: list[trio.Event] = attrs.field(factory=list)
 
@@ -160,6 +162,11 @@ class TailnetHttps:
     def origin(self) -> str | None:
         """The origin of the page by our name, while it is served; else None."""
         return self._origin if self.listeners else None
+
+    @property
+    def urls(self) -> list[str]:
+        """The URL to connect to by our name, once, while it is served."""
+        return list(dict.fromkeys(each.url for each in self.listeners.values()))
 
     @property
     def _origin(self) -> str:
@@ -235,6 +242,9 @@ class TailnetHttps:
                 self._wake, waiting, self._waiting = trio.Event(), self._waiting, []
                 if self.chosen is not None or waiting:
                     await self._look()
+                if self._news:
+                    self._news = False
+                    await trio.to_thread.run_sync(self.announce)
                 for each in waiting:
                     each.set()
                 with trio.move_on_after(self._pause()):
@@ -323,7 +333,8 @@ class TailnetHttps:
             return None
         days = max(0.0, held.until - self.clock()) / 86_400
         return Trouble(
-            f"the certificate of {held.name} ends in {days:.0f} days, and tailscaled has no newer one",
+            f"the certificate of {held.name} ends in {days:.0f} days, and tailscaled has no newer"
+            " one",
             tailscaled.BUSY,
         )
 
@@ -355,7 +366,7 @@ class TailnetHttps:
         opened.url = f"wss://{self.chosen}:{self.settings.port}"
         self.listeners[ip] = opened
         self.sockets.hold(f"{ASKED}{address}", opened)
-        self.changed()
+        self._news = True
         log.info("listening on the Tailnet", url=f"{self._origin}/", address=str(address))
 
     def _start(self, ip: str) -> None:
@@ -375,7 +386,7 @@ class TailnetHttps:
             scope.cancel()
         else:  # it isn't served yet
             closed.listening.socket.close()
-        self.changed()
+        self._news = True
         log.info("listening on the Tailnet no longer", address=ip)
 
     def _close_all(self) -> None:

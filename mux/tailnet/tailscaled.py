@@ -15,7 +15,7 @@ import os
 import shutil
 import socket
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -93,8 +93,8 @@ class Tailscaled:
         done = self.runner((self.command, *words))
         if done.returncode == 0:
             return done.stdout.encode()
-        lines = (done.stderr or done.stdout or "").strip().splitlines()
-        raise refusal(lines[-1] if lines else f"`tailscale {words[0]}` failed", words[0] == "cert")
+        said = " ".join((done.stderr or done.stdout or "").split())
+        raise refusal(said or f"`tailscale {words[0]}` failed", words[0] == "cert")
 
     def _get(self, path: str, deadline: float) -> bytes:
         assert self.socket is not None
@@ -118,7 +118,6 @@ class Tailscaled:
 
 def find(
     named: Path | None,
-    environ: Mapping[str, str] = os.environ,
     which: Callable[[str], str | None] = shutil.which,
 ) -> Tailscaled:
     """Return the way to tailscaled: the socket that the settings name, else the usual one if it is
