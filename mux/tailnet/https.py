@@ -227,8 +227,8 @@ class TailnetHttps:
         if name != self.chosen:
             self.record("tailnet/https", {"name": name})
             log.info("https on the Tailnet is " + ("off" if name is None else "on"), name=name)
-            self.chosen, self.certificate = name, None
-        self.trouble, self._refused, self._order_at = None, None, 0.0
+            self.chosen, self.certificate, self.trouble = name, None, None
+        self._refused, self._order_at = None, 0.0
 
     # -- the task ------------------------------------------------------------------------------
 
