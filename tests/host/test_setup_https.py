@@ -1,5 +1,4 @@
-"""`appmux setup` on a host of a Tailnet: what it asks, and what it says where https isn't to be had.
-"""
+"""`appmux setup` on a host of a Tailnet: what it asks, and what it says where https is in vain."""
 
 from __future__ import annotations
 
