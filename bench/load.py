@@ -66,14 +66,17 @@ def attach(url: str, token: str | None, **capabilities: Any) -> socket.socket:
     return connection
 
 
-def connect(url: str, token: str | None) -> socket.socket:
-    """A socket past the WebSocket's handshake. Raises RuntimeError if refused."""
+def connect(url: str, token: str | None, *headers: str) -> socket.socket:
+    """A socket past the WebSocket's handshake, for which ``headers`` are said, too.
+
+    Raises RuntimeError if refused.
+    """
     address = urlsplit(url)
     assert address.hostname is not None
     assert address.port is not None
     connection = socket.create_connection((address.hostname, address.port), SETUP_PATIENCE)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    connection.sendall(_upgrade(address.netloc, token))
+    connection.sendall(_upgrade(address.netloc, token, headers))
     _wait(connection, b"\r\n\r\n", b" 101 ")
     return connection
 
@@ -126,11 +129,13 @@ def frame(first: int, payload: bytes) -> bytes:
     return bytes([first]) + length + bytes(4) + payload
 
 
-def _upgrade(host: str, token: str | None) -> bytes:
+def _upgrade(host: str, token: str | None, headers: tuple[str, ...] = ()) -> bytes:
     key = base64.b64encode(os.urandom(16)).decode()
     bearer = f"Authorization: Bearer {token}\r\n" if token is not None else ""
+    more = "".join(f"{header}\r\n" for header in headers)
     return (
-        f"GET / HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n{bearer}"
+        f"GET / HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        f"{bearer}{more}"
         f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n"
     ).encode()
 
@@ -475,6 +480,39 @@ def _attacking(url: str, token: str | None, first: bytes) -> socket.socket:
     return connection
 
 
+# --- Clients that bring files --------------------------------------------------------------------
+
+UPLOAD_STEP: Final = 0.002
+UPLOADED: Final = 2 * 1024 * 1024 * 1024
+"""Bytes that are announced: as many as a file may have."""
+
+
+def upload(url: str, token: str | None, rate: float) -> dict[str, Any]:
+    """One client that uploads a file, ``rate`` bytes a second, until stdin says a word."""
+    address = urlsplit(url)
+    head = f"HTTP/1.1\r\nHost: {address.netloc}\r\nAuthorization: Bearer {token}\r\n"
+    head += "Tus-Resumable: 1.0.0\r\n"
+    connection = socket.create_connection((address.hostname, address.port), SETUP_PATIENCE)
+    begin = f"POST /v1/files {head}Upload-Length: {UPLOADED}\r\nContent-Length: 0\r\n\r\n"
+    connection.sendall(begin.encode())
+    answer = _wait(connection, b"\r\n\r\n", b" 201 ").decode()
+    place = re.search(r"(?im)^location: (\S+)", answer)
+    assert place is not None, answer
+    go_on = f"PATCH {place[1]} {head}Upload-Offset: 0\r\nContent-Length: {UPLOADED}\r\n"
+    connection.sendall(f"{go_on}Content-Type: application/offset+octet-stream\r\n\r\n".encode())
+    print("ready", flush=True)
+    piece = memoryview(os.urandom(1024 * 1024))
+    began, sent = time.monotonic(), 0
+    with selectors.DefaultSelector() as selector:
+        selector.register(sys.stdin.fileno(), selectors.EVENT_READ)
+        while not selector.select(UPLOAD_STEP):
+            allowed = int((time.monotonic() - began) * rate) - sent
+            while allowed > 0:
+                size = connection.send(piece[:allowed])
+                sent, allowed = sent + size, allowed - size
+    return {"sent": sent, "rate": sent / (time.monotonic() - began)}
+
+
 # --- Clients that only are there -----------------------------------------------------------------
 
 
@@ -489,7 +527,7 @@ def idle(url: str, token: str | None, clients: int) -> dict[str, Any]:
 
 
 JOBS: Final[dict[str, Callable[..., dict[str, Any]]]] = {
-    job.__name__: job for job in (count, latency, requests, paced, flood, attack, idle)
+    job.__name__: job for job in (count, latency, requests, paced, flood, attack, upload, idle)
 }
 
 

@@ -30,6 +30,8 @@ from mux.downstream import listener
 from mux.downstream.listener import Listener
 from mux.downstream.origins import require_origins
 from mux.downstream.tls import Certificate, open_certificate
+from mux.files.spool import FOLDER, Spool
+from mux.files.uploads import Uploads
 from mux.host.directories import Directories
 from mux.host.socket_owner import socket_owner
 from mux.notices.requests import NoticeRequests
@@ -43,6 +45,7 @@ from mux.shells import Shells
 from mux.storage import state_dir
 from mux.storage.audit_log import Audit
 from mux.storage.journal import Store
+from mux.tailnet.https import MOVED, TailnetHttps
 from mux.upstream.process import Upstream
 from mux.upstream.schema import CodexSchema
 from mux.upstream.supervised import Supervision
@@ -95,13 +98,15 @@ async def serve(
         missing = [address for address in addresses if str(address) not in inherited]
         held = handover.Sockets(supervision)
         if take_over is not None:
-            await _try([each for each in missing if not held.has(each)], certificate)
+            await _try([each for each in missing if not held.has(str(each))], certificate)
         for address in missing:
-            found = held.reopened(address, certificate)
+            found = held.reopened(str(address), address, certificate)
             opened.append(found or await _open(address, certificate, take_over))
-            held.hold(address, opened[-1])
+            held.hold(str(address), opened[-1])
+        tailnet = TailnetHttps.open(config.tailnet, config.state_dir, held, time.time, audit.record)
+        tailnet.announce = lambda: state.announce([*(each.url for each in opened), *tailnet.urls])
         held.let_go()
-        state.announce([each.url for each in opened])
+        tailnet.announce()
         server = _assemble(
             config,
             codex,
@@ -113,6 +118,7 @@ async def serve(
             store=store,
             book=book,
             audit=audit,
+            tailnet=tailnet,
             settings=settings,
         )
         try:
@@ -174,6 +180,7 @@ def _assemble(
     store: Store,
     book: DeviceRegistry,
     audit: Audit,
+    tailnet: TailnetHttps,
     settings: SettingsWatch | None,
 ) -> RunningServer:
     introduction = app_server.Introduction(
@@ -212,7 +219,11 @@ def _assemble(
         codex, config.state_dir, lambda gate: dispatcher.handle(ExperimentalSchemaLoaded(gate))
     )
     directories = Directories(config.devices.directories, str(Path.cwd()), dispatcher.handle)
-    notices = NoticeRequests.open(config, book, dispatcher, audit.record)
+    notices = NoticeRequests.open(
+        config, book, dispatcher, audit.record, lambda: config.link or tailnet.origin
+    )
+    tailnet.moved = notices.delivery.origin_ended
+    tailnet.ended = lambda origin, why: dispatcher.close_all(MOVED, why, origin)
     devices = DeviceRequests(
         book,
         dispatcher,
@@ -220,12 +231,29 @@ def _assemble(
         audit.record,
         changed=notices.delivery.report_recipients,
         revoked=notices.delivery.revoked,
-        origins=config.web.origins,
+        origins=lambda: [*config.web.origins, *filter(None, [tailnet.origin])],
     )
     devices.sessions.host = config.host_name
     reads, throttle = JournalReads(store, dispatcher), LoginThrottle()
     requests = OutsideRequests(
-        opened, dispatcher, upstream, schema, store, audit, devices, notices, throttle, settings
+        opened,
+        dispatcher,
+        upstream,
+        schema,
+        store,
+        audit,
+        devices,
+        notices,
+        throttle,
+        tailnet,
+        settings,
+    )
+    uploads = Uploads(
+        Spool(config.state_dir / FOLDER),
+        broker.directory_of,
+        dispatcher.handle,
+        devices.still,
+        in_threads=config.files.place == "thread",
     )
     server = RunningServer(
         config,
@@ -241,8 +269,10 @@ def _assemble(
         notices,
         reads,
         requests,
+        uploads,
         certificate,
         throttle,
+        tailnet,
     )
     dispatcher.connect(Shells(
         app_server=upstream,

@@ -8,6 +8,8 @@ import { h } from "preact";
 import { useRef } from "preact/hooks";
 import type { ComponentChildren, JSX } from "preact";
 import { GrowingText, type Part } from "./blocks.ts";
+import { open } from "../route.ts";
+import { filesIn, looking, named } from "../threads/files.ts";
 import { plainEntities } from "./entities.ts";
 import { pieces } from "./format.ts";
 import { memo } from "./parts.tsx";
@@ -40,7 +42,7 @@ function one(token: Token): ComponentChildren {
     case "del":
       return <del>{drawn(said.tokens)}</del>;
     case "codespan":
-      return <code>{visible(said.text)}</code>;
+      return <InCode text={said.text} />;
     case "br":
       return <br />;
     case "link":
@@ -107,9 +109,26 @@ function visible(text: string): string {
     .join("");
 }
 
-/** A link to elsewhere; its text alone where it leads to something else than a page or a mail. */
+/** Something in the text that names one of the thread's files leads to it. */
+function ToFile(props: { names: string; children: ComponentChildren }): JSX.Element {
+  const threadId = open.value;
+  const file = threadId === null ? undefined : named(filesIn(threadId), props.names);
+  if (!file) return <>{props.children}</>;
+  const path = file.path;
+  return (
+    <button type="button" class="to-file" title={path} onClick={() => (looking.value = { threadId: threadId!, path })}>
+      {props.children}
+    </button>
+  );
+}
+
+function InCode({ text }: { text: string }): JSX.Element {
+  return <ToFile names={text}><code>{visible(text)}</code></ToFile>;
+}
+
+/** A link to elsewhere, or to a file; its text alone where it leads to anything else. */
 function Away({ href, children }: { href: string; children: ComponentChildren }): JSX.Element {
-  if (!SAFE_LINK.test(href)) return <>{children}</>;
+  if (!SAFE_LINK.test(href)) return <ToFile names={href}>{children}</ToFile>;
   return (
     <a href={href} target="_blank" rel="noopener noreferrer nofollow">
       {children}

@@ -2,11 +2,12 @@
 
 import { useEffect, useState } from "preact/hooks";
 import type { JSX } from "preact";
-import { threads } from "../connection/runtime.ts";
+import { rpc, threads } from "../connection/runtime.ts";
 import type { Request } from "../approvals/requests.ts";
 import type { ThreadState } from "../journal/thread.ts";
 import { back } from "../route.ts";
 import { inbox, phase, requests, settled } from "../state.ts";
+import { looking, readFiles } from "../threads/files.ts";
 import type { FollowedThread } from "../threads/follow.ts";
 import { titleOf } from "../threads/inbox.ts";
 import { ApprovalCard, Settled } from "./approval.tsx";
@@ -24,6 +25,11 @@ export function ThreadView({ id }: { id: string }): JSX.Element {
   useEffect(() => {
     setThread(threads.open(id, Date.now()));
   }, [id, phase.value === "live"]);
+  const over = [...thread.state.turns.values()].filter((each) => each.status !== "inProgress").length;
+  useEffect(() => {
+    if (phase.value === "live" && rpc()) void readFiles(rpc()!, id);
+  }, [id, phase.value === "live", over]);
+  useEffect(() => () => void (looking.value = null), [id]);
   const row = inbox.value.threads.get(id);
   const version = thread.version.value;
   const meta = thread.state.thread;

@@ -2,6 +2,7 @@
 
 import type { JSX } from "preact";
 import type { TurnState } from "../journal/thread.ts";
+import { filesIn, looking, madeBy } from "../threads/files.ts";
 import type { FollowedThread } from "../threads/follow.ts";
 import { authors } from "./authors.ts";
 import { ago, lasted } from "./format.ts";
@@ -22,7 +23,7 @@ export function Turns(props: {
   let turn: string | null = null;
   const close = (): void => {
     const found = turn === null ? undefined : state.turns.get(turn);
-    if (found) parts.push(<TurnFoot key={`end/${found.id}`} turn={found} version={found.version} asks={asks} />);
+    if (found) parts.push(<TurnFoot key={`end/${found.id}`} threadId={state.id} turn={found} version={found.version} asks={asks} />);
   };
   for (const id of state.order.slice(range.from, range.to)) {
     const item = state.items.get(id)!;
@@ -55,7 +56,13 @@ export function Turns(props: {
 
 const STEPS = { completed: "check", inProgress: "right", pending: "" } as const;
 
-function TurnFoot({ turn, asks }: { turn: TurnState; version: number; asks: boolean }): JSX.Element {
+function TurnFoot(props: {
+  threadId: string;
+  turn: TurnState;
+  version: number;
+  asks: boolean;
+}): JSX.Element {
+  const { threadId, turn, asks } = props;
   const running = turn.status === "inProgress";
   return (
     <footer class={`turn-foot ${turn.status}`}>
@@ -75,6 +82,7 @@ function TurnFoot({ turn, asks }: { turn: TurnState; version: number; asks: bool
         </ol>
       )}
       {running ? <Working turn={turn} asks={asks} /> : <Ended turn={turn} />}
+      {!running && <Made threadId={threadId} turnId={turn.id} />}
     </footer>
   );
 }
@@ -120,5 +128,21 @@ function Ended({ turn }: { turn: TurnState }): JSX.Element | null {
       {ended !== null && ago(ended, now.value)}
       {took && turn.durationMs! >= 1000 && ` · took ${took}`}
     </p>
+  );
+}
+
+/** The files that a turn made: one is shown, several are listed. */
+function Made({ threadId, turnId }: { threadId: string; turnId: string }): JSX.Element | null {
+  const made = madeBy(filesIn(threadId), turnId);
+  if (!made.length) return null;
+  const [first] = made;
+  const look = (): void => {
+    looking.value = made.length === 1 ? { threadId, path: first!.path } : { threadId, turnId };
+  };
+  return (
+    <button type="button" class="button small made-files" onClick={look}>
+      <Icon name="file" size={16} />
+      {made.length === 1 ? <><Strange text={first!.name} /> was made</> : `${made.length} files made`}
+    </button>
   );
 }
