@@ -183,7 +183,7 @@ class Stage:
         context.set_default_timeout(PATIENCE)
         context.add_init_script(WATCH)
         page = context.new_page()
-        page.goto(f"http://127.0.0.1:{link.port}/#pair={self.host.ticket()}")
+        page.goto(f"{link.origin}/#pair={self.host.ticket()}")
         page.get_by_role("button", name="Pair", exact=True).click()
         page.locator(".state-live").first.wait_for()
         page.evaluate(WORKED)
@@ -194,7 +194,7 @@ class Stage:
         """Return its page, live, on the slow processor."""
         page = context.new_page()
         session = slowed(page)
-        page.goto(f"http://127.0.0.1:{link.port}/")
+        page.goto(link.origin)
         page.locator(".state-live").first.wait_for()
         return page, session
 
@@ -269,7 +269,7 @@ def _opening(stage: Stage, repeat: int) -> list[Figure]:
     cold: list[float] = []
     for _ in range(repeat):
         page = context.new_page()
-        page.goto(f"http://127.0.0.1:{stage.far.port}/reset")
+        page.goto(f"{stage.far.origin}/reset")
         page.evaluate(UNCACHED)
         session = context.new_cdp_session(page)
         session.send("Network.clearBrowserCache")
@@ -287,7 +287,7 @@ def _row_shown(stage: Stage, context: BrowserContext) -> float:
     session = slowed(page)
     session.send("ServiceWorker.enable")
     session.send("ServiceWorker.stopAllWorkers")
-    page.goto(f"http://127.0.0.1:{stage.far.port}/", wait_until="commit")
+    page.goto(stage.far.origin, wait_until="commit")
     page.wait_for_function("() => bench.row > 1")
     shown = float(page.evaluate("bench.row")) / 1e3
     page.locator(".state-live").first.wait_for()

@@ -1,9 +1,9 @@
-"""A TCP proxy that makes loopback as slow as a phone's network, and counts what goes over it.
+"""A TCP proxy: loopback becomes as slow as a phone's network, is counted, or is lost.
 
 Each byte is as long on its way as the link says, however many follow it; bandwidth isn't bounded. A
 connection's first bytes wait for one round trip more, as a handshake on such a network takes one.
 
-Hands to: `page`. Hears from: a browser and the broker.
+Hands to: `page`, the page's tests. Hears from: a browser and the broker.
 """
 
 from __future__ import annotations
@@ -29,13 +29,37 @@ class SlowLink:
     round_trip: float
     """In seconds."""
     down: int = 0
+    silent: bool = False
+    """True while nothing gets through, and nobody is told so."""
+    _connections: set[trio.CancelScope] = attrs.field(factory=set)
+
+    @property
+    def origin(self) -> str:
+        """Where the broker's page is by this way."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def lose(self) -> None:
+        """Let nothing through any more, as a network that is gone without a word."""
+        self.silent = True
+
+    def find(self) -> None:
+        """Let new connections through. What the old ones carried meanwhile is lost with them."""
+        self.silent = False
+        for each in self._connections:
+            each.cancel()
 
     async def _both(self, broker: tuple[str, int], near: trio.SocketStream) -> None:
-        async with near:
-            await trio.sleep(self.round_trip)
-            async with await trio.open_tcp_stream(*broker) as far, trio.open_nursery() as nursery:
-                nursery.start_soon(self._one_way, near, far, False)
-                nursery.start_soon(self._one_way, far, near, True)
+        with trio.CancelScope() as scope:
+            self._connections.add(scope)
+            async with near:
+                await trio.sleep(self.round_trip)
+                async with (
+                    await trio.open_tcp_stream(*broker) as far,
+                    trio.open_nursery() as nursery,
+                ):
+                    nursery.start_soon(self._one_way, near, far, False)
+                    nursery.start_soon(self._one_way, far, near, True)
+        self._connections.discard(scope)
 
     async def _one_way(
         self, source: trio.SocketStream, sink: trio.SocketStream, counted: bool
@@ -53,6 +77,8 @@ class SlowLink:
                 nursery.start_soon(deliver)
                 async with put:
                     async for piece in source:
+                        if self.silent:
+                            continue
                         self.down += len(piece) if counted else 0
                         await put.send((trio.current_time() + self.round_trip / 2, bytes(piece)))
         except* (trio.BrokenResourceError, trio.ClosedResourceError):

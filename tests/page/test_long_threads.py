@@ -83,7 +83,7 @@ def test_what_streams_at_the_end_is_followed_and_old_items_go(
 ) -> None:
     page, thread = _long(host, opened)
     more = [f"Paragraph {n} of a long answer.\n\n" for n in range(300)]
-    long = (*more[:200], Hold("long"), *more[200:])
+    long: tuple[str | Hold, ...] = (*more[:200], Hold("long"), *more[200:])
     host.now(host.model.on, "long answer", Say(chunks=long))
     host.run(host.desk.start_turn, thread, "long answer")
     expect(page.locator(".agent").last).to_contain_text("Paragraph 199 of", timeout=PATIENCE)
