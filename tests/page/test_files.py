@@ -131,7 +131,7 @@ def test_a_large_photograph_is_scaled_down_unless_one_says_otherwise(
     expect(page.get_by_text("The photograph is scaled down.")).to_be_visible(timeout=PATIENCE)
     width = "image => image.decode().then(() => image.naturalWidth)"
     assert picture.evaluate(width) == 2048
-    page.get_by_role("button", name="Send in full size").click()
+    page.get_by_role("button", name="Full size").click()
     expect(page.get_by_text("The photograph is scaled down.")).to_have_count(0)
     assert picture.evaluate(width) == 3000
 

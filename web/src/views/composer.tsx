@@ -102,7 +102,7 @@ export function Composer(props: {
             class="button small"
             onClick={() => void attach(smaller.map((each) => originalOf(each)!), true, smaller)}
           >
-            Send in full size
+            Full size
           </button>
         </p>
       )}

@@ -6,7 +6,7 @@ import type { Result as Opened } from "@mux/mux.files.open";
 import { liveRpc } from "../connection/runtime.ts";
 import { sayError } from "../state.ts";
 import { filesIn, type Looking, looking, madeBy } from "../threads/files.ts";
-import { bytes } from "./format.ts";
+import { bytes, shortPath } from "./format.ts";
 import { Markdown } from "./markdown.tsx";
 import { Icon, Sheet, Strange } from "./parts.tsx";
 
@@ -77,9 +77,9 @@ function File(props: { threadId: string; path: string; onClose: () => void }): J
   const name = path.slice(path.lastIndexOf("/") + 1);
   const picture = opened && PICTURE.test(opened.type);
   return (
-    <Sheet title={name} onClose={props.onClose}>
+    <Sheet title={name} onClose={props.onClose} wide>
       <p class="file-about quiet">
-        <Strange text={path} />
+        <span title={path}><Strange text={shortPath(path)} /></span>
         {opened && ` · ${bytes(opened.bytes)}`}
       </p>
       {trouble ? (

@@ -140,6 +140,8 @@ export function Sheet(props: {
   title: string;
   onClose: () => void;
   children: ComponentChildren;
+  /** For what is read, not chosen. */
+  wide?: boolean;
 }): JSX.Element {
   const ref = useRef<HTMLDialogElement>(null);
   // One sheet may take another's place: the end of the first isn't a wish to close.
@@ -155,7 +157,7 @@ export function Sheet(props: {
   return (
     <dialog
       ref={ref}
-      class="sheet"
+      class={props.wide ? "sheet wide" : "sheet"}
       aria-label={props.title}
       onClose={() => shown.current && props.onClose()}
       onClick={(event) => {
