@@ -400,7 +400,7 @@ class TailnetHttps:
         if self.listeners:
             self.record("tailnet/renamed", {"from": old, "to": new})
         origin, there = self._origin, origin_of("https", new, self.settings.port)
-        self._end(f"this host is called {new} now: pair this device anew at {there}/")
+        self._end(f"the host has another name: pair this device at {there}/")
         self.moved(origin, there)
         self._say(Trouble(
             f"this machine is called {new} in the tailnet now: https at {old} has ended",
