@@ -20,6 +20,7 @@ from mux.access.sessions import Sessions
 from mux.access.throttle import LoginThrottle
 from mux.config.model import Compression
 from mux.core.policy.principal import Principal
+from mux.core.protocol.overrides import Overrides
 from mux.downstream import post_routes
 from mux.downstream.http import HttpResponse, RequestHead
 from mux.downstream.offers import Offer
@@ -49,6 +50,8 @@ class AcceptedUpgrade:
     """The browser's origin, which its proof names; empty for other clients."""
     compression: Offer | None = None
     """The compression of messages that the client offered and that is taken."""
+    overrides: Overrides | None = None
+    """The overrides of the client's command line, as they hold for it."""
 
 
 class Exposition(msgspec.Struct, frozen=True):

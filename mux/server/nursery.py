@@ -178,6 +178,7 @@ class RunningServer:
         if supervision is None:
             await self._run()
         else:
+            supervision.renew = self.renew
             # Outside of all else: it tells of the app-server's end to the last.
             async with trio.open_nursery() as hearing:
                 hearing.start_soon(supervision.run)
