@@ -193,14 +193,14 @@ async def test_a_page_whose_address_has_ended_says_where_it_is_now(tmp_path: Pat
 async def test_over_plain_http_the_page_says_where_it_is_over_https(tmp_path: Path) -> None:
     # Chromium calls all of 127.0.0.0/8 secure, but no name that leads there.
     plain = "APPMUX_WEB_ORIGINS"
-    async with served(tmp_path, environ={plain: "http://plain.test:1"}) as here:
+    async with served(tmp_path, environ={plain: "http://plain.test:8080"}) as here:
         await here.enable()
         port = here.broker.url.rpartition(":")[2]
 
         def story(context: BrowserContext) -> None:
             page = context.new_page()
             page.set_default_timeout(60_000)
-            page.goto("http://plain.test:1/")
+            page.goto("http://plain.test:8080/")
             expect(page.get_by_role("link", name=here.origin)).to_be_visible()
 
-        await in_chromium(story, f"--host-resolver-rules=MAP plain.test:1 127.0.0.1:{port}")
+        await in_chromium(story, f"--host-resolver-rules=MAP plain.test:8080 127.0.0.1:{port}")
