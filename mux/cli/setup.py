@@ -14,7 +14,7 @@ from typing import Any
 import click
 import trio
 
-from mux.cli import confirmation, pair, service
+from mux.cli import confirmation, exposed, pair, service
 from mux.cli.options import (
     Json,
     exits,
@@ -71,6 +71,7 @@ def _set_up(
     offer_to_pair: bool,
 ) -> None:
     settled = load({}, os.environ, None)
+    exposed.refuse_open(settled)
     where = None if no_service else _supervisor()
     if where is None:
         codex = find_codex(settled.config.codex_bin, os.environ, settled.origins["codex_bin"])
@@ -92,6 +93,7 @@ def _set_up(
         taking_over=take_over and not no_start,
     )
     _tell_plan(plan, whole=dry_run or not yes)
+    exposed.ask(plan, yes=yes, dry_run=dry_run)
     done |= {"url": plan.url, "steps": [steps.told(step) for step in plan.steps], "done": False}
     if dry_run:
         click.echo("\nNothing was changed (--dry-run).")

@@ -87,11 +87,6 @@ class Listener:
     local: bool = False
     """True if the operator says that every TCP client is on this host (see ``TcpAddress``)."""
 
-    @property
-    def transport(self) -> str:
-        """The URL's scheme, for people: ``ws``, ``wss``, ``unix``."""
-        return self.url.partition("://")[0]
-
     def announcement(self) -> list[str]:
         """Return the lines for stderr that name this listener, in the app-server's own words."""
         lines = [f"  listening on: {self.url}"]

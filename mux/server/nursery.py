@@ -49,6 +49,7 @@ from mux.dispatcher import Dispatcher
 from mux.downstream import connection, listener
 from mux.downstream.challenge import Challenger
 from mux.downstream.listener import Listener
+from mux.downstream.proxies import TrustedProxies
 from mux.downstream.request import Exposition, Peer, Services
 from mux.downstream.routes import admit
 from mux.downstream.streams import Accepted
@@ -162,6 +163,7 @@ class RunningServer:
             ),
             compression=self.config.compression,
             origins=frozenset(self.config.web.origins),
+            proxies=TrustedProxies.named(self.config.web.trusted_proxies),
         )
 
     def _uploads(self) -> Uploads:
@@ -289,7 +291,6 @@ class RunningServer:
             await connection.serve(
                 stream,
                 admission,
-                each.transport,
                 self.dispatcher,
                 message_bytes=self.config.limits.message_bytes,
                 outbox_bytes=self.config.limits.outbox_bytes,

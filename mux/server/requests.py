@@ -100,6 +100,10 @@ class OutsideRequests:
             "handoverTrouble": trouble or supervision.trouble,
         }
 
+    def _listener(self, each: Listener) -> dict[str, object]:
+        is_open = each.kind == "ws" and self.devices.open_door
+        return {"url": each.url, "kind": each.kind, "open": is_open}
+
     def status(self) -> dict[str, Any]:
         """Return the part of ``mux/status`` that only the server knows."""
         registry = self.devices.registry
@@ -121,5 +125,5 @@ class OutsideRequests:
             "notices": self.notices.delivery.status(),
             "failedAuthentications": self.throttle.status(),
             "log": stderr.status(),
-            "listeners": [{"url": each.url, "kind": each.kind} for each in self.listeners],
+            "listeners": [self._listener(each) for each in self.listeners],
         }

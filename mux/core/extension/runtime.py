@@ -168,10 +168,11 @@ class LogShown(msgspec.Struct):
 
 
 class ListenerShown(msgspec.Struct):
-    """Where clients may connect."""
+    """Where clients may connect. ``open``: over TCP, and nobody is asked for a token."""
 
     url: str
     kind: Literal["ws", "unix"]
+    open: bool
 
 
 class ClientShown(msgspec.Struct):
@@ -297,7 +298,7 @@ _STATUS = Status(
     notices=NoticesShown({"ntfy": 1}, {"sent": 12}, None, 1, None, []),
     failedAuthentications=FailuresShown(2, {"192.0.2.7": 2}),
     log=LogShown(0, None),
-    listeners=[ListenerShown("ws://127.0.0.1:4500", "ws")],
+    listeners=[ListenerShown("ws://127.0.0.1:4500", "ws", False)],
     journal=JournalShown(_EPOCH, 4711, 12),
     clients=[
         ClientShown(
