@@ -37,9 +37,9 @@ SAID_BY_PROXIES: Final = frozenset(
         # Networks that pass on for others.
         b"cf-connecting-ip", b"cf-ray", b"true-client-ip", b"fastly-client-ip", b"fly-client-ip",
         b"x-azure-clientip", b"x-appengine-user-ip",
-        # `tailscale serve`, of a request by a person and by a tagged machine.
-        b"tailscale-user-login", b"tailscale-user-name", b"tailscale-headers-info",
-        b"tailscale-app-capabilities",
+        # `tailscale serve`, which says who comes, and whether by Funnel.
+        b"tailscale-user-login", b"tailscale-user-name", b"tailscale-user-profile-pic",
+        b"tailscale-headers-info", b"tailscale-app-capabilities", b"tailscale-funnel-request",
     }
 )  # fmt: skip
 """Headers that a reverse proxy adds and no client has a reason to.

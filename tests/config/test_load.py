@@ -142,10 +142,21 @@ def test_environment_can_name_the_file(tmp_path: Path) -> None:
         ('listen = "unix://"', 'listen: expected a list of at least one URL, as ["unix://",'),
         ("listen = []", "listen: expected a list of at least one URL"),
         *(
-            (f"[web]\ntrusted_proxies = {each}", f"web.trusted_proxies: expected {proxies.EXPECTED}")
+            (
+                f"[web]\ntrusted_proxies = {each}",
+                f"web.trusted_proxies: expected {proxies.EXPECTED}",
+            )
             for each in (
-                "'127.0.0.1'", "['proxy.example']", "['10.0.0.1/8']", "['0.0.0.0/0']", "['::/0']",
-                "['::ffff:10.0.0.1']", "['127.0.0.1:80']", "['[::1]']", "['']", "[1]",
+                "'127.0.0.1'",
+                "['proxy.example']",
+                "['10.0.0.1/8']",
+                "['0.0.0.0/0']",
+                "['::/0']",
+                "['::ffff:10.0.0.1']",
+                "['127.0.0.1:80']",
+                "['[::1]']",
+                "['']",
+                "[1]",
             )
         ),
         ("codex_args = [1]", "codex_args: expected a list of texts, found a list"),
