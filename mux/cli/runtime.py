@@ -233,7 +233,7 @@ def processes(report: Json, *, everything: bool) -> RenderableType:
     ):
         grid.add_row(name, screen.plain(told))
     for number, each in enumerate(report["listeners"]):
-        url = each["url"] + (NO_TOKEN if each.get("open") else "")
+        url = each["url"] + (NO_TOKEN if each.get("openDoor") else "")
         grid.add_row("" if number else "listening on", screen.plain(url))
     return grid
 

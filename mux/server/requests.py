@@ -102,7 +102,7 @@ class OutsideRequests:
 
     def _listener(self, each: Listener) -> dict[str, object]:
         is_open = each.kind == "ws" and self.devices.open_door
-        return {"url": each.url, "kind": each.kind, "open": is_open}
+        return {"url": each.url, "kind": each.kind, "openDoor": is_open}
 
     def status(self) -> dict[str, Any]:
         """Return the part of ``mux/status`` that only the server knows."""

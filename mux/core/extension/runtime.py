@@ -168,11 +168,11 @@ class LogShown(msgspec.Struct):
 
 
 class ListenerShown(msgspec.Struct):
-    """Where clients may connect. ``open``: over TCP, and nobody is asked for a token."""
+    """Where clients may connect. ``openDoor``: over TCP, and nobody is asked for a token."""
 
     url: str
     kind: Literal["ws", "unix"]
-    open: bool
+    openDoor: bool
 
 
 class ClientShown(msgspec.Struct):
