@@ -9,6 +9,7 @@ from typing import Final
 
 import click
 
+from mux import documents
 from mux.cli import confirmation
 from mux.config.addresses import TcpAddress, parse_listen_url
 from mux.config.load import Settled, default_file
@@ -50,7 +51,7 @@ def ask(plan: Plan, *, yes: bool, dry_run: bool) -> None:
             f"\n{', '.join(clear)}: tokens, and all that is said, go over that network in clear."
             " Whoever can read along there can then do what you can. Better are the Tailnet's"
             " address, `wss://` with a certificate, or a proxy with one before loopback"
-            " (docs/proxy.md)."
+            f" ({documents.page('proxy')})."
         )
         said = True
     if plan.config.auth.mode is None and (doors := list(_open(plan.config))):

@@ -24,6 +24,7 @@ from typing import Final
 import structlog
 import trio
 
+from mux import documents
 from mux.access.authentication import AuthError
 from mux.downstream import origins, post_routes
 from mux.downstream.http import (
@@ -63,7 +64,8 @@ UNKNOWN_NAME: Final = (
 
 PASSED_ON: Final = (
     "a proxy passed this on, and here whoever connects is let in without a token: let the proxy"
-    " connect to a WebSocket listener that asks for one (`--ws-auth`), see docs/proxy.md\n"
+    " connect to a WebSocket listener that asks for one (`--ws-auth`), see"
+    f" {documents.page('proxy')}\n"
 )
 """What comes back from a listener that asks for no token, to whoever comes by a proxy."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Final
 
+from mux import documents
 from mux.cli.doctor.finding import Finding
 from mux.config.addresses import TcpAddress, parse_listen_url
 from mux.config.codex_binary import codex_home
@@ -14,7 +15,7 @@ from mux.errors import AppmuxError
 
 ABOUT: Final = "proxy"
 TRUSTED: Final = "trusted proxies"
-PAGE: Final = "see docs/proxy.md"
+PAGE: Final = f"see {documents.page('proxy')}"
 
 
 def proxies(config: Config, environ: Mapping[str, str]) -> Iterator[Finding]:
