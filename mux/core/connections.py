@@ -35,6 +35,7 @@ class Connections:
         self.parts.state.wake_at(now + event.expires_in)
         who = (event.client, event.principal, event.transport, event.peer)
         client = Client(*who, since=now, expires=now + event.expires_in, local=event.local)
+        client.overrides = event.overrides
         self.parts.state.clients[event.client] = client
 
     def told_of(self, client: Client, event: Event) -> None:
@@ -79,6 +80,7 @@ class Connections:
         parts.recovery.client_left(client)
         parts.handshakes.client_left(client)
         state.unread.discard(client.id)
+        state.coalescing.leave(client.id)
         for claim in state.scoped_ids.leave(client.id):
             if state.appserver.runs:  # else what the id stands for ended with its app-server
                 parts.client_requests.ask_for_broker(claim.ended_by, {claim.field: claim.wire})

@@ -20,6 +20,7 @@ from mux.access.sessions import Sessions
 from mux.access.throttle import LoginThrottle
 from mux.config.model import Compression
 from mux.core.policy.principal import Principal
+from mux.core.protocol.overrides import Overrides
 from mux.downstream import post_routes
 from mux.downstream.http import HttpResponse, RequestHead
 from mux.downstream.offers import Offer
@@ -52,6 +53,8 @@ class AcceptedUpgrade:
     """The browser's origin, which its proof names; empty for other clients."""
     compression: Offer | None = None
     """The compression of messages that the client offered and that is taken."""
+    overrides: Overrides | None = None
+    """The overrides of the client's command line, as they hold for it."""
 
 
 class Exposition(msgspec.Struct, frozen=True):
@@ -104,6 +107,8 @@ class Peer:
     """The listener's (see ``TcpAddress``)."""
     secure: bool = False
     """True if the listener has TLS."""
+    origin: str = ""
+    """The listener's own, where that is by a name alone (see ``Listener``)."""
     place: Place | None = None
     """Its place among those that haven't said who they are."""
     told: Told | None = None
@@ -161,7 +166,7 @@ def reach_of(stream: trio.abc.HalfCloseableStream, peer: Peer) -> Reach:
     if peer.kind == "ws" and isinstance(bare, Patient):
         with suppress(OSError):  # it is gone already
             host, port = bare.socket.getsockname()[:2]
-    return Reach(scheme, host, port, peer.services.origins)
+    return Reach(scheme, host, port, peer.services.origins, peer.origin)
 
 
 class Answered(enum.Enum):

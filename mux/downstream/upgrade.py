@@ -14,6 +14,8 @@ from mux.access.authentication import AuthError, local_user
 from mux.config.addresses import host_of
 from mux.config.proxies import plain
 from mux.core.policy.principal import Principal
+from mux.core.protocol import overrides
+from mux.core.protocol.overrides import Overrides
 from mux.downstream.http import HttpResponse, RequestHead
 from mux.downstream.offers import Offer, offered
 from mux.downstream.proxies import passed_on
@@ -100,6 +102,10 @@ def upgrade(request: Request, services: Services) -> AcceptedUpgrade | HttpRespo
         )
     except AuthError as refusal:
         return unauthorized(refusal)
+    try:
+        said = _overrides(head, principal)
+    except ValueError as error:
+        return HttpResponse(HTTPStatus.BAD_REQUEST, f"`{overrides.HEADER}` header: {error}")
     here = peer.kind == "unix" or (peer.local and _is_on_this_host(head, principal, peer))
     return AcceptedUpgrade(
         principal=principal,
@@ -109,7 +115,14 @@ def upgrade(request: Request, services: Services) -> AcceptedUpgrade | HttpRespo
         transport=peer.transport,
         rest=head.rest,
         compression=_compression(request, services),
+        overrides=said,
     )
+
+
+def _overrides(head: RequestHead, principal: Principal) -> Overrides | None:
+    """Return the overrides that the client's door sends along. Raises ``ValueError``."""
+    sent = head.values(overrides.HEADER.lower().encode())
+    return overrides.read_header(sent[0]).within(principal.scopes) if sent else None
 
 
 def _compression(request: Request, services: Services) -> Offer | None:
