@@ -5,12 +5,12 @@ Used by ``routes``, ``upgrade``, ``server`` and ``mux.web``.
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Literal, Protocol
 
 import attrs
+import h11
 import msgspec
 import trio
 
@@ -67,8 +67,11 @@ class Exposition(msgspec.Struct, frozen=True):
 class Web(Protocol):
     """The application that answers plain requests of pages (``mux.web``)."""
 
-    async def serve(self, request: Request) -> bool:
-        """Answer one request. Return whether another may follow on the connection."""
+    async def serve(self, request: Request) -> h11.Connection | None:
+        """Answer one request.
+
+        Return the parser for the connection's next request; None if there may be none.
+        """
 
 
 @attrs.frozen
@@ -169,12 +172,12 @@ def reach_of(stream: trio.abc.HalfCloseableStream, peer: Peer) -> Reach:
     return Reach(scheme, host, port, peer.services.origins, peer.origin)
 
 
-class Answered(enum.Enum):
+@attrs.frozen
+class Answered:
     """A route's function has answered by itself."""
 
-    TO_CLOSE = enum.auto()
-    TO_GO_ON = enum.auto()
-    """Another request may follow on the connection."""
+    parser: h11.Connection | None = None
+    """The parser for the connection's next request; None if there may be none."""
 
 
 Outcome = AcceptedUpgrade | HttpResponse | Answered
