@@ -90,11 +90,6 @@ class Listener:
     origin: str = ""
     """The page's origin where that is by a name alone, which the certificate has; else empty."""
 
-    @property
-    def transport(self) -> str:
-        """The URL's scheme, for people: ``ws``, ``wss``, ``unix``."""
-        return self.url.partition("://")[0]
-
     def announcement(self) -> list[str]:
         """Return the lines for stderr that name this listener, in the app-server's own words."""
         lines = [f"  listening on: {self.url}"]

@@ -66,10 +66,13 @@ class OutsideRequests:
     throttle: LoginThrottle
     tailnet: TailnetHttps
     settings: SettingsWatch | None = None
-    downloads: Downloads = attrs.field(factory=Downloads)
+    downloads: Downloads = attrs.field(init=False)
     _began: float = attrs.field(factory=trio.current_time)
     _slow: trio.Nursery | None = None
     """Tasks of requests that take time; None before `run`."""
+
+    def __attrs_post_init__(self) -> None:
+        self.downloads = Downloads(self.devices.still)
 
     async def run(self) -> None:
         """Answer what takes time, until cancelled."""
@@ -90,7 +93,8 @@ class OutsideRequests:
                 return DEFERRED
             case "mux/files/open":
                 to_open = _to_open.decode(asked.params)
-                return self.downloads.offer(to_open.path, to_open.directory)
+                whose = self.dispatcher.broker.principal_of(asked.client)
+                return self.downloads.offer(to_open.path, to_open.directory, whose)
             case method if method in METHODS:
                 return self.notices.answer(asked)
             case _:
@@ -128,6 +132,10 @@ class OutsideRequests:
             "handoverTrouble": trouble or supervision.trouble,
         }
 
+    def _listener(self, each: Listener) -> dict[str, object]:
+        is_open = each.kind == "ws" and self.devices.open_door
+        return {"url": each.url, "kind": each.kind, "openDoor": is_open}
+
     def status(self) -> dict[str, Any]:
         """Return the part of ``mux/status`` that only the server knows."""
         registry = self.devices.registry
@@ -149,7 +157,7 @@ class OutsideRequests:
             "notices": self.notices.delivery.status(),
             "failedAuthentications": self.throttle.status(),
             "log": stderr.status(),
-            "listeners": [{"url": each.url, "kind": each.kind} for each in self.listeners]
-            + [{"url": url, "kind": "ws"} for url in self.tailnet.urls],
+            "listeners": [self._listener(each) for each in self.listeners]
+            + [{"url": url, "kind": "ws", "openDoor": False} for url in self.tailnet.urls],
             "tailnet": self.tailnet.status(),
         }
