@@ -20,9 +20,10 @@ from mux.downstream import tls
 from mux.errors import AppmuxError
 from mux.posix import private_file
 from mux.storage import json_file
+from mux.tailnet import choice
 from mux.text import day
 
-FILE: Final = "tailnet.pem"
+FILE: Final = choice.CERTIFICATE
 
 DAY: Final = 86_400.0
 
