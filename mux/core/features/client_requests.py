@@ -75,8 +75,8 @@ class ClientRequests:
             )
             claim = claim or own
         wire = self._next_wire()
-        if message.tail and params is message.params:
-            line = b'{"id":%d%b' % (wire, message.tail)
+        if message.around is not None and params is message.params:
+            line = b"%b%d%b" % (message.around[0], wire, message.around[1])
         else:
             fields = message.fields | {"id": b"%d" % wire}
             if "params" in fields:
