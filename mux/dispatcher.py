@@ -115,9 +115,9 @@ class Dispatcher:
     _next: list[Event] = attrs.field(factory=list)
     """Events that came up while commands were performed."""
     _alarm: trio.CancelScope = attrs.field(factory=trio.CancelScope)
-    _ahead: float | None = None
-    """Seconds by which the wall clock was ahead of trio's when that was last reported to the
-    core."""
+    _ahead: float = math.nan
+    """Seconds by which the wall clock was ahead of trio's when that was last reported to the core.
+    Not a number until it is looked at for the first time."""
 
     def connect(self, shells: Shells) -> None:
         """Give the dispatcher its shells: all at once, as most of them report to it."""
@@ -181,8 +181,10 @@ class Dispatcher:
         if type(event) is ClientSent:
             self.traffic.from_clients += 1
         self._decide(event, now)
-        self._deliver()
-        self._hear_next()
+        if self._frames:
+            self._deliver()
+        if self._next:
+            self._hear_next()
 
     def handle_lines(self, lines: Iterable[bytes | LongLine]) -> int:
         """Handle lines that the app-server wrote at once, then deliver what they cause at once.
@@ -210,7 +212,8 @@ class Dispatcher:
         self.traffic.from_app_server += heard
         self._deliver()
         self._set_alarm()
-        self._hear_next()
+        if self._next:
+            self._hear_next()
         return heard
 
     def _look_at_clock(self, now: float) -> None:
@@ -220,12 +223,12 @@ class Dispatcher:
         client whose credential has expired.
         """
         ahead = self.wall() - now
-        if self._ahead is None:
-            self._ahead = ahead
         moved = ahead - self._ahead
         if -MOVED < moved < MOVED:
             return
         self._ahead = ahead
+        if math.isnan(moved):
+            return
         log.info("the clock was set, or the machine slept", seconds=round(moved, 1))
         self._decide(ClockMoved(moved), now)
         self._deliver()
@@ -263,7 +266,8 @@ class Dispatcher:
             if command.entry is not None:
                 self.shells.keep(command.entry)
         else:
-            self._deliver()  # first: a `Close`, say, must come behind what was published before it
+            if self._frames:
+                self._deliver()  # first: a `Close`, say, must come behind what was published before
             self._perform_rarer(command)
 
     def _deliver(self) -> None:

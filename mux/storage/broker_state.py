@@ -123,7 +123,7 @@ class BrokerState:
     _cut: bool = False
     """True while that line isn't complete."""
     _puts: dict[str, bytes | None] = attrs.field(factory=dict)
-    _unwritten: int = 0
+    _needless: int = 0
     """Bytes that were read last and needn't be written."""
     _done: int = 0
     _renewed: bool = False
@@ -159,7 +159,7 @@ class BrokerState:
     def heard(self, chunk: bytes) -> None:
         """Keep what was read from the app-server; written at once."""
         if not self._unhandled and self._is_dropped(chunk):
-            self._unwritten = len(chunk)
+            self._needless = len(chunk)
             return
         if self._cut:
             piece, end, chunk = chunk.partition(b"\n")
@@ -191,8 +191,8 @@ class BrokerState:
 
     def handled(self, count: int) -> None:
         """Note that so many bytes more of what was read are handled."""
-        if self._unwritten:
-            self._unwritten -= count
+        if self._needless:
+            self._needless -= count
             return
         unkept = min(count, self._unkept)
         self._unkept -= unkept
