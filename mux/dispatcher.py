@@ -197,9 +197,6 @@ class Dispatcher:
         now, began, heard = trio.current_time(), time.perf_counter(), 0
         self._look_at_clock(now)
         for line in lines:
-            look = heard and not heard % LINES_A_LOOK
-            if look and time.perf_counter() - began > LINES_SECONDS:
-                break
             heard += 1
             try:
                 event = UpstreamSent(line) if isinstance(line, bytes) else UpstreamSentLong(line)
@@ -209,6 +206,8 @@ class Dispatcher:
                 # A line of a newer codex that can't be handled is lost alone: it must not end
                 # everybody's runtime.
                 log.exception("a line of the app-server could not be handled", bytes=len(line))
+            if not heard % LINES_A_LOOK and time.perf_counter() - began > LINES_SECONDS:
+                break
         self.traffic.from_app_server += heard
         self._deliver()
         self._set_alarm()
@@ -257,10 +256,10 @@ class Dispatcher:
                 if command.recipients is not self._recipients:
                     self._deliver()  # first: each client gets its messages in the core's order
                     self._recipients = command.recipients
-                if isinstance(command.message, Rope):
-                    self._deliver_pieces(command.message)
+                if isinstance(message := command.message, bytes):
+                    self._frames.append(text_frame(message))
                 else:
-                    self._frames.append(text_frame(command.message))
+                    self._deliver_pieces(message)
                 if self.debug:
                     log.debug("to clients", clients=command.recipients, method=command.method)
             if command.entry is not None:
