@@ -23,6 +23,7 @@ from mux.access.devices import DeviceRegistry
 from mux.access.pairing import TICKET_SECONDS, Pairing
 from mux.access.sessions import Sessions
 from mux.access.tickets import Wanted
+from mux.config.addresses import host_of
 from mux.core.commands import AnswerOutside
 from mux.core.events import ClientAccessEnded, DeviceAccessEnded, DeviceRenamed
 from mux.core.extension.devices import (
@@ -105,7 +106,7 @@ class DeviceRequests:
         elif device.scopes != principal.scopes:
             self.dispatcher.handle(ClientAccessEnded(client, CHANGED))
         else:
-            address = peer.rpartition(":")[0].strip("[]") or peer
+            address = host_of(peer)
             self._live[client] = (device.id, address)
             self.registry.saw(device.id, address)
             if device.name != principal.name:
@@ -119,6 +120,15 @@ class DeviceRequests:
         self.registry.saw(device, address)
         if device:
             self.changed()
+
+    def still(self, principal: Principal) -> bool:
+        """Return whether a principal has what it had when it authenticated."""
+        if principal.expires_at is not None and principal.expires_at <= self.registry.clock():
+            return False
+        if not principal.device:
+            return True
+        device = self.registry.by_id(principal.device)
+        return device is not None and device.scopes == principal.scopes
 
     def _clients_of(self, device: Device) -> list[ClientId]:
         return [client for client, (id, _) in self._live.items() if id == device.id]

@@ -5,6 +5,7 @@ Each part is made of the report of ``mux/status``. Texts that others chose are m
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
@@ -26,6 +27,9 @@ LAST_WORDS: Final = 5
 
 READY: Final = "ready"
 DOWN: Final = "down"
+
+NO_TOKEN: Final = " (asks for no token: a proxy or tunnel before it lets in whoever reaches that)"
+"""What is said of an open listener. What says that it is a proxy is refused there."""
 
 KIB: Final = 1024
 
@@ -181,6 +185,23 @@ def clients(report: Json, width: int, *, everything: bool) -> RenderableType:
     return table
 
 
+def overrides(report: Json) -> list[Text]:
+    """Return a line for each client whose command line says what its threads may do, or more."""
+    lines = []
+    for each in report["clients"]:
+        said = each.get("overrides") or {"values": {}, "ignored": []}
+        held = [f"{key}={_value(value)}" for key, value in said["values"].items()]
+        parts = [f"its threads have {', '.join(held)}"] if held else []
+        parts += [f"ignored: {', '.join(said['ignored'])}"] if said["ignored"] else []
+        if parts:
+            lines.append(screen.plain(f"#{each['id']} {'; '.join(parts)}", "dim"))
+    return lines
+
+
+def _value(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
 def _quiet(client: Json) -> float:
     """Return how long a client has been quiet."""
     since = float(client["sinceSeconds"])
@@ -234,7 +255,8 @@ def processes(report: Json, *, everything: bool) -> RenderableType:
     ):
         grid.add_row(name, screen.plain(told))
     for number, each in enumerate(report["listeners"]):
-        grid.add_row("" if number else "listening on", screen.plain(each["url"]))
+        url = each["url"] + (NO_TOKEN if each.get("openDoor") else "")
+        grid.add_row("" if number else "listening on", screen.plain(url))
     return grid
 
 

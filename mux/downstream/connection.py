@@ -19,7 +19,7 @@ import trio
 
 from mux.core.events import ClientSent, ClientSentBinary
 from mux.core.policy.principal import ClientId, Principal
-from mux.core.protocol import client_message, jsonrpc
+from mux.core.protocol import client_message, jsonrpc, overrides
 from mux.dispatcher import ClientPort, Dispatcher
 from mux.downstream import offers
 from mux.downstream.challenge import PROOF_BYTES, Challenger
@@ -65,7 +65,6 @@ log = structlog.get_logger()
 async def serve(
     stream: Accepted,
     admission: AcceptedUpgrade,
-    transport: str,
     dispatcher: Dispatcher,
     *,
     message_bytes: int,
@@ -97,9 +96,9 @@ async def serve(
             outbox.append(response)
             try:
                 if admission.principal is not None:
-                    await connection.attend(admission, admission.principal, transport)
+                    await connection.attend(admission, admission.principal)
                 elif challenger is not None:
-                    await connection.challenge(admission, challenger, transport)
+                    await connection.challenge(admission, challenger)
             finally:
                 outbox.discard()
             nursery.cancel_scope.cancel()
@@ -114,6 +113,8 @@ def _response(admission: AcceptedUpgrade) -> bytes:
         headers.append(b"Sec-WebSocket-Protocol: " + SUBPROTOCOL)
     if admission.compression is not None:
         headers.append(admission.compression.answer)
+    if admission.overrides is not None:
+        headers.append(f"{overrides.HEADER}: {','.join(admission.overrides.values)}".encode())
     return accepted(admission.key, *headers)
 
 
@@ -148,9 +149,7 @@ class _Connection:
     _written: trio.Event | None = None
     """Set once the writer has written everything, when ``_part`` waits for that."""
 
-    async def challenge(
-        self, admission: AcceptedUpgrade, challenger: Challenger, transport: str
-    ) -> None:
+    async def challenge(self, admission: AcceptedUpgrade, challenger: Challenger) -> None:
         """Have a browser prove who it is; then attend it."""
         principal = None
         limit, self.frames.limit = self.frames.limit, PROOF_BYTES
@@ -163,11 +162,9 @@ class _Connection:
                 await self._part()
             return
         self.frames.limit, self._reading = limit, trio.CancelScope()
-        await self.attend(attrs.evolve(admission, rest=b""), principal, transport)
+        await self.attend(attrs.evolve(admission, rest=b""), principal)
 
-    async def attend(
-        self, admission: AcceptedUpgrade, principal: Principal, transport: str
-    ) -> None:
+    async def attend(self, admission: AcceptedUpgrade, principal: Principal) -> None:
         """Attach, pass on messages until the end, detach, close in order.
 
         The 101 was appended before: a client must not get a frame ahead of it.
@@ -175,7 +172,12 @@ class _Connection:
         self.known()
         port = ClientPort(self.outbox, self.end, pid=self.pid, origin=admission.origin)
         client = self.dispatcher.attach(
-            port, principal, transport, admission.address, local=admission.local
+            port,
+            principal,
+            admission.transport,
+            admission.address,
+            local=admission.local,
+            overrides=admission.overrides,
         )
         try:
             with self._reading:

@@ -5,12 +5,12 @@ Used by ``routes``, ``upgrade``, ``server`` and ``mux.web``.
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Literal, Protocol
 
 import attrs
+import h11
 import msgspec
 import trio
 
@@ -20,10 +20,12 @@ from mux.access.sessions import Sessions
 from mux.access.throttle import LoginThrottle
 from mux.config.model import Compression
 from mux.core.policy.principal import Principal
+from mux.core.protocol.overrides import Overrides
 from mux.downstream import post_routes
 from mux.downstream.http import HttpResponse, RequestHead
 from mux.downstream.offers import Offer
 from mux.downstream.origins import Reach
+from mux.downstream.proxies import Told, TrustedProxies
 from mux.downstream.streams import Encrypted, Patient
 from mux.downstream.unauthenticated import Place
 
@@ -43,12 +45,16 @@ class AcceptedUpgrade:
     """True if the client is known to be on this host."""
     key: bytes
     """The ``Sec-WebSocket-Key`` that the 101 response is made from."""
+    transport: str
+    """How the client is connected, for people (``Peer.transport``)."""
     rest: bytes = attrs.field(repr=False)
     """Bytes after the request's head that have come already: first frames."""
     origin: str = ""
     """The browser's origin, which its proof names; empty for other clients."""
     compression: Offer | None = None
     """The compression of messages that the client offered and that is taken."""
+    overrides: Overrides | None = None
+    """The overrides of the client's command line, as they hold for it."""
 
 
 class Exposition(msgspec.Struct, frozen=True):
@@ -61,8 +67,11 @@ class Exposition(msgspec.Struct, frozen=True):
 class Web(Protocol):
     """The application that answers plain requests of pages (``mux.web``)."""
 
-    async def serve(self, request: Request) -> bool:
-        """Answer one request. Return whether another may follow on the connection."""
+    async def serve(self, request: Request) -> h11.Connection | None:
+        """Answer one request.
+
+        Return the parser for the connection's next request; None if there may be none.
+        """
 
 
 @attrs.frozen
@@ -84,11 +93,14 @@ class Services:
     """Whose messages are compressed, if they offer it."""
     origins: frozenset[str] = frozenset()
     """The operator's further origins of pages (``web.origins``)."""
+    proxies: TrustedProxies = attrs.field(factory=TrustedProxies)
+    """Those whose word on a client's address counts (``web.trusted_proxies``)."""
 
 
 @attrs.frozen
 class Peer:
-    """One accepted connection: who connects where, and what answers it."""
+    """Who connects where, and what answers it: an accepted connection, or who sent a request on it
+    by way of a proxy."""
 
     kind: Literal["ws", "unix"]
     address: str
@@ -102,6 +114,30 @@ class Peer:
     """The listener's own, where that is by a name alone (see ``Listener``)."""
     place: Place | None = None
     """Its place among those that haven't said who they are."""
+    told: Told | None = None
+    """What a trusted proxy says of the request that it passed on."""
+
+    @property
+    def transport(self) -> str:
+        """How the client is connected, for people: ``ws``, ``unix``, ``wss by proxy ::1``."""
+        if self.kind == "unix":
+            return "unix"
+        if self.told is None:
+            return "wss" if self.secure else "ws"
+        secure = self.secure if self.told.secure is None else self.told.secure
+        return f"{'wss' if secure else 'ws'} by proxy {self.told.proxy}"
+
+    @property
+    def asks_for_no_token(self) -> bool:
+        """True where whoever connects is let in: on a unix socket, and on an open listener."""
+        return self.kind == "unix" or self.services.authenticator.open
+
+    def who_sent(self, head: RequestHead) -> Peer:
+        """Return who sent a request: whom a trusted proxy names, else the peer itself."""
+        told = self.services.proxies.told(self.address, head)
+        if told is None:
+            return self
+        return attrs.evolve(self, address=told.client or self.address, told=told)
 
     def asked(self, asked: bool) -> None:
         """Note whether a request has come that isn't answered yet."""
@@ -136,12 +172,12 @@ def reach_of(stream: trio.abc.HalfCloseableStream, peer: Peer) -> Reach:
     return Reach(scheme, host, port, peer.services.origins, peer.origin)
 
 
-class Answered(enum.Enum):
+@attrs.frozen
+class Answered:
     """A route's function has answered by itself."""
 
-    TO_CLOSE = enum.auto()
-    TO_GO_ON = enum.auto()
-    """Another request may follow on the connection."""
+    parser: h11.Connection | None = None
+    """The parser for the connection's next request; None if there may be none."""
 
 
 Outcome = AcceptedUpgrade | HttpResponse | Answered

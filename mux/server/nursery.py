@@ -12,6 +12,7 @@
     ├─ dispatcher.run        writes outboxes; calls the core at its next deadline
     ├─ reads.run             journal entries for clients that are behind
     ├─ requests.run          answers what takes time, outside the core
+    ├─ uploads.run           drops those that have expired
     ├─ metrics               loads their library a second after the start
     ├─ systemd_notify.keep   reports to systemd's watchdog, where there is one
     ├─ signals, reload       SIGTERM and SIGINT drain, a second one ends at once; SIGHUP reloads
@@ -48,13 +49,13 @@ from mux.dispatcher import Dispatcher
 from mux.downstream import connection, listener
 from mux.downstream.challenge import Challenger
 from mux.downstream.listener import Listener
+from mux.downstream.proxies import TrustedProxies
 from mux.downstream.request import Exposition, Peer, Services
 from mux.downstream.routes import admit
 from mux.downstream.streams import Accepted
 from mux.downstream.tls import Certificate
 from mux.downstream.unauthenticated import Place, Unauthenticated
 from mux.errors import AppmuxError
-from mux.files.spool import FOLDER, Spool
 from mux.files.uploads import Uploads
 from mux.host.directories import Directories
 from mux.notices.lock_screen import LockScreen
@@ -119,6 +120,7 @@ class RunningServer:
     notices: NoticeRequests
     reads: JournalReads
     requests: OutsideRequests
+    uploads: Uploads
     certificate: Certificate | None
     throttle: LoginThrottle
     tailnet: TailnetHttps
@@ -151,26 +153,18 @@ class RunningServer:
             web=LateWeb(
                 self.access,
                 self.throttle,
-                self._uploads(),
+                self.uploads,
                 self.requests.downloads,
                 self.config.web.files,
             ),
             compression=self.config.compression,
             origins=frozenset(self.config.web.origins),
+            proxies=TrustedProxies.named(self.config.web.trusted_proxies),
         )
         self._guarded = self.services
         if self.config.auth.mode is None:
             devices = open_auth(Auth(mode="device-token"), self.authenticator.device)
             self._guarded = attrs.evolve(self.services, authenticator=devices)
-
-    def _uploads(self) -> Uploads:
-        state_dir = self.config.state_dir
-        return Uploads(
-            Spool(state_dir / FOLDER),
-            self.dispatcher.broker.directory_of,
-            self.dispatcher.handle,
-            in_threads=self.config.files.place == "thread",
-        )
 
     async def run(self) -> None:
         """Serve until told to stop or the app-server ends, then stop in order."""
@@ -178,6 +172,7 @@ class RunningServer:
         if supervision is None:
             await self._run()
         else:
+            supervision.renew = self.renew
             # Outside of all else: it tells of the app-server's end to the last.
             async with trio.open_nursery() as hearing:
                 hearing.start_soon(supervision.run)
@@ -209,6 +204,7 @@ class RunningServer:
                 root.start_soon(self.access.registry.file.run)
                 root.start_soon(self.reads.run)
                 root.start_soon(self.requests.run)
+                root.start_soon(self.uploads.run)
                 root.start_soon(systemd_notify.keep, os.environ, self._state, self._notify)
                 await root.start(self.store.run, self.reads.refresh_extent)
                 self._record_start()
@@ -283,15 +279,9 @@ class RunningServer:
         )
 
     async def _attend(self, each: Listener, stream: Accepted, address: str, place: Place) -> None:
-        peer = Peer(
-            each.kind,
-            address,
-            self._guarded if each.origin else self.services,
-            local=each.local,
-            secure=each.certificate is not None,
-            origin=each.origin,
-            place=place,
-        )
+        secure = each.certificate is not None
+        services = self._guarded if each.origin else self.services
+        peer = Peer(each.kind, address, services, each.local, secure, each.origin, place)
         admission = await admit(stream, peer)
         if admission is None:
             return
@@ -300,7 +290,6 @@ class RunningServer:
             await connection.serve(
                 stream,
                 admission,
-                each.transport,
                 self.dispatcher,
                 message_bytes=self.config.limits.message_bytes,
                 outbox_bytes=self.config.limits.outbox_bytes,

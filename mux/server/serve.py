@@ -30,6 +30,8 @@ from mux.downstream import listener
 from mux.downstream.listener import Listener
 from mux.downstream.origins import require_origins
 from mux.downstream.tls import Certificate, open_certificate
+from mux.files.spool import FOLDER, Spool
+from mux.files.uploads import Uploads
 from mux.host.directories import Directories
 from mux.host.socket_owner import socket_owner
 from mux.notices.requests import NoticeRequests
@@ -93,6 +95,8 @@ async def serve(
         audit = Audit.open(
             config.state_dir, max_bytes=config.audit.max_bytes, max_age=config.audit.max_age
         )
+        if supervision is not None and supervision.trouble is not None:
+            audit.record("appserver/notKept", {"why": supervision.trouble})
         missing = [address for address in addresses if str(address) not in inherited]
         held = handover.Sockets(supervision)
         if take_over is not None:
@@ -246,6 +250,13 @@ def _assemble(
         tailnet,
         settings,
     )
+    uploads = Uploads(
+        Spool(config.state_dir / FOLDER),
+        broker.directory_of,
+        dispatcher.handle,
+        devices.still,
+        in_threads=config.files.place == "thread",
+    )
     server = RunningServer(
         config,
         authenticator,
@@ -260,6 +271,7 @@ def _assemble(
         notices,
         reads,
         requests,
+        uploads,
         certificate,
         throttle,
         tailnet,

@@ -9,10 +9,11 @@ Used by ``supervisor``.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Collection, Mapping, MutableMapping, Sequence
 from typing import Final, NoReturn
 
 from mux.posix.standard_streams import ALL
@@ -30,6 +31,9 @@ INHERITED: Final = 3
 MOST_DESCRIPTORS: Final = 65536
 """A new program gets no descriptor up to this number that it isn't given. The supervisor has few
 open, and whoever started it had mostly none."""
+
+INIT: Final = 1
+"""The process of a container, or of a pid namespace, that gets whoever has lost its parent."""
 
 _ERRNO_BYTES: Final = 4
 
@@ -96,14 +100,20 @@ def _restore_signals() -> None:
 class Pipes:
     """The supervisor's ends of an app-server's standard streams."""
 
-    def __init__(self) -> None:
-        self.theirs: list[int] = []
-        read, self.stdin = os.pipe()
-        self.theirs.append(read)
-        self.stdout, write = os.pipe()
-        self.theirs.append(write)
-        self.stderr, write = os.pipe()
-        self.theirs.append(write)
+    def __init__(self, stdin: int, stdout: int, stderr: int, theirs: Sequence[int] = ()) -> None:
+        self.stdin, self.stdout, self.stderr = stdin, stdout, stderr
+        self.theirs = theirs
+        """The app-server's ends, until it has them."""
+
+    @classmethod
+    def made(cls) -> Pipes:
+        """Make pipes for an app-server."""
+        theirs, stdin = os.pipe()
+        ends = [theirs]
+        stdout, theirs = os.pipe()
+        ends.append(theirs)
+        stderr, theirs = os.pipe()
+        return cls(stdin, stdout, stderr, [*ends, theirs])
 
     @property
     def ours(self) -> list[int]:
@@ -112,7 +122,7 @@ class Pipes:
     def close_theirs(self) -> None:
         for each in self.theirs:
             os.close(each)
-        self.theirs = []
+        self.theirs = ()
 
     def close_stdin(self) -> None:
         if self.stdin >= 0:
@@ -168,3 +178,18 @@ def _become_app_server(
     except BaseException:  # noqa: BLE001 (the fork must not go on as a supervisor)
         os.write(fails, (22).to_bytes(_ERRNO_BYTES, "big"))
     os._exit(CANNOT_START)
+
+
+def reap_orphans(ours: Collection[int]) -> None:
+    """As ``INIT``, reap processes that have ended and aren't ``ours``: their parents left them.
+
+    Call it when those of ours that have ended are reaped.
+    """
+    if os.getpid() != INIT:
+        return
+    with contextlib.suppress(ChildProcessError):
+        while (found := os.waitid(os.P_ALL, 0, _LOOKING)) is not None and found.si_pid not in ours:
+            os.waitpid(found.si_pid, 0)
+
+
+_LOOKING: Final = os.WEXITED | os.WNOHANG | os.WNOWAIT

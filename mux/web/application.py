@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Final
 
 import attrs
+import h11
+import trio
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request as WebRequest
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from mux.access.requests import DeviceRequests
@@ -18,7 +20,7 @@ from mux.access.throttle import LoginThrottle
 from mux.downstream.request import Request
 from mux.files.downloads import Downloads
 from mux.files.uploads import Uploads
-from mux.web import adapter, headers
+from mux.web import adapter, headers, transfer
 from mux.web.downloads import DownloadRoutes
 from mux.web.files import PageFiles
 from mux.web.session import SessionRoutes
@@ -33,10 +35,13 @@ class Application:
     """Answers plain requests of one broker."""
 
     _app: adapter.App
+    _threads: trio.CapacityLimiter = attrs.field(
+        factory=lambda: trio.CapacityLimiter(transfer.THREADS)
+    )
 
-    async def serve(self, request: Request) -> bool:
-        """Answer one request. Return whether another may follow on the connection."""
-        return await adapter.serve(self._app, request)
+    async def serve(self, request: Request) -> h11.Connection | None:
+        """Answer one request, as ``Web.serve`` says."""
+        return await adapter.serve(self._app, request, self._threads)
 
 
 def build(
@@ -56,12 +61,25 @@ def build(
         Route("/v1/files", upload.collection, methods=UPLOAD_METHODS),
         Route("/v1/files/of/{token}", download.send, methods=["GET", "HEAD"]),
         Route("/v1/files/{id}", upload.one, methods=UPLOAD_METHODS),
+        Route("/v1/https.json", SecurePage(devices).answer, methods=["GET"]),
         Route("/v1/{rest:path}", _nothing),
         Route("/share", _share, methods=["POST"]),
         Route("/{path:path}", page.answer, methods=["GET"]),
     ]
     app = Starlette(routes=routes)
     return Application(headers.secured(app))
+
+
+@attrs.frozen
+class SecurePage:
+    """Tells a page that came over plain http where it is over https. The name is no secret."""
+
+    devices: DeviceRequests
+
+    async def answer(self, _request: WebRequest) -> Response:
+        """Answer with the address, or null."""
+        secure = (each for each in self.devices.origins() if each.startswith("https://"))
+        return JSONResponse({"page": next(secure, None)})
 
 
 async def _nothing(_request: WebRequest) -> Response:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -169,10 +169,22 @@ class LogShown(msgspec.Struct):
 
 
 class ListenerShown(msgspec.Struct):
-    """Where clients may connect."""
+    """Where clients may connect. ``openDoor``: over TCP, and nobody is asked for a token."""
 
     url: str
     kind: Literal["ws", "unix"]
+    openDoor: bool
+
+
+class OverridesShown(msgspec.Struct):
+    """Overrides of a client's command line.
+
+    ``values`` hold for the client's threads, by key of the configuration. ``ignored`` names those
+    that don't hold.
+    """
+
+    values: dict[str, Any]
+    ignored: list[str]
 
 
 class ClientShown(msgspec.Struct):
@@ -180,7 +192,7 @@ class ClientShown(msgspec.Struct):
 
     ``droveSeconds``: since it last made a thread work, null for never. ``pid``: its process, where
     the system tells it (on a unix socket, on Linux). ``person``: whether a person sits before it,
-    as far as that is known.
+    as far as that is known. ``overrides``: what its command line says, null for nothing.
     """
 
     id: int
@@ -197,6 +209,7 @@ class ClientShown(msgspec.Struct):
     droveSeconds: float | None
     threads: list[str]
     behind: int | None
+    overrides: OverridesShown | None
     person: bool
     bytesOwed: int
 
@@ -299,7 +312,7 @@ _STATUS = Status(
     notices=NoticesShown({"ntfy": 1}, {"sent": 12}, None, 1, None, []),
     failedAuthentications=FailuresShown(2, {"192.0.2.7": 2}),
     log=LogShown(0, None),
-    listeners=[ListenerShown("ws://127.0.0.1:4500", "ws")],
+    listeners=[ListenerShown("ws://127.0.0.1:4500", "ws", False)],
     tailnet=tailnet.SHOWN,
     journal=JournalShown(_EPOCH, 4711, 12),
     clients=[
@@ -318,6 +331,7 @@ _STATUS = Status(
             droveSeconds=3.5,
             threads=[_THREAD],
             behind=None,
+            overrides=OverridesShown({"approval_policy": "on-request"}, ["-c model"]),
             person=True,
             bytesOwed=0,
         )
