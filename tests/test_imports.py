@@ -32,7 +32,7 @@ logging, pathlib, socket, subprocess, threading, asyncio, …)."""
 
 IMPURE_BUILTINS = {"open", "print", "input", "exec", "eval", "compile", "__import__", "breakpoint"}
 
-FOR_EVERYONE = {"", "errors", "posix"}
+FOR_EVERYONE = {"", "documents", "errors", "posix"}
 """What any shell may import: the version, the base of the errors, what the system gives."""
 
 ANYTHING = {""}
@@ -46,7 +46,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "host": {"access", "client", "config", "core", "downstream.unix_socket"},
     "downstream": {"access", "config", "core", "dispatcher", "outbox"},
-    "tailnet": {"config", "downstream", "host.steps", "storage"},
+    "tailnet": {"config", "downstream", "host.steps", "storage", "text"},
     "web": {"access", "config", "core", "dispatcher", "downstream", "files"},
     "files": {"core", "storage"},
     "notices": {"access", "config", "core", "dispatcher", "push", "storage", "text"},
@@ -61,6 +61,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "shells": {"core"},
     "config": {"core"},
     "client": {"config.locate"},
+    "documents": set(),
     "outbox": set(),
     "posix": set(),
     "text": set(),
