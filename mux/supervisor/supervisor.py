@@ -155,7 +155,8 @@ class Supervisor:
         broker.channel.close()
         now = time.monotonic()
         if self.app is not None:
-            self.app.drained = True
+            # One that was started in vain has nothing to say to a person who reads why.
+            self.app.drained = self.ever_served
         if broker.served:
             self.orphan_since = now
         # One that fails by itself has said why, and the next would fail the same way.
