@@ -30,6 +30,8 @@ from mux.downstream import listener
 from mux.downstream.listener import Listener
 from mux.downstream.origins import require_origins
 from mux.downstream.tls import Certificate, open_certificate
+from mux.files.spool import FOLDER, Spool
+from mux.files.uploads import Uploads
 from mux.host.directories import Directories
 from mux.host.socket_owner import socket_owner
 from mux.notices.requests import NoticeRequests
@@ -44,6 +46,7 @@ from mux.storage import state_dir
 from mux.storage.audit_log import Audit
 from mux.storage.journal import Store
 from mux.supervisor.opening import Opening
+from mux.tailnet.https import MOVED, TailnetHttps
 from mux.upstream.process import Upstream
 from mux.upstream.schema import CodexSchema
 from mux.upstream.supervised import Supervision
@@ -100,13 +103,15 @@ async def serve(
         missing = [address for address in addresses if str(address) not in inherited]
         held = handover.Sockets(supervision)
         if take_over is not None:
-            await _try([each for each in missing if not held.has(each)], certificate)
+            await _try([each for each in missing if not held.has(str(each))], certificate)
         for address in missing:
-            found = held.reopened(address, certificate)
+            found = held.reopened(str(address), address, certificate)
             opened.append(found or await _open(address, certificate, take_over))
-            held.hold(address, opened[-1])
+            held.hold(str(address), opened[-1])
+        tailnet = TailnetHttps.open(config.tailnet, config.state_dir, held, time.time, audit.record)
+        tailnet.announce = lambda: state.announce([*(each.url for each in opened), *tailnet.urls])
         held.let_go()
-        state.announce([each.url for each in opened])
+        tailnet.announce()
         server = _assemble(
             config,
             codex,
@@ -118,6 +123,7 @@ async def serve(
             store=store,
             book=book,
             audit=audit,
+            tailnet=tailnet,
             settings=settings,
         )
         try:
@@ -179,6 +185,7 @@ def _assemble(
     store: Store,
     book: DeviceRegistry,
     audit: Audit,
+    tailnet: TailnetHttps,
     settings: SettingsWatch | None,
 ) -> RunningServer:
     introduction = app_server.Introduction(
@@ -217,7 +224,11 @@ def _assemble(
         codex, config.state_dir, lambda gate: dispatcher.handle(ExperimentalSchemaLoaded(gate))
     )
     directories = Directories(config.devices.directories, str(Path.cwd()), dispatcher.handle)
-    notices = NoticeRequests.open(config, book, dispatcher, audit.record)
+    notices = NoticeRequests.open(
+        config, book, dispatcher, audit.record, lambda: config.link or tailnet.origin
+    )
+    tailnet.moved = notices.delivery.origin_ended
+    tailnet.ended = lambda origin, why: dispatcher.close_all(MOVED, why, origin)
     devices = DeviceRequests(
         book,
         dispatcher,
@@ -225,12 +236,29 @@ def _assemble(
         audit.record,
         changed=notices.delivery.report_recipients,
         revoked=notices.delivery.revoked,
-        origins=config.web.origins,
+        origins=lambda: [*config.web.origins, *filter(None, [tailnet.origin])],
     )
     devices.sessions.host = config.host_name
     reads, throttle = JournalReads(store, dispatcher), LoginThrottle()
     requests = OutsideRequests(
-        opened, dispatcher, upstream, schema, store, audit, devices, notices, throttle, settings
+        opened,
+        dispatcher,
+        upstream,
+        schema,
+        store,
+        audit,
+        devices,
+        notices,
+        throttle,
+        tailnet,
+        settings,
+    )
+    uploads = Uploads(
+        Spool(config.state_dir / FOLDER),
+        broker.directory_of,
+        dispatcher.handle,
+        devices.still,
+        in_threads=config.files.place == "thread",
     )
     server = RunningServer(
         config,
@@ -246,8 +274,10 @@ def _assemble(
         notices,
         reads,
         requests,
+        uploads,
         certificate,
         throttle,
+        tailnet,
     )
     dispatcher.connect(Shells(
         app_server=upstream,

@@ -1,8 +1,7 @@
 """The broker's first words with the supervisor, said before it has loaded what it runs on.
 
-The first broker asks for an app-server as soon as it knows which: that comes up while the broker
-loads the rest, which takes longer. A later one may have been left an app-server, or the end of one,
-and asks when it has looked at that.
+A broker asks for an app-server as soon as it knows which: that comes up while the broker loads the
+rest, which takes longer. One that was left an app-server, or the end of one, first looks at that.
 
 Used by ``cli.serve``; ``upstream.supervised`` goes on with it.
 """
@@ -66,8 +65,8 @@ class Opening:
         return opening
 
     def ask_early(self, command: Sequence[object], environ: Mapping[str, str]) -> None:
-        """Ask for an app-server, if this is the supervisor's first broker."""
-        if self.hello["lives"] == 0 and self.hello["appServer"] is None:
+        """Ask for an app-server, if none runs or has left anything to be looked at."""
+        if self.hello["appServer"] is None:
             self.channel.socket.setblocking(True)
             self.channel.send(start(command, environ))
             self.channel.socket.setblocking(False)

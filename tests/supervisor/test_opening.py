@@ -1,4 +1,4 @@
-"""A broker's first words: the first one asks for the app-server at once, a later one doesn't."""
+"""A broker's first words: where there is no app-server it asks for one at once."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def opened() -> Iterator[Opening]:
         opening.channel.close()
 
 
-def test_the_first_broker_asks_at_once(supervisor: Channel) -> None:
+def test_where_there_is_none_an_app_server_is_asked_for_at_once(supervisor: Channel) -> None:
     supervisor.send(HELLO)
     with opened() as opening:
         assert VARIABLE not in os.environ
@@ -52,9 +52,11 @@ def test_the_first_broker_asks_at_once(supervisor: Channel) -> None:
     assert message["environ"] == {"A": "b"}
 
 
-@pytest.mark.parametrize("left", [{"lives": 1}, {"lives": 1, "appServer": 7, "generation": 1}])
-def test_a_later_broker_looks_first_at_what_was_left(supervisor: Channel, left: Message) -> None:
-    supervisor.send(HELLO | left)
+@pytest.mark.parametrize("exited", [None, 1])
+def test_one_that_was_left_an_app_server_looks_at_that_first(
+    supervisor: Channel, exited: int | None
+) -> None:
+    supervisor.send(HELLO | {"lives": 1, "appServer": 7, "generation": 1, "exited": exited})
     with opened() as opening:
         opening.ask_early(COMMAND, {})
         assert not opening.asked
