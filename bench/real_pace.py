@@ -25,7 +25,7 @@ from mux.demo.scripted_model import Say, Scripted
 
 PACES: Final = (60, 1000)
 CLIENTS: Final = (1, 8, 32)
-SECONDS: Final = {60: 0.75, 1000: 0.4}
+SECONDS: Final = {60: 0.5, 1000: 0.25}
 """Of one turn, for each second that the plan has for what is paced."""
 
 MOST: Final = {1: 2.0, 8: 1.5, 32: 1.0}
