@@ -4,9 +4,9 @@ import { effect, signal } from "@preact/signals";
 import { render } from "preact";
 import { useEffect, useState } from "preact/hooks";
 import type { JSX } from "preact";
-import { type Device, thisDevice } from "./connection/device.ts";
+import { thisDevice } from "./connection/device.ts";
 import { type Invitation, readInvitation } from "./connection/invitation.ts";
-import { rpc, start } from "./connection/runtime.ts";
+import { rpc, showKept, start } from "./connection/runtime.ts";
 import { startWorker } from "./push/worker-registration.ts";
 import { go, route, startRouting, threadPath } from "./route.ts";
 import { device, inbox, phase, say, sayError, toasts } from "./state.ts";
@@ -148,7 +148,8 @@ async function begin(): Promise<void> {
   applySettings();
   const ticket = takeTicket();
   startRouting();
-  const known: Device | undefined = await thisDevice();
+  // Both from the device: the first thing that is drawn has the rows in it.
+  const [known] = await Promise.all([thisDevice(), showKept()]);
   device.value = known ?? null;
   const root = document.getElementById("app")!;
   root.replaceChildren();

@@ -8,9 +8,21 @@ declare const self: ServiceWorkerGlobalScope;
 declare const __FILES__: string[];
 declare const __BUILD__: string;
 
+/** What some browsers' event has besides. */
+interface InstallEvent extends ExtendableEvent {
+  addRoutes?(routes: object[]): Promise<void>;
+}
+
 const SHELL = `appmux-shell-${__BUILD__}`;
 
 self.addEventListener("install", (event) => {
+  // What is kept a browser that can takes from the cache itself, without starting this worker.
+  const source = { cacheName: SHELL };
+  const routes = [
+    { condition: { urlPattern: { pathname: "/assets/*" } }, source },
+    { condition: { urlPattern: { pathname: "/", search: "" }, requestMode: "navigate" }, source },
+  ];
+  void (event as InstallEvent).addRoutes?.(routes)?.catch(() => undefined);
   // All of it or nothing: a half-kept page would break where it is needed most.
   event.waitUntil(
     caches.open(SHELL).then((cache) =>

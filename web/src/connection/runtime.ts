@@ -23,6 +23,7 @@ import { lookForNewer } from "../push/worker-registration.ts";
 import { drop, forgetAll, keepTexts, kept, keptTexts } from "../storage/store.ts";
 import { Threads } from "../threads/follow.ts";
 import { emptyInbox, type Inbox, takeChange, takePage } from "../threads/inbox.ts";
+import type { Result as Page } from "@mux/mux.inbox";
 import type { Message } from "../wire.ts";
 import type { Identity } from "./connect.ts";
 import { Connection, type Hello, type Phase, PROTOCOL } from "./connection.ts";
@@ -53,7 +54,13 @@ export function wake(): void {
   connection?.wake();
 }
 
-/** Begin: show what was kept, then connect. */
+/** Show the inbox as it was kept, until there is a connection. */
+export async function showKept(): Promise<void> {
+  const before = await keptTexts<Inbox>("inbox");
+  if (before && inboxKept.value) inbox.value = { ...before.value, at: before.at };
+}
+
+/** Begin to connect, and go on with what was left to be sent. */
 export async function start(known: Device): Promise<void> {
   device.value = known;
   setLastTurn((id) => {
@@ -72,8 +79,6 @@ export async function start(known: Device): Promise<void> {
   connection.start();
   watchFocus();
   addEventListener("pagehide", () => threads.keepAll());
-  const before = await keptTexts<Inbox>("inbox");
-  if (before && inboxKept.value) inbox.value = { ...before.value, at: before.at };
   await restoreOutbox();
   if (phase.value === "live") sendOver(rpc());
 }
@@ -138,11 +143,11 @@ async function tellOfPushes(over: Rpc): Promise<void> {
   await over.request("mux/push/received", { ids }).then(() => drop("received"), () => undefined);
 }
 
-async function catchUp(over: Rpc, hello: Hello, who: Identity): Promise<void> {
+async function catchUp(over: Rpc, hello: Hello, who: Identity, asked: Promise<Page>): Promise<void> {
   identity.value = who;
   ownClient.value = hello.clientId;
   outdated.value = hello.version !== PROTOCOL;
-  const first = over.request("mux/inbox", { follow: true }).then((page) => {
+  const first = asked.then((page) => {
     inbox.value = takePage(inbox.value, page, Date.now(), true);
     inboxKept.value = false;
     void keepTexts("inbox", inbox.value);
