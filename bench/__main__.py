@@ -29,6 +29,7 @@ from bench import (
     files,
     first_answer,
     growth,
+    handovers,
     longs,
     picture,
     real_pace,
@@ -54,6 +55,7 @@ PARTS: Final[dict[str, Callable[[Plan], list[Figure]]]] = {
     "catchups": catchups.measure,
     "features": features.measure,
     "fairness": fairness.measure,
+    "handovers": handovers.measure,
     "longs": longs.measure,
     "files": files.measure,
 }
