@@ -31,6 +31,7 @@ from bench import (
     growth,
     handovers,
     longs,
+    page,
     picture,
     real_pace,
     replays,
@@ -58,6 +59,7 @@ PARTS: Final[dict[str, Callable[[Plan], list[Figure]]]] = {
     "handovers": handovers.measure,
     "longs": longs.measure,
     "files": files.measure,
+    "page": page.measure,
 }
 
 
