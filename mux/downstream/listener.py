@@ -177,7 +177,10 @@ def reopen(address: Address, descriptor: int, certificate: Certificate | None) -
 def open_tcp(address: TcpAddress) -> Listener:
     """Bind and listen, without TLS yet (see ``encrypt``). Raises ``ListenError``."""
     family = socket.AF_INET if address.ip.version == 4 else socket.AF_INET6  # noqa: PLR2004
-    bound = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        bound = socket.socket(family, socket.SOCK_STREAM)
+    except OSError as failure:  # a system without IPv6
+        raise ListenError(_why_not(address, failure)) from failure
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
