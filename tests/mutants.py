@@ -51,6 +51,7 @@ GUARDED: Final[dict[str, tuple[str, ...]]] = {
     "access.sessions": ("tests/access/test_sessions.py",),
     "access.browser_pairing": ("tests/access/test_browser_pairing.py",),
     "downstream.origins": ("tests/downstream/test_origins.py",),
+    "downstream.proxies": ("tests/downstream/test_proxies.py",),
     "access.throttle": ("tests/access/test_throttle.py",),
     "notices.lock_screen": ("tests/notices/test_lock_screen.py",),
     "notices.answer_tickets": ("tests/notices/test_answer_tickets.py",),
