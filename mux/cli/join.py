@@ -82,23 +82,43 @@ def parse(text: str) -> Link:
     return Link(url, ticket)
 
 
-@click.command(epilog=exits("0 joined", "1 not"))
+@click.command(epilog=exits("0 joined, listed, used or left", "1 not"))
 @click.argument("link", required=False)
 @click.option("--name", default="", metavar="N", help="This machine's name there.")
+@click.option("--list", "listed", is_flag=True, help="Show which brokers were joined.")
+@click.option("--use", "used", metavar="HOST", help="From now on use that one of them.")
+@click.option("--leave", "left", metavar="HOST", help="Forget that one of them.")
 @json_flag
 @broker_flags
 def join(
-    link: str | None, name: str, as_json: bool, config_file: Path | None, state_dir: Path | None
+    *,
+    link: str | None,
+    name: str,
+    listed: bool,
+    used: str | None,
+    left: str | None,
+    as_json: bool,
+    config_file: Path | None,
+    state_dir: Path | None,
 ) -> None:
     """Have this machine's terminals use a broker on another.
 
     LINK is what `appmux pair --url` or `appmux invite` printed there. Without it, it is read from
     stdin, where no list of processes shows it.
+
+    Several may be joined. The latest is used; --use, or the variable APPMUX_JOINED, names another
+    by its HOST or HOST:PORT.
     """
+    where = state_dir_of(config_file, state_dir)
+    if listed:
+        _show(where, as_json=as_json)
+        return
+    if used is not None or left is not None:
+        _change(where, used, left)
+        return
     if link is None:
         link = click.prompt("Link", hide_input=True) if sys.stdin.isatty() else sys.stdin.readline()
     there = parse(link)
-    where = state_dir_of(config_file, state_dir)
     private_file.make_directory(where)
     granted = _exchange(there, name or socket.gethostname())
     try:
@@ -109,7 +129,7 @@ def join(
             f" {granted['name']!r} there, and join again"
         ) from failure
     if as_json:
-        token_file = str(where / joined.TOKEN_FILE)
+        token_file = str(joined.token_file(where, there.url))
         more = {name: granted[name] for name in ("name", "scopes", "expiresAt")}
         click.echo(json.dumps({"url": there.url, "tokenFile": token_file, **more}))
         return
@@ -118,13 +138,37 @@ def join(
         click.echo(line)
 
 
+def _show(where: Path, *, as_json: bool) -> None:
+    now = joined.used(where)
+    shown = [{"url": url, "used": url == now} for url in joined.joined(where)]
+    if as_json:
+        click.echo(json.dumps(shown, indent=2))
+        return
+    for each in shown:
+        click.echo(visible(f"{'*' if each['used'] else ' '} {each['url']}"))
+    if not shown:
+        click.echo("none was joined")
+
+
+def _change(where: Path, used: str | None, left: str | None) -> None:
+    """Use another broker, or forget one. Raises ``NotJoinedError``."""
+    named = str(used if used is not None else left)
+    url = joined.find(where, named)
+    if url is None:
+        raise NotJoinedError(f"not one broker called {named} was joined: `appmux join --list`")
+    if used is not None:
+        joined.use(where, url)
+    else:
+        joined.forget(where, url)
+
+
 def how_to_attach(there: Link, where: Path) -> list[str]:
     """Return the lines that say how this machine's programs reach the broker now."""
     lines = [
         "`appmux stdio` and `appmux-codex` find it, while no broker runs here:"
         " editors and SDKs take `appmux-codex` as their codex."
     ]
-    token = f'APPMUX_TOKEN="$(cat {where / joined.TOKEN_FILE})"'
+    token = f'APPMUX_TOKEN="$(cat {joined.token_file(where, there.url)})"'
     codex = "codex --remote {} --remote-auth-token-env APPMUX_TOKEN"
     host = urlsplit(there.url).hostname or ""
     if there.url.startswith("wss://"):
