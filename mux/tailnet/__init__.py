@@ -6,5 +6,5 @@ of this machine; `renewal` holds the certificate, and `certificate` reads and ke
 the operator's yes to the name, which becomes public with the first certificate.
 
 Nothing of Tailscale's is changed: no mapping of `tailscale serve` either. Imports `config`,
-`downstream`, `host.steps` and `storage`.
+`downstream`, `host.steps`, `storage` and `text`.
 """

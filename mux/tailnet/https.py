@@ -25,11 +25,12 @@ import attrs
 import structlog
 import trio
 
-from mux.config.addresses import TcpAddress
+from mux.config.addresses import Address, TcpAddress
 from mux.config.model import Tailnet
 from mux.downstream import listener
 from mux.downstream.listener import Listener
 from mux.downstream.origins import origin_of
+from mux.downstream.tls import Certificate
 from mux.downstream.unix_socket import ListenError
 from mux.errors import AppmuxError
 from mux.tailnet import choice, tailscaled
@@ -68,7 +69,9 @@ class Sockets(Protocol):
     """Holds listening sockets for the next broker (``server.handover``)."""
 
     def left(self, beginning: str) -> list[str]: ...
-    def reopened(self, asked: str, address: Any, certificate: Any) -> Listener | None: ...
+    def reopened(
+        self, asked: str, address: Address, certificate: Certificate | None
+    ) -> Listener | None: ...
     def hold(self, asked: str, opened: Listener) -> None: ...
     def release(self, opened: Listener) -> None: ...
 
