@@ -6,7 +6,6 @@ else's.
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
@@ -20,6 +19,8 @@ import pytest
 import trio
 
 from mux.downstream.websocket import accepted
+from mux.stdio import joined
+from mux.stdio.joined import Joined
 from tests.end_to_end.brokered import brokered, client
 from tests.end_to_end.devices import DEVICES_ONLY, operator_of, pair
 from tests.end_to_end.doors import APPMUX, STAND_IN, environ, opened
@@ -163,10 +164,7 @@ async def test_what_cannot_be_read_does_not_start(broker: Native) -> None:
 def elsewhere(url: str, token: str) -> Iterator[Home]:
     """Another machine, which has joined the broker."""
     with private_home("http://127.0.0.1:9") as home:
-        state = home.home / ".local" / "state" / "appmux"
-        for name, text in (("joined.json", json.dumps({"url": url})), ("joined.token", token)):
-            (state / name).write_text(f"{text}\n")
-            (state / name).chmod(0o600)
+        joined.write(home.home / ".local" / "state" / "appmux", Joined(url, token))
         yield home
 
 
