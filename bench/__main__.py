@@ -29,7 +29,9 @@ from bench import (
     files,
     first_answer,
     growth,
+    handovers,
     longs,
+    page,
     picture,
     real_pace,
     replays,
@@ -54,8 +56,10 @@ PARTS: Final[dict[str, Callable[[Plan], list[Figure]]]] = {
     "catchups": catchups.measure,
     "features": features.measure,
     "fairness": fairness.measure,
+    "handovers": handovers.measure,
     "longs": longs.measure,
     "files": files.measure,
+    "page": page.measure,
 }
 
 
@@ -69,7 +73,7 @@ def keep(found: list[Figure], curves: dict[str, list[growth.Point]], out: Path) 
 
 
 @click.command(help=(__doc__ or "").partition("\n")[0])
-@click.option("--quick", is_flag=True, help="Under two minutes: fewer, shorter, no growth.")
+@click.option("--quick", is_flag=True, help="Three minutes: fewer, shorter, no growth.")
 @click.option("--only", help=f"Some parts, with commas between: {', '.join(PARTS)}, growth.")
 @report.to_files
 def main(*, quick: bool, only: str | None, out: Path) -> None:
