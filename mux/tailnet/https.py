@@ -25,6 +25,7 @@ import attrs
 import structlog
 import trio
 
+from mux import documents
 from mux.config.addresses import Address, TcpAddress
 from mux.config.model import Tailnet
 from mux.downstream import listener
@@ -47,7 +48,8 @@ Tailscale comes up after us."""
 
 NOT_LISTENED: Final = (
     "let `tailnet.port` take another port; where Tailscale has no network interface (userspace"
-    " networking), put `tailscale serve` before the broker instead (docs/remote.md)"
+    " networking), put `tailscale serve` before the broker instead"
+    f" ({documents.page('proxy')})"
 )
 
 ABSENT: Final = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
