@@ -126,7 +126,7 @@ class NotificationRouter:
         if method not in MERGEABLE or thread is None or message.id is not jsonrpc.ABSENT:
             return None
         known = threads.known.get(thread)
-        if known is None or not known.claimed or thread in self.parts.shared_titles.running:
+        if known is None or not known.claimed or thread in self.parts.state.title_turns.running:
             return None
         item = known.running.items.get(params.itemId or "")
         if item is None or item.completed is not None:
@@ -186,7 +186,7 @@ class NotificationRouter:
         # because of the line (withdrawn approvals, queued turns) comes behind it.
         if thread is not None and message.params is not None:
             self._note(thread, method, message.params, line)
-        if thread in self.parts.shared_titles.running:  # the copies come behind the original
+        if thread in state.title_turns.running:  # the copies come behind the original
             self.retell(self.parts.shared_titles.observe(thread, method, line))
 
     def _observe(self, method: str, thread: str | None, line: bytes) -> None:
