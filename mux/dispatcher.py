@@ -192,13 +192,13 @@ class Dispatcher:
         lines differ in what they cost, so the step ends after ``LINES_SECONDS``. Return how many
         lines were handled.
         """
-        now, began, heard = trio.current_time(), time.perf_counter(), 0
+        now, began, handled = trio.current_time(), time.perf_counter(), 0
         self._look_at_clock(now)
         for line in lines:
-            look = heard and not heard % LINES_A_LOOK
+            look = handled and not handled % LINES_A_LOOK
             if look and time.perf_counter() - began > LINES_SECONDS:
                 break
-            heard += 1
+            handled += 1
             try:
                 event = UpstreamSent(line) if isinstance(line, bytes) else UpstreamSentLong(line)
                 for command in self.broker.handle(event, now):
@@ -207,11 +207,11 @@ class Dispatcher:
                 # A line of a newer codex that can't be handled is lost alone: it must not end
                 # everybody's runtime.
                 log.exception("a line of the app-server could not be handled", bytes=len(line))
-        self.traffic.from_app_server += heard
+        self.traffic.from_app_server += handled
         self._deliver()
         self._set_alarm()
         self._hear_next()
-        return heard
+        return handled
 
     def _look_at_clock(self, now: float) -> None:
         """Tell the core if the wall clock was set, or went on while the machine slept.

@@ -161,9 +161,11 @@ class DeviceRegistry:
             known = self._by_digest[digest].name
             what = "key" if key else "token"
             raise DeviceError(f"the device {known!r} has this {what} already")
-        kept = {id: each for id, each in self._devices.items() if not _forgotten(each, now)}
-        kept = {id: each for id, each in kept.items() if each.name.casefold() != name.casefold()}
-        if len(kept) >= MOST_DEVICES:
+        devices = {id: each for id, each in self._devices.items() if not _forgotten(each, now)}
+        devices = {
+            id: each for id, each in devices.items() if each.name.casefold() != name.casefold()
+        }
+        if len(devices) >= MOST_DEVICES:
             raise DeviceError(
                 f"there are {MOST_DEVICES} devices already: `appmux devices revoke` some"
             )
@@ -177,7 +179,7 @@ class DeviceRegistry:
             expires=None if lifetime is None else now + lifetime,
             key=key,
         )
-        self._change({**kept, device.id: device})
+        self._change({**devices, device.id: device})
         return device
 
     def rename(self, device: Device, name: str) -> Device:

@@ -21,7 +21,7 @@ CODE_DIGITS: Final = 6
 
 
 @attrs.frozen
-class Wanted:
+class DeviceGrant:
     """The operator's grant to a device that is to be paired."""
 
     kind: Kind
@@ -54,7 +54,7 @@ class PairingTicket:
     id: int
     owner: ClientId
     """The operator's connection."""
-    wanted: Wanted
+    grant: DeviceGrant
     until: float
     """Expiry on trio's clock, which stands still while the machine sleeps."""
     wall_until: float

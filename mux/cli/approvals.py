@@ -174,14 +174,14 @@ def find(pending: list[Json], id: str, *, whole: bool) -> Json:
 
     Raises ``ApprovingError``.
     """
-    found = [each for each in pending if str(each["id"]) == id]
-    if not found and not whole and id.isdigit():
-        found = [each for each in pending if str(each["id"]).endswith(id)]
-    if len(found) == 1:
-        return found[0]
-    if found:
+    matching = [each for each in pending if str(each["id"]) == id]
+    if not matching and not whole and id.isdigit():
+        matching = [each for each in pending if str(each["id"]).endswith(id)]
+    if len(matching) == 1:
+        return matching[0]
+    if matching:
         raise ApprovingError(
-            f"{len(found)} of those that wait end in {id}: give more of its digits"
+            f"{len(matching)} of those that wait end in {id}: give more of its digits"
         )
     hint = "; with --yes the whole id is wanted" if whole else ""
     raise ApprovingError(

@@ -38,7 +38,7 @@ SCHEMES: Final = {"https": "wss", "http": "ws"}
 
 
 class LinkError(AppmuxError):
-    """What was given is no link of ``appmux pair``."""
+    """Raised for a text that is no link of ``appmux pair``."""
 
 
 class NotJoinedError(AppmuxError):
@@ -47,7 +47,7 @@ class NotJoinedError(AppmuxError):
 
 @attrs.frozen
 class Link:
-    """Where the broker is, and the ticket."""
+    """A link of ``appmux pair``: where the broker is, and the ticket."""
 
     url: str
     """``ws://…`` or ``wss://…``."""
@@ -97,12 +97,12 @@ def join(
     """
     if link is None:
         link = click.prompt("Link", hide_input=True) if sys.stdin.isatty() else sys.stdin.readline()
-    there = parse(link)
+    parsed = parse(link)
     where = state_dir_of(config_file, state_dir)
     private_file.make_directory(where)
-    granted = _exchange(there, name or socket.gethostname())
+    granted = _exchange(parsed, name or socket.gethostname())
     try:
-        joined.write(where, Joined(there.url, granted["token"]))
+        joined.write(where, Joined(parsed.url, granted["token"]))
     except OSError as failure:
         raise NotJoinedError(
             f"joined, but {where} can't be written ({failure.strerror}): revoke"
@@ -111,14 +111,14 @@ def join(
     if as_json:
         token_file = str(where / joined.TOKEN_FILE)
         more = {name: granted[name] for name in ("name", "scopes", "expiresAt")}
-        click.echo(json.dumps({"url": there.url, "tokenFile": token_file, **more}))
+        click.echo(json.dumps({"url": parsed.url, "tokenFile": token_file, **more}))
         return
     click.echo(visible(f'joined as "{granted["name"]}", may {", ".join(granted["scopes"])}'))
-    for line in how_to_attach(there, where):
+    for line in how_to_attach(parsed, where):
         click.echo(line)
 
 
-def how_to_attach(there: Link, where: Path) -> list[str]:
+def how_to_attach(parsed: Link, where: Path) -> list[str]:
     """Return the lines that say how this machine's programs reach the broker now."""
     lines = [
         "`appmux stdio` and `appmux-codex` find it, while no broker runs here:"
@@ -126,15 +126,15 @@ def how_to_attach(there: Link, where: Path) -> list[str]:
     ]
     token = f'APPMUX_TOKEN="$(cat {where / joined.TOKEN_FILE})"'
     codex = "codex --remote {} --remote-auth-token-env APPMUX_TOKEN"
-    host = urlsplit(there.url).hostname or ""
-    if there.url.startswith("wss://"):
+    host = urlsplit(parsed.url).hostname or ""
+    if parsed.url.startswith("wss://"):
         lines.append("A terminal goes over TLS:")
-        lines.append(f"    {token} {codex.format(there.url)}")
+        lines.append(f"    {token} {codex.format(parsed.url)}")
     elif host in ("127.0.0.1", "::1", "localhost"):
         lines.append("A terminal goes to this very machine's port (or the tunnel that ends there):")
-        lines.append(f"    {token} {codex.format(there.url)}")
+        lines.append(f"    {token} {codex.format(parsed.url)}")
     else:
-        port = urlsplit(there.url).port or joined.DEFAULT_PORTS["ws"]
+        port = urlsplit(parsed.url).port or joined.DEFAULT_PORTS["ws"]
         lines.append(
             "A terminal goes through SSH, as codex sends tokens over loopback and wss:// alone:"
         )
@@ -143,24 +143,24 @@ def how_to_attach(there: Link, where: Path) -> list[str]:
     return lines
 
 
-def _exchange(there: Link, name: str) -> dict[str, Any]:
+def _exchange(parsed: Link, name: str) -> dict[str, Any]:
     """Exchange the ticket for a token. Raises ``NotJoinedError``."""
     nonce = secrets.token_urlsafe(12)
-    code = code_of(there.ticket, name, nonce)
+    code = code_of(parsed.ticket, name, nonce)
     click.echo(f"The operator there has to see this code: {code}", err=True)
     timeout = httpx.Timeout(WORD_SECONDS, connect=CONNECT_SECONDS)
-    asked = {"ticket": there.ticket, "name": name, "nonce": nonce}
+    asked = {"ticket": parsed.ticket, "name": name, "nonce": nonce}
     try:
         # This system's own authorities, as for the connections afterwards.
         trusted = ssl.create_default_context()
-        answer = httpx.post(f"{there.http}/v1/pair", json=asked, timeout=timeout, verify=trusted)
+        answer = httpx.post(f"{parsed.http}/v1/pair", json=asked, timeout=timeout, verify=trusted)
     except httpx.HTTPError as failure:
         reason = str(failure) or type(failure).__name__
-        raise NotJoinedError(f"can't reach {there.http}: {reason}") from None
-    return _granted(answer, there)
+        raise NotJoinedError(f"can't reach {parsed.http}: {reason}") from None
+    return _granted(answer, parsed)
 
 
-def _granted(answer: httpx.Response, there: Link) -> dict[str, Any]:
+def _granted(answer: httpx.Response, parsed: Link) -> dict[str, Any]:
     try:
         body = answer.json()
         if answer.status_code == 200:  # noqa: PLR2004
@@ -173,6 +173,6 @@ def _granted(answer: httpx.Response, there: Link) -> dict[str, Any]:
         reason = visible(str(body["message"]))
     except (ValueError, KeyError, TypeError):
         raise NotJoinedError(
-            f"{there.http} answered HTTP {answer.status_code}: is that an appmux?"
+            f"{parsed.http} answered HTTP {answer.status_code}: is that an appmux?"
         ) from None
     raise NotJoinedError(reason)

@@ -68,8 +68,8 @@ def notices_test(state_dir: Path, device: str | None, *, as_json: bool) -> None:
 
 def show(state_dir: Path, *, why: bool, limit: int, as_json: bool) -> int:
     """List the notices, the newest last, and return the exit status. Raises ``AppmuxError``."""
-    told = _ask(state_dir, "mux/notices/list", ANSWER_DEADLINE, why=why, limit=limit)
-    notices = told["notices"]
+    answer = _ask(state_dir, "mux/notices/list", ANSWER_DEADLINE, why=why, limit=limit)
+    notices = answer["notices"]
     if as_json:
         sys.stdout.write(json.dumps(notices, indent=2) + "\n")
     elif not notices:
@@ -81,8 +81,8 @@ def show(state_dir: Path, *, why: bool, limit: int, as_json: bool) -> int:
 
 def test(state_dir: Path, device: str | None, *, as_json: bool) -> int:
     """Send a test; exit status 1 if some service refused it. Raises ``AppmuxError``."""
-    told = _ask(state_dir, "mux/notices/test", TEST_DEADLINE, device=device)
-    answers = told["answers"]
+    answer = _ask(state_dir, "mux/notices/test", TEST_DEADLINE, device=device)
+    answers = answer["answers"]
     if as_json:
         sys.stdout.write(json.dumps(answers, indent=2) + "\n")
     for each in [] if as_json else answers:
@@ -112,8 +112,8 @@ def _lines(notice: Json) -> Iterator[str]:
     yield f"{_when(notice['raised'])}  {what}; sent to {to}; {over}"
     for step in notice["steps"]:
         device = f" {step['device']}" if step["device"] else ""
-        why = f": {step['why']}" if step["why"] else ""
-        yield f"    {_when(step['at'])}  {step['what']}{device}{why}"
+        reason = f": {step['why']}" if step["why"] else ""
+        yield f"    {_when(step['at'])}  {step['what']}{device}{reason}"
     for each in notice["deliveries"]:
         what = "withdrawal" if each["withdraw"] else "push"
         tries = f" after {each['attempts']} tries" if each["attempts"] > 1 else ""

@@ -254,8 +254,8 @@ async def _place(wish: Wish, urls: list[str]) -> PhoneAddress:
     click.echo("Where does the phone connect?")
     for place in places:
         click.echo(f"  {place}")
-    said = await line(f"Address [{suggested}]: ") or suggested
-    return await trio.to_thread.run_sync(invitation.named, said, listeners)
+    address = await line(f"Address [{suggested}]: ") or suggested
+    return await trio.to_thread.run_sync(invitation.named, address, listeners)
 
 
 # -- a ticket --------------------------------------------------------------------------------------

@@ -81,11 +81,11 @@ def put(
         with broker.connected(urls) as asked:
             thread = str(threads.find(asked, named)["id"])
     with web_client(urls) as web:
-        told = [_put(web, file, thread, quiet=as_json) for file in files]
+        outcomes = [_put(web, file, thread, quiet=as_json) for file in files]
     if as_json:
-        click.echo(json.dumps(told, indent=2))
+        click.echo(json.dumps(outcomes, indent=2))
     else:
-        for each in told:
+        for each in outcomes:
             click.echo(visible(each["path"]))
 
 
@@ -109,7 +109,7 @@ def _bar(*, quiet: bool) -> Progress:
 
 @attrs.define(eq=False)
 class _Upload:
-    """One file on its way."""
+    """A file on its way."""
 
     web: httpx.Client
     file: BufferedReader
@@ -129,8 +129,8 @@ class _Upload:
                 if at < length:
                     at = self._go_on(url, at, task)
                 if at >= length:
-                    told: dict[str, str] = _checked(self.web.get(url)).json()
-                    return told
+                    outcome: dict[str, str] = _checked(self.web.get(url)).json()
+                    return outcome
             except httpx.TransportError:
                 time.sleep(PAUSE)
                 at = self._offset(url, at)

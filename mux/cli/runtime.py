@@ -153,11 +153,11 @@ def _driver(thread: Json, names: Names) -> str:
 
 def clients(report: Json, width: int, *, everything: bool) -> RenderableType:
     """Return the table of the clients, those that did something last first."""
-    there = [each for each in report["clients"] if each["id"] != report["asker"]]
-    if not there:
+    clients = [each for each in report["clients"] if each["id"] != report["asker"]]
+    if not clients:
         return screen.line(("Clients: none is attached", "bold"))
-    there.sort(key=_quiet)
-    shown = there if everything else there[:MOST_CLIENTS]
+    clients.sort(key=_quiet)
+    shown = clients if everything else clients[:MOST_CLIENTS]
     wide = width >= screen.WIDE
     columns = ["id", "client", "runs in", "who", "since", "drove"]
     if wide:
@@ -169,7 +169,7 @@ def clients(report: Json, width: int, *, everything: bool) -> RenderableType:
         width,
         cuts={"client": "right", "runs in": "left", "who": "right"},
     )
-    folded = len(there) - len(shown)
+    folded = len(clients) - len(shown)
     if folded:
         table.caption = f"and {folded} more: appmux status --all"
         table.caption_justify = "left"
@@ -223,12 +223,12 @@ def processes(report: Json, *, everything: bool) -> RenderableType:
     grid = Table.grid(padding=(0, 2))
     grid.add_column(no_wrap=True, style="bold")
     grid.add_column(overflow="fold")
-    for name, told in (
+    for name, text in (
         *_app_server(report["appServer"]),
         *_broker(report["broker"]),
         *(_kept(report) if everything else ()),
     ):
-        grid.add_row(name, screen.plain(told))
+        grid.add_row(name, screen.plain(text))
     for number, each in enumerate(report["listeners"]):
         grid.add_row("" if number else "listening on", screen.plain(each["url"]))
     return grid
@@ -241,8 +241,8 @@ def _app_server(server: Json) -> Iterator[tuple[str, str]]:
     end = server.get("lastEnd")
     if end is not None:
         ago = f"{span(end['secondsAgo'])} ago"
-        why = f"it died {ago}: {end['reason']}" if end["reason"] else f"as asked, {ago}"
-        yield "", f"started again ({server['generation'] - 1} times so far): {why}"
+        reason = f"it died {ago}: {end['reason']}" if end["reason"] else f"as asked, {ago}"
+        yield "", f"started again ({server['generation'] - 1} times so far): {reason}"
     if server["state"] != READY:
         for words in server.get("lastWords", ())[-LAST_WORDS:]:
             yield "", f"it said: {words}"

@@ -80,13 +80,13 @@ def say(
         )
         if directory is None:
             watch.join(asked, card["id"], 0)
-        told = _start(asked, card, message, if_busy or "reject")
+        answer = _start(asked, card, message, if_busy or "reject")
         if not wait:
-            click.echo(json.dumps(told, indent=2) if as_json else _outcome(told, card))
+            click.echo(json.dumps(answer, indent=2) if as_json else _outcome(answer, card))
             return
-        if told["queued"] is not None:
-            _note(_outcome(told, card), as_json=as_json)
-        sys.exit(_until_over(asked, card, told, as_json=as_json))
+        if answer["queued"] is not None:
+            _note(_outcome(answer, card), as_json=as_json)
+        sys.exit(_until_over(asked, card, answer, as_json=as_json))
 
 
 def _text(words: tuple[str, ...]) -> str:
@@ -131,11 +131,11 @@ def _start(asked: Broker, card: Json, text: str, if_busy: str) -> Json:
     }
 
 
-def _outcome(told: Json, card: Json) -> str:
+def _outcome(answer: Json, card: Json) -> str:
     short = screen.short_ids([card["id"]])[card["id"]]
-    if told["queued"] is not None:
-        return f"queued as number {told['queued']['place']} on {short}"
-    done = "said into the running turn" if told["steered"] else "started"
+    if answer["queued"] is not None:
+        return f"queued as number {answer['queued']['place']} on {short}"
+    done = "said into the running turn" if answer["steered"] else "started"
     return f"{done}; to see it: appmux watch {short}"
 
 
@@ -143,9 +143,9 @@ def _note(text: str, *, as_json: bool) -> None:
     click.echo(text, err=as_json)
 
 
-def _until_over(asked: Broker, card: Json, told: Json, *, as_json: bool) -> int:
+def _until_over(asked: Broker, card: Json, answer: Json, *, as_json: bool) -> int:
     """Show the turn until it ends; return the exit status."""
     shown = Transcript(card["id"], watch.write)
-    if told["queued"] is not None:
-        watch.until_started(asked, shown, told["queued"]["id"], as_json=as_json)
+    if answer["queued"] is not None:
+        watch.until_started(asked, shown, answer["queued"]["id"], as_json=as_json)
     return watch.stream(asked, shown, once=True, as_json=as_json)

@@ -120,8 +120,8 @@ def _supervisor() -> Supervisor:
 
 def _tell_of_codex(codex: Path, home: Path, environ: Mapping[str, str]) -> None:
     click.echo(f"codex {trio.run(codex_version, codex)}: {codex}")
-    found = codex_login.look(codex, home, environ, environment_file())
-    click.echo(f"  {found.words}" + (f": {found.remedy}" if found.remedy else ""))
+    login = codex_login.look(codex, home, environ, environment_file())
+    click.echo(f"  {login.words}" + (f": {login.remedy}" if login.remedy else ""))
 
 
 def _offer_to_take(where: Supervisor, *, ask: bool, no_start: bool) -> Vanilla | None:

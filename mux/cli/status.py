@@ -135,8 +135,8 @@ class _Json:
     def show(self, report: Json, _everything: bool) -> None:
         self._print(report, json.dumps(runtime.without_ages(report)))
 
-    def lost(self, why: str) -> None:
-        self._print({"trouble": why}, why)
+    def lost(self, reason: str) -> None:
+        self._print({"trouble": reason}, reason)
 
     def _print(self, report: Json, compared: str) -> None:
         if compared != self._before:
@@ -162,10 +162,10 @@ class _Printed:
             self._console.print(render(report, self._console.width, everything=everything))
             sys.stdout.flush()
 
-    def lost(self, why: str) -> None:
-        if why != self._before:
-            self._before = why
-            self._console.print(screen.plain(why))
+    def lost(self, reason: str) -> None:
+        if reason != self._before:
+            self._before = reason
+            self._console.print(screen.plain(reason))
             sys.stdout.flush()
 
 
@@ -187,8 +187,8 @@ class _Redrawn:
     def show(self, report: Json, everything: bool) -> None:
         self._draw(render(report, self._console.width, everything=everything))
 
-    def lost(self, why: str) -> None:
-        self._draw(screen.plain(why, "bold red"))
+    def lost(self, reason: str) -> None:
+        self._draw(screen.plain(reason, "bold red"))
 
     def _draw(self, shown: RenderableType) -> None:
         self._last = shown

@@ -81,10 +81,10 @@ def pages(asked: Broker, limit: int, **params: Any) -> list[Json]:
     cursor = None
     while len(cards) < limit:
         page = min(MOST, limit - len(cards))
-        told = asked.request("mux/inbox", {"limit": page, "cursor": cursor, **params})
-        for each in told["threads"]:
+        answer = asked.request("mux/inbox", {"limit": page, "cursor": cursor, **params})
+        for each in answer["threads"]:
             cards.setdefault(each["id"], each)
-        cursor = told["nextCursor"]
+        cursor = answer["nextCursor"]
         if cursor is None:
             break
     return list(cards.values())[:limit]
@@ -150,11 +150,11 @@ def find(asked: Broker, named: str) -> Json:
     """
     cards = pages(asked, MOST)
     for fits in (_is_id, _ends, _begins, _is_called, _has_words):
-        found = [each for each in cards if fits(each, named)]
-        if len(found) == 1:
-            return found[0]
-        if found:
-            raise ThreadNameError(_several(found, f"fit {visible(named)}"))
+        matching = [each for each in cards if fits(each, named)]
+        if len(matching) == 1:
+            return matching[0]
+        if matching:
+            raise ThreadNameError(_several(matching, f"fit {visible(named)}"))
     if _WHOLE.fullmatch(named.lower()):
         return {"id": named.lower(), "title": "", "preview": "", "directory": ""}  # an older one
     raise ThreadNameError(
@@ -183,11 +183,11 @@ def _has_words(card: Json, named: str) -> bool:
     return bool(named.strip()) and named.casefold() in card["title"].casefold()
 
 
-def _several(found: list[Json], how: str) -> str:
-    short = screen.short_ids(each["id"] for each in found)
-    listed = [f"\n  {short[each['id']]}  {visible(title(each))}" for each in found[:MOST_NAMED]]
-    more = f"\n  and {len(found) - MOST_NAMED} more" if len(found) > MOST_NAMED else ""
-    return f"{len(found)} threads {how}: say which{''.join(listed)}{more}"
+def _several(cards: list[Json], how: str) -> str:
+    short = screen.short_ids(each["id"] for each in cards)
+    listed = [f"\n  {short[each['id']]}  {visible(title(each))}" for each in cards[:MOST_NAMED]]
+    more = f"\n  and {len(cards) - MOST_NAMED} more" if len(cards) > MOST_NAMED else ""
+    return f"{len(cards)} threads {how}: say which{''.join(listed)}{more}"
 
 
 def only(asked: Broker) -> Json:

@@ -127,7 +127,7 @@ class Transcript:
         self._shown.add(id)
         match item["type"]:
             case "userMessage":
-                for line in _said(item).split("\n"):
+                for line in _input_text(item).split("\n"):
                     self._line(f"> {line}", PERSON)
             case "agentMessage" | "plan":
                 if whole:
@@ -197,9 +197,9 @@ class Transcript:
         took = turn.get("durationMs")
         after = "" if took is None else f" after {span(took / 1000)}"
         error = (turn.get("error") or {}).get("message")
-        why = f": {error}" if error else ""
+        reason = f": {error}" if error else ""
         good = turn.get("status") == "completed"
-        self._line(f"= the turn is {_WORDS.get(turn['status'], turn['status'])}{after}{why}",
+        self._line(f"= the turn is {_WORDS.get(turn['status'], turn['status'])}{after}{reason}",
                    QUIET if good else WRONG)  # fmt: skip
 
     # -- lines -------------------------------------------------------------------------------------
@@ -241,17 +241,17 @@ class _Output:
         self._line = line
         self._begun = ""
         self._count = 0
-        self._heard = False
+        self._has_text = False
 
     def feed(self, text: str) -> None:
-        self._heard = True
+        self._has_text = True
         *whole, self._begun = (self._begun + text).split("\n")
         for each in whole:
             self._show(each)
 
     def end(self, all_of_it: str) -> None:
         """End it. What a command prints in its first moments comes only with its end."""
-        if not self._heard:
+        if not self._has_text:
             self.feed(all_of_it)
         if self._begun:
             self._show(self._begun)
@@ -284,7 +284,7 @@ def _tool(item: Json) -> str:
     )
 
 
-def _said(item: Json) -> str:
+def _input_text(item: Json) -> str:
     return "\n".join(_inputs(item.get("content") or ()))
 
 

@@ -1,4 +1,4 @@
-"""What waits for a person, in a few lines, each with the command that answers it."""
+"""Prints what waits for a person, in a few lines, each with the command that answers it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ ELICITATION: Final = "mcpServer/elicitation/request"
 
 
 class ApprovingError(AppmuxError):
-    """There is no such approval, or it can't be answered with a plain yes or no."""
+    """Raised when there is no such approval, or it can't be answered with a plain yes or no."""
 
 
 def short(pending: list[Json]) -> dict[int, str]:

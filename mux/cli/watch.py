@@ -98,8 +98,8 @@ def join(asked: Broker, thread: str, turns: int) -> list[Json]:
 
 
 def _runs(asked: Broker, thread: str) -> bool:
-    there = asked.request("mux/status")["threads"]
-    return any(each["id"] == thread and each["turn"] is not None for each in there)
+    threads = asked.request("mux/status")["threads"]
+    return any(each["id"] == thread and each["turn"] is not None for each in threads)
 
 
 def stream(asked: Broker, shown: Transcript, *, once: bool, as_json: bool) -> int:
@@ -138,8 +138,8 @@ def until_started(asked: Broker, shown: Transcript, queued: int, *, as_json: boo
         if change.get("id") == queued and change["what"] != "queued":
             if change["what"] == "started":
                 return
-            why = f": {change['why']}" if change["why"] else ""
-            raise BrokerError(f"the queued message was {change['what']}{why}")
+            reason = f": {change['why']}" if change["why"] else ""
+            raise BrokerError(f"the queued message was {change['what']}{reason}")
         if as_json:
             write(json.dumps(message) + "\n")
         else:

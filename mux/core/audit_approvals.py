@@ -39,9 +39,9 @@ def raised(state: State, request: ServerRequest, params: bytes) -> None:
     """Record that the app-server asks for a person's decision."""
     if _is_approval(request):
         named = _read_offer(params)
-        told = {"item": named.itemId, "turn": named.turnId, "asks": named.kind or named.mode}
-        told["policy"] = str(request.ballot.policy)
-        state.record("approval/raised", **_which(request), **told, **content(state, params))
+        fields = {"item": named.itemId, "turn": named.turnId, "asks": named.kind or named.mode}
+        fields["policy"] = str(request.ballot.policy)
+        state.record("approval/raised", **_which(request), **fields, **content(state, params))
 
 
 def turn_named(params: bytes) -> str | None:
@@ -57,16 +57,16 @@ def approved(
     ``actor`` gave it; None where earlier votes have come to count.
     """
     if _is_approval(request):
-        told: dict[str, object] = {
+        fields: dict[str, object] = {
             "decision": decision(result),
             "after": round(state.now - request.since, 3),
             "policy": str(request.ballot.policy),
         }
         votes = request.ballot.votes.values()
         if votes:
-            told["votes"] = [{"by": v.by, "decision": decision(v.result)} for v in votes]
+            fields["votes"] = [{"by": v.by, "decision": decision(v.result)} for v in votes]
         answer = content(state, result)
-        state.record("approval/answered", by=actor, **_which(request), **told, **answer)
+        state.record("approval/answered", by=actor, **_which(request), **fields, **answer)
 
 
 def voted(
@@ -79,7 +79,7 @@ def voted(
     machine: bool,
 ) -> None:
     """Record a yes that doesn't decide yet, and what it waits for. ``machine``: a program's own."""
-    told: dict[str, object] = {
+    fields: dict[str, object] = {
         "decision": decision(result), "policy": str(request.ballot.policy), "machine": machine
     }  # fmt: skip
     answer = content(state, result)
@@ -87,7 +87,7 @@ def voted(
         "approval/voted",
         by=by(client),
         **_which(request),
-        **told,
+        **fields,
         waitsFor=waits_for,
         **answer,
     )

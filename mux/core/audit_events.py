@@ -64,10 +64,10 @@ def by(client: Client) -> dict[str, object]:
 
 def content(state: State, params: bytes) -> dict[str, object]:
     """Return the digest of a text, and the text itself where the operator wants it."""
-    told: dict[str, object] = {"digest": sha256(params).hexdigest()}
+    fields: dict[str, object] = {"digest": sha256(params).hexdigest()}
     if state.audit_text:
-        told["text"] = params.decode(errors="replace")[:TEXT_CHARACTERS]
-    return told
+        fields["text"] = params.decode(errors="replace")[:TEXT_CHARACTERS]
+    return fields
 
 
 # ── clients ───────────────────────────────────────────────────────────────────────────────────
@@ -76,9 +76,9 @@ def content(state: State, params: bytes) -> dict[str, object]:
 def attached(state: State, client: Client) -> None:
     """Record that a client is past its handshake."""
     version = client.info.version[:NAME_CHARACTERS] if client.info is not None else None
-    told = {"version": version, "transport": client.transport}
+    fields = {"version": version, "transport": client.transport}
     scopes = sorted(client.principal.scopes)
-    state.record("client/attached", by=by(client), scopes=scopes, **told)
+    state.record("client/attached", by=by(client), scopes=scopes, **fields)
 
 
 def left(state: State, client: Client) -> None:
@@ -163,9 +163,9 @@ def asked(
     _of_request(state, "asked", request.recorded, content(state, came))
 
 
-def unlisted(state: State, client: Client, told: dict[str, object]) -> None:
+def unlisted(state: State, client: Client, fields: dict[str, object]) -> None:
     """Record that a thread works where the settings list nothing, and takes no settings there."""
-    state.record("directory/unlisted", by=by(client), **told)
+    state.record("directory/unlisted", by=by(client), **fields)
 
 
 def queued(state: State, thread: str, turn: QueuedTurn) -> None:
@@ -181,8 +181,8 @@ def unqueued(
     actor: dict[str, object] | None = None,
 ) -> None:
     """Record that a queued turn won't be started: ``actor`` took it back, or for ``reason``."""
-    told = _of_queued(thread, turn) | {"by": actor, "of": turn.by}
-    state.record("turn/unqueued", **told, why=reason)
+    fields = _of_queued(thread, turn) | {"by": actor, "of": turn.by}
+    state.record("turn/unqueued", **fields, why=reason)
 
 
 def dequeued(state: State, request: Request, turn: QueuedTurn) -> None:
@@ -207,11 +207,11 @@ def answered(state: State, request: Request, line: bytes, *, failed: bool) -> No
         return
     result = _read_answer(line)
     if failed:
-        told: dict[str, object] = {"outcome": "failed", "code": result.code}
+        outcome: dict[str, object] = {"outcome": "failed", "code": result.code}
     else:
-        told = {"outcome": "done"}
-        told |= {name: id for name, id in result.named().items() if id is not None}
-    _of_request(state, "answered", request.recorded, told)
+        outcome = {"outcome": "done"}
+        outcome |= {name: id for name, id in result.named().items() if id is not None}
+    _of_request(state, "answered", request.recorded, outcome)
     request.recorded = None
 
 
@@ -222,8 +222,8 @@ def lost(state: State, request: Request) -> None:
         request.recorded = None
 
 
-def _of_request(state: State, what: str, recorded: Recorded, told: dict[str, object]) -> None:
-    state.record(f"{recorded.topic}/{what}", **(recorded.fields | told))
+def _of_request(state: State, what: str, recorded: Recorded, extra: dict[str, object]) -> None:
+    state.record(f"{recorded.topic}/{what}", **(recorded.fields | extra))
 
 
 class _Params(msgspec.Struct):

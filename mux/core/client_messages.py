@@ -163,7 +163,7 @@ class ClientRouter:
     def _asked_to_restart(self, client: Client, message: ClientMessage) -> None:
         asked = jsonrpc.read_fields(message.params) or {}
         now, broker = (asked.get(name) == b"true" for name in ("now", "broker"))
-        if broker and not self.state.durable.wanted:
+        if broker and not self.state.durable.is_enabled:
             text = "this broker has no supervisor, which would start the next one"
             self.state.error(client.id, message.id, jsonrpc.INVALID_REQUEST, text)
             return

@@ -250,8 +250,8 @@ def _telling_steered(line: bytes, *, steered: bool) -> bytes:
     """Return the answer to a ``turn/start`` with ``steered`` in it, which natively isn't there."""
     fields = jsonrpc.read_fields(line) or {}
     result = jsonrpc.read_fields(fields.get("result", b"")) or {}
-    told = msgspec.json.encode({"steered": steered})
-    return jsonrpc.write(fields | {"result": jsonrpc.write(result | {"appmux": told})})
+    extra = msgspec.json.encode({"steered": steered})
+    return jsonrpc.write(fields | {"result": jsonrpc.write(result | {"appmux": extra})})
 
 
 _NOBODY_WANTS_IT = b'{"error":{"code":-32001,"message":"its asker left"}}'

@@ -221,9 +221,9 @@ def configure_inherited(
 
     That is TLS for ``wss://``, and ``local`` for ``ws+local://``. Raises ``ListenError``.
     """
-    wanted = [address for address in addresses if isinstance(address, TcpAddress)]
+    tcp = [address for address in addresses if isinstance(address, TcpAddress)]
     for each in inherited:
-        meant = [address for address in wanted if str(address) == each.url.partition("://")[2]]
+        meant = [address for address in tcp if str(address) == each.url.partition("://")[2]]
         each.local = any(address.local for address in meant)
         if any(address.tls for address in meant):
             each.encrypt(certificate)

@@ -67,7 +67,7 @@ class Web(Protocol):
 
 @attrs.frozen
 class Services:
-    """What answers requests: one record for a broker."""
+    """The services that answer requests: one record for a broker."""
 
     authenticator: Authenticator
     ready: Callable[[], bool]
@@ -88,7 +88,7 @@ class Services:
 
 @attrs.frozen
 class Peer:
-    """One accepted connection: who connects where, and what answers it."""
+    """An accepted connection: who connects where, and what answers it."""
 
     kind: Literal["ws", "unix"]
     address: str
@@ -109,7 +109,7 @@ class Peer:
 
 @attrs.frozen
 class Request:
-    """One request on a connection."""
+    """A request on a connection."""
 
     stream: trio.abc.HalfCloseableStream
     head: RequestHead
@@ -119,7 +119,7 @@ class Request:
 
     @property
     def reach(self) -> Reach:
-        """How the request's connection reached us."""
+        """The way by which the request's connection reached us."""
         return reach_of(self.stream, self.peer)
 
 

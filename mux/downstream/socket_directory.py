@@ -21,6 +21,12 @@ class ListenError(AppmuxError):
 
 
 def prepare_directory(directory: Path, *, control: bool) -> None:
+    """Make the directory of a unix socket, or check the one that is there.
+
+    ``control``: it is of Codex's control socket, and is made private if it is our own.
+
+    Raises ``ListenError`` if others could put a socket of theirs in our socket's place.
+    """
     missing = [each for each in (directory, *directory.parents) if not each.exists()]
     for each in reversed(missing):
         try:

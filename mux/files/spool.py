@@ -66,18 +66,18 @@ class Spool:
 
         What can't be read is removed.
         """
-        found = {}
+        uploads = {}
         for about in sorted(self.folder.glob(f"*{ABOUT}")):
             id = about.name.removesuffix(ABOUT)
             try:
                 description = msgspec.json.decode(private_file.read(about), type=Description)
-                found[id] = description, self.data(id).stat().st_size
+                uploads[id] = description, self.data(id).stat().st_size
             except (OSError, msgspec.DecodeError):
                 self.remove(id)
         for data in self.folder.glob(f"*{DATA}"):
-            if data.name.removesuffix(DATA) not in found:
+            if data.name.removesuffix(DATA) not in uploads:
                 data.unlink(missing_ok=True)
-        return found
+        return uploads
 
     def remove(self, id: str) -> None:
         """Remove an upload's files, as far as they are there."""

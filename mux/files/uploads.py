@@ -55,7 +55,7 @@ class UploadError(AppmuxError):
 
 @attrs.define(eq=False)
 class Upload:
-    """One upload, unfinished or just finished."""
+    """An upload, unfinished or just finished."""
 
     about: Description
     offset: int = 0
@@ -72,6 +72,7 @@ class Upload:
 
     @property
     def whole(self) -> bool:
+        """True if all bytes have come."""
         return self.offset == self.about.length
 
     def expires(self) -> float:
@@ -101,11 +102,11 @@ class Uploads:
         """Take in what the broker before had taken, once."""
         if self._loaded:
             return
-        found = await trio.to_thread.run_sync(self.spool.load)
+        uploads = await trio.to_thread.run_sync(self.spool.load)
         if not self._loaded:  # another request may have been quicker
             self._loaded = True
             now = self.clock()
-            for id, (about, size) in found.items():
+            for id, (about, size) in uploads.items():
                 self._uploads[id] = Upload(about, size, now, digest=None)
 
     async def begin(

@@ -1,4 +1,4 @@
-"""This machine: service managers, setup, and who owns the control socket.
+"""Everything about this machine: service managers, setup, and who owns the control socket.
 
 ``setup`` plans how to set up a host, and ``steps`` performs the plan; ``service`` installs the
 broker with ``systemd`` or ``launchd`` (``unit_files``); ``readiness`` waits until it serves.

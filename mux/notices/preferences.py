@@ -111,17 +111,17 @@ class NoticePreferences:
         """
         if not 0 <= seconds <= LONGEST_SNOOZE:
             raise PreferenceError("`seconds` must be from 0 to a year's")
-        kept = [
+        rules = [
             each
             for each in self.of(device)
             if each.until is None or (each.threadId, each.kind) != (thread, kind)
         ]
         if seconds:
             until = self.clock() + seconds
-            kept.append(msgspec.convert(
+            rules.append(msgspec.convert(
                 {"mode": "off", "threadId": thread, "kind": kind, "until": until}, RuleSet
             ))  # fmt: skip
-        self.set(device, kept)
+        self.set(device, rules)
 
     def forget(self, device: str) -> None:
         """Drop the rules of a revoked device; the file follows as soon as the disk takes it."""

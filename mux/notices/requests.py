@@ -151,9 +151,9 @@ class NoticeRequests:
             for row in self.delivery.pushes.history():
                 deliveries.setdefault(str(row["id"]), []).append(row)
         things = self.delivery.ledger.things(params.limit)
-        return said.Notices([self._told(each, deliveries, reason=params.why) for each in things])
+        return said.Notices([self._listed(each, deliveries, reason=params.why) for each in things])
 
-    def _told(
+    def _listed(
         self, thing: Thing, deliveries: dict[str, list[dict[str, Any]]], *, reason: bool
     ) -> said.Told:
         ledger, name = self.delivery.ledger, self.delivery.name

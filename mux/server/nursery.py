@@ -180,10 +180,10 @@ class RunningServer:
             await self._run()
         else:
             # Outside of all else: it tells of the app-server's end to the last.
-            async with trio.open_nursery() as hearing:
-                hearing.start_soon(supervision.run)
+            async with trio.open_nursery() as supervision_nursery:
+                supervision_nursery.start_soon(supervision.run)
                 await self._run()
-                hearing.cancel_scope.cancel()
+                supervision_nursery.cancel_scope.cancel()
             self._hand_over(supervision)
         if self._given_up is not None:
             raise self._app_server_ended(self._given_up)

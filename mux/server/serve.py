@@ -97,8 +97,8 @@ async def serve(
         if take_over is not None:
             await _try([each for each in missing if not held.has(each)], certificate)
         for address in missing:
-            found = held.reopened(address, certificate)
-            opened.append(found or await _open(address, certificate, take_over))
+            reopened = held.reopened(address, certificate)
+            opened.append(reopened or await _open(address, certificate, take_over))
             held.hold(address, opened[-1])
         held.let_go()
         state.announce([each.url for each in opened])

@@ -107,19 +107,23 @@ class Pipes:
 
     @property
     def ours(self) -> list[int]:
+        """Our ends: of stdin, stdout and stderr."""
         return [self.stdin, self.stdout, self.stderr]
 
     def close_theirs(self) -> None:
+        """Close the app-server's ends, which it has inherited."""
         for each in self.theirs:
             os.close(each)
         self.theirs = []
 
     def close_stdin(self) -> None:
+        """Close stdin, by which an app-server is told to end."""
         if self.stdin >= 0:
             os.close(self.stdin)
             self.stdin = -1
 
     def close(self) -> None:
+        """Close all ends that are still open."""
         self.close_theirs()
         self.close_stdin()
         for each in (self.stdout, self.stderr):
@@ -140,10 +144,10 @@ def start_app_server(command: Sequence[str], environ: Mapping[str, str], pipes: 
     os.close(fails)
     pipes.close_theirs()
     with open(failed, "rb") as reader:  # noqa: PTH123 (a descriptor)
-        why = reader.read(_ERRNO_BYTES)
-    if why:
+        error = reader.read(_ERRNO_BYTES)
+    if error:
         os.waitpid(pid, 0)
-        number = int.from_bytes(why, "big")
+        number = int.from_bytes(error, "big")
         raise OSError(number, os.strerror(number), command[0])
     return pid
 

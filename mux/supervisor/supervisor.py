@@ -167,8 +167,8 @@ class Supervisor:
             self.next_broker = now
         else:
             how = f"exit status {status}" if status >= 0 else f"signal {-status}"
-            kept = f"; the app-server (pid {self.app.pid}) runs on" if self.app else ""
-            say(f"appmux: the broker (pid {broker.pid}) ended unexpectedly: {how}{kept}\n")
+            survivor = f"; the app-server (pid {self.app.pid}) runs on" if self.app else ""
+            say(f"appmux: the broker (pid {broker.pid}) ended unexpectedly: {how}{survivor}\n")
             if broker.served and now - broker.since > YOUNG:
                 self.wait = FIRST_WAIT
             self._start_later()
@@ -301,9 +301,9 @@ class Supervisor:
             broker.channel.close()  # if it hasn't ended yet, it does now
             return
         for message, descriptors in messages:
-            self._said(broker, message, descriptors)
+            self._handle(broker, message, descriptors)
 
-    def _said(self, broker: Broker, message: dict[str, Any], descriptors: list[int]) -> None:
+    def _handle(self, broker: Broker, message: dict[str, Any], descriptors: list[int]) -> None:
         match message.get("say"):
             case "start":
                 self._start_app_server(message)
@@ -366,7 +366,7 @@ class Supervisor:
             if messages is None:
                 return
             for message, descriptors in messages:
-                self._said(broker, message, descriptors)
+                self._handle(broker, message, descriptors)
 
     def _on_time(self) -> None:
         now = time.monotonic()

@@ -91,13 +91,13 @@ class Supervision:
             connection.set_inheritable(False)
             connection.settimeout(HELLO_DEADLINE)
             channel = Channel(connection)
-            heard = channel.receive() or []
-            while not heard:
-                heard = channel.receive() or []
+            messages = channel.receive() or []
+            while not messages:
+                messages = channel.receive() or []
             connection.setblocking(False)
         except (OSError, ValueError) as failure:
             raise SupervisorError(f"the supervisor says nothing: {failure}") from failure
-        (hello, descriptors), *_ = heard
+        (hello, descriptors), *_ = messages
         if hello.get("version") != VERSION:
             raise SupervisorError(
                 "the supervisor is of another version of appmux: restart the service"
@@ -143,19 +143,19 @@ class Supervision:
         while True:
             await trio.lowlevel.wait_readable(self._channel)
             try:
-                heard = self._channel.receive()
+                messages = self._channel.receive()
             except BlockingIOError:
                 continue
             except (OSError, ValueError) as failure:
                 log.error("the supervisor says what can't be read", why=str(failure))
-                heard = None
-            if heard is None:
+                messages = None
+            if messages is None:
                 log.error("the supervisor is gone: ending")
                 if self._process is not None:
                     self._process.orphaned()
                 self.gone()
                 return
-            for message, descriptors in heard:
+            for message, descriptors in messages:
                 self._hear(message, descriptors)
 
     def _hear(self, message: Message, descriptors: list[int]) -> None:
@@ -235,6 +235,7 @@ class SupervisedProcess:
                 self._handle = os.pidfd_open(pid)
 
     def ended(self, status: int) -> None:
+        """Take the process's end, and wake who waits for it."""
         if self._handle is not None:
             os.close(self._handle)
             self._handle = None
@@ -248,13 +249,16 @@ class SupervisedProcess:
         return self.returncode
 
     def send_signal(self, number: signal.Signals) -> None:
+        """Have the supervisor send a signal, unless the process has ended."""
         if self.returncode is None:
             self._supervision.tell(say="signal", number=int(number))
 
     def terminate(self) -> None:
+        """Ask the process to end."""
         self.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
+        """End the process at once."""
         self.send_signal(signal.SIGKILL)
 
     async def let_go(self) -> None:

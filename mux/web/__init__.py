@@ -1,4 +1,4 @@
-"""What a browser asks for by plain HTTP: the page's files, and the requests that let it in.
+"""Answers to browsers' plain HTTP requests: the page's files, and what lets a browser in.
 
 Read `adapter` first (h11 and ASGI, over one connection), then `application` (which path is
 answered by what), `files` (the page), `session` (`/v1/session`). `headers` holds what every answer

@@ -22,11 +22,11 @@ from mux.access.device import DeviceError
 from mux.access.devices import DeviceRegistry, DeviceRegistryError, open_registry
 from mux.access.pairing import Pairing, PairingError
 from mux.access.replies import Reply
-from mux.access.tickets import Wanted, code_of
+from mux.access.tickets import DeviceGrant, code_of
 from mux.storage.small_file import SmallFile
 
 OPERATOR = 7
-WANTED = Wanted("paired", frozenset({"observe"}))
+WANTED = DeviceGrant("paired", frozenset({"observe"}))
 
 
 @attrs.define
@@ -46,7 +46,7 @@ class Desk:
             lambda kind, fields: self.records.append((kind, fields)),
         )
 
-    def begin(self, wanted: Wanted = WANTED, owner: int = OPERATOR) -> tuple[int, str]:
+    def begin(self, wanted: DeviceGrant = WANTED, owner: int = OPERATOR) -> tuple[int, str]:
         ticket, text = self.pairing.begin(owner, wanted)
         return ticket.id, text
 
@@ -78,7 +78,7 @@ def desk(tmp_path: Path) -> Desk:
 
 
 async def test_a_ticket_becomes_a_device(desk: Desk) -> None:
-    wanted = Wanted("invite", frozenset({"observe", "approve"}), lifetime=60.0, by="local")
+    wanted = DeviceGrant("invite", frozenset({"observe", "approve"}), lifetime=60.0, by="local")
     id, ticket = desk.begin(wanted)
     async with desk.waiting({"ticket": ticket, "name": " Ada's\x1b phone ", "nonce": "abc"}):
         code = code_of(ticket, " Ada's\x1b phone ", "abc")
@@ -189,7 +189,7 @@ async def test_what_became_of_a_device_is_recorded(desk: Desk) -> None:
     common = {"device": "phone", "kind": "paired", "by": "ada"}
     assert desk.records == [("device/refused", {**common, "why": "declined"})]
     assert desk.told[-1] == (OPERATOR, pairing.ENDED, {"id": id, "outcome": "declined"})
-    wanted = Wanted("invite", frozenset({"observe", "approve"}), name="tablet", by="ada")
+    wanted = DeviceGrant("invite", frozenset({"observe", "approve"}), name="tablet", by="ada")
     made, ticket = desk.pairing.begin(OPERATOR, wanted)
     async with desk.waiting({"ticket": ticket, "name": "theirs"}):
         desk.pairing.confirm(OPERATOR, made.id, accept=True)

@@ -55,16 +55,16 @@ class Attention:
     def focused(self, client: Client, message: ClientMessage) -> None:
         """Take ``mux/focus``, as a request or a notification."""
         try:
-            said = msgspec.json.decode(message.params, type=FocusParams)
+            params = msgspec.json.decode(message.params, type=FocusParams)
         except msgspec.DecodeError as wrong:
             if message.kind == "request":
                 text = f'`{FOCUS}` wants {{"threadId": "…" or null, "active"?: bool}}: {wrong}'
                 self.state.error(client.id, message.id, jsonrpc.INVALID_REQUEST, text)
             return
-        client.focus = Focus(said.threadId, said.active)
+        client.focus = Focus(params.threadId, params.active)
         client.heard = self.state.now
         self.changes += 1
-        if said.active:
+        if params.active:
             self.state.devices_used[client.principal.key] = self.state.now
         if message.kind == "request":
             held = jsonrpc.result(message.id, FocusHeld(self.timing.focus))
@@ -198,5 +198,5 @@ class Glance:
         """Return who looks at the thread or at one above it; for None, who is here at all."""
         if thread is None:
             return self.anywhere
-        found = (self._at[id] for id in self.attention.line(thread) if id in self._at)
-        return max(found, key=lambda look: look[1], default=None)
+        looks = (self._at[id] for id in self.attention.line(thread) if id in self._at)
+        return max(looks, key=lambda look: look[1], default=None)

@@ -170,8 +170,8 @@ class ClientRequests:
 
     def load(self, thread: str, settings: dict[str, bytes]) -> Request:
         """Have the app-server load a thread for the broker; ``settings`` as JSON texts."""
-        kept = {name: msgspec.Raw(text) for name, text in settings.items()}
-        params = {**kept, "threadId": thread, "excludeTurns": True}
+        fields = {name: msgspec.Raw(text) for name, text in settings.items()}
+        params = {**fields, "threadId": thread, "excludeTurns": True}
         return self.ask_for_broker("thread/resume", params)
 
     def give_back(self, thread: str) -> Request:
@@ -344,8 +344,8 @@ class ClientRequests:
         """Answer a client's request with our error, which says whether asking again is safe."""
         if request.client is not None:
             generation = self.state.appserver.generation
-            told = {"generation": generation, "retryable": request.rule.reads}
-            self.state.error(request.client, request.origin, code, text, told)
+            error_data = {"generation": generation, "retryable": request.rule.reads}
+            self.state.error(request.client, request.origin, code, text, error_data)
 
 
 _NEVER_SENT = (

@@ -261,12 +261,12 @@ class Handover:
 
     def _unsettled(self) -> dict[str, list[Request]]:
         """Return the messages under way that an earlier broker sent, by thread."""
-        found: dict[str, list[Request]] = {}
+        requests: dict[str, list[Request]] = {}
         for request in self.state.scheduler.upstream.values():
             ours = request.account in (DEPARTED, QUEUE) and not request.line
             if ours and request.rule.begins and request.thread is not None:
-                found.setdefault(request.thread, []).append(request)
-        return found
+                requests.setdefault(request.thread, []).append(request)
+        return requests
 
     def _listed(self, id: str, line: bytes) -> None:
         turns = _turns(line)
@@ -324,7 +324,7 @@ class Handover:
 
 @attrs.define(eq=False, repr=False)
 class _Kinds:
-    """What was saved, by kind."""
+    """The saved facts, by kind."""
 
     saved: dict[str, bytes]
 

@@ -153,7 +153,7 @@ class Subscriptions:
             self._clearing.pop(id, None)
             self._loading[self.client_requests.load(id, settings).wire] = id
 
-        def not_loaded(_code: int, _why: str) -> None:
+        def not_loaded(_code: int, _reason: str) -> None:
             self._clearing.pop(id, None)
 
         self._clearing[id] = client.id

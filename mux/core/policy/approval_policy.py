@@ -54,6 +54,7 @@ class Policy(msgspec.Struct, frozen=True):
 
     @property
     def is_first(self) -> bool:
+        """True if the first answer decides, whoever gives it."""
         return not (self.owner or self.local or self.quorum > 1)
 
     def joined(self, other: Policy) -> Policy:
@@ -66,9 +67,9 @@ class Policy(msgspec.Struct, frozen=True):
         )
 
     def __str__(self) -> str:
-        said = ["owner"] * self.owner + ["local"] * self.local
-        said += [f"quorum of {self.quorum}"] * (self.quorum > 1)
-        return " and ".join(said) or "first"
+        parts = ["owner"] * self.owner + ["local"] * self.local
+        parts += [f"quorum of {self.quorum}"] * (self.quorum > 1)
+        return " and ".join(parts) or "first"
 
 
 def _because(reason: str, default: Any) -> Any:

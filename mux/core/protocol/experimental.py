@@ -295,9 +295,9 @@ def _difference(
         if method not in stable_params:
             methods.add(method)
         else:
-            there = _properties(stable_params[method], before)
+            known = _properties(stable_params[method], before)
             now = _properties(schema, after)
-            used = [name for name in now if name not in there]
+            used = [name for name in now if name not in known]
             if _GRANULAR[0] in now:
                 used.append(_GRANULAR[0])
             if not used:
@@ -365,14 +365,14 @@ def _slim(schema: Any) -> Any:
 
 def _closure(schemas: Any, definitions: dict[str, Any]) -> dict[str, Any]:
     """Return all definitions that these schemas refer to, directly or by others."""
-    found: dict[str, Any] = {}
-    wanted = list(_references(schemas))
-    while wanted:
-        name = wanted.pop()
-        if name not in found and name in definitions:
-            found[name] = _slim(definitions[name])
-            wanted += _references(found[name])
-    return found
+    shapes: dict[str, Any] = {}
+    names = list(_references(schemas))
+    while names:
+        name = names.pop()
+        if name not in shapes and name in definitions:
+            shapes[name] = _slim(definitions[name])
+            names += _references(shapes[name])
+    return shapes
 
 
 def _references(part: Any) -> Iterator[str]:

@@ -321,7 +321,7 @@ def resolved(fields: Mapping[str, bytes], places: Mapping[str, str]) -> dict[str
 
 
 def _with_resolved(environment: dict[str, object], places: Mapping[str, str]) -> dict[str, object]:
-    found = {"cwd": places[str(environment["cwd"])]}
+    resolved = {"cwd": places[str(environment["cwd"])]}
     roots = environment.get(ROOTS)
     named = {} if roots is None else {ROOTS: [places[root] for root in _texts(roots)]}
-    return environment | found | named
+    return environment | resolved | named

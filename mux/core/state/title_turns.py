@@ -44,10 +44,12 @@ class TitleTurn:
 
     @property
     def has_answer(self) -> bool:
+        """True if the answer to its ``turn/start`` has come."""
         return any(is_answer for is_answer, _ in self.messages)
 
     @property
     def is_too_long(self) -> bool:
+        """True if the outcome is past ``LONGEST_OUTCOME``."""
         return sum(len(line) for _, line in self.messages) > LONGEST_OUTCOME
 
 
@@ -69,6 +71,7 @@ class TitleTurns:
         return None
 
     def begin(self, turn: TitleTurn) -> None:
+        """Collect the outcome of a turn that has been asked for."""
         self.running[turn.thread] = turn
 
     def finish(self, turn: TitleTurn, now: float) -> list[Request]:

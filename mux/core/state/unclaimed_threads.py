@@ -38,5 +38,6 @@ class UnclaimedThreads:
         return taken
 
     def forget(self, thread: str) -> None:
+        """Forget a thread that has been closed."""
         self.take_notifications(thread)
         self.adopted_at.pop(thread, None)
