@@ -67,7 +67,7 @@ SHOWN: Final[dict[str, tuple[str, ...]]] = {
     ),
     "approve-refused": (_WATCHING,),
     "approve-no-more": (_EACH_ALONE,),
-    "approve-grants": ("core/test_granting.py::test_more_than_was_asked_is_no_answer",),
+    "approve-grants": ("core/protocol/test_granting.py::test_more_than_was_asked_is_no_answer",),
     "drive-works": (
         _EVERY_METHOD,
         _EACH_ALONE,
