@@ -199,6 +199,21 @@ async def test_what_became_of_a_device_is_recorded(desk: Desk) -> None:
     assert made.token == ""  # nobody needs it any more
 
 
+async def test_a_second_device_of_a_name_is_recorded_under_its_own(desk: Desk) -> None:
+    for _ in range(2):
+        id, ticket = desk.begin()
+        with capture_logs() as logs:
+            async with desk.waiting({"ticket": ticket, "name": "phone"}):
+                desk.pairing.confirm(OPERATOR, id, accept=True)
+        (line,) = [each for each in logs if each["event"] == "a device asks to be paired"]
+        assert (line["client"], line["name"]) == ("10.0.0.7:5", "phone")
+        assert desk.said()[0] == 200
+    first, second = (device.name for device in desk.book)
+    assert first != second
+    assert [fields["device"] for _, fields in desk.records] == [first, second]
+    assert desk.told[-1][2]["name"] == second
+
+
 async def test_a_device_that_cannot_be_taken_back_is_told_of(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -404,7 +419,7 @@ async def test_a_book_that_cannot_be_written(desk: Desk, monkeypatch: pytest.Mon
 async def test_tickets_are_bounded(desk: Desk, autojump_clock: trio.testing.MockClock) -> None:
     for _ in range(pairing.MOST_TICKETS):
         desk.begin()
-    with pytest.raises(PairingError, match="16 tickets are out"):
+    with pytest.raises(PairingError, match=r"16 tickets are out already: .* \(within 5 minutes\)"):
         desk.begin()
     await trio.sleep(pairing.TICKET_SECONDS)
     desk.begin()
