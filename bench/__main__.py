@@ -22,25 +22,33 @@ from bench import (
     asking,
     attaching,
     catchups,
+    commands,
     delays,
     fairness,
     features,
+    first_answer,
     growth,
     longs,
     picture,
+    real_pace,
     replays,
     report,
     turns,
+    wire,
 )
 from bench.figures import FULL, QUICK, Figure, Plan
 from bench.sides import prepare
 
 PARTS: Final[dict[str, Callable[[Plan], list[Figure]]]] = {
     "turns": turns.measure,
+    "real-pace": real_pace.measure,
+    "wire": wire.measure,
     "replays": replays.measure,
     "delays": delays.measure,
     "asking": asking.measure,
     "attaching": attaching.measure,
+    "first-answer": first_answer.measure,
+    "commands": commands.measure,
     "stall": delays.measure_stall,
     "catchups": catchups.measure,
     "features": features.measure,

@@ -66,14 +66,17 @@ def attach(url: str, token: str | None, **capabilities: Any) -> socket.socket:
     return connection
 
 
-def connect(url: str, token: str | None) -> socket.socket:
-    """A socket past the WebSocket's handshake. Raises RuntimeError if refused."""
+def connect(url: str, token: str | None, *headers: str) -> socket.socket:
+    """A socket past the WebSocket's handshake, for which ``headers`` are said, too.
+
+    Raises RuntimeError if refused.
+    """
     address = urlsplit(url)
     assert address.hostname is not None
     assert address.port is not None
     connection = socket.create_connection((address.hostname, address.port), SETUP_PATIENCE)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    connection.sendall(_upgrade(address.netloc, token))
+    connection.sendall(_upgrade(address.netloc, token, headers))
     _wait(connection, b"\r\n\r\n", b" 101 ")
     return connection
 
@@ -126,11 +129,13 @@ def frame(first: int, payload: bytes) -> bytes:
     return bytes([first]) + length + bytes(4) + payload
 
 
-def _upgrade(host: str, token: str | None) -> bytes:
+def _upgrade(host: str, token: str | None, headers: tuple[str, ...] = ()) -> bytes:
     key = base64.b64encode(os.urandom(16)).decode()
     bearer = f"Authorization: Bearer {token}\r\n" if token is not None else ""
+    more = "".join(f"{header}\r\n" for header in headers)
     return (
-        f"GET / HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n{bearer}"
+        f"GET / HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        f"{bearer}{more}"
         f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n"
     ).encode()
 

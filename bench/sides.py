@@ -94,14 +94,19 @@ async def broker(
     tree: Path = HERE,
     environ: dict[str, str] | None = None,
     module: str = "mux",
+    more: Sequence[str] = (),
 ) -> AsyncIterator[Server]:
-    """``appmux serve`` of the working tree ``tree``, over the real app-server or ``codex``."""
+    """``appmux serve`` of the working tree ``tree``, over the real app-server or ``codex``.
+
+    ``more``: arguments.
+    """
     variables = {
         "APPMUX_CODEX_BIN": codex or str(codex_bin()),
         "APPMUX_LOG_LEVEL": "warning",
         "PYTHONPATH": str(tree),
     }
     command = [sys.executable, "-m", module, "serve", "--listen", "ws://127.0.0.1:0", *AUTH]
+    command += more
     async with launched(command, model=model, environ=variables | (environ or {})) as running:
         server = attrs.evolve(await _server(running), pid=running.broker_pid)
         if codex is None:
@@ -257,9 +262,10 @@ class Driver:
         params = {"threadId": source.thread_id(0), "input": [{"type": "text", "text": wanted}]}
         await self.ask("turn/start", params)
 
-    async def first_turn(self, work: Path) -> str:
+    async def first_turn(self, work: Path, **settings: Any) -> str:
         """A thread of the real app-server, with a turn, without which natively nobody can join."""
-        thread = (await self.ask("thread/start", {"cwd": str(work)}))["thread"]["id"]
+        begun = await self.ask("thread/start", {"cwd": str(work), **settings})
+        thread = begun["thread"]["id"]
         await self.turn(thread, "hello")
         await trio.to_thread.run_sync(self._until_completed, abandon_on_cancel=True)
         return str(thread)

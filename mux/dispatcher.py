@@ -360,10 +360,11 @@ class Dispatcher:
         broker |= facts.pop("broker", {})
         return {"broker": broker, **facts, **whole}
 
-    def close_all(self, code: int, reason: str) -> None:
-        """Close every client's connection."""
+    def close_all(self, code: int, reason: str, origin: str | None = None) -> None:
+        """Close every client's connection, or those of an origin's pages."""
         for port in list(self._ports.values()):
-            port.close(code, reason)
+            if origin in (None, port.origin):
+                port.close(code, reason)
 
     def owed(self) -> list[int]:
         """Return the bytes owed to each client."""

@@ -43,10 +43,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "cli": ANYTHING,
     "server": {
         "access", "config", "core", "dispatcher", "downstream", "host", "notices", "outbox", "push",
-        "files", "shells", "storage", "upstream", "web",
+        "files", "shells", "storage", "tailnet", "upstream", "web",
     },
     "host": {"access", "client", "config", "core", "downstream.unix_socket"},
     "downstream": {"access", "config", "core", "dispatcher", "outbox"},
+    "tailnet": {"config", "downstream", "host.steps", "storage"},
     "web": {"access", "config", "core", "dispatcher", "downstream", "files"},
     "files": {"core"},
     "notices": {"access", "config", "core", "dispatcher", "push", "storage", "text"},

@@ -13,7 +13,7 @@ OWN: Final = {
 }  # fmt: skip
 """Folders of tests that play with whole programs, and of what these need."""
 
-STORIES: Final = {"core/test_planned_restart.py"}
+STORIES: Final = {"core/test_coalescing.py", "core/test_planned_restart.py"}
 """Stories across modules that have the name of one of them."""
 
 

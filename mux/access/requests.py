@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final, TypeVar
 
 import attrs
@@ -78,8 +78,8 @@ class DeviceRequests:
     """Called when a device connects, leaves, or gets another name or other scopes."""
     revoked: Callable[[str], None]
     """Called with the id of a device that was revoked."""
-    origins: tuple[str, ...] = ()
-    """Further origins of the page (``web.origins``)."""
+    origins: Callable[[], Iterable[str]] = tuple
+    """Returns the page's origins by name: ``web.origins``, and the Tailnet's."""
     pairing: Pairing = attrs.field(init=False)
     browsers: BrowserPairing = attrs.field(init=False)
     sessions: Sessions = attrs.field(init=False)
@@ -168,7 +168,7 @@ class DeviceRequests:
             raise DeviceRequestError(f"a ticket lasts {TICKET_SECONDS:.0f} s at most")
         ticket, text = self.pairing.begin(client, grant, lasts)
         letters = self.browsers.letters.make(ticket) if params.letters else msgspec.UNSET
-        return Begun(ticket.id, text, lasts, self.open_door, list(self.origins), letters)
+        return Begun(ticket.id, text, lasts, self.open_door, list(self.origins()), letters)
 
     def _make_room_for(self, name: str) -> None:
         """Revoke the device whose place another takes; called when that one has come."""

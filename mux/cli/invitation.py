@@ -54,6 +54,11 @@ class PhoneAddress:
         return f"{scheme}://{text.removesuffix(usual)}"
 
     @property
+    def by_name(self) -> bool:
+        """True if the address is a name, and no IP address."""
+        return _ip(self.host) is None
+
+    @property
     def loopback(self) -> bool:
         """True if only this machine reaches the address."""
         ip = _ip(self.host)
@@ -84,9 +89,9 @@ def listening(urls: Iterable[str]) -> list[PhoneAddress]:
 
 
 def reachable(listeners: Iterable[PhoneAddress], own: Iterable[str]) -> list[PhoneAddress]:
-    """Return the addresses at which other machines reach the broker, those of the Tailnet first.
+    """Return the addresses at which other machines reach the broker, the best first.
 
-    ``own`` are our addresses in the Tailnet.
+    That is the Tailnet's name, then the other addresses of the Tailnet. ``own`` are those of ours.
     """
     places: list[PhoneAddress] = []
     for listener in listeners:
@@ -95,7 +100,14 @@ def reachable(listeners: Iterable[PhoneAddress], own: Iterable[str]) -> list[Pho
             places += [attrs.evolve(listener, host=each) for each in own]
         elif not listener.loopback:
             places.append(listener)
-    return sorted(dict.fromkeys(places), key=lambda place: _ip(place.host) not in TAILNET)
+    return sorted(dict.fromkeys(places), key=_rank)
+
+
+def _rank(place: PhoneAddress) -> int:
+    ip = _ip(place.host)
+    if ip is None:  # the Tailnet's, with a certificate
+        return 0
+    return 1 if ip.version == 4 and ip in TAILNET else 2  # noqa: PLR2004
 
 
 def resolve(host: str) -> list[str]:
@@ -127,6 +139,9 @@ def named(
     name, port = match["host"].strip("[]"), match["port"] and int(match["port"])
     if match["scheme"]:
         return PhoneAddress(match["scheme"], name, port or DEFAULT_PORTS[match["scheme"]])
+    for listener in listeners:
+        if listener.host == name and port in (None, listener.port):
+            return listener
     ips = [_ip(each) for each in addresses(name)]
     for listener in listeners:
         at = _ip(listener.host)

@@ -42,6 +42,7 @@ SECTIONS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {
         "config": ("config", "Every setting, and where it comes from."),
     },
     "Phones and other devices": {
+        "tailnet": ("tailnet", "https by this machine's name in its Tailnet."),
         "open": ("open", "Open the page in this machine's browser."),
         "pair": ("pair", "Let a device in: it scans a QR code."),
         "invite": ("pair", "Let a colleague's device in, for a while, to watch."),

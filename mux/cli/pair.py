@@ -238,7 +238,7 @@ async def _place(wish: Wish, urls: list[str]) -> PhoneAddress:
     if wish.host is not None:
         return await trio.to_thread.run_sync(invitation.named, wish.host, listeners)
     places = invitation.reachable(listeners, tailnet.own())
-    if places and (len(places) == 1 or not sys.stdin.isatty()):
+    if places and (len(places) == 1 or places[0].by_name or not sys.stdin.isatty()):
         return places[0]
     if not listeners:
         raise invitation.PhoneAddressError(
@@ -306,7 +306,7 @@ async def _pair_browser(broker: Client, wish: Wish, listeners: list[PhoneAddress
         _say(
             wish,
             "Note: this link opens in this machine's browsers alone. A phone needs the page over"
-            " https (`wss://` in `listen`, or `web.origins`); an app is paired by `--app`.",
+            " https (`appmux tailnet enable`, or docs/remote.md); an app is paired by `--app`.",
         )
     elif not origin.startswith("https://"):
         _say(wish, "Note: browsers make no keys over plain http. Use https, or `--app`.")

@@ -70,6 +70,10 @@ def headlines(report: Json) -> Iterator[Text]:
         trouble = (report.get(part) or {}).get("trouble")
         if trouble:
             yield screen.line((f"TROUBLE with the {PARTS[part]}: ", "bold red"), trouble)
+    https = report.get("tailnet") or {}
+    if https.get("enabled") and https["trouble"]:
+        told = f"{https['trouble']}; {https['remedy']}"
+        yield screen.line(("TROUBLE with https on the Tailnet: ", "bold red"), told)
 
 
 PARTS: Final = {

@@ -120,14 +120,16 @@ def stop(yes: bool, as_json: bool) -> None:
 @yes_flag
 @json_flag
 def restart(yes: bool, as_json: bool) -> None:
-    """Stop the broker and start it again, after a change of settings or an upgrade of appmux.
+    """Replace appmux, after a change of settings or an upgrade of it.
 
-    Turns that run are interrupted: asks first where one does. Clients come back by themselves.
-    `appmux restart` replaces the app-server alone, and interrupts nothing.
+    With systemd codex and its turns run on; clients come back by themselves. With launchd turns are
+    interrupted: asks first where one runs, and `appmux restart --broker` interrupts none.
+    `appmux restart` replaces codex.
     """
     where = _installed()
     with outcome(as_json) as done:
-        _confirm_interrupting("Restart the service", yes=yes)
+        if not where.keeps_turns():
+            _confirm_interrupting("Restart the service", yes=yes)
         _perform(where.again(), done)
         click.echo("restarted")
         done["running"] = where.running()

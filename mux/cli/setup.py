@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,8 @@ from typing import Any
 import click
 import trio
 
-from mux.cli import confirmation, pair, service
+from mux.cli import confirmation, first_phone, service
+from mux.cli import tailnet as tailnet_command
 from mux.cli.options import (
     Json,
     exits,
@@ -26,6 +26,7 @@ from mux.cli.options import (
 )
 from mux.config.codex_binary import codex_home, find_codex
 from mux.config.load import load
+from mux.errors import AppmuxError
 from mux.host import codex_login, novascale, steps, tailnet
 from mux.host import service as ours
 from mux.host import setup as setting_up
@@ -33,6 +34,7 @@ from mux.host.novascale import Vanilla
 from mux.host.service import Supervisor, environment_file
 from mux.host.setup import Plan, host_to_use
 from mux.host.steps import Write
+from mux.tailnet.node import Node
 from mux.upstream.version import codex_version
 
 
@@ -44,15 +46,22 @@ from mux.upstream.version import codex_version
 )
 @click.option("--dry-run", is_flag=True, help="Print what would be done, and change nothing.")
 @click.option("--host", metavar="IP", help="Where phones connect (default: the Tailnet address).")
+@click.option(
+    "--https/--no-https",
+    default=None,
+    help="Serve the page over https by this machine's name in the Tailnet, which becomes public by"
+    " that; --yes alone doesn't say yes to it.",
+)
 @sudo_flag
 @take_over_flag
 @json_flag
 def setup(*, as_json: bool, **asked: Any) -> None:
-    """Set this host up: settings, token, service.
+    """Set this host up: settings, token, service, https on the Tailnet.
 
     Finds codex and the Tailnet address, makes a token, installs and starts the service, waits until
-    it is ready, and offers to pair a phone. Where NovaScale's own service runs, offers to take its
-    place, so that paired phones go on as they are. What is there already is kept.
+    it is ready, and offers to pair a phone and to send it a test push. Where NovaScale's own
+    service runs, offers to take its place, so that paired phones go on as they are. What is there
+    already is kept.
     """
     with outcome(as_json) as done:
         _set_up(done, offer_to_pair=not as_json, **asked)
@@ -66,6 +75,7 @@ def _set_up(
     no_service: bool,
     dry_run: bool,
     host: str | None,
+    https: bool | None,
     allow_sudo: bool,
     take_over: bool,
     offer_to_pair: bool,
@@ -93,6 +103,11 @@ def _set_up(
     )
     _tell_plan(plan, whole=dry_run or not yes)
     done |= {"url": plan.url, "steps": [steps.told(step) for step in plan.steps], "done": False}
+    node, done["https"] = tailnet_command.offered(plan.config, https=https, ask=ask)
+    if node is not None:
+        page = tailnet_command.page(node.name, plan.config)
+        done["steps"].append(step := f"get a certificate for {node.name}, and serve {page}")
+        click.echo(f"- {step}")
     if dry_run:
         click.echo("\nNothing was changed (--dry-run).")
         return
@@ -102,12 +117,29 @@ def _set_up(
     with service.taking_over(plan.config, wanted=taking_over):
         setting_up.perform(plan, os.environ, click.echo, start=not no_start)
     done["done"] = True
+    secure = node is not None and _serve_https(node, plan, done)
     if where is None:
         click.echo("done. Run it: appmux serve\nand pair a phone meanwhile: appmux pair")
         return
     _tell_end(plan, where, started=not no_start)
-    if offer_to_pair and not no_start and plan.vanilla is None:
-        _offer_to_pair(plan, ask=not yes)
+    if offer_to_pair and not no_start and (plan.vanilla is None or secure):
+        first_phone.offer(plan.config, ask=not yes, secure=secure)
+
+
+def _serve_https(node: Node, plan: Plan, done: Json) -> bool:
+    """Have https served; return whether it is. What keeps it from that is said, and isn't fatal."""
+    click.echo("have a certificate made (the first one may take half a minute)")
+    try:
+        shown = tailnet_command.switch_on(plan.config, node.name)
+    except AppmuxError as failure:
+        click.echo(f"no https on the Tailnet: {failure}\n  → `appmux tailnet enable` tries again")
+        return False
+    if shown is None:
+        click.echo("https: the broker gets the certificate when it starts")
+        return False
+    done["https"] = shown
+    tailnet_command.tell(shown)
+    return bool(shown["url"])
 
 
 def _supervisor() -> Supervisor:
@@ -184,12 +216,3 @@ def _tell_end(plan: Plan, where: Supervisor, *, started: bool) -> None:
         click.echo("phones that are paired go on as they are")
     if not where.lingers():
         click.echo(where.after_logout())
-
-
-def _offer_to_pair(plan: Plan, *, ask: bool) -> None:
-    if not (
-        ask and confirmation.is_terminal() and click.confirm("Pair a phone now?", default=True)
-    ):
-        click.echo("pair a phone's app by `appmux pair --app`")
-        return
-    sys.exit(trio.run(pair.run, plan.config, pair.Wish("paired", pair.USUAL, app=True)))

@@ -19,6 +19,7 @@ from typing import Any, Literal, get_args
 import attrs
 import platformdirs
 
+from mux.config.addresses import LARGEST_PORT
 from mux.core.limits import Limits
 from mux.core.policy.approval_policy import Policies
 from mux.core.policy.notice import Timing
@@ -65,6 +66,7 @@ MAX_SECONDS = 7 * 24 * 3600
 
 BOUNDS: Mapping[str, tuple[float, float | None]] = {
     "auth.max_clock_skew_seconds": (0, MAX_SECONDS),
+    "tailnet.port": (1, LARGEST_PORT),
     "limits.in_flight": (1, MAX_IN_FLIGHT),
     "limits.overload_retries": (0, 100),
     "limits.held_early": (0, None),
@@ -101,6 +103,17 @@ class Tls:
 
     cert: Path | None = _because("needed by wss:// alone; the chain follows it in the file", None)
     key: Path | None = _because("its private key, not encrypted", None)
+
+
+@attrs.frozen
+class Tailnet:
+    """https on the Tailnet, once `appmux tailnet enable` has switched it on."""
+
+    port: int = _because("a port of its own, beside the phones' 14500", 14543)
+    socket: Path | None = _because(
+        "of tailscaled; unset: where it has it by itself, else the `tailscale` command is asked",
+        None,
+    )
 
 
 @attrs.frozen
@@ -296,6 +309,7 @@ class Config:
     )
     auth: Auth = attrs.field(factory=Auth)
     tls: Tls = attrs.field(factory=Tls)
+    tailnet: Tailnet = attrs.field(factory=Tailnet)
     limits: Limits = attrs.field(factory=Limits)
     upstream: Upstream = attrs.field(factory=Upstream)
     log: Log = attrs.field(factory=Log)

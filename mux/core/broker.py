@@ -181,7 +181,7 @@ class Broker:
     @property
     def next_wakeup(self) -> float:
         """The moment when ``TimePassed`` is due, on the clock of ``now``; infinite for never."""
-        return self.state.next_wakeup
+        return min(self.state.next_wakeup, self.state.coalescing.next_due)
 
     def handle(self, event: Event, now: float) -> list[Command]:  # noqa: PLR0912 (one look each)
         """Handle one event and return the commands to carry out, in order.
@@ -241,7 +241,7 @@ class Broker:
                 bad = BadMessageError(jsonrpc.INVALID_REQUEST, "binary frame; send text")
                 self._client_messages.refuse(client, bad)
             case TimePassed():
-                self._time_passed()
+                self._woken()
             case ClockMoved(seconds):
                 self._clock_moved(seconds)
             case ClientAttached(client):
@@ -306,6 +306,11 @@ class Broker:
                 raise TypeError(f"no such event: {event!r}")
 
     # ── time ──────────────────────────────────────────────────────────────────────────────────
+
+    def _woken(self) -> None:
+        # Coalesced deltas are due often. Nothing else is looked at for that before it is due.
+        if not self.state.flush_due() or self.state.next_wakeup <= self.state.now:
+            self._time_passed()
 
     def _clock_moved(self, seconds: float) -> None:
         """Bring expiry times in line with the wall clock, by which credentials expire."""

@@ -79,6 +79,7 @@ class Connections:
         parts.recovery.client_left(client)
         parts.handshakes.client_left(client)
         state.unread.discard(client.id)
+        state.coalescing.leave(client.id)
         for claim in state.scoped_ids.leave(client.id):
             if state.appserver.runs:  # else what the id stands for ended with its app-server
                 parts.client_requests.ask_for_broker(claim.ended_by, {claim.field: claim.wire})

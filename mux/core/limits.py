@@ -75,6 +75,11 @@ class Limits:
     outbox_bytes: int = _count(
         4 * MIB, "owed to one client; past it the client reads on from the journal"
     )
+    device_window: float = _limit(
+        0.05,
+        "for which text waits for more on its way to a paired device: nobody sees it, and a radio"
+        " carries a third of the messages; 0 sends each piece at once",
+    )
     answers_bytes: int = _count(
         4 * MIB,
         "that wait behind others for one client; past it nothing is asked or read for it until they"

@@ -22,8 +22,9 @@ import structlog
 import trio
 
 from mux.config.addresses import Address, TcpAddress
+from mux.downstream import encryption
 from mux.downstream.peer import who_is_there
-from mux.downstream.streams import Accepted, Encrypted, Listening, Patient
+from mux.downstream.streams import Accepted, Listening, Patient
 from mux.downstream.tls import Certificate
 from mux.downstream.unauthenticated import Place, Unauthenticated
 from mux.downstream.unix_socket import Claim, ListenError, claim_path, reclaim_path
@@ -86,6 +87,8 @@ class Listener:
     """True if accepted sockets already have the options that ``_tune`` sets."""
     local: bool = False
     """True if the operator says that every TCP client is on this host (see ``TcpAddress``)."""
+    origin: str = ""
+    """The page's origin where that is by a name alone, which the certificate has; else empty."""
 
     @property
     def transport(self) -> str:
@@ -134,7 +137,7 @@ async def open_listener(
     ``certificate`` is needed for ``wss://``; ``startup_held``: see ``unix_socket.claim_path``.
     """
     if isinstance(address, TcpAddress):
-        listener = _open_tcp(address)
+        listener = open_tcp(address)
         if address.tls:
             try:
                 listener.encrypt(certificate)
@@ -176,7 +179,8 @@ def reopen(address: Address, descriptor: int, certificate: Certificate | None) -
     )
 
 
-def _open_tcp(address: TcpAddress) -> Listener:
+def open_tcp(address: TcpAddress) -> Listener:
+    """Bind and listen, without TLS yet (see ``encrypt``). Raises ``ListenError``."""
     family = socket.AF_INET if address.ip.version == 4 else socket.AF_INET6  # noqa: PLR2004
     bound = socket.socket(family, socket.SOCK_STREAM)
     try:
@@ -302,7 +306,7 @@ async def serve(
                 if place is None:
                     return
                 try:
-                    prepared = await _prepare(stream, listener.certificate, address)
+                    prepared = await _prepare(stream, listener, address)
                     if prepared is not None:
                         await handle_stream(prepared, address, place)
                 except* Exception:
@@ -345,19 +349,11 @@ def _admit_peer(accepted: trio.socket.SocketType, listener: Listener) -> str | N
     return "unix"
 
 
-async def _prepare(
-    patient: Patient, certificate: Certificate | None, address: str
-) -> Accepted | None:
-    """Return the stream to read and write; None if the TLS handshake fails."""
-    if certificate is None:
+async def _prepare(patient: Patient, listener: Listener, address: str) -> Accepted | None:
+    """Return the stream to read and write; None if it is over with the connection."""
+    if listener.certificate is None:
         return patient
-    encrypted = Encrypted(patient, certificate.context)
-    try:
-        await encrypted.shake_hands()
-    except trio.BrokenResourceError as failure:
-        log.info("no TLS handshake", client=address, why=str(failure.__cause__ or failure))
-        return None
-    return encrypted
+    return await encryption.begin(patient, listener.certificate, address, listener.origin)
 
 
 def _tune(set_option: Callable[[int, int, int], None]) -> None:

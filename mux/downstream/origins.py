@@ -47,10 +47,14 @@ class Reach:
     """Our end's port; 0 on a unix socket."""
     origins: frozenset[str] = frozenset()
     """The operator's further origins (``web.origins``)."""
+    named: str = ""
+    """The listener's origin, where that is by a name alone: its address is none then."""
 
     @property
     def loopback(self) -> bool:
         """True if only this machine connects there, and whoever has a tunnel to it."""
+        if self.named:
+            return False
         if not self.host:
             return True
         ip = ipaddress.ip_address(self.host.partition("%")[0])
@@ -59,7 +63,9 @@ class Reach:
 
     @property
     def own(self) -> str:
-        """The origin of our end's address itself; empty on a unix socket."""
+        """The origin of our end itself: its name's, else its address's; empty on a unix socket."""
+        if self.named:
+            return self.named
         return origin_of(self.scheme, self.host, self.port) if self.host else ""
 
 

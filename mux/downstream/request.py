@@ -98,6 +98,8 @@ class Peer:
     """The listener's (see ``TcpAddress``)."""
     secure: bool = False
     """True if the listener has TLS."""
+    origin: str = ""
+    """The listener's own, where that is by a name alone (see ``Listener``)."""
     place: Place | None = None
     """Its place among those that haven't said who they are."""
 
@@ -131,7 +133,7 @@ def reach_of(stream: trio.abc.HalfCloseableStream, peer: Peer) -> Reach:
     if peer.kind == "ws" and isinstance(bare, Patient):
         with suppress(OSError):  # it is gone already
             host, port = bare.socket.getsockname()[:2]
-    return Reach(scheme, host, port, peer.services.origins)
+    return Reach(scheme, host, port, peer.services.origins, peer.origin)
 
 
 class Answered(enum.Enum):

@@ -40,7 +40,7 @@ def open_certificate(tls: Tls) -> Certificate | None:
         raise TlsError("`--tls-key` needs `--tls-cert`, the certificate that it belongs to")
     if tls.key is None:
         raise TlsError("`--tls-cert` needs `--tls-key`, its private key")
-    return Certificate(tls.cert, tls.key, _read(tls.cert, tls.key))
+    return Certificate(tls.cert, tls.key, read(tls.cert, tls.key))
 
 
 @attrs.define(eq=False, repr=False)
@@ -59,14 +59,15 @@ class Certificate:
         Blocks: call it in a thread. Raises ``TlsError`` if the files can't be used; then the
         certificate in force stays.
         """
-        context = _read(self.cert, self.key)
+        context = read(self.cert, self.key)
         return lambda: self._go_by(context)
 
     def _go_by(self, context: ssl.SSLContext) -> None:
         self.context = context
 
 
-def _read(cert: Path, key: Path) -> ssl.SSLContext:
+def read(cert: Path, key: Path) -> ssl.SSLContext:
+    """Return a server's context for a certificate and its key. Blocks. Raises ``TlsError``."""
     for what, path in (("certificate", cert), ("key", key)):
         _require_pem(what, path)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

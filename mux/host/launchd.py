@@ -100,6 +100,10 @@ class Launchd:
             return [self._bootstrap(LABEL)]
         return [Run(("launchctl", "kickstart", "-k", f"{self._domain}/{LABEL}"))]
 
+    def keeps_turns(self) -> bool:
+        """Return whether turns outlive a restart: launchd keeps nothing for a job."""
+        return False
+
     def reread(self) -> list[Step]:
         """Return steps that have a running broker read its secrets again."""
         return [Run(("launchctl", "kill", "SIGHUP", f"{self._domain}/{LABEL}"))]

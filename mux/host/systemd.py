@@ -105,6 +105,14 @@ class Systemd:
         """Return steps that stop the broker and start it; the sockets queue clients meanwhile."""
         return [self._control("daemon-reload"), self._control("restart", SERVICE)]
 
+    def keeps_turns(self) -> bool:
+        """Return whether turns outlive a restart: systemd keeps the app-server's pipes by now.
+
+        It doesn't for a service that was started by the unit of an older appmux.
+        """
+        kept = self._show(SERVICE, ("NFileDescriptorStore",)).get("NFileDescriptorStore", "0")
+        return kept not in ("", "0")
+
     def reread(self) -> list[Step]:
         """Return steps that have a running broker read its secrets again."""
         return [self._control("reload", SERVICE)]

@@ -35,7 +35,7 @@ from mux.notices.answer_tickets import ANSWERS, AnswerTicket, AnswerTickets
 from mux.notices.ledger import Ledger
 from mux.notices.preferences import NoticePreferences
 from mux.push.endpoints import HOST
-from mux.push.message import Push
+from mux.push.message import LAST, Push
 from mux.push.sender import Pushes
 
 WAITING_SECONDS: Final = 86_400.0
@@ -54,6 +54,9 @@ ARRIVAL_SECONDS: Final = 900.0
 UNHEARD_PUSHES: Final = 3
 """A device is named if so many pushes of the last week were taken by its service, the last a while
 ago, and it has said of none that it came. A phone that is off for an evening isn't."""
+
+MOVED_SECONDS: Final = 7 * 86_400.0
+"""How long it is worth telling a page that its origin has ended: a week's holiday."""
 
 TEST_SECONDS: Final = 300.0
 """How long a test push is worth sending."""
@@ -323,6 +326,25 @@ class NoticeDelivery:
             body=f"A test of what {self.name(device)} is told",
             host=self.host,
         )
+
+    def origin_ended(self, origin: str, there: str) -> None:
+        """Tell the pages of an origin that has ended where the page is now. Idempotent."""
+
+        def last() -> Push:
+            id = secrets.token_hex(ID_BYTES)
+            return Push(
+                id=id,
+                kind=LAST,
+                collapse=id,
+                expires_at=self.clock() + MOVED_SECONDS,
+                title="Pair again: the host has another name",
+                body=f"appmux is at {there}/ now; `appmux pair` on the host shows the link",
+                urgent=True,
+                host=self.host,
+            )
+
+        self.pushes.tell_last(origin, last)
+        self.report_recipients()
 
     def received(self, id: str, actor: Principal) -> bool:
         """Note that the actor's device got a push; return whether it is that device's."""

@@ -56,14 +56,17 @@ class NoticeRequests:
         book: DeviceRegistry,
         dispatcher: Dispatcher,
         record: Callable[[str, dict[str, object]], None],
+        link: Callable[[], str | None] | None = None,
     ) -> NoticeRequests:
         """Open everything about notices from the state directory. Blocks: call it at the start.
 
+        ``link`` returns the https URL at which devices reach this broker at present, if any;
+        without it the settings alone say it.
         Raises ``AppmuxError`` if something there can't be used.
         """
         state_dir, rules = settings.state_dir, settings.notices
         wishes = open_preferences(state_dir, time.time, rules.quiet or "", rules.off)
-        pushes = Pushes.open(state_dir, attrs.evolve(settings.push, url=settings.link))
+        pushes = Pushes.open(state_dir, settings.push, link=link or (lambda: settings.link))
         ledger = Ledger.open(state_dir, time.time)
         never = settings.approvals.never_from_notice
         for each in never:

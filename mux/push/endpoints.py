@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import attrs
 from cattrs import BaseValidationError, Converter
 
+from mux.config import model
 from mux.config.model import ContentLevel
 from mux.push.message import PushError
 from mux.storage import json_file
@@ -213,6 +214,20 @@ class Endpoints:
             if each["navigate"] is None:  # so that a version before reads the file, if it can
                 del each["navigate"]
         return json.dumps(document, indent=2) + "\n"
+
+
+def configured(settings: model.Push, now: float) -> tuple[Endpoint, ...]:
+    """Return the host's own endpoints, which its settings name."""
+    endpoints = []
+    ntfy = settings.ntfy
+    if ntfy.server and ntfy.topic:
+        address = {"server": ntfy.server.rstrip("/"), "topic": ntfy.topic}
+        endpoints.append(Endpoint("host-ntfy", HOST, "ntfy", address, ntfy.level, now))
+    if settings.webhook.url:
+        endpoints.append(Endpoint("host-webhook", HOST, "webhook", {}, settings.webhook.level, now))
+    if settings.exec.command:
+        endpoints.append(Endpoint("host-exec", HOST, "exec", {}, settings.exec.level, now))
+    return tuple(endpoints)
 
 
 def _back() -> str:

@@ -14,7 +14,7 @@ from mux.errors import AppmuxError
 
 Kind = Literal[
     "approval", "question", "completed", "failed", "interrupted", "goal", "limit", "down", "back",
-    "test",
+    "moved", "test",
 ]  # fmt: skip
 
 WORDS: Final[dict[Kind, str]] = {
@@ -27,9 +27,13 @@ WORDS: Final[dict[Kind, str]] = {
     "limit": "The usage limit is reached",
     "down": "Codex is down",
     "back": "Codex is back",
+    "moved": "The host has another name: pair again",
     "test": "A test of appmux",
 }
 """The whole text at the level ``opaque``."""
+
+LAST: Final[Kind] = "moved"
+"""Tells a page that its origin has ended. Nothing is pushed there any more."""
 
 LONGEST_ID: Final = 64
 """Bytes: what APNs takes as a collapse id, and ntfy as a sequence id."""

@@ -5,9 +5,13 @@ The services return them; ``sender`` acts on them, ``queue`` stores their words.
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from collections.abc import Iterable
+from typing import Final, TypeAlias
 
 import attrs
+
+SHORTEST_SECRET: Final = 8
+"""Characters. Shorter texts are in any answer by chance."""
 
 
 @attrs.frozen
@@ -59,3 +63,14 @@ def words(outcome: Outcome) -> str:
             return f"gone, and dropped: {reason}"
         case Failed(reason):
             return f"failed: {reason}"
+
+
+def without(outcome: Outcome, secrets: Iterable[str | None]) -> Outcome:
+    """Return the outcome with secrets blanked out in its text."""
+    text = outcome.detail if isinstance(outcome, Delivered) else outcome.reason
+    for secret in secrets:
+        if secret and len(secret) >= SHORTEST_SECRET:
+            text = text.replace(secret, "…")
+    if isinstance(outcome, Delivered):
+        return attrs.evolve(outcome, detail=text)
+    return attrs.evolve(outcome, reason=text)

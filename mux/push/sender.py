@@ -20,9 +20,9 @@ import trio
 
 from mux.config import model
 from mux.push.addresses import check
-from mux.push.endpoints import HOST, Endpoint, Endpoints, open_endpoints
-from mux.push.message import Push, PushError
-from mux.push.outcome import Delivered, Failed, Gone, Outcome, Retry, words
+from mux.push.endpoints import Endpoint, Endpoints, configured, open_endpoints
+from mux.push.message import LAST, Push, PushError
+from mux.push.outcome import Delivered, Failed, Gone, Outcome, Retry, without, words
 from mux.push.queue import Queue, Row
 from mux.push.queue_file import FILE, QueueFile
 from mux.push.queue_writer import QueueWriter
@@ -44,8 +44,8 @@ longer."""
 LAST_WORDS_SECONDS: Final = 2.0
 """Time for closing connections, at the end."""
 
-SHORTEST_SECRET: Final = 8
-"""Characters. Shorter texts are in any answer by chance."""
+Link = Callable[[], str | None]
+"""Returns the https URL at which devices reach this broker at present, for links and buttons."""
 
 log = structlog.get_logger()
 
@@ -60,6 +60,8 @@ class Pushes:
     queue: Queue
     keeper: QueueWriter
     clock: Callable[[], float]
+    link: Link | None = None
+    """None: ``push.url`` says it."""
     _services: Services | None = None
     _server_key: str | None = None
     """The public key for Web Push, once it was needed."""
@@ -77,6 +79,7 @@ class Pushes:
         *,
         clock: Callable[[], float] = time.time,
         chance: Callable[[], float] = random.random,
+        link: Link | None = None,
     ) -> Pushes:
         """Open the endpoints and the queue of a state directory. Blocks: call it at the start.
 
@@ -90,7 +93,7 @@ class Pushes:
         keeper = QueueWriter(queue, QueueFile(state_dir / FILE, clock))
         if endpoints.all() or keeper.file.path.exists():
             keeper.load()
-        return cls(settings, state_dir, endpoints, queue, keeper, clock)
+        return cls(settings, state_dir, endpoints, queue, keeper, clock, link)
 
     # -- registrations ----------------------------------------------------------------------------
 
@@ -168,11 +171,28 @@ class Pushes:
         Each endpoint gets no more than its own content level allows. The push takes the place of a
         waiting one with the same ``collapse``.
         """
-        endpoints = self.endpoints.of(device)
+        endpoints = [each for each in self.endpoints.of(device) if not self._is_told_last(each)]
         for endpoint in endpoints:
             self.queue.put(endpoint, push, self.clock())
         self._changed()
         return len(endpoints)
+
+    def tell_last(self, origin: str, last: Callable[[], Push]) -> None:
+        """Send one last push to each page of an origin that has ended, and then drop its endpoint.
+
+        ``last`` makes a push. A tap on any other would open a page that isn't there.
+        """
+        for endpoint in self.endpoints.all():
+            if (endpoint.navigate or "").startswith(f"{origin}/") and not self._is_told_last(
+                endpoint
+            ):
+                self.queue.drop(endpoint.id, "its page has ended", self.clock())
+                self.queue.put(endpoint, last(), self.clock())
+        self._changed()
+
+    def _is_told_last(self, endpoint: Endpoint) -> bool:
+        waiting = self.queue.waiting()
+        return any(row.endpoint == endpoint.id and row.push.kind == LAST for row in waiting)
 
     def withdraw(
         self, device: str, collapse: str, count: int = 0, badge: int | None = None
@@ -271,7 +291,7 @@ class Pushes:
         if self._services is None:
             # Two tasks may do this at once: the second one's result stays, which is harmless.
             self._services = await trio.to_thread.run_sync(
-                _open_services, self.settings, self.state_dir
+                _open_services, self.settings, self.state_dir, self.link
             )
             self._faults.pop("settings", None)
         return self._services
@@ -290,6 +310,8 @@ class Pushes:
             outcome = await self._deliver(self._services, endpoint, push)
             self.queue.settle(row, outcome, self.clock())
             self._note(endpoint, outcome)
+            if push.kind == LAST and not isinstance(outcome, Retry):
+                self.endpoints.gone(endpoint.id)
         finally:
             self.queue.let_go(row)
             self._busy[row.service] -= 1
@@ -298,7 +320,8 @@ class Pushes:
     async def _deliver(self, services: Services, endpoint: Endpoint, push: Push) -> Outcome:
         fitting = push.at(endpoint.level)  # the level may have changed since the push was queued
         outcome = await services.deliver(endpoint, fitting, self.clock())
-        return _without_secrets(outcome, endpoint, push)
+        secrets = [*endpoint.address.values(), push.ticket, push.title, push.body]
+        return without(outcome, secrets)  # a service may repeat what it was sent
 
     def _note(self, endpoint: Endpoint, outcome: Outcome) -> None:
         text, service = words(outcome), endpoint.service
@@ -364,33 +387,7 @@ class Pushes:
         return [row.to_json() for row in reversed(self.queue.rows.values())]
 
 
-def configured(settings: model.Push, now: float) -> tuple[Endpoint, ...]:
-    """Return the host's own endpoints, which its settings name."""
-    endpoints = []
-    ntfy = settings.ntfy
-    if ntfy.server and ntfy.topic:
-        address = {"server": ntfy.server.rstrip("/"), "topic": ntfy.topic}
-        endpoints.append(Endpoint("host-ntfy", HOST, "ntfy", address, ntfy.level, now))
-    if settings.webhook.url:
-        endpoints.append(Endpoint("host-webhook", HOST, "webhook", {}, settings.webhook.level, now))
-    if settings.exec.command:
-        endpoints.append(Endpoint("host-exec", HOST, "exec", {}, settings.exec.level, now))
-    return tuple(endpoints)
-
-
-def _open_services(settings: model.Push, state_dir: Path) -> Services:
+def _open_services(settings: model.Push, state_dir: Path, link: Link | None) -> Services:
     from mux.push.services.registry import open_services  # noqa: PLC0415 (httpx takes its time)
 
-    return open_services(settings, state_dir)
-
-
-def _without_secrets(outcome: Outcome, endpoint: Endpoint, push: Push) -> Outcome:
-    """Blank out secrets in the outcome's text: a service may repeat what it was sent."""
-    secrets = [*endpoint.address.values(), push.ticket, push.title, push.body]
-    text = outcome.detail if isinstance(outcome, Delivered) else outcome.reason
-    for secret in secrets:
-        if secret and len(secret) >= SHORTEST_SECRET:
-            text = text.replace(secret, "…")
-    if isinstance(outcome, Delivered):
-        return attrs.evolve(outcome, detail=text)
-    return attrs.evolve(outcome, reason=text)
+    return open_services(settings, state_dir, link)

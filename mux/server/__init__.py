@@ -5,8 +5,8 @@ what an earlier broker left. ``nursery`` then runs it: tasks, signals, drain; ``
 on SIGHUP, and ``settings_watch`` sees what only a restart changes. ``requests`` answers what the
 core leaves to the shells, ``journal_reads`` reads for clients that are behind, ``late_web`` loads
 the web's part. ``metrics``, ``logs`` (by way of ``stderr``), ``operator_log`` and
-``systemd_notify`` report to operators; ``terminal`` tells whether a SIGHUP means that the terminal
-is gone.
+``systemd_notify`` report to operators; ``collector`` keeps Python's garbage collection short;
+``terminal`` tells whether a SIGHUP means that the terminal is gone.
 
 Imports the shells that make a broker, not ``cli``, ``stdio`` or ``demo``. Only ``cli`` imports it.
 """

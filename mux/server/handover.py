@@ -138,19 +138,23 @@ class Sockets:
 
     supervision: Supervision | None
     _left: dict[str, list[int]] = attrs.field(factory=dict)
-    _held: list[tuple[str, int]] = attrs.field(factory=list)
+    _held: dict[int, str] = attrs.field(factory=dict)
+    """By descriptor: the address as it was asked for."""
+    _settled: bool = False
 
     def __attrs_post_init__(self) -> None:
         for asked, descriptor in self.supervision.listeners if self.supervision else ():
             self._left.setdefault(asked, []).append(descriptor)
 
-    def has(self, address: Address) -> bool:
+    def has(self, asked: str) -> bool:
         """Return whether an earlier broker had a listener for this address."""
-        return bool(self._left.get(str(address)))
+        return bool(self._left.get(asked))
 
-    def reopened(self, address: Address, certificate: Certificate | None) -> Listener | None:
+    def reopened(
+        self, asked: str, address: Address, certificate: Certificate | None
+    ) -> Listener | None:
         """Return the listener that an earlier broker had for this address; None if it had none."""
-        inherited = self._left.get(str(address))
+        inherited = self._left.get(asked)
         if not inherited:
             return None
         try:
@@ -159,15 +163,31 @@ class Sockets:
             log.warning("a listening socket isn't gone on with", why=str(failure))
             return None
 
-    def hold(self, address: Address, opened: Listener) -> None:
+    def left(self, beginning: str) -> list[str]:
+        """Return the addresses of listeners that an earlier broker had, by how they were asked
+        for."""
+        return [asked for asked, found in self._left.items() if found and asked[: len(beginning)]
+                == beginning]  # fmt: skip
+
+    def hold(self, asked: str, opened: Listener) -> None:
         """Have a listener held for the next broker."""
-        self._held.append((str(address), opened.listening.socket.fileno()))
+        self._held[opened.listening.socket.fileno()] = asked
+        self._tell()
+
+    def release(self, opened: Listener) -> None:
+        """Have a listener held no longer. Call it before the listener is closed."""
+        self._held.pop(opened.listening.socket.fileno(), None)
+        self._tell()
 
     def let_go(self) -> None:
-        """Close what isn't configured any more, and tell the supervisor what to hold."""
+        """Close what nobody has gone on with, and tell the supervisor what to hold."""
         for descriptors in self._left.values():
             for each in descriptors:
                 os.close(each)
         self._left.clear()
-        if self.supervision is not None:
-            self.supervision.hold(self._held)
+        self._settled = True
+        self._tell()
+
+    def _tell(self) -> None:
+        if self._settled and self.supervision is not None:
+            self.supervision.hold([(asked, each) for each, asked in self._held.items()])

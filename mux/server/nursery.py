@@ -16,7 +16,7 @@
     ├─ systemd_notify.keep   reports to systemd's watchdog, where there is one
     ├─ signals, reload       SIGTERM and SIGINT drain, a second one ends at once; SIGHUP reloads
     └─ connections           outlives the accept loops by the time to drain
-       └─ accept loops       cancelled first
+       └─ accept loops       cancelled first; the Tailnet's with it (``tailnet.run``)
           └─ per connection: routes → connection
 
 Stop order: the accept loops end; clients get a close frame (1001) and what they are owed; the
@@ -25,7 +25,6 @@ app-server's stdin is closed, its exit awaited; at last it is terminated.
 
 from __future__ import annotations
 
-import gc
 import importlib
 import os
 import signal
@@ -40,10 +39,10 @@ import structlog
 import trio
 
 import mux
-from mux.access.authentication import Authenticator
+from mux.access.authentication import Authenticator, open_auth
 from mux.access.requests import DeviceRequests
 from mux.access.throttle import LoginThrottle
-from mux.config.model import Config
+from mux.config.model import Auth, Config
 from mux.core.state import app_server
 from mux.dispatcher import Dispatcher
 from mux.downstream import connection, listener
@@ -60,7 +59,7 @@ from mux.files.uploads import Uploads
 from mux.host.directories import Directories
 from mux.notices.lock_screen import LockScreen
 from mux.notices.requests import NoticeRequests
-from mux.server import systemd_notify
+from mux.server import collector, systemd_notify
 from mux.server.journal_reads import JournalReads
 from mux.server.late_web import LateWeb
 from mux.server.reload import Reload
@@ -68,6 +67,7 @@ from mux.server.requests import OutsideRequests
 from mux.server.terminal import Terminal
 from mux.storage.audit_log import Audit
 from mux.storage.journal import Store
+from mux.tailnet.https import TailnetHttps
 from mux.upstream.process import Upstream
 from mux.upstream.schema import CodexSchema
 from mux.upstream.supervised import Supervision
@@ -85,14 +85,6 @@ CLOSE_SERVICE_RESTART = 1012
 RENEW_DRAIN = 2.0
 """Seconds in which clients take what they are owed before the broker is restarted. What one doesn't
 take it finds in the journal when it comes back."""
-
-COLLECTED = (2_000, 2, 100)
-"""Thresholds of the garbage collector (``gc.set_threshold``). Objects of clients and threads are
-freed by counting references: of thousands that came and left, the collector has never found any.
-So it scans young objects often (up to 2 ms, in which no message moves), and all objects rarely. By
-Python's own thresholds it scans all of them 4 times until 4,000 clients have come, for 0.2 s the
-last time.
-"""
 
 METRICS_AFTER = 1.0
 """Seconds from the start until the metrics' library is loaded, which takes a thread 30 ms of CPU.
@@ -129,9 +121,12 @@ class RunningServer:
     requests: OutsideRequests
     certificate: Certificate | None
     throttle: LoginThrottle
+    tailnet: TailnetHttps
     unauthenticated: Unauthenticated = attrs.field(factory=Unauthenticated)
     terminal: Terminal = attrs.field(factory=Terminal.at_start)
     services: Services = attrs.field(init=False)
+    _guarded: Services = attrs.field(init=False)
+    """Those of the Tailnet's name, under which nobody is let in without a token."""
     _challenger: Challenger = attrs.field(init=False)
     _metrics: Metrics | None = None
     _stop: trio.Event = attrs.field(factory=trio.Event)
@@ -163,6 +158,10 @@ class RunningServer:
             compression=self.config.compression,
             origins=frozenset(self.config.web.origins),
         )
+        self._guarded = self.services
+        if self.config.auth.mode is None:
+            devices = open_auth(Auth(mode="device-token"), self.authenticator.device)
+            self._guarded = attrs.evolve(self.services, authenticator=devices)
 
     def _uploads(self) -> Uploads:
         state_dir = self.config.state_dir
@@ -179,6 +178,7 @@ class RunningServer:
         if supervision is None:
             await self._run()
         else:
+            supervision.renew = self.renew
             # Outside of all else: it tells of the app-server's end to the last.
             async with trio.open_nursery() as supervision_nursery:
                 supervision_nursery.start_soon(supervision.run)
@@ -244,11 +244,10 @@ class RunningServer:
         async with trio.open_nursery() as upstream:
             upstream.start_soon(self.upstream.run)
             async with trio.open_nursery() as accepting:
+                serve = partial(self._accept, connections)
                 for each in self.listeners:
-                    attend = partial(self._attend, each)
-                    await accepting.start(
-                        listener.serve, each, attend, connections, self.unauthenticated
-                    )
+                    await accepting.start(serve, each)
+                accepting.start_soon(self.tailnet.run, serve)
                 self.reads.refresh_extent()
                 self._announce()
                 await self._stop.wait()
@@ -272,13 +271,26 @@ class RunningServer:
                     await self._served.wait()
             upstream.cancel_scope.cancel()
 
+    async def _accept(
+        self,
+        connections: trio.Nursery,
+        each: Listener,
+        *,
+        task_status: trio.TaskStatus[Listener] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        attend = partial(self._attend, each)
+        await listener.serve(
+            each, attend, connections, self.unauthenticated, task_status=task_status
+        )
+
     async def _attend(self, each: Listener, stream: Accepted, address: str, place: Place) -> None:
         peer = Peer(
             each.kind,
             address,
-            self.services,
+            self._guarded if each.origin else self.services,
             local=each.local,
             secure=each.certificate is not None,
+            origin=each.origin,
             place=place,
         )
         admission = await admit(stream, peer)
@@ -335,12 +347,7 @@ class RunningServer:
             self.upstream.supervision.tell(
                 say="serving", orphanWait=self.config.upstream.orphan_wait
             )
-        # All objects made so far stay: scanning them at each full collection would take 50 ms, in
-        # which no message moves. (`cli` has switched the collector off.)
-        gc.freeze()
-        if sys.version_info < (3, 14):  # 3.14's collector works in small steps
-            gc.set_threshold(*COLLECTED)
-        gc.enable()
+        collector.begin()
 
     async def _prepare_metrics(self) -> None:
         """Load the metrics' library after the start, so that no scraper waits for it."""

@@ -6,6 +6,7 @@ The command ``AnswerOutside`` asks, by way of ``dispatcher``. The core has check
 from __future__ import annotations
 
 import os
+from collections.abc import Awaitable
 from typing import Any, Final
 
 import attrs
@@ -15,6 +16,8 @@ import trio
 from mux.access.requests import DeviceRequests
 from mux.access.throttle import LoginThrottle
 from mux.core.commands import AnswerOutside
+from mux.core.extension.tailnet import METHODS as TAILNET
+from mux.core.extension.tailnet import EnableParams
 from mux.core.features.thread_files import ToOpen
 from mux.dispatcher import Dispatcher
 from mux.downstream.listener import Listener
@@ -26,6 +29,7 @@ from mux.server.settings_watch import SettingsWatch
 from mux.shells import DEFERRED
 from mux.storage.audit_log import Audit
 from mux.storage.journal import Store
+from mux.tailnet.https import TailnetHttps
 from mux.upstream.process import Upstream
 from mux.upstream.schema import CodexSchema
 
@@ -39,6 +43,7 @@ UNKNOWN: Final[dict[str, Any]] = {
 
 
 _to_open = msgspec.json.Decoder(ToOpen)
+_to_enable = msgspec.json.Decoder(EnableParams)
 
 
 @attrs.define(eq=False, repr=False)
@@ -54,16 +59,17 @@ class OutsideRequests:
     devices: DeviceRequests
     notices: NoticeRequests
     throttle: LoginThrottle
+    tailnet: TailnetHttps
     settings: SettingsWatch | None = None
     downloads: Downloads = attrs.field(factory=Downloads)
     _began: float = attrs.field(factory=trio.current_time)
-    _tests: trio.Nursery | None = None
-    """Tasks that wait for the outcome of a test push; None before `run`."""
+    _slow: trio.Nursery | None = None
+    """Tasks of requests that take time; None before `run`."""
 
     async def run(self) -> None:
         """Answer what takes time, until cancelled."""
         async with trio.open_nursery() as nursery:
-            self._tests = nursery
+            self._slow = nursery
             await trio.sleep_forever()
 
     def answer(self, asked: AnswerOutside) -> object:
@@ -71,8 +77,11 @@ class OutsideRequests:
         match asked.method:
             case "mux/status":
                 return {"asker": asked.client, **self.dispatcher.report()}
-            case "mux/notices/test" if self._tests is not None:
-                self._tests.start_soon(self._test, asked)
+            case "mux/notices/test" if self._slow is not None:
+                self._slow.start_soon(self._later, asked, self.notices.test(asked))
+                return DEFERRED
+            case method if method in TAILNET and self._slow is not None:
+                self._slow.start_soon(self._later, asked, self._of_tailnet(asked))
                 return DEFERRED
             case "mux/files/open":
                 to_open = _to_open.decode(asked.params)
@@ -82,12 +91,21 @@ class OutsideRequests:
             case _:
                 return self.devices.answer(asked)
 
-    async def _test(self, asked: AnswerOutside) -> None:
+    async def _later(self, asked: AnswerOutside, answer: Awaitable[object]) -> None:
         try:
-            result: object = await self.notices.test(asked)
+            result = await answer
         except AppmuxError as wrong:
             result = wrong
         self.dispatcher.answered(asked, result)
+
+    async def _of_tailnet(self, asked: AnswerOutside) -> object:
+        match asked.method:
+            case "mux/tailnet/enable":
+                return await self.tailnet.enable(_to_enable.decode(asked.params).name)
+            case "mux/tailnet/disable":
+                return await self.tailnet.disable()
+            case _:
+                return await self.tailnet.look()
 
     def _broker(self) -> dict[str, object]:
         supervision, durable = self.upstream.supervision, self.upstream.durable
@@ -121,5 +139,7 @@ class OutsideRequests:
             "notices": self.notices.delivery.status(),
             "failedAuthentications": self.throttle.status(),
             "log": stderr.status(),
-            "listeners": [{"url": each.url, "kind": each.kind} for each in self.listeners],
+            "listeners": [{"url": each.url, "kind": each.kind} for each in self.listeners]
+            + [{"url": url, "kind": "ws"} for url in self.tailnet.urls],
+            "tailnet": self.tailnet.status(),
         }

@@ -43,6 +43,7 @@ from mux.shells import Shells
 from mux.storage import state_dir
 from mux.storage.audit_log import Audit
 from mux.storage.journal import Store
+from mux.tailnet.https import MOVED, TailnetHttps
 from mux.upstream.process import Upstream
 from mux.upstream.schema import CodexSchema
 from mux.upstream.supervised import Supervision
@@ -95,13 +96,15 @@ async def serve(
         missing = [address for address in addresses if str(address) not in inherited]
         held = handover.Sockets(supervision)
         if take_over is not None:
-            await _try([each for each in missing if not held.has(each)], certificate)
+            await _try([each for each in missing if not held.has(str(each))], certificate)
         for address in missing:
-            reopened = held.reopened(address, certificate)
+            reopened = held.reopened(str(address), address, certificate)
             opened.append(reopened or await _open(address, certificate, take_over))
-            held.hold(address, opened[-1])
+            held.hold(str(address), opened[-1])
+        tailnet = TailnetHttps.open(config.tailnet, config.state_dir, held, time.time, audit.record)
+        tailnet.announce = lambda: state.announce([*(each.url for each in opened), *tailnet.urls])
         held.let_go()
-        state.announce([each.url for each in opened])
+        tailnet.announce()
         server = _assemble(
             config,
             codex,
@@ -113,6 +116,7 @@ async def serve(
             store=store,
             book=book,
             audit=audit,
+            tailnet=tailnet,
             settings=settings,
         )
         try:
@@ -174,6 +178,7 @@ def _assemble(
     store: Store,
     book: DeviceRegistry,
     audit: Audit,
+    tailnet: TailnetHttps,
     settings: SettingsWatch | None,
 ) -> RunningServer:
     introduction = app_server.Introduction(
@@ -212,7 +217,11 @@ def _assemble(
         codex, config.state_dir, lambda gate: dispatcher.handle(ExperimentalSchemaLoaded(gate))
     )
     directories = Directories(config.devices.directories, str(Path.cwd()), dispatcher.handle)
-    notices = NoticeRequests.open(config, book, dispatcher, audit.record)
+    notices = NoticeRequests.open(
+        config, book, dispatcher, audit.record, lambda: config.link or tailnet.origin
+    )
+    tailnet.moved = notices.delivery.origin_ended
+    tailnet.ended = lambda origin, why: dispatcher.close_all(MOVED, why, origin)
     devices = DeviceRequests(
         book,
         dispatcher,
@@ -220,12 +229,22 @@ def _assemble(
         audit.record,
         changed=notices.delivery.report_recipients,
         revoked=notices.delivery.revoked,
-        origins=config.web.origins,
+        origins=lambda: [*config.web.origins, *filter(None, [tailnet.origin])],
     )
     devices.sessions.host = config.host_name
     reads, throttle = JournalReads(store, dispatcher), LoginThrottle()
     requests = OutsideRequests(
-        opened, dispatcher, upstream, schema, store, audit, devices, notices, throttle, settings
+        opened,
+        dispatcher,
+        upstream,
+        schema,
+        store,
+        audit,
+        devices,
+        notices,
+        throttle,
+        tailnet,
+        settings,
     )
     server = RunningServer(
         config,
@@ -243,6 +262,7 @@ def _assemble(
         requests,
         certificate,
         throttle,
+        tailnet,
     )
     dispatcher.connect(Shells(
         app_server=upstream,

@@ -8,10 +8,13 @@ isn't enough.
     supervisor → broker
       hello      version, token (another one for each supervisor), generation, lives (brokers
                  before), appServer (pid, or null) with [stdin, stdout, stderr], exited (its
-                 status if it has ended and no other was started), listeners with their sockets
+                 status if it has ended and no other was started), listeners with their sockets,
+                 kept (true if the app-server outlives the supervisor, too), trouble (why one that
+                 was to be kept is lost)
       started    pid, with [stdin, stdout, stderr]
       failed     errno: it couldn't be started
-      exited     pid, status (as ``os.waitstatus_to_exitcode`` returns it)
+      exited     pid, status (as ``os.waitstatus_to_exitcode`` returns it, or ``UNKNOWN``)
+      renew      end, for the next one
 
     broker → supervisor
       start      command, environ: start an app-server
@@ -40,6 +43,9 @@ VERSION: Final = 1
 
 VARIABLE: Final = "APPMUX_SUPERVISOR"
 """The environment variable that gives a broker the descriptor of its end of the channel."""
+
+UNKNOWN: Final = 256
+"""Stands for the status of an app-server that ended while no supervisor ran: nobody knows it."""
 
 HEADER_BYTES: Final = 4
 READ_BYTES: Final = 64 * 1024

@@ -5,12 +5,14 @@ Used by ``supervisor``.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import select
 import signal
 import time
 from typing import Final
 
-from mux.supervisor.channel import Channel
+from mux.supervisor.channel import UNKNOWN, Channel
 from mux.supervisor.processes import Pipes
 
 NEVER: Final = float("inf")
@@ -23,9 +25,11 @@ TERMINATE_DEADLINE: Final = 2.0
 class AppServer:
     """The app-server that runs."""
 
-    def __init__(self, pid: int, pipes: Pipes) -> None:
+    def __init__(self, pid: int, pipes: Pipes, handle: int | None = None) -> None:
         self.pid = pid
         self.pipes = pipes
+        self.handle = handle
+        """Its pidfd, if it is an earlier supervisor's child and not our own."""
         self.drained = True
         """Whether the supervisor reads its stderr."""
         self.status: int | None = None
@@ -50,7 +54,30 @@ class AppServer:
         """Send the signals that are due."""
         while self.next_step <= now:
             _at, number = self.end_steps.pop(0)
-            os.kill(self.pid, number)
+            self.signal(number)
+
+    def signal(self, number: int) -> None:
+        """Send it a signal, unless it has ended."""
+        if self.handle is None:
+            os.kill(self.pid, number)  # a child that isn't reaped yet, so nobody else's number
+        else:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self.handle, number)  # type: ignore[attr-defined,unused-ignore]
+
+    def reap(self) -> int | None:
+        """Return how it has ended; None while it runs. Afterwards it isn't to be asked again."""
+        if self.handle is None:
+            return _reap(self.pid)
+        poll = select.poll()
+        poll.register(self.handle, select.POLLIN)
+        return UNKNOWN if poll.poll(0) else None
+
+    def close(self) -> None:
+        """Close what there is of it."""
+        self.pipes.close()
+        if self.handle is not None:
+            os.close(self.handle)
+            self.handle = None
 
 
 class Broker:
@@ -68,3 +95,12 @@ class Broker:
         """When it last said that its event loop comes round; it says so only where systemd asks."""
         self.deaf = False
         """True once the channel is closed: its end is near."""
+
+    def reap(self) -> int | None:
+        """Return how it has ended; None while it runs. Afterwards it isn't to be asked again."""
+        return _reap(self.pid)
+
+
+def _reap(pid: int) -> int | None:
+    found, status = os.waitpid(pid, os.WNOHANG)
+    return os.waitstatus_to_exitcode(status) if found else None

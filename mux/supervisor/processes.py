@@ -96,14 +96,20 @@ def _restore_signals() -> None:
 class Pipes:
     """The supervisor's ends of an app-server's standard streams."""
 
-    def __init__(self) -> None:
-        self.theirs: list[int] = []
-        read, self.stdin = os.pipe()
-        self.theirs.append(read)
-        self.stdout, write = os.pipe()
-        self.theirs.append(write)
-        self.stderr, write = os.pipe()
-        self.theirs.append(write)
+    def __init__(self, stdin: int, stdout: int, stderr: int, theirs: Sequence[int] = ()) -> None:
+        self.stdin, self.stdout, self.stderr = stdin, stdout, stderr
+        self.theirs = theirs
+        """The app-server's ends, until it has them."""
+
+    @classmethod
+    def made(cls) -> Pipes:
+        """Make pipes for an app-server."""
+        theirs, stdin = os.pipe()
+        ends = [theirs]
+        stdout, theirs = os.pipe()
+        ends.append(theirs)
+        stderr, theirs = os.pipe()
+        return cls(stdin, stdout, stderr, [*ends, theirs])
 
     @property
     def ours(self) -> list[int]:
@@ -114,7 +120,7 @@ class Pipes:
         """Close the app-server's ends, which it has inherited."""
         for each in self.theirs:
             os.close(each)
-        self.theirs = []
+        self.theirs = ()
 
     def close_stdin(self) -> None:
         """Close stdin, by which an app-server is told to end."""

@@ -6,6 +6,8 @@
     no broker serves for `orphan_wait`         the app-server is ended in order, then the supervisor
     supervisor dies                            the broker sees that and ends; with both of them gone
                                                the app-server's stdin ends, and so does it
+    systemd restarts the service, or it dies   what the app-server needs is in systemd's keeping
+    as one                                     (``descriptor_store``): the next supervisor takes it
 
 SIGTERM and SIGINT mean a stop; they and SIGHUP are passed on to the broker. While no broker reads
 the app-server's stderr the supervisor does: unread, it would stop the app-server. Of stdin and
@@ -27,10 +29,18 @@ from typing import Any, Final
 
 from mux.posix.standard_streams import say
 from mux.supervisor import processes
+from mux.supervisor.app_servers import AppServers
 from mux.supervisor.channel import VERSION, Channel, Message
-from mux.supervisor.lives import NEVER, AppServer, Broker
-from mux.supervisor.processes import Pipes
-from mux.supervisor.service_manager import keep_sockets, notify, watchdog
+from mux.supervisor.descriptor_store import BROKER, DescriptorStore
+from mux.supervisor.lives import NEVER, Broker
+from mux.supervisor.service_manager import (
+    end_what_is_left,
+    keep_sockets,
+    notify,
+    start_wait,
+    stops_for_good,
+    watchdog,
+)
 
 FIRST_WAIT: Final = 0.1
 LONGEST_WAIT: Final = 10.0
@@ -43,11 +53,14 @@ YOUNG: Final = 60.0
 ORPHAN_WAIT: Final = 300.0
 """Seconds for which an app-server is kept with no broker; each broker says its own."""
 
-STDERR_BYTES: Final = 64 * 1024
+LET_GO_DEADLINE: Final = 10.0
+"""Seconds for a broker to end for the next one; it takes 2 if a client doesn't take what it is
+owed. Then it is killed, by which nothing is lost either."""
+
+SIGNAL_BYTES: Final = 1024
 ALIVE: Final = "WATCHDOG=1"
 WATCHDOG_SHARE: Final = 0.75
 """Of systemd's deadline for a sign of life, after which a broker that gives none is killed."""
-
 
 PASSED_ON: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 SIGNAL_STATUS: Final = 128
@@ -59,7 +72,7 @@ def run(broker: Callable[[], None]) -> int:
     ``broker`` is called in the first broker's process and should not return.
     """
     supervisor = Supervisor()
-    if supervisor.start_first():
+    if supervisor.may_fork() and supervisor.start_first():
         broker()
         os._exit(0)
     return supervisor.loop()
@@ -69,34 +82,54 @@ class Supervisor:
     """Brokers, one after another, and the app-server."""
 
     def __init__(self) -> None:
-        self.app: AppServer | None = None
         self.broker: Broker | None = None
-        self.generation = 0
-        self.token = os.urandom(16).hex()
-        self.remains: AppServer | None = None
-        """The last app-server, which has ended, with what is unread of it: until another is started
-        it isn't known that a broker has dealt with its end."""
-        self.lives = 0
         self.ever_served = False
         self.stopping = False
+        self.let_go_by = NEVER
+        """When the broker is killed that is ending for the service's next process."""
         self.status = 0
-        """The exit status, once no other broker is to come."""
         self.next_broker = NEVER
         self.wait = FIRST_WAIT
-        self.orphan_wait = ORPHAN_WAIT
-        self.orphan_since = NEVER
+        self.orphan_wait, self.orphan_since = ORPHAN_WAIT, NEVER
         self.hangup_ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        self.store = DescriptorStore(os.environ)
         self.environ = dict(os.environ)
         self.sockets = keep_sockets(self.environ)
         self.watchdog = watchdog(self.environ)
-        self.listeners: list[tuple[str, int]] = []
+        self.token = self.store.recall("token", "") or os.urandom(16).hex()
+        self.lives = self.store.recall("lives", 0)
+        self.listeners = self.store.listeners()
         """Listening sockets of the broker's own, by the URL that was asked for."""
-        self.signals, wakes = os.pipe()
-        for end in (self.signals, wakes):
+        self.apps = AppServers(self.store)
+        self._take_up()
+        self.signals, self._wakes = os.pipe()
+        for end in (self.signals, self._wakes):
             os.set_blocking(end, False)
-        self._wakes = wakes
+
+    def _take_up(self) -> None:
+        """Go on with what an earlier supervisor left in systemd's keeping."""
+        self.store.end_broker()
+        self.store.close_the_rest()
+        self.store.remember(token=self.token)
+        if self.apps.running is not None:
+            # As after any broker's end: the next one is tried until `orphan_wait` is over.
+            self.ever_served = True
+            self.orphan_since = self.store.recall("orphanSince", None) or time.monotonic()
+            self.orphan_wait = self.store.recall("orphanWait", ORPHAN_WAIT)
 
     # ── brokers ───────────────────────────────────────────────────────────────────────────────
+
+    def may_fork(self) -> bool:
+        """Return whether the first broker may be a fork; else the loop starts it anew.
+
+        A fork would hold the pipes that we have taken up, as long as it runs.
+        """
+        vain = self.store.recall("starts", 0)
+        self.store.remember(starts=vain + 1)
+        wait = start_wait(self.environ, vain)
+        forks = not (wait or self.apps.latest or self.listeners)
+        self.next_broker = NEVER if forks else time.monotonic() + wait
+        return forks
 
     def start_first(self) -> bool:
         """Fork the first broker. Returns True in its process."""
@@ -129,18 +162,23 @@ class Supervisor:
     def _began(self, pid: int, ours: socket.socket, theirs: socket.socket) -> None:
         theirs.close()
         self.broker = Broker(pid, Channel(ours), time.monotonic())
-        app = self.app or self.remains
+        self.store.keep_process(BROKER, pid)
+        app = self.apps.latest
         hello: Message = {
             "say": "hello",
             "version": VERSION,
-            "generation": self.generation,
+            "generation": self.apps.generation,
             "appServer": app and app.pid,
             "exited": app and app.status,
             "lives": self.lives,
             "token": self.token,
             "listeners": [url for url, _ in self.listeners],
+            "kept": self.store.open,
+            "trouble": self.store.trouble,
         }
         self.lives += 1
+        self.store.remember(lives=self.lives)
+        self.store.trouble = None
         pipes = app.pipes.ours if app is not None else []
         self._tell(hello, [*pipes, *(descriptor for _, descriptor in self.listeners)])
 
@@ -154,12 +192,14 @@ class Supervisor:
         self.broker = None
         broker.channel.close()
         now = time.monotonic()
-        if self.app is not None:
-            self.app.drained = True
+        self.apps.drain(by_us=True)
         if broker.served:
             self.orphan_since = now
+            self.store.remember(orphanSince=now)
+        if self.let_go_by < NEVER:
+            return
         # One that fails by itself has said why, and the next would fail the same way.
-        failed = not broker.served and status >= 0 and self.app is None
+        failed = not broker.served and status >= 0 and self.apps.running is None
         if self.stopping or broker.ends or not self.ever_served or failed:
             self._stop(status)
         elif broker.renews:
@@ -167,11 +207,20 @@ class Supervisor:
             self.next_broker = now
         else:
             how = f"exit status {status}" if status >= 0 else f"signal {-status}"
-            survivor = f"; the app-server (pid {self.app.pid}) runs on" if self.app else ""
+            app = self.apps.running
+            survivor = f"; the app-server (pid {app.pid}) runs on" if app is not None else ""
             say(f"appmux: the broker (pid {broker.pid}) ended unexpectedly: {how}{survivor}\n")
             if broker.served and now - broker.since > YOUNG:
                 self.wait = FIRST_WAIT
             self._start_later()
+
+    def _let_go(self) -> None:
+        """End, and leave the app-server in systemd's keeping for the service's next process."""
+        self.stopping = True
+        self.next_broker = NEVER
+        self.let_go_by = time.monotonic() + LET_GO_DEADLINE
+        self.store.remember(starts=0)
+        self._tell({"say": "renew"})
 
     def _start_later(self) -> None:
         self.next_broker = time.monotonic() + self.wait
@@ -183,47 +232,7 @@ class Supervisor:
         self.next_broker = NEVER
         self._let_listeners_go()
         self.status = status if status >= 0 else SIGNAL_STATUS - status
-        if self.app is not None:
-            self.app.end()
-
-    # ── the app-server ────────────────────────────────────────────────────────────────────────
-
-    def _start_app_server(self, message: Message) -> None:
-        if self.app is not None:
-            return
-        try:
-            pipes = Pipes()
-            try:
-                pid = processes.start_app_server(message["command"], message["environ"], pipes)
-            except BaseException:
-                pipes.close()
-                raise
-        except OSError as failure:
-            self._tell({"say": "failed", "errno": failure.errno or 0})
-            return
-        self.generation += 1
-        self._let_remains_go()
-        self.app = AppServer(pid, pipes)
-        self._tell({"say": "started", "pid": pid, "generation": self.generation}, pipes.ours)
-        self.app.drained = False
-
-    def _app_server_ended(self, app: AppServer, status: int) -> None:
-        self.app, app.status = None, status
-        self.remains = app
-        self._tell({"say": "exited", "pid": app.pid, "status": status})
-
-    def _let_remains_go(self) -> None:
-        if self.remains is not None:
-            self.remains.pipes.close()
-            self.remains = None
-
-    def _drain(self, app: AppServer) -> None:
-        try:
-            lines = os.read(app.pipes.stderr, STDERR_BYTES)
-        except BlockingIOError:
-            return  # the broker has made it so
-        say(lines.decode(errors="replace"))
-        app.drained = bool(lines)
+        self.apps.end()
 
     # ── the loop ──────────────────────────────────────────────────────────────────────────────
 
@@ -234,49 +243,58 @@ class Supervisor:
                 signal.signal(number, lambda _number, _frame: None)
         signal.set_wakeup_fd(self._wakes, warn_on_full_buffer=False)
         self._reap()  # one that ended before the handlers were there
-        while not (self.stopping and self.broker is None and self.app is None):
+        while not (self.stopping and self.broker is None and self._is_done_with_app_server()):
             self._step()
+        if self.let_go_by == NEVER:
+            self.apps.let_remains_go()
+            if self.store.open:
+                end_what_is_left()
         return self.status
+
+    def _is_done_with_app_server(self) -> bool:
+        return self.apps.running is None or self.let_go_by < NEVER
 
     def _step(self) -> None:
         poll = select.poll()
         poll.register(self.signals, select.POLLIN)
-        broker, app = self.broker, self.app
+        broker = self.broker
         if broker is not None and not broker.deaf:
             poll.register(broker.channel.fileno(), select.POLLIN)
-        if app is not None and app.drained:
-            poll.register(app.pipes.stderr, select.POLLIN)
+        self.apps.watch(poll)
         ready = {descriptor for descriptor, _ in poll.poll(self._milliseconds())}
         if self.signals in ready:
-            for number in os.read(self.signals, STDERR_BYTES):
+            for number in os.read(self.signals, SIGNAL_BYTES):
                 self._signalled(number)
         if broker is not None and not broker.deaf and broker.channel.fileno() in ready:
             self._hear(broker)
-        if app is not None and app.drained and app.pipes.stderr in ready:
-            self._drain(app)
+        self.apps.read(ready)
         self._reap()
         self._on_time()
 
     def _milliseconds(self) -> int | None:
-        moments = [self.next_broker, self._orphaned_at(), self._hangs_at()]
-        moments += [self.app.next_step] if self.app is not None else []
+        moments = (
+            self.next_broker, self._orphaned_at(), self._hangs_at(), self.apps.next_step
+        )  # fmt: skip
         soonest = min(moments)
         if soonest == NEVER:
             return None
         return max(0, int((soonest - time.monotonic()) * 1000) + 1)
 
     def _orphaned_at(self) -> float:
-        waits = self.app is not None and not self.app.end_steps
+        waits = self.apps.running is not None and not self.apps.ends
         return self.orphan_since + self.orphan_wait if waits else NEVER
 
     def _hangs_at(self) -> float:
         """Return when a broker that says nothing more is given up, before systemd ends us all."""
         if self.broker is None or self.stopping:
-            return NEVER
+            return self.let_go_by if self.broker is not None else NEVER
         return self.broker.alive_at + self.watchdog * WATCHDOG_SHARE
 
     def _signalled(self, number: int) -> None:
-        if number == signal.SIGCHLD:
+        if number == signal.SIGCHLD or self.let_go_by < NEVER:
+            return
+        if number == signal.SIGTERM and self.store.open and not stops_for_good(self.environ):
+            self._let_go()
             return
         if number != signal.SIGHUP:
             self.stopping = True
@@ -305,22 +323,25 @@ class Supervisor:
 
     def _handle(self, broker: Broker, message: dict[str, Any], descriptors: list[int]) -> None:
         match message.get("say"):
-            case "start":
-                self._start_app_server(message)
-            case "close" if self.app is not None:
-                self.app.pipes.close_stdin()
-            case "signal" if self.app is not None:
-                os.kill(self.app.pid, message["number"])
-            case "taken" if self.app is not None:
-                self.app.drained = False
+            case "start" if self.apps.running is None:
+                self._tell(*self.apps.start(message))
+            case "close":
+                self.apps.close_stdin()
+            case "signal":
+                self.apps.signal(message["number"])
+            case "taken":
+                self.apps.drain(by_us=False)
             case "listeners":
+                before = len(self.listeners)
                 self._let_listeners_go()
                 self.listeners = list(zip(message["asked"], descriptors, strict=True))
+                self.store.keep_listeners(before, self.listeners)
                 return
             case "serving":
                 broker.served = self.ever_served = True
                 self.orphan_since = NEVER
                 self.orphan_wait = message["orphanWait"]
+                self.store.remember(orphanSince=None, orphanWait=self.orphan_wait, starts=0)
             case "renew":
                 broker.renews = True
             case "end":
@@ -340,18 +361,12 @@ class Supervisor:
         self.listeners = []
 
     def _reap(self) -> None:
-        for running in (self.app, self.broker):
-            if running is None:
-                continue
-            pid, status = os.waitpid(running.pid, os.WNOHANG)
-            if pid == 0:
-                continue
-            code = os.waitstatus_to_exitcode(status)
-            if isinstance(running, AppServer):
-                self._app_server_ended(running, code)
-            else:
-                self._last_words(running)
-                self._broker_ended(running, code)
+        told, broker = self.apps.reap(), self.broker
+        if told is not None:
+            self._tell(told)
+        if broker is not None and (status := broker.reap()) is not None:
+            self._last_words(broker)
+            self._broker_ended(broker, status)
 
     def _last_words(self, broker: Broker) -> None:
         """Hear what a broker said before it ended."""
@@ -374,8 +389,7 @@ class Supervisor:
             self._start_next()
         if self._orphaned_at() <= now:
             say(f"appmux: no broker served for {self.orphan_wait:g} s: ending the app-server\n")
-            if self.app is not None:
-                self.app.end()
+            self.apps.end()
             if self.broker is None:
                 self._stop(1)
         if self.broker is not None and self._hangs_at() <= now:
@@ -383,5 +397,4 @@ class Supervisor:
             notify(self.environ, ALIVE)  # systemd needn't: the next one begins
             self.broker.alive_at = NEVER
             os.kill(self.broker.pid, signal.SIGKILL)
-        if self.app is not None:
-            self.app.send_due(now)
+        self.apps.send_due(now)

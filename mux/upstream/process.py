@@ -13,7 +13,6 @@ import contextlib
 import fcntl
 import os
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -30,6 +29,7 @@ from mux.dispatcher import Dispatcher
 from mux.outbox import Outbox
 from mux.posix import descriptors
 from mux.storage.broker_state import BrokerState
+from mux.upstream.exit_status import in_words
 from mux.upstream.lines import Lines, MessageLines
 from mux.upstream.supervised import SupervisedProcess, Supervision
 
@@ -262,7 +262,7 @@ class Upstream:
 
     def why_it_ended(self) -> str:
         """Return how the last process ended, for people."""
-        return self._killed_because or _status_text(self.status)
+        return self._killed_because or in_words(self.status)
 
     @property
     def killed(self) -> bool:
@@ -378,18 +378,6 @@ async def end(process: Process) -> None:
 async def _drop(stream: trio.abc.ReceiveStream) -> None:
     while await stream.receive_some(CHUNK_BYTES):
         pass
-
-
-def _status_text(status: int | None) -> str:
-    if status is None:
-        return "it is running"
-    if status >= 0:
-        return f"exit status {status}"
-    try:
-        name = signal.Signals(-status).name
-    except ValueError:
-        name = f"signal {-status}"
-    return f"killed by {name}"
 
 
 def _widen(stdout: trio.abc.ReceiveStream) -> None:

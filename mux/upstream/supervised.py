@@ -64,10 +64,14 @@ class Supervision:
     """Listening sockets that the former broker had, by the URLs that it was configured with."""
     exited: int | None
     """How the app-server ended that the former broker left, if it has ended since."""
+    kept: bool = False
+    """True if the app-server outlives the supervisor, too."""
     trouble: str | None = None
     """For people: why the app-server that was left isn't gone on with."""
     gone: Callable[[], None] = attrs.field(default=lambda: None)
     """Called when the supervisor is gone: the broker is to end at once."""
+    renew: Callable[[], None] = attrs.field(default=lambda: None)
+    """Called when the broker is to end for the next one, which goes on with the app-server."""
     _process: SupervisedProcess | None = None
     _answers: trio.MemorySendChannel[SupervisedProcess | int] = attrs.field(init=False)
     """The process that was asked for, or the error's number."""
@@ -114,6 +118,8 @@ class Supervision:
             hello["token"],
             list(zip(hello["listeners"], sockets, strict=True)),
             exited,
+            hello.get("kept", False),
+            hello.get("trouble"),
         )
 
     def mark(self, pid: int, generation: int) -> bytes:
@@ -151,6 +157,9 @@ class Supervision:
                 messages = None
             if messages is None:
                 log.error("the supervisor is gone: ending")
+                if self.kept:
+                    self.renew()
+                    return
                 if self._process is not None:
                     self._process.orphaned()
                 self.gone()
@@ -169,6 +178,8 @@ class Supervision:
             process = self._process
             if process is not None and process.pid == message["pid"]:
                 process.ended(message["status"])
+        elif message["say"] == "renew":
+            self.renew()
 
     async def start(
         self, command: Sequence[str | Path], environ: Mapping[str, str]

@@ -7,6 +7,7 @@ import base64
 import json
 from urllib.parse import parse_qs, urlsplit
 
+import attrs
 import click
 import pytest
 from hypothesis import given
@@ -18,6 +19,7 @@ from mux.cli.invitation import (
     listening,
     named,
     novascale_uri,
+    page_origin,
     pair_uri,
     reachable,
     resolve,
@@ -31,7 +33,13 @@ LOOP = PhoneAddress("ws", "127.0.0.1", 9000)
 ALL = PhoneAddress("ws", "0.0.0.0", 14501)
 SIX = PhoneAddress("wss", "fd7a:115c:a1e0::7", 14502)
 OWN = ["100.64.0.7", "100.64.0.8"]
+NAMED = PhoneAddress("wss", "box.tail1234.ts.net", 14543)
 HOME = PhoneAddress("ws", "192.168.1.5", 14500)
+
+
+def test_a_page_is_linked_by_the_name() -> None:
+    assert page_origin([TAIL, SIX, NAMED, LOOP], OWN, []) == "https://box.tail1234.ts.net:14543"
+    assert page_origin([NAMED], OWN, ["https://a.example"]) == "https://a.example"
 
 
 def test_listeners_are_read_from_their_urls() -> None:
@@ -50,6 +58,7 @@ def test_listeners_are_read_from_their_urls() -> None:
         ([PhoneAddress("wss", "::", 7)], OWN[:1], [PhoneAddress("wss", OWN[0], 7)]),
         ([TAIL, TAIL], OWN, [TAIL]),
         ([SIX], [], [SIX]),
+        ([HOME, TAIL, NAMED], OWN, [NAMED, TAIL, HOME]),
     ],
 )
 def test_where_other_machines_reach_it(
@@ -71,10 +80,13 @@ def test_where_other_machines_reach_it(
         ("wss://phones.example.net", [], PhoneAddress("wss", "phones.example.net", 443)),
         ("ws://phones.example.net/", [], PhoneAddress("ws", "phones.example.net", 80)),
         ("ws://[::1]:5", [], PhoneAddress("ws", "::1", 5)),
+        ("box.tail1234.ts.net", ["100.64.0.7"], NAMED),
+        ("box.tail1234.ts.net:14543", ["100.64.0.7"], NAMED),
+        ("box.tail1234.ts.net:14500", ["100.64.0.7"], attrs.evolve(TAIL, host=NAMED.host)),
     ],
 )
 def test_a_host_that_is_named(host: str, ips: list[str], place: PhoneAddress) -> None:
-    assert named(host, [TAIL, SIX, ALL], lambda _name: ips) == place
+    assert named(host, [TAIL, SIX, ALL, NAMED], lambda _name: ips) == place
 
 
 @pytest.mark.parametrize(

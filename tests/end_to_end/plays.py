@@ -12,9 +12,11 @@ from __future__ import annotations
 import base64
 import contextlib
 import sqlite3
+import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any, Final
 
 import attrs
@@ -30,6 +32,7 @@ from tests.end_to_end.native import Native
 from tests.end_to_end.peer import Json, Peer, connect_unix, connect_ws
 from tests.end_to_end.scenes import APPROVAL, eventually, join
 from tests.extension_schemas import example
+from tests.tailnet.stand_in import tailscaled
 
 AWARE: Final[Json] = {"extensions": {"appmux": {"version": 1}}}
 
@@ -81,13 +84,18 @@ async def stage() -> AsyncIterator[Stage]:
     model = Scripted()
     model.on("hold on", (Hold("for ever"), Say("Done.")))
     model.on("run it", Run("echo > proof.txt", escalated=True), Say("Done."))
-    options: Json = {"model": model, "environ": {"APPMUX_APPROVALS_POLICY": "quorum"}}
-    async with brokered(*DEVICES_ONLY, **options) as broker, connect_unix(broker.socket) as op:
-        await op.initialize("operator", **AWARE)
-        token = await pair(broker, op, "guest", "observe")
-        async with connect_ws(broker.url, token) as guest:
-            await guest.initialize("guest", **AWARE)
-            yield Stage(broker, op, guest)
+    with tempfile.TemporaryDirectory() as directory, tailscaled(Path(directory)) as daemon:
+        environ = {
+            "APPMUX_APPROVALS_POLICY": "quorum",
+            "APPMUX_TAILNET_SOCKET": str(daemon.socket),
+        }
+        options: Json = {"model": model, "environ": environ}
+        async with brokered(*DEVICES_ONLY, **options) as broker, connect_unix(broker.socket) as op:
+            await op.initialize("operator", **AWARE)
+            token = await pair(broker, op, "guest", "observe")
+            async with connect_ws(broker.url, token) as guest:
+                await guest.initialize("guest", **AWARE)
+                yield Stage(broker, op, guest)
 
 
 # --- Examples that need something there before ------------------------------------------------

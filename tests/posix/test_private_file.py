@@ -497,6 +497,7 @@ OTHER_FILES = {
     "server.terminal": "/dev/tty, to see whether it has hung up",
     "stdio.codex_wrapper": "/proc",
     "supervisor.processes": "a pipe of its own",
+    "supervisor.service_manager": "the kernel's: its control group, and the processes in that",
     "upstream.schema": "what codex generates, before it is kept",
 }
 """Modules that open files by other means, and which: none of state, tokens, secrets or keys."""

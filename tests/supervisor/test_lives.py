@@ -30,7 +30,7 @@ while True:
 @pytest.fixture
 def app(request: pytest.FixtureRequest) -> Iterator[AppServer]:
     """A program in the app-server's place, which is up."""
-    pipes = Pipes()
+    pipes = Pipes.made()
     command = [sys.executable, "-c", request.param]
     app = AppServer(processes.start_app_server(command, os.environ, pipes), pipes)
     try:

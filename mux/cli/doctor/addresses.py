@@ -12,6 +12,7 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
+from urllib.parse import urlsplit
 
 import attrs
 
@@ -53,9 +54,16 @@ def addresses(
         for address in parsed
     }
     for each in () if report is None else report["listeners"]:
-        if each["url"] not in known and not _any_port(each["url"], parsed):
+        by_name = report is not None and each["url"] == _tailnets(report)
+        if each["url"] not in known and not by_name and not _any_port(each["url"], parsed):
             says = "the broker listens there, by a flag or by settings that it was started with"
             yield Finding(each["url"], "well", says)
+
+
+def _tailnets(report: Report) -> str | None:
+    """Return the listener's URL by the Tailnet's name, which ``tailnet`` reports on."""
+    origin = urlsplit((report.get("tailnet") or {}).get("url") or "")
+    return f"wss://{origin.hostname}:{origin.port or 443}" if origin.hostname else None
 
 
 def _any_port(url: str, parsed: list[Address]) -> bool:

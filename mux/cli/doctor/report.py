@@ -23,6 +23,7 @@ from mux.cli.doctor import addresses, broker, host, push
 from mux.cli.doctor.credentials import credentials
 from mux.cli.doctor.finding import Finding
 from mux.cli.doctor.online import pages, pushes
+from mux.cli.doctor.tailnet import tailnet
 from mux.cli.options import broker_flags, exits, json_flag
 from mux.config.load import ConfigError, load
 from mux.config.model import Config
@@ -105,6 +106,7 @@ async def examine(
         *host.supervised(settled, environ),
         *of_broker,
         *addresses.addresses(settled.config, environ, report),
+        *tailnet(report),
         *credentials(settled.config),
         *addresses.trust(addresses.in_force(settled.config, report), environ),
         *broker.threads(environ, report),

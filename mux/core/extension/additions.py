@@ -17,11 +17,14 @@ class Declared(msgspec.Struct, omit_defaults=True):
     ``relay``: only a relay does, which takes the numbers off again. It is numbered and may replay;
     everything else is as for a client that doesn't know the broker. ``person``: a person sits
     before this client; what they do shows for a while that they look. (``mux/focus`` says more.)
+    ``coalesce``: milliseconds for which a delta may wait for others of its item, to come as one; at
+    most 1,000. Without it 50 for paired devices, and 0, at once, for all others.
     """
 
     version: int
     relay: bool = False
     person: bool = False
+    coalesce: float | msgspec.UnsetType = msgspec.UNSET
 
 
 class Welcome(msgspec.Struct):
@@ -77,7 +80,10 @@ _EPOCH = "1b0c3d5e7f90a2b4"
 SHAPES: dict[str, Described] = {
     "initialize": Described(
         "How a client declares that it knows the broker, and what it is told then.",
-        {"declared": Declared(version=1), "appmux": Welcome(1, _EPOCH, 4711, 12, 7, 1)},
+        {
+            "declared": Declared(version=1, coalesce=50),
+            "appmux": Welcome(1, _EPOCH, 4711, 12, 7, 1),
+        },
     ),
     "numbered": Described(
         "The top-level fields that messages carry for a client that knows the broker.",

@@ -14,6 +14,7 @@ from mux.core.extension import (
     queue,
     runtime,
     sessions,
+    tailnet,
 )
 from mux.core.extension.parts import Described
 
@@ -28,6 +29,7 @@ METHODS: dict[str, Described] = {
     **devices.METHODS,
     **notices.METHODS,
     **sessions.METHODS,
+    **tailnet.METHODS,
 }
 """The requests that the broker answers itself."""
 

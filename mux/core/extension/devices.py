@@ -41,7 +41,7 @@ class BeginParams(Grant, rename="camel"):
 class Begun(msgspec.Struct, rename="camel"):
     """A ticket of one use. ``openDoor``: a WebSocket listener asks nobody for a token.
 
-    ``origins``: further ones of the broker's page (``web.origins``). ``letters`` stand for the
+    ``origins``: those of the broker's page that have a name. ``letters`` stand for the
     ticket, for who can't open a link; those made before hold no more.
     """
 

@@ -6,10 +6,11 @@ from typing import Literal
 
 import msgspec
 
-from mux.core.extension import queue
+from mux.core.extension import queue, tailnet
 from mux.core.extension.approvals import Vote
 from mux.core.extension.parts import Described, Nothing, method
 from mux.core.extension.queue import Held
+from mux.core.extension.tailnet import TailnetShown
 from mux.core.protocol.scope import Scope
 
 # ── mux/restart ───────────────────────────────────────────────────────────────────────────────────
@@ -249,6 +250,7 @@ class Status(msgspec.Struct):
     failedAuthentications: FailuresShown
     log: LogShown
     listeners: list[ListenerShown]
+    tailnet: TailnetShown
     journal: JournalShown
     clients: list[ClientShown]
     threads: list[ThreadShown]
@@ -298,6 +300,7 @@ _STATUS = Status(
     failedAuthentications=FailuresShown(2, {"192.0.2.7": 2}),
     log=LogShown(0, None),
     listeners=[ListenerShown("ws://127.0.0.1:4500", "ws")],
+    tailnet=tailnet.SHOWN,
     journal=JournalShown(_EPOCH, 4711, 12),
     clients=[
         ClientShown(

@@ -24,7 +24,7 @@ from mux.core.features.recovery import Recovery
 from mux.core.policy.principal import ClientId
 from mux.core.protocol import jsonrpc
 from mux.core.protocol.jsonrpc import ClientMessage
-from mux.core.state.client import Client, ClientState, InitializeParams
+from mux.core.state.client import AT_ONCE, Client, ClientState, InitializeParams
 from mux.core.state.state import State
 
 EXTENSION_VERSION = 1
@@ -83,7 +83,8 @@ class Handshakes:
 
     def _welcome(self, client: Client, message: ClientMessage, params: InitializeParams) -> None:
         state = self.state
-        client.initialize(params)
+        is_device = client.principal.kind == "device"
+        client.initialize(params, state.limits.device_window if is_device else AT_ONCE)
         # The answer to `initialize` goes out before everything else that the client is sent.
         self.presence.came(client)
         if client.focus is not None or client.acted:

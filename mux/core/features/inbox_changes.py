@@ -17,7 +17,6 @@ from collections.abc import Iterable
 
 import attrs
 
-from mux.core.commands import Publish
 from mux.core.extension import inbox as extension
 from mux.core.extension.inbox import InboxAppServer, InboxChanged, InboxThread, Need
 from mux.core.features import inbox_picture
@@ -315,7 +314,7 @@ class InboxChanges:
             if update.app_server:
                 changed.appServer = app_server
             message = jsonrpc.notification(CHANGED, changed)
-            self.state.out.append(Publish(message, tuple(recipients), CHANGED))
+            self.state.send_live(tuple(recipients), message, CHANGED)
             cost += len(message) * len(recipients)
         if updates:
             self._not_before = self.state.now + max(INTERVAL, cost / BYTES_PER_SECOND)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import attrs
 import msgspec
 
-from mux.core.commands import Publish
 from mux.core.extension import following as extension
 from mux.core.policy.principal import ClientId
 from mux.core.protocol import jsonrpc
@@ -92,7 +91,7 @@ class Presence:
         self._sent = {each.id: picture for each in hearers}
         if recipients:
             message = jsonrpc.notification(PRESENCE, self.read())
-            state.out.append(Publish(message, recipients, PRESENCE))
+            state.send_live(recipients, message, PRESENCE)
             cost = len(message) * len(recipients) / BYTES_PER_SECOND
             self._not_before = state.now + max(INTERVAL, cost)
 

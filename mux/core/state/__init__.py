@@ -7,7 +7,8 @@ ways to send to clients. Records: ``client``, ``departed_clients``, ``app_server
 ``request``, ``scheduler`` with ``client_queue``, ``pending_requests``, ``turn_queues``,
 ``title_turns``, ``sent_messages``. Ids of one client: ``scoped_ids``, ``id_fields``,
 ``tool_owners``. Numbered entries, and clients that have yet to get them: ``journal``, ``backlog``.
-``notice_records`` is what notices come from; ``durable`` what is saved for the next broker.
+``coalescing`` gathers consecutive deltas for some. ``notice_records`` is what notices come from;
+``durable`` what is saved for the next broker.
 
 Must not import ``features``, or anything above them.
 """

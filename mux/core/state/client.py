@@ -30,6 +30,12 @@ ADDED = "mux/files/added"
 DECIDED = "mux/approvals/decided"
 """A notification that is journaled, though only clients that know the broker get it."""
 
+AT_ONCE = 0.0
+"""The window of a client that gets each delta by itself."""
+
+LONGEST_WINDOW = 1.0
+"""Seconds. Whoever wants text to come in larger pieces doesn't look at it."""
+
 
 class ClientState(enum.Enum):
     """The stages of a client's handshake."""
@@ -112,6 +118,8 @@ class _Declared(msgspec.Struct):
     relay: bool = False
     """True if a relay declared to know the broker, not the client behind it."""
     person: bool = False
+    coalesce: float | None = None
+    """Milliseconds; None for what is usual for such a client."""
 
 
 def _read_declared(declared: msgspec.Raw) -> _Declared:
@@ -167,6 +175,8 @@ class Client(msgspec.Struct, eq=False):
     wants_seq: bool = False
     """True if the client gets numbered messages: if it knows the broker, or is a relay (the stdio
     bridge) in front of a client that doesn't."""
+    window: float = AT_ONCE
+    """How many seconds a delta may wait for others, to come as one (see ``coalescing``)."""
     backlog: Backlog | None = None
     """Its unread messages; set while the client is behind."""
     drove: float | None = None
@@ -181,8 +191,8 @@ class Client(msgspec.Struct, eq=False):
     """Set while it was refused something lately. (With thousands attached, each object that an
     idle client has counts.)"""
 
-    def initialize(self, params: InitializeParams) -> None:
-        """Become READY with what the client declared."""
+    def initialize(self, params: InitializeParams, window: float = AT_ONCE) -> None:
+        """Become READY with what the client declared. ``window`` holds if it declared none."""
         self.state = ClientState.READY
         self.info = params.clientInfo
         capabilities = params.capabilities or NO_CAPABILITIES
@@ -191,6 +201,8 @@ class Client(msgspec.Struct, eq=False):
         declaration = _Declared() if declared is None else _read_declared(declared)
         self.knows_extension = declared is not None and not declaration.relay
         self.person = declaration.person
+        window = window if declaration.coalesce is None else declaration.coalesce / 1000
+        self.window = min(max(window, AT_ONCE), LONGEST_WINDOW)
         self.opted_out = _WITHHELD[capabilities.experimentalApi, self.knows_extension]
         if named := capabilities.optOutNotificationMethods:
             self.opted_out |= set(filter(text_limits.is_short, named))  # others name nothing

@@ -5,6 +5,7 @@
     publish               the thread's followers      yes          yes          reads the entry
     publish_to_followers  the same, looked up by      yes          yes          reads the entry
                           the caller
+    send_live             live clients                no           no           isn't asked for
     publish_to_all        every client past its       to the       if anybody   followers read the
                           handshake; of a private     thread's     ever         entry; others get
                           thread, its followers       followers    followed it  the last of a kind
@@ -21,6 +22,9 @@
 the client and given out at their place between the journal's entries (see ``backlog``).
 ``complete_joining`` marks the last message sent to a client as the one with which it is up to date.
 ``forward`` sends to the app-server.
+
+A client that gets deltas coalesced (see ``coalescing``) is sent those that wait before anything
+else.
 
 A client that is behind reads the journal part by part: ``fall_behind`` begins that, ``catch_up``
 gives it the next part whenever its outbox has drained, until it is live again.
@@ -44,10 +48,11 @@ from mux.core.commands import (
 from mux.core.limits import Limits
 from mux.core.policy.principal import ClientId
 from mux.core.protocol import jsonrpc
-from mux.core.protocol.journal_entry import Entry, with_cursor, with_seq
+from mux.core.protocol.journal_entry import MERGEABLE, Entry, with_cursor, with_seq
 from mux.core.protocol.rope import Rope
 from mux.core.state.backlog import NOT_NUMBERED, Backlog
 from mux.core.state.client import Client
+from mux.core.state.coalescing import Holding
 from mux.core.state.journal import Journal
 from mux.core.state.scheduler import RequestScheduler
 from mux.core.state.threads import Recipients, Threads
@@ -60,7 +65,7 @@ CLOSE_TOO_FAR_BEHIND = 1013
 """Close code: WebSocket's "try again later"."""
 
 
-class Delivery:
+class Delivery(Holding):
     """The part of ``State`` that sends. Each method only appends commands to ``out``."""
 
     __slots__ = ()
@@ -91,11 +96,18 @@ class Delivery:
         """
         backlog = self.clients[client].backlog
         if backlog is None:
-            self.out.append(Publish(message, (client,), method))
+            self.send_live((client,), message, method)
         else:
             backlog.pin(self.journal.head, method, _whole(message), seq)
             if backlog.pinned_bytes - backlog.answer_bytes > self.limits.pinned_bytes:
                 self._cut(client)
+
+    def send_live(
+        self, recipients: tuple[ClientId, ...], message: bytes | Rope, method: str
+    ) -> None:
+        """Send a message to clients that are live, and to them alone."""
+        self.flush(recipients)
+        self.out.append(Publish(message, recipients, method))
 
     def answer(self, client: ClientId, message: bytes | Rope, method: str) -> None:
         """Send a client the answer to its request.
@@ -104,7 +116,7 @@ class Delivery:
         """
         backlog = self.clients[client].backlog
         if backlog is None:
-            self.out.append(Publish(message, (client,), method))
+            self.send_live((client,), message, method)
             if len(message) > self.limits.catch_up_bytes:
                 self.scheduler.laden.add(client)
                 self.out.append(TellWhenDrained(client))
@@ -166,10 +178,14 @@ class Delivery:
     ) -> None:
         """Do what `publish` does, with the thread's live followers given by the caller."""
         entry = self.journal.add(thread, method, message)
-        live, aware = recipients
+        live, aware, groups = recipients
+        if self.coalescing.waiting and method not in MERGEABLE:
+            self.flush(live + aware)
         self.out.append(Publish(message, live, method, entry))
         if aware:
             self.out.append(Publish(with_seq(message, entry.seq), aware, method))
+        for group in groups:
+            self.hold(thread, group, entry)
 
     def publish_to_all(self, thread: str | None, method: str, message: bytes) -> None:
         """Send a message to every client past the handshake.
@@ -181,7 +197,8 @@ class Delivery:
         if known is not None and known.private:
             self.publish(known.id, method, message)
             return
-        live, aware = self.threads.recipients(None, method)
+        live, aware, _ = self.threads.recipients(None, method)
+        self.flush(live + aware)
         entry = None
         if known is not None and known.claimed:
             entry = self.journal.add(thread, method, message)
@@ -216,6 +233,7 @@ class Delivery:
         live = tuple(id for id in recipients if self._is_live(id))
         aware = tuple(id for id in live if self.clients[id].wants_seq)
         plain = tuple(id for id in live if not self.clients[id].wants_seq) if aware else live
+        self.flush(live)
         self.out.append(Publish(message, plain, method, entry))
         if aware:
             self.out.append(Publish(with_seq(message, entry.seq), aware, method))
@@ -258,6 +276,7 @@ class Delivery:
 
     def fall_behind(self, client: Client, backlog: Backlog) -> None:
         """Have the client read the journal from now on, until it has caught up."""
+        self.flush((client.id,))
         client.backlog = backlog
         self.threads.audience_changed()
         self.out.append(TellWhenDrained(client.id))

@@ -18,6 +18,7 @@ from mux.core.policy.principal import ClientId
 from mux.core.protocol.experimental import Gate
 from mux.core.state.app_server import AppServer, Introduction
 from mux.core.state.client import Client
+from mux.core.state.coalescing import Coalescing
 from mux.core.state.delivery import Delivery
 from mux.core.state.departed_clients import DepartedClients
 from mux.core.state.durable import Durable
@@ -51,6 +52,7 @@ class State(Delivery):
     policies: Policies = attrs.field(factory=Policies)
     appserver: AppServer = attrs.field(factory=AppServer)
     clients: dict[ClientId, Client] = attrs.field(factory=dict)
+    coalescing: Coalescing = attrs.field(factory=Coalescing)
     scheduler: RequestScheduler = attrs.field(init=False)
     last_wire: int = 0
     """The last id given to a request that goes upstream."""

@@ -5,9 +5,9 @@ there is one subscription for all: the broker's connection has it from the first
 until the last follower has left and nothing of the thread runs or waits. Then the subscription is
 given back, so that the app-server unloads the thread as it natively would.
 
-Recipients of a notification are two tuples (clients that want it numbered stand apart). They are
-cached by thread and method until a client comes, leaves, follows, unfollows or falls behind: the
-hot path only looks them up.
+Recipients of a notification are tuples (clients that want it numbered stand apart, and of a delta
+those that get it coalesced). They are cached by thread and method until a client comes, leaves,
+follows, unfollows or falls behind: the hot path only looks them up.
 """
 
 from __future__ import annotations
@@ -20,9 +20,11 @@ import msgspec
 
 from mux.core.policy.principal import ClientId, Owner
 from mux.core.protocol import jsonrpc, thread_messages, thread_settings
+from mux.core.protocol.journal_entry import is_delta
 from mux.core.protocol.jsonrpc import ItemParams
 from mux.core.protocol.thread_overrides import NOTHING_KNOWN, Held
-from mux.core.state.client import Client, ClientState
+from mux.core.state.client import AT_ONCE, Client, ClientState
+from mux.core.state.coalescing import Group
 from mux.core.state.durable import Durable
 from mux.core.state.running_turn import RunningTurn
 from mux.core.state.unsaved_thread import UnsavedThread
@@ -30,8 +32,9 @@ from mux.core.state.unsaved_thread import UnsavedThread
 FORGOTTEN_SHARE = 16
 """Threads that nobody follows may exceed their limit by a sixteenth before some are forgotten."""
 
-Recipients = tuple[tuple[ClientId, ...], tuple[ClientId, ...]]
-"""Live clients that get a message as it is, then those that get it numbered."""
+Recipients = tuple[tuple[ClientId, ...], tuple[ClientId, ...], tuple[Group, ...]]
+"""Live clients that get a message as it is, then those that get it numbered, then the groups for
+which it waits."""
 
 
 @attrs.define(eq=False, repr=False)
@@ -181,8 +184,7 @@ class Threads:
     def recipients(self, thread: str | None, method: str) -> Recipients:
         """Return the live clients that get this notification: followers that didn't opt out of it.
 
-        If ``thread`` is None, every client past the handshake counts as a follower. First come
-        clients that get the message as it is, then those that get it numbered.
+        If ``thread`` is None, every client past the handshake counts as a follower.
         """
         key = (thread, method)
         recipients = self._recipients.get(key)
@@ -191,13 +193,16 @@ class Threads:
         return recipients
 
     def _select(self, thread: str | None, method: str) -> Recipients:
-        plain: list[ClientId] = []
-        aware: list[ClientId] = []
+        of_windows: dict[float, tuple[list[ClientId], list[ClientId]]] = {AT_ONCE: ([], [])}
+        coalesced = thread is not None and is_delta(method)
         for id in self.audience(thread):
             client = self.clients[id]
             if client.backlog is None and client.hears(method):
-                (aware if client.wants_seq else plain).append(id)
-        return tuple(plain), tuple(aware)
+                window = client.window if coalesced else AT_ONCE
+                of_windows.setdefault(window, ([], []))[client.wants_seq].append(id)
+        plain, numbered = of_windows.pop(AT_ONCE)
+        groups = (Group(each, tuple(a), tuple(b)) for each, (a, b) in of_windows.items())
+        return tuple(plain), tuple(numbered), tuple(groups)
 
     def audience(self, thread: str | None) -> tuple[ClientId, ...]:
         """Return the thread's followers, live or behind; for None clients past the handshake."""

@@ -6,6 +6,7 @@ read it: buttons, which carry a ticket, are sent at the level ``full`` alone.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -32,6 +33,7 @@ TAGS: Final = {
     "limit": "hourglass",
     "down": "warning",
     "back": "sunrise",
+    "moved": "signpost",
     "test": "bell",
 }
 """Short codes that ntfy shows as emoji."""
@@ -48,8 +50,8 @@ class Ntfy:
     """The service."""
 
     settings: model.Ntfy
-    url: str | None
-    """The URL at which devices reach this broker, for links and buttons."""
+    link: Callable[[], str | None]
+    """Returns the URL at which devices reach this broker at present, for links and buttons."""
 
     async def deliver(self, web: Web, endpoint: Endpoint, push: Push, now: float) -> Outcome:
         """Send one push. Raises ``PushError``, ``Unreachable``."""
@@ -98,18 +100,17 @@ class Ntfy:
             # A later message with the same id takes its place (from ntfy 2.16 on).
             "sequence_id": push.collapse,
         }
-        if self.url:
-            message["click"] = push.link(f"{self.url.rstrip('/')}/")
+        if page := (self.link() or "").rstrip("/"):
+            message["click"] = push.link(f"{page}/")
             if push.ticket and endpoint.level == "full":
-                message["actions"] = [self._button(push, answer) for answer in push.actions]
+                message["actions"] = [self._button(page, push, answer) for answer in push.actions]
         return message
 
-    def _button(self, push: Push, answer: str) -> dict[str, Any]:
-        assert self.url
+    def _button(self, page: str, push: Push, answer: str) -> dict[str, Any]:
         return {
             "action": "http",
             "label": answer.capitalize(),
-            "url": f"{self.url.rstrip('/')}/v1/approvals/{push.id}",
+            "url": f"{page}/v1/approvals/{push.id}",
             "method": "POST",
             "headers": {
                 "Authorization": f"Bearer {push.ticket}",

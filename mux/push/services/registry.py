@@ -6,7 +6,7 @@ Importing this module imports httpx and cryptography.
 from __future__ import annotations
 
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -70,8 +70,14 @@ class Services:
             return Failed(f"a fault in appmux: {name}", ours=True)
 
 
-def open_services(settings: model.Push, state_dir: Path) -> Services:
-    """Make all services. Blocks, for some 100 ms. Raises ``PushError``."""
+def open_services(
+    settings: model.Push, state_dir: Path, link: Callable[[], str | None] | None = None
+) -> Services:
+    """Make all services. Blocks, for some 100 ms. Raises ``PushError``.
+
+    ``link`` returns the URL at which devices reach this broker at present; without it
+    ``push.url`` says it.
+    """
     web = open_web(settings.timeout, settings.private_hosts, settings.ca_file)
     webpush = WebPush(settings.webpush, state_dir)
     return Services(
@@ -81,7 +87,7 @@ def open_services(settings: model.Push, state_dir: Path) -> Services:
             "fcm": Fcm(settings.fcm),
             "webpush": webpush,
             "unifiedpush": UnifiedPush(webpush),
-            "ntfy": Ntfy(settings.ntfy, settings.url),
+            "ntfy": Ntfy(settings.ntfy, link or (lambda: settings.url)),
             "webhook": Webhook(settings.webhook),
             "exec": Exec(settings.exec),
         },

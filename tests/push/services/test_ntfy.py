@@ -11,9 +11,8 @@ import attrs
 import pytest
 
 from mux.config import model
-from mux.push.endpoints import Endpoint
+from mux.push.endpoints import Endpoint, configured
 from mux.push.outcome import Delivered, Failed, Retry
-from mux.push.sender import configured
 from mux.push.services.registry import Services, open_services
 from tests.push.stand import Heard, Said, Stand, standing
 from tests.push.told import NOW, endpoint, push

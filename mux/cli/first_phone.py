@@ -1,0 +1,47 @@
+"""The end of ``appmux setup``: the first phone is paired, and a test push makes it buzz."""
+
+from __future__ import annotations
+
+import click
+import trio
+
+from mux.cli import broker, confirmation, pair
+from mux.cli.broker import BrokerError
+from mux.cli.doctor.online import PUSH_DEADLINE
+from mux.config.model import Config
+from mux.text import visible
+
+_BY_APP = "a phone's app by `appmux pair --app`"
+
+HOW_TO_TURN_ON = (
+    "Now have it buzz. On the phone, in the page, open Settings and turn push on. (On an iPhone put"
+    " the page on the Home Screen first, and pair it there once more.)"
+)
+
+
+def offer(config: Config, *, ask: bool, secure: bool) -> None:
+    """Offer to pair a phone: its browser if there is https, else an app."""
+    if not (
+        ask and confirmation.is_terminal() and click.confirm("Pair a phone now?", default=True)
+    ):
+        click.echo(f"pair {'a phone by `appmux pair`' if secure else _BY_APP}")
+        return
+    wish = pair.Wish("paired", pair.USUAL, app=not secure)
+    if trio.run(pair.run, config, wish) == 0 and secure:
+        _offer_test_push(config)
+
+
+def _offer_test_push(config: Config) -> None:
+    """Send test pushes for as long as the person wants to see one."""
+    click.echo(HOW_TO_TURN_ON)
+    while click.confirm("Is push on? Then send a test", default=True):
+        try:
+            with broker.connected(broker.urls(config.state_dir)) as asked:
+                answers = asked.request("mux/notices/test", {}, PUSH_DEADLINE)["answers"]
+        except BrokerError as refused:  # nothing has registered yet
+            click.echo(str(refused))
+            continue
+        for each in answers:
+            click.echo(visible(f"{each['device']}, by {each['service']}: {each['said']}"))
+        if all(each["said"].startswith("delivered") for each in answers):
+            return

@@ -1,0 +1,437 @@
+"""https on the Tailnet, as it runs: the listeners by the host's name, and their certificate.
+
+    run
+    ├─ look     asks tailscaled who we are, opens and closes listeners, has the certificate renewed
+    └─ one task a listener
+
+It looks once a minute, and whenever somebody asks. Where the operator hasn't said yes it does
+nothing but answer; so it does where they have to say it anew, to another name.
+
+A renewed certificate takes the old one's place in what the listeners have: new connections get it,
+and none ends. A changed name ends the old one: its listeners are closed, its pages told.
+
+Used by ``server``.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
+
+import attrs
+import structlog
+import trio
+
+from mux.config.addresses import TcpAddress
+from mux.config.model import Tailnet
+from mux.downstream import listener
+from mux.downstream.listener import Listener
+from mux.downstream.origins import origin_of
+from mux.downstream.unix_socket import ListenError
+from mux.errors import AppmuxError
+from mux.tailnet import choice, tailscaled
+from mux.tailnet.node import Node, TailscaledError
+from mux.tailnet.tailscaled import Tailscaled
+
+if TYPE_CHECKING:
+    from mux.tailnet.certificate import TailnetCertificate
+
+LOOK_SECONDS: Final = 60.0
+"""Seconds between two looks at tailscaled: a name changes once a year."""
+
+SOON_SECONDS: Final = 10.0
+"""Seconds until the next look while something is missing that may come by itself: at the boot
+Tailscale comes up after us."""
+
+ORDER_SECONDS: Final = 3600.0
+"""Seconds until a certificate is ordered again, after that failed at the authority: it lets nobody
+try more often than five times an hour."""
+
+ANSWER_SECONDS: Final = 180.0
+"""Seconds after which an answer isn't waited for any more, however it trickles in: longer than each
+way to tailscaled has."""
+
+ASKED: Final = "tailnet "
+"""What the supervisor calls our sockets begins so. (The rest is the address.)"""
+
+MOVED: Final = 4410
+"""Close code of a page whose origin has ended: another address has to be opened."""
+
+log = structlog.get_logger()
+
+_T = TypeVar("_T")
+
+Serve = Callable[[Listener], Awaitable[object]]
+"""Serves a listener until it is cancelled."""
+
+
+class Sockets(Protocol):
+    """Holds listening sockets for the next broker (``server.handover``)."""
+
+    def left(self, beginning: str) -> list[str]:
+        """Return what an earlier broker called its sockets, as far as it begins so."""
+
+    def reopened(self, asked: str, address: Any, certificate: Any) -> Listener | None:
+        """Return an earlier broker's listener of that name; None if it left none."""
+
+    def hold(self, asked: str, opened: Listener) -> None:
+        """Hold a listener for the next broker, under a name."""
+
+    def release(self, opened: Listener) -> None:
+        """Hold a listener no more."""
+
+
+@attrs.frozen
+class Trouble:
+    """A fault, and what to do about it."""
+
+    text: str
+    remedy: str
+
+
+@attrs.define(eq=False, repr=False)
+class TailnetHttps:
+    """https on the Tailnet of one broker. Made by ``open``."""
+
+    settings: Tailnet
+    state_dir: Path
+    tailscaled: Tailscaled
+    sockets: Sockets
+    clock: Callable[[], float]
+    record: Callable[[str, dict[str, object]], None]
+    """Puts a record (kind, fields) into the audit log."""
+    announce: Callable[[], None] = lambda: None
+    """Writes down where the broker listens. Blocks."""
+    ended: Callable[[str, str], None] = lambda _origin, _why: None
+    """Called with an origin that has ended, and the reason, for its pages."""
+    moved: Callable[[str, str], None] = lambda _origin, _there: None
+    """Called, more than once, with an origin that has ended for good, and the one that follows."""
+    chosen: str | None = None
+    """The name that the operator said yes to; None: https is off."""
+    listeners: dict[str, Listener] = attrs.field(factory=dict)
+    """Those that are open, by address."""
+    certificate: TailnetCertificate | None = None
+    """The one that is served; None if there is none."""
+    node: Node | None = None
+    """What tailscaled said last."""
+    trouble: Trouble | None = None
+    _order_at: float = 0.0
+    """Before this moment no certificate is ordered again (Unix seconds)."""
+    _refused: AppmuxError | None = None
+    """Why the last order failed; None if it didn't."""
+    _scopes: dict[str, trio.CancelScope] = attrs.field(factory=dict)
+    _nursery: trio.Nursery | None = None
+    _serve: Serve | None = None
+    _news: bool = False
+    """True while listeners have come or gone that weren't announced."""
+    _wake: trio.Event = attrs.field(factory=trio.Event)
+    _waiting: list[trio.Event] = attrs.field(factory=list)
+
+    @classmethod
+    def open(
+        cls,
+        settings: Tailnet,
+        state_dir: Path,
+        sockets: Sockets,
+        clock: Callable[[], float],
+        record: Callable[[str, dict[str, object]], None],
+    ) -> TailnetHttps:
+        """Read the choice, and go on with what an earlier broker had. Blocks."""
+        made = cls(settings, state_dir, tailscaled.find(settings.socket), sockets, clock, record)
+        try:
+            made.chosen = choice.read(state_dir)
+        except AppmuxError as failure:
+            made._say(Trouble(str(failure), "`appmux tailnet enable`"))
+        if made.chosen is not None:
+            from mux.tailnet import certificate  # noqa: PLC0415 (cryptography, if it is wanted)
+
+            made.certificate = certificate.load(state_dir, made.chosen, clock())
+            made._adopt()
+        return made
+
+    def _adopt(self) -> None:
+        """Go on with the sockets that an earlier broker listened on, if there is a certificate."""
+        if self.certificate is None:
+            return
+        for asked in self.sockets.left(ASKED):
+            address = _address(asked.removeprefix(ASKED).rpartition(":")[0], self.settings.port)
+            if asked != f"{ASKED}{address}":  # of another port
+                continue
+            found = self.sockets.reopened(asked, address, self.certificate.served)
+            if found is not None:
+                self._opened(str(address.ip), address, found)
+
+    # -- for others ----------------------------------------------------------------------------
+
+    @property
+    def origin(self) -> str | None:
+        """The origin of the page by our name, while it is served; else None."""
+        return self._origin if self.listeners else None
+
+    @property
+    def urls(self) -> list[str]:
+        """The URL to connect to by our name, once, while it is served."""
+        return list(dict.fromkeys(each.url for each in self.listeners.values()))
+
+    @property
+    def _origin(self) -> str:
+        return origin_of("https", self.chosen or "", self.settings.port)
+
+    def status(self) -> dict[str, Any]:
+        """Return ``tailnet`` of ``mux/status``."""
+        node, held = self.node, self.certificate
+        return {
+            "enabled": self.chosen is not None,
+            "name": self.chosen or (node.name if node is not None else "") or None,
+            "url": f"{self.origin}/" if self.origin else None,
+            "addresses": list(self.listeners),
+            "certificateUntil": None if held is None else held.until,
+            "trouble": None if self.trouble is None else self.trouble.text,
+            "remedy": None if self.trouble is None else self.trouble.remedy,
+        }
+
+    async def look(self) -> dict[str, Any]:
+        """Look at tailscaled now, and return the status then."""
+        done = trio.Event()
+        self._waiting.append(done)
+        self._wake.set()
+        await done.wait()
+        return self.status()
+
+    async def enable(self, name: str) -> dict[str, Any]:
+        """Serve https by this name, which tailscaled must have for us. Raises ``AppmuxError``.
+
+        What is in the way, and may change, is in the status that is returned.
+        """
+        node = await self._ask(self.tailscaled.node)
+        if name != node.name:  # they said yes to another
+            raise TailscaledError(
+                f"in the tailnet this machine is called {node.name or 'nothing'}, not {name}",
+                "`appmux tailnet enable` asks again",
+            )
+        await trio.to_thread.run_sync(choice.write, self.state_dir, name)
+        if self.chosen not in (None, name):
+            self._moved(self.chosen, name)
+        self._choose(name)
+        return await self.look()
+
+    async def disable(self) -> dict[str, Any]:
+        """End https, and forget the certificate. Raises ``AppmuxError``."""
+        await trio.to_thread.run_sync(choice.remove, self.state_dir)
+        self._end("https on the Tailnet was switched off on the host")
+        self._choose(None)
+        await trio.to_thread.run_sync(self._forget)
+        return await self.look()
+
+    def _forget(self) -> None:
+        from mux.tailnet import certificate  # noqa: PLC0415 (as above)
+
+        certificate.remove(self.state_dir)
+
+    def _choose(self, name: str | None) -> None:
+        if name != self.chosen:
+            self.record("tailnet/https", {"name": name})
+            log.info("https on the Tailnet is " + ("off" if name is None else "on"), name=name)
+            self.chosen, self.certificate, self.trouble = name, None, None
+        self._refused, self._order_at = None, 0.0
+
+    # -- the task ------------------------------------------------------------------------------
+
+    async def run(self, serve: Serve) -> None:
+        """Look after https until cancelled. ``serve`` serves a listener."""
+        async with trio.open_nursery() as nursery:
+            self._nursery, self._serve = nursery, serve
+            for ip in self.listeners:
+                self._start(ip)
+            while True:
+                self._wake, waiting, self._waiting = trio.Event(), self._waiting, []
+                if self.chosen is not None or waiting:
+                    await self._look()
+                if self._news:
+                    self._news = False
+                    await trio.to_thread.run_sync(self.announce)
+                for each in waiting:
+                    each.set()
+                with trio.move_on_after(self._pause()):
+                    await self._wake.wait()
+
+    def _pause(self) -> float:
+        if self.chosen is None:
+            return float("inf")
+        return SOON_SECONDS if not self.listeners else LOOK_SECONDS
+
+    async def _look(self) -> None:
+        try:
+            self.node = node = await self._ask(self.tailscaled.node)
+            chosen = self.chosen
+            if chosen is not None and node.name not in ("", chosen):
+                self._moved(chosen, node.name)
+                return
+            node.require_https()
+            if chosen is not None:
+                await self._have(chosen, node.addresses)
+        except TailscaledError as failure:
+            self._say(Trouble(str(failure), failure.remedy))
+        except AppmuxError as failure:
+            self._say(Trouble(str(failure), "`appmux doctor` looks for the cause"))
+        else:
+            self._say(self._late())
+        if self.certificate is not None and self.certificate.until <= self.clock():
+            self._close_all()  # whoever connects would only be refused by their browser
+            self.certificate = None
+
+    async def _ask(self, what: Callable[..., _T], *arguments: object) -> _T:
+        """Ask tailscaled in a thread; it may hang. Raises ``TailscaledError``."""
+        with trio.move_on_after(ANSWER_SECONDS):
+            return await trio.to_thread.run_sync(what, *arguments, abandon_on_cancel=True)
+        raise TailscaledError("tailscaled's answer has no end", tailscaled.RESTART)
+
+    async def _have(self, name: str, addresses: tuple[str, ...]) -> None:
+        """Have a certificate and the listeners. Raises ``AppmuxError``."""
+        try:
+            await self._have_certificate(name)
+        except AppmuxError:
+            self._open(addresses)  # the certificate that is held may last for weeks
+            raise
+        self._open(addresses)
+
+    # -- the certificate -----------------------------------------------------------------------
+
+    async def _have_certificate(self, name: str) -> None:
+        """Get a certificate if there is none, or a newer one if it is time for that.
+
+        Raises ``AppmuxError``.
+        """
+        from mux.tailnet import certificate  # noqa: PLC0415 (as above)
+
+        now, held = self.clock(), self.certificate
+        if held is not None and now < held.renew_from:
+            return
+        if now < self._order_at:
+            if self._refused is not None:
+                raise self._refused
+            return
+        needed = certificate.RENEW_BEFORE if held is None else held.until - held.renew_from
+        try:
+            pem = await self._ask(self.tailscaled.certificate, name, needed)
+            got = await trio.to_thread.run_sync(certificate.keep, self.state_dir, pem, name, now)
+        except AppmuxError as failure:
+            if not (isinstance(failure, TailscaledError) and failure.again_soon):
+                self._refused, self._order_at = failure, now + ORDER_SECONDS
+            raise
+        self._refused = None
+        if name != self.chosen:  # it was switched off meanwhile
+            await trio.to_thread.run_sync(self._forget)
+        elif held is None:
+            self.certificate = got
+        elif got.until == held.until:  # an older tailscaled renews later, by itself
+            self._order_at = now + ORDER_SECONDS
+            return
+        else:
+            held.served.context = got.served.context
+            self.certificate = attrs.evolve(got, served=held.served)
+        log.info("the Tailnet's certificate", name=name, until=certificate.day(got.until))
+
+    def _late(self) -> Trouble | None:
+        held = self.certificate
+        if held is None or self.clock() < held.late_from:
+            return None
+        days = max(0.0, held.until - self.clock()) / 86_400
+        return Trouble(
+            f"the certificate of {held.name} ends in {days:.0f} days, and tailscaled has no newer"
+            " one",
+            tailscaled.BUSY,
+        )
+
+    # -- listeners -----------------------------------------------------------------------------
+
+    def _open(self, addresses: tuple[str, ...]) -> None:
+        """Listen on each of these addresses, and on no other. Raises ``ListenError``."""
+        for ip in [each for each in self.listeners if each not in addresses]:
+            self._close(ip)
+        failed = None
+        for ip in addresses:
+            if ip in self.listeners or self.certificate is None:
+                continue
+            address = _address(ip, self.settings.port)
+            try:
+                opened = listener.open_tcp(address)
+            except ListenError as failure:
+                failed = failure
+                continue
+            opened.encrypt(self.certificate.served)
+            self._opened(ip, address, opened)
+            self._start(ip)
+        if failed is not None:
+            raise failed
+
+    def _opened(self, ip: str, address: TcpAddress, opened: Listener) -> None:
+        assert self.chosen is not None
+        opened.origin = self._origin
+        opened.url = f"wss://{self.chosen}:{self.settings.port}"
+        self.listeners[ip] = opened
+        self.sockets.hold(f"{ASKED}{address}", opened)
+        self._news = True
+        log.info("listening on the Tailnet", url=f"{self._origin}/", address=str(address))
+
+    def _start(self, ip: str) -> None:
+        assert self._nursery is not None
+        assert self._serve is not None
+        self._scopes[ip] = trio.CancelScope()
+        self._nursery.start_soon(self._served, self._serve, self.listeners[ip], self._scopes[ip])
+
+    async def _served(self, serve: Serve, each: Listener, scope: trio.CancelScope) -> None:
+        with scope:
+            await serve(each)
+
+    def _close(self, ip: str) -> None:
+        closed = self.listeners.pop(ip)
+        self.sockets.release(closed)
+        if (scope := self._scopes.pop(ip, None)) is not None:
+            scope.cancel()
+        else:  # it isn't served yet
+            closed.listening.socket.close()
+        self._news = True
+        log.info("listening on the Tailnet no longer", address=ip)
+
+    def _close_all(self) -> None:
+        for ip in list(self.listeners):
+            self._close(ip)
+
+    # -- another name --------------------------------------------------------------------------
+
+    def _moved(self, old: str, new: str) -> None:
+        """Say that the machine has another name. The operator has to say yes to that one, too."""
+        if self.listeners:
+            self.record("tailnet/renamed", {"from": old, "to": new})
+        origin, there = self._origin, origin_of("https", new, self.settings.port)
+        self._end(f"this host is called {new} now: pair this device anew at {there}/")
+        self.moved(origin, there)
+        self._say(Trouble(
+            f"this machine is called {new} in the tailnet now: https at {old} has ended",
+            "run `appmux tailnet enable` for the new name (it becomes public, as the old one did),"
+            " then `appmux pair` for each browser",
+        ))  # fmt: skip
+
+    def _end(self, why: str) -> None:
+        """Close the listeners, and end the connections of the origin's pages."""
+        if self.listeners:
+            origin = self._origin
+            self._close_all()
+            self.ended(origin, why)
+
+    def _say(self, trouble: Trouble | None) -> None:
+        if self.chosen is None:
+            pass  # nobody wants it
+        elif trouble is not None and trouble != self.trouble:
+            log.error("no https on the Tailnet" if not self.listeners else "https on the Tailnet",
+                      why=trouble.text, remedy=trouble.remedy)  # fmt: skip
+        elif trouble is None and self.trouble is not None:
+            log.info("https on the Tailnet is well again", url=self.origin)
+        self.trouble = trouble
+
+
+def _address(ip: str, port: int) -> TcpAddress:
+    return TcpAddress(ipaddress.ip_address(ip.strip("[]")), port, tls=True)
