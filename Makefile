@@ -14,6 +14,7 @@ export PIP_NO_INPUT := 1
 help:
 	@echo 'make demo         two clients on one app-server, without network: see what appmux does'
 	@echo 'make test         all tests; ARGS="-k name" for some; WORKERS=1 one after another'
+	@echo 'make test-clients programs of others, unmodified, natively and on the broker; some minutes'
 	@echo 'make page         build the page from web/ into mux/web/static, if that is older'
 	@echo 'make check        format, lint, types, import rules'
 	@echo 'make format       put the source into the form that check wants'
@@ -49,6 +50,17 @@ test: $(STAMP) newest page
 # The page, where it is missing or older than web/: quick when it isn't.
 page: $(STAMP)
 	@$(BIN)/python web/hook.py
+
+# Programs of others that speak to codex app-server, each with its story (tests/clients). Where a
+# registry isn't reached, the tests of its programs say so and are skipped.
+.PHONY: test-clients
+test-clients: $(STAMP) newest tests/clients/node_modules/.package-lock.json $(VENV)-clients/.installed
+	$(BIN)/python -m pytest -n $(WORKERS) tests/clients $(ARGS)
+
+$(VENV)-clients/.installed: tests/clients/requirements.txt
+	-@$(PYTHON) -m venv --clear $(VENV)-clients && $(VENV)-clients/bin/python -m pip install --quiet \
+	  --retries 1 --require-hashes --only-binary :all: -r $< && touch $@ || \
+	  echo "tests/clients: its programs are not to be had from PyPI, and their tests will be skipped"
 
 # A client of uploads comes from npm as well.
 newest: tests/newest/node_modules/.package-lock.json tests/tus/node_modules/.package-lock.json
@@ -157,6 +169,6 @@ constraints:
 	rm -rf $(VENV)-uv
 
 clean:
-	rm -rf tests/newest/node_modules tests/tus/node_modules web/node_modules web/.types web/.tests mux/web/static
+	rm -rf tests/newest/node_modules tests/tus/node_modules tests/clients/node_modules web/node_modules web/.types web/.tests mux/web/static
 	rm -rf $(VENV) $(VENV)-uv $(VENV)-site $(VENV)-release $(MUTANTS) .pytest_cache .mypy_cache .ruff_cache .hypothesis dist
 	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +

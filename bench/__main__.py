@@ -26,6 +26,7 @@ from bench import (
     delays,
     fairness,
     features,
+    files,
     first_answer,
     growth,
     longs,
@@ -54,6 +55,7 @@ PARTS: Final[dict[str, Callable[[Plan], list[Figure]]]] = {
     "features": features.measure,
     "fairness": fairness.measure,
     "longs": longs.measure,
+    "files": files.measure,
 }
 
 

@@ -70,6 +70,7 @@ class Plan:
     subscribers: tuple[int, ...] = (1, 32, 256)
     long_threads: tuple[int, ...] = (8, 33, 83)
     """Megabytes."""
+    file_bytes: int = 1 << 30
 
 
 FULL: Final = Plan(
@@ -79,7 +80,7 @@ FULL: Final = Plan(
 QUICK: Final = Plan(
     repeat=1, deltas=5_000, native_deltas=2_000, messages=40_000, paced_seconds=2.0,
     requests=600, idle=1_000, stalled_messages=50_000, catch_up=50_000, subscribers=(1, 32),
-    long_threads=(8,),
+    long_threads=(8,), file_bytes=1 << 28,
 )  # fmt: skip
 
 

@@ -480,6 +480,39 @@ def _attacking(url: str, token: str | None, first: bytes) -> socket.socket:
     return connection
 
 
+# --- Clients that bring files --------------------------------------------------------------------
+
+UPLOAD_STEP: Final = 0.002
+UPLOADED: Final = 2 * 1024 * 1024 * 1024
+"""Bytes that are announced: as many as a file may have."""
+
+
+def upload(url: str, token: str | None, rate: float) -> dict[str, Any]:
+    """One client that uploads a file, ``rate`` bytes a second, until stdin says a word."""
+    address = urlsplit(url)
+    head = f"HTTP/1.1\r\nHost: {address.netloc}\r\nAuthorization: Bearer {token}\r\n"
+    head += "Tus-Resumable: 1.0.0\r\n"
+    connection = socket.create_connection((address.hostname, address.port), SETUP_PATIENCE)
+    begin = f"POST /v1/files {head}Upload-Length: {UPLOADED}\r\nContent-Length: 0\r\n\r\n"
+    connection.sendall(begin.encode())
+    answer = _wait(connection, b"\r\n\r\n", b" 201 ").decode()
+    place = re.search(r"(?im)^location: (\S+)", answer)
+    assert place is not None, answer
+    go_on = f"PATCH {place[1]} {head}Upload-Offset: 0\r\nContent-Length: {UPLOADED}\r\n"
+    connection.sendall(f"{go_on}Content-Type: application/offset+octet-stream\r\n\r\n".encode())
+    print("ready", flush=True)
+    piece = memoryview(os.urandom(1024 * 1024))
+    began, sent = time.monotonic(), 0
+    with selectors.DefaultSelector() as selector:
+        selector.register(sys.stdin.fileno(), selectors.EVENT_READ)
+        while not selector.select(UPLOAD_STEP):
+            allowed = int((time.monotonic() - began) * rate) - sent
+            while allowed > 0:
+                size = connection.send(piece[:allowed])
+                sent, allowed = sent + size, allowed - size
+    return {"sent": sent, "rate": sent / (time.monotonic() - began)}
+
+
 # --- Clients that only are there -----------------------------------------------------------------
 
 
@@ -494,7 +527,7 @@ def idle(url: str, token: str | None, clients: int) -> dict[str, Any]:
 
 
 JOBS: Final[dict[str, Callable[..., dict[str, Any]]]] = {
-    job.__name__: job for job in (count, latency, requests, paced, flood, attack, idle)
+    job.__name__: job for job in (count, latency, requests, paced, flood, attack, upload, idle)
 }
 
 

@@ -29,8 +29,8 @@ from bench.sides import (
     Server,
     cpu_seconds,
     median,
-    memory_bytes,
     peak_bytes,
+    peak_forgotten,
     serving,
     started,
 )
@@ -77,19 +77,13 @@ class Stage:
 
     async def measured(self, method: str, params: Json, **more: Any) -> Asked:
         """The same beside the neighbour, with the most that the listener holds meanwhile."""
-        before = _peak_forgotten(self.server.pid) if self.server is not None else 0
+        before = peak_forgotten(self.server.pid) if self.server is not None else 0
         loop = f"{self.server.pid}/task/{self.server.pid}" if self.server is not None else None
         used = cpu_seconds(loop)
         done = await self.ask(method, params, measured=True, **more)
         used = cpu_seconds(loop) - used
         grown = peak_bytes(self.server.pid) - before if self.server is not None else 0
         return Asked(done["last"], done["bytes"], done["longest"], done["p99"], grown, used)
-
-
-def _peak_forgotten(pid: int) -> int:
-    """What a process holds now, which is its peak from here on."""
-    Path(f"/proc/{pid}/clear_refs").write_text("5")
-    return memory_bytes(pid)
 
 
 def _model() -> Scripted:

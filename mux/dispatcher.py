@@ -50,6 +50,7 @@ from mux.core.events import (
 from mux.core.policy.principal import ClientId, Principal
 from mux.core.protocol import jsonrpc
 from mux.core.protocol.long_line import LongLine
+from mux.core.protocol.overrides import Overrides
 from mux.core.protocol.rope import Rope
 from mux.core.state.app_server import AppServerState
 from mux.core.status_report import report
@@ -131,6 +132,7 @@ class Dispatcher:
         peer: str,
         *,
         local: bool = False,
+        overrides: Overrides | None = None,
     ) -> ClientId:
         """Attach an authenticated client and return its number. ``local``: it is on this host."""
         client = next(self._numbers)
@@ -138,7 +140,8 @@ class Dispatcher:
         port.outbox.on_full = lambda: self._next.append(ClientLags(client))
         port.outbox.on_drained = lambda: self.handle(ClientDrained(client))
         expires = math.inf if principal.expires_at is None else principal.expires_at - self.wall()
-        self.handle(ClientAttached(client, principal, transport, peer, expires, local))
+        who = (client, principal, transport, peer)
+        self.handle(ClientAttached(*who, expires, local, overrides))
         self.shells.connections.came(client, principal, peer)
         return client
 

@@ -49,7 +49,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "downstream": {"access", "config", "core", "dispatcher", "outbox"},
     "tailnet": {"config", "downstream", "host.steps", "storage"},
     "web": {"access", "config", "core", "dispatcher", "downstream", "files"},
-    "files": {"core"},
+    "files": {"core", "storage"},
     "notices": {"access", "config", "core", "dispatcher", "push", "storage", "text"},
     "access": {"config", "core", "dispatcher", "shells", "storage"},
     "push": {"config", "storage"},

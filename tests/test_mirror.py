@@ -9,7 +9,7 @@ TESTS: Final = Path(__file__).parent
 SOURCE: Final = TESTS.parent / "mux"
 
 OWN: Final = {
-    "conformance", "end_to_end", "fuzz", "last_version", "newest", "page", "soak", "tus"
+    "clients", "conformance", "end_to_end", "fuzz", "last_version", "newest", "page", "soak", "tus"
 }  # fmt: skip
 """Folders of tests that play with whole programs, and of what these need."""
 

@@ -120,6 +120,15 @@ class DeviceRequests:
         if device:
             self.changed()
 
+    def still(self, principal: Principal) -> bool:
+        """Return whether a principal has what it had when it authenticated."""
+        if principal.expires_at is not None and principal.expires_at <= self.registry.clock():
+            return False
+        if not principal.device:
+            return True
+        device = self.registry.by_id(principal.device)
+        return device is not None and device.scopes == principal.scopes
+
     def _clients_of(self, device: Device) -> list[ClientId]:
         return [client for client, (id, _) in self._live.items() if id == device.id]
 

@@ -20,12 +20,13 @@ def main() -> None:
     """Run a command and exit; never returns."""
     standard_streams.complete()
     if sys.argv[1:2] == ["stdio"]:
-        from mux.stdio import bridge  # noqa: PLC0415 (only this command's)
+        from mux.stdio import bridge, command_line  # noqa: PLC0415 (only this command's)
 
-        parameters = bridge.plain_arguments(sys.argv[2:])
-        if parameters is not None:
+        given = command_line.plain_arguments(sys.argv[2:])
+        if given is not None:
             try:
-                sys.exit(bridge.run(*parameters))
+                overrides = command_line.read_overrides(given.overrides, (), "appmux stdio")
+                sys.exit(bridge.run(given.socket, given.wait, overrides))
             except AppmuxError as error:
                 standard_streams.say(f"Error: {error}\n")
                 sys.exit(error.exit_status)

@@ -5,6 +5,7 @@ Each part is made of the report of ``mux/status``. Texts that others chose are m
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
@@ -179,6 +180,23 @@ def clients(report: Json, width: int, *, everything: bool) -> RenderableType:
         table.caption_justify = "left"
         table.caption_style = "dim"
     return table
+
+
+def overrides(report: Json) -> list[Text]:
+    """Return a line for each client whose command line says what its threads may do, or more."""
+    lines = []
+    for each in report["clients"]:
+        said = each.get("overrides") or {"values": {}, "ignored": []}
+        held = [f"{key}={_value(value)}" for key, value in said["values"].items()]
+        parts = [f"its threads have {', '.join(held)}"] if held else []
+        parts += [f"ignored: {', '.join(said['ignored'])}"] if said["ignored"] else []
+        if parts:
+            lines.append(screen.plain(f"#{each['id']} {'; '.join(parts)}", "dim"))
+    return lines
+
+
+def _value(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _quiet(client: Json) -> float:

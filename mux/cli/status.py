@@ -207,6 +207,7 @@ def render(report: dict[str, Any], width: int, *, everything: bool = False) -> R
         runtime.threads(report, width),
         "",
         runtime.clients(report, width, everything=everything),
+        *runtime.overrides(report),
         "",
         runtime.processes(report, everything=everything),
     )

@@ -19,7 +19,7 @@ from mux.core.features.attention import FOCUS
 from mux.core.notifications import NotificationRouter
 from mux.core.policy.principal import ClientId
 from mux.core.policy.scopes import NEED_NOTHING, SCOPES, needed
-from mux.core.protocol import client_message, jsonrpc
+from mux.core.protocol import client_message, jsonrpc, overrides
 from mux.core.protocol.jsonrpc import BadMessageError, ClientMessage
 from mux.core.protocol.methods import request_rule
 from mux.core.protocol.request_params import canonical, read_plain
@@ -242,6 +242,10 @@ class ClientRouter:
         self, client: Client, message: ClientMessage, rule: RequestRule, scope: Scope
     ) -> None:
         """Send a request upstream that nothing stands against, unless a feature answers it here."""
+        if client.overrides is not None:
+            # Only now: what the broker adds isn't the client's to be judged by.
+            said = client.overrides.values
+            message = overrides.completed(message, said, client.principal.scopes)
         try:
             message, if_busy = self._turn_queueing.read(client, message)
             request = self._client_requests.request(client, message, rule)

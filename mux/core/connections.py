@@ -35,6 +35,7 @@ class Connections:
         self.parts.state.wake_at(now + event.expires_in)
         who = (event.client, event.principal, event.transport, event.peer)
         client = Client(*who, since=now, expires=now + event.expires_in, local=event.local)
+        client.overrides = event.overrides
         self.parts.state.clients[event.client] = client
 
     def told_of(self, client: Client, event: Event) -> None:

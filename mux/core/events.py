@@ -14,6 +14,7 @@ from mux.core.protocol.directories import Place
 from mux.core.protocol.experimental import Gate
 from mux.core.protocol.journal_entry import Entry
 from mux.core.protocol.long_line import LongLine
+from mux.core.protocol.overrides import Overrides
 
 
 class Event(msgspec.Struct, frozen=True):
@@ -71,6 +72,8 @@ class ClientAttached(Event, frozen=True):
     """Seconds for which the client's credential still holds."""
     local: bool = False
     """True if the client is known to be on this host."""
+    overrides: Overrides | None = None
+    """The overrides of its command line that hold for it; None if it has none."""
 
 
 class ClockMoved(Event, frozen=True):

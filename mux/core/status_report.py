@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
 from mux.core.broker import Broker
 from mux.core.features.attention import Look
 from mux.core.policy.principal import Owner
@@ -90,6 +92,7 @@ def _client(client: Client, now: float, head: int) -> dict[str, Any]:
         "droveSeconds": None if client.drove is None else round(now - client.drove, 3),
         "threads": list(client.follows),
         "behind": None if client.backlog is None else head - client.backlog.cursor,
+        "overrides": client.overrides and msgspec.to_builtins(client.overrides),
     }
 
 

@@ -19,7 +19,7 @@ import trio
 
 from mux.core.events import ClientSent, ClientSentBinary
 from mux.core.policy.principal import ClientId, Principal
-from mux.core.protocol import client_message, jsonrpc
+from mux.core.protocol import client_message, jsonrpc, overrides
 from mux.dispatcher import ClientPort, Dispatcher
 from mux.downstream import offers
 from mux.downstream.challenge import PROOF_BYTES, Challenger
@@ -114,6 +114,8 @@ def _response(admission: AcceptedUpgrade) -> bytes:
         headers.append(b"Sec-WebSocket-Protocol: " + SUBPROTOCOL)
     if admission.compression is not None:
         headers.append(admission.compression.answer)
+    if admission.overrides is not None:
+        headers.append(f"{overrides.HEADER}: {','.join(admission.overrides.values)}".encode())
     return accepted(admission.key, *headers)
 
 
@@ -175,7 +177,12 @@ class _Connection:
         self.known()
         port = ClientPort(self.outbox, self.end, pid=self.pid, origin=admission.origin)
         client = self.dispatcher.attach(
-            port, principal, transport, admission.address, local=admission.local
+            port,
+            principal,
+            transport,
+            admission.address,
+            local=admission.local,
+            overrides=admission.overrides,
         )
         try:
             with self._reading:

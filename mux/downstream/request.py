@@ -5,12 +5,12 @@ Used by ``routes``, ``upgrade``, ``server`` and ``mux.web``.
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Literal, Protocol
 
 import attrs
+import h11
 import msgspec
 import trio
 
@@ -20,6 +20,7 @@ from mux.access.sessions import Sessions
 from mux.access.throttle import LoginThrottle
 from mux.config.model import Compression
 from mux.core.policy.principal import Principal
+from mux.core.protocol.overrides import Overrides
 from mux.downstream import post_routes
 from mux.downstream.http import HttpResponse, RequestHead
 from mux.downstream.offers import Offer
@@ -49,6 +50,8 @@ class AcceptedUpgrade:
     """The browser's origin, which its proof names; empty for other clients."""
     compression: Offer | None = None
     """The compression of messages that the client offered and that is taken."""
+    overrides: Overrides | None = None
+    """The overrides of the client's command line, as they hold for it."""
 
 
 class Exposition(msgspec.Struct, frozen=True):
@@ -61,8 +64,11 @@ class Exposition(msgspec.Struct, frozen=True):
 class Web(Protocol):
     """The application that answers plain requests of pages (``mux.web``)."""
 
-    async def serve(self, request: Request) -> bool:
-        """Answer one request. Return whether another may follow on the connection."""
+    async def serve(self, request: Request) -> h11.Connection | None:
+        """Answer one request.
+
+        Return the parser for the connection's next request; None if there may be none.
+        """
 
 
 @attrs.frozen
@@ -136,12 +142,12 @@ def reach_of(stream: trio.abc.HalfCloseableStream, peer: Peer) -> Reach:
     return Reach(scheme, host, port, peer.services.origins, peer.origin)
 
 
-class Answered(enum.Enum):
+@attrs.frozen
+class Answered:
     """A route's function has answered by itself."""
 
-    TO_CLOSE = enum.auto()
-    TO_GO_ON = enum.auto()
-    """Another request may follow on the connection."""
+    parser: h11.Connection | None = None
+    """The parser for the connection's next request; None if there may be none."""
 
 
 Outcome = AcceptedUpgrade | HttpResponse | Answered

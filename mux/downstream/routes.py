@@ -84,10 +84,10 @@ async def admit(stream: trio.abc.HalfCloseableStream, peer: Peer) -> AcceptedUpg
             )
             loud = counted is None or counted.loud
             await answer(stream, outcome, head.method, peer.address, loud=loud)
-        if outcome is not Answered.TO_GO_ON or head.parser is None:
+        if not isinstance(outcome, Answered) or outcome.parser is None:
             break
         peer.asked(False)
-        head = await read_next_head(stream, head.parser)
+        head = await read_next_head(stream, outcome.parser)
     if isinstance(head, HttpResponse):
         await answer(stream, head, b"GET", peer.address)
     await stream.aclose()
@@ -111,8 +111,7 @@ async def _route(request: Request, services: Services) -> Outcome:
     asks_for_page = not (head.from_browser or _is_of_files(path))
     if asks_for_page and (refusal := _refuse_page(request)) is not None:
         return refusal
-    goes_on = await services.web.serve(request)
-    return Answered.TO_GO_ON if goes_on else Answered.TO_CLOSE
+    return Answered(await services.web.serve(request))
 
 
 def _is_of_files(path: bytes) -> bool:
@@ -213,7 +212,7 @@ async def _pair(request: Request, services: Services) -> Outcome:
     await post_routes.pair(
         request.stream, request.head, services.pairing, services.throttle, request.peer.address
     )
-    return Answered.TO_CLOSE
+    return Answered()
 
 
 async def _decide(request: Request, services: Services) -> Outcome:
@@ -225,7 +224,7 @@ async def _decide(request: Request, services: Services) -> Outcome:
         failures=services.throttle,
         address=request.peer.address,
     )
-    return Answered.TO_CLOSE
+    return Answered()
 
 
 # -- the rows --------------------------------------------------------------------------------------

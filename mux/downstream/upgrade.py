@@ -13,6 +13,8 @@ from typing import Final
 
 from mux.access.authentication import AuthError, local_user
 from mux.core.policy.principal import Principal
+from mux.core.protocol import overrides
+from mux.core.protocol.overrides import Overrides
 from mux.downstream.http import HttpResponse, RequestHead
 from mux.downstream.offers import Offer, offered
 from mux.downstream.request import AcceptedUpgrade, Request, Services
@@ -103,6 +105,10 @@ def upgrade(request: Request, services: Services) -> AcceptedUpgrade | HttpRespo
         )
     except AuthError as refusal:
         return unauthorized(refusal)
+    try:
+        said = _overrides(head, principal)
+    except ValueError as error:
+        return HttpResponse(HTTPStatus.BAD_REQUEST, f"`{overrides.HEADER}` header: {error}")
     here = peer.kind == "unix" or (peer.local and _is_on_this_host(head, principal, peer.address))
     return AcceptedUpgrade(
         principal=principal,
@@ -111,7 +117,14 @@ def upgrade(request: Request, services: Services) -> AcceptedUpgrade | HttpRespo
         key=head.values(b"sec-websocket-key")[0],
         rest=head.rest,
         compression=_compression(request, services),
+        overrides=said,
     )
+
+
+def _overrides(head: RequestHead, principal: Principal) -> Overrides | None:
+    """Return the overrides that the client's door sends along. Raises ``ValueError``."""
+    sent = head.values(overrides.HEADER.lower().encode())
+    return overrides.read_header(sent[0]).within(principal.scopes) if sent else None
 
 
 def _compression(request: Request, services: Services) -> Offer | None:

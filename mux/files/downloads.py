@@ -13,6 +13,7 @@ import mimetypes
 import os
 import secrets
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Final
 
@@ -20,6 +21,7 @@ import attrs
 import trio
 
 from mux.core.extension.files import Opened
+from mux.core.policy.principal import Principal
 from mux.errors import AppmuxError
 from mux.files.beneath import open_file
 
@@ -38,6 +40,10 @@ class FileError(AppmuxError):
     """A file can't be opened."""
 
 
+class BrokenOffError(OSError):
+    """A response is broken off: nobody takes what was sent for the whole file."""
+
+
 @attrs.define(eq=False)
 class Download:
     """A file that may be fetched."""
@@ -51,6 +57,8 @@ class Download:
     """Changes when the file does (an ``ETag``)."""
     until: float
     """On trio's clock."""
+    whose: Principal
+    """Whom it was opened for."""
     busy: int = 0
     """Requests that read from it."""
     over: bool = False
@@ -71,9 +79,11 @@ class Download:
 class Downloads:
     """The files that may be fetched, by the token in their URL."""
 
+    may: Callable[[Principal], bool] = lambda _principal: True
+    """Returns whether a principal still has what it had: it may have been shut out meanwhile."""
     _open: OrderedDict[str, Download] = attrs.field(factory=OrderedDict)
 
-    def offer(self, path: str, directory: str) -> Opened:
+    def offer(self, path: str, directory: str, whose: Principal) -> Opened:
         """Open a file and return under which URL it is fetched. Raises ``FileError``."""
         try:
             file = _opened(path, directory)
@@ -82,10 +92,10 @@ class Downloads:
         about = os.fstat(file)
         name = PurePosixPath(path).name
         kind = mimetypes.guess_type(name)[0] or OCTETS
-        self._drop_old()
+        self._drop_old(OPEN - 1)
         token = secrets.token_urlsafe(TOKEN_BYTES)
         until = trio.current_time() + SECONDS
-        self._open[token] = Download(file, name, about.st_size, kind, _mark(about), until)
+        self._open[token] = Download(file, name, about.st_size, kind, _mark(about), until, whose)
         return Opened(
             url=PATH + token,
             name=name,
@@ -97,7 +107,18 @@ class Downloads:
     def find(self, token: str) -> Download | None:
         """Return what may be fetched under a token."""
         self._drop_old()
-        return self._open.get(token)
+        download = self._open.get(token)
+        if download is not None and not self.may(download.whose):
+            self.drop(token)
+            return None
+        return download
+
+    def require_unchanged(self, download: Download) -> None:
+        """Raise ``BrokenOffError`` if a file that is sent isn't what it was, or isn't for it."""
+        if download.has_changed():
+            raise BrokenOffError("the file changed while it was sent")
+        if not self.may(download.whose):
+            raise BrokenOffError("the device was shut out while the file was sent")
 
     def drop(self, token: str) -> None:
         """End a URL; the file is closed when nobody reads from it."""
@@ -106,10 +127,10 @@ class Downloads:
             download.over = True
             download.release()
 
-    def _drop_old(self) -> None:
+    def _drop_old(self, most: int = OPEN) -> None:
         now = trio.current_time()
         for token, each in list(self._open.items()):
-            if each.until <= now or len(self._open) >= OPEN:
+            if each.until <= now or len(self._open) > most:
                 self.drop(token)
 
 
@@ -122,4 +143,5 @@ def _opened(path: str, directory: str) -> int:
 
 
 def _mark(about: os.stat_result) -> str:
-    return f"{about.st_ino:x}-{about.st_size:x}-{about.st_mtime_ns:x}"
+    # A file can be given an older time of change, but not one of its inode.
+    return f"{about.st_ino:x}-{about.st_size:x}-{about.st_mtime_ns:x}-{about.st_ctime_ns:x}"

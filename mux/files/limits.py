@@ -36,3 +36,12 @@ METADATA_BYTES: Final = 4096
 
 NAME_TRIES: Final = 1000
 """Numbers that are tried to make a name new. So many files of one name are no accident."""
+
+FINISHED: Final = 1000
+"""Finished uploads that can be asked about; more in an hour are no person's."""
+
+SWEEP_SECONDS: Final = 3600.0
+"""Time between two looks for uploads that have expired, or that nobody asks about any more."""
+
+FREE_EVERY: Final = 16 * MIB
+"""Bytes after which a writer looks again whether the disk has room: others write there, too."""

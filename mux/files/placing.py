@@ -1,7 +1,7 @@
 """The end of an upload: the file's place in its thread's directory, or in the state directory.
 
-It is moved there whole, under a name that is new, mode 0600, never over another file and never
-through a link.
+It gets there whole, under a name that is new, mode 0600, never over another file and never through
+a link. Done again it has the same outcome: a broker may be killed at any moment.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ IGNORED: Final = b"*\n"
 
 
 def place(data: Path, name: str, root: str, *parts: str) -> str:
-    """Move a file to ``root/part…/name``, or a name like it, and return its whole path.
+    """Give a file the name ``root/part…/name``, or one like it too, and return its whole path.
 
-    ``root`` must exist. Raises ``OSError``; then the file is where it was.
+    ``root`` must exist. Raises ``OSError``. Its old name stays, for the caller to remove.
     """
     with directory(root, *parts, make=True) as folder:
         _ignore(folder)
@@ -32,7 +32,8 @@ def place(data: Path, name: str, root: str, *parts: str) -> str:
             try:
                 _put(data, each, folder)
             except FileExistsError:
-                continue
+                if not _same(data, each, folder):
+                    continue
             return os.path.join(root, *parts, each)  # noqa: PTH118 (no Path is wanted)
     raise OSError(errno.EEXIST, "too many files of this name", name)
 
@@ -54,12 +55,19 @@ def _put(data: Path, name: str, folder: int) -> None:
         if failure.errno not in {errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.EMLINK}:
             raise
         _copy(data, name, folder)  # another disk, or one without hard links
-    data.unlink()
+
+
+def _same(data: Path, name: str, folder: int) -> bool:
+    """Return whether a name is the file's own, given it before a kill."""
+    there = os.stat(name, dir_fd=folder, follow_symlinks=False)
+    return os.path.samestat(there, data.stat())
 
 
 def _copy(data: Path, name: str, folder: int) -> None:
     """Copy a file, under a hidden name first: nobody sees a part of it under its own."""
     hidden = f".{data.name}"
+    with suppress(FileNotFoundError):
+        os.unlink(hidden, dir_fd=folder)  # of a broker that was killed meanwhile
     try:
         with (
             data.open("rb") as source,

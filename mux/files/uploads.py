@@ -10,47 +10,37 @@ Used by ``web``, which speaks HTTP (tus 1.0.0). Tells ``placed`` of each file th
 from __future__ import annotations
 
 import hashlib
-import os
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
-from typing import Final, Literal, TypeVar
+from typing import Final, TypeVar
 
 import attrs
 import structlog
 import trio
+from msgspec import structs
 
 from mux.core.events import FilePlaced
 from mux.core.policy.principal import Principal
-from mux.errors import AppmuxError
 from mux.files import limits, names
+from mux.files.errors import CHECKSUM_MISMATCH, NO_ROOM, TOO_MUCH, UploadError
 from mux.files.placing import UPLOADS, place
 from mux.files.spool import Description, Spool, new_id
-
-WRITE_BYTES: Final = 256 * 1024
-"""Bytes written at once, in a thread: half a millisecond, beside a tenth of one for the way."""
+from mux.files.writer import Algorithm, Writer, refused_by_disk
 
 OWN_FOLDER: Final = "files"
 """The folder of files that have no thread's directory to go to, in the state directory."""
 
-CHECKSUM_MISMATCH: Final = 460
-"""The tus protocol's own status."""
-
-Algorithm = Literal["sha1", "sha256"]
+More = Callable[[Callable[[memoryview], None]], Awaitable[bool]]
+"""Receives bytes and gives them to a function, in a thread. Returns False once there are no more.
+Raises ``OSError`` if the connection breaks, after it has given what came."""
 
 T = TypeVar("T")
 
 log = structlog.get_logger()
-
-
-class UploadError(AppmuxError):
-    """An upload, or a part of one, isn't taken; ``status`` is HTTP's."""
-
-    def __init__(self, status: int, text: str) -> None:
-        super().__init__(text)
-        self.status = status
 
 
 @attrs.define(eq=False)
@@ -62,8 +52,6 @@ class Upload:
     """Bytes that have come."""
     touched: float = 0.0
     """When somebody last went on with it, in Unix seconds."""
-    placed: FilePlaced | None = None
-    """Its file, once it is finished."""
     _scope: trio.CancelScope | None = None
     """Of the connection that writes to it now."""
     _free: trio.Event = attrs.field(factory=trio.Event)
@@ -75,10 +63,27 @@ class Upload:
         """True if all bytes have come."""
         return self.offset == self.about.length
 
+    @property
+    def placed(self) -> FilePlaced | None:
+        """The file of a finished upload; None before."""
+        about = self.about
+        if not about.path:
+            return None
+        return FilePlaced(
+            path=about.path,
+            name=Path(about.path).name,
+            bytes=about.length,
+            sha256=about.sha256,
+            thread=about.thread,
+            owner=about.owner,
+            by=about.by,
+            type=about.type,
+        )
+
     def expires(self) -> float:
         """Return when it is dropped, in Unix seconds."""
-        finished = self.placed is not None
-        return self.touched + (limits.FINISHED_SECONDS if finished else limits.UNFINISHED_SECONDS)
+        seconds = limits.FINISHED_SECONDS if self.about.path else limits.UNFINISHED_SECONDS
+        return self.touched + seconds
 
 
 @attrs.define(eq=False, repr=False)
@@ -90,24 +95,44 @@ class Uploads:
     """Returns a thread's directory; empty if that isn't known."""
     placed: Callable[[FilePlaced], None]
     """Told of each file that lies in place."""
+    may: Callable[[Principal], bool] = lambda _principal: True
+    """Returns whether a principal still may upload: it may have been shut out meanwhile."""
     in_threads: bool = True
     """True if files go into their thread's directory."""
     clock: Callable[[], float] = time.time
     _uploads: dict[str, Upload] = attrs.field(factory=dict)
+    """By id, the oldest first."""
     _loaded: bool = False
+
+    async def run(self) -> None:
+        """Drop what has expired, and finish what is whole, until cancelled."""
+        while True:
+            await trio.sleep(limits.SWEEP_SECONDS)
+            try:
+                await self.sweep()
+            except UploadError:
+                continue  # the disk; it is in the log
+
+    async def sweep(self) -> None:
+        """Drop what has expired, and finish what is whole. Raises ``UploadError``."""
+        await self.load()
+        await self._drop_expired()
+        for upload in [each for each in self._uploads.values() if each.whole]:
+            with suppress(UploadError):  # it is another file than was announced: it has gone
+                await self._complete(upload)
 
     # -- beginning ---------------------------------------------------------------------------------
 
     async def load(self) -> None:
-        """Take in what the broker before had taken, once."""
+        """Take in what the broker before had taken, once. Raises ``UploadError``."""
         if self._loaded:
             return
-        uploads = await trio.to_thread.run_sync(self.spool.load)
+        found = await self._on_disk(self.spool.load)
         if not self._loaded:  # another request may have been quicker
             self._loaded = True
-            now = self.clock()
-            for id, (about, size) in uploads.items():
-                self._uploads[id] = Upload(about, size, now, digest=None)
+            for each in found:
+                upload = Upload(each.about, each.size, each.touched, digest=None)
+                self._uploads[each.about.id] = upload
 
     async def begin(
         self,
@@ -121,15 +146,9 @@ class Uploads:
     ) -> Upload:
         """Announce an upload. Raises ``UploadError``."""
         await self.load()
-        self._drop_expired()
-        self._require_room(principal, length)
-        free = await trio.to_thread.run_sync(self.spool.free)
-        if length > free:
-            raise UploadError(
-                HTTPStatus.INSUFFICIENT_STORAGE,
-                f"the host's disk has no room for {length} bytes: it would be left with less than"
-                f" {limits.FREE_BYTES // limits.MIB} MiB",
-            )
+        await self._drop_expired()
+        free = await self._on_disk(self.spool.free)
+        self._require_room(principal, length, free)
         about = Description(
             id=new_id(),
             owner=principal.key,
@@ -140,19 +159,22 @@ class Uploads:
             thread=thread,
             type=type,
             sha256=sha256,
+            directory=self.directory_of(thread) if thread else "",
         )
-        await self._on_disk(self.spool.begin, about)
         upload = self._uploads[about.id] = Upload(about, 0, self.clock())
+        try:
+            await self._on_disk(self.spool.begin, about)
+        except BaseException:
+            del self._uploads[about.id]
+            raise
         if not length:
-            await self._finish(upload)
+            await self._complete(upload)
         return upload
 
-    def _require_room(self, principal: Principal, length: int) -> None:
+    def _require_room(self, principal: Principal, length: int, free: int) -> None:
         if length > limits.FILE_BYTES:
             most = limits.FILE_BYTES // limits.MIB
-            raise UploadError(
-                HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"a file may have {most} MiB at most"
-            )
+            raise UploadError(TOO_MUCH, f"a file may have {most} MiB at most")
         waiting = [each for each in self._uploads.values() if each.placed is None]
         own = sum(each.about.owner == principal.key for each in waiting)
         if len(waiting) >= limits.UNFINISHED or own >= limits.UNFINISHED_OF_DEVICE:
@@ -163,21 +185,22 @@ class Uploads:
         if sum(each.about.length for each in waiting) + length > limits.UNFINISHED_BYTES:
             most = limits.UNFINISHED_BYTES // limits.GIB
             raise UploadError(
-                HTTPStatus.INSUFFICIENT_STORAGE,
+                NO_ROOM,
                 f"all unfinished uploads may have {most} GiB at most: finish or delete some",
             )
+        if sum(each.about.length - each.offset for each in waiting) + length > free:
+            raise UploadError(
+                NO_ROOM,
+                f"the host's disk has no room for {length} bytes: with what else is on its way it"
+                f" would be left with less than {limits.FREE_BYTES // limits.MIB} MiB",
+            )
 
-    def _drop_expired(self) -> None:
+    async def _drop_expired(self) -> None:
         now = self.clock()
-        for id, each in list(self._uploads.items()):
-            if each.expires() <= now:
-                self._forget(id, each)
-
-    def _forget(self, id: str, upload: Upload) -> None:
-        del self._uploads[id]
-        if upload._scope is not None:
-            upload._scope.cancel()
-        self.spool.remove(id)
+        finished = [each for each in self._uploads.values() if each.about.path]
+        old = [each for each in self._uploads.values() if each.expires() <= now]
+        for each in {*old, *finished[: -limits.FINISHED]}:
+            await self.drop(each)
 
     # -- going on ----------------------------------------------------------------------------------
 
@@ -188,8 +211,10 @@ class Uploads:
         if upload is None or upload.about.owner != principal.key:
             raise UploadError(HTTPStatus.NOT_FOUND, "there is no such upload")
         if upload.expires() <= self.clock():
-            self._forget(id, upload)
+            await self.drop(upload)
             raise UploadError(HTTPStatus.GONE, "this upload has expired: begin it anew")
+        if upload.whole:
+            await self._complete(upload)
         return upload
 
     async def take_over(self, upload: Upload) -> None:
@@ -201,73 +226,90 @@ class Uploads:
     async def receive(
         self,
         upload: Upload,
+        principal: Principal,
         offset: int,
-        pieces: AsyncIterator[bytes],
+        more: More,
         checksum: tuple[Algorithm, bytes] | None = None,
     ) -> None:
         """Write what comes to the end of an upload; finish it once it is whole.
 
         With a ``checksum`` (algorithm and digest) all that comes counts, or nothing. Raises
-        ``UploadError``; whatever ``pieces`` raises passes, and what came before stays.
+        ``UploadError``; whatever ``more`` raises passes, and what came before stays.
         """
         await self.take_over(upload)
         if upload.placed is not None or offset != upload.offset:
             raise UploadError(
                 HTTPStatus.CONFLICT, f"the upload is at {upload.offset}, not at {offset}"
             )
+        with self._held(upload) as scope, scope:
+            await self._write(upload, principal, more, checksum)
+            if upload.whole:
+                await self._finish(upload)
+        if scope.cancelled_caught:
+            raise UploadError(HTTPStatus.CONFLICT, "another connection goes on with this upload")
+
+    @contextmanager
+    def _held(self, upload: Upload) -> Iterator[trio.CancelScope]:
+        """Have an upload to oneself, until another takes it over: then the scope is cancelled."""
         upload._free = trio.Event()
+        upload._scope = trio.CancelScope()
         try:
-            with trio.CancelScope() as upload._scope:
-                await self._write(upload, pieces, checksum)
-            if upload._scope.cancelled_caught:
-                raise UploadError(
-                    HTTPStatus.CONFLICT, "another connection goes on with this upload"
-                )
+            yield upload._scope
         finally:
             upload.touched, upload._scope = self.clock(), None
             upload._free.set()
-        if upload.whole:
-            await self._finish(upload)
 
     async def _write(
         self,
         upload: Upload,
-        pieces: AsyncIterator[bytes],
+        principal: Principal,
+        more: More,
         checksum: tuple[Algorithm, bytes] | None,
     ) -> None:
-        begin, right = upload.offset, False
-        check = None if checksum is None else hashlib.new(checksum[0])
-        file = await self._on_disk(_to_append, str(self.spool.data(upload.about.id)))
+        about, whole = upload.about, False
+        data = self.spool.data(about.id)
+        writer = Writer(data, about.length, upload._digest, checksum, self.spool.free)
+        if checksum is not None:
+            await self._on_disk(self.spool.distrust, about.id, upload.offset)
+        await self._on_disk(writer.open)
         try:
-            async for batch in _batches(pieces, upload.about.length - begin):
-                await self._on_disk(_append, file, batch, upload._digest, check)
-                upload.offset = os.fstat(file).st_size
-            right = check is None or checksum is None or check.digest() == checksum[1]
+            while await more(writer.write):
+                upload.offset, upload.touched = writer.at, self.clock()
+                if not self.may(principal):
+                    raise UploadError(HTTPStatus.UNAUTHORIZED, "you may not upload here any more")
+            whole = True
         finally:
-            if check is not None and not right:
-                os.ftruncate(file, begin)
-                upload._digest = None
-            upload.offset = os.fstat(file).st_size
-            os.close(file)
-        if not right:
-            raise UploadError(CHECKSUM_MISMATCH, "the checksum isn't that of the bytes that came")
+            try:
+                with trio.CancelScope(shield=True):
+                    await self._on_disk(partial(writer.close, whole=whole))
+                if checksum is not None:
+                    self.spool.trust(about.id)
+            finally:
+                upload.offset, upload._digest = writer.at, writer.digest
+
+    async def drop(self, upload: Upload) -> None:
+        """Give up an upload, or forget a finished one. Its file in place stays."""
+        await self.take_over(upload)
+        if self._uploads.get(upload.about.id) is upload:
+            del self._uploads[upload.about.id]
+            # A large file takes the disk a while.
+            await self._on_disk(self.spool.remove, upload.about.id)
 
     async def _on_disk(self, function: Callable[..., T], *arguments: object) -> T:
         """Call a function in a thread. Raises ``UploadError`` if the disk doesn't take it."""
         try:
             return await trio.to_thread.run_sync(function, *arguments)
         except OSError as failure:
-            log.warning("an upload can't be written", error=failure.strerror)
-            text = f"the host's disk doesn't take it ({failure.strerror}): go on later"
-            raise UploadError(HTTPStatus.INSUFFICIENT_STORAGE, text) from failure
-
-    async def drop(self, upload: Upload) -> None:
-        """Give up an upload, or forget a finished one. Its file in place stays."""
-        await self.take_over(upload)
-        if self._uploads.get(upload.about.id) is upload:
-            self._forget(upload.about.id, upload)
+            raise refused_by_disk(failure) from failure
 
     # -- the end -----------------------------------------------------------------------------------
+
+    async def _complete(self, upload: Upload) -> None:
+        """Finish an upload that is whole, if nobody did: a broker may have been killed before."""
+        await self.take_over(upload)
+        if upload.placed is None:
+            with self._held(upload):
+                await self._finish(upload)
 
     async def _finish(self, upload: Upload) -> None:
         about = upload.about
@@ -275,77 +317,37 @@ class Uploads:
             digest = upload._digest.hexdigest()
         else:
             digest = await self._on_disk(self.spool.digest, about.id)
-        if about.sha256 and digest != about.sha256:
-            self._forget(about.id, upload)
+        if about.sha256 not in {"", digest}:
+            del self._uploads[about.id]
+            await self._on_disk(self.spool.remove, about.id)
             raise UploadError(
                 CHECKSUM_MISMATCH, "the whole file isn't the one that was announced: begin it anew"
             )
-        directory = self.directory_of(about.thread) if about.thread and self.in_threads else ""
-        with trio.CancelScope(shield=True):  # it is moved, or not, whoever still waits for it
-            path = Path(await self._on_disk(self._place, about, directory))
-        upload.touched = self.clock()
-        upload.placed = FilePlaced(
-            path=str(path),
-            name=path.name,
-            bytes=about.length,
-            sha256=digest,
-            thread=about.thread,
-            owner=about.owner,
-            by=about.by,
-            type=about.type,
-        )
-        self.spool.remove(about.id)
-        self.placed(upload.placed)
+        with trio.CancelScope(shield=True):  # it gets its place, or not, whoever waits for it
+            path = await self._on_disk(self._place, about, self._directory(about))
+            upload.about = structs.replace(about, path=path, sha256=digest)
+            assert upload.placed is not None
+            self.placed(upload.placed)
+            # Last: a broker that is killed before does all of it again, with the same outcome.
+            await self._on_disk(self.spool.settle, upload.about)
+
+    def _directory(self, about: Description) -> str:
+        """Return the directory that a file is to go to; empty for the state directory."""
+        if not about.thread or not self.in_threads:
+            return ""
+        return self.directory_of(about.thread) or about.directory
 
     def _place(self, about: Description, directory: str) -> str:
-        """Move a whole file to its place, and return its path. Called in a thread."""
+        """Give a whole file its place, and return its path. Called in a thread."""
         data = self.spool.data(about.id)
         if directory:
-            with suppress(OSError):  # it is gone, or isn't ours to write
+            try:
                 return place(data, about.name, directory, UPLOADS)
+            except OSError as failure:  # it is gone, isn't ours to write, or has a link in it
+                log.warning(
+                    "an upload can't be put into its thread's directory",
+                    directory=directory,
+                    error=failure.strerror,
+                )
         folder = self.spool.folder.parent
         return place(data, about.name, str(folder), OWN_FOLDER, names.safe(about.thread or "none"))
-
-
-def _to_append(path: str) -> int:
-    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC)
-
-
-def _append(
-    file: int, batch: bytes, digest: hashlib._Hash | None, check: hashlib._Hash | None
-) -> None:
-    with memoryview(batch) as view:
-        written = 0
-        while written < len(view):
-            count = os.write(file, view[written:])
-            for each in (digest, check):
-                if each is not None:
-                    each.update(view[written : written + count])
-            written += count
-
-
-async def _batches(pieces: AsyncIterator[bytes], room: int) -> AsyncIterator[bytes]:
-    """Yield pieces joined to a size that is worth a thread.
-
-    Raises ``UploadError`` past ``room``. If the connection breaks, what came is yielded first.
-    """
-    batch: list[bytes] = []
-    size = 0
-    try:
-        async for piece in pieces:
-            room -= len(piece)
-            if room < 0:
-                raise UploadError(
-                    HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "more bytes came than were announced"
-                )
-            batch.append(piece)
-            size += len(piece)
-            if size >= WRITE_BYTES:
-                yield b"".join(batch)
-                batch, size = [], 0
-    except OSError:
-        if batch:
-            yield b"".join(batch)
-        raise
-    if batch:
-        yield b"".join(batch)

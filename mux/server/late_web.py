@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import attrs
+import h11
 import trio
 
 from mux.access.requests import DeviceRequests
@@ -33,8 +34,8 @@ class LateWeb:
     files: Path | None
     _application: Application | None = None
 
-    async def serve(self, request: Request) -> bool:
-        """Answer one request. Return whether another may follow on the connection."""
+    async def serve(self, request: Request) -> h11.Connection | None:
+        """Answer one request, as ``Web.serve`` says."""
         if self._application is None:
             await trio.to_thread.run_sync(importlib.import_module, "mux.web.application")
             from mux.web.application import build  # noqa: PLC0415 (as above)

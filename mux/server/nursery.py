@@ -12,6 +12,7 @@
     ├─ dispatcher.run        writes outboxes; calls the core at its next deadline
     ├─ reads.run             journal entries for clients that are behind
     ├─ requests.run          answers what takes time, outside the core
+    ├─ uploads.run           drops those that have expired
     ├─ metrics               loads their library a second after the start
     ├─ systemd_notify.keep   reports to systemd's watchdog, where there is one
     ├─ signals, reload       SIGTERM and SIGINT drain, a second one ends at once; SIGHUP reloads
@@ -54,7 +55,6 @@ from mux.downstream.streams import Accepted
 from mux.downstream.tls import Certificate
 from mux.downstream.unauthenticated import Place, Unauthenticated
 from mux.errors import AppmuxError
-from mux.files.spool import FOLDER, Spool
 from mux.files.uploads import Uploads
 from mux.host.directories import Directories
 from mux.notices.lock_screen import LockScreen
@@ -119,6 +119,7 @@ class RunningServer:
     notices: NoticeRequests
     reads: JournalReads
     requests: OutsideRequests
+    uploads: Uploads
     certificate: Certificate | None
     throttle: LoginThrottle
     tailnet: TailnetHttps
@@ -151,7 +152,7 @@ class RunningServer:
             web=LateWeb(
                 self.access,
                 self.throttle,
-                self._uploads(),
+                self.uploads,
                 self.requests.downloads,
                 self.config.web.files,
             ),
@@ -162,15 +163,6 @@ class RunningServer:
         if self.config.auth.mode is None:
             devices = open_auth(Auth(mode="device-token"), self.authenticator.device)
             self._guarded = attrs.evolve(self.services, authenticator=devices)
-
-    def _uploads(self) -> Uploads:
-        state_dir = self.config.state_dir
-        return Uploads(
-            Spool(state_dir / FOLDER),
-            self.dispatcher.broker.directory_of,
-            self.dispatcher.handle,
-            in_threads=self.config.files.place == "thread",
-        )
 
     async def run(self) -> None:
         """Serve until told to stop or the app-server ends, then stop in order."""
@@ -210,6 +202,7 @@ class RunningServer:
                 root.start_soon(self.access.registry.file.run)
                 root.start_soon(self.reads.run)
                 root.start_soon(self.requests.run)
+                root.start_soon(self.uploads.run)
                 root.start_soon(systemd_notify.keep, os.environ, self._state, self._notify)
                 await root.start(self.store.run, self.reads.refresh_extent)
                 self._record_start()

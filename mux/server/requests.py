@@ -61,10 +61,13 @@ class OutsideRequests:
     throttle: LoginThrottle
     tailnet: TailnetHttps
     settings: SettingsWatch | None = None
-    downloads: Downloads = attrs.field(factory=Downloads)
+    downloads: Downloads = attrs.field(init=False)
     _began: float = attrs.field(factory=trio.current_time)
     _slow: trio.Nursery | None = None
     """Tasks of requests that take time; None before `run`."""
+
+    def __attrs_post_init__(self) -> None:
+        self.downloads = Downloads(self.devices.still)
 
     async def run(self) -> None:
         """Answer what takes time, until cancelled."""
@@ -85,7 +88,8 @@ class OutsideRequests:
                 return DEFERRED
             case "mux/files/open":
                 to_open = _to_open.decode(asked.params)
-                return self.downloads.offer(to_open.path, to_open.directory)
+                whose = self.dispatcher.broker.principal_of(asked.client)
+                return self.downloads.offer(to_open.path, to_open.directory, whose)
             case method if method in METHODS:
                 return self.notices.answer(asked)
             case _:

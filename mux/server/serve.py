@@ -30,6 +30,8 @@ from mux.downstream import listener
 from mux.downstream.listener import Listener
 from mux.downstream.origins import require_origins
 from mux.downstream.tls import Certificate, open_certificate
+from mux.files.spool import FOLDER, Spool
+from mux.files.uploads import Uploads
 from mux.host.directories import Directories
 from mux.host.socket_owner import socket_owner
 from mux.notices.requests import NoticeRequests
@@ -246,6 +248,13 @@ def _assemble(
         tailnet,
         settings,
     )
+    uploads = Uploads(
+        Spool(config.state_dir / FOLDER),
+        broker.directory_of,
+        dispatcher.handle,
+        devices.still,
+        in_threads=config.files.place == "thread",
+    )
     server = RunningServer(
         config,
         authenticator,
@@ -260,6 +269,7 @@ def _assemble(
         notices,
         reads,
         requests,
+        uploads,
         certificate,
         throttle,
         tailnet,

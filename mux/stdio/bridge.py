@@ -18,9 +18,8 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from mux.config import locate
 from mux.errors import AppmuxError
 from mux.posix import standard_streams
 from mux.posix.standard_streams import STDIN, STDOUT
@@ -28,7 +27,10 @@ from mux.stdio.attach import HOW_TO_START, NotReachedError, connect, start_servi
 from mux.stdio.lines import Lines
 from mux.stdio.output import Output
 from mux.stdio.rejoin import ClientSession, ReturnError
-from mux.stdio.websocket import ClientWebSocket, WebSocketError
+from mux.stdio.websocket import OVERRIDES, ClientWebSocket, WebSocketError
+
+if TYPE_CHECKING:
+    from mux.stdio.overrides import DoorOverrides
 
 WAIT: Final = 60.0
 """Seconds to wait for a lost broker, unless ``--wait`` says otherwise.
@@ -71,24 +73,25 @@ class StdioError(AppmuxError):
     """Raised when there is no broker to attach to, or it is gone; the text says what to do."""
 
 
-def run(named: Path | None, wait: float) -> int:
-    """Serve the client until it leaves, and return the exit status. Raises ``StdioError``.
+def run(named: Path | None, wait: float, overrides: DoorOverrides | None = None) -> int:
+    """Serve the client until it leaves, and return the exit status. Raises ``AppmuxError``.
 
     ``named`` is the socket, None to search for one. ``wait`` is how many seconds to wait for a lost
-    broker; with 0, losing it is the end.
+    broker; with 0, losing it is the end. ``overrides`` are those of the client's command line.
     """
     # As the app-server natively: SIGTERM ends at once, with 0; SIGINT as with any program.
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    return Bridge(named, wait).serve()
+    return Bridge(named, wait, overrides).serve()
 
 
 class Bridge:
     """A client and its connection to the broker."""
 
-    def __init__(self, named: Path | None, wait: float) -> None:
+    def __init__(self, named: Path | None, wait: float, overrides: DoorOverrides | None) -> None:
         self.named = named
         self.wait = wait
+        self.overrides = overrides
         self.session = ClientSession(numbers=wait > 0)
         """What is carried over to the next connection, and said on it."""
         self.lines = Lines()
@@ -152,7 +155,9 @@ class Bridge:
         if not self.was_attached:
             self.deadline = time.monotonic() + FIRST_WAIT
         self.wire = ClientWebSocket()
-        hello = self.wire.hello(joined.authority, joined.headers()) if joined else self.wire.hello()
+        more = self.overrides.header() if self.overrides else b""
+        who = (joined.authority, joined.headers() + more) if joined else ("localhost", more)
+        hello = self.wire.hello(*who)
         self.going.append(iter([hello]))
         return None
 
@@ -162,6 +167,10 @@ class Bridge:
 
     def _opened(self) -> None:
         """Continue once the broker has accepted the upgrade."""
+        if self.overrides is not None and (
+            text := self.overrides.answered(self.wire.headers.get(OVERRIDES))
+        ):
+            _tell(text)
         if self.was_attached:
             # The bridge's own handshake goes before any line of the client.
             self.session.back(time.time())
@@ -374,25 +383,3 @@ class Bridge:
 
 def _tell(text: str) -> None:
     standard_streams.say(f"appmux stdio: {text}\n")
-
-
-# -- the command line, without what reads command lines --------------------------------------------
-
-
-def plain_arguments(arguments: list[str]) -> tuple[Path | None, float] | None:
-    """Return ``run``'s parameters from ``--socket PATH`` and ``--wait SECONDS``.
-
-    None for any other arguments, which ``cli`` then explains.
-    """
-    named, wait = None, WAIT
-    left = iter(arguments)
-    for argument in left:
-        flag, equals, value = argument.partition("=")
-        value = value if equals else next(left, "")
-        if flag == "--socket" and value:
-            named = locate.socket_path(value)
-        elif flag == "--wait" and value.replace(".", "", 1).isdigit():
-            wait = float(value)
-        else:
-            return None
-    return named, wait

@@ -20,7 +20,7 @@ from mux.config import locate
 from mux.config.codex_binary import CodexError, find_codex
 from mux.errors import AppmuxError
 from mux.posix import standard_streams
-from mux.stdio import attach, bridge
+from mux.stdio import attach, bridge, command_line
 
 APP_SERVER: Final = "app-server"
 STDIO: Final = "stdio://"
@@ -70,7 +70,8 @@ OTHERS_PROGRAM: Final = frozenset(
 
 SUBCOMMANDS: Final = frozenset({"daemon", "proxy", "generate-ts", "generate-json-schema", "help"})
 
-_NAMES_A_KEY: Final = frozenset({"-c", "--config", "--enable", "--disable"})
+_OVERRIDE: Final = frozenset({"-c", "--config"})
+_NAMES_A_KEY: Final = _OVERRIDE | {"--enable", "--disable"}
 
 
 def main() -> NoReturn:
@@ -82,17 +83,13 @@ def main() -> NoReturn:
         if ignored is None:
             become_codex(arguments, os.environ)
         wait = _wait(os.environ)
-        if ignored:
-            standard_streams.say(
-                f"appmux-codex: ignored: {', '.join(ignored)}. The app-server is shared by all"
-                " clients; what is to hold for it goes into config.toml, then `appmux restart`\n"
-            )
+        overrides = command_line.read_overrides(override_texts(arguments), ignored, "appmux-codex")
         url = listen_url(arguments)
         if url is not None:
             from mux.stdio import relay  # noqa: PLC0415 (the bridge's start is timed)
 
-            relay.run(url, attach.start_service)
-        sys.exit(bridge.run(None, wait))
+            relay.run(url, attach.start_service, overrides)
+        sys.exit(bridge.run(None, wait, overrides))
     except AppmuxError as error:
         standard_streams.say(f"Error: {error}\n")
         sys.exit(error.exit_status)
@@ -104,19 +101,20 @@ def main() -> NoReturn:
 def as_door(arguments: Sequence[str]) -> list[str] | None:
     """Return the ignored flags if these arguments start an app-server that we stand in for.
 
-    That is one on stdio, or on a listener that can be relayed; else return None.
+    That is one on stdio, or on a listener that can be relayed; else return None. Overrides that say
+    what its threads may do aren't ignored (``override_texts``).
 
     ``arguments`` are those after ``codex``. Doubtful arguments go to the real codex, which says
     what is wrong with them. Of an override only the key is named: its value may be a secret.
     """
-    ignored: list[str] = []
+    others: list[tuple[str, str]] = []
     left = iter(arguments)
     for flag, value in _flags(left, ROOT_VALUES):
         if flag == APP_SERVER:
             break
         if value is None or not flag.startswith("-") or flag in ROOT_OTHERS_PROGRAM:
             return None
-        ignored.append(_shown(flag, value))
+        others.append((flag, value))
     else:
         return None
     unknown = listens = False
@@ -131,12 +129,13 @@ def as_door(arguments: Sequence[str]) -> list[str] | None:
             if value != STDIO and not _is_relayed(value):
                 return None
             listens = value != STDIO
-        elif flag not in PLAIN:
-            ignored.append(_shown(flag, value))
+        else:
+            others.append((flag, value))
         unknown = flag.startswith("-") and flag not in VALUES | SWITCHES
-    if listens and any(flag.startswith("--ws-") for flag in ignored):
+    if listens and any(flag.startswith("--ws-") for flag, _ in others):
         return None  # it asks for a token of its own, which the broker's listener doesn't know
-    return [flag for flag in ignored if flag not in PLAIN]
+    ignored = (each for each in others if each[0] not in PLAIN and not _is_override(*each))
+    return [_shown(*each) for each in ignored]
 
 
 def _is_relayed(url: str) -> bool:
@@ -159,6 +158,20 @@ def listen_url(arguments: Sequence[str]) -> str | None:
         elif flag == "--stdio":
             url = None
     return None if url == STDIO else url
+
+
+def override_texts(arguments: Sequence[str]) -> list[str]:
+    """Return the ``key=value`` of the overrides that aren't ignored, in their order."""
+    flags = _flags(iter(arguments), ROOT_VALUES | VALUES)
+    return [value for flag, value in flags if value and _is_override(flag, value)]
+
+
+def _is_override(flag: str, value: str) -> bool:
+    if flag not in _OVERRIDE:
+        return False
+    from mux.core.protocol.overrides import is_override  # noqa: PLC0415 (few programs have any)
+
+    return is_override(value.partition("=")[0].strip())
 
 
 def _flags(left: Iterator[str], with_value: frozenset[str]) -> Iterator[tuple[str, str | None]]:

@@ -5,6 +5,9 @@ it listens, and dial that. With the real codex they would get a runtime of their
 listens there instead. It copies the bytes of each connection to the broker and back, from the
 upgrade on.
 
+If the program's command line has overrides, the head of each request is read, too: the overrides
+go into it (``stdio.overrides``).
+
 A connection to a unix socket goes to the broker's unix socket. One to a port goes to the broker's
 loopback listener, so that nobody gets more by this way than there.
 
@@ -22,14 +25,24 @@ import socket
 import stat
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn
 from urllib.parse import urlsplit
 
 from mux.config import locate
 from mux.errors import AppmuxError
 from mux.posix import standard_streams
+from mux.stdio.websocket import (
+    HEAD_BYTES,
+    OVERRIDES,
+    ClientWebSocket,
+    WebSocketError,
+    read_headers,
+)
+
+if TYPE_CHECKING:
+    from mux.stdio.overrides import DoorOverrides
 
 UNIX, WS = "unix://", "ws://"
 LOOPBACK: Final = frozenset({"127.0.0.1", "::1"})
@@ -40,6 +53,11 @@ BACKLOG: Final = 128
 CONNECTIONS: Final = 256
 """Connections at once, two threads each. A program opens a handful; a hundred times as many is one
 that leaks them, and the newest is closed."""
+
+HEAD_DEADLINE: Final = 10.0
+"""Seconds for a program to send the head of its request, if that is read."""
+
+SWITCHING: Final = b"HTTP/1.1 101"
 
 COPY_BYTES: Final = 256 * 1024
 
@@ -57,14 +75,17 @@ class RelayError(AppmuxError):
     """The relay can't listen, or there is no broker; the text says what to do."""
 
 
-def run(url: str, start_service: Callable[[], bool]) -> NoReturn:
-    """Listen until SIGTERM or SIGINT, then exit with 0. Raises ``RelayError``.
+def run(
+    url: str, start_service: Callable[[], bool], overrides: DoorOverrides | None = None
+) -> NoReturn:
+    """Listen until SIGTERM or SIGINT, then exit with 0. Raises ``AppmuxError``.
 
-    ``start_service`` starts the broker's service and returns whether there is one.
+    ``start_service`` starts the broker's service and returns whether there is one. ``overrides``
+    are those of the program's command line.
     """
-    relay = _Relay(start_service)
-    with relay.connect(url, wait=BROKER_WAIT):
-        pass  # found out now, with a reason, instead of at each connection
+    relay = _Relay(start_service, overrides)
+    with relay.connect(url, wait=BROKER_WAIT) as broker:
+        relay.try_overrides(broker)  # found out now, with a reason, instead of at each connection
     listener = _listen(url)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: _leave(url))
@@ -155,8 +176,9 @@ def _say_where(url: str, listener: socket.socket) -> None:
 class _Relay:
     """Connections to the broker, and the threads that copy them."""
 
-    def __init__(self, start_service: Callable[[], bool]) -> None:
+    def __init__(self, start_service: Callable[[], bool], overrides: DoorOverrides | None) -> None:
         self.start_service = start_service
+        self.overrides = overrides
         self.places = threading.Semaphore(CONNECTIONS)
 
     def serve(self, url: str, listener: socket.socket) -> NoReturn:
@@ -170,14 +192,61 @@ class _Relay:
     def _pass_on(self, url: str, client: socket.socket) -> None:
         try:
             with client, self.connect(url, wait=0.0) as broker:
+                self._shake_hands(client, broker)
                 back = threading.Thread(target=_copy, args=(broker, client), daemon=True)
                 back.start()
                 _copy(client, broker)
                 back.join()
-        except RelayError as error:
+        except OSError:
+            pass  # one of the two went away meanwhile
+        except AppmuxError as error:
             standard_streams.say(f"appmux-codex: {error}\n")
         finally:
             self.places.release()
+
+    # -- overrides ---------------------------------------------------------------------------------
+
+    def try_overrides(self, broker: socket.socket) -> None:
+        """Ask the broker whether the overrides hold. Raises ``OverrideError`` if they must.
+
+        A listener that asks for a token tells nothing before it is shown one.
+        """
+        if self.overrides is None:
+            return
+        asked = ClientWebSocket()
+        broker.settimeout(CONNECT_DEADLINE)
+        try:
+            broker.sendall(asked.hello(headers=self.overrides.header()))
+            while not asked.open and (received := broker.recv(COPY_BYTES)):
+                asked.feed(received)
+        except (OSError, WebSocketError):
+            return
+        if asked.open:
+            self._judge(asked.headers)
+
+    def _judge(self, headers: Mapping[bytes, bytes]) -> None:
+        assert self.overrides is not None
+        if text := self.overrides.answered(headers.get(OVERRIDES)):
+            standard_streams.say(f"appmux-codex: {text}\n")
+
+    def _shake_hands(self, client: socket.socket, broker: socket.socket) -> None:
+        """Pass on the upgrade with the overrides in it, and its answer. Raises ``OverrideError``.
+
+        What isn't an upgrade passes as it came. Without overrides nothing is read.
+        """
+        header = self.overrides.header() if self.overrides is not None else b""
+        if not header:
+            return
+        client.settimeout(HEAD_DEADLINE)
+        head, rest = _read_head(client)
+        client.settimeout(None)
+        broker.sendall(head + header + b"\r\n" + rest if head else rest)
+        answer, rest = _read_head(broker)
+        if answer.startswith(SWITCHING):
+            self._judge(read_headers(answer))
+        client.sendall(answer + b"\r\n" + rest if answer else rest)
+
+    # -- the broker --------------------------------------------------------------------------------
 
     def connect(self, url: str, wait: float) -> socket.socket:
         """Connect to the broker; without one, start its service and wait so many seconds for it.
@@ -238,6 +307,20 @@ def _no_broker(url: str, failures: list[str]) -> str:
         f"no broker with a loopback listener to attach to ({tried}):"
         " start one with `appmux serve`, or have the program use `--listen unix://PATH`"
     )
+
+
+def _read_head(source: socket.socket) -> tuple[bytes, bytes]:
+    """Return an HTTP head up to its empty line, and the bytes after that.
+
+    Of what is no head all is returned as bytes after it.
+    """
+    received = b""
+    while (end := received.find(b"\r\n\r\n")) < 0:
+        more = source.recv(COPY_BYTES) if len(received) <= HEAD_BYTES else b""
+        if not more:
+            return b"", received
+        received += more
+    return received[: end + 2], received[end + 4 :]
 
 
 def _copy(source: socket.socket, target: socket.socket) -> None:

@@ -26,6 +26,9 @@ is masked.
 HEAD_BYTES: Final = 16 * 1024
 """Bytes of the answer to the upgrade, at most. Our broker's has 200."""
 
+OVERRIDES: Final = b"appmux-overrides"
+"""The header of the broker's answer that names the overrides that hold (``core.protocol``)."""
+
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
 NORMAL: Final = 1000
 NO_CLOSE: Final = 1006
@@ -59,6 +62,8 @@ class ClientWebSocket:
         """The upgrade was accepted."""
         self.closed: tuple[int, str] | None = None
         """Code and reason of the other end's close frame."""
+        self.headers: dict[bytes, bytes] = {}
+        """The headers of the answer to the upgrade, by their names in lower case."""
         self.replies: list[bytes] = []
         """Frames owed to the other end: pongs, the answer to a close."""
         self._key = binascii.b2a_base64(os.urandom(16), newline=False)
@@ -102,11 +107,11 @@ class ClientWebSocket:
         if not first.startswith(b"HTTP/1.") or words[1:2] != [_SWITCHING]:
             status = int(words[1]) if words[1:2] and words[1].isdigit() else 0
             raise WebSocketError(f"it answered {first[:100].decode(errors='replace')!r}", status)
-        fields = {name.strip().lower(): value for name, _, value in map(_parted, rest)}
+        fields = _headers(rest)
         digest = hashlib.sha1(self._key + _ACCEPT, usedforsecurity=False).digest()
         if fields.get(b"sec-websocket-accept") != binascii.b2a_base64(digest, newline=False):
             raise WebSocketError("its WebSocket handshake answers another request")
-        self.open = True
+        self.open, self.headers = True, fields
         return True
 
     # ── frames, coming ────────────────────────────────────────────────────────────────────────
@@ -177,6 +182,15 @@ class ClientWebSocket:
         """Return the close frame."""
         self._said_goodbye = True
         return _frame_of(CLOSE, NORMAL.to_bytes(2, "big"))
+
+
+def read_headers(head: bytes) -> dict[bytes, bytes]:
+    """Return the headers of an HTTP head, by their names in lower case."""
+    return _headers(head.split(b"\r\n")[1:])
+
+
+def _headers(lines: list[bytes]) -> dict[bytes, bytes]:
+    return {name.strip().lower(): value for name, _, value in map(_parted, lines)}
 
 
 def _parted(line: bytes) -> tuple[bytes, bytes, bytes]:

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Final
 
 import attrs
+import h11
+import trio
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request as WebRequest
@@ -18,7 +20,7 @@ from mux.access.throttle import LoginThrottle
 from mux.downstream.request import Request
 from mux.files.downloads import Downloads
 from mux.files.uploads import Uploads
-from mux.web import adapter, headers
+from mux.web import adapter, headers, transfer
 from mux.web.downloads import DownloadRoutes
 from mux.web.files import PageFiles
 from mux.web.session import SessionRoutes
@@ -33,10 +35,13 @@ class Application:
     """Answers plain requests of one broker."""
 
     _app: adapter.App
+    _threads: trio.CapacityLimiter = attrs.field(
+        factory=lambda: trio.CapacityLimiter(transfer.THREADS)
+    )
 
-    async def serve(self, request: Request) -> bool:
-        """Answer one request. Return whether another may follow on the connection."""
-        return await adapter.serve(self._app, request)
+    async def serve(self, request: Request) -> h11.Connection | None:
+        """Answer one request, as ``Web.serve`` says."""
+        return await adapter.serve(self._app, request, self._threads)
 
 
 def build(

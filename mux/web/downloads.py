@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import AsyncIterator
 from http import HTTPStatus
 from typing import Final
 from urllib.parse import quote
@@ -17,11 +16,16 @@ import attrs
 import trio
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
-from mux.files.downloads import Download, Downloads
+from mux.files.downloads import BrokenOffError, Download, Downloads
+from mux.web.adapter import SEND_FILE
 
 READ_BYTES: Final = 256 * 1024
+
+STRETCH_BYTES: Final = 16 * 1024 * 1024
+"""Bytes that are sent between two looks whether the file has changed."""
 
 SHOWN: Final = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp"})
 """Pictures that can run nothing. SVG isn't among them."""
@@ -29,10 +33,6 @@ SHOWN: Final = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp"})
 SANDBOX: Final = "default-src 'none'; img-src 'self'; style-src 'none'; sandbox"
 
 _RANGE: Final = re.compile(r"bytes=([0-9]{0,19})-([0-9]{0,19})")
-
-
-class ChangedError(OSError):
-    """The file changed while it was sent. The response breaks off: nobody takes it for whole."""
 
 
 @attrs.frozen
@@ -67,24 +67,53 @@ class DownloadRoutes:
         headers["Content-Length"] = str(end - begin)
         if request.method == "HEAD":
             return Response(status_code=status, headers=headers, media_type=download.type)
-        body = self._body(token, download, begin, end)
-        return StreamingResponse(body, status, headers, download.type)
+        wanted = _Part(self.downloads, token, download, begin, end)
+        return _FileResponse(wanted, status, headers)
 
-    async def _body(
-        self, token: str, download: Download, begin: int, end: int
-    ) -> AsyncIterator[bytes]:
+
+@attrs.frozen
+class _Part:
+    """A part of a file that is sent, and the URL under which it is."""
+
+    downloads: Downloads
+    token: str
+    download: Download
+    begin: int
+    end: int
+
+
+class _FileResponse(Response):
+    """A part of a file, to its end or not at all."""
+
+    def __init__(self, part: _Part, status: HTTPStatus, headers: dict[str, str]) -> None:
+        super().__init__(None, status, headers, part.download.type)
+        self.part = part
+
+    async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
+        """Send it. Raises ``BrokenOffError`` before the last piece of a file that has changed."""
+        downloads, download = self.part.downloads, self.part.download
+        at, end = self.part.begin, self.part.end
+        begin = {"type": "http.response.start", "status": self.status_code}
+        await send({**begin, "headers": self.raw_headers})
         download.busy += 1
         try:
-            at = begin
+            if SEND_FILE in scope["extensions"]:
+                while (count := min(STRETCH_BYTES, end - at - READ_BYTES)) > 0:
+                    part = {"file": download.file, "offset": at, "count": count, "more_body": True}
+                    await send({"type": SEND_FILE, **part})
+                    downloads.require_unchanged(download)
+                    at += count
             while at < end:
                 size = min(READ_BYTES, end - at)
                 piece = await trio.to_thread.run_sync(os.pread, download.file, size, at)
-                if not piece or download.has_changed():
-                    raise ChangedError("the file changed while it was sent")
+                downloads.require_unchanged(download)
+                if not piece:
+                    raise BrokenOffError("the file is shorter than it was")
                 at += len(piece)
-                yield piece
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+            await send({"type": "http.response.body", "body": b""})
             if end == download.bytes:
-                self.downloads.drop(token)  # whoever has its end has had all of it
+                downloads.drop(self.part.token)  # whoever has its end has had all of it
         finally:
             download.busy -= 1
             download.release()

@@ -25,3 +25,9 @@ page. A peer that takes none costs a connection for no longer."""
 
 DRAINED_BYTES: Final = 64 * 1024
 """Most bytes of a body that nobody wanted to read off, so that the connection can stay open."""
+
+LINGER_SECONDS: Final = 2.0
+"""Time for a peer to read the answer while it still sends a body that nobody wants."""
+
+LINGER_PAUSE: Final = 0.01
+"""Seconds between two reads of such a body: it may cost nobody else anything."""

@@ -12,13 +12,14 @@ import base64
 import binascii
 import email.utils
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from http import HTTPStatus
 from typing import Final
 
 import attrs
 import msgspec
+import trio
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
@@ -28,8 +29,11 @@ from mux.downstream.http import hold_back
 from mux.downstream.request import Request as PlainRequest
 from mux.downstream.upgrade import authenticate
 from mux.files import limits
-from mux.files.uploads import Algorithm, Upload, UploadError, Uploads
-from mux.web.adapter import REQUEST
+from mux.files.errors import UploadError
+from mux.files.uploads import More, Upload, Uploads
+from mux.files.writer import Algorithm
+from mux.web.adapter import POUR, REQUEST
+from mux.web.transfer import PIECE_BYTES
 
 VERSION: Final = "1.0.0"
 EXTENSIONS: Final = "creation,creation-with-upload,checksum,expiration,termination"
@@ -83,7 +87,7 @@ class UploadRoutes:
                 case "HEAD":
                     return await self._head(upload)
                 case "PATCH":
-                    return await self._patch(request, upload)
+                    return await self._patch(request, principal, upload)
                 case "DELETE":
                     await self.uploads.drop(upload)
                     return Response(status_code=HTTPStatus.NO_CONTENT, headers=TUS)
@@ -117,7 +121,7 @@ class UploadRoutes:
         # Relative: what the client calls us is its own business, and a proxy's.
         headers = {"Location": PATH + upload.about.id}
         if request.headers.get("content-type") == OCTETS and upload.placed is None:
-            await self._receive(request, upload, 0)
+            await self._receive(request, principal, upload, 0)
         return Response(None, HTTPStatus.CREATED, headers | _place(upload))
 
     # -- going on ----------------------------------------------------------------------------------
@@ -127,25 +131,48 @@ class UploadRoutes:
         headers = {"Upload-Length": str(upload.about.length)}
         return Response(status_code=HTTPStatus.OK, headers=headers | _place(upload))
 
-    async def _patch(self, request: Request, upload: Upload) -> Response:
+    async def _patch(self, request: Request, principal: Principal, upload: Upload) -> Response:
         if request.headers.get("content-type") != OCTETS:
             raise UploadError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"the type must be `{OCTETS}`")
-        await self._receive(request, upload, _number(request, "upload-offset"))
+        await self._receive(request, principal, upload, _number(request, "upload-offset"))
         return Response(None, HTTPStatus.NO_CONTENT, _place(upload))
 
-    async def _receive(self, request: Request, upload: Upload, offset: int) -> None:
+    async def _receive(
+        self, request: Request, principal: Principal, upload: Upload, offset: int
+    ) -> None:
         checksum = _checksum(request.headers.get("upload-checksum"))
-        await self.uploads.receive(upload, offset, _pieces(request), checksum)
+        await self.uploads.receive(upload, principal, offset, _body(request), checksum)
 
 
-async def _pieces(request: Request) -> AsyncIterator[bytes]:
-    """Yield the request's body. Raises ``OSError`` when the client has left."""
-    try:
-        async for piece in request.stream():
+def _body(request: Request) -> More:
+    """Return what receives the request's body: past the parser, where that can be."""
+    pour: More | None = request.scope["extensions"].get(POUR)
+    return pour or _Parsed(request).more
+
+
+class _Parsed:
+    """A body that comes through the parser: encrypted, or without a length."""
+
+    def __init__(self, request: Request) -> None:
+        self._pieces = request.stream()
+
+    async def more(self, write: Callable[[memoryview], None]) -> bool:
+        """Receive so much of it that it is worth a thread (see ``files.uploads.More``)."""
+        piece = bytearray()
+        try:
+            async for each in self._pieces:
+                piece += each
+                if len(piece) >= PIECE_BYTES:
+                    break
+            else:
+                return False
+        except ClientDisconnect as left:
+            raise ConnectionResetError("the client has left") from left
+        finally:
             if piece:
-                yield piece
-    except ClientDisconnect as left:
-        raise ConnectionResetError("the client has left") from left
+                with trio.CancelScope(shield=True):
+                    await trio.to_thread.run_sync(write, memoryview(piece))
+        return True
 
 
 # -- who asks --------------------------------------------------------------------------------------

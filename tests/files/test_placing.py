@@ -32,9 +32,17 @@ def test_it_lies_in_uploads_private_and_ignored(data: Path, root: Path) -> None:
     assert path == root / "uploads" / "a.txt"
     assert path.read_bytes() == b"hello"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert path.stat().st_nlink == 1
     assert (root / "uploads" / ".gitignore").read_text() == "*\n"
-    assert not data.exists()
+
+
+def test_done_again_after_a_kill_it_has_its_place_already(data: Path, root: Path) -> None:
+    (root / "uploads").mkdir()
+    (root / "uploads" / "a.txt").write_text("another's")
+    place(data, "a.txt", str(root), "uploads")
+    assert place(data, "a.txt", str(root), "uploads") == str(root / "uploads" / "a-2.txt")
+    assert {each.name for each in (root / "uploads").iterdir()} == {
+        ".gitignore", "a.txt", "a-2.txt",
+    }  # fmt: skip
 
 
 def test_nothing_is_replaced(data: Path, root: Path) -> None:
@@ -65,9 +73,8 @@ def test_where_there_are_no_hard_links_it_is_copied_whole(
 
     monkeypatch.setattr(os, "link", refuse)
     assert Path(place(data, "a.txt", str(root), "uploads")).read_bytes() == b"hello"
-    again = data
-    again.write_bytes(b"again")
-    assert place(again, "a.txt", str(root), "uploads").endswith("a-2.txt")
+    (root / "uploads" / f".{data.name}").write_text("of a broker that was killed meanwhile")
+    assert place(data, "a.txt", str(root), "uploads").endswith("a-2.txt")
     assert {each.name for each in (root / "uploads").iterdir()} == {
         ".gitignore", "a.txt", "a-2.txt",
     }  # fmt: skip

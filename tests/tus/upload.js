@@ -1,13 +1,13 @@
-// Uploads a file by tus-js-client: node upload.js ENDPOINT FILE THREAD TOKEN PAUSE_AT
+// Uploads a file by tus-js-client: node upload.js ENDPOINT FILE THREAD TOKEN PAUSE_AT [CHUNK]
 // At PAUSE_AT bytes it gives up, as a page that is closed does; a second run goes on from there.
 const fs = require("node:fs");
 const path = require("node:path");
 const tus = require("tus-js-client");
 
-const [endpoint, file, thread, token, pauseAt] = process.argv.slice(2);
+const [endpoint, file, thread, token, pauseAt, chunk] = process.argv.slice(2);
 const upload = new tus.Upload(fs.createReadStream(file), {
   endpoint,
-  chunkSize: 64 * 1024,
+  chunkSize: Number(chunk ?? 64 * 1024),
   uploadSize: fs.statSync(file).size,
   headers: token ? { authorization: `Bearer ${token}` } : {},
   metadata: { filename: path.basename(file), filetype: "application/octet-stream", thread },

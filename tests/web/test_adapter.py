@@ -35,7 +35,7 @@ class Web:
 
     app: Any
 
-    async def serve(self, request: Request) -> bool:
+    async def serve(self, request: Request) -> h11.Connection | None:
         return await adapter.serve(self.app, request)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -175,12 +175,23 @@ class ListenerShown(msgspec.Struct):
     kind: Literal["ws", "unix"]
 
 
+class OverridesShown(msgspec.Struct):
+    """Overrides of a client's command line.
+
+    ``values`` hold for the client's threads, by key of the configuration. ``ignored`` names those
+    that don't hold.
+    """
+
+    values: dict[str, Any]
+    ignored: list[str]
+
+
 class ClientShown(msgspec.Struct):
     """A connection. ``behind``: entries of the journal that it hasn't been given, null if live.
 
     ``droveSeconds``: since it last made a thread work, null for never. ``pid``: its process, where
     the system tells it (on a unix socket, on Linux). ``person``: whether a person sits before it,
-    as far as that is known.
+    as far as that is known. ``overrides``: what its command line says, null for nothing.
     """
 
     id: int
@@ -197,6 +208,7 @@ class ClientShown(msgspec.Struct):
     droveSeconds: float | None
     threads: list[str]
     behind: int | None
+    overrides: OverridesShown | None
     person: bool
     bytesOwed: int
 
@@ -318,6 +330,7 @@ _STATUS = Status(
             droveSeconds=3.5,
             threads=[_THREAD],
             behind=None,
+            overrides=OverridesShown({"approval_policy": "on-request"}, ["-c model"]),
             person=True,
             bytesOwed=0,
         )

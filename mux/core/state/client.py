@@ -18,6 +18,7 @@ import msgspec
 from mux.core.policy.principal import ClientId, Owner, Principal
 from mux.core.protocol import text_limits
 from mux.core.protocol.experimental import WITHHELD
+from mux.core.protocol.overrides import Overrides
 from mux.core.state.backlog import Backlog
 
 EXTENSION = "appmux"
@@ -160,6 +161,8 @@ class Client(msgspec.Struct, eq=False):
     """When its access ends."""
     local: bool = False
     """True if the client is known to be on this host."""
+    overrides: Overrides | None = None
+    """The overrides of its command line, which complete its requests."""
     ended: bool = False
     """True if its access has ended. Its messages are ignored from then on."""
     state: ClientState = ClientState.ATTACHED
