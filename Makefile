@@ -142,7 +142,8 @@ $(STAMP): pyproject.toml constraints.txt
 .PHONY: docs settings commands release
 # The site's and the release's tools have environments of their own: nothing of ours imports them.
 docs: $(VENV)-site/.installed
-	$(VENV)-site/bin/mkdocs $(if $(SERVE),serve,build --strict) --config-file contrib/site/mkdocs.yml
+	APPMUX_HOMEPAGE="$$($(PYTHON) -c 'from mux.documents import HOMEPAGE; print(HOMEPAGE)')" \
+	  $(VENV)-site/bin/mkdocs $(if $(SERVE),serve,build --strict) --config-file contrib/site/mkdocs.yml
 
 settings: $(STAMP)
 	$(BIN)/python -m tests.settings_page

@@ -33,7 +33,7 @@ logging, pathlib, socket, subprocess, threading, asyncio, …)."""
 
 IMPURE_BUILTINS = {"open", "print", "input", "exec", "eval", "compile", "__import__", "breakpoint"}
 
-FOR_EVERYONE = {"", "errors", "posix"}
+FOR_EVERYONE = {"", "documents", "errors", "posix"}
 """What any shell may import: the version, the base of the errors, what the system gives."""
 
 ANYTHING = {""}
@@ -62,6 +62,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "shells": {"core"},
     "config": {"core"},
     "client": {"config.locate"},
+    "documents": set(),
     "outbox": set(),
     "posix": set(),
     "text": set(),

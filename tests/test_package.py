@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import re
 import subprocess
 import sys
 import tarfile
@@ -12,9 +14,15 @@ from pathlib import Path
 
 import pytest
 
-from mux import __version__
+from mux import __version__, documents
 
 ROOT = Path(__file__).parents[1]
+
+_spec = importlib.util.spec_from_file_location("metadata", ROOT / "contrib/release/metadata.py")
+assert _spec is not None
+assert _spec.loader is not None
+metadata = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(metadata)
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +88,38 @@ def test_the_sdist_makes_the_same_wheel(built: Path, tmp_path: Path) -> None:
     subprocess.run(command, cwd=source, check=True, capture_output=True)
     again = zipfile.ZipFile(next(tmp_path.glob("*.whl")))
     assert set(again.namelist()) == set(_wheel(built).namelist())
+
+
+def test_the_projects_address_stands_in_one_place(built: Path, tmp_path: Path) -> None:
+    """Filled in there, it is in the metadata and in what commands print; empty, it is nowhere."""
+    assert (_metadata(_wheel(built)).get_all("Project-URL") or []) == [
+        f"{name}, {url}" for name, url in metadata.urls(documents.HOMEPAGE).items()
+    ]
+    with tarfile.open(next(built.glob("*.tar.gz"))) as archive:
+        archive.extractall(tmp_path, filter="data")
+    source = next(tmp_path.iterdir())
+    file, home = source / "mux" / "documents.py", "https://code.example/ada/appmux"
+    file.write_text(metadata.CONSTANT.sub(f'HOMEPAGE: Final = "{home}"', file.read_text()))
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    subprocess.run(command, cwd=source, check=True, capture_output=True)
+    urls = _metadata(zipfile.ZipFile(next(tmp_path.glob("*.whl")))).get_all("Project-URL")
+    assert urls == [f"{name}, {url}" for name, url in metadata.urls(home).items()]
+    assert f"Homepage, {home}" in urls
+
+
+def test_what_commands_say_of_documents_is_there() -> None:
+    """Each page that is named exists, and none is named but by `documents.page`."""
+    named, loose = set(), []
+    for file in (ROOT / "mux").rglob("*.py"):
+        text = file.read_text()
+        named |= set(re.findall(r"documents\.page\([\"'](\w+)[\"']", text))
+        loose += re.findall(r"(?<!`)\bdocs/\w+\.md", text)
+    assert named
+    assert [each for each in named if not (ROOT / "docs" / f"{each}.md").is_file()] == []
+    assert loose == []
+    assert documents.page("push", "") == "docs/push.md"
+    linked = documents.page("push", "https://code.example/ada/appmux")
+    assert linked == f"https://code.example/ada/appmux/blob/v{__version__}/docs/push.md"
 
 
 def test_the_issue_forms_ask_for_what_is_needed() -> None:

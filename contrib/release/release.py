@@ -22,6 +22,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+import metadata
+
 ROOT: Final = Path(__file__).resolve().parents[2]
 DIST: Final = ROOT / "dist"
 
@@ -33,9 +35,6 @@ def main() -> None:
     """Build, check and try; end with a message where one of these fails."""
     parser = argparse.ArgumentParser(description="Build the wheel and the sdist, and try both.")
     parser.add_argument("--twine", required=True, help="path of the twine command")
-    parser.add_argument(
-        "--homepage", help="where the project lives; fills in the Homebrew formula and the PKGBUILD"
-    )
     parser.add_argument("--dirty", action="store_true", help="a trial, with what isn't committed")
     arguments = parser.parse_args()
     version = _version()
@@ -48,8 +47,11 @@ def main() -> None:
     _run(arguments.twine, "check", "--strict", *map(str, artefacts))
     for artefact in artefacts:
         _try(artefact, version)
-    if arguments.homepage:
-        _fill_in(version, arguments.homepage.rstrip("/"))
+    home = metadata.homepage((ROOT / "mux/documents.py").read_text())
+    if home:
+        _fill_in(version, home)
+    else:
+        print("HOMEPAGE in mux/documents.py is empty: no formula, no PKGBUILD")
     print(f"{version} is in dist/. To publish it: git tag v{version}; twine upload dist/*")
 
 

@@ -97,6 +97,11 @@ class Authenticator:
     """Finds a paired device by its token. ``server`` sets it once the device registry is open."""
     _rules: Rules
 
+    @property
+    def open(self) -> bool:
+        """True if a client needs no token."""
+        return isinstance(self._rules, Open)
+
     def authenticate(self, authorization: bytes | None, now: float) -> Principal:
         """Return the principal that the value of an ``Authorization`` header stands for.
 

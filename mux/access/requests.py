@@ -23,6 +23,7 @@ from mux.access.devices import DeviceRegistry
 from mux.access.pairing import TICKET_SECONDS, Pairing
 from mux.access.sessions import Sessions
 from mux.access.tickets import DeviceGrant
+from mux.config.addresses import host_of
 from mux.core.commands import AnswerOutside
 from mux.core.events import ClientAccessEnded, DeviceAccessEnded, DeviceRenamed
 from mux.core.extension.devices import (
@@ -105,7 +106,7 @@ class DeviceRequests:
         elif device.scopes != principal.scopes:
             self.dispatcher.handle(ClientAccessEnded(client, CHANGED))
         else:
-            address = peer.rpartition(":")[0].strip("[]") or peer
+            address = host_of(peer)
             self._live[client] = (device.id, address)
             self.registry.saw(device.id, address)
             if device.name != principal.name:

@@ -20,6 +20,9 @@ from typing import Any, Final
 import attrs
 import trio
 
+from mux.config.addresses import host_of
+from mux.config.proxies import plain
+
 FREE: Final = 3
 """Failures of an address that aren't delayed: a person mistypes."""
 
@@ -131,15 +134,13 @@ def _earned(count: int) -> float:
 def network(address: str) -> str:
     """Return the part of a peer's name that is counted: an IPv4 address, an IPv6 /64, or ``unix``.
 
-    The name is like ``10.0.0.7:5123``, ``[fd7a::1]:5123``, ``unix``.
+    The name is as ``host_of`` has it.
     """
-    host = address.rpartition(":")[0].strip("[]") or address
+    host = host_of(address)
     try:
-        ip = ipaddress.ip_address(host.partition("%")[0])
+        ip = plain(host)
     except ValueError:
         return host
     if isinstance(ip, ipaddress.IPv4Address):
         return str(ip)
-    if ip.ipv4_mapped is not None:
-        return str(ip.ipv4_mapped)
     return str(ipaddress.IPv6Network((ip, NETWORK_BITS), strict=False))

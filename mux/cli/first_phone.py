@@ -38,8 +38,10 @@ def _offer_test_push(config: Config) -> None:
         try:
             with broker.connected(broker.urls(config.state_dir)) as asked:
                 answers = asked.request("mux/notices/test", {}, PUSH_DEADLINE)["answers"]
-        except BrokerError as refused:  # nothing has registered yet
-            click.echo(str(refused))
+        except BrokerError as refused:
+            if refused.code is None:
+                raise
+            click.echo("No device has push on yet.")
             continue
         for each in answers:
             click.echo(visible(f"{each['device']}, by {each['service']}: {each['said']}"))

@@ -28,6 +28,9 @@ LAST_WORDS: Final = 5
 READY: Final = "ready"
 DOWN: Final = "down"
 
+NO_TOKEN: Final = " (asks for no token: a proxy or tunnel before it lets in whoever reaches that)"
+"""What is said of an open listener. What says that it is a proxy is refused there."""
+
 KIB: Final = 1024
 
 AGES: Final = ("Seconds", "SecondsAgo", "Milliseconds", "seq", "nextSeq", "asker")
@@ -252,7 +255,8 @@ def processes(report: Json, *, everything: bool) -> RenderableType:
     ):
         grid.add_row(name, screen.plain(text))
     for number, each in enumerate(report["listeners"]):
-        grid.add_row("" if number else "listening on", screen.plain(each["url"]))
+        url = each["url"] + (NO_TOKEN if each.get("openDoor") else "")
+        grid.add_row("" if number else "listening on", screen.plain(url))
     return grid
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import click
 import trio
 
-from mux.cli import confirmation, first_phone, service
+from mux.cli import confirmation, exposed, first_phone, service
 from mux.cli import tailnet as tailnet_command
 from mux.cli.options import (
     Json,
@@ -81,6 +81,7 @@ def _set_up(
     offer_to_pair: bool,
 ) -> None:
     settled = load({}, os.environ, None)
+    exposed.refuse_open(settled)
     where = None if no_service else _supervisor()
     if where is None:
         codex = find_codex(settled.config.codex_bin, os.environ, settled.origins["codex_bin"])
@@ -102,6 +103,7 @@ def _set_up(
         taking_over=take_over and not no_start,
     )
     _tell_plan(plan, whole=dry_run or not yes)
+    exposed.ask(plan, yes=yes, dry_run=dry_run)
     done |= {"url": plan.url, "steps": [steps.told(step) for step in plan.steps], "done": False}
     node, done["https"] = tailnet_command.offered(plan.config, https=https, ask=ask)
     if node is not None:

@@ -135,6 +135,17 @@ def _local(url: str, address: TcpAddress) -> TcpAddress:
     return attrs.evolve(address, local=True)
 
 
+def host_of(peer: str) -> str:
+    """Return the host in a peer's name, without brackets.
+
+    The name is like ``10.0.0.7:5123``, ``[fd7a::1]:5123``, ``unix``; or, where a proxy has told it,
+    without a port.
+    """
+    if peer.startswith("["):
+        return peer[1:].partition("]")[0]
+    return peer.partition(":")[0]
+
+
 def refuse_open_door(addresses: Iterable[Address], auth_mode: str | None) -> None:
     """Raise ``OpenDoorError`` if another machine could connect without authentication."""
     if auth_mode is not None:

@@ -243,6 +243,10 @@ class Web:
         "as https://NAME[:PORT]: where browsers reach this broker besides its listeners' addresses",
         (),
     )
+    trusted_proxies: tuple[str, ...] = _because(
+        "addresses or networks of your proxies: from these alone X-Forwarded-For and -Proto count",
+        (),
+    )
     files: Path | None = _because("a folder with a page of your own; unset: appmux's", None)
 
 

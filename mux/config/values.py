@@ -13,7 +13,7 @@ from typing import Literal, get_args, get_origin
 
 import attrs
 
-from mux.config import approval_rules
+from mux.config import approval_rules, proxies
 from mux.config.model import Leaf, bounds
 from mux.core.policy.approval_policy import Rule
 
@@ -22,6 +22,9 @@ RULES = "approvals.rules"
 
 DIRECTORIES = "devices.directories"
 """Must be absolute: a relative directory would mean another place for each reader."""
+
+PROXIES = "web.trusted_proxies"
+"""A wrong one would mean that nobody's word counts, or everybody's."""
 
 NOT_SHOWN = frozenset({"auth.token_sha256"})
 """Keys where a person may have put a secret by mistake: a wrong value is never printed."""
@@ -61,6 +64,8 @@ def _checked_texts(leaf: Leaf, value: object) -> object:
     if leaf.key == "listen" and not value:
         return _WRONG
     if leaf.key == DIRECTORIES and not all(part.startswith(("/", "~")) for part in value):
+        return _WRONG
+    if leaf.key == PROXIES and not proxies.are_networks(tuple(value)):
         return _WRONG
     return tuple(value)
 
@@ -109,6 +114,7 @@ def expected(leaf: Leaf) -> str:
 _EXPECTED: Mapping[str, str] = {
     "listen": 'a list of at least one URL, as ["unix://", "ws://127.0.0.1:14500"]',
     DIRECTORIES: 'a list of absolute paths or globs, as ["~/projects/*"]',
+    PROXIES: proxies.EXPECTED,
     RULES: approval_rules.EXPECTED,
 }
 

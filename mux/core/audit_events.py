@@ -12,6 +12,8 @@
     file/opened                           a file of a thread, or another, was let out
     approval/…  answer/refused            a person's decision (``audit_approvals``)
     restart/asked  appserver/started  appserver/exited
+    appserver/kept                        an earlier broker's was gone on with; by ``server``,
+                                          ``appserver/notKept``: why it couldn't be
 
 ``by`` names the client in each. A request is recorded by its kind, ids and a SHA-256 digest of the
 params as they came; their text only if the operator wants it (``audit.text``).

@@ -65,7 +65,6 @@ log = structlog.get_logger()
 async def serve(
     stream: Accepted,
     admission: AcceptedUpgrade,
-    transport: str,
     dispatcher: Dispatcher,
     *,
     message_bytes: int,
@@ -97,9 +96,9 @@ async def serve(
             outbox.append(response)
             try:
                 if admission.principal is not None:
-                    await connection.attend(admission, admission.principal, transport)
+                    await connection.attend(admission, admission.principal)
                 elif challenger is not None:
-                    await connection.challenge(admission, challenger, transport)
+                    await connection.challenge(admission, challenger)
             finally:
                 outbox.discard()
             nursery.cancel_scope.cancel()
@@ -150,9 +149,7 @@ class _Connection:
     _written: trio.Event | None = None
     """Set once the writer has written everything, when ``_part`` waits for that."""
 
-    async def challenge(
-        self, admission: AcceptedUpgrade, challenger: Challenger, transport: str
-    ) -> None:
+    async def challenge(self, admission: AcceptedUpgrade, challenger: Challenger) -> None:
         """Have a browser prove who it is; then attend it."""
         principal = None
         limit, self.frames.limit = self.frames.limit, PROOF_BYTES
@@ -165,11 +162,9 @@ class _Connection:
                 await self._part()
             return
         self.frames.limit, self._reading = limit, trio.CancelScope()
-        await self.attend(attrs.evolve(admission, rest=b""), principal, transport)
+        await self.attend(attrs.evolve(admission, rest=b""), principal)
 
-    async def attend(
-        self, admission: AcceptedUpgrade, principal: Principal, transport: str
-    ) -> None:
+    async def attend(self, admission: AcceptedUpgrade, principal: Principal) -> None:
         """Attach, pass on messages until the end, detach, close in order.
 
         The 101 was appended before: a client must not get a frame ahead of it.
@@ -179,7 +174,7 @@ class _Connection:
         client = self.dispatcher.attach(
             port,
             principal,
-            transport,
+            admission.transport,
             admission.address,
             local=admission.local,
             overrides=admission.overrides,

@@ -90,11 +90,6 @@ class Listener:
     origin: str = ""
     """The page's origin where that is by a name alone, which the certificate has; else empty."""
 
-    @property
-    def transport(self) -> str:
-        """The URL's scheme, for people: ``ws``, ``wss``, ``unix``."""
-        return self.url.partition("://")[0]
-
     def announcement(self) -> list[str]:
         """Return the lines for stderr that name this listener, in the app-server's own words."""
         lines = [f"  listening on: {self.url}"]
@@ -182,7 +177,10 @@ def reopen(address: Address, descriptor: int, certificate: Certificate | None) -
 def open_tcp(address: TcpAddress) -> Listener:
     """Bind and listen, without TLS yet (see ``encrypt``). Raises ``ListenError``."""
     family = socket.AF_INET if address.ip.version == 4 else socket.AF_INET6  # noqa: PLR2004
-    bound = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        bound = socket.socket(family, socket.SOCK_STREAM)
+    except OSError as failure:  # a system without IPv6
+        raise ListenError(_why_not(address, failure)) from failure
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:

@@ -25,6 +25,7 @@ from mux.downstream import post_routes
 from mux.downstream.http import HttpResponse, RequestHead
 from mux.downstream.offers import Offer
 from mux.downstream.origins import Reach
+from mux.downstream.proxies import Told, TrustedProxies
 from mux.downstream.streams import Encrypted, Patient
 from mux.downstream.unauthenticated import Place
 
@@ -44,6 +45,8 @@ class AcceptedUpgrade:
     """True if the client is known to be on this host."""
     key: bytes
     """The ``Sec-WebSocket-Key`` that the 101 response is made from."""
+    transport: str
+    """How the client is connected, for people (``Peer.transport``)."""
     rest: bytes = attrs.field(repr=False)
     """Bytes after the request's head that have come already: first frames."""
     origin: str = ""
@@ -90,11 +93,14 @@ class Services:
     """Whose messages are compressed, if they offer it."""
     origins: frozenset[str] = frozenset()
     """The operator's further origins of pages (``web.origins``)."""
+    proxies: TrustedProxies = attrs.field(factory=TrustedProxies)
+    """Those whose word on a client's address counts (``web.trusted_proxies``)."""
 
 
 @attrs.frozen
 class Peer:
-    """An accepted connection: who connects where, and what answers it."""
+    """An accepted connection, or one whose request came by a proxy: who connects where, and what
+    answers it."""
 
     kind: Literal["ws", "unix"]
     address: str
@@ -108,6 +114,30 @@ class Peer:
     """The listener's own, where that is by a name alone (see ``Listener``)."""
     place: Place | None = None
     """Its place among those that haven't said who they are."""
+    told: Told | None = None
+    """What a trusted proxy says of the request that it passed on."""
+
+    @property
+    def transport(self) -> str:
+        """How the client is connected, for people: ``ws``, ``unix``, ``wss by proxy ::1``."""
+        if self.kind == "unix":
+            return "unix"
+        if self.told is None:
+            return "wss" if self.secure else "ws"
+        secure = self.secure if self.told.secure is None else self.told.secure
+        return f"{'wss' if secure else 'ws'} by proxy {self.told.proxy}"
+
+    @property
+    def asks_for_no_token(self) -> bool:
+        """True where whoever connects is let in: on a unix socket, and on an open listener."""
+        return self.kind == "unix" or self.services.authenticator.open
+
+    def who_sent(self, head: RequestHead) -> Peer:
+        """Return who sent a request: whom a trusted proxy names, else the peer itself."""
+        told = self.services.proxies.told(self.address, head)
+        if told is None:
+            return self
+        return attrs.evolve(self, address=told.client or self.address, told=told)
 
     def asked(self, asked: bool) -> None:
         """Note whether a request has come that isn't answered yet."""

@@ -24,6 +24,7 @@ from typing import Final
 import structlog
 import trio
 
+from mux import documents
 from mux.access.authentication import AuthError
 from mux.downstream import origins, post_routes
 from mux.downstream.http import (
@@ -34,6 +35,7 @@ from mux.downstream.http import (
     read_head,
     read_next_head,
 )
+from mux.downstream.proxies import passed_on
 from mux.downstream.request import (
     AcceptedUpgrade,
     Answered,
@@ -45,7 +47,7 @@ from mux.downstream.request import (
 )
 from mux.downstream.upgrade import (
     authenticate,
-    is_loopback,
+    is_from_here,
     malformed_upgrade,
     unauthorized,
     upgrade,
@@ -59,6 +61,13 @@ UNKNOWN_NAME: Final = (
     " `web.origins` in the settings\n"
 )
 """What a person sees who typed a name that isn't the broker's."""
+
+PASSED_ON: Final = (
+    "a proxy passed this on, and here whoever connects is let in without a token: let the proxy"
+    " connect to a WebSocket listener that asks for one (`--ws-auth`), see"
+    f" {documents.page('proxy')}\n"
+)
+"""What comes back from a listener that asks for no token, to whoever comes by a proxy."""
 
 _ABSOLUTE_FORM = re.compile(rb"\Ahttps?://[^/?]*", re.IGNORECASE)
 
@@ -74,16 +83,17 @@ async def admit(stream: trio.abc.HalfCloseableStream, peer: Peer) -> AcceptedUpg
     head = await read_head(stream)
     while isinstance(head, RequestHead):
         peer.asked(True)
-        request = Request(stream, head, _path(head), peer)
+        request = Request(stream, head, _path(head), peer.who_sent(head))
         outcome = await _route(request, peer.services)
         if isinstance(outcome, AcceptedUpgrade):
             return outcome
         if isinstance(outcome, HttpResponse):
+            address = request.peer.address
             counted = await hold_back(
-                outcome.status, peer.services.throttle, peer.address, outcome.whose
+                outcome.status, peer.services.throttle, address, outcome.whose
             )
             loud = counted is None or counted.loud
-            await answer(stream, outcome, head.method, peer.address, loud=loud)
+            await answer(stream, outcome, head.method, address, loud=loud)
         if not isinstance(outcome, Answered) or outcome.parser is None:
             break
         peer.asked(False)
@@ -99,6 +109,8 @@ async def admit(stream: trio.abc.HalfCloseableStream, peer: Peer) -> AcceptedUpg
 
 async def _route(request: Request, services: Services) -> Outcome:
     head, path = request.head, request.path
+    if request.peer.asks_for_no_token and passed_on(head):
+        return HttpResponse(HTTPStatus.FORBIDDEN, PASSED_ON)
     if head.from_browser and (refusal := _refuse_page(request)) is not None:
         return refusal
     route = ROUTES.get((head.method, path)) or ROUTES.get((ANY, path))
@@ -191,7 +203,7 @@ def _refuse_metrics(request: Request, services: Services) -> HttpResponse | None
     if head.method not in (b"GET", b"HEAD"):
         return HttpResponse(HTTPStatus.METHOD_NOT_ALLOWED, headers=(("allow", "GET,HEAD"),))
     by_address = origins.host_is_address(head)
-    here = peer.kind == "unix" or (is_loopback(peer.address) and by_address)
+    here = peer.kind == "unix" or (is_from_here(head, peer) and by_address)
     if here and not head.from_browser:
         return None
     try:

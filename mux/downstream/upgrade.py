@@ -5,60 +5,61 @@ Used by ``routes``, for whatever no route is there for.
 
 from __future__ import annotations
 
-import ipaddress
 import time
 from functools import lru_cache
 from http import HTTPStatus
 from typing import Final
 
 from mux.access.authentication import AuthError, local_user
+from mux.config.addresses import host_of
+from mux.config.proxies import plain
 from mux.core.policy.principal import Principal
 from mux.core.protocol import overrides
 from mux.core.protocol.overrides import Overrides
 from mux.downstream.http import HttpResponse, RequestHead
 from mux.downstream.offers import Offer, offered
-from mux.downstream.request import AcceptedUpgrade, Request, Services
+from mux.downstream.proxies import passed_on
+from mux.downstream.request import AcceptedUpgrade, Peer, Request, Services
 
 WEBSOCKET_VERSION = b"13"
 
 SUBPROTOCOL: Final = b"appmux.v1"
 """The WebSocket subprotocol of browsers. Its number is that of the challenge's form."""
 
-SAID_BY_PROXIES = frozenset(
-    {b"forwarded", b"via", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto",
-     b"x-real-ip", b"cf-connecting-ip", b"true-client-ip", b"tailscale-user-login"}
-)  # fmt: skip
-"""Headers by which a reverse proxy names the client whose request it passes on."""
-
 
 def is_loopback(address: str) -> bool:
-    """Return whether a peer's name (``127.0.0.1:5123``, ``[::1]:5123``) is of this machine."""
-    return _is_loopback_ip(address.rpartition(":")[0].strip("[]").partition("%")[0])
+    """Return whether a peer's name (``127.0.0.1:5123``, ``[::1]``) is of this machine."""
+    return _is_loopback_ip(host_of(address))
 
 
 @lru_cache(maxsize=16)  # few recur; a peer chooses the Host header, so no more
 def _is_loopback_ip(host: str) -> bool:
     try:
-        ip = ipaddress.ip_address(host)
+        return plain(host).is_loopback
     except ValueError:
         return False
-    mapped = ip.ipv4_mapped if isinstance(ip, ipaddress.IPv6Address) else None
-    return (mapped or ip).is_loopback
 
 
-def _is_on_this_host(head: RequestHead, principal: Principal, address: str) -> bool:
+def is_from_here(head: RequestHead, peer: Peer) -> bool:
+    """Return whether a request seems to come from this machine.
+
+    That proves nothing: a tunnel, and a proxy that says nothing, come from here, too.
+    """
+    return peer.kind == "unix" or (is_loopback(peer.address) and not passed_on(head))
+
+
+def _is_on_this_host(head: RequestHead, principal: Principal, peer: Peer) -> bool:
     """Return whether a client of a ``local`` TCP listener counts as being on this host.
 
     The operator has said that no proxy passes anything on to such a listener. A forgotten proxy is
-    noticed all the same if it names its client in a header. A paired device that comes this way
-    comes through a tunnel. An address other than loopback, even this host's own, proves nothing.
+    noticed all the same if it says that it is one. Where the settings name one after all, nobody
+    from its address is known to be here. A paired device that comes this way comes through a
+    tunnel. An address other than loopback, even this host's own, proves nothing.
     """
-    host = b"".join(head.values(b"host")).decode("latin-1").lower()
-    named_here = host.partition(":")[0] == "localhost" or is_loopback(
-        host if host.rpartition("]")[2].startswith(":") or host.count(":") == 1 else f"{host}:"
-    )
-    forwarded = not SAID_BY_PROXIES.isdisjoint(head.headers)
-    return is_loopback(address) and named_here and not forwarded and not principal.device
+    host = host_of(b"".join(head.values(b"host")).decode("latin-1").lower())
+    named_here = host == "localhost" or _is_loopback_ip(host)
+    proxy = peer.services.proxies.trusts(peer.address)
+    return is_from_here(head, peer) and named_here and not proxy and not principal.device
 
 
 def malformed_upgrade(head: RequestHead) -> HttpResponse | None:
@@ -109,12 +110,13 @@ def upgrade(request: Request, services: Services) -> AcceptedUpgrade | HttpRespo
         said = _overrides(head, principal)
     except ValueError as error:
         return HttpResponse(HTTPStatus.BAD_REQUEST, f"`{overrides.HEADER}` header: {error}")
-    here = peer.kind == "unix" or (peer.local and _is_on_this_host(head, principal, peer.address))
+    here = peer.kind == "unix" or (peer.local and _is_on_this_host(head, principal, peer))
     return AcceptedUpgrade(
         principal=principal,
         address=peer.address,
         local=here,
         key=head.values(b"sec-websocket-key")[0],
+        transport=peer.transport,
         rest=head.rest,
         compression=_compression(request, services),
         overrides=said,
@@ -134,7 +136,7 @@ def _compression(request: Request, services: Services) -> Offer | None:
     of a tunnel.
     """
     head, peer = request.head, request.peer
-    here = peer.kind == "unix" or (is_loopback(peer.address) and not head.from_browser)
+    here = peer.kind == "unix" or (is_from_here(head, peer) and not head.from_browser)
     if services.compression == "never" or (services.compression == "remote" and here):
         return None
     extensions = head.values(b"sec-websocket-extensions")
@@ -143,7 +145,7 @@ def _compression(request: Request, services: Services) -> Offer | None:
 
 def _browser_upgrade(request: Request, services: Services) -> AcceptedUpgrade | HttpResponse:
     """Let a browser through to its challenge. Nothing of the listener's is its own."""
-    head = request.head
+    head, peer = request.head, request.peer
     offered = b",".join(head.values(b"sec-websocket-protocol")).split(b",")
     if services.sessions is None:
         return HttpResponse(HTTPStatus.FORBIDDEN)
@@ -152,9 +154,10 @@ def _browser_upgrade(request: Request, services: Services) -> AcceptedUpgrade | 
         return HttpResponse(HTTPStatus.BAD_REQUEST, text)
     return AcceptedUpgrade(
         principal=None,
-        address=request.peer.address,
+        address=peer.address,
         local=False,
         key=head.values(b"sec-websocket-key")[0],
+        transport=peer.transport,
         rest=head.rest,
         origin=head.values(b"origin")[0].decode("latin-1"),
         compression=_compression(request, services),

@@ -18,6 +18,7 @@ import attrs
 import structlog
 import trio
 
+from mux import documents
 from mux.config import model
 from mux.push.addresses import check
 from mux.push.endpoints import Endpoint, Endpoints, configured, open_endpoints
@@ -134,7 +135,8 @@ class Pushes:
         }.get(known)
         if missing:
             raise PushError(
-                f"this host has no key for {known}: its operator sets {missing} (see docs/push.md)"
+                f"this host has no key for {known}: its operator sets {missing}"
+                f" (see {documents.page('push')})"
             )
         made = self.endpoints.add(device, known, checked, level, navigate)
         self._drop_homeless()

@@ -49,6 +49,7 @@ from mux.dispatcher import Dispatcher
 from mux.downstream import connection, listener
 from mux.downstream.challenge import Challenger
 from mux.downstream.listener import Listener
+from mux.downstream.proxies import TrustedProxies
 from mux.downstream.request import Exposition, Peer, Services
 from mux.downstream.routes import admit
 from mux.downstream.streams import Accepted
@@ -158,6 +159,7 @@ class RunningServer:
             ),
             compression=self.config.compression,
             origins=frozenset(self.config.web.origins),
+            proxies=TrustedProxies.named(self.config.web.trusted_proxies),
         )
         self._guarded = self.services
         if self.config.auth.mode is None:
@@ -277,15 +279,9 @@ class RunningServer:
         )
 
     async def _attend(self, each: Listener, stream: Accepted, address: str, place: Place) -> None:
-        peer = Peer(
-            each.kind,
-            address,
-            self._guarded if each.origin else self.services,
-            local=each.local,
-            secure=each.certificate is not None,
-            origin=each.origin,
-            place=place,
-        )
+        secure = each.certificate is not None
+        services = self._guarded if each.origin else self.services
+        peer = Peer(each.kind, address, services, each.local, secure, each.origin, place)
         admission = await admit(stream, peer)
         if admission is None:
             return
@@ -294,7 +290,6 @@ class RunningServer:
             await connection.serve(
                 stream,
                 admission,
-                each.transport,
                 self.dispatcher,
                 message_bytes=self.config.limits.message_bytes,
                 outbox_bytes=self.config.limits.outbox_bytes,

@@ -30,6 +30,7 @@ from mux.shells import DEFERRED
 from mux.storage.audit_log import Audit
 from mux.storage.journal import Store
 from mux.tailnet.https import TailnetHttps
+from mux.tailnet.node import TailscaledError
 from mux.upstream.process import Upstream
 from mux.upstream.schema import CodexSchema
 
@@ -44,6 +45,10 @@ UNKNOWN: Final[dict[str, Any]] = {
 
 _to_open = msgspec.json.Decoder(ToOpen)
 _to_enable = msgspec.json.Decoder(EnableParams)
+
+
+class TailnetRequestError(AppmuxError):
+    """A request about https on the Tailnet that can't be granted."""
 
 
 @attrs.define(eq=False, repr=False)
@@ -103,13 +108,18 @@ class OutsideRequests:
         self.dispatcher.answered(asked, result)
 
     async def _of_tailnet(self, asked: AnswerOutside) -> object:
-        match asked.method:
-            case "mux/tailnet/enable":
-                return await self.tailnet.enable(_to_enable.decode(asked.params).name)
-            case "mux/tailnet/disable":
-                return await self.tailnet.disable()
-            case _:
-                return await self.tailnet.look()
+        try:
+            match asked.method:
+                case "mux/tailnet/enable":
+                    return await self.tailnet.enable(_to_enable.decode(asked.params).name)
+                case "mux/tailnet/disable":
+                    return await self.tailnet.disable()
+                case _:
+                    return await self.tailnet.look()
+        except msgspec.DecodeError as wrong:
+            raise TailnetRequestError(f"`{asked.method}`: {wrong}") from wrong
+        except TailscaledError as failure:
+            raise TailnetRequestError(f"{failure}: {failure.remedy}") from failure
 
     def _broker(self) -> dict[str, object]:
         supervision, durable = self.upstream.supervision, self.upstream.durable
@@ -121,6 +131,10 @@ class OutsideRequests:
             "handovers": supervision.lives,
             "handoverTrouble": trouble or supervision.trouble,
         }
+
+    def _listener(self, each: Listener) -> dict[str, object]:
+        is_open = each.kind == "ws" and self.devices.open_door
+        return {"url": each.url, "kind": each.kind, "openDoor": is_open}
 
     def status(self) -> dict[str, Any]:
         """Return the part of ``mux/status`` that only the server knows."""
@@ -143,7 +157,7 @@ class OutsideRequests:
             "notices": self.notices.delivery.status(),
             "failedAuthentications": self.throttle.status(),
             "log": stderr.status(),
-            "listeners": [{"url": each.url, "kind": each.kind} for each in self.listeners]
-            + [{"url": url, "kind": "ws"} for url in self.tailnet.urls],
+            "listeners": [self._listener(each) for each in self.listeners]
+            + [{"url": url, "kind": "ws", "openDoor": False} for url in self.tailnet.urls],
             "tailnet": self.tailnet.status(),
         }

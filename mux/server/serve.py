@@ -95,6 +95,8 @@ async def serve(
         audit = Audit.open(
             config.state_dir, max_bytes=config.audit.max_bytes, max_age=config.audit.max_age
         )
+        if supervision is not None and supervision.trouble is not None:
+            audit.record("appserver/notKept", {"why": supervision.trouble})
         missing = [address for address in addresses if str(address) not in inherited]
         held = handover.Sockets(supervision)
         if take_over is not None:

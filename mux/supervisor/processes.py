@@ -9,10 +9,11 @@ Used by ``supervisor``.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Collection, Mapping, MutableMapping, Sequence
 from typing import Final, NoReturn
 
 from mux.posix.standard_streams import ALL
@@ -30,6 +31,9 @@ INHERITED: Final = 3
 MOST_DESCRIPTORS: Final = 65536
 """A new program gets no descriptor up to this number that it isn't given. The supervisor has few
 open, and whoever started it had mostly none."""
+
+INIT: Final = 1
+"""The process of a container, or of a pid namespace, that gets whoever has lost its parent."""
 
 _ERRNO_BYTES: Final = 4
 
@@ -178,3 +182,18 @@ def _become_app_server(
     except BaseException:  # noqa: BLE001 (the fork must not go on as a supervisor)
         os.write(fails, (22).to_bytes(_ERRNO_BYTES, "big"))
     os._exit(CANNOT_START)
+
+
+def reap_orphans(ours: Collection[int]) -> None:
+    """As ``INIT``, reap processes that have ended and aren't ``ours``: their parents left them.
+
+    Call it when those of ours that have ended are reaped.
+    """
+    if os.getpid() != INIT:
+        return
+    with contextlib.suppress(ChildProcessError):
+        while (found := os.waitid(os.P_ALL, 0, _LOOKING)) is not None and found.si_pid not in ours:
+            os.waitpid(found.si_pid, 0)
+
+
+_LOOKING: Final = os.WEXITED | os.WNOHANG | os.WNOWAIT

@@ -164,7 +164,7 @@ class Supervisor:
         self.broker = Broker(pid, Channel(ours), time.monotonic())
         self.store.keep_process(BROKER, pid)
         app = self.apps.latest
-        hello: Message = {
+        hello = {
             "say": "hello",
             "version": VERSION,
             "generation": self.apps.generation,
@@ -272,10 +272,8 @@ class Supervisor:
         self._on_time()
 
     def _milliseconds(self) -> int | None:
-        moments = (
-            self.next_broker, self._orphaned_at(), self._hangs_at(), self.apps.next_step
-        )  # fmt: skip
-        soonest = min(moments)
+        moments = [self.next_broker, self._orphaned_at(), self._hangs_at()]
+        soonest = min(*moments, self.apps.next_step)
         if soonest == NEVER:
             return None
         return max(0, int((soonest - time.monotonic()) * 1000) + 1)
@@ -367,6 +365,8 @@ class Supervisor:
         if broker is not None and (status := broker.reap()) is not None:
             self._last_words(broker)
             self._broker_ended(broker, status)
+        ours = (self.apps.running, self.broker)
+        processes.reap_orphans([each.pid for each in ours if each is not None])
 
     def _last_words(self, broker: Broker) -> None:
         """Hear what a broker said before it ended."""

@@ -15,10 +15,11 @@ Used by ``server``.
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
+from typing import Any, Final, Protocol
 
 import attrs
 import structlog
@@ -32,11 +33,9 @@ from mux.downstream.origins import origin_of
 from mux.downstream.unix_socket import ListenError
 from mux.errors import AppmuxError
 from mux.tailnet import choice, tailscaled
-from mux.tailnet.node import Node, TailscaledError
+from mux.tailnet.node import Node, TailscaledError, Trouble
+from mux.tailnet.renewal import Renewal, ask
 from mux.tailnet.tailscaled import Tailscaled
-
-if TYPE_CHECKING:
-    from mux.tailnet.certificate import TailnetCertificate
 
 LOOK_SECONDS: Final = 60.0
 """Seconds between two looks at tailscaled: a name changes once a year."""
@@ -45,13 +44,13 @@ SOON_SECONDS: Final = 10.0
 """Seconds until the next look while something is missing that may come by itself: at the boot
 Tailscale comes up after us."""
 
-ORDER_SECONDS: Final = 3600.0
-"""Seconds until a certificate is ordered again, after that failed at the authority: it lets nobody
-try more often than five times an hour."""
+NOT_LISTENED: Final = (
+    "let `tailnet.port` take another port; where Tailscale has no network interface (userspace"
+    " networking), put `tailscale serve` before the broker instead (docs/remote.md)"
+)
 
-ANSWER_SECONDS: Final = 180.0
-"""Seconds after which an answer isn't waited for any more, however it trickles in: longer than each
-way to tailscaled has."""
+ABSENT: Final = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
+"""Errors of an address that the machine hasn't (yet): it may do without IPv6, say."""
 
 ASKED: Final = "tailnet "
 """What the supervisor calls our sockets begins so. (The rest is the address.)"""
@@ -60,8 +59,6 @@ MOVED: Final = 4410
 """Close code of a page whose origin has ended: another address has to be opened."""
 
 log = structlog.get_logger()
-
-_T = TypeVar("_T")
 
 Serve = Callable[[Listener], Awaitable[object]]
 """Serves a listener until it is cancelled."""
@@ -81,14 +78,6 @@ class Sockets(Protocol):
 
     def release(self, opened: Listener) -> None:
         """Hold a listener no more."""
-
-
-@attrs.frozen
-class Trouble:
-    """A fault, and what to do about it."""
-
-    text: str
-    remedy: str
 
 
 @attrs.define(eq=False, repr=False)
@@ -112,15 +101,11 @@ class TailnetHttps:
     """The name that the operator said yes to; None: https is off."""
     listeners: dict[str, Listener] = attrs.field(factory=dict)
     """Those that are open, by address."""
-    certificate: TailnetCertificate | None = None
-    """The one that is served; None if there is none."""
+    renewal: Renewal = attrs.field(init=False)
+    """The certificate."""
     node: Node | None = None
     """What tailscaled said last."""
     trouble: Trouble | None = None
-    _order_at: float = 0.0
-    """Before this moment no certificate is ordered again (Unix seconds)."""
-    _refused: AppmuxError | None = None
-    """Why the last order failed; None if it didn't."""
     _scopes: dict[str, trio.CancelScope] = attrs.field(factory=dict)
     _nursery: trio.Nursery | None = None
     _serve: Serve | None = None
@@ -143,23 +128,24 @@ class TailnetHttps:
         try:
             made.chosen = choice.read(state_dir)
         except AppmuxError as failure:
-            made._say(Trouble(str(failure), "`appmux tailnet enable`"))
+            log.error("no https on the Tailnet", why=str(failure))
         if made.chosen is not None:
-            from mux.tailnet import certificate  # noqa: PLC0415 (cryptography, if it is wanted)
-
-            made.certificate = certificate.load(state_dir, made.chosen, clock())
+            made.renewal.load(made.chosen)
             made._adopt()
         return made
 
+    def __attrs_post_init__(self) -> None:
+        self.renewal = Renewal(self.state_dir, self.tailscaled, self.clock)
+
     def _adopt(self) -> None:
         """Go on with the sockets that an earlier broker listened on, if there is a certificate."""
-        if self.certificate is None:
+        if (held := self.renewal.held) is None:
             return
         for asked in self.sockets.left(ASKED):
             address = _address(asked.removeprefix(ASKED).rpartition(":")[0], self.settings.port)
             if asked != f"{ASKED}{address}":  # of another port
                 continue
-            found = self.sockets.reopened(asked, address, self.certificate.served)
+            found = self.sockets.reopened(asked, address, held.served)
             if found is not None:
                 self._opened(str(address.ip), address, found)
 
@@ -181,7 +167,7 @@ class TailnetHttps:
 
     def status(self) -> dict[str, Any]:
         """Return ``tailnet`` of ``mux/status``."""
-        node, held = self.node, self.certificate
+        node, held = self.node, self.renewal.held
         return {
             "enabled": self.chosen is not None,
             "name": self.chosen or (node.name if node is not None else "") or None,
@@ -205,7 +191,7 @@ class TailnetHttps:
 
         What is in the way, and may change, is in the status that is returned.
         """
-        node = await self._ask(self.tailscaled.node)
+        node = await ask(self.tailscaled.node)
         if name != node.name:  # they said yes to another
             raise TailscaledError(
                 f"in the tailnet this machine is called {node.name or 'nothing'}, not {name}",
@@ -222,20 +208,16 @@ class TailnetHttps:
         await trio.to_thread.run_sync(choice.remove, self.state_dir)
         self._end("https on the Tailnet was switched off on the host")
         self._choose(None)
-        await trio.to_thread.run_sync(self._forget)
+        await trio.to_thread.run_sync(self.renewal.remove)
         return await self.look()
-
-    def _forget(self) -> None:
-        from mux.tailnet import certificate  # noqa: PLC0415 (as above)
-
-        certificate.remove(self.state_dir)
 
     def _choose(self, name: str | None) -> None:
         if name != self.chosen:
             self.record("tailnet/https", {"name": name})
             log.info("https on the Tailnet is " + ("off" if name is None else "on"), name=name)
-            self.chosen, self.certificate, self.trouble = name, None, None
-        self._refused, self._order_at = None, 0.0
+            self.chosen, self.trouble = name, None
+            self.renewal.held = None
+        self.renewal.order_at_once()
 
     # -- the task ------------------------------------------------------------------------------
 
@@ -264,7 +246,7 @@ class TailnetHttps:
 
     async def _look(self) -> None:
         try:
-            self.node = node = await self._ask(self.tailscaled.node)
+            self.node = node = await ask(self.tailscaled.node)
             chosen = self.chosen
             if chosen is not None and node.name not in ("", chosen):
                 self._moved(chosen, node.name)
@@ -274,96 +256,48 @@ class TailnetHttps:
                 await self._have(chosen, node.addresses)
         except TailscaledError as failure:
             self._say(Trouble(str(failure), failure.remedy))
+        except ListenError as failure:
+            self._say(Trouble(str(failure), NOT_LISTENED))
         except AppmuxError as failure:
             self._say(Trouble(str(failure), "`appmux doctor` looks for the cause"))
         else:
-            self._say(self._late())
-        if self.certificate is not None and self.certificate.until <= self.clock():
+            self._say(self.renewal.late())
+        if self.renewal.drop_if_over():
             self._close_all()  # whoever connects would only be refused by their browser
-            self.certificate = None
-
-    async def _ask(self, what: Callable[..., _T], *arguments: object) -> _T:
-        """Ask tailscaled in a thread; it may hang. Raises ``TailscaledError``."""
-        with trio.move_on_after(ANSWER_SECONDS):
-            return await trio.to_thread.run_sync(what, *arguments, abandon_on_cancel=True)
-        raise TailscaledError("tailscaled's answer has no end", tailscaled.RESTART)
 
     async def _have(self, name: str, addresses: tuple[str, ...]) -> None:
         """Have a certificate and the listeners. Raises ``AppmuxError``."""
         try:
-            await self._have_certificate(name)
+            await self.renewal.have(name, lambda: self.chosen == name)
         except AppmuxError:
             self._open(addresses)  # the certificate that is held may last for weeks
             raise
         self._open(addresses)
 
-    # -- the certificate -----------------------------------------------------------------------
-
-    async def _have_certificate(self, name: str) -> None:
-        """Get a certificate if there is none, or a newer one if it is time for that.
-
-        Raises ``AppmuxError``.
-        """
-        from mux.tailnet import certificate  # noqa: PLC0415 (as above)
-
-        now, held = self.clock(), self.certificate
-        if held is not None and now < held.renew_from:
-            return
-        if now < self._order_at:
-            if self._refused is not None:
-                raise self._refused
-            return
-        needed = certificate.RENEW_BEFORE if held is None else held.until - held.renew_from
-        try:
-            pem = await self._ask(self.tailscaled.certificate, name, needed)
-            got = await trio.to_thread.run_sync(certificate.keep, self.state_dir, pem, name, now)
-        except AppmuxError as failure:
-            if not (isinstance(failure, TailscaledError) and failure.again_soon):
-                self._refused, self._order_at = failure, now + ORDER_SECONDS
-            raise
-        self._refused = None
-        if name != self.chosen:  # it was switched off meanwhile
-            await trio.to_thread.run_sync(self._forget)
-        elif held is None:
-            self.certificate = got
-        elif got.until == held.until:  # an older tailscaled renews later, by itself
-            self._order_at = now + ORDER_SECONDS
-            return
-        else:
-            held.served.context = got.served.context
-            self.certificate = attrs.evolve(got, served=held.served)
-        log.info("the Tailnet's certificate", name=name, until=certificate.day(got.until))
-
-    def _late(self) -> Trouble | None:
-        held = self.certificate
-        if held is None or self.clock() < held.late_from:
-            return None
-        days = max(0.0, held.until - self.clock()) / 86_400
-        return Trouble(
-            f"the certificate of {held.name} ends in {days:.0f} days, and tailscaled has no newer"
-            " one",
-            tailscaled.BUSY,
-        )
-
     # -- listeners -----------------------------------------------------------------------------
 
     def _open(self, addresses: tuple[str, ...]) -> None:
-        """Listen on each of these addresses, and on no other. Raises ``ListenError``."""
+        """Listen on each of these addresses, and on no other. Raises ``ListenError``.
+
+        One that the machine hasn't is no failure while there is another.
+        """
         for ip in [each for each in self.listeners if each not in addresses]:
             self._close(ip)
-        failed = None
+        absent = failed = None
         for ip in addresses:
-            if ip in self.listeners or self.certificate is None:
+            if ip in self.listeners or (held := self.renewal.held) is None:
                 continue
             address = _address(ip, self.settings.port)
             try:
                 opened = listener.open_tcp(address)
             except ListenError as failure:
-                failed = failure
+                missing = getattr(failure.__cause__, "errno", None) in ABSENT
+                absent, failed = (failure, failed) if missing else (absent, failure)
                 continue
-            opened.encrypt(self.certificate.served)
+            opened.encrypt(held.served)
             self._opened(ip, address, opened)
             self._start(ip)
+        failed = failed or (None if self.listeners else absent)
         if failed is not None:
             raise failed
 
@@ -407,7 +341,7 @@ class TailnetHttps:
         if self.listeners:
             self.record("tailnet/renamed", {"from": old, "to": new})
         origin, there = self._origin, origin_of("https", new, self.settings.port)
-        self._end(f"this host is called {new} now: pair this device anew at {there}/")
+        self._end(f"the host has another name: pair this device at {there}/")
         self.moved(origin, there)
         self._say(Trouble(
             f"this machine is called {new} in the tailnet now: https at {old} has ended",

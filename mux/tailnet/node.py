@@ -51,6 +51,14 @@ class TailscaledError(AppmuxError):
 
 
 @attrs.frozen
+class Trouble:
+    """What is wrong, and what to do."""
+
+    text: str
+    remedy: str
+
+
+@attrs.frozen
 class Node:
     """A machine in its Tailnet: this one."""
 

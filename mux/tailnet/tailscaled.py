@@ -51,6 +51,9 @@ INSTALL: Final = "install it (https://tailscale.com/download), then run `sudo ta
 START: Final = "run `sudo systemctl start tailscaled` (on a Mac: open Tailscale's app)"
 BUSY: Final = "`journalctl -u tailscaled` (on a Mac: its app) says more; it is tried again"
 
+UNKNOWN_FLAG: Final = "flag provided but not defined"
+"""Said by a `tailscale` from before 1.66."""
+
 RESTART: Final = "run `sudo systemctl restart tailscaled`"
 
 _GONE: Final = frozenset({errno.ECONNREFUSED, errno.ENOENT, errno.ECONNRESET, errno.EPIPE})
@@ -82,8 +85,13 @@ class Tailscaled:
         """
         seconds = f"{valid_for:.0f}s"
         if self.socket is None:
-            return self._run("cert", f"--min-validity={seconds}", "--cert-file=-", "--key-file=-",
-                             name)  # fmt: skip
+            printed = ("--cert-file=-", "--key-file=-", name)
+            try:
+                return self._run("cert", f"--min-validity={seconds}", *printed)
+            except TailscaledError as failure:
+                if UNKNOWN_FLAG not in str(failure):
+                    raise
+            return self._run("cert", *printed)
         path = f"/localapi/v0/cert/{name}?type=pair&min_validity={seconds}"
         return self._get(path, self.certificate_deadline)
 

@@ -12,7 +12,7 @@ import trio
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request as WebRequest
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from mux.access.requests import DeviceRequests
@@ -61,12 +61,25 @@ def build(
         Route("/v1/files", upload.collection, methods=UPLOAD_METHODS),
         Route("/v1/files/of/{token}", download.send, methods=["GET", "HEAD"]),
         Route("/v1/files/{id}", upload.one, methods=UPLOAD_METHODS),
+        Route("/v1/https.json", SecurePage(devices).answer, methods=["GET"]),
         Route("/v1/{rest:path}", _nothing),
         Route("/share", _share, methods=["POST"]),
         Route("/{path:path}", page.answer, methods=["GET"]),
     ]
     app = Starlette(routes=routes)
     return Application(headers.secured(app))
+
+
+@attrs.frozen
+class SecurePage:
+    """Tells a page that came over plain http where it is over https. The name is no secret."""
+
+    devices: DeviceRequests
+
+    async def answer(self, _request: WebRequest) -> Response:
+        """Answer with the address, or null."""
+        secure = (each for each in self.devices.origins() if each.startswith("https://"))
+        return JSONResponse({"page": next(secure, None)})
 
 
 async def _nothing(_request: WebRequest) -> Response:

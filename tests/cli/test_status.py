@@ -35,7 +35,7 @@ def report(**over: Any) -> dict[str, Any]:
     return {
         "asker": 1,
         "broker": {"version": mux.__version__, "pid": 77},
-        "listeners": [{"url": "ws://127.0.0.1:1", "kind": "ws"}],
+        "listeners": [{"url": "ws://127.0.0.1:1", "kind": "ws", "openDoor": False}],
         "appServer": {
             "version": "0.163.0",
             "state": "ready",
@@ -119,6 +119,12 @@ def test_a_quiet_broker() -> None:
     assert "Threads: none is open" in text
     assert "Clients: none is attached" in text
     assert "some words" not in text
+    assert "no token" not in text
+
+
+def test_a_listener_without_a_token_says_what_a_proxy_before_it_means() -> None:
+    text = shown(report(listeners=[{"url": "ws://127.0.0.1:1", "kind": "ws", "openDoor": True}]))
+    assert "ws://127.0.0.1:1 (asks for no token: a proxy or tunnel before it lets in" in text
 
 
 def test_the_first_line_says_what_waits_and_what_to_type() -> None:

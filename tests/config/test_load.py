@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mux.config import proxies
 from mux.config.load import ConfigError, load
 from mux.config.model import BOUNDS, FLAGS, Apns, Auth, Config, Log, Push, leaves, sections, tables
 from mux.config.values import toml_value
@@ -140,6 +141,24 @@ def test_environment_can_name_the_file(tmp_path: Path) -> None:
         ('[limits]\n"" = 3', "limits.: unknown key"),
         ('listen = "unix://"', 'listen: expected a list of at least one URL, as ["unix://",'),
         ("listen = []", "listen: expected a list of at least one URL"),
+        *(
+            (
+                f"[web]\ntrusted_proxies = {each}",
+                f"web.trusted_proxies: expected {proxies.EXPECTED}",
+            )
+            for each in (
+                "'127.0.0.1'",
+                "['proxy.example']",
+                "['10.0.0.1/8']",
+                "['0.0.0.0/0']",
+                "['::/0']",
+                "['::ffff:10.0.0.1']",
+                "['127.0.0.1:80']",
+                "['[::1]']",
+                "['']",
+                "[1]",
+            )
+        ),
         ("codex_args = [1]", "codex_args: expected a list of texts, found a list"),
         ("state_dir = 3", "state_dir: expected a path, found 3"),
         ('state_dir = ""', 'state_dir: expected a path, found ""'),

@@ -82,7 +82,9 @@ async def served(*, refuses: bool = False) -> AsyncIterator[Line]:
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
     broker = Counted(refuses=refuses)
-    admission = AcceptedUpgrade(Principal("local", "local-user"), "somewhere", True, KEY, b"")
+    admission = AcceptedUpgrade(
+        Principal("local", "local-user"), "somewhere", True, KEY, "unix", b""
+    )
     over, dispatcher = trio.Event(), Dispatcher(broker)
     dispatcher.connect(idle_shells())
 
@@ -91,7 +93,6 @@ async def served(*, refuses: bool = False) -> AsyncIterator[Line]:
         await connection.serve(
             stream,
             admission,
-            "unix",
             dispatcher,
             message_bytes=2**20,
             outbox_bytes=2**22,

@@ -217,9 +217,9 @@ async def test_who_speaks_no_tls_is_shut_out_and_nobody_else(
                     said = b""
                     while piece := await stream.receive_some():
                         said += piece
-        assert b"HTTP" not in said
-        assert [each["event"] for each in logged] == ["no TLS handshake"]
-        assert "HTTP_REQUEST" in logged[0]["why"]
+        assert said.startswith(b"HTTP/1.1 400 ")  # who mistyped the address is told so
+        assert said.endswith(b"\r\n\r\nhttps is needed here\n")
+        assert [each["event"] for each in logged] == ["answered over HTTP"]
         async with _talk(opened, issued.trusting()):
             pass
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import sys
@@ -15,6 +16,7 @@ from trio_websocket import ConnectionClosed, HandshakeError
 from mux.demo.scripted_model import Hold, Run, Say, Scripted
 from tests.end_to_end import killed_at
 from tests.end_to_end.brokered import brokered, client
+from tests.end_to_end.lives import appmux
 from tests.end_to_end.native import Native
 from tests.end_to_end.peer import GoneError, Json
 from tests.end_to_end.scenes import (
@@ -41,6 +43,16 @@ def scripted() -> Scripted:
 def state_file(broker: Native) -> Path:
     [file] = broker.home.home.glob(".local/state/appmux/broker-state")
     return file
+
+
+async def audited(broker: Native, kind: str) -> list[Json]:
+    """The audit log's records of a kind, once there is one."""
+    found: list[Json] = []
+    with trio.fail_after(20):
+        while not found:
+            lines = (await appmux(broker, "audit", "--json")).stdout.splitlines()
+            found = [each for each in map(json.loads, lines) if each["kind"] == kind]
+    return found
 
 
 async def test_the_app_server_dies_with_the_broker() -> None:
@@ -71,6 +83,35 @@ async def test_the_app_server_dies_with_the_broker() -> None:
             await join(after, thread)
             assert (await after.run_turn(thread, "hello"))["status"] == "completed"
             assert (await status(after))["appServer"]["generation"] == 2
+
+
+@pytest.mark.parametrize("both", [False, True])
+async def test_the_app_server_dies_before_it_says_that_a_turn_began(both: bool) -> None:
+    """Its answer has come, and nothing of the turn. One behind it in the queue doesn't begin."""
+    async with brokered(model=scripted()) as broker, client(broker, "before", **AWARE) as before:
+        thread = await shared_thread(broker, before)
+        cursor, app_server = before.hello["appmux"], await app_server_pid(before)
+        pids = [broker.broker_pid, app_server] if both else [app_server]
+        since = len(before.inbox)
+        await before.ask("turn/start", {"threadId": thread, "input": words("tell")})
+        later = {"threadId": thread, "input": words("later"), "ifBusy": "queue"}
+        await before.ask("turn/start", later)
+        answer = await before.wait(lambda m: "turn" in m.get("result", {}), since=since)
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+        turn = answer["result"]["turn"]["id"]
+        async with client(broker, "before", **AWARE) as after:
+            after_ = {"epoch": cursor["epoch"], "seq": cursor["seq"]}
+            await after.request("mux/replay", {"after": after_, "threadIds": [thread]})
+            done = await after.wait(
+                lambda m: m.get("method") == TURN_COMPLETED and m["params"]["turn"]["id"] == turn
+            )
+            assert done["params"]["turn"]["status"] == "interrupted"
+            [queue] = (await after.request("mux/queue/list"))["queues"]
+            assert (queue["held"], [each["text"] for each in queue["turns"]]) == (
+                "appServerEnded",
+                ["later"],
+            )
 
 
 async def test_the_supervisor_dies_and_takes_all_with_it() -> None:
@@ -135,6 +176,30 @@ async def test_state_that_cant_be_used(fault: str) -> None:
             await join(two, thread)
             assert (await two.run_turn(thread, "hello"))["status"] == "completed"
             assert "can't be used" in (await status(two))["broker"]["handoverTrouble"]
+            [record] = await audited(broker, "appserver/notKept")
+            assert "can't be used" in record["why"]
+
+
+async def test_an_app_server_that_says_nothing_to_the_next_broker() -> None:
+    """It is given up after a while, and another one started; its turn is told to be interrupted."""
+    async with brokered(model=scripted()) as broker, client(broker, "one", **AWARE) as one:
+        thread, cursor = await shared_thread(broker, one), one.hello["appmux"]
+        turn = await one.start_turn(thread, "tell")
+        await one.wait_method(DELTA, threadId=thread, turnId=turn)
+        before = await app_server_pid(one)
+        os.kill(before, signal.SIGSTOP)
+        await next_broker(broker)
+        async with client(broker, "two", **AWARE) as two:
+            [record] = await audited(broker, "appserver/exited")
+            assert "no answer to `thread/loaded/list`" in record["why"]
+            assert ended(before)
+            after = {"epoch": cursor["epoch"], "seq": cursor["seq"]}
+            await two.request("mux/replay", {"after": after, "threadIds": [thread]})
+            done = await two.wait(
+                lambda m: m.get("method") == TURN_COMPLETED and m["params"]["turn"]["id"] == turn
+            )
+            assert done["params"]["turn"]["status"] == "interrupted"
+            assert (await two.run_turn(thread, "hello"))["status"] == "completed"
 
 
 async def test_with_no_broker_for_long_the_app_server_is_ended() -> None:

@@ -75,7 +75,9 @@ async def service(monkeypatch: pytest.MonkeyPatch, model: Scripted) -> AsyncIter
         async with trio.open_nursery() as nursery:
             await nursery.start(scripted_model.serve, model)
             with managing(monkeypatch, model.base_url) as managed:
-                monkeypatch.setenv("APPMUX_LOG_FORMAT", "json")
+                settings = managed.home.home / ".config" / "appmux" / "config.toml"
+                settings.parent.mkdir(parents=True)
+                settings.write_text(f'listen = ["unix://", "{managed.url}"]\n')
                 await appmux("service", "install", "--yes")
                 try:
                     yield Service(managed, model)
@@ -137,10 +139,10 @@ async def test_kills_reexec_and_a_stop(monkeypatch: pytest.MonkeyPatch, tmp_path
     model.on("tell", Say(chunks=("one ", Hold("gate"), "two")))
     left = tmp_path / "left"
     command = f"setsid sh -c 'echo $$ > {left}; exec sleep 600' >/dev/null 2>&1 &"
+    command += f" until [ -s {left} ]; do sleep 0.05; done"
     async with service(monkeypatch, model) as there, there.client("before") as before:
         free = {"command": ["sh", "-c", command], "sandboxPolicy": {"type": "dangerFullAccess"}}
         await before.request("command/exec", free)
-        await eventually(left.exists, "what an agent leaves running")
         thread = await there.thread(before)
         app_server, main = await app_server_pid(before), await main_pid()
         turn = await before.start_turn(thread, "tell")
@@ -183,6 +185,7 @@ async def test_kills_reexec_and_a_stop(monkeypatch: pytest.MonkeyPatch, tmp_path
         async with there.client("again") as again:
             assert await app_server_pid(again) == renewed
 
+            assert not ended(int(left.read_text())), "a restart ends nothing"
             await systemctl("stop", UNIT)
             await again.wait_gone()
             assert again.link.connection.closed.code == 1001  # type: ignore[attr-defined]
@@ -303,8 +306,7 @@ async def test_starts_in_vain_come_more_and_more_rarely(monkeypatch: pytest.Monk
     """With wrong settings; once they are right a restart waits for nothing."""
     async with service(monkeypatch, Scripted()) as there:
         settings = there.managed.home.home / ".config" / "appmux" / "config.toml"
-        settings.parent.mkdir(exist_ok=True)
-        right = settings.read_text() if settings.exists() else ""
+        right = settings.read_text()
         settings.write_text("nonsense = 1\n")
         await systemctl("stop", UNIT)
         await systemctl("start", "--no-block", UNIT)

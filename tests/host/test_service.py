@@ -152,6 +152,35 @@ def test_the_property_list(tmp_path: Path) -> None:
     }
 
 
+DOCUMENTED: dict[str, type | tuple[type, ...]] = {
+    "AbandonProcessGroup": bool, "EnvironmentVariables": dict, "ExitTimeOut": int,
+    "HardResourceLimits": dict, "KeepAlive": (bool, dict), "Label": str, "LimitLoadToSessionType":
+    (str, list), "LowPriorityIO": bool, "Nice": int, "ProcessType": str, "Program": str,
+    "ProgramArguments": list, "RunAtLoad": bool, "SessionCreate": bool, "SoftResourceLimits": dict,
+    "Sockets": dict, "StandardErrorPath": str, "StandardInPath": str, "StandardOutPath": str,
+    "ThrottleInterval": int, "TimeOut": int, "Umask": (int, str), "WorkingDirectory": str,
+}  # fmt: skip
+"""Keys of a LaunchAgent by launchd.plist(5), with their types; launchd ignores any other."""
+
+LIMITS = {
+    "Core", "CPU", "Data", "FileSize", "MemoryLock", "NumberOfFiles", "NumberOfProcesses",
+    "ResidentSetSize", "Stack",
+}  # fmt: skip
+
+
+def test_the_property_list_says_what_launchd_understands(tmp_path: Path) -> None:
+    (text,) = Launchd({"HOME": str(tmp_path)}, uid=501).files(wanted(tmp_path)).values()
+    listed = plistlib.loads(text.encode(), fmt=plistlib.FMT_XML)
+    for key, value in listed.items():
+        assert isinstance(value, DOCUMENTED[key]), key
+    assert listed["SoftResourceLimits"].keys() <= LIMITS
+    assert listed["ProcessType"] in {"Background", "Standard", "Adaptive", "Interactive"}
+    assert all(isinstance(each, str) for each in listed["ProgramArguments"])
+    assert Path(listed["ProgramArguments"][0]).is_absolute(), "launchd searches no PATH of ours"
+    # Else the drain would be cut short, and the app-server's own end with it.
+    assert listed["ExitTimeOut"] >= wanted(tmp_path).stop_seconds
+
+
 class Launchctl:
     """A stand-in for macOS' `launchctl`; there is no Mac to test on."""
 

@@ -258,6 +258,67 @@ def test_the_users_own_file_is_only_shown_what_it_lacks(host: Host, port: int) -
     assert Path(lacking["auth"]["token_file"]).exists()
 
 
+# -- listeners that show or let in too much --------------------------------------------------------
+
+
+@pytest.mark.usefixtures("_unwatched")
+@pytest.mark.parametrize(
+    ("address", "clear"),
+    [
+        ("127.0.0.4", False),
+        ("::1", False),
+        ("100.101.1.2", False),
+        ("fd7a:115c:a1e0::7", False),
+        ("192.0.2.7", True),
+        ("0.0.0.0", True),
+        ("2001:db8::7", True),
+    ],
+)
+def test_tokens_in_clear_are_said_and_asked(
+    host: Host, port: int, monkeypatch: pytest.MonkeyPatch, address: str, clear: bool
+) -> None:
+    for flags in (("--dry-run",), ("--yes",)):
+        done = run("--no-service", "--host", address, *flags)
+        assert done.exit_code == 0, (done.output, done.exception)
+        assert ("in clear" in done.output) is clear
+        host.settings.unlink(missing_ok=True)
+        host.settings.with_name("token").unlink(missing_ok=True)
+    monkeypatch.setattr(confirmation, "is_terminal", lambda: True)
+    done = run("--no-service", "--host", address, answer="n\n")
+    assert ("Listen there all the same?" in done.output) is clear
+    assert not host.settings.exists()
+
+
+def test_no_open_listener_is_made_by_default(host: Host, port: int) -> None:
+    """A file of the user's that says nothing of listeners and tokens would make one."""
+    host.settings.parent.mkdir(parents=True)
+    host.settings.write_text('[log]\nlevel = "debug"\n')
+    before = snapshot(host.home)
+    done = run("--yes")
+    assert isinstance(done.exception, SetupError)
+    assert "ws://127.0.0.1:14500 would ask nobody for a token" in str(done.exception)
+    assert snapshot(host.home) == before
+    # Each of what it names does.
+    lines = str(done.exception).partition("again:\n")[2]
+    for part in lines.split("or\n"):
+        host.settings.write_text(part)
+        assert load({}, {}).file == host.settings
+        done = run("--yes", "--no-service")
+        assert done.exit_code == 0, (done.output, done.exception)
+        assert "without a token" not in done.output
+
+
+def test_an_open_listener_of_the_users_own_is_asked_about(
+    host: Host, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host.settings.parent.mkdir(parents=True)
+    host.settings.write_text(f'listen = ["unix://", "ws://127.0.0.1:{port}"]\n')
+    monkeypatch.setattr(confirmation, "is_terminal", lambda: True)
+    done = run("--no-service", answer="n\n")
+    assert isinstance(done.exception, UnansweredError)
+    assert "your file lets every process of this machine in there" in done.output
+
+
 # -- NovaScale's place -----------------------------------------------------------------------------
 
 

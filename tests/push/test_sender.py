@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import shutil
@@ -26,8 +27,10 @@ from mux.push.queue_file import FILE, QueueFile
 from mux.push.sender import SLOTS, Pushes
 from mux.storage import write_behind
 from mux.storage.sqlite import StoreError
+from tests.certificates import issue
 from tests.end_to_end.scenes import eventually
 from tests.ports import kept_port
+from tests.push.browser import Browser
 from tests.push.sending import Clock, on_disk, running, settled, webhook
 from tests.push.stand import Heard, Said, Stand, standing
 from tests.push.told import NOW, push
@@ -603,3 +606,38 @@ async def test_a_service_of_the_settings_alone_is_enough(tmp_path: Path) -> None
         pushes.send("host", push(expires_at=pushes.clock() + 60))
         await settled(pushes)
     assert ran.exists()
+
+
+ENDED = "https://box.tail1234.ts.net:14543"
+
+
+async def test_a_page_whose_origin_has_ended_is_told_once_and_dropped(tmp_path: Path) -> None:
+    issued = issue(tmp_path)
+    authority = tmp_path / "authority.pem"
+    issued.authority.cert_pem.write_to_path(str(authority))
+    clock = Clock()
+    async with standing(issued) as stand:
+        settings = model.Push(private_hosts=("localhost",), ca_file=authority)
+        pushes = Pushes.open(tmp_path, settings, clock=clock)
+        old = Browser(stand.url)
+        address = old.registration.address
+        page = pushes.register("phone", "webpush", address, "full", f"{ENDED}/")
+        topic = {"server": stand.url, "topic": "larder-7"}
+        stays = pushes.register("phone", "ntfy", topic, "full")
+        pushes.send("phone", push(collapse="before"))  # of no use to a page that isn't there
+        for _look in range(3):
+            pushes.tell_last(ENDED, lambda: push(id="last", kind="moved", collapse="last"))
+        pushes.send("phone", push(id="after", collapse="after"))
+        stand.otherwise = lambda heard: Said(503 if "/push/" in heard.path else 200)
+        async with running(pushes):
+            await eventually(
+                lambda: [row.attempts for row in pushes.queue.waiting()] == [1], "it is put off"
+            )
+            stand.otherwise = lambda _heard: Said()
+            clock.now += 300
+            pushes.refresh()
+            await eventually(lambda: pushes.endpoints.by_id(page.id) is None, "it is dropped")
+        told = [json.loads(old.read(each.body)) for each in stand.heard if "/push/" in each.path]
+        assert {each["notification"]["data"]["kind"] for each in told} == {"moved"}
+        assert len(told) == 2  # refused once
+        assert [each.id for each in pushes.endpoints.of("phone")] == [stays.id]

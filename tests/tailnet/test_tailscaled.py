@@ -245,6 +245,15 @@ def test_the_command_says_the_same(
     ]  # fmt: skip
 
 
+def test_an_older_command_is_asked_without_what_it_doesnt_know(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    unknown = (2, "", "flag provided but not defined: -min-validity\nUSAGE\n  tailscale cert …\n")
+    way, ran = _by_command(monkeypatch, unknown, (0, "a pair", ""))
+    assert way.certificate(NAME, WEEKS) == b"a pair"
+    assert ran[1][1:] == ["cert", "--cert-file=-", "--key-file=-", NAME]
+
+
 def test_the_commands_refusals(monkeypatch: pytest.MonkeyPatch) -> None:
     way, _ = _by_command(
         monkeypatch,

@@ -12,6 +12,8 @@ export const phase = signal<Phase>("connecting");
 export const phaseWhy = signal("");
 /** When the phase began; of `offline`, when the present was last seen. */
 export const phaseSince = signal(Date.now());
+/** Why this page's address has ended, with where the page is now; empty if it hasn't. */
+export const endedWhy = signal("");
 
 /** This browser as a device; undefined while it isn't known, null if it isn't one. */
 export const device = signal<Device | null | undefined>(undefined);

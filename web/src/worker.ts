@@ -96,6 +96,7 @@ const WORDS: Record<string, string> = {
   limit: "The usage limit is reached",
   down: "Codex is down",
   back: "Codex is back",
+  moved: "The host has another name: pair again",
   test: "A test of appmux",
 };
 

@@ -11,11 +11,12 @@ import socket
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 from urllib.parse import urlsplit
 
 import attrs
 
+from mux import documents
 from mux.cli.doctor.finding import Finding
 from mux.config.addresses import (
     Address,
@@ -33,6 +34,8 @@ from mux.host.socket_owner import socket_owner
 from mux.storage import state_dir
 
 Report: TypeAlias = dict[str, Any]
+
+SECURITY: Final = f"`The agent itself` in {documents.page('security')}"
 
 
 def addresses(
@@ -106,7 +109,7 @@ def trust(config: Config, environ: Mapping[str, str]) -> Iterator[Finding]:
             "note",
             f"every local process gets in at {urls} with all scopes, and can answer approvals: so"
             " can what the agent runs, where its sandbox has network",
-            "`--ws-auth`, or only the unix socket; see `The agent itself` in docs/security.md",
+            f"`--ws-auth`, or only the unix socket; see {SECURITY}",
         )
     networked = _networked(codex_home(environ))
     if networked is not None:
@@ -115,8 +118,7 @@ def trust(config: Config, environ: Mapping[str, str]) -> Iterator[Finding]:
             "note",
             f"{networked} gives commands in codex's sandbox network: they reach the broker's unix"
             " socket as you do, and can answer their own approvals",
-            "take it out, or have a paired device's word asked for (`quorum`): see `The agent"
-            " itself` in docs/security.md",
+            f"take it out, or have a paired device's word asked for (`quorum`): see {SECURITY}",
         )
 
 

@@ -12,6 +12,7 @@ from typing import Any, Final, TypeAlias
 
 import trio
 
+from mux import documents
 from mux.cli.broker import BrokerError, ask
 from mux.cli.doctor.addresses import own_processes
 from mux.cli.doctor.finding import Finding
@@ -150,7 +151,9 @@ def _notices(notices: Report | None) -> Iterator[Finding]:
     if notices is None or not (notices["endpoints"] or notices["trouble"]):
         return
     if notices["trouble"]:
-        remedy = "`appmux notices test` says what each service answers; see docs/push.md"
+        remedy = (
+            f"`appmux notices test` says what each service answers; see {documents.page('push')}"
+        )
         yield Finding("push", "wrong", notices["trouble"], remedy, notices)
     else:
         count = sum(notices["endpoints"].values())

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 import msgspec
 
+from mux import documents
 from mux.cli.doctor.finding import Finding
 from mux.config.codex_binary import CodexError, codex_home, find_codex
 from mux.config.load import Settled
@@ -74,7 +75,7 @@ def _version(version: str, path: Path, facts: dict[str, Any]) -> Finding:
             return Finding("codex", "wrong", says, "install a newer codex", facts)
         case "newer":
             says += f": newer than what appmux was tried with ({oldest} to {newest})"
-            remedy = "none needed, unless something is odd; docs/compatibility.md"
+            remedy = f"none needed, unless something is odd: {documents.page('compatibility')}"
             return Finding("codex", "note", says, remedy, facts)
         case _:
             return Finding("codex", "well", says, facts=facts)

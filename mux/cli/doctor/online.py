@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Final
 from urllib.parse import urlsplit
 
+from mux import documents
 from mux.cli import broker
 from mux.cli.broker import BrokerError
 from mux.cli.doctor.finding import Finding, Verdict
@@ -24,6 +25,8 @@ PUSH_DEADLINE: Final = 120.0
 """Seconds: a service has ``push.timeout`` (20) for its answer, and there may be several devices."""
 
 FINE: Final = 200
+
+PAGE: Final = documents.page("push")
 
 
 def pages(settings: Config) -> Iterator[Finding]:
@@ -62,9 +65,7 @@ def pushes(settings: Config) -> Iterator[Finding]:
             answers = asked.request("mux/notices/test", {}, PUSH_DEADLINE)["answers"]
     except BrokerError as refused:  # no device has registered, say
         verdict: Verdict = "wrong" if refused.code is None else "note"
-        yield Finding(
-            "test push", verdict, str(refused), "docs/push.md says how a device registers"
-        )
+        yield Finding("test push", verdict, str(refused), f"{PAGE} says how a device registers")
         return
     except AppmuxError as failure:
         yield Finding("test push", "wrong", str(failure), "see the broker above")
@@ -72,5 +73,5 @@ def pushes(settings: Config) -> Iterator[Finding]:
     for each in answers:
         good = each["said"].startswith("delivered")
         says = f"{each['device']}, by {each['service']}: {each['said']}"
-        remedy = "" if good else "docs/push.md says how the service is set up"
+        remedy = "" if good else f"{PAGE} says how the service is set up"
         yield Finding("test push", "well" if good else "wrong", says, remedy)

@@ -13,6 +13,7 @@ from functools import partial
 from typing import Final
 from urllib.parse import urlsplit
 
+from mux import documents
 from mux.cli.doctor.finding import Finding
 from mux.config import model
 from mux.config.model import Config
@@ -24,7 +25,7 @@ from mux.push.services.fcm import assertion, read_account
 from mux.push.services.vapid import FILE, open_vapid
 from mux.push.services.webhook import SETTING, secret_of
 
-REMEDY: Final = "docs/push.md says how each service is set up"
+REMEDY: Final = f"{documents.page('push')} says how each service is set up"
 
 
 def push(settings: Config) -> Iterator[Finding]:

@@ -19,7 +19,7 @@ import trio
 from rich.console import Console
 from rich.text import Text
 
-from mux.cli.doctor import addresses, broker, host, push
+from mux.cli.doctor import addresses, broker, host, proxies, push
 from mux.cli.doctor.credentials import credentials
 from mux.cli.doctor.finding import Finding
 from mux.cli.doctor.online import pages, pushes
@@ -109,6 +109,7 @@ async def examine(
         *tailnet(report),
         *credentials(settled.config),
         *addresses.trust(addresses.in_force(settled.config, report), environ),
+        *proxies.proxies(addresses.in_force(settled.config, report), environ),
         *broker.threads(environ, report),
         *push.push(settled.config),
     ]

@@ -169,10 +169,11 @@ class LogShown(msgspec.Struct):
 
 
 class ListenerShown(msgspec.Struct):
-    """Where clients may connect."""
+    """Where clients may connect. ``openDoor``: over TCP, and nobody is asked for a token."""
 
     url: str
     kind: Literal["ws", "unix"]
+    openDoor: bool
 
 
 class OverridesShown(msgspec.Struct):
@@ -311,7 +312,7 @@ _STATUS = Status(
     notices=NoticesShown({"ntfy": 1}, {"sent": 12}, None, 1, None, []),
     failedAuthentications=FailuresShown(2, {"192.0.2.7": 2}),
     log=LogShown(0, None),
-    listeners=[ListenerShown("ws://127.0.0.1:4500", "ws")],
+    listeners=[ListenerShown("ws://127.0.0.1:4500", "ws", False)],
     tailnet=tailnet.SHOWN,
     journal=JournalShown(_EPOCH, 4711, 12),
     clients=[

@@ -28,7 +28,7 @@ from mux.core.features.durability import Durability
 from mux.core.features.recovery import Recovery
 from mux.core.features.server_requests import ServerRequests
 from mux.core.features.turn_queue import TurnQueueing
-from mux.core.protocol import jsonrpc, thread_messages
+from mux.core.protocol import handover_answers, jsonrpc, thread_messages
 from mux.core.protocol.journal_entry import Entry
 from mux.core.protocol.methods import request_rule
 from mux.core.state.app_server import AppServerState
@@ -120,9 +120,12 @@ class Handover:
             state.journal.began = server.began
         state.durable.clients = max(kinds.all("clients", int), default=0)
         self.client_requests.go_on_from(max(kinds.all("wires", int), default=0))
-        for thread in kinds.all("thread", SavedThread):
+        threads = list(kinds.all("thread", SavedThread))
+        for thread in threads:
             self._restore_thread(thread)
         self._replay(entries)
+        for thread in threads:
+            self._restore_turn(thread)
         for tools in kinds.all("tools", SavedTools):
             owners = {(space, tool): owner for space, tool, owner in tools.tools}
             state.tool_owners.restore(tools.thread, owners)
@@ -155,15 +158,17 @@ class Handover:
             state.threads.spawned(saved.parent, saved.id)
         if saved.unsaved is not None:
             thread.unsaved = _unsaved(saved.unsaved)
-        if saved.runs:
-            running = thread.running
-            running.turn, running.also, running.over = saved.turn, saved.also, saved.over
-            running.started, running.announced = saved.started, saved.announced
-            running.since, running.by = saved.since, saved.by
+        thread.running.since = saved.since
         if saved.subscribed:
             # Nobody follows it yet: its clients come back one by one.
             thread.kept_until = state.now + state.limits.kept_for_return
             state.wake_at(thread.kept_until)
+
+    def _restore_turn(self, saved: SavedThread) -> None:
+        """Say which turn runs. After the replay, which may end with the turn before that."""
+        running = self.state.threads.claim(saved.id).running
+        running.turn, running.also, running.over = saved.turn, saved.also, saved.over
+        running.started, running.announced, running.by = saved.started, saved.announced, saved.by
 
     def _replay(self, entries: Iterable[Entry]) -> None:
         """Bring what runs to where the earlier broker had it."""
@@ -213,7 +218,7 @@ class Handover:
         """Take the answer to a request made here; False if it is for none of them."""
         if request is self._asked:
             self._asked = None
-            loaded = _names(line)
+            loaded = handover_answers.threads_loaded(line)
             if failed or loaded is None:
                 self.state.out.append(KillUpstream("it doesn't say which threads are loaded"))
             else:
@@ -269,7 +274,7 @@ class Handover:
         return requests
 
     def _listed(self, id: str, line: bytes) -> None:
-        turns = _turns(line)
+        turns = handover_answers.turns(line)
         thread = self.state.threads.known.get(id)
         for request in self._unsettled().get(id, []):
             self._settle(request, turns)
@@ -282,7 +287,7 @@ class Handover:
     def _settle(self, request: Request, turns: list[dict[str, bytes]]) -> None:
         """Settle a message whose answer is lost, by the turn that has it, or because none has."""
         message = request.sent[-1] if request.sent is not None else ""
-        holds = [turn for turn in turns if _has_message(turn, message)]
+        holds = [turn for turn in turns if handover_answers.has_message(turn, message)]
         if holds:
             text = jsonrpc.write({"turn": jsonrpc.write(holds[0])})
             self.settle(request, jsonrpc.write({"id": request.wire_text, "result": text}), False)
@@ -350,51 +355,4 @@ def _unsaved(saved: SavedUnsaved) -> UnsavedThread:
     )
 
 
-class _Loaded(msgspec.Struct):
-    data: list[str]
-
-
-class _LoadedAnswer(msgspec.Struct):
-    result: _Loaded
-
-
-def _names(line: bytes) -> set[str] | None:
-    try:
-        return set(_loaded_decoder.decode(line).result.data)
-    except msgspec.DecodeError:
-        return None
-
-
-class _Turns(msgspec.Struct):
-    data: list[msgspec.Raw]
-
-
-class _TurnsAnswer(msgspec.Struct):
-    result: _Turns
-
-
-def _turns(line: bytes) -> list[dict[str, bytes]]:
-    try:
-        data = _turns_decoder.decode(line).result.data
-    except msgspec.DecodeError:
-        return []
-    return [jsonrpc.read_fields(bytes(turn)) or {} for turn in data]
-
-
-class _Item(msgspec.Struct):
-    clientId: str | None = None
-
-
-def _has_message(turn: dict[str, bytes], message: str) -> bool:
-    """Return whether the message that a client sent with this id stands in a turn."""
-    try:
-        items = _items_decoder.decode(turn.get("items", b"[]"))
-    except msgspec.DecodeError:
-        return False
-    return bool(message) and any(item.clientId == message for item in items)
-
-
 _NOT_BEGUN = b'{"error":{"code":-32010,"message":"it was lost with the broker; send it again"}}'
-_loaded_decoder = msgspec.json.Decoder(_LoadedAnswer)
-_turns_decoder = msgspec.json.Decoder(_TurnsAnswer)
-_items_decoder = msgspec.json.Decoder(list[_Item])

@@ -13,6 +13,7 @@ from typing import Any, Final
 import attrs
 import jwt
 
+from mux import documents
 from mux.config import model
 from mux.push import key_file
 from mux.push.endpoints import Endpoint
@@ -87,7 +88,7 @@ class Apns:
         ):
             raise PushError(
                 "APNs needs all four of push.apns.key_file, key_id, team_id and topic: see"
-                " docs/push.md"
+                f" {documents.page('push')}"
             )
         key = key_file.read(settings.key_file, "push.apns.key_file")
         try:

@@ -16,6 +16,7 @@ import attrs
 import jwt
 import trio
 
+from mux import documents
 from mux.config import model
 from mux.push import key_file
 from mux.push.endpoints import Endpoint
@@ -106,7 +107,7 @@ class Fcm:
     async def deliver(self, web: Web, endpoint: Endpoint, push: Push, now: float) -> Outcome:
         """Send one push. Raises ``PushError`` if the settings can't be used, ``Unreachable``."""
         if self.settings.service_account_file is None:
-            raise PushError(f"FCM needs {SETTING}: see docs/push.md")
+            raise PushError(f"FCM needs {SETTING}: see {documents.page('push')}")
         if self._account is None:
             self._account = read_account(self.settings.service_account_file)
         account = self._account

@@ -16,6 +16,7 @@ from typing import Final
 import attrs
 import trio
 
+from mux import documents
 from mux.config import model
 from mux.push import key_file
 from mux.push.endpoints import Endpoint
@@ -44,7 +45,9 @@ class Webhook:
     async def deliver(self, web: Web, _endpoint: Endpoint, push: Push, now: float) -> Outcome:
         """Send one push. Raises ``PushError`` if the settings can't be used, ``Unreachable``."""
         if self.settings.url is None or self.settings.secret_file is None:
-            raise PushError(f"the webhook needs push.webhook.url and {SETTING}: see docs/push.md")
+            raise PushError(
+                f"the webhook needs push.webhook.url and {SETTING}: see {documents.page('push')}"
+            )
         text = await trio.to_thread.run_sync(key_file.read, self.settings.secret_file, SETTING)
         body, timestamp = encoded(push.document()), int(now)
         headers = {

@@ -330,3 +330,33 @@ def test_killed_twice_in_a_row_nothing_is_lost() -> None:
     again = story.peer("other", LOCAL)
     story.follows(again)
     assert offered(again) == before
+
+
+@pytest.mark.parametrize("dies", [False, True])
+def test_a_turn_that_is_only_answered_runs_whatever_ran_before_it(dies: bool) -> None:
+    """Its first line hasn't come; the entries of the turn before it are read back, too."""
+    story = begun()
+    peer = story.attach()
+    peer.initializes("one", **AWARE)
+    story.follows(peer)
+    starts_turn(peer)
+    answers_turn(story, "before")
+    story.begins_turn(id="before")
+    story.ends_turn(id="before")
+    starts_turn(peer)
+    answers_turn(story)
+    starts_turn(peer, "later", ifBusy="queue")
+    if dies:
+        story.hands_over()
+        story.exits()
+        [queue] = story.broker.state.turn_queues.values()
+        assert queue.held == "appServerEnded"
+        ended = [each.message for each in story.entries if each.method == "turn/completed"]
+        assert [b'"interrupted"' in each for each in ended] == [False, True]
+    else:
+        story.handed_over("t")
+        assert story.written("turn/start") == [], "the queued turn waits"
+        story.begins_turn()
+        story.notifies("thread/status/changed", {"threadId": "t", "status": {"type": "idle"}})
+        story.ends_turn()
+        assert story.only("turn/start")["params"]["input"] == words("later")

@@ -102,6 +102,20 @@ async def test_a_message_with_buttons(ntfy: Ntfy) -> None:
     assert approve["body"] == '{"answer":"approve"}'
 
 
+async def test_the_link_is_the_one_of_the_moment(ntfy: Ntfy, tmp_path: Path) -> None:
+    link: list[str | None] = [None]
+    settings = model.Push(private_hosts=("127.0.0.1",))
+    services = open_services(settings, tmp_path, lambda: link[0])
+    for page in (None, "https://box.ts.net:14543", "https://attic.ts.net:14543"):
+        link[0] = page
+        assert isinstance(await services.deliver(ntfy.phone(), push(), NOW), Delivered)
+        (shown,) = ntfy.server.shown("larder-7").values()
+        assert shown.get("click") == (page and f"{page}/?notice=p-1")
+        urls = {each["url"] for each in shown.get("actions", ())}
+        assert urls == ({f"{page}/v1/approvals/p-1"} if page else set())
+    await services.web.aclose()
+
+
 async def test_below_full_there_are_no_buttons(ntfy: Ntfy) -> None:
     there = attrs.evolve(ntfy.phone(), level="opaque")
     await ntfy.services.deliver(there, push().at("opaque"), NOW)

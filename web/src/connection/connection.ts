@@ -20,12 +20,17 @@ export interface Hello {
 export interface Listener {
   phase(phase: Phase, why: string): void;
   message(message: Message): void;
+  /** The page's address has ended, for the reason that is told; it may come back all the same. */
+  ended(why: string): void;
   /** Bring everything up to date, over the new connection; it is live when this is done. */
   catchUp(rpc: Rpc, hello: Hello, identity: Identity): Promise<void>;
 }
 
 /** The version of the extension that this page speaks. */
 export const PROTOCOL = 1;
+
+/** Close code: this page's origin isn't served any more. */
+const ENDED = 4410;
 
 /** Pauses between tries, in milliseconds: quick at first, as most losses are short. */
 const PAUSES = [250, 500, 1000, 2000, 4000, 8000, 15_000, 30_000];
@@ -160,6 +165,7 @@ export class Connection {
       void this.#try();
       return;
     }
+    if (event.code === ENDED) this.#listener.ended(event.reason);
     this.#say("offline", event.reason || "the connection was lost");
     if (!this.#working) this.#again();
   }

@@ -6,6 +6,7 @@ import { hearOfMessages, restoreOutbox, sendOver, setLastTurn } from "../compose
 import { open as openThread } from "../route.ts";
 import {
   device,
+  endedWhy,
   identity,
   inbox,
   inboxKept,
@@ -65,7 +66,8 @@ export async function start(known: Device): Promise<void> {
     hearOfMessages(message);
     hearOfRequests(message);
   };
-  connection = new Connection(known, { phase: phaseChanged, message: hear, catchUp });
+  const ended = (why: string): void => void (endedWhy.value = why);
+  connection = new Connection(known, { phase: phaseChanged, message: hear, ended, catchUp });
   connection.start();
   watchFocus();
   addEventListener("pagehide", () => threads.keepAll());
@@ -86,7 +88,10 @@ function phaseChanged(now: Phase, why: string): void {
   }
   phase.value = now;
   phaseWhy.value = why;
-  if (now === "live") sendOver(rpc());
+  if (now === "live") {
+    endedWhy.value = "";
+    sendOver(rpc());
+  }
   if (now === "signedOut") void signedOut();
 }
 

@@ -175,14 +175,29 @@ function Waiting({ pairing, onStop }: { pairing: Pairing; onStop: () => void }):
 }
 
 function NoKey(): JSX.Element {
-  const secure = `https://${location.host}`;
+  const [secure, setSecure] = useState<string | null>(null);
+  useEffect(() => {
+    fetch("/v1/https.json")
+      .then((answer) => answer.json())
+      .then(({ page }) => setSecure(page))
+      .catch(() => undefined); // then it is said how to get one
+  }, []);
   return (
     <main class="boot pair">
       <Logo />
       <h1>https is needed</h1>
       <p class="quiet">
-        Over plain http a browser keeps no key and no app. Open <a href={secure}>{secure}</a>, or
-        have the host set it up: <code>appmux setup</code> gets a certificate on a Tailnet.
+        Over plain http a browser keeps no key and no app.{" "}
+        {secure ? (
+          <>
+            Open <a href={secure}>{secure}</a>
+          </>
+        ) : (
+          <>
+            Have the host set it up: <code>appmux tailnet enable</code> gets a certificate on a
+            Tailnet.
+          </>
+        )}
       </p>
     </main>
   );

@@ -3,7 +3,7 @@
 import type { JSX } from "preact";
 import { wake } from "../connection/runtime.ts";
 import { newer, reloadPage } from "../push/worker-registration.ts";
-import { identity, inbox, inboxKept, outdated, phase, phaseSince } from "../state.ts";
+import { endedWhy, identity, inbox, inboxKept, outdated, phase, phaseSince } from "../state.ts";
 import { ago, clock } from "./format.ts";
 import { now } from "./parts.tsx";
 
@@ -60,6 +60,13 @@ export function Banner(): JSX.Element | null {
     );
   }
   if (phase.value !== "offline") return null;
+  if (endedWhy.value) {
+    return (
+      <div class="banner" role="alert">
+        <span>This address has ended: {endedWhy.value}</span>
+      </div>
+    );
+  }
   const age = inboxKept.value && inbox.value.at ? ` What is shown is from ${ago(inbox.value.at, now.value)}.` : "";
   return (
     <div class="banner">
