@@ -169,7 +169,7 @@ LIMITS = {
 
 
 def test_the_property_list_says_what_launchd_understands(tmp_path: Path) -> None:
-    (text,) = Launchd({"HOME": str(tmp_path)}, uid=501).files(wanted(tmp_path)).values()
+    (text,) = Launchd({"HOME": str(tmp_path)}, uid=501).files(spec(tmp_path)).values()
     listed = plistlib.loads(text.encode(), fmt=plistlib.FMT_XML)
     for key, value in listed.items():
         assert isinstance(value, DOCUMENTED[key]), key
@@ -178,7 +178,7 @@ def test_the_property_list_says_what_launchd_understands(tmp_path: Path) -> None
     assert all(isinstance(each, str) for each in listed["ProgramArguments"])
     assert Path(listed["ProgramArguments"][0]).is_absolute(), "launchd searches no PATH of ours"
     # Else the drain would be cut short, and the app-server's own end with it.
-    assert listed["ExitTimeOut"] >= wanted(tmp_path).stop_seconds
+    assert listed["ExitTimeOut"] >= spec(tmp_path).stop_seconds
 
 
 class Launchctl:
