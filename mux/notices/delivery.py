@@ -175,10 +175,10 @@ class NoticeDelivery:
             if device is None or device.expired(self.clock()):
                 return None
             return Principal(device.name, "device", device.expires, device.scopes, device.id)
-        wish = self.preferences.known(key)
-        if wish is None:
+        preference = self.preferences.known(key)
+        if preference is None:
             return None
-        return Principal(wish.name, "capability-token", scopes=frozenset(wish.scopes))
+        return Principal(preference.name, "capability-token", scopes=frozenset(preference.scopes))
 
     def _used(self, key: str) -> float:
         """Return when a device was seen last, on the core's clock.

@@ -266,7 +266,7 @@ class Supervisor:
             for number in os.read(self.signals, SIGNAL_BYTES):
                 self._signalled(number)
         if broker is not None and not broker.deaf and broker.channel.fileno() in ready:
-            self._hear(broker)
+            self._receive(broker)
         self.apps.read(ready)
         self._reap()
         self._on_time()
@@ -304,7 +304,7 @@ class Supervisor:
         elif self.stopping:
             self._stop(0)
 
-    def _hear(self, broker: Broker) -> None:
+    def _receive(self, broker: Broker) -> None:
         try:
             messages = broker.channel.receive()
         except BlockingIOError:

@@ -159,7 +159,7 @@ class Handover:
             running = thread.running
             running.turn, running.also, running.over = saved.turn, saved.also, saved.over
             running.started, running.announced = saved.started, saved.announced
-            running.since, running.by = saved.since, saved.by
+            running.since, running.actor = saved.since, saved.by
         if saved.subscribed:
             # Nobody follows it yet: its clients come back one by one.
             thread.kept_until = state.now + state.limits.kept_for_return
@@ -186,7 +186,7 @@ class Handover:
             line=b"",
             since=self.state.now,
             thread=saved.thread,
-            by=saved.by,
+            actor=saved.by,
             params=saved.params,
             sent=saved.sent,
         )
@@ -209,7 +209,7 @@ class Handover:
 
     # ── what the app-server says ──────────────────────────────────────────────────────────────
 
-    def told(self, request: Request, line: bytes, *, failed: bool) -> bool:
+    def answered(self, request: Request, line: bytes, *, failed: bool) -> bool:
         """Take the answer to a request made here; False if it is for none of them."""
         if request is self._asked:
             self._asked = None
