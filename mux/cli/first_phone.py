@@ -36,8 +36,8 @@ def _offer_test_push(config: Config) -> None:
     click.echo(HOW_TO_TURN_ON)
     while click.confirm("Is push on? Then send a test", default=True):
         try:
-            with broker.connected(broker.urls(config.state_dir)) as asked:
-                answers = asked.request("mux/notices/test", {}, PUSH_DEADLINE)["answers"]
+            with broker.connected(broker.urls(config.state_dir)) as connection:
+                answers = connection.request("mux/notices/test", {}, PUSH_DEADLINE)["answers"]
         except BrokerError as refused:  # nothing has registered yet
             click.echo(str(refused))
             continue

@@ -92,8 +92,8 @@ def test(state_dir: Path, device: str | None, *, as_json: bool) -> int:
 
 
 def _ask(state_dir: Path, method: str, deadline: float, **params: Any) -> Json:
-    with broker.connected(broker.urls(state_dir)) as asked:
-        return asked.request(method, params, deadline)
+    with broker.connected(broker.urls(state_dir)) as connection:
+        return connection.request(method, params, deadline)
 
 
 def lines(notice: Json) -> list[str]:
