@@ -41,7 +41,7 @@ def _offer_test_push(config: Config) -> None:
         except BrokerError as refused:  # nothing has registered yet
             click.echo(str(refused))
             continue
-        for each in answers:
-            click.echo(visible(f"{each['device']}, by {each['service']}: {each['said']}"))
+        for answer in answers:
+            click.echo(visible(f"{answer['device']}, by {answer['service']}: {answer['said']}"))
         if all(each["said"].startswith("delivered") for each in answers):
             return

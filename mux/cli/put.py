@@ -85,8 +85,8 @@ def put(
     if as_json:
         click.echo(json.dumps(outcomes, indent=2))
     else:
-        for each in outcomes:
-            click.echo(visible(each["path"]))
+        for outcome in outcomes:
+            click.echo(visible(outcome["path"]))
 
 
 def _put(web: httpx.Client, file: Path, thread: str | None, *, quiet: bool) -> dict[str, str]:

@@ -82,10 +82,10 @@ def look(connection: Broker) -> Json:
     report = connection.request("mux/status")
     report["approvals"] = connection.request("mux/approvals/list")["approvals"]
     places = _places(report["clients"])
-    for each in report["clients"]:
-        place = places.get(each["id"])
-        each["terminal"] = None if place is None else place.terminal
-        each["directory"] = None if place is None else place.directory
+    for client in report["clients"]:
+        place = places.get(client["id"])
+        client["terminal"] = None if place is None else place.terminal
+        client["directory"] = None if place is None else place.directory
     return report
 
 

@@ -82,8 +82,8 @@ def pages(connection: Broker, limit: int, **params: Any) -> list[Json]:
     while len(cards) < limit:
         page = min(MOST, limit - len(cards))
         answer = connection.request("mux/inbox", {"limit": page, "cursor": cursor, **params})
-        for each in answer["threads"]:
-            cards.setdefault(each["id"], each)
+        for card in answer["threads"]:
+            cards.setdefault(card["id"], card)
         cursor = answer["nextCursor"]
         if cursor is None:
             break
@@ -106,8 +106,8 @@ def table(cards: list[Json], width: int, now: float) -> Table:
     ]
     if width >= screen.WIDE:
         columns.append("last")
-        for row, each in zip(rows, cards, strict=True):
-            row.append(each["lastLine"]["text"] if each["lastLine"] else "")
+        for row, card in zip(rows, cards, strict=True):
+            row.append(card["lastLine"]["text"] if card["lastLine"] else "")
     cuts: dict[str, screen.Cut] = {"title": "right", "directory": "left", "last": "right"}
     return screen.table("", columns, rows, width, cuts=cuts)
 

@@ -154,9 +154,9 @@ def _show_asked(connection: Broker, shown: Transcript, id: int) -> None:
         pending = connection.request("mux/approvals/list")["approvals"]
     except BrokerError:  # we may not see them
         return
-    for each in pending:
-        if each["id"] == id:
-            shown.asked(each, waiting.short(pending)[id])
+    for approval in pending:
+        if approval["id"] == id:
+            shown.asked(approval, waiting.short(pending)[id])
 
 
 def write(text: str) -> None:

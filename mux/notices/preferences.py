@@ -101,8 +101,8 @@ class NoticePreferences:
         """Replace the rules of a device. Raises ``PreferenceError``."""
         if len(rules) > MOST_RULES:
             raise PreferenceError(f"at most {MOST_RULES} rules a device")
-        for each in rules:
-            check(each)
+        for rule in rules:
+            check(rule)
         before = self._devices.get(device, Preference("", []))
         self._change(device, Preference(before.name, before.scopes, rules))
 
@@ -206,8 +206,8 @@ def _default(quiet: str, off: Iterable[str]) -> list[RuleSet]:
         if kind not in KINDS:
             raise PreferenceError(f"notices.off: no kind is called {kind!r}: {', '.join(KINDS)}")
         rules.append(msgspec.convert({"mode": "off", "kind": kind}, RuleSet))
-    for each in rules:
-        check(each)
+    for rule in rules:
+        check(rule)
     return rules
 
 

@@ -69,10 +69,10 @@ class NoticeRequests:
         pushes = Pushes.open(state_dir, settings.push, link=link or (lambda: settings.link))
         ledger = Ledger.open(state_dir, time.time)
         never = settings.approvals.never_from_notice
-        for each in never:
-            if each not in RISKS:
+        for risk in never:
+            if risk not in RISKS:
                 raise NoticeRequestError(
-                    f"approvals.never_from_notice: no class is called {each!r}: {', '.join(RISKS)}"
+                    f"approvals.never_from_notice: no class is called {risk!r}: {', '.join(RISKS)}"
                 )
         return cls(
             NoticeDelivery(

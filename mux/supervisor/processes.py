@@ -118,8 +118,8 @@ class Pipes:
 
     def close_theirs(self) -> None:
         """Close the app-server's ends, which it has inherited."""
-        for each in self.theirs:
-            os.close(each)
+        for descriptor in self.theirs:
+            os.close(descriptor)
         self.theirs = ()
 
     def close_stdin(self) -> None:
@@ -132,8 +132,8 @@ class Pipes:
         """Close all ends that are still open."""
         self.close_theirs()
         self.close_stdin()
-        for each in (self.stdout, self.stderr):
-            os.close(each)
+        for descriptor in (self.stdout, self.stderr):
+            os.close(descriptor)
 
 
 def start_app_server(command: Sequence[str], environ: Mapping[str, str], pipes: Pipes) -> int:

@@ -352,8 +352,8 @@ class Supervisor:
                 notify(self.environ, message["state"])
             case _:
                 pass
-        for each in descriptors:
-            os.close(each)
+        for descriptor in descriptors:
+            os.close(descriptor)
 
     def _let_listeners_go(self) -> None:
         for _url, descriptor in self.listeners:

@@ -69,8 +69,8 @@ def pushes(settings: Config) -> Iterator[Finding]:
     except AppmuxError as failure:
         yield Finding("test push", "wrong", str(failure), "see the broker above")
         return
-    for each in answers:
-        good = each["said"].startswith("delivered")
-        says = f"{each['device']}, by {each['service']}: {each['said']}"
+    for answer in answers:
+        good = answer["said"].startswith("delivered")
+        says = f"{answer['device']}, by {answer['service']}: {answer['said']}"
         remedy = "" if good else "docs/push.md says how the service is set up"
         yield Finding("test push", "well" if good else "wrong", says, remedy)
