@@ -247,9 +247,9 @@ class DeviceRegistry:
 
     def _text(self) -> str:
         document = _converter().unstructure(_File(VERSION, list(self)))
-        for each in document["devices"]:
-            if not each["key"]:  # so that an older version reads a book without browsers
-                del each["key"]
+        for entry in document["devices"]:
+            if not entry["key"]:  # so that an older version reads a book without browsers
+                del entry["key"]
         return json.dumps(document, indent=2) + "\n"
 
     def _back(self) -> str:

@@ -262,7 +262,7 @@ class Pairing:
 
     def _record(self, kind: str, ticket: PairingTicket, **more: object) -> None:
         name = ticket.device.name if ticket.device is not None else ticket.came
-        fields = {"device": name, "kind": ticket.grant.kind, "by": ticket.grant.by}
+        fields = {"device": name, "kind": ticket.grant.kind, "by": ticket.grant.operator}
         self.record(kind, {**fields, **more})
 
     def _notify_end(self, ticket: PairingTicket) -> None:

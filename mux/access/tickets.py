@@ -30,7 +30,7 @@ class DeviceGrant:
     """If empty, the device proposes its name."""
     lifetime: float | None = None
     """Seconds; None means that the device never expires."""
-    by: str = ""
+    operator: str = ""
     """The operator's name, for the audit log."""
     replaces: bool = False
     """True if it takes the place of the device of that name."""

@@ -4,7 +4,7 @@
 has the table of the commands and imports one when it is called. What several need: ``options``
 (flags), ``settings`` (those of ``serve``), ``broker`` (the connection), ``confirmation``,
 ``output`` and ``screen`` (printing), ``qr_code``, ``completion``. To run a broker: ``serve``,
-``setup`` (its end is ``first_phone``), ``config``, ``service``, ``restart``, ``tailnet``,
+``setup`` with ``exposed`` and ``first_phone``, ``config``, ``service``, ``restart``, ``tailnet``,
 ``status`` with ``runtime``, ``demo``, ``stdio``; ``doctor`` is a folder. Devices: ``pair`` with
 ``pairing_dialogue`` and ``invitation``, ``join``, ``devices``. Threads: ``threads``, ``say``,
 ``watch`` with ``transcript``, ``open``, ``put`` and ``get`` with ``file_transfer``. Oversight:

@@ -196,14 +196,14 @@ def find(pending: list[Json], id: str, *, whole: bool) -> Json:
 def described_all(pending: list[Json], word: Word | None = None) -> Iterator[str]:
     """Yield a text for each approval, with the command that answers it."""
     endings = waiting.short(pending)
-    for each in pending:
-        ending = endings[each["id"]]
-        command = waiting.command_for(each, ending)
-        if waiting.takes_a_word(each):
+    for approval in pending:
+        ending = endings[approval["id"]]
+        command = waiting.command_for(approval, ending)
+        if waiting.takes_a_word(approval):
             command = (
                 f"appmux {word} {ending}" if word else f"{command}, or: appmux decline {ending}"
             )
-        yield "\n".join([*described(each), f"  → {command}"]) + "\n"
+        yield "\n".join([*described(approval), f"  → {command}"]) + "\n"
 
 
 def described(approval: Json) -> list[str]:

@@ -78,15 +78,15 @@ def put(
     urls = broker.urls(directory)
     thread = None
     if named is not None:
-        with broker.connected(urls) as asked:
-            thread = str(threads.find(asked, named)["id"])
+        with broker.connected(urls) as connection:
+            thread = str(threads.find(connection, named)["id"])
     with web_client(urls) as web:
         outcomes = [_put(web, file, thread, quiet=as_json) for file in files]
     if as_json:
         click.echo(json.dumps(outcomes, indent=2))
     else:
-        for each in outcomes:
-            click.echo(visible(each["path"]))
+        for outcome in outcomes:
+            click.echo(visible(outcome["path"]))
 
 
 def _put(web: httpx.Client, file: Path, thread: str | None, *, quiet: bool) -> dict[str, str]:

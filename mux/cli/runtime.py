@@ -134,8 +134,8 @@ def threads(report: Json, width: int) -> RenderableType:
     ]
     if width >= screen.WIDE:
         columns.append("followed by")
-        for row, each in zip(cells, rows, strict=True):
-            row.append(names.of(each["followers"]))
+        for row, card in zip(cells, rows, strict=True):
+            row.append(names.of(card["followers"]))
     cuts: dict[str, screen.Cut] = {"title": "right", "directory": "left", "followed by": "right"}
     return screen.table("Threads", columns, cells, width, cuts=cuts)
 
@@ -188,13 +188,13 @@ def clients(report: Json, width: int, *, everything: bool) -> RenderableType:
 def overrides(report: Json) -> list[Text]:
     """Return a line for each client whose command line says what its threads may do, or more."""
     lines = []
-    for each in report["clients"]:
-        said = each.get("overrides") or {"values": {}, "ignored": []}
+    for client in report["clients"]:
+        said = client.get("overrides") or {"values": {}, "ignored": []}
         held = [f"{key}={_value(value)}" for key, value in said["values"].items()]
         parts = [f"its threads have {', '.join(held)}"] if held else []
         parts += [f"ignored: {', '.join(said['ignored'])}"] if said["ignored"] else []
         if parts:
-            lines.append(screen.plain(f"#{each['id']} {'; '.join(parts)}", "dim"))
+            lines.append(screen.plain(f"#{client['id']} {'; '.join(parts)}", "dim"))
     return lines
 
 

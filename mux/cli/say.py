@@ -73,20 +73,22 @@ def say(
     """
     named, text = (None, words) if directory is not None else (words[0], words[1:])
     message = _text(text)
-    with broker.connected(broker.urls(state_dir_of(config_file, state_dir))) as asked:
-        asked.initialize(KNOWS_US)
+    with broker.connected(broker.urls(state_dir_of(config_file, state_dir))) as connection:
+        connection.initialize(KNOWS_US)
         card = (
-            _begin(asked, directory) if directory is not None else threads.find(asked, str(named))
+            _begin(connection, directory)
+            if directory is not None
+            else threads.find(connection, str(named))
         )
         if directory is None:
-            watch.join(asked, card["id"], 0)
-        answer = _start(asked, card, message, if_busy or "reject")
+            watch.join(connection, card["id"], 0)
+        answer = _start(connection, card, message, if_busy or "reject")
         if not wait:
             click.echo(json.dumps(answer, indent=2) if as_json else _outcome(answer, card))
             return
         if answer["queued"] is not None:
             _note(_outcome(answer, card), as_json=as_json)
-        sys.exit(_until_over(asked, card, answer, as_json=as_json))
+        sys.exit(_until_over(connection, card, answer, as_json=as_json))
 
 
 def _text(words: tuple[str, ...]) -> str:
@@ -96,15 +98,15 @@ def _text(words: tuple[str, ...]) -> str:
     return text
 
 
-def _begin(asked: Broker, directory: Path) -> Json:
+def _begin(connection: Broker, directory: Path) -> Json:
     where = directory.expanduser().absolute()
     if not where.is_dir():
         raise NotSaidError(f"there is no directory {where}")
-    began = asked.request("thread/start", {"cwd": str(where)}, deadline=watch.RESUME_DEADLINE)
+    began = connection.request("thread/start", {"cwd": str(where)}, deadline=watch.RESUME_DEADLINE)
     return {"id": began["thread"]["id"], "title": "", "preview": "", "directory": str(where)}
 
 
-def _start(asked: Broker, card: Json, text: str, if_busy: str) -> Json:
+def _start(connection: Broker, card: Json, text: str, if_busy: str) -> Json:
     """Start a turn, and return what became of it. Raises ``AppmuxError``."""
     params = {
         "threadId": card["id"],
@@ -114,7 +116,7 @@ def _start(asked: Broker, card: Json, text: str, if_busy: str) -> Json:
         "ifBusy": if_busy,
     }
     try:
-        result = asked.request("turn/start", params, deadline=watch.RESUME_DEADLINE)
+        result = connection.request("turn/start", params, deadline=watch.RESUME_DEADLINE)
     except BrokerError as refused:
         if refused.code == BUSY:
             raise NotSaidError(
@@ -143,9 +145,9 @@ def _note(text: str, *, as_json: bool) -> None:
     click.echo(text, err=as_json)
 
 
-def _until_over(asked: Broker, card: Json, answer: Json, *, as_json: bool) -> int:
+def _until_over(connection: Broker, card: Json, answer: Json, *, as_json: bool) -> int:
     """Show the turn until it ends; return the exit status."""
     shown = Transcript(card["id"], watch.write)
     if answer["queued"] is not None:
-        watch.until_started(asked, shown, answer["queued"]["id"], as_json=as_json)
-    return watch.stream(asked, shown, once=True, as_json=as_json)
+        watch.until_started(connection, shown, answer["queued"]["id"], as_json=as_json)
+    return watch.stream(connection, shown, once=True, as_json=as_json)

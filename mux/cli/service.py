@@ -79,7 +79,7 @@ def install(
         ours.refuse_occupied(settled.config, os.environ, taking_over=take_over and not no_start)
     with outcome(as_json) as done:
         ask_to_replace(places, yes=yes)
-        with taking_over(settled.config, wanted=take_over and not no_start):
+        with taking_over(settled.config, enabled=take_over and not no_start):
             _perform(ours.installing(where, places, start=not no_start), done)
         then = "; it starts with your next login" if no_start else " and running"
         click.echo("installed" + then)
@@ -172,7 +172,7 @@ def _confirm_interrupting(question: str, *, yes: bool) -> None:
 
 
 def _perform(doing: list[Step], done: Json) -> None:
-    done["steps"] = [steps.told(step) for step in doing]
+    done["steps"] = [steps.describe(step) for step in doing]
     steps.perform(doing, click.echo)
 
 
@@ -258,9 +258,9 @@ def print_files(config_file: Path | None, allow_sudo: bool, as_json: bool) -> No
 
 
 @contextmanager
-def taking_over(config: Config, *, wanted: bool) -> Iterator[None]:
-    """Let nobody but the service get Codex's control socket inside, if that is ``wanted``."""
-    path = ours.control_socket(config, os.environ) if wanted else None
+def taking_over(config: Config, *, enabled: bool) -> Iterator[None]:
+    """Let nobody but the service get Codex's control socket inside, if that is ``enabled``."""
+    path = ours.control_socket(config, os.environ) if enabled else None
     owner = socket_owner(path) if path is not None else None
     if path is None or owner is None or not owner.codex:
         yield

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import msgspec
 
-from mux.core.audit_events import NAME_CHARACTERS, by, content, is_told
+from mux.core.audit_events import NAME_CHARACTERS, actor_of, content, is_told
 from mux.core.protocol import jsonrpc
 from mux.core.protocol.rules import OfferTo
 from mux.core.state.client import Client
@@ -64,7 +64,7 @@ def approved(
         }
         votes = request.ballot.votes.values()
         if votes:
-            fields["votes"] = [{"by": v.by, "decision": decision(v.result)} for v in votes]
+            fields["votes"] = [{"by": v.actor, "decision": decision(v.result)} for v in votes]
         answer = content(state, result)
         state.record("approval/answered", by=actor, **_which(request), **fields, **answer)
 
@@ -85,7 +85,7 @@ def voted(
     answer = content(state, result)
     state.record(
         "approval/voted",
-        by=by(client),
+        by=actor_of(client),
         **_which(request),
         **fields,
         waitsFor=waits_for,
@@ -97,13 +97,13 @@ def abstained(state: State, request: ServerRequest, client: Client, reason: str)
     """Record an answer that counts as none: an error, or malformed."""
     if _is_approval(request) and client.id not in request.abstained:
         reason = reason[:NAME_CHARACTERS]
-        state.record("approval/abstained", by=by(client), **_which(request), why=reason)
+        state.record("approval/abstained", by=actor_of(client), **_which(request), why=reason)
 
 
 def answer_refused(state: State, request: ServerRequest, client: Client, needs: str) -> None:
     """Record an answer of a client whose scopes don't allow it."""
     if is_told(state, client):
-        state.record("answer/refused", by=by(client), **_which(request), needs=needs)
+        state.record("answer/refused", by=actor_of(client), **_which(request), needs=needs)
 
 
 def given_up(state: State, request: ServerRequest, reason: str) -> None:

@@ -88,7 +88,7 @@ class ClientRouter:
         except BadMessageError as bad:
             self.refuse(client.id, bad)
             return
-        self._attention.heard(client)
+        self._attention.sent(client)
         if message.kind == "request":
             self.asked(client, message)
         elif message.kind == "notification":
@@ -167,7 +167,7 @@ class ClientRouter:
             text = "this broker has no supervisor, which would start the next one"
             self.state.error(client.id, message.id, jsonrpc.INVALID_REQUEST, text)
             return
-        self.state.record("restart/asked", by=audit_events.by(client), now=now, broker=broker)
+        self.state.record("restart/asked", by=audit_events.actor_of(client), now=now, broker=broker)
         if broker:
             self.state.out.append(RenewBroker())
         else:

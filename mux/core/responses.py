@@ -158,9 +158,9 @@ class ResponseRouter:
             return True
         return (
             self.parts.recovery.resumed(request, failed=failed)
-            or self.parts.handover.told(request, line, failed=failed)
+            or self.parts.handover.answered(request, line, failed=failed)
             or self.parts.replays.loaded(request, failed=failed)
-            or self.parts.clearance.told(request, line, failed=failed)
+            or self.parts.clearance.answered(request, line, failed=failed)
             or self.parts.subscriptions.loaded(request, failed=failed)
         )
 

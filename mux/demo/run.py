@@ -192,8 +192,8 @@ class _Demo:
 
     async def _ended(self, turn: str, *clients: Client) -> None:
         """Wait until each of the clients was notified of the turn's end."""
-        for each in clients:
-            await each.wait(
+        for peer in clients:
+            await peer.wait(
                 lambda m: _is(m, "turn/completed") and m["params"]["turn"]["id"] == turn
             )
 

@@ -119,7 +119,7 @@ class Peer:
 
     @property
     def transport(self) -> str:
-        """How the client is connected, for people: ``ws``, ``unix``, ``wss by proxy ::1``."""
+        """The client's way of connecting, for people: ``ws``, ``unix``, ``wss by proxy ::1``."""
         if self.kind == "unix":
             return "unix"
         if self.told is None:

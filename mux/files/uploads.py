@@ -199,8 +199,8 @@ class Uploads:
         now = self.clock()
         finished = [each for each in self._uploads.values() if each.about.path]
         old = [each for each in self._uploads.values() if each.expires() <= now]
-        for each in {*old, *finished[: -limits.FINISHED]}:
-            await self.drop(each)
+        for upload in {*old, *finished[: -limits.FINISHED]}:
+            await self.drop(upload)
 
     # -- going on ----------------------------------------------------------------------------------
 

@@ -210,9 +210,9 @@ class Endpoints:
 
     def _text(self) -> str:
         document = _converter.unstructure(_File(VERSION, list(self._registered.values())))
-        for each in document["endpoints"]:
-            if each["navigate"] is None:  # so that a version before reads the file, if it can
-                del each["navigate"]
+        for entry in document["endpoints"]:
+            if entry["navigate"] is None:  # so that a version before reads the file, if it can
+                del entry["navigate"]
         return json.dumps(document, indent=2) + "\n"
 
 

@@ -182,8 +182,8 @@ class Sockets:
     def let_go(self) -> None:
         """Close what nobody has gone on with, and tell the supervisor what to hold."""
         for descriptors in self._left.values():
-            for each in descriptors:
-                os.close(each)
+            for descriptor in descriptors:
+                os.close(descriptor)
         self._left.clear()
         self._settled = True
         self._tell()

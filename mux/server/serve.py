@@ -128,9 +128,9 @@ async def serve(
         finally:
             book.file.flush()
     finally:
-        for each in opened:
+        for bound in opened:
             with trio.CancelScope(shield=True):
-                await each.aclose()
+                await bound.aclose()
         state.release()
 
 

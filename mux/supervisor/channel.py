@@ -93,8 +93,8 @@ class Channel:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
                 numbers = array.array("i")
                 numbers.frombytes(content[: len(content) - len(content) % numbers.itemsize])
-                for each in numbers:
-                    os.set_inheritable(each, False)
+                for number in numbers:
+                    os.set_inheritable(number, False)
                 self._descriptors += numbers
         self._buffer += data
         return self._whole()

@@ -122,8 +122,8 @@ class Pipes:
 
     def close_theirs(self) -> None:
         """Close the app-server's ends, which it has inherited."""
-        for each in self.theirs:
-            os.close(each)
+        for descriptor in self.theirs:
+            os.close(descriptor)
         self.theirs = ()
 
     def close_stdin(self) -> None:
@@ -136,8 +136,8 @@ class Pipes:
         """Close all ends that are still open."""
         self.close_theirs()
         self.close_stdin()
-        for each in (self.stdout, self.stderr):
-            os.close(each)
+        for descriptor in (self.stdout, self.stderr):
+            os.close(descriptor)
 
 
 def start_app_server(command: Sequence[str], environ: Mapping[str, str], pipes: Pipes) -> int:
@@ -185,7 +185,7 @@ def _become_app_server(
 
 
 def reap_orphans(ours: Collection[int]) -> None:
-    """As ``INIT``, reap processes that have ended and aren't ``ours``: their parents left them.
+    """Reap, as ``INIT``, processes that have ended and aren't ``ours``: their parents left them.
 
     Call it when those of ours that have ended are reaped.
     """

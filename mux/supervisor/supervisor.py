@@ -266,7 +266,7 @@ class Supervisor:
             for number in os.read(self.signals, SIGNAL_BYTES):
                 self._signalled(number)
         if broker is not None and not broker.deaf and broker.channel.fileno() in ready:
-            self._hear(broker)
+            self._receive(broker)
         self.apps.read(ready)
         self._reap()
         self._on_time()
@@ -302,7 +302,7 @@ class Supervisor:
         elif self.stopping:
             self._stop(0)
 
-    def _hear(self, broker: Broker) -> None:
+    def _receive(self, broker: Broker) -> None:
         try:
             messages = broker.channel.receive()
         except BlockingIOError:
@@ -350,8 +350,8 @@ class Supervisor:
                 notify(self.environ, message["state"])
             case _:
                 pass
-        for each in descriptors:
-            os.close(each)
+        for descriptor in descriptors:
+            os.close(descriptor)
 
     def _let_listeners_go(self) -> None:
         for _url, descriptor in self.listeners:

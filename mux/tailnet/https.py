@@ -234,8 +234,8 @@ class TailnetHttps:
                 if self._news:
                     self._news = False
                     await trio.to_thread.run_sync(self.announce)
-                for each in waiting:
-                    each.set()
+                for event in waiting:
+                    event.set()
                 with trio.move_on_after(self._pause()):
                     await self._wake.wait()
 

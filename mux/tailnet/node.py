@@ -52,7 +52,7 @@ class TailscaledError(AppmuxError):
 
 @attrs.frozen
 class Trouble:
-    """What is wrong, and what to do."""
+    """A fault, and what to do about it."""
 
     text: str
     remedy: str

@@ -239,5 +239,5 @@ def _changed(path: Path) -> float:
 
 
 def _forget(old: Sequence[Path]) -> None:
-    for each in old:
-        shutil.rmtree(each, ignore_errors=True)
+    for folder in old:
+        shutil.rmtree(folder, ignore_errors=True)

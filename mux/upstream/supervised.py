@@ -165,9 +165,9 @@ class Supervision:
                 self.gone()
                 return
             for message, descriptors in messages:
-                self._hear(message, descriptors)
+                self._handle(message, descriptors)
 
-    def _hear(self, message: Message, descriptors: list[int]) -> None:
+    def _handle(self, message: Message, descriptors: list[int]) -> None:
         if message["say"] == "started":
             # At once: that it has ended may be the next message.
             self.generation = message["generation"]

@@ -160,8 +160,8 @@ class _Parsed:
         """Receive so much of it that it is worth a thread (see ``files.uploads.More``)."""
         piece = bytearray()
         try:
-            async for each in self._pieces:
-                piece += each
+            async for part in self._pieces:
+                piece += part
                 if len(piece) >= PIECE_BYTES:
                     break
             else:

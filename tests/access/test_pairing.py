@@ -78,7 +78,9 @@ def desk(tmp_path: Path) -> Desk:
 
 
 async def test_a_ticket_becomes_a_device(desk: Desk) -> None:
-    wanted = DeviceGrant("invite", frozenset({"observe", "approve"}), lifetime=60.0, by="local")
+    wanted = DeviceGrant(
+        "invite", frozenset({"observe", "approve"}), lifetime=60.0, operator="local"
+    )
     id, ticket = desk.begin(wanted)
     async with desk.waiting({"ticket": ticket, "name": " Ada's\x1b phone ", "nonce": "abc"}):
         code = code_of(ticket, " Ada's\x1b phone ", "abc")
@@ -183,13 +185,13 @@ async def test_the_operator_hears_which_used_ticket_came_again_and_from_where(de
 
 
 async def test_what_became_of_a_device_is_recorded(desk: Desk) -> None:
-    id, ticket = desk.begin(attrs.evolve(WANTED, by="ada"))
+    id, ticket = desk.begin(attrs.evolve(WANTED, operator="ada"))
     async with desk.waiting({"ticket": ticket, "name": "phone"}):
         desk.pairing.confirm(OPERATOR, id, accept=False)
     common = {"device": "phone", "kind": "paired", "by": "ada"}
     assert desk.records == [("device/refused", {**common, "why": "declined"})]
     assert desk.told[-1] == (OPERATOR, pairing.ENDED, {"id": id, "outcome": "declined"})
-    wanted = DeviceGrant("invite", frozenset({"observe", "approve"}), name="tablet", by="ada")
+    wanted = DeviceGrant("invite", frozenset({"observe", "approve"}), name="tablet", operator="ada")
     made, ticket = desk.pairing.begin(OPERATOR, wanted)
     async with desk.waiting({"ticket": ticket, "name": "theirs"}):
         desk.pairing.confirm(OPERATOR, made.id, accept=True)

@@ -56,11 +56,11 @@ def addresses(
         address.url if isinstance(address, TcpAddress) else f"unix://{address}"
         for address in parsed
     }
-    for each in () if report is None else report["listeners"]:
-        by_name = report is not None and each["url"] == _tailnets(report)
-        if each["url"] not in known and not by_name and not _any_port(each["url"], parsed):
+    for listener in () if report is None else report["listeners"]:
+        by_name = report is not None and listener["url"] == _tailnets(report)
+        if listener["url"] not in known and not by_name and not _any_port(listener["url"], parsed):
             says = "the broker listens there, by a flag or by settings that it was started with"
-            yield Finding(each["url"], "well", says)
+            yield Finding(listener["url"], "well", says)
 
 
 def _tailnets(report: Report) -> str | None:

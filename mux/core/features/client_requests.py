@@ -99,7 +99,7 @@ class ClientRequests:
         if rule.route is Route.FOLLOW:
             request.params = params
         if rule.begins:
-            request.by = client.owner()
+            request.actor = client.owner()
         request.history_field = history_field(message)
         request.large = rule.large or bool(request.history_field)
         return request
@@ -220,7 +220,7 @@ class ClientRequests:
             line=jsonrpc.request(wire, TURN_START, msgspec.Raw(turn.params)),
             since=self.state.now,
             thread=thread,
-            by=turn.owner,
+            actor=turn.owner,
         )
         audit_events.dequeued(self.state, request, turn)
         return request

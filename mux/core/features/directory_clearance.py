@@ -216,7 +216,7 @@ class DirectoryClearance:
                 params = {"threadId": case.thread}
                 case.asked.append(self.client_requests.ask_for_broker(THREAD, params))
 
-    def told(self, request: Request, line: bytes, *, failed: bool) -> bool:
+    def answered(self, request: Request, line: bytes, *, failed: bool) -> bool:
         """Take the answer to a request of ``refresh``; False if it is for none of them."""
         cases = ((n, each) for n, each in self._cases.items() if request in each.asked)
         number, case = next(cases, (0, None))

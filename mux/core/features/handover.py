@@ -168,7 +168,7 @@ class Handover:
         """Say which turn runs. After the replay, which may end with the turn before that."""
         running = self.state.threads.claim(saved.id).running
         running.turn, running.also, running.over = saved.turn, saved.also, saved.over
-        running.started, running.announced, running.by = saved.started, saved.announced, saved.by
+        running.started, running.announced, running.actor = saved.started, saved.announced, saved.by
 
     def _replay(self, entries: Iterable[Entry]) -> None:
         """Bring what runs to where the earlier broker had it."""
@@ -191,7 +191,7 @@ class Handover:
             line=b"",
             since=self.state.now,
             thread=saved.thread,
-            by=saved.by,
+            actor=saved.by,
             params=saved.params,
             sent=saved.sent,
         )
@@ -214,7 +214,7 @@ class Handover:
 
     # ── what the app-server says ──────────────────────────────────────────────────────────────
 
-    def told(self, request: Request, line: bytes, *, failed: bool) -> bool:
+    def answered(self, request: Request, line: bytes, *, failed: bool) -> bool:
         """Take the answer to a request made here; False if it is for none of them."""
         if request is self._asked:
             self._asked = None

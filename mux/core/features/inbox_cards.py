@@ -47,7 +47,7 @@ class InboxCards:
         if method == _STARTED:
             return self.joined(line)
         if method == _LIMITS:
-            self._limits_told(line)
+            self._limits_notified(line)
         elif method == _ACCOUNT:
             self._account_changed()
         elif thread is not None:
@@ -156,7 +156,7 @@ class InboxCards:
             last = final_line(bytes(_params(line).item))
             card.preview = last.text if last is not None else ""
 
-    def _limits_told(self, line: bytes) -> None:
+    def _limits_notified(self, line: bytes) -> None:
         try:
             limit = _limits_decoder.decode(line).params.rateLimits
         except msgspec.DecodeError:

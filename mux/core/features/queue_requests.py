@@ -55,7 +55,9 @@ class QueueRequests:
         for queue, turn in self._queued():
             if b"%d" % turn.id == id:
                 queue.turns.remove(turn)
-                audit_events.unqueued(self.state, queue.thread, turn, None, audit_events.by(client))
+                audit_events.unqueued(
+                    self.state, queue.thread, turn, None, audit_events.actor_of(client)
+                )
                 result = {"id": turn.id, "threadId": queue.thread}
                 self.state.answer(client.id, jsonrpc.result(message.id, result), message.method)
                 notify(self.state, queue, "removed", turn, actor=client.owner())

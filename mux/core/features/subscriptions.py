@@ -205,7 +205,7 @@ class Subscriptions:
         if not thread.subscribed:
             thread.status = "active"  # we won't be notified of its turn's end, but of its status
             return
-        thread.running.begin(thread.id, turn, request.by)
+        thread.running.begin(thread.id, turn, request.actor)
         self.state.durable.touch("thread", thread.id)
 
     def will_repeat(self, request: Request) -> None:
@@ -265,7 +265,7 @@ class Subscriptions:
             of = self.state.threads.get(parent)
             thread = self.state.threads.spawned(parent, child)
             if not thread.claimed:
-                thread.spawned_by = of.running.by or of.spawned_by
+                thread.spawned_by = of.running.actor or of.spawned_by
                 self._adopt(child, tuple(of.followers))
 
     def _adopt(self, thread: str, followers: tuple[ClientId, ...]) -> None:

@@ -110,7 +110,7 @@ class ThreadFiles:
             self.state.error(client.id, message.id, jsonrpc.FORBIDDEN, text, data)
             audit_events.refused(self.state, client, message.method, needs)
             return
-        self.state.record("file/opened", by=audit_events.by(client), path=path)
+        self.state.record("file/opened", by=audit_events.actor_of(client), path=path)
         params = msgspec.json.encode(ToOpen(path, files.directory))
         self.state.out.append(AnswerOutside(client.id, message.id, message.method, params))
 

@@ -117,7 +117,7 @@ class TurnQueueing:
 
     def _reject(self, request: Request, thread: str) -> None:
         turn, known = self._running(thread), self.state.threads.known.get(thread)
-        actor = known.running.by if known is not None else None
+        actor = known.running.actor if known is not None else None
         error_data = {"threadId": thread, "turnId": turn, "startedBy": actor_named(actor)}
         text = f"a turn runs on this thread already{f', begun by {actor.program}' if actor else ''}"
         self._fail(request, jsonrpc.BUSY, text, error_data)
@@ -144,7 +144,7 @@ class TurnQueueing:
             return
         self.state.turn_queues[thread] = queue
         self.state.last_queued_turn += 1
-        actor = audit_events.by(client)
+        actor = audit_events.actor_of(client)
         turn = QueuedTurn(
             self.state.last_queued_turn, params, client.owner(), actor, self.state.now
         )

@@ -72,7 +72,7 @@ class Voting:
         if consent.is_no(request.method, result) or (ballot.policy.is_first and not machine):
             return result
         early = self._waits_for_owner(request) and not self._is_owner(request, client)
-        vote = Vote(result, now, early, client.id, audit_events.by(client), machine)
+        vote = Vote(result, now, early, client.id, audit_events.actor_of(client), machine)
         if vote.repeats(ballot.votes.get(voter(client.principal))):
             return None  # a program may repeat it for ever; the audit log needn't record that
         ballot.cast(client.principal, vote)
@@ -236,8 +236,8 @@ class Voting:
             "votes": [
                 {
                     "client": vote.client,
-                    "name": vote.by["name"],
-                    "principal": vote.by["principal"],
+                    "name": vote.actor["name"],
+                    "principal": vote.actor["principal"],
                     "decision": audit_approvals.decision(vote.result),
                     "ageSeconds": round(self.state.now - vote.at, 3),
                     "counts": who in counting,

@@ -171,8 +171,8 @@ class Vote(msgspec.Struct, frozen=True):
     early: bool
     """True if the vote was given while the owner was waited for."""
     client: ClientId | None
-    by: dict[str, object]
-    """The client that gave the vote, for the audit log (``audit_events.by``)."""
+    actor: dict[str, object]
+    """The client that gave the vote, for the audit log (``audit_events.actor_of``)."""
     machine: bool = False
     """True if a program gave it by itself: it doesn't count while a person looks."""
 

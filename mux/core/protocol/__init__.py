@@ -6,8 +6,9 @@ method means to the broker; ``known_notifications`` pass. Messages: ``jsonrpc`` 
 ``request_params`` has the one reading of them, ``text_limits`` bounds texts, ``overrides`` are
 those of a command line, ``thread_overrides`` finds what changes a thread's settings,
 ``directories`` are paths on disk, ``experimental`` what needs ``experimentalApi``. Content:
-``answers`` to server requests, ``thread_messages`` and ``thread_settings`` of threads,
-``turn_messages`` that the broker writes itself, and ``journal_entry``, whose deltas merge.
+``answers`` to server requests, ``handover_answers`` that a handover reads, ``thread_messages`` and
+``thread_settings`` of threads, ``turn_messages`` that the broker writes itself, and
+``journal_entry``, whose deltas merge.
 
 Imports nothing else of the package.
 """

@@ -314,11 +314,11 @@ def _read(bundle: bytes) -> dict[str, Any]:
     except (msgspec.DecodeError, KeyError) as wrong:
         raise ValueError(f"no bundle of definitions: {wrong!r}") from wrong
     flat: dict[str, Any] = {}
-    for name, each in nested.items():
-        if isinstance(each, dict) and not each.keys() & (_KEPT | {"title", "description"}):
-            flat |= {f"{name}/{inner}": schema for inner, schema in each.items()}
+    for name, methods in nested.items():
+        if isinstance(methods, dict) and not methods.keys() & (_KEPT | {"title", "description"}):
+            flat |= {f"{name}/{inner}": schema for inner, schema in methods.items()}
         else:
-            flat[name] = each
+            flat[name] = methods
     if "ClientRequest" not in flat:
         raise ValueError("the bundle has no definition of `ClientRequest`")
     return flat
@@ -326,9 +326,9 @@ def _read(bundle: bytes) -> dict[str, Any]:
 
 def _requests(definitions: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     """Yield each request of clients: its method, and the schema of its params."""
-    for each in definitions["ClientRequest"]["oneOf"]:
-        (method,) = each["properties"]["method"]["enum"]
-        yield method, each["properties"].get("params", _NO_PARAMS)
+    for variant in definitions["ClientRequest"]["oneOf"]:
+        (method,) = variant["properties"]["method"]["enum"]
+        yield method, variant["properties"].get("params", _NO_PARAMS)
 
 
 def _properties(schema: Any, definitions: dict[str, Any]) -> dict[str, Any]:
@@ -383,5 +383,5 @@ def _references(part: Any) -> Iterator[str]:
             yield _name(part["$ref"])
     elif isinstance(part, list):
         values = part
-    for each in values:
-        yield from _references(each)
+    for value in values:
+        yield from _references(value)

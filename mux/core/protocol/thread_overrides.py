@@ -292,9 +292,9 @@ def directories_in(fields: Fields) -> Iterator[str]:
     if cwd is not None:
         yield cwd
     yield from _texts(_value(bytes(fields.get(ROOTS, NULL))))
-    for each in environments_in(fields):
-        yield str(each["cwd"])
-        yield from _texts(each.get(ROOTS))
+    for environment in environments_in(fields):
+        yield str(environment["cwd"])
+        yield from _texts(environment.get(ROOTS))
 
 
 def _texts(value: object) -> list[str]:

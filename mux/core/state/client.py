@@ -184,7 +184,7 @@ class Client(msgspec.Struct, eq=False):
     """Its unread messages; set while the client is behind."""
     drove: float | None = None
     """When the client last made a thread work."""
-    heard: float = 0.0
+    last_heard: float = 0.0
     """When the client last sent anything."""
     focus: Focus | None = None
     """Its foreground; None if the client never sent ``mux/focus``."""

@@ -25,8 +25,8 @@ class QueuedTurn(msgspec.Struct, frozen=True, eq=False):
     params: bytes
     """The params of its ``turn/start``."""
     owner: Owner
-    by: dict[str, object]
-    """The client that queued it, as ``audit_events.by`` describes it."""
+    actor: dict[str, object]
+    """The client that queued it, as ``audit_events.actor_of`` describes it."""
     since: float
     """When it was queued, on the broker's clock."""
 
