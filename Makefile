@@ -21,8 +21,8 @@ help:
 	@echo 'make schema       write docs/schema from the classes in mux/core/extension'
 	@echo 'make drift        what differs between two versions of codex; ARGS="OLD NEW", two binaries'
 	@echo 'make mutants      faults put into what guards and keeps, and which no test notices; ARGS="access.pairing"'
-	@echo 'make soak         clients come and go at random, the app-server and then the broker are'
-	@echo '                  killed; MINUTES=2 CLIENTS=8 KILLS=20 SEED=1'
+	@echo 'make soak         clients come and go at random, the app-server is killed; then both it and the'
+	@echo '                  broker are, renewed and upgraded; MINUTES=2 CLIENTS=8 KILLS=20 SEED=1'
 	@echo 'make bench        how quick it is, beside the native listener and the limit; a quarter of an hour'
 	@echo 'make bench-quick  the same in two minutes, less exact'
 	@echo 'make bench-NAME   core, store: a part alone; year: what use makes dearer; profile: where the time goes, half a minute'
@@ -62,8 +62,9 @@ $(VENV)-clients/.installed: tests/clients/requirements.txt
 	  --retries 1 --require-hashes --only-binary :all: -r $< && touch $@ || \
 	  echo "tests/clients: its programs are not to be had from PyPI, and their tests will be skipped"
 
-# A client of uploads comes from npm as well.
-newest: tests/newest/node_modules/.package-lock.json tests/tus/node_modules/.package-lock.json
+# A client of uploads and the linters of the container's files come from npm as well.
+newest: tests/newest/node_modules/.package-lock.json tests/tus/node_modules/.package-lock.json \
+        tests/container/node_modules/.package-lock.json
 tests/%/node_modules/.package-lock.json: tests/%/package-lock.json
 	-@npm ci --prefix tests/$* --silent --no-audit --no-fund --fetch-retries=0 && touch $@ || \
 	  echo "tests/$*: its programs are not to be had from npm, and its tests will be skipped"
@@ -170,6 +171,6 @@ constraints:
 	rm -rf $(VENV)-uv
 
 clean:
-	rm -rf tests/newest/node_modules tests/tus/node_modules tests/clients/node_modules web/node_modules web/.types web/.tests mux/web/static
+	rm -rf tests/newest/node_modules tests/tus/node_modules tests/clients/node_modules tests/container/node_modules web/node_modules web/.types web/.tests mux/web/static
 	rm -rf $(VENV) $(VENV)-uv $(VENV)-site $(VENV)-release $(MUTANTS) .pytest_cache .mypy_cache .ruff_cache .hypothesis dist
 	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +

@@ -2,7 +2,8 @@
 
 nginx (``dav_methods PUT``) writes what comes to a file, and gives that its name: no digest, no
 offsets, nobody beside it. The same disk holds both. What the broker holds in memory meanwhile, and
-what a neighbour notices of an upload at a pace, is measured beside.
+what a neighbour notices of an upload at a pace, is measured beside; and how much is sent twice
+where the broker is killed ten times.
 
 Hands to: `report`, the figures. Hears from: `load.upload`, `load.paced`, curl, nginx.
 """
@@ -11,10 +12,13 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import re
 import shutil
+import signal
+import socket
 from base64 import b64encode
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -46,6 +50,17 @@ MOST_SLOWER: Final = 1.5
 
 PLAIN: Final = "nginx"
 BROKER: Final = "broker"
+KILLS: Final = 10
+CHUNK: Final = 4 * MIB
+
+GIB: Final = 1024 * MIB
+KILLED: Final = (
+    ("without checksums", 0, 1.1),
+    ("with checksums of 4 MiB", CHUNK, round(1 + KILLS * CHUNK / GIB, 3)),
+)
+"""Bytes with one checksum, and what may be sent. What is in the sockets at a kill is lost: a few
+megabytes over loopback."""
+
 BESIDE: Final = "beside an upload"
 UPLOAD_RATE: Final = 50_000_000
 """Bytes a second: a gigabit's half."""
@@ -155,9 +170,7 @@ async def _nginx(place: Path) -> AsyncIterator[str]:
         settings.write_text(NGINX.format(place=place, port=port))
         process: trio.Process = await trio.lowlevel.open_process(["nginx", "-c", str(settings)])
         try:
-            with trio.fail_after(PATIENCE):
-                while not await _accepts(port):  # noqa: ASYNC110 (it isn't told)
-                    await trio.sleep(0.01)
+            await _until(partial(_accepts, port))
             yield f"http://127.0.0.1:{port}/file"
         finally:
             process.kill()
@@ -165,12 +178,11 @@ async def _nginx(place: Path) -> AsyncIterator[str]:
                 await process.wait()
 
 
-async def _accepts(port: int) -> bool:
+def _accepts(port: int) -> bool:
     try:
-        stream = await trio.open_tcp_stream("127.0.0.1", port)
+        socket.create_connection(("127.0.0.1", port)).close()
     except OSError:
         return False
-    await stream.aclose()
     return True
 
 
@@ -198,6 +210,41 @@ async def _noticed(seconds: float, what: str) -> Noticed:
             return Noticed(p99, float((await uploading.result())["rate"]) / 1e6)
 
 
+# --- A broker that is killed ---------------------------------------------------------------------
+
+
+async def _sent_again(size: int, chunk: int) -> float:
+    """Bytes that a client sent of a file, over those that it has, with ten kills meanwhile."""
+    drawn = random.Random(KILLS)
+    moments = sorted(drawn.randrange(size // 20, size - size // 10) for _ in range(KILLS))
+    async with (
+        # However often it dies, the next one is started at once.
+        broker(module="tests.end_to_end.killed_at") as server,
+        loading("resume", server.url, size=size, chunk=chunk) as sending,
+    ):
+        (state,) = server.home.glob("**/appmux/broker.lock")
+        for moment in moments:
+            await _until(partial(_has_come, state.parent, moment))
+            pid = state.read_text()
+            os.kill(int(pid), signal.SIGKILL)
+            await _until(partial(_is_another, state, pid))
+        return float((await sending.result())["sent"]) / size
+
+
+def _has_come(state: Path, least: int) -> bool:
+    return sum(each.stat().st_size for each in state.glob("uploads/*.part")) >= least
+
+
+def _is_another(lock: Path, pid: str) -> bool:
+    return lock.read_text() not in {"", pid}
+
+
+async def _until(condition: Callable[[], bool]) -> None:
+    with trio.fail_after(PATIENCE):
+        while not condition():  # noqa: ASYNC110 (it isn't told)
+            await trio.sleep(0.001)
+
+
 # --- The figures ---------------------------------------------------------------------------------
 
 
@@ -222,6 +269,10 @@ def measure(plan: Plan) -> list[Figure]:
     found = {side: [each.p99 for each in rounds] for side, rounds in noticed.items()}
     slower = [a / b for a, b in zip(found[BESIDE], found[ALONE], strict=True)]
     title = f"a client's p99 beside an upload of {UPLOAD_RATE / 1e6:g} MB/s, / alone"
+    for name, chunk, most in KILLED:
+        times = [trio.run(_sent_again, GIB, chunk) for _ in range(plan.repeat)]
+        sent = f"sent of a gibibyte with ten kills, {name}"
+        figures.append(at_most(sent, "×", {BROKER: times}, most))
     return [
         *figures,
         at_most(title, "", {BROKER: slower}, MOST_SLOWER),

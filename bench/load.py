@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import hashlib
 import json
 import os
 import re
@@ -487,19 +488,34 @@ UPLOADED: Final = 2 * 1024 * 1024 * 1024
 """Bytes that are announced: as many as a file may have."""
 
 
-def upload(url: str, token: str | None, rate: float) -> dict[str, Any]:
-    """One client that uploads a file, ``rate`` bytes a second, until stdin says a word."""
+def _announced(url: str, token: str | None, size: int) -> tuple[socket.socket, str, str]:
+    """A connection by which a file was announced, its path, and the head of requests about it."""
     address = urlsplit(url)
     head = f"HTTP/1.1\r\nHost: {address.netloc}\r\nAuthorization: Bearer {token}\r\n"
     head += "Tus-Resumable: 1.0.0\r\n"
     connection = socket.create_connection((address.hostname, address.port), SETUP_PATIENCE)
-    begin = f"POST /v1/files {head}Upload-Length: {UPLOADED}\r\nContent-Length: 0\r\n\r\n"
+    begin = f"POST /v1/files {head}Upload-Length: {size}\r\nContent-Length: 0\r\n\r\n"
     connection.sendall(begin.encode())
-    answer = _wait(connection, b"\r\n\r\n", b" 201 ").decode()
-    place = re.search(r"(?im)^location: (\S+)", answer)
-    assert place is not None, answer
-    go_on = f"PATCH {place[1]} {head}Upload-Offset: 0\r\nContent-Length: {UPLOADED}\r\n"
-    connection.sendall(f"{go_on}Content-Type: application/offset+octet-stream\r\n\r\n".encode())
+    return connection, _header(_wait(connection, b"\r\n\r\n", b" 201 "), "location"), head
+
+
+def _header(answer: bytes, name: str) -> str:
+    found = re.search(rf"(?im)^{name}: (\S+)", answer.decode())
+    if found is None:
+        raise RuntimeError(f"no {name} in {answer!r}")
+    return found[1]
+
+
+def _bring(path: str, head: str, at: int, size: int, *more: str) -> bytes:
+    """The head of a request that brings so many bytes of a file."""
+    lines = [f"PATCH {path} {head}Upload-Offset: {at}", f"Content-Length: {size}", *more]
+    return "\r\n".join([*lines, "Content-Type: application/offset+octet-stream\r\n\r\n"]).encode()
+
+
+def upload(url: str, token: str | None, rate: float) -> dict[str, Any]:
+    """One client that uploads a file, ``rate`` bytes a second, until stdin says a word."""
+    connection, path, head = _announced(url, token, UPLOADED)
+    connection.sendall(_bring(path, head, 0, UPLOADED))
     print("ready", flush=True)
     piece = memoryview(os.urandom(1024 * 1024))
     began, sent = time.monotonic(), 0
@@ -511,6 +527,44 @@ def upload(url: str, token: str | None, rate: float) -> dict[str, Any]:
                 size = connection.send(piece[:allowed])
                 sent, allowed = sent + size, allowed - size
     return {"sent": sent, "rate": sent / (time.monotonic() - began)}
+
+
+def resume(url: str, token: str | None, size: int, chunk: int) -> dict[str, Any]:
+    """One client that uploads a file as fast as it can, and goes on wherever it was broken off.
+
+    ``chunk``: bytes of one request, each with its checksum; 0: all by one, without. ``sent``: bytes
+    of bodies that it got rid of.
+    """
+    connection, path, head = _announced(url, token, size)
+    connection.close()
+    print("ready", flush=True)
+    address = urlsplit(url)
+    piece, at, sent = memoryview(os.urandom(1024 * 1024)), 0, 0
+    while at < size:
+        end = min(size, at + chunk) if chunk else size
+        parts = [piece[: min(len(piece), end - each)] for each in range(at, end, len(piece))]
+        checksum = []
+        if chunk:
+            digest = hashlib.sha1(b"".join(parts)).digest()
+            checksum = [f"Upload-Checksum: sha1 {base64.b64encode(digest).decode()}"]
+        try:
+            target = (address.hostname, address.port)
+            with socket.create_connection(target, SETUP_PATIENCE) as connection:
+                if sent:
+                    connection.sendall(f"HEAD {path} {head}\r\n".encode())
+                    answer = _wait(connection, b"\r\n\r\n", b" 200 ")
+                    if (there := int(_header(answer, "upload-offset"))) != at:
+                        at = there
+                        continue
+                connection.sendall(_bring(path, head, at, end - at, *checksum))
+                for part in parts:
+                    connection.sendall(part)
+                    sent += len(part)
+                _wait(connection, b"\r\n\r\n", b" 204 ")
+                at = end
+        except (OSError, RuntimeError):
+            time.sleep(UPLOAD_STEP)
+    return {"sent": sent}
 
 
 # --- Clients that only are there -----------------------------------------------------------------
@@ -527,7 +581,8 @@ def idle(url: str, token: str | None, clients: int) -> dict[str, Any]:
 
 
 JOBS: Final[dict[str, Callable[..., dict[str, Any]]]] = {
-    job.__name__: job for job in (count, latency, requests, paced, flood, attack, upload, idle)
+    job.__name__: job
+    for job in (count, latency, requests, paced, flood, attack, upload, resume, idle)
 }
 
 

@@ -116,9 +116,9 @@ class Dispatcher:
     _next: list[Event] = attrs.field(factory=list)
     """Events that came up while commands were performed."""
     _alarm: trio.CancelScope = attrs.field(factory=trio.CancelScope)
-    _ahead: float | None = None
-    """Seconds by which the wall clock was ahead of trio's when that was last reported to the
-    core."""
+    _ahead: float = math.nan
+    """Seconds by which the wall clock was ahead of trio's when that was last reported to the core.
+    Not a number until it is looked at for the first time."""
 
     def connect(self, shells: Shells) -> None:
         """Give the dispatcher its shells: all at once, as most of them report to it."""
@@ -184,8 +184,10 @@ class Dispatcher:
         if type(event) is ClientSent:
             self.traffic.from_clients += 1
         self._decide(event, now)
-        self._deliver()
-        self._hear_next()
+        if self._frames:
+            self._deliver()
+        if self._next:
+            self._hear_next()
 
     def handle_lines(self, lines: Iterable[bytes | LongLine]) -> int:
         """Handle lines that the app-server wrote at once, then deliver what they cause at once.
@@ -195,13 +197,10 @@ class Dispatcher:
         lines differ in what they cost, so the step ends after ``LINES_SECONDS``. Return how many
         lines were handled.
         """
-        now, began, handled = trio.current_time(), time.perf_counter(), 0
+        now, began, heard = trio.current_time(), time.perf_counter(), 0
         self._look_at_clock(now)
         for line in lines:
-            look = handled and not handled % LINES_A_LOOK
-            if look and time.perf_counter() - began > LINES_SECONDS:
-                break
-            handled += 1
+            heard += 1
             try:
                 event = UpstreamSent(line) if isinstance(line, bytes) else UpstreamSentLong(line)
                 for command in self.broker.handle(event, now):
@@ -210,11 +209,14 @@ class Dispatcher:
                 # A line of a newer codex that can't be handled is lost alone: it must not end
                 # everybody's runtime.
                 log.exception("a line of the app-server could not be handled", bytes=len(line))
-        self.traffic.from_app_server += handled
+            if not heard % LINES_A_LOOK and time.perf_counter() - began > LINES_SECONDS:
+                break
+        self.traffic.from_app_server += heard
         self._deliver()
         self._set_alarm()
-        self._hear_next()
-        return handled
+        if self._next:
+            self._hear_next()
+        return heard
 
     def _look_at_clock(self, now: float) -> None:
         """Tell the core if the wall clock was set, or went on while the machine slept.
@@ -223,12 +225,12 @@ class Dispatcher:
         client whose credential has expired.
         """
         ahead = self.wall() - now
-        if self._ahead is None:
-            self._ahead = ahead
         moved = ahead - self._ahead
         if -MOVED < moved < MOVED:
             return
         self._ahead = ahead
+        if math.isnan(moved):
+            return
         log.info("the clock was set, or the machine slept", seconds=round(moved, 1))
         self._decide(ClockMoved(moved), now)
         self._deliver()
@@ -257,16 +259,17 @@ class Dispatcher:
                 if command.recipients is not self._recipients:
                     self._deliver()  # first: each client gets its messages in the core's order
                     self._recipients = command.recipients
-                if isinstance(command.message, Rope):
-                    self._deliver_pieces(command.message)
+                if isinstance(message := command.message, bytes):
+                    self._frames.append(text_frame(message))
                 else:
-                    self._frames.append(text_frame(command.message))
+                    self._deliver_pieces(message)
                 if self.debug:
                     log.debug("to clients", clients=command.recipients, method=command.method)
             if command.entry is not None:
                 self.shells.keep(command.entry)
         else:
-            self._deliver()  # first: a `Close`, say, must come behind what was published before it
+            if self._frames:
+                self._deliver()  # first: a `Close`, say, must come behind what was published before
             self._perform_rarer(command)
 
     def _deliver(self) -> None:

@@ -217,6 +217,8 @@ def text_frame(message: bytes) -> bytes:
     size = len(message)
     if size < SHORT:
         return b"\x81" + size.to_bytes(1, "big") + message
+    if size < MEDIUM:  # as nearly all are, so it's worth a line
+        return b"\x81\x7e" + size.to_bytes(2, "big") + message
     return text_header(size) + message
 
 

@@ -1,7 +1,8 @@
-"""Text for an operator's terminal: texts that others chose, made harmless; durations, readable."""
+"""Text for a terminal: texts that others chose, made harmless; durations and days, readable."""
 
 from __future__ import annotations
 
+import datetime
 from typing import Final
 
 SECONDS: Final = (("d", 86_400), ("h", 3_600), ("min", 60))
@@ -35,3 +36,8 @@ def span(seconds: float) -> str:
             parts.append(f"{count} {name}")
             rest -= count * size
     return " ".join(parts[:2])
+
+
+def day(moment: float) -> str:
+    """Return the day of a moment, in Unix seconds, as UTC has it: ``2026-12-01``."""
+    return f"{datetime.datetime.fromtimestamp(moment, datetime.UTC):%Y-%m-%d}"

@@ -47,7 +47,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "host": {"access", "client", "config", "core", "downstream.unix_socket"},
     "downstream": {"access", "config", "core", "dispatcher", "outbox"},
-    "tailnet": {"config", "downstream", "host.steps", "storage"},
+    "tailnet": {"config", "downstream", "host.steps", "storage", "text"},
     "web": {"access", "config", "core", "dispatcher", "downstream", "files"},
     "files": {"core", "storage"},
     "notices": {"access", "config", "core", "dispatcher", "push", "storage", "text"},

@@ -9,11 +9,12 @@ TESTS: Final = Path(__file__).parent
 SOURCE: Final = TESTS.parent / "mux"
 
 OWN: Final = {
-    "clients", "conformance", "end_to_end", "fuzz", "last_version", "newest", "page", "soak", "tus"
+    "clients", "conformance", "container", "end_to_end", "fuzz", "last_version", "newest", "page",
+    "soak", "tus",
 }  # fmt: skip
 """Folders of tests that play with whole programs, and of what these need."""
 
-STORIES: Final = {"core/test_coalescing.py", "core/test_planned_restart.py"}
+STORIES: Final = {"cli/test_errors.py", "core/test_coalescing.py", "core/test_planned_restart.py"}
 """Stories across modules that have the name of one of them."""
 
 

@@ -2,7 +2,8 @@
 
 A browser has no token of its own. On each connection it signs what the broker has just made up
 (`Challenge`), and by that is its device. For plain requests it then gets tokens of ten minutes,
-which are kept as digests, in memory alone, and end with their device.
+which are kept as digests, in memory alone, and end with their device. Where it has no connection (a
+worker), it asks for a challenge by itself, and signs that one request.
 
 Used by ``downstream``, for the challenge on a WebSocket and for plain requests.
 """
@@ -41,6 +42,12 @@ memory dump has it no longer."""
 MOST_OF_DEVICE: Final = 16
 """Short tokens of one device at once; the oldest goes. A tab needs one, its worker another."""
 
+SIGNED: Final = b"appmux "
+"""Begins the ``Authorization`` of a request that is signed: device, nonce and signature follow."""
+
+MOST_CHALLENGES: Final = 256
+"""Challenges for plain requests that wait at once; the oldest goes."""
+
 Reason = Literal["malformed", "unknown-device", "expired-device", "wrong-signature", "late"]
 
 
@@ -68,6 +75,11 @@ class Challenge:
         """Return the text to sign."""
         return "\n".join(("appmux challenge", device, self.nonce, self.origin, str(self.time)))
 
+    def text_of(self, device: str, method: str, target: str) -> str:
+        """Return the text to sign for one plain request."""
+        lines = (device, self.nonce, self.origin, str(self.time), method, target)
+        return "\n".join(("appmux request", *lines))
+
 
 @attrs.frozen
 class _Token:
@@ -87,6 +99,8 @@ class Sessions:
     """This machine's name, which people have to see before they approve anything on it."""
     _tokens: dict[str, _Token] = attrs.field(factory=dict)
     """By digest, oldest first."""
+    _asked: dict[str, Challenge] = attrs.field(factory=dict)
+    """Challenges for plain requests, by nonce, oldest first."""
 
     # -- the challenge -----------------------------------------------------------------------------
 
@@ -102,12 +116,15 @@ class Sessions:
 
         A challenge must be proved once at most: the caller drops it, right or wrong.
         """
+        return self._prove(challenge, device, challenge.text(device), signature)
+
+    def _prove(self, challenge: Challenge, device: str, text: str, signature: str) -> Principal:
         if challenge.until <= trio.current_time():
             raise NotProvenError("late", "the challenge was answered too late")
         known = self.registry.by_id(device)
         if known is None or not known.key:
             raise NotProvenError("unknown-device", "this device isn't known (any more)")
-        if not public_key.signed(known.key, challenge.text(device), signature):
+        if not public_key.signed(known.key, text, signature):
             raise NotProvenError("wrong-signature", "the signature isn't this device's")
         try:
             return device_principal(known, self.registry.clock())
@@ -126,7 +143,7 @@ class Sessions:
             version=mux.__version__,
         )
 
-    # -- short tokens ------------------------------------------------------------------------------
+    # -- plain requests ----------------------------------------------------------------------------
 
     def token_for(self, device: str) -> ShortToken:
         """Make a short token of a device."""
@@ -141,8 +158,27 @@ class Sessions:
         self._tokens[digest_of(text)] = _Token(device, now + TOKEN_SECONDS, wall + TOKEN_SECONDS)
         return ShortToken(text, TOKEN_SECONDS)
 
-    def authenticate(self, authorization: bytes | None) -> Principal:
-        """Return the principal of a plain request's short token. Raises ``AuthError``."""
+    async def challenge_request(self, origin: str) -> Challenge:
+        """Make up a challenge by which one plain request of this origin may be signed."""
+        challenge = await self.challenge(origin)
+        for nonce in list(self._asked)[: max(0, len(self._asked) - MOST_CHALLENGES + 1)]:
+            del self._asked[nonce]
+        self._asked[challenge.nonce] = challenge
+        return challenge
+
+    def authenticate(self, authorization: bytes | None, method: str, target: str) -> Principal:
+        """Return the principal of a plain request, by its short token or its signature.
+
+        Raises ``AuthError``. A challenge is used up, right or wrong.
+        """
+        if authorization is not None and authorization[: len(SIGNED)].lower() == SIGNED:
+            words = authorization[len(SIGNED) :].decode("latin-1").split()
+            whose, nonce, signature = words if len(words) == 3 else ("", "", "")  # noqa: PLR2004
+            challenge = self._asked.pop(nonce, None)
+            if challenge is None:
+                raise AuthError("this challenge isn't known, or was answered already")
+            text = challenge.text_of(whose, method, target)
+            return self._prove(challenge, whose, text, signature)
         token = self._tokens.get(digest_of(bearer(authorization)))
         now, wall = trio.current_time(), self.registry.clock()
         device = self.registry.by_id(token.device) if token is not None else None

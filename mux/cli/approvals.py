@@ -118,8 +118,6 @@ def answer(state_dir: Path, id: str | None, word: Word, *, yes: bool, as_json: b
     """
     if id is None and yes:
         raise click.UsageError("with --yes an ID is needed: `appmux approvals` lists them")
-    if not yes and id is not None and not sys.stdin.isatty():
-        raise NobodyThereError("no terminal to ask at: --yes answers without asking")
     waits = pending(state_dir)
     approval = _only(waits, word) if id is None else find(waits, id, whole=yes)
     if approval is None:
@@ -127,7 +125,7 @@ def answer(state_dir: Path, id: str | None, word: Word, *, yes: bool, as_json: b
     result_for(approval, word)  # says what is wrong before it asks
     if not as_json:
         click.echo("\n".join(described(approval)))
-    if id is None and not sys.stdin.isatty():
+    if not yes and not sys.stdin.isatty():
         raise NobodyThereError(f"no terminal to ask at: appmux {word} {approval['id']} --yes")
     if not yes and not click.confirm(f"{word.capitalize()} it?", err=as_json):
         click.echo("not answered", err=as_json)

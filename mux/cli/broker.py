@@ -47,6 +47,10 @@ EVERYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 """A listener on all addresses, and the address by which its own machine reaches it."""
 
 
+FORBIDDEN: Final = -32003
+"""The broker's code for a missing scope (``core.protocol.jsonrpc``, whose import takes a while)."""
+
+
 class BrokerError(AppmuxError):
     """The broker can't be reached, went away, or answered a request with an error.
 
@@ -56,6 +60,15 @@ class BrokerError(AppmuxError):
     def __init__(self, text: str, code: int | None = None) -> None:
         super().__init__(text)
         self.code = code
+
+
+def _for_people(error: Json) -> str:
+    """Return an error answer's text. That of a missing scope names no method: nobody typed one."""
+    data = error.get("data")
+    if error.get("code") != FORBIDDEN or not isinstance(data, dict) or "needs" not in data:
+        return str(error.get("message"))
+    has = ", ".join(map(str, data.get("has") or ())) or "none"
+    return f"that needs the scope `{data['needs']}`; you have: {has}"
 
 
 class NoBrokerError(AppmuxError):
@@ -163,7 +176,7 @@ class Broker:
                 self.received.append(message)
             elif message.get("id") == id:
                 if (error := message.get("error")) is not None:
-                    raise BrokerError(str(error.get("message")), error.get("code"))
+                    raise BrokerError(_for_people(error), error.get("code"))
                 result: Json = message["result"]
                 return result
 

@@ -98,8 +98,11 @@ def _fetch(urls: list[str], opened: Json, target: Path) -> None:
 def _write(answer: httpx.Response, target: Path) -> None:
     """Write a file whole, or not at all. Raises ``GetError``."""
     if str(target) == "-":
-        for piece in answer.iter_bytes():
-            sys.stdout.buffer.write(piece)
+        try:
+            for piece in answer.iter_bytes():
+                sys.stdout.buffer.write(piece)
+        except httpx.TransportError as failure:
+            raise GetError(f"it broke off before its end: {failure}") from failure
         return
     if target.exists():
         raise GetError(f"{target} is there already: name another by --output")

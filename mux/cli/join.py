@@ -82,59 +82,103 @@ def parse(text: str) -> Link:
     return Link(url, ticket)
 
 
-@click.command(epilog=exits("0 joined", "1 not"))
+@click.command(epilog=exits("0 joined, listed, used or left", "1 not"))
 @click.argument("link", required=False)
 @click.option("--name", default="", metavar="N", help="This machine's name there.")
+@click.option("--list", "listed", is_flag=True, help="Show which brokers were joined.")
+@click.option("--use", "used", metavar="HOST", help="From now on use that one of them.")
+@click.option("--leave", "left", metavar="HOST", help="Forget that one of them.")
 @json_flag
 @broker_flags
 def join(
-    link: str | None, name: str, as_json: bool, config_file: Path | None, state_dir: Path | None
+    *,
+    link: str | None,
+    name: str,
+    listed: bool,
+    used: str | None,
+    left: str | None,
+    as_json: bool,
+    config_file: Path | None,
+    state_dir: Path | None,
 ) -> None:
     """Have this machine's terminals use a broker on another.
 
     LINK is what `appmux pair --url` or `appmux invite` printed there. Without it, it is read from
     stdin, where no list of processes shows it.
+
+    Several may be joined. The latest is used; --use, or the variable APPMUX_JOINED, names another
+    by its HOST or HOST:PORT.
     """
+    where = state_dir_of(config_file, state_dir)
+    if listed:
+        _show(where, as_json=as_json)
+        return
+    if used is not None or left is not None:
+        _change(where, used, left)
+        return
     if link is None:
         link = click.prompt("Link", hide_input=True) if sys.stdin.isatty() else sys.stdin.readline()
-    parsed = parse(link)
-    where = state_dir_of(config_file, state_dir)
+    there = parse(link)
     private_file.make_directory(where)
-    granted = _exchange(parsed, name or socket.gethostname())
+    granted = _exchange(there, name or socket.gethostname())
     try:
-        joined.write(where, Joined(parsed.url, granted["token"]))
+        joined.write(where, Joined(there.url, granted["token"]))
     except OSError as failure:
         raise NotJoinedError(
             f"joined, but {where} can't be written ({failure.strerror}): revoke"
             f" {granted['name']!r} there, and join again"
         ) from failure
     if as_json:
-        token_file = str(where / joined.TOKEN_FILE)
+        token_file = str(joined.token_file(where, there.url))
         more = {name: granted[name] for name in ("name", "scopes", "expiresAt")}
-        click.echo(json.dumps({"url": parsed.url, "tokenFile": token_file, **more}))
+        click.echo(json.dumps({"url": there.url, "tokenFile": token_file, **more}))
         return
     click.echo(visible(f'joined as "{granted["name"]}", may {", ".join(granted["scopes"])}'))
-    for line in how_to_attach(parsed, where):
+    for line in how_to_attach(there, where):
         click.echo(line)
 
 
-def how_to_attach(parsed: Link, where: Path) -> list[str]:
+def _show(where: Path, *, as_json: bool) -> None:
+    now = joined.used(where)
+    shown = [{"url": url, "used": url == now} for url in joined.joined(where)]
+    if as_json:
+        click.echo(json.dumps(shown, indent=2))
+        return
+    for each in shown:
+        click.echo(visible(f"{'*' if each['used'] else ' '} {each['url']}"))
+    if not shown:
+        click.echo("none was joined")
+
+
+def _change(where: Path, used: str | None, left: str | None) -> None:
+    """Use another broker, or forget one. Raises ``NotJoinedError``."""
+    named = str(used if used is not None else left)
+    url = joined.find(where, named)
+    if url is None:
+        raise NotJoinedError(f"not one broker called {named} was joined: `appmux join --list`")
+    if used is not None:
+        joined.use(where, url)
+    else:
+        joined.forget(where, url)
+
+
+def how_to_attach(there: Link, where: Path) -> list[str]:
     """Return the lines that say how this machine's programs reach the broker now."""
     lines = [
         "`appmux stdio` and `appmux-codex` find it, while no broker runs here:"
         " editors and SDKs take `appmux-codex` as their codex."
     ]
-    token = f'APPMUX_TOKEN="$(cat {where / joined.TOKEN_FILE})"'
+    token = f'APPMUX_TOKEN="$(cat {joined.token_file(where, there.url)})"'
     codex = "codex --remote {} --remote-auth-token-env APPMUX_TOKEN"
-    host = urlsplit(parsed.url).hostname or ""
-    if parsed.url.startswith("wss://"):
+    host = urlsplit(there.url).hostname or ""
+    if there.url.startswith("wss://"):
         lines.append("A terminal goes over TLS:")
-        lines.append(f"    {token} {codex.format(parsed.url)}")
+        lines.append(f"    {token} {codex.format(there.url)}")
     elif host in ("127.0.0.1", "::1", "localhost"):
         lines.append("A terminal goes to this very machine's port (or the tunnel that ends there):")
-        lines.append(f"    {token} {codex.format(parsed.url)}")
+        lines.append(f"    {token} {codex.format(there.url)}")
     else:
-        port = urlsplit(parsed.url).port or joined.DEFAULT_PORTS["ws"]
+        port = urlsplit(there.url).port or joined.DEFAULT_PORTS["ws"]
         lines.append(
             "A terminal goes through SSH, as codex sends tokens over loopback and wss:// alone:"
         )
@@ -143,24 +187,24 @@ def how_to_attach(parsed: Link, where: Path) -> list[str]:
     return lines
 
 
-def _exchange(parsed: Link, name: str) -> dict[str, Any]:
+def _exchange(there: Link, name: str) -> dict[str, Any]:
     """Exchange the ticket for a token. Raises ``NotJoinedError``."""
     nonce = secrets.token_urlsafe(12)
-    code = code_of(parsed.ticket, name, nonce)
+    code = code_of(there.ticket, name, nonce)
     click.echo(f"The operator there has to see this code: {code}", err=True)
     timeout = httpx.Timeout(WORD_SECONDS, connect=CONNECT_SECONDS)
-    asked = {"ticket": parsed.ticket, "name": name, "nonce": nonce}
+    asked = {"ticket": there.ticket, "name": name, "nonce": nonce}
     try:
         # This system's own authorities, as for the connections afterwards.
         trusted = ssl.create_default_context()
-        answer = httpx.post(f"{parsed.http}/v1/pair", json=asked, timeout=timeout, verify=trusted)
+        answer = httpx.post(f"{there.http}/v1/pair", json=asked, timeout=timeout, verify=trusted)
     except httpx.HTTPError as failure:
         reason = str(failure) or type(failure).__name__
-        raise NotJoinedError(f"can't reach {parsed.http}: {reason}") from None
-    return _granted(answer, parsed)
+        raise NotJoinedError(f"can't reach {there.http}: {reason}") from None
+    return _granted(answer, there)
 
 
-def _granted(answer: httpx.Response, parsed: Link) -> dict[str, Any]:
+def _granted(answer: httpx.Response, there: Link) -> dict[str, Any]:
     try:
         body = answer.json()
         if answer.status_code == 200:  # noqa: PLR2004
@@ -173,6 +217,6 @@ def _granted(answer: httpx.Response, parsed: Link) -> dict[str, Any]:
         reason = visible(str(body["message"]))
     except (ValueError, KeyError, TypeError):
         raise NotJoinedError(
-            f"{parsed.http} answered HTTP {answer.status_code}: is that an appmux?"
+            f"{there.http} answered HTTP {answer.status_code}: is that an appmux?"
         ) from None
     raise NotJoinedError(reason)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import mimetypes
 import sys
 import time
 from collections.abc import Iterator
@@ -78,19 +79,22 @@ def put(
     urls = broker.urls(directory)
     thread = None
     if named is not None:
-        with broker.connected(urls) as connection:
-            thread = str(threads.find(connection, named)["id"])
+        with broker.connected(urls) as asked:
+            thread = str(threads.find(asked, named)["id"])
     with web_client(urls) as web:
-        outcomes = [_put(web, file, thread, quiet=as_json) for file in files]
+        told = [bring(web, file, thread, quiet=as_json) for file in files]
     if as_json:
-        click.echo(json.dumps(outcomes, indent=2))
+        click.echo(json.dumps(told, indent=2))
     else:
-        for outcome in outcomes:
-            click.echo(visible(outcome["path"]))
+        for each in told:
+            click.echo(visible(each["path"]))
 
 
-def _put(web: httpx.Client, file: Path, thread: str | None, *, quiet: bool) -> dict[str, str]:
-    """Bring one file, and return what the broker tells of it. Raises ``PutError``."""
+def bring(web: httpx.Client, file: Path, thread: str | None, *, quiet: bool) -> dict[str, str]:
+    """Bring one file, and return what the broker tells of it: `path`, `name`, `type`.
+
+    Shows how far it is, unless ``quiet``. Raises ``PutError``.
+    """
     with file.open("rb") as opened, _bar(quiet=quiet) as bar:
         upload = _Upload(web, opened, file.name, thread, bar)
         return upload.run()
@@ -127,17 +131,18 @@ class _Upload:
         for _ in range(TRIES):
             try:
                 if at < length:
-                    at = self._go_on(url, at, task)
+                    at = self._go_on(url, at, length, task)
                 if at >= length:
-                    outcome: dict[str, str] = _checked(self.web.get(url)).json()
-                    return outcome
+                    told: dict[str, str] = _checked(self.web.get(url)).json()
+                    return told
             except httpx.TransportError:
                 time.sleep(PAUSE)
                 at = self._offset(url, at)
         raise PutError(f"{self.name}: the broker is gone, and didn't come back in {TRIES} s")
 
     def _begin(self, length: int, digest: str) -> str:
-        metadata = {"filename": self.name, "sha256": digest}
+        kind = mimetypes.guess_type(self.name)[0] or ""
+        metadata = {"filename": self.name, "filetype": kind, "sha256": digest}
         if self.thread is not None:
             metadata["thread"] = self.thread
         pairs = [f"{key} {_base64(value)}" for key, value in metadata.items()]
@@ -148,8 +153,9 @@ class _Upload:
             raise PutError(f"the broker doesn't answer: {failure}") from failure
         return str(_checked(answer).headers["location"])
 
-    def _go_on(self, url: str, at: int, task: TaskID) -> int:
+    def _go_on(self, url: str, at: int, length: int, task: TaskID) -> int:
         headers = TUS | {
+            "Content-Length": str(length - at),
             "Content-Type": "application/offset+octet-stream",
             "Upload-Offset": str(at),
         }

@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 import sys
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 import click
 
-from mux.cli import broker, screen, threads, watch
+from mux.cli import broker, file_transfer, put, screen, threads, watch
 from mux.cli.broker import Broker, BrokerError, Json
 from mux.cli.completion import thread_ids
 from mux.cli.options import PATH, broker_flags, exits, json_flag, state_dir_of
@@ -31,6 +32,9 @@ BUSY: Final = -32012
 """The code of the error that a turn runs (see ``docs/protocol.md``)."""
 
 STDIN: Final = "-"
+
+PICTURES: Final = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp"})
+"""Types of files that a model can look at."""
 
 
 class NotSaidError(AppmuxError):
@@ -50,6 +54,15 @@ class NotSaidError(AppmuxError):
 @click.option("--queue", "if_busy", flag_value="queue", help="If a turn runs: say it after that.")
 @click.option("--steer", "if_busy", flag_value="steer", help="If a turn runs: say it into that.")
 @click.option("--new", "directory", type=PATH, metavar="DIR", help="Begin a thread there instead.")
+@click.option(
+    "--file",
+    "-f",
+    "files",
+    multiple=True,
+    metavar="FILE",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Bring it along, as `put` does; several times for several.",
+)
 @click.option("--wait", "-w", is_flag=True, help="Show the turn until it ends, as `watch` does.")
 @json_flag
 @broker_flags
@@ -58,6 +71,7 @@ def say(
     words: tuple[str, ...],
     if_busy: str | None,
     directory: Path | None,
+    files: tuple[Path, ...],
     wait: bool,
     as_json: bool,
     config_file: Path | None,
@@ -67,28 +81,29 @@ def say(
 
     THREAD is an end of its id, or its title. TEXT may be several words; - reads it from stdin.
     While a turn runs, --queue or --steer says what is meant; without them nothing is said.
+    A picture that is brought along is shown to the model; any other file is named to it.
 
     Of codex's own commands, `codex queue` queues (only for a session that has been saved), and
     `codex exec --remote unix://` runs a prompt (0.171 and newer).
     """
     named, text = (None, words) if directory is not None else (words[0], words[1:])
     message = _text(text)
-    with broker.connected(broker.urls(state_dir_of(config_file, state_dir))) as connection:
-        connection.initialize(KNOWS_US)
+    urls = broker.urls(state_dir_of(config_file, state_dir))
+    with broker.connected(urls) as asked:
+        asked.initialize(KNOWS_US)
         card = (
-            _begin(connection, directory)
-            if directory is not None
-            else threads.find(connection, str(named))
+            _begin(asked, directory) if directory is not None else threads.find(asked, str(named))
         )
         if directory is None:
-            watch.join(connection, card["id"], 0)
-        answer = _start(connection, card, message, if_busy or "reject")
+            watch.join(asked, card["id"], 0)
+        brought = _bring(urls, files, card["id"], quiet=as_json)
+        told = _start(asked, card, [_said(message), *brought], if_busy or "reject")
         if not wait:
-            click.echo(json.dumps(answer, indent=2) if as_json else _outcome(answer, card))
+            click.echo(json.dumps(told, indent=2) if as_json else _outcome(told, card))
             return
-        if answer["queued"] is not None:
-            _note(_outcome(answer, card), as_json=as_json)
-        sys.exit(_until_over(connection, card, answer, as_json=as_json))
+        if told["queued"] is not None:
+            _note(_outcome(told, card), as_json=as_json)
+        sys.exit(_until_over(asked, card, told, as_json=as_json))
 
 
 def _text(words: tuple[str, ...]) -> str:
@@ -98,25 +113,43 @@ def _text(words: tuple[str, ...]) -> str:
     return text
 
 
-def _begin(connection: Broker, directory: Path) -> Json:
+def _said(text: str) -> Json:
+    return {"type": "text", "text": text, "text_elements": []}
+
+
+def _bring(urls: list[str], files: tuple[Path, ...], thread: str, *, quiet: bool) -> list[Json]:
+    """Bring files to a thread, and return the parts of a message that tell of them."""
+    if not files:
+        return []
+    with file_transfer.web_client(urls) as web:
+        return [_part(put.bring(web, file, thread, quiet=quiet)) for file in files]
+
+
+def _part(file: Mapping[str, str]) -> Json:
+    if file["type"] in PICTURES:
+        return {"type": "localImage", "path": file["path"]}
+    return {"type": "mention", "name": file["name"], "path": file["path"]}
+
+
+def _begin(asked: Broker, directory: Path) -> Json:
     where = directory.expanduser().absolute()
     if not where.is_dir():
         raise NotSaidError(f"there is no directory {where}")
-    began = connection.request("thread/start", {"cwd": str(where)}, deadline=watch.RESUME_DEADLINE)
+    began = asked.request("thread/start", {"cwd": str(where)}, deadline=watch.RESUME_DEADLINE)
     return {"id": began["thread"]["id"], "title": "", "preview": "", "directory": str(where)}
 
 
-def _start(connection: Broker, card: Json, text: str, if_busy: str) -> Json:
+def _start(asked: Broker, card: Json, message: list[Json], if_busy: str) -> Json:
     """Start a turn, and return what became of it. Raises ``AppmuxError``."""
     params = {
         "threadId": card["id"],
-        "input": [{"type": "text", "text": text, "text_elements": []}],
+        "input": message,
         # Sent again it would run once.
         "clientUserMessageId": str(uuid.uuid4()),
         "ifBusy": if_busy,
     }
     try:
-        result = connection.request("turn/start", params, deadline=watch.RESUME_DEADLINE)
+        result = asked.request("turn/start", params, deadline=watch.RESUME_DEADLINE)
     except BrokerError as refused:
         if refused.code == BUSY:
             raise NotSaidError(
@@ -133,11 +166,11 @@ def _start(connection: Broker, card: Json, text: str, if_busy: str) -> Json:
     }
 
 
-def _outcome(answer: Json, card: Json) -> str:
+def _outcome(told: Json, card: Json) -> str:
     short = screen.short_ids([card["id"]])[card["id"]]
-    if answer["queued"] is not None:
-        return f"queued as number {answer['queued']['place']} on {short}"
-    done = "said into the running turn" if answer["steered"] else "started"
+    if told["queued"] is not None:
+        return f"queued as number {told['queued']['place']} on {short}"
+    done = "said into the running turn" if told["steered"] else "started"
     return f"{done}; to see it: appmux watch {short}"
 
 
@@ -145,9 +178,9 @@ def _note(text: str, *, as_json: bool) -> None:
     click.echo(text, err=as_json)
 
 
-def _until_over(connection: Broker, card: Json, answer: Json, *, as_json: bool) -> int:
+def _until_over(asked: Broker, card: Json, told: Json, *, as_json: bool) -> int:
     """Show the turn until it ends; return the exit status."""
     shown = Transcript(card["id"], watch.write)
-    if answer["queued"] is not None:
-        watch.until_started(connection, shown, answer["queued"]["id"], as_json=as_json)
-    return watch.stream(connection, shown, once=True, as_json=as_json)
+    if told["queued"] is not None:
+        watch.until_started(asked, shown, told["queued"]["id"], as_json=as_json)
+    return watch.stream(asked, shown, once=True, as_json=as_json)

@@ -8,16 +8,15 @@ Used by ``setup`` too, which asks the same question.
 
 from __future__ import annotations
 
-import datetime
 import sys
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import click
 
 from mux.cli import broker, confirmation
 from mux.cli.broker import Json
-from mux.cli.options import Json as Done
+from mux.cli.invitation import PhoneAddress
 from mux.cli.options import WholeLines, broker_flags, exits, json_flag, outcome
 from mux.cli.settings import of_broker
 from mux.config.model import Config
@@ -25,6 +24,7 @@ from mux.errors import AppmuxError
 from mux.posix import private_file
 from mux.tailnet import choice, tailscaled
 from mux.tailnet.node import Node, TailscaledError
+from mux.text import day
 
 DEADLINE: Final = 200.0
 """Seconds: a first certificate may take half a minute, and who orders it waits for two minutes."""
@@ -148,8 +148,7 @@ def _ask(config: Config, method: str, params: Json | None = None) -> Json | None
 
 def page(name: str, config: Config) -> str:
     """Return the page's address by this name."""
-    port = "" if config.tailnet.port == 443 else f":{config.tailnet.port}"  # noqa: PLR2004
-    return f"https://{name}{port}/"
+    return f"{PhoneAddress('wss', name, config.tailnet.port).origin}/"
 
 
 def explain(node: Node, config: Config) -> None:
@@ -166,9 +165,9 @@ def explain(node: Node, config: Config) -> None:
 def tell(shown: Json) -> None:
     """Say how https is."""
     if shown["url"]:
-        end = datetime.datetime.fromtimestamp(shown["certificateUntil"], datetime.UTC)
         addresses = ", ".join(shown["addresses"])
-        click.echo(f"on: {shown['url']} (at {addresses}; certificate until {end:%Y-%m-%d})")
+        until = day(shown["certificateUntil"])
+        click.echo(f"on: {shown['url']} (at {addresses}; certificate until {until})")
     elif shown["enabled"]:
         click.echo(f"on, but not served: {shown['name']}")
     else:
@@ -178,7 +177,7 @@ def tell(shown: Json) -> None:
         click.echo(f"{shown['trouble']}\n→ {shown['remedy']}")
 
 
-def offered(config: Config, *, https: bool | None, ask: bool) -> tuple[Node | None, Done]:
+def offered(config: Config, *, https: bool | None, ask: bool) -> tuple[Node | None, Json]:
     """Find out whether `setup` is to switch https on; return our node if so, and what to record.
 
     ``https``: what was said on the command line. Where nothing is said, and nobody can be asked, it
@@ -186,13 +185,12 @@ def offered(config: Config, *, https: bool | None, ask: bool) -> tuple[Node | No
     """
     if https is False:
         return None, {"wanted": False}
-    found: Any = None
+    way = tailscaled.find(config.tailnet.socket)
     try:
-        found = tailscaled.find(config.tailnet.socket)
-        node: Node = found.node()
+        node = way.node()
         node.require_https()
     except TailscaledError as failure:
-        if https or found is None or found.socket is not None or found.command:
+        if https or way.socket is not None or way.command:
             click.echo(f"no https on the Tailnet: {failure}\n  → {failure.remedy}")
         return None, {"wanted": https, "trouble": str(failure), "remedy": failure.remedy}
     if choice.read(config.state_dir) == node.name:  # as an earlier setup was told

@@ -42,6 +42,14 @@ class ConfigError(AppmuxError):
 
 
 @attrs.frozen
+class Found:
+    """A value as a source gave it, and the words for that source."""
+
+    value: object
+    origin: str
+
+
+@attrs.frozen
 class Settled:
     """A ``Config``, and for each of its values the source."""
 
@@ -50,11 +58,23 @@ class Settled:
     """The source of each value in words, by dotted key."""
     file: Path | None = None
     """The config file that was read; None if there was none."""
+    given: Mapping[str, Found] = attrs.field(factory=dict)
+    """The values that aren't defaults, as their sources gave them."""
 
     def items(self) -> Iterator[tuple[str, object, str]]:
         """Yield every setting as (dotted key, value, origin), in the order of ``model``."""
         for key in leaves():
             yield key, _value_at(self.config, key), self.origins[key]
+
+    def differing(self, other: Settled) -> list[str]:
+        """Return the keys whose values aren't those of the other settings."""
+        there = {key: value for key, value, _ in other.items()}
+        return [key for key, value, _ in self.items() if there[key] != value]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what ``recall`` reads: what was given, by key, with its origin."""
+        given = {key: [each.value, each.origin] for key, each in self.given.items()}
+        return {"file": None if self.file is None else str(self.file), "given": given}
 
 
 def _value_at(config: Config, key: str) -> object:
@@ -62,14 +82,6 @@ def _value_at(config: Config, key: str) -> object:
     for name in key.split("."):
         value = getattr(value, name)
     return value
-
-
-@attrs.frozen
-class Found:
-    """A value as a source gave it, and the words for that source."""
-
-    value: object
-    origin: str
 
 
 def load(
@@ -91,7 +103,22 @@ def load(
     config = _structure(values, wrong)
     _check_together(config)
     origins = {key: values[key].origin if key in values else "default" for key in leaves()}
-    return Settled(config, origins, path)
+    return Settled(config, origins, path, values)
+
+
+def recall(document: object) -> Settled | None:
+    """Return settings that ``Settled.to_json`` wrote; None if they can't be read.
+
+    Another version of appmux may have written them, so nothing is said of what is wrong.
+    """
+    try:
+        file, given = document["file"], document["given"]  # type: ignore[index]
+        values = {str(key): Found(value, str(origin)) for key, (value, origin) in given.items()}
+        config = _structure(values, [])
+    except (ConfigError, TypeError, KeyError, ValueError, AttributeError):
+        return None
+    origins = {key: values[key].origin if key in values else "default" for key in leaves()}
+    return Settled(config, origins, None if file is None else Path(file), values)
 
 
 def default_file() -> Path:

@@ -71,11 +71,24 @@ def address(path: Path) -> str:
 
 def announced(state_dir: Path) -> list[str] | None:
     """Return the URLs at which this state directory's broker listens; None if unannounced."""
+    listeners = _announcement(state_dir).get("listeners")
+    return [str(url) for url in listeners] if isinstance(listeners, list) else None
+
+
+def announced_settings(state_dir: Path) -> object:
+    """Return the settings that this state directory's broker runs with; None if unannounced.
+
+    ``load.recall`` reads them.
+    """
+    return _announcement(state_dir).get("settings")
+
+
+def _announcement(state_dir: Path) -> dict[str, object]:
     try:
         document = json.loads(private_file.read(state_dir / ADDRESS, foreign=True))
-        return [str(url) for url in document["listeners"]]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+    except (OSError, ValueError):
+        return {}
+    return document if isinstance(document, dict) else {}
 
 
 def state_dir(environ: Mapping[str, str]) -> Path:

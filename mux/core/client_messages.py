@@ -10,12 +10,13 @@ Used by ``broker``, for every message of a client.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import partial
 
 from mux.core import audit_events
 from mux.core.commands import AnswerOutside, RenewBroker
 from mux.core.features import approval_list
 from mux.core.features.attention import FOCUS
+from mux.core.features.deduplication import SENDS
 from mux.core.notifications import NotificationRouter
 from mux.core.policy.principal import ClientId
 from mux.core.policy.scopes import NEED_NOTHING, SCOPES, needed
@@ -25,7 +26,6 @@ from mux.core.protocol.methods import request_rule
 from mux.core.protocol.request_params import canonical, read_plain
 from mux.core.protocol.rules import RequestRule, Route
 from mux.core.protocol.scope import Scope
-from mux.core.protocol.thread_overrides import Held
 from mux.core.state.app_server import AppServerState
 from mux.core.state.client import Client, ClientState
 from mux.core.wiring import Features
@@ -196,7 +196,9 @@ class ClientRouter:
     def _scope(self, client: Client, message: ClientMessage) -> Scope | None:
         """Return the scope that the request needs; None if the client lacks it and got an error."""
         held = client.principal.scopes
-        scope, reason = needed(message.method, message.params, self._held(client, message.method))
+        scope, reason = needed(
+            message.method, message.params, partial(self._clearance.held, client, message.method)
+        )
         if scope in held or message.method in NEED_NOTHING:
             return scope
         has = sorted(held)
@@ -207,9 +209,6 @@ class ClientRouter:
         audit_events.refused(self.state, client, message.method, scope)
         self.state.charge(client.id)
         return None
-
-    def _held(self, client: Client, method: str) -> Callable[[str | None], Held]:
-        return lambda thread: self._clearance.held(client, method, thread)
 
     def _experimental(self, client: Client, message: ClientMessage) -> str | None:
         """Return what in the request needs the experimental capability; None if nothing does.
@@ -227,7 +226,10 @@ class ClientRouter:
             text = f"{used} requires experimentalApi capability"
             self.state.error(client.id, message.id, jsonrpc.INVALID_REQUEST, text)
             self.state.charge(client.id)
-        elif not (self._is_down(client, message) or self._deduplicator.is_again(client, message)):
+        elif not (
+            self._is_down(client, message)
+            or (message.method in SENDS and self._deduplicator.is_again(client, message))
+        ):
             self._go_on(client, message, rule, scope)
 
     def _is_down(self, client: Client, message: ClientMessage) -> bool:
@@ -252,7 +254,8 @@ class ClientRouter:
         except BadMessageError as bad:
             self.refuse(client.id, BadMessageError(bad.code, str(bad), message.id))
             return
-        request.sent = self._deduplicator.first(client, message)
+        if message.method in SENDS:
+            request.sent = self._deduplicator.first(client, message)
         thread = self.state.threads.known.get(request.thread or "")
         private = thread is not None and thread.private
         if audit_events.drives(message.method, begins=rule.begins) and not private:

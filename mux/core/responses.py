@@ -47,7 +47,9 @@ class ResponseRouter:
             text = "answer to a request that isn't known"
             self.parts.state.log("warning", text, id=id.decode(errors="replace")[:40])
         elif not (failed and self.parts.client_requests.asks_again(request, bytes(message.error))):
-            if not (failed and self.parts.local_resumes.begins(request, line)):
+            if _concerns_its_asker_alone(request):
+                self._pass_on(request, line, failed=failed)
+            elif not (failed and self.parts.local_resumes.begins(request, line)):
                 self._settle(request, line, failed=failed)
             self.parts.client_requests.pump()
 
@@ -131,6 +133,17 @@ class ResponseRouter:
         # Last: a newcomer knows the thread from the answer. Only then can it make sense of the
         # running items and the pending approvals that it is sent now.
         self.parts.subscriptions.after_answer(client, named)
+
+    def _pass_on(self, request: Request, line: bytes, *, failed: bool) -> None:
+        """Do of all that ``_settle`` does what an answer needs that changes nothing here."""
+        self.parts.client_requests.answered(request)
+        client = self.parts.state.clients.get(request.client or 0)
+        if client is not None:
+            if not failed and _is_shown_in_part(request):
+                line = self._as_client_may_see(client, request, line)
+            answer = jsonrpc.with_id(line, request.wire_text, request.origin)
+            self.parts.state.answer(client.id, answer, request.method)
+        self.parts.deprecation_notices.remember(request)
 
     def _as_client_may_see(self, client: Client | None, request: Request, line: bytes) -> bytes:
         """Return the answer without what its client may not see, or what is made of it instead."""
@@ -223,6 +236,23 @@ def _passes(request: Request) -> bool:
         or _is_shown_in_part(request)
     )
 
+
+def _concerns_its_asker_alone(request: Request) -> bool:
+    """Return whether the answer, or an error, changes nothing here. Most only read something."""
+    return not (
+        request.rule.route is not Route.PLAIN
+        or request.rule.begins
+        or request.client is None
+        or request.expired
+        or request.claim is not None
+        or request.named
+        or request.sent is not None
+        or request.recorded is not None
+        or request.method in _CHANGES_SOMETHING
+    )
+
+
+_CHANGES_SOMETHING = frozenset({INTERRUPT, REVERT})
 
 _SHOWN_IN_PART = frozenset({LOADED, configuration_view.READ, inbox_cards.LIMITS_READ})
 

@@ -165,13 +165,14 @@ def _browser_upgrade(request: Request, services: Services) -> AcceptedUpgrade | 
 
 
 def authenticate(head: RequestHead, services: Services) -> Principal:
-    """Return who a plain request is from; a browser is nobody but by its session's token."""
+    """Return who a plain request is from; a browser is nobody but by its session."""
     authorization = _authorization(head)
     if not head.from_browser:
         return services.authenticator.authenticate(authorization, time.time())
     if services.sessions is None:
         raise AuthError("missing session token")
-    return services.sessions.authenticate(authorization)
+    method, target = head.method.decode("latin-1"), head.target.decode("latin-1")
+    return services.sessions.authenticate(authorization, method, target)
 
 
 def _authorization(head: RequestHead) -> bytes | None:

@@ -164,10 +164,8 @@ class Sockets:
             return None
 
     def left(self, beginning: str) -> list[str]:
-        """Return the addresses of listeners that an earlier broker had, by how they were asked
-        for."""
-        return [asked for asked, found in self._left.items() if found and asked[: len(beginning)]
-                == beginning]  # fmt: skip
+        """Return what an earlier broker asked for that begins so, and had a listener for."""
+        return [asked for asked in self._left if self.has(asked) and asked.startswith(beginning)]
 
     def hold(self, asked: str, opened: Listener) -> None:
         """Have a listener held for the next broker."""

@@ -80,6 +80,7 @@ async def serve(
     listener.configure_inherited(opened, addresses, certificate)
     authenticator = open_auth(config.auth)  # wrong settings are reported before anything is claimed
     state = state_dir.claim(config.state_dir)
+    state.settings = None if settings is None else settings.settled.to_json()
     inherited = {each.url.partition("://")[2] for each in opened}
     try:
         book = open_registry(config.state_dir, time.time)

@@ -61,8 +61,17 @@ def connect(named: Path | None) -> tuple[socket.socket, str, Joined | None]:
 
 
 def _searched() -> Iterator[Path | Joined]:
-    """Yield the places to try; this machine's own broker comes before one that was joined."""
+    """Yield the places to try; this machine's own broker comes before one that was joined.
+
+    Unless that one is named: then nothing else is meant. Raises ``NotReachedError``.
+    """
     elsewhere = None if os.environ.get(locate.SOCKET_VARIABLE) else joined.read(os.environ)
+    named = os.environ.get(joined.VARIABLE)
+    if named and not os.environ.get(locate.SOCKET_VARIABLE):
+        if elsewhere is None:
+            raise NotReachedError(f"{joined.VARIABLE}: no broker was joined as {named}")
+        yield elsewhere
+        return
     control = codex_home(os.environ) / locate.CONTROL_SOCKET
     for place in locate.sockets(os.environ):
         if place == control and elsewhere is not None:

@@ -1,7 +1,8 @@
-"""The broker on another machine that this one has joined (``appmux join``): where, and the token.
+"""The brokers on other machines that this one has joined (``appmux join``): where, and the tokens.
 
-Two files in the state directory, for their owner alone: ``joined.json`` says where it is,
-``joined.token`` holds the token and nothing else, so that a shell can read it into a variable.
+Each has two files in ``joined/`` in the state directory, for their owner alone: ``NAME.json`` says
+where it is, ``NAME.token`` holds the token and nothing else, so that a shell can read it into a
+variable. ``joined.json`` beside names the one that is used if ``APPMUX_JOINED`` names no other.
 
 Over ``wss://`` a thread encrypts between a socket pair and the network: the bridge polls one
 descriptor, whichever way its bytes go.
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import select
 import socket
 import threading
@@ -25,8 +27,10 @@ from mux.posix import private_file
 if TYPE_CHECKING:
     import ssl
 
-FILE: Final = "joined.json"
-TOKEN_FILE: Final = "joined.token"
+FOLDER: Final = "joined"
+USED: Final = "joined.json"
+VARIABLE: Final = "APPMUX_JOINED"
+"""Names the broker that is meant: its ``HOST:PORT``, or ``HOST`` if one of that host was joined."""
 
 CONNECT_DEADLINE: Final = 10.0
 """Seconds to connect and to shake hands over the network."""
@@ -54,26 +58,87 @@ class Joined(NamedTuple):
 
 
 def read(environ: Mapping[str, str]) -> Joined | None:
-    """Return the broker that was joined; None if there is none, or its files can't be used."""
+    """Return the broker that is meant; None if none was joined, or its files can't be used."""
     where = locate.state_dir(environ)
+    named = environ.get(VARIABLE)
+    url = find(where, named) if named else used(where)
     try:
-        url = str(json.loads(private_file.read(where / FILE))["url"])
-        token = private_file.read_secret(where / TOKEN_FILE).decode("ascii").strip()
-    except (OSError, ValueError, KeyError, TypeError):
+        token = private_file.read_secret(token_file(where, url or "")).decode("ascii").strip()
+    except (OSError, ValueError):
         return None
-    known = url.partition("://")[0] in DEFAULT_PORTS and token.isprintable()
-    return Joined(url, token) if known else None
+    known = url is not None and url.partition("://")[0] in DEFAULT_PORTS and token.isprintable()
+    return Joined(url, token) if url and known else None
+
+
+def joined(where: Path) -> list[str]:
+    """Return the URLs of all brokers that were joined."""
+    return [url for file in sorted((where / FOLDER).glob("*.json")) if (url := _url(file))]
+
+
+def used(where: Path) -> str | None:
+    """Return the URL of the broker that is used if none is named."""
+    return _url(where / USED)
+
+
+def find(where: Path, named: str) -> str | None:
+    """Return the URL of the broker that was joined under a name; None if it isn't just one."""
+    urls = [url for url in joined(where) if named in _names(url)]
+    return urls[0] if len(urls) == 1 else None
 
 
 def write(where: Path, joined: Joined) -> None:
-    """Keep a broker that was joined, in the place of the one before. Raises ``OSError``."""
-    for name, text in ((TOKEN_FILE, joined.token), (FILE, json.dumps({"url": joined.url}))):
-        new = where / f"{name}.new"
-        new.unlink(missing_ok=True)
-        descriptor = private_file.open_file(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
-        with os.fdopen(descriptor, "w", encoding="ascii") as file:
-            file.write(f"{text}\n")
-        new.replace(where / name)
+    """Keep a broker that was joined; from now on it is the one that is used. Raises ``OSError``."""
+    private_file.make_directory(where / FOLDER)
+    _replace(token_file(where, joined.url), joined.token)
+    _replace(_about_file(where, joined.url), json.dumps({"url": joined.url}))
+    use(where, joined.url)
+
+
+def use(where: Path, url: str) -> None:
+    """Use this one of those that were joined, from now on. Raises ``OSError``."""
+    _replace(where / USED, json.dumps({"url": url}))
+
+
+def forget(where: Path, url: str) -> None:
+    """Forget a broker that was joined. Raises ``OSError``."""
+    if used(where) == url:
+        (where / USED).unlink()
+    for file in (token_file(where, url), _about_file(where, url)):
+        file.unlink(missing_ok=True)
+
+
+def token_file(where: Path, url: str) -> Path:
+    """Return the file of a broker's token."""
+    return where / FOLDER / f"{_file_name(url)}.token"
+
+
+def _about_file(where: Path, url: str) -> Path:
+    return where / FOLDER / f"{_file_name(url)}.json"
+
+
+def _file_name(url: str) -> str:
+    return re.sub(r"[^A-Za-z0-9.-]+", "_", url.partition("://")[2]).strip("_.")
+
+
+def _names(url: str) -> set[str]:
+    authority = url.partition("://")[2]
+    return {url, authority, _host_and_port(authority, 0)[0]}
+
+
+def _url(file: Path) -> str | None:
+    try:
+        return str(json.loads(private_file.read(file))["url"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _replace(file: Path, text: str) -> None:
+    new = file.with_name(f"{file.name}.new")
+    new.unlink(missing_ok=True)
+    descriptor = private_file.open_file(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+    with os.fdopen(descriptor, "w", encoding="ascii") as opened:
+        opened.write(f"{text}\n")
+    new.replace(file)
 
 
 def connect(joined: Joined) -> socket.socket:

@@ -196,9 +196,9 @@ def texts(text: bytes | None) -> frozenset[str]:
 
 
 def shown_error(text: bytes) -> str:
-    """Return an error answer as text for a person."""
+    """Return an error answer's text, which is for people; its code isn't."""
     error = object_of(object_of(text).get("error"))
-    return f"{jsonrpc.read_text(error.get('message'))} ({error.get('code', b'?').decode()})"
+    return jsonrpc.read_text(error.get("message")) or "without a reason"
 
 
 _message_decoder = msgspec.json.Decoder(Message)

@@ -138,7 +138,7 @@ class ClientSession:
 
     def _welcomed(self, text: bytes, failed: bool) -> Lines:
         if failed:
-            raise ReturnError(f"it answered `initialize` with {reading.shown_error(text)}")
+            raise ReturnError(f"it refuses this client: {reading.shown_error(text)}")
         before, self.state.life = self.state.life, reading.life(text)
         # ``initialized`` goes before all other requests, as the handshake demands.
         if self.state.initialized:

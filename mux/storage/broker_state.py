@@ -12,7 +12,9 @@ is killed loses no write, and after a power cut there is no app-server to go on 
 
 So what was read is handled once, also if the broker is killed in the middle of it: the next one
 finds it here. A record that was written in part counts as not written: nothing of it went out. When
-the file has become large it is replaced by a new one, of what still counts.
+the file has become large it is replaced by a new one, of what still counts. One kind of line isn't
+written: the answer to a request that only its asker waits for, whose connection ends with the
+broker. The next one would drop it.
 
 If the disk doesn't take it the file is removed, as half a truth is none: the next broker then
 begins with an app-server of its own. It is tried again later.
@@ -67,6 +69,13 @@ CUT: Final = 3
 _HEAD: Final = struct.Struct("<BQ")
 """Of a record: its kind, and the length of its content."""
 
+_ANSWER: Final = b'{"id":'
+_OUTCOMES: Final = (b',"result":', b',"error":')
+"""How the app-server begins its answers; one that begins otherwise is written."""
+
+_LONGEST_WIRE: Final = 20
+"""Digits that a wire id has at most."""
+
 EPOCH: Final = "epoch/"
 """The key under which the journal's epoch stands."""
 
@@ -114,6 +123,8 @@ class BrokerState:
     _cut: bool = False
     """True while that line isn't complete."""
     _puts: dict[str, bytes | None] = attrs.field(factory=dict)
+    _needless: int = 0
+    """Bytes that were read last and needn't be written."""
     _done: int = 0
     _renewed: bool = False
     _pending: bool = False
@@ -147,6 +158,9 @@ class BrokerState:
 
     def heard(self, chunk: bytes) -> None:
         """Keep what was read from the app-server; written at once."""
+        if not self._unhandled and self._is_dropped(chunk):
+            self._needless = len(chunk)
+            return
         if self._cut:
             piece, end, chunk = chunk.partition(b"\n")
             self._unkept += len(piece) + len(end)
@@ -161,8 +175,25 @@ class BrokerState:
             self._unhandled.clear()
             self._write(CUT, b"cut")
 
+    def _is_dropped(self, chunk: bytes) -> bool:
+        """Return whether the next broker would drop what was read: one answer, whole.
+
+        An answer that matters, whoever asked, has its request among what is saved.
+        """
+        end = chunk.find(b",", len(_ANSWER), len(_ANSWER) + _LONGEST_WIRE)
+        return (
+            chunk.startswith(_ANSWER)
+            and chunk.startswith(_OUTCOMES, end)
+            and chunk.find(b"\n") == len(chunk) - 1
+            and not self._cut
+            and f"wire/{chunk[len(_ANSWER) : end].decode()}" not in self._values
+        )
+
     def handled(self, count: int) -> None:
         """Note that so many bytes more of what was read are handled."""
+        if self._needless:
+            self._needless -= count
+            return
         unkept = min(count, self._unkept)
         self._unkept -= unkept
         del self._unhandled[: count - unkept]

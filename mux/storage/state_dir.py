@@ -7,8 +7,9 @@ import fcntl
 import json
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import attrs
 import structlog
@@ -39,10 +40,13 @@ class StateDir:
 
     path: Path
     _lock: TextIO
+    settings: Mapping[str, Any] | None = None
+    """The settings that this broker runs with, for `appmux doctor`."""
 
     def announce(self, urls: list[str]) -> None:
         """Write where this broker listens, for `appmux status` and similar commands."""
-        text = json.dumps({"pid": os.getpid(), "listeners": urls})
+        document = {"pid": os.getpid(), "listeners": urls, "settings": self.settings}
+        text = json.dumps(document, default=str)
         try:
             json_file.replace(self.path / ADDRESS, text)
         except OSError as failure:

@@ -20,8 +20,10 @@ from mux.downstream import tls
 from mux.errors import AppmuxError
 from mux.posix import private_file
 from mux.storage import json_file
+from mux.tailnet import choice
+from mux.text import day
 
-FILE: Final = "tailnet.pem"
+FILE: Final = choice.CERTIFICATE
 
 DAY: Final = 86_400.0
 
@@ -50,6 +52,10 @@ class TailnetCertificate:
     def renew_from(self) -> float:
         """The time from which a newer one is asked for; of a short one a third is left then."""
         return self.until - min(RENEW_BEFORE, (self.until - self.since) / 3)
+
+    def days_left(self, now: float) -> float:
+        """Return the days until its end."""
+        return max(0.0, self.until - now) / DAY
 
     @property
     def late_from(self) -> float:
@@ -121,8 +127,3 @@ def _names(certificate: x509.Certificate) -> list[str]:
 
 def _seconds(moment: datetime.datetime) -> float:
     return moment.timestamp()
-
-
-def day(seconds: float) -> str:
-    """Return the day of a moment, for people."""
-    return f"{datetime.datetime.fromtimestamp(seconds, datetime.UTC):%Y-%m-%d}"

@@ -16,6 +16,9 @@ from mux.errors import AppmuxError
 from mux.storage import json_file
 
 FILE: Final = "tailnet.json"
+CERTIFICATE: Final = "tailnet.pem"
+"""The file of the certificate and its key (see ``certificate``)."""
+
 VERSION: Final = 1
 
 
@@ -51,9 +54,10 @@ def write(state_dir: Path, name: str) -> None:
 
 
 def remove(state_dir: Path) -> None:
-    """Take the yes back. Raises ``ChoiceError``."""
+    """Take the yes back, and remove the certificate with its key. Raises ``ChoiceError``."""
     try:
         (state_dir / FILE).unlink(missing_ok=True)
+        (state_dir / CERTIFICATE).unlink(missing_ok=True)
     except OSError as failure:
         raise ChoiceError(
             f"nothing was changed: {state_dir / FILE} can't be removed ({failure.strerror})"

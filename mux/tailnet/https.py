@@ -25,11 +25,12 @@ import attrs
 import structlog
 import trio
 
-from mux.config.addresses import TcpAddress
+from mux.config.addresses import Address, TcpAddress
 from mux.config.model import Tailnet
 from mux.downstream import listener
 from mux.downstream.listener import Listener
 from mux.downstream.origins import origin_of
+from mux.downstream.tls import Certificate
 from mux.downstream.unix_socket import ListenError
 from mux.errors import AppmuxError
 from mux.tailnet import choice, tailscaled
@@ -70,8 +71,10 @@ class Sockets(Protocol):
     def left(self, beginning: str) -> list[str]:
         """Return what an earlier broker called its sockets, as far as it begins so."""
 
-    def reopened(self, asked: str, address: Any, certificate: Any) -> Listener | None:
-        """Return an earlier broker's listener of that name; None if it left none."""
+    def reopened(
+        self, asked: str, address: Address, certificate: Certificate | None
+    ) -> Listener | None:
+        """Return an earlier broker\'s listener of that name; None if it left none."""
 
     def hold(self, asked: str, opened: Listener) -> None:
         """Hold a listener for the next broker, under a name."""

@@ -16,6 +16,7 @@ import trio
 from mux.errors import AppmuxError
 from mux.tailnet.node import TailscaledError, Trouble
 from mux.tailnet.tailscaled import BUSY, RESTART, Tailscaled
+from mux.text import day
 
 if TYPE_CHECKING:
     from mux.tailnet.certificate import TailnetCertificate
@@ -27,8 +28,6 @@ try more often than five times an hour."""
 ANSWER_SECONDS: Final = 180.0
 """Seconds after which an answer isn't waited for any more, however it trickles in: longer than each
 way to tailscaled has."""
-
-DAY: Final = 86_400.0
 
 log = structlog.get_logger()
 
@@ -108,15 +107,14 @@ class Renewal:
         else:
             held.served.context = got.served.context
             self.held = attrs.evolve(got, served=held.served)
-        log.info("the Tailnet's certificate", name=name, until=certificate.day(got.until))
+        log.info("the Tailnet's certificate", name=name, until=day(got.until))
 
     def late(self) -> Trouble | None:
         """Return that the certificate should have been renewed, if that is so."""
         held = self.held
         if held is None or self.clock() < held.late_from:
             return None
-        days = max(0.0, held.until - self.clock()) / DAY
-        text = f"the certificate of {held.name} ends in {days:.0f} days"
+        text = f"the certificate of {held.name} ends in {held.days_left(self.clock()):.0f} days"
         return Trouble(f"{text}, and tailscaled has no newer one", BUSY)
 
     def drop_if_over(self) -> bool:

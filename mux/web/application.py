@@ -56,6 +56,7 @@ def build(
     upload, download = UploadRoutes(uploads), DownloadRoutes(downloads)
     routes = [
         Route("/v1/session", session.pair, methods=["POST"]),
+        Route("/v1/session/challenge", session.challenge, methods=["POST"]),
         Route("/v1/session", session.read, methods=["GET"]),
         Route("/v1/session", session.end, methods=["DELETE"]),
         Route("/v1/files", upload.collection, methods=UPLOAD_METHODS),

@@ -1,4 +1,7 @@
-"""``/v1/session``: a browser is paired (POST), asks who it is (GET), and signs out (DELETE)."""
+"""``/v1/session``: a browser is paired (POST), asks who it is (GET), and signs out (DELETE).
+
+``POST /v1/session/challenge`` gives what one plain request is signed by.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +18,10 @@ from mux.access.authentication import AuthError
 from mux.access.replies import Reply, malformed, too_many
 from mux.access.requests import DeviceRequests
 from mux.access.throttle import LoginThrottle
+from mux.core.extension.sessions import Challenge
 from mux.core.policy.principal import Principal
-from mux.downstream.http import hold_back
+from mux.downstream.http import RequestHead, hold_back
+from mux.web.adapter import REQUEST
 from mux.web.body import TooLongError, read
 from mux.web.limits import BODY_BYTES
 
@@ -53,6 +58,13 @@ class SessionRoutes:
             reply = too_many()
         return _json(reply)
 
+    async def challenge(self, request: Request) -> Response:
+        """Make up a challenge, by which a browser may sign one request."""
+        origin = request.headers.get("origin", "")
+        challenge = await self.devices.sessions.challenge_request(origin)
+        told = Challenge(challenge.nonce, challenge.time)
+        return Response(msgspec.json.encode(told), media_type=JSON)
+
     async def read(self, request: Request) -> Response:
         """Tell a browser who it is here."""
         principal = await self._principal(request)
@@ -70,11 +82,11 @@ class SessionRoutes:
         return Response(status_code=HTTPStatus.NO_CONTENT)
 
     async def _principal(self, request: Request) -> Principal | Response:
-        authorization = request.headers.get("authorization")
+        head: RequestHead = request.scope[REQUEST].head
+        authorization = next(iter(head.values(b"authorization")), None)
+        method, target = head.method.decode("latin-1"), head.target.decode("latin-1")
         try:
-            return self.devices.sessions.authenticate(
-                None if authorization is None else authorization.encode("latin-1")
-            )
+            return self.devices.sessions.authenticate(authorization, method, target)
         except AuthError as refused:
             address = address_of(request)
             await hold_back(HTTPStatus.UNAUTHORIZED, self.throttle, address, refused.whose)
@@ -85,8 +97,6 @@ class SessionRoutes:
 
 def address_of(request: Request) -> str:
     """Return the peer's name, as logs and the throttle have it."""
-    from mux.web.adapter import REQUEST  # noqa: PLC0415
-
     address: str = request.scope[REQUEST].peer.address
     return address
 

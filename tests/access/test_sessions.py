@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
@@ -23,6 +25,7 @@ from tests.end_to_end.browsers import Key, base64url
 
 NOW = 1_800_000_000.0
 ORIGIN = "https://broker.example"
+READ = ("GET", "/v1/session")
 KEYS = (Key(), Key())
 
 
@@ -111,6 +114,79 @@ async def test_a_signature_is_good_for_nothing_else(gate: Gate) -> None:
     assert refused(lambda: prove(challenge, "", signature)) == "unknown-device"
 
 
+@attrs.frozen
+class Signed:
+    """What a signature names, and whose it is."""
+
+    nonce: str = "the-nonce"
+    origin: str = ORIGIN
+    time: int = int(NOW)
+    device: int = 0
+    key: int = 0
+    method: str = "GET"
+    target: str = "/v1/session"
+
+
+OTHERS = st.one_of(
+    st.sampled_from(["", "The-nonce", "the-nonce\n"]).map(lambda other: {"nonce": other}),
+    st.sampled_from(
+        ["https://broker.example.", "https://Broker.example", "https://broker.example:443", "null",
+         "http://broker.example", "https://broker.exampl\u0435", "https://xn--brokr-dsa.example"]
+    ).map(lambda other: {"origin": other}),
+    st.integers(-10, 10).filter(bool).map(lambda by: {"time": int(NOW) + by}),
+    st.sampled_from([{"device": 1}, {"key": 1}, {"device": 1, "key": 1}]),
+)  # fmt: skip
+OF_REQUESTS = st.sampled_from(
+    [{"method": "DELETE"}, {"method": "get"}, {"target": "/v1/session?"}, {"target": "/v1/files"}]
+)
+
+
+def signature_of(gate: Gate, said: Signed, *, request: bool) -> str:
+    device = gate.browsers[said.device].id
+    lines = [device, said.nonce, said.origin, str(said.time)]
+    more = [said.method, said.target] if request else []
+    return KEYS[said.key].sign(f"appmux {'request' if request else 'challenge'}", *lines, *more)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    other=st.one_of(st.just({}), OTHERS, OF_REQUESTS),
+    as_request=st.booleans(),
+    signed_as_request=st.booleans(),
+    age=st.floats(0, 2 * sessions.CHALLENGE_SECONDS),
+    set_by=st.sampled_from([0.0, -86_400.0, 3599.0, 3600.0]),
+)
+def test_a_proof_is_good_for_its_very_challenge_alone(
+    other: dict[str, Any], as_request: bool, signed_as_request: bool, age: float, set_by: float
+) -> None:
+    """Whatever else is signed, by whom, when, wherever the wall's clock is set meanwhile."""
+    said = attrs.evolve(Signed(), **other)
+
+    async def story(gate: Gate) -> bool:
+        until = trio.current_time() + sessions.CHALLENGE_SECONDS
+        challenge = Challenge(ORIGIN, "the-nonce", int(NOW), until)
+        signature = signature_of(gate, said, request=signed_as_request)
+        device = gate.browsers[0].id
+        gate.clock.now += set_by
+        await trio.sleep(age)
+        try:
+            if as_request:
+                gate.sessions._asked["the-nonce"] = challenge
+                header = f"appmux {device} {challenge.nonce} {signature}".encode()
+                return gate.sessions.authenticate(header, *READ).device == device
+            return gate.sessions.prove(challenge, device, signature).device == device
+        except AuthError:
+            return False
+
+    with tempfile.TemporaryDirectory() as where:
+        clock = trio.testing.MockClock(autojump_threshold=0)
+        let_in = trio.run(story, opened(Path(where)), clock=clock)
+    # Of a connection's challenge no method is signed, so that another one names nothing.
+    named = other if as_request else other.keys() - {"method", "target"}
+    right = not named and as_request == signed_as_request
+    assert let_in == (right and age < sessions.CHALLENGE_SECONDS and set_by < 3600)
+
+
 async def test_a_challenge_is_over_by_our_clock_whatever_the_walls_says(
     gate: Gate, autojump_clock: trio.testing.MockClock
 ) -> None:
@@ -154,6 +230,28 @@ def test_what_is_no_point_of_the_curve_is_no_key(x: str, y: str) -> None:
         key_of(x, y)
 
 
+async def test_a_signed_request_is_its_devices_once(gate: Gate) -> None:
+    device = gate.browsers[0].id
+    challenge = await gate.sessions.challenge_request(ORIGIN)
+    signature = KEYS[0].sign(*challenge.text_of(device, *READ).split("\n"))
+    header = f"Appmux {device} {challenge.nonce} {signature}".encode()
+    for nonsense in (b"appmux ", b"appmux a b", b"appmux a b c d", b"appmux a b \xff"):
+        with pytest.raises(AuthError):
+            gate.sessions.authenticate(nonsense, *READ)
+    assert gate.sessions.authenticate(header, *READ).name == "browser 0"
+    with pytest.raises(AuthError, match="answered already"):
+        gate.sessions.authenticate(header, *READ)
+    wrong = await gate.sessions.challenge_request(ORIGIN)
+    for _ in range(2):  # a wrong answer uses it up as well
+        with pytest.raises(AuthError):
+            gate.sessions.authenticate(f"appmux {device} {wrong.nonce} x".encode(), *READ)
+    first = await gate.sessions.challenge_request(ORIGIN)
+    for _ in range(sessions.MOST_CHALLENGES):
+        await gate.sessions.challenge_request(ORIGIN)
+    assert first.nonce not in gate.sessions._asked
+    assert len(gate.sessions._asked) == sessions.MOST_CHALLENGES
+
+
 def test_a_key_survives_the_registrys_file(gate: Gate, tmp_path: Path) -> None:
     again = open_registry(tmp_path, gate.clock)
     assert [each.key for each in again] == [*(each.key for each in gate.browsers), ""]
@@ -179,10 +277,10 @@ def test_a_short_token_is_its_device_for_ten_minutes(
 ) -> None:
     async def story() -> None:
         token = gate.sessions.token_for(gate.browsers[0].id).token
-        assert gate.sessions.authenticate(bearer(token)).name == "browser 0"
+        assert gate.sessions.authenticate(bearer(token), *READ).name == "browser 0"
         await trio.sleep(sessions.TOKEN_SECONDS)
         with pytest.raises(AuthError):
-            gate.sessions.authenticate(bearer(token))
+            gate.sessions.authenticate(bearer(token), *READ)
 
     trio.run(story, clock=autojump_clock)
 
@@ -193,17 +291,17 @@ async def test_a_short_token_ends_when_the_clock_says_so_though_the_machine_slep
     token = gate.sessions.token_for(gate.browsers[0].id).token
     gate.clock.now += sessions.TOKEN_SECONDS
     with pytest.raises(AuthError):
-        gate.sessions.authenticate(bearer(token))
+        gate.sessions.authenticate(bearer(token), *READ)
 
 
 async def test_a_short_token_ends_with_its_device(gate: Gate) -> None:
     tokens = [gate.sessions.token_for(each.id).token for each in gate.browsers]
     gate.registry.revoke(gate.browsers[0])
     with pytest.raises(AuthError):
-        gate.sessions.authenticate(bearer(tokens[0]))
-    assert gate.sessions.authenticate(bearer(tokens[1])).name == "browser 1"
+        gate.sessions.authenticate(bearer(tokens[0]), *READ)
+    assert gate.sessions.authenticate(bearer(tokens[1]), *READ).name == "browser 1"
     gate.registry.limit(gate.browsers[1], frozenset({"approve"}))
-    assert gate.sessions.authenticate(bearer(tokens[1])).scopes == {"approve"}
+    assert gate.sessions.authenticate(bearer(tokens[1]), *READ).scopes == {"approve"}
 
 
 async def test_a_device_has_so_many_short_tokens_and_the_others_keep_theirs(gate: Gate) -> None:
@@ -213,9 +311,9 @@ async def test_a_device_has_so_many_short_tokens_and_the_others_keep_theirs(gate
         for _ in range(sessions.MOST_OF_DEVICE + 1)
     ]
     with pytest.raises(AuthError):
-        gate.sessions.authenticate(bearer(own[0]))
+        gate.sessions.authenticate(bearer(own[0]), *READ)
     for token in (*own[1:], others):
-        gate.sessions.authenticate(bearer(token))
+        gate.sessions.authenticate(bearer(token), *READ)
     assert not any(token in repr(gate.sessions) for token in own)
 
 
@@ -224,4 +322,4 @@ async def test_a_device_has_so_many_short_tokens_and_the_others_keep_theirs(gate
 )
 async def test_what_is_no_short_token(gate: Gate, header: bytes | None) -> None:
     with pytest.raises(AuthError):
-        gate.sessions.authenticate(header)
+        gate.sessions.authenticate(header, *READ)

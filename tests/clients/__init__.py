@@ -7,9 +7,10 @@ the tests of its programs say so and are skipped.
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Final
+
+from tests.page.node import node as find_node
 
 HERE: Final = Path(__file__).parent
 NODE_MODULES: Final = HERE / "node_modules"
@@ -22,7 +23,7 @@ HOW: Final = "`make test-clients` installs it"
 def missing(*, node: str = "", python: str = "") -> str:
     """Return why a client can't be run: a package of npm or of PyPI; empty if it can."""
     if node:
-        if shutil.which("node") is None:
+        if find_node() is None:
             return "node isn't there"
         if not (NODE_MODULES / node / "package.json").exists():
             return f"{node} isn't there: {HOW}"

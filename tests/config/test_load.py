@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mux.config import proxies
-from mux.config.load import ConfigError, load
+from mux.config.load import ConfigError, load, recall
 from mux.config.model import BOUNDS, FLAGS, Apns, Auth, Config, Log, Push, leaves, sections, tables
 from mux.config.values import toml_value
 from mux.core.policy.approval_policy import Policies, Rule
@@ -369,3 +370,40 @@ def test_whatever_stands_in_the_file_it_is_settled_or_told(
         assert set(plain) <= set(leaves())
     else:
         assert any(key in told for key in plain)
+
+
+# -- settings that a broker was started with -------------------------------------------------------
+
+
+def test_settings_are_recalled_as_they_were_given(tmp_path: Path) -> None:
+    file = write(
+        tmp_path,
+        'listen = ["unix://x.sock"]\n[auth]\nmode = "device-token"\n[tls]\ncert = "c.pem"\n'
+        '[[approvals.rules]]\npolicy = "quorum"\ncommand = "git push"\n',
+    )
+    flags = {"listen": ("ws://127.0.0.1:1", "unix://")}
+    settled = load(flags, {"APPMUX_LOG_LEVEL": "debug"}, file)
+    recalled = recall(json.loads(json.dumps(settled.to_json(), default=str)))
+    assert recalled is not None
+    assert recalled.config == settled.config
+    assert recalled.origins == settled.origins
+    assert recalled.file == file
+    assert settled.differing(recalled) == []
+    assert load({}, {}, file).differing(recalled) == ["listen", "log.level"]
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        None,
+        [],
+        {},
+        {"file": None, "given": None},
+        {"file": None, "given": {"listen": 1}},
+        {"file": None, "given": {"listen": [1, 2, 3]}},
+        {"file": None, "given": {"listen": ["x", "flag"]}},
+        {"file": None, "given": {"something_newer": [1, "file"]}},
+    ],
+)
+def test_what_another_version_wrote_is_not_recalled(document: object) -> None:
+    assert recall(document) is None

@@ -43,7 +43,7 @@ def _named_process(found: Difference) -> bool:
     if found.path != "result.userAgent":
         return False
     own_name, rest = str(found.broker).split("/", 1)
-    return own_name == "appmux" and rest == str(found.native).split("/", 1)[1]
+    return own_name == "appmux" and str(found.native).endswith(f"/{rest}")  # a name may have a "/"
 
 
 def _lone(found: Difference, *methods: str) -> bool:

@@ -5,6 +5,7 @@ Hands to: the tests and soaks of upgrades. Hears from: the package in this check
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 from typing import Final
@@ -27,13 +28,18 @@ class Installed:
         """What has a program use this copy."""
         return {"PYTHONPATH": str(self.place)}
 
-    def install(self, version: str) -> None:
-        """Put this version in the place of the one that is there, file by file, as pip does."""
+    def install(self, version: str, source: Path = PACKAGE) -> None:
+        """Put a checkout's package, as this version, in the place of the one that is there.
+
+        The old files go first, and the new ones come one by one, as with pip.
+        """
         package = self.place / PACKAGE.name
-        shutil.rmtree(package, ignore_errors=True)
+        shutil.rmtree(package, ignore_errors=True)  # a running program may add bytecode meanwhile
         ignored = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(PACKAGE, package, ignore=ignored)
+        shutil.copytree(source, package, ignore=ignored, dirs_exist_ok=True)
         start = package / "__init__.py"
-        text = start.read_text()
-        assert f'"{mux.__version__}"' in text
-        start.write_text(text.replace(f'"{mux.__version__}"', f'"{version}"'))
+        text, changed = re.subn(
+            r'__version__ = "[^"]+"', f'__version__ = "{version}"', start.read_text()
+        )
+        assert changed
+        start.write_text(text)

@@ -29,7 +29,7 @@ from mux.demo.scripted_model import Scripted
 from tests.end_to_end.peer import Peer, StdioLink, plainly
 
 # The app-server starts in a fraction of a second; its first start on a cold disk takes longer.
-START_PATIENCE: Final = 30.0
+START_PATIENCE: Final = 60.0
 # At the end of its stdin, or on a signal when idle, the app-server exits within 0.1 s. A listener
 # with a turn running waits for that on the first signal, and exits on the second.
 STEP_PATIENCE: Final = 1.0

@@ -18,7 +18,7 @@ from tests.end_to_end.native import Native
 from tests.end_to_end.peer import Peer, RpcError, connect_ws
 from tests.end_to_end.plays import AWARE
 from tests.end_to_end.scenes import ACCEPT, TURN_COMPLETED
-from tests.end_to_end.test_uploads import TUS, about, http
+from tests.end_to_end.test_uploads import OCTETS, TUS, about, begin, http
 
 BODY = os.urandom(700_000)
 PATCH = Patch("*** Begin Patch\n*** Add File: made.txt\n+made by the agent\n*** End Patch")
@@ -84,6 +84,80 @@ async def test_a_file_that_changes_meanwhile_is_noticed(broker: Native) -> None:
         await trio.Path(path).write_bytes(b"shorter")
         with pytest.raises(httpx.RemoteProtocolError):
             await web.get(url)
+
+
+async def test_a_file_that_changes_while_it_is_sent_breaks_off(broker: Native) -> None:
+    large = 64 * 1024 * 1024  # more than the sockets hold, so that it is still being sent
+    async with client(broker, "desk", **AWARE) as desk, http(broker) as web:
+        thread = await desk.start_thread(broker.home.work)
+        path = broker.home.work / "large.bin"
+        _fill(path, large)
+        url = await _opened(desk, thread, str(path))
+        came: list[int] = []
+
+        async def fetch() -> None:
+            async with web.stream("GET", url) as answer:
+                assert answer.headers["content-length"] == str(large)
+                async for piece in answer.aiter_raw():
+                    if not came:
+                        _touch(path)
+                    came.append(len(piece))
+
+        with pytest.raises(httpx.RemoteProtocolError):
+            await fetch()
+        assert 0 < sum(came) < large
+
+
+def _fill(path: Path, size: int) -> None:
+    with path.open("wb") as file:
+        file.truncate(size)
+
+
+def _touch(path: Path) -> None:
+    """Change a byte, and set the clock of that back: nobody sees it by the time of change."""
+    before = path.stat()
+    with path.open("r+b") as file:
+        file.write(b"x")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+async def test_a_url_and_an_upload_end_with_their_device() -> None:
+    async with brokered(*DEVICES_ONLY) as broker, operator_of(broker) as operator:
+        await operator.initialize("operator", **AWARE)
+        thread = await operator.start_thread(broker.home.work)
+        token = await pair(broker, operator, "phone", "observe", "drive", "admin")
+        async with (
+            connect_ws(broker.url, token) as phone,
+            http(broker, authorization=f"Bearer {token}") as web,
+        ):
+            await phone.initialize("phone")
+            path = broker.home.work / "a.txt"
+            path.write_text("hello")
+            opened = await _opened(phone, thread, str(path))
+            again = await _opened(phone, thread, str(path))
+            assert (await web.get(opened)).text == "hello"
+            begun = await begin(web, len(BODY), filename="b.bin")
+            sent = trio.Event()
+
+            async def body() -> AsyncIterator[bytes]:
+                yield BODY[:300_000]
+                sent.set()
+                await revoked.wait()
+                yield BODY[300_000:]
+
+            revoked = trio.Event()
+            async with trio.open_nursery() as nursery:
+
+                async def bring() -> None:
+                    headers = OCTETS | {"Upload-Offset": "0", "Content-Length": str(len(BODY))}
+                    answer = await web.patch(begun, headers=headers, content=body())
+                    assert answer.status_code == 401, answer.text
+
+                nursery.start_soon(bring)
+                await sent.wait()
+                await operator.request("mux/devices/revoke", {"name": "phone"})
+                revoked.set()
+            assert (await web.get(again)).status_code == 404
 
 
 async def test_what_a_link_leads_to_is_not_let_out(broker: Native) -> None:

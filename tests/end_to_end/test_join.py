@@ -94,7 +94,7 @@ async def test_a_second_machine_joins_by_a_link() -> None:
             link = f"http://{address}/#pair={begun['ticket']}"
             text = await joined(home, operator, link)
             assert 'joined as "laptop", may drive, observe' in text
-            kept = next(home.root.rglob("joined.token"))
+            kept = next(home.root.rglob("joined/*.token"))
             assert stat.S_IMODE(kept.stat().st_mode) == 0o600
             token = kept.read_text().strip()
             assert token not in text
@@ -111,6 +111,58 @@ async def test_a_second_machine_joins_by_a_link() -> None:
             )
             assert done.returncode == 1
             assert b"401" in done.stderr
+
+
+async def test_several_brokers_are_joined_and_each_is_meant_by_its_name() -> None:
+    async with (
+        brokered(*DEVICES_ONLY) as one,
+        brokered(*DEVICES_ONLY) as two,
+        operator_of(one) as first,
+        operator_of(two) as second,
+    ):
+        with private_home("http://127.0.0.1:9") as home:
+            for broker, operator in ((one, first), (two, second)):
+                begun = await operator.request(
+                    "mux/pairing/begin", {"scopes": ["observe", "drive"]}
+                )
+                link = f"http://{broker.url.removeprefix('ws://')}/#pair={begun['ticket']}"
+                await joined(home, operator, link)
+            names = [each.url.removeprefix("ws://") for each in (one, two)]
+
+            async def used() -> list[str]:
+                shown = json.loads(await _join(home, "--list", "--json"))
+                assert {each["url"] for each in shown} == {one.url, two.url}
+                return [each["url"] for each in shown if each["used"]]
+
+            assert await used() == [two.url]
+            await uses_it(two, second, home)
+            await uses_it(one, first, home, APPMUX_JOINED=names[0])
+            await _join(home, "--use", names[0])
+            assert await used() == [one.url]
+            assert "called 127.0.0.1 was joined" in await _join(
+                home, "--use", "127.0.0.1", status=1
+            )
+            await _join(home, "--leave", names[0])
+            assert await _join(home, "--list") == f"  {two.url}\n"
+            done = await trio.run_process(
+                [sys.executable, "-m", "mux", "stdio", "--wait", "0"],
+                env=home.environ() | {"APPMUX_JOINED": names[0]},
+                capture_stderr=True,
+                check=False,
+            )
+            assert f"no broker was joined as {names[0]}" in done.stderr.decode()
+
+
+async def _join(home: Home, *arguments: str, status: int = 0) -> str:
+    done = await trio.run_process(
+        [sys.executable, "-m", "mux", "join", *arguments],
+        env=home.environ(),
+        capture_stdout=True,
+        capture_stderr=True,
+        check=False,
+    )
+    assert done.returncode == status, done.stderr.decode()
+    return (done.stderr if status else done.stdout).decode()
 
 
 async def test_over_tls(tmp_path: Path) -> None:

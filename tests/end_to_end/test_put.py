@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import subprocess
@@ -13,6 +14,11 @@ from tests.end_to_end.brokered import brokered, client
 from tests.end_to_end.doors import APPMUX, environ
 from tests.end_to_end.native import Native
 from tests.end_to_end.peer import PATIENCE
+
+PIXEL = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
+"""A picture."""
 
 
 async def _run(
@@ -54,6 +60,35 @@ async def test_files_come_to_a_thread(tmp_path: Path) -> None:
         assert told["threadId"] is None
         done = await _put(broker, str(first), "--thread", "nonsense")
         assert done.returncode == 1
+
+
+async def test_what_is_said_brings_files_along(tmp_path: Path) -> None:
+    picture, log = tmp_path / "screen.png", tmp_path / "build.log"
+    picture.write_bytes(PIXEL)
+    log.write_text("failed")
+    async with brokered() as broker, client(broker, "desk") as desk:
+        thread = await desk.start_thread(broker.home.work)
+        await desk.run_turn(thread, "hello")
+        named = ("--file", str(picture), "-f", str(log))
+        done = await _run(broker, "say", thread[-6:], *named, "--wait", "look at this")
+        assert done.returncode == 0, done.stderr.decode()
+        folder = broker.home.work / "uploads"
+        (said,) = (
+            each["params"]["item"]["content"]
+            for each in desk.heard("item/completed", threadId=thread)
+            if each["params"]["item"]["type"] == "userMessage"
+            and len(each["params"]["item"]["content"]) > 1
+        )
+        assert [each["type"] for each in said] == ["text", "localImage", "mention"]
+        assert said[1]["path"] == str(folder / "screen.png")
+        assert (said[2]["name"], said[2]["path"]) == ("build.log", str(folder / "build.log"))
+        shown = [
+            part
+            for item in broker.model.requests[-1]["input"]
+            for part in item.get("content") or []
+            if part.get("type") == "input_image"
+        ]
+        assert shown[-1]["image_url"].startswith("data:image/png;base64,")
 
 
 async def test_files_of_a_thread_are_listed_and_fetched(tmp_path: Path) -> None:

@@ -171,3 +171,30 @@ async def test_any_device_ends_itself_and_nobody_else_does() -> None:
             await operator.request("mux/session/end")
         with pytest.raises(RpcError, match="once"):
             await operator.request(PROVE, {"device": "x", "signature": "y"})
+
+
+async def test_a_worker_signs_its_requests_and_needs_no_websocket() -> None:
+    async with brokered() as broker, operator_of(broker) as operator:
+        browser = Browser(origin_of(broker))
+        await browser.pair(operator, "observe", "drive", name="a worker")
+
+        async def signed(method: str, path: str, *more: str, challenged: bool = True) -> Any:
+            if challenged:
+                told = await browser.send("POST", "/v1/session/challenge", {})
+                assert told.status == 200
+                assert not list(faults("session", "challenge", json.loads(told.body)))
+                challenges.append(json.loads(told.body))
+            challenge = challenges[-1]
+            lines = (challenge["nonce"], browser.origin, str(challenge["time"]), method, path)
+            proof = browser.key.sign("appmux request", browser.device, *lines)
+            header = f"authorization: appmux {browser.device} {challenge['nonce']} {proof}"
+            return await browser.send(method, path, None, header, *more)
+
+        challenges: list[Any] = []
+        who = await signed("GET", "/v1/session")
+        assert (who.status, json.loads(who.body)["name"]) == (200, "a worker")
+        assert (await signed("GET", "/v1/session", challenged=False)).status == 401
+        tus = ("tus-resumable: 1.0.0", "upload-length: 0", "content-length: 0")
+        assert (await signed("POST", "/v1/files", *tus)).status == 201
+        assert (await signed("DELETE", "/v1/session")).status == 204
+        assert (await signed("GET", "/v1/session")).status == 401

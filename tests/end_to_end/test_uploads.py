@@ -222,6 +222,19 @@ async def test_one_request_is_enough_for_a_small_file(broker: Native) -> None:
         assert json.loads((await web.get(empty.headers["location"])).text)["name"] == "upload"
 
 
+async def test_a_picture_by_novascale_s_way_is_as_before(broker: Native) -> None:
+    """In base64, in one message: its frame may have 16 MiB."""
+    body = os.urandom(11 * 1024 * 1024)
+    async with client(broker, "phone") as phone, http(broker) as web:
+        path = broker.home.work / "photo.jpg"
+        text = base64.b64encode(body).decode()
+        await phone.request("fs/writeFile", {"path": str(path), "dataBase64": text})
+        assert read(path) == body
+        again = await phone.request("fs/readFile", {"path": str(path)})
+        assert base64.b64decode(again["dataBase64"]) == body
+        await begin(web, 1, filename="a")  # beside the new way
+
+
 # --- Other people's clients -----------------------------------------------------------------------
 
 

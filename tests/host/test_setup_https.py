@@ -135,8 +135,11 @@ def test_the_command_without_a_broker(host: Host, daemon: Tailscaled) -> None:
     assert chosen(host) == NAME
     on = json.loads(tailnet("status", "--json").stdout)
     assert (on["enabled"], on["trouble"]) == (True, "no broker runs")
+    key = host.state / "tailnet.pem"
+    key.write_text("as a broker left it")
     assert tailnet("disable").output == "off\n"
     assert chosen(host) is None
+    assert not key.exists()
 
 
 def test_the_command_says_what_is_in_the_way(host: Host, daemon: Tailscaled) -> None:

@@ -37,7 +37,7 @@ from mux.storage.audit_writer import PendingRecord, Writer
 from mux.storage.journal import Store
 from tests.certificates import issue
 
-PATIENCE = 5
+PATIENCE = 60
 """Seconds: who waits for a pipe's other end is ended by then."""
 
 SECRET = "a secret of more than 32 bytes, as a shared one must be"
@@ -484,7 +484,7 @@ OTHER_FILES = {
     "files.beneath": "files of a thread, beneath its directory and without links",
     "files.placing": "people's files on their way into a thread's directory",
     "files.spool": "unfinished uploads, each made anew and for us alone",
-    "files.uploads": "an unfinished upload, without following links",
+    "files.writer": "an unfinished upload, without following links",
     "host.codex_login": "codex's own settings",
     "host.directories": "a directory, to learn its name as the file system spells it",
     "host.novascale": "NovaScale's unit and variables, which are no secrets",

@@ -384,7 +384,7 @@ def test_a_broker_that_refuses_the_handshake() -> None:
     story.loses()
     story.session.back(NOW)
     (hello,) = story.own()
-    with pytest.raises(ReturnError, match=r"`initialize` with no \(-5\)"):
+    with pytest.raises(ReturnError, match=r"refuses this client: no$"):
         story.answers(hello, error={"code": -5, "message": "no"})
 
 

@@ -165,3 +165,46 @@ def test_another_versions_file_is_none(tmp_path: Path) -> None:
     (tmp_path / FILE).write_bytes(content.replace(b"state 1\n", b"state 2\n"))
     assert broker_state.load(tmp_path / FILE) is None
     assert broker_state.load(tmp_path / "absent") is None
+
+
+def test_an_answer_that_only_its_asker_waits_for_is_not_written(tmp_path: Path) -> None:
+    state = begun(tmp_path)
+    state.put("wire/8", b"1")
+    state.commit()
+    size = (tmp_path / FILE).stat().st_size
+    for answer in (b'{"id":7,"result":{}}\n', b'{"id":7,"error":{"code":1,"message":"m"}}\n'):
+        state.heard(answer)
+        assert left(tmp_path).read == b""
+        state.handled(len(answer))
+        state.commit()
+    assert (tmp_path / FILE).stat().st_size == size
+    state.heard(b"next\n")
+    assert left(tmp_path).read == b"next\n"
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        b'{"id":8,"result":{}}\n',  # a turn's start, say
+        b'{"id":7,"result":{}}\n{"method":"m"}\n',
+        b'{"id":7,"result":{}}\n{"id":8,"resu',
+        b'{"id":7,"result":{}',
+        b'{"id":7,"method":"m"}\n',
+        b'{"method":"m","id":7}\n',
+        b'{"id":7}\n',
+        b"\n",
+    ],
+)
+def test_all_else_that_was_read_is_written(read: bytes, tmp_path: Path) -> None:
+    state = begun(tmp_path)
+    state.put("wire/8", b"1")
+    state.heard(read)
+    state.commit()
+    assert left(tmp_path).read == read
+
+
+def test_an_answer_behind_an_unfinished_line_is_written(tmp_path: Path) -> None:
+    state = begun(tmp_path)
+    state.heard(b'{"method":"m","params":')
+    state.heard(b'{"id":7,"result":{}}\n')
+    assert left(tmp_path).read == b'{"method":"m","params":{"id":7,"result":{}}\n'

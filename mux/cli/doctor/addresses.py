@@ -14,8 +14,6 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias
 from urllib.parse import urlsplit
 
-import attrs
-
 from mux import documents
 from mux.cli.doctor.finding import Finding
 from mux.config.addresses import (
@@ -51,16 +49,19 @@ def addresses(
         return
     own = own_processes(report)
     for address in parsed:
-        yield _address(address, own)
+        if not (own and isinstance(address, TcpAddress) and address.port == 0):
+            yield _address(address, own)  # (of any port the broker tells which one it has)
     known = {
         address.url if isinstance(address, TcpAddress) else f"unix://{address}"
         for address in parsed
     }
-    for listener in () if report is None else report["listeners"]:
-        by_name = report is not None and listener["url"] == _tailnets(report)
-        if listener["url"] not in known and not by_name and not _any_port(listener["url"], parsed):
+    for each in () if report is None else report["listeners"]:
+        by_name = report is not None and each["url"] == _tailnets(report)
+        if each["url"] not in known and not by_name:
             says = "the broker listens there, by a flag or by settings that it was started with"
-            yield Finding(listener["url"], "well", says)
+            if _any_port(each["url"], parsed):
+                says = "the broker listens there, on a port that the system chose"
+            yield Finding(each["url"], "well", says)
 
 
 def _tailnets(report: Report) -> str | None:
@@ -76,14 +77,6 @@ def _any_port(url: str, parsed: list[Address]) -> bool:
         isinstance(each, TcpAddress) and each.port == 0 and each.url.rpartition(":")[0] == host
         for each in parsed
     )
-
-
-def in_force(config: Config, report: Report | None) -> Config:
-    """Return the settings with what the running broker was started with, if it tells."""
-    settings = {} if report is None else report["broker"].get("settings") or {}
-    if "authMode" not in settings:
-        return config
-    return attrs.evolve(config, auth=attrs.evolve(config.auth, mode=settings["authMode"]))
 
 
 def own_processes(report: Report | None) -> set[int]:
@@ -178,7 +171,7 @@ def _address(address: Address, own: set[int]) -> Finding:
     if isinstance(address, TcpAddress) and not _ours(address):
         remedy = "`tailscale up`, if it is a Tailnet's; else change `listen`"
         return Finding(about, "wrong", "this machine has no such address now", remedy, facts)
-    if own and not (isinstance(address, TcpAddress) and address.port == 0):
+    if own:
         says = "the broker doesn't listen there: it was started with other settings"
         remedy = "`appmux service install` starts it with these; a flag of `serve` goes over them"
         return Finding(about, "note", says, remedy, facts)

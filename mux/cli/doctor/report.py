@@ -25,7 +25,8 @@ from mux.cli.doctor.finding import Finding
 from mux.cli.doctor.online import pages, pushes
 from mux.cli.doctor.tailnet import tailnet
 from mux.cli.options import broker_flags, exits, json_flag
-from mux.config.load import ConfigError, load
+from mux.config import locate
+from mux.config.load import ConfigError, Settled, load, recall
 from mux.config.model import Config
 
 MARKS: Final = {"well": ("ok", "green"), "note": ("note", "yellow"), "wrong": ("WRONG", "bold red")}
@@ -69,7 +70,7 @@ async def run(
     """
     findings = await examine(flags, config_file, environ)
     if more and findings[0].verdict != "wrong":  # the settings can be read
-        config = load(flags, environ, config_file).config
+        config = running_settings(load(flags, environ, config_file)).config
         for check in more:
             findings += await trio.to_thread.run_sync(_all, check, config)
     wrong = [each for each in findings if each.verdict == "wrong"]
@@ -92,27 +93,76 @@ async def examine(
     try:
         settled = load(flags, environ, config_file)
     except ConfigError as failure:
+        running = recall(locate.announced_settings(_state_dir(flags, environ)))
         remedy = "mend it; the rest is looked at once the settings can be read"
-        return [Finding("settings", "wrong", str(failure), remedy)]
+        if running is None:
+            return [Finding("settings", "wrong", str(failure), remedy)]
+        remedy = "mend it; the running broker was started with others, and is judged by these"
+        return [
+            Finding("settings", "wrong", str(failure), remedy),
+            *await _examine(running, environ, present=None),
+        ]
     where = "defaults" if settled.file is None else str(settled.file)
-    findings = [Finding("settings", "well", where)]
+    return [Finding("settings", "well", where), *await _examine(settled, environ, settled)]
+
+
+def _state_dir(flags: Mapping[str, object], environ: Mapping[str, str]) -> Path:
+    named = flags.get("state_dir")
+    return Path(str(named)) if named else locate.state_dir(environ)
+
+
+async def _examine(
+    settled: Settled, environ: Mapping[str, str], present: Settled | None
+) -> list[Finding]:
+    """Examine all but the settings; ``present`` is None if the present ones can't be read."""
     of_codex, _path = await host.codex(settled, environ)
     of_broker, report = await broker.broker(settled.config, environ)
+    in_force = settled if report is None else running_settings(settled)
+    config = in_force.config
     return [
-        *findings,
         *of_codex,
-        *host.disk(settled, environ),
-        host.clock(settled, environ),
-        *host.supervised(settled, environ),
+        *host.disk(in_force, environ),
+        host.clock(in_force, environ),
+        *([] if present is None else host.supervised(present, environ)),
         *of_broker,
-        *addresses.addresses(settled.config, environ, report),
+        *([] if present is None else _waiting(present, in_force)),
+        *addresses.addresses(config, environ, report),
         *tailnet(report),
-        *credentials(settled.config),
-        *addresses.trust(addresses.in_force(settled.config, report), environ),
-        *proxies.proxies(addresses.in_force(settled.config, report), environ),
+        *credentials(config),
+        *addresses.trust(config, environ),
+        *proxies.proxies(config, environ),
         *broker.threads(environ, report),
-        *push.push(settled.config),
+        *push.push(config),
     ]
+
+
+def running_settings(settled: Settled) -> Settled:
+    """Return the settings that the running broker was started with: flags and all.
+
+    These are the present ones if it doesn't tell, as one of another version may.
+    """
+    state_dir = settled.config.state_dir
+    return recall(locate.announced_settings(state_dir)) or settled
+
+
+def _waiting(settled: Settled, in_force: Settled) -> Iterator[Finding]:
+    """Report present settings that aren't those of the running broker, and what is wrong there."""
+    keys = settled.differing(in_force)
+    if not keys:
+        return
+    came = "; ".join(f"{key} ({in_force.origins[key]})" for key in keys)
+    yield Finding(
+        "settings in force",
+        "note",
+        f"the broker was started with others: {came}. It is judged by these",
+        "`appmux service restart` (or a new `appmux serve`) takes the present ones",
+        {"keys": keys},
+    )
+    for check in (credentials, push.push):
+        now = list(check(in_force.config))
+        for each in check(settled.config):
+            if each.verdict != "well" and each not in now:
+                yield attrs.evolve(each, about=f"{each.about}, after a restart")
 
 
 def _show(findings: list[Finding], wrong: list[Finding]) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Iterator
 from typing import Any
 
 from mux.cli.doctor.finding import Finding
+from mux.text import day
 
 ABOUT = "https (Tailnet)"
 
@@ -19,8 +19,7 @@ def tailnet(report: dict[str, Any] | None) -> Iterator[Finding]:
     if shown["trouble"]:
         yield Finding(ABOUT, "wrong", shown["trouble"], shown["remedy"] or "", shown)
     elif shown["url"]:
-        end = datetime.datetime.fromtimestamp(shown["certificateUntil"], datetime.UTC)
-        says = f"{shown['url']}, certificate until {end:%Y-%m-%d}"
+        says = f"{shown['url']}, certificate until {day(shown['certificateUntil'])}"
         yield Finding(ABOUT, "well", says, facts=shown)
     else:
         yield Finding(ABOUT, "note", "it is being opened", "`appmux tailnet status`", shown)

@@ -55,7 +55,10 @@ class SessionPaired(msgspec.Struct, rename="camel"):
 
 
 class Challenge(msgspec.Struct):
-    """The first message on a browser's WebSocket. ``time``: the broker's, in Unix seconds."""
+    """The first message on a browser's WebSocket; ``POST /v1/session/challenge`` gives one, too.
+
+    ``time``: the broker's, in Unix seconds.
+    """
 
     nonce: str
     time: int
@@ -135,13 +138,15 @@ NOTIFICATIONS: dict[str, Described] = {
 
 SHAPES: dict[str, Described] = {
     "session": Described(
-        "`POST /v1/session`: a browser's key is let in by a ticket or by letters; the bodies.",
+        "`POST /v1/session`: a browser's key is let in by a ticket or by letters; the bodies."
+        " `challenge`: what `POST /v1/session/challenge` is answered.",
         {
             "request": SessionRequest(
                 _KEY, "n", ticket="QuKMHXgwnKnmECVvZmKeig", name="Ada's phone"
             ),
             "waiting": SessionWaits(),
             "paired": SessionPaired(**_WHO),  # type: ignore[arg-type]
+            "challenge": Challenge("5EVvQy2rZoYkQ3m0ypKYPQ", 1790000000),
         },
     ),
     "session.refused": Described(

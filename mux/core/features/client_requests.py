@@ -75,8 +75,8 @@ class ClientRequests:
             )
             claim = claim or own
         wire = self._next_wire()
-        if message.tail and params is message.params:
-            line = b'{"id":%d%b' % (wire, message.tail)
+        if message.around is not None and params is message.params:
+            line = b"%b%d%b" % (message.around[0], wire, message.around[1])
         else:
             fields = message.fields | {"id": b"%d" % wire}
             if "params" in fields:
@@ -137,13 +137,19 @@ class ClientRequests:
         )
 
     def submit(self, request: Request) -> None:
-        """Queue the request; refuse it if its client's queue is full."""
-        if self.state.scheduler.submit(request):
+        """Send the request, or queue it; refuse it if its client's queue is full."""
+        state = self.state
+        if state.appserver.state is AppServerState.READY and state.scheduler.sends_at_once(
+            request, state.now
+        ):
             self.joins(request, 1)
-            self.state.wake_at(self.state.now + self.state.limits.coming_up)
+            self._send(request)
+        elif state.scheduler.submit(request):
+            self.joins(request, 1)
+            state.wake_at(state.now + state.limits.coming_up)
             self.pump()
-            if self.state.scheduler.is_to_be_slowed(request.account):
-                self.state.stop_reading(request.account)
+            if state.scheduler.is_to_be_slowed(request.account):
+                state.stop_reading(request.account)
         else:
             self.refuse(request)
 
@@ -251,17 +257,22 @@ class ClientRequests:
             return
         ready = state.appserver.state is AppServerState.READY
         for request in state.scheduler.due(state.now, only=None if ready else BROKER):
-            if request.rule.route is Route.REPLAY:
-                state.scheduler.answered(request)
-                self.here.append(request)
-            elif not self._overtaken(request):
-                if request.rule.begins or request.method in STARTS:
-                    state.durable.touch("wire", str(request.wire))
-                state.forward(request.line, request.method)
-                state.wake_at(request.deadline)
-                if request.rule.loads:
-                    state.wake_at(state.now + state.limits.loading_slot)
+            self._send(request)
         state.wake_at(state.scheduler.held_until)
+
+    def _send(self, request: Request) -> None:
+        """Send a request whose turn it is upstream, or have it carried out here."""
+        state = self.state
+        if request.rule.route is Route.REPLAY:
+            state.scheduler.answered(request)
+            self.here.append(request)
+        elif not self._overtaken(request):
+            if request.rule.begins or request.method in STARTS:
+                state.durable.touch("wire", str(request.wire))
+            state.forward(request.line, request.method)
+            state.wake_at(request.deadline)
+            if request.rule.loads:
+                state.wake_at(state.now + state.limits.loading_slot)
 
     def _overtaken(self, request: Request) -> bool:
         """Return whether a request needn't be sent any more; it has been settled then.

@@ -77,9 +77,9 @@ class ClientMessage(msgspec.Struct, frozen=True):
     """The params as they came, if the broker has replaced them."""
     commas: int = 0
     """The commas in the message: no fewer than it has members and list elements."""
-    tail: bytes = b""
-    """For a message that was written as ``request_params.read_plain`` wants it: all that stands
-    behind its id. Empty for others, and once its params have been replaced."""
+    around: tuple[bytes, bytes] | None = None
+    """All that stands before the id, and behind it, of a message that may go upstream as it was
+    written; None for others, and once the params have been replaced."""
 
     @property
     def params(self) -> bytes:
@@ -93,7 +93,7 @@ class ClientMessage(msgspec.Struct, frozen=True):
         """
         fields = self.fields | {"params": params}
         came = came or self.came
-        return msgspec.structs.replace(self, fields=fields, came=came, tail=b"")
+        return msgspec.structs.replace(self, fields=fields, came=came, around=None)
 
     def text(self, name: str) -> str | None:
         """Return a field of the params; None if it isn't there, or no text."""

@@ -21,12 +21,11 @@ from __future__ import annotations
 
 import itertools
 import re
-from typing import Annotated
 
 import msgspec
 
 from mux.core.protocol import client_message, jsonrpc, text_limits
-from mux.core.protocol.jsonrpc import INVALID_REQUEST, BadMessageError, ClientMessage, Kind
+from mux.core.protocol.jsonrpc import INVALID_REQUEST, BadMessageError, ClientMessage
 
 THREAD = "threadId"
 THREADS = "threadIds"
@@ -44,66 +43,71 @@ _GROUPS = (0, 8, 12, 16, 20, 32)
 """Positions where the groups of a UUID's digits begin and end."""
 
 
-_PlainId = (
-    Annotated[int, msgspec.Meta(ge=client_message.MIN_ID, le=client_message.MAX_ID)]
-    | Annotated[str, msgspec.Meta(max_length=text_limits.LONGEST_ID // 8)]
+_ID_TEXT = rb'(-?(?:0|[1-9][0-9]{0,17})|"[\w.:/-]{1,64}")'
+"""Matches an id within all limits that has one spelling."""
+
+_METHOD_TEXT = rb'"method": ?"([\w/]{1,%d})"' % text_limits.LONGEST_NAME
+_PLAIN_HEAD = re.compile(
+    rb'\{(?:"jsonrpc": ?"2\.0", ?)?'
+    rb'(?:"id": ?%b, ?%b|%b(?:, ?"id": ?%b)?), ?"params": ?(?=\{)'
+    % (_ID_TEXT, _METHOD_TEXT, _METHOD_TEXT, _ID_TEXT)
 )
-"""An id that is within all limits, whatever its characters take in JSON."""
-
-
-class _PlainRequest(msgspec.Struct):
-    """The three fields that nearly all requests have, and no others."""
-
-    id: _PlainId
-    method: text_limits.Name
-    params: dict[str, msgspec.Raw]
+_PLAIN_END = re.compile(rb', ?"id": ?%b\}' % _ID_TEXT)
+_LONGEST_END = len(b', "id": "') + 64 + len(b'"}')
 
 
 def read_plain(text: bytes) -> ClientMessage | None:
-    """Read a request that is written as the app-server's own clients write theirs; else None.
+    """Read a request that is written as nearly all programs write theirs; else return None.
 
     It does what ``client_message.read_client`` and ``canonical`` do one after the other, for a text
-    that needs none of their care: ``id``, ``method`` and an object ``params`` in this order, no
-    space or escape around them, a thread's id in its own spelling. A request is recognized by being
-    written again from what was read: if the text begins with its id and method, and is as long as
-    these and the params' parts are, nothing else stands in it, and nothing twice.
+    that needs none of their care: ``id``, ``method`` and an object ``params`` in one of the usual
+    orders, with ``jsonrpc`` or not, with a space behind colons and commas or not, id and method
+    without an escape, a thread's id in its own spelling.
     """
     commas = text.count(b",")
+    head = _PLAIN_HEAD.match(text)
     if (
-        commas > client_message.FEW_ELEMENTS
-        or text[:6] != b'{"id":'
+        head is None
+        or commas > client_message.FEW_ELEMENTS
         or text.count(b"[") + text.count(b"{") > client_message.MAX_DEPTH
         or b"\n" in text
         or b"\r" in text
     ):
         return None
+    id_first, method_behind, method_first, id_behind = head.groups()
+    begins, ends, of_id = head.end(), len(text) - 1, head.span(1 if id_first else 4)
+    id, method = id_first or id_behind, method_behind or method_first
+    if id is None:
+        end = _PLAIN_END.fullmatch(text, max(text.rfind(b",", -_LONGEST_END), 0))
+        if end is None:
+            return None
+        id, ends, of_id = end[1], end.start(), end.span(1)
+    params = text[begins:ends]
     try:
-        read = _plain_decoder.decode(text)
+        named = _decoder.decode(params)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         return None
-    id, params = read.id, read.params
-    id_text = b"%d" % id if type(id) is int else b'"%b"' % str(id).encode()
-    method_text = b'"%b"' % read.method.encode()
-    head = b'{"id":%b,"method":%b,"params":' % (id_text, method_text)
-    # Of params each member takes its parts and four more: two quotes, a colon, and a comma or, the
-    # last one, a brace. The other brace is counted here, with that of the whole.
-    parts = len("".join(params)) + len(b"".join(params.values())) + 4 * len(params)
-    size = len(head) + (parts + 2 if params else 3)
-    named = params.get(THREAD)
+    thread = named.get(THREAD)
     if (
-        len(text) != size
-        or not text.startswith(head)
-        or (named is not None and not _OWN_SPELLING.fullmatch(named))
-        or THREADS in params
+        text[-1:] != b"}"
+        or (thread is not None and not _OWN_SPELLING.fullmatch(thread))
+        or THREADS in named
+        or (named and not client_message.each_key_once(params, named))
     ):
         return None
     if b"$" in text or b"\\" in text:  # without these no key can be a private one
-        client_message.refuse_private_keys(text, id_text)
-    thread = None if named is None else bytes(named)[1:-1].decode()
-    fields = {"id": id_text, "method": method_text, "params": text[len(head) : -1]}
-    tail = text[6 + len(id_text) :]
-    kind: Kind = "request"
-    return ClientMessage(kind, id_text, read.method, fields, params, thread, None, commas, tail)
+        client_message.refuse_private_keys(text, id)
+    return ClientMessage(
+        "request",
+        id,
+        method.decode(),
+        {"id": id, "method": b'"%b"' % method, "params": params},
+        named,
+        None if thread is None else bytes(thread)[1:-1].decode(),
+        None,
+        commas,
+        (text[: of_id[0]], text[of_id[1] :]),
+    )
 
 
 def canonical(message: ClientMessage) -> ClientMessage:
@@ -173,6 +177,5 @@ def thread_id(text: str) -> str:
     return "-".join(digits[a:b] for a, b in itertools.pairwise(_GROUPS))
 
 
-_plain_decoder = msgspec.json.Decoder(_PlainRequest)
 _decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _list_decoder = msgspec.json.Decoder(list[msgspec.Raw])

@@ -1,7 +1,7 @@
 """The broker's knowledge. Nothing here decides.
 
 Read ``state`` first: the shared State, with the registries of the other files; ``delivery`` has the
-ways to send to clients. Records: ``client``, ``departed_clients``, ``app_server``,
+ways to send to clients. Records: ``client``, ``company``, ``departed_clients``, ``app_server``,
 ``planned_restart``; ``threads`` with ``running_turn`` and ``delta_stream``, ``unsaved_thread``,
 ``unclaimed_threads``, ``cards``, ``last_line`` and ``long_snapshot``. Work under way or waiting:
 ``request``, ``scheduler`` with ``client_queue``, ``pending_requests``, ``turn_queues``,

@@ -35,6 +35,7 @@ import attrs
 from mux.core.limits import Limits
 from mux.core.policy.principal import ClientId
 from mux.core.state.client_queue import ClientQueue
+from mux.core.state.company import Company
 from mux.core.state.request import Request
 
 BROKER: ClientId = 0
@@ -45,10 +46,6 @@ QUEUE: ClientId = -2
 
 DEPARTED: ClientId = -1
 """Stands for all clients that left while a request of theirs had a slot upstream."""
-
-COMPANY_SECONDS = 0.25
-"""A client counts as active for this long after its last request. A program that waits for each
-answer asks again within a fraction of that; a person's next key press finds a burst before it."""
 
 
 @attrs.define(eq=False, repr=False)
@@ -66,8 +63,7 @@ class RequestScheduler:
     """Clients that are owed a large answer."""
     held: set[ClientId] = attrs.field(factory=set)
     """Clients that are owed too many bytes of answers."""
-    _latest: tuple[ClientId, float] = (0, -COMPANY_SECONDS)
-    _latest_other: float = -COMPANY_SECONDS
+    _company: Company = attrs.field(factory=Company)
     _lines: dict[ClientId, ClientQueue] = attrs.field(factory=dict)
     _ring: deque[ClientId] = attrs.field(factory=deque)
     _deadlines: deque[Request] = attrs.field(factory=deque)
@@ -115,14 +111,32 @@ class RequestScheduler:
             return False
         line.queue.append(request)
         line.queued_bytes += len(request.line)
-        self._note_company(request.account, request.since)
+        self._company.note(request.account, request.since)
         self._take_turns(request.account, line)
+        return True
+
+    def sends_at_once(self, request: Request, now: float) -> bool:
+        """Count a client's request as upstream, past the queue, if nothing can stand before it.
+
+        Most requests go this way: none waits, and it takes a slot, no more, of those that are free.
+        Return False for any other, which goes by ``submit`` and ``due``.
+        """
+        limits, rule, line = self.limits, request.rule, self._line(request)
+        if (
+            (self._ring or self.held or request.large or rule.waits or rule.loads)
+            or self.in_flight >= limits.in_flight
+            or line.in_flight >= limits.in_flight_per_client
+            or len(line.fresh) >= limits.burst
+        ):
+            return False
+        self._company.note(request.account, request.since)
+        self._send(request, line, now)
         return True
 
     def due(self, now: float, only: ClientId | None = None) -> Iterator[Request]:
         """Yield the requests to send now, in turn; each counts as upstream once it is yielded.
 
-        ``only``: yield none but this client's (the broker's own, during the handshake).
+        ``only``: none but this client's (the broker's own, during the handshake).
         """
         self.held_until = float("inf")
         passed = 0  # clients in a row that couldn't use their turn
@@ -179,20 +193,9 @@ class RequestScheduler:
             and self._is_owed_too_much(client, line)
         )
 
-    def _note_company(self, client: ClientId, now: float) -> None:
-        if client > BROKER:
-            if client != self._latest[0]:
-                self._latest_other = self._latest[1]
-            self._latest = client, now
-
-    def _has_company(self, client: ClientId, now: float) -> bool:
-        """Return whether another client has asked for something lately."""
-        latest, at = self._latest
-        return now - (self._latest_other if client == latest else at) < COMPANY_SECONDS
-
     def _has_sent_burst(self, client: ClientId, line: ClientQueue, now: float) -> bool:
         most, span = self.limits.burst, self.limits.burst_seconds
-        if len(line.queue) > most and self._has_company(client, now):
+        if len(line.queue) > most and self._company.has(client, now):
             most, span = 1, span / most  # as many in the same time, but one by one
         line.fresh = [
             each
@@ -338,11 +341,11 @@ class RequestScheduler:
         dropped: list[Request] = []
         for account in [id for id in self._lines if id != BROKER]:
             line = self._lines[account]
-            gone = [request for request in line.queue if request.since <= asked_before]
-            dropped += gone
+            gone = [each for each in line.queue if each.since <= asked_before]
             for request in gone:
                 line.queue.remove(request)
                 line.queued_bytes -= len(request.line)
+            dropped += gone
             if not line.queue and line.turns:
                 line.turns = False
                 self._ring.remove(account)
@@ -357,10 +360,8 @@ class RequestScheduler:
     @property
     def busy(self) -> bool:
         """Return whether clients wait for answers from the app-server, not yet too long."""
-        return any(
-            request.account != BROKER and not (request.expired or request.overdue)
-            for request in self.upstream.values()
-        )
+        of_clients = (each for each in self.upstream.values() if each.account != BROKER)
+        return any(not (each.expired or each.overdue) for each in of_clients)
 
     def _free(self, request: Request) -> None:
         line = self._line(request)
@@ -393,8 +394,5 @@ class RequestScheduler:
 
 
 def _is_load(request: Request) -> bool:
-    """Return whether the request loads a thread for a client.
-
-    The broker's own requests to load a thread have a deadline, as they aren't waited for so long.
-    """
+    """Return whether the request loads a thread for a client; the broker's own have a deadline."""
     return request.rule.loads and request.account != BROKER

@@ -330,6 +330,33 @@ async def test_a_broker_that_was_started_with_flags_is_judged_by_these() -> None
         found = await examined(of(broker))
         assert found[broker.url].verdict == "well"
         assert "open door" not in found
+        assert "listen" in found["settings in force"].says
+        assert "auth.mode (flag --ws-auth)" in found["settings in force"].says
+
+
+async def test_all_is_judged_by_the_settings_that_the_broker_was_started_with(
+    tmp_path: Path,
+) -> None:
+    """What is wrong with the present ones is told as what a restart would bring."""
+    token = tmp_path / "token"
+    token.write_text("a-token-of-a-test")
+    token.chmod(0o600)
+    auth = ("--ws-auth", "capability-token", "--ws-token-file", str(token))
+    async with brokered(*auth, environ={"APPMUX_APPROVALS_POLICY": "local"}) as broker:
+        found = await examined(of(broker))
+        assert found["credentials"].verdict == "well"
+        assert found["local"].verdict == "note"
+        token.chmod(0o644)
+        found = await examined(of(broker))
+        assert found["credentials"].verdict == "wrong"
+        present = {"APPMUX_AUTH_MODE": "capability-token", "APPMUX_AUTH_TOKEN_FILE": "/nowhere"}
+        found = await examined(of(broker) | present)
+        assert found["credentials, after a restart"].verdict == "wrong"
+        assert "/nowhere" in found["credentials, after a restart"].says
+        # And while the present ones can't be read, the running broker is looked at all the same.
+        found = await examined(of(broker) | {"APPMUX_LIMITS_IN_FLIGHT": "many"})
+        assert found["settings"].verdict == "wrong"
+        assert found[broker.url].verdict == "well"
 
 
 async def test_an_address_that_this_machine_has_not(

@@ -13,9 +13,13 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from mux.core.policy.principal import Principal
-from mux.core.protocol import jsonrpc
 from mux.core.protocol.client_message import read_client
-from mux.core.protocol.jsonrpc import INVALID_REQUEST, BadMessageError, ClientMessage
+from mux.core.protocol.jsonrpc import (
+    INVALID_REQUEST,
+    BadMessageError,
+    ClientMessage,
+    read_fields,
+)
 from mux.core.protocol.request_params import canonical, read_plain, thread_id
 from tests.core.stories import LOCAL, Peer, Story, dumps, offered
 
@@ -309,6 +313,7 @@ TOKENS = st.sampled_from(
         b"{", b"}", b"[", b"]", b",", b":", b" ", b"\n", b"\r", b'"', b"\\", b"0", b"1", b"-0",
         b"1e2", b"1.0", b"01", b"9223372036854775808", b"null", b"true", b'"id"', b'"id":',
         b'"method"', b'"method":', b'"params"', b'"params":', b'"\\u0069d":', b'"trace":{},',
+        b'"jsonrpc":"2.0",',
         b'"a"', b'"\\u0061"', b'"threadId":', b'"%b"' % THREAD.encode(), dumps(THREAD.upper()),
         b'"threadIds":[],', b"\xc3\xa9", b'"\\ud800"', b"$serde_json::private::RawValue",
         b'{"id":1,', b'"method":"a",', b'"params":{}', b'"params":{"a":1}', b'"id":2,', b"{}",
@@ -318,8 +323,15 @@ PLAIN = [
     b'{"id":1,"method":"thread/read","params":{"threadId":"%b"}}' % THREAD.encode(),
     b'{"id":-7,"method":"a","params":{}}',
     b'{"id":"x","method":"a","params":{"b":[1, 2],"c":{"d":"e"}}}',
-    b'{"id":0,"method":"","params":{"":null}}',
-    b'{"id":9223372036854775807,"method":"a","params":{"text":"a\\nb \\"c\\" $d"}}',
+    b'{"id":0,"method":"a","params":{"":null}}',
+    b'{"id":123456789012345678,"method":"a","params":{"text":"a\\nb \\"c\\" $d"}}',
+    b'{"method":"a","id":1,"params":{"a":1,"b":{"c":[]}}}',
+    b'{"id": 1, "method": "a", "params": {"a": 1, "b": {"c": []}}}',
+    b'{"method": "a", "id": "x-1", "params": {"a": 1}}',
+    b'{"method": "a", "params": {"a": 1}, "id": 1}',
+    b'{"method":"a","params":{"id":1},"id":"2"}',
+    b'{"jsonrpc":"2.0","id":1,"method":"thread/read","params":{"threadId":"%b"}}' % THREAD.encode(),
+    b'{"jsonrpc": "2.0", "method": "a", "params": {}, "id": 1}',
     '{"id":"é","method":"é","params":{"ab":"é"}}'.encode(),
 ]
 
@@ -350,6 +362,12 @@ def outcome(read: Callable[[bytes], ClientMessage | None], text: bytes) -> Outco
 @example(b'{"id":1,"method":"a","params":{"x":1,"x":1}}')
 @example(b'{"id":1,"method":"a","params":{},"id":1}')
 @example(b'{"id":1e2,"method":"a","params":{}}')
+@example(b'{"method":"a","id":1,"params":{},"id":2}')
+@example(b'{"method":"a","params":{"a":{},"id":2}}')
+@example(b'{"method":"a","params":{},"params":{"a":1},"id":2}')
+@example(b'{"method":"a","params":{"a":"b,"id":2}')
+@example(b'{"method": "a", "params": {"x": 1, "x": 1}, "id": 1}')
+@example(b'{"jsonrpc":"2.0","id":1,"method":"a","params":{},"jsonrpc":"2.0"}')
 @example(b'{"id":1,"method":"a","params":{"a":1}} ')
 @example(b'{"id":1,"method":"a","params":{"$serde_json::private::RawValue":"{}"}}')
 @example(b'{"id":1,"method":"a","params":{"x":{"\\u0024serde_json::private::RawValue":"{}"}}}')
@@ -361,11 +379,16 @@ def test_the_short_way_reads_what_the_careful_one_does(text: bytes) -> None:
         assert short in (None, careful)
         return
     assert isinstance(careful, ClientMessage)
-    assert b'{"id":' + short.id + short.tail == text
-    assert b'{"id":7' + short.tail == jsonrpc.write(careful.fields | {"id": b"7"})
+    assert short.around is not None
+    assert short.id.join(short.around) == text
+    line = b"7".join(short.around)
+    assert read_fields(line) == careful.fields | {"id": b"7"}
     named = {name: bytes(raw) for name, raw in short.named.items()}
     assert named == {name: bytes(raw) for name, raw in careful.named.items()}
-    assert structs.replace(short, tail=b"", named={}) == structs.replace(careful, named={})
+    fields = {name: careful.fields[name] for name in ("id", "method", "params")}
+    assert structs.replace(short, around=None, named={}) == structs.replace(
+        careful, fields=fields, named={}
+    )
 
 
 @pytest.mark.parametrize("text", PLAIN[:-1])
@@ -376,6 +399,6 @@ def test_what_clients_write_goes_the_short_way(text: bytes) -> None:
 def test_other_params_are_written_anew() -> None:
     message = read_plain(PLAIN[0])
     assert message is not None
-    assert message.tail
+    assert message.around
     other = message.with_params(b'{"a":1}', came=message.params)
-    assert (other.params, other.came, other.tail) == (b'{"a":1}', message.params, b"")
+    assert (other.params, other.came, other.around) == (b'{"a":1}', message.params, None)

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from mux.core.limits import Limits
 from mux.core.protocol.rules import RequestRule
+from mux.core.state.company import COMPANY_SECONDS
 from mux.core.state.request import Request
-from mux.core.state.scheduler import BROKER, COMPANY_SECONDS, DEPARTED, RequestScheduler
+from mux.core.state.scheduler import BROKER, DEPARTED, RequestScheduler
 
 PLAIN, WAITS, LOADS = RequestRule(), RequestRule(waits=True), RequestRule(loads=True)
 
