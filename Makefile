@@ -24,7 +24,7 @@ help:
 	@echo 'make soak         clients come and go at random, the app-server is killed; then both it and the'
 	@echo '                  broker are, renewed and upgraded; MINUTES=2 CLIENTS=8 KILLS=20 SEED=1'
 	@echo 'make bench        how quick it is, beside the native listener and the limit; a quarter of an hour'
-	@echo 'make bench-quick  the same in two minutes, less exact'
+	@echo 'make bench-quick  the same in three minutes, less exact'
 	@echo 'make bench-NAME   core, store: a part alone; year: what use makes dearer; profile: where the time goes, half a minute'
 	@echo 'make bench-compare A=COMMIT B=COMMIT   is B slower? five minutes; ARGS="--repeat 9" to be sure'
 	@echo 'make docs         the site of docs/, into dist/site; SERVE=1 serves it on loopback while you write'

@@ -69,7 +69,7 @@ def keep(found: list[Figure], curves: dict[str, list[growth.Point]], out: Path) 
 
 
 @click.command(help=(__doc__ or "").partition("\n")[0])
-@click.option("--quick", is_flag=True, help="Under two minutes: fewer, shorter, no growth.")
+@click.option("--quick", is_flag=True, help="Three minutes: fewer, shorter, no growth.")
 @click.option("--only", help=f"Some parts, with commas between: {', '.join(PARTS)}, growth.")
 @report.to_files
 def main(*, quick: bool, only: str | None, out: Path) -> None:

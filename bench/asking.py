@@ -20,12 +20,12 @@ from bench.sides import HERE, SIDES, cpu_seconds, loading, serving
 
 CHEAP: Final = {"method": "thread/loaded/list", "params": {}}
 USUAL: Final = {"method": "thread/list", "params": {}}
-CLIENTS: Final = (1, 16)
+LEAST_RATE: Final = {1: 0.45, 16: 0.65}
+"""Times native's, by clients. Parity isn't aimed at: two processes wake where natively one does."""
 
 AHEAD: Final = {"native": 100, "broker": 1000}
 """Requests that the flooding client has under way: natively more are answered overload or lost."""
 
-LEAST_RATE: Final = 1.0
 MOST_SLOWER: Final = 2.0
 
 
@@ -73,12 +73,12 @@ def measure(plan: Plan) -> list[Figure]:
     figures = []
     for what, asked in (("cheap", CHEAP), ("usual", USUAL)):
         number = plan.requests if what == "cheap" else plan.requests // 3
-        for clients in CLIENTS:
+        for clients, least in LEAST_RATE.items():
             runs = alternately(SIDES, plan.repeat, partial(_alone, clients, number, asked))
             rates = {side: [each.rate for each in runs[side]] for side in SIDES}
             name = f"{what} requests/s, {clients} client{'s' if clients > 1 else ''}"
             if what == "cheap":
-                figures.append(at_least(name, "/s", rates, over="native", least=LEAST_RATE))
+                figures.append(at_least(name, "/s", rates, over="native", least=least))
             else:
                 figures.append(Figure(name, "/s", rates))
     return figures + _measure_flood(plan)

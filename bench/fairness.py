@@ -42,7 +42,7 @@ async def _latency(seconds: float, what: str) -> float:
 def measure(plan: Plan) -> list[Figure]:
     """For each attack: the 99th percentile beside it, over that alone in the same round."""
     names = (ALONE, *load.attacks())
-    found = alternately(names, plan.repeat, partial(_latency, plan.paced_seconds))
+    found = alternately(names, plan.repeat, partial(_latency, plan.paced_seconds / 2))
     figures = []
     for name in names[1:]:
         slower = [a / b for a, b in zip(found[name], found[ALONE], strict=True)]

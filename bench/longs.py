@@ -153,14 +153,15 @@ async def _printing(side: str) -> Asked:
 def measure(plan: Plan) -> list[Figure]:
     """Threads of each size, and a command that prints much."""
     sides = (SIDES[0], PIPE, SIDES[1])
+    repeat = max(1, plan.repeat - 2)  # minutes each
     figures: list[Figure] = []
     with rollouts(plan.long_threads) as made:
         for size, rollout in made.items():
-            found = alternately(sides, plan.repeat, partial(_threads, rollout))
+            found = alternately(sides, repeat, partial(_threads, rollout))
             for method in found[SIDES[0]][0]:
                 runs = {side: [each[method] for each in found[side]] for side in sides}
                 figures += _figures(f"{method} of {size} MB", runs)
-    runs = alternately(sides, plan.repeat, _printing)
+    runs = alternately(sides, repeat, _printing)
     return figures + _figures(f"a command that prints {PRINTED} MB", runs)[:3]
 
 

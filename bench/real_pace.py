@@ -5,7 +5,10 @@ every way, and each process is woken for it. At 60 a second it is a person's tur
 agents' swarm. The clients follow a real app-server with a scripted model; what is counted is the
 listener, on the broker's side with its supervisor and its app-server.
 
-Hands to: `report`, the figures. Hears from: ``/proc``, `load.count`, `load.latency`.
+At 60 a second a terminal and a device are measured, too, with the device's deltas coalesced and one
+by one.
+
+Hands to: `report`, the figures. Hears from: ``/proc``, `load.count`, `wire_clients`.
 """
 
 from __future__ import annotations
@@ -17,16 +20,21 @@ from typing import Any, Final
 from bench.figures import Figure, Plan, alternately
 from bench.sides import HERE, SIDES, Driver, Server, loading, median, serving
 from bench.turns import DELTA_TEXT
+from bench.wire import following
 from mux.demo.scripted_model import Say, Scripted
 
 PACES: Final = (60, 1000)
 CLIENTS: Final = (1, 8, 32)
-SECONDS: Final = {60: 0.75, 1000: 0.4}
+SECONDS: Final = {60: 0.5, 1000: 0.25}
 """Of one turn, for each second that the plan has for what is paced."""
 
 MOST: Final = {1: 2.0, 8: 1.5, 32: 1.0}
 """Times native's CPU. A single follower pays for a second process, many save it."""
 
+
+DEVICE: Final = {"broker": "coalesced", "one by one": "plain"}
+"""A device of `wire_clients`, with what it has by default, and as before there was that."""
+MOST_WITH_ONE: Final = 1.0
 
 Paced = dict[tuple[int, int], float]
 """Microseconds of CPU for a delta, of all processes that it goes through, by pace and clients."""
@@ -79,6 +87,24 @@ async def paced(seconds: float, side: str, tree: Path = HERE) -> Paced:
     return found
 
 
+async def with_a_device(seconds: float, side: str) -> float:
+    """Microseconds of CPU for a delta to a terminal and to a device."""
+    model = Scripted()
+    deltas = int(seconds * SECONDS[60] * 60)
+    model.on("60 a second", Say(chunks=(DELTA_TEXT,) * deltas, pace=1 / 60))
+    async with serving("broker", model) as server:
+        driver = Driver(server.url)
+        thread = await driver.first_turn(server.home / "work")
+        async with following(server.url, thread, ["native", DEVICE[side]]) as clients:
+            await driver.ask("thread/unsubscribe", {"threadId": thread})
+            before = sum(map(nanoseconds, processes(server)))
+            await driver.turn(thread, "60 a second")
+            await clients.result()
+            used = sum(map(nanoseconds, processes(server))) - before
+        driver.close()
+    return used / deltas / 1000
+
+
 def measure(plan: Plan) -> list[Figure]:
     """CPU of everything, for a delta."""
     # A turn is paced: what a run costs is its seconds, so there are few of them.
@@ -91,4 +117,8 @@ def measure(plan: Plan) -> list[Figure]:
             most = MOST[clients]
             over = median(values["broker"]) / median(values["native"])
             figures.append(Figure(name, "µs", values, f"≤ {most:g} × native", over, over <= most))
-    return figures
+    both = alternately(tuple(DEVICE), plan.repeat, partial(with_a_device, plan.paced_seconds))
+    over = median(both["broker"]) / median(both["one by one"])
+    name, most = "CPU of all processes for a delta, 60/s to a terminal and a device", MOST_WITH_ONE
+    target = f"≤ {most:g} × one by one"
+    return [*figures, Figure(name, "µs", both, target, over, over <= most)]

@@ -66,8 +66,7 @@ async def followed(side: str, deltas: int) -> dict[str, Json]:
         driver = Driver(server.url)
         free = {"approvalPolicy": "never", "sandbox": "danger-full-access"}
         thread = await driver.first_turn(server.home / "work", **free)
-        spec = {"url": server.url, "token": TOKEN, "thread": thread, "kinds": kinds}
-        async with _clients(spec) as clients:
+        async with following(server.url, thread, kinds) as clients:
             await driver.turn(thread, "work")
             found: dict[str, Json] = await clients.result()
         driver.close()
@@ -77,7 +76,9 @@ async def followed(side: str, deltas: int) -> dict[str, Json]:
 
 
 @asynccontextmanager
-async def _clients(spec: Json) -> AsyncIterator[Load]:
+async def following(url: str, thread: str, kinds: list[str]) -> AsyncIterator[Load]:
+    """Clients of these kinds, one each, that follow a thread until its turn's end."""
+    spec = {"url": url, "token": TOKEN, "thread": thread, "kinds": kinds}
     async with started("bench.wire_clients", json.dumps(spec)) as each:
         if await each.line() != "ready":
             raise RuntimeError("the clients could not attach")

@@ -25,6 +25,10 @@ BATCH_BYTES = 256 * 1024
 """Bytes joined into one write. A larger batch saves no time and holds a second copy of more
 bytes."""
 
+COMPRESSED_BYTES = 16 * 1024
+"""Most bytes that are compressed where they are written, which nobody else goes on beside: half a
+millisecond. More of them the writer compresses, step by step."""
+
 DRAINED_SHARE = 4
 """An outbox has room again when it holds a quarter of its limit: enough to keep the socket busy
 while the next part is read."""
@@ -89,6 +93,9 @@ class Outbox:
     descriptor: Callable[[], int] | None = None
     """Returns the descriptor that the stream writes to, if the bytes go out unchanged (no TLS). The
     descriptor doesn't block."""
+    compressed: Callable[[bytes | memoryview], bool] | None = None
+    """Writes a short piece of whole frames compressed, in place of ``descriptor``; False if its
+    stream has some of it left, which goes out before all else that the stream is given."""
     writes: WriteScheduler | None = None
     """The scheduler that writes the outbox; without one, ``append`` writes it."""
     owed: int = 0
@@ -127,7 +134,14 @@ class Outbox:
             return True
         if self.descriptor is None or (self.owed > BATCH_BYTES and len(self._frames) > 1):
             return False
+        if self.compressed is not None and self.owed > COMPRESSED_BYTES:
+            return False
         whole = _joined(self._frames)
+        if self.compressed is not None:
+            self.owed -= len(whole)
+            # If some is left the writer is woken, by a frame of no bytes.
+            self._frames = [] if self.compressed(whole) else [b""]
+            return not self._frames
         try:
             taken = os.write(self.descriptor(), whole)
         except OSError:  # it is full, or broken, which the writer finds out

@@ -43,7 +43,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "cli": ANYTHING,
     "server": {
         "access", "config", "core", "dispatcher", "downstream", "host", "notices", "outbox", "push",
-        "files", "shells", "storage", "tailnet", "upstream", "web",
+        "files", "shells", "storage", "supervisor.opening", "tailnet", "upstream", "web",
     },
     "host": {"access", "client", "config", "core", "downstream.unix_socket"},
     "downstream": {"access", "config", "core", "dispatcher", "outbox"},
@@ -53,7 +53,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "notices": {"access", "config", "core", "dispatcher", "push", "storage", "text"},
     "access": {"config", "core", "dispatcher", "shells", "storage"},
     "push": {"config", "storage"},
-    "upstream": {"config", "core", "dispatcher", "outbox", "storage", "supervisor.channel"},
+    "upstream": {
+        "config", "core", "dispatcher", "outbox", "storage", "supervisor.channel",
+        "supervisor.opening",
+    },
     "storage": {"config", "core.protocol"},
     "supervisor": set(),
     "stdio": {"config.codex_binary", "config.locate", "core.protocol"},

@@ -1,4 +1,8 @@
-"""``appmux serve``: run the broker in this process."""
+"""``appmux serve``: run the broker in this process.
+
+The app-server is asked for as soon as the settings say which, before what the broker runs on is
+loaded: both take their time at once then.
+"""
 
 from __future__ import annotations
 
@@ -11,16 +15,18 @@ from typing import IO, Any
 
 import attrs
 import click
-import trio
 
 from mux.cli.options import exits
 from mux.cli.settings import TakesCodexArgs, serve_flags, settle
 from mux.config.addresses import ListenUrlError, parse_listen_url
-from mux.config.codex_binary import codex_home, find_codex, search_path
+from mux.config.codex_binary import app_server_command, codex_home, find_codex, search_path
 from mux.config.load import Settled
-from mux.server import logs, stderr  # before `serve`: `logs` has structlog loaded without rich
-from mux.server.serve import serve as run
+from mux.server import stderr
 from mux.server.settings_watch import SettingsWatch
+from mux.supervisor.opening import Opening
+
+NOT_THE_APP_SERVERS = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
+"""Variables that address a service manager's sockets to us."""
 
 
 @click.command(
@@ -65,10 +71,21 @@ def serve(
     binary = find_codex(config.codex_bin, os.environ, settled.origins["codex_bin"])
     # npm's codex is a script that needs the `node` beside it, which a service's PATH may lack.
     os.environ["PATH"] = search_path(os.environ) or os.defpath
+    opening = Opening.of(os.environ)
+    if opening is not None and not take_over:
+        environ = {k: v for k, v in os.environ.items() if k not in NOT_THE_APP_SERVERS}
+        opening.ask_early(app_server_command(binary, config.codex_args), environ)
+
+    import trio  # noqa: PLC0415 (most of a start, as what follows is)
+
+    # Before `serve`: `logs` has structlog loaded without rich.
+    from mux.server import logs  # noqa: PLC0415
+    from mux.server.serve import serve as run  # noqa: PLC0415
+
     logs.configure(config.log)
     patience = take_over_wait if take_over else None
     watch = SettingsWatch(settled, partial(settle, config_file, flags))
-    trio.run(run, attrs.evolve(config, codex_bin=binary), patience, watch)
+    trio.run(run, attrs.evolve(config, codex_bin=binary), patience, watch, opening)
 
 
 class ListenFlagError(click.ClickException):

@@ -10,7 +10,7 @@ import importlib
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mux.errors import AppmuxError
@@ -64,6 +64,11 @@ def find_codex(
     if packaged is not None:
         return packaged
     raise CodexError(f"no `codex` on PATH{skipped} and no codex package: {HOW_TO_GET_ONE}")
+
+
+def app_server_command(binary: Path, arguments: Sequence[str]) -> tuple[str | Path, ...]:
+    """Return how the app-server is started, with the person's own arguments."""
+    return (binary, "app-server", *arguments)
 
 
 def is_stand_in(path: Path) -> bool:

@@ -9,6 +9,8 @@ Made by ``connection``, for a client whose offer was taken (``offers``).
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable, Iterator
 from typing import Final
 
 import attrs
@@ -63,33 +65,65 @@ class CompressedStream(trio.abc.HalfCloseableStream):
     packer: Packer
     unpacker: FrameUnpacker
     plain: int
+    descriptor: Callable[[], int] = attrs.field(default=lambda: -1)
+    """Returns the descriptor that ``stream`` writes to, unchanged; for ``send_now``."""
+    _left: bytes = b""
+    """Compressed already, and not written."""
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        packed, self._left = [self._left], b""
+        size = len(packed[0])
         with memoryview(data) as view:
-            packed = [bytes(view[: self.plain])]
-            at, size, self.plain = self.plain, self.plain, 0
-            while at < len(view):
-                start, end = _payload(view, at)
-                if view[at] == FINAL_TEXT:
-                    frame = await self._packed(view[start:end])
-                else:
-                    frame = bytes(view[at:end])
-                packed.append(frame)
-                at, size = end, size + len(frame)
+            for part, is_text in self._parts(view):
+                packed.append(await self._packed(part) if is_text else bytes(part))
+                size += len(packed[-1])
                 if size >= BATCH_BYTES:
                     await self.stream.send_all(b"".join(packed))
                     packed, size = [], 0
-            if size:
-                await self.stream.send_all(b"".join(packed))
+        if size:
+            await self.stream.send_all(b"".join(packed))
+
+    def send_now(self, data: bytes | memoryview) -> bool:
+        """Write some short whole frames, as far as the socket takes them.
+
+        Return False if some is left, which the next ``send_all`` writes first. Nothing may be left
+        when this is called.
+        """
+        with memoryview(data) as view:
+            parts = self._parts(view)
+            packed = b"".join([self._whole(part) if text else part for part, text in parts])
+        try:
+            taken = os.write(self.descriptor(), packed)
+        except OSError:  # it is full, or broken, which the writer finds out
+            taken = 0
+        self._left = packed[taken:]
+        return not self._left
+
+    def _parts(self, view: memoryview) -> Iterator[tuple[memoryview, bool]]:
+        """Yield what passes as it is, and the payloads of text frames, with True."""
+        at, self.plain = self.plain, 0
+        if at:
+            yield view[:at], False
+        while at < len(view):
+            start, end = _payload(view, at)
+            is_text = view[at] == FINAL_TEXT
+            yield view[start if is_text else at : end], is_text
+            at = end
 
     async def _packed(self, payload: memoryview) -> bytes:
+        if len(payload) <= STEP_BYTES:
+            return self._whole(payload)
         parts = []
         for at in range(0, len(payload), STEP_BYTES):
             if at:
                 await trio.lowlevel.checkpoint()
             parts.append(self.packer.feed(payload[at : at + STEP_BYTES]))
-        parts.append(self.packer.finish())
-        message = b"".join(parts)
+        return self._frame(b"".join(parts) + self.packer.finish())
+
+    def _whole(self, payload: memoryview) -> bytes:
+        return self._frame(self.packer.feed(payload) + self.packer.finish())
+
+    def _frame(self, message: bytes) -> bytes:
         return _head(self.packer.first, len(message)) + message
 
     async def wait_send_all_might_not_block(self) -> None:

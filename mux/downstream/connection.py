@@ -77,8 +77,7 @@ async def serve(
     ``challenger`` finds out who a browser is. ``known`` is called once it is known who the client
     is.
     """
-    packed = admission.compression is not None
-    descriptor = stream.fileno if isinstance(stream, Patient) and not packed else None
+    descriptor = stream.fileno if isinstance(stream, Patient) else None
     outbox = Outbox(outbox_bytes, descriptor=descriptor, writes=dispatcher.writes)
     response = _response(admission)
     frames = FrameReader(message_bytes)
@@ -87,7 +86,11 @@ async def serve(
             plain: trio.abc.HalfCloseableStream = stream
             if (offer := admission.compression) is not None:
                 unpacker = FrameUnpacker(offers.unpacking(offer), frames)
-                plain = CompressedStream(stream, offers.packer(offer), unpacker, len(response))
+                plain = packed = CompressedStream(
+                    stream, offers.packer(offer), unpacker, len(response)
+                )
+                if descriptor is not None:
+                    packed.descriptor, outbox.compressed = descriptor, packed.send_now
                 admission = attrs.evolve(admission, rest=unpacker.feed(admission.rest))
             connection = _Connection(
                 plain, dispatcher, outbox, frames, nursery, known, _pid(stream)

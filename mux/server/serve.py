@@ -19,7 +19,7 @@ from mux.access.devices import DeviceRegistry, open_registry
 from mux.access.requests import DeviceRequests
 from mux.access.throttle import LoginThrottle
 from mux.config.addresses import Address, UnixAddress, parse_listen_url, refuse_open_door
-from mux.config.codex_binary import codex_home, find_codex
+from mux.config.codex_binary import app_server_command, codex_home, find_codex
 from mux.config.model import Config
 from mux.core.broker import Broker
 from mux.core.events import ExperimentalSchemaLoaded
@@ -45,6 +45,7 @@ from mux.shells import Shells
 from mux.storage import state_dir
 from mux.storage.audit_log import Audit
 from mux.storage.journal import Store
+from mux.supervisor.opening import Opening
 from mux.tailnet.https import MOVED, TailnetHttps
 from mux.upstream.process import Upstream
 from mux.upstream.schema import CodexSchema
@@ -59,15 +60,19 @@ log = structlog.get_logger()
 
 
 async def serve(
-    config: Config, take_over: float | None = None, settings: SettingsWatch | None = None
+    config: Config,
+    take_over: float | None = None,
+    settings: SettingsWatch | None = None,
+    opening: Opening | None = None,
 ) -> None:
     """Run the broker until a signal drains it. Raises ``AppmuxError`` if it can't start.
 
     ``take_over``: most seconds to wait until the app-server at Codex's control socket is idle, to
     take its place then. None leaves that app-server alone.
     ``settings``: where the settings came from, to be compared in ``mux/status``.
+    ``opening``: the channel to the supervisor; None if there is none.
     """
-    supervision = Supervision.open(os.environ)
+    supervision = Supervision.open(opening)
     descriptors.raise_limit()
     codex = find_codex(config.codex_bin, os.environ)
     opened = listener.inherited_listeners(os.environ)
@@ -211,7 +216,7 @@ def _assemble(
         host=config.host_name,
     )
     dispatcher = Dispatcher(broker, debug=config.log.level == "debug")
-    upstream = Upstream((codex, "app-server", *config.codex_args), dispatcher, supervision)
+    upstream = Upstream(app_server_command(codex, config.codex_args), dispatcher, supervision)
     save: Callable[[str, bytes | None], None] = handover.ignore_save
     if kept is not None:
         save = kept.state.put

@@ -192,7 +192,7 @@ class Supervisor:
         self.broker = None
         broker.channel.close()
         now = time.monotonic()
-        self.apps.drain(by_us=True)
+        self.apps.drain(by_us=self.ever_served)  # one started in vain has nothing to tell
         if broker.served:
             self.orphan_since = now
             self.store.remember(orphanSince=now)

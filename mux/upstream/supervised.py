@@ -3,8 +3,8 @@
 ``process`` uses a `SupervisedProcess` as it does a child of its own. The supervisor tells how it
 ended; the pipes are the broker's as long as it runs.
 
-`Supervision` is the broker's end of the channel. Hears from: ``supervisor``. Used by ``server``,
-which opens it, and ``process``.
+`Supervision` is the broker's end of the channel, after its `Opening`. Hears from: ``supervisor``.
+Used by ``server`` and ``process``.
 """
 
 from __future__ import annotations
@@ -13,29 +13,20 @@ import contextlib
 import errno
 import os
 import signal
-import socket
 import sys
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import attrs
 import structlog
 import trio
 
-from mux.errors import AppmuxError
-from mux.supervisor.channel import VARIABLE, VERSION, Channel, Message
+from mux.supervisor.channel import Channel, Message
+from mux.supervisor.opening import Opening, start
 
 PIPES = 3
 
-HELLO_DEADLINE = 10.0
-"""Seconds to wait for the supervisor's first message, which it sends before it does anything
-else."""
-
 log = structlog.get_logger()
-
-
-class SupervisorError(AppmuxError):
-    """The supervisor is gone, or can't be understood."""
 
 
 @attrs.define(eq=False, repr=False)
@@ -64,6 +55,10 @@ class Supervision:
     """Listening sockets that the former broker had, by the URLs that it was configured with."""
     exited: int | None
     """How the app-server ended that the former broker left, if it has ended since."""
+    asked: bool = False
+    """True if an app-server was asked for that nobody has wanted yet."""
+    unheard: list[tuple[Message, list[int]]] = attrs.field(factory=list)
+    """Messages that were received, and not dealt with."""
     kept: bool = False
     """True if the app-server outlives the supervisor, too."""
     trouble: str | None = None
@@ -81,43 +76,25 @@ class Supervision:
         self._answers, self._answered = trio.open_memory_channel[SupervisedProcess | int](8)
 
     @classmethod
-    def open(cls, environ: MutableMapping[str, str]) -> Supervision | None:
-        """Open the channel that the environment names, and hear the first message.
-
-        None if there is no supervisor. The variable is removed: it isn't meant for the app-server.
-        Raises ``SupervisorError``.
-        """
-        number = environ.pop(VARIABLE, "")
-        if not number:
+    def open(cls, opening: Opening | None) -> Supervision | None:
+        """Go on with what was said so far; None if there is no supervisor."""
+        if opening is None:
             return None
-        try:
-            connection = socket.socket(fileno=int(number))
-            connection.set_inheritable(False)
-            connection.settimeout(HELLO_DEADLINE)
-            channel = Channel(connection)
-            messages = channel.receive() or []
-            while not messages:
-                messages = channel.receive() or []
-            connection.setblocking(False)
-        except (OSError, ValueError) as failure:
-            raise SupervisorError(f"the supervisor says nothing: {failure}") from failure
-        (hello, descriptors), *_ = messages
-        if hello.get("version") != VERSION:
-            raise SupervisorError(
-                "the supervisor is of another version of appmux: restart the service"
-            )
+        hello, descriptors = opening.hello, opening.descriptors
         pid, exited = hello["appServer"], hello.get("exited")
         pipes = descriptors[:PIPES] if pid is not None else []
         left = Running(pid, hello["generation"], pipes) if pid is not None else None
         sockets = descriptors[len(pipes) :]
         return cls(
-            channel,
+            opening.channel,
             hello["generation"],
             hello["lives"],
             left,
             hello["token"],
             list(zip(hello["listeners"], sockets, strict=True)),
             exited,
+            opening.asked,
+            opening.heard,
             hello.get("kept", False),
             hello.get("trouble"),
         )
@@ -146,16 +123,18 @@ class Supervision:
 
     async def run(self) -> None:
         """Hear the supervisor until it is gone, or until cancelled."""
+        while self.unheard:
+            self._handle(*self.unheard.pop(0))
         while True:
             await trio.lowlevel.wait_readable(self._channel)
             try:
-                messages = self._channel.receive()
+                heard = self._channel.receive()
             except BlockingIOError:
                 continue
             except (OSError, ValueError) as failure:
                 log.error("the supervisor says what can't be read", why=str(failure))
-                messages = None
-            if messages is None:
+                heard = None
+            if heard is None:
                 log.error("the supervisor is gone: ending")
                 if self.kept:
                     self.renew()
@@ -164,7 +143,7 @@ class Supervision:
                     self._process.orphaned()
                 self.gone()
                 return
-            for message, descriptors in messages:
+            for message, descriptors in heard:
                 self._handle(message, descriptors)
 
     def _handle(self, message: Message, descriptors: list[int]) -> None:
@@ -184,8 +163,13 @@ class Supervision:
     async def start(
         self, command: Sequence[str | Path], environ: Mapping[str, str]
     ) -> SupervisedProcess:
-        """Have an app-server started. Raises ``OSError`` if it can't be run."""
-        self.tell(say="start", command=[str(word) for word in command], environ=dict(environ))
+        """Have an app-server started, but for the one that was asked for early.
+
+        Raises ``OSError`` if it can't be run.
+        """
+        if not self.asked:
+            self._send(start(command, environ))
+        self.asked = False
         answer = await self._answered.receive()
         if isinstance(answer, int):
             raise OSError(answer, os.strerror(answer), str(command[0]))

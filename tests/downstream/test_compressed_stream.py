@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import socket
 import zlib
 from collections.abc import Iterator
 from itertools import pairwise
@@ -20,7 +21,7 @@ from wsproto.extensions import PerMessageDeflate
 from mux.downstream import deflate, offers
 from mux.downstream.compressed_stream import CompressedStream, FrameUnpacker
 from mux.downstream.websocket import FrameReader
-from mux.outbox import text_frame
+from mux.outbox import Outbox, WriteScheduler, text_frame
 
 ZSTD = {b"zstd-stream-v1"}
 LIMIT = 64 * 1024
@@ -183,6 +184,67 @@ async def test_a_turn_is_a_fraction_of_its_bytes() -> None:
     assert isinstance(DEFLATE, deflate.Deflate)
     for offer in (DEFLATE, ZSTD_STREAM):
         assert len(await _sent(offer, deltas)) < plain * 0.3
+
+
+@pytest.mark.parametrize("offer", [DEFLATE, ZSTD_STREAM])
+async def test_what_the_socket_does_not_take_at_once_is_not_lost(offer: offers.Offer) -> None:
+    near, far = socket.socketpair()
+    near.setblocking(False)
+    near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    response, texts = b"HTTP/1.1 101 Sw\r\n\r\n", [_noise(size) for size in SIZES]
+    stream = _stream(offer, trio.SocketStream(trio.socket.from_stdlib_socket(near)), len(response))
+    stream.descriptor = near.fileno
+    scheduler, written = WriteScheduler(), trio.Event()
+    outbox = Outbox(descriptor=near.fileno, writes=scheduler, compressed=stream.send_now)
+    received = bytearray()
+    trio.lowlevel.add_instrument(scheduler)
+    async with trio.open_nursery() as nursery:
+
+        async def write() -> None:
+            await outbox.write_to(stream)
+            await stream.aclose()
+            written.set()
+
+        async def read() -> None:
+            async with trio.SocketStream(trio.socket.from_stdlib_socket(far)) as client:
+                async for part in client:
+                    received.extend(part)
+                    await trio.testing.wait_all_tasks_blocked()
+
+        outbox.wake_writer = lambda: nursery.start_soon(write)
+        outbox.append(response)
+        for text in texts:
+            outbox.append(text_frame(text.encode()))
+            await trio.lowlevel.checkpoint()
+        nursery.start_soon(read)
+        outbox.finish()
+        await written.wait()
+    trio.lowlevel.remove_instrument(scheduler)
+    assert received.startswith(response)
+    assert _read_back(offer, bytes(received[len(response) :])) == texts
+    assert outbox.owed == 0
+
+
+SIZES = [0, 1, 50, 200, 3000] * 40 + [30_000, 0, 50]
+
+
+def _noise(size: int) -> str:
+    return secrets.token_hex(size)[:size]
+
+
+def _read_back(offer: offers.Offer, received: bytes) -> list[str]:
+    """The texts that a client reads."""
+    is_zstd, stream = offer == ZSTD_STREAM, zstd.ZstdDecompressor()
+    client = Connection(ConnectionType.CLIENT) if is_zstd else _deflate_client()
+    client.receive_data(received)
+    texts, part = [], b""
+    for event in client.events():
+        assert isinstance(event, BytesMessage | TextMessage)
+        part += event.data.encode() if isinstance(event.data, str) else event.data
+        if event.message_finished:
+            texts.append((stream.decompress(part) if is_zstd else part).decode())
+            part = b""
+    return texts
 
 
 # --- From the client ------------------------------------------------------------------------------

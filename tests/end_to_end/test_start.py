@@ -5,12 +5,22 @@ Python itself tells (``PYTHONPROFILEIMPORTTIME``): a line on stderr for each mod
 
 from __future__ import annotations
 
+import os
 import re
+import socket
+import sys
+from pathlib import Path
 
-from tests.end_to_end.brokered import brokered, client
+import pytest
+import trio
+
+from tests.end_to_end.brokered import ONLY_THE_SERVER, brokered, client
+from tests.end_to_end.native import codex_bin, launched
+from tests.end_to_end.peer import PATIENCE
 
 NOT_TO_LISTEN = {
     "rich.console", "pygments",  # structlog would, to draw tracebacks (see `logs`)
+    "asyncio",                   # likewise, for log methods that are awaited
     "importlib.metadata",        # for nothing but the version (see `mux`)
     "difflib",                   # for settings that don't exist
     "trio_websocket", "mux.client", "mux.host.take_over",  # for --take-over
@@ -53,3 +63,20 @@ async def test_a_start_loads_what_a_client_needs_and_nothing_dear_beside() -> No
 def loaded(shown: str) -> set[str]:
     """The modules that were loaded by what stderr shows, of them also those that weren't there."""
     return set(re.findall(r"^import time: .*\| +(\S+)$", shown, re.MULTILINE))
+
+
+async def test_a_start_in_vain_says_why_and_leaves_no_app_server(tmp_path: Path) -> None:
+    pid, codex = tmp_path / "pid", tmp_path / "codex"
+    codex.write_text(f"#!/bin/sh\n{ONLY_THE_SERVER}echo $$ > {pid}\nexec '{codex_bin()}' \"$@\"\n")
+    codex.chmod(0o755)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"ws://127.0.0.1:{taken.getsockname()[1]}"
+        command = [sys.executable, "-m", "mux", "serve", "--listen", address]
+        async with launched(command, environ={"APPMUX_CODEX_BIN": str(codex)}) as running:
+            with trio.fail_after(PATIENCE):
+                assert await running.process.wait() == 1
+                while not running.shown().endswith("\n"):  # noqa: ASYNC110 (its log isn't told)
+                    await trio.sleep(0.01)
+    assert re.fullmatch(r"Error: can't listen on .*\n", running.shown())
+    with pytest.raises(ProcessLookupError):  # it was asked for early
+        os.kill(int(pid.read_text()), 0)
