@@ -29,7 +29,9 @@ from bench import (
     files,
     first_answer,
     growth,
+    handovers,
     longs,
+    page,
     picture,
     real_pace,
     replays,
@@ -54,8 +56,10 @@ PARTS: Final[dict[str, Callable[[Plan], list[Figure]]]] = {
     "catchups": catchups.measure,
     "features": features.measure,
     "fairness": fairness.measure,
+    "handovers": handovers.measure,
     "longs": longs.measure,
     "files": files.measure,
+    "page": page.measure,
 }
 
 

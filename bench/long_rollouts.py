@@ -3,7 +3,7 @@
 A model that says 83 MB takes minutes, since each request repeats the thread. So the real app-server
 makes the first turn, and the rest is written into its file, as it would write it.
 
-Hands to: `longs`, a file and its thread. Hears from: the app-server, once.
+Hands to: `longs` and `page`, a file and its thread. Hears from: the app-server, once.
 """
 
 from __future__ import annotations
@@ -49,43 +49,55 @@ class Rollout:
 def rollouts(sizes: tuple[int, ...]) -> Iterator[dict[int, Rollout]]:
     """A thread of each size, in MB."""
     with tempfile.TemporaryDirectory(prefix="appmux-bench-") as place:
-        yield {size: trio.run(_make, Path(place), size) for size in sizes}
+        yield {size: trio.run(_make, Path(place), *_of_size(size)) for size in sizes}
 
 
-async def _make(place: Path, megabytes: int) -> Rollout:
+def _of_size(megabytes: int) -> tuple[int, str]:
+    """Return the turns of a thread so large, and the text of each message."""
+    turns = max(1, megabytes * 1_000_000 // (TEXT_BYTES * MESSAGES))
+    return turns, TEXT * (TEXT_BYTES // (len(TEXT) + 4))
+
+
+async def short_items(place: Path, number: int, text: str) -> Rollout:
+    """Make a thread of so many short messages."""
+    return await _make(place, number // MESSAGES, text)
+
+
+async def _make(place: Path, turns: int, text: str) -> Rollout:
     async with native() as server:
         driver = Driver(server.url)
         thread = await driver.first_turn(server.home / "work")
         driver.close()
         (file,) = (server.home / "home" / ".codex" / "sessions").rglob("rollout-*.jsonl")
         kept = Path(shutil.copy(file, place / file.name))
-    _grow(kept, megabytes * 1_000_000)
+    _grow(kept, turns, text)
     return Rollout(thread, kept)
 
 
-def _grow(file: Path, size: int) -> None:
+def _grow(file: Path, turns: int, text: str) -> None:
     lines: list[Json] = [json.loads(line) for line in file.read_text().splitlines()]
     turn = [line for line in lines if line["type"] == "event_msg"]
     turn = [line for line in turn if "turn_id" in line["payload"]]
     id = str(turn[0]["payload"]["turn_id"])
-    ordinal, count = int(lines[-1]["ordinal"]), max(1, size // (TEXT_BYTES * MESSAGES))
+    ordinal = int(lines[-1]["ordinal"])
     with file.open("a") as out:
-        for number in range(1, count + 1):
+        for number in range(1, turns + 1):
             # Ids are UUIDs that begin with the moment: a later turn has a greater one.
             later = str(uuid.UUID(int=uuid.UUID(id).int + (number << 80)))
             for line in turn:
-                for again in _repeated(json.loads(json.dumps(line).replace(id, later)), number):
+                own = json.loads(json.dumps(line).replace(id, later))
+                for again in _repeated(own, number, text):
                     ordinal += 1
                     out.write(json.dumps(again | {"ordinal": ordinal}) + "\n")
 
 
-def _repeated(line: Json, number: int) -> Iterator[Json]:
+def _repeated(line: Json, number: int, text: str) -> Iterator[Json]:
     item = line["payload"].get("item")
     if item is None or item["type"] != "AgentMessage":
         yield line
         return
     own = item["id"]
-    item["content"][0]["text"] = TEXT * (TEXT_BYTES // (len(TEXT) + 4))
+    item["content"][0]["text"] = text
     for place in range(MESSAGES):
         item["id"] = f"{own}_{number}_{place}"
         yield line

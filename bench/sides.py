@@ -272,14 +272,18 @@ class Driver:
         """A thread of the real app-server, with a turn, without which natively nobody can join."""
         begun = await self.ask("thread/start", {"cwd": str(work), **settings})
         thread = begun["thread"]["id"]
-        await self.turn(thread, "hello")
-        await trio.to_thread.run_sync(self._until_completed, abandon_on_cancel=True)
+        await self.whole_turn(thread, "hello")
         return str(thread)
 
     async def turn(self, thread: str, text: str) -> None:
         """Begin a turn; its end comes to those that follow."""
         said = [{"type": "text", "text": text}]
         await self.ask("turn/start", {"threadId": thread, "input": said})
+
+    async def whole_turn(self, thread: str, text: str) -> None:
+        """Run a turn to its end, of a thread that is followed here."""
+        await self.turn(thread, text)
+        await trio.to_thread.run_sync(self._until_completed, abandon_on_cancel=True)
 
     def close(self) -> None:
         """Go."""

@@ -198,9 +198,8 @@ class Supervisor:
             self.store.remember(orphanSince=now)
         if self.let_go_by < NEVER:
             return
-        # One that fails by itself has said why, and the next would fail the same way.
-        failed = not broker.served and status >= 0 and self.apps.running is None
-        if self.stopping or broker.ends or not self.ever_served or failed:
+        # One that can't start where others served may be half of an upgrade, or a full disk.
+        if self.stopping or broker.ends or not self.ever_served:
             self._stop(status)
         elif broker.renews:
             self.wait = FIRST_WAIT
@@ -279,8 +278,7 @@ class Supervisor:
         return max(0, int((soonest - time.monotonic()) * 1000) + 1)
 
     def _orphaned_at(self) -> float:
-        waits = self.apps.running is not None and not self.apps.ends
-        return self.orphan_since + self.orphan_wait if waits else NEVER
+        return NEVER if self.apps.ends else self.orphan_since + self.orphan_wait
 
     def _hangs_at(self) -> float:
         """Return when a broker that says nothing more is given up, before systemd ends us all."""
@@ -389,6 +387,7 @@ class Supervisor:
             self._start_next()
         if self._orphaned_at() <= now:
             say(f"appmux: no broker served for {self.orphan_wait:g} s: ending the app-server\n")
+            self.orphan_since, self.ever_served = NEVER, False
             self.apps.end()
             if self.broker is None:
                 self._stop(1)

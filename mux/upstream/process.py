@@ -169,6 +169,7 @@ class Upstream:
             except OSError as failure:
                 self._killed_because = f"{self.command[0]} can't be started: {failure.strerror}"
             if self._leaving:
+                self._left.set()  # also if it was ending just then
                 return
             self._start_requested = trio.Event()
             self.dispatcher.handle(UpstreamExited(self.why_it_ended(), time.time()))
@@ -229,7 +230,6 @@ class Upstream:
             with trio.CancelScope(shield=True):
                 if self._leaving and isinstance(process, SupervisedProcess):
                     await process.let_go()
-                    self._left.set()
                 else:
                     await end(process)
                     await self._rest_of_errors(process.stderr, errors)

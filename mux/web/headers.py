@@ -25,11 +25,11 @@ POLICY: Final = "; ".join(
         "base-uri 'none'",
         "form-action 'none'",
         "require-trusted-types-for 'script'",
-        "trusted-types appmux-html appmux-worker",
+        "trusted-types appmux-worker",
     )
 )
-"""The page's own origin alone, no inline code, and Trusted Types with two policies: one for the
-sanitiser of markdown, one for the worker's URL."""
+"""The page's own origin alone, no inline code, and Trusted Types with one policy, for the worker's
+URL: nothing makes HTML of a text."""
 
 EVERYWHERE: Final = (
     (b"content-security-policy", POLICY.encode("ascii")),

@@ -30,8 +30,16 @@ from tests.end_to_end.scenes import (
     join,
     shared_thread,
     status,
+    status_shows,
 )
-from tests.end_to_end.test_handover import AWARE, kill_broker, next_broker, same_app_server, words
+from tests.end_to_end.test_handover import (
+    AWARE,
+    LISTENING,
+    kill_broker,
+    next_broker,
+    same_app_server,
+    words,
+)
 
 
 def scripted() -> Scripted:
@@ -200,6 +208,44 @@ async def test_an_app_server_that_says_nothing_to_the_next_broker() -> None:
             )
             assert done["params"]["turn"]["status"] == "interrupted"
             assert (await two.run_turn(thread, "hello"))["status"] == "completed"
+
+
+async def test_the_app_server_ends_while_the_broker_is_renewed() -> None:
+    """The broker knows that it is gone, but not how it ended, when it is told to go itself."""
+    async with brokered() as broker, client(broker, "one") as one:
+        before, supervisor = await app_server_pid(one), broker.process.pid
+        os.kill(supervisor, signal.SIGSTOP)  # who tells how it ended
+        try:
+            os.kill(before, signal.SIGKILL)
+            await eventually(lambda: ended(before), "its end")
+            await one.ask("mux/restart", {"broker": True})
+            await one.request("mux/status")  # the broker has heard both
+        except GoneError:
+            pass
+        finally:
+            os.kill(supervisor, signal.SIGCONT)
+        await one.wait_gone()
+        async with client(broker, "two") as two:
+            await status_shows(two, lambda r: r["appServer"]["pid"] not in (None, before))
+            thread = await shared_thread(broker, two)
+            assert (await two.run_turn(thread, "hello"))["status"] == "completed"
+
+
+async def test_a_broker_that_cant_start_is_tried_again_with_no_app_server_either() -> None:
+    """As in the middle of an upgrade; once it can, it serves."""
+    async with brokered() as broker, client(broker, "one") as one:
+        app_server, pid = await app_server_pid(one), broker.broker_pid
+        lock = broker.home.home / ".local/state/appmux/broker.lock"
+        lock.unlink()
+        lock.mkdir()
+        serving = broker.shown().count(LISTENING)
+        for each in (pid, app_server):
+            os.kill(each, signal.SIGKILL)
+        await eventually(lambda: "unexpectedly: exit status 1" in broker.shown(), "a vain start")
+        lock.rmdir()
+        await eventually(lambda: broker.shown().count(LISTENING) > serving, "the next broker")
+        async with client(broker, "two") as two:
+            await status_shows(two, lambda r: r["appServer"]["pid"] not in (None, app_server))
 
 
 async def test_with_no_broker_for_long_the_app_server_is_ended() -> None:

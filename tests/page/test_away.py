@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+from pathlib import Path
 from typing import Any
 
 from playwright.sync_api import Page, Worker, expect
 
+from mux.web.files import BUILT
+from tests.end_to_end.chromium import PATIENCE
 from tests.page.conftest import Opener, go
 from tests.page.runtime import Runtime, runtime
 
@@ -194,6 +198,43 @@ def test_a_broker_of_another_protocol_makes_the_page_read_only_drafts_kept(
     expect(page.get_by_role("button", name="Approve", exact=True)).to_be_disabled()
     expect(page.get_by_label("Message", exact=True)).to_have_value("a draft")
     expect(page.get_by_role("button", name="Steer")).to_have_count(0)
+
+
+def _upgrade(page: Path) -> None:
+    """Have a folder hold the next build of the page: another worker, and a mark in the shell."""
+    worker = page / "worker.js"
+    text, changed = re.subn(
+        "appmux-shell-[0-9a-f]{12}", "appmux-shell-111111111111", worker.read_text()
+    )
+    assert changed
+    worker.write_text(text)
+    shell = page / "index.html"
+    shell.write_text(shell.read_text().replace("<head>", '<head><meta name="build" content="2">'))
+
+
+def test_a_page_that_was_open_during_an_upgrade_says_so_and_keeps_its_draft(
+    opened: Opener, tmp_path: Path
+) -> None:
+    place = tmp_path / "page"
+    shutil.copytree(BUILT, place)
+    with runtime(environ={"APPMUX_WEB_FILES": str(place)}) as host:
+        thread = host.begin("Open meanwhile", "hello")
+        page = opened(at=host, path=f"/t/{thread}")
+        _worked(page)
+        page.get_by_label("Message", exact=True).fill("half a thought")
+        _upgrade(place)
+        # An upgrade restarts the broker: the connection is made anew.
+        page.evaluate("dispatchEvent(new Event('offline'))")
+        page.evaluate("dispatchEvent(new Event('online'))")
+        banner = page.locator(".banner:visible", has_text="A newer version of this page is ready.")
+        expect(banner).to_be_visible(timeout=PATIENCE)
+        expect(page.get_by_label("Message", exact=True)).to_have_value("half a thought")
+        assert page.locator("meta[name=build]").count() == 0
+        banner.get_by_role("button", name="Reload").click()
+        page.locator("meta[name=build]").wait_for(state="attached")
+        expect(page.get_by_label("Message", exact=True)).to_have_value("half a thought")
+        expect(page.locator(".thread .state-live")).to_be_visible()
+        expect(banner).to_have_count(0)
 
 
 def test_signing_out_leaves_nothing_behind(host: Runtime, opened: Opener) -> None:

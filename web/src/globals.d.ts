@@ -1,5 +1,4 @@
 interface TrustedPolicy {
-  createHTML(text: string): unknown;
   createScriptURL(url: string): unknown;
 }
 
@@ -8,7 +7,7 @@ declare var trustedTypes:
   | {
       createPolicy(
         name: string,
-        rules: { createHTML?: (text: string) => string; createScriptURL?: (url: string) => string },
+        rules: { createScriptURL: (url: string) => string },
       ): TrustedPolicy;
     }
   | undefined;

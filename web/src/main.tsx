@@ -11,6 +11,8 @@ import { startWorker } from "./push/worker-registration.ts";
 import { go, route, startRouting, threadPath } from "./route.ts";
 import { device, inbox, phase, say, sayError, toasts } from "./state.ts";
 import { applySettings } from "./settings.ts";
+import { keptUnder } from "./storage/store.ts";
+import { looking } from "./threads/files.ts";
 import { titleOf } from "./threads/inbox.ts";
 import { plain } from "./views/format.ts";
 import { InboxView } from "./views/inbox.tsx";
@@ -24,6 +26,7 @@ const PeopleView = lazy(async () => (await import("./views/people.tsx")).PeopleV
 const SettingsView = lazy(async () => (await import("./views/settings.tsx")).SettingsView);
 const ShareView = lazy(async () => (await import("./views/begin.ts")).ShareView);
 const PairView = lazy(async () => (await import("./views/pair.tsx")).PairView);
+const Files = lazy(async () => (await import("./views/file.tsx")).Files);
 const BecomeView = lazy(async () => (await import("./views/become.tsx")).BecomeView);
 
 function App({ ticket }: { ticket: Invitation | null }): JSX.Element {
@@ -70,6 +73,7 @@ function App({ ticket }: { ticket: Invitation | null }): JSX.Element {
           <Main />
         </div>
       </div>
+      {looking.value && <Files at={looking.value} />}
       <Toasts />
     </>
   );
@@ -135,6 +139,11 @@ function takeTicket(): Invitation | null {
   return ticket;
 }
 
+/** What was on its way to the host when the page was put away goes on. */
+async function goOnWithUploads(): Promise<void> {
+  if ((await keptUnder("upload/")).length) await (await import("./composer/uploads.ts")).restoreUploads();
+}
+
 async function begin(): Promise<void> {
   applySettings();
   const ticket = takeTicket();
@@ -146,7 +155,7 @@ async function begin(): Promise<void> {
   render(<App ticket={ticket} />, root);
   effect(showCount);
   effect(followNotice);
-  if (known) void start(known);
+  if (known) void start(known).then(goOnWithUploads);
   void startWorker();
 }
 

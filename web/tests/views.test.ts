@@ -6,7 +6,7 @@ import fc from "fast-check";
 import { spans } from "../src/views/ansi.ts";
 import { filesOf, fileView } from "../src/views/changes.ts";
 import { lasted, pieces, plain, shortPath, within } from "../src/views/format.ts";
-import { blocks, GrowingBlocks } from "../src/views/blocks.ts";
+import { blocks, GrowingText } from "../src/views/blocks.ts";
 import { emptyInbox, groups, takeChange, takePage } from "../src/threads/inbox.ts";
 import { readInvitation, tidyLetters } from "../src/connection/invitation.ts";
 
@@ -78,6 +78,7 @@ test("markdown is cut at blank lines, but not within code and lists", () => {
   assert.deepEqual(blocks("one\n\ntwo"), ["one\n", "two"]);
   assert.equal(blocks("```\na\n\nb\n```").length, 1);
   assert.equal(blocks("1. a\n\n2. b\n\n   more").length, 1);
+  assert.ok(blocks("- an item of a list\n".repeat(1000)).length > 5);
   const text = fc.array(fc.constantFrom("word", "", "```", "- item", "  more", "# head")).map((each) => each.join("\n"));
   fc.assert(fc.property(text, (each) => assert.equal(blocks(each).join("\n"), each)));
 });
@@ -86,13 +87,14 @@ test("a text that grows is cut as one that came at once", () => {
   const part = fc.constantFrom("word ", "\n", "\n\n", "```\n", "- item\n", "  more", "# head\n", "1. one\n");
   fc.assert(
     fc.property(fc.array(part, { maxLength: 30 }), (parts) => {
-      const growing = new GrowingBlocks();
+      const growing = new GrowingText(12);
+      const cut = (): string[] => growing.of(text).flatMap((each) => each.blocks);
       let text = "";
       for (const each of parts) {
         text += each;
-        assert.equal(growing.of(text).join("\n"), text);
+        assert.equal(cut().join("\n"), text);
       }
-      assert.deepEqual(growing.of(text), blocks(text));
+      assert.deepEqual(cut(), blocks(text));
     }),
     { numRuns: 500 },
   );

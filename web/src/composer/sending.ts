@@ -1,10 +1,9 @@
 // Sends the messages of this device. Of several tabs one sends at a time, and each message goes
 // under an id of its own, which the broker runs once.
 
-import { keys } from "idb-keyval";
 import { Gone, type Rpc, RpcError } from "../connection/rpc.ts";
 import { cantAct, inbox, outgoing, say } from "../state.ts";
-import { drop, keep, kept, pageStore } from "../storage/store.ts";
+import { drop, keep, keptUnder } from "../storage/store.ts";
 import type { Message, UserInput } from "../wire.ts";
 import { arrived, decide, doubt, type Mode, type Outgoing, restored, update } from "./outbox.ts";
 
@@ -29,12 +28,8 @@ export async function restoreOutbox(): Promise<void> {
 }
 
 async function reread(): Promise<void> {
-  const all = (await keys<string>(pageStore()).catch(() => [])) as string[];
-  const found = await Promise.all(
-    all.filter((key) => key.startsWith("outbox/")).map((key) => kept<Outgoing>(key)),
-  );
-  const list = found.filter((each) => each !== undefined).sort((a, b) => a.at - b.at);
-  outgoing.value = restored(list);
+  const list = await keptUnder<Outgoing>("outbox/");
+  outgoing.value = restored(list.sort((a, b) => a.at - b.at));
 }
 
 function change(id: string, what: Partial<Outgoing>): void {
@@ -50,7 +45,10 @@ export function take(id: string): void {
 
 export interface Draft {
   text: string;
+  /** As data, which goes with the message. */
   pictures: string[];
+  /** Pictures that lie on the host already, by their paths. */
+  uploaded?: string[];
 }
 
 /** What a draft is to the app-server. */
@@ -58,6 +56,7 @@ export function inputOf(draft: Draft): UserInput[] {
   const input: UserInput[] = [];
   if (draft.text) input.push({ type: "text", text: draft.text, text_elements: [] });
   for (const url of draft.pictures) input.push({ type: "image", url });
+  for (const path of draft.uploaded ?? []) input.push({ type: "localImage", path });
   return input;
 }
 
@@ -73,7 +72,7 @@ export async function send(
     threadId,
     input: inputOf(draft),
     text: draft.text,
-    pictures: draft.pictures.length,
+    pictures: draft.pictures.length + (draft.uploaded?.length ?? 0),
     mode,
     at: Date.now(),
     lastTurn: lastTurnOf(threadId) ?? null,

@@ -1,11 +1,17 @@
 // Files on their way to a thread, by the tus protocol: in pieces, so that a connection that breaks
-// costs one, and gone on with where the host says it is. Held by this page; a reload ends them.
+// costs one, and gone on with where the host says it is. Each is kept on the device until it is sent
+// with a message or taken off, so that it goes on when the page is opened again.
 
 import { signal } from "@preact/signals";
 import { liveRpc } from "../connection/runtime.ts";
+import { drop, keep, keptUnder } from "../storage/store.ts";
+import { isPicture } from "./pictures.ts";
 import type { Draft } from "./sending.ts";
 
 const FILES = "/v1/files";
+
+/** Where uploads are kept on the device. */
+const UPLOADS = "upload/";
 
 /** Stands for the thread of what goes with the first message of a new one. */
 const NO_THREAD = "new";
@@ -39,13 +45,49 @@ interface Running {
   abort: AbortController;
 }
 
+/** An upload as it is kept on the device. One that is done needs its file no more. */
+interface Kept {
+  upload: Upload;
+  url: string;
+  file: File | null;
+}
+
 /** All of this page, in the order in which they were begun. */
 export const uploads = signal<Upload[]>([]);
 
 const running = new Map<string, Running>();
 
 /** The host has answered no: trying again is of no use. */
-class Refused extends Error {}
+class Refused extends Error {
+  status: number;
+  constructor(status: number, message?: string) {
+    super(message ?? `The host answered ${status}.`);
+    this.status = status;
+  }
+}
+
+const keyOf = (id: string): string => `${UPLOADS}${id}`;
+
+/** Go on with what an earlier life of this page has begun. */
+export async function restoreUploads(): Promise<void> {
+  const all = await keptUnder<Kept>(UPLOADS);
+  const found = all.filter(({ upload }) => !uploads.value.some((each) => each.id === upload.id));
+  uploads.value = [...found.map((each) => each.upload), ...uploads.value];
+  for (const { upload, url, file } of found) {
+    if (!file) continue;
+    running.set(upload.id, { file, url, abort: new AbortController() });
+    if (upload.state === "running") void run(upload.id);
+  }
+}
+
+/** Keep an upload as it stands. A full device keeps none: it goes on for as long as the page is open. */
+function keepUpload(id: string): void {
+  const upload = uploads.value.find((each) => each.id === id);
+  const now = running.get(id);
+  if (!upload || !now) return;
+  const file = upload.state === "done" ? null : now.file;
+  void keep(keyOf(id), { upload, url: now.url, file });
+}
 
 export function uploadsOf(threadId: string): Upload[] {
   return uploads.value.filter((each) => each.threadId === threadId);
@@ -65,6 +107,7 @@ export function beginUpload(threadId: string, file: File): void {
   };
   uploads.value = [...uploads.value, upload];
   running.set(upload.id, { file, url: "", abort: new AbortController() });
+  keepUpload(upload.id);
   void run(upload.id);
 }
 
@@ -76,6 +119,7 @@ export function toggleUpload(id: string): void {
   now.abort.abort();
   now.abort = new AbortController();
   change(id, { state: runs ? "paused" : "running", why: "" });
+  keepUpload(id);
   if (!runs) void run(id);
 }
 
@@ -85,6 +129,7 @@ export function dropUpload(id: string): void {
   const upload = uploads.value.find((each) => each.id === id);
   now?.abort.abort();
   running.delete(id);
+  void drop(keyOf(id));
   uploads.value = uploads.value.filter((each) => each.id !== id);
   if (now?.url && upload?.state !== "done") {
     void ask("DELETE", now.url).catch(() => undefined);
@@ -95,14 +140,25 @@ function change(id: string, what: Partial<Upload>): void {
   uploads.value = uploads.value.map((each) => (each.id === id ? { ...each, ...what } : each));
 }
 
+/** Of several tabs one sends a file: another one goes on with it when that one is closed. */
 async function run(id: string): Promise<void> {
+  const signal = running.get(id)?.abort.signal;
+  if (!signal) return;
+  if (!navigator.locks) return send(id, signal);
+  await navigator.locks.request(keyOf(id), { signal }, () => send(id, signal)).catch(() => undefined);
+}
+
+async function send(id: string, stop: AbortSignal): Promise<void> {
   const now = running.get(id);
   const upload = uploads.value.find((each) => each.id === id);
   if (!now || !upload) return;
-  const { signal: stop } = now.abort;
+  let begun = now.url;
   while (!stop.aborted) {
     try {
-      now.url ||= (await ask("POST", FILES, stop, announced(upload))).headers.get("location")!;
+      if (!now.url) {
+        now.url = (await ask("POST", FILES, stop, announced(upload))).headers.get("location")!;
+        keepUpload(id);
+      }
       let sent = offsetOf(await ask("HEAD", now.url, stop));
       while (sent < now.file.size) {
         change(id, { sent });
@@ -111,11 +167,18 @@ async function run(id: string): Promise<void> {
       }
       const { path, name } = await (await ask("GET", now.url, stop)).json();
       change(id, { sent, state: "done", path, name });
+      keepUpload(id);
       return;
     } catch (failure) {
       if (stop.aborted) return;
       if (failure instanceof Refused) {
+        if (begun && failure.status === 404) {
+          // What an earlier life has begun the host knows no more: once more, from the beginning.
+          begun = now.url = "";
+          continue;
+        }
         change(id, { state: "failed", why: failure.message });
+        keepUpload(id);
         return;
       }
       // The network, or the host, is away: later.
@@ -160,7 +223,7 @@ async function ask(
   const told = await answer.json().catch(() => null);
   // No token any more, another offset, too many, no room, trouble there: what passes by itself.
   const passes = status > 499 || [401, 409, 429].includes(status);
-  throw new (passes ? Error : Refused)(told?.message);
+  throw passes ? new Error(told?.message) : new Refused(status, told?.message);
 }
 
 /** Base64 of a text's UTF-8. */
@@ -174,9 +237,14 @@ export function isReady(draft: Draft, files: readonly Upload[]): boolean {
   return !!something && files.every((each) => each.path);
 }
 
-/** What to send: the text names the files, so that the agent opens them. They are taken off here. */
+/**
+ * What to send: pictures go as pictures from where they lie, and the text names other files, so that
+ * the agent opens them. They are taken off here.
+ */
 export function takeFiles(draft: Draft, files: readonly Upload[]): Draft {
   for (const each of files) dropUpload(each.id);
-  const lines = files.map((each) => `Attached file: ${each.path}`).join("\n");
-  return { ...draft, text: `${draft.text.trim()}\n\n${lines}`.trim() };
+  const uploaded = files.filter((each) => isPicture(each.type)).map((each) => each.path);
+  const others = files.filter((each) => !isPicture(each.type));
+  const lines = others.map((each) => `Attached file: ${each.path}`).join("\n");
+  return { ...draft, text: `${draft.text.trim()}\n\n${lines}`.trim(), uploaded };
 }

@@ -19,6 +19,7 @@ import {
   queues,
   type Queue,
 } from "../state.ts";
+import { lookForNewer } from "../push/worker-registration.ts";
 import { drop, forgetAll, keepTexts, kept, keptTexts } from "../storage/store.ts";
 import { Threads } from "../threads/follow.ts";
 import { emptyInbox, type Inbox, takeChange, takePage } from "../threads/inbox.ts";
@@ -159,7 +160,12 @@ async function catchUp(over: Rpc, hello: Hello, who: Identity): Promise<void> {
   focus(over);
   void clearNotices();
   void tellOfPushes(over);
+  // What the page begins with it has just fetched, or its worker is about to.
+  if (connectedBefore) void lookForNewer(who.version);
+  connectedBefore = true;
 }
+
+let connectedBefore = false;
 
 /** What was told is seen now. */
 async function clearNotices(): Promise<void> {

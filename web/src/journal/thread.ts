@@ -66,7 +66,7 @@ export interface ThreadState {
   closed: boolean;
   /** Up to here everything of this thread has been dealt with; null before the first snapshot. */
   cursor: Cursor | null;
-  /** Where older items go on, if there are any. */
+  /** Where older items go on, if there are any; empty: from the end on, past those that are here. */
   older: string | null;
   /** Grows when items come, go or change their order, and with anything but an item's inside. */
   version: number;
@@ -365,5 +365,14 @@ export function takeOlder(state: ThreadState, page: ThreadItemEntry[], older: st
   before.reverse();
   state.order = [...before, ...state.order];
   state.older = older;
+  state.version++;
+}
+
+/** Let go of the oldest items. They can be had again, as any page of older ones. */
+export function forget(state: ThreadState, number: number): void {
+  if (!number) return;
+  for (const id of state.order.slice(0, number)) state.items.delete(id);
+  state.order = state.order.slice(number);
+  state.older = "";
   state.version++;
 }

@@ -38,6 +38,13 @@ function watch(found: ServiceWorkerRegistration): void {
   });
 }
 
+/** A connection was made: is the page still the one that the host has? */
+export async function lookForNewer(version: string): Promise<void> {
+  const found = await navigator.serviceWorker?.getRegistration().catch(() => undefined);
+  if (found) await found.update().catch(() => undefined);
+  else if (version !== __VERSION__) newer.value = true;
+}
+
 /** So long the new worker is waited for. */
 const PATIENCE_MS = 8000;
 

@@ -1,6 +1,6 @@
 // What is kept on the device, in IndexedDB: the key, drafts, messages that wait, texts last seen.
 
-import { clear, createStore, del, get, set, type UseStore } from "idb-keyval";
+import { clear, createStore, del, get, keys, set, type UseStore } from "idb-keyval";
 
 /** Texts are kept no longer than this: a lost device shows a day at most. */
 export const TEXTS_KEPT_MS = 24 * 60 * 60 * 1000;
@@ -23,6 +23,13 @@ export async function kept<Value>(key: string): Promise<Value | undefined> {
 
 export async function drop(key: string): Promise<void> {
   await del(key, pageStore()).catch(() => undefined);
+}
+
+/** All that is kept under keys that begin so. */
+export async function keptUnder<Value>(prefix: string): Promise<Value[]> {
+  const all = await keys<string>(pageStore()).catch(() => []);
+  const found = await Promise.all(all.filter((key) => key.startsWith(prefix)).map((key) => kept<Value>(key)));
+  return found.filter((each) => each !== undefined);
 }
 
 /** Keep texts, with the moment at which they were true. */

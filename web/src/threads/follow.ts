@@ -5,6 +5,7 @@ import { Gone, type Rpc } from "../connection/rpc.ts";
 import {
   apply,
   emptyThread,
+  forget,
   takeOlder,
   type Item,
   join,
@@ -30,14 +31,21 @@ const KEPT_ITEMS = 40;
 /** A frame that takes longer than this leaves the rest to the next one. */
 const FRAME_MS = 12;
 
+/** What a frame may take with all that is drawn of it: then a tap is heard at once. */
+const DRAWN_MS = 24;
+
+/** Characters of new text that a frame takes in, at least and at most, as it turns out to be slow. */
+const LEAST_TEXT = 1_500;
+const MOST_TEXT = 20_000;
+
 /** While nobody looks, what comes is taken in so often. */
 const HIDDEN_MS = 100;
 
-/** A text that streams is drawn with each frame up to this length, */
-const SHORT_TEXT = 6_000;
+/** Output that streams is drawn with each frame up to this length, */
+const SHORT_OUTPUT = 6_000;
 
-/** and then so often: less would draw more at a time, and hold up the page. */
-const LONG_TEXT_MS = 70;
+/** and then so often: an opened one is drawn as a whole. */
+const LONG_OUTPUT_MS = 70;
 
 export class FollowedThread {
   state: ThreadState;
@@ -69,14 +77,14 @@ export class FollowedThread {
 
   /** Show an item's new content: at once, or a moment later where that is much to draw again. */
   show(item: Item): void {
-    if (item.text.length + item.output.length < SHORT_TEXT) {
+    if (item.output.length < SHORT_OUTPUT) {
       this.item(item.id).value = item.version;
     } else if (!this.#due.has(item.id)) {
       this.#due.add(item.id);
       setTimeout(() => {
         this.#due.delete(item.id);
         this.item(item.id).value = item.version;
-      }, LONG_TEXT_MS);
+      }, LONG_OUTPUT_MS);
     }
   }
 
@@ -84,6 +92,12 @@ export class FollowedThread {
   read(): ThreadState {
     void this.version.value;
     return this.state;
+  }
+
+  /** Let go of the oldest items, which nobody looks at. */
+  forget(number: number): void {
+    for (const id of this.state.order.slice(0, number)) this.#items.delete(id);
+    forget(this.state, number);
   }
 
   touch(): void {
@@ -100,6 +114,7 @@ export class Threads {
   #pending: Message[] = [];
   #scheduled = false;
   #rpc: Rpc | null = null;
+  #budget = 2_000;
   /** Told of each message that has been taken in. */
   onApplied: (message: Message) => void = () => undefined;
 
@@ -128,28 +143,44 @@ export class Threads {
   #schedule(): void {
     if (this.#scheduled) return;
     this.#scheduled = true;
+    const hidden = document.visibilityState !== "visible";
     const frame = (): void => {
       this.#scheduled = false;
-      this.#takeIn(FRAME_MS);
+      const began = performance.now();
+      const taken = this.#takeIn(FRAME_MS, hidden ? Infinity : this.#budget);
+      if (!hidden && taken) afterFrame(() => this.#learn(taken, performance.now() - began));
     };
-    if (document.visibilityState === "visible") requestAnimationFrame(frame);
-    else setTimeout(frame, HIDDEN_MS);
+    if (hidden) setTimeout(frame, HIDDEN_MS);
+    else requestAnimationFrame(frame);
   }
 
-  #takeIn(most: number): void {
+  /** A frame with so much new text took so long: the next one takes in what fits. */
+  #learn(taken: number, ms: number): void {
+    const fitting = (taken * DRAWN_MS) / Math.max(ms, 1);
+    // Down at once, up with care; a frame of a few words says little about one of many.
+    if (fitting < this.#budget) this.#budget = Math.max(LEAST_TEXT, fitting);
+    else if (taken > this.#budget / 2) this.#budget = Math.min(MOST_TEXT, fitting, this.#budget * 1.2);
+  }
+
+  /** Take in what came, for so long and so much new text at most. Returns how much that was. */
+  #takeIn(most: number, text: number): number {
     const began = performance.now();
+    let taken = 0;
     const threads = new Set<FollowedThread>();
     const items = new Map<Item, FollowedThread>();
     const pending = this.#pending;
     let next = 0;
-    while (next < pending.length) {
-      this.#take(pending[next++]!, threads, items);
+    while (next < pending.length && taken < text) {
+      const message = pending[next++]!;
+      this.#take(message, threads, items);
+      taken += message.params?.delta?.length ?? 0;
       if (next % 64 === 0 && performance.now() - began > most) break;
     }
     this.#pending = pending.slice(next);
     if (this.#pending.length) this.#schedule();
     for (const [item, thread] of items) thread.show(item);
     for (const thread of threads) thread.touch();
+    return taken;
   }
 
   #take(message: Message, threads: Set<FollowedThread>, items: Map<Item, FollowedThread>): void {
@@ -169,7 +200,7 @@ export class Threads {
 
   /** Take in all that came, now. */
   flush(): void {
-    this.#takeIn(Infinity);
+    this.#takeIn(Infinity, Infinity);
   }
 
   // -- a connection comes and goes -----------------------------------------------------------------
@@ -275,12 +306,16 @@ export class Threads {
   async older(thread: FollowedThread): Promise<void> {
     const { state } = thread;
     const rpc = this.#rpc;
-    if (!rpc || !state.older || thread.loading.value) return;
+    if (!rpc || state.older === null || thread.loading.value) return;
     thread.loading.value = true;
+    const before = state.order[0];
     try {
-      const params = { threadId: state.id, limit: PAGE, cursor: state.older };
-      const items = await page<ThreadItemEntry>(rpc, "thread/items/list", params);
-      takeOlder(state, items.data, items.next);
+      // Where some were let go of, the first pages hold what is here already.
+      while (state.older !== null && state.order[0] === before) {
+        const params = { threadId: state.id, limit: PAGE, cursor: state.older || undefined };
+        const items = await page<ThreadItemEntry>(rpc, "thread/items/list", params);
+        takeOlder(state, items.data, items.next);
+      }
       thread.touch();
     } catch {
       // Lost on the way: scrolling up again asks again.
@@ -325,6 +360,13 @@ export class Threads {
   keepAll(): void {
     for (const each of this.#all.values()) if (each.followed) void this.#keep(each);
   }
+}
+
+/** Call when the frame that begins now has been drawn. */
+function afterFrame(then: () => void): void {
+  const { port1, port2 } = new MessageChannel();
+  port1.onmessage = then;
+  port2.postMessage(null);
 }
 
 /** The connection went meanwhile: the next one joins again. */

@@ -4,7 +4,7 @@ import { useEffect, useRef, useState } from "preact/hooks";
 import type { JSX } from "preact";
 import { draftOf, keepDraft, textOf } from "../composer/drafts.ts";
 import { type Mode, type Outgoing, stateOf } from "../composer/outbox.ts";
-import { readPictures } from "../composer/pictures.ts";
+import { originalOf, readPictures } from "../composer/pictures.ts";
 import { beginUpload, isReady, takeFiles, uploadsOf } from "../composer/uploads.ts";
 import { again, type Draft, runsNow, send, withdraw } from "../composer/sending.ts";
 import { liveRpc } from "../connection/runtime.ts";
@@ -30,6 +30,7 @@ export function Composer(props: {
   const [mode, setMode] = useState<Mode>("steer");
   const box = useRef<HTMLTextAreaElement>(null);
   const files = useRef<HTMLInputElement>(null);
+  const camera = useRef<HTMLInputElement>(null);
   useEffect(() => {
     let late = false;
     void draftOf(id).then((found) => !late && setDraft(found));
@@ -41,9 +42,6 @@ export function Composer(props: {
   const turn = runningTurn(thread.read());
   const running = turn !== null || runsNow(id);
   const mine = outgoing.value.filter((each) => each.threadId === id);
-  if (!scopes.value.has("drive")) {
-    return <p class="blocked">This device may watch{scopes.value.has("approve") && " and approve"}, but not write.</p>;
-  }
   const change = (next: Draft): void => {
     setDraft(next);
     keepDraft(id, next);
@@ -56,16 +54,27 @@ export function Composer(props: {
     change({ text: "", pictures: [] });
     send(id, said, running ? mode : "steer", nextTurn(id)).catch(sayError);
   };
-  const attach = async (list: Iterable<File>): Promise<void> => {
-    const { pictures, files: others } = await readPictures(list, draft.pictures);
-    for (const each of others) beginUpload(id, each);
-    if (pictures.length) change({ ...draft, pictures: [...draft.pictures, ...pictures] });
+  const latest = useRef(draft);
+  latest.current = draft;
+  const attach = async (list: Iterable<File>, whole = false, instead: string[] = []): Promise<void> => {
+    const others = draft.pictures.filter((each) => !instead.includes(each));
+    const { pictures, files: large } = await readPictures(list, others, whole);
+    for (const each of large) beginUpload(id, each);
+    // Something may have been typed while the pictures were read.
+    const now = latest.current;
+    const kept = now.pictures.filter((each) => !instead.includes(each));
+    if (pictures.length || instead.length) change({ ...now, pictures: [...kept, ...pictures] });
   };
+  const smaller = draft.pictures.filter((each) => originalOf(each));
+  useDrop((list) => void attach(list));
   const interrupt = (): void => {
     Promise.resolve()
       .then(() => liveRpc().request("turn/interrupt", { threadId: id, turnId: turn?.id }))
       .catch(sayError);
   };
+  if (!scopes.value.has("drive")) {
+    return <p class="blocked">This device may watch{scopes.value.has("approve") && " and approve"}, but not write.</p>;
+  }
   return (
     <div class="composer">
       <Outbox list={mine} id={id} />
@@ -84,6 +93,18 @@ export function Composer(props: {
             </li>
           ))}
         </ul>
+      )}
+      {smaller.length > 0 && (
+        <p class="scaled quiet">
+          <span>{smaller.length > 1 ? `${smaller.length} photographs are` : "The photograph is"} scaled down.</span>
+          <button
+            type="button"
+            class="button small"
+            onClick={() => void attach(smaller.map((each) => originalOf(each)!), true, smaller)}
+          >
+            Full size
+          </button>
+        </p>
       )}
       {attached.length > 0 && <Uploads list={attached} />}
       {running && ready && (
@@ -106,6 +127,18 @@ export function Composer(props: {
           ref={files}
           type="file"
           multiple
+          hidden
+          onChange={(event) => {
+            void attach(event.currentTarget.files ?? []);
+            event.currentTarget.value = "";
+          }}
+        />
+        <IconButton icon="camera" label="Take a photograph" class="only-touch" onClick={() => camera.current!.click()} />
+        <input
+          ref={camera}
+          type="file"
+          accept="image/*"
+          capture="environment"
           hidden
           onChange={(event) => {
             void attach(event.currentTarget.files ?? []);
@@ -166,6 +199,28 @@ export function Composer(props: {
       </form>
     </div>
   );
+}
+
+/** Files that are dropped anywhere on the page go with the message. */
+function useDrop(take: (files: FileList) => void): void {
+  const latest = useRef(take);
+  latest.current = take;
+  useEffect(() => {
+    const over = (event: DragEvent): void => {
+      if (event.dataTransfer?.types.includes("Files")) event.preventDefault();
+    };
+    const drop = (event: DragEvent): void => {
+      if (!event.dataTransfer?.files.length) return;
+      event.preventDefault();
+      latest.current(event.dataTransfer.files);
+    };
+    addEventListener("dragover", over);
+    addEventListener("drop", drop);
+    return () => {
+      removeEventListener("dragover", over);
+      removeEventListener("drop", drop);
+    };
+  }, []);
 }
 
 function grow(box: HTMLTextAreaElement | null): void {

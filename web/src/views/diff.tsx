@@ -4,7 +4,7 @@ import { useState } from "preact/hooks";
 import type { JSX } from "preact";
 import type { FileView, Line } from "./changes.ts";
 import { within } from "./format.ts";
-import { Icon, Strange } from "./parts.tsx";
+import { Icon, IconButton, Strange } from "./parts.tsx";
 
 /** Lines shown of a folded diff: a screenful of a phone. */
 const FOLDED = 24;
@@ -30,8 +30,10 @@ export function FileDiff(props: {
   open?: boolean;
   onLine?: (line: Line) => void;
   marked?: (line: Line) => JSX.Element | null;
+  /** Show the file itself, as it is on the host. */
+  onFile?: (path: string) => void;
 }): JSX.Element {
-  const { file, directory } = props;
+  const { file, directory, onFile } = props;
   const [open, setOpen] = useState(props.open ?? true);
   const [most, setMost] = useState(FOLDED);
   const fits = file.lines.length <= FOLDED + 6;
@@ -39,29 +41,34 @@ export function FileDiff(props: {
   const name = within(file.path, directory);
   return (
     <div class="file" role="group" aria-label={name}>
-      <button
-        type="button"
-        class="file-head"
-        aria-expanded={open}
-        onClick={() => setOpen(!open)}
-        title={file.path}
-      >
-        <Icon name="file" size={16} />
-        <span class="file-name">
-          <Strange text={name} />
-          {file.movedTo && (
-            <>
-              {" → "}
-              <Strange text={within(file.movedTo, directory)} />
-            </>
-          )}
-        </span>
-        {KINDS[file.kind] && <span class="tag">{KINDS[file.kind]}</span>}
-        <Counts added={file.added} removed={file.removed} />
-        <span class={`turner${open ? " open" : ""}`}>
-          <Icon name="right" size={16} />
-        </span>
-      </button>
+      <div class="file-bar">
+        <button
+          type="button"
+          class="file-head"
+          aria-expanded={open}
+          onClick={() => setOpen(!open)}
+          title={file.path}
+        >
+          <Icon name="file" size={16} />
+          <span class="file-name">
+            <Strange text={name} />
+            {file.movedTo && (
+              <>
+                {" → "}
+                <Strange text={within(file.movedTo, directory)} />
+              </>
+            )}
+          </span>
+          {KINDS[file.kind] && <span class="tag">{KINDS[file.kind]}</span>}
+          <Counts added={file.added} removed={file.removed} />
+          <span class={`turner${open ? " open" : ""}`}>
+            <Icon name="right" size={16} />
+          </span>
+        </button>
+        {onFile && file.kind !== "delete" && (
+          <IconButton icon="eye" label={`Look at ${name}`} onClick={() => onFile(file.movedTo ?? file.path)} />
+        )}
+      </div>
       {open && (
         <>
           <div class="diff">

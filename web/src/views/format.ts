@@ -47,6 +47,16 @@ export function tokens(number: number): string {
   return `${(number / 1_000_000).toFixed(1)} M`;
 }
 
+/** A file's size: `840 B`, `5.1 KB`, `2.4 GB`. */
+export function bytes(number: number): string {
+  let size = number;
+  for (const unit of ["B", "KB", "MB"]) {
+    if (size < 1000) return `${size < 10 && unit !== "B" ? size.toFixed(1) : Math.round(size)} ${unit}`;
+    size /= 1000;
+  }
+  return `${size.toFixed(1)} GB`;
+}
+
 const HIDDEN: Record<string, string> = {
   "\u200e": "LRM", "\u200f": "RLM", "\u061c": "ALM", "\u200b": "ZWSP", "\u200c": "ZWNJ",
   "\u200d": "ZWJ", "\u2060": "WJ", "\ufeff": "BOM", "\u00ad": "SHY", "\u2028": "LS", "\u2029": "PS",

@@ -8,6 +8,7 @@ import { outputOf, summaryOf, textOf } from "../journal/reading.ts";
 import { personOf } from "../people.ts";
 import { threadPath } from "../route.ts";
 import { requests } from "../state.ts";
+import { looking } from "../threads/files.ts";
 import type { FollowedThread } from "../threads/follow.ts";
 import type { ThreadItem } from "../wire.ts";
 import { spans } from "./ansi.ts";
@@ -41,7 +42,7 @@ function Content(props: { item: Item; state: ThreadState; said: string }): JSX.E
   const { item: content } = item;
   switch (content.type) {
     case "userMessage":
-      return <UserMessage content={content} said={props.said} />;
+      return <UserMessage content={content} said={props.said} threadId={state.id} />;
     case "agentMessage":
       return (
         <article class={`agent${item.running ? " streams" : ""}`} aria-label="Agent">
@@ -155,7 +156,8 @@ const COLLAB: Record<string, string> = {
 
 type Of<Type extends ThreadItem["type"]> = Extract<ThreadItem, { type: Type }>;
 
-function UserMessage({ content, said }: { content: Of<"userMessage">; said: string }): JSX.Element {
+function UserMessage(props: { content: Of<"userMessage">; said: string; threadId: string }): JSX.Element {
+  const { content, said, threadId } = props;
   return (
     <article class="user" aria-label={`Message of ${said || "a person"}`}>
       <div class="bubble">
@@ -170,7 +172,12 @@ function UserMessage({ content, said }: { content: Of<"userMessage">; said: stri
             );
           }
           if (each.type === "localImage") {
-            return <p key={index} class="quiet">picture: <Strange text={each.path} /></p>;
+            const { path } = each;
+            return (
+              <button key={index} type="button" class="to-file" onClick={() => (looking.value = { threadId, path })}>
+                picture: <Strange text={path.slice(path.lastIndexOf("/") + 1)} />
+              </button>
+            );
           }
           const name = "name" in each ? each.name : each.type;
           return <p key={index} class="quiet">{each.type}: <Strange text={name} /></p>;
@@ -316,6 +323,7 @@ function Files(props: { item: Item; content: Of<"fileChange">; state: ThreadStat
           file={fileView(each)}
           directory={state.thread?.cwd ?? ""}
           open={content.status !== "inProgress"}
+          onFile={content.status === "completed" ? (path) => (looking.value = { threadId: state.id, path }) : undefined}
         />
       ))}
       {(content.status !== "completed" || decision) && (

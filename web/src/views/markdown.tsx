@@ -1,11 +1,16 @@
-// The model's text. It is a stranger's: no HTML, nothing loaded from elsewhere, links that open
-// without an opener. It is cut into blocks, so that a long text that streams renders its end only.
+// The model's text. It is a stranger's: it is read into tokens, and each token becomes an element
+// that stands here. No HTML is made of it or parsed, so there is nothing to sanitise; nothing is
+// loaded from elsewhere, and links open without an opener. It is cut into blocks, so that a long
+// text that streams is drawn again at its end only.
 
-import DOMPurify from "dompurify";
-import { Marked } from "marked";
+import { Lexer, type MarkedToken, type Token } from "marked";
+import { h } from "preact";
 import { useRef } from "preact/hooks";
-import type { JSX } from "preact";
-import { GrowingBlocks } from "./blocks.ts";
+import type { ComponentChildren, JSX } from "preact";
+import { GrowingText, type Part } from "./blocks.ts";
+import { open } from "../route.ts";
+import { filesIn, looking, named } from "../threads/files.ts";
+import { plainEntities } from "./entities.ts";
 import { pieces } from "./format.ts";
 import { memo } from "./parts.tsx";
 
@@ -14,75 +19,83 @@ const BLOCK_MOST = 50_000;
 
 const SAFE_LINK = /^(?:https?:|mailto:)/i;
 
-// What the page's policy for documents (CSP) names; the sanitiser makes none of its own.
-const policy = globalThis.trustedTypes?.createPolicy("appmux-html", {
-  createHTML: (html: string) => html,
-  createScriptURL: () => {
-    throw new TypeError("the sanitiser makes no script's address");
-  },
-});
+const LANGUAGE = /^[\w+#.-]{1,20}$/;
 
-const ALLOWED = {
-  ALLOWED_TAGS: [
-    "a", "blockquote", "br", "code", "del", "div", "em", "h3", "h4", "h5", "h6", "hr", "input", "li",
-    "ol", "p", "pre", "span", "strong", "table", "tbody", "td", "th", "thead", "tr", "ul",
-  ],
-  ALLOWED_ATTR: [
-    "href", "start", "align", "class", "tabindex", "role", "aria-label", "type", "checked",
-    "disabled", "target", "rel", "dir",
-  ],
-  // Of any attribute: what has a scheme must have one of these.
-  ALLOWED_URI_REGEXP: /^(?:(?:https?|mailto):|[^a-z]|[a-z+.\-]+(?:[^a-z+.\-:]|$))/i,
-  ALLOW_DATA_ATTR: false,
-  ALLOW_ARIA_ATTR: false,
-  RETURN_TRUSTED_TYPE: policy !== undefined,
-  ...(policy && { TRUSTED_TYPES_POLICY: policy as never }),
-};
-
-function escaped(text: string): string {
-  return text
-    .replaceAll("&", "&amp;")
-    .replaceAll("<", "&lt;")
-    .replaceAll(">", "&gt;")
-    .replaceAll('"', "&quot;");
+function drawn(tokens: Token[] | undefined): ComponentChildren {
+  return tokens?.map(one);
 }
 
-function link(href: string, inner: string): string {
-  if (!SAFE_LINK.test(href)) return inner;
-  return `<a href="${escaped(href)}" target="_blank" rel="noopener noreferrer nofollow">${inner}</a>`;
-}
-
-const marked = new Marked({
-  gfm: true,
-  async: false,
-  renderer: {
-    html: ({ text }) => escaped(text),
-    image: ({ href, text }) => link(href, `picture: ${escaped(text || href)}`),
-    link(token) {
-      return link(token.href, this.parser.parseInline(token.tokens));
-    },
-    heading(token) {
+function one(token: Token): ComponentChildren {
+  const said = token as MarkedToken;
+  switch (said.type) {
+    case "heading":
       // The page has the first two levels for itself.
-      const level = Math.min(6, token.depth + 2);
-      return `<h${level} dir="auto">${this.parser.parseInline(token.tokens)}</h${level}>`;
-    },
-    paragraph(token) {
-      return `<p dir="auto">${this.parser.parseInline(token.tokens)}</p>`;
-    },
-    code: ({ text, lang }) => {
-      const name = /^[\w+#.-]{1,20}$/.test(lang ?? "") ? ` in ${lang}` : "";
-      return `<pre tabindex="0" role="region" aria-label="Code${name}"><code>${escaped(text)}</code></pre>`;
-    },
-    checkbox: ({ checked }) =>
-      `<input type="checkbox" disabled${checked ? " checked" : ""} aria-label="${checked ? "done" : "to do"}"> `,
-  },
-  hooks: {
-    postprocess: (html) =>
-      html
-        .replaceAll("<table>", '<div class="table" tabindex="0" role="region" aria-label="Table"><table>')
-        .replaceAll("</table>", "</table></div>"),
-  },
-});
+      return h(`h${Math.min(6, said.depth + 2)}`, { dir: "auto" }, drawn(said.tokens));
+    case "paragraph":
+      return <p dir="auto">{drawn(said.tokens)}</p>;
+    case "text":
+      return "tokens" in said && said.tokens ? drawn(said.tokens) : visible(plainEntities(said.text));
+    case "strong":
+      return <strong>{drawn(said.tokens)}</strong>;
+    case "em":
+      return <em>{drawn(said.tokens)}</em>;
+    case "del":
+      return <del>{drawn(said.tokens)}</del>;
+    case "codespan":
+      return <InCode text={said.text} />;
+    case "br":
+      return <br />;
+    case "link":
+      return <Away href={said.href}>{drawn(said.tokens)}</Away>;
+    case "image":
+      return <Away href={said.href}>{"picture: "}{visible(plainEntities(said.text || said.href))}</Away>;
+    case "code": {
+      const name = LANGUAGE.test(said.lang ?? "") ? ` in ${said.lang}` : "";
+      return (
+        <pre tabIndex={0} role="region" aria-label={`Code${name}`}>
+          <code>{visible(said.text)}</code>
+        </pre>
+      );
+    }
+    case "list":
+      return h(
+        said.ordered ? "ol" : "ul",
+        said.ordered && said.start !== 1 ? { start: said.start } : null,
+        said.items.map((each) => <li class={each.task ? "task" : undefined}>{drawn(each.tokens)}</li>),
+      );
+    case "checkbox":
+      return (
+        <>
+          <input type="checkbox" disabled checked={said.checked} aria-label={said.checked ? "done" : "to do"} />{" "}
+        </>
+      );
+    case "blockquote":
+      return <blockquote>{drawn(said.tokens)}</blockquote>;
+    case "table":
+      return (
+        <div class="table" tabIndex={0} role="region" aria-label="Table">
+          <table>
+            <thead>
+              <tr>{said.header.map((each) => <th align={each.align ?? undefined}>{drawn(each.tokens)}</th>)}</tr>
+            </thead>
+            <tbody>
+              {said.rows.map((row) => (
+                <tr>{row.map((each) => <td align={each.align ?? undefined}>{drawn(each.tokens)}</td>)}</tr>
+              ))}
+            </tbody>
+          </table>
+        </div>
+      );
+    case "hr":
+      return <hr />;
+    case "space":
+    case "def":
+      return null;
+    default:
+      // HTML, and what else there may be: as it was written.
+      return visible((said as Token).raw);
+  }
+}
 
 /** Bidi controls and what can't be seen are written out; joiners stay, as emoji are made of them. */
 function visible(text: string): string {
@@ -96,23 +109,55 @@ function visible(text: string): string {
     .join("");
 }
 
-/** The sanitised HTML of a markdown text. */
-export function html(text: string): string {
-  const made = marked.parse(visible(text)) as string;
-  return DOMPurify.sanitize(made, ALLOWED) as unknown as string;
+/** Something in the text that names one of the thread's files leads to it. */
+function ToFile(props: { names: string; children: ComponentChildren }): JSX.Element {
+  const threadId = open.value;
+  const file = threadId === null ? undefined : named(filesIn(threadId), props.names);
+  if (!file) return <>{props.children}</>;
+  const path = file.path;
+  return (
+    <button type="button" class="to-file" title={path} onClick={() => (looking.value = { threadId: threadId!, path })}>
+      {props.children}
+    </button>
+  );
+}
+
+function InCode({ text }: { text: string }): JSX.Element {
+  return <ToFile names={text}><code>{visible(text)}</code></ToFile>;
+}
+
+/** A link to elsewhere, or to a file; its text alone where it leads to anything else. */
+function Away({ href, children }: { href: string; children: ComponentChildren }): JSX.Element {
+  if (!SAFE_LINK.test(href)) return <ToFile names={href}>{children}</ToFile>;
+  return (
+    <a href={href} target="_blank" rel="noopener noreferrer nofollow">
+      {children}
+    </a>
+  );
 }
 
 const Block = memo(function Block({ text }: { text: string }): JSX.Element {
-  if (text.length > BLOCK_MOST) return <pre class="plain">{text}</pre>;
-  return <div class="block" dangerouslySetInnerHTML={{ __html: html(text) }} />;
+  if (text.length > BLOCK_MOST) return <pre class="plain">{visible(text)}</pre>;
+  return <>{drawn(new Lexer({ gfm: true }).lex(text))}</>;
+});
+
+const PartView = memo(function PartView({ part }: { part: Part }): JSX.Element {
+  return (
+    <div class={part.whole ? "part whole" : "part"}>
+      {part.blocks.map((each, index) => (
+        <Block key={index} text={each} />
+      ))}
+    </div>
+  );
 });
 
 export function Markdown({ text }: { text: string }): JSX.Element {
-  const cut = useRef(new GrowingBlocks());
+  const cut = useRef<GrowingText | null>(null);
+  cut.current ??= new GrowingText();
   return (
     <div class="markdown">
       {cut.current.of(text).map((each, index) => (
-        <Block key={index} text={each} />
+        <PartView key={index} part={each} />
       ))}
     </div>
   );

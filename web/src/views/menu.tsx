@@ -6,6 +6,7 @@ import type { JSX } from "preact";
 import { currentEpoch, liveRpc, rpc } from "../connection/runtime.ts";
 import { go, threadPath } from "../route.ts";
 import { cantAct, inbox, say, sayError, scopes } from "../state.ts";
+import { looking } from "../threads/files.ts";
 import type { FollowedThread } from "../threads/follow.ts";
 import type { Model, RateLimitSnapshot, ThreadTokenUsage } from "../wire.ts";
 import { Digest } from "./digest.tsx";
@@ -57,6 +58,11 @@ export function Menu(props: { thread: FollowedThread; id: string; onClose: () =>
         <li>
           <button type="button" onClick={() => (onClose(), go(`${threadPath(id)}/review`))}>
             Review its changes
+          </button>
+        </li>
+        <li>
+          <button type="button" onClick={() => (onClose(), (looking.value = { threadId: id, turnId: null }))}>
+            Its files
           </button>
         </li>
         <li>

@@ -72,7 +72,10 @@ export function PairView(props: {
           onFound={(text: string) => {
             const found = readInvitation(text);
             if (found) void begin(found, defaultName());
-            else setTrouble("That isn’t a code of appmux.");
+            else {
+              setScanning(false);
+              setTrouble("That isn’t a code of appmux.");
+            }
           }}
           onStop={() => setScanning(false)}
         />

@@ -28,6 +28,7 @@ const PATHS: Record<string, string> = {
   search: "M11 18a7 7 0 1 0 0-14 7 7 0 0 0 0 14zM16 16l4 4",
   gear: "M12 9a3 3 0 1 0 0 6 3 3 0 0 0 0-6zM12 3v3M12 18v3M3 12h3M18 12h3M5.6 5.6l2.1 2.1M16.3 16.3l2.1 2.1M18.4 5.6l-2.1 2.1M7.7 16.3l-2.1 2.1",
   people: "M9 11a3.5 3.5 0 1 0 0-7 3.5 3.5 0 0 0 0 7zM3 20c0-3.5 2.5-6 6-6s6 2.5 6 6M16 4.5a3.5 3.5 0 0 1 0 6.5M18 14.5c2 .8 3 2.8 3 5.5",
+  camera: "M4 8h3l2-3h6l2 3h3v11H4zM12 16.500a3.500 3.500 0 1 0 0-7 3.500 3.500 0 0 0 0 7z",
   clip: "M19 12l-7.5 7.5a4.5 4.5 0 0 1-6.4-6.4L13 5.3a3 3 0 0 1 4.2 4.2l-7.6 7.7a1.5 1.5 0 0 1-2.2-2.2L14 8.5",
   folder: "M3 7a2 2 0 0 1 2-2h4l2 2h8a2 2 0 0 1 2 2v8a2 2 0 0 1-2 2H5a2 2 0 0 1-2-2z",
   file: "M7 3h7l4 4v14H7zM14 3v4h4",
@@ -139,6 +140,8 @@ export function Sheet(props: {
   title: string;
   onClose: () => void;
   children: ComponentChildren;
+  /** For what is read, not chosen. */
+  wide?: boolean;
 }): JSX.Element {
   const ref = useRef<HTMLDialogElement>(null);
   // One sheet may take another's place: the end of the first isn't a wish to close.
@@ -154,7 +157,7 @@ export function Sheet(props: {
   return (
     <dialog
       ref={ref}
-      class="sheet"
+      class={props.wide ? "sheet wide" : "sheet"}
       aria-label={props.title}
       onClose={() => shown.current && props.onClose()}
       onClick={(event) => {

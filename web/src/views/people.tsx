@@ -83,7 +83,7 @@ function Person({ who }: { who: Present }): JSX.Element {
             {who.lastDrove === null ? "" : `wrote ${ago(now.value - who.lastDrove * 1000, now.value)}`}
           </span>
         </span>
-        <span class="row-foot">
+        <span class="row-foot rights">
           <Strange text={who.name} />
           <span class="sep">·</span>
           may {who.scopes.map((each) => MAY[each] ?? each).join(", ")}
@@ -139,7 +139,7 @@ function Devices({ inviting }: { inviting: boolean }): JSX.Element {
                     {each.attached > 0 ? "here" : each.seenAt ? ago(each.seenAt * 1000, now.value) : "never seen"}
                   </span>
                 </span>
-                <span class="row-foot">may {each.scopes.map((one) => MAY[one] ?? one).join(", ")}</span>
+                <span class="row-foot rights">may {each.scopes.map((one) => MAY[one] ?? one).join(", ")}</span>
               </span>
               <Icon name="right" size={18} />
             </button>

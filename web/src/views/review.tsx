@@ -7,6 +7,7 @@ import { threads } from "../connection/runtime.ts";
 import type { ThreadState } from "../journal/thread.ts";
 import { go, threadPath } from "../route.ts";
 import { phase, sayError, scopes } from "../state.ts";
+import { filesIn, looking, named } from "../threads/files.ts";
 import { type FileView, filesOf, fileView, type Line } from "./changes.ts";
 import { FileDiff } from "./diff.tsx";
 import { count, within } from "./format.ts";
@@ -67,6 +68,7 @@ export function ReviewView({ id }: { id: string }): JSX.Element {
               key={file.path}
               file={file}
               directory={directory}
+              onFile={lookAt(id, file)}
               onLine={scopes.value.has("drive") ? (line) => setWriting({ path: file.path, line }) : undefined}
               marked={(line) => (
                 <Marks
@@ -196,4 +198,10 @@ export function messageOf(comments: Comment[], directory: string): string {
     return `${within(path, directory)}:${number}${gone}${quoted}\n${text}`;
   });
   return `Comments on the changes:\n\n${parts.join("\n\n")}`;
+}
+
+/** Shows a changed file itself, where the broker lists it. */
+function lookAt(threadId: string, file: FileView): (() => void) | undefined {
+  const path = named(filesIn(threadId), file.movedTo ?? file.path)?.path;
+  return path === undefined ? undefined : () => (looking.value = { threadId, path });
 }
