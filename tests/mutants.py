@@ -51,6 +51,7 @@ GUARDED: Final[dict[str, tuple[str, ...]]] = {
     "access.sessions": ("tests/access/test_sessions.py",),
     "access.browser_pairing": ("tests/access/test_browser_pairing.py",),
     "downstream.origins": ("tests/downstream/test_origins.py",),
+    "downstream.proxies": ("tests/downstream/test_proxies.py",),
     "access.throttle": ("tests/access/test_throttle.py",),
     "notices.lock_screen": ("tests/notices/test_lock_screen.py",),
     "notices.answer_tickets": ("tests/notices/test_answer_tickets.py",),
@@ -110,6 +111,7 @@ HARMLESS: Final[tuple[tuple[str, str], ...]] = (
     (r"size >= self\._size\)", "the same size was judged before"),
     (r"new = 1 if size", "1 is O_WRONLY, which it is opened with anyway"),
     (r"(strict=|_head_owed = )None", "as false as False"),
+    (r'rsplit\(b","', "what is split in vain is cut off behind it"),
     (r"- FREE - 1, 17\)", "2**16 times the first pause is far above the longest, too"),
 )
 """Faults that change nothing that matters: what stands in the changed line, and why."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
+import hashlib
+import importlib
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -11,6 +13,7 @@ import zipfile
 from email.message import Message
 from email.parser import Parser
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -18,11 +21,17 @@ from mux import __version__, documents
 
 ROOT = Path(__file__).parents[1]
 
-_spec = importlib.util.spec_from_file_location("metadata", ROOT / "contrib/release/metadata.py")
-assert _spec is not None
-assert _spec.loader is not None
-metadata = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(metadata)
+
+def _script(name: str) -> ModuleType:
+    """Return a script of `contrib/release`."""
+    sys.path.insert(0, str(ROOT / "contrib" / "release"))
+    try:
+        return importlib.import_module(name)
+    finally:
+        sys.path.pop(0)
+
+
+metadata, release = _script("metadata"), _script("release")
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +114,24 @@ def test_the_projects_address_stands_in_one_place(built: Path, tmp_path: Path) -
     urls = _metadata(zipfile.ZipFile(next(tmp_path.glob("*.whl")))).get_all("Project-URL")
     assert urls == [f"{name}, {url}" for name, url in metadata.urls(home).items()]
     assert f"Homepage, {home}" in urls
+
+
+def test_other_packagers_files_are_whole(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(release, "DIST", built)
+    release._fill_in(__version__, "https://code.example/ada/appmux")
+    recipe, formula = (built / "PKGBUILD").read_text(), (built / "appmux.rb").read_text()
+    assert "@" not in recipe + formula.replace("python@3.13", "")
+    digest = hashlib.sha256(next(built.glob("*.tar.gz")).read_bytes()).hexdigest()
+    for text in (recipe, formula):
+        assert digest in text
+        assert f"https://code.example/ada/appmux/releases/download/v{__version__}/" in text
+    shell = ["bash", "-c", f'. {built / "PKGBUILD"}; echo "$pkgver"; echo "${{depends[@]}}"']
+    told = subprocess.run(shell, check=True, capture_output=True, text=True).stdout.splitlines()
+    assert told[0] == __version__
+    assert {"python-trio", "python-httpx", "python-h2", "python-pyjwt"} <= set(told[1].split())
+    assert "zstd" not in told[1]
+    if shutil.which("ruby"):
+        subprocess.run(["ruby", "-c", str(built / "appmux.rb")], check=True, capture_output=True)
 
 
 def test_what_commands_say_of_documents_is_there() -> None:

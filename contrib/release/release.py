@@ -23,9 +23,13 @@ from pathlib import Path
 from typing import Final
 
 import metadata
+from packaging.requirements import Requirement
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 DIST: Final = ROOT / "dist"
+
+OF_EXTRAS: Final = {"http2": "h2"}
+"""What an extra of a dependency brings."""
 
 SERVING_SECONDS: Final = 30.0
 """A broker of the artefact answers `appmux status` within this: a cold start on a slow disk."""
@@ -79,17 +83,27 @@ def _fill_in(version: str, homepage: str) -> None:
     """Write the files of other packagers (`contrib/*/*.in`) into dist/, for this sdist."""
     sdist = next(DIST.glob("*.tar.gz"))
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    names = [re.match(r"[A-Za-z0-9._-]+", each) for each in project["dependencies"]]
     values = {
         "VERSION": version,
         "HOMEPAGE": homepage,
         "SDIST": f"{homepage}/releases/download/v{version}/{sdist.name}",
         "SHA256": hashlib.sha256(sdist.read_bytes()).hexdigest(),
-        "DEPENDS": " ".join(f"python-{name[0].lower()}" for name in names if name),
+        "DEPENDS": " ".join(_of_arch(project["dependencies"])),
     }
     for template in sorted(ROOT.glob("contrib/*/*.in")):
         text = re.sub(r"@([A-Z0-9]+)@", lambda found: values[found[1]], template.read_text())
         (DIST / template.name.removesuffix(".in")).write_text(text)
+
+
+def _of_arch(dependencies: list[str]) -> list[str]:
+    """Return the packages of Arch Linux: what an extra brings is named there by itself."""
+    names = []
+    for each in dependencies:
+        requirement = Requirement(each)
+        if requirement.marker is None:  # the others are for older Pythons than Arch has
+            names.append(requirement.name.lower())
+            names += [OF_EXTRAS[extra] for extra in sorted(requirement.extras)]
+    return [f"python-{name}" for name in names]
 
 
 def _try(artefact: Path, version: str) -> None:

@@ -68,7 +68,10 @@ def revoke(
     """Shut devices out, at once: their connections are closed, tokens and keys worth nothing."""
     if everybody == bool(names) or (but and not everybody):
         raise click.UsageError("name devices, or say --all [--except NAME]")
-    for name in _all_but(state_dir, but) if everybody else names:
+    named = _all_but(state_dir, but) if everybody else list(names)
+    if not named and not as_json:
+        click.echo("there is no device to revoke")
+    for name in named:
         done = ask(state_dir, "mux/devices/revoke", name=name)
         _tell(done, f'revoked "{done["name"]}"; {_closed(done["closed"])}', as_json=as_json)
 

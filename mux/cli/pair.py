@@ -19,7 +19,7 @@ import attrs
 import click
 import trio
 
-from mux import client
+from mux import client, documents
 from mux.cli import invitation, qr_code
 from mux.cli.invitation import PhoneAddress
 from mux.cli.options import (
@@ -306,7 +306,8 @@ async def _pair_browser(broker: Client, spec: PairingSpec, listeners: list[Phone
         _say(
             spec,
             "Note: this link opens in this machine's browsers alone. A phone needs the page over"
-            " https (`appmux tailnet enable`, or docs/remote.md); an app is paired by `--app`.",
+            f" https (`appmux tailnet enable`, or {documents.page('remote')}); an app is paired by"
+            " `--app`.",
         )
     elif not origin.startswith("https://"):
         _say(spec, "Note: browsers make no keys over plain http. Use https, or `--app`.")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 import trio
@@ -88,7 +88,7 @@ def _set_up(
     else:
         codex = ours.codex_of_service(settled, os.environ)
         if not no_start and not dry_run:
-            where.require()
+            _require(where)
     _tell_of_codex(codex, codex_home(os.environ), os.environ)
     ask = not yes and not dry_run
     vanilla = None if where is None else _offer_to_take(where, ask=ask, no_start=no_start)
@@ -144,12 +144,24 @@ def _serve_https(node: Node, plan: Plan, done: Json) -> bool:
     return bool(shown["url"])
 
 
+WITHOUT: Final = "`appmux setup --no-service` does the rest"
+"""What is said where there is no service manager, or none that answers."""
+
+
 def _supervisor() -> Supervisor:
     """Return the service manager. Raises ``AppmuxError`` with the way without one."""
     try:
         return ours.supervisor(os.environ)
     except ours.ServiceError as failure:
-        raise ours.ServiceError(f"{failure}; `appmux setup --no-service` does the rest") from None
+        raise ours.ServiceError(f"{failure}; {WITHOUT}") from None
+
+
+def _require(where: Supervisor) -> None:
+    """Raise ``AppmuxError`` with the way without it if the service manager can't be used."""
+    try:
+        where.require()
+    except AppmuxError as failure:
+        raise ours.ServiceError(f"{failure}; {WITHOUT}") from None
 
 
 def _tell_of_codex(codex: Path, home: Path, environ: Mapping[str, str]) -> None:

@@ -122,7 +122,7 @@ class TrustedProxies:
 
 def address_in(entry: bytes) -> Ip | None:
     """Read one entry of ``X-Forwarded-For``; None if it is no address."""
-    match = _ENTRY.fullmatch(entry.strip(b" \t"))
+    match = _ENTRY.fullmatch(entry.strip())
     if match is None:
         return None
     return _ip_of((match["v4"] or match["v6"] or match["bare"]).decode("ascii"))
@@ -143,16 +143,12 @@ def _ip_of(text: str) -> Ip | None:
 
 def _from_the_right(values: list[bytes]) -> list[bytes]:
     """Return the last entries of a header that may stand several times, the last one first."""
-    entries: list[bytes] = []
-    for value in reversed(values):
-        entries += reversed(value.rsplit(b",", MOST_HOPS - len(entries)))
-        if len(entries) >= MOST_HOPS:
-            break
-    return entries[:MOST_HOPS]
+    pieces = (value.rsplit(b",", MOST_HOPS) for value in reversed(values))
+    return [entry for each in pieces for entry in reversed(each)][:MOST_HOPS]
 
 
 def _secure(head: RequestHead) -> bool | None:
     """Return what the nearest proxy says of the encryption: it is the last one to have written."""
     for value in reversed(head.values(FORWARDED_PROTO)):
-        return _SECURE.get(value.rpartition(b",")[2].strip(b" \t").lower())
+        return _SECURE.get(value.rpartition(b",")[2].strip().lower())
     return None

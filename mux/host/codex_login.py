@@ -23,6 +23,10 @@ LOCAL: Final = frozenset({"oss", "ollama", "lmstudio", "ollama-chat"})
 """Providers of codex's own that run on this machine."""
 
 
+LOG_IN: Final = "`codex login`; `appmux-codex login` where only appmux has brought a codex"
+"""What a person types: the package's own codex isn't on PATH by that name."""
+
+
 @attrs.frozen
 class Login:
     """The state of codex's access to a model."""
@@ -48,7 +52,7 @@ def look(
     if (home / "auth.json").exists():
         return Login(True, "logged in")
     if config.get("cli_auth_credentials_store", FILE) == FILE:
-        return Login(False, "codex is not logged in", "`codex login`")
+        return Login(False, "codex is not logged in", LOG_IN)
     return _asked(codex, runner)
 
 
@@ -59,7 +63,7 @@ def _asked(codex: Path, runner: Runner) -> Login:
     words = lines[-1].strip() if lines else "it said nothing"
     if done.returncode == 0:
         return Login(True, words)
-    return Login(False, f"codex is not logged in ({words})", "`codex login`")
+    return Login(False, f"codex is not logged in ({words})", LOG_IN)
 
 
 def _config(path: Path) -> dict[str, Any]:

@@ -25,6 +25,7 @@ import attrs
 import structlog
 import trio
 
+from mux import documents
 from mux.config.addresses import Address, TcpAddress
 from mux.config.model import Tailnet
 from mux.downstream import listener
@@ -33,10 +34,10 @@ from mux.downstream.origins import origin_of
 from mux.downstream.tls import Certificate
 from mux.downstream.unix_socket import ListenError
 from mux.errors import AppmuxError
-from mux.tailnet import choice, tailscaled
+from mux.tailnet import choice
 from mux.tailnet.node import Node, TailscaledError, Trouble
 from mux.tailnet.renewal import Renewal, ask
-from mux.tailnet.tailscaled import Tailscaled
+from mux.tailnet.renewal import node as node_of
 
 LOOK_SECONDS: Final = 60.0
 """Seconds between two looks at tailscaled: a name changes once a year."""
@@ -47,7 +48,8 @@ Tailscale comes up after us."""
 
 NOT_LISTENED: Final = (
     "let `tailnet.port` take another port; where Tailscale has no network interface (userspace"
-    " networking), put `tailscale serve` before the broker instead (docs/remote.md)"
+    " networking), put `tailscale serve` before the broker instead"
+    f" ({documents.page('proxy')})"
 )
 
 ABSENT: Final = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
@@ -89,7 +91,6 @@ class TailnetHttps:
 
     settings: Tailnet
     state_dir: Path
-    tailscaled: Tailscaled
     sockets: Sockets
     clock: Callable[[], float]
     record: Callable[[str, dict[str, object]], None]
@@ -127,7 +128,7 @@ class TailnetHttps:
         record: Callable[[str, dict[str, object]], None],
     ) -> TailnetHttps:
         """Read the choice, and go on with what an earlier broker had. Blocks."""
-        made = cls(settings, state_dir, tailscaled.find(settings.socket), sockets, clock, record)
+        made = cls(settings, state_dir, sockets, clock, record)
         try:
             made.chosen = choice.read(state_dir)
         except AppmuxError as failure:
@@ -138,7 +139,7 @@ class TailnetHttps:
         return made
 
     def __attrs_post_init__(self) -> None:
-        self.renewal = Renewal(self.state_dir, self.tailscaled, self.clock)
+        self.renewal = Renewal(self.state_dir, self.settings.socket, self.clock)
 
     def _adopt(self) -> None:
         """Go on with the sockets that an earlier broker listened on, if there is a certificate."""
@@ -194,7 +195,7 @@ class TailnetHttps:
 
         What is in the way, and may change, is in the status that is returned.
         """
-        node = await ask(self.tailscaled.node)
+        node = await ask(node_of, self.settings.socket)
         if name != node.name:  # they said yes to another
             raise TailscaledError(
                 f"in the tailnet this machine is called {node.name or 'nothing'}, not {name}",
@@ -249,7 +250,7 @@ class TailnetHttps:
 
     async def _look(self) -> None:
         try:
-            self.node = node = await ask(self.tailscaled.node)
+            self.node = node = await ask(node_of, self.settings.socket)
             chosen = self.chosen
             if chosen is not None and node.name not in ("", chosen):
                 self._moved(chosen, node.name)

@@ -24,6 +24,9 @@ SWITCHED_OFF: Final = (
     " click *Enable HTTPS* under *HTTPS Certificates*; then run `appmux tailnet enable`"
 )
 
+RESTART: Final = "run `sudo systemctl restart tailscaled`"
+BUSY: Final = "`journalctl -u tailscaled` (on a Mac: its app) says more; it is tried again"
+
 _UP: Final = "run `sudo tailscale up`"
 _STATES: Final = {
     "NeedsLogin": ("Tailscale isn't logged in here", _UP),

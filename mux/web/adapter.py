@@ -137,7 +137,9 @@ class _Exchange:
         extensions: dict[str, object] = {}
         if isinstance(self.stream, Patient):
             extensions[SEND_FILE] = {}
-            if self.request.head.values(b"content-length"):
+            head = self.request.head
+            # Of both, the encoding counts, as for the parser.
+            if head.values(b"content-length") and not head.values(b"transfer-encoding"):
                 extensions[POUR] = self.pour
         return {**scope_of(self.request), "extensions": extensions}
 

@@ -82,6 +82,16 @@ def test_the_client_is_the_right_most_that_isnt_ours(values: list[str], expected
     assert client(*values) == expected
 
 
+def test_the_setting_names_them() -> None:
+    named = TrustedProxies.named(("192.0.2.0/24", "::1"))
+    assert [named.trusts(each) for each in ("192.0.2.7:1", "[::1]:1", "192.0.3.7:1", "unix")] == [
+        True,
+        True,
+        False,
+        False,
+    ]
+
+
 def test_nobody_else_is_believed() -> None:
     assert client("203.0.113.9", by="192.0.2.1:5") is None
     assert client("203.0.113.9", by="unix") is None

@@ -216,3 +216,5 @@ async def test_all_devices_are_revoked_but_one() -> None:
         done = await appmux(broker, "devices", "revoke", "--all", "--except", "laptop")
         assert done.returncode == 0, done.stderr
         assert listed(await operator.request("mux/devices/list")).keys() == {"Laptop"}
+        again = await appmux(broker, "devices", "revoke", "--all", "--except", "laptop")
+        assert (again.returncode, again.stdout) == (0, "there is no device to revoke\n")

@@ -29,7 +29,7 @@ from mux.cli.doctor.finding import Finding
 from mux.config.codex_binary import find_codex
 from mux.config.load import load
 from mux.config.locate import ADDRESS
-from mux.host import processes
+from mux.host import codex_login, processes
 from mux.host.steps import Runner
 from mux.storage.state_dir import LOCK
 from tests.end_to_end.brokered import brokered, client
@@ -175,7 +175,7 @@ async def test_something_else_in_the_place_of_codex(host: Host) -> None:
 
 async def test_not_logged_in(host: Host) -> None:
     found = (await examined())["login"]
-    assert (found.verdict, found.remedy) == ("wrong", "`codex login`")
+    assert (found.verdict, found.remedy) == ("wrong", codex_login.LOG_IN)
 
 
 async def test_settings_that_cannot_be_read(host: Host) -> None:
