@@ -70,12 +70,19 @@ Serve = Callable[[Listener], Awaitable[object]]
 class Sockets(Protocol):
     """Holds listening sockets for the next broker (``server.handover``)."""
 
-    def left(self, beginning: str) -> list[str]: ...
+    def left(self, beginning: str) -> list[str]:
+        """Return what an earlier broker called its sockets, as far as it begins so."""
+
     def reopened(
         self, asked: str, address: Address, certificate: Certificate | None
-    ) -> Listener | None: ...
-    def hold(self, asked: str, opened: Listener) -> None: ...
-    def release(self, opened: Listener) -> None: ...
+    ) -> Listener | None:
+        """Return an earlier broker\'s listener of that name; None if it left none."""
+
+    def hold(self, asked: str, opened: Listener) -> None:
+        """Hold a listener for the next broker, under a name."""
+
+    def release(self, opened: Listener) -> None:
+        """Hold a listener no more."""
 
 
 @attrs.define(eq=False, repr=False)
@@ -231,8 +238,8 @@ class TailnetHttps:
                 if self._news:
                     self._news = False
                     await trio.to_thread.run_sync(self.announce)
-                for each in waiting:
-                    each.set()
+                for event in waiting:
+                    event.set()
                 with trio.move_on_after(self._pause()):
                     await self._wake.wait()
 

@@ -1,4 +1,4 @@
-"""What tailscaled says of this machine in its Tailnet, and what keeps it from having https.
+"""Reads what tailscaled says of this machine in its Tailnet, and what keeps it from https.
 
 Pure. Used by ``tailscaled``, which asks, and by whoever tells a person what to do.
 """
@@ -55,7 +55,7 @@ class TailscaledError(AppmuxError):
 
 @attrs.frozen
 class Trouble:
-    """What is wrong, and what to do."""
+    """A fault, and what to do about it."""
 
     text: str
     remedy: str
@@ -63,7 +63,7 @@ class Trouble:
 
 @attrs.frozen
 class Node:
-    """This machine in its Tailnet."""
+    """A machine in its Tailnet: this one."""
 
     state: str
     """tailscaled's own word: ``Running``, ``Stopped``, ``NeedsLogin``, …"""

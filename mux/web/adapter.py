@@ -1,4 +1,4 @@
-"""One request of one connection, between h11 and an ASGI application. Nothing else is known here.
+"""A request of one connection, between h11 and an ASGI application. Nothing else is known here.
 
 The head was read by h11 (``downstream.http``); the same parser reads the body and frames the
 response. Bodies stream both ways: the next piece is received when the application asks for it, and
