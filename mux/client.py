@@ -62,7 +62,7 @@ class Client:
 
     url: str
     _connection: trio_websocket.WebSocketConnection
-    heard: Callable[[Json], None] = attrs.field(default=lambda _message: None)
+    on_message: Callable[[Json], None] = attrs.field(default=lambda _message: None)
     """Called with each message as it comes, before anybody who waits for it wakes up."""
     inbox: list[Json] = attrs.field(factory=list)
     """All messages received, in order."""
@@ -106,7 +106,7 @@ class Client:
         """Answer a server request."""
         await self._send({"id": id, "result": result})
 
-    async def wait(self, wanted: Callable[[Json], bool], since: int = 0) -> Json:
+    async def wait(self, matches: Callable[[Json], bool], since: int = 0) -> Json:
         """Return the first message from ``inbox[since]`` on that is wanted, now or when it comes.
 
         Raises ``ClientError`` if the connection ends first.
@@ -117,7 +117,7 @@ class Client:
                 if self._gone is not None:
                     raise ClientError(self._gone)
                 await self._news.wait()
-            if wanted(self.inbox[place]):
+            if matches(self.inbox[place]):
                 return self.inbox[place]
             place += 1
 
@@ -127,7 +127,7 @@ class Client:
             while True:
                 message = json.loads(await self._connection.get_message())
                 self.inbox.append(message)
-                self.heard(message)
+                self.on_message(message)
                 self._wake()
         except trio_websocket.ConnectionClosed as closed:
             self._gone = f"the connection to {self.url} was closed ({_reason(closed)})"
@@ -188,7 +188,7 @@ def _why_refused(refused: RefusedError) -> str:
 
 @asynccontextmanager
 async def connect(
-    url: str, heard: Callable[[Json], None] = lambda _message: None
+    url: str, on_message: Callable[[Json], None] = lambda _message: None
 ) -> AsyncIterator[Client]:
     """Connect to ``ws://IP:PORT`` or ``unix://PATH``, before ``initialize``.
 
@@ -197,7 +197,7 @@ async def connect(
     stream = await _open(url)
     with _plainly(url):
         async with stream, trio.open_nursery() as nursery:
-            client = Client(url, await _handshake(nursery, stream, url), heard)
+            client = Client(url, await _handshake(nursery, stream, url), on_message)
             nursery.start_soon(client.listen)
             try:
                 yield client

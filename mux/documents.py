@@ -1,4 +1,4 @@
-"""Where the project lives, and where a person finds its documents."""
+"""Addresses of the project, and of its documents for people."""
 
 from __future__ import annotations
 

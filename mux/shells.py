@@ -42,27 +42,46 @@ log = structlog.get_logger()
 class AppServer(Protocol):
     """The app-server's process."""
 
-    def send(self, line: bytes) -> None: ...
-    def start(self, after: float) -> None: ...
-    def stop(self) -> None: ...
-    def kill(self, reason: str) -> None: ...
+    def send(self, line: bytes) -> None:
+        """Write one line to its stdin, behind those before it."""
+
+    def start(self, after: float) -> None:
+        """Start a process after so many seconds; if one is being waited for, the new time holds."""
+
+    def stop(self) -> None:
+        """Ask the process to end."""
+
+    def kill(self, reason: str) -> None:
+        """End the process at once; ``reason`` is for the log."""
 
 
 class ConnectionWatcher(Protocol):
     """Called for each client that comes and goes."""
 
-    def came(self, client: ClientId, principal: Principal, peer: str) -> None: ...
-    def left(self, client: ClientId) -> None: ...
+    def came(self, client: ClientId, principal: Principal, peer: str) -> None:
+        """Take note of a client; ``peer`` is its address."""
+
+    def left(self, client: ClientId) -> None:
+        """Forget a client."""
 
 
 class NoticeSink(Protocol):
     """Turns the core's commands about notices into pushes."""
 
-    def notify(self, command: Notify) -> None: ...
-    def withdraw(self, command: Withdraw) -> None: ...
-    def explain(self, command: LogNoticeDecision) -> None: ...
-    def judged(self, command: NoticeAnswerJudged) -> None: ...
-    def clock_moved(self) -> None: ...
+    def notify(self, command: Notify) -> None:
+        """Push a notice to its recipients."""
+
+    def withdraw(self, command: Withdraw) -> None:
+        """Take a notice back from devices."""
+
+    def explain(self, command: LogNoticeDecision) -> None:
+        """Keep a decision about a notice, for `appmux notices --why`."""
+
+    def judged(self, command: NoticeAnswerJudged) -> None:
+        """Take how an answer that came by a push was judged."""
+
+    def clock_moved(self) -> None:
+        """Look at times of day again: the wall clock has jumped."""
 
 
 class Shells(msgspec.Struct, frozen=True, kw_only=True, eq=False):

@@ -55,7 +55,11 @@ GUARDED: Final[dict[str, tuple[str, ...]]] = {
     "access.throttle": ("tests/access/test_throttle.py",),
     "notices.lock_screen": ("tests/notices/test_lock_screen.py",),
     "notices.answer_tickets": ("tests/notices/test_answer_tickets.py",),
-    "access.pairing": ("tests/access/test_pairing.py", "tests/downstream/test_pairing_route.py"),
+    "access.pairing": (
+        "tests/access/test_pairing.py",
+        "tests/access/test_browser_pairing.py",
+        "tests/downstream/test_pairing_route.py",
+    ),
     "downstream.post_routes": (
         "tests/downstream/test_post_routes.py",
         "tests/downstream/test_pairing_route.py",

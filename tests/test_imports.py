@@ -9,6 +9,7 @@ is made here, where a reader sees them all.
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -230,6 +231,27 @@ def test_every_folder_has_its_place() -> None:
     assert names == MAY_IMPORT.keys()
 
 
+def test_the_architecture_page_has_these_rules() -> None:
+    page = (PACKAGE.parent / "docs" / "architecture.md").read_text(encoding="utf-8")
+    tree, _, table = page.partition("## What may import what")
+    table = table.partition("Inside the core")[0]
+    entries = [each for each in PACKAGE.iterdir() if each.is_dir() or each.suffix == ".py"]
+    shown = {word.rstrip("/") for word in tree.split()}
+    assert {each.name for each in entries} - shown <= {"__init__.py", "__pycache__"}
+    rows: dict[str, set[str]] = {}
+    for line in re.sub(r"\n {9,}", " ", table).splitlines():  # a long row goes on in the next line
+        if line.startswith("    "):
+            names, row = re.split(r" {2,}", line.strip(), maxsplit=1)
+            rows |= {name: set(row.split()) for name in names.split(", ")}
+    in_words = {"cli": {"anything"}} | {
+        name: {"nothing"} for name, row in MAY_IMPORT.items() if not row
+    }
+    assert rows | {"__main__": {"cli"}} == MAY_IMPORT | in_words
+    layers = re.search(r"    figures.*?limits \}", page, re.DOTALL)
+    assert layers is not None
+    assert [set(re.findall(r"\w+", layer)) for layer in layers[0].split(">")] == CORE_LAYERS
+
+
 def test_a_folder_says_what_it_is_and_costs_nothing() -> None:
     """Its ``__init__.py`` is a docstring of 15 lines at most: importing it runs no code."""
     for module, path in modules().items():
@@ -240,6 +262,9 @@ def test_a_folder_says_what_it_is_and_costs_nothing() -> None:
         assert text, f"{module}: say what the folder is for"
         assert len(text.splitlines()) <= 15, f"{module}: {len(text.splitlines())} lines"
         assert len(tree.body) == 1, f"{module}: code in __init__.py, which a quick start would run"
+        names = {each.stem for each in path.parent.glob("*.py")} - {"__init__"}
+        named = set(re.findall(r"``([a-z0-9_]+)``", text))
+        assert names <= named, f"{module}: say what these are for: {sorted(names - named)}"
 
 
 def circle(graph: dict[str, set[str]]) -> list[str]:

@@ -21,6 +21,9 @@ _SCOPED = "end_to_end/test_scopes.py::"
 _DIRS = "end_to_end/test_directories.py::"
 _DEVICES = "end_to_end/test_devices.py::"
 _CLEARANCE = "core/features/test_directory_clearance.py::"
+_FILES = "core/features/test_thread_files.py::"
+_INBOX = "core/features/test_inbox.py::"
+_NOTICES = "notices/test_requests.py::"
 _ASKED = "core/test_asked_by_scope.py::"
 _HEARING = "core/test_notifications_scope.py::"
 _EACH_ALONE = _SCOPED + "test_devices_of_one_scope_each_on_the_real_app_server"
@@ -32,6 +35,22 @@ SHOWN: Final[dict[str, tuple[str, ...]]] = {
     "observe-asked": (
         _WATCHING,
         _ASKED + "test_whoever_observes_sees_what_people_are_asked_and_answers_nothing",
+    ),
+    "observe-inbox": (
+        _INBOX + "test_nothing_without_observe",
+        _INBOX + "test_who_may_only_observe_sees_no_request_that_isnt_shown_to_such",
+        "core/features/test_digest.py::test_nothing_without_observe_and_nonsense_is_refused",
+    ),
+    "observe-files": (
+        _FILES + "test_who_may_open_which",
+        _FILES + "test_of_another_thread_no_file_is_let_out",
+        "end_to_end/test_downloads.py::test_by_scope",
+    ),
+    "observe-own": (
+        _NOTICES + "test_a_device_sets_what_it_is_told_itself",
+        _NOTICES + "test_of_another_device_nothing_is_told_or_changed",
+        _NOTICES + "test_where_pushes_go_is_each_devices_own",
+        _NOTICES + "test_only_a_device_that_got_a_notice_reads_it",
     ),
     "observe-changes-nothing": (
         _WATCHING,
@@ -67,7 +86,7 @@ SHOWN: Final[dict[str, tuple[str, ...]]] = {
     ),
     "approve-refused": (_WATCHING,),
     "approve-no-more": (_EACH_ALONE,),
-    "approve-grants": ("core/test_granting.py::test_more_than_was_asked_is_no_answer",),
+    "approve-grants": ("core/protocol/test_granting.py::test_more_than_was_asked_is_no_answer",),
     "drive-works": (
         _EVERY_METHOD,
         _EACH_ALONE,
@@ -105,6 +124,12 @@ SHOWN: Final[dict[str, tuple[str, ...]]] = {
         _ASKED + "test_each_row_names_its_scope",
         _ASKED + "test_a_tool_without_a_known_owner_is_for_those_who_drive",
     ),
+    "drive-brings-files": (
+        "end_to_end/test_uploads.py::test_whose_it_is_and_who_may",
+        "end_to_end/test_uploads.py::"
+        "test_a_file_comes_in_pieces_and_lies_in_the_threads_directory",
+    ),
+    "drive-named": (_FILES + "test_who_may_open_which",),
     "drive-no-host": (
         _EACH_ALONE,
         _SCOPED + "test_what_reaches_beyond_threads_needs_admin",
@@ -116,6 +141,10 @@ SHOWN: Final[dict[str, tuple[str, ...]]] = {
     ),
     "admin-host": (_DEVICES + "test_who_administers_writes_and_runs_what_the_host_can",),
     "admin-alone": (_EACH_ALONE, _HEARING + "test_nothing_is_told_to_one_that_may_not_observe"),
+    "admin-devices": (
+        _FILES + "test_who_may_open_which",
+        _NOTICES + "test_who_administers_sets_it_for_each",
+    ),
     "admin-untouched": (_CLEARANCE + "test_who_may_do_all_passes_byte_for_byte",),
     "admin-machine": (
         _ASKED + "test_a_machines_request_is_put_to_none_without_its_scope",
@@ -138,6 +167,18 @@ SHOWN: Final[dict[str, tuple[str, ...]]] = {
         _ASKED + "test_of_a_newer_codex_the_hosts_request_is_for_those_who_administer",
     ),
     "all-notifications": ("core/test_broker_ids.py::test_clients_notifications_go_nowhere",),
+    "all-session": (
+        "core/test_broker_access.py::test_a_client_may_ask_of_its_own_session_with_any_scopes",
+        "end_to_end/test_sessions.py::test_any_device_ends_itself_and_nobody_else_does",
+    ),
+    "all-page": (
+        "end_to_end/test_sessions.py::test_a_browser_has_nothing_of_an_open_listener",
+    ),
+    "all-handover": (
+        "core/features/test_handover.py::test_a_vote_counts_on",
+        "core/features/test_handover.py::test_a_queue_goes_on_when_its_turn_is_over",
+        "end_to_end/test_browser.py::test_a_browser_survives_a_restart_of_the_broker",
+    ),
     "all-over": (
         _DEVICES + "test_revoked_while_attached",
         _DEVICES + "test_other_scopes_count_at_once",

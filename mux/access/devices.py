@@ -161,9 +161,11 @@ class DeviceRegistry:
             known = self._by_digest[digest].name
             what = "key" if key else "token"
             raise DeviceError(f"the device {known!r} has this {what} already")
-        kept = {id: each for id, each in self._devices.items() if not _forgotten(each, now)}
-        kept = {id: each for id, each in kept.items() if each.name.casefold() != name.casefold()}
-        if len(kept) >= MOST_DEVICES:
+        devices = {id: each for id, each in self._devices.items() if not _forgotten(each, now)}
+        devices = {
+            id: each for id, each in devices.items() if each.name.casefold() != name.casefold()
+        }
+        if len(devices) >= MOST_DEVICES:
             raise DeviceError(
                 f"there are {MOST_DEVICES} devices already: `appmux devices revoke` some"
             )
@@ -177,7 +179,7 @@ class DeviceRegistry:
             expires=None if lifetime is None else now + lifetime,
             key=key,
         )
-        self._change({**kept, device.id: device})
+        self._change({**devices, device.id: device})
         return device
 
     def rename(self, device: Device, name: str) -> Device:
@@ -245,9 +247,9 @@ class DeviceRegistry:
 
     def _text(self) -> str:
         document = _converter().unstructure(_File(VERSION, list(self)))
-        for each in document["devices"]:
-            if not each["key"]:  # so that an older version reads a book without browsers
-                del each["key"]
+        for entry in document["devices"]:
+            if not entry["key"]:  # so that an older version reads a book without browsers
+                del entry["key"]
         return json.dumps(document, indent=2) + "\n"
 
     def _back(self) -> str:

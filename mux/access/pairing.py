@@ -34,7 +34,7 @@ from mux.access.device import Device, digest_of, new_token, printable_name
 from mux.access.devices import DeviceRegistry, DeviceRegistryError
 from mux.access.public_key import digest_of_key
 from mux.access.replies import CONFIRM_SECONDS, Reply, no, refusal, token_granted
-from mux.access.tickets import PairingTicket, Wanted, code_of
+from mux.access.tickets import DeviceGrant, PairingTicket, code_of
 from mux.core.extension.devices import (
     Asked,
     Ended,
@@ -91,14 +91,14 @@ class Pairing:
     # -- the operator begins ---------------------------------------------------------------------
 
     def begin(
-        self, owner: ClientId, wanted: Wanted, lasts: float = TICKET_SECONDS
+        self, owner: ClientId, grant: DeviceGrant, lasts: float = TICKET_SECONDS
     ) -> tuple[PairingTicket, str]:
         """Return a new ticket that lasts so many seconds, and its text.
 
         Raises ``DeviceError``, ``PairingError``.
         """
-        if wanted.name and not wanted.replaces:
-            wanted = attrs.evolve(wanted, name=self.registry.free_name(wanted.name))
+        if grant.name and not grant.replaces:
+            grant = attrs.evolve(grant, name=self.registry.free_name(grant.name))
         now, wall = trio.current_time(), self.registry.clock()
         # A finished ticket stays until it expires, so that a second use is refused as one, and a
         # browser that has slept learns how it ended.
@@ -114,7 +114,7 @@ class Pairing:
             )
         text = secrets.token_urlsafe(TICKET_BYTES)
         until, wall_until = now + lasts, wall + lasts
-        ticket = PairingTicket(next(self._ids), owner, wanted, until, wall_until)
+        ticket = PairingTicket(next(self._ids), owner, grant, until, wall_until)
         self._tickets[digest_of(text)] = ticket
         return ticket, text
 
@@ -174,7 +174,7 @@ class Pairing:
 
     def claim(self, ticket: PairingTicket, name: str, code: str, address: str) -> None:
         """Use a ticket up for the device that has sent it, and notify the operator."""
-        ticket.came = ticket.wanted.name or printable_name(name)
+        ticket.came = ticket.grant.name or printable_name(name)
         log.info("a device asks to be paired", client=address, name=ticket.came)
         self.notify(ticket.owner, ASKED, Asked(ticket.id, ticket.came, code, address))
 
@@ -211,13 +211,13 @@ class Pairing:
             self._tell_paired(ticket, ticket.device)
 
     def _enter(self, ticket: PairingTicket) -> Device:
-        wanted, browser = ticket.wanted, ticket.browser
-        name = wanted.name or self.registry.name_like(ticket.came)
+        grant, browser = ticket.grant, ticket.browser
+        name = grant.name or self.registry.name_like(ticket.came)
         key = "" if browser is None else browser.key
         digest = digest_of_key(key) if key else digest_of(ticket.token)
-        if wanted.replaces:
+        if grant.replaces:
             self.replaced(name)
-        return self.registry.add(name, wanted.kind, wanted.scopes, digest, wanted.lifetime, key=key)
+        return self.registry.add(name, grant.kind, grant.scopes, digest, grant.lifetime, key=key)
 
     def conclude(self, reply: Reply, *, delivered: bool) -> None:
         """Finish the pairing if its reply was delivered; else undo it."""
@@ -262,7 +262,7 @@ class Pairing:
 
     def _record(self, kind: str, ticket: PairingTicket, **more: object) -> None:
         name = ticket.device.name if ticket.device is not None else ticket.came
-        fields = {"device": name, "kind": ticket.wanted.kind, "by": ticket.wanted.by}
+        fields = {"device": name, "kind": ticket.grant.kind, "by": ticket.grant.operator}
         self.record(kind, {**fields, **more})
 
     def _notify_end(self, ticket: PairingTicket) -> None:

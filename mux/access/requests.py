@@ -22,7 +22,7 @@ from mux.access.device import Device, DeviceError, digest_of, new_token
 from mux.access.devices import DeviceRegistry
 from mux.access.pairing import TICKET_SECONDS, Pairing
 from mux.access.sessions import Sessions
-from mux.access.tickets import Wanted
+from mux.access.tickets import DeviceGrant
 from mux.config.addresses import host_of
 from mux.core.commands import AnswerOutside
 from mux.core.events import ClientAccessEnded, DeviceAccessEnded, DeviceRenamed
@@ -172,7 +172,7 @@ class DeviceRequests:
 
     def _begin(self, client: ClientId, actor: Principal, params: BeginParams) -> Begun:
         scopes, lifetime = _granted(params, actor), _lifetime(params)
-        grant = Wanted(params.kind, scopes, params.name, lifetime, actor.name, params.replaces)
+        grant = DeviceGrant(params.kind, scopes, params.name, lifetime, actor.name, params.replaces)
         lasts = params.ticket_seconds
         if not 0 < lasts <= TICKET_SECONDS:
             raise DeviceRequestError(f"a ticket lasts {TICKET_SECONDS:.0f} s at most")

@@ -21,7 +21,7 @@ CODE_DIGITS: Final = 6
 
 
 @attrs.frozen
-class Wanted:
+class DeviceGrant:
     """The operator's grant to a device that is to be paired."""
 
     kind: Kind
@@ -30,7 +30,7 @@ class Wanted:
     """If empty, the device proposes its name."""
     lifetime: float | None = None
     """Seconds; None means that the device never expires."""
-    by: str = ""
+    operator: str = ""
     """The operator's name, for the audit log."""
     replaces: bool = False
     """True if it takes the place of the device of that name."""
@@ -54,7 +54,7 @@ class PairingTicket:
     id: int
     owner: ClientId
     """The operator's connection."""
-    wanted: Wanted
+    grant: DeviceGrant
     until: float
     """Expiry on trio's clock, which stands still while the machine sleeps."""
     wall_until: float

@@ -172,14 +172,14 @@ def find(pending: list[Json], id: str, *, whole: bool) -> Json:
 
     Raises ``ApprovingError``.
     """
-    found = [each for each in pending if str(each["id"]) == id]
-    if not found and not whole and id.isdigit():
-        found = [each for each in pending if str(each["id"]).endswith(id)]
-    if len(found) == 1:
-        return found[0]
-    if found:
+    matching = [each for each in pending if str(each["id"]) == id]
+    if not matching and not whole and id.isdigit():
+        matching = [each for each in pending if str(each["id"]).endswith(id)]
+    if len(matching) == 1:
+        return matching[0]
+    if matching:
         raise ApprovingError(
-            f"{len(found)} of those that wait end in {id}: give more of its digits"
+            f"{len(matching)} of those that wait end in {id}: give more of its digits"
         )
     hint = "; with --yes the whole id is wanted" if whole else ""
     raise ApprovingError(
@@ -194,14 +194,14 @@ def find(pending: list[Json], id: str, *, whole: bool) -> Json:
 def described_all(pending: list[Json], word: Word | None = None) -> Iterator[str]:
     """Yield a text for each approval, with the command that answers it."""
     endings = waiting.short(pending)
-    for each in pending:
-        ending = endings[each["id"]]
-        command = waiting.command_for(each, ending)
-        if waiting.takes_a_word(each):
+    for approval in pending:
+        ending = endings[approval["id"]]
+        command = waiting.command_for(approval, ending)
+        if waiting.takes_a_word(approval):
             command = (
                 f"appmux {word} {ending}" if word else f"{command}, or: appmux decline {ending}"
             )
-        yield "\n".join([*described(each), f"  → {command}"]) + "\n"
+        yield "\n".join([*described(approval), f"  → {command}"]) + "\n"
 
 
 def described(approval: Json) -> list[str]:

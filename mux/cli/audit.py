@@ -32,7 +32,7 @@ DIGEST_SHOWN: Final = 12
 
 
 class AuditError(AppmuxError):
-    """There is no audit log, or it can't be read."""
+    """Raised when there is no audit log, or it can't be read."""
 
 
 @click.command(
@@ -81,8 +81,8 @@ def run(state_dir: Path, *, since: str | None, as_json: bool, verify: bool) -> i
 
 def moment(text: str, now: datetime) -> datetime:
     """Parse ``2h``, ``30m``, ``7d`` ago, or a date as in ISO 8601. Raises ``AuditError``."""
-    if found := _SPAN.fullmatch(text):
-        return now - timedelta(seconds=int(found[1]) * UNITS[found[2]])
+    if match := _SPAN.fullmatch(text):
+        return now - timedelta(seconds=int(match[1]) * UNITS[match[2]])
     try:
         at = datetime.fromisoformat(text)
     except ValueError:
@@ -110,7 +110,11 @@ def shown(line: bytes) -> str:
         return f"(no record: {visible(line[:100].decode(errors='replace'))})"
     fields = json.loads(line)
     who = _who(fields.pop("by", None))
-    rest = [f"{name} {_value(name, value)}" for name, value in fields.items() if _told(name, value)]
+    rest = [
+        f"{name} {_value(name, value)}"
+        for name, value in fields.items()
+        if _is_own_field(name, value)
+    ]
     words = (_when(record.at), f"{record.kind:<19}", *([who] if who else []), *rest)
     return "  ".join(visible(word) for word in words)
 
@@ -131,7 +135,7 @@ def _who(by: Any) -> str:
     return f"{name}({by.get('principal')}{client})"
 
 
-def _told(name: str, value: Any) -> bool:
+def _is_own_field(name: str, value: Any) -> bool:
     return name not in ENVELOPE and value is not None
 
 

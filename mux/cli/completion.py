@@ -49,8 +49,8 @@ def _asked(ctx: click.Context, method: str) -> dict[str, Any]:
     named = {name: ctx.params.get(name) for name in ("config_file", "state_dir")}
     try:
         where = broker.urls(state_dir_of(**named))
-        with broker.connected(where) as asked:
-            return asked.request(method, deadline=DEADLINE)
+        with broker.connected(where) as connection:
+            return connection.request(method, deadline=DEADLINE)
     except (AppmuxError, OSError):
         return {}
 

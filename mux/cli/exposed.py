@@ -1,4 +1,4 @@
-"""What ``appmux setup`` says, and asks, of listeners that show or let in more than is meant."""
+"""Words and questions of ``appmux setup`` about listeners that show or let in more than meant."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ def offer(config: Config, *, ask: bool, secure: bool) -> None:
     ):
         click.echo(f"pair {'a phone by `appmux pair`' if secure else _BY_APP}")
         return
-    wish = pair.Wish("paired", pair.USUAL, app=not secure)
+    wish = pair.PairingSpec("paired", pair.USUAL, app=not secure)
     if trio.run(pair.run, config, wish) == 0 and secure:
         _offer_test_push(config)
 
@@ -43,7 +43,7 @@ def _offer_test_push(config: Config) -> None:
                 raise
             click.echo("No device has push on yet.")
             continue
-        for each in answers:
-            click.echo(visible(f"{each['device']}, by {each['service']}: {each['said']}"))
+        for answer in answers:
+            click.echo(visible(f"{answer['device']}, by {answer['service']}: {answer['said']}"))
         if all(each["said"].startswith("delivered") for each in answers):
             return

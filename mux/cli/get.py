@@ -51,14 +51,14 @@ def get(
     be an end of a listed one.
     """
     urls = broker.urls(state_dir_of(config_file, state_dir))
-    with broker.connected(urls) as asked:
-        thread = str(threads.find(asked, named)["id"])
-        listed = asked.request("mux/files/list", {"threadId": thread})
+    with broker.connected(urls) as connection:
+        thread = str(threads.find(connection, named)["id"])
+        listed = connection.request("mux/files/list", {"threadId": thread})
         if path is None:
             _show(listed, as_json=as_json)
             return
         whole = _whole(path, listed["files"])
-        opened = asked.request("mux/files/open", {"threadId": thread, "path": whole})
+        opened = connection.request("mux/files/open", {"threadId": thread, "path": whole})
         target = output or Path(Path(opened["name"]).name)
         _fetch(urls, opened, target)
     if as_json:

@@ -29,7 +29,7 @@ _LARGEST_PORT: Final = 65535
 
 
 class PhoneAddressError(AppmuxError):
-    """There is no address at which a phone could reach the broker."""
+    """Raised when there is no address at which a phone could reach the broker."""
 
 
 @attrs.frozen
@@ -113,13 +113,13 @@ def _rank(place: PhoneAddress) -> int:
 def resolve(host: str) -> list[str]:
     """Return the IP addresses of a host name. Raises ``PhoneAddressError``."""
     try:
-        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+        addresses = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as failure:
         raise PhoneAddressError(
             f"host unknown: {host!r} has no address; --host takes a name or an IP address of this"
             " machine's"
         ) from failure
-    return list(dict.fromkeys(str(each[4][0]) for each in found))
+    return list(dict.fromkeys(str(each[4][0]) for each in addresses))
 
 
 def named(

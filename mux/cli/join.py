@@ -38,7 +38,7 @@ SCHEMES: Final = {"https": "wss", "http": "ws"}
 
 
 class LinkError(AppmuxError):
-    """What was given is no link of ``appmux pair``."""
+    """Raised for a text that is no link of ``appmux pair``."""
 
 
 class NotJoinedError(AppmuxError):
@@ -47,7 +47,7 @@ class NotJoinedError(AppmuxError):
 
 @attrs.frozen
 class Link:
-    """Where the broker is, and the ticket."""
+    """A link of ``appmux pair``: where the broker is, and the ticket."""
 
     url: str
     """``ws://…`` or ``wss://…``."""

@@ -68,32 +68,32 @@ def notices_test(state_dir: Path, device: str | None, *, as_json: bool) -> None:
 
 def show(state_dir: Path, *, why: bool, limit: int, as_json: bool) -> int:
     """List the notices, the newest last, and return the exit status. Raises ``AppmuxError``."""
-    told = _ask(state_dir, "mux/notices/list", ANSWER_DEADLINE, why=why, limit=limit)
-    notices = told["notices"]
+    answer = _ask(state_dir, "mux/notices/list", ANSWER_DEADLINE, why=why, limit=limit)
+    notices = answer["notices"]
     if as_json:
         sys.stdout.write(json.dumps(notices, indent=2) + "\n")
     elif not notices:
         sys.stdout.write("nothing was raised yet\n")
-    for each in [] if as_json else reversed(notices):
-        sys.stdout.write("\n".join(lines(each)) + "\n")
+    for notice in [] if as_json else reversed(notices):
+        sys.stdout.write("\n".join(lines(notice)) + "\n")
     return 0
 
 
 def test(state_dir: Path, device: str | None, *, as_json: bool) -> int:
     """Send a test; exit status 1 if some service refused it. Raises ``AppmuxError``."""
-    told = _ask(state_dir, "mux/notices/test", TEST_DEADLINE, device=device)
-    answers = told["answers"]
+    answer = _ask(state_dir, "mux/notices/test", TEST_DEADLINE, device=device)
+    answers = answer["answers"]
     if as_json:
         sys.stdout.write(json.dumps(answers, indent=2) + "\n")
-    for each in [] if as_json else answers:
-        line = f"{each['device']}, {each['service']} ({each['level']}): {each['said']}"
+    for outcome in [] if as_json else answers:
+        line = f"{outcome['device']}, {outcome['service']} ({outcome['level']}): {outcome['said']}"
         sys.stdout.write(visible(line) + "\n")
     return 0 if all(each["said"].startswith("delivered") for each in answers) else 1
 
 
 def _ask(state_dir: Path, method: str, deadline: float, **params: Any) -> Json:
-    with broker.connected(broker.urls(state_dir)) as asked:
-        return asked.request(method, params, deadline)
+    with broker.connected(broker.urls(state_dir)) as connection:
+        return connection.request(method, params, deadline)
 
 
 def lines(notice: Json) -> list[str]:
@@ -112,16 +112,16 @@ def _lines(notice: Json) -> Iterator[str]:
     yield f"{_when(notice['raised'])}  {what}; sent to {to}; {over}"
     for step in notice["steps"]:
         device = f" {step['device']}" if step["device"] else ""
-        why = f": {step['why']}" if step["why"] else ""
-        yield f"    {_when(step['at'])}  {step['what']}{device}{why}"
-    for each in notice["deliveries"]:
-        what = "withdrawal" if each["withdraw"] else "push"
-        tries = f" after {each['attempts']} tries" if each["attempts"] > 1 else ""
-        said = f" ({each['said']})" if each["said"] else ""
-        state = each["state"]
-        if each.get("arrived") is not None:
-            state = f"arrived {_when(each['arrived'])}"
-        yield f"    {what} to {each['device']} by {each['service']}: {state}{tries}{said}"
+        reason = f": {step['why']}" if step["why"] else ""
+        yield f"    {_when(step['at'])}  {step['what']}{device}{reason}"
+    for delivery in notice["deliveries"]:
+        what = "withdrawal" if delivery["withdraw"] else "push"
+        tries = f" after {delivery['attempts']} tries" if delivery["attempts"] > 1 else ""
+        said = f" ({delivery['said']})" if delivery["said"] else ""
+        state = delivery["state"]
+        if delivery.get("arrived") is not None:
+            state = f"arrived {_when(delivery['arrived'])}"
+        yield f"    {what} to {delivery['device']} by {delivery['service']}: {state}{tries}{said}"
 
 
 def _when(moment: float) -> str:

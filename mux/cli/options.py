@@ -109,7 +109,7 @@ def outcome(as_json: bool) -> Iterator[Json]:
 
 
 class Scopes(click.ParamType[tuple[str, ...]]):
-    """One scope, or several separated by commas."""
+    """Parses one scope, or several separated by commas."""
 
     name = "scope"
 

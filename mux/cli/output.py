@@ -84,14 +84,14 @@ def _written_out(failure: UnicodeError) -> tuple[str | bytes, int]:
 def prepare() -> None:
     """Replace standard output by a stream that takes any text."""
     codecs.register_error(ERRORS, _written_out)
-    there = None if sys.__stdout__ is None else sys.stdout  # see `standard_streams.complete`
-    raw = _Closed() if there is None else _Told(STDOUT, "wb", closefd=False)
-    unbuffered = isinstance(getattr(there, "buffer", None), io.RawIOBase)  # as of `python -u`
+    stream = None if sys.__stdout__ is None else sys.stdout  # see `standard_streams.complete`
+    raw = _Closed() if stream is None else _Told(STDOUT, "wb", closefd=False)
+    unbuffered = isinstance(getattr(stream, "buffer", None), io.RawIOBase)  # as of `python -u`
     sys.stdout = io.TextIOWrapper(
         raw if unbuffered else io.BufferedWriter(raw),
-        encoding="utf-8" if there is None else there.encoding,
+        encoding="utf-8" if stream is None else stream.encoding,
         errors=ERRORS,
-        line_buffering=there is not None and bool(there.line_buffering),
+        line_buffering=stream is not None and bool(stream.line_buffering),
         # Into the buffer: click writes there as well, so the order of the output is kept.
         write_through=True,
     )

@@ -69,7 +69,7 @@ class Span(click.ParamType[float]):
 
 
 @attrs.frozen
-class Wish:
+class PairingSpec:
     """The pairing that the operator requested."""
 
     kind: str
@@ -185,7 +185,7 @@ def _run(
     seconds = None if expires == float("inf") else expires
     config = of_broker(config_file, state_dir)
     if not as_json:
-        sys.exit(trio.run(run, config, Wish(kind, scopes, name, seconds, host, **more)))
+        sys.exit(trio.run(run, config, PairingSpec(kind, scopes, name, seconds, host, **more)))
     events = sys.stdout
 
     def report(event: Json) -> None:
@@ -193,31 +193,31 @@ def _run(
         events.flush()
 
     with redirect_stdout(sys.stderr):  # what a person reads
-        wish = Wish(kind, scopes, name, seconds, host, **more, report=report)
-        status = trio.run(run, config, wish)
+        spec = PairingSpec(kind, scopes, name, seconds, host, **more, report=report)
+        status = trio.run(run, config, spec)
     sys.exit(status)
 
 
-async def run(config: Config, wish: Wish) -> int:
+async def run(config: Config, spec: PairingSpec) -> int:
     """Pair one device, and return the exit status. Raises ``AppmuxError`` if that fails."""
     urls = state_dir.listeners(config.state_dir)
-    if not wish.yes and wish.kind != "novascale" and not sys.stdin.isatty():
+    if not spec.yes and spec.kind != "novascale" and not sys.stdin.isatty():
         raise NotPairedError(
             "there is no terminal to compare the device's code on: run it on one, or say --yes to"
             " let in whatever device brings the ticket"
         )
-    by_uri = wish.app or wish.kind == "novascale"
-    place = await _place(wish, urls) if by_uri else None
+    by_uri = spec.app or spec.kind == "novascale"
+    place = await _place(spec, urls) if by_uri else None
     ended = INTERRUPTED
     with trio.open_signal_receiver(signal.SIGINT) as signals:
         async with client.connect_any(urls) as broker, trio.open_nursery() as nursery:
             nursery.start_soon(_interrupt, signals, nursery.cancel_scope)
             if place is None:
-                await _pair_browser(broker, wish, invitation.listening(urls))
-            elif wish.kind == "novascale":
-                await _novascale(broker, wish, place)
+                await _pair_browser(broker, spec, invitation.listening(urls))
+            elif spec.kind == "novascale":
+                await _novascale(broker, spec, place)
             else:
-                await _pair(broker, wish, place)
+                await _pair(broker, spec, place)
             ended = 0
             nursery.cancel_scope.cancel()
     if ended == INTERRUPTED:
@@ -233,10 +233,10 @@ async def _interrupt(signals: AsyncIterator[int], everything: trio.CancelScope) 
 # -- where -----------------------------------------------------------------------------------------
 
 
-async def _place(wish: Wish, urls: list[str]) -> PhoneAddress:
+async def _place(spec: PairingSpec, urls: list[str]) -> PhoneAddress:
     listeners = invitation.listening(urls)
-    if wish.host is not None:
-        return await trio.to_thread.run_sync(invitation.named, wish.host, listeners)
+    if spec.host is not None:
+        return await trio.to_thread.run_sync(invitation.named, spec.host, listeners)
     places = invitation.reachable(listeners, tailnet.own())
     if places and (len(places) == 1 or places[0].by_name or not sys.stdin.isatty()):
         return places[0]
@@ -254,94 +254,94 @@ async def _place(wish: Wish, urls: list[str]) -> PhoneAddress:
     click.echo("Where does the phone connect?")
     for place in places:
         click.echo(f"  {place}")
-    said = await line(f"Address [{suggested}]: ") or suggested
-    return await trio.to_thread.run_sync(invitation.named, said, listeners)
+    address = await line(f"Address [{suggested}]: ") or suggested
+    return await trio.to_thread.run_sync(invitation.named, address, listeners)
 
 
 # -- a ticket --------------------------------------------------------------------------------------
 
 
-async def _pair(broker: Client, wish: Wish, place: PhoneAddress) -> None:
+async def _pair(broker: Client, spec: PairingSpec, place: PhoneAddress) -> None:
     """Pair an app, by a URI that it knows."""
-    begun = await broker.request("mux/pairing/begin", wish.params())
+    begun = await broker.request("mux/pairing/begin", spec.params())
     uri = invitation.pair_uri(place, begun["ticket"])
-    wish.report({"event": "ticket", "uri": uri, "expiresInSeconds": begun["expiresInSeconds"]})
+    spec.report({"event": "ticket", "uri": uri, "expiresInSeconds": begun["expiresInSeconds"]})
     minutes = begun["expiresInSeconds"] / 60
-    _tell(wish, uri, f"Scan it, or open it on the device, within {minutes:.0f} minutes.")
-    _tell_terms(wish, place, open_door=begun["openDoor"])
-    await _picture(wish, uri)
-    await decide(broker, await asked(broker, begun), yes=wish.yes, report=wish.report)
+    _tell(spec, uri, f"Scan it, or open it on the device, within {minutes:.0f} minutes.")
+    _tell_terms(spec, place, open_door=begun["openDoor"])
+    await _picture(spec, uri)
+    await decide(broker, await asked(broker, begun), yes=spec.yes, report=spec.report)
 
 
-async def _pair_browser(broker: Client, wish: Wish, listeners: list[PhoneAddress]) -> None:
+async def _pair_browser(broker: Client, spec: PairingSpec, listeners: list[PhoneAddress]) -> None:
     """Pair a browser, by a link that any camera opens."""
     named = None
-    if wish.host is not None:
-        named = await trio.to_thread.run_sync(invitation.named, wish.host, listeners)
+    if spec.host is not None:
+        named = await trio.to_thread.run_sync(invitation.named, spec.host, listeners)
     elif not listeners:
         raise invitation.PhoneAddressError(
             "the broker listens on no TCP address, so that no browser reaches it: add `--listen"
             " ws://127.0.0.1:14500` to `appmux serve`"
         )
-    begun = await broker.request("mux/pairing/begin", {**wish.params(), "letters": True})
+    begun = await broker.request("mux/pairing/begin", {**spec.params(), "letters": True})
     origin = (
         invitation.page_origin(listeners, tailnet.own(), begun["origins"])
         if named is None
         else named.origin
     )
     link, letters = invitation.page_link(origin, begun["ticket"]), begun["letters"]
-    wish.report({
+    spec.report({
         "event": "ticket", "uri": link, "letters": letters,
         "expiresInSeconds": begun["expiresInSeconds"],
     })  # fmt: skip
     minutes = begun["expiresInSeconds"] / 60
     _tell(
-        wish,
+        spec,
         link,
         f"Open the link within {minutes:.0f} minutes; or type {letters[:4]} {letters[4:]} in the"
         " installed page.",
     )
-    _tell_terms(wish, None, open_door=begun["openDoor"])
+    _tell_terms(spec, None, open_door=begun["openDoor"])
     if invitation.is_loopback(origin):
         _say(
-            wish,
+            spec,
             "Note: this link opens in this machine's browsers alone. A phone needs the page over"
             f" https (`appmux tailnet enable`, or {documents.page('remote')}); an app is paired by"
             " `--app`.",
         )
     elif not origin.startswith("https://"):
-        _say(wish, "Note: browsers make no keys over plain http. Use https, or `--app`.")
-    await _picture(wish, link)
-    await decide(broker, await asked(broker, begun), yes=wish.yes, report=wish.report)
+        _say(spec, "Note: browsers make no keys over plain http. Use https, or `--app`.")
+    await _picture(spec, link)
+    await decide(broker, await asked(broker, begun), yes=spec.yes, report=spec.report)
 
 
-def _tell(wish: Wish, link: str, how: str) -> None:
+def _tell(spec: PairingSpec, link: str, how: str) -> None:
     """Print the link; alone on stdout, if that was wished."""
-    click.echo(link if wish.url_only else f"\n{link}\n")
-    _say(wish, how)
+    click.echo(link if spec.url_only else f"\n{link}\n")
+    _say(spec, how)
 
 
-def _say(wish: Wish, text: str) -> None:
-    click.echo(text, err=wish.url_only)
+def _say(spec: PairingSpec, text: str) -> None:
+    click.echo(text, err=spec.url_only)
 
 
-async def _picture(wish: Wish, link: str) -> None:
+async def _picture(spec: PairingSpec, link: str) -> None:
     """Draw the link, last: so it stands whole at the window's lower end."""
-    if wish.png is not None:
-        await trio.to_thread.run_sync(qr_code.write_png, link, wish.png)
-        _say(wish, f"The QR code is in {wish.png}.")
-    elif not wish.url_only:
+    if spec.png is not None:
+        await trio.to_thread.run_sync(qr_code.write_png, link, spec.png)
+        _say(spec, f"The QR code is in {spec.png}.")
+    elif not spec.url_only:
         qr_code.show(link)
 
 
-def _tell_terms(wish: Wish, place: PhoneAddress | None, *, open_door: bool) -> None:
-    until = "until it is revoked" if wish.seconds is None else f"for {span(wish.seconds)}"
-    _say(wish, f"It may {', '.join(wish.scopes)}, {until}.")
+def _tell_terms(spec: PairingSpec, place: PhoneAddress | None, *, open_door: bool) -> None:
+    until = "until it is revoked" if spec.seconds is None else f"for {span(spec.seconds)}"
+    _say(spec, f"It may {', '.join(spec.scopes)}, {until}.")
     if place is not None and place.loopback:
-        _say(wish, f"Note: {place} is reached from this machine alone.")
+        _say(spec, f"Note: {place} is reached from this machine alone.")
     if open_door:
         _say(
-            wish,
+            spec,
             "Note: this broker lets in whoever reaches its port, even without a token;"
             " `--ws-auth device-token` lets in paired devices alone.",
         )
@@ -350,18 +350,18 @@ def _tell_terms(wish: Wish, place: PhoneAddress | None, *, open_door: bool) -> N
 # -- NovaScale -------------------------------------------------------------------------------------
 
 
-async def _novascale(broker: Client, wish: Wish, place: PhoneAddress) -> None:
-    made = await broker.request("mux/devices/add", wish.params())
+async def _novascale(broker: Client, spec: PairingSpec, place: PhoneAddress) -> None:
+    made = await broker.request("mux/devices/add", spec.params())
     uri = invitation.novascale_uri(place, socket.gethostname(), made["token"])
-    wish.report({"event": "paired", "name": made["name"], "uri": uri})
+    spec.report({"event": "paired", "name": made["name"], "uri": uri})
     _tell(
-        wish,
+        spec,
         uri,
         "Scan it in the NovaScale app. It holds the token itself: whoever sees it is let in, until"
         f' `appmux devices revoke "{made["name"]}"`.',
     )
-    _tell_terms(wish, place, open_door=False)
-    await _picture(wish, uri)
+    _tell_terms(spec, place, open_door=False)
+    await _picture(spec, uri)
 
 
 _UNITS: Final = (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1))

@@ -1,4 +1,4 @@
-"""What is said at a terminal while a device is paired, and what the broker says meanwhile.
+"""The dialogue at a terminal while a device is paired, and the broker's messages meanwhile.
 
 Used by ``pair`` and ``open``.
 """

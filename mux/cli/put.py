@@ -113,7 +113,7 @@ def _bar(*, quiet: bool) -> Progress:
 
 @attrs.define(eq=False)
 class _Upload:
-    """One file on its way."""
+    """A file on its way."""
 
     web: httpx.Client
     file: BufferedReader

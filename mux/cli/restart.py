@@ -82,12 +82,12 @@ async def renew(config: Config) -> tuple[int, Json]:
         while True:
             try:
                 async with client.connect_any(state_dir.listeners(config.state_dir)) as looking:
-                    there = (await looking.request("mux/status"))["broker"]
+                    broker = (await looking.request("mux/status"))["broker"]
             except (ClientError, state_dir.StateDirError):
-                there = None
-            if there is not None and there["pid"] != before:
-                _say(f"appmux {there['version']} runs, pid {there['pid']}; codex has run on")
-                return 0, {"broker": there}
+                broker = None
+            if broker is not None and broker["pid"] != before:
+                _say(f"appmux {broker['version']} runs, pid {broker['pid']}; codex has run on")
+                return 0, {"broker": broker}
             await trio.sleep(RENEWED_LOOK)
     raise ClientError("no other broker has come up; its log says why")
 
@@ -98,21 +98,21 @@ async def run(config: Config, now: bool) -> tuple[int, Json | None]:
     Raises ``AppmuxError`` if the restart fails.
     """
     urls = state_dir.listeners(config.state_dir)
-    told = _Told()
+    outcome = _Outcome()
     with trio.open_signal_receiver(signal.SIGINT) as signals:
         async with (
             client.connect_any(urls) as asking,
             client.connect_any(urls) as looking,
             trio.open_nursery() as nursery,
         ):
-            nursery.start_soon(told.interrupt, signals, nursery.cancel_scope)
-            nursery.start_soon(told.wait, asking, now, nursery.cancel_scope)
+            nursery.start_soon(outcome.interrupt, signals, nursery.cancel_scope)
+            nursery.start_soon(outcome.wait, asking, now, nursery.cancel_scope)
             nursery.start_soon(_tell_what_it_waits_for, looking)
-    return told.end(), told.answer
+    return outcome.end(), outcome.answer
 
 
 @attrs.define
-class _Told:
+class _Outcome:
     """The result of the waiting: an answer, a failure, or neither."""
 
     answer: Json | None = None
@@ -136,8 +136,8 @@ class _Told:
             _say(f"codex {version} runs, as generation {generation} of the app-server")
             return 0
         if self.failure is not None:
-            told = "`appmux status` shows what the app-server said last"
-            raise ClientError(f"the restart failed: {self.failure}; {told}")
+            outcome = "`appmux status` shows what the app-server said last"
+            raise ClientError(f"the restart failed: {self.failure}; {outcome}")
         _say("not waiting any more; the restart still happens once nothing runs")
         return INTERRUPTED
 

@@ -134,8 +134,8 @@ def threads(report: Json, width: int) -> RenderableType:
     ]
     if width >= screen.WIDE:
         columns.append("followed by")
-        for row, each in zip(cells, rows, strict=True):
-            row.append(names.of(each["followers"]))
+        for row, card in zip(cells, rows, strict=True):
+            row.append(names.of(card["followers"]))
     cuts: dict[str, screen.Cut] = {"title": "right", "directory": "left", "followed by": "right"}
     return screen.table("Threads", columns, cells, width, cuts=cuts)
 
@@ -161,11 +161,11 @@ def _driver(thread: Json, names: Names) -> str:
 
 def clients(report: Json, width: int, *, everything: bool) -> RenderableType:
     """Return the table of the clients, those that did something last first."""
-    there = [each for each in report["clients"] if each["id"] != report["asker"]]
-    if not there:
+    clients = [each for each in report["clients"] if each["id"] != report["asker"]]
+    if not clients:
         return screen.line(("Clients: none is attached", "bold"))
-    there.sort(key=_quiet)
-    shown = there if everything else there[:MOST_CLIENTS]
+    clients.sort(key=_quiet)
+    shown = clients if everything else clients[:MOST_CLIENTS]
     wide = width >= screen.WIDE
     columns = ["id", "client", "runs in", "who", "since", "drove"]
     if wide:
@@ -177,7 +177,7 @@ def clients(report: Json, width: int, *, everything: bool) -> RenderableType:
         width,
         cuts={"client": "right", "runs in": "left", "who": "right"},
     )
-    folded = len(there) - len(shown)
+    folded = len(clients) - len(shown)
     if folded:
         table.caption = f"and {folded} more: appmux status --all"
         table.caption_justify = "left"
@@ -188,13 +188,13 @@ def clients(report: Json, width: int, *, everything: bool) -> RenderableType:
 def overrides(report: Json) -> list[Text]:
     """Return a line for each client whose command line says what its threads may do, or more."""
     lines = []
-    for each in report["clients"]:
-        said = each.get("overrides") or {"values": {}, "ignored": []}
+    for client in report["clients"]:
+        said = client.get("overrides") or {"values": {}, "ignored": []}
         held = [f"{key}={_value(value)}" for key, value in said["values"].items()]
         parts = [f"its threads have {', '.join(held)}"] if held else []
         parts += [f"ignored: {', '.join(said['ignored'])}"] if said["ignored"] else []
         if parts:
-            lines.append(screen.plain(f"#{each['id']} {'; '.join(parts)}", "dim"))
+            lines.append(screen.plain(f"#{client['id']} {'; '.join(parts)}", "dim"))
     return lines
 
 
@@ -248,12 +248,12 @@ def processes(report: Json, *, everything: bool) -> RenderableType:
     grid = Table.grid(padding=(0, 2))
     grid.add_column(no_wrap=True, style="bold")
     grid.add_column(overflow="fold")
-    for name, told in (
+    for name, text in (
         *_app_server(report["appServer"]),
         *_broker(report["broker"]),
         *(_kept(report) if everything else ()),
     ):
-        grid.add_row(name, screen.plain(told))
+        grid.add_row(name, screen.plain(text))
     for number, each in enumerate(report["listeners"]):
         url = each["url"] + (NO_TOKEN if each.get("openDoor") else "")
         grid.add_row("" if number else "listening on", screen.plain(url))
@@ -267,8 +267,8 @@ def _app_server(server: Json) -> Iterator[tuple[str, str]]:
     end = server.get("lastEnd")
     if end is not None:
         ago = f"{span(end['secondsAgo'])} ago"
-        why = f"it died {ago}: {end['reason']}" if end["reason"] else f"as asked, {ago}"
-        yield "", f"started again ({server['generation'] - 1} times so far): {why}"
+        reason = f"it died {ago}: {end['reason']}" if end["reason"] else f"as asked, {ago}"
+        yield "", f"started again ({server['generation'] - 1} times so far): {reason}"
     if server["state"] != READY:
         for words in server.get("lastWords", ())[-LAST_WORDS:]:
             yield "", f"it said: {words}"

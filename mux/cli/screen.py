@@ -1,4 +1,4 @@
-"""What commands print: a console with colours where a terminal is, tables that fit, short ids.
+"""The output of commands: a console with colours where a terminal is, tables that fit, short ids.
 
 A colour only repeats what the words say. `NO_COLOR` switches colours off.
 """

@@ -72,14 +72,14 @@ def install(
     settled = load({}, os.environ, config_file)
     ours.codex_of_service(settled, os.environ)  # says so, if the service won't find any
     where = ours.supervisor(os.environ)
-    wanted = ours.wanted(settled, os.environ, allow_sudo=allow_sudo)
-    places = ours.look(where.files(wanted))
+    spec = ours.service_spec(settled, os.environ, allow_sudo=allow_sudo)
+    places = ours.look(where.files(spec))
     where.require()
     if not where.occupies():
         ours.refuse_occupied(settled.config, os.environ, taking_over=take_over and not no_start)
     with outcome(as_json) as done:
         ask_to_replace(places, yes=yes)
-        with taking_over(settled.config, wanted=take_over and not no_start):
+        with taking_over(settled.config, enabled=take_over and not no_start):
             _perform(ours.installing(where, places, start=not no_start), done)
         then = "; it starts with your next login" if no_start else " and running"
         click.echo("installed" + then)
@@ -172,7 +172,7 @@ def _confirm_interrupting(question: str, *, yes: bool) -> None:
 
 
 def _perform(doing: list[Step], done: Json) -> None:
-    done["steps"] = [steps.told(step) for step in doing]
+    done["steps"] = [steps.describe(step) for step in doing]
     steps.perform(doing, click.echo)
 
 
@@ -218,8 +218,8 @@ def service_status(as_json: bool) -> None:
     facts, running = where.status(), where.running()
     if as_json:
         files = {str(path): path.exists() for path in where.paths}
-        told = {"running": running, "facts": dict(facts), "files": files}
-        click.echo(json.dumps(told, indent=2))
+        report = {"running": running, "facts": dict(facts), "files": files}
+        click.echo(json.dumps(report, indent=2))
         sys.exit(0 if running else 1)
     for name, value in facts:
         click.echo(f"{name:<10} {value}")
@@ -247,8 +247,8 @@ def logs(lines: int, follow: bool) -> None:
 def print_files(config_file: Path | None, allow_sudo: bool, as_json: bool) -> None:
     """Print the files that `install` would write, and change nothing."""
     where = ours.supervisor(os.environ)
-    wanted = ours.wanted(load({}, os.environ, config_file), os.environ, allow_sudo=allow_sudo)
-    files = where.files(wanted)
+    spec = ours.service_spec(load({}, os.environ, config_file), os.environ, allow_sudo=allow_sudo)
+    files = where.files(spec)
     if as_json:
         click.echo(json.dumps({str(path): text for path, text in files.items()}, indent=2))
         return
@@ -258,11 +258,11 @@ def print_files(config_file: Path | None, allow_sudo: bool, as_json: bool) -> No
 
 
 @contextmanager
-def taking_over(config: Config, *, wanted: bool) -> Iterator[None]:
-    """Let nobody but the service get Codex's control socket inside, if that is ``wanted``."""
-    path = ours.control_socket(config, os.environ) if wanted else None
-    found = socket_owner(path) if path is not None else None
-    if path is None or found is None or not found.codex:
+def taking_over(config: Config, *, enabled: bool) -> Iterator[None]:
+    """Let nobody but the service get Codex's control socket inside, if that is ``enabled``."""
+    path = ours.control_socket(config, os.environ) if enabled else None
+    owner = socket_owner(path) if path is not None else None
+    if path is None or owner is None or not owner.codex:
         yield
         return
     with take_over.vacated(path, math.inf, click.echo):
@@ -270,6 +270,7 @@ def taking_over(config: Config, *, wanted: bool) -> Iterator[None]:
 
 
 def ask_to_replace(places: Iterable[UnitFile], *, yes: bool) -> None:
+    """Show how our own files would change, and ask whether to; ``yes`` stands for the answer."""
     changed = [place for place in places if place.state == "ours"]
     for place in changed:
         click.echo(place.difference())

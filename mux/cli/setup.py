@@ -104,7 +104,7 @@ def _set_up(
     )
     _tell_plan(plan, whole=dry_run or not yes)
     exposed.ask(plan, yes=yes, dry_run=dry_run)
-    done |= {"url": plan.url, "steps": [steps.told(step) for step in plan.steps], "done": False}
+    done |= {"url": plan.url, "steps": [steps.describe(step) for step in plan.steps], "done": False}
     node, done["https"] = tailnet_command.offered(plan.config, https=https, ask=ask)
     if node is not None:
         page = tailnet_command.page(node.name, plan.config)
@@ -116,7 +116,7 @@ def _set_up(
     service.ask_to_replace(plan.places, yes=yes)
     confirmation.confirm("Do this?", yes=yes)
     taking_over = take_over and where is not None and not no_start
-    with service.taking_over(plan.config, wanted=taking_over):
+    with service.taking_over(plan.config, enabled=taking_over):
         setting_up.perform(plan, os.environ, click.echo, start=not no_start)
     done["done"] = True
     secure = node is not None and _serve_https(node, plan, done)
@@ -166,8 +166,8 @@ def _require(where: Supervisor) -> None:
 
 def _tell_of_codex(codex: Path, home: Path, environ: Mapping[str, str]) -> None:
     click.echo(f"codex {trio.run(codex_version, codex)}: {codex}")
-    found = codex_login.look(codex, home, environ, environment_file())
-    click.echo(f"  {found.words}" + (f": {found.remedy}" if found.remedy else ""))
+    login = codex_login.look(codex, home, environ, environment_file())
+    click.echo(f"  {login.words}" + (f": {login.remedy}" if login.remedy else ""))
 
 
 def _offer_to_take(where: Supervisor, *, ask: bool, no_start: bool) -> Vanilla | None:
@@ -213,7 +213,7 @@ def _tell_plan(plan: Plan, *, whole: bool) -> None:
     click.echo(f"phones connect to {plan.url}\n")
     units = {place.path for place in plan.places}  # `service print` shows them, with their comments
     for step in plan.steps if whole else ():
-        click.echo(f"- {steps.told(step)}")
+        click.echo(f"- {steps.describe(step)}")
         if isinstance(step, Write) and not step.secret and step.path not in units:
             click.echo("".join(f"    {line}\n" for line in step.text.splitlines()))
     if plan.missing:

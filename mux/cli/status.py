@@ -67,8 +67,8 @@ def alone() -> int:
 
 def run(state_dir: Path, *, everything: bool = False, as_json: bool = False) -> int:
     """Print the report, and return the exit status. Raises ``AppmuxError`` if no broker answers."""
-    with broker.connected(broker.urls(state_dir)) as asked:
-        report = look(asked)
+    with broker.connected(broker.urls(state_dir)) as connection:
+        report = look(connection)
     if as_json:
         sys.stdout.write(json.dumps(report, indent=2) + "\n")
         return 0
@@ -77,15 +77,15 @@ def run(state_dir: Path, *, everything: bool = False, as_json: bool = False) -> 
     return 0
 
 
-def look(asked: Broker) -> Json:
+def look(connection: Broker) -> Json:
     """Return the broker's report, with the place of each client's process, and what waits."""
-    report = asked.request("mux/status")
-    report["approvals"] = asked.request("mux/approvals/list")["approvals"]
+    report = connection.request("mux/status")
+    report["approvals"] = connection.request("mux/approvals/list")["approvals"]
     places = _places(report["clients"])
-    for each in report["clients"]:
-        place = places.get(each["id"])
-        each["terminal"] = None if place is None else place.terminal
-        each["directory"] = None if place is None else place.directory
+    for client in report["clients"]:
+        place = places.get(client["id"])
+        client["terminal"] = None if place is None else place.terminal
+        client["directory"] = None if place is None else place.directory
     return report
 
 
@@ -111,9 +111,9 @@ def follow(state_dir: Path, *, everything: bool, as_json: bool) -> int:
         with shows:
             while True:
                 try:
-                    with broker.connected(broker.urls(state_dir)) as asked:
+                    with broker.connected(broker.urls(state_dir)) as connection:
                         while True:
-                            shows.show(look(asked), everything)
+                            shows.show(look(connection), everything)
                             time.sleep(LOOK_SECONDS)
                 except (AppmuxError, BrokerError) as failure:
                     shows.lost(str(failure))
@@ -135,8 +135,8 @@ class _Json:
     def show(self, report: Json, _everything: bool) -> None:
         self._print(report, json.dumps(runtime.without_ages(report)))
 
-    def lost(self, why: str) -> None:
-        self._print({"trouble": why}, why)
+    def lost(self, reason: str) -> None:
+        self._print({"trouble": reason}, reason)
 
     def _print(self, report: Json, compared: str) -> None:
         if compared != self._before:
@@ -162,10 +162,10 @@ class _Printed:
             self._console.print(render(report, self._console.width, everything=everything))
             sys.stdout.flush()
 
-    def lost(self, why: str) -> None:
-        if why != self._before:
-            self._before = why
-            self._console.print(screen.plain(why))
+    def lost(self, reason: str) -> None:
+        if reason != self._before:
+            self._before = reason
+            self._console.print(screen.plain(reason))
             sys.stdout.flush()
 
 
@@ -187,8 +187,8 @@ class _Redrawn:
     def show(self, report: Json, everything: bool) -> None:
         self._draw(render(report, self._console.width, everything=everything))
 
-    def lost(self, why: str) -> None:
-        self._draw(screen.plain(why, "bold red"))
+    def lost(self, reason: str) -> None:
+        self._draw(screen.plain(reason, "bold red"))
 
     def _draw(self, shown: RenderableType) -> None:
         self._last = shown

@@ -139,8 +139,8 @@ def _ask(config: Config, method: str, params: Json | None = None) -> Json | None
         urls = broker.urls(config.state_dir)
     except broker.NoBrokerError:
         return None
-    with broker.connected(urls) as asked:
-        return asked.request(method, params, DEADLINE)
+    with broker.connected(urls) as connection:
+        return connection.request(method, params, DEADLINE)
 
 
 # -- telling ---------------------------------------------------------------------------------------

@@ -63,8 +63,8 @@ def threads(
     Each by the end of its id, which every command takes. `codex agents` browses them in a TUI;
     `codex resume ID` opens one.
     """
-    with broker.connected(broker.urls(state_dir_of(config_file, state_dir))) as asked:
-        cards = pages(asked, limit, search=search, archived=archived)
+    with broker.connected(broker.urls(state_dir_of(config_file, state_dir))) as connection:
+        cards = pages(connection, limit, search=search, archived=archived)
     if as_json:
         sys.stdout.write(json.dumps(cards, indent=2) + "\n")
     elif not cards:
@@ -75,16 +75,16 @@ def threads(
     sys.exit(0)
 
 
-def pages(asked: Broker, limit: int, **params: Any) -> list[Json]:
+def pages(connection: Broker, limit: int, **params: Any) -> list[Json]:
     """Return so many threads, the newest activity first."""
     cards: dict[str, Json] = {}  # a later page may repeat a thread
     cursor = None
     while len(cards) < limit:
         page = min(MOST, limit - len(cards))
-        told = asked.request("mux/inbox", {"limit": page, "cursor": cursor, **params})
-        for each in told["threads"]:
-            cards.setdefault(each["id"], each)
-        cursor = told["nextCursor"]
+        answer = connection.request("mux/inbox", {"limit": page, "cursor": cursor, **params})
+        for card in answer["threads"]:
+            cards.setdefault(card["id"], card)
+        cursor = answer["nextCursor"]
         if cursor is None:
             break
     return list(cards.values())[:limit]
@@ -106,8 +106,8 @@ def table(cards: list[Json], width: int, now: float) -> Table:
     ]
     if width >= screen.WIDE:
         columns.append("last")
-        for row, each in zip(rows, cards, strict=True):
-            row.append(each["lastLine"]["text"] if each["lastLine"] else "")
+        for row, card in zip(rows, cards, strict=True):
+            row.append(card["lastLine"]["text"] if card["lastLine"] else "")
     cuts: dict[str, screen.Cut] = {"title": "right", "directory": "left", "last": "right"}
     return screen.table("", columns, rows, width, cuts=cuts)
 
@@ -143,18 +143,18 @@ def _ago(card: Json, now: float) -> str:
 # -- one of them -----------------------------------------------------------------------------------
 
 
-def find(asked: Broker, named: str) -> Json:
+def find(connection: Broker, named: str) -> Json:
     """Return the thread that a person named: by its id, an end of it, or by its title.
 
     Raises ``ThreadNameError``.
     """
-    cards = pages(asked, MOST)
+    cards = pages(connection, MOST)
     for fits in (_is_id, _ends, _begins, _is_called, _has_words):
-        found = [each for each in cards if fits(each, named)]
-        if len(found) == 1:
-            return found[0]
-        if found:
-            raise ThreadNameError(_several(found, f"fit {visible(named)}"))
+        matching = [each for each in cards if fits(each, named)]
+        if len(matching) == 1:
+            return matching[0]
+        if matching:
+            raise ThreadNameError(_several(matching, f"fit {visible(named)}"))
     if _WHOLE.fullmatch(named.lower()):
         return {"id": named.lower(), "title": "", "preview": "", "directory": ""}  # an older one
     raise ThreadNameError(
@@ -183,19 +183,19 @@ def _has_words(card: Json, named: str) -> bool:
     return bool(named.strip()) and named.casefold() in card["title"].casefold()
 
 
-def _several(found: list[Json], how: str) -> str:
-    short = screen.short_ids(each["id"] for each in found)
-    listed = [f"\n  {short[each['id']]}  {visible(title(each))}" for each in found[:MOST_NAMED]]
-    more = f"\n  and {len(found) - MOST_NAMED} more" if len(found) > MOST_NAMED else ""
-    return f"{len(found)} threads {how}: say which{''.join(listed)}{more}"
+def _several(cards: list[Json], how: str) -> str:
+    short = screen.short_ids(each["id"] for each in cards)
+    listed = [f"\n  {short[each['id']]}  {visible(title(each))}" for each in cards[:MOST_NAMED]]
+    more = f"\n  and {len(cards) - MOST_NAMED} more" if len(cards) > MOST_NAMED else ""
+    return f"{len(cards)} threads {how}: say which{''.join(listed)}{more}"
 
 
-def only(asked: Broker) -> Json:
+def only(connection: Broker) -> Json:
     """Return the thread to look at if a person names none: what runs, else the newest.
 
     Raises ``ThreadNameError`` if several run.
     """
-    cards = pages(asked, MOST)
+    cards = pages(connection, MOST)
     running = [each for each in cards if each["turn"] is not None or each["needs"]]
     if len(running) > 1:
         raise ThreadNameError(_several(running, "are busy"))

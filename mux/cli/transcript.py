@@ -127,7 +127,7 @@ class Transcript:
         self._shown.add(id)
         match item["type"]:
             case "userMessage":
-                for line in _said(item).split("\n"):
+                for line in _input_text(item).split("\n"):
                     self._line(f"> {line}", PERSON)
             case "agentMessage" | "plan":
                 if whole:
@@ -172,34 +172,34 @@ class Transcript:
         if not changes or self._diffs.get(id) == compared:
             return
         self._diffs[id] = compared
-        for each in changes:
-            lines = str(each.get("diff") or "").splitlines()
-            kind = each.get("kind")
+        for change in changes:
+            lines = str(change.get("diff") or "").splitlines()
+            kind = change.get("kind")
             how = str(kind.get("type") if isinstance(kind, dict) else kind or "change")
             # Of a new file codex gives the text, of a changed one the unified diff.
             if how in ("add", "delete"):
                 lines = [("+" if how == "add" else "-") + line for line in lines]
             added = sum(line[:1] == "+" and line[:3] != "+++" for line in lines)
             removed = sum(line[:1] == "-" and line[:3] != "---" for line in lines)
-            self._line(f"± {how} {screen.path(each.get('path'))} (+{added} -{removed})", COMMAND)
+            self._line(f"± {how} {screen.path(change.get('path'))} (+{added} -{removed})", COMMAND)
             for line in lines[:MOST_DIFF]:
                 self._line(f"  {line}", _diff_style(line))
             if len(lines) > MOST_DIFF:
                 self._line(f"  … {len(lines) - MOST_DIFF} more lines", QUIET)
 
     def _plan(self, steps: list[Json]) -> None:
-        for each in steps:
+        for step in steps:
             self._line(
-                f"  [{PLAN_MARKS.get(str(each.get('status')), ' ')}] {each.get('step')}", QUIET
+                f"  [{PLAN_MARKS.get(str(step.get('status')), ' ')}] {step.get('step')}", QUIET
             )
 
     def _ended(self, turn: Json) -> None:
         took = turn.get("durationMs")
         after = "" if took is None else f" after {span(took / 1000)}"
         error = (turn.get("error") or {}).get("message")
-        why = f": {error}" if error else ""
+        reason = f": {error}" if error else ""
         good = turn.get("status") == "completed"
-        self._line(f"= the turn is {_WORDS.get(turn['status'], turn['status'])}{after}{why}",
+        self._line(f"= the turn is {_WORDS.get(turn['status'], turn['status'])}{after}{reason}",
                    QUIET if good else WRONG)  # fmt: skip
 
     # -- lines -------------------------------------------------------------------------------------
@@ -241,17 +241,17 @@ class _Output:
         self._line = line
         self._begun = ""
         self._count = 0
-        self._heard = False
+        self._has_text = False
 
     def feed(self, text: str) -> None:
-        self._heard = True
+        self._has_text = True
         *whole, self._begun = (self._begun + text).split("\n")
-        for each in whole:
-            self._show(each)
+        for line in whole:
+            self._show(line)
 
     def end(self, all_of_it: str) -> None:
         """End it. What a command prints in its first moments comes only with its end."""
-        if not self._heard:
+        if not self._has_text:
             self.feed(all_of_it)
         if self._begun:
             self._show(self._begun)
@@ -284,7 +284,7 @@ def _tool(item: Json) -> str:
     )
 
 
-def _said(item: Json) -> str:
+def _input_text(item: Json) -> str:
     return "\n".join(_inputs(item.get("content") or ()))
 
 

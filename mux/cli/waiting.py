@@ -1,4 +1,4 @@
-"""What waits for a person, in a few lines, each with the command that answers it."""
+"""Prints what waits for a person, in a few lines, each with the command that answers it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ ELICITATION: Final = "mcpServer/elicitation/request"
 
 
 class ApprovingError(AppmuxError):
-    """There is no such approval, or it can't be answered with a plain yes or no."""
+    """Raised when there is no such approval, or it can't be answered with a plain yes or no."""
 
 
 def short(pending: list[Json]) -> dict[int, str]:
@@ -90,14 +90,14 @@ def lines(report: Json, width: int) -> Iterator[Text]:
         count = f"{len(pending)} approvals wait, the oldest for {span(oldest)}:"
     yield screen.line((count, "bold yellow"), (f" {first}", "bold"))
     titles = {each["id"]: each.get("title") for each in report["threads"]}
-    for each in pending[:MOST_SHOWN]:
-        ending = endings[each["id"]]
-        yield screen.cut(screen.line(f"  {ending}  ", (what(each), "bold")), width)
-        where = " · ".join(_where(each, titles))
+    for approval in pending[:MOST_SHOWN]:
+        ending = endings[approval["id"]]
+        yield screen.cut(screen.line(f"  {ending}  ", (what(approval), "bold")), width)
+        where = " · ".join(_where(approval, titles))
         indent = " " * (len(ending) + 4)
         yield screen.cut(screen.line(indent, (where, "dim")), width)
-        if each.get("policy", "first") != "first" or each.get("votes"):
-            yield screen.line(indent, f"waits ({each['policy']}) for {each['waitsFor']}")
+        if approval.get("policy", "first") != "first" or approval.get("votes"):
+            yield screen.line(indent, f"waits ({approval['policy']}) for {approval['waitsFor']}")
     if len(pending) > MOST_SHOWN:
         yield screen.line(f"  and {len(pending) - MOST_SHOWN} more: appmux approvals")
 

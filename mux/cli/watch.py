@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -62,99 +63,100 @@ def watch(
     is shown with the command that answers it. --json prints codex's own messages, one a line.
     `codex resume ID` opens the thread in a TUI.
     """
-    with broker.connected(broker.urls(state_dir_of(config_file, state_dir))) as asked:
-        asked.initialize(CAPABILITIES)
-        card = threads.find(asked, thread) if thread else threads.only(asked)
-        sys.exit(follow(asked, card, turns=turns, once=once, as_json=as_json))
+    with broker.connected(broker.urls(state_dir_of(config_file, state_dir))) as connection:
+        connection.initialize(CAPABILITIES)
+        card = threads.find(connection, thread) if thread else threads.only(connection)
+        sys.exit(follow(connection, card, turns=turns, once=once, as_json=as_json))
 
 
-def follow(asked: Broker, card: Json, *, turns: int, once: bool, as_json: bool) -> int:
+def follow(connection: Broker, card: Json, *, turns: int, once: bool, as_json: bool) -> int:
     """Show a thread until it is closed or, with ``once``, its turn ends; return the exit status.
 
     Raises ``BrokerError``.
     """
     shown = Transcript(card["id"], write)
-    past = join(asked, card["id"], turns)
+    past = join(connection, card["id"], turns)
     if not as_json:
         shown.note(f"~ {threads.title(card)} ({card['id']})")
         shown.history(past)
-    if once and not _runs(asked, card["id"]):
+    if once and not _runs(connection, card["id"]):
         return 0
-    return stream(asked, shown, once=once, as_json=as_json)
+    return stream(connection, shown, once=once, as_json=as_json)
 
 
-def join(asked: Broker, thread: str, turns: int) -> list[Json]:
+def join(connection: Broker, thread: str, turns: int) -> list[Json]:
     """Follow a thread, and return its last turns, oldest first. Raises ``BrokerError``."""
     params: Json = {"threadId": thread, "excludeTurns": True}
     if turns:
         params["initialTurnsPage"] = {
             "limit": turns, "sortDirection": "desc", "itemsView": "full",
         }  # fmt: skip
-    joined = asked.request("thread/resume", params, deadline=RESUME_DEADLINE)
+    joined = connection.request("thread/resume", params, deadline=RESUME_DEADLINE)
     if not turns:
         return []
     page = joined.get("initialTurnsPage") or {}
     return list(reversed(page.get("data") or joined["thread"].get("turns") or []))[-turns:]
 
 
-def _runs(asked: Broker, thread: str) -> bool:
-    there = asked.request("mux/status")["threads"]
-    return any(each["id"] == thread and each["turn"] is not None for each in there)
+def _runs(connection: Broker, thread: str) -> bool:
+    threads = connection.request("mux/status")["threads"]
+    return any(each["id"] == thread and each["turn"] is not None for each in threads)
 
 
-def stream(asked: Broker, shown: Transcript, *, once: bool, as_json: bool) -> int:
+def stream(connection: Broker, shown: Transcript, *, once: bool, as_json: bool) -> int:
     """Show what comes; return the exit status. Raises ``BrokerError`` if the connection ends."""
     try:
-        while True:
-            message = asked.message()
-            assert message is not None
-            params = message.get("params") or {}
-            if params.get("threadId") != shown.thread:
-                continue
+        for message in _messages(connection, shown.thread):
             if as_json:
                 write(json.dumps(message) + "\n")
-                ended = params["turn"] if message["method"] == "turn/completed" else None
+                completed = message["method"] == "turn/completed"
+                ended = message["params"]["turn"] if completed else None
             else:
                 ended = shown.feed(message)
                 if "id" in message:
-                    _show_asked(asked, shown, message["id"])
+                    _show_asked(connection, shown, message["id"])
             if ended is not None and once:
                 return 0 if ended["status"] == "completed" else 1
             if message["method"] == "thread/closed":
                 return 0
     except KeyboardInterrupt:
-        return INTERRUPTED
+        pass
+    return INTERRUPTED
 
 
-def until_started(asked: Broker, shown: Transcript, queued: int, *, as_json: bool) -> None:
-    """Show what comes until a queued turn starts. Raises ``BrokerError`` if it never will."""
+def _messages(connection: Broker, thread: str) -> Iterator[Json]:
+    """Yield what comes of a thread. Raises ``BrokerError`` if the connection ends."""
     while True:
-        message = asked.message()
+        message = connection.message()
         assert message is not None
-        params = message.get("params") or {}
-        if params.get("threadId") != shown.thread:
-            continue
-        change = params["change"] if message["method"] == "mux/queue" else {}
+        if (message.get("params") or {}).get("threadId") == thread:
+            yield message
+
+
+def until_started(connection: Broker, shown: Transcript, queued: int, *, as_json: bool) -> None:
+    """Show what comes until a queued turn starts. Raises ``BrokerError`` if it never will."""
+    for message in _messages(connection, shown.thread):
+        change = message["params"]["change"] if message["method"] == "mux/queue" else {}
         if change.get("id") == queued and change["what"] != "queued":
             if change["what"] == "started":
                 return
-            why = f": {change['why']}" if change["why"] else ""
-            raise BrokerError(f"the queued message was {change['what']}{why}")
+            reason = f": {change['why']}" if change["why"] else ""
+            raise BrokerError(f"the queued message was {change['what']}{reason}")
         if as_json:
             write(json.dumps(message) + "\n")
         else:
             shown.feed(message)
 
 
-def _show_asked(asked: Broker, shown: Transcript, id: int) -> None:
+def _show_asked(connection: Broker, shown: Transcript, id: int) -> None:
     """Show an approval that was offered to us just now, unless it has been answered since."""
     try:
-        pending = asked.request("mux/approvals/list")["approvals"]
+        pending = connection.request("mux/approvals/list")["approvals"]
     except BrokerError:  # we may not see them
         return
-    for each in pending:
-        if each["id"] == id:
-            shown.asked(each, waiting.short(pending)[id])
+    for approval in pending:
+        if approval["id"] == id:
+            shown.asked(approval, waiting.short(pending)[id])
 
 
 def write(text: str) -> None:

@@ -50,10 +50,12 @@ class TcpAddress:
 
     @property
     def url(self) -> str:
+        """The URL that clients connect to."""
         return f"{'wss' if self.tls else 'ws'}://{self}"
 
     @property
     def loopback(self) -> bool:
+        """True if only this host's programs can connect to it."""
         # Not ``is_loopback``: its answer for ::ffff:127.0.0.1 depends on Python's version.
         return self.ip in _LOOPBACK_4 or self.ip == _LOOPBACK_6
 

@@ -45,13 +45,13 @@ def faults(value: object) -> list[tuple[str, str]]:
 
 
 def _all_faults(value: list[Any] | tuple[Any, ...]) -> Iterator[tuple[str, str]]:
-    for at, each in enumerate(value, 1):
-        if isinstance(each, Rule):
+    for at, rule in enumerate(value, 1):
+        if isinstance(rule, Rule):
             continue
-        if not isinstance(each, dict):
+        if not isinstance(rule, dict):
             yield f"[{at}]", "expected a table with at least `policy`"
             continue
-        for name, wrong in _faults(each):
+        for name, wrong in _faults(rule):
             yield f"[{at}]{name}", wrong
 
 

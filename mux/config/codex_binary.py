@@ -30,7 +30,7 @@ HOW_TO_GET_ONE = (
 
 
 class CodexError(AppmuxError):
-    """There is no ``codex`` to run, or the named binary isn't usable."""
+    """Raised when there is no ``codex`` to run, or the named binary isn't usable."""
 
 
 def find_codex(

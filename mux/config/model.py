@@ -339,7 +339,7 @@ class Config:
 
 @attrs.frozen
 class Leaf:
-    """One setting."""
+    """A setting, by its key."""
 
     key: str
     """Its dotted key."""
@@ -349,6 +349,7 @@ class Leaf:
 
     @property
     def variable(self) -> str:
+        """The environment variable that sets it."""
         return ENV_PREFIX + self.key.upper().replace(".", "_")
 
     @property

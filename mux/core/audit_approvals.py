@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import msgspec
 
-from mux.core.audit_events import NAME_CHARACTERS, by, content, is_told
+from mux.core.audit_events import NAME_CHARACTERS, actor_of, content, is_told
 from mux.core.protocol import jsonrpc
 from mux.core.protocol.rules import OfferTo
 from mux.core.state.client import Client
@@ -39,9 +39,9 @@ def raised(state: State, request: ServerRequest, params: bytes) -> None:
     """Record that the app-server asks for a person's decision."""
     if _is_approval(request):
         named = _read_offer(params)
-        told = {"item": named.itemId, "turn": named.turnId, "asks": named.kind or named.mode}
-        told["policy"] = str(request.ballot.policy)
-        state.record("approval/raised", **_which(request), **told, **content(state, params))
+        fields = {"item": named.itemId, "turn": named.turnId, "asks": named.kind or named.mode}
+        fields["policy"] = str(request.ballot.policy)
+        state.record("approval/raised", **_which(request), **fields, **content(state, params))
 
 
 def turn_named(params: bytes) -> str | None:
@@ -57,16 +57,16 @@ def approved(
     ``actor`` gave it; None where earlier votes have come to count.
     """
     if _is_approval(request):
-        told: dict[str, object] = {
+        fields: dict[str, object] = {
             "decision": decision(result),
             "after": round(state.now - request.since, 3),
             "policy": str(request.ballot.policy),
         }
         votes = request.ballot.votes.values()
         if votes:
-            told["votes"] = [{"by": v.by, "decision": decision(v.result)} for v in votes]
+            fields["votes"] = [{"by": v.actor, "decision": decision(v.result)} for v in votes]
         answer = content(state, result)
-        state.record("approval/answered", by=actor, **_which(request), **told, **answer)
+        state.record("approval/answered", by=actor, **_which(request), **fields, **answer)
 
 
 def voted(
@@ -79,15 +79,15 @@ def voted(
     machine: bool,
 ) -> None:
     """Record a yes that doesn't decide yet, and what it waits for. ``machine``: a program's own."""
-    told: dict[str, object] = {
+    fields: dict[str, object] = {
         "decision": decision(result), "policy": str(request.ballot.policy), "machine": machine
     }  # fmt: skip
     answer = content(state, result)
     state.record(
         "approval/voted",
-        by=by(client),
+        by=actor_of(client),
         **_which(request),
-        **told,
+        **fields,
         waitsFor=waits_for,
         **answer,
     )
@@ -97,13 +97,13 @@ def abstained(state: State, request: ServerRequest, client: Client, reason: str)
     """Record an answer that counts as none: an error, or malformed."""
     if _is_approval(request) and client.id not in request.abstained:
         reason = reason[:NAME_CHARACTERS]
-        state.record("approval/abstained", by=by(client), **_which(request), why=reason)
+        state.record("approval/abstained", by=actor_of(client), **_which(request), why=reason)
 
 
 def answer_refused(state: State, request: ServerRequest, client: Client, needs: str) -> None:
     """Record an answer of a client whose scopes don't allow it."""
     if is_told(state, client):
-        state.record("answer/refused", by=by(client), **_which(request), needs=needs)
+        state.record("answer/refused", by=actor_of(client), **_which(request), needs=needs)
 
 
 def given_up(state: State, request: ServerRequest, reason: str) -> None:

@@ -52,7 +52,7 @@ REFUSALS_SECONDS = 10.0
 of them: it must not be able to fill the disk."""
 
 
-def by(client: Client) -> dict[str, object]:
+def actor_of(client: Client) -> dict[str, object]:
     """Return who acted: the client, and the principal that it authenticated as."""
     name = client.info.name if client.info is not None else None
     return {
@@ -66,10 +66,10 @@ def by(client: Client) -> dict[str, object]:
 
 def content(state: State, params: bytes) -> dict[str, object]:
     """Return the digest of a text, and the text itself where the operator wants it."""
-    told: dict[str, object] = {"digest": sha256(params).hexdigest()}
+    fields: dict[str, object] = {"digest": sha256(params).hexdigest()}
     if state.audit_text:
-        told["text"] = params.decode(errors="replace")[:TEXT_CHARACTERS]
-    return told
+        fields["text"] = params.decode(errors="replace")[:TEXT_CHARACTERS]
+    return fields
 
 
 # ── clients ───────────────────────────────────────────────────────────────────────────────────
@@ -78,9 +78,9 @@ def content(state: State, params: bytes) -> dict[str, object]:
 def attached(state: State, client: Client) -> None:
     """Record that a client is past its handshake."""
     version = client.info.version[:NAME_CHARACTERS] if client.info is not None else None
-    told = {"version": version, "transport": client.transport}
+    fields = {"version": version, "transport": client.transport}
     scopes = sorted(client.principal.scopes)
-    state.record("client/attached", by=by(client), scopes=scopes, **told)
+    state.record("client/attached", by=actor_of(client), scopes=scopes, **fields)
 
 
 def left(state: State, client: Client) -> None:
@@ -88,14 +88,14 @@ def left(state: State, client: Client) -> None:
     _count_refusals(state, client)
     if client.info is not None:
         seconds = round(state.now - client.since, 3)
-        state.record("client/left", by=by(client), seconds=seconds)
+        state.record("client/left", by=actor_of(client), seconds=seconds)
 
 
 def refused(state: State, client: Client, method: str, needs: Scope) -> None:
     """Record that a client asked for what its scopes don't allow."""
     if is_told(state, client):
         method = method[:NAME_CHARACTERS]
-        state.record("request/refused", by=by(client), method=method, needs=needs)
+        state.record("request/refused", by=actor_of(client), method=method, needs=needs)
 
 
 def is_told(state: State, client: Client) -> bool:
@@ -114,7 +114,7 @@ def is_told(state: State, client: Client) -> bool:
 def _count_refusals(state: State, client: Client) -> None:
     more = client.refusals.count - REFUSALS_TOLD if client.refusals is not None else 0
     if more > 0:
-        state.record("request/refused", by=by(client), method=None, needs=None, times=more)
+        state.record("request/refused", by=actor_of(client), method=None, needs=None, times=more)
     client.refusals = None
 
 
@@ -154,7 +154,7 @@ def asked(
     request.recorded = Recorded(
         topic,
         {
-            "by": by(client),
+            "by": actor_of(client),
             "request": request.wire,
             "method": message.method[:NAME_CHARACTERS],
             "thread": named.threadId,
@@ -165,9 +165,9 @@ def asked(
     _of_request(state, "asked", request.recorded, content(state, came))
 
 
-def unlisted(state: State, client: Client, told: dict[str, object]) -> None:
+def unlisted(state: State, client: Client, fields: dict[str, object]) -> None:
     """Record that a thread works where the settings list nothing, and takes no settings there."""
-    state.record("directory/unlisted", by=by(client), **told)
+    state.record("directory/unlisted", by=actor_of(client), **fields)
 
 
 def queued(state: State, thread: str, turn: QueuedTurn) -> None:
@@ -183,8 +183,8 @@ def unqueued(
     actor: dict[str, object] | None = None,
 ) -> None:
     """Record that a queued turn won't be started: ``actor`` took it back, or for ``reason``."""
-    told = _of_queued(thread, turn) | {"by": actor, "of": turn.by}
-    state.record("turn/unqueued", **told, why=reason)
+    fields = _of_queued(thread, turn) | {"by": actor, "of": turn.actor}
+    state.record("turn/unqueued", **fields, why=reason)
 
 
 def dequeued(state: State, request: Request, turn: QueuedTurn) -> None:
@@ -196,11 +196,11 @@ def dequeued(state: State, request: Request, turn: QueuedTurn) -> None:
 
 def queue_released(state: State, client: Client, thread: str) -> None:
     """Record that a client released a queue that was held."""
-    state.record("queue/released", by=by(client), thread=thread)
+    state.record("queue/released", by=actor_of(client), thread=thread)
 
 
 def _of_queued(thread: str, turn: QueuedTurn) -> dict[str, object]:
-    return {"by": turn.by, "queued": turn.id, "thread": thread}
+    return {"by": turn.actor, "queued": turn.id, "thread": thread}
 
 
 def answered(state: State, request: Request, line: bytes, *, failed: bool) -> None:
@@ -209,11 +209,11 @@ def answered(state: State, request: Request, line: bytes, *, failed: bool) -> No
         return
     result = _read_answer(line)
     if failed:
-        told: dict[str, object] = {"outcome": "failed", "code": result.code}
+        outcome: dict[str, object] = {"outcome": "failed", "code": result.code}
     else:
-        told = {"outcome": "done"}
-        told |= {name: id for name, id in result.named().items() if id is not None}
-    _of_request(state, "answered", request.recorded, told)
+        outcome = {"outcome": "done"}
+        outcome |= {name: id for name, id in result.named().items() if id is not None}
+    _of_request(state, "answered", request.recorded, outcome)
     request.recorded = None
 
 
@@ -224,8 +224,8 @@ def lost(state: State, request: Request) -> None:
         request.recorded = None
 
 
-def _of_request(state: State, what: str, recorded: Recorded, told: dict[str, object]) -> None:
-    state.record(f"{recorded.topic}/{what}", **(recorded.fields | told))
+def _of_request(state: State, what: str, recorded: Recorded, extra: dict[str, object]) -> None:
+    state.record(f"{recorded.topic}/{what}", **(recorded.fields | extra))
 
 
 class _Params(msgspec.Struct):

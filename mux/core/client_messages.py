@@ -88,7 +88,7 @@ class ClientRouter:
         except BadMessageError as bad:
             self.refuse(client.id, bad)
             return
-        self._attention.heard(client)
+        self._attention.sent(client)
         if message.kind == "request":
             self.asked(client, message)
         elif message.kind == "notification":
@@ -163,11 +163,11 @@ class ClientRouter:
     def _asked_to_restart(self, client: Client, message: ClientMessage) -> None:
         asked = jsonrpc.read_fields(message.params) or {}
         now, broker = (asked.get(name) == b"true" for name in ("now", "broker"))
-        if broker and not self.state.durable.wanted:
+        if broker and not self.state.durable.is_enabled:
             text = "this broker has no supervisor, which would start the next one"
             self.state.error(client.id, message.id, jsonrpc.INVALID_REQUEST, text)
             return
-        self.state.record("restart/asked", by=audit_events.by(client), now=now, broker=broker)
+        self.state.record("restart/asked", by=audit_events.actor_of(client), now=now, broker=broker)
         if broker:
             self.state.out.append(RenewBroker())
         else:

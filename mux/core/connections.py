@@ -61,7 +61,7 @@ class Connections:
 
     def end(self, client: Client, reason: str) -> None:
         """End the connection of a client whose credential no longer holds."""
-        self.parts.state.record("client/cut", by=audit_events.by(client), why=reason)
+        self.parts.state.record("client/cut", by=audit_events.actor_of(client), why=reason)
         self.parts.state.end(client, reason)
 
     def left(self, client: Client) -> None:

@@ -16,7 +16,7 @@ from mux.core.state.client import ClientState
 
 
 class Figures(msgspec.Struct, frozen=True):
-    """What the broker counts, as of now."""
+    """The broker's counts, as of now."""
 
     codex: str
     """The app-server's version; empty if it isn't known."""

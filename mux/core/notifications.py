@@ -61,7 +61,7 @@ class NotificationRouter:
     """Routes the app-server's lines."""
 
     parts: Features
-    settling: ResponseRouter
+    responses: ResponseRouter
     _previous: UpstreamMessage | None = None
     """The line before the current one."""
     _stretch: _Stretch | None = None
@@ -85,7 +85,7 @@ class NotificationRouter:
         """
         self.parts.state.appserver.last_heard = self.parts.state.now
         self._stretch, self._previous = None, None
-        if not self.settling.answered_long(line):
+        if not self.responses.answered_long(line):
             self.handle(line.rope().whole())
 
     def interrupted(self) -> None:
@@ -126,7 +126,7 @@ class NotificationRouter:
         if method not in MERGEABLE or thread is None or message.id is not jsonrpc.ABSENT:
             return None
         known = threads.known.get(thread)
-        if known is None or not known.claimed or thread in self.parts.shared_titles.running:
+        if known is None or not known.claimed or thread in self.parts.state.title_turns.running:
             return None
         item = known.running.items.get(params.itemId or "")
         if item is None or item.completed is not None:
@@ -150,7 +150,7 @@ class NotificationRouter:
         elif message.id is jsonrpc.ABSENT:
             self._notified(line, message)
         elif message.method is None:
-            self.settling.answered(line, message)
+            self.responses.answered(line, message)
         else:
             self.parts.server_requests.asked(line, message)
 
@@ -186,7 +186,7 @@ class NotificationRouter:
         # because of the line (withdrawn approvals, queued turns) comes behind it.
         if thread is not None and message.params is not None:
             self._note(thread, method, message.params, line)
-        if thread in self.parts.shared_titles.running:  # the copies come behind the original
+        if thread in state.title_turns.running:  # the copies come behind the original
             self.retell(self.parts.shared_titles.observe(thread, method, line))
 
     def _observe(self, method: str, thread: str | None, line: bytes) -> None:
@@ -245,10 +245,10 @@ class NotificationRouter:
         return True
 
     def _notify_owner(self, line: bytes, method: str, field: str) -> None:
-        found = scoped_ids.unscope(line, field)
-        if found is None:
+        own = scoped_ids.unscope(line, field)
+        if own is None:
             return
-        owner, origin, own_line = found
+        owner, origin, own_line = own
         if method == "process/exited":
             self.parts.state.scoped_ids.ended(owner, field, origin)
         client = self.parts.state.clients.get(owner)
@@ -294,16 +294,16 @@ class NotificationRouter:
 
         Clients get it as if the app-server had written it for each of them.
         """
-        for told in outcome:
-            request, client = told.answers, None
+        for replayed in outcome:
+            request, client = replayed.answers, None
             if request is None:
-                message = jsonrpc.read_upstream(told.line)
+                message = jsonrpc.read_upstream(replayed.line)
                 if message is not None:
-                    self._notified(told.line, message)
+                    self._notified(replayed.line, message)
                 continue
-            audit_events.answered(self.parts.state, request, told.line, failed=False)
+            audit_events.answered(self.parts.state, request, replayed.line, failed=False)
             client = self.parts.state.clients.get(request.client or 0)
             if client is not None:
-                answer = jsonrpc.with_id(told.line, request.wire_text, request.origin)
+                answer = jsonrpc.with_id(replayed.line, request.wire_text, request.origin)
                 self.parts.state.answer(client.id, answer, request.method)
-            self.parts.subscriptions.begun(request, told.line)
+            self.parts.subscriptions.begun(request, replayed.line)

@@ -171,9 +171,9 @@ class ResponseRouter:
             return True
         return (
             self.parts.recovery.resumed(request, failed=failed)
-            or self.parts.handover.told(request, line, failed=failed)
+            or self.parts.handover.answered(request, line, failed=failed)
             or self.parts.replays.loaded(request, failed=failed)
-            or self.parts.clearance.told(request, line, failed=failed)
+            or self.parts.clearance.answered(request, line, failed=failed)
             or self.parts.subscriptions.loaded(request, failed=failed)
         )
 
@@ -280,8 +280,8 @@ def _telling_steered(line: bytes, *, steered: bool) -> bytes:
     """Return the answer to a ``turn/start`` with ``steered`` in it, which natively isn't there."""
     fields = jsonrpc.read_fields(line) or {}
     result = jsonrpc.read_fields(fields.get("result", b"")) or {}
-    told = msgspec.json.encode({"steered": steered})
-    return jsonrpc.write(fields | {"result": jsonrpc.write(result | {"appmux": told})})
+    extra = msgspec.json.encode({"steered": steered})
+    return jsonrpc.write(fields | {"result": jsonrpc.write(result | {"appmux": extra})})
 
 
 _NOBODY_WANTS_IT = b'{"error":{"code":-32001,"message":"its asker left"}}'

@@ -108,7 +108,7 @@ def _thread(thread: Thread, queue: TurnQueue | None, look: Look | None) -> dict[
         "parent": thread.parent,
         "status": thread.status,
         "turn": thread.running.turn,
-        "turnBy": _owner(thread.running.by),
+        "turnBy": _owner(thread.running.actor),
         "followers": list(thread.followers),
         "queued": 0 if queue is None else len(queue.turns),
         "held": None if queue is None else queue.held,

@@ -59,8 +59,8 @@ async def _let_in(operator: Client, id: int) -> None:
     """Say yes to whoever comes, and wait for the link's end."""
 
     def of_it(message: Json) -> bool:
-        told = message.get("method") in ("mux/pairing/asked", "mux/pairing/ended")
-        return told and message["params"]["id"] == id
+        is_pairing = message.get("method") in ("mux/pairing/asked", "mux/pairing/ended")
+        return is_pairing and message["params"]["id"] == id
 
     message = await operator.wait(of_it)
     if message["method"] == "mux/pairing/asked":
@@ -73,8 +73,8 @@ async def _need(operator: Client, work: Path) -> None:
     started = await operator.request("thread/start", {"cwd": str(work)})
     thread = started["thread"]["id"]
     await operator.request("thread/name/set", {"threadId": thread, "name": "A note from the page"})
-    said = [{"type": "text", "text": NEEDS, "text_elements": []}]
-    await operator.request("turn/start", {"threadId": thread, "input": said})
+    content = [{"type": "text", "text": NEEDS, "text_elements": []}]
+    await operator.request("turn/start", {"threadId": thread, "input": content})
 
 
 def _open(file: Path, link: str) -> None:

@@ -33,7 +33,7 @@ NOT_SEEN: Final = "·"
 
 @attrs.define(eq=False, repr=False)
 class Line:
-    """One line of a client's half of the picture."""
+    """A line of a client's half of the picture."""
 
     at: float
     """When the line began, in seconds."""
@@ -82,7 +82,7 @@ class Seen:
         self.answered.append(id)
         self.lines["answer", id] = Line(at, f"→ answers: {decision}", DECIDED)
 
-    def hear(self, message: Json, at: float) -> None:
+    def record(self, message: Json, at: float) -> None:
         """Record a message from the broker."""
         params = message.get("params") or {}
         match message.get("method"):
@@ -179,7 +179,7 @@ def _half(seen: Seen, key: Hashable) -> tuple[Text, Text]:
 class Expected:
     """The events that both clients must have seen."""
 
-    said: dict[str, tuple[str, ...]]
+    messages: dict[str, tuple[str, ...]]
     """The agent's messages, by turn."""
     note: str
     """The command's output."""
@@ -188,7 +188,7 @@ class Expected:
 def missing(seen: Seen, expected: Expected) -> list[str]:
     """Return what one client should have seen and didn't, or saw otherwise."""
     faults = []
-    for turn, texts in expected.said.items():
+    for turn, texts in expected.messages.items():
         items = seen.agent.get(turn, [])
         streamed = tuple(seen.streamed.get(item["id"], "") for item in items)
         if tuple(item["text"] for item in items) != texts:
@@ -215,7 +215,7 @@ def summary(first: Seen, second: Seen, expected: Expected, facts: Iterable[str])
     (asked,) = second.answered
     answered = second.lines["answer", asked].at
     took = 1000 * (max(first.resolved[asked], second.resolved[asked]) - answered)
-    deltas = [sum(seen.deltas[turn] for turn in expected.said) for seen in (first, second)]
+    deltas = [sum(seen.deltas[turn] for turn in expected.messages) for seen in (first, second)]
     lines = [
         f"Shared turns: {deltas[0]} deltas to the {first.name}, {deltas[1]} to the {second.name};"
         " the texts are equal.",

@@ -97,7 +97,7 @@ def _console() -> Console:
 
 @attrs.define(eq=False, repr=False)
 class _Demo:
-    """One run of the demo."""
+    """A run of the demo."""
 
     codex: Path
     hold: bool
@@ -156,13 +156,13 @@ class _Demo:
 
     async def _story(self, home: Home, broker: Broker) -> None:
         first, second = self.first, self.second
-        async with client.connect(broker.urls["unix"], self._hearing(first)) as terminal:
+        async with client.connect(broker.urls["unix"], self._recorder(first)) as terminal:
             await terminal.initialize(first.name)
             started = await terminal.request("thread/start", {"cwd": str(home.work)})
             self._thread = started["thread"]["id"]
             self._did(first, "attached; started a thread")
             await self._ended(await self._start_turn("Hello?", terminal), terminal)
-            async with client.connect(broker.urls["ws"], self._hearing(second)) as phone:
+            async with client.connect(broker.urls["ws"], self._recorder(second)) as phone:
                 await phone.initialize(second.name)
                 joined = await phone.request("thread/resume", {"threadId": self._thread})
                 turns = len(joined["thread"]["turns"])
@@ -175,14 +175,14 @@ class _Demo:
         """Have the phone start a turn, which both see stream."""
         self.second.asks("What do we share?")
         turn = await self._start_turn("What do we share?", phone)
-        self._expected.said[turn] = (SHARED,)
+        self._expected.messages[turn] = (SHARED,)
         await self._ended(turn, terminal, phone)
 
     async def _approved_turn(self, terminal: Client, phone: Client) -> None:
         """Have the terminal start a turn that needs an approval, which the phone gives."""
         self.first.asks("Leave a note for us.")
         turn = await self._start_turn("Leave a note for us.", terminal)
-        self._expected.said[turn] = (ASKING, DONE)
+        self._expected.messages[turn] = (ASKING, DONE)
         await terminal.wait(lambda m: _is(m, APPROVAL))
         asked = await phone.wait(lambda m: _is(m, APPROVAL))
         await trio.sleep(READING_TIME)
@@ -192,8 +192,8 @@ class _Demo:
 
     async def _ended(self, turn: str, *clients: Client) -> None:
         """Wait until each of the clients was notified of the turn's end."""
-        for each in clients:
-            await each.wait(
+        for peer in clients:
+            await peer.wait(
                 lambda m: _is(m, "turn/completed") and m["params"]["turn"]["id"] == turn
             )
 
@@ -223,12 +223,12 @@ class _Demo:
             self.wrong.append("missing: an end of the approval: the broker still waits")
         self.facts.append(f"Behind both: one app-server, codex {report['appServer']['version']}.")
 
-    def _hearing(self, seen: Seen) -> Callable[[Json], None]:
-        def heard(message: Json) -> None:
-            seen.hear(message, self._now())
+    def _recorder(self, seen: Seen) -> Callable[[Json], None]:
+        def on_message(message: Json) -> None:
+            seen.record(message, self._now())
             self._news.set()
 
-        return heard
+        return on_message
 
     def _did(self, seen: Seen, text: str) -> None:
         seen.did(text, self._now())
@@ -264,7 +264,7 @@ class _Demo:
         whole = self._whole()
         self.console.print(whole)
         if self.wrong:
-            self.console.print(f"The broker's last words:\n{broker.said()}", soft_wrap=True)
+            self.console.print(f"The broker's last words:\n{broker.log_tail()}", soft_wrap=True)
             return
         self.status = 0
         if self.svg is not None:

@@ -29,7 +29,7 @@ class Hold:
 
 @attrs.frozen
 class Say:
-    """One agent message."""
+    """An agent message."""
 
     text: str = ""
     """The message; empty if `chunks` gives the deltas."""
@@ -44,7 +44,7 @@ class Say:
 
 @attrs.frozen
 class Reason:
-    """One reasoning item: a summary, and optionally the raw text, each streamed as one delta.
+    """A reasoning item: a summary, and optionally the raw text, each streamed as one delta.
 
     The app-server passes raw text on only if its config says `show_raw_agent_reasoning = true`.
     """

@@ -73,14 +73,17 @@ class Home:
 
     @property
     def home(self) -> Path:
+        """The HOME of the demo's programs."""
         return self.root / "home"
 
     @property
     def codex_home(self) -> Path:
+        """Their CODEX_HOME."""
         return self.root / "home" / ".codex"
 
     @property
     def work(self) -> Path:
+        """The directory in which their threads work."""
         return self.root / "work"
 
     def make(self, config: str) -> None:
@@ -159,9 +162,9 @@ class Broker:
         """Wait until the broker accepts clients. Raises ``DemoError`` if the broker ends before."""
         await self._listening.wait()
         if self._ended:
-            raise DemoError(f"`appmux serve` ended at its start; it said:\n{self.said()}")
+            raise DemoError(f"`appmux serve` ended at its start; it said:\n{self.log_tail()}")
 
-    def said(self) -> str:
+    def log_tail(self) -> str:
         """Return the log's last lines, indented."""
         return "\n".join(f"  {line}" for line in self.log)
 

@@ -1,12 +1,15 @@
 """The clients' side: from a listening socket to messages.
 
 In the order in which a connection meets them: ``listener`` accepts (``unix_socket`` claims paths in
-a ``socket_directory``, ``streams`` wraps sockets, ``tls`` holds the certificate,
-``unauthenticated`` limits connections that haven't said who they are), ``http`` reads the request,
-``routes`` answers it or lets it become a WebSocket (``post_routes``: pairing, and answers from a
-lock screen), ``websocket`` parses frames, ``connection`` serves one client (``rate_limit`` slows
-it).
+a ``socket_directory``, ``streams`` wraps sockets, ``tls`` holds the certificate and ``encryption``
+begins with it, ``peer`` knows the process behind a unix socket, ``unauthenticated`` limits
+connections that haven't said who they are), ``http`` reads a ``request``, ``proxies`` tells whom it
+is from, ``origins`` judges a browser's, ``routes`` answers it (``post_routes``: pairing, and
+answers from a lock screen) or lets it ``upgrade`` to a WebSocket. ``challenge`` has a browser's key
+sign, ``websocket`` parses frames, ``connection`` serves one client (``rate_limit`` slows it).
+``offers`` picks a ``compression`` (``deflate`` or ``zstd_stream``), which ``compressed_stream``
+applies.
 
-Imports ``access``, ``dispatcher``, ``outbox``, ``config`` and ``core``; nothing of the
-app-server's side.
+Imports ``access``, ``dispatcher``, ``outbox``, ``config`` and ``core``; nothing of the app-server's
+side.
 """

@@ -83,8 +83,8 @@ class Challenger:
     ) -> Principal | None:
         """Return who a browser has proved to be; None if it hasn't: then its end has begun."""
         challenge = await self.sessions.challenge(admission.origin)
-        said = wire.Challenge(challenge.nonce, challenge.time)
-        _send(outbox, {"method": CHALLENGE, "params": said})
+        params = wire.Challenge(challenge.nonce, challenge.time)
+        _send(outbox, {"method": CHALLENGE, "params": params})
         text = None
         with trio.move_on_at(challenge.until) as waiting:
             text = await _first_message(frames, outbox, receive, admission.rest)

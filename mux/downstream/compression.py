@@ -1,4 +1,4 @@
-"""What the kinds of compression of a WebSocket's messages share: the two ends of each.
+"""The parts that the kinds of compression of a WebSocket's messages share: the two ends of each.
 
 The kinds: ``deflate``, which every browser offers, and ``zstd_stream``, codex's own. ``offers``
 chooses one, ``compressed_stream`` applies it.
@@ -44,6 +44,8 @@ class Packer(Protocol):
     first: int
     """The first byte of the frame of a compressed text message."""
 
-    def feed(self, part: memoryview) -> bytes: ...
+    def feed(self, part: memoryview) -> bytes:
+        """Compress a part of the message; returns what is ready."""
+
     def finish(self) -> bytes:
         """Return the rest of the message."""

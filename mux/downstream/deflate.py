@@ -84,6 +84,8 @@ def _is_window(value: bytes) -> bool:
 
 @attrs.define(eq=False)
 class Deflater:
+    """Deflates a connection's messages, one after the other (``permessage-deflate``)."""
+
     window_bits: int
     forgets: bool
     first: int = FINAL_TEXT | RSV1
@@ -98,9 +100,11 @@ class Deflater:
         )
 
     def feed(self, part: memoryview) -> bytes:
+        """Deflate a part of a message; returns what is ready."""
         return self._stream.compress(part)
 
     def finish(self) -> bytes:
+        """Return the rest of the message, without the tail that RFC 7692 has left out."""
         rest = self._stream.flush(zlib.Z_SYNC_FLUSH).removesuffix(TAIL) or EMPTY
         if self.forgets:
             self._begin()
@@ -115,6 +119,7 @@ class Inflater:
     only: bool = False
 
     def message(self, packed: bytes, opcode: int, limit: int) -> bytes | None:
+        """Return the text of a message. Raises ``TooLongError`` and ``DamagedError``."""
         if opcode == BINARY:
             return None
         stream = zlib.decompressobj(wbits=-zlib.MAX_WBITS)

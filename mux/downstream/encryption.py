@@ -1,4 +1,4 @@
-"""How an accepted connection of a listener with TLS begins: by a handshake, or by a plain request.
+"""The beginning of a connection of a listener with TLS: a handshake, or a plain request.
 
 Who speaks plain http to such a port has mistyped the address: they get one line with the right one.
 

@@ -109,8 +109,8 @@ class HttpResponse(msgspec.Struct, frozen=True):
 async def read_head(stream: trio.abc.ReceiveStream) -> RequestHead | HttpResponse | None:
     """Read a request's head, or return the response that refuses it; None if the peer left."""
     # When a client is accepted, its head has mostly come: then no deadline has to be set up.
-    there = stream.receive_now(HEAD_BYTES) if isinstance(stream, Patient) else b""
-    return _usual(there) or await _read_rest(stream, there)
+    received = stream.receive_now(HEAD_BYTES) if isinstance(stream, Patient) else b""
+    return _usual(received) or await _read_rest(stream, received)
 
 
 async def _read_rest(

@@ -223,12 +223,12 @@ def configure_inherited(
 
     That is TLS for ``wss://``, and ``local`` for ``ws+local://``. Raises ``ListenError``.
     """
-    wanted = [address for address in addresses if isinstance(address, TcpAddress)]
-    for each in inherited:
-        meant = [address for address in wanted if str(address) == each.url.partition("://")[2]]
-        each.local = any(address.local for address in meant)
+    tcp = [address for address in addresses if isinstance(address, TcpAddress)]
+    for listener in inherited:
+        meant = [address for address in tcp if str(address) == listener.url.partition("://")[2]]
+        listener.local = any(address.local for address in meant)
         if any(address.tls for address in meant):
-            each.encrypt(certificate)
+            listener.encrypt(certificate)
 
 
 def _inherit(descriptor: int) -> Listener:

@@ -37,7 +37,7 @@ _AUTHORITY = re.compile(r"(?P<host>[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::(?P<port>[1-
 
 @attrs.frozen
 class Reach:
-    """How a connection reached the broker, as far as browsers are judged by it."""
+    """The way by which a connection reached the broker, as far as browsers are judged by it."""
 
     scheme: str
     """``http``, or ``https`` where the listener has TLS."""

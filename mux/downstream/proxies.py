@@ -1,4 +1,4 @@
-"""What proxies say about a request: that one passed it on, and whom it is from.
+"""Headers by which proxies tell of a request: that one passed it on, and whom it is from.
 
 That a request was passed on is believed of everybody: nobody gains by saying so. Whom it is from is
 believed of the proxies in ``web.trusted_proxies`` alone. Under which names the broker is reached no
@@ -69,7 +69,7 @@ def passed_on(head: RequestHead) -> bool:
 
 @attrs.frozen
 class Told:
-    """What a trusted proxy says of a request."""
+    """A trusted proxy's account of a request."""
 
     proxy: str
     """The proxy's own address."""

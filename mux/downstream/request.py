@@ -76,7 +76,7 @@ class Web(Protocol):
 
 @attrs.frozen
 class Services:
-    """What answers requests: one record for a broker."""
+    """The services that answer requests: one record for a broker."""
 
     authenticator: Authenticator
     ready: Callable[[], bool]
@@ -99,8 +99,8 @@ class Services:
 
 @attrs.frozen
 class Peer:
-    """Who connects where, and what answers it: an accepted connection, or who sent a request on it
-    by way of a proxy."""
+    """An accepted connection, or one whose request came by a proxy: who connects where, and what
+    answers it."""
 
     kind: Literal["ws", "unix"]
     address: str
@@ -119,7 +119,7 @@ class Peer:
 
     @property
     def transport(self) -> str:
-        """How the client is connected, for people: ``ws``, ``unix``, ``wss by proxy ::1``."""
+        """The client's way of connecting, for people: ``ws``, ``unix``, ``wss by proxy ::1``."""
         if self.kind == "unix":
             return "unix"
         if self.told is None:
@@ -147,7 +147,7 @@ class Peer:
 
 @attrs.frozen
 class Request:
-    """One request on a connection."""
+    """A request on a connection."""
 
     stream: trio.abc.HalfCloseableStream
     head: RequestHead
@@ -157,7 +157,7 @@ class Request:
 
     @property
     def reach(self) -> Reach:
-        """How the request's connection reached us."""
+        """The way by which the request's connection reached us."""
         return reach_of(self.stream, self.peer)
 
 

@@ -21,13 +21,19 @@ class ListenError(AppmuxError):
 
 
 def prepare_directory(directory: Path, *, control: bool) -> None:
+    """Make the directory of a unix socket, or check the one that is there.
+
+    ``control``: it is of Codex's control socket, and is made private if it is our own.
+
+    Raises ``ListenError`` if others could put a socket of theirs in our socket's place.
+    """
     missing = [each for each in (directory, *directory.parents) if not each.exists()]
-    for each in reversed(missing):
+    for parent in reversed(missing):
         try:
-            each.mkdir(mode=PRIVATE_DIRECTORY)
+            parent.mkdir(mode=PRIVATE_DIRECTORY)
         except FileExistsError:  # another broker is making it, too
             continue
-        each.chmod(PRIVATE_DIRECTORY)
+        parent.chmod(PRIVATE_DIRECTORY)
     status, own_uid = directory.stat(), os.geteuid()
     if control and status.st_uid == own_uid:
         if status.st_mode & NOT_OWNER:

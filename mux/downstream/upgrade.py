@@ -63,6 +63,10 @@ def _is_on_this_host(head: RequestHead, principal: Principal, peer: Peer) -> boo
 
 
 def malformed_upgrade(head: RequestHead) -> HttpResponse | None:
+    """Return the refusal of a request that is no proper WebSocket upgrade; None if it is one.
+
+    Statuses and words are the native listener's.
+    """
     if head.method != b"GET":
         return HttpResponse(
             HTTPStatus.METHOD_NOT_ALLOWED, "Request method must be `GET`", (("allow", "GET"),)
@@ -176,5 +180,6 @@ def _authorization(head: RequestHead) -> bytes | None:
 
 
 def unauthorized(refusal: AuthError) -> HttpResponse:
+    """Return the answer to a request whose credentials are refused."""
     headers = (("www-authenticate", "Bearer"),)
     return HttpResponse(HTTPStatus.UNAUTHORIZED, str(refusal), headers, whose=refusal.whose)

@@ -45,9 +45,11 @@ class ZstdPacker:
         )
 
     def feed(self, part: memoryview) -> bytes:
+        """Compress a part of a message; returns what is ready."""
         return self._stream.compress(part)
 
     def finish(self) -> bytes:
+        """Return the rest of the message."""
         return self._stream.flush(self._stream.FLUSH_BLOCK)
 
 
@@ -65,6 +67,7 @@ class ZstdUnpacking:
         opcode: int,  # noqa: ARG002 (all are binary)
         limit: int,
     ) -> bytes | None:
+        """Return the text of a message. Raises ``TooLongError`` and ``DamagedError``."""
         text = bytearray()
         while packed:
             if self._stream is None or self._stream.eof:

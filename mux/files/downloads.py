@@ -129,8 +129,8 @@ class Downloads:
 
     def _drop_old(self, most: int = OPEN) -> None:
         now = trio.current_time()
-        for token, each in list(self._open.items()):
-            if each.until <= now or len(self._open) > most:
+        for token, download in list(self._open.items()):
+            if download.until <= now or len(self._open) > most:
                 self.drop(token)
 
 

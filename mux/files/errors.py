@@ -1,4 +1,4 @@
-"""What is wrong with an upload, with HTTP's status for it."""
+"""Errors of uploads, each with HTTP's status for it."""
 
 from __future__ import annotations
 

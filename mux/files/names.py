@@ -20,15 +20,16 @@ def safe(name: str) -> str:
     The last part of a path is its name, in the way of any system. The ending stays.
     """
     last = name.replace("\\", "/").rstrip("/").rpartition("/")[2]
-    kept = "".join(
+    safe_name = "".join(
         " " if unicodedata.category(each) == "Zs" else each
         for each in unicodedata.normalize("NFC", last)
         if unicodedata.category(each) not in HARMFUL
     )
-    kept = kept.strip().lstrip(".").lstrip("-~ ").strip()  # "-" and "~" mean something to shells
-    stem, dot, ending = kept.rpartition(".")
+    # "-" and "~" mean something to shells.
+    safe_name = safe_name.strip().lstrip(".").lstrip("-~ ").strip()
+    stem, dot, ending = safe_name.rpartition(".")
     if not stem:
-        return _cut(kept, NAME_BYTES) or UNNAMED
+        return _cut(safe_name, NAME_BYTES) or UNNAMED
     ending = _cut(ending, NAME_BYTES // 4)
     return _cut(stem, NAME_BYTES - len((dot + ending).encode())) + dot + ending
 

@@ -28,13 +28,13 @@ def place(data: Path, name: str, root: str, *parts: str) -> str:
     """
     with directory(root, *parts, make=True) as folder:
         _ignore(folder)
-        for each in names.alternatives(name):
+        for candidate in names.alternatives(name):
             try:
-                _put(data, each, folder)
+                _put(data, candidate, folder)
             except FileExistsError:
-                if not _same(data, each, folder):
+                if not _same(data, candidate, folder):
                     continue
-            return os.path.join(root, *parts, each)  # noqa: PTH118 (no Path is wanted)
+            return os.path.join(root, *parts, candidate)  # noqa: PTH118 (no Path is wanted)
     raise OSError(errno.EEXIST, "too many files of this name", name)
 
 

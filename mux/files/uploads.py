@@ -45,7 +45,7 @@ log = structlog.get_logger()
 
 @attrs.define(eq=False)
 class Upload:
-    """One upload, unfinished or just finished."""
+    """An upload, unfinished or just finished."""
 
     about: Description
     offset: int = 0
@@ -60,11 +60,12 @@ class Upload:
 
     @property
     def whole(self) -> bool:
+        """True if all bytes have come."""
         return self.offset == self.about.length
 
     @property
     def placed(self) -> FilePlaced | None:
-        """Its file, once it is finished."""
+        """The file of a finished upload; None before."""
         about = self.about
         if not about.path:
             return None
@@ -198,8 +199,8 @@ class Uploads:
         now = self.clock()
         finished = [each for each in self._uploads.values() if each.about.path]
         old = [each for each in self._uploads.values() if each.expires() <= now]
-        for each in {*old, *finished[: -limits.FINISHED]}:
-            await self.drop(each)
+        for upload in {*old, *finished[: -limits.FINISHED]}:
+            await self.drop(upload)
 
     # -- going on ----------------------------------------------------------------------------------
 

@@ -69,9 +69,9 @@ class Writer:
                 count = os.write(self._file, piece[written:])
             except OSError as failure:
                 raise refused_by_disk(failure) from failure
-            for each in (self.digest, self._check):
-                if each is not None:
-                    each.update(piece[written : written + count])
+            for digest in (self.digest, self._check):
+                if digest is not None:
+                    digest.update(piece[written : written + count])
             written += count
             self.at += count
 

@@ -39,7 +39,7 @@ log = structlog.get_logger()
 
 @attrs.frozen
 class Listed:
-    """One entry of the setting, as a pattern for resolved paths of directories."""
+    """An entry of the setting, as a pattern for resolved paths of directories."""
 
     pattern: re.Pattern[str]
 
@@ -93,18 +93,18 @@ class Directories:
     tell: Callable[[Resolved], None]
     """Called with each result."""
     _limiter: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(THREADS))
-    _wanted: tuple[trio.MemorySendChannel[Resolve], trio.MemoryReceiveChannel[Resolve]] = (
+    _queue: tuple[trio.MemorySendChannel[Resolve], trio.MemoryReceiveChannel[Resolve]] = (
         attrs.field(factory=lambda: trio.open_memory_channel[Resolve](math.inf))
     )
 
     def resolve(self, command: Resolve) -> None:
         """Queue a request. Doesn't wait."""
-        self._wanted[0].send_nowait(command)
+        self._queue[0].send_nowait(command)
 
     async def run(self) -> None:
         """Resolve the queued requests until cancelled."""
         async with trio.open_nursery() as nursery:
-            async for command in self._wanted[1]:
+            async for command in self._queue[1]:
                 nursery.start_soon(self._look, command)
 
     async def _look(self, command: Resolve) -> None:

@@ -16,7 +16,7 @@ import attrs
 
 from mux.host.steps import Remove, Run, Runner, Step, run
 from mux.host.systemd import ManagerError
-from mux.host.unit_files import Wanted, template
+from mux.host.unit_files import ServiceSpec, template
 
 LABEL: Final = "dev.appmux"
 PLIST: Final = f"{LABEL}.plist"
@@ -38,29 +38,31 @@ class Launchd:
 
     @property
     def name(self) -> str:
+        """The service manager's name."""
         return "launchd"
 
     @property
     def _domain(self) -> str:
         return f"gui/{self.uid}"
 
-    def files(self, wanted: Wanted) -> dict[Path, str]:
+    def files(self, spec: ServiceSpec) -> dict[Path, str]:
         """Return the property list, by its path."""
         environ = "".join(
             f"\n\t\t<key>{_text(name)}</key>\n\t\t<string>{_text(value)}</string>"
-            for name, value in wanted.environ.items()
+            for name, value in spec.environ.items()
         )
-        words = "".join(f"\n\t\t<string>{_text(word)}</string>" for word in wanted.command)
+        words = "".join(f"\n\t\t<string>{_text(word)}</string>" for word in spec.command)
         text = template("launchd", PLIST).fill(
             COMMAND=words + "\n\t",
             ENVIRONMENT=environ + "\n\t",
-            STOP_SECONDS=str(wanted.stop_seconds),
-            LOG=_text(str(wanted.log)),
+            STOP_SECONDS=str(spec.stop_seconds),
+            LOG=_text(str(spec.log)),
         )
         return {self.place(LABEL): text}
 
     @property
     def paths(self) -> list[Path]:
+        """The files that a service has here."""
         return [self.place(LABEL)]
 
     def require(self) -> None:
@@ -107,10 +109,12 @@ class Launchd:
         return [Run(("launchctl", "kill", "SIGHUP", f"{self._domain}/{LABEL}"))]
 
     def remove(self) -> list[Step]:
+        """Return steps that stop the service and remove its files."""
         steps: list[Step] = [self._bootout(LABEL)] if self.running() else []
         return [*steps, Remove(self.place(LABEL))]
 
     def running(self) -> bool:
+        """Return whether the service runs."""
         return self.knows_running(LABEL)
 
     def failed(self) -> bool:
@@ -143,21 +147,26 @@ class Launchd:
     # -- a service of somebody else's ----------------------------------------------------------
 
     def place(self, label: str) -> Path:
+        """Return where the property list of a job stands."""
         return Path(self.environ["HOME"]) / "Library" / "LaunchAgents" / f"{label}.plist"
 
     def knows_running(self, label: str) -> bool:
+        """Return whether a job of somebody else's runs."""
         return self.runner(("launchctl", "print", f"{self._domain}/{label}")).returncode == 0
 
     def knows_enabled(self, label: str) -> bool:
+        """Return whether such a job starts by itself."""
         done = self.runner(("launchctl", "print-disabled", self._domain))
         disabled = rf'"{re.escape(label)}" => (true|disabled)'
         return self.place(label).exists() and not re.search(disabled, done.stdout)
 
     def stop_other(self, label: str) -> list[Step]:
+        """Return steps that stop such a job and keep it from starting by itself."""
         steps: list[Step] = [self._bootout(label)] if self.knows_running(label) else []
         return [*steps, Run(("launchctl", "disable", f"{self._domain}/{label}"))]
 
     def start_other(self, label: str, *, enabled: bool, running: bool) -> list[Step]:
+        """Return steps that have such a job as it was before ``stop_other``."""
         steps: list[Step] = []
         if enabled or running:
             steps.append(Run(("launchctl", "enable", f"{self._domain}/{label}")))
@@ -168,12 +177,15 @@ class Launchd:
     # -- logged out ----------------------------------------------------------------------------
 
     def lingers(self) -> bool:
+        """Return whether services outlive the last logout: never here."""
         return False
 
     def linger(self) -> list[Step]:
+        """Return steps to have services outlive the last logout: there are none."""
         return []
 
     def after_logout(self) -> str:
+        """Return what becomes of the service at a logout, as a text for people."""
         return "a LaunchAgent runs while you are logged in at the Mac; it survives a locked screen"
 
     def _bootstrap(self, label: str) -> Run:

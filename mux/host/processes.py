@@ -193,11 +193,11 @@ def of_connections(ours: Iterable[Address], runner: Runner = run) -> dict[Addres
     if sys.platform == "darwin":
         output = runner(("lsof", "-w", "-nP", "-iTCP", "-sTCP:ESTABLISHED", "-Fpcn")).stdout
         here = {}
-        for each in _lsof_files(output):
-            host, _, port = each["n"].partition("->")[0].rpartition(":")
+        for fields in _lsof_files(output):
+            host, _, port = fields["n"].partition("->")[0].rpartition(":")
             address = (ipaddress.ip_address(host.strip("[]")), int(port))
             if address in addresses:
-                here[address] = int(each["p"])
+                here[address] = int(fields["p"])
         return here
     by_socket: dict[str, Address] = {}
     for words in _tcp_table():

@@ -36,7 +36,7 @@ from mux.host.launchd import LOG, Launchd
 from mux.host.socket_owner import socket_owner
 from mux.host.steps import Remove, Runner, Step, Write, run
 from mux.host.systemd import Systemd
-from mux.host.unit_files import MARKER, Wanted
+from mux.host.unit_files import MARKER, ServiceSpec
 
 Supervisor: TypeAlias = Systemd | Launchd
 
@@ -71,16 +71,18 @@ def supervisor(
     )
 
 
-# -- what is wanted --------------------------------------------------------------------------------
+# -- the service's specification -------------------------------------------------------------------
 
 
-def wanted(settled: Settled, environ: Mapping[str, str], *, allow_sudo: bool = False) -> Wanted:
+def service_spec(
+    settled: Settled, environ: Mapping[str, str], *, allow_sudo: bool = False
+) -> ServiceSpec:
     """Return the service that runs with these settings."""
     home = Path(environ["HOME"])
     command = [*appmux_command(), "serve"]
     if settled.file is not None and settled.file != default_file():
         command += ["--config", str(settled.file.absolute())]
-    return Wanted(
+    return ServiceSpec(
         command=tuple(command),
         environ=_environ(settled, environ, home),
         environment_file=environment_file(),
@@ -111,8 +113,8 @@ def codex_of_service(settled: Settled, environ: Mapping[str, str]) -> Path:
 
 def last_words(where: Supervisor) -> str:
     """Return the end of the service's log, as lines to print; empty if there is none."""
-    said = where.runner(where.logs(LAST_WORDS, False)).stdout.strip()
-    lines = [line for line in said.splitlines() if not line.startswith("-- ")][-LAST_WORDS:]
+    log = where.runner(where.logs(LAST_WORDS, False)).stdout.strip()
+    lines = [line for line in log.splitlines() if not line.startswith("-- ")][-LAST_WORDS:]
     return "".join(f"\n  {line}" for line in lines)
 
 
@@ -135,13 +137,13 @@ def appmux_command() -> list[str]:
 
 
 def _environ(settled: Settled, environ: Mapping[str, str], home: Path) -> dict[str, str]:
-    kept = {"PATH": baked_path(environ, home)}
-    kept |= {name: environ[name] for name in CARRIED if environ.get(name)}
+    variables = {"PATH": baked_path(environ, home)}
+    variables |= {name: environ[name] for name in CARRIED if environ.get(name)}
     for leaf in leaves().values():
         # A setting from the shell's environment would be lost otherwise: a service has no shell.
         if settled.origins[leaf.key] == f"environment {leaf.variable}":
-            kept[leaf.variable] = environ[leaf.variable]
-    return kept
+            variables[leaf.variable] = environ[leaf.variable]
+    return variables
 
 
 def baked_path(environ: Mapping[str, str], home: Path) -> str:
@@ -193,6 +195,7 @@ class UnitFile:
 
     @property
     def state(self) -> Literal["absent", "same", "ours", "foreign"]:
+        """The file's state: absent, as it is to be, ours in another form, or somebody else's."""
         if self.old is None:
             return "absent"
         if MARKER not in self.old:

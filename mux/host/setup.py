@@ -87,8 +87,8 @@ def plan(
         codex = find_codex(settled.config.codex_bin, environ, settled.origins["codex_bin"])
         return Plan(codex, None, settled.config, url, tuple(files), missing=missing)
     codex = service.codex_of_service(settled, environ)
-    wanted = service.wanted(settled, environ, allow_sudo=allow_sudo)
-    places = service.look(where.files(wanted))
+    spec = service.service_spec(settled, environ, allow_sudo=allow_sudo)
+    places = service.look(where.files(spec))
     taking = [] if vanilla is None else novascale.taking(where, vanilla, settled.config.state_dir)
     if not where.occupies() and vanilla is None:
         service.refuse_occupied(settled.config, environ, taking_over=taking_over)

@@ -76,7 +76,7 @@ class Do:
 Step: TypeAlias = Write | Remove | Run | Do
 
 
-def told(step: Step) -> str:
+def describe(step: Step) -> str:
     """Return the step in one line."""
     match step:
         case Write(path, _text, mode):
@@ -94,7 +94,7 @@ def perform(
 ) -> None:
     """Do the steps in order, and say each. Raises ``StepError`` at the first that fails."""
     for step in steps:
-        say(told(step))
+        say(describe(step))
         match step:
             case Write():
                 _write(step)

@@ -15,7 +15,7 @@ import attrs
 
 from mux.errors import AppmuxError
 from mux.host.steps import Remove, Run, Runner, Step, run
-from mux.host.unit_files import Wanted, template
+from mux.host.unit_files import ServiceSpec, template
 
 SERVICE: Final = "appmux.service"
 SOCKET: Final = "appmux.socket"
@@ -38,20 +38,21 @@ class Systemd:
 
     @property
     def name(self) -> str:
+        """The service manager's name."""
         return "systemd"
 
-    def files(self, wanted: Wanted) -> dict[Path, str]:
+    def files(self, spec: ServiceSpec) -> dict[Path, str]:
         """Return the unit files, by their paths."""
         service = template("systemd", SERVICE).fill(
-            COMMAND=" ".join(quoted(word) for word in wanted.command),
+            COMMAND=" ".join(quoted(word) for word in spec.command),
             ENVIRONMENT=" ".join(
-                quoted(f"{name}={value}", expands=False) for name, value in wanted.environ.items()
+                quoted(f"{name}={value}", expands=False) for name, value in spec.environ.items()
             ),
-            ENVIRONMENT_FILE=specified(str(wanted.environment_file)),
-            STOP_SECONDS=str(wanted.stop_seconds),
-            HARDENED="yes" if wanted.hardened else "no",
+            ENVIRONMENT_FILE=specified(str(spec.environment_file)),
+            STOP_SECONDS=str(spec.stop_seconds),
+            HARDENED="yes" if spec.hardened else "no",
         )
-        listen = "\n".join(f"ListenStream={specified(each)}" for each in wanted.sockets)
+        listen = "\n".join(f"ListenStream={specified(each)}" for each in spec.sockets)
         socket = template("systemd", SOCKET).fill(LISTEN=listen)
         return {self.directory / SERVICE: service, self.directory / SOCKET: socket}
 
@@ -64,6 +65,7 @@ class Systemd:
 
     @property
     def paths(self) -> list[Path]:
+        """The files that a service has here."""
         return [self.directory / name for name in (SERVICE, SOCKET)]
 
     def require(self) -> None:
@@ -116,6 +118,7 @@ class Systemd:
         return [self._control("reload", SERVICE)]
 
     def remove(self) -> list[Step]:
+        """Return steps that stop the service and remove its files."""
         return [
             self._control("stop", *BOTH, may_fail=True),
             self._control("disable", *BOTH, may_fail=True),
@@ -125,6 +128,7 @@ class Systemd:
         ]
 
     def running(self) -> bool:
+        """Return whether the service runs."""
         return self._active(SERVICE)
 
     def failed(self) -> bool:
@@ -165,24 +169,30 @@ class Systemd:
     # -- a service of somebody else's ----------------------------------------------------------
 
     def place(self, unit: str) -> Path:
+        """Return where a unit file stands."""
         return self.directory / unit
 
     def knows_running(self, unit: str) -> bool:
+        """Return whether a unit of somebody else's runs."""
         return self._active(unit)
 
     def knows_enabled(self, unit: str) -> bool:
+        """Return whether such a unit starts by itself."""
         return self.runner(("systemctl", "--user", "is-enabled", "--quiet", unit)).returncode == 0
 
     def stop_other(self, unit: str) -> list[Step]:
+        """Return steps that stop such a unit and keep it from starting by itself."""
         return [self._control("disable", "--now", unit)]
 
     def start_other(self, unit: str, *, enabled: bool, running: bool) -> list[Step]:
+        """Return steps that have such a unit as it was before ``stop_other``."""
         steps: list[Step] = [self._control("enable", unit)] if enabled else []
         return [*steps, self._control("start", unit)] if running else steps
 
     # -- logged out ----------------------------------------------------------------------------
 
     def lingers(self) -> bool:
+        """Return whether the user's services outlive the last logout."""
         return (LINGERING / _user()).exists()
 
     def linger(self) -> list[Step]:
@@ -190,6 +200,7 @@ class Systemd:
         return [] if self.lingers() else [Run(("loginctl", "enable-linger", _user()), True)]
 
     def after_logout(self) -> str:
+        """Return what becomes of the service at the last logout, as a text for people."""
         return "it ends with your last logout; `loginctl enable-linger` keeps it running"
 
     # -- systemctl -----------------------------------------------------------------------------

@@ -26,7 +26,7 @@ _TTY_FIELD: Final = 4
 
 
 class Place(msgspec.Struct, frozen=True):
-    """Where a process runs; fields that aren't known are None."""
+    """The place where a process runs; fields that aren't known are None."""
 
     pid: int
     terminal: str | None = None

@@ -2,7 +2,7 @@
 
 The only source is ``contrib/`` of the project; a wheel carries the same files as ``mux/contrib/``.
 
-Used by ``systemd`` and ``launchd``; ``service`` makes the ``Wanted``.
+Used by ``systemd`` and ``launchd``; ``service`` makes the ``ServiceSpec``.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ _HOLE: Final = re.compile(r"@([A-Z_]+)@")
 
 
 @attrs.frozen
-class Wanted:
-    """One service: what runs, with which environment, at which sockets."""
+class ServiceSpec:
+    """A service to install: what runs, with which environment, at which sockets."""
 
     command: tuple[str, ...]
     """Begins with an absolute path."""

@@ -175,10 +175,10 @@ class NoticeDelivery:
             if device is None or device.expired(self.clock()):
                 return None
             return Principal(device.name, "device", device.expires, device.scopes, device.id)
-        wish = self.preferences.known(key)
-        if wish is None:
+        preference = self.preferences.known(key)
+        if preference is None:
             return None
-        return Principal(wish.name, "capability-token", scopes=frozenset(wish.scopes))
+        return Principal(preference.name, "capability-token", scopes=frozenset(preference.scopes))
 
     def _used(self, key: str) -> float:
         """Return when a device was seen last, on the core's clock.
@@ -200,12 +200,12 @@ class NoticeDelivery:
 
     def key_of(self, name: str) -> str | None:
         """Return the key of a device, given its name or the key itself; None if there is none."""
-        for each in dict.fromkeys(
+        for key in dict.fromkeys(
             [*(device_key(device.id) for device in self.registry),
              *(endpoint.device for endpoint in self.pushes.endpoints.all())]
         ):  # fmt: skip
-            if name == each or name.casefold() == self.name(each).casefold():
-                return each
+            if name == key or name.casefold() == self.name(key).casefold():
+                return key
         return None
 
     def revoked(self, device: str) -> None:
@@ -307,12 +307,12 @@ class NoticeDelivery:
         """Yield the devices whose page would say that a push came, but none of the last did."""
         sent = {str(row["id"]) for row in self.pushes.history() if row["state"] == "sent"}
         now = self.clock()
-        for each in self.pushes.endpoints.all():
-            if each.navigate is not None:
-                since = max(each.created, now - UNHEARD_SECONDS)
-                missed = self.ledger.unheard(each.device, since, now - ARRIVAL_SECONDS)
+        for endpoint in self.pushes.endpoints.all():
+            if endpoint.navigate is not None:
+                since = max(endpoint.created, now - UNHEARD_SECONDS)
+                missed = self.ledger.unheard(endpoint.device, since, now - ARRIVAL_SECONDS)
                 if len(sent.intersection(missed)) >= UNHEARD_PUSHES:
-                    yield each.device
+                    yield endpoint.device
 
     def test(self, device: str) -> Push:
         """Return a test push, which is about no notice."""

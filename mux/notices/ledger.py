@@ -335,12 +335,12 @@ class Ledger:
 
     def standing_count(self, device: str, kinds: Iterable[str]) -> int:
         """Return how many things of these kinds stand at a device."""
-        wanted = tuple(kinds)
-        marks = ", ".join("?" * len(wanted))
+        names = tuple(kinds)
+        marks = ", ".join("?" * len(names))
         rows = self._read(
             f"SELECT count(*) FROM thing WHERE over IS NULL AND kind IN ({marks}) AND EXISTS"
             " (SELECT 1 FROM push WHERE push.thing = thing.thing AND device = ?)",
-            *wanted, device,
+            *names, device,
         )  # fmt: skip
         return int(rows[0][0]) if rows else 0
 

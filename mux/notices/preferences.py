@@ -74,9 +74,9 @@ class NoticePreferences:
 
     def of(self, device: str) -> list[RuleSet]:
         """Return a device's own rules that haven't run out."""
-        wish = self._devices.get(device)
+        preference = self._devices.get(device)
         now = self.clock()
-        rules = wish.rules if wish is not None else []
+        rules = preference.rules if preference is not None else []
         return [each for each in rules if each.until is None or each.until > now]
 
     def now(self, device: str) -> tuple[Rule, ...]:
@@ -91,16 +91,18 @@ class NoticePreferences:
     def keep(self, principal: Principal) -> None:
         """Save name and scopes of a principal that gets push. Raises ``PreferenceError``."""
         before = self._devices.get(principal.key)
-        wish = Preference(principal.name, sorted(principal.scopes), before.rules if before else [])
-        if wish != before:
-            self._change(principal.key, wish)
+        preference = Preference(
+            principal.name, sorted(principal.scopes), before.rules if before else []
+        )
+        if preference != before:
+            self._change(principal.key, preference)
 
     def set(self, device: str, rules: list[RuleSet]) -> None:
         """Replace the rules of a device. Raises ``PreferenceError``."""
         if len(rules) > MOST_RULES:
             raise PreferenceError(f"at most {MOST_RULES} rules a device")
-        for each in rules:
-            check(each)
+        for rule in rules:
+            check(rule)
         before = self._devices.get(device, Preference("", []))
         self._change(device, Preference(before.name, before.scopes, rules))
 
@@ -111,17 +113,17 @@ class NoticePreferences:
         """
         if not 0 <= seconds <= LONGEST_SNOOZE:
             raise PreferenceError("`seconds` must be from 0 to a year's")
-        kept = [
+        rules = [
             each
             for each in self.of(device)
             if each.until is None or (each.threadId, each.kind) != (thread, kind)
         ]
         if seconds:
             until = self.clock() + seconds
-            kept.append(msgspec.convert(
+            rules.append(msgspec.convert(
                 {"mode": "off", "threadId": thread, "kind": kind, "until": until}, RuleSet
             ))  # fmt: skip
-        self.set(device, kept)
+        self.set(device, rules)
 
     def forget(self, device: str) -> None:
         """Drop the rules of a revoked device; the file follows as soon as the disk takes it."""
@@ -130,9 +132,9 @@ class NoticePreferences:
 
     # -- their file --------------------------------------------------------------------------------
 
-    def _change(self, device: str, wish: Preference) -> None:
+    def _change(self, device: str, preference: Preference) -> None:
         before = self._devices
-        devices = {**before, device: wish}
+        devices = {**before, device: preference}
         if len(devices) > MOST_DEVICES:
             raise PreferenceError(f"wishes of {MOST_DEVICES} devices are kept already")
         self._devices = devices
@@ -204,8 +206,8 @@ def _default(quiet: str, off: Iterable[str]) -> list[RuleSet]:
         if kind not in KINDS:
             raise PreferenceError(f"notices.off: no kind is called {kind!r}: {', '.join(KINDS)}")
         rules.append(msgspec.convert({"mode": "off", "kind": kind}, RuleSet))
-    for each in rules:
-        check(each)
+    for rule in rules:
+        check(rule)
     return rules
 
 

@@ -53,7 +53,7 @@ class NoticeRequests:
     def open(
         cls,
         settings: model.Config,
-        book: DeviceRegistry,
+        registry: DeviceRegistry,
         dispatcher: Dispatcher,
         record: Callable[[str, dict[str, object]], None],
         link: Callable[[], str | None] | None = None,
@@ -65,14 +65,14 @@ class NoticeRequests:
         Raises ``AppmuxError`` if something there can't be used.
         """
         state_dir, rules = settings.state_dir, settings.notices
-        wishes = open_preferences(state_dir, time.time, rules.quiet or "", rules.off)
+        preferences = open_preferences(state_dir, time.time, rules.quiet or "", rules.off)
         pushes = Pushes.open(state_dir, settings.push, link=link or (lambda: settings.link))
         ledger = Ledger.open(state_dir, time.time)
         never = settings.approvals.never_from_notice
-        for each in never:
-            if each not in RISKS:
+        for risk in never:
+            if risk not in RISKS:
                 raise NoticeRequestError(
-                    f"approvals.never_from_notice: no class is called {each!r}: {', '.join(RISKS)}"
+                    f"approvals.never_from_notice: no class is called {risk!r}: {', '.join(RISKS)}"
                 )
         return cls(
             NoticeDelivery(
@@ -80,8 +80,8 @@ class NoticeRequests:
                 never,
                 pushes,
                 ledger,
-                wishes,
-                book,
+                preferences,
+                registry,
                 dispatcher,
                 record,
                 host=settings.host_name,
@@ -107,9 +107,11 @@ class NoticeRequests:
                 self.delivery.preferences.set(device, params.rules)
                 return self._changed(device)
             case "mux/notices/snooze":
-                nap = _read(asked, said.SnoozeParams)
-                device = self._whose(nap.device, actor)
-                self.delivery.preferences.snooze(device, nap.seconds, nap.threadId, nap.kind)
+                snooze = _read(asked, said.SnoozeParams)
+                device = self._whose(snooze.device, actor)
+                self.delivery.preferences.snooze(
+                    device, snooze.seconds, snooze.threadId, snooze.kind
+                )
                 return self._changed(device)
             case _:
                 return self._push(asked, actor)
@@ -154,9 +156,9 @@ class NoticeRequests:
             for row in self.delivery.pushes.history():
                 deliveries.setdefault(str(row["id"]), []).append(row)
         things = self.delivery.ledger.things(params.limit)
-        return said.Notices([self._told(each, deliveries, reason=params.why) for each in things])
+        return said.Notices([self._listed(each, deliveries, reason=params.why) for each in things])
 
-    def _told(
+    def _listed(
         self, thing: Thing, deliveries: dict[str, list[dict[str, Any]]], *, reason: bool
     ) -> said.Told:
         ledger, name = self.delivery.ledger, self.delivery.name
@@ -211,9 +213,9 @@ class NoticeRequests:
     # -- settings ----------------------------------------------------------------------------------
 
     def _settings(self, device: str) -> said.Settings:
-        wishes = self.delivery.preferences
+        preferences = self.delivery.preferences
         name = self.delivery.name(device)
-        return said.Settings(name, wishes.of(device), wishes.default, list(KINDS))
+        return said.Settings(name, preferences.of(device), preferences.default, list(KINDS))
 
     def _changed(self, device: str) -> said.Settings:
         self.delivery.report_recipients()
@@ -226,33 +228,33 @@ class NoticeRequests:
     ) -> said.Endpoint:
         if not isinstance(params.address, dict):
             raise NoticeRequestError("`address` must be an object: the service's fields")
-        noticing = self.delivery
+        delivery = self.delivery
         page = _page(params.navigate, origin) if params.service == "webpush" else None
-        noticing.preferences.keep(actor)
-        made = noticing.pushes.register(
+        delivery.preferences.keep(actor)
+        made = delivery.pushes.register(
             actor.key, params.service, params.address, params.level, page
         )
         fields: dict[str, object] = {
             "device": actor.name, "service": made.service, "level": made.level
         }  # fmt: skip
-        noticing.record("push/registered", fields)
-        noticing.report_recipients()
+        delivery.record("push/registered", fields)
+        delivery.report_recipients()
         return self._endpoint(made)
 
     def _unregister(self, id: str, actor: Principal) -> said.Unregistered:
-        noticing = self.delivery
-        endpoint = noticing.pushes.endpoints.by_id(id)
+        delivery = self.delivery
+        endpoint = delivery.pushes.endpoints.by_id(id)
         owner = actor.key
         if endpoint is not None and "admin" in actor.scopes:
             owner = endpoint.device
-        removed = noticing.pushes.unregister(owner, id)
+        removed = delivery.pushes.unregister(owner, id)
         if removed and endpoint is not None:
-            device = noticing.name(owner)
+            device = delivery.name(owner)
             fields: dict[str, object] = {
                 "device": device, "service": endpoint.service, "by": actor.name
             }  # fmt: skip
-            noticing.record("push/unregistered", fields)
-        noticing.report_recipients()
+            delivery.record("push/unregistered", fields)
+        delivery.report_recipients()
         return said.Unregistered(removed)
 
     def _endpoints(self, actor: Principal, *, everybodys: bool) -> said.Endpoints:
@@ -281,20 +283,20 @@ class NoticeRequests:
 
         An admin without endpoints who names none tests every device. Raises ``AppmuxError``.
         """
-        noticing = self.delivery
-        actor = noticing.dispatcher.broker.principal_of(asked.client)
+        delivery = self.delivery
+        actor = delivery.dispatcher.broker.principal_of(asked.client)
         name = _read(asked, said.TryParams).device
         devices = [self._whose(name, actor)]
-        if name is None and not noticing.pushes.endpoints.of(actor.key) and "admin" in actor.scopes:
-            endpoints = noticing.pushes.endpoints.all()
+        if name is None and not delivery.pushes.endpoints.of(actor.key) and "admin" in actor.scopes:
+            endpoints = delivery.pushes.endpoints.all()
             devices = list(dict.fromkeys(each.device for each in endpoints)) or devices
         answers = []
         for device in devices:
-            for endpoint, words in await noticing.pushes.try_now(device, noticing.test(device)):
+            for endpoint, words in await delivery.pushes.try_now(device, delivery.test(device)):
                 answers.append(
                     said.Said(
                         endpoint.id,
-                        noticing.name(endpoint.device),
+                        delivery.name(endpoint.device),
                         endpoint.service,
                         endpoint.level,
                         words,

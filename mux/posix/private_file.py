@@ -132,12 +132,12 @@ def make_directory(path: Path, *, links: bool = False) -> None:
     ``links``: the path may be a link to a directory. Raises ``UnfitError``, other ``OSError``.
     """
     missing = [each for each in (path, *path.parents) if not os.path.lexists(each)]
-    for each in reversed(missing):
+    for parent in reversed(missing):
         try:
-            each.mkdir(mode=PRIVATE_DIRECTORY)
+            parent.mkdir(mode=PRIVATE_DIRECTORY)
         except FileExistsError:  # another process makes it, too
             continue
-        each.chmod(PRIVATE_DIRECTORY)
+        parent.chmod(PRIVATE_DIRECTORY)
     flags = os.O_RDONLY | os.O_DIRECTORY | _ALWAYS | (0 if links else os.O_NOFOLLOW)
     status = path.stat() if links else path.lstat()
     if not stat.S_ISDIR(status.st_mode):

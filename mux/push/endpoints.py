@@ -133,18 +133,18 @@ class Endpoints:
         nothing was changed.
         """
         known = next((each for each in self.of(device) if _same(each, service, address)), None)
-        kept = {
+        endpoints = {
             id: each
             for id, each in self._registered.items()
             if not (service in WITH_OWN_TOKEN and _same(each, service, address))
         }
         if known is None:
-            if sum(each.device == device for each in kept.values()) >= MOST_OF_A_DEVICE:
+            if sum(each.device == device for each in endpoints.values()) >= MOST_OF_A_DEVICE:
                 raise PushError(
                     f"this device has {MOST_OF_A_DEVICE} push registrations already: remove one"
                     " first (`mux/push/unregister`)"
                 )
-            if len(kept) >= MOST:
+            if len(endpoints) >= MOST:
                 raise PushError(
                     f"there are {MOST} push registrations already: revoke devices that are gone"
                 )
@@ -157,7 +157,7 @@ class Endpoints:
             created=known.created if known else self.clock(),
             navigate=navigate,
         )
-        self._change({**kept, made.id: made})
+        self._change({**endpoints, made.id: made})
         return made
 
     def remove(self, id: str) -> bool:
@@ -183,14 +183,14 @@ class Endpoints:
         if self._registered.pop(id, None):
             self.file.owe()
 
-    def note(self, id: str, said: str) -> None:
+    def note(self, id: str, outcome: str) -> None:
         """Store what a service said. Written some time later, as nothing depends on it."""
         now = self.clock()
         if id in self._registered:
-            self._registered[id] = attrs.evolve(self._registered[id], said=said, said_at=now)
+            self._registered[id] = attrs.evolve(self._registered[id], said=outcome, said_at=now)
             self.file.owe_seldom()
         self.configured = tuple(
-            attrs.evolve(each, said=said, said_at=now) if each.id == id else each
+            attrs.evolve(each, said=outcome, said_at=now) if each.id == id else each
             for each in self.configured
         )
 
@@ -210,9 +210,9 @@ class Endpoints:
 
     def _text(self) -> str:
         document = _converter.unstructure(_File(VERSION, list(self._registered.values())))
-        for each in document["endpoints"]:
-            if each["navigate"] is None:  # so that a version before reads the file, if it can
-                del each["navigate"]
+        for entry in document["endpoints"]:
+            if entry["navigate"] is None:  # so that a version before reads the file, if it can
+                del entry["navigate"]
         return json.dumps(document, indent=2) + "\n"
 
 

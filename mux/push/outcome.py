@@ -42,7 +42,7 @@ class Gone:
 
 @attrs.frozen
 class Failed:
-    """This push won't be accepted, however often it is sent."""
+    """The service won't accept this push, however often it is sent."""
 
     reason: str
     ours: bool = False

@@ -260,22 +260,22 @@ class Queue:
             case Retry(after):
                 self._put_off(row, after, outcome_text, now)
 
-    def _put_off(self, row: Row, after: float | None, said: str, now: float) -> None:
-        row.said = said
+    def _put_off(self, row: Row, after: float | None, outcome: str, now: float) -> None:
+        row.said = outcome
         self.changed.add(row.n)
         newer = any(
             other.n > row.n and other.endpoint == row.endpoint and other.state == "queued"
             for other in self._of(row.device, row.push.collapse)
         )
         if newer:
-            self._end(row, "replaced", now, said)
+            self._end(row, "replaced", now, outcome)
             return
         wait = min(FIRST_WAIT * 2.0 ** min(row.attempts - 1, 16), LONGEST_WAIT)
         # A random half to whole of it, so that pushes that failed together don't return together.
         wait *= 0.5 + self.random() / 2
         row.due = now + max(wait, min(after or 0.0, LONGEST_ASKED))
         if row.due >= row.push.expires_at:
-            self._end(row, "expired", now, said)
+            self._end(row, "expired", now, outcome)
 
     # -- bounds -----------------------------------------------------------------------------------
 
@@ -316,12 +316,12 @@ class Queue:
             if row.device == device and row.push.collapse == collapse
         ]
 
-    def _end(self, row: Row, state: State, now: float, said: str | None = None) -> None:
+    def _end(self, row: Row, state: State, now: float, outcome: str | None = None) -> None:
         """Settle a row: forget the content of its push, keep the rest."""
         row.state = state
         row.settled = now
         self.ended[state] += 1
-        row.said = said or row.said
+        row.said = outcome or row.said
         row.push = attrs.evolve(row.push, title=None, body=None, ticket=None, actions=())
         self._waiting.pop(row.n, None)
         self.changed.add(row.n)

@@ -175,8 +175,8 @@ class QueueFile:
 def _columns(row: Row) -> tuple[Any, ...]:
     values = attrs.asdict(row, recurse=False)
     # A ticket ends with the broker, as its approval does: on the disk it could only be stolen.
-    kept = attrs.evolve(row.push, ticket=None, actions=())
-    values["push"] = json.dumps(_converter().unstructure(kept))
+    stripped = attrs.evolve(row.push, ticket=None, actions=())
+    values["push"] = json.dumps(_converter().unstructure(stripped))
     return tuple(values[name] for name in COLUMNS)
 
 

@@ -45,7 +45,7 @@ class QueueWriter:
 
     @property
     def trouble(self) -> str | None:
-        """For people: why the disk takes nothing. None: it does."""
+        """The reason why the disk takes nothing, as a text for people; None if it does."""
         return self._behind.trouble.text
 
     def load(self) -> None:

@@ -353,14 +353,14 @@ class Pushes:
 
     @property
     def trouble(self) -> str | None:
-        """For people: what is wrong at present, and what to do. None: nothing."""
+        """A text for people of what is wrong at present and what to do; None if nothing is."""
         faults = [f"{service}: {reason}" for service, reason in sorted(self._faults.items())]
         files = [each for each in (self.keeper.trouble, self.endpoints.file.trouble) if each]
         return "; ".join([*files, *faults]) or None
 
     @property
     def faulty(self) -> int:
-        """How many services can't be used at present because of the host's set-up."""
+        """The number of services that can't be used at present because of the host's set-up."""
         return len(self._faults)
 
     @property

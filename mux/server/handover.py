@@ -43,7 +43,7 @@ def ignore_save(_key: str, _value: bytes | None) -> None:
 
 @attrs.define(eq=False, repr=False)
 class Left:
-    """What an earlier broker left, and can be gone on with."""
+    """The things that an earlier broker left, and that can be gone on with."""
 
     saved: Saved
 
@@ -56,7 +56,7 @@ class Left:
 
 @attrs.define(eq=False, repr=False)
 class Kept:
-    """What this broker keeps for the next one, and what it has of an earlier one."""
+    """The things that this broker keeps for the next one, and has of an earlier one."""
 
     state: BrokerState
     inheritance: Inheritance | None
@@ -91,10 +91,10 @@ async def begin(supervision: Supervision, left: Left | None, store: Store) -> Ke
     path = store.directory / broker_state.FILE
     if left is None:
         if supervision.left is not None:
-            async with trio.open_nursery() as hearing:
-                hearing.start_soon(supervision.run)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(supervision.run)
                 await end(supervision.take(supervision.left))
-                hearing.cancel_scope.cancel()
+                nursery.cancel_scope.cancel()
         return Kept(BrokerState.begin(path, store, None), None, 0)
     saved = left.saved
     state = BrokerState.begin(path, store, saved)
@@ -117,19 +117,19 @@ async def _running_entries(store: Store, saved: Saved) -> tuple[Entry, ...]:
     since = durable.running_since(saved.values)
     if not since:
         return ()
-    found: list[Entry] = []
+    entries: list[Entry] = []
     after, size = min(since.values()), 0
     try:
         while size < REPLAYED_BYTES:
             part = await store.read(after, store.next_seq - 1, since.keys(), REPLAYED_BYTES)
-            found += part
+            entries += part
             size += sum(len(each.message) for each in part)
             if not part or part[-1].seq >= store.next_seq - 1 or size >= REPLAYED_BYTES:
                 break
             after = part[-1].seq
     except StoreError as failure:
         log.warning("what runs can't be read from the journal", why=str(failure))
-    return tuple(found)
+    return tuple(entries)
 
 
 @attrs.define(eq=False, repr=False)
@@ -154,11 +154,11 @@ class Sockets:
         self, asked: str, address: Address, certificate: Certificate | None
     ) -> Listener | None:
         """Return the listener that an earlier broker had for this address; None if it had none."""
-        found = self._left.get(asked)
-        if not found:
+        inherited = self._left.get(asked)
+        if not inherited:
             return None
         try:
-            return listener.reopen(address, found.pop(0), certificate)
+            return listener.reopen(address, inherited.pop(0), certificate)
         except (ListenError, OSError) as failure:
             log.warning("a listening socket isn't gone on with", why=str(failure))
             return None
@@ -180,8 +180,8 @@ class Sockets:
     def let_go(self) -> None:
         """Close what nobody has gone on with, and tell the supervisor what to hold."""
         for descriptors in self._left.values():
-            for each in descriptors:
-                os.close(each)
+            for descriptor in descriptors:
+                os.close(descriptor)
         self._left.clear()
         self._settled = True
         self._tell()

@@ -174,10 +174,10 @@ class RunningServer:
         else:
             supervision.renew = self.renew
             # Outside of all else: it tells of the app-server's end to the last.
-            async with trio.open_nursery() as hearing:
-                hearing.start_soon(supervision.run)
+            async with trio.open_nursery() as supervision_nursery:
+                supervision_nursery.start_soon(supervision.run)
                 await self._run()
-                hearing.cancel_scope.cancel()
+                supervision_nursery.cancel_scope.cancel()
             self._hand_over(supervision)
         if self._given_up is not None:
             raise self._app_server_ended(self._given_up)
@@ -240,15 +240,15 @@ class RunningServer:
             upstream.start_soon(self.upstream.run)
             async with trio.open_nursery() as accepting:
                 serve = partial(self._accept, connections)
-                for each in self.listeners:
-                    await accepting.start(serve, each)
+                for bound in self.listeners:
+                    await accepting.start(serve, bound)
                 accepting.start_soon(self.tailnet.run, serve)
                 self.reads.refresh_extent()
                 self._announce()
                 await self._stop.wait()
                 if self._renewing:
-                    for each in self.listeners:
-                        each.leave()
+                    for bound in self.listeners:
+                        bound.leave()
                 elif self.upstream.supervision is not None:
                     self.upstream.supervision.hold(())  # or connections would wait in vain
                 # The order of the end matters: no new clients; then those attached get 1001 and
@@ -327,8 +327,8 @@ class RunningServer:
         return self.dispatcher.ready() and not any(troubles)
 
     def _announce(self) -> None:
-        for each in self.listeners:
-            for line in each.announcement():
+        for bound in self.listeners:
+            for line in bound.announcement():
                 print(line, file=sys.stderr, flush=True)  # noqa: T201 (API)
         self._notify("READY=1")
         if self.upstream.supervision is not None:

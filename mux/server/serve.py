@@ -108,8 +108,8 @@ async def serve(
         if take_over is not None:
             await _try([each for each in missing if not held.has(str(each))], certificate)
         for address in missing:
-            found = held.reopened(str(address), address, certificate)
-            opened.append(found or await _open(address, certificate, take_over))
+            reopened = held.reopened(str(address), address, certificate)
+            opened.append(reopened or await _open(address, certificate, take_over))
             held.hold(str(address), opened[-1])
         tailnet = TailnetHttps.open(config.tailnet, config.state_dir, held, time.time, audit.record)
         tailnet.announce = lambda: state.announce([*(each.url for each in opened), *tailnet.urls])
@@ -134,9 +134,9 @@ async def serve(
         finally:
             book.file.flush()
     finally:
-        for each in opened:
+        for bound in opened:
             with trio.CancelScope(shield=True):
-                await each.aclose()
+                await bound.aclose()
         state.release()
 
 

@@ -70,7 +70,7 @@ OVER_THE_LIMIT: Final = 1009
 
 
 class StdioError(AppmuxError):
-    """There is no broker to attach to, or it is gone; the text says what to do."""
+    """Raised when there is no broker to attach to, or it is gone; the text says what to do."""
 
 
 def run(named: Path | None, wait: float, overrides: DoorOverrides | None = None) -> int:
@@ -86,7 +86,7 @@ def run(named: Path | None, wait: float, overrides: DoorOverrides | None = None)
 
 
 class Bridge:
-    """One client and its connection to the broker."""
+    """A client and its connection to the broker."""
 
     def __init__(self, named: Path | None, wait: float, overrides: DoorOverrides | None) -> None:
         self.named = named
@@ -120,6 +120,7 @@ class Bridge:
         self.output = Output()
 
     def serve(self) -> int:
+        """Carry messages both ways until one side is gone. Raises ``StdioError``; returns 0."""
         try:
             self._attach_first()
             while not self._has_left():

@@ -52,7 +52,7 @@ class DoorOverrides:
 
     @property
     def warning(self) -> str:
-        """What to tell a person about what is ignored; empty if nothing is."""
+        """A text for people about what is ignored; empty if nothing is."""
         if not self.ignored:
             return ""
         return (

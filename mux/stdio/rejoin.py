@@ -1,4 +1,4 @@
-"""What the stdio bridge says on its next connection, after one was lost.
+"""Says, on the stdio bridge's next connection, what brings its client back after a loss.
 
 1. It shakes hands with the client's own ``initialize``.
 2. It has the client's threads loaded as they were (``thread/resume`` with the params and settings
@@ -38,7 +38,7 @@ Then: TypeAlias = Callable[[bytes, bool], Lines]
 
 
 class ClientSession:
-    """One client's session over all its connections: ``state``, and what is said to resume it.
+    """A client's session over all its connections: ``state``, and what is said to resume it.
 
     ``numbers``: see ``ResumeState``.
     """
@@ -80,9 +80,9 @@ class ClientSession:
             self.state.cursor = max(self.state.cursor, message.seq, message.cursor)
         # What ended with the last broker is ended before the first message of its successor.
         before = self._endings() if message.seq > self._ended_before > 0 else []
-        return before + self._told(text, message, message.method)
+        return before + self._passed_on(text, message, message.method)
 
-    def _told(self, text: bytes, message: Message, method: str) -> Lines:
+    def _passed_on(self, text: bytes, message: Message, method: str) -> Lines:
         params = message.params or Params()
         thread = params.threadId
         if self._deaf and thread in self.state.follows and self._is_replayed(method, message.id):

@@ -1,4 +1,4 @@
-"""What the stdio bridge remembers of its client while the connection lasts.
+"""The stdio bridge's memory of its client while the connection lasts.
 
 It is all that a lost connection is resumed from (``rejoin``): the handshake, threads and their
 settings, running turns, server requests that were offered, watches, processes. A pure state machine

@@ -55,7 +55,7 @@ class WebSocketError(Exception):
 
 
 class ClientWebSocket:
-    """One connection, from its upgrade to its close."""
+    """A connection, from its upgrade to its close."""
 
     def __init__(self) -> None:
         self.open = False

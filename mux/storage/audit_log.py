@@ -78,8 +78,7 @@ class Audit:
 
     @property
     def trouble(self) -> str | None:
-        """For people: why records can't be written at present, and what to do. None: all is
-        well."""
+        """A text for people of why records can't be written at present and what to do; or None."""
         return self._behind.trouble.text
 
     def record(self, kind: str, fields: dict[str, object]) -> None:

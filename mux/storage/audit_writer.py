@@ -156,10 +156,12 @@ class Writer:
 
     def _write(self, records: list[PendingRecord], taken: int = 0) -> None:
         n, digest, texts = self.n, self.digest, []
-        for each in records:
+        for record in records:
             n += 1
-            at = datetime.fromtimestamp(each.at, UTC).isoformat(timespec="milliseconds")
-            line = audit_chain.write(n, at.replace("+00:00", "Z"), each.kind, each.fields, digest)
+            at = datetime.fromtimestamp(record.at, UTC).isoformat(timespec="milliseconds")
+            line = audit_chain.write(
+                n, at.replace("+00:00", "Z"), record.kind, record.fields, digest
+            )
             digest = audit_chain.digest_of(line)
             texts.append(line + b"\n")
         self._append(b"".join(texts))

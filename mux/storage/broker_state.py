@@ -1,4 +1,4 @@
-"""What the next broker needs of this one, on the disk before it matters: ``broker-state``.
+"""The state that the next broker needs, on the disk before it matters: ``broker-state``.
 
 The file is a log. What an event changes is written in one batch, before anything goes out that
 follows from it: before a client or the app-server is sent a byte. It isn't synced: a process that
@@ -83,7 +83,7 @@ log = structlog.get_logger()
 
 
 class Batch(msgspec.Struct, array_like=True):
-    """What is written at once."""
+    """A batch that is written at once."""
 
     puts: dict[str, bytes | None] = msgspec.field(default_factory=dict)
     entries: list[Entry] = msgspec.field(default_factory=list)
@@ -94,7 +94,7 @@ class Batch(msgspec.Struct, array_like=True):
 
 @attrs.define(eq=False, repr=False)
 class Saved:
-    """What a former broker left."""
+    """The state that a former broker left."""
 
     values: dict[str, bytes] = attrs.field(factory=dict)
     entries: list[Entry] = attrs.field(factory=list)

@@ -127,13 +127,12 @@ class Store:
 
     @property
     def trouble(self) -> str | None:
-        """For people: why entries can't be written at present, and what to do. None: all is
-        well."""
+        """A text for people of why entries can't be written at present and what to do; or None."""
         return self._behind.trouble.text
 
     @property
     def writes(self) -> Histogram:
-        """How long each successful write took."""
+        """The durations of successful writes."""
         return self._behind.writes
 
     @property
@@ -323,20 +322,20 @@ class Store:
         """
         excess = self._pending_bytes + self._writing_bytes
         excess -= UNWRITTEN_BYTES - UNWRITTEN_BYTES // SHED_SHARE
-        kept = []
+        pending = []
         for entry in self._pending:
             if excess > 0 and entry.seq < self.running_floor and is_delta(entry.method):
                 excess -= len(entry.message) + ENTRY_BYTES
             else:
-                kept.append(entry)
+                pending.append(entry)
         gone = 0
-        while excess > 0 and gone < len(kept):
-            excess -= len(kept[gone].message) + ENTRY_BYTES
+        while excess > 0 and gone < len(pending):
+            excess -= len(pending[gone].message) + ENTRY_BYTES
             gone += 1
         if gone:
-            self._shed = kept[gone - 1].seq
+            self._shed = pending[gone - 1].seq
             self._behind.lasts()
-        self._pending = kept[gone:]
+        self._pending = pending[gone:]
         self._pending_bytes = sum(len(entry.message) + ENTRY_BYTES for entry in self._pending)
         if not self.trouble:
             self._behind.trouble.say(

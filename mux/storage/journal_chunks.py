@@ -224,9 +224,9 @@ def _latest(connection: sqlite3.Connection) -> Iterator[Row]:
 
 def _entries(row: Row, after: int, until: int) -> list[Entry]:
     """Return the entries of a chunk with ``after`` < seq <= ``until``."""
-    thread, kept = _checked(row)[3], _decode(row[6])
-    start, end = (bisect_right(kept, seq, key=_FIRST) for seq in (after, until))
-    return [Entry(seq, thread, method, message) for seq, method, message in kept[start:end]]
+    thread, entries = _checked(row)[3], _decode(row[6])
+    start, end = (bisect_right(entries, seq, key=_FIRST) for seq in (after, until))
+    return [Entry(seq, thread, method, message) for seq, method, message in entries[start:end]]
 
 
 def _checked(row: Row) -> Row:

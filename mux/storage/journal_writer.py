@@ -368,9 +368,9 @@ def _surplus(connection: sqlite3.Connection, floor: int, excess: int) -> list[Vi
     return victims + _until(excess, (row for row in oldest.fetchall() if row[0] not in marks))
 
 
-def _until(excess: int, found: Iterable[Victim]) -> list[Victim]:
+def _until(excess: int, candidates: Iterable[Victim]) -> list[Victim]:
     victims: list[Victim] = []
-    for first, last, size, kind in found:
+    for first, last, size, kind in candidates:
         if excess <= 0:
             break
         _whole(last, size)

@@ -60,7 +60,7 @@ class SmallFile:
 
     @property
     def trouble(self) -> str | None:
-        """For people: why a change that matters isn't on the disk. None: it is."""
+        """A text for people of why a change that matters isn't on the disk; None if it is."""
         return self._trouble.text
 
     def write(self) -> None:

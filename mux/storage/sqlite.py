@@ -246,8 +246,8 @@ def move_aside(path: Path, now: float) -> Path:
     if wal.exists():
         wal.replace(aside.with_name(f"{aside.name}-wal"))
     path.with_name(f"{path.name}-shm").unlink(missing_ok=True)
-    kept = [each for each in path.parent.glob(f"{path.name}.broken-*Z") if each != aside]
-    for old in sorted(kept, reverse=True)[KEPT_BROKEN - 1 :]:
+    set_aside = [each for each in path.parent.glob(f"{path.name}.broken-*Z") if each != aside]
+    for old in sorted(set_aside, reverse=True)[KEPT_BROKEN - 1 :]:
         for suffix in ("", "-wal"):
             old.with_name(old.name + suffix).unlink(missing_ok=True)
     return aside

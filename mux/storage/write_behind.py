@@ -37,7 +37,7 @@ log = structlog.get_logger()
 
 @attrs.define(eq=False, repr=False)
 class Trouble:
-    """What is wrong with writing a file, and how long to wait until the next attempt."""
+    """A fault in writing a file, and how long to wait until the next attempt."""
 
     what: str
     """Names the file's content, for people."""
@@ -71,7 +71,7 @@ class Trouble:
 
 @attrs.define(eq=False, repr=False, kw_only=True)
 class WriteBehind:
-    """One task's writing of one file or directory."""
+    """A task's writing of one file or directory."""
 
     trouble: Trouble
     pending: Callable[[], int]

@@ -123,12 +123,12 @@ class AppServers:
 
     @property
     def ends(self) -> bool:
-        """Whether it runs and is being ended."""
+        """True if it runs and is being ended."""
         return self.running is not None and bool(self.running.end_steps)
 
     @property
     def next_step(self) -> float:
-        """When it is due to be sent a signal; never, if it isn't."""
+        """The time at which it is due to be sent a signal; never, if it isn't."""
         return NEVER if self.running is None else self.running.next_step
 
     def send_due(self, now: float) -> None:

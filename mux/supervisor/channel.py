@@ -1,4 +1,4 @@
-"""What the supervisor and the broker say to each other, and the descriptors that go along.
+"""The messages between supervisor and broker, and the descriptors that go along.
 
 A message is four bytes of length, then a JSON object: ``say`` names it. Descriptors go with its
 first byte; ``descriptors`` says how many. The two may be of different versions of appmux: a message
@@ -60,7 +60,7 @@ Message = dict[str, Any]
 
 
 class Channel:
-    """One end of the connection."""
+    """An end of the connection."""
 
     def __init__(self, connection: socket.socket) -> None:
         self.socket = connection
@@ -91,11 +91,11 @@ class Channel:
             return None
         for level, kind, content in more:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-                found = array.array("i")
-                found.frombytes(content[: len(content) - len(content) % found.itemsize])
-                for each in found:
-                    os.set_inheritable(each, False)
-                self._descriptors += found
+                numbers = array.array("i")
+                numbers.frombytes(content[: len(content) - len(content) % numbers.itemsize])
+                for number in numbers:
+                    os.set_inheritable(number, False)
+                self._descriptors += numbers
         self._buffer += data
         return self._whole()
 
@@ -115,4 +115,5 @@ class Channel:
         return messages
 
     def close(self) -> None:
+        """Close the connection."""
         self.socket.close()

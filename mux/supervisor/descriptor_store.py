@@ -46,7 +46,7 @@ BROKER_END: Final = 5000
 
 
 class DescriptorStore:
-    """What systemd keeps for this service; nothing, where it keeps nothing."""
+    """The descriptors that systemd keeps for this service; nothing, where it keeps nothing."""
 
     def __init__(self, environ: MutableMapping[str, str]) -> None:
         """Take what there is. The variables of ``environ`` then speak of sockets alone."""

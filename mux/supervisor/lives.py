@@ -47,7 +47,7 @@ class AppServer:
 
     @property
     def next_step(self) -> float:
-        """When the next signal is due; never, if none is."""
+        """The time at which the next signal is due; never, if none is."""
         return self.end_steps[0][0] if self.end_steps else NEVER
 
     def send_due(self, now: float) -> None:

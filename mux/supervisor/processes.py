@@ -117,23 +117,27 @@ class Pipes:
 
     @property
     def ours(self) -> list[int]:
+        """Our ends: of stdin, stdout and stderr."""
         return [self.stdin, self.stdout, self.stderr]
 
     def close_theirs(self) -> None:
-        for each in self.theirs:
-            os.close(each)
+        """Close the app-server's ends, which it has inherited."""
+        for descriptor in self.theirs:
+            os.close(descriptor)
         self.theirs = ()
 
     def close_stdin(self) -> None:
+        """Close stdin, by which an app-server is told to end."""
         if self.stdin >= 0:
             os.close(self.stdin)
             self.stdin = -1
 
     def close(self) -> None:
+        """Close all ends that are still open."""
         self.close_theirs()
         self.close_stdin()
-        for each in (self.stdout, self.stderr):
-            os.close(each)
+        for descriptor in (self.stdout, self.stderr):
+            os.close(descriptor)
 
 
 def start_app_server(command: Sequence[str], environ: Mapping[str, str], pipes: Pipes) -> int:
@@ -150,10 +154,10 @@ def start_app_server(command: Sequence[str], environ: Mapping[str, str], pipes: 
     os.close(fails)
     pipes.close_theirs()
     with open(failed, "rb") as reader:  # noqa: PTH123 (a descriptor)
-        why = reader.read(_ERRNO_BYTES)
-    if why:
+        error = reader.read(_ERRNO_BYTES)
+    if error:
         os.waitpid(pid, 0)
-        number = int.from_bytes(why, "big")
+        number = int.from_bytes(error, "big")
         raise OSError(number, os.strerror(number), command[0])
     return pid
 
@@ -181,7 +185,7 @@ def _become_app_server(
 
 
 def reap_orphans(ours: Collection[int]) -> None:
-    """As ``INIT``, reap processes that have ended and aren't ``ours``: their parents left them.
+    """Reap, as ``INIT``, processes that have ended and aren't ``ours``: their parents left them.
 
     Call it when those of ours that have ended are reaped.
     """

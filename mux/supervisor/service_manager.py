@@ -1,4 +1,4 @@
-"""What a service manager gives the process that it has started: sockets, a watchdog, an address.
+"""Gifts of a service manager to the process that it has started: sockets, a watchdog, an address.
 
 They are meant for one process, and that is the supervisor, which passes them on. What systemd keeps
 for the next one is ``descriptor_store``'s.

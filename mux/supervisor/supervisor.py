@@ -207,8 +207,8 @@ class Supervisor:
         else:
             how = f"exit status {status}" if status >= 0 else f"signal {-status}"
             app = self.apps.running
-            kept = f"; the app-server (pid {app.pid}) runs on" if app is not None else ""
-            say(f"appmux: the broker (pid {broker.pid}) ended unexpectedly: {how}{kept}\n")
+            survivor = f"; the app-server (pid {app.pid}) runs on" if app is not None else ""
+            say(f"appmux: the broker (pid {broker.pid}) ended unexpectedly: {how}{survivor}\n")
             if broker.served and now - broker.since > YOUNG:
                 self.wait = FIRST_WAIT
             self._start_later()
@@ -265,7 +265,7 @@ class Supervisor:
             for number in os.read(self.signals, SIGNAL_BYTES):
                 self._signalled(number)
         if broker is not None and not broker.deaf and broker.channel.fileno() in ready:
-            self._hear(broker)
+            self._receive(broker)
         self.apps.read(ready)
         self._reap()
         self._on_time()
@@ -300,7 +300,7 @@ class Supervisor:
         elif self.stopping:
             self._stop(0)
 
-    def _hear(self, broker: Broker) -> None:
+    def _receive(self, broker: Broker) -> None:
         try:
             messages = broker.channel.receive()
         except BlockingIOError:
@@ -315,9 +315,9 @@ class Supervisor:
             broker.channel.close()  # if it hasn't ended yet, it does now
             return
         for message, descriptors in messages:
-            self._said(broker, message, descriptors)
+            self._handle(broker, message, descriptors)
 
-    def _said(self, broker: Broker, message: dict[str, Any], descriptors: list[int]) -> None:
+    def _handle(self, broker: Broker, message: dict[str, Any], descriptors: list[int]) -> None:
         match message.get("say"):
             case "start" if self.apps.running is None:
                 self._tell(*self.apps.start(message))
@@ -348,8 +348,8 @@ class Supervisor:
                 notify(self.environ, message["state"])
             case _:
                 pass
-        for each in descriptors:
-            os.close(each)
+        for descriptor in descriptors:
+            os.close(descriptor)
 
     def _let_listeners_go(self) -> None:
         for _url, descriptor in self.listeners:
@@ -379,7 +379,7 @@ class Supervisor:
             if messages is None:
                 return
             for message, descriptors in messages:
-                self._said(broker, message, descriptors)
+                self._handle(broker, message, descriptors)
 
     def _on_time(self) -> None:
         now = time.monotonic()

@@ -36,7 +36,7 @@ LATE: Final = 14 * DAY
 
 
 class CertificateError(AppmuxError):
-    """What tailscaled gave can't be served."""
+    """Raised when what tailscaled gave can't be served."""
 
 
 @attrs.frozen
@@ -50,7 +50,7 @@ class TailnetCertificate:
 
     @property
     def renew_from(self) -> float:
-        """When to begin to ask for a newer one. Of a short-lived one a third is left then."""
+        """The time from which a newer one is asked for; of a short one a third is left then."""
         return self.until - min(RENEW_BEFORE, (self.until - self.since) / 3)
 
     def days_left(self, now: float) -> float:
@@ -59,7 +59,7 @@ class TailnetCertificate:
 
     @property
     def late_from(self) -> float:
-        """When it should have been renewed."""
+        """The time at which it should have been renewed."""
         return self.until - min(LATE, (self.until - self.since) / 4)
 
 

@@ -34,10 +34,10 @@ from mux.downstream.origins import origin_of
 from mux.downstream.tls import Certificate
 from mux.downstream.unix_socket import ListenError
 from mux.errors import AppmuxError
-from mux.tailnet import choice, tailscaled
+from mux.tailnet import choice
 from mux.tailnet.node import Node, TailscaledError, Trouble
 from mux.tailnet.renewal import Renewal, ask
-from mux.tailnet.tailscaled import Tailscaled
+from mux.tailnet.renewal import node as node_of
 
 LOOK_SECONDS: Final = 60.0
 """Seconds between two looks at tailscaled: a name changes once a year."""
@@ -70,12 +70,19 @@ Serve = Callable[[Listener], Awaitable[object]]
 class Sockets(Protocol):
     """Holds listening sockets for the next broker (``server.handover``)."""
 
-    def left(self, beginning: str) -> list[str]: ...
+    def left(self, beginning: str) -> list[str]:
+        """Return what an earlier broker called its sockets, as far as it begins so."""
+
     def reopened(
         self, asked: str, address: Address, certificate: Certificate | None
-    ) -> Listener | None: ...
-    def hold(self, asked: str, opened: Listener) -> None: ...
-    def release(self, opened: Listener) -> None: ...
+    ) -> Listener | None:
+        """Return an earlier broker\'s listener of that name; None if it left none."""
+
+    def hold(self, asked: str, opened: Listener) -> None:
+        """Hold a listener for the next broker, under a name."""
+
+    def release(self, opened: Listener) -> None:
+        """Hold a listener no more."""
 
 
 @attrs.define(eq=False, repr=False)
@@ -84,7 +91,6 @@ class TailnetHttps:
 
     settings: Tailnet
     state_dir: Path
-    tailscaled: Tailscaled
     sockets: Sockets
     clock: Callable[[], float]
     record: Callable[[str, dict[str, object]], None]
@@ -122,7 +128,7 @@ class TailnetHttps:
         record: Callable[[str, dict[str, object]], None],
     ) -> TailnetHttps:
         """Read the choice, and go on with what an earlier broker had. Blocks."""
-        made = cls(settings, state_dir, tailscaled.find(settings.socket), sockets, clock, record)
+        made = cls(settings, state_dir, sockets, clock, record)
         try:
             made.chosen = choice.read(state_dir)
         except AppmuxError as failure:
@@ -133,7 +139,7 @@ class TailnetHttps:
         return made
 
     def __attrs_post_init__(self) -> None:
-        self.renewal = Renewal(self.state_dir, self.tailscaled, self.clock)
+        self.renewal = Renewal(self.state_dir, self.settings.socket, self.clock)
 
     def _adopt(self) -> None:
         """Go on with the sockets that an earlier broker listened on, if there is a certificate."""
@@ -189,7 +195,7 @@ class TailnetHttps:
 
         What is in the way, and may change, is in the status that is returned.
         """
-        node = await ask(self.tailscaled.node)
+        node = await ask(node_of, self.settings.socket)
         if name != node.name:  # they said yes to another
             raise TailscaledError(
                 f"in the tailnet this machine is called {node.name or 'nothing'}, not {name}",
@@ -232,8 +238,8 @@ class TailnetHttps:
                 if self._news:
                     self._news = False
                     await trio.to_thread.run_sync(self.announce)
-                for each in waiting:
-                    each.set()
+                for event in waiting:
+                    event.set()
                 with trio.move_on_after(self._pause()):
                     await self._wake.wait()
 
@@ -244,7 +250,7 @@ class TailnetHttps:
 
     async def _look(self) -> None:
         try:
-            self.node = node = await ask(self.tailscaled.node)
+            self.node = node = await ask(node_of, self.settings.socket)
             chosen = self.chosen
             if chosen is not None and node.name not in ("", chosen):
                 self._moved(chosen, node.name)

@@ -1,4 +1,4 @@
-"""What tailscaled says of this machine in its Tailnet, and what keeps it from having https.
+"""Reads what tailscaled says of this machine in its Tailnet, and what keeps it from https.
 
 Pure. Used by ``tailscaled``, which asks, and by whoever tells a person what to do.
 """
@@ -23,6 +23,9 @@ SWITCHED_OFF: Final = (
     f"open {DNS_PAGE} (or have an admin of the tailnet do it), switch MagicDNS on if it isn't, and"
     " click *Enable HTTPS* under *HTTPS Certificates*; then run `appmux tailnet enable`"
 )
+
+RESTART: Final = "run `sudo systemctl restart tailscaled`"
+BUSY: Final = "`journalctl -u tailscaled` (on a Mac: its app) says more; it is tried again"
 
 _UP: Final = "run `sudo tailscale up`"
 _STATES: Final = {
@@ -52,7 +55,7 @@ class TailscaledError(AppmuxError):
 
 @attrs.frozen
 class Trouble:
-    """What is wrong, and what to do."""
+    """A fault, and what to do about it."""
 
     text: str
     remedy: str
@@ -60,7 +63,7 @@ class Trouble:
 
 @attrs.frozen
 class Node:
-    """This machine in its Tailnet."""
+    """A machine in its Tailnet: this one."""
 
     state: str
     """tailscaled's own word: ``Running``, ``Stopped``, ``NeedsLogin``, …"""

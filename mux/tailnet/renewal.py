@@ -14,8 +14,7 @@ import structlog
 import trio
 
 from mux.errors import AppmuxError
-from mux.tailnet.node import TailscaledError, Trouble
-from mux.tailnet.tailscaled import BUSY, RESTART, Tailscaled
+from mux.tailnet.node import BUSY, RESTART, Node, TailscaledError, Trouble
 from mux.text import day
 
 if TYPE_CHECKING:
@@ -41,12 +40,26 @@ async def ask(what: Callable[..., _T], *arguments: object) -> _T:
     raise TailscaledError("tailscaled's answer has no end", RESTART)
 
 
+def node(socket: Path | None) -> Node:
+    """Ask tailscaled, found anew each time, who we are. Blocks. Raises ``TailscaledError``."""
+    from mux.tailnet import tailscaled  # noqa: PLC0415 (an HTTP client, if it is wanted)
+
+    return tailscaled.find(socket).node()
+
+
+def _order(socket: Path | None, name: str, valid_for: float) -> bytes:
+    from mux.tailnet import tailscaled  # noqa: PLC0415 (as above)
+
+    return tailscaled.find(socket).certificate(name, valid_for)
+
+
 @attrs.define(eq=False, repr=False)
 class Renewal:
     """The certificate of one broker's name in the Tailnet."""
 
     state_dir: Path
-    tailscaled: Tailscaled
+    socket: Path | None
+    """Of tailscaled, if the settings name it."""
     clock: Callable[[], float]
     held: TailnetCertificate | None = None
     """The one that is served; None if there is none."""
@@ -90,7 +103,7 @@ class Renewal:
             return
         needed = certificate.RENEW_BEFORE if held is None else held.until - held.renew_from
         try:
-            pem = await ask(self.tailscaled.certificate, name, needed)
+            pem = await ask(_order, self.socket, name, needed)
             got = await trio.to_thread.run_sync(certificate.keep, self.state_dir, pem, name, now)
         except AppmuxError as failure:
             if not (isinstance(failure, TailscaledError) and failure.again_soon):

@@ -24,7 +24,7 @@ import attrs
 
 from mux.host.steps import Runner, run
 from mux.tailnet import node
-from mux.tailnet.node import SWITCHED_OFF, Node, TailscaledError
+from mux.tailnet.node import BUSY, RESTART, SWITCHED_OFF, Node, TailscaledError
 
 HOST: Final = "local-tailscaled.sock"
 """The ``Host`` that the LocalAPI asks for."""
@@ -49,12 +49,9 @@ MOST_BYTES: Final = 1024 * 1024
 
 INSTALL: Final = "install it (https://tailscale.com/download), then run `sudo tailscale up`"
 START: Final = "run `sudo systemctl start tailscaled` (on a Mac: open Tailscale's app)"
-BUSY: Final = "`journalctl -u tailscaled` (on a Mac: its app) says more; it is tried again"
 
 UNKNOWN_FLAG: Final = "flag provided but not defined"
 """Said by a `tailscale` from before 1.66."""
-
-RESTART: Final = "run `sudo systemctl restart tailscaled`"
 
 _GONE: Final = frozenset({errno.ECONNREFUSED, errno.ENOENT, errno.ECONNRESET, errno.EPIPE})
 

@@ -1,4 +1,4 @@
-"""How an app-server's process has ended, in words.
+"""Tells in words how an app-server's process has ended.
 
 Used by ``process``.
 """

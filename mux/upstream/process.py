@@ -126,7 +126,7 @@ class Upstream:
     _reading: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     _wait: float = 0.0
     """Seconds from the core's latest ``start`` to the next process."""
-    _wanted: trio.Event = attrs.field(factory=trio.Event)
+    _start_requested: trio.Event = attrs.field(factory=trio.Event)
     _binary: tuple[int, ...] | None = None
     """Identity of the binary that runs."""
 
@@ -139,7 +139,7 @@ class Upstream:
     def start(self, after: float) -> None:
         """Start the next process in so many seconds. A later call replaces the delay."""
         self._wait = after
-        self._wanted.set()
+        self._start_requested.set()
 
     def stop(self) -> None:
         """End the process in order: its stdin is closed once the outbox is written."""
@@ -171,18 +171,18 @@ class Upstream:
             if self._leaving:
                 self._left.set()  # also if it was ending just then
                 return
-            self._wanted = trio.Event()
+            self._start_requested = trio.Event()
             self.dispatcher.handle(UpstreamExited(self.why_it_ended(), time.time()))
-            await self._until_wanted()
+            await self._until_start()
 
-    async def _until_wanted(self) -> None:
+    async def _until_start(self) -> None:
         """Wait for ``start``, then for the delay of the latest call."""
         waits = True
         while waits:
-            await self._wanted.wait()
-            self._wanted = trio.Event()
+            await self._start_requested.wait()
+            self._start_requested = trio.Event()
             with trio.move_on_after(self._wait) as waiting:
-                await self._wanted.wait()
+                await self._start_requested.wait()
             waits = not waiting.cancelled_caught
 
     async def _live(self) -> None:
@@ -296,14 +296,14 @@ class Upstream:
         read = lines.split(chunk)
         blank = chunk.count(b"\n") - len(read)
         while True:
-            heard = self.dispatcher.handle_lines(read)
+            handled = self.dispatcher.handle_lines(read)
             if self.durable is not None:
-                done = sum(map(len, read[:heard])) + heard
-                self.durable.handled(done + (blank if heard == len(read) else 0))
-            if heard == len(read):
+                done = sum(map(len, read[:handled])) + handled
+                self.durable.handled(done + (blank if handled == len(read) else 0))
+            if handled == len(read):
                 return
             # Lines left over are handled after a checkpoint, so that a long chunk lets others run.
-            read = read[heard:]
+            read = read[handled:]
             await trio.lowlevel.checkpoint()
 
     def _note_new(self, pid: int) -> None:
@@ -328,8 +328,8 @@ class Upstream:
             text = _COLOURS.sub("", line[:STDERR_LINE_BYTES].decode(errors="replace")).rstrip()
             if text:
                 self.stderr.append(text)
-                found = _LEVEL.match(text)
-                level = LEVELS[found[1]] if found else "info"
+                match = _LEVEL.match(text)
+                level = LEVELS[match[1]] if match else "info"
                 getattr(log, level)("app-server stderr", line=text)
 
 

@@ -77,20 +77,20 @@ class CodexSchema:
     """Called with the result; None if there is none."""
     version: str | None = None
     """Version of the codex whose result is in force; None while there is no result."""
-    _wanted: trio.Event = attrs.field(factory=trio.Event)
+    _requested: trio.Event = attrs.field(factory=trio.Event)
     _learned: str | None = None
     """Identity of the binary that was learned last."""
 
     def learn(self) -> None:
         """Have the binary examined: it has been started, and may have changed. Doesn't wait."""
-        self._wanted.set()
+        self._requested.set()
 
     async def run(self) -> None:
         """Examine the binary after each ``learn``, until cancelled."""
         await trio.to_thread.run_sync(_tidy, self.state_dir)
         while True:
-            await self._wanted.wait()
-            self._wanted = trio.Event()
+            await self._requested.wait()
+            self._requested = trio.Event()
             which = identity_text(self.binary)
             if which is None or which == self._learned:
                 continue
@@ -105,9 +105,9 @@ class CodexSchema:
                 self.tell(gate)
 
     async def _find(self, which: str) -> Gate:
-        kept = await trio.to_thread.run_sync(_read_kept, self.state_dir, which)
-        if kept is not None:
-            return kept
+        stored = await trio.to_thread.run_sync(_read_kept, self.state_dir, which)
+        if stored is not None:
+            return stored
         began = time.monotonic()
         version = await codex_version(self.binary)
         with tempfile.TemporaryDirectory(
@@ -227,8 +227,8 @@ def _tidy(state_dir: Path) -> None:
     """
     _forget(list(state_dir.glob(f"{DIRECTORY}{NEW}*")))
     before = time.time() - ABANDONED
-    kept = (state_dir / DIRECTORY).glob(f"*{NEW}*")
-    _forget([each for each in kept if _changed(each) < before])
+    unfinished = (state_dir / DIRECTORY).glob(f"*{NEW}*")
+    _forget([each for each in unfinished if _changed(each) < before])
 
 
 def _changed(path: Path) -> float:
@@ -239,5 +239,5 @@ def _changed(path: Path) -> float:
 
 
 def _forget(old: Sequence[Path]) -> None:
-    for each in old:
-        shutil.rmtree(each, ignore_errors=True)
+    for folder in old:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -124,7 +124,7 @@ class Supervision:
     async def run(self) -> None:
         """Hear the supervisor until it is gone, or until cancelled."""
         while self.unheard:
-            self._hear(*self.unheard.pop(0))
+            self._handle(*self.unheard.pop(0))
         while True:
             await trio.lowlevel.wait_readable(self._channel)
             try:
@@ -144,9 +144,9 @@ class Supervision:
                 self.gone()
                 return
             for message, descriptors in heard:
-                self._hear(message, descriptors)
+                self._handle(message, descriptors)
 
-    def _hear(self, message: Message, descriptors: list[int]) -> None:
+    def _handle(self, message: Message, descriptors: list[int]) -> None:
         if message["say"] == "started":
             # At once: that it has ended may be the next message.
             self.generation = message["generation"]
@@ -230,6 +230,7 @@ class SupervisedProcess:
                 self._handle = os.pidfd_open(pid)
 
     def ended(self, status: int) -> None:
+        """Take the process's end, and wake who waits for it."""
         if self._handle is not None:
             os.close(self._handle)
             self._handle = None
@@ -243,13 +244,16 @@ class SupervisedProcess:
         return self.returncode
 
     def send_signal(self, number: signal.Signals) -> None:
+        """Have the supervisor send a signal, unless the process has ended."""
         if self.returncode is None:
             self._supervision.tell(say="signal", number=int(number))
 
     def terminate(self) -> None:
+        """Ask the process to end."""
         self.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
+        """End the process at once."""
         self.send_signal(signal.SIGKILL)
 
     async def let_go(self) -> None:

@@ -27,10 +27,10 @@ takes a few seconds."""
 
 def compared(version: str) -> Literal["older", "tried", "newer"]:
     """Return how a version stands to those that were tried. Raises ``ValueError`` if it is none."""
-    found = re.match(r"(\d+)\.(\d+)\.(\d+)", version)
-    if found is None:
+    match = re.match(r"(\d+)\.(\d+)\.(\d+)", version)
+    if match is None:
         raise ValueError(version)
-    parts = tuple(map(int, found.groups()))
+    parts = tuple(map(int, match.groups()))
     if parts < OLDEST_TRIED:
         return "older"
     return "newer" if parts > NEWEST_TRIED else "tried"

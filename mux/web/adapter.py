@@ -1,4 +1,4 @@
-"""One request of one connection, between h11 and an ASGI application. Nothing else is known here.
+"""A request of one connection, between h11 and an ASGI application. Nothing else is known here.
 
 The head was read by h11 (``downstream.http``); the same parser reads the body and frames the
 response. Bodies stream both ways: the next piece is received when the application asks for it, and
@@ -137,7 +137,9 @@ class _Exchange:
         extensions: dict[str, object] = {}
         if isinstance(self.stream, Patient):
             extensions[SEND_FILE] = {}
-            if self.request.head.values(b"content-length"):
+            head = self.request.head
+            # Of both, the encoding counts, as for the parser.
+            if head.values(b"content-length") and not head.values(b"transfer-encoding"):
                 extensions[POUR] = self.pour
         return {**scope_of(self.request), "extensions": extensions}
 

@@ -73,7 +73,7 @@ class DownloadRoutes:
 
 @attrs.frozen
 class _Part:
-    """What is sent of a file, and under which URL."""
+    """A part of a file that is sent, and the URL under which it is."""
 
     downloads: Downloads
     token: str

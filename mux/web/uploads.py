@@ -92,7 +92,7 @@ class UploadRoutes:
                     await self.uploads.drop(upload)
                     return Response(status_code=HTTPStatus.NO_CONTENT, headers=TUS)
                 case "GET":
-                    return _told(upload)
+                    return _finished(upload)
                 case _:
                     raise UploadError(HTTPStatus.METHOD_NOT_ALLOWED, f"not by {method}")
         except UploadError as refused:
@@ -160,8 +160,8 @@ class _Parsed:
         """Receive so much of it that it is worth a thread (see ``files.uploads.More``)."""
         piece = bytearray()
         try:
-            async for each in self._pieces:
-                piece += each
+            async for part in self._pieces:
+                piece += part
                 if len(piece) >= PIECE_BYTES:
                     break
             else:
@@ -260,12 +260,12 @@ def _place(upload: Upload) -> dict[str, str]:
     return headers
 
 
-def _told(upload: Upload) -> Response:
+def _finished(upload: Upload) -> Response:
     """Tell where a finished upload lies."""
     if upload.placed is None:
         raise UploadError(HTTPStatus.CONFLICT, "this upload isn't finished")
     file = upload.placed
-    told = {
+    fields = {
         "path": file.path,
         "name": file.name,
         "bytes": file.bytes,
@@ -273,7 +273,7 @@ def _told(upload: Upload) -> Response:
         "threadId": file.thread,
         "type": file.type,
     }
-    return Response(msgspec.json.encode(told), headers=TUS, media_type="application/json")
+    return Response(msgspec.json.encode(fields), headers=TUS, media_type="application/json")
 
 
 def _refusal(status: int, text: str, headers: Mapping[str, str] | None = None) -> Response:

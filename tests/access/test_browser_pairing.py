@@ -20,11 +20,11 @@ from mux.access.browser_pairing import BrowserPairing, browser_code
 from mux.access.devices import DeviceRegistry, open_registry
 from mux.access.letters import ALPHABET, LENGTH, Letters
 from mux.access.pairing import ASKED, ENDED, TICKET_SECONDS, Pairing, PairingError
-from mux.access.tickets import Browser, PairingTicket, Wanted
+from mux.access.tickets import Browser, DeviceGrant, PairingTicket
 from tests.end_to_end.browsers import Key
 
 OPERATOR = 1
-WANTED = Wanted("paired", frozenset({"observe"}))
+WANTED = DeviceGrant("paired", frozenset({"observe"}))
 KEYS = (Key(), Key())
 
 
@@ -46,7 +46,7 @@ class Desk:
 
         self.browsers = BrowserPairing(Pairing(self.registry, tell, record))
 
-    def begin(self, wanted: Wanted = WANTED) -> tuple[PairingTicket, str]:
+    def begin(self, wanted: DeviceGrant = WANTED) -> tuple[PairingTicket, str]:
         return self.browsers.pairing.begin(OPERATOR, wanted)
 
     def confirm(self, ticket: PairingTicket, *, accept: bool = True) -> None:
@@ -172,7 +172,7 @@ async def test_what_is_malformed_uses_no_ticket(desk: Desk, change: dict[str, An
 async def test_one_browser_takes_the_place_of_another(
     desk: Desk, autojump_clock: trio.testing.MockClock
 ) -> None:
-    wanted = Wanted("paired", frozenset({"observe"}), "this machine", replaces=True)
+    wanted = DeviceGrant("paired", frozenset({"observe"}), "this machine", replaces=True)
     gone: list[str] = []
 
     def replaced(name: str) -> None:

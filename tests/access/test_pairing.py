@@ -22,11 +22,11 @@ from mux.access.device import DeviceError
 from mux.access.devices import DeviceRegistry, DeviceRegistryError, open_registry
 from mux.access.pairing import Pairing, PairingError
 from mux.access.replies import Reply
-from mux.access.tickets import Wanted, code_of
+from mux.access.tickets import DeviceGrant, code_of
 from mux.storage.small_file import SmallFile
 
 OPERATOR = 7
-WANTED = Wanted("paired", frozenset({"observe"}))
+WANTED = DeviceGrant("paired", frozenset({"observe"}))
 
 
 @attrs.define
@@ -46,7 +46,7 @@ class Desk:
             lambda kind, fields: self.records.append((kind, fields)),
         )
 
-    def begin(self, wanted: Wanted = WANTED, owner: int = OPERATOR) -> tuple[int, str]:
+    def begin(self, wanted: DeviceGrant = WANTED, owner: int = OPERATOR) -> tuple[int, str]:
         ticket, text = self.pairing.begin(owner, wanted)
         return ticket.id, text
 
@@ -78,7 +78,9 @@ def desk(tmp_path: Path) -> Desk:
 
 
 async def test_a_ticket_becomes_a_device(desk: Desk) -> None:
-    wanted = Wanted("invite", frozenset({"observe", "approve"}), lifetime=60.0, by="local")
+    wanted = DeviceGrant(
+        "invite", frozenset({"observe", "approve"}), lifetime=60.0, operator="local"
+    )
     id, ticket = desk.begin(wanted)
     async with desk.waiting({"ticket": ticket, "name": " Ada's\x1b phone ", "nonce": "abc"}):
         code = code_of(ticket, " Ada's\x1b phone ", "abc")
@@ -183,13 +185,13 @@ async def test_the_operator_hears_which_used_ticket_came_again_and_from_where(de
 
 
 async def test_what_became_of_a_device_is_recorded(desk: Desk) -> None:
-    id, ticket = desk.begin(attrs.evolve(WANTED, by="ada"))
+    id, ticket = desk.begin(attrs.evolve(WANTED, operator="ada"))
     async with desk.waiting({"ticket": ticket, "name": "phone"}):
         desk.pairing.confirm(OPERATOR, id, accept=False)
     common = {"device": "phone", "kind": "paired", "by": "ada"}
     assert desk.records == [("device/refused", {**common, "why": "declined"})]
     assert desk.told[-1] == (OPERATOR, pairing.ENDED, {"id": id, "outcome": "declined"})
-    wanted = Wanted("invite", frozenset({"observe", "approve"}), name="tablet", by="ada")
+    wanted = DeviceGrant("invite", frozenset({"observe", "approve"}), name="tablet", operator="ada")
     made, ticket = desk.pairing.begin(OPERATOR, wanted)
     async with desk.waiting({"ticket": ticket, "name": "theirs"}):
         desk.pairing.confirm(OPERATOR, made.id, accept=True)
@@ -197,6 +199,21 @@ async def test_what_became_of_a_device_is_recorded(desk: Desk) -> None:
     common = {"device": "tablet", "kind": "invite", "by": "ada"}
     assert desk.records[1:] == [("device/paired", {**common, "scopes": ["approve", "observe"]})]
     assert made.token == ""  # nobody needs it any more
+
+
+async def test_a_second_device_of_a_name_is_recorded_under_its_own(desk: Desk) -> None:
+    for _ in range(2):
+        id, ticket = desk.begin()
+        with capture_logs() as logs:
+            async with desk.waiting({"ticket": ticket, "name": "phone"}):
+                desk.pairing.confirm(OPERATOR, id, accept=True)
+        (line,) = [each for each in logs if each["event"] == "a device asks to be paired"]
+        assert (line["client"], line["name"]) == ("10.0.0.7:5", "phone")
+        assert desk.said()[0] == 200
+    first, second = (device.name for device in desk.book)
+    assert first != second
+    assert [fields["device"] for _, fields in desk.records] == [first, second]
+    assert desk.told[-1][2]["name"] == second
 
 
 async def test_a_device_that_cannot_be_taken_back_is_told_of(
@@ -404,7 +421,7 @@ async def test_a_book_that_cannot_be_written(desk: Desk, monkeypatch: pytest.Mon
 async def test_tickets_are_bounded(desk: Desk, autojump_clock: trio.testing.MockClock) -> None:
     for _ in range(pairing.MOST_TICKETS):
         desk.begin()
-    with pytest.raises(PairingError, match="16 tickets are out"):
+    with pytest.raises(PairingError, match=r"16 tickets are out already: .* \(within 5 minutes\)"):
         desk.begin()
     await trio.sleep(pairing.TICKET_SECONDS)
     desk.begin()

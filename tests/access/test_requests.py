@@ -24,7 +24,7 @@ from mux.access.requests import (
     DeviceRequestError,
     DeviceRequests,
 )
-from mux.access.tickets import Wanted
+from mux.access.tickets import DeviceGrant
 from mux.core.broker import Broker
 from mux.core.commands import AnswerOutside
 from mux.core.events import DeviceAccessEnded, Event
@@ -363,7 +363,7 @@ async def test_a_ticket_grants_what_was_asked_for_and_no_more(gate: Gate) -> Non
     )
     (ticket,) = gate.access.pairing._tickets.values()
     assert (ticket.id, ticket.owner) == (begun["id"], client)
-    assert ticket.wanted == Wanted("invite", frozenset({"observe"}), "Ada", 60.0, "guest")
+    assert ticket.grant == DeviceGrant("invite", frozenset({"observe"}), "Ada", 60.0, "guest")
 
 
 @pytest.mark.parametrize("accept", [True, False])

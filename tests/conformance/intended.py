@@ -150,7 +150,7 @@ INTENDED: Final[Mapping[str, Intended]] = {
         elsewhere=f"{_END}/test_sdk.py::test_while_a_person_looks_the_person_decides"
     ),
     "granted-permissions": Intended(
-        elsewhere="tests/core/test_granting.py::test_more_than_was_asked_is_no_answer"
+        elsewhere="tests/core/protocol/test_granting.py::test_more_than_was_asked_is_no_answer"
     ),
     "request-ids": Intended(
         elsewhere="tests/core/test_broker_server_requests.py"

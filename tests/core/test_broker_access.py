@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from mux.core.events import ClientAccessEnded, ClientAttached, ClockMoved, DeviceRenamed
 from mux.core.policy.principal import Principal
-from mux.core.policy.scopes import ALL
+from mux.core.policy.scopes import ALL, NEED_NOTHING, SCOPES
+from mux.core.protocol.scope import Scope
 from tests.core.stories import Peer, Story
 
 PHONE = Principal("phone", "device", None, ALL, "d1")
@@ -102,3 +105,19 @@ def test_what_a_phone_sent_again_under_another_name_is_run_once() -> None:
     phone.asks("turn/start", sent)
     assert not story.written("turn/start")
     assert phone.only()["result"]["turn"]["id"] == "u"
+
+
+@pytest.mark.parametrize("scopes", [(), *((each,) for each in sorted(ALL))])
+def test_a_client_may_ask_of_its_own_session_with_any_scopes(scopes: tuple[Scope, ...]) -> None:
+    story = Story.begun()
+    phone = story.peer(principal=Principal("phone", "device", None, frozenset(scopes), "d1"))
+    own = {"mux/session/prove", "mux/session/token", "mux/session/end"}
+    for method in own:
+        phone.asks(method, {})
+        assert story.served[-1].method == method
+    assert own | {"initialize"} == NEED_NOTHING
+    assert phone.heard() == []
+    for method in sorted(SCOPES.keys() - NEED_NOTHING):
+        if SCOPES[method] not in scopes:
+            phone.asks(method, {"threadId": "t"})
+            assert phone.only()["error"]["code"] == -32003, method

@@ -194,7 +194,7 @@ def test_a_glance_tells_what_asking_each_client_does(
         story.broker.state.now = 1000.0
         if not may:
             client.principal = WATCHER
-        client.heard = 1000.0 - ago
+        client.last_heard = 1000.0 - ago
         if how == "acts" and at is not None:
             client.acted = {"u": 900.0, at: 1000.0 - ago} if ago < 100 else {at: 1000.0 - ago}
         elif how != "acts":

@@ -70,7 +70,7 @@ def seen_by(name: str, messages: list[Json], *, answers: bool = False) -> Seen:
     for at, message in enumerate(messages):
         if answers and message.get("method") == "serverRequest/resolved":
             seen.answers(7, "accept", at - 0.5)
-        seen.hear(message, float(at))
+        seen.record(message, float(at))
     return seen
 
 

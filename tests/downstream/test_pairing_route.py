@@ -18,14 +18,14 @@ from mux.access.authentication import open_auth
 from mux.access.devices import DeviceRegistry, open_registry
 from mux.access.pairing import ASKED, ENDED, TOLD_AGAIN, Pairing
 from mux.access.throttle import TOO_MANY, LoginThrottle
-from mux.access.tickets import Wanted
+from mux.access.tickets import DeviceGrant
 from mux.config.model import Auth
 from mux.downstream.routes import admit
 from tests import knocks
 from tests.knocks import UPGRADE, Reply, peer, request
 
 DEVICES = Auth(mode="device-token")
-WANTED = Wanted("paired", frozenset({"observe"}))
+WANTED = DeviceGrant("paired", frozenset({"observe"}))
 OPERATOR = 1
 
 

@@ -18,7 +18,7 @@ from mux.access.devices import open_registry
 from mux.access.pairing import Pairing
 from mux.access.replies import Reply
 from mux.access.throttle import FREE, TOO_MANY, LoginThrottle
-from mux.access.tickets import Wanted
+from mux.access.tickets import DeviceGrant
 from mux.core.extension.devices import Outcome
 from mux.downstream import post_routes
 from mux.downstream.http import RequestHead, read_head
@@ -170,7 +170,7 @@ def pairing_in(tmp_path: Path) -> Pairing:
 
 async def test_who_leaves_while_the_operator_thinks_is_answered_nothing(tmp_path: Path) -> None:
     pairing = pairing_in(tmp_path)
-    ticket, text = pairing.begin(1, Wanted("paired", frozenset({"observe"})))
+    ticket, text = pairing.begin(1, DeviceGrant("paired", frozenset({"observe"})))
     client, server = trio.testing.memory_stream_pair()
     await client.send_all(post("/v1/pair", json.dumps({"ticket": text})))
     head = await read_head(server)
@@ -188,7 +188,7 @@ async def test_who_leaves_while_the_operator_thinks_is_answered_nothing(tmp_path
 
 async def test_an_answer_that_is_cut_off_pairs_nobody(tmp_path: Path) -> None:
     pairing = pairing_in(tmp_path)
-    ticket, text = pairing.begin(1, Wanted("paired", frozenset({"observe"})))
+    ticket, text = pairing.begin(1, DeviceGrant("paired", frozenset({"observe"})))
     client, server = trio.testing.memory_stream_pair()
     server.send_stream.send_all_hook = trio.sleep_forever
     await client.send_all(post("/v1/pair", json.dumps({"ticket": text})))

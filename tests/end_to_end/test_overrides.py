@@ -6,9 +6,10 @@ else's.
 
 from __future__ import annotations
 
-import json
 import os
 import signal
+import socket
+import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,9 @@ from typing import Any
 import pytest
 import trio
 
+from mux.downstream.websocket import accepted
+from mux.stdio import joined
+from mux.stdio.joined import Joined
 from tests.end_to_end.brokered import brokered, client
 from tests.end_to_end.devices import DEVICES_ONLY, operator_of, pair
 from tests.end_to_end.doors import APPMUX, STAND_IN, environ, opened
@@ -160,10 +164,7 @@ async def test_what_cannot_be_read_does_not_start(broker: Native) -> None:
 def elsewhere(url: str, token: str) -> Iterator[Home]:
     """Another machine, which has joined the broker."""
     with private_home("http://127.0.0.1:9") as home:
-        state = home.home / ".local" / "state" / "appmux"
-        for name, text in (("joined.json", json.dumps({"url": url})), ("joined.token", token)):
-            (state / name).write_text(f"{text}\n")
-            (state / name).chmod(0o600)
+        joined.write(home.home / ".local" / "state" / "appmux", Joined(url, token))
         yield home
 
 
@@ -184,6 +185,54 @@ async def test_a_stricter_one_that_does_not_hold_does_not_start() -> None:
             async with opened(home, *tight) as door:
                 await door.peer.initialize("program")
                 assert (await started(door.peer, broker.home.work))[0] == "untrusted"
+
+
+@contextmanager
+def older_broker(path: Path) -> Iterator[None]:
+    """A broker that knows no overrides: it upgrades, and says nothing of them."""
+
+    def serve() -> None:
+        while True:
+            try:
+                peer = listener.accept()[0]
+            except OSError:
+                return
+            with peer:
+                head = peer.recv(4096)
+                key = next(line for line in head.splitlines() if b"websocket-key" in line.lower())
+                peer.sendall(accepted(key.partition(b":")[2].strip()))
+                peer.recv(4096)
+
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+
+@pytest.mark.parametrize("relay", [False, True])
+async def test_beside_an_older_broker_a_stricter_one_does_not_start(
+    tmp_path: Path, relay: bool
+) -> None:
+    path = tmp_path / "s"
+    listens = ("--listen", f"unix://{tmp_path}/engine") if relay else ()
+    command = [STAND_IN, "app-server", *listens, "-c", "sandbox_mode=read-only"]
+    with older_broker(path), private_home("http://127.0.0.1:9") as home, trio.fail_after(PATIENCE):
+        done = await trio.run_process(
+            command,
+            env=environ(home, APPMUX_SOCKET=str(path)),
+            stdin=b"",
+            capture_stderr=True,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert b"`sandbox_mode` doesn't hold here: this broker is older" in done.stderr
+    assert not (tmp_path / "engine").exists()
 
 
 async def test_a_header_that_is_none_is_refused(broker: Native) -> None:

@@ -9,6 +9,7 @@ from collections import Counter
 from typing import Final
 
 from mux.core.limits import Limits
+from mux.core.state.title_turns import MOST_TURNS
 from tests.fuzz.app_server_lines import REMEMBERED
 
 LIMITS: Final = Limits(
@@ -29,15 +30,16 @@ BOUNDED: Final = {
     "Threads.known": LIMITS.mentioned_threads,
     "Threads.unclaimed": LIMITS.mentioned_threads,
     "Threads._children": LIMITS.mentioned_threads,
-    "Subscriptions._early": LIMITS.held_early,
-    "Subscriptions._early[]": LIMITS.held_early,
-    "Subscriptions._early[][]": 2 * LIMITS.held_early,
+    "UnclaimedThreads.notifications": LIMITS.held_early,
+    "UnclaimedThreads.notifications[]": LIMITS.held_early,
+    "UnclaimedThreads.notifications[][]": 2 * LIMITS.held_early,
+    "TitleTurns.finished": MOST_TURNS,
     "State.turn_queues": REMEMBERED,
     "ToolOwners._owners": 4096,
     "ToolOwners._owners[]": 4096,
     "DepartedClients.followed": LIMITS.remembered_clients,
     "DepartedClients.followed[]": LIMITS.remembered_clients * 40,
-    "Approvals._resolved": 1024,
+    "PendingRequests._resolved": 1024,
     "NoticeRecords.raised": 4096,
     "NoticeRecords.goals": 1024,
     "NoticeRecords.turns": 1024,
@@ -58,13 +60,14 @@ BOUNDED: Final = {
 
 REGISTRIES: Final = frozenset(
     {
-        "Approvals", "AppServer", "ClientRequests", "DirectoryClearance", "RequestScheduler",
+        "PendingRequests", "AppServer", "ClientRequests", "DirectoryClearance", "RequestScheduler",
         "Cards", "DeprecationNotices", "Digests", "InboxCards", "InboxChanges",
         "Subscriptions", "NotificationRouter", "Attention",
         "NoticeRecords", "Notices", "ServerRequests", "Presence", "TurnQueueing", "LocalResumes",
         "Recovery", "Replays",
         "DepartedClients", "PlannedRestart", "SentMessages",
-        "ScopedIds", "Deduplicator", "State", "Threads", "SharedTitles", "ToolOwners", "Voting",
+        "ScopedIds", "Deduplicator", "State", "Threads", "TitleTurns", "ToolOwners",
+        "UnclaimedThreads", "Voting",
     }
 )  # fmt: skip
 """The parts whose containers are counted; what stands in these hangs on them."""

@@ -6,9 +6,12 @@ All of it: ``make fuzz``.
 from __future__ import annotations
 
 import random
+import re
+from pathlib import Path
 
 import pytest
 
+import mux.core
 from mux.core.protocol import thread_overrides
 from mux.core.state import id_fields
 from mux.core.state.client import Client
@@ -17,6 +20,7 @@ from tests.fuzz import round as rounds
 from tests.fuzz.corpus import corpus
 from tests.fuzz.mutation import DEEP, ESCAPED, SURROGATE, TWICE, written
 from tests.fuzz.oracle import FaultError
+from tests.fuzz.registries import BOUNDED, REGISTRIES
 
 SEED = 11
 
@@ -33,6 +37,17 @@ def test_frames_come_in_pieces_and_wrong() -> None:
 def test_marks_become_what_a_value_cannot_hold() -> None:
     message = {"a": 1, f"a{TWICE}": [f"{DEEP}2"], f"{ESCAPED}b": SURROGATE}
     assert written(message) == '{"a":1,"a":[[[]]],"\\u0062":"\\ud800"}'
+
+
+def test_what_is_counted_is_there_to_count() -> None:
+    core = Path(mux.core.__file__).parent.rglob("*.py")
+    source = "\n".join(file.read_text() for file in core)
+    classes = set(re.findall(r"^class (\w+)", source, re.MULTILINE))
+    assert classes >= REGISTRIES
+    for path in BOUNDED:
+        owner, _, field = path.rstrip("[]").partition(".")
+        assert owner in classes
+        assert re.search(rf"^    {field}: ", source, re.MULTILINE), path
 
 
 def test_a_round_is_the_same_again() -> None:

@@ -25,7 +25,7 @@ from mux.host.launchd import Launchd
 from mux.host.service import ServiceError
 from mux.host.steps import Remove, Run, Step, StepError, Write
 from mux.host.systemd import ManagerError, Systemd, quoted
-from mux.host.unit_files import MARKER, Wanted
+from mux.host.unit_files import MARKER, ServiceSpec
 from mux.server import systemd_notify
 from tests.host.machine import Host, host
 
@@ -34,7 +34,7 @@ __all__ = ["host"]
 PROJECT = Path(__file__).parent.parent.parent
 
 
-def wanted(tmp_path: Path, **changes: object) -> Wanted:
+def spec(tmp_path: Path, **changes: object) -> ServiceSpec:
     fields: dict[str, object] = {
         "command": ("/opt/a b/appmux", "serve", "--config", '/x/100%/"$HOME".toml'),
         "environ": {"PATH": "/usr/bin:/a b", "CODEX_HOME": "/home/me/100%$x"},
@@ -44,11 +44,11 @@ def wanted(tmp_path: Path, **changes: object) -> Wanted:
         "hardened": True,
         "log": tmp_path / "appmux & co.log",
     }
-    return Wanted(**(fields | changes))  # type: ignore[arg-type]
+    return ServiceSpec(**(fields | changes))  # type: ignore[arg-type]
 
 
 def units(tmp_path: Path, **changes: object) -> tuple[str, str]:
-    files = Systemd({"HOME": str(tmp_path)}).files(wanted(tmp_path, **changes))
+    files = Systemd({"HOME": str(tmp_path)}).files(spec(tmp_path, **changes))
     service_text, socket_text = files.values()
     return service_text, socket_text
 
@@ -120,10 +120,10 @@ def test_a_bwrap_with_rights_of_its_own_is_left_them(
         monkeypatch.setenv(variable, str(tmp_path))
     settled = load({}, {})
     bwrap.chmod(0o755)
-    assert service.wanted(settled, environ).hardened
-    assert not service.wanted(settled, environ, allow_sudo=True).hardened
+    assert service.service_spec(settled, environ).hardened
+    assert not service.service_spec(settled, environ, allow_sudo=True).hardened
     bwrap.chmod(0o4755)
-    assert not service.wanted(settled, environ).hardened
+    assert not service.service_spec(settled, environ).hardened
 
 
 # -- launchd ---------------------------------------------------------------------------------------
@@ -131,15 +131,15 @@ def test_a_bwrap_with_rights_of_its_own_is_left_them(
 
 def test_the_property_list(tmp_path: Path) -> None:
     home = tmp_path / "home"
-    files = Launchd({"HOME": str(home)}, uid=501).files(wanted(tmp_path))
+    files = Launchd({"HOME": str(home)}, uid=501).files(spec(tmp_path))
     ((path, text),) = files.items()
     assert path == home / "Library" / "LaunchAgents" / "dev.appmux.plist"
     assert MARKER in text
     listed = plistlib.loads(text.encode())
     assert listed == {
         "Label": "dev.appmux",
-        "ProgramArguments": list(wanted(tmp_path).command),
-        "EnvironmentVariables": wanted(tmp_path).environ,
+        "ProgramArguments": list(spec(tmp_path).command),
+        "EnvironmentVariables": spec(tmp_path).environ,
         "RunAtLoad": True,
         "KeepAlive": True,
         "ThrottleInterval": 10,
@@ -169,7 +169,7 @@ LIMITS = {
 
 
 def test_the_property_list_says_what_launchd_understands(tmp_path: Path) -> None:
-    (text,) = Launchd({"HOME": str(tmp_path)}, uid=501).files(wanted(tmp_path)).values()
+    (text,) = Launchd({"HOME": str(tmp_path)}, uid=501).files(spec(tmp_path)).values()
     listed = plistlib.loads(text.encode(), fmt=plistlib.FMT_XML)
     for key, value in listed.items():
         assert isinstance(value, DOCUMENTED[key]), key
@@ -178,7 +178,7 @@ def test_the_property_list_says_what_launchd_understands(tmp_path: Path) -> None
     assert all(isinstance(each, str) for each in listed["ProgramArguments"])
     assert Path(listed["ProgramArguments"][0]).is_absolute(), "launchd searches no PATH of ours"
     # Else the drain would be cut short, and the app-server's own end with it.
-    assert listed["ExitTimeOut"] >= wanted(tmp_path).stop_seconds
+    assert listed["ExitTimeOut"] >= spec(tmp_path).stop_seconds
 
 
 class Launchctl:
@@ -212,7 +212,7 @@ def test_on_a_mac_the_old_job_goes_before_the_new_one_comes(
     monkeypatch.setattr(steps, "TRY_AGAIN", 0.0)
     control = Launchctl({"dev.appmux"}, busy=2)
     where = Launchd({"HOME": str(tmp_path)}, control, uid=501)
-    places = service.look(where.files(wanted(tmp_path)))
+    places = service.look(where.files(spec(tmp_path)))
     said: list[str] = []
     steps.perform(service.installing(where, places, start=True), said.append, control)
     plist = tmp_path / "Library" / "LaunchAgents" / "dev.appmux.plist"

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import sqlite3
 import stat
+import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +21,7 @@ from mux.storage import journal_schema
 from mux.storage.journal import FLUSH_INTERVAL, Store
 from mux.storage.journal_chunks import BATCH_BYTES
 from mux.storage.journal_schema import FILE
-from mux.storage.journal_writer import RESERVED, STEP_PAGES
+from mux.storage.journal_writer import RESERVED, STEP_PAGES, Rest
 from mux.storage.sqlite import WAL_BYTES, StoreError
 from tests.entries import (
     DAY,
@@ -92,6 +94,62 @@ async def test_numbers_go_on_past_those_that_were_never_written(tmp_path: Path) 
         assert (after.epoch, after.next_seq) == (store.epoch, 1 + RESERVED)
         await put(after, entry(after.next_seq))
         assert await read_all(after) == [*entries(range(1, 11)), entry(after.next_seq)]
+
+
+async def _killed(path: Path, last: int) -> tuple[Path, str]:
+    """A directory as a kill leaves it, with entries up to this one; and the journal's epoch."""
+    async with opened(path) as store:
+        await put(store, *entries(range(1, last + 1)))
+        killed = path / "killed"
+        killed.mkdir()
+        for name in (FILE, f"{FILE}-wal"):
+            (killed / name).write_bytes((path / name).read_bytes())
+    return killed, store.epoch
+
+
+@pytest.mark.parametrize(
+    ("rest", "known"), [(range(8, 14), 13), (range(11, 12), 11), (range(1, 11), 10), ((), 10)]
+)
+async def test_what_the_last_life_left_unwritten_is_written_and_no_number_left_out(
+    tmp_path: Path, rest: Iterable[int], known: int
+) -> None:
+    killed, epoch = await _killed(tmp_path, 10)
+    left = Rest(epoch, entries(rest))
+    after = Store.open(
+        killed, max_bytes=512 * MIB, max_age=1e12, wall_clock=lambda: 1000.0, rest=left
+    )
+    assert (after.epoch, after.next_seq, after.earliest) == (epoch, known + 1, 0)
+    assert await read_all(after) == entries(range(1, known + 1))
+    reserved = select(killed / FILE, "SELECT reserved FROM life")
+    assert reserved == [(known + 1 + RESERVED,)]
+    if known > 10:
+        made = select(killed / FILE, "SELECT made_at FROM chunk ORDER BY first_seq DESC LIMIT 1")
+        assert made == [(1000,)]
+    await put(after, entry(known + 1))
+    assert await read_all(after) == entries(range(1, known + 2))
+    await after.close()
+
+
+async def test_what_another_journals_life_left_is_not_written(tmp_path: Path) -> None:
+    killed, epoch = await _killed(tmp_path, 10)
+    left = Rest("another", entries(range(8, 14)))
+    after = Store.open(
+        killed, max_bytes=512 * MIB, max_age=7 * DAY, wall_clock=time.time, rest=left
+    )
+    assert (after.epoch, after.next_seq) == (epoch, 1 + RESERVED)
+    assert await read_all(after) == entries(range(1, 11))
+    assert select(killed / FILE, "SELECT reserved FROM life") == [(1 + 2 * RESERVED,)]
+    await after.close()
+
+
+async def test_a_reservation_that_was_lost_gives_no_number_twice(tmp_path: Path) -> None:
+    killed, _ = await _killed(tmp_path, 10)
+    connection = sqlite3.connect(killed / FILE)
+    connection.execute("UPDATE life SET reserved = 5")
+    connection.commit()
+    connection.close()
+    async with opened(killed) as after:
+        assert after.next_seq == 11
 
 
 async def test_numbers_are_reserved_long_before_they_run_out(tmp_path: Path) -> None:

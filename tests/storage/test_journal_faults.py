@@ -24,7 +24,7 @@ import trio
 from structlog.typing import EventDict
 
 from mux.storage import journal as store_module
-from mux.storage import journal_schema, write_behind
+from mux.storage import journal_schema, sqlite, write_behind
 from mux.storage.journal import Store
 from mux.storage.journal_schema import FILE
 from mux.storage.journal_writer import JournalWriter
@@ -260,6 +260,32 @@ async def test_a_file_garbled_while_in_use_is_replaced(
         assert (after.epoch, after.next_seq, after.earliest) == (store.epoch, 2011, 2000)
     assert broken(tmp_path)
     assert errors(said)
+
+
+async def test_a_file_that_its_writer_finds_broken_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: list[EventDict]
+) -> None:
+    async with opened(tmp_path) as store:
+        await put(store, *entries(range(1, 11)))
+
+        def malformed(_writer: JournalWriter, _connection: object, _floor: int) -> bool:
+            raise sqlite.Broken("database disk image is malformed")
+
+        with monkeypatch.context() as broken_once:
+            broken_once.setattr(JournalWriter, "_trim", malformed)
+            store.append(entry(11))
+            await store.flush()
+            assert "malformed" in str(store.trouble)
+            assert not broken(tmp_path)
+        store.append(entry(12))
+        await store.flush()
+        assert store.trouble is None
+        (aside,) = broken(tmp_path)
+        (line,) = [each for each in said if "file" in each]
+        assert "moved aside" in line["event"]
+        assert (line["file"], line["because"]) == (str(aside), "database disk image is malformed")
+        assert store.earliest == 11
+        assert await read_all(store, after=11) == [entry(12)]
 
 
 @pytest.mark.parametrize("what", ["file", "all", "replaced"])

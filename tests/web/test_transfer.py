@@ -128,6 +128,26 @@ async def test_who_waits_to_send_a_body_is_told_to() -> None:
         assert await answer(client) == (200, b"3")
 
 
+async def test_a_body_of_two_lengths_is_not_poured() -> None:
+    """Whoever went by the other one would take its rest for the next request."""
+    seen: list[bool] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        seen.append(adapter.POUR in scope["extensions"])
+        while (await receive())["more_body"]:
+            pass
+        headers = [(b"content-length", b"0")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b""})
+
+    async with served(app) as client:
+        both = head("POST", "content-length: 3", "transfer-encoding: chunked")
+        await client.send_all(both + b"5\r\nhello\r\n0\r\n\r\n" + head("GET"))
+        assert await answer(client) == (200, b"")
+        assert await answer(client) == (200, b"")
+    assert seen == [False, False]
+
+
 async def test_a_body_that_ends_early_is_no_whole_body() -> None:
     ended: list[BaseException] = []
 

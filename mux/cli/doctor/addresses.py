@@ -159,15 +159,15 @@ def _networked(home: Path) -> str | None:
 def _address(address: Address, own: set[int]) -> Finding:
     if isinstance(address, TcpAddress):
         about = address.url
-        there = processes.of_port(address.ip, address.port) if address.port else []
+        processes_there = processes.of_port(address.ip, address.port) if address.port else []
     else:
         about = "control socket" if address.control else f"unix://{address}"
-        there = processes.of_unix_path(address.path)
-    facts = {"address": str(address), "pids": [holder.pid for holder in there]}
-    if any(holder.pid in own for holder in there):
+        processes_there = processes.of_unix_path(address.path)
+    facts = {"address": str(address), "pids": [holder.pid for holder in processes_there]}
+    if any(holder.pid in own for holder in processes_there):
         return Finding(about, "well", "the broker listens there", facts=facts)
-    if there:
-        return _taken(about, address, there, facts)
+    if processes_there:
+        return _taken(about, address, processes_there, facts)
     if isinstance(address, TcpAddress) and not _ours(address):
         remedy = "`tailscale up`, if it is a Tailnet's; else change `listen`"
         return Finding(about, "wrong", "this machine has no such address now", remedy, facts)
@@ -178,13 +178,13 @@ def _address(address: Address, own: set[int]) -> Finding:
     return Finding(about, "well", "free", facts=facts)
 
 
-def _taken(about: str, address: Address, there: list[Process], facts: Report) -> Finding:
-    names = "; ".join(str(holder) for holder in there)
-    if any("systemd" in holder.command.partition(" ")[0] for holder in there):
+def _taken(about: str, address: Address, holders: list[Process], facts: Report) -> Finding:
+    names = "; ".join(str(holder) for holder in holders)
+    if any("systemd" in holder.command.partition(" ")[0] for holder in holders):
         says = f"systemd has it for the service ({names})"
         return Finding(about, "note", says, "it starts the broker at the first connection", facts)
-    pid = there[0].pid
-    if (found_broker := _other_broker(there)) is not None:
+    pid = holders[0].pid
+    if (found_broker := _other_broker(holders)) is not None:
         pid, other = found_broker
         says = f"another appmux of yours listens there: state directory {other}, process {pid}"
         remedy = (
@@ -192,10 +192,10 @@ def _taken(about: str, address: Address, there: list[Process], facts: Report) ->
             " them another address in `listen`"
         )
         return Finding(about, "wrong", says, remedy, facts | {"stateDir": str(other)})
-    remedy = f"stop it: `kill {pid}`" if there[0] != UNSEEN else "stop it as that user"
-    if isinstance(address, UnixAddress) and (found := socket_owner(address.path)):
-        names = str(found)
-        if found.codex:
+    remedy = f"stop it: `kill {pid}`" if holders[0] != UNSEEN else "stop it as that user"
+    if isinstance(address, UnixAddress) and (owner := socket_owner(address.path)):
+        names = str(owner)
+        if owner.codex:
             remedy = (
                 "`appmux service install --take-over` (or `appmux serve --take-over`): waits until"
                 " nothing runs in it, has it stop, and takes its place"
@@ -203,12 +203,12 @@ def _taken(about: str, address: Address, there: list[Process], facts: Report) ->
     return Finding(about, "wrong", f"{names} listens there", remedy, facts)
 
 
-def _other_broker(there: list[Process]) -> tuple[int, Path] | None:
+def _other_broker(holders: list[Process]) -> tuple[int, Path] | None:
     """Return the broker among these processes, and its state directory; None if none is ours.
 
     (Its supervisor has the listeners, too.)
     """
-    for holder in there:
+    for holder in holders:
         for file in processes.locked_files(holder.pid):
             if file.name == state_dir.LOCK:
                 return holder.pid, file.parent

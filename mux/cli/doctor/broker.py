@@ -50,14 +50,14 @@ async def broker(config: Config, environ: Mapping[str, str]) -> tuple[list[Findi
         return [_no_address(config)], None
     except BrokerError as failure:
         return [_no_answer(config, str(failure))], None
-    found = [_said(report), *_app_server(report["appServer"]), *_store(report.get("store"))]
-    found += _devices(report.get("devices"))
-    found += _notices(report.get("notices"))
-    said = readiness.probe(config, environ)
-    if said != readiness.OK and all(each.verdict != "wrong" for each in found):
+    findings = [_summary(report), *_app_server(report["appServer"]), *_store(report.get("store"))]
+    findings += _devices(report.get("devices"))
+    findings += _notices(report.get("notices"))
+    answer = readiness.probe(config, environ)
+    if answer != readiness.OK and all(each.verdict != "wrong" for each in findings):
         remedy = "wait a moment; if it stays so, `appmux service logs`"
-        found.append(Finding("readiness", "wrong", f"/readyz says {said}", remedy))
-    return found, report
+        findings.append(Finding("readiness", "wrong", f"/readyz says {answer}", remedy))
+    return findings, report
 
 
 def _places(config: Config, environ: Mapping[str, str]) -> list[str]:
@@ -70,10 +70,10 @@ def _places(config: Config, environ: Mapping[str, str]) -> list[str]:
         # On a full disk the broker couldn't write where it listens.
         home = codex_home(environ)
         sockets = [parse_listen_url(url, home) for url in config.listen if url[:5] == "unix:"]
-        there = [each for each in sockets if Path(str(each)).is_socket()]
-        if not there:
+        present = [each for each in sockets if Path(str(each)).is_socket()]
+        if not present:
             raise
-        return [f"unix://{each}" for each in there]
+        return [f"unix://{each}" for each in present]
 
 
 def _lock_holder(config: Config) -> Process | None:
@@ -91,16 +91,16 @@ def _no_address(config: Config) -> Finding:
     return Finding("broker", "wrong", says, remedy, {"pid": holder.pid})
 
 
-def _no_answer(config: Config, why: str) -> Finding:
+def _no_answer(config: Config, reason: str) -> Finding:
     holder = _lock_holder(config)
     if holder is None:
         says = f"none runs; the last one on {config.state_dir} was killed"
         return Finding("broker", "wrong", says, "`appmux serve`, or `appmux service install`")
     remedy = f"it hangs: `kill {holder.pid}`, and `kill -9 {holder.pid}` if it stays"
-    return Finding("broker", "wrong", f"{holder} gives no answer: {why}", remedy)
+    return Finding("broker", "wrong", f"{holder} gives no answer: {reason}", remedy)
 
 
-def _said(report: Report) -> Finding:
+def _summary(report: Report) -> Finding:
     here = report["broker"]
     clients = len(report["clients"]) - 1  # this one
     pending = len(report["serverRequests"])
@@ -179,29 +179,29 @@ def threads(environ: Mapping[str, str], report: Report | None) -> Iterator[Findi
     own = own_processes(report)
     makes_way = socket_owner(codex_home(environ) / CONTROL_SOCKET) if held else None
     here = 0
-    for path, there in held.items():
-        if any(own.intersection(processes.ancestors(holder.pid)) for holder in there):
+    for path, holders in held.items():
+        if any(own.intersection(processes.ancestors(holder.pid)) for holder in holders):
             here += 1
         else:
-            yield _foreign(path, there, makes_way)
+            yield _foreign(path, holders, makes_way)
     if here or not held:
         says = f"{here} loaded in the broker's app-server" if here else "none is loaded anywhere"
         yield Finding("threads", "well", says, facts={"loaded": here})
 
 
-def _foreign(path: Path, there: list[Process], makes_way: SocketOwner | None) -> Finding:
+def _foreign(path: Path, holders: list[Process], makes_way: SocketOwner | None) -> Finding:
     thread = path.stem
-    names = "; ".join(str(holder) for holder in there)
-    pid = there[0].pid
-    if makes_way is not None and makes_way.codex and there[0] == makes_way.holder:
+    names = "; ".join(str(holder) for holder in holders)
+    pid = holders[0].pid
+    if makes_way is not None and makes_way.codex and holders[0] == makes_way.holder:
         end = "take that one's place by `appmux serve --take-over`"
     else:
-        end = f"end that program, or `kill {pid}`" if there[0] != UNSEEN else "end that program"
+        end = f"end that program, or `kill {pid}`" if holders[0] != UNSEEN else "end that program"
     return Finding(
         f"thread {thread}",
         "wrong",
         f"{names} writes it, so that all others are told it `already has an active writer`",
         f"leave the thread there (codex lets go of it after {LETS_GO} s without followers), or"
         f" {end}",
-        {"thread": thread, "pids": [holder.pid for holder in there], "since": there[0].since},
+        {"thread": thread, "pids": [holder.pid for holder in holders], "since": holders[0].since},
     )

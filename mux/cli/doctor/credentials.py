@@ -76,20 +76,20 @@ def _certificate(settings: Config) -> Iterator[Finding]:
         return
     if tls.key is not None and (finding := _file(tls.key)) is not None:
         yield finding
-    there = x509.load_pem_x509_certificates(tls.cert.read_bytes())[0]
-    yield _valid(tls.cert, there)
-    yield from _served(settings, tls.cert, there)
+    certificate = x509.load_pem_x509_certificates(tls.cert.read_bytes())[0]
+    yield _valid(tls.cert, certificate)
+    yield from _served(settings, tls.cert, certificate)
 
 
-def _valid(path: Path, there: x509.Certificate) -> Finding:
-    now, end = datetime.datetime.now(datetime.UTC), there.not_valid_after_utc
+def _valid(path: Path, certificate: x509.Certificate) -> Finding:
+    now, end = datetime.datetime.now(datetime.UTC), certificate.not_valid_after_utc
     day = f"{end:%Y-%m-%d}"
     facts = {"path": str(path), "until": end.isoformat()}
     renew = f"renew it into {path}, then `appmux service reload`"
     if end <= now:
         return Finding("certificate", "wrong", f"{path} has expired, on {day}", renew, facts)
-    if there.not_valid_before_utc > now:
-        says = f"{path} isn't valid before {there.not_valid_before_utc:%Y-%m-%d %H:%M}"
+    if certificate.not_valid_before_utc > now:
+        says = f"{path} isn't valid before {certificate.not_valid_before_utc:%Y-%m-%d %H:%M}"
         return Finding("certificate", "wrong", says, "set the clock, or wait", facts)
     if end - now < SOON:
         says = f"{path} expires on {day}: whatever renews it should have done so"
@@ -97,10 +97,10 @@ def _valid(path: Path, there: x509.Certificate) -> Finding:
     return Finding("certificate", "well", f"{path}, until {day}", facts=facts)
 
 
-def _served(settings: Config, path: Path, there: x509.Certificate) -> Iterator[Finding]:
+def _served(settings: Config, path: Path, certificate: x509.Certificate) -> Iterator[Finding]:
     """Report a broker that still serves an older certificate than the file has."""
     served = readiness.served_certificate(settings, dict(os.environ))
-    if served is None or served == there.public_bytes(Encoding.DER):
+    if served is None or served == certificate.public_bytes(Encoding.DER):
         return
     says = f"the broker serves another certificate than {path} has"
     remedy = "`appmux service reload`; what renews it should do so, too"

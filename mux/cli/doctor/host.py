@@ -56,14 +56,14 @@ async def codex(
         text, _, remedy = str(failure).partition(": ")
         return [Finding("codex", "wrong", text, remedy)], None
     facts = {"path": str(path), "version": version}
-    found = [_version(version, path, facts), *_sandbox(environ)]
+    findings = [_version(version, path, facts), *_sandbox(environ)]
     in_there = codex_login.look(
         path, codex_home(environ), environ, service.environment_file(), runner
     )
     verdict = "well" if in_there.well else "wrong"
-    found.append(Finding("login", verdict, in_there.words, in_there.remedy))  # type: ignore[arg-type]
-    found.append(_methods(path, version, runner))
-    return found, path
+    findings.append(Finding("login", verdict, in_there.words, in_there.remedy))  # type: ignore[arg-type]
+    findings.append(_methods(path, version, runner))
+    return findings, path
 
 
 def _version(version: str, path: Path, facts: dict[str, Any]) -> Finding:
@@ -141,12 +141,12 @@ def disk(settled: Settled, environ: Mapping[str, str]) -> Iterator[Finding]:
 
 def _disk(name: str, place: Path) -> Finding:
     about = f"disk ({name})"
-    there = next(each for each in (place, *place.parents) if each.exists())
-    status = os.statvfs(there)
-    free = shutil.disk_usage(there).free
+    existing = next(each for each in (place, *place.parents) if each.exists())
+    status = os.statvfs(existing)
+    free = shutil.disk_usage(existing).free
     facts = {"path": str(place), "freeBytes": free, "freeFiles": status.f_favail}
-    if status.f_flag & os.ST_RDONLY or not os.access(there, os.W_OK):
-        remedy = f"make {there} writable, or name another place"
+    if status.f_flag & os.ST_RDONLY or not os.access(existing, os.W_OK):
+        remedy = f"make {existing} writable, or name another place"
         return Finding(about, "wrong", f"{place} can't be written", remedy, facts)
     room = f"{free // MIB} MiB free at {place}"
     if free < TOO_LITTLE:
@@ -191,7 +191,7 @@ def supervised(settled: Settled, environ: Mapping[str, str], runner: Runner = ru
     """Check the service, if it is installed; and NovaScale's beside it."""
     try:
         where = service.supervisor(environ, runner)
-        places = service.look(where.files(service.wanted(settled, environ)))
+        places = service.look(where.files(service.service_spec(settled, environ)))
     except AppmuxError as failure:
         return [Finding("service", "note", str(failure))]
     return [_service(where, places), *_novascale(where, settled, Path(environ["HOME"]))]

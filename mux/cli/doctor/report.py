@@ -168,11 +168,13 @@ def _waiting(settled: Settled, in_force: Settled) -> Iterator[Finding]:
 def _show(findings: list[Finding], wrong: list[Finding]) -> None:
     console = Console(soft_wrap=True)
     width = max(len(each.about) for each in findings) + 2
-    for each in findings:
-        mark, style = MARKS[each.verdict]
-        line = Text.assemble((mark.ljust(MARK_WIDTH), style), each.about.ljust(width), each.says)
+    for finding in findings:
+        mark, style = MARKS[finding.verdict]
+        line = Text.assemble(
+            (mark.ljust(MARK_WIDTH), style), finding.about.ljust(width), finding.says
+        )
         console.print(line)
-        if each.remedy:
-            console.print(Text(" " * (MARK_WIDTH + width) + f"→ {each.remedy}"))
+        if finding.remedy:
+            console.print(Text(" " * (MARK_WIDTH + width) + f"→ {finding.remedy}"))
     verdict = f"{len(wrong)} wrong" if wrong else "all is well"
     console.print(Text(f"\n{verdict}", "bold red" if wrong else "bold green"))

@@ -1,4 +1,4 @@
-"""What the broker adds to messages of codex's own: to ``initialize``, to errors, and numbers."""
+"""The broker's additions to codex's own messages: to ``initialize``, to errors, and numbers."""
 
 from __future__ import annotations
 

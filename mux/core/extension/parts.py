@@ -1,4 +1,4 @@
-"""What a description of the extension is made of: each part of a message, by an example of it.
+"""The parts of a description of the extension: each part of a message, by an example of it.
 
 An example is an instance of the class that describes the part, so it can't be of another shape;
 the class gives the JSON Schema. Nothing here is on a message's way.

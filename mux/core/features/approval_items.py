@@ -1,4 +1,4 @@
-"""What a server request is about: its params, and the item that they name.
+"""The subject of a server request: its params, and the item that they name.
 
 Used by ``approval_list``, ``approval_view``, ``server_requests`` and the notices.
 """

@@ -1,4 +1,4 @@
-"""What a person needs to judge an approval, read from its params and the item that it is about.
+"""The view by which a person judges an approval, read from its params and the item it is about.
 
 The command is shown as it will run: the whole of what the app-server says, not the part of it that
 it parsed. Texts are a stranger's; who shows them makes them safe.
@@ -43,7 +43,7 @@ _CHOICES: Final[dict[str, tuple[str, ...]]] = {
 
 @attrs.frozen
 class View:
-    """What a person judges by. ``files`` have their diffs if they were wanted."""
+    """The parts of a request that a person judges it by."""
 
     turn: str | None
     item: str | None
@@ -51,6 +51,7 @@ class View:
     command: str | None
     cwd: str | None
     files: list[FileChange]
+    """With their diffs if these were asked for."""
     risks: list[Risk]
     choices: list[Any]
     text: str | None
@@ -113,8 +114,8 @@ def _choices(method: str, listed: Any) -> list[Any]:
 def _question(asked: dict[str, Any]) -> str | None:
     questions = asked.get("questions")
     first = questions[0] if isinstance(questions, list) and questions else {}
-    said = first.get("question") if isinstance(first, dict) else None
-    return _text(said) or _text(asked.get("message"))
+    question = first.get("question") if isinstance(first, dict) else None
+    return _text(question) or _text(asked.get("message"))
 
 
 _decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(dict[str, Any] | None)

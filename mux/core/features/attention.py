@@ -55,27 +55,27 @@ class Attention:
     def focused(self, client: Client, message: ClientMessage) -> None:
         """Take ``mux/focus``, as a request or a notification."""
         try:
-            said = msgspec.json.decode(message.params, type=FocusParams)
+            params = msgspec.json.decode(message.params, type=FocusParams)
         except msgspec.DecodeError as wrong:
             if message.kind == "request":
                 text = f'`{FOCUS}` wants {{"threadId": "…" or null, "active"?: bool}}: {wrong}'
                 self.state.error(client.id, message.id, jsonrpc.INVALID_REQUEST, text)
             return
-        client.focus = Focus(said.threadId, said.active)
-        client.heard = self.state.now
+        client.focus = Focus(params.threadId, params.active)
+        client.last_heard = self.state.now
         self.changes += 1
-        if said.active:
+        if params.active:
             self.state.devices_used[client.principal.key] = self.state.now
         if message.kind == "request":
             held = jsonrpc.result(message.id, FocusHeld(self.timing.focus))
             self.state.send(client.id, held, FOCUS)
 
-    def heard(self, client: Client) -> None:
+    def sent(self, client: Client) -> None:
         """Note that the client has sent something. A focus that had lapsed holds again."""
         focus, now = client.focus, self.state.now
-        if focus is not None and focus.active and client.heard + self.timing.focus <= now:
+        if focus is not None and focus.active and client.last_heard + self.timing.focus <= now:
             self.changes += 1
-        client.heard = now
+        client.last_heard = now
 
     def acted(self, client: Client, thread: str | None) -> None:
         """Note that something was done to a thread by this client."""
@@ -142,7 +142,7 @@ class Attention:
         focus = client.focus
         if focus is not None:
             seen = focus.active and (thread is None or focus.thread in set(self.line(thread)))
-            return client.heard + self.timing.focus if seen else 0.0
+            return client.last_heard + self.timing.focus if seen else 0.0
         if client.acted is None:
             return 0.0
         if thread is None:
@@ -179,8 +179,8 @@ class Glance:
         """Add what a client looks at."""
         now, timing, focus = self.attention.state.now, self.attention.timing, client.focus
         if focus is not None:
-            if focus.active and client.heard + timing.focus > now:
-                self._looks(client, focus.thread, client.heard + timing.focus)
+            if focus.active and client.last_heard + timing.focus > now:
+                self._looks(client, focus.thread, client.last_heard + timing.focus)
             return
         for thread, at in reversed((client.acted or {}).items()):
             if at + timing.looking <= now:
@@ -198,5 +198,5 @@ class Glance:
         """Return who looks at the thread or at one above it; for None, who is here at all."""
         if thread is None:
             return self.anywhere
-        found = (self._at[id] for id in self.attention.line(thread) if id in self._at)
-        return max(found, key=lambda look: look[1], default=None)
+        looks = (self._at[id] for id in self.attention.line(thread) if id in self._at)
+        return max(looks, key=lambda look: look[1], default=None)

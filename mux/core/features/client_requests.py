@@ -99,7 +99,7 @@ class ClientRequests:
         if rule.route is Route.FOLLOW:
             request.params = params
         if rule.begins:
-            request.by = client.owner()
+            request.actor = client.owner()
         request.history_field = history_field(message)
         request.large = rule.large or bool(request.history_field)
         return request
@@ -176,8 +176,8 @@ class ClientRequests:
 
     def load(self, thread: str, settings: dict[str, bytes]) -> Request:
         """Have the app-server load a thread for the broker; ``settings`` as JSON texts."""
-        kept = {name: msgspec.Raw(text) for name, text in settings.items()}
-        params = {**kept, "threadId": thread, "excludeTurns": True}
+        fields = {name: msgspec.Raw(text) for name, text in settings.items()}
+        params = {**fields, "threadId": thread, "excludeTurns": True}
         return self.ask_for_broker("thread/resume", params)
 
     def give_back(self, thread: str) -> Request:
@@ -226,7 +226,7 @@ class ClientRequests:
             line=jsonrpc.request(wire, TURN_START, msgspec.Raw(turn.params)),
             since=self.state.now,
             thread=thread,
-            by=turn.owner,
+            actor=turn.owner,
         )
         audit_events.dequeued(self.state, request, turn)
         return request
@@ -355,8 +355,8 @@ class ClientRequests:
         """Answer a client's request with our error, which says whether asking again is safe."""
         if request.client is not None:
             generation = self.state.appserver.generation
-            told = {"generation": generation, "retryable": request.rule.reads}
-            self.state.error(request.client, request.origin, code, text, told)
+            error_data = {"generation": generation, "retryable": request.rule.reads}
+            self.state.error(request.client, request.origin, code, text, error_data)
 
 
 _NEVER_SENT = (

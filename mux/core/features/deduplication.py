@@ -134,10 +134,10 @@ class Deduplicator:
 def _turn_named(result: bytes) -> str | None:
     """Return the turn in the result of a turn's start or steer."""
     try:
-        told = _result_decoder.decode(result)
+        outcome = _result_decoder.decode(result)
     except msgspec.DecodeError:
         return None
-    return told.turn.id if told.turn is not None else told.turnId
+    return outcome.turn.id if outcome.turn is not None else outcome.turnId
 
 
 _result_decoder = msgspec.json.Decoder(_Result)

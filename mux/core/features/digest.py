@@ -47,22 +47,22 @@ class Digests:
             after=seq,
         )
 
-    def _answer(self, sweep: Sweep, told: Summary) -> None:
+    def _answer(self, sweep: Sweep, summary: Summary) -> None:
         state = self.state
         waiting = sum(
             request.rule.offer_to is OfferTo.FOLLOWERS and not request.answered
             for request in state.pending_requests.pending(sweep.thread)
         )
         digest = Digest(
-            complete=sweep.complete and not told.cut,
+            complete=sweep.complete and not summary.cut,
             epoch=state.journal.epoch,
             seq=sweep.until,
-            turns=list(told.turns.values()),
-            files=list(told.files.values()),
-            commands=DigestCommands(told.ran, told.failed),
-            decisions=told.decisions,
+            turns=list(summary.turns.values()),
+            files=list(summary.files.values()),
+            commands=DigestCommands(summary.ran, summary.failed),
+            decisions=summary.decisions,
             waiting=waiting,
-            errors=told.errors,
+            errors=summary.errors,
         )
         state.answer(sweep.client, jsonrpc.result(sweep.origin, digest), METHOD)
 

@@ -33,7 +33,7 @@ _Kept = TypeVar("_Kept")
 
 @attrs.define(eq=False, repr=False)
 class Summary:
-    """What happened, from the messages taken in so far."""
+    """A summary of what happened, from the messages taken in so far."""
 
     turns: OrderedDict[str, DigestTurn] = attrs.field(factory=OrderedDict)
     files: OrderedDict[str, DigestFile] = attrs.field(factory=OrderedDict)
@@ -88,8 +88,8 @@ class Summary:
         line = final_line(bytes(item))
         match read.type:
             case "userMessage" if line is not None:
-                said = self._turn(turn)
-                said.said = said.said or line.text
+                digest_turn = self._turn(turn)
+                digest_turn.said = digest_turn.said or line.text
             case "agentMessage" if line is not None:
                 self._turn(turn).lastLine = line.text
             case "commandExecution" if read.status in ("completed", "failed"):

@@ -216,10 +216,10 @@ class DirectoryClearance:
                 params = {"threadId": case.thread}
                 case.asked.append(self.client_requests.ask_for_broker(THREAD, params))
 
-    def told(self, request: Request, line: bytes, *, failed: bool) -> bool:
+    def answered(self, request: Request, line: bytes, *, failed: bool) -> bool:
         """Take the answer to a request of ``refresh``; False if it is for none of them."""
-        found = ((n, each) for n, each in self._cases.items() if request in each.asked)
-        number, case = next(found, (0, None))
+        cases = ((n, each) for n, each in self._cases.items() if request in each.asked)
+        number, case = next(cases, (0, None))
         if case is None:
             return False
         case.asked.remove(request)
@@ -272,9 +272,9 @@ class DirectoryClearance:
         thread = self.state.threads.known.get(case.thread or "")
         is_there = case.method == "thread/resume" and thread is not None and thread.subscribed
         if verdict.directory and not is_there:
-            told: dict[str, object] = {"thread": case.thread, "directory": verdict.directory}
-            told |= {"method": case.method, "readOnly": verdict.read_only}
-            audit_events.unlisted(self.state, case.client, told)
+            fields: dict[str, object] = {"thread": case.thread, "directory": verdict.directory}
+            fields |= {"method": case.method, "readOnly": verdict.read_only}
+            audit_events.unlisted(self.state, case.client, fields)
         if thread is not None and verdict.distrusted and case.method not in STARTS:
             # The thread will work there. Loaded again, it is to take no configuration from there.
             thread.loaded_with = thread_settings.distrusting(thread.loaded_with, verdict.distrusted)

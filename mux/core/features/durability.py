@@ -101,7 +101,7 @@ class Durability:
             since=running.since if running.items or running.turn else 0,
             started=running.started if running.turn else b"",
             announced=running.announced,
-            by=durable.owner(running.by),
+            by=durable.owner(running.actor),
             runs=bool(running.items) or running.turn is not None,
             loaded_with=thread.loaded_with,
             settings=thread.settings,
@@ -120,7 +120,7 @@ class Durability:
         if request is None:
             return None
         votes = [
-            SavedVote(voter, vote.result, vote.early, vote.by)
+            SavedVote(voter, vote.result, vote.early, vote.actor)
             for voter, vote in request.ballot.votes.items()
         ]
         return SavedServerRequest(
@@ -156,7 +156,7 @@ class Durability:
         request = self.state.scheduler.upstream.get(int(name))
         if request is None:
             return None
-        by, sent = durable.owner(request.by), request.sent
+        by, sent = durable.owner(request.actor), request.sent
         params = request.params if request.method != "turn/start" else b""
         return SavedRequest(request.wire, request.method, request.thread, params, by, sent)
 
@@ -185,7 +185,7 @@ class Durability:
 def _turn(turn: QueuedTurn) -> SavedTurn:
     owner = durable.owner(turn.owner)
     assert owner is not None
-    return SavedTurn(turn.id, turn.params, owner, turn.by)
+    return SavedTurn(turn.id, turn.params, owner, turn.actor)
 
 
 def _unsaved(thread: UnsavedThread) -> SavedUnsaved:

@@ -168,7 +168,7 @@ class Handover:
         """Say which turn runs. After the replay, which may end with the turn before that."""
         running = self.state.threads.claim(saved.id).running
         running.turn, running.also, running.over = saved.turn, saved.also, saved.over
-        running.started, running.announced, running.by = saved.started, saved.announced, saved.by
+        running.started, running.announced, running.actor = saved.started, saved.announced, saved.by
 
     def _replay(self, entries: Iterable[Entry]) -> None:
         """Bring what runs to where the earlier broker had it."""
@@ -191,7 +191,7 @@ class Handover:
             line=b"",
             since=self.state.now,
             thread=saved.thread,
-            by=saved.by,
+            actor=saved.by,
             params=saved.params,
             sent=saved.sent,
         )
@@ -214,7 +214,7 @@ class Handover:
 
     # ── what the app-server says ──────────────────────────────────────────────────────────────
 
-    def told(self, request: Request, line: bytes, *, failed: bool) -> bool:
+    def answered(self, request: Request, line: bytes, *, failed: bool) -> bool:
         """Take the answer to a request made here; False if it is for none of them."""
         if request is self._asked:
             self._asked = None
@@ -266,12 +266,12 @@ class Handover:
 
     def _unsettled(self) -> dict[str, list[Request]]:
         """Return the messages under way that an earlier broker sent, by thread."""
-        found: dict[str, list[Request]] = {}
+        requests: dict[str, list[Request]] = {}
         for request in self.state.scheduler.upstream.values():
             ours = request.account in (DEPARTED, QUEUE) and not request.line
             if ours and request.rule.begins and request.thread is not None:
-                found.setdefault(request.thread, []).append(request)
-        return found
+                requests.setdefault(request.thread, []).append(request)
+        return requests
 
     def _listed(self, id: str, line: bytes) -> None:
         turns = handover_answers.turns(line)
@@ -329,7 +329,7 @@ class Handover:
 
 @attrs.define(eq=False, repr=False)
 class _Kinds:
-    """What was saved, by kind."""
+    """The saved facts, by kind."""
 
     saved: dict[str, bytes]
 

@@ -47,7 +47,7 @@ class InboxCards:
         if method == _STARTED:
             return self.joined(line)
         if method == _LIMITS:
-            self._limits_told(line)
+            self._limits_notified(line)
         elif method == _ACCOUNT:
             self._account_changed()
         elif thread is not None:
@@ -153,21 +153,21 @@ class InboxCards:
     def _item_completed(self, card: Card, line: bytes) -> None:
         """Take the user's first words: the app-server doesn't tell a new thread's preview."""
         if not card.preview and _USER in line:
-            said = final_line(bytes(_params(line).item))
-            card.preview = said.text if said is not None else ""
+            last = final_line(bytes(_params(line).item))
+            card.preview = last.text if last is not None else ""
 
-    def _limits_told(self, line: bytes) -> None:
+    def _limits_notified(self, line: bytes) -> None:
         try:
-            told = _limits_decoder.decode(line).params.rateLimits
+            limit = _limits_decoder.decode(line).params.rateLimits
         except msgspec.DecodeError:
             return
-        self._limit_told(told)
+        self._limit_changed(limit)
 
-    def _limit_told(self, told: Fields) -> None:
-        name = jsonrpc.read_text(bytes(told.get("limitId", NULL))) or ""
+    def _limit_changed(self, limit: Fields) -> None:
+        name = jsonrpc.read_text(bytes(limit.get("limitId", NULL))) or ""
         before = self.limits.get(name, {})
-        news = {field: value for field, value in told.items() if bytes(value) != NULL}
-        after = told | before | news
+        news = {field: value for field, value in limit.items() if bytes(value) != NULL}
+        after = limit | before | news
         if after != before and (name in self.limits or len(self.limits) < MOST_LIMITS):
             self.limits[name] = after
             self.limits_told += 1
@@ -178,8 +178,8 @@ class InboxCards:
             read = _limits_read_decoder.decode(line).result
         except msgspec.DecodeError:
             return
-        for told in (read.rateLimitsByLimitId or {"": read.rateLimits}).values():
-            self._limit_told(told)
+        for limit in (read.rateLimitsByLimitId or {"": read.rateLimits}).values():
+            self._limit_changed(limit)
 
     def _account_changed(self) -> None:
         if self.limits:

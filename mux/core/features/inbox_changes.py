@@ -37,7 +37,7 @@ INTERVAL = 0.25
 
 @attrs.define(eq=False, repr=False)
 class _Follower:
-    """What a client that follows the inbox has been told."""
+    """A client that follows the inbox, and what it has been sent."""
 
     needs: dict[str, Sign] = attrs.field(factory=dict)
     had: set[str] = attrs.field(factory=set)
@@ -49,8 +49,8 @@ class _Follower:
 
 
 @attrs.frozen
-class _Telling:
-    """What one client is to be told."""
+class _Update:
+    """An update for clients that have been sent the same before."""
 
     needs: tuple[str, ...]
     needs_gone: tuple[str, ...]
@@ -72,7 +72,7 @@ class InboxChanges:
     revision: int = 0
     _touched: set[str] = attrs.field(factory=set)
     """Threads of which something may have changed since the last telling."""
-    _told: dict[str, InboxThread] = attrs.field(factory=dict)
+    _sent: dict[str, InboxThread] = attrs.field(factory=dict)
     """Each thread as followers were told of it last."""
     _shown: set[str] = attrs.field(factory=set)
     """Threads that any follower may have been shown."""
@@ -110,7 +110,7 @@ class InboxChanges:
         """Tell a client nothing more."""
         self.followers.pop(client.id, None)
         if not self.followers:
-            self._told.clear()
+            self._sent.clear()
             self._shown.clear()
             self._touched.clear()
             self._needs.clear()
@@ -140,7 +140,7 @@ class InboxChanges:
     def app_server_gone(self) -> None:
         """Note that no thread is loaded any more. Called before the core forgets what ran."""
         self.cards.app_server_gone()
-        self._touched.update(self._told)
+        self._touched.update(self._sent)
 
     def refresh(self) -> None:
         """Tell followers what the event changed, or see to it that they are told soon.
@@ -193,7 +193,7 @@ class InboxChanges:
         changes, gone = self._compare(self._stirred(), counted)
         waiting = {inbox_picture.key(each): each for each in self.picture.waiting()}
         signs = {key: self.picture.sign(each) for key, each in waiting.items()}
-        told: dict[_Telling, list[ClientId]] = {}
+        updates: dict[_Update, list[ClientId]] = {}
         app_server = self.picture.app_server()
         for id, follower in self.followers.items():
             client = self.state.clients[id]
@@ -205,15 +205,15 @@ class InboxChanges:
                 for key, sign in signs.items()
                 if inbox_picture.is_for(waiting[key], client.principal.scopes)
             }
-            telling = self._telling(follower, may, changes, gone, app_server)
-            if telling is not None and client.hears(CHANGED):
-                told.setdefault(telling, []).append(id)
+            update = self._telling(follower, may, changes, gone, app_server)
+            if update is not None and client.hears(CHANGED):
+                updates.setdefault(update, []).append(id)
         needs: dict[str, Need] = {}
-        for telling in told:
+        for update in updates:
             needs |= {
-                key: self.picture.need(waiting[key]) for key in telling.needs if key not in needs
+                key: self.picture.need(waiting[key]) for key in update.needs if key not in needs
             }
-        self._send(told, changes, needs, app_server)
+        self._send(updates, changes, needs, app_server)
 
     def _recount(self) -> Counter[str]:
         """Count the needs anew, and mark the threads whose number or queue has changed."""
@@ -245,12 +245,12 @@ class InboxChanges:
         for id in stirred:
             now = self.picture.thread(id, counted)
             if now is not None and not now.archived:
-                changes[id] = difference(self._told.get(id), now)
-                self._told[id] = now
+                changes[id] = difference(self._sent.get(id), now)
+                self._sent[id] = now
                 self._shown.add(id)
             elif id in self._shown:  # of others it isn't even told that they are
                 gone.add(id)
-                self._told.pop(id, None)
+                self._sent.pop(id, None)
                 self._shown.discard(id)
         return changes, gone
 
@@ -265,11 +265,11 @@ class InboxChanges:
         changes: dict[str, extension.ThreadChange | None],
         gone: set[str],
         app_server: InboxAppServer,
-    ) -> _Telling | None:
+    ) -> _Update | None:
         """Return what a follower is to be told, and note that it has been; None if nothing is."""
         stirred = changes.keys() | follower.owed
-        whole = frozenset(id for id in stirred if id in self._told and id not in follower.had)
-        lost = frozenset(id for id in gone | follower.owed if id not in self._told)
+        whole = frozenset(id for id in stirred if id in self._sent and id not in follower.had)
+        lost = frozenset(id for id in gone | follower.owed if id not in self._sent)
         patched = any(changes.get(id) is not None for id in stirred if id in follower.had)
         news = tuple(key for key, sign in may.items() if follower.needs.get(key) != sign)
         over = tuple(key for key in follower.needs if key not in may)
@@ -280,41 +280,41 @@ class InboxChanges:
         follower.limits, follower.app_server = self.cards.limits_told, app_server
         if not (whole or lost or patched or news or over or limits or moved):
             return None
-        return _Telling(news, over, whole, lost, limits, moved)
+        return _Update(news, over, whole, lost, limits, moved)
 
     def _send(
         self,
-        told: dict[_Telling, list[ClientId]],
+        updates: dict[_Update, list[ClientId]],
         changes: dict[str, extension.ThreadChange | None],
         needs: dict[str, Need],
         app_server: InboxAppServer,
     ) -> None:
-        self.revision += bool(told)
+        self.revision += bool(updates)
         cost = 0
-        for telling, recipients in told.items():
+        for update, recipients in updates.items():
             threads = [
                 whole
-                for id in sorted(telling.whole)
-                if (whole := difference(None, self._told[id])) is not None
+                for id in sorted(update.whole)
+                if (whole := difference(None, self._sent[id])) is not None
             ]
             threads += [
                 change
                 for id, change in changes.items()
-                if change is not None and id not in telling.whole and id not in telling.gone
+                if change is not None and id not in update.whole and id not in update.gone
             ]
             changed = InboxChanged(
                 revision=self.revision,
-                needs=[needs[key] for key in telling.needs],
-                needsGone=list(telling.needs_gone),
+                needs=[needs[key] for key in update.needs],
+                needsGone=list(update.needs_gone),
                 threads=threads,
-                threadsGone=sorted(telling.gone),
+                threadsGone=sorted(update.gone),
             )
-            if telling.limits:
+            if update.limits:
                 changed.limits = dict(self.cards.limits)
-            if telling.app_server:
+            if update.app_server:
                 changed.appServer = app_server
             message = jsonrpc.notification(CHANGED, changed)
             self.state.send_live(tuple(recipients), message, CHANGED)
             cost += len(message) * len(recipients)
-        if told:
+        if updates:
             self._not_before = self.state.now + max(INTERVAL, cost / BYTES_PER_SECOND)

@@ -163,7 +163,7 @@ class InboxPicture:
             return None
         since = card.since if card.since is not None else self.state.now
         seconds = round(self.state.now - since, 3)
-        return Running(record.running.turn, seconds, named(record.running.by))
+        return Running(record.running.turn, seconds, named(record.running.actor))
 
     def unlisted(self) -> list[str]:
         """Return the threads that run or are fresh, which the app-server's list may lack."""

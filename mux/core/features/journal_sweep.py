@@ -32,7 +32,7 @@ AT_ONCE: Final = 4
 
 
 class Sum(Protocol):
-    """What is made of a thread's messages."""
+    """A sum that is made of a thread's messages."""
 
     def take(self, entry: Entry) -> None:
         """Take in one message of the thread, in order."""

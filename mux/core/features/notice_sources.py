@@ -72,7 +72,7 @@ class Window(msgspec.Struct):
 
 
 class RateLimits(msgspec.Struct):
-    """How much of the allowance is used. A null field says nothing."""
+    """The part of the allowance that is used. A null field says nothing."""
 
     limitId: str | None = None
     primary: Window | None = None
@@ -196,13 +196,13 @@ def new_name(line: bytes) -> str | None:
 
 def last_line(running: RunningTurn) -> str:
     """Return the last line of the agent's latest message in the running turn."""
-    said = [
+    messages = [
         item.completed
         for item in running.items.values()
         if item.type == "agentMessage" and item.completed is not None
     ]
     try:
-        text = _message_decoder.decode(said[-1]).text if said else ""
+        text = _message_decoder.decode(messages[-1]).text if messages else ""
     except msgspec.DecodeError:
         return ""
     return one_line(text.strip().rpartition("\n")[2])

@@ -1,4 +1,4 @@
-"""What happens that deserves a notice: turns that end, goals, limits; and what ends notices.
+"""Events that deserve a notice: turns that end, goals, limits; and what ends notices.
 
 ``notices`` decides whether somebody is told.
 
@@ -45,7 +45,7 @@ class NoticeTriggers:
 
     @property
     def records(self) -> NoticeRecords:
-        """What is known of what notices come from."""
+        """The records of what notices come from."""
         return self.state.notices
 
     def observe(self, method: str, thread: str | None, line: bytes) -> None:

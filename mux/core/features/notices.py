@@ -106,8 +106,8 @@ class Notices:
         self._watch_app_server()
         if self.state.notices.unended:
             glance = self.attention.glance()
-            for each in list(self.state.notices.unended.values()):
-                self._weigh(each, glance)
+            for unended in list(self.state.notices.unended.values()):
+                self._weigh(unended, glance)
         self._seen = self._changes()
         self.state.wake_at(self.escalation.due)
 
@@ -123,9 +123,9 @@ class Notices:
             and request.rule.scope == "approve"  # others don't wait for a person
             and not request.answered
         }
-        for each in list(self.state.notices.unended.values()):
-            if each.request is not None and each.notice.subject not in waiting:
-                self.end(each.notice.subject, self._how_it_ended(each.request))
+        for unended in list(self.state.notices.unended.values()):
+            if unended.request is not None and unended.notice.subject not in waiting:
+                self.end(unended.notice.subject, self._how_it_ended(unended.request))
         for subject, request in waiting.items():
             if self.state.notices.was_raised(subject):
                 continue
@@ -228,9 +228,9 @@ class Notices:
 
     def end_all(self, thread: str, reason: str, *, also_waiting: bool) -> None:
         """End a thread's notices; those of requests only if ``also_waiting``."""
-        for each in list(self.state.notices.unended.values()):
-            if each.notice.thread == thread and (also_waiting or each.request is None):
-                self.end(each.notice.subject, reason)
+        for unended in list(self.state.notices.unended.values()):
+            if unended.notice.thread == thread and (also_waiting or unended.request is None):
+                self.end(unended.notice.subject, reason)
 
     def end(self, subject: str, reason: str) -> None:
         """End a notice, if it is open: it is withdrawn wherever it was sent."""

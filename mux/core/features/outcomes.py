@@ -30,7 +30,7 @@ ABSTAINED: Final = Outcome("none", "abstained")
 
 def of_answer(client: Client, result: bytes) -> Outcome:
     """Return the outcome of a client's answer that decides."""
-    named = audit_events.by(client)
+    named = audit_events.actor_of(client)
     name = named["name"] if isinstance(named["name"], str) else None
     if client.id == BY_NOTICE:
         decider = Decider(None, None, client.principal.name)
@@ -45,7 +45,7 @@ def of_votes(request: ServerRequest, result: bytes) -> Outcome:
     last = votes[-1] if votes else None
     decider = None
     if last is not None:
-        name, principal = last.by.get("name"), last.by.get("principal")
+        name, principal = last.actor.get("name"), last.actor.get("principal")
         decider = Decider(last.client, name if isinstance(name, str) else None, str(principal))
     return Outcome(audit_approvals.decision(result), "votes", decider)
 

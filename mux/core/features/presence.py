@@ -43,7 +43,7 @@ class Presence:
     """When the next picture may be sent."""
     _due: float = NEVER
     """When a change that had to wait is sent."""
-    _told: dict[ClientId, Picture] = attrs.field(factory=dict)
+    _sent: dict[ClientId, Picture] = attrs.field(factory=dict)
     """The picture that each client was sent last."""
 
     def came(self, client: Client) -> None:
@@ -76,7 +76,7 @@ class Presence:
         self._due = NEVER
         hearers = [client for client in self._aware.values() if _hears(client)]
         if not hearers:
-            self._told.clear()
+            self._sent.clear()
         elif state.now < self._not_before:
             self._due = self._not_before
             state.wake_at(self._due)
@@ -87,8 +87,8 @@ class Presence:
         state = self.state
         follows = state.threads.shown_follows
         picture = tuple((each.id, tuple(follows(each)), each.drove) for each in self._present())
-        recipients = tuple(each.id for each in hearers if self._told.get(each.id) != picture)
-        self._told = {each.id: picture for each in hearers}
+        recipients = tuple(each.id for each in hearers if self._sent.get(each.id) != picture)
+        self._sent = {each.id: picture for each in hearers}
         if recipients:
             message = jsonrpc.notification(PRESENCE, self.read())
             state.send_live(recipients, message, PRESENCE)

@@ -55,9 +55,11 @@ class QueueRequests:
         for queue, turn in self._queued():
             if b"%d" % turn.id == id:
                 queue.turns.remove(turn)
-                audit_events.unqueued(self.state, queue.thread, turn, None, audit_events.by(client))
-                told = {"id": turn.id, "threadId": queue.thread}
-                self.state.answer(client.id, jsonrpc.result(message.id, told), message.method)
+                audit_events.unqueued(
+                    self.state, queue.thread, turn, None, audit_events.actor_of(client)
+                )
+                result = {"id": turn.id, "threadId": queue.thread}
+                self.state.answer(client.id, jsonrpc.result(message.id, result), message.method)
                 notify(self.state, queue, "removed", turn, actor=client.owner())
                 return
         text = "no such turn is queued: it has started, or was taken back"
@@ -72,8 +74,8 @@ class QueueRequests:
             self.state.error(client.id, message.id, jsonrpc.INVALID_REQUEST, text)
             return
         held, queue.held = queue.held, None
-        told = {"threadId": queue.thread, "turns": len(queue.turns), "wasHeld": held}
-        self.state.answer(client.id, jsonrpc.result(message.id, told), message.method)
+        result = {"threadId": queue.thread, "turns": len(queue.turns), "wasHeld": held}
+        self.state.answer(client.id, jsonrpc.result(message.id, result), message.method)
         if held is not None:
             audit_events.queue_released(self.state, client, queue.thread)
             notify(self.state, queue, "released", actor=client.owner())

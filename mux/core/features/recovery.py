@@ -94,13 +94,13 @@ class Recovery:
         thread.usage_due.clear()
         if thread.status == "active":
             thread.status = "idle"
-        kept = thread.followers or thread.id in state.turn_queues
-        if thread.only_here or not kept:
-            self._lose(thread, told=was_subscribed)
+        needed = thread.followers or thread.id in state.turn_queues
+        if thread.only_here or not needed:
+            self._lose(thread, notify=was_subscribed)
 
-    def _lose(self, thread: Thread, *, told: bool = True) -> None:
+    def _lose(self, thread: Thread, *, notify: bool = True) -> None:
         """Close a thread that the next life won't know."""
-        if told:
+        if notify:
             self._notify_status(thread, "notLoaded")
             closed = jsonrpc.notification("thread/closed", {"threadId": thread.id})
             self.state.publish_to_all(thread.id, "thread/closed", closed)
@@ -108,7 +108,7 @@ class Recovery:
 
     def close_lost(self, thread: Thread) -> None:
         """Close a thread that the app-server has unloaded while there was no broker."""
-        self._lose(thread, told=False)
+        self._lose(thread, notify=False)
 
     def publish_missed(self, id: str, line: bytes) -> None:
         """Publish the end of a turn that no client was told of."""
@@ -132,8 +132,8 @@ class Recovery:
         for client, claim in self.state.scoped_ids.running():
             if claim.ended_by not in BEGUN_AGAIN:
                 self.state.scoped_ids.release(client, claim)
-            wanted = "process/exited" not in self.state.clients[client].opted_out
-            if claim.ended_by == "process/kill" and wanted:
+            notified = "process/exited" not in self.state.clients[client].opted_out
+            if claim.ended_by == "process/kill" and notified:
                 ended = _PROCESS_GONE | {claim.field: claim.origin}
                 message = jsonrpc.notification("process/exited", ended)
                 self.state.send(client, message, "process/exited")
@@ -214,8 +214,8 @@ class Recovery:
         state = self.state
         state.appserver.state = AppServerState.RESUMING
         for thread in list(state.threads.known.values()):
-            wanted = thread.followers or thread.id in state.turn_queues
-            if wanted and not thread.subscribed:
+            needed = thread.followers or thread.id in state.turn_queues
+            if needed and not thread.subscribed:
                 request = self.client_requests.load(
                     thread.id, thread_settings.to_load(thread.loaded_with, thread.settings)
                 )
@@ -261,10 +261,10 @@ class Recovery:
         state.appserver.last_heard = state.appserver.ready_since = state.now
         state.wake_at(state.now + state.limits.probe_interval)
         # Whoever asked for the restart is answered before the work that was held for it goes on.
-        told = Restarted(state.appserver.generation, state.appserver.version)
+        result = Restarted(state.appserver.generation, state.appserver.version)
         for client, origin in self.state.restart.asked:
             if client in state.clients:
-                state.answer(client, jsonrpc.result(origin, told), "mux/restart")
+                state.answer(client, jsonrpc.result(origin, result), "mux/restart")
         state.restart.settled()
         held, state.restart.held = state.restart.held, []
         for request in held:
@@ -344,7 +344,7 @@ class Recovery:
             f"{processes} process(es)": processes,
             "requests in flight": state.scheduler.busy,
         }
-        return [words for words, there in reasons.items() if there]
+        return [words for words, applies in reasons.items() if applies]
 
     # ── time ──────────────────────────────────────────────────────────────────────────────────
 

@@ -102,11 +102,11 @@ class Replays:
             answer = self._answer(complete=False)
             self.state.answer(client.id, jsonrpc.result(request.origin, answer), request.method)
             return
-        wanted, not_had = self._wanted(client, params)
-        if wanted and self.state.appserver.state is not AppServerState.READY:
+        threads, not_had = self._threads_to_replay(client, params)
+        if threads and self.state.appserver.state is not AppServerState.READY:
             self.client_requests.submit(request)
         else:
-            self._load(_Replay(request, params, self._with_children(wanted), not_had))
+            self._load(_Replay(request, params, self._with_children(threads), not_had))
 
     def _with_children(self, threads: list[str]) -> list[str]:
         """Add the threads' sub-agents, newer ones included: whoever follows a thread has both."""
@@ -122,7 +122,9 @@ class Replays:
         journal = self.state.journal
         return after.epoch == journal.epoch and journal.earliest <= after.seq <= journal.head
 
-    def _wanted(self, client: Client, params: ReplayParams) -> tuple[list[str], list[str]]:
+    def _threads_to_replay(
+        self, client: Client, params: ReplayParams
+    ) -> tuple[list[str], list[str]]:
         """Return the threads to follow again, and those for which that isn't enough."""
         if params.threadIds is not None:
             named = {*params.threadIds, *([params.threadId] if params.threadId else [])}
@@ -174,7 +176,7 @@ class Replays:
             request = self.client_requests.load(id, settings)
             self._loading[request.wire] = (replay, id)
 
-        def not_loaded(_code: int, _why: str) -> None:
+        def not_loaded(_code: int, _reason: str) -> None:
             replay.loading -= 1
             self._go_if_loaded(replay)
 
@@ -182,10 +184,10 @@ class Replays:
 
     def loaded(self, request: Request, *, failed: bool) -> bool:
         """Take the answer to one of ``_load``'s requests; False if it is for none of them."""
-        found = self._loading.pop(request.wire, None)
-        if found is None:
+        loading = self._loading.pop(request.wire, None)
+        if loading is None:
             return False
-        replay, id = found
+        replay, id = loading
         replay.loading -= 1
         if not failed:
             self.state.threads.claim(id)
@@ -232,25 +234,25 @@ class Replays:
 
     def _go(self, client: Client, replay: _Replay) -> None:
         state, after, known = self.state, replay.params.after.seq, self.state.threads.known
-        found = [id for id in replay.threads if id in known and known[id].subscribed]
-        missing = sorted(set(replay.threads) - set(found))
+        subscribed = [id for id in replay.threads if id in known and known[id].subscribed]
+        missing = sorted(set(replay.threads) - set(subscribed))
         answer = self._answer(complete=True)
-        answer.threads, answer.missing = found, sorted(missing + replay.not_had)
+        answer.threads, answer.missing = subscribed, sorted(missing + replay.not_had)
         state.answer(
             client.id, jsonrpc.result(replay.request.origin, answer), replay.request.method
         )
         before = self.state.departed_clients.followed_before(client)
         before |= dict.fromkeys(before.keys() & set(answer.missing), _NEVER_HAD)
         follows = dict.fromkeys(client.follows, state.journal.head)
-        follows |= dict.fromkeys(found, after)
-        for id in found:
+        follows |= dict.fromkeys(subscribed, after)
+        for id in subscribed:
             state.threads.follow(client, id)
         for request in state.pending_requests.pending():
             # The journal holds the request, or the client has it from before: it may answer without
             # being offered it anew.
             by_any = request.rule.offer_to is OfferTo.FOLLOWERS and client.declared(request.needs)
             seen = by_any and request.rule.is_for(client.principal.scopes)
-            if request.thread in found and seen:
+            if request.thread in subscribed and seen:
                 request.offered[client.id] = None
                 state.pending_requests.changes += 1
         backlog = Backlog(

@@ -44,8 +44,8 @@ class Resolutions:
     def _notify_resolved(self, request: ServerRequest, message: bytes) -> None:
         outcomes.tell(self.state, request)
         clients = self.state.clients
-        told = tuple(id for id in request.offered if RESOLVED not in clients[id].opted_out)
-        self.state.publish_to_some(told, request.thread, RESOLVED, message)
+        recipients = tuple(id for id in request.offered if RESOLVED not in clients[id].opted_out)
+        self.state.publish_to_some(recipients, request.thread, RESOLVED, message)
 
     def resolve_all(self) -> None:
         """End all requests, which went with the app-server; clients are to stop showing them."""
@@ -81,6 +81,8 @@ class Resolutions:
         if request.rule.offer_to is OfferTo.TOOL_OWNER:
             return  # no client expects `resolved` for these
         params = {"threadId": request.thread, "requestId": request.id}
-        told = jsonrpc.read_fields(jsonrpc.notification(RESOLVED, params)) or {}
+        notification = jsonrpc.read_fields(jsonrpc.notification(RESOLVED, params)) or {}
         at = {"emittedAtMs": (jsonrpc.read_fields(line) or {}).get("emittedAtMs", b"")}
-        self._notify_resolved(request, jsonrpc.write(told | (at if at["emittedAtMs"] else {})))
+        self._notify_resolved(
+            request, jsonrpc.write(notification | (at if at["emittedAtMs"] else {}))
+        )

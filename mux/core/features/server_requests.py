@@ -137,7 +137,7 @@ class ServerRequests:
     def _owner(self, request: ServerRequest) -> Owner | None:
         """Return the client that began the turn that a request belongs to."""
         thread = self.state.threads.known.get(request.thread or "")
-        return None if thread is None else thread.running.by or thread.spawned_by
+        return None if thread is None else thread.running.actor or thread.spawned_by
 
     def _followers(self, request: ServerRequest) -> tuple[ClientId, ...]:
         return self.state.threads.audience(request.thread)
@@ -281,7 +281,7 @@ class ServerRequests:
         """Cast a valid answer, whichever way it came; returns whether it decides."""
         decided = self.voting.take(request, client, result)
         if decided is not None:
-            audit_approvals.approved(self.state, request, audit_events.by(client), decided)
+            audit_approvals.approved(self.state, request, audit_events.actor_of(client), decided)
             request.outcome = outcomes.of_answer(client, decided)
             self._answer(request, client.id, {"result": decided})
         return decided is not None

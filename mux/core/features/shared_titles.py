@@ -18,7 +18,7 @@ what runs after all.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from hashlib import sha256
 from typing import Any
 
@@ -32,23 +32,14 @@ from mux.core.state.client import Client
 from mux.core.state.request import Request
 from mux.core.state.state import NEVER, State
 from mux.core.state.threads import Thread
-
-TITLED_FOR = 60.0
-"""Seconds for which an outcome is reused: all ask within a second of the turn's beginning."""
+from mux.core.state.title_turns import TitleTurn
 
 LONGEST_WAIT = 25.0
 """Seconds until a request that waits for another's title runs after all: a TUI waits 30 s for its
 own."""
 
-MOST_KEPT = 64
-"""Title turns remembered. With more of them at once, some titles are made twice."""
-
 MOST_WAITING = 64
 """Clients that wait for one title: nobody has more TUIs on one thread."""
-
-LONGEST_OUTCOME = 256 * 1024
-"""Bytes of a title turn's answer and notifications, which are some 4 KiB; a longer outcome isn't
-stored."""
 
 TITLE = b'"thread_title"'
 
@@ -67,35 +58,12 @@ class ReplayedMessage(msgspec.Struct, frozen=True):
 
 
 @attrs.define(eq=False, repr=False)
-class _TitleTurn:
-    """A title's turn that runs, or ran."""
-
-    params: bytes
-    """Its own params without the thread, in a canonical form."""
-    thread: str
-    wire: int
-    about: frozenset[str]
-    """The threads that its asker followed: one of them is to have the title."""
-    since: float
-    said: list[tuple[bool, bytes]] = attrs.field(factory=list)
-    """Its answer (marked True) and its notifications."""
-    over: float | None = None
-    """When it succeeded."""
-    waiting: list[Request] = attrs.field(factory=list)
-    """Requests that wait for its outcome."""
-
-
-@attrs.define(eq=False, repr=False)
 class SharedTitles:
     """The turns of title threads."""
 
     state: State
     client_requests: ClientRequests
     recovery: Recovery
-    running: dict[str, _TitleTurn] = attrs.field(factory=dict)
-    """Title turns whose notifications are collected, by thread."""
-    _over: list[_TitleTurn] = attrs.field(factory=list)
-    """Title turns that succeeded, the latest last."""
 
     # ── private threads ───────────────────────────────────────────────────────────────────────
 
@@ -122,8 +90,8 @@ class SharedTitles:
             return line
         fields = jsonrpc.read_fields(line) or {}
         result = jsonrpc.read_fields(fields["result"]) or {}
-        told = jsonrpc.write(result | {"data": msgspec.json.encode(shown)})
-        return jsonrpc.write(fields | {"result": told})
+        result["data"] = msgspec.json.encode(shown)
+        return jsonrpc.write(fields | {"result": jsonrpc.write(result)})
 
     # ── requests for a turn ───────────────────────────────────────────────────────────────────
 
@@ -135,71 +103,56 @@ class SharedTitles:
         An empty list means: wait; the outcome is sent when the other turn ends.
         """
         thread = self.state.threads.known.get(request.thread or "")
-        wanted = _canonical(params) if request.method == "turn/start" else None
-        if thread is None or wanted is None or not _is_new(client, thread):
+        shared = _canonical(params) if request.method == "turn/start" else None
+        if thread is None or shared is None or not _is_new(client, thread):
             return None
-        about = frozenset(self.state.threads.shown_follows(client))
-        like = self._like(wanted, about)
-        if like is None:
-            self.running[thread.id] = _TitleTurn(
-                wanted, thread.id, request.wire, about, self.state.now
-            )
-            self._forget_oldest()
+        turns, followed = self.state.title_turns, self._followed(client)
+        turn = turns.find(shared, followed, self.state.now)
+        if turn is None:
+            turns.begin(TitleTurn(shared, thread.id, request.wire, followed, self.state.now))
+            while (oldest := turns.forget_oldest()) is not None:
+                self._run(oldest.waiting)
             return None
-        if like.over is not None:
-            return _retold(like, request)
-        if len(like.waiting) >= MOST_WAITING:
+        if turn.finished is not None:
+            return _outcome_for(turn, request)
+        if len(turn.waiting) >= MOST_WAITING:
             return None
-        like.waiting.append(request)
+        turn.waiting.append(request)
         self.state.wake_at(request.since + LONGEST_WAIT)
         return []
 
-    def _like(self, params: bytes, about: frozenset[str]) -> _TitleTurn | None:
-        """Find a title turn with the same parameters that runs, or ended less than a minute ago."""
-        for turn in (*self.running.values(), *reversed(self._over)):
-            recent = turn.over is None or turn.over + TITLED_FOR > self.state.now
-            if recent and turn.params == params and turn.about & about:
-                return turn
-        return None
-
-    def _forget_oldest(self) -> None:
-        while len(self._over) > MOST_KEPT:
-            del self._over[0]
-        while len(self.running) > MOST_KEPT:
-            self._run(self.running.pop(next(iter(self.running))).waiting)
+    def _followed(self, client: Client) -> frozenset[str]:
+        return frozenset(self.state.threads.shown_follows(client))
 
     # ── a running turn ────────────────────────────────────────────────────────────────────────
 
     def answered(self, request: Request, line: bytes, *, failed: bool) -> None:
         """Take the app-server's answer to a request that begins a turn."""
-        turn = self.running.get(request.thread or "")
+        turn = self.state.title_turns.running.get(request.thread or "")
         if turn is None or turn.wire != request.wire:
             return
         if failed:
             self._failed(turn)
         else:
-            turn.said.append((True, line))
+            turn.messages.append((True, line))
 
     def observe(self, thread: str, method: str, line: bytes) -> list[ReplayedMessage]:
-        """Take a notification of a thread in ``running``; returns what waiting clients are sent."""
-        turn = self.running[thread]
-        turn.said.append((False, line))
+        """Take a notification of a running title turn; returns what waiting clients are sent."""
+        turn = self.state.title_turns.running[thread]
+        turn.messages.append((False, line))
         if method == "turn/completed":
-            if not (_is_completed(line) and any(answers for answers, _ in turn.said)):
+            if not (_is_completed(line) and turn.has_answer):
                 self._failed(turn)
                 return []
-            del self.running[thread]
-            turn.over = self.state.now
-            self._over.append(turn)
-            waiting, turn.waiting = turn.waiting, []
-            return [told for request in waiting for told in _retold(turn, request)]
-        if sum(len(each) for _, each in turn.said) > LONGEST_OUTCOME:
+            waiting = self.state.title_turns.finish(turn, self.state.now)
+            return [message for request in waiting for message in _outcome_for(turn, request)]
+        if turn.is_too_long:
             self._failed(turn)
         return []
 
-    def _failed(self, turn: _TitleTurn) -> None:
+    def _failed(self, turn: TitleTurn) -> None:
         """Give up a turn that has no outcome to share: the next one runs."""
-        self.running.pop(turn.thread, None)
+        self.state.title_turns.running.pop(turn.thread, None)
         self._run(turn.waiting)
 
     def _run(self, waiting: list[Request]) -> None:
@@ -210,11 +163,11 @@ class SharedTitles:
             if thread is None:
                 self.client_requests.lost(request, "its thread has been closed")
             elif client is not None:
-                wanted = _canonical((jsonrpc.read_fields(request.line) or {}).get("params", b""))
-                about = frozenset(self.state.threads.shown_follows(client))
-                turn = _TitleTurn(wanted or b"", thread.id, request.wire, about, self.state.now)
+                params = (jsonrpc.read_fields(request.line) or {}).get("params", b"")
+                shared, followed = _canonical(params) or b"", self._followed(client)
+                turn = TitleTurn(shared, thread.id, request.wire, followed, self.state.now)
                 turn.waiting = waiting[at + 1 :]
-                self.running[thread.id] = turn
+                self.state.title_turns.begin(turn)
                 if not self.recovery.holds(request, thread):
                     self.client_requests.submit(request)
                 return
@@ -223,40 +176,33 @@ class SharedTitles:
 
     def unfollowed(self, client: Client, thread: str | None) -> None:
         """Fail the client's requests that wait for a thread from which it has unsubscribed."""
-        if not self.running:
+        turns = self.state.title_turns
+        if not turns.running:
             return
-        for request in self._take(lambda each: each.client == client.id and each.thread == thread):
+        for request in turns.take(lambda each: each.client == client.id and each.thread == thread):
             self.client_requests.drop(request)
             text = "the thread was unsubscribed from before the turn began"
             self.state.error(client.id, request.origin, jsonrpc.INVALID_REQUEST, text)
 
     def client_left(self, client: Client) -> None:
         """Drop the waiting requests of a client that left."""
-        for request in self._take(lambda each: each.client == client.id):
+        for request in self.state.title_turns.take(lambda each: each.client == client.id):
             self.client_requests.drop(request)
 
     def upstream_gone(self) -> None:
         """Fail all that waits: the app-server has ended, and all private threads with it."""
-        waiting = self._take(lambda _each: True)
-        self.running.clear()
+        waiting = self.state.title_turns.take(lambda _each: True)
+        self.state.title_turns.running.clear()
         for request in waiting:
             self.client_requests.lost(request, "the app-server ended before the turn began")
 
     def on_timer(self) -> float:
         """Run requests that have waited long enough; returns when the next is due."""
-        since = self.state.now - LONGEST_WAIT
-        for request in self._take(lambda each: each.since <= since):
+        turns, since = self.state.title_turns, self.state.now - LONGEST_WAIT
+        for request in turns.take(lambda each: each.since <= since):
             self._run([request])
-        waiting = (each.since for turn in self.running.values() for each in turn.waiting)
-        return min(waiting, default=NEVER) + LONGEST_WAIT
-
-    def _take(self, wanted: Callable[[Request], bool]) -> list[Request]:
-        """Remove and return waiting requests that are ``wanted``."""
-        taken: list[Request] = []
-        for turn in self.running.values():
-            taken += filter(wanted, turn.waiting)
-            turn.waiting = [each for each in turn.waiting if not wanted(each)]
-        return taken
+        first = turns.first_wait()
+        return NEVER if first is None else first + LONGEST_WAIT
 
 
 def _is_new(client: Client, thread: Thread) -> bool:
@@ -340,22 +286,22 @@ _turned_decoder = msgspec.json.Decoder(_TurnedNotification)
 # -- replaying an outcome --------------------------------------------------------------------------
 
 
-def _retold(turn: _TitleTurn, request: Request) -> list[ReplayedMessage]:
+def _outcome_for(turn: TitleTurn, request: Request) -> list[ReplayedMessage]:
     """Return the outcome of a turn as that of another request, in the same order."""
-    own = request.thread or ""
-    names = {turn.thread: own}
-    said = [(answers, msgspec.json.decode(line)) for answers, line in turn.said]
-    for _, message in said:
-        names |= {id: _made_up(own, id) for id in _ids_of_turn(message)}
-    retold = []
-    for answers, message in said:
+    thread = request.thread or ""
+    names = {turn.thread: thread}
+    outcome = [(is_answer, msgspec.json.decode(line)) for is_answer, line in turn.messages]
+    for _, message in outcome:
+        names |= {id: _made_up(thread, id) for id in _ids_of_turn(message)}
+    replayed = []
+    for is_answer, message in outcome:
         renamed = _renamed(message, names)
-        if answers:
+        if is_answer:
             line = jsonrpc.write({"id": request.wire_text, "result": _encoded(renamed["result"])})
-            retold.append(ReplayedMessage(line, request))
+            replayed.append(ReplayedMessage(line, request))
         else:
-            retold.append(ReplayedMessage(_encoded(renamed)))
-    return retold
+            replayed.append(ReplayedMessage(_encoded(renamed)))
+    return replayed
 
 
 def _ids_of_turn(message: dict[str, Any]) -> Iterator[str]:
@@ -371,8 +317,8 @@ def _ids_of_turn(message: dict[str, Any]) -> Iterator[str]:
 
 def _part(value: dict[str, Any], name: str) -> dict[str, Any]:
     """Return a field that is an object; an empty one if it has another shape in this version."""
-    found = value.get(name)
-    return found if isinstance(found, dict) else {}
+    part = value.get(name)
+    return part if isinstance(part, dict) else {}
 
 
 def _made_up(thread: str, id: str) -> str:

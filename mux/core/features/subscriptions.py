@@ -42,10 +42,6 @@ class Subscriptions:
     client_requests: ClientRequests
     server_requests: ServerRequests
     clearance: DirectoryClearance
-    _early: dict[str, list[tuple[str, bytes]]] = attrs.field(factory=dict)
-    """Notifications of threads that nobody has followed yet."""
-    _orphans: dict[str, float] = attrs.field(factory=dict)
-    """Such threads that run, and when each is taken for everybody's."""
     _loading: dict[int, str] = attrs.field(factory=dict)
     """Sub-agents' threads that were given back and are loaded again for a joiner of their parent,
     by wire id."""
@@ -95,7 +91,7 @@ class Subscriptions:
         if request.method != "review/start":
             thread.held = thread_settings.held_by_answer(line) or thread.held
         self.state.threads.claim(id)
-        self._orphans.pop(id, None)
+        self.state.unclaimed.adopted_at.pop(id, None)
         if request.method in ("thread/start", "thread/fork"):
             forked = request.params if request.method == "thread/fork" else None
             new = unsaved_thread.read_unsaved_thread(line, forked)
@@ -157,7 +153,7 @@ class Subscriptions:
             self._clearing.pop(id, None)
             self._loading[self.client_requests.load(id, settings).wire] = id
 
-        def not_loaded(_code: int, _why: str) -> None:
+        def not_loaded(_code: int, _reason: str) -> None:
             self._clearing.pop(id, None)
 
         self._clearing[id] = client.id
@@ -209,7 +205,7 @@ class Subscriptions:
         if not thread.subscribed:
             thread.status = "active"  # we won't be notified of its turn's end, but of its status
             return
-        thread.running.begin(thread.id, turn, request.by)
+        thread.running.begin(thread.id, turn, request.actor)
         self.state.durable.touch("thread", thread.id)
 
     def will_repeat(self, request: Request) -> None:
@@ -238,7 +234,7 @@ class Subscriptions:
 
     def on_timer(self) -> float:
         """Release and adopt threads whose time has come; returns when the next is due."""
-        return min(self._let_go_in_time(), self._adopt_orphans())
+        return min(self._let_go_in_time(), self._adopt_unclaimed())
 
     # ── threads that nobody asked for ─────────────────────────────────────────────────────────
 
@@ -249,19 +245,19 @@ class Subscriptions:
         sub-agent's. If no parent names it in time it becomes everybody's, as natively every
         connection is subscribed to it.
         """
-        self._early.setdefault(thread, []).append((method, line))
-        while sum(map(len, self._early.values())) > self.state.limits.held_early:
-            del self._early[next(iter(self._early))]  # the oldest: none of our clients made it
+        unclaimed = self.state.unclaimed
+        unclaimed.add(thread, method, line)
         if method == "turn/started":
-            self._orphans[thread] = self.state.now + self.state.limits.parent_wait
-            self.state.wake_at(self._orphans[thread])
+            unclaimed.adopted_at[thread] = self.state.now + self.state.limits.parent_wait
+            self.state.wake_at(unclaimed.adopted_at[thread])
 
-    def _adopt_orphans(self) -> float:
+    def _adopt_unclaimed(self) -> float:
         """Make threads everybody's that no parent named in time; returns when the next is due."""
-        for thread, moment in list(self._orphans.items()):
+        adopted_at = self.state.unclaimed.adopted_at
+        for thread, moment in list(adopted_at.items()):
             if moment <= self.state.now:
                 self._adopt(thread, self.state.threads.audience(None))
-        return min(self._orphans.values(), default=NEVER)
+        return min(adopted_at.values(), default=NEVER)
 
     def spawned(self, parent: str, line: bytes) -> None:
         """Join a parent's followers to the sub-agents' threads that its completed item names."""
@@ -269,11 +265,11 @@ class Subscriptions:
             of = self.state.threads.get(parent)
             thread = self.state.threads.spawned(parent, child)
             if not thread.claimed:
-                thread.spawned_by = of.running.by or of.spawned_by
+                thread.spawned_by = of.running.actor or of.spawned_by
                 self._adopt(child, tuple(of.followers))
 
     def _adopt(self, thread: str, followers: tuple[ClientId, ...]) -> None:
-        self._orphans.pop(thread, None)
+        self.state.unclaimed.adopted_at.pop(thread, None)
         self.state.threads.claim(thread).adopted = True
         for id in followers:
             self._join(self.state.clients[id], thread)
@@ -283,7 +279,7 @@ class Subscriptions:
 
     def _publish_early(self, thread: str) -> None:
         """Publish a thread's notifications from before anybody followed it."""
-        for method, line in self._early.pop(thread, []):
+        for method, line in self.state.unclaimed.take_notifications(thread):
             self.state.publish(thread, method, line)
 
     # ── leaving ───────────────────────────────────────────────────────────────────────────────
@@ -346,8 +342,7 @@ class Subscriptions:
 
     def _is_needed(self, thread: Thread) -> bool:
         """Return whether an unfollowed thread may yet be followed, or something of it waits."""
-        waits = thread.id in self._early or thread.id in self._orphans
-        return waits or self.state.is_held(thread)
+        return thread.id in self.state.unclaimed or self.state.is_held(thread)
 
     def _let_go_in_time(self) -> float:
         """Release threads whose time for a return is over; returns when the next one is due."""
@@ -363,5 +358,4 @@ class Subscriptions:
     def thread_closed(self, thread: str) -> None:
         """Forget a thread that the app-server has unloaded."""
         self.state.close(thread)
-        self._early.pop(thread, None)
-        self._orphans.pop(thread, None)
+        self.state.unclaimed.forget(thread)

@@ -30,7 +30,7 @@ LIST: Final = "mux/files/list"
 
 
 class ToOpen(msgspec.Struct, frozen=True):
-    """What the shells are to open: a path, and the directory beneath which it lies if it does."""
+    """A file that the shells are to open, and the directory beneath which it may lie."""
 
     path: str
     directory: str
@@ -74,10 +74,10 @@ class ThreadFiles:
         """List a thread's files, or let one of them out."""
         try:
             if message.method == LIST:
-                thread, wanted = _list_decoder.decode(message.params).threadId, None
+                thread, path = _list_decoder.decode(message.params).threadId, None
             else:
                 params = _open_decoder.decode(message.params)
-                thread, wanted = params.threadId, params.path
+                thread, path = params.threadId, params.path
         except msgspec.DecodeError as wrong:
             text = f"`{message.method}`: {wrong}"
             self.state.error(client.id, message.id, jsonrpc.INVALID_REQUEST, text)
@@ -87,10 +87,10 @@ class ThreadFiles:
         files = FileList(known.directory if known is not None else "")
 
         def done(sweep: Sweep) -> None:
-            if wanted is None:
+            if path is None:
                 self._list(sweep, files)
             else:
-                self._open(client, message, wanted, files)
+                self._open(client, message, path, files)
 
         self.sweeps.begin(client, message, thread, files, done=done)
 
@@ -103,14 +103,14 @@ class ThreadFiles:
         file = files.files.get(path)
         needs: Scope = "admin" if file is None else "drive" if file.how == "named" else "observe"
         if needs not in client.principal.scopes:
-            why = "isn't one of the thread's files" if file is None else "is only named there"
-            text = f"`{message.method}`: {path} {why}, and needs the scope `{needs}`"
+            reason = "isn't one of the thread's files" if file is None else "is only named there"
+            text = f"`{message.method}`: {path} {reason}, and needs the scope `{needs}`"
             has = sorted(client.principal.scopes)
             data = {"method": message.method, "needs": needs, "has": has}
             self.state.error(client.id, message.id, jsonrpc.FORBIDDEN, text, data)
             audit_events.refused(self.state, client, message.method, needs)
             return
-        self.state.record("file/opened", by=audit_events.by(client), path=path)
+        self.state.record("file/opened", by=audit_events.actor_of(client), path=path)
         params = msgspec.json.encode(ToOpen(path, files.directory))
         self.state.out.append(AnswerOutside(client.id, message.id, message.method, params))
 

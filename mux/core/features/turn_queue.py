@@ -62,11 +62,11 @@ class TurnQueueing:
         if message.method != "turn/start" or not client.knows_extension:
             return message, None
         params = jsonrpc.read_fields(message.params) or {}
-        said = params.pop("ifBusy", b"null")
-        if said == b"null":
+        field = params.pop("ifBusy", b"null")
+        if field == b"null":
             return message, None
         try:
-            if_busy = _if_busy_decoder.decode(said)
+            if_busy = _if_busy_decoder.decode(field)
         except msgspec.DecodeError:
             raise jsonrpc.BadMessageError(
                 jsonrpc.INVALID_REQUEST, _UNREADABLE, message.id
@@ -117,14 +117,14 @@ class TurnQueueing:
 
     def _reject(self, request: Request, thread: str) -> None:
         turn, known = self._running(thread), self.state.threads.known.get(thread)
-        actor = known.running.by if known is not None else None
-        told = {"threadId": thread, "turnId": turn, "startedBy": actor_named(actor)}
+        actor = known.running.actor if known is not None else None
+        error_data = {"threadId": thread, "turnId": turn, "startedBy": actor_named(actor)}
         text = f"a turn runs on this thread already{f', begun by {actor.program}' if actor else ''}"
-        self._fail(request, jsonrpc.BUSY, text, told)
+        self._fail(request, jsonrpc.BUSY, text, error_data)
 
-    def _fail(self, request: Request, code: int, text: str, told: object) -> None:
+    def _fail(self, request: Request, code: int, text: str, error_data: object) -> None:
         audit_events.lost(self.state, request)
-        line = jsonrpc.error(request.origin, code, text, told)
+        line = jsonrpc.error(request.origin, code, text, error_data)
         self.deduplicator.settled(request, line)
         if request.client in self.state.clients:
             self.state.answer(request.client or 0, line, "error")
@@ -134,13 +134,17 @@ class TurnQueueing:
         limits = self.state.limits
         size = sum(len(each.params) for each in queue.turns) + len(params)
         if len(queue.turns) >= limits.queued_turns or size > limits.queued_turn_bytes:
-            told = {"threadId": thread, "queued": len(queue.turns), "most": limits.queued_turns}
+            error_data = {
+                "threadId": thread,
+                "queued": len(queue.turns),
+                "most": limits.queued_turns,
+            }
             text = "too many turns are queued on this thread: wait, or take one back"
-            self._fail(request, jsonrpc.QUEUE_FULL, text, told)
+            self._fail(request, jsonrpc.QUEUE_FULL, text, error_data)
             return
         self.state.turn_queues[thread] = queue
         self.state.last_queued_turn += 1
-        actor = audit_events.by(client)
+        actor = audit_events.actor_of(client)
         turn = QueuedTurn(
             self.state.last_queued_turn, params, client.owner(), actor, self.state.now
         )

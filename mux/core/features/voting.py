@@ -72,7 +72,7 @@ class Voting:
         if consent.is_no(request.method, result) or (ballot.policy.is_first and not machine):
             return result
         early = self._waits_for_owner(request) and not self._is_owner(request, client)
-        vote = Vote(result, now, early, client.id, audit_events.by(client), machine)
+        vote = Vote(result, now, early, client.id, audit_events.actor_of(client), machine)
         if vote.repeats(ballot.votes.get(voter(client.principal))):
             return None  # a program may repeat it for ever; the audit log needn't record that
         ballot.cast(client.principal, vote)
@@ -191,29 +191,31 @@ class Voting:
     def waits_for(self, request: ServerRequest) -> str:
         """Return what an approval waits for, as a text for people."""
         ballot, policy = request.ballot, request.ballot.policy
-        said = []
+        conditions = []
         if self._waits_for_owner(request) and ballot.owner is not None:
             who = f"{ballot.owner.program} ({ballot.owner.principal.name}), which began the turn"
-            said.append(f"{who}; for {ballot.opens - self.state.now:.0f} s more it alone")
+            conditions.append(f"{who}; for {ballot.opens - self.state.now:.0f} s more it alone")
         if self.state.now < ballot.watched_until and ballot.has_machines:
             look = self.attention.at_request(request)
             who = f", at {look[0].info.name}" if look is not None and look[0].info else ""
-            said.append(f"the person who looks at it{who}; a program's own yes counts after them")
-        there = [each for each in self._may_approve() if each.local or not policy.local]
+            conditions.append(
+                f"the person who looks at it{who}; a program's own yes counts after them"
+            )
+        approvers = [each for each in self._may_approve() if each.local or not policy.local]
         if policy.local:
-            none = "" if there else ": none that may approve is attached"
-            said.append(f"a client on this host{none}")
+            none = "" if approvers else ": none that may approve is attached"
+            conditions.append(f"a client on this host{none}")
         if policy.quorum > 1:
-            said.append(self._quorum(request, {voter(each.principal) for each in there}))
-        return "; ".join(said) or "anyone who may approve"
+            conditions.append(self._quorum(request, {voter(each.principal) for each in approvers}))
+        return "; ".join(conditions) or "anyone who may approve"
 
-    def _quorum(self, request: ServerRequest, there: set[Voter]) -> str:
-        votes, wanted = request.ballot.votes, request.ballot.policy.quorum
-        if len(votes) >= wanted:
-            return f"{wanted} principals that let the same thing happen: those so far don't agree"
-        few = there | votes.keys()
-        text = f"a yes of {wanted} principals, {len(votes)} so far"
-        if len(few) < wanted:
+    def _quorum(self, request: ServerRequest, approvers: set[Voter]) -> str:
+        votes, quorum = request.ballot.votes, request.ballot.policy.quorum
+        if len(votes) >= quorum:
+            return f"{quorum} principals that let the same thing happen: those so far don't agree"
+        few = approvers | votes.keys()
+        text = f"a yes of {quorum} principals, {len(votes)} so far"
+        if len(few) < quorum:
             text += f" (only {len(few)} could be: somebody else has to come)"
         return text
 
@@ -234,8 +236,8 @@ class Voting:
             "votes": [
                 {
                     "client": vote.client,
-                    "name": vote.by["name"],
-                    "principal": vote.by["principal"],
+                    "name": vote.actor["name"],
+                    "principal": vote.actor["principal"],
                     "decision": audit_approvals.decision(vote.result),
                     "ageSeconds": round(self.state.now - vote.at, 3),
                     "counts": who in counting,
@@ -251,8 +253,8 @@ class Voting:
         """Notify clients that were offered a request, and know the broker, what it waits for."""
         if request.ballot.policy.is_first and not request.ballot.votes:
             return
-        told = {"id": request.id, "threadId": request.thread, **self.to_json(request)}
-        message = jsonrpc.notification(CHANGED, told)
+        params = {"id": request.id, "threadId": request.thread, **self.to_json(request)}
+        message = jsonrpc.notification(CHANGED, params)
         for id in request.offered if to is None else to:
             client = self.state.clients[id]
             if client.knows_extension and CHANGED not in client.opted_out:
@@ -263,18 +265,20 @@ class Voting:
 
         Every client shows the reason with the request; the TUI keeps warnings out of sight.
         """
-        policy, owner, said = request.ballot.policy, request.ballot.owner, []
+        policy, owner, conditions = request.ballot.policy, request.ballot.owner, []
         if self._waits_for_owner(request) and owner is not None:
-            said.append(
+            conditions.append(
                 f"{owner.program}, which began the turn, answers first; a yes of others counts"
                 f" {policy.owner_delay:.0f} s after the question"
             )
         if policy.local:
-            said.append(ONLY_LOCAL)
+            conditions.append(ONLY_LOCAL)
         if policy.quorum > 1:
-            there = {voter(each.principal) for each in self._may_approve()}
-            said.append(f"it takes {self._quorum(request, there)}")
-        return _with_reason(request, f"{'; '.join(said)}; a no counts at once" if said else "")
+            approvers = {voter(each.principal) for each in self._may_approve()}
+            conditions.append(f"it takes {self._quorum(request, approvers)}")
+        return _with_reason(
+            request, f"{'; '.join(conditions)}; a no counts at once" if conditions else ""
+        )
 
     def ask_again(self, request: ServerRequest, client: Client, text: str) -> None:
         """Send a request again to a client whose yes didn't decide: its prompt is gone.
@@ -308,6 +312,6 @@ def _with_reason(request: ServerRequest, text: str) -> bytes:
     fields = jsonrpc.read_fields(request.offer) or {}
     params = jsonrpc.read_fields(fields.get("params", b"")) or {}
     reason = jsonrpc.read_text(params.get("reason"))
-    whole = f"{reason} [appmux: {text}]" if reason else f"[appmux: {text}]"
-    told = jsonrpc.write(params | {"reason": msgspec.json.encode(whole)})
-    return jsonrpc.write(fields | {"params": told})
+    text_with_reason = f"{reason} [appmux: {text}]" if reason else f"[appmux: {text}]"
+    rewritten = jsonrpc.write(params | {"reason": msgspec.json.encode(text_with_reason)})
+    return jsonrpc.write(fields | {"params": rewritten})

@@ -54,6 +54,7 @@ class Policy(msgspec.Struct, frozen=True):
 
     @property
     def is_first(self) -> bool:
+        """True if the first answer decides, whoever gives it."""
         return not (self.owner or self.local or self.quorum > 1)
 
     def joined(self, other: Policy) -> Policy:
@@ -66,9 +67,9 @@ class Policy(msgspec.Struct, frozen=True):
         )
 
     def __str__(self) -> str:
-        said = ["owner"] * self.owner + ["local"] * self.local
-        said += [f"quorum of {self.quorum}"] * (self.quorum > 1)
-        return " and ".join(said) or "first"
+        parts = ["owner"] * self.owner + ["local"] * self.local
+        parts += [f"quorum of {self.quorum}"] * (self.quorum > 1)
+        return " and ".join(parts) or "first"
 
 
 def _because(reason: str, default: Any) -> Any:
@@ -170,8 +171,8 @@ class Vote(msgspec.Struct, frozen=True):
     early: bool
     """True if the vote was given while the owner was waited for."""
     client: ClientId | None
-    by: dict[str, object]
-    """The client that gave the vote, for the audit log (``audit_events.by``)."""
+    actor: dict[str, object]
+    """The client that gave the vote, for the audit log (``audit_events.actor_of``)."""
     machine: bool = False
     """True if a program gave it by itself: it doesn't count while a person looks."""
 

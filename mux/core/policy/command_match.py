@@ -62,7 +62,7 @@ def _simple(script: str) -> Words | None:
     first = raw[0]
     if first in _RESERVED or "=" in first or any(each.startswith("=") for each in raw):
         return None
-    return tuple(_QUOTED.sub(lambda found: found[1] or found[2] or "", each) for each in raw)
+    return tuple(_QUOTED.sub(lambda match: match[1] or match[2] or "", each) for each in raw)
 
 
 def _unwrapped(command: str) -> str:
@@ -115,17 +115,17 @@ def _loosened(word: str) -> list[str]:
     return [each.casefold() for each in _TOKEN.findall(word)]
 
 
-def _come_in_order(tokens: Iterable[str], wanted: Sequence[str]) -> bool:
+def _come_in_order(tokens: Iterable[str], patterns: Sequence[str]) -> bool:
     at = 0
     for token in tokens:
-        while at < len(wanted):
-            name, pattern = (token, wanted[at]) if at else (_base(token), _base(wanted[at]))
+        while at < len(patterns):
+            name, pattern = (token, patterns[at]) if at else (_base(token), _base(patterns[at]))
             if not _could_be(name, pattern):
                 break
             at += 1
             if not _SPECIAL.search(token):
                 break  # a pattern of file names may stand for several words
-        if at == len(wanted):
+        if at == len(patterns):
             return True
     return False
 
@@ -134,10 +134,10 @@ def _could_be(token: str, pattern: str) -> bool:
     """Return whether a word, which may be a pattern of file names, could be the rule's word."""
     if not _SPECIAL.search(token):
         return word_fits(token, pattern)
-    pieces, wanted = _SPECIAL.split(token), pattern.split("*")
-    ends = ((pieces[0], wanted[0]), (pieces[-1][::-1], wanted[-1][::-1]))
-    if len(wanted) == 1:
-        return all(there.startswith(piece) for piece, there in ends)
+    pieces, parts = _SPECIAL.split(token), pattern.split("*")
+    ends = ((pieces[0], parts[0]), (pieces[-1][::-1], parts[-1][::-1]))
+    if len(parts) == 1:
+        return all(end.startswith(piece) for piece, end in ends)
     return all(a.startswith(b) or b.startswith(a) for a, b in ends)
 
 
@@ -164,8 +164,8 @@ class Reading:
 
     def may_run(self, pattern: Words) -> bool:
         """Return whether a command of these words could be run by it, as far as can be seen."""
-        wanted = [token for word in pattern for token in _loosened(word)]
-        return self.unsure or any(_come_in_order(tokens, wanted) for tokens in self.tokens)
+        patterns = [token for word in pattern for token in _loosened(word)]
+        return self.unsure or any(_come_in_order(tokens, patterns) for tokens in self.tokens)
 
 
 def read(command: str) -> Reading:
@@ -176,9 +176,9 @@ def read(command: str) -> Reading:
     text = _CONTINUED.sub("", script)
     # A shell ignores quotes within a word. In another language a quote ends a word.
     texts = dict.fromkeys((re.sub(r"[\"'\\]", "", text), re.sub(r"[\"'\\]", " ", text)))
-    found = [_TOKEN.findall(each) for each in texts]
-    unsure = any(map(_is_unsure, texts, found))
-    tokens = tuple(tuple(each.casefold() for each in words) for words in found)
+    tokenized = [_TOKEN.findall(each) for each in texts]
+    unsure = any(map(_is_unsure, texts, tokenized))
+    tokens = tuple(tuple(each.casefold() for each in words) for words in tokenized)
     return Reading(_simple(script), unsure, () if unsure else tokens)
 
 
@@ -203,12 +203,12 @@ def _is_program(word: str, pattern: str) -> bool:
     """
     if "/" not in pattern:
         return "/" not in word and word_fits(word, pattern)
-    parts, wanted = word.split("/"), pattern.split("/")
+    parts, pattern_parts = word.split("/"), pattern.split("/")
     return (
         pattern.startswith("/")
-        and len(parts) == len(wanted)
+        and len(parts) == len(pattern_parts)
         and not {".", ".."}.intersection(parts)
-        and all(map(word_fits, parts, wanted))
+        and all(map(word_fits, parts, pattern_parts))
     )
 
 

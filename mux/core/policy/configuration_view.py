@@ -37,6 +37,6 @@ def shown(line: bytes) -> bytes:
     fields = jsonrpc.read_fields(line) or {}
     result = jsonrpc.read_fields(fields.get("result", b"")) or {}
     config = jsonrpc.read_fields(result.get("config", b"")) or {}
-    kept = {name: text for name, text in config.items() if name in SHOWN}
-    told = {"config": jsonrpc.write(kept), "origins": b"{}", "layers": b"null"}
-    return jsonrpc.write(fields | {"result": jsonrpc.write(told)})
+    visible = {name: text for name, text in config.items() if name in SHOWN}
+    result = {"config": jsonrpc.write(visible), "origins": b"{}", "layers": b"null"}
+    return jsonrpc.write(fields | {"result": jsonrpc.write(result)})

@@ -69,15 +69,15 @@ def _value(fields: Fields, name: str) -> object:
     return msgspec.json.decode(bytes(fields.get(name, NULL)))
 
 
-def _is_confined(said: Mapping[str, object]) -> bool:
-    permissions = said["sandbox"], said["permissions"]
-    brings_nothing = not said["dynamicTools"] and not said["selectedCapabilityRoots"]
+def _is_confined(settings: Mapping[str, object]) -> bool:
+    permissions = settings["sandbox"], settings["permissions"]
+    brings_nothing = not settings["dynamicTools"] and not settings["selectedCapabilityRoots"]
     return (
-        said["ephemeral"] is True  # the thread can be neither forked nor loaded with more
+        settings["ephemeral"] is True  # the thread can be neither forked nor loaded with more
         and brings_nothing
-        and said["approvalPolicy"] in (None, "never")
+        and settings["approvalPolicy"] in (None, "never")
         and permissions in (("read-only", None), (None, READ_ONLY_PROFILE))
-        and _switches_off(said["config"])
+        and _switches_off(settings["config"])
     )
 
 

@@ -41,11 +41,11 @@ def is_no(method: str, result: bytes) -> bool:
     return any(_denies(answer.get(name)) for name in ("decision", "action"))
 
 
-def _denies(said: Any) -> bool:
-    if isinstance(said, str):
-        return said in _NO
-    if isinstance(said, dict):
-        return any(name in _NO or (_inner(each) == "deny") for name, each in said.items())
+def _denies(answer: Any) -> bool:
+    if isinstance(answer, str):
+        return answer in _NO
+    if isinstance(answer, dict):
+        return any(name in _NO or (_inner(each) == "deny") for name, each in answer.items())
     return False
 
 
@@ -56,29 +56,30 @@ def _inner(amendment: Any) -> Any:
 
 
 def agreed(
-    method: str, offer: bytes, answers: Sequence[tuple[Hashable, bytes]], wanted: int
+    method: str, offer: bytes, answers: Sequence[tuple[Hashable, bytes]], quorum: int
 ) -> bytes | None:
-    """Return the most that ``wanted`` of the voters let happen; None if they don't agree.
+    """Return the most that ``quorum`` of the voters let happen; None if they don't agree.
 
-    ``answers`` holds voter (each once) and answer, oldest first. If one is wanted, the oldest wins.
+    ``answers`` holds voter (each once) and answer, oldest first. With a quorum of one, the oldest
+    wins.
     """
-    if len(answers) < wanted:
+    if len(answers) < quorum:
         return None
-    if wanted == 1:
+    if quorum == 1:
         return answers[0][1]
-    found: list[tuple[bytes, Any]] = []
+    common: list[tuple[bytes, Any]] = []
     read = [_read(result) for _, result in answers]
     candidates = [(result, each) for (_, result), each in zip(answers, read, strict=True)]
     plain = _PLAIN_YES.get(method)
     if plain is not None and lists_decision(offer, plain["decision"]):
         candidates.append((msgspec.json.encode(plain), plain))
     for result, candidate in candidates:
-        if sum(_includes(method, each, candidate) for each in read) >= wanted:
-            found.append((result, candidate))
-    for result, candidate in found:
+        if sum(_includes(method, each, candidate) for each in read) >= quorum:
+            common.append((result, candidate))
+    for result, candidate in common:
         if all(
             _includes(method, candidate, other) or not _includes(method, other, candidate)
-            for _, other in found
+            for _, other in common
         ):
             return result
     return None

@@ -50,7 +50,7 @@ class Facts:
     """These paths as they are on disk. The empty path is the app-server's own directory."""
 
     @property
-    def wanted(self) -> list[Place]:
+    def requested(self) -> list[Place]:
         """The directories that the request names."""
         return [self.places[path] for path in thread_overrides.directories_in(self.fields)]
 
@@ -147,10 +147,10 @@ def _works(facts: Facts) -> tuple[bool, list[Place]]:
     """
     home, named = facts.home, thread_overrides.cwd_in(facts.fields)
     if facts.method == "thread/start":
-        places = [*facts.wanted, *([facts.places[""]] if named is None else [])]
+        places = [*facts.requested, *([facts.places[""]] if named is None else [])]
         return True, places
     own = [facts.places[path] for path in home.paths] if home is not None else []
-    return home is not None and home.here, [*facts.wanted, *own]
+    return home is not None and home.here, [*facts.requested, *own]
 
 
 _NAMING = ("cwd", "environments", "runtimeWorkspaceRoots")
@@ -158,7 +158,7 @@ _NAMING = ("cwd", "environments", "runtimeWorkspaceRoots")
 
 def _moved(facts: Facts) -> Verdict:
     """Decide about a thread that runs and is sent to other directories."""
-    for place in facts.wanted:
+    for place in facts.requested:
         inside = facts.own is not None and is_below(place.path, facts.own.path)
         if not (inside or facts.is_writable(place)):
             param = next(name for name in _NAMING if facts.fields.get(name, NULL) != NULL)
@@ -167,7 +167,7 @@ def _moved(facts: Facts) -> Verdict:
                 " host trusts"
             )
             return _refused(facts, param, reason)
-    distrusted = facts.distrusted([each for each in facts.wanted if not each.listed])
+    distrusted = facts.distrusted([each for each in facts.requested if not each.listed])
     return Verdict(jsonrpc.write(_resolved(facts)), "", distrusted)
 
 

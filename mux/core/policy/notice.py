@@ -118,6 +118,7 @@ class Rule(msgspec.Struct, frozen=True):
 
     @property
     def weight(self) -> int:
+        """The rule's specificity: 3 for a thread and a kind, 0 for all notices."""
         return 2 * (self.thread is not None) + (self.kind is not None)
 
 
@@ -140,12 +141,12 @@ class Recipient(msgspec.Struct, frozen=True):
         """Return why this device isn't pushed a notice of this kind; None if it is."""
         if "observe" not in self.scopes:
             return "it may not observe"
-        found: Rule | None = None
+        last: Rule | None = None
         for rule in self.rules:
             fits = rule.thread in (None, thread) and rule.kind in (None, kind)
-            if fits and (found is None or rule.weight >= found.weight):
-                found = rule
-        return None if found is None or found.on else found.why
+            if fits and (last is None or rule.weight >= last.weight):
+                last = rule
+        return None if last is None or last.on else last.why
 
 
 class RestoredNotice(msgspec.Struct, frozen=True):

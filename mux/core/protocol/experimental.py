@@ -295,9 +295,9 @@ def _difference(
         if method not in stable_params:
             methods.add(method)
         else:
-            there = _properties(stable_params[method], before)
+            known = _properties(stable_params[method], before)
             now = _properties(schema, after)
-            used = [name for name in now if name not in there]
+            used = [name for name in now if name not in known]
             if _GRANULAR[0] in now:
                 used.append(_GRANULAR[0])
             if not used:
@@ -314,11 +314,11 @@ def _read(bundle: bytes) -> dict[str, Any]:
     except (msgspec.DecodeError, KeyError) as wrong:
         raise ValueError(f"no bundle of definitions: {wrong!r}") from wrong
     flat: dict[str, Any] = {}
-    for name, each in nested.items():
-        if isinstance(each, dict) and not each.keys() & (_KEPT | {"title", "description"}):
-            flat |= {f"{name}/{inner}": schema for inner, schema in each.items()}
+    for name, methods in nested.items():
+        if isinstance(methods, dict) and not methods.keys() & (_KEPT | {"title", "description"}):
+            flat |= {f"{name}/{inner}": schema for inner, schema in methods.items()}
         else:
-            flat[name] = each
+            flat[name] = methods
     if "ClientRequest" not in flat:
         raise ValueError("the bundle has no definition of `ClientRequest`")
     return flat
@@ -326,9 +326,9 @@ def _read(bundle: bytes) -> dict[str, Any]:
 
 def _requests(definitions: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     """Yield each request of clients: its method, and the schema of its params."""
-    for each in definitions["ClientRequest"]["oneOf"]:
-        (method,) = each["properties"]["method"]["enum"]
-        yield method, each["properties"].get("params", _NO_PARAMS)
+    for variant in definitions["ClientRequest"]["oneOf"]:
+        (method,) = variant["properties"]["method"]["enum"]
+        yield method, variant["properties"].get("params", _NO_PARAMS)
 
 
 def _properties(schema: Any, definitions: dict[str, Any]) -> dict[str, Any]:
@@ -365,14 +365,14 @@ def _slim(schema: Any) -> Any:
 
 def _closure(schemas: Any, definitions: dict[str, Any]) -> dict[str, Any]:
     """Return all definitions that these schemas refer to, directly or by others."""
-    found: dict[str, Any] = {}
-    wanted = list(_references(schemas))
-    while wanted:
-        name = wanted.pop()
-        if name not in found and name in definitions:
-            found[name] = _slim(definitions[name])
-            wanted += _references(found[name])
-    return found
+    shapes: dict[str, Any] = {}
+    names = list(_references(schemas))
+    while names:
+        name = names.pop()
+        if name not in shapes and name in definitions:
+            shapes[name] = _slim(definitions[name])
+            names += _references(shapes[name])
+    return shapes
 
 
 def _references(part: Any) -> Iterator[str]:
@@ -383,5 +383,5 @@ def _references(part: Any) -> Iterator[str]:
             yield _name(part["$ref"])
     elif isinstance(part, list):
         values = part
-    for each in values:
-        yield from _references(each)
+    for value in values:
+        yield from _references(value)

@@ -95,8 +95,8 @@ def merge(entries: Iterable[Entry], *, in_order: bool = False) -> Iterator[Entry
                 continue
             yield open_stream.message()
         open_streams[key] = _Open(stream, entry, delta.delta)
-    for each in open_streams.values():
-        yield each.message()
+    for unfinished in open_streams.values():
+        yield unfinished.message()
 
 
 class _Open:

@@ -100,8 +100,8 @@ class LongLine:
 
         Nothing else stands before the result then, so its text can't say it.
         """
-        found = _ANSWER.match(self._pieces[0])
-        return int(found[1]) if found is not None else None
+        match = _ANSWER.match(self._pieces[0])
+        return int(match[1]) if match is not None else None
 
     def rope(self) -> Rope:
         """Return the line."""
@@ -299,13 +299,13 @@ def find_value(text: bytes, path: tuple[str, ...]) -> int | None:
             return None
         at += 1
         while True:
-            found = _NAME.match(text, at)
-            if found is None:
+            match = _NAME.match(text, at)
+            if match is None:
                 return None
-            if found[1] == name.encode():
-                at = found.end()
+            if match[1] == name.encode():
+                at = match.end()
                 break
-            after = skip_value(text, found.end())
+            after = skip_value(text, match.end())
             if after is None or text[after : after + 1] != b",":
                 return None
             at = after + 1
@@ -315,14 +315,14 @@ def find_value(text: bytes, path: tuple[str, ...]) -> int | None:
 def skip_value(text: bytes, at: int) -> int | None:
     """Return where the value that begins here ends; None if it is cut off."""
     if text[at : at + 1] not in (b"{", b"["):
-        found = _VALUE.match(text, at)
-        return found.end() if found is not None and found.end() < len(text) else None
+        match = _VALUE.match(text, at)
+        return match.end() if match is not None and match.end() < len(text) else None
     depth = 0
-    for found in _NESTING.finditer(text, at):
-        if found[0] in (b"{", b"["):
+    for match in _NESTING.finditer(text, at):
+        if match[0] in (b"{", b"["):
             depth += 1
-        elif found[0] in (b"}", b"]"):
+        elif match[0] in (b"}", b"]"):
             depth -= 1
             if not depth:
-                return found.end()
+                return match.end()
     return None

@@ -51,7 +51,7 @@ Values: TypeAlias = Mapping[str, object]
 
 
 class Overrides(msgspec.Struct, frozen=True):
-    """What a client's command line says."""
+    """The overrides that a client's command line says."""
 
     values: dict[str, object] = {}
     """The overrides that hold for the client's threads."""

@@ -37,15 +37,15 @@ class Rope:
 
     def views(self, start: int, stop: int) -> list[Piece]:
         """Return the part from ``start`` up to ``stop`` as views."""
-        found: list[Piece] = []
+        pieces: list[Piece] = []
         at = bisect_right(self._ends, start)
         while start < stop and at < len(self.pieces):
             piece, end = self.pieces[at], self._ends[at]
             begin = end - len(piece)
             view = memoryview(piece)[start - begin : min(stop, end) - begin]
-            found.append(view)
+            pieces.append(view)
             start, at = end, at + 1
-        return found
+        return pieces
 
     def text(self, start: int, stop: int) -> bytes:
         """Return a copy of the part from ``start`` up to ``stop``."""

@@ -292,9 +292,9 @@ def directories_in(fields: Fields) -> Iterator[str]:
     if cwd is not None:
         yield cwd
     yield from _texts(_value(bytes(fields.get(ROOTS, NULL))))
-    for each in environments_in(fields):
-        yield str(each["cwd"])
-        yield from _texts(each.get(ROOTS))
+    for environment in environments_in(fields):
+        yield str(environment["cwd"])
+        yield from _texts(environment.get(ROOTS))
 
 
 def _texts(value: object) -> list[str]:
@@ -321,7 +321,7 @@ def resolved(fields: Mapping[str, bytes], places: Mapping[str, str]) -> dict[str
 
 
 def _with_resolved(environment: dict[str, object], places: Mapping[str, str]) -> dict[str, object]:
-    found = {"cwd": places[str(environment["cwd"])]}
+    resolved = {"cwd": places[str(environment["cwd"])]}
     roots = environment.get(ROOTS)
     named = {} if roots is None else {ROOTS: [places[root] for root in _texts(roots)]}
-    return environment | found | named
+    return environment | resolved | named

@@ -62,8 +62,8 @@ def to_load(loaded_with: bytes, settings: bytes) -> dict[str, bytes]:
     """
     asked = jsonrpc.read_fields(loaded_with) or {}
     has = jsonrpc.read_fields(settings) or {}
-    wanted = [name for name in _LOADED_WITH if name in asked and has.get(name) != _NOTHING]
-    return {name: asked[name] for name in wanted}
+    names = [name for name in _LOADED_WITH if name in asked and has.get(name) != _NOTHING]
+    return {name: asked[name] for name in names}
 
 
 def read_updated(line: bytes) -> bytes:
@@ -114,13 +114,13 @@ def held_by_answer(line: bytes) -> Held | None:
         result = _answer_decoder.decode(line).result
     except msgspec.DecodeError:
         return None
-    told = Held(
+    held = Held(
         approval=bytes(result.approvalPolicy),
         sandbox=bytes(result.sandbox),
         reviewer=bytes(result.approvalsReviewer),
         profile=bytes(result.activePermissionProfile),
     )
-    return told if told != NOTHING_KNOWN else None
+    return held if held != NOTHING_KNOWN else None
 
 
 _answer_decoder = msgspec.json.Decoder(_Answer)

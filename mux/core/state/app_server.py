@@ -154,8 +154,8 @@ class AppServer:
     @property
     def version(self) -> str:
         """Return Codex's version, out of the user agent; empty before the first handshake."""
-        found = _VERSION.match(self.user_agent)
-        return found[1] if found else ""
+        match = _VERSION.match(self.user_agent)
+        return match[1] if match else ""
 
     def result_for(self, client: ClientInfo) -> dict[str, msgspec.Raw]:
         """Return the ``initialize`` result as this client would natively get it."""
@@ -172,11 +172,11 @@ class AppServer:
 
         Warnings add up; a status replaces the one before it.
         """
-        kept = self.greetings.setdefault(method, [])
+        greetings = self.greetings.setdefault(method, [])
         if method not in _ADD_UP:
-            kept.clear()
-        if line not in kept:
-            kept.append(line)
+            greetings.clear()
+        if line not in greetings:
+            greetings.append(line)
 
 
 class _Answer(msgspec.Struct):

@@ -132,10 +132,10 @@ class Backlog:
         start = 0
         while self._pinned and entries and self._pinned[0].after < entries[-1].seq:
             end = bisect_right(entries, self._pinned[0].after, start, key=_seq)
-            messages += self._told(entries[start:end], opted_out)
+            messages += self._selected(entries[start:end], opted_out)
             messages.append(self._unpin())
             start = end
-        messages += self._told(entries[start:], opted_out)
+        messages += self._selected(entries[start:], opted_out)
         if entries:
             self.cursor = entries[-1].seq
         self.cursor = max(self.cursor, until)
@@ -150,7 +150,7 @@ class Backlog:
         self._count(pinned, -1)
         return pinned.message
 
-    def _told(
+    def _selected(
         self, entries: Sequence[Entry], opted_out: frozenset[str]
     ) -> Iterable[Entry | Message]:
         """Return this client's messages in the entries, which lie between two pinned messages."""

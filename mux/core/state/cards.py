@@ -55,7 +55,7 @@ class ThreadList(msgspec.Struct):
 
 @attrs.define(eq=False, repr=False)
 class Card:
-    """What is known of one thread. Times are Unix seconds, but for ``since``."""
+    """A thread as the inbox knows it. Times are Unix seconds, but for ``since``."""
 
     id: str
     introduced: bool = False

@@ -184,7 +184,7 @@ class Client(msgspec.Struct, eq=False):
     """Its unread messages; set while the client is behind."""
     drove: float | None = None
     """When the client last made a thread work."""
-    heard: float = 0.0
+    last_heard: float = 0.0
     """When the client last sent anything."""
     focus: Focus | None = None
     """Its foreground; None if the client never sent ``mux/focus``."""
@@ -201,11 +201,11 @@ class Client(msgspec.Struct, eq=False):
         capabilities = params.capabilities or NO_CAPABILITIES
         declared = (capabilities.extensions or {}).get(EXTENSION)
         self.wants_seq = declared is not None
-        said = _Declared() if declared is None else _read_declared(declared)
-        self.knows_extension = declared is not None and not said.relay
-        self.person = said.person
-        self.window = window if said.coalesce is None else said.coalesce / 1000
-        self.window = min(max(self.window, AT_ONCE), LONGEST_WINDOW)
+        declaration = _Declared() if declared is None else _read_declared(declared)
+        self.knows_extension = declared is not None and not declaration.relay
+        self.person = declaration.person
+        window = window if declaration.coalesce is None else declaration.coalesce / 1000
+        self.window = min(max(window, AT_ONCE), LONGEST_WINDOW)
         self.opted_out = _WITHHELD[capabilities.experimentalApi, self.knows_extension]
         if named := capabilities.optOutNotificationMethods:
             self.opted_out |= set(filter(text_limits.is_short, named))  # others name nothing

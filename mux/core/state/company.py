@@ -1,4 +1,4 @@
-"""Which clients have asked for something lately, so that one knows whether it has company.
+"""The clients that have asked for something lately: whether one of them has company.
 
 Used by ``scheduler``: a client that is alone may send as much as it likes.
 """

@@ -1,4 +1,4 @@
-"""What an item of a running turn has streamed, for clients that join late.
+"""The deltas of an item of a running turn, kept for clients that join late.
 
 A command may print more than is copied or written in one step. So a long stream is kept in pieces,
 and a joiner gets one delta of it, as a rope of these.

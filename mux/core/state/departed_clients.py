@@ -1,4 +1,4 @@
-"""What clients followed when they left, for their return.
+"""The threads that clients followed when they left, for their return.
 
 Keyed by principal and program, which outlive a connection; a client's number doesn't.
 """
@@ -50,7 +50,7 @@ class DepartedClients:
     # ── for the next broker ───────────────────────────────────────────────────────────────────
 
     def _changed(self, program: Program) -> None:
-        if self.durable.wanted:
+        if self.durable.is_enabled:
             self.durable.touch("left", msgspec.json.encode(program).decode())
 
     def saved(self, name: str) -> SavedFollows | None:

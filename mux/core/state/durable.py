@@ -1,4 +1,4 @@
-"""What the next broker needs of this one: what is saved, and in which shape.
+"""Facts that the next broker needs of this one: which are saved, and in which shape.
 
 Whoever changes such a fact touches its key. At the end of the event ``durability`` reads the facts
 of the touched keys and has them saved, before anything that follows from the event goes out. The
@@ -39,9 +39,9 @@ T = TypeVar("T")
 
 @attrs.define(eq=False, repr=False)
 class Durable:
-    """The keys whose facts have changed. Without ``wanted`` nothing is noted."""
+    """The keys whose facts have changed. Unless ``is_enabled`` nothing is noted."""
 
-    wanted: bool = False
+    is_enabled: bool = False
     touched: dict[Key, None] = attrs.field(factory=dict)
     wires: int = 0
     """The mark above which no wire id was used; reserved ahead."""
@@ -50,18 +50,18 @@ class Durable:
 
     def touch(self, kind: Kind, name: str) -> None:
         """Note that what this key stands for has changed."""
-        if self.wanted:
+        if self.is_enabled:
             self.touched[kind, name] = None
 
     def uses_wire(self, number: int) -> None:
         """Note that a wire id is used."""
-        if self.wanted and number > self.wires:
+        if self.is_enabled and number > self.wires:
             self.wires = number + WIRES_RESERVED
             self.touched["wires", ""] = None
 
     def uses_client(self, number: int) -> None:
         """Note that a client number is used."""
-        if self.wanted and number > self.clients:
+        if self.is_enabled and number > self.clients:
             self.clients = number + CLIENTS_RESERVED
             self.touched["clients", ""] = None
 
@@ -190,7 +190,7 @@ class SavedClaim(msgspec.Struct):
 
 
 class SavedFollows(msgspec.Struct):
-    """What a client follows that is attached."""
+    """The threads that an attached client follows."""
 
     who: tuple[str, str]
     program: str

@@ -39,7 +39,7 @@ class OpenNotice:
 
 @attrs.define(eq=False, repr=False)
 class NoticeRecords:
-    """What is known of notices and of what they come from."""
+    """The records of notices and of what they come from."""
 
     unended: dict[str, OpenNotice] = attrs.field(factory=dict)
     """The notices that aren't over, by subject."""

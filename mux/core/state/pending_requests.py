@@ -46,7 +46,7 @@ REMEMBERED_RESOLVED = 1024
 
 @attrs.frozen
 class Outcome:
-    """What became of a request that people are asked."""
+    """The end of a request that people were asked."""
 
     decision: str = "withdrawn"
     how: Literal["client", "notice", "votes", "abstained", "withdrawn"] = "withdrawn"
@@ -120,6 +120,7 @@ class PendingRequests:
         return self.next_id
 
     def add(self, request: ServerRequest) -> None:
+        """Register a request that the app-server has made."""
         self._by_id[request.id] = request
         self._by_upstream[request.upstream] = request
         self.durable.touch("request", str(request.id))
@@ -160,6 +161,7 @@ class PendingRequests:
                 yield request
 
     def has_pending(self, thread: str) -> bool:
+        """Return whether a request of the thread awaits an answer."""
         return next(self.pending(thread), None) is not None
 
     def clear(self) -> list[ServerRequest]:

@@ -44,7 +44,7 @@ class Request(msgspec.Struct, eq=False):
     named: tuple[IdClaim, ...] = ()
     """Ids of its client that it names, recognised by the names of their fields (see
     ``id_fields``)."""
-    by: Owner | None = None
+    actor: Owner | None = None
     """The client that asked for what begins a turn; it may have left when the turn begins."""
     params: bytes = b""
     upstream_since: float = 0.0

@@ -96,7 +96,7 @@ class RunningTurn:
     """The turn's first line, ``turn/started``."""
     announced: bool = False
     """True if that line has come. Until then it is made of the answer to ``turn/start``."""
-    by: Owner | None = None
+    actor: Owner | None = None
     """The client that began the turn, if a client did."""
     ended: tuple[str, dict[str, bytes]] | None = None
     """Id and fields of the last turn, if a client waited for a snapshot when that turn ended."""
@@ -113,7 +113,7 @@ class RunningTurn:
         line = started_turn(thread, turn)
         begun = turn_id(line)
         if self.turn is None and begun is not None and begun not in self.over:
-            self.turn, self.started, self.announced, self.by = begun, line, False, actor
+            self.turn, self.started, self.announced, self.actor = begun, line, False, actor
             self.also = None
 
     def apply(self, method: str, params: ItemParams, line: bytes) -> None:
@@ -148,7 +148,7 @@ class RunningTurn:
         started, root = turn_id(line), _root_turn_id(line)
         also = root if root is not None and root != started and self._knows(root) else None
         if self.turn not in (started, also):
-            self.by = None
+            self.actor = None
         self.turn, self.also, self.started, self.announced = started, also, line, True
 
     def _knows(self, turn: str) -> bool:
@@ -159,7 +159,7 @@ class RunningTurn:
         both = (self.turn, self.also)
         ended = both if turn in both else (turn,)
         self.over = tuple(id for id in ended if id is not None)
-        self.turn = self.also = self.by = None
+        self.turn = self.also = self.actor = None
 
     def _completed(self, line: bytes) -> None:
         of, final = _read_item(line), _item(line)
@@ -170,7 +170,7 @@ class RunningTurn:
 
     def forget(self) -> None:
         """Forget turn and items: the app-server that ran them is gone."""
-        self.turn = self.also = self.by = None
+        self.turn = self.also = self.actor = None
         self.items.clear()
         self.latest.clear()
 

@@ -67,7 +67,7 @@ class SentMessages:
 
     def changed(self, key: MessageKey) -> None:
         """Note that what is known of a message has changed."""
-        if self.durable.wanted:
+        if self.durable.is_enabled:
             self.durable.touch("sent", msgspec.json.encode(key).decode())
 
     def saved(self, name: str) -> SavedMessage | None:

@@ -31,8 +31,10 @@ from mux.core.state.scheduler import RequestScheduler
 from mux.core.state.scoped_ids import ScopedIds
 from mux.core.state.sent_messages import SentMessages
 from mux.core.state.threads import Thread, Threads
+from mux.core.state.title_turns import TitleTurns
 from mux.core.state.tool_owners import ToolOwners
 from mux.core.state.turn_queues import TurnQueue
+from mux.core.state.unclaimed_threads import UnclaimedThreads
 
 NEVER = float("inf")
 
@@ -55,6 +57,8 @@ class State(Delivery):
     last_wire: int = 0
     """The last id given to a request that goes upstream."""
     threads: Threads = attrs.field(init=False)
+    unclaimed: UnclaimedThreads = attrs.field(init=False)
+    title_turns: TitleTurns = attrs.field(factory=TitleTurns)
     turn_queues: dict[str, TurnQueue] = attrs.field(factory=dict)
     """Turns that wait, by thread. A thread with no queued turn has no entry."""
     last_queued_turn: int = 0
@@ -96,6 +100,7 @@ class State(Delivery):
         self.threads = Threads(
             self.clients, most_unclaimed=self.limits.mentioned_threads, durable=durable
         )
+        self.unclaimed = UnclaimedThreads(self.limits.held_early)
         self.scoped_ids = ScopedIds(durable)
         self.tool_owners = ToolOwners(durable)
         self.pending_requests.durable = durable

@@ -1,4 +1,4 @@
-"""Which client follows which thread, and what the broker knows of the thread itself.
+"""The threads: who follows each, and what the broker knows of the thread itself.
 
 Following is per client (``thread/start``, ``fork``, ``resume``; WIRE's "subscribing"). Upstream
 there is one subscription for all: the broker's connection has it from the first follower's answer
@@ -187,10 +187,10 @@ class Threads:
         If ``thread`` is None, every client past the handshake counts as a follower.
         """
         key = (thread, method)
-        found = self._recipients.get(key)
-        if found is None:
-            found = self._recipients[key] = self._select(thread, method)
-        return found
+        recipients = self._recipients.get(key)
+        if recipients is None:
+            recipients = self._recipients[key] = self._select(thread, method)
+        return recipients
 
     def _select(self, thread: str | None, method: str) -> Recipients:
         of_windows: dict[float, tuple[list[ClientId], list[ClientId]]] = {AT_ONCE: ([], [])}
@@ -260,13 +260,15 @@ class Threads:
 
     def descendants(self, id: str) -> list[str]:
         """Return the sub-agents' threads below a thread, as far as they are loaded and known."""
-        found: dict[str, None] = {}
+        descendants: dict[str, None] = {}
         below = [id]
         while below:
-            children = [each for each in self._children.get(below.pop(), ()) if each not in found]
-            found |= dict.fromkeys(children)
+            children = [
+                each for each in self._children.get(below.pop(), ()) if each not in descendants
+            ]
+            descendants |= dict.fromkeys(children)
             below += children
-        return [each for each in found if each in self.known and self.known[each].claimed]
+        return [each for each in descendants if each in self.known and self.known[each].claimed]
 
     def claim(self, id: str) -> Thread:
         """Record that the app-server's subscription to the thread is ours, whoever follows it."""

@@ -1,4 +1,4 @@
-"""Which client registered which dynamic tool: ``item/tool/call`` is for that client alone.
+"""The client that registered each dynamic tool: ``item/tool/call`` is for that client alone.
 
 Natively a tool call goes to every subscriber, and the first that doesn't know the tool makes it
 fail. A client registers tools in ``thread/start``; the app-server stores them with the thread.
@@ -30,6 +30,7 @@ class ToolCall(msgspec.Struct):
 
     @property
     def key(self) -> tuple[str, str]:
+        """The tool's namespace and name."""
         return (self.namespace or "", self.tool)
 
 

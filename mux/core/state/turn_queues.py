@@ -25,21 +25,22 @@ class QueuedTurn(msgspec.Struct, frozen=True, eq=False):
     params: bytes
     """The params of its ``turn/start``."""
     owner: Owner
-    by: dict[str, object]
-    """The client that queued it, as ``audit_events.by`` describes it."""
+    actor: dict[str, object]
+    """The client that queued it, as ``audit_events.actor_of`` describes it."""
     since: float
     """When it was queued, on the broker's clock."""
 
     def to_json(self, place: int, now: float) -> dict[str, object]:
-        said = _said(self.params)
+        """Return the turn as clients get it; ``place`` counts from 1."""
+        params = _read_params(self.params)
         return {
             "id": self.id,
             "place": place,
             "client": self.owner.client,
             "name": self.owner.program,
             "principal": self.owner.principal.name,
-            "text": said.text[:TEXT_CHARACTERS],
-            "clientUserMessageId": said.clientUserMessageId,
+            "text": params.text[:TEXT_CHARACTERS],
+            "clientUserMessageId": params.clientUserMessageId,
             "ageSeconds": round(now - self.since, 3),
         }
 
@@ -75,7 +76,7 @@ class _Params(msgspec.Struct):
         return "\n".join(each.text for each in self.said if each.text)
 
 
-def _said(params: bytes) -> _Params:
+def _read_params(params: bytes) -> _Params:
     try:
         return _decoder.decode(params)
     except msgspec.DecodeError:

@@ -60,16 +60,16 @@ class Source:
         """Return the source's turns that the fork has, as JSON. Both are ordered by age."""
         ids = [_id(turn) for turn in turns]
         if self.last in ids:
-            kept = turns[: ids.index(self.last) + 1]
+            inherited = turns[: ids.index(self.last) + 1]
         elif self.before in ids:
-            kept = turns[: ids.index(self.before)]
+            inherited = turns[: ids.index(self.before)]
         else:
             # Ids are UUIDs that begin with the moment (version 7): a later one is greater.
-            kept = [turn for turn, id in zip(turns, ids, strict=True) if id < self.fork]
-        for turn in kept:
+            inherited = [turn for turn, id in zip(turns, ids, strict=True) if id < self.fork]
+        for turn in inherited:
             if turn.get("status") == b'"inProgress"':  # the fork was made in the middle of it
                 turn["status"] = b'"interrupted"'
-        return [jsonrpc.write(turn) for turn in kept]
+        return [jsonrpc.write(turn) for turn in inherited]
 
 
 @attrs.define(eq=False, repr=False)

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from mux.core.features.shared_titles import LONGEST_WAIT, MOST_WAITING, TITLED_FOR
+from mux.core.features.shared_titles import LONGEST_WAIT, MOST_WAITING
+from mux.core.state.title_turns import REUSED_FOR
 from tests.core.stories import DELTA, Json, Peer, Story
 
 STATUS = "thread/status/changed"
@@ -197,7 +198,7 @@ def test_one_that_asks_afterwards_gets_it_at_once_and_not_for_ever() -> None:
     late = story.peer("codex-tui")
     story.follows(late)
     begin(story, late, "tc")
-    story.waits(TITLED_FOR + 1)
+    story.waits(REUSED_FOR + 1)
     story.written()
     ask(late, "tc")
     assert story.only("turn/start")["params"]["threadId"] == "tc"

@@ -308,7 +308,7 @@ def test_a_queued_turn_outlives_its_client_and_keeps_its_thread() -> None:
         peer.leaves()
     ends(story)
     assert starts(story, "two")["params"]["input"][0]["text"] == "a"
-    assert story.broker.state.threads.get("t").running.by.program == "phone"  # type: ignore[union-attr]
+    assert story.broker.state.threads.get("t").running.actor.program == "phone"  # type: ignore[union-attr]
     assert story.written("thread/unsubscribe") == []
     ends(story, "two")
     assert len(story.written("thread/unsubscribe")) == 1

@@ -301,7 +301,7 @@ def test_whoever_began_the_turn_is_its_owner_by_any_spelling(spelt: Callable[[st
     story.answers(story.only(), {"turn": {"id": "u", "status": "inProgress", "items": []}})
     known = story.broker.state.threads.known
     assert set(known) == {THREAD}
-    owner = known[THREAD].running.by
+    owner = known[THREAD].running.actor
     assert owner is not None
     assert owner.client == driver.id
 
