@@ -346,13 +346,10 @@ class Dispatcher:
         """Notify a client of something that only the shells know. Does nothing if it has left."""
         port = self._ports.get(client)
         if port is not None:
-            self._send(port, jsonrpc.notification(method, params))
-
-    def _send(self, port: ClientPort, message: bytes) -> None:
-        frame = text_frame(message)
-        self.traffic.to_clients += 1
-        self.traffic.bytes_to_clients += len(frame)
-        port.outbox.append(frame)
+            frame = text_frame(jsonrpc.notification(method, params))
+            self.traffic.to_clients += 1
+            self.traffic.bytes_to_clients += len(frame)
+            port.outbox.append(frame)
 
     def report(self) -> dict[str, Any]:
         """Return the answer to ``mux/status``: the core's report, and what the shells add."""
