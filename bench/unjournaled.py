@@ -21,7 +21,7 @@ def _number(journal: Journal, _thread: str | None, _method: str, _message: bytes
     return _NOTHING
 
 
-def _keep_nothing(_store: Store, _entry: Entry) -> None: ...
+def _keep_nothing(_store: Store, *_entries: Entry) -> None: ...
 
 
 if __name__ == "__main__":

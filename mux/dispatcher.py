@@ -49,13 +49,14 @@ from mux.core.events import (
 )
 from mux.core.policy.principal import ClientId, Principal
 from mux.core.protocol import jsonrpc
+from mux.core.protocol.journal_entry import Entry
 from mux.core.protocol.long_line import LongLine
 from mux.core.protocol.overrides import Overrides
 from mux.core.protocol.rope import Rope
 from mux.core.state.app_server import AppServerState
 from mux.core.status_report import report
 from mux.errors import AppmuxError
-from mux.outbox import Outbox, Traffic, WriteScheduler, text_frame, text_header
+from mux.outbox import ClientPort, Traffic, WriteScheduler, text_frame, text_header
 from mux.shells import DEFERRED, Shells
 
 LOOK_AGAIN: Final = 60.0
@@ -77,24 +78,6 @@ log = structlog.get_logger()
 
 
 @attrs.define(eq=False, repr=False)
-class ClientPort:
-    """The dispatcher's end of one client's connection."""
-
-    outbox: Outbox
-    close: Callable[[int, str], None]
-    """Called with a WebSocket code and a reason; doesn't wait."""
-    idle: int = 0
-    """Messages that asked for nothing or were refused; the task that reads from the client bounds
-    them."""
-    pid: int | None = None
-    """The client's process, where the system tells it."""
-    origin: str = ""
-    """The origin of the page, if the client is one."""
-    read_on: trio.Event | None = None
-    """Present while the connection must not be read; set as soon as it may be."""
-
-
-@attrs.define(eq=False, repr=False)
 class Dispatcher:
     """Carries events to the core and its commands to the shells."""
 
@@ -112,6 +95,8 @@ class Dispatcher:
     _frames: list[bytes] = attrs.field(factory=list)
     """Frames not yet delivered, all for ``_recipients``."""
     _recipients: tuple[ClientId, ...] = ()
+    _entries: list[Entry] = attrs.field(factory=list)
+    """Entries of the journal not yet stored."""
     _frozen: bool = False
     _next: list[Event] = attrs.field(factory=list)
     """Events that came up while commands were performed."""
@@ -212,6 +197,7 @@ class Dispatcher:
             if not heard % LINES_A_LOOK and time.perf_counter() - began > LINES_SECONDS:
                 break
         self.traffic.from_app_server += heard
+        self._keep()
         self._deliver()
         self._set_alarm()
         if self._next:
@@ -239,6 +225,7 @@ class Dispatcher:
     def _decide(self, event: Event, now: float) -> None:
         for command in self.broker.handle(event, now):
             self._perform(command)
+        self._keep()
         self._set_alarm()
 
     def _set_alarm(self) -> None:
@@ -266,11 +253,18 @@ class Dispatcher:
                 if self.debug:
                     log.debug("to clients", clients=command.recipients, method=command.method)
             if command.entry is not None:
-                self.shells.keep(command.entry)
+                self._entries.append(command.entry)
         else:
             if self._frames:
                 self._deliver()  # first: a `Close`, say, must come behind what was published before
+            self._keep()  # first: it may be read from the journal
             self._perform_rarer(command)
+
+    def _keep(self) -> None:
+        """Store the entries that were published, all at once: a read may hold hundreds."""
+        if self._entries:
+            self.shells.keep(*self._entries)
+            self._entries.clear()
 
     def _deliver(self) -> None:
         """Append the frames for the same clients to each of their outboxes, as one piece."""

@@ -219,6 +219,24 @@ class Outbox:
         self._look_if_drained()
 
 
+@attrs.define(eq=False, repr=False)
+class ClientPort:
+    """The dispatcher's end of one client's connection."""
+
+    outbox: Outbox
+    close: Callable[[int, str], None]
+    """Called with a WebSocket code and a reason; doesn't wait."""
+    idle: int = 0
+    """Messages that asked for nothing or were refused; the task that reads from the client bounds
+    them."""
+    pid: int | None = None
+    """The client's process, where the system tells it."""
+    origin: str = ""
+    """The origin of the page, if the client is one."""
+    read_on: trio.Event | None = None
+    """Present while the connection must not be read; set as soon as it may be."""
+
+
 def _joined(frames: list[bytes | memoryview]) -> bytes | memoryview:
     return frames[0] if len(frames) == 1 else b"".join(frames)
 

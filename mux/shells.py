@@ -65,6 +65,12 @@ class ConnectionWatcher(Protocol):
         """Forget a client."""
 
 
+class EntryStore(Protocol):
+    """Stores entries in the journal, in the order of their numbers."""
+
+    def __call__(self, *entries: Entry) -> None: ...
+
+
 class NoticeSink(Protocol):
     """Turns the core's commands about notices into pushes."""
 
@@ -92,8 +98,7 @@ class Shells(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     notices: NoticeSink
     save: Callable[[str, bytes | None], None]
     """Keeps a value for the next broker, under a key."""
-    keep: Callable[[Entry], None]
-    """Stores an entry in the journal."""
+    keep: EntryStore
     read_journal: Callable[[ReadJournal], None]
     """Has entries read from disk for a client that is behind."""
     record: Callable[[str, dict[str, object]], None]

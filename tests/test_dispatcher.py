@@ -18,8 +18,8 @@ from mux.core.limits import Limits
 from mux.core.policy.principal import ClientId, Principal
 from mux.core.protocol.rope import Rope
 from mux.core.state.app_server import Introduction
-from mux.dispatcher import LINES_A_LOOK, LOOK_AGAIN, MOVED, ClientPort, Dispatcher
-from mux.outbox import Outbox, text_frame
+from mux.dispatcher import LINES_A_LOOK, LOOK_AGAIN, MOVED, Dispatcher
+from mux.outbox import ClientPort, Outbox, text_frame
 from tests.shells import Nothing, idle_shells
 
 LOCAL = Principal("local", "local-user")

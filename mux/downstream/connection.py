@@ -20,7 +20,7 @@ import trio
 from mux.core.events import ClientSent, ClientSentBinary
 from mux.core.policy.principal import ClientId, Principal
 from mux.core.protocol import client_message, jsonrpc, overrides
-from mux.dispatcher import ClientPort, Dispatcher
+from mux.dispatcher import Dispatcher
 from mux.downstream import offers
 from mux.downstream.challenge import PROOF_BYTES, Challenger
 from mux.downstream.compressed_stream import CompressedStream, FrameUnpacker
@@ -30,7 +30,7 @@ from mux.downstream.request import AcceptedUpgrade
 from mux.downstream.streams import Accepted, Patient
 from mux.downstream.upgrade import SUBPROTOCOL
 from mux.downstream.websocket import FrameReader, accepted
-from mux.outbox import Outbox
+from mux.outbox import ClientPort, Outbox
 
 RECEIVE_BYTES = 64 * 1024
 """Most bytes of one read: a message of 14 MiB takes 224 reads instead of the 3,584 of 4 KiB."""

@@ -159,15 +159,16 @@ class Store:
         """
         return max(self._recorder.lost, self._shed)
 
-    def append(self, entry: Entry) -> None:
-        """Keep an entry, whose number is above that of all before. Never blocks, never fails."""
+    def append(self, *entries: Entry) -> None:
+        """Keep entries, whose numbers are above those of all before. Never blocks, never fails."""
         if not self._pending:
             self._behind.wake()
-        self._pending.append(entry)
+        self._pending += entries
         if self.fresh is not None:
-            self.fresh.append(entry)
-        self._last = entry.seq
-        self._pending_bytes += len(entry.message) + ENTRY_BYTES
+            self.fresh += entries
+        self._last = entries[-1].seq
+        self._pending_bytes += sum([len(each.message) for each in entries])
+        self._pending_bytes += len(entries) * ENTRY_BYTES
         if self._pending_bytes + self._writing_bytes > UNWRITTEN_BYTES:
             self._drop_some()
 

@@ -11,9 +11,8 @@ import pytest
 from mux.core.commands import AnswerOutside
 from mux.core.policy.principal import Principal, device_key
 from mux.core.protocol.scope import Scope
-from mux.dispatcher import ClientPort
 from mux.errors import AppmuxError
-from mux.outbox import Outbox
+from mux.outbox import ClientPort, Outbox
 from tests.notices.desk import Desk
 
 OFF = [{"mode": "off"}]
