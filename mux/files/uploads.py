@@ -273,7 +273,9 @@ class Uploads:
             await self._on_disk(self.spool.distrust, about.id, upload.offset)
         await self._on_disk(writer.open)
         try:
-            while await more(writer.write):
+            going = True
+            while going:
+                going = await more(writer.write)
                 upload.offset, upload.touched = writer.at, self.clock()
                 if not self.may(principal):
                     raise UploadError(HTTPStatus.UNAUTHORIZED, "you may not upload here any more")

@@ -29,6 +29,7 @@ import contextlib
 import errno
 import os
 import struct
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -60,8 +61,9 @@ MOST_UNHANDLED: Final = 4 * 1024 * 1024
 """Bytes of an unfinished line that are kept. A longer one is the answer to a request, whose asker
 is gone with the broker: keeping it would cost everybody time."""
 
-AGAIN_AFTER: Final = 64
-"""Batches after which a file that couldn't be written is tried again."""
+AGAIN_SECONDS: Final = 1.0
+"""After which a file that couldn't be written is tried again, as soon as there is something to
+write: until then a killed broker takes the app-server with it."""
 
 READ: Final = 1
 BATCH: Final = 2
@@ -131,7 +133,7 @@ class BrokerState:
     _descriptor: int | None = None
     _size: int = 0
     _begins_with: int = 0
-    _waits: int = 0
+    _again_at: float = 0.0
 
     @classmethod
     def begin(cls, path: Path, journal: Store, saved: Saved | None) -> BrokerState:
@@ -223,8 +225,7 @@ class BrokerState:
 
     def _write(self, kind: int, content: bytes) -> None:
         if self._descriptor is None:
-            self._waits -= 1
-            if self._waits < 0:
+            if time.monotonic() >= self._again_at:
                 self.rotate()  # which writes this, too
             return
         try:
@@ -269,7 +270,7 @@ class BrokerState:
         self._close()
         with contextlib.suppress(OSError):
             self.path.unlink(missing_ok=True)
-        self._waits = AGAIN_AFTER
+        self._again_at = time.monotonic() + AGAIN_SECONDS
         trouble = (
             f"the broker's state {self.path} can't be written ({failure.strerror}): make room for"
             " it; until then a broker that is killed takes the app-server with it"

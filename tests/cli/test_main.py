@@ -66,7 +66,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
         await trio.lowlevel.checkpoint()
         configs.append(config)
 
-    monkeypatch.setattr("mux.cli.serve.run", serve)
+    monkeypatch.setattr("mux.server.serve.serve", serve)
     return configs
 
 
@@ -210,7 +210,7 @@ def test_an_expected_error_is_printed_also_from_inside_nurseries(
             error = ExceptionGroup("nursery", [error])
         raise error
 
-    monkeypatch.setattr("mux.cli.serve.run", serve)
+    monkeypatch.setattr("mux.server.serve.serve", serve)
     monkeypatch.setattr("mux.server.logs.configure", [].append)
     monkeypatch.setattr(sys, "argv", ["appmux", "serve"])
     with pytest.raises(SystemExit) as caught:
@@ -224,7 +224,7 @@ def test_a_bug_is_shown_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
         await trio.lowlevel.checkpoint()
         raise ExceptionGroup("nursery", [AppServerEnded(3), ZeroDivisionError()])
 
-    monkeypatch.setattr("mux.cli.serve.run", serve)
+    monkeypatch.setattr("mux.server.serve.serve", serve)
     monkeypatch.setattr("mux.server.logs.configure", [].append)
     monkeypatch.setattr(sys, "argv", ["appmux", "serve"])
     with pytest.raises(ExceptionGroup) as caught:

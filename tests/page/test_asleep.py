@@ -101,7 +101,8 @@ def test_minutes_without_a_network_in_the_middle_of_a_command(browser: Browser) 
     with _away(browser, "Mid command") as (away, thread):
         page, host = away.page, away.host
         gate = host.broker.home.work / "gate"
-        command = f"echo before; while ! test -e {gate}; do sleep 0.1; done; echo after"
+        # Natively, too, what a command prints in its first moment isn't streamed.
+        command = f"sleep 1; echo before; while ! test -e {gate}; do sleep 0.1; done; echo after"
         host.now(host.model.on, "wait for the gate", Run(command), Say("It opened."))
         _say(away, thread, "wait for the gate")
         expect(page.locator(".output")).to_contain_text("before", timeout=PATIENCE)
