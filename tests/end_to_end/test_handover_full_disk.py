@@ -26,7 +26,7 @@ from tests.end_to_end.scenes import (
 from tests.end_to_end.test_handover import LISTENING, same_app_server
 
 SMALL = 'mount -t tmpfs -o size=64m,mode=700 tmpfs "$1" && shift && exec "$@"'
-"""In a mount namespace of its own: a disk that is soon full, and large enough for codex's schema."""
+"""In a mount namespace of its own: a disk that is soon full, but has room for codex's schema."""
 
 ALONE = ("unshare", "--mount", "sh", "-c", SMALL, "sh")
 
