@@ -79,13 +79,19 @@ class Proxy:
 
     async def connect(self, source: str = "127.0.0.1") -> trio.SSLStream[trio.SocketStream]:
         """A TLS connection, from an address of this machine."""
-        bare = await trio.open_tcp_stream("127.0.0.1", self.port, local_address=source)
-        stream = trio.SSLStream(
-            bare, self.trusting(), server_hostname="localhost", https_compatible=True
-        )
         with trio.fail_after(PATIENCE):
-            await stream.do_handshake()
-        return stream
+            while True:
+                bare = await trio.open_tcp_stream("127.0.0.1", self.port, local_address=source)
+                stream = trio.SSLStream(
+                    bare, self.trusting(), server_hostname="localhost", https_compatible=True
+                )
+                try:
+                    await stream.do_handshake()
+                except trio.BrokenResourceError:  # Caddy listens before it has its certificate
+                    await trio.aclose_forcefully(stream)
+                    await trio.sleep(LOOK)
+                else:
+                    return stream
 
 
 @asynccontextmanager
