@@ -93,5 +93,7 @@ def test_without_a_connection_nothing_is_answered(host: Runtime, opened: Opener)
     expect(page.get_by_role("button", name="Approve", exact=True)).to_be_disabled()
     page.context.set_offline(False)
     page.evaluate("dispatchEvent(new Event('online'))")
+    expect(page.get_by_role("button", name="Approve", exact=True)).to_be_enabled()
+    page.wait_for_timeout(500)  # it is offered anew, and a quicker yes is a program's
     press(page, "Approve")
     expect(page.get_by_text("The note is there.").last).to_be_visible()
