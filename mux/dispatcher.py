@@ -56,7 +56,7 @@ from mux.core.protocol.rope import Rope
 from mux.core.state.app_server import AppServerState
 from mux.core.status_report import report
 from mux.errors import AppmuxError
-from mux.outbox import ClientPort, Traffic, WriteScheduler, text_frame, text_header
+from mux.outbox import TEXT, ClientPort, Traffic, WriteScheduler, frame_header, text_frame
 from mux.shells import DEFERRED, Shells
 
 LOOK_AGAIN: Final = 60.0
@@ -278,7 +278,7 @@ class Dispatcher:
 
     def _deliver_pieces(self, message: Rope) -> None:
         """Append a long message to its recipients' outboxes in its pieces, which isn't a copy."""
-        self._frames.append(text_header(len(message)))
+        self._frames.append(frame_header(TEXT, len(message)))
         self._deliver()
         self.traffic.bytes_to_clients += len(message) * len(self._recipients)
         for client in self._recipients:

@@ -18,6 +18,9 @@ from collections.abc import Callable, Iterable
 import attrs
 import trio
 
+TEXT = 0x81
+"""The first byte of a text message's only frame."""
+
 SHORT, MEDIUM = 126, 1 << 16
 """Payload lengths from which a frame's header needs 2, and 8, bytes more (RFC 6455, 5.2)."""
 
@@ -251,13 +254,13 @@ def text_frame(message: bytes) -> bytes:
         return b"\x81" + size.to_bytes(1, "big") + message
     if size < MEDIUM:  # as nearly all are, so it's worth a line
         return b"\x81\x7e" + size.to_bytes(2, "big") + message
-    return text_header(size) + message
+    return frame_header(TEXT, size) + message
 
 
-def text_header(size: int) -> bytes:
-    """Return the header of such a frame, for a message of so many bytes."""
+def frame_header(first: int, size: int) -> bytes:
+    """Return the header of an unmasked frame: its first byte, and the size of its payload."""
     if size < SHORT:
-        return b"\x81" + size.to_bytes(1, "big")
+        return bytes((first, size))
     if size < MEDIUM:
-        return b"\x81\x7e" + size.to_bytes(2, "big")
-    return b"\x81\x7f" + size.to_bytes(8, "big")
+        return bytes((first, 126)) + size.to_bytes(2, "big")
+    return bytes((first, 127)) + size.to_bytes(8, "big")

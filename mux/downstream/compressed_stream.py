@@ -39,7 +39,7 @@ from mux.downstream.websocket import (
     TEXT,
     FrameReader,
 )
-from mux.outbox import BATCH_BYTES, MEDIUM
+from mux.outbox import BATCH_BYTES, frame_header
 
 STEP_BYTES: Final = 64 * 1024
 """Bytes compressed at once: 2 ms. Then other clients have their turn."""
@@ -124,7 +124,7 @@ class CompressedStream(trio.abc.HalfCloseableStream):
         return self._frame(self.packer.feed(payload) + self.packer.finish())
 
     def _frame(self, message: bytes) -> bytes:
-        return _head(self.packer.first, len(message)) + message
+        return frame_header(self.packer.first, len(message)) + message
 
     async def wait_send_all_might_not_block(self) -> None:
         await self.stream.wait_send_all_might_not_block()
@@ -151,14 +151,6 @@ def _payload(frames: memoryview, at: int) -> tuple[int, int]:
         length = int.from_bytes(frames[start : start + size])
         start += size
     return start, start + length
-
-
-def _head(first: int, size: int) -> bytes:
-    if size < IN_2_BYTES:
-        return bytes((first, size))
-    if size < MEDIUM:
-        return bytes((first, IN_2_BYTES)) + size.to_bytes(2)
-    return bytes((first, IN_8_BYTES)) + size.to_bytes(8)
 
 
 @attrs.define(eq=False, repr=False)
@@ -273,7 +265,7 @@ class FrameUnpacker:
 
 def _frame(opcode: int, payload: bytes) -> bytes:
     """Return a client's frame, masked by zeros."""
-    head = bytearray(_head(FINAL | opcode, len(payload)))
+    head = bytearray(frame_header(FINAL | opcode, len(payload)))
     head[1] |= MASKED
     return bytes(head) + NO_MASK + payload
 
