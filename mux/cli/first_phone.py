@@ -5,9 +5,8 @@ from __future__ import annotations
 import click
 import trio
 
-from mux.cli import broker, confirmation, pair
+from mux.cli import confirmation, notices, pair
 from mux.cli.broker import BrokerError
-from mux.cli.doctor.online import PUSH_DEADLINE
 from mux.config.model import Config
 from mux.text import visible
 
@@ -36,8 +35,7 @@ def _offer_test_push(config: Config) -> None:
     click.echo(HOW_TO_TURN_ON)
     while click.confirm("Is push on? Then send a test", default=True):
         try:
-            with broker.connected(broker.urls(config.state_dir)) as asked:
-                answers = asked.request("mux/notices/test", {}, PUSH_DEADLINE)["answers"]
+            answers = notices.send_test(config.state_dir)
         except BrokerError as refused:
             if refused.code is None:
                 raise
@@ -45,5 +43,5 @@ def _offer_test_push(config: Config) -> None:
             continue
         for answer in answers:
             click.echo(visible(f"{answer['device']}, by {answer['service']}: {answer['said']}"))
-        if all(each["said"].startswith("delivered") for each in answers):
+        if all(map(notices.is_delivered, answers)):
             return

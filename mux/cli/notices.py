@@ -81,14 +81,28 @@ def show(state_dir: Path, *, why: bool, limit: int, as_json: bool) -> int:
 
 def test(state_dir: Path, device: str | None, *, as_json: bool) -> int:
     """Send a test; exit status 1 if some service refused it. Raises ``AppmuxError``."""
-    answer = _ask(state_dir, "mux/notices/test", TEST_DEADLINE, device=device)
-    answers = answer["answers"]
+    answers = send_test(state_dir, device)
     if as_json:
         sys.stdout.write(json.dumps(answers, indent=2) + "\n")
     for outcome in [] if as_json else answers:
         line = f"{outcome['device']}, {outcome['service']} ({outcome['level']}): {outcome['said']}"
         sys.stdout.write(visible(line) + "\n")
-    return 0 if all(each["said"].startswith("delivered") for each in answers) else 1
+    return 0 if all(map(is_delivered, answers)) else 1
+
+
+def send_test(state_dir: Path, device: str | None = None) -> list[Json]:
+    """Have a test sent to one device or all; return the services' answers. Raises ``AppmuxError``.
+
+    Each has ``device``, ``service``, ``level``, and what the service ``said``.
+    """
+    answer = _ask(state_dir, "mux/notices/test", TEST_DEADLINE, device=device)
+    answers: list[Json] = answer["answers"]
+    return answers
+
+
+def is_delivered(answer: Json) -> bool:
+    """Return whether a service has taken a test."""
+    return bool(answer["said"].startswith("delivered"))
 
 
 def _ask(state_dir: Path, method: str, deadline: float, **params: Any) -> Json:

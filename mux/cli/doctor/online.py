@@ -12,7 +12,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from mux import documents
-from mux.cli import broker
+from mux.cli import notices
 from mux.cli.broker import BrokerError
 from mux.cli.doctor.finding import Finding, Verdict
 from mux.config.model import Config
@@ -20,9 +20,6 @@ from mux.errors import AppmuxError
 
 DEADLINE: Final = 10.0
 """Seconds for an answer of the page, by whatever passes it on."""
-
-PUSH_DEADLINE: Final = 120.0
-"""Seconds: a service has ``push.timeout`` (20) for its answer, and there may be several devices."""
 
 FINE: Final = 200
 
@@ -61,8 +58,7 @@ def _page(origin: str) -> Finding:
 def pushes(settings: Config) -> Iterator[Finding]:
     """Send a test push to each device, and report what each service answered."""
     try:
-        with broker.connected(broker.urls(settings.state_dir)) as asked:
-            answers = asked.request("mux/notices/test", {}, PUSH_DEADLINE)["answers"]
+        answers = notices.send_test(settings.state_dir)
     except BrokerError as refused:  # no device has registered, say
         verdict: Verdict = "wrong" if refused.code is None else "note"
         yield Finding("test push", verdict, str(refused), f"{PAGE} says how a device registers")
@@ -71,7 +67,7 @@ def pushes(settings: Config) -> Iterator[Finding]:
         yield Finding("test push", "wrong", str(failure), "see the broker above")
         return
     for each in answers:
-        good = each["said"].startswith("delivered")
+        good = notices.is_delivered(each)
         says = f"{each['device']}, by {each['service']}: {each['said']}"
         remedy = "" if good else f"{PAGE} says how the service is set up"
         yield Finding("test push", "well" if good else "wrong", says, remedy)
