@@ -96,9 +96,9 @@ def may_tighten(key: str, value: object) -> bool:
 # ── one value each ────────────────────────────────────────────────────────────────────────────
 
 _WORDS: Final = {
-    "approval_policy": ("untrusted", "on-request", "on-failure", "never"),
+    "approval_policy": thread_overrides.ASKING,
     "approvals_reviewer": ("user", "auto_review", "guardian_subagent"),
-    "sandbox_mode": ("read-only", "workspace-write", "danger-full-access"),
+    "sandbox_mode": thread_overrides.MODES,
 }
 _SWITCHES: Final = frozenset({"network_access", "exclude_slash_tmp", "exclude_tmpdir_env_var"})
 

@@ -75,7 +75,7 @@ def _as_held(text: bytes, held: bytes) -> bool:
     return bool(held) and _value(text) == _value(held)
 
 
-_ASKING = ("untrusted", "on-request", "on-failure", "never")
+ASKING = ("untrusted", "on-request", "on-failure", "never")
 """Approval policies that are one word, the tightest first."""
 
 
@@ -84,26 +84,26 @@ def _approval(text: bytes, held: Held) -> bool:
     if _as_held(text, held.approval):
         return False
     asked, now = _value(text), _value(held.approval)
-    if asked not in _ASKING:
+    if asked not in ASKING:
         return True
-    if now not in _ASKING:  # not known, or granular
-        return bool(now) or asked != _ASKING[0]
-    return _ASKING.index(str(asked)) > _ASKING.index(str(now))
+    if now not in ASKING:  # not known, or granular
+        return bool(now) or asked != ASKING[0]
+    return ASKING.index(str(asked)) > ASKING.index(str(now))
 
 
 def _reviewer(text: bytes, held: Held) -> bool:
     return _value(text) != "user" and not _as_held(text, held.reviewer)
 
 
-_MODES = ("read-only", "workspace-write", "danger-full-access")
+MODES = ("read-only", "workspace-write", "danger-full-access")
 """Values of ``sandbox``, the tightest first."""
 
 
 def _mode(text: bytes, held: Held) -> bool:
     asked, now = _value(text), _value(held.mode)
-    if asked not in _MODES:
+    if asked not in MODES:
         return True
-    return _MODES.index(str(asked)) > (_MODES.index(str(now)) if now in _MODES else 0)
+    return MODES.index(str(asked)) > (MODES.index(str(now)) if now in MODES else 0)
 
 
 def _policy(text: bytes, held: Held) -> bool:
