@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
 
 import click
 
@@ -16,10 +14,7 @@ from mux.config.load import Settled, default_file
 from mux.config.model import Config
 from mux.config.values import toml_value
 from mux.host.setup import Plan, SetupError
-from mux.host.tailnet import TAILNET
-
-TAILNET_6: Final = ipaddress.IPv6Network("fd7a:115c:a1e0::/48")
-"""The range of IPv6 that Tailscale assigns."""
+from mux.host.tailnet import TAILNET, TAILNET_6
 
 
 def refuse_open(settled: Settled) -> None:

@@ -18,6 +18,9 @@ from mux.host.steps import Runner, run
 TAILNET: Final = ipaddress.IPv4Network("100.64.0.0/10")
 """The range that Tailscale assigns. Some providers use the range for their customers, too."""
 
+TAILNET_6: Final = ipaddress.IPv6Network("fd7a:115c:a1e0::/48")
+"""The range of IPv6 that it assigns."""
+
 USUAL_NAMES: Final = ("tailscale", "utun")
 """Prefixes of the name of Tailscale's interface, on Linux and on macOS."""
 
