@@ -12,10 +12,11 @@ import trio
 import trio.testing
 
 from mux.core.broker import Broker
-from mux.core.commands import Close, Command, Log, Publish
+from mux.core.commands import Close, Command, Log, Publish, ReadJournal
 from mux.core.events import ClientLags, ClientSent, ClockMoved, Event, TimePassed, UpstreamSent
 from mux.core.limits import Limits
 from mux.core.policy.principal import ClientId, Principal
+from mux.core.protocol.journal_entry import Entry
 from mux.core.protocol.rope import Rope
 from mux.core.state.app_server import Introduction
 from mux.dispatcher import LINES_A_LOOK, LOOK_AGAIN, MOVED, Dispatcher
@@ -92,6 +93,19 @@ async def test_a_long_message_is_owed_in_its_pieces_behind_what_came_before() ->
         assert after == text_frame(b"2")
     assert dispatcher.traffic.bytes_to_clients == sum(outbox.owed for outbox in outboxes)
     assert dispatcher.traffic.to_clients == 3 * len(outboxes)
+
+
+async def test_a_reads_entries_are_stored_at_once_and_before_the_journal_is_read() -> None:
+    entries = [Entry(seq, "t", "x", b"{}") for seq in (1, 2, 3)]
+    read = ReadJournal(1, 0, 0, frozenset(), 9)
+    one, two, three = (Publish(b"1", (), "x", each) for each in entries)
+    script: dict[bytes, list[Command]] = {b"a": [one], b"b": [two], b"c": [read, three]}
+    done: list[object] = []
+    dispatcher = connected(
+        Scripted(script), keep=lambda *some: done.append(some), read_journal=done.append
+    )
+    dispatcher.handle_lines([b"a", b"b", b"c"])
+    assert done == [tuple(entries[:2]), read, (entries[2],)]
 
 
 async def test_frames_for_the_same_clients_go_out_as_one_piece_in_their_order() -> None:

@@ -139,7 +139,7 @@ class ClientRequests:
     def submit(self, request: Request) -> None:
         """Send the request, or queue it; refuse it if its client's queue is full."""
         state = self.state
-        if state.appserver.state is AppServerState.READY and state.scheduler.sends_at_once(
+        if state.appserver.state is AppServerState.READY and state.scheduler.send_at_once(
             request, state.now
         ):
             self.joins(request, 1)

@@ -115,10 +115,10 @@ class RequestScheduler:
         self._take_turns(request.account, line)
         return True
 
-    def sends_at_once(self, request: Request, now: float) -> bool:
+    def send_at_once(self, request: Request, now: float) -> bool:
         """Count a client's request as upstream, past the queue, if nothing can stand before it.
 
-        Most requests go this way: none waits, and it takes a slot, no more, of those that are free.
+        Most go this way: nobody waits, and it takes no more than a slot, of those that are free.
         Return False for any other, which goes by ``submit`` and ``due``.
         """
         limits, rule, line = self.limits, request.rule, self._line(request)

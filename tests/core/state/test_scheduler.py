@@ -358,3 +358,40 @@ def test_every_request_is_given_out_at_most_once_and_freed(
     assert (any_flow.in_flight, any_flow.queued, any_flow.upstream) == (0, 0, {})
     assert not any_flow._lines
     assert any_flow.next_moment() == float("inf") or any_flow._retries
+
+
+def test_a_request_goes_at_once_until_its_client_has_sent_a_burst() -> None:
+    quick = flow(burst=2, in_flight_per_client=5)
+    assert [quick.send_at_once(request(wire, client=1), 0.0) for wire in range(3)] == [
+        True, True, False,
+    ]  # fmt: skip
+    assert set(quick.upstream) == {0, 1}
+    assert quick.upstream[1].deadline == quick.limits.request_deadline
+    assert quick.send_at_once(request(9, client=2), 0.0)  # another's burst is its own
+    assert quick.in_flight == 3
+
+
+@pytest.mark.parametrize("limit", ["in_flight", "in_flight_per_client"])
+def test_a_request_goes_at_once_only_into_a_free_slot(limit: str) -> None:
+    quick = flow(**{"burst": 100, limit: 1})
+    assert quick.send_at_once(request(1, client=1), 0.0)
+    assert not quick.send_at_once(request(2, client=1), 0.0)
+    quick.answered(quick.upstream[1])
+    assert quick.send_at_once(request(3, client=1), 0.0)
+
+
+def test_a_request_doesnt_go_at_once_past_one_that_waits() -> None:
+    quick = flow()
+    quick.submit(request(1, client=1))
+    assert not quick.send_at_once(request(2, client=1), 0.0)
+    assert not quick.send_at_once(request(3, client=2), 0.0)
+
+
+def test_a_request_with_bounds_of_its_own_doesnt_go_at_once() -> None:
+    quick, large = flow(), request(3, client=1)
+    large.large = True
+    for special in (request(1, client=1, waits=True), request(2, client=1, loads=True), large):
+        assert not quick.send_at_once(special, 0.0)
+    quick.held.add(2)
+    assert not quick.send_at_once(request(4, client=2), 0.0)
+    assert not quick.upstream
