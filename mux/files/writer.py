@@ -39,6 +39,8 @@ class Writer:
     _begin: int = 0
     _file: int = -1
     _check: hashlib._Hash | None = None
+    _before: hashlib._Hash | None = None
+    """The digest, as it was before these bytes."""
     _looked: int = 0
 
     def open(self) -> None:
@@ -51,9 +53,6 @@ class Writer:
         if self.checksum is not None:
             self._check = hashlib.new(self.checksum[0])
             self._before = None if self.digest is None else self.digest.copy()
-
-    _before: hashlib._Hash | None = None
-    """The digest, as it was before these bytes."""
 
     def write(self, piece: memoryview) -> None:
         """Append bytes. Raises ``UploadError``; what was written until then stays."""

@@ -75,6 +75,9 @@ _ANSWER: Final = b'{"id":'
 _OUTCOMES: Final = (b',"result":', b',"error":')
 """How the app-server begins its answers; one that begins otherwise is written."""
 
+_SAVED_REQUEST: Final = "wire/"
+"""Begins the key of a request whose answer matters whoever asked; its wire id follows."""
+
 _LONGEST_WIRE: Final = 20
 """Digits that a wire id has at most."""
 
@@ -188,7 +191,7 @@ class BrokerState:
             and chunk.startswith(_OUTCOMES, end)
             and chunk.find(b"\n") == len(chunk) - 1
             and not self._cut
-            and f"wire/{chunk[len(_ANSWER) : end].decode()}" not in self._values
+            and _SAVED_REQUEST + chunk[len(_ANSWER) : end].decode() not in self._values
         )
 
     def handled(self, count: int) -> None:

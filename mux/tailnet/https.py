@@ -76,7 +76,7 @@ class Sockets(Protocol):
     def reopened(
         self, asked: str, address: Address, certificate: Certificate | None
     ) -> Listener | None:
-        """Return an earlier broker\'s listener of that name; None if it left none."""
+        """Return an earlier broker's listener of that name; None if it left none."""
 
     def hold(self, asked: str, opened: Listener) -> None:
         """Hold a listener for the next broker, under a name."""
@@ -212,7 +212,7 @@ class TailnetHttps:
         await trio.to_thread.run_sync(choice.remove, self.state_dir)
         self._end("https on the Tailnet was switched off on the host")
         self._choose(None)
-        await trio.to_thread.run_sync(self.renewal.remove)
+        await trio.to_thread.run_sync(self.renewal.remove)  # it may have come meanwhile
         return await self.look()
 
     def _choose(self, name: str | None) -> None:
