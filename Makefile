@@ -171,6 +171,6 @@ constraints:
 	rm -rf $(VENV)-uv
 
 clean:
-	rm -rf tests/newest/node_modules tests/tus/node_modules tests/clients/node_modules tests/container/node_modules web/node_modules web/.types web/.tests mux/web/static
-	rm -rf $(VENV) $(VENV)-uv $(VENV)-site $(VENV)-release $(MUTANTS) .pytest_cache .mypy_cache .ruff_cache .hypothesis dist
+	rm -rf tests/*/node_modules web/node_modules web/.types web/.tests mux/web/static
+	rm -rf $(VENV) $(VENV)-clients $(VENV)-uv $(VENV)-site $(VENV)-release $(MUTANTS) .pytest_cache .mypy_cache .ruff_cache .hypothesis dist
 	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +
