@@ -13,7 +13,7 @@ from typing import Any, Final, Literal, get_args, get_origin
 
 import attrs
 
-from mux.config.model import BOUNDS, FLAGS, Leaf, bounds, leaves, tables
+from mux.config.model import FLAGS, Leaf, bounds, leaves, tables
 
 PAGE: Final = Path(__file__).parents[1] / "docs" / "settings.md"
 
@@ -67,8 +67,10 @@ def _taken(leaf: Leaf) -> Iterator[str]:
         yield ", ".join(f"`{each}`" for each in get_args(kind))
     elif kind in {int, float}:
         least, most = bounds(leaf)
-        above = "above " if kind is float and leaf.key not in BOUNDS else "at least "
-        yield f"{above}{least:g}" if most is None else f"{least:g} to {most:,.0f}"
+        if kind is float:  # a time is above 0, whatever its bounds
+            yield f"above {least:g}" if most is None else f"above {least:g}, at most {most:,.0f}"
+        else:
+            yield f"at least {least:g}" if most is None else f"{least:g} to {most:,.0f}"
     elif kind is Path:
         yield "a path"
     elif get_origin(kind) is tuple:

@@ -78,7 +78,7 @@ class Limits:
     device_window: float = _limit(
         0.05,
         "for which text waits for more on its way to a paired device: nobody sees it, and a radio"
-        " carries a third of the messages; 0 sends each piece at once",
+        " carries a third of the messages. A program that wants each piece at once says so",
     )
     answers_bytes: int = _count(
         4 * MIB,
