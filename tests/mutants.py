@@ -38,7 +38,7 @@ GUARDED: Final[dict[str, tuple[str, ...]]] = {
     "core.policy.command_match": ("tests/core/policy/test_command_match.py",),
     "core.policy.directory_verdict": (
         "tests/core/policy/test_directory_verdict.py",
-        "tests/core/features/test_directory_clearance.py",
+        "tests/core/features/requests/test_directory_clearance.py",
     ),
     "core.policy.scopes": ("tests/core/policy/test_scopes.py", "tests/core/test_broker_access.py"),
     "core.protocol.thread_overrides": (

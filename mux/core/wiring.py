@@ -9,11 +9,7 @@ import attrs
 
 from mux.core.features.approval_answers import ApprovalAnswers
 from mux.core.features.attention import Attention
-from mux.core.features.client_requests import ClientRequests
-from mux.core.features.deduplication import Deduplicator
-from mux.core.features.deprecation_notices import DeprecationNotices
 from mux.core.features.digest import Digests
-from mux.core.features.directory_clearance import DirectoryClearance
 from mux.core.features.durability import Durability
 from mux.core.features.handover import Handover
 from mux.core.features.handshake import Handshakes
@@ -29,6 +25,10 @@ from mux.core.features.presence import Presence
 from mux.core.features.queue_requests import QueueRequests
 from mux.core.features.recovery import Recovery
 from mux.core.features.replay import Replays
+from mux.core.features.requests.client_requests import ClientRequests
+from mux.core.features.requests.deduplication import Deduplicator
+from mux.core.features.requests.deprecation_notices import DeprecationNotices
+from mux.core.features.requests.directory_clearance import DirectoryClearance
 from mux.core.features.resolutions import Resolutions
 from mux.core.features.server_requests import ServerRequests
 from mux.core.features.shared_titles import SharedTitles

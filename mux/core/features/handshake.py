@@ -18,9 +18,9 @@ from mux.core import audit_events
 from mux.core.commands import KillUpstream, LoadExperimentalSchema
 from mux.core.extension.additions import Welcome
 from mux.core.features.attention import Attention
-from mux.core.features.client_requests import ClientRequests
 from mux.core.features.presence import Presence
 from mux.core.features.recovery import Recovery
+from mux.core.features.requests.client_requests import ClientRequests
 from mux.core.policy.principal import ClientId
 from mux.core.protocol import jsonrpc
 from mux.core.protocol.jsonrpc import ClientMessage

@@ -14,7 +14,7 @@ from __future__ import annotations
 import attrs
 import msgspec
 
-from mux.core.features.client_requests import ClientRequests
+from mux.core.features.requests.client_requests import ClientRequests
 from mux.core.protocol import jsonrpc
 from mux.core.state.request import Request
 from mux.core.state.state import State

@@ -13,8 +13,8 @@ import attrs
 import msgspec
 
 from mux.core.extension.following import Cursor, Replayed, ReplayParams
-from mux.core.features.client_requests import ClientRequests
-from mux.core.features.directory_clearance import DirectoryClearance
+from mux.core.features.requests.client_requests import ClientRequests
+from mux.core.features.requests.directory_clearance import DirectoryClearance
 from mux.core.policy.principal import ClientId
 from mux.core.protocol import jsonrpc
 from mux.core.protocol.jsonrpc import ClientMessage

@@ -25,8 +25,8 @@ from typing import Any
 import attrs
 import msgspec
 
-from mux.core.features.client_requests import ClientRequests
 from mux.core.features.recovery import Recovery
+from mux.core.features.requests.client_requests import ClientRequests
 from mux.core.protocol import jsonrpc
 from mux.core.state.client import Client
 from mux.core.state.request import Request

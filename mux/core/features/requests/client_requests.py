@@ -15,9 +15,9 @@ import attrs
 import msgspec
 
 from mux.core import audit_events
-from mux.core.features.deduplication import Deduplicator
-from mux.core.features.deprecation_notices import history_field
-from mux.core.features.turn_interrupts import INTERRUPT, is_late
+from mux.core.features.requests.deduplication import Deduplicator
+from mux.core.features.requests.deprecation_notices import history_field
+from mux.core.features.requests.turn_interrupts import INTERRUPT, is_late
 from mux.core.policy.scopes import SCOPES
 from mux.core.protocol import jsonrpc
 from mux.core.protocol.jsonrpc import ClientMessage

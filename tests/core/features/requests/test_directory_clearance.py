@@ -1,4 +1,4 @@
-"""`mux.core.features.directory_clearance`: requests that wait until it is known what their
+"""`mux.core.features.requests.directory_clearance`: requests that wait until it is known what their
 directories are."""
 
 from __future__ import annotations

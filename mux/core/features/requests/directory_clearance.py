@@ -22,7 +22,7 @@ import msgspec
 
 from mux.core import audit_events
 from mux.core.commands import Resolve
-from mux.core.features.client_requests import ClientRequests
+from mux.core.features.requests.client_requests import ClientRequests
 from mux.core.policy.directory_verdict import STATUS_OF_SERVERS, Facts, Verdict, verdict
 from mux.core.policy.principal import ClientId
 from mux.core.protocol import jsonrpc, thread_overrides, thread_settings
