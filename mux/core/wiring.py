@@ -8,7 +8,8 @@ from __future__ import annotations
 import attrs
 
 from mux.core.features.approval_answers import ApprovalAnswers
-from mux.core.features.attention import Attention
+from mux.core.features.clients.attention import Attention
+from mux.core.features.clients.presence import Presence
 from mux.core.features.digest import Digests
 from mux.core.features.durability import Durability
 from mux.core.features.handover import Handover
@@ -21,7 +22,6 @@ from mux.core.features.journal_sweep import JournalSweeps
 from mux.core.features.local_resume import LocalResumes
 from mux.core.features.notice_triggers import NoticeTriggers
 from mux.core.features.notices import Notices
-from mux.core.features.presence import Presence
 from mux.core.features.queue_requests import QueueRequests
 from mux.core.features.recovery import Recovery
 from mux.core.features.replay import Replays

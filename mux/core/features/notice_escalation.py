@@ -13,7 +13,7 @@ from typing import Final
 import attrs
 
 from mux.core.commands import LogNoticeDecision, Notify
-from mux.core.features.attention import Attention
+from mux.core.features.clients.attention import Attention
 from mux.core.policy.notice import ESCALATES, WAITING, Recipient, Timing
 from mux.core.state.notice_records import OpenNotice
 from mux.core.state.state import NEVER, State

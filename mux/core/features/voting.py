@@ -14,7 +14,7 @@ import attrs
 import msgspec
 
 from mux.core import audit_approvals, audit_events
-from mux.core.features.attention import Attention
+from mux.core.features.clients.attention import Attention
 from mux.core.policy import consent
 from mux.core.policy.approval_policy import Vote, Voter, voter
 from mux.core.policy.principal import ClientId

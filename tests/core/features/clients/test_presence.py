@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mux.core.features.presence import BYTES_PER_SECOND, INTERVAL, PRESENCE
+from mux.core.features.clients.presence import BYTES_PER_SECOND, INTERVAL, PRESENCE
 from mux.core.policy.principal import Principal
 from tests.core.paced import AWARE, PacedStory
 from tests.core.stories import Json, Peer, Story
