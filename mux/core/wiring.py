@@ -10,15 +10,16 @@ import attrs
 from mux.core.features.approval_answers import ApprovalAnswers
 from mux.core.features.clients.attention import Attention
 from mux.core.features.clients.presence import Presence
-from mux.core.features.digest import Digests
 from mux.core.features.durability import Durability
 from mux.core.features.handover import Handover
 from mux.core.features.handshake import Handshakes
+from mux.core.features.history.digest import Digests
+from mux.core.features.history.journal_sweep import JournalSweeps
+from mux.core.features.history.thread_files import ThreadFiles
 from mux.core.features.inbox import InboxRequests
 from mux.core.features.inbox_cards import InboxCards
 from mux.core.features.inbox_changes import InboxChanges
 from mux.core.features.inbox_picture import InboxPicture
-from mux.core.features.journal_sweep import JournalSweeps
 from mux.core.features.local_resume import LocalResumes
 from mux.core.features.notice_triggers import NoticeTriggers
 from mux.core.features.notices import Notices
@@ -33,7 +34,6 @@ from mux.core.features.resolutions import Resolutions
 from mux.core.features.server_requests import ServerRequests
 from mux.core.features.shared_titles import SharedTitles
 from mux.core.features.subscriptions import Subscriptions
-from mux.core.features.thread_files import ThreadFiles
 from mux.core.features.turn_queue import TurnQueueing
 from mux.core.features.voting import Voting
 from mux.core.policy.notice import Timing

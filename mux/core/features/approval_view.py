@@ -15,8 +15,8 @@ import attrs
 import msgspec
 
 from mux.core.extension.approvals import FileChange
-from mux.core.features import file_changes
 from mux.core.features.approval_items import item_about, params_of
+from mux.core.features.history import file_changes
 from mux.core.policy import risk
 from mux.core.policy.notice import Risk
 from mux.core.state.pending_requests import ServerRequest

@@ -18,8 +18,8 @@ from mux.core.commands import AnswerOutside
 from mux.core.events import FilePlaced
 from mux.core.extension.files import FileAdded, FilesOf, OpenParams
 from mux.core.extension.files import ThreadFiles as Listed
-from mux.core.features.file_list import FileList, absolute
-from mux.core.features.journal_sweep import JournalSweeps, Sweep
+from mux.core.features.history.file_list import FileList, absolute
+from mux.core.features.history.journal_sweep import JournalSweeps, Sweep
 from mux.core.protocol import jsonrpc
 from mux.core.protocol.jsonrpc import ClientMessage
 from mux.core.protocol.scope import Scope

@@ -16,7 +16,7 @@ import msgspec
 
 from mux.core.extension.approvals import Decided
 from mux.core.extension.digest import DigestFile, DigestTurn, FailedCommand
-from mux.core.features.file_changes import changes_in
+from mux.core.features.history.file_changes import changes_in
 from mux.core.protocol.journal_entry import Entry
 from mux.core.state.cards import one_line
 from mux.core.state.client import DECIDED

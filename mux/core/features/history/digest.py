@@ -8,8 +8,8 @@ import attrs
 import msgspec
 
 from mux.core.extension.digest import Digest, DigestCommands, DigestParams
-from mux.core.features.digest_summary import Summary
-from mux.core.features.journal_sweep import JournalSweeps, Sweep
+from mux.core.features.history.digest_summary import Summary
+from mux.core.features.history.journal_sweep import JournalSweeps, Sweep
 from mux.core.protocol import jsonrpc
 from mux.core.protocol.jsonrpc import ClientMessage
 from mux.core.protocol.rules import OfferTo

@@ -12,7 +12,7 @@ import attrs
 import msgspec
 
 from mux.core.extension.files import FileAdded, How, ThreadFile
-from mux.core.features.file_changes import changes_in
+from mux.core.features.history.file_changes import changes_in
 from mux.core.protocol.journal_entry import Entry
 from mux.core.state.client import ADDED
 

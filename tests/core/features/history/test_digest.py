@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from mux.core.features.digest_summary import MOST
-from mux.core.features.journal_sweep import AT_ONCE
+from mux.core.features.history.digest_summary import MOST
+from mux.core.features.history.journal_sweep import AT_ONCE
 from mux.core.policy.principal import Principal
 from tests.core.paced import AWARE, EPOCH, PacedStory
 from tests.core.stories import APPROVAL, Json, Peer, Story
