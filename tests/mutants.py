@@ -33,7 +33,7 @@ GUARDED: Final[dict[str, tuple[str, ...]]] = {
     "access.device": ("tests/access/test_devices.py",),
     "core.policy.approval_policy": (
         "tests/core/policy/test_approval_policy.py",
-        "tests/core/features/test_voting.py",
+        "tests/core/features/approvals/test_voting.py",
     ),
     "core.policy.command_match": ("tests/core/policy/test_command_match.py",),
     "core.policy.directory_verdict": (

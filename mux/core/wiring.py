@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import attrs
 
-from mux.core.features.approval_answers import ApprovalAnswers
+from mux.core.features.approvals.approval_answers import ApprovalAnswers
+from mux.core.features.approvals.resolutions import Resolutions
+from mux.core.features.approvals.server_requests import ServerRequests
+from mux.core.features.approvals.voting import Voting
 from mux.core.features.clients.attention import Attention
 from mux.core.features.clients.presence import Presence
 from mux.core.features.durability import Durability
@@ -30,12 +33,9 @@ from mux.core.features.requests.client_requests import ClientRequests
 from mux.core.features.requests.deduplication import Deduplicator
 from mux.core.features.requests.deprecation_notices import DeprecationNotices
 from mux.core.features.requests.directory_clearance import DirectoryClearance
-from mux.core.features.resolutions import Resolutions
-from mux.core.features.server_requests import ServerRequests
 from mux.core.features.shared_titles import SharedTitles
 from mux.core.features.subscriptions import Subscriptions
 from mux.core.features.turn_queue import TurnQueueing
-from mux.core.features.voting import Voting
 from mux.core.policy.notice import Timing
 from mux.core.state.state import State
 

@@ -20,8 +20,8 @@ import msgspec
 
 from mux.core.commands import GiveUp, KillUpstream, StartUpstream, StopUpstream
 from mux.core.extension.runtime import Restarted
+from mux.core.features.approvals.resolutions import Resolutions
 from mux.core.features.requests.client_requests import ClientRequests
-from mux.core.features.resolutions import Resolutions
 from mux.core.policy.principal import ClientId
 from mux.core.protocol import jsonrpc, thread_settings
 from mux.core.protocol.jsonrpc import ItemParams

@@ -16,9 +16,9 @@ from collections.abc import Iterable
 
 import attrs
 
+from mux.core.features.approvals.server_requests import ServerRequests
 from mux.core.features.requests.client_requests import ClientRequests
 from mux.core.features.requests.directory_clearance import DirectoryClearance
-from mux.core.features.server_requests import ServerRequests
 from mux.core.policy.principal import ClientId
 from mux.core.protocol import jsonrpc, thread_messages, thread_settings
 from mux.core.protocol.jsonrpc import ClientMessage

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mux.core.events import AnsweredByNotice, DeviceAccessEnded
-from mux.core.features.voting import CHANGED, REFUSED
+from mux.core.features.approvals.voting import CHANGED, REFUSED
 from mux.core.policy.approval_policy import Policies, PolicyName, Rule
 from mux.core.policy.principal import Principal
 from mux.core.state.state import NEVER

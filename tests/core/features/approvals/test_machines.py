@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mux.core.features.voting import AT_ONCE, CHANGED
+from mux.core.features.approvals.voting import AT_ONCE, CHANGED
 from mux.core.policy.approval_policy import Policies
 from mux.core.policy.principal import Principal
 from mux.core.status_report import report

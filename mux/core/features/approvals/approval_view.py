@@ -15,7 +15,7 @@ import attrs
 import msgspec
 
 from mux.core.extension.approvals import FileChange
-from mux.core.features.approval_items import item_about, params_of
+from mux.core.features.approvals.approval_items import item_about, params_of
 from mux.core.features.history import file_changes
 from mux.core.policy import risk
 from mux.core.policy.notice import Risk

@@ -5,9 +5,9 @@ from __future__ import annotations
 import msgspec
 
 from mux.core.extension.approvals import ListParams
-from mux.core.features.approval_items import item_about, params_of
-from mux.core.features.approval_view import root_of, view
-from mux.core.features.voting import Voting
+from mux.core.features.approvals.approval_items import item_about, params_of
+from mux.core.features.approvals.approval_view import root_of, view
+from mux.core.features.approvals.voting import Voting
 from mux.core.protocol import jsonrpc
 from mux.core.protocol.jsonrpc import ClientMessage
 from mux.core.protocol.rules import OfferTo

@@ -17,10 +17,10 @@ import attrs
 import msgspec
 
 from mux.core import audit_approvals, audit_events
-from mux.core.features import outcomes
-from mux.core.features.approval_items import item_about, params_in
-from mux.core.features.resolutions import Resolutions
-from mux.core.features.voting import Voting
+from mux.core.features.approvals import outcomes
+from mux.core.features.approvals.approval_items import item_about, params_in
+from mux.core.features.approvals.resolutions import Resolutions
+from mux.core.features.approvals.voting import Voting
 from mux.core.policy.approval_policy import Ballot, Vote
 from mux.core.policy.principal import ClientId, Owner
 from mux.core.protocol import jsonrpc

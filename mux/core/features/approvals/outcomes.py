@@ -13,7 +13,7 @@ from typing import Final
 
 from mux.core import audit_approvals, audit_events
 from mux.core.extension.approvals import Decided, Decider
-from mux.core.features.approval_view import View, view
+from mux.core.features.approvals.approval_view import View, view
 from mux.core.policy.principal import ClientId
 from mux.core.protocol import jsonrpc
 from mux.core.protocol.rules import OfferTo

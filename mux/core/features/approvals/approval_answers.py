@@ -14,8 +14,8 @@ import msgspec
 
 from mux.core import audit_approvals
 from mux.core.commands import NoticeAnswerJudged
-from mux.core.features.outcomes import BY_NOTICE
-from mux.core.features.server_requests import ServerRequests
+from mux.core.features.approvals.outcomes import BY_NOTICE
+from mux.core.features.approvals.server_requests import ServerRequests
 from mux.core.policy.principal import ClientId, Principal
 from mux.core.protocol import jsonrpc
 from mux.core.protocol.answers import fault, plain

@@ -10,7 +10,7 @@ from __future__ import annotations
 import attrs
 
 from mux.core import audit_approvals
-from mux.core.features import outcomes
+from mux.core.features.approvals import outcomes
 from mux.core.protocol import jsonrpc
 from mux.core.protocol.rules import OfferTo
 from mux.core.state.pending_requests import RESOLVED, ServerRequest
