@@ -24,8 +24,8 @@ from mux.core.features.inbox_cards import InboxCards
 from mux.core.features.inbox_changes import InboxChanges
 from mux.core.features.inbox_picture import InboxPicture
 from mux.core.features.local_resume import LocalResumes
-from mux.core.features.notice_triggers import NoticeTriggers
-from mux.core.features.notices import Notices
+from mux.core.features.notices.notice_triggers import NoticeTriggers
+from mux.core.features.notices.notices import Notices
 from mux.core.features.queue_requests import QueueRequests
 from mux.core.features.recovery import Recovery
 from mux.core.features.replay import Replays

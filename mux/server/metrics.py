@@ -29,7 +29,7 @@ import mux
 from mux.access.devices import DeviceRegistry
 from mux.access.throttle import LoginThrottle
 from mux.core.features.approvals.server_requests import LATE
-from mux.core.features.notice_escalation import REASONS
+from mux.core.features.notices.notice_escalation import REASONS
 from mux.core.figures import Figures, figures
 from mux.dispatcher import Dispatcher
 from mux.downstream.request import Exposition

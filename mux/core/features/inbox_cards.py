@@ -13,7 +13,7 @@ import attrs
 import msgspec
 
 from mux.core.extension.inbox import Ended, TurnEnd
-from mux.core.features import notice_sources
+from mux.core.features.notices import notice_sources
 from mux.core.protocol import jsonrpc
 from mux.core.protocol.journal_entry import Entry
 from mux.core.protocol.thread_messages import Status

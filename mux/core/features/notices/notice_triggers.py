@@ -12,9 +12,9 @@ from typing import Final
 
 import attrs
 
-from mux.core.features import notice_sources
-from mux.core.features.notice_sources import Turn
-from mux.core.features.notices import Notices, client_name
+from mux.core.features.notices import notice_sources
+from mux.core.features.notices.notice_sources import Turn
+from mux.core.features.notices.notices import Notices, client_name
 from mux.core.policy.notice import Kind
 from mux.core.state.client import Client
 from mux.core.state.notice_records import NoticeRecords

@@ -25,11 +25,11 @@ import attrs
 
 from mux.core import audit_events
 from mux.core.commands import Notify, Withdraw
-from mux.core.features import notice_sources
 from mux.core.features.approvals.approval_items import item_about, params_of
 from mux.core.features.approvals.outcomes import BY_NOTICE
 from mux.core.features.clients.attention import Attention, Glance
-from mux.core.features.notice_escalation import NoticeEscalation
+from mux.core.features.notices import notice_sources
+from mux.core.features.notices.notice_escalation import NoticeEscalation
 from mux.core.policy import risk
 from mux.core.policy.notice import WAITING, Kind, Notice, RestoredNotice, Timing
 from mux.core.protocol import jsonrpc
