@@ -13,7 +13,7 @@ import attrs
 import msgspec
 
 from mux.core import audit_events
-from mux.core.features import inbox_cards
+from mux.core.features.inbox import inbox_cards
 from mux.core.features.notices import notice_triggers
 from mux.core.features.requests import turn_interrupts
 from mux.core.features.shared_titles import ReplayedMessage

@@ -13,7 +13,7 @@ import msgspec
 
 from mux.core import audit_events
 from mux.core.commands import KillUpstream
-from mux.core.features import inbox_cards
+from mux.core.features.inbox import inbox_cards
 from mux.core.features.requests import turn_interrupts
 from mux.core.features.requests.deduplication import REVERT
 from mux.core.features.requests.turn_interrupts import INTERRUPT

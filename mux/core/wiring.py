@@ -19,10 +19,10 @@ from mux.core.features.handshake import Handshakes
 from mux.core.features.history.digest import Digests
 from mux.core.features.history.journal_sweep import JournalSweeps
 from mux.core.features.history.thread_files import ThreadFiles
-from mux.core.features.inbox import InboxRequests
-from mux.core.features.inbox_cards import InboxCards
-from mux.core.features.inbox_changes import InboxChanges
-from mux.core.features.inbox_picture import InboxPicture
+from mux.core.features.inbox.inbox import InboxRequests
+from mux.core.features.inbox.inbox_cards import InboxCards
+from mux.core.features.inbox.inbox_changes import InboxChanges
+from mux.core.features.inbox.inbox_picture import InboxPicture
 from mux.core.features.local_resume import LocalResumes
 from mux.core.features.notices.notice_triggers import NoticeTriggers
 from mux.core.features.notices.notices import Notices

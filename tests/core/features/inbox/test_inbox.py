@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mux.core.events import PastRemembered
-from mux.core.features.inbox_changes import CHANGED, INTERVAL
+from mux.core.features.inbox.inbox_changes import CHANGED, INTERVAL
 from mux.core.policy.principal import Principal
 from mux.core.state.last_line import LONGEST, tail
 from tests.core.paced import AWARE, PacedStory

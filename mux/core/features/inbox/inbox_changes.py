@@ -19,10 +19,10 @@ import attrs
 
 from mux.core.extension import inbox as extension
 from mux.core.extension.inbox import InboxAppServer, InboxChanged, InboxThread, Need
-from mux.core.features import inbox_picture
 from mux.core.features.clients.presence import BYTES_PER_SECOND
-from mux.core.features.inbox_cards import InboxCards
-from mux.core.features.inbox_picture import InboxPicture, Sign, difference
+from mux.core.features.inbox import inbox_picture
+from mux.core.features.inbox.inbox_cards import InboxCards
+from mux.core.features.inbox.inbox_picture import InboxPicture, Sign, difference
 from mux.core.policy.principal import ClientId
 from mux.core.protocol import jsonrpc
 from mux.core.protocol.journal_entry import Entry

@@ -22,7 +22,7 @@ from mux.core.extension.inbox import (
 from mux.core.extension.queue import By
 from mux.core.features.approvals.approval_view import QUESTIONS, root_of, view
 from mux.core.features.approvals.voting import Voting
-from mux.core.features.inbox_cards import InboxCards
+from mux.core.features.inbox.inbox_cards import InboxCards
 from mux.core.policy.principal import Owner
 from mux.core.protocol.rules import OfferTo
 from mux.core.protocol.scope import Scope

@@ -12,9 +12,9 @@ import msgspec
 
 from mux.core.extension import inbox as extension
 from mux.core.extension.inbox import InboxParams
-from mux.core.features.inbox_cards import InboxCards
-from mux.core.features.inbox_changes import InboxChanges
-from mux.core.features.inbox_picture import InboxPicture
+from mux.core.features.inbox.inbox_cards import InboxCards
+from mux.core.features.inbox.inbox_changes import InboxChanges
+from mux.core.features.inbox.inbox_picture import InboxPicture
 from mux.core.features.requests.client_requests import ClientRequests
 from mux.core.protocol import jsonrpc
 from mux.core.protocol.jsonrpc import ClientMessage
