@@ -15,7 +15,6 @@ from mux.core.features.clients.attention import Attention
 from mux.core.features.clients.presence import Presence
 from mux.core.features.durability import Durability
 from mux.core.features.handover import Handover
-from mux.core.features.handshake import Handshakes
 from mux.core.features.history.digest import Digests
 from mux.core.features.history.journal_sweep import JournalSweeps
 from mux.core.features.history.thread_files import ThreadFiles
@@ -23,11 +22,12 @@ from mux.core.features.inbox.inbox import InboxRequests
 from mux.core.features.inbox.inbox_cards import InboxCards
 from mux.core.features.inbox.inbox_changes import InboxChanges
 from mux.core.features.inbox.inbox_picture import InboxPicture
+from mux.core.features.lifecycle.handshake import Handshakes
+from mux.core.features.lifecycle.recovery import Recovery
 from mux.core.features.local_resume import LocalResumes
 from mux.core.features.notices.notice_triggers import NoticeTriggers
 from mux.core.features.notices.notices import Notices
 from mux.core.features.queue_requests import QueueRequests
-from mux.core.features.recovery import Recovery
 from mux.core.features.replay import Replays
 from mux.core.features.requests.client_requests import ClientRequests
 from mux.core.features.requests.deduplication import Deduplicator

@@ -28,7 +28,7 @@ POINTS: Final = (
     "mux.core.features.handover Handover.begin",
     "mux.core.features.handover Handover._loaded",
     "mux.core.features.handover Handover._resumed",
-    "mux.core.features.recovery Recovery.ready",
+    "mux.core.features.lifecycle.recovery Recovery.ready",
 )
 """Modules and functions; the broker is killed when one has returned."""
 

@@ -25,7 +25,7 @@ from typing import Any
 import attrs
 import msgspec
 
-from mux.core.features.recovery import Recovery
+from mux.core.features.lifecycle.recovery import Recovery
 from mux.core.features.requests.client_requests import ClientRequests
 from mux.core.protocol import jsonrpc
 from mux.core.state.client import Client

@@ -19,7 +19,7 @@ from mux.core.commands import KillUpstream, LoadExperimentalSchema
 from mux.core.extension.additions import Welcome
 from mux.core.features.clients.attention import Attention
 from mux.core.features.clients.presence import Presence
-from mux.core.features.recovery import Recovery
+from mux.core.features.lifecycle.recovery import Recovery
 from mux.core.features.requests.client_requests import ClientRequests
 from mux.core.policy.principal import ClientId
 from mux.core.protocol import jsonrpc
