@@ -17,7 +17,7 @@ from mux.core.features.inbox import inbox_cards
 from mux.core.features.requests import turn_interrupts
 from mux.core.features.requests.deduplication import REVERT
 from mux.core.features.requests.turn_interrupts import INTERRUPT
-from mux.core.features.shared_titles import LOADED
+from mux.core.features.turns.shared_titles import LOADED
 from mux.core.policy import configuration_view
 from mux.core.policy.principal import ClientId
 from mux.core.protocol import jsonrpc

@@ -27,15 +27,15 @@ from mux.core.features.lifecycle.recovery import Recovery
 from mux.core.features.local_resume import LocalResumes
 from mux.core.features.notices.notice_triggers import NoticeTriggers
 from mux.core.features.notices.notices import Notices
-from mux.core.features.queue_requests import QueueRequests
 from mux.core.features.replay import Replays
 from mux.core.features.requests.client_requests import ClientRequests
 from mux.core.features.requests.deduplication import Deduplicator
 from mux.core.features.requests.deprecation_notices import DeprecationNotices
 from mux.core.features.requests.directory_clearance import DirectoryClearance
-from mux.core.features.shared_titles import SharedTitles
 from mux.core.features.subscriptions import Subscriptions
-from mux.core.features.turn_queue import TurnQueueing
+from mux.core.features.turns.queue_requests import QueueRequests
+from mux.core.features.turns.shared_titles import SharedTitles
+from mux.core.features.turns.turn_queue import TurnQueueing
 from mux.core.policy.notice import Timing
 from mux.core.state.state import State
 

@@ -1,9 +1,8 @@
 """Decisions, one concern a file; each shares the State and knows the features that it needs.
 
 Rooms: ``requests``, ``clients``, ``history``, ``approvals``, ``notices``, ``inbox``,
-``lifecycle``.
-Beside the rooms: ``turn_queue``, ``queue_requests``, ``shared_titles``, ``subscriptions``,
-``local_resume``, ``replay``, ``durability``, ``handover``.
+``lifecycle``, ``turns``.
+Beside the rooms: ``subscriptions``, ``local_resume``, ``replay``, ``durability``, ``handover``.
 
 Wired in ``core/wiring.py``. Must not import ``wiring``, nor the routers above it.
 """

@@ -27,7 +27,7 @@ from mux.core.features.approvals.server_requests import ServerRequests
 from mux.core.features.durability import Durability
 from mux.core.features.lifecycle.recovery import Recovery
 from mux.core.features.requests.client_requests import ClientRequests
-from mux.core.features.turn_queue import TurnQueueing
+from mux.core.features.turns.turn_queue import TurnQueueing
 from mux.core.protocol import handover_answers, jsonrpc, thread_messages
 from mux.core.protocol.journal_entry import Entry
 from mux.core.protocol.methods import request_rule

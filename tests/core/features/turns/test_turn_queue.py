@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mux.core.events import DeviceAccessEnded
-from mux.core.features.queue_requests import QUEUE
+from mux.core.features.turns.queue_requests import QUEUE
 from mux.core.policy.principal import Principal
 from mux.core.protocol import jsonrpc
 from mux.core.state.state import NEVER

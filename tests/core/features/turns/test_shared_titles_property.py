@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mux.core.protocol.jsonrpc import DEADLINE_PASSED
-from tests.core.features.test_shared_titles import ask, begin, run
+from tests.core.features.turns.test_shared_titles import ask, begin, run
 from tests.core.stories import Json, Peer, Story
 
 STATUSES = ("completed", "failed", "interrupted")

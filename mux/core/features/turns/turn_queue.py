@@ -26,9 +26,9 @@ import msgspec
 from mux.core import audit_events
 from mux.core.extension.queue import Held
 from mux.core.features.lifecycle.recovery import Recovery
-from mux.core.features.queue_requests import actor_named, notify
 from mux.core.features.requests.client_requests import ClientRequests
 from mux.core.features.requests.deduplication import Deduplicator
+from mux.core.features.turns.queue_requests import actor_named, notify
 from mux.core.protocol import jsonrpc, thread_overrides
 from mux.core.protocol.jsonrpc import ClientMessage
 from mux.core.state.app_server import AppServerState
