@@ -16,7 +16,7 @@ from mux.core import audit_events
 from mux.core.features.inbox import inbox_cards
 from mux.core.features.notices import notice_triggers
 from mux.core.features.requests import turn_interrupts
-from mux.core.features.subscriptions import USAGE
+from mux.core.features.subscriptions.subscriptions import USAGE
 from mux.core.features.turns.shared_titles import ReplayedMessage
 from mux.core.policy.principal import ClientId
 from mux.core.protocol import jsonrpc

@@ -13,7 +13,7 @@ import attrs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.core.features.test_replay import STATUS, followed, joins
+from tests.core.features.subscriptions.test_replay import STATUS, followed, joins
 from tests.core.paced import AWARE, PacedStory
 from tests.core.stories import APPROVAL, DELTA, Json, Peer
 
