@@ -175,8 +175,8 @@ SHOWN: Final[dict[str, tuple[str, ...]]] = {
         "end_to_end/test_sessions.py::test_a_browser_has_nothing_of_an_open_listener",
     ),
     "all-handover": (
-        "core/features/test_handover.py::test_a_vote_counts_on",
-        "core/features/test_handover.py::test_a_queue_goes_on_when_its_turn_is_over",
+        "core/features/handover/test_handover.py::test_a_vote_counts_on",
+        "core/features/handover/test_handover.py::test_a_queue_goes_on_when_its_turn_is_over",
         "end_to_end/test_browser.py::test_a_browser_survives_a_restart_of_the_broker",
     ),
     "all-over": (

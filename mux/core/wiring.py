@@ -13,8 +13,8 @@ from mux.core.features.approvals.server_requests import ServerRequests
 from mux.core.features.approvals.voting import Voting
 from mux.core.features.clients.attention import Attention
 from mux.core.features.clients.presence import Presence
-from mux.core.features.durability import Durability
-from mux.core.features.handover import Handover
+from mux.core.features.handover.durability import Durability
+from mux.core.features.handover.handover import Handover
 from mux.core.features.history.digest import Digests
 from mux.core.features.history.journal_sweep import JournalSweeps
 from mux.core.features.history.thread_files import ThreadFiles

@@ -24,7 +24,7 @@ import msgspec
 
 from mux.core.commands import KillUpstream, LoadExperimentalSchema
 from mux.core.features.approvals.server_requests import ServerRequests
-from mux.core.features.durability import Durability
+from mux.core.features.handover.durability import Durability
 from mux.core.features.lifecycle.recovery import Recovery
 from mux.core.features.requests.client_requests import ClientRequests
 from mux.core.features.turns.turn_queue import TurnQueueing
