@@ -1,4 +1,4 @@
-"""What happened on a thread, read from its messages.
+"""Reads what happened on a thread from its messages.
 
 ``journal_sweep`` reads a thread's part of the journal bit by bit for a client's request. Two
 requests are made of it: ``digest``, with ``digest_summary`` (what happened since a cursor), and
