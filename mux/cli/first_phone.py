@@ -6,7 +6,7 @@ import click
 import trio
 
 from mux.cli import confirmation, notices, pair
-from mux.cli.broker import BrokerError
+from mux.cli.common.broker import BrokerError
 from mux.config.model import Config
 from mux.text import visible
 

@@ -20,9 +20,10 @@ import click
 import trio
 
 from mux import client, documents
-from mux.cli import invitation, qr_code
-from mux.cli.invitation import PhoneAddress
-from mux.cli.options import (
+from mux.cli import qr_code
+from mux.cli.common import invitation
+from mux.cli.common.invitation import PhoneAddress
+from mux.cli.common.options import (
     PATH,
     SCOPES,
     Decorated,
@@ -32,8 +33,8 @@ from mux.cli.options import (
     json_flag,
     together,
 )
+from mux.cli.common.settings import of_broker
 from mux.cli.pairing_dialogue import NotPairedError, asked, decide, line
-from mux.cli.settings import of_broker
 from mux.client import Client, Json
 from mux.config.model import Config
 from mux.host import tailnet

@@ -16,7 +16,7 @@ from rich.text import Text
 
 import mux
 from mux.cli import screen
-from mux.cli.broker import Json
+from mux.cli.common.broker import Json
 from mux.text import span
 
 MOST_CLIENTS: Final = 10

@@ -15,7 +15,7 @@ import trio
 
 from mux.cli import confirmation, exposed, first_phone, service
 from mux.cli import tailnet as tailnet_command
-from mux.cli.options import (
+from mux.cli.common.options import (
     Json,
     exits,
     json_flag,

@@ -13,7 +13,7 @@ from typing import Any, Final
 import click
 
 from mux.cli import screen, waiting
-from mux.cli.broker import Json
+from mux.cli.common.broker import Json
 from mux.text import span, visible
 
 MOST_OUTPUT: Final = 40

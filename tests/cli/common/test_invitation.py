@@ -1,4 +1,4 @@
-"""`mux.cli.invitation`: where phones connect, and how they are told; and the flags of `appmux
+"""`mux.cli.common.invitation`: where phones connect, and how they are told; and the flags of `appmux
 pair`."""
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mux.cli.invitation import (
+from mux.cli.common.invitation import (
     PhoneAddress,
     PhoneAddressError,
     listening,
@@ -24,7 +24,7 @@ from mux.cli.invitation import (
     reachable,
     resolve,
 )
-from mux.cli.options import Scopes
+from mux.cli.common.options import Scopes
 from mux.cli.pair import Span, span
 from mux.cli.qr_code import drawn
 
