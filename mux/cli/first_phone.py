@@ -5,8 +5,9 @@ from __future__ import annotations
 import click
 import trio
 
-from mux.cli import confirmation, notices, pair
+from mux.cli import notices, pair
 from mux.cli.common.broker import BrokerError
+from mux.cli.terminal import confirmation
 from mux.config.model import Config
 from mux.text import visible
 

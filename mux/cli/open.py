@@ -22,7 +22,7 @@ from mux.cli.common import invitation
 from mux.cli.common.options import SCOPES, Scopes, broker_flags, exits
 from mux.cli.common.settings import of_broker
 from mux.cli.pair import USUAL
-from mux.cli.pairing_dialogue import NotPairedError, asked, confirm
+from mux.cli.terminal.pairing_dialogue import NotPairedError, asked, confirm
 from mux.client import Client, Json
 from mux.config.model import Config
 from mux.errors import AppmuxError

@@ -20,7 +20,6 @@ import click
 import trio
 
 from mux import client, documents
-from mux.cli import qr_code
 from mux.cli.common import invitation
 from mux.cli.common.invitation import PhoneAddress
 from mux.cli.common.options import (
@@ -34,7 +33,8 @@ from mux.cli.common.options import (
     together,
 )
 from mux.cli.common.settings import of_broker
-from mux.cli.pairing_dialogue import NotPairedError, asked, decide, line
+from mux.cli.terminal import qr_code
+from mux.cli.terminal.pairing_dialogue import NotPairedError, asked, decide, line
 from mux.client import Client, Json
 from mux.config.model import Config
 from mux.host import tailnet

@@ -30,7 +30,7 @@ from mux.cli.common.options import (
     take_over_flag,
     yes_flag,
 )
-from mux.cli.confirmation import UnansweredError, confirm
+from mux.cli.terminal.confirmation import UnansweredError, confirm
 from mux.config.load import load
 from mux.config.model import Config
 from mux.errors import AppmuxError

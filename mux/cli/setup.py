@@ -13,7 +13,7 @@ from typing import Any, Final
 import click
 import trio
 
-from mux.cli import confirmation, exposed, first_phone, service
+from mux.cli import first_phone, service
 from mux.cli import tailnet as tailnet_command
 from mux.cli.common.options import (
     Json,
@@ -24,6 +24,7 @@ from mux.cli.common.options import (
     take_over_flag,
     yes_flag,
 )
+from mux.cli.terminal import confirmation, exposed
 from mux.config.codex_binary import codex_home, find_codex
 from mux.config.load import load
 from mux.errors import AppmuxError

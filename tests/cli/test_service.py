@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from mux.cli import confirmation, service
+from mux.cli import service
 from mux.cli.common.broker import BrokerError
-from mux.cli.confirmation import UnansweredError
+from mux.cli.terminal import confirmation
+from mux.cli.terminal.confirmation import UnansweredError
 
 
 def reports(monkeypatch: pytest.MonkeyPatch, *turns: str | None) -> None:

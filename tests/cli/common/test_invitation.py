@@ -26,7 +26,7 @@ from mux.cli.common.invitation import (
 )
 from mux.cli.common.options import Scopes
 from mux.cli.pair import Span, span
-from mux.cli.qr_code import drawn
+from mux.cli.terminal.qr_code import drawn
 
 TAIL = PhoneAddress("ws", "100.64.0.7", 14500)
 LOOP = PhoneAddress("ws", "127.0.0.1", 9000)
