@@ -1,4 +1,4 @@
-"""What several commands need, besides what they print.
+"""Parts that several commands need, besides what they print.
 
 ``options`` are the flags that several take, ``settings`` those of ``serve`` and the settings that
 they make. ``broker`` is the connection to the running broker, ``file_transfer`` the way of files to

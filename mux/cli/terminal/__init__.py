@@ -1,4 +1,4 @@
-"""What commands show a person at the terminal, and ask there.
+"""The terminal: parts of the commands that show a person something there, or ask.
 
 ``output`` writes any character and reports a failure once; ``screen`` has the console and its
 tables, ``qr_code`` draws one. Parts of what commands print: ``waiting`` (what waits for a person),

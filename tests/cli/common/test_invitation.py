@@ -1,5 +1,4 @@
-"""`mux.cli.common.invitation`: where phones connect, and how they are told; and the flags of `appmux
-pair`."""
+"""`mux.cli.common.invitation`: where phones connect, and how they are told; flags of `appmux pair`."""
 
 from __future__ import annotations
 
