@@ -1,4 +1,4 @@
-"""`mux.cli.common.invitation`: where phones connect, and how they are told; flags of `appmux pair`."""
+"""`mux.cli.common.invitation`: where phones connect, and how they are told; flags of `pair`."""
 
 from __future__ import annotations
 
