@@ -13,7 +13,7 @@ from typing import Any, Final, Literal, get_args, get_origin
 
 import attrs
 
-from mux.config.model import FLAGS, Leaf, bounds, leaves, tables
+from mux.config.model import FLAGS, NOT_GREATER, Leaf, bounds, leaves, tables
 
 PAGE: Final = Path(__file__).parents[1] / "docs" / "settings.md"
 
@@ -69,8 +69,12 @@ def _taken(leaf: Leaf) -> Iterator[str]:
         least, most = bounds(leaf)
         if kind is float:  # a time is above 0, whatever its bounds
             yield f"above {least:g}" if most is None else f"above {least:g}, at most {most:,.0f}"
-        else:
-            yield f"at least {least:g}" if most is None else f"{least:g} to {most:,.0f}"
+        elif most is not None:
+            yield f"{least:g} to {most:,.0f}"
+        elif leaf.key not in NOT_GREATER.values():
+            yield f"at least {least:g}"
+        yield from (f"at most `{large}`" for key, large in NOT_GREATER.items() if key == leaf.key)
+        yield from (f"at least `{key}`" for key, large in NOT_GREATER.items() if large == leaf.key)
     elif kind is Path:
         yield "a path"
     elif get_origin(kind) is tuple:

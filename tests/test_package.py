@@ -16,6 +16,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from markdown_it import MarkdownIt
 
 from mux import __version__, documents
 
@@ -41,6 +42,12 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     command = [sys.executable, "-m", "hatchling", "build", "-d", str(place)]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
     return place
+
+
+def _described() -> str:
+    """Return the long description of this tree."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    return str(metadata.description(readme, documents.HOMEPAGE, f"v{__version__}"))
 
 
 def _wheel(built: Path) -> zipfile.ZipFile:
@@ -79,7 +86,7 @@ def test_the_metadata_say_what_it_is(built: Path) -> None:
     assert metadata["License-Expression"] == "Apache-2.0"
     assert metadata["Author"] == "appmux contributors"
     assert metadata["Description-Content-Type"] == "text/markdown"
-    assert str(metadata.get_payload()).startswith("# appmux")
+    assert metadata.get_payload() == _described()
 
 
 def test_a_plain_installation_brings_no_codex_and_no_tools_of_developers(built: Path) -> None:
@@ -114,6 +121,36 @@ def test_the_projects_address_stands_in_one_place(built: Path, tmp_path: Path) -
     urls = _metadata(zipfile.ZipFile(next(tmp_path.glob("*.whl")))).get_all("Project-URL")
     assert urls == [f"{name}, {url}" for name, url in metadata.urls(home).items()]
     assert f"Homepage, {home}" in urls
+
+
+@pytest.mark.parametrize("home", ["", "https://code.example/ada/appmux"])
+def test_the_long_description_shows_what_an_index_of_packages_has(home: str) -> None:
+    """Its links and pictures lead somewhere without our files beside it; the program stays."""
+    readme = (ROOT / "README.md").read_text()
+    shown = metadata.description(readme, home, f"v{__version__}")
+    there = {target for target in _targets(readme) if "://" not in target}
+    assert {"docs/demo.svg", "docs/tutorial.md", "CHANGELOG.md"} <= there
+    pictures = {target for target in there if target.endswith((".svg", ".png"))}
+    expected = {f"{home}/raw/v{__version__}/{target}" for target in pictures}
+    expected |= {f"{home}/blob/v{__version__}/{target}" for target in there - pictures}
+    assert _targets(shown) - _targets(readme) == (expected if home else set())
+    assert _targets(shown) & there == set()
+    assert ("![" in shown, "<img" in shown) == (bool(home), bool(home))
+    assert ("tutorial (`docs/tutorial.md`)" in shown) == (not home)
+    assert ("The same, from a phone" in shown) == bool(home)  # a sentence that announces pictures
+    [program] = re.findall(r"```python\n.*?```", readme, re.DOTALL)
+    assert program in shown
+    assert re.findall("^## .*", shown, re.MULTILINE) == re.findall("^## .*", readme, re.MULTILINE)
+
+
+def _targets(text: str) -> set[str]:
+    """Return where links and pictures lead, as a reader of Markdown understands them."""
+    found = set()
+    for block in MarkdownIt().enable("table").parse(text):
+        for token in (block, *(block.children or ())):
+            found |= {token.attrs[name] for name in ("href", "src") if name in token.attrs}
+            found |= set(re.findall(r"(?:src|href)=\"([^\"]*)\"", token.content))
+    return {str(each) for each in found}
 
 
 def test_other_packagers_files_are_whole(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:

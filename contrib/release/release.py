@@ -61,10 +61,7 @@ def main() -> None:
 
 def _version() -> str:
     """Return the version, which stands in `mux/__init__.py` alone."""
-    found = re.search(r'^__version__ = "([^"]+)"$', (ROOT / "mux/__init__.py").read_text(), re.M)
-    if found is None:
-        sys.exit('mux/__init__.py has no line `__version__ = "…"`')
-    return found[1]
+    return metadata.version((ROOT / "mux/__init__.py").read_text())
 
 
 def _unchanged() -> None:

@@ -25,6 +25,7 @@ from mux.config.model import (
     APP_NAME,
     ENV_PREFIX,
     FLAGS,
+    NOT_GREATER,
     Config,
     Leaf,
     leaves,
@@ -77,8 +78,8 @@ class Settled:
         return {"file": None if self.file is None else str(self.file), "given": given}
 
 
-def _value_at(config: Config, key: str) -> object:
-    value: object = config
+def _value_at(config: Config, key: str) -> Any:
+    value: Any = config
     for name in key.split("."):
         value = getattr(value, name)
     return value
@@ -305,15 +306,11 @@ def _complaint(key: str, values: Mapping[str, Found]) -> str:
 
 def _check_together(config: Config) -> None:
     """Check the rules that concern more than one key."""
-    limits = config.limits
-    for small, large in (
-        ("in_flight_per_client", "in_flight"),
-        ("message_bytes", "queued_bytes_per_client"),
-    ):
-        least, most = getattr(limits, small), getattr(limits, large)
+    for small, large in NOT_GREATER.items():
+        least, most = _value_at(config, small), _value_at(config, large)
         if least > most:
             raise ConfigError(
-                f"limits.{small} ({least}) must not be greater than limits.{large} ({most});"
+                f"{small} ({least}) must not be greater than {large} ({most});"
                 " `appmux config` shows where each comes from"
             )
 

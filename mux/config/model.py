@@ -77,6 +77,12 @@ BOUNDS: Mapping[str, tuple[float, float | None]] = {
 }
 """Least and greatest value of a number, where they aren't those of its type (``bounds``)."""
 
+NOT_GREATER: Mapping[str, str] = {
+    "limits.in_flight_per_client": "limits.in_flight",
+    "limits.message_bytes": "limits.queued_bytes_per_client",
+}
+"""Numbers that must not be greater than another one: a part of it, or what must fit into it."""
+
 
 def _because(reason: str, default: Any, **more: Any) -> Any:
     return attrs.field(default=default, metadata={"reason": reason, **more})

@@ -99,7 +99,7 @@ def expected(leaf: Leaf) -> str:
     if plain in (int, float):
         least, most = bounds(leaf)
         number = "a whole number of at least" if plain is int else "a number of seconds above"
-        return f"{number} {least:g}" + ("" if most is None else f" and at most {most:g}")
+        return f"{number} {least:g}" + ("" if most is None else f" and at most {most:.0f}")
     if leaf.key == "upstream.client_name":
         return "1 to 64 letters, digits, dots, dashes or underscores"
     if leaf.key in _EXPECTED:
