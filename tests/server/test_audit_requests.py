@@ -17,7 +17,7 @@ from mux.storage.audit_writer import PendingRecord, Writer
 NOON = 1_764_000_000.25
 
 
-def log(directory: Path, *fields: dict[str, object]) -> AuditRequests:
+def log(directory: Path, *fields: dict[str, Any]) -> AuditRequests:
     """A log with one record for each of these fields."""
     writer = Writer(directory, 2**30, 1e9, lambda: NOON)
     writer.work([PendingRecord(NOON, "device/paired", each) for each in fields])
