@@ -18,7 +18,7 @@ from mux.access.throttle import LoginThrottle
 from mux.core.commands import AnswerOutside
 from mux.core.extension.tailnet import METHODS as TAILNET
 from mux.core.extension.tailnet import EnableParams
-from mux.core.features.thread_files import ToOpen
+from mux.core.features.history.thread_files import ToOpen
 from mux.dispatcher import Dispatcher
 from mux.downstream.listener import Listener
 from mux.errors import AppmuxError
