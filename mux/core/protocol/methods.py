@@ -62,6 +62,7 @@ REQUESTS: dict[str, RequestRule] = {
             "mux/tailnet/read",
             "mux/tailnet/enable",
             "mux/tailnet/disable",
+            "mux/audit/list",
         ),
         RequestRule(Route.SERVER),
     ),
