@@ -42,7 +42,7 @@ _NOT_SIGNS = bytes(set(range(256)) - set(b'[]{},"'))
 
 
 class Rough(NamedTuple):
-    """What a text has of either sign, in strings or not: it can't have more elements."""
+    """The signs that a text has, in strings or not. It can't have more elements."""
 
     commas: int
     brackets: int
