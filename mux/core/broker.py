@@ -59,8 +59,8 @@ from mux.core.events import (
     UpstreamSentLong,
     UpstreamStarted,
 )
-from mux.core.features.approval_items import WaitingRequest, waiting_request
-from mux.core.features.voting import Voting
+from mux.core.features.approvals.approval_items import WaitingRequest, waiting_request
+from mux.core.features.approvals.voting import Voting
 from mux.core.limits import Limits
 from mux.core.notifications import NotificationRouter
 from mux.core.policy.approval_policy import Policies

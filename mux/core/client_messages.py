@@ -14,9 +14,9 @@ from functools import partial
 
 from mux.core import audit_events
 from mux.core.commands import AnswerOutside, RenewBroker
-from mux.core.features import approval_list
-from mux.core.features.attention import FOCUS
-from mux.core.features.deduplication import SENDS
+from mux.core.features.approvals import approval_list
+from mux.core.features.clients.attention import FOCUS
+from mux.core.features.requests.deduplication import SENDS
 from mux.core.notifications import NotificationRouter
 from mux.core.policy.principal import ClientId
 from mux.core.policy.scopes import NEED_NOTHING, SCOPES, needed

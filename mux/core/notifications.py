@@ -15,9 +15,11 @@ import attrs
 
 from mux.core import audit_events
 from mux.core.deltas import DeltaRouter
-from mux.core.features import inbox_cards, notice_triggers, turn_interrupts
-from mux.core.features.shared_titles import ReplayedMessage
-from mux.core.features.subscriptions import USAGE
+from mux.core.features.inbox import inbox_cards
+from mux.core.features.notices import notice_triggers
+from mux.core.features.requests import turn_interrupts
+from mux.core.features.subscriptions.subscriptions import USAGE
+from mux.core.features.turns.shared_titles import ReplayedMessage
 from mux.core.policy.principal import ClientId
 from mux.core.protocol import jsonrpc
 from mux.core.protocol.jsonrpc import ItemParams, UpstreamMessage

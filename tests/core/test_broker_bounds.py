@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from mux.core.extension.following import MOST_THREADS
-from mux.core.features.replay import LOADING_AT_ONCE
+from mux.core.features.subscriptions.replay import LOADING_AT_ONCE
 from mux.core.policy.principal import Principal
 from mux.core.protocol import jsonrpc
 from mux.core.protocol.rules import OPENED_ELEMENTS

@@ -86,7 +86,7 @@ _ADMIN = """
     mcpServer/event/stream/stop mcpServer/oauth/login mcpServer/resource/read
     mcpServer/tool/call memory/reset mock/experimentalMethod modelProvider/config/write
     modelProvider/default/set
-    mux/restart mux/tailnet/disable mux/tailnet/enable mux/tailnet/read
+    mux/audit/list mux/restart mux/tailnet/disable mux/tailnet/enable mux/tailnet/read
     plugin/install plugin/reconcile plugin/share/checkout plugin/share/delete
     plugin/share/list plugin/share/save plugin/share/updateTargets plugin/uninstall process/kill
     process/resizePty process/spawn process/writeStdin remoteControl/client/list

@@ -61,6 +61,7 @@ REQUESTS: dict[str, RequestRule] = {
             "mux/tailnet/read",
             "mux/tailnet/enable",
             "mux/tailnet/disable",
+            "mux/audit/list",
         ),
         RequestRule(Route.SERVER),
     ),
