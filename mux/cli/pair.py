@@ -20,7 +20,7 @@ import click
 import trio
 
 from mux import client, documents
-from mux.cli import invitation, qr_code
+from mux.cli import invitation, output, qr_code
 from mux.cli.invitation import PhoneAddress
 from mux.cli.options import (
     PATH,
@@ -322,7 +322,7 @@ def _tell(spec: PairingSpec, link: str, how: str) -> None:
 
 
 def _say(spec: PairingSpec, text: str) -> None:
-    click.echo(text, err=spec.url_only)
+    output.say(text, err=spec.url_only)
 
 
 async def _picture(spec: PairingSpec, link: str) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Final
 import click
 import trio
 
-from mux.cli import confirmation, exposed, first_phone, service
+from mux.cli import confirmation, exposed, first_phone, output, service
 from mux.cli import tailnet as tailnet_command
 from mux.cli.options import (
     Json,
@@ -125,7 +125,7 @@ def _set_up(
         return
     _tell_end(plan, where, started=not no_start)
     if offer_to_pair and not no_start and (plan.vanilla is None or secure):
-        first_phone.offer(plan.config, ask=not yes, secure=secure)
+        first_phone.offer(plan.config, plan.url, ask=not yes, secure=secure)
 
 
 def _serve_https(node: Node, plan: Plan, done: Json) -> bool:
@@ -199,7 +199,7 @@ def _host(named: str | None, vanilla: Vanilla | None, *, ask: bool) -> str:
     if own:
         click.echo(f"addresses in the Tailnet's range: {', '.join(own)}")
     else:
-        click.echo(
+        output.say(
             "no Tailnet address (100.64.0.0/10) on this machine, so loopback is suggested, which"
             " phones reach only through a tunnel; `tailscale up` gives one, --host takes any other"
         )
