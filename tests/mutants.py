@@ -33,12 +33,12 @@ GUARDED: Final[dict[str, tuple[str, ...]]] = {
     "access.device": ("tests/access/test_devices.py",),
     "core.policy.approval_policy": (
         "tests/core/policy/test_approval_policy.py",
-        "tests/core/features/test_voting.py",
+        "tests/core/features/approvals/test_voting.py",
     ),
     "core.policy.command_match": ("tests/core/policy/test_command_match.py",),
     "core.policy.directory_verdict": (
         "tests/core/policy/test_directory_verdict.py",
-        "tests/core/features/test_directory_clearance.py",
+        "tests/core/features/requests/test_directory_clearance.py",
     ),
     "core.policy.scopes": ("tests/core/policy/test_scopes.py", "tests/core/test_broker_access.py"),
     "core.protocol.thread_overrides": (

@@ -66,7 +66,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "config": {"core"},
     "client": {"config.locate"},
     "documents": set(),
-    "outbox": set(),
+    "outbox": {"core"},
     "posix": set(),
     "text": set(),
 }  # fmt: skip
@@ -77,7 +77,7 @@ CORE_LAYERS: list[set[str]] = [
     {"broker"},
     {"client_messages", "connections"},
     {"notifications"},
-    {"responses"},
+    {"deltas", "responses"},
     {"wiring"},
     {"features"},
     {"audit_approvals"},
@@ -88,6 +88,27 @@ CORE_LAYERS: list[set[str]] = [
     {"limits", "protocol"},
 ]
 """The core, top first: a layer imports only what stands below it."""
+
+ROOMS: dict[str, dict[str, set[str]]] = {
+    "core.features": {
+        "handover": {"approvals", "lifecycle", "requests", "turns"},
+        "turns": {"lifecycle", "requests"},
+        "inbox": {"approvals", "clients", "notices", "requests"},
+        "subscriptions": {"approvals", "requests"},
+        "lifecycle": {"approvals", "clients", "requests"},
+        "notices": {"approvals", "clients"},
+        "approvals": {"clients", "history"},
+        "clients": set(),
+        "history": set(),
+        "requests": set(),
+    },
+    "cli": {
+        "doctor": {"common", "notices", "terminal"},
+        "terminal": {"common"},
+        "common": set(),
+    },
+}
+"""The rooms of a folder, and which of its other rooms the files of each may import."""
 
 
 @attrs.frozen
@@ -144,6 +165,8 @@ def folder(module: str) -> str:
 def wrong_import(importer: str, imported: str) -> str | None:  # noqa: PLR0911 (one a rule)
     if imported.startswith("."):
         return "a relative import: write the whole name, so that a search finds it"
+    if wrong := wrong_room(importer, imported):
+        return wrong
     if is_core(importer):
         return wrong_in_core(importer, imported)
     name = folder(importer)
@@ -171,6 +194,21 @@ def layer(module: str) -> int | None:
     """The row of ``CORE_LAYERS`` that a module of the core stands in."""
     name = module.removeprefix("mux.core.").partition(".")[0]
     return next((row for row, names in enumerate(CORE_LAYERS) if name in names), None)
+
+
+def room(folder: str, module: str) -> str | None:
+    """The first name below ``folder``; None for a module elsewhere."""
+    within = module.startswith(f"mux.{folder}.")
+    return module.removeprefix(f"mux.{folder}.").partition(".")[0] if within else None
+
+
+def wrong_room(importer: str, imported: str) -> str | None:
+    for name, rooms in ROOMS.items():
+        mine, other = room(name, importer), room(name, imported)
+        if mine not in rooms or other is None or other == mine or other in rooms[mine]:
+            continue
+        return f"{importer} may not import {imported}: {mine} has no such line in ROOMS"
+    return None
 
 
 def wrong_in_core(importer: str, imported: str) -> str | None:
@@ -231,6 +269,12 @@ def test_every_folder_has_its_place() -> None:
     assert names == MAY_IMPORT.keys()
 
 
+@pytest.mark.parametrize("name", ROOMS)
+def test_every_room_has_its_line(name: str) -> None:
+    rooms = {each.parent.name for each in PACKAGE.glob(f"{name.replace('.', '/')}/*/__init__.py")}
+    assert rooms == ROOMS[name].keys()
+
+
 def test_the_architecture_page_has_these_rules() -> None:
     page = (PACKAGE.parent / "docs" / "architecture.md").read_text(encoding="utf-8")
     tree, _, table = page.partition("## What may import what")
@@ -250,6 +294,13 @@ def test_the_architecture_page_has_these_rules() -> None:
     layers = re.search(r"    figures.*?limits \}", page, re.DOTALL)
     assert layers is not None
     assert [set(re.findall(r"\w+", layer)) for layer in layers[0].split(">")] == CORE_LAYERS
+    rooms = {}
+    for line in page.partition("| room of `core/features/`")[2].splitlines()[2:]:
+        if not line.startswith("| "):
+            break
+        name, _, row = (re.findall(r"`(\w+)`", cell) for cell in line.strip("| ").split(" | "))
+        rooms[name[0]] = set(row)
+    assert rooms == ROOMS["core.features"]
 
 
 def test_a_folder_says_what_it_is_and_costs_nothing() -> None:
@@ -290,6 +341,7 @@ def test_what_is_allowed_has_no_circle() -> None:
     graph = {name: {folder(each) for each in row} - {""} for name, row in MAY_IMPORT.items()}
     graph["core"] = set()
     assert not circle({**graph, "cli": graph.keys() - {"cli", "__main__"}})
+    assert not [name for name, rooms in ROOMS.items() if circle(rooms)]
 
 
 def test_what_is_imported_has_no_circle() -> None:
@@ -316,6 +368,9 @@ def test_what_is_imported_has_no_circle() -> None:
         ("mux.core.x", "from mux.core.limits import L", "mux.core.x isn't in CORE_LAYERS"),
         ("mux.core.state.x", "from mux.core import broker", "it doesn't stand below it"),
         ("mux.core.events", "from mux.core import commands", "it doesn't stand below it"),
+        ("mux.core.features.turns.x", "from mux.core.features.inbox import y", "line in ROOMS"),
+        ("mux.cli.terminal.x", "from mux.cli.status import x", "line in ROOMS"),
+        ("mux.core.features.clients.x", "import mux.core.features.turns.y", "line in ROOMS"),
         ("mux.access.x", "from mux.downstream.y import Y", "mux.access.x may not import mux.down"),
         ("mux.access.x", "from mux import downstream", "mux.access.x may not import mux.downstre"),
         ("mux.access.x", "import mux.cli", "mux.access.x may not import mux.cli"),
@@ -338,6 +393,9 @@ def test_a_wrong_import_is_found(module: str, source: str, told: str) -> None:
     [
         ("mux.core.state.x", "import collections.abc, attrs, msgspec\nfrom mux.core import policy"),
         ("mux.core.state.x", "from mux.core.state.y import Y\nfrom mux.core.limits import Limits"),
+        ("mux.cli.terminal.x", "from mux.cli.common import options"),
+        ("mux.core.features.turns.x", "from mux.core.features.lifecycle import y"),
+        ("mux.core.features.turns.x", "from mux.core.features.turns.y import Y"),
         ("mux.access.x", "import os, jwt\nfrom mux.core.policy.principal import P"),
         ("mux.access.x", "from mux.access.y import Y\nfrom mux.errors import AppmuxError"),
         ("mux.server.x", "from mux import __version__, access"),

@@ -20,9 +20,9 @@ _BULLET = re.compile(r"^- (.*?) <!-- ([a-z0-9-]+) -->$", re.DOTALL | re.MULTILIN
 _SCOPED = "end_to_end/test_scopes.py::"
 _DIRS = "end_to_end/test_directories.py::"
 _DEVICES = "end_to_end/test_devices.py::"
-_CLEARANCE = "core/features/test_directory_clearance.py::"
-_FILES = "core/features/test_thread_files.py::"
-_INBOX = "core/features/test_inbox.py::"
+_CLEARANCE = "core/features/requests/test_directory_clearance.py::"
+_FILES = "core/features/history/test_thread_files.py::"
+_INBOX = "core/features/inbox/test_inbox.py::"
 _NOTICES = "notices/test_requests.py::"
 _ASKED = "core/test_asked_by_scope.py::"
 _HEARING = "core/test_notifications_scope.py::"
@@ -39,7 +39,7 @@ SHOWN: Final[dict[str, tuple[str, ...]]] = {
     "observe-inbox": (
         _INBOX + "test_nothing_without_observe",
         _INBOX + "test_who_may_only_observe_sees_no_request_that_isnt_shown_to_such",
-        "core/features/test_digest.py::test_nothing_without_observe_and_nonsense_is_refused",
+        "core/features/history/test_digest.py::test_nothing_without_observe_and_nonsense_is_refused",
     ),
     "observe-files": (
         _FILES + "test_who_may_open_which",
@@ -175,8 +175,8 @@ SHOWN: Final[dict[str, tuple[str, ...]]] = {
         "end_to_end/test_sessions.py::test_a_browser_has_nothing_of_an_open_listener",
     ),
     "all-handover": (
-        "core/features/test_handover.py::test_a_vote_counts_on",
-        "core/features/test_handover.py::test_a_queue_goes_on_when_its_turn_is_over",
+        "core/features/handover/test_handover.py::test_a_vote_counts_on",
+        "core/features/handover/test_handover.py::test_a_queue_goes_on_when_its_turn_is_over",
         "end_to_end/test_browser.py::test_a_browser_survives_a_restart_of_the_broker",
     ),
     "all-over": (

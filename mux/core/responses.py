@@ -13,10 +13,11 @@ import msgspec
 
 from mux.core import audit_events
 from mux.core.commands import KillUpstream
-from mux.core.features import inbox_cards, turn_interrupts
-from mux.core.features.deduplication import REVERT
-from mux.core.features.shared_titles import LOADED
-from mux.core.features.turn_interrupts import INTERRUPT
+from mux.core.features.inbox import inbox_cards
+from mux.core.features.requests import turn_interrupts
+from mux.core.features.requests.deduplication import REVERT
+from mux.core.features.requests.turn_interrupts import INTERRUPT
+from mux.core.features.turns.shared_titles import LOADED
 from mux.core.policy import configuration_view
 from mux.core.policy.principal import ClientId
 from mux.core.protocol import jsonrpc

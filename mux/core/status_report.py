@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from mux.core.broker import Broker
-from mux.core.features.attention import Look
+from mux.core.features.clients.attention import Look
 from mux.core.policy.principal import Owner
 from mux.core.state.app_server import AppServer, AppServerState
 from mux.core.state.client import Client

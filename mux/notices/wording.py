@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
-from mux.core.features.notice_sources import one_line
+from mux.core.features.notices.notice_sources import one_line
 from mux.core.policy.notice import Kind, Notice
 from mux.push import message
 from mux.text import visible

@@ -28,8 +28,8 @@ from prometheus_client.registry import Collector
 import mux
 from mux.access.devices import DeviceRegistry
 from mux.access.throttle import LoginThrottle
-from mux.core.features.notice_escalation import REASONS
-from mux.core.features.server_requests import LATE
+from mux.core.features.approvals.server_requests import LATE
+from mux.core.features.notices.notice_escalation import REASONS
 from mux.core.figures import Figures, figures
 from mux.dispatcher import Dispatcher
 from mux.downstream.request import Exposition

@@ -1,4 +1,4 @@
-"""systemd's watchdog: sends ``WATCHDOG=1`` twice in each ``WatchdogSec=``.
+"""systemd's watchdog: sends ``WATCHDOG=1`` four times in each ``WatchdogSec=``.
 
 A broker that hangs can't send it, so systemd ends it and starts another. Nor is it sent when the
 app-server has been neither up nor given up on for minutes: then the broker waits for something
@@ -28,18 +28,22 @@ minute."""
 SETTLED: Final = frozenset({AppServerState.READY, AppServerState.DOWN})
 MICROSECONDS: Final = 1_000_000
 
+BEATS: Final = 4
+"""Messages in systemd's deadline. The supervisor gives up at three quarters of it: on a machine
+that is busy two may be late."""
+
 log = structlog.get_logger()
 
 
 def interval(environ: Mapping[str, str]) -> float | None:
-    """Return the seconds between two messages, half of systemd's deadline.
+    """Return the seconds between two messages, `BEATS` of which are in systemd's deadline.
 
     None means that systemd doesn't watch this process.
     """
     if environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
         return None
     try:
-        seconds = int(environ.get("WATCHDOG_USEC", "")) / MICROSECONDS / 2
+        seconds = int(environ.get("WATCHDOG_USEC", "")) / MICROSECONDS / BEATS
     except ValueError:
         return None
     return seconds if seconds > 0 else None

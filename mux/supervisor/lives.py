@@ -21,6 +21,13 @@ EOF_DEADLINE: Final = 5.0
 TERMINATE_DEADLINE: Final = 2.0
 """Seconds from closing the app-server's stdin to SIGTERM, and from that to SIGKILL."""
 
+WATCHDOG_SHARE: Final = 0.75
+"""Of systemd's deadline for a sign of life, after which a broker that gives none is killed."""
+
+OWN_DELAY_SHARE: Final = 0.1
+"""Of systemd's deadline. When the end of a broker's own is noticed so much later, it was the
+supervisor that didn't run: it was stopped, or the machine was, and the broker perhaps with it."""
+
 
 class AppServer:
     """The app-server that runs."""
@@ -95,6 +102,17 @@ class Broker:
         """When it last said that its event loop comes round; it says so only where systemd asks."""
         self.deaf = False
         """True once the channel is closed: its end is near."""
+
+    def hangs_at(self, watchdog: float) -> float:
+        """Return when it is given up if it says nothing more. ``watchdog``: systemd's seconds."""
+        return self.alive_at + watchdog * WATCHDOG_SHARE
+
+    def excuse(self, now: float, watchdog: float) -> bool:
+        """Begin a new deadline if the last one was noticed late. Return whether it was."""
+        late = now - self.hangs_at(watchdog) > watchdog * OWN_DELAY_SHARE
+        if late:
+            self.alive_at = now
+        return late
 
     def reap(self) -> int | None:
         """Return how it has ended; None while it runs. Afterwards it isn't to be asked again."""

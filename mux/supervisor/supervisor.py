@@ -59,8 +59,6 @@ owed. Then it is killed, by which nothing is lost either."""
 
 SIGNAL_BYTES: Final = 1024
 ALIVE: Final = "WATCHDOG=1"
-WATCHDOG_SHARE: Final = 0.75
-"""Of systemd's deadline for a sign of life, after which a broker that gives none is killed."""
 
 PASSED_ON: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 SIGNAL_STATUS: Final = 128
@@ -284,7 +282,7 @@ class Supervisor:
         """Return when a broker that says nothing more is given up, before systemd ends us all."""
         if self.broker is None or self.stopping:
             return self.let_go_by if self.broker is not None else NEVER
-        return self.broker.alive_at + self.watchdog * WATCHDOG_SHARE
+        return self.broker.hangs_at(self.watchdog)
 
     def _signalled(self, number: int) -> None:
         if number == signal.SIGCHLD or self.let_go_by < NEVER:
@@ -391,9 +389,10 @@ class Supervisor:
             self.apps.end()
             if self.broker is None:
                 self._stop(1)
-        if self.broker is not None and self._hangs_at() <= now:
-            say(f"appmux: the broker (pid {self.broker.pid}) hangs: killing it\n")
+        broker, due = self.broker, self._hangs_at() <= now
+        if broker is not None and due and (self.stopping or not broker.excuse(now, self.watchdog)):
+            say(f"appmux: the broker (pid {broker.pid}) hangs: killing it\n")
             notify(self.environ, ALIVE)  # systemd needn't: the next one begins
-            self.broker.alive_at = NEVER
-            os.kill(self.broker.pid, signal.SIGKILL)
+            broker.alive_at = NEVER
+            os.kill(broker.pid, signal.SIGKILL)
         self.apps.send_due(now)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mux.core.audit_events import REFUSALS_TOLD
-from mux.core.features.server_requests import LATE
+from mux.core.features.approvals.server_requests import LATE
 from mux.core.policy.principal import Principal
 from tests.core.stories import Story
 

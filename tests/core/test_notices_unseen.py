@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mux.core.features.notices import MOST_OPEN
+from mux.core.features.notices.notices import MOST_OPEN
 from mux.core.policy.principal import Principal
 from mux.core.state.client import ClientState, Focus
-from tests.core.features.test_notices import LONG, looks
+from tests.core.features.notices.test_notices import LONG, looks
 from tests.core.noticed import asks, noticed, told
 from tests.core.stories import Peer, Story
 

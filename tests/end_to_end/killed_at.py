@@ -25,10 +25,10 @@ POINTS: Final = (
     "mux.storage.broker_state BrokerState.begin",
     "mux.upstream.supervised Supervision.take",
     "mux.server.handover Sockets.let_go",
-    "mux.core.features.handover Handover.begin",
-    "mux.core.features.handover Handover._loaded",
-    "mux.core.features.handover Handover._resumed",
-    "mux.core.features.recovery Recovery.ready",
+    "mux.core.features.handover.handover Handover.begin",
+    "mux.core.features.handover.handover Handover._loaded",
+    "mux.core.features.handover.handover Handover._resumed",
+    "mux.core.features.lifecycle.recovery Recovery.ready",
 )
 """Modules and functions; the broker is killed when one has returned."""
 

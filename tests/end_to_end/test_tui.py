@@ -10,7 +10,7 @@ import attrs
 import pytest
 import trio
 
-from mux.core.features.voting import AT_ONCE
+from mux.core.features.approvals.voting import AT_ONCE
 from mux.demo.scripted_model import CallTool, Hold, Run, Say, Scripted
 from tests.end_to_end.brokered import brokered, client
 from tests.end_to_end.lives import kill_app_server

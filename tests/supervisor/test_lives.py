@@ -1,9 +1,10 @@
-"""The end of an app-server with no broker: first its stdin ends, then come signals."""
+"""The processes that the supervisor has: an app-server that ends, a broker that hangs or not."""
 
 from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
@@ -11,7 +12,8 @@ from contextlib import suppress
 import pytest
 
 from mux.supervisor import processes
-from mux.supervisor.lives import EOF_DEADLINE, NEVER, TERMINATE_DEADLINE, AppServer
+from mux.supervisor.channel import Channel
+from mux.supervisor.lives import EOF_DEADLINE, NEVER, TERMINATE_DEADLINE, AppServer, Broker
 from mux.supervisor.processes import Pipes
 
 READS_TO_THE_END = "import sys; print('up', flush=True); sys.stdin.read(); print('eof', flush=True)"
@@ -80,3 +82,16 @@ def test_one_that_goes_on_is_asked_and_then_killed(app: AppServer) -> None:
     app.send_due(app.next_step)
     assert status(app) == -signal.SIGKILL
     assert app.next_step == NEVER
+
+
+def test_a_broker_is_excused_for_what_the_supervisor_slept() -> None:
+    here, there = socket.socketpair()
+    with here, there:
+        broker = Broker(1, Channel(here), 0.0)
+        assert broker.hangs_at(60.0) == NEVER  # it never spoke: systemd doesn't ask
+        broker.alive_at = 100.0
+        assert broker.hangs_at(60.0) == 145.0
+        assert not broker.excuse(151.0, 60.0)
+        assert broker.hangs_at(60.0) == 145.0
+        assert broker.excuse(151.1, 60.0)
+        assert broker.hangs_at(60.0) == 151.1 + 45.0

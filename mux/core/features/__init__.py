@@ -1,15 +1,10 @@
 """Decisions, one concern a file; each shares the State and knows the features that it needs.
 
-Clients: ``handshake``, ``presence``, ``attention``. Requests going up: ``client_requests``,
-``deduplication``, ``directory_clearance``, ``turn_queue`` with ``queue_requests``,
-``turn_interrupts``, ``shared_titles``, ``deprecation_notices``. Requests coming down:
-``server_requests``, ``approval_answers``, ``voting``, ``resolutions``; as they are shown:
-``approval_list``, ``approval_view``, ``approval_items``, ``file_changes``, ``outcomes``.
-Subscriptions: ``subscriptions``, ``local_resume``, ``replay``. The app-server's lives and the
-broker's: ``recovery``, ``durability``, ``handover``. Overviews: ``inbox``, ``inbox_cards``,
-``inbox_picture``, ``inbox_changes``; of the journal (``journal_sweep``): ``digest`` with
-``digest_summary``, ``thread_files`` with ``file_list``. Notices: ``notices``, ``notice_triggers``,
-``notice_sources``, ``notice_escalation``.
+A room a concern; a room's ``__init__.py`` says which file to read first. ``requests`` go up,
+``approvals`` come down. ``clients`` says who is here, ``subscriptions`` who follows which thread,
+``history`` what happened there. ``turns`` are those that wait. ``inbox`` and ``notices`` are what a
+person sees. ``lifecycle`` is the app-server's, ``handover`` from one broker to the next.
 
-Wired in ``core/wiring.py``. Must not import ``wiring``, nor the routers above it.
+Which room may import which, ``ROOMS`` in ``tests/test_imports.py`` says. Wired in
+``core/wiring.py``. Must not import ``wiring``, nor the routers above it.
 """

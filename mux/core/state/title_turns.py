@@ -1,6 +1,6 @@
 """Turns that make a title for a thread, and their outcomes.
 
-``features/shared_titles`` acts on them.
+``features/turns/shared_titles`` acts on them.
 """
 
 from __future__ import annotations

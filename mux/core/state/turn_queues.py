@@ -1,4 +1,4 @@
-"""A thread's queue of turns, as it is stored and shown. ``features/turn_queue`` acts on it.
+"""A thread's queue of turns, as it is stored and shown. ``features/turns/turn_queue`` acts on it.
 
 ``state`` holds the queues, since a thread that has one stays loaded.
 """

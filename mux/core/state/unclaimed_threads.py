@@ -1,6 +1,6 @@
 """Threads that nobody follows yet, and what the app-server notified of them meanwhile.
 
-``features/subscriptions`` decides whose they become.
+``features/subscriptions/subscriptions`` decides whose they become.
 """
 
 from __future__ import annotations

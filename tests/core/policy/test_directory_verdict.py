@@ -1,6 +1,6 @@
 """`mux.core.policy.directory_verdict`: what is said of a request, field by field.
 
-What it is for is told by `features/test_directory_clearance`, as stories.
+What it is for is told by `features/requests/test_directory_clearance`, as stories.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from mux.core.features.notice_sources import LONGEST_LINE
+from mux.core.features.notices.notice_sources import LONGEST_LINE
 from mux.core.protocol.jsonrpc import INVALID_REQUEST
 from mux.core.protocol.text_limits import LONGEST_ID, LONGEST_NAME, MOST_NAMED
 from mux.core.state.client import ClientState
