@@ -148,7 +148,7 @@ async def test_no_word_and_a_no(desk: Desk, autojump_clock: trio.testing.MockClo
 async def test_who_asks_again_has_no_more_time_and_hears_at_its_end(
     desk: Desk, autojump_clock: trio.testing.MockClock
 ) -> None:
-    ticket, text = desk.begin()
+    _, text = desk.begin()
     await desk.send(ticket=text)
     await trio.sleep(replies.CONFIRM_SECONDS - trio.current_time() - 1)
     status, told = await desk.send(ticket=text)
