@@ -16,6 +16,7 @@ import os
 from collections.abc import Callable, Iterable
 
 import attrs
+import msgspec
 import trio
 
 TEXT = 0x81
@@ -69,8 +70,7 @@ def _wake_all(outboxes: list[Outbox]) -> None:
         outbox.wake()
 
 
-@attrs.define
-class Traffic:
+class Traffic(msgspec.Struct):
     """Messages since the start, by direction; a message to three clients counts three times."""
 
     from_clients: int = 0
