@@ -1,4 +1,4 @@
-"""Answers what the core leaves to the shells: ``mux/status``, devices, notices.
+"""Answers what the core leaves to the shells: ``mux/status``, devices, notices, the audit log.
 
 The command ``AnswerOutside`` asks, by way of ``dispatcher``. The core has checked the scope.
 """
@@ -25,6 +25,7 @@ from mux.errors import AppmuxError
 from mux.files.downloads import Downloads
 from mux.notices.requests import METHODS, NoticeRequests
 from mux.server import stderr
+from mux.server.audit_requests import AuditRequests
 from mux.server.settings_watch import SettingsWatch
 from mux.shells import DEFERRED
 from mux.storage.audit_log import Audit
@@ -67,12 +68,14 @@ class OutsideRequests:
     tailnet: TailnetHttps
     settings: SettingsWatch | None = None
     downloads: Downloads = attrs.field(init=False)
+    _audit_pages: AuditRequests = attrs.field(init=False)
     _began: float = attrs.field(factory=trio.current_time)
     _slow: trio.Nursery | None = None
     """Tasks of requests that take time; None before `run`."""
 
     def __attrs_post_init__(self) -> None:
         self.downloads = Downloads(self.devices.still)
+        self._audit_pages = AuditRequests(self.audit.writer.directory)
 
     async def run(self) -> None:
         """Answer what takes time, until cancelled."""
@@ -87,6 +90,9 @@ class OutsideRequests:
                 return {"asker": asked.client, **self.dispatcher.report()}
             case "mux/notices/test" if self._slow is not None:
                 self._slow.start_soon(self._later, asked, self.notices.test(asked))
+                return DEFERRED
+            case "mux/audit/list" if self._slow is not None:
+                self._slow.start_soon(self._later, asked, self._audit_pages.list(asked.params))
                 return DEFERRED
             case method if method in TAILNET and self._slow is not None:
                 self._slow.start_soon(self._later, asked, self._of_tailnet(asked))

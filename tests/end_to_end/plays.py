@@ -29,7 +29,7 @@ from tests.end_to_end.brokered import brokered
 from tests.end_to_end.browsers import Browser, origin_of
 from tests.end_to_end.devices import DEVICES_ONLY, pair, post
 from tests.end_to_end.native import Native
-from tests.end_to_end.peer import Json, Peer, connect_unix, connect_ws
+from tests.end_to_end.peer import PATIENCE, Json, Peer, connect_unix, connect_ws
 from tests.end_to_end.scenes import APPROVAL, eventually, join
 from tests.extension_schemas import example
 from tests.tailnet.stand_in import tailscaled
@@ -233,6 +233,15 @@ async def aware(on: Stage, name: str) -> AsyncIterator[Peer]:
         yield peer
 
 
+async def _of_audit(on: Stage, method: str, params: Json) -> Any:
+    await on.device("audited")
+    answer: Json = {}
+    with trio.fail_after(PATIENCE):  # until it is written
+        while "audited" not in str(answer):
+            answer = await on.operator.request(method, params)
+    return answer
+
+
 Play = Callable[[Stage, str, Json], Awaitable[Any]]
 
 PLAYS: Final[dict[str, Play]] = {
@@ -254,4 +263,5 @@ PLAYS: Final[dict[str, Play]] = {
     "mux/session/prove": _of_a_session,
     "mux/session/token": _of_a_session,
     "mux/session/end": _of_a_session,
+    "mux/audit/list": _of_audit,
 }

@@ -7,14 +7,16 @@ import signal
 from hashlib import sha256
 from pathlib import Path
 
+import pytest
 import trio
 
 from mux.demo.scripted_model import Hold, Run, Say, Scripted
 from mux.storage import audit_chain
 from tests.end_to_end.brokered import brokered, client
+from tests.end_to_end.devices import DEVICES_ONLY, pair
 from tests.end_to_end.lives import appmux, kill_app_server, life
 from tests.end_to_end.native import Native
-from tests.end_to_end.peer import PATIENCE, Json
+from tests.end_to_end.peer import PATIENCE, Json, RpcError, connect_unix, connect_ws
 from tests.end_to_end.scenes import (
     ACCEPT,
     APPROVAL,
@@ -97,6 +99,37 @@ async def test_it_says_who_asked_what_and_who_approved_it() -> None:
         as_json = (await appmux(broker, "audit", "--json")).stdout.splitlines()
         assert [json.loads(each)["n"] for each in as_json] == list(range(1, len(as_json) + 1))
         await verified(broker)
+
+
+async def test_a_client_with_admin_reads_it_and_no_other_does() -> None:
+    async with (
+        brokered(*DEVICES_ONLY) as broker,
+        connect_unix(broker.socket) as operator,
+    ):
+        await operator.initialize("operator")
+        token = await pair(broker, operator, "guest", "observe", "approve", "drive")
+        await recorded(broker, "device/paired", device="guest")
+        async with connect_ws(broker.url, token) as guest:
+            await guest.initialize("guest")
+            with pytest.raises(RpcError, match="admin"):
+                await guest.request("mux/audit/list")
+        await recorded(broker, "client/left")
+        pages = [await operator.request("mux/audit/list", {"limit": 3})]
+        while (cursor := pages[-1]["nextCursor"]) is not None:
+            more = {"limit": 3, "cursor": cursor}
+            pages.append(await operator.request("mux/audit/list", more))
+        told = [each for page in pages for each in page["records"]]
+        whole = records(broker)
+        assert [(each["n"], each["kind"]) for each in told] == [
+            (each["n"], each["kind"]) for each in reversed(whole)
+        ]
+        refused = next(each for each in told if each["kind"] == "request/refused")
+        assert refused["by"]["principal"] == "guest"
+        assert refused["fields"] == {"method": "mux/audit/list", "needs": "admin"}
+        only = await operator.request("mux/audit/list", {"kinds": ["device"]})
+        assert [each["fields"]["device"] for each in only["records"]] == ["guest"]
+        with pytest.raises(RpcError, match="cursor"):
+            await operator.request("mux/audit/list", {"cursor": "../devices.json:9"})
 
 
 async def test_the_text_is_there_where_the_operator_wants_it() -> None:

@@ -8,7 +8,7 @@ from typing import Final
 
 from playwright.sync_api import FilePayload, expect
 
-from tests.page.conftest import DESK, Opener, press
+from tests.page.conftest import DESK, Opener, go, press
 from tests.page.runtime import Runtime
 from tests.page.scenes import PARSER
 
@@ -153,6 +153,41 @@ def test_a_device_is_invited_from_the_page_and_revoked(host: Runtime, opened: Op
         page.get_by_role("button", name="Revoke").click()
         page.get_by_role("button", name="Yes, shut it out at once").click()
         expect(guest.get_by_role("heading", name="This browser isn’t paired")).to_be_visible()
+
+
+def test_who_did_what_is_shown_to_who_may_administer(host: Runtime, opened: Opener) -> None:
+    def ask(method: str, **params: object) -> None:
+        host.run(host.operator.request, method, params)
+
+    ask("mux/devices/add", name="tablet 0", scopes=["observe"])
+    for n in range(25):
+        ask("mux/devices/rename", name=f"tablet {n}", to=f"tablet {n + 1}")
+    ask("mux/devices/revoke", name="tablet 25")
+    thread = host.begin("Who decided", "note")
+    page = opened(path=f"/t/{thread}")
+    press(page, "Approve")
+    expect(page.get_by_text("The note is there.").last).to_be_visible()
+    go(page, "/people")
+    log = page.locator(".card", has=page.get_by_role("heading", name="Who did what"))
+    decided = log.get_by_role("listitem").filter(has_text="approved: a command").first
+    expect(decided).to_contain_text("you")
+    expect(decided.get_by_role("link", name="Who decided")).to_be_visible()
+    expect(log).to_contain_text(re.compile(r"let .* in"))
+    expect(log).to_contain_text("shut tablet 25 out")
+    # What was before, and what else there is.
+    expect(log).not_to_contain_text("added tablet 0")
+    log.get_by_role("button", name="Show what came before").click()
+    expect(log).to_contain_text("added tablet 0")
+    expect(decided).to_be_visible()
+    expect(log.get_by_role("listitem").filter(has_text="turn/start")).to_have_count(0)
+    log.get_by_label("Also who came").check()
+    expect(log.get_by_role("listitem").filter(has_text="came").first).to_be_visible()
+    decided.get_by_role("link").click()
+    expect(page.get_by_role("heading", name="Who decided")).to_be_visible()
+    # A device without the scope isn't shown it, and doesn't ask.
+    guest = opened("observe", path="/people")
+    expect(guest.get_by_role("heading", name="Here now")).to_be_visible()
+    expect(guest.get_by_text("Who did what")).to_have_count(0)
 
 
 def test_what_happened_since_one_looked_is_told(host: Runtime, opened: Opener) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from mux.core.extension import (
     additions,
     approvals,
+    audit,
     devices,
     digest,
     files,
@@ -30,6 +31,7 @@ METHODS: dict[str, Described] = {
     **notices.METHODS,
     **sessions.METHODS,
     **tailnet.METHODS,
+    **audit.METHODS,
 }
 """The requests that the broker answers itself."""
 

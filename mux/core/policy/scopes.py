@@ -86,7 +86,7 @@ _ADMIN = """
     mcpServer/event/stream/stop mcpServer/oauth/login mcpServer/resource/read
     mcpServer/tool/call memory/reset mock/experimentalMethod modelProvider/config/write
     modelProvider/default/set
-    mux/restart mux/tailnet/disable mux/tailnet/enable mux/tailnet/read
+    mux/audit/list mux/restart mux/tailnet/disable mux/tailnet/enable mux/tailnet/read
     plugin/install plugin/reconcile plugin/share/checkout plugin/share/delete
     plugin/share/list plugin/share/save plugin/share/updateTargets plugin/uninstall process/kill
     process/resizePty process/spawn process/writeStdin remoteControl/client/list
@@ -123,14 +123,16 @@ def _unknown(_: str | None) -> Held:
 
 
 def needed(
-    method: str, params: bytes, held: Callable[[str | None], Held] = _unknown
+    method: str,
+    fields: thread_overrides.Fields | None,
+    held: Callable[[str | None], Held] = _unknown,
 ) -> tuple[Scope, str]:
     """Return the scope that a request needs, and why, if its method alone doesn't say it.
 
-    ``held`` returns the settings of the thread that the request names, if it names one.
+    ``fields`` are its params; None if they are no object. ``held`` returns the settings of the
+    thread that the request names, if it names one.
     """
     if method in thread_overrides.METHODS:
-        fields = thread_overrides.read(params)
         if fields is None:
             # Params of another shape than the schema's: the app-server will refuse them, or it is
             # newer than this broker.

@@ -6,6 +6,7 @@ import { liveRpc } from "../connection/runtime.ts";
 import { back, threadPath } from "../route.ts";
 import { cantAct, inbox, ownClient, phase, presence, type Present, say, sayError, scopes } from "../state.ts";
 import { titleOf } from "../threads/inbox.ts";
+import { AuditLog } from "./audit.tsx";
 import { ago } from "./format.ts";
 import { Invite } from "./invite.tsx";
 import { Icon, IconButton, Link, now, Sheet, Strange } from "./parts.tsx";
@@ -59,6 +60,7 @@ export function PeopleView(): JSX.Element {
           </ul>
         </section>
         {admin ? <Devices inviting={inviting} /> : <p class="quiet">The devices are shown to who may administer.</p>}
+        {admin && <AuditLog />}
         {admin && <Notices />}
       </div>
       {inviting && <Invite onClose={() => setInviting(false)} />}
