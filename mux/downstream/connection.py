@@ -266,9 +266,12 @@ class _Connection:
             pass
 
     async def _read_to_the_end(self) -> None:
+        """Read up to the client's close frame. It may wait for our end of the connection next."""
         received: bytes | bytearray = b""
-        while not self.frames.ended:
+        while True:
             self.frames.feed(received, FRAMES_AT_ONCE)  # dropped: the client is detached
+            if self.frames.ended:
+                return
             if self.frames.more:
                 received = b""
                 await trio.lowlevel.checkpoint()
