@@ -56,6 +56,8 @@ export class FollowedThread {
   loading = signal(false);
   trouble = signal("");
   lastOpened = 0;
+  /** Whether whoever looks at it is at its end. */
+  following = true;
   /** What takes in messages while a snapshot is being read; the old state is shown meanwhile. */
   next: ThreadState | null = null;
   followed = false;

@@ -35,7 +35,10 @@ export function Timeline(props: { thread: FollowedThread; version: number; asks:
   const widening = useRef(0);
   const [fresh, setFresh] = useState(0);
   const [, draw] = useState(0);
-  if (pinned.current) shown.current = atEnd(shown.current, state);
+  const drawn = useRef<string | undefined>(undefined);
+  if (pinned.current) shown.current = atEnd(shown.current, state, drawn.current);
+  drawn.current = state.order.at(-1);
+  thread.following = pinned.current;
   const range = rangeOf(shown.current, state);
 
   const toEnd = (): void => {
