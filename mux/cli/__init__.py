@@ -1,14 +1,12 @@
 """The commands that a person types: one file a command, whose name is the command's.
 
 ``entry`` is the first step: it runs the stdio bridge at once, and anything else by ``main``, which
-has the table of the commands and imports one when it is called. What several need: ``options``
-(flags), ``settings`` (those of ``serve``), ``broker`` (the connection), ``confirmation``,
-``output`` and ``screen`` (printing), ``qr_code``, ``completion``. To run a broker: ``serve``,
-``setup`` with ``exposed`` and ``first_phone``, ``config``, ``service``, ``restart``, ``tailnet``,
-``status`` with ``runtime``, ``demo``, ``stdio``; ``doctor`` is a folder. Devices: ``pair`` with
-``pairing_dialogue`` and ``invitation``, ``join``, ``devices``. Threads: ``threads``, ``say``,
-``watch`` with ``transcript``, ``open``, ``put`` and ``get`` with ``file_transfer``. Oversight:
-``waiting``, ``approvals``, ``audit``, ``notices``.
+has the table of the commands and imports one when it is called. To run a broker: ``serve``,
+``setup``, ``config``, ``service``, ``restart``, ``tailnet``, ``status``, ``demo``, ``stdio``.
+Devices: ``pair``, ``join``, ``devices``. Threads: ``threads``, ``say``, ``watch``, ``open``,
+``put``, ``get``. Oversight: ``approvals``, ``audit``, ``notices``. A shell's ``completion``; others
+ask it what there is to complete. Folders: ``doctor``, a command of many files; ``common``, what
+several commands need; ``terminal``, what they show and ask.
 
 May import anything; nothing imports this folder.
 """

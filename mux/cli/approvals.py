@@ -18,11 +18,12 @@ from typing import Final
 
 import click
 
-from mux.cli import broker, waiting
-from mux.cli.broker import Json
+from mux.cli.common import broker
+from mux.cli.common.broker import Json
+from mux.cli.common.options import broker_flags, exits, json_flag, state_dir_of
 from mux.cli.completion import approval_ids
-from mux.cli.options import broker_flags, exits, json_flag, state_dir_of
-from mux.cli.waiting import ApprovingError, Word, result_for
+from mux.cli.terminal import waiting
+from mux.cli.terminal.waiting import ApprovingError, Word, result_for
 from mux.errors import AppmuxError
 from mux.text import span, visible
 

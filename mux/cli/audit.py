@@ -15,8 +15,8 @@ from typing import Any, Final
 
 import click
 
-from mux.cli.options import broker_flags, exits, json_flag
-from mux.cli.settings import of_broker
+from mux.cli.common.options import broker_flags, exits, json_flag
+from mux.cli.common.settings import of_broker
 from mux.errors import AppmuxError
 from mux.storage import audit_chain
 from mux.storage.audit_log import DIRECTORY

@@ -11,8 +11,9 @@ from typing import Any, Final
 import click
 from click.shell_completion import CompletionItem, get_completion_class
 
-from mux.cli import broker, screen, waiting
-from mux.cli.options import exits, state_dir_of
+from mux.cli.common import broker
+from mux.cli.common.options import exits, state_dir_of
+from mux.cli.terminal import screen, waiting
 from mux.errors import AppmuxError
 from mux.text import visible
 

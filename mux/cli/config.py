@@ -8,8 +8,8 @@ from typing import Final
 
 import click
 
-from mux.cli.options import exits, json_flag
-from mux.cli.settings import TakesCodexArgs, serve_flags, settle
+from mux.cli.common.options import exits, json_flag
+from mux.cli.common.settings import TakesCodexArgs, serve_flags, settle
 from mux.config.values import toml_value
 
 COMMENT_COLUMN: Final = 60

@@ -10,8 +10,8 @@ from pathlib import Path
 import click
 import trio
 
-from mux.cli.options import PATH, config_flag, exits, json_flag, outcome
-from mux.cli.settings import settle
+from mux.cli.common.options import PATH, config_flag, exits, json_flag, outcome
+from mux.cli.common.settings import settle
 from mux.config.codex_binary import find_codex
 from mux.demo.run import run
 

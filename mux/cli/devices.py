@@ -15,10 +15,11 @@ from typing import Any, Final
 import click
 from rich.table import Table
 
-from mux.cli import broker, screen
-from mux.cli.broker import Json
+from mux.cli.common import broker
+from mux.cli.common.broker import Json
+from mux.cli.common.options import Scopes, WholeLines, broker_flags, exits, json_flag, state_dir_of
 from mux.cli.completion import device_names
-from mux.cli.options import Scopes, WholeLines, broker_flags, exits, json_flag, state_dir_of
+from mux.cli.terminal import screen
 from mux.errors import AppmuxError
 from mux.text import visible
 

@@ -39,8 +39,8 @@ def main() -> None:
 
 
 def _by_click() -> None:
-    from mux.cli import output  # noqa: PLC0415 (click, which the bridge has no time for)
     from mux.cli.main import main as by_click  # noqa: PLC0415
+    from mux.cli.terminal import output  # noqa: PLC0415 (click, which the bridge has no time for)
 
     output.prepare()
     by_click()

@@ -15,11 +15,13 @@ from pathlib import Path
 import click
 import httpx
 
-from mux.cli import broker, screen, threads
-from mux.cli.broker import Json
+from mux.cli import threads
+from mux.cli.common import broker
+from mux.cli.common.broker import Json
+from mux.cli.common.file_transfer import web_client
+from mux.cli.common.options import PATH, broker_flags, exits, json_flag, state_dir_of
 from mux.cli.completion import thread_ids
-from mux.cli.file_transfer import web_client
-from mux.cli.options import PATH, broker_flags, exits, json_flag, state_dir_of
+from mux.cli.terminal import screen
 from mux.errors import AppmuxError
 from mux.text import visible
 

@@ -21,7 +21,7 @@ import click
 import httpx
 
 from mux.access.tickets import code_of
-from mux.cli.options import broker_flags, exits, json_flag, state_dir_of
+from mux.cli.common.options import broker_flags, exits, json_flag, state_dir_of
 from mux.errors import AppmuxError
 from mux.posix import private_file
 from mux.stdio import joined

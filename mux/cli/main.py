@@ -16,7 +16,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from mux import __version__
-from mux.cli import output
+from mux.cli.terminal import output
 from mux.errors import AppmuxError
 
 SECTIONS: Final[Mapping[str, Mapping[str, tuple[str, str]]]] = {

@@ -14,10 +14,10 @@ from typing import Any, Final
 
 import click
 
-from mux.cli import broker
-from mux.cli.broker import Json
+from mux.cli.common import broker
+from mux.cli.common.broker import Json
+from mux.cli.common.options import WholeLines, broker_flags, exits, json_flag, state_dir_of
 from mux.cli.completion import device_names
-from mux.cli.options import WholeLines, broker_flags, exits, json_flag, state_dir_of
 from mux.text import visible
 
 ANSWER_DEADLINE: Final = 10.0

@@ -18,11 +18,11 @@ import click
 import trio
 
 from mux import client
-from mux.cli import invitation
-from mux.cli.options import SCOPES, Scopes, broker_flags, exits
+from mux.cli.common import invitation
+from mux.cli.common.options import SCOPES, Scopes, broker_flags, exits
+from mux.cli.common.settings import of_broker
 from mux.cli.pair import USUAL
-from mux.cli.pairing_dialogue import NotPairedError, asked, confirm
-from mux.cli.settings import of_broker
+from mux.cli.terminal.pairing_dialogue import NotPairedError, asked, confirm
 from mux.client import Client, Json
 from mux.config.model import Config
 from mux.errors import AppmuxError

@@ -20,9 +20,9 @@ import click
 import trio
 
 from mux import client, documents
-from mux.cli import invitation, qr_code
-from mux.cli.invitation import PhoneAddress
-from mux.cli.options import (
+from mux.cli.common import invitation
+from mux.cli.common.invitation import PhoneAddress
+from mux.cli.common.options import (
     PATH,
     SCOPES,
     Decorated,
@@ -32,8 +32,9 @@ from mux.cli.options import (
     json_flag,
     together,
 )
-from mux.cli.pairing_dialogue import NotPairedError, asked, decide, line
-from mux.cli.settings import of_broker
+from mux.cli.common.settings import of_broker
+from mux.cli.terminal import qr_code
+from mux.cli.terminal.pairing_dialogue import NotPairedError, asked, decide, line
 from mux.client import Client, Json
 from mux.config.model import Config
 from mux.host import tailnet

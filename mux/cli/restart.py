@@ -20,8 +20,8 @@ import click
 import trio
 
 from mux import client
-from mux.cli.options import broker_flags, exits, json_flag, outcome
-from mux.cli.settings import of_broker
+from mux.cli.common.options import broker_flags, exits, json_flag, outcome
+from mux.cli.common.settings import of_broker
 from mux.client import Client, ClientError, Json
 from mux.config.model import Config
 from mux.storage import state_dir

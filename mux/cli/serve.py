@@ -16,8 +16,8 @@ from typing import IO, Any
 import attrs
 import click
 
-from mux.cli.options import exits
-from mux.cli.settings import TakesCodexArgs, serve_flags, settle
+from mux.cli.common.options import exits
+from mux.cli.common.settings import TakesCodexArgs, serve_flags, settle
 from mux.config.addresses import ListenUrlError, parse_listen_url
 from mux.config.codex_binary import app_server_command, codex_home, find_codex, search_path
 from mux.config.load import Settled

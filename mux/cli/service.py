@@ -17,9 +17,8 @@ from pathlib import Path
 
 import click
 
-from mux.cli import broker
-from mux.cli.confirmation import UnansweredError, confirm
-from mux.cli.options import (
+from mux.cli.common import broker
+from mux.cli.common.options import (
     Json,
     WholeLines,
     config_flag,
@@ -31,6 +30,7 @@ from mux.cli.options import (
     take_over_flag,
     yes_flag,
 )
+from mux.cli.terminal.confirmation import UnansweredError, confirm
 from mux.config.load import load
 from mux.config.model import Config
 from mux.errors import AppmuxError

@@ -13,9 +13,10 @@ from typing import Any, Final
 import click
 import trio
 
-from mux.cli import confirmation, exposed, first_phone, service
+from mux.cli import notices, pair, service
 from mux.cli import tailnet as tailnet_command
-from mux.cli.options import (
+from mux.cli.common.broker import BrokerError
+from mux.cli.common.options import (
     Json,
     exits,
     json_flag,
@@ -24,8 +25,10 @@ from mux.cli.options import (
     take_over_flag,
     yes_flag,
 )
+from mux.cli.terminal import confirmation, exposed
 from mux.config.codex_binary import codex_home, find_codex
 from mux.config.load import load
+from mux.config.model import Config
 from mux.errors import AppmuxError
 from mux.host import codex_login, novascale, steps, tailnet
 from mux.host import service as ours
@@ -35,6 +38,7 @@ from mux.host.service import Supervisor, environment_file
 from mux.host.setup import Plan, host_to_use
 from mux.host.steps import Write
 from mux.tailnet.node import Node
+from mux.text import visible
 from mux.upstream.version import codex_version
 
 
@@ -125,7 +129,7 @@ def _set_up(
         return
     _tell_end(plan, where, started=not no_start)
     if offer_to_pair and not no_start and (plan.vanilla is None or secure):
-        first_phone.offer(plan.config, ask=not yes, secure=secure)
+        _offer_first_phone(plan.config, ask=not yes, secure=secure)
 
 
 def _serve_https(node: Node, plan: Plan, done: Json) -> bool:
@@ -230,3 +234,43 @@ def _tell_end(plan: Plan, where: Supervisor, *, started: bool) -> None:
         click.echo("phones that are paired go on as they are")
     if not where.lingers():
         click.echo(where.after_logout())
+
+
+_BY_APP = "a phone's app by `appmux pair --app`"
+
+HOW_TO_TURN_ON = (
+    "Now have it buzz. On the phone, in the page, open Settings and turn push on. (On an iPhone put"
+    " the page on the Home Screen first, and pair it there once more.)"
+)
+
+
+def _offer_first_phone(config: Config, *, ask: bool, secure: bool) -> None:
+    """Offer to pair a phone: its browser if there is https, else an app.
+
+    Then send it test pushes, if it has a browser.
+    """
+    if not (
+        ask and confirmation.is_terminal() and click.confirm("Pair a phone now?", default=True)
+    ):
+        click.echo(f"pair {'a phone by `appmux pair`' if secure else _BY_APP}")
+        return
+    spec = pair.PairingSpec("paired", pair.USUAL, app=not secure)
+    if trio.run(pair.run, config, spec) == 0 and secure:
+        _offer_test_push(config)
+
+
+def _offer_test_push(config: Config) -> None:
+    """Send test pushes for as long as the person wants to see one."""
+    click.echo(HOW_TO_TURN_ON)
+    while click.confirm("Is push on? Then send a test", default=True):
+        try:
+            answers = notices.send_test(config.state_dir)
+        except BrokerError as refused:
+            if refused.code is None:
+                raise
+            click.echo("No device has push on yet.")
+            continue
+        for answer in answers:
+            click.echo(visible(f"{answer['device']}, by {answer['service']}: {answer['said']}"))
+        if all(map(notices.is_delivered, answers)):
+            return

@@ -16,9 +16,10 @@ import click
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 
-from mux.cli import broker, runtime, screen, waiting
-from mux.cli.broker import Broker, BrokerError, Json
-from mux.cli.options import broker_flags, exits, json_flag, state_dir_of
+from mux.cli.common import broker
+from mux.cli.common.broker import Broker, BrokerError, Json
+from mux.cli.common.options import broker_flags, exits, json_flag, state_dir_of
+from mux.cli.terminal import runtime, screen, waiting
 from mux.errors import AppmuxError
 from mux.host import terminals
 

@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from mux.cli.options import exits
+from mux.cli.common.options import exits
 from mux.config import locate
 from mux.stdio import bridge, command_line
 

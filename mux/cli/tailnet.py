@@ -14,11 +14,12 @@ from typing import Final
 
 import click
 
-from mux.cli import broker, confirmation
-from mux.cli.broker import Json
-from mux.cli.invitation import PhoneAddress
-from mux.cli.options import WholeLines, broker_flags, exits, json_flag, outcome
-from mux.cli.settings import of_broker
+from mux.cli.common import broker
+from mux.cli.common.broker import Json
+from mux.cli.common.invitation import PhoneAddress
+from mux.cli.common.options import WholeLines, broker_flags, exits, json_flag, outcome
+from mux.cli.common.settings import of_broker
+from mux.cli.terminal import confirmation
 from mux.config.model import Config
 from mux.errors import AppmuxError
 from mux.posix import private_file

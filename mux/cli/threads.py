@@ -16,9 +16,10 @@ import click
 from rich.table import Table
 from rich.text import Text
 
-from mux.cli import broker, screen
-from mux.cli.broker import Broker, Json
-from mux.cli.options import broker_flags, exits, json_flag, state_dir_of
+from mux.cli.common import broker
+from mux.cli.common.broker import Broker, Json
+from mux.cli.common.options import broker_flags, exits, json_flag, state_dir_of
+from mux.cli.terminal import screen
 from mux.errors import AppmuxError
 from mux.text import span, visible
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mux.cli import broker
+from mux.cli.common import broker
 from mux.core.protocol import jsonrpc
 
 

@@ -6,16 +6,17 @@ from typing import Any
 
 import pytest
 
-from mux.cli import confirmation, service
-from mux.cli.broker import BrokerError
-from mux.cli.confirmation import UnansweredError
+from mux.cli import service
+from mux.cli.common.broker import BrokerError
+from mux.cli.terminal import confirmation
+from mux.cli.terminal.confirmation import UnansweredError
 
 
 def reports(monkeypatch: pytest.MonkeyPatch, *turns: str | None) -> None:
     """Have the broker report threads with these turns."""
     report = {"threads": [{"turn": turn} for turn in turns]}
-    monkeypatch.setattr("mux.cli.broker.urls", lambda _dir: [])
-    monkeypatch.setattr("mux.cli.broker.ask", lambda *_: report)
+    monkeypatch.setattr("mux.cli.common.broker.urls", lambda _dir: [])
+    monkeypatch.setattr("mux.cli.common.broker.ask", lambda *_: report)
 
 
 def test_while_a_turn_runs_a_person_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -35,5 +36,5 @@ def test_where_nothing_runs_nobody_is_asked(monkeypatch: pytest.MonkeyPatch) -> 
     def no_answer(*_: Any) -> Any:
         raise BrokerError("it hangs")
 
-    monkeypatch.setattr("mux.cli.broker.ask", no_answer)
+    monkeypatch.setattr("mux.cli.common.broker.ask", no_answer)
     service._confirm_interrupting("Stop it", yes=False)

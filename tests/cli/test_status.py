@@ -19,7 +19,7 @@ from rich.console import Console
 
 import mux
 from mux.cli import status
-from mux.cli.broker import BrokerError, NoBrokerError, ask
+from mux.cli.common.broker import BrokerError, NoBrokerError, ask
 from mux.config import locate
 from mux.demo.scripted_model import Run, Scripted
 from tests.end_to_end.brokered import brokered, client
@@ -406,7 +406,7 @@ async def served_by(answer: bytes) -> AsyncIterator[str]:
 
 @pytest.mark.parametrize("answer", [b"", b"SSH-2.0-x\r\n", b"HTTP/1.1 404 No\r\n\r\n"])
 async def test_no_websocket_at_that_address(answer: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mux.cli.broker.CONNECT_DEADLINE", 0.5)
+    monkeypatch.setattr("mux.cli.common.broker.CONNECT_DEADLINE", 0.5)
     async with served_by(answer) as url:
         with pytest.raises(BrokerError, match="no answer from the broker"):
             await asked(url)

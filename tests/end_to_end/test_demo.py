@@ -21,7 +21,7 @@ import attrs
 import pytest
 import trio
 
-from mux.cli.broker import ask
+from mux.cli.common.broker import ask
 from mux.client import Json
 from mux.errors import AppmuxError
 from mux.storage import state_dir

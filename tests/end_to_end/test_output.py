@@ -77,7 +77,7 @@ NOT_TRIED: Final = {
 DRIVER: Final = """
 import io, json, os, sys, tempfile
 import mux.cli.main, mux.cli.doctor.report, mux.cli.status, mux.cli.approvals, mux.cli.audit
-import mux.cli.devices, mux.cli.output
+import mux.cli.devices, mux.cli.terminal.output
 from mux.cli import entry
 
 lines, stdout, encoding = json.loads(sys.argv[1])

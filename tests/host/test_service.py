@@ -17,7 +17,7 @@ import trio
 from click.testing import CliRunner, Result
 
 from mux.cli import main
-from mux.cli.confirmation import UnansweredError
+from mux.cli.terminal.confirmation import UnansweredError
 from mux.config.load import load
 from mux.core.state.app_server import AppServerState
 from mux.host import novascale, service, steps

@@ -22,8 +22,9 @@ from click.testing import CliRunner, Result
 
 from mux.access.device import digest_of
 from mux.access.devices import open_registry
-from mux.cli import confirmation, main
-from mux.cli.confirmation import UnansweredError
+from mux.cli import main
+from mux.cli.terminal import confirmation
+from mux.cli.terminal.confirmation import UnansweredError
 from mux.config.load import load
 from mux.core.policy.scopes import ALL
 from mux.host import codex_login, readiness, setup, tailnet

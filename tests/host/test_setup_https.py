@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from mux.cli import confirmation, main
+from mux.cli import main
+from mux.cli.terminal import confirmation
 from tests.host.machine import Host, host
 from tests.host.test_setup import port, snapshot
 from tests.tailnet.stand_in import DENIED, NAME, Tailscaled, tailscaled

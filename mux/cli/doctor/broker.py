@@ -13,7 +13,7 @@ from typing import Any, Final, TypeAlias
 import trio
 
 from mux import documents
-from mux.cli.broker import BrokerError, ask
+from mux.cli.common.broker import BrokerError, ask
 from mux.cli.doctor.addresses import own_processes
 from mux.cli.doctor.finding import Finding
 from mux.config.addresses import (

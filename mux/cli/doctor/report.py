@@ -19,12 +19,12 @@ import trio
 from rich.console import Console
 from rich.text import Text
 
+from mux.cli.common.options import broker_flags, exits, json_flag
 from mux.cli.doctor import addresses, broker, host, proxies, push
 from mux.cli.doctor.credentials import credentials
 from mux.cli.doctor.finding import Finding
 from mux.cli.doctor.online import pages, pushes
 from mux.cli.doctor.tailnet import tailnet
-from mux.cli.options import broker_flags, exits, json_flag
 from mux.config import locate
 from mux.config.load import ConfigError, Settled, load, recall
 from mux.config.model import Config

@@ -259,7 +259,7 @@ async def test_good_health_and_then_a_broker_that_hangs(monkeypatch: pytest.Monk
         assert found["threads"].facts == {"loaded": 1}
         pid = broker.broker_pid
         os.kill(pid, signal.SIGSTOP)
-        monkeypatch.setattr("mux.cli.broker.ANSWER_DEADLINE", 0.2)
+        monkeypatch.setattr("mux.cli.common.broker.ANSWER_DEADLINE", 0.2)
         found = await examined(environ)
         os.kill(pid, signal.SIGCONT)
     assert found["broker"].verdict == "wrong"

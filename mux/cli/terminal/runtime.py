@@ -15,8 +15,8 @@ from rich.table import Table
 from rich.text import Text
 
 import mux
-from mux.cli import screen
-from mux.cli.broker import Json
+from mux.cli.common.broker import Json
+from mux.cli.terminal import screen
 from mux.text import span
 
 MOST_CLIENTS: Final = 10

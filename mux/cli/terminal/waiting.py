@@ -10,8 +10,8 @@ from typing import Any, Final, Literal
 
 from rich.text import Text
 
-from mux.cli import screen
-from mux.cli.broker import Json
+from mux.cli.common.broker import Json
+from mux.cli.terminal import screen
 from mux.core.protocol.answers import plain
 from mux.errors import AppmuxError
 from mux.text import span

@@ -1,5 +1,4 @@
-"""`mux.cli.invitation`: where phones connect, and how they are told; and the flags of `appmux
-pair`."""
+"""`mux.cli.common.invitation`: where phones connect, and how they are told; flags of `pair`."""
 
 from __future__ import annotations
 
@@ -13,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mux.cli.invitation import (
+from mux.cli.common.invitation import (
     PhoneAddress,
     PhoneAddressError,
     listening,
@@ -24,9 +23,9 @@ from mux.cli.invitation import (
     reachable,
     resolve,
 )
-from mux.cli.options import Scopes
+from mux.cli.common.options import Scopes
 from mux.cli.pair import Span, span
-from mux.cli.qr_code import drawn
+from mux.cli.terminal.qr_code import drawn
 
 TAIL = PhoneAddress("ws", "100.64.0.7", 14500)
 LOOP = PhoneAddress("ws", "127.0.0.1", 9000)

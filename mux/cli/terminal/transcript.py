@@ -12,8 +12,8 @@ from typing import Any, Final
 
 import click
 
-from mux.cli import screen, waiting
-from mux.cli.broker import Json
+from mux.cli.common.broker import Json
+from mux.cli.terminal import screen, waiting
 from mux.text import span, visible
 
 MOST_OUTPUT: Final = 40

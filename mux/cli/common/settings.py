@@ -12,11 +12,11 @@ from typing import Final, get_args
 
 import click
 
-from mux.cli.options import PATH, together
+from mux.cli.common.options import PATH, together
 from mux.config.load import Settled, load
 from mux.config.model import FLAGS, AuthMode, Config, LogFormat, LogLevel
 
-CODEX_ARGS: Final = "mux.cli.settings.codex_args"
+CODEX_ARGS: Final = "mux.cli.common.settings.codex_args"
 """The key under which click keeps the arguments after ``--`` until the command runs."""
 
 

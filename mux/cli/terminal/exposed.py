@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from mux import documents
-from mux.cli import confirmation
+from mux.cli.terminal import confirmation
 from mux.config.addresses import TcpAddress, parse_listen_url
 from mux.config.load import Settled, default_file
 from mux.config.model import Config

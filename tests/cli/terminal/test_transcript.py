@@ -1,4 +1,4 @@
-"""`mux.cli.transcript`: what a thread's messages look like in a terminal."""
+"""`mux.cli.terminal.transcript`: what a thread's messages look like in a terminal."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import click
 import pytest
 
-from mux.cli.transcript import MOST_OUTPUT, Transcript
+from mux.cli.terminal.transcript import MOST_OUTPUT, Transcript
 
 
 class Screen:
