@@ -150,7 +150,7 @@ class Dispatcher:
         now = trio.current_time()
         self._look_at_clock(now)  # first: this may close the client, which needs its port
         del self._ports[client]
-        self._hear(ClientLeft(client), now)
+        self._handle_now(ClientLeft(client), now)
         self.shells.connections.left(client)
 
     def ready(self) -> bool:
@@ -163,16 +163,16 @@ class Dispatcher:
             return
         now = trio.current_time()
         self._look_at_clock(now)
-        self._hear(event, now)
+        self._handle_now(event, now)
 
-    def _hear(self, event: Event, now: float) -> None:
+    def _handle_now(self, event: Event, now: float) -> None:
         if type(event) is ClientSent:
             self.traffic.from_clients += 1
         self._decide(event, now)
         if self._frames:
             self._deliver()
         if self._next:
-            self._hear_next()
+            self._handle_next()
 
     def handle_lines(self, lines: Iterable[bytes | LongLine]) -> int:
         """Handle lines that the app-server wrote at once, then deliver what they cause at once.
@@ -182,10 +182,10 @@ class Dispatcher:
         lines differ in what they cost, so the step ends after ``LINES_SECONDS``. Return how many
         lines were handled.
         """
-        now, began, heard = trio.current_time(), time.perf_counter(), 0
+        now, began, handled = trio.current_time(), time.perf_counter(), 0
         self._look_at_clock(now)
         for line in lines:
-            heard += 1
+            handled += 1
             try:
                 event = UpstreamSent(line) if isinstance(line, bytes) else UpstreamSentLong(line)
                 for command in self.broker.handle(event, now):
@@ -194,15 +194,15 @@ class Dispatcher:
                 # A line of a newer codex that can't be handled is lost alone: it must not end
                 # everybody's runtime.
                 log.exception("a line of the app-server could not be handled", bytes=len(line))
-            if not heard % LINES_A_LOOK and time.perf_counter() - began > LINES_SECONDS:
+            if not handled % LINES_A_LOOK and time.perf_counter() - began > LINES_SECONDS:
                 break
-        self.traffic.from_app_server += heard
+        self.traffic.from_app_server += handled
         self._keep()
         self._deliver()
         self._set_alarm()
         if self._next:
-            self._hear_next()
-        return heard
+            self._handle_next()
+        return handled
 
     def _look_at_clock(self, now: float) -> None:
         """Tell the core if the wall clock was set, or went on while the machine slept.
@@ -232,7 +232,7 @@ class Dispatcher:
         if self.broker.next_wakeup < self._alarm.deadline:  # noqa: PLR1730 (setting it costs more)
             self._alarm.deadline = self.broker.next_wakeup
 
-    def _hear_next(self) -> None:
+    def _handle_next(self) -> None:
         """Handle the events that came up while commands were performed.
 
         The core couldn't be called then.
@@ -315,26 +315,26 @@ class Dispatcher:
             case TellWhenDrained():
                 port.outbox.tell_when_drained()
 
-    def _serve(self, asked: AnswerOutside) -> None:
+    def _serve(self, request: AnswerOutside) -> None:
         try:
-            result = self.shells.answer(asked)
+            result = self.shells.answer(request)
         except AppmuxError as wrong:
-            message = jsonrpc.error(asked.origin, jsonrpc.INVALID_REQUEST, str(wrong))
+            message = jsonrpc.error(request.origin, jsonrpc.INVALID_REQUEST, str(wrong))
         else:
             if result is DEFERRED:
                 return
-            message = jsonrpc.result(asked.origin, result)
+            message = jsonrpc.result(request.origin, result)
         # By way of the core: a client that is behind gets the answer among what it is owed.
-        self._next.append(AnsweredOutside(asked.client, message, asked.method))
+        self._next.append(AnsweredOutside(request.client, message, request.method))
 
-    def answered(self, asked: AnswerOutside, result: object) -> None:
+    def answered(self, request: AnswerOutside, result: object) -> None:
         """Send the result of a request that was ``DEFERRED``, or the error that it ended with."""
-        if asked.client in self._ports:
+        if request.client in self._ports:
             if isinstance(result, AppmuxError):
-                message = jsonrpc.error(asked.origin, jsonrpc.INVALID_REQUEST, str(result))
+                message = jsonrpc.error(request.origin, jsonrpc.INVALID_REQUEST, str(result))
             else:
-                message = jsonrpc.result(asked.origin, result)
-            self.handle(AnsweredOutside(asked.client, message, asked.method))
+                message = jsonrpc.result(request.origin, result)
+            self.handle(AnsweredOutside(request.client, message, request.method))
 
     def notify(self, client: ClientId, method: str, params: object) -> None:
         """Notify a client of something that only the shells know. Does nothing if it has left."""
@@ -387,6 +387,6 @@ class Dispatcher:
                 now = trio.current_time()
                 self._look_at_clock(now)
                 if self.broker.next_wakeup <= now and not self._frozen:
-                    self._hear(TimePassed(), now)
+                    self._handle_now(TimePassed(), now)
         finally:
             trio.lowlevel.remove_instrument(self.writes)

@@ -246,8 +246,8 @@ class ClientRouter:
         """Send a request upstream that nothing stands against, unless a feature answers it here."""
         if client.overrides is not None:
             # Only now: what the broker adds isn't the client's to be judged by.
-            said = client.overrides.values
-            message = overrides.completed(message, said, client.principal.scopes)
+            values = client.overrides.values
+            message = overrides.completed(message, values, client.principal.scopes)
         try:
             message, if_busy = self._turn_queueing.read(client, message)
             request = self._client_requests.request(client, message, rule)
